@@ -1,0 +1,1 @@
+//! Benchmarks of nomaly; run them with `cargo bench -p nomaly-bench`.
