@@ -1,1 +1,44 @@
-fn main() {}
+//! Automation of the workspace: `cargo xtask <command>`.
+//!
+//! One module a subcommand. `ci` is the whole gate and exactly what continuous integration runs.
+#![forbid(unsafe_code)]
+
+mod ci;
+mod dataset;
+mod tidy;
+mod weights;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Automation of the nomaly workspace")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that must be green: fmt, clippy, tests, doctests, docs, tidy
+    Ci(ci::Args),
+    /// Check the rules no compiler knows: layering, unsafe code, licences, forbidden words
+    Tidy,
+    /// Fetch, verify and convert the weights of a backbone into the cache
+    Weights(weights::Args),
+    /// Fetch, verify and unpack a data set into the cache
+    Dataset(dataset::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Ci(args) => ci::run(&args),
+        Command::Tidy => tidy::run(),
+        Command::Weights(args) => weights::run(args),
+        Command::Dataset(args) => dataset::run(args),
+    }
+}
+
+/// The folder of the workspace's `Cargo.toml`.
+fn workspace_root() -> &'static std::path::Path {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+}
