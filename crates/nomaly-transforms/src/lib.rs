@@ -1,3 +1,36 @@
-//! Image decoding, resizing, normalisation and synthetic anomalies
+//! Image decoding, resizing, normalisation and synthetic anomalies.
+//!
+//! Three things that a method of anomaly detection needs before it sees a number:
+//!
+//! * [`decode`]: files of unknown quality to 8-bit RGB, within [`Limits`], with errors that say what is wrong;
+//! * [`Pipeline`]: resize, centre crop and normalisation, equal to torchvision's, to the planes a network takes;
+//! * [`synthetic`]: seeded defects with exact masks, for demonstrations and validation.
+//!
+//! ```
+//! use nomaly_transforms::{Filter, Limits, Normalize, Pipeline, Resize, ResizeMode, decode_bytes};
+//!
+//! # let png = {
+//! #     let mut bytes = std::io::Cursor::new(Vec::new());
+//! #     image::RgbImage::from_pixel(20, 10, image::Rgb([127, 127, 255])).write_to(&mut bytes, image::ImageFormat::Png)?;
+//! #     bytes.into_inner()
+//! # };
+//! let image = decode_bytes(&png, &Limits::default())?;
+//! let resize = Resize { mode: ResizeMode::Exact { height: 8, width: 8 }, filter: Filter::Bicubic };
+//! let pipeline = Pipeline::new(resize, None, Normalize::EFFICIENTNET_LITE)?;
+//! let input = pipeline.apply(&image)?; // [3, 8, 8]
+//! assert_eq!(input[0], 0.0); // red is 127
+//! assert!((input[2 * 64] - 1.0).abs() < 1e-6); // blue is 255
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+
+pub mod decode;
+mod error;
+mod pipeline;
+mod resize;
+
+pub use decode::{Limits, decode_bytes, decode_file};
+pub use error::{DecodeError, Fault, TransformError};
+pub use pipeline::{CenterCrop, MAX_SIDE, Normalize, Pipeline, Resize, ResizeMode};
+pub use resize::{Filter, crop, resize, resize_mask, scaled_preview};

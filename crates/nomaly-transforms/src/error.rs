@@ -1,0 +1,213 @@
+//! What can go wrong, by whose fault.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// An image that could not be decoded: which file, and what is wrong with it.
+#[derive(Debug)]
+pub struct DecodeError {
+    /// The file, where the bytes came from one.
+    pub path: Option<PathBuf>,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+impl DecodeError {
+    pub(crate) fn at(path: &Path, fault: Fault) -> Self {
+        Self { path: Some(path.to_owned()), fault }
+    }
+
+    /// A short stable name of the kind of fault, for machine-readable output; see [`Fault::kind`].
+    pub fn kind(&self) -> &'static str {
+        self.fault.kind()
+    }
+}
+
+impl From<Fault> for DecodeError {
+    fn from(fault: Fault) -> Self {
+        Self { path: None, fault }
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}: {}", path.display(), self.fault),
+            None => self.fault.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.fault)
+    }
+}
+
+/// Why an image could not be decoded.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// There is no such file.
+    #[error("file not found")]
+    NotFound,
+    /// The file exists but cannot be read (permission, input/output error).
+    #[error("cannot read the file")]
+    Unreadable {
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The path names a directory, a device or a pipe.
+    #[error("not a regular file")]
+    NotAFile,
+    /// There are no bytes.
+    #[error("the file is empty")]
+    Empty,
+    /// The bytes are no image.
+    #[error("not an image: it seems to be {seems}")]
+    NotAnImage {
+        /// What they look like, with an article: "a text file".
+        seems: &'static str,
+    },
+    /// An image in a format that is not decoded.
+    #[error("{format} images are not supported; use JPEG, PNG, BMP, TIFF or WebP")]
+    UnsupportedFormat {
+        /// The format.
+        format: &'static str,
+    },
+    /// An image in a known format that uses a feature which is not decoded.
+    #[error("unsupported kind of {format}: {feature}")]
+    Unsupported {
+        /// The format.
+        format: &'static str,
+        /// What the decoder said about the feature.
+        feature: String,
+    },
+    /// The data end before the image does.
+    #[error("truncated {format}: the file ends before the image does")]
+    Truncated {
+        /// The format.
+        format: &'static str,
+    },
+    /// The data contradict the format.
+    #[error("corrupt {format}: {reason}")]
+    Corrupt {
+        /// The format.
+        format: &'static str,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The image has no pixels.
+    #[error("the image has no pixels ({width}×{height})")]
+    ZeroSize {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// The header announces more pixels than [`Limits::max_pixels`](crate::Limits::max_pixels).
+    #[error("too large: {width}×{height} is {} pixels, the limit is {limit}", u64::from(*width) * u64::from(*height))]
+    TooManyPixels {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// The limit, in pixels.
+        limit: u64,
+    },
+    /// The file or its decoding takes more memory than [`Limits::max_bytes`](crate::Limits::max_bytes).
+    #[error("too large: {what} takes {needed} bytes, the limit is {limit}")]
+    TooManyBytes {
+        /// What takes so much: "the file", "decoding".
+        what: &'static str,
+        /// The bytes it takes, at least.
+        needed: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+}
+
+impl Fault {
+    /// A short stable name of the kind of fault, for machine-readable output: `not-found`, `unreadable`, `not-a-file`,
+    /// `empty`, `not-an-image`, `unsupported`, `truncated`, `corrupt`, `zero-size` or `too-large`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::Unreadable { .. } => "unreadable",
+            Self::NotAFile => "not-a-file",
+            Self::Empty => "empty",
+            Self::NotAnImage { .. } => "not-an-image",
+            Self::UnsupportedFormat { .. } | Self::Unsupported { .. } => "unsupported",
+            Self::Truncated { .. } => "truncated",
+            Self::Corrupt { .. } => "corrupt",
+            Self::ZeroSize { .. } => "zero-size",
+            Self::TooManyPixels { .. } | Self::TooManyBytes { .. } => "too-large",
+        }
+    }
+}
+
+/// A transform that cannot be made, or cannot be applied to an image.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum TransformError {
+    /// A side length outside 1..=[`MAX_SIDE`](crate::MAX_SIDE).
+    #[error("{what} is {value}, expected 1 to {}", crate::MAX_SIDE)]
+    Side {
+        /// Which side: "resize height".
+        what: &'static str,
+        /// The value given, in pixels.
+        value: u32,
+    },
+    /// A mean that is not finite, or a standard deviation that is not finite and positive.
+    #[error("normalisation {what} of channel {channel} is {value}, expected a finite number{}", if *what == "std" { " above zero" } else { "" })]
+    Normalization {
+        /// `mean` or `std`.
+        what: &'static str,
+        /// The channel: 0 red, 1 green, 2 blue.
+        channel: usize,
+        /// The value given.
+        value: f32,
+    },
+    /// A short-side resize leaves the other side open, so that a crop has to fix the output size.
+    #[error(
+        "resizing the short side to {size} needs a centre crop, or images of different shapes would not fit a batch"
+    )]
+    OpenSize {
+        /// The short side, in pixels.
+        size: u32,
+    },
+    /// An image without pixels.
+    #[error("the image has no pixels ({width}×{height})")]
+    EmptyImage {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// A very long and thin image, which a short-side resize would blow up.
+    #[error("resizing {width}×{height} would make an image of {new_width}×{new_height}; the limit is {limit} pixels")]
+    ResizedTooLarge {
+        /// Width before, in pixels.
+        width: u32,
+        /// Height before, in pixels.
+        height: u32,
+        /// Width after, in pixels.
+        new_width: u64,
+        /// Height after, in pixels.
+        new_height: u64,
+        /// The limit, in pixels.
+        limit: u64,
+    },
+    /// An output buffer of the wrong length.
+    #[error("the output buffer holds {actual} values, the pipeline makes {expected}")]
+    OutputLength {
+        /// `3 · height · width` of the pipeline's output.
+        expected: usize,
+        /// The length of the buffer.
+        actual: usize,
+    },
+}
