@@ -1,0 +1,115 @@
+//! The receiver operating characteristic and the area under it.
+//!
+//! # What it computes
+//! The curve of the true-positive rate (share of anomalous items flagged) over the false-positive rate (share of normal
+//! items flagged) as the threshold falls from the highest score to -∞, with one point for each distinct score. The area
+//! under it, AUROC, is the probability that a random anomalous item scores higher than a random normal one, ties
+//! counting one half (the Mann–Whitney U statistic divided by the number of pairs).
+//!
+//! # When to use
+//! AUROC compares detectors without choosing a threshold and does not depend on how common anomalies are. Where
+//! anomalies are rare and false alarms dear, read [`average_precision`](crate::average_precision) beside it.
+//!
+//! # Parameters
+//! [`CurvePoints`]: every point, or only those at which the curve turns.
+//!
+//! # Reference
+//! T. Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 27 (2006).
+
+use serde::{Deserialize, Serialize};
+
+use crate::MetricError;
+use crate::rank::{Keyed, Ranked, Ranking, Score};
+
+/// Which points of a curve to keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CurvePoints {
+    /// One for each distinct score.
+    All,
+    /// Only those at which the curve turns, and both ends: the same curve and the same area from fewer points.
+    #[default]
+    Corners,
+}
+
+/// A ROC curve: the three vectors have one length, at least 2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RocCurve {
+    /// False-positive rates, ascending from 0 to 1.
+    pub fpr: Vec<f64>,
+    /// True-positive rates, ascending from 0 to 1.
+    pub tpr: Vec<f64>,
+    /// Point `i` results when items with `score > thresholds[i]` are flagged; descending, the last is -∞.
+    pub thresholds: Vec<f64>,
+}
+
+impl RocCurve {
+    /// The area under the curve by the trapezoidal rule; equals [`auroc`] but for rounding.
+    pub fn area(&self) -> f64 {
+        let widths = self.fpr.windows(2).map(|x| x[1] - x[0]);
+        let heights = self.tpr.windows(2).map(|y| 0.5 * (y[0] + y[1]));
+        widths.zip(heights).map(|(width, height)| width * height).sum()
+    }
+}
+
+/// The ROC curve of scores.
+///
+/// It starts at (0, 0), where the threshold is the highest score, and ends at (1, 1), where it is -∞.
+///
+/// # Errors
+/// Lengths that differ, no scores, a NaN score, or labels of one class only.
+pub fn roc_curve<S: Score>(scores: &[S], labels: &[bool], points: CurvePoints) -> Result<RocCurve, MetricError> {
+    Ok(Ranked::new(scores, labels)?.view().roc_curve(points))
+}
+
+/// The area under the ROC curve, in [0, 1]: 0.5 is chance.
+///
+/// Counted in integers and divided once, so the result is exact to the last bit or so whatever the number of scores.
+///
+/// # Errors
+/// Lengths that differ, no scores, a NaN score, or labels of one class only.
+pub fn auroc<S: Score>(scores: &[S], labels: &[bool]) -> Result<f64, MetricError> {
+    Ok(Ranked::new(scores, labels)?.view().auroc())
+}
+
+impl<P: Keyed> Ranking<'_, P> {
+    pub(crate) fn auroc(&self) -> f64 {
+        let mut twice_u = 0u128;
+        let mut above = 0u128;
+        for group in self.groups() {
+            let tied = group.positives.len() as u128;
+            twice_u += group.negatives as u128 * (2 * above + tied);
+            above += tied;
+        }
+        let twice_pairs = 2 * self.positives.len() as u128 * self.negatives.len() as u128;
+        twice_u as f64 / twice_pairs as f64
+    }
+
+    pub(crate) fn roc_curve(&self, points: CurvePoints) -> RocCurve {
+        let mut curve = RocCurve { fpr: Vec::new(), tpr: Vec::new(), thresholds: Vec::new() };
+        let (positives, negatives) = (self.positives.len() as f64, self.negatives.len() as f64);
+        let mut push = |(false_positives, true_positives, threshold): (u64, u64, f64)| {
+            curve.fpr.push(false_positives as f64 / negatives);
+            curve.tpr.push(true_positives as f64 / positives);
+            curve.thresholds.push(threshold);
+        };
+        let mut steps = self.steps().peekable();
+        let mut last = (0, 0, steps.peek().map_or(f64::NEG_INFINITY, |step| step.score));
+        let mut previous: Option<(u64, u64, f64)> = None;
+        for step in steps {
+            let next = (step.false_positives, step.true_positives, step.below);
+            // `last` is needed unless it lies on the straight line from the previous point to the next one.
+            let straight = previous.is_some_and(|(fp, tp, _)| {
+                let before = (u128::from(last.0 - fp), u128::from(last.1 - tp));
+                let after = (u128::from(next.0 - last.0), u128::from(next.1 - last.1));
+                before.0 * after.1 == before.1 * after.0
+            });
+            if points == CurvePoints::All || !straight {
+                push(last);
+                previous = Some(last);
+            }
+            last = next;
+        }
+        push(last);
+        curve
+    }
+}
