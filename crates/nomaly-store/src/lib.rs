@@ -1,3 +1,45 @@
-//! Files nomaly keeps: the cache folder, verified downloads, archives, atomic writes
+//! Files nomaly keeps: the cache folder, verified downloads, archives, atomic writes.
+//!
+//! This crate knows nothing of images or methods. It answers four questions for the layers above:
+//!
+//! * **Where do cached files live?** [`home`].
+//! * **How is a file written so that nobody ever sees half of it?** [`write_atomic`], [`AtomicFile`].
+//! * **How does a file named in a manifest get here, and is it the right one?** [`Source`], [`fetch`], [`fetch_any`]:
+//!   HTTPS (resumed after a cut connection), a PyPI package through `pip`, a Debian package through `apt-get`.
+//!   Nothing is used before its SHA-256 has been compared with the manifest's.
+//! * **How does an archive become files?** [`archive`]: zip, wheel, tar, gzip, xz and Debian packages, with limits,
+//!   and never a byte outside the target folder.
+//!
+//! ```
+//! # fn main() -> Result<(), nomaly_store::StoreError> {
+//! let folder = std::env::temp_dir().join(format!("nomaly-store-doc-{}", std::process::id()));
+//! nomaly_store::create_folder(&folder)?;
+//! let path = folder.join("threshold.txt");
+//! nomaly_store::write_atomic(&path, b"0.25")?;
+//! assert_eq!(
+//!     nomaly_store::sha256_file(&path)?,
+//!     "a30a043314fa89294fa2c1c989a01fbb5329e5c085a5c5a8d27317656de24ae0"
+//! );
+//! # std::fs::remove_dir_all(&folder).unwrap();
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+
+pub mod archive;
+mod atomic;
+mod checksum;
+mod error;
+mod fetch;
+mod home;
+mod progress;
+mod source;
+
+pub use atomic::{AtomicFile, create_folder, write_atomic};
+pub use checksum::{Check, Sha256Digest, Sha256Prefix, sha256_file, sha256_hex};
+pub use error::{Attempt, StoreError};
+pub use fetch::{FetchOptions, fetch, fetch_any, fetch_with};
+pub use home::home;
+pub use progress::{Progress, Silent};
+pub use source::Source;

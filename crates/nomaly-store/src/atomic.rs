@@ -1,0 +1,190 @@
+//! Files that are either whole or absent.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::StoreError;
+
+/// A file under construction that takes its place only when it is complete.
+///
+/// Bytes go to a temporary file in the target's folder. [`AtomicFile::commit`] flushes them to the disk and renames the
+/// file over the target, so that a reader sees the old file or the whole new one, and a crash leaves the old one.
+/// Dropped without a commit, it removes the temporary file and leaves the target alone.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: NamedTempFile,
+    target: PathBuf,
+}
+
+impl AtomicFile {
+    /// Starts a file that will become `target`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] naming `target` where it is a folder, and naming its parent where that is missing, is no
+    /// folder, or cannot be written to.
+    pub fn create(target: &Path) -> Result<Self, StoreError> {
+        if target.is_dir() {
+            let error = io::Error::new(io::ErrorKind::IsADirectory, "it is a folder");
+            return Err(StoreError::io("write", target)(error));
+        }
+        let file = temporary(&mut tempfile::Builder::new(), 0o666)
+            .prefix(".nomaly-")
+            .tempfile_in(parent(target))
+            .map_err(StoreError::io("create a file in", parent(target)))?;
+        Ok(Self { file, target: target.to_owned() })
+    }
+
+    /// The path that the file will have.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Flushes the bytes to the disk and puts the file in its place, over what was there.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] naming the target; what was there stays as it was.
+    pub fn commit(self) -> Result<(), StoreError> {
+        let Self { file, target } = self;
+        file.as_file().sync_all().map_err(StoreError::io("write", &target))?;
+        file.persist(&target).map_err(|error| StoreError::io("write", &target)(error.error))?;
+        sync_folder(parent(&target));
+        Ok(())
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Writes a whole file at once, see [`AtomicFile`].
+///
+/// # Errors
+/// [`StoreError::Io`] naming the file or its folder: missing or read-only folder, full disk, the target is a folder.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(StoreError::io("write", path))?;
+    file.commit()
+}
+
+/// Creates a folder and those above it; one that exists is fine.
+///
+/// # Errors
+/// [`StoreError::Io`] naming the folder.
+pub fn create_folder(path: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(path).map_err(StoreError::io("create the folder", path))
+}
+
+/// The folder a file lies in: `.` for a bare file name.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Gives temporary files the mode that ordinary ones get (`mode` less the umask) instead of private ones.
+pub(crate) fn temporary<'a, 'b, 'c>(
+    builder: &'c mut tempfile::Builder<'a, 'b>,
+    mode: u32,
+) -> &'c mut tempfile::Builder<'a, 'b> {
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    #[cfg(not(unix))]
+    let _ = mode;
+    builder
+}
+
+/// Makes a rename durable where the platform lets a folder be synced.
+pub(crate) fn sync_folder(folder: &Path) {
+    if let Ok(folder) = File::open(folder) {
+        // A file system that cannot sync folders has still renamed the file.
+        let _ = folder.sync_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(folder: &Path) -> usize {
+        fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    fn replaces_a_file_and_leaves_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(entries(folder.path()), 1);
+    }
+
+    #[test]
+    fn without_a_commit_the_old_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        write_atomic(&path, b"one").unwrap();
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"half of it").unwrap();
+        assert_eq!(file.target(), path);
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(entries(folder.path()), 1);
+    }
+
+    #[test]
+    fn errors_name_what_is_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("absent").join("a.bin");
+        let message = write_atomic(&missing, b"x").unwrap_err().to_string();
+        assert!(message.contains("absent"), "{message}");
+
+        let message = write_atomic(folder.path(), b"x").unwrap_err().to_string();
+        assert!(message.contains("it is a folder") && message.contains(folder.path().to_str().unwrap()), "{message}");
+
+        let file = folder.path().join("file");
+        write_atomic(&file, b"x").unwrap();
+        assert!(write_atomic(&file.join("below"), b"x").unwrap_err().to_string().contains("file"));
+        assert!(create_folder(&file).unwrap_err().to_string().contains("file"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn others_may_read_what_the_umask_allows() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (atomic, plain) = (folder.path().join("atomic"), folder.path().join("plain"));
+        write_atomic(&atomic, b"x").unwrap();
+        fs::write(&plain, b"x").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&atomic), mode(&plain));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_an_error_that_names_the_file() {
+        let full = Path::new("/dev/full");
+        if !full.exists() {
+            return;
+        }
+        let mut file = fs::OpenOptions::new().write(true).open(full).unwrap();
+        let error = file.write_all(b"x").map_err(StoreError::io("write", full)).unwrap_err();
+        assert!(error.to_string().starts_with("cannot write /dev/full: "), "{error}");
+    }
+
+    #[test]
+    fn a_bare_name_lies_in_the_working_folder() {
+        assert_eq!(parent(Path::new("a.bin")), Path::new("."));
+        assert_eq!(parent(Path::new("b/a.bin")), Path::new("b"));
+    }
+}

