@@ -2,9 +2,9 @@
 
 /// A listener of long work: a progress bar, a log, a cancel button.
 ///
-/// The methods take `&self`, so an implementation keeps its state in atomics or behind a lock. They are called from
-/// the thread that called the work.
-pub trait Progress {
+/// The methods take `&self`, so an implementation keeps its state in atomics or behind a lock. They are called by one
+/// thread at a time, not always the one that called the work.
+pub trait Progress: Sync {
     /// A piece of work begins: `what` names it, `total` is its size in bytes (or items) where that is known.
     ///
     /// Called again, after [`Progress::finish`], when a transfer has to start over.
