@@ -64,9 +64,7 @@ pub(super) fn read(archive: &Path, reader: &mut dyn Read, buffer: &mut [u8]) -> 
 /// An error that a reader inside the archive made: a limit that was hit travels through decoders as an [`io::Error`].
 fn read_error(archive: &Path, error: io::Error) -> StoreError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<OverLimit>()) {
-        Some(OverLimit(limit)) => {
-            StoreError::LimitExceeded { path: archive.to_owned(), limit: *limit, unit: "bytes" }
-        }
+        Some(OverLimit(limit)) => StoreError::LimitExceeded { path: archive.to_owned(), limit: *limit, unit: "bytes" },
         None => StoreError::DamagedArchive { path: archive.to_owned(), reason: error.to_string() },
     }
 }

@@ -230,7 +230,9 @@ fn receive(
                 let found = part.length() + bytes.len() as u64;
                 if found > limit {
                     part.clear()?;
-                    return Err(StoreError::SizeMismatch { what: download.url.to_owned(), expected: limit, found }.into());
+                    return Err(
+                        StoreError::SizeMismatch { what: download.url.to_owned(), expected: limit, found }.into()
+                    );
                 }
                 part.append(&bytes)?;
                 progress.advance(bytes.len() as u64);

@@ -1,0 +1,5 @@
+//! The crate as its users see it: downloads from a small server on this machine, and archives made on the spot.
+
+mod archives;
+mod downloads;
+mod server;
