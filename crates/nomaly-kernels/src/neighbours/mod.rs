@@ -1,0 +1,148 @@
+//! Exact nearest neighbours: pairwise distances and the `k` smallest of each query, fused.
+//!
+//! The problem: memory-bank methods compare each of some thousand patches of an image with a bank of up to a hundred
+//! thousand rows. The matrix of all distances would not fit into memory, and the sum of squared differences, taken
+//! directly, runs at the speed of loads rather than of multiplications.
+//!
+//! The way out: `‖q - b‖² = ‖q‖² + ‖b‖² - 2 q·b` makes it a matrix product, which is computed block by block in registers
+//! (see the `tile` module) and thrown away. That form cancels badly for near neighbours, so it serves only to rule rows out: with
+//! a bound on its rounding error, every row that might be among the `k` nearest is measured again by the direct sum
+//! `Σ (q - b)²`, and only those distances are compared and returned. The result is therefore exactly the `k` smallest
+//! direct distances: the distance of a row to itself is 0, and neither the blocks nor the threads can change a bit of it.
+//!
+//! Up to 4 queries (a single image with one pooled feature vector) are measured directly without the product, for then
+//! packing the bank would cost more than it saves.
+//!
+//! ```
+//! use nomaly_kernels::isa::Isa;
+//! use nomaly_kernels::neighbours::{Metric, top_k};
+//!
+//! let bank = [0.0, 0.0, 3.0, 4.0, 1.0, 0.0]; // 3 rows of 2
+//! let found = top_k(&[0.0, 0.0], &bank, 2, 2, Metric::SquaredL2, Isa::best()?)?;
+//! assert_eq!(found.indices, [0, 2]);
+//! assert_eq!(found.distances, [0.0, 1.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod search;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+use crate::isa::{Isa, IsaError};
+use crate::simd::Token;
+use search::{Rows, Search};
+
+/// How far two rows are apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Metric {
+    /// `Σ (q - b)²`.
+    SquaredL2,
+    /// `1 - cos(q, b)`, computed as half the squared distance of the two rows scaled to length 1. A row of length 0 (below
+    /// `f32::MIN_POSITIVE`) counts as orthogonal to every other row (distance 1) and equal to another such row (distance
+    /// 0).
+    Cosine,
+}
+
+/// The nearest rows of the bank for each query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Neighbours {
+    /// Neighbours of each query.
+    pub k: usize,
+    /// Rows of the bank, `[queries, k]` row-major, nearest first; of equally distant rows the lower index comes first.
+    pub indices: Vec<u32>,
+    /// Their distances in the same order.
+    pub distances: Vec<f32>,
+}
+
+/// Why a search is refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NeighboursError {
+    /// The instruction set is not available.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
+    /// Rows without columns.
+    #[error("rows of dimension 0 have no distance")]
+    NoColumns,
+    /// The numbers are no whole rows.
+    #[error("the {side} has {len} numbers, which is no multiple of the dimension {dim}")]
+    Ragged {
+        /// Which input.
+        side: Side,
+        /// Its length.
+        len: usize,
+        /// The dimension.
+        dim: usize,
+    },
+    /// More neighbours than rows, or none at all.
+    #[error("{k} neighbours cannot be found among {rows} rows")]
+    Count {
+        /// The neighbours asked for.
+        k: usize,
+        /// The rows of the bank.
+        rows: usize,
+    },
+    /// Rows are numbered by `u32`.
+    #[error("a bank of {rows} rows is too large, the limit is 2^32 - 1")]
+    BankTooLarge {
+        /// The rows of the bank.
+        rows: usize,
+    },
+    /// A value is NaN or infinite, or the squared length of a row leaves the range of `f32`.
+    #[error("row {row} of the {side} has values that are not finite or too large to square")]
+    NotFinite {
+        /// Which input.
+        side: Side,
+        /// The row, from 0.
+        row: usize,
+    },
+}
+
+/// One of the two inputs of a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The rows whose neighbours are sought.
+    Queries,
+    /// The rows among which they are sought.
+    Bank,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Side::Queries => "query block",
+            Side::Bank => "bank",
+        })
+    }
+}
+
+/// The `k` nearest rows of `bank` `[rows, dim]` for each row of `queries` `[queries, dim]`.
+///
+/// Works in parallel on rayon's current pool; the result does not depend on the number of threads. Beside the result it
+/// takes memory for one copy of the queries and for a block of the bank, whatever the size of the bank.
+///
+/// # Errors
+/// See [`NeighboursError`]; no queries are no error.
+pub fn top_k(
+    queries: &[f32],
+    bank: &[f32],
+    dim: usize,
+    k: usize,
+    metric: Metric,
+    isa: Isa,
+) -> Result<Neighbours, NeighboursError> {
+    let token = Token::new(isa)?;
+    let queries = Rows::new(queries, dim, metric, Side::Queries)?;
+    let bank = Rows::new(bank, dim, metric, Side::Bank)?;
+    if k == 0 || k > bank.len() {
+        return Err(NeighboursError::Count { k, rows: bank.len() });
+    }
+    if u32::try_from(bank.len()).is_err() {
+        return Err(NeighboursError::BankTooLarge { rows: bank.len() });
+    }
+    let found = Search { queries: &queries, bank: &bank, k, metric, token, lanes: isa.lanes() }.run();
+    let (indices, distances) = found.into_iter().flatten().map(|near| (near.index, near.distance)).unzip();
+    Ok(Neighbours { k, indices, distances })
+}

@@ -1,0 +1,253 @@
+//! The product in registers, the search for candidates in it, and the direct distance.
+//!
+//! Queries are packed in panels of as many rows as the register tile is high, the bank in panels of two vectors: position
+//! by position the values of all rows of the panel. A tile holds its sums in registers over [`DEPTH_BLOCK`] positions,
+//! while the bank's panel of that depth stays in the first-level cache and those of the queries in the second.
+
+use rayon::prelude::*;
+
+use crate::simd::{Kernel, Simd};
+
+/// Positions that are multiplied before the sums go back to memory.
+const DEPTH_BLOCK: usize = 256;
+
+/// The most queries of a block; its sums and its packed queries stay in the second-level cache.
+pub(super) const QUERY_ROWS: usize = 112;
+
+/// Vectors that are searched for a candidate at a time.
+const GROUP: usize = 4;
+
+/// Rows of the register tile: the highest of the heights that are compiled which the registers have room for.
+pub(super) const fn tile_rows(columns: usize) -> usize {
+    match columns {
+        14.. => 14,
+        6..14 => 6,
+        4..6 => 4,
+        _ => 2,
+    }
+}
+
+/// Rows in panels of `width`, `[panel][position][row]`, filled up with zeros.
+///
+/// `row(index)` gives a row and its factor. Where `depth` goes one beyond the row, that position is 1 for rows of factor 0
+/// and 0 for the others.
+pub(super) fn pack<'a>(
+    rows: usize,
+    width: usize,
+    depth: usize,
+    row: impl Fn(usize) -> (&'a [f32], f32) + Sync,
+) -> Vec<f32> {
+    /// Positions whose target lines stay in the cache while the rows are read one after the other.
+    const POSITIONS: usize = 32;
+    let mut packed = vec![0.0f32; rows.div_ceil(width) * width * depth];
+    packed.par_chunks_mut(width * depth).enumerate().for_each(|(panel, packed)| {
+        let first = panel * width;
+        let count = width.min(rows - first);
+        for (block, positions) in packed.chunks_mut(POSITIONS * width).enumerate() {
+            for offset in 0..count {
+                let (values, scale) = row(first + offset);
+                let values = values.iter().skip(block * POSITIONS);
+                for (target, value) in positions.chunks_exact_mut(width).zip(values) {
+                    target[offset] = value * scale;
+                }
+            }
+        }
+        for offset in 0..count {
+            let (values, scale) = row(first + offset);
+            if values.len() < depth && scale == 0.0 {
+                packed[values.len() * width + offset] = 1.0;
+            }
+        }
+    });
+    packed
+}
+
+/// All products of a block of queries with a block of the bank, both packed.
+pub(super) struct Dots<'a> {
+    pub(super) queries: &'a [f32],
+    pub(super) bank: &'a [f32],
+    pub(super) depth: usize,
+    /// Rows of the bank with padding.
+    pub(super) columns: usize,
+    /// `[queries, columns]`.
+    pub(super) dots: &'a mut [f32],
+}
+
+impl Kernel for Dots<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // The height of the tile must be a constant of the function that holds it in registers.
+        match tile_rows(S::COLUMNS) {
+            14 => self.tiles::<S, 14>(simd),
+            6 => self.tiles::<S, 6>(simd),
+            4 => self.tiles::<S, 4>(simd),
+            _ => self.tiles::<S, 2>(simd),
+        }
+    }
+}
+
+impl Dots<'_> {
+    #[inline(always)]
+    fn tiles<S: Simd, const M: usize>(self, simd: S) {
+        let Self { queries, bank, depth, columns, dots } = self;
+        let width = 2 * S::LANES;
+        let (rows, panels) = (queries.len() / depth, columns / width);
+        assert!(rows.is_multiple_of(M) && columns.is_multiple_of(width));
+        assert!(bank.len() == columns * depth && dots.len() == rows * columns);
+        for start in (0..depth).step_by(DEPTH_BLOCK) {
+            let length = DEPTH_BLOCK.min(depth - start);
+            for panel in 0..panels {
+                for row in (0..rows).step_by(M) {
+                    // SAFETY: the assertions above make every panel whole: `queries` has M·depth values from row·depth on,
+                    // `bank` has width·depth values from panel·width·depth on, and `dots` has M rows of `columns` values
+                    // from `row` on, of which `width` are written from panel·width on.
+                    unsafe {
+                        tile::<S, M>(
+                            simd,
+                            length,
+                            queries.as_ptr().add(row * depth + start * M),
+                            bank.as_ptr().add((panel * depth + start) * width),
+                            dots.as_mut_ptr().add(row * columns + panel * width),
+                            columns,
+                            start == 0,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds `length` products to each of M × 2 vectors of sums.
+///
+/// # Safety
+/// `queries` must be valid for reading `M · length` values, `bank` for `2 · LANES · length`, and `sums` for reading and
+/// writing `2 · LANES` values at each of M multiples of `stride`.
+#[inline(always)]
+unsafe fn tile<S: Simd, const M: usize>(
+    simd: S,
+    length: usize,
+    queries: *const f32,
+    bank: *const f32,
+    sums: *mut f32,
+    stride: usize,
+    first: bool,
+) {
+    let mut sum = [[simd.splat(0.0); 2]; M];
+    // SAFETY: every offset below stays within what the caller promises.
+    unsafe {
+        if !first {
+            for m in 0..M {
+                sum[m] = [simd.load(sums.add(m * stride)), simd.load(sums.add(m * stride + S::LANES))];
+            }
+        }
+        let (mut query, mut row) = (queries, bank);
+        for _ in 0..length {
+            let (low, high) = (simd.load(row), simd.load(row.add(S::LANES)));
+            for m in 0..M {
+                let value = simd.splat(*query.add(m));
+                sum[m] = [simd.fma(value, low, sum[m][0]), simd.fma(value, high, sum[m][1])];
+            }
+            query = query.add(M);
+            row = row.add(2 * S::LANES);
+        }
+        for m in 0..M {
+            simd.store(sums.add(m * stride), sum[m][0]);
+            simd.store(sums.add(m * stride + S::LANES), sum[m][1]);
+        }
+    }
+}
+
+/// Finds the rows with `half_square - dot <= limit` and gives that bound with the row, in the order of the rows.
+pub(super) struct Candidates<'a> {
+    pub(super) dots: &'a [f32],
+    pub(super) half_squares: &'a [f32],
+    pub(super) limit: f32,
+    pub(super) found: &'a mut Vec<(f32, u32)>,
+}
+
+impl Kernel for Candidates<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { dots, half_squares, limit, found } = self;
+        assert_eq!(dots.len(), half_squares.len());
+        let group = GROUP * S::LANES;
+        let mut lowest = [0.0f32; 16];
+        assert!(S::LANES <= lowest.len());
+        for start in (0..dots.len()).step_by(group) {
+            let end = dots.len().min(start + group);
+            if end - start == group {
+                let mut low = simd.splat(f32::INFINITY);
+                for at in (start..end).step_by(S::LANES) {
+                    // SAFETY: `at + LANES <= end`, which is within both slices.
+                    let (half, dot) = unsafe { (simd.load(half_squares.as_ptr().add(at)), simd.load(dots.as_ptr().add(at))) };
+                    low = simd.min(low, simd.sub(half, dot));
+                }
+                // SAFETY: `lowest` holds at least LANES values.
+                unsafe { simd.store(lowest.as_mut_ptr(), low) };
+                if lowest[..S::LANES].iter().all(|low| *low > limit) {
+                    continue;
+                }
+            }
+            for at in start..end {
+                let bound = half_squares[at] - dots[at];
+                if bound <= limit && bound < f32::INFINITY {
+                    found.push((bound, at as u32));
+                }
+            }
+        }
+    }
+}
+
+/// `Σ (scale · a - other_scale · b)²`.
+pub(super) struct Direct<'a> {
+    pub(super) a: &'a [f32],
+    pub(super) b: &'a [f32],
+    pub(super) scale: f32,
+    pub(super) other_scale: f32,
+}
+
+impl Kernel for Direct<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        const SUMS: usize = 4;
+        let Self { a, b, scale, other_scale } = self;
+        assert_eq!(a.len(), b.len());
+        let (scales, other_scales) = (simd.splat(scale), simd.splat(other_scale));
+        let mut sums = [simd.splat(0.0); SUMS];
+        let add = |sum: S::V, at: usize| {
+            // SAFETY: callers keep `at + LANES <= a.len()`, which is `b.len()` too.
+            let (x, y) = unsafe { (simd.load(a.as_ptr().add(at)), simd.load(b.as_ptr().add(at))) };
+            // Both products are rounded, so that equal rows of equal scale differ by nothing.
+            let difference = simd.sub(simd.mul(x, scales), simd.mul(y, other_scales));
+            simd.fma(difference, difference, sum)
+        };
+        let vectors = a.len() / S::LANES;
+        let whole = vectors / SUMS * SUMS;
+        for first in (0..whole).step_by(SUMS) {
+            for i in 0..SUMS {
+                sums[i] = add(sums[i], (first + i) * S::LANES);
+            }
+        }
+        for vector in whole..vectors {
+            sums[0] = add(sums[0], vector * S::LANES);
+        }
+        let total = simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]));
+        let mut lanes = [0.0f32; 16];
+        assert!(S::LANES <= lanes.len());
+        // SAFETY: `lanes` holds at least LANES values.
+        unsafe { simd.store(lanes.as_mut_ptr(), total) };
+        let mut sum: f32 = lanes[..S::LANES].iter().sum();
+        for at in vectors * S::LANES..a.len() {
+            let difference = a[at] * scale - b[at] * other_scale;
+            sum += difference * difference;
+        }
+        sum
+    }
+}
