@@ -1,3 +1,47 @@
-//! Data sets of good and bad images: readers, manifests, a streaming loader
+//! Data sets of good and bad images: readers, manifests, a streaming loader.
+//!
+//! * [`open`] turns a directory or the name of a data set into a [`Dataset`]: normal images to learn from, labelled
+//!   images (with masks where there are any) to test with.
+//! * [`images_under`] lists the images to be scored.
+//! * [`loader::stream`] hands samples to a network batch by batch, decoding the next batch meanwhile.
+//! * [`DATASETS`] and [`get`] know the public data sets, their terms, and how to fetch them.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # for (path, grey) in [("train/good/a.png", 90), ("test/good/b.png", 91), ("test/crack/c.png", 20)] {
+//! #     let path = folder.path().join(path);
+//! #     std::fs::create_dir_all(path.parent().unwrap())?;
+//! #     image::RgbImage::from_pixel(8, 8, image::Rgb([grey; 3])).save(path)?;
+//! # }
+//! # let spec = folder.path().display().to_string();
+//! // train/good/a.png, test/good/b.png, test/crack/c.png
+//! let dataset = nomaly_data::open(&spec)?;
+//! assert_eq!(dataset.train[0].id, "train/good/a.png");
+//! assert_eq!(dataset.kinds(), ["crack", "good"]);
+//! assert_eq!(dataset.count(nomaly_data::Label::Anomalous), 1);
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+
+mod classes;
+mod error;
+pub mod loader;
+mod manifest;
+mod open;
+mod options;
+mod readers;
+mod registry;
+mod sample;
+pub mod subset;
+mod walk;
+
+pub use error::DataError;
+pub use manifest::{Manifest, Route};
+pub use open::open;
+pub use options::OptionInfo;
+pub use registry::{DATASETS, DatasetEntry, State, get};
+pub use sample::{Dataset, ImageSource, Label, MaskSource, PackedImages, Sample};
+pub use walk::{EXTENSIONS, UNLABELLED, images_under};

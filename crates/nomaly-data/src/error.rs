@@ -1,0 +1,163 @@
+//! What can go wrong with a data set.
+
+use std::path::PathBuf;
+
+/// An error of this crate. Every message names the file, option or data set at fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file or folder could not be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not. Part of the message, hence not the error's source as well.
+        cause: std::io::Error,
+    },
+    /// A path that was asked for does not exist.
+    #[error("{} does not exist", path.display())]
+    Missing {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A folder holds nothing that can be used.
+    #[error("{} holds no {wanted}", path.display())]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+        /// What was looked for.
+        wanted: String,
+    },
+    /// An image or mask could not be decoded.
+    #[error(transparent)]
+    Decode(#[from] nomaly_transforms::DecodeError),
+    /// A decoded image could not be brought to the shape that the pipeline makes.
+    #[error("cannot transform {id}: {cause}")]
+    Transform {
+        /// The sample.
+        id: String,
+        /// Why not. Part of the message, hence not the error's source as well.
+        cause: nomaly_transforms::TransformError,
+    },
+    /// A file of a data set does not hold what its format says.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What disagrees.
+        reason: String,
+    },
+    /// A directory looks like more than one thing; an option has to say which.
+    #[error("{} {reason}", path.display())]
+    Ambiguous {
+        /// The directory.
+        path: PathBuf,
+        /// What it looks like and which option decides.
+        reason: String,
+    },
+    /// Text that is neither a directory nor the name of a data set.
+    #[error("`{spec}` is neither a directory nor a data set; {hint}")]
+    UnknownDataset {
+        /// The text.
+        spec: String,
+        /// The nearest names, or all.
+        hint: String,
+    },
+    /// An option, class, category or cell type that the data set does not have.
+    #[error("unknown {kind} `{name}` of {dataset}; {hint}")]
+    Unknown {
+        /// What was looked for, as a singular noun.
+        kind: &'static str,
+        /// The name that was asked for.
+        name: String,
+        /// The data set or layout.
+        dataset: String,
+        /// The nearest name, or all.
+        hint: String,
+    },
+    /// An option's value is not one of those allowed.
+    #[error("option `{option}` of {dataset} is `{value}`; it takes {expected}")]
+    OptionValue {
+        /// The data set or layout.
+        dataset: String,
+        /// The option.
+        option: String,
+        /// What was given.
+        value: String,
+        /// What is taken.
+        expected: String,
+    },
+    /// An option that has to be given is missing.
+    #[error("{dataset} needs the option `{option}`, as in `{example}`")]
+    OptionMissing {
+        /// The data set or layout.
+        dataset: String,
+        /// The option.
+        option: String,
+        /// A spec that works.
+        example: String,
+    },
+    /// Options that are not `key=value` pairs.
+    #[error("cannot read the options `{text}` of {dataset}: {reason}")]
+    OptionSyntax {
+        /// The data set or layout.
+        dataset: String,
+        /// The text after the colon.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A named data set has not been fetched.
+    #[error("the data set {name} is not on this machine; `nomaly data get {name}` fetches it")]
+    NotFetched {
+        /// The data set.
+        name: String,
+    },
+    /// A named data set could not be fetched from anywhere.
+    #[error("cannot fetch the data set {name}: {}", attempts.join("; "))]
+    FetchFailed {
+        /// The data set.
+        name: String,
+        /// What was tried, and why it failed.
+        attempts: Vec<String>,
+    },
+    /// Fetching, unpacking or finding the cache folder failed.
+    #[error(transparent)]
+    Store(#[from] nomaly_store::StoreError),
+}
+
+impl DataError {
+    /// A short stable name of the kind of fault of an image, for machine-readable output: those of
+    /// [`nomaly_transforms::DecodeError::kind`], `transform`, or `data` for anything else.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Decode(error) => error.kind(),
+            Self::Transform { .. } => "transform",
+            _ => "data",
+        }
+    }
+
+    /// Wraps an input/output error with the path it is about.
+    pub(crate) fn io(path: impl Into<PathBuf>, cause: std::io::Error) -> Self {
+        let path = path.into();
+        if cause.kind() == std::io::ErrorKind::NotFound { Self::Missing { path } } else { Self::Io { path, cause } }
+    }
+
+    /// A file that does not hold what its format says.
+    pub(crate) fn damaged(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Damaged { path: path.into(), reason: reason.into() }
+    }
+}
+
+/// Which of the `known` names may have been meant.
+pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    const LISTED: usize = 20; // more than that is a wall of text
+    let known: Vec<&str> = known.into_iter().collect();
+    match nomaly_registry::suggest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.len() > LISTED => {
+            format!("known: {} and {} more", known[..LISTED].join(", "), known.len() - LISTED)
+        }
+        None => format!("known: {}", known.join(", ")),
+    }
+}

@@ -1,0 +1,128 @@
+//! From the text that names a data set to its samples.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::hint;
+use crate::options::{Options, split};
+use crate::readers::{cifar, class_folders, elpv, idx, mvtec, visa};
+use crate::registry::DATASETS;
+use crate::sample::Label;
+use crate::walk::{file_sample, image_files, subfolders};
+use crate::{DataError, Dataset};
+
+/// Opens a data set: a directory, or a named data set that has been fetched, each with options after a colon.
+///
+/// A directory is read in the first of these layouts that it matches:
+///
+/// | what is there | read as | options |
+/// |---|---|---|
+/// | `train/good` or `test/good` | MVTec layout, with `ground_truth` where it is there | – |
+/// | `train-images-idx3-ubyte` or `t10k-images-idx3-ubyte` (`.gz`) | IDX | `normal`, `train`, `seed` |
+/// | `data_batch_1.bin` and `test_batch.bin`, or `train.bin` and `test.bin` | CIFAR-10, CIFAR-100 | `normal`, `labels` |
+/// | `labels.csv` and `images/` | ELPV | `cells`, `labels` |
+/// | `split_csv/1cls.csv` | VisA | `category` |
+/// | `*/train/good` | one of several folders in MVTec layout | `category` |
+/// | `train/*/` and `test/*/` | one folder a class | `normal` |
+/// | the option `normal` is given | one folder a class, without a split | `normal`, `train`, `seed` |
+/// | anything else | good images to learn from, in any folders | – |
+///
+/// The named data sets are those of [`DATASETS`]. A directory comes before a data set of the same name.
+///
+/// Opening lists files and reads small ones; images that are files are decoded when they are loaded.
+///
+/// ```
+/// let error = nomaly_data::open("elvp:cells=mono").unwrap_err();
+/// assert_eq!(error.to_string(), "`elvp` is neither a directory nor a data set; did you mean `elpv`?");
+/// ```
+///
+/// # Errors
+/// [`DataError`], naming the file, option or data set at fault.
+pub fn open(spec: &str) -> Result<Dataset, DataError> {
+    let whole = Path::new(spec);
+    let (target, text) = if whole.is_dir() { (spec, None) } else { split(spec) };
+    let path = Path::new(target);
+    if path.is_dir() {
+        let options = Options::parse(target, target, text)?;
+        let mut dataset = open_directory(path, options)?;
+        if let Some(text) = text {
+            dataset.name = format!("{}:{text}", dataset.name);
+        }
+        return Ok(dataset);
+    }
+    if let Ok(entry) = DATASETS.get(target) {
+        let options = Options::parse(&format!("data set {target}"), target, text)?;
+        return entry.open(spec, options);
+    }
+    if path.exists() {
+        let reason = "is a file; a data set is a directory or a name".to_owned();
+        return Err(DataError::Ambiguous { path: path.to_owned(), reason });
+    }
+    // Text with a separator was meant as a path; a name with a colon had options in mind.
+    if target.contains(['/', '\\']) {
+        return Err(DataError::Missing { path: path.to_owned() });
+    }
+    if let Some((name, tail)) = target.split_once(':')
+        && DATASETS.get(name).is_ok()
+    {
+        let reason = "options are written key=value, with commas between them".to_owned();
+        return Err(DataError::OptionSyntax { dataset: format!("data set {name}"), text: tail.to_owned(), reason });
+    }
+    Err(DataError::UnknownDataset { spec: target.to_owned(), hint: hint(target, DATASETS.names()) })
+}
+
+/// Reads a directory in whichever layout it is.
+fn open_directory(path: &Path, options: Options) -> Result<Dataset, DataError> {
+    let name = directory_name(path);
+    let shown = path.display();
+    if mvtec::detect(path) {
+        options.checked(&format!("{shown} (MVTec layout)"), &[])?;
+        return mvtec::open(path, name);
+    }
+    if idx::detect(path) {
+        let options = options.checked(&format!("{shown} (IDX files)"), idx::OPTIONS)?;
+        return idx::open(path, name, &options, &[]);
+    }
+    if let Some((cifar, folder)) = cifar::detect(path) {
+        let options = options.checked(&format!("{shown} (CIFAR files)"), cifar.options())?;
+        return cifar::open(cifar, &folder, name, &options);
+    }
+    if let Some(folder) = elpv::detect(path) {
+        let options = options.checked(&format!("{shown} (ELPV)"), elpv::OPTIONS)?;
+        return elpv::open(&folder, name, &options);
+    }
+    if visa::detect(path) {
+        let options = options.checked(&format!("{shown} (VisA)"), visa::OPTIONS)?;
+        return visa::open(path, name, &options);
+    }
+    if !mvtec::categories(path)?.is_empty() {
+        let options = options.checked(&format!("{shown} (folders in MVTec layout)"), mvtec::OPTIONS)?;
+        return mvtec::open_category(path, name, &options);
+    }
+    if class_folders::detect_split(path)? || options.get("normal").is_some() {
+        let options = options.checked(&format!("{shown} (folders of classes)"), class_folders::OPTIONS)?;
+        return class_folders::open(path, name, &options);
+    }
+    options.checked(&format!("{shown} (a folder of good images)"), &[])?;
+    open_plain(path, name)
+}
+
+/// A folder of good images to learn from.
+fn open_plain(path: &Path, name: String) -> Result<Dataset, DataError> {
+    // Learning from a folder that sets defective images apart would teach that defects are normal.
+    if let Some((folder, _)) = subfolders(path)?.into_iter().find(|(name, _)| name == "test" || name == "ground_truth")
+    {
+        let reason = format!(
+            "holds a folder `{folder}`, but neither `train/good` nor `test/good`; \
+             bring it into MVTec layout, or say which class is normal (`:normal=CLASS`)"
+        );
+        return Err(DataError::Ambiguous { path: path.to_owned(), reason });
+    }
+    let train = image_files(path)?.into_iter().map(|file| file_sample(path, file, Label::Normal, "good")).collect();
+    Ok(Dataset { name, train, ..Dataset::default() })
+}
+
+/// The last part of a directory's path, also of `.` and `/data/..`.
+fn directory_name(path: &Path) -> String {
+    let full: PathBuf = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    full.file_name().map_or_else(|| full.display().to_string(), |name| name.to_string_lossy().into_owned())
+}

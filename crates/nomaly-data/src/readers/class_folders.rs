@@ -1,0 +1,84 @@
+//! One folder a class: `train/<class>/*`, `test/<class>/*`, or just `<class>/*`.
+//!
+//! # What it computes
+//! The class that the option `normal` names is learnt; in the test images it is normal and every other class anomalous.
+//! Without `train` and `test`, a seeded share of the normal class is learnt, its rest and the other classes are tested.
+//!
+//! # When to use
+//! For data sets made for classification, and for good and bad items in two folders: `PATH:normal=ok`.
+//!
+//! # Parameters
+//! `normal`; without `train` and `test` also `train` and `seed`.
+//!
+//! # Reference
+//! The one-against-the-rest protocol: L. Ruff et al., *Deep One-Class Classification*, ICML 2018, section 4.
+
+use std::path::Path;
+
+use crate::classes::{find, share};
+use crate::options::{NORMAL, OptionInfo, Options, SEED, TRAIN};
+use crate::sample::Label;
+use crate::subset::{Choice, choose};
+use crate::walk::{file_sample, image_files, image_files_if_any, subfolders};
+use crate::{DataError, Dataset};
+
+/// The options of this layout.
+pub(crate) const OPTIONS: &[OptionInfo] = &[NORMAL, TRAIN, SEED];
+
+/// Whether a folder has folders of classes in `train` and in `test`.
+pub(crate) fn detect_split(folder: &Path) -> Result<bool, DataError> {
+    for part in ["train", "test"] {
+        let part = folder.join(part);
+        if !part.is_dir() || subfolders(&part)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Reads the folder.
+pub(crate) fn open(folder: &Path, name: String, options: &Options) -> Result<Dataset, DataError> {
+    let mut dataset = Dataset { name, ..Dataset::default() };
+    let has_parts = detect_split(folder)?;
+    let train = if has_parts { folder.join("train") } else { folder.to_owned() };
+    let names: Vec<String> = subfolders(&train)?.into_iter().map(|(name, _)| name).collect();
+    if names.is_empty() {
+        return Err(DataError::Empty { path: train, wanted: "folders of classes".into() });
+    }
+    let example = names.first().map_or("good", String::as_str);
+    let normal = &names[find(options, options.require(NORMAL.name, example)?, &names)?];
+    let normal_files = image_files(&train.join(normal))?;
+
+    if has_parts {
+        let samples = normal_files.into_iter().map(|path| file_sample(folder, path, Label::Normal, normal));
+        dataset.train = samples.collect();
+        for (class, path) in subfolders(&folder.join("test"))? {
+            let label = if class == *normal { Label::Normal } else { Label::Anomalous };
+            let files = image_files_if_any(&path)?;
+            dataset.test.extend(files.into_iter().map(|path| file_sample(folder, path, label, &class)));
+        }
+        return Ok(dataset);
+    }
+
+    let (fraction, seed) = options.fraction_and_seed()?;
+    let mut learnt =
+        choose(normal_files.len(), share(normal_files.len(), fraction), Choice::Seeded(seed)).into_iter().peekable();
+    let mut held_out = Vec::new();
+    for (index, path) in normal_files.into_iter().enumerate() {
+        let sample = file_sample(folder, path, Label::Normal, normal);
+        if learnt.next_if_eq(&index).is_some() {
+            dataset.train.push(sample);
+        } else {
+            held_out.push(sample);
+        }
+    }
+    for (class, path) in subfolders(folder)? {
+        if class == *normal {
+            dataset.test.append(&mut held_out);
+            continue;
+        }
+        let files = image_files_if_any(&path)?;
+        dataset.test.extend(files.into_iter().map(|path| file_sample(folder, path, Label::Anomalous, &class)));
+    }
+    Ok(dataset)
+}

@@ -1,0 +1,244 @@
+//! Images with what is known of them, and data sets of such samples.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use image::{GrayImage, Luma, RgbImage};
+use nomaly_transforms::Limits;
+
+use crate::DataError;
+use crate::subset::{Choice, choose};
+
+/// What is known of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Label {
+    /// A good item.
+    Normal,
+    /// An item with a defect, or of another class than the normal one.
+    Anomalous,
+    /// Nothing is known: an image to be scored.
+    Unknown,
+}
+
+/// One image of a data set.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The image's name, unique in its part of the data set: its path below the data set's folder with `/` between the
+    /// parts, or `train/00042`. For images to be scored it is the path as given.
+    pub id: String,
+    /// Where the pixels are.
+    pub source: ImageSource,
+    /// Whether the item is good.
+    pub label: Label,
+    /// What kind of item or defect it is: `good`, `scratch`, `dress`.
+    pub kind: String,
+    /// Which pixels are defective, where that is known.
+    pub mask: Option<MaskSource>,
+}
+
+/// Where the pixels of an image are.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ImageSource {
+    /// An image file, decoded whenever it is loaded.
+    File(PathBuf),
+    /// One of many small images of one size that are held in memory together.
+    Packed {
+        /// All of them.
+        images: Arc<PackedImages>,
+        /// Which one.
+        index: usize,
+    },
+    /// An image in memory.
+    Memory(Arc<RgbImage>),
+}
+
+impl ImageSource {
+    /// Decodes or copies the image.
+    ///
+    /// # Errors
+    /// [`DataError::Decode`] where the file cannot be read, is no image, or exceeds `limits`.
+    pub fn load(&self, limits: &Limits) -> Result<RgbImage, DataError> {
+        match self {
+            Self::File(path) => Ok(nomaly_transforms::decode_file(path, limits)?),
+            Self::Packed { images, index } => Ok(images.get(*index)),
+            Self::Memory(image) => Ok(RgbImage::clone(image)),
+        }
+    }
+
+    /// The file, for images that are files.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Packed { .. } | Self::Memory(_) => None,
+        }
+    }
+}
+
+/// Where the mask of an image is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum MaskSource {
+    /// An image file in which pixels brighter than `above` are defective.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Grey values above this one (0 … 255) mark defects: 127 for black-and-white masks, 0 for masks that number
+        /// the kinds of defect.
+        above: u8,
+    },
+    /// A mask in memory; pixels that are not 0 are defective.
+    Memory(Arc<GrayImage>),
+}
+
+impl MaskSource {
+    /// Decodes the mask: 255 where the item is defective, 0 elsewhere.
+    ///
+    /// # Errors
+    /// [`DataError::Decode`] where the file cannot be read, is no image, or exceeds `limits`.
+    pub fn load(&self, limits: &Limits) -> Result<GrayImage, DataError> {
+        match self {
+            Self::File { path, above } => {
+                let image = nomaly_transforms::decode_file(path, limits)?;
+                let mut mask = GrayImage::new(image.width(), image.height());
+                for (to, from) in mask.pixels_mut().zip(image.pixels()) {
+                    let brightest = from.0.iter().copied().max().unwrap_or(0);
+                    *to = Luma([if brightest > *above { 255 } else { 0 }]);
+                }
+                Ok(mask)
+            }
+            Self::Memory(mask) => {
+                let mut mask = GrayImage::clone(mask);
+                mask.iter_mut().for_each(|value| *value = if *value == 0 { 0 } else { 255 });
+                Ok(mask)
+            }
+        }
+    }
+}
+
+/// Many small images of one size, in one piece of memory.
+pub struct PackedImages {
+    bytes: Vec<u8>,
+    width: u32,
+    height: u32,
+    channels: Channels,
+    /// From one image to the next, and from an image's first byte to its pixels.
+    stride: usize,
+    offset: usize,
+}
+
+/// How the bytes of a [`PackedImages`] are pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Channels {
+    /// One byte a pixel.
+    Grey,
+    /// All red values, then all green ones, then all blue ones.
+    PlanarRgb,
+}
+
+impl Channels {
+    const fn count(self) -> usize {
+        match self {
+            Self::Grey => 1,
+            Self::PlanarRgb => 3,
+        }
+    }
+}
+
+impl PackedImages {
+    /// Images of `width` × `height` pixels, each preceded by `offset` bytes of something else.
+    ///
+    /// The caller has checked that `bytes` is a whole number of images.
+    pub(crate) fn new(bytes: Vec<u8>, width: u32, height: u32, channels: Channels, offset: usize) -> Self {
+        let stride = offset + width as usize * height as usize * channels.count();
+        Self { bytes, width, height, channels, stride, offset }
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.bytes.len() / self.stride
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The size in pixels, width first.
+    pub fn dimensions(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
+
+    /// Image number `index`.
+    ///
+    /// # Panics
+    /// Where `index` is not below [`PackedImages::len`].
+    pub fn get(&self, index: usize) -> RgbImage {
+        let pixels = &self.bytes[index * self.stride + self.offset..][..self.stride - self.offset];
+        let plane = self.width as usize * self.height as usize;
+        RgbImage::from_fn(self.width, self.height, |x, y| {
+            let at = y as usize * self.width as usize + x as usize;
+            match self.channels {
+                Channels::Grey => image::Rgb([pixels[at]; 3]),
+                Channels::PlanarRgb => image::Rgb([pixels[at], pixels[plane + at], pixels[2 * plane + at]]),
+            }
+        })
+    }
+}
+
+impl std::fmt::Debug for PackedImages {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "PackedImages({} of {}x{}, {:?})", self.len(), self.width, self.height, self.channels)
+    }
+}
+
+/// Images to learn from and images to test with.
+#[derive(Clone, Debug, Default)]
+pub struct Dataset {
+    /// What the data set is called in results: `magnetic_tile`, `elpv:cells=mono`.
+    pub name: String,
+    /// Normal images to learn from.
+    pub train: Vec<Sample>,
+    /// Images to test with, normal and anomalous ones.
+    pub test: Vec<Sample>,
+    /// The terms under which the images may be used, where they are known.
+    pub licence: Option<String>,
+}
+
+impl Dataset {
+    /// The kinds of test images, sorted, each once.
+    pub fn kinds(&self) -> Vec<&str> {
+        let kinds: std::collections::BTreeSet<&str> = self.test.iter().map(|sample| sample.kind.as_str()).collect();
+        kinds.into_iter().collect()
+    }
+
+    /// How many test images have `label`.
+    pub fn count(&self, label: Label) -> usize {
+        self.test.iter().filter(|sample| sample.label == label).count()
+    }
+
+    /// Whether any test image comes with a mask.
+    pub fn has_masks(&self) -> bool {
+        self.test.iter().any(|sample| sample.mask.is_some())
+    }
+
+    /// In a data set with masks, how many anomalous test images lack one. Pixel figures leave these images out.
+    pub fn missing_masks(&self) -> usize {
+        if !self.has_masks() {
+            return 0;
+        }
+        self.test.iter().filter(|sample| sample.label == Label::Anomalous && sample.mask.is_none()).count()
+    }
+
+    /// Keeps at most `max` training images, in their order.
+    pub fn limit_train(&mut self, max: usize, choice: Choice) {
+        let kept = choose(self.train.len(), max, choice);
+        let mut kept = kept.into_iter().peekable();
+        let mut index = 0;
+        self.train.retain(|_| {
+            let keep = kept.next_if_eq(&index).is_some();
+            index += 1;
+            keep
+        });
+    }
+}

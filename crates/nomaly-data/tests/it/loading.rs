@@ -1,0 +1,158 @@
+//! The streaming loader.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use nomaly_data::loader::{LoaderOptions, Outcome, stream};
+use nomaly_data::{DataError, ImageSource, Label, Sample, images_under};
+use nomaly_transforms::{Filter, Limits, Normalize, Pipeline, Resize, ResizeMode};
+use rayon::prelude::*;
+
+use crate::fixture::Fixture;
+
+fn pipeline() -> Pipeline {
+    let resize = Resize { mode: ResizeMode::Exact { height: 5, width: 7 }, filter: Filter::Bilinear };
+    Pipeline::new(resize, None, Normalize::IMAGENET).unwrap()
+}
+
+/// Twenty images, of which number 3 is no image and number 17 is not there.
+fn samples(fixture: &Fixture) -> Vec<Sample> {
+    let names: Vec<String> = (0..20).map(|number| format!("{number:02}.png")).collect();
+    fixture.images(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    fixture.file("03.png", b"not an image");
+    let samples = images_under(&[fixture.path().to_owned()]).unwrap();
+    std::fs::remove_file(fixture.path().join("17.png")).unwrap();
+    samples
+}
+
+type Collected = (Vec<usize>, Vec<f32>, Vec<usize>, Outcome);
+
+fn collect(samples: &[Sample], batch: usize, threads: usize) -> Collected {
+    let (mut indices, mut data, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let outcome = pool.install(|| {
+        let options = LoaderOptions { batch, ..LoaderOptions::default() };
+        stream(samples, &pipeline(), &options, |mut part| {
+            assert!(part.len() + part.failures.len() <= batch);
+            assert_eq!(part.data.len(), part.len() * 3 * 5 * 7);
+            // A consumer that is itself parallel must be able to use the pool.
+            let sums: Vec<f32> = (0..100_usize).into_par_iter().map(|value| value as f32).collect();
+            assert_eq!(sums.len(), 100);
+            indices.append(&mut part.indices);
+            data.append(&mut part.data);
+            failures.extend(part.failures.iter().map(|failure| failure.index));
+            Ok::<(), DataError>(())
+        })
+        .unwrap()
+    });
+    (indices, data, failures, outcome)
+}
+
+#[test]
+fn every_sample_arrives_once_in_order_whatever_the_batches_and_threads() {
+    let fixture = Fixture::new();
+    let samples = samples(&fixture);
+    let expected_indices: Vec<usize> = (0..20).filter(|index| ![3, 17].contains(index)).collect();
+    // One image after the other, without the loader.
+    let mut expected = Vec::new();
+    for &index in &expected_indices {
+        let image = samples[index].source.load(&Limits::default()).unwrap();
+        expected.extend(pipeline().apply(&image).unwrap());
+    }
+    for (batch, threads) in [(1, 1), (4, 1), (4, 2), (7, 4), (64, 3)] {
+        let (indices, data, failures, outcome) = collect(&samples, batch, threads);
+        assert_eq!(indices, expected_indices, "batch {batch}, {threads} threads");
+        assert_eq!(failures, [3, 17]);
+        assert_eq!(data, expected);
+        assert_eq!(outcome, Outcome { loaded: 18, failed: 2, cancelled: false });
+    }
+}
+
+#[test]
+fn a_failure_says_which_image_and_why() {
+    let fixture = Fixture::new();
+    let samples = samples(&fixture);
+    let mut seen = Vec::new();
+    stream(&samples, &pipeline(), &LoaderOptions::default(), |batch| {
+        seen.extend(
+            batch.failures.into_iter().map(|failure| (failure.id, failure.error.kind(), failure.error.to_string())),
+        );
+        Ok::<(), DataError>(())
+    })
+    .unwrap();
+    assert!(seen[0].0.ends_with("03.png") && seen[0].1 == "not-an-image" && seen[0].2.contains("03.png"), "{seen:?}");
+    assert!(seen[1].0.ends_with("17.png") && seen[1].1 == "not-found", "{seen:?}");
+}
+
+#[test]
+fn an_error_of_the_consumer_ends_the_run() {
+    let fixture = Fixture::new();
+    let samples = samples(&fixture);
+    let mut batches = 0;
+    let options = LoaderOptions { batch: 2, ..LoaderOptions::default() };
+    let result = stream(&samples, &pipeline(), &options, |_| {
+        batches += 1;
+        if batches == 3 { Err("enough") } else { Ok(()) }
+    });
+    assert_eq!((result, batches), (Err("enough"), 3));
+}
+
+#[test]
+fn cancelling_ends_the_run_after_the_batch_at_hand() {
+    let fixture = Fixture::new();
+    let samples = samples(&fixture);
+    let cancel = AtomicBool::new(false);
+    let options = LoaderOptions { batch: 2, cancel: Some(&cancel), ..LoaderOptions::default() };
+    let mut batches = 0;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let outcome = pool.install(|| {
+        stream(&samples, &pipeline(), &options, |_| {
+            batches += 1;
+            cancel.store(true, Ordering::Relaxed);
+            Ok::<(), DataError>(())
+        })
+    });
+    assert_eq!(batches, 1);
+    assert_eq!(outcome.unwrap(), Outcome { loaded: 2, failed: 0, cancelled: true });
+}
+
+#[test]
+fn no_samples_are_no_batches() {
+    let outcome = stream(&[], &pipeline(), &LoaderOptions::default(), |_| Err("no batch is due"));
+    assert_eq!(outcome, Ok(Outcome::default()));
+}
+
+#[test]
+fn decoded_images_can_be_looked_at_and_only_few_wait() {
+    const BATCH: usize = 4;
+    let image = std::sync::Arc::new(image::RgbImage::new(9, 3));
+    let samples: Vec<Sample> = (0..40)
+        .map(|number| Sample {
+            id: number.to_string(),
+            source: ImageSource::Memory(image.clone()),
+            label: Label::Unknown,
+            kind: String::new(),
+            mask: None,
+        })
+        .collect();
+    let seen = Mutex::new(Vec::new());
+    let (decoded, consumed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let most_ahead = AtomicUsize::new(0);
+    let inspect = |index: usize, image: &image::RgbImage| {
+        assert_eq!(image.dimensions(), (9, 3));
+        let ahead = decoded.fetch_add(1, Ordering::SeqCst) + 1 - consumed.load(Ordering::SeqCst);
+        most_ahead.fetch_max(ahead, Ordering::SeqCst);
+        seen.lock().unwrap().push(index);
+    };
+    let options = LoaderOptions { batch: BATCH, inspect: Some(&inspect), ..LoaderOptions::default() };
+    stream(&samples, &pipeline(), &options, |batch| {
+        consumed.fetch_add(batch.len(), Ordering::SeqCst);
+        Ok::<(), DataError>(())
+    })
+    .unwrap();
+    let mut seen = seen.into_inner().unwrap();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..40).collect::<Vec<_>>());
+    let most_ahead = most_ahead.into_inner();
+    assert!(most_ahead <= 2 * BATCH, "{most_ahead} images were decoded ahead of the consumer");
+}

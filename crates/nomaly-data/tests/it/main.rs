@@ -1,0 +1,7 @@
+//! The data sets as their users meet them: folders and files on disk in, samples and batches out.
+
+mod fixture;
+mod folders;
+mod hostile;
+mod loading;
+mod named;
