@@ -1,0 +1,139 @@
+//! What can go wrong while fitting, scoring, restoring and deciding.
+
+use nomaly_kernels::neighbours::NeighboursError;
+use nomaly_registry::UnknownName;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScorerError {
+    /// Rows have another number of columns than the scorer was fitted on.
+    #[error("rows have {got} columns, but the scorer was fitted on {expected}")]
+    Dimension {
+        /// The number of columns of the fit.
+        expected: usize,
+        /// The number of columns of the rows.
+        got: usize,
+    },
+    /// Rows without columns.
+    #[error("rows of features have no columns")]
+    NoColumns,
+    /// A feature is NaN or infinite.
+    #[error("feature {column} of row {row} is not a finite number")]
+    NonFiniteFeature {
+        /// The row, from 0.
+        row: usize,
+        /// The column, from 0.
+        column: usize,
+    },
+    /// Too few rows for a fit.
+    #[error("{what} needs at least {needed} rows, but there are {got}")]
+    TooFewRows {
+        /// What needs them.
+        what: &'static str,
+        /// The least number of rows.
+        needed: usize,
+        /// The number of rows given.
+        got: usize,
+    },
+    /// All rows are equal, so that there is no spread to measure distances by.
+    #[error("all {rows} rows are equal: there is no spread to measure distances by")]
+    ConstantRows {
+        /// The number of rows.
+        rows: u64,
+    },
+    /// The empirical covariance has no inverse.
+    #[error(
+        "the empirical covariance of {rows} rows in {dim} dimensions is singular; \
+         use covariance `ledoit-wolf` or `diagonal`, or more rows"
+    )]
+    SingularEmpirical {
+        /// The number of rows.
+        rows: u64,
+        /// The number of columns.
+        dim: usize,
+    },
+    /// The shrunk covariance has no inverse, because the shrinkage came out as zero.
+    #[error(
+        "the Ledoit-Wolf covariance of {rows} rows in {dim} dimensions is singular (shrinkage {shrinkage}); use more rows"
+    )]
+    SingularShrunk {
+        /// The number of rows.
+        rows: u64,
+        /// The number of columns.
+        dim: usize,
+        /// The shrinkage that the estimator chose.
+        shrinkage: f64,
+    },
+    /// The singular value decomposition did not converge.
+    #[error("the singular value decomposition of {rows} rows in {dim} dimensions did not converge")]
+    NoConvergence {
+        /// The number of rows.
+        rows: usize,
+        /// The number of columns.
+        dim: usize,
+    },
+    /// A parameter has a value that it cannot take.
+    #[error("parameter `{name}` is `{value}`, expected {expected}")]
+    Parameter {
+        /// The parameter.
+        name: String,
+        /// The value given.
+        value: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// No scorer or parameter of that name.
+    #[error(transparent)]
+    UnknownName(#[from] UnknownName),
+    /// The neighbour search refused its input.
+    #[error(transparent)]
+    Neighbours(#[from] NeighboursError),
+    /// The instruction set that was asked for is unknown or absent.
+    #[error("{0}")]
+    InstructionSet(String),
+    /// A stored configuration cannot be read.
+    #[error("stored scorer `{kind}`: {reason}")]
+    Config {
+        /// The kind of the stored scorer.
+        kind: String,
+        /// What is wrong with its configuration.
+        reason: String,
+    },
+    /// A stored tensor is missing.
+    #[error("stored scorer `{kind}` has no tensor `{tensor}`")]
+    MissingTensor {
+        /// The kind of the stored scorer.
+        kind: String,
+        /// The tensor that is missing.
+        tensor: String,
+    },
+    /// A stored tensor does not fit the scorer.
+    #[error("stored scorer `{kind}`, tensor `{tensor}`: {reason}")]
+    Tensor {
+        /// The kind of the stored scorer.
+        kind: String,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A decision rule was given too few scores.
+    #[error("{what} needs at least {needed} held-out scores, but there are {got}")]
+    TooFewScores {
+        /// The rule.
+        what: &'static str,
+        /// The least number of scores.
+        needed: usize,
+        /// The number of scores given.
+        got: usize,
+    },
+    /// A held-out score is NaN or infinite.
+    #[error("held-out score {index} is {value}, which is not a finite number")]
+    NonFiniteScore {
+        /// Its place in the list.
+        index: usize,
+        /// The score.
+        value: f64,
+    },
+}

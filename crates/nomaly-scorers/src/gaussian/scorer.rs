@@ -1,0 +1,271 @@
+//! The distance from a Gaussian: full, diagonal or identity covariance.
+//!
+//! # What it computes
+//! `sqrt((x - m)ᵀ C⁻¹ (x - m))` for the mean `m` of the rows and an estimate `C` of their covariance. With the full
+//! covariance this is the Mahalanobis distance, with its diagonal the standardised Euclidean distance (SED), with the
+//! identity the L2 distance from the mean.
+//!
+//! # When to use
+//! On features of a pretrained network, pooled over an image: a Gaussian for each level and the sum of the distances is
+//! the MVG method. `ledoit-wolf` is right there, where rows are fewer than columns. `empirical` needs many more rows than
+//! columns and fails where the covariance is singular.
+//!
+//! # Parameters
+//! `covariance`: see [`Covariance`].
+//!
+//! # Reference
+//! Rippel, Mertens and Merhof, *Modeling the distribution of normal data in pre-trained deep features for anomaly
+//! detection* (2020), section III; Ledoit and Wolf, *A well-conditioned estimator for large-dimensional covariance
+//! matrices* (2004).
+
+use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
+use faer::{Mat, MatRef, Par};
+use ndarray::ArrayView2;
+
+use super::linalg::{self, column_norms};
+use super::statistics::{GaussianStatistics, pack_lower, read_lower};
+use crate::params::named_choice;
+use crate::scorer::{Scorer, State, Tensor, check_rows};
+use crate::{Parameter, ScorerEntry, ScorerError};
+
+const NAME: &str = "gaussian";
+
+const PARAMETERS: &[Parameter] = &[Parameter {
+    name: "covariance",
+    default: "ledoit-wolf",
+    values: "`ledoit-wolf`, `empirical`, `diagonal` or `identity`",
+    summary: "how the covariance is estimated",
+}];
+
+/// The registry's entry.
+pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
+    name: NAME,
+    summary: "distance from a Gaussian: Mahalanobis, standardised Euclidean or L2",
+    parameters: PARAMETERS,
+    fit: |params, rows| {
+        params.check(PARAMETERS)?;
+        Ok(Box::new(Gaussian::fit(rows, params.read(PARAMETERS, "covariance", |_| true)?)?))
+    },
+    restore: |state| Ok(Box::new(Gaussian::from_state(state)?)),
+};
+
+named_choice! {
+    /// How the covariance is estimated. All estimates divide by the number of rows (maximum likelihood).
+    Covariance {
+        /// The empirical covariance shrunk towards a multiple of the identity; see
+        /// [`GaussianStatistics::shrinkage`]. Needs at least 2 rows that differ, in practice 3.
+        LedoitWolf = "ledoit-wolf",
+        /// The covariance of the rows as it is. Needs more rows than columns and no column that follows from others.
+        Empirical = "empirical",
+        /// The variances alone. A column that is constant in all rows (to a relative 1e-12) is given a millionth of the
+        /// mean variance, so that leaving that constant counts, but does not by itself decide.
+        Diagonal = "diagonal",
+        /// No covariance: the L2 distance from the mean.
+        Identity = "identity",
+    }
+}
+
+/// Standard deviations below this share of the mean are rounding of a constant column.
+const CONSTANT: f64 = 1e-12;
+
+/// The share of the mean variance that a constant column is given.
+const CONSTANT_SHARE: f64 = 1e-6;
+
+/// A fitted Gaussian.
+///
+/// Fitting takes `n dim² + dim³ / 3` multiplications, scoring `dim² / 2` for each row.
+#[derive(Clone, Debug)]
+pub struct Gaussian {
+    covariance: Covariance,
+    rows: u64,
+    shrinkage: f64,
+    mean: Vec<f64>,
+    form: Form,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    /// The Cholesky factor of the covariance, lower triangle.
+    Full(Mat<f64>),
+    /// The variances.
+    Diagonal(Vec<f64>),
+    Identity,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    covariance: Covariance,
+    rows: u64,
+    shrinkage: f64,
+}
+
+impl Gaussian {
+    /// Fits on rows `[n, dim]`.
+    ///
+    /// # Errors
+    /// As [`from_statistics`](Self::from_statistics), and [`ScorerError::NonFiniteFeature`].
+    pub fn fit(rows: ArrayView2<'_, f32>, covariance: Covariance) -> Result<Self, ScorerError> {
+        Self::from_statistics(&GaussianStatistics::from_rows(rows)?, covariance)
+    }
+
+    /// Fits on statistics, which may be merged from parts.
+    ///
+    /// # Errors
+    /// [`ScorerError::TooFewRows`] below 2 rows (1 for the identity), [`ScorerError::ConstantRows`],
+    /// [`ScorerError::SingularEmpirical`], [`ScorerError::SingularShrunk`].
+    pub fn from_statistics(statistics: &GaussianStatistics, covariance: Covariance) -> Result<Self, ScorerError> {
+        let needed = if covariance == Covariance::Identity { 1 } else { 2 };
+        let rows = statistics.count();
+        if rows < needed as u64 {
+            return Err(ScorerError::TooFewRows { what: "a Gaussian", needed, got: rows as usize });
+        }
+        let mut shrinkage = 0.0;
+        let form = match covariance {
+            Covariance::Identity => Form::Identity,
+            Covariance::Diagonal => Form::Diagonal(variances(statistics)?),
+            Covariance::Empirical | Covariance::LedoitWolf => {
+                if variances(statistics).is_err() {
+                    return Err(ScorerError::ConstantRows { rows });
+                }
+                if covariance == Covariance::LedoitWolf {
+                    shrinkage = statistics.shrinkage();
+                }
+                Form::Full(factor(statistics, covariance, shrinkage)?)
+            }
+        };
+        Ok(Self { covariance, rows, shrinkage, mean: statistics.mean().to_vec(), form })
+    }
+
+    /// How the covariance was estimated.
+    pub fn covariance(&self) -> Covariance {
+        self.covariance
+    }
+
+    /// The mean row `[dim]`.
+    pub fn mean(&self) -> &[f64] {
+        &self.mean
+    }
+
+    /// The number of rows of the fit.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The Ledoit–Wolf shrinkage in `[0, 1]`; 0 for the other estimates.
+    pub fn shrinkage(&self) -> f64 {
+        self.shrinkage
+    }
+
+    /// Brings back what [`state`](Scorer::state) gave.
+    ///
+    /// # Errors
+    /// As [`restore`](crate::restore).
+    pub fn from_state(state: &State) -> Result<Self, ScorerError> {
+        let Config { covariance, rows, shrinkage } = state.read_config()?;
+        if !(0.0..=1.0).contains(&shrinkage) {
+            return Err(state.config_error(format!("shrinkage is {shrinkage}, expected 0 to 1")));
+        }
+        let [dim] = state.shape("mean")?;
+        let mean = state.read_f64("mean", [dim])?.to_vec();
+        let form = match covariance {
+            Covariance::Identity => {
+                state.expect_only(&["mean"])?;
+                Form::Identity
+            }
+            Covariance::Diagonal => {
+                state.expect_only(&["mean", "variance"])?;
+                let variance = state.read_f64("variance", [dim])?;
+                if let Some(at) = variance.iter().position(|variance| *variance <= 0.0) {
+                    return Err(state.tensor_error("variance", format!("number {at} is not positive")));
+                }
+                Form::Diagonal(variance.to_vec())
+            }
+            Covariance::LedoitWolf | Covariance::Empirical => {
+                state.expect_only(&["factor", "mean"])?;
+                let lower = read_lower(state, "factor", dim)?;
+                if let Some(at) = (0..dim).find(|at| lower[at * dim + at] <= 0.0) {
+                    return Err(state.tensor_error("factor", format!("diagonal element {at} is not positive")));
+                }
+                Form::Full(MatRef::from_column_major_slice(&lower, dim, dim).to_owned())
+            }
+        };
+        Ok(Self { covariance, rows, shrinkage, mean, form })
+    }
+}
+
+impl Scorer for Gaussian {
+    fn dim(&self) -> usize {
+        self.mean.len()
+    }
+
+    fn score(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
+        check_rows(rows, self.dim())?;
+        Ok(linalg::score_chunks(rows, &self.mean, |mut columns| match &self.form {
+            Form::Full(factor) => {
+                solve_lower_triangular_in_place(factor.as_ref(), columns.as_mut(), Par::Seq);
+                column_norms(columns.as_ref(), |_| 1.0)
+            }
+            Form::Diagonal(variance) => column_norms(columns.as_ref(), |i| 1.0 / variance[i]),
+            Form::Identity => column_norms(columns.as_ref(), |_| 1.0),
+        }))
+    }
+
+    fn state(&self) -> State {
+        let dim = self.dim();
+        let config = Config { covariance: self.covariance, rows: self.rows, shrinkage: self.shrinkage };
+        let mut state = State::new(NAME, &config, [("mean", Tensor::f64([dim], self.mean.clone()))]);
+        let form = match &self.form {
+            Form::Full(factor) => {
+                let columns: Vec<Vec<f64>> = (0..dim).map(|j| (j..dim).map(|i| factor[(i, j)]).collect()).collect();
+                let packed = pack_lower(dim, |column| &columns[column]);
+                Some(("factor", Tensor::f64([packed.len()], packed)))
+            }
+            Form::Diagonal(variance) => Some(("variance", Tensor::f64([dim], variance.clone()))),
+            Form::Identity => None,
+        };
+        state.tensors.extend(form.map(|(name, tensor)| (name.to_owned(), tensor)));
+        state
+    }
+}
+
+/// The variance of each column, with a floor for constant ones.
+fn variances(statistics: &GaussianStatistics) -> Result<Vec<f64>, ScorerError> {
+    let count = statistics.count() as f64;
+    let dim = statistics.dim();
+    let is_constant = |at: usize, variance: f64| variance.sqrt() <= CONSTANT * statistics.mean()[at].abs();
+    let mut variance: Vec<f64> = (0..dim).map(|at| statistics.scatter(at, at) / count).collect();
+    if (0..dim).all(|at| is_constant(at, variance[at])) {
+        return Err(ScorerError::ConstantRows { rows: statistics.count() });
+    }
+    let floor = CONSTANT_SHARE * variance.iter().sum::<f64>() / dim as f64;
+    for (at, variance) in variance.iter_mut().enumerate() {
+        if is_constant(at, *variance) {
+            *variance = floor;
+        }
+    }
+    Ok(variance)
+}
+
+/// The Cholesky factor of the estimated covariance.
+fn factor(statistics: &GaussianStatistics, covariance: Covariance, shrinkage: f64) -> Result<Mat<f64>, ScorerError> {
+    let (rows, dim) = (statistics.count(), statistics.dim());
+    let singular = || match covariance {
+        Covariance::LedoitWolf => ScorerError::SingularShrunk { rows, dim, shrinkage },
+        _ => ScorerError::SingularEmpirical { rows, dim },
+    };
+    // The mean takes one dimension away from the rows.
+    if shrinkage == 0.0 && rows <= dim as u64 {
+        return Err(singular());
+    }
+    let mut matrix = MatRef::from_column_major_slice(statistics.lower(), dim, dim).to_owned();
+    let scale = (1.0 - shrinkage) / rows as f64;
+    let ridge = shrinkage * statistics.trace() / rows as f64 / dim as f64;
+    for column in 0..dim {
+        for row in column..dim {
+            matrix[(row, column)] *= scale;
+        }
+        matrix[(column, column)] += ridge;
+    }
+    linalg::cholesky(matrix).ok_or_else(singular)
+}

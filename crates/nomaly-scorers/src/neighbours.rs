@@ -1,0 +1,224 @@
+//! The distance from the nearest rows of a memory bank.
+//!
+//! # What it computes
+//! The distances from a row to its `k` nearest rows of the fit, exactly (no index, no approximation), and their mean,
+//! their sum, or the largest of them.
+//!
+//! # When to use
+//! Where normal items fall into groups that one Gaussian would blur. `k = 2` with the mean of squared L2 distances on
+//! pooled features of a pretrained network is the DN2 method; `k = 50` with L2 is the image score of SPADE.
+//!
+//! # Parameters
+//! `k`, `distance` and `aggregation`: see [`NeighboursOptions`].
+//!
+//! # Reference
+//! Ramaswamy, Rastogi and Shim, *Efficient algorithms for mining outliers from large data sets* (2000), for the k-th
+//! distance; Angiulli and Pizzuti, *Fast outlier detection in high dimensional spaces* (2002), for the sum; Reiss, Cohen,
+//! Bergman and Hoshen, *PANDA: adapting pretrained features for anomaly detection and segmentation* (2021), for DN2.
+
+use std::borrow::Cow;
+
+use ndarray::ArrayView2;
+use nomaly_kernels::isa::Isa;
+use nomaly_kernels::neighbours::{Metric, top_k};
+
+use crate::params::named_choice;
+use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
+use crate::{Parameter, ScorerEntry, ScorerError};
+
+const NAME: &str = "neighbours";
+
+const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "aggregation",
+        default: "mean",
+        values: "`kth`, `mean` or `sum`",
+        summary: "what becomes of the distances to the nearest rows",
+    },
+    Parameter {
+        name: "distance",
+        default: "squared-l2",
+        values: "`l2`, `squared-l2` or `cosine`",
+        summary: "how far two rows are apart",
+    },
+    Parameter {
+        name: "k",
+        default: "2",
+        values: "a whole number from 1 to the number of rows",
+        summary: "the number of nearest rows",
+    },
+];
+
+/// The registry's entry.
+pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
+    name: NAME,
+    summary: "distance from the k nearest normal rows",
+    parameters: PARAMETERS,
+    fit: |params, rows| {
+        params.check(PARAMETERS)?;
+        let options = NeighboursOptions {
+            k: params.read(PARAMETERS, "k", |k| *k > 0)?,
+            distance: params.read(PARAMETERS, "distance", |_| true)?,
+            aggregation: params.read(PARAMETERS, "aggregation", |_| true)?,
+        };
+        Ok(Box::new(NearestNeighbours::fit(rows, options)?))
+    },
+    restore: |state| Ok(Box::new(NearestNeighbours::from_state(state)?)),
+};
+
+named_choice! {
+    /// How far two rows are apart.
+    Distance {
+        /// `‖a - b‖`.
+        L2 = "l2",
+        /// `‖a - b‖²`.
+        SquaredL2 = "squared-l2",
+        /// `1 - cos(a, b)`; a row of zeros is at distance 1 from every other row.
+        Cosine = "cosine",
+    }
+}
+
+named_choice! {
+    /// What becomes of the distances to the nearest rows.
+    Aggregation {
+        /// The distance to the k-th nearest row.
+        Kth = "kth",
+        /// The mean of the k distances.
+        Mean = "mean",
+        /// The sum of the k distances.
+        Sum = "sum",
+    }
+}
+
+/// The settings of [`NearestNeighbours`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NeighboursOptions {
+    /// What becomes of the distances.
+    pub aggregation: Aggregation,
+    /// How far two rows are apart.
+    pub distance: Distance,
+    /// The number of nearest rows, at least 1 and at most the rows of the fit.
+    pub k: usize,
+}
+
+impl Default for NeighboursOptions {
+    /// DN2: the mean squared L2 distance to the 2 nearest rows.
+    fn default() -> Self {
+        Self { aggregation: Aggregation::Mean, distance: Distance::SquaredL2, k: 2 }
+    }
+}
+
+/// A memory bank of rows.
+#[derive(Clone, Debug)]
+pub struct NearestNeighbours {
+    options: NeighboursOptions,
+    dim: usize,
+    /// `[rows, dim]`.
+    bank: Vec<f32>,
+    isa: Isa,
+}
+
+impl NearestNeighbours {
+    /// Keeps the rows `[n, dim]`.
+    ///
+    /// # Errors
+    /// [`ScorerError::TooFewRows`] where `k` is larger than `n`, [`ScorerError::Parameter`] where it is 0,
+    /// [`ScorerError::NonFiniteFeature`], [`ScorerError::InstructionSet`].
+    pub fn fit(rows: ArrayView2<'_, f32>, options: NeighboursOptions) -> Result<Self, ScorerError> {
+        check_finite(rows)?;
+        if options.k == 0 {
+            return Err(ScorerError::Parameter {
+                name: "k".to_owned(),
+                value: "0".to_owned(),
+                expected: "a whole number from 1 to the number of rows".to_owned(),
+            });
+        }
+        if rows.nrows() < options.k {
+            return Err(ScorerError::TooFewRows { what: "the memory bank", needed: options.k, got: rows.nrows() });
+        }
+        Self::new(options, rows.ncols(), rows.iter().copied().collect())
+    }
+
+    fn new(options: NeighboursOptions, dim: usize, bank: Vec<f32>) -> Result<Self, ScorerError> {
+        let isa = Isa::best().map_err(|error| ScorerError::InstructionSet(error.to_string()))?;
+        Ok(Self { options, dim, bank, isa })
+    }
+
+    /// Appends the bank of another scorer, fitted with the same options on other rows: the result is that of a fit on
+    /// the rows of both.
+    ///
+    /// # Errors
+    /// [`ScorerError::Dimension`], [`ScorerError::Parameter`] where the options differ.
+    pub fn merge(&mut self, other: &Self) -> Result<(), ScorerError> {
+        if other.dim != self.dim {
+            return Err(ScorerError::Dimension { expected: self.dim, got: other.dim });
+        }
+        if other.options != self.options {
+            return Err(ScorerError::Parameter {
+                name: "options".to_owned(),
+                value: format!("{:?}", other.options),
+                expected: format!("{:?}", self.options),
+            });
+        }
+        self.bank.extend_from_slice(&other.bank);
+        Ok(())
+    }
+
+    /// The settings.
+    pub fn options(&self) -> NeighboursOptions {
+        self.options
+    }
+
+    /// The number of rows in the bank.
+    pub fn rows(&self) -> usize {
+        self.bank.len() / self.dim
+    }
+
+    /// Brings back what [`state`](Scorer::state) gave.
+    ///
+    /// # Errors
+    /// As [`restore`](crate::restore).
+    pub fn from_state(state: &State) -> Result<Self, ScorerError> {
+        let options: NeighboursOptions = state.read_config()?;
+        state.expect_only(&["bank"])?;
+        let [rows, dim] = state.shape("bank")?;
+        if options.k == 0 || options.k > rows {
+            return Err(state.config_error(format!("{} neighbours in a bank of {rows} rows", options.k)));
+        }
+        Self::new(options, dim, state.read_f32("bank", [rows, dim])?.to_vec())
+    }
+}
+
+impl Scorer for NearestNeighbours {
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn score(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
+        check_rows(rows, self.dim)?;
+        let NeighboursOptions { aggregation, distance, k } = self.options;
+        let queries =
+            rows.to_slice().map_or_else(|| Cow::Owned(rows.iter().copied().collect::<Vec<_>>()), Cow::Borrowed);
+        let metric = match distance {
+            Distance::L2 | Distance::SquaredL2 => Metric::SquaredL2,
+            Distance::Cosine => Metric::Cosine,
+        };
+        let found = top_k(&queries, &self.bank, self.dim, k, metric, self.isa)?;
+        let measure = |found: &f32| match distance {
+            Distance::L2 => f64::from(*found).sqrt(),
+            Distance::SquaredL2 | Distance::Cosine => f64::from(*found),
+        };
+        let score = |near: &[f32]| match aggregation {
+            Aggregation::Kth => measure(&near[k - 1]),
+            Aggregation::Mean => near.iter().map(measure).sum::<f64>() / k as f64,
+            Aggregation::Sum => near.iter().map(measure).sum(),
+        };
+        Ok(found.distances.chunks_exact(k).map(score).collect())
+    }
+
+    fn state(&self) -> State {
+        let bank = Tensor::f32([self.rows(), self.dim], self.bank.clone());
+        State::new(NAME, &self.options, [("bank", bank)])
+    }
+}

@@ -1,0 +1,191 @@
+//! The trait of all scorers, and what they are stored as.
+
+use std::collections::BTreeMap;
+
+use ndarray::ArrayView2;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{SCORERS, ScorerError};
+
+/// A scorer that has seen rows of normal items. *Higher = more anomalous.*
+pub trait Scorer: Send + Sync + std::fmt::Debug {
+    /// The number of columns of the rows it was fitted on.
+    fn dim(&self) -> usize;
+
+    /// One score for each of the rows `[n, dim]`. The score of a row does not depend on the rows beside it.
+    ///
+    /// # Errors
+    /// [`ScorerError::Dimension`] and [`ScorerError::NonFiniteFeature`].
+    fn score(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError>;
+
+    /// All of the scorer as numbers: [`restore`] brings back one that gives the same scores.
+    fn state(&self) -> State;
+}
+
+/// The numbers of a tensor, in row-major order.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum TensorData {
+    /// Single precision.
+    F32(Vec<f32>),
+    /// Double precision.
+    F64(Vec<f64>),
+}
+
+/// A stored array.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// The length of each axis; empty for a single number.
+    pub shape: Vec<usize>,
+    /// As many numbers as the product of `shape`.
+    pub data: TensorData,
+}
+
+impl Tensor {
+    /// A tensor of single precision.
+    pub fn f32(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Self {
+        Self { shape: shape.into(), data: TensorData::F32(data) }
+    }
+
+    /// A tensor of double precision.
+    pub fn f64(shape: impl Into<Vec<usize>>, data: Vec<f64>) -> Self {
+        Self { shape: shape.into(), data: TensorData::F64(data) }
+    }
+}
+
+/// A fitted scorer in full: what a model file keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// The scorer's name in [`SCORERS`].
+    pub kind: String,
+    /// Its small settings, a JSON object.
+    pub config: serde_json::Value,
+    /// Its numbers by name.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// Brings a stored scorer back.
+///
+/// The state may come from anywhere: every shape, every number and every setting is checked before it is used.
+///
+/// # Errors
+/// [`ScorerError::UnknownName`], [`ScorerError::Config`], [`ScorerError::MissingTensor`], [`ScorerError::Tensor`].
+pub fn restore(state: &State) -> Result<Box<dyn Scorer>, ScorerError> {
+    (SCORERS.get(&state.kind)?.restore)(state)
+}
+
+impl State {
+    /// A state of `kind` with `config` and named tensors.
+    pub(crate) fn new<const N: usize>(kind: &str, config: &impl Serialize, tensors: [(&str, Tensor); N]) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            config: serde_json::to_value(config).unwrap_or_default(),
+            tensors: tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect(),
+        }
+    }
+
+    /// Reads the configuration.
+    pub(crate) fn read_config<T: DeserializeOwned>(&self) -> Result<T, ScorerError> {
+        T::deserialize(&self.config).map_err(|error| self.config_error(error.to_string()))
+    }
+
+    /// An error about the configuration.
+    pub(crate) fn config_error(&self, reason: String) -> ScorerError {
+        ScorerError::Config { kind: self.kind.clone(), reason }
+    }
+
+    /// An error about the tensor `name`.
+    pub(crate) fn tensor_error(&self, name: &str, reason: String) -> ScorerError {
+        ScorerError::Tensor { kind: self.kind.clone(), tensor: name.to_owned(), reason }
+    }
+
+    /// Fails where a tensor is present that the scorer has no use for.
+    pub(crate) fn expect_only(&self, names: &[&str]) -> Result<(), ScorerError> {
+        match self.tensors.keys().find(|name| !names.contains(&name.as_str())) {
+            Some(name) => Err(self.tensor_error(name, "this scorer has no such tensor".to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// The shape of the tensor `name`, checked to have `N` axes, none of them empty, and as many numbers as it says.
+    pub(crate) fn shape<const N: usize>(&self, name: &str) -> Result<[usize; N], ScorerError> {
+        let tensor = self.tensor(name)?;
+        let shape: [usize; N] = tensor
+            .shape
+            .as_slice()
+            .try_into()
+            .map_err(|_| self.tensor_error(name, format!("has {} axes, expected {N}", tensor.shape.len())))?;
+        let len = match &tensor.data {
+            TensorData::F32(data) => data.len(),
+            TensorData::F64(data) => data.len(),
+        };
+        if shape.contains(&0) {
+            return Err(self.tensor_error(name, format!("shape {shape:?} is empty")));
+        }
+        let product = shape.iter().try_fold(1usize, |product, axis| product.checked_mul(*axis));
+        if product != Some(len) {
+            return Err(self.tensor_error(name, format!("shape {shape:?} does not hold {len} numbers")));
+        }
+        Ok(shape)
+    }
+
+    /// The finite `f64` numbers of the tensor `name`, which must have exactly `shape`.
+    pub(crate) fn read_f64<const N: usize>(&self, name: &str, shape: [usize; N]) -> Result<&[f64], ScorerError> {
+        self.expect_shape(name, shape)?;
+        let TensorData::F64(data) = &self.tensor(name)?.data else {
+            return Err(self.tensor_error(name, "holds f32, expected f64".to_owned()));
+        };
+        match data.iter().position(|value| !value.is_finite()) {
+            Some(at) => Err(self.tensor_error(name, format!("number {at} is not finite"))),
+            None => Ok(data),
+        }
+    }
+
+    /// The finite `f32` numbers of the tensor `name`, which must have exactly `shape`.
+    pub(crate) fn read_f32<const N: usize>(&self, name: &str, shape: [usize; N]) -> Result<&[f32], ScorerError> {
+        self.expect_shape(name, shape)?;
+        let TensorData::F32(data) = &self.tensor(name)?.data else {
+            return Err(self.tensor_error(name, "holds f64, expected f32".to_owned()));
+        };
+        match data.iter().position(|value| !value.is_finite()) {
+            Some(at) => Err(self.tensor_error(name, format!("number {at} is not finite"))),
+            None => Ok(data),
+        }
+    }
+
+    fn expect_shape<const N: usize>(&self, name: &str, shape: [usize; N]) -> Result<(), ScorerError> {
+        let found = self.shape::<N>(name)?;
+        if found == shape {
+            return Ok(());
+        }
+        Err(self.tensor_error(name, format!("shape is {found:?}, expected {shape:?}")))
+    }
+
+    fn tensor(&self, name: &str) -> Result<&Tensor, ScorerError> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| ScorerError::MissingTensor { kind: self.kind.clone(), tensor: name.to_owned() })
+    }
+}
+
+/// Fails unless `rows` have columns and every feature is finite.
+pub(crate) fn check_finite(rows: ArrayView2<'_, f32>) -> Result<(), ScorerError> {
+    if rows.ncols() == 0 {
+        return Err(ScorerError::NoColumns);
+    }
+    for (row, values) in rows.outer_iter().enumerate() {
+        if let Some(column) = values.iter().position(|value| !value.is_finite()) {
+            return Err(ScorerError::NonFiniteFeature { row, column });
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless `rows` have `dim` columns and every feature is finite.
+pub(crate) fn check_rows(rows: ArrayView2<'_, f32>, dim: usize) -> Result<(), ScorerError> {
+    if rows.ncols() != dim {
+        return Err(ScorerError::Dimension { expected: dim, got: rows.ncols() });
+    }
+    check_finite(rows)
+}

@@ -1,0 +1,7 @@
+//! Tests of the crate as its users see it.
+
+mod determinism;
+mod fixtures;
+mod hostile;
+mod merging;
+mod support;

@@ -1,0 +1,47 @@
+//! The numbers that the tests share.
+
+use ndarray::Array2;
+
+/// Knuth's linear congruential generator, as in `fixtures/gen_scorers.py`.
+pub(crate) struct Lcg(pub(crate) u64);
+
+impl Lcg {
+    /// The next number in [0, 1).
+    pub(crate) fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// The rows of the fixtures: correlated columns of falling variance.
+pub(crate) fn rows(seed: u64, n: usize, dim: usize) -> Array2<f32> {
+    let mut lcg = Lcg(seed);
+    let mut rows = Array2::from_shape_simple_fn((n, dim), || lcg.uniform() * 2.0 - 1.0);
+    for mut row in rows.outer_iter_mut() {
+        for j in 1..dim {
+            row[j] = 0.6 * row[j - 1] + row[j] * 4.0 / (j + 2) as f64;
+        }
+    }
+    rows.mapv(|value| (value + 3.0) as f32)
+}
+
+/// The queries of the fixtures: rows of another seed, each moved by a constant.
+pub(crate) fn queries(seed: u64, dim: usize) -> Array2<f32> {
+    let mut queries = rows(seed + 100, 7, dim);
+    let mut lcg = Lcg(seed + 200);
+    for mut row in queries.outer_iter_mut() {
+        let offset = f64::from(lcg.uniform() as f32);
+        row.mapv_inplace(|value| (f64::from(value) + offset) as f32);
+    }
+    queries
+}
+
+/// Asserts that two lists agree to a relative tolerance.
+#[track_caller]
+pub(crate) fn assert_close(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (at, (got, want)) in got.iter().zip(want).enumerate() {
+        let slack = tolerance * want.abs().max(1e-3);
+        assert!((got - want).abs() <= slack, "{what}: number {at} is {got}, expected {want}");
+    }
+}
