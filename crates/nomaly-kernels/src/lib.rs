@@ -1,3 +1,24 @@
-//! The numeric core of nomaly: convolution plans, pooling, whole networks, nearest neighbours
+//! The numeric core of nomaly: slices in, slices out, no images, files or methods.
+//!
+//! * [`network`]: whole convolutional networks as one plan, in a blocked layout, for one instruction set.
+//! * [`isa`]: which vector instructions are used, chosen at run time.
+//!
+//! This is the only crate of the workspace with `unsafe` code: vector intrinsics, and raw addresses into the arena that
+//! the threads of a run share. A value of a kernel token type is the proof that the processor has the instructions;
+//! addresses are checked when a plan is made, not when it runs.
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(missing_docs)]
+
+mod blocked;
+mod buffer;
+mod conv;
+mod convert;
+mod elementwise;
+mod epilogue;
+mod error;
+pub mod isa;
+pub mod neighbours;
+pub mod network;
+mod parallel;
+mod pool;
+mod simd;

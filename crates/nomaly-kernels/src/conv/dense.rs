@@ -1,0 +1,442 @@
+//! Dense (groups = 1) convolution: packing, cutting into tiles, cache blocking, sharing among threads.
+//!
+//! **The problem.** The register tile alone is fast only while its weights come from a near cache: 14 columns use a
+//! pair of weight vectors for 14 cycles and then need the next. A layer of 512 channels has 9 MiB of weights, and a
+//! layer of 112 x 112 positions has megabytes of input; either can fall out of the cache between uses.
+//!
+//! **The design.** Output channels are taken in pairs of blocks. A reduction whose weights for one pair exceed
+//! [`WEIGHT_CHUNK`] is cut into chunks of input blocks, with partial sums kept in the output. Two loop orders are
+//! chosen between by [`schedule`]: layers with more weights than input run all images and positions against one pair
+//! of blocks, the others run all pairs against a band of input that stays in the cache. 1x1 layers of stride 1 without
+//! halo are flattened: positions are cut without regard to rows, so that a 7 x 7 image still fills the tile.
+//!
+//! **Eligible** is every convolution with groups = 1.
+
+use crate::blocked::{Arena, Region, View};
+use crate::buffer::AlignedBuf;
+use crate::epilogue::Epilogue;
+use crate::network::Padding;
+use crate::network::plan::Window;
+use crate::simd::{Kernel, Simd, Token};
+
+use super::tile::{self, CurveKernel, DYNAMIC_COLUMNS, Pitch, Reduction, Tile};
+
+/// Bytes of weights of one pair of blocks that are used at a time.
+const WEIGHT_CHUNK: usize = 256 << 10;
+
+/// Bytes of input that a unit of work reads, for layers with less weights than input.
+const INPUT_BAND: usize = 512 << 10;
+
+/// Floating-point operations below which a unit of work is not worth its own dispatch.
+const UNIT_FLOPS: u64 = 400_000;
+
+/// Weights and bias packed in the order of use:
+/// `[O / 2b][I / b][kh][kw][b in][2b out]`, or planar `[O / 2b][I][kh][kw][2b out]`.
+///
+/// Input channels are not padded to whole blocks, output channels are (with zeros).
+#[derive(Debug)]
+pub(crate) struct DenseWeights {
+    data: AlignedBuf,
+    bias: AlignedBuf,
+    out: usize,
+    channels: usize,
+    kernel: [usize; 2],
+    lanes: usize,
+    planar: bool,
+}
+
+impl DenseWeights {
+    /// Packs `[O, I, kh, kw]` weights whose lengths have been checked.
+    pub(crate) fn pack(
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        [out, channels]: [usize; 2],
+        kernel: [usize; 2],
+        lanes: usize,
+        planar: bool,
+    ) -> Self {
+        let blocks = out.div_ceil(lanes);
+        let window = kernel[0] * kernel[1];
+        let taps = channels * window;
+        let mut data = AlignedBuf::zeroed(blocks * lanes * taps);
+        for o in 0..out {
+            let pair = o / (2 * lanes);
+            let width = if 2 * pair + 1 < blocks { 2 * lanes } else { lanes };
+            let base = pair * 2 * lanes * taps + o % (2 * lanes);
+            for (source, value) in weight[o * taps..(o + 1) * taps].iter().enumerate() {
+                let (channel, position) = (source / window, source % window);
+                let step = if planar {
+                    source
+                } else {
+                    // Whole blocks lie before this one; inside it, positions are outermost.
+                    let first = channel - channel % lanes;
+                    first * window + position * (channels - first).min(lanes) + channel % lanes
+                };
+                data[base + step * width] = *value;
+            }
+        }
+        let mut padded = AlignedBuf::zeroed(blocks * lanes);
+        if let Some(bias) = bias {
+            padded[..out].copy_from_slice(bias);
+        }
+        Self { data, bias: padded, out, channels, kernel, lanes, planar }
+    }
+}
+
+/// Where one tile begins, in values from the start of an image.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    columns: u32,
+    /// Number of its first output position.
+    position: u32,
+    input: u32,
+    output: u32,
+    residual: u32,
+    /// Where in the table the distances of its columns begin.
+    output_columns: u32,
+    residual_columns: u32,
+}
+
+/// A dense convolution with resolved addresses.
+#[derive(Debug)]
+pub(crate) struct Dense {
+    weights: DenseWeights,
+    epilogue: Epilogue,
+    src: View,
+    dst: View,
+    residual: Option<View>,
+    reduction: Reduction,
+    pitch: usize,
+    places: Vec<Place>,
+    /// Distances of columns: first those of a tile within a row, then those of each tile that straddles rows.
+    columns: Vec<u32>,
+    /// Repetitions of the outermost loop in one chunk of the reduction.
+    chunk: usize,
+}
+
+/// How one run is cut into units of work: a product of three groupings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Schedule {
+    images: usize,
+    bands: usize,
+    pairs: usize,
+}
+
+impl Dense {
+    /// Cuts the output of `dst`'s shape into tiles of at most `columns` columns.
+    pub(crate) fn new(
+        weights: DenseWeights,
+        window: Window,
+        epilogue: Epilogue,
+        src: View,
+        dst: View,
+        residual: Option<View>,
+        columns: usize,
+    ) -> Self {
+        let [kh, kw] = weights.kernel;
+        let lanes = weights.lanes;
+        let reduction = if weights.planar {
+            Reduction { counts: [weights.channels, kh, 1], strides: [src.plane, src.row, 0], inner: kw, inner_last: kw }
+        } else {
+            Reduction {
+                counts: [src.blocks, kh, kw],
+                strides: [src.plane, src.row, src.pixel],
+                inner: lanes,
+                inner_last: weights.channels - (src.blocks - 1) * lanes,
+            }
+        };
+        let pitch = window.stride[1] * src.pixel;
+        let columns = if Pitch::of(pitch, lanes) == Pitch::DYNAMIC { columns.min(DYNAMIC_COLUMNS) } else { columns };
+
+        let mut cut = Cut { places: Vec::new(), columns: Vec::new(), src, dst, residual, window };
+        cut.columns.extend((0..columns).map(|j| (j * lanes) as u32));
+        if is_flat(&window, &src) {
+            cut.span(0, dst.height * dst.width, columns);
+        } else {
+            for y in 0..dst.height {
+                cut.span(y * dst.width, (y + 1) * dst.width, columns);
+            }
+        }
+
+        let loops = reduction.counts[0];
+        let bytes = weights.channels * kh * kw * 2 * lanes * size_of::<f32>();
+        let chunk = loops.div_ceil(bytes.div_ceil(WEIGHT_CHUNK).min(loops));
+        let Cut { places, columns, .. } = cut;
+        let dense = Self { weights, epilogue, src, dst, residual, reduction, pitch, places, columns, chunk };
+        dense.check();
+        dense
+    }
+
+    /// Asserts what the kernels rely on: no tile reaches beyond its tensors.
+    fn check(&self) {
+        let Reduction { counts, strides, inner, .. } = self.reduction;
+        let reach: usize = counts.iter().zip(strides).map(|(count, stride)| (count - 1) * stride).sum();
+        for place in &self.places {
+            let columns = place.columns as usize;
+            let inputs = place.input as usize + reach + (columns - 1) * self.pitch + inner;
+            let table = place.output_columns as usize..place.output_columns as usize + columns;
+            let far = self.columns[table].iter().max().map_or(0, |column| *column as usize);
+            let outputs = place.output as usize + far + (self.dst.blocks - 1) * self.dst.plane + self.dst.pixel;
+            assert!(inputs <= self.src.len && outputs <= self.dst.len, "a tile reaches beyond its tensor");
+            if let Some(view) = &self.residual {
+                let table = place.residual_columns as usize..place.residual_columns as usize + columns;
+                let far = self.columns[table].iter().max().map_or(0, |column| *column as usize);
+                let residuals = place.residual as usize + far + (view.blocks - 1) * view.plane + view.pixel;
+                assert!(residuals <= view.len && view.blocks == self.dst.blocks, "a tile reaches beyond the residual");
+            }
+        }
+    }
+
+    /// Multiplications and additions for one image.
+    pub(crate) fn flops(&self) -> u64 {
+        let taps = self.weights.channels * self.weights.kernel[0] * self.weights.kernel[1];
+        2 * (taps * self.weights.out) as u64 * (self.dst.height * self.dst.width) as u64
+    }
+
+    /// Kernel size, input and output channels, for descriptions.
+    pub(crate) fn describe(&self) -> String {
+        let [kh, kw] = self.weights.kernel;
+        let View { height, width, .. } = self.dst;
+        format!("conv {kh}x{kw} {}->{} at {height}x{width}", self.weights.channels, self.weights.out)
+    }
+
+    /// Runs for `images` images, shared among the threads of the current pool.
+    ///
+    /// # Safety
+    /// The arena must hold this plan's tensors for that many images, and nobody else may use them meanwhile.
+    pub(crate) unsafe fn run(&self, token: Token, arena: Arena, images: usize, threads: usize) {
+        let pairs = self.dst.blocks.div_ceil(2);
+        let schedule = self.schedule(images, pairs, threads);
+        let units = schedule.images * schedule.bands * schedule.pairs;
+        crate::parallel::for_each(units, threads, |unit| {
+            let (image, rest) = (unit / (schedule.bands * schedule.pairs), unit % (schedule.bands * schedule.pairs));
+            let (band, pair) = (rest / schedule.pairs, rest % schedule.pairs);
+            let images = part(images, schedule.images, image);
+            let band = part(self.places.len(), schedule.bands, band);
+            let pairs = part(pairs, schedule.pairs, pair);
+            token.dispatch(UnitKernel { dense: self, arena, images, band, pairs });
+        });
+    }
+
+    fn schedule(&self, images: usize, pairs: usize, threads: usize) -> Schedule {
+        let work = (self.flops() * images as u64 / UNIT_FLOPS).max(1);
+        let wanted = if threads == 1 { 1 } else { (4 * threads).min(work as usize) };
+        let input = self.src.channels * self.src.height * self.src.width * size_of::<f32>();
+        let weights = self.weights.data.len() * size_of::<f32>();
+        schedule(input, weights, [images, self.places.len(), pairs], wanted)
+    }
+}
+
+/// Whether positions can be cut without regard to rows.
+fn is_flat(window: &Window, src: &View) -> bool {
+    window.kernel == [1, 1] && window.stride == [1, 1] && window.padding == Padding::default() && src.is_contiguous()
+}
+
+/// Chooses how to cut `[images, tiles, pairs]` into about `wanted` units, given bytes of input per image and weights.
+fn schedule(input: usize, weights: usize, [images, tiles, pairs]: [usize; 3], wanted: usize) -> Schedule {
+    if weights > input {
+        let pair_groups = pairs.min(wanted);
+        let bands = if 2 * pair_groups > wanted { 1 } else { wanted.div_ceil(pair_groups).min(tiles) };
+        Schedule { images: 1, bands, pairs: pair_groups }
+    } else {
+        let bands = input.div_ceil(INPUT_BAND).max(wanted.div_ceil(images)).min(tiles);
+        Schedule { images, bands, pairs: wanted.div_ceil(images * bands).min(pairs) }
+    }
+}
+
+/// Part `index` of `0..total` cut into `parts`.
+fn part(total: usize, parts: usize, index: usize) -> std::ops::Range<usize> {
+    index * total / parts..(index + 1) * total / parts
+}
+
+/// Collects the tiles.
+struct Cut {
+    places: Vec<Place>,
+    columns: Vec<u32>,
+    src: View,
+    dst: View,
+    residual: Option<View>,
+    window: Window,
+}
+
+impl Cut {
+    /// Cuts output positions `from..to` into tiles of nearly equal width, at most `widest`.
+    fn span(&mut self, from: usize, to: usize, widest: usize) {
+        let tiles = (to - from).div_ceil(widest);
+        for tile in 0..tiles {
+            let range = part(to - from, tiles, tile);
+            self.tile(from + range.start, from + range.end);
+        }
+    }
+
+    fn tile(&mut self, from: usize, to: usize) {
+        let (y, x) = (from / self.dst.width, from % self.dst.width);
+        let [sy, sx] = self.window.stride;
+        let Padding { top, left, .. } = self.window.padding;
+        // The window of position (0, 0) begins inside the halo, which is at least as wide as the padding.
+        let input = self.src.at(0, 0) - top * self.src.row - left * self.src.pixel;
+        let residual = self.residual;
+        let place = Place {
+            columns: (to - from) as u32,
+            position: from as u32,
+            input: (input + y * sy * self.src.row + x * sx * self.src.pixel) as u32,
+            output: self.dst.at(y, x) as u32,
+            residual: residual.map_or(0, |view| view.at(y, x)) as u32,
+            output_columns: self.table(self.dst, from, to),
+            residual_columns: residual.map_or(0, |view| self.table(view, from, to)),
+        };
+        self.places.push(place);
+    }
+
+    /// Where the table holds the distances of positions `from..to` of a tensor, added if need be.
+    fn table(&mut self, view: View, from: usize, to: usize) -> u32 {
+        let width = self.dst.width;
+        if view.is_contiguous() || from / width == (to - 1) / width {
+            return 0;
+        }
+        let start = view.at(from / width, from % width);
+        let first = self.columns.len() as u32;
+        self.columns.extend((from..to).map(|position| (view.at(position / width, position % width) - start) as u32));
+        first
+    }
+}
+
+/// One unit of work.
+struct UnitKernel<'a> {
+    dense: &'a Dense,
+    arena: Arena,
+    images: std::ops::Range<usize>,
+    band: std::ops::Range<usize>,
+    pairs: std::ops::Range<usize>,
+}
+
+impl Kernel for UnitKernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let dense = self.dense;
+        let loops = dense.reduction.counts[0];
+        for pair in self.pairs.clone() {
+            for from in (0..loops).step_by(dense.chunk) {
+                let to = (from + dense.chunk).min(loops);
+                for image in self.images.clone() {
+                    self.sweep(s, pair, from..to, image);
+                }
+            }
+        }
+        let width = dense.dst.width;
+        let start = dense.places[self.band.start].position as usize;
+        let end = dense.places.get(self.band.end).map_or(dense.dst.height * width, |place| place.position as usize);
+        for image in self.images.clone() {
+            for block in 2 * self.pairs.start..(2 * self.pairs.end).min(dense.dst.blocks) {
+                let region = Region { image, block, y0: start.div_ceil(width), y1: end.div_ceil(width) };
+                // SAFETY: the arena holds the tensor, and each row's first position is in one band only.
+                unsafe { self.arena.clear_halo(&dense.dst, region) };
+            }
+        }
+    }
+}
+
+impl UnitKernel<'_> {
+    /// All tiles of the band for one pair of output blocks, one part of the reduction and one image.
+    #[inline(always)]
+    fn sweep<S: Simd>(&self, s: S, pair: usize, part: std::ops::Range<usize>, image: usize) {
+        let dense = self.dense;
+        let lanes = S::LANES;
+        let Reduction { counts, strides, inner, inner_last } = dense.reduction;
+        let blocks = (dense.dst.blocks - 2 * pair).min(2);
+        let taps = dense.weights.channels * dense.weights.kernel[0] * dense.weights.kernel[1];
+        let skipped = part.start * inner * counts[1] * counts[2];
+        let last = part.end == counts[0];
+        let reduction = Reduction {
+            counts: [part.len(), counts[1], counts[2]],
+            strides,
+            inner,
+            inner_last: if last { inner_last } else { inner },
+        };
+        let (low, high) = tile::bounds(&dense.epilogue, last);
+        let pitch = Pitch::of(dense.pitch, lanes);
+        // SAFETY: `Dense::check` asserted that all tiles lie inside their tensors, the caller of `Dense::run` promises
+        // that the arena holds these tensors, and the packed weights have `taps` steps for each pair.
+        unsafe {
+            let weights = dense.weights.data.as_ptr().add(pair * 2 * lanes * taps + skipped * blocks * lanes);
+            let bias = dense.weights.bias.as_ptr().add(pair * 2 * lanes);
+            let input = self.arena.block(&dense.src, image, 0).add(part.start * dense.src.plane);
+            let output = self.arena.block(&dense.dst, image, 2 * pair);
+            let residual = dense.residual.as_ref().filter(|_| last);
+            let residual_plane = residual.map_or(0, |view| view.plane);
+            let residual = residual.map(|view| self.arena.block(view, image, 2 * pair));
+            let table = dense.columns.as_ptr();
+            for place in dense.places.get_unchecked(self.band.clone()) {
+                let tile = Tile {
+                    reduction,
+                    input: input.add(place.input as usize),
+                    weights,
+                    bias: if part.start == 0 { bias } else { std::ptr::null() },
+                    output: output.add(place.output as usize),
+                    output_columns: table.add(place.output_columns as usize),
+                    output_plane: dense.dst.plane,
+                    residual: residual.map_or(std::ptr::null(), |first| first.add(place.residual as usize)),
+                    residual_columns: table.add(place.residual_columns as usize),
+                    residual_plane,
+                    pitch: dense.pitch,
+                    low,
+                    high,
+                };
+                let columns = place.columns as usize;
+                tile::run(s, pitch, blocks, columns, &tile);
+                if let (Some(curve), true) = (dense.epilogue.curve, last) {
+                    s.vectorize(CurveKernel { tile: &tile, columns, blocks, curve });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_weights_are_shared_by_bands_and_many_by_pairs() {
+        // 64 -> 64 channels, 3x3 at 56x56: 147 KB of weights, 803 KB of input.
+        assert_eq!(schedule(803 << 10, 147 << 10, [1, 224, 2], 8), Schedule { images: 1, bands: 8, pairs: 1 });
+        // 512 -> 512 channels, 3x3 at 7x7: 9.4 MB of weights, 100 KB of input.
+        assert_eq!(schedule(100 << 10, 9400 << 10, [4, 7, 16], 8), Schedule { images: 1, bands: 1, pairs: 8 });
+        // One thread still gets bands that fit the cache.
+        assert_eq!(schedule(3 << 20, 64 << 10, [2, 224, 2], 1), Schedule { images: 2, bands: 6, pairs: 1 });
+        // Never more units than there is to share.
+        assert_eq!(schedule(4, 400, [1, 1, 1], 8), Schedule { images: 1, bands: 1, pairs: 1 });
+    }
+
+    #[test]
+    fn parts_cover_everything_once() {
+        for (total, parts) in [(7, 3), (16, 16), (5, 1), (100, 7)] {
+            let joined: Vec<usize> = (0..parts).flat_map(|i| part(total, parts, i)).collect();
+            assert_eq!(joined, (0..total).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn packing_puts_each_weight_where_the_tile_reads_it() {
+        let (out, channels, kernel, lanes) = (5, 3, [1, 2], 2);
+        let weight: Vec<f32> = (0..out * channels * 2).map(|i| i as f32 + 1.0).collect();
+        let packed = DenseWeights::pack(&weight, None, [out, channels], kernel, lanes, false);
+        let at = |o: usize, i: usize, x: usize| weight[(o * channels + i) * 2 + x];
+        // Pair 0 (outputs 0..4), input block 0 (inputs 0, 1), position 0, input 1.
+        assert_eq!(packed.data[4..8], [at(0, 1, 0), at(1, 1, 0), at(2, 1, 0), at(3, 1, 0)]);
+        // Input block 1 holds input 2 alone: positions 0 and 1 follow each other.
+        assert_eq!(
+            packed.data[16..24],
+            [0, 1, 2, 3, 0, 1, 2, 3]
+                .map(|o| at(o, 2, 0))
+                .iter()
+                .enumerate()
+                .map(|(i, v)| if i < 4 { *v } else { at(i - 4, 2, 1) })
+                .collect::<Vec<_>>()[..]
+        );
+        // Pair 1 has one block: output 4 and a zero.
+        assert_eq!(packed.data[24..28], [at(4, 0, 0), 0.0, at(4, 1, 0), 0.0]);
+    }
+}

@@ -1,0 +1,292 @@
+//! From the graph to a list of steps with resolved addresses.
+//!
+//! Three decisions are made here, each a pure function: which nodes are needed, how wide the zero border of each tensor
+//! must be, and where each tensor lies. Two tensors share memory when the last reader of one comes before the writer
+//! of the other; placing the largest first is the usual greedy answer to this packing problem.
+
+use super::{Activation, NetworkError, NodeId, OutputLayout, Padding};
+use crate::blocked::View;
+use crate::conv::{Dense, DenseWeights, Depthwise, DepthwiseWeights};
+use crate::epilogue::Epilogue;
+
+/// A sliding window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) kernel: [usize; 2],
+    pub(crate) stride: [usize; 2],
+    pub(crate) padding: Padding,
+}
+
+impl Window {
+    /// Height and width of the output for an input of this height and width, or what is wrong with the window.
+    pub(crate) fn output(&self, input: [usize; 2]) -> Result<[usize; 2], NetworkError> {
+        if self.kernel.contains(&0) {
+            return Err(NetworkError::ZeroSize { what: "the kernel size" });
+        }
+        if self.stride.contains(&0) {
+            return Err(NetworkError::ZeroSize { what: "the stride" });
+        }
+        let sides = [[self.padding.top, self.padding.bottom], [self.padding.left, self.padding.right]];
+        for (sides, kernel) in sides.into_iter().zip(self.kernel) {
+            if let Some(padding) = sides.into_iter().find(|padding| *padding >= kernel) {
+                return Err(NetworkError::PaddingTooLarge { padding, kernel });
+            }
+        }
+        let padded = [0, 1].map(|axis| input[axis].saturating_add(sides[axis][0]).saturating_add(sides[axis][1]));
+        if padded[0] < self.kernel[0] || padded[1] < self.kernel[1] {
+            return Err(NetworkError::KernelTooLarge { kernel: self.kernel, padded });
+        }
+        Ok([0, 1].map(|axis| (padded[axis] - self.kernel[axis]) / self.stride[axis] + 1))
+    }
+}
+
+/// What a node computes.
+#[derive(Debug)]
+pub(crate) enum Op {
+    Input { planar: bool },
+    Dense { weights: DenseWeights, window: Window, activation: Activation },
+    Depthwise { weights: DepthwiseWeights, window: Window, activation: Activation },
+    Affine { scale: Vec<f32>, shift: Vec<f32>, activation: Activation },
+    Add { activation: Activation },
+    MaxPool { window: Window },
+    AvgPool { window: Window, count_include_pad: bool },
+    Mean,
+    Scale,
+}
+
+/// A node of the graph: an operation, what it reads, and the shape `[C, H, W]` of its result.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) op: Op,
+    pub(crate) inputs: Vec<NodeId>,
+    pub(crate) shape: [usize; 3],
+}
+
+/// One thing to do in a run.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) kind: StepKind,
+    pub(crate) flops: u64,
+}
+
+/// A step with everything that it needs to know.
+#[derive(Debug)]
+pub(crate) enum StepKind {
+    Input { dst: View },
+    Dense(Box<Dense>),
+    Depthwise(Box<Depthwise>),
+    Affine { src: View, dst: View, scale: Vec<f32>, shift: Vec<f32>, epilogue: Epilogue },
+    Add { a: View, b: View, dst: View, epilogue: Epilogue },
+    MaxPool { src: View, dst: View, window: Window },
+    AvgPool { src: View, dst: View, window: Window, count_include_pad: bool },
+    Mean { src: View, dst: View },
+    Scale { src: View, gate: View, dst: View },
+    Emit { src: View, output: usize, layout: OutputLayout },
+}
+
+/// A whole network, ready to run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    /// Values of the arena for one image.
+    pub(crate) arena: usize,
+    /// Shape of each output for one image.
+    pub(crate) outputs: Vec<[usize; 3]>,
+}
+
+/// Plans a graph whose shapes have been checked.
+pub(crate) fn plan(nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lanes: usize, columns: usize) -> Plan {
+    let live = live_nodes(&nodes, outputs);
+    let mut views = place_nodes(&nodes, outputs, &live, lanes);
+    let arena = views.1;
+    let views = &mut views.0;
+
+    let mut steps = Vec::new();
+    for (index, node) in nodes.into_iter().enumerate() {
+        if !live[index] {
+            continue;
+        }
+        let dst = views[index];
+        let input = |i: usize| views[node.inputs[i].0];
+        let volume = node.shape.iter().product::<usize>() as u64;
+        let (kind, flops) = match node.op {
+            Op::Input { .. } => (StepKind::Input { dst }, volume),
+            Op::Dense { weights, window, activation } => {
+                let residual = node.inputs.get(1).map(|id| views[id.0]);
+                let dense = Dense::new(weights, window, Epilogue::new(activation), input(0), dst, residual, columns);
+                let flops = dense.flops();
+                (StepKind::Dense(Box::new(dense)), flops)
+            }
+            Op::Depthwise { weights, window, activation } => {
+                let residual = node.inputs.get(1).map(|id| views[id.0]);
+                let flops = 2 * volume * (window.kernel[0] * window.kernel[1]) as u64;
+                let depthwise =
+                    Depthwise { weights, window, epilogue: Epilogue::new(activation), src: input(0), dst, residual };
+                (StepKind::Depthwise(Box::new(depthwise)), flops)
+            }
+            Op::Affine { scale, shift, activation } => {
+                let epilogue = Epilogue::new(activation);
+                (StepKind::Affine { src: input(0), dst, scale, shift, epilogue }, 2 * volume)
+            }
+            Op::Add { activation } => {
+                (StepKind::Add { a: input(0), b: input(1), dst, epilogue: Epilogue::new(activation) }, volume)
+            }
+            Op::MaxPool { window } => {
+                let flops = volume * (window.kernel[0] * window.kernel[1]) as u64;
+                (StepKind::MaxPool { src: input(0), dst, window }, flops)
+            }
+            Op::AvgPool { window, count_include_pad } => {
+                let flops = volume * (window.kernel[0] * window.kernel[1]) as u64;
+                (StepKind::AvgPool { src: input(0), dst, window, count_include_pad }, flops)
+            }
+            Op::Mean => {
+                let src = input(0);
+                (StepKind::Mean { src, dst }, (src.channels * src.height * src.width) as u64)
+            }
+            Op::Scale => (StepKind::Scale { src: input(0), gate: input(1), dst }, volume),
+        };
+        steps.push(Step { kind, flops });
+        // An output leaves as soon as it exists, so that its memory is free for what follows.
+        for (output, (id, layout)) in outputs.iter().enumerate() {
+            if id.0 == index {
+                steps.push(Step { kind: StepKind::Emit { src: dst, output, layout: *layout }, flops: volume });
+            }
+        }
+    }
+    let outputs = outputs
+        .iter()
+        .map(|(id, layout)| {
+            let View { channels, height, width, .. } = views[id.0];
+            if *layout == OutputLayout::Mean { [channels, 1, 1] } else { [channels, height, width] }
+        })
+        .collect();
+    Plan { steps, arena, outputs }
+}
+
+/// Which nodes the outputs need.
+fn live_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)]) -> Vec<bool> {
+    let mut live = vec![false; nodes.len()];
+    for (id, _) in outputs {
+        live[id.0] = true;
+    }
+    // Nodes are in topological order: a node reads only earlier ones.
+    for index in (0..nodes.len()).rev() {
+        if live[index] {
+            for input in &nodes[index].inputs {
+                live[input.0] = true;
+            }
+        }
+    }
+    live
+}
+
+/// The place of each node's tensor, and the length of the arena. Nodes that are not live have a place of no meaning.
+fn place_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)], live: &[bool], lanes: usize) -> (Vec<View>, usize) {
+    let mut halos = vec![Padding::default(); nodes.len()];
+    let mut last_use: Vec<usize> = (0..nodes.len()).collect();
+    for (index, node) in nodes.iter().enumerate().filter(|(index, _)| live[*index]) {
+        for input in &node.inputs {
+            last_use[input.0] = index;
+        }
+        if let Op::Dense { window, .. } | Op::Depthwise { window, .. } = &node.op {
+            let source = node.inputs[0].0;
+            halos[source] = halos[source].union(window.padding);
+        }
+    }
+    debug_assert!(outputs.iter().all(|(id, _)| live[id.0]));
+    let mut views: Vec<View> = nodes
+        .iter()
+        .zip(&halos)
+        .map(|(node, halo)| {
+            let lanes = if matches!(node.op, Op::Input { planar: true }) { 1 } else { lanes };
+            View::new(node.shape, *halo, lanes)
+        })
+        .collect();
+    let lives: Vec<Life> = (0..nodes.len())
+        .filter(|index| live[*index])
+        .map(|index| Life { owner: index, size: views[index].len, first: index, last: last_use[index] })
+        .collect();
+    let (offsets, arena) = place(&lives);
+    for (life, offset) in lives.iter().zip(offsets) {
+        views[life.owner].offset = offset;
+    }
+    (views, arena)
+}
+
+/// From when to when (both inclusive) how much memory is needed.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    owner: usize,
+    size: usize,
+    first: usize,
+    last: usize,
+}
+
+/// An offset for each, such that no two that live at the same time overlap; and the total.
+fn place(lives: &[Life]) -> (Vec<usize>, usize) {
+    let mut order: Vec<usize> = (0..lives.len()).collect();
+    order.sort_by_key(|i| (std::cmp::Reverse(lives[*i].size), *i));
+    let mut offsets = vec![0; lives.len()];
+    let mut placed: Vec<usize> = Vec::new(); // in order of their offsets
+    let mut total = 0;
+    for i in order {
+        let life = lives[i];
+        let mut offset = 0;
+        for other in placed.iter().copied() {
+            let Life { size, first, last, .. } = lives[other];
+            let together = first <= life.last && life.first <= last;
+            if together && offset + life.size > offsets[other] && offset < offsets[other] + size {
+                offset = offsets[other] + size;
+            }
+        }
+        offsets[i] = offset;
+        total = total.max(offset + life.size);
+        let at = placed.partition_point(|other| offsets[*other] <= offset);
+        placed.insert(at, i);
+    }
+    (offsets, total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_lives_together_never_overlaps(spec in prop::collection::vec((1usize..50, 0usize..20, 0usize..6), 0..30)) {
+            let lives: Vec<Life> = spec
+                .iter()
+                .enumerate()
+                .map(|(owner, (size, first, length))| Life { owner, size: *size, first: *first, last: first + length })
+                .collect();
+            let (offsets, total) = place(&lives);
+            for (a, x) in lives.iter().enumerate() {
+                prop_assert!(offsets[a] + x.size <= total);
+                for (b, y) in lives.iter().enumerate().skip(a + 1) {
+                    let together = x.first <= y.last && y.first <= x.last;
+                    let apart = offsets[a] + x.size <= offsets[b] || offsets[b] + y.size <= offsets[a];
+                    prop_assert!(!together || apart, "{x:?} at {} and {y:?} at {}", offsets[a], offsets[b]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_needs_two_buffers() {
+        let lives: Vec<Life> = (0..10).map(|i| Life { owner: i, size: 100, first: i, last: i + 1 }).collect();
+        assert_eq!(place(&lives).1, 200);
+    }
+
+    #[test]
+    fn windows_that_do_not_fit_are_refused() {
+        let window = |kernel, stride, padding| Window { kernel, stride, padding: Padding::symmetric(padding) };
+        assert_eq!(window([3, 3], [2, 1], 1).output([7, 7]), Ok([4, 7]));
+        assert_eq!(window([3, 3], [1, 1], 0).output([3, 3]), Ok([1, 1]));
+        assert!(matches!(window([0, 3], [1, 1], 0).output([7, 7]), Err(NetworkError::ZeroSize { .. })));
+        assert!(matches!(window([3, 3], [0, 1], 1).output([7, 7]), Err(NetworkError::ZeroSize { .. })));
+        assert!(matches!(window([3, 3], [1, 1], 3).output([7, 7]), Err(NetworkError::PaddingTooLarge { .. })));
+        assert!(matches!(window([5, 5], [1, 1], 1).output([2, 9]), Err(NetworkError::KernelTooLarge { .. })));
+        assert!(window([usize::MAX, 1], [1, 1], 0).output([usize::MAX - 1, 1]).is_err());
+    }
+}

@@ -1,0 +1,220 @@
+//! One small vector interface, implemented once an instruction set.
+//!
+//! A kernel is written once, generic over [`Simd`], with every function `#[inline(always)]`, and is entered through
+//! [`Simd::vectorize`], which is compiled with the set's `#[target_feature]`s: the generic body is inlined there and
+//! becomes plain vector code. A value of a [`Simd`] type is the proof that the processor has the instructions, because
+//! its constructor asks the processor; that is why the arithmetic methods are safe.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+pub(crate) use math::{sigmoid, silu};
+
+use crate::isa::{Isa, IsaError};
+
+/// A computation that is generic over the instruction set.
+pub(crate) trait Kernel {
+    /// What it returns.
+    type Output;
+
+    /// Computes; implementations are `#[inline(always)]`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// A vector of f32 of one instruction set; the value itself is the proof that the processor has it.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// The vector.
+    type V: Copy;
+
+    /// Values in a vector: the block of the blocked layout.
+    const LANES: usize;
+
+    /// Output columns of the widest convolution tile of two channel blocks that the registers hold.
+    const COLUMNS: usize;
+
+    /// Runs `kernel` compiled for this instruction set, in a function of its own.
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
+
+    /// The same value in every lane.
+    fn splat(self, value: f32) -> Self::V;
+
+    /// Reads `LANES` values.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading `LANES` values; it need not be aligned.
+    unsafe fn load(self, from: *const f32) -> Self::V;
+
+    /// Writes `LANES` values.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing `LANES` values; it need not be aligned.
+    unsafe fn store(self, to: *mut f32, value: Self::V);
+
+    /// `a + b`.
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a - b`.
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a * b`.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a / b`.
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a * b + c`, with one rounding where the instruction set has a fused form.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+
+    /// The larger; `b` when it is not a number.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// The smaller; `b` when it is not a number.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// The nearest integer, for magnitudes below 2^22.
+    fn round(self, value: Self::V) -> Self::V;
+
+    /// 2 to the power of an integer in -126..=127 that is held as a float.
+    fn pow2(self, exponent: Self::V) -> Self::V;
+}
+
+/// The proof for one instruction set, chosen at run time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Token {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
+    Portable(portable::Portable),
+}
+
+impl Token {
+    /// The proof that this processor has `isa`.
+    pub(crate) fn new(isa: Isa) -> Result<Self, IsaError> {
+        let token = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::Avx512::new().map(Token::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::Avx2::new().map(Token::Avx2),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::Neon::new().map(Token::Neon),
+            Isa::Portable => Some(Token::Portable(portable::Portable)),
+            #[allow(unreachable_patterns)] // The list above is complete on no single architecture.
+            _ => None,
+        };
+        token.ok_or_else(|| IsaError::Unsupported { isa, available: Isa::available() })
+    }
+
+    /// Runs `kernel` with the instruction set that was chosen.
+    pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(simd) => simd.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(simd) => simd.vectorize(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(simd) => simd.vectorize(kernel),
+            Token::Portable(simd) => simd.vectorize(kernel),
+        }
+    }
+
+    /// Output columns of the widest convolution tile.
+    pub(crate) fn columns(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(_) => avx512::Avx512::COLUMNS,
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(_) => avx2::Avx2::COLUMNS,
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(_) => neon::Neon::COLUMNS,
+            Token::Portable(_) => portable::Portable::COLUMNS,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `a.max(b)`, `a.min(b)`, `a * b + c`, `round(a)`, `2^round(a)` of whole vectors.
+    struct Ops<'a> {
+        a: &'a [f32],
+        b: &'a [f32],
+    }
+
+    impl Kernel for Ops<'_> {
+        type Output = Vec<[f32; 8]>;
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let mut out = vec![[0.0f32; 8]; self.a.len()];
+            let mut lane = [0.0f32; 16];
+            for start in (0..self.a.len()).step_by(S::LANES) {
+                // SAFETY: the slices are multiples of the longest vector (16), and `lane` holds one.
+                let (a, b) = unsafe { (s.load(self.a.as_ptr().add(start)), s.load(self.b.as_ptr().add(start))) };
+                let results = [
+                    s.max(a, b),
+                    s.min(a, b),
+                    s.fma(a, b, a),
+                    s.round(a),
+                    s.pow2(s.round(a)),
+                    s.sub(a, b),
+                    s.div(a, b),
+                    s.add(a, s.mul(b, s.splat(0.5))),
+                ];
+                for (which, v) in results.into_iter().enumerate() {
+                    // SAFETY: `lane` holds the longest vector.
+                    unsafe { s.store(lane.as_mut_ptr(), v) };
+                    for i in 0..S::LANES {
+                        out[start + i][which] = lane[i];
+                    }
+                }
+            }
+            out
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_agrees_with_scalars() {
+        let a: Vec<f32> = (0..64).map(|i| (i as f32 - 31.3) * 1.7).collect();
+        let b: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 - 20.5) * 0.9).collect();
+        for isa in Isa::available() {
+            let out = Token::new(isa).expect("available").dispatch(Ops { a: &a, b: &b });
+            for (i, got) in out.iter().enumerate() {
+                let (a, b) = (a[i], b[i]);
+                let want = [
+                    a.max(b),
+                    a.min(b),
+                    a.mul_add(b, a),
+                    a.round_ties_even(),
+                    2.0f32.powi(a.round_ties_even() as i32),
+                    a - b,
+                    a / b,
+                    a + b * 0.5,
+                ];
+                for (which, (got, want)) in got.iter().zip(want).enumerate() {
+                    let slack = if which == 2 { want.abs().max(a.abs()) * 3e-7 } else { 0.0 };
+                    assert!((got - want).abs() <= slack, "{isa} op {which} of {a} and {b}: {got}, expected {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_none_wins_as_second_operand() {
+        let (a, b) = (vec![1.0f32; 16], vec![f32::NAN; 16]);
+        for isa in Isa::available() {
+            for got in Token::new(isa).expect("available").dispatch(Ops { a: &a, b: &b }) {
+                assert!(got[0].is_nan() && got[1].is_nan(), "{isa}");
+            }
+        }
+    }
+}
