@@ -1,0 +1,135 @@
+//! What must not change a result: the batch, the place in it, the number of threads, memory that was used before.
+
+use nomaly_kernels::isa::Isa;
+use nomaly_kernels::network::*;
+use rayon::ThreadPoolBuilder;
+
+use crate::oracle::values;
+
+/// A small network with every operation, shared memory, and three outputs.
+fn network(isa: Isa) -> Network {
+    let mut net = NetworkBuilder::new(isa);
+    let mut seed = 100;
+    let mut conv = |net: &mut NetworkBuilder, x, out: usize, kernel: usize, stride: usize, depthwise, residual| {
+        seed += 1;
+        let channels = net.shape(x)[0];
+        let groups = if depthwise { channels } else { 1 };
+        let weight: Vec<f32> =
+            values(out * channels / groups * kernel * kernel, seed).iter().map(|w| w * 0.1).collect();
+        let conv = Conv2d {
+            out_channels: out,
+            kernel: [kernel, kernel],
+            stride: [stride, stride],
+            padding: Padding::symmetric(kernel / 2),
+            groups,
+            weight: &weight,
+            bias: Some(&values(out, seed)),
+            activation: Activation::Silu,
+            residual,
+        };
+        net.conv2d(x, conv).unwrap()
+    };
+    let x = net.input(3, 65, 65);
+    let stem = conv(&mut net, x, 40, 7, 2, false, None);
+    let pool = Pool2d { kernel: [3, 3], stride: [2, 2], padding: Padding::symmetric(1) };
+    let pooled = net.max_pool(stem, pool).unwrap();
+    let a = conv(&mut net, pooled, 72, 3, 1, false, None);
+    let b = conv(&mut net, a, 72, 5, 1, true, None);
+    let c = net
+        .squeeze_excite(
+            b,
+            SqueezeExcite {
+                reduced: 5,
+                reduce_weight: &values(5 * 72, 1),
+                reduce_bias: &values(5, 2),
+                activation: Activation::Relu,
+                expand_weight: &values(72 * 5, 3),
+                expand_bias: &values(72, 4),
+            },
+        )
+        .unwrap();
+    let d = conv(&mut net, c, 40, 1, 1, false, Some(pooled));
+    conv(&mut net, d, 400, 3, 1, false, None); // needed by no output
+    let e = net.affine(d, &values(40, 5), &values(40, 6), Activation::Relu6).unwrap();
+    let f = conv(&mut net, e, 300, 3, 2, false, None);
+    let g = net.add(f, f, Activation::Relu).unwrap();
+    net.finish(&[(d, OutputLayout::Rows), (stem, OutputLayout::Nchw), (g, OutputLayout::Mean)]).unwrap()
+}
+
+fn run(net: &Network, threads: usize, input: &[f32], batch: usize, workspace: &mut Workspace) -> Vec<Vec<f32>> {
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let mut outputs = vec![Vec::new(); net.output_count()];
+    pool.install(|| net.run(input, batch, workspace, &mut outputs)).unwrap();
+    outputs
+}
+
+#[test]
+fn an_image_gets_the_same_bits_in_every_batch_and_with_any_number_of_threads() {
+    const BATCH: usize = 11; // more than pass through together
+    for isa in Isa::available() {
+        let net = network(isa);
+        let image = net.input_shape().iter().product::<usize>();
+        let input = values(BATCH * image, 9);
+        let mut workspace = net.workspace(BATCH);
+        let reference = run(&net, 1, &input, BATCH, &mut workspace);
+        assert!(reference.iter().flatten().all(|v| v.is_finite()));
+        for threads in [2, 3, 7] {
+            assert!(run(&net, threads, &input, BATCH, &mut workspace) == reference, "{isa}, {threads} threads");
+        }
+        for (index, one) in input.chunks(image).enumerate() {
+            for threads in [1, 3] {
+                let alone = run(&net, threads, one, 1, &mut net.workspace(1));
+                for (output, alone) in alone.iter().enumerate() {
+                    let len = net.output_len(output);
+                    let there = &reference[output][index * len..(index + 1) * len];
+                    assert!(alone == there, "{isa}: image {index}, output {output}, {threads} threads");
+                }
+            }
+        }
+        // A workspace for one image serves a batch, image by image.
+        assert!(run(&net, 2, &input, BATCH, &mut net.workspace(1)) == reference);
+        assert_eq!(run(&net, 2, &[], 0, &mut workspace), vec![Vec::<f32>::new(); 3]);
+    }
+}
+
+#[test]
+fn a_result_does_not_depend_on_what_the_workspace_held() {
+    for isa in Isa::available() {
+        let net = network(isa);
+        let image = net.input_shape().iter().product::<usize>();
+        let mut used = net.workspace(2);
+        let mut ignored = vec![Vec::new(); 3];
+        net.run(&vec![f32::NAN; 2 * image], 2, &mut used, &mut ignored).unwrap();
+        assert!(ignored[0].iter().all(|v| v.is_nan()), "not a number must stay visible");
+        let input = values(2 * image, 10);
+        let (mut again, mut fresh) = (vec![Vec::new(); 3], vec![Vec::new(); 3]);
+        net.run(&input, 2, &mut used, &mut again).unwrap();
+        net.run(&input, 2, &mut net.workspace(2), &mut fresh).unwrap();
+        assert!(again == fresh, "{isa}");
+    }
+}
+
+#[test]
+fn nodes_that_no_output_needs_are_not_run() {
+    let net = network(Isa::Portable);
+    assert!(net.steps().iter().all(|step| !step.description.contains("->400")));
+    assert!(net.steps().iter().any(|step| step.description == "conv 7x7 3->40 at 33x33"));
+    let input = values(3 * 65 * 65, 1);
+    let mut outputs = vec![Vec::new(); 3];
+    let times = net.profile(&input, 1, &mut net.workspace(1), &mut outputs).unwrap();
+    assert_eq!(times.len(), net.steps().len());
+}
+
+#[test]
+fn memory_is_shared_between_tensors_that_do_not_live_together() {
+    let mut net = NetworkBuilder::new(Isa::Portable);
+    let mut x = net.input(8, 32, 32);
+    for _ in 0..20 {
+        x = net.affine(x, &[1.0; 8], &[0.5; 8], Activation::Identity).unwrap();
+    }
+    let net = net.finish(&[(x, OutputLayout::Nchw)]).unwrap();
+    assert_eq!(net.workspace(1).bytes(), 2 * 8 * 32 * 32 * 4);
+    let mut outputs = vec![Vec::new()];
+    net.run(&[0.0; 8 * 32 * 32], 1, &mut net.workspace(1), &mut outputs).unwrap();
+    assert!(outputs[0].iter().all(|v| *v == 10.0));
+}

@@ -1,0 +1,236 @@
+//! Every operation in random geometry against the oracle.
+
+use nomaly_kernels::isa::Isa;
+use nomaly_kernels::network::*;
+use proptest::prelude::*;
+
+use crate::oracle::{Tensor, activate, assert_close, tolerance, values};
+
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::Identity, Activation::Relu, Activation::Relu6, Activation::Silu, Activation::Sigmoid];
+
+/// A small shape, window and epilogue.
+#[derive(Clone, Debug)]
+struct Case {
+    channels: usize,
+    out: usize,
+    size: [usize; 2],
+    window: Pool2d,
+    activation: Activation,
+    bias: bool,
+    residual: bool,
+    /// Puts an affine map before the operation, so that it does not read the input directly.
+    behind: bool,
+    seed: u64,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let axis = || {
+        (1usize..6, 1usize..24)
+            .prop_flat_map(|(kernel, size)| (Just(kernel), Just(size), 0..kernel, 0..kernel, 1usize..5))
+            .prop_filter("the kernel must fit", |(kernel, size, before, after, _)| size + before + after >= *kernel)
+    };
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (axis(), axis(), 1usize..70, 1usize..80, 0usize..5, flags, any::<u64>()).prop_map(
+        |(rows, columns, channels, out, activation, (bias, residual, behind), seed)| Case {
+            channels: if seed % 4 == 0 { 1 + channels % 5 } else { channels },
+            out,
+            size: [rows.1, columns.1],
+            window: Pool2d {
+                kernel: [rows.0, columns.0],
+                stride: [rows.4, columns.4],
+                padding: Padding { top: rows.2, bottom: rows.3, left: columns.2, right: columns.3 },
+            },
+            activation: ACTIVATIONS[activation],
+            bias,
+            residual,
+            behind,
+            seed,
+        },
+    )
+}
+
+/// Builds with `build` on every instruction set, runs for one image and compares.
+fn check(
+    case: &Case,
+    build: impl Fn(&mut NetworkBuilder, NodeId) -> NodeId,
+    expect: impl Fn(&Tensor) -> Tensor,
+    tolerance: f64,
+) {
+    let shape = [case.channels, case.size[0], case.size[1]];
+    let input = values(shape.iter().product(), case.seed);
+    let (scale, shift) = (values(case.channels, case.seed ^ 1), values(case.channels, case.seed ^ 2));
+    let image = Tensor::new(shape, &input);
+    let want = expect(&if case.behind { image.affine(&scale, &shift) } else { image });
+    for isa in Isa::available() {
+        let mut net = NetworkBuilder::new(isa);
+        let mut x = net.input(shape[0], shape[1], shape[2]);
+        if case.behind {
+            x = net.affine(x, &scale, &shift, Activation::Identity).unwrap();
+        }
+        let y = build(&mut net, x);
+        assert_eq!(net.shape(y), want.shape);
+        let net = net.finish(&[(y, OutputLayout::Nchw), (y, OutputLayout::Rows), (y, OutputLayout::Mean)]).unwrap();
+        let mut outputs = vec![Vec::new(); 3];
+        net.run(&input, 1, &mut net.workspace(1), &mut outputs).unwrap();
+        assert_close(&outputs[0], &want.data, tolerance, &(isa, "Nchw", case));
+        assert_close(&outputs[1], &want.rows(), tolerance, &(isa, "Rows", case));
+        assert_close(&outputs[2], &want.mean().data, tolerance * 2.0, &(isa, "Mean", case));
+    }
+}
+
+fn check_conv(case: &Case, depthwise: bool) {
+    let (groups, out) = if depthwise { (case.channels, case.channels) } else { (1, case.out) };
+    let Pool2d { kernel, stride, padding } = case.window;
+    let taps = case.channels / groups * kernel[0] * kernel[1];
+    let (first, second) = (values(out * taps, case.seed ^ 3), values(out * taps, case.seed ^ 4));
+    let bias = values(out, case.seed ^ 5);
+    let bias = case.bias.then_some(&bias[..]);
+    let conv = |weight, activation, residual| Conv2d {
+        out_channels: out,
+        kernel,
+        stride,
+        padding,
+        groups,
+        weight,
+        bias,
+        activation,
+        residual,
+    };
+    check(
+        case,
+        |net, x| {
+            let residual = case.residual.then(|| net.conv2d(x, conv(&first, Activation::Identity, None)).unwrap());
+            net.conv2d(x, conv(&second, case.activation, residual)).unwrap()
+        },
+        |x| {
+            let mut y = x.conv(out, kernel, stride, padding, groups, &second, bias);
+            if case.residual {
+                y = y.add(&x.conv(out, kernel, stride, padding, groups, &first, bias));
+            }
+            y.map(|v| activate(case.activation, v))
+        },
+        // Behind the affine map the values lie in [-2, 2].
+        tolerance(2 * taps) * 2.0,
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn dense_convolution(case in cases()) {
+        check_conv(&case, false);
+    }
+
+    #[test]
+    fn pointwise_convolution(mut case in cases()) {
+        case.window = Pool2d { kernel: [1, 1], stride: [1, 1], padding: Padding::default() };
+        check_conv(&case, false);
+    }
+
+    #[test]
+    fn depthwise_convolution(case in cases()) {
+        check_conv(&case, true);
+    }
+
+    #[test]
+    fn pooling(case in cases()) {
+        let window = case.window;
+        let area = window.kernel[0] * window.kernel[1];
+        let largest = |v: &[f64]| v.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        check(&case, |net, x| net.max_pool(x, window).unwrap(), |x| x.pool(&window, largest), tolerance(1));
+        for whole in [false, true] {
+            let mean = |v: &[f64]| v.iter().sum::<f64>() / if whole { area } else { v.len() } as f64;
+            check(&case, |net, x| net.avg_pool(x, window, whole).unwrap(), |x| x.pool(&window, mean), tolerance(8));
+        }
+    }
+
+    #[test]
+    fn sums_maps_and_attention(case in cases()) {
+        let c = case.channels;
+        let (scale, shift) = (values(c, 7), values(c, 8));
+        check(
+            &case,
+            |net, x| {
+                let y = net.affine(x, &scale, &shift, case.activation).unwrap();
+                net.add(x, y, case.activation).unwrap()
+            },
+            |x| {
+                let y = x.affine(&scale, &shift).map(|v| activate(case.activation, v));
+                x.add(&y).map(|v| activate(case.activation, v))
+            },
+            tolerance(4),
+        );
+        let reduced = 1 + case.out % 9;
+        let (w1, b1, w2, b2) = (values(reduced * c, 9), values(reduced, 10), values(c * reduced, 11), values(c, 12));
+        let se = SqueezeExcite {
+            reduced,
+            reduce_weight: &w1,
+            reduce_bias: &b1,
+            activation: case.activation,
+            expand_weight: &w2,
+            expand_bias: &b2,
+        };
+        check(
+            &case,
+            |net, x| net.squeeze_excite(x, se).unwrap(),
+            |x| {
+                let one = [1, 1];
+                let squeezed = x.mean().conv(reduced, one, one, Padding::default(), 1, &w1, Some(&b1));
+                let squeezed = squeezed.map(|v| activate(case.activation, v));
+                let gate = squeezed.conv(c, one, one, Padding::default(), 1, &w2, Some(&b2));
+                let gate: Vec<f32> = gate.data.iter().map(|v| activate(Activation::Sigmoid, *v) as f32).collect();
+                x.affine(&gate, &vec![0.0; c])
+            },
+            tolerance(4 * c),
+        );
+    }
+
+    #[test]
+    fn classifier_head(case in cases()) {
+        let (weight, bias) = (values(case.out * case.channels, 13), values(case.out, 14));
+        check(
+            &case,
+            |net, x| {
+                let mean = net.global_avg_pool(x).unwrap();
+                net.linear(mean, case.out, &weight, Some(&bias)).unwrap()
+            },
+            |x| x.mean().conv(case.out, [1, 1], [1, 1], Padding::default(), 1, &weight, Some(&bias)),
+            tolerance(4 * case.channels),
+        );
+    }
+}
+
+/// Layers of real networks that random geometry seldom reaches: several chunks of the reduction, many output blocks,
+/// wide rows, odd channel counts.
+#[test]
+fn layers_of_real_networks() {
+    for (channels, out, kernel, stride, size) in [
+        (600, 40, 3, 1, [7, 7]),
+        (3, 64, 7, 2, [33, 47]),
+        (3, 16, 3, 1, [32, 32]),
+        (1, 24, 5, 2, [40, 29]),
+        (40, 240, 1, 1, [28, 28]),
+        (1152, 320, 1, 1, [7, 7]),
+        (64, 128, 1, 2, [28, 28]),
+        (24, 24, 4, 4, [64, 33]),
+    ] {
+        let case = Case {
+            channels,
+            out,
+            size,
+            window: Pool2d {
+                kernel: [kernel, kernel],
+                stride: [stride, stride],
+                padding: Padding::symmetric((kernel - 1) / 2),
+            },
+            activation: Activation::Relu,
+            bias: true,
+            residual: true,
+            behind: false,
+            seed: 5,
+        };
+        check_conv(&case, false);
+    }
+}
