@@ -6,6 +6,8 @@
 //! * [`Pipeline`]: resize, centre crop and normalisation, equal to torchvision's, to the planes a network takes;
 //! * [`synthetic`]: seeded defects with exact masks, for demonstrations and validation.
 //!
+//! Beside them: [`samples`], a few textures that come with the library, and [`registry`], the list of all transforms.
+//!
 //! ```
 //! use nomaly_transforms::{Filter, Limits, Normalize, Pipeline, Resize, ResizeMode, decode_bytes};
 //!
@@ -28,7 +30,10 @@
 pub mod decode;
 mod error;
 mod pipeline;
+pub mod registry;
 mod resize;
+pub mod samples;
+pub mod synthetic;
 
 pub use decode::{Limits, decode_bytes, decode_file};
 pub use error::{DecodeError, Fault, TransformError};

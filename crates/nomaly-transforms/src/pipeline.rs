@@ -100,7 +100,13 @@ impl Normalize {
     ///
     /// A table is both exact (torchvision's order of operations, in `f32`) and quicker than two divisions a sample.
     fn tables(&self) -> [[f32; 256]; 3] {
-        std::array::from_fn(|c| std::array::from_fn(|value| (value as f32 / 255.0 - self.mean[c]) / self.std[c]))
+        let mut tables = [[0.0; 256]; 3];
+        for (channel, table) in tables.iter_mut().enumerate() {
+            for (value, entry) in table.iter_mut().enumerate() {
+                *entry = (value as f32 / 255.0 - self.mean[channel]) / self.std[channel];
+            }
+        }
+        tables
     }
 }
 

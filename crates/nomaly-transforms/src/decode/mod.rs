@@ -18,7 +18,7 @@
 //!
 //! # When to use
 //! For every image that comes from outside: the size announced in the header is checked against [`Limits`] before
-//! memory for pixels is taken, and data that end early are an error, never a half-grey picture.
+//! memory for pixels is taken, and a file that ends early is an error, never a half-grey picture.
 //!
 //! # Parameters
 //! [`Limits`].
@@ -26,6 +26,7 @@
 //! # Reference
 //! ITU-T T.81 (JPEG); W3C PNG, third edition; TIFF 6.0; CIPA DC-008 (EXIF) for the orientations.
 
+mod container;
 mod jpeg;
 mod sniff;
 
@@ -125,7 +126,11 @@ fn decode_with_image(
     name: &'static str,
     limits: &Limits,
 ) -> Result<RgbImage, Fault> {
-    let fault = |error| fault_of(error, name, limits);
+    let fault = |error| fault_of(error, bytes, format, name, limits);
+    // The WebP decoder reads what chunks there are; the container says how long it should be.
+    if format == image::ImageFormat::WebP && container::is_cut_short(bytes, format) {
+        return Err(Fault::Truncated { format: name });
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut decoder_limits = image::Limits::no_limits();
     decoder_limits.max_alloc = Some(limits.max_bytes);
@@ -176,12 +181,17 @@ fn unit_to_u8(value: f32) -> u8 {
     (value * 255.0 + 0.5) as u8
 }
 
-fn fault_of(error: ImageError, format: &'static str, limits: &Limits) -> Fault {
-    if is_end_of_data(&error) {
-        return Fault::Truncated { format };
+fn fault_of(error: ImageError, bytes: &[u8], format: image::ImageFormat, name: &'static str, limits: &Limits) -> Fault {
+    if let Some((width, height)) = container::announced_size(bytes, format)
+        && (width == 0 || height == 0)
+    {
+        return Fault::ZeroSize { width, height };
+    }
+    if is_end_of_data(&error) || container::is_cut_short(bytes, format) {
+        return Fault::Truncated { format: name };
     }
     match error {
-        ImageError::Unsupported(error) => Fault::Unsupported { format, feature: error.to_string() },
+        ImageError::Unsupported(error) => Fault::Unsupported { format: name, feature: error.to_string() },
         ImageError::Limits(_) => Fault::TooManyBytes {
             what: "decoding",
             needed: limits.max_bytes.saturating_add(1),
@@ -190,23 +200,13 @@ fn fault_of(error: ImageError, format: &'static str, limits: &Limits) -> Fault {
         ImageError::Decoding(error) => {
             // The outer message only repeats the format.
             let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Fault::Corrupt { format, reason }
+            Fault::Corrupt { format: name, reason }
         }
-        other => Fault::Corrupt { format, reason: other.to_string() },
+        other => Fault::Corrupt { format: name, reason: other.to_string() },
     }
 }
 
-/// Whether data that end early are at the bottom of an error.
-fn is_end_of_data(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>()
-            && (io.kind() == io::ErrorKind::UnexpectedEof
-                || io.get_ref().is_some_and(|inner| is_end_of_data(inner as &(dyn std::error::Error + 'static))))
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+/// Whether a decoder asked for more data than there are.
+fn is_end_of_data(error: &ImageError) -> bool {
+    matches!(error, ImageError::IoError(io) if io.kind() == io::ErrorKind::UnexpectedEof)
 }

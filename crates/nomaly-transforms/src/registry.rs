@@ -1,0 +1,87 @@
+//! What `nomaly list transforms` shows.
+
+use nomaly_registry::{Entry, Registry};
+
+use crate::synthetic::{Kind, blur, crack, cut_paste, missing, scar, scratch, spot, stain};
+
+/// What a transform changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Group {
+    /// Where pixels lie.
+    Geometry,
+    /// What values pixels have.
+    Photometry,
+    /// Draws a synthetic defect; the name is one of [`crate::synthetic::KINDS`].
+    Synthetic,
+}
+
+impl std::fmt::Display for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Geometry => "geometry",
+            Self::Photometry => "photometry",
+            Self::Synthetic => "synthetic",
+        })
+    }
+}
+
+/// A transform, as it is listed.
+#[derive(Debug)]
+pub struct TransformEntry {
+    /// The name users type.
+    pub name: &'static str,
+    /// One line that says what it does.
+    pub summary: &'static str,
+    /// What it changes.
+    pub group: Group,
+    /// Its parameters, in words; empty where it takes none.
+    pub parameters: &'static str,
+}
+
+impl Entry for TransformEntry {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn summary(&self) -> &str {
+        self.summary
+    }
+}
+
+/// All transforms.
+pub static TRANSFORMS: Registry<TransformEntry> = Registry::new(
+    "transform",
+    &[
+        TransformEntry {
+            name: "resize",
+            summary: "antialiased resize, equal to Pillow's",
+            group: Group::Geometry,
+            parameters: "exact height and width, or short side; filter bilinear or bicubic",
+        },
+        TransformEntry {
+            name: "center-crop",
+            summary: "the middle of the image, padded with black where it is smaller",
+            group: Group::Geometry,
+            parameters: "height, width",
+        },
+        TransformEntry {
+            name: "normalize",
+            summary: "values in [0, 1] less a mean, divided by a deviation",
+            group: Group::Photometry,
+            parameters: "mean and std of each channel",
+        },
+        synthetic(crack::KIND),
+        synthetic(scratch::KIND),
+        synthetic(stain::KIND),
+        synthetic(spot::KIND),
+        synthetic(blur::KIND),
+        synthetic(missing::KIND),
+        synthetic(cut_paste::KIND),
+        synthetic(scar::KIND),
+    ],
+);
+
+const fn synthetic(kind: Kind) -> TransformEntry {
+    TransformEntry { name: kind.name, summary: kind.summary, group: Group::Synthetic, parameters: "a seed" }
+}

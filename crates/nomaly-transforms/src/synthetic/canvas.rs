@@ -1,0 +1,226 @@
+//! Dice, coverage and blending, which every kind of defect is drawn with.
+
+use image::{GrayImage, Luma, Rgb, RgbImage};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::Rng;
+
+/// Random numbers, made from the generator's words alone so that they never change with a library's distributions.
+#[derive(Debug)]
+pub(super) struct Dice<'a>(pub(super) &'a mut ChaCha8Rng);
+
+impl Dice<'_> {
+    /// Uniform in \[low, high).
+    pub(super) fn between(&mut self, low: f32, high: f32) -> f32 {
+        const STEP: f32 = 1.0 / (1 << 24) as f32;
+        low + (high - low) * ((self.word() >> 8) as f32 * STEP)
+    }
+
+    /// Not inlined: the generator's block function is long, and dice are thrown in many places.
+    #[inline(never)]
+    fn word(&mut self) -> u32 {
+        self.0.next_u32()
+    }
+
+    /// Uniform in 0..count; 0 where `count` is 0.
+    pub(super) fn below(&mut self, count: u32) -> u32 {
+        ((u64::from(self.word()) * u64::from(count)) >> 32) as u32
+    }
+
+    pub(super) fn chance(&mut self, probability: f32) -> bool {
+        self.between(0.0, 1.0) < probability
+    }
+
+    /// A unit vector in any direction: a point of the disc, moved to its rim.
+    pub(super) fn direction(&mut self) -> [f32; 2] {
+        loop {
+            let v = [self.between(-1.0, 1.0), self.between(-1.0, 1.0)];
+            let squared = v[0] * v[0] + v[1] * v[1];
+            if (0.01..=1.0).contains(&squared) {
+                return unit(v);
+            }
+        }
+    }
+
+    /// A point of the image, at least `margin` (a share of each side) away from its border.
+    pub(super) fn point(&mut self, canvas: &Coverage, margin: f32) -> [f32; 2] {
+        [canvas.width, canvas.height].map(|side| self.between(margin, 1.0 - margin) * side as f32)
+    }
+}
+
+pub(super) fn unit(v: [f32; 2]) -> [f32; 2] {
+    let length = (v[0] * v[0] + v[1] * v[1]).sqrt();
+    if length > 0.0 { [v[0] / length, v[1] / length] } else { [1.0, 0.0] }
+}
+
+/// A direction turned by about `angle` radians (its tangent, exactly).
+pub(super) fn turned(v: [f32; 2], angle: f32) -> [f32; 2] {
+    unit([v[0] - angle * v[1], v[1] + angle * v[0]])
+}
+
+/// How much of each pixel a defect covers, 0 to 1.
+#[derive(Debug)]
+pub(super) struct Coverage {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    values: Vec<f32>,
+}
+
+/// Pixels that are covered less belong to the background.
+const VISIBLE: f32 = 0.1;
+
+impl Coverage {
+    pub(super) fn new(image: &RgbImage) -> Self {
+        let (width, height) = image.dimensions();
+        Self { width, height, values: vec![0.0; width as usize * height as usize] }
+    }
+
+    /// The shorter side, in pixels: what sizes are relative to.
+    pub(super) fn scale(&self) -> f32 {
+        self.width.min(self.height) as f32
+    }
+
+    /// Covers what a function of the pixel's centre gives, within a rectangle (left, top, right, bottom); where shapes
+    /// overlap the greater coverage counts.
+    pub(super) fn cover(&mut self, bounds: [f32; 4], value: impl Fn([f32; 2]) -> f32) {
+        let clamp = |v: f32, side: u32| v.clamp(0.0, side as f32) as u32;
+        let (left, right) = (clamp(bounds[0], self.width), clamp(bounds[2] + 1.0, self.width));
+        let (top, bottom) = (clamp(bounds[1], self.height), clamp(bounds[3] + 1.0, self.height));
+        for y in top..bottom {
+            for x in left..right {
+                let at = y as usize * self.width as usize + x as usize;
+                let value = value([x as f32 + 0.5, y as f32 + 0.5]).clamp(0.0, 1.0);
+                self.values[at] = self.values[at].max(value);
+            }
+        }
+    }
+
+    /// An anti-aliased line with round ends whose half width goes from `from_radius` to `to_radius`.
+    pub(super) fn stroke(&mut self, from: [f32; 2], to: [f32; 2], from_radius: f32, to_radius: f32) {
+        let reach = from_radius.max(to_radius) + 1.0;
+        let bounds = [
+            from[0].min(to[0]) - reach,
+            from[1].min(to[1]) - reach,
+            from[0].max(to[0]) + reach,
+            from[1].max(to[1]) + reach,
+        ];
+        let along = [to[0] - from[0], to[1] - from[1]];
+        let squared = along[0] * along[0] + along[1] * along[1];
+        self.cover(bounds, |p| {
+            let offset = [p[0] - from[0], p[1] - from[1]];
+            let t = if squared > 0.0 {
+                ((offset[0] * along[0] + offset[1] * along[1]) / squared).clamp(0.0, 1.0)
+            } else {
+                0.0
+            };
+            let d = [offset[0] - t * along[0], offset[1] - t * along[1]];
+            from_radius + t * (to_radius - from_radius) + 0.5 - (d[0] * d[0] + d[1] * d[1]).sqrt()
+        });
+    }
+
+    /// A soft blob with an irregular outline: a disc whose edge is pushed in and out by noise. `softness` is the width
+    /// of the edge as a share of the radius.
+    pub(super) fn blob(&mut self, centre: [f32; 2], radius: f32, softness: f32, dice: &mut Dice<'_>) {
+        let stretch = dice.between(0.7, 1.4);
+        let axis = dice.direction();
+        let noise = Noise::new(dice);
+        let reach = 2.2 * radius;
+        let bounds = [centre[0] - reach, centre[1] - reach, centre[0] + reach, centre[1] + reach];
+        self.cover(bounds, |p| {
+            let d = [p[0] - centre[0], p[1] - centre[1]];
+            let (u, v) = ((d[0] * axis[0] + d[1] * axis[1]) * stretch, (d[1] * axis[0] - d[0] * axis[1]) / stretch);
+            let distance = (u * u + v * v).sqrt() / radius;
+            let edge = 1.0 + 0.7 * (noise.at([d[0] / reach, d[1] / reach]) - 0.5);
+            smooth((edge - distance) / softness + 0.5)
+        });
+    }
+
+    /// Mixes the image with what `paint` makes of each covered pixel, and gives the mask of the pixels it covered.
+    pub(super) fn blend(
+        &self,
+        image: &RgbImage,
+        mut paint: impl FnMut(u32, u32, [f32; 3]) -> [f32; 3],
+    ) -> (RgbImage, GrayImage) {
+        let mut out = image.clone();
+        let mut mask = GrayImage::new(self.width, self.height);
+        for ((x, y, pixel), &coverage) in out.enumerate_pixels_mut().zip(&self.values) {
+            if coverage < VISIBLE {
+                continue;
+            }
+            let old = pixel.0.map(f32::from);
+            let new = paint(x, y, old);
+            // The cast saturates.
+            *pixel = Rgb(std::array::from_fn(|c| (old[c] + coverage * (new[c] - old[c]) + 0.5) as u8));
+            mask.put_pixel(x, y, Luma([255]));
+        }
+        (out, mask)
+    }
+}
+
+/// Hermite step from 0 at 0 to 1 at 1.
+pub(super) fn smooth(t: f32) -> f32 {
+    let t = t.clamp(0.0, 1.0);
+    t * t * (3.0 - 2.0 * t)
+}
+
+/// Smooth noise in \[0, 1\] over \[−1, 1\]²: two octaves of random values on a grid.
+struct Noise {
+    coarse: [f32; 36],
+    fine: [f32; 144],
+}
+
+impl Noise {
+    fn new(dice: &mut Dice<'_>) -> Self {
+        let mut noise = Self { coarse: [0.0; 36], fine: [0.0; 144] };
+        for value in noise.coarse.iter_mut().chain(&mut noise.fine) {
+            *value = dice.between(0.0, 1.0);
+        }
+        noise
+    }
+
+    fn at(&self, p: [f32; 2]) -> f32 {
+        0.65 * lattice(&self.coarse, 6, p) + 0.35 * lattice(&self.fine, 12, p)
+    }
+}
+
+/// Interpolates `side` × `side` values spread over \[−1, 1\]².
+fn lattice(values: &[f32], side: usize, p: [f32; 2]) -> f32 {
+    let place = |v: f32| {
+        let v = (v * 0.5 + 0.5).clamp(0.0, 1.0) * (side - 1) as f32;
+        let cell = (v as usize).min(side - 2);
+        (cell, smooth(v - cell as f32))
+    };
+    let ((x, tx), (y, ty)) = (place(p[0]), place(p[1]));
+    let row = |y: usize| {
+        let (a, b) = (values[y * side + x], values[y * side + x + 1]);
+        a + tx * (b - a)
+    };
+    let (top, bottom) = (row(y), row(y + 1));
+    top + ty * (bottom - top)
+}
+
+/// The mean colour of the pixels within `radius` (in x and in y) of a point.
+pub(super) fn mean_colour(image: &RgbImage, centre: [f32; 2], radius: f32) -> [f32; 3] {
+    let range = |v: f32, side: u32| {
+        let last = side - 1;
+        let from = ((v - radius).max(0.0) as u32).min(last);
+        from..=((v + radius).max(0.0) as u32).min(last)
+    };
+    let (mut sum, mut count) = ([0u64; 3], 0u64);
+    for y in range(centre[1], image.height()) {
+        for x in range(centre[0], image.width()) {
+            for (sum, &value) in sum.iter_mut().zip(&image.get_pixel(x, y).0) {
+                *sum += u64::from(value);
+            }
+            count += 1;
+        }
+    }
+    sum.map(|sum| sum as f32 / count as f32)
+}
+
+/// Small changes of brightness, contrast and colour, as CutPaste's colour jitter of strength 0.1 makes them.
+pub(super) fn jitter(dice: &mut Dice<'_>) -> impl Fn([f32; 3]) -> [f32; 3] + use<> {
+    let brightness = dice.between(0.9, 1.1);
+    let contrast = dice.between(0.9, 1.1);
+    let tint: [f32; 3] = std::array::from_fn(|_| dice.between(0.95, 1.05));
+    move |pixel| std::array::from_fn(|c| ((pixel[c] - 128.0) * contrast + 128.0) * brightness * tint[c])
+}
