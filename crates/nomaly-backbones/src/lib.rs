@@ -1,3 +1,40 @@
-//! Backbones with feature taps: ResNet, Wide ResNet, EfficientNet, their weights and their CPU plans
+//! Backbones: networks that turn an image into features, with taps at every depth.
+//!
+//! An architecture is written down once, as data ([`graph::Graph`]). From it and a set of weights come the compiled CPU
+//! plan ([`Backbone::compile`]) and a candle module ([`module::Module`]) for CUDA, Metal and training. The
+//! [`registry::BACKBONES`] lists what there is; EfficientNet-Lite0 comes with its weights.
+//!
+//! ```
+//! use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
+//! use nomaly_kernels::Isa;
+//!
+//! let backbone = Backbone::embedded()?;
+//! let taps = [TapRequest::new("stage2", OutputLayout::Rows), TapRequest::new("stage4", OutputLayout::Mean)];
+//! let extractor = backbone.compile([64, 64], &taps, Isa::best()?)?;
+//! assert_eq!(extractor.output_shape(0), [24, 16, 16]);
+//!
+//! let image = vec![0.0; 3 * 64 * 64]; // normalised as `backbone.preprocessing()` says
+//! let mut features = vec![Vec::new(); 2];
+//! extractor.run(&image, 1, &mut extractor.workspace(1), &mut features)?;
+//! assert_eq!(features[0].len(), 16 * 16 * 24);
+//! assert_eq!(features[1].len(), 80);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+
+pub mod architectures;
+mod backbone;
+mod error;
+pub mod graph;
+pub mod module;
+mod parameters;
+mod plan;
+pub mod registry;
+pub mod weights;
+
+pub use backbone::{Backbone, Extractor, OpenOptions, TapInfo, TapRequest, tap_infos};
+pub use error::BackboneError;
+pub use nomaly_kernels::network::{OutputLayout, Workspace};
+pub use registry::{BackboneEntry, Interpolation, Preprocessing};
+pub use weights::{WeightTensor, Weights};

@@ -1,0 +1,38 @@
+//! The families of networks, each written down once as a [`Graph`].
+
+pub mod efficientnet;
+pub mod resnet;
+pub mod wide_resnet;
+
+use crate::graph::Graph;
+
+/// A family together with the numbers that pick one member.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Architecture {
+    /// Residual networks in torchvision's layout.
+    ResNet(resnet::ResNet),
+    /// Pre-activation wide residual networks for small images.
+    WideResNet(wide_resnet::WideResNet),
+    /// EfficientNet and EfficientNet-Lite.
+    EfficientNet(efficientnet::EfficientNet),
+}
+
+impl Architecture {
+    /// The name of the family.
+    pub fn family(&self) -> &'static str {
+        match self {
+            Self::ResNet(_) => "resnet",
+            Self::WideResNet(_) => "wide-resnet",
+            Self::EfficientNet(config) => config.family(),
+        }
+    }
+
+    /// The network with a classifier of so many `classes`.
+    pub fn graph(&self, classes: usize) -> Graph {
+        match self {
+            Self::ResNet(config) => config.graph(classes),
+            Self::WideResNet(config) => config.graph(classes),
+            Self::EfficientNet(config) => config.graph(classes),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Wide residual networks for small images, WRN-n-k.
+//!
+//! # What it computes
+//! A 3×3 stem of 16 channels, three groups of (n − 4) / 6 pre-activation blocks with 16k, 32k and 64k channels (batch
+//! norm, ReLU, 3×3, batch norm, ReLU, 3×3; the first block of groups 2 and 3 has stride 2), a last batch norm and ReLU,
+//! global average pooling and a linear classifier. Where a block changes the width its 1×1 shortcut starts after the
+//! first ReLU. Taps: `stem`, `group1` … `group3` (sums, before any activation), `head` (after the last ReLU), `logits`;
+//! strides 1, 1, 2, 4, 4.
+//!
+//! Parameter names: `conv`; `group{1,2,3}.{block}.{bn1,conv1,bn2,conv2,shortcut}`; `bn`; `fc`.
+//!
+//! # When to use
+//! The classifier of the self-supervised methods on 32×32 images (GeoTrans), trained from the start.
+//!
+//! # Parameters
+//! Depth n = 6 · blocks + 4 and width factor k.
+//!
+//! # Reference
+//! Zagoruyko & Komodakis, *Wide Residual Networks*, 2016, table 1, block B(3, 3).
+
+use nomaly_kernels::network::Activation::Relu;
+
+use crate::graph::{ConvShape, Graph, GraphBuilder};
+
+const EPSILON: f64 = 1e-5;
+
+/// One wide residual network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WideResNet {
+    /// Blocks in each of the three groups, (n − 4) / 6.
+    pub blocks: usize,
+    /// The width factor k.
+    pub width: usize,
+}
+
+impl WideResNet {
+    /// The graph with a classifier of `classes`.
+    pub fn graph(&self, classes: usize) -> Graph {
+        let mut g = GraphBuilder::new();
+        let mut x = g.conv(0, "conv", 16, ConvShape::centred(3, 1));
+        g.tap("stem", x);
+        for group in 0..3 {
+            for block in 0..self.blocks {
+                let stride = if group > 0 && block == 0 { 2 } else { 1 };
+                let name = format!("group{}.{block}", group + 1);
+                x = Self::block(&mut g, x, &name, (16 << group) * self.width, stride);
+            }
+            g.tap(format!("group{}", group + 1), x);
+        }
+        let x = g.batch_norm(x, "bn", EPSILON);
+        let x = g.activation(x, Relu);
+        g.tap("head", x);
+        g.classifier(x, "fc", classes);
+        g.finish()
+    }
+
+    fn block(g: &mut GraphBuilder, x: usize, name: &str, channels: usize, stride: usize) -> usize {
+        let a = g.batch_norm(x, format!("{name}.bn1"), EPSILON);
+        let a = g.activation(a, Relu);
+        let shortcut = if g.channels(x) == channels {
+            x
+        } else {
+            g.conv(a, format!("{name}.shortcut"), channels, ConvShape { stride, ..ConvShape::POINTWISE })
+        };
+        let y = g.conv(a, format!("{name}.conv1"), channels, ConvShape::centred(3, stride));
+        let y = g.batch_norm(y, format!("{name}.bn2"), EPSILON);
+        let y = g.activation(y, Relu);
+        let y = g.conv(y, format!("{name}.conv2"), channels, ConvShape::centred(3, 1));
+        g.add(y, shortcut)
+    }
+}

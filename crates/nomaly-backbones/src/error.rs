@@ -1,0 +1,98 @@
+//! What can go wrong with a backbone.
+
+use nomaly_kernels::network::NetworkError;
+use nomaly_registry::UnknownName;
+
+use crate::weights::WeightsError;
+
+/// Why a backbone cannot be had, or cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackboneError {
+    /// No backbone of that name.
+    #[error(transparent)]
+    UnknownBackbone(#[from] UnknownName),
+    /// The architecture has no tap of that name.
+    #[error("{backbone}: {source}")]
+    UnknownTap {
+        /// The backbone that was asked.
+        backbone: String,
+        /// The name, and what there is.
+        source: UnknownName,
+    },
+    /// The architecture has the tap, but the weights end before it.
+    #[error(
+        "the weights of {backbone} have no `{tensor}`, which the tap `{tap}` needs; the deepest tap they serve is `{deepest}`"
+    )]
+    TapNotServed {
+        /// The backbone that was asked.
+        backbone: String,
+        /// The tap that was asked for.
+        tap: String,
+        /// The first tensor that is missing.
+        tensor: String,
+        /// The deepest tap that these weights serve.
+        deepest: String,
+    },
+    /// A tensor is missing without which there are no features at all.
+    #[error("the weights of {backbone} have no `{tensor}`, without which no tap can be computed")]
+    MissingTensor {
+        /// The backbone.
+        backbone: String,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor has another shape than the architecture gives it.
+    #[error("`{tensor}` is {found:?} in the weights, but {expected:?} in {backbone}")]
+    Shape {
+        /// The backbone.
+        backbone: String,
+        /// The tensor.
+        tensor: String,
+        /// Shape in the architecture.
+        expected: Vec<usize>,
+        /// Shape in the weights.
+        found: Vec<usize>,
+    },
+    /// A tensor holds a number that cannot be computed with: infinite, not a number, or a negative variance.
+    #[error("`{tensor}` of the weights of {backbone} holds {value} at index {index}")]
+    BadValue {
+        /// The backbone.
+        backbone: String,
+        /// The tensor.
+        tensor: String,
+        /// Where in the tensor, row-major.
+        index: usize,
+        /// The number.
+        value: f32,
+    },
+    /// Nothing to compute.
+    #[error("no tap was asked for; {backbone} has {taps}")]
+    NoTaps {
+        /// The backbone.
+        backbone: String,
+        /// What there is.
+        taps: String,
+    },
+    /// The architecture is known, its weights are not here.
+    #[error("there are no weights for {backbone} here; fetch them with `nomaly weights get {backbone}` or name a file")]
+    NoWeights {
+        /// The backbone.
+        backbone: String,
+    },
+    /// The architecture is known, and it is one that is trained from the start.
+    #[error("{backbone} has no published weights: it is trained from the start, or read from a file")]
+    Untrained {
+        /// The backbone.
+        backbone: String,
+    },
+    /// A weight file cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The network cannot be compiled for such an input, or not be run on it.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A candle device failed.
+    #[error("candle: {0}")]
+    Candle(#[from] candle_core::Error),
+}

@@ -1,0 +1,368 @@
+//! Architectures as data.
+//!
+//! A [`Graph`] says what a network computes and what its parameters are called, and nothing about how it is run. The
+//! compiled CPU plan and the candle module are both made from it, so that an architecture is written down once.
+//!
+//! Nodes stand in topological order. Parameter names are those of the published state dicts.
+
+use nomaly_kernels::network::{Activation, Padding};
+
+/// How the samples outside of an image are provided for, per axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PaddingRule {
+    /// So many zeros on either side (PyTorch).
+    Symmetric(usize),
+    /// TensorFlow's `SAME`: the output has `ceil(input / stride)` samples; of an odd number of zeros the larger half
+    /// goes to the bottom and the right.
+    Same,
+}
+
+impl PaddingRule {
+    /// The padding of an `input` (height, width) under a square kernel.
+    pub fn resolve(self, input: [usize; 2], kernel: usize, stride: usize) -> Padding {
+        match self {
+            Self::Symmetric(each) => Padding::symmetric(each),
+            Self::Same => Padding::same(input, [kernel; 2], [stride; 2]),
+        }
+    }
+}
+
+/// What a node computes from its inputs. Convolutions have no bias of their own; where a weight file has one (batch norm
+/// folded in), it is added.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// The image, `[N, C, H, W]`.
+    Input,
+    /// A square 2-D convolution; `weight` is `[O, I / groups, k, k]`.
+    Conv {
+        /// Prefix of the parameter names.
+        name: String,
+        /// Side of the kernel.
+        kernel: usize,
+        /// Step in both axes.
+        stride: usize,
+        /// Zeros around the input.
+        padding: PaddingRule,
+        /// Number of channel groups; equal to the channels for a depthwise convolution.
+        groups: usize,
+    },
+    /// Batch normalisation: `(x - running_mean) / sqrt(running_var + epsilon) * weight + bias`.
+    BatchNorm {
+        /// Prefix of the parameter names.
+        name: String,
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// An element-wise function.
+    Activation(Activation),
+    /// The sum of the two inputs.
+    Add,
+    /// The greatest value under a square window; padding never wins.
+    MaxPool {
+        /// Side of the window.
+        kernel: usize,
+        /// Step in both axes.
+        stride: usize,
+        /// Samples around the input.
+        padding: PaddingRule,
+    },
+    /// The mean of every channel, `[N, C, 1, 1]`.
+    GlobalAvgPool,
+    /// Squeeze and excitation: `x * sigmoid(expand(act(reduce(mean(x)))))` (Hu et al. 2018); both are 1×1 convolutions
+    /// with bias.
+    SqueezeExcite {
+        /// Prefix of the first convolution's parameters.
+        reduce: String,
+        /// Prefix of the second convolution's parameters.
+        expand: String,
+        /// Channels in between.
+        reduced: usize,
+        /// Activation in between.
+        activation: Activation,
+    },
+    /// A fully connected layer with bias on `[N, C, 1, 1]`; `weight` is `[O, C]`.
+    Linear {
+        /// Prefix of the parameter names.
+        name: String,
+    },
+}
+
+/// One operation of a [`Graph`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// What is computed.
+    pub op: Op,
+    /// Indices of the nodes it is computed from; each is less than the node's own.
+    pub inputs: Vec<usize>,
+    /// Channels of the result.
+    pub channels: usize,
+    /// Pixels of the image between neighbouring samples of the result; `None` where it has no spatial extent.
+    pub stride: Option<usize>,
+}
+
+/// A named place in a graph where features can be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tap {
+    /// The name that users type.
+    pub name: String,
+    /// The node whose result is taken.
+    pub node: usize,
+}
+
+/// What a parameter is, which says how it starts and which values it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterRole {
+    /// The weight of a convolution or a linear layer.
+    Weight,
+    /// The bias of a linear layer or of squeeze-excite.
+    Bias,
+    /// Batch norm's factor.
+    NormScale,
+    /// Batch norm's summand.
+    NormShift,
+    /// Batch norm's mean over the training set; a statistic, not trained.
+    RunningMean,
+    /// Batch norm's variance over the training set; a statistic, not trained, never negative.
+    RunningVariance,
+}
+
+impl ParameterRole {
+    /// Whether training changes it by gradient; such parameters are what "number of parameters" counts.
+    pub fn is_trained(self) -> bool {
+        !matches!(self, Self::RunningMean | Self::RunningVariance)
+    }
+}
+
+/// A tensor that a node needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Name in the state dict.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// What it is.
+    pub role: ParameterRole,
+}
+
+/// A network as data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    taps: Vec<Tap>,
+}
+
+impl Graph {
+    /// The nodes in topological order; the first is the input.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The taps, from the shallowest to the deepest. Each needs every node that the one before it needs.
+    pub fn taps(&self) -> &[Tap] {
+        &self.taps
+    }
+
+    /// Whether each node is needed for the results at `targets`.
+    pub fn needed(&self, targets: &[usize]) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
+        for &target in targets {
+            needed[target] = true;
+        }
+        for index in (0..self.nodes.len()).rev() {
+            if needed[index] {
+                for &input in &self.nodes[index].inputs {
+                    needed[input] = true;
+                }
+            }
+        }
+        needed
+    }
+
+    /// The parameters of one node, in the order of a state dict.
+    pub fn parameters_of(&self, index: usize) -> Vec<Parameter> {
+        use ParameterRole::*;
+        let node = &self.nodes[index];
+        let inputs = node.inputs.first().map_or(0, |&input| self.nodes[input].channels);
+        let parameter = |prefix: &str, leaf: &str, shape: &[usize], role| Parameter {
+            name: format!("{prefix}.{leaf}"),
+            shape: shape.to_vec(),
+            role,
+        };
+        match &node.op {
+            Op::Conv { name, kernel, groups, .. } => {
+                vec![parameter(name, "weight", &[node.channels, inputs / groups, *kernel, *kernel], Weight)]
+            }
+            Op::BatchNorm { name, .. } => vec![
+                parameter(name, "weight", &[inputs], NormScale),
+                parameter(name, "bias", &[inputs], NormShift),
+                parameter(name, "running_mean", &[inputs], RunningMean),
+                parameter(name, "running_var", &[inputs], RunningVariance),
+            ],
+            Op::SqueezeExcite { reduce, expand, reduced, .. } => vec![
+                parameter(reduce, "weight", &[*reduced, inputs, 1, 1], Weight),
+                parameter(reduce, "bias", &[*reduced], Bias),
+                parameter(expand, "weight", &[inputs, *reduced, 1, 1], Weight),
+                parameter(expand, "bias", &[inputs], Bias),
+            ],
+            Op::Linear { name } => vec![
+                parameter(name, "weight", &[node.channels, inputs], Weight),
+                parameter(name, "bias", &[node.channels], Bias),
+            ],
+            Op::Input | Op::Activation(_) | Op::Add | Op::MaxPool { .. } | Op::GlobalAvgPool => Vec::new(),
+        }
+    }
+
+    /// The parameters of all nodes.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        (0..self.nodes.len()).flat_map(|index| self.parameters_of(index)).collect()
+    }
+
+    /// The number of trained numbers: what papers and model zoos print as the size of a network.
+    pub fn parameter_count(&self) -> usize {
+        let trained = self.parameters().into_iter().filter(|parameter| parameter.role.is_trained());
+        trained.map(|parameter| parameter.shape.iter().product::<usize>()).sum()
+    }
+
+    /// The convolution into which the batch norm at `index` can be folded: the one it directly follows, if nothing else
+    /// sees that convolution's result.
+    pub fn foldable_into(&self, index: usize) -> Option<usize> {
+        let Op::BatchNorm { .. } = self.nodes[index].op else { return None };
+        let conv = self.nodes[index].inputs[0];
+        let consumers = self.nodes.iter().flat_map(|node| &node.inputs).filter(|&&input| input == conv).count();
+        let tapped = self.taps.iter().any(|tap| tap.node == conv);
+        (matches!(self.nodes[conv].op, Op::Conv { .. }) && consumers == 1 && !tapped).then_some(conv)
+    }
+}
+
+/// Writes a [`Graph`] down; each method appends a node and returns its index.
+pub(crate) struct GraphBuilder {
+    graph: Graph,
+}
+
+/// The numbers of a convolution that are not its name or its channels.
+#[derive(Clone, Copy)]
+pub(crate) struct ConvShape {
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) padding: PaddingRule,
+    pub(crate) groups: usize,
+}
+
+impl ConvShape {
+    /// A 1×1 convolution.
+    pub(crate) const POINTWISE: Self = Self { kernel: 1, stride: 1, padding: PaddingRule::Symmetric(0), groups: 1 };
+
+    /// A dense convolution that keeps the size at stride 1.
+    pub(crate) const fn centred(kernel: usize, stride: usize) -> Self {
+        Self { kernel, stride, padding: PaddingRule::Symmetric(kernel / 2), groups: 1 }
+    }
+}
+
+impl GraphBuilder {
+    /// A graph with an RGB input at index 0.
+    pub(crate) fn new() -> Self {
+        let input = Node { op: Op::Input, inputs: Vec::new(), channels: 3, stride: Some(1) };
+        Self { graph: Graph { nodes: vec![input], taps: Vec::new() } }
+    }
+
+    pub(crate) fn channels(&self, index: usize) -> usize {
+        self.graph.nodes[index].channels
+    }
+
+    fn push(&mut self, op: Op, inputs: &[usize], channels: usize, stride: Option<usize>) -> usize {
+        self.graph.nodes.push(Node { op, inputs: inputs.to_vec(), channels, stride });
+        self.graph.nodes.len() - 1
+    }
+
+    fn strided(&self, x: usize, stride: usize) -> Option<usize> {
+        self.graph.nodes[x].stride.map(|so_far| so_far * stride)
+    }
+
+    pub(crate) fn conv(&mut self, x: usize, name: impl Into<String>, channels: usize, shape: ConvShape) -> usize {
+        let ConvShape { kernel, stride, padding, groups } = shape;
+        let op = Op::Conv { name: name.into(), kernel, stride, padding, groups };
+        self.push(op, &[x], channels, self.strided(x, stride))
+    }
+
+    pub(crate) fn batch_norm(&mut self, x: usize, name: impl Into<String>, epsilon: f64) -> usize {
+        self.push(Op::BatchNorm { name: name.into(), epsilon }, &[x], self.channels(x), self.strided(x, 1))
+    }
+
+    pub(crate) fn activation(&mut self, x: usize, activation: Activation) -> usize {
+        self.push(Op::Activation(activation), &[x], self.channels(x), self.strided(x, 1))
+    }
+
+    pub(crate) fn add(&mut self, a: usize, b: usize) -> usize {
+        debug_assert_eq!(self.channels(a), self.channels(b));
+        self.push(Op::Add, &[a, b], self.channels(a), self.strided(a, 1))
+    }
+
+    pub(crate) fn max_pool(&mut self, x: usize, kernel: usize, stride: usize, padding: PaddingRule) -> usize {
+        let op = Op::MaxPool { kernel, stride, padding };
+        self.push(op, &[x], self.channels(x), self.strided(x, stride))
+    }
+
+    pub(crate) fn squeeze_excite(
+        &mut self,
+        x: usize,
+        [reduce, expand]: [String; 2],
+        reduced: usize,
+        activation: Activation,
+    ) -> usize {
+        let op = Op::SqueezeExcite { reduce, expand, reduced, activation };
+        self.push(op, &[x], self.channels(x), self.strided(x, 1))
+    }
+
+    /// Global average pooling and a linear layer: the tap `logits`.
+    pub(crate) fn classifier(&mut self, x: usize, name: &str, classes: usize) {
+        let pooled = self.push(Op::GlobalAvgPool, &[x], self.channels(x), None);
+        let logits = self.push(Op::Linear { name: name.to_owned() }, &[pooled], classes, None);
+        self.tap("logits", logits);
+    }
+
+    pub(crate) fn tap(&mut self, name: impl Into<String>, node: usize) {
+        self.graph.taps.push(Tap { name: name.into(), node });
+    }
+
+    pub(crate) fn finish(self) -> Graph {
+        self.graph
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn toy() -> Graph {
+        let mut g = GraphBuilder::new();
+        let conv = g.conv(0, "a", 8, ConvShape::centred(3, 2));
+        let norm = g.batch_norm(conv, "b", 1e-5);
+        g.tap("one", norm);
+        let conv = g.conv(norm, "c", 8, ConvShape::POINTWISE);
+        g.tap("two", conv);
+        let norm = g.batch_norm(conv, "d", 1e-5);
+        let sum = g.add(norm, conv);
+        g.classifier(sum, "fc", 5);
+        g.finish()
+    }
+
+    #[test]
+    fn only_a_batch_norm_with_a_convolution_of_its_own_folds() {
+        let graph = toy();
+        let norms: Vec<_> = (0..graph.nodes().len())
+            .filter(|&index| matches!(graph.nodes()[index].op, Op::BatchNorm { .. }))
+            .map(|index| graph.foldable_into(index))
+            .collect();
+        assert_eq!(norms, [Some(1), None]);
+    }
+
+    #[test]
+    fn a_shallow_target_needs_nothing_below_it() {
+        let graph = toy();
+        let needed = graph.needed(&[graph.taps()[0].node]);
+        assert_eq!(needed.iter().filter(|&&yes| yes).count(), 3);
+        assert_eq!(graph.nodes()[graph.taps()[1].node].stride, Some(2));
+        // 8·3·9 + 2·8 + 8·8 + 2·8 + 5·8 + 5
+        assert_eq!(graph.parameter_count(), 216 + 16 + 64 + 16 + 45);
+    }
+}

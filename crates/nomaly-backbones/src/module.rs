@@ -1,0 +1,347 @@
+//! From a graph and weights to a candle module: the same network on any candle device, with gradients.
+//!
+//! On a CPU the compiled plan is far quicker; the module is there for CUDA and Metal, for training, and as a second
+//! opinion on the plan in tests.
+
+use std::collections::BTreeMap;
+
+use candle_core::{D, DType, Device, Result, Tensor, Var};
+use nomaly_kernels::network::{Activation, Padding};
+
+use crate::backbone::Backbone;
+use crate::error::BackboneError;
+use crate::graph::{Graph, Op, ParameterRole};
+use crate::weights::{WeightTensor, Weights};
+
+/// What batch norm does in a forward pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mode {
+    /// Normalise by the running statistics. Gradients flow nevertheless: this is also how networks are fine-tuned with
+    /// frozen batch norm.
+    Evaluate,
+    /// Normalise by the batch's own statistics, and move the running ones towards them.
+    Train {
+        /// The share of the batch's statistics in the running ones, in [0, 1]; 0.1 is PyTorch's default.
+        momentum: f64,
+    },
+}
+
+/// A backbone on a candle device.
+pub struct Module {
+    graph: Graph,
+    /// Tensors by name; for trained ones and for statistics the tensor inside the variable.
+    tensors: BTreeMap<String, Tensor>,
+    trained: BTreeMap<String, Var>,
+    statistics: BTreeMap<String, Var>,
+    outputs: Vec<usize>,
+}
+
+impl std::fmt::Debug for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Module")
+            .field("tensors", &self.tensors.len())
+            .field("trained", &self.trained.len())
+            .field("outputs", &self.outputs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Module {
+    /// Puts what the `taps` need of `backbone` on `device`, nothing of it to be trained.
+    ///
+    /// # Errors
+    /// For a tap that the backbone or its weights do not have, and where the device fails.
+    pub fn new(backbone: &Backbone, taps: &[&str], device: &Device) -> std::result::Result<Self, BackboneError> {
+        Self::trainable(backbone, taps, device, |_| false)
+    }
+
+    /// Like [`Module::new`]; the parameters whose names `train` accepts become variables.
+    ///
+    /// # Errors
+    /// For a tap that the backbone or its weights do not have, and where the device fails.
+    pub fn trainable(
+        backbone: &Backbone,
+        taps: &[&str],
+        device: &Device,
+        train: impl Fn(&str) -> bool,
+    ) -> std::result::Result<Self, BackboneError> {
+        let outputs = taps.iter().map(|tap| backbone.tap_node(tap)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let graph = backbone.graph().clone();
+        let roles: BTreeMap<String, ParameterRole> =
+            graph.parameters().into_iter().map(|parameter| (parameter.name, parameter.role)).collect();
+        let mut module =
+            Self { graph, tensors: BTreeMap::new(), trained: BTreeMap::new(), statistics: BTreeMap::new(), outputs };
+        for (name, weight) in backbone.export(taps)? {
+            let tensor = Tensor::from_vec(weight.to_f32()?, weight.shape.as_slice(), device)?;
+            let statistic = roles.get(&name).is_some_and(|role| !role.is_trained());
+            let kept = if statistic || train(&name) {
+                let variable = Var::from_tensor(&tensor)?;
+                let kept = variable.as_tensor().clone();
+                let variables = if statistic { &mut module.statistics } else { &mut module.trained };
+                variables.insert(name.clone(), variable);
+                kept
+            } else {
+                tensor
+            };
+            module.tensors.insert(name, kept);
+        }
+        Ok(module)
+    }
+
+    /// The variables to train, by parameter name.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.trained.iter().map(|(name, variable)| (name.as_str(), variable))
+    }
+
+    /// Runs the network on `input` `[N, 3, H, W]`; the results are `[N, C, h, w]` in the order of the taps (`logits`:
+    /// `[N, classes, 1, 1]`).
+    ///
+    /// # Errors
+    /// Those of candle, such as an input of another shape or device.
+    pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Vec<Tensor>> {
+        let needed = self.graph.needed(&self.outputs);
+        let mut last_use = vec![0; needed.len()];
+        for (index, node) in self.graph.nodes().iter().enumerate().filter(|(index, _)| needed[*index]) {
+            node.inputs.iter().for_each(|&input| last_use[input] = index);
+        }
+        let mut results: Vec<Option<Tensor>> = vec![None; needed.len()];
+        for index in (0..needed.len()).filter(|&index| needed[index]) {
+            let inputs = &self.graph.nodes()[index].inputs;
+            let operands: Vec<Tensor> = inputs.iter().filter_map(|&input| results[input].clone()).collect();
+            let result = match operands.as_slice() {
+                [] => input.clone(),
+                [x, rest @ ..] => self.node(index, x, rest, mode)?,
+            };
+            results[index] = Some(result);
+            for &input in inputs {
+                if last_use[input] == index && !self.outputs.contains(&input) {
+                    results[input] = None;
+                }
+            }
+        }
+        Ok(self.outputs.iter().filter_map(|&output| results[output].clone()).collect())
+    }
+
+    /// The parameters as they are now, as f32: what a backbone is made from again.
+    ///
+    /// # Errors
+    /// Those of candle when values are copied from the device.
+    pub fn export(&self) -> Result<Weights> {
+        let mut weights = Weights::new();
+        for (name, tensor) in &self.tensors {
+            let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            weights.insert(name.clone(), WeightTensor::from_f32(tensor.dims().to_vec(), &values));
+        }
+        Ok(weights)
+    }
+
+    fn tensor(&self, prefix: &str, leaf: &str) -> Result<&Tensor> {
+        let name = format!("{prefix}.{leaf}");
+        self.tensors.get(&name).ok_or_else(|| candle_core::Error::CannotFindTensor { path: name }.bt())
+    }
+
+    fn node(&self, index: usize, x: &Tensor, rest: &[Tensor], mode: Mode) -> Result<Tensor> {
+        match &self.graph.nodes()[index].op {
+            Op::Input => Ok(x.clone()),
+            Op::Conv { name, kernel, stride, padding, groups } => {
+                let (_, channels, height, width) = x.dims4()?;
+                let weight = self.tensor(name, "weight")?;
+                let x = pad(x, padding.resolve([height, width], *kernel, *stride), 0.0)?;
+                let y = if *groups == channels && weight.dim(0)? == channels {
+                    depthwise(&x, weight, *kernel, *stride)?
+                } else {
+                    x.conv2d(weight, 0, *stride, 1, *groups)?
+                };
+                match self.tensors.get(&format!("{name}.bias")) {
+                    Some(bias) => y.broadcast_add(&per_channel(bias)?),
+                    None => Ok(y),
+                }
+            }
+            Op::BatchNorm { name, epsilon } => self.batch_norm(x, name, *epsilon, mode),
+            Op::Activation(activation) => activate(x, *activation),
+            Op::Add => rest.iter().try_fold(x.clone(), |sum, other| sum.add(other)),
+            Op::MaxPool { kernel, stride, padding } => {
+                let (_, _, height, width) = x.dims4()?;
+                let x = pad(x, padding.resolve([height, width], *kernel, *stride), f32::NEG_INFINITY)?;
+                max_pool(&x, *kernel, *stride)
+            }
+            Op::GlobalAvgPool => x.mean_keepdim((2, 3)),
+            Op::SqueezeExcite { reduce, expand, activation, .. } => {
+                let dense = |x: &Tensor, name: &str| {
+                    x.matmul(&self.tensor(name, "weight")?.flatten_from(1)?.t()?)?
+                        .broadcast_add(self.tensor(name, "bias")?)
+                };
+                let squeezed = activate(&dense(&x.mean((2, 3))?, reduce)?, *activation)?;
+                let gate = sigmoid(&dense(&squeezed, expand)?)?;
+                x.broadcast_mul(&gate.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)?)
+            }
+            Op::Linear { name } => {
+                let y = x.flatten_from(1)?.matmul(&self.tensor(name, "weight")?.t()?)?;
+                let y = y.broadcast_add(self.tensor(name, "bias")?)?;
+                y.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)
+            }
+        }
+    }
+
+    /// Batch norm; the identity where it was folded into its convolution before the weights were written.
+    fn batch_norm(&self, x: &Tensor, name: &str, epsilon: f64, mode: Mode) -> Result<Tensor> {
+        let [Some(mean), Some(variance)] =
+            ["running_mean", "running_var"].map(|leaf| self.statistics.get(&format!("{name}.{leaf}")))
+        else {
+            return Ok(x.clone());
+        };
+        let (centred, variance) = match mode {
+            Mode::Evaluate => (x.broadcast_sub(&per_channel(&mean.detach())?)?, per_channel(&variance.detach())?),
+            Mode::Train { momentum } => {
+                let (n, _, height, width) = x.dims4()?;
+                let batch_mean = x.mean_keepdim((0, 2, 3))?;
+                let centred = x.broadcast_sub(&batch_mean)?;
+                let batch_variance = centred.sqr()?.mean_keepdim((0, 2, 3))?;
+                // The running variance is that of the population, the batch is normalised by its own.
+                let samples = (n * height * width) as f64;
+                let unbiased = (&batch_variance * (samples / (samples - 1.0).max(1.0)))?;
+                for (running, batch) in [(mean, &batch_mean), (variance, &unbiased)] {
+                    let batch = batch.detach().flatten_all()?;
+                    running.set(&((running.detach() * (1.0 - momentum))? + (batch * momentum)?)?)?;
+                }
+                (centred, batch_variance)
+            }
+        };
+        let scale = per_channel(self.tensor(name, "weight")?)?.div(&(variance + epsilon)?.sqrt()?)?;
+        centred.broadcast_mul(&scale)?.broadcast_add(&per_channel(self.tensor(name, "bias")?)?)
+    }
+}
+
+/// `[C]` as `[1, C, 1, 1]`.
+fn per_channel(x: &Tensor) -> Result<Tensor> {
+    x.reshape((1, (), 1, 1))
+}
+
+fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    (x.neg()?.exp()? + 1.0)?.recip()
+}
+
+fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::Identity => Ok(x.clone()),
+        Activation::Relu => x.relu(),
+        Activation::Relu6 => x.clamp(0f32, 6f32),
+        Activation::Silu => x.silu(),
+        Activation::Sigmoid => sigmoid(x),
+    }
+}
+
+/// `x` with `value` around each image.
+fn pad(x: &Tensor, padding: Padding, value: f32) -> Result<Tensor> {
+    let mut x = x.clone();
+    for (dim, before, after) in [(2, padding.top, padding.bottom), (3, padding.left, padding.right)] {
+        let border = |samples: usize| {
+            let mut shape = x.dims().to_vec();
+            shape[dim] = samples;
+            Tensor::full(value, shape, x.device())?.to_dtype(x.dtype())
+        };
+        let mut parts = Vec::with_capacity(3);
+        if before > 0 {
+            parts.push(border(before)?);
+        }
+        parts.push(x.clone());
+        if after > 0 {
+            parts.push(border(after)?);
+        }
+        if parts.len() > 1 {
+            x = Tensor::cat(&parts, dim)?;
+        }
+    }
+    Ok(x)
+}
+
+/// For each place of a `kernel`×`kernel` window, row by row, the samples it sees when the window moves by `stride` over
+/// `x` `[N, C, H, W]`: tensors `[N, C, oh, ow]`.
+fn window(x: &Tensor, kernel: usize, stride: usize) -> Result<Vec<Tensor>> {
+    let (n, c, height, width) = x.dims4()?;
+    let [oh, ow] = [height, width].map(|length| (length + stride - kernel) / stride);
+    // To a multiple of the stride, and far enough that the last place's samples lie inside; what is added is not read.
+    let [full_h, full_w] = [oh, ow].map(|out| out * stride + kernel.div_ceil(stride) * stride);
+    let x = x
+        .pad_with_zeros(2, 0, full_h.saturating_sub(height))?
+        .pad_with_zeros(3, 0, full_w.saturating_sub(width))?
+        .narrow(2, 0, full_h)?
+        .narrow(3, 0, full_w)?
+        .reshape((n, c, full_h / stride, stride, full_w / stride, stride))?;
+    let mut places = Vec::with_capacity(kernel * kernel);
+    for row in 0..kernel {
+        let rows = x.narrow(3, row % stride, 1)?.narrow(2, row / stride, oh)?;
+        for column in 0..kernel {
+            let place = rows.narrow(5, column % stride, 1)?.narrow(4, column / stride, ow)?;
+            places.push(place.reshape((n, c, oh, ow))?);
+        }
+    }
+    Ok(places)
+}
+
+/// A depthwise convolution as a sum over the places of the kernel: candle itself runs one convolution a channel.
+fn depthwise(x: &Tensor, weight: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+    let factors = weight.reshape((1, (), kernel * kernel, 1))?;
+    let mut sum: Option<Tensor> = None;
+    for (index, place) in window(x, kernel, stride)?.iter().enumerate() {
+        let term = place.broadcast_mul(&factors.narrow(2, index, 1)?)?;
+        sum = Some(match sum {
+            Some(sum) => sum.add(&term)?,
+            None => term,
+        });
+    }
+    sum.ok_or_else(|| candle_core::Error::Msg("a kernel has at least one place".to_owned()))
+}
+
+/// Max pooling whose gradient candle knows: its own has none for windows that overlap.
+fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+    let mut places = window(x, kernel, stride)?.into_iter();
+    let first = places.next().ok_or_else(|| candle_core::Error::Msg("a window has at least one place".to_owned()))?;
+    places.try_fold(first, |greatest, place| greatest.maximum(&place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `[2, 3, height, width]`, no two values near each other equal.
+    fn images(height: usize, width: usize) -> Tensor {
+        let values: Vec<f32> = (0..6 * height * width).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+        Tensor::from_vec(values, (2, 3, height, width), &Device::Cpu).unwrap()
+    }
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+        assert_eq!(a.dims(), b.dims());
+        (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+    }
+
+    #[test]
+    fn windows_are_those_of_candles_own_convolution_and_pooling() {
+        for (kernel, stride, height, width) in [(3, 1, 5, 4), (3, 2, 7, 8), (5, 2, 9, 6), (2, 3, 8, 9), (1, 2, 3, 4)] {
+            let x = images(height, width);
+            let weight = images(kernel, kernel).narrow(0, 0, 1).unwrap().reshape((3, 1, kernel, kernel)).unwrap();
+            let ours = depthwise(&x, &weight, kernel, stride).unwrap();
+            let theirs = x.conv2d(&weight, 0, stride, 1, 3).unwrap();
+            assert!(largest_difference(&ours, &theirs) < 1e-5, "{kernel} {stride}");
+            let ours = max_pool(&x, kernel, stride).unwrap();
+            let theirs = x.max_pool2d_with_stride(kernel, stride).unwrap();
+            assert_eq!(largest_difference(&ours, &theirs), 0.0, "{kernel} {stride}");
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_overlapping_pooling_goes_to_the_greatest() {
+        let x: Vec<f32> = (0..9).map(|i| i as f32).collect();
+        let x = Var::from_vec(x, (1, 1, 3, 3), &Device::Cpu).unwrap();
+        let gradients = max_pool(&x, 2, 1).unwrap().sum_all().unwrap().backward().unwrap();
+        let gradient: Vec<f32> = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(gradient, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn padding_is_on_the_sides_it_is_given_for() {
+        let padding = Padding { top: 0, bottom: 1, left: 2, right: 0 };
+        let x = pad(&Tensor::zeros((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap(), padding, 5.0).unwrap();
+        assert_eq!(x.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [5.0, 5.0, 0.0, 5.0, 5.0, 5.0]);
+    }
+}

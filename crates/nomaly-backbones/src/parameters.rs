@@ -1,0 +1,84 @@
+//! Values of a graph's parameters, looked up by name and folded.
+
+use crate::BackboneError;
+use crate::weights::Weights;
+
+/// The tensors of one backbone. Shapes and values were checked when the backbone was made.
+pub(crate) struct Parameters<'a> {
+    pub(crate) backbone: &'a str,
+    pub(crate) weights: &'a Weights,
+}
+
+impl Parameters<'_> {
+    /// Whether there is batch norm of that name, rather than one that was folded before the file was written.
+    pub(crate) fn has_norm(&self, name: &str) -> bool {
+        self.weights.contains_key(&format!("{name}.running_var"))
+    }
+
+    /// The values of a tensor that may be absent.
+    pub(crate) fn optional(&self, prefix: &str, leaf: &str) -> Result<Option<Vec<f32>>, BackboneError> {
+        match self.weights.get(&format!("{prefix}.{leaf}")) {
+            Some(tensor) => Ok(Some(tensor.to_f32()?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The values of a tensor that must be there.
+    pub(crate) fn values(&self, prefix: &str, leaf: &str) -> Result<Vec<f32>, BackboneError> {
+        self.optional(prefix, leaf)?.ok_or_else(|| BackboneError::MissingTensor {
+            backbone: self.backbone.to_owned(),
+            tensor: format!("{prefix}.{leaf}"),
+        })
+    }
+
+    /// A batch norm as a factor and a summand a channel.
+    pub(crate) fn norm(&self, name: &str, epsilon: f64) -> Result<Norm, BackboneError> {
+        let weight = self.values(name, "weight")?;
+        let bias = self.values(name, "bias")?;
+        let mean = self.values(name, "running_mean")?;
+        let variance = self.values(name, "running_var")?;
+        let mut norm = Norm { scale: Vec::with_capacity(weight.len()), shift: Vec::with_capacity(weight.len()) };
+        for (((weight, bias), mean), variance) in weight.into_iter().zip(bias).zip(mean).zip(variance) {
+            let scale = f64::from(weight) / (f64::from(variance) + epsilon).sqrt();
+            norm.scale.push(scale as f32);
+            norm.shift.push((f64::from(bias) - f64::from(mean) * scale) as f32);
+        }
+        Ok(norm)
+    }
+}
+
+/// A batch norm in evaluation: `x * scale + shift`.
+pub(crate) struct Norm {
+    pub(crate) scale: Vec<f32>,
+    pub(crate) shift: Vec<f32>,
+}
+
+impl Norm {
+    /// Multiplies the convolution `weight` `[O, ..]` by the factors of its output channels and returns its bias.
+    pub(crate) fn fold(&self, weight: &mut [f32], bias: Option<&[f32]>) -> Vec<f32> {
+        let each = weight.len() / self.scale.len().max(1);
+        for (row, scale) in weight.chunks_exact_mut(each.max(1)).zip(&self.scale) {
+            for value in row {
+                *value *= scale;
+            }
+        }
+        match bias {
+            Some(bias) => bias.iter().zip(&self.scale).zip(&self.shift).map(|((b, scale), s)| b * scale + s).collect(),
+            None => self.shift.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folding_keeps_a_bias_that_stands_before_the_norm() {
+        let norm = Norm { scale: vec![2.0, -1.0], shift: vec![0.5, 1.0] };
+        let mut weight = vec![1.0, 2.0, 3.0, 4.0];
+        let bias = norm.fold(&mut weight, Some(&[10.0, 20.0]));
+        assert_eq!(weight, [2.0, 4.0, -3.0, -4.0]);
+        assert_eq!(bias, [20.5, -19.0]);
+    }
+}

@@ -1,0 +1,197 @@
+//! From a graph and weights to a compiled CPU network.
+//!
+//! Everything that can be settled before the first image is settled here: the graph is cut at the deepest tap, batch norm
+//! goes into the convolution before it (or becomes one affine step), activations and residual sums go into the step that
+//! makes their operand.
+
+use nomaly_kernels::Isa;
+use nomaly_kernels::network::{
+    Activation, Conv2d, Network, NetworkBuilder, NodeId, OutputLayout, Pool2d, SqueezeExcite,
+};
+
+use crate::BackboneError;
+use crate::graph::{Graph, Op};
+use crate::parameters::Parameters;
+
+/// Compiles what `outputs` (node index, layout) need of `graph` for images of `input` = (height, width).
+pub(crate) fn compile(
+    graph: &Graph,
+    parameters: &Parameters<'_>,
+    input: [usize; 2],
+    outputs: &[(usize, OutputLayout)],
+    isa: Isa,
+) -> Result<Network, BackboneError> {
+    let targets: Vec<usize> = outputs.iter().map(|&(node, _)| node).collect();
+    let mut compiler = Compiler {
+        graph,
+        parameters,
+        consumers: consumers(graph, &targets),
+        tapped: (0..graph.nodes().len()).map(|index| targets.contains(&index)).collect(),
+        builder: NetworkBuilder::new(isa),
+        steps: vec![None; graph.nodes().len()],
+        fused: vec![false; graph.nodes().len()],
+    };
+    for (index, needed) in graph.needed(&targets).into_iter().enumerate() {
+        if needed && !compiler.fused[index] {
+            compiler.emit(index, input)?;
+        }
+    }
+    let mut taken = Vec::with_capacity(outputs.len());
+    for &(node, layout) in outputs {
+        taken.push((compiler.step(node), layout));
+    }
+    Ok(compiler.builder.finish(&taken)?)
+}
+
+/// Of each node the needed nodes that read it.
+fn consumers(graph: &Graph, targets: &[usize]) -> Vec<Vec<usize>> {
+    let mut consumers = vec![Vec::new(); graph.nodes().len()];
+    for (index, needed) in graph.needed(targets).into_iter().enumerate() {
+        if needed {
+            for &input in &graph.nodes()[index].inputs {
+                consumers[input].push(index);
+            }
+        }
+    }
+    consumers
+}
+
+struct Compiler<'a> {
+    graph: &'a Graph,
+    parameters: &'a Parameters<'a>,
+    consumers: Vec<Vec<usize>>,
+    tapped: Vec<bool>,
+    builder: NetworkBuilder,
+    /// The step that gives each node's result, once there is one.
+    steps: Vec<Option<NodeId>>,
+    /// Nodes that are part of an earlier node's step.
+    fused: Vec<bool>,
+}
+
+impl Compiler<'_> {
+    /// The step of a node that stands before the current one: topological order puts it there.
+    fn step(&self, node: usize) -> NodeId {
+        self.steps[node].expect("nodes are compiled in topological order")
+    }
+
+    /// The one node that reads `node`, if no one else sees its result.
+    fn only_consumer(&self, node: usize) -> Option<usize> {
+        match self.consumers[node][..] {
+            [consumer] if !self.tapped[node] => Some(consumer),
+            _ => None,
+        }
+    }
+
+    /// The activation that alone reads `node`, which then becomes part of `node`'s step.
+    fn fuse_activation(&mut self, node: usize) -> (usize, Activation) {
+        if let Some(next) = self.only_consumer(node)
+            && let Op::Activation(activation) = self.graph.nodes()[next].op
+        {
+            self.fused[next] = true;
+            return (next, activation);
+        }
+        (node, Activation::Identity)
+    }
+
+    fn emit(&mut self, index: usize, input: [usize; 2]) -> Result<(), BackboneError> {
+        let node = &self.graph.nodes()[index];
+        let (result, step) = match &node.op {
+            Op::Input => (index, self.builder.input(node.channels, input[0], input[1])),
+            Op::Conv { .. } => self.convolution(index)?,
+            Op::BatchNorm { name, epsilon } => {
+                let (result, activation) = self.fuse_activation(index);
+                let norm = self.parameters.norm(name, *epsilon)?;
+                let step = self.builder.affine(self.step(node.inputs[0]), &norm.scale, &norm.shift, activation)?;
+                (result, step)
+            }
+            Op::Activation(activation) => {
+                let (ones, zeros) = (vec![1.0; node.channels], vec![0.0; node.channels]);
+                (index, self.builder.affine(self.step(node.inputs[0]), &ones, &zeros, *activation)?)
+            }
+            Op::Add => {
+                let (result, activation) = self.fuse_activation(index);
+                let [a, b] = [node.inputs[0], node.inputs[1]].map(|input| self.step(input));
+                (result, self.builder.add(a, b, activation)?)
+            }
+            Op::MaxPool { kernel, stride, padding } => {
+                let x = self.step(node.inputs[0]);
+                let [_, height, width] = self.builder.shape(x);
+                let pool = Pool2d {
+                    kernel: [*kernel; 2],
+                    stride: [*stride; 2],
+                    padding: padding.resolve([height, width], *kernel, *stride),
+                };
+                (index, self.builder.max_pool(x, pool)?)
+            }
+            Op::GlobalAvgPool => (index, self.builder.global_avg_pool(self.step(node.inputs[0]))?),
+            Op::SqueezeExcite { reduce, expand, reduced, activation } => {
+                let squeeze = SqueezeExcite {
+                    reduced: *reduced,
+                    reduce_weight: &self.parameters.values(reduce, "weight")?,
+                    reduce_bias: &self.parameters.values(reduce, "bias")?,
+                    activation: *activation,
+                    expand_weight: &self.parameters.values(expand, "weight")?,
+                    expand_bias: &self.parameters.values(expand, "bias")?,
+                };
+                (index, self.builder.squeeze_excite(self.step(node.inputs[0]), squeeze)?)
+            }
+            Op::Linear { name } => {
+                let weight = self.parameters.values(name, "weight")?;
+                let bias = self.parameters.values(name, "bias")?;
+                let x = self.step(node.inputs[0]);
+                (index, self.builder.linear(x, node.channels, &weight, Some(&bias))?)
+            }
+        };
+        self.steps[result] = Some(step);
+        Ok(())
+    }
+
+    /// A convolution with all that follows it and can be done on its result while it is at hand: batch norm, a residual
+    /// sum whose other side exists already, an activation. Returns the last node covered and the step.
+    fn convolution(&mut self, index: usize) -> Result<(usize, NodeId), BackboneError> {
+        let node = &self.graph.nodes()[index];
+        let Op::Conv { name, kernel, stride, padding, groups } = &node.op else {
+            unreachable!("called for convolutions only")
+        };
+        let x = self.step(node.inputs[0]);
+        let [_, height, width] = self.builder.shape(x);
+        let mut weight = self.parameters.values(name, "weight")?;
+        let mut bias = self.parameters.optional(name, "bias")?;
+
+        let mut last = index;
+        if let Some(next) = self.only_consumer(last)
+            && let Op::BatchNorm { name, epsilon } = &self.graph.nodes()[next].op
+        {
+            if self.parameters.has_norm(name) {
+                let norm = self.parameters.norm(name, *epsilon)?;
+                bias = Some(norm.fold(&mut weight, bias.as_deref()));
+            }
+            self.fused[next] = true;
+            last = next;
+        }
+        let mut residual = None;
+        if let Some(next) = self.only_consumer(last)
+            && let Op::Add = self.graph.nodes()[next].op
+            && let Some(&other) = self.graph.nodes()[next].inputs.iter().find(|&&input| input != last)
+            && let Some(step) = self.steps[other]
+        {
+            residual = Some(step);
+            self.fused[next] = true;
+            last = next;
+        }
+        let (last, activation) = self.fuse_activation(last);
+
+        let conv = Conv2d {
+            out_channels: node.channels,
+            kernel: [*kernel; 2],
+            stride: [*stride; 2],
+            padding: padding.resolve([height, width], *kernel, *stride),
+            groups: *groups,
+            weight: &weight,
+            bias: bias.as_deref(),
+            activation,
+            residual,
+        };
+        Ok((last, self.builder.conv2d(x, conv)?))
+    }
+}
