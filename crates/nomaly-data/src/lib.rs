@@ -4,6 +4,7 @@
 //!   images (with masks where there are any) to test with.
 //! * [`images_under`] lists the images to be scored.
 //! * [`loader::stream`] hands samples to a network batch by batch, decoding the next batch meanwhile.
+//! * [`demo`] makes a small data set with defects in memory.
 //! * [`DATASETS`] and [`get`] know the public data sets, their terms, and how to fetch them.
 //!
 //! ```
@@ -27,6 +28,7 @@
 #![deny(missing_docs)]
 
 mod classes;
+pub mod demo;
 mod error;
 pub mod loader;
 mod manifest;

@@ -6,6 +6,7 @@ use nomaly_registry::{Entry, Registry};
 use nomaly_store::Progress;
 
 use crate::classes::{DIGITS, FASHION_MNIST};
+use crate::demo;
 use crate::manifest::{Manifest, folder};
 use crate::options::{NORMAL, OptionInfo, Options};
 use crate::readers::{cifar, elpv, idx, mvtec, visa};
@@ -17,13 +18,23 @@ pub struct DatasetEntry {
     name: &'static str,
     summary: &'static str,
     options: &'static [OptionInfo],
-    manifest: &'static str,
-    read: fn(&Path, String, &Options) -> Result<Dataset, DataError>,
+    origin: Origin,
+}
+
+/// Where a data set comes from.
+#[derive(Debug)]
+enum Origin {
+    /// Made in memory.
+    BuiltIn(fn(&Options) -> Result<Dataset, DataError>),
+    /// Fetched as the manifest says, and read by this function.
+    Fetched { manifest: &'static str, read: fn(&Path, String, &Options) -> Result<Dataset, DataError> },
 }
 
 /// Whether a named data set is on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
+    /// It is part of the library.
+    BuiltIn,
     /// It is, in this folder.
     Ready(PathBuf),
     /// It has to be fetched.
@@ -45,12 +56,15 @@ impl DatasetEntry {
         self.options
     }
 
-    /// Where its files come from and on which terms.
+    /// Where its files come from and on which terms; `None` for a data set that is part of the library.
     ///
     /// # Errors
     /// [`DataError::Damaged`] where the embedded manifest cannot be read, which the tests of this crate rule out.
-    pub fn manifest(&self) -> Result<Manifest, DataError> {
-        Manifest::parse(self.name, self.manifest)
+    pub fn manifest(&self) -> Result<Option<Manifest>, DataError> {
+        match self.origin {
+            Origin::BuiltIn(_) => Ok(None),
+            Origin::Fetched { manifest, .. } => Manifest::parse(self.name, manifest).map(Some),
+        }
     }
 
     /// The short name of its licence.
@@ -58,35 +72,41 @@ impl DatasetEntry {
     /// # Errors
     /// As [`DatasetEntry::manifest`].
     pub fn licence(&self) -> Result<String, DataError> {
-        Ok(self.manifest()?.licence)
+        Ok(self.manifest()?.map_or_else(|| "CC0-1.0".to_owned(), |manifest| manifest.licence))
     }
 
-    /// Whether it has been fetched.
+    /// Whether it is on this machine.
     ///
     /// # Errors
     /// [`DataError::Store`] where there is no cache folder.
     pub fn state(&self) -> Result<State, DataError> {
+        if matches!(self.origin, Origin::BuiltIn(_)) {
+            return Ok(State::BuiltIn);
+        }
         let path = folder(&nomaly_store::home()?, self.name);
         Ok(if path.is_dir() { State::Ready(path) } else { State::Missing })
     }
 
-    /// Opens the fetched data set as `name`.
+    /// Opens the data set as `name`.
     pub(crate) fn open(&self, name: &str, options: Options) -> Result<Dataset, DataError> {
         let options = options.checked(&format!("data set {}", self.name), self.options)?;
-        match self.state()? {
-            State::Missing => Err(DataError::NotFetched { name: self.name.to_owned() }),
-            State::Ready(path) => {
-                let mut dataset = (self.read)(&path, name.to_owned(), &options)?;
-                dataset.licence = Some(self.licence()?);
-                Ok(dataset)
-            }
-        }
+        let read = match self.origin {
+            Origin::BuiltIn(make) => return make(&options),
+            Origin::Fetched { read, .. } => read,
+        };
+        let State::Ready(path) = self.state()? else {
+            return Err(DataError::NotFetched { name: self.name.to_owned() });
+        };
+        let mut dataset = read(&path, name.to_owned(), &options)?;
+        dataset.licence = Some(self.licence()?);
+        Ok(dataset)
     }
 }
 
 /// Fetches a named data set, unless it is here already, and gives the folder it is in.
 ///
 /// Files are compared with the SHA-256 in the manifest before anything is unpacked; a folder that exists is complete.
+/// For a data set that is part of the library nothing is fetched, and the folder is the cache folder itself.
 ///
 /// # Errors
 /// [`DataError::UnknownDataset`]; [`DataError::FetchFailed`] with what was tried; [`DataError::Store`] where the run was
@@ -96,7 +116,11 @@ pub fn get(name: &str, progress: &dyn Progress) -> Result<PathBuf, DataError> {
         spec: name.to_owned(),
         hint: crate::error::hint(name, error.known.iter().map(String::as_str)),
     })?;
-    entry.manifest()?.install(&nomaly_store::home()?, progress)
+    let home = nomaly_store::home()?;
+    match entry.manifest()? {
+        Some(manifest) => manifest.install(&home, progress),
+        None => Ok(home),
+    }
 }
 
 /// Every named data set.
@@ -104,53 +128,67 @@ pub static DATASETS: Registry<DatasetEntry> = Registry::new(
     "data set",
     &[
         DatasetEntry {
+            name: "demo",
+            summary: "crops of an embedded photograph, with synthetic defects and masks",
+            options: demo::OPTIONS,
+            origin: Origin::BuiltIn(demo::open),
+        },
+        DatasetEntry {
             name: "mvtec-ad",
             summary: "15 industrial objects and textures with pixel masks, 5 354 images",
             options: mvtec::OPTIONS,
-            manifest: include_str!("../../../datasets/mvtec-ad.toml"),
-            read: mvtec::open_category,
+            origin: Origin::Fetched {
+                manifest: include_str!("../../../datasets/mvtec-ad.toml"),
+                read: mvtec::open_category,
+            },
         },
         DatasetEntry {
             name: "visa",
             summary: "12 industrial objects with pixel masks, 10 821 images, one-class split",
             options: visa::OPTIONS,
-            manifest: include_str!("../../../datasets/visa.toml"),
-            read: visa::open,
+            origin: Origin::Fetched { manifest: include_str!("../../../datasets/visa.toml"), read: visa::open },
         },
         DatasetEntry {
             name: "elpv",
             summary: "2 624 electroluminescence images of solar cells, good and defective",
             options: elpv::OPTIONS,
-            manifest: include_str!("../../../datasets/elpv.toml"),
-            read: elpv::open,
+            origin: Origin::Fetched { manifest: include_str!("../../../datasets/elpv.toml"), read: elpv::open },
         },
         DatasetEntry {
             name: "fashion-mnist",
             summary: "70 000 grey images of clothes, 28 by 28 pixels, 10 classes",
             options: &[NORMAL],
-            manifest: include_str!("../../../datasets/fashion-mnist.toml"),
-            read: |folder, name, options| idx::open(folder, name, options, &FASHION_MNIST),
+            origin: Origin::Fetched {
+                manifest: include_str!("../../../datasets/fashion-mnist.toml"),
+                read: |folder, name, options| idx::open(folder, name, options, &FASHION_MNIST),
+            },
         },
         DatasetEntry {
             name: "mnist",
             summary: "70 000 grey images of digits, 28 by 28 pixels, 10 classes",
             options: &[NORMAL],
-            manifest: include_str!("../../../datasets/mnist.toml"),
-            read: |folder, name, options| idx::open(folder, name, options, &DIGITS),
+            origin: Origin::Fetched {
+                manifest: include_str!("../../../datasets/mnist.toml"),
+                read: |folder, name, options| idx::open(folder, name, options, &DIGITS),
+            },
         },
         DatasetEntry {
             name: "cifar10",
             summary: "60 000 colour images, 32 by 32 pixels, 10 classes",
             options: cifar::Cifar::Ten.options(),
-            manifest: include_str!("../../../datasets/cifar10.toml"),
-            read: |folder, name, options| cifar::open(cifar::Cifar::Ten, folder, name, options),
+            origin: Origin::Fetched {
+                manifest: include_str!("../../../datasets/cifar10.toml"),
+                read: |folder, name, options| cifar::open(cifar::Cifar::Ten, folder, name, options),
+            },
         },
         DatasetEntry {
             name: "cifar100",
             summary: "60 000 colour images, 32 by 32 pixels, 100 classes in 20 groups",
             options: cifar::Cifar::Hundred.options(),
-            manifest: include_str!("../../../datasets/cifar100.toml"),
-            read: |folder, name, options| cifar::open(cifar::Cifar::Hundred, folder, name, options),
+            origin: Origin::Fetched {
+                manifest: include_str!("../../../datasets/cifar100.toml"),
+                read: |folder, name, options| cifar::open(cifar::Cifar::Hundred, folder, name, options),
+            },
         },
     ],
 );
@@ -162,7 +200,10 @@ mod tests {
     #[test]
     fn every_manifest_is_of_its_entry_and_complete() {
         for entry in DATASETS.iter() {
-            let manifest = entry.manifest().unwrap();
+            let Some(manifest) = entry.manifest().unwrap() else {
+                assert_eq!(entry.state().unwrap(), State::BuiltIn);
+                continue;
+            };
             assert_eq!(manifest.name, entry.name);
             assert!(!manifest.routes.is_empty(), "{}", entry.name);
             for text in [&manifest.homepage, &manifest.licence, &manifest.notice, &manifest.citation] {

@@ -126,3 +126,13 @@ fn training_images_are_limited_in_order() {
     seeded.limit_train(50, Choice::Seeded(9));
     assert_eq!(seeded.train.len(), 5);
 }
+
+#[test]
+fn the_demonstration_set_opens_by_name() {
+    let demo = open("demo:texture=grass,seed=4").unwrap();
+    assert_eq!(demo.name, "demo:texture=grass,seed=4");
+    assert_eq!(demo.licence.as_deref(), Some("CC0-1.0"));
+    assert!(demo.count(Label::Anomalous) > demo.count(Label::Normal));
+    let error = open("demo:seed=x").unwrap_err().to_string();
+    assert_eq!(error, "option `seed` of data set demo is `x`; it takes a whole number");
+}
