@@ -48,9 +48,10 @@ impl<'a> Rows<'a> {
         let (scale, square) = match metric {
             Metric::SquaredL2 => (vec![1.0; squares.len()], squares.iter().map(|square| *square as f32).collect()),
             Metric::Cosine => {
-                let scale = squares.iter().map(|square| square.sqrt()).map(|length| {
-                    if length < f64::from(f32::MIN_POSITIVE) { 0.0 } else { (1.0 / length) as f32 }
-                });
+                let scale = squares
+                    .iter()
+                    .map(|square| square.sqrt())
+                    .map(|length| if length < f64::from(f32::MIN_POSITIVE) { 0.0 } else { (1.0 / length) as f32 });
                 (scale.collect(), vec![1.0; squares.len()])
             }
         };
@@ -117,7 +118,11 @@ impl Nearest {
 
     /// No row beyond this distance is wanted.
     fn limit(&self) -> f32 {
-        if self.heap.len() < self.k { f32::INFINITY } else { self.heap.peek().map_or(f32::INFINITY, |far| far.distance) }
+        if self.heap.len() < self.k {
+            f32::INFINITY
+        } else {
+            self.heap.peek().map_or(f32::INFINITY, |far| far.distance)
+        }
     }
 
     fn push(&mut self, near: Near) {
@@ -249,9 +254,11 @@ impl Search<'_> {
             if candidates.len() > 2 * self.k {
                 // At least k rows of this block are not beyond the k-th smallest upper bound.
                 upper.clear();
-                upper.extend(candidates.iter().map(|(bound, at)| {
-                    bound + slack * (square + self.bank.square[block.first + *at as usize])
-                }));
+                upper.extend(
+                    candidates
+                        .iter()
+                        .map(|(bound, at)| bound + slack * (square + self.bank.square[block.first + *at as usize])),
+                );
                 let (_, bound, _) = upper.select_nth_unstable_by(self.k - 1, f32::total_cmp);
                 let bound = *bound + depth as f32 * f32::MIN_POSITIVE;
                 candidates.retain(|(candidate, _)| *candidate <= bound);

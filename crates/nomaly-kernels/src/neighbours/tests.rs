@@ -45,7 +45,10 @@ fn check(queries: &[f32], bank: &[f32], dim: usize, k: usize, metric: Metric, is
         let near = &found.distances[number * k..(number + 1) * k];
         for (index, distance) in indices.iter().zip(near) {
             let want = truth[*index as usize];
-            assert!((f64::from(*distance) - want).abs() <= tolerance(want), "{isa} {metric:?} row {index}: {distance} for {want}");
+            assert!(
+                (f64::from(*distance) - want).abs() <= tolerance(want),
+                "{isa} {metric:?} row {index}: {distance} for {want}"
+            );
         }
         for pair in 0..k - 1 {
             let order = (near[pair], indices[pair]).partial_cmp(&(near[pair + 1], indices[pair + 1]));
@@ -54,7 +57,10 @@ fn check(queries: &[f32], bank: &[f32], dim: usize, k: usize, metric: Metric, is
         let mut sorted = truth.clone();
         sorted.sort_by(f64::total_cmp);
         for (distance, want) in near.iter().zip(&sorted) {
-            assert!((f64::from(*distance) - want).abs() <= 2.0 * tolerance(*want), "{isa} {metric:?}: {distance}, best {want}");
+            assert!(
+                (f64::from(*distance) - want).abs() <= 2.0 * tolerance(*want),
+                "{isa} {metric:?}: {distance}, best {want}"
+            );
         }
     }
 }
@@ -158,7 +164,10 @@ fn wrong_input_is_an_error_that_names_it() {
     let search = |queries: &[f32], bank: &[f32], dim, k| top_k(queries, bank, dim, k, Metric::SquaredL2, isa);
     let message = |queries: &[f32], bank: &[f32], dim, k| search(queries, bank, dim, k).unwrap_err().to_string();
     assert_eq!(search(&[], &[], 0, 1), Err(NeighboursError::NoColumns));
-    assert_eq!(message(&[1.0], &[1.0; 4], 2, 1), "the query block has 1 numbers, which is no multiple of the dimension 2");
+    assert_eq!(
+        message(&[1.0], &[1.0; 4], 2, 1),
+        "the query block has 1 numbers, which is no multiple of the dimension 2"
+    );
     assert_eq!(message(&[1.0; 2], &[1.0; 5], 2, 1), "the bank has 5 numbers, which is no multiple of the dimension 2");
     assert_eq!(search(&[1.0; 2], &[1.0; 4], 2, 0), Err(NeighboursError::Count { k: 0, rows: 2 }));
     assert_eq!(search(&[1.0; 2], &[1.0; 4], 2, 3), Err(NeighboursError::Count { k: 3, rows: 2 }));

@@ -184,7 +184,8 @@ impl Kernel for Candidates<'_> {
                 let mut low = simd.splat(f32::INFINITY);
                 for at in (start..end).step_by(S::LANES) {
                     // SAFETY: `at + LANES <= end`, which is within both slices.
-                    let (half, dot) = unsafe { (simd.load(half_squares.as_ptr().add(at)), simd.load(dots.as_ptr().add(at))) };
+                    let (half, dot) =
+                        unsafe { (simd.load(half_squares.as_ptr().add(at)), simd.load(dots.as_ptr().add(at))) };
                     low = simd.min(low, simd.sub(half, dot));
                 }
                 // SAFETY: `lowest` holds at least LANES values.

@@ -59,9 +59,8 @@ fn singular_and_constant_rows() {
     let empirical = |rows: &Array2<f32>| Gaussian::fit(rows.view(), Covariance::Empirical);
     let too_few = empirical(&rows(3, 5, 5)).unwrap_err();
     assert!(too_few.to_string().contains("use covariance `ledoit-wolf`"), "{too_few}");
-    // The third column is the sum of the others, to the rounding of f32.
+    // The third column is the sum of the others, exactly, for they are multiples of 1/64.
     let mut dependent = rows(4, 50, 3);
-    dependent.outer_iter_mut().for_each(|mut row| row[2] = ((row[0] + row[1]) * 64.0).round() / 64.0);
     dependent.mapv_inplace(|value| (value * 64.0).round() / 64.0);
     dependent.outer_iter_mut().for_each(|mut row| row[2] = row[0] + row[1]);
     assert!(matches!(empirical(&dependent), Err(ScorerError::SingularEmpirical { rows: 50, dim: 3 })));

@@ -18,7 +18,7 @@ fn shrinkage_by_definition(rows: &Array2<f32>) -> f64 {
     let centred = &rows - &rows.mean_axis(Axis(0)).unwrap();
     let covariance = centred.t().dot(&centred) / n;
     let mean_variance = covariance.diag().sum() / dim as f64;
-    let distance = (&covariance - &(Array2::eye(dim) * mean_variance)).mapv(|value| value * value).sum();
+    let distance = (&covariance - &(Array2::<f64>::eye(dim) * mean_variance)).mapv(|value| value * value).sum();
     let error = centred.outer_iter().map(|row| {
         let own = row.insert_axis(Axis(1));
         (own.dot(&own.t()) - &covariance).mapv(|value| value * value).sum()
