@@ -1,3 +1,49 @@
-//! Self-contained HTML reports with plots
+//! Self-contained HTML reports with plots.
+//!
+//! [`render`] turns a [`Report`], plain values that know nothing of detectors, into one HTML file: no network, no
+//! external fonts, styles or scripts. It reads on a phone, in dark mode, on paper, by screen reader, and without
+//! JavaScript (filters and sorting are all that is lost). Every text is escaped.
+//!
+//! [`overlay`] draws anomaly maps on images.
+//!
+//! ```
+//! use image::RgbImage;
+//! use nomaly_report::{Item, Picture, Report, Threshold, render};
+//!
+//! let image = RgbImage::from_pixel(640, 480, image::Rgb([120, 130, 140]));
+//! let report = Report {
+//!     title: "Castings".into(),
+//!     threshold: Some(Threshold { value: 0.5, rule: "fixed".into(), max_fpr: None }),
+//!     items: vec![Item {
+//!         id: "casting-017.png".into(),
+//!         score: 0.83,
+//!         p_value: Some(0.01),
+//!         anomalous: Some(true),
+//!         thumbnail: Some(Picture::photo(&image)?),
+//!         ..Item::default()
+//!     }],
+//!     ..Report::default()
+//! };
+//! let html = render(&report)?;
+//! assert!(html.starts_with("<!DOCTYPE html>"));
+//! assert!(html.contains("casting-017.png"));
+//! # Ok::<(), nomaly_report::ReportError>(())
+//! ```
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+
+mod cards;
+mod error;
+mod histogram;
+mod model;
+mod number;
+pub mod overlay;
+mod page;
+mod picture;
+mod plots;
+mod tally;
+
+pub use error::ReportError;
+pub use model::{Figure, Item, KindRow, Report, Skipped, Threshold};
+pub use page::{MAX_IMAGES, MAX_MISTAKES, render};
+pub use picture::{MAX_SIDE, Picture};

@@ -1,0 +1,184 @@
+//! Writes a report about a folder of images, or about textures that it makes itself.
+//!
+//! usage: `gallery OUT.html [FOLDER]`, where FOLDER has one folder of images per kind, one of them named `good`.
+//!
+//! The detector is a toy, so that the example needs nothing but this crate: the local contrast of the image.
+
+use std::error::Error;
+use std::path::Path;
+
+use image::imageops::{FilterType, blur, resize};
+use image::{GrayImage, Luma, Rgb, RgbImage};
+use nomaly_metrics::{auroc, average_precision, eer, f1_max};
+use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
+use nomaly_report::{Figure, Item, KindRow, Picture, Report, Skipped, Threshold, render};
+
+const SIDE: u32 = 128;
+
+struct Specimen {
+    id: String,
+    kind: String,
+    image: RgbImage,
+    mask: Option<GrayImage>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let out = arguments.next().ok_or("usage: gallery OUT.html [FOLDER]")?;
+    let (specimens, skipped, note) = match arguments.next() {
+        Some(folder) => {
+            let (specimens, skipped) = read(Path::new(&folder))?;
+            (specimens, skipped, "The detector is a toy: local contrast.")
+        }
+        None => (textures(), Vec::new(), "Images and defects are synthetic."),
+    };
+    std::fs::write(&out, render(&report(&specimens, skipped, note)?)?)?;
+    println!("{out}: {} images", specimens.len());
+    Ok(())
+}
+
+fn report(specimens: &[Specimen], skipped: Vec<Skipped>, note: &str) -> Result<Report, Box<dyn Error>> {
+    let maps: Vec<Vec<f32>> = specimens.iter().map(|specimen| contrast(&specimen.image)).collect();
+    let scores: Vec<f64> =
+        maps.iter().map(|map| f64::from(map.iter().copied().fold(f32::NEG_INFINITY, f32::max))).collect();
+    let labels: Vec<bool> = specimens.iter().map(|specimen| specimen.kind != "good").collect();
+    let mut good: Vec<f64> =
+        scores.iter().zip(&labels).filter(|(_, label)| !**label).map(|(score, _)| *score).collect();
+    good.sort_by(f64::total_cmp);
+    let max_fpr = 0.05;
+    let value = good[((1.0 - max_fpr) * (good.len() - 1) as f64) as usize];
+    let p_value = |score: f64| {
+        let above = good.iter().filter(|&&other| other >= score).count();
+        (1 + above) as f64 / (1 + good.len()) as f64
+    };
+    let range = ValueRange::new(0.3 * value as f32, 1.5 * value as f32)?;
+
+    let mut items = Vec::new();
+    for ((specimen, map), &score) in specimens.iter().zip(&maps).zip(&scores) {
+        let drawn = overlay(&specimen.image, map, SIDE, SIDE, range, DEFAULT_OPACITY)?;
+        items.push(Item {
+            id: specimen.id.clone(),
+            kind: Some(specimen.kind.clone()),
+            label: Some(specimen.kind != "good"),
+            score,
+            p_value: Some(p_value(score)),
+            anomalous: Some(score > value),
+            thumbnail: Some(Picture::photo(&specimen.image)?),
+            overlay: Some(Picture::photo(&drawn)?),
+            mask: specimen.mask.as_ref().map(Picture::mask).transpose()?,
+        });
+    }
+    let figure = |name: &str, value: f64, meaning: &str| Figure {
+        name: name.into(),
+        value: format!("{value:.3}"),
+        meaning: meaning.into(),
+    };
+    Ok(Report {
+        title: "A toy detector at work".into(),
+        subtitle: "Local contrast as the anomaly score".into(),
+        notes: vec![note.into()],
+        summary: vec![
+            ("Method".into(), "local contrast".into()),
+            ("Images".into(), specimens.len().to_string()),
+            ("Kinds".into(), kinds(specimens).len().to_string()),
+            ("Map".into(), format!("{SIDE} × {SIDE}")),
+        ],
+        figures: vec![
+            figure("AUROC", auroc(&scores, &labels)?, "Chance that an anomalous image outranks a normal one."),
+            figure("AP", average_precision(&scores, &labels)?, "Mean precision over the recall levels."),
+            figure("F1-max", f1_max(&scores, &labels)?.f1, "Best F1 over all thresholds."),
+            figure("EER", eer(&scores, &labels)?.rate, "Where false alarms and misses are equally common."),
+        ],
+        threshold: Some(Threshold { value, rule: "95 % quantile of the good images".into(), max_fpr: Some(max_fpr) }),
+        by_kind: kinds(specimens).into_iter().map(|kind| row(kind, specimens, &scores, value)).collect(),
+        items,
+        map_range: Some(range),
+        skipped,
+    })
+}
+
+fn kinds(specimens: &[Specimen]) -> Vec<&str> {
+    let mut kinds: Vec<&str> = specimens.iter().map(|specimen| specimen.kind.as_str()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+fn row(kind: &str, specimens: &[Specimen], scores: &[f64], threshold: f64) -> KindRow {
+    let of_kind = |specimen: &Specimen| specimen.kind == kind;
+    let (chosen, labels): (Vec<f64>, Vec<bool>) = specimens
+        .iter()
+        .zip(scores)
+        .filter(|(specimen, _)| of_kind(specimen) || specimen.kind == "good")
+        .map(|(specimen, &score)| (score, of_kind(specimen)))
+        .unzip();
+    let of: Vec<f64> = chosen.iter().zip(&labels).filter(|(_, label)| **label).map(|(score, _)| *score).collect();
+    KindRow {
+        kind: kind.into(),
+        n: of.len(),
+        auroc: auroc(&chosen, &labels).ok().filter(|_| kind != "good"),
+        flagged: of.iter().filter(|&&score| score > threshold).count(),
+    }
+}
+
+/// Distance of the smoothed image from the strongly smoothed one, `[SIDE, SIDE]`.
+fn contrast(image: &RgbImage) -> Vec<f32> {
+    let grey = image::imageops::grayscale(&resize(image, SIDE, SIDE, FilterType::Triangle));
+    let (fine, coarse) = (blur(&grey, 2.0), blur(&grey, 12.0));
+    fine.iter().zip(coarse.iter()).map(|(&a, &b)| f32::from(a.abs_diff(b))).collect()
+}
+
+/// Reads `FOLDER/<kind>/<image>`.
+fn read(folder: &Path) -> Result<(Vec<Specimen>, Vec<Skipped>), Box<dyn Error>> {
+    let (mut specimens, mut skipped) = (Vec::new(), Vec::new());
+    for kind in std::fs::read_dir(folder)? {
+        let kind = kind?;
+        let mut files = std::fs::read_dir(kind.path())?.collect::<Result<Vec<_>, _>>()?;
+        files.sort_by_key(std::fs::DirEntry::path);
+        for file in files {
+            let name = kind.file_name().to_string_lossy().into_owned();
+            let id = format!("{name}/{}", file.file_name().to_string_lossy());
+            match image::open(file.path()) {
+                Ok(image) => specimens.push(Specimen { id, kind: name, image: image.to_rgb8(), mask: None }),
+                Err(error) => skipped.push(Skipped { path: id, reason: error.to_string() }),
+            }
+        }
+    }
+    Ok((specimens, skipped))
+}
+
+/// Brushed plates, of which every third has a spot of some strength.
+fn textures() -> Vec<Specimen> {
+    let mut state = 7u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    let mut specimens = Vec::new();
+    for index in 0..90 {
+        let kind = match index % 6 {
+            1 => "spot",
+            4 => "scratch",
+            _ => "good",
+        };
+        let streaks: Vec<f32> = (0..2 * SIDE).map(|_| 14.0 * random()).collect();
+        let (x0, y0, depth) = (30.0 + 200.0 * random(), 30.0 + 200.0 * random(), 18.0 + 70.0 * random());
+        let inside = |x: u32, y: u32| {
+            let (dx, dy) = (x as f32 - x0, y as f32 - y0);
+            match kind {
+                "spot" => dx.hypot(dy) < 14.0,
+                "scratch" => (dx + 0.6 * dy).abs() < 5.0 && dy.abs() < 50.0,
+                _ => false,
+            }
+        };
+        let shade = 120.0 + 20.0 * random();
+        let image = RgbImage::from_fn(2 * SIDE, 2 * SIDE, |x, y| {
+            let value = shade + streaks[y as usize] + 10.0 * random() - if inside(x, y) { depth } else { 0.0 };
+            Rgb([value as u8, value as u8, (value * 1.05) as u8])
+        });
+        let mask = GrayImage::from_fn(2 * SIDE, 2 * SIDE, |x, y| Luma([255 * u8::from(inside(x, y))]));
+        let mask = (kind != "good").then_some(mask);
+        specimens.push(Specimen { id: format!("{kind}/{index:03}.png"), kind: kind.into(), image, mask });
+    }
+    specimens
+}

@@ -1,0 +1,55 @@
+//! What can be wrong with the contents of a report.
+
+/// Why a report, a picture or an overlay could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// The score of an item is NaN: it has no place in any ranking.
+    #[error("the score of {id} is not a number")]
+    NanScore {
+        /// Identifier of the item.
+        id: String,
+    },
+    /// The threshold is NaN.
+    #[error("the threshold is not a number")]
+    NanThreshold,
+    /// A picture has no pixels.
+    #[error("a {width}×{height} picture has no pixels")]
+    EmptyPicture {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// A picture could not be encoded.
+    #[error("cannot encode a picture")]
+    Encode(#[from] image::ImageError),
+    /// An anomaly map does not have the stated size.
+    #[error("an anomaly map has {found} values, but {width}×{height} needs {expected}")]
+    MapSize {
+        /// Stated width in pixels.
+        width: usize,
+        /// Stated height in pixels.
+        height: usize,
+        /// `width * height`.
+        expected: usize,
+        /// Number of values given.
+        found: usize,
+    },
+    /// A value of an anomaly map is NaN.
+    #[error("an anomaly map is not a number at x = {x}, y = {y}")]
+    NanPixel {
+        /// Column of the first such value.
+        x: usize,
+        /// Row of the first such value.
+        y: usize,
+    },
+    /// The ends of a value range are not two finite numbers in ascending order.
+    #[error("the value range {low} to {high} is not ascending and finite")]
+    ValueRange {
+        /// Lower end.
+        low: f32,
+        /// Upper end.
+        high: f32,
+    },
+}

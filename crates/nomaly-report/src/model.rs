@@ -1,0 +1,103 @@
+//! What goes into a report.
+
+use crate::overlay::ValueRange;
+use crate::picture::Picture;
+
+/// The contents of a report. Every part may be empty; its section is then left out.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Heading of the page.
+    pub title: String,
+    /// One line below the heading.
+    pub subtitle: String,
+    /// What the reader must know before reading on: "the defects are synthetic".
+    pub notes: Vec<String>,
+    /// Names and values: method, backbone, number of images, time.
+    pub summary: Vec<(String, String)>,
+    /// Headline figures.
+    pub figures: Vec<Figure>,
+    /// The decision rule, where there is one.
+    pub threshold: Option<Threshold>,
+    /// Figures by kind of image.
+    pub by_kind: Vec<KindRow>,
+    /// The images, in any order.
+    pub items: Vec<Item>,
+    /// The values that the ends of the overlays' colour scale stand for.
+    pub map_range: Option<ValueRange>,
+    /// Files that could not be scored.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A headline figure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figure {
+    /// Name: "AUROC".
+    pub name: String,
+    /// Formatted value: "0.987".
+    pub value: String,
+    /// What it means, in a sentence.
+    pub meaning: String,
+}
+
+/// A decision rule: an item is anomalous if its score is higher than `value`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Threshold {
+    /// The score that anomalous items exceed.
+    pub value: f64,
+    /// How the value was chosen: "conformal, 200 held-out images".
+    pub rule: String,
+    /// The false-positive rate that the rule promises, in [0, 1].
+    pub max_fpr: Option<f64>,
+}
+
+/// Figures of one kind of image.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KindRow {
+    /// Name of the kind: "good", "scratch".
+    pub kind: String,
+    /// Number of images of this kind.
+    pub n: usize,
+    /// AUROC of this kind against the normal images; `None` for normal kinds.
+    pub auroc: Option<f64>,
+    /// How many were decided to be anomalous.
+    pub flagged: usize,
+}
+
+/// One image and what was found.
+#[derive(Clone, Debug, Default)]
+pub struct Item {
+    /// What the reader knows the image by: its path.
+    pub id: String,
+    /// Kind of image, where known: "good", "scratch".
+    pub kind: Option<String>,
+    /// The truth, where known: `true` = anomalous.
+    pub label: Option<bool>,
+    /// Anomaly score: higher = more anomalous. Infinite is allowed, NaN is not.
+    pub score: f64,
+    /// Chance that a normal image scores at least as high, in (0, 1].
+    pub p_value: Option<f64>,
+    /// The decision; `None` leaves it to the threshold of the report, where there is one.
+    pub anomalous: Option<bool>,
+    /// The image.
+    pub thumbnail: Option<Picture>,
+    /// The anomaly map over the image.
+    pub overlay: Option<Picture>,
+    /// The ground-truth mask.
+    pub mask: Option<Picture>,
+}
+
+/// A file that could not be scored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its path.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Item {
+    /// The decision, by the item itself or by `threshold`.
+    pub fn decision(&self, threshold: Option<&Threshold>) -> Option<bool> {
+        self.anomalous.or_else(|| threshold.map(|threshold| self.score > threshold.value))
+    }
+}

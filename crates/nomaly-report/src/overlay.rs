@@ -1,0 +1,250 @@
+//! Anomaly maps in colour, alone or over their images.
+//!
+//! The colour map is *inferno*: perceptually uniform, from black through purple, red and orange to light yellow, so that
+//! it keeps its order in print and for colour-blind readers. A map is drawn over an image the more opaquely the higher
+//! its values are, so that normal places show the image as it is.
+//!
+//! Reference: N. Smith, S. van der Walt, "A better default colormap for matplotlib", SciPy 2015 (colour maps dedicated to
+//! the public domain, CC0).
+
+use image::{Rgb, RgbImage};
+
+use crate::ReportError;
+
+/// Every 15th of inferno's 256 colours. Straight lines between them stay within six levels of the full table.
+pub(crate) const INFERNO: [[u8; 3]; 18] = [
+    [0, 0, 4],
+    [10, 7, 34],
+    [30, 12, 69],
+    [56, 9, 98],
+    [81, 14, 108],
+    [105, 22, 110],
+    [128, 31, 108],
+    [152, 39, 102],
+    [176, 49, 91],
+    [198, 61, 77],
+    [217, 77, 61],
+    [233, 97, 43],
+    [244, 121, 24],
+    [250, 148, 7],
+    [252, 176, 20],
+    [248, 205, 55],
+    [242, 234, 105],
+    [252, 255, 164],
+];
+
+/// Opacity that leaves the image visible below the highest values.
+pub const DEFAULT_OPACITY: f32 = 0.75;
+
+/// The values at the ends of the colour scale. Values beyond take the colour of the end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValueRange {
+    low: f32,
+    high: f32,
+}
+
+impl ValueRange {
+    /// A range of values.
+    ///
+    /// # Errors
+    /// Ends that are not finite or not ascending.
+    pub fn new(low: f32, high: f32) -> Result<Self, ReportError> {
+        if low.is_finite() && high.is_finite() && low < high {
+            Ok(Self { low, high })
+        } else {
+            Err(ReportError::ValueRange { low, high })
+        }
+    }
+
+    /// The value of the first colour.
+    pub fn low(self) -> f32 {
+        self.low
+    }
+
+    /// The value of the last colour.
+    pub fn high(self) -> f32 {
+        self.high
+    }
+
+    /// Where a value lies in the range: 0 at or below the low end, 1 at or above the high end.
+    pub fn position(self, value: f32) -> f32 {
+        // Halves first: the difference of two finite numbers may overflow.
+        let part = (value / 2.0 - self.low / 2.0) / (self.high / 2.0 - self.low / 2.0);
+        part.clamp(0.0, 1.0)
+    }
+}
+
+/// The colour at a position in [0, 1]; positions beyond take the colour of the end.
+pub fn colour(position: f32) -> Rgb<u8> {
+    let last = INFERNO.len() - 1;
+    let scaled = position.clamp(0.0, 1.0) * last as f32;
+    let index = (scaled as usize).min(last - 1);
+    let part = scaled - index as f32;
+    let channel = |c: usize| {
+        let (from, to) = (f32::from(INFERNO[index][c]), f32::from(INFERNO[index + 1][c]));
+        (from + (to - from) * part).round() as u8
+    };
+    Rgb([channel(0), channel(1), channel(2)])
+}
+
+/// An anomaly map in colour, pixel for pixel.
+///
+/// `map` is row-major, `[height, width]`.
+///
+/// # Errors
+/// A map that is not `width * height` long, or has a NaN.
+pub fn heat_map(map: &[f32], width: u32, height: u32, range: ValueRange) -> Result<RgbImage, ReportError> {
+    check(map, width, height)?;
+    Ok(RgbImage::from_fn(width, height, |x, y| colour(range.position(map[y as usize * width as usize + x as usize]))))
+}
+
+/// An anomaly map in colour over an image.
+///
+/// `map` is row-major, `[map_height, map_width]`, and is scaled bilinearly to the size of the image. The opacity of a
+/// pixel grows in proportion to its value, from 0 at the low end of `range` to `opacity` (in [0, 1]) at the high end.
+///
+/// ```
+/// use image::{Rgb, RgbImage};
+/// use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
+///
+/// let image = RgbImage::from_pixel(8, 8, Rgb([90, 90, 90]));
+/// let map = [0.0, 0.0, 0.0, 4.0]; // 2 × 2: something in the lower right corner
+/// let drawn = overlay(&image, &map, 2, 2, ValueRange::new(1.0, 4.0)?, DEFAULT_OPACITY)?;
+/// assert_eq!(drawn.get_pixel(0, 0), &Rgb([90, 90, 90]));
+/// assert_ne!(drawn.get_pixel(7, 7), &Rgb([90, 90, 90]));
+/// # Ok::<(), nomaly_report::ReportError>(())
+/// ```
+///
+/// # Errors
+/// A map that is not `map_width * map_height` long, is empty where the image is not, or has a NaN.
+pub fn overlay(
+    image: &RgbImage,
+    map: &[f32],
+    map_width: u32,
+    map_height: u32,
+    range: ValueRange,
+    opacity: f32,
+) -> Result<RgbImage, ReportError> {
+    check(map, map_width, map_height)?;
+    if image.width() == 0 || image.height() == 0 {
+        return Ok(image.clone());
+    }
+    if map.is_empty() {
+        return Err(ReportError::EmptyPicture { width: map_width, height: map_height });
+    }
+    let opacity = opacity.clamp(0.0, 1.0);
+    let columns: Vec<Sample> = (0..image.width()).map(|x| Sample::new(x, image.width(), map_width)).collect();
+    let mut drawn = image.clone();
+    for (y, row) in drawn.rows_mut().enumerate() {
+        let rows = Sample::new(y as u32, image.height(), map_height);
+        let line = |index: usize| &map[index * map_width as usize..][..map_width as usize];
+        let (upper, lower) = (line(rows.first), line(rows.second));
+        for (pixel, column) in row.zip(&columns) {
+            // Positions are clamped before they are mixed, so that infinite values are ordinary ends of the scale.
+            let across = |line: &[f32]| {
+                let at = |index: usize| range.position(line[index]);
+                at(column.first) + (at(column.second) - at(column.first)) * column.part
+            };
+            let position = across(upper) + (across(lower) - across(upper)) * rows.part;
+            let alpha = opacity * position;
+            let tint = colour(position);
+            for (channel, tint) in pixel.0.iter_mut().zip(tint.0) {
+                *channel = (f32::from(*channel) * (1.0 - alpha) + f32::from(tint) * alpha).round() as u8;
+            }
+        }
+    }
+    Ok(drawn)
+}
+
+/// The two source pixels of a target pixel and the weight of the second; centres are aligned, edges repeat.
+struct Sample {
+    first: usize,
+    second: usize,
+    part: f32,
+}
+
+impl Sample {
+    fn new(target: u32, target_size: u32, source_size: u32) -> Self {
+        let centre = (f64::from(target) + 0.5) * f64::from(source_size) / f64::from(target_size) - 0.5;
+        let centre = centre.clamp(0.0, f64::from(source_size - 1));
+        let first = centre as usize;
+        Self { first, second: (first + 1).min(source_size as usize - 1), part: (centre - first as f64) as f32 }
+    }
+}
+
+fn check(map: &[f32], width: u32, height: u32) -> Result<(), ReportError> {
+    let (width, height) = (width as usize, height as usize);
+    let expected = width.saturating_mul(height);
+    if map.len() != expected {
+        return Err(ReportError::MapSize { width, height, expected, found: map.len() });
+    }
+    match map.iter().position(|value| value.is_nan()) {
+        Some(index) => Err(ReportError::NanPixel { x: index % width, y: index / width }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn luminance(colour: Rgb<u8>) -> f64 {
+        let linear = |channel: u8| (f64::from(channel) / 255.0).powf(2.2);
+        0.2126 * linear(colour.0[0]) + 0.7152 * linear(colour.0[1]) + 0.0722 * linear(colour.0[2])
+    }
+
+    #[test]
+    fn colours_brighten_all_the_way() {
+        let steps: Vec<f64> = (0..=64).map(|i| luminance(colour(i as f32 / 64.0))).collect();
+        assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
+        assert_eq!(colour(-1.0), Rgb(INFERNO[0]));
+        assert_eq!(colour(2.0), Rgb(INFERNO[17]));
+    }
+
+    #[test]
+    fn a_flat_map_gives_a_flat_mix() {
+        let image = RgbImage::from_pixel(5, 3, Rgb([100, 100, 100]));
+        let range = ValueRange::new(0.0, 2.0).unwrap();
+        let drawn = overlay(&image, &[1.0; 6], 3, 2, range, 0.5).unwrap();
+        let tint = colour(0.5).0;
+        let mixed = tint.map(|channel| (100.0 * 0.75 + f32::from(channel) * 0.25).round() as u8);
+        assert!(drawn.pixels().all(|pixel| pixel.0 == mixed));
+        assert!(heat_map(&[1.0; 6], 3, 2, range).unwrap().pixels().all(|pixel| pixel.0 == tint));
+    }
+
+    #[test]
+    fn infinite_values_are_ends_of_the_scale() {
+        let image = RgbImage::from_pixel(2, 1, Rgb([9, 9, 9]));
+        let range = ValueRange::new(-f32::MAX, f32::MAX).unwrap();
+        let drawn = overlay(&image, &[f32::NEG_INFINITY, f32::INFINITY], 2, 1, range, 1.0).unwrap();
+        assert_eq!((drawn.get_pixel(0, 0).0, drawn.get_pixel(1, 0).0), ([9, 9, 9], INFERNO[17]));
+    }
+
+    #[test]
+    fn bad_input_is_named() {
+        let range = ValueRange::new(0.0, 1.0).unwrap();
+        let message = |map: &[f32]| heat_map(map, 2, 2, range).unwrap_err().to_string();
+        assert_eq!(message(&[0.0; 3]), "an anomaly map has 3 values, but 2×2 needs 4");
+        assert_eq!(message(&[0.0, 0.0, f32::NAN, 0.0]), "an anomaly map is not a number at x = 0, y = 1");
+        assert!(ValueRange::new(1.0, 1.0).is_err() && ValueRange::new(0.0, f32::INFINITY).is_err());
+        assert!(overlay(&RgbImage::new(2, 2), &[], 0, 0, range, 0.5).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_overlay_stays_between_the_image_and_its_colours(
+            width in 1u32..9, height in 1u32..9, map_width in 1u32..5, map_height in 1u32..5,
+            values in prop::collection::vec(-1.0f32..2.0, 16), grey: u8,
+        ) {
+            let image = RgbImage::from_pixel(width, height, Rgb([grey; 3]));
+            let map = &values[..(map_width * map_height) as usize];
+            let range = ValueRange::new(0.0, 1.0).unwrap();
+            prop_assert_eq!(&overlay(&image, map, map_width, map_height, range, 0.0).unwrap(), &image);
+            let low = vec![0.0; map.len()];
+            prop_assert_eq!(&overlay(&image, &low, map_width, map_height, range, 1.0).unwrap(), &image);
+            let drawn = overlay(&image, map, map_width, map_height, range, 1.0).unwrap();
+            prop_assert_eq!(drawn.dimensions(), image.dimensions());
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Plots as inline SVG, coloured by the page's variables.
+
+use std::fmt::Write;
+
+use maud::{Markup, html};
+use nomaly_metrics::RocCurve;
+
+use crate::histogram::Histogram;
+use crate::number::{self, Ticks};
+
+const WIDTH: f64 = 460.0;
+const HEIGHT: f64 = 330.0;
+const LEFT: f64 = 54.0;
+const RIGHT: f64 = 14.0;
+const TOP: f64 = 26.0;
+const BOTTOM: f64 = 48.0;
+
+/// Consecutive points of a curve nearer than this (in units of the plot) are drawn as one.
+const RESOLUTION: f64 = 0.25;
+
+/// A linear scale on each axis.
+struct Axes {
+    x: [f64; 2],
+    y: [f64; 2],
+}
+
+impl Axes {
+    fn x(&self, value: f64) -> f64 {
+        LEFT + position(value, self.x) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        HEIGHT - BOTTOM - position(value, self.y) * (HEIGHT - TOP - BOTTOM)
+    }
+
+    fn markup(&self, x_ticks: &Ticks, y_ticks: &Ticks, x_title: &str, y_title: &str) -> Markup {
+        let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+        html! {
+            @for &value in &y_ticks.values {
+                @let y = round(self.y(value));
+                line.grid x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
+                text.tick x=(LEFT - 8.0) y=(round(y + 4.5)) text-anchor="end" { (y_ticks.label(value)) }
+            }
+            @for &value in &x_ticks.values {
+                @let x = round(self.x(value));
+                line.grid x1=(x) x2=(x) y1=(TOP) y2=(bottom) {}
+                text.tick x=(x) y=(bottom + 18.0) text-anchor="middle" { (x_ticks.label(value)) }
+            }
+            path.axis d=(format!("M{LEFT} {TOP}V{bottom}H{right}")) {}
+            text.title x=((LEFT + right) / 2.0) y=(HEIGHT - 8.0) text-anchor="middle" { (x_title) }
+            text.title x=(4) y=(TOP - 11.0) { (y_title) }
+        }
+    }
+}
+
+/// Position of a value in a range, from 0 to 1; halves first, as the difference of two finite numbers may overflow.
+fn position(value: f64, [low, high]: [f64; 2]) -> f64 {
+    ((value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0)).clamp(0.0, 1.0)
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// An SVG element with the size of the plots and a text for those who cannot see it.
+fn plot(description: &str, content: &Markup) -> Markup {
+    html! {
+        svg.plot viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(description) { (content) }
+    }
+}
+
+/// The share of normal and of anomalous images that a threshold flags.
+#[derive(Clone, Copy)]
+pub(crate) struct OperatingPoint {
+    pub(crate) fpr: f64,
+    pub(crate) tpr: f64,
+}
+
+/// A ROC curve with its area, and the point at which the decisions stand.
+pub(crate) fn roc(curve: &RocCurve, auroc: f64, operating: Option<OperatingPoint>) -> Markup {
+    let axes = Axes { x: [0.0, 1.0], y: [0.0, 1.0] };
+    let mut line = String::new();
+    let mut last: Option<(f64, f64)> = None;
+    for (index, (&fpr, &tpr)) in curve.fpr.iter().zip(&curve.tpr).enumerate() {
+        let point = (axes.x(fpr), axes.y(tpr));
+        let near = |(x, y): (f64, f64)| (x - point.0).abs() + (y - point.1).abs() < RESOLUTION;
+        if index + 1 == curve.fpr.len() || !last.is_some_and(near) {
+            let command = if last.is_none() { 'M' } else { 'L' };
+            // Writing to a string cannot fail.
+            let _ = write!(line, "{command}{} {}", round(point.0), round(point.1));
+            last = Some(point);
+        }
+    }
+    let ticks = Ticks::new(0.0, 1.0, 5);
+    let at = operating.map(|point| {
+        let text = format!("{} of anomalies found, {} false alarms", percent(point.tpr), percent(point.fpr));
+        (axes.x(point.fpr), axes.y(point.tpr), text)
+    });
+    let area = format!("AUROC {auroc:.4}");
+    let description = match &at {
+        Some((_, _, text)) => format!("ROC curve. {area}. At the threshold: {text}."),
+        None => format!("ROC curve. {area}."),
+    };
+    plot(
+        &description,
+        &html! {
+            (axes.markup(&ticks, &ticks, "false-positive rate", "true-positive rate"))
+            path.chance d=(format!("M{} {}L{} {}", axes.x(0.0), axes.y(0.0), axes.x(1.0), axes.y(1.0))) {}
+            path.area d=(format!("{line}L{} {}L{} {}Z", axes.x(1.0), axes.y(0.0), axes.x(0.0), axes.y(0.0))) {}
+            path.curve d=(line) {}
+            text.legend x=(axes.x(0.97)) y=(axes.y(0.16)) text-anchor="end" { (area) }
+            @if let Some((x, y, text)) = &at {
+                circle.operating cx=(round(*x)) cy=(round(*y)) r="5.5" {}
+                circle.operating cx=(round(axes.x(0.97) - 7.9 * text.chars().count() as f64 * 0.86)) cy=(axes.y(0.065)) r="4.5" {}
+                text.note x=(axes.x(0.97)) y=(axes.y(0.05)) text-anchor="end" { (text) }
+            }
+        },
+    )
+}
+
+fn percent(share: f64) -> String {
+    number::percent(share).replace(' ', "\u{a0}")
+}
+
+/// One class of a histogram.
+pub(crate) struct Class {
+    /// Style of its bars: "normal", "anomalous" or "unlabelled".
+    pub(crate) style: &'static str,
+    pub(crate) scores: Vec<f64>,
+}
+
+/// A histogram of scores by class with the threshold, as shares of each class where there are several. `None` where no
+/// score is finite. Also gives the number of scores too large to draw.
+pub(crate) fn scores(classes: &[Class], threshold: Option<f64>) -> Option<(Markup, usize)> {
+    let values: Vec<Vec<f64>> = classes.iter().map(|class| class.scores.clone()).collect();
+    let histogram = Histogram::new(&values)?;
+    let line = threshold.filter(|value| value.is_finite());
+    let mut range = [histogram.low, histogram.high];
+    if let Some(value) = line {
+        range = [range[0].min(value), range[1].max(value)];
+    }
+    let as_shares = classes.len() > 1;
+    let heights: Vec<Vec<f64>> = histogram
+        .counts
+        .iter()
+        .map(|counts| {
+            let whole = if as_shares { counts.iter().sum::<usize>().max(1) as f64 / 100.0 } else { 1.0 };
+            counts.iter().map(|&count| count as f64 / whole).collect()
+        })
+        .collect();
+    let top = heights.iter().flatten().copied().fold(0.0, f64::max).max(if as_shares { 1.0 } else { 2.0 });
+    let axes = Axes { x: range, y: [0.0, top * 1.06] };
+    let outline = |heights: &[f64]| {
+        let mut path = format!("M{} {}", round(axes.x(histogram.low)), round(axes.y(0.0)));
+        for (bin, &height) in heights.iter().enumerate() {
+            let _ = write!(path, "V{}H{}", round(axes.y(height)), round(axes.x(histogram.edge(bin + 1))));
+        }
+        let _ = write!(path, "V{}Z", round(axes.y(0.0)));
+        path
+    };
+    let y_title = if as_shares { "% of the class" } else { "images" };
+    let counts: Vec<String> =
+        classes.iter().map(|class| format!("{} {}", number::grouped(class.scores.len()), class.style)).collect();
+    let description = match threshold {
+        Some(value) => format!("Histogram of scores: {}. Threshold {}.", counts.join(", "), number::score(value)),
+        None => format!("Histogram of scores: {}.", counts.join(", ")),
+    };
+    let markup = plot(
+        &description,
+        &html! {
+            (axes.markup(&Ticks::new(range[0], range[1], 5), &Ticks::new(0.0, axes.y[1], 5), "score", y_title))
+            @for (class, heights) in classes.iter().zip(&heights) {
+                path class=(format!("bars {}", class.style)) d=(outline(heights)) {}
+            }
+            @if let Some(value) = line {
+                @let x = round(axes.x(value));
+                @let on_left = position(value, range) > 0.6;
+                path.threshold d=(format!("M{x} {TOP}V{}", HEIGHT - BOTTOM)) {}
+                text.note x=(if on_left { x - 7.0 } else { x + 7.0 }) y=(TOP + 12.0)
+                    text-anchor=(if on_left { "end" } else { "start" }) { "threshold " (number::score(value)) }
+            }
+        },
+    );
+    Some((markup, histogram.infinite))
+}
