@@ -6,6 +6,12 @@ use nomaly_registry::{Entry, Registry};
 use crate::scorer::{Scorer, State};
 use crate::{Parameter, Params, ScorerError, gaussian, neighbours};
 
+/// Fits a scorer on rows `[n, dim]`.
+pub type Fit = fn(&Params, ArrayView2<'_, f32>) -> Result<Box<dyn Scorer>, ScorerError>;
+
+/// Brings a stored scorer back.
+pub type Restore = fn(&State) -> Result<Box<dyn Scorer>, ScorerError>;
+
 /// A scorer that can be fitted and restored by name.
 pub struct ScorerEntry {
     /// The name, also the `kind` of its [`State`].
@@ -15,9 +21,9 @@ pub struct ScorerEntry {
     /// The table of its parameters.
     pub parameters: &'static [Parameter],
     /// Fits on rows `[n, dim]` of normal items.
-    pub fit: fn(&Params, ArrayView2<'_, f32>) -> Result<Box<dyn Scorer>, ScorerError>,
+    pub fit: Fit,
     /// Brings a fitted scorer back; see [`restore`](crate::restore).
-    pub restore: fn(&State) -> Result<Box<dyn Scorer>, ScorerError>,
+    pub restore: Restore,
 }
 
 impl Entry for ScorerEntry {
