@@ -22,7 +22,8 @@ fn distances(query: &[f32], bank: &[f32], metric: Metric) -> Vec<f64> {
             match lengths {
                 (0.0, 0.0) => 0.0,
                 (0.0, _) | (_, 0.0) => 1.0,
-                (own, other) => 1.0 - dot(query, row) / own / other,
+                // Rounding must not make it negative.
+                (own, other) => (1.0 - dot(query, row) / own / other).max(0.0),
             }
         }
     };
