@@ -8,7 +8,11 @@
 //! [`WEIGHT_CHUNK`] is cut into chunks of input blocks, with partial sums kept in the output. Two loop orders are
 //! chosen between by [`schedule`]: layers with more weights than input run all images and positions against one pair
 //! of blocks, the others run all pairs against a band of input that stays in the cache. 1x1 layers of stride 1 without
-//! halo are flattened: positions are cut without regard to rows, so that a 7 x 7 image still fills the tile.
+//! halo are flattened: positions are cut without regard to rows, so that a 7 x 7 image still fills the tile. Elsewhere two
+//! rows of at most half a tile share one.
+//!
+//! While one part of the weights is in use, its first tiles prefetch the next: at 7 x 7 there are only a handful of tiles
+//! to hide the way from memory behind.
 //!
 //! **Eligible** is every convolution with groups = 1.
 
@@ -19,7 +23,7 @@ use crate::network::Padding;
 use crate::network::plan::Window;
 use crate::simd::{Kernel, Simd, Token};
 
-use super::tile::{self, CurveKernel, DYNAMIC_COLUMNS, Pitch, Reduction, Tile};
+use super::tile::{self, CurveKernel, DYNAMIC_COLUMNS, LINE, Pitch, Reduction, Tile};
 
 /// Bytes of weights of one pair of blocks that are used at a time.
 const WEIGHT_CHUNK: usize = 256 << 10;
@@ -90,6 +94,8 @@ struct Place {
     /// Number of its first output position.
     position: u32,
     input: u32,
+    /// From the input of the first column to that of the middle one.
+    gap: u32,
     output: u32,
     residual: u32,
     /// Where in the table the distances of its columns begin.
@@ -152,6 +158,8 @@ impl Dense {
         cut.columns.extend((0..columns).map(|j| (j * lanes) as u32));
         if is_flat(&window, &src) {
             cut.span(0, dst.height * dst.width, columns);
+        } else if 2 * dst.width <= columns {
+            cut.pairs_of_rows();
         } else {
             for y in 0..dst.height {
                 cut.span(y * dst.width, (y + 1) * dst.width, columns);
@@ -173,7 +181,9 @@ impl Dense {
         let reach: usize = counts.iter().zip(strides).map(|(count, stride)| (count - 1) * stride).sum();
         for place in &self.places {
             let columns = place.columns as usize;
-            let inputs = place.input as usize + reach + (columns - 1) * self.pitch + inner;
+            let first_half = (columns / 2).saturating_sub(1) * self.pitch;
+            let second_half = place.gap as usize + (columns - columns / 2 - 1) * self.pitch;
+            let inputs = place.input as usize + reach + first_half.max(second_half) + inner;
             let table = place.output_columns as usize..place.output_columns as usize + columns;
             let far = self.columns[table].iter().max().map_or(0, |column| *column as usize);
             let outputs = place.output as usize + far + (self.dst.blocks - 1) * self.dst.plane + self.dst.pixel;
@@ -265,11 +275,24 @@ impl Cut {
         let tiles = (to - from).div_ceil(widest);
         for tile in 0..tiles {
             let range = part(to - from, tiles, tile);
-            self.tile(from + range.start, from + range.end);
+            let middle = range.len() / 2 * self.window.stride[1] * self.src.pixel;
+            self.tile(from + range.start, from + range.end, middle);
         }
     }
 
-    fn tile(&mut self, from: usize, to: usize) {
+    /// Makes one tile of every two rows.
+    fn pairs_of_rows(&mut self) {
+        let View { height, width, .. } = self.dst;
+        for y in (0..height - height % 2).step_by(2) {
+            self.tile(y * width, (y + 2) * width, self.window.stride[0] * self.src.row);
+        }
+        if height % 2 == 1 {
+            self.span((height - 1) * width, height * width, width);
+        }
+    }
+
+    /// One tile of positions `from..to`, with `gap` between the inputs of the first and the middle one.
+    fn tile(&mut self, from: usize, to: usize, gap: usize) {
         let (y, x) = (from / self.dst.width, from % self.dst.width);
         let [sy, sx] = self.window.stride;
         let Padding { top, left, .. } = self.window.padding;
@@ -280,6 +303,7 @@ impl Cut {
             columns: (to - from) as u32,
             position: from as u32,
             input: (input + y * sy * self.src.row + x * sx * self.src.pixel) as u32,
+            gap: gap as u32,
             output: self.dst.at(y, x) as u32,
             residual: residual.map_or(0, |view| view.at(y, x)) as u32,
             output_columns: self.table(self.dst, from, to),
@@ -368,11 +392,19 @@ impl UnitKernel<'_> {
             let residual_plane = residual.map_or(0, |view| view.plane);
             let residual = residual.map(|view| self.arena.block(view, image, 2 * pair));
             let table = dense.columns.as_ptr();
-            for place in dense.places.get_unchecked(self.band.clone()) {
+            let steps = ((part.len() - 1) * inner + reduction.inner_last) * counts[1] * counts[2];
+            let following = weights.wrapping_add(steps * blocks * lanes);
+            let last_image = image + 1 == self.images.end;
+            for (index, place) in dense.places.get_unchecked(self.band.clone()).iter().enumerate() {
+                // One line a step: the first tiles together bring in the weights of the next sweep.
+                let ahead = index * steps * LINE;
+                let fetches = last_image && ahead < steps * blocks * lanes;
                 let tile = Tile {
                     reduction,
                     input: input.add(place.input as usize),
+                    gap: place.gap as usize,
                     weights,
+                    upcoming: if fetches { following.wrapping_add(ahead) } else { weights },
                     bias: if part.start == 0 { bias } else { std::ptr::null() },
                     output: output.add(place.output as usize),
                     output_columns: table.add(place.output_columns as usize),

@@ -7,7 +7,8 @@
 //! for the whole reduction. One step of the reduction loads `B` vectors of weights and broadcasts `N` inputs: with
 //! AVX-512, 14 columns and 2 blocks, that is 16 loads for 28 multiply-adds. The weights are packed in the order in which
 //! they are used. The distance of the inputs of neighbouring columns is a constant of the instantiation ([`Pitch`]), so
-//! that the broadcasts need no address arithmetic.
+//! that the broadcasts need no address arithmetic; only the second half of the columns has an address of its own, so
+//! that two short rows fill one tile.
 //!
 //! **Fallback.** Strides above two take [`Pitch::DYNAMIC`] with at most [`DYNAMIC_COLUMNS`] columns.
 
@@ -38,6 +39,9 @@ impl Pitch {
     }
 }
 
+/// Values in a cache line.
+pub(super) const LINE: usize = 16;
+
 /// Columns of the widest tile with a pitch that is not a constant.
 pub(super) const DYNAMIC_COLUMNS: usize = 4;
 
@@ -59,8 +63,12 @@ pub(super) struct Tile {
     pub(super) reduction: Reduction,
     /// First input of column 0.
     pub(super) input: *const f32,
+    /// From there to the first input of column `N / 2`, where the second half of the columns begins.
+    pub(super) gap: usize,
     /// Packed weights of these blocks, from the first step of this reduction on.
     pub(super) weights: *const f32,
+    /// Weights that are needed soon: each step of the reduction asks for one cache line.
+    pub(super) upcoming: *const f32,
     /// Bias of these blocks, or null: continue with the partial sums in the output.
     pub(super) bias: *const f32,
     /// Column 0 of the first block.
@@ -116,6 +124,7 @@ impl<const N: usize, const B: usize, const PITCH: u8> Kernel for TileKernel<'_, 
 
             let Reduction { counts, strides, inner, inner_last } = t.reduction;
             let mut weights = t.weights;
+            let mut upcoming = t.upcoming;
             let mut input0 = t.input;
             for i0 in 0..counts[0] {
                 let inner = if i0 + 1 == counts[0] { inner_last } else { inner };
@@ -124,19 +133,25 @@ impl<const N: usize, const B: usize, const PITCH: u8> Kernel for TileKernel<'_, 
                     let mut input2 = input1;
                     for _ in 0..counts[2] {
                         let mut input = input2;
+                        let mut second = input2.wrapping_add(t.gap);
                         for _ in 0..inner {
                             let mut w = [s.splat(0.0); B];
                             for b in 0..B {
                                 w[b] = s.load(weights.add(b * S::LANES));
                             }
                             for j in 0..N {
-                                let x = s.splat(*input.add(j * pitch));
+                                let half = N / 2;
+                                let x = if j < half { input.add(j * pitch) } else { second.add((j - half) * pitch) };
+                                let x = s.splat(*x);
                                 for b in 0..B {
                                     sums[j][b] = s.fma(x, w[b], sums[j][b]);
                                 }
                             }
+                            s.prefetch(upcoming);
+                            upcoming = upcoming.wrapping_add(LINE);
                             weights = weights.add(B * S::LANES);
                             input = input.add(1);
+                            second = second.add(1);
                         }
                         input2 = input2.wrapping_add(strides[2]);
                     }

@@ -12,9 +12,12 @@ use crate::epilogue::Epilogue;
 use crate::pool::{self, Pooling};
 use crate::simd::Token;
 
-/// Images that pass through the network together. Larger batches go through in groups of this size: weights are then
-/// still read once for several images, while the memory does not grow with the batch.
+/// The most images that pass through the network together. Larger batches go through in groups: weights are still read
+/// once for several images, while the memory does not grow with the batch.
 const IMAGES_TOGETHER: usize = 8;
+
+/// Bytes of intermediate tensors of a group; more would fall out of the cache between a layer and the next.
+const GROUP_BYTES: usize = 16 << 20;
 
 /// A network that is ready to run; made by [`NetworkBuilder::finish`](super::NetworkBuilder::finish).
 ///
@@ -84,7 +87,10 @@ impl Network {
 
     /// Memory for runs of batches of up to `batch` images. A larger batch can be run with it too, in smaller groups.
     pub fn workspace(&self, batch: usize) -> Workspace {
-        let images = batch.clamp(1, IMAGES_TOGETHER);
+        let fitting = GROUP_BYTES / (self.plan.arena * size_of::<f32>()).max(1);
+        // With many threads an image each is worth more than the cache.
+        let together = fitting.max(rayon::current_num_threads() / 2).clamp(1, IMAGES_TOGETHER);
+        let images = batch.clamp(1, together);
         Workspace { arena: AlignedBuf::zeroed(self.plan.arena * images), per_image: self.plan.arena, images }
     }
 

@@ -82,6 +82,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// 2 to the power of an integer in -126..=127 that is held as a float.
     fn pow2(self, exponent: Self::V) -> Self::V;
+
+    /// Asks for a cache line to be brought into the second-level cache; any address is allowed, none is accessed.
+    #[inline(always)]
+    fn prefetch(self, _line: *const f32) {}
 }
 
 /// The proof for one instruction set, chosen at run time.
