@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use nomaly_kernels::Isa;
 use nomaly_kernels::network::{Network, OutputLayout, Workspace};
 use nomaly_registry::UnknownName;
+use serde::Serialize;
 
 use crate::error::BackboneError;
 use crate::graph::{Graph, Op, Parameter, ParameterRole};
+use crate::initialise;
 use crate::parameters::Parameters;
 use crate::plan;
 use crate::registry::{BACKBONES, BackboneEntry, Preprocessing};
 use crate::weights::{self, WeightTensor, Weights};
 
 /// A place where features can be taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TapInfo {
     /// The name that users type.
     pub name: String,
@@ -105,6 +107,17 @@ impl Backbone {
             Some(tensors) => Ok(Self::from_tensors(name, tensors)?.with_provenance(known.origin, known.licence)),
             None => Err(BackboneError::NoWeights { backbone: name.to_owned() }),
         }
+    }
+
+    /// A backbone to be trained from the start: convolutions and the classifier He-normal, biases and running means 0,
+    /// batch norm's factors and running variances 1. The same `seed` gives the same weights.
+    ///
+    /// # Errors
+    /// For an unknown name.
+    pub fn initialised(name: &str, classes: usize, seed: u64) -> Result<Self, BackboneError> {
+        let graph = BACKBONES.get(name)?.architecture.graph(classes);
+        let backbone = Self::from_tensors(name, initialise::he_normal(&graph, seed))?;
+        Ok(backbone.with_provenance(format!("initialised with seed {seed}"), UNSTATED))
     }
 
     /// Makes a backbone of tensors, such as those of a model file. The classifier may have any number of classes.

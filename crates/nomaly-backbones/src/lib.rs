@@ -25,8 +25,10 @@
 
 pub mod architectures;
 mod backbone;
+mod describe;
 mod error;
 pub mod graph;
+mod initialise;
 pub mod module;
 mod parameters;
 mod plan;
@@ -34,6 +36,7 @@ pub mod registry;
 pub mod weights;
 
 pub use backbone::{Backbone, Extractor, OpenOptions, TapInfo, TapRequest, tap_infos};
+pub use describe::{Description, describe_all};
 pub use error::BackboneError;
 pub use nomaly_kernels::network::{OutputLayout, Workspace};
 pub use registry::{BackboneEntry, Interpolation, Preprocessing};

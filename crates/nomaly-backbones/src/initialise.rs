@@ -1,0 +1,69 @@
+//! Weights to start training from.
+//!
+//! He-normal: of mean 0 and variance 2 / fan-in, so that a ReLU network neither swells nor fades with depth (He et al.,
+//! *Delving Deep into Rectifiers*, 2015, equation 10).
+
+use std::f64::consts::TAU;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::graph::{Graph, ParameterRole};
+use crate::weights::{WeightTensor, Weights};
+
+/// Draws all parameters of `graph`. Each tensor has a stream of its own, so that cutting or extending a network leaves the
+/// others as they were.
+pub(crate) fn he_normal(graph: &Graph, seed: u64) -> Weights {
+    let mut weights = Weights::new();
+    for (stream, parameter) in graph.parameters().into_iter().enumerate() {
+        let count = parameter.shape.iter().product();
+        let values = match parameter.role {
+            ParameterRole::Weight => {
+                let fan_in = parameter.shape[1..].iter().product::<usize>().max(1);
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                rng.set_stream(stream as u64);
+                normal(&mut rng, count, (2.0 / fan_in as f64).sqrt())
+            }
+            ParameterRole::Bias | ParameterRole::NormShift | ParameterRole::RunningMean => vec![0.0; count],
+            ParameterRole::NormScale | ParameterRole::RunningVariance => vec![1.0; count],
+        };
+        weights.insert(parameter.name, WeightTensor::from_f32(parameter.shape, &values));
+    }
+    weights
+}
+
+/// Normal numbers of mean 0 by the Box–Muller transform, two from each pair of uniform ones.
+fn normal(rng: &mut impl Rng, count: usize, deviation: f64) -> Vec<f32> {
+    let mut uniform = || (f64::from(rng.next_u32()) + 0.5) / (f64::from(u32::MAX) + 1.0);
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        let (radius, angle) = ((-2.0 * uniform().ln()).sqrt() * deviation, TAU * uniform());
+        values.push((radius * angle.cos()) as f32);
+        values.push((radius * angle.sin()) as f32);
+    }
+    values.truncate(count);
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::BACKBONES;
+
+    #[test]
+    fn weights_have_the_variance_of_their_fan_in_and_follow_the_seed() {
+        let graph = BACKBONES.get("wrn-16-4").unwrap().architecture.graph(72);
+        let weights = he_normal(&graph, 7);
+        let conv = weights["group3.1.conv1.weight"].to_f32().unwrap();
+        let n = conv.len() as f64;
+        let mean = conv.iter().map(|&value| f64::from(value)).sum::<f64>() / n;
+        let variance = conv.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / n;
+        let expected = 2.0 / (256.0 * 9.0);
+        // Of 589 824 normal numbers; the standard error of the variance is 0.2 % of it, of the mean 0.13 % of the deviation.
+        assert!((variance / expected - 1.0).abs() < 0.01, "{variance} {expected}");
+        assert!(mean.abs() < 0.01 * expected.sqrt(), "{mean}");
+        assert_eq!(weights["fc.weight"].shape, [72, 256]);
+        assert_eq!(weights, he_normal(&graph, 7));
+        assert_ne!(weights["conv.weight"], he_normal(&graph, 8)["conv.weight"]);
+    }
+}
