@@ -1,0 +1,138 @@
+//! What can go wrong with weight files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nomaly_registry::UnknownName;
+use nomaly_store::StoreError;
+
+/// Why weights could not be read, converted or fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// The operating system refused to read a file.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// Something is wrong with a certain file.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<WeightsError>,
+    },
+    /// Neither a safetensors file nor one that `torch.save` wrote.
+    #[error("it is neither a safetensors file nor a PyTorch checkpoint")]
+    UnknownFormat,
+    /// A safetensors file is malformed.
+    #[error("it is not a valid safetensors file: {reason}")]
+    Safetensors {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor's elements are of a type that is not used here.
+    #[error("the tensor `{tensor}` has elements of the type {dtype}, which is not supported")]
+    UnsupportedDType {
+        /// The tensor.
+        tensor: String,
+        /// The type, as the file names it.
+        dtype: String,
+    },
+    /// A pickle is damaged or uses what `torch.save` does not write.
+    #[error("its pickle cannot be read at byte {at}: {reason}")]
+    Pickle {
+        /// Offset in the pickle.
+        at: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A pickle asks for a Python object that a file of plain tensors does not need. Nothing was run.
+    #[error(
+        "its pickle refers to `{module}.{name}`, which is not allowed here; save a plain state dict \
+         (`torch.save(model.state_dict(), ...)`) or a safetensors file"
+    )]
+    ForbiddenGlobal {
+        /// The Python module.
+        module: String,
+        /// The name in it.
+        name: String,
+    },
+    /// A PyTorch checkpoint contradicts itself.
+    #[error("it is not a valid PyTorch checkpoint: {reason}")]
+    Torch {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A checkpoint without tensors.
+    #[error("it holds no tensors")]
+    NoTensors,
+    /// Bytes and shape of a tensor disagree.
+    #[error("a tensor of the shape {shape:?} and the type {dtype} cannot have {bytes} bytes")]
+    Size {
+        /// The shape.
+        shape: Vec<usize>,
+        /// The type.
+        dtype: &'static str,
+        /// The number of bytes.
+        bytes: usize,
+    },
+    /// A number is too large for half precision.
+    #[error("the tensor `{tensor}` holds {value}, which half precision cannot represent")]
+    Overflow {
+        /// The tensor.
+        tensor: String,
+        /// The number.
+        value: f32,
+    },
+    /// No published weights of that name.
+    #[error(transparent)]
+    UnknownWeights(#[from] UnknownName),
+    /// The weights are known but not on this machine.
+    #[error("the weights of {name} are not on this machine; fetch them with `nomaly weights get {name}`")]
+    NotFetched {
+        /// The weights.
+        name: String,
+    },
+    /// The tensors are not those of the backbone.
+    #[error("the tensors do not fit {name}: {reason}")]
+    DoesNotFit {
+        /// The backbone.
+        name: String,
+        /// What differs.
+        reason: String,
+    },
+    /// A manifest of this library cannot be read.
+    #[error("the manifest of the weights {name} is not valid: {reason}")]
+    Manifest {
+        /// The weights.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file could not be fetched or kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl WeightsError {
+    pub(super) fn torch(reason: impl Into<String>) -> Self {
+        Self::Torch { reason: reason.into() }
+    }
+
+    pub(super) fn in_file(self, path: &Path) -> Self {
+        match self {
+            named @ (Self::Read { .. } | Self::InFile { .. }) => named,
+            source => Self::InFile { path: path.to_owned(), source: Box::new(source) },
+        }
+    }
+
+    /// Whether the work was stopped by its caller rather than by a failure.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_cancelled())
+    }
+}

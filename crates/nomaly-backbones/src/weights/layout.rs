@@ -1,0 +1,156 @@
+//! Names of tensors: what different libraries call the same weights.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::Weights;
+
+/// Whose names a weight file uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Layout {
+    /// torchvision: `layer1.0.conv1.weight`, `features.1.0.block.0.0.weight`.
+    Torchvision,
+    /// `efficientnet_pytorch` and its Lite variant: `_conv_stem.weight`, `_blocks.0._expand_conv.weight`.
+    EfficientnetPytorch,
+    /// timm (pytorch-image-models): `conv_stem.weight`, `blocks.1.0.conv_pw.weight`.
+    Timm,
+}
+
+impl Layout {
+    /// The layout of a set of tensors, where it is one of these.
+    pub fn of(weights: &Weights) -> Option<Self> {
+        let has = |name: &str| weights.contains_key(name);
+        if has("_conv_stem.weight") {
+            Some(Self::EfficientnetPytorch)
+        } else if has("conv_stem.weight") {
+            Some(Self::Timm)
+        } else if has("features.0.0.weight") || has("layer1.0.conv1.weight") {
+            Some(Self::Torchvision)
+        } else {
+            None
+        }
+    }
+
+    /// Renames timm's EfficientNets to the names that the architectures here use (those of `efficientnet_pytorch`), and
+    /// leaves all others as they are.
+    pub(super) fn normalise(weights: Weights) -> Weights {
+        match Self::of(&weights) {
+            Some(Self::Timm) => timm(weights),
+            _ => weights,
+        }
+    }
+}
+
+/// The stage and the block of `blocks.STAGE.BLOCK.rest`, and the rest.
+fn block(name: &str) -> Option<((usize, usize), &str)> {
+    let mut parts = name.strip_prefix("blocks.")?.splitn(3, '.');
+    let stage = parts.next()?.parse().ok()?;
+    let block = parts.next()?.parse().ok()?;
+    Some(((stage, block), parts.next()?))
+}
+
+/// timm numbers blocks within stages, and calls the parts of blocks with and without expansion differently.
+fn timm(weights: Weights) -> Weights {
+    let blocks: BTreeSet<(usize, usize)> = weights.keys().filter_map(|name| block(name).map(|(at, _)| at)).collect();
+    let numbers: BTreeMap<(usize, usize), usize> = blocks.into_iter().zip(0..).collect();
+    let expanded: BTreeSet<(usize, usize)> =
+        weights.keys().filter_map(|name| block(name)).filter(|(_, rest)| rest.starts_with("conv_pwl.")).map(|(at, _)| at).collect();
+    weights
+        .into_iter()
+        .map(|(name, tensor)| {
+            let renamed = match block(&name) {
+                Some((at, rest)) => {
+                    let part = rename(rest, if expanded.contains(&at) { &EXPANDED } else { &PLAIN });
+                    format!("_blocks.{}.{part}", numbers[&at])
+                }
+                None => rename(&name, &OUTSIDE),
+            };
+            (renamed, tensor)
+        })
+        .collect()
+}
+
+/// Replaces the module that a name begins with.
+fn rename(name: &str, table: &[(&str, &str)]) -> String {
+    for (from, to) in table {
+        if let Some(rest) = name.strip_prefix(from).filter(|rest| rest.starts_with('.')) {
+            return format!("{to}{rest}");
+        }
+    }
+    name.to_owned()
+}
+
+const OUTSIDE: [(&str, &str); 5] =
+    [("conv_stem", "_conv_stem"), ("bn1", "_bn0"), ("conv_head", "_conv_head"), ("bn2", "_bn1"), ("classifier", "_fc")];
+
+const EXPANDED: [(&str, &str); 8] = [
+    ("conv_pw", "_expand_conv"),
+    ("bn1", "_bn0"),
+    ("conv_dw", "_depthwise_conv"),
+    ("bn2", "_bn1"),
+    ("se.conv_reduce", "_se_reduce"),
+    ("se.conv_expand", "_se_expand"),
+    ("conv_pwl", "_project_conv"),
+    ("bn3", "_bn2"),
+];
+
+const PLAIN: [(&str, &str); 6] = [
+    ("conv_dw", "_depthwise_conv"),
+    ("bn1", "_bn1"),
+    ("se.conv_reduce", "_se_reduce"),
+    ("se.conv_expand", "_se_expand"),
+    ("conv_pw", "_project_conv"),
+    ("bn2", "_bn2"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::WeightTensor;
+
+    /// Gives each name a value of its own, so that a swap would show.
+    fn weights(names: &[&str]) -> Weights {
+        names.iter().zip(0_u8..).map(|(name, i)| ((*name).to_owned(), WeightTensor::from_f32(vec![], &[i.into()]))).collect()
+    }
+
+    #[test]
+    fn timm_names_become_those_of_efficientnet_pytorch() {
+        let pairs = [
+            ("conv_stem.weight", "_conv_stem.weight"),
+            ("bn1.running_var", "_bn0.running_var"),
+            ("blocks.0.0.conv_dw.weight", "_blocks.0._depthwise_conv.weight"),
+            ("blocks.0.0.bn1.bias", "_blocks.0._bn1.bias"),
+            ("blocks.0.0.se.conv_reduce.bias", "_blocks.0._se_reduce.bias"),
+            ("blocks.0.0.conv_pw.weight", "_blocks.0._project_conv.weight"),
+            ("blocks.0.0.bn2.weight", "_blocks.0._bn2.weight"),
+            ("blocks.1.0.conv_pw.weight", "_blocks.1._expand_conv.weight"),
+            ("blocks.1.0.bn1.weight", "_blocks.1._bn0.weight"),
+            ("blocks.1.0.conv_dw.weight", "_blocks.1._depthwise_conv.weight"),
+            ("blocks.1.0.bn2.weight", "_blocks.1._bn1.weight"),
+            ("blocks.1.0.se.conv_expand.weight", "_blocks.1._se_expand.weight"),
+            ("blocks.1.0.conv_pwl.weight", "_blocks.1._project_conv.weight"),
+            ("blocks.1.0.bn3.weight", "_blocks.1._bn2.weight"),
+            ("blocks.1.1.conv_pwl.weight", "_blocks.2._project_conv.weight"),
+            ("blocks.10.0.conv_pwl.weight", "_blocks.4._project_conv.weight"),
+            ("blocks.2.0.conv_pwl.weight", "_blocks.3._project_conv.weight"),
+            ("conv_head.weight", "_conv_head.weight"),
+            ("bn2.weight", "_bn1.weight"),
+            ("classifier.bias", "_fc.bias"),
+        ];
+        let found = Layout::normalise(weights(&pairs.map(|(from, _)| from)));
+        assert_eq!(found, weights(&pairs.map(|(_, to)| to)));
+        assert_eq!(Layout::of(&found), Some(Layout::EfficientnetPytorch));
+    }
+
+    #[test]
+    fn other_layouts_are_left_alone() {
+        for names in [["layer1.0.conv1.weight", "bn1.weight"], ["features.0.0.weight", "bn1.weight"], ["other", "bn1.weight"]] {
+            assert_eq!(Layout::normalise(weights(&names)), weights(&names));
+        }
+        assert_eq!(Layout::of(&weights(&["layer1.0.conv1.weight"])), Some(Layout::Torchvision));
+        assert_eq!(Layout::of(&weights(&["other"])), None);
+    }
+}

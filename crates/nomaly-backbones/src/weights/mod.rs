@@ -1,0 +1,100 @@
+//! Weights: files in and out, published weights by name, the embedded default.
+//!
+//! Three kinds of file are read ([`read`]): safetensors, and both formats of `torch.save`. PyTorch's are pickles, which
+//! Python runs as programs; here a small machine of our own reads them, knows a dozen harmless names, and refuses every
+//! other. A weight file cannot run code, read beyond its own bytes or ask for unbounded memory.
+//!
+//! Published weights are described by manifests (`datasets/weights/*.toml`, [`manifests`]), fetched with [`get`] and kept
+//! as safetensors in the cache. EfficientNet-Lite0 is part of the library ([`embedded`]).
+//!
+//! ```
+//! let weights = nomaly_backbones::weights::embedded()?;
+//! assert_eq!(weights["_conv_stem.weight"].shape, [32, 3, 3, 3]);
+//! # Ok::<(), nomaly_backbones::weights::WeightsError>(())
+//! ```
+
+mod error;
+mod layout;
+mod manifest;
+mod pickle;
+mod safetensors_file;
+mod store;
+mod tensor;
+mod torch;
+mod torch_legacy;
+mod torch_objects;
+mod torch_zip;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+pub use error::WeightsError;
+pub use layout::Layout;
+pub use manifest::{Manifest, manifest, manifests};
+pub use safetensors_file::{Metadata, from_safetensors, to_safetensors};
+pub use store::{Listed, Precision, State, convert, fetch_and_convert, find, get, import, list, load};
+pub use tensor::{DType, WeightTensor, Weights};
+
+/// Larger files are not read: the largest published weights here have 300 MB.
+const MAX_FILE: u64 = 8 << 30;
+
+/// Reads a weight file: safetensors, `.pth`, `.pt` or `.bin` from `torch.save`. The kind is told from the first bytes.
+///
+/// Names are brought into the layout that the architectures use, see [`Layout`].
+///
+/// # Errors
+/// [`WeightsError::Read`] or [`WeightsError::InFile`], both of which name the file.
+pub fn read(path: &Path) -> Result<Weights, WeightsError> {
+    from_bytes(&read_file(path)?).map_err(|error| error.in_file(path))
+}
+
+/// Reads the bytes of a weight file, see [`read`].
+///
+/// # Errors
+/// [`WeightsError::UnknownFormat`], and those of the formats.
+pub fn from_bytes(bytes: &[u8]) -> Result<Weights, WeightsError> {
+    let weights = match bytes {
+        [b'P', b'K', 3, 4, ..] => torch_zip::read(bytes)?,
+        [0x80, ..] if bytes.get(8) != Some(&b'{') => torch_legacy::read(bytes)?,
+        _ if bytes.get(8) == Some(&b'{') => from_safetensors(bytes)?.0,
+        _ => return Err(WeightsError::UnknownFormat),
+    };
+    Ok(Layout::normalise(weights))
+}
+
+/// The weights of EfficientNet-Lite0 that are part of the library: convolutions in half precision, the rest in single.
+///
+/// # Errors
+/// None in practice: a test reads the very bytes.
+pub fn embedded() -> Result<Weights, WeightsError> {
+    Ok(from_safetensors(embedded_bytes())?.0)
+}
+
+/// The name of the backbone whose weights are [`embedded`].
+pub const EMBEDDED: &str = "efficientnet-lite0";
+
+/// The safetensors file of the [`embedded`] weights, with licence and source in its metadata.
+pub fn embedded_bytes() -> &'static [u8] {
+    include_bytes!("../../../../datasets/embedded/efficientnet-lite0/efficientnet_lite0.safetensors")
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, WeightsError> {
+    let failed = |source| WeightsError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(failed(std::io::Error::other(format!("it is larger than {} GiB", MAX_FILE >> 30))));
+    }
+    Ok(bytes)
+}
+
+/// How many bytes the tensors of a checkpoint may have together, given the size of the file: some tensors share a
+/// storage, but not dozens.
+fn tensor_budget(file: usize) -> usize {
+    file.saturating_mul(16)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Weights as safetensors: a length, a JSON header, the bytes. Format: <https://github.com/huggingface/safetensors>.
+
+use std::collections::BTreeMap;
+
+use safetensors::SafeTensors;
+use serde::Serialize;
+
+use super::{DType, WeightTensor, Weights, WeightsError};
+
+/// Words about the weights, kept in the header: licence, source, backbone.
+pub type Metadata = BTreeMap<String, String>;
+
+/// Reads the tensors and the metadata of a safetensors file.
+///
+/// # Errors
+/// [`WeightsError::Safetensors`] for a header that is malformed or does not match the bytes, and
+/// [`WeightsError::UnsupportedDType`].
+pub fn from_safetensors(bytes: &[u8]) -> Result<(Weights, Metadata), WeightsError> {
+    let invalid = |error: safetensors::SafeTensorError| WeightsError::Safetensors { reason: error.to_string() };
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
+    let file = SafeTensors::deserialize(bytes).map_err(invalid)?;
+    let mut weights = Weights::new();
+    for (name, view) in file.iter() {
+        let dtype = format!("{:?}", view.dtype());
+        let dtype = DType::from_name(&dtype)
+            .ok_or_else(|| WeightsError::UnsupportedDType { tensor: name.to_owned(), dtype: dtype.clone() })?;
+        let tensor = WeightTensor { shape: view.shape().to_vec(), dtype, bytes: view.data().to_vec() };
+        tensor.check()?;
+        weights.insert(name.to_owned(), tensor);
+    }
+    let metadata = header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+    Ok((weights, metadata))
+}
+
+/// What the header says of one tensor.
+#[derive(Serialize)]
+struct Info<'a> {
+    dtype: &'static str,
+    shape: &'a [usize],
+    data_offsets: [usize; 2],
+}
+
+/// An entry of the header: the metadata under its reserved name, or a tensor.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Item<'a> {
+    Metadata(&'a Metadata),
+    Tensor(Info<'a>),
+}
+
+/// The reserved name of the metadata.
+const METADATA: &str = "__metadata__";
+
+/// Writes a safetensors file: the same tensors and metadata always give the same bytes.
+///
+/// # Errors
+/// [`WeightsError::Size`] for a tensor whose bytes do not fit its shape, and [`WeightsError::Safetensors`] for one that
+/// has the reserved name `__metadata__`.
+pub fn to_safetensors(weights: &Weights, metadata: &Metadata) -> Result<Vec<u8>, WeightsError> {
+    // Wide elements first, so that each begins at a multiple of its size.
+    let mut order: Vec<(&String, &WeightTensor)> = weights.iter().collect();
+    order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype.size()));
+    let mut header = BTreeMap::new();
+    let mut end = 0;
+    for (name, tensor) in &order {
+        tensor.check()?;
+        if *name == METADATA {
+            return Err(WeightsError::Safetensors { reason: format!("a tensor is called {METADATA}") });
+        }
+        let start = end;
+        end += tensor.bytes.len();
+        let info = Info { dtype: tensor.dtype.name(), shape: &tensor.shape, data_offsets: [start, end] };
+        header.insert(name.as_str(), Item::Tensor(info));
+    }
+    if !metadata.is_empty() {
+        header.insert(METADATA, Item::Metadata(metadata));
+    }
+    let mut text = serde_json::to_vec(&header)
+        .map_err(|error| WeightsError::Safetensors { reason: error.to_string() })?;
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut bytes = Vec::with_capacity(8 + text.len() + end);
+    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    bytes.append(&mut text);
+    for (_, tensor) in order {
+        bytes.extend_from_slice(&tensor.bytes);
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample() -> (Weights, Metadata) {
+        let mut weights = Weights::new();
+        weights.insert("b.weight".into(), WeightTensor::from_f32(vec![2, 2], &[1.0, 2.0, 3.0, 4.0]));
+        weights.insert("a.weight".into(), WeightTensor::from_f32(vec![3], &[0.5; 3]).to_f16("a").unwrap());
+        let count = WeightTensor { shape: vec![], dtype: DType::I64, bytes: 7_i64.to_le_bytes().to_vec() };
+        weights.insert("n".into(), count);
+        weights.insert("empty".into(), WeightTensor { shape: vec![0, 3], dtype: DType::U8, bytes: vec![] });
+        let metadata = [("licence", "MIT"), ("backbone", "x"), ("quotes", "\"é\\")];
+        (weights, metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into())
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (weights, metadata) = sample();
+        let bytes = to_safetensors(&weights, &metadata).unwrap();
+        assert_eq!(from_safetensors(&bytes).unwrap(), (weights.clone(), metadata.clone()));
+        assert_eq!(bytes, to_safetensors(&weights, &metadata).unwrap());
+        let none = to_safetensors(&Weights::new(), &Metadata::new()).unwrap();
+        assert_eq!(from_safetensors(&none).unwrap(), (Weights::new(), Metadata::new()));
+    }
+
+    #[test]
+    fn the_reserved_name_is_refused() {
+        let weights = Weights::from([(METADATA.to_owned(), WeightTensor::from_f32(vec![1], &[1.0]))]);
+        assert!(to_safetensors(&weights, &Metadata::new()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn damage_is_an_error_or_other_tensors_but_never_a_panic(
+            flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            cut in any::<prop::sample::Index>(),
+            shorten in any::<bool>(),
+        ) {
+            let (weights, metadata) = sample();
+            let mut bytes = to_safetensors(&weights, &metadata).unwrap();
+            for (index, value) in flips {
+                let index = index.index(bytes.len());
+                bytes[index] = value;
+            }
+            if shorten {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            if let Ok((weights, _)) = from_safetensors(&bytes) {
+                for tensor in weights.values() {
+                    tensor.to_f32().unwrap();
+                }
+            }
+        }
+    }
+}
