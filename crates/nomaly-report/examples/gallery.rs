@@ -8,7 +8,7 @@ use std::error::Error;
 use std::path::Path;
 
 use image::imageops::{FilterType, blur, resize};
-use image::{GrayImage, Luma, Rgb, RgbImage};
+use image::{GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
 use nomaly_metrics::{auroc, average_precision, eer, f1_max};
 use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
 use nomaly_report::{Figure, Item, KindRow, Picture, Report, Skipped, Threshold, render};
@@ -124,8 +124,9 @@ fn row(kind: &str, specimens: &[Specimen], scores: &[f64], threshold: f64) -> Ki
 /// Distance of the smoothed image from the strongly smoothed one, `[SIDE, SIDE]`.
 fn contrast(image: &RgbImage) -> Vec<f32> {
     let grey = image::imageops::grayscale(&resize(image, SIDE, SIDE, FilterType::Triangle));
+    let grey = ImageBuffer::<Luma<f32>, Vec<f32>>::from_fn(SIDE, SIDE, |x, y| Luma([grey.get_pixel(x, y).0[0].into()]));
     let (fine, coarse) = (blur(&grey, 2.0), blur(&grey, 12.0));
-    fine.iter().zip(coarse.iter()).map(|(&a, &b)| f32::from(a.abs_diff(b))).collect()
+    fine.iter().zip(coarse.iter()).map(|(a, b)| (a - b).abs()).collect()
 }
 
 /// Reads `FOLDER/<kind>/<image>`.

@@ -13,7 +13,7 @@ pub(crate) struct Histogram {
     pub(crate) infinite: usize,
 }
 
-const FEWEST_BINS: f64 = 10.0;
+const FEWEST_BINS: f64 = 16.0;
 const MOST_BINS: f64 = 48.0;
 
 impl Histogram {

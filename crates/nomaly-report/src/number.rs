@@ -25,10 +25,10 @@ pub(crate) fn p_value(value: f64) -> String {
     format!("= {value:.digits$}")
 }
 
-/// A share as a percentage: `12.5 %`.
+/// A share as a percentage, `12.5 %`, with a space at which no line breaks.
 pub(crate) fn percent(share: f64) -> String {
     let percent = 100.0 * share;
-    if percent == percent.round() { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
+    if percent == percent.round() { format!("{percent:.0}\u{a0}%") } else { format!("{percent:.1}\u{a0}%") }
 }
 
 /// A count with its noun: `1 image`, `1 204 images`.
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn shares_and_counts() {
         assert_eq!([p_value(1.0), p_value(0.0123), p_value(1e-5)], ["= 1.00", "= 0.012", "< 0.0001"]);
-        assert_eq!([percent(0.5), percent(0.0123), percent(1.0)], ["50 %", "1.2 %", "100 %"]);
+        assert_eq!([percent(0.5), percent(0.0123), percent(1.0)], ["50\u{a0}%", "1.2\u{a0}%", "100\u{a0}%"]);
         assert_eq!([counted(1, "image"), counted(12345, "image")], ["1 image", "12\u{202f}345 images"]);
         assert_eq!(grouped(999), "999");
     }

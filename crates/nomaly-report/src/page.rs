@@ -195,8 +195,8 @@ fn kinds(rows: &[KindRow]) -> Markup {
                                 th scope="col" { "Kind" }
                                 th.number scope="col" { "Images" }
                                 th.number scope="col" { "AUROC" }
-                                th.number scope="col" { "Called anomalous" }
-                                th.share scope="col" { span.visually-hidden { "Share called anomalous" } }
+                                th.number scope="col" { "Flagged" }
+                                th.share scope="col" { span.visually-hidden { "Share flagged" } }
                             }
                         }
                         tbody {

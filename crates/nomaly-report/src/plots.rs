@@ -93,7 +93,8 @@ pub(crate) fn roc(curve: &RocCurve, auroc: f64, operating: Option<OperatingPoint
     }
     let ticks = Ticks::new(0.0, 1.0, 5);
     let at = operating.map(|point| {
-        let text = format!("{} of anomalies found, {} false alarms", percent(point.tpr), percent(point.fpr));
+        let text =
+            format!("{} of anomalies found, {} false alarms", number::percent(point.tpr), number::percent(point.fpr));
         (axes.x(point.fpr), axes.y(point.tpr), text)
     });
     let area = format!("AUROC {auroc:.4}");
@@ -111,15 +112,10 @@ pub(crate) fn roc(curve: &RocCurve, auroc: f64, operating: Option<OperatingPoint
             text.legend x=(axes.x(0.97)) y=(axes.y(0.16)) text-anchor="end" { (area) }
             @if let Some((x, y, text)) = &at {
                 circle.operating cx=(round(*x)) cy=(round(*y)) r="5.5" {}
-                circle.operating cx=(round(axes.x(0.97) - 7.9 * text.chars().count() as f64 * 0.86)) cy=(axes.y(0.065)) r="4.5" {}
-                text.note x=(axes.x(0.97)) y=(axes.y(0.05)) text-anchor="end" { (text) }
+                text.note x=(axes.x(0.97)) y=(axes.y(0.05)) text-anchor="end" { tspan.operating { "●" } " " (text) }
             }
         },
     )
-}
-
-fn percent(share: f64) -> String {
-    number::percent(share).replace(' ', "\u{a0}")
 }
 
 /// One class of a histogram.

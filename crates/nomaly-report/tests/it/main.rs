@@ -71,7 +71,7 @@ fn a_full_report_has_every_section() {
         "AUROC 0.7500", // pairs in order: 0.9 over both, 0.3 over one
         "threshold 0.5000",
         "50\u{a0}% of anomalies found, 50\u{a0}% false alarms",
-        "<b>1</b> of 2 normal images raised a false alarm (50 %), and <b>1</b> of 2 anomalous images were found (50 %).",
+        "<b>1</b> of 2 normal images raised a false alarm (50\u{a0}%), and <b>1</b> of 2 anomalous images were found (50\u{a0}%).",
         "False alarms with the highest scores",
         "Misses with the lowest scores",
         "p = 0.010",
@@ -147,7 +147,7 @@ fn one_class_has_no_roc_curve() {
     report.items.retain(|item| item.label == Some(false));
     let html = render(&report).unwrap();
     assert!(!html.contains("ROC curve"));
-    assert!(html.contains("<b>1</b> of 2 normal images raised a false alarm (50 %)."));
+    assert!(html.contains("<b>1</b> of 2 normal images raised a false alarm (50\u{a0}%)."));
 }
 
 #[test]
