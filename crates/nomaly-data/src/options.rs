@@ -178,8 +178,7 @@ mod tests {
         fn check(text: &str, expected: &str) {
             let error = Options::parse("data set elpv", "elpv", Some(text))
                 .and_then(|options| options.checked("data set elpv", &[CELLS, SEED]))
-                .err()
-                .expect("these options are wrong");
+                .expect_err("these options are wrong");
             assert_eq!(error.to_string(), expected);
         }
         check("cell=mono", "unknown option `cell` of data set elpv; did you mean `cells`?");
