@@ -27,8 +27,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         nomaly_store::create_folder(folder)?;
     }
     let precision = if f16 { Precision::Half } else { Precision::Source };
-    fetch_and_convert(&name, precision, &output, &Lines)
-        .with_context(|| format!("cannot make the weights {name}"))?;
+    fetch_and_convert(&name, precision, &output, &Lines).with_context(|| format!("cannot make the weights {name}"))?;
     println!("{}  {}", nomaly_store::sha256_file(&output)?, output.display());
     Ok(())
 }

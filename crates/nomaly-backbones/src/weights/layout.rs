@@ -56,8 +56,12 @@ fn block(name: &str) -> Option<((usize, usize), &str)> {
 fn timm(weights: Weights) -> Weights {
     let blocks: BTreeSet<(usize, usize)> = weights.keys().filter_map(|name| block(name).map(|(at, _)| at)).collect();
     let numbers: BTreeMap<(usize, usize), usize> = blocks.into_iter().zip(0..).collect();
-    let expanded: BTreeSet<(usize, usize)> =
-        weights.keys().filter_map(|name| block(name)).filter(|(_, rest)| rest.starts_with("conv_pwl.")).map(|(at, _)| at).collect();
+    let expanded: BTreeSet<(usize, usize)> = weights
+        .keys()
+        .filter_map(|name| block(name))
+        .filter(|(_, rest)| rest.starts_with("conv_pwl."))
+        .map(|(at, _)| at)
+        .collect();
     weights
         .into_iter()
         .map(|(name, tensor)| {
@@ -113,7 +117,11 @@ mod tests {
 
     /// Gives each name a value of its own, so that a swap would show.
     fn weights(names: &[&str]) -> Weights {
-        names.iter().zip(0_u8..).map(|(name, i)| ((*name).to_owned(), WeightTensor::from_f32(vec![], &[i.into()]))).collect()
+        names
+            .iter()
+            .zip(0_u8..)
+            .map(|(name, i)| ((*name).to_owned(), WeightTensor::from_f32(vec![], &[i.into()])))
+            .collect()
     }
 
     #[test]
@@ -147,7 +155,9 @@ mod tests {
 
     #[test]
     fn other_layouts_are_left_alone() {
-        for names in [["layer1.0.conv1.weight", "bn1.weight"], ["features.0.0.weight", "bn1.weight"], ["other", "bn1.weight"]] {
+        for names in
+            [["layer1.0.conv1.weight", "bn1.weight"], ["features.0.0.weight", "bn1.weight"], ["other", "bn1.weight"]]
+        {
             assert_eq!(Layout::normalise(weights(&names)), weights(&names));
         }
         assert_eq!(Layout::of(&weights(&["layer1.0.conv1.weight"])), Some(Layout::Torchvision));

@@ -98,7 +98,8 @@ pub(super) struct Loaded<G: Globals> {
 /// Runs the pickle at the beginning of `bytes`.
 pub(super) fn load<G: Globals>(bytes: &[u8], globals: &G) -> Result<Loaded<G>, WeightsError> {
     let heap = Heap { sequences: Vec::new(), dicts: Vec::new() };
-    let mut machine = Machine { bytes, at: 0, globals, heap, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+    let mut machine =
+        Machine { bytes, at: 0, globals, heap, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
     let value = machine.run()?;
     Ok(Loaded { value, heap: machine.heap, length: machine.at })
 }

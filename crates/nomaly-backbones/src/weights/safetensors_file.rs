@@ -75,8 +75,8 @@ pub fn to_safetensors(weights: &Weights, metadata: &Metadata) -> Result<Vec<u8>,
     if !metadata.is_empty() {
         header.insert(METADATA, Item::Metadata(metadata));
     }
-    let mut text = serde_json::to_vec(&header)
-        .map_err(|error| WeightsError::Safetensors { reason: error.to_string() })?;
+    let mut text =
+        serde_json::to_vec(&header).map_err(|error| WeightsError::Safetensors { reason: error.to_string() })?;
     text.resize(text.len().next_multiple_of(8), b' ');
     let mut bytes = Vec::with_capacity(8 + text.len() + end);
     bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());

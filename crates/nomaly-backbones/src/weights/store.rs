@@ -194,12 +194,7 @@ pub fn convert(input: &Path, output: &Path, precision: Precision) -> Result<(), 
     convert_as(None, input, output, precision)
 }
 
-fn convert_as(
-    backbone: Option<&str>,
-    input: &Path,
-    output: &Path,
-    precision: Precision,
-) -> Result<(), WeightsError> {
+fn convert_as(backbone: Option<&str>, input: &Path, output: &Path, precision: Precision) -> Result<(), WeightsError> {
     let bytes = read_file(input)?;
     let weights = from_bytes(&bytes).map_err(|error| error.in_file(input))?;
     // What an earlier conversion noted is worth keeping.

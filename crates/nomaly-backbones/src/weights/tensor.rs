@@ -37,18 +37,8 @@ pub enum DType {
 }
 
 impl DType {
-    const ALL: [Self; 10] = [
-        Self::F16,
-        Self::BF16,
-        Self::F32,
-        Self::F64,
-        Self::I8,
-        Self::I16,
-        Self::I32,
-        Self::I64,
-        Self::U8,
-        Self::Bool,
-    ];
+    const ALL: [Self; 10] =
+        [Self::F16, Self::BF16, Self::F32, Self::F64, Self::I8, Self::I16, Self::I32, Self::I64, Self::U8, Self::Bool];
 
     /// Bytes of one element.
     pub const fn size(self) -> usize {

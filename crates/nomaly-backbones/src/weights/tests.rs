@@ -41,15 +41,20 @@ fn nested_dicts_are_joined_with_dots() {
 
 #[test]
 fn a_pickle_that_wants_to_run_something_is_refused_by_name() {
-    for (name, global) in
-        [("evil_zip.pth", "posix.system"), ("evil_legacy.pth", "posix.system"), ("module.pth", "torch.nn.modules.linear.Linear")]
-    {
+    for (name, global) in [
+        ("evil_zip.pth", "posix.system"),
+        ("evil_legacy.pth", "posix.system"),
+        ("module.pth", "torch.nn.modules.linear.Linear"),
+    ] {
         let error = read(&fixture(name)).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains(&format!("`{global}`")), "{error}");
     }
     // A storage that is itself a pickle, which PyTorch would load in turn.
     let pickle = b"\x80\x02ctorch.storage\n_load_from_bytes\n.".as_slice();
-    assert!(matches!(super::pickle::load(pickle, &super::torch_objects::TorchGlobals), Err(WeightsError::ForbiddenGlobal { .. })));
+    assert!(matches!(
+        super::pickle::load(pickle, &super::torch_objects::TorchGlobals),
+        Err(WeightsError::ForbiddenGlobal { .. })
+    ));
 }
 
 #[test]
@@ -59,7 +64,9 @@ fn other_files_are_told_apart() {
     }
     let error = read(Path::new("no/such/file.pth")).unwrap_err().to_string();
     assert!(error.starts_with("cannot read no/such/file.pth: "), "{error}");
-    assert!(matches!(read(&fixture("empty.pth")), Err(WeightsError::InFile { source, .. }) if matches!(*source, WeightsError::NoTensors)));
+    assert!(
+        matches!(read(&fixture("empty.pth")), Err(WeightsError::InFile { source, .. }) if matches!(*source, WeightsError::NoTensors))
+    );
 }
 
 #[test]
@@ -82,7 +89,9 @@ fn deep_and_wide_pickles_end() {
     machine(&deep).unwrap();
     // A dict that holds itself.
     machine(b"}q\x00X\x01\x00\x00\x00ah\x00s.").unwrap();
-    for bad in [&b"."[..], b"0.", b"a.", b"(.", b"t.", b"h\x00.", b"\x80\x09.", b"(K\x01u.", b"}(K\x01u.", b"K\x01(0.", b"R."] {
+    for bad in
+        [&b"."[..], b"0.", b"a.", b"(.", b"t.", b"h\x00.", b"\x80\x09.", b"(K\x01u.", b"}(K\x01u.", b"K\x01(0.", b"R."]
+    {
         assert!(matches!(machine(bad), Err(WeightsError::Pickle { .. })), "{bad:?}");
     }
 }

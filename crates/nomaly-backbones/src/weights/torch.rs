@@ -24,9 +24,7 @@ pub(super) type Storages<'a> = BTreeMap<Rc<str>, std::borrow::Cow<'a, [u8]>>;
 /// Where the outermost dict holds no tensor itself but one of the usual wrappers (`state_dict`, `model`, …), the wrapper
 /// counts. Nested dicts are joined with dots, what is not a tensor is left out, and `module.`, which data-parallel
 /// training puts before every name, is taken away.
-pub(super) fn named_tensors(
-    loaded: &Loaded<TorchGlobals>,
-) -> Result<BTreeMap<String, TensorRef>, WeightsError> {
+pub(super) fn named_tensors(loaded: &Loaded<TorchGlobals>) -> Result<BTreeMap<String, TensorRef>, WeightsError> {
     let heap = &loaded.heap;
     let mut root = &loaded.value;
     for _ in 0..MAX_DEPTH {

@@ -49,9 +49,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Weights, WeightsError> {
     let mut rest = &bytes[pickles.at..];
     let mut storages = Storages::new();
     for key in keys {
-        let size = sizes
-            .get(&key)
-            .ok_or_else(|| WeightsError::torch(format!("the storage {key} belongs to no tensor")))?;
+        let size =
+            sizes.get(&key).ok_or_else(|| WeightsError::torch(format!("the storage {key} belongs to no tensor")))?;
         let (count, after) = rest
             .split_first_chunk::<8>()
             .ok_or_else(|| WeightsError::torch(format!("it ends before the storage {key}")))?;
@@ -70,9 +69,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Weights, WeightsError> {
 /// `{'little_endian': bool, ...}`.
 fn byte_order(system: &Loaded<TorchGlobals>) -> ByteOrder {
     let Value::Dict(index) = system.value else { return ByteOrder::Little };
-    let big = system.heap.dicts[index].iter().any(|(key, value)| {
-        matches!((key, value), (Value::Str(key), Value::Bool(false)) if &**key == "little_endian")
-    });
+    let big = system.heap.dicts[index]
+        .iter()
+        .any(|(key, value)| matches!((key, value), (Value::Str(key), Value::Bool(false)) if &**key == "little_endian"));
     if big { ByteOrder::Big } else { ByteOrder::Little }
 }
 

@@ -74,12 +74,7 @@ impl Globals for TorchGlobals {
         found.ok_or_else(|| WeightsError::ForbiddenGlobal { module: module.to_owned(), name: name.to_owned() })
     }
 
-    fn call(
-        &self,
-        global: Global,
-        arguments: &[TorchValue],
-        heap: &mut TorchHeap,
-    ) -> Result<TorchValue, WeightsError> {
+    fn call(&self, global: Global, arguments: &[TorchValue], heap: &mut TorchHeap) -> Result<TorchValue, WeightsError> {
         match (global, arguments) {
             (Global::OrderedDict, []) => Ok(Value::Dict(heap.dict())),
             (Global::OrderedDict, [Value::List(items)]) => {
