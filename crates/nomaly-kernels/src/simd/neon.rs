@@ -1,5 +1,8 @@
 //! [`Simd`] with Advanced SIMD (NEON) of AArch64: 4 lanes, 32 registers.
 
+// NEON belongs to the baseline of most AArch64 targets, and there the intrinsics are safe to call.
+#![allow(unused_unsafe)]
+
 use std::arch::aarch64::*;
 
 use super::{Kernel, Simd};
