@@ -8,7 +8,7 @@
 //! For brittle surfaces: ceramics, concrete, glass, solar cells.
 //!
 //! # Parameters
-//! Length 25–60 % of the shorter side, half width 0.6–1.5 pixels at 256 pixels, darkened to 15–45 %.
+//! Length 25–60 % of the shorter side, half width 0.8–2 pixels at 256 pixels, darkened to 10–35 %.
 //!
 //! # Reference
 //! After the class `crack` of MVTec AD (Bergmann et al., CVPR 2019).
@@ -25,7 +25,7 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     let start = dice.point(&canvas, 0.25);
     let heading = dice.direction();
     let length = dice.between(0.25, 0.6) * canvas.scale();
-    let radius = dice.between(0.6, 1.5) * (canvas.scale() / 256.0).max(1.0);
+    let radius = dice.between(0.8, 2.0) * (canvas.scale() / 256.0).max(1.0);
     let path = walk(&mut canvas, start, heading, length, radius, dice);
     for _ in 0..dice.below(3) {
         let (at, heading) = path[dice.below(path.len() as u32) as usize];
@@ -34,7 +34,7 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
         let length = length * dice.between(0.15, 0.4);
         walk(&mut canvas, at, heading, length, 0.7 * radius, dice);
     }
-    let darkness = dice.between(0.15, 0.45);
+    let darkness = dice.between(0.1, 0.35);
     canvas.blend(image, |_, _, pixel| pixel.map(|value| value * darkness))
 }
 
