@@ -10,8 +10,9 @@
 //!
 //! # Parameters
 //! The kind and a seeded generator. Sizes follow the image's shorter side; strengths are drawn from ranges in which a
-//! person sees the defect without searching. The same seed gives the same bytes on every platform: only operations
-//! that IEEE 754 defines exactly are used (no sines, exponentials or fused operations).
+//! person sees the defect on a calm surface without searching (thin ones hide in busy textures, as real ones do). The
+//! same seed gives the same bytes on every platform: only operations that IEEE 754 defines exactly are used (no sines,
+//! exponentials or fused operations).
 //!
 //! # Reference
 //! Li, Sohn, Yoon, Pfister, *CutPaste: Self-Supervised Learning for Anomaly Detection and Localization*, CVPR 2021, for

@@ -187,7 +187,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 fn a_header_bomb_is_refused_before_memory_is_taken() {
     match fault(&png_header(20_000, 20_000)) {
         Fault::TooManyPixels { width: 20_000, height: 20_000, limit } => {
-            assert_eq!(limit, Limits::default().max_pixels)
+            assert_eq!(limit, Limits::default().max_pixels);
         }
         other => panic!("{other}"),
     }

@@ -107,6 +107,6 @@ fn every_texture_decodes() {
 #[test]
 fn every_kind_is_listed_among_the_transforms() {
     let listed: Vec<&str> =
-        TRANSFORMS.iter().filter(|entry| entry.group == Group::Synthetic).map(|entry| entry.name()).collect();
+        TRANSFORMS.iter().filter(|entry| entry.group == Group::Synthetic).map(Entry::name).collect();
     assert_eq!(listed, synthetic::KINDS.names().collect::<Vec<_>>());
 }
