@@ -1,3 +1,47 @@
-//! Methods of visual anomaly detection: fit on good images, score new ones
+//! Methods of visual anomaly detection: fit on images of good items, then score new ones.
+//!
+//! A method is data flow, not a framework: a [`FeatureExtractor`] (backbone, taps, preprocessing) feeds a
+//! [`Method`], which learns what normal is and gives every image a score, *higher = more anomalous*.
+//! [`Detector`] → [`FittedDetector`] ties them together, calibrates the decision on held-out normal images and
+//! keeps everything in one [model file](model_file).
+//!
+//! ```no_run
+//! use nomaly_detectors::{Detector, FitOptions, PredictOptions, Settings};
+//! use nomaly_store::Silent;
+//!
+//! let dataset = nomaly_data::open("parts/bottle")?;
+//! let detector = Detector::new("mvg", "efficientnet-lite0", &Settings::default())?;
+//! let fit = detector.fit(&dataset.name, &dataset.train, &FitOptions::default(), &Silent)?;
+//! fit.detector.save("bottle.nomaly".as_ref())?;
+//! fit.detector.predict(&dataset.test, &PredictOptions::default(), &Silent, |outcome| {
+//!     if let Ok(prediction) = outcome.result {
+//!         println!("{} {:.3} p = {:.3}", outcome.sample.id, prediction.score, prediction.p_value);
+//!     }
+//!     Ok(())
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+
+pub mod calibration;
+mod detector;
+mod error;
+pub mod evaluation;
+mod features;
+mod method;
+pub mod methods;
+pub mod model_file;
+pub mod registry;
+mod settings;
+
+pub use calibration::{Calibration, DecisionRule};
+pub use detector::{
+    COMMON_PARAMETERS, Detector, Fit, FitOptions, FittedDetector, Outcome, PredictOptions, Prediction, Skipped,
+};
+pub use error::DetectorError;
+pub use features::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
+pub use method::{FittedMethod, Method, MethodFit, MethodScore};
+pub use nomaly_scorers::Parameter;
+pub use registry::{METHODS, MethodEntry, Published};
+pub use settings::Settings;

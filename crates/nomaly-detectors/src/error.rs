@@ -1,0 +1,128 @@
+//! What can go wrong, by whose fault it is.
+
+use std::path::PathBuf;
+
+use nomaly_backbones::BackboneError;
+use nomaly_data::DataError;
+use nomaly_metrics::MetricError;
+use nomaly_registry::UnknownName;
+use nomaly_scorers::ScorerError;
+use nomaly_store::StoreError;
+use nomaly_transforms::TransformError;
+
+use crate::Skipped;
+
+/// Why a detector could not be made, fitted, used, saved or loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DetectorError {
+    /// A name that nothing of its kind has.
+    #[error(transparent)]
+    Unknown(#[from] UnknownName),
+    /// A setting without the form `KEY=VALUE`.
+    #[error("setting `{given}` is not of the form KEY=VALUE")]
+    SettingSyntax {
+        /// What was given.
+        given: String,
+    },
+    /// A setting that was given twice.
+    #[error("setting `{name}` is given twice")]
+    SettingTwice {
+        /// Its name.
+        name: String,
+    },
+    /// A setting whose value is not allowed.
+    #[error("setting `{name}` is `{given}`; it takes {allowed}")]
+    SettingValue {
+        /// Its name.
+        name: String,
+        /// The value that was given.
+        given: String,
+        /// What is allowed, in words.
+        allowed: String,
+    },
+    /// Fewer usable training images than the method needs.
+    #[error("{method} needs at least {needed} usable training images, and there {} {found}", if *found == 1 { "is" } else { "are" })]
+    TooFewImages {
+        /// The method.
+        method: String,
+        /// How many it needs.
+        needed: usize,
+        /// How many could be used.
+        found: usize,
+    },
+    /// A bad image where bad images end the run.
+    #[error("{}", skipped.message)]
+    BadImage {
+        /// The image, and what is wrong with it.
+        skipped: Skipped,
+    },
+    /// A test set that cannot be evaluated.
+    #[error("data set {dataset} cannot be evaluated: {reason}")]
+    CannotEvaluate {
+        /// The data set.
+        dataset: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The user asked to stop.
+    #[error("interrupted; nothing was written")]
+    Cancelled,
+    /// A model file that is damaged, hostile or from another version.
+    #[error("{}: {reason}", path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Features whose shape is not the one that was fitted.
+    #[error("features of `{tap}` have {found} values an image, and the method was fitted on {expected}")]
+    FeatureShape {
+        /// The tap.
+        tap: String,
+        /// What was fitted.
+        expected: usize,
+        /// What came.
+        found: usize,
+    },
+    /// A model that cannot be written down.
+    #[error("the model cannot be encoded: {reason}")]
+    Encode {
+        /// Why not.
+        reason: String,
+    },
+    /// A model file without the numbers of one of its parts.
+    #[error("the state of `{name}` is missing")]
+    MissingState {
+        /// The part.
+        name: String,
+    },
+    /// An instruction set that was forced and is not there.
+    #[error(transparent)]
+    Isa(#[from] nomaly_kernels::IsaError),
+    /// The backbone failed.
+    #[error(transparent)]
+    Backbone(#[from] BackboneError),
+    /// The data could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A metric could not be computed.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+    /// A scorer failed.
+    #[error(transparent)]
+    Scorer(#[from] ScorerError),
+    /// A file could not be written or fetched.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The preprocessing is not valid.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+}
+
+impl DetectorError {
+    pub(crate) fn setting(name: &str, given: &str, allowed: &str) -> Self {
+        Self::SettingValue { name: name.to_owned(), given: given.to_owned(), allowed: allowed.to_owned() }
+    }
+}

@@ -1,0 +1,302 @@
+//! How good a fitted detector is on labelled images.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use nomaly_data::{Dataset, Label};
+use nomaly_metrics::{ConfusionMatrix, auroc, average_precision, eer, f1_max};
+use nomaly_store::Progress;
+use serde::Serialize;
+
+use crate::calibration::Calibration;
+use crate::{DetectorError, FittedDetector, Outcome, PredictOptions, Prediction, Skipped};
+
+/// One scored test image with its label.
+#[derive(Clone, Debug, Serialize)]
+pub struct LabelledPrediction {
+    /// The image, as the data set names it.
+    pub id: String,
+    /// What it shows: `good`, or the kind of defect.
+    pub kind: String,
+    /// Whether it is labelled anomalous.
+    pub anomalous_label: bool,
+    /// What the detector says.
+    #[serde(flatten)]
+    pub prediction: Prediction,
+}
+
+/// Figures of one evaluation; its JSON is part of the command line contract.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    /// The data set.
+    pub dataset: String,
+    /// The method.
+    pub method: String,
+    /// The backbone.
+    pub backbone: String,
+    /// The seed of the fit.
+    pub seed: u64,
+    /// Training images that were used.
+    pub n_train: usize,
+    /// Test images that were scored.
+    pub n_test: TestCounts,
+    /// Figures over whole images.
+    pub image: ImageFigures,
+    /// Figures over pixels; `None` for methods without anomaly maps and sets without masks.
+    pub pixel: Option<PixelFigures>,
+    /// AUROC of each kind of anomaly against all normal images.
+    pub by_kind: BTreeMap<String, Ranking>,
+    /// AUROC of each part of the score (of each level, say), in the method's order.
+    #[serde(serialize_with = "as_map")]
+    pub by_part: Vec<(String, Ranking)>,
+    /// The decision.
+    pub threshold: ThresholdFigures,
+    /// How long it took.
+    pub timing: Timing,
+    /// The most memory the process has held, in MiB; `None` where the system does not say.
+    pub peak_rss_mib: Option<f64>,
+    /// Images that could not be used.
+    pub skipped: Vec<Skipped>,
+}
+
+/// How many test images there were.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct TestCounts {
+    /// Labelled normal.
+    pub normal: usize,
+    /// Labelled anomalous.
+    pub anomalous: usize,
+}
+
+/// Figures over whole images, each in [0, 1].
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ImageFigures {
+    /// Area under the ROC curve.
+    pub auroc: f64,
+    /// Average precision.
+    pub ap: f64,
+    /// The largest F1 over all thresholds (it looks at the labels: an upper bound, not a result of the decision rule).
+    pub f1_max: f64,
+    /// The equal error rate.
+    pub eer: f64,
+}
+
+/// Figures over pixels, each in [0, 1].
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PixelFigures {
+    /// Area under the pixel ROC curve.
+    pub auroc: f64,
+    /// Area under the per-region overlap curve up to a false-positive rate of 0.3.
+    pub aupro: f64,
+    /// The largest pixel F1 over all thresholds.
+    pub f1_max: f64,
+}
+
+/// How well one group of scores ranks anomalies above normal images.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Ranking {
+    /// Area under the ROC curve, in [0, 1].
+    pub auroc: f64,
+}
+
+/// What the decision rule does on the test images.
+#[derive(Clone, Debug, Serialize)]
+pub struct ThresholdFigures {
+    /// Scores above it are anomalous; `None` where too few held-out images support the rate asked for.
+    pub value: Option<f64>,
+    /// The rule in words.
+    pub rule: String,
+    /// The share of normal test images called anomalous.
+    pub fpr: f64,
+    /// The share of anomalous test images called anomalous.
+    pub tpr: f64,
+}
+
+/// How long fit and prediction took.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Timing {
+    /// Seconds of the fit, loading included; `None` for a model that was fitted earlier.
+    pub fit_s: Option<f64>,
+    /// The median over batches of the time from one batch to the next, divided by the images in it, in milliseconds.
+    pub predict_ms_per_image_median: f64,
+    /// Images a second over the whole test set, loading included.
+    pub images_per_s: f64,
+}
+
+/// An evaluation with what it was computed from.
+pub struct Evaluated {
+    /// The figures.
+    pub figures: Evaluation,
+    /// The scored images in the order of the test set.
+    pub predictions: Vec<LabelledPrediction>,
+}
+
+/// Scores the test images of `dataset` and compares with their labels.
+///
+/// `fit_s` is passed on to the figures. `see` is shown every outcome as it comes, for reports and tables.
+///
+/// # Errors
+/// A test set without normal or without anomalous images, and everything that
+/// [`predict`](FittedDetector::predict) fails with.
+pub fn evaluate(
+    detector: &FittedDetector,
+    dataset: &Dataset,
+    fit_s: Option<f64>,
+    options: &PredictOptions,
+    progress: &dyn Progress,
+    mut see: impl FnMut(&Outcome<'_>) + Send,
+) -> Result<Evaluated, DetectorError> {
+    let cannot = |reason: String| DetectorError::CannotEvaluate { dataset: dataset.name.clone(), reason };
+    if dataset.test.is_empty() {
+        return Err(cannot("it has no test images (a folder with `test/good` and `test/<kind>` has)".to_owned()));
+    }
+    let mut predictions = Vec::with_capacity(dataset.test.len());
+    let mut skipped = Vec::new();
+    let mut clock = BatchClock::start();
+    detector.predict(&dataset.test, options, progress, |outcome| {
+        see(&outcome);
+        clock.saw(outcome.batch);
+        match outcome.result {
+            Ok(prediction) => predictions.push(LabelledPrediction {
+                id: outcome.sample.id.clone(),
+                kind: outcome.sample.kind.clone(),
+                anomalous_label: outcome.sample.label == Label::Anomalous,
+                prediction,
+            }),
+            Err(reason) => skipped.push(reason),
+        }
+        Ok(())
+    })?;
+    let (ms_per_image, images_per_s) = clock.stop();
+
+    let labels: Vec<bool> = predictions.iter().map(|image| image.anomalous_label).collect();
+    let anomalous = labels.iter().filter(|&&label| label).count();
+    let normal = labels.len() - anomalous;
+    if normal == 0 || anomalous == 0 {
+        return Err(cannot(format!(
+            "it has {normal} normal and {anomalous} anomalous usable test images, and both are needed"
+        )));
+    }
+    let scores: Vec<f64> = predictions.iter().map(|image| image.prediction.score).collect();
+    let info = detector.info();
+    let figures = Evaluation {
+        dataset: dataset.name.clone(),
+        method: info.method.name.clone(),
+        backbone: info.backbone.name.clone(),
+        seed: info.training.seed,
+        n_train: info.training.images,
+        n_test: TestCounts { normal, anomalous },
+        image: ImageFigures {
+            auroc: auroc(&scores, &labels)?,
+            ap: average_precision(&scores, &labels)?,
+            f1_max: f1_max(&scores, &labels)?.f1,
+            eer: eer(&scores, &labels)?.rate,
+        },
+        pixel: None,
+        by_kind: by_kind(&predictions)?,
+        by_part: by_part(&detector.part_names(), &predictions, &labels)?,
+        threshold: threshold_figures(&detector.calibration_for(options)?, &scores, &labels)?,
+        timing: Timing { fit_s, predict_ms_per_image_median: ms_per_image, images_per_s },
+        peak_rss_mib: peak_rss_mib(),
+        skipped,
+    };
+    Ok(Evaluated { figures, predictions })
+}
+
+fn by_kind(predictions: &[LabelledPrediction]) -> Result<BTreeMap<String, Ranking>, DetectorError> {
+    let kinds: std::collections::BTreeSet<&str> =
+        predictions.iter().filter(|image| image.anomalous_label).map(|image| image.kind.as_str()).collect();
+    kinds
+        .into_iter()
+        .map(|kind| {
+            let group = predictions.iter().filter(|image| !image.anomalous_label || image.kind == kind);
+            let (scores, labels): (Vec<f64>, Vec<bool>) =
+                group.map(|image| (image.prediction.score, image.anomalous_label)).unzip();
+            Ok((kind.to_owned(), Ranking { auroc: auroc(&scores, &labels)? }))
+        })
+        .collect()
+}
+
+fn by_part(
+    names: &[String],
+    predictions: &[LabelledPrediction],
+    labels: &[bool],
+) -> Result<Vec<(String, Ranking)>, DetectorError> {
+    names
+        .iter()
+        .enumerate()
+        .map(|(part, name)| {
+            let scores: Vec<f64> = predictions.iter().map(|image| image.prediction.parts[part]).collect();
+            Ok((name.clone(), Ranking { auroc: auroc(&scores, labels)? }))
+        })
+        .collect()
+}
+
+fn threshold_figures(
+    calibration: &Calibration,
+    scores: &[f64],
+    labels: &[bool],
+) -> Result<ThresholdFigures, DetectorError> {
+    let value = calibration.threshold();
+    let confusion = ConfusionMatrix::at(scores, labels, value.unwrap_or(f64::INFINITY))?;
+    let (fpr, tpr) = (confusion.fpr().unwrap_or_default(), confusion.tpr().unwrap_or_default());
+    Ok(ThresholdFigures { value, rule: calibration.describe(), fpr, tpr })
+}
+
+/// The most memory this process has held so far, in MiB, where the system says.
+pub fn peak_rss_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some((kib / 1024.0 * 10.0).round() / 10.0)
+}
+
+/// Times batches as they arrive: the time since the batch before belongs to the images of the batch that came.
+struct BatchClock {
+    began: Instant,
+    last: Instant,
+    batch: Option<usize>,
+    waited_ms: f64,
+    in_batch: usize,
+    images: usize,
+    ms_per_image: Vec<f64>,
+}
+
+impl BatchClock {
+    fn start() -> Self {
+        let now = Instant::now();
+        Self { began: now, last: now, batch: None, waited_ms: 0.0, in_batch: 0, images: 0, ms_per_image: Vec::new() }
+    }
+
+    /// Notes one image of the batch with this number.
+    fn saw(&mut self, batch: usize) {
+        if self.batch != Some(batch) {
+            self.close();
+            let now = Instant::now();
+            self.waited_ms = (now - self.last).as_secs_f64() * 1e3;
+            self.last = now;
+            self.batch = Some(batch);
+        }
+        self.in_batch += 1;
+        self.images += 1;
+    }
+
+    fn close(&mut self) {
+        if self.in_batch > 0 {
+            self.ms_per_image.push(self.waited_ms / self.in_batch as f64);
+        }
+        self.in_batch = 0;
+    }
+
+    /// The median of milliseconds an image, and images a second.
+    fn stop(mut self) -> (f64, f64) {
+        self.close();
+        self.ms_per_image.sort_by(f64::total_cmp);
+        let median = self.ms_per_image.get(self.ms_per_image.len() / 2).copied().unwrap_or(f64::NAN);
+        (median, self.images as f64 / self.began.elapsed().as_secs_f64())
+    }
+}
+
+fn as_map<S: serde::Serializer>(parts: &[(String, Ranking)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(parts.iter().map(|(name, ranking)| (name, ranking)))
+}

@@ -1,0 +1,75 @@
+//! What methods on pooled features share: one row a level and image, collected once.
+
+use ndarray::{Array2, Axis};
+use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
+use nomaly_registry::UnknownName;
+use nomaly_store::Progress;
+
+use crate::features::FeatureSource;
+use crate::{DetectorError, Settings};
+
+/// Globally average-pooled features: for each level one row an image, `[images, C]`.
+pub(super) struct PooledFeatures {
+    pub(super) levels: Vec<Array2<f32>>,
+}
+
+impl PooledFeatures {
+    /// Runs all images through the backbone.
+    pub(super) fn collect(source: &dyn FeatureSource, progress: &dyn Progress) -> Result<Self, DetectorError> {
+        let mut values: Vec<Vec<f32>> = Vec::new();
+        let images = source.visit(progress, &mut |batch| {
+            values.resize(batch.values.len(), Vec::new());
+            for (level, rows) in values.iter_mut().zip(batch.values) {
+                level.extend_from_slice(rows);
+            }
+            Ok(())
+        })?;
+        let as_rows = |level: Vec<f32>| {
+            let width = level.len() / images;
+            Array2::from_shape_vec((images, width), level).expect("every image adds a whole row")
+        };
+        Ok(Self { levels: values.into_iter().map(as_rows).collect() })
+    }
+
+    /// How many images were collected.
+    pub(super) fn images(&self) -> usize {
+        self.levels.first().map_or(0, Array2::nrows)
+    }
+
+    /// Refuses fewer images than `needed`.
+    pub(super) fn need(&self, needed: usize, method: &str) -> Result<(), DetectorError> {
+        if self.images() < needed {
+            return Err(DetectorError::TooFewImages { method: method.to_owned(), needed, found: self.images() });
+        }
+        Ok(())
+    }
+
+    /// The rows of some images at one level.
+    pub(super) fn select(&self, level: usize, images: &[usize]) -> Array2<f32> {
+        self.levels[level].select(Axis(0), images)
+    }
+}
+
+/// The taps named by the setting `key`, pooled, checked against the backbone; `default` where it is not set.
+pub(super) fn pooled_taps(
+    settings: &Settings,
+    key: &str,
+    backbone: &Backbone,
+    default: Vec<String>,
+) -> Result<Vec<TapRequest>, DetectorError> {
+    let names = match settings.get(key) {
+        None | Some("all") => default,
+        Some(list) => list.split(',').map(|name| name.trim().to_owned()).collect(),
+    };
+    let taps = backbone.taps();
+    for (place, name) in names.iter().enumerate() {
+        if !taps.iter().any(|tap| tap.name == *name) {
+            let known = taps.iter().map(|tap| tap.name.as_str());
+            return Err(UnknownName::new("level", name, known).into());
+        }
+        if names[..place].contains(name) {
+            return Err(DetectorError::setting(key, name, "each level once"));
+        }
+    }
+    Ok(names.into_iter().map(|name| TapRequest { name, layout: OutputLayout::Mean }).collect())
+}

@@ -1,0 +1,277 @@
+//! The model file: one safetensors file that scores anywhere, offline.
+//!
+//! # Format, version 1
+//! The metadata entry `nomaly` holds a JSON object: `format` (the version), `nomaly` (the version of the program that
+//! wrote it), [`ModelInfo`] and, for each state of the method, its name, kind and configuration. Tensors:
+//!
+//! | name | type | what |
+//! |---|---|---|
+//! | `backbone/NAME` | as in the weight file | the backbone's weights up to the deepest tap |
+//! | `method/STATE/NAME` | F32 or F64 | what the method learned |
+//! | `calibration/held_out` | F64 | held-out scores of the training images, ascending |
+//!
+//! Nothing in it depends on when, where or with how many threads it was made. Reading it never runs code: sizes, shapes
+//! and numbers are checked first, and another version is refused.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nomaly_backbones::weights::{DType, WeightTensor, Weights, from_safetensors, to_safetensors};
+use nomaly_scorers::{State, Tensor, TensorData};
+use nomaly_transforms::Pipeline;
+use serde::{Deserialize, Serialize};
+
+use crate::{DecisionRule, DetectorError, Settings};
+
+/// The version of the format that this program writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+const METADATA_KEY: &str = "nomaly";
+const HELD_OUT: &str = "calibration/held_out";
+
+/// What a model is made of and what it was fitted on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelInfo {
+    /// The method.
+    pub method: MethodInfo,
+    /// The backbone.
+    pub backbone: BackboneInfo,
+    /// The preprocessing of images.
+    pub pipeline: Pipeline,
+    /// The decision rule in force where none other is asked for.
+    pub decision: DecisionRule,
+    /// What it was fitted on.
+    pub training: TrainingInfo,
+}
+
+/// The method of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodInfo {
+    /// Its name.
+    pub name: String,
+    /// Its settings in full.
+    pub settings: Settings,
+}
+
+/// The backbone of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackboneInfo {
+    /// Its name.
+    pub name: String,
+    /// The licence of its weights.
+    pub licence: String,
+    /// Where its weights come from.
+    pub source: String,
+}
+
+/// What a model was fitted on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingInfo {
+    /// The name of the data set or folder.
+    pub dataset: String,
+    /// Images that were used.
+    pub images: usize,
+    /// Images that could not be used.
+    pub skipped: usize,
+    /// The seed of every random choice.
+    pub seed: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format: u32,
+    nomaly: String,
+    model: ModelInfo,
+    states: Vec<StateHeader>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateHeader {
+    name: String,
+    kind: String,
+    config: serde_json::Value,
+}
+
+/// Only what every version has.
+#[derive(Deserialize)]
+struct AnyVersion {
+    format: u32,
+    nomaly: Option<String>,
+}
+
+/// A model file taken apart.
+pub(crate) struct Parts {
+    pub(crate) info: ModelInfo,
+    pub(crate) states: Vec<(String, State)>,
+    pub(crate) held_out: Vec<f64>,
+    pub(crate) backbone: Weights,
+}
+
+/// What `inspect` shows: the header without the numbers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The version of the format.
+    pub format: u32,
+    /// The version of the program that wrote the file.
+    pub written_by: String,
+    /// What the model is made of.
+    #[serde(flatten)]
+    pub info: ModelInfo,
+    /// Held-out scores of normal images, ascending.
+    #[serde(skip)]
+    pub held_out: Vec<f64>,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Bytes of the backbone's weights.
+    pub backbone_bytes: u64,
+    /// Number of tensors.
+    pub tensors: usize,
+}
+
+/// The bytes of a model file.
+pub(crate) fn encode(
+    info: &ModelInfo,
+    states: &[(String, State)],
+    held_out: &[f64],
+    backbone: &Weights,
+) -> Result<Vec<u8>, DetectorError> {
+    let header = Header {
+        format: FORMAT_VERSION,
+        nomaly: env!("CARGO_PKG_VERSION").to_owned(),
+        model: info.clone(),
+        states: states
+            .iter()
+            .map(|(name, state)| StateHeader {
+                name: name.clone(),
+                kind: state.kind.clone(),
+                config: state.config.clone(),
+            })
+            .collect(),
+    };
+    let mut tensors: Weights =
+        backbone.iter().map(|(name, tensor)| (format!("backbone/{name}"), tensor.clone())).collect();
+    for (state_name, state) in states {
+        for (name, tensor) in &state.tensors {
+            tensors.insert(format!("method/{state_name}/{name}"), stored(tensor)?);
+        }
+    }
+    tensors.insert(HELD_OUT.to_owned(), stored(&Tensor::f64([held_out.len()], held_out.to_vec()))?);
+    let json = serde_json::to_string(&header).map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
+    let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), json)]);
+    to_safetensors(&tensors, &metadata).map_err(|error| DetectorError::Encode { reason: error.to_string() })
+}
+
+/// A scorer's tensor as the file keeps it.
+fn stored(tensor: &Tensor) -> Result<WeightTensor, DetectorError> {
+    let (dtype, bytes) = match &tensor.data {
+        TensorData::F32(data) => (DType::F32, data.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        TensorData::F64(data) => (DType::F64, data.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        _ => return Err(DetectorError::Encode { reason: "a number type that the format does not have".to_owned() }),
+    };
+    Ok(WeightTensor { shape: tensor.shape.clone(), dtype, bytes })
+}
+
+/// Reads a model file in full.
+pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
+    let refuse = |reason: String| DetectorError::ModelFile { path: path.to_owned(), reason };
+    let (header, tensors) = open(&read_bytes(path)?).map_err(refuse)?;
+    let mut states: Vec<(String, State)> = header
+        .states
+        .into_iter()
+        .map(|state| (state.name, State { kind: state.kind, config: state.config, tensors: BTreeMap::new() }))
+        .collect();
+    let mut held_out = None;
+    let mut backbone = Weights::new();
+    for (name, tensor) in tensors {
+        if name == HELD_OUT {
+            held_out = scores(&tensor);
+        } else if let Some(name) = name.strip_prefix("backbone/") {
+            backbone.insert(name.to_owned(), tensor);
+        } else {
+            let owner =
+                name.strip_prefix("method/").and_then(|rest| rest.rsplit_once('/')).and_then(|(owner, part)| {
+                    let (_, state) = states.iter_mut().find(|(state, _)| state == owner)?;
+                    Some((state, part))
+                });
+            let (state, part) = owner.ok_or_else(|| refuse(format!("tensor `{name}` belongs to nothing")))?;
+            let numbers = numbers(&tensor).ok_or_else(|| refuse(format!("tensor `{name}` is neither F32 nor F64")))?;
+            state.tensors.insert(part.to_owned(), numbers);
+        }
+    }
+    let held_out = held_out.ok_or_else(|| refuse(format!("tensor `{HELD_OUT}` is missing, or not F64")))?;
+    Ok(Parts { info: header.model, states, held_out, backbone })
+}
+
+/// Reads what `inspect` shows, without building the model.
+///
+/// # Errors
+/// A file that cannot be read, is damaged, or comes from a version that this one does not know.
+pub fn read_summary(path: &Path) -> Result<Summary, DetectorError> {
+    let bytes = read_bytes(path)?;
+    let (header, tensors) =
+        open(&bytes).map_err(|reason| DetectorError::ModelFile { path: path.to_owned(), reason })?;
+    let of_backbone = tensors.iter().filter(|(name, _)| name.starts_with("backbone/"));
+    Ok(Summary {
+        format: header.format,
+        written_by: header.nomaly,
+        info: header.model,
+        held_out: tensors.get(HELD_OUT).and_then(scores).unwrap_or_default(),
+        file_bytes: bytes.len() as u64,
+        backbone_bytes: of_backbone.map(|(_, tensor)| tensor.bytes.len() as u64).sum(),
+        tensors: tensors.len(),
+    })
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, DetectorError> {
+    std::fs::read(path)
+        .map_err(|error| DetectorError::ModelFile { path: path.to_owned(), reason: format!("cannot be read: {error}") })
+}
+
+/// Checks the container, then the version, then the header.
+fn open(bytes: &[u8]) -> Result<(Header, Weights), String> {
+    let (tensors, metadata) =
+        from_safetensors(bytes).map_err(|error| format!("is truncated, damaged or not a nomaly model ({error})"))?;
+    let json = metadata
+        .get(METADATA_KEY)
+        .ok_or_else(|| format!("is not a nomaly model: its metadata has no entry `{METADATA_KEY}`"))?;
+    let version: AnyVersion = serde_json::from_str(json).map_err(|error| format!("has a damaged header: {error}"))?;
+    if version.format != FORMAT_VERSION {
+        return Err(format!(
+            "is of format version {}, written by nomaly {}; this program reads version {FORMAT_VERSION}",
+            version.format,
+            version.nomaly.as_deref().unwrap_or("of an unknown version"),
+        ));
+    }
+    let header = serde_json::from_str(json).map_err(|error| format!("has a damaged header: {error}"))?;
+    Ok((header, tensors))
+}
+
+/// The numbers of an F32 or F64 tensor.
+fn numbers(tensor: &WeightTensor) -> Option<Tensor> {
+    let shape = tensor.shape.clone();
+    match tensor.dtype {
+        DType::F32 => {
+            let (values, _) = tensor.bytes.as_chunks();
+            Some(Tensor::f32(shape, values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()))
+        }
+        DType::F64 => {
+            let (values, _) = tensor.bytes.as_chunks();
+            Some(Tensor::f64(shape, values.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()))
+        }
+        _ => None,
+    }
+}
+
+/// The numbers of an F64 tensor.
+fn scores(tensor: &WeightTensor) -> Option<Vec<f64>> {
+    match numbers(tensor)?.data {
+        TensorData::F64(scores) => Some(scores),
+        _ => None,
+    }
+}

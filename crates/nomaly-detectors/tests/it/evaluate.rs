@@ -1,0 +1,43 @@
+use nomaly_data::Dataset;
+use nomaly_detectors::evaluation::evaluate;
+use nomaly_detectors::{DetectorError, PredictOptions};
+use nomaly_store::Silent;
+
+use crate::images::{dataset, fit, settings};
+
+#[test]
+fn figures_cover_kinds_levels_and_the_decision() {
+    let dataset = dataset();
+    let fitted = fit("mvg", &settings(), &dataset.train).detector;
+    let mut seen = 0;
+    let evaluated = evaluate(&fitted, &dataset, Some(1.5), &PredictOptions::default(), &Silent, |_| seen += 1).unwrap();
+    assert_eq!((seen, evaluated.predictions.len()), (16, 16));
+    let json = serde_json::to_value(&evaluated.figures).unwrap();
+    assert_eq!(json["n_test"], serde_json::json!({"normal": 8, "anomalous": 8}));
+    assert_eq!(json["n_train"], 24);
+    assert_eq!(json["image"]["auroc"], 1.0);
+    assert_eq!(json["by_kind"]["blot"]["auroc"], 1.0);
+    assert_eq!(json["pixel"], serde_json::Value::Null);
+    assert_eq!(json["timing"]["fit_s"], 1.5);
+    assert!(json["threshold"]["value"].is_f64());
+    let levels: Vec<&String> = json["by_part"].as_object().unwrap().keys().collect();
+    assert_eq!(levels.len(), 9, "{levels:?}");
+    let sums = |index: usize| {
+        let prediction = &evaluated.predictions[index].prediction;
+        (prediction.parts.iter().sum::<f64>(), prediction.score)
+    };
+    assert!((0..16).all(|index| (sums(index).0 - sums(index).1).abs() < 1e-9), "the score is the sum over levels");
+}
+
+#[test]
+fn a_set_without_both_labels_cannot_be_evaluated() {
+    let all = dataset();
+    let fitted = fit("dn2", &settings(), &all.train).detector;
+    let only = |test: Vec<_>| {
+        let dataset = Dataset { test, ..all.clone() };
+        evaluate(&fitted, &dataset, None, &PredictOptions::default(), &Silent, |_| ()).err().unwrap()
+    };
+    for error in [only(Vec::new()), only(all.test.iter().step_by(2).cloned().collect())] {
+        assert!(matches!(error, DetectorError::CannotEvaluate { .. }), "{error}");
+    }
+}

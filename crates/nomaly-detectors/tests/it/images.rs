@@ -1,0 +1,63 @@
+//! Small images that are quick to score: stripes with noise, and the same with a blot.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use image::{Rgb, RgbImage};
+use nomaly_data::{Dataset, ImageSource, Label, Sample};
+use nomaly_detectors::{Detector, Fit, FitOptions, Settings};
+use nomaly_store::Silent;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const SIDE: u32 = 48;
+
+fn stripes(seed: u64, blot: bool) -> RgbImage {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let phase = rng.random_range(0..8);
+    let mut image = RgbImage::from_fn(SIDE, SIDE, |x, _| {
+        let stripe = if (x + phase) % 8 < 4 { 90 } else { 160 };
+        let value = (stripe + rng.random_range(0..30)) as u8;
+        Rgb([value, value, value.saturating_add(10)])
+    });
+    if blot {
+        let (left, top) = (rng.random_range(4..SIDE - 20), rng.random_range(4..SIDE - 20));
+        for (x, y) in (0..14).flat_map(|x| (0..14).map(move |y| (x, y))) {
+            image.put_pixel(left + x, top + y, Rgb([230, 30, 20]));
+        }
+    }
+    image
+}
+
+fn sample(id: String, seed: u64, blot: bool) -> Sample {
+    let (label, kind) = if blot { (Label::Anomalous, "blot") } else { (Label::Normal, "good") };
+    Sample { id, source: ImageSource::Memory(Arc::new(stripes(seed, blot))), label, kind: kind.to_owned(), mask: None }
+}
+
+/// `n` good images.
+pub(crate) fn good(n: usize) -> Vec<Sample> {
+    (0..n).map(|i| sample(format!("train/{i}"), i as u64, false)).collect()
+}
+
+/// A sample whose file is not there.
+pub(crate) fn missing(id: &str) -> Sample {
+    let source = ImageSource::File(PathBuf::from(format!("/nonexistent/{id}.png")));
+    Sample { id: id.to_owned(), source, label: Label::Normal, kind: "good".to_owned(), mask: None }
+}
+
+/// 24 good images to train on, 8 good and 8 blotted ones to test on.
+pub(crate) fn dataset() -> Dataset {
+    let test = (0..16).map(|i| sample(format!("test/{i}"), 1000 + i, i % 2 == 1)).collect();
+    Dataset { name: "stripes".to_owned(), train: good(24), test, licence: None }
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings::default().with("input_size", 64)
+}
+
+pub(crate) fn fit(method: &str, settings: &Settings, samples: &[Sample]) -> Fit {
+    Detector::new(method, "efficientnet-lite0", settings)
+        .unwrap()
+        .fit("stripes", samples, &FitOptions::default(), &Silent)
+        .unwrap()
+}

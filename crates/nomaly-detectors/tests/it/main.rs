@@ -1,0 +1,6 @@
+//! Detectors from images to decisions: fit, save, load, score, evaluate.
+
+mod evaluate;
+mod fit;
+mod hostile_models;
+mod images;
