@@ -200,7 +200,7 @@ fn a_missing_file_is_not_asked_for_twice() {
 fn a_loopback_address_is_not_redirected() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|_, _, stream| {
-        send(stream, "302 Found", "Location: http://127.0.0.1:1/b\r\nContent-Length: 0\r\n", b"")
+        send(stream, "302 Found", "Location: http://127.0.0.1:1/b\r\nContent-Length: 0\r\n", b"");
     });
     let error = fetch_with(&source(&server, "a.bin", b"", ""), folder.path(), &Silent, &quick());
     assert!(matches!(error, Err(StoreError::Http { status: 302, .. })), "{error:?}");
