@@ -1,1 +1,55 @@
-fn main() {}
+//! The `nomaly` command line.
+//!
+//! `main` reads the arguments, runs one [command](commands) and maps the outcome to an exit status: 0 done, 1 anomalies
+//! were found and `--fail-on-anomaly` was given, 2 an error (a wrong usage too), 130 interrupted. Results go to stdout,
+//! everything else to stderr.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod console;
+mod failure;
+mod output;
+mod progress;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::commands::Status;
+use crate::console::Console;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let console = Console::new(cli.common.verbosity());
+    match run(&cli, &console) {
+        Ok(Status::Done) => ExitCode::SUCCESS,
+        Ok(Status::AnomaliesFound) => ExitCode::from(1),
+        // Whoever read the output has read enough.
+        Err(error) if failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            console.error(&error);
+            ExitCode::from(if failure::is_interruption(&error) { 130 } else { 2 })
+        }
+    }
+}
+
+fn run(cli: &Cli, console: &Console) -> anyhow::Result<Status> {
+    progress::handle_interrupts()?;
+    if let Some(threads) = cli.common.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()?;
+    }
+    match &cli.command {
+        Command::Demo(args) => commands::demo::run(args, console),
+        Command::Fit(args) => commands::fit::run(args, console),
+        Command::Score(args) => commands::score::run(args, console),
+        Command::Eval(args) => commands::eval::run(args, console),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::List(args) => commands::list::run(args),
+        Command::Weights(args) => commands::weights::run(&args.command, console),
+        Command::Data(args) => commands::data::run(&args.command, console),
+        Command::Completions(args) => commands::completions::run(args),
+    }
+}

@@ -1,0 +1,543 @@
+//! The arguments of every command, with their help.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use nomaly::data::demo;
+use nomaly::transforms::samples::TEXTURES;
+use nomaly::{DecisionRule, Limits, StreamOptions};
+
+use crate::console::Verbosity;
+
+/// The method where none is named.
+pub(crate) const DEFAULT_METHOD: &str = "mvg";
+/// The backbone where none is named: the one whose weights are in the program.
+pub(crate) const DEFAULT_BACKBONE: &str = "efficientnet-lite0";
+
+const EXAMPLES: &str = "\
+Examples:
+  nomaly demo                                         see it work; needs no files
+  nomaly fit parts/good -o part.nomaly                learn from a folder of good images
+  nomaly score camera/ -m part.nomaly                 score a folder of images
+  nomaly score img.png -m part.nomaly --fail-on-anomaly && ship
+  nomaly eval bottle/ --method mvg --report out/      fit and test on a data set in MVTec layout
+
+Exit status: 0 done, 1 with --fail-on-anomaly when something is anomalous, 2 an error.
+Environment: NOMALY_HOME (folder of downloaded weights and data), NOMALY_ISA (avx512, avx2, neon or
+portable kernels), NO_COLOR.";
+
+/// Visual anomaly detection: learn what normal looks like from images of good items, and find what is not.
+#[derive(Debug, Parser)]
+#[command(name = "nomaly", version, max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Common options")]
+pub(crate) struct Common {
+    /// Print nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more about what is done and with what
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Use this many threads instead of one per core; results do not depend on it
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+impl Common {
+    pub(crate) fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show everything on embedded images and weights: no files, no network
+    Demo(DemoArgs),
+    /// Learn what normal looks like, and write a model file
+    Fit(FitArgs),
+    /// Score images with a model file
+    Score(ScoreArgs),
+    /// Measure how good a model or a method is on labelled images
+    Eval(EvalArgs),
+    /// Show what is in a model file
+    Inspect(InspectArgs),
+    /// List methods, backbones, scorers, transforms, data sets or metrics
+    List(ListArgs),
+    /// Backbone weights beyond the embedded ones
+    Weights(WeightsArgs),
+    /// Named data sets
+    Data(DataArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+const DEMO_HELP: &str = "\
+The images are photographs of a real texture; the defects in the test images are synthetic (painted
+scratches, spots, patches), so the figures show that everything works, not how good it is on your parts.
+
+Examples:
+  nomaly demo
+  nomaly demo --texture gravel --report /tmp/gravel.html";
+
+/// Arguments of `nomaly demo`.
+#[derive(Debug, Args)]
+#[command(after_help = DEMO_HELP)]
+pub(crate) struct DemoArgs {
+    /// The texture to learn
+    #[arg(long, value_name = "NAME", default_value = demo::TEXTURE, value_parser = textures())]
+    pub(crate) texture: String,
+    /// Where to write the report
+    #[arg(long, value_name = "FILE.html", default_value = "nomaly-demo.html")]
+    pub(crate) report: PathBuf,
+    /// Decides every random choice
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+const FIT_HELP: &str = "\
+DATA is one of
+  a folder of good images (searched to any depth),
+  a data set in MVTec layout (only train/good is used), or
+  a named data set with options: fashion-mnist:normal=3, cifar10:normal=dog, elpv:cells=mono.
+
+The model file holds everything: the weights of the backbone, what was learned and the decision rule.
+
+Examples:
+  nomaly fit parts/good -o part.nomaly
+  nomaly fit bottle/ -o bottle.nomaly --method dn2 --set k=5
+  nomaly fit bottle/ -o bottle.nomaly --max-fpr 0.01
+  nomaly list methods                                 what --method and --set accept";
+
+/// Arguments of `nomaly fit`.
+#[derive(Debug, Args)]
+#[command(after_help = FIT_HELP)]
+pub(crate) struct FitArgs {
+    /// Images of good items: a folder or a named data set
+    #[arg(value_name = "DATA")]
+    pub(crate) data: String,
+    /// The model file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) method: MethodArgs,
+    #[command(flatten)]
+    pub(crate) rule: RuleArgs,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
+}
+
+const SCORE_HELP: &str = "\
+Every image gets a score (higher = more anomalous), a p-value (the share of good images that score at
+least as high) and a decision. Images come out in the order in which they went in; folders are sorted.
+An image that cannot be read is reported and skipped.
+
+Examples:
+  nomaly score camera/ -m part.nomaly
+  nomaly score camera/ -m part.nomaly --format jsonl | jq -r 'select(.anomalous) | .path'
+  nomaly score camera/ -m part.nomaly --max-fpr 0.01 --report camera.html
+  nomaly score img.png -m part.nomaly --quiet --fail-on-anomaly || echo stop";
+
+/// Arguments of `nomaly score`.
+#[derive(Debug, Args)]
+#[command(after_help = SCORE_HELP)]
+pub(crate) struct ScoreArgs {
+    /// Image files, and folders that are searched to any depth
+    #[arg(value_name = "IMAGES|DIRS", required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    /// The model file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) model: PathBuf,
+    /// How to print the results
+    #[arg(long, value_enum, default_value_t = ScoreFormat::Table)]
+    pub(crate) format: ScoreFormat,
+    /// Write an anomaly map for each image into this folder (for methods that make maps)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) heatmaps: Option<PathBuf>,
+    /// Write a self-contained HTML report
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
+    /// Exit with status 1 when any image is anomalous
+    #[arg(long)]
+    pub(crate) fail_on_anomaly: bool,
+    #[command(flatten)]
+    pub(crate) rule: RuleArgs,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+const EVAL_HELP: &str = "\
+DATA is a data set in MVTec layout (train/good, test/good, test/<kind>, ground_truth/<kind>) or a named
+data set with options: fashion-mnist:normal=3, cifar10:normal=dog, elpv:cells=mono.
+
+Without a model file, a method is fitted on the training images first. Test images never influence the
+threshold: it comes from held-out training images.
+
+Examples:
+  nomaly eval bottle/ -m bottle.nomaly
+  nomaly eval bottle/ --method mvg --report out/
+  nomaly eval elpv:cells=mono --method dn2 --set k=2 --format json
+  nomaly eval bottle/ --method mvg --max-train 50 --seed 1";
+
+/// Arguments of `nomaly eval`.
+#[derive(Debug, Args)]
+#[command(after_help = EVAL_HELP)]
+pub(crate) struct EvalArgs {
+    /// Labelled images: a folder in MVTec layout or a named data set
+    #[arg(value_name = "DATA")]
+    pub(crate) data: String,
+    /// The model file; without it a method is fitted
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["method", "backbone", "set", "seed", "max_train"])]
+    pub(crate) model: Option<PathBuf>,
+    /// Fit on at most this many training images, chosen at random by the seed
+    #[arg(long, value_name = "N")]
+    pub(crate) max_train: Option<NonZeroUsize>,
+    /// How to print the figures
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Write report.html, scores.csv and evaluation.json into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) method: MethodArgs,
+    #[command(flatten)]
+    pub(crate) rule: RuleArgs,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
+}
+
+/// What to fit.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Method")]
+pub(crate) struct MethodArgs {
+    /// The method; see `nomaly list methods`
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_METHOD)]
+    pub(crate) method: String,
+    /// The backbone; see `nomaly list backbones`
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_BACKBONE)]
+    pub(crate) backbone: String,
+    /// A setting of the method or of the backbone's input; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Decides every random choice
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+/// Where to compute.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Device {
+    Cpu,
+    Cuda,
+    Metal,
+}
+
+impl DeviceArgs {
+    /// Refuses devices that this build cannot use.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        match self.device {
+            Device::Cpu => Ok(()),
+            Device::Cuda => bail!("this build computes on the CPU only: use --device cpu in place of cuda"),
+            Device::Metal => bail!("this build computes on the CPU only: use --device cpu in place of metal"),
+        }
+    }
+}
+
+/// How a score becomes a decision.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Decision")]
+pub(crate) struct RuleArgs {
+    /// Call an image anomalous where its p-value is at most P: the rate of false alarms to allow [default: 0.05, or
+    /// what the model says]
+    #[arg(long, value_name = "P", value_parser = rate, conflicts_with = "threshold")]
+    max_fpr: Option<f64>,
+    /// Call an image anomalous where its score is above X
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    threshold: Option<f64>,
+}
+
+impl RuleArgs {
+    /// The rule, where one was given.
+    pub(crate) fn rule(&self) -> Option<DecisionRule> {
+        self.max_fpr.map(DecisionRule::MaxFpr).or(self.threshold.map(DecisionRule::Threshold))
+    }
+}
+
+/// How images are read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Reading images")]
+pub(crate) struct ReadingArgs {
+    /// Stop at the first image that cannot be read instead of skipping it
+    #[arg(long)]
+    strict: bool,
+    /// Take this many images through the network at a time; results do not depend on it
+    #[arg(long, value_name = "N", default_value_t = default_batch())]
+    batch: NonZeroUsize,
+    /// Refuse images with more pixels than this, in millions
+    #[arg(long, value_name = "N", default_value_t = default_megapixels())]
+    max_megapixels: NonZeroUsize,
+}
+
+const PIXELS_PER_MEGAPIXEL: u64 = 1_000_000;
+
+fn default_batch() -> NonZeroUsize {
+    NonZeroUsize::new(StreamOptions::default().batch).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn default_megapixels() -> NonZeroUsize {
+    let megapixels = Limits::default().max_pixels / PIXELS_PER_MEGAPIXEL;
+    usize::try_from(megapixels).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
+}
+
+impl ReadingArgs {
+    /// The options for the library; `preview` is the longer side of the small versions that reports show.
+    pub(crate) fn options(&self, preview: Option<u32>) -> StreamOptions {
+        let max_pixels = if self.max_megapixels == default_megapixels() {
+            Limits::default().max_pixels
+        } else {
+            (self.max_megapixels.get() as u64).saturating_mul(PIXELS_PER_MEGAPIXEL)
+        };
+        StreamOptions {
+            batch: self.batch.get(),
+            limits: Limits { max_pixels, ..Limits::default() },
+            strict: self.strict,
+            preview,
+        }
+    }
+}
+
+/// Arguments of `nomaly inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  nomaly inspect part.nomaly\n  nomaly inspect part.nomaly --format json")]
+pub(crate) struct InspectArgs {
+    /// The model file
+    #[arg(value_name = "FILE")]
+    pub(crate) model: PathBuf,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+/// Arguments of `nomaly list`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  nomaly list methods\n  nomaly list backbones --format json")]
+pub(crate) struct ListArgs {
+    /// What to list
+    #[arg(value_enum, value_name = "KIND")]
+    pub(crate) kind: ListKind,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListKind {
+    Methods,
+    Backbones,
+    Scorers,
+    Transforms,
+    Datasets,
+    Metrics,
+}
+
+/// Arguments of `nomaly weights`.
+#[derive(Debug, Args)]
+pub(crate) struct WeightsArgs {
+    #[command(subcommand)]
+    pub(crate) command: WeightsCommand,
+}
+
+const WEIGHTS_GET_HELP: &str = "\
+The file is fetched from where its authors publish it, compared with the checksum that nomaly knows, and
+kept under NOMALY_HOME. Its licence is shown by `nomaly weights list`.
+
+Examples:
+  nomaly weights get efficientnet-lite4
+  nomaly fit parts/good -o part.nomaly --backbone efficientnet-lite4";
+
+const WEIGHTS_IMPORT_HELP: &str = "\
+Reads safetensors, and PyTorch files without executing anything in them.
+
+Examples:
+  nomaly weights import resnet18-f37072fd.pth --name resnet18";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WeightsCommand {
+    /// List the backbones with the state of their weights
+    List {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Fetch the weights of a backbone
+    #[command(after_help = WEIGHTS_GET_HELP)]
+    Get {
+        /// The backbone
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Take the weights of a backbone from a file
+    #[command(after_help = WEIGHTS_IMPORT_HELP)]
+    Import {
+        /// A safetensors, .pth or .pt file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The backbone; found from the file where that is possible
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+}
+
+/// Arguments of `nomaly data`.
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+const DATA_GET_HELP: &str = "\
+The data set is fetched from where its authors publish it, compared with the checksum that nomaly knows,
+and kept under NOMALY_HOME.
+
+Examples:
+  nomaly data get fashion-mnist
+  nomaly eval fashion-mnist:normal=3 --method mvg";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// List the named data sets
+    List {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Fetch a data set
+    #[command(after_help = DATA_GET_HELP)]
+    Get {
+        /// The data set
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  nomaly completions bash > ~/.local/share/bash-completion/completions/nomaly
+  nomaly completions zsh > ~/.zfunc/_nomaly
+  nomaly completions fish > ~/.config/fish/completions/nomaly.fish";
+
+/// Arguments of `nomaly completions`.
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETIONS_HELP)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+/// How results of which there is one are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// How scores are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScoreFormat {
+    /// For people
+    Table,
+    /// One array of objects
+    Json,
+    /// One object a line, each as soon as it is known
+    Jsonl,
+    /// With a header line
+    Csv,
+}
+
+/// The names of the embedded textures.
+fn textures() -> PossibleValuesParser {
+    PossibleValuesParser::new(TEXTURES.names())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
+        _ => Err("a rate between 0 and 1 is needed, both excluded".to_owned()),
+    }
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        _ => Err("a finite number is needed".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_arguments_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn rates_and_thresholds_are_checked_before_anything_is_done() {
+        assert_eq!(rate("0.05"), Ok(0.05));
+        for bad in ["0", "1", "-0.1", "NaN", "inf", "five"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+        assert_eq!(finite("-3.5"), Ok(-3.5));
+        assert!(finite("inf").is_err() && finite("nan").is_err());
+    }
+
+    #[test]
+    fn a_model_and_a_method_to_fit_exclude_each_other() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["nomaly", "eval", "data"], args].concat());
+        assert!(parse(&["-m", "x.nomaly"]).is_ok());
+        assert!(parse(&["--method", "dn2", "--max-train", "5"]).is_ok());
+        assert!(parse(&["-m", "x.nomaly", "--method", "dn2"]).is_err());
+        assert!(parse(&["-m", "x.nomaly", "--max-train", "5"]).is_err());
+    }
+
+    #[test]
+    fn the_default_limits_are_the_library_s() {
+        let Command::Fit(args) = Cli::parse_from(["nomaly", "fit", "data", "-o", "x"]).command else { unreachable!() };
+        let options = args.reading.options(None);
+        assert_eq!(options.limits, Limits::default());
+        assert_eq!(options.batch, StreamOptions::default().batch);
+        assert!(!options.strict);
+    }
+}

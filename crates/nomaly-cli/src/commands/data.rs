@@ -1,0 +1,103 @@
+//! `nomaly data`: named data sets, listed and fetched.
+
+use std::io::Write;
+
+use nomaly::data::{DATASETS, DatasetEntry, State};
+use nomaly::registry::Entry;
+use serde_json::{Value, json};
+
+use super::Status;
+use crate::args::{DataCommand, Format};
+use crate::console::Console;
+use crate::output::style::{FAINT, HEADING};
+use crate::output::{print_json, stdout};
+use crate::progress::{Bars, Unit};
+
+pub(crate) fn run(command: &DataCommand, console: &Console) -> anyhow::Result<Status> {
+    match command {
+        DataCommand::List { format } => list(*format),
+        DataCommand::Get { name } => get(name, console),
+    }
+}
+
+/// Prints every named data set with its terms, its options and whether it is here.
+pub(crate) fn list(format: Format) -> anyhow::Result<Status> {
+    if format == Format::Json {
+        let entries = DATASETS.iter().map(as_json).collect::<anyhow::Result<Vec<Value>>>()?;
+        print_json(&entries)?;
+        return Ok(Status::Done);
+    }
+    let mut out = stdout();
+    for entry in DATASETS.iter() {
+        let here = state_name(&entry.state()?);
+        writeln!(out, "{HEADING}{}{HEADING:#}  {}", entry.name(), entry.summary())?;
+        writeln!(out, "    {FAINT}{here}; licence: {}{FAINT:#}", entry.licence()?)?;
+        for option in entry.options() {
+            let default = option.default.map_or(" (needed)".to_owned(), |default| format!(" [default: {default}]"));
+            writeln!(out, "    {}={}{default}", option.name, values(option.values, option.choices))?;
+        }
+    }
+    Ok(Status::Done)
+}
+
+fn state_name(state: &State) -> &'static str {
+    match state {
+        State::BuiltIn => "built in",
+        State::Ready(_) => "fetched",
+        State::Missing => "not fetched",
+    }
+}
+
+/// The choices of an option where they are few, and its values in words where not.
+fn values(words: &str, choices: &[&str]) -> String {
+    if choices.is_empty() { format!("<{words}>") } else { choices.join("|") }
+}
+
+fn as_json(entry: &DatasetEntry) -> anyhow::Result<Value> {
+    let manifest = entry.manifest()?;
+    let state = entry.state()?;
+    let folder = match &state {
+        State::Ready(path) => Some(path),
+        State::BuiltIn | State::Missing => None,
+    };
+    let options: Vec<Value> = entry
+        .options()
+        .iter()
+        .map(|option| {
+            json!({
+                "name": option.name,
+                "values": option.values,
+                "choices": option.choices,
+                "default": option.default,
+            })
+        })
+        .collect();
+    Ok(json!({
+        "name": entry.name(),
+        "summary": entry.summary(),
+        "homepage": manifest.as_ref().map(|manifest| &manifest.homepage),
+        "licence": entry.licence()?,
+        "citation": manifest.as_ref().map(|manifest| &manifest.citation),
+        "options": options,
+        "state": state_name(&state),
+        "folder": folder,
+    }))
+}
+
+fn get(name: &str, console: &Console) -> anyhow::Result<Status> {
+    if let Ok(entry) = DATASETS.get(name) {
+        match entry.manifest()? {
+            Some(manifest) => {
+                console.note(format_args!("{name}: licence {}", manifest.licence));
+                console.note(manifest.notice.trim());
+            }
+            None => {
+                console.note(format_args!("{name} is built in: there is nothing to fetch"));
+                return Ok(Status::Done);
+            }
+        }
+    }
+    let folder = nomaly::data::get(name, &Bars::new(console, Unit::Bytes))?;
+    console.note(format_args!("{name} is in {}", folder.display()));
+    Ok(Status::Done)
+}

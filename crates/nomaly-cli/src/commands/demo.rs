@@ -1,0 +1,40 @@
+//! `nomaly demo`: fit, score and evaluate on embedded images with embedded weights, and write a report.
+
+use nomaly::data::demo;
+use nomaly::detectors::evaluation::evaluate;
+use nomaly::{FitOptions, PredictOptions, StreamOptions};
+
+use super::{Recipe, Status, check_writable, figures, fit_detector};
+use crate::args::{DEFAULT_BACKBONE, DEFAULT_METHOD, DemoArgs};
+use crate::console::Console;
+use crate::output::stdout;
+use crate::progress::{Bars, Unit};
+use crate::report::{PREVIEW_SIDE, ReportBuilder};
+
+/// What the reader of the figures must know.
+const SYNTHETIC: &str = "The images are photographs of a real texture, but the defects are synthetic: painted onto good \
+                         images by a program. The figures show that everything works, not how good it is on real parts.";
+
+pub(crate) fn run(args: &DemoArgs, console: &Console) -> anyhow::Result<Status> {
+    check_writable(&args.report)?;
+    let dataset = demo::dataset(&args.texture, args.seed)?;
+    let recipe = Recipe {
+        method: DEFAULT_METHOD,
+        backbone: DEFAULT_BACKBONE,
+        settings: &[],
+        options: FitOptions { seed: args.seed, ..FitOptions::default() },
+    };
+    let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
+
+    let stream = StreamOptions { preview: Some(PREVIEW_SIDE), ..StreamOptions::default() };
+    let options = PredictOptions { rule: None, stream };
+    let mut report = ReportBuilder::new(stream.limits);
+    let bars = Bars::new(console, Unit::Images);
+    let evaluated = evaluate(&fit.detector, &dataset, Some(fit_s), &options, &bars, |outcome| report.add(outcome))?;
+
+    figures::print(&mut stdout(), &evaluated.figures)?;
+    report.write_evaluation(&args.report, &evaluated.figures, fit.detector.calibration(), &[SYNTHETIC])?;
+    console.note(SYNTHETIC);
+    console.note(format_args!("wrote {}: open it in a browser", args.report.display()));
+    Ok(Status::Done)
+}

@@ -1,0 +1,111 @@
+//! `nomaly eval`: how good a model or a method is on labelled images.
+
+use std::path::Path;
+
+use nomaly::data::subset::Choice;
+use nomaly::data::{Dataset, Label};
+use nomaly::detectors::evaluation::{Evaluated, LabelledPrediction, evaluate};
+use nomaly::store::{create_folder, write_atomic};
+use nomaly::{FittedDetector, PredictOptions};
+
+use super::{Recipe, Status, check_writable, figures, fit_detector, tell_skipped, warn_unattainable};
+use crate::args::{EvalArgs, Format};
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::output::{counted, print_json, stdout, write_csv};
+use crate::progress::{Bars, Unit};
+use crate::report::{PREVIEW_SIDE, ReportBuilder};
+
+pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> {
+    args.method.device.check()?;
+    if let Some(folder) = &args.report {
+        create_folder(folder)?;
+        check_writable(&folder.join("report.html"))?;
+    }
+    let mut dataset = nomaly::data::open(&args.data)?;
+    check_labels(&dataset)?;
+    let rule = args.rule.rule();
+    let (detector, fit_s) = match &args.model {
+        Some(path) => (FittedDetector::load(path)?, None),
+        None => {
+            if let Some(max) = args.max_train {
+                dataset.limit_train(max.get(), Choice::Seeded(args.method.seed));
+            }
+            let recipe = Recipe::new(&args.method, rule, args.reading.options(None));
+            let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
+            (fit.detector, Some(fit_s))
+        }
+    };
+    let preview = args.report.is_some().then_some(PREVIEW_SIDE);
+    // A detector that was fitted just now has the rule already.
+    let rule = rule.filter(|_| args.model.is_some());
+    let options = PredictOptions { rule, stream: args.reading.options(preview) };
+    let calibration = detector.calibration_for(&options)?;
+    if args.model.is_some() {
+        warn_unattainable(&calibration, console);
+    }
+    let mut report = args.report.as_ref().map(|_| ReportBuilder::new(options.stream.limits));
+    let bars = Bars::new(console, Unit::Images);
+    let evaluated = evaluate(&detector, &dataset, fit_s, &options, &bars, |outcome| {
+        if let Some(report) = &mut report {
+            report.add(outcome);
+        }
+    })?;
+    tell_skipped(&evaluated.figures.skipped, console);
+
+    match args.format {
+        Format::Json => print_json(&evaluated.figures)?,
+        Format::Table => figures::print(&mut stdout(), &evaluated.figures)?,
+    }
+    if let (Some(report), Some(folder)) = (report, &args.report) {
+        report.write_evaluation(&folder.join("report.html"), &evaluated.figures, &calibration, &[])?;
+        write_results(folder, &evaluated)?;
+        console.note(format_args!("wrote report.html, scores.csv and evaluation.json into {}", folder.display()));
+    }
+    Ok(Status::Done)
+}
+
+/// Refuses data without labelled test images before a detector is fitted for nothing.
+fn check_labels(dataset: &Dataset) -> anyhow::Result<()> {
+    let (normal, anomalous) = (dataset.count(Label::Normal), dataset.count(Label::Anomalous));
+    if normal > 0 && anomalous > 0 {
+        return Ok(());
+    }
+    Err(Failure::new(
+        format!(
+            "{} has {} labelled normal and {anomalous} labelled anomalous, and an evaluation needs both",
+            dataset.name,
+            counted(normal, "test image")
+        ),
+        "a folder in MVTec layout has normal ones in test/good and anomalous ones in test/<kind>",
+    )
+    .into())
+}
+
+/// Writes the figures and the score of every test image.
+fn write_results(folder: &Path, evaluated: &Evaluated) -> anyhow::Result<()> {
+    let mut json = serde_json::to_vec_pretty(&evaluated.figures)?;
+    json.push(b'\n');
+    write_atomic(&folder.join("evaluation.json"), &json)?;
+    write_atomic(&folder.join("scores.csv"), &scores_csv(&evaluated.predictions)?)?;
+    Ok(())
+}
+
+fn scores_csv(predictions: &[LabelledPrediction]) -> anyhow::Result<Vec<u8>> {
+    let mut csv = Vec::new();
+    write_csv(&mut csv, &["id", "kind", "anomalous_label", "score", "p_value", "anomalous"])?;
+    for image in predictions {
+        write_csv(
+            &mut csv,
+            &[
+                &image.id,
+                &image.kind,
+                &image.anomalous_label.to_string(),
+                &image.prediction.score.to_string(),
+                &image.prediction.p_value.to_string(),
+                &image.prediction.anomalous.to_string(),
+            ],
+        )?;
+    }
+    Ok(csv)
+}

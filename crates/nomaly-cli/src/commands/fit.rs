@@ -1,0 +1,35 @@
+//! `nomaly fit`: learn what normal looks like, and write a model file.
+
+use anyhow::Context;
+
+use super::{Recipe, Status, check_writable, decision, fit_detector};
+use crate::args::FitArgs;
+use crate::console::Console;
+use crate::output::{bytes, counted, seconds};
+
+pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
+    args.method.device.check()?;
+    check_writable(&args.output)?;
+    let dataset = nomaly::data::open(&args.data)?;
+    let recipe = Recipe::new(&args.method, args.rule.rule(), args.reading.options(None));
+    let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
+    fit.detector.save(&args.output)?;
+    let size = std::fs::metadata(&args.output).with_context(|| format!("cannot read {}", args.output.display()))?.len();
+
+    let training = &fit.detector.info().training;
+    let skipped = match training.skipped {
+        0 => String::new(),
+        skipped => format!(", {skipped} skipped"),
+    };
+    console.note(format_args!(
+        "fitted {} on {}: {} of {}{skipped}, {}",
+        args.method.method,
+        args.method.backbone,
+        counted(training.images, "image"),
+        training.dataset,
+        seconds(fit_s),
+    ));
+    console.note(decision(fit.detector.calibration()));
+    console.note(format_args!("wrote {} ({})", args.output.display(), bytes(size)));
+    Ok(Status::Done)
+}

@@ -1,0 +1,60 @@
+//! `nomaly inspect`: what is in a model file, from its header.
+
+use nomaly::detectors::model_file::{Summary, read_summary};
+use nomaly::{Calibration, DecisionRule};
+use serde::Serialize;
+
+use super::{Status, decision};
+use crate::args::{Format, InspectArgs};
+use crate::output::{bytes, counted, print_facts, print_json, stdout};
+
+/// The summary with what follows from it.
+#[derive(Serialize)]
+struct Inspection<'a> {
+    #[serde(flatten)]
+    summary: &'a Summary,
+    threshold: Option<f64>,
+    smallest_p_value: f64,
+}
+
+pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<Status> {
+    let summary = read_summary(&args.model)?;
+    let calibration = Calibration::new(summary.held_out.clone(), summary.info.decision)?;
+    match args.format {
+        Format::Json => print_json(&Inspection {
+            threshold: calibration.threshold(),
+            smallest_p_value: calibration.smallest_p_value(),
+            summary: &summary,
+        })?,
+        Format::Table => print_facts(&mut stdout(), &facts(&summary, &calibration))?,
+    }
+    Ok(Status::Done)
+}
+
+fn facts(summary: &Summary, calibration: &Calibration) -> Vec<(&'static str, String)> {
+    let info = &summary.info;
+    let settings: Vec<String> = info.method.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let [height, width] = info.pipeline.output_size();
+    let skipped = match info.training.skipped {
+        0 => String::new(),
+        skipped => format!(" ({skipped} more could not be read)"),
+    };
+    let rule = match info.decision {
+        DecisionRule::MaxFpr(_) => calibration.describe(),
+        DecisionRule::Threshold(_) => "a threshold set by hand".to_owned(),
+    };
+    vec![
+        ("method", info.method.name.clone()),
+        ("settings", settings.join(" ")),
+        ("backbone", format!("{} ({} of weights)", info.backbone.name, bytes(summary.backbone_bytes))),
+        ("weights from", info.backbone.source.clone()),
+        ("licence of the weights", info.backbone.licence.clone()),
+        ("input", format!("{height}×{width} pixels")),
+        ("trained on", format!("{} of {}{skipped}", counted(info.training.images, "image"), info.training.dataset)),
+        ("seed", info.training.seed.to_string()),
+        ("decision", decision(calibration)),
+        ("rule", rule),
+        ("file", format!("{}, {}", bytes(summary.file_bytes), counted(summary.tensors, "tensor"))),
+        ("format", format!("version {}, written by nomaly {}", summary.format, summary.written_by)),
+    ]
+}

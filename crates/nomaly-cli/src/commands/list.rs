@@ -1,0 +1,197 @@
+//! `nomaly list`: what can be named, from the registries.
+
+use std::io::Write;
+
+use nomaly::backbones::registry::{BACKBONES, BackboneEntry};
+use nomaly::backbones::tap_infos;
+use nomaly::detectors::{COMMON_PARAMETERS, METHODS, MethodEntry, Parameter};
+use nomaly::metrics::registry::{Better, METRICS, MetricEntry};
+use nomaly::registry::Entry;
+use nomaly::scorers::{SCORERS, ScorerEntry};
+use nomaly::transforms::registry::{TRANSFORMS, TransformEntry};
+use serde_json::{Value, json};
+
+use super::{Status, data};
+use crate::args::{DEFAULT_METHOD, Format, ListArgs, ListKind};
+use crate::output::style::{FAINT, HEADING};
+use crate::output::{Align, Table, print_json, stdout};
+
+pub(crate) fn run(args: &ListArgs) -> anyhow::Result<Status> {
+    match (args.kind, args.format) {
+        (ListKind::Datasets, format) => return data::list(format),
+        (ListKind::Methods, Format::Table) => methods()?,
+        (ListKind::Methods, Format::Json) => print_json(&METHODS.iter().map(method_json).collect::<Vec<_>>())?,
+        (ListKind::Backbones, Format::Table) => backbones()?,
+        (ListKind::Backbones, Format::Json) => print_json(&BACKBONES.iter().map(backbone_json).collect::<Vec<_>>())?,
+        (ListKind::Scorers, Format::Table) => scorers()?,
+        (ListKind::Scorers, Format::Json) => print_json(&SCORERS.iter().map(scorer_json).collect::<Vec<_>>())?,
+        (ListKind::Transforms, Format::Table) => transforms()?,
+        (ListKind::Transforms, Format::Json) => print_json(&TRANSFORMS.iter().map(transform_json).collect::<Vec<_>>())?,
+        (ListKind::Metrics, Format::Table) => metrics()?,
+        (ListKind::Metrics, Format::Json) => print_json(&METRICS.iter().map(metric_json).collect::<Vec<_>>())?,
+    }
+    Ok(Status::Done)
+}
+
+fn methods() -> anyhow::Result<()> {
+    let mut out = stdout();
+    for entry in METHODS.iter() {
+        let default = if entry.name == DEFAULT_METHOD { " (the default)" } else { "" };
+        writeln!(out, "{HEADING}{}{HEADING:#}{default}  {}", entry.name, entry.summary)?;
+        writeln!(out, "    {FAINT}{}{FAINT:#}", entry.paper)?;
+        let maps = if entry.maps { "gives anomaly maps" } else { "scores whole images" };
+        writeln!(out, "    {maps}; needs at least {} images", entry.min_images)?;
+        for published in entry.published {
+            writeln!(out, "    published: {:.1} % image AUROC on {}", published.image_auroc, published.on)?;
+        }
+        parameters(&mut out, entry.parameters)?;
+        writeln!(out)?;
+    }
+    writeln!(out, "{HEADING}with every method{HEADING:#}")?;
+    parameters(&mut out, COMMON_PARAMETERS)?;
+    Ok(())
+}
+
+fn parameters(out: &mut impl Write, parameters: &[Parameter]) -> std::io::Result<()> {
+    for parameter in parameters {
+        let Parameter { name, default, values, summary } = parameter;
+        writeln!(out, "    --set {name}={default}  {summary}: {values}")?;
+    }
+    Ok(())
+}
+
+fn parameters_json(parameters: &[Parameter]) -> Vec<Value> {
+    parameters
+        .iter()
+        .map(|parameter| {
+            json!({
+                "name": parameter.name,
+                "default": parameter.default,
+                "values": parameter.values,
+                "summary": parameter.summary,
+            })
+        })
+        .collect()
+}
+
+fn method_json(entry: &MethodEntry) -> Value {
+    let published: Vec<Value> = entry
+        .published
+        .iter()
+        .map(|published| json!({ "on": published.on, "image_auroc_percent": published.image_auroc }))
+        .collect();
+    let all: Vec<Parameter> = entry.parameters.iter().chain(COMMON_PARAMETERS).copied().collect();
+    json!({
+        "name": entry.name,
+        "summary": entry.summary,
+        "paper": entry.paper,
+        "maps": entry.maps,
+        "min_images": entry.min_images,
+        "parameters": parameters_json(&all),
+        "published": published,
+    })
+}
+
+fn backbones() -> anyhow::Result<()> {
+    let mut table = Table::new(&[
+        ("name", Align::Left),
+        ("family", Align::Left),
+        ("parameters", Align::Right),
+        ("input", Align::Right),
+        ("licence", Align::Left),
+        ("weights", Align::Left),
+    ]);
+    for entry in BACKBONES.iter() {
+        let (licence, origin) =
+            entry.weights.map_or(("–", "none published"), |weights| (weights.licence, weights.origin));
+        let embedded = if entry.is_embedded() { "embedded: " } else { "" };
+        table.row([
+            entry.name.to_owned(),
+            entry.family().to_owned(),
+            format!("{:.1} M", entry.parameter_count() as f64 / 1e6),
+            entry.preprocessing.input_size.to_string(),
+            licence.to_owned(),
+            format!("{embedded}{origin}"),
+        ]);
+    }
+    Ok(table.print(&mut stdout())?)
+}
+
+fn backbone_json(entry: &BackboneEntry) -> Value {
+    let taps: Vec<Value> =
+        tap_infos(&entry.graph()).map(|tap| json!({ "name": tap.name, "channels": tap.channels })).collect();
+    let preprocessing = &entry.preprocessing;
+    json!({
+        "name": entry.name,
+        "summary": entry.summary,
+        "family": entry.family(),
+        "parameters": entry.parameter_count(),
+        "input_size": preprocessing.input_size,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "filter": preprocessing.filter.as_str(),
+        "embedded": entry.is_embedded(),
+        "weights": entry.weights.map(|weights| json!({ "origin": weights.origin, "licence": weights.licence })),
+        "taps": taps,
+    })
+}
+
+fn scorers() -> anyhow::Result<()> {
+    let mut out = stdout();
+    for entry in SCORERS.iter() {
+        writeln!(out, "{HEADING}{}{HEADING:#}  {}", entry.name, entry.summary)?;
+        for parameter in entry.parameters {
+            let Parameter { name, default, values, summary } = parameter;
+            writeln!(out, "    {name}={default}  {summary}: {values}")?;
+        }
+    }
+    Ok(())
+}
+
+fn scorer_json(entry: &ScorerEntry) -> Value {
+    json!({ "name": entry.name, "summary": entry.summary, "parameters": parameters_json(entry.parameters) })
+}
+
+fn transforms() -> anyhow::Result<()> {
+    let left = Align::Left;
+    let mut table = Table::new(&[("name", left), ("group", left), ("summary", left), ("parameters", left)]);
+    for entry in TRANSFORMS.iter() {
+        let TransformEntry { name, summary, group, parameters } = entry;
+        table.row([(*name).to_owned(), group.to_string(), (*summary).to_owned(), (*parameters).to_owned()]);
+    }
+    Ok(table.print(&mut stdout())?)
+}
+
+fn transform_json(entry: &TransformEntry) -> Value {
+    json!({
+        "name": entry.name,
+        "group": entry.group.to_string(),
+        "summary": entry.summary,
+        "parameters": entry.parameters,
+    })
+}
+
+fn metrics() -> anyhow::Result<()> {
+    let mut table =
+        Table::new(&[("name", Align::Left), ("of", Align::Left), ("better", Align::Left), ("summary", Align::Left)]);
+    for entry in METRICS.iter() {
+        table.row([
+            entry.name().to_owned(),
+            entry.level().to_owned(),
+            better(entry).to_owned(),
+            entry.summary().to_owned(),
+        ]);
+    }
+    Ok(table.print(&mut stdout())?)
+}
+
+fn metric_json(entry: &MetricEntry) -> Value {
+    json!({ "name": entry.name(), "of": entry.level(), "better": better(entry), "summary": entry.summary() })
+}
+
+fn better(entry: &MetricEntry) -> &'static str {
+    match entry.better {
+        Better::Higher => "higher",
+        Better::Lower => "lower",
+    }
+}

@@ -1,0 +1,208 @@
+//! The commands, one file each, and what several of them do.
+
+pub(crate) mod completions;
+pub(crate) mod data;
+pub(crate) mod demo;
+pub(crate) mod eval;
+mod figures;
+pub(crate) mod fit;
+pub(crate) mod inspect;
+pub(crate) mod list;
+pub(crate) mod score;
+pub(crate) mod weights;
+
+use std::path::Path;
+use std::time::Instant;
+
+use nomaly::data::Dataset;
+use nomaly::detectors::Fit;
+use nomaly::store::AtomicFile;
+use nomaly::{Calibration, DecisionRule, Detector, FitOptions, Settings, Skipped, StreamOptions};
+
+use crate::args::MethodArgs;
+use crate::console::Console;
+use crate::output::{counted, percent, significant};
+use crate::progress::{Bars, Unit};
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Done,
+    /// Something is anomalous, and the user asked for that to be told by the exit status.
+    AnomaliesFound,
+}
+
+/// The most skipped images that are named without `--verbose`.
+const SKIPPED_SHOWN: usize = 10;
+
+/// Makes sure that `path` can be written, before long work whose result goes there.
+fn check_writable(path: &Path) -> anyhow::Result<()> {
+    // Dropped without a commit, it leaves no trace.
+    AtomicFile::create(path)?;
+    Ok(())
+}
+
+/// What to fit, and how.
+#[derive(Clone, Copy, Debug)]
+struct Recipe<'a> {
+    method: &'a str,
+    backbone: &'a str,
+    settings: &'a [String],
+    options: FitOptions,
+}
+
+impl<'a> Recipe<'a> {
+    /// What the arguments ask for; the library's rule where they ask for none.
+    fn new(args: &'a MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) -> Self {
+        let rule = rule.unwrap_or(FitOptions::default().rule);
+        let options = FitOptions { seed: args.seed, rule, stream };
+        Self { method: &args.method, backbone: &args.backbone, settings: &args.set, options }
+    }
+}
+
+/// Fits a detector on the training images; also says how many seconds the fit took.
+fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> anyhow::Result<(Fit, f64)> {
+    let Recipe { method, backbone, settings, options } = recipe;
+    let detector = Detector::new(method, backbone, &Settings::parse(settings)?)?;
+    console.detail(format_args!(
+        "fitting {method} on {backbone} with {} of {}",
+        counted(dataset.train.len(), "training image"),
+        dataset.name
+    ));
+    let began = Instant::now();
+    let fit = detector.fit(&dataset.name, &dataset.train, &options, &Bars::new(console, Unit::Images))?;
+    let seconds = began.elapsed().as_secs_f64();
+    tell_skipped(&fit.skipped, console);
+    warn_unattainable(fit.detector.calibration(), console);
+    Ok((fit, seconds))
+}
+
+/// What is wrong with an image, with its name once.
+fn skipped_line(skipped: &Skipped) -> String {
+    if skipped.message.contains(&skipped.id) {
+        skipped.message.clone()
+    } else {
+        format!("{}: {}", skipped.id, skipped.message)
+    }
+}
+
+/// Warns of images that could not be used.
+fn tell_skipped(skipped: &[Skipped], console: &Console) {
+    let shown = if console.is_verbose() { skipped.len() } else { skipped.len().min(SKIPPED_SHOWN) };
+    for image in &skipped[..shown] {
+        console.warn(format_args!("skipped {}", skipped_line(image)));
+    }
+    if shown < skipped.len() {
+        console.warn(format_args!("skipped {} more; --verbose names them", counted(skipped.len() - shown, "image")));
+    }
+}
+
+/// The fewest held-out scores that allow a p-value of at most `rate`.
+fn images_for(rate: f64) -> usize {
+    let mut n = (1.0 / rate - 1.0).floor().max(0.0) as usize;
+    // Rounding may have taken the last step away.
+    while 1.0 / (n as f64 + 1.0) > rate {
+        n += 1;
+    }
+    n
+}
+
+/// Warns where too few training images support the rule, so that nothing can be called anomalous.
+fn warn_unattainable(calibration: &Calibration, console: &Console) {
+    let DecisionRule::MaxFpr(rate) = calibration.rule() else { return };
+    if calibration.threshold().is_some() {
+        return;
+    }
+    let n = calibration.held_out().len();
+    console.warn(format_args!(
+        "{} cannot promise a false-alarm rate of at most {}: the smallest p-value is 1/{} = {}, so nothing will be \
+         called anomalous",
+        counted(n, "training image"),
+        rate_in_percent(rate),
+        n + 1,
+        percent(calibration.smallest_p_value()),
+    ));
+    console.hint(format_args!(
+        "fit on at least {} images, or ask for --max-fpr {} or a --threshold",
+        images_for(rate),
+        rate_allowed_by(n)
+    ));
+}
+
+/// The smallest false-alarm rate with at most three decimals that `n` held-out scores support.
+fn rate_allowed_by(n: usize) -> f64 {
+    (1000.0 / (n as f64 + 1.0)).ceil() / 1000.0
+}
+
+/// A rate that a user chose, without digits it does not have.
+fn rate_in_percent(rate: f64) -> String {
+    format!("{} %", (rate * 1e8).round() / 1e6)
+}
+
+/// The decision rule in words, with its threshold.
+fn decision(calibration: &Calibration) -> String {
+    let above = match calibration.threshold() {
+        Some(threshold) => format!("anomalous above {}", significant(threshold, 5)),
+        None => "never anomalous".to_owned(),
+    };
+    match calibration.rule() {
+        DecisionRule::MaxFpr(rate) => format!(
+            "{above}: expects at most {} false alarms ({} held-out scores)",
+            rate_in_percent(rate),
+            calibration.held_out().len()
+        ),
+        DecisionRule::Threshold(threshold) => {
+            let held_out = calibration.held_out();
+            let above_it = held_out.iter().filter(|&&score| score > threshold).count();
+            format!(
+                "{above}: set by hand; {} of the held-out scores are above it",
+                percent(above_it as f64 / held_out.len() as f64)
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_images_asked_for_is_just_enough() {
+        for rate in [0.5, 0.3, 0.1, 0.05, 0.025, 0.02, 0.01, 0.007, 0.001] {
+            let n = images_for(rate);
+            let reachable = |n: usize| {
+                let scores = (0..n).map(|score| score as f64).collect();
+                Calibration::new(scores, DecisionRule::MaxFpr(rate)).unwrap().threshold().is_some()
+            };
+            assert!(reachable(n), "rate {rate}, n {n}");
+            assert!(n == 1 || !reachable(n - 1), "rate {rate}, n {n}");
+        }
+    }
+
+    #[test]
+    fn the_rate_that_the_hint_names_can_be_kept() {
+        for n in 1..500 {
+            let scores = (0..n).map(|score| score as f64).collect();
+            let rule = DecisionRule::MaxFpr(rate_allowed_by(n));
+            assert!(Calibration::new(scores, rule).unwrap().threshold().is_some(), "n {n}");
+        }
+    }
+
+    #[test]
+    fn rates_and_decisions_are_told_in_plain_numbers() {
+        assert_eq!(rate_in_percent(0.05), "5 %");
+        assert_eq!(rate_in_percent(0.007), "0.7 %");
+        let scores: Vec<f64> = (1..=40).map(f64::from).collect();
+        let by_rate = Calibration::new(scores.clone(), DecisionRule::MaxFpr(0.05)).unwrap();
+        assert_eq!(decision(&by_rate), "anomalous above 39.000: expects at most 5 % false alarms (40 held-out scores)");
+        let by_hand = Calibration::new(scores, DecisionRule::Threshold(30.0)).unwrap();
+        assert!(decision(&by_hand).ends_with("25.0 % of the held-out scores are above it"));
+    }
+
+    #[test]
+    fn an_image_s_name_is_told_once() {
+        let skipped = |message: &str| Skipped { id: "a.png".into(), kind: "empty".into(), message: message.into() };
+        assert_eq!(skipped_line(&skipped("the file is empty")), "a.png: the file is empty");
+        assert_eq!(skipped_line(&skipped("a.png: the file is empty")), "a.png: the file is empty");
+    }
+}

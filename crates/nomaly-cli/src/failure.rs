@@ -1,0 +1,151 @@
+//! From an error to what is said of it and to the exit status.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use nomaly::DetectorError;
+use nomaly::backbones::BackboneError;
+use nomaly::backbones::weights::WeightsError;
+use nomaly::data::DataError;
+use nomaly::registry::UnknownName;
+use nomaly::store::StoreError;
+
+/// An error of the command line itself, with what the user can do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    hint: String,
+}
+
+impl Failure {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {}
+
+/// The error and its causes in one line, without causes that the text before already tells.
+pub(crate) fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// What the user can do about it, where that is known.
+pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return Some(failure.hint.clone());
+        }
+        if let Some(unknown) = unknown_name(cause) {
+            return list_of(&unknown.kind).map(|command| format!("`{command}` shows what there is"));
+        }
+        match cause.downcast_ref::<DetectorError>()? {
+            DetectorError::SettingSyntax { .. } => Some("for example `--set input_size=256`".to_owned()),
+            DetectorError::SettingValue { .. } => {
+                Some("`nomaly list methods` shows every setting with its values".to_owned())
+            }
+            _ => None,
+        }
+    })
+}
+
+/// The unknown name behind an error; transparent wrappers are looked through because they hide it from the chain.
+fn unknown_name<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a UnknownName> {
+    if let Some(unknown) = error.downcast_ref::<UnknownName>() {
+        return Some(unknown);
+    }
+    if let Some(WeightsError::UnknownWeights(unknown)) = error.downcast_ref::<WeightsError>() {
+        return Some(unknown);
+    }
+    match error.downcast_ref::<DetectorError>()? {
+        DetectorError::Unknown(unknown) => Some(unknown),
+        DetectorError::Backbone(BackboneError::UnknownBackbone(unknown)) => Some(unknown),
+        _ => None,
+    }
+}
+
+/// The command that lists the names of this kind.
+fn list_of(kind: &str) -> Option<&'static str> {
+    match kind {
+        "method" | "setting" => Some("nomaly list methods"),
+        "backbone" => Some("nomaly list backbones"),
+        "level" => Some("nomaly list backbones --format json"),
+        "weights" => Some("nomaly weights list"),
+        _ => None,
+    }
+}
+
+/// Whether the reader of stdout went away.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+}
+
+/// Whether the user stopped the work.
+pub(crate) fn is_interruption(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let store = |error: &StoreError| error.is_cancelled();
+        match cause.downcast_ref::<DetectorError>() {
+            Some(DetectorError::Cancelled) => return true,
+            Some(DetectorError::Store(error)) => return store(error),
+            Some(DetectorError::Data(DataError::Store(error))) => return store(error),
+            _ => {}
+        }
+        if let Some(DataError::Store(error)) = cause.downcast_ref::<DataError>() {
+            return store(error);
+        }
+        if let Some(error) = cause.downcast_ref::<WeightsError>() {
+            return error.is_cancelled();
+        }
+        cause.downcast_ref::<StoreError>().is_some_and(store)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let inner: anyhow::Result<()> = Err(io::Error::other("disk full")).context("cannot write x: disk full");
+        let error = inner.context("cannot keep the model").unwrap_err();
+        assert_eq!(chain(&error), "cannot keep the model: cannot write x: disk full");
+    }
+
+    #[test]
+    fn hints_are_found_under_context_and_transparent_errors() {
+        let unknown = || UnknownName::new("method", "mgv", ["mvg"]);
+        let wrapped = anyhow::Error::new(DetectorError::from(unknown())).context("cannot fit");
+        assert_eq!(hint(&wrapped).unwrap(), "`nomaly list methods` shows what there is");
+        assert_eq!(hint(&anyhow::Error::new(unknown())), hint(&wrapped));
+        assert_eq!(hint(&Failure::new("no", "try this").into()).unwrap(), "try this");
+        assert_eq!(hint(&anyhow::anyhow!("plain")), None);
+    }
+
+    #[test]
+    fn interruptions_and_closed_pipes_are_told_from_errors() {
+        assert!(is_interruption(&DetectorError::Cancelled.into()));
+        assert!(is_interruption(&StoreError::Cancelled { what: "x".into() }.into()));
+        assert!(!is_interruption(&anyhow::anyhow!("plain")));
+        assert!(is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe).into()));
+        assert!(!is_broken_pipe(&io::Error::from(io::ErrorKind::NotFound).into()));
+    }
+}

@@ -1,0 +1,95 @@
+//! Progress bars for long work, and its interruption.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use nomaly::store::Progress;
+
+use crate::console::Console;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes the first Ctrl-C (or termination signal) ask running work to stop, and the second end the program at once.
+pub(crate) fn handle_interrupts() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot listen for Ctrl-C")
+}
+
+/// What a bar counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Images,
+    Bytes,
+}
+
+impl Unit {
+    fn template(self, bounded: bool) -> &'static str {
+        match (self, bounded) {
+            (Self::Images, true) => "{msg} {wide_bar} {pos}/{len}  {per_sec}  {eta} left",
+            (Self::Images, false) => "{spinner} {msg} {pos}  {per_sec}  {elapsed}",
+            (Self::Bytes, true) => "{msg} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
+            (Self::Bytes, false) => "{spinner} {msg} {bytes}  {bytes_per_sec}  {elapsed}",
+        }
+    }
+
+    fn style(self, bounded: bool) -> ProgressStyle {
+        ProgressStyle::with_template(self.template(bounded)).expect("the templates are constant, and tested")
+    }
+}
+
+/// Shows work as bars on the console's stderr where that is a terminal, and passes interruptions on to the work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bars<'a> {
+    console: &'a Console,
+    unit: Unit,
+}
+
+impl<'a> Bars<'a> {
+    pub(crate) fn new(console: &'a Console, unit: Unit) -> Self {
+        Self { console, unit }
+    }
+}
+
+impl Progress for Bars<'_> {
+    fn start(&self, what: &str, total: Option<u64>) {
+        if !self.console.talks() {
+            return;
+        }
+        // indicatif draws on stderr, and nowhere when that is no terminal.
+        let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+        bar.set_style(self.unit.style(total.is_some()));
+        bar.set_message(what.to_owned());
+        self.console.show_bar(Some(bar));
+    }
+
+    fn advance(&self, amount: u64) {
+        self.console.advance_bar(amount);
+    }
+
+    fn finish(&self) {
+        self.console.show_bar(None);
+    }
+
+    fn cancelled(&self) -> bool {
+        INTERRUPTED.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_is_valid() {
+        for unit in [Unit::Images, Unit::Bytes] {
+            for bounded in [false, true] {
+                ProgressStyle::with_template(unit.template(bounded)).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What the program says of input that it cannot use.
+
+use std::path::{Path, PathBuf};
+
+use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, Rgba};
+use serde_json::Value;
+
+use crate::args;
+use crate::support::{INPUT_SIZE, fresh_folder, model, nomaly, part, parts};
+
+/// A PNG that announces a size and holds no pixels.
+fn png_header(width: u32, height: u32) -> Vec<u8> {
+    let mut header = b"IHDR".to_vec();
+    header.extend(width.to_be_bytes());
+    header.extend(height.to_be_bytes());
+    header.extend([8, 2, 0, 0, 0]);
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    png.extend(13u32.to_be_bytes());
+    png.extend(&header);
+    png.extend(crc32(&header).to_be_bytes());
+    png.extend([0, 0, 0, 0]);
+    png.extend(b"IDAT");
+    png.extend(crc32(b"IDAT").to_be_bytes());
+    png
+}
+
+/// The checksum of PNG chunks, bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
+    })
+}
+
+fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image.into().write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn scored(images: &Path, more: &[&str]) -> (i32, Vec<Value>, String) {
+    let mut args = args!["score", images, "-m", model(), "--format", "jsonl"].to_vec();
+    args.extend(more.iter().map(Into::into));
+    let run = nomaly(args);
+    let lines = run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (run.status, lines, run.stderr)
+}
+
+#[test]
+fn bad_images_are_reported_and_skipped() {
+    let folder = fresh_folder("bad-images");
+    let jpeg = encoded(part(1, false), ImageFormat::Jpeg);
+    write(&folder, "1-empty.png", b"");
+    write(&folder, "2-text.png", b"these are words, and no image at all");
+    write(&folder, "3-truncated.jpg", &jpeg[..jpeg.len() / 2]);
+    write(&folder, "4-huge.png", &png_header(20_000, 20_000));
+    write(&folder, "5-good.png", &encoded(part(1, false), ImageFormat::Png));
+
+    let (status, lines, stderr) = scored(&folder, &[]);
+    assert_eq!(status, 0, "{stderr}");
+    let kinds: Vec<&Value> = lines.iter().map(|line| &line["error"]["kind"]).collect();
+    assert_eq!(
+        kinds,
+        [&Value::from("empty"), &"not-an-image".into(), &"truncated".into(), &"too-large".into(), &Value::Null]
+    );
+    for line in &lines[..4] {
+        assert!(line["score"].is_null() && line["p_value"].is_null() && line["anomalous"].is_null(), "{line}");
+        let path = line["path"].as_str().unwrap();
+        assert!(stderr.contains(path), "{path} is not in: {stderr}");
+    }
+    assert!(stderr.contains("0 of 1 image anomalous, 4 could not be read"), "{stderr}");
+
+    let (status, _, stderr) = scored(&folder, &["--strict"]);
+    assert_eq!(status, 2, "{stderr}");
+    assert!(stderr.contains("error: ") && stderr.contains("1-empty.png"), "{stderr}");
+
+    std::fs::remove_file(folder.join("5-good.png")).unwrap();
+    let (status, lines, stderr) = scored(&folder, &[]);
+    assert_eq!((status, lines.len()), (2, 4), "{stderr}");
+    assert!(stderr.contains("none of the 4 images could be scored"), "{stderr}");
+}
+
+#[test]
+fn unusual_images_are_scored() {
+    let folder = fresh_folder("unusual-images");
+    let grey16 = ImageBuffer::from_fn(48, 48, |x, y| Luma([(x * 900 + y * 300) as u16]));
+    let rgba = ImageBuffer::from_fn(48, 48, |x, y| Rgba([x as u8, y as u8, 9, if x < 24 { 0 } else { 255 }]));
+    write(&folder, "1-tiny.png", &encoded(RgbImage::from_pixel(1, 1, Rgb([9; 3])), ImageFormat::Png));
+    write(&folder, "2-grey16.png", &encoded(DynamicImage::ImageLuma16(grey16), ImageFormat::Png));
+    write(&folder, "3-rgba.png", &encoded(DynamicImage::ImageRgba8(rgba), ImageFormat::Png));
+    let (status, lines, stderr) = scored(&folder, &["--strict"]);
+    assert_eq!(status, 0, "{stderr}");
+    assert_eq!(lines.len(), 3);
+    assert!(lines.iter().all(|line| line["score"].as_f64().is_some_and(f64::is_finite)), "{lines:?}");
+}
+
+#[test]
+fn one_large_image_can_be_allowed() {
+    let folder = fresh_folder("large-image");
+    write(&folder, "a.png", &encoded(RgbImage::new(1200, 1000), ImageFormat::Png));
+    let (status, lines, _) = scored(&folder, &["--max-megapixels", "1"]);
+    assert_eq!((status, &lines[0]["error"]["kind"]), (2, &Value::from("too-large")));
+    assert_eq!(scored(&folder, &["--max-megapixels", "2"]).0, 0);
+}
+
+#[test]
+fn data_that_cannot_be_fitted_on_is_named() {
+    let output = fresh_folder("unfit").join("out.nomaly");
+    let fit = |data: &Path| nomaly(args!["fit", data, "-o", output, "--set", INPUT_SIZE]).error();
+
+    let empty = fresh_folder("unfit-empty");
+    assert!(fit(&empty).contains("unfit-empty"));
+
+    let one = fresh_folder("unfit-one");
+    write(&one, "a.png", &encoded(part(1, false), ImageFormat::Png));
+    let message = fit(&one);
+    assert!(message.contains("training images") && message.contains("there is 1"), "{message}");
+
+    assert!(fit(Path::new("no/such/folder")).contains("no/such/folder"));
+    let message = fit(Path::new("fashion-mnits:normal=3"));
+    assert!(message.contains("did you mean `fashion-mnist`?"), "{message}");
+    assert!(!output.exists(), "a failed fit left a model");
+}
+
+#[test]
+fn few_images_are_fitted_with_a_warning_that_says_how_many_are_needed() {
+    let folder = fresh_folder("few");
+    for index in 0..6 {
+        write(&folder, &format!("{index}.png"), &encoded(part(index, false), ImageFormat::Png));
+    }
+    let run = nomaly(args!["fit", folder, "-o", fresh_folder("few-out").join("few.nomaly"), "--set", INPUT_SIZE]);
+    for expected in ["warning: ", "1/7 = 14.3 %", "hint: ", "at least 19 images", "--max-fpr 0.143"] {
+        assert!(run.stderr.contains(expected), "{expected} is not in: {}", run.stderr);
+    }
+    run.ok();
+}
+
+#[test]
+fn mistyped_names_are_met_with_the_right_ones() {
+    let output = fresh_folder("mistyped").join("out.nomaly");
+    let fit = |more: [&str; 2]| nomaly(args!["fit", parts(), "-o", output, more[0], more[1]]).error();
+    for (more, expected) in [
+        (["--method", "mgv"], "did you mean `mvg`?"),
+        (["--backbone", "efficientnet-lite"], "did you mean `efficientnet-lite"),
+        (["--set", "inputsize=64"], "did you mean `input_size`?"),
+        (["--set", "input_size"], "KEY=VALUE"),
+        (["--set", "input_size=7"], "from 32 to 2048"),
+        (["--backbone", "resnet18"], "nomaly weights get resnet18"),
+        (["--device", "cuda"], "CPU"),
+    ] {
+        let message = fit(more);
+        assert!(message.contains(expected), "{expected} is not in: {message}");
+    }
+    assert!(fit(["--method", "mgv"]).contains("hint: `nomaly list methods`"));
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_found_before_the_work() {
+    let missing = fresh_folder("unwritable").join("missing");
+    // Data that cannot be opened either: the first error must be the output's.
+    let message = nomaly(args!["fit", "no/such/data", "-o", missing.join("out.nomaly")]).error();
+    assert!(message.contains("missing") && !message.contains("no/such/data"), "{message}");
+    let message = nomaly(args!["score", "no/such/data", "-m", model(), "--report", missing.join("a.html")]).error();
+    assert!(message.contains("missing") && !message.contains("no/such/data"), "{message}");
+    let file = write(&fresh_folder("unwritable-file"), "file", b"");
+    let message = nomaly(args!["eval", "no/such/data", "--report", file.join("out")]).error();
+    assert!(message.contains("file") && !message.contains("no/such/data"), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_read_only_folder_is_found_before_the_work() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = fresh_folder("read-only");
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o555)).unwrap();
+    // The superuser may write anyway.
+    if std::fs::write(folder.join("probe"), b"").is_ok() {
+        return;
+    }
+    let message = nomaly(args!["fit", "no/such/data", "-o", folder.join("out.nomaly")]).error();
+    assert!(message.contains("read-only"), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_unreadable_image_is_reported() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = fresh_folder("unreadable");
+    let path = write(&folder, "a.png", &encoded(part(1, false), ImageFormat::Png));
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
+    // The superuser may read anyway.
+    if std::fs::read(&path).is_ok() {
+        return;
+    }
+    let (status, lines, _) = scored(&folder, &[]);
+    assert_eq!((status, &lines[0]["error"]["kind"]), (2, &Value::from("unreadable")));
+}
+
+#[test]
+fn maps_are_refused_for_methods_that_make_none() {
+    let message = nomaly(args!["score", parts(), "-m", model(), "--heatmaps", "maps"]).error();
+    assert!(message.contains("`mvg`") && message.contains("leave out --heatmaps"), "{message}");
+}
+
+#[test]
+fn evaluation_needs_both_labels() {
+    let message = nomaly(args!["eval", parts().join("train/good"), "--set", INPUT_SIZE]).error();
+    assert!(message.contains("0 test images") && message.contains("test/<kind>"), "{message}");
+}
+
+#[test]
+fn damaged_models_are_refused_with_the_reason() {
+    let folder = fresh_folder("damaged");
+    let sound = std::fs::read(model()).unwrap();
+    let refused = |name: &str, bytes: &[u8]| {
+        let path = write(&folder, name, bytes);
+        let message = nomaly(args!["score", parts(), "-m", path]).error();
+        assert!(message.contains(name), "{name} is not in: {message}");
+        message
+    };
+
+    let message = refused("truncated", &sound[..sound.len() - 1000]);
+    assert!(message.contains("truncated"), "{message}");
+    refused("empty", b"");
+    assert!(refused("text", b"this is a text file, and no model").contains("not a nomaly model"));
+    assert!(nomaly(args!["inspect", folder.join("text")]).error().contains("not a nomaly model"));
+    assert!(nomaly(args!["inspect", folder.join("absent")]).error().contains("absent"));
+
+    let (header, tensors) = split(&sound);
+    let other_version = replaced(&header, r#"\"format\":1,"#, r#"\"format\":9,"#);
+    let message = refused("version", &joined(&other_version, tensors));
+    assert!(message.contains("version 9") && message.contains("version 1"), "{message}");
+
+    let mut json: Value = serde_json::from_str(&header).unwrap();
+    json["calibration/held_out"]["shape"] =
+        serde_json::json!([2, json["calibration/held_out"]["shape"][0].as_u64().unwrap() / 2]);
+    let square = json
+        .as_object()
+        .unwrap()
+        .iter()
+        .find(|(name, tensor)| {
+            name.starts_with("method/") && tensor["shape"].as_array().is_some_and(|shape| shape.len() == 2)
+        })
+        .map(|(name, _)| name.clone())
+        .expect("mvg keeps a matrix a level");
+    let shape: Vec<u64> = serde_json::from_value(json[&square]["shape"].clone()).unwrap();
+    json[&square]["shape"] = serde_json::json!([shape[0] * shape[1], 1]);
+    refused("shape", &joined(&json.to_string(), tensors));
+}
+
+/// The JSON header of a safetensors file, and what follows it.
+fn split(file: &[u8]) -> (String, &[u8]) {
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    (String::from_utf8(file[8..8 + length].to_vec()).unwrap(), &file[8 + length..])
+}
+
+fn joined(header: &str, tensors: &[u8]) -> Vec<u8> {
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend(tensors);
+    file
+}
+
+#[track_caller]
+fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from} is not in the header");
+    text.replace(from, to)
+}

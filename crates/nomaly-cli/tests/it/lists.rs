@@ -1,0 +1,76 @@
+//! What the program can list, and its help.
+
+use serde_json::Value;
+
+use crate::args;
+use crate::support::nomaly;
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn every_list_is_there_for_people_and_for_programs() {
+    for (kind, expected) in [
+        ("methods", "mvg"),
+        ("backbones", "efficientnet-lite0"),
+        ("scorers", "gaussian"),
+        ("transforms", "resize"),
+        ("datasets", "fashion-mnist"),
+        ("metrics", "auroc"),
+    ] {
+        let json = nomaly(["list", kind, "--format", "json"]).json();
+        assert!(names(&json).contains(&expected), "{kind}: {json}");
+        let table = nomaly(["list", kind]).ok();
+        for name in names(&json) {
+            assert!(table.contains(name), "{kind} lacks {name}: {table}");
+        }
+    }
+}
+
+#[test]
+fn methods_are_listed_with_their_paper_and_settings() {
+    let methods = nomaly(["list", "methods", "--format", "json"]).json();
+    for method in methods.as_array().unwrap() {
+        assert!(!method["paper"].as_str().unwrap().is_empty());
+        assert!(method["parameters"].as_array().unwrap().iter().any(|parameter| parameter["name"] == "input_size"));
+    }
+}
+
+#[test]
+fn weights_and_data_are_listed_with_their_state() {
+    let weights = nomaly(["weights", "list", "--format", "json"]).json();
+    let state =
+        |name: &str| weights.as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap()["state"].clone();
+    assert_eq!(state("efficientnet-lite0"), "embedded");
+    assert_eq!(state("resnet18"), "available");
+    assert!(nomaly(["weights", "list"]).ok().contains("embedded"));
+
+    let data = nomaly(["data", "list", "--format", "json"]).json();
+    assert!(data.as_array().unwrap().iter().all(|entry| entry["folder"].is_null()), "{data}");
+    assert!(nomaly(["data", "list"]).ok().contains("not fetched"));
+}
+
+#[test]
+fn completions_name_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = nomaly(["completions", shell]).ok();
+        for command in ["demo", "fit", "score", "eval", "inspect", "list", "weights", "data"] {
+            assert!(script.contains(command), "{shell} lacks {command}");
+        }
+    }
+}
+
+#[test]
+fn every_command_has_help_and_a_wrong_usage_is_an_error() {
+    for command in ["demo", "fit", "score", "eval", "inspect", "list", "weights", "data", "completions"] {
+        let help = nomaly([command, "--help"]).ok();
+        assert!(help.contains("Usage: nomaly"), "{help}");
+    }
+    for usage in
+        [&["fit", "x"][..], &["score", "-m", "x"], &["eval"], &["nonsense"], &["fit", "x", "-o", "y", "--max-fpr", "2"]]
+    {
+        nomaly(usage).error();
+    }
+    assert_eq!(nomaly(args!["--version"]).ok().split_whitespace().next(), Some("nomaly"));
+}

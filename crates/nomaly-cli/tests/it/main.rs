@@ -1,0 +1,6 @@
+//! The `nomaly` program from the outside: what it prints, writes and exits with.
+
+mod bad_input;
+mod flow;
+mod lists;
+mod support;
