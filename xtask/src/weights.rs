@@ -8,7 +8,7 @@ use nomaly_store::Progress;
 
 /// Fetch published weights and convert them to a safetensors file.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// A backbone whose weights are published (`datasets/weights/NAME.toml`).
     name: String,
     /// Store tensors of two and more axes in half precision.
@@ -20,7 +20,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let Args { name, f16, output } = args;
     let output = output.unwrap_or_else(|| embedded(&name));
     if let Some(folder) = output.parent() {
@@ -40,7 +40,7 @@ fn embedded(name: &str) -> PathBuf {
 
 /// Progress as a line on stderr where a transfer begins: xtask runs in terminals and in CI logs alike.
 /// Ctrl-C ends the process, and what has arrived is kept for the next run.
-pub struct Lines;
+pub(crate) struct Lines;
 
 impl Progress for Lines {
     fn start(&self, what: &str, total: Option<u64>) {

@@ -35,11 +35,14 @@ pub(super) enum Value<G, O> {
     Object(Rc<O>),
 }
 
+/// A key and its value.
+pub(super) type Pair<G, O> = (Value<G, O>, Value<G, O>);
+
 /// The containers that values refer to.
 #[derive(Debug)]
 pub(super) struct Heap<G, O> {
     pub(super) sequences: Vec<Vec<Value<G, O>>>,
-    pub(super) dicts: Vec<Vec<(Value<G, O>, Value<G, O>)>>,
+    pub(super) dicts: Vec<Vec<Pair<G, O>>>,
 }
 
 impl<G, O> Heap<G, O> {
@@ -224,7 +227,7 @@ impl<'a, G: Globals> Machine<'a, G> {
             return Err(self.error("an item is set in what is not a dict"));
         };
         let index = *index;
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err(self.error("a key has no value"));
         }
         let mut items = items.into_iter();
