@@ -105,14 +105,14 @@ impl std::fmt::Display for UnknownName {
 
 impl std::error::Error for UnknownName {}
 
-/// The candidate nearest to `name`, if any is near enough to be a slip of the finger.
+/// The candidate nearest to `name`, if any is near enough to be a slip of the finger; the first of equally near ones.
 pub fn suggest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const NEAR: f64 = 0.8; // Jaro–Winkler similarity; one or two wrong letters in a word of six to ten
     candidates
         .into_iter()
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
         .filter(|(similarity, _)| *similarity >= NEAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .reduce(|best, next| if next.0 > best.0 { next } else { best })
         .map(|(_, candidate)| candidate)
 }
 
@@ -142,6 +142,7 @@ mod tests {
         let slip = UNITS.get("pachcore").err().unwrap();
         assert_eq!(slip.suggestion.as_deref(), Some("patchcore"));
         let nonsense = UNITS.get("zzz").err().unwrap();
+        assert_eq!(suggest("lite", ["lite0", "lite1", "lite2"]), Some("lite0"));
         assert_eq!(nonsense.to_string(), "unknown method `zzz`; known: patchcore, padim, mvg");
     }
 }
