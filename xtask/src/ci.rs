@@ -42,21 +42,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 impl Step {
     fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Fmt => cargo(&["fmt", "--all", "--check"], &[]),
+            Self::Fmt => run_cargo(&["fmt", "--all", "--check"], &[]),
             Self::Tidy => tidy::run(),
-            Self::Clippy => {
-                cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"], &[])
-            }
-            Self::Test => cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--locked"], &[]),
-            Self::Doctest => cargo(&["test", "--workspace", "--doc", "--locked"], &[]),
-            Self::Doc => {
-                cargo(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "--deny warnings")])
-            }
+            Self::Clippy => cargo("clippy", &["--all-targets", "--", "--deny", "warnings"], &[]),
+            Self::Test => cargo("test", &["--lib", "--bins", "--tests"], &[]),
+            Self::Doctest => cargo("test", &["--doc"], &[]),
+            Self::Doc => cargo("doc", &["--no-deps"], &[("RUSTDOCFLAGS", "--deny warnings")]),
         }
     }
 }
 
-fn cargo(args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<()> {
+/// Runs a command of cargo over the whole workspace, with every feature that needs no special hardware.
+fn cargo(command: &str, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<()> {
+    let everything = [command, "--workspace", "--locked", "--features", "nomaly-backbones/candle"];
+    run_cargo(&[&everything, args].concat(), env)
+}
+
+fn run_cargo(args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<()> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(program)
         .args(args)

@@ -93,6 +93,7 @@ pub enum BackboneError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// A candle device failed.
+    #[cfg(feature = "candle")]
     #[error("candle: {0}")]
     Candle(#[from] candle_core::Error),
 }

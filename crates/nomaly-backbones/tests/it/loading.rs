@@ -64,6 +64,7 @@ fn a_folded_trunk_serves_the_taps_it_can_and_says_where_it_ends() {
     );
 }
 
+#[cfg(feature = "candle")]
 #[test]
 fn a_folded_trunk_runs_in_candle_too() {
     use candle_core::{Device, Tensor};

@@ -4,4 +4,5 @@ mod embedded;
 mod formula;
 mod loading;
 mod parity;
+#[cfg(feature = "candle")]
 mod training;

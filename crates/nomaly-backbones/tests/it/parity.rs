@@ -1,10 +1,8 @@
 //! Every tap of every family against torchvision, efficientnet_lite_pytorch and a WRN written from the paper, computed
-//! with the compiled plan on each instruction set of this machine and with the candle module.
+//! with the compiled plan on each instruction set of this machine and, with the feature `candle`, with the candle module.
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
-use nomaly_backbones::module::{Mode, Module};
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
 use serde::Deserialize;
@@ -58,7 +56,11 @@ fn check_plan(fixture: &Fixture, backbone: &Backbone, isa: Isa) {
     }
 }
 
+#[cfg(feature = "candle")]
 fn check_module(fixture: &Fixture, backbone: &Backbone) {
+    use candle_core::{Device, Tensor};
+    use nomaly_backbones::module::{Mode, Module};
+
     let taps: Vec<&str> = fixture.taps.keys().map(String::as_str).collect();
     let module = Module::new(backbone, &taps, &Device::Cpu).unwrap();
     let [height, width] = fixture.input;
@@ -78,6 +80,7 @@ fn check(json: &str) {
     for isa in Isa::available() {
         check_plan(&fixture, &backbone, isa);
     }
+    #[cfg(feature = "candle")]
     check_module(&fixture, &backbone);
 }
 
