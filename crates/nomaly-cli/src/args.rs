@@ -26,9 +26,9 @@ Examples:
   nomaly score img.png -m part.nomaly --fail-on-anomaly && ship
   nomaly eval bottle/ --method mvg --report out/      fit and test on a data set in MVTec layout
 
-Exit status: 0 done, 1 with --fail-on-anomaly when something is anomalous, 2 an error.
-Environment: NOMALY_HOME (folder of downloaded weights and data), NOMALY_ISA (avx512, avx2, neon or
-portable kernels), NO_COLOR.";
+Exit status: 0 done, 1 with --fail-on-anomaly when something is anomalous, 2 an error, 130 interrupted.
+Environment: NOMALY_HOME (folder of downloaded weights and data), NOMALY_ISA (instruction set of the kernels: \
+avx512, avx2, neon or portable), NO_COLOR.";
 
 /// Visual anomaly detection: learn what normal looks like from images of good items, and find what is not.
 #[derive(Debug, Parser)]
@@ -88,8 +88,8 @@ pub(crate) enum Command {
 }
 
 const DEMO_HELP: &str = "\
-The images are photographs of a real texture; the defects in the test images are synthetic (painted
-scratches, spots, patches), so the figures show that everything works, not how good it is on your parts.
+The images are photographs of a real texture; the defects in the test images are synthetic (painted scratches, \
+spots, patches), so the figures show that everything works, not how good it is on your parts.
 
 Examples:
   nomaly demo
@@ -143,9 +143,9 @@ pub(crate) struct FitArgs {
 }
 
 const SCORE_HELP: &str = "\
-Every image gets a score (higher = more anomalous), a p-value (the share of good images that score at
-least as high) and a decision. Images come out in the order in which they went in; folders are sorted.
-An image that cannot be read is reported and skipped.
+Every image gets a score (higher = more anomalous), a p-value (the share of good images that score at least as \
+high) and a decision. Images come out in the order in which they went in; folders are sorted. An image that cannot \
+be read is reported and skipped.
 
 Examples:
   nomaly score camera/ -m part.nomaly
@@ -184,11 +184,11 @@ pub(crate) struct ScoreArgs {
 }
 
 const EVAL_HELP: &str = "\
-DATA is a data set in MVTec layout (train/good, test/good, test/<kind>, ground_truth/<kind>) or a named
-data set with options: fashion-mnist:normal=3, cifar10:normal=dog, elpv:cells=mono.
+DATA is a data set in MVTec layout (train/good, test/good, test/<kind>, ground_truth/<kind>) or a named data set \
+with options: fashion-mnist:normal=3, cifar10:normal=dog, elpv:cells=mono.
 
-Without a model file, a method is fitted on the training images first. Test images never influence the
-threshold: it comes from held-out training images.
+Without a model file, a method is fitted on the training images first. Test images never influence the threshold: \
+it comes from held-out training images.
 
 Examples:
   nomaly eval bottle/ -m bottle.nomaly
@@ -374,8 +374,8 @@ pub(crate) struct WeightsArgs {
 }
 
 const WEIGHTS_GET_HELP: &str = "\
-The file is fetched from where its authors publish it, compared with the checksum that nomaly knows, and
-kept under NOMALY_HOME. Its licence is shown by `nomaly weights list`.
+The file is fetched from where its authors publish it, compared with the checksum that nomaly knows, and kept under \
+NOMALY_HOME. Its licence is shown by `nomaly weights list`.
 
 Examples:
   nomaly weights get efficientnet-lite4
@@ -422,8 +422,8 @@ pub(crate) struct DataArgs {
 }
 
 const DATA_GET_HELP: &str = "\
-The data set is fetched from where its authors publish it, compared with the checksum that nomaly knows,
-and kept under NOMALY_HOME.
+The data set is fetched from where its authors publish it, compared with the checksum that nomaly knows, and kept \
+under NOMALY_HOME. Its licence is shown by `nomaly data list`.
 
 Examples:
   nomaly data get fashion-mnist

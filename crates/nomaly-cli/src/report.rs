@@ -69,7 +69,6 @@ impl ReportBuilder {
                 ("backbone", info.backbone.name.clone()),
                 ("input", format!("{height}×{width} pixels")),
                 ("trained on", format!("{} images of {}", info.training.images, info.training.dataset)),
-                ("decision", calibration.describe()),
             ]),
             threshold: threshold(calibration),
             items: self.items,
@@ -95,7 +94,6 @@ impl ReportBuilder {
             ("training images", figures.n_train.to_string()),
             ("test images", format!("{} normal, {} anomalous", figures.n_test.normal, figures.n_test.anomalous)),
             ("seed", figures.seed.to_string()),
-            ("decision", figures.threshold.rule.clone()),
         ]);
         if let Some(fit_s) = timing.fit_s {
             summary.extend(facts([("time to fit", seconds(fit_s))]));

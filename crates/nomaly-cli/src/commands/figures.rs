@@ -20,37 +20,7 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
         figures.seed
     )?;
 
-    let right = Align::Right;
-    let mut headline = Table::new(&[
-        ("level", Align::Left),
-        ("AUROC", right),
-        ("AP", right),
-        ("F1-max", right),
-        ("EER", right),
-        ("AUPRO", right),
-    ]);
-    let none = || "–".to_owned();
-    let image = &figures.image;
-    headline.row([
-        "image".into(),
-        percent(image.auroc),
-        percent(image.ap),
-        percent(image.f1_max),
-        percent(image.eer),
-        none(),
-    ]);
-    if let Some(pixel) = &figures.pixel {
-        headline.row([
-            "pixel".into(),
-            percent(pixel.auroc),
-            none(),
-            percent(pixel.f1_max),
-            none(),
-            percent(pixel.aupro),
-        ]);
-    }
-    headline.print(out)?;
-
+    headline(out, figures)?;
     rankings(out, "kind of anomaly", figures.by_kind.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
     rankings(out, "part of the score", figures.by_part.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
 
@@ -70,6 +40,27 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
         significant(timing.predict_ms_per_image_median, 3),
         significant(timing.images_per_s, 3)
     )
+}
+
+/// A line of figures over images, and one of figures over pixels where there are any.
+fn headline(out: &mut impl Write, figures: &Evaluation) -> io::Result<()> {
+    let right = Align::Right;
+    let columns =
+        [("level", Align::Left), ("AUROC", right), ("AP", right), ("F1-max", right), ("EER", right), ("AUPRO", right)];
+    let image = &figures.image;
+    let of_image =
+        ["image".to_owned(), percent(image.auroc), percent(image.ap), percent(image.f1_max), percent(image.eer)];
+    let Some(pixel) = &figures.pixel else {
+        let mut table = Table::new(&columns[..of_image.len()]);
+        table.row(of_image);
+        return table.print(out);
+    };
+    let none = || "–".to_owned();
+    let mut table = Table::new(&columns);
+    let [name, auroc, ap, f1_max, eer] = of_image;
+    table.row([name, auroc, ap, f1_max, eer, none()]);
+    table.row(["pixel".to_owned(), percent(pixel.auroc), none(), percent(pixel.f1_max), none(), percent(pixel.aupro)]);
+    table.print(out)
 }
 
 fn rankings<'a>(

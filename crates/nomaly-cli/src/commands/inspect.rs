@@ -1,7 +1,7 @@
 //! `nomaly inspect`: what is in a model file, from its header.
 
+use nomaly::Calibration;
 use nomaly::detectors::model_file::{Summary, read_summary};
-use nomaly::{Calibration, DecisionRule};
 use serde::Serialize;
 
 use super::{Status, decision};
@@ -39,10 +39,6 @@ fn facts(summary: &Summary, calibration: &Calibration) -> Vec<(&'static str, Str
         0 => String::new(),
         skipped => format!(" ({skipped} more could not be read)"),
     };
-    let rule = match info.decision {
-        DecisionRule::MaxFpr(_) => calibration.describe(),
-        DecisionRule::Threshold(_) => "a threshold set by hand".to_owned(),
-    };
     vec![
         ("method", info.method.name.clone()),
         ("settings", settings.join(" ")),
@@ -53,7 +49,6 @@ fn facts(summary: &Summary, calibration: &Calibration) -> Vec<(&'static str, Str
         ("trained on", format!("{} of {}{skipped}", counted(info.training.images, "image"), info.training.dataset)),
         ("seed", info.training.seed.to_string()),
         ("decision", decision(calibration)),
-        ("rule", rule),
         ("file", format!("{}, {}", bytes(summary.file_bytes), counted(summary.tensors, "tensor"))),
         ("format", format!("version {}, written by nomaly {}", summary.format, summary.written_by)),
     ]

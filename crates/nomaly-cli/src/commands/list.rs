@@ -55,7 +55,7 @@ fn methods() -> anyhow::Result<()> {
 fn parameters(out: &mut impl Write, parameters: &[Parameter]) -> std::io::Result<()> {
     for parameter in parameters {
         let Parameter { name, default, values, summary } = parameter;
-        writeln!(out, "    --set {name}={default}  {summary}: {values}")?;
+        writeln!(out, "    --set {HEADING}{name}{HEADING:#}=…  {summary}: {values} [default: {default}]")?;
     }
     Ok(())
 }
@@ -142,7 +142,7 @@ fn scorers() -> anyhow::Result<()> {
         writeln!(out, "{HEADING}{}{HEADING:#}  {}", entry.name, entry.summary)?;
         for parameter in entry.parameters {
             let Parameter { name, default, values, summary } = parameter;
-            writeln!(out, "    {name}={default}  {summary}: {values}")?;
+            writeln!(out, "    {name}=…  {summary}: {values} [default: {default}]")?;
         }
     }
     Ok(())

@@ -111,13 +111,18 @@ fn the_exit_status_tells_of_anomalies_only_when_asked() {
 
 #[test]
 fn the_false_alarm_rate_can_be_set_again_when_scoring() {
-    let flagged = |rate: &str| {
-        let images = parts().join("train");
-        let out = nomaly(args!["score", images, "-m", model(), "--max-fpr", rate, "--format", "jsonl", "-q"]).ok();
-        out.lines().filter(|line| line.contains(r#""anomalous":true"#)).count()
+    let flagged = |rate: f64| {
+        let text = rate.to_string();
+        let images = parts().join("test");
+        let out = nomaly(args!["score", images, "-m", model(), "--max-fpr", text, "--format", "jsonl", "-q"]).ok();
+        let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for line in &lines {
+            assert_eq!(line["anomalous"], line["p_value"].as_f64().unwrap() <= rate, "{line}");
+        }
+        lines.iter().filter(|line| line["anomalous"] == true).count()
     };
-    assert!(flagged("0.05") <= flagged("0.5"));
-    assert!(flagged("0.99") > TRAIN / 2);
+    assert_eq!(flagged(0.05), TEST);
+    assert!(flagged(0.99) > TEST);
     let strict = nomaly(args!["score", parts().join("test"), "-m", model(), "--max-fpr", "0.001"]);
     assert!(strict.stderr.contains("at least 999 images"), "{}", strict.stderr);
     assert!(strict.ok().lines().all(|line| !line.starts_with("anomalous")));
