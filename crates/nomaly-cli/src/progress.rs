@@ -1,9 +1,10 @@
 //! Progress bars for long work, and its interruption.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use nomaly::store::Progress;
 
 use crate::console::Console;
@@ -30,15 +31,21 @@ pub(crate) enum Unit {
 impl Unit {
     fn template(self, bounded: bool) -> &'static str {
         match (self, bounded) {
-            (Self::Images, true) => "{msg} {wide_bar} {pos}/{len}  {per_sec}  {eta} left",
-            (Self::Images, false) => "{spinner} {msg} {pos}  {per_sec}  {elapsed}",
+            (Self::Images, true) => "{msg} {wide_bar} {pos}/{len}  {rate}  {eta} left",
+            (Self::Images, false) => "{spinner} {msg} {pos}  {rate}  {elapsed}",
             (Self::Bytes, true) => "{msg} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
             (Self::Bytes, false) => "{spinner} {msg} {bytes}  {bytes_per_sec}  {elapsed}",
         }
     }
 
     fn style(self, bounded: bool) -> ProgressStyle {
-        ProgressStyle::with_template(self.template(bounded)).expect("the templates are constant, and tested")
+        ProgressStyle::with_template(self.template(bounded)).expect("the templates are constant, and tested").with_key(
+            "rate",
+            |state: &ProgressState, out: &mut dyn fmt::Write| {
+                // A bar has nobody to report a failure to.
+                let _ = write!(out, "{:.1}/s", state.per_sec());
+            },
+        )
     }
 }
 

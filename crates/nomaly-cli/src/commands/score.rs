@@ -1,6 +1,6 @@
 //! `nomaly score`: a score, a p-value and a decision for each image, in the order in which they were given.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 use anyhow::bail;
@@ -37,6 +37,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let mut printer = Printer::new(args.format);
     let mut tally = Tally::default();
     let mut unwritten = None;
+    let on_screen = io::stdout().is_terminal();
     let began = Instant::now();
     printer.begin()?;
     let run = detector.predict(&samples, &options, &Bars::new(console, Unit::Images), |outcome| {
@@ -47,7 +48,10 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         if let Some(report) = &mut report {
             report.add(&outcome);
         }
-        console.aside(|| printer.record(&Record::from(&outcome))).map_err(|error| {
+        let record = Record::from(&outcome);
+        // On one screen with a progress bar, lines have to make room for each other.
+        let printed = if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) };
+        printed.map_err(|error| {
             unwritten = Some(error);
             DetectorError::Cancelled
         })
