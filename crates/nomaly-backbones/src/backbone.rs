@@ -96,7 +96,9 @@ impl Backbone {
         let entry = BACKBONES.get(name)?;
         if let Some(path) = &options.weights {
             let backbone = Self::from_tensors(name, weights::read(path)?)?;
-            return Ok(backbone.with_provenance(path.display().to_string(), UNSTATED));
+            // The name alone: where a file lay on one machine means nothing on another.
+            let file = path.file_name().unwrap_or(path.as_os_str()).display().to_string();
+            return Ok(backbone.with_provenance(file, UNSTATED));
         }
         let Some(known) = entry.weights else { return Err(BackboneError::Untrained { backbone: name.to_owned() }) };
         if known.embedded {

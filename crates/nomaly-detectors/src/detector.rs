@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use image::RgbImage;
-use nomaly_backbones::registry::Interpolation;
 use nomaly_backbones::{Backbone, OpenOptions};
 use nomaly_data::Sample;
 use nomaly_store::Progress;
@@ -29,6 +28,12 @@ pub const COMMON_PARAMETERS: &[Parameter] = &[
         default: "the backbone's own",
         values: "a number of pixels from 32 to 2048",
         summary: "height and width of the network's input",
+    },
+    Parameter {
+        name: "interpolation",
+        default: "bilinear",
+        values: "`bilinear` or `bicubic`",
+        summary: "how images are resized, antialiased; bilinear is what the methods' papers use",
     },
     Parameter {
         name: "view",
@@ -156,7 +161,7 @@ impl Detector {
                 licence: self.backbone.licence().to_owned(),
                 source: self.backbone.source().to_owned(),
             },
-            pipeline: self.extractor.pipeline().clone(),
+            pipeline: *self.extractor.pipeline(),
             decision: rule,
             training: TrainingInfo {
                 dataset: dataset.to_owned(),
@@ -192,9 +197,10 @@ fn pipeline(settings: &Settings, backbone: &Backbone) -> Result<Pipeline, Detect
         }
         other => return Err(DetectorError::setting("view", other, "`whole` or `center`")),
     };
-    let filter = match native.filter {
-        Interpolation::Bilinear => Filter::Bilinear,
-        Interpolation::Bicubic => Filter::Bicubic,
+    let filter = match settings.get("interpolation").unwrap_or("bilinear") {
+        "bilinear" => Filter::Bilinear,
+        "bicubic" => Filter::Bicubic,
+        other => return Err(DetectorError::setting("interpolation", other, "`bilinear` or `bicubic`")),
     };
     let normalize = Normalize { mean: native.mean, std: native.std };
     Ok(Pipeline::new(Resize { mode, filter }, crop, normalize)?)
@@ -294,20 +300,21 @@ impl FittedDetector {
     /// A file that cannot be read, is damaged, or comes from a version that this one does not know.
     pub fn load(path: &Path) -> Result<Self, DetectorError> {
         let parts = model_file::read(path)?;
-        let refuse = |error: &dyn std::fmt::Display| DetectorError::ModelFile {
-            path: path.to_owned(),
-            reason: error.to_string(),
+        let refuse = |error: DetectorError| match error {
+            // A fault of the machine or of the environment is not one of the file.
+            DetectorError::Isa(_) => error,
+            error => DetectorError::ModelFile { path: path.to_owned(), reason: error.to_string() },
         };
         let info = parts.info;
-        let backbone = Backbone::from_tensors(&info.backbone.name, parts.backbone).map_err(|error| refuse(&error))?;
+        let backbone = Backbone::from_tensors(&info.backbone.name, parts.backbone).map_err(|error| refuse(error.into()))?;
         let build = || -> Result<_, DetectorError> {
             let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
-            let extractor = FeatureExtractor::new(&backbone, info.pipeline.clone(), method.taps())?;
+            let extractor = FeatureExtractor::new(&backbone, info.pipeline, method.taps())?;
             let fitted = method.restore(&parts.states)?;
             let calibration = Calibration::new(parts.held_out, info.decision)?;
             Ok((extractor, fitted, calibration))
         };
-        let (extractor, fitted, calibration) = build().map_err(|error| refuse(&error))?;
+        let (extractor, fitted, calibration) = build().map_err(refuse)?;
         Ok(Self { info, calibration, fitted, backbone, extractor })
     }
 }

@@ -43,5 +43,5 @@ pub use error::DetectorError;
 pub use features::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
 pub use method::{FittedMethod, Method, MethodFit, MethodScore};
 pub use nomaly_scorers::Parameter;
-pub use registry::{METHODS, MethodEntry, Published};
+pub use registry::{BuildMethod, METHODS, MethodEntry, Published};
 pub use settings::Settings;

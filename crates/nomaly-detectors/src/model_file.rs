@@ -204,7 +204,7 @@ pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
             state.tensors.insert(part.to_owned(), numbers);
         }
     }
-    let held_out = held_out.ok_or_else(|| refuse(format!("tensor `{HELD_OUT}` is missing, or not F64")))?;
+    let held_out = held_out.ok_or_else(|| refuse(format!("tensor `{HELD_OUT}` is missing, or not a list of F64")))?;
     Ok(Parts { info: header.model, states, held_out, backbone })
 }
 
@@ -268,10 +268,10 @@ fn numbers(tensor: &WeightTensor) -> Option<Tensor> {
     }
 }
 
-/// The numbers of an F64 tensor.
+/// The numbers of an F64 tensor of one axis.
 fn scores(tensor: &WeightTensor) -> Option<Vec<f64>> {
-    match numbers(tensor)?.data {
-        TensorData::F64(scores) => Some(scores),
+    match numbers(tensor)? {
+        Tensor { shape, data: TensorData::F64(scores) } if shape.len() == 1 => Some(scores),
         _ => None,
     }
 }

@@ -15,6 +15,9 @@ pub struct Published {
     pub image_auroc: f64,
 }
 
+/// Makes a checked method of settings and the backbone it is to stand on.
+pub type BuildMethod = fn(&Settings, &Backbone) -> Result<Box<dyn Method>, DetectorError>;
+
 /// One method: what it is, and how it is made from settings.
 pub struct MethodEntry {
     /// The name users type.
@@ -32,7 +35,7 @@ pub struct MethodEntry {
     /// Figures of its paper.
     pub published: &'static [Published],
     /// Checks the settings against the backbone.
-    pub build: fn(&Settings, &Backbone) -> Result<Box<dyn Method>, DetectorError>,
+    pub build: BuildMethod,
 }
 
 impl Entry for MethodEntry {

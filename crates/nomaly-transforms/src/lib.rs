@@ -31,6 +31,7 @@ pub mod decode;
 mod error;
 mod pipeline;
 pub mod registry;
+mod resample;
 mod resize;
 pub mod samples;
 pub mod synthetic;

@@ -16,13 +16,11 @@
 //! Pillow, `src/libImaging/Resample.c`; Keys, *Cubic convolution interpolation for digital image processing*, IEEE
 //! TASSP 29(6), 1981.
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::{GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TransformError;
+use crate::resample::resample;
 
 /// The most pixels that a resize makes; only a very long and thin image gets there.
 const MAX_RESIZED_PIXELS: u64 = 1 << 28;
@@ -47,30 +45,8 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> Resu
     if image.dimensions() == (width, height) {
         return Ok(image.clone());
     }
-    let kernel = match filter {
-        Filter::Bilinear => FilterType::Bilinear,
-        Filter::Bicubic => FilterType::CatmullRom,
-    };
-    // One axis at a time, each row first and then each column, as Pillow does: the intermediate image is rounded and
-    // clipped to 8 bits, so that the other order differs by several levels where a cubic kernel overshoots. (Pillow 13
-    // takes the columns first where that is less work, such as when an image gets wider and less high.)
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(kernel)).use_alpha(false);
-    let mut resizer = Resizer::new();
-    let mut pass = |data: &[u8], (width, height): (u32, u32), (new_width, new_height): (u32, u32)| {
-        let mut out = vec![0; new_width as usize * new_height as usize * 3];
-        let source = TypedImageRef::<U8x3>::from_buffer(width, height, data).expect("three bytes a pixel");
-        let mut target = TypedImage::<U8x3>::from_buffer(new_width, new_height, &mut out).expect("three bytes a pixel");
-        resizer.resize_typed(&source, &mut target, &options).expect("the whole source is taken");
-        out
-    };
-    let source = image.dimensions();
-    let data = match (source.0 == width, source.1 == height) {
-        (false, false) => {
-            let rows = pass(image.as_raw(), source, (width, source.1));
-            pass(&rows, (width, source.1), (width, height))
-        }
-        _ => pass(image.as_raw(), source, (width, height)),
-    };
+    let size = |(width, height): (u32, u32)| (width as usize, height as usize);
+    let data = resample(image.as_raw(), size(image.dimensions()), size((width, height)), filter);
     Ok(RgbImage::from_raw(width, height, data).expect("the target was made of this size"))
 }
 
