@@ -306,7 +306,8 @@ impl FittedDetector {
             error => DetectorError::ModelFile { path: path.to_owned(), reason: error.to_string() },
         };
         let info = parts.info;
-        let backbone = Backbone::from_tensors(&info.backbone.name, parts.backbone).map_err(|error| refuse(error.into()))?;
+        let backbone =
+            Backbone::from_tensors(&info.backbone.name, parts.backbone).map_err(|error| refuse(error.into()))?;
         let build = || -> Result<_, DetectorError> {
             let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
             let extractor = FeatureExtractor::new(&backbone, info.pipeline, method.taps())?;
