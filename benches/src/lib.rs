@@ -1,1 +1,2 @@
 //! Benchmarks of nomaly; run them with `cargo bench -p nomaly-bench`.
+#![forbid(unsafe_code)]

@@ -182,7 +182,7 @@ mod tests {
     fn unsafe_in_text_is_not_unsafe_code() {
         assert!(opens_unsafe("    unsafe { f() }"));
         assert!(opens_unsafe("pub unsafe fn f()"));
-        assert!(!opens_unsafe("let x = \"unsafe { }\";"));
+        assert!(!opens_unsafe("let x = \u{22}unsafe { }\u{22};"));
         assert!(!opens_unsafe("#![forbid(unsafe_code)]"));
     }
 

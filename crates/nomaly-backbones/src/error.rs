@@ -95,5 +95,12 @@ pub enum BackboneError {
     /// A candle device failed.
     #[cfg(feature = "candle")]
     #[error("candle: {0}")]
-    Candle(#[from] candle_core::Error),
+    Candle(Box<candle_core::Error>),
+}
+
+#[cfg(feature = "candle")]
+impl From<candle_core::Error> for BackboneError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(Box::new(error))
+    }
 }
