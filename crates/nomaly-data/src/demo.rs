@@ -1,10 +1,14 @@
 //! The demonstration set: made in memory, so that it works where there are no files and no network.
 //!
 //! # What it computes
-//! Square crops of one embedded photograph of a texture, at random places. The left half of the photograph is for
-//! learning, the right half for testing: no pixel that is tested has been learnt. The anomalous images are further crops
-//! of the right half with one synthetic defect each, of every kind in [`nomaly_transforms::synthetic::KINDS`], and come
-//! with the defect's exact mask.
+//! One embedded photograph of a texture is cut into a grid of square tiles that share no pixel. The seed deals them out:
+//! [`TRAIN`] to learn from, [`TEST_GOOD`] to test with. Each tested tile comes as it is, and again with one synthetic
+//! defect and its exact mask, as often as it takes for [`TEST_PER_KIND`] images of every kind in
+//! [`nomaly_transforms::synthetic::KINDS`].
+//!
+//! Because chance alone decides which tile is learnt and which is tested, both come from one distribution: this is what
+//! the promised rate of false alarms rests on. Because no two tiles overlap, a tile that is held out while learning is as
+//! unknown as one that is tested; overlapping crops would make held-out scores, and so the threshold, too low.
 //!
 //! # When to use
 //! To see how a method works and that an installation does. The defects are drawn, not real, and the texture is easy:
@@ -29,31 +33,31 @@ use rand_chacha::rand_core::SeedableRng;
 use crate::error::hint;
 use crate::options::{OptionInfo, Options};
 use crate::sample::{ImageSource, Label, MaskSource, Sample};
-use crate::subset::below;
+use crate::subset::shuffle_front;
 use crate::{DataError, Dataset};
 
 /// The texture of the demonstration where none is named.
 pub const TEXTURE: &str = "brick";
 /// The sides of the images, in pixels.
-pub const SIDE: u32 = 128;
+pub const SIDE: u32 = 64;
 /// Normal images to learn from.
-pub const TRAIN: usize = 80;
+pub const TRAIN: usize = 40;
 /// Normal images to test with.
-pub const TEST_GOOD: usize = 40;
+pub const TEST_GOOD: usize = 24;
 /// Anomalous images to test with, of each kind of defect.
-pub const TEST_PER_KIND: usize = 8;
+pub const TEST_PER_KIND: usize = 9;
 
 /// The options that the data set `demo` takes.
 pub(crate) const OPTIONS: &[OptionInfo] = &[
     OptionInfo {
         name: "texture",
-        values: "the photograph to cut images from: brick, grass or gravel",
+        values: "the photograph to cut into images: brick, grass or gravel",
         choices: &[],
         default: Some(TEXTURE),
     },
     OptionInfo {
         name: "seed",
-        values: "seed of the places and defects, a whole number",
+        values: "seed of the split and the defects, a whole number",
         choices: &[],
         default: Some("0"),
     },
@@ -78,20 +82,21 @@ pub fn dataset(name: &str, seed: u64) -> Result<Dataset, DataError> {
         dataset: "data set demo".to_owned(),
         hint: hint(name, TEXTURES.names()),
     })?;
-    let half = photograph.width() / 2;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let good = |part: &str, number: usize, from: u32, random: &mut ChaCha8Rng| Sample {
+    let (learnt, tested) = deal(tiles(&photograph), &mut random);
+    let good = |part: &str, number: usize, image: &RgbImage| Sample {
         id: format!("{part}/good/{number:03}"),
-        source: ImageSource::Memory(Arc::new(cut(&photograph, from, half, random))),
+        source: ImageSource::Memory(Arc::new(image.clone())),
         label: Label::Normal,
         kind: "good".to_owned(),
         mask: None,
     };
-    let train = (0..TRAIN).map(|number| good("train", number, 0, &mut random)).collect();
-    let mut test: Vec<Sample> = (0..TEST_GOOD).map(|number| good("test", number, half, &mut random)).collect();
+    let train = learnt.iter().enumerate().map(|(number, tile)| good("train", number, tile)).collect();
+    let mut test: Vec<Sample> = tested.iter().enumerate().map(|(number, tile)| good("test", number, tile)).collect();
+    let mut next = tested.iter().cycle();
     for kind in synthetic::KINDS.iter() {
-        for number in 0..TEST_PER_KIND {
-            let (image, mask) = synthetic::apply(kind, &cut(&photograph, half, half, &mut random), &mut random);
+        for (number, tile) in next.by_ref().take(TEST_PER_KIND).enumerate() {
+            let (image, mask) = synthetic::apply(kind, tile, &mut random);
             test.push(Sample {
                 id: format!("test/{}/{number:03}", kind.name()),
                 source: ImageSource::Memory(Arc::new(image)),
@@ -113,15 +118,27 @@ pub(crate) fn open(options: &Options) -> Result<Dataset, DataError> {
     dataset(options.get("texture").unwrap_or(TEXTURE), seed)
 }
 
-/// A square at a random place in the columns `from..from + width`.
-fn cut(photograph: &RgbImage, from: u32, width: u32, random: &mut ChaCha8Rng) -> RgbImage {
-    let mut place = |room: u32| below(random, u64::from(room - SIDE) + 1) as u32;
-    let (x, y) = (from + place(width), place(photograph.height()));
-    image::imageops::crop_imm(photograph, x, y, SIDE, SIDE).to_image()
+/// The squares of a grid over the photograph, row by row; what is left at its right and lower edges is not used.
+fn tiles(photograph: &RgbImage) -> Vec<RgbImage> {
+    let (columns, rows) = (photograph.width() / SIDE, photograph.height() / SIDE);
+    (0..rows * columns)
+        .map(|place| (place % columns * SIDE, place / columns * SIDE))
+        .map(|(x, y)| image::imageops::crop_imm(photograph, x, y, SIDE, SIDE).to_image())
+        .collect()
+}
+
+/// Deals tiles out in random order: those to learn from, and those to test with.
+fn deal<T>(mut tiles: Vec<T>, random: &mut ChaCha8Rng) -> (Vec<T>, Vec<T>) {
+    let count = tiles.len();
+    shuffle_front(&mut tiles, count, random);
+    let tested = tiles.split_off(TRAIN);
+    (tiles, tested)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use nomaly_transforms::Limits;
 
@@ -138,16 +155,56 @@ mod tests {
     }
 
     #[test]
-    fn learning_and_testing_share_no_pixel() {
-        // In this stand-in for a photograph, the red value is 0 in the left half and 1 in the right one.
-        let photograph = RgbImage::from_fn(512, 512, |x, _| image::Rgb([(x / 256) as u8; 3]));
-        for seed in 0..200 {
-            let mut random = ChaCha8Rng::seed_from_u64(seed);
-            for half in [0, 1] {
-                let image = cut(&photograph, 256 * half, 256, &mut random);
-                assert_eq!(image.dimensions(), (SIDE, SIDE));
-                assert!(image.pixels().all(|pixel| u32::from(pixel.0[0]) == half));
-            }
+    fn no_two_tiles_share_a_pixel() {
+        // In this stand-in for a photograph, every pixel has a colour of its own.
+        let photograph = RgbImage::from_fn(512, 512, |x, y| {
+            let [_, red, green, blue] = (y * 512 + x).to_be_bytes();
+            image::Rgb([red, green, blue])
+        });
+        let tiles = tiles(&photograph);
+        let colours: HashSet<[u8; 3]> = tiles.iter().flat_map(RgbImage::pixels).map(|pixel| pixel.0).collect();
+        assert_eq!(colours.len(), tiles.len() * (SIDE * SIDE) as usize);
+    }
+
+    #[test]
+    fn every_tile_is_dealt_out_once_and_by_chance() {
+        for name in TEXTURES.names() {
+            let demo = dataset(name, 0).unwrap();
+            assert_eq!((demo.train.len(), demo.count(Label::Normal)), (TRAIN, TEST_GOOD));
+            let in_order: Vec<Vec<u8>> = tiles(&texture(name).unwrap()).into_iter().map(RgbImage::into_raw).collect();
+            let good = demo.train.iter().chain(demo.test.iter().filter(|sample| sample.label == Label::Normal));
+            let mut dealt: Vec<Vec<u8>> = good.map(|sample| pixels(sample).into_raw()).collect();
+            assert_ne!(dealt, in_order);
+            let mut sorted = in_order;
+            sorted.sort_unstable();
+            dealt.sort_unstable();
+            assert!(dealt == sorted, "{name}");
+        }
+        // Over the seeds, the tile in the corner is learnt as often as its share of the places says.
+        const SEEDS: u64 = 400;
+        let learnt = |seed| {
+            let tiles = (0..TRAIN + TEST_GOOD).collect();
+            deal(tiles, &mut ChaCha8Rng::seed_from_u64(seed)).0.contains(&0)
+        };
+        let share = (0..SEEDS).filter(|&seed| learnt(seed)).count() as f64 / SEEDS as f64;
+        let expected = TRAIN as f64 / (TRAIN + TEST_GOOD) as f64;
+        // Five standard deviations of a binomial share.
+        let tolerance = 5.0 * (expected * (1.0 - expected) / SEEDS as f64).sqrt();
+        assert!((share - expected).abs() < tolerance, "{share} is far from {expected}");
+    }
+
+    #[test]
+    fn defects_are_drawn_into_tested_tiles_only() {
+        let demo = dataset("gravel", 3).unwrap();
+        let (good, bad): (Vec<&Sample>, Vec<&Sample>) = demo.test.iter().partition(|s| s.label == Label::Normal);
+        for sample in bad {
+            let mask = sample.mask.as_ref().unwrap().load(&Limits::default()).unwrap();
+            let image = pixels(sample);
+            let outside_is_as_in = |tile: &RgbImage| {
+                let mut triples = tile.pixels().zip(image.pixels()).zip(mask.iter());
+                triples.all(|((before, after), &marked)| marked == 255 || before == after)
+            };
+            assert!(good.iter().any(|tile| outside_is_as_in(&pixels(tile))), "{}", sample.id);
         }
     }
 

@@ -29,16 +29,20 @@ pub fn choose(count: usize, max: usize, choice: Choice) -> Vec<usize> {
         Choice::First => (0..max).collect(),
         Choice::Seeded(seed) => {
             let mut random = ChaCha8Rng::seed_from_u64(seed);
-            // The first `max` steps of a Fisher–Yates shuffle.
             let mut numbers: Vec<usize> = (0..count).collect();
-            for at in 0..max {
-                let other = at + below(&mut random, (count - at) as u64) as usize;
-                numbers.swap(at, other);
-            }
+            shuffle_front(&mut numbers, max, &mut random);
             numbers.truncate(max);
             numbers.sort_unstable();
             numbers
         }
+    }
+}
+
+/// Moves a random selection, in random order, to the front: the first `front` steps of a Fisher–Yates shuffle.
+pub(crate) fn shuffle_front<T>(items: &mut [T], front: usize, random: &mut ChaCha8Rng) {
+    for at in 0..front.min(items.len()) {
+        let other = at + below(random, (items.len() - at) as u64) as usize;
+        items.swap(at, other);
     }
 }
 
