@@ -161,7 +161,7 @@ fn threshold_text(threshold: &Threshold, tally: &Tally<'_>) -> Markup {
             @if !threshold.rule.is_empty() { " (" (threshold.rule) ")" }
             "."
             @if let Some(rate) = threshold.max_fpr {
-                " The rule allows at most " (number::percent(rate)) " false alarms."
+                " The rule allows at most " (number::percent(rate)) " false alarms among images like those that the model was fitted on."
             }
             @if normal + anomalous == 0 {
                 " Here " b { (number::grouped(flagged)) } " of " (number::counted(tally.entries.len(), "image")) " were."
