@@ -105,8 +105,8 @@ fn get_into(home: &Path, name: &str, progress: &dyn Progress) -> Result<PathBuf,
     if path.is_file() {
         return Ok(path);
     }
+    make_folder(&path)?;
     if manifest.name == EMBEDDED {
-        make_folder(&path)?;
         write_atomic(&path, embedded_bytes())?;
     } else {
         fetch_into(home, &manifest, Precision::Source, &path, progress)?;
