@@ -93,7 +93,7 @@ spots, patches), so the figures show that everything works, not how good it is o
 
 Examples:
   nomaly demo
-  nomaly demo --texture gravel --report /tmp/gravel.html";
+  nomaly demo --texture gravel --report gravel.html";
 
 /// Arguments of `nomaly demo`.
 #[derive(Debug, Args)]

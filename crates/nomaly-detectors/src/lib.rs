@@ -41,7 +41,7 @@ pub use detector::{
 };
 pub use error::DetectorError;
 pub use features::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
-pub use method::{FittedMethod, Method, MethodFit, MethodScore};
+pub use method::{BuildMethod, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
 pub use nomaly_scorers::Parameter;
-pub use registry::{BuildMethod, METHODS, MethodEntry, Published};
+pub use registry::METHODS;
 pub use settings::Settings;

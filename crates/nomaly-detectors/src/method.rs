@@ -1,7 +1,8 @@
-//! What a method is to the detector that runs it.
+//! What a method is to the detector that runs it, and to the registry that lists it.
 
-use nomaly_backbones::TapRequest;
-use nomaly_scorers::State;
+use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_registry::Entry;
+use nomaly_scorers::{Parameter, State};
 use nomaly_store::Progress;
 
 use crate::features::{FeatureBatch, FeatureSource};
@@ -66,4 +67,45 @@ pub struct MethodScore {
     pub score: f64,
     /// Scores of the parts it was made of (one a level, say), named by [`FittedMethod::part_names`].
     pub parts: Vec<f64>,
+}
+
+/// A published figure of a method.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    /// The data set, and the backbone where the paper compares several.
+    pub on: &'static str,
+    /// The image-level AUROC in percent.
+    pub image_auroc: f64,
+}
+
+/// Makes a checked method of settings and the backbone it is to stand on.
+pub type BuildMethod = fn(&Settings, &Backbone) -> Result<Box<dyn Method>, DetectorError>;
+
+/// One method: what it is, and how it is made from settings.
+pub struct MethodEntry {
+    /// The name users type.
+    pub name: &'static str,
+    /// One line that says what it does.
+    pub summary: &'static str,
+    /// Authors, title, year.
+    pub paper: &'static str,
+    /// Whether it makes anomaly maps.
+    pub maps: bool,
+    /// The fewest training images it can be fitted on.
+    pub min_images: usize,
+    /// Its parameters.
+    pub parameters: &'static [Parameter],
+    /// Figures of its paper.
+    pub published: &'static [Published],
+    /// Checks the settings against the backbone.
+    pub build: BuildMethod,
+}
+
+impl Entry for MethodEntry {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn summary(&self) -> &str {
+        self.summary
+    }
 }

@@ -24,8 +24,7 @@ use nomaly_store::Progress;
 use super::pooled::{PooledFeatures, pooled_taps};
 use crate::calibration::{MAX_FOLDS, cross_validated_scores};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{FittedMethod, Method, MethodFit, MethodScore};
-use crate::registry::{MethodEntry, Published};
+use crate::method::{FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "dn2";

@@ -25,8 +25,7 @@ use nomaly_store::Progress;
 use super::pooled::{PooledFeatures, pooled_taps};
 use crate::calibration::{cross_validated_scores, folds};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{FittedMethod, Method, MethodFit, MethodScore};
-use crate::registry::{MethodEntry, Published};
+use crate::method::{FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "mvg";
