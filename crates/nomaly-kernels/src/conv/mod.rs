@@ -11,7 +11,7 @@
 
 mod dense;
 mod depthwise;
-mod tile;
+pub(crate) mod tile;
 
 pub(crate) use dense::{Dense, DenseWeights};
 pub(crate) use depthwise::{Depthwise, DepthwiseWeights};

@@ -16,20 +16,20 @@ use crate::epilogue::{Curve, Epilogue};
 use crate::simd::{Kernel, Simd, sigmoid, silu};
 
 /// Distance between the inputs of neighbouring output columns, as a constant for the tile's type.
-pub(super) struct Pitch;
+pub(crate) struct Pitch;
 
 impl Pitch {
     /// Any distance, known at run time.
-    pub(super) const DYNAMIC: u8 = 0;
+    pub(crate) const DYNAMIC: u8 = 0;
     /// One block: stride 1 in the blocked layout.
-    pub(super) const BLOCK: u8 = 1;
+    pub(crate) const BLOCK: u8 = 1;
     /// Two blocks: stride 2 in the blocked layout.
-    pub(super) const TWO_BLOCKS: u8 = 2;
+    pub(crate) const TWO_BLOCKS: u8 = 2;
     /// Two values: stride 2 in the planar layout.
-    pub(super) const TWO: u8 = 3;
+    pub(crate) const TWO: u8 = 3;
 
     /// The constant for a distance in values, with `lanes` values in a block.
-    pub(super) fn of(distance: usize, lanes: usize) -> u8 {
+    pub(crate) fn of(distance: usize, lanes: usize) -> u8 {
         match distance {
             d if d == lanes => Self::BLOCK,
             d if d == 2 * lanes => Self::TWO_BLOCKS,
@@ -40,52 +40,52 @@ impl Pitch {
 }
 
 /// Values in a cache line.
-pub(super) const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 /// Columns of the widest tile with a pitch that is not a constant.
-pub(super) const DYNAMIC_COLUMNS: usize = 4;
+pub(crate) const DYNAMIC_COLUMNS: usize = 4;
 
 /// The reduction, as three nested loops around a run of consecutive inputs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reduction {
+pub(crate) struct Reduction {
     /// Repetitions of the three outer loops (blocks of input channels, kernel rows, kernel columns) ...
-    pub(super) counts: [usize; 3],
+    pub(crate) counts: [usize; 3],
     /// ... and how far each moves the input.
-    pub(super) strides: [usize; 3],
+    pub(crate) strides: [usize; 3],
     /// Consecutive inputs inside.
-    pub(super) inner: usize,
+    pub(crate) inner: usize,
     /// The same for the last repetition of the outermost loop.
-    pub(super) inner_last: usize,
+    pub(crate) inner_last: usize,
 }
 
 /// One tile's worth of work.
-pub(super) struct Tile {
-    pub(super) reduction: Reduction,
+pub(crate) struct Tile {
+    pub(crate) reduction: Reduction,
     /// First input of column 0.
-    pub(super) input: *const f32,
+    pub(crate) input: *const f32,
     /// From there to the first input of column `N / 2`, where the second half of the columns begins.
-    pub(super) gap: usize,
+    pub(crate) gap: usize,
     /// Packed weights of these blocks, from the first step of this reduction on.
-    pub(super) weights: *const f32,
+    pub(crate) weights: *const f32,
     /// Weights that are needed soon: each step of the reduction asks for one cache line.
-    pub(super) upcoming: *const f32,
+    pub(crate) upcoming: *const f32,
     /// Bias of these blocks, or null: continue with the partial sums in the output.
-    pub(super) bias: *const f32,
+    pub(crate) bias: *const f32,
     /// Column 0 of the first block.
-    pub(super) output: *mut f32,
+    pub(crate) output: *mut f32,
     /// Distance of each column from column 0.
-    pub(super) output_columns: *const u32,
+    pub(crate) output_columns: *const u32,
     /// Distance of the second block.
-    pub(super) output_plane: usize,
+    pub(crate) output_plane: usize,
     /// The same for the tensor that is added, or null.
-    pub(super) residual: *const f32,
-    pub(super) residual_columns: *const u32,
-    pub(super) residual_plane: usize,
+    pub(crate) residual: *const f32,
+    pub(crate) residual_columns: *const u32,
+    pub(crate) residual_plane: usize,
     /// Distance between the inputs of neighbouring columns.
-    pub(super) pitch: usize,
+    pub(crate) pitch: usize,
     /// Bounds of the clamp.
-    pub(super) low: f32,
-    pub(super) high: f32,
+    pub(crate) low: f32,
+    pub(crate) high: f32,
 }
 
 struct TileKernel<'a, const N: usize, const B: usize, const PITCH: u8>(&'a Tile);
@@ -184,7 +184,7 @@ impl<const N: usize, const B: usize, const PITCH: u8> Kernel for TileKernel<'_, 
 /// # Safety
 /// Every address that the tile's strides and counts lead to must be valid.
 #[inline(always)]
-pub(super) unsafe fn run<S: Simd>(s: S, pitch: u8, blocks: usize, columns: usize, tile: &Tile) {
+pub(crate) unsafe fn run<S: Simd>(s: S, pitch: u8, blocks: usize, columns: usize, tile: &Tile) {
     match (pitch, blocks) {
         (Pitch::BLOCK, 1) => by_width::<S, 1, { Pitch::BLOCK }>(s, columns, tile),
         (Pitch::BLOCK, _) => by_width::<S, 2, { Pitch::BLOCK }>(s, columns, tile),

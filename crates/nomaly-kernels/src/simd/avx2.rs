@@ -111,6 +111,42 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn sqrt(self, value: __m256) -> __m256 {
+        // SAFETY: `self` exists only where the processor has AVX2 and FMA.
+        unsafe { _mm256_sqrt_ps(value) }
+    }
+
+    #[inline(always)]
+    fn where_positive(self, test: __m256, value: __m256) -> __m256 {
+        // SAFETY: `self` exists only where the processor has AVX2 and FMA.
+        unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(test, _mm256_setzero_ps()), value) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        // SAFETY: `self` exists only where the processor has AVX2 and FMA; the caller promises rows and columns.
+        unsafe {
+            let mut r = [_mm256_setzero_ps(); 8];
+            for i in 0..8 {
+                r[i] = _mm256_loadu_ps(from.add(i * from_step));
+            }
+            // Within halves of a vector: r[4k + c] becomes column c of each half, rows 4k to 4k + 3.
+            for k in [0, 4] {
+                let (a, b) = (_mm256_unpacklo_ps(r[k], r[k + 1]), _mm256_unpackhi_ps(r[k], r[k + 1]));
+                let (c, d) = (_mm256_unpacklo_ps(r[k + 2], r[k + 3]), _mm256_unpackhi_ps(r[k + 2], r[k + 3]));
+                r[k] = _mm256_shuffle_ps::<0x44>(a, c);
+                r[k + 1] = _mm256_shuffle_ps::<0xee>(a, c);
+                r[k + 2] = _mm256_shuffle_ps::<0x44>(b, d);
+                r[k + 3] = _mm256_shuffle_ps::<0xee>(b, d);
+            }
+            for c in 0..4 {
+                _mm256_storeu_ps(to.add(c * to_step), _mm256_permute2f128_ps::<0x20>(r[c], r[4 + c]));
+                _mm256_storeu_ps(to.add((4 + c) * to_step), _mm256_permute2f128_ps::<0x31>(r[c], r[4 + c]));
+            }
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, line: *const f32) {
         // SAFETY: a hint that never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }

@@ -110,6 +110,51 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn sqrt(self, value: __m512) -> __m512 {
+        // SAFETY: `self` exists only where the processor has AVX-512F.
+        unsafe { _mm512_sqrt_ps(value) }
+    }
+
+    #[inline(always)]
+    fn where_positive(self, test: __m512, value: __m512) -> __m512 {
+        // SAFETY: `self` exists only where the processor has AVX-512F.
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(test, _mm512_setzero_ps()), value) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        // SAFETY: `self` exists only where the processor has AVX-512F; the caller promises rows and columns.
+        unsafe {
+            let mut r = [_mm512_setzero_ps(); 16];
+            for i in 0..16 {
+                r[i] = _mm512_loadu_ps(from.add(i * from_step));
+            }
+            // Within quarters of a vector: r[4k + c] becomes column c of each quarter, rows 4k to 4k + 3.
+            for k in (0..16).step_by(4) {
+                let (a, b) = (_mm512_unpacklo_ps(r[k], r[k + 1]), _mm512_unpackhi_ps(r[k], r[k + 1]));
+                let (c, d) = (_mm512_unpacklo_ps(r[k + 2], r[k + 3]), _mm512_unpackhi_ps(r[k + 2], r[k + 3]));
+                let (a, b, c, d) =
+                    (_mm512_castps_pd(a), _mm512_castps_pd(b), _mm512_castps_pd(c), _mm512_castps_pd(d));
+                r[k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+                r[k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+                r[k + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+                r[k + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+            }
+            // Then whole quarters: even ones (0x88) and odd ones (0xdd) of two vectors.
+            for c in 0..4 {
+                let even = _mm512_shuffle_f32x4::<0x88>(r[c], r[4 + c]);
+                let odd = _mm512_shuffle_f32x4::<0xdd>(r[c], r[4 + c]);
+                let even_below = _mm512_shuffle_f32x4::<0x88>(r[8 + c], r[12 + c]);
+                let odd_below = _mm512_shuffle_f32x4::<0xdd>(r[8 + c], r[12 + c]);
+                _mm512_storeu_ps(to.add(c * to_step), _mm512_shuffle_f32x4::<0x88>(even, even_below));
+                _mm512_storeu_ps(to.add((4 + c) * to_step), _mm512_shuffle_f32x4::<0x88>(odd, odd_below));
+                _mm512_storeu_ps(to.add((8 + c) * to_step), _mm512_shuffle_f32x4::<0xdd>(even, even_below));
+                _mm512_storeu_ps(to.add((12 + c) * to_step), _mm512_shuffle_f32x4::<0xdd>(odd, odd_below));
+            }
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, line: *const f32) {
         // SAFETY: a hint that never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }

@@ -83,6 +83,20 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// 2 to the power of an integer in -126..=127 that is held as a float.
     fn pow2(self, exponent: Self::V) -> Self::V;
 
+    /// The square root.
+    fn sqrt(self, value: Self::V) -> Self::V;
+
+    /// `value` where `test` is greater than zero, elsewhere zero.
+    fn where_positive(self, test: Self::V, value: Self::V) -> Self::V;
+
+    /// Transposes a square of `LANES` by `LANES` values: row i is read at `from + i * from_step`, column j is written at
+    /// `to + j * to_step`.
+    ///
+    /// # Safety
+    /// Each row must be valid for reading and each place of a column for writing `LANES` values, unaligned; the two
+    /// squares must not overlap.
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize);
+
     /// Asks for a cache line to be brought into the second-level cache; any address is allowed, none is accessed.
     #[inline(always)]
     fn prefetch(self, _line: *const f32) {}
@@ -148,18 +162,19 @@ impl Token {
 mod tests {
     use super::*;
 
-    /// `a.max(b)`, `a.min(b)`, `a * b + c`, `round(a)`, `2^round(a)` of whole vectors.
+    /// Each operation on whole vectors: [`max`, `min`, `fma`, `round`, `pow2`, `sub`, `div`, `add`, `where_positive`,
+    /// `sqrt`].
     struct Ops<'a> {
         a: &'a [f32],
         b: &'a [f32],
     }
 
     impl Kernel for Ops<'_> {
-        type Output = Vec<[f32; 8]>;
+        type Output = Vec<[f32; 10]>;
 
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> Self::Output {
-            let mut out = vec![[0.0f32; 8]; self.a.len()];
+            let mut out = vec![[0.0f32; 10]; self.a.len()];
             let mut lane = [0.0f32; 16];
             for start in (0..self.a.len()).step_by(S::LANES) {
                 // SAFETY: the slices are multiples of the longest vector (16), and `lane` holds one.
@@ -173,6 +188,8 @@ mod tests {
                     s.sub(a, b),
                     s.div(a, b),
                     s.add(a, s.mul(b, s.splat(0.5))),
+                    s.where_positive(a, b),
+                    s.sqrt(s.mul(a, a)),
                 ];
                 for (which, v) in results.into_iter().enumerate() {
                     // SAFETY: `lane` holds the longest vector.
@@ -203,10 +220,41 @@ mod tests {
                     a - b,
                     a / b,
                     a + b * 0.5,
+                    if a > 0.0 { b } else { 0.0 },
+                    (a * a).sqrt(),
                 ];
                 for (which, (got, want)) in got.iter().zip(want).enumerate() {
                     let slack = if which == 2 { want.abs().max(a.abs()) * 3e-7 } else { 0.0 };
                     assert!((got - want).abs() <= slack, "{isa} op {which} of {a} and {b}: {got}, expected {want}");
+                }
+            }
+        }
+    }
+
+    /// Transposes the first square of a matrix of 20 columns into one of 18.
+    struct Square<'a>(&'a [f32]);
+
+    impl Kernel for Square<'_> {
+        type Output = (usize, Vec<f32>);
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let mut out = vec![-1.0; 16 * 18];
+            // SAFETY: both matrices have 16 rows, longer than the longest vector.
+            unsafe { s.transpose(self.0.as_ptr(), 20, out.as_mut_ptr(), 18) };
+            (S::LANES, out)
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_transposes() {
+        let matrix: Vec<f32> = (0..16 * 20).map(|i| i as f32).collect();
+        for isa in Isa::available() {
+            let (lanes, out) = Token::new(isa).expect("available").dispatch(Square(&matrix));
+            for j in 0..16 {
+                for i in 0..18 {
+                    let want = if i < lanes && j < lanes { matrix[i * 20 + j] } else { -1.0 };
+                    assert_eq!(out[j * 18 + i], want, "{isa} row {i} column {j}");
                 }
             }
         }

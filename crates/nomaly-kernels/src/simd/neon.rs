@@ -111,4 +111,32 @@ impl Simd for Neon {
             vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
         }
     }
+
+    #[inline(always)]
+    fn sqrt(self, value: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` exists only where the processor has NEON.
+        unsafe { vsqrtq_f32(value) }
+    }
+
+    #[inline(always)]
+    fn where_positive(self, test: float32x4_t, value: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` exists only where the processor has NEON.
+        unsafe { vreinterpretq_f32_u32(vandq_u32(vcgtzq_f32(test), vreinterpretq_u32_f32(value))) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        // SAFETY: `self` exists only where the processor has NEON; the caller promises rows and columns.
+        unsafe {
+            let r = [0, 1, 2, 3].map(|i| vld1q_f32(from.add(i * from_step)));
+            // Pairs of rows first, then pairs of pairs as 64-bit lanes.
+            let (a, b) = (vtrn1q_f32(r[0], r[1]), vtrn2q_f32(r[0], r[1]));
+            let (c, d) = (vtrn1q_f32(r[2], r[3]), vtrn2q_f32(r[2], r[3]));
+            let [a, b, c, d] = [a, b, c, d].map(|v| vreinterpretq_f64_f32(v));
+            let columns = [vtrn1q_f64(a, c), vtrn1q_f64(b, d), vtrn2q_f64(a, c), vtrn2q_f64(b, d)];
+            for (j, column) in columns.into_iter().enumerate() {
+                vst1q_f32(to.add(j * to_step), vreinterpretq_f32_f64(column));
+            }
+        }
+    }
 }

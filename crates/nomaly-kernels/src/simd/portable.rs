@@ -96,4 +96,24 @@ impl Simd for Portable {
     fn pow2(self, exponent: [f32; 8]) -> [f32; 8] {
         zip(exponent, exponent, |e, _| f32::from_bits(((e as i32 + 127) as u32) << 23))
     }
+
+    #[inline(always)]
+    fn sqrt(self, value: [f32; 8]) -> [f32; 8] {
+        zip(value, value, |v, _| v.sqrt())
+    }
+
+    #[inline(always)]
+    fn where_positive(self, test: [f32; 8], value: [f32; 8]) -> [f32; 8] {
+        zip(test, value, |t, v| if t > 0.0 { v } else { 0.0 })
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        for i in 0..8 {
+            for j in 0..8 {
+                // SAFETY: the caller promises the rows and the columns.
+                unsafe { to.add(j * to_step + i).write(from.add(i * from_step + j).read()) };
+            }
+        }
+    }
 }
