@@ -78,6 +78,37 @@ unsafe impl Send for Arena {}
 // SAFETY: as above.
 unsafe impl Sync for Arena {}
 
+/// Memory for what lives only inside a step: a part that all threads share, then a slot for each thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scratch {
+    base: *mut f32,
+    shared: usize,
+    slot: usize,
+}
+
+// SAFETY: a `Scratch` is only an address, as an `Arena` is.
+unsafe impl Send for Scratch {}
+// SAFETY: as above.
+unsafe impl Sync for Scratch {}
+
+impl Scratch {
+    /// The memory at `base`: `shared` values, then `slot` values for each thread of the pool.
+    pub(crate) fn new(base: *mut f32, shared: usize, slot: usize) -> Self {
+        Self { base, shared, slot }
+    }
+
+    /// The part that all threads share.
+    pub(crate) fn shared(self) -> *mut f32 {
+        self.base
+    }
+
+    /// The part of the calling thread. A unit of work never waits for another, so a thread has one user at a time.
+    pub(crate) fn slot(self) -> *mut f32 {
+        let thread = rayon::current_thread_index().unwrap_or(0);
+        self.base.wrapping_add(self.shared + thread * self.slot)
+    }
+}
+
 impl Arena {
     /// The memory at `base` for `images` images at a time.
     pub(crate) fn new(base: *mut f32, images: usize) -> Self {

@@ -27,6 +27,7 @@ use crate::network::Padding;
 use crate::network::plan::Window;
 use crate::simd::{Kernel, Simd, Token};
 
+use super::part;
 use super::tile::{self, CurveKernel, DYNAMIC_COLUMNS, LINE, Pitch, Reduction, Tile};
 
 /// Bytes of weights of one pair of blocks that are used at a time.
@@ -111,6 +112,7 @@ struct Place {
 #[derive(Debug)]
 pub(crate) struct Dense {
     weights: DenseWeights,
+    window: Window,
     epilogue: Epilogue,
     src: View,
     dst: View,
@@ -174,7 +176,7 @@ impl Dense {
         let bytes = weights.channels * kh * kw * 2 * lanes * size_of::<f32>();
         let chunk = loops.div_ceil(bytes.div_ceil(WEIGHT_CHUNK).min(loops));
         let Cut { places, columns, .. } = cut;
-        let dense = Self { weights, epilogue, src, dst, residual, reduction, pitch, places, columns, chunk };
+        let dense = Self { weights, window, epilogue, src, dst, residual, reduction, pitch, places, columns, chunk };
         dense.check();
         dense
     }
@@ -212,6 +214,11 @@ impl Dense {
         let [kh, kw] = self.weights.kernel;
         let View { height, width, .. } = self.dst;
         format!("conv {kh}x{kw} {}->{} at {height}x{width}", self.weights.channels, self.weights.out)
+    }
+
+    /// The algorithm's name.
+    pub(crate) fn algorithm(&self) -> &'static str {
+        if is_flat(&self.window, &self.src) { "pointwise" } else { "direct" }
     }
 
     /// Runs for `images` images, shared among the threads of the current pool.
@@ -256,11 +263,6 @@ fn schedule(input: usize, weights: usize, [images, tiles, pairs]: [usize; 3], wa
         let bands = input.div_ceil(INPUT_BAND).max(wanted.div_ceil(images)).min(tiles);
         Schedule { images, bands, pairs: wanted.div_ceil(images * bands).min(pairs) }
     }
-}
-
-/// Part `index` of `0..total` cut into `parts`.
-fn part(total: usize, parts: usize, index: usize) -> std::ops::Range<usize> {
-    index * total / parts..(index + 1) * total / parts
 }
 
 /// Collects the tiles.

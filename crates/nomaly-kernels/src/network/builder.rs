@@ -1,8 +1,8 @@
 //! Describing a network: every shape is checked here, before anything runs.
 
 use super::plan::{self, Node, Op, Window};
-use super::{Activation, Conv2d, Network, NetworkError, NodeId, OutputLayout, Pool2d, SqueezeExcite};
-use crate::conv::{self, DenseWeights, DepthwiseWeights};
+use super::{Activation, Algorithm, Conv2d, Network, NetworkError, NodeId, OutputLayout, Pool2d, SqueezeExcite};
+use crate::conv::{self, DenseWeights, DepthwiseWeights, WinogradWeights, winograd};
 use crate::isa::Isa;
 use crate::simd::Token;
 
@@ -15,13 +15,19 @@ const MAX_VALUES: usize = 1 << 31;
 #[derive(Debug)]
 pub struct NetworkBuilder {
     isa: Isa,
+    algorithm: Algorithm,
     nodes: Vec<Node>,
 }
 
 impl NetworkBuilder {
     /// An empty network for one instruction set; [`finish`](Self::finish) fails if this processor does not have it.
     pub fn new(isa: Isa) -> Self {
-        Self { isa, nodes: Vec::new() }
+        Self { isa, algorithm: Algorithm::Auto, nodes: Vec::new() }
+    }
+
+    /// Sets the algorithm of the convolutions that are added from now on; those that it cannot compute stay direct.
+    pub fn set_algorithm(&mut self, algorithm: Algorithm) {
+        self.algorithm = algorithm;
     }
 
     /// Declares the input: one image `[channels, height, width]`, or a batch of them when run.
@@ -64,6 +70,11 @@ impl NetworkBuilder {
         let op = if depthwise {
             let weights = DepthwiseWeights::pack(conv.weight, conv.bias, channels, conv.kernel, lanes);
             Op::Depthwise { weights, window, activation: conv.activation }
+        } else if let Some(outputs) = self.tiles(&window, [channels, out], [out_height, out_width]) {
+            let padding = winograd::padding(outputs, &window, [height, width]);
+            self.check_volume("the padded input of the convolution", [channels, height, width], padding)?;
+            let weights = WinogradWeights::pack(conv.weight, conv.bias, [out, channels], lanes, outputs);
+            Op::Winograd { weights, window, activation: conv.activation }
         } else {
             let planar = matches!(self.nodes[x.0].op, Op::Input { .. }) && conv::reads_planar(channels);
             if planar {
@@ -219,6 +230,16 @@ impl NetworkBuilder {
             residual: None,
         };
         self.conv2d(x, conv)
+    }
+
+    /// The side of the output tiles of Winograd's algorithm, if it is used.
+    fn tiles(&self, window: &Window, channels: [usize; 2], output: [usize; 2]) -> Option<usize> {
+        match self.algorithm {
+            Algorithm::Auto => winograd::choose(window, channels, output, self.isa.lanes()),
+            Algorithm::Direct => None,
+            Algorithm::Winograd2 => winograd::is_possible(window).then_some(2),
+            Algorithm::Winograd4 => winograd::is_possible(window).then_some(4),
+        }
     }
 
     fn pool(&mut self, x: NodeId, pool: Pool2d, op: impl FnOnce(Window) -> Op) -> Result<NodeId, NetworkError> {

@@ -115,6 +115,21 @@ impl Padding {
     }
 }
 
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// The fastest by the layer's geometry.
+    #[default]
+    Auto,
+    /// Every product and sum of the definition.
+    Direct,
+    /// Winograd's F(2x2, 3x3): 3x3 of stride 1 with 16/36 of the multiplications, and about as exact as direct.
+    Winograd2,
+    /// Winograd's F(4x4, 3x3): 3x3 of stride 1 with a quarter of the multiplications.
+    Winograd4,
+}
+
 /// A tensor in a network under construction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub(crate) usize);

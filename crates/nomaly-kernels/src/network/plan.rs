@@ -6,7 +6,7 @@
 
 use super::{Activation, NetworkError, NodeId, OutputLayout, Padding};
 use crate::blocked::View;
-use crate::conv::{Dense, DenseWeights, Depthwise, DepthwiseWeights};
+use crate::conv::{Dense, DenseWeights, Depthwise, DepthwiseWeights, Winograd, WinogradWeights, winograd};
 use crate::epilogue::Epilogue;
 
 /// A sliding window.
@@ -45,6 +45,7 @@ impl Window {
 pub(crate) enum Op {
     Input { planar: bool },
     Dense { weights: DenseWeights, window: Window, activation: Activation },
+    Winograd { weights: WinogradWeights, window: Window, activation: Activation },
     Depthwise { weights: DepthwiseWeights, window: Window, activation: Activation },
     Affine { scale: Vec<f32>, shift: Vec<f32>, activation: Activation },
     Add { activation: Activation },
@@ -74,6 +75,7 @@ pub(crate) struct Step {
 pub(crate) enum StepKind {
     Input { dst: View },
     Dense(Box<Dense>),
+    Winograd(Box<Winograd>),
     Depthwise(Box<Depthwise>),
     Affine { src: View, dst: View, scale: Vec<f32>, shift: Vec<f32>, epilogue: Epilogue },
     Add { a: View, b: View, dst: View, epilogue: Epilogue },
@@ -90,6 +92,10 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// Values of the arena for one image.
     pub(crate) arena: usize,
+    /// Values of scratch memory that threads share, for one image.
+    pub(crate) shared_scratch: usize,
+    /// Values of scratch memory of each thread.
+    pub(crate) thread_scratch: usize,
     /// Shape of each output for one image.
     pub(crate) outputs: Vec<[usize; 3]>,
 }
@@ -101,6 +107,7 @@ pub(crate) fn plan(nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lanes: 
     let arena = views.1;
     let views = &mut views.0;
 
+    let mut scratch = [0, 0];
     let mut steps = Vec::new();
     for (index, node) in nodes.into_iter().enumerate() {
         if !live[index] {
@@ -116,6 +123,15 @@ pub(crate) fn plan(nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lanes: 
                 let dense = Dense::new(weights, window, Epilogue::new(activation), input(0), dst, residual, columns);
                 let flops = dense.flops();
                 (StepKind::Dense(Box::new(dense)), flops)
+            }
+            Op::Winograd { weights, window, activation } => {
+                let residual = node.inputs.get(1).map(|id| views[id.0]);
+                let epilogue = Epilogue::new(activation);
+                let winograd = Winograd::new(weights, window, epilogue, input(0), dst, residual, columns);
+                let [shared, thread] = winograd.scratch();
+                scratch = [scratch[0].max(shared), scratch[1].max(thread)];
+                let flops = winograd.flops();
+                (StepKind::Winograd(Box::new(winograd)), flops)
             }
             Op::Depthwise { weights, window, activation } => {
                 let residual = node.inputs.get(1).map(|id| views[id.0]);
@@ -160,7 +176,8 @@ pub(crate) fn plan(nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lanes: 
             if *layout == OutputLayout::Mean { [channels, 1, 1] } else { [channels, height, width] }
         })
         .collect();
-    Plan { steps, arena, outputs }
+    let [shared_scratch, thread_scratch] = scratch;
+    Plan { steps, arena, shared_scratch, thread_scratch, outputs }
 }
 
 /// Which nodes the outputs need.
@@ -188,10 +205,16 @@ fn place_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)], live: &[bool]
         for input in &node.inputs {
             last_use[input.0] = index;
         }
-        if let Op::Dense { window, .. } | Op::Depthwise { window, .. } = &node.op {
-            let source = node.inputs[0].0;
-            halos[source] = halos[source].union(window.padding);
-        }
+        let padding = match &node.op {
+            Op::Dense { window, .. } | Op::Depthwise { window, .. } => window.padding,
+            Op::Winograd { weights, window, .. } => {
+                let [_, height, width] = nodes[node.inputs[0].0].shape;
+                winograd::padding(weights.outputs(), window, [height, width])
+            }
+            _ => continue,
+        };
+        let source = node.inputs[0].0;
+        halos[source] = halos[source].union(padding);
     }
     debug_assert!(outputs.iter().all(|(id, _)| live[id.0]));
     let mut views: Vec<View> = nodes

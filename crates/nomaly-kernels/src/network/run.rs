@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::plan::{Plan, Step, StepKind};
 use super::{Activation, NetworkError};
-use crate::blocked::Arena;
+use crate::blocked::{Arena, Scratch};
 use crate::buffer::AlignedBuf;
 use crate::convert;
 use crate::elementwise::{self, Map};
@@ -33,6 +33,7 @@ pub struct Network {
 #[derive(Clone, Debug)]
 pub struct Workspace {
     arena: AlignedBuf,
+    scratch: AlignedBuf,
     per_image: usize,
     images: usize,
 }
@@ -40,7 +41,7 @@ pub struct Workspace {
 impl Workspace {
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
-        self.arena.len() * size_of::<f32>()
+        (self.arena.len() + self.scratch.len()) * size_of::<f32>()
     }
 }
 
@@ -50,7 +51,9 @@ impl Workspace {
 pub struct StepInfo {
     /// The operation and its sizes, such as `conv 3x3 64->128 at 28x28`.
     pub description: String,
-    /// Floating-point operations for one image.
+    /// How it is computed, such as `direct`, `winograd 4x4`, `depthwise`, or `-` where there is only one way.
+    pub algorithm: &'static str,
+    /// Floating-point operations for one image; of the direct algorithm, whichever is used.
     pub flops: u64,
 }
 
@@ -91,12 +94,23 @@ impl Network {
         // With many threads an image each is worth more than the cache.
         let together = fitting.max(rayon::current_num_threads() / 2).clamp(1, IMAGES_TOGETHER);
         let images = batch.clamp(1, together);
-        Workspace { arena: AlignedBuf::zeroed(self.plan.arena * images), per_image: self.plan.arena, images }
+        let scratch = AlignedBuf::zeroed(self.scratch(images, rayon::current_num_threads()));
+        Workspace { arena: AlignedBuf::zeroed(self.plan.arena * images), scratch, per_image: self.plan.arena, images }
+    }
+
+    /// Values of scratch memory for a group of images.
+    fn scratch(&self, images: usize, threads: usize) -> usize {
+        self.plan.shared_scratch * images + self.plan.thread_scratch * threads
     }
 
     /// The steps of a run, in order.
     pub fn steps(&self) -> Vec<StepInfo> {
-        self.plan.steps.iter().map(|step| StepInfo { description: step.kind.describe(), flops: step.flops }).collect()
+        let info = |step: &Step| StepInfo {
+            description: step.kind.describe(),
+            algorithm: step.kind.algorithm(),
+            flops: step.flops,
+        };
+        self.plan.steps.iter().map(info).collect()
     }
 
     /// Computes all outputs for `input`, `[N, C, H, W]` with N = `batch`. Each output vector is resized to
@@ -158,13 +172,20 @@ impl Network {
             output.resize(batch * self.output_len(index), 0.0);
         }
         let threads = rayon::current_num_threads();
+        let scratch = self.scratch(workspace.images, threads);
+        if workspace.scratch.len() < scratch {
+            // Made for a pool with fewer threads.
+            workspace.scratch = AlignedBuf::zeroed(scratch);
+        }
+        let shared = self.plan.shared_scratch * workspace.images;
+        let scratch = Scratch::new(workspace.scratch.as_mut_ptr(), shared, self.plan.thread_scratch);
         let mut all = || {
             for first in (0..batch).step_by(workspace.images) {
                 let images = workspace.images.min(batch - first);
                 let input = &input[first * image..(first + images) * image];
                 let arena = Arena::new(workspace.arena.as_mut_ptr(), workspace.images);
                 for (index, step) in self.plan.steps.iter().enumerate() {
-                    around(index, &mut || self.step(step, arena, images, threads, input, first, outputs));
+                    around(index, &mut || self.step(step, arena, scratch, images, threads, input, first, outputs));
                 }
             }
         };
@@ -181,6 +202,7 @@ impl Network {
         &self,
         step: &Step,
         arena: Arena,
+        scratch: Scratch,
         images: usize,
         threads: usize,
         input: &[f32],
@@ -194,6 +216,7 @@ impl Network {
             match &step.kind {
                 StepKind::Input { dst } => convert::load(arena, images, threads, input, dst),
                 StepKind::Dense(dense) => dense.run(token, arena, images, threads),
+                StepKind::Winograd(winograd) => winograd.run(token, arena, scratch, images, threads),
                 StepKind::Depthwise(depthwise) => depthwise.run(token, arena, images, threads),
                 StepKind::Affine { src, dst, scale, shift, epilogue } => {
                     let map = Map::Affine(scale, shift);
@@ -225,6 +248,15 @@ impl Network {
 }
 
 impl StepKind {
+    fn algorithm(&self) -> &'static str {
+        match self {
+            StepKind::Dense(dense) => dense.algorithm(),
+            StepKind::Winograd(winograd) => winograd.algorithm(),
+            StepKind::Depthwise(_) => "depthwise",
+            _ => "-",
+        }
+    }
+
     fn describe(&self) -> String {
         let of = |name: &str, view: &crate::blocked::View| {
             format!("{name} {} at {}x{}", view.channels, view.height, view.width)
@@ -232,6 +264,7 @@ impl StepKind {
         match self {
             StepKind::Input { dst } => of("input", dst),
             StepKind::Dense(dense) => dense.describe(),
+            StepKind::Winograd(winograd) => winograd.describe(),
             StepKind::Depthwise(depthwise) => depthwise.describe(),
             StepKind::Affine { dst, .. } => of("affine", dst),
             StepKind::Add { dst, .. } => of("add", dst),

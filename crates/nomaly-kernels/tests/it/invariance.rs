@@ -51,7 +51,10 @@ fn network(isa: Isa) -> Network {
     let d = conv(&mut net, c, 40, 1, 1, false, Some(pooled));
     conv(&mut net, d, 400, 3, 1, false, None); // needed by no output
     let e = net.affine(d, &values(40, 5), &values(40, 6), Activation::Relu6).unwrap();
-    let f = conv(&mut net, e, 300, 3, 2, false, None);
+    // Two by Winograd's algorithm, the second with more weights than a core keeps in its cache.
+    let wide = conv(&mut net, e, 160, 3, 1, false, None);
+    let wide = conv(&mut net, wide, 160, 3, 1, false, None);
+    let f = conv(&mut net, wide, 300, 3, 2, false, None);
     let g = net.add(f, f, Activation::Relu).unwrap();
     net.finish(&[(d, OutputLayout::Rows), (stem, OutputLayout::Nchw), (g, OutputLayout::Mean)]).unwrap()
 }

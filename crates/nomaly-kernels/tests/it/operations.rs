@@ -57,6 +57,17 @@ fn check(
     expect: impl Fn(&Tensor) -> Tensor,
     tolerance: f64,
 ) {
+    check_with(Algorithm::Auto, case, build, expect, tolerance);
+}
+
+/// [`check`] with a forced algorithm.
+fn check_with(
+    algorithm: Algorithm,
+    case: &Case,
+    build: impl Fn(&mut NetworkBuilder, NodeId) -> NodeId,
+    expect: impl Fn(&Tensor) -> Tensor,
+    tolerance: f64,
+) {
     let shape = [case.channels, case.size[0], case.size[1]];
     let input = values(shape.iter().product(), case.seed);
     let (scale, shift) = (values(case.channels, case.seed ^ 1), values(case.channels, case.seed ^ 2));
@@ -64,6 +75,7 @@ fn check(
     let want = expect(&if case.behind { image.affine(&scale, &shift) } else { image });
     for isa in Isa::available() {
         let mut net = NetworkBuilder::new(isa);
+        net.set_algorithm(algorithm);
         let mut x = net.input(shape[0], shape[1], shape[2]);
         if case.behind {
             x = net.affine(x, &scale, &shift, Activation::Identity).unwrap();
@@ -80,6 +92,10 @@ fn check(
 }
 
 fn check_conv(case: &Case, depthwise: bool) {
+    check_conv_with(Algorithm::Direct, case, depthwise);
+}
+
+fn check_conv_with(algorithm: Algorithm, case: &Case, depthwise: bool) {
     let (groups, out) = if depthwise { (case.channels, case.channels) } else { (1, case.out) };
     let Pool2d { kernel, stride, padding } = case.window;
     let taps = case.channels / groups * kernel[0] * kernel[1];
@@ -97,7 +113,14 @@ fn check_conv(case: &Case, depthwise: bool) {
         activation,
         residual,
     };
-    check(
+    // What the transforms add to the rounding of a sum: their factors, squared for two dimensions.
+    let amplification = match algorithm {
+        Algorithm::Winograd2 => 4.0,
+        Algorithm::Winograd4 => 16.0,
+        _ => 1.0,
+    };
+    check_with(
+        algorithm,
         case,
         |net, x| {
             let residual = case.residual.then(|| net.conv2d(x, conv(&first, Activation::Identity, None)).unwrap());
@@ -111,7 +134,7 @@ fn check_conv(case: &Case, depthwise: bool) {
             y.map(|v| activate(case.activation, v))
         },
         // Behind the affine map the values lie in [-2, 2].
-        tolerance(2 * taps) * 2.0,
+        tolerance(2 * taps) * 2.0 * amplification,
     );
 }
 
@@ -127,6 +150,20 @@ proptest! {
     fn pointwise_convolution(mut case in cases()) {
         case.window = Pool2d { kernel: [1, 1], stride: [1, 1], padding: Padding::default() };
         check_conv(&case, false);
+    }
+
+    #[test]
+    fn winograd_convolution(mut case in cases()) {
+        // Random sizes, padding and channels, also those that the choice would leave to the direct kernel.
+        case.window.kernel = [3, 3];
+        case.window.stride = [1, 1];
+        let p = case.window.padding;
+        let (tall, wide) = (3usize.saturating_sub(case.size[0]), 3usize.saturating_sub(case.size[1]));
+        case.window.padding =
+            Padding { top: p.top.min(2), bottom: p.bottom.min(2), left: p.left.min(2), right: p.right.min(2) };
+        case.size = [case.size[0] + tall, case.size[1] + wide];
+        check_conv_with(Algorithm::Winograd2, &case, false);
+        check_conv_with(Algorithm::Winograd4, &case, false);
     }
 
     #[test]
@@ -199,6 +236,51 @@ proptest! {
             |x| x.mean().conv(case.out, [1, 1], [1, 1], Padding::default(), 1, &weight, Some(&bias)),
             tolerance(4 * case.channels),
         );
+    }
+}
+
+/// Layers in which Winograd's algorithm is used, with weights that fit into the cache and weights that do not: the error
+/// against f64 relative to the size of the features, which is what a detector sees.
+#[test]
+fn winograd_keeps_the_features() {
+    for (channels, size, algorithm, bound) in [
+        (64, [56, 56], Algorithm::Winograd4, 2e-6),
+        (160, [13, 30], Algorithm::Winograd4, 2e-6),
+        (160, [14, 14], Algorithm::Winograd2, 1e-6),
+        (64, [28, 28], Algorithm::Direct, 1e-6),
+    ] {
+        let shape = [channels, size[0], size[1]];
+        // After a ReLU features are positive, and the weights of a trained layer nearly cancel.
+        let input: Vec<f32> = values(shape.iter().product(), 7).iter().map(|v| v.max(0.0)).collect();
+        let scale = (2.0 / (9.0 * channels as f32)).sqrt();
+        let weight: Vec<f32> = values(channels * channels * 9, 8).iter().map(|w| w * scale).collect();
+        let padding = Padding::symmetric(1);
+        let want = Tensor::new(shape, &input).conv(channels, [3, 3], [1, 1], padding, 1, &weight, None);
+        let norm = (want.data.iter().map(|v| v * v).sum::<f64>() / want.data.len() as f64).sqrt();
+        for isa in Isa::available() {
+            let mut net = NetworkBuilder::new(isa);
+            net.set_algorithm(algorithm);
+            let x = net.input(shape[0], shape[1], shape[2]);
+            let conv = Conv2d {
+                out_channels: channels,
+                kernel: [3, 3],
+                stride: [1, 1],
+                padding,
+                groups: 1,
+                weight: &weight,
+                bias: None,
+                activation: Activation::Identity,
+                residual: None,
+            };
+            let y = net.conv2d(x, conv).unwrap();
+            let net = net.finish(&[(y, OutputLayout::Nchw)]).unwrap();
+            let mut outputs = vec![Vec::new()];
+            net.run(&input, 1, &mut net.workspace(1), &mut outputs).unwrap();
+            let squares = outputs[0].iter().zip(&want.data).map(|(got, want)| (f64::from(*got) - want).powi(2));
+            let error = (squares.sum::<f64>() / want.data.len() as f64).sqrt() / norm;
+            println!("{isa} {algorithm:?} {shape:?}: relative error {error:.1e}");
+            assert!(error < bound, "{isa} {algorithm:?} {shape:?}: relative error {error:e}");
+        }
     }
 }
 
