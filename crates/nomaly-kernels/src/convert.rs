@@ -2,17 +2,17 @@
 
 use crate::blocked::{Arena, Region, View};
 use crate::network::OutputLayout;
-use crate::parallel;
 use crate::pool::MeanKernel;
 use crate::simd::Token;
+use crate::team::Team;
 
 /// Copies images `[N, C, H, W]` into `dst`, blocked or planar.
 ///
 /// # Safety
 /// The arena must hold `dst` for `images` images, and nobody else may use it meanwhile.
-pub(crate) unsafe fn load(arena: Arena, images: usize, threads: usize, input: &[f32], dst: &View) {
+pub(crate) unsafe fn load(arena: Arena, images: usize, team: &Team, input: &[f32], dst: &View) {
     let plane = dst.height * dst.width;
-    parallel::for_each_region(dst, images, threads, 1, |region| {
+    team.for_each_region(dst, images, 1, |region| {
         let Region { image, block, y0, y1 } = region;
         let lanes = dst.pixel;
         let channels = lanes.min(dst.channels - block * lanes);
@@ -68,7 +68,7 @@ pub(crate) unsafe fn emit(
     token: Token,
     arena: Arena,
     images: usize,
-    threads: usize,
+    team: &Team,
     src: &View,
     layout: OutputLayout,
     output: &mut [f32],
@@ -80,7 +80,7 @@ pub(crate) unsafe fn emit(
     // The mean of a block is one unit of work: a sum is never split.
     let view = if layout == OutputLayout::Mean { View { height: 1, width: 1, ..*src } } else { *src };
     let cost = if layout == OutputLayout::Mean { plane } else { 1 };
-    parallel::for_each_region(&view, images, threads, cost, |region| {
+    team.for_each_region(&view, images, cost, |region| {
         let Region { image, block, y0, y1 } = region;
         let lanes = src.pixel;
         let first = block * lanes;

@@ -2,8 +2,8 @@
 
 use crate::blocked::{Arena, Region, View};
 use crate::epilogue::Epilogue;
-use crate::parallel;
 use crate::simd::{Kernel, Simd, Token};
+use crate::team::Team;
 
 /// What is done to each vector.
 #[derive(Clone, Copy, Debug)]
@@ -24,12 +24,12 @@ pub(crate) unsafe fn run(
     token: Token,
     arena: Arena,
     images: usize,
-    threads: usize,
+    team: &Team,
     [src, dst]: [&View; 2],
     map: Map<'_>,
     epilogue: Epilogue,
 ) {
-    parallel::for_each_region(dst, images, threads, 1, |region| {
+    team.for_each_region(dst, images, 1, |region| {
         token.dispatch(MapKernel { arena, region, src, dst, map, epilogue });
         // SAFETY: the caller's promise, and regions do not overlap.
         unsafe { arena.clear_halo(dst, region) };

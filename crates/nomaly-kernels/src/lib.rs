@@ -22,5 +22,6 @@ pub mod network;
 mod parallel;
 mod pool;
 mod simd;
+mod team;
 
 pub use isa::{Isa, IsaError};

@@ -2,8 +2,8 @@
 
 use crate::blocked::{Arena, Region, View};
 use crate::network::plan::Window;
-use crate::parallel;
 use crate::simd::{Kernel, Simd, Token};
+use crate::team::Team;
 
 /// How a window becomes one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +25,13 @@ pub(crate) unsafe fn run(
     token: Token,
     arena: Arena,
     images: usize,
-    threads: usize,
+    team: &Team,
     [src, dst]: [&View; 2],
     window: &Window,
     pooling: Pooling,
 ) {
     let cost = window.kernel[0] * window.kernel[1];
-    parallel::for_each_region(dst, images, threads, cost, |region| {
+    team.for_each_region(dst, images, cost, |region| {
         token.dispatch(PoolKernel { arena, region, src, dst, window, pooling });
         // SAFETY: the caller's promise, and regions do not overlap.
         unsafe { arena.clear_halo(dst, region) };
@@ -42,8 +42,8 @@ pub(crate) unsafe fn run(
 ///
 /// # Safety
 /// As for [`run`], with the shape `[C, 1, 1]`.
-pub(crate) unsafe fn mean(token: Token, arena: Arena, images: usize, threads: usize, [src, dst]: [&View; 2]) {
-    parallel::for_each_region(dst, images, threads, src.height * src.width, |region| {
+pub(crate) unsafe fn mean(token: Token, arena: Arena, images: usize, team: &Team, [src, dst]: [&View; 2]) {
+    team.for_each_region(dst, images, src.height * src.width, |region| {
         let Region { image, block, .. } = region;
         // SAFETY: the caller's promise; the destination of this region is one vector.
         unsafe {

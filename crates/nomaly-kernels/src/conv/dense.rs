@@ -26,6 +26,7 @@ use crate::epilogue::Epilogue;
 use crate::network::Padding;
 use crate::network::plan::Window;
 use crate::simd::{Kernel, Simd, Token};
+use crate::team::Team;
 
 use super::part;
 use super::tile::{self, CurveKernel, DYNAMIC_COLUMNS, LINE, Pitch, Reduction, Tile};
@@ -225,11 +226,11 @@ impl Dense {
     ///
     /// # Safety
     /// The arena must hold this plan's tensors for that many images, and nobody else may use them meanwhile.
-    pub(crate) unsafe fn run(&self, token: Token, arena: Arena, images: usize, threads: usize) {
+    pub(crate) unsafe fn run(&self, token: Token, arena: Arena, images: usize, team: &Team) {
         let pairs = self.dst.blocks.div_ceil(2);
-        let schedule = self.schedule(images, pairs, threads);
+        let schedule = self.schedule(images, pairs, team.threads());
         let units = schedule.images * schedule.bands * schedule.pairs;
-        crate::parallel::for_each(units, threads, |unit| {
+        team.for_each(units, |unit| {
             let (image, rest) = (unit / (schedule.bands * schedule.pairs), unit % (schedule.bands * schedule.pairs));
             let (band, pair) = (rest / schedule.pairs, rest % schedule.pairs);
             let images = part(images, schedule.images, image);

@@ -13,8 +13,8 @@ use crate::blocked::{Arena, Region, View};
 use crate::buffer::AlignedBuf;
 use crate::epilogue::Epilogue;
 use crate::network::plan::Window;
-use crate::parallel;
 use crate::simd::{Kernel, Simd, Token};
+use crate::team::Team;
 
 /// Weights `[C / b][kh][kw][b]` and bias `[C / b][b]`.
 #[derive(Debug)]
@@ -71,9 +71,9 @@ impl Depthwise {
     ///
     /// # Safety
     /// The arena must hold this plan's tensors for that many images, and nobody else may use them meanwhile.
-    pub(crate) unsafe fn run(&self, token: Token, arena: Arena, images: usize, threads: usize) {
+    pub(crate) unsafe fn run(&self, token: Token, arena: Arena, images: usize, team: &Team) {
         let cost = self.window.kernel[0] * self.window.kernel[1];
-        parallel::for_each_region(&self.dst, images, threads, cost, |region| {
+        team.for_each_region(&self.dst, images, cost, |region| {
             token.dispatch(RegionKernel { plan: self, arena, region });
             // SAFETY: the caller's promise, and regions do not overlap.
             unsafe { arena.clear_halo(&self.dst, region) };

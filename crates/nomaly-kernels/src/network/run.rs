@@ -11,6 +11,7 @@ use crate::elementwise::{self, Map};
 use crate::epilogue::Epilogue;
 use crate::pool::{self, Pooling};
 use crate::simd::Token;
+use crate::team::Team;
 
 /// The most images that pass through the network together. Larger batches go through in groups: weights are still read
 /// once for several images, while the memory does not grow with the batch.
@@ -171,30 +172,23 @@ impl Network {
         for (index, output) in outputs.iter_mut().enumerate() {
             output.resize(batch * self.output_len(index), 0.0);
         }
-        let threads = rayon::current_num_threads();
-        let scratch = self.scratch(workspace.images, threads);
+        let scratch = self.scratch(workspace.images, rayon::current_num_threads());
         if workspace.scratch.len() < scratch {
             // Made for a pool with fewer threads.
             workspace.scratch = AlignedBuf::zeroed(scratch);
         }
         let shared = self.plan.shared_scratch * workspace.images;
         let scratch = Scratch::new(workspace.scratch.as_mut_ptr(), shared, self.plan.thread_scratch);
-        let mut all = || {
+        Team::gather(|team| {
             for first in (0..batch).step_by(workspace.images) {
                 let images = workspace.images.min(batch - first);
                 let input = &input[first * image..(first + images) * image];
                 let arena = Arena::new(workspace.arena.as_mut_ptr(), workspace.images);
                 for (index, step) in self.plan.steps.iter().enumerate() {
-                    around(index, &mut || self.step(step, arena, scratch, images, threads, input, first, outputs));
+                    around(index, &mut || self.step(step, arena, scratch, images, team, input, first, outputs));
                 }
             }
-        };
-        if threads > 1 {
-            // Inside the pool from the start: a call from outside would have to wake it for every step.
-            rayon::scope(|_| all());
-        } else {
-            all();
-        }
+        });
         Ok(())
     }
 
@@ -204,7 +198,7 @@ impl Network {
         arena: Arena,
         scratch: Scratch,
         images: usize,
-        threads: usize,
+        team: &Team,
         input: &[f32],
         first: usize,
         outputs: &mut [Vec<f32>],
@@ -214,33 +208,33 @@ impl Network {
         // exclusively for the run; steps run one after the other; shapes were checked when the network was built.
         unsafe {
             match &step.kind {
-                StepKind::Input { dst } => convert::load(arena, images, threads, input, dst),
-                StepKind::Dense(dense) => dense.run(token, arena, images, threads),
-                StepKind::Winograd(winograd) => winograd.run(token, arena, scratch, images, threads),
-                StepKind::Depthwise(depthwise) => depthwise.run(token, arena, images, threads),
+                StepKind::Input { dst } => convert::load(arena, images, team, input, dst),
+                StepKind::Dense(dense) => dense.run(token, arena, images, team),
+                StepKind::Winograd(winograd) => winograd.run(token, arena, scratch, images, team),
+                StepKind::Depthwise(depthwise) => depthwise.run(token, arena, images, team),
                 StepKind::Affine { src, dst, scale, shift, epilogue } => {
                     let map = Map::Affine(scale, shift);
-                    elementwise::run(token, arena, images, threads, [src, dst], map, *epilogue);
+                    elementwise::run(token, arena, images, team, [src, dst], map, *epilogue);
                 }
                 StepKind::Add { a, b, dst, epilogue } => {
-                    elementwise::run(token, arena, images, threads, [a, dst], Map::Add(b), *epilogue);
+                    elementwise::run(token, arena, images, team, [a, dst], Map::Add(b), *epilogue);
                 }
                 StepKind::Scale { src, gate, dst } => {
                     let identity = Epilogue::new(Activation::Identity);
-                    elementwise::run(token, arena, images, threads, [src, dst], Map::Gate(gate), identity);
+                    elementwise::run(token, arena, images, team, [src, dst], Map::Gate(gate), identity);
                 }
                 StepKind::MaxPool { src, dst, window } => {
-                    pool::run(token, arena, images, threads, [src, dst], window, Pooling::Max);
+                    pool::run(token, arena, images, team, [src, dst], window, Pooling::Max);
                 }
                 StepKind::AvgPool { src, dst, window, count_include_pad } => {
                     let pooling = if *count_include_pad { Pooling::MeanWindow } else { Pooling::MeanInside };
-                    pool::run(token, arena, images, threads, [src, dst], window, pooling);
+                    pool::run(token, arena, images, team, [src, dst], window, pooling);
                 }
-                StepKind::Mean { src, dst } => pool::mean(token, arena, images, threads, [src, dst]),
+                StepKind::Mean { src, dst } => pool::mean(token, arena, images, team, [src, dst]),
                 StepKind::Emit { src, output, layout } => {
                     let from = first * self.output_len(*output);
                     let target = &mut outputs[*output][from..];
-                    convert::emit(token, arena, images, threads, src, *layout, target);
+                    convert::emit(token, arena, images, team, src, *layout, target);
                 }
             }
         }

@@ -133,8 +133,7 @@ impl Simd for Avx512 {
             for k in (0..16).step_by(4) {
                 let (a, b) = (_mm512_unpacklo_ps(r[k], r[k + 1]), _mm512_unpackhi_ps(r[k], r[k + 1]));
                 let (c, d) = (_mm512_unpacklo_ps(r[k + 2], r[k + 3]), _mm512_unpackhi_ps(r[k + 2], r[k + 3]));
-                let (a, b, c, d) =
-                    (_mm512_castps_pd(a), _mm512_castps_pd(b), _mm512_castps_pd(c), _mm512_castps_pd(d));
+                let (a, b, c, d) = (_mm512_castps_pd(a), _mm512_castps_pd(b), _mm512_castps_pd(c), _mm512_castps_pd(d));
                 r[k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
                 r[k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
                 r[k + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));

@@ -29,6 +29,7 @@ use crate::epilogue::Epilogue;
 use crate::network::Padding;
 use crate::network::plan::Window;
 use crate::simd::{Kernel, Simd, Token};
+use crate::team::Team;
 use transform::side;
 
 /// Bytes of transformed weights that a core keeps in its cache while bands of tiles pass.
@@ -256,11 +257,12 @@ impl Winograd {
     /// # Safety
     /// The arena must hold this plan's tensors for that many images and `scratch` what [`scratch`](Self::scratch) asks
     /// for, and nobody else may use them meanwhile.
-    pub(crate) unsafe fn run(&self, token: Token, arena: Arena, scratch: Scratch, images: usize, threads: usize) {
+    pub(crate) unsafe fn run(&self, token: Token, arena: Arena, scratch: Scratch, images: usize, team: &Team) {
         if self.banded {
             let bands = self.tiles().div_ceil(self.unit);
-            let bands = if threads == 1 { bands } else { bands.next_multiple_of(threads).min(self.tiles()) };
-            crate::parallel::for_each(images * bands, threads, |unit| {
+            let bands =
+                if team.threads() == 1 { bands } else { bands.next_multiple_of(team.threads()).min(self.tiles()) };
+            team.for_each(images * bands, |unit| {
                 let (image, band) = (unit / bands, unit % bands);
                 let tiles = super::part(self.tiles(), bands, band);
                 let first = image * self.tiles();
@@ -275,7 +277,7 @@ impl Winograd {
         for first in (0..images).step_by(together) {
             let all = first * self.tiles()..(first + together).min(images) * self.tiles();
             let parts = all.len().div_ceil(TRANSFORM_TILES);
-            crate::parallel::for_each(parts * self.src.blocks, threads, |unit| {
+            team.for_each(parts * self.src.blocks, |unit| {
                 let (block, index) = (unit / parts, unit % parts);
                 let tiles = super::part(all.len(), parts, index);
                 let tiles = all.start + tiles.start..all.start + tiles.end;
@@ -283,9 +285,9 @@ impl Winograd {
                 token.dispatch(TransformKernel { plan: self, arena, input, all: all.clone(), block, tiles });
             });
             let pairs = self.dst.blocks.div_ceil(2);
-            let wanted = if threads == 1 { 1 } else { (4 * threads).div_ceil(pairs) };
+            let wanted = if team.threads() == 1 { 1 } else { (4 * team.threads()).div_ceil(pairs) };
             let groups = all.len().div_ceil(self.unit).max(wanted.min(all.len().div_ceil(self.columns)));
-            crate::parallel::for_each(pairs * groups, threads, |unit| {
+            team.for_each(pairs * groups, |unit| {
                 let (pair, group) = (unit / groups, unit % groups);
                 let tiles = super::part(all.len(), groups, group);
                 let tiles = all.start + tiles.start..all.start + tiles.end;
