@@ -1,6 +1,7 @@
 //! The numeric core of nomaly: slices in, slices out, no images, files or methods.
 //!
 //! * [`network`]: whole convolutional networks as one plan, in a blocked layout, for one instruction set.
+//! * [`training`]: forward and backward passes on planar tensors, losses, optimiser steps.
 //! * [`isa`]: which vector instructions are used, chosen at run time.
 //!
 //! This is the only crate of the workspace with `unsafe` code: vector intrinsics, and raw addresses into the arena that
@@ -23,5 +24,6 @@ mod parallel;
 mod pool;
 mod simd;
 mod team;
+pub mod training;
 
 pub use isa::{Isa, IsaError};

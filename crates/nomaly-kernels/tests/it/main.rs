@@ -4,3 +4,4 @@ mod errors;
 mod invariance;
 mod operations;
 mod oracle;
+mod training;

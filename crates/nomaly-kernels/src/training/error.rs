@@ -1,0 +1,102 @@
+//! What can be wrong with a training kernel's arguments.
+
+use crate::isa::IsaError;
+
+/// Why a training kernel cannot be planned or run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainingError {
+    /// The instruction set cannot be used here.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
+    /// A size that must be positive is zero.
+    #[error("{what} must not be zero")]
+    ZeroSize {
+        /// Which size.
+        what: &'static str,
+    },
+    /// A slice has the wrong length.
+    #[error("{what} has {found} values, expected {expected}")]
+    Length {
+        /// Which slice.
+        what: &'static str,
+        /// Length that the shapes ask for.
+        expected: usize,
+        /// Length of the slice.
+        found: usize,
+    },
+    /// A slice does not hold whole samples.
+    #[error("{what} has {found} values, which is no multiple of the {each} values of one sample")]
+    Batch {
+        /// Which slice.
+        what: &'static str,
+        /// Values of one sample.
+        each: usize,
+        /// Length of the slice.
+        found: usize,
+    },
+    /// The window does not fit into the padded input.
+    #[error("kernel {kernel:?} is larger than the padded input {padded:?}")]
+    KernelTooLarge {
+        /// Height and width of the window.
+        kernel: [usize; 2],
+        /// Height and width of the input with its padding.
+        padded: [usize; 2],
+    },
+    /// A window could lie in the padding alone.
+    #[error("padding {padding} is not smaller than the kernel size {kernel}")]
+    PaddingTooLarge {
+        /// The padding of one side.
+        padding: usize,
+        /// The kernel size of that axis.
+        kernel: usize,
+    },
+    /// A tensor that no memory holds.
+    #[error("{what} is too large")]
+    TooLarge {
+        /// Which tensor.
+        what: &'static str,
+    },
+    /// A transposed convolution whose padding eats its output, or whose extra output no step of the stride covers.
+    #[error("a transposed convolution of {input:?} with output padding {output_padding:?} has no output of that size")]
+    TransposedSize {
+        /// Height and width of the input.
+        input: [usize; 2],
+        /// Extra rows and columns of output.
+        output_padding: [usize; 2],
+    },
+    /// A label that is no class.
+    #[error("label {label} of sample {sample} is not below the {classes} classes")]
+    Label {
+        /// The label.
+        label: u32,
+        /// The sample that has it.
+        sample: usize,
+        /// How many classes there are.
+        classes: usize,
+    },
+}
+
+/// Checks the length of a slice.
+pub(super) fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), TrainingError> {
+    if found == expected { Ok(()) } else { Err(TrainingError::Length { what, expected, found }) }
+}
+
+/// The number of samples of `each` values in a slice.
+pub(super) fn samples(what: &'static str, found: usize, each: usize) -> Result<usize, TrainingError> {
+    if found.is_multiple_of(each) { Ok(found / each) } else { Err(TrainingError::Batch { what, each, found }) }
+}
+
+/// Refuses sizes of zero.
+pub(super) fn positive(sizes: &[(&'static str, usize)]) -> Result<(), TrainingError> {
+    match sizes.iter().find(|(_, size)| *size == 0) {
+        Some((what, _)) => Err(TrainingError::ZeroSize { what }),
+        None => Ok(()),
+    }
+}
+
+/// The product of sizes, where memory could hold so many values.
+pub(super) fn values(what: &'static str, sizes: &[usize]) -> Result<usize, TrainingError> {
+    let count = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+    count.filter(|count| *count <= isize::MAX as usize / 8).ok_or(TrainingError::TooLarge { what })
+}

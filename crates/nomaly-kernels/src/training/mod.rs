@@ -1,0 +1,63 @@
+//! The kernels of a training step: forward and backward passes, losses and optimiser steps, on planar f32 tensors.
+//!
+//! **The problem.** Training moves through the same network twice a step with weights that change each time, so nothing can
+//! be folded or packed ahead as in [`network`](crate::network), and reductions run over the whole batch.
+//!
+//! **The design.** Tensors are `[N, C, H, W]`, row-major, as frameworks hold them. What needs another order gets it inside a
+//! unit of work, in its cache. Plans ([`Conv2d`], [`ConvTranspose2d`], [`BatchNorm`], [`Pool`]) are made for a geometry and
+//! serve any batch; working memory belongs to the threads and is kept between calls.
+//!
+//! | operation | forward | gradients |
+//! |---|---|---|
+//! | convolution, groups = 1 | [`Conv2d::forward`] | [`Conv2d::input_gradient`], [`Conv2d::weight_gradient`], [`Conv2d::bias_gradient`] |
+//! | transposed convolution | [`ConvTranspose2d::forward`] | likewise |
+//! | linear layer | a 1×1 convolution of 1×1 images: [`linear`] | likewise |
+//! | batch norm, with ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`] |
+//! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
+//! | softmax cross-entropy | [`cross_entropy`] | in the same call |
+//! | optimiser step | [`SgdStep`], [`AdamStep`] | |
+//!
+//! **Parallelism** is one level deep, on the current rayon pool. A sum is never shared by threads except in parts that the
+//! shapes alone determine and that are added in their order: results are the same for any number of threads.
+
+mod convolution;
+mod correlation;
+mod elementwise;
+mod error;
+mod layout;
+mod loss;
+mod memory;
+mod norm;
+mod optimiser;
+mod pooling;
+mod reduce;
+mod weight_gradient;
+
+pub use convolution::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
+pub use elementwise::{add_assign, relu, relu_gradient};
+pub use error::TrainingError;
+pub use loss::cross_entropy;
+pub use norm::{AfterNorm, BatchNorm, NormBackward};
+pub use optimiser::{AdamStep, SgdStep, WeightDecay};
+pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};
+
+use crate::isa::Isa;
+use crate::network::Padding;
+
+/// A linear layer `[N, I]` → `[N, O]` with weights `[O, I]`: a 1×1 convolution of images of one position.
+///
+/// # Errors
+/// As for [`Conv2d::new`].
+pub fn linear(isa: Isa, inputs: usize, outputs: usize) -> Result<Conv2d, TrainingError> {
+    Conv2d::new(
+        isa,
+        ConvShape {
+            in_channels: inputs,
+            out_channels: outputs,
+            input: [1, 1],
+            kernel: [1, 1],
+            stride: [1, 1],
+            padding: Padding::default(),
+        },
+    )
+}

@@ -1,0 +1,376 @@
+//! Batch normalisation in training, fused with the ReLU that follows it.
+//!
+//! **The problem.** Batch norm does next to no arithmetic, but reads each tensor three times: statistics, normalisation,
+//! and again in the backward pass with the gradient beside. On tensors of tens of megabytes that costs as much as a
+//! convolution.
+//!
+//! **The design.** A unit of work is one channel over the whole batch. Its planes (half a megabyte for 128 images of
+//! 32 × 32) stay in the second-level cache between the passes, so memory sees each tensor once. The ReLU costs nothing: its
+//! mask is computed again from the input in the backward pass, and its result needs no tensor of its own.
+//!
+//! Sums run in f32 lanes over one plane and in f64 over planes; variances are taken around the mean of each plane and
+//! combined (Chan, Golub & LeVeque 1983), so that a large mean costs no digits.
+
+use crate::isa::Isa;
+use crate::parallel::for_each;
+use crate::simd::{Kernel, Simd, Token};
+
+use super::error::{TrainingError, expect, positive, samples, values};
+use super::memory::{Shared, threads_for};
+use super::reduce::sum_pairs;
+
+/// What is applied to a normalised value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AfterNorm {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// max(x, 0)
+    Relu,
+}
+
+/// Batch normalisation of `[N, C, P]`, P positions a plane: `(x - mean) / sqrt(variance + epsilon) * weight + bias`, with the
+/// mean and the biased variance of each channel over the batch.
+///
+/// ```
+/// use nomaly_kernels::isa::Isa;
+/// use nomaly_kernels::training::{AfterNorm, BatchNorm};
+///
+/// let norm = BatchNorm::new(Isa::best()?, 1, 4, 0.0, AfterNorm::Nothing)?;
+/// let (mut mean, mut variance, mut output) = ([0.0], [0.0], [0.0; 4]);
+/// norm.forward(&[1.0, 3.0, 1.0, 3.0], &[2.0], &[5.0], &mut mean, &mut variance, &mut output)?;
+/// assert_eq!((mean[0], variance[0]), (2.0, 1.0));
+/// assert_eq!(output, [3.0, 7.0, 3.0, 7.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct BatchNorm {
+    token: Token,
+    channels: usize,
+    plane: usize,
+    epsilon: f64,
+    after: AfterNorm,
+}
+
+/// The tensors of a backward pass.
+#[derive(Debug)]
+pub struct NormBackward<'a> {
+    /// The input of the forward pass, `[N, C, P]`.
+    pub input: &'a [f32],
+    /// Factor of each channel.
+    pub weight: &'a [f32],
+    /// Summand of each channel.
+    pub bias: &'a [f32],
+    /// Mean of each channel, from the forward pass.
+    pub mean: &'a [f32],
+    /// Biased variance of each channel, from the forward pass.
+    pub variance: &'a [f32],
+    /// The gradient of the output, `[N, C, P]`.
+    pub output_gradient: &'a [f32],
+    /// Where the gradient of the input goes, `[N, C, P]`.
+    pub input_gradient: &'a mut [f32],
+    /// Where the gradient of the factors goes, `[C]`.
+    pub weight_gradient: &'a mut [f32],
+    /// Where the gradient of the summands goes, `[C]`.
+    pub bias_gradient: &'a mut [f32],
+}
+
+impl BatchNorm {
+    /// Plans for planes of `plane` positions.
+    ///
+    /// # Errors
+    /// For an instruction set that this processor does not have, and sizes of zero.
+    pub fn new(isa: Isa, channels: usize, plane: usize, epsilon: f64, after: AfterNorm) -> Result<Self, TrainingError> {
+        let token = Token::new(isa)?;
+        positive(&[("the number of channels", channels), ("the number of positions", plane)])?;
+        values("the input", &[channels, plane, size_of::<f32>()])?;
+        Ok(Self { token, channels, plane, epsilon, after })
+    }
+
+    /// Normalises by the statistics of the batch, which it also returns: means and biased variances.
+    ///
+    /// # Errors
+    /// When a slice does not have the length that the shapes and the batch of `input` ask for.
+    pub fn forward(
+        &self,
+        input: &[f32],
+        weight: &[f32],
+        bias: &[f32],
+        mean: &mut [f32],
+        variance: &mut [f32],
+        output: &mut [f32],
+    ) -> Result<(), TrainingError> {
+        samples("the input", input.len(), self.channels * self.plane)?;
+        self.expect_channels(&[
+            ("the weight", weight.len()),
+            ("the bias", bias.len()),
+            ("the mean", mean.len()),
+            ("the variance", variance.len()),
+        ])?;
+        expect("the output", output.len(), input.len())?;
+        let [mean, variance, output] = [mean, variance, output].map(Shared::new);
+        for_each(self.channels, threads_for(4 * input.len()), |channel| {
+            let moments = self.token.dispatch(Moments { norm: self, input, channel });
+            // SAFETY: each channel has a place of its own.
+            unsafe {
+                mean.at(channel, 1).write(moments[0] as f32);
+                variance.at(channel, 1).write(moments[1] as f32);
+            }
+            let affine = self.affine(weight[channel], bias[channel], moments);
+            self.token.dispatch(Normalise { norm: self, input, channel, affine, output });
+        });
+        Ok(())
+    }
+
+    /// Normalises by given statistics, as in evaluation.
+    ///
+    /// # Errors
+    /// When a slice does not have the length that the shapes and the batch of `input` ask for.
+    pub fn evaluate(
+        &self,
+        input: &[f32],
+        weight: &[f32],
+        bias: &[f32],
+        mean: &[f32],
+        variance: &[f32],
+        output: &mut [f32],
+    ) -> Result<(), TrainingError> {
+        samples("the input", input.len(), self.channels * self.plane)?;
+        self.expect_channels(&[
+            ("the weight", weight.len()),
+            ("the bias", bias.len()),
+            ("the mean", mean.len()),
+            ("the variance", variance.len()),
+        ])?;
+        expect("the output", output.len(), input.len())?;
+        let output = Shared::new(output);
+        for_each(self.channels, threads_for(4 * input.len()), |channel| {
+            let moments = [f64::from(mean[channel]), f64::from(variance[channel])];
+            let affine = self.affine(weight[channel], bias[channel], moments);
+            self.token.dispatch(Normalise { norm: self, input, channel, affine, output });
+        });
+        Ok(())
+    }
+
+    /// Moves running statistics towards those of a batch of `images`, as PyTorch does: the running variance is that of the
+    /// population, so the batch's is multiplied by n / (n - 1).
+    ///
+    /// # Errors
+    /// When a slice does not have a value for each channel.
+    pub fn update_running(
+        &self,
+        images: usize,
+        momentum: f64,
+        [mean, variance]: [&[f32]; 2],
+        [running_mean, running_variance]: [&mut [f32]; 2],
+    ) -> Result<(), TrainingError> {
+        self.expect_channels(&[
+            ("the mean", mean.len()),
+            ("the variance", variance.len()),
+            ("the running mean", running_mean.len()),
+            ("the running variance", running_variance.len()),
+        ])?;
+        let count = (images * self.plane) as f64;
+        let unbiased = count / (count - 1.0).max(1.0);
+        let towards = |running: &mut f32, batch: f64| {
+            *running = (f64::from(*running) * (1.0 - momentum) + batch * momentum) as f32;
+        };
+        running_mean.iter_mut().zip(mean).for_each(|(running, batch)| towards(running, f64::from(*batch)));
+        let pairs = running_variance.iter_mut().zip(variance);
+        pairs.for_each(|(running, batch)| towards(running, f64::from(*batch) * unbiased));
+        Ok(())
+    }
+
+    /// Computes the gradients of input, factors and summands, through the statistics of the batch.
+    ///
+    /// # Errors
+    /// When a slice does not have the length that the shapes and the batch of the input ask for.
+    pub fn backward(&self, tensors: NormBackward<'_>) -> Result<(), TrainingError> {
+        let NormBackward {
+            input,
+            weight,
+            bias,
+            mean,
+            variance,
+            output_gradient,
+            input_gradient,
+            weight_gradient,
+            bias_gradient,
+        } = tensors;
+        samples("the input", input.len(), self.channels * self.plane)?;
+        self.expect_channels(&[
+            ("the weight", weight.len()),
+            ("the bias", bias.len()),
+            ("the mean", mean.len()),
+            ("the variance", variance.len()),
+            ("the gradient of the weight", weight_gradient.len()),
+            ("the gradient of the bias", bias_gradient.len()),
+        ])?;
+        expect("the gradient of the output", output_gradient.len(), input.len())?;
+        expect("the gradient of the input", input_gradient.len(), input.len())?;
+        let [to, weight_gradient, bias_gradient] = [input_gradient, weight_gradient, bias_gradient].map(Shared::new);
+        for_each(self.channels, threads_for(6 * input.len()), |channel| {
+            let moments = [f64::from(mean[channel]), f64::from(variance[channel])];
+            let affine = self.affine(weight[channel], bias[channel], moments);
+            let kernel = Backward { norm: self, input, output_gradient, channel, affine, moments, to };
+            let [by_weight, by_bias] = self.token.dispatch(kernel);
+            // SAFETY: each channel has a place of its own.
+            unsafe {
+                weight_gradient.at(channel, 1).write(by_weight as f32);
+                bias_gradient.at(channel, 1).write(by_bias as f32);
+            }
+        });
+        Ok(())
+    }
+
+    fn expect_channels(&self, slices: &[(&'static str, usize)]) -> Result<(), TrainingError> {
+        slices.iter().try_for_each(|(what, found)| expect(what, *found, self.channels))
+    }
+
+    /// Factor and summand of a channel, given its mean and variance.
+    fn affine(&self, weight: f32, bias: f32, [mean, variance]: [f64; 2]) -> [f32; 2] {
+        let scale = f64::from(weight) / (variance + self.epsilon).sqrt();
+        [scale as f32, (f64::from(bias) - mean * scale) as f32]
+    }
+
+    /// Where the planes of a channel begin.
+    fn planes(&self, len: usize, channel: usize) -> impl Iterator<Item = usize> + use<> {
+        let (each, plane) = (self.channels * self.plane, self.plane);
+        (0..len / each).map(move |image| image * each + channel * plane)
+    }
+}
+
+/// Mean and biased variance of one channel.
+struct Moments<'a> {
+    norm: &'a BatchNorm,
+    input: &'a [f32],
+    channel: usize,
+}
+
+impl Kernel for Moments<'_> {
+    type Output = [f64; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> [f64; 2] {
+        let plane = self.norm.plane;
+        let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+        let zero = s.splat(0.0);
+        for start in self.norm.planes(self.input.len(), self.channel) {
+            let values = &self.input[start..start + plane];
+            let each = plane as f64;
+            let own = sum_pairs(s, values, values, |x, _| [x, zero])[0] / each;
+            let centre = s.splat(own as f32);
+            let [rest, own_squares] = sum_pairs(s, values, values, |x, _| {
+                let centred = s.sub(x, centre);
+                [centred, s.mul(centred, centred)]
+            });
+            // The centre is the mean but for rounding.
+            let own_squares = own_squares - rest * rest / each;
+            let difference = own - mean;
+            let total = count + each;
+            mean += difference * each / total;
+            squares += own_squares + difference * difference * count * each / total;
+            count = total;
+        }
+        [mean, (squares / f64::max(count, 1.0)).max(0.0)]
+    }
+}
+
+/// Applies the affine map of one channel.
+struct Normalise<'a> {
+    norm: &'a BatchNorm,
+    input: &'a [f32],
+    channel: usize,
+    affine: [f32; 2],
+    output: Shared,
+}
+
+impl Kernel for Normalise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let plane = self.norm.plane;
+        let [scale, shift] = self.affine.map(|value| s.splat(value));
+        let low = s.splat(if self.norm.after == AfterNorm::Relu { 0.0 } else { f32::NEG_INFINITY });
+        let map = |x: S::V| s.max(low, s.fma(x, scale, shift));
+        let whole = plane - plane % S::LANES;
+        for start in self.norm.planes(self.input.len(), self.channel) {
+            let from = &self.input[start..start + plane];
+            // SAFETY: no other unit of work has this plane; vectors end before `whole`, and one lane holds a value of the
+            // rest.
+            unsafe {
+                let to = self.output.at(start, plane);
+                for i in (0..whole).step_by(S::LANES) {
+                    s.store(to.add(i), map(s.load(from.as_ptr().add(i))));
+                }
+                let mut lanes = [0.0f32; 16];
+                for i in whole..plane {
+                    s.store(lanes.as_mut_ptr(), map(s.splat(from[i])));
+                    to.add(i).write(lanes[0]);
+                }
+            }
+        }
+    }
+}
+
+/// The gradients of one channel.
+struct Backward<'a> {
+    norm: &'a BatchNorm,
+    input: &'a [f32],
+    output_gradient: &'a [f32],
+    channel: usize,
+    affine: [f32; 2],
+    moments: [f64; 2],
+    to: Shared,
+}
+
+impl Kernel for Backward<'_> {
+    type Output = [f64; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> [f64; 2] {
+        let plane = self.norm.plane;
+        let [scale, shift] = self.affine.map(|value| s.splat(value));
+        let mean = s.splat(self.moments[0] as f32);
+        let relu = self.norm.after == AfterNorm::Relu;
+        let masked = |x: S::V, gradient: S::V| {
+            if relu { s.where_positive(s.fma(x, scale, shift), gradient) } else { gradient }
+        };
+        let [mut sum, mut product] = [0.0f64; 2];
+        for start in self.norm.planes(self.input.len(), self.channel) {
+            let range = start..start + plane;
+            let terms = sum_pairs(s, &self.input[range.clone()], &self.output_gradient[range], |x, gradient| {
+                let gradient = masked(x, gradient);
+                [gradient, s.mul(gradient, s.sub(x, mean))]
+            });
+            sum += terms[0];
+            product += terms[1];
+        }
+
+        let count = (self.input.len() / self.norm.channels) as f64;
+        let inverse = 1.0 / (self.moments[1] + self.norm.epsilon).sqrt();
+        let factor = f64::from(self.affine[0]);
+        let by_input = s.splat((-factor * inverse * inverse * product / count) as f32);
+        let constant = s.splat((-factor * sum / count) as f32);
+        let map =
+            |x: S::V, gradient: S::V| s.fma(masked(x, gradient), scale, s.fma(s.sub(x, mean), by_input, constant));
+        let whole = plane - plane % S::LANES;
+        for start in self.norm.planes(self.input.len(), self.channel) {
+            let (x, gradient) = (&self.input[start..start + plane], &self.output_gradient[start..start + plane]);
+            // SAFETY: as in `Normalise`.
+            unsafe {
+                let to = self.to.at(start, plane);
+                for i in (0..whole).step_by(S::LANES) {
+                    s.store(to.add(i), map(s.load(x.as_ptr().add(i)), s.load(gradient.as_ptr().add(i))));
+                }
+                let mut lanes = [0.0f32; 16];
+                for i in whole..plane {
+                    s.store(lanes.as_mut_ptr(), map(s.splat(x[i]), s.splat(gradient[i])));
+                    to.add(i).write(lanes[0]);
+                }
+            }
+        }
+        [product * inverse, sum]
+    }
+}

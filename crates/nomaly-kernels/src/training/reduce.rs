@@ -1,0 +1,82 @@
+//! Sums over planes: f32 lanes within a plane, f64 between planes, always in the same order.
+
+use crate::parallel::for_each;
+use crate::simd::{Kernel, Simd, Token};
+
+use super::memory::{Shared, threads_for};
+
+/// The sum of `f` over vectors of two slices of one length; `f` gives two terms for each place.
+///
+/// Values beyond the last whole vector are padded with the first value of the rest; `f` gets told how many lanes count.
+#[inline(always)]
+pub(super) fn sum_pairs<S: Simd>(s: S, a: &[f32], b: &[f32], f: impl Fn(S::V, S::V) -> [S::V; 2]) -> [f64; 2] {
+    let zero = s.splat(0.0);
+    let mut sums = [[zero; 2]; 2];
+    let mut lanes = [[0.0f32; 16]; 2];
+    let step = S::LANES;
+    let whole = a.len() - a.len() % step;
+    let b = &b[..a.len()];
+    let mut add = |which: usize, a: S::V, b: S::V| {
+        let terms = f(a, b);
+        sums[which][0] = s.add(sums[which][0], terms[0]);
+        sums[which][1] = s.add(sums[which][1], terms[1]);
+    };
+    // SAFETY: both slices hold `whole` values; `lanes` holds the longest vector.
+    unsafe {
+        for i in (0..whole).step_by(step) {
+            add(i / step % 2, s.load(a.as_ptr().add(i)), s.load(b.as_ptr().add(i)));
+        }
+        let mut totals = [0.0f64; 2];
+        for term in 0..2 {
+            s.store(lanes[0].as_mut_ptr(), s.add(sums[0][term], sums[1][term]));
+            totals[term] = lanes[0][..step].iter().map(|v| f64::from(*v)).sum();
+        }
+        // The rest, one value a vector: rare, and short.
+        for i in whole..a.len() {
+            let terms = f(s.splat(a[i]), s.splat(b[i]));
+            for term in 0..2 {
+                s.store(lanes[term].as_mut_ptr(), terms[term]);
+                totals[term] += f64::from(lanes[term][0]);
+            }
+        }
+        totals
+    }
+}
+
+struct PlaneSum<'a>(&'a [f32]);
+
+impl Kernel for PlaneSum<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        sum_pairs(s, self.0, self.0, |a, _| [a, s.splat(0.0)])[0]
+    }
+}
+
+/// Sums each channel of `[N, C, plane]` over images and positions.
+pub(super) fn channel_sums(token: Token, values: &[f32], plane: usize, sums: &mut [f32]) {
+    let channels = sums.len();
+    let to = Shared::new(sums);
+    for_each(channels, threads_for(values.len()), |channel| {
+        let planes = values.chunks_exact(plane).skip(channel).step_by(channels);
+        let sum: f64 = planes.map(|values| token.dispatch(PlaneSum(values))).sum();
+        // SAFETY: each channel has a place of its own.
+        unsafe { to.at(channel, 1).write(sum as f32) };
+    });
+}
+
+/// Means of planes: global average pooling.
+pub(super) fn plane_means(token: Token, values: &[f32], plane: usize, means: &mut [f32]) {
+    let planes = means.len();
+    // Some hundred planes are a unit of work.
+    let unit = (64 << 10 >> plane.ilog2().min(16)).max(1);
+    let to = Shared::new(means);
+    for_each(planes.div_ceil(unit), threads_for(values.len()), |index| {
+        for index in index * unit..((index + 1) * unit).min(planes) {
+            let sum = token.dispatch(PlaneSum(&values[index * plane..(index + 1) * plane]));
+            // SAFETY: each plane has a place of its own.
+            unsafe { to.at(index, 1).write((sum / plane as f64) as f32) };
+        }
+    });
+}

@@ -1,0 +1,136 @@
+//! Batch norm.
+
+use nomaly_kernels::Isa;
+use nomaly_kernels::training::{AfterNorm, BatchNorm, NormBackward};
+use proptest::prelude::*;
+
+use super::{dot, numeric_gradient, on_every_isa, wide};
+use crate::oracle::{assert_close, values};
+
+const EPSILON: f64 = 1e-5;
+
+/// Mean and biased variance of each channel of `[N, C, P]`.
+fn moments(x: &[f64], channels: usize, plane: usize) -> [Vec<f64>; 2] {
+    let of = |c: usize| x.chunks(plane).skip(c).step_by(channels).flatten().copied();
+    let count = (x.len() / channels) as f64;
+    let means: Vec<f64> = (0..channels).map(|c| of(c).sum::<f64>() / count).collect();
+    let variances = (0..channels).map(|c| of(c).map(|v| (v - means[c]).powi(2)).sum::<f64>() / count).collect();
+    [means, variances]
+}
+
+fn reference(x: &[f64], weight: &[f64], bias: &[f64], plane: usize, relu: bool) -> Vec<f64> {
+    let channels = weight.len();
+    let [means, variances] = moments(x, channels, plane);
+    let low = if relu { 0.0 } else { f64::NEG_INFINITY };
+    let value = |(i, x): (usize, &f64)| {
+        let c = i / plane % channels;
+        ((x - means[c]) / (variances[c] + EPSILON).sqrt() * weight[c] + bias[c]).max(low)
+    };
+    x.iter().enumerate().map(value).collect()
+}
+
+type Pass = [Vec<f32>; 6];
+
+/// Output, mean, variance, and the gradients of input, weight and bias.
+fn run(isa: Isa, [x, w, b, g]: [&[f32]; 4], plane: usize, after: AfterNorm) -> Pass {
+    let norm = BatchNorm::new(isa, w.len(), plane, EPSILON, after).unwrap();
+    let [mut mean, mut variance, mut dw, mut db] = [(); 4].map(|()| vec![f32::NAN; w.len()]);
+    let [mut output, mut dx] = [(); 2].map(|()| vec![f32::NAN; x.len()]);
+    norm.forward(x, w, b, &mut mean, &mut variance, &mut output).unwrap();
+    norm.backward(NormBackward {
+        input: x,
+        weight: w,
+        bias: b,
+        mean: &mean,
+        variance: &variance,
+        output_gradient: g,
+        input_gradient: &mut dx,
+        weight_gradient: &mut dw,
+        bias_gradient: &mut db,
+    })
+    .unwrap();
+    [output, mean, variance, dx, dw, db]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn values_and_gradients(channels in 1usize..6, plane in 1usize..40, images in 2usize..4, relu in any::<bool>()) {
+        let x = values(images * channels * plane, 1);
+        let (w, b) = (values(channels, 2), values(channels, 3));
+        let g = values(x.len(), 4);
+        let (wide_x, wide_w, wide_b) = (wide(&x), wide(&w), wide(&b));
+        let want = reference(&wide_x, &wide_w, &wide_b, plane, relu);
+        // Near the kink of the ReLU, differences do not show the derivative.
+        let unclamped = reference(&wide_x, &wide_w, &wide_b, plane, false);
+        prop_assume!(!relu || unclamped.iter().all(|v| v.abs() > 1e-3));
+        let loss = |x: &[f64], w: &[f64], b: &[f64]| dot(&reference(x, w, b, plane, relu), &g);
+        let by_input = numeric_gradient(&wide_x, |x| loss(x, &wide_w, &wide_b));
+        let by_weight = numeric_gradient(&wide_w, |w| loss(&wide_x, w, &wide_b));
+        let by_bias = numeric_gradient(&wide_b, |b| loss(&wide_x, &wide_w, b));
+        let [means, variances] = moments(&wide_x, channels, plane);
+        let after = if relu { AfterNorm::Relu } else { AfterNorm::Nothing };
+        // Rounding relative to the largest factor, 1 / deviation.
+        let gain = variances.iter().map(|v| (v + EPSILON).powf(-0.5)).fold(1.0, f64::max);
+        on_every_isa(|isa| run(isa, [&x, &w, &b, &g], plane, after), |isa, got| {
+            for (got, want, slack) in [
+                (&got[0], &want, 1e-6 * gain),
+                (&got[1], &means, 1e-6),
+                (&got[2], &variances, 1e-6),
+                (&got[3], &by_input, 2e-5 * gain * gain),
+                (&got[4], &by_weight, 2e-5 * gain),
+                (&got[5], &by_bias, 2e-5),
+            ] {
+                assert_close(got, want, slack, &(isa, channels, plane, images, relu));
+            }
+        });
+    }
+}
+
+#[test]
+fn shared_channels_and_a_large_mean() {
+    // 16 channels of 8 images: above the threshold for sharing; the mean is a thousand deviations.
+    let (channels, plane, images) = (16, 500, 8);
+    let x: Vec<f32> = values(images * channels * plane, 1).iter().map(|v| 1000.0 + v).collect();
+    let (w, b, g) = (values(channels, 2), values(channels, 3), values(x.len(), 4));
+    let [means, variances] = moments(&wide(&x), channels, plane);
+    on_every_isa(
+        |isa| run(isa, [&x, &w, &b, &g], plane, AfterNorm::Relu),
+        |isa, got| {
+            assert_close(&got[1], &means, 1e-4, &isa);
+            // The variance is near 1/3; inputs of 1000 have steps of 6e-5.
+            assert_close(&got[2], &variances, 1e-6, &isa);
+        },
+    );
+}
+
+#[test]
+fn evaluation_and_running_statistics() {
+    let (channels, plane) = (3, 5);
+    let x = values(2 * channels * plane, 1);
+    let (w, b) = (values(channels, 2), values(channels, 3));
+    on_every_isa(
+        |isa| {
+            let norm = BatchNorm::new(isa, channels, plane, EPSILON, AfterNorm::Relu).unwrap();
+            let [mut mean, mut variance] = [vec![0.0; channels], vec![0.0; channels]];
+            let [mut trained, mut evaluated] = [vec![0.0; x.len()], vec![0.0; x.len()]];
+            norm.forward(&x, &w, &b, &mut mean, &mut variance, &mut trained).unwrap();
+            norm.evaluate(&x, &w, &b, &mean, &variance, &mut evaluated).unwrap();
+            for (trained, evaluated) in trained.iter().zip(&evaluated) {
+                assert!((trained - evaluated).abs() < 1e-5, "{trained} {evaluated}");
+            }
+            let [mut running_mean, mut running_variance] = [vec![1.0; channels], vec![1.0; channels]];
+            let statistics = [mean.as_slice(), variance.as_slice()];
+            norm.update_running(2, 0.1, statistics, [&mut running_mean, &mut running_variance]).unwrap();
+            [mean, variance, running_mean, running_variance]
+        },
+        |_, [mean, variance, running_mean, running_variance]| {
+            for c in 0..channels {
+                assert!((running_mean[c] - (0.9 + 0.1 * mean[c])).abs() < 1e-6);
+                // Of ten values: the population's variance is 10/9 of the batch's.
+                assert!((running_variance[c] - (0.9 + 0.1 * variance[c] * 10.0 / 9.0)).abs() < 1e-6);
+            }
+        },
+    );
+}
