@@ -54,6 +54,53 @@ pub(crate) unsafe fn mean(token: Token, arena: Arena, images: usize, team: &Team
     });
 }
 
+/// Writes the mean over all positions to `dst`, `[C, 1, 1]`, from the sums of rows `[C, H, 1]` that a convolution left.
+///
+/// # Safety
+/// As for [`run`].
+pub(crate) unsafe fn mean_of_sums(
+    token: Token,
+    arena: Arena,
+    images: usize,
+    team: &Team,
+    [sums, dst]: [&View; 2],
+    width: usize,
+) {
+    team.for_each_region(dst, images, sums.height, |region| {
+        let Region { image, block, .. } = region;
+        // SAFETY: the caller's promise; the destination of this region is one vector.
+        unsafe {
+            let to = arena.block(dst, image, block).add(dst.origin);
+            token.dispatch(SumsKernel { from: arena.block(sums, image, block), sums, width, to });
+            arena.clear_halo(dst, region);
+        }
+    });
+}
+
+/// The mean of one block from the sums of its rows, in the same order as [`MeanKernel`].
+struct SumsKernel<'a> {
+    from: *const f32,
+    sums: &'a View,
+    width: usize,
+    to: *mut f32,
+}
+
+impl Kernel for SumsKernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut total = s.splat(0.0);
+        // SAFETY: `mean_of_sums` gives a whole block and room for a vector.
+        unsafe {
+            for y in 0..self.sums.height {
+                total = s.add(total, s.load(self.from.add(self.sums.at(y, 0))));
+            }
+            s.store(self.to, s.div(total, s.splat((self.sums.height * self.width) as f32)));
+        }
+    }
+}
+
 struct PoolKernel<'a> {
     arena: Arena,
     region: Region,

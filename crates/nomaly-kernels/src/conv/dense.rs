@@ -20,7 +20,7 @@
 //!
 //! **Eligible** is every convolution with groups = 1.
 
-use crate::blocked::{Arena, Region, View};
+use crate::blocked::{Arena, Region, Scratch, View};
 use crate::buffer::AlignedBuf;
 use crate::epilogue::Epilogue;
 use crate::network::Padding;
@@ -91,6 +91,17 @@ impl DenseWeights {
         }
         Self { data, bias: padded, out, channels, kernel, lanes, planar }
     }
+
+    /// Whether these are the weights of a 1x1 convolution of blocked tensors with so many channels.
+    pub(crate) fn is_pointwise(&self, channels: usize, out: usize) -> bool {
+        self.kernel == [1, 1] && !self.planar && self.channels == channels && self.out == out
+    }
+
+    /// Weights and bias of one pair of blocks of output channels.
+    pub(super) fn pair(&self, pair: usize) -> (*const f32, *const f32) {
+        let taps = self.channels * self.kernel[0] * self.kernel[1];
+        (self.data[pair * 2 * self.lanes * taps..].as_ptr(), self.bias[pair * 2 * self.lanes..].as_ptr())
+    }
 }
 
 /// Where one tile begins, in values from the start of an image.
@@ -118,6 +129,8 @@ pub(crate) struct Dense {
     src: View,
     dst: View,
     residual: Option<View>,
+    /// Factors of the input channels, `[C, 1, 1]`, which are multiplied into the weights.
+    gate: Option<View>,
     reduction: Reduction,
     pitch: usize,
     places: Vec<Place>,
@@ -143,7 +156,7 @@ impl Dense {
         epilogue: Epilogue,
         src: View,
         dst: View,
-        residual: Option<View>,
+        [residual, gate]: [Option<View>; 2],
         columns: usize,
     ) -> Self {
         let [kh, kw] = weights.kernel;
@@ -177,7 +190,8 @@ impl Dense {
         let bytes = weights.channels * kh * kw * 2 * lanes * size_of::<f32>();
         let chunk = loops.div_ceil(bytes.div_ceil(WEIGHT_CHUNK).min(loops));
         let Cut { places, columns, .. } = cut;
-        let dense = Self { weights, window, epilogue, src, dst, residual, reduction, pitch, places, columns, chunk };
+        let dense =
+            Self { weights, window, epilogue, src, dst, residual, gate, reduction, pitch, places, columns, chunk };
         dense.check();
         dense
     }
@@ -195,6 +209,7 @@ impl Dense {
             let far = self.columns[table].iter().max().map_or(0, |column| *column as usize);
             let outputs = place.output as usize + far + (self.dst.blocks - 1) * self.dst.plane + self.dst.pixel;
             assert!(inputs <= self.src.len && outputs <= self.dst.len, "a tile reaches beyond its tensor");
+            assert!(self.gate.is_none() || self.weights.is_pointwise(self.src.channels, self.dst.channels));
             if let Some(view) = &self.residual {
                 let table = place.residual_columns as usize..place.residual_columns as usize + columns;
                 let far = self.columns[table].iter().max().map_or(0, |column| *column as usize);
@@ -222,12 +237,25 @@ impl Dense {
         if is_flat(&self.window, &self.src) { "pointwise" } else { "direct" }
     }
 
-    /// Runs for `images` images, shared among the threads of the current pool.
+    /// Values of scratch memory that threads share, for one image.
+    pub(crate) fn scratch(&self) -> usize {
+        if self.gate.is_some() { self.weights.data.len() } else { 0 }
+    }
+
+    /// Runs for `images` images, shared among the team.
     ///
     /// # Safety
-    /// The arena must hold this plan's tensors for that many images, and nobody else may use them meanwhile.
-    pub(crate) unsafe fn run(&self, token: Token, arena: Arena, images: usize, team: &Team) {
+    /// The arena must hold this plan's tensors for that many images and `scratch` what [`scratch`](Self::scratch) asks
+    /// for, and nobody else may use them meanwhile.
+    pub(crate) unsafe fn run(&self, token: Token, arena: Arena, scratch: Scratch, images: usize, team: &Team) {
         let pairs = self.dst.blocks.div_ceil(2);
+        if let Some(gate) = &self.gate {
+            team.for_each(images * pairs, |unit| {
+                let (image, pair) = (unit / pairs, unit % pairs);
+                let to = scratch.shared().wrapping_add(image * self.weights.data.len());
+                token.dispatch(GateKernel { dense: self, gate, arena, image, pair, to });
+            });
+        }
         let schedule = self.schedule(images, pairs, team.threads());
         let units = schedule.images * schedule.bands * schedule.pairs;
         team.for_each(units, |unit| {
@@ -236,7 +264,7 @@ impl Dense {
             let images = part(images, schedule.images, image);
             let band = part(self.places.len(), schedule.bands, band);
             let pairs = part(pairs, schedule.pairs, pair);
-            token.dispatch(UnitKernel { dense: self, arena, images, band, pairs });
+            token.dispatch(UnitKernel { dense: self, arena, gated: scratch.shared(), images, band, pairs });
         });
     }
 
@@ -332,10 +360,46 @@ impl Cut {
     }
 }
 
+/// Multiplies the gate of one image into the weights of one pair of blocks.
+struct GateKernel<'a> {
+    dense: &'a Dense,
+    gate: &'a View,
+    arena: Arena,
+    image: usize,
+    pair: usize,
+    to: *mut f32,
+}
+
+impl Kernel for GateKernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { dense, gate, arena, image, pair, to } = self;
+        let blocks = (dense.dst.blocks - 2 * pair).min(2);
+        let (weights, _) = dense.weights.pair(pair);
+        // SAFETY: a gate is made for pointwise weights only, which have one step a channel; the scratch memory holds the
+        // weights of each image, and every unit of work writes those of its own pair.
+        unsafe {
+            let to = to.add(pair * 2 * S::LANES * dense.weights.channels);
+            for channel in 0..dense.weights.channels {
+                let (block, lane) = (channel / S::LANES, channel % S::LANES);
+                let factor = s.splat(*arena.block(gate, image, block).add(gate.origin + lane));
+                for b in 0..blocks {
+                    let at = (channel * blocks + b) * S::LANES;
+                    s.store(to.add(at), s.mul(s.load(weights.add(at)), factor));
+                }
+            }
+        }
+    }
+}
+
 /// One unit of work.
 struct UnitKernel<'a> {
     dense: &'a Dense,
     arena: Arena,
+    /// Weights of each image, if there is a gate.
+    gated: *const f32,
     images: std::ops::Range<usize>,
     band: std::ops::Range<usize>,
     pairs: std::ops::Range<usize>,
@@ -391,7 +455,11 @@ impl UnitKernel<'_> {
         // SAFETY: `Dense::check` asserted that all tiles lie inside their tensors, the caller of `Dense::run` promises
         // that the arena holds these tensors, and the packed weights have `taps` steps for each pair.
         unsafe {
-            let weights = dense.weights.data.as_ptr().add(pair * 2 * lanes * taps + skipped * blocks * lanes);
+            let weights = match dense.gate {
+                Some(_) => self.gated.add(image * dense.weights.data.len()),
+                None => dense.weights.data.as_ptr(),
+            };
+            let weights = weights.add(pair * 2 * lanes * taps + skipped * blocks * lanes);
             let bias = dense.weights.bias.as_ptr().add(pair * 2 * lanes);
             let input = self.arena.block(&dense.src, image, 0).add(part.start * dense.src.plane);
             let output = self.arena.block(&dense.dst, image, 2 * pair);

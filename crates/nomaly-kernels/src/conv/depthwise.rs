@@ -21,6 +21,8 @@ use crate::team::Team;
 pub(crate) struct DepthwiseWeights {
     data: AlignedBuf,
     bias: AlignedBuf,
+    /// Positions of the kernel.
+    taps: usize,
 }
 
 impl DepthwiseWeights {
@@ -45,7 +47,13 @@ impl DepthwiseWeights {
         if let Some(bias) = bias {
             padded_bias[..channels].copy_from_slice(bias);
         }
-        Self { data, bias: padded_bias }
+        Self { data, bias: padded_bias, taps }
+    }
+
+    /// Weights and bias of one block.
+    pub(super) fn block<S: Simd>(&self, block: usize) -> (*const f32, *const f32) {
+        let (data, bias) = (&self.data[block * self.taps * S::LANES..], &self.bias[block * S::LANES..]);
+        (data.as_ptr(), bias.as_ptr())
     }
 }
 
@@ -58,6 +66,8 @@ pub(crate) struct Depthwise {
     pub(crate) src: View,
     pub(crate) dst: View,
     pub(crate) residual: Option<View>,
+    /// Where the sums over the columns go, `[C, H, 1]`, for a mean that is taken of the result.
+    pub(crate) sums: Option<View>,
 }
 
 impl Depthwise {
@@ -92,61 +102,138 @@ impl Kernel for RegionKernel<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        match self.plan.window.stride[1] {
-            1 => self.rows::<S, 1>(s),
-            2 => self.rows::<S, 2>(s),
-            _ => self.rows::<S, 0>(s),
-        }
-    }
-}
-
-impl RegionKernel<'_> {
-    #[inline(always)]
-    fn rows<S: Simd, const STRIDE: usize>(&self, s: S) {
-        for y in self.region.y0..self.region.y1 {
-            let mut x = self.columns::<S, 8, STRIDE>(s, y, 0);
-            x = self.columns::<S, 4, STRIDE>(s, y, x);
-            x = self.columns::<S, 2, STRIDE>(s, y, x);
-            self.columns::<S, 1, STRIDE>(s, y, x);
-        }
-    }
-
-    /// Computes as many groups of `N` columns of row `y` from column `x` on as fit; returns the first column left.
-    #[inline(always)]
-    fn columns<S: Simd, const N: usize, const STRIDE: usize>(&self, s: S, y: usize, mut x: usize) -> usize {
-        let Depthwise { weights, window, epilogue, src, dst, residual } = self.plan;
-        let Region { image, block, .. } = self.region;
-        let [kh, kw] = window.kernel;
-        let stride = if STRIDE == 0 { window.stride[1] } else { STRIDE };
+        let Depthwise { weights, window, epilogue, src, dst, residual, sums } = self.plan;
+        let Region { image, block, y0, y1 } = self.region;
         let corner = src.origin - window.padding.top * src.row - window.padding.left * src.pixel;
         // SAFETY: output positions lie inside `dst` and `residual`, which has its shape; the window of each lies inside
         // `src`, whose halo is at least as wide as the padding. The caller of `Depthwise::run` promises the arena.
         unsafe {
-            let taps = weights.data.as_ptr().add(block * kh * kw * S::LANES);
-            let bias = s.load(weights.bias.as_ptr().add(block * S::LANES));
-            let input = self.arena.block(src, image, block).add(corner + y * window.stride[0] * src.row);
+            let (taps, bias) = weights.block::<S>(block);
+            let input = self.arena.block(src, image, block).add(corner);
             let output = self.arena.block(dst, image, block);
-            while x + N <= dst.width {
+            for y in y0..y1 {
+                let residual =
+                    residual.map(|view| self.arena.block(&view, image, block).add(view.at(y, 0)).cast_const());
+                let row = Row {
+                    input: input.add(y * window.stride[0] * src.row),
+                    input_row: src.row,
+                    taps,
+                    bias,
+                    kernel: window.kernel,
+                    stride: window.stride[1],
+                    epilogue,
+                    residual: residual.unwrap_or(std::ptr::null()),
+                    output: output.add(dst.at(y, 0)),
+                    width: dst.width,
+                };
+                let sum = row.run(s, Sums(sums.is_some()));
+                if let Some(view) = sums {
+                    s.store(self.arena.block(view, image, block).add(view.at(y, 0)), sum);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the sum of a row is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sums(pub(super) bool);
+
+/// One row of the output of one block.
+pub(super) struct Row<'a> {
+    /// The first value that the window of the first column reads.
+    pub(super) input: *const f32,
+    /// Distance of input rows.
+    pub(super) input_row: usize,
+    /// Weights `[kh][kw][b]`.
+    pub(super) taps: *const f32,
+    /// Bias `[b]`.
+    pub(super) bias: *const f32,
+    pub(super) kernel: [usize; 2],
+    /// Columns between neighbouring windows.
+    pub(super) stride: usize,
+    pub(super) epilogue: &'a Epilogue,
+    /// The row that is added before the activation, or null.
+    pub(super) residual: *const f32,
+    pub(super) output: *mut f32,
+    /// Output columns.
+    pub(super) width: usize,
+}
+
+impl Row<'_> {
+    /// Computes the row; returns the sum of its columns if it is wanted, or zero.
+    ///
+    /// # Safety
+    /// All windows, the residual and the output must be valid.
+    #[inline(always)]
+    pub(super) unsafe fn run<S: Simd>(&self, s: S, sums: Sums) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (self.stride, sums.0) {
+                (1, false) => self.groups::<S, 1, false>(s),
+                (1, true) => self.groups::<S, 1, true>(s),
+                (2, false) => self.groups::<S, 2, false>(s),
+                (2, true) => self.groups::<S, 2, true>(s),
+                _ => self.groups::<S, 0, true>(s),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn groups<S: Simd, const STRIDE: usize, const SUM: bool>(&self, s: S) -> S::V {
+        let mut sum = s.splat(0.0);
+        let mut x = 0;
+        // SAFETY: the caller's promise.
+        unsafe {
+            x = self.columns::<S, 8, STRIDE, SUM>(s, x, &mut sum);
+            x = self.columns::<S, 4, STRIDE, SUM>(s, x, &mut sum);
+            x = self.columns::<S, 2, STRIDE, SUM>(s, x, &mut sum);
+            self.columns::<S, 1, STRIDE, SUM>(s, x, &mut sum);
+        }
+        sum
+    }
+
+    /// Computes as many groups of `N` columns from column `x` on as fit; returns the first column left.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn columns<S: Simd, const N: usize, const STRIDE: usize, const SUM: bool>(
+        &self,
+        s: S,
+        mut x: usize,
+        sum: &mut S::V,
+    ) -> usize {
+        let stride = if STRIDE == 0 { self.stride } else { STRIDE };
+        let [kh, kw] = self.kernel;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bias = s.load(self.bias);
+            while x + N <= self.width {
                 let mut sums = [bias; N];
-                let input = input.add(x * stride * S::LANES);
+                let input = self.input.add(x * stride * S::LANES);
                 for ky in 0..kh {
                     for kx in 0..kw {
-                        let w = s.load(taps.add((ky * kw + kx) * S::LANES));
-                        let from = input.add(ky * src.row + kx * S::LANES);
+                        let w = s.load(self.taps.add((ky * kw + kx) * S::LANES));
+                        let from = input.add(ky * self.input_row + kx * S::LANES);
                         for j in 0..N {
                             sums[j] = s.fma(s.load(from.add(j * stride * S::LANES)), w, sums[j]);
                         }
                     }
                 }
-                if let Some(view) = residual {
-                    let from = self.arena.block(view, image, block).add(view.at(y, x));
+                if !self.residual.is_null() {
                     for j in 0..N {
-                        sums[j] = s.add(sums[j], s.load(from.add(j * S::LANES)));
+                        sums[j] = s.add(sums[j], s.load(self.residual.add((x + j) * S::LANES)));
                     }
                 }
-                let to = output.add(dst.at(y, x));
                 for j in 0..N {
-                    s.store(to.add(j * S::LANES), epilogue.apply(s, sums[j]));
+                    let value = self.epilogue.apply(s, sums[j]);
+                    s.store(self.output.add((x + j) * S::LANES), value);
+                    if SUM {
+                        *sum = s.add(*sum, value);
+                    }
                 }
                 x += N;
             }

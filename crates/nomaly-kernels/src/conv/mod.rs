@@ -7,14 +7,17 @@
 //! | [`dense`], rows | every other groups = 1 | direct convolution, row by row |
 //! | [`winograd`] | groups = 1, 3x3, stride 1, enough channels and positions | fewer multiplications, by transformed tiles |
 //! | [`depthwise`] | groups = channels | one vector of channels a position |
+//! | [`bottleneck`] | 1x1, then depthwise, and nobody else reads what is between | both by bands, without the tensor between |
 //!
 //! All but the last share one register tile ([`tile`]); they differ only in strides and in how positions are cut.
 
+mod bottleneck;
 mod dense;
 mod depthwise;
 pub(crate) mod tile;
 pub(crate) mod winograd;
 
+pub(crate) use bottleneck::Bottleneck;
 pub(crate) use dense::{Dense, DenseWeights};
 pub(crate) use depthwise::{Depthwise, DepthwiseWeights};
 pub(crate) use winograd::{Winograd, WinogradWeights};

@@ -69,7 +69,7 @@ impl NetworkBuilder {
         let lanes = self.isa.lanes();
         let op = if depthwise {
             let weights = DepthwiseWeights::pack(conv.weight, conv.bias, channels, conv.kernel, lanes);
-            Op::Depthwise { weights, window, activation: conv.activation }
+            Op::Depthwise { weights, window, activation: conv.activation, expand: None }
         } else if let Some(outputs) = self.tiles(&window, [channels, out], [out_height, out_width]) {
             let padding = winograd::padding(outputs, &window, [height, width]);
             self.check_volume("the padded input of the convolution", [channels, height, width], padding)?;
@@ -81,7 +81,7 @@ impl NetworkBuilder {
                 inputs[0] = self.planar_input(x);
             }
             let weights = DenseWeights::pack(conv.weight, conv.bias, [out, channels], conv.kernel, lanes, planar);
-            Op::Dense { weights, window, activation: conv.activation }
+            Op::Dense { weights, window, activation: conv.activation, gated: false }
         };
         Ok(self.push(op, inputs, shape))
     }
@@ -259,7 +259,7 @@ impl NetworkBuilder {
     }
 
     fn push(&mut self, op: Op, inputs: Vec<NodeId>, shape: [usize; 3]) -> NodeId {
-        self.nodes.push(Node { op, inputs, shape });
+        self.nodes.push(Node { op, inputs, shape, sums: None });
         NodeId(self.nodes.len() - 1)
     }
 

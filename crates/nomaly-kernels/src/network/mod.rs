@@ -49,6 +49,7 @@
 //! ```
 
 mod builder;
+mod fuse;
 pub(crate) mod plan;
 mod run;
 

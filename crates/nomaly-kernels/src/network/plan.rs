@@ -4,9 +4,10 @@
 //! must be, and where each tensor lies. Two tensors share memory when the last reader of one comes before the writer
 //! of the other; placing the largest first is the usual greedy answer to this packing problem.
 
+use super::fuse;
 use super::{Activation, NetworkError, NodeId, OutputLayout, Padding};
 use crate::blocked::View;
-use crate::conv::{Dense, DenseWeights, Depthwise, DepthwiseWeights, Winograd, WinogradWeights, winograd};
+use crate::conv::{Bottleneck, Dense, DenseWeights, Depthwise, DepthwiseWeights, Winograd, WinogradWeights, winograd};
 use crate::epilogue::Epilogue;
 
 /// A sliding window.
@@ -43,16 +44,49 @@ impl Window {
 /// What a node computes.
 #[derive(Debug)]
 pub(crate) enum Op {
-    Input { planar: bool },
-    Dense { weights: DenseWeights, window: Window, activation: Activation },
-    Winograd { weights: WinogradWeights, window: Window, activation: Activation },
-    Depthwise { weights: DepthwiseWeights, window: Window, activation: Activation },
-    Affine { scale: Vec<f32>, shift: Vec<f32>, activation: Activation },
-    Add { activation: Activation },
-    MaxPool { window: Window },
-    AvgPool { window: Window, count_include_pad: bool },
+    Input {
+        planar: bool,
+    },
+    /// Reads its input, a residual if there is one, and a gate `[C, 1, 1]` of its input if `gated`.
+    Dense {
+        weights: DenseWeights,
+        window: Window,
+        activation: Activation,
+        gated: bool,
+    },
+    Winograd {
+        weights: WinogradWeights,
+        window: Window,
+        activation: Activation,
+    },
+    /// Behind the pointwise convolution `expand`, if there is one.
+    Depthwise {
+        weights: DepthwiseWeights,
+        window: Window,
+        activation: Activation,
+        expand: Option<(DenseWeights, Activation)>,
+    },
+    Affine {
+        scale: Vec<f32>,
+        shift: Vec<f32>,
+        activation: Activation,
+    },
+    Add {
+        activation: Activation,
+    },
+    MaxPool {
+        window: Window,
+    },
+    AvgPool {
+        window: Window,
+        count_include_pad: bool,
+    },
     Mean,
+    /// The mean, from the sums of rows that its input left.
+    MeanOfSums,
     Scale,
+    /// Part of another node; nobody reads it.
+    Absorbed,
 }
 
 /// A node of the graph: an operation, what it reads, and the shape `[C, H, W]` of its result.
@@ -61,6 +95,8 @@ pub(crate) struct Node {
     pub(crate) op: Op,
     pub(crate) inputs: Vec<NodeId>,
     pub(crate) shape: [usize; 3],
+    /// The node that reads the sums of rows of this one's result.
+    pub(crate) sums: Option<usize>,
 }
 
 /// One thing to do in a run.
@@ -77,11 +113,13 @@ pub(crate) enum StepKind {
     Dense(Box<Dense>),
     Winograd(Box<Winograd>),
     Depthwise(Box<Depthwise>),
+    Bottleneck(Box<Bottleneck>),
     Affine { src: View, dst: View, scale: Vec<f32>, shift: Vec<f32>, epilogue: Epilogue },
     Add { a: View, b: View, dst: View, epilogue: Epilogue },
     MaxPool { src: View, dst: View, window: Window },
     AvgPool { src: View, dst: View, window: Window, count_include_pad: bool },
     Mean { src: View, dst: View },
+    MeanOfSums { sums: View, dst: View, width: usize },
     Scale { src: View, gate: View, dst: View },
     Emit { src: View, output: usize, layout: OutputLayout },
 }
@@ -101,11 +139,11 @@ pub(crate) struct Plan {
 }
 
 /// Plans a graph whose shapes have been checked.
-pub(crate) fn plan(nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lanes: usize, columns: usize) -> Plan {
+pub(crate) fn plan(mut nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lanes: usize, columns: usize) -> Plan {
     let live = live_nodes(&nodes, outputs);
-    let mut views = place_nodes(&nodes, outputs, &live, lanes);
-    let arena = views.1;
-    let views = &mut views.0;
+    fuse::fuse(&mut nodes, outputs, &live);
+    let live = live_nodes(&nodes, outputs);
+    let Places { views, sums, arena } = place_nodes(&nodes, outputs, &live, lanes);
 
     let mut scratch = [0, 0];
     let mut steps = Vec::new();
@@ -118,9 +156,15 @@ pub(crate) fn plan(nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lanes: 
         let volume = node.shape.iter().product::<usize>() as u64;
         let (kind, flops) = match node.op {
             Op::Input { .. } => (StepKind::Input { dst }, volume),
-            Op::Dense { weights, window, activation } => {
-                let residual = node.inputs.get(1).map(|id| views[id.0]);
-                let dense = Dense::new(weights, window, Epilogue::new(activation), input(0), dst, residual, columns);
+            Op::Dense { weights, window, activation, gated } => {
+                let (gate, rest) = match node.inputs.split_last() {
+                    Some((gate, rest)) if gated => (Some(views[gate.0]), rest),
+                    _ => (None, &node.inputs[..]),
+                };
+                let residual = rest.get(1).map(|id| views[id.0]);
+                let epilogue = Epilogue::new(activation);
+                let dense = Dense::new(weights, window, epilogue, input(0), dst, [residual, gate], columns);
+                scratch[0] = scratch[0].max(dense.scratch());
                 let flops = dense.flops();
                 (StepKind::Dense(Box::new(dense)), flops)
             }
@@ -133,11 +177,20 @@ pub(crate) fn plan(nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lanes: 
                 let flops = winograd.flops();
                 (StepKind::Winograd(Box::new(winograd)), flops)
             }
-            Op::Depthwise { weights, window, activation } => {
+            Op::Depthwise { weights, window, activation, expand: Some((expand, first)) } => {
+                let depthwise = (weights, window, Epilogue::new(activation));
+                let expand = (expand, Epilogue::new(first));
+                let bottleneck = Bottleneck::new(expand, depthwise, input(0), dst, sums[index], columns);
+                scratch[1] = scratch[1].max(bottleneck.scratch());
+                let flops = bottleneck.flops();
+                (StepKind::Bottleneck(Box::new(bottleneck)), flops)
+            }
+            Op::Depthwise { weights, window, activation, expand: None } => {
                 let residual = node.inputs.get(1).map(|id| views[id.0]);
                 let flops = 2 * volume * (window.kernel[0] * window.kernel[1]) as u64;
+                let epilogue = Epilogue::new(activation);
                 let depthwise =
-                    Depthwise { weights, window, epilogue: Epilogue::new(activation), src: input(0), dst, residual };
+                    Depthwise { weights, window, epilogue, src: input(0), dst, residual, sums: sums[index] };
                 (StepKind::Depthwise(Box::new(depthwise)), flops)
             }
             Op::Affine { scale, shift, activation } => {
@@ -159,6 +212,15 @@ pub(crate) fn plan(nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lanes: 
                 let src = input(0);
                 (StepKind::Mean { src, dst }, (src.channels * src.height * src.width) as u64)
             }
+            Op::MeanOfSums => {
+                let source = node.inputs[0].0;
+                let width = views[source].width;
+                match sums[source] {
+                    Some(sums) => (StepKind::MeanOfSums { sums, dst, width }, (sums.channels * sums.height) as u64),
+                    None => (StepKind::Mean { src: views[source], dst }, volume),
+                }
+            }
+            Op::Absorbed => continue,
             Op::Scale => (StepKind::Scale { src: input(0), gate: input(1), dst }, volume),
         };
         steps.push(Step { kind, flops });
@@ -197,8 +259,18 @@ fn live_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)]) -> Vec<bool> {
     live
 }
 
-/// The place of each node's tensor, and the length of the arena. Nodes that are not live have a place of no meaning.
-fn place_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)], live: &[bool], lanes: usize) -> (Vec<View>, usize) {
+/// Where everything lies.
+struct Places {
+    /// The tensor of each node; nodes that are not live have a place of no meaning.
+    views: Vec<View>,
+    /// The sums of rows `[C, H, 1]` of nodes that leave them.
+    sums: Vec<Option<View>>,
+    /// Values of the arena for one image.
+    arena: usize,
+}
+
+/// Finds a place for the tensors of all live nodes.
+fn place_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)], live: &[bool], lanes: usize) -> Places {
     let mut halos = vec![Padding::default(); nodes.len()];
     let mut last_use: Vec<usize> = (0..nodes.len()).collect();
     for (index, node) in nodes.iter().enumerate().filter(|(index, _)| live[*index]) {
@@ -206,6 +278,8 @@ fn place_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)], live: &[bool]
             last_use[input.0] = index;
         }
         let padding = match &node.op {
+            // The border of what a bottleneck expands is in its scratch memory.
+            Op::Depthwise { expand: Some(_), .. } => continue,
             Op::Dense { window, .. } | Op::Depthwise { window, .. } => window.padding,
             Op::Winograd { weights, window, .. } => {
                 let [_, height, width] = nodes[node.inputs[0].0].shape;
@@ -225,15 +299,28 @@ fn place_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)], live: &[bool]
             View::new(node.shape, *halo, lanes)
         })
         .collect();
-    let lives: Vec<Life> = (0..nodes.len())
+    let mut sums: Vec<Option<View>> = nodes
+        .iter()
+        .map(|node| node.sums.map(|_| View::new([node.shape[0], node.shape[1], 1], Padding::default(), lanes)))
+        .collect();
+    let mut lives: Vec<Life> = (0..nodes.len())
         .filter(|index| live[*index])
         .map(|index| Life { owner: index, size: views[index].len, first: index, last: last_use[index] })
         .collect();
-    let (offsets, arena) = place(&lives);
-    for (life, offset) in lives.iter().zip(offsets) {
-        views[life.owner].offset = offset;
+    let tensors = lives.len();
+    for index in (0..nodes.len()).filter(|index| live[*index]) {
+        if let (Some(view), Some(reader)) = (&sums[index], nodes[index].sums) {
+            lives.push(Life { owner: index, size: view.len, first: index, last: reader });
+        }
     }
-    (views, arena)
+    let (offsets, arena) = place(&lives);
+    for (number, (life, offset)) in lives.iter().zip(offsets).enumerate() {
+        match &mut sums[life.owner] {
+            Some(view) if number >= tensors => view.offset = offset,
+            _ => views[life.owner].offset = offset,
+        }
+    }
+    Places { views, sums, arena }
 }
 
 /// From when to when (both inclusive) how much memory is needed.

@@ -209,9 +209,10 @@ impl Network {
         unsafe {
             match &step.kind {
                 StepKind::Input { dst } => convert::load(arena, images, team, input, dst),
-                StepKind::Dense(dense) => dense.run(token, arena, images, team),
+                StepKind::Dense(dense) => dense.run(token, arena, scratch, images, team),
                 StepKind::Winograd(winograd) => winograd.run(token, arena, scratch, images, team),
                 StepKind::Depthwise(depthwise) => depthwise.run(token, arena, images, team),
+                StepKind::Bottleneck(bottleneck) => bottleneck.run(token, arena, scratch, images, team),
                 StepKind::Affine { src, dst, scale, shift, epilogue } => {
                     let map = Map::Affine(scale, shift);
                     elementwise::run(token, arena, images, team, [src, dst], map, *epilogue);
@@ -230,6 +231,9 @@ impl Network {
                     let pooling = if *count_include_pad { Pooling::MeanWindow } else { Pooling::MeanInside };
                     pool::run(token, arena, images, team, [src, dst], window, pooling);
                 }
+                StepKind::MeanOfSums { sums, dst, width } => {
+                    pool::mean_of_sums(token, arena, images, team, [sums, dst], *width);
+                }
                 StepKind::Mean { src, dst } => pool::mean(token, arena, images, team, [src, dst]),
                 StepKind::Emit { src, output, layout } => {
                     let from = first * self.output_len(*output);
@@ -247,6 +251,7 @@ impl StepKind {
             StepKind::Dense(dense) => dense.algorithm(),
             StepKind::Winograd(winograd) => winograd.algorithm(),
             StepKind::Depthwise(_) => "depthwise",
+            StepKind::Bottleneck(_) => "fused",
             _ => "-",
         }
     }
@@ -260,11 +265,13 @@ impl StepKind {
             StepKind::Dense(dense) => dense.describe(),
             StepKind::Winograd(winograd) => winograd.describe(),
             StepKind::Depthwise(depthwise) => depthwise.describe(),
+            StepKind::Bottleneck(bottleneck) => bottleneck.describe(),
             StepKind::Affine { dst, .. } => of("affine", dst),
             StepKind::Add { dst, .. } => of("add", dst),
             StepKind::MaxPool { dst, .. } => of("max pool", dst),
             StepKind::AvgPool { dst, .. } => of("average pool", dst),
             StepKind::Mean { src, .. } => of("mean", src),
+            StepKind::MeanOfSums { dst, .. } => of("mean of row sums", dst),
             StepKind::Scale { dst, .. } => of("scale", dst),
             StepKind::Emit { src, .. } => of("output", src),
         }

@@ -136,3 +136,40 @@ fn memory_is_shared_between_tensors_that_do_not_live_together() {
     net.run(&[0.0; 8 * 32 * 32], 1, &mut net.workspace(1), &mut outputs).unwrap();
     assert!(outputs[0].iter().all(|v| *v == 10.0));
 }
+
+/// Asking for a tensor in the middle keeps the steps around it apart, and that must not change what comes out.
+#[test]
+fn joined_steps_give_the_same_bits_as_steps_apart() {
+    let (expand, depthwise, bias) = (values(48 * 24, 1), values(48 * 9, 2), values(48, 3));
+    let conv = |weight, kernel, stride, groups| Conv2d {
+        out_channels: 48,
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        padding: Padding::symmetric(kernel / 2),
+        groups,
+        weight,
+        bias: Some(&bias[..]),
+        activation: Activation::Silu,
+        residual: None,
+    };
+    for isa in Isa::available() {
+        for (size, stride) in [(7, 1), (14, 2), (33, 1), (95, 2)] {
+            let build = |apart: bool| {
+                let mut net = NetworkBuilder::new(isa);
+                let x = net.input(24, size, size + 3);
+                let wide = net.conv2d(x, conv(&expand, 1, 1, 1)).unwrap();
+                let y = net.conv2d(wide, conv(&depthwise, 3, stride, 48)).unwrap();
+                let mean = net.global_avg_pool(y).unwrap();
+                let outputs = [(y, OutputLayout::Nchw), (mean, OutputLayout::Nchw), (wide, OutputLayout::Nchw)];
+                net.finish(&outputs[..if apart { 3 } else { 2 }]).unwrap()
+            };
+            let input = values(2 * 24 * size * (size + 3), 4);
+            let (joined, apart) = (build(false), build(true));
+            assert!(joined.steps().iter().any(|step| step.algorithm == "fused"));
+            assert!(apart.steps().iter().all(|step| step.algorithm != "fused"));
+            let a = run(&joined, 2, &input, 2, &mut joined.workspace(2));
+            let b = run(&apart, 1, &input, 2, &mut apart.workspace(1));
+            assert!(a[..2] == b[..2], "{isa} {size} {stride}");
+        }
+    }
+}

@@ -138,6 +138,10 @@ fn check_conv_with(algorithm: Algorithm, case: &Case, depthwise: bool) {
     );
 }
 
+fn bias_of(count: usize) -> Vec<f32> {
+    values(count, 99)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -221,6 +225,70 @@ proptest! {
                 x.affine(&gate, &vec![0.0; c])
             },
             tolerance(4 * c),
+        );
+    }
+
+    #[test]
+    fn inverted_bottleneck(case in cases()) {
+        let (channels, wide, out) = (case.channels.min(40), case.out, 1 + case.channels / 2);
+        let Pool2d { kernel, stride, padding } = case.window;
+        let expand = values(wide * channels, case.seed ^ 11);
+        let depthwise = values(wide * kernel[0] * kernel[1], case.seed ^ 12);
+        let project = values(out * wide, case.seed ^ 13);
+        let bias = values(wide.max(out), case.seed ^ 14);
+        let (reduce, gate) = (values(3 * wide, case.seed ^ 15), values(wide * 3, case.seed ^ 16));
+        let conv = |weight, out_channels, kernel, stride, padding, groups, activation| Conv2d {
+            out_channels,
+            kernel,
+            stride,
+            padding,
+            groups,
+            weight,
+            bias: Some(&bias[..out_channels]),
+            activation,
+            residual: None,
+        };
+        let none = Padding::default();
+        let case = Case { channels, ..case.clone() };
+        let taps = kernel[0] * kernel[1];
+        check(
+            &case,
+            |net, x| {
+                let y = net.conv2d(x, conv(&expand, wide, [1, 1], [1, 1], none, 1, case.activation)).unwrap();
+                let groups = wide.max(2);
+                let y = if wide == 1 { y } else {
+                    net.conv2d(y, conv(&depthwise, wide, kernel, stride, padding, groups, case.activation)).unwrap()
+                };
+                let attention = SqueezeExcite {
+                    reduced: 3,
+                    reduce_weight: &reduce,
+                    reduce_bias: &bias_of(3),
+                    activation: Activation::Relu6,
+                    expand_weight: &gate,
+                    expand_bias: &bias[..wide],
+                };
+                let y = net.squeeze_excite(y, attention).unwrap();
+                net.conv2d(y, conv(&project, out, [1, 1], [1, 1], none, 1, Activation::Identity)).unwrap()
+            },
+            |x| {
+                let act = |v| activate(case.activation, v);
+                let y = x.conv(wide, [1, 1], [1, 1], none, 1, &expand, Some(&bias[..wide])).map(act);
+                let y = if wide == 1 { y } else {
+                    y.conv(wide, kernel, stride, padding, wide, &depthwise, Some(&bias[..wide])).map(act)
+                };
+                let reduced = y.mean().conv(3, [1, 1], [1, 1], none, 1, &reduce, Some(&bias_of(3)));
+                let reduced = reduced.map(|v| activate(Activation::Relu6, v));
+                let gate = reduced.conv(wide, [1, 1], [1, 1], none, 1, &gate, Some(&bias[..wide]));
+                let gate = gate.map(|v| activate(Activation::Sigmoid, v));
+                let mut scaled = y;
+                let plane = scaled.shape[1] * scaled.shape[2];
+                for (index, value) in scaled.data.iter_mut().enumerate() {
+                    *value *= gate.data[index / plane];
+                }
+                scaled.conv(out, [1, 1], [1, 1], none, 1, &project, Some(&bias[..out]))
+            },
+            // Values behind the depthwise convolution have the size of its sums of sums, and so do the errors.
+            tolerance(2 * wide * (taps + 1) * (channels + 2)),
         );
     }
 

@@ -1,0 +1,86 @@
+//! Joining neighbouring nodes of the graph, so that tensors between them need not travel through memory.
+//!
+//! Three patterns, all of them from inverted bottlenecks with channel attention (EfficientNet):
+//!
+//! * a pointwise convolution that only a depthwise one reads becomes part of it;
+//! * the mean of a depthwise convolution's result is taken from row sums that the convolution leaves;
+//! * a gate that only a pointwise convolution reads is multiplied into its weights instead of its input, where the image has
+//!   more positions than the convolution has output channels.
+//!
+//! The first two do not change a bit of any result, the third rounds products in another order.
+
+use super::plan::{Node, Op};
+use super::{NodeId, OutputLayout};
+
+/// Rewrites the graph; nodes that became part of others are [`Op::Absorbed`] and have no reader.
+pub(super) fn fuse(nodes: &mut [Node], outputs: &[(NodeId, OutputLayout)], live: &[bool]) {
+    let mut readers = vec![0usize; nodes.len()];
+    for (index, node) in nodes.iter().enumerate() {
+        if live[index] {
+            node.inputs.iter().for_each(|input| readers[input.0] += 1);
+        }
+    }
+    for (id, _) in outputs {
+        readers[id.0] += 1;
+    }
+    for index in (0..nodes.len()).filter(|index| live[*index]) {
+        match nodes[index].op {
+            Op::Depthwise { expand: None, .. } => expand(nodes, index, &readers),
+            Op::Mean => take_sums(nodes, index),
+            Op::Dense { gated: false, .. } => gate(nodes, index, &readers),
+            _ => {}
+        }
+    }
+}
+
+/// Takes the pointwise convolution before depthwise convolution `index` into it.
+fn expand(nodes: &mut [Node], index: usize, readers: &[usize]) {
+    let [input] = nodes[index].inputs[..] else { return };
+    if readers[input.0] != 1 || !is_pointwise(nodes, input.0) {
+        return;
+    }
+    let [before] = nodes[input.0].inputs[..] else { return };
+    let absorbed = std::mem::replace(&mut nodes[input.0].op, Op::Absorbed);
+    nodes[input.0].inputs.clear();
+    if let (Op::Dense { weights, activation: first, .. }, Op::Depthwise { expand, .. }) =
+        (absorbed, &mut nodes[index].op)
+    {
+        *expand = Some((weights, first));
+        nodes[index].inputs[0] = before;
+    }
+}
+
+/// Lets the depthwise convolution before mean `index` leave the sums of its rows.
+fn take_sums(nodes: &mut [Node], index: usize) {
+    let input = nodes[index].inputs[0].0;
+    if let (Op::Depthwise { .. }, None) = (&nodes[input].op, nodes[input].sums) {
+        nodes[input].sums = Some(index);
+        nodes[index].op = Op::MeanOfSums;
+    }
+}
+
+/// Takes the gate before pointwise convolution `index` into its weights.
+fn gate(nodes: &mut [Node], index: usize, readers: &[usize]) {
+    let scale = nodes[index].inputs[0].0;
+    let [out, height, width] = nodes[index].shape;
+    let worth = height * width > out;
+    if !worth || !matches!(nodes[scale].op, Op::Scale) || readers[scale] != 1 || !is_pointwise(nodes, index) {
+        return;
+    }
+    let [x, factors] = nodes[scale].inputs[..] else { return };
+    nodes[scale].op = Op::Absorbed;
+    nodes[scale].inputs.clear();
+    if let Op::Dense { gated, .. } = &mut nodes[index].op {
+        *gated = true;
+        nodes[index].inputs[0] = x;
+        nodes[index].inputs.push(factors);
+    }
+}
+
+/// Whether a node is a 1x1 convolution of stride 1 without padding that reads a blocked tensor.
+fn is_pointwise(nodes: &[Node], index: usize) -> bool {
+    let Node { op, inputs, shape, .. } = &nodes[index];
+    let Some(input) = inputs.first().map(|id| &nodes[id.0]) else { return false };
+    let same_size = input.shape[1..] == shape[1..];
+    matches!(op, Op::Dense { weights, gated: false, .. } if same_size && weights.is_pointwise(input.shape[0], shape[0]))
+}
