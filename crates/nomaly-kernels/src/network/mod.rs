@@ -9,16 +9,18 @@
 //! [`Network::run`] only computes: no allocation, no shape logic. Tensors are in the blocked layout between layers and
 //! leave it in the [`OutputLayout`] that their consumer wants.
 //!
-//! **Measured** in processor time of one core of an Ice Lake server at 2.8 GHz with AVX-512, 224 x 224, batch 1:
-//! ResNet-18 29 ms (127 GFLOP/s), EfficientNet-Lite0 9 ms, Wide-ResNet-50-2 197 ms; ResNet-18 with AVX2 47 ms and with the
-//! portable kernels 147 ms.
+//! Nodes whose tensors need not exist are joined first (the `fuse` module), and 3x3 convolutions of stride 1 are computed
+//! by Winograd's algorithm where a cost model says so ([`Algorithm`]).
+//!
+//! **Measured**: see `benches/README.md`, which has the commands too.
 //!
 //! **Eligible** are networks of the operations that [`NetworkBuilder`] has. Convolutions with other groups are refused
 //! when the graph is described, so a plan that exists runs entirely on these kernels.
 //!
-//! **Parallelism** is one level deep, on the current rayon pool: images x channel blocks x bands of rows, and serial
-//! for layers that are too small to share. How the work is cut never changes the order of a sum, so an image's result
-//! depends neither on the number of threads nor on the batch that it is in.
+//! **Parallelism** is one level deep, on the current rayon pool: a run gathers its threads once and shares each step, images x
+//! channel blocks x bands of rows, by a counter. How the work is cut never changes the order of a sum, and the algorithm
+//! of a layer depends on its geometry alone, so an image's result depends neither on the number of threads nor on the
+//! batch that it is in.
 //!
 //! ```
 //! use nomaly_kernels::isa::Isa;
