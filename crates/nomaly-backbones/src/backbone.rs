@@ -1,9 +1,10 @@
 //! Backbones: a graph with weights, and the extractors compiled from it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::network::{Network, OutputLayout, Workspace};
+use nomaly_kernels::network::{Network, OutputLayout, StepInfo, Workspace};
 use nomaly_registry::UnknownName;
 use serde::Serialize;
 
@@ -400,5 +401,24 @@ impl Extractor {
         outputs: &mut [Vec<f32>],
     ) -> Result<(), BackboneError> {
         Ok(self.network.run(input, batch, workspace, outputs)?)
+    }
+
+    /// The steps of a run, in order: what each computes, and how much work it is.
+    pub fn steps(&self) -> Vec<StepInfo> {
+        self.network.steps()
+    }
+
+    /// [`run`](Self::run), and the time that each of [`steps`](Self::steps) took.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn profile(
+        &self,
+        input: &[f32],
+        batch: usize,
+        workspace: &mut Workspace,
+        outputs: &mut [Vec<f32>],
+    ) -> Result<Vec<Duration>, BackboneError> {
+        Ok(self.network.profile(input, batch, workspace, outputs)?)
     }
 }

@@ -39,6 +39,7 @@ pub mod weights;
 pub use backbone::{Backbone, Extractor, OpenOptions, TapInfo, TapRequest, tap_infos};
 pub use describe::{Description, describe_all};
 pub use error::BackboneError;
+pub use nomaly_kernels as kernels;
 pub use nomaly_kernels::network::{OutputLayout, Workspace};
 pub use registry::{BackboneEntry, Interpolation, Preprocessing};
 pub use weights::{WeightTensor, Weights};

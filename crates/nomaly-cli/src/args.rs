@@ -1,5 +1,7 @@
 //! The arguments of every command, with their help.
 
+mod bench;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -11,6 +13,7 @@ use nomaly::data::demo;
 use nomaly::transforms::samples::TEXTURES;
 use nomaly::{DecisionRule, Limits, StreamOptions};
 
+pub(crate) use self::bench::{BenchArgs, BenchBackboneArgs, BenchCommand, BenchKernelsArgs};
 use crate::console::Verbosity;
 
 /// The method where none is named.
@@ -83,6 +86,8 @@ pub(crate) enum Command {
     Weights(WeightsArgs),
     /// Named data sets
     Data(DataArgs),
+    /// Time backbones and kernels on this machine
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

@@ -72,6 +72,9 @@ fn unknown_name<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a UnknownName>
     if let Some(WeightsError::UnknownWeights(unknown)) = error.downcast_ref::<WeightsError>() {
         return Some(unknown);
     }
+    if let Some(BackboneError::UnknownBackbone(unknown)) = error.downcast_ref::<BackboneError>() {
+        return Some(unknown);
+    }
     match error.downcast_ref::<DetectorError>()? {
         DetectorError::Unknown(unknown) => Some(unknown),
         DetectorError::Backbone(BackboneError::UnknownBackbone(unknown)) => Some(unknown),
@@ -84,7 +87,7 @@ fn list_of(kind: &str) -> Option<&'static str> {
     match kind {
         "method" | "setting" => Some("nomaly list methods"),
         "backbone" => Some("nomaly list backbones"),
-        "level" => Some("nomaly list backbones --format json"),
+        "level" | "tap" => Some("nomaly list backbones --format json"),
         "weights" => Some("nomaly weights list"),
         _ => None,
     }

@@ -50,6 +50,7 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Status> {
         Command::List(args) => commands::list::run(args),
         Command::Weights(args) => commands::weights::run(&args.command, console),
         Command::Data(args) => commands::data::run(&args.command, console),
+        Command::Bench(args) => commands::bench::run(&args.command, console),
         Command::Completions(args) => commands::completions::run(args),
     }
 }

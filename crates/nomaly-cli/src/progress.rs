@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
-use nomaly::store::Progress;
+use nomaly::store::{Progress, StoreError};
 
 use crate::console::Console;
 
@@ -19,6 +19,11 @@ pub(crate) fn handle_interrupts() -> anyhow::Result<()> {
         }
     })
     .context("cannot listen for Ctrl-C")
+}
+
+/// Ends work that shows no bar, where the user asked for it.
+pub(crate) fn check_interrupted(what: &str) -> Result<(), StoreError> {
+    if INTERRUPTED.load(Ordering::SeqCst) { Err(StoreError::Cancelled { what: what.to_owned() }) } else { Ok(()) }
 }
 
 /// What a bar counts.

@@ -3,6 +3,7 @@
 //! * [`network`]: whole convolutional networks as one plan, in a blocked layout, for one instruction set.
 //! * [`training`]: forward and backward passes on planar tensors, losses, optimiser steps.
 //! * [`isa`]: which vector instructions are used, chosen at run time.
+//! * [`peak`]: how much arithmetic this machine can do at most.
 //!
 //! This is the only crate of the workspace with `unsafe` code: vector intrinsics, and raw addresses into the arena that
 //! the threads of a run share. A value of a kernel token type is the proof that the processor has the instructions;
@@ -21,6 +22,7 @@ pub mod isa;
 pub mod neighbours;
 pub mod network;
 mod parallel;
+pub mod peak;
 mod pool;
 mod simd;
 mod team;

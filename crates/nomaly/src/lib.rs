@@ -42,6 +42,7 @@
 //! | [`scorers`] | detectors for vectors of any origin |
 //! | [`transforms`] | safe decoding, preprocessing, synthetic defects |
 //! | [`backbones`] | networks with feature taps, and their weights |
+//! | [`kernels`] | the numeric core: convolution plans, nearest neighbours, instruction sets |
 //! | [`store`] | downloads, archives, atomic writes, the [`Progress`](store::Progress) of long work |
 //! | [`registry`] | how units are listed and found by name |
 //!
@@ -52,6 +53,7 @@
 #![deny(missing_docs)]
 
 pub use nomaly_backbones as backbones;
+pub use nomaly_backbones::kernels;
 pub use nomaly_data as data;
 pub use nomaly_detectors as detectors;
 pub use nomaly_metrics as metrics;

@@ -1,5 +1,6 @@
 //! The commands, one file each, and what several of them do.
 
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod demo;

@@ -55,7 +55,7 @@ fn weights_and_data_are_listed_with_their_state() {
 fn completions_name_every_command() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = nomaly(["completions", shell]).ok();
-        for command in ["demo", "fit", "score", "eval", "inspect", "list", "weights", "data"] {
+        for command in ["demo", "fit", "score", "eval", "inspect", "list", "weights", "data", "bench"] {
             assert!(script.contains(command), "{shell} lacks {command}");
         }
     }
@@ -63,7 +63,7 @@ fn completions_name_every_command() {
 
 #[test]
 fn every_command_has_help_and_a_wrong_usage_is_an_error() {
-    for command in ["demo", "fit", "score", "eval", "inspect", "list", "weights", "data", "completions"] {
+    for command in ["demo", "fit", "score", "eval", "inspect", "list", "weights", "data", "bench", "completions"] {
         let help = nomaly([command, "--help"]).ok();
         assert!(help.contains("Usage: nomaly"), "{help}");
     }

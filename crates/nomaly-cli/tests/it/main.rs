@@ -1,6 +1,7 @@
 //! The `nomaly` program from the outside: what it prints, writes and exits with.
 
 mod bad_input;
+mod bench;
 mod flow;
 mod lists;
 mod support;
