@@ -2,6 +2,9 @@
 //!
 //! * [`network`]: whole convolutional networks as one plan, in a blocked layout, for one instruction set.
 //! * [`training`]: forward and backward passes on planar tensors, losses, optimiser steps.
+//! * [`neighbours`]: exact nearest rows of a memory bank; [`coreset`]: few rows that cover it.
+//! * [`linalg`]: a Gaussian for each of many positions.
+//! * [`filter`] and [`resample`]: blur and bilinear resizing of maps.
 //! * [`isa`]: which vector instructions are used, chosen at run time.
 //! * [`peak`]: how much arithmetic this machine can do at most.
 //!
@@ -15,15 +18,19 @@ mod blocked;
 mod buffer;
 mod conv;
 mod convert;
+pub mod coreset;
 mod elementwise;
 mod epilogue;
 mod error;
+pub mod filter;
 pub mod isa;
+pub mod linalg;
 pub mod neighbours;
 pub mod network;
 mod parallel;
 pub mod peak;
 mod pool;
+pub mod resample;
 mod simd;
 mod team;
 pub mod training;

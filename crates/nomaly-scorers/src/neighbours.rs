@@ -20,7 +20,7 @@ use std::borrow::Cow;
 
 use ndarray::ArrayView2;
 use nomaly_kernels::isa::Isa;
-use nomaly_kernels::neighbours::{Metric, top_k};
+use nomaly_kernels::neighbours::{Bank, Metric};
 
 use crate::params::named_choice;
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
@@ -113,10 +113,7 @@ impl Default for NeighboursOptions {
 #[derive(Clone, Debug)]
 pub struct NearestNeighbours {
     options: NeighboursOptions,
-    dim: usize,
-    /// `[rows, dim]`.
-    bank: Vec<f32>,
-    isa: Isa,
+    bank: Bank<'static>,
 }
 
 impl NearestNeighbours {
@@ -142,7 +139,11 @@ impl NearestNeighbours {
 
     fn new(options: NeighboursOptions, dim: usize, bank: Vec<f32>) -> Result<Self, ScorerError> {
         let isa = Isa::best().map_err(|error| ScorerError::InstructionSet(error.to_string()))?;
-        Ok(Self { options, dim, bank, isa })
+        let metric = match options.distance {
+            Distance::L2 | Distance::SquaredL2 => Metric::SquaredL2,
+            Distance::Cosine => Metric::Cosine,
+        };
+        Ok(Self { options, bank: Bank::new(bank, dim, metric, isa)? })
     }
 
     /// Appends the bank of another scorer, fitted with the same options on other rows: the result is that of a fit on
@@ -151,8 +152,8 @@ impl NearestNeighbours {
     /// # Errors
     /// [`ScorerError::Dimension`], [`ScorerError::Parameter`] where the options differ.
     pub fn merge(&mut self, other: &Self) -> Result<(), ScorerError> {
-        if other.dim != self.dim {
-            return Err(ScorerError::Dimension { expected: self.dim, got: other.dim });
+        if other.dim() != self.dim() {
+            return Err(ScorerError::Dimension { expected: self.dim(), got: other.dim() });
         }
         if other.options != self.options {
             return Err(ScorerError::Parameter {
@@ -161,8 +162,7 @@ impl NearestNeighbours {
                 expected: format!("{:?}", self.options),
             });
         }
-        self.bank.extend_from_slice(&other.bank);
-        Ok(())
+        Ok(self.bank.append(other.bank.rows())?)
     }
 
     /// The settings.
@@ -172,7 +172,7 @@ impl NearestNeighbours {
 
     /// The number of rows in the bank.
     pub fn rows(&self) -> usize {
-        self.bank.len() / self.dim
+        self.bank.len()
     }
 
     /// Brings back what [`state`](Scorer::state) gave.
@@ -192,19 +192,15 @@ impl NearestNeighbours {
 
 impl Scorer for NearestNeighbours {
     fn dim(&self) -> usize {
-        self.dim
+        self.bank.dim()
     }
 
     fn score(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
-        check_rows(rows, self.dim)?;
+        check_rows(rows, self.dim())?;
         let NeighboursOptions { aggregation, distance, k } = self.options;
         let queries =
             rows.to_slice().map_or_else(|| Cow::Owned(rows.iter().copied().collect::<Vec<_>>()), Cow::Borrowed);
-        let metric = match distance {
-            Distance::L2 | Distance::SquaredL2 => Metric::SquaredL2,
-            Distance::Cosine => Metric::Cosine,
-        };
-        let found = top_k(&queries, &self.bank, self.dim, k, metric, self.isa)?;
+        let found = self.bank.top_k(&queries, k)?;
         let measure = |found: &f32| match distance {
             Distance::L2 => f64::from(*found).sqrt(),
             Distance::SquaredL2 | Distance::Cosine => f64::from(*found),
@@ -218,7 +214,7 @@ impl Scorer for NearestNeighbours {
     }
 
     fn state(&self) -> State {
-        let bank = Tensor::f32([self.rows(), self.dim], self.bank.clone());
+        let bank = Tensor::f32([self.rows(), self.dim()], self.bank.rows().to_vec());
         State::new(NAME, &self.options, [("bank", bank)])
     }
 }

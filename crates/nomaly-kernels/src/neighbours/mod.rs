@@ -10,28 +10,33 @@
 //! `Σ (q - b)²`, and only those distances are compared and returned. The result is therefore exactly the `k` smallest
 //! direct distances: the distance of a row to itself is 0, and neither the blocks nor the threads can change a bit of it.
 //!
-//! Up to 4 queries (a single image with one pooled feature vector) are measured directly without the product, for then
-//! packing the bank would cost more than it saves.
+//! Few queries (a single image with one pooled feature vector) are measured directly without the product, at the speed of
+//! memory, for then packing the bank would cost more than it saves.
+//!
+//! A [`Bank`] holds what is needed of the rows beside the rows themselves: their lengths, computed once. It is packed block
+//! by block while it is searched, because a packed copy would double the memory of the largest thing in a model, and
+//! transposing a block in the cache takes little of the time of its product.
 //!
 //! ```
 //! use nomaly_kernels::isa::Isa;
-//! use nomaly_kernels::neighbours::{Metric, top_k};
+//! use nomaly_kernels::neighbours::{Bank, Metric};
 //!
-//! let bank = [0.0, 0.0, 3.0, 4.0, 1.0, 0.0]; // 3 rows of 2
-//! let found = top_k(&[0.0, 0.0], &bank, 2, 2, Metric::SquaredL2, Isa::best()?)?;
+//! let bank = Bank::new(vec![0.0, 0.0, 3.0, 4.0, 1.0, 0.0], 2, Metric::SquaredL2, Isa::best()?)?; // 3 rows of 2
+//! let found = bank.top_k(&[0.0, 0.0], 2)?;
 //! assert_eq!(found.indices, [0, 2]);
 //! assert_eq!(found.distances, [0.0, 1.0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod bank;
 mod search;
 #[cfg(test)]
 mod tests;
 mod tile;
 
 use crate::isa::{Isa, IsaError};
-use crate::simd::Token;
-use search::{Rows, Search};
+
+pub use bank::Bank;
 
 /// How far two rows are apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,13 +123,10 @@ impl std::fmt::Display for Side {
     }
 }
 
-/// The `k` nearest rows of `bank` `[rows, dim]` for each row of `queries` `[queries, dim]`.
-///
-/// Works in parallel on rayon's current pool; the result does not depend on the number of threads. Beside the result it
-/// takes memory for one copy of the queries and for a block of the bank, whatever the size of the bank.
+/// The `k` nearest rows of `bank` `[rows, dim]` for each row of `queries` `[queries, dim]`: a [`Bank`] for one search.
 ///
 /// # Errors
-/// See [`NeighboursError`]; no queries are no error.
+/// As [`Bank::new`] and [`Bank::top_k`].
 pub fn top_k(
     queries: &[f32],
     bank: &[f32],
@@ -133,16 +135,5 @@ pub fn top_k(
     metric: Metric,
     isa: Isa,
 ) -> Result<Neighbours, NeighboursError> {
-    let token = Token::new(isa)?;
-    let queries = Rows::new(queries, dim, metric, Side::Queries)?;
-    let bank = Rows::new(bank, dim, metric, Side::Bank)?;
-    if k == 0 || k > bank.len() {
-        return Err(NeighboursError::Count { k, rows: bank.len() });
-    }
-    if u32::try_from(bank.len()).is_err() {
-        return Err(NeighboursError::BankTooLarge { rows: bank.len() });
-    }
-    let found = Search { queries: &queries, bank: &bank, k, metric, token, lanes: isa.lanes() }.run();
-    let (indices, distances) = found.into_iter().flatten().map(|near| (near.index, near.distance)).unzip();
-    Ok(Neighbours { k, indices, distances })
+    Bank::new(bank, dim, metric, isa)?.top_k(queries, k)
 }

@@ -3,85 +3,26 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::ops::Range;
+use std::sync::atomic::{self, AtomicUsize};
 
 use rayon::prelude::*;
 
-use super::tile::{Candidates, Direct, Dots, QUERY_ROWS, pack, tile_rows};
-use super::{Metric, NeighboursError, Side};
+use super::Metric;
+use super::bank::Rows;
+use super::tile::{Candidates, Direct, DirectRows, Dots, QUERY_ROWS, pack, pack_panels, tile_rows};
 use crate::simd::Token;
 
 /// Rows of the bank that are packed and multiplied at a time.
 const BANK_BLOCK: usize = 1024;
 
 /// Up to so many queries are measured directly.
-const FEW_QUERIES: usize = 4;
+const FEW_QUERIES: usize = 16;
+
+/// Units of work for each thread, at least, so that none is idle for long at the end.
+const UNITS_PER_THREAD: usize = 4;
 
 /// Rows of the bank that one task measures directly.
-const DIRECT_BLOCK: usize = 2048;
-
-/// Squared lengths above this could overflow in a sum of two rows.
-const MAX_SQUARE: f64 = f32::MAX as f64 / 16.0;
-
-/// Rows with what the metric makes of them.
-pub(super) struct Rows<'a> {
-    data: &'a [f32],
-    dim: usize,
-    /// The factor of each row: 1, or 1 over its length, or 0 for a row of length 0.
-    scale: Vec<f32>,
-    /// The squared length after scaling, where a row of length 0 counts as a unit vector of its own direction.
-    square: Vec<f32>,
-}
-
-impl<'a> Rows<'a> {
-    pub(super) fn new(data: &'a [f32], dim: usize, metric: Metric, side: Side) -> Result<Self, NeighboursError> {
-        if dim == 0 {
-            return Err(NeighboursError::NoColumns);
-        }
-        if !data.len().is_multiple_of(dim) {
-            return Err(NeighboursError::Ragged { side, len: data.len(), dim });
-        }
-        let squares: Vec<f64> = data.par_chunks_exact(dim).with_min_len(64).map(sum_of_squares).collect();
-        // A NaN is not contained either.
-        if let Some(row) = squares.iter().position(|square| !(0.0..=MAX_SQUARE).contains(square)) {
-            return Err(NeighboursError::NotFinite { side, row });
-        }
-        let (scale, square) = match metric {
-            Metric::SquaredL2 => (vec![1.0; squares.len()], squares.iter().map(|square| *square as f32).collect()),
-            Metric::Cosine => {
-                let scale = squares
-                    .iter()
-                    .map(|square| square.sqrt())
-                    .map(|length| if length < f64::from(f32::MIN_POSITIVE) { 0.0 } else { (1.0 / length) as f32 });
-                (scale.collect(), vec![1.0; squares.len()])
-            }
-        };
-        Ok(Self { data, dim, scale, square })
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.scale.len()
-    }
-
-    fn row(&self, index: usize) -> &'a [f32] {
-        &self.data[index * self.dim..(index + 1) * self.dim]
-    }
-
-    fn scaled(&self, index: usize) -> (&'a [f32], f32) {
-        (self.row(index), self.scale[index])
-    }
-}
-
-/// In 16 partial sums, so that it runs at the speed of memory.
-fn sum_of_squares(row: &[f32]) -> f64 {
-    let mut sums = [0.0f64; 16];
-    let (chunks, rest) = row.as_chunks::<16>();
-    for chunk in chunks {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += f64::from(*value) * f64::from(*value);
-        }
-    }
-    sums.iter().sum::<f64>() + rest.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>()
-}
+const DIRECT_BLOCK: usize = 256;
 
 /// A row of the bank and its direct distance; ordered by distance, then by index.
 #[derive(Clone, Copy, PartialEq)]
@@ -136,6 +77,16 @@ impl Nearest {
     }
 }
 
+/// What a thread holds while it searches.
+#[derive(Default)]
+struct Memory {
+    /// The first row of the block of the bank that is packed.
+    packed_from: Option<usize>,
+    packed: Vec<f32>,
+    half_squares: Vec<f32>,
+    dots: Vec<f32>,
+}
+
 /// One search, checked.
 pub(super) struct Search<'a> {
     pub(super) queries: &'a Rows<'a>,
@@ -161,82 +112,132 @@ impl Search<'_> {
         lists.into_iter().map(|nearest| nearest.heap.into_sorted_vec()).collect()
     }
 
-    /// The squared distance of scaled rows, or half of it for the cosine.
-    fn distance(&self, query: usize, row: usize) -> f32 {
-        let ((a, scale), (b, other_scale)) = (self.queries.scaled(query), self.bank.scaled(row));
-        match self.metric {
-            Metric::Cosine if scale == 0.0 || other_scale == 0.0 => {
-                if scale == other_scale {
-                    0.0
-                } else {
-                    1.0
-                }
-            }
-            metric => {
-                let square = self.token.dispatch(Direct { a, b, scale, other_scale });
-                if metric == Metric::Cosine { 0.5 * square } else { square }
-            }
+    /// The distance of two rows by the metric, from the direct sum of their scaled squares.
+    fn by_metric(&self, query: usize, row: usize, square: impl FnOnce() -> f32) -> f32 {
+        match (self.metric, self.queries.scale[query], self.bank.scale[row]) {
+            (Metric::SquaredL2, ..) => square(),
+            (Metric::Cosine, 0.0, 0.0) => 0.0,
+            (Metric::Cosine, 0.0, _) | (Metric::Cosine, _, 0.0) => 1.0,
+            (Metric::Cosine, ..) => 0.5 * square(),
         }
+    }
+
+    fn distance(&self, query: usize, row: usize) -> f32 {
+        self.by_metric(query, row, || {
+            let ((a, scale), (b, other_scale)) = (self.queries.scaled(query), self.bank.scaled(row));
+            self.token.dispatch(Direct { a, b, scale, other_scale })
+        })
     }
 
     fn measure_all(&self) -> Vec<Nearest> {
-        let blocks = self.bank.len().div_ceil(DIRECT_BLOCK);
-        let parts = (0..blocks).into_par_iter().map(|block| {
+        let (dim, count) = (self.bank.dim, self.queries.len());
+        if count == 0 {
+            return Vec::new();
+        }
+        let blocks = self.bank.data.par_chunks(DIRECT_BLOCK * dim).zip(self.bank.scale.par_chunks(DIRECT_BLOCK));
+        let parts = blocks.enumerate().fold(
+            || (self.empty_lists(), vec![0.0f32; DIRECT_BLOCK * count]),
+            |(mut lists, mut squares), (block, (rows, row_scales))| {
+                let (queries, query_scales) = (&*self.queries.data, &*self.queries.scale);
+                let squares_of_block = &mut squares[..row_scales.len() * count];
+                self.token.dispatch(DirectRows {
+                    queries,
+                    query_scales,
+                    rows,
+                    row_scales,
+                    dim,
+                    squares: squares_of_block,
+                });
+                for (offset, squares) in squares_of_block.chunks_exact(count).enumerate() {
+                    let row = block * DIRECT_BLOCK + offset;
+                    for (query, (square, list)) in squares.iter().zip(&mut lists).enumerate() {
+                        list.push(Near { distance: self.by_metric(query, row, || *square), index: row as u32 });
+                    }
+                }
+                (lists, squares)
+            },
+        );
+        parts.map(|(lists, _)| lists).reduce(|| self.empty_lists(), merge)
+    }
+
+    /// Threads take blocks of the bank from a common counter, pack them and multiply them with all queries, each with lists
+    /// of its own: no thread waits for another until all is done. Where the bank has too few blocks for that, units of work
+    /// are pairs of a block and a group of queries.
+    fn multiply(&self) -> Vec<Nearest> {
+        let height = tile_rows(self.token.columns());
+        let (queries, bank, depth) = (self.queries, self.bank, self.depth());
+        let packed = pack(self.token, &queries.data, &queries.scale, queries.dim, depth, height);
+        let threads = rayon::current_num_threads();
+        let block = QUERY_ROWS / height * height;
+        let bank_blocks = bank.len().div_ceil(BANK_BLOCK);
+        let groups = (UNITS_PER_THREAD * threads).div_ceil(bank_blocks).min(queries.len().div_ceil(block));
+        let group = queries.len().div_ceil(block).div_ceil(groups) * block;
+        let next = AtomicUsize::new(0);
+        let parts = (0..threads).into_par_iter().with_max_len(1).map(|_| {
             let mut lists = self.empty_lists();
-            for row in block * DIRECT_BLOCK..self.bank.len().min((block + 1) * DIRECT_BLOCK) {
-                for (query, list) in lists.iter_mut().enumerate() {
-                    list.push(Near { distance: self.distance(query, row), index: row as u32 });
+            let mut memory = Memory::default();
+            loop {
+                let unit = next.fetch_add(1, atomic::Ordering::Relaxed);
+                let (first_row, first_query) = (unit / groups * BANK_BLOCK, unit % groups * group);
+                if first_row >= bank.len() {
+                    return lists;
+                }
+                if first_query < queries.len() {
+                    let end = queries.len().min(first_query + group);
+                    let packed =
+                        &packed[first_query * depth..end.next_multiple_of(height).min(packed.len() / depth) * depth];
+                    let rows = first_row..bank.len().min(first_row + BANK_BLOCK);
+                    self.multiply_unit(rows, first_query, packed, block, &mut lists[first_query..end], &mut memory);
                 }
             }
-            lists
         });
         parts.reduce(|| self.empty_lists(), merge)
     }
 
-    fn multiply(&self) -> Vec<Nearest> {
-        let columns = tile_rows(self.token.columns());
-        let threads = rayon::current_num_threads();
-        // Blocks of queries small enough to keep all threads busy; should there be too few, the bank is split as well.
-        let panels = self.queries.len().div_ceil(columns);
-        let block_panels = panels.div_ceil(2 * threads).clamp(1, QUERY_ROWS / columns);
-        let block = block_panels * columns;
-        let packed = pack(self.queries.len(), columns, self.depth(), |row| self.queries.scaled(row));
-        let segments = (threads / panels.div_ceil(block_panels)).max(1);
-        let bank_blocks = self.bank.len().div_ceil(BANK_BLOCK);
-        let segment_rows = bank_blocks.div_ceil(segments) * BANK_BLOCK;
-        let parts = (0..self.bank.len()).into_par_iter().step_by(segment_rows).map(|first| {
-            let mut lists = self.empty_lists();
-            self.multiply_segment(first..self.bank.len().min(first + segment_rows), &packed, block, &mut lists);
-            lists
-        });
-        parts.reduce(|| self.empty_lists(), merge)
-    }
-
-    fn multiply_segment(&self, rows: Range<usize>, packed_queries: &[f32], block: usize, lists: &mut [Nearest]) {
+    fn multiply_unit(
+        &self,
+        rows: Range<usize>,
+        first_query: usize,
+        packed_queries: &[f32],
+        block: usize,
+        lists: &mut [Nearest],
+        memory: &mut Memory,
+    ) {
         let width = 2 * self.lanes;
-        let depth = self.depth();
-        let slack = self.slack();
-        for first in rows.clone().step_by(BANK_BLOCK) {
-            let count = BANK_BLOCK.min(rows.end - first);
-            let packed = pack(count, width, depth, |row| self.bank.scaled(first + row));
-            let half = |row: usize| 0.5 * (1.0 - slack) * self.bank.square[first + row];
-            let padding = count.next_multiple_of(width) - count;
-            let half_squares: Vec<f32> =
-                (0..count).map(half).chain(std::iter::repeat_n(f32::INFINITY, padding)).collect();
-            let bank_block = Block { packed: &packed, first, half_squares: &half_squares };
-            let queries = lists.par_chunks_mut(block).zip(packed_queries.par_chunks(block * depth)).enumerate();
-            queries.for_each(|(at, (lists, packed_queries))| {
-                self.multiply_block(at * block, packed_queries, &bank_block, lists);
-            });
+        let (dim, depth, slack) = (self.bank.dim, self.depth(), self.slack());
+        let columns = rows.len().next_multiple_of(width);
+        if memory.packed_from != Some(rows.start) {
+            memory.packed.resize(columns * depth, 0.0);
+            let data = &self.bank.data[rows.start * dim..rows.end * dim];
+            pack_panels(self.token, data, &self.bank.scale[rows.clone()], dim, depth, width, &mut memory.packed);
+            memory.half_squares.clear();
+            memory
+                .half_squares
+                .extend(self.bank.square[rows.clone()].iter().map(|square| 0.5 * (1.0 - slack) * square));
+            memory.half_squares.resize(columns, f32::INFINITY);
+            memory.packed_from = Some(rows.start);
+        }
+        let bank = Block { packed: &memory.packed, first: rows.start, half_squares: &memory.half_squares };
+        memory.dots.resize(block * columns, 0.0);
+        for (at, (lists, queries)) in lists.chunks_mut(block).zip(packed_queries.chunks(block * depth)).enumerate() {
+            self.multiply_block(first_query + at * block, queries, &bank, lists, &mut memory.dots);
         }
     }
 
-    fn multiply_block(&self, first_query: usize, packed_queries: &[f32], block: &Block<'_>, lists: &mut [Nearest]) {
+    /// `dots` is memory for the products, which may hold anything.
+    fn multiply_block(
+        &self,
+        first_query: usize,
+        packed_queries: &[f32],
+        block: &Block<'_>,
+        lists: &mut [Nearest],
+        dots: &mut [f32],
+    ) {
         let depth = self.depth();
         let slack = self.slack();
         let columns = block.half_squares.len();
-        let mut dots = vec![0.0f32; packed_queries.len() / depth * columns];
-        self.token.dispatch(Dots { queries: packed_queries, bank: block.packed, depth, columns, dots: &mut dots });
+        let dots = &mut dots[..packed_queries.len() / depth * columns];
+        self.token.dispatch(Dots { queries: packed_queries, bank: block.packed, depth, columns, dots });
         let mut candidates: Vec<(f32, u32)> = Vec::new();
         let mut upper = Vec::new();
         for (offset, list) in lists.iter_mut().enumerate() {

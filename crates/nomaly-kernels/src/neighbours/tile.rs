@@ -4,9 +4,7 @@
 //! by position the values of all rows of the panel. A tile holds its sums in registers over [`DEPTH_BLOCK`] positions,
 //! while the bank's panel of that depth stays in the first-level cache and those of the queries in the second.
 
-use rayon::prelude::*;
-
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Simd, Token};
 
 /// Positions that are multiplied before the sums go back to memory.
 const DEPTH_BLOCK: usize = 256;
@@ -29,37 +27,83 @@ pub(super) const fn tile_rows(columns: usize) -> usize {
 
 /// Rows in panels of `width`, `[panel][position][row]`, filled up with zeros.
 ///
-/// `row(index)` gives a row and its factor. Where `depth` goes one beyond the row, that position is 1 for rows of factor 0
-/// and 0 for the others.
-pub(super) fn pack<'a>(
-    rows: usize,
-    width: usize,
+/// Where `depth` goes one beyond the row, that position is 1 for rows of factor 0 and 0 for the others.
+pub(super) fn pack(token: Token, rows: &[f32], scales: &[f32], dim: usize, depth: usize, width: usize) -> Vec<f32> {
+    let mut packed = vec![0.0f32; scales.len().div_ceil(width) * width * depth];
+    pack_panels(token, rows, scales, dim, depth, width, &mut packed);
+    packed
+}
+
+/// [`pack`] into memory that may hold anything.
+pub(super) fn pack_panels(
+    token: Token,
+    rows: &[f32],
+    scales: &[f32],
+    dim: usize,
     depth: usize,
-    row: impl Fn(usize) -> (&'a [f32], f32) + Sync,
-) -> Vec<f32> {
-    /// Positions whose target lines stay in the cache while the rows are read one after the other.
-    const POSITIONS: usize = 32;
-    let mut packed = vec![0.0f32; rows.div_ceil(width) * width * depth];
-    packed.par_chunks_mut(width * depth).enumerate().for_each(|(panel, packed)| {
-        let first = panel * width;
-        let count = width.min(rows - first);
-        for (block, positions) in packed.chunks_mut(POSITIONS * width).enumerate() {
-            for offset in 0..count {
-                let (values, scale) = row(first + offset);
-                let values = values.iter().skip(block * POSITIONS);
-                for (target, value) in positions.chunks_exact_mut(width).zip(values) {
-                    target[offset] = value * scale;
+    width: usize,
+    packed: &mut [f32],
+) {
+    let panels = rows.chunks(width * dim).zip(scales.chunks(width)).zip(packed.chunks_exact_mut(width * depth));
+    for ((rows, scales), packed) in panels {
+        token.dispatch(PackPanel { rows, scales, dim, depth, width, packed });
+    }
+}
+
+/// One panel of [`pack`].
+struct PackPanel<'a> {
+    rows: &'a [f32],
+    scales: &'a [f32],
+    dim: usize,
+    depth: usize,
+    width: usize,
+    packed: &'a mut [f32],
+}
+
+impl Kernel for PackPanel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { rows, scales, dim, depth, width, packed } = self;
+        let count = scales.len();
+        assert!(rows.len() == count * dim && count <= width && packed.len() == width * depth);
+        // Squares of LANES rows and positions go through registers, what is left over one by one.
+        let (square_rows, positions) = (count / S::LANES * S::LANES, dim / S::LANES * S::LANES);
+        for position in (0..positions).step_by(S::LANES) {
+            for row in (0..square_rows).step_by(S::LANES) {
+                // SAFETY: `row + LANES <= count` and `position + LANES <= dim`, by the assertion inside `rows`; as
+                // `row + LANES <= width` and `position + LANES <= depth`, inside `packed` too.
+                unsafe {
+                    let from = rows.as_ptr().add(row * dim + position);
+                    simd.transpose(from, dim, packed.as_mut_ptr().add(position * width + row), width);
+                }
+            }
+            for row in square_rows..count {
+                for at in position..position + S::LANES {
+                    packed[at * width + row] = rows[row * dim + at];
                 }
             }
         }
-        for offset in 0..count {
-            let (values, scale) = row(first + offset);
-            if values.len() < depth && scale == 0.0 {
-                packed[values.len() * width + offset] = 1.0;
+        for position in positions..dim {
+            for row in 0..count {
+                packed[position * width + row] = rows[row * dim + position];
             }
         }
-    });
-    packed
+        if count < width {
+            packed.chunks_exact_mut(width).for_each(|position| position[count..].fill(0.0));
+        }
+        if scales.iter().any(|scale| *scale != 1.0) {
+            for position in packed.chunks_exact_mut(width).take(dim) {
+                position.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
+            }
+        }
+        if dim < depth {
+            for (row, scale) in scales.iter().enumerate() {
+                packed[dim * width + row] = if *scale == 0.0 { 1.0 } else { 0.0 };
+            }
+        }
+    }
 }
 
 /// All products of a block of queries with a block of the bank, both packed.
@@ -217,38 +261,78 @@ impl Kernel for Direct<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f32 {
-        const SUMS: usize = 4;
-        let Self { a, b, scale, other_scale } = self;
-        assert_eq!(a.len(), b.len());
-        let (scales, other_scales) = (simd.splat(scale), simd.splat(other_scale));
-        let mut sums = [simd.splat(0.0); SUMS];
-        let add = |sum: S::V, at: usize| {
-            // SAFETY: callers keep `at + LANES <= a.len()`, which is `b.len()` too.
-            let (x, y) = unsafe { (simd.load(a.as_ptr().add(at)), simd.load(b.as_ptr().add(at))) };
-            // Both products are rounded, so that equal rows of equal scale differ by nothing.
-            let difference = simd.sub(simd.mul(x, scales), simd.mul(y, other_scales));
-            simd.fma(difference, difference, sum)
-        };
-        let vectors = a.len() / S::LANES;
-        let whole = vectors / SUMS * SUMS;
-        for first in (0..whole).step_by(SUMS) {
-            for i in 0..SUMS {
-                sums[i] = add(sums[i], (first + i) * S::LANES);
+        direct(simd, self.a, self.b, self.scale, self.other_scale)
+    }
+}
+
+/// [`Direct`] of each query with each of consecutive rows of the bank.
+pub(super) struct DirectRows<'a> {
+    pub(super) queries: &'a [f32],
+    pub(super) query_scales: &'a [f32],
+    pub(super) rows: &'a [f32],
+    pub(super) row_scales: &'a [f32],
+    pub(super) dim: usize,
+    /// `[rows, queries]`.
+    pub(super) squares: &'a mut [f32],
+}
+
+impl Kernel for DirectRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { queries, query_scales, rows, row_scales, dim, squares } = self;
+        let rows = rows.chunks_exact(dim).zip(row_scales).zip(squares.chunks_exact_mut(query_scales.len()));
+        for ((row, row_scale), squares) in rows {
+            for ((query, scale), square) in queries.chunks_exact(dim).zip(query_scales).zip(squares) {
+                *square = direct(simd, query, row, *scale, *row_scale);
             }
         }
-        for vector in whole..vectors {
-            sums[0] = add(sums[0], vector * S::LANES);
-        }
-        let total = simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]));
-        let mut lanes = [0.0f32; 16];
-        assert!(S::LANES <= lanes.len());
-        // SAFETY: `lanes` holds at least LANES values.
-        unsafe { simd.store(lanes.as_mut_ptr(), total) };
-        let mut sum: f32 = lanes[..S::LANES].iter().sum();
-        for at in vectors * S::LANES..a.len() {
-            let difference = a[at] * scale - b[at] * other_scale;
-            sum += difference * difference;
-        }
-        sum
     }
+}
+
+#[inline(always)]
+fn direct<S: Simd>(simd: S, a: &[f32], b: &[f32], scale: f32, other_scale: f32) -> f32 {
+    // Factors of 1 change no bit and need no multiplication.
+    if scale == 1.0 && other_scale == 1.0 {
+        sum_of_differences::<S, false>(simd, a, b, scale, other_scale)
+    } else {
+        sum_of_differences::<S, true>(simd, a, b, scale, other_scale)
+    }
+}
+
+#[inline(always)]
+fn sum_of_differences<S: Simd, const SCALED: bool>(simd: S, a: &[f32], b: &[f32], scale: f32, other_scale: f32) -> f32 {
+    const SUMS: usize = 4;
+    assert_eq!(a.len(), b.len());
+    let (scales, other_scales) = (simd.splat(scale), simd.splat(other_scale));
+    let mut sums = [simd.splat(0.0); SUMS];
+    let add = |sum: S::V, at: usize| {
+        // SAFETY: callers keep `at + LANES <= a.len()`, which is `b.len()` too.
+        let (x, y) = unsafe { (simd.load(a.as_ptr().add(at)), simd.load(b.as_ptr().add(at))) };
+        // Both products are rounded, so that equal rows of equal scale differ by nothing.
+        let difference = if SCALED { simd.sub(simd.mul(x, scales), simd.mul(y, other_scales)) } else { simd.sub(x, y) };
+        simd.fma(difference, difference, sum)
+    };
+    let vectors = a.len() / S::LANES;
+    let whole = vectors / SUMS * SUMS;
+    for first in (0..whole).step_by(SUMS) {
+        for i in 0..SUMS {
+            sums[i] = add(sums[i], (first + i) * S::LANES);
+        }
+    }
+    for vector in whole..vectors {
+        sums[0] = add(sums[0], vector * S::LANES);
+    }
+    let total = simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]));
+    let mut lanes = [0.0f32; 16];
+    assert!(S::LANES <= lanes.len());
+    // SAFETY: `lanes` holds at least LANES values.
+    unsafe { simd.store(lanes.as_mut_ptr(), total) };
+    let mut sum: f32 = lanes[..S::LANES].iter().sum();
+    for at in vectors * S::LANES..a.len() {
+        let difference = a[at] * scale - b[at] * other_scale;
+        sum += difference * difference;
+    }
+    sum
 }

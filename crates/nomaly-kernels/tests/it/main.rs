@@ -4,4 +4,5 @@ mod errors;
 mod invariance;
 mod operations;
 mod oracle;
+mod similarity;
 mod training;

@@ -1,0 +1,171 @@
+//! Rows, and what is computed of them once.
+
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+
+use super::search::Search;
+use super::{Metric, Neighbours, NeighboursError, Side};
+use crate::isa::Isa;
+use crate::simd::Token;
+
+/// Squared lengths above this could overflow in a sum of two rows.
+const MAX_SQUARE: f64 = f32::MAX as f64 / 16.0;
+
+/// Rows that are ready to be searched: borrowed or owned, with their lengths.
+///
+/// Beside the rows it takes 8 bytes a row.
+#[derive(Clone, Debug)]
+pub struct Bank<'a> {
+    rows: Rows<'a>,
+    metric: Metric,
+    isa: Isa,
+    token: Token,
+}
+
+impl<'a> Bank<'a> {
+    /// Takes `rows` `[rows, dim]` and measures their lengths.
+    ///
+    /// # Errors
+    /// [`NeighboursError`], save [`Count`](NeighboursError::Count); no rows are no error.
+    pub fn new(rows: impl Into<Cow<'a, [f32]>>, dim: usize, metric: Metric, isa: Isa) -> Result<Self, NeighboursError> {
+        let token = Token::new(isa)?;
+        let rows = Rows::new(rows.into(), dim, metric, Side::Bank)?;
+        rows.check_room(0)?;
+        Ok(Self { rows, metric, isa, token })
+    }
+
+    /// Adds `rows` `[rows, dim]` behind those that are there.
+    ///
+    /// # Errors
+    /// As [`new`](Bank::new), the rows numbered from the first added one; the bank is then as before.
+    pub fn append(&mut self, rows: &[f32]) -> Result<(), NeighboursError> {
+        let more = Rows::new(Cow::Borrowed(rows), self.dim(), self.metric, Side::Bank)?;
+        self.rows.check_room(more.len())?;
+        self.rows.append(&more);
+        Ok(())
+    }
+
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The numbers of a row.
+    pub fn dim(&self) -> usize {
+        self.rows.dim
+    }
+
+    /// How distances are measured.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// The instruction set that searches.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The rows, `[rows, dim]`.
+    pub fn rows(&self) -> &[f32] {
+        &self.rows.data
+    }
+
+    /// The `k` nearest rows for each row of `queries` `[queries, dim]`.
+    ///
+    /// Works in parallel on rayon's current pool; the result does not depend on the number of threads. Beside the result it
+    /// takes memory for one copy of the queries and for a block of the bank, whatever the size of the bank.
+    ///
+    /// # Errors
+    /// [`Ragged`](NeighboursError::Ragged) and [`NotFinite`](NeighboursError::NotFinite) for the queries,
+    /// [`Count`](NeighboursError::Count); no queries are no error.
+    pub fn top_k(&self, queries: &[f32], k: usize) -> Result<Neighbours, NeighboursError> {
+        let queries = Rows::new(Cow::Borrowed(queries), self.dim(), self.metric, Side::Queries)?;
+        if k == 0 || k > self.len() {
+            return Err(NeighboursError::Count { k, rows: self.len() });
+        }
+        let lanes = self.isa.lanes();
+        let search = Search { queries: &queries, bank: &self.rows, k, metric: self.metric, token: self.token, lanes };
+        let (indices, distances) = search.run().into_iter().flatten().map(|near| (near.index, near.distance)).unzip();
+        Ok(Neighbours { k, indices, distances })
+    }
+}
+
+/// Rows with what the metric makes of them.
+#[derive(Clone, Debug)]
+pub(super) struct Rows<'a> {
+    pub(super) data: Cow<'a, [f32]>,
+    pub(super) dim: usize,
+    /// The factor of each row: 1, or 1 over its length, or 0 for a row of length 0.
+    pub(super) scale: Vec<f32>,
+    /// The squared length after scaling, where a row of length 0 counts as a unit vector of its own direction.
+    pub(super) square: Vec<f32>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(data: Cow<'a, [f32]>, dim: usize, metric: Metric, side: Side) -> Result<Self, NeighboursError> {
+        if dim == 0 {
+            return Err(NeighboursError::NoColumns);
+        }
+        if !data.len().is_multiple_of(dim) {
+            return Err(NeighboursError::Ragged { side, len: data.len(), dim });
+        }
+        let squares: Vec<f64> = data.par_chunks_exact(dim).with_min_len(64).map(sum_of_squares).collect();
+        // A NaN is not contained either.
+        if let Some(row) = squares.iter().position(|square| !(0.0..=MAX_SQUARE).contains(square)) {
+            return Err(NeighboursError::NotFinite { side, row });
+        }
+        let (scale, square) = match metric {
+            Metric::SquaredL2 => (vec![1.0; squares.len()], squares.iter().map(|square| *square as f32).collect()),
+            Metric::Cosine => {
+                let scale = squares
+                    .iter()
+                    .map(|square| square.sqrt())
+                    .map(|length| if length < f64::from(f32::MIN_POSITIVE) { 0.0 } else { (1.0 / length) as f32 });
+                (scale.collect(), vec![1.0; squares.len()])
+            }
+        };
+        Ok(Self { data, dim, scale, square })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.scale.len()
+    }
+
+    /// Rows are numbered by `u32`.
+    fn check_room(&self, more: usize) -> Result<(), NeighboursError> {
+        let rows = self.len().saturating_add(more);
+        if u32::try_from(rows).is_err() { Err(NeighboursError::BankTooLarge { rows }) } else { Ok(()) }
+    }
+
+    fn append(&mut self, more: &Rows<'_>) {
+        self.data.to_mut().extend_from_slice(&more.data);
+        self.scale.extend_from_slice(&more.scale);
+        self.square.extend_from_slice(&more.square);
+    }
+
+    pub(super) fn row(&self, index: usize) -> &[f32] {
+        &self.data[index * self.dim..(index + 1) * self.dim]
+    }
+
+    pub(super) fn scaled(&self, index: usize) -> (&[f32], f32) {
+        (self.row(index), self.scale[index])
+    }
+}
+
+/// In 16 partial sums, so that it runs at the speed of memory.
+fn sum_of_squares(row: &[f32]) -> f64 {
+    let mut sums = [0.0f64; 16];
+    let (chunks, rest) = row.as_chunks::<16>();
+    for chunk in chunks {
+        for (sum, value) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(*value) * f64::from(*value);
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>()
+}
