@@ -41,6 +41,10 @@ const INPUT_BAND: usize = 512 << 10;
 /// Floating-point operations below which a unit of work is not worth its own dispatch.
 const UNIT_FLOPS: u64 = 400_000;
 
+/// Bytes of weights that are worth a unit of work whatever the arithmetic: with one position, as in channel attention,
+/// a layer takes as long as its weights need from memory.
+const UNIT_WEIGHTS: usize = 128 << 10;
+
 /// Weights and bias packed in the order of use:
 /// `[O / 2b][I / b][kh][kw][b in][2b out]`, or planar `[O / 2b][I][kh][kw][2b out]`.
 ///
@@ -270,10 +274,11 @@ impl Dense {
     }
 
     fn schedule(&self, images: usize, pairs: usize, threads: usize) -> Schedule {
-        let work = (self.flops() * images as u64 / UNIT_FLOPS).max(1);
-        let wanted = if threads == 1 { 1 } else { (4 * threads).min(work as usize) };
         let input = self.src.channels * self.src.height * self.src.width * size_of::<f32>();
         let weights = self.weights.data.len() * size_of::<f32>();
+        let work = (self.flops() * images as u64 / UNIT_FLOPS) as usize;
+        let work = work.max(weights / UNIT_WEIGHTS).max(1);
+        let wanted = if threads == 1 { 1 } else { (4 * threads).min(work) };
         schedule(input, weights, [images, self.places.len(), pairs], wanted)
     }
 }
