@@ -6,8 +6,9 @@
 //! The way out: the distance of a row to its nearest centre only falls as centres are added, so a distance that leaves out
 //! the latest centres bounds the true one from above. A row is compared with the centres it has not met only when its bound
 //! is as large as the largest true distance known, and only until the bound is smaller: then the row cannot be the next
-//! pick. Most rows meet one near centre early and are not looked at again for long. A row that is looked at meets many
-//! centres at once, which makes it a matter of arithmetic instead of memory. Every skipped comparison is with a row that
+//! pick. Most rows meet one near centre early and are not looked at again for long. When the largest
+//! distance has fallen by some percent, all rows that may still be as far meet the centres that they lack, in groups that
+//! share each centre while it is in the cache, which makes it a matter of arithmetic instead of memory. Every skipped comparison is with a row that
 //! provably is not the farthest, in the arithmetic used and not just in that of real numbers: the picks are those of the
 //! naive loop, bit for bit, whatever the number of threads.
 //!

@@ -11,6 +11,13 @@ pub(super) const PANEL: usize = 16;
 /// Rows that share one upper bound.
 const CHUNK: usize = 128;
 
+/// Rows that are brought up to date together: they share each panel of centres while it is in the first-level cache.
+const GROUP: usize = 512;
+
+/// When no row is as far as the level that rows have been brought up to date to, the level is lowered by this factor: closer
+/// to 1 takes more passes over the centres, farther from it compares rows that need not have been.
+const MARGIN: f32 = 0.97;
+
 /// Rows that are looked at first, largest bounds first, so that the largest true distance is known early.
 const SEEDS: usize = 8;
 
@@ -45,6 +52,8 @@ pub(super) struct Selection<'a> {
     met: Vec<u32>,
     /// The largest bound of each [`CHUNK`] of rows.
     chunk_bounds: Vec<f32>,
+    /// Rows with larger bounds than this have been brought up to date together, so they lack few centres.
+    settled: f32,
 }
 
 /// Centres in panels `[panel][dim][PANEL]`.
@@ -65,6 +74,18 @@ impl Centres {
         }
         self.count += 1;
     }
+
+    /// Compares a row with the centres from `met` on, at most to the end of their panel.
+    #[inline(always)]
+    fn meet<S: Simd>(&self, simd: S, row: &[f32], bound: &mut f32, met: &mut u32) {
+        let (panel, size) = (*met as usize / PANEL, PANEL * row.len());
+        let squares = squares(simd, row, &self.packed[panel * size..(panel + 1) * size]);
+        let end = self.count.min((panel + 1) * PANEL);
+        for square in &squares[..end - panel * PANEL] {
+            *bound = if *square < *bound { *square } else { *bound };
+        }
+        *met = end as u32;
+    }
 }
 
 impl<'a> Selection<'a> {
@@ -79,6 +100,7 @@ impl<'a> Selection<'a> {
             bounds: vec![f32::INFINITY; total],
             met: vec![0; total],
             chunk_bounds: vec![f32::INFINITY; total.div_ceil(CHUNK)],
+            settled: f32::INFINITY,
         }
     }
 
@@ -115,37 +137,69 @@ impl<'a> Selection<'a> {
 
     /// The squared distance of the row farthest from its nearest centre, and that row.
     pub(super) fn farthest(&mut self) -> (f32, usize) {
-        let mut far = Far::NONE;
+        loop {
+            let floor = Far { square: self.settled, row: usize::MAX };
+            let seen = self.look_at_seeds(floor);
+            let far = self.sweep(seen);
+            if far != floor {
+                return (far.square, far.row);
+            }
+            // No row is that far any more.
+            self.settle((MARGIN * self.settled).min(self.top().square));
+        }
+    }
+
+    /// Brings the rows with the largest bounds up to date; the farthest of them, or `far`.
+    fn look_at_seeds(&mut self, mut far: Far) -> Far {
         for _ in 0..SEEDS {
             let top = self.top();
             if !top.beats(far) {
-                return (far.square, far.row);
+                break;
             }
             let meet = Meet { row: self.row(top.row), number: top.row, centres: &self.centres, far: Far::NONE };
             let (bound, met) = (&mut self.bounds[top.row], &mut self.met[top.row]);
             self.token.dispatch(OneRow { meet, bound, met });
             far = far.max(Far { square: self.bounds[top.row], row: top.row });
             let chunk = top.row / CHUNK;
-            self.chunk_bounds[chunk] =
-                largest(&self.bounds[chunk * CHUNK..][..CHUNK.min(self.bounds.len() - chunk * CHUNK)]);
+            let end = self.bounds.len().min((chunk + 1) * CHUNK);
+            self.chunk_bounds[chunk] = largest(&self.bounds[chunk * CHUNK..end]);
         }
-        let Self { rows, dim, token, centres, bounds, met, chunk_bounds } = self;
-        let chunks = bounds.par_chunks_mut(CHUNK).zip(met.par_chunks_mut(CHUNK)).zip(rows.par_chunks(CHUNK * *dim));
-        let chunks = chunks.zip(chunk_bounds.par_iter_mut()).enumerate().with_min_len(32);
-        let sweep = |far: Far,
-                     (chunk, (((bounds, met), rows), chunk_bound)): (
-            usize,
-            (((&mut [f32], &mut [u32]), &[f32]), &mut f32),
-        )| {
-            if *chunk_bound < far.square {
-                return far;
+        far
+    }
+
+    /// Looks at every row that might be farther than `far`; the farthest.
+    fn sweep(&mut self, far: Far) -> Far {
+        let Self { rows, dim, token, centres, bounds, met, chunk_bounds, .. } = self;
+        let groups = bounds.par_chunks_mut(GROUP).zip(met.par_chunks_mut(GROUP)).zip(rows.par_chunks(GROUP * *dim));
+        let groups = groups.zip(chunk_bounds.par_chunks_mut(GROUP / CHUNK)).enumerate().with_min_len(32);
+        let farthest = groups.map(|(group, (((bounds, met), rows), chunk_bounds))| {
+            let mut far = far;
+            let chunks = bounds.chunks_mut(CHUNK).zip(met.chunks_mut(CHUNK)).zip(rows.chunks(CHUNK * *dim));
+            for (chunk, (((bounds, met), rows), chunk_bound)) in chunks.zip(chunk_bounds).enumerate() {
+                if *chunk_bound >= far.square {
+                    let first = group * GROUP + chunk * CHUNK;
+                    far = token.dispatch(Sweep { rows, first, dim: *dim, centres, bounds, met, far });
+                    *chunk_bound = largest(bounds);
+                }
             }
-            let far = token.dispatch(Sweep { rows, first: chunk * CHUNK, dim: *dim, centres, bounds, met, far });
-            *chunk_bound = largest(bounds);
             far
-        };
-        let far = chunks.fold(|| far, sweep).reduce(|| far, Far::max);
-        (far.square, far.row)
+        });
+        farthest.reduce(|| far, Far::max)
+    }
+
+    /// Brings every row up to date, or below `square`.
+    fn settle(&mut self, square: f32) {
+        self.settled = square;
+        let Self { rows, dim, token, centres, bounds, met, chunk_bounds, settled } = self;
+        let groups = bounds.par_chunks_mut(GROUP).zip(met.par_chunks_mut(GROUP)).zip(rows.par_chunks(GROUP * *dim));
+        groups.zip(chunk_bounds.par_chunks_mut(GROUP / CHUNK)).for_each(|(((bounds, met), rows), chunk_bounds)| {
+            if chunk_bounds.iter().any(|bound| *bound >= *settled) {
+                token.dispatch(Settle { rows, dim: *dim, centres, bounds, met, settled: *settled });
+                for (bound, bounds) in chunk_bounds.iter_mut().zip(bounds.chunks(CHUNK)) {
+                    *bound = largest(bounds);
+                }
+            }
+        });
     }
 
     /// The row with the largest bound.
@@ -182,15 +236,8 @@ impl Meet<'_> {
     #[inline(always)]
     fn run<S: Simd>(&self, simd: S, bound: &mut f32, met: &mut u32) {
         let Self { row, number, centres, far } = self;
-        let size = PANEL * row.len();
         while (*met as usize) < centres.count && (Far { square: *bound, row: *number }).beats(*far) {
-            let panel = *met as usize / PANEL;
-            let squares = squares(simd, row, &centres.packed[panel * size..(panel + 1) * size]);
-            let end = centres.count.min((panel + 1) * PANEL);
-            for square in &squares[..end - panel * PANEL] {
-                *bound = if *square < *bound { *square } else { *bound };
-            }
-            *met = end as u32;
+            centres.meet(simd, row, bound, met);
         }
     }
 }
@@ -240,6 +287,40 @@ impl Kernel for Sweep<'_> {
             far = far.max(Far { square: *bound, row: number });
         }
         far
+    }
+}
+
+/// Brings those rows of a group up to date, or below `settled`, whose bound is not.
+struct Settle<'a> {
+    rows: &'a [f32],
+    dim: usize,
+    centres: &'a Centres,
+    bounds: &'a mut [f32],
+    met: &'a mut [u32],
+    settled: f32,
+}
+
+impl Kernel for Settle<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { rows, dim, centres, bounds, met, settled } = self;
+        let mut open: Vec<usize> = (0..bounds.len()).filter(|row| bounds[*row] >= settled).collect();
+        let first = open.iter().map(|row| met[*row] as usize / PANEL).min().unwrap_or(0);
+        for panel in first..centres.count.div_ceil(PANEL) {
+            // A loop and not `retain`, whose closure would not be compiled for the instruction set.
+            let mut kept = 0;
+            for at in 0..open.len() {
+                let row = open[at];
+                if met[row] as usize / PANEL == panel {
+                    centres.meet(simd, &rows[row * dim..(row + 1) * dim], &mut bounds[row], &mut met[row]);
+                }
+                open[kept] = row;
+                kept += usize::from(bounds[row] >= settled);
+            }
+            open.truncate(kept);
+        }
     }
 }
 
