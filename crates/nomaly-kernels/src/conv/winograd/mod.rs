@@ -47,7 +47,8 @@ const TRANSFORM_TILES: usize = 16;
 /// Columns of the widest register tile of any instruction set.
 const MAX_COLUMNS: usize = 14;
 
-/// The way of a transformed weight from memory in multiply-adds, measured at 14x14 and 7x7 with 256 and 512 channels.
+/// The way of a transformed weight from memory in multiply-adds of 16 lanes, measured at 14x14 and 7x7 with 256 and 512
+/// channels.
 const WEIGHT: f64 = 16.5;
 
 /// The same for a weight of the direct algorithm, whose prefetches hide most of it.
@@ -67,12 +68,14 @@ pub(crate) fn choose(window: &Window, [channels, out]: [usize; 2], output: [usiz
         return None;
     }
     let [height, width] = output;
-    let direct = 9.0 * ((height * width) as f64 + DIRECT_WEIGHT);
+    // The narrower the vectors, the longer arithmetic takes against memory.
+    let memory = lanes as f64 / 16.0;
+    let direct = 9.0 * ((height * width) as f64 + DIRECT_WEIGHT * memory);
     let cost = |outputs: usize| {
         let tiles = (height.div_ceil(outputs) * width.div_ceil(outputs)) as f64;
         let transforms = TRANSFORM * (1.0 / channels as f64 + 1.0 / out as f64);
         let values = (side(outputs) * side(outputs)) as f64;
-        values * (tiles * (1.0 + transforms) + WEIGHT)
+        values * (tiles * (1.0 + transforms) + WEIGHT * memory)
     };
     let outputs = if cost(2) < cost(4) { 2 } else { 4 };
     (cost(outputs) < direct).then_some(outputs)
@@ -580,6 +583,7 @@ mod tests {
         assert_eq!(choice(128, 28), Some(4));
         assert_eq!(choice(256, 14), Some(2));
         assert_eq!(choice(512, 7), None);
+        assert_eq!(choose(&window(1, 1), [512; 2], [7; 2], 8), Some(2), "arithmetic is slower with 8 lanes");
         assert_eq!(choice(16, 56), None, "less than two blocks of channels");
         assert_eq!(choose(&window(2, 1), [64; 2], [28; 2], 16), None, "stride 2");
     }
