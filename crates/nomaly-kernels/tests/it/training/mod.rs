@@ -4,6 +4,7 @@ mod convolution;
 mod norm;
 mod optimiser;
 mod others;
+mod torch;
 
 use nomaly_kernels::Isa;
 
