@@ -34,6 +34,7 @@ pub mod module;
 mod parameters;
 mod plan;
 pub mod registry;
+pub mod trainable;
 pub mod weights;
 
 pub use backbone::{Backbone, Extractor, OpenOptions, TapInfo, TapRequest, tap_infos};

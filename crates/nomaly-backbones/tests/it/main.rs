@@ -4,5 +4,6 @@ mod embedded;
 mod formula;
 mod loading;
 mod parity;
+mod trainable;
 #[cfg(feature = "candle")]
 mod training;

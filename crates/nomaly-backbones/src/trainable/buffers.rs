@@ -1,0 +1,61 @@
+//! Memory for intermediate results, kept from step to step.
+//!
+//! Memory that comes fresh from the system is brought in page by page as it is first touched, which for tensors of tens of
+//! megabytes costs as much as computing them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use nomaly_kernels::training::add_assign;
+
+/// Buffers that nobody uses just now, by their length.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    free: HashMap<usize, Vec<Vec<f32>>>,
+}
+
+impl Buffers {
+    /// A buffer of `len` values, which hold anything.
+    pub(super) fn take(&mut self, len: usize) -> Vec<f32> {
+        self.free.get_mut(&len).and_then(Vec::pop).unwrap_or_else(|| vec![0.0; len])
+    }
+
+    /// Takes a buffer back.
+    pub(super) fn give(&mut self, buffer: Vec<f32>) {
+        self.free.entry(buffer.len()).or_default().push(buffer);
+    }
+
+    /// Takes a buffer back when nobody else holds it.
+    pub(super) fn give_shared(&mut self, buffer: Arc<Vec<f32>>) {
+        if let Ok(buffer) = Arc::try_unwrap(buffer) {
+            self.give(buffer);
+        }
+    }
+
+    /// Frees all buffers: the next ones will have other lengths.
+    pub(super) fn clear(&mut self) {
+        self.free.clear();
+    }
+
+    /// The buffer for writing, a copy if somebody else holds it too.
+    pub(super) fn own(&mut self, shared: Arc<Vec<f32>>) -> Vec<f32> {
+        Arc::try_unwrap(shared).unwrap_or_else(|shared| {
+            let mut copy = self.take(shared.len());
+            copy.copy_from_slice(&shared);
+            copy
+        })
+    }
+
+    /// Adds a gradient to what has come together at a node; `gradient` may be held by others, who do not change it.
+    pub(super) fn accumulate(&mut self, place: &mut Option<Arc<Vec<f32>>>, gradient: Arc<Vec<f32>>) {
+        *place = Some(match place.take() {
+            None => gradient,
+            Some(present) => {
+                let mut sum = self.own(present);
+                add_assign(&mut sum, &gradient).expect("gradients of one node have one length");
+                self.give_shared(gradient);
+                Arc::new(sum)
+            }
+        });
+    }
+}

@@ -1,0 +1,81 @@
+//! What can go wrong with a network in training.
+
+use nomaly_kernels::training::TrainingError;
+use nomaly_registry::UnknownName;
+
+use crate::weights::WeightsError;
+
+/// Why a network cannot be trained, or a pass not be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainableError {
+    /// The graph has no tap of that name.
+    #[error(transparent)]
+    UnknownTap(#[from] UnknownName),
+    /// No tap was asked for.
+    #[error("a network in training needs at least one tap as its output")]
+    NoTaps,
+    /// The operation has no gradient here.
+    #[error("{operation} has no gradient on the CPU kernels")]
+    Unsupported {
+        /// The operation.
+        operation: String,
+    },
+    /// A parameter is missing.
+    #[error("the weights have no `{tensor}`")]
+    MissingTensor {
+        /// The parameter.
+        tensor: String,
+    },
+    /// A parameter has another shape than the graph gives it.
+    #[error("`{tensor}` is {found:?} in the weights, but {expected:?} in the network")]
+    Shape {
+        /// The parameter.
+        tensor: String,
+        /// Shape in the network.
+        expected: Vec<usize>,
+        /// Shape in the weights.
+        found: Vec<usize>,
+    },
+    /// A tensor cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A layer cannot be planned or run.
+    #[error("{layer}: {source}")]
+    Layer {
+        /// The layer's name.
+        layer: String,
+        /// Why.
+        source: TrainingError,
+    },
+    /// The images are no whole number of images of the planned size.
+    #[error("{found} values are no whole number of images of {each} values")]
+    Images {
+        /// Values of one image.
+        each: usize,
+        /// Values given.
+        found: usize,
+    },
+    /// The gradients do not fit the outputs.
+    #[error("gradients of {found:?} values were given for outputs of {expected:?} values")]
+    Gradients {
+        /// Values of each output.
+        expected: Vec<usize>,
+        /// Values of each gradient.
+        found: Vec<usize>,
+    },
+    /// The optimiser has been used with another network.
+    #[error("the optimiser has states of {found} parameters, the network has {expected}")]
+    Optimiser {
+        /// Parameters of the network.
+        expected: usize,
+        /// Parameters that the optimiser knows.
+        found: usize,
+    },
+}
+
+/// Names the layer in which a kernel failed.
+pub(super) fn in_layer(layer: &str) -> impl FnOnce(TrainingError) -> TrainableError + use<> {
+    let layer = layer.to_owned();
+    |source| TrainableError::Layer { layer, source }
+}

@@ -1,0 +1,192 @@
+//! Networks in training on a CPU: the same graphs as the inference plans, with gradients.
+//!
+//! **The problem.** A general tape of tensors allocates each intermediate result and each gradient anew, starts every
+//! gradient as a tensor of zeros and adds to it on one thread. For a small network those passes over memory cost more than
+//! the convolutions.
+//!
+//! **The design.** A [`Network`] is planned from a graph for one image size. A ReLU after batch norm is part of it; sums
+//! are made in place; a gradient is handed on, and added only where two meet; what no gradient needs is given back at once;
+//! and all memory is kept for the next step. The kernels are those of [`nomaly_kernels::training`], so the gradients do not
+//! depend on the number of threads. The parameters have the names of the inference plan: [`Network::weights`] compile.
+//!
+//! Losses that are not built in are computed by the caller, on any tape: [`Network::backward`] takes the gradients of the
+//! outputs.
+//!
+//! ```
+//! use nomaly_backbones::architectures::wide_resnet::WideResNet;
+//! use nomaly_backbones::trainable::{Network, Optimiser, Rule, pytorch_default};
+//! use nomaly_kernels::Isa;
+//!
+//! let graph = WideResNet { blocks: 1, width: 1 }.graph(2);
+//! let mut network = Network::new(&graph, &["logits"], [8, 8], &pytorch_default(&graph, 0), Isa::best()?)?;
+//! let mut optimiser = Optimiser::new(Rule::adam(0.01));
+//! let images: Vec<f32> = (0..4 * 3 * 64).map(|i| if i < 2 * 3 * 64 { 1.0 } else { (i % 5) as f32 }).collect();
+//! let mut losses = Vec::new();
+//! for _ in 0..10 {
+//!     losses.push(network.classify(&images, &[0, 0, 1, 1])?);
+//!     network.step(&mut optimiser)?;
+//! }
+//! assert!(losses[9] < 0.5 * losses[0], "{losses:?}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod buffers;
+mod error;
+mod initialise;
+mod optimiser;
+mod pass;
+mod steps;
+
+use std::sync::Arc;
+
+use nomaly_kernels::Isa;
+use nomaly_kernels::training::cross_entropy;
+use nomaly_registry::UnknownName;
+
+use crate::graph::Graph;
+use crate::weights::{WeightTensor, Weights};
+
+use buffers::Buffers;
+use steps::{Plan, Slot, Step};
+
+pub use error::TrainableError;
+pub use initialise::pytorch_default;
+pub use nomaly_kernels::training::WeightDecay;
+#[cfg(feature = "candle")]
+pub(crate) use optimiser::State;
+pub use optimiser::{Optimiser, Rule};
+
+/// A network that learns.
+#[derive(Debug)]
+pub struct Network {
+    isa: Isa,
+    steps: Vec<Step>,
+    slots: Vec<Slot>,
+    outputs: Vec<usize>,
+    /// The share of a batch's statistics in the running ones.
+    momentum: f64,
+    images: usize,
+    /// Results of the steps, as far as they are needed.
+    values: Vec<Option<Vec<f32>>>,
+    gradients: Vec<Option<Arc<Vec<f32>>>>,
+    buffers: Buffers,
+}
+
+impl Network {
+    /// Plans what the `taps` of `graph` need, for images of `size` (height, width), and takes its parameters from `weights`.
+    ///
+    /// # Errors
+    /// For a tap that the graph does not have, an operation without gradient here (grouped convolutions, squeeze and
+    /// excitation, activations other than ReLU), weights that are missing or of another shape, and images that are too small.
+    pub fn new(
+        graph: &Graph,
+        taps: &[&str],
+        size: [usize; 2],
+        weights: &Weights,
+        isa: Isa,
+    ) -> Result<Self, TrainableError> {
+        let targets = taps
+            .iter()
+            .map(|name| {
+                let found = graph.taps().iter().find(|tap| tap.name == *name).map(|tap| tap.node);
+                found.ok_or_else(|| UnknownName::new("tap", *name, graph.taps().iter().map(|tap| tap.name.as_str())))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if targets.is_empty() {
+            return Err(TrainableError::NoTaps);
+        }
+        let Plan { steps, slots, outputs } = steps::plan(graph, &targets, size, weights, isa)?;
+        let values = steps.iter().map(|_| None).collect();
+        let gradients = vec![None; steps.len()];
+        let buffers = Buffers::default();
+        Ok(Self { isa, steps, slots, outputs, momentum: 0.1, images: 0, values, gradients, buffers })
+    }
+
+    /// Sets the share of a batch's statistics in the running ones, in [0, 1]; 0.1, PyTorch's default, before.
+    #[must_use]
+    pub fn with_momentum(mut self, momentum: f64) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
+    /// Runs the network on `images` `[N, C, H, W]`, normalising by the statistics of the batch and moving the running ones.
+    /// The results are the [`outputs`](Self::output).
+    ///
+    /// # Errors
+    /// When the values are no whole number of images.
+    pub fn forward(&mut self, images: &[f32]) -> Result<(), TrainableError> {
+        pass::forward(self, images)
+    }
+
+    /// The result of a tap, `[N, C, h, w]`, in the order of the taps; empty before the first forward pass.
+    pub fn output(&self, index: usize) -> &[f32] {
+        self.outputs.get(index).and_then(|&step| self.values[step].as_deref()).unwrap_or(&[])
+    }
+
+    /// Shape `[C, h, w]` of one image's result of each tap.
+    pub fn output_shapes(&self) -> Vec<[usize; 3]> {
+        self.outputs.iter().map(|&step| self.steps[step].shape).collect()
+    }
+
+    /// Computes the [`gradients`](Self::gradients) of a loss, given its gradient by each output of the last forward pass.
+    ///
+    /// # Errors
+    /// When there is not one gradient for each output, as long as the output.
+    pub fn backward(&mut self, gradients: &[&[f32]]) -> Result<(), TrainableError> {
+        pass::backward(self, gradients)
+    }
+
+    /// A forward and a backward pass of the mean cross-entropy of the first output, taken as logits, which it returns; the
+    /// labels are one for each image.
+    ///
+    /// # Errors
+    /// As for the two passes, and for labels that are no classes.
+    pub fn classify(&mut self, images: &[f32], labels: &[u32]) -> Result<f32, TrainableError> {
+        self.forward(images)?;
+        let step = &self.steps[self.outputs[0]];
+        let (classes, name) = (step.len(), step.name.clone());
+        let mut gradients: Vec<Vec<f32>> =
+            self.outputs.iter().map(|&output| vec![0.0; self.images * self.steps[output].len()]).collect();
+        let loss = cross_entropy(self.output(0), classes, labels, &mut gradients[0]).map_err(error::in_layer(&name))?;
+        self.backward(&gradients.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        Ok(loss)
+    }
+
+    /// Moves the parameters by the gradients of the last backward pass.
+    ///
+    /// # Errors
+    /// When the optimiser has been used with another network.
+    pub fn step(&mut self, optimiser: &mut Optimiser) -> Result<(), TrainableError> {
+        let trained = || self.slots.iter().filter(|slot| slot.role.is_trained());
+        let (expected, found) = (trained().count(), optimiser.parameters());
+        if found != 0 && found != expected {
+            return Err(TrainableError::Optimiser { expected, found });
+        }
+        let isa = self.isa;
+        let slots = self.slots.iter_mut().filter(|slot| slot.role.is_trained());
+        let pairs = slots.map(|slot| (slot.values.as_mut_slice(), slot.gradient.as_slice()));
+        optimiser.apply(isa, pairs).map_err(error::in_layer("the optimiser"))
+    }
+
+    /// The parameters and running statistics: name, shape, values.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
+        self.slots.iter().map(|slot| (slot.name.as_str(), slot.shape.as_slice(), slot.values.as_slice()))
+    }
+
+    /// The gradients of the last backward pass: name, shape, values.
+    pub fn gradients(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
+        let trained = self.slots.iter().filter(|slot| slot.role.is_trained());
+        trained.map(|slot| (slot.name.as_str(), slot.shape.as_slice(), slot.gradient.as_slice()))
+    }
+
+    /// The number of trained numbers.
+    pub fn parameter_count(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.role.is_trained()).map(|slot| slot.values.len()).sum()
+    }
+
+    /// The parameters as they are now: what a backbone is made from.
+    pub fn weights(&self) -> Weights {
+        let tensor = |slot: &Slot| (slot.name.clone(), WeightTensor::from_f32(slot.shape.clone(), &slot.values));
+        self.slots.iter().map(tensor).collect()
+    }
+}

@@ -1,0 +1,216 @@
+//! The forward and the backward pass.
+
+use std::sync::Arc;
+
+use nomaly_kernels::training::{
+    NormBackward, TrainingError, add_assign, global_average, global_average_gradient, relu, relu_gradient,
+};
+
+use super::Network;
+use super::buffers::Buffers;
+use super::error::{TrainableError, in_layer};
+use super::steps::{Kind, Slot, Step};
+
+/// The result of a step that is there because the plan says so.
+fn present(values: &[Option<Vec<f32>>], step: usize) -> &[f32] {
+    values[step].as_deref().expect("a result lives until its last reader")
+}
+
+pub(super) fn forward(network: &mut Network, images: &[f32]) -> Result<(), TrainableError> {
+    let each = network.steps[0].len();
+    if !images.len().is_multiple_of(each) {
+        return Err(TrainableError::Images { each, found: images.len() });
+    }
+    let count = images.len() / each;
+    for value in &mut network.values {
+        if let Some(buffer) = value.take() {
+            network.buffers.give(buffer);
+        }
+    }
+    if count != network.images {
+        network.buffers.clear();
+        network.images = count;
+    }
+    for index in 0..network.steps.len() {
+        let result = if index == 0 {
+            let mut copy = network.buffers.take(images.len());
+            copy.copy_from_slice(images);
+            copy
+        } else {
+            compute(network, index)?
+        };
+        network.values[index] = Some(result);
+        for position in 0..network.steps[index].inputs.len() {
+            let input = network.steps[index].inputs[position];
+            let step = &network.steps[input];
+            if step.last_use == index && !step.kept {
+                if let Some(buffer) = network.values[input].take() {
+                    network.buffers.give(buffer);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The result of one step.
+fn compute(network: &mut Network, index: usize) -> Result<Vec<f32>, TrainableError> {
+    let Network { steps, slots, values, buffers, images, momentum, isa, .. } = network;
+    if matches!(steps[index].kind, Kind::Add) {
+        return sum(steps, values, buffers, index);
+    }
+    let Step { kind, name, inputs, slots: own, shape, .. } = &mut steps[index];
+    let x = present(values, inputs[0]);
+    let mut result = buffers.take(*images * shape.iter().product::<usize>());
+    let bias = own.get(1).copied();
+    let mut run = || -> Result<(), TrainingError> {
+        match kind {
+            Kind::Input | Kind::Add => Ok(()),
+            Kind::Conv(plan) => plan.forward(x, &slots[own[0]].values, None, &mut result),
+            Kind::Linear(plan) => {
+                let bias = bias.map(|slot| slots[slot].values.as_slice());
+                plan.forward(x, &slots[own[0]].values, bias, &mut result)
+            }
+            Kind::Norm { plan, batch: [mean, variance] } => {
+                plan.forward(x, &slots[own[0]].values, &slots[own[1]].values, mean, variance, &mut result)?;
+                let [Slot { values: running_mean, .. }, Slot { values: running_variance, .. }] =
+                    slots.get_disjoint_mut([own[2], own[3]]).expect("two different statistics");
+                plan.update_running(*images, *momentum, [mean, variance], [running_mean, running_variance])
+            }
+            Kind::Relu => relu(x, &mut result),
+            Kind::MaxPool { plan, places } => {
+                places.resize(result.len(), 0);
+                plan.max(x, &mut result, places)
+            }
+            Kind::GlobalAverage(plane) => global_average(*isa, *plane, x, &mut result),
+        }
+    };
+    run().map_err(in_layer(name))?;
+    Ok(result)
+}
+
+/// The sum of two results, in the memory of one of them where nobody else needs it.
+fn sum(
+    steps: &[Step],
+    values: &mut [Option<Vec<f32>>],
+    buffers: &mut Buffers,
+    index: usize,
+) -> Result<Vec<f32>, TrainableError> {
+    let inputs = &steps[index].inputs;
+    let (a, b) = (inputs[0], inputs[inputs.len() - 1]);
+    let free = |input: usize| a != b && steps[input].last_use == index && !steps[input].kept;
+    let (target, other) = if !free(a) && free(b) { (b, a) } else { (a, b) };
+    let mut result = if free(target) {
+        values[target].take().expect("a result lives until its last reader")
+    } else {
+        let from = present(values, target);
+        let mut copy = buffers.take(from.len());
+        copy.copy_from_slice(from);
+        copy
+    };
+    add_assign(&mut result, present(values, other)).map_err(in_layer(&steps[index].name))?;
+    Ok(result)
+}
+
+pub(super) fn backward(network: &mut Network, gradients: &[&[f32]]) -> Result<(), TrainableError> {
+    let expected: Vec<usize> =
+        network.outputs.iter().map(|&output| network.images * network.steps[output].len()).collect();
+    let found: Vec<usize> = gradients.iter().map(|gradient| gradient.len()).collect();
+    if expected != found || network.outputs.iter().any(|&output| network.values[output].is_none()) {
+        return Err(TrainableError::Gradients { expected, found });
+    }
+    let outputs = network.outputs.clone();
+    for (&output, gradient) in outputs.iter().zip(gradients) {
+        let mut copy = network.buffers.take(gradient.len());
+        copy.copy_from_slice(gradient);
+        network.buffers.accumulate(&mut network.gradients[output], Arc::new(copy));
+    }
+    for index in (1..network.steps.len()).rev() {
+        // All readers of this result have had their gradients.
+        if !outputs.contains(&index) {
+            if let Some(buffer) = network.values[index].take() {
+                network.buffers.give(buffer);
+            }
+        }
+        match network.gradients[index].take() {
+            Some(gradient) => differentiate(network, index, gradient)?,
+            None => network.steps[index].slots.iter().for_each(|&slot| network.slots[slot].gradient.fill(0.0)),
+        }
+    }
+    Ok(())
+}
+
+/// Computes the gradients of the parameters of one step and hands that of its inputs on.
+fn differentiate(network: &mut Network, index: usize, gradient: Arc<Vec<f32>>) -> Result<(), TrainableError> {
+    let Network { steps, slots, values, gradients, buffers, images, .. } = network;
+    let [input, ..] = steps[index].inputs[..] else {
+        buffers.give_shared(gradient);
+        return Ok(());
+    };
+    let Step { kind, name, inputs, slots: own, .. } = &steps[index];
+    let fail = in_layer(name);
+    match kind {
+        Kind::Input => {}
+        Kind::Add => {
+            // Both inputs see the same gradient; it is copied only if one of them is added to while the other is in use.
+            for &input in inputs {
+                buffers.accumulate(&mut gradients[input], Arc::clone(&gradient));
+            }
+            buffers.give_shared(gradient);
+        }
+        Kind::Relu => {
+            let mut gradient = buffers.own(gradient);
+            relu_gradient(present(values, input), &mut gradient).map_err(fail)?;
+            buffers.accumulate(&mut gradients[input], Arc::new(gradient));
+        }
+        _ => {
+            let mut below = (input != 0).then(|| buffers.take(*images * steps[input].len()));
+            let mut run = || -> Result<(), TrainingError> {
+                match kind {
+                    Kind::Conv(plan) | Kind::Linear(plan) => {
+                        if let [_, bias] = own[..] {
+                            plan.bias_gradient(&gradient, &mut slots[bias].gradient)?;
+                        }
+                        let weight = &mut slots[own[0]];
+                        plan.weight_gradient(present(values, input), &gradient, &mut weight.gradient)?;
+                        match &mut below {
+                            Some(below) => plan.input_gradient(&gradient, &weight.values, below),
+                            None => Ok(()),
+                        }
+                    }
+                    Kind::Norm { plan, batch: [mean, variance] } => {
+                        let [weight, bias] =
+                            slots.get_disjoint_mut([own[0], own[1]]).expect("two different parameters");
+                        let below = below.get_or_insert_with(|| buffers.take(gradient.len()));
+                        plan.backward(NormBackward {
+                            input: present(values, input),
+                            weight: &weight.values,
+                            bias: &bias.values,
+                            mean,
+                            variance,
+                            output_gradient: &gradient,
+                            input_gradient: below,
+                            weight_gradient: &mut weight.gradient,
+                            bias_gradient: &mut bias.gradient,
+                        })
+                    }
+                    Kind::MaxPool { plan, places } => match &mut below {
+                        Some(below) => plan.max_gradient(&gradient, places, below),
+                        None => Ok(()),
+                    },
+                    Kind::GlobalAverage(plane) => match &mut below {
+                        Some(below) => global_average_gradient(*plane, &gradient, below),
+                        None => Ok(()),
+                    },
+                    Kind::Input | Kind::Add | Kind::Relu => Ok(()),
+                }
+            };
+            run().map_err(fail)?;
+            if let Some(below) = below {
+                buffers.accumulate(&mut gradients[input], Arc::new(below));
+            }
+            buffers.give_shared(gradient);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! Networks in training against PyTorch (`tests/fixtures/gen_wrn_step.py`), and their trained weights in the plan.
+
+use nomaly_backbones::architectures::wide_resnet::WideResNet;
+use nomaly_backbones::graph::Graph;
+use nomaly_backbones::registry::BACKBONES;
+use nomaly_backbones::trainable::{Network, Optimiser, Rule, TrainableError, pytorch_default};
+use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
+use nomaly_kernels::Isa;
+use serde_json::Value;
+
+use crate::formula;
+
+const SIDE: usize = 16;
+const LABELS: [u32; 4] = [0, 1, 2, 3];
+
+fn small() -> Graph {
+    WideResNet { blocks: 1, width: 2 }.graph(5)
+}
+
+fn images() -> Vec<f32> {
+    formula::image([LABELS.len() * SIDE, SIDE])
+}
+
+fn digest(values: &[f32]) -> [f64; 2] {
+    let probe = formula::values("probe", values.len());
+    let product = values.iter().zip(probe).map(|(value, probe)| f64::from(*value) * probe).sum();
+    [values.iter().map(|value| f64::from(*value)).sum(), product]
+}
+
+fn assert_digest(name: &str, values: &[f32], want: &Value, slack: f64) {
+    assert_eq!(want[0], values.len() as u64, "{name}");
+    for (got, want) in digest(values).into_iter().zip([&want[1], &want[2]]) {
+        let want = want.as_f64().expect("a number");
+        assert!((got - want).abs() <= slack, "{name}: {got}, expected {want} within {slack}");
+    }
+}
+
+#[test]
+fn a_step_is_that_of_pytorch_for_any_number_of_threads() {
+    let want: Value = serde_json::from_str(include_str!("../fixtures/wrn-step.json")).expect("a fixture");
+    let graph = small();
+    let run = |isa, threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        pool.install(|| {
+            let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &formula::weights(&graph), isa).unwrap();
+            let mut optimiser = Optimiser::new(Rule::adam(0.01));
+            let first = network.classify(&images(), &LABELS).unwrap();
+            let gradients: Vec<(String, Vec<f32>)> =
+                network.gradients().map(|(name, _, values)| (name.to_owned(), values.to_vec())).collect();
+            let statistics: Vec<(String, Vec<f32>)> = network
+                .parameters()
+                .filter(|(name, ..)| name.contains("running"))
+                .map(|(name, _, values)| (name.to_owned(), values.to_vec()))
+                .collect();
+            network.step(&mut optimiser).unwrap();
+            let second = network.classify(&images(), &LABELS).unwrap();
+            ([first, second], gradients, statistics)
+        })
+    };
+    for isa in Isa::available() {
+        let got = run(isa, 1);
+        assert!(got == run(isa, 2), "{isa}: two threads give another result than one");
+        let (losses, gradients, statistics) = got;
+        // The second loss comes after a step of Adam, which divides by the root of gradients that may be all rounding.
+        for ((got, want), slack) in losses.iter().zip(want["losses"].as_array().unwrap()).zip([1e-5, 1e-2]) {
+            let want = want.as_f64().unwrap();
+            assert!((f64::from(*got) - want).abs() < slack * want, "{isa}: loss {got}, expected {want}");
+        }
+        assert_eq!(gradients.len(), want["gradients"].as_object().unwrap().len());
+        for (name, values) in &gradients {
+            // The error of a gradient is relative to its length as a vector; a ReLU near its kink may go either way.
+            let slack = 2e-3 * want["norms"][name].as_f64().unwrap();
+            assert_digest(name, values, &want["gradients"][name], slack);
+        }
+        for (name, values) in &statistics {
+            assert_digest(name, values, &want["statistics"][name], 1e-4);
+        }
+    }
+}
+
+#[test]
+fn trained_weights_run_in_the_inference_plan() {
+    let graph = BACKBONES.get("wrn-10-4").unwrap().architecture.graph(4);
+    let isa = Isa::best().unwrap();
+    let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &pytorch_default(&graph, 3), isa).unwrap();
+    // With all of a batch's statistics in the running ones, evaluation after a pass without a step is that very pass.
+    network = network.with_momentum(1.0);
+    let mut optimiser = Optimiser::new(Rule::adamw(0.005));
+    let losses: Vec<f32> = (0..4)
+        .map(|_| {
+            let loss = network.classify(&images(), &LABELS).unwrap();
+            network.step(&mut optimiser).unwrap();
+            loss
+        })
+        .collect();
+    assert!(losses[3] < 0.5 * losses[0], "{losses:?}");
+    network.forward(&images()).unwrap();
+
+    let trained = Backbone::from_tensors("wrn-10-4", network.weights()).unwrap();
+    let request = [TapRequest::new("logits", OutputLayout::Mean)];
+    let extractor = trained.compile([SIDE; 2], &request, isa).unwrap();
+    let mut outputs = vec![Vec::new()];
+    extractor.run(&images(), LABELS.len(), &mut extractor.workspace(LABELS.len()), &mut outputs).unwrap();
+    let greatest = network.output(0).iter().fold(0f32, |max, value| max.max(value.abs()));
+    for (found, expected) in outputs[0].iter().zip(network.output(0)) {
+        // The running variance is that of the population, of 64 or more values a channel: 1/64 more, in each of 7 norms.
+        assert!((found - expected).abs() <= 0.05 * greatest, "{found} {expected}");
+    }
+}
+
+/// Max pooling, a sum that shares its gradient, a ReLU of its own, several outputs: gradients by differences.
+#[test]
+fn gradients_of_a_residual_network_are_those_of_differences() {
+    let graph = BACKBONES.get("resnet18").unwrap().architecture.graph(3);
+    let weights = formula::weights(&graph);
+    let isa = Isa::best().unwrap();
+    let taps = ["layer1", "layer2"];
+    let mut network = Network::new(&graph, &taps, [24, 24], &weights, isa).unwrap();
+    let input = formula::image([2 * 24, 24]);
+    let weigh = |network: &Network| -> f64 { (0..2).map(|index| digest(network.output(index))[1]).sum() };
+    network.forward(&input).unwrap();
+    let probes: Vec<Vec<f32>> =
+        (0..2).map(|index| formula::values("probe", network.output(index).len()).map(|v| v as f32).collect()).collect();
+    network.backward(&probes.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+    let gradients: Vec<(String, Vec<f32>)> =
+        network.gradients().map(|(name, _, values)| (name.to_owned(), values.to_vec())).collect();
+    for name in ["conv1.weight", "bn1.bias", "layer1.0.conv1.weight", "layer1.1.bn2.weight", "layer2.0.conv2.weight"] {
+        let (_, gradient) = gradients.iter().find(|(other, _)| other == name).expect("a parameter");
+        // Along the gradient itself: the derivative is its squared length.
+        let squares: f64 = gradient.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let step = 1e-3 / squares.sqrt();
+        let moved = |sign: f64| {
+            let mut weights = weights.clone();
+            let tensor = weights.get_mut(name).expect("a parameter");
+            let mut values = tensor.to_f32().unwrap();
+            values.iter_mut().zip(gradient).for_each(|(v, g)| *v += (sign * step * f64::from(*g)) as f32);
+            *tensor = nomaly_backbones::WeightTensor::from_f32(tensor.shape.clone(), &values);
+            let mut network = Network::new(&graph, &taps, [24, 24], &weights, isa).unwrap();
+            network.forward(&input).unwrap();
+            weigh(&network)
+        };
+        let numeric = (moved(1.0) - moved(-1.0)) / (2.0 * step);
+        // Single precision, and kinks of ReLU and maximum that a step passes.
+        assert!((numeric / squares - 1.0).abs() < 0.05, "{name}: {numeric}, expected {squares}");
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused() {
+    let isa = Isa::Portable;
+    let error = |name: &str, tap: &str, size| {
+        let graph = BACKBONES.get(name).unwrap().architecture.graph(3);
+        Network::new(&graph, &[tap], size, &formula::weights(&graph), isa).map(|_| ()).unwrap_err().to_string()
+    };
+    assert!(error("efficientnet-lite0", "stage2", [32, 32]).contains("has no gradient"));
+    assert!(error("wrn-10-4", "grop1", [32, 32]).contains("did you mean `group1`"));
+    assert!(error("wrn-10-4", "logits", [0, 32]).starts_with("conv: "));
+
+    let graph = small();
+    let mut weights = formula::weights(&graph);
+    weights.remove("bn.bias");
+    let missing = Network::new(&graph, &["logits"], [SIDE; 2], &weights, isa).unwrap_err();
+    assert_eq!(missing.to_string(), "the weights have no `bn.bias`");
+    assert!(matches!(Network::new(&graph, &[], [SIDE; 2], &weights, isa), Err(TrainableError::NoTaps)));
+
+    let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &formula::weights(&graph), isa).unwrap();
+    assert!(matches!(network.forward(&[0.0; 7]), Err(TrainableError::Images { each: 768, found: 7 })));
+    assert!(matches!(network.backward(&[&[]]), Err(TrainableError::Gradients { .. })));
+    network.forward(&images()).unwrap();
+    assert!(matches!(network.backward(&[]), Err(TrainableError::Gradients { .. })));
+    let mut other = Optimiser::new(Rule::sgd(0.1, 0.9));
+    network.classify(&images(), &LABELS).unwrap();
+    network.step(&mut other).unwrap();
+    let deeper = WideResNet { blocks: 2, width: 1 }.graph(5);
+    let mut network = Network::new(&deeper, &["logits"], [SIDE; 2], &formula::weights(&deeper), isa).unwrap();
+    assert!(matches!(network.step(&mut other), Err(TrainableError::Optimiser { .. })));
+}
