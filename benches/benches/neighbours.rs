@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nomaly_kernels::isa::Isa;
-use nomaly_kernels::neighbours::{Metric, top_k};
+use nomaly_kernels::neighbours::{Bank, Metric};
 use std::hint::black_box;
 
 /// Rows with values in 0 … 1 that look random.
@@ -20,15 +20,16 @@ fn neighbours(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("neighbours");
     group.sample_size(10);
     // (queries, rows of the bank, dim, k)
-    for (queries, bank, dim, k) in
+    for (queries, rows_of_bank, dim, k) in
         [(1568, 20_000, 512, 9), (784, 5_000, 384, 1), (64, 5_000, 1280, 2), (1, 5_000, 1280, 2)]
     {
-        let (query_rows, bank_rows) = (rows(queries, dim, 1), rows(bank, dim, 2));
-        group.throughput(Throughput::Elements((queries * bank * dim) as u64));
+        let (query_rows, bank_rows) = (rows(queries, dim, 1), rows(rows_of_bank, dim, 2));
+        group.throughput(Throughput::Elements((queries * rows_of_bank * dim) as u64));
         for isa in Isa::available() {
-            let id = BenchmarkId::new(isa.name(), format!("{queries}x{bank}x{dim} k={k}"));
+            let bank = Bank::new(&*bank_rows, dim, Metric::SquaredL2, isa).expect("finite rows of one length");
+            let id = BenchmarkId::new(isa.name(), format!("{queries}x{rows_of_bank}x{dim} k={k}"));
             group.bench_function(id, |bencher| {
-                bencher.iter(|| top_k(black_box(&query_rows), &bank_rows, dim, k, Metric::SquaredL2, isa));
+                bencher.iter(|| bank.top_k(black_box(&query_rows), k));
             });
         }
     }

@@ -6,9 +6,9 @@
 //!
 //! The way out:
 //! * [`PositionStatistics`] takes images one batch after the other, and two of them can be merged.
-//! * The factorisation holds [`LANES`](cholesky::LANES) positions side by side, so that every operation is one on whole
-//!   vectors, whatever the dimension. It runs in f64: with a ridge of 0.01 on features of unit variance a covariance has a
-//!   condition number of 10⁴ and more, which single precision would leave three digits of; results are rounded to f32.
+//! * The factorisation holds eight positions side by side, so that every operation is one on whole
+//!   vectors, whatever the dimension. It runs in f64: with a ridge of 0.01 on features of unit variance a covariance may have a
+//!   condition number of 10⁴, which single precision would leave three digits of; results are rounded to f32.
 //! * [`PositionGaussians`] holds the inverse `W` of each factor instead of the factor `L`. A triangular solve passes over
 //!   the same number of values, but each of its results waits for the one before; the product `W (x - μ)` has no such chain.
 //!
