@@ -31,6 +31,8 @@ pub mod graph;
 mod initialise;
 #[cfg(feature = "candle")]
 pub mod module;
+#[cfg(feature = "candle")]
+pub mod ops;
 mod parameters;
 mod plan;
 pub mod registry;

@@ -232,7 +232,7 @@ fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
 }
 
 /// `x` with `value` around each image.
-fn pad(x: &Tensor, padding: Padding, value: f32) -> Result<Tensor> {
+pub(crate) fn pad(x: &Tensor, padding: Padding, value: f32) -> Result<Tensor> {
     let mut x = x.clone();
     for (dim, before, after) in [(2, padding.top, padding.bottom), (3, padding.left, padding.right)] {
         let border = |samples: usize| {
@@ -257,7 +257,7 @@ fn pad(x: &Tensor, padding: Padding, value: f32) -> Result<Tensor> {
 
 /// For each place of a `kernel`×`kernel` window, row by row, the samples it sees when the window moves by `stride` over
 /// `x` `[N, C, H, W]`: tensors `[N, C, oh, ow]`.
-fn window(x: &Tensor, kernel: usize, stride: usize) -> Result<Vec<Tensor>> {
+pub(crate) fn window(x: &Tensor, kernel: usize, stride: usize) -> Result<Vec<Tensor>> {
     let (n, c, height, width) = x.dims4()?;
     let [oh, ow] = [height, width].map(|length| (length + stride - kernel) / stride);
     // To a multiple of the stride, and far enough that the last place's samples lie inside; what is added is not read.
@@ -294,7 +294,7 @@ fn depthwise(x: &Tensor, weight: &Tensor, kernel: usize, stride: usize) -> Resul
 }
 
 /// Max pooling whose gradient candle knows: its own has none for windows that overlap.
-fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+pub(crate) fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let mut places = window(x, kernel, stride)?.into_iter();
     let first = places.next().ok_or_else(|| candle_core::Error::Msg("a window has at least one place".to_owned()))?;
     places.try_fold(first, |greatest, place| greatest.maximum(&place))

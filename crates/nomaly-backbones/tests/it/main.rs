@@ -3,6 +3,8 @@
 mod embedded;
 mod formula;
 mod loading;
+#[cfg(feature = "candle")]
+mod ops;
 mod parity;
 mod trainable;
 #[cfg(feature = "candle")]

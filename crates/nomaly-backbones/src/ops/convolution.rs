@@ -1,0 +1,233 @@
+//! Convolution, transposed convolution, linear layer.
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use nomaly_kernels::network::Padding;
+use nomaly_kernels::training::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, TrainingError};
+
+use super::{is_served, isa, map1, map2, slice, wrap};
+
+/// Both kinds of convolution.
+enum Plan {
+    Direct(Conv2d),
+    Transposed(ConvTranspose2d),
+}
+
+type Done = std::result::Result<(), TrainingError>;
+
+impl Plan {
+    /// Shape `[O, h, w]` of one image's output.
+    fn output(&self) -> [usize; 3] {
+        let (channels, [height, width]) = match self {
+            Self::Direct(plan) => (plan.shape().out_channels, plan.output()),
+            Self::Transposed(plan) => (plan.shape().out_channels, plan.output()),
+        };
+        [channels, height, width]
+    }
+
+    fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) -> Done {
+        match self {
+            Self::Direct(plan) => plan.forward(x, weight, bias, y),
+            Self::Transposed(plan) => plan.forward(x, weight, bias, y),
+        }
+    }
+
+    fn input_gradient(&self, gradient: &[f32], weight: &[f32], to: &mut [f32]) -> Done {
+        match self {
+            Self::Direct(plan) => plan.input_gradient(gradient, weight, to),
+            Self::Transposed(plan) => plan.input_gradient(gradient, weight, to),
+        }
+    }
+
+    fn weight_gradient(&self, x: &[f32], gradient: &[f32], to: &mut [f32]) -> Done {
+        match self {
+            Self::Direct(plan) => plan.weight_gradient(x, gradient, to),
+            Self::Transposed(plan) => plan.weight_gradient(x, gradient, to),
+        }
+    }
+
+    fn bias_gradient(&self, gradient: &[f32], to: &mut [f32]) -> Done {
+        match self {
+            Self::Direct(plan) => plan.bias_gradient(gradient, to),
+            Self::Transposed(plan) => plan.bias_gradient(gradient, to),
+        }
+    }
+
+    fn compute(&self, images: usize, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
+        let [channels, height, width] = self.output();
+        let shape = Shape::from((images, channels, height, width));
+        let mut output = vec![0.0; shape.elem_count()];
+        self.forward(x, weight, bias, &mut output).map_err(wrap)?;
+        Ok((CpuStorage::F32(output), shape))
+    }
+
+    /// The gradients of those arguments that somebody wants a gradient of.
+    fn gradients(&self, x: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let by_x = x.track_op().then(|| {
+            map2("convolution-input-gradient", [gradient, weight], x.shape(), |gradient, weight, to| {
+                self.input_gradient(gradient, weight, to)
+            })
+        });
+        let by_weight = weight.track_op().then(|| {
+            map2("convolution-weight-gradient", [x, gradient], weight.shape(), |x, gradient, to| {
+                self.weight_gradient(x, gradient, to)
+            })
+        });
+        Ok((by_x.transpose()?, by_weight.transpose()?))
+    }
+}
+
+struct Convolution(Plan);
+
+impl CustomOp2 for Convolution {
+    fn name(&self) -> &'static str {
+        "convolution"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.0.compute(l1.dims()[0], slice(s1, l1)?, slice(s2, l2)?, None)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.0.gradients(x, weight, gradient)
+    }
+}
+
+impl CustomOp3 for Convolution {
+    fn name(&self) -> &'static str {
+        "convolution-with-bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.0.compute(l1.dims()[0], slice(s1, l1)?, slice(s2, l2)?, Some(slice(s3, l3)?))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (by_x, by_weight) = self.0.gradients(x, weight, gradient)?;
+        let by_bias = bias.track_op().then(|| {
+            map1("convolution-bias-gradient", gradient, bias.shape(), |gradient, to| self.0.bias_gradient(gradient, to))
+        });
+        Ok((by_x, by_weight, by_bias.transpose()?))
+    }
+}
+
+fn apply(plan: Plan, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    match bias {
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Convolution(plan)),
+        None => x.apply_op2(&weight, Convolution(plan)),
+    }
+}
+
+fn add_bias(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    match bias {
+        Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?),
+        None => Ok(y),
+    }
+}
+
+/// The equal elements of a pair, which is all that candle's own operation takes.
+fn both(what: &str, [a, b]: [usize; 2]) -> Result<usize> {
+    if a == b {
+        Ok(a)
+    } else {
+        Err(candle_core::Error::Msg(format!("{what} {a} and {b} differ, which this device does not support")).bt())
+    }
+}
+
+/// A convolution of `x` `[N, I, H, W]` with `weight` `[O, I, kh, kw]` and `bias` `[O]`, groups = 1; `padding` is on both sides.
+///
+/// # Errors
+/// For shapes that do not fit, and those of candle.
+pub fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: [usize; 2],
+    padding: [usize; 2],
+) -> Result<Tensor> {
+    let (_, in_channels, height, width) = x.dims4()?;
+    let (out_channels, _, kh, kw) = weight.dims4()?;
+    if is_served(&[x, weight]) {
+        let [y, x_] = padding;
+        let shape = ConvShape {
+            in_channels,
+            out_channels,
+            input: [height, width],
+            kernel: [kh, kw],
+            stride,
+            padding: Padding { top: y, bottom: y, left: x_, right: x_ },
+        };
+        return apply(Plan::Direct(Conv2d::new(isa()?, shape).map_err(wrap)?), x, weight, bias);
+    }
+    let y = x.conv2d(weight, both("paddings", padding)?, both("strides", stride)?, 1, 1)?;
+    add_bias(y, bias)
+}
+
+/// A transposed convolution of `x` `[N, I, H, W]` with `weight` `[I, O, kh, kw]` and `bias` `[O]`, groups = 1, of
+/// `(H - 1) · stride - 2 · padding + kh + output_padding` rows.
+///
+/// # Errors
+/// For shapes that do not fit, and those of candle.
+pub fn conv_transpose2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+    output_padding: usize,
+) -> Result<Tensor> {
+    let (_, in_channels, height, width) = x.dims4()?;
+    let (_, out_channels, kh, kw) = weight.dims4()?;
+    if is_served(&[x, weight]) {
+        let shape = ConvTransposeShape {
+            in_channels,
+            out_channels,
+            input: [height, width],
+            kernel: [kh, kw],
+            stride: [stride; 2],
+            padding: Padding::symmetric(padding),
+            output_padding: [output_padding; 2],
+        };
+        return apply(Plan::Transposed(ConvTranspose2d::new(isa()?, shape).map_err(wrap)?), x, weight, bias);
+    }
+    add_bias(x.conv_transpose2d(weight, padding, output_padding, stride, 1)?, bias)
+}
+
+/// A linear layer: `x` `[N, I]` times `weight` `[O, I]`, plus `bias` `[O]`.
+///
+/// # Errors
+/// For shapes that do not fit, and those of candle.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    if is_served(&[x, weight]) {
+        let (images, inputs) = x.dims2()?;
+        let (outputs, _) = weight.dims2()?;
+        let x = x.reshape((images, inputs, 1, 1))?;
+        return conv2d(&x, &weight.reshape((outputs, (), 1, 1))?, bias, [1, 1], [0, 0])?.reshape((images, outputs));
+    }
+    let y = x.matmul(&weight.t()?)?;
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
+    }
+}

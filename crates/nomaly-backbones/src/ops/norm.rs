@@ -1,0 +1,171 @@
+//! Batch normalisation.
+
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
+use nomaly_kernels::training::{AfterNorm, BatchNorm, NormBackward};
+
+use super::{is_served, isa, slice, wrap};
+
+/// The constants of batch norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// Added to the variance.
+    pub epsilon: f64,
+    /// The share of a batch's statistics in the running ones, in [0, 1].
+    pub momentum: f64,
+    /// What is applied to the result.
+    pub after: AfterNorm,
+}
+
+impl Default for Norm {
+    fn default() -> Self {
+        Self { epsilon: 1e-5, momentum: 0.1, after: AfterNorm::Nothing }
+    }
+}
+
+/// Means and biased variances of a batch.
+type Statistics = [Vec<f32>; 2];
+
+struct Normalise {
+    plan: Arc<BatchNorm>,
+    statistics: Arc<OnceLock<Statistics>>,
+}
+
+impl CustomOp3 for Normalise {
+    fn name(&self) -> &'static str {
+        "batch-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, weight, bias) = (slice(s1, l1)?, slice(s2, l2)?, slice(s3, l3)?);
+        let mut output = vec![0.0; x.len()];
+        let [mut mean, mut variance] = [(); 2].map(|()| vec![0.0; weight.len()]);
+        self.plan.forward(x, weight, bias, &mut mean, &mut variance, &mut output).map_err(wrap)?;
+        // Each operation is applied once.
+        let _ = self.statistics.set([mean, variance]);
+        Ok((CpuStorage::F32(output), l1.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let lacking = || candle_core::Error::Msg("batch norm has not been run".to_owned()).bt();
+        let [mean, variance] = self.statistics.get().ok_or_else(lacking)?;
+        let channels = mean.len();
+        let results = Arc::new(OnceLock::new());
+        let op = Backward {
+            plan: &self.plan,
+            statistics: [mean, variance],
+            gradient: gradient.contiguous()?.flatten_all()?.to_vec1()?,
+            by_parameters: Arc::clone(&results),
+        };
+        let by_input = x.apply_op3_no_bwd(weight, bias, &op)?;
+        let [by_weight, by_bias] = results.get().cloned().ok_or_else(lacking)?;
+        let parameter = |values: Vec<f32>| Tensor::from_vec(values, channels, x.device());
+        Ok((Some(by_input), Some(parameter(by_weight)?), Some(parameter(by_bias)?)))
+    }
+}
+
+/// The three gradients at once: that of the input is the result, the others are left beside.
+struct Backward<'a> {
+    plan: &'a BatchNorm,
+    statistics: [&'a [f32]; 2],
+    gradient: Vec<f32>,
+    by_parameters: Arc<OnceLock<[Vec<f32>; 2]>>,
+}
+
+impl CustomOp3 for Backward<'_> {
+    fn name(&self) -> &'static str {
+        "batch-norm-gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (input, weight, bias) = (slice(s1, l1)?, slice(s2, l2)?, slice(s3, l3)?);
+        let [mut weight_gradient, mut bias_gradient] = [(); 2].map(|()| vec![0.0; weight.len()]);
+        let mut by_input = vec![0.0; input.len()];
+        self.plan
+            .backward(NormBackward {
+                input,
+                weight,
+                bias,
+                mean: self.statistics[0],
+                variance: self.statistics[1],
+                output_gradient: &self.gradient,
+                input_gradient: &mut by_input,
+                weight_gradient: &mut weight_gradient,
+                bias_gradient: &mut bias_gradient,
+            })
+            .map_err(wrap)?;
+        let _ = self.by_parameters.set([weight_gradient, bias_gradient]);
+        Ok((CpuStorage::F32(by_input), l1.shape().clone()))
+    }
+}
+
+/// Batch norm of `x` `[N, C, H, W]` by its own statistics, with factors and summands `[C]`; moves the `running` mean and
+/// (population) variance.
+///
+/// # Errors
+/// For shapes that do not fit, and those of candle.
+pub fn batch_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    running: Option<[&Var; 2]>,
+    norm: Norm,
+) -> Result<Tensor> {
+    let (images, channels, height, width) = x.dims4()?;
+    let samples = (images * height * width) as f64;
+    if !is_served(&[x, weight, bias]) {
+        let mean = x.mean_keepdim((0, 2, 3))?;
+        let centred = x.broadcast_sub(&mean)?;
+        let variance = centred.sqr()?.mean_keepdim((0, 2, 3))?;
+        move_running(running, [&mean, &variance], samples, norm.momentum)?;
+        let per_channel = |x: &Tensor| x.reshape((1, (), 1, 1));
+        let scale = per_channel(weight)?.div(&(variance + norm.epsilon)?.sqrt()?)?;
+        let y = centred.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)?;
+        return if norm.after == AfterNorm::Relu { y.relu() } else { Ok(y) };
+    }
+    let plan = BatchNorm::new(isa()?, channels, height * width, norm.epsilon, norm.after).map_err(wrap)?;
+    let statistics = Arc::new(OnceLock::new());
+    let op = Normalise { plan: Arc::new(plan), statistics: Arc::clone(&statistics) };
+    let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
+    if let (Some(_), Some([mean, variance])) = (running, statistics.get()) {
+        let [mean, variance] = [mean, variance].map(|values| Tensor::from_slice(values, channels, x.device()));
+        move_running(running, [&mean?, &variance?], samples, norm.momentum)?;
+    }
+    Ok(y)
+}
+
+/// Moves the running statistics towards those of a batch of so many values a channel.
+fn move_running(running: Option<[&Var; 2]>, batch: [&Tensor; 2], samples: f64, momentum: f64) -> Result<()> {
+    let Some(running) = running else { return Ok(()) };
+    // The running variance is that of the population, the batch is normalised by its own.
+    let factors = [1.0, samples / (samples - 1.0).max(1.0)];
+    for ((running, batch), factor) in running.into_iter().zip(batch).zip(factors) {
+        let batch = batch.detach().flatten_all()?;
+        running.set(&((running.detach() * (1.0 - momentum))? + (batch * (momentum * factor))?)?)?;
+    }
+    Ok(())
+}

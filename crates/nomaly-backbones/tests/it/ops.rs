@@ -1,0 +1,136 @@
+//! The kernels as candle operations against candle's own, which serve tensors of double precision on a CPU.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use nomaly_backbones::ops::{self, Norm, VarOptimiser};
+use nomaly_backbones::trainable::{Rule, WeightDecay};
+use nomaly_kernels::training::AfterNorm;
+
+use crate::formula;
+
+/// A variable of one precision with values by the formula.
+fn variable(name: &str, shape: &[usize], dtype: DType) -> Result<Var> {
+    let values: Vec<f64> = formula::values(name, shape.iter().product()).collect();
+    Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(DType::F32)?.to_dtype(dtype)?)
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f64>> {
+    tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
+}
+
+fn assert_close(what: &str, got: &Tensor, want: &Tensor) -> Result<()> {
+    assert_eq!(got.dims(), want.dims(), "{what}");
+    let (got, want) = (values(got)?, values(want)?);
+    let greatest = want.iter().fold(1e-3f64, |greatest, value| greatest.max(value.abs()));
+    for (index, (got, want)) in got.iter().zip(&want).enumerate() {
+        // Single precision, sums of some hundred terms.
+        assert!((got - want).abs() <= 2e-5 * greatest, "{what}: value {index} is {got}, expected {want}");
+    }
+    Ok(())
+}
+
+/// Compares result and gradients of an operation on variables of these shapes, in both precisions.
+fn check(what: &str, shapes: &[&[usize]], operation: impl Fn(&[Var]) -> Result<Tensor>) -> Result<()> {
+    let run = |dtype| -> Result<Vec<Tensor>> {
+        let variables: Vec<Var> =
+            (0..).zip(shapes).map(|(i, shape)| variable(&format!("x{i}"), shape, dtype)).collect::<Result<_>>()?;
+        let result = operation(&variables)?;
+        let weights = variable("gradient", result.dims(), dtype)?;
+        let gradients = (&result * weights.as_tensor())?.sum_all()?.backward()?;
+        let mut tensors = vec![result];
+        for variable in &variables {
+            tensors.push(gradients.get(variable).expect("a gradient").clone());
+        }
+        Ok(tensors)
+    };
+    for (index, (got, want)) in run(DType::F32)?.iter().zip(&run(DType::F64)?).enumerate() {
+        assert_close(&format!("{what}, tensor {index}"), got, want)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn convolutions() -> Result<()> {
+    for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (1, 1, 0), (1, 2, 0), (5, 1, 2)] {
+        let shapes: [&[usize]; 3] = [&[2, 5, 9, 9], &[18, 5, kernel, kernel], &[18]];
+        check("conv2d", &shapes, |v| ops::conv2d(&v[0], &v[1], Some(&v[2]), [stride; 2], [padding; 2]))?;
+        check("conv2d without bias", &shapes[..2], |v| ops::conv2d(&v[0], &v[1], None, [stride; 2], [padding; 2]))?;
+    }
+    for (kernel, stride, padding, extra) in [(2, 2, 0, 0), (3, 2, 1, 1), (3, 1, 1, 0)] {
+        let shapes: [&[usize]; 3] = [&[2, 5, 4, 4], &[5, 18, kernel, kernel], &[18]];
+        check("conv_transpose2d", &shapes, |v| {
+            ops::conv_transpose2d(&v[0], &v[1], Some(&v[2]), stride, padding, extra)
+        })?;
+    }
+    check("linear", &[&[6, 20], &[33, 20], &[33]], |v| ops::linear(&v[0], &v[1], Some(&v[2])))?;
+    // A view, as transposition makes it, is made contiguous first.
+    check("a view", &[&[2, 5, 6, 4], &[3, 5, 3, 3]], |v| {
+        ops::conv2d(&v[0].transpose(2, 3)?, &v[1], None, [1, 1], [1, 1])
+    })
+}
+
+#[test]
+fn pools() -> Result<()> {
+    for (kernel, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 0)] {
+        check("max_pool2d", &[&[2, 3, 7, 8]], |v| ops::max_pool2d(&v[0], kernel, stride, padding))?;
+        check("avg_pool2d", &[&[2, 3, 7, 8]], |v| ops::avg_pool2d(&v[0], kernel, stride, padding))?;
+    }
+    check("global_avg_pool", &[&[2, 3, 7, 8]], |v| ops::global_avg_pool(&v[0]))
+}
+
+#[test]
+fn batch_norm_moves_the_running_statistics() -> Result<()> {
+    for after in [AfterNorm::Nothing, AfterNorm::Relu] {
+        let norm = Norm { after, ..Norm::default() };
+        let shapes: [&[usize]; 3] = [&[3, 4, 5, 5], &[4], &[4]];
+        check("batch_norm", &shapes, |v| ops::batch_norm(&v[0], &v[1], &v[2], None, norm))?;
+    }
+    let run = |dtype| -> Result<[Tensor; 2]> {
+        let [x, weight] = [("x", vec![3, 4, 5, 5]), ("w", vec![4])].map(|(name, shape)| variable(name, &shape, dtype));
+        let [mean, variance] = [("mean", [4]), ("variance", [4])].map(|(name, shape)| variable(name, &shape, dtype));
+        let (weight, mean, variance) = (weight?, mean?, variance?);
+        ops::batch_norm(x?.as_tensor(), &weight, &weight, Some([&mean, &variance]), Norm::default())?;
+        Ok([mean.detach(), variance.detach()])
+    };
+    let ([mean, variance], [want_mean, want_variance]) = (run(DType::F32)?, run(DType::F64)?);
+    assert_close("running mean", &mean, &want_mean)?;
+    assert_close("running variance", &variance, &want_variance)
+}
+
+#[test]
+fn cross_entropy() -> Result<()> {
+    let labels = Tensor::new(&[2u32, 0, 4], &Device::Cpu)?;
+    check("cross_entropy", &[&[3, 5]], |v| ops::cross_entropy(&v[0].affine(5.0, 0.0)?, &labels))?;
+    let logits = variable("logits", &[3, 4], DType::F32)?;
+    assert!(ops::cross_entropy(&logits, &labels).is_err(), "4 is no class");
+    Ok(())
+}
+
+#[test]
+fn optimisers_move_variables_in_place() -> Result<()> {
+    let sgd =
+        |weight_decay, dampening, nesterov| Rule::Sgd { rate: 0.1, momentum: 0.9, dampening, weight_decay, nesterov };
+    let adam = |decay| Rule::Adam { rate: 0.01, betas: [0.9, 0.99], epsilon: 1e-8, weight_decay: 0.1, decay };
+    let rules = [
+        Rule::sgd(0.1, 0.0),
+        sgd(0.1, 0.0, true),
+        sgd(0.0, 0.3, false),
+        adam(WeightDecay::Gradient),
+        Rule::adamw(0.01),
+    ];
+    for rule in rules {
+        let run = |dtype| -> Result<Tensor> {
+            let (moved, fixed) = (variable("moved", &[7, 9], dtype)?, variable("fixed", &[3], dtype)?);
+            let target = variable("target", &[7, 9], dtype)?.detach();
+            let mut optimiser = VarOptimiser::new(rule, vec![moved.clone(), fixed.clone()]);
+            for _ in 0..4 {
+                let gradients = (moved.as_tensor() - &target)?.sqr()?.sum_all()?.backward()?;
+                optimiser.step(&gradients)?;
+            }
+            let before = variable("fixed", &[3], dtype)?;
+            assert_eq!(values(&fixed)?, values(&before)?, "no gradient, no step");
+            Ok(moved.detach())
+        };
+        assert_close(&format!("{rule:?}"), &run(DType::F32)?, &run(DType::F64)?)?;
+    }
+    Ok(())
+}
