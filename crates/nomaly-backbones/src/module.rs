@@ -1,7 +1,8 @@
 //! From a graph and weights to a candle module: the same network on any candle device, with gradients.
 //!
-//! On a CPU the compiled plan is far quicker; the module is there for CUDA and Metal, for training, and as a second
-//! opinion on the plan in tests.
+//! On a CPU the compiled plan is far quicker; the module is there for CUDA and Metal, for training with losses on candle's
+//! tape, and as a second opinion on the plan in tests. Its convolutions, batch norm in training and pooling are
+//! [`ops`](crate::ops), which run the training kernels on a CPU.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use nomaly_kernels::network::{Activation, Padding};
 use crate::backbone::Backbone;
 use crate::error::BackboneError;
 use crate::graph::{Graph, Op, ParameterRole};
+use crate::ops::{self, Norm};
 use crate::weights::{WeightTensor, Weights};
 
 /// What batch norm does in a forward pass.
@@ -146,11 +148,14 @@ impl Module {
             Op::Conv { name, kernel, stride, padding, groups } => {
                 let (_, channels, height, width) = x.dims4()?;
                 let weight = self.tensor(name, "weight")?;
-                let x = pad(x, padding.resolve([height, width], *kernel, *stride), 0.0)?;
+                let padding = padding.resolve([height, width], *kernel, *stride);
                 let y = if *groups == channels && weight.dim(0)? == channels {
-                    depthwise(&x, weight, *kernel, *stride)?
+                    depthwise(&pad(x, padding, 0.0)?, weight, *kernel, *stride)?
+                } else if *groups == 1 {
+                    let (x, padding) = symmetric(x, padding, 0.0)?;
+                    ops::conv2d(&x, weight, None, [*stride; 2], padding)?
                 } else {
-                    x.conv2d(weight, 0, *stride, 1, *groups)?
+                    pad(x, padding, 0.0)?.conv2d(weight, 0, *stride, 1, *groups)?
                 };
                 match self.tensors.get(&format!("{name}.bias")) {
                     Some(bias) => y.broadcast_add(&per_channel(bias)?),
@@ -162,10 +167,13 @@ impl Module {
             Op::Add => rest.iter().try_fold(x.clone(), |sum, other| sum.add(other)),
             Op::MaxPool { kernel, stride, padding } => {
                 let (_, _, height, width) = x.dims4()?;
-                let x = pad(x, padding.resolve([height, width], *kernel, *stride), f32::NEG_INFINITY)?;
-                max_pool(&x, *kernel, *stride)
+                let padding = padding.resolve([height, width], *kernel, *stride);
+                match symmetric(x, padding, f32::NEG_INFINITY)? {
+                    (x, [rows, columns]) if rows == columns => ops::max_pool2d(&x, *kernel, *stride, rows),
+                    _ => ops::max_pool2d(&pad(x, padding, f32::NEG_INFINITY)?, *kernel, *stride, 0),
+                }
             }
-            Op::GlobalAvgPool => x.mean_keepdim((2, 3)),
+            Op::GlobalAvgPool => ops::global_avg_pool(x),
             Op::SqueezeExcite { reduce, expand, activation, .. } => {
                 let dense = |x: &Tensor, name: &str| {
                     x.matmul(&self.tensor(name, "weight")?.flatten_from(1)?.t()?)?
@@ -190,25 +198,15 @@ impl Module {
         else {
             return Ok(x.clone());
         };
-        let (centred, variance) = match mode {
-            Mode::Evaluate => (x.broadcast_sub(&per_channel(&mean.detach())?)?, per_channel(&variance.detach())?),
-            Mode::Train { momentum } => {
-                let (n, _, height, width) = x.dims4()?;
-                let batch_mean = x.mean_keepdim((0, 2, 3))?;
-                let centred = x.broadcast_sub(&batch_mean)?;
-                let batch_variance = centred.sqr()?.mean_keepdim((0, 2, 3))?;
-                // The running variance is that of the population, the batch is normalised by its own.
-                let samples = (n * height * width) as f64;
-                let unbiased = (&batch_variance * (samples / (samples - 1.0).max(1.0)))?;
-                for (running, batch) in [(mean, &batch_mean), (variance, &unbiased)] {
-                    let batch = batch.detach().flatten_all()?;
-                    running.set(&((running.detach() * (1.0 - momentum))? + (batch * momentum)?)?)?;
-                }
-                (centred, batch_variance)
-            }
-        };
-        let scale = per_channel(self.tensor(name, "weight")?)?.div(&(variance + epsilon)?.sqrt()?)?;
-        centred.broadcast_mul(&scale)?.broadcast_add(&per_channel(self.tensor(name, "bias")?)?)
+        let (weight, bias) = (self.tensor(name, "weight")?, self.tensor(name, "bias")?);
+        if let Mode::Train { momentum } = mode {
+            let norm = Norm { epsilon, momentum, ..Norm::default() };
+            return ops::batch_norm(x, weight, bias, Some([mean, variance]), norm);
+        }
+        let centred = x.broadcast_sub(&per_channel(&mean.detach())?)?;
+        let variance = per_channel(&variance.detach())?;
+        let scale = per_channel(weight)?.div(&(variance + epsilon)?.sqrt()?)?;
+        centred.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)
     }
 }
 
@@ -228,6 +226,15 @@ fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
         Activation::Relu6 => x.clamp(0f32, 6f32),
         Activation::Silu => x.silu(),
         Activation::Sigmoid => sigmoid(x),
+    }
+}
+
+/// What an operation with the same padding on opposite sides needs: `x` and that padding, or the padded `x` and none.
+fn symmetric(x: &Tensor, padding: Padding, value: f32) -> Result<(Tensor, [usize; 2])> {
+    if padding.top == padding.bottom && padding.left == padding.right {
+        Ok((x.clone(), [padding.top, padding.left]))
+    } else {
+        Ok((pad(x, padding, value)?, [0, 0]))
     }
 }
 
