@@ -89,7 +89,7 @@ impl Network {
             .iter()
             .map(|name| {
                 let found = graph.taps().iter().find(|tap| tap.name == *name).map(|tap| tap.node);
-                found.ok_or_else(|| UnknownName::new("tap", *name, graph.taps().iter().map(|tap| tap.name.as_str())))
+                found.ok_or_else(|| UnknownName::new("tap", name, graph.taps().iter().map(|tap| tap.name.as_str())))
             })
             .collect::<Result<Vec<_>, _>>()?;
         if targets.is_empty() {

@@ -43,10 +43,11 @@ pub(super) fn forward(network: &mut Network, images: &[f32]) -> Result<(), Train
         for position in 0..network.steps[index].inputs.len() {
             let input = network.steps[index].inputs[position];
             let step = &network.steps[input];
-            if step.last_use == index && !step.kept {
-                if let Some(buffer) = network.values[input].take() {
-                    network.buffers.give(buffer);
-                }
+            if step.last_use == index
+                && !step.kept
+                && let Some(buffer) = network.values[input].take()
+            {
+                network.buffers.give(buffer);
             }
         }
     }
@@ -127,10 +128,10 @@ pub(super) fn backward(network: &mut Network, gradients: &[&[f32]]) -> Result<()
     }
     for index in (1..network.steps.len()).rev() {
         // All readers of this result have had their gradients.
-        if !outputs.contains(&index) {
-            if let Some(buffer) = network.values[index].take() {
-                network.buffers.give(buffer);
-            }
+        if !outputs.contains(&index)
+            && let Some(buffer) = network.values[index].take()
+        {
+            network.buffers.give(buffer);
         }
         match network.gradients[index].take() {
             Some(gradient) => differentiate(network, index, gradient)?,

@@ -102,11 +102,11 @@ pub(super) fn plan(
         let node = &nodes[index];
         let inputs: Vec<usize> = node.inputs.iter().map(|&input| step_of[input]).collect();
         // A ReLU that alone reads a batch norm is part of it.
-        if let (true, [input]) = (relu(index), node.inputs.as_slice()) {
-            if fuses(nodes, *input, &consumers(*input), targets) {
-                step_of[index] = step_of[*input];
-                continue;
-            }
+        if let (true, [input]) = (relu(index), node.inputs.as_slice())
+            && fuses(nodes, *input, &consumers(*input), targets)
+        {
+            step_of[index] = step_of[*input];
+            continue;
         }
         let from = inputs.first().map_or([nodes[0].channels, height, width], |&input| plan.steps[input].shape);
         let name = name_of(&node.op);
