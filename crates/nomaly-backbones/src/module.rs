@@ -2,7 +2,7 @@
 //!
 //! On a CPU the compiled plan is far quicker; the module is there for CUDA and Metal, for training with losses on candle's
 //! tape, and as a second opinion on the plan in tests. Its convolutions, batch norm in training and pooling are
-//! [`ops`](crate::ops), which run the training kernels on a CPU.
+//! [`ops`], which run the training kernels on a CPU.
 
 use std::collections::BTreeMap;
 

@@ -224,6 +224,26 @@ impl Update for AdamUpdate {
     }
 }
 
+/// Updates one vector of parameters and states.
+///
+/// # Safety
+/// Parameters, gradient and the states that the update has must be valid for a vector.
+#[inline(always)]
+unsafe fn one<S: Simd, U: Update>(s: S, update: &U, at: [*mut f32; 3], gradient: *const f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut state = [s.splat(0.0); 2];
+        for i in 0..U::STATES {
+            state[i] = s.load(at[1 + i]);
+        }
+        let (parameter, state) = update.update(s, s.load(at[0]), s.load(gradient), state);
+        s.store(at[0], parameter);
+        for i in 0..U::STATES {
+            s.store(at[1 + i], state[i]);
+        }
+    }
+}
+
 /// One pass of an update over slices.
 struct Pass<'a, U> {
     update: &'a U,
@@ -239,24 +259,12 @@ impl<U: Update> Kernel for Pass<'_, U> {
     fn run<S: Simd>(self, s: S) {
         let len = self.parameters.len();
         let whole = len - len % S::LANES;
-        let one = |at: [*mut f32; 3], gradient: *const f32| {
-            // SAFETY: the callers below give places with room for a vector.
-            unsafe {
-                let mut state = [s.splat(0.0); 2];
-                for i in 0..U::STATES {
-                    state[i] = s.load(at[1 + i]);
-                }
-                let (parameter, state) = self.update.update(s, s.load(at[0]), s.load(gradient), state);
-                s.store(at[0], parameter);
-                for i in 0..U::STATES {
-                    s.store(at[1 + i], state[i]);
-                }
-            }
-        };
         let [first, second] = self.state;
         let bases = [self.parameters.as_mut_ptr(), first.as_mut_ptr(), second.as_mut_ptr()];
         for i in (0..whole).step_by(S::LANES) {
-            one(bases.map(|base| base.wrapping_add(i)), self.gradient.as_ptr().wrapping_add(i));
+            let at = bases.map(|base| base.wrapping_add(i));
+            // SAFETY: the slices that the update has are `len` values long, and `whole` is not beyond.
+            unsafe { one(s, self.update, at, self.gradient.as_ptr().wrapping_add(i)) };
         }
         if whole < len {
             // The rest goes through vectors that are filled up with zeros.
@@ -269,7 +277,9 @@ impl<U: Update> Kernel for Pass<'_, U> {
             for (state, lanes) in &mut states[..U::STATES] {
                 lanes[..rest].copy_from_slice(&state[whole..]);
             }
-            one([p.as_mut_ptr(), states[0].1.as_mut_ptr(), states[1].1.as_mut_ptr()], g.as_ptr());
+            let at = [p.as_mut_ptr(), states[0].1.as_mut_ptr(), states[1].1.as_mut_ptr()];
+            // SAFETY: each array holds the longest vector.
+            unsafe { one(s, self.update, at, g.as_ptr()) };
             self.parameters[whole..].copy_from_slice(&p[..rest]);
             for (state, lanes) in &mut states[..U::STATES] {
                 state[whole..].copy_from_slice(&lanes[..rest]);

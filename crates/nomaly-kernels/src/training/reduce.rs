@@ -7,7 +7,7 @@ use super::memory::{Shared, threads_for};
 
 /// The sum of `f` over vectors of two slices of one length; `f` gives two terms for each place.
 ///
-/// Values beyond the last whole vector are padded with the first value of the rest; `f` gets told how many lanes count.
+/// `f` must compute each lane by itself: values beyond the last whole vector are given to it one by one, in all lanes.
 #[inline(always)]
 pub(super) fn sum_pairs<S: Simd>(s: S, a: &[f32], b: &[f32], f: impl Fn(S::V, S::V) -> [S::V; 2]) -> [f64; 2] {
     let zero = s.splat(0.0);
@@ -16,15 +16,23 @@ pub(super) fn sum_pairs<S: Simd>(s: S, a: &[f32], b: &[f32], f: impl Fn(S::V, S:
     let step = S::LANES;
     let whole = a.len() - a.len() % step;
     let b = &b[..a.len()];
-    let mut add = |which: usize, a: S::V, b: S::V| {
-        let terms = f(a, b);
-        sums[which][0] = s.add(sums[which][0], terms[0]);
-        sums[which][1] = s.add(sums[which][1], terms[1]);
-    };
     // SAFETY: both slices hold `whole` values; `lanes` holds the longest vector.
     unsafe {
-        for i in (0..whole).step_by(step) {
-            add(i / step % 2, s.load(a.as_ptr().add(i)), s.load(b.as_ptr().add(i)));
+        let mut i = 0;
+        // Two sums of each kind, since one would wait for its own last addition.
+        while i + 2 * step <= whole {
+            for half in 0..2 {
+                let at = i + half * step;
+                let terms = f(s.load(a.as_ptr().add(at)), s.load(b.as_ptr().add(at)));
+                sums[half][0] = s.add(sums[half][0], terms[0]);
+                sums[half][1] = s.add(sums[half][1], terms[1]);
+            }
+            i += 2 * step;
+        }
+        if i < whole {
+            let terms = f(s.load(a.as_ptr().add(i)), s.load(b.as_ptr().add(i)));
+            sums[0][0] = s.add(sums[0][0], terms[0]);
+            sums[0][1] = s.add(sums[0][1], terms[1]);
         }
         let mut totals = [0.0f64; 2];
         for term in 0..2 {
