@@ -1,8 +1,7 @@
 //! Networks in training on a CPU: the same graphs as the inference plans, with gradients.
 //!
 //! **The problem.** A general tape of tensors allocates each intermediate result and each gradient anew, starts every
-//! gradient as a tensor of zeros and adds to it on one thread. For a small network those passes over memory cost more than
-//! the convolutions.
+//! gradient as a tensor of zeros and adds to it on one thread.
 //!
 //! **The design.** A [`Network`] is planned from a graph for one image size. A ReLU after batch norm is part of it; sums
 //! are made in place; a gradient is handed on, and added only where two meet; what no gradient needs is given back at once;

@@ -5,7 +5,7 @@
 //!
 //! **The design.** A unit of work keeps a [`Canvas`] in the second-level cache: some rows of some images, blocked, with
 //! the zeros of the padding around. Squares of b channels × b positions are transposed in registers on the way in and on
-//! the way out; against a 3x3 convolution of 64 channels, that is a few per cent of the arithmetic.
+//! the way out.
 
 use crate::simd::Simd;
 

@@ -1,11 +1,10 @@
 //! Batch normalisation in training, fused with the ReLU that follows it.
 //!
-//! **The problem.** Batch norm does next to no arithmetic, but reads each tensor three times: statistics, normalisation,
-//! and again in the backward pass with the gradient beside. On tensors of tens of megabytes that costs as much as a
-//! convolution.
+//! **The problem.** Batch norm does next to no arithmetic, but goes over each tensor twice in either direction: once for
+//! sums, once for results. Tensors of tens of megabytes come from memory each time.
 //!
 //! **The design.** A unit of work is one channel over the whole batch. Its planes (half a megabyte for 128 images of
-//! 32 × 32) stay in the second-level cache between the passes, so memory sees each tensor once. The ReLU costs nothing: its
+//! 32 × 32) stay in the second-level cache between the passes, so memory sees each tensor once. The ReLU needs no pass: its
 //! mask is computed again from the input in the backward pass, and its result needs no tensor of its own.
 //!
 //! Sums run in f32 lanes over one plane and in f64 over planes; variances are taken around the mean of each plane and
