@@ -68,6 +68,18 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `a / b`.
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
 
+    /// `1 / a` within two units in the last place, for normal `a` whose reciprocal is normal; what is not a number stays so.
+    #[inline(always)]
+    fn reciprocal(self, a: Self::V) -> Self::V {
+        self.div(self.splat(1.0), a)
+    }
+
+    /// `a * 2^exponent`, for integers in [-126, 127].
+    #[inline(always)]
+    fn scale(self, a: Self::V, exponent: Self::V) -> Self::V {
+        self.mul(a, self.pow2(exponent))
+    }
+
     /// `a * b + c`, with one rounding where the instruction set has a fused form.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 
@@ -170,11 +182,11 @@ mod tests {
     }
 
     impl Kernel for Ops<'_> {
-        type Output = Vec<[f32; 10]>;
+        type Output = Vec<[f32; 12]>;
 
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> Self::Output {
-            let mut out = vec![[0.0f32; 10]; self.a.len()];
+            let mut out = vec![[0.0f32; 12]; self.a.len()];
             let mut lane = [0.0f32; 16];
             for start in (0..self.a.len()).step_by(S::LANES) {
                 // SAFETY: the slices are multiples of the longest vector (16), and `lane` holds one.
@@ -190,6 +202,8 @@ mod tests {
                     s.add(a, s.mul(b, s.splat(0.5))),
                     s.where_positive(a, b),
                     s.sqrt(s.mul(a, a)),
+                    s.reciprocal(a),
+                    s.scale(b, s.round(a)),
                 ];
                 for (which, v) in results.into_iter().enumerate() {
                     // SAFETY: `lane` holds the longest vector.
@@ -222,9 +236,15 @@ mod tests {
                     a + b * 0.5,
                     if a > 0.0 { b } else { 0.0 },
                     (a * a).sqrt(),
+                    1.0 / a,
+                    b * 2.0f32.powi(a.round_ties_even() as i32),
                 ];
                 for (which, (got, want)) in got.iter().zip(want).enumerate() {
-                    let slack = if which == 2 { want.abs().max(a.abs()) * 3e-7 } else { 0.0 };
+                    let slack = match which {
+                        2 => want.abs().max(a.abs()) * 3e-7,
+                        10 => want.abs() * 2.0 * f32::EPSILON,
+                        _ => 0.0,
+                    };
                     assert!((got - want).abs() <= slack, "{isa} op {which} of {a} and {b}: {got}, expected {want}");
                 }
             }
