@@ -14,10 +14,10 @@
 //!
 //! let image = Tensor::ones((1, 1, 4, 4), candle_core::DType::F32, &Device::Cpu)?;
 //! let weight = Var::ones((1, 1, 3, 3), candle_core::DType::F32, &Device::Cpu)?;
-//! let mut optimiser = VarOptimiser::new(Rule::sgd(0.01, 0.0), vec![weight.clone()]);
+//! let mut optimiser = VarOptimiser::new(Rule::sgd(0.125, 0.0), vec![weight.clone()]);
 //! let loss = ops::conv2d(&image, &weight, None, [1, 1], [1, 1])?.sum_all()?;
 //! optimiser.step(&loss.backward()?)?;
-//! assert_eq!(weight.flatten_all()?.to_vec1::<f32>()?[..3], [1.0 - 0.09, 1.0 - 0.12, 1.0 - 0.09]);
+//! assert_eq!(weight.flatten_all()?.to_vec1::<f32>()?[..3], [1.0 - 9.0 / 8.0, 1.0 - 12.0 / 8.0, 1.0 - 9.0 / 8.0]);
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
