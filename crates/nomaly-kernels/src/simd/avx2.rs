@@ -96,12 +96,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn round(self, value: __m256) -> __m256 {
-        // SAFETY: `self` exists only where the processor has AVX2 and FMA.
-        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(value) }
-    }
-
-    #[inline(always)]
     fn pow2(self, exponent: __m256) -> __m256 {
         // SAFETY: `self` exists only where the processor has AVX2 and FMA.
         unsafe {

@@ -112,12 +112,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn round(self, value: __m512) -> __m512 {
-        // SAFETY: `self` exists only where the processor has AVX-512F.
-        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(value) }
-    }
-
-    #[inline(always)]
     fn pow2(self, exponent: __m512) -> __m512 {
         // SAFETY: `self` exists only where the processor has AVX-512F.
         unsafe {

@@ -98,12 +98,6 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn round(self, value: float32x4_t) -> float32x4_t {
-        // SAFETY: `self` exists only where the processor has NEON.
-        unsafe { vrndnq_f32(value) }
-    }
-
-    #[inline(always)]
     fn pow2(self, exponent: float32x4_t) -> float32x4_t {
         // SAFETY: `self` exists only where the processor has NEON.
         unsafe {

@@ -86,13 +86,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn round(self, value: [f32; 8]) -> [f32; 8] {
-        // Adding 1.5 * 2^23 leaves no bit for a fraction, so the sum is rounded to an integer.
-        let magic = [12_582_912.0; 8];
-        self.sub(self.add(value, magic), magic)
-    }
-
-    #[inline(always)]
     fn pow2(self, exponent: [f32; 8]) -> [f32; 8] {
         zip(exponent, exponent, |e, _| f32::from_bits(((e as i32 + 127) as u32) << 23))
     }
