@@ -205,9 +205,83 @@ pub enum TransformError {
     /// An output buffer of the wrong length.
     #[error("the output buffer holds {actual} values, the pipeline makes {expected}")]
     OutputLength {
-        /// `3 · height · width` of the pipeline's output.
+        /// `views · 3 · height · width` of the pipeline's output.
         expected: usize,
         /// The length of the buffer.
         actual: usize,
+    },
+    /// Rows or columns of tiles outside 1..=[`MAX_TILES`](crate::MAX_TILES).
+    #[error("{value} {what} of tiles, expected 1 to {}", crate::MAX_TILES)]
+    Tiles {
+        /// `rows` or `columns`.
+        what: &'static str,
+        /// The number given.
+        value: u32,
+    },
+    /// Tiles that are larger than the frame.
+    #[error("the tile's {what} of {tile} is larger than the frame's, which is {frame}")]
+    TileTooLarge {
+        /// `height` or `width`.
+        what: &'static str,
+        /// The tile's, in pixels.
+        tile: u32,
+        /// The frame's, in pixels.
+        frame: usize,
+    },
+    /// Tiles that leave parts of the frame unseen.
+    #[error("{count} tile{} of {what} {tile} do{} not cover the frame's {what} of {frame}", if *count == 1 { "" } else { "s" }, if *count == 1 { "es" } else { "" })]
+    TilesTooFew {
+        /// `height` or `width`.
+        what: &'static str,
+        /// How many tiles there are along this axis.
+        count: u32,
+        /// The tile's side, in pixels.
+        tile: u32,
+        /// The frame's side, in pixels.
+        frame: usize,
+    },
+    /// Views that have more pixels together than [`MAX_VIEW_PIXELS`](crate::MAX_VIEW_PIXELS).
+    #[error(
+        "{views} views of {height}×{width} pixels are more than the {limit} pixels that the views of one image may have"
+    )]
+    ViewsTooLarge {
+        /// How many views.
+        views: usize,
+        /// Height of each, in pixels.
+        height: usize,
+        /// Width of each, in pixels.
+        width: usize,
+        /// The limit, in pixels.
+        limit: u64,
+    },
+    /// A share by which tiles cannot overlap.
+    #[error("tiles cannot overlap by {value} of their side, expected 0 or more and less than 0.9")]
+    Overlap {
+        /// The value given.
+        value: f64,
+    },
+    /// Maps that are not those of the views of one image.
+    #[error("{actual} values are not the maps of {views} view{} of {height}×{width} pixels", if *views == 1 { "" } else { "s" })]
+    MapsLength {
+        /// How many views an image has.
+        views: usize,
+        /// Height of each, in pixels.
+        height: usize,
+        /// Width of each, in pixels.
+        width: usize,
+        /// How many values there are.
+        actual: usize,
+    },
+    /// A mask that does not lie over the frame.
+    #[error("the mask has {width}×{height} pixels and the frame {frame_width}×{frame_height}")]
+    MaskSize {
+        /// Width of the mask, in pixels.
+        width: u32,
+        /// Height of the mask, in pixels.
+        height: u32,
+        /// Width of the frame, in pixels.
+        frame_width: usize,
+        /// Height of the frame, in pixels.
+        frame_height: usize,
     },
 }

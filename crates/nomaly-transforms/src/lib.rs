@@ -3,7 +3,8 @@
 //! Three things that a method of anomaly detection needs before it sees a number:
 //!
 //! * [`decode`]: files of unknown quality to 8-bit RGB, within [`Limits`], with errors that say what is wrong;
-//! * [`Pipeline`]: resize, centre crop and normalisation, equal to torchvision's, to the planes a network takes;
+//! * [`Pipeline`]: resize, centre crop and normalisation, equal to torchvision's, to the planes a network takes, of the
+//!   whole image or of [`Views`] of it: overlapping tiles and flips;
 //! * [`synthetic`]: seeded defects with exact masks, for demonstrations and validation.
 //!
 //! Beside them: [`samples`], a few textures that come with the library, and [`registry`], the list of all transforms.
@@ -35,8 +36,10 @@ mod resample;
 mod resize;
 pub mod samples;
 pub mod synthetic;
+mod views;
 
 pub use decode::{Limits, decode_bytes, decode_file};
 pub use error::{DecodeError, Fault, TransformError};
-pub use pipeline::{CenterCrop, MAX_SIDE, Normalize, Pipeline, Resize, ResizeMode};
+pub use pipeline::{CenterCrop, Footprint, MAX_SIDE, Normalize, Pipeline, Resize, ResizeMode};
 pub use resize::{Filter, crop, resize, resize_mask, scaled_preview};
+pub use views::{Flips, MAX_TILES, MAX_VIEW_PIXELS, Tiling, Views};

@@ -1,16 +1,17 @@
 //! From a decoded image to a network's input.
 //!
 //! # What it computes
-//! Resize, then an optional centre crop, then `(v / 255 − mean) / std` for each channel, as the planes `[3, H, W]` that
-//! the backbones take. Each step equals torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on PIL images; the
-//! normalisation equals it bit for bit.
+//! Resize, then an optional centre crop, then `(v / 255 − mean) / std` for each channel. What comes out is the *frame*;
+//! its [`Views`] (by default the frame itself) are the planes `[views, 3, H, W]` that the backbones take. Each step up to
+//! the frame equals torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on PIL images; the normalisation equals
+//! it bit for bit.
 //!
 //! # When to use
 //! For every image a model sees, when it is fitted and when it scores. The pipeline is stored in the model file, so that
 //! both are the same.
 //!
 //! # Parameters
-//! [`Resize`], [`CenterCrop`], [`Normalize`]; all are checked when a pipeline is made or read.
+//! [`Resize`], [`CenterCrop`], [`Normalize`], [`Views`]; all are checked when a pipeline is made or read.
 //!
 //! # Reference
 //! torchvision, `transforms/functional.py`: the short-side rule `int(size · long / short)`, crop offsets rounded half to
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TransformError;
 use crate::resize::{Filter, resize, resize_mask, short_side_size};
+use crate::views::{Views, check_side};
 
 /// The longest side of a pipeline's resize and crop, in pixels.
 pub const MAX_SIDE: u32 = 8192;
@@ -110,7 +112,7 @@ impl Normalize {
     }
 }
 
-/// Resize, centre crop and normalisation: everything between a decoded image and a network.
+/// Resize, centre crop, normalisation and views: everything between a decoded image and a network.
 ///
 /// ```
 /// use image::RgbImage;
@@ -124,6 +126,14 @@ impl Normalize {
 /// let input = pipeline.apply(&RgbImage::new(640, 480))?;
 /// assert_eq!(input.len(), 3 * 224 * 224);
 /// assert_eq!(input[0], -0.485 / 0.229);
+///
+/// // The same frame as four tiles that overlap by half, which the network sees one by one.
+/// use nomaly_transforms::{Flips, Tiling, Views};
+/// let tiling = Tiling { rows: 2, columns: 2, height: 150, width: 150 };
+/// let tiled = pipeline.with_views(Views { tiling: Some(tiling), flips: Flips::None })?;
+/// assert_eq!((tiled.frame_size(), tiled.output_size(), tiled.view_count()), ([224, 224], [150, 150], 4));
+/// let map = tiled.assemble(&vec![0.25; 4 * 150 * 150])?;
+/// assert_eq!(map, [0.25; 224 * 224]);
 /// # Ok::<(), nomaly_transforms::TransformError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,6 +145,9 @@ pub struct Pipeline {
     pub crop: Option<CenterCrop>,
     /// The last step.
     pub normalize: Normalize,
+    /// What the network sees of the result; stored unless it is the whole of it, once.
+    #[serde(skip_serializing_if = "Views::is_default")]
+    pub views: Views,
 }
 
 /// A pipeline as it is stored, before it is checked.
@@ -144,21 +157,39 @@ struct Fields {
     resize: Resize,
     crop: Option<CenterCrop>,
     normalize: Normalize,
+    #[serde(default)]
+    views: Views,
 }
 
 impl TryFrom<Fields> for Pipeline {
     type Error = TransformError;
 
     fn try_from(fields: Fields) -> Result<Self, TransformError> {
-        Self::new(fields.resize, fields.crop, fields.normalize)
+        Self::new(fields.resize, fields.crop, fields.normalize)?.with_views(fields.views)
     }
 }
 
-/// Where the output lies on the resized image, along one axis.
+/// The rectangle of an image that a frame shows, in pixels of the image; pixel `i` reaches from `i` to `i + 1`.
+///
+/// It reaches beyond the image where the crop pads.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Footprint {
+    /// The left border; below 0 where the crop pads.
+    pub x: f64,
+    /// The upper border; below 0 where the crop pads.
+    pub y: f64,
+    /// From the left border to the right one.
+    pub width: f64,
+    /// From the upper border to the lower one.
+    pub height: f64,
+}
+
+/// Where the frame lies on the resized image, along one axis.
 struct Span {
     /// First pixel taken from the image.
     from: usize,
-    /// First pixel written in the output; those before are padding.
+    /// First pixel written in the frame; those before are padding.
     to: usize,
     /// How many are taken.
     len: usize,
@@ -180,40 +211,50 @@ impl Span {
 }
 
 impl Pipeline {
-    /// Makes a pipeline.
+    /// Makes a pipeline with a single view, the whole frame.
     ///
     /// # Errors
     /// As [`Pipeline::validate`].
     pub fn new(resize: Resize, crop: Option<CenterCrop>, normalize: Normalize) -> Result<Self, TransformError> {
-        let pipeline = Self { resize, crop, normalize };
+        let pipeline = Self { resize, crop, normalize, views: Views::default() };
         pipeline.validate()?;
         Ok(pipeline)
     }
 
-    /// Checks the parameters: sides 1..=[`MAX_SIDE`], means finite, deviations finite and above zero, and a crop where
-    /// the resize leaves the output size open.
+    /// The same pipeline with other views.
     ///
     /// # Errors
-    /// [`TransformError::Side`], [`TransformError::Normalization`], [`TransformError::OpenSize`].
+    /// As [`Pipeline::validate`].
+    pub fn with_views(self, views: Views) -> Result<Self, TransformError> {
+        let pipeline = Self { views, ..self };
+        pipeline.validate()?;
+        Ok(pipeline)
+    }
+
+    /// Checks the parameters: sides 1..=[`MAX_SIDE`], means finite, deviations finite and above zero, a crop where the
+    /// resize leaves the size of the frame open, tiles that fit the frame and cover it, and views of at most
+    /// [`MAX_VIEW_PIXELS`](crate::MAX_VIEW_PIXELS) together.
+    ///
+    /// # Errors
+    /// [`TransformError::Side`], [`TransformError::Normalization`], [`TransformError::OpenSize`],
+    /// [`TransformError::Tiles`], [`TransformError::TileTooLarge`], [`TransformError::TilesTooFew`],
+    /// [`TransformError::ViewsTooLarge`].
     pub fn validate(&self) -> Result<(), TransformError> {
-        let side = |what, value| {
-            if (1..=MAX_SIDE).contains(&value) { Ok(()) } else { Err(TransformError::Side { what, value }) }
-        };
         match self.resize.mode {
             ResizeMode::Exact { height, width } => {
-                side("resize height", height)?;
-                side("resize width", width)?;
+                check_side("resize height", height)?;
+                check_side("resize width", width)?;
             }
             ResizeMode::ShortSide(size) => {
-                side("resize short side", size)?;
+                check_side("resize short side", size)?;
                 if self.crop.is_none() {
                     return Err(TransformError::OpenSize { size });
                 }
             }
         }
         if let Some(crop) = self.crop {
-            side("crop height", crop.height)?;
-            side("crop width", crop.width)?;
+            check_side("crop height", crop.height)?;
+            check_side("crop width", crop.width)?;
         }
         for channel in 0..3 {
             let (mean, std) = (self.normalize.mean[channel], self.normalize.std[channel]);
@@ -224,11 +265,11 @@ impl Pipeline {
                 return Err(TransformError::Normalization { what: "std", channel, value: std });
             }
         }
-        Ok(())
+        self.views.validate(self.frame_size())
     }
 
-    /// Height and width of the output, in pixels.
-    pub fn output_size(&self) -> [usize; 2] {
+    /// Height and width of the frame, the image after resize and crop, in pixels.
+    pub fn frame_size(&self) -> [usize; 2] {
         let (height, width) = match (self.crop, self.resize.mode) {
             (Some(crop), _) => (crop.height, crop.width),
             (None, ResizeMode::Exact { height, width }) => (height, width),
@@ -238,13 +279,23 @@ impl Pipeline {
         [height as usize, width as usize]
     }
 
-    /// Number of values in the output, `3 · H · W`.
-    pub fn output_len(&self) -> usize {
-        let [height, width] = self.output_size();
-        3 * height * width
+    /// Height and width of one view, which is the network's input, in pixels: of a tile, or of the frame.
+    pub fn output_size(&self) -> [usize; 2] {
+        self.views.size(self.frame_size())
     }
 
-    /// Transforms an image to `[3, H, W]`, channels red, green, blue.
+    /// How many views there are of an image, at least 1.
+    pub fn view_count(&self) -> usize {
+        self.views.count()
+    }
+
+    /// Number of values in the output, `views · 3 · H · W`.
+    pub fn output_len(&self) -> usize {
+        let [height, width] = self.output_size();
+        self.view_count() * 3 * height * width
+    }
+
+    /// Transforms an image to `[views, 3, H, W]`, channels red, green, blue; the views in the order of [`Views`].
     ///
     /// # Errors
     /// As [`Pipeline::apply_into`].
@@ -255,7 +306,7 @@ impl Pipeline {
         Ok(out)
     }
 
-    /// Transforms an image into a buffer of `[3, H, W]` values, channels red, green, blue.
+    /// Transforms an image into a buffer of `[views, 3, H, W]` values, channels red, green, blue.
     ///
     /// # Errors
     /// What [`Pipeline::validate`] finds, [`TransformError::OutputLength`], [`TransformError::EmptyImage`],
@@ -265,11 +316,27 @@ impl Pipeline {
         if out.len() != self.output_len() {
             return Err(TransformError::OutputLength { expected: self.output_len(), actual: out.len() });
         }
+        let [height, width] = self.frame_size();
         let resized = self.resized(image)?;
-        let [height, width] = self.output_size();
+        if self.views.tiling.is_some() {
+            let mut frame = vec![0.0; 3 * height * width];
+            self.normalised(&resized, &mut frame);
+            self.views.cut(&frame, [height, width], 0, out);
+        } else {
+            // The first view is the frame itself.
+            let (frame, flipped) = out.split_at_mut(3 * height * width);
+            self.normalised(&resized, frame);
+            self.views.cut(frame, [height, width], 1, flipped);
+        }
+        Ok(())
+    }
+
+    /// Crops and normalises a resized image to the frame, `[3, H, W]`.
+    fn normalised(&self, resized: &RgbImage, frame: &mut [f32]) {
+        let [height, width] = self.frame_size();
         let (rows, columns) = (Span::new(resized.height(), height as u32), Span::new(resized.width(), width as u32));
         let tables = self.normalize.tables();
-        let (red, rest) = out.split_at_mut(height * width);
+        let (red, rest) = frame.split_at_mut(height * width);
         let (green, blue) = rest.split_at_mut(height * width);
         if rows.len < height || columns.len < width {
             for (plane, table) in [(&mut *red, &tables[0]), (&mut *green, &tables[1]), (&mut *blue, &tables[2])] {
@@ -289,26 +356,81 @@ impl Pipeline {
                 *b = tables[2][usize::from(pixel[2])];
             }
         }
-        Ok(())
     }
 
-    /// The part of an image that the network sees, as it sees it, before normalisation: what an anomaly map lies over.
+    /// One map of the frame, `[frame height, frame width]`, from the maps of all views of an image, `[views, H, W]`.
+    ///
+    /// Flipped maps are turned back and averaged; where tiles overlap, one fades into the other. The map of a single view
+    /// is returned as it is, and views that agree on a value give that value.
+    ///
+    /// # Errors
+    /// What [`Pipeline::validate`] finds, [`TransformError::MapsLength`].
+    pub fn assemble(&self, maps: &[f32]) -> Result<Vec<f32>, TransformError> {
+        self.validate()?;
+        let ([height, width], views) = (self.output_size(), self.view_count());
+        if maps.len() != views * height * width {
+            return Err(TransformError::MapsLength { views, height, width, actual: maps.len() });
+        }
+        Ok(self.views.assemble(maps, self.frame_size()))
+    }
+
+    /// What every view shows of a mask of the frame, as [`Pipeline::apply_mask`] makes it, in the order of the views.
+    ///
+    /// # Errors
+    /// What [`Pipeline::validate`] finds, [`TransformError::MaskSize`].
+    pub fn split_mask(&self, mask: &GrayImage) -> Result<Vec<GrayImage>, TransformError> {
+        self.validate()?;
+        let [frame_height, frame_width] = self.frame_size();
+        let (width, height) = mask.dimensions();
+        if (width as usize, height as usize) != (frame_width, frame_height) {
+            return Err(TransformError::MaskSize { width, height, frame_width, frame_height });
+        }
+        let [height, width] = self.output_size();
+        let mut views = vec![0; self.view_count() * height * width];
+        self.views.cut(mask.as_raw(), [frame_height, frame_width], 0, &mut views);
+        let image = |view: &[u8]| {
+            GrayImage::from_raw(width as u32, height as u32, view.to_vec()).expect("the chunk has the view's size")
+        };
+        Ok(views.chunks_exact(height * width).map(image).collect())
+    }
+
+    /// The rectangle that the frame shows of an image of `(width, height)` pixels.
+    ///
+    /// # Errors
+    /// What [`Pipeline::validate`] finds, [`TransformError::EmptyImage`], [`TransformError::ResizedTooLarge`].
+    pub fn footprint(&self, (width, height): (u32, u32)) -> Result<Footprint, TransformError> {
+        self.validate()?;
+        if width == 0 || height == 0 {
+            return Err(TransformError::EmptyImage { width, height });
+        }
+        let (resized_width, resized_height) = self.resize.target((width, height))?;
+        let [frame_height, frame_width] = self.frame_size();
+        let along = |image: u32, resized: u32, frame: usize| {
+            let (span, scale) = (Span::new(resized, frame as u32), f64::from(image) / f64::from(resized));
+            ((span.from as f64 - span.to as f64) * scale, frame as f64 * scale)
+        };
+        let (x, width) = along(width, resized_width, frame_width);
+        let (y, height) = along(height, resized_height, frame_height);
+        Ok(Footprint { x, y, width, height })
+    }
+
+    /// The frame of an image before normalisation: the part that the network sees, and what an anomaly map lies over.
     ///
     /// # Errors
     /// As [`Pipeline::apply_into`].
     pub fn view(&self, image: &RgbImage) -> Result<RgbImage, TransformError> {
         self.validate()?;
         let resized = self.resized(image)?;
-        let [height, width] = self.output_size();
+        let [height, width] = self.frame_size();
         if (resized.width() as usize, resized.height() as usize) == (width, height) {
             return Ok(resized.into_owned());
         }
         let data = self.cropped(resized.as_raw(), resized.dimensions(), 3);
-        Ok(RgbImage::from_raw(width as u32, height as u32, data).expect("the crop has the output's size"))
+        Ok(RgbImage::from_raw(width as u32, height as u32, data).expect("the crop has the frame's size"))
     }
 
-    /// Takes a mask through the same geometry, by nearest neighbours, to compare it with an anomaly map pixel by pixel.
-    /// Padding is 0, which is normal.
+    /// Takes a mask to the frame by the same geometry and nearest neighbours, to compare it with an anomaly map pixel by
+    /// pixel. Padding is 0, which is normal.
     ///
     /// # Errors
     /// As [`Pipeline::apply_into`].
@@ -316,9 +438,9 @@ impl Pipeline {
         self.validate()?;
         let (width, height) = self.resize.target(mask.dimensions())?;
         let resized = resize_mask(mask, width, height)?;
-        let [height, width] = self.output_size();
+        let [height, width] = self.frame_size();
         let data = self.cropped(resized.as_raw(), resized.dimensions(), 1);
-        Ok(GrayImage::from_raw(width as u32, height as u32, data).expect("the crop has the output's size"))
+        Ok(GrayImage::from_raw(width as u32, height as u32, data).expect("the crop has the frame's size"))
     }
 
     fn resized<'a>(&self, image: &'a RgbImage) -> Result<Cow<'a, RgbImage>, TransformError> {
@@ -329,9 +451,9 @@ impl Pipeline {
         self.resize.apply(image).map(Cow::Owned)
     }
 
-    /// Cuts the output's rectangle out of interleaved samples, with zeros where the image does not reach.
+    /// Cuts the frame out of interleaved samples, with zeros where the image does not reach.
     fn cropped(&self, data: &[u8], (image_width, image_height): (u32, u32), channels: usize) -> Vec<u8> {
-        let [height, width] = self.output_size();
+        let [height, width] = self.frame_size();
         let (rows, columns) = (Span::new(image_height, height as u32), Span::new(image_width, width as u32));
         let mut out = vec![0; height * width * channels];
         for row in 0..rows.len {

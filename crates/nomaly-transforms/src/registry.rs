@@ -66,6 +66,18 @@ pub static TRANSFORMS: Registry<TransformEntry> = Registry::new(
             parameters: "height, width",
         },
         TransformEntry {
+            name: "tiles",
+            summary: "a grid of overlapping tiles, each an input of its own; their maps fade into each other",
+            group: Group::Geometry,
+            parameters: "rows, columns, height and width of a tile",
+        },
+        TransformEntry {
+            name: "flips",
+            summary: "mirror images seen beside the image itself; their maps are averaged",
+            group: Group::Geometry,
+            parameters: "none, horizontal, vertical or both",
+        },
+        TransformEntry {
             name: "normalize",
             summary: "values in [0, 1] less a mean, divided by a deviation",
             group: Group::Photometry,

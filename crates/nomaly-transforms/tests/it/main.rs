@@ -1,9 +1,10 @@
-//! Tests against Pillow and torchvision, and of the invariants of synthetic defects.
+//! Tests against Pillow and torchvision, and of the invariants of views and synthetic defects.
 
 mod decode;
 mod pipeline;
 mod resize;
 mod synthetic;
+mod views;
 
 use std::path::PathBuf;
 
