@@ -7,7 +7,8 @@
 //! for a queue, which rules a deadlock out, also in a pool of one thread. A producer thread with a channel would need
 //! threads outside the pool or, inside it, could wait for a worker that waits for it.
 //!
-//! At most two batches of tensors exist at once, and one decoded image a thread.
+//! At most two batches of tensors exist at once, and one decoded image a thread. A batch is counted in images: where the
+//! pipeline makes several views of an image, its tensor holds as many times more.
 //!
 //! ```
 //! use nomaly_data::{Label, Sample, loader};
@@ -87,14 +88,15 @@ impl std::fmt::Debug for LoaderOptions<'_> {
 pub struct Batch {
     /// Which samples these are: positions in the list given to [`stream`], ascending.
     pub indices: Vec<usize>,
-    /// Their values, `[N, 3, H, W]`, where `N` is the length of `indices`.
+    /// Their values, `[N · views, 3, H, W]`, where `N` is the length of `indices` and `views` the pipeline's
+    /// [number of views](Pipeline::view_count) of an image; those of one image follow each other.
     pub data: Vec<f32>,
     /// The samples of this stretch of the list that could not be loaded.
     pub failures: Vec<Failure>,
 }
 
 impl Batch {
-    /// How many images there are in `data`.
+    /// How many images there are in `data`, each with all its views.
     pub fn len(&self) -> usize {
         self.indices.len()
     }

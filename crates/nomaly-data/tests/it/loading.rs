@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nomaly_data::loader::{LoaderOptions, Outcome, stream};
 use nomaly_data::{DataError, ImageSource, Label, Sample, images_under};
-use nomaly_transforms::{Filter, Limits, Normalize, Pipeline, Resize, ResizeMode};
+use nomaly_transforms::{Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
 use rayon::prelude::*;
 
 use crate::fixture::Fixture;
@@ -66,6 +66,26 @@ fn every_sample_arrives_once_in_order_whatever_the_batches_and_threads() {
         assert_eq!(data, expected);
         assert_eq!(outcome, Outcome { loaded: 18, failed: 2, cancelled: false });
     }
+}
+
+#[test]
+fn all_views_of_an_image_follow_each_other() {
+    let fixture = Fixture::new();
+    let samples = samples(&fixture);
+    let tiling = Tiling { rows: 2, columns: 1, height: 3, width: 7 };
+    let pipeline = pipeline().with_views(Views { tiling: Some(tiling), flips: Flips::Horizontal }).unwrap();
+    let options = LoaderOptions { batch: 6, ..LoaderOptions::default() };
+    let outcome = stream(&samples, &pipeline, &options, |batch| {
+        let mut expected = Vec::new();
+        for &index in &batch.indices {
+            let image = samples[index].source.load(&Limits::default()).unwrap();
+            expected.extend(pipeline.apply(&image).unwrap());
+        }
+        assert_eq!(batch.data.len(), batch.len() * 4 * 3 * 3 * 7);
+        assert_eq!(batch.data, expected);
+        Ok::<(), DataError>(())
+    });
+    assert_eq!(outcome.unwrap(), Outcome { loaded: 18, failed: 2, cancelled: false });
 }
 
 #[test]
