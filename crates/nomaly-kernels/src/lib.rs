@@ -2,7 +2,7 @@
 //!
 //! * [`network`]: whole convolutional networks as one plan, in a blocked layout, for one instruction set.
 //! * [`training`]: forward and backward passes on planar tensors, losses, optimiser steps.
-//! * [`neighbours`]: exact nearest rows of a memory bank; [`coreset`]: few rows that cover it.
+//! * [`neighbours`]: exact and approximate nearest rows of a memory bank; [`coreset`]: few rows that cover it.
 //! * [`linalg`]: a Gaussian for each of many positions.
 //! * [`filter`] and [`resample`]: blur and bilinear resizing of maps.
 //! * [`isa`]: which vector instructions are used, chosen at run time.
@@ -30,6 +30,7 @@ pub mod network;
 mod parallel;
 pub mod peak;
 mod pool;
+mod random;
 pub mod resample;
 mod simd;
 mod team;

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::{CoresetError, check_rows};
 use crate::isa::Isa;
+use crate::random::unit;
 use crate::simd::{Kernel, Simd, Token};
 
 /// Rows that are projected at a time.
@@ -113,14 +114,6 @@ impl RandomProjection {
         );
         Ok(projected)
     }
-}
-
-/// The `index`-th number of the sequence of `seed`, in [0, 1).
-fn unit(seed: u64, index: u64) -> f64 {
-    let mut z = seed.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// Projects up to [`PANEL`] rows.

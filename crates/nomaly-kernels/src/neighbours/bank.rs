@@ -1,10 +1,11 @@
 //! Rows, and what is computed of them once.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::search::Search;
+use super::search::{Near, Search};
 use super::{Metric, Neighbours, NeighboursError, Side};
 use crate::isa::Isa;
 use crate::simd::Token;
@@ -89,15 +90,18 @@ impl<'a> Bank<'a> {
         if k == 0 || k > self.len() {
             return Err(NeighboursError::Count { k, rows: self.len() });
         }
-        let lanes = self.isa.lanes();
-        let search = Search { queries: &queries, bank: &self.rows, k, metric: self.metric, token: self.token, lanes };
-        let (indices, distances) = search.run().into_iter().flatten().map(|near| (near.index, near.distance)).unzip();
-        Ok(Neighbours { k, indices, distances })
+        Ok(Neighbours::from_lists(k, self.nearest(queries.view(), k)))
+    }
+
+    /// [`top_k`](Self::top_k) of rows that have been checked; `k` must be in 1 … `len`.
+    pub(super) fn nearest(&self, queries: View<'_>, k: usize) -> Vec<Vec<Near>> {
+        let (metric, token, lanes) = (self.metric, self.token, self.isa.lanes());
+        Search { queries, bank: self.rows.view(), numbers: None, k, metric, token, lanes }.run()
     }
 }
 
 /// Rows with what the metric makes of them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Rows<'a> {
     pub(super) data: Cow<'a, [f32]>,
     pub(super) dim: usize,
@@ -107,8 +111,48 @@ pub(super) struct Rows<'a> {
     pub(super) square: Vec<f32>,
 }
 
+/// Some of the rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) dim: usize,
+    pub(super) scale: &'a [f32],
+    pub(super) square: &'a [f32],
+}
+
+impl<'a> View<'a> {
+    pub(super) fn len(&self) -> usize {
+        self.scale.len()
+    }
+
+    pub(super) fn row(&self, index: usize) -> &'a [f32] {
+        &self.data[index * self.dim..(index + 1) * self.dim]
+    }
+
+    pub(super) fn scaled(&self, index: usize) -> (&'a [f32], f32) {
+        (self.row(index), self.scale[index])
+    }
+
+    pub(super) fn slice(&self, rows: Range<usize>) -> Self {
+        let data = &self.data[rows.start * self.dim..rows.end * self.dim];
+        Self { data, dim: self.dim, scale: &self.scale[rows.clone()], square: &self.square[rows] }
+    }
+
+    /// The rows with these numbers, one after the other.
+    pub(super) fn gather(&self, numbers: &[u32], into: &mut Rows<'static>) {
+        into.dim = self.dim;
+        let data = into.data.to_mut();
+        data.clear();
+        numbers.iter().for_each(|number| data.extend_from_slice(self.row(*number as usize)));
+        for (from, into) in [(self.scale, &mut into.scale), (self.square, &mut into.square)] {
+            into.clear();
+            into.extend(numbers.iter().map(|number| from[*number as usize]));
+        }
+    }
+}
+
 impl<'a> Rows<'a> {
-    fn new(data: Cow<'a, [f32]>, dim: usize, metric: Metric, side: Side) -> Result<Self, NeighboursError> {
+    pub(super) fn new(data: Cow<'a, [f32]>, dim: usize, metric: Metric, side: Side) -> Result<Self, NeighboursError> {
         if dim == 0 {
             return Err(NeighboursError::NoColumns);
         }
@@ -138,23 +182,47 @@ impl<'a> Rows<'a> {
     }
 
     /// Rows are numbered by `u32`.
-    fn check_room(&self, more: usize) -> Result<(), NeighboursError> {
+    pub(super) fn check_room(&self, more: usize) -> Result<(), NeighboursError> {
         let rows = self.len().saturating_add(more);
         if u32::try_from(rows).is_err() { Err(NeighboursError::BankTooLarge { rows }) } else { Ok(()) }
     }
 
-    fn append(&mut self, more: &Rows<'_>) {
+    pub(super) fn append(&mut self, more: &Rows<'_>) {
         self.data.to_mut().extend_from_slice(&more.data);
         self.scale.extend_from_slice(&more.scale);
         self.square.extend_from_slice(&more.square);
     }
 
-    pub(super) fn row(&self, index: usize) -> &[f32] {
-        &self.data[index * self.dim..(index + 1) * self.dim]
+    pub(super) fn view(&self) -> View<'_> {
+        View { data: &self.data, dim: self.dim, scale: &self.scale, square: &self.square }
     }
 
-    pub(super) fn scaled(&self, index: usize) -> (&[f32], f32) {
-        (self.row(index), self.scale[index])
+    /// Puts row `order[i]` into place `i`, for every `i`; `order` must be a permutation. Needs no second copy of the rows.
+    pub(super) fn permute(&mut self, order: &[u32]) {
+        let dim = self.dim;
+        let (data, scale, square) = (self.data.to_mut(), &mut self.scale, &mut self.square);
+        let mut done = vec![false; order.len()];
+        let mut first = vec![0.0f32; dim];
+        for start in 0..order.len() {
+            if done[start] {
+                continue;
+            }
+            first.copy_from_slice(&data[start * dim..(start + 1) * dim]);
+            let (first_scale, first_square) = (scale[start], square[start]);
+            let mut place = start;
+            loop {
+                done[place] = true;
+                let from = order[place] as usize;
+                if from == start {
+                    break;
+                }
+                data.copy_within(from * dim..(from + 1) * dim, place * dim);
+                (scale[place], square[place]) = (scale[from], square[from]);
+                place = from;
+            }
+            data[place * dim..(place + 1) * dim].copy_from_slice(&first);
+            (scale[place], square[place]) = (first_scale, first_square);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Exact nearest neighbours: pairwise distances and the `k` smallest of each query, fused.
+//! Nearest neighbours: pairwise distances and the `k` smallest of each query, fused.
 //!
 //! The problem: memory-bank methods compare each of some thousand patches of an image with a bank of up to a hundred
 //! thousand rows. The matrix of all distances would not fit into memory, and the sum of squared differences, taken
@@ -12,6 +12,8 @@
 //!
 //! Few queries (a single image with one pooled feature vector) are measured directly without the product, at the speed of
 //! memory, for then packing the bank would cost more than it saves.
+//!
+//! [`InvertedIndex`] looks into a part of the rows only, for banks where even that takes too long.
 //!
 //! A [`Bank`] holds what is needed of the rows beside the rows themselves: their lengths, computed once. It is packed block
 //! by block while it is searched, because a packed copy would double the memory of the largest thing in a model, and
@@ -29,6 +31,7 @@
 //! ```
 
 mod bank;
+mod inverted;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -37,6 +40,9 @@ mod tile;
 use crate::isa::{Isa, IsaError};
 
 pub use bank::Bank;
+pub use inverted::{InvertedIndex, InvertedOptions, InvertedParts};
+
+use search::Near;
 
 /// How far two rows are apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +65,31 @@ pub struct Neighbours {
     pub indices: Vec<u32>,
     /// Their distances in the same order.
     pub distances: Vec<f32>,
+}
+
+impl Neighbours {
+    /// One list for each query.
+    fn from_lists(k: usize, lists: impl IntoIterator<Item = Vec<Near>>) -> Self {
+        let (indices, distances) = lists.into_iter().flatten().map(|near| (near.index, near.distance)).unzip();
+        Self { k, indices, distances }
+    }
+}
+
+/// The share of the exact neighbours that an approximate search found, in 0 … 1, the mean over the queries.
+///
+/// A neighbour counts as found when it is no farther than the farthest exact one, so that it does not matter which of equally
+/// distant rows was returned (Aumüller, Bernhardsson and Faithfull, *ANN-Benchmarks*, 2020, section 2.1). Both searches must
+/// be of the same queries; where `found` has fewer neighbours, the missing ones are not found. 1 without queries.
+pub fn recall(exact: &Neighbours, found: &Neighbours) -> f64 {
+    if exact.distances.is_empty() {
+        return 1.0;
+    }
+    let lists = exact.distances.chunks(exact.k.max(1)).zip(found.distances.chunks(found.k.max(1)));
+    let near = |(exact, found): (&[f32], &[f32])| {
+        let farthest = exact.last().copied().unwrap_or(f32::NEG_INFINITY);
+        found.iter().take(exact.len()).filter(|distance| **distance <= farthest).count()
+    };
+    lists.map(near).sum::<usize>() as f64 / exact.distances.len() as f64
 }
 
 /// Why a search is refused.
@@ -88,6 +119,23 @@ pub enum NeighboursError {
         k: usize,
         /// The rows of the bank.
         rows: usize,
+    },
+    /// No rows, no cells, or fewer rows than cells.
+    #[error("{rows} rows cannot be grouped into {cells} cells")]
+    Cells {
+        /// The cells asked for.
+        cells: usize,
+        /// The rows given.
+        rows: usize,
+    },
+    /// A search in no cell.
+    #[error("a search must look into one cell at least")]
+    NoProbes,
+    /// The parts of an index contradict each other.
+    #[error("the parts of an index do not belong together: {what}")]
+    Parts {
+        /// What they should be.
+        what: &'static str,
     },
     /// Rows are numbered by `u32`.
     #[error("a bank of {rows} rows is too large, the limit is 2^32 - 1")]

@@ -8,12 +8,12 @@ use std::sync::atomic::{self, AtomicUsize};
 use rayon::prelude::*;
 
 use super::Metric;
-use super::bank::Rows;
+use super::bank::View;
 use super::tile::{Candidates, Direct, DirectRows, Dots, QUERY_ROWS, pack, pack_panels, tile_rows};
 use crate::simd::Token;
 
 /// Rows of the bank that are packed and multiplied at a time.
-const BANK_BLOCK: usize = 1024;
+pub(super) const BANK_BLOCK: usize = 1024;
 
 /// Up to so many queries are measured directly.
 const FEW_QUERIES: usize = 16;
@@ -25,7 +25,7 @@ const UNITS_PER_THREAD: usize = 4;
 const DIRECT_BLOCK: usize = 256;
 
 /// A row of the bank and its direct distance; ordered by distance, then by index.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Near {
     pub(super) distance: f32,
     pub(super) index: u32,
@@ -46,15 +46,20 @@ impl PartialOrd for Near {
 }
 
 /// The nearest rows so far of one query, the farthest of them on top.
-#[derive(Clone)]
-struct Nearest {
+#[derive(Clone, Default)]
+pub(super) struct Nearest {
     heap: BinaryHeap<Near>,
     k: usize,
 }
 
 impl Nearest {
-    fn new(k: usize) -> Self {
+    pub(super) fn new(k: usize) -> Self {
         Self { heap: BinaryHeap::with_capacity(k + 1), k }
+    }
+
+    /// Nearest first.
+    pub(super) fn into_sorted(self) -> Vec<Near> {
+        self.heap.into_sorted_vec()
     }
 
     /// No row beyond this distance is wanted.
@@ -79,18 +84,24 @@ impl Nearest {
 
 /// What a thread holds while it searches.
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     /// The first row of the block of the bank that is packed.
     packed_from: Option<usize>,
     packed: Vec<f32>,
     half_squares: Vec<f32>,
     dots: Vec<f32>,
+    /// The queries of [`Search::visit`], packed.
+    queries: Vec<f32>,
+    /// Squared distances of rows and few queries.
+    squares: Vec<f32>,
 }
 
 /// One search, checked.
 pub(super) struct Search<'a> {
-    pub(super) queries: &'a Rows<'a>,
-    pub(super) bank: &'a Rows<'a>,
+    pub(super) queries: View<'a>,
+    pub(super) bank: View<'a>,
+    /// The number that each row of the bank goes by, its place where there are none.
+    pub(super) numbers: Option<&'a [u32]>,
     pub(super) k: usize,
     pub(super) metric: Metric,
     pub(super) token: Token,
@@ -109,7 +120,7 @@ impl Search<'_> {
     /// The nearest rows of each query, nearest first.
     pub(super) fn run(&self) -> Vec<Vec<Near>> {
         let lists = if self.queries.len() <= FEW_QUERIES { self.measure_all() } else { self.multiply() };
-        lists.into_iter().map(|nearest| nearest.heap.into_sorted_vec()).collect()
+        lists.into_iter().map(Nearest::into_sorted).collect()
     }
 
     /// The distance of two rows by the metric, from the direct sum of their scaled squares.
@@ -129,35 +140,65 @@ impl Search<'_> {
         })
     }
 
+    fn near(&self, row: usize, distance: f32) -> Near {
+        Near { distance, index: self.numbers.map_or(row as u32, |numbers| numbers[row]) }
+    }
+
+    /// Compares all queries with all rows on this thread and enters the rows into the list of each query.
+    pub(super) fn visit(&self, lists: &mut [Nearest], memory: &mut Memory) {
+        let rows = self.bank.len();
+        if self.queries.len() <= FEW_QUERIES {
+            for start in (0..rows).step_by(DIRECT_BLOCK) {
+                self.measure(start..rows.min(start + DIRECT_BLOCK), lists, &mut memory.squares);
+            }
+            return;
+        }
+        let height = tile_rows(self.token.columns());
+        let (queries, depth) = (self.queries, self.depth());
+        let mut packed = std::mem::take(&mut memory.queries);
+        packed.resize(queries.len().next_multiple_of(height) * depth, 0.0);
+        pack_panels(self.token, queries.data, queries.scale, queries.dim, depth, height, &mut packed);
+        memory.packed_from = None;
+        for start in (0..rows).step_by(BANK_BLOCK) {
+            let rows = start..rows.min(start + BANK_BLOCK);
+            self.multiply_unit(rows, 0, &packed, QUERY_ROWS / height * height, lists, memory);
+        }
+        memory.queries = packed;
+    }
+
     fn measure_all(&self) -> Vec<Nearest> {
-        let (dim, count) = (self.bank.dim, self.queries.len());
-        if count == 0 {
+        if self.queries.len() == 0 {
             return Vec::new();
         }
-        let blocks = self.bank.data.par_chunks(DIRECT_BLOCK * dim).zip(self.bank.scale.par_chunks(DIRECT_BLOCK));
-        let parts = blocks.enumerate().fold(
-            || (self.empty_lists(), vec![0.0f32; DIRECT_BLOCK * count]),
-            |(mut lists, mut squares), (block, (rows, row_scales))| {
-                let (queries, query_scales) = (&*self.queries.data, &*self.queries.scale);
-                let squares_of_block = &mut squares[..row_scales.len() * count];
-                self.token.dispatch(DirectRows {
-                    queries,
-                    query_scales,
-                    rows,
-                    row_scales,
-                    dim,
-                    squares: squares_of_block,
-                });
-                for (offset, squares) in squares_of_block.chunks_exact(count).enumerate() {
-                    let row = block * DIRECT_BLOCK + offset;
-                    for (query, (square, list)) in squares.iter().zip(&mut lists).enumerate() {
-                        list.push(Near { distance: self.by_metric(query, row, || *square), index: row as u32 });
-                    }
-                }
+        let rows = self.bank.len();
+        let parts = (0..rows.div_ceil(DIRECT_BLOCK)).into_par_iter().fold(
+            || (self.empty_lists(), Vec::new()),
+            |(mut lists, mut squares), block| {
+                let start = block * DIRECT_BLOCK;
+                self.measure(start..rows.min(start + DIRECT_BLOCK), &mut lists, &mut squares);
                 (lists, squares)
             },
         );
         parts.map(|(lists, _)| lists).reduce(|| self.empty_lists(), merge)
+    }
+
+    /// Enters some rows into the lists by their direct distances; `squares` is memory that may hold anything.
+    fn measure(&self, rows: Range<usize>, lists: &mut [Nearest], squares: &mut Vec<f32>) {
+        let (count, dim, bank) = (self.queries.len(), self.bank.dim, self.bank.slice(rows.clone()));
+        squares.resize(rows.len() * count, 0.0);
+        self.token.dispatch(DirectRows {
+            queries: self.queries.data,
+            query_scales: self.queries.scale,
+            rows: bank.data,
+            row_scales: bank.scale,
+            dim,
+            squares,
+        });
+        for (row, squares) in rows.zip(squares.chunks_exact(count)) {
+            for (query, (square, list)) in squares.iter().zip(&mut *lists).enumerate() {
+                list.push(self.near(row, self.by_metric(query, row, || *square)));
+            }
+        }
     }
 
     /// Threads take blocks of the bank from a common counter, pack them and multiply them with all queries, each with lists
@@ -166,7 +207,7 @@ impl Search<'_> {
     fn multiply(&self) -> Vec<Nearest> {
         let height = tile_rows(self.token.columns());
         let (queries, bank, depth) = (self.queries, self.bank, self.depth());
-        let packed = pack(self.token, &queries.data, &queries.scale, queries.dim, depth, height);
+        let packed = pack(self.token, queries.data, queries.scale, queries.dim, depth, height);
         let threads = rayon::current_num_threads();
         let block = QUERY_ROWS / height * height;
         let bank_blocks = bank.len().div_ceil(BANK_BLOCK);
@@ -268,7 +309,7 @@ impl Search<'_> {
             for (bound, at) in &candidates {
                 if *bound <= current {
                     let row = block.first + *at as usize;
-                    list.push(Near { distance: self.distance(query, row), index: row as u32 });
+                    list.push(self.near(row, self.distance(query, row)));
                     current = limit(list);
                 }
             }
@@ -294,7 +335,8 @@ impl Search<'_> {
     }
 }
 
-fn merge(mut lists: Vec<Nearest>, others: Vec<Nearest>) -> Vec<Nearest> {
+/// The nearest rows of both.
+pub(super) fn merge(mut lists: Vec<Nearest>, others: Vec<Nearest>) -> Vec<Nearest> {
     for (list, other) in lists.iter_mut().zip(others) {
         other.heap.into_iter().for_each(|near| list.push(near));
     }
