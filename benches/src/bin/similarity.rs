@@ -2,11 +2,14 @@
 //!
 //! ```console
 //! $ similarity neighbours --bank FILE --queries FILE --dim N [--k N] [--threads N] [--rounds N] [--out FILE]
+//! $ similarity inverted --bank FILE --queries FILE --dim N [--k N] [--probes N,N] [--cells N] [--threads N] [--rounds N]
 //! $ similarity coreset --rows FILE --dim N --count N [--start N] [--project N] [--threads N] [--rounds N] [--out FILE]
 //! ```
 //!
 //! Files are f32 in native byte order. Prints one JSON object with the seconds of each round; `--out` receives the
-//! indices as u32. `--project` times a sparse random projection to so many dimensions, and selects on its result.
+//! indices as u32. `inverted` compares the inverted file with the exact search of the same rows: the seconds of building it,
+//! and for each number of probes the share of the exact neighbours found and how much farther the found ones are, in the
+//! mean. `--project` times a sparse random projection to so many dimensions, and selects on its result.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -15,17 +18,18 @@ use std::time::Instant;
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::coreset::{KCentreGreedy, Projection, RandomProjection, Start};
-use nomaly_kernels::neighbours::{Bank, Metric};
+use nomaly_kernels::neighbours::{Bank, InvertedIndex, InvertedOptions, Metric, recall};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
-    let command = arguments.next().ok_or("a command is missing: neighbours or coreset")?;
+    let command = arguments.next().ok_or("a command is missing: neighbours, inverted or coreset")?;
     let options = Options::read(arguments)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.number("threads", 0)?).build()?;
     pool.install(|| match command.as_str() {
         "neighbours" => neighbours(&options),
+        "inverted" => inverted(&options),
         "coreset" => coreset(&options),
         other => Err(format!("unknown command \"{other}\"").into()),
     })
@@ -100,6 +104,38 @@ fn neighbours(options: &Options) -> Result<(), Failure> {
     let (found, seconds) = timed(options.number("rounds", 1)?, || bank.top_k(&queries, k));
     options.write(&found?.indices)?;
     println!("{{\"seconds\": {seconds:?}}}");
+    Ok(())
+}
+
+fn inverted(options: &Options) -> Result<(), Failure> {
+    let (rows, queries) = (options.floats("bank")?, options.floats("queries")?);
+    let (dim, k, rounds) = (options.number("dim", 0)?, options.number("k", 1)?, options.number("rounds", 1)?);
+    let cells = Some(options.number("cells", 0)?).filter(|cells| *cells > 0);
+    let isa = Isa::best()?;
+    let bank = Bank::new(&*rows, dim, Metric::SquaredL2, isa)?;
+    let (exact, exact_seconds) = timed(rounds, || bank.top_k(&queries, k));
+    let exact = exact?;
+    let build = || InvertedIndex::build(rows.clone(), dim, Metric::SquaredL2, InvertedOptions { cells, seed: 0 }, isa);
+    let (index, build_seconds) = timed(1, build);
+    let index = index?;
+    let mut lines = Vec::new();
+    for probes in options.0.get("probes").map_or("1,2,4,8,16,32", String::as_str).split(',') {
+        let probes = probes.parse().map_err(|error| format!("--probes {probes}: {error}"))?;
+        let (found, seconds) = timed(rounds, || index.top_k(&queries, k, probes));
+        let found = found?;
+        // Of the distances themselves, not of their squares.
+        let excess = exact.distances.iter().zip(&found.distances).filter(|(exact, _)| **exact > 0.0);
+        let excess: Vec<f64> = excess.map(|(exact, found)| f64::from(found / exact).sqrt() - 1.0).collect();
+        let excess = excess.iter().sum::<f64>() / excess.len().max(1) as f64;
+        let recall = recall(&exact, &found);
+        lines.push(format!(
+            "{{\"probes\": {probes}, \"recall\": {recall:.4}, \"mean_excess\": {excess:.5}, \"seconds\": {seconds:?}}}"
+        ));
+    }
+    let (cells, lines) = (index.cells(), lines.join(", "));
+    println!(
+        "{{\"cells\": {cells}, \"exact_seconds\": {exact_seconds:?}, \"build_seconds\": {build_seconds:?}, \"found\": [{lines}]}}"
+    );
     Ok(())
 }
 
