@@ -98,6 +98,32 @@ pub enum DetectorError {
         /// The part.
         name: String,
     },
+    /// An anomaly map that has not a value for every pixel, or more than 2³² − 1.
+    #[error("{values} values are not a map of {width}×{height} pixels")]
+    MapShape {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+        /// How many values there are.
+        values: usize,
+    },
+    /// A value of an anomaly map that is not finite.
+    #[error("the anomaly map is {value} at column {x} of row {y}, expected a finite number")]
+    MapValue {
+        /// The column.
+        x: usize,
+        /// The row.
+        y: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A threshold for anomaly maps that is no number.
+    #[error("the threshold of the anomaly map is {value}, expected a number")]
+    MapThreshold {
+        /// The value given.
+        value: f64,
+    },
     /// An instruction set that was forced and is not there.
     #[error(transparent)]
     Isa(#[from] nomaly_kernels::IsaError),

@@ -32,6 +32,7 @@ mod features;
 mod method;
 pub mod methods;
 pub mod model_file;
+pub mod regions;
 pub mod registry;
 mod settings;
 

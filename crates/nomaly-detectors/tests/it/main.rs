@@ -4,3 +4,4 @@ mod evaluate;
 mod fit;
 mod hostile_models;
 mod images;
+mod regions;
