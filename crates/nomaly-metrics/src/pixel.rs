@@ -153,7 +153,17 @@ impl PixelMetrics {
     /// No pixels, or pixels of one class only.
     pub fn pro_curve(&mut self) -> Result<ProCurve, MetricError> {
         let regions = self.regions;
-        Ok(pro::curve(&self.ranking()?, regions))
+        Ok(pro::curve(&self.ranking()?, regions, 0.0))
+    }
+
+    /// The per-region overlap curve with both ends, and a point whenever one of its coordinates has moved by at least one
+    /// part in `steps`: at most `2 steps + 2` points.
+    ///
+    /// # Errors
+    /// No pixels, or pixels of one class only.
+    pub fn pro_curve_thinned(&mut self, steps: usize) -> Result<ProCurve, MetricError> {
+        let regions = self.regions;
+        Ok(pro::curve(&self.ranking()?, regions, 1.0 / steps.max(1) as f64))
     }
 
     fn ranking(&mut self) -> Result<Ranking<'_, DefectPixel>, MetricError> {

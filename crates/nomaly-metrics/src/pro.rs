@@ -84,13 +84,26 @@ fn points<'a>(ranking: &Ranking<'a, DefectPixel>, regions: u64) -> impl Iterator
     })
 }
 
-/// The whole curve.
-pub(crate) fn curve(ranking: &Ranking<'_, DefectPixel>, regions: u64) -> ProCurve {
+/// The curve with a point whenever one of its coordinates has moved by `step`, or with all points where that is 0.
+pub(crate) fn curve(ranking: &Ranking<'_, DefectPixel>, regions: u64, step: f64) -> ProCurve {
     let mut curve = ProCurve { fpr: vec![0.0], pro: vec![0.0], thresholds: Vec::new() };
+    let mut last = (0.0, 0.0);
+    // The threshold that leaves a point just above is the score of the next one.
+    let mut next_threshold = true;
     for point in points(ranking, regions) {
-        curve.fpr.push(point.fpr);
-        curve.pro.push(point.pro);
-        curve.thresholds.push(point.score);
+        if next_threshold {
+            curve.thresholds.push(point.score);
+        }
+        next_threshold = point.fpr - last.0 >= step || point.pro - last.1 >= step;
+        if next_threshold {
+            last = (point.fpr, point.pro);
+            curve.fpr.push(point.fpr);
+            curve.pro.push(point.pro);
+        }
+    }
+    if !next_threshold {
+        curve.fpr.push(1.0);
+        curve.pro.push(1.0);
     }
     curve.thresholds.push(f64::NEG_INFINITY);
     if let (Some(fpr), Some(pro)) = (curve.fpr.last_mut(), curve.pro.last_mut()) {

@@ -29,6 +29,9 @@ pub enum CurvePoints {
     /// Only those at which the curve turns, and both ends: the same curve and the same area from fewer points.
     #[default]
     Corners,
+    /// Both ends, and a point whenever a rate has moved by at least one part in this many: what a plot needs of a curve with
+    /// millions of points. At most twice as many points and two.
+    Thinned(usize),
 }
 
 /// A ROC curve: the three vectors have one length, at least 2.
@@ -103,7 +106,18 @@ impl<P: Keyed> Ranking<'_, P> {
                 let after = (u128::from(next.0 - last.0), u128::from(next.1 - last.1));
                 before.0 * after.1 == before.1 * after.0
             });
-            if points == CurvePoints::All || !straight {
+            let far = |steps: usize| {
+                previous.is_none_or(|(fp, tp, _)| {
+                    let moved = |from: u64, to: u64, total: f64| (to - from) as f64 * steps as f64 >= total;
+                    moved(fp, last.0, negatives) || moved(tp, last.1, positives)
+                })
+            };
+            let kept = match points {
+                CurvePoints::All => true,
+                CurvePoints::Corners => !straight,
+                CurvePoints::Thinned(steps) => far(steps),
+            };
+            if kept {
                 push(last);
                 previous = Some(last);
             }
