@@ -10,6 +10,12 @@ use nomaly_store::StoreError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsError {
+    /// A file cannot be written.
+    #[error("cannot be written: {reason}")]
+    Write {
+        /// What the system says.
+        reason: String,
+    },
     /// The operating system refused to read a file.
     #[error("cannot read {}: {source}", path.display())]
     Read {

@@ -32,7 +32,7 @@ use std::path::Path;
 pub use error::WeightsError;
 pub use layout::Layout;
 pub use manifest::{Manifest, manifest, manifests};
-pub use safetensors_file::{Metadata, from_safetensors, to_safetensors};
+pub use safetensors_file::{Metadata, TensorSource, from_safetensors, to_safetensors, write_safetensors};
 pub use store::{Listed, Precision, State, convert, fetch_and_convert, find, get, import, list, load};
 pub use tensor::{DType, WeightTensor, Weights};
 

@@ -1,6 +1,7 @@
 //! Weights as safetensors: a length, a JSON header, the bytes. Format: <https://github.com/huggingface/safetensors>.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
 use safetensors::SafeTensors;
 use serde::Serialize;
@@ -51,25 +52,107 @@ enum Item<'a> {
 /// The reserved name of the metadata.
 const METADATA: &str = "__metadata__";
 
+/// The numbers of a tensor to be written, where they are.
+#[derive(Clone, Copy, Debug)]
+pub enum TensorSource<'a> {
+    /// A tensor as it came out of a file.
+    Stored(&'a WeightTensor),
+    /// Numbers of single precision.
+    F32 {
+        /// Length of each axis.
+        shape: &'a [usize],
+        /// Row-major.
+        values: &'a [f32],
+    },
+    /// Numbers of double precision.
+    F64 {
+        /// Length of each axis.
+        shape: &'a [usize],
+        /// Row-major.
+        values: &'a [f64],
+    },
+}
+
+/// Numbers that are turned into bytes at a time.
+const CHUNK: usize = 1 << 14;
+
+impl TensorSource<'_> {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Stored(tensor) => &tensor.shape,
+            Self::F32 { shape, .. } | Self::F64 { shape, .. } => shape,
+        }
+    }
+
+    fn dtype(&self) -> DType {
+        match self {
+            Self::Stored(tensor) => tensor.dtype,
+            Self::F32 { .. } => DType::F32,
+            Self::F64 { .. } => DType::F64,
+        }
+    }
+
+    /// The number of bytes, checked against the shape.
+    fn len(&self) -> Result<usize, WeightsError> {
+        let (count, size) = match self {
+            Self::Stored(tensor) => {
+                tensor.check()?;
+                return Ok(tensor.bytes.len());
+            }
+            Self::F32 { values, .. } => (values.len(), size_of::<f32>()),
+            Self::F64 { values, .. } => (values.len(), size_of::<f64>()),
+        };
+        let expected = self.shape().iter().try_fold(1usize, |all, &axis| all.checked_mul(axis));
+        if expected == Some(count) {
+            Ok(count * size)
+        } else {
+            let reason = format!("the shape {:?} does not hold {count} numbers", self.shape());
+            Err(WeightsError::Safetensors { reason })
+        }
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Self::Stored(tensor) => out.write_all(&tensor.bytes),
+            Self::F32 { values, .. } => write_numbers(out, values, |value, bytes| bytes.extend(value.to_le_bytes())),
+            Self::F64 { values, .. } => write_numbers(out, values, |value, bytes| bytes.extend(value.to_le_bytes())),
+        }
+    }
+}
+
+/// Writes numbers without a copy of them all.
+fn write_numbers<T: Copy>(out: &mut impl Write, values: &[T], push: impl Fn(T, &mut Vec<u8>)) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(CHUNK * size_of::<T>());
+    for values in values.chunks(CHUNK) {
+        bytes.clear();
+        values.iter().for_each(|&value| push(value, &mut bytes));
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
 /// Writes a safetensors file: the same tensors and metadata always give the same bytes.
 ///
 /// # Errors
-/// [`WeightsError::Size`] for a tensor whose bytes do not fit its shape, and [`WeightsError::Safetensors`] for one that
-/// has the reserved name `__metadata__`.
-pub fn to_safetensors(weights: &Weights, metadata: &Metadata) -> Result<Vec<u8>, WeightsError> {
+/// [`WeightsError::Safetensors`] for a tensor that has the reserved name `__metadata__` or whose numbers do not fit its
+/// shape, [`WeightsError::Size`] for a stored tensor of that kind, and [`WeightsError::Write`] where `out` fails.
+pub fn write_safetensors(
+    out: &mut impl Write,
+    tensors: &BTreeMap<String, TensorSource<'_>>,
+    metadata: &Metadata,
+) -> Result<(), WeightsError> {
     // Wide elements first, so that each begins at a multiple of its size.
-    let mut order: Vec<(&String, &WeightTensor)> = weights.iter().collect();
-    order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype.size()));
+    let mut order: Vec<(&String, &TensorSource<'_>)> = tensors.iter().collect();
+    order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
     let mut header = BTreeMap::new();
     let mut end = 0;
     for (name, tensor) in &order {
-        tensor.check()?;
         if *name == METADATA {
             return Err(WeightsError::Safetensors { reason: format!("a tensor is called {METADATA}") });
         }
         let start = end;
-        end += tensor.bytes.len();
-        let info = Info { dtype: tensor.dtype.name(), shape: &tensor.shape, data_offsets: [start, end] };
+        end += tensor.len()?;
+        let info = Info { dtype: tensor.dtype().name(), shape: tensor.shape(), data_offsets: [start, end] };
         header.insert(name.as_str(), Item::Tensor(info));
     }
     if !metadata.is_empty() {
@@ -78,12 +161,22 @@ pub fn to_safetensors(weights: &Weights, metadata: &Metadata) -> Result<Vec<u8>,
     let mut text =
         serde_json::to_vec(&header).map_err(|error| WeightsError::Safetensors { reason: error.to_string() })?;
     text.resize(text.len().next_multiple_of(8), b' ');
-    let mut bytes = Vec::with_capacity(8 + text.len() + end);
-    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
-    bytes.append(&mut text);
-    for (_, tensor) in order {
-        bytes.extend_from_slice(&tensor.bytes);
-    }
+    let write = |out: &mut _| -> io::Result<()> {
+        Write::write_all(out, &(text.len() as u64).to_le_bytes())?;
+        Write::write_all(out, &text)?;
+        order.iter().try_for_each(|(_, tensor)| tensor.write(out))
+    };
+    write(out).map_err(|error| WeightsError::Write { reason: error.to_string() })
+}
+
+/// The bytes of a safetensors file, as [`write_safetensors`] writes it.
+///
+/// # Errors
+/// As [`write_safetensors`].
+pub fn to_safetensors(weights: &Weights, metadata: &Metadata) -> Result<Vec<u8>, WeightsError> {
+    let tensors = weights.iter().map(|(name, tensor)| (name.clone(), TensorSource::Stored(tensor))).collect();
+    let mut bytes = Vec::new();
+    write_safetensors(&mut bytes, &tensors, metadata)?;
     Ok(bytes)
 }
 
@@ -112,6 +205,27 @@ mod tests {
         assert_eq!(bytes, to_safetensors(&weights, &metadata).unwrap());
         let none = to_safetensors(&Weights::new(), &Metadata::new()).unwrap();
         assert_eq!(from_safetensors(&none).unwrap(), (Weights::new(), Metadata::new()));
+    }
+
+    #[test]
+    fn numbers_are_written_as_tensors_are() {
+        let values: Vec<f32> = (0..2 * CHUNK as u32 + 3).map(|value| value as f32).collect();
+        let (shape, wide) = ([values.len()], [1.5f64, -2.0]);
+        let sources = [
+            ("single".to_owned(), TensorSource::F32 { shape: &shape, values: &values }),
+            ("double".to_owned(), TensorSource::F64 { shape: &[2, 1], values: &wide }),
+        ];
+        let mut bytes = Vec::new();
+        write_safetensors(&mut bytes, &sources.into(), &Metadata::new()).unwrap();
+        let double = WeightTensor {
+            shape: vec![2, 1],
+            dtype: DType::F64,
+            bytes: wide.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        };
+        let stored = [("single".to_owned(), WeightTensor::from_f32(shape.to_vec(), &values)), ("double".to_owned(), double)];
+        assert_eq!(bytes, to_safetensors(&stored.into(), &Metadata::new()).unwrap());
+        let wrong = [("x".to_owned(), TensorSource::F32 { shape: &[2, 2], values: &values })];
+        assert!(write_safetensors(&mut Vec::new(), &wrong.into(), &Metadata::new()).is_err());
     }
 
     #[test]
