@@ -14,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::DetectorError;
+use crate::method::HeldOut;
 
 /// The most folds that cross-validation uses.
 pub const MAX_FOLDS: usize = 10;
@@ -49,9 +50,13 @@ impl DecisionRule {
 }
 
 /// Held-out scores of normal images, and the rule that turns a score into a decision.
+///
+/// For methods with maps it also holds the largest value of each held-out map, from which the threshold for pixels
+/// follows: the same share of normal images may have any pixel above it.
 #[derive(Clone, Debug)]
 pub struct Calibration {
     conformal: Conformal,
+    map_maxima: Option<Conformal>,
     rule: DecisionRule,
 }
 
@@ -61,7 +66,38 @@ impl Calibration {
     /// # Errors
     /// No score, a score that is not a number, or a [rule](DecisionRule::checked) out of range.
     pub fn new(held_out: Vec<f64>, rule: DecisionRule) -> Result<Self, DetectorError> {
-        Ok(Self { conformal: Conformal::new(held_out)?, rule: rule.checked()? })
+        Ok(Self { conformal: Conformal::new(held_out)?, map_maxima: None, rule: rule.checked()? })
+    }
+
+    /// The same with the largest values of held-out maps, one for each held-out image.
+    ///
+    /// # Errors
+    /// Another number of maps than of scores, or a value that is not a number.
+    pub fn with_map_maxima(self, map_maxima: Vec<f64>) -> Result<Self, DetectorError> {
+        if map_maxima.len() != self.conformal.n() {
+            let reason = format!("{} maxima of maps for {} held-out images", map_maxima.len(), self.conformal.n());
+            return Err(DetectorError::State { state: "calibration".to_owned(), reason });
+        }
+        Ok(Self { map_maxima: Some(Conformal::new(map_maxima)?), ..self })
+    }
+
+    /// Ties what a method gave its held-out images to a rule.
+    pub(crate) fn of(held_out: &[HeldOut], rule: DecisionRule) -> Result<Self, DetectorError> {
+        let calibration = Self::new(held_out.iter().map(|image| image.score).collect(), rule)?;
+        match held_out.iter().map(|image| image.map_max).collect() {
+            Some(map_maxima) => calibration.with_map_maxima(map_maxima),
+            None => Ok(calibration),
+        }
+    }
+
+    /// The same with further held-out images.
+    pub(crate) fn joined(&self, held_out: &[HeldOut]) -> Result<Self, DetectorError> {
+        let more = Self::of(held_out, self.rule)?;
+        let joined = Self::new([self.held_out(), more.held_out()].concat(), self.rule)?;
+        match (self.map_maxima(), more.map_maxima()) {
+            (Some(own), Some(more)) => joined.with_map_maxima([own, more].concat()),
+            _ => Ok(joined),
+        }
     }
 
     /// The same held-out scores under another rule.
@@ -69,7 +105,7 @@ impl Calibration {
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
     pub fn with_rule(&self, rule: DecisionRule) -> Result<Self, DetectorError> {
-        Ok(Self { conformal: self.conformal.clone(), rule: rule.checked()? })
+        Ok(Self { rule: rule.checked()?, ..self.clone() })
     }
 
     /// The rule in force.
@@ -98,6 +134,28 @@ impl Calibration {
         match self.rule {
             DecisionRule::MaxFpr(rate) => self.conformal.threshold(rate),
             DecisionRule::Threshold(value) => Some(value),
+        }
+    }
+
+    /// The largest values of the held-out maps, ascending, for methods that make maps.
+    pub fn map_maxima(&self) -> Option<&[f64]> {
+        self.map_maxima.as_ref().map(Conformal::scores)
+    }
+
+    /// Pixels above this are anomalous; `None` for methods without maps, and where there are too few held-out images for
+    /// the rate asked for.
+    ///
+    /// As many held-out images may have a pixel above it as may score above [`threshold`](Self::threshold).
+    pub fn map_threshold(&self) -> Option<f64> {
+        let map_maxima = self.map_maxima.as_ref()?;
+        match self.rule {
+            DecisionRule::MaxFpr(rate) => map_maxima.threshold(rate),
+            DecisionRule::Threshold(value) => {
+                let above = self.held_out().iter().filter(|&&score| score > value).count();
+                // The largest maximum where no score is above; below the smallest where all are.
+                let rank = map_maxima.n().checked_sub(above + 1);
+                Some(rank.map_or(f64::NEG_INFINITY, |rank| map_maxima.scores()[rank]))
+            }
         }
     }
 
@@ -136,7 +194,8 @@ pub fn folds(n: usize, seed: u64) -> Vec<Vec<usize>> {
 
 /// Scores each of `n` items with a fit on the other [`folds`].
 ///
-/// `score(train, test)` fits on the rows `train` and gives a score for each of the rows `test`, both ascending.
+/// `score(train, test)` fits on the items `train` and gives the same number of scores, at least one, for each of the items
+/// `test`, both ascending. The scores of an item stay together.
 ///
 /// # Errors
 /// Whatever `score` fails with.
@@ -145,14 +204,15 @@ pub fn cross_validated_scores(
     seed: u64,
     mut score: impl FnMut(&[usize], &[usize]) -> Result<Vec<f64>, DetectorError>,
 ) -> Result<Vec<f64>, DetectorError> {
-    let mut held_out = vec![f64::NAN; n];
+    let mut held_out = vec![Vec::new(); n];
     for test in folds(n, seed) {
         let train: Vec<usize> = (0..n).filter(|row| test.binary_search(row).is_err()).collect();
-        for (row, value) in test.iter().zip(score(&train, &test)?) {
-            held_out[*row] = value;
+        let scores = score(&train, &test)?;
+        for (item, scores) in test.iter().zip(scores.chunks(scores.len() / test.len())) {
+            held_out[*item] = scores.to_vec();
         }
     }
-    Ok(held_out)
+    Ok(held_out.concat())
 }
 
 #[cfg(test)]
@@ -185,6 +245,27 @@ mod tests {
                 assert_eq!(calibration.is_anomalous(score), by_p_value, "rate {rate}, score {score}");
             }
         }
+    }
+
+    #[test]
+    fn as_many_normal_maps_as_scores_are_above_their_thresholds() {
+        let scores: Vec<f64> = (1..=40).map(f64::from).collect();
+        let maxima: Vec<f64> = scores.iter().map(|score| score * score).collect();
+        let rules = [0.03, 0.1, 0.5].map(DecisionRule::MaxFpr).into_iter();
+        for rule in rules.chain([0.0, 1.0, 17.5, 40.0, 99.0].map(DecisionRule::Threshold)) {
+            let calibration = Calibration::new(scores.clone(), rule).unwrap();
+            assert_eq!(calibration.map_threshold(), None);
+            let calibration = calibration.with_map_maxima(maxima.clone()).unwrap();
+            let above = |values: &[f64], threshold: f64| values.iter().filter(|value| **value > threshold).count();
+            assert_eq!(
+                above(&maxima, calibration.map_threshold().unwrap()),
+                above(&scores, calibration.threshold().unwrap()),
+                "{rule:?}"
+            );
+        }
+        let too_few = Calibration::new(scores, DecisionRule::MaxFpr(0.01)).unwrap();
+        assert!(too_few.clone().with_map_maxima(vec![1.0]).is_err());
+        assert_eq!(too_few.with_map_maxima(maxima).unwrap().map_threshold(), None);
     }
 
     #[test]

@@ -2,15 +2,19 @@
 
 use std::path::Path;
 
-use image::RgbImage;
+use image::{GrayImage, RgbImage};
 use nomaly_backbones::{Backbone, OpenOptions};
-use nomaly_data::Sample;
+use nomaly_data::{MaskSource, Sample};
+use nomaly_scorers::{Tensor, TensorData};
 use nomaly_store::Progress;
-use nomaly_transforms::{CenterCrop, Filter, Normalize, Pipeline, Resize, ResizeMode};
+use nomaly_transforms::{
+    CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views,
+};
 use serde::Serialize;
 
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::features::{FeatureExtractor, StreamOptions};
+use crate::maps::{AnomalyMap, RegionOfInterest};
 use crate::method::{FittedMethod, Method};
 use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
 use crate::{DetectorError, METHODS, Parameter, Settings};
@@ -41,6 +45,30 @@ pub const COMMON_PARAMETERS: &[Parameter] = &[
         values: "`whole` or `center`",
         summary: "resize the whole image, or resize its short side and crop the centre as the backbone was trained",
     },
+    Parameter {
+        name: "tiles",
+        default: "1x1",
+        values: "ROWSxCOLUMNS, each up to 64",
+        summary: "see an image as tiles of the input size, for small defects on large images",
+    },
+    Parameter {
+        name: "overlap",
+        default: "0.25",
+        values: "a share of a tile's side, from 0 to below 0.9",
+        summary: "how far neighbouring tiles overlap; maps are blended over it",
+    },
+    Parameter {
+        name: "flips",
+        default: "none",
+        values: "`none`, `horizontal`, `vertical` or `both`",
+        summary: "see flipped copies of each image too, when fitting and when scoring, and average what they say",
+    },
+    Parameter {
+        name: "roi",
+        default: "the whole image",
+        values: "the path of an image, white where defects matter",
+        summary: "region of interest, stretched over each image; what lies outside never counts (methods with maps)",
+    },
 ];
 
 /// A checked method on a backbone with weights: ready to be fitted.
@@ -48,6 +76,8 @@ pub struct Detector {
     method: Box<dyn Method>,
     backbone: Backbone,
     extractor: FeatureExtractor,
+    /// The region of interest in the frame.
+    region: Option<GrayImage>,
 }
 
 /// How a detector is fitted.
@@ -82,6 +112,8 @@ pub struct Fit {
     pub detector: FittedDetector,
     /// Training images that could not be used.
     pub skipped: Vec<Skipped>,
+    /// What the user should know of how the fit went: limits that were reached, choices that were made.
+    pub notes: Vec<String>,
 }
 
 /// An image that could not be used, and why.
@@ -107,6 +139,10 @@ pub struct Prediction {
     /// Scores of the parts that the score is made of, in the order of [`FittedDetector::part_names`].
     #[serde(skip)]
     pub parts: Vec<f64>,
+    /// How anomalous each pixel is of what the network sees, for methods that locate: a map of the
+    /// [frame](nomaly_transforms::Pipeline::frame_size). [`FittedDetector::map_on_image`] lays it over the image.
+    #[serde(skip)]
+    pub map: Option<AnomalyMap>,
 }
 
 /// One image of a run over many.
@@ -117,6 +153,8 @@ pub struct Outcome<'a> {
     pub batch: usize,
     /// What the detector says, or why it cannot.
     pub result: Result<Prediction, Skipped>,
+    /// Width and height of the image in pixels, where it could be decoded.
+    pub size: Option<(u32, u32)>,
     /// A small version of the decoded image, where [`StreamOptions::preview`] asks for one.
     pub preview: Option<RgbImage>,
 }
@@ -133,8 +171,10 @@ impl Detector {
         let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
         let pipeline = pipeline(settings, &backbone)?;
         let method = (entry.build)(settings, &backbone)?;
-        let extractor = FeatureExtractor::new(&backbone, pipeline, method.taps())?;
-        Ok(Self { method, backbone, extractor })
+        let region = settings.get("roi").map(|path| read_region(Path::new(path), &pipeline)).transpose()?;
+        let views = region.as_ref().map(|region| views_of(region, &pipeline)).transpose()?;
+        let extractor = FeatureExtractor::new(&backbone, pipeline, method.taps())?.with_region(views);
+        Ok(Self { method, backbone, extractor, region })
     }
 
     /// Learns what is normal from `samples`, all of which are taken to be good whatever their label says.
@@ -165,20 +205,39 @@ impl Detector {
             decision: rule,
             training: TrainingInfo {
                 dataset: dataset.to_owned(),
-                images: fit.held_out.len(),
+                images: fit.images,
                 skipped: skipped.len(),
                 seed: options.seed,
             },
         };
         let detector = FittedDetector {
             info,
-            calibration: Calibration::new(fit.held_out, rule)?,
+            calibration: Calibration::of(&fit.held_out, rule)?,
             fitted: fit.fitted,
             backbone: self.backbone,
             extractor: self.extractor,
+            region: self.region,
         };
-        Ok(Fit { detector, skipped })
+        Ok(Fit { detector, skipped, notes: fit.notes })
     }
+}
+
+/// The white pixels of an image file, in the frame of `pipeline`.
+fn read_region(path: &Path, pipeline: &Pipeline) -> Result<GrayImage, DetectorError> {
+    let refuse = |reason: String| DetectorError::RegionOfInterest { path: path.to_owned(), reason };
+    let source = MaskSource::File { path: path.to_owned(), above: 127 };
+    let mask = source.load(&Limits::default()).map_err(|error| refuse(error.to_string()))?;
+    let region = pipeline.apply_mask(&mask)?;
+    if region.iter().all(|value| *value == 0) {
+        return Err(refuse("no pixel is white, so nothing would count".to_owned()));
+    }
+    Ok(region)
+}
+
+/// A region of the frame as each view sees it.
+fn views_of(region: &GrayImage, pipeline: &Pipeline) -> Result<RegionOfInterest, DetectorError> {
+    let views = pipeline.split_mask(region)?;
+    Ok(RegionOfInterest::new(views.iter().map(|view| view.iter().map(|value| *value != 0).collect()).collect()))
 }
 
 /// The preprocessing that the settings ask for.
@@ -189,8 +248,15 @@ fn pipeline(settings: &Settings, backbone: &Backbone) -> Result<Pipeline, Detect
     if !(32..=2048).contains(&size) {
         return Err(DetectorError::setting("input_size", &size.to_string(), allowed));
     }
+    let (views, frame) = views(settings, size)?;
     let (mode, crop) = match settings.get("view").unwrap_or("whole") {
-        "whole" => (ResizeMode::Exact { height: size, width: size }, None),
+        "whole" => {
+            let [height, width] = frame;
+            (ResizeMode::Exact { height: height as u32, width: width as u32 }, None)
+        }
+        "center" if views.tiling.is_some() => {
+            return Err(DetectorError::setting("view", "center", "`whole` where `tiles` are more than one"));
+        }
         "center" => {
             let short_side = (native.resize_short_side * size as usize).div_ceil(native.input_size);
             (ResizeMode::ShortSide(short_side as u32), Some(CenterCrop { height: size, width: size }))
@@ -203,7 +269,20 @@ fn pipeline(settings: &Settings, backbone: &Backbone) -> Result<Pipeline, Detect
         other => return Err(DetectorError::setting("interpolation", other, "`bilinear` or `bicubic`")),
     };
     let normalize = Normalize { mean: native.mean, std: native.std };
-    Ok(Pipeline::new(Resize { mode, filter }, crop, normalize)?)
+    Ok(Pipeline::new(Resize { mode, filter }, crop, normalize)?.with_views(views)?)
+}
+
+/// The views that the settings ask for, and height and width of the frame that they are parts of.
+fn views(settings: &Settings, size: u32) -> Result<(Views, [usize; 2]), DetectorError> {
+    let flips = settings.value("flips", Flips::None, "`none`, `horizontal`, `vertical` or `both`")?;
+    let overlap = settings.value("overlap", 0.25, "a share of a tile's side, from 0 to below 0.9")?;
+    let tiles = settings.get("tiles").unwrap_or("1x1");
+    let grid = tiles.split_once('x').and_then(|(rows, columns)| Some((rows.parse().ok()?, columns.parse().ok()?)));
+    let (rows, columns) = grid.ok_or_else(|| DetectorError::setting("tiles", tiles, "ROWSxCOLUMNS, each up to 64"))?;
+    let (tiling, frame) = Tiling::with_overlap(rows, columns, [size as usize; 2], overlap)?;
+    // A single tile is the frame.
+    let tiling = Some(tiling).filter(|_| (rows, columns) != (1, 1));
+    Ok((Views { tiling, flips }, frame))
 }
 
 /// A detector that has learned what is normal.
@@ -213,6 +292,7 @@ pub struct FittedDetector {
     fitted: Box<dyn FittedMethod>,
     backbone: Backbone,
     extractor: FeatureExtractor,
+    region: Option<GrayImage>,
 }
 
 impl FittedDetector {
@@ -254,6 +334,7 @@ impl FittedDetector {
     ) -> Result<(), DetectorError> {
         let calibration = self.calibration_for(options)?;
         let images = self.extractor.stream(samples, options.stream);
+        let views = self.extractor.pipeline().view_count();
         images.run(progress, "scoring images", &mut |batch| {
             let mut scores = match &batch.features {
                 Some(features) => self.fitted.score(features)?,
@@ -261,22 +342,66 @@ impl FittedDetector {
             }
             .into_iter();
             for image in batch.images {
+                let (size, preview) =
+                    image.decoded.map_or((None, None), |decoded| (Some(decoded.size), decoded.preview));
                 let result = match image.failure {
                     Some(skipped) => Err(skipped),
                     None => {
-                        let scored = scores.next().expect("a method scores every image of a batch");
+                        let scored = self.extractor.combine(scores.by_ref().take(views).collect())?;
                         Ok(Prediction {
                             p_value: calibration.p_value(scored.score),
                             anomalous: calibration.is_anomalous(scored.score),
                             score: scored.score,
                             parts: scored.parts,
+                            map: scored.map,
                         })
                     }
                 };
-                sink(Outcome { sample: &samples[image.index], batch: batch.number, result, preview: image.preview })?;
+                sink(Outcome { sample: &samples[image.index], batch: batch.number, result, size, preview })?;
             }
             Ok(())
         })
+    }
+
+    /// Lays a map of the [frame](nomaly_transforms::Pipeline::frame_size) over an image of `width` × `height` pixels.
+    /// Pixels that the frame leaves out (around a centre crop) get the smallest value of the map.
+    ///
+    /// # Errors
+    /// An image without pixels.
+    pub fn map_on_image(&self, map: &AnomalyMap, (width, height): (u32, u32)) -> Result<AnomalyMap, DetectorError> {
+        let footprint = self.extractor.pipeline().footprint((width, height))?;
+        map.placed(footprint, height as usize, width as usize)
+    }
+
+    /// The preprocessing.
+    pub fn pipeline(&self) -> &Pipeline {
+        self.extractor.pipeline()
+    }
+
+    /// The same detector, having learned from `samples` too.
+    ///
+    /// Their held-out scores join those that are there.
+    ///
+    /// # Errors
+    /// [`DetectorError::NotExtendable`], and everything that [`fit`](Detector::fit) fails with.
+    pub fn extend(
+        self,
+        samples: &[Sample],
+        options: StreamOptions,
+        progress: &dyn Progress,
+    ) -> Result<Fit, DetectorError> {
+        let Self { mut info, calibration, fitted, backbone, extractor, region } = self;
+        let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
+        let images = extractor.stream(samples, options);
+        let states = fitted.states();
+        drop(fitted);
+        let fit = method.extend(states, &images, info.training.seed, progress)?;
+        let skipped = images.into_skipped();
+        info.training.images += fit.images;
+        info.training.skipped += skipped.len();
+        let calibration = calibration.joined(&fit.held_out)?;
+        let detector = Self { info, calibration, fitted: fit.fitted, backbone, extractor, region };
+        Ok(Fit { detector, skipped, notes: fit.notes })
     }
 
     /// Writes the model file, atomically.
@@ -285,13 +410,14 @@ impl FittedDetector {
     /// A place that cannot be written to.
     pub fn save(&self, path: &Path) -> Result<(), DetectorError> {
         let taps: Vec<&str> = self.extractor.taps().iter().map(|tap| tap.name.as_str()).collect();
-        let bytes = model_file::encode(
+        model_file::write(
+            path,
             &self.info,
             &self.fitted.states(),
-            self.calibration.held_out(),
+            &self.calibration,
+            self.region.as_ref().map(region_tensor).as_ref(),
             &self.backbone.export(&taps)?,
-        )?;
-        Ok(nomaly_store::write_atomic(path, &bytes)?)
+        )
     }
 
     /// Reads a model file; nothing in it is executed, and everything in it is checked.
@@ -299,23 +425,47 @@ impl FittedDetector {
     /// # Errors
     /// A file that cannot be read, is damaged, or comes from a version that this one does not know.
     pub fn load(path: &Path) -> Result<Self, DetectorError> {
-        let parts = model_file::read(path)?;
+        let mut parts = model_file::read(path)?;
         let refuse = |error: DetectorError| match error {
             // A fault of the machine or of the environment is not one of the file.
             DetectorError::Isa(_) => error,
             error => DetectorError::ModelFile { path: path.to_owned(), reason: error.to_string() },
         };
+        let calibration = parts.calibration().map_err(refuse)?;
         let info = parts.info;
         let backbone =
             Backbone::from_tensors(&info.backbone.name, parts.backbone).map_err(|error| refuse(error.into()))?;
         let build = || -> Result<_, DetectorError> {
             let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
-            let extractor = FeatureExtractor::new(&backbone, info.pipeline, method.taps())?;
-            let fitted = method.restore(&parts.states)?;
-            let calibration = Calibration::new(parts.held_out, info.decision)?;
-            Ok((extractor, fitted, calibration))
+            let region = parts.region.map(|region| stored_region(&region, &info.pipeline)).transpose()?;
+            let views = region.as_ref().map(|region| views_of(region, &info.pipeline)).transpose()?;
+            let extractor = FeatureExtractor::new(&backbone, info.pipeline, method.taps())?.with_region(views);
+            let fitted = method.restore(parts.states)?;
+            Ok((extractor, fitted, region))
         };
-        let (extractor, fitted, calibration) = build().map_err(refuse)?;
-        Ok(Self { info, calibration, fitted, backbone, extractor })
+        let (extractor, fitted, region) = build().map_err(refuse)?;
+        Ok(Self { info, calibration, fitted, backbone, extractor, region })
     }
+}
+
+/// A region of interest as the model file keeps it.
+fn region_tensor(region: &GrayImage) -> Tensor {
+    let inside = region.iter().map(|value| if *value == 0 { 0.0 } else { 1.0 }).collect();
+    Tensor::f32([region.height() as usize, region.width() as usize], inside)
+}
+
+/// A region of interest out of a model file.
+fn stored_region(tensor: &Tensor, pipeline: &Pipeline) -> Result<GrayImage, DetectorError> {
+    let [height, width] = pipeline.frame_size();
+    let region = match &tensor.data {
+        TensorData::F32(inside) if tensor.shape == [height, width] => {
+            let inside = inside.iter().map(|value| if *value == 0.0 { 0 } else { u8::MAX }).collect();
+            GrayImage::from_raw(width as u32, height as u32, inside)
+        }
+        _ => None,
+    };
+    region.ok_or_else(|| DetectorError::State {
+        state: "region".to_owned(),
+        reason: format!("its shape is {:?}, and the frame is {height} x {width}", tensor.shape),
+    })
 }

@@ -124,9 +124,58 @@ pub enum DetectorError {
         /// The value given.
         value: f64,
     },
+    /// A stored number or table of a method that does not fit its settings.
+    #[error("the state of `{state}` is damaged: {reason}")]
+    State {
+        /// The part.
+        state: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A model whose method cannot take in more images.
+    #[error("a model of {method} cannot be extended: fit again on all images")]
+    NotExtendable {
+        /// The method.
+        method: String,
+    },
+    /// More memory than the settings allow.
+    #[error("{method} needs {needed} of memory here, and max_memory is {allowed}; {hint}")]
+    Memory {
+        /// The method.
+        method: String,
+        /// What it needs, with a unit.
+        needed: String,
+        /// What it may take, with a unit.
+        allowed: String,
+        /// What would help.
+        hint: String,
+    },
+    /// A region of interest that cannot be used.
+    #[error("region of interest {}: {reason}", path.display())]
+    RegionOfInterest {
+        /// The image file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An instruction set that was forced and is not there.
     #[error(transparent)]
     Isa(#[from] nomaly_kernels::IsaError),
+    /// A search for neighbours was refused.
+    #[error(transparent)]
+    Neighbours(#[from] nomaly_kernels::neighbours::NeighboursError),
+    /// A selection of representative rows was refused.
+    #[error(transparent)]
+    Coreset(#[from] nomaly_kernels::coreset::CoresetError),
+    /// Statistics of positions were refused.
+    #[error(transparent)]
+    Linalg(#[from] nomaly_kernels::linalg::LinalgError),
+    /// A filter was refused.
+    #[error(transparent)]
+    Filter(#[from] nomaly_kernels::filter::FilterError),
+    /// A change of size was refused.
+    #[error(transparent)]
+    Resample(#[from] nomaly_kernels::resample::ResampleError),
     /// The backbone failed.
     #[error(transparent)]
     Backbone(#[from] BackboneError),

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use nomaly_data::{Dataset, Label};
-use nomaly_metrics::{ConfusionMatrix, auroc, average_precision, eer, f1_max};
+use nomaly_data::{Dataset, Label, Sample};
+use nomaly_metrics::{
+    ConfusionMatrix, CurvePoints, PixelMetrics, ProCurve, RocCurve, auroc, average_precision, eer, f1_max,
+};
 use nomaly_store::Progress;
+use nomaly_transforms::{Limits, Pipeline};
 use serde::Serialize;
 
 use crate::calibration::Calibration;
+use crate::maps::AnomalyMap;
 use crate::{DetectorError, FittedDetector, Outcome, PredictOptions, Prediction, Skipped};
 
 /// One scored test image with its label.
@@ -43,6 +47,9 @@ pub struct Evaluation {
     /// Figures over whole images.
     pub image: ImageFigures,
     /// Figures over pixels; `None` for methods without anomaly maps and sets without masks.
+    ///
+    /// They compare maps and masks at the size of the [frame](nomaly_transforms::Pipeline::frame_size), as the papers do.
+    /// Anomalous images without a mask do not take part.
     pub pixel: Option<PixelFigures>,
     /// AUROC of each kind of anomaly against all normal images.
     pub by_kind: BTreeMap<String, Ranking>,
@@ -90,6 +97,10 @@ pub struct PixelFigures {
     pub aupro: f64,
     /// The largest pixel F1 over all thresholds.
     pub f1_max: f64,
+    /// Images that took part.
+    pub images: usize,
+    /// Defective regions in their masks.
+    pub regions: u64,
 }
 
 /// How well one group of scores ranks anomalies above normal images.
@@ -127,8 +138,19 @@ pub struct Timing {
 pub struct Evaluated {
     /// The figures.
     pub figures: Evaluation,
-    /// The scored images in the order of the test set.
+    /// The scored images in the order of the test set, without their maps.
     pub predictions: Vec<LabelledPrediction>,
+    /// The curves over pixels, where there are [figures](Evaluation::pixel).
+    pub curves: Option<PixelCurves>,
+}
+
+/// Curves over all pixels of all images.
+#[derive(Clone, Debug)]
+pub struct PixelCurves {
+    /// The ROC curve.
+    pub roc: RocCurve,
+    /// The per-region overlap curve.
+    pub pro: ProCurve,
 }
 
 /// Scores the test images of `dataset` and compares with their labels.
@@ -152,10 +174,15 @@ pub fn evaluate(
     }
     let mut predictions = Vec::with_capacity(dataset.test.len());
     let mut skipped = Vec::new();
+    let mut pixels = dataset.has_masks().then(PixelMetrics::new);
     let mut clock = BatchClock::start();
-    detector.predict(&dataset.test, options, progress, |outcome| {
-        see(&outcome);
+    detector.predict(&dataset.test, options, progress, |mut outcome| {
         clock.saw(outcome.batch);
+        see(&outcome);
+        let map = outcome.result.as_mut().ok().and_then(|prediction| prediction.map.take());
+        if let (Some(pixels), Some(map)) = (&mut pixels, map) {
+            add_pixels(pixels, &map, outcome.sample, detector.pipeline(), &options.stream.limits)?;
+        }
         match outcome.result {
             Ok(prediction) => predictions.push(LabelledPrediction {
                 id: outcome.sample.id.clone(),
@@ -178,6 +205,10 @@ pub fn evaluate(
         )));
     }
     let scores: Vec<f64> = predictions.iter().map(|image| image.prediction.score).collect();
+    let (pixel, curves) = match pixels.filter(|pixels| pixels.regions() > 0) {
+        Some(pixels) => pixel_figures(pixels).map(|(figures, curves)| (Some(figures), Some(curves)))?,
+        None => (None, None),
+    };
     let info = detector.info();
     let figures = Evaluation {
         dataset: dataset.name.clone(),
@@ -192,7 +223,7 @@ pub fn evaluate(
             f1_max: f1_max(&scores, &labels)?.f1,
             eer: eer(&scores, &labels)?.rate,
         },
-        pixel: None,
+        pixel,
         by_kind: by_kind(&predictions)?,
         by_part: by_part(&detector.part_names(), &predictions, &labels)?,
         threshold: threshold_figures(&detector.calibration_for(options)?, &scores, &labels)?,
@@ -200,7 +231,44 @@ pub fn evaluate(
         peak_rss_mib: peak_rss_mib(),
         skipped,
     };
-    Ok(Evaluated { figures, predictions })
+    Ok(Evaluated { figures, predictions, curves })
+}
+
+/// Adds an image whose defective pixels are known.
+fn add_pixels(
+    pixels: &mut PixelMetrics,
+    map: &AnomalyMap,
+    sample: &Sample,
+    pipeline: &Pipeline,
+    limits: &Limits,
+) -> Result<(), DetectorError> {
+    match (&sample.mask, sample.label) {
+        (Some(mask), _) => {
+            let mask = pipeline.apply_mask(&mask.load(limits)?)?;
+            pixels.push(&map.values, mask.as_raw(), map.width, map.height)?;
+        }
+        (None, Label::Normal) => pixels.push_normal(&map.values, map.width, map.height)?,
+        (None, _) => {}
+    }
+    Ok(())
+}
+
+/// Curves over pixels have a point whenever a rate has moved by one part in so many.
+const CURVE_STEPS: usize = 256;
+/// The false-positive rate up to which the per-region overlap is integrated, as Bergmann et al. (2021) do.
+pub const PRO_LIMIT: f64 = 0.3;
+
+fn pixel_figures(mut pixels: PixelMetrics) -> Result<(PixelFigures, PixelCurves), DetectorError> {
+    let figures = PixelFigures {
+        auroc: pixels.auroc()?,
+        aupro: pixels.aupro(PRO_LIMIT)?,
+        f1_max: pixels.f1_max()?.f1,
+        images: pixels.images(),
+        regions: pixels.regions(),
+    };
+    let curves =
+        PixelCurves { roc: pixels.roc_curve(CurvePoints::Thinned(CURVE_STEPS))?, pro: pixels.pro_curve_thinned(CURVE_STEPS)? };
+    Ok((figures, curves))
 }
 
 fn by_kind(predictions: &[LabelledPrediction]) -> Result<BTreeMap<String, Ranking>, DetectorError> {

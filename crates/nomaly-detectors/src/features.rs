@@ -1,45 +1,63 @@
 //! From images to features: loader, preprocessing and backbone in one stream.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use image::RgbImage;
-use nomaly_backbones::{Backbone, Extractor, TapRequest};
+use nomaly_backbones::{Backbone, Extractor, TapRequest, Workspace};
 use nomaly_data::loader::{self, Batch, LoaderOptions};
 use nomaly_data::{DataError, Sample};
 use nomaly_kernels::Isa;
 use nomaly_store::Progress;
 use nomaly_transforms::{Limits, Pipeline, scaled_preview};
 
+use crate::maps::{AnomalyMap, RegionOfInterest};
+use crate::method::MethodScore;
 use crate::{DetectorError, Skipped};
 
 /// The features of a batch of images, tap by tap.
+///
+/// An image is seen in one or more *views*: tiles of it, and flipped copies, all of the size of the network's input. Every
+/// image of a detector has the same views in the same order.
 #[derive(Clone, Copy, Debug)]
 pub struct FeatureBatch<'a> {
     /// How many images.
     pub images: usize,
+    /// Views an image, at least 1.
+    pub views: usize,
+    /// Height and width of a view in pixels: the network's input.
+    pub input: [usize; 2],
     /// The taps, in the order in which they were asked for.
     pub taps: &'a [TapRequest],
-    /// For each tap, row-major values of `images` × [`shapes`](Self::shapes).
+    /// For each tap, row-major values of `images` × `views` × [`shapes`](Self::shapes).
     pub values: &'a [Vec<f32>],
-    /// For each tap, the shape of one image's features in the layout that was asked for.
+    /// For each tap, the `[C, h, w]` of one view's features, whatever their layout.
     pub shapes: &'a [[usize; 3]],
+    /// The pixels that matter, where not all do.
+    pub region: Option<&'a RegionOfInterest>,
 }
 
 impl FeatureBatch<'_> {
-    /// The features of one tap as `[images, expected]`.
+    /// The features of one tap as `[images · views, expected]`.
     ///
     /// # Errors
-    /// [`DetectorError::FeatureShape`] for another number of values an image than `expected`.
+    /// [`DetectorError::FeatureShape`] for another number of values a view than `expected`.
     pub fn rows(&self, tap: usize, expected: usize) -> Result<ndarray::ArrayView2<'_, f32>, DetectorError> {
-        let found = self.values[tap].len() / self.images.max(1);
-        ndarray::ArrayView2::from_shape((self.images, expected), &self.values[tap])
+        let views = self.images * self.views;
+        let found = self.values[tap].len() / views.max(1);
+        ndarray::ArrayView2::from_shape((views, expected), &self.values[tap])
             .map_err(|_| DetectorError::FeatureShape { tap: self.taps[tap].name.clone(), expected, found })
     }
 }
 
 /// Images as features, as often as a method wants to see them.
-pub trait FeatureSource {
+pub trait FeatureSource: Sync {
+    /// How many images there are; some may turn out to be unusable.
+    fn images(&self) -> usize;
+
+    /// How many views an image has.
+    fn views(&self) -> usize;
+
     /// Visits all usable images in order, batch by batch, and says how many there were.
     ///
     /// # Errors
@@ -49,6 +67,25 @@ pub trait FeatureSource {
         progress: &dyn Progress,
         visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
     ) -> Result<usize, DetectorError>;
+
+    /// Visits some of the images that an earlier [`visit`](Self::visit) found usable: their numbers among the usable ones,
+    /// ascending.
+    ///
+    /// # Errors
+    /// As [`visit`](Self::visit), and an image that has become unusable meanwhile.
+    fn visit_some(
+        &self,
+        which: &[usize],
+        progress: &dyn Progress,
+        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<(), DetectorError>;
+
+    /// What a detector says of an image whose views a method has scored: the highest score of its tiles, the mean over
+    /// flipped copies, and the views' maps put together.
+    ///
+    /// # Errors
+    /// Maps of another size than the views.
+    fn combine(&self, views: Vec<MethodScore>) -> Result<MethodScore, DetectorError>;
 }
 
 /// How images are read.
@@ -60,7 +97,8 @@ pub struct StreamOptions {
     pub limits: Limits,
     /// Whether an image that cannot be used ends the run, instead of being reported and left out.
     pub strict: bool,
-    /// The longest side of previews of the decoded images, where previews are wanted.
+    /// The longest side of previews of the decoded images, where previews are wanted; [`u32::MAX`] for the images as they
+    /// are.
     pub preview: Option<u32>,
 }
 
@@ -77,6 +115,7 @@ pub struct FeatureExtractor {
     pipeline: Pipeline,
     taps: Vec<TapRequest>,
     shapes: Vec<[usize; 3]>,
+    region: Option<RegionOfInterest>,
 }
 
 impl FeatureExtractor {
@@ -87,7 +126,13 @@ impl FeatureExtractor {
     pub fn new(backbone: &Backbone, pipeline: Pipeline, taps: &[TapRequest]) -> Result<Self, DetectorError> {
         let extractor = backbone.compile(pipeline.output_size(), taps, Isa::best()?)?;
         let shapes = (0..taps.len()).map(|tap| extractor.output_shape(tap)).collect();
-        Ok(Self { extractor, pipeline, taps: taps.to_vec(), shapes })
+        Ok(Self { extractor, pipeline, taps: taps.to_vec(), shapes, region: None })
+    }
+
+    /// The same extractor with a word to the methods on which pixels matter.
+    pub(crate) fn with_region(mut self, region: Option<RegionOfInterest>) -> Self {
+        self.region = region;
+        self
     }
 
     /// The preprocessing.
@@ -102,7 +147,35 @@ impl FeatureExtractor {
 
     /// A source of the features of `samples`.
     pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
-        ImageStream { extractor: self, samples, options, skipped: Mutex::default() }
+        ImageStream { extractor: self, samples, options, found: Mutex::default() }
+    }
+
+    /// See [`FeatureSource::combine`].
+    pub(crate) fn combine(&self, mut views: Vec<MethodScore>) -> Result<MethodScore, DetectorError> {
+        if views.len() == 1
+            && let Some(whole) = views.pop()
+        {
+            return Ok(whole);
+        }
+        let tiles = self.pipeline.views.tiling.map_or(1, |tiling| tiling.rows as usize * tiling.columns as usize);
+        let copies = views.len().div_ceil(tiles) as f64;
+        let over_views = |value: &dyn Fn(&MethodScore) -> f64| {
+            let highest = |copy: &[MethodScore]| copy.iter().map(value).fold(f64::NEG_INFINITY, f64::max);
+            views.chunks(tiles).map(highest).sum::<f64>() / copies
+        };
+        let score = over_views(&|view| view.score);
+        let count = views.first().map_or(0, |view| view.parts.len());
+        let parts = (0..count).map(|part| over_views(&|view| view.parts[part])).collect();
+        let maps: Option<Vec<&[f32]>> =
+            views.iter().map(|view| view.map.as_ref().map(|map| map.values.as_slice())).collect();
+        let map = match maps {
+            Some(maps) => {
+                let [height, width] = self.pipeline.frame_size();
+                Some(AnomalyMap { height, width, values: self.pipeline.assemble(&maps.concat())? })
+            }
+            None => None,
+        };
+        Ok(MethodScore { score, parts, map })
     }
 }
 
@@ -112,7 +185,15 @@ pub(crate) struct StreamedImage {
     pub(crate) index: usize,
     /// Why it cannot be used.
     pub(crate) failure: Option<Skipped>,
-    /// A small version of it, where previews are wanted.
+    /// Its width and height in pixels, and a small version of it where previews are wanted.
+    pub(crate) decoded: Option<Decoded>,
+}
+
+/// What is kept of a decoded image.
+pub(crate) struct Decoded {
+    /// Width and height in pixels.
+    pub(crate) size: (u32, u32),
+    /// A small version, where previews are wanted.
     pub(crate) preview: Option<RgbImage>,
 }
 
@@ -131,55 +212,64 @@ pub(crate) struct ImageStream<'a> {
     extractor: &'a FeatureExtractor,
     samples: &'a [Sample],
     options: StreamOptions,
-    skipped: Mutex<Vec<Skipped>>,
+    found: Mutex<Found>,
+}
+
+/// What the last visit of all samples found.
+#[derive(Default)]
+struct Found {
+    /// Places of the usable samples, ascending.
+    usable: Vec<usize>,
+    skipped: Vec<Skipped>,
 }
 
 impl ImageStream<'_> {
-    /// Hands every batch to `consume`, in order; the next is being decoded meanwhile.
-    pub(crate) fn run(
+    /// Hands every batch of `samples` to `consume`, in order; the next is being decoded meanwhile.
+    fn run_samples(
         &self,
+        samples: &[Sample],
         progress: &dyn Progress,
         what: &str,
         consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
     ) -> Result<(), DetectorError> {
-        let FeatureExtractor { extractor, pipeline, taps, shapes } = self.extractor;
-        let StreamOptions { batch: batch_size, limits, strict, preview } = self.options;
-        let batch_size = batch_size.clamp(1, self.samples.len().max(1));
-        let mut workspace = extractor.workspace(batch_size);
-        let mut values = vec![Vec::new(); taps.len()];
+        let FeatureExtractor { extractor, pipeline, taps, shapes, region } = self.extractor;
+        let StreamOptions { batch: inputs, limits, strict, preview } = self.options;
+        let views = pipeline.view_count();
+        let images_a_batch = (inputs / views).clamp(1, samples.len().max(1));
+        let mut network = Inputs::new(extractor, inputs.clamp(1, images_a_batch * views));
         let mut number = 0;
 
         let cancel = AtomicBool::new(false);
-        let previews = Mutex::new(Vec::<(usize, RgbImage)>::new());
-        let keep_preview = |index: usize, image: &RgbImage| {
-            if let Some(side) = preview {
-                let small = scaled_preview(image, side);
-                previews.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((index, small));
-            }
+        let decoded = Mutex::new(Vec::<(usize, Decoded)>::new());
+        let keep = |index: usize, image: &RgbImage| {
+            let preview = preview.map(|side| scaled_preview(image, side));
+            let kept = Decoded { size: image.dimensions(), preview };
+            decoded.lock().unwrap_or_else(PoisonError::into_inner).push((index, kept));
         };
-        let options = LoaderOptions { batch: batch_size, limits, cancel: Some(&cancel), inspect: Some(&keep_preview) };
+        let options = LoaderOptions { batch: images_a_batch, limits, cancel: Some(&cancel), inspect: Some(&keep) };
 
-        progress.start(what, Some(self.samples.len() as u64));
-        let run = loader::stream(self.samples, pipeline, &options, |batch: Batch| {
+        progress.start(what, Some(samples.len() as u64));
+        let run = loader::stream(samples, pipeline, &options, |batch: Batch| {
             if progress.cancelled() {
                 cancel.store(true, Ordering::Relaxed);
                 return Err(DetectorError::Cancelled);
             }
             let images = batch.len();
             let mut outcomes: Vec<StreamedImage> =
-                batch.indices.iter().map(|&index| StreamedImage { index, failure: None, preview: None }).collect();
+                batch.indices.iter().map(|&index| StreamedImage { index, failure: None, decoded: None }).collect();
             for failure in batch.failures {
                 let skipped = describe(&failure.error, failure.id);
                 if strict {
                     return Err(DetectorError::BadImage { skipped });
                 }
-                outcomes.push(StreamedImage { index: failure.index, failure: Some(skipped), preview: None });
+                outcomes.push(StreamedImage { index: failure.index, failure: Some(skipped), decoded: None });
             }
             outcomes.sort_by_key(|image| image.index);
-            attach_previews(&mut outcomes, &previews);
+            attach(&mut outcomes, &decoded);
             let features = if images > 0 {
-                extractor.run(&batch.data, images, &mut workspace, &mut values)?;
-                Some(FeatureBatch { images, taps, values: &values, shapes })
+                let values = network.run(&batch.data, images * views)?;
+                let input = pipeline.output_size();
+                Some(FeatureBatch { images, views, input, taps, values, shapes, region: region.as_ref() })
             } else {
                 None
             };
@@ -196,39 +286,113 @@ impl ImageStream<'_> {
         Ok(())
     }
 
+    /// Hands every batch to `consume`, in order; the next is being decoded meanwhile.
+    pub(crate) fn run(
+        &self,
+        progress: &dyn Progress,
+        what: &str,
+        consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<(), DetectorError> {
+        self.run_samples(self.samples, progress, what, consume)
+    }
+
     /// Images that turned out to be unusable in the last visit.
     pub(crate) fn into_skipped(self) -> Vec<Skipped> {
-        self.skipped.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.found.into_inner().unwrap_or_else(PoisonError::into_inner).skipped
     }
 }
 
 impl FeatureSource for ImageStream<'_> {
+    fn images(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn views(&self) -> usize {
+        self.extractor.pipeline.view_count()
+    }
+
     fn visit(
         &self,
         progress: &dyn Progress,
         visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
     ) -> Result<usize, DetectorError> {
-        let mut skipped = Vec::new();
-        let mut usable = 0;
+        let mut found = Found::default();
         self.run(progress, "reading images", &mut |batch| {
-            skipped.extend(batch.images.into_iter().filter_map(|image| image.failure));
-            if let Some(features) = &batch.features {
-                usable += features.images;
-                visit(features)?;
+            for image in batch.images {
+                match image.failure {
+                    Some(skipped) => found.skipped.push(skipped),
+                    None => found.usable.push(image.index),
+                }
             }
-            Ok(())
+            batch.features.as_ref().map_or(Ok(()), &mut *visit)
         })?;
-        *self.skipped.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = skipped;
+        let usable = found.usable.len();
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
         Ok(usable)
+    }
+
+    fn visit_some(
+        &self,
+        which: &[usize],
+        progress: &dyn Progress,
+        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<(), DetectorError> {
+        let samples: Vec<Sample> = {
+            let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            which.iter().map(|&image| self.samples[found.usable[image]].clone()).collect()
+        };
+        self.run_samples(&samples, progress, "scoring held-out images", &mut |batch| {
+            if let Some(skipped) = batch.images.into_iter().find_map(|image| image.failure) {
+                return Err(DetectorError::BadImage { skipped });
+            }
+            batch.features.as_ref().map_or(Ok(()), &mut *visit)
+        })
+    }
+
+    fn combine(&self, views: Vec<MethodScore>) -> Result<MethodScore, DetectorError> {
+        self.extractor.combine(views)
     }
 }
 
-/// Moves the previews of a batch's images to them; those of images that are still to come stay.
-fn attach_previews(images: &mut [StreamedImage], previews: &Mutex<Vec<(usize, RgbImage)>>) {
-    let mut waiting = previews.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+/// A network with its memory, run on few inputs at a time however many views a batch has.
+struct Inputs<'a> {
+    extractor: &'a Extractor,
+    workspace: Workspace,
+    at_a_time: usize,
+    values: Vec<Vec<f32>>,
+    part: Vec<Vec<f32>>,
+}
+
+impl<'a> Inputs<'a> {
+    fn new(extractor: &'a Extractor, at_a_time: usize) -> Self {
+        let empty = vec![Vec::new(); extractor.taps().len()];
+        Self { extractor, workspace: extractor.workspace(at_a_time), at_a_time, values: empty.clone(), part: empty }
+    }
+
+    /// The features of `inputs` views, tap by tap.
+    fn run(&mut self, data: &[f32], inputs: usize) -> Result<&[Vec<f32>], DetectorError> {
+        if inputs <= self.at_a_time {
+            self.extractor.run(data, inputs, &mut self.workspace, &mut self.values)?;
+            return Ok(&self.values);
+        }
+        self.values.iter_mut().for_each(Vec::clear);
+        let size = data.len() / inputs;
+        for data in data.chunks(self.at_a_time * size) {
+            self.extractor.run(data, data.len() / size, &mut self.workspace, &mut self.part)?;
+            for (values, part) in self.values.iter_mut().zip(&self.part) {
+                values.extend_from_slice(part);
+            }
+        }
+        Ok(&self.values)
+    }
+}
+
+/// Moves what was kept of a batch's images to them; that of images that are still to come stays.
+fn attach(images: &mut [StreamedImage], decoded: &Mutex<Vec<(usize, Decoded)>>) {
+    let mut waiting = decoded.lock().unwrap_or_else(PoisonError::into_inner);
     for image in images {
         if let Some(place) = waiting.iter().position(|(index, _)| *index == image.index) {
-            image.preview = Some(waiting.swap_remove(place).1);
+            image.decoded = Some(waiting.swap_remove(place).1);
         }
     }
 }

@@ -29,12 +29,14 @@ mod detector;
 mod error;
 pub mod evaluation;
 mod features;
+pub mod maps;
 mod method;
 pub mod methods;
 pub mod model_file;
 pub mod regions;
 pub mod registry;
 mod settings;
+mod state;
 
 pub use calibration::{Calibration, DecisionRule};
 pub use detector::{
@@ -42,7 +44,8 @@ pub use detector::{
 };
 pub use error::DetectorError;
 pub use features::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
-pub use method::{BuildMethod, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
+pub use maps::AnomalyMap;
+pub use method::{BuildMethod, Cost, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
 pub use nomaly_scorers::Parameter;
 pub use registry::METHODS;
-pub use settings::Settings;
+pub use settings::{Memory, Settings};

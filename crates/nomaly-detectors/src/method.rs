@@ -6,6 +6,7 @@ use nomaly_scorers::{Parameter, State};
 use nomaly_store::Progress;
 
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::maps::AnomalyMap;
 use crate::{DetectorError, Settings};
 
 /// A method whose parameters have been checked and which has seen no data yet.
@@ -28,24 +29,62 @@ pub trait Method: Send + Sync {
     /// Too few images, or numbers that the method cannot use.
     fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError>;
 
+    /// Adds the images behind `source` to what a fit has learned, without its training images.
+    ///
+    /// `states` are those of the fit. The held-out scores are those of the added images, under the fit that had not seen
+    /// them.
+    ///
+    /// # Errors
+    /// [`DetectorError::NotExtendable`] for methods that have to see all images at once, and everything that
+    /// [`fit`](Method::fit) fails with.
+    fn extend(
+        &self,
+        _states: Vec<(String, State)>,
+        _source: &dyn FeatureSource,
+        _seed: u64,
+        _progress: &dyn Progress,
+    ) -> Result<MethodFit, DetectorError> {
+        Err(DetectorError::NotExtendable { method: self.name().to_owned() })
+    }
+
     /// Rebuilds the fitted method from the named states of a model file.
     ///
     /// # Errors
     /// A state that is missing or does not fit the parameters.
-    fn restore(&self, states: &[(String, State)]) -> Result<Box<dyn FittedMethod>, DetectorError>;
+    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError>;
 }
 
 /// What [`Method::fit`] gives.
 pub struct MethodFit {
     /// The method fitted on all images.
     pub fitted: Box<dyn FittedMethod>,
-    /// One score for each training image, given by a fit that had not seen it.
-    pub held_out: Vec<f64>,
+    /// What training images get from a fit that had not seen them: all of them, or a random choice where that would take
+    /// too long.
+    pub held_out: Vec<HeldOut>,
+    /// How many images were learned from.
+    pub images: usize,
+    /// What the user should know of how the fit went: limits that were reached, choices that were made.
+    pub notes: Vec<String>,
+}
+
+/// What a normal image gets from a fit that had not seen it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeldOut {
+    /// Its score.
+    pub score: f64,
+    /// The largest value of its map, for methods that make maps.
+    pub map_max: Option<f64>,
+}
+
+impl From<&MethodScore> for HeldOut {
+    fn from(score: &MethodScore) -> Self {
+        Self { score: score.score, map_max: score.map.as_ref().map(AnomalyMap::max) }
+    }
 }
 
 /// A method that has seen data: the only state that can score.
 pub trait FittedMethod: Send + Sync {
-    /// Scores each image of a batch; *higher = more anomalous*.
+    /// Scores each view of each image of a batch, in their order; *higher = more anomalous*.
     ///
     /// # Errors
     /// Features of another shape than those fitted on, or numbers that are not finite.
@@ -60,13 +99,22 @@ pub trait FittedMethod: Send + Sync {
     }
 }
 
-/// The score of one image.
+/// What a method says of one view of an image, or of a whole image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MethodScore {
     /// The anomaly score, *higher = more anomalous*.
     pub score: f64,
     /// Scores of the parts it was made of (one a level, say), named by [`FittedMethod::part_names`].
     pub parts: Vec<f64>,
+    /// How anomalous each pixel of the network's input is, for methods that locate.
+    pub map: Option<AnomalyMap>,
+}
+
+impl MethodScore {
+    /// The score of a method that has neither parts nor maps.
+    pub fn whole(score: f64) -> Self {
+        Self { score, parts: Vec::new(), map: None }
+    }
 }
 
 /// A published figure of a method.
@@ -76,6 +124,28 @@ pub struct Published {
     pub on: &'static str,
     /// The image-level AUROC in percent.
     pub image_auroc: f64,
+    /// The pixel-level AUROC in percent, where it was published.
+    pub pixel_auroc: Option<f64>,
+    /// The area under the per-region overlap curve up to a false-positive rate of 0.3 in percent, where it was published.
+    pub aupro: Option<f64>,
+}
+
+impl Published {
+    /// A figure over whole images.
+    pub const fn image(on: &'static str, image_auroc: f64) -> Self {
+        Self { on, image_auroc, pixel_auroc: None, aupro: None }
+    }
+}
+
+/// What a method costs beside running the backbone, in words.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// To fit.
+    pub fit: &'static str,
+    /// To score an image.
+    pub predict: &'static str,
+    /// What it keeps in memory.
+    pub memory: &'static str,
 }
 
 /// Makes a checked method of settings and the backbone it is to stand on.
@@ -93,6 +163,8 @@ pub struct MethodEntry {
     pub maps: bool,
     /// The fewest training images it can be fitted on.
     pub min_images: usize,
+    /// What it costs.
+    pub cost: Cost,
     /// Its parameters.
     pub parameters: &'static [Parameter],
     /// Figures of its paper.

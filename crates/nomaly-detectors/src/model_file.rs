@@ -9,6 +9,8 @@
 //! | `backbone/NAME` | as in the weight file | the backbone's weights up to the deepest tap |
 //! | `method/STATE/NAME` | F32 or F64 | what the method learned |
 //! | `calibration/held_out` | F64 | held-out scores of the training images, ascending |
+//! | `calibration/map_maxima` | F64 | the largest values of their maps, ascending, for methods that make maps |
+//! | `region` | F32 | the region of interest, 1 inside and 0 outside, in pixels of the frame; where there is one |
 //!
 //! Nothing in it depends on when, where or with how many threads it was made. Reading it never runs code: sizes, shapes
 //! and numbers are checked first, and another version is refused.
@@ -16,18 +18,23 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nomaly_backbones::weights::{DType, WeightTensor, Weights, from_safetensors, to_safetensors};
+use nomaly_backbones::weights::{
+    DType, TensorSource, WeightTensor, Weights, WeightsError, from_safetensors, write_safetensors,
+};
 use nomaly_scorers::{State, Tensor, TensorData};
+use nomaly_store::AtomicFile;
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
-use crate::{DecisionRule, DetectorError, Settings};
+use crate::{Calibration, DecisionRule, DetectorError, Settings};
 
 /// The version of the format that this program writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
 
 const METADATA_KEY: &str = "nomaly";
 const HELD_OUT: &str = "calibration/held_out";
+const MAP_MAXIMA: &str = "calibration/map_maxima";
+const REGION: &str = "region";
 
 /// What a model is made of and what it was fitted on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,7 +117,21 @@ pub(crate) struct Parts {
     pub(crate) info: ModelInfo,
     pub(crate) states: Vec<(String, State)>,
     pub(crate) held_out: Vec<f64>,
+    pub(crate) map_maxima: Option<Vec<f64>>,
+    /// Height and width, then 1 inside and 0 outside.
+    pub(crate) region: Option<Tensor>,
     pub(crate) backbone: Weights,
+}
+
+impl Parts {
+    /// The calibration under the model's own rule.
+    pub(crate) fn calibration(&mut self) -> Result<Calibration, DetectorError> {
+        let calibration = Calibration::new(std::mem::take(&mut self.held_out), self.info.decision)?;
+        match self.map_maxima.take() {
+            Some(map_maxima) => calibration.with_map_maxima(map_maxima),
+            None => Ok(calibration),
+        }
+    }
 }
 
 /// What `inspect` shows: the header without the numbers.
@@ -134,13 +155,15 @@ pub struct Summary {
     pub tensors: usize,
 }
 
-/// The bytes of a model file.
-pub(crate) fn encode(
+/// Writes a model file, atomically and without a copy of its numbers.
+pub(crate) fn write(
+    path: &Path,
     info: &ModelInfo,
     states: &[(String, State)],
-    held_out: &[f64],
+    calibration: &Calibration,
+    region: Option<&Tensor>,
     backbone: &Weights,
-) -> Result<Vec<u8>, DetectorError> {
+) -> Result<(), DetectorError> {
     let header = Header {
         format: FORMAT_VERSION,
         nomaly: env!("CARGO_PKG_VERSION").to_owned(),
@@ -154,27 +177,42 @@ pub(crate) fn encode(
             })
             .collect(),
     };
-    let mut tensors: Weights =
-        backbone.iter().map(|(name, tensor)| (format!("backbone/{name}"), tensor.clone())).collect();
+    let mut tensors: BTreeMap<String, TensorSource<'_>> =
+        backbone.iter().map(|(name, tensor)| (format!("backbone/{name}"), TensorSource::Stored(tensor))).collect();
     for (state_name, state) in states {
         for (name, tensor) in &state.tensors {
-            tensors.insert(format!("method/{state_name}/{name}"), stored(tensor)?);
+            tensors.insert(format!("method/{state_name}/{name}"), source(tensor)?);
         }
     }
-    tensors.insert(HELD_OUT.to_owned(), stored(&Tensor::f64([held_out.len()], held_out.to_vec()))?);
+    let counts = [calibration.held_out().len()];
+    let list = |values| TensorSource::F64 { shape: &counts, values };
+    tensors.insert(HELD_OUT.to_owned(), list(calibration.held_out()));
+    if let Some(map_maxima) = calibration.map_maxima() {
+        tensors.insert(MAP_MAXIMA.to_owned(), list(map_maxima));
+    }
+    if let Some(region) = region {
+        tensors.insert(REGION.to_owned(), source(region)?);
+    }
     let json = serde_json::to_string(&header).map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
     let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), json)]);
-    to_safetensors(&tensors, &metadata).map_err(|error| DetectorError::Encode { reason: error.to_string() })
+    let mut file = AtomicFile::create(path)?;
+    write_safetensors(&mut file, &tensors, &metadata).map_err(|error| match error {
+        WeightsError::Write { reason } => {
+            DetectorError::ModelFile { path: path.to_owned(), reason: format!("cannot be written: {reason}") }
+        }
+        error => DetectorError::Encode { reason: error.to_string() },
+    })?;
+    Ok(file.commit()?)
 }
 
 /// A scorer's tensor as the file keeps it.
-fn stored(tensor: &Tensor) -> Result<WeightTensor, DetectorError> {
-    let (dtype, bytes) = match &tensor.data {
-        TensorData::F32(data) => (DType::F32, data.iter().flat_map(|value| value.to_le_bytes()).collect()),
-        TensorData::F64(data) => (DType::F64, data.iter().flat_map(|value| value.to_le_bytes()).collect()),
-        _ => return Err(DetectorError::Encode { reason: "a number type that the format does not have".to_owned() }),
-    };
-    Ok(WeightTensor { shape: tensor.shape.clone(), dtype, bytes })
+fn source(tensor: &Tensor) -> Result<TensorSource<'_>, DetectorError> {
+    let shape = &tensor.shape;
+    match &tensor.data {
+        TensorData::F32(values) => Ok(TensorSource::F32 { shape, values }),
+        TensorData::F64(values) => Ok(TensorSource::F64 { shape, values }),
+        _ => Err(DetectorError::Encode { reason: "a number type that the format does not have".to_owned() }),
+    }
 }
 
 /// Reads a model file in full.
@@ -186,11 +224,17 @@ pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
         .into_iter()
         .map(|state| (state.name, State { kind: state.kind, config: state.config, tensors: BTreeMap::new() }))
         .collect();
-    let mut held_out = None;
+    let (mut held_out, mut map_maxima, mut region) = (None, None, None);
     let mut backbone = Weights::new();
     for (name, tensor) in tensors {
         if name == HELD_OUT {
             held_out = scores(&tensor);
+        } else if name == MAP_MAXIMA {
+            let list = scores(&tensor).ok_or_else(|| refuse(format!("tensor `{MAP_MAXIMA}` is not a list of F64")))?;
+            map_maxima = Some(list);
+        } else if name == REGION {
+            let numbers = numbers(&tensor).ok_or_else(|| refuse(format!("tensor `{REGION}` is neither F32 nor F64")))?;
+            region = Some(numbers);
         } else if let Some(name) = name.strip_prefix("backbone/") {
             backbone.insert(name.to_owned(), tensor);
         } else {
@@ -205,7 +249,7 @@ pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
         }
     }
     let held_out = held_out.ok_or_else(|| refuse(format!("tensor `{HELD_OUT}` is missing, or not a list of F64")))?;
-    Ok(Parts { info: header.model, states, held_out, backbone })
+    Ok(Parts { info: header.model, states, held_out, map_maxima, region, backbone })
 }
 
 /// Reads what `inspect` shows, without building the model.

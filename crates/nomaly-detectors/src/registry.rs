@@ -3,7 +3,7 @@
 use nomaly_registry::Registry;
 
 use crate::method::MethodEntry;
-use crate::methods::{dn2, mvg};
+use crate::methods::{dn2, mvg, padim, patchcore};
 
 /// Every method.
-pub static METHODS: Registry<MethodEntry> = Registry::new("method", &[mvg::ENTRY, dn2::ENTRY]);
+pub static METHODS: Registry<MethodEntry> = Registry::new("method", &[mvg::ENTRY, dn2::ENTRY, padim::ENTRY, patchcore::ENTRY]);

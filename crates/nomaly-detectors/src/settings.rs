@@ -10,6 +10,57 @@ use serde::{Deserialize, Serialize};
 
 use crate::DetectorError;
 
+/// The blur of anomaly maps, for the methods that make them.
+pub(crate) const SIGMA: Parameter = Parameter {
+    name: "sigma",
+    default: "4",
+    values: "a number of pixels from 0 to 100",
+    summary: "standard deviation of the map's blur in pixels of the network's input",
+};
+
+/// An amount of memory in bytes, written `512MiB`, `2GiB` or as a bare number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Memory(pub u64);
+
+impl Memory {
+    /// What users may write.
+    pub(crate) const ALLOWED: &'static str = "a number of bytes, with KiB, MiB or GiB";
+    const UNITS: [(&'static str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+    /// So many GiB.
+    pub const fn gib(count: u64) -> Self {
+        Self(count << 30)
+    }
+
+    /// In MiB, for people.
+    pub(crate) fn rounded(self) -> String {
+        format!("{} MiB", self.0.div_ceil(1 << 20))
+    }
+}
+
+impl FromStr for Memory {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (number, unit) = Self::UNITS
+            .iter()
+            .find_map(|(name, bytes)| Some((text.strip_suffix(name)?, *bytes)))
+            .unwrap_or((text, 1));
+        let number: f64 = number.trim().parse().map_err(|_| ())?;
+        let bytes = number * unit as f64;
+        if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(Self(bytes as u64)) } else { Err(()) }
+    }
+}
+
+impl Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match Self::UNITS.iter().find(|(_, bytes)| self.0 >= *bytes && self.0.is_multiple_of(*bytes)) {
+            Some((name, bytes)) => write!(f, "{}{name}", self.0 / bytes),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
 /// Settings by key, not yet checked: the anything-goes state before a method makes parameters of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -64,6 +115,39 @@ impl Settings {
         }
     }
 
+    /// A number of things from 1 on, where one is set and not `auto`.
+    pub(crate) fn count(&self, key: &str) -> Result<Option<usize>, DetectorError> {
+        let allowed = "a whole number from 1";
+        match self.get(key) {
+            None | Some("auto") => Ok(None),
+            Some(given) => match given.parse() {
+                Ok(count) if count > 0 => Ok(Some(count)),
+                _ => Err(DetectorError::setting(key, given, allowed)),
+            },
+        }
+    }
+
+    /// A share in (0, 1].
+    pub(crate) fn share(&self, key: &str, default: f64) -> Result<f64, DetectorError> {
+        let allowed = "a share above 0 and at most 1";
+        let share = self.value(key, default, allowed)?;
+        if share > 0.0 && share <= 1.0 {
+            Ok(share)
+        } else {
+            Err(DetectorError::setting(key, &share.to_string(), allowed))
+        }
+    }
+
+    /// The blur of maps, checked.
+    pub(crate) fn sigma(&self, default: f64) -> Result<f64, DetectorError> {
+        let sigma = self.value(SIGMA.name, default, SIGMA.values)?;
+        if (0.0..=100.0).contains(&sigma) {
+            Ok(sigma)
+        } else {
+            Err(DetectorError::setting(SIGMA.name, &sigma.to_string(), SIGMA.values))
+        }
+    }
+
     /// Refuses keys that are in none of the lists of parameters.
     ///
     /// # Errors
@@ -102,6 +186,22 @@ mod tests {
             message(settings.value("k", 2usize, "a whole number of at least 1").map(drop)),
             "setting `k` is `two`; it takes a whole number of at least 1"
         );
+    }
+
+    #[test]
+    fn memory_is_read_and_written_with_units() {
+        for (text, bytes) in [("2GiB", 2 << 30), ("1.5 MiB", 3 << 19), ("4096", 4096), ("512KiB", 512 << 10)] {
+            assert_eq!(text.parse(), Ok(Memory(bytes)), "{text}");
+        }
+        for text in ["", "GiB", "-1GiB", "0", "1e30", "two", "2GB"] {
+            assert_eq!(text.parse::<Memory>(), Err(()), "{text}");
+        }
+        for text in ["2GiB", "1.5GiB", "512MiB", "100"] {
+            let shown = text.parse::<Memory>().unwrap().to_string();
+            assert_eq!(shown.parse::<Memory>(), text.parse(), "{text} became {shown}");
+        }
+        assert_eq!((Memory(3 << 29).to_string(), Memory::gib(2).to_string()), ("1536MiB".into(), "2GiB".into()));
+        assert_eq!(Memory((5 << 20) + 1).rounded(), "6 MiB");
     }
 
     #[test]

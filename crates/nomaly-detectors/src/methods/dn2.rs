@@ -21,10 +21,10 @@ use nomaly_scorers::neighbours::{Aggregation, Distance, NearestNeighbours, Neigh
 use nomaly_scorers::{Parameter, Scorer, State, restore};
 use nomaly_store::Progress;
 
-use super::pooled::{PooledFeatures, pooled_taps};
+use super::pooled::{PooledFeatures, held_out, pooled_taps};
 use crate::calibration::{MAX_FOLDS, cross_validated_scores};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::method::{Cost, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "dn2";
@@ -60,13 +60,18 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     paper: "Reiss, Cohen, Bergman, Hoshen: PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation (2021)",
     maps: false,
     min_images: MIN_IMAGES,
+    cost: Cost {
+        fit: "one pass over the images",
+        predict: "one pass, and one distance to every training image",
+        memory: "one vector a training image",
+    },
     parameters: PARAMETERS,
     published: &[
-        Published { on: "CIFAR-10, ResNet-152", image_auroc: 92.5 },
-        Published { on: "CIFAR-100, ResNet-152", image_auroc: 94.1 },
-        Published { on: "Fashion-MNIST, ResNet-152", image_auroc: 94.5 },
-        Published { on: "Cats vs. dogs, ResNet-152", image_auroc: 96.0 },
-        Published { on: "MVTec AD, ResNet-152", image_auroc: 86.5 },
+        Published::image("CIFAR-10, ResNet-152", 92.5),
+        Published::image("CIFAR-100, ResNet-152", 94.1),
+        Published::image("Fashion-MNIST, ResNet-152", 94.5),
+        Published::image("Cats vs. dogs, ResNet-152", 96.0),
+        Published::image("MVTec AD, ResNet-152", 86.5),
     ],
     build: |settings, backbone| Ok(Box::new(Dn2Params::from_settings(settings)?.check(settings, backbone)?)),
 };
@@ -142,7 +147,7 @@ impl Method for Dn2 {
         let features = PooledFeatures::collect(source, progress)?;
         features.need(enough_images(self.neighbours.k), NAME)?;
         progress.start("comparing held-out images", Some(features.images() as u64));
-        let held_out = cross_validated_scores(features.images(), seed, |train, test| {
+        let scores = cross_validated_scores(features.images(), seed, |train, test| {
             if progress.cancelled() {
                 return Err(DetectorError::Cancelled);
             }
@@ -153,11 +158,13 @@ impl Method for Dn2 {
         });
         progress.finish();
         let bank = NearestNeighbours::fit(features.levels[0].view(), self.neighbours)?;
-        Ok(MethodFit { fitted: Box::new(FittedDn2 { bank: Box::new(bank) }), held_out: held_out? })
+        let held_out = held_out(source, &scores?)?;
+        let fitted = Box::new(FittedDn2 { bank: Box::new(bank) });
+        Ok(MethodFit { fitted, held_out, images: features.images(), notes: Vec::new() })
     }
 
-    fn restore(&self, states: &[(String, State)]) -> Result<Box<dyn FittedMethod>, DetectorError> {
-        match states {
+    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
+        match states.as_slice() {
             [(name, state)] if name == STATE => Ok(Box::new(FittedDn2 { bank: restore(state)? })),
             _ => Err(DetectorError::MissingState { name: STATE.to_owned() }),
         }
@@ -181,7 +188,7 @@ pub struct FittedDn2 {
 impl FittedMethod for FittedDn2 {
     fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, DetectorError> {
         let scores = self.bank.score(batch.rows(0, self.bank.dim())?)?;
-        Ok(scores.into_iter().map(|score| MethodScore { score, parts: Vec::new() }).collect())
+        Ok(scores.into_iter().map(MethodScore::whole).collect())
     }
 
     fn states(&self) -> Vec<(String, State)> {

@@ -22,10 +22,10 @@ use nomaly_scorers::gaussian::{Covariance, Gaussian, GaussianStatistics, Keep, P
 use nomaly_scorers::{Parameter, Scorer, State, restore};
 use nomaly_store::Progress;
 
-use super::pooled::{PooledFeatures, pooled_taps};
+use super::pooled::{PooledFeatures, held_out, pooled_taps};
 use crate::calibration::{cross_validated_scores, folds};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::method::{Cost, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "mvg";
@@ -72,12 +72,17 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     paper: "Rippel, Mertens, Merhof: Modeling the Distribution of Normal Data in Pre-Trained Deep Features for Anomaly Detection (2020)",
     maps: false,
     min_images: MIN_IMAGES,
+    cost: Cost {
+        fit: "one pass over the images, then a factorisation a level",
+        predict: "one pass and a matrix product a level",
+        memory: "one vector an image and level, and channels² a level",
+    },
     parameters: PARAMETERS,
     published: &[
-        Published { on: "MVTec AD, EfficientNet-B4, Mahalanobis", image_auroc: 94.8 },
-        Published { on: "MVTec AD, EfficientNet-B4, NPCA 1 %", image_auroc: 95.8 },
-        Published { on: "MVTec AD, EfficientNet-B4, SED", image_auroc: 78.9 },
-        Published { on: "MVTec AD, EfficientNet-B4, L2", image_auroc: 72.5 },
+        Published::image("MVTec AD, EfficientNet-B4, Mahalanobis", 94.8),
+        Published::image("MVTec AD, EfficientNet-B4, NPCA 1 %", 95.8),
+        Published::image("MVTec AD, EfficientNet-B4, SED", 78.9),
+        Published::image("MVTec AD, EfficientNet-B4, L2", 72.5),
     ],
     build: |settings, backbone| Ok(Box::new(MvgParams::from_settings(settings)?.check(settings, backbone)?)),
 };
@@ -157,7 +162,7 @@ pub struct Mvg {
 }
 
 impl Mvg {
-    /// Held-out scores and the final scorer of one level.
+    /// Held-out scores of all views and the final scorer of one level.
     fn fit_level(
         &self,
         features: &PooledFeatures,
@@ -174,17 +179,18 @@ impl Mvg {
                     .iter()
                     .map(|fold| GaussianStatistics::from_rows(features.select(level, fold).view()))
                     .collect::<Result<Vec<_>, _>>()?;
-                let mut held_out = vec![f64::NAN; features.images()];
-                for (fold, rows) in folds.iter().enumerate() {
+                let mut held_out = vec![Vec::new(); features.images()];
+                for (fold, images) in folds.iter().enumerate() {
                     stop()?;
                     let others = parts.iter().enumerate().filter(|(part, _)| *part != fold).map(|(_, part)| part);
                     let gaussian = Gaussian::from_statistics(&GaussianStatistics::merged(others)?, covariance)?;
-                    for (row, score) in rows.iter().zip(gaussian.score(features.select(level, rows).view())?) {
-                        held_out[*row] = score;
+                    let scores = gaussian.score(features.select(level, images).view())?;
+                    for (image, views) in images.iter().zip(scores.chunks(scores.len() / images.len())) {
+                        held_out[*image] = views.to_vec();
                     }
                 }
                 let gaussian = Gaussian::from_statistics(&GaussianStatistics::merged(&parts)?, covariance)?;
-                Ok((held_out, Box::new(gaussian)))
+                Ok((held_out.concat(), Box::new(gaussian)))
             }
             LevelDistance::Reduced(options) => {
                 let held_out = cross_validated_scores(features.images(), seed, |train, test| {
@@ -225,20 +231,22 @@ impl Method for Mvg {
     fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
         let features = PooledFeatures::collect(source, progress)?;
         features.need(MIN_IMAGES, NAME)?;
-        let mut held_out = vec![0.0; features.images()];
+        let mut scores = vec![0.0; features.levels.first().map_or(0, |level| level.nrows())];
         let mut levels = Vec::with_capacity(self.taps.len());
         progress.start("fitting levels", Some(self.taps.len() as u64));
         for (level, tap) in self.taps.iter().enumerate() {
-            let (scores, scorer) = self.fit_level(&features, level, seed, progress)?;
-            held_out.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score);
+            let (of_level, scorer) = self.fit_level(&features, level, seed, progress)?;
+            scores.iter_mut().zip(of_level).for_each(|(sum, score)| *sum += score);
             levels.push((tap.name.clone(), scorer));
             progress.advance(1);
         }
         progress.finish();
-        Ok(MethodFit { fitted: Box::new(FittedMvg { levels }), held_out })
+        let held_out = held_out(source, &scores)?;
+        let fitted = Box::new(FittedMvg { levels });
+        Ok(MethodFit { fitted, held_out, images: features.images(), notes: Vec::new() })
     }
 
-    fn restore(&self, states: &[(String, State)]) -> Result<Box<dyn FittedMethod>, DetectorError> {
+    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
         let levels = self
             .taps
             .iter()
@@ -262,7 +270,7 @@ pub struct FittedMvg {
 
 impl FittedMethod for FittedMvg {
     fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, DetectorError> {
-        let mut scores = vec![MethodScore { score: 0.0, parts: Vec::with_capacity(self.levels.len()) }; batch.images];
+        let mut scores = vec![MethodScore::whole(0.0); batch.images * batch.views];
         for (level, (_, scorer)) in self.levels.iter().enumerate() {
             let distances = scorer.score(batch.rows(level, scorer.dim())?)?;
             for (image, distance) in scores.iter_mut().zip(distances) {

@@ -1,4 +1,4 @@
-//! What methods on pooled features share: one row a level and image, collected once.
+//! What methods on pooled features share: one row for each level and view of an image, collected once.
 
 use ndarray::{Array2, Axis};
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
@@ -6,16 +6,19 @@ use nomaly_registry::UnknownName;
 use nomaly_store::Progress;
 
 use crate::features::FeatureSource;
+use crate::method::{HeldOut, MethodScore};
 use crate::{DetectorError, Settings};
 
-/// Globally average-pooled features: for each level one row an image, `[images, C]`.
+/// Globally average-pooled features: for each level one row a view, `[images · views, C]`.
 pub(super) struct PooledFeatures {
     pub(super) levels: Vec<Array2<f32>>,
+    views: usize,
 }
 
 impl PooledFeatures {
     /// Runs all images through the backbone.
     pub(super) fn collect(source: &dyn FeatureSource, progress: &dyn Progress) -> Result<Self, DetectorError> {
+        let views = source.views();
         let mut values: Vec<Vec<f32>> = Vec::new();
         let images = source.visit(progress, &mut |batch| {
             values.resize(batch.values.len(), Vec::new());
@@ -25,15 +28,16 @@ impl PooledFeatures {
             Ok(())
         })?;
         let as_rows = |level: Vec<f32>| {
-            let width = level.len() / images;
-            Array2::from_shape_vec((images, width), level).expect("every image adds a whole row")
+            let rows = images * views;
+            let width = level.len() / rows;
+            Array2::from_shape_vec((rows, width), level).expect("every view adds a whole row")
         };
-        Ok(Self { levels: values.into_iter().map(as_rows).collect() })
+        Ok(Self { levels: values.into_iter().map(as_rows).collect(), views })
     }
 
     /// How many images were collected.
     pub(super) fn images(&self) -> usize {
-        self.levels.first().map_or(0, Array2::nrows)
+        self.levels.first().map_or(0, Array2::nrows) / self.views
     }
 
     /// Refuses fewer images than `needed`.
@@ -44,10 +48,22 @@ impl PooledFeatures {
         Ok(())
     }
 
-    /// The rows of some images at one level.
+    /// The rows of some images at one level, all views of an image one after another.
     pub(super) fn select(&self, level: usize, images: &[usize]) -> Array2<f32> {
-        self.levels[level].select(Axis(0), images)
+        let rows: Vec<usize> = images.iter().flat_map(|image| image * self.views..(image + 1) * self.views).collect();
+        self.levels[level].select(Axis(0), &rows)
     }
+}
+
+/// What images get whose views have these scores, in their order.
+pub(super) fn held_out(source: &dyn FeatureSource, scores: &[f64]) -> Result<Vec<HeldOut>, DetectorError> {
+    let images = scores.chunks(source.views());
+    images
+        .map(|views| {
+            let views = views.iter().map(|score| MethodScore::whole(*score)).collect();
+            Ok(HeldOut::from(&source.combine(views)?))
+        })
+        .collect()
 }
 
 /// The taps named by the setting `key`, pooled, checked against the backbone; `default` where it is not set.

@@ -1,0 +1,22 @@
+//! Reading what a method kept in a model file.
+
+use nomaly_scorers::{State, TensorData};
+
+use crate::DetectorError;
+
+/// The only state there is, which must be called `name`.
+pub(crate) fn only(name: &str, states: &mut Vec<(String, State)>) -> Result<State, DetectorError> {
+    match (states.pop(), states.is_empty()) {
+        (Some((found, state)), true) if found == name && state.kind == name => Ok(state),
+        _ => Err(DetectorError::MissingState { name: name.to_owned() }),
+    }
+}
+
+/// Takes the f32 tensor `tensor` out of `state`, which is called `name`, and checks its numbers.
+pub(crate) fn take(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f32>, DetectorError> {
+    let refuse = |reason: &str| DetectorError::State { state: name.to_owned(), reason: format!("`{tensor}` {reason}") };
+    let TensorData::F32(values) = state.tensors.remove(tensor).ok_or_else(|| refuse("is missing"))?.data else {
+        return Err(refuse("is not of f32"));
+    };
+    if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(refuse("has a value that is not finite")) }
+}
