@@ -7,9 +7,7 @@ use nomaly_backbones::{Backbone, OpenOptions};
 use nomaly_data::{MaskSource, Sample};
 use nomaly_scorers::{Tensor, TensorData};
 use nomaly_store::Progress;
-use nomaly_transforms::{
-    CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views,
-};
+use nomaly_transforms::{CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
 use serde::Serialize;
 
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};

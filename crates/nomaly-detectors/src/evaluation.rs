@@ -266,8 +266,10 @@ fn pixel_figures(mut pixels: PixelMetrics) -> Result<(PixelFigures, PixelCurves)
         images: pixels.images(),
         regions: pixels.regions(),
     };
-    let curves =
-        PixelCurves { roc: pixels.roc_curve(CurvePoints::Thinned(CURVE_STEPS))?, pro: pixels.pro_curve_thinned(CURVE_STEPS)? };
+    let curves = PixelCurves {
+        roc: pixels.roc_curve(CurvePoints::Thinned(CURVE_STEPS))?,
+        pro: pixels.pro_curve_thinned(CURVE_STEPS)?,
+    };
     Ok((figures, curves))
 }
 

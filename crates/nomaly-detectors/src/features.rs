@@ -45,8 +45,11 @@ impl FeatureBatch<'_> {
     pub fn rows(&self, tap: usize, expected: usize) -> Result<ndarray::ArrayView2<'_, f32>, DetectorError> {
         let views = self.images * self.views;
         let found = self.values[tap].len() / views.max(1);
-        ndarray::ArrayView2::from_shape((views, expected), &self.values[tap])
-            .map_err(|_| DetectorError::FeatureShape { tap: self.taps[tap].name.clone(), expected, found })
+        ndarray::ArrayView2::from_shape((views, expected), &self.values[tap]).map_err(|_| DetectorError::FeatureShape {
+            tap: self.taps[tap].name.clone(),
+            expected,
+            found,
+        })
     }
 }
 

@@ -209,7 +209,9 @@ mod tests {
         maker.restrict(&mut distances);
         assert_eq!(distances.iter().sum::<f32>(), 8.0);
         let map = maker.maps(&distances).unwrap().remove(0);
-        assert!(map.values[..32].iter().all(|value| *value > 0.0) && map.values[32..].iter().all(|value| *value == 0.0));
+        assert!(
+            map.values[..32].iter().all(|value| *value > 0.0) && map.values[32..].iter().all(|value| *value == 0.0)
+        );
     }
 
     #[test]

@@ -233,7 +233,8 @@ pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
             let list = scores(&tensor).ok_or_else(|| refuse(format!("tensor `{MAP_MAXIMA}` is not a list of F64")))?;
             map_maxima = Some(list);
         } else if name == REGION {
-            let numbers = numbers(&tensor).ok_or_else(|| refuse(format!("tensor `{REGION}` is neither F32 nor F64")))?;
+            let numbers =
+                numbers(&tensor).ok_or_else(|| refuse(format!("tensor `{REGION}` is neither F32 nor F64")))?;
             region = Some(numbers);
         } else if let Some(name) = name.strip_prefix("backbone/") {
             backbone.insert(name.to_owned(), tensor);

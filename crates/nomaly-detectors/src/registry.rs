@@ -6,4 +6,5 @@ use crate::method::MethodEntry;
 use crate::methods::{dn2, mvg, padim, patchcore};
 
 /// Every method.
-pub static METHODS: Registry<MethodEntry> = Registry::new("method", &[mvg::ENTRY, dn2::ENTRY, padim::ENTRY, patchcore::ENTRY]);
+pub static METHODS: Registry<MethodEntry> =
+    Registry::new("method", &[mvg::ENTRY, dn2::ENTRY, padim::ENTRY, patchcore::ENTRY]);

@@ -42,10 +42,8 @@ impl FromStr for Memory {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (number, unit) = Self::UNITS
-            .iter()
-            .find_map(|(name, bytes)| Some((text.strip_suffix(name)?, *bytes)))
-            .unwrap_or((text, 1));
+        let (number, unit) =
+            Self::UNITS.iter().find_map(|(name, bytes)| Some((text.strip_suffix(name)?, *bytes))).unwrap_or((text, 1));
         let number: f64 = number.trim().parse().map_err(|_| ())?;
         let bytes = number * unit as f64;
         if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(Self(bytes as u64)) } else { Err(()) }

@@ -18,5 +18,9 @@ pub(crate) fn take(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f3
     let TensorData::F32(values) = state.tensors.remove(tensor).ok_or_else(|| refuse("is missing"))?.data else {
         return Err(refuse("is not of f32"));
     };
-    if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(refuse("has a value that is not finite")) }
+    if values.iter().all(|value| value.is_finite()) {
+        Ok(values)
+    } else {
+        Err(refuse("has a value that is not finite"))
+    }
 }

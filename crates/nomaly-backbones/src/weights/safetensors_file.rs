@@ -222,7 +222,8 @@ mod tests {
             dtype: DType::F64,
             bytes: wide.iter().flat_map(|value| value.to_le_bytes()).collect(),
         };
-        let stored = [("single".to_owned(), WeightTensor::from_f32(shape.to_vec(), &values)), ("double".to_owned(), double)];
+        let stored =
+            [("single".to_owned(), WeightTensor::from_f32(shape.to_vec(), &values)), ("double".to_owned(), double)];
         assert_eq!(bytes, to_safetensors(&stored.into(), &Metadata::new()).unwrap());
         let wrong = [("x".to_owned(), TensorSource::F32 { shape: &[2, 2], values: &values })];
         assert!(write_safetensors(&mut Vec::new(), &wrong.into(), &Metadata::new()).is_err());

@@ -11,7 +11,11 @@ const STRIDES: [usize; 3] = [4, 8, 16];
 
 /// The feature maps named by the setting `layers`, checked against the backbone; without it the deepest levels of the
 /// strides 4, 8 and 16 but for the first `skip`, or of a network's finest three strides where it lacks those.
-pub(super) fn layer_taps(settings: &Settings, backbone: &Backbone, skip: usize) -> Result<Vec<TapRequest>, DetectorError> {
+pub(super) fn layer_taps(
+    settings: &Settings,
+    backbone: &Backbone,
+    skip: usize,
+) -> Result<Vec<TapRequest>, DetectorError> {
     let taps: Vec<TapInfo> = backbone.taps().into_iter().filter(|tap| tap.stride.is_some()).collect();
     let names = match settings.get("layers") {
         None | Some("auto") => default_layers(&taps).split_off(skip),

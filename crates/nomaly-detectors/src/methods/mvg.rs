@@ -231,7 +231,7 @@ impl Method for Mvg {
     fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
         let features = PooledFeatures::collect(source, progress)?;
         features.need(MIN_IMAGES, NAME)?;
-        let mut scores = vec![0.0; features.levels.first().map_or(0, |level| level.nrows())];
+        let mut scores = vec![0.0; features.levels.first().map_or(0, ndarray::Array2::nrows)];
         let mut levels = Vec::with_capacity(self.taps.len());
         progress.start("fitting levels", Some(self.taps.len() as u64));
         for (level, tap) in self.taps.iter().enumerate() {

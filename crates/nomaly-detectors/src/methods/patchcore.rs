@@ -195,9 +195,8 @@ impl Default for PatchCoreParams {
 impl PatchCoreParams {
     fn from_settings(settings: &Settings) -> Result<Self, DetectorError> {
         let default = Self::default();
-        let refuse = |key: &str, allowed: &str| {
-            Err(DetectorError::setting(key, settings.get(key).unwrap_or_default(), allowed))
-        };
+        let refuse =
+            |key: &str, allowed: &str| Err(DetectorError::setting(key, settings.get(key).unwrap_or_default(), allowed));
         let variant = match settings.get("variant") {
             None | Some("anomalib") => Variant::Anomalib,
             Some("official") => Variant::Official,
@@ -608,11 +607,7 @@ impl<'a> BankBuilder<'a> {
         let dim = plan.shape.dim;
         let patches = part.len() / dim;
         let count = ((plan.share * patches as f64).ceil() as usize).clamp(1, patches);
-        let indices = if count == patches {
-            (0..patches as u32).collect()
-        } else {
-            self.choose(part, plan, count)?
-        };
+        let indices = if count == patches { (0..patches as u32).collect() } else { self.choose(part, plan, count)? };
         let mut indices = indices.into_iter().peekable();
         for image in 0..patches / plan.of_image {
             let start = selected.rows.len() / dim;
