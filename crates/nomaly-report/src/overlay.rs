@@ -7,7 +7,7 @@
 //! Reference: N. Smith, S. van der Walt, "A better default colormap for matplotlib", SciPy 2015 (colour maps dedicated to
 //! the public domain, CC0).
 
-use image::{Rgb, RgbImage};
+use image::{GrayImage, Rgb, RgbImage};
 
 use crate::ReportError;
 
@@ -104,7 +104,7 @@ pub fn heat_map(map: &[f32], width: u32, height: u32, range: ValueRange) -> Resu
 /// pixel grows in proportion to its value, from 0 at the low end of `range` to `opacity` (in [0, 1]) at the high end.
 ///
 /// ```
-/// use image::{Rgb, RgbImage};
+/// use image::{GrayImage, Rgb, RgbImage};
 /// use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
 ///
 /// let image = RgbImage::from_pixel(8, 8, Rgb([90, 90, 90]));
@@ -150,6 +150,72 @@ pub fn overlay(
             let tint = colour(position);
             for (channel, tint) in pixel.0.iter_mut().zip(tint.0) {
                 *channel = (f32::from(*channel) * (1.0 - alpha) + f32::from(tint) * alpha).round() as u8;
+            }
+        }
+    }
+    Ok(drawn)
+}
+
+/// Longest side of an image up to which [`outline`] draws lines of one pixel; they are two pixels wide beyond.
+const THIN_LINE_SIDE: u32 = 800;
+
+/// The borders of a mask over an image.
+///
+/// Pixels of `mask` that are not zero belong to regions. The mask is scaled to the size of the image, each pixel taking
+/// the nearest of the mask's. The line runs *around* the regions, so that it hides nothing of them, and inside them only
+/// along the edges of the image. It is one pixel wide on images of up to 800 pixels a side, two on larger ones.
+///
+/// ```
+/// use image::{GrayImage, Luma, Rgb, RgbImage};
+/// use nomaly_report::overlay::outline;
+///
+/// let (grey, cyan) = (Rgb([90, 90, 90]), Rgb([0, 230, 240]));
+/// let mut mask = GrayImage::new(8, 8);
+/// mask.put_pixel(3, 3, Luma([255]));
+/// let drawn = outline(&RgbImage::from_pixel(8, 8, grey), &mask, cyan)?;
+/// assert_eq!(drawn.get_pixel(3, 3), &grey);
+/// assert_eq!(drawn.get_pixel(2, 4), &cyan);
+/// # Ok::<(), nomaly_report::ReportError>(())
+/// ```
+///
+/// # Errors
+/// A mask without pixels where the image has some.
+pub fn outline(image: &RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> Result<RgbImage, ReportError> {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    if width == 0 || height == 0 {
+        return Ok(image.clone());
+    }
+    if mask.width() == 0 || mask.height() == 0 {
+        return Err(ReportError::EmptyPicture { width: mask.width(), height: mask.height() });
+    }
+    let reach = if width.max(height) > THIN_LINE_SIDE as usize { 2 } else { 1 };
+    let nearest = |at: usize, to: usize, from: u32| ((2 * at + 1) * from as usize) / (2 * to);
+    let columns: Vec<usize> = (0..width).map(|x| nearest(x, width, mask.width())).collect();
+    let stride = mask.width() as usize;
+    let mut inside = Vec::with_capacity(width * height);
+    for y in 0..height {
+        let row = &mask.as_raw()[nearest(y, height, mask.height()) * stride..][..stride];
+        inside.extend(columns.iter().map(|&x| row[x] != 0));
+    }
+    // Regions grown by the width of the line: along the rows here, along the columns below.
+    let mut wide = vec![false; inside.len()];
+    for (row, grown) in inside.chunks_exact(width).zip(wide.chunks_exact_mut(width)) {
+        for x in 0..width {
+            grown[x] = row[x.saturating_sub(reach)..(x + reach + 1).min(width)].contains(&true);
+        }
+    }
+    let mut drawn = image.clone();
+    for (y, row) in drawn.rows_mut().enumerate() {
+        let near = y.saturating_sub(reach)..(y + reach + 1).min(height);
+        let at_edge = |at: usize, size: usize| at < reach || at + reach >= size;
+        for (x, pixel) in row.enumerate() {
+            let border = if inside[y * width + x] {
+                at_edge(x, width) || at_edge(y, height)
+            } else {
+                near.clone().any(|y| wide[y * width + x])
+            };
+            if border {
+                *pixel = colour;
             }
         }
     }
@@ -231,7 +297,51 @@ mod tests {
         assert!(overlay(&RgbImage::new(2, 2), &[], 0, 0, range, 0.5).is_err());
     }
 
+    /// The line by its definition, without thought for speed.
+    fn outlined(inside: impl Fn(i64, i64) -> bool, width: i64, height: i64, reach: i64, x: i64, y: i64) -> bool {
+        let within = |x: i64, y: i64| (0..width).contains(&x) && (0..height).contains(&y);
+        let around = || (-reach..=reach).flat_map(|dy| (-reach..=reach).map(move |dx| (x + dx, y + dy)));
+        if inside(x, y) {
+            around().any(|(x, y)| !within(x, y))
+        } else {
+            around().any(|(x, y)| within(x, y) && inside(x, y))
+        }
+    }
+
+    #[test]
+    fn lines_are_two_pixels_wide_on_large_images() {
+        let (grey, red) = (Rgb([90; 3]), Rgb([255, 0, 0]));
+        let mask = GrayImage::from_fn(5, 1, |x, _| image::Luma([u8::from(x == 2)]));
+        let drawn = outline(&RgbImage::from_pixel(1000, 3, grey), &mask, red).unwrap();
+        let middle: Vec<bool> = (0..1000).map(|x| drawn.get_pixel(x, 1) == &red).collect();
+        // The region is columns 400 to 599 and reaches the upper and the lower edge of a strip of three rows.
+        assert!((0..1000).all(|x| middle[x] == (398..602).contains(&x)));
+        assert!(outline(&RgbImage::new(3, 3), &GrayImage::new(0, 3), red).is_err());
+        assert_eq!(outline(&RgbImage::new(0, 3), &mask, red).unwrap().dimensions(), (0, 3));
+    }
+
     proptest! {
+        #[test]
+        fn an_outline_follows_its_definition(
+            width in 1u32..9, height in 1u32..9, mask_width in 1u32..9, mask_height in 1u32..9,
+            bits in prop::collection::vec(any::<bool>(), 64),
+        ) {
+            let mask = GrayImage::from_fn(mask_width, mask_height, |x, y| {
+                image::Luma([u8::from(bits[(y * 8 + x) as usize])])
+            });
+            let inside = |x: i64, y: i64| {
+                let nearest = |at: i64, to: u32, from: u32| {
+                    ((at as f64 + 0.5) * f64::from(from) / f64::from(to)).floor() as u32
+                };
+                mask.get_pixel(nearest(x, width, mask_width), nearest(y, height, mask_height)).0[0] != 0
+            };
+            let drawn = outline(&RgbImage::new(width, height), &mask, Rgb([7, 8, 9])).unwrap();
+            for (x, y, pixel) in drawn.enumerate_pixels() {
+                let border = outlined(inside, width.into(), height.into(), 1, x.into(), y.into());
+                prop_assert_eq!(pixel.0, if border { [7, 8, 9] } else { [0, 0, 0] }, "at {}, {}", x, y);
+            }
+        }
+
         #[test]
         fn an_overlay_stays_between_the_image_and_its_colours(
             width in 1u32..9, height in 1u32..9, map_width in 1u32..5, map_height in 1u32..5,
