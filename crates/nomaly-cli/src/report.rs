@@ -43,13 +43,13 @@ impl ReportBuilder {
                 p_value: Some(prediction.p_value),
                 anomalous: Some(prediction.anomalous),
                 thumbnail: outcome.preview.as_ref().and_then(|image| Picture::photo(image).ok()),
-                overlay: None,
                 // A mask only illustrates: one that cannot be read is left out of the page.
                 mask: sample
                     .mask
                     .as_ref()
                     .and_then(|mask| mask.load(&self.limits).ok())
                     .and_then(|mask| Picture::mask(&mask).ok()),
+                ..Item::default()
             }),
             Err(skipped) => {
                 self.skipped.push(Skipped { path: skipped.id.clone(), reason: skipped.message.clone() });

@@ -9,11 +9,19 @@ use std::path::Path;
 
 use image::imageops::{FilterType, blur, resize};
 use image::{GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
-use nomaly_metrics::{auroc, average_precision, eer, f1_max};
+use nomaly_metrics::components::{Components, Connectivity};
+use nomaly_metrics::{CurvePoints, PixelMetrics, auroc, average_precision, eer, f1_max};
 use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
-use nomaly_report::{Figure, Item, KindRow, Picture, Report, Skipped, Threshold, render};
+use nomaly_report::{
+    Contour, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold, render,
+};
 
-const SIDE: u32 = 128;
+/// Size of the textures in pixels.
+const WIDTH: u32 = 256;
+const HEIGHT: u32 = 192;
+
+/// False-positive rate up to which AUPRO integrates.
+const MAX_FPR: f64 = 0.3;
 
 struct Specimen {
     id: String,
@@ -55,7 +63,11 @@ fn report(specimens: &[Specimen], skipped: Vec<Skipped>, note: &str) -> Result<R
 
     let mut items = Vec::new();
     for ((specimen, map), &score) in specimens.iter().zip(&maps).zip(&scores) {
-        let drawn = overlay(&specimen.image, map, SIDE, SIDE, range, DEFAULT_OPACITY)?;
+        let (width, height) = specimen.image.dimensions();
+        let drawn = overlay(&specimen.image, map, width, height, range, DEFAULT_OPACITY)?;
+        let found = GrayImage::from_fn(width, height, |x, y| {
+            Luma([255 * u8::from(map[(y * width + x) as usize] > value as f32)])
+        });
         items.push(Item {
             id: specimen.id.clone(),
             kind: Some(specimen.kind.clone()),
@@ -63,9 +75,13 @@ fn report(specimens: &[Specimen], skipped: Vec<Skipped>, note: &str) -> Result<R
             score,
             p_value: Some(p_value(score)),
             anomalous: Some(score > value),
+            size: Some((width, height)),
             thumbnail: Some(Picture::photo(&specimen.image)?),
             overlay: Some(Picture::photo(&drawn)?),
             mask: specimen.mask.as_ref().map(Picture::mask).transpose()?,
+            regions: regions(&found, map),
+            found: Some(Contour::new(&found)?),
+            truth: specimen.mask.as_ref().map(Contour::new).transpose()?,
         });
     }
     let figure = |name: &str, value: f64, meaning: &str| Figure {
@@ -81,7 +97,6 @@ fn report(specimens: &[Specimen], skipped: Vec<Skipped>, note: &str) -> Result<R
             ("Method".into(), "local contrast".into()),
             ("Images".into(), specimens.len().to_string()),
             ("Kinds".into(), kinds(specimens).len().to_string()),
-            ("Map".into(), format!("{SIDE} × {SIDE}")),
         ],
         figures: vec![
             figure("AUROC", auroc(&scores, &labels)?, "Chance that an anomalous image outranks a normal one."),
@@ -90,7 +105,11 @@ fn report(specimens: &[Specimen], skipped: Vec<Skipped>, note: &str) -> Result<R
             figure("EER", eer(&scores, &labels)?.rate, "Where false alarms and misses are equally common."),
         ],
         threshold: Some(Threshold { value, rule: "95 % quantile of the good images".into(), max_fpr: Some(max_fpr) }),
-        by_kind: kinds(specimens).into_iter().map(|kind| row(kind, specimens, &scores, value)).collect(),
+        pixel: pixel_curves(specimens, &maps, |_| true)?,
+        by_kind: kinds(specimens)
+            .into_iter()
+            .map(|kind| row(kind, specimens, &scores, &maps, value))
+            .collect::<Result<_, _>>()?,
         items,
         map_range: Some(range),
         skipped,
@@ -104,7 +123,13 @@ fn kinds(specimens: &[Specimen]) -> Vec<&str> {
     kinds
 }
 
-fn row(kind: &str, specimens: &[Specimen], scores: &[f64], threshold: f64) -> KindRow {
+fn row(
+    kind: &str,
+    specimens: &[Specimen],
+    scores: &[f64],
+    maps: &[Vec<f32>],
+    threshold: f64,
+) -> Result<KindRow, Box<dyn Error>> {
     let of_kind = |specimen: &Specimen| specimen.kind == kind;
     let (chosen, labels): (Vec<f64>, Vec<bool>) = specimens
         .iter()
@@ -113,19 +138,88 @@ fn row(kind: &str, specimens: &[Specimen], scores: &[f64], threshold: f64) -> Ki
         .map(|(specimen, &score)| (score, of_kind(specimen)))
         .unzip();
     let of: Vec<f64> = chosen.iter().zip(&labels).filter(|(_, label)| **label).map(|(score, _)| *score).collect();
-    KindRow {
+    let pixel = pixel_curves(specimens, maps, |specimen| of_kind(specimen) && kind != "good")?;
+    Ok(KindRow {
         kind: kind.into(),
         n: of.len(),
         auroc: auroc(&chosen, &labels).ok().filter(|_| kind != "good"),
+        pixel_auroc: pixel.as_ref().map(|curves| curves.roc.area),
+        aupro: pixel.as_ref().map(|curves| curves.pro.area),
         flagged: of.iter().filter(|&&score| score > threshold).count(),
-    }
+    })
 }
 
-/// Distance of the smoothed image from the strongly smoothed one, `[SIDE, SIDE]`.
+/// The regions of a mask, with the peaks of the map.
+fn regions(mask: &GrayImage, map: &[f32]) -> Vec<RegionBox> {
+    let components = Components::find(mask.as_raw(), mask.width() as usize, Connectivity::Eight);
+    let mut corners = vec![[u32::MAX, u32::MAX, 0, 0]; components.sizes.len()];
+    let mut peaks = vec![f32::NEG_INFINITY; components.sizes.len()];
+    for ((x, y, _), (&label, &value)) in mask.enumerate_pixels().zip(components.labels.iter().zip(map)) {
+        let Some(index) = (label as usize).checked_sub(1) else { continue };
+        let [left, top, right, bottom] = corners[index];
+        corners[index] = [left.min(x), top.min(y), right.max(x), bottom.max(y)];
+        peaks[index] = peaks[index].max(value);
+    }
+    let found = corners.iter().zip(&components.sizes).zip(&peaks);
+    found
+        .map(|((&[x, y, right, bottom], &area), &peak)| RegionBox {
+            x,
+            y,
+            width: right - x + 1,
+            height: bottom - y + 1,
+            area: area.into(),
+            peak,
+        })
+        .collect()
+}
+
+/// The curves over the pixels of the chosen images, where some have masks.
+fn pixel_curves(
+    specimens: &[Specimen],
+    maps: &[Vec<f32>],
+    chosen: impl Fn(&Specimen) -> bool,
+) -> Result<Option<PixelCurves>, Box<dyn Error>> {
+    let mut metrics = PixelMetrics::new();
+    for (specimen, map) in specimens.iter().zip(maps).filter(|(specimen, _)| chosen(specimen)) {
+        let (width, height) = (specimen.image.width() as usize, specimen.image.height() as usize);
+        match &specimen.mask {
+            Some(mask) => metrics.push(map, mask.as_raw(), width, height)?,
+            None if specimen.kind == "good" => metrics.push_normal(map, width, height)?,
+            None => {}
+        }
+    }
+    if metrics.regions() == 0 {
+        return Ok(None);
+    }
+    let (roc, pro) = (metrics.roc_curve(CurvePoints::Corners)?, metrics.pro_curve()?);
+    Ok(Some(PixelCurves {
+        roc: thinned(&roc.fpr, &roc.tpr, metrics.auroc()?),
+        pro: thinned(&pro.fpr, &pro.pro, metrics.aupro(MAX_FPR)?),
+        max_fpr: MAX_FPR,
+    }))
+}
+
+/// The ends of a curve and the points between that are some distance apart.
+fn thinned(fpr: &[f64], rate: &[f64], area: f64) -> PixelCurve {
+    let mut curve = PixelCurve { fpr: Vec::new(), rate: Vec::new(), area };
+    let mut last = [f64::NEG_INFINITY; 2];
+    for (index, (&x, &y)) in fpr.iter().zip(rate).enumerate() {
+        if index + 1 == fpr.len() || (x - last[0]).max(y - last[1]) > 0.004 {
+            curve.fpr.push(x);
+            curve.rate.push(y);
+            last = [x, y];
+        }
+    }
+    curve
+}
+
+/// Distance of the smoothed image from the strongly smoothed one, `[height, width]`.
 fn contrast(image: &RgbImage) -> Vec<f32> {
-    let grey = image::imageops::grayscale(&resize(image, SIDE, SIDE, FilterType::Triangle));
-    let grey = ImageBuffer::<Luma<f32>, Vec<f32>>::from_fn(SIDE, SIDE, |x, y| Luma([grey.get_pixel(x, y).0[0].into()]));
-    let (fine, coarse) = (blur(&grey, 2.0), blur(&grey, 12.0));
+    let grey = image::imageops::grayscale(image);
+    let (width, height) = grey.dimensions();
+    let grey =
+        ImageBuffer::<Luma<f32>, Vec<f32>>::from_fn(width, height, |x, y| Luma([grey.get_pixel(x, y).0[0].into()]));
+    let (fine, coarse) = (blur(&grey, 3.0), blur(&grey, 20.0));
     fine.iter().zip(coarse.iter()).map(|(a, b)| (a - b).abs()).collect()
 }
 
@@ -140,7 +234,10 @@ fn read(folder: &Path) -> Result<(Vec<Specimen>, Vec<Skipped>), Box<dyn Error>> 
             let name = kind.file_name().to_string_lossy().into_owned();
             let id = format!("{name}/{}", file.file_name().to_string_lossy());
             match image::open(file.path()) {
-                Ok(image) => specimens.push(Specimen { id, kind: name, image: image.to_rgb8(), mask: None }),
+                Ok(image) => {
+                    let image = resize(&image.to_rgb8(), WIDTH, HEIGHT, FilterType::Triangle);
+                    specimens.push(Specimen { id, kind: name, image, mask: None });
+                }
                 Err(error) => skipped.push(Skipped { path: id, reason: error.to_string() }),
             }
         }
@@ -162,8 +259,11 @@ fn textures() -> Vec<Specimen> {
             4 => "scratch",
             _ => "good",
         };
-        let streaks: Vec<f32> = (0..2 * SIDE).map(|_| 14.0 * random()).collect();
-        let (x0, y0, depth) = (30.0 + 200.0 * random(), 30.0 + 200.0 * random(), 18.0 + 70.0 * random());
+        // Every fourth plate stands upright.
+        let (width, height) = if index % 4 == 3 { (HEIGHT, WIDTH) } else { (WIDTH, HEIGHT) };
+        let streaks: Vec<f32> = (0..height).map(|_| 14.0 * random()).collect();
+        let (x0, y0) = (30.0 + (width as f32 - 60.0) * random(), 30.0 + (height as f32 - 60.0) * random());
+        let depth = 2.0 + 60.0 * random() * random();
         let inside = |x: u32, y: u32| {
             let (dx, dy) = (x as f32 - x0, y as f32 - y0);
             match kind {
@@ -173,11 +273,11 @@ fn textures() -> Vec<Specimen> {
             }
         };
         let shade = 120.0 + 20.0 * random();
-        let image = RgbImage::from_fn(2 * SIDE, 2 * SIDE, |x, y| {
+        let image = RgbImage::from_fn(width, height, |x, y| {
             let value = shade + streaks[y as usize] + 10.0 * random() - if inside(x, y) { depth } else { 0.0 };
             Rgb([value as u8, value as u8, (value * 1.05) as u8])
         });
-        let mask = GrayImage::from_fn(2 * SIDE, 2 * SIDE, |x, y| Luma([255 * u8::from(inside(x, y))]));
+        let mask = GrayImage::from_fn(width, height, |x, y| Luma([255 * u8::from(inside(x, y))]));
         let mask = (kind != "good").then_some(mask);
         specimens.push(Specimen { id: format!("{kind}/{index:03}.png"), kind: kind.into(), image, mask });
     }

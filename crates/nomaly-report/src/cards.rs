@@ -2,20 +2,30 @@
 
 use maud::{Markup, html};
 
-use crate::model::Item;
+use crate::contour::Contour;
+use crate::model::{Item, RegionBox};
 use crate::number;
+use crate::page::MAX_REGIONS;
 use crate::picture::Picture;
 use crate::tally::{Entry, Mistake};
+
+/// Boxes keep this share of the picture's longest side away from their regions, so that specks stay visible.
+const BOX_MARGIN: f64 = 0.02;
+
+/// Where no region takes a larger share of the picture's sides than this, shapes are hard to find: boxes are drawn too.
+const SPECK: f64 = 0.03;
 
 /// A card of the grid: the views of the image lie on one another, and the page's switch says which is on top.
 pub(crate) fn compact(entry: &Entry<'_>) -> Markup {
     let item = entry.item;
+    let frame = frame(item);
     html! {
         li.card data-score=(item.score) data-id=(item.id) data-kind=[item.kind.as_deref()]
             data-decision=[entry.decision.map(decision)] data-mistake[entry.mistake.is_some()] {
-            @if item.thumbnail.is_some() || item.overlay.is_some() || item.mask.is_some() {
-                div.frame {
+            @if let Some((width, height)) = frame {
+                div.frame style=[fit(width, height)] {
                     @for (class, picture, alt) in views(item) { (image(class, picture, &alt)) }
+                    (marks(item, (width, height)))
                 }
             }
             (caption(entry))
@@ -25,10 +35,16 @@ pub(crate) fn compact(entry: &Entry<'_>) -> Markup {
 
 /// A wide card with the views of the image beside each other.
 pub(crate) fn wide(entry: &Entry<'_>) -> Markup {
+    let item = entry.item;
     html! {
         li.card.wide {
             div.strip {
-                @for (class, picture, alt) in views(entry.item) { (image(class, picture, &alt)) }
+                @for (index, (class, picture, alt)) in views(item).enumerate() {
+                    div {
+                        (image(class, picture, &alt))
+                        @if index == 0 { (marks(item, (picture.width(), picture.height()))) }
+                    }
+                }
             }
             (caption(entry))
         }
@@ -46,10 +62,80 @@ fn views(item: &Item) -> impl Iterator<Item = (&'static str, &Picture, String)> 
         .filter_map(|(class, picture, what)| Some((class, picture.as_ref()?, format!("{what} {}", item.id))))
 }
 
+/// Width and height of the first view.
+fn frame(item: &Item) -> Option<(u32, u32)> {
+    views(item).next().map(|(_, picture, _)| (picture.width(), picture.height()))
+}
+
+/// The share of a square frame's width that a picture takes, for the slider.
+fn fit(width: u32, height: u32) -> Option<String> {
+    (width < height).then(|| format!("--fit:{:.4}", f64::from(width) / f64::from(height)))
+}
+
 fn image(class: &str, picture: &Picture, alt: &str) -> Markup {
     html! {
         img class=(class) src=(picture.uri()) width=(picture.width()) height=(picture.height()) alt=(alt) decoding="async";
     }
+}
+
+/// Outlines and boxes over a picture of the given size. The caption says in words what they show.
+fn marks(item: &Item, (width, height): (u32, u32)) -> Markup {
+    let boxes = boxes(item, (width, height));
+    let boxed = item.found.is_none() || only_specks(item);
+    let outline = |class: &str, contour: &Contour| {
+        // The path is in half pixels.
+        let scale = |to: u32, from: u32| f64::from(to) / (2.0 * f64::from(from));
+        let (x, y) = (scale(width, contour.width()), scale(height, contour.height()));
+        html! { path class=(class) d=(contour.path()) transform=(format!("scale({x} {y})")) {} }
+    };
+    let visible = |contour: &'_ &Contour| !contour.is_empty();
+    let (found, truth) = (item.found.as_ref().filter(visible), item.truth.as_ref().filter(visible));
+    html! {
+        @if !boxes.is_empty() || found.is_some() || truth.is_some() {
+            svg.marks viewBox=(format!("0 0 {width} {height}")) aria-hidden="true" {
+                @if let Some(contour) = truth { (outline("truth", contour)) }
+                @if let Some(contour) = found { (outline("found", contour)) }
+                @for (region, [x, y, width, height]) in boxes {
+                    // Where shapes are drawn, the boxes only carry the texts that appear under the pointer.
+                    rect.found[boxed] x=(x) y=(y) width=(width) height=(height) {
+                        title { (number::grouped(region.area as usize)) " px, peak " (number::score(region.peak.into())) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether the image has no region that is large enough for its shape to be seen.
+fn only_specks(item: &Item) -> bool {
+    let share = |length: u32, side: u32| f64::from(length) / f64::from(side);
+    item.size.is_some_and(|(width, height)| {
+        let extent = |region: &RegionBox| share(region.width, width).max(share(region.height, height));
+        item.regions.iter().all(|region| extent(region) < SPECK)
+    })
+}
+
+/// The largest regions with their places in a picture of the given size, `[x, y, width, height]`.
+fn boxes(item: &Item, (width, height): (u32, u32)) -> Vec<(&RegionBox, [f64; 4])> {
+    let Some((full_width, full_height)) = item.size.filter(|&(width, height)| width > 0 && height > 0) else {
+        return Vec::new();
+    };
+    let mut regions: Vec<&RegionBox> = item.regions.iter().collect();
+    regions.sort_by_key(|region| std::cmp::Reverse(region.area));
+    regions.truncate(MAX_REGIONS);
+    let margin = BOX_MARGIN * f64::from(width.max(height));
+    let side = |at: u32, length: u32, from: u32, to: u32| {
+        let scale = f64::from(to) / f64::from(from);
+        let first = (f64::from(at) * scale - margin).max(0.0);
+        let last = ((f64::from(at) + f64::from(length)) * scale + margin).min(to.into());
+        [first, (last - first).max(0.0)].map(|value| (10.0 * value).round() / 10.0)
+    };
+    let place = |region: &RegionBox| {
+        let [x, box_width] = side(region.x, region.width, full_width, width);
+        let [y, box_height] = side(region.y, region.height, full_height, height);
+        [x, y, box_width, box_height]
+    };
+    regions.into_iter().map(|region| (region, place(region))).collect()
 }
 
 fn caption(entry: &Entry<'_>) -> Markup {
@@ -74,12 +160,61 @@ fn caption(entry: &Entry<'_>) -> Markup {
                 b { (number::score(item.score)) }
                 @if let Some(p_value) = item.p_value { " " span.p-value { "p " (number::p_value(p_value)) } }
             }
+            @if let Some(text) = regions_text(&item.regions) { p.regions { (text) } }
             p.id title=(item.id) { (item.id) }
             @if let Some(kind) = &item.kind { p.kind { (kind) } }
         }
     }
 }
 
+/// "2 regions, largest 314 px".
+fn regions_text(regions: &[RegionBox]) -> Option<String> {
+    let largest = regions.iter().map(|region| region.area).max()?;
+    let most = if regions.len() > 1 { "largest\u{a0}" } else { "" };
+    Some(format!("{}, {most}{}\u{a0}px", number::counted(regions.len(), "region"), number::grouped(largest as usize)))
+}
+
 fn decision(flagged: bool) -> &'static str {
     if flagged { "anomalous" } else { "normal" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(x: u32, y: u32, width: u32, height: u32, area: u64) -> RegionBox {
+        RegionBox { x, y, width, height, area, peak: 1.0 }
+    }
+
+    #[test]
+    fn regions_in_words() {
+        assert_eq!(regions_text(&[]), None);
+        assert_eq!(regions_text(&[region(0, 0, 9, 9, 1314)]).unwrap(), "1 region, 1\u{202f}314\u{a0}px");
+        let two = [region(0, 0, 2, 2, 4), region(5, 5, 20, 20, 314)];
+        assert_eq!(regions_text(&two).unwrap(), "2 regions, largest\u{a0}314\u{a0}px");
+    }
+
+    #[test]
+    fn boxes_are_scaled_to_the_picture_and_stay_inside() {
+        let item = Item {
+            size: Some((1000, 500)),
+            regions: vec![region(0, 490, 10, 10, 90), region(500, 100, 100, 50, 4000)],
+            ..Item::default()
+        };
+        let places: Vec<[f64; 4]> = boxes(&item, (200, 100)).into_iter().map(|(_, place)| place).collect();
+        // Largest first; a fifth of the size, 0.02 · 200 = 4 pixels wider on every side.
+        assert_eq!(places, [[96.0, 16.0, 28.0, 18.0], [0.0, 94.0, 6.0, 6.0]]);
+        assert!(!only_specks(&item));
+        assert!(only_specks(&Item { regions: vec![region(5, 5, 29, 14, 90)], ..item.clone() }));
+        assert!(boxes(&Item { size: None, ..item.clone() }, (200, 100)).is_empty());
+        assert!(boxes(&Item { size: Some((0, 5)), ..item.clone() }, (200, 100)).is_empty());
+        let many = Item { regions: vec![region(0, 0, 1, 1, 1); 3 * MAX_REGIONS], ..item };
+        assert_eq!(boxes(&many, (200, 100)).len(), MAX_REGIONS);
+    }
+
+    #[test]
+    fn tall_pictures_take_part_of_their_frame() {
+        assert_eq!(fit(100, 200).as_deref(), Some("--fit:0.5000"));
+        assert_eq!(fit(200, 100), None);
+    }
 }

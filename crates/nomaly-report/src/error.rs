@@ -13,6 +13,36 @@ pub enum ReportError {
     /// The threshold is NaN.
     #[error("the threshold is not a number")]
     NanThreshold,
+    /// A curve has different numbers of abscissae and ordinates.
+    #[error("the {curve} has {fpr} false-positive rates for {rate} rates")]
+    CurveLength {
+        /// Name of the curve.
+        curve: &'static str,
+        /// Number of false-positive rates.
+        fpr: usize,
+        /// Number of rates that should belong to them.
+        rate: usize,
+    },
+    /// A rate or an area of a curve is not in [0, 1].
+    #[error("the {curve} has a {what} of {value}, which is not between 0 and 1")]
+    CurveValue {
+        /// Name of the curve.
+        curve: &'static str,
+        /// What has the value.
+        what: &'static str,
+        /// The value.
+        value: f64,
+    },
+    /// The false-positive rates of a curve do not ascend.
+    #[error("the {curve} goes back from the false-positive rate {before} to {after}")]
+    CurveOrder {
+        /// Name of the curve.
+        curve: &'static str,
+        /// The higher rate.
+        before: f64,
+        /// The lower rate that follows it.
+        after: f64,
+    },
     /// A picture has no pixels.
     #[error("a {width}×{height} picture has no pixels")]
     EmptyPicture {

@@ -2,7 +2,7 @@
 //!
 //! [`render`] turns a [`Report`], plain values that know nothing of detectors, into one HTML file: no network, no
 //! external fonts, styles or scripts. It reads on a phone, in dark mode, on paper, by screen reader, and without
-//! JavaScript (filters and sorting are all that is lost). Every text is escaped.
+//! JavaScript (filters, sorting and the slider between image and heat map are all that is lost). Every text is escaped.
 //!
 //! [`overlay`] draws anomaly maps on images.
 //!
@@ -33,6 +33,7 @@
 #![deny(missing_docs)]
 
 mod cards;
+mod contour;
 mod error;
 mod histogram;
 mod model;
@@ -42,8 +43,10 @@ mod page;
 mod picture;
 mod plots;
 mod tally;
+mod toolbar;
 
+pub use contour::{Contour, MAX_POINTS};
 pub use error::ReportError;
-pub use model::{Figure, Item, KindRow, Report, Skipped, Threshold};
-pub use page::{MAX_IMAGES, MAX_MISTAKES, render};
+pub use model::{Figure, Item, KindRow, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold};
+pub use page::{MAX_IMAGES, MAX_MISTAKES, MAX_REGIONS, render};
 pub use picture::{MAX_SIDE, Picture};

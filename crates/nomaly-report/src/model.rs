@@ -1,5 +1,6 @@
 //! What goes into a report.
 
+use crate::contour::Contour;
 use crate::overlay::ValueRange;
 use crate::picture::Picture;
 
@@ -18,6 +19,8 @@ pub struct Report {
     pub figures: Vec<Figure>,
     /// The decision rule, where there is one.
     pub threshold: Option<Threshold>,
+    /// How well the anomaly maps find defective pixels, where there are ground-truth masks.
+    pub pixel: Option<PixelCurves>,
     /// Figures by kind of image.
     pub by_kind: Vec<KindRow>,
     /// The images, in any order.
@@ -50,6 +53,30 @@ pub struct Threshold {
     pub max_fpr: Option<f64>,
 }
 
+/// Curves over the pixels of all images with ground truth.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PixelCurves {
+    /// True-positive rate of the pixels over their false-positive rate, with the AUROC as its area.
+    pub roc: PixelCurve,
+    /// Per-region overlap (PRO), the share of each defect that is covered, averaged over the defects, over the
+    /// false-positive rate of the pixels; its area is the AUPRO: the area up to `max_fpr`, divided by `max_fpr`.
+    pub pro: PixelCurve,
+    /// The false-positive rate, in (0, 1], up to which the AUPRO integrates; 0.3 by convention.
+    pub max_fpr: f64,
+}
+
+/// The points of a curve over the false-positive rate, and its area. A few hundred points draw it well; a curve without
+/// points is left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PixelCurve {
+    /// False-positive rates in [0, 1], ascending.
+    pub fpr: Vec<f64>,
+    /// The rates in [0, 1] that belong to them.
+    pub rate: Vec<f64>,
+    /// The area, in [0, 1].
+    pub area: f64,
+}
+
 /// Figures of one kind of image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KindRow {
@@ -59,6 +86,10 @@ pub struct KindRow {
     pub n: usize,
     /// AUROC of this kind against the normal images; `None` for normal kinds.
     pub auroc: Option<f64>,
+    /// AUROC of the pixels of this kind; the column is left out where no kind has one.
+    pub pixel_auroc: Option<f64>,
+    /// AUPRO of this kind; the column is left out where no kind has one.
+    pub aupro: Option<f64>,
     /// How many were decided to be anomalous.
     pub flagged: usize,
 }
@@ -78,12 +109,38 @@ pub struct Item {
     pub p_value: Option<f64>,
     /// The decision; `None` leaves it to the threshold of the report, where there is one.
     pub anomalous: Option<bool>,
+    /// Width and height of the image in pixels, which `regions` refer to.
+    pub size: Option<(u32, u32)>,
     /// The image.
     pub thumbnail: Option<Picture>,
     /// The anomaly map over the image.
     pub overlay: Option<Picture>,
     /// The ground-truth mask.
     pub mask: Option<Picture>,
+    /// The regions that the anomaly map shows, in any order. They are drawn as boxes, where `size` is known and
+    /// `found` does not give their shapes.
+    pub regions: Vec<RegionBox>,
+    /// Outlines of the predicted mask, drawn over the pictures.
+    pub found: Option<Contour>,
+    /// Outlines of the ground-truth mask, drawn over the pictures.
+    pub truth: Option<Contour>,
+}
+
+/// A connected region of an anomaly map above its threshold, in pixels of the image.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RegionBox {
+    /// Leftmost column.
+    pub x: u32,
+    /// Topmost row.
+    pub y: u32,
+    /// Number of columns.
+    pub width: u32,
+    /// Number of rows.
+    pub height: u32,
+    /// Number of pixels that belong to the region.
+    pub area: u64,
+    /// Highest value of the anomaly map in the region.
+    pub peak: f32,
 }
 
 /// A file that could not be scored.

@@ -5,17 +5,20 @@ use nomaly_metrics::{CurvePoints, auroc, roc_curve};
 
 use crate::ReportError;
 use crate::cards;
-use crate::model::{KindRow, Report, Skipped, Threshold};
+use crate::model::{KindRow, PixelCurve, PixelCurves, Report, Skipped, Threshold};
 use crate::number;
-use crate::overlay::{INFERNO, ValueRange};
 use crate::plots::{self, Class, OperatingPoint};
-use crate::tally::{Entry, Mistake, Tally};
+use crate::tally::{Mistake, Tally};
+use crate::toolbar;
 
 /// Images shown at most. With more, mistakes and anomalies come first, and the page says what was left out.
 pub const MAX_IMAGES: usize = 240;
 
 /// False alarms, and misses, shown at most in the section on mistakes.
 pub const MAX_MISTAKES: usize = 6;
+
+/// Regions boxed at most in one picture, the largest ones.
+pub const MAX_REGIONS: usize = 24;
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
@@ -28,9 +31,12 @@ const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inlin
 /// Sections without contents are left out. The same report gives the same bytes.
 ///
 /// # Errors
-/// An item's score, or the threshold, is NaN.
+/// An item's score or the threshold is NaN, or a curve has rates that disagree in number, do not ascend or are not rates.
 pub fn render(report: &Report) -> Result<String, ReportError> {
     let tally = Tally::new(report)?;
+    if let Some(curves) = &report.pixel {
+        check(curves)?;
+    }
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -54,6 +60,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
                     (summary(&report.summary))
                     (figures(report))
                     (plots_section(report, &tally))
+                    @if let Some(curves) = &report.pixel { (pixels(curves)) }
                     (kinds(&report.by_kind))
                     (mistakes(&tally))
                     (images(report, &tally))
@@ -141,7 +148,64 @@ fn plots_section(report: &Report, tally: &Tally<'_>) -> Markup {
                     @if let Some((curve, area)) = &roc {
                         figure {
                             figcaption { "ROC curve" }
-                            (plots::roc(curve, *area, operating))
+                            (plots::roc("ROC curve", &curve.fpr, &curve.tpr, *area, operating))
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check(curves: &PixelCurves) -> Result<(), ReportError> {
+    // Rates are sums and quotients: their last bits may pass the ends.
+    let share = |value: f64| (-1e-9..=1.0 + 1e-9).contains(&value);
+    let named: [(_, &PixelCurve); 2] = [("pixel ROC curve", &curves.roc), ("per-region overlap curve", &curves.pro)];
+    for (name, curve) in named {
+        let PixelCurve { fpr, rate, area } = curve;
+        if fpr.len() != rate.len() {
+            return Err(ReportError::CurveLength { curve: name, fpr: fpr.len(), rate: rate.len() });
+        }
+        let rates =
+            fpr.iter().map(|&value| ("false-positive rate", value)).chain(rate.iter().map(|&value| ("rate", value)));
+        if let Some((what, value)) = rates.chain([("area", *area)]).find(|&(_, value)| !share(value)) {
+            return Err(ReportError::CurveValue { curve: name, what, value });
+        }
+        if let Some(pair) = fpr.windows(2).find(|pair| pair[0] > pair[1]) {
+            return Err(ReportError::CurveOrder { curve: name, before: pair[0], after: pair[1] });
+        }
+    }
+    let limit = curves.max_fpr;
+    let usable = limit > 0.0 && limit <= 1.0;
+    if !usable && !curves.pro.fpr.is_empty() {
+        return Err(ReportError::CurveValue { curve: "per-region overlap curve", what: "limit", value: limit });
+    }
+    Ok(())
+}
+
+/// How well the maps find defective pixels.
+fn pixels(curves: &PixelCurves) -> Markup {
+    let PixelCurves { roc, pro, max_fpr } = curves;
+    html! {
+        @if !roc.fpr.is_empty() || !pro.fpr.is_empty() {
+            section aria-labelledby="pixels" {
+                h2 #pixels { "Anomaly maps" }
+                div.plots {
+                    @if !roc.fpr.is_empty() {
+                        figure {
+                            figcaption { "ROC curve of the pixels" }
+                            (plots::roc("ROC curve of the pixels", &roc.fpr, &roc.rate, roc.area, None))
+                            p.aside { "All pixels count alike, so large defects weigh more than small ones." }
+                        }
+                    }
+                    @if !pro.fpr.is_empty() {
+                        figure {
+                            figcaption { "Per-region overlap (PRO)" }
+                            (plots::pro(pro, *max_fpr))
+                            p.aside {
+                                "The covered share of a defect, averaged over all defects whatever their size. AUPRO is the shaded area divided by "
+                                (number::percent(*max_fpr)) "."
+                            }
                         }
                     }
                 }
@@ -184,6 +248,12 @@ fn threshold_text(threshold: &Threshold, tally: &Tally<'_>) -> Markup {
 }
 
 fn kinds(rows: &[KindRow]) -> Markup {
+    let pixel_auroc = rows.iter().any(|row| row.pixel_auroc.is_some());
+    let aupro = rows.iter().any(|row| row.aupro.is_some());
+    let figure = |value: Option<f64>| match value {
+        Some(value) => format!("{value:.3}"),
+        None => "–".into(),
+    };
     html! {
         @if !rows.is_empty() {
             section aria-labelledby="kinds" {
@@ -195,6 +265,8 @@ fn kinds(rows: &[KindRow]) -> Markup {
                                 th scope="col" { "Kind" }
                                 th.number scope="col" { "Images" }
                                 th.number scope="col" { "AUROC" }
+                                @if pixel_auroc { th.number scope="col" { "Pixel AUROC" } }
+                                @if aupro { th.number scope="col" { "AUPRO" } }
                                 th.number scope="col" { "Flagged" }
                                 th.share scope="col" { span.visually-hidden { "Share flagged" } }
                             }
@@ -205,9 +277,9 @@ fn kinds(rows: &[KindRow]) -> Markup {
                                 tr {
                                     th scope="row" { (row.kind) }
                                     td.number { (number::grouped(row.n)) }
-                                    td.number {
-                                        @match row.auroc { Some(area) => (format!("{area:.3}")), None => "–" }
-                                    }
+                                    td.number { (figure(row.auroc)) }
+                                    @if pixel_auroc { td.number { (figure(row.pixel_auroc)) } }
+                                    @if aupro { td.number { (figure(row.aupro)) } }
                                     td.number { (number::grouped(row.flagged)) }
                                     td.share {
                                         span.bar aria-hidden="true" {
@@ -254,88 +326,14 @@ fn images(report: &Report, tally: &Tally<'_>) -> Markup {
                 h2 #images tabindex="-1" { "Images" }
                 @if let Some(text) = left_out { p { (text) } }
                 div.toolbar {
-                    (views(&shown))
-                    (filters(&shown))
+                    (toolbar::views(&shown))
+                    (toolbar::filters(&shown))
                 }
                 @if shown.iter().any(|entry| entry.item.overlay.is_some()) {
-                    @if let Some(range) = report.map_range { (scale(range)) }
+                    @if let Some(range) = report.map_range { (toolbar::scale(range)) }
                 }
                 ul #grid .grid { @for entry in &shown { (cards::compact(entry)) } }
             }
-        }
-    }
-}
-
-/// The switch between image, heat map and mask, which works by style alone.
-fn views(shown: &[Entry<'_>]) -> Markup {
-    let heat = shown.iter().any(|entry| entry.item.overlay.is_some());
-    let truth = shown.iter().any(|entry| entry.item.mask.is_some());
-    let view = |id: &str, text: &str, checked: bool| {
-        html! {
-            input.visually-hidden type="radio" name="view" id=(id) checked[checked];
-            label for=(id) { (text) }
-        }
-    };
-    html! {
-        @if heat || truth {
-            fieldset.views {
-                legend.visually-hidden { "What to show of each image" }
-                (view("view-photo", "Image", !heat))
-                @if heat { (view("view-heat", "Heat map", true)) }
-                @if truth { (view("view-truth", "Ground truth", false)) }
-            }
-        }
-    }
-}
-
-/// Filters and sorting, which the script reveals.
-fn filters(shown: &[Entry<'_>]) -> Markup {
-    let decided = shown.iter().any(|entry| entry.decision.is_some());
-    let mistakes = shown.iter().any(|entry| entry.mistake.is_some());
-    let mut kinds: Vec<&str> = shown.iter().filter_map(|entry| entry.item.kind.as_deref()).collect();
-    kinds.sort_unstable();
-    kinds.dedup();
-    html! {
-        div.filters hidden {
-            @if decided {
-                div.buttons role="group" aria-label="Decision" {
-                    button type="button" data-filter="" aria-pressed="true" { "All" }
-                    button type="button" data-filter="anomalous" aria-pressed="false" { "Anomalous" }
-                    button type="button" data-filter="normal" aria-pressed="false" { "Normal" }
-                    @if mistakes { button type="button" data-filter="mistake" aria-pressed="false" { "Mistakes" } }
-                }
-            }
-            @if kinds.len() > 1 {
-                label {
-                    "Kind "
-                    select #kind {
-                        option value="" selected { "all" }
-                        @for kind in kinds { option value=(format!("={kind}")) { (kind) } }
-                    }
-                }
-            }
-            label {
-                "Sort "
-                select #sort {
-                    option value="falling" selected { "highest score first" }
-                    option value="rising" { "lowest score first" }
-                    option value="id" { "by name" }
-                }
-            }
-            output #shown aria-live="polite" {}
-        }
-    }
-}
-
-/// The colour scale of the heat maps.
-fn scale(range: ValueRange) -> Markup {
-    let stops: Vec<String> = INFERNO.iter().map(|[r, g, b]| format!("rgb({r} {g} {b})")).collect();
-    html! {
-        p.scale {
-            span { (number::score(range.low().into())) }
-            span.ramp style=(format!("background:linear-gradient(to right,{})", stops.join(",")))
-                role="img" aria-label="Colour scale of the heat maps, from low to high" {}
-            span { (number::score(range.high().into())) }
         }
     }
 }

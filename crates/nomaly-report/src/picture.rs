@@ -47,12 +47,8 @@ impl Picture {
     /// # Errors
     /// A mask without pixels.
     pub fn mask(mask: &GrayImage) -> Result<Self, ReportError> {
-        let (width, height) = fitted(mask.width(), mask.height())?;
-        let mut small = GrayImage::new(width, height);
-        let scale = |at: u32, to: u32, from: u32| (u64::from(at) * u64::from(to) / u64::from(from)) as u32;
-        for (x, y, _) in mask.enumerate_pixels().filter(|(_, _, pixel)| pixel.0[0] != 0) {
-            small.put_pixel(scale(x, width, mask.width()), scale(y, height, mask.height()), image::Luma([255]));
-        }
+        let small = shrunk(mask)?;
+        let (width, height) = small.dimensions();
         let mut bytes = Vec::new();
         PngEncoder::new(&mut bytes).write_image(&small, width, height, image::ExtendedColorType::L8)?;
         Ok(Self::embed("image/png", &bytes, width, height))
@@ -76,6 +72,17 @@ impl Picture {
     pub fn height(&self) -> u32 {
         self.height
     }
+}
+
+/// A mask of at most [`MAX_SIDE`] pixels a side, black and white: a pixel is white if any that it covers is not zero.
+pub(crate) fn shrunk(mask: &GrayImage) -> Result<GrayImage, ReportError> {
+    let (width, height) = fitted(mask.width(), mask.height())?;
+    let mut small = GrayImage::new(width, height);
+    let scale = |at: u32, to: u32, from: u32| (u64::from(at) * u64::from(to) / u64::from(from)) as u32;
+    for (x, y, _) in mask.enumerate_pixels().filter(|(_, _, pixel)| pixel.0[0] != 0) {
+        small.put_pixel(scale(x, width, mask.width()), scale(y, height, mask.height()), image::Luma([255]));
+    }
+    Ok(small)
 }
 
 /// The size that keeps the proportions and has no side longer than [`MAX_SIDE`].

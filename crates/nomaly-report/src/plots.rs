@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use maud::{Markup, html};
-use nomaly_metrics::RocCurve;
 
 use crate::histogram::Histogram;
+use crate::model::PixelCurve;
 use crate::number::{self, Ticks};
 
 const WIDTH: f64 = 460.0;
@@ -76,21 +76,38 @@ pub(crate) struct OperatingPoint {
     pub(crate) tpr: f64,
 }
 
-/// A ROC curve with its area, and the point at which the decisions stand.
-pub(crate) fn roc(curve: &RocCurve, auroc: f64, operating: Option<OperatingPoint>) -> Markup {
-    let axes = Axes { x: [0.0, 1.0], y: [0.0, 1.0] };
+/// A path along points, from the first to the last.
+fn line(axes: &Axes, points: impl Iterator<Item = (f64, f64)>) -> String {
     let mut line = String::new();
+    let mut points = points.map(|(x, y)| (axes.x(x), axes.y(y))).peekable();
     let mut last: Option<(f64, f64)> = None;
-    for (index, (&fpr, &tpr)) in curve.fpr.iter().zip(&curve.tpr).enumerate() {
-        let point = (axes.x(fpr), axes.y(tpr));
+    while let Some(point) = points.next() {
         let near = |(x, y): (f64, f64)| (x - point.0).abs() + (y - point.1).abs() < RESOLUTION;
-        if index + 1 == curve.fpr.len() || !last.is_some_and(near) {
+        if points.peek().is_none() || !last.is_some_and(near) {
             let command = if last.is_none() { 'M' } else { 'L' };
             // Writing to a string cannot fail.
             let _ = write!(line, "{command}{} {}", round(point.0), round(point.1));
             last = Some(point);
         }
     }
+    line
+}
+
+/// The points of a curve up to `end`, where it is interpolated; `x` ascends.
+fn points_until(x: &[f64], y: &[f64], end: f64) -> Vec<(f64, f64)> {
+    let inside = x.partition_point(|&value| value <= end);
+    let mut points: Vec<(f64, f64)> = x.iter().copied().zip(y.iter().copied()).take(inside).collect();
+    if let (Some(&(x0, y0)), Some((&x1, &y1))) = (points.last(), x.get(inside).zip(y.get(inside))) {
+        points.push((end, y0 + (y1 - y0) * (end - x0) / (x1 - x0)));
+    }
+    points
+}
+
+/// A ROC curve with its area, and the point at which the decisions stand. `name` is its name for those who cannot see
+/// it.
+pub(crate) fn roc(name: &str, fpr: &[f64], tpr: &[f64], auroc: f64, operating: Option<OperatingPoint>) -> Markup {
+    let axes = Axes { x: [0.0, 1.0], y: [0.0, 1.0] };
+    let line = line(&axes, fpr.iter().copied().zip(tpr.iter().copied()));
     let ticks = Ticks::new(0.0, 1.0, 5);
     let at = operating.map(|point| {
         let text =
@@ -99,8 +116,8 @@ pub(crate) fn roc(curve: &RocCurve, auroc: f64, operating: Option<OperatingPoint
     });
     let area = format!("AUROC {auroc:.4}");
     let description = match &at {
-        Some((_, _, text)) => format!("ROC curve. {area}. At the threshold: {text}."),
-        None => format!("ROC curve. {area}."),
+        Some((_, _, text)) => format!("{name}. {area}. At the threshold: {text}."),
+        None => format!("{name}. {area}."),
     };
     plot(
         &description,
@@ -114,6 +131,34 @@ pub(crate) fn roc(curve: &RocCurve, auroc: f64, operating: Option<OperatingPoint
                 circle.operating cx=(round(*x)) cy=(round(*y)) r="5.5" {}
                 text.note x=(axes.x(0.97)) y=(axes.y(0.05)) text-anchor="end" { tspan.operating { "●" } " " (text) }
             }
+        },
+    )
+}
+
+/// A curve of the per-region overlap with the area up to `max_fpr` shaded.
+pub(crate) fn pro(curve: &PixelCurve, max_fpr: f64) -> Markup {
+    let axes = Axes { x: [0.0, 1.0], y: [0.0, 1.0] };
+    let shaded = points_until(&curve.fpr, &curve.rate, max_fpr);
+    let whole = line(&axes, curve.fpr.iter().copied().zip(curve.rate.iter().copied()));
+    let part = line(&axes, shaded.iter().copied());
+    let ticks = Ticks::new(0.0, 1.0, 5);
+    let area = format!("AUPRO {:.4}", curve.area);
+    let limit = number::percent(max_fpr);
+    let x = round(axes.x(max_fpr));
+    let on_left = max_fpr > 0.6;
+    plot(
+        &format!("Curve of the per-region overlap. {area}, up to {limit} false-positive pixels."),
+        &html! {
+            (axes.markup(&ticks, &ticks, "false-positive rate", "per-region overlap"))
+            @if let (Some(first), Some(last)) = (shaded.first(), shaded.last()) {
+                path.area d=(format!("{part}L{} {}L{} {}Z", round(axes.x(last.0)), axes.y(0.0), axes.x(first.0), axes.y(0.0))) {}
+            }
+            path.limit d=(format!("M{x} {TOP}V{}", HEIGHT - BOTTOM)) {}
+            path.curve.beyond d=(whole) {}
+            path.curve d=(part) {}
+            text.legend x=(axes.x(0.97)) y=(axes.y(0.16)) text-anchor="end" { (area) }
+            text.note x=(if on_left { x - 7.0 } else { x + 7.0 }) y=(round(axes.y(0.05)))
+                text-anchor=(if on_left { "end" } else { "start" }) { "integrated up to " (limit) }
         },
     )
 }
@@ -178,4 +223,31 @@ pub(crate) fn scores(classes: &[Class], threshold: Option<f64>) -> Option<(Marku
         },
     );
     Some((markup, histogram.infinite))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_is_cut_between_its_points() {
+        let (x, y) = ([0.0, 0.0, 0.2, 0.4], [0.0, 0.5, 0.6, 1.0]);
+        assert_eq!(points_until(&x, &y, 0.2), [(0.0, 0.0), (0.0, 0.5), (0.2, 0.6), (0.2, 0.6)]);
+        let cut = points_until(&x, &y, 0.3);
+        let (last_x, last_y) = cut[3];
+        assert!(cut.len() == 4 && last_x == 0.3 && (last_y - 0.8).abs() < 1e-12, "{cut:?}");
+        assert_eq!(points_until(&x, &y, 1.0).len(), 4);
+        assert_eq!(points_until(&[], &[], 0.3), []);
+        // A curve that begins beyond the end has nothing before it.
+        assert_eq!(points_until(&[0.5, 1.0], &[0.5, 1.0], 0.3), []);
+    }
+
+    #[test]
+    fn points_too_near_to_tell_apart_are_drawn_once() {
+        let axes = Axes { x: [0.0, 1.0], y: [0.0, 1.0] };
+        let dense = (0..=100_000).map(|i| f64::from(i) / 100_000.0).map(|value| (value, value));
+        let path = line(&axes, dense);
+        assert!(path.matches('L').count() < 4 * (WIDTH + HEIGHT) as usize);
+        assert!(path.ends_with(&format!("L{} {}", axes.x(1.0), axes.y(1.0))));
+    }
 }

@@ -43,3 +43,38 @@
   filters.hidden = false;
   update();
 })();
+(() => {
+  const grid = document.getElementById("grid");
+  const reveal = document.getElementById("reveal");
+  if (!grid || !reveal) return;
+  const view = document.getElementById("view-compare");
+  const set = (element, share) => element.style.setProperty("--reveal", Math.min(1, Math.max(0, share)));
+  const drag = (frame, event) => {
+    const box = frame.getBoundingClientRect();
+    const fit = Number(frame.style.getPropertyValue("--fit")) || 1;
+    set(frame, ((event.clientX - box.left) / box.width - 0.5) / fit + 0.5);
+  };
+  const frameOf = (event) => (view.checked ? event.target.closest(".frame") : null);
+
+  reveal.addEventListener("input", () => {
+    for (const frame of grid.querySelectorAll(".frame")) frame.style.removeProperty("--reveal");
+    set(grid, reveal.value / 100);
+  });
+  grid.addEventListener("pointerdown", (event) => {
+    const frame = frameOf(event);
+    if (!frame || event.button !== 0) return;
+    // The frame goes on receiving the pointer's events when it leaves the card.
+    frame.setPointerCapture(event.pointerId);
+    drag(frame, event);
+  });
+  grid.addEventListener("pointermove", (event) => {
+    const frame = frameOf(event);
+    if (frame?.hasPointerCapture(event.pointerId)) drag(frame, event);
+  });
+  grid.addEventListener("dragstart", (event) => {
+    if (frameOf(event)) event.preventDefault();
+  });
+  // Browsers restore the sliders of reloaded pages.
+  set(grid, reveal.value / 100);
+  document.getElementById("compare").hidden = false;
+})();

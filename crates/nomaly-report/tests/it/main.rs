@@ -2,7 +2,10 @@
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use nomaly_report::overlay::ValueRange;
-use nomaly_report::{Figure, Item, KindRow, MAX_IMAGES, Picture, Report, ReportError, Skipped, Threshold, render};
+use nomaly_report::{
+    Contour, Figure, Item, KindRow, MAX_IMAGES, Picture, PixelCurve, PixelCurves, RegionBox, Report, ReportError,
+    Skipped, Threshold, render,
+};
 
 fn item(id: &str, score: f64, label: Option<bool>) -> Item {
     Item { id: id.into(), score, label, ..Item::default() }
@@ -18,6 +21,13 @@ fn full() -> Report {
     defective.thumbnail = Some(Picture::photo(&image).unwrap());
     defective.overlay = Some(Picture::photo(&image).unwrap());
     defective.mask = Some(Picture::mask(&mask).unwrap());
+    defective.size = Some((640, 480));
+    defective.regions = vec![
+        RegionBox { x: 10, y: 20, width: 30, height: 20, area: 314, peak: 1.25 },
+        RegionBox { x: 300, y: 20, width: 3, height: 2, area: 5, peak: 1.0 },
+    ];
+    defective.truth = Some(Contour::new(&mask).unwrap());
+    let curve = |area| PixelCurve { fpr: vec![0.0, 0.1, 1.0], rate: vec![0.0, 0.8, 1.0], area };
     Report {
         title: "Plates".into(),
         subtitle: "line 3".into(),
@@ -25,7 +35,15 @@ fn full() -> Report {
         summary: vec![("Method".into(), "patchcore".into())],
         figures: vec![Figure { name: "AUROC".into(), value: "0.75".into(), meaning: "ranking".into() }],
         threshold: Some(Threshold { value: 0.5, rule: "conformal".into(), max_fpr: Some(0.01) }),
-        by_kind: vec![KindRow { kind: "scratch".into(), n: 2, auroc: Some(0.75), flagged: 1 }],
+        pixel: Some(PixelCurves { roc: curve(0.85), pro: curve(0.6875), max_fpr: 0.3 }),
+        by_kind: vec![KindRow {
+            kind: "scratch".into(),
+            n: 2,
+            auroc: Some(0.75),
+            pixel_auroc: Some(0.912),
+            aupro: None,
+            flagged: 1,
+        }],
         items: vec![
             defective,
             item("scratch/002.png", 0.3, Some(true)),
@@ -79,6 +97,14 @@ fn a_full_report_has_every_section() {
         "data:image/jpeg;base64,",
         "data:image/png;base64,",
         "Colour scale of the heat maps",
+        "AUROC 0.8500",
+        "AUPRO 0.6875",
+        "integrated up to 30\u{a0}%",
+        "Pixel AUROC</th>",
+        "0.912",
+        "2 regions, largest\u{a0}314\u{a0}px",
+        "<title>314 px, peak 1.250</title>",
+        "<path class=\"truth\" d=\"M7 6l1 1l-1 1l-1 -1z\" transform=\"scale(0.5 0.5)\">",
         "broken.png",
         "1 file could not be scored",
     ] {
@@ -128,6 +154,7 @@ fn sections_without_contents_are_left_out() {
 
     // Unlabelled images have no ROC curve and no mistakes, but scores and decisions.
     let mut report = full();
+    report.pixel = None;
     for item in &mut report.items {
         item.label = None;
     }
@@ -142,8 +169,49 @@ fn sections_without_contents_are_left_out() {
 }
 
 #[test]
+fn columns_without_figures_are_left_out() {
+    assert!(!render(&full()).unwrap().contains("AUPRO</th>"));
+    let mut report = full();
+    report.by_kind[0].aupro = Some(0.5);
+    report.by_kind[0].pixel_auroc = None;
+    let html = render(&report).unwrap();
+    assert!(html.contains("AUPRO</th>") && !html.contains("Pixel AUROC</th>"));
+}
+
+#[test]
+fn without_the_script_nothing_offers_the_slider() {
+    let html = render(&full()).unwrap();
+    assert!(html.contains("<span id=\"compare\" hidden>"));
+    assert!(html.contains("<input id=\"reveal\" type=\"range\""));
+    // The heat map stays what the page opens with, and the slider is offered only where there are two pictures.
+    assert!(html.contains("id=\"view-heat\" checked"));
+    let mut report = full();
+    report.items[0].thumbnail = None;
+    assert!(!render(&report).unwrap().contains("<input id=\"reveal\""));
+}
+
+#[test]
+fn shapes_replace_boxes_where_they_are_known() {
+    let boxes = |report: &Report| render(report).unwrap().matches("<rect class=\"found\"").count();
+    let mut report = full();
+    assert_eq!(boxes(&report), 2);
+    report.items[0].found = Some(Contour::new(&GrayImage::from_pixel(64, 48, Luma([1]))).unwrap());
+    assert_eq!(boxes(&report), 0);
+    assert!(render(&report).unwrap().contains("<path class=\"found\""));
+    // A speck's shape could not be seen.
+    let large = report.items[0].regions.remove(0);
+    assert_eq!(boxes(&report), 1);
+    report.items[0].regions.push(large);
+    // Without the size of the image, the places of the boxes are unknown, but their number is told.
+    (report.items[0].found, report.items[0].size) = (None, None);
+    assert_eq!(boxes(&report), 0);
+    assert!(render(&report).unwrap().contains("2 regions"));
+}
+
+#[test]
 fn one_class_has_no_roc_curve() {
     let mut report = full();
+    report.pixel = None;
     report.items.retain(|item| item.label == Some(false));
     let html = render(&report).unwrap();
     assert!(!html.contains("ROC curve"));
@@ -183,4 +251,32 @@ fn what_cannot_be_ranked_is_refused() {
     let mut report = with(Vec::new());
     report.threshold = Some(Threshold { value: f64::NAN, ..Threshold::default() });
     assert!(matches!(render(&report), Err(ReportError::NanThreshold)));
+}
+
+#[test]
+fn impossible_curves_are_refused() {
+    let message = |change: fn(&mut PixelCurves)| {
+        let mut report = full();
+        change(report.pixel.as_mut().unwrap());
+        render(&report).unwrap_err().to_string()
+    };
+    assert_eq!(
+        message(|curves| curves.roc.fpr.push(1.0)),
+        "the pixel ROC curve has 4 false-positive rates for 3 rates"
+    );
+    assert_eq!(
+        message(|curves| curves.pro.rate[1] = f64::NAN),
+        "the per-region overlap curve has a rate of NaN, which is not between 0 and 1"
+    );
+    assert_eq!(
+        message(|curves| curves.pro.fpr[2] = 0.05),
+        "the per-region overlap curve goes back from the false-positive rate 0.1 to 0.05"
+    );
+    assert_eq!(
+        message(|curves| curves.max_fpr = 0.0),
+        "the per-region overlap curve has a limit of 0, which is not between 0 and 1"
+    );
+    let mut report = full();
+    report.pixel = Some(PixelCurves::default());
+    assert!(!render(&report).unwrap().contains("Anomaly maps"));
 }
