@@ -1,6 +1,6 @@
-//! What can be wrong with the contents of a report.
+//! What can be wrong with the contents of a report or of a file.
 
-/// Why a report, a picture or an overlay could not be made.
+/// Why a report, a picture, an overlay or a file could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -54,6 +54,14 @@ pub enum ReportError {
     /// A picture could not be encoded.
     #[error("cannot encode a picture")]
     Encode(#[from] image::ImageError),
+    /// An anomaly map is too large for a TIFF file, whose places are 32 bits.
+    #[error("an anomaly map of {width}×{height} passes the 4 GiB of a TIFF file")]
+    TiffSize {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
     /// An anomaly map does not have the stated size.
     #[error("an anomaly map has {found} values, but {width}×{height} needs {expected}")]
     MapSize {

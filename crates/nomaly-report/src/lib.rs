@@ -4,7 +4,7 @@
 //! external fonts, styles or scripts. It reads on a phone, in dark mode, on paper, by screen reader, and without
 //! JavaScript (filters, sorting and the slider between image and heat map are all that is lost). Every text is escaped.
 //!
-//! [`overlay`] draws anomaly maps on images.
+//! [`overlay`] draws anomaly maps on images, [`files`] writes them for other programs.
 //!
 //! ```
 //! use image::RgbImage;
@@ -35,6 +35,7 @@
 mod cards;
 mod contour;
 mod error;
+pub mod files;
 mod histogram;
 mod model;
 mod number;

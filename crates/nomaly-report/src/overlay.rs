@@ -238,16 +238,23 @@ impl Sample {
     }
 }
 
-fn check(map: &[f32], width: u32, height: u32) -> Result<(), ReportError> {
+/// Whether a map has the stated size and no NaN.
+pub(crate) fn check(map: &[f32], width: u32, height: u32) -> Result<(), ReportError> {
+    check_size(map, width, height)?;
+    match map.iter().position(|value| value.is_nan()) {
+        Some(index) => Err(ReportError::NanPixel { x: index % width as usize, y: index / width as usize }),
+        None => Ok(()),
+    }
+}
+
+/// Whether a map has the stated size.
+pub(crate) fn check_size(map: &[f32], width: u32, height: u32) -> Result<(), ReportError> {
     let (width, height) = (width as usize, height as usize);
     let expected = width.saturating_mul(height);
     if map.len() != expected {
         return Err(ReportError::MapSize { width, height, expected, found: map.len() });
     }
-    match map.iter().position(|value| value.is_nan()) {
-        Some(index) => Err(ReportError::NanPixel { x: index % width, y: index / width }),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
