@@ -56,6 +56,36 @@ impl ValueRange {
         }
     }
 
+    /// The range that suits a decision: maps of different images compare, and colour means what the decision means.
+    ///
+    /// `threshold` is the value of a map above which something counts as anomalous. `typical` is the value that the maps
+    /// of normal images seldom pass; the median, over held-out normal images, of the highest value of each map is a good
+    /// choice. Both belong to the model, not to the image, so compute them once and use one range for all images: a range
+    /// stretched to the values of each image makes the noise of a good part as bright as a defect.
+    ///
+    /// * Values up to `typical` lie at 0, where overlays are transparent: half of the normal images show no colour at
+    ///   all, the others some, where they come close to a false alarm.
+    /// * `threshold` lies at 0.5, the orange-red middle of the scale, for every model: what is brighter was found.
+    /// * Values twice as far from `typical` as the threshold lie at 1. Defects often lie much farther; that they all look
+    ///   alike is the price for telling apart what lies near the decision.
+    ///
+    /// ```
+    /// use nomaly_report::overlay::ValueRange;
+    ///
+    /// let range = ValueRange::for_threshold(2.0, 3.0)?;
+    /// assert_eq!((range.low(), range.high()), (2.0, 4.0));
+    /// assert_eq!(range.position(3.0), 0.5);
+    /// # Ok::<(), nomaly_report::ReportError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Values that are not finite, or a threshold that is not higher than `typical`: a decision that flags typical normal
+    /// images leaves no room for a scale. Callers that accept such thresholds choose a range of their own.
+    pub fn for_threshold(typical: f32, threshold: f32) -> Result<Self, ReportError> {
+        let middle = Self::new(typical, threshold)?;
+        Self::new(middle.low, threshold + (threshold - typical))
+    }
+
     /// The value of the first colour.
     pub fn low(self) -> f32 {
         self.low
@@ -273,6 +303,28 @@ mod tests {
         assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
         assert_eq!(colour(-1.0), Rgb(INFERNO[0]));
         assert_eq!(colour(2.0), Rgb(INFERNO[17]));
+    }
+
+    #[test]
+    fn a_threshold_is_the_middle_of_its_range() {
+        for (typical, threshold) in [(0.0, 1.0), (-3.5, -1.25), (1e-6, 3e-6), (20.0, 20.5), (-1e30, 1e30)] {
+            let range = ValueRange::for_threshold(typical, threshold).unwrap();
+            assert_eq!((range.low(), range.position(typical)), (typical, 0.0));
+            // The middle is exact to the rounding of the upper end, a few parts in 10⁷ of the values.
+            let slack = 4.0 * f32::EPSILON * threshold.abs().max(typical.abs()) / (threshold - typical);
+            assert!((range.position(threshold) - 0.5).abs() <= slack.max(f32::EPSILON), "{typical} {threshold}");
+            assert_eq!(range.position(f32::INFINITY), 1.0);
+        }
+        for (typical, threshold) in [(1.0, 1.0), (2.0, 1.0), (f32::NAN, 1.0), (0.0, f32::INFINITY), (-3e38, 3e38)] {
+            assert!(ValueRange::for_threshold(typical, threshold).is_err(), "{typical} {threshold}");
+        }
+        // Normal background keeps the image's own colours.
+        let image = RgbImage::from_pixel(2, 1, Rgb([90; 3]));
+        let range = ValueRange::for_threshold(2.0, 3.0).unwrap();
+        let drawn = overlay(&image, &[2.0, 3.0], 2, 1, range, 1.0).unwrap();
+        assert_eq!(drawn.get_pixel(0, 0).0, [90; 3]);
+        let halfway = colour(0.5).0.map(|tint| ((90.0 + f32::from(tint)) / 2.0).round() as u8);
+        assert_eq!(drawn.get_pixel(1, 0).0, halfway);
     }
 
     #[test]
