@@ -157,7 +157,7 @@ fn projections_are_the_product_with_their_weights_and_keep_lengths() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
 
     #[test]
     fn any_rows_are_picked_as_by_the_naive_loop(

@@ -73,6 +73,8 @@ fn distances_match_the_definition() {
     {
         check(positions, dim, images, 0.0, 0.01);
     }
+    // A distance near 0, of which the rounding of the values and the mean is a large part.
+    check(16, 1, 16, 0.0, 0.1);
 }
 
 #[test]
@@ -201,7 +203,7 @@ fn wrong_input_is_an_error_that_names_it() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 
     #[test]
     fn any_shape_matches_the_definition(positions in 1usize..20, dim in 1usize..40, images in 4usize..40) {

@@ -199,7 +199,7 @@ fn the_smallest_numbers_do_not_confuse_the_bounds() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
     #[test]
     fn any_search_matches_the_definition(

@@ -53,7 +53,7 @@ fn run(isa: Isa, [x, w, b, g]: [&[f32]; 4], plane: usize, after: AfterNorm) -> P
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 
     #[test]
     fn values_and_gradients(channels in 1usize..6, plane in 1usize..40, images in 2usize..4, relu in any::<bool>()) {
