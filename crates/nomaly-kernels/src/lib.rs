@@ -33,6 +33,7 @@ mod pool;
 mod random;
 pub mod resample;
 mod simd;
+mod squares;
 mod team;
 pub mod training;
 

@@ -39,8 +39,11 @@ mod tests;
 
 use std::ops::ControlFlow;
 
+use rayon::prelude::*;
+
 use crate::isa::{Isa, IsaError};
 use crate::simd::Token;
+use crate::squares::{is_measurable, sum_of_squares};
 
 pub use projection::{Projection, RandomProjection, johnson_lindenstrauss_dim};
 
@@ -188,8 +191,6 @@ impl KCentreGreedy {
 
 /// The number of rows, after a check that their squared distances stay finite.
 fn check_rows(rows: &[f32], dim: usize) -> Result<usize, CoresetError> {
-    /// Squared lengths above this could overflow in a sum of two rows.
-    const MAX_SQUARE: f32 = f32::MAX / 16.0;
     if dim == 0 {
         return Err(CoresetError::NoColumns);
     }
@@ -200,9 +201,8 @@ fn check_rows(rows: &[f32], dim: usize) -> Result<usize, CoresetError> {
     if u32::try_from(total).is_err() {
         return Err(CoresetError::TooManyRows { rows: total });
     }
-    let square = |row: &[f32]| row.iter().map(|value| value * value).sum::<f32>();
-    // A NaN is not contained either.
-    match rows.chunks_exact(dim).position(|row| !(0.0..=MAX_SQUARE).contains(&square(row))) {
+    let rows = rows.par_chunks_exact(dim).with_min_len(64);
+    match rows.position_first(|row| !is_measurable(sum_of_squares(row))) {
         Some(row) => Err(CoresetError::NotFinite { row }),
         None => Ok(total),
     }

@@ -9,9 +9,7 @@ use super::search::{Near, Search};
 use super::{Metric, Neighbours, NeighboursError, Side};
 use crate::isa::Isa;
 use crate::simd::Token;
-
-/// Squared lengths above this could overflow in a sum of two rows.
-const MAX_SQUARE: f64 = f32::MAX as f64 / 16.0;
+use crate::squares::{is_measurable, sum_of_squares};
 
 /// Rows that are ready to be searched: borrowed or owned, with their lengths.
 ///
@@ -160,8 +158,7 @@ impl<'a> Rows<'a> {
             return Err(NeighboursError::Ragged { side, len: data.len(), dim });
         }
         let squares: Vec<f64> = data.par_chunks_exact(dim).with_min_len(64).map(sum_of_squares).collect();
-        // A NaN is not contained either.
-        if let Some(row) = squares.iter().position(|square| !(0.0..=MAX_SQUARE).contains(square)) {
+        if let Some(row) = squares.iter().position(|square| !is_measurable(*square)) {
             return Err(NeighboursError::NotFinite { side, row });
         }
         let (scale, square) = match metric {
@@ -224,16 +221,4 @@ impl<'a> Rows<'a> {
             (scale[place], square[place]) = (first_scale, first_square);
         }
     }
-}
-
-/// In 16 partial sums, so that it runs at the speed of memory.
-fn sum_of_squares(row: &[f32]) -> f64 {
-    let mut sums = [0.0f64; 16];
-    let (chunks, rest) = row.as_chunks::<16>();
-    for chunk in chunks {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += f64::from(*value) * f64::from(*value);
-        }
-    }
-    sums.iter().sum::<f64>() + rest.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>()
 }
