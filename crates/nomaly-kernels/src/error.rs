@@ -1,6 +1,7 @@
 //! What can be wrong with a network.
 
 use crate::isa::IsaError;
+use crate::window::WindowError;
 
 /// Why a network cannot be built or run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -9,6 +10,9 @@ pub enum NetworkError {
     /// The instruction set cannot be used here.
     #[error(transparent)]
     Isa(#[from] IsaError),
+    /// A window that gives no output.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// A node of another builder.
     #[error("node {node} does not exist: the network has {count} nodes")]
     UnknownNode {
@@ -42,22 +46,6 @@ pub enum NetworkError {
         expected: [usize; 3],
         /// Shape `[C, H, W]` that was found.
         found: [usize; 3],
-    },
-    /// The window does not fit into the padded input.
-    #[error("kernel {kernel:?} is larger than the padded input {padded:?}")]
-    KernelTooLarge {
-        /// Height and width of the window.
-        kernel: [usize; 2],
-        /// Height and width of the input with its padding.
-        padded: [usize; 2],
-    },
-    /// A window could lie in the padding alone.
-    #[error("padding {padding} is not smaller than the kernel size {kernel}")]
-    PaddingTooLarge {
-        /// The padding of one side.
-        padding: usize,
-        /// The kernel size of that axis.
-        kernel: usize,
     },
     /// Grouped convolution other than depthwise.
     #[error(

@@ -36,5 +36,7 @@ mod simd;
 mod squares;
 mod team;
 pub mod training;
+mod window;
 
 pub use isa::{Isa, IsaError};
+pub use window::WindowError;

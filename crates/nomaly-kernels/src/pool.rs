@@ -1,9 +1,9 @@
 //! Pooling: maximum and average over windows, and the mean over all positions.
 
 use crate::blocked::{Arena, Region, View};
-use crate::network::plan::Window;
 use crate::simd::{Kernel, Simd, Token};
 use crate::team::Team;
+use crate::window::Window;
 
 /// How a window becomes one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,9 +17,9 @@ use super::tile::{self, CurveKernel, Pitch, Reduction, Tile};
 use super::{DenseWeights, DepthwiseWeights};
 use crate::blocked::{Arena, Region, Scratch, View};
 use crate::epilogue::Epilogue;
-use crate::network::plan::Window;
 use crate::simd::{Kernel, Simd, Token};
 use crate::team::Team;
+use crate::window::Window;
 
 /// Bytes of expanded channels of a unit of work.
 const UNIT_SCRATCH: usize = 384 << 10;

@@ -24,9 +24,9 @@ use crate::blocked::{Arena, Region, Scratch, View};
 use crate::buffer::AlignedBuf;
 use crate::epilogue::Epilogue;
 use crate::network::Padding;
-use crate::network::plan::Window;
 use crate::simd::{Kernel, Simd, Token};
 use crate::team::Team;
+use crate::window::Window;
 
 use super::part;
 use super::tile::{self, CurveKernel, DYNAMIC_COLUMNS, LINE, Pitch, Reduction, Tile};

@@ -12,9 +12,9 @@
 use crate::blocked::{Arena, Region, View};
 use crate::buffer::AlignedBuf;
 use crate::epilogue::Epilogue;
-use crate::network::plan::Window;
 use crate::simd::{Kernel, Simd, Token};
 use crate::team::Team;
+use crate::window::Window;
 
 /// Weights `[C / b][kh][kw][b]` and bias `[C / b][b]`.
 #[derive(Debug)]

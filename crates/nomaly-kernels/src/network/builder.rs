@@ -1,10 +1,11 @@
 //! Describing a network: every shape is checked here, before anything runs.
 
-use super::plan::{self, Node, Op, Window};
+use super::plan::{self, Node, Op};
 use super::{Activation, Algorithm, Conv2d, Network, NetworkError, NodeId, OutputLayout, Pool2d, SqueezeExcite};
 use crate::conv::{self, DenseWeights, DepthwiseWeights, WinogradWeights, winograd};
 use crate::isa::Isa;
 use crate::simd::Token;
+use crate::window::Window;
 
 /// The most values that one tensor or weight may have, padding included: 8 GiB, and positions fit into 32 bits.
 const MAX_VALUES: usize = 1 << 31;

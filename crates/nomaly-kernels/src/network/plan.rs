@@ -5,41 +5,11 @@
 //! of the other; placing the largest first is the usual greedy answer to this packing problem.
 
 use super::fuse;
-use super::{Activation, NetworkError, NodeId, OutputLayout, Padding};
+use super::{Activation, NodeId, OutputLayout, Padding};
 use crate::blocked::View;
 use crate::conv::{Bottleneck, Dense, DenseWeights, Depthwise, DepthwiseWeights, Winograd, WinogradWeights, winograd};
 use crate::epilogue::Epilogue;
-
-/// A sliding window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window {
-    pub(crate) kernel: [usize; 2],
-    pub(crate) stride: [usize; 2],
-    pub(crate) padding: Padding,
-}
-
-impl Window {
-    /// Height and width of the output for an input of this height and width, or what is wrong with the window.
-    pub(crate) fn output(&self, input: [usize; 2]) -> Result<[usize; 2], NetworkError> {
-        if self.kernel.contains(&0) {
-            return Err(NetworkError::ZeroSize { what: "the kernel size" });
-        }
-        if self.stride.contains(&0) {
-            return Err(NetworkError::ZeroSize { what: "the stride" });
-        }
-        let sides = [[self.padding.top, self.padding.bottom], [self.padding.left, self.padding.right]];
-        for (sides, kernel) in sides.into_iter().zip(self.kernel) {
-            if let Some(padding) = sides.into_iter().find(|padding| *padding >= kernel) {
-                return Err(NetworkError::PaddingTooLarge { padding, kernel });
-            }
-        }
-        let padded = [0, 1].map(|axis| input[axis].saturating_add(sides[axis][0]).saturating_add(sides[axis][1]));
-        if padded[0] < self.kernel[0] || padded[1] < self.kernel[1] {
-            return Err(NetworkError::KernelTooLarge { kernel: self.kernel, padded });
-        }
-        Ok([0, 1].map(|axis| (padded[axis] - self.kernel[axis]) / self.stride[axis] + 1))
-    }
-}
+use crate::window::Window;
 
 /// What a node computes.
 #[derive(Debug)]
@@ -386,17 +356,5 @@ mod tests {
     fn a_chain_needs_two_buffers() {
         let lives: Vec<Life> = (0..10).map(|i| Life { owner: i, size: 100, first: i, last: i + 1 }).collect();
         assert_eq!(place(&lives).1, 200);
-    }
-
-    #[test]
-    fn windows_that_do_not_fit_are_refused() {
-        let window = |kernel, stride, padding| Window { kernel, stride, padding: Padding::symmetric(padding) };
-        assert_eq!(window([3, 3], [2, 1], 1).output([7, 7]), Ok([4, 7]));
-        assert_eq!(window([3, 3], [1, 1], 0).output([3, 3]), Ok([1, 1]));
-        assert!(matches!(window([0, 3], [1, 1], 0).output([7, 7]), Err(NetworkError::ZeroSize { .. })));
-        assert!(matches!(window([3, 3], [0, 1], 1).output([7, 7]), Err(NetworkError::ZeroSize { .. })));
-        assert!(matches!(window([3, 3], [1, 1], 3).output([7, 7]), Err(NetworkError::PaddingTooLarge { .. })));
-        assert!(matches!(window([5, 5], [1, 1], 1).output([2, 9]), Err(NetworkError::KernelTooLarge { .. })));
-        assert!(window([usize::MAX, 1], [1, 1], 0).output([usize::MAX - 1, 1]).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use crate::isa::Isa;
 use crate::network::Padding;
 use crate::simd::Token;
+use crate::window::Window;
 
 use super::correlation::{Correlation, Phase, Shape};
 use super::error::{TrainingError, expect, positive, samples, values};
@@ -73,28 +74,9 @@ impl Conv2d {
     pub fn new(isa: Isa, shape: ConvShape) -> Result<Self, TrainingError> {
         let token = Token::new(isa)?;
         let ConvShape { in_channels, out_channels, input, kernel, stride, padding } = shape;
-        positive(&[
-            ("the number of input channels", in_channels),
-            ("the number of output channels", out_channels),
-            ("the height of the input", input[0]),
-            ("the width of the input", input[1]),
-            ("the height of the kernel", kernel[0]),
-            ("the width of the kernel", kernel[1]),
-            ("the vertical stride", stride[0]),
-            ("the horizontal stride", stride[1]),
-        ])?;
-        let Padding { top, bottom, left, right } = padding;
-        for (pad, size) in [(top, kernel[0]), (bottom, kernel[0]), (left, kernel[1]), (right, kernel[1])] {
-            if pad >= size {
-                return Err(TrainingError::PaddingTooLarge { padding: pad, kernel: size });
-            }
-        }
-        let padded =
-            [input[0].saturating_add(top).saturating_add(bottom), input[1].saturating_add(left).saturating_add(right)];
-        if padded[0] < kernel[0] || padded[1] < kernel[1] {
-            return Err(TrainingError::KernelTooLarge { kernel, padded });
-        }
-        let output = [0, 1].map(|axis| (padded[axis] - kernel[axis]) / stride[axis] + 1);
+        positive(&[("the number of input channels", in_channels), ("the number of output channels", out_channels)])?;
+        let geometry = Window { kernel, stride, padding };
+        let (output, padded) = (geometry.output(input)?, geometry.padded(input));
         // A vector of the widest instruction set in place of each value is the most that a plan makes of a tensor.
         values("the input", &[in_channels.max(16), padded[0], padded[1], size_of::<f32>()])?;
         values("the output", &[out_channels.max(16), output[0], output[1], size_of::<f32>()])?;
@@ -107,7 +89,7 @@ impl Conv2d {
             first: [0, 0],
             count: output,
             window: kernel,
-            start: [-(top as isize), -(left as isize)],
+            start: [-(padding.top as isize), -(padding.left as isize)],
             taps: (0..window).collect(),
         };
         let forward_shape = Shape {

@@ -1,6 +1,7 @@
 //! What can be wrong with a training kernel's arguments.
 
 use crate::isa::IsaError;
+use crate::window::WindowError;
 
 /// Why a training kernel cannot be planned or run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -9,6 +10,9 @@ pub enum TrainingError {
     /// The instruction set cannot be used here.
     #[error(transparent)]
     Isa(#[from] IsaError),
+    /// A window that gives no output.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// A size that must be positive is zero.
     #[error("{what} must not be zero")]
     ZeroSize {
@@ -34,22 +38,6 @@ pub enum TrainingError {
         each: usize,
         /// Length of the slice.
         found: usize,
-    },
-    /// The window does not fit into the padded input.
-    #[error("kernel {kernel:?} is larger than the padded input {padded:?}")]
-    KernelTooLarge {
-        /// Height and width of the window.
-        kernel: [usize; 2],
-        /// Height and width of the input with its padding.
-        padded: [usize; 2],
-    },
-    /// A window could lie in the padding alone.
-    #[error("padding {padding} is not smaller than the kernel size {kernel}")]
-    PaddingTooLarge {
-        /// The padding of one side.
-        padding: usize,
-        /// The kernel size of that axis.
-        kernel: usize,
     },
     /// A tensor that no memory holds.
     #[error("{what} is too large")]

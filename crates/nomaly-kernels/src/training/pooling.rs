@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 
 use crate::isa::Isa;
-use crate::network::{Padding, Pool2d};
+use crate::network::Pool2d;
 use crate::simd::Token;
+use crate::window::Window;
 
 use super::error::{TrainingError, expect, positive, samples, values};
 use super::memory::threads_for;
@@ -36,29 +37,10 @@ impl Pool {
     /// images of which a position does not fit into 32 bits.
     pub fn new(input: [usize; 2], pool: Pool2d) -> Result<Self, TrainingError> {
         let Pool2d { kernel, stride, padding } = pool;
-        positive(&[
-            ("the height of the input", input[0]),
-            ("the width of the input", input[1]),
-            ("the height of the window", kernel[0]),
-            ("the width of the window", kernel[1]),
-            ("the vertical stride", stride[0]),
-            ("the horizontal stride", stride[1]),
-        ])?;
-        let Padding { top, bottom, left, right } = padding;
-        for (pad, size) in [(top, kernel[0]), (bottom, kernel[0]), (left, kernel[1]), (right, kernel[1])] {
-            if pad >= size {
-                return Err(TrainingError::PaddingTooLarge { padding: pad, kernel: size });
-            }
-        }
-        let padded =
-            [input[0].saturating_add(top).saturating_add(bottom), input[1].saturating_add(left).saturating_add(right)];
-        if padded[0] < kernel[0] || padded[1] < kernel[1] {
-            return Err(TrainingError::KernelTooLarge { kernel, padded });
-        }
+        let output = Window { kernel, stride, padding }.output(input)?;
         if values("the input", &input)? > u32::MAX as usize {
             return Err(TrainingError::TooLarge { what: "the input" });
         }
-        let output = [0, 1].map(|axis| (padded[axis] - kernel[axis]) / stride[axis] + 1);
         Ok(Self { pool, input, output })
     }
 

@@ -27,9 +27,9 @@ use crate::blocked::{Arena, Region, Scratch, View};
 use crate::buffer::AlignedBuf;
 use crate::epilogue::Epilogue;
 use crate::network::Padding;
-use crate::network::plan::Window;
 use crate::simd::{Kernel, Simd, Token};
 use crate::team::Team;
+use crate::window::Window;
 use transform::side;
 
 /// Bytes of transformed weights that a core keeps in its cache while bands of tiles pass.
