@@ -257,13 +257,15 @@ impl Kernel for Moments<'_> {
         for start in self.norm.planes(self.input.len(), self.channel) {
             let values = &self.input[start..start + plane];
             let each = plane as f64;
-            let own = sum_pairs(s, values, values, |x, _| [x, zero])[0] / each;
-            let centre = s.splat(own as f32);
+            let centre = (sum_pairs(s, values, values, |x, _| [x, zero])[0] / each) as f32;
+            let centres = s.splat(centre);
             let [rest, own_squares] = sum_pairs(s, values, values, |x, _| {
-                let centred = s.sub(x, centre);
+                let centred = s.sub(x, centres);
                 [centred, s.mul(centred, centred)]
             });
-            // The centre is the mean but for rounding.
+            // The centre is the mean but for the rounding of a sum of large values, which the sum of small ones shows. It
+            // would enter the variance by way of the differences between the means of planes.
+            let own = f64::from(centre) + rest / each;
             let own_squares = own_squares - rest * rest / each;
             let difference = own - mean;
             let total = count + each;

@@ -98,7 +98,8 @@ fn shared_channels_and_a_large_mean() {
     on_every_isa(
         |isa| run(isa, [&x, &w, &b, &g], plane, AfterNorm::Relu),
         |isa, got| {
-            assert_close(&got[1], &means, 1e-4, &isa);
+            // Half a step of f32 at 1000, and little more.
+            assert_close(&got[1], &means, 3.2e-5, &isa);
             // The variance is near 1/3; inputs of 1000 have steps of 6e-5.
             assert_close(&got[2], &variances, 1e-6, &isa);
         },
