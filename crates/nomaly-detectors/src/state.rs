@@ -12,6 +12,15 @@ pub(crate) fn only(name: &str, states: &mut Vec<(String, State)>) -> Result<Stat
     }
 }
 
+/// Takes the f64 tensor `tensor` out of `state`, which is called `name`.
+pub(crate) fn take_f64(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f64>, DetectorError> {
+    let refuse = |reason: &str| DetectorError::State { state: name.to_owned(), reason: format!("`{tensor}` {reason}") };
+    match state.tensors.remove(tensor).ok_or_else(|| refuse("is missing"))?.data {
+        TensorData::F64(values) => Ok(values),
+        _ => Err(refuse("is not of f64")),
+    }
+}
+
 /// Takes the f32 tensor `tensor` out of `state`, which is called `name`, and checks its numbers.
 pub(crate) fn take(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f32>, DetectorError> {
     let refuse = |reason: &str| DetectorError::State { state: name.to_owned(), reason: format!("`{tensor}` {reason}") };

@@ -2,6 +2,8 @@
 
 pub mod dn2;
 mod grid;
+#[cfg(test)]
+mod locating_tests;
 pub mod mvg;
 pub mod padim;
 pub mod patchcore;

@@ -360,7 +360,8 @@ impl Positions {
                     let (from_y, from_x) = (y * layer_height / height, x * layer_width / width);
                     let position = (view * layer_height + from_y) * layer_width + from_x;
                     let features = &batch.values[*layer][position * channels..(position + 1) * channels];
-                    for (value, channel) in row.by_ref().zip(kept) {
+                    // The channels first: the row goes on where they end.
+                    for (channel, value) in kept.iter().zip(row.by_ref()) {
                         *value = features[*channel];
                     }
                 }
@@ -425,5 +426,64 @@ impl FittedMethod for FittedPadim {
             tensors: tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into(),
         };
         vec![(STATE.to_owned(), state)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::methods::locating_tests::{Fixture, close, map_values};
+
+    #[test]
+    fn maps_and_held_out_scores_are_those_of_numpy() {
+        let fixture = Fixture::load();
+        let layers = fixture.layer_channels();
+        let seed = (0..100_000)
+            .find(|&seed| choose(layers.iter().sum(), fixture.channels.len(), Choice::Seeded(seed)) == fixture.channels)
+            .unwrap();
+        let params =
+            PadimParams { regularization: fixture.regularization, sigma: fixture.sigma, ..PadimParams::default() };
+        let padim = Padim { params, features: fixture.channels.len(), channels: layers, taps: fixture.taps() };
+        let fit = fixture.fit(&padim, seed);
+        let scores = fixture.score(fit.fitted.as_ref());
+        let largest = fixture.padim.maps.iter().flatten().copied().fold(0.0, f64::max);
+        close(map_values(&scores), fixture.padim.maps.iter().flatten(), largest);
+        assert!(scores.iter().all(|score| score.score == score.map.as_ref().unwrap().max()));
+        // Leaving one of nine images out of five dimensions multiplies rounding errors by some dozens.
+        let scale = 30.0 * fixture.padim.held_out.iter().copied().fold(0.0, f64::max);
+        close(fit.held_out.iter().map(|held_out| held_out.score), &fixture.padim.held_out, scale);
+        assert!(fit.held_out.iter().all(|held_out| held_out.map_max == Some(held_out.score)));
+
+        let restored = padim.restore(fit.fitted.states()).unwrap();
+        assert_eq!(fixture.score(restored.as_ref()), scores);
+    }
+
+    #[test]
+    fn covariances_beyond_the_memory_allowed_are_refused_with_a_way_out() {
+        let fixture = Fixture::load();
+        let params = PadimParams { max_memory: Memory(1 << 20), ..PadimParams::default() };
+        let padim = Padim { params, features: 100, channels: vec![448], taps: fixture.taps() };
+        let message = padim.check_memory(3136).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "padim needs 121 MiB of memory here, and max_memory is 1 MiB; allow more, or set `features` to at most 8"
+        );
+        assert!(Padim { features: 8, ..padim }.check_memory(3136).is_ok());
+    }
+
+    #[test]
+    fn settings_are_read_and_refused() {
+        let backbone = Backbone::initialised("resnet18", 10, 0).unwrap();
+        let check = |pairs: &[&str]| {
+            let settings = Settings::parse(pairs).unwrap();
+            PadimParams::from_settings(&settings)?.check(&settings, &backbone)
+        };
+        let padim = check(&[]).unwrap();
+        assert_eq!((padim.features, padim.channels.as_slice()), (100, &[64, 128, 256][..]));
+        assert_eq!(check(&["layers=layer1"]).unwrap().features, 64);
+        for pairs in [&["features=449"][..], &["features=0"], &["regularization=0"], &["sigma=101"], &["max_memory=x"]]
+        {
+            assert!(check(pairs).is_err(), "{pairs:?}");
+        }
     }
 }

@@ -8,10 +8,11 @@
 //!
 //! # When to use
 //! Where accuracy counts more than time to fit: items need not be aligned, and few good images suffice. Scoring compares
-//! every patch with the bank.
+//! every patch with the bank; `index=inverted` looks at a part of it only.
 //!
 //! # Parameters
-//! `layers`, `variant`, `coreset`, `projection`, `neighbours`, `reweighting`, `sigma`, `held_out`, `max_memory`; see [`PatchCoreParams`].
+//! `layers`, `variant`, `coreset`, `projection`, `neighbours`, `reweighting`, `index`, `probes`, `sigma`, `held_out`,
+//! `max_memory`; see [`PatchCoreParams`].
 //!
 //! # Variants
 //! `anomalib` averages each channel over its neighbourhood and takes plain distances; `official` averages the
@@ -23,29 +24,33 @@
 //!
 //! # Held-out scores
 //! A training image is compared with the bank without its own patches. At most `held_out` images, chosen by the seed, are.
+//! The comparison is exact with every `index`: what an inverted index returns is hardly farther away, and how much is told.
 //!
 //! # Reference
 //! Roth, Pemula, Zepeda, Schölkopf, Brox and Gehler, *Towards Total Recall in Industrial Anomaly Detection*, 2022, section 3.
 
-use std::borrow::Cow;
-use std::ops::{ControlFlow, Range};
+mod bank;
+mod builder;
+
+use std::collections::BTreeMap;
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_data::subset::{Choice, choose};
 use nomaly_kernels::Isa;
-use nomaly_kernels::coreset::{CoresetError, KCentreGreedy, Projection, RandomProjection, Start};
-use nomaly_kernels::neighbours::{Bank, Metric, Neighbours};
+use nomaly_kernels::neighbours::{InvertedIndex, InvertedOptions, InvertedParts, Metric};
 use nomaly_scorers::{Parameter, State, Tensor};
 use nomaly_store::Progress;
 use serde::{Deserialize, Serialize};
 
+use self::bank::{MemoryBank, Piece, describe_recall};
+use self::builder::BankBuilder;
 use super::grid::{layer_taps, layers_setting};
 use super::patches::{Joining, PatchShape};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::maps::{DEFAULT_SIGMA, MapMaker};
 use crate::method::{Cost, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::settings::{Memory, SIGMA};
-use crate::state::{only, take};
+use crate::state::{only, take, take_f64};
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "patchcore";
@@ -53,6 +58,8 @@ const NAME: &str = "patchcore";
 const MIN_IMAGES: usize = 3;
 /// Of `max_memory`, what the process takes beside patches and bank: network, images, program.
 const RESERVE: u64 = 256 << 20;
+/// Images whose patches tell how much an inverted index finds.
+const RECALL_IMAGES: usize = 4;
 /// Numbers a patch in the authors' program.
 const OFFICIAL_SIZE: usize = 1024;
 
@@ -92,6 +99,18 @@ const PARAMETERS: &[Parameter] = &[
         default: "9",
         values: "a whole number from 1",
         summary: "neighbours of the nearest patch that the weight looks at",
+    },
+    Parameter {
+        name: "index",
+        default: "exact",
+        values: "`exact` or `inverted`",
+        summary: "compare patches with the whole bank, or with the nearest of its cells: for large banks; tells its recall",
+    },
+    Parameter {
+        name: "probes",
+        default: "16",
+        values: "a whole number from 1",
+        summary: "cells that `index=inverted` looks into",
     },
     SIGMA,
     Parameter {
@@ -159,6 +178,19 @@ impl Variant {
     }
 }
 
+/// How the memory bank is searched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Index {
+    /// Every patch is compared with the whole bank.
+    #[default]
+    Exact,
+    /// The bank is grouped into cells, and a patch is compared with those of the nearest cells only.
+    Inverted {
+        /// How many cells, at least 1.
+        probes: usize,
+    },
+}
+
 /// Parameters of PatchCore before they are checked against a backbone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PatchCoreParams {
@@ -170,6 +202,8 @@ pub struct PatchCoreParams {
     pub projection: Option<usize>,
     /// Neighbours of the nearest patch that weigh the score; `None` for no weight.
     pub reweighting: Option<usize>,
+    /// How the bank is searched.
+    pub index: Index,
     /// Standard deviation of the map's blur in pixels of the network's input; 0 for none.
     pub sigma: f64,
     /// The most training images that are scored to calibrate the decision, at least 1.
@@ -185,6 +219,7 @@ impl Default for PatchCoreParams {
             coreset: 0.1,
             projection: Some(128),
             reweighting: Some(9),
+            index: Index::Exact,
             sigma: DEFAULT_SIGMA,
             held_out: 200,
             max_memory: Memory::gib(2),
@@ -212,6 +247,12 @@ impl PatchCoreParams {
             Some("none") => None,
             _ => settings.count("projection")?.or(default.projection),
         };
+        let probes = settings.count("probes")?.unwrap_or(InvertedIndex::PROBES);
+        let index = match settings.get("index") {
+            None | Some("exact") => Index::Exact,
+            Some("inverted") => Index::Inverted { probes },
+            Some(_) => return refuse("index", "`exact` or `inverted`"),
+        };
         let max_memory = settings.value("max_memory", default.max_memory, Memory::ALLOWED)?;
         if max_memory.0 < 2 * RESERVE {
             return refuse("max_memory", "at least 512MiB");
@@ -221,6 +262,7 @@ impl PatchCoreParams {
             coreset: settings.share("coreset", default.coreset)?,
             projection,
             reweighting,
+            index,
             sigma: settings.sigma(default.sigma)?,
             held_out: settings.count("held_out")?.unwrap_or(default.held_out),
             max_memory,
@@ -250,7 +292,8 @@ impl Method for PatchCore {
     }
 
     fn settings(&self) -> Settings {
-        let PatchCoreParams { variant, coreset, projection, reweighting, sigma, held_out, max_memory } = self.params;
+        let PatchCoreParams { variant, coreset, projection, reweighting, index, sigma, held_out, max_memory } =
+            self.params;
         let settings = Settings::default()
             .with("layers", layers_setting(&self.taps))
             .with("variant", variant.name())
@@ -261,6 +304,10 @@ impl Method for PatchCore {
         let settings = match projection {
             Some(components) => settings.with("projection", components),
             None => settings.with("projection", "none"),
+        };
+        let settings = match index {
+            Index::Exact => settings.with("index", "exact"),
+            Index::Inverted { probes } => settings.with("index", "inverted").with("probes", probes),
         };
         match reweighting {
             Some(neighbours) => settings.with("reweighting", "on").with("neighbours", neighbours),
@@ -274,8 +321,9 @@ impl Method for PatchCore {
         if images < MIN_IMAGES {
             return Err(DetectorError::TooFewImages { method: NAME.to_owned(), needed: MIN_IMAGES, found: images });
         }
-        let (bank, notes) = builder.finish()?;
+        let (bank, mut notes) = builder.finish()?;
 
+        let mut queries = Vec::new();
         let chosen = choose(images, self.params.held_out, Choice::Seeded(seed));
         let mut held_out = Vec::with_capacity(chosen.len());
         let mut next = chosen.iter();
@@ -288,11 +336,23 @@ impl Method for PatchCore {
                 let one = FeatureBatch { images: 1, ..*batch };
                 let views = self.scores(&one, patches, &others, bank.shape)?;
                 held_out.push(HeldOut::from(&source.combine(views)?));
+                if held_out.len() <= RECALL_IMAGES && self.params.index != Index::Exact {
+                    queries.extend_from_slice(patches);
+                }
             }
             Ok(())
         })?;
-        let fitted = Box::new(FittedPatchCore::new(self.clone(), bank.shape, bank.rows)?);
-        Ok(MethodFit { fitted, held_out, images, notes })
+        let nearest = match self.params.index {
+            Index::Exact => None,
+            Index::Inverted { .. } => {
+                Some(MemoryBank::exact(vec![bank.rows.as_slice()], bank.shape.dim)?.top_k(&queries, 1)?)
+            }
+        };
+        let fitted = FittedPatchCore::new(self.clone(), bank.shape, bank.rows, seed)?;
+        if let Some(nearest) = nearest {
+            notes.push(describe_recall(&nearest, &fitted.bank.top_k(&queries, 1)?));
+        }
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, images, notes })
     }
 
     fn extend(
@@ -337,7 +397,26 @@ impl PatchCore {
         if dim == 0 || rows.is_empty() || !rows.len().is_multiple_of(dim) {
             return Err(refuse(format!("{} numbers are no patches of {dim}", rows.len())));
         }
-        FittedPatchCore::new(self.clone(), PatchShape { grid, dim }, rows)
+        let bank = match self.params.index {
+            Index::Exact => MemoryBank::exact(vec![rows], dim)?,
+            Index::Inverted { probes } => {
+                let mut places = |tensor: &str| {
+                    let values = take_f64(STATE, &mut state, tensor)?;
+                    let whole = |value: &f64| value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(value);
+                    if values.iter().all(whole) {
+                        Ok(values.iter().map(|value| *value as u32).collect())
+                    } else {
+                        Err(refuse(format!("`{tensor}` has a value that is no place")))
+                    }
+                };
+                let (offsets, order) = (places("offsets")?, places("order")?);
+                let centres = take(STATE, &mut state, "centres")?;
+                let parts = InvertedParts { rows, dim, metric: Metric::SquaredL2, centres, offsets, order };
+                let index = InvertedIndex::from_parts(parts, Isa::best()?)?;
+                MemoryBank { pieces: vec![Piece::Inverted { index, probes }] }
+            }
+        };
+        Ok(FittedPatchCore { method: self.clone(), shape: PatchShape { grid, dim }, bank })
     }
 
     /// Scores the views behind `patches` `[images · views · patches, dim]`.
@@ -374,280 +453,6 @@ impl PatchCore {
     }
 }
 
-/// Normal patches to compare with, in one or more pieces.
-#[derive(Debug)]
-struct MemoryBank<'a> {
-    /// None of them empty.
-    pieces: Vec<Bank<'a>>,
-}
-
-impl<'a> MemoryBank<'a> {
-    fn new(pieces: Vec<impl Into<Cow<'a, [f32]>>>, dim: usize) -> Result<Self, DetectorError> {
-        let isa = Isa::best()?;
-        let banks = pieces.into_iter().map(|rows| Bank::new(rows, dim, Metric::SquaredL2, isa));
-        let pieces = banks.filter(|bank| bank.as_ref().map_or(true, |bank| !bank.is_empty()));
-        Ok(Self { pieces: pieces.collect::<Result<_, _>>()? })
-    }
-
-    fn len(&self) -> usize {
-        self.pieces.iter().map(Bank::len).sum()
-    }
-
-    fn row(&self, mut index: usize) -> &[f32] {
-        for piece in &self.pieces {
-            if index < piece.len() {
-                return &piece.rows()[index * piece.dim()..(index + 1) * piece.dim()];
-            }
-            index -= piece.len();
-        }
-        &[]
-    }
-
-    /// The `k` nearest patches of each query by squared distance, or all where there are fewer.
-    fn top_k(&self, queries: &[f32], k: usize) -> Result<Neighbours, DetectorError> {
-        let mut found: Option<Neighbours> = None;
-        let mut first = 0;
-        for piece in &self.pieces {
-            let mut part = piece.top_k(queries, k.min(piece.len()))?;
-            part.indices.iter_mut().for_each(|index| *index += first);
-            first += piece.len() as u32;
-            found = Some(match found {
-                None => part,
-                Some(before) => merged(&before, &part, k),
-            });
-        }
-        Ok(found.unwrap_or(Neighbours { k: 0, indices: Vec::new(), distances: Vec::new() }))
-    }
-
-    /// The weight of a patch's score: 1 minus the share of `nearest` in the soft maximum of the patch's distances to the
-    /// `neighbours` nearest of `nearest`, itself among them.
-    fn weight(&self, patch: &[f32], nearest: usize, neighbours: usize) -> Result<f64, DetectorError> {
-        let support = self.top_k(self.row(nearest), neighbours)?;
-        let to = |row: &[f32]| {
-            let squares = patch.iter().zip(row).map(|(a, b)| f64::from(a - b).powi(2));
-            squares.sum::<f64>().sqrt()
-        };
-        let distances: Vec<f64> = support.indices.iter().map(|&index| to(self.row(index as usize))).collect();
-        let largest = distances.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = distances.iter().map(|distance| (distance - largest).exp()).sum();
-        Ok(1.0 - (to(self.row(nearest)) - largest).exp() / sum)
-    }
-}
-
-/// The `k` nearest of two lists a query, or all where there are fewer; those of `before` first where distances are equal.
-fn merged(before: &Neighbours, after: &Neighbours, k: usize) -> Neighbours {
-    let k = k.min(before.k + after.k);
-    let mut merged = Neighbours { k, indices: Vec::new(), distances: Vec::new() };
-    let list = |found: &Neighbours, query: usize| {
-        let own = query * found.k..(query + 1) * found.k;
-        let pairs = found.distances[own.clone()].iter().copied().zip(found.indices[own].iter().copied());
-        pairs.collect::<Vec<(f32, u32)>>()
-    };
-    for query in 0..before.indices.len() / before.k {
-        let mut both = [list(before, query), list(after, query)].concat();
-        both.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (distances, indices): (Vec<f32>, Vec<u32>) = both.into_iter().take(k).unzip();
-        merged.distances.extend(distances);
-        merged.indices.extend(indices);
-    }
-    merged
-}
-
-/// The patches that were kept, in the order of their images.
-struct Selected {
-    shape: PatchShape,
-    rows: Vec<f32>,
-    /// The kept patches of each image.
-    images: Vec<Range<usize>>,
-}
-
-impl Selected {
-    /// The bank without the patches of one image.
-    fn without(&self, image: usize) -> Result<MemoryBank<'_>, DetectorError> {
-        let dim = self.shape.dim;
-        let own = &self.images[image];
-        MemoryBank::new(vec![&self.rows[..own.start * dim], &self.rows[own.end * dim..]], dim)
-    }
-}
-
-/// Collects patches in parts that fit into memory, and keeps a coreset of each.
-struct BankBuilder<'a> {
-    params: PatchCoreParams,
-    images: usize,
-    seed: u64,
-    progress: &'a dyn Progress,
-    /// Bytes of `max_memory` that something else takes.
-    occupied: u64,
-    building: Option<Building>,
-}
-
-struct Building {
-    plan: Plan,
-    selected: Selected,
-    /// Patches of the part in hand.
-    part: Vec<f32>,
-}
-
-/// How the patches of all images are dealt with.
-#[derive(Clone, Debug, PartialEq)]
-struct Plan {
-    shape: PatchShape,
-    /// Patches of all views of an image.
-    of_image: usize,
-    /// Images of a part; all of them where they fit.
-    part_images: usize,
-    /// Share of a part's patches that are kept.
-    share: f64,
-    /// Components to project to.
-    projection: Option<usize>,
-    /// The most patches that are kept in all.
-    kept: usize,
-    notes: Vec<String>,
-}
-
-impl Plan {
-    /// For `images` images of `views` views at most, in what is left of the memory beside `occupied` bytes.
-    fn new(
-        params: &PatchCoreParams,
-        images: usize,
-        views: usize,
-        shape: PatchShape,
-        occupied: u64,
-    ) -> Result<Self, DetectorError> {
-        let budget = params.max_memory.0.saturating_sub(RESERVE + occupied) as f64;
-        let of_image = views * shape.patches();
-        let total = (images * of_image) as f64;
-        let projection = params.projection.filter(|components| 2 * components <= shape.dim);
-
-        // What the kept patches take, once here and once more when they are saved; f32, with length and square.
-        let kept_row = (4 * shape.dim + 8) as f64;
-        let wanted = (params.coreset * total).ceil();
-        let kept = wanted.min((budget / 2.0 / kept_row).floor());
-        let share = (kept / total).min(1.0);
-        // A patch of a part: itself, its projection, two numbers of the selection, and its share of the chosen centres.
-        let numbers = projection.unwrap_or(0) as f64 + shape.dim as f64 + 2.0;
-        let centres = share * projection.unwrap_or(shape.dim) as f64;
-        let part_row = 4.0 * (numbers + centres);
-        let fitting = ((budget - kept * kept_row) / (part_row * of_image as f64)).floor();
-        if kept < 1.0 || fitting < 1.0 {
-            let least = RESERVE as f64 + occupied as f64 + 2.0 * (part_row * of_image as f64 + kept_row);
-            return Err(DetectorError::Memory {
-                method: NAME.to_owned(),
-                needed: Memory(least as u64).rounded(),
-                allowed: params.max_memory.rounded(),
-                hint: "allow more, or make `input_size` smaller".to_owned(),
-            });
-        }
-        let parts = images.div_ceil(fitting as usize);
-        let mut notes = Vec::new();
-        if parts > 1 {
-            notes.push(format!(
-                "the patches of {images} images do not fit into max_memory={}: the coreset was chosen in {parts} parts",
-                params.max_memory
-            ));
-        }
-        if kept < wanted {
-            notes.push(format!(
-                "the memory bank keeps {:.1} % of the patches: {:.1} % do not fit into max_memory={}",
-                100.0 * share,
-                100.0 * params.coreset,
-                params.max_memory
-            ));
-        }
-        let part_images = images.div_ceil(parts);
-        Ok(Self { shape, of_image, part_images, share, projection, kept: kept as usize, notes })
-    }
-}
-
-impl<'a> BankBuilder<'a> {
-    fn new(method: &PatchCore, source: &dyn FeatureSource, seed: u64, progress: &'a dyn Progress) -> Self {
-        Self { params: method.params, images: source.images(), seed, progress, occupied: 0, building: None }
-    }
-
-    /// Takes in the patches of a batch.
-    fn add(&mut self, batch: &FeatureBatch<'_>) -> Result<(), DetectorError> {
-        let joining = self.params.variant.joining();
-        let patches = joining.patches(batch)?;
-        let mut building = match self.building.take() {
-            Some(building) => building,
-            None => {
-                let shape = joining.shape(batch);
-                let plan = Plan::new(&self.params, self.images, batch.views, shape, self.occupied)?;
-                let part = Vec::with_capacity(plan.part_images * plan.of_image * shape.dim);
-                let rows = Vec::with_capacity(plan.kept * shape.dim);
-                Building { plan, selected: Selected { shape, rows, images: Vec::new() }, part }
-            }
-        };
-        for image in patches.chunks_exact(patches.len() / batch.images) {
-            building.part.extend_from_slice(image);
-            if building.part.len() == building.plan.part_images * image.len() {
-                self.keep_coreset(&mut building)?;
-            }
-        }
-        self.building = Some(building);
-        Ok(())
-    }
-
-    /// The memory bank, and what is to be said of it.
-    fn finish(mut self) -> Result<(Selected, Vec<String>), DetectorError> {
-        let mut building = self.building.take().ok_or_else(|| DetectorError::TooFewImages {
-            method: NAME.to_owned(),
-            needed: MIN_IMAGES,
-            found: 0,
-        })?;
-        if !building.part.is_empty() {
-            self.keep_coreset(&mut building)?;
-        }
-        Ok((building.selected, building.plan.notes))
-    }
-
-    /// Moves the coreset of the part in hand to the kept patches.
-    fn keep_coreset(&self, building: &mut Building) -> Result<(), DetectorError> {
-        let Building { plan, selected, part } = building;
-        let dim = plan.shape.dim;
-        let patches = part.len() / dim;
-        let count = ((plan.share * patches as f64).ceil() as usize).clamp(1, patches);
-        let indices = if count == patches { (0..patches as u32).collect() } else { self.choose(part, plan, count)? };
-        let mut indices = indices.into_iter().peekable();
-        for image in 0..patches / plan.of_image {
-            let start = selected.rows.len() / dim;
-            let end = ((image + 1) * plan.of_image) as u32;
-            while let Some(index) = indices.next_if(|index| *index < end) {
-                selected.rows.extend_from_slice(&part[index as usize * dim..(index as usize + 1) * dim]);
-            }
-            selected.images.push(start..selected.rows.len() / dim);
-        }
-        part.clear();
-        Ok(())
-    }
-
-    /// The numbers of the patches of a coreset, ascending.
-    fn choose(&self, part: &[f32], plan: &Plan, count: usize) -> Result<Vec<u32>, DetectorError> {
-        let (isa, dim) = (Isa::best()?, plan.shape.dim);
-        let projected = match plan.projection {
-            Some(components) => {
-                let kind = Projection::Sparse { density: None };
-                Some((RandomProjection::new(kind, dim, components, self.seed, isa)?.apply(part)?, components))
-            }
-            None => None,
-        };
-        let (rows, dim) = projected.as_ref().map_or((part, dim), |(rows, components)| (rows.as_slice(), *components));
-        let start = choose(rows.len() / dim, 1, Choice::Seeded(self.seed))[0];
-        self.progress.start("choosing the coreset", Some(count as u64));
-        let coreset = KCentreGreedy { start: Start::Index(start) }.select_with(rows, dim, count, isa, &mut |_, _| {
-            self.progress.advance(1);
-            if self.progress.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        self.progress.finish();
-        let mut indices = match coreset {
-            Err(CoresetError::Interrupted { .. }) => return Err(DetectorError::Cancelled),
-            coreset => coreset?.indices,
-        };
-        indices.sort_unstable();
-        Ok(indices)
-    }
-}
-
 const STATE: &str = "patchcore";
 
 /// What a model file says of a bank beside its numbers.
@@ -669,8 +474,16 @@ pub struct FittedPatchCore {
 }
 
 impl FittedPatchCore {
-    fn new(method: PatchCore, shape: PatchShape, rows: Vec<f32>) -> Result<Self, DetectorError> {
-        Ok(Self { method, shape, bank: MemoryBank::new(vec![rows], shape.dim)? })
+    fn new(method: PatchCore, shape: PatchShape, rows: Vec<f32>, seed: u64) -> Result<Self, DetectorError> {
+        let bank = match method.params.index {
+            Index::Exact => MemoryBank::exact(vec![rows], shape.dim)?,
+            Index::Inverted { probes } => {
+                let options = InvertedOptions { cells: None, seed };
+                let index = InvertedIndex::build(rows, shape.dim, Metric::SquaredL2, options, Isa::best()?)?;
+                MemoryBank { pieces: vec![Piece::Inverted { index, probes }] }
+            }
+        };
+        Ok(Self { method, shape, bank })
     }
 }
 
@@ -690,19 +503,36 @@ impl FittedMethod for FittedPatchCore {
 
     fn states(&self) -> Vec<(String, State)> {
         let PatchShape { grid, dim } = self.shape;
-        let rows = self.bank.pieces.iter().map(Bank::rows).collect::<Vec<_>>().concat();
-        let state = State {
-            kind: STATE.to_owned(),
-            config: serde_json::to_value(Config { grid, dim }).unwrap_or_default(),
-            tensors: [("bank".to_owned(), Tensor::f32([rows.len() / dim, dim], rows))].into(),
-        };
+        let mut tensors = BTreeMap::new();
+        // A fitted bank is one piece.
+        for piece in &self.bank.pieces {
+            let rows = match piece {
+                Piece::Exact(bank) => bank.rows(),
+                Piece::Inverted { index, .. } => {
+                    let places = |places: &[u32]| {
+                        Tensor::f64([places.len()], places.iter().map(|place| f64::from(*place)).collect())
+                    };
+                    tensors.insert("offsets".to_owned(), places(index.offsets()));
+                    tensors.insert("order".to_owned(), places(index.order()));
+                    let centres = index.centres().to_vec();
+                    tensors.insert("centres".to_owned(), Tensor::f32([index.cells(), dim], centres));
+                    index.rows()
+                }
+            };
+            tensors.insert("bank".to_owned(), Tensor::f32([rows.len() / dim, dim], rows.to_vec()));
+        }
+        let config = serde_json::to_value(Config { grid, dim }).unwrap_or_default();
+        let state = State { kind: STATE.to_owned(), config, tensors };
         vec![(STATE.to_owned(), state)]
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use nomaly_store::Silent;
+
     use super::*;
+    use crate::methods::locating_tests::{Fixture, close, map_values};
 
     #[test]
     fn settings_are_read_and_refused() {
@@ -723,61 +553,55 @@ mod tests {
             ["max_memory=100MiB"],
             ["sigma=-1"],
             ["held_out=0"],
+            ["index=tree"],
         ] {
             assert!(read(&pairs).is_err(), "{pairs:?}");
         }
     }
 
     #[test]
-    fn patches_are_taken_in_parts_where_they_do_not_fit() {
-        let shape = PatchShape { grid: [32, 32], dim: 384 };
-        let plan = |images, max_memory| {
-            let params = PatchCoreParams { max_memory, ..PatchCoreParams::default() };
-            Plan::new(&params, images, 1, shape, 0)
-        };
-        let all = plan(300, Memory::gib(2)).unwrap();
-        assert_eq!((all.part_images, all.share, all.notes.len()), (300, 0.1, 0));
-        assert_eq!(all.projection, Some(128));
+    fn scores_and_maps_are_those_of_pytorch_and_scipy() {
+        let fixture = Fixture::load();
+        for (variant, expected) in
+            [(Variant::Anomalib, &fixture.patchcore.anomalib), (Variant::Official, &fixture.patchcore.official)]
+        {
+            let params = PatchCoreParams {
+                variant,
+                coreset: 1.0,
+                reweighting: (variant == Variant::Anomalib).then_some(fixture.neighbours),
+                sigma: fixture.sigma,
+                ..PatchCoreParams::default()
+            };
+            let largest = |maps: &[Vec<f64>]| maps.iter().flatten().copied().fold(0.0, f64::max);
+            for index in [Index::Exact, Index::Inverted { probes: usize::MAX }] {
+                let method = PatchCore { params: PatchCoreParams { index, ..params }, taps: fixture.taps() };
+                let fit = fixture.fit(&method, 0);
+                assert_eq!((fit.notes.len(), fit.images), (usize::from(index != Index::Exact), fit.held_out.len()));
+                let scores = fixture.score(fit.fitted.as_ref());
+                close(map_values(&scores), expected.maps.iter().flatten(), largest(&expected.maps));
+                let scale = largest(std::slice::from_ref(&expected.scores));
+                close(scores.iter().map(|score| score.score), &expected.scores, scale);
+                close(fit.held_out.iter().map(|held_out| held_out.score), &expected.held_out, scale);
 
-        let parts = plan(2000, Memory::gib(1)).unwrap();
-        assert_eq!((parts.share, parts.notes.len()), (0.1, 1));
-        let taken = |plan: &Plan| 4 * (plan.kept * 386 + plan.part_images * 1024 * (384 + 128 + 2));
-        assert!(taken(&parts) < (1 << 30) - RESERVE as usize, "{parts:?}");
-
-        let small = plan(20_000, Memory::gib(1)).unwrap();
-        assert!(small.share < 0.1 && small.notes.len() == 2, "{small:?}");
-        assert!(matches!(plan(20_000, Memory(2 * RESERVE)), Ok(plan) if plan.share < 0.05));
-        let huge = Plan::new(&PatchCoreParams::default(), 10, 4096, shape, 0).unwrap_err();
-        assert!(huge.to_string().contains("max_memory is 2048 MiB"), "{huge}");
-    }
-
-    #[test]
-    fn a_bank_in_pieces_gives_what_the_whole_bank_gives() {
-        let value = |at: usize| ((at * 7919 + 13) % 101) as f32 / 10.0;
-        let rows: Vec<f32> = (0..60 * 4).map(value).collect();
-        let queries: Vec<f32> = (0..20 * 4).map(|at| value(at * 3 + 1)).collect();
-        let whole = MemoryBank::new(vec![rows.as_slice()], 4).unwrap();
-        for cut in [0, 1, 30, 59] {
-            let pieces = MemoryBank::new(vec![&rows[..cut * 4], &rows[cut * 4..]], 4).unwrap();
-            assert_eq!(pieces.len(), 60);
-            for k in [1, 5] {
-                assert_eq!(pieces.top_k(&queries, k).unwrap(), whole.top_k(&queries, k).unwrap(), "cut {cut}");
-            }
-            for patch in queries.chunks(4) {
-                let nearest = whole.top_k(patch, 1).unwrap().indices[0] as usize;
-                assert_eq!(pieces.row(nearest), whole.row(nearest));
-                assert_eq!(pieces.weight(patch, nearest, 9).unwrap(), whole.weight(patch, nearest, 9).unwrap());
+                let restored = method.restore(fit.fitted.states()).unwrap();
+                assert_eq!(fixture.score(restored.as_ref()), scores);
             }
         }
-        assert_eq!(MemoryBank::new(vec![&rows[..8], &rows[8..12]], 4).unwrap().top_k(&queries, 9).unwrap().k, 3);
     }
 
     #[test]
-    fn the_weight_is_that_of_equation_7() {
-        // Distances from the patch: 1 to the nearest, 2 and 3 to its neighbours.
-        let bank = MemoryBank::new(vec![vec![1.0f32, 2.0, 3.0, 50.0]], 1).unwrap();
-        let soft = 1.0f64.exp() / (1.0f64.exp() + 2.0f64.exp() + 3.0f64.exp());
-        let weight = bank.weight(&[0.0], 0, 3).unwrap();
-        assert!((weight - (1.0 - soft)).abs() < 1e-12, "{weight}");
+    fn added_images_join_the_bank() {
+        let fixture = Fixture::load();
+        let params = PatchCoreParams { coreset: 0.5, ..PatchCoreParams::default() };
+        for index in [Index::Exact, Index::Inverted { probes: 4 }] {
+            let method = PatchCore { params: PatchCoreParams { index, ..params }, taps: fixture.taps() };
+            let fit = fixture.fit(&method, 0);
+            let extended = method.extend(fit.fitted.states(), &fixture, 0, &Silent).unwrap();
+            assert_eq!((extended.images, extended.held_out.len()), (fit.images, fit.images));
+            let rows = |fitted: &dyn FittedMethod| fitted.states()[0].1.tensors["bank"].shape[0];
+            assert_eq!(rows(extended.fitted.as_ref()), 2 * rows(fit.fitted.as_ref()));
+            let restored = method.restore(extended.fitted.states()).unwrap();
+            assert_eq!(fixture.score(restored.as_ref()), fixture.score(extended.fitted.as_ref()));
+        }
     }
 }

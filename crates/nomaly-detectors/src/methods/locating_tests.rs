@@ -1,0 +1,150 @@
+//! PaDiM and PatchCore beside PyTorch and SciPy, on features of two small layers.
+
+use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_store::{Progress, Silent};
+use serde::Deserialize;
+
+use crate::features::{FeatureBatch, FeatureSource};
+use crate::method::{FittedMethod, Method, MethodFit, MethodScore};
+use crate::{DetectorError, METHODS};
+
+/// What `tests/fixtures/gen_locating.py` wrote.
+#[derive(Deserialize)]
+pub(super) struct Fixture {
+    train: usize,
+    input: usize,
+    pub(super) sigma: f64,
+    pub(super) regularization: f64,
+    pub(super) neighbours: usize,
+    pub(super) channels: Vec<usize>,
+    shapes: Vec<[usize; 3]>,
+    /// Rows of positions of all images, layer by layer.
+    layers: Vec<Vec<f32>>,
+    pub(super) padim: Padim,
+    pub(super) patchcore: PatchCore,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Padim {
+    pub(super) maps: Vec<Vec<f64>>,
+    pub(super) held_out: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct PatchCore {
+    pub(super) anomalib: Patches,
+    pub(super) official: Patches,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Patches {
+    pub(super) scores: Vec<f64>,
+    pub(super) held_out: Vec<f64>,
+    pub(super) maps: Vec<Vec<f64>>,
+}
+
+impl Fixture {
+    pub(super) fn load() -> Self {
+        serde_json::from_str(include_str!("../../tests/fixtures/locating.json")).unwrap()
+    }
+
+    pub(super) fn taps(&self) -> Vec<TapRequest> {
+        (0..self.shapes.len()).map(|layer| TapRequest::new(format!("layer{layer}"), OutputLayout::Rows)).collect()
+    }
+
+    /// Channels of each layer.
+    pub(super) fn layer_channels(&self) -> Vec<usize> {
+        self.shapes.iter().map(|[channels, ..]| *channels).collect()
+    }
+
+    fn images(&self) -> usize {
+        self.layers[0].len() / self.shapes[0].iter().product::<usize>()
+    }
+
+    /// Hands some images to `visit` in one batch.
+    fn batch<T>(&self, images: &[usize], visit: impl FnOnce(&FeatureBatch<'_>) -> T) -> T {
+        let select = |(values, shape): (&Vec<f32>, &[usize; 3])| {
+            let size: usize = shape.iter().product();
+            images.iter().flat_map(|image| &values[image * size..(image + 1) * size]).copied().collect()
+        };
+        let values: Vec<Vec<f32>> = self.layers.iter().zip(&self.shapes).map(select).collect();
+        visit(&FeatureBatch {
+            images: images.len(),
+            views: 1,
+            input: [self.input; 2],
+            taps: &self.taps(),
+            values: &values,
+            shapes: &self.shapes,
+            region: None,
+        })
+    }
+
+    /// Fits on the training images.
+    pub(super) fn fit(&self, method: &dyn Method, seed: u64) -> MethodFit {
+        method.fit(self, seed, &Silent).unwrap()
+    }
+
+    /// Scores the test images.
+    pub(super) fn score(&self, fitted: &dyn FittedMethod) -> Vec<MethodScore> {
+        let test: Vec<usize> = (self.train..self.images()).collect();
+        self.batch(&test, |batch| fitted.score(batch)).unwrap()
+    }
+}
+
+impl FeatureSource for Fixture {
+    fn images(&self) -> usize {
+        self.train
+    }
+
+    fn views(&self) -> usize {
+        1
+    }
+
+    fn visit(
+        &self,
+        progress: &dyn Progress,
+        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<usize, DetectorError> {
+        let all: Vec<usize> = (0..self.train).collect();
+        self.visit_some(&all, progress, visit)?;
+        Ok(self.train)
+    }
+
+    fn visit_some(
+        &self,
+        which: &[usize],
+        _progress: &dyn Progress,
+        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<(), DetectorError> {
+        which.chunks(4).try_for_each(|images| self.batch(images, &mut *visit))
+    }
+
+    fn combine(&self, mut views: Vec<MethodScore>) -> Result<MethodScore, DetectorError> {
+        Ok(views.remove(0))
+    }
+}
+
+/// Compares numbers whose largest are about `scale`.
+pub(super) fn close<'a>(got: impl IntoIterator<Item = f64>, want: impl IntoIterator<Item = &'a f64>, scale: f64) {
+    let (got, want): (Vec<f64>, Vec<f64>) = (got.into_iter().collect(), want.into_iter().copied().collect());
+    assert_eq!(got.len(), want.len());
+    for (at, (got, want)) in got.iter().zip(&want).enumerate() {
+        // Features, factors and maps are f32; sums are of some dozen terms.
+        assert!((got - want).abs() <= 2e-5 * scale, "number {at}: {got} for {want}");
+    }
+}
+
+/// The values of the maps of some views.
+pub(super) fn map_values(scores: &[MethodScore]) -> impl Iterator<Item = f64> {
+    scores.iter().flat_map(|score| &score.map.as_ref().unwrap().values).map(|value| f64::from(*value))
+}
+
+#[test]
+fn methods_say_truly_whether_they_make_maps() {
+    let backbone = nomaly_backbones::Backbone::embedded().unwrap();
+    for entry in METHODS.iter() {
+        let method = (entry.build)(&crate::Settings::default(), &backbone).unwrap();
+        let rows = method.taps().iter().any(|tap| tap.layout == OutputLayout::Rows);
+        assert_eq!(rows, entry.maps, "{}", entry.name);
+    }
+}
