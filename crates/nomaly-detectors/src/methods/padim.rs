@@ -49,6 +49,8 @@ const DEFAULT_MEMORY: Memory = Memory::gib(4);
 /// The paper's numbers of channels: for ResNet-18 with 448, and for Wide-ResNet-50-2 with 1792.
 const FEW_FEATURES: usize = 100;
 const MANY_FEATURES: usize = 550;
+/// Images that are added to the statistics together.
+const STRETCH: usize = 16;
 /// Backbones with more channels than this get [`MANY_FEATURES`].
 const WIDE: usize = 1000;
 
@@ -218,6 +220,8 @@ impl Method for Padim {
     fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
         let isa = Isa::best()?;
         let mut seen: Option<(Positions, PositionStatistics)> = None;
+        // Sums are rounded, so they are taken over stretches that do not depend on how images come in batches.
+        let mut stretch = Vec::new();
         let images = source.visit(progress, &mut |batch| {
             let (positions, statistics) = match &mut seen {
                 Some(seen) => seen,
@@ -228,10 +232,20 @@ impl Method for Padim {
                     seen.insert((positions, statistics))
                 }
             };
-            Ok(statistics.add(&positions.gather(batch)?)?)
+            let image = positions.count() * self.features;
+            for rows in positions.gather(batch)?.chunks_exact(image) {
+                stretch.extend_from_slice(rows);
+                if stretch.len() == STRETCH * image {
+                    statistics.add(&stretch)?;
+                    stretch.clear();
+                }
+            }
+            Ok(())
         })?;
         let too_few = || DetectorError::TooFewImages { method: NAME.to_owned(), needed: MIN_IMAGES, found: images };
-        let (positions, statistics) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
+        let (positions, mut statistics) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
+        statistics.add(&stretch)?;
+        drop(stretch);
 
         let held_out = self.held_out(&positions, &statistics, source, progress)?;
         progress.start("factorising covariances", None);

@@ -12,7 +12,10 @@ use rand_chacha::ChaCha8Rng;
 
 const SIDE: u32 = 48;
 
-fn stripes(seed: u64, blot: bool) -> RgbImage {
+/// Side of a blot.
+const BLOT: u32 = 14;
+
+fn stripes(seed: u64, blot: bool) -> (RgbImage, [u32; 3]) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let phase = rng.random_range(0..8);
     let mut image = RgbImage::from_fn(SIDE, SIDE, |x, _| {
@@ -20,18 +23,32 @@ fn stripes(seed: u64, blot: bool) -> RgbImage {
         let value = (stripe + rng.random_range(0..30)) as u8;
         Rgb([value, value, value.saturating_add(10)])
     });
+    let mut place = [0; 3];
     if blot {
         let (left, top) = (rng.random_range(4..SIDE - 20), rng.random_range(4..SIDE - 20));
-        for (x, y) in (0..14).flat_map(|x| (0..14).map(move |y| (x, y))) {
+        for (x, y) in (0..BLOT).flat_map(|x| (0..BLOT).map(move |y| (x, y))) {
             image.put_pixel(left + x, top + y, Rgb([230, 30, 20]));
         }
+        place = [left, top, BLOT];
     }
-    image
+    (image, place)
 }
 
 fn sample(id: String, seed: u64, blot: bool) -> Sample {
     let (label, kind) = if blot { (Label::Anomalous, "blot") } else { (Label::Normal, "good") };
-    Sample { id, source: ImageSource::Memory(Arc::new(stripes(seed, blot))), label, kind: kind.to_owned(), mask: None }
+    Sample {
+        id,
+        source: ImageSource::Memory(Arc::new(stripes(seed, blot).0)),
+        label,
+        kind: kind.to_owned(),
+        mask: None,
+    }
+}
+
+/// An image with a blot, and the blot's left, top and side in pixels.
+pub(crate) fn blot(seed: u64) -> (Sample, [u32; 3]) {
+    let seed = 5000 + seed;
+    (sample(format!("test/blot{seed}"), seed, true), stripes(seed, true).1)
 }
 
 /// `n` good images.

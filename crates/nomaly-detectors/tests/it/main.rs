@@ -4,4 +4,5 @@ mod evaluate;
 mod fit;
 mod hostile_models;
 mod images;
+mod locate;
 mod regions;

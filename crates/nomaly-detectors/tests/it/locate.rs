@@ -1,0 +1,173 @@
+//! Methods that say where: maps, their place in the image, tiles, flips and regions of interest.
+
+use image::{GrayImage, Luma};
+use nomaly_data::{MaskSource, Sample};
+use nomaly_detectors::evaluation::evaluate;
+use nomaly_detectors::{
+    AnomalyMap, Detector, DetectorError, FitOptions, FittedDetector, METHODS, PredictOptions, Prediction, Settings,
+    StreamOptions,
+};
+use nomaly_store::Silent;
+
+use crate::images::{blot, dataset, fit, good, settings};
+
+fn locating() -> impl Iterator<Item = &'static str> {
+    METHODS.iter().filter(|entry| entry.maps).map(|entry| entry.name)
+}
+
+fn predictions(detector: &FittedDetector, samples: &[Sample]) -> Vec<Prediction> {
+    let mut all = Vec::new();
+    detector
+        .predict(samples, &PredictOptions::default(), &Silent, |outcome| {
+            assert_eq!(outcome.size, Some((48, 48)));
+            all.push(outcome.result.unwrap());
+            Ok(())
+        })
+        .unwrap();
+    all
+}
+
+/// Column and row of the largest value.
+fn peak(map: &AnomalyMap) -> (usize, usize) {
+    let at = (0..map.values.len()).max_by(|&a, &b| map.values[a].total_cmp(&map.values[b])).unwrap();
+    (at % map.width, at / map.width)
+}
+
+#[test]
+fn the_map_is_highest_where_the_blot_is() {
+    let blots: Vec<_> = (0..6).map(|seed| blot(seed)).collect();
+    let samples: Vec<Sample> = blots.iter().map(|(sample, _)| sample.clone()).collect();
+    for method in locating() {
+        let cut = settings().with("tiles", "2x2").with("overlap", 0.5);
+        for settings in [settings(), cut.clone(), settings().with("flips", "both"), cut.with("flips", "horizontal")] {
+            let fitted = fit(method, &settings, &dataset().train).detector;
+            for (prediction, (_, [left, top, side])) in predictions(&fitted, &samples).iter().zip(&blots) {
+                let map = prediction.map.as_ref().unwrap();
+                assert_eq!([map.height, map.width], fitted.pipeline().frame_size(), "{method}");
+                let on_image = fitted.map_on_image(map, (48, 48)).unwrap();
+                let (x, y) = peak(&on_image);
+                // The features of the finest layer see some pixels beyond the blot.
+                let near =
+                    |at: usize, from: u32| (from as usize).saturating_sub(4) <= at && at < (from + side) as usize + 4;
+                assert!(
+                    near(x, *left) && near(y, *top),
+                    "{method} {settings:?}: peak at {x}, {y}, blot at {left}, {top}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_lies_outside_the_region_of_interest_never_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("roi.png");
+    let save = |inside: &dyn Fn(u32, u32) -> bool| {
+        GrayImage::from_fn(48, 48, |x, y| Luma([if inside(x, y) { 255 } else { 0 }])).save(&path).unwrap();
+    };
+    let (sample, [left, top, side]) = blot(3);
+    let touches = |at: u32, from: u32| at + 8 >= from && at < from + side + 8;
+    for method in locating() {
+        let settings = settings().with("roi", path.display());
+        save(&|x, y| !(touches(x, left) && touches(y, top)));
+        let without = fit(method, &settings, &good(24)).detector;
+        save(&|x, y| touches(x, left) && touches(y, top));
+        let only = fit(method, &settings, &good(24)).detector;
+        let predict = |detector: &FittedDetector| predictions(detector, std::slice::from_ref(&sample)).remove(0);
+        let (outside, inside) = (predict(&without), predict(&only));
+        // What the network sees of the blot reaches beyond it, so that the outside is not as ever, only less conspicuous.
+        assert!(outside.score < inside.score, "{method}");
+        for (detector, prediction, counts) in [(&without, outside, false), (&only, inside, true)] {
+            let map = detector.map_on_image(&prediction.map.unwrap(), (48, 48)).unwrap();
+            let at = ((top + side / 2) * 48 + left + side / 2) as usize;
+            assert_eq!(map.values[at] > 0.0, counts, "{method}");
+            assert!(map.values.iter().any(|value| *value == 0.0) && map.max() > 0.0, "{method}");
+        }
+
+        // The model file keeps the region.
+        let model = folder.path().join("model.nomaly");
+        without.save(&model).unwrap();
+        let loaded = FittedDetector::load(&model).unwrap();
+        assert_eq!(
+            predictions(&loaded, std::slice::from_ref(&sample)),
+            predictions(&without, std::slice::from_ref(&sample))
+        );
+    }
+    save(&|_, _| false);
+    let nothing = Detector::new("padim", "efficientnet-lite0", &settings().with("roi", path.display())).err().unwrap();
+    assert!(matches!(nothing, DetectorError::RegionOfInterest { .. }), "{nothing}");
+    let missing = Detector::new("padim", "efficientnet-lite0", &settings().with("roi", "/nonexistent/roi.png")).err();
+    assert!(missing.unwrap().to_string().contains("/nonexistent/roi.png"));
+}
+
+#[test]
+fn pixel_figures_compare_maps_with_masks() {
+    let mut dataset = dataset();
+    let fitted = fit("padim", &settings(), &dataset.train).detector;
+    dataset.test.truncate(8);
+    for seed in 0..6 {
+        let (mut sample, [left, top, side]) = blot(seed);
+        let inside = |at: u32, from: u32| (from..from + side).contains(&at);
+        let mask = GrayImage::from_fn(48, 48, |x, y| Luma([u8::from(inside(x, left) && inside(y, top))]));
+        sample.mask = Some(MaskSource::Memory(std::sync::Arc::new(mask)));
+        dataset.test.push(sample);
+    }
+    let evaluated = evaluate(&fitted, &dataset, None, &PredictOptions::default(), &Silent, |_| ()).unwrap();
+    let pixel = evaluated.figures.pixel.unwrap();
+    // Four of the eight other images are normal; the blotted ones have no mask and do not take part.
+    assert_eq!((pixel.images, pixel.regions), (10, 6));
+    assert!(pixel.auroc > 0.9 && pixel.aupro > 0.6, "{pixel:?}");
+    let curves = evaluated.curves.unwrap();
+    assert!((curves.roc.area() - pixel.auroc).abs() < 0.01, "the thinned curve has nearly the area of the whole one");
+}
+
+#[test]
+fn threads_and_batches_do_not_change_a_bit_of_a_model() {
+    let bytes = |method: &str, threads: usize, batch: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let stream = StreamOptions { batch, ..StreamOptions::default() };
+            let settings = settings().with("tiles", "1x2");
+            let fit = Detector::new(method, "efficientnet-lite0", &settings)
+                .unwrap()
+                .fit("stripes", &good(13), &FitOptions { stream, ..FitOptions::default() }, &Silent)
+                .unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("model");
+            fit.detector.save(&path).unwrap();
+            std::fs::read(path).unwrap()
+        })
+    };
+    for method in locating() {
+        let one = bytes(method, 1, 8);
+        assert!(one == bytes(method, 2, 8), "{method}: two threads give another file");
+        assert!(one == bytes(method, 2, 3), "{method}: batches of three give another file");
+    }
+}
+
+#[test]
+fn a_model_learns_from_further_images_where_its_method_can() {
+    let all = good(24);
+    let fitted = fit("patchcore", &settings(), &all[..16]).detector;
+    let held_out = fitted.calibration().held_out().len();
+    let extended = fitted.extend(&all[16..], StreamOptions::default(), &Silent).unwrap().detector;
+    assert_eq!(extended.info().training.images, 24);
+    assert_eq!(extended.calibration().held_out().len(), held_out + 8);
+    assert_eq!(extended.calibration().map_maxima().unwrap().len(), held_out + 8);
+
+    let fitted = fit("padim", &settings(), &all).detector;
+    let refused = fitted.extend(&all[..2], StreamOptions::default(), &Silent).err().unwrap();
+    assert!(matches!(refused, DetectorError::NotExtendable { .. }), "{refused}");
+}
+
+#[test]
+fn settings_of_views_are_checked() {
+    let message = |key: &str, value: &str| {
+        let settings = Settings::default().with(key, value);
+        Detector::new("padim", "efficientnet-lite0", &settings).err().unwrap().to_string()
+    };
+    assert!(message("tiles", "2").contains("ROWSxCOLUMNS"));
+    assert!(message("tiles", "0x2").contains("rows"));
+    assert!(message("overlap", "1").contains('1'));
+    assert!(message("flips", "diagonal").contains("horizontal"));
+}
