@@ -35,7 +35,7 @@ fn peak(map: &AnomalyMap) -> (usize, usize) {
 
 #[test]
 fn the_map_is_highest_where_the_blot_is() {
-    let blots: Vec<_> = (0..6).map(|seed| blot(seed)).collect();
+    let blots: Vec<_> = (0..6).map(blot).collect();
     let samples: Vec<Sample> = blots.iter().map(|(sample, _)| sample.clone()).collect();
     for method in locating() {
         let cut = settings().with("tiles", "2x2").with("overlap", 0.5);
@@ -81,7 +81,7 @@ fn what_lies_outside_the_region_of_interest_never_counts() {
             let map = detector.map_on_image(&prediction.map.unwrap(), (48, 48)).unwrap();
             let at = ((top + side / 2) * 48 + left + side / 2) as usize;
             assert_eq!(map.values[at] > 0.0, counts, "{method}");
-            assert!(map.values.iter().any(|value| *value == 0.0) && map.max() > 0.0, "{method}");
+            assert!(map.values.contains(&0.0) && map.max() > 0.0, "{method}");
         }
 
         // The model file keeps the region.
