@@ -11,7 +11,7 @@ use nomaly_transforms::{CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, 
 use serde::Serialize;
 
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
-use crate::features::{FeatureExtractor, StreamOptions};
+use crate::features::{FeatureExtractor, FeatureSource, StreamOptions};
 use crate::maps::{AnomalyMap, RegionOfInterest};
 use crate::method::{FittedMethod, Method};
 use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
@@ -173,6 +173,11 @@ impl Detector {
         let views = region.as_ref().map(|region| views_of(region, &pipeline)).transpose()?;
         let extractor = FeatureExtractor::new(&backbone, pipeline, method.taps())?.with_region(views);
         Ok(Self { method, backbone, extractor, region })
+    }
+
+    /// The features of `samples` as the method will see them.
+    pub(crate) fn source<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> impl FeatureSource + 'a {
+        self.extractor.stream(samples, options)
     }
 
     /// Learns what is normal from `samples`, all of which are taken to be good whatever their label says.

@@ -150,6 +150,16 @@ pub enum DetectorError {
         /// What would help.
         hint: String,
     },
+    /// No method fits in the time allowed.
+    #[error("no method learns from {images} images in {seconds} s: {estimates}")]
+    TimeBudget {
+        /// The time allowed.
+        seconds: f64,
+        /// The images.
+        images: usize,
+        /// What the methods would take, in words.
+        estimates: String,
+    },
     /// A region of interest that cannot be used.
     #[error("region of interest {}: {reason}", path.display())]
     RegionOfInterest {

@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod auto;
 pub mod calibration;
 mod detector;
 mod error;

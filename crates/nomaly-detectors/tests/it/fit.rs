@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use nomaly_detectors::auto::{Choice, MANY, choose_method};
 use nomaly_detectors::{
     DecisionRule, Detector, DetectorError, FitOptions, FittedDetector, METHODS, PredictOptions, Prediction, Settings,
     StreamOptions,
@@ -143,4 +146,25 @@ fn names_and_settings_are_checked_before_any_work() {
     assert!(with("input_size", "5").contains("from 32 to 2048"));
     assert!(with("view", "left").contains("`whole` or `center`"));
     assert!(with("weights", "/nonexistent/w.safetensors").contains("/nonexistent/w.safetensors"));
+}
+
+#[test]
+fn auto_chooses_by_images_settings_and_time() {
+    let choose = |images: usize, extra: Option<(&str, &str)>, seconds: Option<f64>| {
+        let settings = extra.iter().fold(settings(), |settings, (key, value)| settings.with(key, value));
+        let budget = seconds.map(Duration::from_secs_f64);
+        choose_method(&good(images), "efficientnet-lite0", &settings, budget, StreamOptions::default())
+    };
+    let method = |choice: Result<Choice, DetectorError>| choice.unwrap().method;
+    assert_eq!(method(choose(20, None, None)), "patchcore");
+    assert_eq!(method(choose(MANY, None, None)), "padim");
+    assert_eq!(method(choose(MANY, Some(("coreset", "0.5")), None)), "patchcore");
+    assert_eq!(method(choose(20, Some(("features", "10")), None)), "padim");
+    let generous = choose(20, None, Some(1e6)).unwrap();
+    assert!(generous.method == "patchcore" && generous.reason.contains("1000000 s allowed"), "{generous:?}");
+    let hasty = choose(20, None, Some(1e-6)).unwrap_err();
+    assert!(matches!(hasty, DetectorError::TimeBudget { .. }), "{hasty}");
+    assert!(hasty.to_string().contains("mvg would take"), "{hasty}");
+    assert!(choose(20, Some(("corset", "0.5")), None).unwrap_err().to_string().contains("corset"));
+    assert!(matches!(choose(2, None, None), Err(DetectorError::TooFewImages { .. })));
 }
