@@ -1,6 +1,7 @@
 //! The arguments of every command, with their help.
 
 mod bench;
+mod maps;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use nomaly::transforms::samples::TEXTURES;
 use nomaly::{DecisionRule, Limits, StreamOptions};
 
 pub(crate) use self::bench::{BenchArgs, BenchBackboneArgs, BenchCommand, BenchKernelsArgs};
+pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
 use crate::console::Verbosity;
 
 /// The method where none is named.
@@ -74,6 +76,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Learn what normal looks like, and write a model file
     Fit(FitArgs),
+    /// Let a model learn from further images of good items
+    Update(UpdateArgs),
     /// Score images with a model file
     Score(ScoreArgs),
     /// Measure how good a model or a method is on labelled images
@@ -147,6 +151,33 @@ pub(crate) struct FitArgs {
     pub(crate) reading: ReadingArgs,
 }
 
+const UPDATE_HELP: &str = "\
+DATA is what `nomaly fit` takes. The model keeps its settings and its decision rule; the images join those that it \
+has learned from, and its held-out scores. Methods that have to see all images at once cannot do this.
+
+Examples:
+  nomaly update parts/more -m part.nomaly             replaces the model
+  nomaly update parts/more -m part.nomaly -o next.nomaly";
+
+/// Arguments of `nomaly update`.
+#[derive(Debug, Args)]
+#[command(after_help = UPDATE_HELP)]
+pub(crate) struct UpdateArgs {
+    /// Further images of good items: a folder or a named data set
+    #[arg(value_name = "DATA")]
+    pub(crate) data: String,
+    /// The model file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) model: PathBuf,
+    /// The model file to write, in place of replacing the one that was read
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
 const SCORE_HELP: &str = "\
 Every image gets a score (higher = more anomalous), a p-value (the share of good images that score at least as \
 high) and a decision. Images come out in the order in which they went in; folders are sorted. An image that cannot \
@@ -156,6 +187,7 @@ Examples:
   nomaly score camera/ -m part.nomaly
   nomaly score camera/ -m part.nomaly --format jsonl | jq -r 'select(.anomalous) | .path'
   nomaly score camera/ -m part.nomaly --max-fpr 0.01 --report camera.html
+  nomaly score camera/ -m part.nomaly --heatmaps heat/ --masks masks/     where it is anomalous
   nomaly score img.png -m part.nomaly --quiet --fail-on-anomaly || echo stop";
 
 /// Arguments of `nomaly score`.
@@ -171,15 +203,14 @@ pub(crate) struct ScoreArgs {
     /// How to print the results
     #[arg(long, value_enum, default_value_t = ScoreFormat::Table)]
     pub(crate) format: ScoreFormat,
-    /// Write an anomaly map for each image into this folder (for methods that make maps)
-    #[arg(long, value_name = "DIR")]
-    pub(crate) heatmaps: Option<PathBuf>,
     /// Write a self-contained HTML report
     #[arg(long, value_name = "FILE.html")]
     pub(crate) report: Option<PathBuf>,
     /// Exit with status 1 when any image is anomalous
     #[arg(long)]
     pub(crate) fail_on_anomaly: bool,
+    #[command(flatten)]
+    pub(crate) maps: MapArgs,
     #[command(flatten)]
     pub(crate) rule: RuleArgs,
     #[command(flatten)]

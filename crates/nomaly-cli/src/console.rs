@@ -1,10 +1,10 @@
-//! What is said on stderr: notes, warnings, errors, and the progress bar that they must not tear apart.
+//! What is said on stderr: notes, warnings, errors, and the progress bars that they must not tear apart.
 
 use std::fmt::{Arguments, Display};
 use std::io::Write;
 use std::sync::Mutex;
 
-use indicatif::ProgressBar;
+use indicatif::{MultiProgress, ProgressBar};
 
 use crate::failure;
 use crate::output::style::{ERROR, HINT, WARNING};
@@ -24,12 +24,15 @@ pub(crate) enum Verbosity {
 #[derive(Debug)]
 pub(crate) struct Console {
     verbosity: Verbosity,
-    bar: Mutex<Option<ProgressBar>>,
+    /// What the terminal shows: the running bars below each other.
+    screen: MultiProgress,
+    /// The running bars; each belongs to a piece of the work of the one before.
+    bars: Mutex<Vec<ProgressBar>>,
 }
 
 impl Console {
     pub(crate) fn new(verbosity: Verbosity) -> Self {
-        Self { verbosity, bar: Mutex::new(None) }
+        Self { verbosity, screen: MultiProgress::new(), bars: Mutex::new(Vec::new()) }
     }
 
     /// Whether progress bars, notes and warnings are wanted.
@@ -69,7 +72,7 @@ impl Console {
 
     /// Says why the program fails, whatever the verbosity.
     pub(crate) fn error(&self, error: &anyhow::Error) {
-        self.show_bar(None);
+        while self.finish_bar() {}
         self.line(format_args!("{ERROR}error:{ERROR:#} {}", failure::chain(error)));
         if let Some(hint) = failure::hint(error) {
             self.line(format_args!("{HINT}hint:{HINT:#} {hint}"));
@@ -78,25 +81,29 @@ impl Console {
 
     /// Runs `write` while no progress bar is on the screen.
     pub(crate) fn aside<R>(&self, write: impl FnOnce() -> R) -> R {
-        let bar = self.lock().clone();
-        match bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
+        if self.lock().is_empty() { write() } else { self.screen.suspend(write) }
     }
 
-    /// Puts a bar in the place of the one shown so far.
-    pub(crate) fn show_bar(&self, bar: Option<ProgressBar>) {
-        let before = std::mem::replace(&mut *self.lock(), bar);
-        if let Some(before) = before {
-            before.finish_and_clear();
-        }
+    /// Shows a bar below those that are running.
+    pub(crate) fn start_bar(&self, bar: ProgressBar) {
+        self.lock().push(self.screen.add(bar));
     }
 
+    /// Moves the bar that was started last.
     pub(crate) fn advance_bar(&self, amount: u64) {
-        if let Some(bar) = &*self.lock() {
+        if let Some(bar) = self.lock().last() {
             bar.inc(amount);
         }
+    }
+
+    /// Takes the bar that was started last off the screen; says whether there was one.
+    pub(crate) fn finish_bar(&self) -> bool {
+        let last = self.lock().pop();
+        if let Some(bar) = &last {
+            bar.finish_and_clear();
+            self.screen.remove(bar);
+        }
+        last.is_some()
     }
 
     fn line(&self, text: Arguments<'_>) {
@@ -106,7 +113,30 @@ impl Console {
         });
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<ProgressBar>> {
-        self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<ProgressBar>> {
+        self.bars.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_goes_on_when_the_one_inside_it_has_finished() {
+        let console = Console::new(Verbosity::Normal);
+        let (outer, inner) = (ProgressBar::hidden(), ProgressBar::hidden());
+        console.start_bar(outer.clone());
+        console.advance_bar(2);
+        console.start_bar(inner.clone());
+        console.advance_bar(5);
+        assert_eq!((outer.position(), inner.position()), (2, 5));
+        assert!(console.finish_bar());
+        assert!(inner.is_finished() && !outer.is_finished());
+        console.advance_bar(1);
+        assert_eq!((outer.position(), inner.position()), (3, 5));
+        assert!(console.finish_bar());
+        assert!(outer.is_finished());
+        assert!(!console.finish_bar());
     }
 }

@@ -16,11 +16,24 @@ use nomaly::store::StoreError;
 pub(crate) struct Failure {
     message: String,
     hint: String,
+    interruption: bool,
 }
 
 impl Failure {
     pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: hint.into() }
+        Self { message: message.into(), hint: hint.into(), interruption: false }
+    }
+
+    /// What the end of the work that `error` stopped means, where the user stopped it; other errors stay as they are.
+    pub(crate) fn if_cancelled(
+        error: DetectorError,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> anyhow::Error {
+        match error {
+            DetectorError::Cancelled => Self { interruption: true, ..Self::new(message, hint) }.into(),
+            error => error.into(),
+        }
     }
 }
 
@@ -58,6 +71,9 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
             DetectorError::SettingSyntax { .. } => Some("for example `--set input_size=256`".to_owned()),
             DetectorError::SettingValue { .. } => {
                 Some("`nomaly list methods` shows every setting with its values".to_owned())
+            }
+            DetectorError::NotExtendable { .. } => {
+                Some("`nomaly fit` on a folder that holds the old and the new images makes a model of both".to_owned())
             }
             _ => None,
         }
@@ -103,6 +119,9 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Whether the user stopped the work.
 pub(crate) fn is_interruption(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return failure.interruption;
+        }
         let store = |error: &StoreError| error.is_cancelled();
         match cause.downcast_ref::<DetectorError>() {
             Some(DetectorError::Cancelled) => return true,
@@ -147,6 +166,12 @@ mod tests {
     fn interruptions_and_closed_pipes_are_told_from_errors() {
         assert!(is_interruption(&DetectorError::Cancelled.into()));
         assert!(is_interruption(&StoreError::Cancelled { what: "x".into() }.into()));
+        let stopped = |error| Failure::if_cancelled(error, "interrupted", "start again");
+        assert!(is_interruption(&stopped(DetectorError::Cancelled)));
+        assert_eq!(hint(&stopped(DetectorError::Cancelled)).unwrap(), "start again");
+        let setting = DetectorError::SettingSyntax { given: "x".into() };
+        assert_eq!(stopped(setting).to_string(), "setting `x` is not of the form KEY=VALUE");
+        assert!(!is_interruption(&Failure::new("no", "try this").into()));
         assert!(!is_interruption(&anyhow::anyhow!("plain")));
         assert!(is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe).into()));
         assert!(!is_broken_pipe(&io::Error::from(io::ErrorKind::NotFound).into()));

@@ -9,6 +9,8 @@ mod args;
 mod commands;
 mod console;
 mod failure;
+mod locate;
+mod map_files;
 mod output;
 mod progress;
 mod report;
@@ -44,6 +46,7 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Status> {
     match &cli.command {
         Command::Demo(args) => commands::demo::run(args, console),
         Command::Fit(args) => commands::fit::run(args, console),
+        Command::Update(args) => commands::update::run(args, console),
         Command::Score(args) => commands::score::run(args, console),
         Command::Eval(args) => commands::eval::run(args, console),
         Command::Inspect(args) => commands::inspect::run(args),

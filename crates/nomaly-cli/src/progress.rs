@@ -76,7 +76,7 @@ impl Progress for Bars<'_> {
         let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
         bar.set_style(self.unit.style(total.is_some()));
         bar.set_message(what.to_owned());
-        self.console.show_bar(Some(bar));
+        self.console.start_bar(bar);
     }
 
     fn advance(&self, amount: u64) {
@@ -84,7 +84,7 @@ impl Progress for Bars<'_> {
     }
 
     fn finish(&self) {
-        self.console.show_bar(None);
+        self.console.finish_bar();
     }
 
     fn cancelled(&self) -> bool {

@@ -2,12 +2,18 @@
 
 use std::path::Path;
 
-use nomaly::detectors::evaluation::Evaluation;
+use nomaly::detectors::evaluation::{Evaluated, Evaluation, PRO_LIMIT};
 use nomaly::detectors::model_file::ModelInfo;
+use nomaly::detectors::regions::{Region, RegionOptions};
 use nomaly::store::write_atomic;
-use nomaly::{Calibration, DecisionRule, Label, Limits, Outcome};
-use nomaly_report::{Figure, Item, KindRow, Picture, Report, Skipped, Threshold, render};
+use nomaly::transforms::scaled_preview;
+use nomaly::{Calibration, DecisionRule, FittedDetector, Label, Limits, Outcome};
+use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
+use nomaly_report::{
+    Contour, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold, render,
+};
 
+use crate::locate::{Located, Locator};
 use crate::output::{percent, seconds, significant};
 
 /// The longest side of the decoded images that reports need, in pixels.
@@ -17,44 +23,58 @@ pub(crate) const PREVIEW_SIDE: u32 = nomaly_report::MAX_SIDE;
 #[derive(Debug)]
 pub(crate) struct ReportBuilder {
     limits: Limits,
+    map_range: Option<ValueRange>,
     items: Vec<Item>,
     skipped: Vec<Skipped>,
 }
 
 impl ReportBuilder {
-    /// An empty report whose masks are read within `limits`.
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, items: Vec::new(), skipped: Vec::new() }
+    /// An empty report whose masks are read within `limits`, and whose maps have the colours of `map_range`.
+    pub(crate) fn new(limits: Limits, map_range: Option<ValueRange>) -> Self {
+        Self { limits, map_range, items: Vec::new(), skipped: Vec::new() }
     }
 
-    /// Takes one image, with its preview where there is one.
-    pub(crate) fn add(&mut self, outcome: &Outcome<'_>) {
+    /// Takes one image, with its preview where there is one, and what was found in it.
+    pub(crate) fn add(&mut self, outcome: &Outcome<'_>, located: Option<&Located>) -> anyhow::Result<()> {
         let sample = outcome.sample;
-        match &outcome.result {
-            Ok(prediction) => self.items.push(Item {
-                id: sample.id.clone(),
-                kind: (sample.label != Label::Unknown).then(|| sample.kind.clone()),
-                label: match sample.label {
-                    Label::Normal => Some(false),
-                    Label::Anomalous => Some(true),
-                    Label::Unknown => None,
-                },
-                score: prediction.score,
-                p_value: Some(prediction.p_value),
-                anomalous: Some(prediction.anomalous),
-                thumbnail: outcome.preview.as_ref().and_then(|image| Picture::photo(image).ok()),
-                // A mask only illustrates: one that cannot be read is left out of the page.
-                mask: sample
-                    .mask
-                    .as_ref()
-                    .and_then(|mask| mask.load(&self.limits).ok())
-                    .and_then(|mask| Picture::mask(&mask).ok()),
-                ..Item::default()
-            }),
+        let prediction = match &outcome.result {
+            Ok(prediction) => prediction,
             Err(skipped) => {
                 self.skipped.push(Skipped { path: skipped.id.clone(), reason: skipped.message.clone() });
+                return Ok(());
             }
-        }
+        };
+        let preview = outcome.preview.as_ref().map(|image| scaled_preview(image, PREVIEW_SIDE));
+        let overlay = match (&preview, located, self.map_range) {
+            (Some(image), Some(located), Some(range)) => {
+                let (width, height) = located.size();
+                let drawn = overlay(image, &located.map.values, width, height, range, DEFAULT_OPACITY)?;
+                Some(Picture::photo(&drawn)?)
+            }
+            _ => None,
+        };
+        // A mask only illustrates: one that cannot be read is left out of the page.
+        let truth = sample.mask.as_ref().and_then(|mask| mask.load(&self.limits).ok());
+        self.items.push(Item {
+            id: sample.id.clone(),
+            kind: (sample.label != Label::Unknown).then(|| sample.kind.clone()),
+            label: match sample.label {
+                Label::Normal => Some(false),
+                Label::Anomalous => Some(true),
+                Label::Unknown => None,
+            },
+            score: prediction.score,
+            p_value: Some(prediction.p_value),
+            anomalous: Some(prediction.anomalous),
+            size: outcome.size,
+            thumbnail: preview.as_ref().map(Picture::photo).transpose()?,
+            overlay,
+            mask: truth.as_ref().map(Picture::mask).transpose()?,
+            regions: located.map_or_else(Vec::new, |located| located.found.regions.iter().map(region_box).collect()),
+            found: located.map(|located| Contour::new(&located.found.mask)).transpose()?,
+            truth: truth.as_ref().map(Contour::new).transpose()?,
+        });
+        Ok(())
     }
 
     /// Writes the report of a scoring run.
@@ -72,20 +92,53 @@ impl ReportBuilder {
             ]),
             threshold: threshold(calibration),
             items: self.items,
+            map_range: self.map_range,
             skipped: self.skipped,
             ..Report::default()
         };
         Ok(write_atomic(path, render(&report)?.as_bytes())?)
     }
+}
 
-    /// Writes the report of an evaluation; `notes` are what the reader must know first.
-    pub(crate) fn write_evaluation(
+/// The report of an evaluation, which locates what it shows.
+pub(crate) struct EvaluationReport<'a> {
+    locator: Option<Locator<'a>>,
+    images: ReportBuilder,
+    /// Why an image could not be added.
+    failure: Option<anyhow::Error>,
+}
+
+impl<'a> EvaluationReport<'a> {
+    /// An empty report on `detector` with the decision `calibration`.
+    pub(crate) fn new(detector: &'a FittedDetector, calibration: &Calibration, limits: Limits) -> anyhow::Result<Self> {
+        let locator = Locator::new(detector, calibration, RegionOptions::default())?;
+        let images = ReportBuilder::new(limits, locator.as_ref().map(|locator| locator.scales().colours));
+        Ok(Self { locator, images, failure: None })
+    }
+
+    /// Takes one image; the first failure is told by [`write`](Self::write).
+    pub(crate) fn see(&mut self, outcome: &Outcome<'_>) {
+        if self.failure.is_none() {
+            self.failure = self.add(outcome).err();
+        }
+    }
+
+    fn add(&mut self, outcome: &Outcome<'_>) -> anyhow::Result<()> {
+        let located = self.locator.as_ref().map(|locator| locator.locate(outcome)).transpose()?.flatten();
+        self.images.add(outcome, located.as_ref())
+    }
+
+    /// Writes the page; `notes` are what the reader must know first.
+    pub(crate) fn write(
         self,
         path: &Path,
-        figures: &Evaluation,
+        evaluated: &Evaluated,
         calibration: &Calibration,
         notes: &[&str],
     ) -> anyhow::Result<()> {
+        let Self { images: ReportBuilder { map_range, items, skipped, .. }, failure, .. } = self;
+        failure.map_or(Ok(()), Err)?;
+        let figures = &evaluated.figures;
         let timing = &figures.timing;
         let mut summary = facts([
             ("data set", figures.dataset.clone()),
@@ -107,13 +160,29 @@ impl ReportBuilder {
             summary,
             figures: headline(figures),
             threshold: threshold(calibration),
-            by_kind: by_kind(&self.items, figures),
-            items: self.items,
-            skipped: self.skipped,
-            ..Report::default()
+            pixel: pixel_curves(evaluated),
+            by_kind: by_kind(&items, figures),
+            items,
+            map_range,
+            skipped,
         };
         Ok(write_atomic(path, render(&report)?.as_bytes())?)
     }
+}
+
+fn region_box(region: &Region) -> RegionBox {
+    let &Region { x, y, width, height, area, peak, .. } = region;
+    RegionBox { x, y, width, height, area: area as u64, peak }
+}
+
+fn pixel_curves(evaluated: &Evaluated) -> Option<PixelCurves> {
+    let (curves, figures) = (evaluated.curves.as_ref()?, evaluated.figures.pixel?);
+    let curve = |fpr: &[f64], rate: &[f64], area| PixelCurve { fpr: fpr.to_vec(), rate: rate.to_vec(), area };
+    Some(PixelCurves {
+        roc: curve(&curves.roc.fpr, &curves.roc.tpr, figures.auroc),
+        pro: curve(&curves.pro.fpr, &curves.pro.pro, figures.aupro),
+        max_fpr: PRO_LIMIT,
+    })
 }
 
 fn facts<const N: usize>(facts: [(&str, String); N]) -> Vec<(String, String)> {

@@ -36,6 +36,9 @@ pub(crate) const INFERNO: [[u8; 3]; 18] = [
 /// Opacity that leaves the image visible below the highest values.
 pub const DEFAULT_OPACITY: f32 = 0.75;
 
+/// A colour for outlines: cyan, which inferno does not have. Reports outline what was found in it too.
+pub const OUTLINE: Rgb<u8> = Rgb([35, 229, 242]);
+
 /// The values at the ends of the colour scale. Values beyond take the colour of the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ValueRange {

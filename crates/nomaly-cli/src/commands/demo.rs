@@ -9,7 +9,7 @@ use crate::args::{DEFAULT_BACKBONE, DEFAULT_METHOD, DemoArgs};
 use crate::console::Console;
 use crate::output::stdout;
 use crate::progress::{Bars, Unit};
-use crate::report::{PREVIEW_SIDE, ReportBuilder};
+use crate::report::{EvaluationReport, PREVIEW_SIDE};
 
 /// What the reader of the figures must know.
 const SYNTHETIC: &str = "The images are photographs of a real texture, but the defects are synthetic: painted onto good \
@@ -28,12 +28,13 @@ pub(crate) fn run(args: &DemoArgs, console: &Console) -> anyhow::Result<Status> 
 
     let stream = StreamOptions { preview: Some(PREVIEW_SIDE), ..StreamOptions::default() };
     let options = PredictOptions { rule: None, stream };
-    let mut report = ReportBuilder::new(stream.limits);
+    let calibration = fit.detector.calibration();
+    let mut report = EvaluationReport::new(&fit.detector, calibration, stream.limits)?;
     let bars = Bars::new(console, Unit::Images);
-    let evaluated = evaluate(&fit.detector, &dataset, Some(fit_s), &options, &bars, |outcome| report.add(outcome))?;
+    let evaluated = evaluate(&fit.detector, &dataset, Some(fit_s), &options, &bars, |outcome| report.see(outcome))?;
 
     figures::print(&mut stdout(), &evaluated.figures)?;
-    report.write_evaluation(&args.report, &evaluated.figures, fit.detector.calibration(), &[SYNTHETIC])?;
+    report.write(&args.report, &evaluated, calibration, &[SYNTHETIC])?;
     console.note(SYNTHETIC);
     console.note(format_args!("wrote {}: open it in a browser", args.report.display()));
     Ok(Status::Done)

@@ -14,7 +14,7 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::{counted, print_json, stdout, write_csv};
 use crate::progress::{Bars, Unit};
-use crate::report::{PREVIEW_SIDE, ReportBuilder};
+use crate::report::{EvaluationReport, PREVIEW_SIDE};
 
 pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> {
     args.method.device.check()?;
@@ -44,11 +44,13 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     if args.model.is_some() {
         warn_unattainable(&calibration, console);
     }
-    let mut report = args.report.as_ref().map(|_| ReportBuilder::new(options.stream.limits));
+    let limits = options.stream.limits;
+    let mut report =
+        args.report.as_ref().map(|_| EvaluationReport::new(&detector, &calibration, limits)).transpose()?;
     let bars = Bars::new(console, Unit::Images);
     let evaluated = evaluate(&detector, &dataset, fit_s, &options, &bars, |outcome| {
         if let Some(report) = &mut report {
-            report.add(outcome);
+            report.see(outcome);
         }
     })?;
     tell_skipped(&evaluated.figures.skipped, console);
@@ -58,7 +60,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         Format::Table => figures::print(&mut stdout(), &evaluated.figures)?,
     }
     if let (Some(report), Some(folder)) = (report, &args.report) {
-        report.write_evaluation(&folder.join("report.html"), &evaluated.figures, &calibration, &[])?;
+        report.write(&folder.join("report.html"), &evaluated, &calibration, &[])?;
         write_results(folder, &evaluated)?;
         console.note(format_args!("wrote report.html, scores.csv and evaluation.json into {}", folder.display()));
     }

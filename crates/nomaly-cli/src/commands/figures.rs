@@ -60,7 +60,14 @@ fn headline(out: &mut impl Write, figures: &Evaluation) -> io::Result<()> {
     let [name, auroc, ap, f1_max, eer] = of_image;
     table.row([name, auroc, ap, f1_max, eer, none()]);
     table.row(["pixel".to_owned(), percent(pixel.auroc), none(), percent(pixel.f1_max), none(), percent(pixel.aupro)]);
-    table.print(out)
+    table.print(out)?;
+    let regions = usize::try_from(pixel.regions).unwrap_or(usize::MAX);
+    writeln!(
+        out,
+        "{FAINT}pixels of {} with {}{FAINT:#}",
+        counted(pixel.images, "image"),
+        counted(regions, "defective region")
+    )
 }
 
 fn rankings<'a>(

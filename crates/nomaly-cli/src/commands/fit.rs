@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use super::{Recipe, Status, check_writable, decision, fit_detector};
+use super::{Recipe, Status, and_skipped, check_writable, decision, fit_detector};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::output::{bytes, counted, seconds};
@@ -17,16 +17,13 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     let size = std::fs::metadata(&args.output).with_context(|| format!("cannot read {}", args.output.display()))?.len();
 
     let training = &fit.detector.info().training;
-    let skipped = match training.skipped {
-        0 => String::new(),
-        skipped => format!(", {skipped} skipped"),
-    };
     console.note(format_args!(
-        "fitted {} on {}: {} of {}{skipped}, {}",
+        "fitted {} on {}: {} of {}{}, {}",
         args.method.method,
         args.method.backbone,
         counted(training.images, "image"),
         training.dataset,
+        and_skipped(training.skipped),
         seconds(fit_s),
     ));
     console.note(decision(fit.detector.calibration()));

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use nomaly::backbones::registry::{BACKBONES, BackboneEntry};
 use nomaly::backbones::tap_infos;
-use nomaly::detectors::{COMMON_PARAMETERS, METHODS, MethodEntry, Parameter};
+use nomaly::detectors::{COMMON_PARAMETERS, Cost, METHODS, MethodEntry, Parameter, Published};
 use nomaly::metrics::registry::{Better, METRICS, MetricEntry};
 use nomaly::registry::Entry;
 use nomaly::scorers::{SCORERS, ScorerEntry};
@@ -41,8 +41,10 @@ fn methods() -> anyhow::Result<()> {
         writeln!(out, "    {FAINT}{}{FAINT:#}", entry.paper)?;
         let maps = if entry.maps { "gives anomaly maps" } else { "scores whole images" };
         writeln!(out, "    {maps}; needs at least {} images", entry.min_images)?;
+        let Cost { fit, predict, memory } = entry.cost;
+        writeln!(out, "    cost to fit: {fit}; to score: {predict}; memory: {memory}")?;
         for published in entry.published {
-            writeln!(out, "    published: {:.1} % image AUROC on {}", published.image_auroc, published.on)?;
+            writeln!(out, "    published: {} on {}", published_figures(published), published.on)?;
         }
         parameters(&mut out, entry.parameters)?;
         writeln!(out)?;
@@ -50,6 +52,15 @@ fn methods() -> anyhow::Result<()> {
     writeln!(out, "{HEADING}with every method{HEADING:#}")?;
     parameters(&mut out, COMMON_PARAMETERS)?;
     Ok(())
+}
+
+/// The figures of a paper in words.
+fn published_figures(published: &Published) -> String {
+    [(Some(published.image_auroc), "image AUROC"), (published.pixel_auroc, "pixel AUROC"), (published.aupro, "AUPRO")]
+        .into_iter()
+        .filter_map(|(value, name)| Some(format!("{:.1} % {name}", value?)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn parameters(out: &mut impl Write, parameters: &[Parameter]) -> std::io::Result<()> {
@@ -78,7 +89,14 @@ fn method_json(entry: &MethodEntry) -> Value {
     let published: Vec<Value> = entry
         .published
         .iter()
-        .map(|published| json!({ "on": published.on, "image_auroc_percent": published.image_auroc }))
+        .map(|published| {
+            json!({
+                "on": published.on,
+                "image_auroc_percent": published.image_auroc,
+                "pixel_auroc_percent": published.pixel_auroc,
+                "aupro_percent": published.aupro,
+            })
+        })
         .collect();
     let all: Vec<Parameter> = entry.parameters.iter().chain(COMMON_PARAMETERS).copied().collect();
     json!({
@@ -87,6 +105,7 @@ fn method_json(entry: &MethodEntry) -> Value {
         "paper": entry.paper,
         "maps": entry.maps,
         "min_images": entry.min_images,
+        "cost": { "fit": entry.cost.fit, "predict": entry.cost.predict, "memory": entry.cost.memory },
         "parameters": parameters_json(&all),
         "published": published,
     })

@@ -10,6 +10,7 @@ pub(crate) mod fit;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod score;
+pub(crate) mod update;
 pub(crate) mod weights;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ use nomaly::{Calibration, DecisionRule, Detector, FitOptions, Settings, Skipped,
 
 use crate::args::MethodArgs;
 use crate::console::Console;
+use crate::failure::Failure;
 use crate::output::{counted, percent, significant};
 use crate::progress::{Bars, Unit};
 
@@ -71,11 +73,28 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
         dataset.name
     ));
     let began = Instant::now();
-    let fit = detector.fit(&dataset.name, &dataset.train, &options, &Bars::new(console, Unit::Images))?;
+    let fit =
+        detector.fit(&dataset.name, &dataset.train, &options, &Bars::new(console, Unit::Images)).map_err(|error| {
+            let hint = "a fit is not resumed: the same command starts from the beginning";
+            Failure::if_cancelled(error, "the fit was interrupted, and nothing was written", hint)
+        })?;
     let seconds = began.elapsed().as_secs_f64();
-    tell_skipped(&fit.skipped, console);
-    warn_unattainable(fit.detector.calibration(), console);
+    tell_fit(&fit, console);
     Ok((fit, seconds))
+}
+
+/// Says what the user should know of a fit: images it could not use, its notes, a rule that cannot be kept.
+fn tell_fit(fit: &Fit, console: &Console) {
+    tell_skipped(&fit.skipped, console);
+    for note in &fit.notes {
+        console.note(note);
+    }
+    warn_unattainable(fit.detector.calibration(), console);
+}
+
+/// `, 3 skipped`, or nothing.
+fn and_skipped(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(", {count} skipped") }
 }
 
 /// What is wrong with an image, with its name once.

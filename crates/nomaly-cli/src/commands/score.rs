@@ -1,17 +1,22 @@
 //! `nomaly score`: a score, a p-value and a decision for each image, in the order in which they were given.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::bail;
+use nomaly::data::ImageSource;
 use nomaly::detectors::METHODS;
-use nomaly::{DetectorError, FittedDetector, Outcome, PredictOptions, Skipped};
+use nomaly::detectors::regions::Region;
+use nomaly::{AnomalyMap, DetectorError, FittedDetector, Outcome, PredictOptions, Sample, Skipped};
 use serde::Serialize;
 
 use super::{Status, check_writable, decision, skipped_line, warn_unattainable};
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
 use crate::failure::Failure;
+use crate::locate::{Located, Locator};
+use crate::map_files::MapFiles;
 use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL};
 use crate::output::{counted, significant, write_csv};
 use crate::progress::{Bars, Unit};
@@ -20,46 +25,67 @@ use crate::report::{PREVIEW_SIDE, ReportBuilder};
 pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status> {
     args.device.check()?;
     let detector = FittedDetector::load(&args.model)?;
-    if args.heatmaps.is_some() {
-        check_makes_maps(&detector.info().method.name)?;
-    }
+    let asked: Vec<&str> = args.maps.folders().map(|(file, _)| file.flag()).collect();
+    check_makes_maps(&detector.info().method.name, &asked)?;
     if let Some(path) = &args.report {
         check_writable(path)?;
     }
-    let samples = nomaly::data::images_under(&args.images)?;
-    let preview = args.report.is_some().then_some(PREVIEW_SIDE);
+    let samples_of = |path: &PathBuf| nomaly::data::images_under(std::slice::from_ref(path));
+    let groups: Vec<Vec<Sample>> = args.images.iter().map(samples_of).collect::<Result<_, _>>()?;
+    // Heat maps are drawn over the images as they are.
+    let preview = if args.maps.wants_heatmaps() { Some(u32::MAX) } else { args.report.as_ref().map(|_| PREVIEW_SIDE) };
     let options = PredictOptions { rule: args.rule.rule(), stream: args.reading.options(preview) };
     let calibration = detector.calibration_for(&options)?;
     warn_unattainable(&calibration, console);
     console.detail(format_args!("{}; {}", detector.info().method.name, decision(&calibration)));
 
-    let mut report = args.report.as_ref().map(|_| ReportBuilder::new(options.stream.limits));
+    let wanted = !asked.is_empty() || args.report.is_some() || args.format != ScoreFormat::Table;
+    let locator = if wanted { Locator::new(&detector, &calibration, args.maps.regions())? } else { None };
+    let files = match &locator {
+        Some(locator) if !asked.is_empty() => {
+            Some(MapFiles::new(&args.maps, locator.scales(), &files_of(&args.images, &groups))?)
+        }
+        _ => None,
+    };
+    let samples = groups.concat();
+    let map_range = locator.as_ref().map(|locator| locator.scales().colours);
+    let mut report = args.report.as_ref().map(|_| ReportBuilder::new(options.stream.limits, map_range));
     let mut printer = Printer::new(args.format);
     let mut tally = Tally::default();
-    let mut unwritten = None;
+    let mut failure = None;
     let on_screen = io::stdout().is_terminal();
     let began = Instant::now();
     printer.begin()?;
     let run = detector.predict(&samples, &options, &Bars::new(console, Unit::Images), |outcome| {
-        tally.count(&outcome);
-        if let Err(skipped) = &outcome.result {
-            console.warn(skipped_line(skipped));
-        }
-        if let Some(report) = &mut report {
-            report.add(&outcome);
-        }
-        let record = Record::from(&outcome);
-        // On one screen with a progress bar, lines have to make room for each other.
-        let printed = if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) };
-        printed.map_err(|error| {
-            unwritten = Some(error);
+        let located = locator.as_ref().map(|locator| locator.locate(&outcome)).transpose()?.flatten();
+        let mut see = || -> anyhow::Result<()> {
+            if let Err(skipped) = &outcome.result {
+                console.warn(skipped_line(skipped));
+            }
+            if let (Some(files), Some(located)) = (&files, &located) {
+                files.write(tally.seen(), &outcome, located)?;
+            }
+            if let Some(report) = &mut report {
+                report.add(&outcome, located.as_ref())?;
+            }
+            let record = Record::new(&outcome, located.as_ref());
+            // On one screen with a progress bar, lines have to make room for each other.
+            if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
+            tally.count(&outcome);
+            Ok(())
+        };
+        see().map_err(|error| {
+            failure = Some(error);
             DetectorError::Cancelled
         })
     });
-    if let Some(error) = unwritten {
-        return Err(error.into());
+    if let Some(error) = failure {
+        return Err(error);
     }
-    run?;
+    run.map_err(|error| {
+        let message = format!("interrupted after {} of {}", tally.seen(), counted(samples.len(), "image"));
+        Failure::if_cancelled(error, message, "what was printed and written so far is complete; no report was written")
+    })?;
     printer.end()?;
     let seconds = began.elapsed().as_secs_f64();
 
@@ -70,22 +96,35 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     if tally.failed == samples.len() {
         bail!("none of the {} could be scored", counted(samples.len(), "image"));
     }
+    for (file, folder) in args.maps.folders() {
+        console.note(format_args!(
+            "wrote {} of {} into {}",
+            file.plural(),
+            counted(tally.scored(), "image"),
+            folder.display()
+        ));
+    }
     console.note(tally.describe(seconds));
     Ok(if args.fail_on_anomaly && tally.anomalous > 0 { Status::AnomaliesFound } else { Status::Done })
 }
 
-/// Refuses `--heatmaps` for methods that give whole images a score and their pixels none.
-fn check_makes_maps(method: &str) -> anyhow::Result<()> {
+/// Refuses flags that need maps for methods that give whole images a score and their pixels none.
+fn check_makes_maps(method: &str, flags: &[&str]) -> anyhow::Result<()> {
     let with_maps: Vec<&str> = METHODS.iter().filter(|entry| entry.maps).map(|entry| entry.name).collect();
-    if with_maps.contains(&method) {
+    if flags.is_empty() || with_maps.contains(&method) {
         return Ok(());
     }
-    let hint = if with_maps.is_empty() {
-        "leave out --heatmaps; no method of this version makes maps".to_owned()
-    } else {
-        format!("leave out --heatmaps, or fit one of: {}", with_maps.join(", "))
-    };
+    let hint = format!("leave out {}, or fit one of: {}", flags.join(" and "), with_maps.join(", "));
     Err(Failure::new(format!("method `{method}` scores whole images and makes no anomaly maps"), hint).into())
+}
+
+/// The image files of each path that was given.
+fn files_of<'a>(given: &'a [PathBuf], groups: &'a [Vec<Sample>]) -> Vec<(&'a Path, Vec<&'a Path>)> {
+    let file = |sample: &'a Sample| match &sample.source {
+        ImageSource::File(path) => path.as_path(),
+        _ => Path::new(&sample.id),
+    };
+    given.iter().zip(groups).map(|(path, group)| (path.as_path(), group.iter().map(file).collect())).collect()
 }
 
 /// How many images ended how.
@@ -105,8 +144,17 @@ impl Tally {
         }
     }
 
+    fn scored(&self) -> usize {
+        self.normal + self.anomalous
+    }
+
+    /// How many came so far.
+    fn seen(&self) -> usize {
+        self.scored() + self.failed
+    }
+
     fn describe(&self, seconds: f64) -> String {
-        let scored = self.normal + self.anomalous;
+        let scored = self.scored();
         let failed = match self.failed {
             0 => String::new(),
             failed => format!(", {failed} could not be read"),
@@ -126,6 +174,8 @@ struct Record<'a> {
     /// The largest value of the anomaly map, for methods that make maps.
     map_max: Option<f64>,
     error: Option<RecordError<'a>>,
+    /// What is above the threshold of pixels, in pixels of the image, for methods that make maps.
+    regions: Option<&'a [Region]>,
 }
 
 #[derive(Debug, Serialize)]
@@ -134,26 +184,20 @@ struct RecordError<'a> {
     message: &'a str,
 }
 
-impl<'a> From<&'a Outcome<'_>> for Record<'a> {
-    fn from(outcome: &'a Outcome<'_>) -> Self {
-        let path = &outcome.sample.id;
-        match &outcome.result {
-            Ok(prediction) => Self {
-                path,
-                score: Some(prediction.score),
-                p_value: Some(prediction.p_value),
-                anomalous: Some(prediction.anomalous),
-                map_max: None,
-                error: None,
-            },
-            Err(Skipped { kind, message, .. }) => Self {
-                path,
-                score: None,
-                p_value: None,
-                anomalous: None,
-                map_max: None,
-                error: Some(RecordError { kind, message }),
-            },
+impl<'a> Record<'a> {
+    fn new(outcome: &'a Outcome<'_>, located: Option<&'a Located>) -> Self {
+        let (prediction, error) = match &outcome.result {
+            Ok(prediction) => (Some(prediction), None),
+            Err(Skipped { kind, message, .. }) => (None, Some(RecordError { kind, message })),
+        };
+        Self {
+            path: &outcome.sample.id,
+            score: prediction.map(|prediction| prediction.score),
+            p_value: prediction.map(|prediction| prediction.p_value),
+            anomalous: prediction.map(|prediction| prediction.anomalous),
+            map_max: prediction.and_then(|prediction| prediction.map.as_ref()).map(AnomalyMap::max),
+            error,
+            regions: located.map(|located| located.found.regions.as_slice()),
         }
     }
 }
@@ -176,8 +220,9 @@ impl Printer {
                 writeln!(self.out, "{HEADING}{:<9}  {:>10}  {:>8}  image{HEADING:#}", "decision", "score", "p-value")
             }
             ScoreFormat::Csv => {
-                let header = ["path", "score", "p_value", "anomalous", "map_max", "error_kind", "error_message"];
-                write_csv(&mut self.out, &header)
+                let keys =
+                    ["path", "score", "p_value", "anomalous", "map_max", "error_kind", "error_message", "regions"];
+                write_csv(&mut self.out, &keys)
             }
             ScoreFormat::Json => write!(self.out, "["),
             ScoreFormat::Jsonl => Ok(()),
@@ -235,6 +280,7 @@ impl Printer {
                 &number(record.map_max),
                 error.map_or("", |error| error.kind),
                 error.map_or("", |error| error.message),
+                &record.regions.map_or(String::new(), |regions| regions.len().to_string()),
             ],
         )
     }
@@ -246,19 +292,26 @@ mod tests {
 
     #[test]
     fn records_have_every_key_of_the_contract_in_order() {
-        let record = Record {
+        let failed = Record {
             path: "a.png",
             score: None,
             p_value: None,
             anomalous: None,
             map_max: None,
             error: Some(RecordError { kind: "empty", message: "the file is empty" }),
+            regions: None,
         };
         assert_eq!(
-            serde_json::to_string(&record).unwrap(),
+            serde_json::to_string(&failed).unwrap(),
             r#"{"path":"a.png","score":null,"p_value":null,"anomalous":null,"map_max":null,"#.to_owned()
-                + r#""error":{"kind":"empty","message":"the file is empty"}}"#
+                + r#""error":{"kind":"empty","message":"the file is empty"},"regions":null}"#
         );
+        let region = Region { x: 1, y: 2, width: 3, height: 4, area: 9, peak: 1.5, peak_x: 2, peak_y: 5, mean: 1.25 };
+        let located = Record { error: None, regions: Some(&[region]), ..failed };
+        let json = serde_json::to_string(&located).unwrap();
+        let regions = r#""error":null,"regions":[{"x":1,"y":2,"width":3,"height":4,"area":9,"peak":1.5,"#.to_owned()
+            + r#""peak_x":2,"peak_y":5,"mean":1.25}]}"#;
+        assert!(json.ends_with(&regions), "{json}");
     }
 
     #[test]
@@ -268,9 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn heatmaps_are_refused_with_a_way_out() {
-        let error = check_makes_maps("mvg").unwrap_err();
+    fn maps_are_refused_with_a_way_out() {
+        let error = check_makes_maps("mvg", &["--heatmaps", "--masks"]).unwrap_err();
         assert!(error.to_string().contains("`mvg`"));
-        assert!(crate::failure::hint(&error).unwrap().contains("leave out --heatmaps"));
+        let hint = crate::failure::hint(&error).unwrap();
+        assert!(hint.contains("leave out --heatmaps and --masks") && hint.contains("padim"), "{hint}");
+        assert!(check_makes_maps("mvg", &[]).is_ok() && check_makes_maps("padim", &["--maps"]).is_ok());
     }
 }

@@ -33,8 +33,19 @@ fn methods_are_listed_with_their_paper_and_settings() {
     let methods = nomaly(["list", "methods", "--format", "json"]).json();
     for method in methods.as_array().unwrap() {
         assert!(!method["paper"].as_str().unwrap().is_empty());
+        assert!(["fit", "predict", "memory"].iter().all(|cost| !method["cost"][cost].as_str().unwrap().is_empty()));
         assert!(method["parameters"].as_array().unwrap().iter().any(|parameter| parameter["name"] == "input_size"));
     }
+}
+
+#[test]
+fn methods_are_listed_with_the_figures_of_their_papers() {
+    let table = nomaly(["list", "methods"]).ok();
+    assert!(table.contains("99.2 % image AUROC, 98.1 % pixel AUROC, 94.4 % AUPRO on MVTec AD"), "{table}");
+    let methods = nomaly(["list", "methods", "--format", "json"]).json();
+    let of = |name: &str| methods.as_array().unwrap().iter().find(|method| method["name"] == name).unwrap().clone();
+    assert_eq!(of("patchcore")["published"][0]["aupro_percent"], 94.4);
+    assert!(of("mvg")["published"][0]["pixel_auroc_percent"].is_null());
 }
 
 #[test]
@@ -55,7 +66,7 @@ fn weights_and_data_are_listed_with_their_state() {
 fn completions_name_every_command() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = nomaly(["completions", shell]).ok();
-        for command in ["demo", "fit", "score", "eval", "inspect", "list", "weights", "data", "bench"] {
+        for command in ["demo", "fit", "update", "score", "eval", "inspect", "list", "weights", "data", "bench"] {
             assert!(script.contains(command), "{shell} lacks {command}");
         }
     }
@@ -63,7 +74,9 @@ fn completions_name_every_command() {
 
 #[test]
 fn every_command_has_help_and_a_wrong_usage_is_an_error() {
-    for command in ["demo", "fit", "score", "eval", "inspect", "list", "weights", "data", "bench", "completions"] {
+    for command in
+        ["demo", "fit", "update", "score", "eval", "inspect", "list", "weights", "data", "bench", "completions"]
+    {
         let help = nomaly([command, "--help"]).ok();
         assert!(help.contains("Usage: nomaly"), "{help}");
     }

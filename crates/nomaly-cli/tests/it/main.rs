@@ -4,4 +4,5 @@ mod bad_input;
 mod bench;
 mod flow;
 mod lists;
+mod maps;
 mod support;

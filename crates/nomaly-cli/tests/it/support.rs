@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use assert_cmd::Command;
-use image::{Rgb, RgbImage};
+use image::{GrayImage, Luma, Rgb, RgbImage};
 use serde_json::Value;
 
 /// The program, as Cargo built it for the tests.
@@ -86,6 +86,11 @@ pub(crate) fn fresh_folder(name: &str) -> PathBuf {
     folder(name)
 }
 
+/// Where the spot of a defective part is.
+fn in_spot(x: u32, y: u32) -> bool {
+    (16..34).contains(&x) && (12..30).contains(&y)
+}
+
 /// A striped part of 48 × 48 pixels with noise that depends on `seed`, and a dark spot where it is defective.
 pub(crate) fn part(seed: u32, defective: bool) -> RgbImage {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
@@ -93,7 +98,7 @@ pub(crate) fn part(seed: u32, defective: bool) -> RgbImage {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let noise = (state >> 24) as u8 / 8;
         let stripe = if (x + y / 3) % 8 < 4 { 150 } else { 90 };
-        let spot = defective && (16..34).contains(&x) && (12..30).contains(&y);
+        let spot = defective && in_spot(x, y);
         let value = if spot { noise } else { stripe + noise };
         Rgb([value, value, value / 2 + 40])
     })
@@ -112,6 +117,13 @@ pub(crate) fn parts() -> &'static Path {
                 let image = part(first_seed + index as u32, defective);
                 image.save(folder.join(format!("{index:03}.png"))).unwrap();
             }
+        }
+        // Where the spots are.
+        let masks = root.join("ground_truth/spot");
+        std::fs::create_dir_all(&masks).unwrap();
+        let mask = GrayImage::from_fn(48, 48, |x, y| Luma([if in_spot(x, y) { 255 } else { 0 }]));
+        for index in 0..TEST {
+            mask.save(masks.join(format!("{index:03}_mask.png"))).unwrap();
         }
         root
     })

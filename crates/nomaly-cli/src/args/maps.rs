@@ -1,0 +1,102 @@
+//! What is written of anomaly maps.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use nomaly::detectors::regions::RegionOptions;
+
+/// What is written of anomaly maps, and what counts as a region.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Anomaly maps (for methods that make them)")]
+pub(crate) struct MapArgs {
+    /// Write each image with its anomaly map in colour and an outline of what was found into this folder, as PNG. The
+    /// colours mean the same in all images: what is brighter than orange-red is above the threshold of pixels
+    #[arg(long, value_name = "DIR")]
+    heatmaps: Option<PathBuf>,
+    /// Write a mask of what was found in each image into this folder, as black-and-white PNG
+    #[arg(long, value_name = "DIR")]
+    masks: Option<PathBuf>,
+    /// Write the values of each anomaly map into this folder, one for each pixel of the image
+    #[arg(long, value_name = "DIR")]
+    maps: Option<PathBuf>,
+    /// The format of the files of --maps
+    #[arg(long, value_enum, default_value_t = MapFormat::Npy, requires = "maps")]
+    map_format: MapFormat,
+    /// Leave out regions with fewer pixels than this
+    #[arg(long, value_name = "PIXELS", default_value_t = RegionOptions::default().min_area)]
+    min_area: usize,
+    /// Leave holes in regions open instead of counting them in
+    #[arg(long)]
+    keep_holes: bool,
+}
+
+impl MapArgs {
+    /// What counts as a region.
+    pub(crate) fn regions(&self) -> RegionOptions {
+        RegionOptions { min_area: self.min_area, fill_holes: !self.keep_holes }
+    }
+
+    /// Whether images are wanted as they are, to be drawn on.
+    pub(crate) fn wants_heatmaps(&self) -> bool {
+        self.heatmaps.is_some()
+    }
+
+    /// The files that are asked for, with their folders.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = (MapFile, &PathBuf)> {
+        let maps = MapFile::Map(self.map_format);
+        [(MapFile::Heatmap, &self.heatmaps), (MapFile::Mask, &self.masks), (maps, &self.maps)]
+            .into_iter()
+            .filter_map(|(file, folder)| Some((file, folder.as_ref()?)))
+    }
+}
+
+/// A file that is made of an anomaly map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MapFile {
+    /// The map in colour over its image.
+    Heatmap,
+    /// What is above the threshold.
+    Mask,
+    /// The values.
+    Map(MapFormat),
+}
+
+impl MapFile {
+    /// The flag that asks for it.
+    pub(crate) fn flag(self) -> &'static str {
+        match self {
+            Self::Heatmap => "--heatmaps",
+            Self::Mask => "--masks",
+            Self::Map(_) => "--maps",
+        }
+    }
+
+    /// The ending of its name.
+    pub(crate) fn extension(self) -> &'static str {
+        match self {
+            Self::Heatmap | Self::Mask | Self::Map(MapFormat::Png16) => "png",
+            Self::Map(MapFormat::Npy) => "npy",
+            Self::Map(MapFormat::Tiff) => "tiff",
+        }
+    }
+
+    /// What it is called where many were written.
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            Self::Heatmap => "heat maps",
+            Self::Mask => "masks",
+            Self::Map(_) => "maps",
+        }
+    }
+}
+
+/// How the values of maps are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MapFormat {
+    /// NumPy arrays of 32-bit floating-point numbers
+    Npy,
+    /// TIFF of 32-bit floating-point numbers
+    Tiff,
+    /// PNG of 16-bit grey levels: 0 for the value 0, 65535 for ten times the threshold of pixels and beyond
+    Png16,
+}

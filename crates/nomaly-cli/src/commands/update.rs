@@ -1,0 +1,48 @@
+//! `nomaly update`: let a model learn from further images of good items.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use nomaly::FittedDetector;
+
+use super::{Status, and_skipped, check_writable, decision, tell_fit};
+use crate::args::UpdateArgs;
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::output::{bytes, counted, seconds};
+use crate::progress::{Bars, Unit};
+
+pub(crate) fn run(args: &UpdateArgs, console: &Console) -> anyhow::Result<Status> {
+    args.device.check()?;
+    let output = args.output.as_ref().unwrap_or(&args.model);
+    let detector = FittedDetector::load(&args.model)?;
+    check_writable(output)?;
+    let dataset = nomaly::data::open(&args.data)?;
+    let before = detector.info().training.images;
+
+    let began = Instant::now();
+    let bars = Bars::new(console, Unit::Images);
+    let fit = detector.extend(&dataset.train, args.reading.options(None), &bars).map_err(|error| {
+        let message = format!("the update was interrupted, and {} is as it was", args.model.display());
+        Failure::if_cancelled(error, message, "an update is not resumed: the same command starts from the beginning")
+    })?;
+    let took = began.elapsed().as_secs_f64();
+    tell_fit(&fit, console);
+    fit.detector.save(output)?;
+    let size = std::fs::metadata(output).with_context(|| format!("cannot read {}", output.display()))?.len();
+
+    let info = fit.detector.info();
+    console.note(format_args!(
+        "updated {} on {} with {}: {} before, {} after{}, {}",
+        info.method.name,
+        info.backbone.name,
+        dataset.name,
+        counted(before, "image"),
+        info.training.images,
+        and_skipped(fit.skipped.len()),
+        seconds(took),
+    ));
+    console.note(decision(fit.detector.calibration()));
+    console.note(format_args!("wrote {} ({})", output.display(), bytes(size)));
+    Ok(Status::Done)
+}

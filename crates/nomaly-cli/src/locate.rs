@@ -1,0 +1,118 @@
+//! Where in images something was found: maps at the size of the image, masks and regions, on one scale for all images.
+
+use anyhow::Context;
+use nomaly::detectors::regions::{RegionOptions, Regions};
+use nomaly::{AnomalyMap, Calibration, DetectorError, FittedDetector, Outcome, Prediction};
+use nomaly_report::overlay::ValueRange;
+
+/// How many times the threshold of pixels the largest grey level stands for: defects seldom reach it.
+const GREY_HEADROOM: f64 = 10.0;
+
+/// Turns the maps of one run into what people and programs look at.
+pub(crate) struct Locator<'a> {
+    detector: &'a FittedDetector,
+    /// Pixels above are anomalous; infinite where nothing can be called anomalous.
+    threshold: f64,
+    regions: RegionOptions,
+    scales: Scales,
+}
+
+/// Where an image is anomalous.
+#[derive(Debug)]
+pub(crate) struct Located {
+    /// A value for each pixel of the image.
+    pub(crate) map: AnomalyMap,
+    /// What of it is above the threshold.
+    pub(crate) found: Regions,
+}
+
+impl Located {
+    /// Width and height of the image in pixels.
+    pub(crate) fn size(&self) -> (u32, u32) {
+        self.found.mask.dimensions()
+    }
+}
+
+impl<'a> Locator<'a> {
+    /// For the maps of a detector whose decision is `calibration`; `None` for methods without maps.
+    pub(crate) fn new(
+        detector: &'a FittedDetector,
+        calibration: &Calibration,
+        regions: RegionOptions,
+    ) -> anyhow::Result<Option<Self>> {
+        let Some(map_maxima) = calibration.map_maxima() else { return Ok(None) };
+        let scales = Scales::new(map_maxima, calibration.map_threshold())
+            .context("the model's held-out maps are too large for a colour scale")?;
+        let threshold = calibration.map_threshold().unwrap_or(f64::INFINITY);
+        Ok(Some(Self { detector, threshold, regions, scales }))
+    }
+
+    /// What was found in an image; `None` where it could not be scored.
+    pub(crate) fn locate(&self, outcome: &Outcome<'_>) -> Result<Option<Located>, DetectorError> {
+        let (Ok(Prediction { map: Some(map), .. }), Some(size)) = (&outcome.result, outcome.size) else {
+            return Ok(None);
+        };
+        let map = self.detector.map_on_image(map, size)?;
+        let found = Regions::find(&map.values, map.width, map.height, self.threshold, &self.regions)?;
+        Ok(Some(Located { map, found }))
+    }
+
+    /// What colours and grey levels stand for.
+    pub(crate) fn scales(&self) -> Scales {
+        self.scales
+    }
+}
+
+/// What colours and grey levels stand for, in all images of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Scales {
+    /// The ends of the colours.
+    pub(crate) colours: ValueRange,
+    /// The ends of 16-bit grey levels: from 0, with room above the threshold so that defects differ.
+    pub(crate) greys: ValueRange,
+}
+
+impl Scales {
+    /// From the largest value of each held-out map, ascending, and the threshold of pixels, where there is one that
+    /// leaves typical normal images below; else from the largest value of all.
+    fn new(map_maxima: &[f64], threshold: Option<f64>) -> Option<Self> {
+        let (typical, largest) = (map_maxima.get(map_maxima.len() / 2).copied()?, map_maxima.last().copied()?);
+        // Where all maps are alike, any scale that starts there will do.
+        let apart = typical + typical.abs().max(1.0);
+        let middles = threshold.into_iter().chain([largest, apart]);
+        let colours =
+            middles.clone().find_map(|middle| ValueRange::for_threshold(typical as f32, middle as f32).ok())?;
+        let greys = middles
+            .chain([1.0])
+            .filter(|middle| *middle > 0.0)
+            .find_map(|middle| ValueRange::new(0.0, (GREY_HEADROOM * middle) as f32).ok())?;
+        Some(Self { colours, greys })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_follow_from_the_decision() {
+        let scales = |threshold| Scales::new(&[1.0, 2.0, 3.0, 6.0], threshold).unwrap();
+        let ends = |range: ValueRange| (range.low(), range.high());
+        assert_eq!((ends(scales(Some(5.0)).colours), ends(scales(Some(5.0)).greys)), ((3.0, 7.0), (0.0, 50.0)));
+        // Without a threshold, or with one that flags most normal images: from the largest value.
+        for threshold in [None, Some(2.0), Some(f64::NEG_INFINITY)] {
+            assert_eq!(ends(scales(threshold).colours), (3.0, 9.0), "{threshold:?}");
+        }
+        assert_eq!(ends(scales(None).greys), (0.0, 60.0));
+    }
+
+    #[test]
+    fn maps_that_are_all_alike_have_a_scale_too() {
+        for value in [0.0, 1e-30, 4.0, -2.0] {
+            let scales = Scales::new(&[value], None).unwrap();
+            assert_eq!(scales.colours.low(), value as f32);
+        }
+        assert_eq!(Scales::new(&[], None), None);
+        assert_eq!(Scales::new(&[f64::INFINITY], None), None);
+    }
+}

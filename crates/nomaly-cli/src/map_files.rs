@@ -1,0 +1,160 @@
+//! The files that a scoring run writes of each image: heat maps, masks, maps.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::Context;
+use nomaly::Outcome;
+use nomaly::store::{create_folder, write_atomic};
+use nomaly_report::files::{mask_png, npy, png, png16, tiff_f32};
+use nomaly_report::overlay::{DEFAULT_OPACITY, OUTLINE, outline, overlay};
+
+use crate::args::{MapArgs, MapFile, MapFormat};
+use crate::failure::Failure;
+use crate::locate::{Located, Scales};
+
+/// Files in up to three folders, named after the images.
+#[derive(Debug)]
+pub(crate) struct MapFiles<'a> {
+    args: &'a MapArgs,
+    scales: Scales,
+    /// For each image, the path of its files in each folder, without their ending.
+    stems: Vec<PathBuf>,
+}
+
+impl<'a> MapFiles<'a> {
+    /// Makes the folders that `args` ask for and finds a name for each image.
+    ///
+    /// `images` are the files of each of the paths that were given, in order.
+    ///
+    /// # Errors
+    /// A folder that cannot be made, that is asked for twice, or in which an image would be overwritten.
+    pub(crate) fn new(args: &'a MapArgs, scales: Scales, images: &[(&Path, Vec<&Path>)]) -> anyhow::Result<Self> {
+        let files = Self { args, scales, stems: stems(images) };
+        let inputs: HashSet<PathBuf> =
+            images.iter().flat_map(|(_, files)| files).filter_map(|file| file.canonicalize().ok()).collect();
+        let mut folders: Vec<(PathBuf, &str)> = Vec::new();
+        for (file, folder) in args.folders() {
+            let flag = file.flag();
+            create_folder(folder)?;
+            let place = folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))?;
+            if let Some((_, other)) = folders.iter().find(|(known, _)| *known == place) {
+                let message = format!("{other} and {flag} name the same folder, {}", folder.display());
+                return Err(Failure::new(message, "give each a folder of its own").into());
+            }
+            folders.push((place, flag));
+            for stem in &files.stems {
+                let path = path(folder, stem, file);
+                if path.canonicalize().is_ok_and(|path| inputs.contains(&path)) {
+                    let message = format!("{flag} would overwrite the image {}", path.display());
+                    return Err(Failure::new(message, "choose a folder without images to score").into());
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Writes the files of image number `place`.
+    pub(crate) fn write(&self, place: usize, outcome: &Outcome<'_>, located: &Located) -> anyhow::Result<()> {
+        let (width, height) = located.size();
+        let Located { map, found } = located;
+        for (file, folder) in self.args.folders() {
+            let bytes = match (file, &outcome.preview) {
+                (MapFile::Heatmap, Some(image)) => {
+                    let drawn = overlay(image, &map.values, width, height, self.scales.colours, DEFAULT_OPACITY)?;
+                    png(&outline(&drawn, &found.mask, OUTLINE)?)?
+                }
+                // Nothing to draw on.
+                (MapFile::Heatmap, None) => continue,
+                (MapFile::Mask, _) => mask_png(&found.mask)?,
+                (MapFile::Map(MapFormat::Npy), _) => npy(&map.values, width, height)?,
+                (MapFile::Map(MapFormat::Tiff), _) => tiff_f32(&map.values, width, height)?,
+                (MapFile::Map(MapFormat::Png16), _) => png16(&map.values, width, height, self.scales.greys)?,
+            };
+            let path = path(folder, &self.stems[place], file);
+            create_folder(path.parent().unwrap_or(folder))?;
+            write_atomic(&path, &bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// The path of an image's file. The ending is appended: what looks like one in a stem may be part of a name.
+fn path(folder: &Path, stem: &Path, file: MapFile) -> PathBuf {
+    let mut path = OsString::from(folder.join(stem));
+    path.push(".");
+    path.push(file.extension());
+    path.into()
+}
+
+/// A relative path for each image, without `..` and no two alike.
+///
+/// An image in a folder that was given is named by its path below that folder, one that was given itself by its file
+/// name, both without their ending, unless another image differs in the ending only. Where that name is taken, the path
+/// as it was given is used, and where that is taken too, with a number.
+fn stems(images: &[(&Path, Vec<&Path>)]) -> Vec<PathBuf> {
+    let mut siblings: HashMap<PathBuf, HashSet<&Path>> = HashMap::new();
+    for &file in images.iter().flat_map(|(_, files)| files) {
+        siblings.entry(file.with_extension("")).or_default().insert(file);
+    }
+    let mut taken = HashSet::new();
+    let mut stem_of = |given: &Path, file: &Path| {
+        let alone = siblings[&file.with_extension("")].len() == 1;
+        let stem = |path: &Path| {
+            let path: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+            if alone { path.with_extension("") } else { path }
+        };
+        let below = file.strip_prefix(given).ok().filter(|path| path.components().next().is_some());
+        let short = stem(below.or(file.file_name().map(Path::new)).unwrap_or(file));
+        let whole = stem(file);
+        let numbered = (2..).map(|number| {
+            let mut path = OsString::from(&whole);
+            path.push(format!("-{number}"));
+            path.into()
+        });
+        // File systems may not tell upper and lower case apart.
+        let mut free = |path: &PathBuf| taken.insert(path.to_string_lossy().to_lowercase());
+        [short, whole.clone()].into_iter().chain(numbered).find(|path| free(path)).expect("there are numbers enough")
+    };
+    images
+        .iter()
+        .flat_map(|(given, files)| files.iter().map(move |file| (*given, *file)))
+        .map(|(given, file)| stem_of(given, file))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(images: &[(&str, &[&str])]) -> Vec<String> {
+        let images: Vec<(&Path, Vec<&Path>)> =
+            images.iter().map(|(given, files)| (Path::new(*given), files.iter().map(Path::new).collect())).collect();
+        stems(&images).iter().map(|stem| stem.to_str().unwrap().replace('\\', "/")).collect()
+    }
+
+    #[test]
+    fn images_are_named_by_their_path_below_what_was_given() {
+        let images = [("camera", &["camera/a.png", "camera/night/a.b.jpg"][..]), ("x/one.png", &["x/one.png"])];
+        assert_eq!(named(&images), ["a", "night/a.b", "one"]);
+        assert_eq!(named(&[(".", &["./a.png"]), ("../up", &["../up/b/c.png"])]), ["a", "b/c"]);
+    }
+
+    #[test]
+    fn names_never_leave_their_folder() {
+        let images =
+            [("../a.png", &["../a.png"][..]), ("/etc/a.png", &["/etc/a.png"]), ("./b/../a.png", &["./b/../a.png"])];
+        assert_eq!(named(&images), ["a", "etc/a", "b/a"]);
+    }
+
+    #[test]
+    fn no_two_images_share_a_name() {
+        let twice = [("one/a.png", &["one/a.png"][..]), ("two/a.png", &["two/a.png"]), ("one/a.png", &["one/a.png"])];
+        assert_eq!(named(&twice), ["a", "two/a", "one/a"]);
+        let often = [("a.png", &["a.png"][..]), ("a.png", &["a.png"]), ("a.png", &["a.png"])];
+        assert_eq!(named(&often), ["a", "a-2", "a-3"]);
+        // The ending stays where it is all that differs, and case alone is no difference.
+        assert_eq!(named(&[("c", &["c/a.jpg", "c/a.png", "c/B.png", "c/b.png"])]), ["a.jpg", "a.png", "B", "c/b"]);
+    }
+}
