@@ -1,5 +1,6 @@
 //! Detectors from images to decisions: fit, save, load, score, evaluate.
 
+mod docs;
 mod evaluate;
 mod fit;
 mod hostile_models;
