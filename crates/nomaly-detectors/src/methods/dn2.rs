@@ -21,7 +21,7 @@ use nomaly_scorers::neighbours::{Aggregation, Distance, NearestNeighbours, Neigh
 use nomaly_scorers::{Parameter, Scorer, State, restore};
 use nomaly_store::Progress;
 
-use super::pooled::{PooledFeatures, held_out, pooled_taps};
+use super::pooled::{PooledFeatures, held_out, pooled_tap};
 use crate::calibration::{MAX_FOLDS, cross_validated_scores};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::method::{Cost, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
@@ -106,16 +106,7 @@ impl Dn2Params {
 
     /// Checks the level that `settings` name against the backbone.
     fn check(self, settings: &Settings, backbone: &Backbone) -> Result<Dn2, DetectorError> {
-        let level = match settings.get("level") {
-            Some(name) if name != "deepest" => Settings::default().with("level", name),
-            _ => Settings::default(),
-        };
-        let deepest = backbone.taps().into_iter().map(|tap| tap.name).rfind(|name| name != "logits");
-        let mut taps = pooled_taps(&level, "level", backbone, deepest.into_iter().collect())?;
-        match (taps.pop(), taps.is_empty()) {
-            (Some(tap), true) => Ok(Dn2 { neighbours: self.neighbours, taps: [tap] }),
-            _ => Err(DetectorError::setting("level", level.get("level").unwrap_or_default(), "one level")),
-        }
+        Ok(Dn2 { neighbours: self.neighbours, taps: [pooled_tap(settings, backbone)?] })
     }
 }
 

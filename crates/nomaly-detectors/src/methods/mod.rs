@@ -1,6 +1,7 @@
 //! The methods, one file each.
 
 pub mod dn2;
+mod gallery;
 mod grid;
 #[cfg(test)]
 mod locating_tests;
@@ -9,3 +10,5 @@ pub mod padim;
 pub mod patchcore;
 mod patches;
 mod pooled;
+mod pyramid;
+pub mod spade;

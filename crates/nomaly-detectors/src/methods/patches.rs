@@ -154,7 +154,7 @@ fn neighbourhood_bins(values: &[f32], [channels, height, width]: [usize; 3], siz
 
 /// Which of `len` numbers fall into each of `count` bins, as PyTorch's `adaptive_avg_pool1d` divides them: bins overlap
 /// where `len` is no multiple of `count`.
-fn bins(len: usize, count: usize) -> Vec<Range<usize>> {
+pub(super) fn bins(len: usize, count: usize) -> Vec<Range<usize>> {
     (0..count).map(|bin| bin * len / count..((bin + 1) * len).div_ceil(count)).collect()
 }
 

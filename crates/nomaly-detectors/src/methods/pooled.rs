@@ -89,3 +89,18 @@ pub(super) fn pooled_taps(
     }
     Ok(names.into_iter().map(|name| TapRequest { name, layout: OutputLayout::Mean }).collect())
 }
+
+/// The level named by the setting `level`, pooled, checked against the backbone; the deepest that is no classifier where it
+/// is not set.
+pub(super) fn pooled_tap(settings: &Settings, backbone: &Backbone) -> Result<TapRequest, DetectorError> {
+    let level = match settings.get("level") {
+        Some(name) if name != "deepest" => Settings::default().with("level", name),
+        _ => Settings::default(),
+    };
+    let deepest = backbone.taps().into_iter().map(|tap| tap.name).rfind(|name| name != "logits");
+    let mut taps = pooled_taps(&level, "level", backbone, deepest.into_iter().collect())?;
+    match (taps.pop(), taps.is_empty()) {
+        (Some(tap), true) => Ok(tap),
+        _ => Err(DetectorError::setting("level", level.get("level").unwrap_or_default(), "one level")),
+    }
+}
