@@ -19,7 +19,9 @@ pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
 use crate::console::Verbosity;
 
 /// The method where none is named.
-pub(crate) const DEFAULT_METHOD: &str = "mvg";
+pub(crate) const DEFAULT_METHOD: &str = AUTO;
+/// The method that is chosen by the number of images and the time there is.
+pub(crate) const AUTO: &str = "auto";
 /// The backbone where none is named: the one whose weights are in the program.
 pub(crate) const DEFAULT_BACKBONE: &str = "efficientnet-lite0";
 
@@ -131,6 +133,7 @@ Examples:
   nomaly fit parts/good -o part.nomaly
   nomaly fit bottle/ -o bottle.nomaly --method dn2 --set k=5
   nomaly fit bottle/ -o bottle.nomaly --max-fpr 0.01
+  nomaly fit bottle/ -o bottle.nomaly --time-budget 30
   nomaly list methods                                 what --method and --set accept";
 
 /// Arguments of `nomaly fit`.
@@ -240,7 +243,7 @@ pub(crate) struct EvalArgs {
     #[arg(value_name = "DATA")]
     pub(crate) data: String,
     /// The model file; without it a method is fitted
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["method", "backbone", "set", "seed", "max_train"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["method", "time_budget", "backbone", "set", "seed", "max_train"])]
     pub(crate) model: Option<PathBuf>,
     /// Fit on at most this many training images, chosen at random by the seed
     #[arg(long, value_name = "N")]
@@ -263,9 +266,12 @@ pub(crate) struct EvalArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Method")]
 pub(crate) struct MethodArgs {
-    /// The method; see `nomaly list methods`
+    /// The method, or `auto` for a choice by the number of images; see `nomaly list methods`
     #[arg(long, value_name = "NAME", default_value = DEFAULT_METHOD)]
     pub(crate) method: String,
+    /// Let `auto` choose a method that fits in this many seconds on this machine
+    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    pub(crate) time_budget: Option<f64>,
     /// The backbone; see `nomaly list backbones`
     #[arg(long, value_name = "NAME", default_value = DEFAULT_BACKBONE)]
     pub(crate) backbone: String,
@@ -528,6 +534,13 @@ fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
         _ => Err("a rate between 0 and 1 is needed, both excluded".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value < 1e9 => Ok(value),
+        _ => Err("a number above 0 is needed".to_owned()),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::features::{FeatureSource, StreamOptions};
 use crate::{Detector, DetectorError, METHODS, Settings};
 
 /// From so many images on PaDiM is preferred.
-pub const MANY: usize = 50;
+pub const MANY: usize = 100;
 /// Images that are timed.
 const TIMED: usize = 8;
 

@@ -20,6 +20,7 @@ pub(crate) fn run(args: &DemoArgs, console: &Console) -> anyhow::Result<Status> 
     let dataset = demo::dataset(&args.texture, args.seed)?;
     let recipe = Recipe {
         method: DEFAULT_METHOD,
+        time_budget: None,
         backbone: DEFAULT_BACKBONE,
         settings: &[],
         options: FitOptions { seed: args.seed, ..FitOptions::default() },

@@ -16,11 +16,12 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     fit.detector.save(&args.output)?;
     let size = std::fs::metadata(&args.output).with_context(|| format!("cannot read {}", args.output.display()))?.len();
 
-    let training = &fit.detector.info().training;
+    let info = fit.detector.info();
+    let training = &info.training;
     console.note(format_args!(
         "fitted {} on {}: {} of {}{}, {}",
-        args.method.method,
-        args.method.backbone,
+        info.method.name,
+        info.backbone.name,
         counted(training.images, "image"),
         training.dataset,
         and_skipped(training.skipped),

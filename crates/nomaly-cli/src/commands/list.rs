@@ -4,6 +4,7 @@ use std::io::Write;
 
 use nomaly::backbones::registry::{BACKBONES, BackboneEntry};
 use nomaly::backbones::tap_infos;
+use nomaly::detectors::auto::MANY;
 use nomaly::detectors::{COMMON_PARAMETERS, Cost, METHODS, MethodEntry, Parameter, Published};
 use nomaly::metrics::registry::{Better, METRICS, MetricEntry};
 use nomaly::registry::Entry;
@@ -35,9 +36,14 @@ pub(crate) fn run(args: &ListArgs) -> anyhow::Result<Status> {
 
 fn methods() -> anyhow::Result<()> {
     let mut out = stdout();
+    writeln!(
+        out,
+        "{HEADING}{DEFAULT_METHOD}{HEADING:#} (the default)  patchcore below {MANY} good images, else padim"
+    )?;
+    writeln!(out, "    --time-budget SECONDS lets it choose what fits in that time on this machine")?;
+    writeln!(out)?;
     for entry in METHODS.iter() {
-        let default = if entry.name == DEFAULT_METHOD { " (the default)" } else { "" };
-        writeln!(out, "{HEADING}{}{HEADING:#}{default}  {}", entry.name, entry.summary)?;
+        writeln!(out, "{HEADING}{}{HEADING:#}  {}", entry.name, entry.summary)?;
         writeln!(out, "    {FAINT}{}{FAINT:#}", entry.paper)?;
         let maps = if entry.maps { "gives anomaly maps" } else { "scores whole images" };
         writeln!(out, "    {maps}; needs at least {} images", entry.min_images)?;

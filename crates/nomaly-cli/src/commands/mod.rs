@@ -14,14 +14,16 @@ pub(crate) mod update;
 pub(crate) mod weights;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use nomaly::data::Dataset;
 use nomaly::detectors::Fit;
+use nomaly::detectors::auto::choose_method;
 use nomaly::store::AtomicFile;
 use nomaly::{Calibration, DecisionRule, Detector, FitOptions, Settings, Skipped, StreamOptions};
 
-use crate::args::MethodArgs;
+use crate::args::{AUTO, MethodArgs};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::{counted, percent, significant};
@@ -49,6 +51,7 @@ fn check_writable(path: &Path) -> anyhow::Result<()> {
 #[derive(Clone, Copy, Debug)]
 struct Recipe<'a> {
     method: &'a str,
+    time_budget: Option<Duration>,
     backbone: &'a str,
     settings: &'a [String],
     options: FitOptions,
@@ -59,14 +62,25 @@ impl<'a> Recipe<'a> {
     fn new(args: &'a MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) -> Self {
         let rule = rule.unwrap_or(FitOptions::default().rule);
         let options = FitOptions { seed: args.seed, rule, stream };
-        Self { method: &args.method, backbone: &args.backbone, settings: &args.set, options }
+        let time_budget = args.time_budget.map(Duration::from_secs_f64);
+        Self { method: &args.method, time_budget, backbone: &args.backbone, settings: &args.set, options }
     }
 }
 
 /// Fits a detector on the training images; also says how many seconds the fit took.
 fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> anyhow::Result<(Fit, f64)> {
-    let Recipe { method, backbone, settings, options } = recipe;
-    let detector = Detector::new(method, backbone, &Settings::parse(settings)?)?;
+    let Recipe { method, time_budget, backbone, settings, options } = recipe;
+    let settings = Settings::parse(settings)?;
+    let method = if method == AUTO {
+        let choice = choose_method(&dataset.train, backbone, &settings, time_budget, options.stream)?;
+        console.note(choice.reason);
+        choice.method
+    } else if time_budget.is_some() {
+        bail!("--time-budget is for --method auto, and the method is {method}");
+    } else {
+        method
+    };
+    let detector = Detector::new(method, backbone, &settings)?;
     console.detail(format_args!(
         "fitting {method} on {backbone} with {} of {}",
         counted(dataset.train.len(), "training image"),

@@ -96,7 +96,7 @@ const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "max_memory",
-        default: "1GiB",
+        default: "2GiB",
         values: "a number of bytes, with KiB, MiB or GiB",
         summary: "what the process may take to fit, half of it for the feature maps of all images; from 512MiB on",
     },
@@ -167,7 +167,7 @@ impl Default for SpadeParams {
             grid: None,
             sigma: DEFAULT_SIGMA,
             held_out: 100,
-            max_memory: Memory::gib(1),
+            max_memory: Memory::gib(2),
         }
     }
 }
