@@ -20,13 +20,31 @@ fn fit_says_what_it_did_on_stderr_only() {
     let path = fresh_folder("fit").join("a.nomaly");
     let run = nomaly(args!["fit", parts(), "-o", path, "--set", INPUT_SIZE]);
     assert_eq!((run.status, run.stdout.as_str()), (0, ""));
-    for expected in ["fitted mvg on efficientnet-lite0: 24 images of parts", "at most 5 % false alarms", "wrote "] {
+    for expected in [
+        "auto chose patchcore for 24 images",
+        "fitted patchcore on efficientnet-lite0: 24 images of parts",
+        "at most 5 % false alarms",
+        "wrote ",
+    ] {
         assert!(run.stderr.contains(expected), "{}", run.stderr);
     }
     assert!(!run.stderr.contains("warning"), "{}", run.stderr);
 
     let quiet = nomaly(args!["fit", parts(), "-o", path, "--set", INPUT_SIZE, "--quiet"]);
     assert_eq!((quiet.status, quiet.stdout + &quiet.stderr), (0, String::new()));
+}
+
+#[test]
+fn a_time_budget_chooses_a_method_or_says_what_each_would_take() {
+    let path = fresh_folder("budget").join("a.nomaly");
+    let fit = |more: &[&str]| {
+        let first = args!["fit", parts(), "-o", path, "--set", INPUT_SIZE];
+        nomaly(first.into_iter().chain(more.iter().map(Into::into)))
+    };
+    let generous = fit(&["--time-budget", "100000"]);
+    assert!(generous.status == 0 && generous.stderr.contains("of 100000 s allowed"), "{}", generous.stderr);
+    assert!(fit(&["--time-budget", "0.000001"]).error().contains("mvg would take"));
+    assert!(fit(&["--time-budget", "5", "--method", "mvg"]).error().contains("--method auto"));
 }
 
 #[test]

@@ -134,7 +134,7 @@ pub(crate) fn model() -> &'static Path {
     static MODEL: OnceLock<PathBuf> = OnceLock::new();
     MODEL.get_or_init(|| {
         let path = fresh_folder("model").join("parts.nomaly");
-        nomaly(args!["fit", parts(), "-o", path, "--set", INPUT_SIZE]).ok();
+        nomaly(args!["fit", parts(), "-o", path, "--method", "mvg", "--set", INPUT_SIZE]).ok();
         path
     })
 }
