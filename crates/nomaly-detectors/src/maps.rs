@@ -1,6 +1,6 @@
 //! Anomaly maps: from distances on a grid of positions to a value for each pixel.
 //!
-//! Methods measure how anomalous each position of a feature map is. [`MapMaker`] turns that into a map of the network's
+//! Methods measure how anomalous each position of a feature map is. `MapMaker` turns that into a map of the network's
 //! input, the way the papers do: bilinear enlargement, then a Gaussian blur. [`AnomalyMap::resized`] brings a map to
 //! another size, [`FittedDetector::map_on_image`](crate::FittedDetector::map_on_image) to that of the original image.
 
