@@ -30,7 +30,7 @@ pub struct Choice {
 /// A method that `auto` may choose.
 struct Candidate {
     name: &'static str,
-    /// How long a fit on this many images takes, in passes of all of them through the backbone.
+    /// Roughly how long a fit on this many images takes, in passes of all of them through the backbone.
     passes: fn(usize) -> f64,
 }
 

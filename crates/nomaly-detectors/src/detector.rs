@@ -165,6 +165,9 @@ impl Detector {
     pub fn new(method: &str, backbone: &str, settings: &Settings) -> Result<Self, DetectorError> {
         let entry = METHODS.get(method)?;
         settings.check_known(&[entry.parameters, COMMON_PARAMETERS])?;
+        if let Some(path) = settings.get("roi").filter(|_| !entry.maps) {
+            return Err(DetectorError::setting("roi", path, &format!("a method with maps, which {method} has not")));
+        }
         let weights = settings.get("weights").map(Into::into);
         let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
         let pipeline = pipeline(settings, &backbone)?;

@@ -40,7 +40,6 @@ fn default_layers(taps: &[TapInfo]) -> Vec<String> {
         let mut strides: Vec<usize> = taps.iter().filter_map(|tap| tap.stride).collect();
         strides.sort_unstable();
         strides.dedup();
-        // A level named last is a network's head: no finer than the one before, and made for another end.
         strides.into_iter().take(STRIDES.len()).filter_map(deepest).collect()
     })
 }

@@ -96,6 +96,9 @@ fn what_lies_outside_the_region_of_interest_never_counts() {
     save(&|_, _| false);
     let nothing = Detector::new("padim", "efficientnet-lite0", &settings().with("roi", path.display())).err().unwrap();
     assert!(matches!(nothing, DetectorError::RegionOfInterest { .. }), "{nothing}");
+    let without_maps =
+        Detector::new("mvg", "efficientnet-lite0", &settings().with("roi", path.display())).err().unwrap();
+    assert!(without_maps.to_string().contains("a method with maps"), "{without_maps}");
     let missing = Detector::new("padim", "efficientnet-lite0", &settings().with("roi", "/nonexistent/roi.png")).err();
     assert!(missing.unwrap().to_string().contains("/nonexistent/roi.png"));
 }
