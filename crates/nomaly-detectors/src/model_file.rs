@@ -7,7 +7,7 @@
 //! | name | type | what |
 //! |---|---|---|
 //! | `backbone/NAME` | as in the weight file | the backbone's weights up to the deepest tap |
-//! | `method/STATE/NAME` | F32 or F64 | what the method learned |
+//! | `method/STATE/NAME` | F32, F64 or U32 | what the method learned |
 //! | `calibration/held_out` | F64 | held-out scores of the training images, ascending |
 //! | `calibration/map_maxima` | F64 | the largest values of their maps, ascending, for methods that make maps |
 //! | `region` | F32 | the region of interest, 1 inside and 0 outside, in pixels of the frame; where there is one |
@@ -211,6 +211,7 @@ fn source(tensor: &Tensor) -> Result<TensorSource<'_>, DetectorError> {
     match &tensor.data {
         TensorData::F32(values) => Ok(TensorSource::F32 { shape, values }),
         TensorData::F64(values) => Ok(TensorSource::F64 { shape, values }),
+        TensorData::U32(values) => Ok(TensorSource::U32 { shape, values }),
         _ => Err(DetectorError::Encode { reason: "a number type that the format does not have".to_owned() }),
     }
 }
@@ -245,7 +246,8 @@ pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
                     Some((state, part))
                 });
             let (state, part) = owner.ok_or_else(|| refuse(format!("tensor `{name}` belongs to nothing")))?;
-            let numbers = numbers(&tensor).ok_or_else(|| refuse(format!("tensor `{name}` is neither F32 nor F64")))?;
+            let numbers =
+                numbers(&tensor).ok_or_else(|| refuse(format!("tensor `{name}` is none of F32, F64 and U32")))?;
             state.tensors.insert(part.to_owned(), numbers);
         }
     }
@@ -297,7 +299,7 @@ fn open(bytes: &[u8]) -> Result<(Header, Weights), String> {
     Ok((header, tensors))
 }
 
-/// The numbers of an F32 or F64 tensor.
+/// The numbers of an F32, F64 or U32 tensor.
 fn numbers(tensor: &WeightTensor) -> Option<Tensor> {
     let shape = tensor.shape.clone();
     match tensor.dtype {
@@ -308,6 +310,10 @@ fn numbers(tensor: &WeightTensor) -> Option<Tensor> {
         DType::F64 => {
             let (values, _) = tensor.bytes.as_chunks();
             Some(Tensor::f64(shape, values.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()))
+        }
+        DType::U32 => {
+            let (values, _) = tensor.bytes.as_chunks();
+            Some(Tensor::u32(shape, values.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()))
         }
         _ => None,
     }

@@ -73,6 +73,23 @@ pub enum ScorerError {
         /// The number of columns.
         dim: usize,
     },
+    /// The caller asked long work to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// An iteration did not converge, or its numbers left the range of floating point.
+    #[error("{what} failed numerically: {reason}")]
+    Numerical {
+        /// What was computed.
+        what: &'static str,
+        /// What happened.
+        reason: String,
+    },
+    /// The scorer is no model of a probability density.
+    #[error("scorer `{kind}` has no likelihood: it does not model a density")]
+    NoDensity {
+        /// The kind of the scorer.
+        kind: String,
+    },
     /// A parameter has a value that it cannot take.
     #[error("parameter `{name}` is `{value}`, expected {expected}")]
     Parameter {

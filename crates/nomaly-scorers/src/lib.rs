@@ -14,7 +14,7 @@
 //!
 //! let normal = array![[1.0f32, 2.0], [1.2, 2.1], [0.9, 1.7], [1.1, 2.4], [0.8, 2.2]];
 //! let entry = SCORERS.get("gaussian")?;
-//! let scorer = (entry.fit)(&Params::new().with("covariance", "ledoit-wolf"), normal.view())?;
+//! let scorer = entry.fit(&Params::new().with("covariance", "ledoit-wolf"), normal.view())?;
 //!
 //! let scores = scorer.score(array![[1.0f32, 2.0], [5.0, -3.0]].view())?;
 //! assert!(scores[1] > 3.0 && scores[0] < 1.0);
@@ -28,12 +28,17 @@
 pub mod decision;
 mod error;
 pub mod gaussian;
+mod linalg;
 pub mod neighbours;
+#[allow(dead_code, reason = "for the scorers that compare rows with one another")]
+mod pairs;
 mod params;
 pub mod registry;
 mod scorer;
+mod watch;
 
 pub use error::ScorerError;
 pub use params::{Parameter, Params};
 pub use registry::{SCORERS, ScorerEntry};
 pub use scorer::{Scorer, State, Tensor, TensorData, restore};
+pub use watch::Watch;

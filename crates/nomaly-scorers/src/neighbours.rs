@@ -54,7 +54,7 @@ pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
     name: NAME,
     summary: "distance from the k nearest normal rows",
     parameters: PARAMETERS,
-    fit: |params, rows| {
+    fitter: |params, rows, _| {
         params.check(PARAMETERS)?;
         let options = NeighboursOptions {
             k: params.read(PARAMETERS, "k", |k| *k > 0)?,

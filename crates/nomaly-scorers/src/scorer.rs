@@ -19,6 +19,15 @@ pub trait Scorer: Send + Sync + std::fmt::Debug {
     /// [`ScorerError::Dimension`] and [`ScorerError::NonFiniteFeature`].
     fn score(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError>;
 
+    /// The natural logarithm of the probability density of each of the rows `[n, dim]`, for scorers that model one. It
+    /// falls where the score rises.
+    ///
+    /// # Errors
+    /// [`ScorerError::NoDensity`] for scorers that are no models of a density, and those of [`score`](Self::score).
+    fn log_likelihood(&self, _rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
+        Err(ScorerError::NoDensity { kind: self.state().kind })
+    }
+
     /// All of the scorer as numbers: [`restore`] brings back one that gives the same scores.
     fn state(&self) -> State;
 }
@@ -31,6 +40,8 @@ pub enum TensorData {
     F32(Vec<f32>),
     /// Double precision.
     F64(Vec<f64>),
+    /// Whole numbers: indices, counts.
+    U32(Vec<u32>),
 }
 
 /// A stored array.
@@ -51,6 +62,11 @@ impl Tensor {
     /// A tensor of double precision.
     pub fn f64(shape: impl Into<Vec<usize>>, data: Vec<f64>) -> Self {
         Self { shape: shape.into(), data: TensorData::F64(data) }
+    }
+
+    /// A tensor of whole numbers.
+    pub fn u32(shape: impl Into<Vec<usize>>, data: Vec<u32>) -> Self {
+        Self { shape: shape.into(), data: TensorData::U32(data) }
     }
 }
 
@@ -119,6 +135,7 @@ impl State {
         let len = match &tensor.data {
             TensorData::F32(data) => data.len(),
             TensorData::F64(data) => data.len(),
+            TensorData::U32(data) => data.len(),
         };
         if shape.contains(&0) {
             return Err(self.tensor_error(name, format!("shape {shape:?} is empty")));
@@ -134,7 +151,7 @@ impl State {
     pub(crate) fn read_f64<const N: usize>(&self, name: &str, shape: [usize; N]) -> Result<&[f64], ScorerError> {
         self.expect_shape(name, shape)?;
         let TensorData::F64(data) = &self.tensor(name)?.data else {
-            return Err(self.tensor_error(name, "holds f32, expected f64".to_owned()));
+            return Err(self.tensor_error(name, "does not hold f64".to_owned()));
         };
         match data.iter().position(|value| !value.is_finite()) {
             Some(at) => Err(self.tensor_error(name, format!("number {at} is not finite"))),
@@ -146,11 +163,21 @@ impl State {
     pub(crate) fn read_f32<const N: usize>(&self, name: &str, shape: [usize; N]) -> Result<&[f32], ScorerError> {
         self.expect_shape(name, shape)?;
         let TensorData::F32(data) = &self.tensor(name)?.data else {
-            return Err(self.tensor_error(name, "holds f64, expected f32".to_owned()));
+            return Err(self.tensor_error(name, "does not hold f32".to_owned()));
         };
         match data.iter().position(|value| !value.is_finite()) {
             Some(at) => Err(self.tensor_error(name, format!("number {at} is not finite"))),
             None => Ok(data),
+        }
+    }
+
+    /// The whole numbers of the tensor `name`, which must have exactly `shape`.
+    #[allow(dead_code, reason = "for scorers that store trees and clusters")]
+    pub(crate) fn read_u32<const N: usize>(&self, name: &str, shape: [usize; N]) -> Result<&[u32], ScorerError> {
+        self.expect_shape(name, shape)?;
+        match &self.tensor(name)?.data {
+            TensorData::U32(data) => Ok(data),
+            _ => Err(self.tensor_error(name, "does not hold u32".to_owned())),
         }
     }
 

@@ -71,6 +71,13 @@ pub enum TensorSource<'a> {
         /// Row-major.
         values: &'a [f64],
     },
+    /// Whole numbers.
+    U32 {
+        /// Length of each axis.
+        shape: &'a [usize],
+        /// Row-major.
+        values: &'a [u32],
+    },
 }
 
 /// Numbers that are turned into bytes at a time.
@@ -80,7 +87,7 @@ impl TensorSource<'_> {
     fn shape(&self) -> &[usize] {
         match self {
             Self::Stored(tensor) => &tensor.shape,
-            Self::F32 { shape, .. } | Self::F64 { shape, .. } => shape,
+            Self::F32 { shape, .. } | Self::F64 { shape, .. } | Self::U32 { shape, .. } => shape,
         }
     }
 
@@ -89,6 +96,7 @@ impl TensorSource<'_> {
             Self::Stored(tensor) => tensor.dtype,
             Self::F32 { .. } => DType::F32,
             Self::F64 { .. } => DType::F64,
+            Self::U32 { .. } => DType::U32,
         }
     }
 
@@ -101,6 +109,7 @@ impl TensorSource<'_> {
             }
             Self::F32 { values, .. } => (values.len(), size_of::<f32>()),
             Self::F64 { values, .. } => (values.len(), size_of::<f64>()),
+            Self::U32 { values, .. } => (values.len(), size_of::<u32>()),
         };
         let expected = self.shape().iter().try_fold(1usize, |all, &axis| all.checked_mul(axis));
         if expected == Some(count) {
@@ -116,6 +125,7 @@ impl TensorSource<'_> {
             Self::Stored(tensor) => out.write_all(&tensor.bytes),
             Self::F32 { values, .. } => write_numbers(out, values, |value, bytes| bytes.extend(value.to_le_bytes())),
             Self::F64 { values, .. } => write_numbers(out, values, |value, bytes| bytes.extend(value.to_le_bytes())),
+            Self::U32 { values, .. } => write_numbers(out, values, |value, bytes| bytes.extend(value.to_le_bytes())),
         }
     }
 }

@@ -32,20 +32,33 @@ pub enum DType {
     I64,
     /// Unsigned integer of 8 bits.
     U8,
+    /// Unsigned integer of 32 bits.
+    U32,
     /// One byte that is 0 or 1.
     Bool,
 }
 
 impl DType {
-    const ALL: [Self; 10] =
-        [Self::F16, Self::BF16, Self::F32, Self::F64, Self::I8, Self::I16, Self::I32, Self::I64, Self::U8, Self::Bool];
+    const ALL: [Self; 11] = [
+        Self::F16,
+        Self::BF16,
+        Self::F32,
+        Self::F64,
+        Self::I8,
+        Self::I16,
+        Self::I32,
+        Self::I64,
+        Self::U8,
+        Self::U32,
+        Self::Bool,
+    ];
 
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {
             Self::I8 | Self::U8 | Self::Bool => 1,
             Self::F16 | Self::BF16 | Self::I16 => 2,
-            Self::F32 | Self::I32 => 4,
+            Self::F32 | Self::I32 | Self::U32 => 4,
             Self::F64 | Self::I64 => 8,
         }
     }
@@ -62,6 +75,7 @@ impl DType {
             Self::I32 => "I32",
             Self::I64 => "I64",
             Self::U8 => "U8",
+            Self::U32 => "U32",
             Self::Bool => "BOOL",
         }
     }
@@ -116,6 +130,7 @@ impl WeightTensor {
             DType::I16 => convert(bytes, |b| f32::from(i16::from_le_bytes(b))),
             DType::I32 => convert(bytes, |b| i32::from_le_bytes(b) as f32),
             DType::I64 => convert(bytes, |b| i64::from_le_bytes(b) as f32),
+            DType::U32 => convert(bytes, |b| u32::from_le_bytes(b) as f32),
             DType::U8 | DType::Bool => convert(bytes, |b| f32::from(u8::from_le_bytes(b))),
         })
     }
@@ -159,7 +174,7 @@ mod tests {
 
     #[test]
     fn every_type_becomes_single_precision() {
-        let cases: [(DType, Vec<u8>, f32); 10] = [
+        let cases: [(DType, Vec<u8>, f32); 11] = [
             (DType::F16, f16::from_f32(-1.5).to_le_bytes().to_vec(), -1.5),
             (DType::BF16, bf16::from_f32(-1.5).to_le_bytes().to_vec(), -1.5),
             (DType::F32, 0.1_f32.to_le_bytes().to_vec(), 0.1),
@@ -169,6 +184,7 @@ mod tests {
             (DType::I32, (-70_000_i32).to_le_bytes().to_vec(), -70_000.0),
             (DType::I64, 5_i64.to_le_bytes().to_vec(), 5.0),
             (DType::U8, vec![0xff], 255.0),
+            (DType::U32, 70_000_u32.to_le_bytes().to_vec(), 70_000.0),
             (DType::Bool, vec![1], 1.0),
         ];
         for (dtype, bytes, expected) in cases {

@@ -2,7 +2,6 @@
 //!
 //! [`GaussianStatistics`] takes rows block by block and merges; [`Gaussian`] and [`PcaGaussian`] score.
 
-mod linalg;
 mod pca;
 mod scorer;
 mod statistics;

@@ -28,8 +28,8 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 use ndarray::ArrayView2;
 
-use super::linalg::{self, Centred, Svd, column_norms};
 use super::statistics::shrinkage;
+use crate::linalg::{self, Centred, Svd, column_norms};
 use crate::params::named_choice;
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
 use crate::{Parameter, ScorerEntry, ScorerError};
@@ -62,7 +62,7 @@ pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
     name: NAME,
     summary: "Mahalanobis distance on the principal components of largest or of smallest variance",
     parameters: PARAMETERS,
-    fit: |params, rows| {
+    fitter: |params, rows, _| {
         params.check(PARAMETERS)?;
         let options = PcaOptions {
             keep: params.read(PARAMETERS, "keep", |_| true)?,

@@ -22,8 +22,8 @@ use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::{Mat, MatRef, Par};
 use ndarray::ArrayView2;
 
-use super::linalg::{self, column_norms};
 use super::statistics::{GaussianStatistics, pack_lower, read_lower};
+use crate::linalg::{self, column_norms};
 use crate::params::named_choice;
 use crate::scorer::{Scorer, State, Tensor, check_rows};
 use crate::{Parameter, ScorerEntry, ScorerError};
@@ -42,7 +42,7 @@ pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
     name: NAME,
     summary: "distance from a Gaussian: Mahalanobis, standardised Euclidean or L2",
     parameters: PARAMETERS,
-    fit: |params, rows| {
+    fitter: |params, rows, _| {
         params.check(PARAMETERS)?;
         Ok(Box::new(Gaussian::fit(rows, params.read(PARAMETERS, "covariance", |_| true)?)?))
     },

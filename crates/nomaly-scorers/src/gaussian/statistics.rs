@@ -2,8 +2,8 @@
 
 use ndarray::ArrayView2;
 
-use super::linalg::{self, Centred};
 use crate::ScorerError;
+use crate::linalg::{self, Centred};
 use crate::scorer::{State, Tensor, check_finite, check_rows};
 
 /// Rows that are reduced at once; further rows are merged block by block.

@@ -1,5 +1,6 @@
 //! Neither threads nor company change a bit.
 
+use ndarray::Array2;
 use nomaly_scorers::{Params, SCORERS, State, restore};
 use rayon::ThreadPoolBuilder;
 
@@ -20,38 +21,39 @@ fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }
 
-#[test]
-fn states_and_scores_are_the_same_on_any_number_of_threads() {
-    let (train, test) = (rows(1, 400, 290), rows(2, 53, 290));
-    for (name, params) in settings() {
-        let run = || -> (State, Vec<f64>) {
-            let scorer = (SCORERS.get(name).unwrap().fit)(&params, train.view()).unwrap();
-            (scorer.state(), scorer.score(test.view()).unwrap())
-        };
-        let one = on_threads(1, run);
-        for threads in [2, 5] {
-            assert!(on_threads(threads, run) == one, "{name} {params:?} on {threads} threads");
-        }
+/// Asserts that a scorer's state and scores do not depend on the number of threads, nor a row's score on the rows beside
+/// it, on their order in memory or on a restore. `train` and `test` have the same columns.
+#[track_caller]
+pub(crate) fn check_determinism(name: &str, params: &Params, train: &Array2<f32>, test: &Array2<f32>) {
+    let fit = || SCORERS.get(name).unwrap().fit(params, train.view()).unwrap();
+    let run = || -> (State, Vec<f64>) {
+        let scorer = fit();
+        (scorer.state(), scorer.score(test.view()).unwrap())
+    };
+    let one = on_threads(1, run);
+    for threads in [2, 5] {
+        assert!(on_threads(threads, run) == one, "{name} {params:?} on {threads} threads");
     }
+    let scorer = fit();
+    let again = restore(&scorer.state()).unwrap();
+    assert_eq!(again.state(), scorer.state(), "{name}");
+    assert_eq!(again.dim(), train.ncols());
+    let together = scorer.score(test.view()).unwrap();
+    assert!(together.iter().all(|score| score.is_finite()), "{name} {params:?}");
+    for (row, score) in together.iter().enumerate() {
+        let alone = again.score(test.slice(ndarray::s![row..row + 1, ..])).unwrap();
+        assert_eq!(alone, [*score], "{name} {params:?} row {row}");
+    }
+    // Strided views are as good as contiguous ones.
+    let reversed = scorer.score(test.slice(ndarray::s![..;-1, ..])).unwrap();
+    assert!(reversed.iter().rev().eq(&together), "{name}");
+    assert!(scorer.score(test.slice(ndarray::s![..0, ..])).unwrap().is_empty());
 }
 
 #[test]
-fn the_score_of_a_row_does_not_depend_on_its_company_nor_on_a_restore() {
-    let (train, test) = (rows(3, 120, 70), rows(4, 41, 70));
+fn gaussians_and_neighbours() {
     for (name, params) in settings() {
-        let scorer = (SCORERS.get(name).unwrap().fit)(&params, train.view()).unwrap();
-        let again = restore(&scorer.state()).unwrap();
-        assert_eq!(again.state(), scorer.state(), "{name}");
-        assert_eq!(again.dim(), 70);
-        let together = scorer.score(test.view()).unwrap();
-        assert!(together.iter().all(|score| score.is_finite() && *score >= 0.0));
-        for (row, score) in together.iter().enumerate() {
-            let alone = again.score(test.slice(ndarray::s![row..row + 1, ..])).unwrap();
-            assert_eq!(alone, [*score], "{name} {params:?} row {row}");
-        }
-        // Strided views are as good as contiguous ones.
-        let reversed = scorer.score(test.slice(ndarray::s![..;-1, ..])).unwrap();
-        assert!(reversed.iter().rev().eq(&together), "{name}");
-        assert!(scorer.score(test.slice(ndarray::s![..0, ..])).unwrap().is_empty());
+        check_determinism(name, &params, &rows(1, 400, 290), &rows(2, 53, 290));
+        check_determinism(name, &params, &rows(3, 120, 70), &rows(4, 41, 70));
     }
 }

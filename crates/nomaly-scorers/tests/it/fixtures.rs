@@ -34,7 +34,7 @@ fn data(set: &Value) -> (Array2<f32>, Array2<f32>) {
 }
 
 fn scores(name: &str, params: &Params, rows: &Array2<f32>, queries: &Array2<f32>) -> Vec<f64> {
-    (SCORERS.get(name).unwrap().fit)(params, rows.view()).unwrap().score(queries.view()).unwrap()
+    SCORERS.get(name).unwrap().fit(params, rows.view()).unwrap().score(queries.view()).unwrap()
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn principal_components_agree_with_scikit_learn() {
                 .with("variance", &case["variance"])
                 .with("covariance", text("covariance"));
             let what = format!("{params:?}");
-            let state = (SCORERS.get("gaussian-pca").unwrap().fit)(&params, rows.view()).unwrap().state();
+            let state = SCORERS.get("gaussian-pca").unwrap().fit(&params, rows.view()).unwrap().state();
             assert_eq!(state.tensors["components"].shape[0] as u64, case["kept"].as_u64().unwrap(), "{what}");
             let shrinkage = state.config["shrinkage"].as_f64().unwrap();
             // The shrinkage is a small difference of large sums.

@@ -7,13 +7,13 @@ use nomaly_scorers::{Params, SCORERS, Scorer, ScorerError, State, Tensor, Tensor
 use crate::support::rows;
 
 fn fit(name: &str, params: &Params, rows: &Array2<f32>) -> Result<Box<dyn Scorer>, ScorerError> {
-    (SCORERS.get(name).unwrap().fit)(params, rows.view())
+    SCORERS.get(name).unwrap().fit(params, rows.view())
 }
 
 #[test]
 fn rows_that_cannot_be_fitted_or_scored_are_refused() {
     for entry in SCORERS.iter() {
-        let fit = |rows: &Array2<f32>| (entry.fit)(&Params::new(), rows.view());
+        let fit = |rows: &Array2<f32>| entry.fit(&Params::new(), rows.view());
         let mut train = rows(1, 12, 5);
         let scorer = fit(&train).unwrap();
         let wrong = scorer.score(rows(1, 2, 4).view());
@@ -98,10 +98,8 @@ fn a_constant_column_counts_when_it_is_left() {
     assert!(Gaussian::fit(train.view(), Covariance::Empirical).is_err());
 }
 
-/// Changes one thing at a time in good states; each must be refused, and none may panic.
 #[test]
 fn tampered_states_are_refused() {
-    let train = rows(7, 30, 4);
     let params = [
         ("gaussian", Params::new()),
         ("gaussian", Params::new().with("covariance", "diagonal")),
@@ -110,62 +108,71 @@ fn tampered_states_are_refused() {
         ("neighbours", Params::new()),
     ];
     for (name, params) in params {
-        let good = fit(name, &params, &train).unwrap().state();
-        let refused = |what: &str, change: &dyn Fn(&mut State)| {
-            let mut state = good.clone();
-            change(&mut state);
-            assert!(restore(&state).is_err(), "{name} {params:?}: {what}");
-        };
-        refused("another kind", &|state| state.kind = "gaussain".to_owned());
-        refused("no configuration", &|state| state.config = serde_json::Value::Null);
-        refused("an unknown key", &|state| state.config["surprise"] = 1.into());
-        refused("one tensor more", &|state| drop(state.tensors.insert("x".into(), Tensor::f64([1], vec![0.0]))));
-        for key in good.config.as_object().unwrap().keys() {
-            refused(key, &|state| drop(state.config.as_object_mut().unwrap().remove(key)));
-            refused(key, &|state| state.config[key] = serde_json::json!([]));
-            if good.config[key].is_number() {
-                refused(key, &|state| state.config[key] = (-1.5).into());
-            }
+        check_tampering(name, &params, &rows(7, 30, 4));
+    }
+}
+
+/// Changes one thing at a time in the state of a scorer fitted on `train`; each must be refused, and none may panic.
+#[track_caller]
+pub(crate) fn check_tampering(name: &str, params: &Params, train: &Array2<f32>) {
+    let good = fit(name, params, train).unwrap().state();
+    let refused = |what: &str, change: &dyn Fn(&mut State)| {
+        let mut state = good.clone();
+        change(&mut state);
+        assert!(restore(&state).is_err(), "{name} {params:?}: {what}");
+    };
+    refused("another kind", &|state| state.kind = "gaussain".to_owned());
+    refused("no configuration", &|state| state.config = serde_json::Value::Null);
+    refused("an unknown key", &|state| state.config["surprise"] = 1.into());
+    refused("one tensor more", &|state| drop(state.tensors.insert("x".into(), Tensor::f64([1], vec![0.0]))));
+    for key in good.config.as_object().unwrap().keys() {
+        refused(key, &|state| drop(state.config.as_object_mut().unwrap().remove(key)));
+        refused(key, &|state| state.config[key] = serde_json::json!([]));
+        if good.config[key].is_number() {
+            refused(key, &|state| state.config[key] = (-1.5).into());
         }
-        for tensor in good.tensors.keys() {
-            let with = |change: &dyn Fn(&mut Tensor)| {
-                refused(tensor, &|state| change(state.tensors.get_mut(tensor).unwrap()));
-            };
-            refused(tensor, &|state| drop(state.tensors.remove(tensor)));
-            with(&|tensor| tensor.shape.push(1));
-            with(&|tensor| tensor.shape = vec![]);
-            with(&|tensor| tensor.shape = vec![0; tensor.shape.len()]);
-            with(&|tensor| tensor.shape[0] += 1);
-            with(&|tensor| tensor.shape[0] = usize::MAX);
-            with(&|tensor| tensor.shape = vec![usize::MAX; tensor.shape.len()]);
-            for bad in [f64::NAN, f64::INFINITY] {
-                with(&|tensor| match &mut tensor.data {
-                    TensorData::F32(data) => data[1] = bad as f32,
-                    TensorData::F64(data) => data[1] = bad,
-                    _ => unreachable!("scorers store floats"),
-                });
-            }
+    }
+    for tensor in good.tensors.keys() {
+        let with = |change: &dyn Fn(&mut Tensor)| {
+            refused(tensor, &|state| change(state.tensors.get_mut(tensor).unwrap()));
+        };
+        refused(tensor, &|state| drop(state.tensors.remove(tensor)));
+        with(&|tensor| tensor.shape.push(1));
+        with(&|tensor| tensor.shape = vec![]);
+        with(&|tensor| tensor.shape = vec![0; tensor.shape.len()]);
+        with(&|tensor| tensor.shape[0] += 1);
+        with(&|tensor| tensor.shape[0] = usize::MAX);
+        with(&|tensor| tensor.shape = vec![usize::MAX; tensor.shape.len()]);
+        for bad in [f64::NAN, f64::INFINITY] {
             with(&|tensor| match &mut tensor.data {
-                TensorData::F32(data) => drop(data.pop()),
-                TensorData::F64(data) => drop(data.pop()),
-                _ => unreachable!("scorers store floats"),
+                TensorData::F32(data) => *data.last_mut().unwrap() = bad as f32,
+                TensorData::F64(data) => *data.last_mut().unwrap() = bad,
+                // What has only whole numbers has no bad number in this sense: make it one of another type.
+                _ => tensor.data = TensorData::F64(vec![bad]),
             });
-            with(&|tensor| {
-                tensor.data = match &tensor.data {
-                    TensorData::F32(data) => TensorData::F64(data.iter().copied().map(f64::from).collect()),
-                    TensorData::F64(data) => TensorData::F32(data.iter().map(|value| *value as f32).collect()),
-                    _ => unreachable!("scorers store floats"),
-                };
-            });
-            if tensor == "factor" || tensor == "variance" {
-                for bad in [0.0, -1.0] {
-                    with(&|tensor| {
-                        tensor.data = match &tensor.data {
-                            TensorData::F64(data) => TensorData::F64([&[bad], &data[1..]].concat()),
-                            other => other.clone(),
-                        }
-                    });
-                }
+        }
+        with(&|tensor| match &mut tensor.data {
+            TensorData::F32(data) => drop(data.pop()),
+            TensorData::F64(data) => drop(data.pop()),
+            TensorData::U32(data) => drop(data.pop()),
+            _ => unreachable!("every type is listed"),
+        });
+        with(&|tensor| {
+            tensor.data = match &tensor.data {
+                TensorData::F32(data) => TensorData::F64(data.iter().copied().map(f64::from).collect()),
+                TensorData::F64(data) => TensorData::F32(data.iter().map(|value| *value as f32).collect()),
+                TensorData::U32(data) => TensorData::F32(data.iter().map(|value| *value as f32).collect()),
+                _ => unreachable!("every type is listed"),
+            };
+        });
+        if tensor == "factor" || tensor == "variance" {
+            for bad in [0.0, -1.0] {
+                with(&|tensor| {
+                    tensor.data = match &tensor.data {
+                        TensorData::F64(data) => TensorData::F64([&[bad], &data[1..]].concat()),
+                        other => other.clone(),
+                    }
+                });
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The few dense operations of this module, each with one fixed order of additions.
+//! The few dense operations of this crate, each with one fixed order of additions.
 //!
 //! faer may split its work over threads in ways that change rounding, so it is only ever called serially here; rayon
 //! runs such calls side by side on blocks whose borders depend on the shape alone.
@@ -20,15 +20,15 @@ const PANEL: usize = 128;
 const CHUNK: usize = 16;
 
 /// Centred rows and their mean.
-pub(super) struct Centred {
+pub(crate) struct Centred {
     /// The mean row.
-    pub(super) mean: Vec<f64>,
+    pub(crate) mean: Vec<f64>,
     /// `[n, dim]`, row-major.
-    pub(super) rows: Vec<f64>,
+    pub(crate) rows: Vec<f64>,
 }
 
 /// Subtracts the mean row from `rows`, which has at least one row.
-pub(super) fn centre(rows: ArrayView2<'_, f32>) -> Centred {
+pub(crate) fn centre(rows: ArrayView2<'_, f32>) -> Centred {
     let mut mean = vec![0.0f64; rows.ncols()];
     for row in rows.outer_iter() {
         for (sum, value) in mean.iter_mut().zip(row) {
@@ -46,7 +46,7 @@ pub(super) fn centre(rows: ArrayView2<'_, f32>) -> Centred {
 
 /// The lower triangle of `rowsᵀ rows` for `rows` `[n, dim]`, in a column-major `[dim, dim]` array. What stands above the
 /// diagonal is unspecified.
-pub(super) fn scatter(rows: &[f64], dim: usize) -> Vec<f64> {
+pub(crate) fn scatter(rows: &[f64], dim: usize) -> Vec<f64> {
     let rows = MatRef::from_row_major_slice(rows, rows.len() / dim, dim);
     let mut scatter = vec![0.0f64; dim * dim];
     scatter.par_chunks_mut(PANEL * dim).enumerate().for_each(|(panel, columns)| {
@@ -61,7 +61,7 @@ pub(super) fn scatter(rows: &[f64], dim: usize) -> Vec<f64> {
 
 /// The Cholesky factor of the symmetric matrix whose lower triangle stands in `matrix`, or `None` if it is not
 /// numerically positive definite: if a pivot is what rounding leaves of its diagonal element, or less.
-pub(super) fn cholesky(mut matrix: Mat<f64>) -> Option<Mat<f64>> {
+pub(crate) fn cholesky(mut matrix: Mat<f64>) -> Option<Mat<f64>> {
     let dim = matrix.nrows();
     let diagonal: Vec<f64> = (0..dim).map(|i| matrix[(i, i)]).collect();
     let params = Spec::<LltParams, f64>::default();
@@ -73,17 +73,17 @@ pub(super) fn cholesky(mut matrix: Mat<f64>) -> Option<Mat<f64>> {
 }
 
 /// Singular values (descending) and singular vectors.
-pub(super) struct Svd {
+pub(crate) struct Svd {
     /// `[n, min(n, dim)]`.
-    pub(super) left: Mat<f64>,
+    pub(crate) left: Mat<f64>,
     /// Descending.
-    pub(super) values: Vec<f64>,
+    pub(crate) values: Vec<f64>,
     /// `[dim, min(n, dim)]`.
-    pub(super) right: Mat<f64>,
+    pub(crate) right: Mat<f64>,
 }
 
 /// The thin singular value decomposition of `rows` `[n, dim]`, or `None` where it does not converge.
-pub(super) fn thin_svd(rows: &[f64], dim: usize) -> Option<Svd> {
+pub(crate) fn thin_svd(rows: &[f64], dim: usize) -> Option<Svd> {
     let rows = MatRef::from_row_major_slice(rows, rows.len() / dim, dim);
     let rank = rows.nrows().min(dim);
     let mut left = Mat::zeros(rows.nrows(), rank);
@@ -101,7 +101,7 @@ pub(super) fn thin_svd(rows: &[f64], dim: usize) -> Option<Svd> {
 
 /// Scores `rows - mean` in chunks: `distance` gets a column-major `[dim, CHUNK]` matrix, a row of features in each
 /// column, and gives one number for each column.
-pub(super) fn score_chunks(
+pub(crate) fn score_chunks(
     rows: ArrayView2<'_, f32>,
     mean: &[f64],
     distance: impl Fn(MatMut<'_, f64>) -> [f64; CHUNK] + Sync,
@@ -122,7 +122,7 @@ pub(super) fn score_chunks(
 }
 
 /// The sum of weighted squares of each column, then the square root.
-pub(super) fn column_norms(columns: MatRef<'_, f64>, weight: impl Fn(usize) -> f64) -> [f64; CHUNK] {
+pub(crate) fn column_norms(columns: MatRef<'_, f64>, weight: impl Fn(usize) -> f64) -> [f64; CHUNK] {
     std::array::from_fn(|column| {
         let squares = columns.col(column).iter().enumerate().map(|(i, value)| value * value * weight(i));
         squares.sum::<f64>().sqrt()

@@ -1,0 +1,140 @@
+//! Squared distances between many rows, block by block, in double precision.
+//!
+//! `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` turns distances into a matrix product. Rows are centred first, which keeps the norms
+//! small and with them what the subtraction loses; what is left of a difference below zero is set to zero. Blocks have a
+//! fixed size and are filled up with zeros, so that a row meets the same operations whatever its company.
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+/// Queries that are compared at once.
+const QUERIES: usize = 32;
+/// Rows of the bank that are compared at once.
+const BANK: usize = 256;
+
+/// Rows that others are compared with.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rows {
+    /// What was subtracted from each row, `[dim]`.
+    centre: Vec<f64>,
+    /// `[n, dim]`, row-major, less the centre.
+    values: Vec<f64>,
+    /// `‖row‖²`, less the centre.
+    norms: Vec<f64>,
+}
+
+impl Rows {
+    /// Rows `[n, dim]` as they are compared; `centre` `[dim]` is best their mean.
+    pub(crate) fn new(rows: ArrayView2<'_, f32>, centre: Vec<f64>) -> Self {
+        let mut values = Vec::with_capacity(rows.len());
+        for row in rows.outer_iter() {
+            values.extend(row.iter().zip(&centre).map(|(value, centre)| f64::from(*value) - centre));
+        }
+        Self::from_centred(values, centre)
+    }
+
+    /// Rows from which the centre is subtracted already, `[n, dim]`, row-major.
+    pub(crate) fn from_centred(values: Vec<f64>, centre: Vec<f64>) -> Self {
+        let norms = values.chunks_exact(centre.len()).map(square).collect();
+        Self { centre, values, norms }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.norms.len()
+    }
+
+    pub(crate) fn dim(&self) -> usize {
+        self.centre.len()
+    }
+
+    /// For each of the rows `[n, dim]` of `queries`, `start` makes a value, `step` takes it through the squared distances
+    /// from the rows `first..first + distances.len()` of this bank, block by block in their order, and `end` makes the
+    /// result of it.
+    ///
+    /// A result does not depend on the other queries, nor on the number of threads.
+    pub(crate) fn fold<S, T: Send>(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        start: impl Fn(usize) -> S + Sync,
+        step: impl Fn(&mut S, usize, &[f64]) + Sync,
+        end: impl Fn(S) -> T + Sync,
+    ) -> Vec<T> {
+        let dim = self.dim();
+        let blocks = queries.nrows().div_ceil(QUERIES);
+        let of_block = |block: usize| {
+            let first = block * QUERIES;
+            let count = QUERIES.min(queries.nrows() - first);
+            let mut left = vec![0.0f64; QUERIES * dim];
+            for (offset, target) in left.chunks_exact_mut(dim).take(count).enumerate() {
+                for ((target, value), centre) in target.iter_mut().zip(queries.row(first + offset)).zip(&self.centre) {
+                    *target = f64::from(*value) - centre;
+                }
+            }
+            let norms: Vec<f64> = left.chunks_exact(dim).map(square).collect();
+            let mut states: Vec<S> = (first..first + count).map(&start).collect();
+            let mut products = vec![0.0f64; QUERIES * BANK];
+            let mut distances = vec![0.0f64; BANK];
+            for (part, rows) in self.values.chunks(BANK * dim).enumerate() {
+                let (from, width) = (part * BANK, rows.len() / dim);
+                let products = &mut products[..QUERIES * width];
+                // Column-major `[bank rows, queries]`: a column holds the products of one query.
+                matmul(
+                    MatMut::from_column_major_slice_mut(products, width, QUERIES),
+                    Accum::Replace,
+                    MatRef::from_row_major_slice(rows, width, dim),
+                    MatRef::from_column_major_slice(&left, dim, QUERIES),
+                    1.0,
+                    Par::Seq,
+                );
+                let bank_norms = &self.norms[from..from + width];
+                for ((state, products), norm) in states.iter_mut().zip(products.chunks_exact(width)).zip(&norms) {
+                    let distances = &mut distances[..width];
+                    for ((distance, product), bank) in distances.iter_mut().zip(products).zip(bank_norms) {
+                        *distance = (norm + bank - 2.0 * product).max(0.0);
+                    }
+                    step(state, from, distances);
+                }
+            }
+            states.into_iter().map(&end).collect::<Vec<T>>()
+        };
+        (0..blocks).into_par_iter().map(of_block).collect::<Vec<_>>().into_iter().flatten().collect()
+    }
+}
+
+fn square(row: &[f64]) -> f64 {
+    row.iter().map(|value| value * value).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+
+    #[test]
+    fn distances_are_those_of_the_definition_whatever_the_company() {
+        for (n, m, dim) in [(1, 1, 1), (3, 300, 5), (70, 257, 64)] {
+            let rows = |seed: usize, n: usize| {
+                Array2::from_shape_fn((n, dim), |(i, j)| ((i * 37 + j * 101 + seed) % 97) as f32 / 7.0 + 100.0)
+            };
+            let (queries, bank) = (rows(1, n), rows(2, m));
+            let mean = bank.mean_axis(ndarray::Axis(0)).unwrap().iter().map(|value| f64::from(*value)).collect();
+            let compared = Rows::new(bank.view(), mean);
+            let collect = |queries: ArrayView2<'_, f32>| {
+                compared.fold(queries, |_| Vec::new(), |all, _, some| all.extend_from_slice(some), |all| all)
+            };
+            let found = collect(queries.view());
+            for (i, found) in found.iter().enumerate() {
+                for (j, found) in found.iter().enumerate() {
+                    let want: f64 =
+                        (0..dim).map(|k| (f64::from(queries[[i, k]]) - f64::from(bank[[j, k]])).powi(2)).sum();
+                    assert!((found - want).abs() <= 1e-9 * want.max(1.0), "{i} {j}: {found} for {want}");
+                }
+            }
+            let alone = collect(queries.slice_axis(ndarray::Axis(0), (n - 1..n).into()));
+            assert_eq!(alone[0], found[n - 1]);
+        }
+    }
+}
