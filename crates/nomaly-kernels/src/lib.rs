@@ -4,6 +4,7 @@
 //! * [`training`]: forward and backward passes on planar tensors, losses, optimiser steps.
 //! * [`neighbours`]: exact and approximate nearest rows of a memory bank; [`coreset`]: few rows that cover it.
 //! * [`linalg`]: a Gaussian for each of many positions.
+//! * [`rbf`]: the Gaussian kernel of many pairs of rows.
 //! * [`filter`] and [`resample`]: blur and bilinear resizing of maps.
 //! * [`isa`]: which vector instructions are used, chosen at run time.
 //! * [`peak`]: how much arithmetic this machine can do at most.
@@ -31,6 +32,7 @@ mod parallel;
 pub mod peak;
 mod pool;
 mod random;
+pub mod rbf;
 pub mod resample;
 mod simd;
 mod squares;

@@ -35,7 +35,7 @@ mod inverted;
 mod search;
 #[cfg(test)]
 mod tests;
-mod tile;
+pub(crate) mod tile;
 
 use crate::isa::{Isa, IsaError};
 

@@ -10,13 +10,13 @@ use crate::simd::{Kernel, Simd, Token};
 const DEPTH_BLOCK: usize = 256;
 
 /// The most queries of a block; its sums and its packed queries stay in the second-level cache.
-pub(super) const QUERY_ROWS: usize = 112;
+pub(crate) const QUERY_ROWS: usize = 112;
 
 /// Vectors that are searched for a candidate at a time.
 const GROUP: usize = 4;
 
 /// Rows of the register tile: the highest of the heights that are compiled which the registers have room for.
-pub(super) const fn tile_rows(columns: usize) -> usize {
+pub(crate) const fn tile_rows(columns: usize) -> usize {
     match columns {
         14.. => 14,
         6..14 => 6,
@@ -28,14 +28,14 @@ pub(super) const fn tile_rows(columns: usize) -> usize {
 /// Rows in panels of `width`, `[panel][position][row]`, filled up with zeros.
 ///
 /// Where `depth` goes one beyond the row, that position is 1 for rows of factor 0 and 0 for the others.
-pub(super) fn pack(token: Token, rows: &[f32], scales: &[f32], dim: usize, depth: usize, width: usize) -> Vec<f32> {
+pub(crate) fn pack(token: Token, rows: &[f32], scales: &[f32], dim: usize, depth: usize, width: usize) -> Vec<f32> {
     let mut packed = vec![0.0f32; scales.len().div_ceil(width) * width * depth];
     pack_panels(token, rows, scales, dim, depth, width, &mut packed);
     packed
 }
 
 /// [`pack`] into memory that may hold anything.
-pub(super) fn pack_panels(
+pub(crate) fn pack_panels(
     token: Token,
     rows: &[f32],
     scales: &[f32],
@@ -107,14 +107,14 @@ impl Kernel for PackPanel<'_> {
 }
 
 /// All products of a block of queries with a block of the bank, both packed.
-pub(super) struct Dots<'a> {
-    pub(super) queries: &'a [f32],
-    pub(super) bank: &'a [f32],
-    pub(super) depth: usize,
+pub(crate) struct Dots<'a> {
+    pub(crate) queries: &'a [f32],
+    pub(crate) bank: &'a [f32],
+    pub(crate) depth: usize,
     /// Rows of the bank with padding.
-    pub(super) columns: usize,
+    pub(crate) columns: usize,
     /// `[queries, columns]`.
-    pub(super) dots: &'a mut [f32],
+    pub(crate) dots: &'a mut [f32],
 }
 
 impl Kernel for Dots<'_> {

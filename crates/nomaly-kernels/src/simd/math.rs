@@ -10,7 +10,7 @@ const ROUNDER: f32 = 12_582_912.0;
 /// -x = n ln 2 + r with |r| <= ln 2 / 2; exp(r) is the polynomial of degree 6 with the least relative error on that
 /// interval (below a unit in the last place when evaluated in f32), here of -r, and 2^n goes into the exponent.
 #[inline(always)]
-fn exp_of_negative<S: Simd>(s: S, x: S::V) -> S::V {
+pub(crate) fn exp_of_negative<S: Simd>(s: S, x: S::V) -> S::V {
     let x = s.min(s.splat(87.0), s.max(s.splat(-87.0), x));
     let n = s.sub(s.fma(x, s.splat(-std::f32::consts::LOG2_E), s.splat(ROUNDER)), s.splat(ROUNDER));
     // ln 2 in two parts: the first has so few bits that its product with n is exact.

@@ -14,7 +14,7 @@ mod math;
 mod neon;
 mod portable;
 
-pub(crate) use math::{sigmoid, silu};
+pub(crate) use math::{exp_of_negative, sigmoid, silu};
 
 use crate::isa::{Isa, IsaError};
 
