@@ -25,9 +25,12 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod blocks;
 pub mod decision;
 mod error;
 pub mod gaussian;
+#[allow(dead_code, reason = "for the scorers that look for groups of rows")]
+mod kmeans;
 mod linalg;
 pub mod neighbours;
 #[allow(dead_code, reason = "for the scorers that compare rows with one another")]

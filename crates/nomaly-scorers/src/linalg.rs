@@ -27,8 +27,8 @@ pub(crate) struct Centred {
     pub(crate) rows: Vec<f64>,
 }
 
-/// Subtracts the mean row from `rows`, which has at least one row.
-pub(crate) fn centre(rows: ArrayView2<'_, f32>) -> Centred {
+/// The mean row of `rows`, which has at least one row.
+pub(crate) fn mean(rows: ArrayView2<'_, f32>) -> Vec<f64> {
     let mut mean = vec![0.0f64; rows.ncols()];
     for row in rows.outer_iter() {
         for (sum, value) in mean.iter_mut().zip(row) {
@@ -37,6 +37,12 @@ pub(crate) fn centre(rows: ArrayView2<'_, f32>) -> Centred {
     }
     let count = rows.nrows() as f64;
     mean.iter_mut().for_each(|sum| *sum /= count);
+    mean
+}
+
+/// Subtracts the mean row from `rows`, which has at least one row.
+pub(crate) fn centre(rows: ArrayView2<'_, f32>) -> Centred {
+    let mean = mean(rows);
     let mut centred = Vec::with_capacity(rows.len());
     for row in rows.outer_iter() {
         centred.extend(row.iter().zip(&mean).map(|(value, mean)| f64::from(*value) - mean));

@@ -1,0 +1,52 @@
+//! Rows in blocks, less a centre and in double precision, as matrix products want them.
+
+use ndarray::{ArrayView2, CowArray, Ix2};
+
+/// Rows of features that are read block by block. Only the block in hand is held in double precision.
+pub(crate) struct BlockRows<'a> {
+    /// `[n, dim]`, in standard layout.
+    values: CowArray<'a, f32, Ix2>,
+    /// What is subtracted from each row, `[dim]`.
+    centre: Vec<f64>,
+}
+
+impl<'a> BlockRows<'a> {
+    /// Rows `[n, dim]`, read less `centre` `[dim]`.
+    pub(crate) fn new(rows: ArrayView2<'a, f32>, centre: Vec<f64>) -> Self {
+        let values =
+            if rows.is_standard_layout() { rows.into() } else { rows.as_standard_layout().into_owned().into() };
+        Self { values, centre }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.values.nrows()
+    }
+
+    pub(crate) fn dim(&self) -> usize {
+        self.centre.len()
+    }
+
+    pub(crate) fn centre(&self) -> &[f64] {
+        &self.centre
+    }
+
+    /// Fills `block`, a whole number of rows, with the rows from `first` on and with zeros where there are no more.
+    pub(crate) fn load(&self, first: usize, block: &mut [f64]) {
+        let dim = self.dim();
+        let all = self.values.as_slice().unwrap_or_default();
+        let values = &all[first * dim..all.len().min(first * dim + block.len())];
+        for (target, values) in block.chunks_exact_mut(dim).zip(values.chunks_exact(dim)) {
+            for ((target, value), centre) in target.iter_mut().zip(values).zip(&self.centre) {
+                *target = f64::from(*value) - centre;
+            }
+        }
+        block[values.len()..].fill(0.0);
+    }
+
+    /// One row, `[dim]`.
+    pub(crate) fn row(&self, index: usize) -> Vec<f64> {
+        let mut row = vec![0.0; self.dim()];
+        self.load(index, &mut row);
+        row
+    }
+}
