@@ -49,4 +49,15 @@ impl<'a> BlockRows<'a> {
         self.load(index, &mut row);
         row
     }
+
+    /// The mean over the columns of the mean square of a column, which is its variance about the centre.
+    pub(crate) fn mean_variance(&self) -> f64 {
+        let mut row = vec![0.0; self.dim()];
+        let mut sum = 0.0;
+        for index in 0..self.len() {
+            self.load(index, &mut row);
+            sum += row.iter().map(|value| value * value).sum::<f64>();
+        }
+        sum / self.len() as f64 / self.dim() as f64
+    }
 }

@@ -244,7 +244,7 @@ fn lloyd(
         if found.labels == labels {
             return Ok((centres, found));
         }
-        let allowed = *allowed.get_or_insert_with(|| options.tolerance * mean_variance(rows));
+        let allowed = *allowed.get_or_insert_with(|| options.tolerance * rows.mean_variance());
         relocate(rows, &mut found);
         let mut moved = centres.values.clone();
         for (group, count) in found.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -283,17 +283,6 @@ fn relocate(rows: &BlockRows<'_>, found: &mut Assignment) {
         found.counts[group] = 1;
         found.labels[row] = group as u32;
     }
-}
-
-/// The mean over the columns of the variance of a column.
-fn mean_variance(rows: &BlockRows<'_>) -> f64 {
-    let mut row = vec![0.0; rows.dim()];
-    let mut sum = 0.0;
-    for index in 0..rows.len() {
-        rows.load(index, &mut row);
-        sum += square(&row);
-    }
-    sum / rows.len() as f64 / rows.dim() as f64
 }
 
 /// Greedy k-means++: at most `k` distinct rows.

@@ -32,6 +32,7 @@ pub mod gaussian;
 #[allow(dead_code, reason = "for the scorers that look for groups of rows")]
 mod kmeans;
 mod linalg;
+pub mod mixture;
 pub mod neighbours;
 #[allow(dead_code, reason = "for the scorers that compare rows with one another")]
 mod pairs;

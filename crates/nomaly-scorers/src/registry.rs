@@ -4,7 +4,7 @@ use ndarray::ArrayView2;
 use nomaly_registry::{Entry, Registry};
 
 use crate::scorer::{Scorer, State};
-use crate::{Parameter, Params, ScorerError, Watch, gaussian, neighbours};
+use crate::{Parameter, Params, ScorerError, Watch, gaussian, mixture, neighbours};
 
 /// Fits a scorer on rows `[n, dim]`.
 pub type Fit = fn(&Params, ArrayView2<'_, f32>, Watch<'_>) -> Result<Box<dyn Scorer>, ScorerError>;
@@ -66,7 +66,7 @@ impl Entry for ScorerEntry {
 
 /// Every scorer of this crate.
 pub static SCORERS: Registry<ScorerEntry> =
-    Registry::new("scorer", &[gaussian::ENTRY, gaussian::PCA_ENTRY, neighbours::ENTRY]);
+    Registry::new("scorer", &[gaussian::ENTRY, gaussian::PCA_ENTRY, mixture::ENTRY, neighbours::ENTRY]);
 
 #[cfg(test)]
 mod tests {

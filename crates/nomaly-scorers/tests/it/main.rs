@@ -4,4 +4,5 @@ mod determinism;
 mod fixtures;
 mod hostile;
 mod merging;
+mod mixture;
 mod support;

@@ -36,6 +36,15 @@ pub(crate) fn queries(seed: u64, dim: usize) -> Array2<f32> {
     queries
 }
 
+/// Moves row `i` by `i % k`, to and fro along the columns.
+pub(crate) fn groups(mut rows: Array2<f32>, k: usize) -> Array2<f32> {
+    for ((i, j), value) in rows.indexed_iter_mut() {
+        let step = if j % 2 == 0 { 1.0 } else { -1.0 };
+        *value = (f64::from(*value) + (i % k) as f64 * step) as f32;
+    }
+    rows
+}
+
 /// Asserts that two lists agree to a relative tolerance.
 #[track_caller]
 pub(crate) fn assert_close(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
