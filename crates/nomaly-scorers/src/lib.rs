@@ -29,6 +29,7 @@ mod blocks;
 pub mod decision;
 mod error;
 pub mod gaussian;
+pub mod kernel_machines;
 #[allow(dead_code, reason = "for the scorers that look for groups of rows")]
 mod kmeans;
 mod linalg;

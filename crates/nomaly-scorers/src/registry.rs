@@ -4,7 +4,7 @@ use ndarray::ArrayView2;
 use nomaly_registry::{Entry, Registry};
 
 use crate::scorer::{Scorer, State};
-use crate::{Parameter, Params, ScorerError, Watch, gaussian, mixture, neighbours};
+use crate::{Parameter, Params, ScorerError, Watch, gaussian, kernel_machines, mixture, neighbours};
 
 /// Fits a scorer on rows `[n, dim]`.
 pub type Fit = fn(&Params, ArrayView2<'_, f32>, Watch<'_>) -> Result<Box<dyn Scorer>, ScorerError>;
@@ -65,8 +65,17 @@ impl Entry for ScorerEntry {
 }
 
 /// Every scorer of this crate.
-pub static SCORERS: Registry<ScorerEntry> =
-    Registry::new("scorer", &[gaussian::ENTRY, gaussian::PCA_ENTRY, mixture::ENTRY, neighbours::ENTRY]);
+pub static SCORERS: Registry<ScorerEntry> = Registry::new(
+    "scorer",
+    &[
+        gaussian::ENTRY,
+        gaussian::PCA_ENTRY,
+        kernel_machines::ONE_CLASS_SVM_ENTRY,
+        kernel_machines::SVDD_ENTRY,
+        mixture::ENTRY,
+        neighbours::ENTRY,
+    ],
+);
 
 #[cfg(test)]
 mod tests {

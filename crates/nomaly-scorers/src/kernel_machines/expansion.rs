@@ -1,0 +1,239 @@
+//! What the machines of support vectors share: settings, the fit, and the sum over support vectors.
+
+use ndarray::{ArrayView2, Axis, Slice};
+
+use super::kernel::{KernelBank, KernelFunction, KernelKind, KernelOptions, PointsView, Space};
+use super::smo::{Limits, Problem, Solution, solve};
+use crate::scorer::{State, Tensor, check_finite};
+use crate::{Parameter, Params, ScorerError, Watch};
+
+/// Rows that are converted and scored at a time.
+const STRETCH: usize = 8192;
+
+/// The settings of [`OneClassSvm`](super::OneClassSvm) and [`Svdd`](super::Svdd).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SupportVectorOptions {
+    /// The similarity of rows.
+    pub kernel: KernelOptions,
+    /// At most this share of the rows of the fit lies outside, and at least this share become support vectors; above 0, at
+    /// most 1.
+    pub nu: f64,
+    /// The violation of the optimality conditions at which the solver stops, relative to the mean `k(x, x)`; above 0. With
+    /// `rbf` it is LIBSVM's.
+    pub tolerance: f64,
+    /// Memory for rows of the kernel matrix, in MiB.
+    pub cache: usize,
+}
+
+impl Default for SupportVectorOptions {
+    /// The Gaussian kernel, room for one row in twenty outside, tolerance and cache of scikit-learn.
+    fn default() -> Self {
+        Self { kernel: KernelOptions::default(), nu: 0.05, tolerance: 1e-3, cache: 200 }
+    }
+}
+
+/// The rows of a table of parameters beside those of the kernel.
+pub(crate) const CACHE: Parameter = Parameter {
+    name: "cache",
+    default: "200",
+    values: "a whole number of MiB",
+    summary: "memory for rows of the kernel matrix while fitting",
+};
+
+pub(crate) const NU: Parameter = Parameter {
+    name: "nu",
+    default: "0.05",
+    values: "a share above 0, at most 1",
+    summary: "the largest share of the rows of the fit that may lie outside",
+};
+
+pub(crate) const TOLERANCE: Parameter = Parameter {
+    name: "tolerance",
+    default: "0.001",
+    values: "a number above 0",
+    summary: "the violation of the optimality conditions at which the solver stops",
+};
+
+impl SupportVectorOptions {
+    /// Reads all of them.
+    pub(crate) fn read(params: &Params, table: &[Parameter]) -> Result<Self, ScorerError> {
+        params.check(table)?;
+        Ok(Self {
+            kernel: KernelOptions::read(params, table)?,
+            nu: params.read(table, "nu", is_nu)?,
+            tolerance: params.read(table, "tolerance", is_positive)?,
+            cache: params.read(table, "cache", |_| true)?,
+        })
+    }
+
+    fn check(&self) -> Result<(), ScorerError> {
+        let refuse = |parameter: Parameter, value: f64| ScorerError::Parameter {
+            name: parameter.name.to_owned(),
+            value: value.to_string(),
+            expected: parameter.values.to_owned(),
+        };
+        if !is_nu(&self.nu) {
+            return Err(refuse(NU, self.nu));
+        }
+        if !is_positive(&self.tolerance) {
+            return Err(refuse(TOLERANCE, self.tolerance));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn is_nu(nu: &f64) -> bool {
+    0.0 < *nu && *nu <= 1.0
+}
+
+fn is_positive(value: &f64) -> bool {
+    value.is_finite() && *value > 0.0
+}
+
+/// Which of the two problems is solved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Machine {
+    /// `min ½ βᵀKβ`.
+    Hyperplane,
+    /// `min ½ βᵀKβ - ½ total Σ β_i K_ii`.
+    Ball,
+}
+
+/// The minimum for rows `[n, dim]`, with its coefficients between 0 and 1 and of sum `nu n`.
+pub(crate) fn fit(
+    rows: ArrayView2<'_, f32>,
+    options: SupportVectorOptions,
+    machine: Machine,
+    watch: Watch<'_>,
+) -> Result<(Space, Solution), ScorerError> {
+    options.check()?;
+    check_finite(rows)?;
+    let count = rows.nrows();
+    if count == 0 {
+        return Err(ScorerError::TooFewRows { what: "a kernel machine", needed: 1, got: 0 });
+    }
+    let (space, points) = Space::fit(rows, options.kernel)?;
+    let diagonal = space.of_itself(points.view());
+    let total = options.nu * count as f64;
+    let linear = match machine {
+        Machine::Hyperplane => vec![0.0; count],
+        Machine::Ball => diagonal.iter().map(|value| -0.5 * total * value).collect(),
+    };
+    let problem = Problem { space: &space, points: &points, diagonal: &diagonal, linear: &linear, total };
+    let limits = Limits { tolerance: options.tolerance, cache_bytes: options.cache.saturating_mul(1 << 20) };
+    let solution = solve(problem, limits, watch)?;
+    Ok((space, solution))
+}
+
+/// `Σ coefficient · k(vector, x)`.
+#[derive(Clone, Debug)]
+pub(crate) struct Expansion {
+    space: Space,
+    /// `[support vectors, dim]`.
+    vectors: Vec<f32>,
+    coefficients: Vec<f64>,
+    form: Form,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    /// The linear kernel needs only `Σ coefficient · vector`.
+    Linear(Vec<f64>),
+    Bank(Box<KernelBank>),
+}
+
+impl Expansion {
+    /// The rows `[n, dim]` whose coefficients are not zero.
+    pub(crate) fn new(space: Space, rows: ArrayView2<'_, f32>, coefficients: &[f64]) -> Result<Self, ScorerError> {
+        let support = rows.outer_iter().zip(coefficients).filter(|(_, coefficient)| **coefficient != 0.0);
+        let (mut vectors, mut kept) = (Vec::new(), Vec::new());
+        for (row, coefficient) in support {
+            vectors.extend(row.iter().copied());
+            kept.push(*coefficient);
+        }
+        Self::of_vectors(space, vectors, kept)
+    }
+
+    fn of_vectors(space: Space, vectors: Vec<f32>, coefficients: Vec<f64>) -> Result<Self, ScorerError> {
+        let dim = space.dim();
+        let form = if space.function.kernel == KernelKind::Linear {
+            let mut sum = vec![0.0f64; dim];
+            for (vector, coefficient) in vectors.chunks_exact(dim).zip(&coefficients) {
+                sum.iter_mut().zip(vector).for_each(|(sum, value)| *sum += coefficient * f64::from(*value));
+            }
+            Form::Linear(sum)
+        } else {
+            let rows = ArrayView2::from_shape((coefficients.len(), dim), &vectors);
+            let rows = rows.map_err(|_| ScorerError::Dimension { expected: dim, got: vectors.len() })?;
+            Form::Bank(Box::new(space.bank(&space.points(rows))?))
+        };
+        Ok(Self { space, vectors, coefficients, form })
+    }
+
+    pub(crate) fn dim(&self) -> usize {
+        self.space.dim()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.coefficients.len()
+    }
+
+    /// `make` of the sum and of `k(x, x)` for each of the rows `[n, dim]`, which are finite.
+    pub(crate) fn evaluate(
+        &self,
+        rows: ArrayView2<'_, f32>,
+        make: impl Fn(f64, f64) -> f64,
+    ) -> Result<Vec<f64>, ScorerError> {
+        let mut results = Vec::with_capacity(rows.nrows());
+        for start in (0..rows.nrows()).step_by(STRETCH) {
+            let end = rows.nrows().min(start + STRETCH);
+            let points = self.space.points(rows.slice_axis(Axis(0), Slice::from(start..end)));
+            let sums = match (&self.form, points.view()) {
+                (Form::Linear(weights), PointsView::Double(values)) => {
+                    let product = |row: &[f64]| row.iter().zip(weights).map(|(value, weight)| value * weight).sum();
+                    values.chunks_exact(self.dim()).map(product).collect()
+                }
+                (Form::Bank(bank), points) => bank.weighted_sums(&self.coefficients, points)?,
+                (Form::Linear(_), PointsView::Single(_)) => Vec::new(),
+            };
+            let of_itself = self.space.of_itself(points.view());
+            results.extend(sums.into_iter().zip(of_itself).map(|(sum, of_itself)| make(sum, of_itself)));
+        }
+        Ok(results)
+    }
+
+    /// The function of the kernel, for a configuration.
+    pub(crate) fn function(&self) -> KernelFunction {
+        self.space.function
+    }
+
+    /// The names of [`tensors`](Self::tensors) and of `offset`, which the machine adds.
+    pub(crate) const TENSORS: [&str; 4] = ["centre", "coefficients", "offset", "vectors"];
+
+    /// Its numbers, with those of the machine itself.
+    pub(crate) fn tensors(&self, offset: f64) -> [(&'static str, Tensor); 4] {
+        let [centre, coefficients, of_machine, vectors] = Self::TENSORS;
+        let (count, dim) = (self.len(), self.dim());
+        [
+            (centre, Tensor::f64([dim], self.space.centre.clone())),
+            (coefficients, Tensor::f64([count], self.coefficients.clone())),
+            (of_machine, Tensor::f64([1], vec![offset])),
+            (vectors, Tensor::f32([count, dim], self.vectors.clone())),
+        ]
+    }
+
+    /// Reads [`tensors`](Self::tensors) and the offset.
+    pub(crate) fn from_state(state: &State, function: KernelFunction) -> Result<(Self, f64), ScorerError> {
+        state.expect_only(&Self::TENSORS)?;
+        let [count, dim] = state.shape("vectors")?;
+        let vectors = state.read_f32("vectors", [count, dim])?.to_vec();
+        let coefficients = state.read_f64("coefficients", [count])?.to_vec();
+        if let Some(at) = coefficients.iter().position(|coefficient| !(0.0 < *coefficient && *coefficient <= 1.0)) {
+            return Err(state.tensor_error("coefficients", format!("number {at} is not above 0 and at most 1")));
+        }
+        let centre = state.read_f64("centre", [dim])?.to_vec();
+        let offset = state.read_f64("offset", [1])?[0];
+        let space = Space::restore(function, centre).map_err(|reason| state.config_error(reason))?;
+        Ok((Self::of_vectors(space, vectors, coefficients)?, offset))
+    }
+}
