@@ -4,6 +4,7 @@
 //! runs such calls side by side on blocks whose borders depend on the shape alone.
 
 use faer::linalg::cholesky::llt::factor::{LltParams, LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
+use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
 use faer::linalg::matmul::matmul;
 use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
 use faer::{Accum, Auto, Mat, MatMut, MatRef, Par, Spec};
@@ -103,6 +104,31 @@ pub(crate) fn thin_svd(rows: &[f64], dim: usize) -> Option<Svd> {
     svd(rows, diagonal, Some(left.as_mut()), Some(right.as_mut()), Par::Seq, stack, params).ok()?;
     let values: Vec<f64> = values.iter().copied().collect();
     values.iter().all(|value| value.is_finite()).then_some(Svd { left, values, right })
+}
+
+/// Eigenvalues (descending) and eigenvectors of a symmetric matrix.
+pub(crate) struct Eigen {
+    /// Descending.
+    pub(crate) values: Vec<f64>,
+    /// `[dim, dim]`, a vector in each column.
+    pub(crate) vectors: Mat<f64>,
+}
+
+/// The eigenvalues and eigenvectors of the symmetric matrix whose lower triangle stands in `matrix`, or `None` where the
+/// iteration does not converge.
+pub(crate) fn symmetric_eigen(matrix: MatRef<'_, f64>) -> Option<Eigen> {
+    let dim = matrix.nrows();
+    let mut ascending = faer::Col::zeros(dim);
+    let mut vectors = Mat::zeros(dim, dim);
+    let params = Spec::new(Auto::<f64>::auto());
+    let scratch = self_adjoint_evd_scratch::<f64>(dim, ComputeEigenvectors::Yes, Par::Seq, params);
+    let mut memory = MemBuffer::new(scratch);
+    let stack = MemStack::new(&mut memory);
+    let diagonal = ascending.as_mut().as_diagonal_mut();
+    self_adjoint_evd(matrix, diagonal, Some(vectors.as_mut()), Par::Seq, stack, params).ok()?;
+    let values: Vec<f64> = ascending.iter().rev().copied().collect();
+    let vectors = vectors.as_ref().reverse_cols().to_owned();
+    values.iter().all(|value| value.is_finite()).then_some(Eigen { values, vectors })
 }
 
 /// Scores `rows - mean` in chunks: `distance` gets a column-major `[dim, CHUNK]` matrix, a row of features in each

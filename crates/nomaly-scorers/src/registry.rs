@@ -70,6 +70,7 @@ pub static SCORERS: Registry<ScorerEntry> = Registry::new(
     &[
         gaussian::ENTRY,
         gaussian::PCA_ENTRY,
+        kernel_machines::KERNEL_PCA_ENTRY,
         kernel_machines::ONE_CLASS_SVM_ENTRY,
         kernel_machines::SVDD_ENTRY,
         mixture::ENTRY,

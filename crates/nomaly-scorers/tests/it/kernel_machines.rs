@@ -233,3 +233,73 @@ fn a_fit_can_be_ended() {
         assert!(matches!(result, Err(ScorerError::Cancelled)), "{name}");
     }
 }
+
+#[test]
+fn kernel_pca_agrees_with_scikit_learn() {
+    for set in fixture()["sets"].as_array().unwrap() {
+        let (rows, queries) = data(set);
+        for case in set["kernel_pca"].as_array().unwrap() {
+            let params = params(case, &["components", "gamma"]);
+            let found = scores("kernel-pca", &params, &rows, &queries);
+            assert_near(&found, &numbers(&case["scores"]), 1.0, &format!("{params:?}"));
+        }
+    }
+}
+
+#[test]
+fn kernel_pca_chooses_rows_by_the_seed_and_components_by_their_share() {
+    let (train, test) = (rows(51, 300, 3), queries(51, 3));
+    let fit = |params: Params| SCORERS.get("kernel-pca").unwrap().fit(&params, train.view()).unwrap();
+    let with_seed = |seed: u64| fit(Params::new().with("max_rows", 60).with("seed", seed));
+    assert_eq!(with_seed(1).state(), with_seed(1).state());
+    assert_ne!(with_seed(1).state(), with_seed(2).state());
+    assert_eq!(with_seed(1).state().tensors["rows"].shape, [60, 3]);
+    let kept = |share: f64| fit(Params::new().with("components", share)).state().tensors["components"].shape[0];
+    assert!(kept(0.5) < kept(0.9) && kept(0.9) < kept(0.99));
+    // More components leave less.
+    let (few, many) = (fit(Params::new().with("components", 3)), fit(Params::new().with("components", 9)));
+    let (few, many) = (few.score(test.view()).unwrap(), many.score(test.view()).unwrap());
+    assert!(few.iter().zip(&many).all(|(few, many)| few >= many) && few != many);
+    // Among as many rows as there are, none is left to chance.
+    assert_eq!(fit(Params::new().with("seed", 1)).state(), fit(Params::new().with("seed", 2)).state());
+}
+
+#[test]
+fn kernel_pca_with_the_linear_kernel_is_the_squared_distance_from_a_plane() {
+    // Rows in the plane of the first two columns of three, and two points at known heights above it.
+    let mut train = rows(52, 40, 3);
+    train.column_mut(2).fill(1.5);
+    let params = Params::new().with("kernel", "linear").with("components", 2);
+    let found = scores("kernel-pca", &params, &train, &ndarray::array![[2.0, 4.0, 1.5], [2.0, 4.0, 3.5]]);
+    // The kernel is a difference of squared lengths of about 25 here, in f32.
+    assert!(found[0].abs() < 1e-4 && (found[1] - 4.0).abs() < 1e-4, "{found:?}");
+}
+
+#[test]
+fn kernel_pca_is_deterministic_and_refuses_what_it_cannot_use() {
+    let (train, test) = (rows(53, 130, 5), rows(54, 41, 5));
+    let name = "kernel-pca";
+    let linear = Params::new().with("kernel", "linear").with("components", 2);
+    let polynomial = Params::new().with("kernel", "polynomial").with("coef0", 1).with("gamma", 0.1);
+    for params in [Params::new(), Params::new().with("max_rows", 50), linear, polynomial] {
+        check_determinism(name, &params, &train, &test);
+        check_tampering(name, &params, &rows(55, 30, 3));
+    }
+    let fit = |params: &Params, rows: &Array2<f32>| SCORERS.get(name).unwrap().fit(params, rows.view());
+    for (parameter, bad) in [("components", "0"), ("components", "1.5"), ("components", "x"), ("max_rows", "1")] {
+        let error = fit(&Params::new().with(parameter, bad), &train).unwrap_err();
+        assert!(matches!(error, ScorerError::Parameter { .. }), "{error}");
+    }
+    let constant = fit(&Params::new(), &Array2::from_elem((9, 2), 0.1)).unwrap_err();
+    assert!(matches!(constant, ScorerError::ConstantRows { rows: 9 }), "{constant}");
+    let one = fit(&Params::new(), &rows(56, 1, 2)).unwrap_err();
+    assert!(matches!(one, ScorerError::TooFewRows { needed: 2, got: 1, .. }), "{one}");
+    // Duplicates, and a row as far away as numbers go.
+    let twice = concatenate![Axis(0), train, train];
+    let mut far = test.clone();
+    far.row_mut(0).fill(f32::MAX);
+    for kernel in ["rbf", "linear", "polynomial"] {
+        let found = scores(name, &Params::new().with("kernel", kernel).with("components", 3), &twice, &far);
+        assert!(found.iter().all(|score| score.is_finite() && *score >= 0.0), "{kernel}: {found:?}");
+    }
+}
