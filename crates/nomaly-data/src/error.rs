@@ -47,6 +47,30 @@ pub enum DataError {
         /// What disagrees.
         reason: String,
     },
+    /// A table that cannot be used as it is.
+    #[error("{}: {reason}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Text in a column of numbers.
+    #[error(
+        "{}, line {line}, column `{column}`: `{text}` is not a number; `--ignore {column}` leaves the column out, \
+         `--label {column}` and `--id {column}` take it for a label or a name",
+        path.display()
+    )]
+    Cell {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The column's name, or its number from 1.
+        column: String,
+        /// What stands there.
+        text: String,
+    },
     /// A directory looks like more than one thing; an option has to say which.
     #[error("{} {reason}", path.display())]
     Ambiguous {
@@ -141,6 +165,11 @@ impl DataError {
     pub(crate) fn io(path: impl Into<PathBuf>, cause: std::io::Error) -> Self {
         let path = path.into();
         if cause.kind() == std::io::ErrorKind::NotFound { Self::Missing { path } } else { Self::Io { path, cause } }
+    }
+
+    /// A table that cannot be used as it is.
+    pub(crate) fn table(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Table { path: path.into(), reason: reason.into() }
     }
 
     /// A file that does not hold what its format says.

@@ -5,6 +5,7 @@
 //! * [`images_under`] lists the images to be scored.
 //! * [`loader::stream`] hands samples to a network batch by batch, decoding the next batch meanwhile.
 //! * [`demo`] makes a small data set with defects in memory.
+//! * [`tables`] reads rows of features, for scorers without images.
 //! * [`DATASETS`] and [`get`] know the public data sets, their terms, and how to fetch them.
 //!
 //! ```
@@ -38,6 +39,7 @@ mod readers;
 mod registry;
 mod sample;
 pub mod subset;
+pub mod tables;
 mod walk;
 
 pub use error::DataError;

@@ -5,3 +5,4 @@ mod folders;
 mod hostile;
 mod loading;
 mod named;
+mod tables;
