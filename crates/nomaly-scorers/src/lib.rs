@@ -29,6 +29,7 @@ mod blocks;
 pub mod decision;
 mod error;
 pub mod gaussian;
+pub mod isolation;
 pub mod kernel_machines;
 #[allow(dead_code, reason = "for the scorers that look for groups of rows")]
 mod kmeans;
@@ -38,6 +39,7 @@ pub mod neighbours;
 #[allow(dead_code, reason = "for the scorers that compare rows with one another")]
 mod pairs;
 mod params;
+mod random;
 pub mod registry;
 mod scorer;
 mod watch;

@@ -4,7 +4,7 @@ use ndarray::ArrayView2;
 use nomaly_registry::{Entry, Registry};
 
 use crate::scorer::{Scorer, State};
-use crate::{Parameter, Params, ScorerError, Watch, gaussian, kernel_machines, mixture, neighbours};
+use crate::{Parameter, Params, ScorerError, Watch, gaussian, isolation, kernel_machines, mixture, neighbours};
 
 /// Fits a scorer on rows `[n, dim]`.
 pub type Fit = fn(&Params, ArrayView2<'_, f32>, Watch<'_>) -> Result<Box<dyn Scorer>, ScorerError>;
@@ -70,6 +70,8 @@ pub static SCORERS: Registry<ScorerEntry> = Registry::new(
     &[
         gaussian::ENTRY,
         gaussian::PCA_ENTRY,
+        isolation::ENTRY,
+        isolation::EXTENDED_ENTRY,
         kernel_machines::KERNEL_PCA_ENTRY,
         kernel_machines::ONE_CLASS_SVM_ENTRY,
         kernel_machines::SVDD_ENTRY,

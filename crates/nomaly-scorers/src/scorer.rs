@@ -172,7 +172,6 @@ impl State {
     }
 
     /// The whole numbers of the tensor `name`, which must have exactly `shape`.
-    #[allow(dead_code, reason = "for scorers that store trees and clusters")]
     pub(crate) fn read_u32<const N: usize>(&self, name: &str, shape: [usize; N]) -> Result<&[u32], ScorerError> {
         self.expect_shape(name, shape)?;
         match &self.tensor(name)?.data {

@@ -3,6 +3,7 @@
 mod determinism;
 mod fixtures;
 mod hostile;
+mod isolation;
 mod kernel_machines;
 mod merging;
 mod mixture;

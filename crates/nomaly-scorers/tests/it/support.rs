@@ -45,6 +45,16 @@ pub(crate) fn groups(mut rows: Array2<f32>, k: usize) -> Array2<f32> {
     rows
 }
 
+/// The queries of `gen_isolation.py` and `gen_local.py`: row `i` of `n` stands `1.5 i / n` of its way further from the middle.
+pub(crate) fn queries_outwards(seed: u64, n: usize, dim: usize) -> Array2<f32> {
+    let mut queries = rows(seed, n, dim);
+    for (i, mut row) in queries.outer_iter_mut().enumerate() {
+        let factor = 1.0 + 1.5 * i as f64 / n as f64;
+        row.mapv_inplace(|value| ((f64::from(value) - 3.0) * factor + 3.0) as f32);
+    }
+    queries
+}
+
 /// Asserts that two lists agree to a relative tolerance.
 #[track_caller]
 pub(crate) fn assert_close(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
@@ -53,4 +63,21 @@ pub(crate) fn assert_close(got: &[f64], want: &[f64], tolerance: f64, what: &str
         let slack = tolerance * want.abs().max(1e-3);
         assert!((got - want).abs() <= slack, "{what}: number {at} is {got}, expected {want}");
     }
+}
+
+/// Spearman's rank correlation of two lists; equal numbers share their mean rank.
+pub(crate) fn rank_correlation(a: &[f64], b: &[f64]) -> f64 {
+    let ranks = |values: &[f64]| -> Vec<f64> {
+        let rank = |value: &f64| {
+            let (below, equal) = values.iter().fold((0, 0), |(below, equal), other| {
+                (below + usize::from(other < value), equal + usize::from(other == value))
+            });
+            below as f64 + (equal as f64 - 1.0) / 2.0
+        };
+        values.iter().map(rank).collect()
+    };
+    let (a, b) = (ranks(a), ranks(b));
+    let middle = (a.len() as f64 - 1.0) / 2.0;
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - middle) * (b - middle)).sum::<f64>();
+    product(&a, &b) / (product(&a, &a) * product(&b, &b)).sqrt()
 }
