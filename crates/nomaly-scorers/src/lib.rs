@@ -26,20 +26,22 @@
 #![deny(missing_docs)]
 
 mod blocks;
+pub mod clustering;
 pub mod decision;
 mod error;
 pub mod gaussian;
 pub mod isolation;
 pub mod kernel_machines;
-#[allow(dead_code, reason = "for the scorers that look for groups of rows")]
 mod kmeans;
 mod linalg;
+pub mod lof;
 pub mod mixture;
 pub mod neighbours;
 #[allow(dead_code, reason = "for the scorers that compare rows with one another")]
 mod pairs;
 mod params;
 mod random;
+pub mod random_projections;
 pub mod registry;
 mod scorer;
 mod watch;

@@ -4,7 +4,10 @@ use ndarray::ArrayView2;
 use nomaly_registry::{Entry, Registry};
 
 use crate::scorer::{Scorer, State};
-use crate::{Parameter, Params, ScorerError, Watch, gaussian, isolation, kernel_machines, mixture, neighbours};
+use crate::{
+    Parameter, Params, ScorerError, Watch, clustering, gaussian, isolation, kernel_machines, lof, mixture, neighbours,
+    random_projections,
+};
 
 /// Fits a scorer on rows `[n, dim]`.
 pub type Fit = fn(&Params, ArrayView2<'_, f32>, Watch<'_>) -> Result<Box<dyn Scorer>, ScorerError>;
@@ -68,6 +71,8 @@ impl Entry for ScorerEntry {
 pub static SCORERS: Registry<ScorerEntry> = Registry::new(
     "scorer",
     &[
+        clustering::CBLOF_ENTRY,
+        clustering::ENTRY,
         gaussian::ENTRY,
         gaussian::PCA_ENTRY,
         isolation::ENTRY,
@@ -75,8 +80,10 @@ pub static SCORERS: Registry<ScorerEntry> = Registry::new(
         kernel_machines::KERNEL_PCA_ENTRY,
         kernel_machines::ONE_CLASS_SVM_ENTRY,
         kernel_machines::SVDD_ENTRY,
+        lof::ENTRY,
         mixture::ENTRY,
         neighbours::ENTRY,
+        random_projections::ENTRY,
     ],
 );
 

@@ -5,6 +5,7 @@ mod fixtures;
 mod hostile;
 mod isolation;
 mod kernel_machines;
+mod local;
 mod merging;
 mod mixture;
 mod support;
