@@ -145,6 +145,22 @@ pub enum ScorerError {
         /// The number of scores given.
         got: usize,
     },
+    /// Too few different scores in the tail for a model of it.
+    #[error("the held-out scores above {initial} take {distinct} different values, and a tail needs at least {needed}")]
+    ConstantTail {
+        /// How many different scores there are.
+        distinct: usize,
+        /// The score above which they lie.
+        initial: f64,
+        /// The least number of different scores.
+        needed: usize,
+    },
+    /// All held-out scores are equal, so that changes have no unit to be measured in.
+    #[error("all {n} held-out scores are equal: there is no spread to measure changes by")]
+    ConstantScores {
+        /// How many scores there are.
+        n: usize,
+    },
     /// A held-out score is NaN or infinite.
     #[error("held-out score {index} is {value}, which is not a finite number")]
     NonFiniteScore {

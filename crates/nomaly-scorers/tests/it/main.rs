@@ -1,5 +1,6 @@
 //! Tests of the crate as its users see it.
 
+mod decision;
 mod determinism;
 mod fixtures;
 mod hostile;

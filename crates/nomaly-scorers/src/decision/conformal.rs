@@ -1,14 +1,6 @@
-//! From scores to decisions, with a controlled rate of false alarms.
-//!
-//! All rules look at the scores of *held-out* normal items: items that the scorer was not fitted on, for those it was
-//! fitted on score too low. A score above the threshold means anomalous.
-//!
-//! | rule | promise | needs |
-//! |---|---|---|
-//! | [`Conformal`] | false-alarm rate at most `max_fpr` for exchangeable items, in any finite sample | `1 / max_fpr - 1` scores |
-//! | [`quantile`] | the same only as the number of scores grows | 1 score |
-//! | [`three_sigma`] | about 0.13 % false alarms where the scores are normally distributed | 2 scores |
+//! Split-conformal p-values.
 
+use super::check_scores;
 use crate::ScorerError;
 
 /// Split-conformal p-values: the share of normal items that look at least as anomalous.
@@ -97,61 +89,6 @@ impl Conformal {
     }
 }
 
-/// The threshold mean + 3 standard deviations (with `n - 1` in the denominator) of held-out normal scores.
-///
-/// # When to use
-/// For process-control charts, where the scores are near to normally distributed; distances seldom are.
-///
-/// # Reference
-/// Shewhart, *Economic Control of Quality of Manufactured Product* (1931).
-///
-/// # Errors
-/// [`ScorerError::TooFewScores`] below 2, [`ScorerError::NonFiniteScore`].
-pub fn three_sigma(held_out_scores: &[f64]) -> Result<f64, ScorerError> {
-    check_scores("the three-sigma rule", 2, held_out_scores)?;
-    let n = held_out_scores.len() as f64;
-    let mean = held_out_scores.iter().sum::<f64>() / n;
-    let squares: f64 = held_out_scores.iter().map(|score| (score - mean) * (score - mean)).sum();
-    Ok(mean + 3.0 * (squares / (n - 1.0)).sqrt())
-}
-
-/// The threshold that a share `fpr` in `[0, 1]` of the held-out normal scores lies above: their `1 - fpr` quantile,
-/// interpolated linearly between order statistics (type 7 of Hyndman and Fan, *Sample quantiles in statistical packages*,
-/// 1996).
-///
-/// # When to use
-/// With many held-out scores, or to plot; with few of them the rate on further items is larger than `fpr`, and
-/// [`Conformal`] is the rule that keeps its promise.
-///
-/// # Errors
-/// [`ScorerError::TooFewScores`] without scores, [`ScorerError::NonFiniteScore`], [`ScorerError::Parameter`] for a rate
-/// outside `[0, 1]`.
-pub fn quantile(held_out_scores: &[f64], fpr: f64) -> Result<f64, ScorerError> {
-    check_scores("the quantile rule", 1, held_out_scores)?;
-    if !(0.0..=1.0).contains(&fpr) {
-        return Err(ScorerError::Parameter {
-            name: "fpr".to_owned(),
-            value: fpr.to_string(),
-            expected: "a rate from 0 to 1".to_owned(),
-        });
-    }
-    let mut scores = held_out_scores.to_vec();
-    scores.sort_by(f64::total_cmp);
-    let position = (1.0 - fpr) * (scores.len() - 1) as f64;
-    let (low, high) = (position.floor() as usize, position.ceil() as usize);
-    Ok(scores[low] + (position - position.floor()) * (scores[high] - scores[low]))
-}
-
-fn check_scores(what: &'static str, needed: usize, scores: &[f64]) -> Result<(), ScorerError> {
-    if scores.len() < needed {
-        return Err(ScorerError::TooFewScores { what, needed, got: scores.len() });
-    }
-    match scores.iter().position(|score| !score.is_finite()) {
-        Some(index) => Err(ScorerError::NonFiniteScore { index, value: scores[index] }),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -180,17 +117,6 @@ mod tests {
     fn scores_that_are_no_numbers_are_refused() {
         assert!(matches!(Conformal::new(vec![]), Err(ScorerError::TooFewScores { .. })));
         assert!(matches!(Conformal::new(vec![1.0, f64::NAN]), Err(ScorerError::NonFiniteScore { index: 1, .. })));
-        assert!(three_sigma(&[1.0]).is_err() && three_sigma(&[1.0, f64::INFINITY]).is_err());
-        assert!(quantile(&[], 0.1).is_err() && quantile(&[1.0], f64::NAN).is_err() && quantile(&[1.0], 1.1).is_err());
-    }
-
-    #[test]
-    fn simple_rules_by_hand() {
-        let scores = [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]; // mean 5, sum of squares 32
-        assert!((three_sigma(&scores).unwrap() - (5.0 + 3.0 * (32.0f64 / 7.0).sqrt())).abs() < 1e-12);
-        assert_eq!(quantile(&scores, 0.0).unwrap(), 9.0);
-        assert_eq!(quantile(&scores, 1.0).unwrap(), 2.0);
-        assert!((quantile(&scores, 0.1).unwrap() - 7.6).abs() < 1e-12); // position 6.3 between 7 and 9
     }
 
     proptest! {

@@ -1,0 +1,50 @@
+//! From scores to decisions, with a controlled rate of false alarms.
+//!
+//! All rules look at the scores of *held-out* normal items: items that the scorer was not fitted on, for those it was
+//! fitted on score too low. A score above the threshold means anomalous.
+//!
+//! | rule | promise | needs |
+//! |---|---|---|
+//! | [`Conformal`] | false-alarm rate at most `max_fpr` for exchangeable items, in any finite sample | `1 / max_fpr - 1` scores |
+//! | [`quantile`] | the same only as the number of scores grows | 1 score |
+//! | [`three_sigma`] | about 0.13 % false alarms where the scores are normally distributed | 2 scores |
+//! | [`ExtremeValue`] | any false-alarm rate, as far as the tail follows its limit distribution | 50 scores |
+//!
+//! [`bootstrap`] says how much a threshold would vary with other held-out scores. [`sequence`] watches scores that come
+//! one after another for a lasting change, which a rule for single scores sees late or never.
+
+pub mod bootstrap;
+mod conformal;
+mod extreme;
+pub mod sequence;
+mod simple;
+
+pub use conformal::Conformal;
+pub use extreme::ExtremeValue;
+use rand_chacha::rand_core::Rng;
+pub use simple::{quantile, three_sigma};
+
+use crate::ScorerError;
+
+fn check_scores(what: &'static str, needed: usize, scores: &[f64]) -> Result<(), ScorerError> {
+    if scores.len() < needed {
+        return Err(ScorerError::TooFewScores { what, needed, got: scores.len() });
+    }
+    match scores.iter().position(|score| !score.is_finite()) {
+        Some(index) => Err(ScorerError::NonFiniteScore { index, value: scores[index] }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a number outside a range.
+fn parameter(name: &str, value: f64, fits: bool, expected: &str) -> Result<(), ScorerError> {
+    if fits {
+        return Ok(());
+    }
+    Err(ScorerError::Parameter { name: name.to_owned(), value: value.to_string(), expected: expected.to_owned() })
+}
+
+/// A whole number below `n`, which is at most 2³²: any is as likely as any other, but for one part in 2³² / `n`.
+fn draw_below(rng: &mut impl Rng, n: usize) -> usize {
+    ((u64::from(rng.next_u32()) * n as u64) >> 32) as usize
+}

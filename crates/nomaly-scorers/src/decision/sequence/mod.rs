@@ -1,0 +1,268 @@
+//! Charts that watch scores one after another for a lasting change.
+//!
+//! A rule for single scores sees a shift that stays below its threshold late or never; a chart adds up the evidence. It
+//! is calibrated for a set *in-control average run length* ARL₀: how many scores of normal items it takes on average until
+//! a false alarm. The limit is found by simulating the chart on scores drawn from the held-out ones, with the same random
+//! numbers for all limits; the same seed gives the same limit on any number of threads.
+//!
+//! The simulation draws scores independently. Scores of consecutive items that resemble each other come in runs, and
+//! false alarms are then more frequent. And the held-out scores stand for the distribution: with `n` of them the
+//! mean is off by `1 / √n` standard deviations, which a chart that adds up small excesses feels. Where the run length has
+//! to hold with precision, calibrate on many thousand scores.
+//!
+//! ```
+//! use nomaly_scorers::decision::sequence::{ChartKind, ChartOptions, ControlChart};
+//!
+//! let held_out: Vec<f64> = (0..200).map(|i| f64::from(i * 37 % 200)).collect();
+//! let options = ChartOptions { kind: ChartKind::EWMA, arl0: 200.0, seed: 0 };
+//! let chart = ControlChart::calibrate(&held_out, &options)?;
+//! let mut monitor = chart.monitor();
+//! assert!(!monitor.push(100.0).alarm);
+//! // No single score is out of the ordinary, but so many high ones in a row are.
+//! let first = (0..50).position(|_| monitor.push(190.0).alarm);
+//! assert!(first.is_some_and(|at| at < 10));
+//! # Ok::<(), nomaly_scorers::ScorerError>(())
+//! ```
+
+pub mod cusum;
+pub mod ewma;
+mod run_length;
+
+use super::{check_scores, parameter};
+use crate::ScorerError;
+
+/// Which statistic is charted. The parameter is in units of the standard deviation of held-out scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ChartKind {
+    /// [Cumulative sums](cusum).
+    Cusum {
+        /// What each score may exceed the mean by without adding to the sum, from 0.
+        allowance: f64,
+    },
+    /// [Exponentially weighted moving averages](ewma).
+    Ewma {
+        /// The weight of the newest score, in (0, 1].
+        lambda: f64,
+    },
+}
+
+impl ChartKind {
+    /// Cumulative sums with an allowance of half a standard deviation.
+    pub const CUSUM: Self = Self::Cusum { allowance: cusum::DEFAULT_ALLOWANCE };
+    /// A moving average in which the newest score weighs a tenth.
+    pub const EWMA: Self = Self::Ewma { lambda: ewma::DEFAULT_LAMBDA };
+
+    /// The name: `cusum` or `ewma`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cusum { .. } => "cusum",
+            Self::Ewma { .. } => "ewma",
+        }
+    }
+
+    /// The statistic after one more standardised score.
+    fn step(self, statistic: f64, z: f64) -> f64 {
+        match self {
+            Self::Cusum { allowance } => cusum::step(statistic, z, allowance),
+            Self::Ewma { lambda } => ewma::step(statistic, z, lambda),
+        }
+    }
+
+    /// About how far the statistic strays.
+    fn spread(self) -> f64 {
+        match self {
+            Self::Cusum { .. } => 1.0,
+            Self::Ewma { lambda } => ewma::spread(lambda),
+        }
+    }
+
+    fn check(self) -> Result<(), ScorerError> {
+        match self {
+            Self::Cusum { allowance } => {
+                let fits = allowance >= 0.0 && allowance.is_finite();
+                parameter("allowance", allowance, fits, "a number of standard deviations from 0")
+            }
+            Self::Ewma { lambda } => {
+                parameter("lambda", lambda, lambda > 0.0 && lambda <= 1.0, "a weight above 0, at most 1")
+            }
+        }
+    }
+}
+
+/// How a chart is calibrated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ChartOptions {
+    /// What is charted.
+    pub kind: ChartKind,
+    /// The in-control average run length, in scores, from 2 to 100 000.
+    pub arl0: f64,
+    /// Decides every draw of the simulation.
+    pub seed: u64,
+}
+
+impl ChartOptions {
+    /// The average run length where none is asked for.
+    pub const DEFAULT_ARL0: f64 = 500.0;
+    /// The longest average run length that can be asked for.
+    pub const MAX_ARL0: f64 = 1e5;
+}
+
+impl Default for ChartOptions {
+    fn default() -> Self {
+        Self { kind: ChartKind::CUSUM, arl0: Self::DEFAULT_ARL0, seed: 0 }
+    }
+}
+
+/// A chart with its limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ControlChart {
+    kind: ChartKind,
+    centre: f64,
+    spread: f64,
+    /// The lowest standardised held-out score.
+    lowest: f64,
+    limit: f64,
+    arl0: f64,
+}
+
+impl ControlChart {
+    /// The fewest held-out scores that a chart is calibrated on.
+    pub const FEWEST_SCORES: usize = 20;
+
+    /// Finds the limit that gives the chart its run length on the scores of held-out normal items.
+    ///
+    /// # Errors
+    /// [`ScorerError::TooFewScores`] below 20, [`ScorerError::NonFiniteScore`], [`ScorerError::ConstantScores`], and
+    /// [`ScorerError::Parameter`] for options out of range, an allowance that no held-out score exceeds, and a run length
+    /// that is too short for any limit.
+    pub fn calibrate(held_out_scores: &[f64], options: &ChartOptions) -> Result<Self, ScorerError> {
+        let &ChartOptions { kind, arl0, seed } = options;
+        check_scores("a control chart", Self::FEWEST_SCORES, held_out_scores)?;
+        kind.check()?;
+        let range = 2.0..=ChartOptions::MAX_ARL0;
+        parameter("arl0", arl0, range.contains(&arl0), "a run length from 2 to 100000")?;
+        // Scaled by the largest, so that squares neither over- nor underflow.
+        let unit = held_out_scores.iter().fold(0.0, |most: f64, score| most.max(score.abs()));
+        if held_out_scores.iter().all(|&score| score == held_out_scores[0]) {
+            return Err(ScorerError::ConstantScores { n: held_out_scores.len() });
+        }
+        let n = held_out_scores.len() as f64;
+        let centre = held_out_scores.iter().map(|score| score / unit).sum::<f64>() / n * unit;
+        let squares: f64 = held_out_scores.iter().map(|score| ((score - centre) / unit).powi(2)).sum();
+        let spread = (squares / (n - 1.0)).sqrt() * unit;
+        if !(spread > 0.0 && spread.is_finite()) {
+            return Err(ScorerError::ConstantScores { n: held_out_scores.len() });
+        }
+        let standardised: Vec<f64> = held_out_scores.iter().map(|score| (score - centre) / spread).collect();
+        let [lowest, highest] = [f64::min, f64::max].map(|pick| standardised.iter().copied().fold(0.0, pick));
+        if let ChartKind::Cusum { allowance } = kind {
+            let expected = format!("less than {highest:.2}, the largest held-out score in standard deviations");
+            parameter("allowance", allowance, allowance < highest, &expected)?;
+        }
+        let found = run_length::limit_for(kind, &standardised, arl0, seed);
+        if found.limit == 0.0 && found.arl > arl0 {
+            let expected = format!("at least {:.1}, the run length without any allowance for chance", found.arl);
+            parameter("arl0", arl0, false, &expected)?;
+        }
+        Ok(Self { kind, centre, spread, lowest, limit: found.limit, arl0: found.arl })
+    }
+
+    /// What is charted.
+    pub fn kind(&self) -> ChartKind {
+        self.kind
+    }
+
+    /// An alarm rises where the statistic is above this, in standard deviations of held-out scores.
+    pub fn limit(&self) -> f64 {
+        self.limit
+    }
+
+    /// The average run length of the limit in the simulation: the one asked for, or the nearest that a limit has where a
+    /// few scores decide.
+    pub fn arl0(&self) -> f64 {
+        self.arl0
+    }
+
+    /// A chart at its start.
+    pub fn monitor(&self) -> Monitor<'_> {
+        Monitor { chart: self, statistic: 0.0 }
+    }
+}
+
+/// A chart in use.
+#[derive(Clone, Debug)]
+pub struct Monitor<'a> {
+    chart: &'a ControlChart,
+    statistic: f64,
+}
+
+/// What a chart says after a score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading {
+    /// The statistic, in standard deviations of held-out scores.
+    pub statistic: f64,
+    /// Whether it is above the limit.
+    pub alarm: bool,
+}
+
+impl Monitor<'_> {
+    /// Takes the next score. After an alarm the chart starts anew, as after an inspection.
+    ///
+    /// A score of infinity or NaN raises an alarm: what cannot be scored does not pass for normal. One of minus infinity
+    /// counts as the lowest held-out score, so that it does not hide what follows.
+    pub fn push(&mut self, score: f64) -> Reading {
+        let chart = self.chart;
+        let z = (score - chart.centre) / chart.spread;
+        let statistic = match z {
+            z if z.is_nan() || z == f64::INFINITY => f64::INFINITY,
+            z if z == f64::NEG_INFINITY => chart.kind.step(self.statistic, chart.lowest),
+            z => chart.kind.step(self.statistic, z),
+        };
+        let alarm = statistic > chart.limit;
+        self.statistic = if alarm { 0.0 } else { statistic };
+        Reading { statistic, alarm }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ramp(n: i32) -> Vec<f64> {
+        (0..n).map(f64::from).collect()
+    }
+
+    #[test]
+    fn statistics_by_hand() {
+        let chart = |kind| ControlChart { kind, centre: 10.0, spread: 2.0, lowest: -1.5, limit: 1.2, arl0: 0.0 };
+        let readings = |chart: &ControlChart, scores: &[f64]| -> Vec<(f64, bool)> {
+            let mut monitor = chart.monitor();
+            scores.iter().map(|&score| monitor.push(score)).map(|reading| (reading.statistic, reading.alarm)).collect()
+        };
+        let cusum = chart(ChartKind::CUSUM);
+        let scores = [12.0, 8.0, 12.0, 12.0, 12.0, 12.0];
+        let expected = [(0.5, false), (0.0, false), (0.5, false), (1.0, false), (1.5, true), (0.5, false)];
+        assert_eq!(readings(&cusum, &scores), expected);
+        let ewma = chart(ChartKind::Ewma { lambda: 0.5 });
+        let scores = [14.0, 14.0, 14.0, f64::NAN, f64::NEG_INFINITY];
+        let expected = [(1.0, false), (1.5, true), (1.0, false), (f64::INFINITY, true), (-0.75, false)];
+        assert_eq!(readings(&ewma, &scores), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_calibrated_is_refused() {
+        let refused = |scores: &[f64], kind, arl0| {
+            ControlChart::calibrate(scores, &ChartOptions { kind, arl0, seed: 0 }).unwrap_err().to_string()
+        };
+        assert!(refused(&ramp(19), ChartKind::CUSUM, 100.0).contains("at least 20 held-out scores"));
+        assert!(refused(&[4.0; 50], ChartKind::CUSUM, 100.0).contains("all 50 held-out scores are equal"));
+        assert!(refused(&ramp(50), ChartKind::Cusum { allowance: 2.0 }, 100.0).contains("less than 1.68"));
+        assert!(refused(&ramp(50), ChartKind::Cusum { allowance: -0.1 }, 100.0).contains("`allowance`"));
+        assert!(refused(&ramp(50), ChartKind::Ewma { lambda: 0.0 }, 100.0).contains("`lambda`"));
+        assert!(refused(&ramp(50), ChartKind::EWMA, f64::NAN).contains("`arl0`"));
+        assert!(refused(&ramp(50), ChartKind::EWMA, 1e6).contains("`arl0`"));
+        assert!(refused(&ramp(50), ChartKind::CUSUM, 2.0).contains("`arl0` is `2`, expected at least"));
+        let with_nan = [ramp(50), vec![f64::NAN]].concat();
+        assert!(refused(&with_nan, ChartKind::EWMA, 100.0).contains("held-out score 50"));
+    }
+}

@@ -1,0 +1,102 @@
+//! The limit of a chart for a set run length, by simulation.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rayon::prelude::*;
+
+use super::ChartKind;
+use crate::decision::draw_below;
+
+/// Simulated runs: the mean of run lengths, which are close to geometric, is then known to 1 %.
+const RUNS: f64 = 10_000.0;
+/// The fewest simulated runs, for 2 %: long runs are fewer, so that their steps stay within bounds.
+const FEWEST_RUNS: f64 = 2_000.0;
+/// About how many steps are simulated.
+const STEPS: f64 = 2e7;
+/// A run is cut at so many times the length asked for: where its mean is that length, one in e²⁰ runs is longer.
+const LONGEST: f64 = 20.0;
+/// Runs that one task simulates.
+const CHUNK: usize = 64;
+/// Halvings of the bracket around the limit.
+const HALVINGS: usize = 60;
+
+/// A limit and the mean run length that it has in the simulation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Limit {
+    pub(super) limit: f64,
+    pub(super) arl: f64,
+}
+
+/// One simulated sequence without a limit. The steps at which its statistic is higher than ever before tell when it
+/// would have passed *any* limit: all limits are compared on the same random numbers.
+struct Run {
+    rng: ChaCha8Rng,
+    statistic: f64,
+    time: u64,
+    /// Time and value of each new maximum; both ascend.
+    records: Vec<(u64, f64)>,
+}
+
+impl Run {
+    fn start(seed: u64, number: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(number);
+        Self { rng, statistic: 0.0, time: 0, records: Vec::new() }
+    }
+
+    /// Goes on until the statistic passes `limit` or the run is `longest` steps long.
+    fn extend(&mut self, kind: ChartKind, scores: &[f64], limit: f64, longest: u64) {
+        let mut highest = self.records.last().map_or(0.0, |&(_, value)| value);
+        while highest <= limit && self.time < longest {
+            self.time += 1;
+            self.statistic = kind.step(self.statistic, scores[draw_below(&mut self.rng, scores.len())]);
+            if self.statistic > highest {
+                highest = self.statistic;
+                self.records.push((self.time, highest));
+            }
+        }
+    }
+
+    /// When the statistic passes `limit`, or the length of the run where it does not.
+    fn length(&self, limit: f64) -> u64 {
+        let at = self.records.partition_point(|&(_, value)| value <= limit);
+        self.records.get(at).map_or(self.time, |&(time, _)| time)
+    }
+}
+
+/// The limit whose mean run length on standardised `scores` is nearest to `arl0` as a ratio; 0 where every limit has a
+/// longer one.
+///
+/// Between some limits the run length jumps: one score, from the statistic's most frequent state, passes the one and not
+/// the other.
+pub(super) fn limit_for(kind: ChartKind, scores: &[f64], arl0: f64, seed: u64) -> Limit {
+    let count = (STEPS / arl0).clamp(FEWEST_RUNS, RUNS) as u64;
+    let longest = (LONGEST * arl0).ceil() as u64;
+    let mut runs: Vec<Run> = (0..count).map(|number| Run::start(seed, number)).collect();
+    let mean = |runs: &[Run], limit: f64| {
+        let total: u64 = runs.iter().map(|run| run.length(limit)).sum();
+        total as f64 / count as f64
+    };
+    // A quarter of the statistic's own spread lengthens runs by little, so that little is simulated in vain.
+    let step = 0.25 * kind.spread();
+    let mut high = 0.0;
+    loop {
+        runs.par_chunks_mut(CHUNK).for_each(|runs| {
+            runs.iter_mut().for_each(|run| run.extend(kind, scores, high, longest));
+        });
+        if mean(&runs, high) >= arl0 {
+            break;
+        }
+        high = 1.05 * high + step;
+    }
+    let mut low = 0.0;
+    if mean(&runs, low) >= arl0 {
+        high = low;
+    }
+    for _ in 0..HALVINGS {
+        let middle = 0.5 * (low + high);
+        if mean(&runs, middle) >= arl0 { high = middle } else { low = middle }
+    }
+    let [below, above] = [low, high].map(|limit| Limit { limit, arl: mean(&runs, limit) });
+    if arl0 / below.arl < above.arl / arl0 { below } else { above }
+}
