@@ -7,16 +7,19 @@
 //! # When to use
 //! To judge a detector with its working threshold, rather than its ranking.
 //!
+//! [`confusion_curve`] counts them at every threshold at which a decision changes, for plots of precision, recall, F1 and
+//! accuracy.
+//!
 //! # Parameters
-//! The threshold.
+//! The threshold, or which points of a curve to keep.
 //!
 //! # Reference
 //! T. Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 27 (2006), section 2.
 
 use serde::{Deserialize, Serialize};
 
-use crate::MetricError;
-use crate::rank::{Score, check};
+use crate::rank::{Ranked, Score, check};
+use crate::{CurvePoints, MetricError};
 
 /// Decisions against labels. Rates are in [0, 1], and `None` where nothing is there to take a share of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +106,45 @@ impl ConfusionMatrix {
         let hits = 2 * self.true_positives;
         share(hits, hits + self.false_positives + self.false_negatives)
     }
+}
+
+/// The decisions of thresholds from the highest down: both vectors have one length, at least 2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConfusionCurve {
+    /// An item is flagged where `score > thresholds[i]`; descending, the last is -∞.
+    pub thresholds: Vec<f64>,
+    /// The counts at each threshold.
+    pub counts: Vec<ConfusionMatrix>,
+}
+
+/// The decisions of every threshold at which they change, or of those that a plot needs.
+///
+/// The points are those of [`roc_curve`](crate::roc_curve).
+///
+/// # Errors
+/// Lengths that differ, no scores, a NaN score, or labels of one class only.
+pub fn confusion_curve<S: Score>(
+    scores: &[S],
+    labels: &[bool],
+    points: CurvePoints,
+) -> Result<ConfusionCurve, MetricError> {
+    let ranked = Ranked::new(scores, labels)?;
+    let view = ranked.view();
+    let (positives, negatives) = (view.positives.len() as u64, view.negatives.len() as u64);
+    let (thresholds, counts) = view
+        .curve_points(points)
+        .into_iter()
+        .map(|point| {
+            let counts = ConfusionMatrix {
+                true_positives: point.true_positives,
+                false_positives: point.false_positives,
+                true_negatives: negatives - point.false_positives,
+                false_negatives: positives - point.true_positives,
+            };
+            (point.threshold, counts)
+        })
+        .unzip();
+    Ok(ConfusionCurve { thresholds, counts })
 }
 
 fn share(part: u64, whole: u64) -> Option<f64> {

@@ -78,6 +78,20 @@ pub enum MetricError {
         /// Row of the first such value.
         y: usize,
     },
+    /// The confidence level of an interval is not in (0, 1).
+    #[error("the confidence level {level} is outside (0, 1)")]
+    Level {
+        /// The level given.
+        level: f64,
+    },
+    /// Too few resamples for a bootstrap interval.
+    #[error("{resamples} resamples are too few for a bootstrap interval; at least {needed} are needed")]
+    Resamples {
+        /// The number given.
+        resamples: usize,
+        /// The least number.
+        needed: usize,
+    },
     /// The false-positive rate up to which to integrate is not in (0, 1].
     #[error("the false-positive-rate limit {limit} is outside (0, 1]")]
     Limit {

@@ -1,4 +1,4 @@
-//! Metrics of anomaly detection: ROC, AUROC, AP, F1-max, EER, AUPRO.
+//! Metrics of anomaly detection: ROC, AUROC, AP, F1-max, EER, AUPRO, with confidence intervals.
 //!
 //! Three conventions hold in the whole crate:
 //!
@@ -33,11 +33,14 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod bootstrap;
 pub mod components;
 mod confusion;
+mod delong;
 mod eer;
 mod error;
 mod f1;
+mod interval;
 mod pixel;
 mod precision;
 mod pro;
@@ -46,10 +49,13 @@ mod rank;
 pub mod registry;
 mod roc;
 
-pub use confusion::ConfusionMatrix;
+pub use bootstrap::{Bootstrap, ImageIntervals};
+pub use confusion::{ConfusionCurve, ConfusionMatrix, confusion_curve};
+pub use delong::{Auroc, auroc_with_interval};
 pub use eer::{Eer, eer};
 pub use error::MetricError;
 pub use f1::{F1Max, f1_max};
+pub use interval::{Interval, share_interval};
 pub use pixel::PixelMetrics;
 pub use precision::average_precision;
 pub use pro::ProCurve;

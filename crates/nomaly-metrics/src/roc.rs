@@ -19,7 +19,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::MetricError;
-use crate::rank::{Keyed, Ranked, Ranking, Score};
+use crate::rank::{Keyed, Ranked, Ranking, Score, Step};
 
 /// Which points of a curve to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,40 +90,68 @@ impl<P: Keyed> Ranking<'_, P> {
     pub(crate) fn roc_curve(&self, points: CurvePoints) -> RocCurve {
         let mut curve = RocCurve { fpr: Vec::new(), tpr: Vec::new(), thresholds: Vec::new() };
         let (positives, negatives) = (self.positives.len() as f64, self.negatives.len() as f64);
-        let mut push = |(false_positives, true_positives, threshold): (u64, u64, f64)| {
-            curve.fpr.push(false_positives as f64 / negatives);
-            curve.tpr.push(true_positives as f64 / positives);
-            curve.thresholds.push(threshold);
-        };
+        for point in self.curve_points(points) {
+            curve.fpr.push(point.false_positives as f64 / negatives);
+            curve.tpr.push(point.true_positives as f64 / positives);
+            curve.thresholds.push(point.threshold);
+        }
+        curve
+    }
+
+    /// The points of a ROC curve as counts, from nothing flagged to everything.
+    pub(crate) fn curve_points(&self, points: CurvePoints) -> Vec<CurvePoint> {
+        let mut kept = Vec::new();
+        let (positives, negatives) = (self.positives.len() as f64, self.negatives.len() as f64);
         let mut steps = self.steps().peekable();
-        let mut last = (0, 0, steps.peek().map_or(f64::NEG_INFINITY, |step| step.score));
-        let mut previous: Option<(u64, u64, f64)> = None;
+        let threshold = steps.peek().map_or(f64::NEG_INFINITY, |step| step.score);
+        let mut last = CurvePoint { false_positives: 0, true_positives: 0, threshold };
+        let mut previous: Option<CurvePoint> = None;
         for step in steps {
-            let next = (step.false_positives, step.true_positives, step.below);
+            let Step { false_positives, true_positives, below: threshold, .. } = step;
+            let next = CurvePoint { false_positives, true_positives, threshold };
             // `last` is needed unless it lies on the straight line from the previous point to the next one.
-            let straight = previous.is_some_and(|(fp, tp, _)| {
-                let before = (u128::from(last.0 - fp), u128::from(last.1 - tp));
-                let after = (u128::from(next.0 - last.0), u128::from(next.1 - last.1));
+            let straight = previous.is_some_and(|previous| {
+                let (before, after) = (last.since(previous), next.since(last));
                 before.0 * after.1 == before.1 * after.0
             });
             let far = |steps: usize| {
-                previous.is_none_or(|(fp, tp, _)| {
-                    let moved = |from: u64, to: u64, total: f64| (to - from) as f64 * steps as f64 >= total;
-                    moved(fp, last.0, negatives) || moved(tp, last.1, positives)
+                previous.is_none_or(|previous| {
+                    let (false_positives, true_positives) = last.since(previous);
+                    let moved = |count: u128, total: f64| count as f64 * steps as f64 >= total;
+                    moved(false_positives, negatives) || moved(true_positives, positives)
                 })
             };
-            let kept = match points {
+            let keep = match points {
                 CurvePoints::All => true,
                 CurvePoints::Corners => !straight,
                 CurvePoints::Thinned(steps) => far(steps),
             };
-            if kept {
-                push(last);
+            if keep {
+                kept.push(last);
                 previous = Some(last);
             }
             last = next;
         }
-        push(last);
-        curve
+        kept.push(last);
+        kept
+    }
+}
+
+/// One point of a ROC curve: what a threshold flags.
+#[derive(Clone, Copy)]
+pub(crate) struct CurvePoint {
+    pub(crate) false_positives: u64,
+    pub(crate) true_positives: u64,
+    /// Items with `score > threshold` are flagged.
+    pub(crate) threshold: f64,
+}
+
+impl CurvePoint {
+    /// How many more normal and anomalous items are flagged than at a higher threshold; wide, for products.
+    fn since(self, higher: Self) -> (u128, u128) {
+        (
+            u128::from(self.false_positives - higher.false_positives),
+            u128::from(self.true_positives - higher.true_positives),
+        )
     }
 }

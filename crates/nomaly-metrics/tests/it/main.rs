@@ -1,5 +1,6 @@
 //! Metrics against independent implementations and against slow references.
 
+mod confidence;
 mod errors;
 mod golden;
 mod properties;
