@@ -1,7 +1,7 @@
 //! The page and its sections.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use nomaly_metrics::{CurvePoints, auroc, roc_curve};
+use nomaly_metrics::{CurvePoints, auroc, confusion_curve, roc_curve};
 
 use crate::ReportError;
 use crate::cards;
@@ -19,6 +19,9 @@ pub const MAX_MISTAKES: usize = 6;
 
 /// Regions boxed at most in one picture, the largest ones.
 pub const MAX_REGIONS: usize = 24;
+
+/// A curve has a point whenever a rate has moved by one part in so many.
+const CURVE_STEPS: usize = 256;
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
@@ -114,6 +117,9 @@ fn plots_section(report: &Report, tally: &Tally<'_>) -> Markup {
     };
     // Labels of one class have no ROC curve; nothing else can be wrong with scores that the tally has checked.
     let roc = roc_curve(&scores, &labels, CurvePoints::Corners).ok().zip(auroc(&scores, &labels).ok());
+    let threshold = report.threshold.as_ref().map(|threshold| threshold.value);
+    let over_threshold = confusion_curve(&scores, &labels, CurvePoints::Thinned(CURVE_STEPS)).ok();
+    let over_threshold = over_threshold.and_then(|curve| plots::over_threshold(&curve, threshold));
 
     let of = |label: Option<bool>| {
         tally.entries.iter().filter(move |entry| entry.item.label == label).map(|entry| entry.item.score).collect()
@@ -124,7 +130,7 @@ fn plots_section(report: &Report, tally: &Tally<'_>) -> Markup {
         Class { style: "unlabelled", scores: of(None) },
     ];
     let classes: Vec<Class> = classes.into_iter().filter(|class| !class.scores.is_empty()).collect();
-    let histogram = plots::scores(&classes, report.threshold.as_ref().map(|threshold| threshold.value));
+    let histogram = plots::scores(&classes, threshold);
     html! {
         @if histogram.is_some() || report.threshold.is_some() {
             section aria-labelledby="scores" {
@@ -149,6 +155,18 @@ fn plots_section(report: &Report, tally: &Tally<'_>) -> Markup {
                         figure {
                             figcaption { "ROC curve" }
                             (plots::roc("ROC curve", &curve.fpr, &curve.tpr, *area, operating))
+                        }
+                    }
+                    @if let Some(plot) = &over_threshold {
+                        figure {
+                            figcaption {
+                                "Figures over the threshold"
+                                ul.legend {
+                                    @for (name, _) in plots::OVER_THRESHOLD { li class=(name.to_lowercase()) { (name) } }
+                                }
+                            }
+                            (plot)
+                            p.aside { "Precision, F1 and accuracy depend on how common anomalies are among these images." }
                         }
                     }
                 }

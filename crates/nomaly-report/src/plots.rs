@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use maud::{Markup, html};
+use nomaly_metrics::{ConfusionCurve, ConfusionMatrix};
 
 use crate::histogram::Histogram;
 use crate::model::PixelCurve;
@@ -161,6 +162,50 @@ pub(crate) fn pro(curve: &PixelCurve, max_fpr: f64) -> Markup {
                 text-anchor=(if on_left { "end" } else { "start" }) { "integrated up to " (limit) }
         },
     )
+}
+
+/// A figure at a threshold: its name and style, and how it follows from the counts.
+type AtThreshold = (&'static str, fn(&ConfusionMatrix) -> Option<f64>);
+
+/// What is drawn over the threshold.
+pub(crate) const OVER_THRESHOLD: [AtThreshold; 4] = [
+    ("precision", ConfusionMatrix::precision),
+    ("recall", ConfusionMatrix::recall),
+    ("F1", ConfusionMatrix::f1),
+    ("accuracy", ConfusionMatrix::accuracy),
+];
+
+/// Precision, recall, F1 and accuracy over the threshold, with the one in force. `None` where fewer than two thresholds
+/// are finite.
+pub(crate) fn over_threshold(curve: &ConfusionCurve, threshold: Option<f64>) -> Option<Markup> {
+    let points: Vec<(f64, &ConfusionMatrix)> =
+        curve.thresholds.iter().copied().zip(&curve.counts).filter(|(value, _)| value.is_finite()).rev().collect();
+    let (&(low, _), &(high, _)) = (points.first()?, points.last()?);
+    let marked = threshold.filter(|value| value.is_finite());
+    let range = [marked.map_or(low, |value| value.min(low)), marked.map_or(high, |value| value.max(high))];
+    if range[0] >= range[1] {
+        return None;
+    }
+    let axes = Axes { x: range, y: [0.0, 1.0] };
+    let description = "Precision, recall, F1 and accuracy over the threshold.";
+    Some(plot(
+        description,
+        &html! {
+            (axes.markup(&Ticks::new(range[0], range[1], 5), &Ticks::new(0.0, 1.0, 5), "threshold", "figure"))
+            @for (name, figure) in OVER_THRESHOLD {
+                // Figures that are undefined above the highest score have no point there.
+                @let defined = points.iter().filter_map(|(value, counts)| Some((*value, figure(counts)?)));
+                path class=(format!("measure {}", name.to_lowercase())) d=(line(&axes, defined)) {}
+            }
+            @if let Some(value) = marked {
+                @let x = round(axes.x(value));
+                @let on_left = position(value, range) > 0.6;
+                path.threshold d=(format!("M{x} {TOP}V{}", HEIGHT - BOTTOM)) {}
+                text.note x=(if on_left { x - 7.0 } else { x + 7.0 }) y=(TOP + 12.0)
+                    text-anchor=(if on_left { "end" } else { "start" }) { "threshold " (number::score(value)) }
+            }
+        },
+    ))
 }
 
 /// One class of a histogram.

@@ -88,6 +88,9 @@ fn a_full_report_has_every_section() {
         "patchcore",
         "AUROC 0.7500", // pairs in order: 0.9 over both, 0.3 over one
         "threshold 0.5000",
+        "Figures over the threshold",
+        "class=\"measure precision\" d=\"M",
+        "class=\"measure accuracy\" d=\"M",
         "50\u{a0}% of anomalies found, 50\u{a0}% false alarms",
         "<b>1</b> of 2 normal images raised a false alarm (50\u{a0}%), and <b>1</b> of 2 anomalous images were found (50\u{a0}%).",
         "False alarms with the highest scores",
@@ -214,7 +217,7 @@ fn one_class_has_no_roc_curve() {
     report.pixel = None;
     report.items.retain(|item| item.label == Some(false));
     let html = render(&report).unwrap();
-    assert!(!html.contains("ROC curve"));
+    assert!(!html.contains("ROC curve") && !html.contains("Figures over the threshold"));
     assert!(html.contains("<b>1</b> of 2 normal images raised a false alarm (50\u{a0}%)."));
 }
 
