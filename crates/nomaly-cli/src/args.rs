@@ -1,6 +1,7 @@
 //! The arguments of every command, with their help.
 
 mod bench;
+mod decision;
 mod maps;
 
 use std::num::NonZeroUsize;
@@ -12,9 +13,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use nomaly::data::demo;
 use nomaly::transforms::samples::TEXTURES;
-use nomaly::{DecisionRule, Limits, StreamOptions};
+use nomaly::{Limits, StreamOptions};
 
 pub(crate) use self::bench::{BenchArgs, BenchBackboneArgs, BenchCommand, BenchKernelsArgs};
+pub(crate) use self::decision::{RuleArgs, SequenceArgs};
 pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
 use crate::console::Verbosity;
 
@@ -190,6 +192,8 @@ Examples:
   nomaly score camera/ -m part.nomaly
   nomaly score camera/ -m part.nomaly --format jsonl | jq -r 'select(.anomalous) | .path'
   nomaly score camera/ -m part.nomaly --max-fpr 0.01 --report camera.html
+  nomaly score camera/ -m part.nomaly --rule extreme-value --max-fpr 0.0001
+  nomaly score camera/ -m part.nomaly --sequence cusum --arl0 1000   has something changed, and since when
   nomaly score camera/ -m part.nomaly --heatmaps heat/ --masks masks/     where it is anomalous
   nomaly score img.png -m part.nomaly --quiet --fail-on-anomaly || echo stop";
 
@@ -216,6 +220,8 @@ pub(crate) struct ScoreArgs {
     pub(crate) maps: MapArgs,
     #[command(flatten)]
     pub(crate) rule: RuleArgs,
+    #[command(flatten)]
+    pub(crate) sequence: SequenceArgs,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
     #[command(flatten)]
@@ -308,26 +314,6 @@ impl DeviceArgs {
             Device::Cuda => bail!("this build computes on the CPU only: use --device cpu in place of cuda"),
             Device::Metal => bail!("this build computes on the CPU only: use --device cpu in place of metal"),
         }
-    }
-}
-
-/// How a score becomes a decision.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Decision")]
-pub(crate) struct RuleArgs {
-    /// Call an image anomalous where its p-value is at most P: the rate of false alarms to allow [default: 0.05, or
-    /// what the model says]
-    #[arg(long, value_name = "P", value_parser = rate, conflicts_with = "threshold")]
-    max_fpr: Option<f64>,
-    /// Call an image anomalous where its score is above X
-    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
-    threshold: Option<f64>,
-}
-
-impl RuleArgs {
-    /// The rule, where one was given.
-    pub(crate) fn rule(&self) -> Option<DecisionRule> {
-        self.max_fpr.map(DecisionRule::MaxFpr).or(self.threshold.map(DecisionRule::Threshold))
     }
 }
 
@@ -530,24 +516,10 @@ fn textures() -> PossibleValuesParser {
     PossibleValuesParser::new(TEXTURES.names())
 }
 
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
-        _ => Err("a rate between 0 and 1 is needed, both excluded".to_owned()),
-    }
-}
-
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value < 1e9 => Ok(value),
         _ => Err("a number above 0 is needed".to_owned()),
-    }
-}
-
-fn finite(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(value),
-        _ => Err("a finite number is needed".to_owned()),
     }
 }
 
@@ -560,16 +532,6 @@ mod tests {
     #[test]
     fn the_definition_of_the_arguments_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn rates_and_thresholds_are_checked_before_anything_is_done() {
-        assert_eq!(rate("0.05"), Ok(0.05));
-        for bad in ["0", "1", "-0.1", "NaN", "inf", "five"] {
-            assert!(rate(bad).is_err(), "{bad}");
-        }
-        assert_eq!(finite("-3.5"), Ok(-3.5));
-        assert!(finite("inf").is_err() && finite("nan").is_err());
     }
 
     #[test]

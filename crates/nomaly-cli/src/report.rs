@@ -191,9 +191,10 @@ fn facts<const N: usize>(facts: [(&str, String); N]) -> Vec<(String, String)> {
 
 fn threshold(calibration: &Calibration) -> Option<Threshold> {
     let value = calibration.threshold()?;
+    // The only rule that promises its rate in any sample.
     let max_fpr = match calibration.rule() {
         DecisionRule::MaxFpr(rate) => Some(rate),
-        DecisionRule::Threshold(_) => None,
+        _ => None,
     };
     Some(Threshold { value, rule: calibration.describe(), max_fpr })
 }

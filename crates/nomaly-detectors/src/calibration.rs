@@ -6,8 +6,13 @@
 //! held-out ones, the false-alarm rate is at most `max_fpr` (Vovk, Gammerman & Shafer, *Algorithmic Learning in a
 //! Random World*, 2005). The final fit has seen a little more data than each fold's fit, so it scores normal images a
 //! little lower: the rule errs on the side of fewer false alarms. Test images are never used.
+//!
+//! That is the rule where none is asked for. The others ([`DecisionRule`]) take the same held-out scores; how much a
+//! threshold would vary with other held-out images is told by its bootstrap interval.
 
-use nomaly_scorers::decision::Conformal;
+use nomaly_scorers::ScorerError;
+use nomaly_scorers::decision::bootstrap::{Bootstrap, Interval};
+use nomaly_scorers::decision::{Conformal, ExtremeValue, quantile, three_sigma};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -29,6 +34,13 @@ pub const DEFAULT_MAX_FPR: f64 = 0.05;
 pub enum DecisionRule {
     /// Anomalous where the conformal p-value is at most this rate of false alarms, in (0, 1).
     MaxFpr(f64),
+    /// Anomalous above the empirical quantile of held-out scores that this share of them, in (0, 1), lies above.
+    Quantile(f64),
+    /// Anomalous above the mean of held-out scores by more than three of their standard deviations.
+    ThreeSigma,
+    /// Anomalous where the p-value of a tail fitted to the highest held-out scores is at most this rate, in (0, 1), which
+    /// may be smaller than they could show.
+    ExtremeValue(f64),
     /// Anomalous where the score is above this value.
     Threshold(f64),
 }
@@ -39,14 +51,47 @@ impl DecisionRule {
     /// # Errors
     /// A rate outside (0, 1), or a threshold that is not a number.
     pub fn checked(self) -> Result<Self, DetectorError> {
+        if let Some(rate) = self.rate().filter(|&rate| !(rate > 0.0 && rate < 1.0)) {
+            return Err(DetectorError::setting("max_fpr", &rate.to_string(), "a rate between 0 and 1, both excluded"));
+        }
         match self {
-            Self::MaxFpr(rate) if !(rate > 0.0 && rate < 1.0) => {
-                Err(DetectorError::setting("max_fpr", &rate.to_string(), "a rate between 0 and 1, both excluded"))
-            }
             Self::Threshold(value) if value.is_nan() => Err(DetectorError::setting("threshold", "NaN", "a number")),
             rule => Ok(rule),
         }
     }
+
+    /// The rate of false alarms that it aims at, for rules that take one.
+    pub fn rate(self) -> Option<f64> {
+        match self {
+            Self::MaxFpr(rate) | Self::Quantile(rate) | Self::ExtremeValue(rate) => Some(rate),
+            Self::ThreeSigma | Self::Threshold(_) => None,
+        }
+    }
+
+    /// The threshold on held-out scores.
+    fn threshold(self, held_out: &Conformal) -> Result<f64, ScorerError> {
+        match self {
+            Self::MaxFpr(rate) => held_out.threshold(rate).ok_or_else(|| ScorerError::TooFewScores {
+                what: "a conformal p-value this small",
+                needed: scores_for(rate),
+                got: held_out.n(),
+            }),
+            Self::Quantile(rate) => quantile(held_out.scores(), rate),
+            Self::ThreeSigma => three_sigma(held_out.scores()),
+            Self::ExtremeValue(rate) => ExtremeValue::fit(held_out.scores().to_vec())?.threshold(rate),
+            Self::Threshold(value) => Ok(value),
+        }
+    }
+}
+
+/// The fewest held-out scores that allow a conformal p-value of at most `rate`, which is in (0, 1).
+pub fn scores_for(rate: f64) -> usize {
+    let mut n = (1.0 / rate - 1.0).floor().max(0.0) as usize;
+    // Rounding may have taken the last step away.
+    while 1.0 / (n as f64 + 1.0) > rate {
+        n += 1;
+    }
+    n
 }
 
 /// Held-out scores of normal images, and the rule that turns a score into a decision.
@@ -58,6 +103,11 @@ pub struct Calibration {
     conformal: Conformal,
     map_maxima: Option<Conformal>,
     rule: DecisionRule,
+    /// The threshold, or why the held-out scores support none.
+    threshold: Result<f64, String>,
+    map_threshold: Option<f64>,
+    /// What gives p-values under the extreme-value rule.
+    tail: Option<ExtremeValue>,
 }
 
 impl Calibration {
@@ -66,7 +116,22 @@ impl Calibration {
     /// # Errors
     /// No score, a score that is not a number, or a [rule](DecisionRule::checked) out of range.
     pub fn new(held_out: Vec<f64>, rule: DecisionRule) -> Result<Self, DetectorError> {
-        Ok(Self { conformal: Conformal::new(held_out)?, map_maxima: None, rule: rule.checked()? })
+        Self::of_scores(Conformal::new(held_out)?, None, rule)
+    }
+
+    fn of_scores(
+        conformal: Conformal,
+        map_maxima: Option<Conformal>,
+        rule: DecisionRule,
+    ) -> Result<Self, DetectorError> {
+        let rule = rule.checked()?;
+        let threshold = rule.threshold(&conformal).map_err(|error| error.to_string());
+        let map_threshold = map_maxima.as_ref().and_then(|maxima| map_threshold(rule, &conformal, maxima));
+        let tail = match rule {
+            DecisionRule::ExtremeValue(_) => ExtremeValue::fit(conformal.scores().to_vec()).ok(),
+            _ => None,
+        };
+        Ok(Self { conformal, map_maxima, rule, threshold, map_threshold, tail })
     }
 
     /// The same with the largest values of held-out maps, one for each held-out image.
@@ -78,7 +143,7 @@ impl Calibration {
             let reason = format!("{} maxima of maps for {} held-out images", map_maxima.len(), self.conformal.n());
             return Err(DetectorError::State { state: "calibration".to_owned(), reason });
         }
-        Ok(Self { map_maxima: Some(Conformal::new(map_maxima)?), ..self })
+        Self::of_scores(self.conformal, Some(Conformal::new(map_maxima)?), self.rule)
     }
 
     /// Ties what a method gave its held-out images to a rule.
@@ -105,7 +170,7 @@ impl Calibration {
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
     pub fn with_rule(&self, rule: DecisionRule) -> Result<Self, DetectorError> {
-        Ok(Self { rule: rule.checked()?, ..self.clone() })
+        Self::of_scores(self.conformal.clone(), self.map_maxima.clone(), rule)
     }
 
     /// The rule in force.
@@ -118,23 +183,38 @@ impl Calibration {
         self.conformal.scores()
     }
 
-    /// The conformal p-value of a score, in (0, 1]: small means anomalous.
+    /// The p-value of a score, in [0, 1]: small means anomalous.
+    ///
+    /// It is the conformal one, in (0, 1], but under the extreme-value rule, which has smaller ones from its tail.
     pub fn p_value(&self, score: f64) -> f64 {
-        self.conformal.p_value(score)
+        self.tail.as_ref().map_or_else(|| self.conformal.p_value(score), |tail| tail.p_value(score))
     }
 
-    /// The smallest p-value that any score can get: 1 / (n + 1).
+    /// The smallest conformal p-value that any score can get: 1 / (n + 1).
     pub fn smallest_p_value(&self) -> f64 {
         1.0 / (self.conformal.n() as f64 + 1.0)
     }
 
-    /// Scores above this are anomalous; `None` where there are too few held-out scores for the rate asked for, so that
-    /// nothing can be called anomalous.
+    /// Scores above this are anomalous; `None` where the held-out scores do not support the rule, most often because they
+    /// are too few for the rate asked for, so that nothing can be called anomalous.
     pub fn threshold(&self) -> Option<f64> {
-        match self.rule {
-            DecisionRule::MaxFpr(rate) => self.conformal.threshold(rate),
-            DecisionRule::Threshold(value) => Some(value),
+        self.threshold.as_ref().ok().copied()
+    }
+
+    /// Why there is no [threshold](Self::threshold), in words.
+    pub fn unattainable(&self) -> Option<&str> {
+        self.threshold.as_ref().err().map(String::as_str)
+    }
+
+    /// The 95 % bootstrap interval of the [threshold](Self::threshold): how far other held-out images might move it. `None`
+    /// for a threshold set by hand, where there is none, and for a rule that resamples seldom support.
+    pub fn threshold_interval(&self) -> Option<Interval> {
+        self.threshold()?;
+        if let DecisionRule::Threshold(_) = self.rule {
+            return None;
         }
+        let threshold = |scores: &[f64]| self.rule.threshold(&Conformal::new(scores.to_vec())?);
+        Bootstrap::default().interval(self.held_out(), threshold).ok()
     }
 
     /// The largest values of the held-out maps, ascending, for methods that make maps.
@@ -142,21 +222,13 @@ impl Calibration {
         self.map_maxima.as_ref().map(Conformal::scores)
     }
 
-    /// Pixels above this are anomalous; `None` for methods without maps, and where there are too few held-out images for
-    /// the rate asked for.
+    /// Pixels above this are anomalous; `None` for methods without maps, and where the held-out maps do not support the
+    /// rule.
     ///
-    /// As many held-out images may have a pixel above it as may score above [`threshold`](Self::threshold).
+    /// The rule is applied to the largest values of the maps. For a threshold set by hand, as many held-out images have a
+    /// pixel above it as score above [`threshold`](Self::threshold).
     pub fn map_threshold(&self) -> Option<f64> {
-        let map_maxima = self.map_maxima.as_ref()?;
-        match self.rule {
-            DecisionRule::MaxFpr(rate) => map_maxima.threshold(rate),
-            DecisionRule::Threshold(value) => {
-                let above = self.held_out().iter().filter(|&&score| score > value).count();
-                // The largest maximum where no score is above; below the smallest where all are.
-                let rank = map_maxima.n().checked_sub(above + 1);
-                Some(rank.map_or(f64::NEG_INFINITY, |rank| map_maxima.scores()[rank]))
-            }
-        }
+        self.map_threshold
     }
 
     /// Whether a score is anomalous.
@@ -171,9 +243,30 @@ impl Calibration {
             DecisionRule::MaxFpr(rate) => {
                 format!("conformal p-value of at most {rate} against {n} held-out normal images")
             }
+            DecisionRule::Quantile(rate) => {
+                format!("score above the quantile that a share {rate} of {n} held-out normal images lies above")
+            }
+            DecisionRule::ThreeSigma => {
+                format!("score above mean + 3 standard deviations of {n} held-out normal images")
+            }
+            DecisionRule::ExtremeValue(rate) => {
+                let exceedances = self.tail.as_ref().map_or(0, ExtremeValue::exceedances);
+                format!(
+                    "extreme-value p-value of at most {rate}, by the tail of {exceedances} of {n} held-out normal images"
+                )
+            }
             DecisionRule::Threshold(_) => "score above a threshold set by hand".to_owned(),
         }
     }
+}
+
+/// The threshold of pixels: the rule on the largest values of held-out maps.
+fn map_threshold(rule: DecisionRule, scores: &Conformal, maxima: &Conformal) -> Option<f64> {
+    let DecisionRule::Threshold(value) = rule else { return rule.threshold(maxima).ok() };
+    let above = scores.scores().iter().filter(|&&score| score > value).count();
+    // The largest maximum where no score is above; below the smallest where all are.
+    let rank = maxima.n().checked_sub(above + 1);
+    Some(rank.map_or(f64::NEG_INFINITY, |rank| maxima.scores()[rank]))
 }
 
 /// Splits `n` items into up to [`MAX_FOLDS`] folds, each ascending, as equal in size as can be.
@@ -341,7 +434,8 @@ mod tests {
     fn as_many_normal_maps_as_scores_are_above_their_thresholds() {
         let scores: Vec<f64> = (1..=40).map(f64::from).collect();
         let maxima: Vec<f64> = scores.iter().map(|score| score * score).collect();
-        let rules = [0.03, 0.1, 0.5].map(DecisionRule::MaxFpr).into_iter();
+        let rates = [0.03, 0.1, 0.5];
+        let rules = [rates.map(DecisionRule::MaxFpr), rates.map(DecisionRule::Quantile)].concat().into_iter();
         for rule in rules.chain([0.0, 1.0, 17.5, 40.0, 99.0].map(DecisionRule::Threshold)) {
             let calibration = Calibration::new(scores.clone(), rule).unwrap();
             assert_eq!(calibration.map_threshold(), None);
@@ -364,12 +458,77 @@ mod tests {
         assert_eq!(calibration.threshold(), None);
         assert!(!calibration.is_anomalous(1e9));
         assert_eq!(calibration.smallest_p_value(), 0.25);
+        let reason = calibration.unattainable().unwrap();
+        assert!(reason.contains("at least 19 held-out scores, but there are 3"), "{reason}");
+        assert_eq!(calibration.threshold_interval(), None);
+        for rule in [DecisionRule::ExtremeValue(1e-3), DecisionRule::ThreeSigma] {
+            let calibration = Calibration::new(vec![1.0], rule).unwrap();
+            assert!(calibration.threshold().is_none() && calibration.unattainable().is_some(), "{rule:?}");
+            assert!(!calibration.is_anomalous(1e9));
+        }
+    }
+
+    #[test]
+    fn the_number_of_scores_asked_for_is_just_enough() {
+        for rate in [0.5, 0.3, 0.1, 0.05, 0.025, 0.02, 0.01, 0.007, 0.001] {
+            let n = scores_for(rate);
+            let reachable = |n: usize| {
+                let scores = (0..n).map(|score| score as f64).collect();
+                Calibration::new(scores, DecisionRule::MaxFpr(rate)).unwrap().threshold().is_some()
+            };
+            assert!(reachable(n), "rate {rate}, n {n}");
+            assert!(n == 1 || !reachable(n - 1), "rate {rate}, n {n}");
+        }
+    }
+
+    /// Held-out scores with an exponential tail.
+    fn exponential(n: u32) -> Vec<f64> {
+        (1..=n).map(|i| -(1.0 - (f64::from(i) - 0.5) / f64::from(n)).ln()).collect()
+    }
+
+    #[test]
+    fn every_rule_has_a_threshold_within_its_interval() {
+        let held_out = exponential(200);
+        for rule in [
+            DecisionRule::MaxFpr(0.05),
+            DecisionRule::Quantile(0.05),
+            DecisionRule::ThreeSigma,
+            DecisionRule::ExtremeValue(0.05),
+        ] {
+            let calibration = Calibration::new(held_out.clone(), rule).unwrap();
+            let (threshold, interval) = (calibration.threshold().unwrap(), calibration.threshold_interval().unwrap());
+            assert!(interval.low < threshold && threshold < interval.high, "{rule:?}: {threshold} {interval:?}");
+            assert!(calibration.is_anomalous(threshold + 1e-6) && !calibration.is_anomalous(threshold));
+            assert_eq!(calibration.with_rule(rule).unwrap().threshold(), Some(threshold));
+            // What the model file stores brings the same rule back.
+            let json = serde_json::to_string(&rule).unwrap();
+            assert_eq!(serde_json::from_str::<DecisionRule>(&json).unwrap(), rule, "{json}");
+        }
+        let by_hand = Calibration::new(held_out, DecisionRule::Threshold(1.0)).unwrap();
+        assert_eq!(by_hand.threshold_interval(), None);
+    }
+
+    #[test]
+    fn the_extreme_value_rule_goes_beyond_the_held_out_scores() {
+        let maxima: Vec<f64> = exponential(300).iter().map(|score| 2.0 * score).collect();
+        let rule = DecisionRule::ExtremeValue(1e-4);
+        let calibration = Calibration::new(exponential(300), rule).unwrap().with_map_maxima(maxima).unwrap();
+        let threshold = calibration.threshold().unwrap();
+        assert!(threshold > calibration.held_out()[299]);
+        assert!((calibration.map_threshold().unwrap() / threshold - 2.0).abs() < 1e-5);
+        assert!((calibration.p_value(threshold) / 1e-4 - 1.0).abs() < 1e-9);
+        assert!(calibration.p_value(threshold) < calibration.smallest_p_value());
+        let conformal = calibration.with_rule(DecisionRule::MaxFpr(1e-4)).unwrap();
+        assert_eq!((conformal.threshold(), conformal.map_threshold()), (None, None));
+        assert_eq!(conformal.p_value(threshold), conformal.smallest_p_value());
     }
 
     #[test]
     fn rules_out_of_range_are_refused() {
         for rate in [0.0, 1.0, -0.1, f64::NAN] {
-            assert!(DecisionRule::MaxFpr(rate).checked().is_err(), "{rate}");
+            for rule in [DecisionRule::MaxFpr(rate), DecisionRule::Quantile(rate), DecisionRule::ExtremeValue(rate)] {
+                assert!(rule.checked().is_err(), "{rule:?}");
+            }
         }
         assert!(DecisionRule::Threshold(f64::NAN).checked().is_err());
     }

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use nomaly_data::{Dataset, Label, Sample};
 use nomaly_metrics::{
-    ConfusionMatrix, CurvePoints, PixelMetrics, ProCurve, RocCurve, auroc, average_precision, eer, f1_max,
+    Bootstrap, ConfusionMatrix, CurvePoints, ImageIntervals, Interval, PixelMetrics, ProCurve, RocCurve, auroc,
+    auroc_with_interval, average_precision, eer, f1_max, share_interval,
 };
 use nomaly_store::Progress;
 use nomaly_transforms::{Limits, Pipeline};
@@ -75,17 +76,32 @@ pub struct TestCounts {
     pub anomalous: usize,
 }
 
-/// Figures over whole images, each in [0, 1].
+/// The confidence level of every interval.
+pub const LEVEL: f64 = 0.95;
+
+/// The lower and the upper end of a 95 % confidence interval.
+pub type Ends = [f64; 2];
+
+/// Figures over whole images, each in [0, 1], with 95 % confidence intervals: DeLong's for AUROC, stratified bootstrap for
+/// the others.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ImageFigures {
     /// Area under the ROC curve.
     pub auroc: f64,
+    /// Its interval; `None` where there is a single normal or a single anomalous image.
+    pub auroc_ci: Option<Ends>,
     /// Average precision.
     pub ap: f64,
+    /// Its interval.
+    pub ap_ci: Ends,
     /// The largest F1 over all thresholds (it looks at the labels: an upper bound, not a result of the decision rule).
     pub f1_max: f64,
+    /// Its interval.
+    pub f1_max_ci: Ends,
     /// The equal error rate.
     pub eer: f64,
+    /// Its interval.
+    pub eer_ci: Ends,
 }
 
 /// Figures over pixels, each in [0, 1].
@@ -110,17 +126,42 @@ pub struct Ranking {
     pub auroc: f64,
 }
 
-/// What the decision rule does on the test images.
+/// What the decision rule does on the test images: figures in [0, 1] with 95 % confidence intervals, Wilson's for shares
+/// of one group of images, stratified bootstrap for accuracy and F1.
 #[derive(Clone, Debug, Serialize)]
 pub struct ThresholdFigures {
-    /// Scores above it are anomalous; `None` where too few held-out images support the rate asked for.
+    /// Scores above it are anomalous; `None` where the held-out images do not support the rule.
     pub value: Option<f64>,
+    /// How far other held-out images might move it: its bootstrap interval; `None` for a threshold set by hand.
+    pub value_ci: Option<Ends>,
     /// The rule in words.
     pub rule: String,
-    /// The share of normal test images called anomalous.
+    /// The share of normal test images called anomalous: false alarms.
     pub fpr: f64,
-    /// The share of anomalous test images called anomalous.
+    /// Its interval.
+    pub fpr_ci: Option<Ends>,
+    /// The share of anomalous test images called anomalous: recall.
     pub tpr: f64,
+    /// Its interval.
+    pub tpr_ci: Option<Ends>,
+    /// The share of anomalous test images that are missed.
+    pub fnr: f64,
+    /// The share of normal test images that pass.
+    pub tnr: f64,
+    /// The share of the images called anomalous that are; `None` where none is called so.
+    pub precision: Option<f64>,
+    /// Its interval.
+    pub precision_ci: Option<Ends>,
+    /// Another name of the true-positive rate.
+    pub recall: f64,
+    /// The share of test images that are decided rightly.
+    pub accuracy: f64,
+    /// Its interval.
+    pub accuracy_ci: Ends,
+    /// The harmonic mean of precision and recall.
+    pub f1: f64,
+    /// Its interval.
+    pub f1_ci: Ends,
 }
 
 /// How long fit and prediction took.
@@ -205,6 +246,9 @@ pub fn evaluate(
         )));
     }
     let scores: Vec<f64> = predictions.iter().map(|image| image.prediction.score).collect();
+    let calibration = detector.calibration_for(options)?;
+    let above = calibration.threshold().unwrap_or(f64::INFINITY);
+    let intervals = Bootstrap { level: LEVEL, ..Bootstrap::default() }.intervals(&scores, &labels, above)?;
     let (pixel, curves) = match pixels.filter(|pixels| pixels.regions() > 0) {
         Some(pixels) => pixel_figures(pixels).map(|(figures, curves)| (Some(figures), Some(curves)))?,
         None => (None, None),
@@ -217,16 +261,11 @@ pub fn evaluate(
         seed: info.training.seed,
         n_train: info.training.images,
         n_test: TestCounts { normal, anomalous },
-        image: ImageFigures {
-            auroc: auroc(&scores, &labels)?,
-            ap: average_precision(&scores, &labels)?,
-            f1_max: f1_max(&scores, &labels)?.f1,
-            eer: eer(&scores, &labels)?.rate,
-        },
+        image: image_figures(&scores, &labels, &intervals)?,
         pixel,
         by_kind: by_kind(&predictions)?,
         by_part: by_part(&detector.part_names(), &predictions, &labels)?,
-        threshold: threshold_figures(&detector.calibration_for(options)?, &scores, &labels)?,
+        threshold: threshold_figures(&calibration, &scores, &labels, &intervals)?,
         timing: Timing { fit_s, predict_ms_per_image_median: ms_per_image, images_per_s },
         peak_rss_mib: peak_rss_mib(),
         skipped,
@@ -302,15 +341,56 @@ fn by_part(
         .collect()
 }
 
+fn ends(interval: Interval) -> Ends {
+    [interval.low, interval.high]
+}
+
+fn image_figures(scores: &[f64], labels: &[bool], intervals: &ImageIntervals) -> Result<ImageFigures, DetectorError> {
+    let area = auroc_with_interval(scores, labels, LEVEL)?;
+    Ok(ImageFigures {
+        auroc: area.auroc,
+        auroc_ci: area.interval.map(ends),
+        ap: average_precision(scores, labels)?,
+        ap_ci: ends(intervals.ap),
+        f1_max: f1_max(scores, labels)?.f1,
+        f1_max_ci: ends(intervals.f1_max),
+        eer: eer(scores, labels)?.rate,
+        eer_ci: ends(intervals.eer),
+    })
+}
+
 fn threshold_figures(
     calibration: &Calibration,
     scores: &[f64],
     labels: &[bool],
+    intervals: &ImageIntervals,
 ) -> Result<ThresholdFigures, DetectorError> {
     let value = calibration.threshold();
-    let confusion = ConfusionMatrix::at(scores, labels, value.unwrap_or(f64::INFINITY))?;
-    let (fpr, tpr) = (confusion.fpr().unwrap_or_default(), confusion.tpr().unwrap_or_default());
-    Ok(ThresholdFigures { value, rule: calibration.describe(), fpr, tpr })
+    let counts = ConfusionMatrix::at(scores, labels, value.unwrap_or(f64::INFINITY))?;
+    // Both classes are there, so that every rate but precision is defined.
+    let of = |share: Option<f64>| share.unwrap_or_default();
+    let share = |part: u64, other: u64| -> Result<Option<Ends>, DetectorError> {
+        Ok(share_interval(part, part + other, LEVEL)?.map(ends))
+    };
+    let threshold_interval = calibration.threshold_interval();
+    Ok(ThresholdFigures {
+        value,
+        value_ci: threshold_interval.map(|interval| [interval.low, interval.high]),
+        rule: calibration.describe(),
+        fpr: of(counts.fpr()),
+        fpr_ci: share(counts.false_positives, counts.true_negatives)?,
+        tpr: of(counts.tpr()),
+        tpr_ci: share(counts.true_positives, counts.false_negatives)?,
+        fnr: of(counts.fnr()),
+        tnr: of(counts.tnr()),
+        precision: counts.precision(),
+        precision_ci: share(counts.true_positives, counts.false_positives)?,
+        recall: of(counts.recall()),
+        accuracy: of(counts.accuracy()),
+        accuracy_ci: ends(intervals.accuracy),
+        f1: of(counts.f1()),
+        f1_ci: ends(intervals.f1),
+    })
 }
 
 /// The most memory this process has held so far, in MiB, where the system says.

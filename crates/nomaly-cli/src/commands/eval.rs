@@ -24,21 +24,24 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     }
     let mut dataset = nomaly::data::open(&args.data)?;
     check_labels(&dataset)?;
-    let rule = args.rule.rule();
-    let (detector, fit_s) = match &args.model {
-        Some(path) => (FittedDetector::load(path)?, None),
+    let (detector, fit_s, rule) = match &args.model {
+        Some(path) => {
+            let detector = FittedDetector::load(path)?;
+            let rule = args.rule.rule(Some(detector.info().decision))?;
+            (detector, None, rule)
+        }
         None => {
+            let rule = args.rule.rule(None)?;
             if let Some(max) = args.max_train {
                 dataset.limit_train(max.get(), Choice::Seeded(args.method.seed));
             }
             let recipe = Recipe::new(&args.method, rule, args.reading.options(None));
             let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
-            (fit.detector, Some(fit_s))
+            // The detector has the rule already.
+            (fit.detector, Some(fit_s), None)
         }
     };
     let preview = args.report.is_some().then_some(PREVIEW_SIDE);
-    // A detector that was fitted just now has the rule already.
-    let rule = rule.filter(|_| args.model.is_some());
     let options = PredictOptions { rule, stream: args.reading.options(preview) };
     let calibration = detector.calibration_for(&options)?;
     if args.model.is_some() {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use nomaly::detectors::evaluation::{Evaluation, Ranking};
+use nomaly::detectors::evaluation::{Ends, Evaluation, Ranking, ThresholdFigures};
 
 use crate::output::style::{FAINT, HEADING};
 use crate::output::{Align, Table, counted, percent, seconds, significant};
@@ -24,14 +24,7 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
     rankings(out, "kind of anomaly", figures.by_kind.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
     rankings(out, "part of the score", figures.by_part.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
 
-    let above = threshold.value.map_or("none".to_owned(), |value| significant(value, 5));
-    writeln!(out, "\n{HEADING}threshold{HEADING:#}  {above}  ({})", threshold.rule)?;
-    writeln!(
-        out,
-        "           flags {} of the normal and {} of the anomalous test images",
-        percent(threshold.fpr),
-        percent(threshold.tpr)
-    )?;
+    decisions(out, threshold)?;
     let fit = timing.fit_s.map_or(String::new(), |fit_s| format!("fit {}, ", seconds(fit_s)));
     let memory = figures.peak_rss_mib.map_or(String::new(), |mib| format!(", peak memory {mib:.0} MiB"));
     writeln!(
@@ -42,6 +35,57 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
     )
 }
 
+/// The threshold and what it does, with 95 % intervals below the figures.
+fn decisions(out: &mut impl Write, threshold: &ThresholdFigures) -> io::Result<()> {
+    let above = threshold.value.map_or("none".to_owned(), |value| significant(value, 5));
+    let within = threshold.value_ci.map_or(String::new(), |[low, high]| {
+        format!(", 95 % interval {} to {}", significant(low, 5), significant(high, 5))
+    });
+    writeln!(out, "\n{HEADING}threshold{HEADING:#}  {above}{within}  ({})", threshold.rule)?;
+    writeln!(
+        out,
+        "           flags {} of the normal and {} of the anomalous test images",
+        percent(threshold.fpr),
+        percent(threshold.tpr)
+    )?;
+    let right = Align::Right;
+    let mut table = Table::new(&[
+        ("at the threshold", Align::Left),
+        ("TPR, recall", right),
+        ("FPR", right),
+        ("FNR", right),
+        ("TNR", right),
+        ("precision", right),
+        ("accuracy", right),
+        ("F1", right),
+    ]);
+    let t = threshold;
+    let precision = t.precision.map_or("–".to_owned(), percent);
+    let [tpr, fpr, fnr, tnr, accuracy, f1] = [t.tpr, t.fpr, t.fnr, t.tnr, t.accuracy, t.f1].map(percent);
+    table.row(["image".to_owned(), tpr, fpr, fnr, tnr, precision, accuracy, f1]);
+    let complement = |ends: Option<Ends>| ends.map(|[low, high]| [1.0 - high, 1.0 - low]);
+    let intervals = [
+        t.tpr_ci,
+        t.fpr_ci,
+        complement(t.tpr_ci),
+        complement(t.fpr_ci),
+        t.precision_ci,
+        Some(t.accuracy_ci),
+        Some(t.f1_ci),
+    ];
+    let [tpr, fpr, fnr, tnr, precision, accuracy, f1] = intervals.map(from_to);
+    table.row([INTERVAL.to_owned(), tpr, fpr, fnr, tnr, precision, accuracy, f1]);
+    table.print(out)
+}
+
+/// The name of rows with intervals.
+const INTERVAL: &str = "  95 % interval";
+
+/// An interval of a share, in percent.
+fn from_to(ends: Option<Ends>) -> String {
+    ends.map_or("–".to_owned(), |[low, high]| format!("{:.1}–{:.1} %", low * 100.0, high * 100.0))
+}
+
 /// A line of figures over images, and one of figures over pixels where there are any.
 fn headline(out: &mut impl Write, figures: &Evaluation) -> io::Result<()> {
     let right = Align::Right;
@@ -50,14 +94,20 @@ fn headline(out: &mut impl Write, figures: &Evaluation) -> io::Result<()> {
     let image = &figures.image;
     let of_image =
         ["image".to_owned(), percent(image.auroc), percent(image.ap), percent(image.f1_max), percent(image.eer)];
+    let [auroc, ap, f1_max, eer] =
+        [image.auroc_ci, Some(image.ap_ci), Some(image.f1_max_ci), Some(image.eer_ci)].map(from_to);
+    let intervals = [INTERVAL.to_owned(), auroc, ap, f1_max, eer];
     let Some(pixel) = &figures.pixel else {
         let mut table = Table::new(&columns[..of_image.len()]);
         table.row(of_image);
+        table.row(intervals);
         return table.print(out);
     };
     let none = || "–".to_owned();
     let mut table = Table::new(&columns);
     let [name, auroc, ap, f1_max, eer] = of_image;
+    table.row([name, auroc, ap, f1_max, eer, none()]);
+    let [name, auroc, ap, f1_max, eer] = intervals;
     table.row([name, auroc, ap, f1_max, eer, none()]);
     table.row(["pixel".to_owned(), percent(pixel.auroc), none(), percent(pixel.f1_max), none(), percent(pixel.aupro)]);
     table.print(out)?;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use super::{Recipe, Status, and_skipped, check_writable, decision, fit_detector};
+use super::{Recipe, Status, and_skipped, check_writable, decision, fit_detector, interval_in_words};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::output::{bytes, counted, seconds};
@@ -11,7 +11,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     args.method.device.check()?;
     check_writable(&args.output)?;
     let dataset = nomaly::data::open(&args.data)?;
-    let recipe = Recipe::new(&args.method, args.rule.rule(), args.reading.options(None));
+    let recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None));
     let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
     fit.detector.save(&args.output)?;
     let size = std::fs::metadata(&args.output).with_context(|| format!("cannot read {}", args.output.display()))?.len();
@@ -28,6 +28,9 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
         seconds(fit_s),
     ));
     console.note(decision(fit.detector.calibration()));
+    if let Some(interval) = interval_in_words(fit.detector.calibration()) {
+        console.detail(interval);
+    }
     console.note(format_args!("wrote {} ({})", args.output.display(), bytes(size)));
     Ok(Status::Done)
 }

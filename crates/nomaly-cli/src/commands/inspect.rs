@@ -4,7 +4,7 @@ use nomaly::Calibration;
 use nomaly::detectors::model_file::{Summary, read_summary};
 use serde::Serialize;
 
-use super::{Status, decision};
+use super::{Status, decision, interval_in_words};
 use crate::args::{Format, InspectArgs};
 use crate::output::{bytes, counted, print_facts, print_json, stdout};
 
@@ -14,6 +14,8 @@ struct Inspection<'a> {
     #[serde(flatten)]
     summary: &'a Summary,
     threshold: Option<f64>,
+    /// The 95 % bootstrap interval of the threshold.
+    threshold_ci: Option<[f64; 2]>,
     smallest_p_value: f64,
 }
 
@@ -23,6 +25,7 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<Status> {
     match args.format {
         Format::Json => print_json(&Inspection {
             threshold: calibration.threshold(),
+            threshold_ci: calibration.threshold_interval().map(|interval| [interval.low, interval.high]),
             smallest_p_value: calibration.smallest_p_value(),
             summary: &summary,
         })?,
@@ -49,6 +52,7 @@ fn facts(summary: &Summary, calibration: &Calibration) -> Vec<(&'static str, Str
         ("trained on", format!("{} of {}{skipped}", counted(info.training.images, "image"), info.training.dataset)),
         ("seed", info.training.seed.to_string()),
         ("decision", decision(calibration)),
+        ("threshold", interval_in_words(calibration).unwrap_or_else(|| "set by hand, or unsupported".to_owned())),
         ("file", format!("{}, {}", bytes(summary.file_bytes), counted(summary.tensors, "tensor"))),
         ("format", format!("version {}, written by nomaly {}", summary.format, summary.written_by)),
     ]

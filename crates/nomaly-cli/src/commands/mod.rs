@@ -20,6 +20,7 @@ use anyhow::bail;
 use nomaly::data::Dataset;
 use nomaly::detectors::Fit;
 use nomaly::detectors::auto::choose_method;
+use nomaly::detectors::calibration::scores_for;
 use nomaly::store::AtomicFile;
 use nomaly::{Calibration, DecisionRule, Detector, FitOptions, Settings, Skipped, StreamOptions};
 
@@ -131,23 +132,15 @@ fn tell_skipped(skipped: &[Skipped], console: &Console) {
     }
 }
 
-/// The fewest held-out scores that allow a p-value of at most `rate`.
-fn images_for(rate: f64) -> usize {
-    let mut n = (1.0 / rate - 1.0).floor().max(0.0) as usize;
-    // Rounding may have taken the last step away.
-    while 1.0 / (n as f64 + 1.0) > rate {
-        n += 1;
-    }
-    n
-}
-
-/// Warns where too few training images support the rule, so that nothing can be called anomalous.
+/// Warns where the held-out scores do not support the rule, so that nothing can be called anomalous.
 fn warn_unattainable(calibration: &Calibration, console: &Console) {
-    let DecisionRule::MaxFpr(rate) = calibration.rule() else { return };
-    if calibration.threshold().is_some() {
-        return;
-    }
+    let Some(reason) = calibration.unattainable() else { return };
     let n = calibration.held_out().len();
+    let DecisionRule::MaxFpr(rate) = calibration.rule() else {
+        console.warn(format_args!("there is no threshold, so nothing will be called anomalous: {reason}"));
+        console.hint("fit on more images, or use --rule conformal or a --threshold");
+        return;
+    };
     console.warn(format_args!(
         "{} cannot promise a false-alarm rate of at most {}: the smallest p-value is 1/{} = {}, so nothing will be \
          called anomalous",
@@ -157,8 +150,8 @@ fn warn_unattainable(calibration: &Calibration, console: &Console) {
         percent(calibration.smallest_p_value()),
     ));
     console.hint(format_args!(
-        "fit on at least {} images, or ask for --max-fpr {} or a --threshold",
-        images_for(rate),
+        "fit on at least {} images, or ask for --rule extreme-value, --max-fpr {} or a --threshold",
+        scores_for(rate),
         rate_allowed_by(n)
     ));
 }
@@ -179,14 +172,20 @@ fn decision(calibration: &Calibration) -> String {
         Some(threshold) => format!("anomalous above {}", significant(threshold, 5)),
         None => "never anomalous".to_owned(),
     };
+    let held_out = calibration.held_out();
+    let n = counted(held_out.len(), "held-out score");
     match calibration.rule() {
-        DecisionRule::MaxFpr(rate) => format!(
-            "{above}: expects at most {} false alarms ({} held-out scores)",
-            rate_in_percent(rate),
-            calibration.held_out().len()
-        ),
+        DecisionRule::MaxFpr(rate) => {
+            format!("{above}: expects at most {} false alarms ({n})", rate_in_percent(rate))
+        }
+        DecisionRule::Quantile(rate) => {
+            format!("{above}: the empirical quantile for {} false alarms ({n})", rate_in_percent(rate))
+        }
+        DecisionRule::ThreeSigma => format!("{above}: mean + 3 standard deviations ({n})"),
+        DecisionRule::ExtremeValue(rate) => {
+            format!("{above}: expects {} false alarms by the tail of the scores ({n})", rate_in_percent(rate))
+        }
         DecisionRule::Threshold(threshold) => {
-            let held_out = calibration.held_out();
             let above_it = held_out.iter().filter(|&&score| score > threshold).count();
             format!(
                 "{above}: set by hand; {} of the held-out scores are above it",
@@ -196,22 +195,18 @@ fn decision(calibration: &Calibration) -> String {
     }
 }
 
+/// How far other held-out images might move the threshold, where that is known.
+fn interval_in_words(calibration: &Calibration) -> Option<String> {
+    let interval = calibration.threshold_interval()?;
+    let (low, high) = (significant(interval.low, 5), significant(interval.high, 5));
+    Some(format!(
+        "other training images might move the threshold to between {low} and {high} (95 % bootstrap interval)"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_number_of_images_asked_for_is_just_enough() {
-        for rate in [0.5, 0.3, 0.1, 0.05, 0.025, 0.02, 0.01, 0.007, 0.001] {
-            let n = images_for(rate);
-            let reachable = |n: usize| {
-                let scores = (0..n).map(|score| score as f64).collect();
-                Calibration::new(scores, DecisionRule::MaxFpr(rate)).unwrap().threshold().is_some()
-            };
-            assert!(reachable(n), "rate {rate}, n {n}");
-            assert!(n == 1 || !reachable(n - 1), "rate {rate}, n {n}");
-        }
-    }
 
     #[test]
     fn the_rate_that_the_hint_names_can_be_kept() {
@@ -229,6 +224,11 @@ mod tests {
         let scores: Vec<f64> = (1..=40).map(f64::from).collect();
         let by_rate = Calibration::new(scores.clone(), DecisionRule::MaxFpr(0.05)).unwrap();
         assert_eq!(decision(&by_rate), "anomalous above 39.000: expects at most 5 % false alarms (40 held-out scores)");
+        assert!(interval_in_words(&by_rate).unwrap().contains("between "));
+        let sigma = by_rate.with_rule(DecisionRule::ThreeSigma).unwrap();
+        assert_eq!(decision(&sigma), "anomalous above 55.572: mean + 3 standard deviations (40 held-out scores)");
+        let by_tail = by_rate.with_rule(DecisionRule::ExtremeValue(0.01)).unwrap();
+        assert!(decision(&by_tail).starts_with("never anomalous: expects 1 % false alarms"), "{}", decision(&by_tail));
         let by_hand = Calibration::new(scores, DecisionRule::Threshold(30.0)).unwrap();
         assert!(decision(&by_hand).ends_with("25.0 % of the held-out scores are above it"));
     }

@@ -8,6 +8,7 @@ use anyhow::bail;
 use nomaly::data::ImageSource;
 use nomaly::detectors::METHODS;
 use nomaly::detectors::regions::Region;
+use nomaly::scorers::decision::sequence::{ControlChart, Monitor, Reading};
 use nomaly::{AnomalyMap, DetectorError, FittedDetector, Outcome, PredictOptions, Sample, Skipped};
 use serde::Serialize;
 
@@ -34,10 +35,23 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let groups: Vec<Vec<Sample>> = args.images.iter().map(samples_of).collect::<Result<_, _>>()?;
     // Heat maps are drawn over the images as they are.
     let preview = if args.maps.wants_heatmaps() { Some(u32::MAX) } else { args.report.as_ref().map(|_| PREVIEW_SIDE) };
-    let options = PredictOptions { rule: args.rule.rule(), stream: args.reading.options(preview) };
+    let rule = args.rule.rule(Some(detector.info().decision))?;
+    let options = PredictOptions { rule, stream: args.reading.options(preview) };
     let calibration = detector.calibration_for(&options)?;
     warn_unattainable(&calibration, console);
     console.detail(format_args!("{}; {}", detector.info().method.name, decision(&calibration)));
+
+    let chart = args.sequence.chart().map(|options| ControlChart::calibrate(calibration.held_out(), &options));
+    let chart = chart.transpose().map_err(DetectorError::from)?;
+    if let Some(chart) = &chart {
+        console.detail(format_args!(
+            "{} chart: alarm above {} standard deviations, for {:.0} good images until a false alarm",
+            chart.kind().name(),
+            significant(chart.limit(), 4),
+            chart.arl0()
+        ));
+    }
+    let mut sequence = chart.as_ref().map(Watched::new);
 
     let wanted = !asked.is_empty() || args.report.is_some() || args.format != ScoreFormat::Table;
     let locator = if wanted { Locator::new(&detector, &calibration, args.maps.regions())? } else { None };
@@ -50,7 +64,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let samples = groups.concat();
     let map_range = locator.as_ref().map(|locator| locator.scales().colours);
     let mut report = args.report.as_ref().map(|_| ReportBuilder::new(options.stream.limits, map_range));
-    let mut printer = Printer::new(args.format);
+    let mut printer = Printer::new(args.format, sequence.is_some());
     let mut tally = Tally::default();
     let mut failure = None;
     let on_screen = io::stdout().is_terminal();
@@ -68,7 +82,8 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
             if let Some(report) = &mut report {
                 report.add(&outcome, located.as_ref())?;
             }
-            let record = Record::new(&outcome, located.as_ref());
+            let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen(), &outcome));
+            let record = Record::new(&outcome, located.as_ref(), chart);
             // On one screen with a progress bar, lines have to make room for each other.
             if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
             tally.count(&outcome);
@@ -105,7 +120,14 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         ));
     }
     console.note(tally.describe(seconds));
-    Ok(if args.fail_on_anomaly && tally.anomalous > 0 { Status::AnomaliesFound } else { Status::Done })
+    let found = match &sequence {
+        Some(sequence) => {
+            console.note(sequence.describe());
+            sequence.first.is_some()
+        }
+        None => tally.anomalous > 0,
+    };
+    Ok(if args.fail_on_anomaly && found { Status::AnomaliesFound } else { Status::Done })
 }
 
 /// Refuses flags that need maps for methods that give whole images a score and their pixels none.
@@ -125,6 +147,42 @@ fn files_of<'a>(given: &'a [PathBuf], groups: &'a [Vec<Sample>]) -> Vec<(&'a Pat
         _ => Path::new(&sample.id),
     };
     given.iter().zip(groups).map(|(path, group)| (path.as_path(), group.iter().map(file).collect())).collect()
+}
+
+/// The images as one sequence.
+struct Watched<'a> {
+    chart: &'a ControlChart,
+    monitor: Monitor<'a>,
+    alarms: usize,
+    /// The number, from 1, and the name of the image at which the first alarm rose.
+    first: Option<(usize, String)>,
+}
+
+impl<'a> Watched<'a> {
+    fn new(chart: &'a ControlChart) -> Self {
+        Self { chart, monitor: chart.monitor(), alarms: 0, first: None }
+    }
+
+    /// Takes the next image, before which there were `before`; one that could not be scored leaves the chart as it was.
+    fn see(&mut self, before: usize, outcome: &Outcome<'_>) -> ChartRecord {
+        let Ok(prediction) = &outcome.result else { return ChartRecord { statistic: None, alarm: None } };
+        let Reading { statistic, alarm } = self.monitor.push(prediction.score);
+        if alarm {
+            self.alarms += 1;
+            self.first.get_or_insert_with(|| (before + 1, outcome.sample.id.clone()));
+        }
+        ChartRecord { statistic: Some(statistic), alarm: Some(alarm) }
+    }
+
+    fn describe(&self) -> String {
+        let name = self.chart.kind().name();
+        match &self.first {
+            None => format!("{name} chart: no alarm"),
+            Some((number, id)) => {
+                format!("{name} chart: {}, the first at image {number} ({id})", counted(self.alarms, "alarm"))
+            }
+        }
+    }
 }
 
 /// How many images ended how.
@@ -176,6 +234,16 @@ struct Record<'a> {
     error: Option<RecordError<'a>>,
     /// What is above the threshold of pixels, in pixels of the image, for methods that make maps.
     regions: Option<&'a [Region]>,
+    /// What the chart says, with `--sequence`.
+    #[serde(flatten)]
+    chart: Option<ChartRecord>,
+}
+
+/// What a chart says after an image; nothing of an image that could not be scored.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct ChartRecord {
+    statistic: Option<f64>,
+    alarm: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -185,7 +253,7 @@ struct RecordError<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn new(outcome: &'a Outcome<'_>, located: Option<&'a Located>) -> Self {
+    fn new(outcome: &'a Outcome<'_>, located: Option<&'a Located>, chart: Option<ChartRecord>) -> Self {
         let (prediction, error) = match &outcome.result {
             Ok(prediction) => (Some(prediction), None),
             Err(Skipped { kind, message, .. }) => (None, Some(RecordError { kind, message })),
@@ -198,6 +266,7 @@ impl<'a> Record<'a> {
             map_max: prediction.and_then(|prediction| prediction.map.as_ref()).map(AnomalyMap::max),
             error,
             regions: located.map(|located| located.found.regions.as_slice()),
+            chart,
         }
     }
 }
@@ -205,24 +274,44 @@ impl<'a> Record<'a> {
 /// Prints records as they come.
 struct Printer {
     format: ScoreFormat,
+    /// Whether the images are a sequence, with a chart.
+    sequence: bool,
     out: anstream::Stdout,
     printed: usize,
 }
 
 impl Printer {
-    fn new(format: ScoreFormat) -> Self {
-        Self { format, out: anstream::stdout(), printed: 0 }
+    fn new(format: ScoreFormat, sequence: bool) -> Self {
+        Self { format, sequence, out: anstream::stdout(), printed: 0 }
+    }
+
+    /// Columns of CSV; the last two are the chart's.
+    fn columns(&self) -> usize {
+        if self.sequence { 10 } else { 8 }
     }
 
     fn begin(&mut self) -> io::Result<()> {
+        let columns = self.columns();
         match self.format {
             ScoreFormat::Table => {
-                writeln!(self.out, "{HEADING}{:<9}  {:>10}  {:>8}  image{HEADING:#}", "decision", "score", "p-value")
+                let chart = if self.sequence { format!("{:>9}  {:<5}  ", "statistic", "chart") } else { String::new() };
+                let names = ("decision", "score", "p-value");
+                writeln!(self.out, "{HEADING}{:<9}  {:>10}  {:>8}  {chart}image{HEADING:#}", names.0, names.1, names.2)
             }
             ScoreFormat::Csv => {
-                let keys =
-                    ["path", "score", "p_value", "anomalous", "map_max", "error_kind", "error_message", "regions"];
-                write_csv(&mut self.out, &keys)
+                let keys = [
+                    "path",
+                    "score",
+                    "p_value",
+                    "anomalous",
+                    "map_max",
+                    "error_kind",
+                    "error_message",
+                    "regions",
+                    "statistic",
+                    "alarm",
+                ];
+                write_csv(&mut self.out, &keys[..columns])
             }
             ScoreFormat::Json => write!(self.out, "["),
             ScoreFormat::Jsonl => Ok(()),
@@ -258,9 +347,13 @@ impl Printer {
         };
         let number = |value: Option<f64>, digits| value.map_or("–".to_owned(), |value| significant(value, digits));
         let reason = record.error.as_ref().map_or(String::new(), |error| format!("  ({})", error.kind));
+        let chart = record.chart.map_or(String::new(), |chart| {
+            let (style, mark) = if chart.alarm == Some(true) { (ANOMALOUS, "alarm") } else { (NORMAL, "") };
+            format!("{:>9}  {style}{mark:<5}{style:#}  ", number(chart.statistic, 4))
+        });
         writeln!(
             self.out,
-            "{style}{decision:<9}{style:#}  {:>10}  {:>8}  {}{reason}",
+            "{style}{decision:<9}{style:#}  {:>10}  {:>8}  {chart}{}{reason}",
             number(record.score, 5),
             number(record.p_value, 3),
             record.path,
@@ -270,18 +363,22 @@ impl Printer {
     fn csv_line(&mut self, record: &Record<'_>) -> io::Result<()> {
         let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
         let error = record.error.as_ref();
+        let truth = |value: Option<bool>| value.map_or(String::new(), |value| value.to_string());
+        let columns = self.columns();
         write_csv(
             &mut self.out,
             &[
                 record.path,
                 &number(record.score),
                 &number(record.p_value),
-                &record.anomalous.map_or(String::new(), |anomalous| anomalous.to_string()),
+                &truth(record.anomalous),
                 &number(record.map_max),
                 error.map_or("", |error| error.kind),
                 error.map_or("", |error| error.message),
                 &record.regions.map_or(String::new(), |regions| regions.len().to_string()),
-            ],
+                &number(record.chart.and_then(|chart| chart.statistic)),
+                &truth(record.chart.and_then(|chart| chart.alarm)),
+            ][..columns],
         )
     }
 }
@@ -300,6 +397,7 @@ mod tests {
             map_max: None,
             error: Some(RecordError { kind: "empty", message: "the file is empty" }),
             regions: None,
+            chart: None,
         };
         assert_eq!(
             serde_json::to_string(&failed).unwrap(),
@@ -312,6 +410,8 @@ mod tests {
         let regions = r#""error":null,"regions":[{"x":1,"y":2,"width":3,"height":4,"area":9,"peak":1.5,"#.to_owned()
             + r#""peak_x":2,"peak_y":5,"mean":1.25}]}"#;
         assert!(json.ends_with(&regions), "{json}");
+        let watched = Record { chart: Some(ChartRecord { statistic: Some(0.5), alarm: Some(false) }), ..located };
+        assert!(serde_json::to_string(&watched).unwrap().ends_with(r#"}],"statistic":0.5,"alarm":false}"#));
     }
 
     #[test]

@@ -165,8 +165,19 @@ fn eval_of_a_model_prints_the_object_of_the_contract() {
     ] {
         assert!(json.get(key).is_some(), "{key} is missing");
     }
-    assert_eq!(keys(&json["image"]), ["ap", "auroc", "eer", "f1_max"]);
-    assert_eq!(keys(&json["threshold"]), ["fpr", "rule", "tpr", "value"]);
+    for (name, figures) in [
+        ("image", &["ap", "auroc", "eer", "f1_max"][..]),
+        ("threshold", &["accuracy", "f1", "fnr", "fpr", "precision", "recall", "rule", "tnr", "tpr", "value"]),
+    ] {
+        let found = keys(&json[name]);
+        let without_intervals: Vec<&str> = found.iter().copied().filter(|key| !key.ends_with("_ci")).collect();
+        assert_eq!(without_intervals, figures);
+        for interval in found.iter().filter(|key| key.ends_with("_ci")) {
+            let ends: Vec<f64> = serde_json::from_value(json[name][interval].clone()).unwrap();
+            let figure = json[name][interval.trim_end_matches("_ci")].as_f64().unwrap();
+            assert!(ends.len() == 2 && ends[0] <= figure && figure <= ends[1], "{interval} {ends:?} {figure}");
+        }
+    }
     assert_eq!(keys(&json["timing"]), ["fit_s", "images_per_s", "predict_ms_per_image_median"]);
     assert_eq!(json["n_test"], serde_json::json!({ "normal": TEST, "anomalous": TEST }));
     assert_eq!(json["n_train"], TRAIN);

@@ -1,0 +1,171 @@
+//! The arguments that say how scores become decisions.
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use nomaly::DecisionRule;
+use nomaly::detectors::calibration::DEFAULT_MAX_FPR;
+use nomaly::scorers::decision::sequence::{ChartKind, ChartOptions};
+
+/// How a score becomes a decision.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Decision")]
+pub(crate) struct RuleArgs {
+    /// How held-out scores of good images give the threshold [default: what the model says, else conformal]
+    #[arg(long, value_enum, value_name = "RULE", conflicts_with = "threshold")]
+    rule: Option<Rule>,
+    /// The rate of false alarms to allow: call an image anomalous where its p-value is at most P [default: 0.05, or
+    /// what the model says]
+    #[arg(long, value_name = "P", value_parser = rate, conflicts_with = "threshold")]
+    max_fpr: Option<f64>,
+    /// Call an image anomalous where its score is above X
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    threshold: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Rule {
+    /// P-values by rank: keeps the rate for any scores, and needs 1 / P good images
+    Conformal,
+    /// The empirical quantile: close to the rate with many images
+    Quantile,
+    /// Mean + 3 standard deviations: takes no rate
+    ThreeSigma,
+    /// A tail fitted to the highest scores: for rates below what the number of images allows
+    ExtremeValue,
+}
+
+impl RuleArgs {
+    /// The rule, where one was given; what it leaves open is as in `of_model`, the rule of the model.
+    pub(crate) fn rule(&self, of_model: Option<DecisionRule>) -> anyhow::Result<Option<DecisionRule>> {
+        if let Some(threshold) = self.threshold {
+            return Ok(Some(DecisionRule::Threshold(threshold)));
+        }
+        if self.rule.is_none() && self.max_fpr.is_none() {
+            return Ok(None);
+        }
+        let rule = self.rule.unwrap_or(match of_model {
+            Some(DecisionRule::Quantile(_)) => Rule::Quantile,
+            Some(DecisionRule::ExtremeValue(_)) => Rule::ExtremeValue,
+            _ => Rule::Conformal,
+        });
+        let rate = self.max_fpr.or(of_model.and_then(DecisionRule::rate)).unwrap_or(DEFAULT_MAX_FPR);
+        Ok(Some(match rule {
+            Rule::Conformal => DecisionRule::MaxFpr(rate),
+            Rule::Quantile => DecisionRule::Quantile(rate),
+            Rule::ExtremeValue => DecisionRule::ExtremeValue(rate),
+            Rule::ThreeSigma if self.max_fpr.is_some() => {
+                bail!("--rule three-sigma takes no rate: leave out --max-fpr, or use another rule")
+            }
+            Rule::ThreeSigma => DecisionRule::ThreeSigma,
+        }))
+    }
+}
+
+/// Whether the images are one sequence, and how it is watched.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sequences")]
+pub(crate) struct SequenceArgs {
+    /// Take the images, in their order, as one sequence, and watch their scores for a lasting change; --fail-on-anomaly
+    /// then looks at the chart's alarms
+    #[arg(long, value_enum, value_name = "CHART")]
+    sequence: Option<Sequence>,
+    /// How many good images pass on average until a false alarm of the chart
+    #[arg(long, value_name = "N", value_parser = run_length, requires = "sequence",
+        default_value_t = ChartOptions::DEFAULT_ARL0)]
+    arl0: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Sequence {
+    /// Cumulative sums: soonest for a shift of the scores
+    Cusum,
+    /// An exponentially weighted moving average: for slow drifts
+    Ewma,
+}
+
+impl SequenceArgs {
+    /// How the chart is calibrated, where one was asked for.
+    pub(crate) fn chart(&self) -> Option<ChartOptions> {
+        let kind = match self.sequence? {
+            Sequence::Cusum => ChartKind::CUSUM,
+            Sequence::Ewma => ChartKind::EWMA,
+        };
+        Some(ChartOptions { kind, arl0: self.arl0, ..ChartOptions::default() })
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
+        _ => Err("a rate between 0 and 1 is needed, both excluded".to_owned()),
+    }
+}
+
+fn run_length(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(length) if (2.0..=ChartOptions::MAX_ARL0).contains(&length) => Ok(length),
+        _ => Err("a number of images from 2 to 100000 is needed".to_owned()),
+    }
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        _ => Err("a finite number is needed".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn rates_and_thresholds_are_checked_before_anything_is_done() {
+        assert_eq!(rate("0.05"), Ok(0.05));
+        for bad in ["0", "1", "-0.1", "NaN", "inf", "five"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+        assert_eq!(finite("-3.5"), Ok(-3.5));
+        assert!(finite("inf").is_err() && finite("nan").is_err());
+    }
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        rule: RuleArgs,
+        #[command(flatten)]
+        sequence: SequenceArgs,
+    }
+
+    fn parse(args: &str) -> Result<Line, clap::Error> {
+        Line::try_parse_from(["nomaly"].into_iter().chain(args.split_whitespace()))
+    }
+
+    #[test]
+    fn what_a_rule_leaves_open_comes_from_the_model() {
+        let rule = |args: &str, of_model| parse(args).unwrap().rule.rule(of_model).unwrap();
+        let model = Some(DecisionRule::ExtremeValue(0.001));
+        assert_eq!(rule("", model), None);
+        assert_eq!(rule("--max-fpr 0.01", None), Some(DecisionRule::MaxFpr(0.01)));
+        assert_eq!(rule("--max-fpr 0.01", model), Some(DecisionRule::ExtremeValue(0.01)));
+        assert_eq!(rule("--rule quantile", model), Some(DecisionRule::Quantile(0.001)));
+        assert_eq!(rule("--rule conformal", None), Some(DecisionRule::MaxFpr(DEFAULT_MAX_FPR)));
+        assert_eq!(rule("--rule three-sigma", model), Some(DecisionRule::ThreeSigma));
+        assert_eq!(rule("--max-fpr 0.01", Some(DecisionRule::Threshold(3.0))), Some(DecisionRule::MaxFpr(0.01)));
+        assert_eq!(rule("--threshold -3", model), Some(DecisionRule::Threshold(-3.0)));
+        assert!(parse("--rule three-sigma --max-fpr 0.1").unwrap().rule.rule(None).is_err());
+        assert!(parse("--rule quantile --threshold 3").is_err());
+    }
+
+    #[test]
+    fn a_run_length_needs_a_sequence() {
+        let chart = |args: &str| parse(args).unwrap().sequence.chart();
+        assert_eq!(chart(""), None);
+        assert_eq!(chart("--sequence cusum"), Some(ChartOptions::default()));
+        let ewma = ChartOptions { kind: ChartKind::EWMA, arl0: 100.0, seed: 0 };
+        assert_eq!(chart("--sequence ewma --arl0 100"), Some(ewma));
+        assert!(parse("--arl0 100").is_err() && parse("--sequence cusum --arl0 1").is_err());
+    }
+}
