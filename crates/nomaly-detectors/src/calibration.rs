@@ -337,16 +337,16 @@ const MOST_HELD_OUT: usize = 10_000;
 /// out a fifth of the items, at most 10 000 of them: so many scores know a false-alarm rate of 1 % to a standard error of
 /// 0.1 points, and one more fit is all it costs. The splits follow from `n` and `seed` alone.
 pub fn splits(n: usize, seed: u64) -> Vec<Split> {
-    let tests = match n {
-        0..=MANY_FOLDS_UP_TO => folds(n, seed),
-        ..=FOLDS_UP_TO => folds_of(n, FEW_FOLDS, seed),
-        _ => {
-            let mut order: Vec<usize> = (0..n).collect();
-            order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-            order.truncate(MOST_HELD_OUT.min(n / FEW_FOLDS));
-            order.sort_unstable();
-            vec![order]
-        }
+    let tests = if n <= MANY_FOLDS_UP_TO {
+        folds(n, seed)
+    } else if n <= FOLDS_UP_TO {
+        folds_of(n, FEW_FOLDS, seed)
+    } else {
+        let mut order: Vec<usize> = (0..n).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        order.truncate(MOST_HELD_OUT.min(n / FEW_FOLDS));
+        order.sort_unstable();
+        vec![order]
     };
     let split = |test: Vec<usize>| {
         let mut held_out = vec![false; n];
