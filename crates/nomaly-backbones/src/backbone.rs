@@ -89,12 +89,18 @@ impl Backbone {
     }
 
     /// Opens a backbone by name, with weights from the file in `options`, or else embedded ones, or else from the store
-    /// that `nomaly weights get` fills.
+    /// that `nomaly weights get` fills. A backbone that has no weights needs none.
     ///
     /// # Errors
     /// For an unknown name, weights that are not there, and those of [`Backbone::from_tensors`].
     pub fn open(name: &str, options: &OpenOptions) -> Result<Self, BackboneError> {
         let entry = BACKBONES.get(name)?;
+        if !entry.has_weights() {
+            if let Some(path) = &options.weights {
+                return Err(BackboneError::TakesNoWeights { backbone: name.to_owned(), path: path.clone() });
+            }
+            return Ok(Self::from_tensors(name, Weights::new())?.with_provenance(NO_WEIGHTS, NO_WEIGHTS));
+        }
         if let Some(path) = &options.weights {
             let backbone = Self::from_tensors(name, weights::read(path)?)?;
             // The name alone: where a file lay on one machine means nothing on another.
@@ -277,6 +283,7 @@ impl Backbone {
     }
 }
 
+const NO_WEIGHTS: &str = "no weights";
 const UNSTATED: &str = "not stated";
 
 /// The taps of a graph, from the shallowest to the deepest.

@@ -86,6 +86,14 @@ pub enum BackboneError {
         /// The backbone.
         backbone: String,
     },
+    /// A weight file for a backbone that has no weights.
+    #[error("{backbone} has no weights, so {} is of no use to it", path.display())]
+    TakesNoWeights {
+        /// The backbone.
+        backbone: String,
+        /// The file.
+        path: std::path::PathBuf,
+    },
     /// A weight file cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),

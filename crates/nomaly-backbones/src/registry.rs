@@ -93,6 +93,11 @@ impl BackboneEntry {
         self.graph().parameter_count()
     }
 
+    /// Whether it has weights at all.
+    pub fn has_weights(&self) -> bool {
+        !self.graph().parameters().is_empty()
+    }
+
     /// Whether its weights are part of the library.
     pub fn is_embedded(&self) -> bool {
         self.weights.is_some_and(|weights| weights.embedded)
@@ -215,6 +220,21 @@ const fn bottleneck(inner: usize) -> Block {
 const SCALES: [[f64; 2]; 8] =
     [[1.0, 1.0], [1.0, 1.1], [1.1, 1.2], [1.2, 1.4], [1.4, 1.8], [1.6, 2.2], [1.8, 2.6], [2.0, 3.1]];
 
+const PIXELS: BackboneEntry = BackboneEntry {
+    name: "pixels",
+    summary: "no network: the image itself, for methods that look at pixels",
+    architecture: Architecture::Pixels,
+    classes: 0,
+    preprocessing: Preprocessing {
+        input_size: 256,
+        resize_short_side: 256,
+        mean: [0.0; 3],
+        std: [1.0; 3],
+        filter: Interpolation::Bilinear,
+    },
+    weights: None,
+};
+
 /// Every backbone, smallest family first.
 pub static BACKBONES: Registry<BackboneEntry> = Registry::new(
     "backbone",
@@ -250,6 +270,7 @@ pub static BACKBONES: Registry<BackboneEntry> = Registry::new(
         wide("wrn-16-4", "wide residual network for 32×32 images, 16 layers", 16, 4),
         wide("wrn-16-8", "wide residual network for 32×32 images, 16 layers, twice as wide", 16, 8),
         wide("wrn-28-10", "wide residual network for 32×32 images, 28 layers", 28, 10),
+        PIXELS,
     ],
 );
 

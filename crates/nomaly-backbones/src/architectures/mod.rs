@@ -1,6 +1,7 @@
 //! The families of networks, each written down once as a [`Graph`].
 
 pub mod efficientnet;
+pub mod pixels;
 pub mod resnet;
 pub mod wide_resnet;
 
@@ -15,6 +16,8 @@ pub enum Architecture {
     WideResNet(wide_resnet::WideResNet),
     /// EfficientNet and EfficientNet-Lite.
     EfficientNet(efficientnet::EfficientNet),
+    /// No network: the image itself.
+    Pixels,
 }
 
 impl Architecture {
@@ -24,15 +27,17 @@ impl Architecture {
             Self::ResNet(_) => "resnet",
             Self::WideResNet(_) => "wide-resnet",
             Self::EfficientNet(config) => config.family(),
+            Self::Pixels => "pixels",
         }
     }
 
-    /// The network with a classifier of so many `classes`.
+    /// The network with a classifier of so many `classes`, where it has one.
     pub fn graph(&self, classes: usize) -> Graph {
         match self {
             Self::ResNet(config) => config.graph(classes),
             Self::WideResNet(config) => config.graph(classes),
             Self::EfficientNet(config) => config.graph(classes),
+            Self::Pixels => pixels::graph(),
         }
     }
 }
