@@ -1,4 +1,4 @@
-//! Gaussian blur of maps.
+//! Gaussian blur of maps; beside it the [`MedianFilter`].
 //!
 //! **The design.** The kernel of a Gaussian is a product, so a map is filtered down its columns and then along its rows:
 //! `2 r + 1` weights a pass instead of their square, and since they are symmetric, pairs of values share one. Each output
@@ -20,6 +20,7 @@
 use rayon::prelude::*;
 
 use crate::isa::{Isa, IsaError};
+pub use crate::median::MedianFilter;
 use crate::simd::{Kernel, Simd, Token};
 
 /// What lies outside a map, in the names of `scipy.ndimage`.
@@ -37,7 +38,7 @@ pub enum Border {
 
 impl Border {
     /// The place inside `0..len` that stands for `at` places left of the first.
-    fn before(self, at: usize, len: usize) -> usize {
+    pub(crate) fn before(self, at: usize, len: usize) -> usize {
         match self {
             Border::Reflect => fold((at - 1) % (2 * len), 2 * len - 1),
             Border::Nearest => 0,
@@ -47,7 +48,7 @@ impl Border {
     }
 
     /// The place that stands for `at` places right of the last.
-    fn after(self, at: usize, len: usize) -> usize {
+    pub(crate) fn after(self, at: usize, len: usize) -> usize {
         len - 1 - self.before(at, len)
     }
 }
@@ -73,6 +74,15 @@ pub enum FilterError {
         sigma: f64,
         /// The radius in standard deviations.
         truncate: f64,
+    },
+    /// The window of a median filter has no middle, or is too large.
+    #[error(
+        "a median of {side} x {side} pixels is no filter: the side must be an odd number up to {}",
+        MedianFilter::MAX_SIDE
+    )]
+    Window {
+        /// The side in pixels.
+        side: usize,
     },
     /// The numbers are no whole maps.
     #[error("{len} numbers are no whole number of maps of {height} x {width}")]

@@ -5,7 +5,7 @@
 //! * [`neighbours`]: exact and approximate nearest rows of a memory bank; [`coreset`]: few rows that cover it.
 //! * [`linalg`]: a Gaussian for each of many positions.
 //! * [`rbf`]: the Gaussian kernel of many pairs of rows.
-//! * [`filter`] and [`resample`]: blur and bilinear resizing of maps.
+//! * [`filter`] and [`resample`]: blur, medians and bilinear resizing of maps.
 //! * [`isa`]: which vector instructions are used, chosen at run time.
 //! * [`peak`]: how much arithmetic this machine can do at most.
 //!
@@ -26,6 +26,7 @@ mod error;
 pub mod filter;
 pub mod isa;
 pub mod linalg;
+mod median;
 pub mod neighbours;
 pub mod network;
 mod parallel;
