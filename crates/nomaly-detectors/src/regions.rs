@@ -13,7 +13,8 @@
 //! The threshold and [`RegionOptions`].
 //!
 //! # Reference
-//! Equals `label` with a 3 × 3 structure, `binary_fill_holes` and `find_objects` of `scipy.ndimage`.
+//! Canny, *A computational approach to edge detection*, 1986, section VIII, for hysteresis. Equals
+//! `skimage.filters.apply_hysteresis_threshold` with neighbours across corners where it is asked for, `label` with a 3 × 3 structure, `binary_fill_holes` and `find_objects` of `scipy.ndimage`.
 
 use image::GrayImage;
 use nomaly_metrics::components::{Components, Connectivity};
@@ -22,8 +23,11 @@ use serde::Serialize;
 use crate::DetectorError;
 
 /// Which pixels above a threshold make a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RegionOptions {
+    /// Hysteresis: a second, lower threshold. Where a region above it has a pixel above the first, all of it counts; so the
+    /// first decides whether there is a defect, and the second how far it reaches. Without effect where it is not lower.
+    pub low: Option<f64>,
     /// The fewest pixels of a region, filled holes included; smaller ones are dropped.
     pub min_area: usize,
     /// Whether holes belong to the region around them.
@@ -35,7 +39,7 @@ impl Default for RegionOptions {
     /// how many pixels the smallest real defect has is known only to those who know the camera. Holes are filled: the
     /// inside of a large even defect often looks normal while its outline does not, and it is one defect all the same.
     fn default() -> Self {
-        Self { min_area: 0, fill_holes: true }
+        Self { low: None, min_area: 0, fill_holes: true }
     }
 }
 
@@ -91,7 +95,7 @@ pub struct Regions {
 
 impl Regions {
     /// Finds the regions of a row-major map of `height` rows of `width` pixels that lie above `threshold`, which may be
-    /// infinite. A value equal to the threshold is not above it.
+    /// infinite. A value equal to the threshold is not above it. Hysteresis comes first, then holes, then the least area.
     ///
     /// # Errors
     /// [`DetectorError::MapShape`] where the map has another number of values or more than 2³² − 1,
@@ -115,11 +119,16 @@ impl Regions {
         if let Some(at) = map.iter().position(|value| !value.is_finite()) {
             return Err(DetectorError::MapValue { x: at % width, y: at / width, value: map[at] });
         }
-        if threshold.is_nan() {
-            return Err(DetectorError::MapThreshold { value: threshold });
+        if let Some(value) = [Some(threshold), options.low].into_iter().flatten().find(|value| value.is_nan()) {
+            return Err(DetectorError::MapThreshold { value });
         }
 
-        let mut mask: Vec<u8> = map.iter().map(|&value| if f64::from(value) > threshold { 255 } else { 0 }).collect();
+        let above =
+            |threshold: f64| map.iter().map(|&value| if f64::from(value) > threshold { 255 } else { 0 }).collect();
+        let mut mask: Vec<u8> = above(threshold);
+        if let Some(low) = options.low.filter(|low| *low < threshold) {
+            mask = grown(&mask, above(low), width);
+        }
         if options.fill_holes {
             fill_holes(&mut mask, width);
         }
@@ -138,6 +147,15 @@ impl Regions {
         let mask = GrayImage::from_raw(columns, rows, mask).expect("the mask has a byte for every pixel");
         Ok(Self { mask, regions })
     }
+}
+
+/// The regions of `low` that contain a pixel of `high`.
+fn grown(high: &[u8], mut low: Vec<u8>, width: usize) -> Vec<u8> {
+    let Components { labels, sizes } = Components::find(&low, width, Connectivity::Eight);
+    let mut kept = vec![false; sizes.len() + 1];
+    labels.iter().zip(high).filter(|(_, high)| **high != 0).for_each(|(&label, _)| kept[label as usize] = true);
+    low.iter_mut().zip(&labels).filter(|(_, label)| !kept[**label as usize]).for_each(|(pixel, _)| *pixel = 0);
+    low
 }
 
 /// Sets the background that does not reach the border of the mask.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use nomaly::detectors::regions::RegionOptions;
+use nomaly::{Calibration, DecisionRule};
 
 /// What is written of anomaly maps, and what counts as a region.
 #[derive(Debug, Args)]
@@ -22,6 +23,10 @@ pub(crate) struct MapArgs {
     /// The format of the files of --maps
     #[arg(long, value_enum, default_value_t = MapFormat::Npy, requires = "maps")]
     map_format: MapFormat,
+    /// Let regions grow down to the pixel threshold of this higher rate of false alarms (hysteresis): --max-fpr decides
+    /// whether there is a defect, and this how far it reaches
+    #[arg(long, value_name = "P", value_parser = super::decision::rate)]
+    pub(crate) hysteresis: Option<f64>,
     /// Leave out regions with fewer pixels than this
     #[arg(long, value_name = "PIXELS", default_value_t = RegionOptions::default().min_area)]
     min_area: usize,
@@ -31,9 +36,13 @@ pub(crate) struct MapArgs {
 }
 
 impl MapArgs {
-    /// What counts as a region.
-    pub(crate) fn regions(&self) -> RegionOptions {
-        RegionOptions { min_area: self.min_area, fill_holes: !self.keep_holes }
+    /// What counts as a region where the held-out maps of `calibration` give the thresholds.
+    pub(crate) fn regions(&self, calibration: &Calibration) -> anyhow::Result<RegionOptions> {
+        let low = match self.hysteresis {
+            Some(rate) => calibration.with_rule(DecisionRule::MaxFpr(rate))?.map_threshold(),
+            None => None,
+        };
+        Ok(RegionOptions { low, min_area: self.min_area, fill_holes: !self.keep_holes })
     }
 
     /// Whether images are wanted as they are, to be drawn on.

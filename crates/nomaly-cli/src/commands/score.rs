@@ -54,7 +54,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let mut sequence = chart.as_ref().map(Watched::new);
 
     let wanted = !asked.is_empty() || args.report.is_some() || args.format != ScoreFormat::Table;
-    let locator = if wanted { Locator::new(&detector, &calibration, args.maps.regions())? } else { None };
+    let locator = if wanted { Locator::new(&detector, &calibration, args.maps.regions(&calibration)?)? } else { None };
     let files = match &locator {
         Some(locator) if !asked.is_empty() => {
             Some(MapFiles::new(&args.maps, locator.scales(), &files_of(&args.images, &groups))?)

@@ -4,7 +4,7 @@ use nomaly_detectors::DetectorError;
 use nomaly_detectors::regions::{Region, RegionOptions, Regions};
 use serde::Deserialize;
 
-const UNFILLED: RegionOptions = RegionOptions { min_area: 0, fill_holes: false };
+const UNFILLED: RegionOptions = RegionOptions { low: None, min_area: 0, fill_holes: false };
 
 #[derive(Deserialize)]
 struct Case {
@@ -41,7 +41,7 @@ fn equal_those_of_scipy() {
     assert!(!cases.is_empty());
     for case in cases {
         let map: Vec<f32> = case.steps.iter().map(|&step| f32::from(step) / 64.0).collect();
-        let options = RegionOptions { min_area: case.min_area, fill_holes: case.fill_holes };
+        let options = RegionOptions { low: None, min_area: case.min_area, fill_holes: case.fill_holes };
         let found = Regions::find(&map, case.width, case.height, f64::from(case.threshold) / 64.0, &options).unwrap();
         let mask: String = found.mask.as_raw().iter().map(|&pixel| if pixel == 255 { '#' } else { '.' }).collect();
         assert_eq!(mask, case.mask, "{}", case.name);
@@ -57,6 +57,29 @@ fn equal_those_of_scipy() {
             .collect();
         assert_eq!(found.regions, expected, "{}", case.name);
     }
+}
+
+#[test]
+fn hysteresis_keeps_what_touches_a_high_pixel() {
+    let map = [
+        0.6, 0.9, 0.1, 0.6, //
+        0.1, 0.1, 0.6, 0.1, //
+        0.1, 0.1, 0.1, 0.1, //
+        0.6, 0.6, 0.1, 0.6,
+    ];
+    let find = |low| Regions::find(&map, 4, 4, 0.8, &RegionOptions { low, ..UNFILLED }).unwrap();
+    let mask =
+        |found: &Regions| found.mask.iter().map(|pixel| if *pixel == 255 { '#' } else { '.' }).collect::<String>();
+    assert_eq!(mask(&find(Some(0.5))), "##.#..#.........");
+    assert_eq!(find(Some(0.5)).regions.len(), 1);
+    // Without a lower threshold, and with one that is none.
+    for low in [None, Some(0.8), Some(0.95)] {
+        assert_eq!(mask(&find(low)), ".#..............", "{low:?}");
+    }
+    // Everything is one region above minus infinity, if anything is high at all.
+    assert_eq!(find(Some(f64::NEG_INFINITY)).regions[0].area, 16);
+    let options = RegionOptions { low: Some(f64::NAN), ..UNFILLED };
+    assert!(matches!(Regions::find(&map, 4, 4, 0.8, &options), Err(DetectorError::MapThreshold { .. })));
 }
 
 #[test]
