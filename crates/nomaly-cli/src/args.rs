@@ -278,9 +278,9 @@ pub(crate) struct MethodArgs {
     /// Let `auto` choose a method that fits in this many seconds on this machine
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     pub(crate) time_budget: Option<f64>,
-    /// The backbone; see `nomaly list backbones`
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_BACKBONE)]
-    pub(crate) backbone: String,
+    /// The backbone; see `nomaly list backbones` [default: efficientnet-lite0, or the method's only one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backbone: Option<String>,
     /// A setting of the method or of the backbone's input; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,

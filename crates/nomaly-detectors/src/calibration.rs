@@ -277,7 +277,7 @@ pub fn folds(n: usize, seed: u64) -> Vec<Vec<usize>> {
 }
 
 /// As [`folds`], with another limit on their number.
-fn folds_of(n: usize, most: usize, seed: u64) -> Vec<Vec<usize>> {
+pub(crate) fn folds_of(n: usize, most: usize, seed: u64) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..n).collect();
     order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     let count = n.min(most);

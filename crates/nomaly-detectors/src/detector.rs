@@ -5,6 +5,7 @@ use std::path::Path;
 use image::{GrayImage, RgbImage};
 use nomaly_backbones::{Backbone, OpenOptions};
 use nomaly_data::{MaskSource, Sample};
+use nomaly_kernels::filter::{Border, MedianFilter};
 use nomaly_scorers::{Tensor, TensorData};
 use nomaly_store::Progress;
 use nomaly_transforms::{CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
@@ -60,6 +61,12 @@ pub const COMMON_PARAMETERS: &[Parameter] = &[
         default: "none",
         values: "`none`, `horizontal`, `vertical` or `both`",
         summary: "see flipped copies of each image too, when fitting and when scoring, and average what they say",
+    },
+    Parameter {
+        name: "median",
+        default: "1 (none)",
+        values: "an odd number of pixels up to 63",
+        summary: "side of a median filter of the network's input that removes specks from maps before they are blurred",
     },
     Parameter {
         name: "roi",
@@ -164,18 +171,25 @@ impl Detector {
     /// Names, settings or weights that are unknown, missing or not valid; the message says which command helps.
     pub fn new(method: &str, backbone: &str, settings: &Settings) -> Result<Self, DetectorError> {
         let entry = METHODS.get(method)?;
-        settings.check_known(&[entry.parameters, COMMON_PARAMETERS])?;
-        if let Some(path) = settings.get("roi").filter(|_| !entry.maps) {
-            return Err(DetectorError::setting("roi", path, &format!("a method with maps, which {method} has not")));
+        let more = entry.more_parameters.map_or(Ok(&[] as &[Parameter]), |more| more(settings))?;
+        settings.check_known(&[entry.parameters, more, COMMON_PARAMETERS])?;
+        if let Some(only) = entry.backbone.filter(|only| *only != backbone) {
+            return Err(DetectorError::OtherBackbone { method: entry.name, only, given: backbone.to_owned() });
         }
+        for key in ["roi", "median"] {
+            if let Some(given) = settings.get(key).filter(|_| !entry.maps) {
+                return Err(DetectorError::setting(key, given, &format!("a method with maps, which {method} has not")));
+            }
+        }
+        let median = median(settings)?;
         let weights = settings.get("weights").map(Into::into);
         let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
         let pipeline = pipeline(settings, &backbone)?;
         let method = (entry.build)(settings, &backbone)?;
         let region = settings.get("roi").map(|path| read_region(Path::new(path), &pipeline)).transpose()?;
         let views = region.as_ref().map(|region| views_of(region, &pipeline)).transpose()?;
-        let extractor = FeatureExtractor::new(&backbone, pipeline, method.taps())?.with_region(views);
-        Ok(Self { method, backbone, extractor, region })
+        let extractor = FeatureExtractor::new(&backbone, pipeline, method.taps())?;
+        Ok(Self { method, backbone, extractor: extractor.with_region(views).with_median(median), region })
     }
 
     /// The features of `samples` as the method will see them.
@@ -208,6 +222,7 @@ impl Detector {
                 source: self.backbone.source().to_owned(),
             },
             pipeline: *self.extractor.pipeline(),
+            median: self.extractor.median(),
             decision: rule,
             training: TrainingInfo {
                 dataset: dataset.to_owned(),
@@ -226,6 +241,17 @@ impl Detector {
         };
         Ok(Fit { detector, skipped, notes: fit.notes })
     }
+}
+
+/// The side of the median filter that the settings ask for.
+fn median(settings: &Settings) -> Result<usize, DetectorError> {
+    checked_median(settings.value("median", 1, "an odd number of pixels up to 63")?)
+}
+
+fn checked_median(side: usize) -> Result<usize, DetectorError> {
+    MedianFilter::new(side, Border::Reflect)
+        .map(|_| side)
+        .map_err(|_| DetectorError::setting("median", &side.to_string(), "an odd number of pixels up to 63"))
 }
 
 /// The white pixels of an image file, in the frame of `pipeline`.
@@ -445,7 +471,8 @@ impl FittedDetector {
             let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
             let region = parts.region.map(|region| stored_region(&region, &info.pipeline)).transpose()?;
             let views = region.as_ref().map(|region| views_of(region, &info.pipeline)).transpose()?;
-            let extractor = FeatureExtractor::new(&backbone, info.pipeline, method.taps())?.with_region(views);
+            let extractor = FeatureExtractor::new(&backbone, info.pipeline, method.taps())?;
+            let extractor = extractor.with_region(views).with_median(checked_median(info.median)?);
             let fitted = method.restore(parts.states)?;
             Ok((extractor, fitted, region))
         };

@@ -65,6 +65,16 @@ pub enum DetectorError {
         /// Why not.
         reason: String,
     },
+    /// A method that stands on one backbone only, and another one.
+    #[error("method {method} stands on the backbone {only} only, not on {given}")]
+    OtherBackbone {
+        /// The method.
+        method: &'static str,
+        /// Its backbone.
+        only: &'static str,
+        /// The one that was named.
+        given: String,
+    },
     /// The user asked to stop.
     #[error("interrupted; nothing was written")]
     Cancelled,

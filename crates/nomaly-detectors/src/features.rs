@@ -35,6 +35,8 @@ pub struct FeatureBatch<'a> {
     pub shapes: &'a [[usize; 3]],
     /// The pixels that matter, where not all do.
     pub region: Option<&'a RegionOfInterest>,
+    /// Side of the median filter that maps go through, in pixels of the input; 1 for none.
+    pub median: usize,
 }
 
 impl FeatureBatch<'_> {
@@ -119,6 +121,7 @@ pub struct FeatureExtractor {
     taps: Vec<TapRequest>,
     shapes: Vec<[usize; 3]>,
     region: Option<RegionOfInterest>,
+    median: usize,
 }
 
 impl FeatureExtractor {
@@ -129,7 +132,7 @@ impl FeatureExtractor {
     pub fn new(backbone: &Backbone, pipeline: Pipeline, taps: &[TapRequest]) -> Result<Self, DetectorError> {
         let extractor = backbone.compile(pipeline.output_size(), taps, Isa::best()?)?;
         let shapes = (0..taps.len()).map(|tap| extractor.output_shape(tap)).collect();
-        Ok(Self { extractor, pipeline, taps: taps.to_vec(), shapes, region: None })
+        Ok(Self { extractor, pipeline, taps: taps.to_vec(), shapes, region: None, median: 1 })
     }
 
     /// The same extractor with a word to the methods on which pixels matter.
@@ -138,9 +141,20 @@ impl FeatureExtractor {
         self
     }
 
+    /// The same extractor with a word to the methods on the median filter of their maps.
+    pub(crate) fn with_median(mut self, side: usize) -> Self {
+        self.median = side;
+        self
+    }
+
     /// The preprocessing.
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
+    }
+
+    /// Side of the median filter of maps, in pixels of the input; 1 for none.
+    pub(crate) fn median(&self) -> usize {
+        self.median
     }
 
     /// The features it gives.
@@ -235,7 +249,7 @@ impl ImageStream<'_> {
         what: &str,
         consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
     ) -> Result<(), DetectorError> {
-        let FeatureExtractor { extractor, pipeline, taps, shapes, region } = self.extractor;
+        let FeatureExtractor { extractor, pipeline, taps, shapes, region, median } = self.extractor;
         let StreamOptions { batch: inputs, limits, strict, preview } = self.options;
         let views = pipeline.view_count();
         let images_a_batch = (inputs / views).clamp(1, samples.len().max(1));
@@ -272,7 +286,8 @@ impl ImageStream<'_> {
             let features = if images > 0 {
                 let values = network.run(&batch.data, images * views)?;
                 let input = pipeline.output_size();
-                Some(FeatureBatch { images, views, input, taps, values, shapes, region: region.as_ref() })
+                let region = region.as_ref();
+                Some(FeatureBatch { images, views, input, taps, values, shapes, region, median: *median })
             } else {
                 None
             };

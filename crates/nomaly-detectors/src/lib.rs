@@ -46,7 +46,9 @@ pub use detector::{
 pub use error::DetectorError;
 pub use features::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
 pub use maps::AnomalyMap;
-pub use method::{BuildMethod, Cost, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
+pub use method::{
+    BuildMethod, Cost, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, MoreParameters, Published,
+};
 pub use nomaly_scorers::Parameter;
 pub use registry::METHODS;
 pub use settings::{Memory, Settings};

@@ -5,7 +5,7 @@
 //! another size, [`FittedDetector::map_on_image`](crate::FittedDetector::map_on_image) to that of the original image.
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::filter::{Border, GaussianBlur};
+use nomaly_kernels::filter::{Border, GaussianBlur, MedianFilter};
 use nomaly_kernels::resample::{Bilinear, Grid};
 use nomaly_transforms::Footprint;
 
@@ -80,23 +80,70 @@ pub(crate) struct MapMaker<'a> {
     grid: [usize; 2],
     input: [usize; 2],
     enlarge: Bilinear,
+    finish: Finish<'a>,
+}
+
+/// What becomes of values for each pixel of the network's input.
+#[derive(Debug)]
+struct Finish<'a> {
+    input: [usize; 2],
+    median: Option<MedianFilter>,
     blur: Option<GaussianBlur>,
     region: Option<&'a RegionOfInterest>,
+}
+
+impl<'a> Finish<'a> {
+    fn new(batch: &FeatureBatch<'a>, sigma: f64) -> Result<Self, DetectorError> {
+        let isa = Isa::best()?;
+        let blur = if sigma > 0.0 { Some(GaussianBlur::new(sigma, TRUNCATE, Border::Reflect, isa)?) } else { None };
+        let median = if batch.median > 1 { Some(MedianFilter::new(batch.median, Border::Reflect)?) } else { None };
+        Ok(Self { input: batch.input, median, blur, region: batch.region })
+    }
+
+    /// One map a view of `values` `[views, height, width]`: median filter and blur, and outside the region of interest 0, or
+    /// the smallest value of the map where that is negative, so that nothing there is the largest.
+    fn maps(&self, mut values: Vec<f32>) -> Result<Vec<AnomalyMap>, DetectorError> {
+        let [height, width] = self.input;
+        if let Some(median) = &self.median {
+            values = median.apply(&values, height, width)?;
+        }
+        if let Some(blur) = &self.blur {
+            values = blur.apply(&values, height, width)?;
+        }
+        let maps = values.chunks_exact(height * width).enumerate().map(|(view, values)| {
+            let mut values = values.to_vec();
+            if let Some(region) = self.region {
+                let inside = region.pixels(view);
+                let least = values.iter().copied().fold(0.0, f32::min);
+                values.iter_mut().zip(inside).filter(|(_, inside)| !**inside).for_each(|(value, _)| *value = least);
+            }
+            AnomalyMap { height, width, values }
+        });
+        Ok(maps.collect())
+    }
+}
+
+/// One map a view of `values` `[views, height, width]`, a value for each pixel of the network's input: median filter and
+/// blur (`sigma` in pixels, 0 for none) as the batch asks for.
+pub(crate) fn finish_maps(
+    batch: &FeatureBatch<'_>,
+    values: Vec<f32>,
+    sigma: f64,
+) -> Result<Vec<AnomalyMap>, DetectorError> {
+    Finish::new(batch, sigma)?.maps(values)
 }
 
 impl<'a> MapMaker<'a> {
     /// For features of `grid` = height × width positions, as they come in `batch`; `sigma` in pixels of the input, 0 for
     /// no blur.
     pub(crate) fn new(batch: &FeatureBatch<'a>, grid: [usize; 2], sigma: f64) -> Result<Self, DetectorError> {
-        let isa = Isa::best()?;
-        let enlarge = Bilinear::new(grid, batch.input, Grid::default(), isa)?;
-        let blur = if sigma > 0.0 { Some(GaussianBlur::new(sigma, TRUNCATE, Border::Reflect, isa)?) } else { None };
-        Ok(Self { grid, input: batch.input, enlarge, blur, region: batch.region })
+        let enlarge = Bilinear::new(grid, batch.input, Grid::default(), Isa::best()?)?;
+        Ok(Self { grid, input: batch.input, enlarge, finish: Finish::new(batch, sigma)? })
     }
 
     /// Sets the distances of positions outside the region of interest to 0, in `distances` `[views, grid]`.
     pub(crate) fn restrict(&self, distances: &mut [f32]) {
-        let Some(region) = self.region else { return };
+        let Some(region) = self.finish.region else { return };
         for (view, distances) in distances.chunks_exact_mut(self.grid[0] * self.grid[1]).enumerate() {
             let inside = region.positions(view, self.grid, self.input);
             distances.iter_mut().zip(inside).filter(|(_, inside)| !inside).for_each(|(distance, _)| *distance = 0.0);
@@ -105,20 +152,7 @@ impl<'a> MapMaker<'a> {
 
     /// One map a view from `distances` `[views, grid]`; pixels outside the region of interest are 0.
     pub(crate) fn maps(&self, distances: &[f32]) -> Result<Vec<AnomalyMap>, DetectorError> {
-        let [height, width] = self.input;
-        let mut values = self.enlarge.maps(distances)?;
-        if let Some(blur) = &self.blur {
-            values = blur.apply(&values, height, width)?;
-        }
-        let maps = values.chunks_exact(height * width).enumerate().map(|(view, values)| {
-            let mut values = values.to_vec();
-            if let Some(region) = self.region {
-                let inside = region.pixels(view);
-                values.iter_mut().zip(inside).filter(|(_, inside)| !**inside).for_each(|(value, _)| *value = 0.0);
-            }
-            AnomalyMap { height, width, values }
-        });
-        Ok(maps.collect())
+        self.finish.maps(self.enlarge.maps(distances)?)
     }
 }
 
@@ -195,7 +229,7 @@ mod tests {
     }
 
     fn batch<'a>(region: Option<&'a RegionOfInterest>, input: [usize; 2]) -> FeatureBatch<'a> {
-        FeatureBatch { images: 1, views: 1, input, taps: &[], values: &[], shapes: &[], region }
+        FeatureBatch { images: 1, views: 1, input, taps: &[], values: &[], shapes: &[], region, median: 1 }
     }
 
     #[test]

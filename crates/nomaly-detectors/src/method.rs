@@ -151,6 +151,9 @@ pub struct Cost {
 /// Makes a checked method of settings and the backbone it is to stand on.
 pub type BuildMethod = fn(&Settings, &Backbone) -> Result<Box<dyn Method>, DetectorError>;
 
+/// The parameters that a choice among the settings brings with it.
+pub type MoreParameters = fn(&Settings) -> Result<&'static [Parameter], DetectorError>;
+
 /// One method: what it is, and how it is made from settings.
 pub struct MethodEntry {
     /// The name users type.
@@ -167,6 +170,10 @@ pub struct MethodEntry {
     pub cost: Cost,
     /// Its parameters.
     pub parameters: &'static [Parameter],
+    /// Parameters that it has besides, by what the settings choose: those of a scorer, say.
+    pub more_parameters: Option<MoreParameters>,
+    /// The only backbone that it stands on, where it cannot stand on all.
+    pub backbone: Option<&'static str>,
     /// Figures of its paper.
     pub published: &'static [Published],
     /// Checks the settings against the backbone.

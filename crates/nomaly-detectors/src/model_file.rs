@@ -46,10 +46,21 @@ pub struct ModelInfo {
     pub backbone: BackboneInfo,
     /// The preprocessing of images.
     pub pipeline: Pipeline,
+    /// Side of the median filter of maps in pixels of the network's input; 1 for none.
+    #[serde(default = "no_median", skip_serializing_if = "is_no_median")]
+    pub median: usize,
     /// The decision rule in force where none other is asked for.
     pub decision: DecisionRule,
     /// What it was fitted on.
     pub training: TrainingInfo,
+}
+
+fn no_median() -> usize {
+    1
+}
+
+fn is_no_median(side: &usize) -> bool {
+    *side == no_median()
 }
 
 /// The method of a model.

@@ -3,8 +3,10 @@
 use nomaly_registry::Registry;
 
 use crate::method::MethodEntry;
-use crate::methods::{dn2, mvg, padim, patchcore, spade};
+use crate::methods::{dn2, features, mvg, padim, patch_model, patchcore, spade};
 
 /// Every method.
-pub static METHODS: Registry<MethodEntry> =
-    Registry::new("method", &[mvg::ENTRY, dn2::ENTRY, padim::ENTRY, patchcore::ENTRY, spade::ENTRY]);
+pub static METHODS: Registry<MethodEntry> = Registry::new(
+    "method",
+    &[mvg::ENTRY, dn2::ENTRY, padim::ENTRY, patchcore::ENTRY, spade::ENTRY, features::ENTRY, patch_model::ENTRY],
+);

@@ -5,7 +5,7 @@ use nomaly::detectors::evaluation::evaluate;
 use nomaly::{FitOptions, PredictOptions, StreamOptions};
 
 use super::{Recipe, Status, check_writable, figures, fit_detector};
-use crate::args::{DEFAULT_BACKBONE, DEFAULT_METHOD, DemoArgs};
+use crate::args::{DEFAULT_METHOD, DemoArgs};
 use crate::console::Console;
 use crate::output::stdout;
 use crate::progress::{Bars, Unit};
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &DemoArgs, console: &Console) -> anyhow::Result<Status> 
     let recipe = Recipe {
         method: DEFAULT_METHOD,
         time_budget: None,
-        backbone: DEFAULT_BACKBONE,
+        backbone: None,
         settings: &[],
         options: FitOptions { seed: args.seed, ..FitOptions::default() },
     };

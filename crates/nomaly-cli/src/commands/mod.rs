@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use nomaly::data::Dataset;
-use nomaly::detectors::Fit;
 use nomaly::detectors::auto::choose_method;
 use nomaly::detectors::calibration::scores_for;
+use nomaly::detectors::{Fit, METHODS};
 use nomaly::store::AtomicFile;
 use nomaly::{Calibration, DecisionRule, Detector, FitOptions, Settings, Skipped, StreamOptions};
 
-use crate::args::{AUTO, MethodArgs};
+use crate::args::{AUTO, DEFAULT_BACKBONE, MethodArgs};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::{counted, percent, significant};
@@ -53,7 +53,8 @@ fn check_writable(path: &Path) -> anyhow::Result<()> {
 struct Recipe<'a> {
     method: &'a str,
     time_budget: Option<Duration>,
-    backbone: &'a str,
+    /// The one that was named.
+    backbone: Option<&'a str>,
     settings: &'a [String],
     options: FitOptions,
 }
@@ -64,7 +65,7 @@ impl<'a> Recipe<'a> {
         let rule = rule.unwrap_or(FitOptions::default().rule);
         let options = FitOptions { seed: args.seed, rule, stream };
         let time_budget = args.time_budget.map(Duration::from_secs_f64);
-        Self { method: &args.method, time_budget, backbone: &args.backbone, settings: &args.set, options }
+        Self { method: &args.method, time_budget, backbone: args.backbone.as_deref(), settings: &args.set, options }
     }
 }
 
@@ -73,6 +74,7 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
     let Recipe { method, time_budget, backbone, settings, options } = recipe;
     let settings = Settings::parse(settings)?;
     let method = if method == AUTO {
+        let backbone = backbone.unwrap_or(DEFAULT_BACKBONE);
         let choice = choose_method(&dataset.train, backbone, &settings, time_budget, options.stream)?;
         console.note(choice.reason);
         choice.method
@@ -81,6 +83,8 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
     } else {
         method
     };
+    let only = METHODS.get(method)?.backbone;
+    let backbone = backbone.unwrap_or(only.unwrap_or(DEFAULT_BACKBONE));
     let detector = Detector::new(method, backbone, &settings)?;
     console.detail(format_args!(
         "fitting {method} on {backbone} with {} of {}",

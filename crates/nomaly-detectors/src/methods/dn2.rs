@@ -66,6 +66,8 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         memory: "one vector a training image",
     },
     parameters: PARAMETERS,
+    more_parameters: None,
+    backbone: None,
     published: &[
         Published::image("CIFAR-10, ResNet-152", 92.5),
         Published::image("CIFAR-100, ResNet-152", 94.1),

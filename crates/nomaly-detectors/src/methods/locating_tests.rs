@@ -76,6 +76,7 @@ impl Fixture {
             values: &values,
             shapes: &self.shapes,
             region: None,
+            median: 1,
         })
     }
 

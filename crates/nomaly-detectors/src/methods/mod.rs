@@ -1,14 +1,17 @@
 //! The methods, one file each.
 
 pub mod dn2;
+pub mod features;
 mod gallery;
 mod grid;
 #[cfg(test)]
 mod locating_tests;
 pub mod mvg;
 pub mod padim;
+pub mod patch_model;
 pub mod patchcore;
 mod patches;
 mod pooled;
 mod pyramid;
+mod scoring;
 pub mod spade;

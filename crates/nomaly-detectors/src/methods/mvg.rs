@@ -78,6 +78,8 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         memory: "one vector an image and level, and channels² a level",
     },
     parameters: PARAMETERS,
+    more_parameters: None,
+    backbone: None,
     published: &[
         Published::image("MVTec AD, EfficientNet-B4, Mahalanobis", 94.8),
         Published::image("MVTec AD, EfficientNet-B4, NPCA 1 %", 95.8),

@@ -95,6 +95,8 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         memory: "positions × features², whatever the number of images",
     },
     parameters: PARAMETERS,
+    more_parameters: None,
+    backbone: None,
     published: &[
         Published { pixel_auroc: Some(96.7), ..Published::image("MVTec AD, ResNet-18", 90.5) },
         Published { pixel_auroc: Some(97.3), ..Published::image("MVTec AD, Wide-ResNet-50-2", 95.5) },

@@ -115,6 +115,8 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         memory: "the feature maps of all images, at most half of `max_memory`",
     },
     parameters: PARAMETERS,
+    more_parameters: None,
+    backbone: None,
     published: &[Published {
         pixel_auroc: Some(96.2),
         aupro: Some(92.1),

@@ -7,7 +7,7 @@ use nomaly_detectors::{
 };
 use nomaly_store::{Progress, Silent};
 
-use crate::images::{dataset, fit, good, missing, settings};
+use crate::images::{dataset, detector, fit, good, missing, settings};
 
 fn predictions(detector: &FittedDetector, options: &PredictOptions) -> Vec<Prediction> {
     let mut all = Vec::new();
@@ -36,9 +36,17 @@ fn every_method_scores_the_same_after_a_round_trip_through_its_file() {
 
 #[test]
 fn blots_score_higher_than_good_images() {
-    for (method, extra) in
-        [("mvg", None), ("mvg", Some(("reduction", "npca"))), ("mvg", Some(("distance", "sed"))), ("dn2", None)]
-    {
+    for (method, extra) in [
+        ("mvg", None),
+        ("mvg", Some(("reduction", "npca"))),
+        ("mvg", Some(("distance", "sed"))),
+        ("dn2", None),
+        ("features", None),
+        ("features", Some(("scorer", "neighbours"))),
+        ("patches", None),
+        ("patches", Some(("feature", "expert"))),
+        ("patches", Some(("scorer", "neighbours"))),
+    ] {
         let settings = extra.iter().fold(settings(), |settings, (key, value)| settings.with(key, value));
         let fitted = fit(method, &settings, &dataset().train).detector;
         let scored = predictions(&fitted, &PredictOptions::default());
@@ -92,12 +100,7 @@ fn bad_images_are_left_out_and_named_unless_strict() {
 fn too_few_images_are_an_error_that_says_how_many_are_needed() {
     for method in METHODS.iter() {
         let samples = good(method.min_images - 1);
-        let result = Detector::new(method.name, "efficientnet-lite0", &settings()).unwrap().fit(
-            "stripes",
-            &samples,
-            &FitOptions::default(),
-            &Silent,
-        );
+        let result = detector(method.name, &settings()).fit("stripes", &samples, &FitOptions::default(), &Silent);
         let message = result.err().unwrap().to_string();
         assert!(message.contains(&format!("at least {}", method.min_images)), "{message}");
         fit(method.name, &settings(), &good(method.min_images));
@@ -146,6 +149,15 @@ fn names_and_settings_are_checked_before_any_work() {
     assert!(with("input_size", "5").contains("from 32 to 2048"));
     assert!(with("view", "left").contains("`whole` or `center`"));
     assert!(with("weights", "/nonexistent/w.safetensors").contains("/nonexistent/w.safetensors"));
+    assert!(with("median", "3").contains("a method with maps"));
+    let patches = |key: &str, value: &str| message("patches", "pixels", Settings::default().with(key, value));
+    assert!(patches("median", "4").contains("an odd number"));
+    assert!(patches("weights", "w.safetensors").contains("has no weights"));
+    assert!(patches("scorer", "gausian").contains("did you mean `gaussian`"));
+    // `k` is a parameter of the scorer `neighbours`, not of the default one.
+    assert!(patches("k", "3").contains("unknown setting `k`"));
+    let elsewhere = message("patches", "efficientnet-lite0", Settings::default());
+    assert!(elsewhere.contains("stands on the backbone pixels only"), "{elsewhere}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use image::{Rgb, RgbImage};
 use nomaly_data::{Dataset, ImageSource, Label, Sample};
-use nomaly_detectors::{Detector, Fit, FitOptions, Settings};
+use nomaly_detectors::{Detector, Fit, FitOptions, METHODS, Settings};
 use nomaly_store::Silent;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -72,9 +72,12 @@ pub(crate) fn settings() -> Settings {
     Settings::default().with("input_size", 64)
 }
 
+/// A method on the smallest backbone that it stands on.
+pub(crate) fn detector(method: &str, settings: &Settings) -> Detector {
+    let backbone = METHODS.get(method).unwrap().backbone.unwrap_or("efficientnet-lite0");
+    Detector::new(method, backbone, settings).unwrap()
+}
+
 pub(crate) fn fit(method: &str, settings: &Settings, samples: &[Sample]) -> Fit {
-    Detector::new(method, "efficientnet-lite0", settings)
-        .unwrap()
-        .fit("stripes", samples, &FitOptions::default(), &Silent)
-        .unwrap()
+    detector(method, settings).fit("stripes", samples, &FitOptions::default(), &Silent).unwrap()
 }

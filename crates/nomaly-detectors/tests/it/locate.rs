@@ -9,7 +9,7 @@ use nomaly_detectors::{
 };
 use nomaly_store::Silent;
 
-use crate::images::{blot, dataset, fit, good, settings};
+use crate::images::{blot, dataset, detector, fit, good, settings};
 
 fn locating() -> impl Iterator<Item = &'static str> {
     METHODS.iter().filter(|entry| entry.maps).map(|entry| entry.name)
@@ -131,8 +131,7 @@ fn threads_and_batches_do_not_change_a_bit_of_a_model() {
         pool.install(|| {
             let stream = StreamOptions { batch, ..StreamOptions::default() };
             let settings = settings().with("tiles", "1x2");
-            let fit = Detector::new(method, "efficientnet-lite0", &settings)
-                .unwrap()
+            let fit = detector(method, &settings)
                 .fit("stripes", &good(13), &FitOptions { stream, ..FitOptions::default() }, &Silent)
                 .unwrap();
             let folder = tempfile::tempdir().unwrap();

@@ -140,6 +140,8 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         memory: "at most `max_memory` to fit; the bank afterwards",
     },
     parameters: PARAMETERS,
+    more_parameters: None,
+    backbone: None,
     published: &[
         Published {
             pixel_auroc: Some(98.1),

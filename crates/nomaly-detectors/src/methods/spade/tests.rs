@@ -114,7 +114,16 @@ impl FeatureSource for Memories {
             let of = |tap: &Vec<Vec<f32>>| which.iter().flat_map(|image| tap[*image].clone()).collect();
             let values: Vec<Vec<f32>> = self.values.iter().map(of).collect();
             let Self { views, input, ref taps, ref shapes, .. } = *self;
-            visit(&FeatureBatch { images: which.len(), views, input, taps, values: &values, shapes, region: None })?;
+            visit(&FeatureBatch {
+                images: which.len(),
+                views,
+                input,
+                taps,
+                values: &values,
+                shapes,
+                region: None,
+                median: 1,
+            })?;
         }
         Ok(())
     }
@@ -242,6 +251,7 @@ fn the_grid_is_the_finest_that_fits() {
             values: &[],
             shapes: &[[64, 56, 56], [128, 28, 28], [256, 14, 14], [512, 1, 1]],
             region: None,
+            median: 1,
         };
         method.plan(images, &batch)
     };

@@ -1,0 +1,191 @@
+//! Any scorer on deep features of whole images.
+//!
+//! # What it computes
+//! The features of one or more levels of the backbone, averaged over all positions and put one after another, are one row
+//! an image. A [scorer](nomaly_scorers::SCORERS) is fitted on the rows of the training images, and its score of a row is
+//! that of the image.
+//!
+//! # When to use
+//! To put one of the classical detectors on deep features, and to compare them with one another on the same features.
+//! `mvg` and `dn2` are two such pairs with the settings of their papers; start with those. It says which image is
+//! anomalous, not where.
+//!
+//! # Parameters
+//! `level`, `scorer`, and whatever parameters the scorer has (`nomaly list scorers`). Scorers that model a density in all
+//! dimensions want more images than the level has channels: of the deepest level that is seldom so, and a shallower level
+//! or `gaussian` (whose covariance is shrunk) is the way out.
+//!
+//! # Reference
+//! The lectures' scheme of monitoring the distribution of learned features: Boracchi, Carrera, Wohlberg, *Novelty
+//! detection in images by sparse representations* (2014), with deep features in place of sparse ones, as in Rippel et al.
+//! (2020).
+
+use ndarray::{Array2, Axis, concatenate};
+use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_scorers::{Parameter, Scorer, State, restore};
+use nomaly_store::Progress;
+
+use super::pooled::{PooledFeatures, held_out, pooled_tap, pooled_taps};
+use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
+use crate::calibration::{Split, splits};
+use crate::features::{FeatureBatch, FeatureSource};
+use crate::method::{Cost, FittedMethod, Method, MethodEntry, MethodFit, MethodScore};
+use crate::{DetectorError, Settings};
+
+const NAME: &str = "features";
+/// The fewest images from which a held-out fit has the three rows that a shrunk covariance needs.
+const MIN_IMAGES: usize = 4;
+/// Well-posed for any number of images and channels, and at the head of the comparison in `docs/methods.md`.
+const DEFAULT_SCORER: &str = "gaussian";
+
+const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "level",
+        default: "deepest",
+        values: "`deepest`, or names of the backbone's levels joined by commas",
+        summary: "levels whose pooled features make a row",
+    },
+    Parameter {
+        name: SCORER,
+        default: DEFAULT_SCORER,
+        values: "a name from `nomaly list scorers`",
+        summary: "what scores a row; its parameters are settings too",
+    },
+];
+
+/// The registry's entry.
+pub(crate) const ENTRY: MethodEntry = MethodEntry {
+    name: NAME,
+    summary: "any scorer on pooled features of a pretrained network",
+    paper: "Boracchi, Carrera, Wohlberg: Novelty Detection in Images by Sparse Representations (2014), for the scheme",
+    maps: false,
+    min_images: MIN_IMAGES,
+    cost: Cost {
+        fit: "one pass over the images, and the scorer's fits",
+        predict: "one pass, and the scorer",
+        memory: "what the scorer keeps",
+    },
+    parameters: PARAMETERS,
+    more_parameters: Some(|settings| Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters())),
+    backbone: None,
+    published: &[],
+    build: |settings, backbone| Ok(Box::new(Features::from_settings(settings, backbone)?)),
+};
+
+/// A scorer on levels of a backbone, both checked.
+#[derive(Clone, Debug)]
+pub struct Features {
+    scorer: ChosenScorer,
+    taps: Vec<TapRequest>,
+}
+
+impl Features {
+    fn from_settings(settings: &Settings, backbone: &Backbone) -> Result<Self, DetectorError> {
+        let scorer = ChosenScorer::from_settings(settings, DEFAULT_SCORER)?;
+        let taps = match settings.get("level") {
+            None | Some("deepest") => vec![pooled_tap(settings, backbone)?],
+            Some(_) => pooled_taps(settings, "level", backbone, Vec::new())?,
+        };
+        Ok(Self { scorer, taps })
+    }
+}
+
+impl Method for Features {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn taps(&self) -> &[TapRequest] {
+        &self.taps
+    }
+
+    fn settings(&self) -> Settings {
+        let levels: Vec<&str> = self.taps.iter().map(|tap| tap.name.as_str()).collect();
+        self.scorer.add_to(Settings::default().with("level", levels.join(",")))
+    }
+
+    fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
+        let features = PooledFeatures::collect(source, progress)?;
+        features.need(MIN_IMAGES, NAME)?;
+        let rows = |images: &[usize]| {
+            let levels: Vec<Array2<f32>> = (0..self.taps.len()).map(|level| features.select(level, images)).collect();
+            let views: Vec<_> = levels.iter().map(|level| level.view()).collect();
+            concatenate(Axis(1), &views).expect("every level has a row for each view")
+        };
+        progress.start("scoring held-out images", Some(features.images() as u64));
+        let mut scored: Vec<(usize, Vec<f64>)> = Vec::new();
+        for Split { train, test } in splits(features.images(), seed) {
+            let scorer = self.scorer.fit(rows(&train).view(), seed, progress)?;
+            let scores = scorer.score(rows(&test).view())?;
+            progress.advance(test.len() as u64);
+            scored.extend(test.into_iter().zip(scores.chunks(source.views()).map(<[f64]>::to_vec)));
+        }
+        progress.finish();
+        scored.sort_unstable_by_key(|(image, _)| *image);
+        let scores: Vec<f64> = scored.into_iter().flat_map(|(_, scores)| scores).collect();
+        let held_out = held_out(source, &scores)?;
+        progress.start("fitting the scorer", None);
+        let all: Vec<usize> = (0..features.images()).collect();
+        let scorer = self.scorer.fit(rows(&all).view(), seed, progress);
+        progress.finish();
+        let fitted = Box::new(FittedFeatures { scorer: scorer? });
+        Ok(MethodFit { fitted, held_out, images: features.images(), notes: Vec::new() })
+    }
+
+    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
+        match states.as_slice() {
+            [(name, state)] if name == STATE && state.kind == self.scorer.name() => {
+                Ok(Box::new(FittedFeatures { scorer: restore(state)? }))
+            }
+            _ => Err(DetectorError::MissingState { name: STATE.to_owned() }),
+        }
+    }
+}
+
+const STATE: &str = "scorer";
+
+/// A scorer that has seen the features of good images.
+#[derive(Debug)]
+pub struct FittedFeatures {
+    scorer: Box<dyn Scorer>,
+}
+
+impl FittedMethod for FittedFeatures {
+    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, DetectorError> {
+        let views = batch.images * batch.views;
+        let widths: Vec<usize> = batch.shapes.iter().map(|[channels, ..]| *channels).collect();
+        let levels = widths.iter().enumerate().map(|(level, width)| batch.rows(level, *width));
+        let levels: Vec<_> = levels.collect::<Result<_, _>>()?;
+        let rows = concatenate(Axis(1), &levels).expect("every level has a row for each view");
+        if rows.ncols() != self.scorer.dim() {
+            let tap = batch.taps.first().map_or_else(String::new, |tap| tap.name.clone());
+            return Err(DetectorError::FeatureShape { tap, expected: self.scorer.dim(), found: rows.ncols() });
+        }
+        debug_assert_eq!(rows.nrows(), views);
+        Ok(self.scorer.score(rows.view())?.into_iter().map(MethodScore::whole).collect())
+    }
+
+    fn states(&self) -> Vec<(String, State)> {
+        vec![(STATE.to_owned(), self.scorer.state())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nomaly_backbones::Backbone;
+
+    use super::*;
+
+    #[test]
+    fn settings_in_full_make_the_same_method() {
+        let backbone = Backbone::embedded().unwrap();
+        let levels: Vec<String> = backbone.taps().into_iter().map(|tap| tap.name).take(2).collect();
+        let settings = Settings::default().with("level", levels.join(",")).with("scorer", "neighbours").with("k", 4);
+        let method = Features::from_settings(&settings, &backbone).unwrap();
+        let stored = method.settings();
+        assert_eq!((stored.get("k"), stored.get("level")), (Some("4"), Some(levels.join(",").as_str())));
+        assert_eq!(Features::from_settings(&stored, &backbone).unwrap().settings(), stored);
+        let deepest = Features::from_settings(&Settings::default(), &backbone).unwrap();
+        assert_eq!(deepest.taps.len(), 1);
+    }
+}

@@ -1,0 +1,160 @@
+//! Models of image patches: any scorer on patches of pixels.
+//!
+//! # What it computes
+//! An image is cut into overlapping patches. Each becomes a row of features: its pixels (`raw`), their projection on the
+//! principal components of normal patches (`pca`), what an expert would look at (`expert`: mean, variance and total
+//! variation), or how well and how sparsely it is made of a dictionary of normal patches (`sparse`: `‖Dα − s‖²` and
+//! `‖α‖₁`). A [scorer](nomaly_scorers::SCORERS) is fitted on rows of a random choice of patches of the training images. A
+//! pixel gets the mean of the scores of all patches over it, then the map is blurred; the score of an image is the
+//! largest value of its map.
+//!
+//! # When to use
+//! On textures with small defects (fibres, fabric, metal under a microscope), where a patch says all: without any
+//! pretrained network, and with as few as a handful of images. Where normal images have parts at places, or vary in light
+//! and pose, networks see more: `patchcore` and `padim`.
+//!
+//! # Parameters
+//! `patch`, `step`, `feature`, `mean`, `colour`, `reduce`, `max_patches`, `scorer`, `sigma`, and whatever parameters the
+//! scorer has (`nomaly list scorers`).
+//!
+//! # Reference
+//! Carrera, Manganini, Boracchi and Lanzarone, *Defect detection in SEM images of nanofibrous materials*, 2017 (patches of
+//! 15 × 15 pixels, sparse features, a density of them); Boracchi, Carrera and Wohlberg, *Novelty detection in images by
+//! sparse representations*, 2014.
+
+mod grid;
+mod model;
+mod parameters;
+
+use nomaly_backbones::architectures::pixels;
+use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_scorers::{Parameter, State};
+use nomaly_store::Progress;
+
+pub use self::model::FittedPatchModel;
+use self::model::{Embedding, Sampler};
+pub use self::parameters::PatchModelParams;
+use self::parameters::{DEFAULT_SCORER, PARAMETERS};
+use super::scoring::{ChosenScorer, ScorerChoice};
+use crate::calibration::folds_of;
+use crate::features::FeatureSource;
+use crate::method::{Cost, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore};
+use crate::{DetectorError, Settings};
+
+const NAME: &str = "patches";
+/// One image to fit on while another is held out.
+const MIN_IMAGES: usize = 2;
+/// Fits that have not seen a part of the images; each costs as much as the final one.
+const FOLDS: usize = 5;
+
+/// The registry's entry.
+pub(crate) const ENTRY: MethodEntry = MethodEntry {
+    name: NAME,
+    summary: "any scorer on patches of pixels; locates defects of textures without a network",
+    paper: "Carrera, Manganini, Boracchi, Lanzarone: Defect Detection in SEM Images of Nanofibrous Materials (2017)",
+    maps: true,
+    min_images: MIN_IMAGES,
+    cost: Cost {
+        fit: "two passes over the images, and six fits of the scorer on at most `max_patches` rows",
+        predict: "one pass, and the scorer on every patch",
+        memory: "`max_patches` rows to fit; what the scorer keeps afterwards",
+    },
+    parameters: PARAMETERS,
+    more_parameters: Some(more_parameters),
+    backbone: Some("pixels"),
+    published: &[],
+    build: |settings, _| Ok(Box::new(PatchModelParams::from_settings(settings)?.check(settings)?)),
+};
+
+fn more_parameters(settings: &Settings) -> Result<&'static [Parameter], DetectorError> {
+    Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters())
+}
+
+/// A patch model with checked parameters.
+#[derive(Clone, Debug)]
+pub struct PatchModel {
+    params: PatchModelParams,
+    scorer: ChosenScorer,
+    taps: [TapRequest; 1],
+}
+
+impl PatchModelParams {
+    fn check(self, settings: &Settings) -> Result<PatchModel, DetectorError> {
+        let scorer = ChosenScorer::from_settings(settings, DEFAULT_SCORER)?;
+        Ok(PatchModel { params: self, scorer, taps: [TapRequest::new(pixels::TAP, OutputLayout::Rows)] })
+    }
+}
+
+impl Method for PatchModel {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn taps(&self) -> &[TapRequest] {
+        &self.taps
+    }
+
+    fn settings(&self) -> Settings {
+        self.scorer.add_to(self.params.settings())
+    }
+
+    fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
+        let mut sampler = Sampler::new(&self.params, source.images() * source.views(), seed);
+        let images = source.visit(progress, &mut |batch| sampler.take(batch))?;
+        if images < MIN_IMAGES {
+            return Err(DetectorError::TooFewImages { method: NAME.to_owned(), needed: MIN_IMAGES, found: images });
+        }
+        let sampled = sampler.finish(images);
+
+        let mut held_out: Vec<Option<HeldOut>> = vec![None; images];
+        for test in folds_of(images, FOLDS, seed) {
+            let train: Vec<usize> = (0..images).filter(|image| test.binary_search(image).is_err()).collect();
+            let fitted = self.fit_rows(sampled.rows_of(&train), seed, progress)?;
+            let mut scores = Vec::with_capacity(test.len());
+            source.visit_some(&test, progress, &mut |batch| {
+                let mut views = fitted.score(batch)?.into_iter();
+                for _ in 0..batch.images {
+                    let image: Vec<MethodScore> = views.by_ref().take(batch.views).collect();
+                    scores.push(HeldOut::from(&source.combine(image)?));
+                }
+                Ok(())
+            })?;
+            for (image, score) in test.into_iter().zip(scores) {
+                held_out[image] = Some(score);
+            }
+        }
+        let all: Vec<usize> = (0..images).collect();
+        let fitted = self.fit_rows(sampled.rows_of(&all), seed, progress)?;
+        let notes = vec![format!(
+            "{} patches of {} images learned from, {} numbers each",
+            sampled.patches(),
+            images,
+            fitted.dim()
+        )];
+        Ok(MethodFit { fitted: Box::new(fitted), held_out: held_out.into_iter().flatten().collect(), images, notes })
+    }
+
+    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
+        Ok(Box::new(FittedPatchModel::restore(&self.params, self.scorer.name(), states)?))
+    }
+}
+
+impl PatchModel {
+    /// Fits embedding and scorer on patches as they were sampled.
+    fn fit_rows(
+        &self,
+        patches: ndarray::Array2<f32>,
+        seed: u64,
+        progress: &dyn Progress,
+    ) -> Result<FittedPatchModel, DetectorError> {
+        progress.start("fitting the scorer of patches", None);
+        let embedding = Embedding::fit(&self.params, patches.view(), seed, progress);
+        let scorer = embedding.and_then(|embedding| {
+            let rows = embedding.apply(patches)?;
+            Ok((self.scorer.fit(rows.view(), seed, progress)?, embedding))
+        });
+        progress.finish();
+        let (scorer, embedding) = scorer?;
+        Ok(FittedPatchModel::new(&self.params, embedding, scorer))
+    }
+}

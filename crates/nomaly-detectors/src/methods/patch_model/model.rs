@@ -1,0 +1,200 @@
+//! A patch model that has seen data, and what it is fitted on.
+
+use ndarray::{Array2, ArrayView2, Axis};
+use nomaly_scorers::{Scorer, State, restore};
+use rand::SeedableRng;
+use rand::seq::index;
+use rand_chacha::ChaCha8Rng;
+
+use super::grid::{PatchGrid, expert, remove_means};
+use super::parameters::{PatchFeature, PatchModelParams};
+use crate::features::FeatureBatch;
+use crate::maps::finish_maps;
+use crate::method::{FittedMethod, MethodScore};
+use crate::{AnomalyMap, DetectorError};
+
+/// Patches as rows of numbers, before they are embedded: what all images of a batch go through.
+#[derive(Clone, Debug)]
+struct Describer {
+    params: PatchModelParams,
+}
+
+impl Describer {
+    fn grid(&self, input: [usize; 2]) -> PatchGrid {
+        PatchGrid::new(input, self.params.side, self.params.step)
+    }
+
+    /// The patches of one view, pixels `[height, width, 3]`, at `corners`.
+    fn rows(&self, grid: &PatchGrid, pixels: &[f32], corners: &[[usize; 2]]) -> Vec<f32> {
+        let PatchModelParams { side, feature, remove_mean, .. } = self.params;
+        let planes = self.params.colour().planes(pixels);
+        grid.rows(&planes, corners, self.params.patch_numbers(), |patch, row| match feature {
+            PatchFeature::Expert => expert(patch, side, row),
+            PatchFeature::Raw | PatchFeature::Pca | PatchFeature::Sparse => {
+                row.copy_from_slice(patch);
+                if remove_mean {
+                    remove_means(row, side);
+                }
+            }
+        })
+    }
+}
+
+/// Takes a random choice of patches of every view.
+pub(super) struct Sampler {
+    describer: Describer,
+    seed: u64,
+    /// Patches a view.
+    each: usize,
+    view: u64,
+    /// Patches that were taken of each view so far; the same for all but where a view has fewer.
+    taken: usize,
+    rows: Vec<f32>,
+}
+
+impl Sampler {
+    /// For up to `views` views.
+    pub(super) fn new(params: &PatchModelParams, views: usize, seed: u64) -> Self {
+        let each = params.max_patches.div_ceil(views.max(1));
+        Self { describer: Describer { params: params.clone() }, seed, each, view: 0, taken: 0, rows: Vec::new() }
+    }
+
+    /// Takes the patches of a batch. Which ones depends on the seed and the number of the view alone.
+    pub(super) fn take(&mut self, batch: &FeatureBatch<'_>) -> Result<(), DetectorError> {
+        let side = self.describer.params.side;
+        if batch.input.iter().any(|length| *length < side) {
+            let allowed = format!("at most the input's {} x {} pixels", batch.input[0], batch.input[1]);
+            return Err(DetectorError::setting("patch", &side.to_string(), &allowed));
+        }
+        // Any place will do for learning, not only those of the grid.
+        let grid = PatchGrid::new(batch.input, side, 1);
+        let corners = grid.corners();
+        self.taken = self.each.min(corners.len());
+        for pixels in batch.values[0].chunks_exact(batch.input[0] * batch.input[1] * 3) {
+            let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+            random.set_stream(self.view);
+            self.view += 1;
+            let mut chosen = index::sample(&mut random, corners.len(), self.taken).into_vec();
+            chosen.sort_unstable();
+            let chosen: Vec<[usize; 2]> = chosen.into_iter().map(|at| corners[at]).collect();
+            self.rows.extend(self.describer.rows(&grid, pixels, &chosen));
+        }
+        Ok(())
+    }
+
+    /// All that was taken of `images` images.
+    pub(super) fn finish(self, images: usize) -> Sampled {
+        let each = self.taken * self.view as usize / images;
+        let width = self.describer.params.patch_numbers();
+        let rows = Array2::from_shape_vec((images * each, width), self.rows).expect("views add whole rows");
+        Sampled { rows, each }
+    }
+}
+
+/// Patches of the training images.
+pub(super) struct Sampled {
+    rows: Array2<f32>,
+    /// Patches an image.
+    each: usize,
+}
+
+impl Sampled {
+    /// How many there are.
+    pub(super) fn patches(&self) -> usize {
+        self.rows.nrows()
+    }
+
+    /// The patches of some images.
+    pub(super) fn rows_of(&self, images: &[usize]) -> Array2<f32> {
+        let rows: Vec<usize> = images.iter().flat_map(|image| image * self.each..(image + 1) * self.each).collect();
+        self.rows.select(Axis(0), &rows)
+    }
+}
+
+/// What patches become before they are scored.
+#[derive(Clone, Debug)]
+pub(super) enum Embedding {
+    /// They stay as they are described.
+    Identity,
+}
+
+impl Embedding {
+    pub(super) fn fit(
+        _params: &PatchModelParams,
+        _patches: ArrayView2<'_, f32>,
+        _seed: u64,
+        _progress: &dyn nomaly_store::Progress,
+    ) -> Result<Self, DetectorError> {
+        Ok(Self::Identity)
+    }
+
+    pub(super) fn apply(&self, patches: Array2<f32>) -> Result<Array2<f32>, DetectorError> {
+        Ok(patches)
+    }
+}
+
+const SCORER_STATE: &str = "scorer";
+
+/// A patch model that has learned what normal patches look like.
+#[derive(Debug)]
+pub struct FittedPatchModel {
+    describer: Describer,
+    embedding: Embedding,
+    scorer: Box<dyn Scorer>,
+}
+
+impl FittedPatchModel {
+    pub(super) fn new(params: &PatchModelParams, embedding: Embedding, scorer: Box<dyn Scorer>) -> Self {
+        Self { describer: Describer { params: params.clone() }, embedding, scorer }
+    }
+
+    /// Brings back what [`states`](FittedMethod::states) gave.
+    pub(super) fn restore(
+        params: &PatchModelParams,
+        scorer: &str,
+        states: Vec<(String, State)>,
+    ) -> Result<Self, DetectorError> {
+        match states.as_slice() {
+            [(name, state)] if name == SCORER_STATE && state.kind == scorer => {
+                Ok(Self::new(params, Embedding::Identity, restore(state)?))
+            }
+            _ => Err(DetectorError::MissingState { name: SCORER_STATE.to_owned() }),
+        }
+    }
+
+    /// Numbers that are scored for each patch.
+    pub(super) fn dim(&self) -> usize {
+        self.scorer.dim()
+    }
+
+    /// The mean score of the patches over each pixel of a view.
+    fn pixel_scores(
+        &self,
+        grid: &PatchGrid,
+        corners: &[[usize; 2]],
+        pixels: &[f32],
+    ) -> Result<Vec<f32>, DetectorError> {
+        let rows = self.describer.rows(grid, pixels, corners);
+        let rows = Array2::from_shape_vec((corners.len(), rows.len() / corners.len()), rows).expect("whole rows");
+        let rows = self.embedding.apply(rows)?;
+        Ok(grid.averaged(&self.scorer.score(rows.view())?))
+    }
+}
+
+impl FittedMethod for FittedPatchModel {
+    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, DetectorError> {
+        let grid = self.describer.grid(batch.input);
+        let corners = grid.corners();
+        let mut values = Vec::with_capacity(batch.images * batch.views * batch.input[0] * batch.input[1]);
+        for pixels in batch.values[0].chunks_exact(batch.input[0] * batch.input[1] * 3) {
+            values.extend(self.pixel_scores(&grid, &corners, pixels)?);
+        }
+        let maps = finish_maps(batch, values, self.describer.params.sigma)?;
+        let scored = |map: AnomalyMap| MethodScore { score: map.max(), parts: Vec::new(), map: Some(map) };
+        Ok(maps.into_iter().map(scored).collect())
+    }
+
+    fn states(&self) -> Vec<(String, State)> {
+        vec![(SCORER_STATE.to_owned(), self.scorer.state())]
+    }
+}
