@@ -3,6 +3,7 @@
 //! One module a subcommand. `ci` is the whole gate and exactly what continuous integration runs.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod dataset;
 mod tidy;
@@ -21,6 +22,8 @@ struct Args {
 enum Command {
     /// Everything that must be green: fmt, clippy, tests, doctests, docs, tidy
     Ci(ci::Args),
+    /// Compare with other programs in one run, and print tables
+    Bench(bench::Args),
     /// Check the rules no compiler knows: layering, unsafe code, licences, forbidden words
     Tidy,
     /// Fetch, verify and convert the weights of a backbone into the cache
@@ -32,6 +35,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Ci(args) => ci::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Tidy => tidy::run(),
         Command::Weights(args) => weights::run(args),
         Command::Dataset(args) => dataset::run(args),

@@ -1,0 +1,100 @@
+//! `cargo xtask bench`: nomaly beside other programs, in one run.
+//!
+//! The other programs are Python's; `benches/compare` holds the scripts, and each says what to install.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+
+use crate::workspace_root;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Every scorer beside scikit-learn and PyOD on the same rows: AUROC, seconds, memory
+    Scorers(ScorersArgs),
+}
+
+#[derive(clap::Args)]
+struct ScorersArgs {
+    /// Python with numpy, scikit-learn, scipy and pyod
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: PathBuf,
+    /// A data set in MVTec layout whose pooled features are compared on as well
+    #[arg(long, value_name = "DATA")]
+    images: Option<String>,
+    /// Rows of the timings, 64 columns each
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "10000")]
+    rows: Vec<usize>,
+    /// Columns of the timings
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    columns: usize,
+    /// Only these scorers
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Threads of each side
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    threads: usize,
+    /// Seconds after which a program is given up
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    limit: u64,
+    /// Where the figures go as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.what {
+        What::Scorers(args) => scorers(args),
+    }
+}
+
+fn scorers(args: &ScorersArgs) -> anyhow::Result<()> {
+    let target = target_folder();
+    cargo(&["build", "--release", "--locked", "--package", "nomaly-scorers", "--example", "time_scorer"])?;
+    let mut command = Command::new(&args.python);
+    command.arg("benches/compare/scorers.py").arg("--nomaly").arg(target.join("release/examples/time_scorer"));
+    if let Some(images) = &args.images {
+        cargo(&["build", "--release", "--locked", "--package", "nomaly-bench", "--bin", "pooled_features"])?;
+        command.arg("--images").arg(images).arg("--features").arg(target.join("release/pooled_features"));
+    }
+    let rows: Vec<String> = args.rows.iter().map(ToString::to_string).collect();
+    command.arg("--rows").arg(rows.join(",")).arg("--columns").arg(args.columns.to_string());
+    command.arg("--threads").arg(args.threads.to_string()).arg("--limit").arg(args.limit.to_string());
+    if !args.only.is_empty() {
+        command.arg("--only").arg(args.only.join(","));
+    }
+    if let Some(json) = &args.json {
+        command.arg("--json").arg(json);
+    }
+    let status = command
+        .current_dir(workspace_root())
+        .status()
+        .with_context(|| format!("cannot start {}", args.python.display()))?;
+    if !status.success() {
+        bail!("benches/compare/scorers.py ended with {status}");
+    }
+    Ok(())
+}
+
+/// Where cargo builds.
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace_root().join("target"), PathBuf::from)
+}
+
+fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status =
+        Command::new(program).args(arguments).current_dir(workspace_root()).status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("`cargo {}` ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
