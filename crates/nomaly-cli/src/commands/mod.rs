@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(decision(&by_rate), "anomalous above 39.000: expects at most 5 % false alarms (40 held-out scores)");
         assert!(interval_in_words(&by_rate).unwrap().contains("between "));
         let sigma = by_rate.with_rule(DecisionRule::ThreeSigma).unwrap();
-        assert_eq!(decision(&sigma), "anomalous above 55.572: mean + 3 standard deviations (40 held-out scores)");
+        assert_eq!(decision(&sigma), "anomalous above 55.571: mean + 3 standard deviations (40 held-out scores)");
         let by_tail = by_rate.with_rule(DecisionRule::ExtremeValue(0.01)).unwrap();
         assert!(decision(&by_tail).starts_with("never anomalous: expects 1 % false alarms"), "{}", decision(&by_tail));
         let by_hand = Calibration::new(scores, DecisionRule::Threshold(30.0)).unwrap();
