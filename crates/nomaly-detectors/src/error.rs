@@ -51,7 +51,25 @@ pub enum DetectorError {
         /// How many could be used.
         found: usize,
     },
-    /// A bad image where bad images end the run.
+    /// Fewer usable rows than a fit needs.
+    #[error("{scorer} needs at least {needed} usable rows, and there {} {found}", if *found == 1 { "is" } else { "are" })]
+    TooFewRows {
+        /// The scorer.
+        scorer: String,
+        /// How many it needs.
+        needed: usize,
+        /// How many could be used.
+        found: usize,
+    },
+    /// A table whose columns are not those that were fitted.
+    #[error("{table}: {reason}")]
+    Columns {
+        /// The table.
+        table: String,
+        /// What disagrees.
+        reason: String,
+    },
+    /// A bad image or row where bad images end the run.
     #[error("{}", skipped.message)]
     BadImage {
         /// The image, and what is wrong with it.
@@ -207,13 +225,22 @@ pub enum DetectorError {
     Metric(#[from] MetricError),
     /// A scorer failed.
     #[error(transparent)]
-    Scorer(#[from] ScorerError),
+    Scorer(ScorerError),
     /// A file could not be written or fetched.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The preprocessing is not valid.
     #[error(transparent)]
     Transform(#[from] TransformError),
+}
+
+impl From<ScorerError> for DetectorError {
+    fn from(error: ScorerError) -> Self {
+        match error {
+            ScorerError::Cancelled => Self::Cancelled,
+            error => Self::Scorer(error),
+        }
+    }
 }
 
 impl DetectorError {

@@ -37,8 +37,8 @@ pub struct Evaluation {
     pub dataset: String,
     /// The method.
     pub method: String,
-    /// The backbone.
-    pub backbone: String,
+    /// The backbone; `None` for rows of numbers.
+    pub backbone: Option<String>,
     /// The seed of the fit.
     pub seed: u64,
     /// Training images that were used.
@@ -247,8 +247,7 @@ pub fn evaluate(
     }
     let scores: Vec<f64> = predictions.iter().map(|image| image.prediction.score).collect();
     let calibration = detector.calibration_for(options)?;
-    let above = calibration.threshold().unwrap_or(f64::INFINITY);
-    let intervals = Bootstrap { level: LEVEL, ..Bootstrap::default() }.intervals(&scores, &labels, above)?;
+    let intervals = image_intervals(&calibration, &scores, &labels)?;
     let (pixel, curves) = match pixels.filter(|pixels| pixels.regions() > 0) {
         Some(pixels) => pixel_figures(pixels).map(|(figures, curves)| (Some(figures), Some(curves)))?,
         None => (None, None),
@@ -257,7 +256,7 @@ pub fn evaluate(
     let figures = Evaluation {
         dataset: dataset.name.clone(),
         method: info.method.name.clone(),
-        backbone: info.backbone.name.clone(),
+        backbone: Some(info.backbone.name.clone()),
         seed: info.training.seed,
         n_train: info.training.images,
         n_test: TestCounts { normal, anomalous },
@@ -271,6 +270,16 @@ pub fn evaluate(
         skipped,
     };
     Ok(Evaluated { figures, predictions, curves })
+}
+
+/// Bootstrap intervals of the figures of scores against labels.
+pub(crate) fn image_intervals(
+    calibration: &Calibration,
+    scores: &[f64],
+    labels: &[bool],
+) -> Result<ImageIntervals, DetectorError> {
+    let above = calibration.threshold().unwrap_or(f64::INFINITY);
+    Ok(Bootstrap { level: LEVEL, ..Bootstrap::default() }.intervals(scores, labels, above)?)
 }
 
 /// Adds an image whose defective pixels are known.
@@ -345,7 +354,11 @@ fn ends(interval: Interval) -> Ends {
     [interval.low, interval.high]
 }
 
-fn image_figures(scores: &[f64], labels: &[bool], intervals: &ImageIntervals) -> Result<ImageFigures, DetectorError> {
+pub(crate) fn image_figures(
+    scores: &[f64],
+    labels: &[bool],
+    intervals: &ImageIntervals,
+) -> Result<ImageFigures, DetectorError> {
     let area = auroc_with_interval(scores, labels, LEVEL)?;
     Ok(ImageFigures {
         auroc: area.auroc,
@@ -359,7 +372,7 @@ fn image_figures(scores: &[f64], labels: &[bool], intervals: &ImageIntervals) ->
     })
 }
 
-fn threshold_figures(
+pub(crate) fn threshold_figures(
     calibration: &Calibration,
     scores: &[f64],
     labels: &[bool],

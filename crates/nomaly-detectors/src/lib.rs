@@ -36,6 +36,7 @@ pub mod methods;
 pub mod model_file;
 pub mod regions;
 pub mod registry;
+pub mod rows;
 mod settings;
 mod state;
 

@@ -12,6 +12,9 @@
 //! | `calibration/map_maxima` | F64 | the largest values of their maps, ascending, for methods that make maps |
 //! | `region` | F32 | the region of interest, 1 inside and 0 outside, in pixels of the frame; where there is one |
 //!
+//! A model of [rows](crate::rows) has `rows` with [`RowsInfo`](crate::rows::RowsInfo) in place of `model`, and no tensors
+//! of a backbone, of maps or of a region.
+//!
 //! Nothing in it depends on when, where or with how many threads it was made. Reading it never runs code: sizes, shapes
 //! and numbers are checked first, and another version is refused.
 
@@ -26,6 +29,7 @@ use nomaly_store::AtomicFile;
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
+use crate::rows::RowsInfo;
 use crate::{Calibration, DecisionRule, DetectorError, Settings};
 
 /// The version of the format that this program writes and reads.
@@ -35,6 +39,8 @@ const METADATA_KEY: &str = "nomaly";
 const HELD_OUT: &str = "calibration/held_out";
 const MAP_MAXIMA: &str = "calibration/map_maxima";
 const REGION: &str = "region";
+/// What is said of a model of rows where one of images is needed.
+const OF_ROWS: &str = "is a model of rows, and scores tables (.csv, .tsv, .npy), not images";
 
 /// What a model is made of and what it was fitted on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,7 +110,12 @@ pub struct TrainingInfo {
 struct Header {
     format: u32,
     nomaly: String,
-    model: ModelInfo,
+    /// Present for images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<ModelInfo>,
+    /// Present for rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rows: Option<RowsInfo>,
     states: Vec<StateHeader>,
 }
 
@@ -134,6 +145,13 @@ pub(crate) struct Parts {
     pub(crate) backbone: Weights,
 }
 
+/// A model file of rows taken apart.
+pub(crate) struct RowParts {
+    pub(crate) info: RowsInfo,
+    pub(crate) states: Vec<(String, State)>,
+    pub(crate) held_out: Vec<f64>,
+}
+
 impl Parts {
     /// The calibration under the model's own rule.
     pub(crate) fn calibration(&mut self) -> Result<Calibration, DetectorError> {
@@ -147,14 +165,14 @@ impl Parts {
 
 /// What `inspect` shows: the header without the numbers.
 #[derive(Clone, Debug, Serialize)]
-pub struct Summary {
+pub struct Summary<I = ModelInfo> {
     /// The version of the format.
     pub format: u32,
     /// The version of the program that wrote the file.
     pub written_by: String,
     /// What the model is made of.
     #[serde(flatten)]
-    pub info: ModelInfo,
+    pub info: I,
     /// Held-out scores of normal images, ascending.
     #[serde(skip)]
     pub held_out: Vec<f64>,
@@ -166,6 +184,16 @@ pub struct Summary {
     pub tensors: usize,
 }
 
+/// What `inspect` shows of a model of either kind.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum AnySummary {
+    /// A model of images.
+    Images(Box<Summary>),
+    /// A model of rows.
+    Rows(Box<Summary<RowsInfo>>),
+}
+
 /// Writes a model file, atomically and without a copy of its numbers.
 pub(crate) fn write(
     path: &Path,
@@ -175,36 +203,65 @@ pub(crate) fn write(
     region: Option<&Tensor>,
     backbone: &Weights,
 ) -> Result<(), DetectorError> {
-    let header = Header {
-        format: FORMAT_VERSION,
-        nomaly: env!("CARGO_PKG_VERSION").to_owned(),
-        model: info.clone(),
-        states: states
-            .iter()
-            .map(|(name, state)| StateHeader {
-                name: name.clone(),
-                kind: state.kind.clone(),
-                config: state.config.clone(),
-            })
-            .collect(),
-    };
+    let header = Header::new(Some(info.clone()), None, states);
     let mut tensors: BTreeMap<String, TensorSource<'_>> =
         backbone.iter().map(|(name, tensor)| (format!("backbone/{name}"), TensorSource::Stored(tensor))).collect();
+    if let Some(region) = region {
+        tensors.insert(REGION.to_owned(), source(region)?);
+    }
+    write_tensors(path, &header, states, calibration, tensors)
+}
+
+/// Writes a model of rows, atomically.
+pub(crate) fn write_rows(
+    path: &Path,
+    info: &RowsInfo,
+    states: &[(String, State)],
+    calibration: &Calibration,
+) -> Result<(), DetectorError> {
+    let header = Header::new(None, Some(info.clone()), states);
+    write_tensors(path, &header, states, calibration, BTreeMap::new())
+}
+
+impl Header {
+    fn new(model: Option<ModelInfo>, rows: Option<RowsInfo>, states: &[(String, State)]) -> Self {
+        let state = |(name, state): &(String, State)| StateHeader {
+            name: name.clone(),
+            kind: state.kind.clone(),
+            config: state.config.clone(),
+        };
+        Self {
+            format: FORMAT_VERSION,
+            nomaly: env!("CARGO_PKG_VERSION").to_owned(),
+            model,
+            rows,
+            states: states.iter().map(state).collect(),
+        }
+    }
+}
+
+/// Adds the tensors of the states and of the calibration, and writes them all.
+fn write_tensors<'a>(
+    path: &Path,
+    header: &Header,
+    states: &'a [(String, State)],
+    calibration: &'a Calibration,
+    tensors: BTreeMap<String, TensorSource<'a>>,
+) -> Result<(), DetectorError> {
+    // The shape of the lists lives as long as this function only.
+    let counts = [calibration.held_out().len()];
+    let mut tensors: BTreeMap<String, TensorSource<'_>> = tensors;
     for (state_name, state) in states {
         for (name, tensor) in &state.tensors {
             tensors.insert(format!("method/{state_name}/{name}"), source(tensor)?);
         }
     }
-    let counts = [calibration.held_out().len()];
     let list = |values| TensorSource::F64 { shape: &counts, values };
     tensors.insert(HELD_OUT.to_owned(), list(calibration.held_out()));
     if let Some(map_maxima) = calibration.map_maxima() {
         tensors.insert(MAP_MAXIMA.to_owned(), list(map_maxima));
     }
-    if let Some(region) = region {
-        tensors.insert(REGION.to_owned(), source(region)?);
-    }
-    let json = serde_json::to_string(&header).map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
+    let json = serde_json::to_string(header).map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
     let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), json)]);
     let mut file = AtomicFile::create(path)?;
     write_safetensors(&mut file, &tensors, &metadata).map_err(|error| match error {
@@ -227,12 +284,42 @@ fn source(tensor: &Tensor) -> Result<TensorSource<'_>, DetectorError> {
     }
 }
 
-/// Reads a model file in full.
+/// Reads a model of rows in full.
+pub(crate) fn read_rows(path: &Path) -> Result<RowParts, DetectorError> {
+    let refuse = |reason: String| DetectorError::ModelFile { path: path.to_owned(), reason };
+    let (header, tensors) = open(&read_bytes(path)?).map_err(refuse)?;
+    let Some(info) = header.rows else {
+        return Err(refuse("is a model of images, and scores images, not rows".to_owned()));
+    };
+    let parts = sort(header.states, tensors).map_err(refuse)?;
+    if parts.map_maxima.is_some() || parts.region.is_some() || !parts.backbone.is_empty() {
+        return Err(refuse("has tensors that a model of rows has not".to_owned()));
+    }
+    Ok(RowParts { info, states: parts.states, held_out: parts.held_out })
+}
+
+/// Reads a model of images in full.
 pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
     let refuse = |reason: String| DetectorError::ModelFile { path: path.to_owned(), reason };
     let (header, tensors) = open(&read_bytes(path)?).map_err(refuse)?;
-    let mut states: Vec<(String, State)> = header
-        .states
+    let Some(info) = header.model else {
+        return Err(refuse(OF_ROWS.to_owned()));
+    };
+    let Sorted { states, held_out, map_maxima, region, backbone } = sort(header.states, tensors).map_err(refuse)?;
+    Ok(Parts { info, states, held_out, map_maxima, region, backbone })
+}
+
+/// The tensors of a model file, each where it belongs.
+struct Sorted {
+    states: Vec<(String, State)>,
+    held_out: Vec<f64>,
+    map_maxima: Option<Vec<f64>>,
+    region: Option<Tensor>,
+    backbone: Weights,
+}
+
+fn sort(states: Vec<StateHeader>, tensors: Weights) -> Result<Sorted, String> {
+    let mut states: Vec<(String, State)> = states
         .into_iter()
         .map(|state| (state.name, State { kind: state.kind, config: state.config, tensors: BTreeMap::new() }))
         .collect();
@@ -242,11 +329,10 @@ pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
         if name == HELD_OUT {
             held_out = scores(&tensor);
         } else if name == MAP_MAXIMA {
-            let list = scores(&tensor).ok_or_else(|| refuse(format!("tensor `{MAP_MAXIMA}` is not a list of F64")))?;
+            let list = scores(&tensor).ok_or_else(|| format!("tensor `{MAP_MAXIMA}` is not a list of F64"))?;
             map_maxima = Some(list);
         } else if name == REGION {
-            let numbers =
-                numbers(&tensor).ok_or_else(|| refuse(format!("tensor `{REGION}` is neither F32 nor F64")))?;
+            let numbers = numbers(&tensor).ok_or_else(|| format!("tensor `{REGION}` is neither F32 nor F64"))?;
             region = Some(numbers);
         } else if let Some(name) = name.strip_prefix("backbone/") {
             backbone.insert(name.to_owned(), tensor);
@@ -256,34 +342,61 @@ pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
                     let (_, state) = states.iter_mut().find(|(state, _)| state == owner)?;
                     Some((state, part))
                 });
-            let (state, part) = owner.ok_or_else(|| refuse(format!("tensor `{name}` belongs to nothing")))?;
-            let numbers =
-                numbers(&tensor).ok_or_else(|| refuse(format!("tensor `{name}` is none of F32, F64 and U32")))?;
+            let (state, part) = owner.ok_or_else(|| format!("tensor `{name}` belongs to nothing"))?;
+            let numbers = numbers(&tensor).ok_or_else(|| format!("tensor `{name}` is none of F32, F64 and U32"))?;
             state.tensors.insert(part.to_owned(), numbers);
         }
     }
-    let held_out = held_out.ok_or_else(|| refuse(format!("tensor `{HELD_OUT}` is missing, or not a list of F64")))?;
-    Ok(Parts { info: header.model, states, held_out, map_maxima, region, backbone })
+    let held_out = held_out.ok_or_else(|| format!("tensor `{HELD_OUT}` is missing, or not a list of F64"))?;
+    Ok(Sorted { states, held_out, map_maxima, region, backbone })
+}
+
+/// As [`read_any_summary`], for a model of images.
+///
+/// # Errors
+/// As there, and a model of rows.
+pub fn read_summary(path: &Path) -> Result<Summary, DetectorError> {
+    match read_any_summary(path)? {
+        AnySummary::Images(summary) => Ok(*summary),
+        AnySummary::Rows(_) => Err(DetectorError::ModelFile { path: path.to_owned(), reason: OF_ROWS.to_owned() }),
+    }
 }
 
 /// Reads what `inspect` shows, without building the model.
 ///
 /// # Errors
 /// A file that cannot be read, is damaged, or comes from a version that this one does not know.
-pub fn read_summary(path: &Path) -> Result<Summary, DetectorError> {
+pub fn read_any_summary(path: &Path) -> Result<AnySummary, DetectorError> {
     let bytes = read_bytes(path)?;
     let (header, tensors) =
         open(&bytes).map_err(|reason| DetectorError::ModelFile { path: path.to_owned(), reason })?;
-    let of_backbone = tensors.iter().filter(|(name, _)| name.starts_with("backbone/"));
-    Ok(Summary {
-        format: header.format,
-        written_by: header.nomaly,
-        info: header.model,
-        held_out: tensors.get(HELD_OUT).and_then(scores).unwrap_or_default(),
-        file_bytes: bytes.len() as u64,
-        backbone_bytes: of_backbone.map(|(_, tensor)| tensor.bytes.len() as u64).sum(),
-        tensors: tensors.len(),
-    })
+    let file_bytes = bytes.len() as u64;
+    match (header.model, header.rows) {
+        (_, Some(info)) => {
+            let summary = Summary::new(header.format, header.nomaly, info, file_bytes, &tensors);
+            Ok(AnySummary::Rows(Box::new(summary)))
+        }
+        (Some(info), None) => {
+            let summary = Summary::new(header.format, header.nomaly, info, file_bytes, &tensors);
+            Ok(AnySummary::Images(Box::new(summary)))
+        }
+        (None, None) => unreachable!("a header of neither kind is not opened"),
+    }
+}
+
+impl<I> Summary<I> {
+    fn new(format: u32, written_by: String, info: I, file_bytes: u64, tensors: &Weights) -> Self {
+        let of_backbone = tensors.iter().filter(|(name, _)| name.starts_with("backbone/"));
+        Self {
+            format,
+            written_by,
+            info,
+            held_out: tensors.get(HELD_OUT).and_then(scores).unwrap_or_default(),
+            file_bytes,
+            backbone_bytes: of_backbone.map(|(_, tensor)| tensor.bytes.len() as u64).sum(),
+            tensors: tensors.len(),
+        }
+    }
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, DetectorError> {
@@ -306,7 +419,10 @@ fn open(bytes: &[u8]) -> Result<(Header, Weights), String> {
             version.nomaly.as_deref().unwrap_or("of an unknown version"),
         ));
     }
-    let header = serde_json::from_str(json).map_err(|error| format!("has a damaged header: {error}"))?;
+    let header: Header = serde_json::from_str(json).map_err(|error| format!("has a damaged header: {error}"))?;
+    if header.model.is_some() == header.rows.is_some() {
+        return Err("has a damaged header: it is to hold either `model` or `rows`".to_owned());
+    }
     Ok((header, tensors))
 }
 

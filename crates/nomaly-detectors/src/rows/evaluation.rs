@@ -1,0 +1,85 @@
+//! How good a fitted detector is on labelled rows.
+
+use std::time::Instant;
+
+use nomaly_data::tables::Table;
+use nomaly_store::Progress;
+
+use super::detector::{FittedRows, RowOutcome, RowPredictOptions};
+use crate::evaluation::{
+    Evaluation, TestCounts, Timing, image_figures, image_intervals, peak_rss_mib, threshold_figures,
+};
+use crate::{DetectorError, Skipped};
+
+/// What a label says, compared without regard to case.
+const NORMAL: &[&str] = &["0", "normal", "good", "ok", "inlier", "false", "no", "negative"];
+const ANOMALOUS: &[&str] =
+    &["1", "anomalous", "anomaly", "abnormal", "bad", "defect", "outlier", "true", "yes", "positive"];
+
+/// Whether a label means an anomaly; `None` for one that means neither.
+pub fn is_anomalous_label(label: &str) -> Option<bool> {
+    let known = |words: &[&str]| words.iter().any(|word| label.eq_ignore_ascii_case(word));
+    if known(ANOMALOUS) { Some(true) } else { known(NORMAL).then_some(false) }
+}
+
+/// Scores the rows of `table` and compares with `labels`, true where a row is anomalous.
+///
+/// `fit_s` is passed on to the figures.
+///
+/// # Errors
+/// Rows without normal or without anomalous ones, and everything that [`predict`](FittedRows::predict) fails with.
+pub fn evaluate_rows(
+    detector: &FittedRows,
+    table: &Table,
+    labels: &[bool],
+    fit_s: Option<f64>,
+    options: &RowPredictOptions,
+    progress: &dyn Progress,
+) -> Result<Evaluation, DetectorError> {
+    let began = Instant::now();
+    let outcomes = detector.predict(table, options, progress)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let (mut scores, mut kept, mut skipped) = (Vec::new(), Vec::new(), Vec::<Skipped>::new());
+    for (RowOutcome { result, .. }, label) in outcomes.into_iter().zip(labels) {
+        match result {
+            Ok(prediction) => {
+                scores.push(prediction.score);
+                kept.push(*label);
+            }
+            Err(reason) => skipped.push(reason),
+        }
+    }
+    let anomalous = kept.iter().filter(|label| **label).count();
+    let normal = kept.len() - anomalous;
+    if normal == 0 || anomalous == 0 {
+        return Err(DetectorError::CannotEvaluate {
+            dataset: table.name.clone(),
+            reason: format!(
+                "it has {normal} normal and {anomalous} anomalous usable rows to test with, and both are needed"
+            ),
+        });
+    }
+    let calibration = detector.calibration_for(options)?;
+    let intervals = image_intervals(&calibration, &scores, &kept)?;
+    let info = detector.info();
+    Ok(Evaluation {
+        dataset: table.name.clone(),
+        method: info.scorer.clone(),
+        backbone: None,
+        seed: info.training.seed,
+        n_train: info.training.rows,
+        n_test: TestCounts { normal, anomalous },
+        image: image_figures(&scores, &kept, &intervals)?,
+        pixel: None,
+        by_kind: std::collections::BTreeMap::new(),
+        by_part: Vec::new(),
+        threshold: threshold_figures(&calibration, &scores, &kept, &intervals)?,
+        timing: Timing {
+            fit_s,
+            predict_ms_per_image_median: seconds * 1e3 / labels.len() as f64,
+            images_per_s: labels.len() as f64 / seconds,
+        },
+        peak_rss_mib: peak_rss_mib(),
+        skipped,
+    })
+}

@@ -1,0 +1,134 @@
+//! Columns on one scale, so that no unit of measurement outweighs another.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// Standardised values stay within this many deviations, so that their squares stay within single precision.
+const LIMIT: f64 = 1e15;
+
+/// The median absolute deviation of a normal distribution is its standard deviation divided by this.
+const NORMAL_MAD: f64 = 1.482_602_218_505_602;
+
+/// How columns are brought to one scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standardise {
+    /// Mean 0 and standard deviation 1.
+    #[default]
+    Z,
+    /// Median 0 and median absolute deviation 1, in units of a normal distribution's standard deviation: what a few bad
+    /// rows among those of the fit do not move.
+    Robust,
+    /// As they are.
+    None,
+}
+
+impl Standardise {
+    /// The values a user may write.
+    pub(crate) const ALLOWED: &'static str = "`z`, `robust` or `none`";
+}
+
+impl FromStr for Standardise {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "z" => Ok(Self::Z),
+            "robust" => Ok(Self::Robust),
+            "none" => Ok(Self::None),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Standardise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Z => "z",
+            Self::Robust => "robust",
+            Self::None => "none",
+        })
+    }
+}
+
+/// A centre and a scale for each column.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Scaling {
+    pub(super) centre: Vec<f64>,
+    /// Above 0.
+    pub(super) scale: Vec<f64>,
+}
+
+impl Scaling {
+    /// Measures the columns of finite rows, of which there is at least one. A column without spread keeps its unit; one
+    /// whose median absolute deviation is 0 is measured by its standard deviation.
+    pub(super) fn fit(rows: ArrayView2<'_, f32>, how: Standardise) -> Self {
+        let measure = |column: usize| match how {
+            Standardise::None => (0.0, 1.0),
+            Standardise::Z => moments(rows, column),
+            Standardise::Robust => {
+                let mut values: Vec<f64> = rows.column(column).iter().copied().map(f64::from).collect();
+                let centre = median(&mut values);
+                values.iter_mut().for_each(|value| *value = (*value - centre).abs());
+                match median(&mut values) * NORMAL_MAD {
+                    0.0 => (centre, moments(rows, column).1),
+                    scale => (centre, scale),
+                }
+            }
+        };
+        let (centre, scale) = (0..rows.ncols()).into_par_iter().map(measure).unzip();
+        Self { centre, scale }
+    }
+
+    pub(super) fn apply(&self, rows: ArrayView2<'_, f32>) -> Array2<f32> {
+        let mut scaled = rows.to_owned();
+        for mut row in scaled.outer_iter_mut() {
+            for ((value, centre), scale) in row.iter_mut().zip(&self.centre).zip(&self.scale) {
+                *value = ((f64::from(*value) - centre) / scale).clamp(-LIMIT, LIMIT) as f32;
+            }
+        }
+        scaled
+    }
+}
+
+/// The mean of a column and its standard deviation (with `n` in the denominator), or 1 where that is what rounding leaves
+/// of a constant.
+fn moments(rows: ArrayView2<'_, f32>, column: usize) -> (f64, f64) {
+    let values = || rows.column(column).into_iter().copied().map(f64::from);
+    let n = rows.nrows() as f64;
+    let mean = values().sum::<f64>() / n;
+    let deviation = (values().map(|value| (value - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let rounding = 10.0 * f64::EPSILON * n.sqrt() * mean.abs();
+    (mean, if deviation > rounding { deviation } else { 1.0 })
+}
+
+/// The lower median of at least one value.
+fn median(values: &mut [f64]) -> f64 {
+    let middle = (values.len() - 1) / 2;
+    *values.select_nth_unstable_by(middle, f64::total_cmp).1
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn columns_get_one_scale_and_constants_keep_theirs() {
+        let rows = array![[1.0f32, 5.1, 1e20], [3.0, 5.1, 2e20], [5.0, 5.1, 3e20], [7.0, 5.1, -9e20]];
+        let z = Scaling::fit(rows.view(), Standardise::Z);
+        assert_eq!((z.centre[0], z.scale[0], z.scale[1]), (4.0, 5.0f64.sqrt(), 1.0));
+        let robust = Scaling::fit(rows.view(), Standardise::Robust);
+        assert_eq!((robust.centre[0], robust.scale[0]), (3.0, 2.0 * NORMAL_MAD));
+        assert_eq!(robust.scale[1], 1.0);
+        assert_eq!(Scaling::fit(rows.view(), Standardise::None).apply(rows.view())[[1, 0]], 3.0);
+        let far = z.apply(array![[f32::MAX, 5.1, f32::MAX]].view());
+        assert!(far.iter().all(|value| (value * value).is_finite()), "{far}");
+        assert!((z.apply(rows.view())[[0, 1]]).abs() < 1e-6);
+    }
+}
