@@ -3,6 +3,7 @@
 mod bench;
 mod decision;
 mod maps;
+mod rows;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use nomaly::{Limits, StreamOptions};
 pub(crate) use self::bench::{BenchArgs, BenchBackboneArgs, BenchCommand, BenchKernelsArgs};
 pub(crate) use self::decision::{RuleArgs, SequenceArgs};
 pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
+pub(crate) use self::rows::RowArgs;
 use crate::console::Verbosity;
 
 /// The method where none is named.
@@ -127,7 +129,8 @@ const FIT_HELP: &str = "\
 DATA is one of
   a folder of good images (searched to any depth),
   a data set in MVTec layout (only train/good is used), or
-  a named data set with options: fashion-mnist:normal=3, cifar10:normal=dog, elpv:cells=mono.
+  a named data set with options: fashion-mnist:normal=3, cifar10:normal=dog, elpv:cells=mono, or
+  a table of numbers (.csv, .tsv, .npy), which is learned from without images: --set scorer=NAME.
 
 The model file holds everything: the weights of the backbone, what was learned and the decision rule.
 
@@ -136,13 +139,14 @@ Examples:
   nomaly fit bottle/ -o bottle.nomaly --method dn2 --set k=5
   nomaly fit bottle/ -o bottle.nomaly --max-fpr 0.01
   nomaly fit bottle/ -o bottle.nomaly --time-budget 30
+  nomaly fit rows.csv -o rows.nomaly --set scorer=gaussian
   nomaly list methods                                 what --method and --set accept";
 
 /// Arguments of `nomaly fit`.
 #[derive(Debug, Args)]
 #[command(after_help = FIT_HELP)]
 pub(crate) struct FitArgs {
-    /// Images of good items: a folder or a named data set
+    /// Images of good items: a folder or a named data set; or a table of numbers
     #[arg(value_name = "DATA")]
     pub(crate) data: String,
     /// The model file to write
@@ -150,6 +154,8 @@ pub(crate) struct FitArgs {
     pub(crate) output: PathBuf,
     #[command(flatten)]
     pub(crate) method: MethodArgs,
+    #[command(flatten)]
+    pub(crate) rows: RowArgs,
     #[command(flatten)]
     pub(crate) rule: RuleArgs,
     #[command(flatten)]
@@ -201,7 +207,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = SCORE_HELP)]
 pub(crate) struct ScoreArgs {
-    /// Image files, and folders that are searched to any depth
+    /// Image files, and folders that are searched to any depth; or one table of numbers
     #[arg(value_name = "IMAGES|DIRS", required = true)]
     pub(crate) images: Vec<PathBuf>,
     /// The model file
@@ -218,6 +224,8 @@ pub(crate) struct ScoreArgs {
     pub(crate) fail_on_anomaly: bool,
     #[command(flatten)]
     pub(crate) maps: MapArgs,
+    #[command(flatten)]
+    pub(crate) rows: RowArgs,
     #[command(flatten)]
     pub(crate) rule: RuleArgs,
     #[command(flatten)]
@@ -245,7 +253,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EVAL_HELP)]
 pub(crate) struct EvalArgs {
-    /// Labelled images: a folder in MVTec layout or a named data set
+    /// Labelled images: a folder in MVTec layout or a named data set; or a table of numbers, with --label
     #[arg(value_name = "DATA")]
     pub(crate) data: String,
     /// The model file; without it a method is fitted
@@ -262,6 +270,8 @@ pub(crate) struct EvalArgs {
     pub(crate) report: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) method: MethodArgs,
+    #[command(flatten)]
+    pub(crate) rows: RowArgs,
     #[command(flatten)]
     pub(crate) rule: RuleArgs,
     #[command(flatten)]

@@ -143,7 +143,7 @@ impl<'a> EvaluationReport<'a> {
         let mut summary = facts([
             ("data set", figures.dataset.clone()),
             ("method", figures.method.clone()),
-            ("backbone", figures.backbone.clone()),
+            ("backbone", figures.backbone.clone().unwrap_or_default()),
             ("training images", figures.n_train.to_string()),
             ("test images", format!("{} normal, {} anomalous", figures.n_test.normal, figures.n_test.anomalous)),
             ("seed", figures.seed.to_string()),
@@ -155,7 +155,7 @@ impl<'a> EvaluationReport<'a> {
         summary.extend(facts([("time to score", format!("{per_image} ms an image (median)"))]));
         let report = Report {
             title: figures.dataset.clone(),
-            subtitle: format!("{} on {}", figures.method, figures.backbone),
+            subtitle: format!("{} on {}", figures.method, figures.backbone.as_deref().unwrap_or("rows")),
             notes: notes.iter().map(|&note| note.to_owned()).collect(),
             summary,
             figures: headline(figures),

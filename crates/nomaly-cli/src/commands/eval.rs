@@ -8,7 +8,7 @@ use nomaly::detectors::evaluation::{Evaluated, LabelledPrediction, evaluate};
 use nomaly::store::{create_folder, write_atomic};
 use nomaly::{FittedDetector, PredictOptions};
 
-use super::{Recipe, Status, check_writable, figures, fit_detector, tell_skipped, warn_unattainable};
+use super::{Recipe, Status, check_writable, figures, fit_detector, rows, tell_skipped, warn_unattainable};
 use crate::args::{EvalArgs, Format};
 use crate::console::Console;
 use crate::failure::Failure;
@@ -18,6 +18,9 @@ use crate::report::{EvaluationReport, PREVIEW_SIDE};
 
 pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> {
     args.method.device.check()?;
+    if rows::is_about_rows(Path::new(&args.data), &args.rows)? {
+        return rows::eval(args, console);
+    }
     if let Some(folder) = &args.report {
         create_folder(folder)?;
         check_writable(&folder.join("report.html"))?;

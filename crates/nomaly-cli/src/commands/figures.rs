@@ -10,11 +10,14 @@ use crate::output::{Align, Table, counted, percent, seconds, significant};
 /// Prints headline figures, the figures by kind and by part, the decision and the timing.
 pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()> {
     let Evaluation { n_test, threshold, timing, .. } = figures;
-    writeln!(out, "{HEADING}{}{HEADING:#}: {} on {}", figures.dataset, figures.method, figures.backbone)?;
+    // Without a backbone it is rows of numbers that were scored.
+    let (article, noun) = if figures.backbone.is_some() { ("an", "image") } else { ("a", "row") };
+    let on = figures.backbone.as_ref().map_or(String::new(), |name| format!(" on {name}"));
+    writeln!(out, "{HEADING}{}{HEADING:#}: {}{on}", figures.dataset, figures.method)?;
     writeln!(
         out,
-        "{FAINT}{}, {} normal and {} anomalous test images, seed {}{FAINT:#}\n",
-        counted(figures.n_train, "training image"),
+        "{FAINT}{}, {} normal and {} anomalous test {noun}s, seed {}{FAINT:#}\n",
+        counted(figures.n_train, &format!("training {noun}")),
         n_test.normal,
         n_test.anomalous,
         figures.seed
@@ -24,19 +27,19 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
     rankings(out, "kind of anomaly", figures.by_kind.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
     rankings(out, "part of the score", figures.by_part.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
 
-    decisions(out, threshold)?;
+    decisions(out, threshold, noun)?;
     let fit = timing.fit_s.map_or(String::new(), |fit_s| format!("fit {}, ", seconds(fit_s)));
     let memory = figures.peak_rss_mib.map_or(String::new(), |mib| format!(", peak memory {mib:.0} MiB"));
     writeln!(
         out,
-        "{HEADING}timing{HEADING:#}     {fit}{} ms an image (median), {} images/s{memory}",
+        "{HEADING}timing{HEADING:#}     {fit}{} ms {article} {noun} (median), {} {noun}s/s{memory}",
         significant(timing.predict_ms_per_image_median, 3),
         significant(timing.images_per_s, 3)
     )
 }
 
 /// The threshold and what it does, with 95 % intervals below the figures.
-fn decisions(out: &mut impl Write, threshold: &ThresholdFigures) -> io::Result<()> {
+fn decisions(out: &mut impl Write, threshold: &ThresholdFigures, noun: &str) -> io::Result<()> {
     let above = threshold.value.map_or("none".to_owned(), |value| significant(value, 5));
     let within = threshold.value_ci.map_or(String::new(), |[low, high]| {
         format!(", 95 % interval {} to {}", significant(low, 5), significant(high, 5))
@@ -44,7 +47,7 @@ fn decisions(out: &mut impl Write, threshold: &ThresholdFigures) -> io::Result<(
     writeln!(out, "\n{HEADING}threshold{HEADING:#}  {above}{within}  ({})", threshold.rule)?;
     writeln!(
         out,
-        "           flags {} of the normal and {} of the anomalous test images",
+        "           flags {} of the normal and {} of the anomalous test {noun}s",
         percent(threshold.fpr),
         percent(threshold.tpr)
     )?;
@@ -92,8 +95,9 @@ fn headline(out: &mut impl Write, figures: &Evaluation) -> io::Result<()> {
     let columns =
         [("level", Align::Left), ("AUROC", right), ("AP", right), ("F1-max", right), ("EER", right), ("AUPRO", right)];
     let image = &figures.image;
+    let level = if figures.backbone.is_some() { "image" } else { "row" };
     let of_image =
-        ["image".to_owned(), percent(image.auroc), percent(image.ap), percent(image.f1_max), percent(image.eer)];
+        [level.to_owned(), percent(image.auroc), percent(image.ap), percent(image.f1_max), percent(image.eer)];
     let [auroc, ap, f1_max, eer] =
         [image.auroc_ci, Some(image.ap_ci), Some(image.f1_max_ci), Some(image.eer_ci)].map(from_to);
     let intervals = [INTERVAL.to_owned(), auroc, ap, f1_max, eer];

@@ -1,14 +1,19 @@
 //! `nomaly fit`: learn what normal looks like, and write a model file.
 
+use std::path::Path;
+
 use anyhow::Context;
 
-use super::{Recipe, Status, and_skipped, check_writable, decision, fit_detector, interval_in_words};
+use super::{Recipe, Status, and_skipped, check_writable, decision, fit_detector, interval_in_words, rows};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::output::{bytes, counted, seconds};
 
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     args.method.device.check()?;
+    if rows::is_about_rows(Path::new(&args.data), &args.rows)? {
+        return rows::fit(args, console);
+    }
     check_writable(&args.output)?;
     let dataset = nomaly::data::open(&args.data)?;
     let recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None));

@@ -1,18 +1,19 @@
 //! `nomaly inspect`: what is in a model file, from its header.
 
-use nomaly::Calibration;
-use nomaly::detectors::model_file::{Summary, read_summary};
+use anyhow::bail;
+use nomaly::detectors::model_file::{AnySummary, Summary, read_any_summary};
+use nomaly::{Calibration, DecisionRule};
 use serde::Serialize;
 
-use super::{Status, decision, interval_in_words};
+use super::{Status, decision, interval_in_words, rows};
 use crate::args::{Format, InspectArgs};
 use crate::output::{bytes, counted, print_facts, print_json, stdout};
 
 /// The summary with what follows from it.
 #[derive(Serialize)]
-struct Inspection<'a> {
+struct Inspection<'a, I> {
     #[serde(flatten)]
-    summary: &'a Summary,
+    summary: &'a Summary<I>,
     threshold: Option<f64>,
     /// The 95 % bootstrap interval of the threshold.
     threshold_ci: Option<[f64; 2]>,
@@ -20,18 +21,31 @@ struct Inspection<'a> {
 }
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<Status> {
-    let summary = read_summary(&args.model)?;
-    let calibration = Calibration::new(summary.held_out.clone(), summary.info.decision)?;
-    match args.format {
+    match read_any_summary(&args.model)? {
+        AnySummary::Images(summary) => show(&summary, summary.info.decision, args.format, facts)?,
+        AnySummary::Rows(summary) => show(&summary, summary.info.decision, args.format, rows::inspect)?,
+        _ => bail!("{} holds a model of a kind that cannot be shown", args.model.display()),
+    }
+    Ok(Status::Done)
+}
+
+/// Prints a summary of either kind.
+fn show<I: Serialize>(
+    summary: &Summary<I>,
+    rule: DecisionRule,
+    format: Format,
+    facts: impl Fn(&Summary<I>, &Calibration) -> Vec<(&'static str, String)>,
+) -> anyhow::Result<()> {
+    let calibration = Calibration::new(summary.held_out.clone(), rule)?;
+    match format {
         Format::Json => print_json(&Inspection {
             threshold: calibration.threshold(),
             threshold_ci: calibration.threshold_interval().map(|interval| [interval.low, interval.high]),
             smallest_p_value: calibration.smallest_p_value(),
-            summary: &summary,
-        })?,
-        Format::Table => print_facts(&mut stdout(), &facts(&summary, &calibration))?,
+            summary,
+        }),
+        Format::Table => Ok(print_facts(&mut stdout(), &facts(summary, &calibration))?),
     }
-    Ok(Status::Done)
 }
 
 fn facts(summary: &Summary, calibration: &Calibration) -> Vec<(&'static str, String)> {

@@ -9,6 +9,7 @@ mod figures;
 pub(crate) mod fit;
 pub(crate) mod inspect;
 pub(crate) mod list;
+pub(crate) mod rows;
 pub(crate) mod score;
 pub(crate) mod update;
 pub(crate) mod weights;

@@ -12,7 +12,7 @@ use nomaly::scorers::decision::sequence::{ControlChart, Monitor, Reading};
 use nomaly::{AnomalyMap, DetectorError, FittedDetector, Outcome, PredictOptions, Sample, Skipped};
 use serde::Serialize;
 
-use super::{Status, check_writable, decision, skipped_line, warn_unattainable};
+use super::{Status, check_writable, decision, rows, skipped_line, warn_unattainable};
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
 use crate::failure::Failure;
@@ -25,6 +25,9 @@ use crate::report::{PREVIEW_SIDE, ReportBuilder};
 
 pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status> {
     args.device.check()?;
+    if rows::is_about_rows(&args.images[0], &args.rows)? {
+        return rows::score(args, console);
+    }
     let detector = FittedDetector::load(&args.model)?;
     let asked: Vec<&str> = args.maps.folders().map(|(file, _)| file.flag()).collect();
     check_makes_maps(&detector.info().method.name, &asked)?;

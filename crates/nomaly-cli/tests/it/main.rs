@@ -6,4 +6,5 @@ mod decisions;
 mod flow;
 mod lists;
 mod maps;
+mod rows;
 mod support;

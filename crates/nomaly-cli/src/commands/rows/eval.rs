@@ -1,0 +1,63 @@
+//! `nomaly eval` on a labelled table.
+
+use std::path::Path;
+
+use nomaly::data::subset::{Choice, choose};
+use nomaly::data::tables::read;
+use nomaly::detectors::rows::{FittedRows, RowFitOptions, RowPredictOptions, evaluate_rows};
+
+use super::super::{Status, figures, tell_skipped, warn_unattainable};
+use super::{check_method, fit_rows, labels, refusal, subset};
+use crate::args::{EvalArgs, Format};
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::output::{counted, print_json, stdout};
+use crate::progress::{Bars, Unit};
+
+pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> {
+    check_method(&args.method)?;
+    if args.report.is_some() {
+        return Err(refusal("--report", "`--format json` gives the figures"));
+    }
+    let table = read(Path::new(&args.data), &args.rows.options())?;
+    let Some(labels) = labels(&table)? else {
+        let hint = "`--label COLUMN` names the column that says which rows are anomalous";
+        return Err(Failure::new("an evaluation needs labels", hint).into());
+    };
+    let strict = args.reading.options(None).strict;
+    let (detector, test, fit_s, rule) = match &args.model {
+        Some(path) => {
+            let detector = FittedRows::load(path)?;
+            let rule = args.rule.rule(Some(detector.calibration().rule()))?;
+            (detector, (0..labels.len()).collect::<Vec<_>>(), None, rule)
+        }
+        None => {
+            let normal: Vec<usize> = (0..labels.len()).filter(|&row| !labels[row]).collect();
+            let most = args.max_train.map_or(usize::MAX, |max| max.get()).min(normal.len() / 2);
+            let chosen = choose(normal.len(), most, Choice::Seeded(args.method.seed));
+            let train: Vec<usize> = chosen.into_iter().map(|place| normal[place]).collect();
+            let test = (0..labels.len()).filter(|row| train.binary_search(row).is_err()).collect();
+            console.note(format_args!(
+                "learning from {} labelled normal, chosen by the seed; testing with all others",
+                counted(train.len(), "row")
+            ));
+            let rule = args.rule.rule(None)?.unwrap_or(RowFitOptions::default().rule);
+            let options = RowFitOptions { seed: args.method.seed, rule, strict };
+            let (detector, fit_s) = fit_rows(&args.method.set, &subset(&table, &train), &options, console)?;
+            (detector, test, Some(fit_s), None)
+        }
+    };
+    let options = RowPredictOptions { rule, strict };
+    if args.model.is_some() {
+        warn_unattainable(&detector.calibration_for(&options)?, console);
+    }
+    let labels: Vec<bool> = test.iter().map(|&row| labels[row]).collect();
+    let bars = Bars::new(console, Unit::Images);
+    let figures = evaluate_rows(&detector, &subset(&table, &test), &labels, fit_s, &options, &bars)?;
+    tell_skipped(&figures.skipped, console);
+    match args.format {
+        Format::Json => print_json(&figures)?,
+        Format::Table => figures::print(&mut stdout(), &figures)?,
+    }
+    Ok(Status::Done)
+}

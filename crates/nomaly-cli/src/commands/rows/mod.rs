@@ -1,0 +1,104 @@
+//! The commands on tables of numbers, where the data is a `.csv`, `.tsv` or `.npy` file.
+
+mod eval;
+mod fit;
+mod inspect;
+mod score;
+
+use std::path::Path;
+use std::time::Instant;
+
+use nomaly::Settings;
+use nomaly::data::tables::{Table, is_table};
+use nomaly::detectors::rows::{FittedRows, RowDetector, RowFitOptions, is_anomalous_label};
+
+pub(crate) use self::eval::run as eval;
+pub(crate) use self::fit::run as fit;
+pub(crate) use self::inspect::run as inspect;
+pub(crate) use self::score::run as score;
+use super::{tell_skipped, warn_unattainable};
+use crate::args::{AUTO, MethodArgs, RowArgs};
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::output::counted;
+use crate::progress::{Bars, Unit};
+
+/// Whether the command is about a table; flags for tables are refused where it is not.
+pub(crate) fn is_about_rows(data: &Path, args: &RowArgs) -> anyhow::Result<bool> {
+    if is_table(data) {
+        return Ok(true);
+    }
+    match args.given() {
+        None => Ok(false),
+        Some(flag) => Err(Failure::new(
+            format!("{flag} is for tables, and {} is none", data.display()),
+            "a table is a .csv, .tsv or .npy file",
+        )
+        .into()),
+    }
+}
+
+/// Refuses what only images have, and settings that the scorer does not know, before a table is read.
+fn check_method(args: &MethodArgs) -> anyhow::Result<()> {
+    RowDetector::new(&Settings::parse(&args.set)?)?;
+    let flag = if args.method != AUTO {
+        "--method"
+    } else if args.backbone.is_some() {
+        "--backbone"
+    } else if args.time_budget.is_some() {
+        "--time-budget"
+    } else {
+        return Ok(());
+    };
+    Err(refusal(flag, "rows have a scorer: `--set scorer=NAME`, and `nomaly list scorers` shows the names"))
+}
+
+fn refusal(flag: &str, hint: &str) -> anyhow::Error {
+    Failure::new(format!("{flag} is for images, and the data is a table of numbers"), hint).into()
+}
+
+/// For each row, whether its label says that it is anomalous.
+fn labels(table: &Table) -> anyhow::Result<Option<Vec<bool>>> {
+    let Some(labels) = &table.labels else { return Ok(None) };
+    let read = |(row, label): (usize, &String)| {
+        is_anomalous_label(label).ok_or_else(|| {
+            let message = format!("row {} of {} is labelled `{label}`", row + 1, table.name);
+            Failure::new(message, "labels are 0/1, normal/anomalous, good/bad, false/true or inlier/outlier").into()
+        })
+    };
+    labels.iter().enumerate().map(read).collect::<anyhow::Result<_>>().map(Some)
+}
+
+/// The rows at `places`, with their names.
+fn subset(table: &Table, places: &[usize]) -> Table {
+    let pick = |texts: &Option<Vec<String>>| {
+        texts.as_ref().map(|texts| places.iter().map(|&place| texts[place].clone()).collect())
+    };
+    Table {
+        name: table.name.clone(),
+        columns: table.columns.clone(),
+        rows: table.select(places),
+        labels: pick(&table.labels),
+        ids: pick(&table.ids),
+    }
+}
+
+/// Fits a scorer on rows; also says how many seconds it took.
+fn fit_rows(
+    settings: &[String],
+    table: &Table,
+    options: &RowFitOptions,
+    console: &Console,
+) -> anyhow::Result<(FittedRows, f64)> {
+    let detector = RowDetector::new(&Settings::parse(settings)?)?;
+    console.detail(format_args!("fitting on {} of {}", counted(table.rows.nrows(), "row"), table.name));
+    let began = Instant::now();
+    let fit = detector.fit(table, options, &Bars::new(console, Unit::Images)).map_err(|error| {
+        let hint = "a fit is not resumed: the same command starts from the beginning";
+        Failure::if_cancelled(error, "the fit was interrupted, and nothing was written", hint)
+    })?;
+    let seconds = began.elapsed().as_secs_f64();
+    tell_skipped(&fit.skipped, console);
+    warn_unattainable(fit.detector.calibration(), console);
+    Ok((fit.detector, seconds))
+}
