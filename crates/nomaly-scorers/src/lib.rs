@@ -30,14 +30,15 @@ pub mod clustering;
 pub mod decision;
 mod error;
 pub mod gaussian;
+pub mod histogram;
 pub mod isolation;
+pub mod kde;
 pub mod kernel_machines;
 mod kmeans;
 mod linalg;
 pub mod lof;
 pub mod mixture;
 pub mod neighbours;
-#[allow(dead_code, reason = "for the scorers that compare rows with one another")]
 mod pairs;
 mod params;
 mod random;

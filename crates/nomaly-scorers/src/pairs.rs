@@ -1,12 +1,11 @@
 //! Squared distances between many rows, block by block, in double precision.
 //!
-//! `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` turns distances into a matrix product. Rows are centred first, which keeps the norms
+//! `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` turns distances into a matrix product. Rows should be centred first, which keeps the norms
 //! small and with them what the subtraction loses; what is left of a difference below zero is set to zero. Blocks have a
 //! fixed size and are filled up with zeros, so that a row meets the same operations whatever its company.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 /// Queries that are compared at once.
@@ -17,60 +16,41 @@ const BANK: usize = 256;
 /// Rows that others are compared with.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rows {
-    /// What was subtracted from each row, `[dim]`.
-    centre: Vec<f64>,
-    /// `[n, dim]`, row-major, less the centre.
+    dim: usize,
+    /// `[n, dim]`, row-major.
     values: Vec<f64>,
-    /// `‖row‖²`, less the centre.
+    /// `‖row‖²`.
     norms: Vec<f64>,
 }
 
 impl Rows {
-    /// Rows `[n, dim]` as they are compared; `centre` `[dim]` is best their mean.
-    pub(crate) fn new(rows: ArrayView2<'_, f32>, centre: Vec<f64>) -> Self {
-        let mut values = Vec::with_capacity(rows.len());
-        for row in rows.outer_iter() {
-            values.extend(row.iter().zip(&centre).map(|(value, centre)| f64::from(*value) - centre));
-        }
-        Self::from_centred(values, centre)
+    /// Rows `[n, dim]`, row-major, which the caller has centred.
+    pub(crate) fn new(values: Vec<f64>, dim: usize) -> Self {
+        let norms = values.chunks_exact(dim).map(square).collect();
+        Self { dim, values, norms }
     }
 
-    /// Rows from which the centre is subtracted already, `[n, dim]`, row-major.
-    pub(crate) fn from_centred(values: Vec<f64>, centre: Vec<f64>) -> Self {
-        let norms = values.chunks_exact(centre.len()).map(square).collect();
-        Self { centre, values, norms }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.norms.len()
-    }
-
-    pub(crate) fn dim(&self) -> usize {
-        self.centre.len()
-    }
-
-    /// For each of the rows `[n, dim]` of `queries`, `start` makes a value, `step` takes it through the squared distances
-    /// from the rows `first..first + distances.len()` of this bank, block by block in their order, and `end` makes the
-    /// result of it.
+    /// For each of `queries` rows, which `load` writes (centred alike, given the place of each), `start` makes a value,
+    /// `step` takes it through the squared distances from the rows `first..first + distances.len()` of this bank, block by
+    /// block in their order, and `end` makes the result of it.
     ///
     /// A result does not depend on the other queries, nor on the number of threads.
     pub(crate) fn fold<S, T: Send>(
         &self,
-        queries: ArrayView2<'_, f32>,
+        queries: usize,
+        load: impl Fn(usize, &mut [f64]) + Sync,
         start: impl Fn(usize) -> S + Sync,
         step: impl Fn(&mut S, usize, &[f64]) + Sync,
         end: impl Fn(S) -> T + Sync,
     ) -> Vec<T> {
-        let dim = self.dim();
-        let blocks = queries.nrows().div_ceil(QUERIES);
+        let dim = self.dim;
+        let blocks = queries.div_ceil(QUERIES);
         let of_block = |block: usize| {
             let first = block * QUERIES;
-            let count = QUERIES.min(queries.nrows() - first);
+            let count = QUERIES.min(queries - first);
             let mut left = vec![0.0f64; QUERIES * dim];
             for (offset, target) in left.chunks_exact_mut(dim).take(count).enumerate() {
-                for ((target, value), centre) in target.iter_mut().zip(queries.row(first + offset)).zip(&self.centre) {
-                    *target = f64::from(*value) - centre;
-                }
+                load(first + offset, target);
             }
             let norms: Vec<f64> = left.chunks_exact(dim).map(square).collect();
             let mut states: Vec<S> = (first..first + count).map(&start).collect();
@@ -109,7 +89,7 @@ fn square(row: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Array2;
+    use ndarray::{Array2, ArrayView2};
 
     use super::*;
 
@@ -120,10 +100,16 @@ mod tests {
                 Array2::from_shape_fn((n, dim), |(i, j)| ((i * 37 + j * 101 + seed) % 97) as f32 / 7.0 + 100.0)
             };
             let (queries, bank) = (rows(1, n), rows(2, m));
-            let mean = bank.mean_axis(ndarray::Axis(0)).unwrap().iter().map(|value| f64::from(*value)).collect();
-            let compared = Rows::new(bank.view(), mean);
+            let mean = bank.mean_axis(ndarray::Axis(0)).unwrap().mapv(f64::from);
+            let centred = |rows: ArrayView2<'_, f32>| -> Vec<f64> {
+                rows.outer_iter().flat_map(|row| (&row.mapv(f64::from) - &mean).to_vec()).collect()
+            };
+            let compared = Rows::new(centred(bank.view()), dim);
             let collect = |queries: ArrayView2<'_, f32>| {
-                compared.fold(queries, |_| Vec::new(), |all, _, some| all.extend_from_slice(some), |all| all)
+                let rows = centred(queries);
+                let load = |at: usize, target: &mut [f64]| target.copy_from_slice(&rows[at * dim..][..dim]);
+                let all = |all: &mut Vec<f64>, _, some: &[f64]| all.extend_from_slice(some);
+                compared.fold(queries.nrows(), load, |_| Vec::new(), all, |all| all)
             };
             let found = collect(queries.view());
             for (i, found) in found.iter().enumerate() {

@@ -5,8 +5,8 @@ use nomaly_registry::{Entry, Registry};
 
 use crate::scorer::{Scorer, State};
 use crate::{
-    Parameter, Params, ScorerError, Watch, clustering, gaussian, isolation, kernel_machines, lof, mixture, neighbours,
-    random_projections,
+    Parameter, Params, ScorerError, Watch, clustering, gaussian, histogram, isolation, kde, kernel_machines, lof,
+    mixture, neighbours, random_projections,
 };
 
 /// Fits a scorer on rows `[n, dim]`.
@@ -75,8 +75,10 @@ pub static SCORERS: Registry<ScorerEntry> = Registry::new(
         clustering::ENTRY,
         gaussian::ENTRY,
         gaussian::PCA_ENTRY,
+        histogram::ENTRY,
         isolation::ENTRY,
         isolation::EXTENDED_ENTRY,
+        kde::ENTRY,
         kernel_machines::KERNEL_PCA_ENTRY,
         kernel_machines::ONE_CLASS_SVM_ENTRY,
         kernel_machines::SVDD_ENTRY,

@@ -28,6 +28,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 use ndarray::ArrayView2;
 
+use super::scorer::log_densities;
 use super::statistics::shrinkage;
 use crate::linalg::{self, Centred, Svd, column_norms};
 use crate::params::named_choice;
@@ -240,6 +241,11 @@ impl Scorer for PcaGaussian {
             matmul(projected.as_mut(), Accum::Replace, components, columns.as_ref(), 1.0, Par::Seq);
             column_norms(projected.as_ref(), |i| 1.0 / self.variances[i])
         }))
+    }
+
+    fn log_likelihood(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
+        let log_root_determinant = 0.5 * self.variances.iter().map(|variance| variance.ln()).sum::<f64>();
+        Ok(log_densities(self.score(rows)?, self.variances.len(), log_root_determinant))
     }
 
     fn state(&self) -> State {

@@ -5,6 +5,9 @@
 //! covariance this is the Mahalanobis distance, with its diagonal the standardised Euclidean distance (SED), with the
 //! identity the L2 distance from the mean.
 //!
+//! The log-likelihood is that of the Gaussian with this mean and covariance, `-(d ln 2π + ln det C + distance²) / 2`; for
+//! `identity`, of the Gaussian with variance 1 in every direction.
+//!
 //! # When to use
 //! On features of a pretrained network, pooled over an image: a Gaussian for each level and the sum of the distances is
 //! the MVG method. `ledoit-wolf` is right there, where rows are fewer than columns. `empirical` needs many more rows than
@@ -211,6 +214,15 @@ impl Scorer for Gaussian {
         }))
     }
 
+    fn log_likelihood(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
+        let log_root_determinant = match &self.form {
+            Form::Full(factor) => (0..self.dim()).map(|at| factor[(at, at)].ln()).sum(),
+            Form::Diagonal(variance) => 0.5 * variance.iter().map(|variance| variance.ln()).sum::<f64>(),
+            Form::Identity => 0.0,
+        };
+        Ok(log_densities(self.score(rows)?, self.dim(), log_root_determinant))
+    }
+
     fn state(&self) -> State {
         let dim = self.dim();
         let config = Config { covariance: self.covariance, rows: self.rows, shrinkage: self.shrinkage };
@@ -227,6 +239,13 @@ impl Scorer for Gaussian {
         state.tensors.extend(form.map(|(name, tensor)| (name.to_owned(), tensor)));
         state
     }
+}
+
+/// The logarithms of a Gaussian's density at Mahalanobis distances in `dim` dimensions, given half the logarithm of the
+/// determinant of its covariance.
+pub(super) fn log_densities(distances: Vec<f64>, dim: usize, log_root_determinant: f64) -> Vec<f64> {
+    let largest = -0.5 * dim as f64 * (2.0 * std::f64::consts::PI).ln() - log_root_determinant;
+    distances.into_iter().map(|distance| largest - 0.5 * distance * distance).collect()
 }
 
 /// The variance of each column, with a floor for constant ones.

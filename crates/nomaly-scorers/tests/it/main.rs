@@ -1,6 +1,7 @@
 //! Tests of the crate as its users see it.
 
 mod decision;
+mod density;
 mod determinism;
 mod fixtures;
 mod hostile;
