@@ -73,6 +73,14 @@ pub enum ScorerError {
         /// The number of columns.
         dim: usize,
     },
+    /// The rows of a class cannot be modelled.
+    #[error("class `{class}`: {reason}")]
+    Class {
+        /// The class.
+        class: String,
+        /// Why not.
+        reason: String,
+    },
     /// The caller asked long work to stop.
     #[error("cancelled")]
     Cancelled,

@@ -39,6 +39,7 @@ mod linalg;
 pub mod lof;
 pub mod mixture;
 pub mod neighbours;
+pub mod open_set;
 mod pairs;
 mod params;
 mod random;

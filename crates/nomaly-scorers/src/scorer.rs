@@ -6,7 +6,7 @@ use ndarray::ArrayView2;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{SCORERS, ScorerError};
+use crate::{SCORERS, ScorerError, open_set};
 
 /// A scorer that has seen rows of normal items. *Higher = more anomalous.*
 pub trait Scorer: Send + Sync + std::fmt::Debug {
@@ -88,6 +88,9 @@ pub struct State {
 /// # Errors
 /// [`ScorerError::UnknownName`], [`ScorerError::Config`], [`ScorerError::MissingTensor`], [`ScorerError::Tensor`].
 pub fn restore(state: &State) -> Result<Box<dyn Scorer>, ScorerError> {
+    if state.kind == open_set::KIND {
+        return Ok(Box::new(open_set::OpenSet::from_state(state)?));
+    }
     (SCORERS.get(&state.kind)?.restore)(state)
 }
 
