@@ -38,6 +38,7 @@ mod kmeans;
 mod linalg;
 pub mod lof;
 pub mod mixture;
+mod moments;
 pub mod neighbours;
 pub mod open_set;
 mod pairs;
@@ -46,6 +47,7 @@ mod random;
 pub mod random_projections;
 pub mod registry;
 mod scorer;
+pub mod subspace;
 mod watch;
 
 pub use error::ScorerError;

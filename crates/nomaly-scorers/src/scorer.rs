@@ -97,6 +97,15 @@ pub fn restore(state: &State) -> Result<Box<dyn Scorer>, ScorerError> {
 impl State {
     /// A state of `kind` with `config` and named tensors.
     pub(crate) fn new<const N: usize>(kind: &str, config: &impl Serialize, tensors: [(&str, Tensor); N]) -> Self {
+        Self::with_tensors(kind, config, tensors)
+    }
+
+    /// The same with tensors of which some may be left out.
+    pub(crate) fn with_tensors<'a>(
+        kind: &str,
+        config: &impl Serialize,
+        tensors: impl IntoIterator<Item = (&'a str, Tensor)>,
+    ) -> Self {
         Self {
             kind: kind.to_owned(),
             config: serde_json::to_value(config).unwrap_or_default(),

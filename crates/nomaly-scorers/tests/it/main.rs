@@ -10,4 +10,5 @@ mod kernel_machines;
 mod local;
 mod merging;
 mod mixture;
+mod subspace;
 mod support;
