@@ -2,9 +2,8 @@
 //!
 //! # What it computes
 //! An image is cut into overlapping patches. Each becomes a row of features: its pixels (`raw`), their projection on the
-//! principal components of normal patches (`pca`), what an expert would look at (`expert`: mean, variance and total
-//! variation), or how well and how sparsely it is made of a dictionary of normal patches (`sparse`: `‖Dα − s‖²` and
-//! `‖α‖₁`). A [scorer](nomaly_scorers::SCORERS) is fitted on rows of a random choice of patches of the training images. A
+//! principal components of normal patches (`pca`), or what an expert would look at (`expert`: mean, variance and total
+//! variation). A [scorer](nomaly_scorers::SCORERS) is fitted on rows of a random choice of patches of the training images. A
 //! pixel gets the mean of the scores of all patches over it, then the map is blurred; the score of an image is the
 //! largest value of its map.
 //!
@@ -148,7 +147,7 @@ impl PatchModel {
         progress: &dyn Progress,
     ) -> Result<FittedPatchModel, DetectorError> {
         progress.start("fitting the scorer of patches", None);
-        let embedding = Embedding::fit(&self.params, patches.view(), seed, progress);
+        let embedding = Embedding::fit(&self.params, patches.view(), progress);
         let scorer = embedding.and_then(|embedding| {
             let rows = embedding.apply(patches)?;
             Ok((self.scorer.fit(rows.view(), seed, progress)?, embedding))

@@ -1,13 +1,15 @@
 //! A patch model that has seen data, and what it is fitted on.
 
 use ndarray::{Array2, ArrayView2, Axis};
-use nomaly_scorers::{Scorer, State, restore};
+use nomaly_scorers::subspace::{Components, PrincipalComponents};
+use nomaly_scorers::{Scorer, State, Watch, restore};
+use nomaly_store::Progress;
 use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
 use super::grid::{PatchGrid, expert, remove_means};
-use super::parameters::{PatchFeature, PatchModelParams};
+use super::parameters::{Kept, PatchFeature, PatchModelParams};
 use crate::features::FeatureBatch;
 use crate::maps::finish_maps;
 use crate::method::{FittedMethod, MethodScore};
@@ -30,7 +32,7 @@ impl Describer {
         let planes = self.params.colour().planes(pixels);
         grid.rows(&planes, corners, self.params.patch_numbers(), |patch, row| match feature {
             PatchFeature::Expert => expert(patch, side, row),
-            PatchFeature::Raw | PatchFeature::Pca | PatchFeature::Sparse => {
+            PatchFeature::Raw | PatchFeature::Pca => {
                 row.copy_from_slice(patch);
                 if remove_mean {
                     remove_means(row, side);
@@ -112,24 +114,66 @@ impl Sampled {
 }
 
 /// What patches become before they are scored.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Embedding {
     /// They stay as they are described.
     Identity,
+    /// Coordinates along the principal components of normal patches.
+    Pca(PrincipalComponents),
 }
 
+const EMBEDDING_STATE: &str = "embedding";
+
 impl Embedding {
+    /// Learns from patches as they are described, `[n, numbers]`.
     pub(super) fn fit(
-        _params: &PatchModelParams,
-        _patches: ArrayView2<'_, f32>,
-        _seed: u64,
-        _progress: &dyn nomaly_store::Progress,
+        params: &PatchModelParams,
+        patches: ArrayView2<'_, f32>,
+        progress: &dyn Progress,
     ) -> Result<Self, DetectorError> {
-        Ok(Self::Identity)
+        let stop = || progress.cancelled();
+        match params.feature {
+            PatchFeature::Raw | PatchFeature::Expert => Ok(Self::Identity),
+            PatchFeature::Pca => {
+                let components = match params.reduce {
+                    Kept::Components(count) => Components::Count(count),
+                    Kept::Share(share) => Components::Share(share),
+                };
+                Ok(Self::Pca(PrincipalComponents::fit(patches, components, false, Watch::new(&stop))?))
+            }
+        }
     }
 
+    /// Patches `[n, numbers]` as they are scored.
     pub(super) fn apply(&self, patches: Array2<f32>) -> Result<Array2<f32>, DetectorError> {
-        Ok(patches)
+        match self {
+            Self::Identity => Ok(patches),
+            Self::Pca(components) => Ok(components.project(patches.view())?),
+        }
+    }
+
+    fn state(&self) -> Option<State> {
+        match self {
+            Self::Identity => None,
+            Self::Pca(components) => Some(components.state()),
+        }
+    }
+
+    /// Brings back what [`state`](Self::state) gave.
+    fn restore(params: &PatchModelParams, state: Option<&State>) -> Result<Self, DetectorError> {
+        match (params.feature, state) {
+            (PatchFeature::Raw | PatchFeature::Expert, None) => Ok(Self::Identity),
+            (PatchFeature::Pca, Some(state)) => Ok(Self::Pca(PrincipalComponents::from_state(state)?)),
+            _ => Err(DetectorError::MissingState { name: EMBEDDING_STATE.to_owned() }),
+        }
+    }
+
+    /// Numbers that a patch has before and after, where it says so.
+    fn dims(&self) -> Option<[usize; 2]> {
+        match self {
+            Self::Identity => None,
+            Self::Pca(components) => Some([components.dim(), components.kept()]),
+        }
     }
 }
 
@@ -154,12 +198,21 @@ impl FittedPatchModel {
         scorer: &str,
         states: Vec<(String, State)>,
     ) -> Result<Self, DetectorError> {
-        match states.as_slice() {
-            [(name, state)] if name == SCORER_STATE && state.kind == scorer => {
-                Ok(Self::new(params, Embedding::Identity, restore(state)?))
-            }
-            _ => Err(DetectorError::MissingState { name: SCORER_STATE.to_owned() }),
+        let find = |wanted: &str| states.iter().find(|(name, _)| name == wanted).map(|(_, state)| state);
+        let missing = |name: &str| DetectorError::MissingState { name: name.to_owned() };
+        let state = find(SCORER_STATE).filter(|state| state.kind == scorer).ok_or_else(|| missing(SCORER_STATE))?;
+        let scorer = restore(state)?;
+        let embedding = Embedding::restore(params, find(EMBEDDING_STATE))?;
+        let numbers = params.patch_numbers();
+        let [taken, given] = embedding.dims().unwrap_or([numbers; 2]);
+        if (taken, given) != (numbers, scorer.dim()) {
+            let reason = format!(
+                "patches have {numbers} numbers, the embedding takes {taken} and gives {given}, the scorer takes {}",
+                scorer.dim()
+            );
+            return Err(DetectorError::State { state: SCORER_STATE.to_owned(), reason });
         }
+        Ok(Self::new(params, embedding, scorer))
     }
 
     /// Numbers that are scored for each patch.
@@ -195,6 +248,7 @@ impl FittedMethod for FittedPatchModel {
     }
 
     fn states(&self) -> Vec<(String, State)> {
-        vec![(SCORER_STATE.to_owned(), self.scorer.state())]
+        let embedding = self.embedding.state().map(|state| (EMBEDDING_STATE.to_owned(), state));
+        embedding.into_iter().chain([(SCORER_STATE.to_owned(), self.scorer.state())]).collect()
     }
 }

@@ -28,15 +28,15 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "feature",
         default: "raw",
-        values: "`raw`, `pca`, `expert` or `sparse`",
-        summary: "what a patch is described by: pixels, their principal components, mean with variance and total \
-                  variation, or error and norm of its sparse code",
+        values: "`raw`, `pca` or `expert`",
+        summary: "what a patch is described by: pixels, their principal components, or mean with variance and total \
+                  variation",
     },
     Parameter {
         name: "mean",
         default: "keep",
         values: "`keep` or `remove`",
-        summary: "whether the mean of each patch stays in it (for `raw`, `pca` and `sparse`)",
+        summary: "whether the mean of each patch stays in it (for `raw` and `pca`)",
     },
     Parameter { name: "colour", default: "grey", values: "`grey` or `rgb`", summary: "what a pixel is" },
     Parameter {
@@ -69,16 +69,10 @@ pub enum PatchFeature {
     Pca,
     /// Mean, variance and total variation of each channel.
     Expert,
-    /// Squared error and L1 norm of its code in a dictionary of normal patches.
-    Sparse,
 }
 
-const FEATURES: [(&str, PatchFeature); 4] = [
-    ("raw", PatchFeature::Raw),
-    ("pca", PatchFeature::Pca),
-    ("expert", PatchFeature::Expert),
-    ("sparse", PatchFeature::Sparse),
-];
+const FEATURES: [(&str, PatchFeature); 3] =
+    [("raw", PatchFeature::Raw), ("pca", PatchFeature::Pca), ("expert", PatchFeature::Expert)];
 
 impl Display for PatchFeature {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -189,7 +183,7 @@ impl PatchModelParams {
         Ok(Self {
             side,
             step,
-            feature: settings.value("feature", default.feature, "`raw`, `pca`, `expert` or `sparse`")?,
+            feature: settings.value("feature", default.feature, "`raw`, `pca` or `expert`")?,
             remove_mean: choice("mean", ["keep", "remove"], "`keep` or `remove`")?,
             rgb: choice("colour", ["grey", "rgb"], "`grey` or `rgb`")?,
             reduce: settings.value("reduce", default.reduce, "a whole number from 1, or a share below 1")?,
