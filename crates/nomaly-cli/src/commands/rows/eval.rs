@@ -33,7 +33,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         }
         None => {
             let normal: Vec<usize> = (0..labels.len()).filter(|&row| !labels[row]).collect();
-            let most = args.max_train.map_or(usize::MAX, |max| max.get()).min(normal.len() / 2);
+            let most = args.max_train.map_or(usize::MAX, std::num::NonZero::get).min(normal.len() / 2);
             let chosen = choose(normal.len(), most, Choice::Seeded(args.method.seed));
             let train: Vec<usize> = chosen.into_iter().map(|place| normal[place]).collect();
             let test = (0..labels.len()).filter(|row| train.binary_search(row).is_err()).collect();
