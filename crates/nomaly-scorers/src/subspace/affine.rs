@@ -132,10 +132,10 @@ impl Affine {
             }
             Basis::LeftOut => {
                 for (distance, column) in distances.iter_mut().zip(projected.rb().col_iter()) {
-                    let squares = column.iter().enumerate();
+                    let squares = column.iter().map(|value| value * value);
                     let squares: f64 = match &self.variances {
-                        None => squares.map(|(_, value)| value * value).sum(),
-                        Some(variances) => squares.map(|(at, value)| value * value / variances[at]).sum(),
+                        None => squares.sum(),
+                        Some(variances) => squares.zip(variances).map(|(square, variance)| square / variance).sum(),
                     };
                     *distance = squares.sqrt();
                 }
