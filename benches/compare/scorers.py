@@ -38,8 +38,6 @@ PAIRS = [
     ("pca", "pca", ["components=16"], "sklearn.PCA"),
     ("kernel-pca", "kernel-pca", ["components=16"], "pyod.KPCA"),
     ("random-projections", "random-projections", [], "pyod.LODA"),
-    ("sparse-coding", "sparse-coding", [], "sklearn.MiniBatchDictionaryLearning"),
-    ("robust-pca", "robust-pca", [], None),
 ]
 
 PEER = "--peer"
@@ -100,20 +98,10 @@ def fit_peer(name: str, train, dim: int):
         from sklearn.ensemble import IsolationForest
         forest = IsolationForest(n_estimators=100, max_samples=min(256, len(train)), random_state=0, n_jobs=-1).fit(train)
         return lambda rows: -forest.score_samples(rows)
-    if kind == "PCA":
-        from sklearn.decomposition import PCA
-        components = PCA(min(16, dim - 1)).fit(train)
-        return lambda rows: np.linalg.norm(rows - components.inverse_transform(components.transform(rows)), axis=1)
-    from sklearn.decomposition import MiniBatchDictionaryLearning
-    coder = MiniBatchDictionaryLearning(
-        min(2 * dim, 256), alpha=1.0, transform_algorithm="lasso_cd", transform_alpha=1.0, random_state=0, n_jobs=-1
-    ).fit(train)
+    from sklearn.decomposition import PCA
 
-    def error(rows):
-        codes = coder.transform(rows)
-        return np.linalg.norm(rows - codes @ coder.components_, axis=1)
-
-    return error
+    components = PCA(min(16, dim - 1)).fit(train)
+    return lambda rows: np.linalg.norm(rows - components.inverse_transform(components.transform(rows)), axis=1)
 
 
 def peak_mib() -> float:
