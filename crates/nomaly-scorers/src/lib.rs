@@ -37,6 +37,7 @@ pub mod kernel_machines;
 mod kmeans;
 mod linalg;
 pub mod lof;
+pub mod logistic;
 pub mod mixture;
 mod moments;
 pub mod neighbours;

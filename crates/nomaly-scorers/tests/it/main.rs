@@ -8,6 +8,7 @@ mod hostile;
 mod isolation;
 mod kernel_machines;
 mod local;
+mod logistic;
 mod merging;
 mod mixture;
 mod subspace;
