@@ -48,6 +48,7 @@ mod random;
 pub mod random_projections;
 pub mod registry;
 mod scorer;
+pub mod sparse;
 pub mod subspace;
 mod watch;
 

@@ -6,7 +6,7 @@ use nomaly_registry::{Entry, Registry};
 use crate::scorer::{Scorer, State};
 use crate::{
     Parameter, Params, ScorerError, Watch, clustering, gaussian, histogram, isolation, kde, kernel_machines, lof,
-    mixture, neighbours, random_projections, subspace,
+    mixture, neighbours, random_projections, sparse, subspace,
 };
 
 /// Fits a scorer on rows `[n, dim]`.
@@ -86,6 +86,7 @@ pub static SCORERS: Registry<ScorerEntry> = Registry::new(
         mixture::ENTRY,
         neighbours::ENTRY,
         random_projections::ENTRY,
+        sparse::ENTRY,
         subspace::PCA_ENTRY,
     ],
 );

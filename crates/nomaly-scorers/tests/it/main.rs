@@ -11,5 +11,6 @@ mod local;
 mod logistic;
 mod merging;
 mod mixture;
+mod sparse;
 mod subspace;
 mod support;
