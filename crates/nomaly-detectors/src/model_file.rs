@@ -12,7 +12,7 @@
 //! | `calibration/map_maxima` | F64 | the largest values of their maps, ascending, for methods that make maps |
 //! | `region` | F32 | the region of interest, 1 inside and 0 outside, in pixels of the frame; where there is one |
 //!
-//! A model of [rows](crate::rows) has `rows` with [`RowsInfo`](crate::rows::RowsInfo) in place of `model`, and no tensors
+//! A model of [rows](crate::rows) has `rows` with [`RowsInfo`] in place of `model`, and no tensors
 //! of a backbone, of maps or of a region.
 //!
 //! Nothing in it depends on when, where or with how many threads it was made. Reading it never runs code: sizes, shapes

@@ -32,8 +32,8 @@ use nomaly_store::Progress;
 
 pub use self::model::FittedPatchModel;
 use self::model::{Embedding, Sampler};
-pub use self::parameters::PatchModelParams;
 use self::parameters::{DEFAULT_SCORER, PARAMETERS};
+pub use self::parameters::{Kept, PatchFeature, PatchModelParams};
 use super::scoring::{ChosenScorer, ScorerChoice};
 use crate::calibration::folds_of;
 use crate::features::FeatureSource;
