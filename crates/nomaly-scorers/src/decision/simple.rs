@@ -27,7 +27,7 @@ pub fn three_sigma(held_out_scores: &[f64]) -> Result<f64, ScorerError> {
 ///
 /// # When to use
 /// With many held-out scores, or to plot; with few of them the rate on further items is larger than `fpr`, and
-/// [`Conformal`] is the rule that keeps its promise.
+/// [`Conformal`](super::Conformal) is the rule that keeps its promise.
 ///
 /// # Errors
 /// [`ScorerError::TooFewScores`] without scores, [`ScorerError::NonFiniteScore`], [`ScorerError::Parameter`] for a rate
