@@ -35,7 +35,7 @@ use crate::{DetectorError, Settings};
 const NAME: &str = "features";
 /// The fewest images from which a held-out fit has the three rows that a shrunk covariance needs.
 const MIN_IMAGES: usize = 4;
-/// Well-posed for any number of images and channels, and at the head of the comparison in `docs/methods.md`.
+/// Well-posed for fewer images than channels, for its covariance is shrunk, and with nothing to tune.
 const DEFAULT_SCORER: &str = "gaussian";
 
 const PARAMETERS: &[Parameter] = &[
