@@ -36,11 +36,61 @@ PAIRS = [
     ("isolation-forest", "isolation-forest", [], "sklearn.IsolationForest"),
     ("extended-isolation-forest", "extended-isolation-forest", [], "isotree.IsolationForest"),
     ("pca", "pca", ["components=16"], "sklearn.PCA"),
+    ("robust-pca", "robust-pca", ["components=16"], "numpy.pursuit"),
     ("kernel-pca", "kernel-pca", ["components=16"], "pyod.KPCA"),
     ("random-projections", "random-projections", [], "pyod.LODA"),
+    ("sparse-coding", "sparse-coding", [], "sklearn.MiniBatchDictionaryLearning"),
 ]
 
 PEER = "--peer"
+
+
+def pursuit(data):
+    """Principal component pursuit as it is usually written: a singular value decomposition of the whole matrix in each round."""
+    import numpy as np
+
+    price = 1 / np.sqrt(max(data.shape))
+    norm, spectral = np.linalg.norm(data), np.linalg.norm(data, 2)
+    dual = data / max(spectral, np.abs(data).max() / price)
+    penalty = 1.25 / spectral
+    most, low = penalty * 1e7, np.zeros_like(data)
+    while True:
+        target = data - low + dual / penalty
+        sparse = np.sign(target) * np.maximum(np.abs(target) - price / penalty, 0)
+        left, values, right = np.linalg.svd(data - sparse + dual / penalty, full_matrices=False)
+        low = (left * np.maximum(values - 1 / penalty, 0)) @ right
+        rest = data - low - sparse
+        if np.linalg.norm(rest) < 1e-7 * norm:
+            return low
+        dual += penalty * rest
+        penalty = min(penalty * 1.5, most)
+
+
+def fit_dictionary(train, dim: int):
+    """A dictionary, and a Gaussian of error and sparsity of the codes of rows that it has not seen."""
+    import numpy as np
+    from sklearn.covariance import LedoitWolf
+    from sklearn.decomposition import MiniBatchDictionaryLearning
+
+    order = np.random.default_rng(0).permutation(len(train))
+    held_out = len(train) * 3 // 10
+    learned, held = train[order[held_out:]][:10000], train[order[:held_out]][:10000]
+    mean = learned.mean(0)
+    price = 1.2 * np.sqrt(((learned - mean) ** 2).mean())
+    atoms = max(1, min(2 * dim, 256, len(learned) // 2))
+    coder = MiniBatchDictionaryLearning(
+        atoms, alpha=price, transform_alpha=price, transform_algorithm="lasso_cd", fit_algorithm="cd", random_state=0, n_jobs=-1
+    ).fit(learned - mean)
+
+    def features(rows):
+        rows = rows - mean
+        codes = coder.transform(rows)
+        return np.c_[((codes @ coder.components_ - rows) ** 2).sum(1), np.abs(codes).sum(1)]
+
+    found = features(held)
+    size = found.mean(0)
+    density = LedoitWolf().fit(np.log1p(found / size))
+    return lambda rows: np.sqrt(density.mahalanobis(np.log1p(features(rows) / size)))
 
 
 def fit_peer(name: str, train, dim: int):
@@ -66,6 +116,14 @@ def fit_peer(name: str, train, dim: int):
             detector = model()
         detector.fit(train)
         return detector.decision_function
+    if library == "numpy":
+        centre = np.median(train, 0)
+        low = pursuit(train - centre)
+        centre = centre + low.mean(0)
+        directions = np.linalg.svd(low - low.mean(0), full_matrices=False)[2][: min(16, dim - 1)]
+        return lambda rows: np.linalg.norm(rows - centre - (rows - centre) @ directions.T @ directions, axis=1)
+    if kind == "MiniBatchDictionaryLearning":
+        return fit_dictionary(train, dim)
     if library == "isotree":
         from isotree import IsolationForest
         forest = IsolationForest(ndim=dim, ntrees=100, sample_size=256, missing_action="fail", random_seed=0, nthreads=-1)

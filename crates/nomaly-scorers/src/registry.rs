@@ -88,6 +88,7 @@ pub static SCORERS: Registry<ScorerEntry> = Registry::new(
         random_projections::ENTRY,
         sparse::ENTRY,
         subspace::PCA_ENTRY,
+        subspace::ROBUST_PCA_ENTRY,
     ],
 );
 

@@ -38,7 +38,8 @@ use crate::{Parameter, ScorerEntry, ScorerError, Watch, moments};
 
 const NAME: &str = "pca";
 
-const COMPONENTS: &str = "a share of the variance above 0 and below 1, or a whole number from 1 below the columns";
+pub(super) const COMPONENTS: &str =
+    "a share of the variance above 0 and below 1, or a whole number from 1 below the columns";
 
 /// The same where all components may be kept.
 pub(super) const COMPONENTS_OR_ALL: &str =
@@ -149,7 +150,7 @@ impl std::str::FromStr for Components {
     }
 }
 
-fn refused(value: impl ToString) -> ScorerError {
+pub(super) fn refused(value: impl ToString) -> ScorerError {
     ScorerError::Parameter { name: "components".to_owned(), value: value.to_string(), expected: COMPONENTS.to_owned() }
 }
 

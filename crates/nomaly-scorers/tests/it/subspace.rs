@@ -1,7 +1,8 @@
 //! Principal subspaces against scikit-learn, and where they end.
 
 use ndarray::{Array2, Axis};
-use nomaly_scorers::subspace::{Components, PcaMonitor, PcaMonitorOptions, PrincipalComponents};
+use nomaly_scorers::subspace::{Components, Lambda, PcaMonitor, PcaMonitorOptions, PrincipalComponents};
+use nomaly_scorers::subspace::{RobustPca, RobustPcaOptions};
 use nomaly_scorers::{Params, SCORERS, Scorer, ScorerError, Tensor, Watch, restore};
 use serde_json::Value;
 
@@ -75,6 +76,94 @@ fn directions_that_are_not_of_length_one_and_counts_that_do_not_fit_are_refused(
         let mut other = good.clone();
         other.config["kept"] = kept.into();
         assert!(restore(&other).is_err(), "{kept}");
+    }
+}
+
+/// Ends of an iteration that stops at a relative 1e-7, reached by other decompositions.
+const PURSUIT: f64 = 1e-5;
+
+/// Every 17th entry, counted along the rows, raised by 20.
+fn corrupted(mut rows: Array2<f32>) -> Array2<f32> {
+    rows.iter_mut().step_by(17).for_each(|value| *value += 20.0);
+    rows
+}
+
+fn robust_params(components: &str, lambda: &str) -> Params {
+    Params::new().with("components", components).with("lambda", lambda)
+}
+
+#[test]
+fn robust_subspaces_agree_with_the_algorithm_in_numpy() {
+    for set in fixture()["sets"].as_array().unwrap() {
+        let whole = |name: &str| set[name].as_u64().unwrap();
+        let (seed, n, dim) = (whole("seed"), whole("rows") as usize, whole("dim") as usize);
+        let (rows, queries) = (corrupted(rows(seed, n, dim)), queries(seed, dim));
+        for case in set["robust"].as_array().unwrap() {
+            let text = |name: &str| case[name].as_str().unwrap();
+            let scorer = fit("robust-pca", &robust_params(text("components"), text("lambda")), &rows).unwrap();
+            for name in ["kept", "rank"] {
+                assert_eq!(scorer.state().config[name], case[name], "{name} of {case}");
+            }
+            let scores = scorer.score(queries.view()).unwrap();
+            assert_close(&scores, &numbers(&case["scores"]), PURSUIT, &format!("{n} rows of {dim}, {case}"));
+        }
+    }
+}
+
+/// Rows in a plane of `dim` dimensions.
+fn rows_in_a_plane(seed: u64, n: usize, dim: usize) -> Array2<f32> {
+    let plane = rows(seed, n, 2);
+    let along = |i: usize, j: usize| 3.0 * plane[[i, 0]] * (j as f32).cos() + plane[[i, 1]] * (0.7 * j as f32).sin();
+    Array2::from_shape_fn((n, dim), |(i, j)| along(i, j))
+}
+
+#[test]
+fn gross_errors_do_not_move_a_robust_subspace() {
+    // With many rows the plane comes back as it was; with few the errors leave a trace.
+    for (n, dim, most) in [(300, 30, 0.02), (30, 90, 1.0)] {
+        let (clean, test) = (rows_in_a_plane(1, n, dim), rows_in_a_plane(2, 20, dim));
+        let spoilt = corrupted(clean);
+        let worst = |name: &str| {
+            let scorer = fit(name, &Params::new().with("components", "2"), &spoilt).unwrap();
+            scorer.score(test.view()).unwrap().into_iter().fold(0.0, f64::max)
+        };
+        let (robust, plain) = (worst("robust-pca"), worst("pca"));
+        assert!(robust < most && plain > 20.0 * robust, "{n} rows of {dim}: {robust} and {plain}");
+    }
+}
+
+#[test]
+fn robust_subspaces_are_deterministic_and_refuse_tampering() {
+    for (components, lambda) in [("0.95", "auto"), ("2", "0.4")] {
+        let params = robust_params(components, lambda);
+        check_determinism("robust-pca", &params, &corrupted(rows(1, 1500, 20)), &rows(2, 70, 20));
+        check_determinism("robust-pca", &params, &corrupted(rows(3, 25, 40)), &rows(4, 41, 40));
+        check_tampering("robust-pca", &params, &rows(7, 30, 4));
+    }
+}
+
+#[test]
+fn what_has_no_robust_subspace_is_refused() {
+    let fitted = |rows: &Array2<f32>, options| RobustPca::fit(rows.view(), options, Watch::none());
+    let default = RobustPcaOptions::default();
+    assert!(matches!(fitted(&rows(1, 1, 3), default), Err(ScorerError::TooFewRows { needed: 2, got: 1, .. })));
+    assert!(matches!(fitted(&Array2::ones((9, 3)), default), Err(ScorerError::ConstantRows { rows: 9 })));
+    for lambda in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let error = fitted(&rows(1, 9, 3), RobustPcaOptions { lambda: Lambda::Number(lambda), ..default });
+        assert!(matches!(error, Err(ScorerError::Parameter { name, .. }) if name == "lambda"), "{lambda}");
+    }
+    let error = fitted(&rows(1, 9, 3), RobustPcaOptions { lambda: Lambda::Number(1e-3), ..default }).unwrap_err();
+    assert!(error.to_string().contains("use a larger `lambda`"), "{error}");
+    // Repeated rows, a constant column, a single column, and numbers near the ends of single precision are no obstacle.
+    let odd = [
+        Array2::from_shape_fn((40, 3), |(i, j)| if j == 1 { 5.0 } else { (i % 4 * (j + 1)) as f32 }),
+        rows(1, 40, 1),
+        rows(1, 40, 3) * 1e37,
+        rows(1, 40, 3) * 1e-37,
+    ];
+    for rows in odd {
+        let scores = fitted(&rows, default).unwrap().score(rows.view()).unwrap();
+        assert!(scores.iter().all(|score| score.is_finite()), "{scores:?}");
     }
 }
 
