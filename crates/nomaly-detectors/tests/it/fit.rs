@@ -23,8 +23,10 @@ fn predictions(detector: &FittedDetector, options: &PredictOptions) -> Vec<Predi
 #[test]
 fn every_method_scores_the_same_after_a_round_trip_through_its_file() {
     let folder = tempfile::tempdir().unwrap();
-    for method in METHODS.names() {
-        let fitted = fit(method, &settings(), &dataset().train).detector;
+    let patches = |feature: &str| ("patches", settings().with("feature", feature).with("max_patches", 1000));
+    let others = [patches("pca"), patches("sparse")];
+    for (method, settings) in METHODS.names().map(|method| (method, settings())).chain(others) {
+        let fitted = fit(method, &settings, &dataset().train).detector;
         let path = folder.path().join(method);
         fitted.save(&path).unwrap();
         let loaded = FittedDetector::load(&path).unwrap();
@@ -45,9 +47,13 @@ fn blots_score_higher_than_good_images() {
         ("features", Some(("scorer", "neighbours"))),
         ("patches", None),
         ("patches", Some(("feature", "expert"))),
+        ("patches", Some(("feature", "sparse"))),
         ("patches", Some(("scorer", "neighbours"))),
     ] {
-        let settings = extra.iter().fold(settings(), |settings, (key, value)| settings.with(key, value));
+        let mut settings = extra.iter().fold(settings(), |settings, (key, value)| settings.with(key, value));
+        if extra == Some(("feature", "sparse")) {
+            settings = settings.with("max_patches", 1000);
+        }
         let fitted = fit(method, &settings, &dataset().train).detector;
         let scored = predictions(&fitted, &PredictOptions::default());
         let of = |blot: usize| scored.iter().skip(blot).step_by(2).map(|prediction| prediction.score);

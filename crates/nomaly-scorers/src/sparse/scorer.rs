@@ -28,6 +28,7 @@ use std::str::FromStr;
 
 use ndarray::{Array2, ArrayView2, Axis};
 use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::admm::{BasisPursuit, TASK};
@@ -202,6 +203,31 @@ impl SparseOptions {
     }
 }
 
+/// Which rows are learned from and which are held out.
+struct Split {
+    learning: Vec<usize>,
+    held_out: Vec<usize>,
+    /// What further choices follow from.
+    random: ChaCha8Rng,
+}
+
+impl Split {
+    /// Of `count` rows, at least 5.
+    fn of(options: &SparseOptions, count: usize) -> Self {
+        let mut random = random::stream(options.seed, 0);
+        let mut order: Vec<usize> = (0..count).collect();
+        order.shuffle(&mut random);
+        let share = (count as f64 * options.held_out).round() as usize;
+        let (held_out, learning) = order.split_at(share.clamp(HELD_OUT_ROWS, count - LEARNING_ROWS));
+        let chosen = |part: &[usize]| {
+            let mut part = part[..part.len().min(options.max_rows)].to_vec();
+            part.sort_unstable();
+            part
+        };
+        Self { learning: chosen(learning), held_out: chosen(held_out), random }
+    }
+}
+
 /// A learned dictionary and the density of the features of normal rows.
 #[derive(Clone, Debug)]
 pub struct SparseCoding {
@@ -239,17 +265,9 @@ impl SparseCoding {
         if count < needed {
             return Err(ScorerError::TooFewRows { what: "sparse coding", needed, got: count });
         }
-        let mut random = random::stream(options.seed, 0);
-        let mut order: Vec<usize> = (0..count).collect();
-        order.shuffle(&mut random);
-        let share = (count as f64 * options.held_out).round() as usize;
-        let (held_out, learning) = order.split_at(share.clamp(HELD_OUT_ROWS, count - LEARNING_ROWS));
-        let chosen = |part: &[usize]| {
-            let mut part = part[..part.len().min(options.max_rows)].to_vec();
-            part.sort_unstable();
-            rows.select(Axis(0), &part)
-        };
-        let (learning, held_out) = (chosen(learning), chosen(held_out));
+        let Split { learning, held_out, mut random } = Split::of(&options, count);
+        let chosen = |part: &[usize]| rows.select(Axis(0), part);
+        let (learning, held_out) = (chosen(&learning), chosen(&held_out));
         let size = options.atoms.count(dim, learning.nrows());
         if size > learning.nrows() {
             let what = "learning so many atoms";
@@ -284,6 +302,20 @@ impl SparseCoding {
             ScorerError::Numerical { what: "the density of the features of held-out rows", reason: error.to_string() }
         })?;
         Ok(Self { centre, atoms, lambda, solver, units, density })
+    }
+
+    /// The numbers of the rows that a [`fit`](Self::fit) of `rows` rows holds out, in ascending order: what else is to learn
+    /// from features of rows that the dictionary has not seen learns from these.
+    ///
+    /// # Errors
+    /// [`ScorerError::Parameter`], [`ScorerError::TooFewRows`] below 5 rows.
+    pub fn held_out_rows(options: &SparseOptions, rows: usize) -> Result<Vec<usize>, ScorerError> {
+        options.check()?;
+        let needed = LEARNING_ROWS + HELD_OUT_ROWS;
+        if rows < needed {
+            return Err(ScorerError::TooFewRows { what: "sparse coding", needed, got: rows });
+        }
+        Ok(Split::of(options, rows).held_out)
     }
 
     /// The atoms of the dictionary, `[atoms, dim]`, of length at most 1.
@@ -330,6 +362,16 @@ impl SparseCoding {
         Ok(Array2::from_shape_fn((rows.nrows(), 2), single))
     }
 
+    /// `ln(1 + x / m)` for each of the [`features`](Self::features) `x` and its mean `m` over held-out normal rows,
+    /// `[n, 2]`: without a unit and less skewed, which densities and distances prefer.
+    ///
+    /// # Errors
+    /// As [`score`](Scorer::score).
+    pub fn log_features(&self, rows: ArrayView2<'_, f32>) -> Result<Array2<f32>, ScorerError> {
+        check_rows(rows, self.dim())?;
+        Ok(logarithms(&features(&self.solver, &self.centre, rows, Watch::none())?, self.units))
+    }
+
     /// Brings back what [`state`](Scorer::state) gave.
     ///
     /// # Errors
@@ -366,9 +408,7 @@ impl Scorer for SparseCoding {
     }
 
     fn score(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
-        check_rows(rows, self.dim())?;
-        let features = features(&self.solver, &self.centre, rows, Watch::none())?;
-        self.density.score(logarithms(&features, self.units).view())
+        self.density.score(self.log_features(rows)?.view())
     }
 
     fn state(&self) -> State {

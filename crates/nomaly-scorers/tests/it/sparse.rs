@@ -103,6 +103,21 @@ fn features_are_those_of_the_codes() {
 }
 
 #[test]
+fn the_score_is_the_gaussian_of_the_features_of_held_out_rows() {
+    let (train, test) = (groups(rows(51, 200, 6), 4), rows(52, 40, 6));
+    let options = SparseOptions { seed: 3, ..SparseOptions::default() };
+    let fitted = SparseCoding::fit(train.view(), options, Watch::none()).unwrap();
+    let held_out = SparseCoding::held_out_rows(&options, 200).unwrap();
+    assert_eq!(held_out.len(), 60);
+    assert!(held_out.is_sorted_by(|low, high| low < high));
+    let learned_from = fitted.log_features(train.select(Axis(0), &held_out).view()).unwrap();
+    let density = SCORERS.get("gaussian").unwrap().fit(&Params::new(), learned_from.view()).unwrap();
+    let scores = density.score(fitted.log_features(test.view()).unwrap().view()).unwrap();
+    assert_eq!(scores, fitted.score(test.view()).unwrap());
+    assert!(SparseCoding::held_out_rows(&options, 4).is_err());
+}
+
+#[test]
 fn rows_off_the_subspaces_of_normal_rows_stand_out() {
     // Normal rows are multiples of one of four directions and a little noise; the others have the same length.
     let mut lcg = Lcg(5);

@@ -2,8 +2,9 @@
 //!
 //! # What it computes
 //! An image is cut into overlapping patches. Each becomes a row of features: its pixels (`raw`), their projection on the
-//! principal components of normal patches (`pca`), or what an expert would look at (`expert`: mean, variance and total
-//! variation). A [scorer](nomaly_scorers::SCORERS) is fitted on rows of a random choice of patches of the training images. A
+//! principal components of normal patches (`pca`), what an expert would look at (`expert`: mean, variance and total
+//! variation), or how badly and how sparsely a dictionary of normal patches codes them (`sparse`:
+//! [`SparseCoding::log_features`](nomaly_scorers::sparse::SparseCoding::log_features)). A [scorer](nomaly_scorers::SCORERS) is fitted on rows of a random choice of patches of the training images. A
 //! pixel gets the mean of the scores of all patches over it, then the map is blurred; the score of an image is the
 //! largest value of its map.
 //!
@@ -13,7 +14,7 @@
 //! and pose, networks see more: `patchcore` and `padim`.
 //!
 //! # Parameters
-//! `patch`, `step`, `feature`, `mean`, `colour`, `reduce`, `max_patches`, `scorer`, `sigma`, and whatever parameters the
+//! `patch`, `step`, `feature`, `mean`, `colour`, `reduce`, `dictionary`, `sparsity`, `max_patches`, `scorer`, `sigma`, and whatever parameters the
 //! scorer has (`nomaly list scorers`).
 //!
 //! # Reference
@@ -147,13 +148,10 @@ impl PatchModel {
         progress: &dyn Progress,
     ) -> Result<FittedPatchModel, DetectorError> {
         progress.start("fitting the scorer of patches", None);
-        let embedding = Embedding::fit(&self.params, patches.view(), progress);
-        let scorer = embedding.and_then(|embedding| {
-            let rows = embedding.apply(patches)?;
-            Ok((self.scorer.fit(rows.view(), seed, progress)?, embedding))
-        });
+        let fitted = Embedding::fit(&self.params, patches, seed, progress)
+            .and_then(|(embedding, rows)| Ok((self.scorer.fit(rows.view(), seed, progress)?, embedding)));
         progress.finish();
-        let (scorer, embedding) = scorer?;
+        let (scorer, embedding) = fitted?;
         Ok(FittedPatchModel::new(&self.params, embedding, scorer))
     }
 }

@@ -1,6 +1,7 @@
 //! A patch model that has seen data, and what it is fitted on.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, Axis};
+use nomaly_scorers::sparse::{SparseCoding, SparseOptions};
 use nomaly_scorers::subspace::{Components, PrincipalComponents};
 use nomaly_scorers::{Scorer, State, Watch, restore};
 use nomaly_store::Progress;
@@ -32,7 +33,7 @@ impl Describer {
         let planes = self.params.colour().planes(pixels);
         grid.rows(&planes, corners, self.params.patch_numbers(), |patch, row| match feature {
             PatchFeature::Expert => expert(patch, side, row),
-            PatchFeature::Raw | PatchFeature::Pca => {
+            PatchFeature::Raw | PatchFeature::Pca | PatchFeature::Sparse => {
                 row.copy_from_slice(patch);
                 if remove_mean {
                     remove_means(row, side);
@@ -120,35 +121,50 @@ pub(super) enum Embedding {
     Identity,
     /// Coordinates along the principal components of normal patches.
     Pca(PrincipalComponents),
+    /// How badly and how sparsely a dictionary of normal patches codes them.
+    Sparse(Box<SparseCoding>),
 }
 
 const EMBEDDING_STATE: &str = "embedding";
 
 impl Embedding {
-    /// Learns from patches as they are described, `[n, numbers]`.
+    /// Learns from patches as they are described, `[n, numbers]`, and gives the rows that a scorer should learn from.
     pub(super) fn fit(
         params: &PatchModelParams,
-        patches: ArrayView2<'_, f32>,
+        patches: Array2<f32>,
+        seed: u64,
         progress: &dyn Progress,
-    ) -> Result<Self, DetectorError> {
+    ) -> Result<(Self, Array2<f32>), DetectorError> {
         let stop = || progress.cancelled();
         match params.feature {
-            PatchFeature::Raw | PatchFeature::Expert => Ok(Self::Identity),
+            PatchFeature::Raw | PatchFeature::Expert => Ok((Self::Identity, patches)),
             PatchFeature::Pca => {
                 let components = match params.reduce {
                     Kept::Components(count) => Components::Count(count),
                     Kept::Share(share) => Components::Share(share),
                 };
-                Ok(Self::Pca(PrincipalComponents::fit(patches, components, false, Watch::new(&stop))?))
+                let found = PrincipalComponents::fit(patches.view(), components, false, Watch::new(&stop))?;
+                let rows = found.project(patches.view())?;
+                Ok((Self::Pca(found), rows))
+            }
+            PatchFeature::Sparse => {
+                let PatchModelParams { dictionary, sparsity, .. } = *params;
+                let options = SparseOptions { atoms: dictionary, lambda: sparsity, seed, ..SparseOptions::default() };
+                let coding = SparseCoding::fit(patches.view(), options, Watch::new(&stop))?;
+                // A dictionary codes what it was learned from better than other normal patches.
+                let held_out = SparseCoding::held_out_rows(&options, patches.nrows())?;
+                let rows = coding.log_features(patches.select(Axis(0), &held_out).view())?;
+                Ok((Self::Sparse(Box::new(coding)), rows))
             }
         }
     }
 
     /// Patches `[n, numbers]` as they are scored.
-    pub(super) fn apply(&self, patches: Array2<f32>) -> Result<Array2<f32>, DetectorError> {
+    fn apply(&self, patches: Array2<f32>) -> Result<Array2<f32>, DetectorError> {
         match self {
             Self::Identity => Ok(patches),
             Self::Pca(components) => Ok(components.project(patches.view())?),
+            Self::Sparse(coding) => Ok(coding.log_features(patches.view())?),
         }
     }
 
@@ -156,6 +172,7 @@ impl Embedding {
         match self {
             Self::Identity => None,
             Self::Pca(components) => Some(components.state()),
+            Self::Sparse(coding) => Some(coding.state()),
         }
     }
 
@@ -164,6 +181,7 @@ impl Embedding {
         match (params.feature, state) {
             (PatchFeature::Raw | PatchFeature::Expert, None) => Ok(Self::Identity),
             (PatchFeature::Pca, Some(state)) => Ok(Self::Pca(PrincipalComponents::from_state(state)?)),
+            (PatchFeature::Sparse, Some(state)) => Ok(Self::Sparse(Box::new(SparseCoding::from_state(state)?))),
             _ => Err(DetectorError::MissingState { name: EMBEDDING_STATE.to_owned() }),
         }
     }
@@ -173,6 +191,7 @@ impl Embedding {
         match self {
             Self::Identity => None,
             Self::Pca(components) => Some([components.dim(), components.kept()]),
+            Self::Sparse(coding) => Some([coding.dim(), 2]),
         }
     }
 }

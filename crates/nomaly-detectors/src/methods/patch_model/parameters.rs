@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use nomaly_scorers::Parameter;
+use nomaly_scorers::sparse::Atoms;
 
 use super::super::scoring::SCORER;
 use super::grid::{Colour, EXPERT_NUMBERS};
@@ -15,6 +16,9 @@ pub(super) const DEFAULT_SCORER: &str = "gaussian";
 
 const SIDE: &str = "a whole number of pixels from 2 to 64";
 const STEP: &str = "`auto`, or a whole number of pixels from 1 to the patch's side";
+const FEATURE: &str = "`raw`, `pca`, `expert` or `sparse`";
+const DICTIONARY: &str = "`auto` or a whole number from 1";
+const SPARSITY: &str = "a number above 0";
 const PATCHES: &str = "a whole number from 100";
 
 pub(super) const PARAMETERS: &[Parameter] = &[
@@ -28,15 +32,15 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "feature",
         default: "raw",
-        values: "`raw`, `pca` or `expert`",
-        summary: "what a patch is described by: pixels, their principal components, or mean with variance and total \
-                  variation",
+        values: FEATURE,
+        summary: "what a patch is described by: pixels, their principal components, mean with variance and total \
+                  variation, or error and sparsity of a code over a learned dictionary",
     },
     Parameter {
         name: "mean",
         default: "keep",
         values: "`keep` or `remove`",
-        summary: "whether the mean of each patch stays in it (for `raw` and `pca`)",
+        summary: "whether the mean of each patch stays in it (not for `expert`)",
     },
     Parameter { name: "colour", default: "grey", values: "`grey` or `rgb`", summary: "what a pixel is" },
     Parameter {
@@ -44,6 +48,18 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         default: "0.95",
         values: "a whole number from 1, or a share of the variance below 1",
         summary: "principal components that `feature=pca` keeps",
+    },
+    Parameter {
+        name: "dictionary",
+        default: "auto (twice the numbers of a patch, at most 256)",
+        values: DICTIONARY,
+        summary: "atoms of the dictionary of `feature=sparse`",
+    },
+    Parameter {
+        name: "sparsity",
+        default: "1.2",
+        values: SPARSITY,
+        summary: "weight of sparsity of `feature=sparse`, in units of the root mean square of a pixel less its mean",
     },
     Parameter {
         name: "max_patches",
@@ -69,10 +85,16 @@ pub enum PatchFeature {
     Pca,
     /// Mean, variance and total variation of each channel.
     Expert,
+    /// Error and sparsity of the code of its pixels over a dictionary of normal patches.
+    Sparse,
 }
 
-const FEATURES: [(&str, PatchFeature); 3] =
-    [("raw", PatchFeature::Raw), ("pca", PatchFeature::Pca), ("expert", PatchFeature::Expert)];
+const FEATURES: [(&str, PatchFeature); 4] = [
+    ("raw", PatchFeature::Raw),
+    ("pca", PatchFeature::Pca),
+    ("expert", PatchFeature::Expert),
+    ("sparse", PatchFeature::Sparse),
+];
 
 impl Display for PatchFeature {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -132,6 +154,10 @@ pub struct PatchModelParams {
     pub rgb: bool,
     /// Principal components that [`PatchFeature::Pca`] keeps.
     pub reduce: Kept,
+    /// Atoms of the dictionary of [`PatchFeature::Sparse`].
+    pub dictionary: Atoms,
+    /// Weight of sparsity of [`PatchFeature::Sparse`], above 0; see [`SparseOptions`](nomaly_scorers::sparse::SparseOptions).
+    pub sparsity: f64,
     /// Patches that are learned from, at least 100.
     pub max_patches: usize,
     /// The blur of maps in pixels of the input.
@@ -148,6 +174,8 @@ impl Default for PatchModelParams {
             remove_mean: false,
             rgb: false,
             reduce: Kept::Share(0.95),
+            dictionary: Atoms::Auto,
+            sparsity: 1.2,
             max_patches: 20_000,
             sigma: crate::maps::DEFAULT_SIGMA,
         }
@@ -180,13 +208,26 @@ impl PatchModelParams {
         if max_patches < 100 {
             return Err(refuse("max_patches", PATCHES));
         }
+        let dictionary = match settings.get("dictionary") {
+            None => default.dictionary,
+            Some(_) => settings.value("dictionary", default.dictionary, DICTIONARY)?,
+        };
+        if dictionary == Atoms::Count(0) {
+            return Err(refuse("dictionary", DICTIONARY));
+        }
+        let sparsity = settings.value("sparsity", default.sparsity, SPARSITY)?;
+        if !(sparsity > 0.0 && sparsity.is_finite()) {
+            return Err(refuse("sparsity", SPARSITY));
+        }
         Ok(Self {
             side,
             step,
-            feature: settings.value("feature", default.feature, "`raw`, `pca` or `expert`")?,
+            feature: settings.value("feature", default.feature, FEATURE)?,
             remove_mean: choice("mean", ["keep", "remove"], "`keep` or `remove`")?,
             rgb: choice("colour", ["grey", "rgb"], "`grey` or `rgb`")?,
             reduce: settings.value("reduce", default.reduce, "a whole number from 1, or a share below 1")?,
+            dictionary,
+            sparsity,
             max_patches,
             sigma: settings.sigma(default.sigma)?,
         })
@@ -200,6 +241,8 @@ impl PatchModelParams {
             .with("mean", if self.remove_mean { "remove" } else { "keep" })
             .with("colour", if self.rgb { "rgb" } else { "grey" })
             .with("reduce", self.reduce)
+            .with("dictionary", self.dictionary)
+            .with("sparsity", self.sparsity)
             .with("max_patches", self.max_patches)
             .with(SIGMA.name, self.sigma)
     }
@@ -226,13 +269,15 @@ mod tests {
     fn settings_are_read_written_and_refused() {
         let read = |pairs: &[&str]| PatchModelParams::from_settings(&Settings::parse(pairs).unwrap());
         assert_eq!(read(&[]).unwrap(), PatchModelParams::default());
-        let given = read(&["patch=9", "feature=pca", "reduce=12", "mean=remove", "colour=rgb", "sigma=0"]).unwrap();
+        let given =
+            read(&["patch=9", "feature=pca", "reduce=12", "mean=remove", "colour=rgb", "sigma=0", "dictionary=40"])
+                .unwrap();
         assert_eq!((given.step, given.patch_numbers(), given.reduce), (3, 243, Kept::Components(12)));
         assert_eq!(PatchModelParams::from_settings(&given.settings()).unwrap(), given);
         for pair in ["patch=1", "patch=65", "step=0", "step=16", "feature=hog", "mean=no", "colour=red", "reduce=0"] {
             assert!(read(&[pair]).is_err(), "{pair}");
         }
-        for pair in ["reduce=1.5", "max_patches=99", "sigma=-1"] {
+        for pair in ["reduce=1.5", "dictionary=0", "sparsity=0", "sparsity=NaN", "max_patches=99", "sigma=-1"] {
             assert!(read(&[pair]).is_err(), "{pair}");
         }
     }
