@@ -130,7 +130,7 @@ DATA is one of
   a folder of good images (searched to any depth),
   a data set in MVTec layout (only train/good is used), or
   a named data set with options: fashion-mnist:normal=3, cifar10:normal=dog, elpv:cells=mono, or
-  a table of numbers (.csv, .tsv, .npy), which is learned from without images: --set scorer=NAME.
+  a table of numbers (.csv, .tsv, .npy, .parquet), which is learned from without images: --set scorer=NAME.
 
 The model file holds everything: the weights of the backbone, what was learned and the decision rule.
 

@@ -40,7 +40,7 @@ const HELD_OUT: &str = "calibration/held_out";
 const MAP_MAXIMA: &str = "calibration/map_maxima";
 const REGION: &str = "region";
 /// What is said of a model of rows where one of images is needed.
-const OF_ROWS: &str = "is a model of rows, and scores tables (.csv, .tsv, .npy), not images";
+const OF_ROWS: &str = "is a model of rows, and scores tables (.csv, .tsv, .npy, .parquet), not images";
 
 /// What a model is made of and what it was fitted on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

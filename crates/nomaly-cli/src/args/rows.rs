@@ -5,7 +5,7 @@ use nomaly::data::tables::ReadOptions;
 
 /// What the columns of a table are.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Tables (.csv, .tsv, .npy)")]
+#[command(next_help_heading = "Tables (.csv, .tsv, .npy, .parquet)")]
 pub(crate) struct RowArgs {
     /// The column that says which rows are anomalous: 0/1, normal/anomalous, good/bad; `fit` learns from normal rows only
     #[arg(long, value_name = "COLUMN")]

@@ -1,6 +1,6 @@
 //! Tables of numbers: rows that scorers learn from without images.
 //!
-//! [`read`] brings a CSV or NumPy file into a [`Table`]. Which columns are features, and which are something else, is
+//! [`read`] brings a CSV, NumPy or Parquet file into a [`Table`]. Which columns are features, and which are something else, is
 //! said by [`ReadOptions`]: what is not a number has to be named as a label or an identifier, or be left out.
 //!
 //! ```
@@ -24,6 +24,7 @@
 mod columns;
 mod csv;
 mod npy;
+mod parquet;
 
 use std::path::Path;
 
@@ -33,7 +34,7 @@ use self::columns::Columns;
 use crate::DataError;
 
 /// The extensions of files that hold tables, in lower case.
-pub const TABLE_EXTENSIONS: &[&str] = &["csv", "tsv", "npy"];
+pub const TABLE_EXTENSIONS: &[&str] = &["csv", "tsv", "npy", "parquet"];
 
 /// The most cells of a table: 4 GiB of single-precision numbers.
 const MAX_CELLS: usize = 1 << 30;
@@ -89,14 +90,19 @@ pub fn is_table(path: &Path) -> bool {
 }
 
 /// Reads a table. The extension of the file says how: `csv` and `tsv` are text with a separator of its own (comma,
-/// semicolon or tab, found in the first line), with or without a line of names; `npy` is an array of NumPy with two axes.
+/// semicolon or tab, found in the first line), with or without a line of names; `npy` is an array of NumPy with two axes,
+/// `parquet` a file of flat columns (plain, or compressed by Snappy or gzip) without the index that pandas stores.
 ///
 /// # Errors
 /// Files that cannot be read or are damaged, text where numbers are expected, columns that are asked for and not there;
 /// the message names the file and the place in it.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataError> {
-    let npy = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
-    let table = if npy { npy::read(path, options)? } else { csv::read(path, options)? };
+    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+    let table = match extension.as_deref() {
+        Some("npy") => npy::read(path, options)?,
+        Some("parquet") => parquet::read(path, options)?,
+        _ => csv::read(path, options)?,
+    };
     if table.rows.nrows() == 0 {
         return Err(DataError::Empty { path: path.to_owned(), wanted: "rows".to_owned() });
     }

@@ -6,3 +6,4 @@ mod hostile;
 mod loading;
 mod named;
 mod tables;
+mod written_tables;

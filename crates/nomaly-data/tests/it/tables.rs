@@ -140,6 +140,6 @@ fn hostile_arrays_are_refused() {
 
 #[test]
 fn tables_are_told_by_their_extension() {
-    assert!(["a.csv", "b.TSV", "c/d.npy"].iter().all(|path| is_table(Path::new(path))));
+    assert!(["a.csv", "b.TSV", "c/d.npy", "e.parquet"].iter().all(|path| is_table(Path::new(path))));
     assert!(!["a.png", "csv", "folder"].iter().any(|path| is_table(Path::new(path))));
 }

@@ -1,4 +1,4 @@
-//! The commands on tables of numbers, where the data is a `.csv`, `.tsv` or `.npy` file.
+//! The commands on tables of numbers, where the data is a `.csv`, `.tsv`, `.npy` or `.parquet` file.
 
 mod eval;
 mod fit;
@@ -32,7 +32,7 @@ pub(crate) fn is_about_rows(data: &Path, args: &RowArgs) -> anyhow::Result<bool>
         None => Ok(false),
         Some(flag) => Err(Failure::new(
             format!("{flag} is for tables, and {} is none", data.display()),
-            "a table is a .csv, .tsv or .npy file",
+            "a table is a .csv, .tsv, .npy or .parquet file",
         )
         .into()),
     }

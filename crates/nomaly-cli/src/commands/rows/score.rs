@@ -59,7 +59,9 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         return Err(refusal("--sequence", "the scores of rows are judged one by one"));
     }
     let [path] = &args.images[..] else {
-        return Err(Failure::new("one table at a time can be scored", "give one .csv, .tsv or .npy file").into());
+        return Err(
+            Failure::new("one table at a time can be scored", "give one .csv, .tsv, .npy or .parquet file").into()
+        );
     };
     let detector = FittedRows::load(&args.model)?;
     let table = read(path, &args.rows.options())?;
