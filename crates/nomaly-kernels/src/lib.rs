@@ -4,7 +4,7 @@
 //! * [`training`]: forward and backward passes on planar tensors, losses, optimiser steps.
 //! * [`neighbours`]: exact and approximate nearest rows of a memory bank; [`coreset`]: few rows that cover it.
 //! * [`linalg`]: a Gaussian for each of many positions.
-//! * [`rbf`]: the Gaussian kernel of many pairs of rows.
+//! * [`rbf`]: the Gaussian kernel of many pairs of rows; [`exponentials`]: sums of them where rows want double precision.
 //! * [`filter`] and [`resample`]: blur, medians and bilinear resizing of maps.
 //! * [`isa`]: which vector instructions are used, chosen at run time.
 //! * [`peak`]: how much arithmetic this machine can do at most.
@@ -23,6 +23,7 @@ pub mod coreset;
 mod elementwise;
 mod epilogue;
 mod error;
+pub mod exponentials;
 pub mod filter;
 pub mod isa;
 pub mod linalg;
