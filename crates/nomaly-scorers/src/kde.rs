@@ -2,8 +2,8 @@
 //!
 //! # What it computes
 //! A density `p(x) = 1/n Σ N(x; x_i, H)`: a Gaussian around each of the `n` rows of the fit. The score of a row is
-//! `-ln p(x)`, taken by log-sum-exp over blocks of rows, so that it stays finite however far the row is. Of the sum, terms
-//! below `e⁻⁴⁵` of the largest one so far are left out, which double precision would lose too.
+//! `-ln p(x)`, taken by log-sum-exp over blocks of rows, so that it stays finite however far the row is. Distances are in
+//! double precision, the exponentials of their differences in single, which leaves about seven digits of the density.
 //!
 //! The bandwidth is a rule of thumb, `scott`: `f = n^(-1/(d+4))`, or `silverman`: `f = (n (d+2)/4)^(-1/(d+4))`, which is
 //! multiplied with the spread of the rows as `shape` says; or a number, which is the standard deviation of the kernel in
@@ -27,6 +27,8 @@ use std::str::FromStr;
 use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::{Mat, Par};
 use ndarray::{Array2, ArrayView2};
+use nomaly_kernels::exponentials::ExponentialSum;
+use nomaly_kernels::isa::Isa;
 
 use crate::gaussian::GaussianStatistics;
 use crate::params::named_choice;
@@ -66,7 +68,8 @@ pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
     restore: |state| Ok(Box::new(KernelDensity::from_state(state)?)),
 };
 
-/// Terms of the density's sum that are smaller than the largest by this factor, as a logarithm, are left out.
+/// Blocks of the density's sum are left out whose terms are all smaller than the largest so far by this factor, as a
+/// logarithm: double precision would lose them too.
 const NEGLIGIBLE: f64 = 45.0;
 
 /// Standard deviations below this share of the largest value are rounding of a constant column.
@@ -338,6 +341,7 @@ impl Kernel {
 
 /// A sum of exponentials, as `sum · exp(-nearest)`.
 struct LogSum {
+    exponentials: ExponentialSum,
     nearest: f64,
     sum: f64,
 }
@@ -345,18 +349,28 @@ struct LogSum {
 impl LogSum {
     /// Adds `exp(-distance / 2)` for each of the squared distances.
     fn add(&mut self, distances: &[f64]) {
-        let nearest = 0.5 * distances.iter().copied().fold(f64::INFINITY, f64::min);
+        let nearest = 0.5 * least(distances);
+        if nearest > self.nearest + NEGLIGIBLE {
+            return;
+        }
         if nearest < self.nearest {
             self.sum *= (nearest - self.nearest).exp();
             self.nearest = nearest;
         }
-        for distance in distances {
-            let beyond = 0.5 * distance - self.nearest;
-            if beyond < NEGLIGIBLE {
-                self.sum += (-beyond).exp();
-            }
-        }
+        self.sum += self.exponentials.sum(distances, 0.5, self.nearest);
     }
+}
+
+/// The least of some numbers, none of them NaN; compared side by side, as one chain of comparisons is slow.
+fn least(values: &[f64]) -> f64 {
+    let smaller = |least: f64, value: f64| if value < least { value } else { least };
+    let mut lanes = [f64::INFINITY; 8];
+    let whole = values.chunks_exact(lanes.len());
+    let rest = whole.remainder().iter().copied().fold(f64::INFINITY, smaller);
+    for values in whole {
+        lanes.iter_mut().zip(values).for_each(|(least, value)| *least = smaller(*least, *value));
+    }
+    lanes.into_iter().fold(rest, smaller)
 }
 
 impl Scorer for KernelDensity {
@@ -374,7 +388,9 @@ impl Scorer for KernelDensity {
             let row = rows.row(at);
             self.kernel.whiten(row.iter().zip(&self.mean).map(|(value, mean)| f64::from(*value) - mean), target);
         };
-        let start = |_| LogSum { nearest: f64::INFINITY, sum: 0.0 };
+        let isa = Isa::best().map_err(|error| ScorerError::InstructionSet(error.to_string()))?;
+        let exponentials = ExponentialSum::new(isa).map_err(|error| ScorerError::InstructionSet(error.to_string()))?;
+        let start = |_| LogSum { exponentials, nearest: f64::INFINITY, sum: 0.0 };
         let end = |found: LogSum| found.sum.ln() - found.nearest - self.constant;
         Ok(self.bank.fold(rows.nrows(), load, start, |sum, _, distances| sum.add(distances), end))
     }
