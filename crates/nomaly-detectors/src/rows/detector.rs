@@ -5,15 +5,14 @@ use std::path::Path;
 use ndarray::{ArrayView2, Axis};
 use nomaly_data::tables::Table;
 use nomaly_registry::UnknownName;
-use nomaly_scorers::{Params, SCORERS, Scorer, ScorerEntry, State, Tensor, Watch, restore};
+use nomaly_scorers::{Params, SCORERS, Scorer, ScorerEntry, State, Watch, restore};
 use nomaly_store::Progress;
 use serde::Serialize;
 
 use super::model::{RowsInfo, RowsTraining};
-use super::scaling::{Scaling, Standardise};
+use super::scaling::{SCALING, Scaling, Standardise};
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule, splits};
 use crate::model_file::{self, RowParts};
-use crate::state::take_f64;
 use crate::{DetectorError, Parameter, Settings, Skipped};
 
 /// The scorer where none is named.
@@ -22,8 +21,7 @@ pub const DEFAULT_SCORER: &str = "neighbours";
 const NEIGHBOURS: [(&str, &str); 3] = [("k", "5"), ("distance", "l2"), ("aggregation", "kth")];
 /// Rows that are scored between two looks at the progress.
 const BLOCK: usize = 8192;
-/// The state that holds centres and scales, beside that of the scorer.
-const SCALING: &str = "scaling";
+/// The state of the scorer, beside that of the scaling.
 const SCORER: &str = "scorer";
 
 /// The settings of rows, beside those of the scorer.
@@ -340,15 +338,7 @@ impl FittedRows {
     /// # Errors
     /// A place that cannot be written to.
     pub fn save(&self, path: &Path) -> Result<(), DetectorError> {
-        let list = |values: &[f64]| Tensor::f64([values.len()], values.to_vec());
-        let scaling = State {
-            kind: SCALING.to_owned(),
-            config: serde_json::json!({}),
-            tensors: [("centre", &self.scaling.centre), ("scale", &self.scaling.scale)]
-                .map(|(name, values)| (name.to_owned(), list(values)))
-                .into(),
-        };
-        let states = [(SCALING.to_owned(), scaling), (SCORER.to_owned(), self.scorer.state())];
+        let states = [(SCALING.to_owned(), self.scaling.state()), (SCORER.to_owned(), self.scorer.state())];
         model_file::write_rows(path, &self.info, &states, &self.calibration)
     }
 
@@ -367,27 +357,17 @@ impl FittedRows {
     fn from_parts(RowParts { info, states, held_out }: RowParts) -> Result<Self, DetectorError> {
         let calibration = Calibration::new(held_out, info.decision)?;
         let damaged = |reason: String| DetectorError::State { state: SCALING.to_owned(), reason };
-        if info.columns.as_ref().is_some_and(|columns| columns.len() != info.dim) {
-            return Err(damaged(format!("the number of names is not {}", info.dim)));
-        }
-        let [(scaling_name, mut scaling), (scorer_name, scorer)]: [(String, State); 2] =
+        info.check_columns()?;
+        let [(scaling_name, scaling), (scorer_name, scorer)]: [(String, State); 2] =
             states.try_into().map_err(|_| DetectorError::MissingState { name: SCORER.to_owned() })?;
         if scaling_name != SCALING || scaling.kind != SCALING || scorer_name != SCORER || scorer.kind != info.scorer {
             return Err(DetectorError::MissingState { name: SCORER.to_owned() });
         }
-        let centre = take_f64(SCALING, &mut scaling, "centre")?;
-        let scale = take_f64(SCALING, &mut scaling, "scale")?;
-        if centre.len() != info.dim || scale.len() != info.dim || !scaling.tensors.is_empty() {
-            return Err(damaged(format!("it is not one of {} columns", info.dim)));
-        }
-        let usable = |scale: &f64| scale.is_finite() && *scale > 0.0;
-        if !centre.iter().all(|value| value.is_finite()) || !scale.iter().all(usable) {
-            return Err(damaged("a centre or a scale is out of range".to_owned()));
-        }
+        let scaling = Scaling::from_state(scaling, info.dim)?;
         let scorer = restore(&scorer)?;
         if scorer.dim() != info.dim {
             return Err(damaged(format!("the scorer has {} columns, and the model {}", scorer.dim(), info.dim)));
         }
-        Ok(Self { info, calibration, scaling: Scaling { centre, scale }, scorer })
+        Ok(Self { info, calibration, scaling, scorer })
     }
 }

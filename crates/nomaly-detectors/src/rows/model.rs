@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DecisionRule, Settings};
+use crate::{DecisionRule, DetectorError, Settings};
 
 /// What a model of rows is made of and what it was fitted on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,27 @@ pub struct RowsInfo {
     pub decision: DecisionRule,
     /// What it was fitted on.
     pub training: RowsTraining,
+}
+
+impl RowsInfo {
+    /// Refuses names of columns that no table could have given: too few or many, empty, or twice the same.
+    pub(super) fn check_columns(&self) -> Result<(), DetectorError> {
+        let damaged = |reason: String| Err(DetectorError::State { state: "columns".to_owned(), reason });
+        let Some(columns) = &self.columns else { return Ok(()) };
+        if columns.len() != self.dim {
+            return damaged(format!("{} names for {} columns", columns.len(), self.dim));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for name in columns {
+            if name.is_empty() {
+                return damaged("a name is empty".to_owned());
+            }
+            if !seen.insert(name) {
+                return damaged(format!("two columns are called `{name}`"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a model of rows was fitted on.

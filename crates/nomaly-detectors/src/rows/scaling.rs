@@ -4,8 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use ndarray::{Array2, ArrayView2};
+use nomaly_scorers::{State, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::DetectorError;
+use crate::state::take_f64;
+
+/// The state that holds centres and scales.
+pub(super) const SCALING: &str = "scaling";
 
 /// Standardised values stay within this many deviations, so that their squares stay within single precision.
 const LIMIT: f64 = 1e15;
@@ -93,6 +100,38 @@ impl Scaling {
         }
         scaled
     }
+
+    /// What a model file keeps.
+    pub(super) fn state(&self) -> State {
+        let list = |values: &[f64]| Tensor::f64([values.len()], values.to_vec());
+        let tensors = [("centre", &self.centre), ("scale", &self.scale)];
+        State {
+            kind: SCALING.to_owned(),
+            config: serde_json::json!({}),
+            tensors: tensors.map(|(name, values)| (name.to_owned(), list(values))).into(),
+        }
+    }
+
+    /// Reads what a model file keeps of the scaling of `dim` columns.
+    pub(super) fn from_state(mut state: State, dim: usize) -> Result<Self, DetectorError> {
+        let damaged = |reason: String| DetectorError::State { state: SCALING.to_owned(), reason };
+        if state.config.as_object().is_none_or(|config| !config.is_empty()) {
+            return Err(damaged("it has settings, and takes none".to_owned()));
+        }
+        if state.tensors.values().any(|tensor| tensor.shape != [dim]) {
+            return Err(damaged(format!("it is not one of {dim} columns")));
+        }
+        let centre = take_f64(SCALING, &mut state, "centre")?;
+        let scale = take_f64(SCALING, &mut state, "scale")?;
+        if let Some(name) = state.tensors.keys().next() {
+            return Err(damaged(format!("`{name}` is not known")));
+        }
+        let usable = |scale: &f64| scale.is_finite() && *scale > 0.0;
+        if !centre.iter().all(|value| value.is_finite()) || !scale.iter().all(usable) {
+            return Err(damaged("a centre or a scale is out of range".to_owned()));
+        }
+        Ok(Self { centre, scale })
+    }
 }
 
 /// The mean of a column and its standard deviation (with `n` in the denominator), or 1 where that is what rounding leaves
@@ -130,5 +169,39 @@ mod tests {
         let far = z.apply(array![[f32::MAX, 5.1, f32::MAX]].view());
         assert!(far.iter().all(|value| (value * value).is_finite()), "{far}");
         assert!((z.apply(rows.view())[[0, 1]]).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_state_that_was_tampered_with_is_refused() {
+        let scaling = Scaling { centre: vec![1.0, 2.0], scale: vec![0.5, 3.0] };
+        assert_eq!(Scaling::from_state(scaling.state(), 2).unwrap(), scaling);
+        assert!(Scaling::from_state(scaling.state(), 3).is_err());
+        let refused = |edit: &dyn Fn(&mut State)| {
+            let mut state = scaling.state();
+            edit(&mut state);
+            Scaling::from_state(state, 2).unwrap_err().to_string()
+        };
+        for config in [serde_json::json!({ "unknown": 1 }), serde_json::json!(null), serde_json::json!([])] {
+            assert!(refused(&|state| state.config = config.clone()).contains("takes none"));
+        }
+        for name in ["centre", "scale"] {
+            let set = |tensor: Tensor| refused(&|state| drop(state.tensors.insert(name.to_owned(), tensor.clone())));
+            assert!(refused(&|state| drop(state.tensors.remove(name))).contains("is missing"));
+            for bad in [f64::NAN, f64::INFINITY] {
+                assert!(set(Tensor::f64([2], vec![1.0, bad])).contains("out of range"));
+            }
+            for shape in [vec![3], vec![1, 2], vec![2, 1]] {
+                let values = vec![1.0; shape.iter().product()];
+                assert!(set(Tensor::f64(shape, values)).contains("not one of 2 columns"));
+            }
+            assert!(set(Tensor::f32([2], vec![1.0, 1.0])).contains("not of f64"));
+        }
+        for bad in [0.0, -1.0] {
+            let tensor = Tensor::f64([2], vec![1.0, bad]);
+            let told = refused(&|state| drop(state.tensors.insert("scale".to_owned(), tensor.clone())));
+            assert!(told.contains("out of range"), "{told}");
+        }
+        let more = Tensor::f64([2], vec![1.0, 1.0]);
+        assert!(refused(&|state| drop(state.tensors.insert("more".to_owned(), more.clone()))).contains("not known"));
     }
 }
