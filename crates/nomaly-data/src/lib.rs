@@ -44,7 +44,7 @@ mod walk;
 
 pub use error::DataError;
 pub use manifest::{Manifest, Route};
-pub use open::open;
+pub use open::{open, open_classes};
 pub use options::OptionInfo;
 pub use registry::{DATASETS, DatasetEntry, State, get};
 pub use sample::{Dataset, ImageSource, Label, MaskSource, PackedImages, Sample};

@@ -70,6 +70,22 @@ pub fn open(spec: &str) -> Result<Dataset, DataError> {
     Err(DataError::UnknownDataset { spec: target.to_owned(), hint: hint(target, DATASETS.names()) })
 }
 
+/// Opens a folder with one folder a class, all of whose classes are to be learnt: `<class>/*`, or `train/<class>/*` and
+/// `test/<class>/*`. The [kind](crate::Sample::kind) of an image is the name of its class.
+///
+/// Without `train` and `test` all images are training images. With them, test images of classes that `train` lacks are
+/// labelled anomalous.
+///
+/// # Errors
+/// [`DataError`]: no such folder, no folders in it, one that holds no image or whose name is not UTF-8, images beside the
+/// folders of classes.
+pub fn open_classes(folder: &Path) -> Result<Dataset, DataError> {
+    if !folder.exists() {
+        return Err(DataError::Missing { path: folder.to_owned() });
+    }
+    class_folders::open_all(folder, directory_name(folder))
+}
+
 /// Reads a directory in whichever layout it is.
 fn open_directory(path: &Path, options: Options) -> Result<Dataset, DataError> {
     let name = directory_name(path);

@@ -111,6 +111,6 @@ pub(crate) fn file_sample(root: &Path, path: PathBuf, label: Label, kind: &str) 
     Sample { id: relative(root, &path), source: ImageSource::File(path), label, kind: kind.to_owned(), mask: None }
 }
 
-fn is_hidden(name: &OsStr) -> bool {
+pub(crate) fn is_hidden(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with('.')
 }

@@ -17,9 +17,9 @@ use std::path::Path;
 
 use crate::classes::{find, share};
 use crate::options::{NORMAL, OptionInfo, Options, SEED, TRAIN};
-use crate::sample::Label;
+use crate::sample::{Label, Sample};
 use crate::subset::{Choice, choose};
-use crate::walk::{file_sample, image_files, image_files_if_any, subfolders};
+use crate::walk::{file_sample, image_files, image_files_if_any, is_hidden, is_image, subfolders};
 use crate::{DataError, Dataset};
 
 /// The options of this layout.
@@ -81,4 +81,52 @@ pub(crate) fn open(folder: &Path, name: String, options: &Options) -> Result<Dat
         dataset.test.extend(files.into_iter().map(|path| file_sample(folder, path, Label::Anomalous, &class)));
     }
     Ok(dataset)
+}
+
+/// Reads a folder whose classes are all to be learnt: the kind of each sample is the name of its folder.
+///
+/// With `train` and `test`, what `test` holds beside the classes of `train` is labelled anomalous; without them all images
+/// are to be learnt from.
+pub(crate) fn open_all(folder: &Path, name: String) -> Result<Dataset, DataError> {
+    let mut dataset = Dataset { name, ..Dataset::default() };
+    if !detect_split(folder)? {
+        dataset.train = labelled(folder, folder, &[])?.0;
+        return Ok(dataset);
+    }
+    let (train, classes) = labelled(folder, &folder.join("train"), &[])?;
+    dataset.train = train;
+    dataset.test = labelled(folder, &folder.join("test"), &classes)?.0;
+    Ok(dataset)
+}
+
+/// The images of each folder in `parent`, and the names of these folders. Images of classes that are not `known` are
+/// labelled anomalous; where `known` is empty none are.
+fn labelled(root: &Path, parent: &Path, known: &[String]) -> Result<(Vec<Sample>, Vec<String>), DataError> {
+    let ambiguous = |reason: String| DataError::Ambiguous { path: parent.to_owned(), reason };
+    for entry in std::fs::read_dir(parent).map_err(|error| DataError::io(parent, error))? {
+        let entry = entry.map_err(|error| DataError::io(parent, error))?;
+        let (name, path) = (entry.file_name(), entry.path());
+        if is_hidden(&name) {
+            continue;
+        }
+        if path.is_dir() && name.to_str().is_none() {
+            return Err(ambiguous(format!("holds a folder whose name is not UTF-8: {}", name.display())));
+        }
+        if path.is_file() && is_image(&path) {
+            let reason = format!("holds the image {} beside folders of classes: whose is it?", name.display());
+            return Err(ambiguous(reason));
+        }
+    }
+    let folders = subfolders(parent)?;
+    if folders.is_empty() {
+        return Err(DataError::Empty { path: parent.to_owned(), wanted: "folders of classes".into() });
+    }
+    let mut samples = Vec::new();
+    let mut classes = Vec::with_capacity(folders.len());
+    for (class, path) in folders {
+        let label = if known.is_empty() || known.contains(&class) { Label::Normal } else { Label::Anomalous };
+        samples.extend(image_files(&path)?.into_iter().map(|path| file_sample(root, path, label, &class)));
+        classes.push(class);
+    }
+    Ok((samples, classes))
 }
