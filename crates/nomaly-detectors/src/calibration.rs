@@ -241,18 +241,18 @@ impl Calibration {
         let n = self.conformal.n();
         match self.rule {
             DecisionRule::MaxFpr(rate) => {
-                format!("conformal p-value of at most {rate} against {n} held-out normal images")
+                format!("conformal p-value of at most {rate} against {n} held-out normal items")
             }
             DecisionRule::Quantile(rate) => {
-                format!("score above the quantile that a share {rate} of {n} held-out normal images lies above")
+                format!("score above the quantile that a share {rate} of {n} held-out normal items lies above")
             }
             DecisionRule::ThreeSigma => {
-                format!("score above mean + 3 standard deviations of {n} held-out normal images")
+                format!("score above mean + 3 standard deviations of {n} held-out normal items")
             }
             DecisionRule::ExtremeValue(rate) => {
                 let exceedances = self.tail.as_ref().map_or(0, ExtremeValue::exceedances);
                 format!(
-                    "extreme-value p-value of at most {rate}, by the tail of {exceedances} of {n} held-out normal images"
+                    "extreme-value p-value of at most {rate}, by the tail of {exceedances} of {n} held-out normal items"
                 )
             }
             DecisionRule::Threshold(_) => "score above a threshold set by hand".to_owned(),
@@ -322,6 +322,15 @@ pub struct Split {
     pub test: Vec<usize>,
 }
 
+impl Split {
+    /// Holds the items `test`, ascending, out of `n`.
+    pub(crate) fn holding_out(test: Vec<usize>, n: usize) -> Self {
+        let mut held_out = vec![false; n];
+        test.iter().for_each(|&item| held_out[item] = true);
+        Self { train: (0..n).filter(|&item| !held_out[item]).collect(), test }
+    }
+}
+
 /// The most items that [`splits`] uses [`MAX_FOLDS`] folds for.
 pub const MANY_FOLDS_UP_TO: usize = 1_000;
 /// The most items that [`splits`] uses [`FEW_FOLDS`] folds for.
@@ -348,12 +357,7 @@ pub fn splits(n: usize, seed: u64) -> Vec<Split> {
         order.sort_unstable();
         vec![order]
     };
-    let split = |test: Vec<usize>| {
-        let mut held_out = vec![false; n];
-        test.iter().for_each(|&item| held_out[item] = true);
-        Split { train: (0..n).filter(|&item| !held_out[item]).collect(), test }
-    };
-    tests.into_iter().map(split).collect()
+    tests.into_iter().map(|test| Split::holding_out(test, n)).collect()
 }
 
 /// Scores of items by fits that have not seen them, along the [`splits`] of `n` items.

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use image::{GrayImage, RgbImage};
-use nomaly_backbones::{Backbone, OpenOptions};
-use nomaly_data::{MaskSource, Sample};
+use ndarray::ArrayView2;
+use nomaly_backbones::{Backbone, OpenOptions, OutputLayout, TapRequest};
+use nomaly_data::{Label, MaskSource, Sample};
 use nomaly_kernels::filter::{Border, MedianFilter};
 use nomaly_scorers::{Tensor, TensorData};
 use nomaly_store::Progress;
@@ -14,8 +15,10 @@ use serde::Serialize;
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::features::{FeatureExtractor, FeatureSource, StreamOptions};
 use crate::maps::{AnomalyMap, RegionOfInterest};
-use crate::method::{FittedMethod, Method};
+use crate::method::{FittedMethod, Method, MethodScore};
 use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
+use crate::recognition::{Classes, Recognition};
+use crate::supervised::{SupervisedReference, supervised_reference};
 use crate::{DetectorError, METHODS, Parameter, Settings};
 
 /// The settings that every method understands besides its own.
@@ -141,9 +144,14 @@ pub struct Prediction {
     pub p_value: f64,
     /// The decision.
     pub anomalous: bool,
-    /// Scores of the parts that the score is made of, in the order of [`FittedDetector::part_names`].
+    /// Scores of the parts that the score is made of, in the order of [`FittedDetector::part_names`]; for models of classes
+    /// those under each class.
     #[serde(skip)]
     pub parts: Vec<f64>,
+    /// Which class the image was taken for, by models of [classes](FittedDetector::classes_for). It is `anomalous` where it
+    /// is unknown, and the p-value is that among the held-out images of the closest class.
+    #[serde(skip)]
+    pub recognition: Option<Recognition>,
     /// How anomalous each pixel is of what the network sees, for methods that locate: a map of the
     /// [frame](nomaly_transforms::Pipeline::frame_size). [`FittedDetector::map_on_image`] lays it over the image.
     #[serde(skip)]
@@ -223,6 +231,7 @@ impl Detector {
             },
             pipeline: *self.extractor.pipeline(),
             median: self.extractor.median(),
+            classes: fit.classes.iter().map(|held_out| held_out.class.clone()).collect(),
             decision: rule,
             training: TrainingInfo {
                 dataset: dataset.to_owned(),
@@ -231,9 +240,11 @@ impl Detector {
                 seed: options.seed,
             },
         };
+        let classes = if fit.classes.is_empty() { None } else { Some(Classes::new(fit.classes, rule)?) };
         let detector = FittedDetector {
             info,
             calibration: Calibration::of(&fit.held_out, rule)?,
+            classes,
             fitted: fit.fitted,
             backbone: self.backbone,
             extractor: self.extractor,
@@ -321,6 +332,8 @@ fn views(settings: &Settings, size: u32) -> Result<(Views, [usize; 2]), Detector
 pub struct FittedDetector {
     info: ModelInfo,
     calibration: Calibration,
+    /// Present where the method tells classes apart.
+    classes: Option<Classes>,
     fitted: Box<dyn FittedMethod>,
     backbone: Backbone,
     extractor: FeatureExtractor,
@@ -333,9 +346,25 @@ impl FittedDetector {
         &self.info
     }
 
-    /// Its decision rule and held-out scores.
+    /// Its decision rule and held-out scores. A model of classes decides by its [classes](Self::classes); this holds the
+    /// held-out scores under the closest class then.
     pub fn calibration(&self) -> &Calibration {
         &self.calibration
+    }
+
+    /// The classes that it knows, with the decision for each; `None` for models of normal images alone.
+    pub fn classes(&self) -> Option<&Classes> {
+        self.classes.as_ref()
+    }
+
+    /// Its classes under the rule that `options` ask for.
+    ///
+    /// # Errors
+    /// A [rule](DecisionRule::checked) out of range.
+    pub fn classes_for(&self, options: &PredictOptions) -> Result<Option<Classes>, DetectorError> {
+        let with_rule =
+            |classes: &Classes| options.rule.map_or_else(|| Ok(classes.clone()), |rule| classes.with_rule(rule));
+        self.classes.as_ref().map(with_rule).transpose()
     }
 
     /// Its calibration under the rule that `options` ask for.
@@ -365,6 +394,7 @@ impl FittedDetector {
         mut sink: impl FnMut(Outcome<'_>) -> Result<(), DetectorError> + Send,
     ) -> Result<(), DetectorError> {
         let calibration = self.calibration_for(options)?;
+        let classes = self.classes_for(options)?;
         let images = self.extractor.stream(samples, options.stream);
         let views = self.extractor.pipeline().view_count();
         images.run(progress, "scoring images", &mut |batch| {
@@ -380,19 +410,50 @@ impl FittedDetector {
                     Some(skipped) => Err(skipped),
                     None => {
                         let scored = self.extractor.combine(scores.by_ref().take(views).collect())?;
-                        Ok(Prediction {
-                            p_value: calibration.p_value(scored.score),
-                            anomalous: calibration.is_anomalous(scored.score),
-                            score: scored.score,
-                            parts: scored.parts,
-                            map: scored.map,
-                        })
+                        Ok(decide(scored, &calibration, classes.as_ref()))
                     }
                 };
                 sink(Outcome { sample: &samples[image.index], batch: batch.number, result, size, preview })?;
             }
             Ok(())
         })
+    }
+
+    /// How far a classifier gets on `samples` that sees their labels, for comparison only: see
+    /// [`supervised`](crate::supervised). It looks at the deepest level that the method looks at, averaged over all
+    /// positions and views. `seed` decides the folds.
+    ///
+    /// # Errors
+    /// Fewer than two usable images of a label, cancellation, and a bad image where the options are strict.
+    pub fn supervised_reference(
+        &self,
+        samples: &[Sample],
+        seed: u64,
+        options: StreamOptions,
+        progress: &dyn Progress,
+    ) -> Result<SupervisedReference, DetectorError> {
+        let used = |name: &String| self.extractor.taps().iter().any(|tap| tap.name == *name);
+        let deepest = self.backbone.taps().into_iter().map(|tap| tap.name).rfind(used);
+        let name = deepest.ok_or_else(|| DetectorError::MissingState { name: "features".to_owned() })?;
+        let tap = TapRequest { name: name.clone(), layout: OutputLayout::Mean };
+        let extractor = FeatureExtractor::new(&self.backbone, *self.extractor.pipeline(), &[tap])?;
+        let images = extractor.stream(samples, options);
+        let (mut cells, mut labels, mut dim) = (Vec::new(), Vec::new(), 0);
+        images.run(progress, "reading images for the supervised reference", &mut |batch| {
+            let usable = batch.images.iter().filter(|image| image.failure.is_none());
+            labels.extend(usable.map(|image| samples[image.index].label == Label::Anomalous));
+            if let Some(features) = batch.features {
+                dim = features.shapes[0][0];
+                for views in features.values[0].chunks(dim * features.views) {
+                    let mean = |column: usize| views.iter().skip(column).step_by(dim).sum::<f32>();
+                    cells.extend((0..dim).map(|column| mean(column) / features.views as f32));
+                }
+            }
+            Ok(())
+        })?;
+        let rows = ArrayView2::from_shape((labels.len(), dim), &cells).expect("every image adds a whole row");
+        let features = format!("level `{name}` of {}, averaged over positions", self.info.backbone.name);
+        supervised_reference(features, rows, &labels, seed, progress)
     }
 
     /// Lays a map of the [frame](nomaly_transforms::Pipeline::frame_size) over an image of `width` × `height` pixels.
@@ -422,7 +483,7 @@ impl FittedDetector {
         options: StreamOptions,
         progress: &dyn Progress,
     ) -> Result<Fit, DetectorError> {
-        let Self { mut info, calibration, fitted, backbone, extractor, region } = self;
+        let Self { mut info, calibration, classes, fitted, backbone, extractor, region } = self;
         let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
         let images = extractor.stream(samples, options);
         let states = fitted.states();
@@ -432,7 +493,7 @@ impl FittedDetector {
         info.training.images += fit.images;
         info.training.skipped += skipped.len();
         let calibration = calibration.joined(&fit.held_out)?;
-        let detector = Self { info, calibration, fitted: fit.fitted, backbone, extractor, region };
+        let detector = Self { info, calibration, classes, fitted: fit.fitted, backbone, extractor, region };
         Ok(Fit { detector, skipped, notes: fit.notes })
     }
 
@@ -446,7 +507,7 @@ impl FittedDetector {
             path,
             &self.info,
             &self.fitted.states(),
-            &self.calibration,
+            model_file::HeldOutScores { calibration: &self.calibration, classes: self.classes.as_ref() },
             self.region.as_ref().map(region_tensor).as_ref(),
             &self.backbone.export(&taps)?,
         )
@@ -464,6 +525,8 @@ impl FittedDetector {
             error => DetectorError::ModelFile { path: path.to_owned(), reason: error.to_string() },
         };
         let calibration = parts.calibration().map_err(refuse)?;
+        let classes =
+            model_file::stored_classes(&parts.info.classes, parts.class_scores, parts.info.decision).map_err(refuse)?;
         let info = parts.info;
         let backbone =
             Backbone::from_tensors(&info.backbone.name, parts.backbone).map_err(|error| refuse(error.into()))?;
@@ -474,10 +537,35 @@ impl FittedDetector {
             let extractor = FeatureExtractor::new(&backbone, info.pipeline, method.taps())?;
             let extractor = extractor.with_region(views).with_median(checked_median(info.median)?);
             let fitted = method.restore(parts.states)?;
+            model_file::check_classes(fitted.classes(), &info.classes)?;
             Ok((extractor, fitted, region))
         };
         let (extractor, fitted, region) = build().map_err(refuse)?;
-        Ok(Self { info, calibration, fitted, backbone, extractor, region })
+        Ok(Self { info, calibration, classes, fitted, backbone, extractor, region })
+    }
+}
+
+/// The decision on an image with this score.
+fn decide(scored: MethodScore, calibration: &Calibration, classes: Option<&Classes>) -> Prediction {
+    let MethodScore { score, parts, map } = scored;
+    match classes.map(|classes| classes.recognise(&parts)) {
+        // Views may differ in the class that is closest, so that their joint score is not the least of the parts.
+        Some(found) => Prediction {
+            score: found.score,
+            p_value: found.p_value,
+            anomalous: found.unknown,
+            parts,
+            recognition: Some(found),
+            map,
+        },
+        None => Prediction {
+            score,
+            p_value: calibration.p_value(score),
+            anomalous: calibration.is_anomalous(score),
+            parts,
+            recognition: None,
+            map,
+        },
     }
 }
 

@@ -61,6 +61,37 @@ pub enum DetectorError {
         /// How many could be used.
         found: usize,
     },
+    /// A class that cannot be learned.
+    #[error("class `{class}`: {reason}")]
+    Class {
+        /// Its name.
+        class: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Too few labelled test items for the supervised reference.
+    #[error(
+        "the supervised reference learns from two or more test items of each label, and {normal} normal and {anomalous} \
+         anomalous ones are usable"
+    )]
+    NoReference {
+        /// Labelled normal.
+        normal: usize,
+        /// Labelled anomalous.
+        anomalous: usize,
+    },
+    /// Rows without labels, where classes are to be learned.
+    #[error("classes cannot be learned from rows without labels")]
+    NoLabels,
+    /// A model that knows no classes, where they are asked for.
+    #[error("the model knows no classes")]
+    NoClasses,
+    /// Test items of which none is of a class that the model knows.
+    #[error("no usable test item is of a class that the model knows: {classes}")]
+    NoKnownItem {
+        /// The names of the classes.
+        classes: String,
+    },
     /// A table whose columns are not those that were fitted.
     #[error("{table}: {reason}")]
     Columns {

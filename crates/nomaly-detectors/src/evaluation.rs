@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::calibration::Calibration;
 use crate::maps::AnomalyMap;
+use crate::supervised::SupervisedReference;
 use crate::{DetectorError, FittedDetector, Outcome, PredictOptions, Prediction, Skipped};
 
 /// One scored test image with its label.
@@ -59,6 +60,9 @@ pub struct Evaluation {
     pub by_part: Vec<(String, Ranking)>,
     /// The decision.
     pub threshold: ThresholdFigures,
+    /// What a classifier gets that sees the labels of the test set, where it was asked for; for comparison only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub supervised_reference: Option<SupervisedReference>,
     /// How long it took.
     pub timing: Timing,
     /// The most memory the process has held, in MiB; `None` where the system does not say.
@@ -265,6 +269,7 @@ pub fn evaluate(
         by_kind: by_kind(&predictions)?,
         by_part: by_part(&detector.part_names(), &predictions, &labels)?,
         threshold: threshold_figures(&calibration, &scores, &labels, &intervals)?,
+        supervised_reference: None,
         timing: Timing { fit_s, predict_ms_per_image_median: ms_per_image, images_per_s },
         peak_rss_mib: peak_rss_mib(),
         skipped,
@@ -415,7 +420,7 @@ pub fn peak_rss_mib() -> Option<f64> {
 }
 
 /// Times batches as they arrive: the time since the batch before belongs to the images of the batch that came.
-struct BatchClock {
+pub(crate) struct BatchClock {
     began: Instant,
     last: Instant,
     batch: Option<usize>,
@@ -426,13 +431,13 @@ struct BatchClock {
 }
 
 impl BatchClock {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let now = Instant::now();
         Self { began: now, last: now, batch: None, waited_ms: 0.0, in_batch: 0, images: 0, ms_per_image: Vec::new() }
     }
 
     /// Notes one image of the batch with this number.
-    fn saw(&mut self, batch: usize) {
+    pub(crate) fn saw(&mut self, batch: usize) {
         if self.batch != Some(batch) {
             self.close();
             let now = Instant::now();
@@ -452,7 +457,7 @@ impl BatchClock {
     }
 
     /// The median of milliseconds an image, and images a second.
-    fn stop(mut self) -> (f64, f64) {
+    pub(crate) fn stop(mut self) -> (f64, f64) {
         self.close();
         self.ms_per_image.sort_by(f64::total_cmp);
         let median = self.ms_per_image.get(self.ms_per_image.len() / 2).copied().unwrap_or(f64::NAN);

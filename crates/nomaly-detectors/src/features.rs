@@ -63,6 +63,9 @@ pub trait FeatureSource: Sync {
     /// How many views an image has.
     fn views(&self) -> usize;
 
+    /// What each of the images shows that the last [`visit`](Self::visit) found usable, as the data set names it.
+    fn kinds(&self) -> Vec<String>;
+
     /// Visits all usable images in order, batch by batch, and says how many there were.
     ///
     /// # Errors
@@ -327,6 +330,11 @@ impl FeatureSource for ImageStream<'_> {
 
     fn views(&self) -> usize {
         self.extractor.pipeline.view_count()
+    }
+
+    fn kinds(&self) -> Vec<String> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.usable.iter().map(|&image| self.samples[image].kind.clone()).collect()
     }
 
     fn visit(

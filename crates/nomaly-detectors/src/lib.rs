@@ -34,11 +34,14 @@ pub mod maps;
 mod method;
 pub mod methods;
 pub mod model_file;
+pub mod recognition;
 pub mod regions;
 pub mod registry;
 pub mod rows;
 mod settings;
+mod stage;
 mod state;
+pub mod supervised;
 
 pub use calibration::{Calibration, DecisionRule};
 pub use detector::{

@@ -7,6 +7,7 @@ use nomaly_store::Progress;
 
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::maps::AnomalyMap;
+use crate::recognition::HeldOutClass;
 use crate::{DetectorError, Settings};
 
 /// A method whose parameters have been checked and which has seen no data yet.
@@ -61,6 +62,8 @@ pub struct MethodFit {
     /// What training images get from a fit that had not seen them: all of them, or a random choice where that would take
     /// too long.
     pub held_out: Vec<HeldOut>,
+    /// The same by the class that images are taken for, for methods that tell classes apart; else empty.
+    pub classes: Vec<HeldOutClass>,
     /// How many images were learned from.
     pub images: usize,
     /// What the user should know of how the fit went: limits that were reached, choices that were made.
@@ -97,6 +100,12 @@ pub trait FittedMethod: Send + Sync {
     fn part_names(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// The classes that it tells apart, ascending; the [parts](MethodScore::parts) of a score are those under each class
+    /// then, and the score is the least of them. Empty for methods that know no classes.
+    fn classes(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// What a method says of one view of an image, or of a whole image.
@@ -104,7 +113,7 @@ pub trait FittedMethod: Send + Sync {
 pub struct MethodScore {
     /// The anomaly score, *higher = more anomalous*.
     pub score: f64,
-    /// Scores of the parts it was made of (one a level, say), named by [`FittedMethod::part_names`].
+    /// Scores of the parts it was made of (one a level, say), named by [`FittedMethod::part_names`], or one a class.
     pub parts: Vec<f64>,
     /// How anomalous each pixel of the network's input is, for methods that locate.
     pub map: Option<AnomalyMap>,

@@ -9,6 +9,7 @@
 //! | `backbone/NAME` | as in the weight file | the backbone's weights up to the deepest tap |
 //! | `method/STATE/NAME` | F32, F64 or U32 | what the method learned |
 //! | `calibration/held_out` | F64 | held-out scores of the training images, ascending |
+//! | `calibration/class/N` | F64 | held-out scores of what is taken for the N-th class, ascending, for models of classes |
 //! | `calibration/map_maxima` | F64 | the largest values of their maps, ascending, for methods that make maps |
 //! | `region` | F32 | the region of interest, 1 inside and 0 outside, in pixels of the frame; where there is one |
 //!
@@ -29,6 +30,7 @@ use nomaly_store::AtomicFile;
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
+use crate::recognition::{Classes, HeldOutClass, KnownClass};
 use crate::rows::RowsInfo;
 use crate::{Calibration, DecisionRule, DetectorError, Settings};
 
@@ -37,6 +39,7 @@ pub const FORMAT_VERSION: u32 = 1;
 
 const METADATA_KEY: &str = "nomaly";
 const HELD_OUT: &str = "calibration/held_out";
+const CLASS: &str = "calibration/class/";
 const MAP_MAXIMA: &str = "calibration/map_maxima";
 const REGION: &str = "region";
 /// What is said of a model of rows where one of images is needed.
@@ -55,6 +58,9 @@ pub struct ModelInfo {
     /// Side of the median filter of maps in pixels of the network's input; 1 for none.
     #[serde(default = "no_median", skip_serializing_if = "is_no_median")]
     pub median: usize,
+    /// The classes that it tells apart, ascending by name; empty for models of normal images alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<KnownClass>,
     /// The decision rule in force where none other is asked for.
     pub decision: DecisionRule,
     /// What it was fitted on.
@@ -139,6 +145,7 @@ pub(crate) struct Parts {
     pub(crate) info: ModelInfo,
     pub(crate) states: Vec<(String, State)>,
     pub(crate) held_out: Vec<f64>,
+    pub(crate) class_scores: Vec<Vec<f64>>,
     pub(crate) map_maxima: Option<Vec<f64>>,
     /// Height and width, then 1 inside and 0 outside.
     pub(crate) region: Option<Tensor>,
@@ -150,6 +157,40 @@ pub(crate) struct RowParts {
     pub(crate) info: RowsInfo,
     pub(crate) states: Vec<(String, State)>,
     pub(crate) held_out: Vec<f64>,
+    pub(crate) class_scores: Vec<Vec<f64>>,
+}
+
+/// The numbers that decisions go by.
+#[derive(Clone, Copy)]
+pub(crate) struct HeldOutScores<'a> {
+    pub(crate) calibration: &'a Calibration,
+    pub(crate) classes: Option<&'a Classes>,
+}
+
+/// The classes of a file, of which there are as many lists of held-out scores.
+pub(crate) fn stored_classes(
+    known: &[KnownClass],
+    scores: Vec<Vec<f64>>,
+    rule: DecisionRule,
+) -> Result<Option<Classes>, DetectorError> {
+    if known.len() != scores.len() {
+        let reason = format!("{} lists of held-out scores for {} classes", scores.len(), known.len());
+        return Err(DetectorError::State { state: "classes".to_owned(), reason });
+    }
+    if known.is_empty() {
+        return Ok(None);
+    }
+    let held_out = known.iter().cloned().zip(scores).map(|(class, scores)| HeldOutClass { class, scores });
+    Classes::new(held_out.collect(), rule).map(Some)
+}
+
+/// Refuses a model that tells other classes apart than its file says.
+pub(crate) fn check_classes(fitted: &[String], known: &[KnownClass]) -> Result<(), DetectorError> {
+    if fitted.iter().eq(known.iter().map(|class| &class.name)) {
+        return Ok(());
+    }
+    let reason = format!("the model tells {} apart, and the file names {}", fitted.len(), known.len());
+    Err(DetectorError::State { state: "classes".to_owned(), reason })
 }
 
 impl Parts {
@@ -176,6 +217,9 @@ pub struct Summary<I = ModelInfo> {
     /// Held-out scores of normal images, ascending.
     #[serde(skip)]
     pub held_out: Vec<f64>,
+    /// Held-out scores of the images that are taken for each class, ascending, for models of classes.
+    #[serde(skip)]
+    pub class_scores: Vec<Vec<f64>>,
     /// Bytes of the file.
     pub file_bytes: u64,
     /// Bytes of the backbone's weights.
@@ -199,7 +243,7 @@ pub(crate) fn write(
     path: &Path,
     info: &ModelInfo,
     states: &[(String, State)],
-    calibration: &Calibration,
+    held_out: HeldOutScores<'_>,
     region: Option<&Tensor>,
     backbone: &Weights,
 ) -> Result<(), DetectorError> {
@@ -209,7 +253,7 @@ pub(crate) fn write(
     if let Some(region) = region {
         tensors.insert(REGION.to_owned(), source(region)?);
     }
-    write_tensors(path, &header, states, calibration, tensors)
+    write_tensors(path, &header, states, held_out, tensors)
 }
 
 /// Writes a model of rows, atomically.
@@ -217,10 +261,10 @@ pub(crate) fn write_rows(
     path: &Path,
     info: &RowsInfo,
     states: &[(String, State)],
-    calibration: &Calibration,
+    held_out: HeldOutScores<'_>,
 ) -> Result<(), DetectorError> {
     let header = Header::new(None, Some(info.clone()), states);
-    write_tensors(path, &header, states, calibration, BTreeMap::new())
+    write_tensors(path, &header, states, held_out, BTreeMap::new())
 }
 
 impl Header {
@@ -245,11 +289,14 @@ fn write_tensors<'a>(
     path: &Path,
     header: &Header,
     states: &'a [(String, State)],
-    calibration: &'a Calibration,
+    HeldOutScores { calibration, classes }: HeldOutScores<'a>,
     tensors: BTreeMap<String, TensorSource<'a>>,
 ) -> Result<(), DetectorError> {
-    // The shape of the lists lives as long as this function only.
+    // The shapes of the lists live as long as this function only.
     let counts = [calibration.held_out().len()];
+    let of_classes: Vec<(&[f64], [usize; 1])> = classes.map_or_else(Vec::new, |classes| {
+        classes.calibrations().iter().map(|class| (class.held_out(), [class.held_out().len()])).collect()
+    });
     let mut tensors: BTreeMap<String, TensorSource<'_>> = tensors;
     for (state_name, state) in states {
         for (name, tensor) in &state.tensors {
@@ -258,6 +305,9 @@ fn write_tensors<'a>(
     }
     let list = |values| TensorSource::F64 { shape: &counts, values };
     tensors.insert(HELD_OUT.to_owned(), list(calibration.held_out()));
+    for (class, (values, shape)) in of_classes.iter().enumerate() {
+        tensors.insert(format!("{CLASS}{class}"), TensorSource::F64 { shape, values });
+    }
     if let Some(map_maxima) = calibration.map_maxima() {
         tensors.insert(MAP_MAXIMA.to_owned(), list(map_maxima));
     }
@@ -295,7 +345,7 @@ pub(crate) fn read_rows(path: &Path) -> Result<RowParts, DetectorError> {
     if parts.map_maxima.is_some() || parts.region.is_some() || !parts.backbone.is_empty() {
         return Err(refuse("has tensors that a model of rows has not".to_owned()));
     }
-    Ok(RowParts { info, states: parts.states, held_out: parts.held_out })
+    Ok(RowParts { info, states: parts.states, held_out: parts.held_out, class_scores: parts.class_scores })
 }
 
 /// Reads a model of images in full.
@@ -305,14 +355,16 @@ pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
     let Some(info) = header.model else {
         return Err(refuse(OF_ROWS.to_owned()));
     };
-    let Sorted { states, held_out, map_maxima, region, backbone } = sort(header.states, tensors).map_err(refuse)?;
-    Ok(Parts { info, states, held_out, map_maxima, region, backbone })
+    let Sorted { states, held_out, class_scores, map_maxima, region, backbone } =
+        sort(header.states, tensors).map_err(refuse)?;
+    Ok(Parts { info, states, held_out, class_scores, map_maxima, region, backbone })
 }
 
 /// The tensors of a model file, each where it belongs.
 struct Sorted {
     states: Vec<(String, State)>,
     held_out: Vec<f64>,
+    class_scores: Vec<Vec<f64>>,
     map_maxima: Option<Vec<f64>>,
     region: Option<Tensor>,
     backbone: Weights,
@@ -324,10 +376,13 @@ fn sort(states: Vec<StateHeader>, tensors: Weights) -> Result<Sorted, String> {
         .map(|state| (state.name, State { kind: state.kind, config: state.config, tensors: BTreeMap::new() }))
         .collect();
     let (mut held_out, mut map_maxima, mut region) = (None, None, None);
+    let class_scores = class_scores(&tensors)?;
     let mut backbone = Weights::new();
     for (name, tensor) in tensors {
         if name == HELD_OUT {
             held_out = scores(&tensor);
+        } else if name.starts_with(CLASS) {
+            // Read above, all together.
         } else if name == MAP_MAXIMA {
             let list = scores(&tensor).ok_or_else(|| format!("tensor `{MAP_MAXIMA}` is not a list of F64"))?;
             map_maxima = Some(list);
@@ -348,7 +403,17 @@ fn sort(states: Vec<StateHeader>, tensors: Weights) -> Result<Sorted, String> {
         }
     }
     let held_out = held_out.ok_or_else(|| format!("tensor `{HELD_OUT}` is missing, or not a list of F64"))?;
-    Ok(Sorted { states, held_out, map_maxima, region, backbone })
+    Ok(Sorted { states, held_out, class_scores, map_maxima, region, backbone })
+}
+
+/// The held-out scores of the classes, in their order: as many lists as there are tensors of that name.
+fn class_scores(tensors: &Weights) -> Result<Vec<Vec<f64>>, String> {
+    let count = tensors.keys().filter(|name| name.starts_with(CLASS)).count();
+    let list = |class: usize| {
+        let name = format!("{CLASS}{class}");
+        tensors.get(&name).and_then(scores).ok_or_else(|| format!("tensor `{name}` is missing, or not a list of F64"))
+    };
+    (0..count).map(list).collect()
 }
 
 /// As [`read_any_summary`], for a model of images.
@@ -392,6 +457,7 @@ impl<I> Summary<I> {
             written_by,
             info,
             held_out: tensors.get(HELD_OUT).and_then(scores).unwrap_or_default(),
+            class_scores: class_scores(tensors).unwrap_or_default(),
             file_bytes,
             backbone_bytes: of_backbone.map(|(_, tensor)| tensor.bytes.len() as u64).sum(),
             tensors: tensors.len(),

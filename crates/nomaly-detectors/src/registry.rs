@@ -3,10 +3,19 @@
 use nomaly_registry::Registry;
 
 use crate::method::MethodEntry;
-use crate::methods::{dn2, features, mvg, padim, patch_model, patchcore, spade};
+use crate::methods::{dn2, features, mvg, open_set, padim, patch_model, patchcore, spade};
 
 /// Every method.
 pub static METHODS: Registry<MethodEntry> = Registry::new(
     "method",
-    &[mvg::ENTRY, dn2::ENTRY, padim::ENTRY, patchcore::ENTRY, spade::ENTRY, features::ENTRY, patch_model::ENTRY],
+    &[
+        mvg::ENTRY,
+        dn2::ENTRY,
+        padim::ENTRY,
+        patchcore::ENTRY,
+        spade::ENTRY,
+        features::ENTRY,
+        patch_model::ENTRY,
+        open_set::ENTRY,
+    ],
 );

@@ -20,16 +20,16 @@
 //! detection in images by sparse representations* (2014), with deep features in place of sparse ones, as in Rippel et al.
 //! (2020).
 
-use ndarray::{Array2, Axis, concatenate};
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::{Parameter, Scorer, State, restore};
 use nomaly_store::Progress;
 
-use super::pooled::{PooledFeatures, held_out, pooled_tap, pooled_taps};
+use super::pooled::{LEVELS, PooledFeatures, held_out, joined_rows, joined_taps};
 use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
 use crate::calibration::{Split, splits};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::method::{Cost, FittedMethod, Method, MethodEntry, MethodFit, MethodScore};
+use crate::stage::Stage;
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "features";
@@ -39,12 +39,7 @@ const MIN_IMAGES: usize = 4;
 const DEFAULT_SCORER: &str = "gaussian";
 
 const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "level",
-        default: "deepest",
-        values: "`deepest`, or names of the backbone's levels joined by commas",
-        summary: "levels whose pooled features make a row",
-    },
+    LEVELS,
     Parameter {
         name: SCORER,
         default: DEFAULT_SCORER,
@@ -82,11 +77,7 @@ pub struct Features {
 impl Features {
     fn from_settings(settings: &Settings, backbone: &Backbone) -> Result<Self, DetectorError> {
         let scorer = ChosenScorer::from_settings(settings, DEFAULT_SCORER)?;
-        let taps = match settings.get("level") {
-            None | Some("deepest") => vec![pooled_tap(settings, backbone)?],
-            Some(_) => pooled_taps(settings, "level", backbone, Vec::new())?,
-        };
-        Ok(Self { scorer, taps })
+        Ok(Self { scorer, taps: joined_taps(settings, backbone)? })
     }
 }
 
@@ -107,29 +98,23 @@ impl Method for Features {
     fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
         let features = PooledFeatures::collect(source, progress)?;
         features.need(MIN_IMAGES, NAME)?;
-        let rows = |images: &[usize]| {
-            let levels: Vec<Array2<f32>> = (0..self.taps.len()).map(|level| features.select(level, images)).collect();
-            let views: Vec<_> = levels.iter().map(|level| level.view()).collect();
-            concatenate(Axis(1), &views).expect("every level has a row for each view")
-        };
-        progress.start("scoring held-out images", Some(features.images() as u64));
         let mut scored: Vec<(usize, Vec<f64>)> = Vec::new();
+        let stage = Stage::start(progress, "scoring held-out images", Some(features.images()));
         for Split { train, test } in splits(features.images(), seed) {
-            let scorer = self.scorer.fit(rows(&train).view(), seed, progress)?;
-            let scores = scorer.score(rows(&test).view())?;
-            progress.advance(test.len() as u64);
+            let scorer = self.scorer.fit(features.joined(&train).view(), seed, progress)?;
+            let scores = scorer.score(features.joined(&test).view())?;
+            stage.advance(test.len());
             scored.extend(test.into_iter().zip(scores.chunks(source.views()).map(<[f64]>::to_vec)));
         }
-        progress.finish();
+        drop(stage);
         scored.sort_unstable_by_key(|(image, _)| *image);
         let scores: Vec<f64> = scored.into_iter().flat_map(|(_, scores)| scores).collect();
         let held_out = held_out(source, &scores)?;
-        progress.start("fitting the scorer", None);
+        let _stage = Stage::start(progress, "fitting the scorer", None);
         let all: Vec<usize> = (0..features.images()).collect();
-        let scorer = self.scorer.fit(rows(&all).view(), seed, progress);
-        progress.finish();
-        let fitted = Box::new(FittedFeatures { scorer: scorer? });
-        Ok(MethodFit { fitted, held_out, images: features.images(), notes: Vec::new() })
+        let scorer = self.scorer.fit(features.joined(&all).view(), seed, progress)?;
+        let fitted = Box::new(FittedFeatures { scorer });
+        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images: features.images(), notes: Vec::new() })
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
@@ -152,16 +137,7 @@ pub struct FittedFeatures {
 
 impl FittedMethod for FittedFeatures {
     fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, DetectorError> {
-        let views = batch.images * batch.views;
-        let widths: Vec<usize> = batch.shapes.iter().map(|[channels, ..]| *channels).collect();
-        let levels = widths.iter().enumerate().map(|(level, width)| batch.rows(level, *width));
-        let levels: Vec<_> = levels.collect::<Result<_, _>>()?;
-        let rows = concatenate(Axis(1), &levels).expect("every level has a row for each view");
-        if rows.ncols() != self.scorer.dim() {
-            let tap = batch.taps.first().map_or_else(String::new, |tap| tap.name.clone());
-            return Err(DetectorError::FeatureShape { tap, expected: self.scorer.dim(), found: rows.ncols() });
-        }
-        debug_assert_eq!(rows.nrows(), views);
+        let rows = joined_rows(batch, self.scorer.dim())?;
         Ok(self.scorer.score(rows.view())?.into_iter().map(MethodScore::whole).collect())
     }
 

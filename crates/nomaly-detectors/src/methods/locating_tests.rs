@@ -101,6 +101,10 @@ impl FeatureSource for Fixture {
         1
     }
 
+    fn kinds(&self) -> Vec<String> {
+        vec!["good".to_owned(); self.train]
+    }
+
     fn visit(
         &self,
         progress: &dyn Progress,

@@ -7,6 +7,7 @@ mod grid;
 #[cfg(test)]
 mod locating_tests;
 pub mod mvg;
+pub mod open_set;
 pub mod padim;
 pub mod patch_model;
 pub mod patchcore;

@@ -245,7 +245,7 @@ impl Method for Mvg {
         progress.finish();
         let held_out = held_out(source, &scores)?;
         let fitted = Box::new(FittedMvg { levels });
-        Ok(MethodFit { fitted, held_out, images: features.images(), notes: Vec::new() })
+        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images: features.images(), notes: Vec::new() })
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {

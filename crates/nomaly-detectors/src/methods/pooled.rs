@@ -1,13 +1,22 @@
 //! What methods on pooled features share: one row for each level and view of an image, collected once.
 
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, Axis, concatenate};
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_registry::UnknownName;
+use nomaly_scorers::Parameter;
 use nomaly_store::Progress;
 
-use crate::features::FeatureSource;
+use crate::features::{FeatureBatch, FeatureSource};
 use crate::method::{HeldOut, MethodScore};
 use crate::{DetectorError, Settings};
+
+/// The setting that names the levels whose features make one row.
+pub(super) const LEVELS: Parameter = Parameter {
+    name: "level",
+    default: "deepest",
+    values: "`deepest`, or names of the backbone's levels joined by commas",
+    summary: "levels whose pooled features make a row",
+};
 
 /// Globally average-pooled features: for each level one row a view, `[images · views, C]`.
 pub(super) struct PooledFeatures {
@@ -52,6 +61,34 @@ impl PooledFeatures {
     pub(super) fn select(&self, level: usize, images: &[usize]) -> Array2<f32> {
         let rows: Vec<usize> = images.iter().flat_map(|image| image * self.views..(image + 1) * self.views).collect();
         self.levels[level].select(Axis(0), &rows)
+    }
+
+    /// The rows of some images, those of all levels put one after another.
+    pub(super) fn joined(&self, images: &[usize]) -> Array2<f32> {
+        let levels: Vec<Array2<f32>> = (0..self.levels.len()).map(|level| self.select(level, images)).collect();
+        let views: Vec<_> = levels.iter().map(|level| level.view()).collect();
+        concatenate(Axis(1), &views).expect("every level has a row for each view")
+    }
+}
+
+/// The rows of a batch, those of all levels put one after another, `dim` columns in all.
+pub(super) fn joined_rows(batch: &FeatureBatch<'_>, dim: usize) -> Result<Array2<f32>, DetectorError> {
+    let widths = batch.shapes.iter().map(|[channels, ..]| *channels);
+    let levels: Vec<_> = widths.enumerate().map(|(level, width)| batch.rows(level, width)).collect::<Result<_, _>>()?;
+    let rows = concatenate(Axis(1), &levels).expect("every level has a row for each view");
+    if rows.ncols() == dim {
+        Ok(rows)
+    } else {
+        let tap = batch.taps.first().map_or_else(String::new, |tap| tap.name.clone());
+        Err(DetectorError::FeatureShape { tap, expected: dim, found: rows.ncols() })
+    }
+}
+
+/// The taps that [`LEVELS`] names, pooled.
+pub(super) fn joined_taps(settings: &Settings, backbone: &Backbone) -> Result<Vec<TapRequest>, DetectorError> {
+    match settings.get(LEVELS.name) {
+        None | Some("deepest") => Ok(vec![pooled_tap(settings, backbone)?]),
+        Some(_) => pooled_taps(settings, LEVELS.name, backbone, Vec::new()),
     }
 }
 

@@ -12,7 +12,12 @@ use serde::Serialize;
 use super::model::{RowsInfo, RowsTraining};
 use super::scaling::{SCALING, Scaling, Standardise};
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule, splits};
-use crate::model_file::{self, RowParts};
+use crate::model_file::{self, HeldOutScores, RowParts};
+use crate::recognition::{
+    ClassFit, ClassModel, ClassTask, Classes, HeldOutClass, Labels, OPEN_SET_PARAMETERS, OpenSetSettings, Recognition,
+};
+use crate::stage::Stage;
+use crate::supervised::{SupervisedReference, supervised_reference};
 use crate::{DetectorError, Parameter, Settings, Skipped};
 
 /// The scorer where none is named.
@@ -23,6 +28,8 @@ const NEIGHBOURS: [(&str, &str); 3] = [("k", "5"), ("distance", "l2"), ("aggrega
 const BLOCK: usize = 8192;
 /// The state of the scorer, beside that of the scaling.
 const SCORER: &str = "scorer";
+/// What stands for the scorer of models that tell classes apart.
+pub(super) const OPEN_SET: &str = "open-set";
 
 /// The settings of rows, beside those of the scorer.
 pub const ROW_PARAMETERS: &[Parameter] = &[
@@ -42,9 +49,16 @@ pub const ROW_PARAMETERS: &[Parameter] = &[
 
 /// A scorer with settings that it knows: ready to be fitted.
 pub struct RowDetector {
-    entry: &'static ScorerEntry,
-    params: Params,
+    task: Task,
     standardise: Standardise,
+}
+
+/// What is to be learned.
+enum Task {
+    /// What normal rows are.
+    Normal { entry: &'static ScorerEntry, params: Params },
+    /// Which class a row is of.
+    Classes(OpenSetSettings),
 }
 
 /// How a detector of rows is fitted.
@@ -86,10 +100,13 @@ pub struct RowFit {
 pub struct RowPrediction {
     /// The anomaly score, *higher = more anomalous*; its scale belongs to the scorer.
     pub score: f64,
-    /// The conformal p-value in (0, 1].
+    /// The conformal p-value in (0, 1]; that in the closest class, for models of classes.
     pub p_value: f64,
-    /// The decision.
+    /// The decision; whether the row is unknown, for models of classes.
     pub anomalous: bool,
+    /// Which class the row was taken for, by models of [classes](FittedRows::classes).
+    #[serde(skip)]
+    pub recognition: Option<Recognition>,
 }
 
 /// One row of a run over many.
@@ -117,12 +134,25 @@ impl RowDetector {
         }
         let own = settings.iter().filter(|(name, _)| ROW_PARAMETERS.iter().all(|parameter| parameter.name != *name));
         own.for_each(|(name, value)| params.set(name, value));
-        Ok(Self { entry, params, standardise })
+        Ok(Self { task: Task::Normal { entry, params }, standardise })
     }
 
-    /// Learns what is normal from the rows of `table`, all of which are taken to be good whatever their label says.
+    /// Checks settings for a model that tells the classes of rows apart: `standardise`, and those of
+    /// [`OPEN_SET_PARAMETERS`].
     ///
-    /// Rows with cells that are missing or not finite are left out.
+    /// # Errors
+    /// A setting that is not known, or a value out of range.
+    pub fn of_classes(settings: &Settings) -> Result<Self, DetectorError> {
+        let standardise: &[Parameter] = &ROW_PARAMETERS[1..];
+        settings.check_known(&[standardise, OPEN_SET_PARAMETERS])?;
+        let standardise = settings.value("standardise", Standardise::default(), Standardise::ALLOWED)?;
+        Ok(Self { task: Task::Classes(OpenSetSettings::from_settings(settings)?), standardise })
+    }
+
+    /// Learns what is normal from the rows of `table`, all of which are taken to be good whatever their label says. A model
+    /// of classes learns what rows of each label are.
+    ///
+    /// Rows with cells that are missing or not finite are left out, and for a model of classes rows without a label.
     ///
     /// # Errors
     /// Values that the scorer does not take, too few usable rows, cancellation, and a bad row where the options are strict.
@@ -133,28 +163,26 @@ impl RowDetector {
         progress: &dyn Progress,
     ) -> Result<RowFit, DetectorError> {
         let rule = options.rule.checked()?;
-        if self.entry.takes("seed") && self.params.iter().all(|(name, value)| name != "seed" || value == "0") {
-            self.params.set("seed", options.seed);
-        }
-        let (usable, skipped) = usable(table, options.strict)?;
+        let labels = match &self.task {
+            Task::Normal { .. } => None,
+            Task::Classes(_) => Some(table.labels.as_deref().ok_or(DetectorError::NoLabels)?),
+        };
+        let (usable, skipped) = usable(table, labels, options.strict)?;
         let (needed, found) = (2, usable.len());
         if found < needed {
-            return Err(DetectorError::TooFewRows { scorer: self.entry.name.to_owned(), needed, found });
+            let scorer = self.name().to_owned();
+            return Err(DetectorError::TooFewRows { scorer, needed, found });
         }
         let rows = if found == table.rows.nrows() { None } else { Some(table.rows.select(Axis(0), &usable)) };
         let rows = rows.as_ref().map_or_else(|| table.rows.view(), |rows| rows.view());
-        let held_out = self.held_out(rows, options.seed, progress)?;
-        progress.start("fitting on all rows", None);
-        let fitted = self.fit_part(rows, progress);
-        progress.finish();
-        let (scaling, scorer) = fitted?;
-        let settings =
-            self.params.iter().fold(Settings::default(), |settings, (name, value)| settings.with(name, value));
+        let labels = labels.map(|labels| usable.iter().map(|&row| labels[row].as_str()).collect::<Vec<_>>());
+        let learned = self.learn(rows, labels.as_deref(), options.seed, progress)?;
         let info = RowsInfo {
-            scorer: self.entry.name.to_owned(),
-            settings: settings.with("standardise", self.standardise),
+            scorer: self.name().to_owned(),
+            settings: self.settings().with("standardise", self.standardise),
             columns: table.columns.clone(),
             dim: rows.ncols(),
+            classes: learned.classes.iter().map(|held_out| held_out.class.clone()).collect(),
             decision: rule,
             training: RowsTraining {
                 dataset: table.name.clone(),
@@ -163,61 +191,163 @@ impl RowDetector {
                 seed: options.seed,
             },
         };
+        let Learned { scaling, model, held_out, classes } = learned;
         let calibration = Calibration::new(held_out, rule)?;
-        Ok(RowFit { detector: FittedRows { info, calibration, scaling, scorer }, skipped })
+        let classes = if classes.is_empty() { None } else { Some(Classes::new(classes, rule)?) };
+        Ok(RowFit { detector: FittedRows { info, calibration, classes, scaling, model }, skipped })
     }
 
-    fn fit_part(
-        &self,
-        rows: ArrayView2<'_, f32>,
-        progress: &dyn Progress,
-    ) -> Result<(Scaling, Box<dyn Scorer>), DetectorError> {
-        let scaling = Scaling::fit(rows, self.standardise);
-        let stop = || progress.cancelled();
-        let scorer = self.entry.fit_watched(&self.params, scaling.apply(rows).view(), Watch::new(&stop))?;
-        Ok((scaling, scorer))
+    /// What the model file calls the scorer.
+    fn name(&self) -> &'static str {
+        match &self.task {
+            Task::Normal { entry, .. } => entry.name,
+            Task::Classes(_) => OPEN_SET,
+        }
     }
 
-    fn held_out(
-        &self,
+    fn settings(&self) -> Settings {
+        match &self.task {
+            Task::Normal { params, .. } => {
+                params.iter().fold(Settings::default(), |settings, (name, value)| settings.with(name, value))
+            }
+            Task::Classes(settings) => settings.add_to(Settings::default()),
+        }
+    }
+
+    fn learn(
+        &mut self,
         rows: ArrayView2<'_, f32>,
+        labels: Option<&[&str]>,
         seed: u64,
         progress: &dyn Progress,
-    ) -> Result<Vec<f64>, DetectorError> {
-        let total = splits(rows.nrows(), seed).len() as u64;
-        progress.start("calibrating", Some(total));
-        let scores = crate::calibration::held_out_scores(rows.nrows(), seed, |train, test| {
-            let (scaling, scorer) = self.fit_part(rows.select(Axis(0), train).view(), progress)?;
-            if progress.cancelled() {
-                return Err(DetectorError::Cancelled);
+    ) -> Result<Learned, DetectorError> {
+        match &mut self.task {
+            Task::Normal { entry, params } => {
+                if entry.takes("seed") && params.iter().all(|(name, value)| name != "seed" || value == "0") {
+                    params.set("seed", seed);
+                }
+                let fit = ScorerFit { entry, params, standardise: self.standardise, progress };
+                let held_out = fit.held_out(rows, seed)?;
+                let _stage = Stage::start(progress, "fitting on all rows", None);
+                let (scaling, scorer) = fit.fit(rows)?;
+                Ok(Learned { scaling, model: Model::Normal(scorer), held_out, classes: Vec::new() })
             }
-            let scores = scorer.score(scaling.apply(rows.select(Axis(0), test).view()).view())?;
-            progress.advance(1);
-            Ok(scores)
-        });
-        progress.finish();
-        scores
+            Task::Classes(settings) => {
+                let labels = Labels::new(labels.unwrap_or_default())?;
+                let task = ClassTask { labels: &labels, dim: rows.ncols(), settings, seed, progress };
+                let ClassFit { model: (scaling, model), held_out, closest } = task.run(
+                    |train, classes, plan| {
+                        let rows = rows.select(Axis(0), train);
+                        let scaling = Scaling::fit(rows.view(), self.standardise);
+                        let model = ClassModel::fit(scaling.apply(rows.view()).view(), classes, plan, progress)?;
+                        Ok((scaling, model))
+                    },
+                    |(scaling, model), test| {
+                        let rows = scaling.apply(rows.select(Axis(0), test).view());
+                        Ok(model.scores(rows.view())?.outer_iter().map(|scores| scores.to_vec()).collect())
+                    },
+                )?;
+                Ok(Learned { scaling, model: Model::Classes(model), held_out: closest, classes: held_out })
+            }
+        }
     }
 }
 
-/// The rows whose cells are all finite, and what is wrong with the others.
-fn usable(table: &Table, strict: bool) -> Result<(Vec<usize>, Vec<Skipped>), DetectorError> {
+/// What a fit has learned, with the scores of rows by fits that had not seen them.
+struct Learned {
+    scaling: Scaling,
+    model: Model,
+    held_out: Vec<f64>,
+    classes: Vec<HeldOutClass>,
+}
+
+/// What scores rows that have been brought to one scale.
+enum Model {
+    /// A scorer of the registry.
+    Normal(Box<dyn Scorer>),
+    /// A model that tells classes apart.
+    Classes(ClassModel),
+}
+
+impl Model {
+    fn dim(&self) -> usize {
+        match self {
+            Self::Normal(scorer) => scorer.dim(),
+            Self::Classes(model) => model.dim(),
+        }
+    }
+
+    fn states(&self) -> Vec<(String, State)> {
+        match self {
+            Self::Normal(scorer) => vec![(SCORER.to_owned(), scorer.state())],
+            Self::Classes(model) => model.states(),
+        }
+    }
+
+    /// Brings back what [`states`](Self::states) gave, of the scorer of this name.
+    fn restore(name: &str, states: &[(String, State)]) -> Result<Self, DetectorError> {
+        match states {
+            _ if name == OPEN_SET => Ok(Self::Classes(ClassModel::restore(states)?)),
+            [(state_name, state)] if state_name == SCORER && state.kind == name => Ok(Self::Normal(restore(state)?)),
+            _ => Err(DetectorError::MissingState { name: SCORER.to_owned() }),
+        }
+    }
+}
+
+/// The fits of a scorer of the registry.
+struct ScorerFit<'a> {
+    entry: &'a ScorerEntry,
+    params: &'a Params,
+    standardise: Standardise,
+    progress: &'a dyn Progress,
+}
+
+impl ScorerFit<'_> {
+    fn fit(&self, rows: ArrayView2<'_, f32>) -> Result<(Scaling, Box<dyn Scorer>), DetectorError> {
+        let scaling = Scaling::fit(rows, self.standardise);
+        let stop = || self.progress.cancelled();
+        let scorer = self.entry.fit_watched(self.params, scaling.apply(rows).view(), Watch::new(&stop))?;
+        Ok((scaling, scorer))
+    }
+
+    fn held_out(&self, rows: ArrayView2<'_, f32>, seed: u64) -> Result<Vec<f64>, DetectorError> {
+        let total = splits(rows.nrows(), seed).len();
+        let stage = Stage::start(self.progress, "calibrating", Some(total));
+        crate::calibration::held_out_scores(rows.nrows(), seed, |train, test| {
+            let (scaling, scorer) = self.fit(rows.select(Axis(0), train).view())?;
+            if self.progress.cancelled() {
+                return Err(DetectorError::Cancelled);
+            }
+            let scores = scorer.score(scaling.apply(rows.select(Axis(0), test).view()).view())?;
+            stage.advance(1);
+            Ok(scores)
+        })
+    }
+}
+
+/// The rows whose cells are all finite, and with a label where `labels` are given; and what is wrong with the others.
+fn usable(table: &Table, labels: Option<&[String]>, strict: bool) -> Result<(Vec<usize>, Vec<Skipped>), DetectorError> {
     let (mut usable, mut skipped) = (Vec::with_capacity(table.rows.nrows()), Vec::new());
     for (row, cells) in table.rows.outer_iter().enumerate() {
-        match cells.iter().position(|cell| !cell.is_finite()) {
-            None => usable.push(row),
-            Some(column) => {
-                let id = format!("row {}", row + 1);
-                let what = if cells[column].is_nan() { "missing or not a number" } else { "infinite" };
-                let message = format!("{id}: column `{}` is {what}", table.column_name(column));
-                let kind = if cells[column].is_nan() { "missing" } else { "infinite" };
-                let bad = Skipped { id, kind: kind.to_owned(), message };
-                if strict {
-                    return Err(DetectorError::BadImage { skipped: bad });
-                }
-                skipped.push(bad);
+        let (kind, fault) = match cells.iter().position(|cell| !cell.is_finite()) {
+            Some(column) if cells[column].is_nan() => {
+                ("missing", format!("column `{}` is missing or not a number", table.column_name(column)))
             }
+            Some(column) => ("infinite", format!("column `{}` is infinite", table.column_name(column))),
+            None if labels.is_some_and(|labels| labels[row].is_empty()) => {
+                ("missing", "the label is missing".to_owned())
+            }
+            None => {
+                usable.push(row);
+                continue;
+            }
+        };
+        let id = format!("row {}", row + 1);
+        let bad = Skipped { message: format!("{id}: {fault}"), id, kind: kind.to_owned() };
+        if strict {
+            return Err(DetectorError::BadImage { skipped: bad });
         }
+        skipped.push(bad);
     }
     Ok((usable, skipped))
 }
@@ -226,8 +356,10 @@ fn usable(table: &Table, strict: bool) -> Result<(Vec<usize>, Vec<Skipped>), Det
 pub struct FittedRows {
     info: RowsInfo,
     calibration: Calibration,
+    /// Present where the model tells classes apart.
+    classes: Option<Classes>,
     scaling: Scaling,
-    scorer: Box<dyn Scorer>,
+    model: Model,
 }
 
 impl FittedRows {
@@ -236,9 +368,25 @@ impl FittedRows {
         &self.info
     }
 
-    /// Its decision rule and held-out scores.
+    /// Its decision rule and held-out scores. A model of classes decides by its [classes](Self::classes); this holds the
+    /// held-out scores under the closest class then.
     pub fn calibration(&self) -> &Calibration {
         &self.calibration
+    }
+
+    /// The classes that it knows, with the decision for each; `None` for models of normal rows alone.
+    pub fn classes(&self) -> Option<&Classes> {
+        self.classes.as_ref()
+    }
+
+    /// Its classes under the rule that `options` ask for.
+    ///
+    /// # Errors
+    /// A [rule](DecisionRule::checked) out of range.
+    pub fn classes_for(&self, options: &RowPredictOptions) -> Result<Option<Classes>, DetectorError> {
+        let with_rule =
+            |classes: &Classes| options.rule.map_or_else(|| Ok(classes.clone()), |rule| classes.with_rule(rule));
+        self.classes.as_ref().map(with_rule).transpose()
     }
 
     /// Its calibration under the rule that `options` ask for.
@@ -262,21 +410,28 @@ impl FittedRows {
         progress: &dyn Progress,
     ) -> Result<Vec<RowOutcome>, DetectorError> {
         let calibration = self.calibration_for(options)?;
+        let classes = self.classes_for(options)?;
         let order = self.order(table)?;
-        let (usable, skipped) = usable(table, options.strict)?;
-        progress.start("scoring rows", Some(usable.len() as u64));
-        let scores = self.score(table, order.as_deref(), &usable, progress);
-        progress.finish();
-        let prediction = |score: f64| RowPrediction {
-            score,
-            p_value: calibration.p_value(score),
-            anomalous: calibration.is_anomalous(score),
-        };
-        let mut scores = usable.into_iter().zip(scores?).peekable();
+        let (usable, skipped) = usable(table, None, options.strict)?;
+        let stage = Stage::start(progress, "scoring rows", Some(usable.len()));
+        let mut predictions = Vec::with_capacity(usable.len());
+        for block in usable.chunks(BLOCK) {
+            if progress.cancelled() {
+                return Err(DetectorError::Cancelled);
+            }
+            let mut rows = table.rows.select(Axis(0), block);
+            if let Some(order) = &order {
+                rows = rows.select(Axis(1), order);
+            }
+            let rows = self.scaling.apply(rows.view());
+            self.predict_block(rows.view(), &calibration, classes.as_ref(), &mut predictions)?;
+            stage.advance(block.len());
+        }
+        let mut predictions = usable.into_iter().zip(predictions).peekable();
         let mut skipped = skipped.into_iter();
         let outcomes = (0..table.rows.nrows()).filter_map(|row| {
-            let result = match scores.next_if(|(usable, _)| *usable == row) {
-                Some((_, score)) => Ok(prediction(score)),
+            let result = match predictions.next_if(|(usable, _)| *usable == row) {
+                Some((_, prediction)) => Ok(prediction),
                 None => Err(skipped.next()?),
             };
             Some(RowOutcome { row: row + 1, result })
@@ -284,26 +439,64 @@ impl FittedRows {
         Ok(outcomes.collect())
     }
 
-    fn score(
+    /// How far a classifier gets on the rows of `table` that sees their labels, true where a row is anomalous, for
+    /// comparison only: see [`supervised`](crate::supervised). It looks at the columns of the model; rows that cannot be
+    /// used are left out. `seed` decides the folds.
+    ///
+    /// # Errors
+    /// Columns that are missing or not known, fewer than two usable rows of a label, cancellation.
+    ///
+    /// # Panics
+    /// Where there is not one label a row.
+    pub fn supervised_reference(
         &self,
         table: &Table,
-        order: Option<&[usize]>,
-        usable: &[usize],
+        labels: &[bool],
+        seed: u64,
         progress: &dyn Progress,
-    ) -> Result<Vec<f64>, DetectorError> {
-        let mut scores = Vec::with_capacity(usable.len());
-        for block in usable.chunks(BLOCK) {
-            if progress.cancelled() {
-                return Err(DetectorError::Cancelled);
-            }
-            let mut rows = table.rows.select(Axis(0), block);
-            if let Some(order) = order {
-                rows = rows.select(Axis(1), order);
-            }
-            scores.extend(self.scorer.score(self.scaling.apply(rows.view()).view())?);
-            progress.advance(block.len() as u64);
+    ) -> Result<SupervisedReference, DetectorError> {
+        let order = self.order(table)?;
+        let (usable, _) = usable(table, None, false)?;
+        let mut rows = table.rows.select(Axis(0), &usable);
+        if let Some(order) = &order {
+            rows = rows.select(Axis(1), order);
         }
-        Ok(scores)
+        let labels: Vec<bool> = usable.iter().map(|&row| labels[row]).collect();
+        supervised_reference("the columns of the table".to_owned(), rows.view(), &labels, seed, progress)
+    }
+
+    /// Adds what is said of rows on one scale.
+    fn predict_block(
+        &self,
+        rows: ArrayView2<'_, f32>,
+        calibration: &Calibration,
+        classes: Option<&Classes>,
+        predictions: &mut Vec<RowPrediction>,
+    ) -> Result<(), DetectorError> {
+        match (&self.model, classes) {
+            (Model::Classes(model), Some(classes)) => {
+                let scores = model.scores(rows)?;
+                predictions.extend(scores.outer_iter().map(|scores| {
+                    let found = classes.recognise(&scores.to_vec());
+                    RowPrediction {
+                        score: found.score,
+                        p_value: found.p_value,
+                        anomalous: found.unknown,
+                        recognition: Some(found),
+                    }
+                }));
+            }
+            (Model::Classes(_), None) => return Err(DetectorError::NoClasses),
+            (Model::Normal(scorer), _) => {
+                predictions.extend(scorer.score(rows)?.into_iter().map(|score| RowPrediction {
+                    score,
+                    p_value: calibration.p_value(score),
+                    anomalous: calibration.is_anomalous(score),
+                    recognition: None,
+                }));
+            }
+        }
+        Ok(())
     }
 
     /// The place in `table` of each of the model's columns; `None` where they stand in the same order.
@@ -338,8 +531,9 @@ impl FittedRows {
     /// # Errors
     /// A place that cannot be written to.
     pub fn save(&self, path: &Path) -> Result<(), DetectorError> {
-        let states = [(SCALING.to_owned(), self.scaling.state()), (SCORER.to_owned(), self.scorer.state())];
-        model_file::write_rows(path, &self.info, &states, &self.calibration)
+        let states = [vec![(SCALING.to_owned(), self.scaling.state())], self.model.states()].concat();
+        let held_out = HeldOutScores { calibration: &self.calibration, classes: self.classes.as_ref() };
+        model_file::write_rows(path, &self.info, &states, held_out)
     }
 
     /// Reads a model file; nothing in it is executed, and everything in it is checked.
@@ -354,20 +548,23 @@ impl FittedRows {
         Self::from_parts(parts).map_err(refuse)
     }
 
-    fn from_parts(RowParts { info, states, held_out }: RowParts) -> Result<Self, DetectorError> {
+    fn from_parts(parts: RowParts) -> Result<Self, DetectorError> {
+        let RowParts { info, mut states, held_out, class_scores } = parts;
         let calibration = Calibration::new(held_out, info.decision)?;
+        let classes = model_file::stored_classes(&info.classes, class_scores, info.decision)?;
         let damaged = |reason: String| DetectorError::State { state: SCALING.to_owned(), reason };
         info.check_columns()?;
-        let [(scaling_name, scaling), (scorer_name, scorer)]: [(String, State); 2] =
-            states.try_into().map_err(|_| DetectorError::MissingState { name: SCORER.to_owned() })?;
-        if scaling_name != SCALING || scaling.kind != SCALING || scorer_name != SCORER || scorer.kind != info.scorer {
-            return Err(DetectorError::MissingState { name: SCORER.to_owned() });
+        if states.first().is_none_or(|(name, state)| name != SCALING || state.kind != SCALING) {
+            return Err(DetectorError::MissingState { name: SCALING.to_owned() });
         }
+        let (_, scaling) = states.remove(0);
         let scaling = Scaling::from_state(scaling, info.dim)?;
-        let scorer = restore(&scorer)?;
-        if scorer.dim() != info.dim {
-            return Err(damaged(format!("the scorer has {} columns, and the model {}", scorer.dim(), info.dim)));
+        let model = Model::restore(&info.scorer, &states)?;
+        if model.dim() != info.dim {
+            return Err(damaged(format!("the scorer has {} columns, and the model {}", model.dim(), info.dim)));
         }
-        Ok(Self { info, calibration, scaling, scorer })
+        let told_apart = if let Model::Classes(model) = &model { model.classes() } else { &[] };
+        model_file::check_classes(told_apart, &info.classes)?;
+        Ok(Self { info, calibration, classes, scaling, model })
     }
 }

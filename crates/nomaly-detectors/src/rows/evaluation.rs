@@ -74,6 +74,7 @@ pub fn evaluate_rows(
         by_kind: std::collections::BTreeMap::new(),
         by_part: Vec::new(),
         threshold: threshold_figures(&calibration, &scores, &kept, &intervals)?,
+        supervised_reference: None,
         timing: Timing {
             fit_s,
             predict_ms_per_image_median: seconds * 1e3 / labels.len() as f64,

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::recognition::KnownClass;
 use crate::{DecisionRule, DetectorError, Settings};
 
 /// What a model of rows is made of and what it was fitted on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RowsInfo {
-    /// The scorer's name.
+    /// The scorer's name; `open-set` for models of classes.
     pub scorer: String,
     /// Its settings in full, and `standardise`.
     pub settings: Settings,
@@ -16,6 +17,9 @@ pub struct RowsInfo {
     pub columns: Option<Vec<String>>,
     /// The number of columns.
     pub dim: usize,
+    /// The classes that it tells apart, ascending by name; empty for models of normal rows alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<KnownClass>,
     /// The decision rule in force where none other is asked for.
     pub decision: DecisionRule,
     /// What it was fitted on.

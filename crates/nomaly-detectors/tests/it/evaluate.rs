@@ -1,6 +1,6 @@
 use nomaly_data::Dataset;
 use nomaly_detectors::evaluation::evaluate;
-use nomaly_detectors::{DetectorError, PredictOptions};
+use nomaly_detectors::{DetectorError, PredictOptions, StreamOptions};
 use nomaly_store::Silent;
 
 use crate::images::{dataset, fit, settings};
@@ -40,4 +40,19 @@ fn a_set_without_both_labels_cannot_be_evaluated() {
     for error in [only(Vec::new()), only(all.test.iter().step_by(2).cloned().collect())] {
         assert!(matches!(error, DetectorError::CannotEvaluate { .. }), "{error}");
     }
+}
+
+#[test]
+fn the_supervised_reference_separates_what_it_was_shown() {
+    let dataset = dataset();
+    let fitted = fit("mvg", &settings(), &dataset.train).detector;
+    let reference =
+        |samples: &[nomaly_data::Sample]| fitted.supervised_reference(samples, 0, StreamOptions::default(), &Silent);
+    let found = reference(&dataset.test).unwrap();
+    assert_eq!((found.folds, found.auroc), (5, 1.0));
+    assert!(found.features.contains("efficientnet-lite0"), "{found:?}");
+    let mut with_lost = dataset.test.clone();
+    with_lost.insert(2, crate::images::missing("lost"));
+    assert_eq!(reference(&with_lost).unwrap(), found);
+    assert!(matches!(reference(&dataset.test[..3]), Err(DetectorError::NoReference { normal: 2, anomalous: 1 })));
 }

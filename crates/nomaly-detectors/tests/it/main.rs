@@ -6,4 +6,5 @@ mod fit;
 mod hostile_models;
 mod images;
 mod locate;
+mod recognition;
 mod regions;

@@ -131,7 +131,8 @@ impl Method for PatchModel {
             images,
             fitted.dim()
         )];
-        Ok(MethodFit { fitted: Box::new(fitted), held_out: held_out.into_iter().flatten().collect(), images, notes })
+        let held_out = held_out.into_iter().flatten().collect();
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes })
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {

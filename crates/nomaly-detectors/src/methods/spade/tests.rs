@@ -104,6 +104,10 @@ impl FeatureSource for Memories {
         self.views
     }
 
+    fn kinds(&self) -> Vec<String> {
+        vec!["good".to_owned(); self.images]
+    }
+
     fn visit(&self, progress: &dyn Progress, visit: &mut Visit<'_>) -> Result<usize, DetectorError> {
         self.visit_some(&(0..self.images).collect::<Vec<_>>(), progress, visit)?;
         Ok(self.images)

@@ -1,0 +1,296 @@
+//! How well a model of classes tells its classes from one another, and what belongs to none of them from all.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use nomaly_data::Sample;
+use nomaly_data::tables::Table;
+use nomaly_metrics::{auroc_with_interval, share_interval};
+use nomaly_store::Progress;
+use serde::Serialize;
+
+use super::{Classes, KnownClass, Recognition, UNKNOWN};
+use crate::evaluation::{BatchClock, Ends, LEVEL, Timing, peak_rss_mib};
+use crate::rows::{FittedRows, RowOutcome, RowPredictOptions};
+use crate::{DetectorError, FittedDetector, PredictOptions, Skipped};
+
+/// Figures of one evaluation of a model of classes; its JSON is part of the command line contract.
+#[derive(Clone, Debug, Serialize)]
+pub struct RecognitionEvaluation {
+    /// The data set.
+    pub dataset: String,
+    /// The method.
+    pub method: String,
+    /// The backbone; `None` for rows of numbers.
+    pub backbone: Option<String>,
+    /// The seed of the fit.
+    pub seed: u64,
+    /// The classes that the model knows, with the training items of each.
+    pub classes: Vec<KnownClass>,
+    /// The decision rule in words.
+    pub rule: String,
+    /// The figures.
+    #[serde(flatten)]
+    pub figures: RecognitionFigures,
+    /// How long it took.
+    pub timing: Timing,
+    /// The most memory the process has held, in MiB; `None` where the system does not say.
+    pub peak_rss_mib: Option<f64>,
+    /// Items that could not be used.
+    pub skipped: Vec<Skipped>,
+}
+
+/// How many test items there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct KnownCounts {
+    /// Of classes that the model knows.
+    pub known: usize,
+    /// Of others.
+    pub unknown: usize,
+}
+
+/// Figures in [0, 1], shares with Wilson's 95 % intervals.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RecognitionFigures {
+    /// Test items.
+    pub n_test: KnownCounts,
+    /// The share of known items whose closest class is theirs, no item being refused.
+    pub closed_set_accuracy: f64,
+    /// Its interval.
+    pub closed_set_accuracy_ci: Option<Ends>,
+    /// The share of known items that are called unknown: false alarms.
+    pub false_unknown: f64,
+    /// Its interval.
+    pub false_unknown_ci: Option<Ends>,
+    /// Of the known items that get a class, the share that get theirs; `None` where none gets one.
+    pub accuracy_of_accepted: Option<f64>,
+    /// Its interval.
+    pub accuracy_of_accepted_ci: Option<Ends>,
+    /// The share of the other items that are called unknown; `None` where there are no others.
+    pub unknown_found: Option<f64>,
+    /// Its interval.
+    pub unknown_found_ci: Option<Ends>,
+    /// How often an item of none of the classes scores higher than one of them; `None` where there are no others.
+    pub auroc: Option<f64>,
+    /// Its interval, DeLong's; `None` where there is a single known or a single other item.
+    pub auroc_ci: Option<Ends>,
+    /// What was taken for what.
+    pub confusion: Confusion,
+}
+
+/// What items were taken for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Confusion {
+    /// The classes of the model, and `unknown` last.
+    pub decisions: Vec<String>,
+    /// One row for each kind of test item: known ones in the order of the classes, then the others.
+    pub rows: Vec<ConfusionRow>,
+}
+
+/// The items of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfusionRow {
+    /// What the items are, by their label.
+    pub kind: String,
+    /// Whether that is a class of the model.
+    pub known: bool,
+    /// How many got each of the decisions.
+    pub counts: Vec<usize>,
+}
+
+/// Compares what was recognised with what the items are by their labels.
+///
+/// # Errors
+/// No item of a known class.
+pub fn recognition_figures<S: AsRef<str>>(
+    classes: &Classes,
+    items: &[(S, Recognition)],
+) -> Result<RecognitionFigures, DetectorError> {
+    let place = |kind: &str| classes.known().binary_search_by(|class| class.name.as_str().cmp(kind)).ok();
+    let truth: Vec<Option<usize>> = items.iter().map(|(kind, _)| place(kind.as_ref())).collect();
+    let of = |wanted: &dyn Fn(Option<usize>, &Recognition) -> bool| {
+        truth.iter().zip(items).filter(|(truth, (_, found))| wanted(**truth, found)).count()
+    };
+    let known = of(&|truth, _| truth.is_some());
+    let unknown = items.len() - known;
+    if known == 0 {
+        let names: Vec<&str> = classes.known().iter().map(|class| class.name.as_str()).collect();
+        return Err(DetectorError::NoKnownItem { classes: names.join(", ") });
+    }
+    let share = |part: usize, all: usize| -> Result<(Option<f64>, Option<Ends>), DetectorError> {
+        let interval = share_interval(part as u64, all as u64, LEVEL)?.map(|interval| [interval.low, interval.high]);
+        Ok(((all > 0).then(|| part as f64 / all as f64), interval))
+    };
+    let (closed, closed_ci) = share(of(&|truth, found| truth == Some(found.closest)), known)?;
+    let refused = of(&|truth, found| truth.is_some() && found.unknown);
+    let (false_unknown, false_unknown_ci) = share(refused, known)?;
+    let (accepted, accepted_ci) =
+        share(of(&|truth, found| truth.is_some() && truth == found.class()), known - refused)?;
+    let (found, found_ci) = share(of(&|truth, found| truth.is_none() && found.unknown), unknown)?;
+    let area = if unknown == 0 {
+        None
+    } else {
+        let scores: Vec<f64> = items.iter().map(|(_, found)| found.score).collect();
+        let strange: Vec<bool> = truth.iter().map(Option::is_none).collect();
+        Some(auroc_with_interval(&scores, &strange, LEVEL)?)
+    };
+    Ok(RecognitionFigures {
+        n_test: KnownCounts { known, unknown },
+        closed_set_accuracy: closed.unwrap_or_default(),
+        closed_set_accuracy_ci: closed_ci,
+        false_unknown: false_unknown.unwrap_or_default(),
+        false_unknown_ci,
+        accuracy_of_accepted: accepted,
+        accuracy_of_accepted_ci: accepted_ci,
+        unknown_found: found,
+        unknown_found_ci: found_ci,
+        auroc: area.map(|area| area.auroc),
+        auroc_ci: area.and_then(|area| area.interval).map(|interval| [interval.low, interval.high]),
+        confusion: confusion(classes, items, &truth),
+    })
+}
+
+fn confusion<S: AsRef<str>>(classes: &Classes, items: &[(S, Recognition)], truth: &[Option<usize>]) -> Confusion {
+    let names = classes.known().iter().map(|class| class.name.clone());
+    let decisions: Vec<String> = names.chain([UNKNOWN.to_owned()]).collect();
+    let mut rows: BTreeMap<(bool, &str), Vec<usize>> = BTreeMap::new();
+    for ((kind, found), truth) in items.iter().zip(truth) {
+        let counts = rows.entry((truth.is_none(), kind.as_ref())).or_insert_with(|| vec![0; decisions.len()]);
+        counts[found.class().unwrap_or(decisions.len() - 1)] += 1;
+    }
+    let row = |((strange, kind), counts): ((bool, &str), Vec<usize>)| ConfusionRow {
+        kind: kind.to_owned(),
+        known: !strange,
+        counts,
+    };
+    Confusion { rows: rows.into_iter().map(row).collect(), decisions }
+}
+
+/// Recognises `samples`, whose kinds are the names of their classes, and compares.
+///
+/// `dataset` and `fit_s` are passed on to the figures.
+///
+/// # Errors
+/// A model that knows no classes, no image of a known class, and everything that
+/// [`predict`](FittedDetector::predict) fails with.
+pub fn evaluate_classes(
+    detector: &FittedDetector,
+    dataset: &str,
+    samples: &[Sample],
+    fit_s: Option<f64>,
+    options: &PredictOptions,
+    progress: &dyn Progress,
+) -> Result<RecognitionEvaluation, DetectorError> {
+    let classes = detector.classes_for(options)?.ok_or(DetectorError::NoClasses)?;
+    let (mut items, mut skipped) = (Vec::with_capacity(samples.len()), Vec::new());
+    let mut clock = BatchClock::start();
+    detector.predict(samples, options, progress, |outcome| {
+        clock.saw(outcome.batch);
+        match outcome.result {
+            Ok(prediction) => {
+                let recognition = prediction.recognition.ok_or(DetectorError::NoClasses)?;
+                items.push((outcome.sample.kind.clone(), recognition));
+            }
+            Err(reason) => skipped.push(reason),
+        }
+        Ok(())
+    })?;
+    let (ms_per_image, images_per_s) = clock.stop();
+    let info = detector.info();
+    Ok(RecognitionEvaluation {
+        dataset: dataset.to_owned(),
+        method: info.method.name.clone(),
+        backbone: Some(info.backbone.name.clone()),
+        seed: info.training.seed,
+        classes: classes.known().to_vec(),
+        rule: classes.describe(),
+        figures: recognition_figures(&classes, &items)?,
+        timing: Timing { fit_s, predict_ms_per_image_median: ms_per_image, images_per_s },
+        peak_rss_mib: peak_rss_mib(),
+        skipped,
+    })
+}
+
+/// Recognises the rows of `table`, whose labels are the names of their classes, and compares.
+///
+/// # Errors
+/// As [`evaluate_classes`], and a table without labels.
+pub fn evaluate_row_classes(
+    detector: &FittedRows,
+    table: &Table,
+    fit_s: Option<f64>,
+    options: &RowPredictOptions,
+    progress: &dyn Progress,
+) -> Result<RecognitionEvaluation, DetectorError> {
+    let classes = detector.classes_for(options)?.ok_or(DetectorError::NoClasses)?;
+    let labels = table.labels.as_ref().ok_or_else(|| DetectorError::CannotEvaluate {
+        dataset: table.name.clone(),
+        reason: "its rows have no labels".to_owned(),
+    })?;
+    let began = Instant::now();
+    let outcomes = detector.predict(table, options, progress)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let (mut items, mut skipped) = (Vec::with_capacity(labels.len()), Vec::new());
+    for (RowOutcome { result, .. }, label) in outcomes.into_iter().zip(labels) {
+        match result {
+            Ok(prediction) => items.push((label, prediction.recognition.ok_or(DetectorError::NoClasses)?)),
+            Err(reason) => skipped.push(reason),
+        }
+    }
+    let info = detector.info();
+    Ok(RecognitionEvaluation {
+        dataset: table.name.clone(),
+        method: info.scorer.clone(),
+        backbone: None,
+        seed: info.training.seed,
+        classes: classes.known().to_vec(),
+        rule: classes.describe(),
+        figures: recognition_figures(&classes, &items)?,
+        timing: Timing {
+            fit_s,
+            predict_ms_per_image_median: seconds * 1e3 / labels.len() as f64,
+            images_per_s: labels.len() as f64 / seconds,
+        },
+        peak_rss_mib: peak_rss_mib(),
+        skipped,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DecisionRule;
+    use crate::recognition::HeldOutClass;
+
+    #[test]
+    fn figures_count_what_was_taken_for_what() {
+        let class =
+            |name: &str| HeldOutClass { class: KnownClass { name: name.to_owned(), items: 9 }, scores: vec![0.0] };
+        let classes = Classes::new(vec![class("a"), class("b")], DecisionRule::Threshold(5.0)).unwrap();
+        let item = |kind, scores: [f64; 2]| (kind, classes.recognise(&scores));
+        let items = [
+            item("a", [1.0, 9.0]),
+            item("a", [3.0, 2.0]),
+            item("b", [8.0, 6.0]),
+            item("b", [9.0, 0.0]),
+            item("z", [7.0, 8.0]),
+            item("c", [4.0, 8.0]),
+        ];
+        let figures = recognition_figures(&classes, &items).unwrap();
+        assert_eq!(figures.n_test, KnownCounts { known: 4, unknown: 2 });
+        assert_eq!((figures.closed_set_accuracy, figures.false_unknown), (0.75, 0.25));
+        assert_eq!((figures.accuracy_of_accepted, figures.unknown_found), (Some(2.0 / 3.0), Some(0.5)));
+        // 7 is above 1, 2, 6 and 0; 4 above all of them but 6.
+        assert_eq!(figures.auroc, Some(7.0 / 8.0));
+        assert_eq!(figures.confusion.decisions, ["a", "b", "unknown"]);
+        let rows: Vec<_> =
+            figures.confusion.rows.iter().map(|row| (row.kind.as_str(), row.known, &row.counts[..])).collect();
+        assert_eq!(
+            rows,
+            [("a", true, &[1, 1, 0][..]), ("b", true, &[0, 1, 1]), ("c", false, &[1, 0, 0]), ("z", false, &[0, 0, 1])]
+        );
+        let closed = recognition_figures(&classes, &items[..4]).unwrap();
+        assert_eq!((closed.auroc, closed.unknown_found), (None, None));
+        assert!(recognition_figures(&classes, &items[4..]).unwrap_err().to_string().contains("a, b"));
+    }
+}
