@@ -2,6 +2,7 @@
 
 mod bench;
 mod decision;
+mod labels;
 mod maps;
 mod rows;
 
@@ -18,6 +19,7 @@ use nomaly::{Limits, StreamOptions};
 
 pub(crate) use self::bench::{BenchArgs, BenchBackboneArgs, BenchCommand, BenchKernelsArgs};
 pub(crate) use self::decision::{RuleArgs, SequenceArgs};
+pub(crate) use self::labels::LabelsArgs;
 pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
 pub(crate) use self::rows::RowArgs;
 use crate::console::Verbosity;
@@ -140,6 +142,7 @@ Examples:
   nomaly fit bottle/ -o bottle.nomaly --max-fpr 0.01
   nomaly fit bottle/ -o bottle.nomaly --time-budget 30
   nomaly fit rows.csv -o rows.nomaly --set scorer=gaussian
+  nomaly fit parts/ --labels -o kinds.nomaly          a class a sub-folder: a label for each image, or unknown
   nomaly list methods                                 what --method and --set accept";
 
 /// Arguments of `nomaly fit`.
@@ -154,6 +157,8 @@ pub(crate) struct FitArgs {
     pub(crate) output: PathBuf,
     #[command(flatten)]
     pub(crate) method: MethodArgs,
+    #[command(flatten)]
+    pub(crate) labels: LabelsArgs,
     #[command(flatten)]
     pub(crate) rows: RowArgs,
     #[command(flatten)]
@@ -247,7 +252,9 @@ Examples:
   nomaly eval bottle/ -m bottle.nomaly
   nomaly eval bottle/ --method mvg --report out/
   nomaly eval elpv:cells=mono --method dn2 --set k=2 --format json
-  nomaly eval bottle/ --method mvg --max-train 50 --seed 1";
+  nomaly eval bottle/ --method mvg --max-train 50 --seed 1
+  nomaly eval kinds/ --labels -m kinds.nomaly         is each image given its class, and strangers called unknown?
+  nomaly eval bottle/ --method mvg --supervised-reference";
 
 /// Arguments of `nomaly eval`.
 #[derive(Debug, Args)]
@@ -262,6 +269,10 @@ pub(crate) struct EvalArgs {
     /// Fit on at most this many training images, chosen at random by the seed
     #[arg(long, value_name = "N")]
     pub(crate) max_train: Option<NonZeroUsize>,
+    /// For comparison, also measure a classifier that sees the labels of the test images: logistic regression on their
+    /// pooled features, cross-validated; it is no anomaly detector
+    #[arg(long)]
+    pub(crate) supervised_reference: bool,
     /// How to print the figures
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
@@ -270,6 +281,8 @@ pub(crate) struct EvalArgs {
     pub(crate) report: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) method: MethodArgs,
+    #[command(flatten)]
+    pub(crate) labels: LabelsArgs,
     #[command(flatten)]
     pub(crate) rows: RowArgs,
     #[command(flatten)]

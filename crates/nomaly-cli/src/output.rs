@@ -63,7 +63,12 @@ pub(crate) fn bytes(count: u64) -> String {
 
 /// `1 image`, `2 images`.
 pub(crate) fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+    let ending = match count {
+        1 => "",
+        _ if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{count} {noun}{ending}")
 }
 
 /// A time as people say it.
@@ -114,8 +119,13 @@ impl Table {
 
     /// Adds a row with one cell a column.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        debug_assert_eq!(N, self.columns.len());
-        self.rows.push(cells.into());
+        self.cells(cells.into());
+    }
+
+    /// The same where the number of columns is not known beforehand.
+    pub(crate) fn cells(&mut self, cells: Vec<String>) {
+        debug_assert_eq!(cells.len(), self.columns.len());
+        self.rows.push(cells);
     }
 
     /// Prints it, two spaces between the columns and none at the end of a line.
@@ -187,6 +197,7 @@ mod tests {
         assert_eq!([seconds(0.5), seconds(12.34), seconds(125.0)], ["0.500 s", "12.3 s", "2 min 5 s"]);
         assert_eq!([percent(0.9876), percent(f64::NAN)], ["98.8 %", "–"]);
         assert_eq!([counted(1, "image"), counted(0, "image")], ["1 image", "0 images"]);
+        assert_eq!(counted(2, "class"), "2 classes");
     }
 
     #[test]

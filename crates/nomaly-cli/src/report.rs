@@ -77,12 +77,18 @@ impl ReportBuilder {
         Ok(())
     }
 
-    /// Writes the report of a scoring run.
-    pub(crate) fn write_scores(self, path: &Path, info: &ModelInfo, calibration: &Calibration) -> anyhow::Result<()> {
+    /// Writes the report of a scoring run; a model of classes has no calibration for all of them.
+    pub(crate) fn write_scores(
+        self,
+        path: &Path,
+        info: &ModelInfo,
+        calibration: Option<&Calibration>,
+    ) -> anyhow::Result<()> {
         let anomalous = self.items.iter().filter(|item| item.anomalous == Some(true)).count();
         let [height, width] = info.pipeline.output_size();
+        let word = if calibration.is_some() { "anomalous" } else { "unknown" };
         let report = Report {
-            title: format!("{anomalous} of {} images anomalous", self.items.len()),
+            title: format!("{anomalous} of {} images {word}", self.items.len()),
             subtitle: format!("scored by {} on {}", info.method.name, info.backbone.name),
             summary: facts([
                 ("method", info.method.name.clone()),
@@ -90,7 +96,7 @@ impl ReportBuilder {
                 ("input", format!("{height}×{width} pixels")),
                 ("trained on", format!("{} images of {}", info.training.images, info.training.dataset)),
             ]),
-            threshold: threshold(calibration),
+            threshold: calibration.and_then(threshold),
             items: self.items,
             map_range: self.map_range,
             skipped: self.skipped,
@@ -214,6 +220,10 @@ fn headline(figures: &Evaluation) -> Vec<Figure> {
         figure("found", figures.threshold.tpr, "the share of the anomalous images above the threshold"),
         figure("false alarms", figures.threshold.fpr, "the share of the normal images above the threshold"),
     ];
+    if let Some(reference) = &figures.supervised_reference {
+        let meaning = "AUROC of logistic regression that has seen labels of the test set: no anomaly detector";
+        headline.push(figure("supervised reference", reference.auroc, meaning));
+    }
     if let Some(pixel) = &figures.pixel {
         headline.push(figure("pixel AUROC", pixel.auroc, "how often a defective pixel scores higher than a good one"));
         headline.push(figure("AUPRO", pixel.aupro, "the share of each defect covered, up to 30 % false pixels"));

@@ -23,6 +23,11 @@ impl RowArgs {
         ReadOptions { label: self.label.clone(), id: self.id.clone(), ignore: self.ignore.clone() }
     }
 
+    /// The same where a column holds the classes of rows.
+    pub(crate) fn options_with_classes(&self, column: &str) -> ReadOptions {
+        ReadOptions { label: Some(column.to_owned()), ..self.options() }
+    }
+
     /// The first flag that was given, for where there is no table.
     pub(crate) fn given(&self) -> Option<&'static str> {
         let flags =

@@ -8,7 +8,7 @@ use nomaly::detectors::evaluation::{Evaluated, LabelledPrediction, evaluate};
 use nomaly::store::{create_folder, write_atomic};
 use nomaly::{FittedDetector, PredictOptions};
 
-use super::{Recipe, Status, check_writable, figures, fit_detector, rows, tell_skipped, warn_unattainable};
+use super::{Recipe, Status, check_writable, classes, figures, fit_detector, rows, tell_skipped, warn_unattainable};
 use crate::args::{EvalArgs, Format};
 use crate::console::Console;
 use crate::failure::Failure;
@@ -21,6 +21,9 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     if rows::is_about_rows(Path::new(&args.data), &args.rows)? {
         return rows::eval(args, console);
     }
+    if args.labels.of_images()? {
+        return classes::eval(args, console);
+    }
     if let Some(folder) = &args.report {
         create_folder(folder)?;
         check_writable(&folder.join("report.html"))?;
@@ -30,6 +33,14 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     let (detector, fit_s, rule) = match &args.model {
         Some(path) => {
             let detector = FittedDetector::load(path)?;
+            if detector.classes().is_some_and(|classes| classes.known().len() > 1) {
+                let message = format!("{} is a model of several classes", path.display());
+                return Err(Failure::new(
+                    message,
+                    "`nomaly eval DATA --labels -m FILE` measures how it tells them apart",
+                )
+                .into());
+            }
             let rule = args.rule.rule(Some(detector.info().decision))?;
             (detector, None, rule)
         }
@@ -48,18 +59,23 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     let options = PredictOptions { rule, stream: args.reading.options(preview) };
     let calibration = detector.calibration_for(&options)?;
     if args.model.is_some() {
-        warn_unattainable(&calibration, console);
+        warn_unattainable(&calibration, "image", console);
     }
     let limits = options.stream.limits;
     let mut report =
         args.report.as_ref().map(|_| EvaluationReport::new(&detector, &calibration, limits)).transpose()?;
     let bars = Bars::new(console, Unit::Images);
-    let evaluated = evaluate(&detector, &dataset, fit_s, &options, &bars, |outcome| {
+    let mut evaluated = evaluate(&detector, &dataset, fit_s, &options, &bars, |outcome| {
         if let Some(report) = &mut report {
             report.see(outcome);
         }
     })?;
-    tell_skipped(&evaluated.figures.skipped, console);
+    tell_skipped(&evaluated.figures.skipped, "image", console);
+    if args.supervised_reference {
+        let seed = detector.info().training.seed;
+        let reference = detector.supervised_reference(&dataset.test, seed, args.reading.options(None), &bars)?;
+        evaluated.figures.supervised_reference = Some(reference);
+    }
 
     match args.format {
         Format::Json => print_json(&evaluated.figures)?,

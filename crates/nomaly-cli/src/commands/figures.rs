@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use nomaly::detectors::evaluation::{Ends, Evaluation, Ranking, ThresholdFigures};
+use nomaly::detectors::supervised::SupervisedReference;
 
 use crate::output::style::{FAINT, HEADING};
 use crate::output::{Align, Table, counted, percent, seconds, significant};
@@ -28,6 +29,9 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
     rankings(out, "part of the score", figures.by_part.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
 
     decisions(out, threshold, noun)?;
+    if let Some(reference) = &figures.supervised_reference {
+        supervised(out, reference, noun)?;
+    }
     let fit = timing.fit_s.map_or(String::new(), |fit_s| format!("fit {}, ", seconds(fit_s)));
     let memory = figures.peak_rss_mib.map_or(String::new(), |mib| format!(", peak memory {mib:.0} MiB"));
     writeln!(
@@ -35,6 +39,22 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
         "{HEADING}timing{HEADING:#}     {fit}{} ms {article} {noun} (median), {} {noun}s/s{memory}",
         significant(timing.predict_ms_per_image_median, 3),
         significant(timing.images_per_s, 3)
+    )
+}
+
+/// The figure of the supervised reference, on lines of its own that say what it is.
+fn supervised(out: &mut impl Write, reference: &SupervisedReference, noun: &str) -> io::Result<()> {
+    writeln!(
+        out,
+        "\n{HEADING}supervised reference{HEADING:#}  AUROC {}, 95 % interval {}",
+        percent(reference.auroc),
+        from_to(reference.auroc_ci)
+    )?;
+    writeln!(
+        out,
+        "{FAINT}logistic regression on the labels of the test {noun}s, {}-fold; not an anomaly detector{FAINT:#}\n\
+         {FAINT}features: {}, {} columns{FAINT:#}\n",
+        reference.folds, reference.features, reference.dim
     )
 }
 
@@ -65,7 +85,7 @@ fn decisions(out: &mut impl Write, threshold: &ThresholdFigures, noun: &str) -> 
     let t = threshold;
     let precision = t.precision.map_or("–".to_owned(), percent);
     let [tpr, fpr, fnr, tnr, accuracy, f1] = [t.tpr, t.fpr, t.fnr, t.tnr, t.accuracy, t.f1].map(percent);
-    table.row(["image".to_owned(), tpr, fpr, fnr, tnr, precision, accuracy, f1]);
+    table.row([noun.to_owned(), tpr, fpr, fnr, tnr, precision, accuracy, f1]);
     let complement = |ends: Option<Ends>| ends.map(|[low, high]| [1.0 - high, 1.0 - low]);
     let intervals = [
         t.tpr_ci,

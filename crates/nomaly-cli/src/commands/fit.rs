@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::{Recipe, Status, and_skipped, check_writable, decision, fit_detector, interval_in_words, rows};
+use super::{Recipe, Status, and_skipped, check_writable, classes, decision, fit_detector, interval_in_words, rows};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::output::{bytes, counted, seconds};
@@ -14,10 +14,18 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     if rows::is_about_rows(Path::new(&args.data), &args.rows)? {
         return rows::fit(args, console);
     }
+    let labelled = args.labels.of_images()?;
     check_writable(&args.output)?;
-    let dataset = nomaly::data::open(&args.data)?;
-    let recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None));
+    let dataset =
+        if labelled { nomaly::data::open_classes(Path::new(&args.data))? } else { nomaly::data::open(&args.data)? };
+    let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None));
+    if labelled {
+        classes::prepare(&mut recipe, &dataset)?;
+    }
     let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
+    if let Some(classes) = fit.detector.classes() {
+        classes::check_attainable(classes, "image")?;
+    }
     fit.detector.save(&args.output)?;
     let size = std::fs::metadata(&args.output).with_context(|| format!("cannot read {}", args.output.display()))?.len();
 
@@ -32,9 +40,14 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
         and_skipped(training.skipped),
         seconds(fit_s),
     ));
-    console.note(decision(fit.detector.calibration()));
-    if let Some(interval) = interval_in_words(fit.detector.calibration()) {
-        console.detail(interval);
+    match fit.detector.classes() {
+        Some(classes) => console.note(classes::decision(classes)),
+        None => {
+            console.note(decision(fit.detector.calibration()));
+            if let Some(interval) = interval_in_words(fit.detector.calibration(), "image") {
+                console.detail(interval);
+            }
+        }
     }
     console.note(format_args!("wrote {} ({})", args.output.display(), bytes(size)));
     Ok(Status::Done)

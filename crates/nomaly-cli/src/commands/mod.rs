@@ -1,6 +1,7 @@
 //! The commands, one file each, and what several of them do.
 
 pub(crate) mod bench;
+pub(crate) mod classes;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod demo;
@@ -11,6 +12,7 @@ pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod rows;
 pub(crate) mod score;
+mod sequence;
 pub(crate) mod update;
 pub(crate) mod weights;
 
@@ -105,11 +107,13 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
 
 /// Says what the user should know of a fit: images it could not use, its notes, a rule that cannot be kept.
 fn tell_fit(fit: &Fit, console: &Console) {
-    tell_skipped(&fit.skipped, console);
+    tell_skipped(&fit.skipped, "image", console);
     for note in &fit.notes {
         console.note(note);
     }
-    warn_unattainable(fit.detector.calibration(), console);
+    if fit.detector.classes().is_none() {
+        warn_unattainable(fit.detector.calibration(), "image", console);
+    }
 }
 
 /// `, 3 skipped`, or nothing.
@@ -126,36 +130,36 @@ fn skipped_line(skipped: &Skipped) -> String {
     }
 }
 
-/// Warns of images that could not be used.
-fn tell_skipped(skipped: &[Skipped], console: &Console) {
+/// Warns of `noun`s that could not be used.
+fn tell_skipped(skipped: &[Skipped], noun: &str, console: &Console) {
     let shown = if console.is_verbose() { skipped.len() } else { skipped.len().min(SKIPPED_SHOWN) };
     for image in &skipped[..shown] {
         console.warn(format_args!("skipped {}", skipped_line(image)));
     }
     if shown < skipped.len() {
-        console.warn(format_args!("skipped {} more; --verbose names them", counted(skipped.len() - shown, "image")));
+        console.warn(format_args!("skipped {} more; --verbose names them", counted(skipped.len() - shown, noun)));
     }
 }
 
-/// Warns where the held-out scores do not support the rule, so that nothing can be called anomalous.
-fn warn_unattainable(calibration: &Calibration, console: &Console) {
+/// Warns where the held-out scores of good `noun`s do not support the rule, so that nothing can be called anomalous.
+fn warn_unattainable(calibration: &Calibration, noun: &str, console: &Console) {
     let Some(reason) = calibration.unattainable() else { return };
     let n = calibration.held_out().len();
     let DecisionRule::MaxFpr(rate) = calibration.rule() else {
         console.warn(format_args!("there is no threshold, so nothing will be called anomalous: {reason}"));
-        console.hint("fit on more images, or use --rule conformal or a --threshold");
+        console.hint(format_args!("fit on more {noun}s, or use --rule conformal or a --threshold"));
         return;
     };
     console.warn(format_args!(
         "{} cannot promise a false-alarm rate of at most {}: the smallest p-value is 1/{} = {}, so nothing will be \
          called anomalous",
-        counted(n, "training image"),
+        counted(n, &format!("training {noun}")),
         rate_in_percent(rate),
         n + 1,
         percent(calibration.smallest_p_value()),
     ));
     console.hint(format_args!(
-        "fit on at least {} images, or ask for --rule extreme-value, --max-fpr {} or a --threshold",
+        "fit on at least {} {noun}s, or ask for --rule extreme-value, --max-fpr {} or a --threshold",
         scores_for(rate),
         rate_allowed_by(n)
     ));
@@ -201,11 +205,11 @@ fn decision(calibration: &Calibration) -> String {
 }
 
 /// How far other held-out images might move the threshold, where that is known.
-fn interval_in_words(calibration: &Calibration) -> Option<String> {
+fn interval_in_words(calibration: &Calibration, noun: &str) -> Option<String> {
     let interval = calibration.threshold_interval()?;
     let (low, high) = (significant(interval.low, 5), significant(interval.high, 5));
     Some(format!(
-        "other training images might move the threshold to between {low} and {high} (95 % bootstrap interval)"
+        "other training {noun}s might move the threshold to between {low} and {high} (95 % bootstrap interval)"
     ))
 }
 
@@ -229,7 +233,7 @@ mod tests {
         let scores: Vec<f64> = (1..=40).map(f64::from).collect();
         let by_rate = Calibration::new(scores.clone(), DecisionRule::MaxFpr(0.05)).unwrap();
         assert_eq!(decision(&by_rate), "anomalous above 39.000: expects at most 5 % false alarms (40 held-out scores)");
-        assert!(interval_in_words(&by_rate).unwrap().contains("between "));
+        assert!(interval_in_words(&by_rate, "image").unwrap().contains("between "));
         let sigma = by_rate.with_rule(DecisionRule::ThreeSigma).unwrap();
         assert_eq!(decision(&sigma), "anomalous above 55.571: mean + 3 standard deviations (40 held-out scores)");
         let by_tail = by_rate.with_rule(DecisionRule::ExtremeValue(0.01)).unwrap();

@@ -7,12 +7,13 @@ use std::time::Instant;
 use anyhow::bail;
 use nomaly::data::ImageSource;
 use nomaly::detectors::METHODS;
+use nomaly::detectors::recognition::Classes;
 use nomaly::detectors::regions::Region;
-use nomaly::scorers::decision::sequence::{ControlChart, Monitor, Reading};
 use nomaly::{AnomalyMap, DetectorError, FittedDetector, Outcome, PredictOptions, Sample, Skipped};
 use serde::Serialize;
 
-use super::{Status, check_writable, decision, rows, skipped_line, warn_unattainable};
+use super::sequence::{ChartRecord, Watched, chart};
+use super::{Status, check_writable, classes, decision, rows, skipped_line, warn_unattainable};
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
 use crate::failure::Failure;
@@ -41,20 +42,20 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let rule = args.rule.rule(Some(detector.info().decision))?;
     let options = PredictOptions { rule, stream: args.reading.options(preview) };
     let calibration = detector.calibration_for(&options)?;
-    warn_unattainable(&calibration, console);
-    console.detail(format_args!("{}; {}", detector.info().method.name, decision(&calibration)));
-
-    let chart = args.sequence.chart().map(|options| ControlChart::calibrate(calibration.held_out(), &options));
-    let chart = chart.transpose().map_err(DetectorError::from)?;
-    if let Some(chart) = &chart {
-        console.detail(format_args!(
-            "{} chart: alarm above {} standard deviations, for {:.0} good images until a false alarm",
-            chart.kind().name(),
-            significant(chart.limit(), 4),
-            chart.arl0()
-        ));
-    }
-    let mut sequence = chart.as_ref().map(Watched::new);
+    let known = detector.classes_for(&options)?;
+    let rule_in_words = match &known {
+        Some(known) => {
+            classes::warn_unattainable(known, console);
+            classes::decision(known)
+        }
+        None => {
+            warn_unattainable(&calibration, "image", console);
+            decision(&calibration)
+        }
+    };
+    console.detail(format_args!("{}; {rule_in_words}", detector.info().method.name));
+    let chart = chart(&args.sequence, calibration.held_out(), "image", console)?;
+    let mut sequence = chart.as_ref().map(|chart| Watched::new(chart, "image"));
 
     let wanted = !asked.is_empty() || args.report.is_some() || args.format != ScoreFormat::Table;
     let locator = if wanted { Locator::new(&detector, &calibration, args.maps.regions(&calibration)?)? } else { None };
@@ -67,7 +68,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let samples = groups.concat();
     let map_range = locator.as_ref().map(|locator| locator.scales().colours);
     let mut report = args.report.as_ref().map(|_| ReportBuilder::new(options.stream.limits, map_range));
-    let mut printer = Printer::new(args.format, sequence.is_some());
+    let mut printer = Printer::new(args.format, known.is_some(), sequence.is_some());
     let mut tally = Tally::default();
     let mut failure = None;
     let on_screen = io::stdout().is_terminal();
@@ -85,8 +86,9 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
             if let Some(report) = &mut report {
                 report.add(&outcome, located.as_ref())?;
             }
-            let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen(), &outcome));
-            let record = Record::new(&outcome, located.as_ref(), chart);
+            let score = outcome.result.as_ref().ok().map(|prediction| prediction.score);
+            let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen() + 1, &outcome.sample.id, score));
+            let record = Record::new(&outcome, located.as_ref(), known.as_ref(), chart);
             // On one screen with a progress bar, lines have to make room for each other.
             if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
             tally.count(&outcome);
@@ -108,7 +110,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let seconds = began.elapsed().as_secs_f64();
 
     if let (Some(report), Some(path)) = (report, &args.report) {
-        report.write_scores(path, detector.info(), &calibration)?;
+        report.write_scores(path, detector.info(), known.is_none().then_some(&calibration))?;
         console.note(format_args!("wrote {}", path.display()));
     }
     if tally.failed == samples.len() {
@@ -122,11 +124,11 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
             folder.display()
         ));
     }
-    console.note(tally.describe(seconds));
+    console.note(tally.describe(if known.is_some() { "unknown" } else { "anomalous" }, seconds));
     let found = match &sequence {
         Some(sequence) => {
             console.note(sequence.describe());
-            sequence.first.is_some()
+            sequence.alarmed()
         }
         None => tally.anomalous > 0,
     };
@@ -150,42 +152,6 @@ fn files_of<'a>(given: &'a [PathBuf], groups: &'a [Vec<Sample>]) -> Vec<(&'a Pat
         _ => Path::new(&sample.id),
     };
     given.iter().zip(groups).map(|(path, group)| (path.as_path(), group.iter().map(file).collect())).collect()
-}
-
-/// The images as one sequence.
-struct Watched<'a> {
-    chart: &'a ControlChart,
-    monitor: Monitor<'a>,
-    alarms: usize,
-    /// The number, from 1, and the name of the image at which the first alarm rose.
-    first: Option<(usize, String)>,
-}
-
-impl<'a> Watched<'a> {
-    fn new(chart: &'a ControlChart) -> Self {
-        Self { chart, monitor: chart.monitor(), alarms: 0, first: None }
-    }
-
-    /// Takes the next image, before which there were `before`; one that could not be scored leaves the chart as it was.
-    fn see(&mut self, before: usize, outcome: &Outcome<'_>) -> ChartRecord {
-        let Ok(prediction) = &outcome.result else { return ChartRecord { statistic: None, alarm: None } };
-        let Reading { statistic, alarm } = self.monitor.push(prediction.score);
-        if alarm {
-            self.alarms += 1;
-            self.first.get_or_insert_with(|| (before + 1, outcome.sample.id.clone()));
-        }
-        ChartRecord { statistic: Some(statistic), alarm: Some(alarm) }
-    }
-
-    fn describe(&self) -> String {
-        let name = self.chart.kind().name();
-        match &self.first {
-            None => format!("{name} chart: no alarm"),
-            Some((number, id)) => {
-                format!("{name} chart: {}, the first at image {number} ({id})", counted(self.alarms, "alarm"))
-            }
-        }
-    }
 }
 
 /// How many images ended how.
@@ -214,14 +180,15 @@ impl Tally {
         self.scored() + self.failed
     }
 
-    fn describe(&self, seconds: f64) -> String {
+    /// The summary; `word` is what the anomalous ones are called.
+    fn describe(&self, word: &str, seconds: f64) -> String {
         let scored = self.scored();
         let failed = match self.failed {
             0 => String::new(),
             failed => format!(", {failed} could not be read"),
         };
         let rate = significant(scored as f64 / seconds.max(1e-9), 3);
-        format!("{} of {} anomalous{failed}; {rate} images/s", self.anomalous, counted(scored, "image"))
+        format!("{} of {} {word}{failed}; {rate} images/s", self.anomalous, counted(scored, "image"))
     }
 }
 
@@ -232,6 +199,9 @@ struct Record<'a> {
     score: Option<f64>,
     p_value: Option<f64>,
     anomalous: Option<bool>,
+    /// The class, or `unknown`, for models of classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
     /// The largest value of the anomaly map, for methods that make maps.
     map_max: Option<f64>,
     error: Option<RecordError<'a>>,
@@ -242,13 +212,6 @@ struct Record<'a> {
     chart: Option<ChartRecord>,
 }
 
-/// What a chart says after an image; nothing of an image that could not be scored.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct ChartRecord {
-    statistic: Option<f64>,
-    alarm: Option<bool>,
-}
-
 #[derive(Debug, Serialize)]
 struct RecordError<'a> {
     kind: &'a str,
@@ -256,7 +219,12 @@ struct RecordError<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn new(outcome: &'a Outcome<'_>, located: Option<&'a Located>, chart: Option<ChartRecord>) -> Self {
+    fn new(
+        outcome: &'a Outcome<'_>,
+        located: Option<&'a Located>,
+        known: Option<&'a Classes>,
+        chart: Option<ChartRecord>,
+    ) -> Self {
         let (prediction, error) = match &outcome.result {
             Ok(prediction) => (Some(prediction), None),
             Err(Skipped { kind, message, .. }) => (None, Some(RecordError { kind, message })),
@@ -266,6 +234,9 @@ impl<'a> Record<'a> {
             score: prediction.map(|prediction| prediction.score),
             p_value: prediction.map(|prediction| prediction.p_value),
             anomalous: prediction.map(|prediction| prediction.anomalous),
+            label: known
+                .zip(prediction.and_then(|prediction| prediction.recognition))
+                .map(|(known, found)| known.name(found.class())),
             map_max: prediction.and_then(|prediction| prediction.map.as_ref()).map(AnomalyMap::max),
             error,
             regions: located.map(|located| located.found.regions.as_slice()),
@@ -277,44 +248,47 @@ impl<'a> Record<'a> {
 /// Prints records as they come.
 struct Printer {
     format: ScoreFormat,
+    /// Whether the model tells classes apart.
+    labels: bool,
     /// Whether the images are a sequence, with a chart.
     sequence: bool,
     out: anstream::Stdout,
     printed: usize,
 }
 
-impl Printer {
-    fn new(format: ScoreFormat, sequence: bool) -> Self {
-        Self { format, sequence, out: anstream::stdout(), printed: 0 }
-    }
+/// How wide the column of labels is.
+const LABEL: usize = 12;
 
-    /// Columns of CSV; the last two are the chart's.
-    fn columns(&self) -> usize {
-        if self.sequence { 10 } else { 8 }
+/// The columns of CSV that are always there.
+const CSV_COLUMNS: [&str; 8] =
+    ["path", "score", "p_value", "anomalous", "map_max", "error_kind", "error_message", "regions"];
+
+impl Printer {
+    fn new(format: ScoreFormat, labels: bool, sequence: bool) -> Self {
+        Self { format, labels, sequence, out: anstream::stdout(), printed: 0 }
     }
 
     fn begin(&mut self) -> io::Result<()> {
-        let columns = self.columns();
         match self.format {
             ScoreFormat::Table => {
                 let chart = if self.sequence { format!("{:>9}  {:<5}  ", "statistic", "chart") } else { String::new() };
+                let label = if self.labels { format!("{:<LABEL$}  ", "label") } else { String::new() };
                 let names = ("decision", "score", "p-value");
-                writeln!(self.out, "{HEADING}{:<9}  {:>10}  {:>8}  {chart}image{HEADING:#}", names.0, names.1, names.2)
+                writeln!(
+                    self.out,
+                    "{HEADING}{:<9}  {:>10}  {:>8}  {label}{chart}image{HEADING:#}",
+                    names.0, names.1, names.2
+                )
             }
             ScoreFormat::Csv => {
-                let keys = [
-                    "path",
-                    "score",
-                    "p_value",
-                    "anomalous",
-                    "map_max",
-                    "error_kind",
-                    "error_message",
-                    "regions",
-                    "statistic",
-                    "alarm",
-                ];
-                write_csv(&mut self.out, &keys[..columns])
+                let mut keys = CSV_COLUMNS.to_vec();
+                if self.labels {
+                    keys.push("label");
+                }
+                if self.sequence {
+                    keys.extend(["statistic", "alarm"]);
+                }
+                write_csv(&mut self.out, &keys)
             }
             ScoreFormat::Json => write!(self.out, "["),
             ScoreFormat::Jsonl => Ok(()),
@@ -344,19 +318,21 @@ impl Printer {
 
     fn table_line(&mut self, record: &Record<'_>) -> io::Result<()> {
         let (style, decision) = match record.anomalous {
+            Some(true) if self.labels => (ANOMALOUS, "unknown"),
             Some(true) => (ANOMALOUS, "anomalous"),
             Some(false) => (NORMAL, "normal"),
             None => (FAILED, "error"),
         };
         let number = |value: Option<f64>, digits| value.map_or("–".to_owned(), |value| significant(value, digits));
         let reason = record.error.as_ref().map_or(String::new(), |error| format!("  ({})", error.kind));
+        let label = if self.labels { format!("{:<LABEL$}  ", record.label.unwrap_or("–")) } else { String::new() };
         let chart = record.chart.map_or(String::new(), |chart| {
             let (style, mark) = if chart.alarm == Some(true) { (ANOMALOUS, "alarm") } else { (NORMAL, "") };
             format!("{:>9}  {style}{mark:<5}{style:#}  ", number(chart.statistic, 4))
         });
         writeln!(
             self.out,
-            "{style}{decision:<9}{style:#}  {:>10}  {:>8}  {chart}{}{reason}",
+            "{style}{decision:<9}{style:#}  {:>10}  {:>8}  {label}{chart}{}{reason}",
             number(record.score, 5),
             number(record.p_value, 3),
             record.path,
@@ -367,22 +343,24 @@ impl Printer {
         let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
         let error = record.error.as_ref();
         let truth = |value: Option<bool>| value.map_or(String::new(), |value| value.to_string());
-        let columns = self.columns();
-        write_csv(
-            &mut self.out,
-            &[
-                record.path,
-                &number(record.score),
-                &number(record.p_value),
-                &truth(record.anomalous),
-                &number(record.map_max),
-                error.map_or("", |error| error.kind),
-                error.map_or("", |error| error.message),
-                &record.regions.map_or(String::new(), |regions| regions.len().to_string()),
-                &number(record.chart.and_then(|chart| chart.statistic)),
-                &truth(record.chart.and_then(|chart| chart.alarm)),
-            ][..columns],
-        )
+        let mut cells = vec![
+            record.path.to_owned(),
+            number(record.score),
+            number(record.p_value),
+            truth(record.anomalous),
+            number(record.map_max),
+            error.map_or("", |error| error.kind).to_owned(),
+            error.map_or("", |error| error.message).to_owned(),
+            record.regions.map_or(String::new(), |regions| regions.len().to_string()),
+        ];
+        if self.labels {
+            cells.push(record.label.unwrap_or("").to_owned());
+        }
+        if self.sequence {
+            cells.push(number(record.chart.and_then(|chart| chart.statistic)));
+            cells.push(truth(record.chart.and_then(|chart| chart.alarm)));
+        }
+        write_csv(&mut self.out, &cells.iter().map(String::as_str).collect::<Vec<_>>())
     }
 }
 
@@ -397,6 +375,7 @@ mod tests {
             score: None,
             p_value: None,
             anomalous: None,
+            label: None,
             map_max: None,
             error: Some(RecordError { kind: "empty", message: "the file is empty" }),
             regions: None,
@@ -415,12 +394,14 @@ mod tests {
         assert!(json.ends_with(&regions), "{json}");
         let watched = Record { chart: Some(ChartRecord { statistic: Some(0.5), alarm: Some(false) }), ..located };
         assert!(serde_json::to_string(&watched).unwrap().ends_with(r#"}],"statistic":0.5,"alarm":false}"#));
+        let labelled = Record { label: Some("nut"), ..watched };
+        assert!(serde_json::to_string(&labelled).unwrap().contains(r#""anomalous":null,"label":"nut","map_max""#));
     }
 
     #[test]
     fn the_summary_counts_scored_images_only() {
         let tally = Tally { normal: 3, anomalous: 1, failed: 2 };
-        assert_eq!(tally.describe(2.0), "1 of 4 images anomalous, 2 could not be read; 2.00 images/s");
+        assert_eq!(tally.describe("anomalous", 2.0), "1 of 4 images anomalous, 2 could not be read; 2.00 images/s");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod classes;
 mod decisions;
 mod flow;
 mod lists;

@@ -111,3 +111,23 @@ fn images_and_rows_are_told_apart() {
         assert!(message.contains(told), "{told}: {message}");
     }
 }
+
+#[test]
+fn the_supervised_reference_is_told_apart_from_the_detector() {
+    let folder = fresh_folder("rows-reference");
+    let data = table(&folder, "rows.csv", 80, 12);
+    let eval =
+        |data: &Path, more: &[&str]| nomaly(with(with(args!["eval", data, "--supervised-reference"], &COLUMNS), more));
+    let shown = eval(&data, &[]).ok();
+    assert!(shown.contains("supervised reference  AUROC 100.0 %"), "{shown}");
+    assert!(shown.contains("labels of the test rows, 5-fold; not an anomaly detector"), "{shown}");
+    let figures = eval(&data, &["--format", "json"]).json();
+    let reference = &figures["supervised_reference"];
+    assert_eq!((&reference["folds"], &reference["dim"]), (&Value::from(5), &Value::from(2)));
+    assert!(reference["method"].as_str().unwrap().ends_with("not an anomaly detector"), "{reference}");
+    let without = nomaly(with(args!["eval", data, "--format", "json"], &COLUMNS)).json();
+    assert!(without.get("supervised_reference").is_none());
+    assert_eq!(without["image"], figures["image"]);
+    let few = table(&folder, "few.csv", 40, 1);
+    assert!(eval(&few, &[]).error().contains("two or more test items of each label"));
+}

@@ -7,7 +7,7 @@ use nomaly::data::tables::read;
 use nomaly::detectors::rows::{FittedRows, RowFitOptions, RowPredictOptions, evaluate_rows};
 
 use super::super::{Status, figures, tell_skipped, warn_unattainable};
-use super::{check_method, fit_rows, labels, refusal, subset};
+use super::{check_method, classes, detector, fit_rows, labels, refusal, subset};
 use crate::args::{EvalArgs, Format};
 use crate::console::Console;
 use crate::failure::Failure;
@@ -15,7 +15,10 @@ use crate::output::{counted, print_json, stdout};
 use crate::progress::{Bars, Unit};
 
 pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> {
-    check_method(&args.method)?;
+    if args.labels.column()?.is_some() {
+        return classes::run(args, console);
+    }
+    check_method(&args.method, false)?;
     if args.report.is_some() {
         return Err(refusal("--report", "`--format json` gives the figures"));
     }
@@ -28,6 +31,11 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     let (detector, test, fit_s, rule) = match &args.model {
         Some(path) => {
             let detector = FittedRows::load(path)?;
+            if detector.classes().is_some() {
+                let message = format!("{} is a model of classes", path.display());
+                let hint = "`nomaly eval DATA --labels COLUMN -m FILE` measures how it tells them apart";
+                return Err(Failure::new(message, hint).into());
+            }
             let rule = args.rule.rule(Some(detector.calibration().rule()))?;
             (detector, (0..labels.len()).collect::<Vec<_>>(), None, rule)
         }
@@ -43,18 +51,24 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
             ));
             let rule = args.rule.rule(None)?.unwrap_or(RowFitOptions::default().rule);
             let options = RowFitOptions { seed: args.method.seed, rule, strict };
-            let (detector, fit_s) = fit_rows(&args.method.set, &subset(&table, &train), &options, console)?;
+            let (detector, fit_s) =
+                fit_rows(detector(&args.method.set, false)?, &subset(&table, &train), &options, console)?;
             (detector, test, Some(fit_s), None)
         }
     };
     let options = RowPredictOptions { rule, strict };
     if args.model.is_some() {
-        warn_unattainable(&detector.calibration_for(&options)?, console);
+        warn_unattainable(&detector.calibration_for(&options)?, "row", console);
     }
     let labels: Vec<bool> = test.iter().map(|&row| labels[row]).collect();
     let bars = Bars::new(console, Unit::Images);
-    let figures = evaluate_rows(&detector, &subset(&table, &test), &labels, fit_s, &options, &bars)?;
-    tell_skipped(&figures.skipped, console);
+    let test = subset(&table, &test);
+    let mut figures = evaluate_rows(&detector, &test, &labels, fit_s, &options, &bars)?;
+    tell_skipped(&figures.skipped, "row", console);
+    if args.supervised_reference {
+        let seed = detector.info().training.seed;
+        figures.supervised_reference = Some(detector.supervised_reference(&test, &labels, seed, &bars)?);
+    }
     match args.format {
         Format::Json => print_json(&figures)?,
         Format::Table => figures::print(&mut stdout(), &figures)?,

@@ -3,33 +3,33 @@
 use std::path::Path;
 
 use anyhow::Context;
-use nomaly::data::tables::read;
+use nomaly::data::tables::{Table, read};
 use nomaly::detectors::rows::RowFitOptions;
 
-use super::super::{Status, and_skipped, check_writable, decision};
-use super::{check_method, fit_rows, labels, subset};
+use super::super::{Status, and_skipped, check_writable, classes, decision};
+use super::{check_method, detector, fit_rows, labels, subset};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::output::{bytes, counted, seconds};
 
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
-    check_method(&args.method)?;
+    let column = args.labels.column()?;
+    check_method(&args.method, column.is_some())?;
     check_writable(&args.output)?;
-    let mut table = read(Path::new(&args.data), &args.rows.options())?;
-    if let Some(labels) = labels(&table)? {
-        let normal: Vec<usize> = (0..labels.len()).filter(|&row| !labels[row]).collect();
-        let left_out = labels.len() - normal.len();
-        if left_out > 0 {
-            console.note(format_args!("left out {} labelled anomalous", counted(left_out, "row")));
-            table = subset(&table, &normal);
+    let rule = args.rule.rule(None)?.unwrap_or(RowFitOptions::default().rule);
+    let path = Path::new(&args.data);
+    let table = match column {
+        Some(column) => {
+            let table = read(path, &args.rows.options_with_classes(column))?;
+            let named = table.labels.iter().flatten().map(String::as_str).filter(|label| !label.is_empty());
+            classes::check_counts(named, "row", rule)?;
+            table
         }
-    }
-    let options = RowFitOptions {
-        seed: args.method.seed,
-        rule: args.rule.rule(None)?.unwrap_or(RowFitOptions::default().rule),
-        strict: args.reading.options(None).strict,
+        None => normal_rows(read(path, &args.rows.options())?, console)?,
     };
-    let (detector, fit_s) = fit_rows(&args.method.set, &table, &options, console)?;
+    let options = RowFitOptions { seed: args.method.seed, rule, strict: args.reading.options(None).strict };
+    let detector = detector(&args.method.set, column.is_some())?;
+    let (detector, fit_s) = fit_rows(detector, &table, &options, console)?;
     detector.save(&args.output)?;
     let size = std::fs::metadata(&args.output).with_context(|| format!("cannot read {}", args.output.display()))?.len();
     let training = &detector.info().training;
@@ -41,7 +41,22 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
         and_skipped(training.skipped),
         seconds(fit_s),
     ));
-    console.note(decision(detector.calibration()));
+    match detector.classes() {
+        Some(classes) => console.note(classes::decision(classes)),
+        None => console.note(decision(detector.calibration())),
+    }
     console.note(format_args!("wrote {} ({})", args.output.display(), bytes(size)));
     Ok(Status::Done)
+}
+
+/// The rows that are not labelled anomalous.
+fn normal_rows(table: Table, console: &Console) -> anyhow::Result<Table> {
+    let Some(labels) = labels(&table)? else { return Ok(table) };
+    let normal: Vec<usize> = (0..labels.len()).filter(|&row| !labels[row]).collect();
+    let left_out = labels.len() - normal.len();
+    if left_out == 0 {
+        return Ok(table);
+    }
+    console.note(format_args!("left out {} labelled anomalous", counted(left_out, "row")));
+    Ok(subset(&table, &normal))
 }

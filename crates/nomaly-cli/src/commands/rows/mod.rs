@@ -1,5 +1,6 @@
 //! The commands on tables of numbers, where the data is a `.csv`, `.tsv`, `.npy` or `.parquet` file.
 
+mod classes;
 mod eval;
 mod fit;
 mod inspect;
@@ -38,9 +39,15 @@ pub(crate) fn is_about_rows(data: &Path, args: &RowArgs) -> anyhow::Result<bool>
     }
 }
 
+/// The detector of the settings: one that tells classes apart, or one of normal rows.
+fn detector(settings: &[String], of_classes: bool) -> anyhow::Result<RowDetector> {
+    let settings = Settings::parse(settings)?;
+    Ok(if of_classes { RowDetector::of_classes(&settings)? } else { RowDetector::new(&settings)? })
+}
+
 /// Refuses what only images have, and settings that the scorer does not know, before a table is read.
-fn check_method(args: &MethodArgs) -> anyhow::Result<()> {
-    RowDetector::new(&Settings::parse(&args.set)?)?;
+fn check_method(args: &MethodArgs, of_classes: bool) -> anyhow::Result<()> {
+    detector(&args.set, of_classes)?;
     let flag = if args.method != AUTO {
         "--method"
     } else if args.backbone.is_some() {
@@ -83,14 +90,13 @@ fn subset(table: &Table, places: &[usize]) -> Table {
     }
 }
 
-/// Fits a scorer on rows; also says how many seconds it took.
+/// Fits a detector on rows; also says how many seconds it took.
 fn fit_rows(
-    settings: &[String],
+    detector: RowDetector,
     table: &Table,
     options: &RowFitOptions,
     console: &Console,
 ) -> anyhow::Result<(FittedRows, f64)> {
-    let detector = RowDetector::new(&Settings::parse(settings)?)?;
     console.detail(format_args!("fitting on {} of {}", counted(table.rows.nrows(), "row"), table.name));
     let began = Instant::now();
     let fit = detector.fit(table, options, &Bars::new(console, Unit::Images)).map_err(|error| {
@@ -98,7 +104,10 @@ fn fit_rows(
         Failure::if_cancelled(error, "the fit was interrupted, and nothing was written", hint)
     })?;
     let seconds = began.elapsed().as_secs_f64();
-    tell_skipped(&fit.skipped, console);
-    warn_unattainable(fit.detector.calibration(), console);
+    tell_skipped(&fit.skipped, "row", console);
+    match fit.detector.classes() {
+        Some(classes) => super::classes::check_attainable(classes, "row")?,
+        None => warn_unattainable(fit.detector.calibration(), "row", console),
+    }
     Ok((fit.detector, seconds))
 }

@@ -5,10 +5,12 @@ use std::io::{self, Write};
 use anyhow::bail;
 use nomaly::Skipped;
 use nomaly::data::tables::read;
+use nomaly::detectors::recognition::Classes;
 use nomaly::detectors::rows::{FittedRows, RowOutcome, RowPredictOptions};
 use serde::Serialize;
 
-use super::super::{Status, decision, tell_skipped, warn_unattainable};
+use super::super::sequence::{ChartRecord, Watched, chart};
+use super::super::{Status, classes, decision, tell_skipped, warn_unattainable};
 use super::refusal;
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
@@ -25,7 +27,13 @@ struct Record<'a> {
     score: Option<f64>,
     p_value: Option<f64>,
     anomalous: Option<bool>,
+    /// The class, or `unknown`, for models of classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
     error: Option<RecordError<'a>>,
+    /// What the chart says, with `--sequence`.
+    #[serde(flatten)]
+    chart: Option<ChartRecord>,
 }
 
 #[derive(Debug, Serialize)]
@@ -35,7 +43,7 @@ struct RecordError<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn new(outcome: &'a RowOutcome, ids: Option<&'a [String]>) -> Self {
+    fn new(outcome: &'a RowOutcome, ids: Option<&'a [String]>, known: Option<&'a Classes>) -> Self {
         let prediction = outcome.result.as_ref().ok();
         Self {
             row: outcome.row,
@@ -43,6 +51,10 @@ impl<'a> Record<'a> {
             score: prediction.map(|prediction| prediction.score),
             p_value: prediction.map(|prediction| prediction.p_value),
             anomalous: prediction.map(|prediction| prediction.anomalous),
+            label: known
+                .zip(prediction.and_then(|found| found.recognition))
+                .map(|(known, found)| known.name(found.class())),
+            chart: None,
             error: outcome.result.as_ref().err().map(|Skipped { kind, message, .. }| RecordError { kind, message }),
         }
     }
@@ -54,9 +66,6 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     }
     if let Some((file, _)) = args.maps.folders().next() {
         return Err(refusal(file.flag(), "rows have no pixels"));
-    }
-    if args.sequence.chart().is_some() {
-        return Err(refusal("--sequence", "the scores of rows are judged one by one"));
     }
     let [path] = &args.images[..] else {
         return Err(
@@ -70,32 +79,74 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         strict: args.reading.options(None).strict,
     };
     let calibration = detector.calibration_for(&options)?;
-    warn_unattainable(&calibration, console);
-    console.detail(format_args!("{}; {}", detector.info().scorer, decision(&calibration)));
+    let known = detector.classes_for(&options)?;
+    let rule_in_words = match &known {
+        Some(known) => {
+            classes::warn_unattainable(known, console);
+            classes::decision(known)
+        }
+        None => {
+            warn_unattainable(&calibration, "row", console);
+            decision(&calibration)
+        }
+    };
+    console.detail(format_args!("{}; {rule_in_words}", detector.info().scorer));
+    let chart = chart(&args.sequence, calibration.held_out(), "row", console)?;
+    let mut sequence = chart.as_ref().map(|chart| Watched::new(chart, "row"));
     let outcomes = detector.predict(&table, &options, &Bars::new(console, Unit::Images)).map_err(|error| {
         Failure::if_cancelled(error, "interrupted, and nothing was printed", "the same command starts again")
     })?;
     let skipped: Vec<Skipped> = outcomes.iter().filter_map(|outcome| outcome.result.clone().err()).collect();
-    tell_skipped(&skipped, console);
-    let records: Vec<Record<'_>> = outcomes.iter().map(|outcome| Record::new(outcome, table.ids.as_deref())).collect();
-    print(&mut stdout(), args.format, &records)?;
+    tell_skipped(&skipped, "row", console);
+    let record = |outcome| {
+        let mut record = Record::new(outcome, table.ids.as_deref(), known.as_ref());
+        let name = record.id.map_or_else(|| record.row.to_string(), str::to_owned);
+        record.chart = sequence.as_mut().map(|sequence| sequence.see(record.row, &name, record.score));
+        record
+    };
+    let records: Vec<Record<'_>> = outcomes.iter().map(record).collect();
+    let layout = Layout { labels: known.is_some(), sequence: sequence.is_some() };
+    print(&mut stdout(), args.format, layout, &records)?;
     let scored = outcomes.len() - skipped.len();
     if scored == 0 {
         bail!("none of the {} could be scored", counted(outcomes.len(), "row"));
     }
     let anomalous = records.iter().filter(|record| record.anomalous == Some(true)).count();
     let failed = if skipped.is_empty() { String::new() } else { format!(", {} could not be used", skipped.len()) };
-    console.note(format_args!("{anomalous} of {} anomalous{failed}", counted(scored, "row")));
-    Ok(if args.fail_on_anomaly && anomalous > 0 { Status::AnomaliesFound } else { Status::Done })
+    let word = if known.is_some() { "unknown" } else { "anomalous" };
+    console.note(format_args!("{anomalous} of {} {word}{failed}", counted(scored, "row")));
+    let found = match &sequence {
+        Some(sequence) => {
+            console.note(sequence.describe());
+            sequence.alarmed()
+        }
+        None => anomalous > 0,
+    };
+    Ok(if args.fail_on_anomaly && found { Status::AnomaliesFound } else { Status::Done })
 }
 
-fn print(out: &mut impl Write, format: ScoreFormat, records: &[Record<'_>]) -> anyhow::Result<()> {
+/// Columns that are not always there.
+#[derive(Clone, Copy)]
+struct Layout {
+    /// Whether the model tells classes apart.
+    labels: bool,
+    /// Whether the rows are a sequence, with a chart.
+    sequence: bool,
+}
+
+/// How wide the column of labels is.
+const LABEL: usize = 12;
+
+fn print(out: &mut impl Write, format: ScoreFormat, layout: Layout, records: &[Record<'_>]) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(out);
     match format {
         ScoreFormat::Table => {
-            writeln!(out, "{HEADING}{:<9}  {:>10}  {:>8}  row{HEADING:#}", "decision", "score", "p-value")?;
+            let label = if layout.labels { format!("{:<LABEL$}  ", "label") } else { String::new() };
+            let chart = if layout.sequence { format!("{:>9}  {:<5}  ", "statistic", "chart") } else { String::new() };
+            let names = ("decision", "score", "p-value");
+            writeln!(out, "{HEADING}{:<9}  {:>10}  {:>8}  {label}{chart}row{HEADING:#}", names.0, names.1, names.2)?;
             for record in records {
-                table_line(&mut out, record)?;
+                table_line(&mut out, layout, record)?;
             }
         }
         ScoreFormat::Json => {
@@ -108,21 +159,50 @@ fn print(out: &mut impl Write, format: ScoreFormat, records: &[Record<'_>]) -> a
             }
         }
         ScoreFormat::Csv => {
-            write_csv(&mut out, &["row", "id", "score", "p_value", "anomalous", "error_kind", "error_message"])?;
-            let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+            let mut keys = vec!["row", "id", "score", "p_value", "anomalous", "error_kind", "error_message"];
+            if layout.labels {
+                keys.push("label");
+            }
+            if layout.sequence {
+                keys.extend(["statistic", "alarm"]);
+            }
+            write_csv(&mut out, &keys)?;
             for record in records {
-                let anomalous = record.anomalous.map_or(String::new(), |anomalous| anomalous.to_string());
-                let (kind, message) = record.error.as_ref().map_or(("", ""), |error| (error.kind, error.message));
-                let (row, score, p_value) = (record.row.to_string(), number(record.score), number(record.p_value));
-                write_csv(&mut out, &[&row, record.id.unwrap_or(""), &score, &p_value, &anomalous, kind, message])?;
+                let cells = cells(layout, record);
+                write_csv(&mut out, &cells.iter().map(String::as_str).collect::<Vec<_>>())?;
             }
         }
     }
     Ok(out.flush()?)
 }
 
-fn table_line(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+/// A record of CSV.
+fn cells(layout: Layout, record: &Record<'_>) -> Vec<String> {
+    let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+    let truth = |value: Option<bool>| value.map_or(String::new(), |value| value.to_string());
+    let (kind, message) = record.error.as_ref().map_or(("", ""), |error| (error.kind, error.message));
+    let mut cells = vec![
+        record.row.to_string(),
+        record.id.unwrap_or("").to_owned(),
+        number(record.score),
+        number(record.p_value),
+        truth(record.anomalous),
+        kind.to_owned(),
+        message.to_owned(),
+    ];
+    if layout.labels {
+        cells.push(record.label.unwrap_or("").to_owned());
+    }
+    if layout.sequence {
+        cells.push(number(record.chart.and_then(|chart| chart.statistic)));
+        cells.push(truth(record.chart.and_then(|chart| chart.alarm)));
+    }
+    cells
+}
+
+fn table_line(out: &mut impl Write, layout: Layout, record: &Record<'_>) -> io::Result<()> {
     let (style, decision) = match record.anomalous {
+        Some(true) if layout.labels => (ANOMALOUS, "unknown"),
         Some(true) => (ANOMALOUS, "anomalous"),
         Some(false) => (NORMAL, "normal"),
         None => (FAILED, "error"),
@@ -131,5 +211,10 @@ fn table_line(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     let id = record.id.map_or_else(|| record.row.to_string(), str::to_owned);
     let reason = record.error.as_ref().map_or(String::new(), |error| format!("  ({})", error.message));
     let (score, p_value) = (number(record.score, 5), number(record.p_value, 3));
-    writeln!(out, "{style}{decision:<9}{style:#}  {score:>10}  {p_value:>8}  {id}{reason}")
+    let label = if layout.labels { format!("{:<LABEL$}  ", record.label.unwrap_or("–")) } else { String::new() };
+    let chart = record.chart.map_or(String::new(), |chart| {
+        let (style, mark) = if chart.alarm == Some(true) { (ANOMALOUS, "alarm") } else { (NORMAL, "") };
+        format!("{:>9}  {style}{mark:<5}{style:#}  ", number(chart.statistic, 4))
+    });
+    writeln!(out, "{style}{decision:<9}{style:#}  {score:>10}  {p_value:>8}  {label}{chart}{id}{reason}")
 }

@@ -1,0 +1,153 @@
+//! Models that tell classes apart: what is checked before a fit, and what is said of them.
+
+mod eval;
+mod figures;
+
+use nomaly::data::Dataset;
+use nomaly::detectors::calibration::scores_for;
+use nomaly::detectors::recognition::{Classes, check_name};
+use nomaly::{Calibration, DecisionRule};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+pub(crate) use self::eval::run as eval;
+pub(super) use self::figures::print as print_figures;
+use super::{Recipe, rate_in_percent};
+use crate::args::AUTO;
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::output::{Align, Table, counted, significant};
+
+/// The method that tells classes of images apart.
+pub(super) const METHOD: &str = "open-set";
+
+/// Checks the classes of a data set before the images are read, and makes the recipe one for classes.
+pub(super) fn prepare(recipe: &mut Recipe<'_>, dataset: &Dataset) -> anyhow::Result<()> {
+    if recipe.time_budget.is_some() {
+        return Err(Failure::new("--time-budget is for --method auto without --labels", "leave one of them out").into());
+    }
+    if ![AUTO, METHOD].contains(&recipe.method) {
+        let message = format!("--labels is for the method {METHOD}, and the method is {}", recipe.method);
+        return Err(Failure::new(message, "leave out --method, or --labels").into());
+    }
+    recipe.method = METHOD;
+    check_counts(dataset.train.iter().map(|sample| sample.kind.as_str()), "image", recipe.options.rule)
+}
+
+/// Refuses classes that cannot be told apart, or not at the rate asked for.
+pub(super) fn check_counts<'a>(
+    labels: impl Iterator<Item = &'a str>,
+    noun: &str,
+    rule: DecisionRule,
+) -> anyhow::Result<()> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    labels.for_each(|label| *counts.entry(label).or_default() += 1);
+    for name in counts.keys() {
+        check_name(name)?;
+    }
+    if counts.len() < 2 {
+        let only = counts.keys().next().map_or_else(String::new, |name| format!(": {name}"));
+        let message = format!("there is {}{only}, and --labels takes two or more", counted(counts.len(), "class"));
+        return Err(Failure::new(message, "without --labels, `nomaly fit` learns what good items look like").into());
+    }
+    let needed = if let DecisionRule::MaxFpr(rate) = rule { scores_for(rate) } else { 0 };
+    match counts.iter().find(|(_, count)| **count < needed) {
+        Some((name, count)) => Err(too_few(name, *count, &counted(*count, noun), noun, rule).into()),
+        None => Ok(()),
+    }
+}
+
+fn too_few(class: &str, count: usize, has: &str, noun: &str, rule: DecisionRule) -> Failure {
+    let rate = rule.rate().unwrap_or_default();
+    Failure::new(
+        format!(
+            "class `{class}` has {has}, and calling at most {} of its {noun}s unknown takes at least {}",
+            rate_in_percent(rate),
+            scores_for(rate),
+        ),
+        format!(
+            "learn from more {noun}s of the class, leave it out, or ask for --max-fpr {} or --rule extreme-value",
+            super::rate_allowed_by(count)
+        ),
+    )
+}
+
+/// Refuses a fit after which nothing could be called unknown, for the held-out items of a class are too few.
+pub(super) fn check_attainable(classes: &Classes, noun: &str) -> anyhow::Result<()> {
+    let Some((class, reason)) = classes.unattainable() else { return Ok(()) };
+    let held_out = held_out_of(classes, &class.name);
+    match classes.calibrations().first().map(Calibration::rule) {
+        Some(rule @ DecisionRule::MaxFpr(_)) => {
+            let of = format!("{} taken for it", counted(held_out, &format!("held-out {noun}")));
+            Err(too_few(&class.name, held_out, &of, noun, rule).into())
+        }
+        _ => {
+            let message = format!("class `{}` has no threshold: {reason}", class.name);
+            Err(Failure::new(message, "learn from more items of the class, or use --rule conformal").into())
+        }
+    }
+}
+
+/// Warns where a rule that is given when scoring asks for more than the held-out items of a class can show.
+pub(super) fn warn_unattainable(classes: &Classes, console: &Console) {
+    if let Some((class, reason)) = classes.unattainable() {
+        console.warn(format_args!("nothing that is taken for class `{}` will be called unknown: {reason}", class.name));
+        let allowed = super::rate_allowed_by(held_out_of(classes, &class.name));
+        console.hint(format_args!("ask for --rule extreme-value, --max-fpr {allowed} or a --threshold"));
+    }
+}
+
+fn held_out_of(classes: &Classes, name: &str) -> usize {
+    let mut pairs = classes.known().iter().zip(classes.calibrations());
+    pairs.find(|(class, _)| class.name == name).map_or(0, |(_, calibration)| calibration.held_out().len())
+}
+
+/// The decision in words.
+pub(super) fn decision(classes: &Classes) -> String {
+    let counts = classes.calibrations().iter().map(|calibration| calibration.held_out().len());
+    let (fewest, most) = (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0));
+    let count = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
+    format!("{}; unknown: {} ({count} held-out scores a class)", names(classes), classes.describe())
+}
+
+/// The names of up to eight classes.
+fn names(classes: &Classes) -> String {
+    const SHOWN: usize = 8;
+    let known = classes.known();
+    let shown: Vec<&str> = known.iter().take(SHOWN).map(|class| class.name.as_str()).collect();
+    let more = if known.len() > SHOWN { format!(" and {} more", known.len() - SHOWN) } else { String::new() };
+    format!("classes {}{more}", shown.join(", "))
+}
+
+/// A class as `inspect` shows it.
+#[derive(Debug, Serialize)]
+pub(super) struct ClassRow {
+    name: String,
+    items: usize,
+    held_out: usize,
+    threshold: Option<f64>,
+}
+
+/// Every class with its numbers.
+pub(super) fn rows(classes: &Classes) -> Vec<ClassRow> {
+    let row = |(class, calibration): (&nomaly::detectors::recognition::KnownClass, &Calibration)| ClassRow {
+        name: class.name.clone(),
+        items: class.items,
+        held_out: calibration.held_out().len(),
+        threshold: calibration.threshold(),
+    };
+    classes.known().iter().zip(classes.calibrations()).map(row).collect()
+}
+
+/// The same for people.
+pub(super) fn table(rows: &[ClassRow], noun: &str) -> Table {
+    let right = Align::Right;
+    let learned = format!("{noun}s");
+    let mut table =
+        Table::new(&[("class", Align::Left), (learned.as_str(), right), ("held-out", right), ("unknown above", right)]);
+    for ClassRow { name, items, held_out, threshold } in rows {
+        let threshold = threshold.map_or("–".to_owned(), |threshold| significant(threshold, 5));
+        table.row([name.clone(), items.to_string(), held_out.to_string(), threshold]);
+    }
+    table
+}

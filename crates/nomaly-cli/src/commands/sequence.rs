@@ -1,0 +1,77 @@
+//! Scores as one sequence, watched by a control chart.
+
+use nomaly::DetectorError;
+use nomaly::scorers::decision::sequence::{ControlChart, Monitor, Reading};
+use serde::Serialize;
+
+use crate::args::SequenceArgs;
+use crate::console::Console;
+use crate::output::{counted, significant};
+
+/// The chart that was asked for, calibrated on held-out scores of good items, which are `noun`s.
+pub(super) fn chart(
+    args: &SequenceArgs,
+    held_out: &[f64],
+    noun: &str,
+    console: &Console,
+) -> anyhow::Result<Option<ControlChart>> {
+    let Some(options) = args.chart() else { return Ok(None) };
+    let chart = ControlChart::calibrate(held_out, &options).map_err(DetectorError::from)?;
+    console.detail(format_args!(
+        "{} chart: alarm above {} standard deviations, for {:.0} good {noun}s until a false alarm",
+        chart.kind().name(),
+        significant(chart.limit(), 4),
+        chart.arl0()
+    ));
+    Ok(Some(chart))
+}
+
+/// Items as one sequence.
+pub(super) struct Watched<'a> {
+    chart: &'a ControlChart,
+    monitor: Monitor<'a>,
+    noun: &'static str,
+    alarms: usize,
+    /// The number, from 1, and the name of the item at which the first alarm rose.
+    first: Option<(usize, String)>,
+}
+
+impl<'a> Watched<'a> {
+    /// A sequence of `noun`s that begins.
+    pub(super) fn new(chart: &'a ControlChart, noun: &'static str) -> Self {
+        Self { chart, monitor: chart.monitor(), noun, alarms: 0, first: None }
+    }
+
+    /// Takes the next item, which has this number, from 1; one that could not be scored leaves the chart as it was.
+    pub(super) fn see(&mut self, number: usize, id: &str, score: Option<f64>) -> ChartRecord {
+        let Some(score) = score else { return ChartRecord { statistic: None, alarm: None } };
+        let Reading { statistic, alarm } = self.monitor.push(score);
+        if alarm {
+            self.alarms += 1;
+            self.first.get_or_insert_with(|| (number, id.to_owned()));
+        }
+        ChartRecord { statistic: Some(statistic), alarm: Some(alarm) }
+    }
+
+    /// Whether the chart has risen an alarm.
+    pub(super) fn alarmed(&self) -> bool {
+        self.first.is_some()
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let (name, noun) = (self.chart.kind().name(), self.noun);
+        match &self.first {
+            None => format!("{name} chart: no alarm"),
+            Some((number, id)) => {
+                format!("{name} chart: {}, the first at {noun} {number} ({id})", counted(self.alarms, "alarm"))
+            }
+        }
+    }
+}
+
+/// What a chart says after an item; nothing of an item that could not be scored.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct ChartRecord {
+    pub(super) statistic: Option<f64>,
+    pub(super) alarm: Option<bool>,
+}
