@@ -13,11 +13,11 @@ pub(crate) struct RuleArgs {
     /// How held-out scores of good images give the threshold [default: what the model says, else conformal]
     #[arg(long, value_enum, value_name = "RULE", conflicts_with = "threshold")]
     rule: Option<Rule>,
-    /// The rate of false alarms to allow: call an image anomalous where its p-value is at most P [default: 0.05, or
-    /// what the model says]
+    /// The rate of false alarms to allow: call an image or a row anomalous (with classes: unknown) where its p-value is at
+    /// most P [default: 0.05, or what the model says]
     #[arg(long, value_name = "P", value_parser = rate, conflicts_with = "threshold")]
     max_fpr: Option<f64>,
-    /// Call an image anomalous where its score is above X
+    /// Call an image or a row anomalous where its score is above X
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     threshold: Option<f64>,
 }
@@ -61,15 +61,15 @@ impl RuleArgs {
     }
 }
 
-/// Whether the images are one sequence, and how it is watched.
+/// Whether the images or rows are one sequence, and how it is watched.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sequences")]
 pub(crate) struct SequenceArgs {
-    /// Take the images, in their order, as one sequence, and watch their scores for a lasting change; --fail-on-anomaly
-    /// then looks at the chart's alarms
+    /// Take the images or rows, in their order, as one sequence, and watch their scores for a lasting change;
+    /// --fail-on-anomaly then looks at the chart's alarms
     #[arg(long, value_enum, value_name = "CHART")]
     sequence: Option<Sequence>,
-    /// How many good images pass on average until a false alarm of the chart
+    /// How many good images or rows pass on average until a false alarm of the chart
     #[arg(long, value_name = "N", value_parser = run_length, requires = "sequence",
         default_value_t = ChartOptions::DEFAULT_ARL0)]
     arl0: f64,
@@ -104,7 +104,7 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
 fn run_length(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(length) if (2.0..=ChartOptions::MAX_ARL0).contains(&length) => Ok(length),
-        _ => Err("a number of images from 2 to 100000 is needed".to_owned()),
+        _ => Err("a number of images or rows from 2 to 100000 is needed".to_owned()),
     }
 }
 
