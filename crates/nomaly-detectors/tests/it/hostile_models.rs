@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
-use nomaly_detectors::FittedDetector;
+use ndarray::Array2;
+use nomaly_data::tables::Table;
 use nomaly_detectors::model_file::read_summary;
+use nomaly_detectors::rows::{FittedRows, RowDetector, RowFitOptions};
+use nomaly_detectors::{FittedDetector, Settings};
+use nomaly_store::Silent;
 
 use crate::images::{fit, good, settings};
 
@@ -85,4 +89,59 @@ fn a_summary_needs_no_model() {
     assert_eq!((summary.format, summary.file_bytes, summary.held_out.len()), (1, bytes, 8));
     assert_eq!(summary.info.method.settings.get("levels"), Some("stem,stage1"));
     assert!(read_summary(&folder.path().join("absent.nomaly")).err().unwrap().to_string().contains("absent.nomaly"));
+}
+
+/// A small model of rows with named columns.
+fn row_model(folder: &Path, scorer: &str) -> Vec<u8> {
+    let cell = |(row, column): (usize, usize)| ((row * 37 + column * 101 + row * column) % 97) as f32 / 7.0;
+    let table = Table {
+        name: "rows".to_owned(),
+        columns: Some(["left", "middle", "right"].map(str::to_owned).to_vec()),
+        rows: Array2::from_shape_fn((60, 3), cell),
+        labels: None,
+        ids: None,
+    };
+    let path = folder.join("rows.nomaly");
+    let detector = RowDetector::new(&Settings::default().with("scorer", scorer)).unwrap();
+    detector.fit(&table, &RowFitOptions::default(), &Silent).unwrap().detector.save(&path).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn damaged_models_of_rows_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.nomaly");
+    for scorer in ["gaussian", "isolation-forest", "kde"] {
+        let good = row_model(folder.path(), scorer);
+        let said = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let message = FittedRows::load(&path).err().expect("a damaged file is refused").to_string();
+            assert!(message.contains("bad.nomaly"), "the message names the file: {message}");
+            message
+        };
+        let edited = |from: &str, to: &str| {
+            let bytes = with_header(&good, |header| {
+                assert!(header.contains(from), "{from} in {header}");
+                header.replacen(from, to, 1)
+            });
+            said(&bytes)
+        };
+        assert!(said(&good[..good.len() - 10]).contains("truncated"));
+        let twice = edited("\\\"left\\\"", "\\\"right\\\"");
+        assert!(twice.contains("two columns are called `right`"), "{twice}");
+        assert!(edited("\\\"left\\\",", "").contains("2 names for 3 columns"));
+        edited(&format!("\\\"{scorer}\\\""), "\\\"lof\\\"");
+        let settings = edited("\\\"config\\\":{}", "\\\"config\\\":{\\\"unknown\\\":1}");
+        assert!(settings.contains("takes none"), "{settings}");
+        // Every change of a byte of the header has an answer, and none of them is a panic.
+        let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+        let mut state = 1u64;
+        for _ in 0..300 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let mut bytes = good.clone();
+            bytes[(state >> 33) as usize % header] = (state >> 20) as u8;
+            std::fs::write(&path, &bytes).unwrap();
+            let _model_or_refusal = FittedRows::load(&path);
+        }
+    }
 }
