@@ -263,6 +263,8 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--threads", default=2, type=int)
     parser.add_argument("--limit", default=300.0, type=float, help="seconds after which a process is given up")
+    parser.add_argument("--alone", action="store_true", help="nomaly without the others: how it grows")
+    parser.add_argument("--sizes-only", action="store_true", help="only the rows for timing")
     parser.add_argument("--json", help="where the figures go")
     args = parser.parse_args()
     env = dict(os.environ)
@@ -277,6 +279,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         for data, train, test, labels, timed in data_sets(args, folder):
+            if args.sizes_only and not timed:
+                continue
             train.astype("<f4").tofile(folder / "train")
             test.astype("<f4").tofile(folder / "test")
             dim = train.shape[1]
@@ -292,7 +296,7 @@ def main() -> None:
                 rust = [args.nomaly, scorer, *files, *settings]
                 own, why = run(rust, args.limit, env | {"NOMALY_SCORES": str(folder / "own")}, folder / "own")
                 other, why_not = None, "–"
-                if peer:
+                if peer and not args.alone:
                     python = [sys.executable, __file__, PEER, peer, *files, str(folder / "other")]
                     other, why_not = run(python, args.limit, env, folder / "other")
                 auroc = lambda side: roc_auc_score(labels, side["scores"]) if side else None
