@@ -4,7 +4,7 @@
     cargo xtask bench scorers [--python PROGRAM] [--images DATA] [--rows 10000,100000] [--only gmm,lof] [--json FILE]
 
 Each fit runs in a process of its own: seconds to fit and to score as the process takes them (without starting up, importing and
-reading files), and the peak of its resident memory. AUROC is computed here for both sides. Data: two moons and clusters
+reading files, and after a fit of 300 rows on both sides), and the peak of its resident memory. AUROC is computed here for both sides. Data: two moons and clusters
 (scikit-learn's generators, with uniform outliers), digits (one class against the others), the pooled features of a
 folder of images in MVTec layout, and for the timings a mixture of Gaussians of any number of rows. `ratio` is the other
 program's seconds over nomaly's: above 1, nomaly is faster.
@@ -43,6 +43,11 @@ PAIRS = [
 ]
 
 PEER = "--peer"
+
+
+def components(dim: int) -> int:
+    """The components of the subspaces, on both sides."""
+    return 16 if dim > 16 else max(1, dim // 2)
 
 
 def pursuit(data):
@@ -110,7 +115,7 @@ def fit_peer(name: str, train, dim: int):
             detector = model(random_state=0, n_jobs=-1)
         elif kind == "KPCA":
             from pyod.models.kpca import KPCA as model
-            detector = model(n_components=16, random_state=0, n_jobs=-1)
+            detector = model(n_components=components(dim), random_state=0, n_jobs=-1)
         else:
             from pyod.models.loda import LODA as model
             detector = model()
@@ -120,7 +125,7 @@ def fit_peer(name: str, train, dim: int):
         centre = np.median(train, 0)
         low = pursuit(train - centre)
         centre = centre + low.mean(0)
-        directions = np.linalg.svd(low - low.mean(0), full_matrices=False)[2][: min(16, dim - 1)]
+        directions = np.linalg.svd(low - low.mean(0), full_matrices=False)[2][: components(dim)]
         return lambda rows: np.linalg.norm(rows - centre - (rows - centre) @ directions.T @ directions, axis=1)
     if kind == "MiniBatchDictionaryLearning":
         return fit_dictionary(train, dim)
@@ -158,8 +163,8 @@ def fit_peer(name: str, train, dim: int):
         return lambda rows: -forest.score_samples(rows)
     from sklearn.decomposition import PCA
 
-    components = PCA(min(16, dim - 1)).fit(train)
-    return lambda rows: np.linalg.norm(rows - components.inverse_transform(components.transform(rows)), axis=1)
+    subspace = PCA(components(dim)).fit(train)
+    return lambda rows: np.linalg.norm(rows - subspace.inverse_transform(subspace.transform(rows)), axis=1)
 
 
 def peak_mib() -> float:
@@ -290,8 +295,8 @@ def main() -> None:
             for title, scorer, settings, peer in PAIRS:
                 if only and scorer not in only:
                     continue
-                if any(setting == "components=16" for setting in settings) and dim <= 16:
-                    settings = [f"components={max(1, dim // 2)}"]
+                if "components=16" in settings:
+                    settings = [f"components={components(dim)}"]
                 files = [str(folder / "train"), str(folder / "test"), str(dim)]
                 rust = [args.nomaly, scorer, *files, *settings]
                 own, why = run(rust, args.limit, env | {"NOMALY_SCORES": str(folder / "own")}, folder / "own")

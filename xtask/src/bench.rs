@@ -42,6 +42,12 @@ struct ScorersArgs {
     /// Threads of each side
     #[arg(long, value_name = "N", default_value_t = 2)]
     threads: usize,
+    /// Only the rows for timing
+    #[arg(long)]
+    sizes_only: bool,
+    /// nomaly without the other programs
+    #[arg(long)]
+    alone: bool,
     /// Seconds after which a program is given up
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     limit: u64,
@@ -70,6 +76,11 @@ fn scorers(args: &ScorersArgs) -> anyhow::Result<()> {
     command.arg("--threads").arg(args.threads.to_string()).arg("--limit").arg(args.limit.to_string());
     if !args.only.is_empty() {
         command.arg("--only").arg(args.only.join(","));
+    }
+    for (flag, is_given) in [("--sizes-only", args.sizes_only), ("--alone", args.alone)] {
+        if is_given {
+            command.arg(flag);
+        }
     }
     if let Some(json) = &args.json {
         command.arg("--json").arg(json);
