@@ -28,6 +28,7 @@
 mod blocks;
 pub mod clustering;
 pub mod decision;
+pub mod dirichlet;
 mod error;
 pub mod gaussian;
 pub mod histogram;

@@ -3,6 +3,7 @@
 mod decision;
 mod density;
 mod determinism;
+mod dirichlet;
 mod fixtures;
 mod hostile;
 mod isolation;
