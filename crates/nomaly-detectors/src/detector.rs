@@ -1,6 +1,6 @@
 //! A method on a backbone, before and after it has seen data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::{GrayImage, RgbImage};
 use ndarray::ArrayView2;
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::features::{FeatureExtractor, FeatureSource, StreamOptions};
 use crate::maps::{AnomalyMap, RegionOfInterest};
-use crate::method::{FittedMethod, Method, MethodScore};
+use crate::method::{FitContext, FittedMethod, Method, MethodScore};
 use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
 use crate::recognition::{Classes, Recognition};
 use crate::supervised::{SupervisedReference, supervised_reference};
@@ -86,6 +86,7 @@ pub struct Detector {
     extractor: FeatureExtractor,
     /// The region of interest in the frame.
     region: Option<GrayImage>,
+    checkpoints: Option<PathBuf>,
 }
 
 /// How a detector is fitted.
@@ -197,7 +198,17 @@ impl Detector {
         let region = settings.get("roi").map(|path| read_region(Path::new(path), &pipeline)).transpose()?;
         let views = region.as_ref().map(|region| views_of(region, &pipeline)).transpose()?;
         let extractor = FeatureExtractor::new(&backbone, pipeline, method.taps())?;
-        Ok(Self { method, backbone, extractor: extractor.with_region(views).with_median(median), region })
+        let extractor = extractor.with_region(views).with_median(median);
+        Ok(Self { method, backbone, extractor, region, checkpoints: None })
+    }
+
+    /// The same detector, whose training keeps checkpoints in `folder`: a fit that was interrupted goes on from the last
+    /// one when it is started again with the same images, settings and seed. For methods that train a network; the others
+    /// start from the beginning.
+    #[must_use]
+    pub fn with_checkpoints(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.checkpoints = Some(folder.into());
+        self
     }
 
     /// The features of `samples` as the method will see them.
@@ -220,7 +231,8 @@ impl Detector {
     ) -> Result<Fit, DetectorError> {
         let rule = options.rule.checked()?;
         let images = self.extractor.stream(samples, options.stream);
-        let fit = self.method.fit(&images, options.seed, progress)?;
+        let context = FitContext { seed: options.seed, progress, checkpoints: self.checkpoints.as_deref() };
+        let fit = self.method.fit(&images, &context)?;
         let skipped = images.into_skipped();
         let info = ModelInfo {
             method: MethodInfo { name: self.method.name().to_owned(), settings: self.method.settings() },

@@ -42,6 +42,7 @@ mod settings;
 mod stage;
 mod state;
 pub mod supervised;
+pub mod training;
 
 pub use calibration::{Calibration, DecisionRule};
 pub use detector::{

@@ -1,5 +1,7 @@
 //! What a method is to the detector that runs it, and to the registry that lists it.
 
+use std::path::Path;
+
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_registry::Entry;
 use nomaly_scorers::{Parameter, State};
@@ -23,12 +25,11 @@ pub trait Method: Send + Sync {
 
     /// Learns what is normal from the images behind `source`.
     ///
-    /// `seed` decides every random choice. The held-out scores come from images that the scorer giving them had not
-    /// seen.
+    /// The held-out scores come from images that the scorer giving them had not seen.
     ///
     /// # Errors
     /// Too few images, or numbers that the method cannot use.
-    fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError>;
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError>;
 
     /// Adds the images behind `source` to what a fit has learned, without its training images.
     ///
@@ -53,6 +54,25 @@ pub trait Method: Send + Sync {
     /// # Errors
     /// A state that is missing or does not fit the parameters.
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError>;
+}
+
+/// What a fit is told beside the images.
+#[derive(Clone, Copy)]
+pub struct FitContext<'a> {
+    /// Decides every random choice.
+    pub seed: u64,
+    /// Told how far the fit is, and asked whether to go on.
+    pub progress: &'a dyn Progress,
+    /// The folder where a method that trains keeps its checkpoint, so that a fit that was interrupted goes on from there;
+    /// `None` for none.
+    pub checkpoints: Option<&'a Path>,
+}
+
+impl<'a> FitContext<'a> {
+    /// A fit without checkpoints.
+    pub fn new(seed: u64, progress: &'a dyn Progress) -> Self {
+        Self { seed, progress, checkpoints: None }
+    }
 }
 
 /// What [`Method::fit`] gives.

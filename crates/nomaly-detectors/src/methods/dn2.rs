@@ -19,12 +19,11 @@
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::neighbours::{Aggregation, Distance, NearestNeighbours, NeighboursOptions};
 use nomaly_scorers::{Parameter, Scorer, State, restore};
-use nomaly_store::Progress;
 
 use super::pooled::{PooledFeatures, held_out, pooled_tap};
 use crate::calibration::{MAX_FOLDS, cross_validated_scores};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{Cost, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "dn2";
@@ -136,7 +135,8 @@ impl Method for Dn2 {
             .with("aggregation", self.neighbours.aggregation)
     }
 
-    fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
+        let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
         features.need(enough_images(self.neighbours.k), NAME)?;
         progress.start("comparing held-out images", Some(features.images() as u64));

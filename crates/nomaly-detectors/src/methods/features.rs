@@ -22,13 +22,12 @@
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::{Parameter, Scorer, State, restore};
-use nomaly_store::Progress;
 
 use super::pooled::{LEVELS, PooledFeatures, held_out, joined_rows, joined_taps};
 use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
 use crate::calibration::{Split, splits};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{Cost, FittedMethod, Method, MethodEntry, MethodFit, MethodScore};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore};
 use crate::stage::Stage;
 use crate::{DetectorError, Settings};
 
@@ -95,7 +94,8 @@ impl Method for Features {
         self.scorer.add_to(Settings::default().with("level", levels.join(",")))
     }
 
-    fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
+        let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
         features.need(MIN_IMAGES, NAME)?;
         let mut scored: Vec<(usize, Vec<f64>)> = Vec::new();

@@ -5,7 +5,7 @@ use nomaly_store::{Progress, Silent};
 use serde::Deserialize;
 
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{FittedMethod, Method, MethodFit, MethodScore};
+use crate::method::{FitContext, FittedMethod, Method, MethodFit, MethodScore};
 use crate::{DetectorError, METHODS};
 
 /// What `tests/fixtures/gen_locating.py` wrote.
@@ -82,7 +82,7 @@ impl Fixture {
 
     /// Fits on the training images.
     pub(super) fn fit(&self, method: &dyn Method, seed: u64) -> MethodFit {
-        method.fit(self, seed, &Silent).unwrap()
+        method.fit(self, &FitContext::new(seed, &Silent)).unwrap()
     }
 
     /// Scores the test images.

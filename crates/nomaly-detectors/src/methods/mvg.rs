@@ -25,7 +25,7 @@ use nomaly_store::Progress;
 use super::pooled::{PooledFeatures, held_out, pooled_taps};
 use crate::calibration::{cross_validated_scores, folds};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{Cost, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "mvg";
@@ -230,7 +230,8 @@ impl Method for Mvg {
         }
     }
 
-    fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
+        let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
         features.need(MIN_IMAGES, NAME)?;
         let mut scores = vec![0.0; features.levels.first().map_or(0, ndarray::Array2::nrows)];

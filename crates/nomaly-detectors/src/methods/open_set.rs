@@ -20,11 +20,10 @@
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::{Parameter, State};
-use nomaly_store::Progress;
 
 use super::pooled::{LEVELS, PooledFeatures, joined_rows, joined_taps};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{Cost, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore};
+use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore};
 use crate::recognition::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS, OPEN_SET_PARAMETERS, OpenSetSettings};
 use crate::{DetectorError, Settings};
 
@@ -80,7 +79,8 @@ impl Method for OpenSetMethod {
         self.settings.add_to(Settings::default().with("level", levels.join(",")))
     }
 
-    fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
+        let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
         features.need(MIN_ITEMS, NAME)?;
         let labels = Labels::new(&source.kinds())?;

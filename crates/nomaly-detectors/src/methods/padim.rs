@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use super::grid::{layer_taps, layers_setting};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::maps::{DEFAULT_SIGMA, MapMaker};
-use crate::method::{Cost, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::settings::{Memory, SIGMA};
 use crate::state::{only, take};
 use crate::{DetectorError, Settings};
@@ -219,7 +219,8 @@ impl Method for Padim {
             .with("max_memory", self.params.max_memory)
     }
 
-    fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
+        let FitContext { seed, progress, .. } = *context;
         let isa = Isa::best()?;
         let mut seen: Option<(Positions, PositionStatistics)> = None;
         // Sums are rounded, so they are taken over stretches that do not depend on how images come in batches.

@@ -45,7 +45,7 @@ use super::pooled::pooled_tap;
 use super::pyramid::pyramid;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::maps::{DEFAULT_SIGMA, MapMaker};
-use crate::method::{Cost, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::settings::{Memory, SIGMA};
 use crate::state::{only, take};
 use crate::{DetectorError, Settings};
@@ -257,7 +257,8 @@ impl Method for Spade {
         }
     }
 
-    fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
+        let FitContext { seed, progress, .. } = *context;
         let mut seen: Option<(Gallery, Vec<String>)> = None;
         let images = source.visit(progress, &mut |batch| {
             let (gallery, _) = match &mut seen {

@@ -38,7 +38,7 @@ pub use self::parameters::{Kept, PatchFeature, PatchModelParams};
 use super::scoring::{ChosenScorer, ScorerChoice};
 use crate::calibration::folds_of;
 use crate::features::FeatureSource;
-use crate::method::{Cost, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore};
+use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore};
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "patches";
@@ -98,7 +98,8 @@ impl Method for PatchModel {
         self.scorer.add_to(self.params.settings())
     }
 
-    fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
+        let FitContext { seed, progress, .. } = *context;
         let mut sampler = Sampler::new(&self.params, source.images() * source.views(), seed);
         let images = source.visit(progress, &mut |batch| sampler.take(batch))?;
         if images < MIN_IMAGES {

@@ -48,7 +48,7 @@ use super::grid::{layer_taps, layers_setting};
 use super::patches::{Joining, PatchShape};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::maps::{DEFAULT_SIGMA, MapMaker};
-use crate::method::{Cost, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::settings::{Memory, SIGMA};
 use crate::state::{only, take, take_f64};
 use crate::{DetectorError, Settings};
@@ -317,7 +317,8 @@ impl Method for PatchCore {
         }
     }
 
-    fn fit(&self, source: &dyn FeatureSource, seed: u64, progress: &dyn Progress) -> Result<MethodFit, DetectorError> {
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
+        let FitContext { seed, progress, .. } = *context;
         let mut builder = BankBuilder::new(self, source, seed, progress);
         let images = source.visit(progress, &mut |batch| builder.add(batch))?;
         if images < MIN_IMAGES {

@@ -164,7 +164,7 @@ fn scores_and_maps_are_those_of_the_reference() {
         for expected in &case.grids {
             let what = format!("{}, stride {}", case.name, expected.stride);
             let method = case.method(Some(expected.stride));
-            let fit = method.fit(&case.source(0..case.train, 4, 1), 0, &Silent).unwrap();
+            let fit = method.fit(&case.source(0..case.train, 4, 1), &FitContext::new(0, &Silent)).unwrap();
             assert_eq!((fit.images, fit.held_out.len(), fit.notes.len()), (case.train, case.train, 0), "{what}");
             assert_near(fit.held_out.iter().map(|image| image.score), &expected.scores[..case.train], &what);
             assert_near(fit.held_out.iter().filter_map(|image| image.map_max), &expected.maxima[..case.train], &what);
@@ -183,7 +183,8 @@ fn scores_and_maps_are_those_of_the_reference() {
 #[test]
 fn views_are_scored_each_by_itself() {
     let case = cases().remove(1);
-    let fit = |views| case.method(None).fit(&case.source(0..case.train, 3, views), 0, &Silent).unwrap();
+    let fit =
+        |views| case.method(None).fit(&case.source(0..case.train, 3, views), &FitContext::new(0, &Silent)).unwrap();
     let (one, two) = (fit(1), fit(2));
     assert_eq!(one.held_out, two.held_out);
     let queries = |views| case.source(case.train..case.images(), 2, views);
@@ -199,8 +200,8 @@ fn views_are_scored_each_by_itself() {
 fn an_extended_model_is_the_one_fitted_on_all_images() {
     let case = cases().remove(0);
     let method = case.method(Some(4));
-    let all = method.fit(&case.source(0..case.images(), 4, 2), 0, &Silent).unwrap();
-    let part = method.fit(&case.source(0..5, 4, 2), 0, &Silent).unwrap();
+    let all = method.fit(&case.source(0..case.images(), 4, 2), &FitContext::new(0, &Silent)).unwrap();
+    let part = method.fit(&case.source(0..5, 4, 2), &FitContext::new(0, &Silent)).unwrap();
     let rest = case.source(5..case.images(), 2, 2);
     let under_part = scores(part.fitted.as_ref(), &rest);
     let extended = method.extend(part.fitted.states(), &rest, 0, &Silent).unwrap();
@@ -222,13 +223,13 @@ fn more_images_than_there_are_others_are_told() {
     let case = cases().remove(0);
     let mut method = case.method(Some(16));
     method.params.k = 50;
-    let fit = method.fit(&case.source(0..4, 4, 1), 0, &Silent).unwrap();
+    let fit = method.fit(&case.source(0..4, 4, 1), &FitContext::new(0, &Silent)).unwrap();
     assert_eq!(fit.notes, ["k=50 is more than the other images: each is compared with 3"]);
     // With as many as there are, the result is that of asking for so many.
     method.params.k = 3;
-    let three = method.fit(&case.source(0..4, 4, 1), 0, &Silent).unwrap();
+    let three = method.fit(&case.source(0..4, 4, 1), &FitContext::new(0, &Silent)).unwrap();
     assert_eq!((three.held_out, three.notes.len()), (fit.held_out, 0));
-    let few = method.fit(&case.source(0..2, 4, 1), 0, &Silent).map(drop).unwrap_err();
+    let few = method.fit(&case.source(0..2, 4, 1), &FitContext::new(0, &Silent)).map(drop).unwrap_err();
     assert!(matches!(few, DetectorError::TooFewImages { needed: 3, found: 2, .. }), "{few}");
 }
 
@@ -237,7 +238,7 @@ fn the_map_may_score_the_image() {
     let case = cases().remove(0);
     let mut method = case.method(Some(8));
     method.params.score = ImageScore::Map;
-    let fit = method.fit(&case.source(0..case.train, 4, 1), 0, &Silent).unwrap();
+    let fit = method.fit(&case.source(0..case.train, 4, 1), &FitContext::new(0, &Silent)).unwrap();
     assert!(fit.held_out.iter().all(|image| Some(image.score) == image.map_max));
 }
 
@@ -286,7 +287,7 @@ fn the_grid_is_the_finest_that_fits() {
 fn damaged_states_are_refused() {
     let case = cases().remove(0);
     let method = case.method(Some(8));
-    let fit = method.fit(&case.source(0..case.train, 4, 1), 0, &Silent).unwrap();
+    let fit = method.fit(&case.source(0..case.train, 4, 1), &FitContext::new(0, &Silent)).unwrap();
     let refusal = |damage: &dyn Fn(&mut State)| {
         let mut states = fit.fitted.states();
         damage(&mut states[0].1);
