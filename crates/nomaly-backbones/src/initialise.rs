@@ -1,7 +1,4 @@
-//! Weights to start training from.
-//!
-//! He-normal: of mean 0 and variance 2 / fan-in, so that a ReLU network neither swells nor fades with depth (He et al.,
-//! *Delving Deep into Rectifiers*, 2015, equation 10).
+//! He-normal weights to start training from.
 
 use std::f64::consts::TAU;
 
@@ -11,9 +8,13 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::graph::{Graph, ParameterRole};
 use crate::weights::{WeightTensor, Weights};
 
-/// Draws all parameters of `graph`. Each tensor has a stream of its own, so that cutting or extending a network leaves the
-/// others as they were.
-pub(crate) fn he_normal(graph: &Graph, seed: u64) -> Weights {
+/// Draws all parameters of `graph`: convolutions and linear layers He-normal, biases and running means 0, batch norm's factors
+/// and running variances 1.
+///
+/// He-normal numbers have mean 0 and variance 2 / fan-in, so that a ReLU network neither swells nor fades with depth (He et
+/// al., *Delving Deep into Rectifiers*, 2015, equation 10). Each tensor has a stream of its own, so that cutting or extending
+/// a network leaves the others as they were.
+pub fn he_normal(graph: &Graph, seed: u64) -> Weights {
     let mut weights = Weights::new();
     for (stream, parameter) in graph.parameters().into_iter().enumerate() {
         let count = parameter.shape.iter().product();

@@ -72,6 +72,16 @@ pub enum TrainableError {
         /// Parameters that the optimiser knows.
         found: usize,
     },
+    /// The optimiser's state of a parameter has another length than the parameter.
+    #[error("the optimiser's state of `{parameter}` has {found} values, the network's parameter {expected}")]
+    OptimiserState {
+        /// The parameter.
+        parameter: String,
+        /// Values of the parameter.
+        expected: usize,
+        /// Values of its state.
+        found: usize,
+    },
 }
 
 /// Names the layer in which a kernel failed.

@@ -48,12 +48,13 @@ use crate::weights::{WeightTensor, Weights};
 use buffers::Buffers;
 use steps::{Plan, Slot, Step};
 
+pub use crate::initialise::he_normal;
 pub use error::TrainableError;
 pub use initialise::pytorch_default;
 pub use nomaly_kernels::training::WeightDecay;
 #[cfg(feature = "candle")]
 pub(crate) use optimiser::State;
-pub use optimiser::{Optimiser, Rule};
+pub use optimiser::{Optimiser, OptimiserState, Rule};
 
 /// A network that learns.
 #[derive(Debug)]
@@ -154,13 +155,9 @@ impl Network {
     /// Moves the parameters by the gradients of the last backward pass.
     ///
     /// # Errors
-    /// When the optimiser has been used with another network.
+    /// When the optimiser has been used with another network, or restored from the state of one.
     pub fn step(&mut self, optimiser: &mut Optimiser) -> Result<(), TrainableError> {
-        let trained = || self.slots.iter().filter(|slot| slot.role.is_trained());
-        let (expected, found) = (trained().count(), optimiser.parameters());
-        if found != 0 && found != expected {
-            return Err(TrainableError::Optimiser { expected, found });
-        }
+        optimiser.check(self.gradients().map(|(name, _, gradient)| (name, gradient.len())))?;
         let isa = self.isa;
         let slots = self.slots.iter_mut().filter(|slot| slot.role.is_trained());
         let pairs = slots.map(|slot| (slot.values.as_mut_slice(), slot.gradient.as_slice()));
@@ -181,6 +178,18 @@ impl Network {
     /// The number of trained numbers.
     pub fn parameter_count(&self) -> usize {
         self.slots.iter().filter(|slot| slot.role.is_trained()).map(|slot| slot.values.len()).sum()
+    }
+
+    /// Sets all parameters and running statistics to those of `weights`, exactly; nothing is changed on an error. What belongs
+    /// to no parameter is not looked at.
+    ///
+    /// # Errors
+    /// For weights that are missing or of another shape.
+    pub fn load(&mut self, weights: &Weights) -> Result<(), TrainableError> {
+        let values = self.slots.iter().map(|slot| steps::values(&slot.name, &slot.shape, weights));
+        let values = values.collect::<Result<Vec<_>, _>>()?;
+        self.slots.iter_mut().zip(values).for_each(|(slot, values)| slot.values = values);
+        Ok(())
     }
 
     /// The parameters as they are now: what a backbone is made from.

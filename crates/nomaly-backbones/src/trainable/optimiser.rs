@@ -3,6 +3,8 @@
 use nomaly_kernels::Isa;
 use nomaly_kernels::training::{AdamStep, SgdStep, TrainingError, WeightDecay};
 
+use super::error::TrainableError;
+
 /// The formula of an optimiser and its constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
@@ -92,6 +94,16 @@ impl State {
     }
 }
 
+/// What an [`Optimiser`] remembers besides its rule: what a checkpoint keeps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OptimiserState {
+    /// Steps done.
+    pub steps: u64,
+    /// Of each trained parameter, in the order of [`Network::gradients`](super::Network::gradients), the velocity and nothing
+    /// (SGD) or the first and the second moment (Adam). What a rule does not need is empty; all is before the first step.
+    pub moments: Vec<[Vec<f32>; 2]>,
+}
+
 /// A rule with the state of the parameters that it moves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Optimiser {
@@ -107,14 +119,38 @@ impl Optimiser {
         Self { rule, step: 0, states: Vec::new() }
     }
 
+    /// An optimiser that goes on from `state`: with the same rule its steps are, bit for bit, those of the optimiser that was
+    /// [exported](Self::export). Whether the state fits a network is found out by [`Network::step`](super::Network::step).
+    pub fn restore(rule: Rule, state: OptimiserState) -> Self {
+        Self { rule, step: state.steps, states: state.moments.into_iter().map(State).collect() }
+    }
+
+    /// A copy of what it remembers.
+    pub fn export(&self) -> OptimiserState {
+        OptimiserState { steps: self.step, moments: self.states.iter().map(|State(moments)| moments.clone()).collect() }
+    }
+
     /// Steps done.
     pub fn steps(&self) -> u64 {
         self.step
     }
 
-    /// Parameters whose states are known: none before the first step.
-    pub(super) fn parameters(&self) -> usize {
-        self.states.len()
+    /// Checks that the states are those of parameters with such names and lengths; an optimiser without any fits all.
+    pub(super) fn check<'a>(&self, parameters: impl Iterator<Item = (&'a str, usize)>) -> Result<(), TrainableError> {
+        if self.states.is_empty() {
+            return Ok(());
+        }
+        let parameters: Vec<_> = parameters.collect();
+        if parameters.len() != self.states.len() {
+            return Err(TrainableError::Optimiser { expected: parameters.len(), found: self.states.len() });
+        }
+        for (&(parameter, expected), State(moments)) in parameters.iter().zip(&self.states) {
+            if let Some(moment) = moments.iter().find(|moment| !moment.is_empty() && moment.len() != expected) {
+                let (parameter, found) = (parameter.to_owned(), moment.len());
+                return Err(TrainableError::OptimiserState { parameter, expected, found });
+            }
+        }
+        Ok(())
     }
 
     /// Moves parameters, which are the same in each step, by their gradients.

@@ -197,21 +197,21 @@ fn kind(op: &Op, channels: usize, from: [usize; 3], fused: bool, isa: Isa) -> Re
     })
 }
 
+/// The values of one parameter, which the weights must have in that shape.
+pub(super) fn values(name: &str, shape: &[usize], weights: &Weights) -> Result<Vec<f32>, TrainableError> {
+    let tensor = weights.get(name).ok_or_else(|| TrainableError::MissingTensor { tensor: name.to_owned() })?;
+    if tensor.shape != shape {
+        let (expected, found) = (shape.to_vec(), tensor.shape.clone());
+        return Err(TrainableError::Shape { tensor: name.to_owned(), expected, found });
+    }
+    Ok(tensor.to_f32()?)
+}
+
 /// Takes the parameters of a node from the weights.
 fn slots(graph: &Graph, index: usize, weights: &Weights, slots: &mut Vec<Slot>) -> Result<Slots, TrainableError> {
     let mut indices = Slots::new();
     for parameter in graph.parameters_of(index) {
-        let tensor = weights
-            .get(&parameter.name)
-            .ok_or_else(|| TrainableError::MissingTensor { tensor: parameter.name.clone() })?;
-        if tensor.shape != parameter.shape {
-            return Err(TrainableError::Shape {
-                tensor: parameter.name,
-                expected: parameter.shape,
-                found: tensor.shape.clone(),
-            });
-        }
-        let values = tensor.to_f32()?;
+        let values = values(&parameter.name, &parameter.shape, weights)?;
         let gradient = if parameter.role.is_trained() { vec![0.0; values.len()] } else { Vec::new() };
         indices.push(slots.len());
         slots.push(Slot { name: parameter.name, shape: parameter.shape, role: parameter.role, values, gradient });

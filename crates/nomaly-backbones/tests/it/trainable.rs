@@ -3,7 +3,7 @@
 use nomaly_backbones::architectures::wide_resnet::WideResNet;
 use nomaly_backbones::graph::Graph;
 use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::trainable::{Network, Optimiser, Rule, TrainableError, pytorch_default};
+use nomaly_backbones::trainable::{Network, Optimiser, Rule, TrainableError, he_normal, pytorch_default};
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
 use serde_json::Value;
@@ -76,6 +76,63 @@ fn a_step_is_that_of_pytorch_for_any_number_of_threads() {
             assert_digest(name, values, &want["statistics"][name], 1e-4);
         }
     }
+}
+
+#[test]
+fn training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped() {
+    let graph = small();
+    let isa = Isa::best().unwrap();
+    for rule in [Rule::adam(0.01), Rule::sgd(0.05, 0.9), Rule::sgd(0.05, 0.0)] {
+        let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &he_normal(&graph, 1), isa).unwrap();
+        let mut optimiser = Optimiser::new(rule);
+        let train = |network: &mut Network, optimiser: &mut Optimiser| {
+            for _ in 0..2 {
+                network.classify(&images(), &LABELS).unwrap();
+                network.step(optimiser).unwrap();
+            }
+        };
+        train(&mut network, &mut optimiser);
+        let (weights, state) = (network.weights(), optimiser.export());
+        assert_eq!(state.steps, 2);
+        train(&mut network, &mut optimiser);
+
+        let mut again = Network::new(&graph, &["logits"], [SIDE; 2], &he_normal(&graph, 2), isa).unwrap();
+        again.load(&weights).unwrap();
+        assert_eq!(again.weights(), weights);
+        let mut restored = Optimiser::restore(rule, state);
+        train(&mut again, &mut restored);
+        assert_eq!(again.weights(), network.weights(), "{rule:?}");
+        assert_eq!(restored.export(), optimiser.export(), "{rule:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_network_is_refused_and_changes_nothing() {
+    let graph = small();
+    let isa = Isa::Portable;
+    let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &formula::weights(&graph), isa).unwrap();
+    network.classify(&images(), &LABELS).unwrap();
+    let before = network.weights();
+    let mut optimiser = Optimiser::new(Rule::adam(0.01));
+    network.step(&mut optimiser).unwrap();
+    network.load(&before).unwrap();
+
+    let mut state = optimiser.export();
+    state.moments[2][1].pop();
+    let length = state.moments[2][1].len();
+    let name = network.gradients().nth(2).expect("a parameter").0.to_owned();
+    match network.step(&mut Optimiser::restore(Rule::adam(0.01), state)).unwrap_err() {
+        TrainableError::OptimiserState { parameter, expected, found } => {
+            assert_eq!((parameter, expected, found), (name, length + 1, length));
+        }
+        error => panic!("{error}"),
+    }
+    let mut weights = he_normal(&graph, 0);
+    weights.remove("fc.bias");
+    assert!(matches!(network.load(&weights), Err(TrainableError::MissingTensor { .. })));
+    let other = he_normal(&WideResNet { blocks: 1, width: 2 }.graph(6), 0);
+    assert!(matches!(network.load(&other), Err(TrainableError::Shape { .. })));
+    assert_eq!(network.weights(), before);
 }
 
 #[test]
