@@ -180,6 +180,14 @@ pub enum TransformError {
         /// The short side, in pixels.
         size: u32,
     },
+    /// Images that may stay smaller than the frame, without a crop that pads them to its size.
+    #[error("images of at most {width}×{height} need a centre crop of that size, or smaller ones would not fit a batch")]
+    PaddedSize {
+        /// Height, in pixels.
+        height: u32,
+        /// Width, in pixels.
+        width: u32,
+    },
     /// An image without pixels.
     #[error("the image has no pixels ({width}×{height})")]
     EmptyImage {

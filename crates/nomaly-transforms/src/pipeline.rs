@@ -42,6 +42,14 @@ pub enum ResizeMode {
     },
     /// The shorter side to this many pixels, keeping the aspect ratio; the longer side is rounded down.
     ShortSide(u32),
+    /// Exactly this size where the image is larger along either axis; an image that fits stays as it is, and a crop of
+    /// this size sets it on black.
+    AtMost {
+        /// Height in pixels.
+        height: u32,
+        /// Width in pixels.
+        width: u32,
+    },
 }
 
 /// How an image is resized.
@@ -68,6 +76,8 @@ impl Resize {
         match self.mode {
             ResizeMode::Exact { height, width } => Ok((width, height)),
             ResizeMode::ShortSide(size) => short_side_size(source, size),
+            ResizeMode::AtMost { height, width } if source.0 <= width && source.1 <= height => Ok(source),
+            ResizeMode::AtMost { height, width } => Ok((width, height)),
         }
     }
 }
@@ -236,7 +246,7 @@ impl Pipeline {
     /// [`MAX_VIEW_PIXELS`](crate::MAX_VIEW_PIXELS) together.
     ///
     /// # Errors
-    /// [`TransformError::Side`], [`TransformError::Normalization`], [`TransformError::OpenSize`],
+    /// [`TransformError::Side`], [`TransformError::Normalization`], [`TransformError::OpenSize`], [`TransformError::PaddedSize`],
     /// [`TransformError::Tiles`], [`TransformError::TileTooLarge`], [`TransformError::TilesTooFew`],
     /// [`TransformError::ViewsTooLarge`].
     pub fn validate(&self) -> Result<(), TransformError> {
@@ -249,6 +259,13 @@ impl Pipeline {
                 check_side("resize short side", size)?;
                 if self.crop.is_none() {
                     return Err(TransformError::OpenSize { size });
+                }
+            }
+            ResizeMode::AtMost { height, width } => {
+                check_side("resize height", height)?;
+                check_side("resize width", width)?;
+                if self.crop != Some(CenterCrop { height, width }) {
+                    return Err(TransformError::PaddedSize { height, width });
                 }
             }
         }
@@ -274,6 +291,7 @@ impl Pipeline {
             (Some(crop), _) => (crop.height, crop.width),
             (None, ResizeMode::Exact { height, width }) => (height, width),
             // Refused by `validate`.
+            (None, ResizeMode::AtMost { height, width }) => (height, width),
             (None, ResizeMode::ShortSide(size)) => (size, size),
         };
         [height as usize, width as usize]

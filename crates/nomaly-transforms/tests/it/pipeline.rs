@@ -122,7 +122,7 @@ fn wrong_buffers_and_images_are_errors() {
 fn slow(pipeline: &Pipeline, image: &RgbImage) -> Vec<f32> {
     let resized = match pipeline.resize.mode {
         ResizeMode::Exact { height, width } => resize(image, width, height, pipeline.resize.filter).unwrap(),
-        ResizeMode::ShortSide(_) => unreachable!("the property test resizes to exact sizes"),
+        ResizeMode::ShortSide(_) | ResizeMode::AtMost { .. } => unreachable!("the property test resizes to exact sizes"),
     };
     let [height, width] = pipeline.output_size();
     // Python's round(margin / 2), half to even; for negative margins torchvision's padding.
@@ -163,4 +163,25 @@ proptest! {
         let pipeline = Pipeline::new(exact(resized_height, resized_width), crop, Normalize::IMAGENET).unwrap();
         prop_assert_eq!(pipeline.apply(&image).unwrap(), slow(&pipeline, &image));
     }
+}
+
+#[test]
+fn an_image_that_fits_is_set_on_black_and_a_larger_one_is_resized() {
+    let resize = Resize { mode: ResizeMode::AtMost { height: 6, width: 6 }, filter: Filter::Bilinear };
+    let crop = Some(CenterCrop { height: 6, width: 6 });
+    let plain = Normalize { mean: [0.0; 3], std: [1.0; 3] };
+    let pipeline = Pipeline::new(resize, crop, plain).unwrap();
+    let small = RgbImage::from_pixel(4, 2, Rgb([255, 0, 255]));
+    let red = pipeline.apply(&small).unwrap()[..36].to_vec();
+    let lit = |row: usize, column: usize| (2..4).contains(&row) && (1..5).contains(&column);
+    assert!((0..36).all(|at| red[at] == if lit(at / 6, at % 6) { 1.0 } else { 0.0 }), "{red:?}");
+    let footprint = pipeline.footprint((4, 2)).unwrap();
+    assert_eq!([footprint.x, footprint.y, footprint.width, footprint.height], [-1.0, -2.0, 6.0, 6.0]);
+
+    let large = RgbImage::from_fn(12, 5, |x, y| Rgb([(x * 20) as u8, (y * 40) as u8, 7]));
+    let exact = Resize { mode: ResizeMode::Exact { height: 6, width: 6 }, filter: Filter::Bilinear };
+    assert_eq!(pipeline.apply(&large).unwrap(), Pipeline::new(exact, None, plain).unwrap().apply(&large).unwrap());
+
+    assert!(Pipeline::new(resize, None, plain).is_err());
+    assert!(Pipeline::new(resize, Some(CenterCrop { height: 5, width: 6 }), plain).is_err());
 }
