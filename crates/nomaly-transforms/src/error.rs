@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nomaly_registry::UnknownName;
 use thiserror::Error;
 
 /// An image that could not be decoded: which file, and what is wrong with it.
@@ -211,9 +212,9 @@ pub enum TransformError {
         limit: u64,
     },
     /// An output buffer of the wrong length.
-    #[error("the output buffer holds {actual} values, the pipeline makes {expected}")]
+    #[error("the output buffer holds {actual} values, the transform makes {expected}")]
     OutputLength {
-        /// `views · 3 · height · width` of the pipeline's output.
+        /// `views · 3 · height · width` of a pipeline's output, or the length of a transformation's input.
         expected: usize,
         /// The length of the buffer.
         actual: usize,
@@ -291,5 +292,75 @@ pub enum TransformError {
         frame_width: usize,
         /// Height of the frame, in pixels.
         frame_height: usize,
+    },
+    /// A name that no transformation, step or extra has.
+    #[error(transparent)]
+    UnknownName(#[from] UnknownName),
+    /// A setting of a transformation that is missing, out of range or not a number.
+    #[error("`{name}{}{value}`: expected {expected}", if value.is_empty() { "" } else { "=" })]
+    Setting {
+        /// Of which step or set.
+        name: &'static str,
+        /// What was written; empty where nothing was.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The identity or a whole set where a step of a transformation has to be.
+    #[error("`{name}` cannot be a step of a transformation; sets stand before their extras, and the identity alone")]
+    NotAStep {
+        /// What was written.
+        name: String,
+    },
+    /// A transformation of too many steps.
+    #[error("a transformation has at most {limit} steps")]
+    TooManySteps {
+        /// The limit.
+        limit: usize,
+    },
+    /// A set of too many transformations.
+    #[error("a set has at most {limit} transformations")]
+    TooManyTransformations {
+        /// The limit.
+        limit: usize,
+    },
+    /// A transformation that stands in a set twice, or an extra that is given twice.
+    #[error("`{name}` is given twice")]
+    Twice {
+        /// Its name.
+        name: String,
+    },
+    /// Both kinds of histogram equalisation as extras of one set.
+    #[error("`equalise` and `quantile` cannot both be extras: an equalised image does not change when it is equalised")]
+    EqualisedTwice,
+    /// A turn by which height and width would change places.
+    #[error("`{step}` needs square images, not {width}×{height}")]
+    NotSquare {
+        /// The step.
+        step: String,
+        /// Height in pixels.
+        height: usize,
+        /// Width in pixels.
+        width: usize,
+    },
+    /// An image so small that a step would not change it, or not by a whole pixel.
+    #[error("images of {width}×{height} pixels are too small for `{step}`")]
+    TooSmall {
+        /// The step.
+        step: String,
+        /// Height in pixels.
+        height: usize,
+        /// Width in pixels.
+        width: usize,
+    },
+    /// Values that are not whole planes of an image.
+    #[error("{actual} values are not planes of {width}×{height} pixels")]
+    PlanesLength {
+        /// Height in pixels.
+        height: usize,
+        /// Width in pixels.
+        width: usize,
+        /// How many values there are.
+        actual: usize,
     },
 }

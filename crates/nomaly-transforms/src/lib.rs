@@ -1,11 +1,12 @@
-//! Image decoding, resizing, normalisation and synthetic anomalies.
+//! Image decoding, resizing, normalisation, sets of transformations and synthetic anomalies.
 //!
-//! Three things that a method of anomaly detection needs before it sees a number:
+//! Four things that a method of anomaly detection needs before it sees a number:
 //!
 //! * [`decode`]: files of unknown quality to 8-bit RGB, within [`Limits`], with errors that say what is wrong;
 //! * [`Pipeline`]: resize, centre crop and normalisation, equal to torchvision's, to the planes a network takes, of the
 //!   whole image or of [`Views`] of it: overlapping tiles and flips;
-//! * [`synthetic`]: seeded defects with exact masks, for demonstrations and validation.
+//! * [`synthetic`]: seeded defects with exact masks, for demonstrations and validation;
+//! * [`transformations`]: sets of transformations that a network learns to tell apart.
 //!
 //! Beside them: [`samples`], a few textures that come with the library, and [`registry`], the list of all transforms.
 //!
@@ -29,6 +30,7 @@
 #![deny(missing_docs)]
 
 pub mod decode;
+mod dice;
 mod error;
 mod pipeline;
 pub mod registry;
@@ -36,6 +38,7 @@ mod resample;
 mod resize;
 pub mod samples;
 pub mod synthetic;
+pub mod transformations;
 mod views;
 
 pub use decode::{Limits, decode_bytes, decode_file};

@@ -3,6 +3,10 @@
 use nomaly_registry::{Entry, Registry};
 
 use crate::synthetic::{Kind, blur, crack, cut_paste, missing, scar, scratch, spot, stain};
+use crate::transformations::step::{
+    CROP, EQUALISE, FLIP, JITTER, QUANTILE, ROT90, ROT180, ROT270, StepKind, TX, TY, ZOOM,
+};
+use crate::transformations::{GEOTRANS, Preset, ROTATIONS, ROTATIONS_FLIPS};
 
 /// What a transform changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +16,8 @@ pub enum Group {
     Geometry,
     /// What values pixels have.
     Photometry,
+    /// A [set of transformations](crate::transformations), which are told apart.
+    Set,
     /// Draws a synthetic defect; the name is one of [`crate::synthetic::KINDS`].
     Synthetic,
 }
@@ -21,6 +27,7 @@ impl std::fmt::Display for Group {
         f.pad(match self {
             Self::Geometry => "geometry",
             Self::Photometry => "photometry",
+            Self::Set => "set",
             Self::Synthetic => "synthetic",
         })
     }
@@ -83,6 +90,20 @@ pub static TRANSFORMS: Registry<TransformEntry> = Registry::new(
             group: Group::Photometry,
             parameters: "mean and std of each channel",
         },
+        set(&GEOTRANS),
+        set(&ROTATIONS),
+        set(&ROTATIONS_FLIPS),
+        step(&FLIP),
+        step(&TX),
+        step(&TY),
+        step(&ROT90),
+        step(&ROT180),
+        step(&ROT270),
+        step(&ZOOM),
+        step(&CROP),
+        step(&JITTER),
+        step(&EQUALISE),
+        step(&QUANTILE),
         synthetic(crack::KIND),
         synthetic(scratch::KIND),
         synthetic(stain::KIND),
@@ -93,6 +114,16 @@ pub static TRANSFORMS: Registry<TransformEntry> = Registry::new(
         synthetic(scar::KIND),
     ],
 );
+
+const fn set(preset: &Preset) -> TransformEntry {
+    let &Preset { name, summary, parameters, .. } = preset;
+    TransformEntry { name, summary, group: Group::Set, parameters }
+}
+
+const fn step(kind: &StepKind) -> TransformEntry {
+    let &StepKind { name, summary, group, parameters, .. } = kind;
+    TransformEntry { name, summary, group, parameters }
+}
 
 const fn synthetic(kind: Kind) -> TransformEntry {
     TransformEntry { name: kind.name, summary: kind.summary, group: Group::Synthetic, parameters: "a seed" }

@@ -4,6 +4,7 @@ mod decode;
 mod pipeline;
 mod resize;
 mod synthetic;
+mod transformations;
 mod views;
 
 use std::path::PathBuf;
