@@ -40,7 +40,7 @@
 //! | [`data`] | data sets: folders, MVTec layout, named sets; the streaming loader |
 //! | [`metrics`] | AUROC, AP, F1-max, EER, AUPRO … |
 //! | [`scorers`] | detectors for vectors of any origin |
-//! | [`transforms`] | safe decoding, preprocessing, synthetic defects |
+//! | [`transforms`] | safe decoding, preprocessing, transformation sets, synthetic defects |
 //! | [`backbones`] | networks with feature taps, and their weights |
 //! | [`kernels`] | the numeric core: convolution plans, nearest neighbours, instruction sets |
 //! | [`store`] | downloads, archives, atomic writes, the [`Progress`](store::Progress) of long work |
