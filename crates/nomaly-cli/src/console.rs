@@ -89,6 +89,13 @@ impl Console {
         self.lock().push(self.screen.add(bar));
     }
 
+    /// Names the work of the bar that was started last anew.
+    pub(crate) fn describe_bar(&self, what: &str) {
+        if let Some(bar) = self.lock().last() {
+            bar.set_message(what.to_owned());
+        }
+    }
+
     /// Moves the bar that was started last.
     pub(crate) fn advance_bar(&self, amount: u64) {
         if let Some(bar) = self.lock().last() {

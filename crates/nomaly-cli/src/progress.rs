@@ -79,6 +79,10 @@ impl Progress for Bars<'_> {
         self.console.start_bar(bar);
     }
 
+    fn describe(&self, what: &str) {
+        self.console.describe_bar(what);
+    }
+
     fn advance(&self, amount: u64) {
         self.console.advance_bar(amount);
     }

@@ -44,8 +44,9 @@ pub const COMMON_PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "view",
         default: "whole",
-        values: "`whole` or `center`",
-        summary: "resize the whole image, or resize its short side and crop the centre as the backbone was trained",
+        values: "`whole`, `center` or `pad`",
+        summary: "resize the whole image, or resize its short side and crop the centre as the backbone was trained; `pad` is \
+                  `whole`, but sets images that are smaller than the input on black as they are",
     },
     Parameter {
         name: "tiles",
@@ -180,8 +181,8 @@ impl Detector {
     /// Names, settings or weights that are unknown, missing or not valid; the message says which command helps.
     pub fn new(method: &str, backbone: &str, settings: &Settings) -> Result<Self, DetectorError> {
         let entry = METHODS.get(method)?;
-        let more = entry.more_parameters.map_or(Ok(&[] as &[Parameter]), |more| more(settings))?;
-        settings.check_known(&[entry.parameters, more, COMMON_PARAMETERS])?;
+        let more = entry.more_parameters.map_or(Ok(Vec::new()), |more| more(settings))?;
+        settings.check_known(&[entry.parameters, &more, COMMON_PARAMETERS])?;
         if let Some(only) = entry.backbone.filter(|only| *only != backbone) {
             return Err(DetectorError::OtherBackbone { method: entry.name, only, given: backbone.to_owned() });
         }
@@ -193,7 +194,7 @@ impl Detector {
         let median = median(settings)?;
         let weights = settings.get("weights").map(Into::into);
         let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
-        let pipeline = pipeline(settings, &backbone)?;
+        let pipeline = pipeline(&settings.clone().or(entry.defaults), &backbone)?;
         let method = (entry.build)(settings, &backbone)?;
         let region = settings.get("roi").map(|path| read_region(Path::new(path), &pipeline)).transpose()?;
         let views = region.as_ref().map(|region| views_of(region, &pipeline)).transpose()?;
@@ -309,6 +310,10 @@ fn pipeline(settings: &Settings, backbone: &Backbone) -> Result<Pipeline, Detect
             let [height, width] = frame;
             (ResizeMode::Exact { height: height as u32, width: width as u32 }, None)
         }
+        "pad" => {
+            let [height, width] = frame.map(|side| side as u32);
+            (ResizeMode::AtMost { height, width }, Some(CenterCrop { height, width }))
+        }
         "center" if views.tiling.is_some() => {
             return Err(DetectorError::setting("view", "center", "`whole` where `tiles` are more than one"));
         }
@@ -316,7 +321,7 @@ fn pipeline(settings: &Settings, backbone: &Backbone) -> Result<Pipeline, Detect
             let short_side = (native.resize_short_side * size as usize).div_ceil(native.input_size);
             (ResizeMode::ShortSide(short_side as u32), Some(CenterCrop { height: size, width: size }))
         }
-        other => return Err(DetectorError::setting("view", other, "`whole` or `center`")),
+        other => return Err(DetectorError::setting("view", other, "`whole`, `center` or `pad`")),
     };
     let filter = match settings.get("interpolation").unwrap_or("bilinear") {
         "bilinear" => Filter::Bilinear,

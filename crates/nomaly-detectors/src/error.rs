@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use nomaly_backbones::BackboneError;
+use nomaly_backbones::trainable::TrainableError;
 use nomaly_data::DataError;
 use nomaly_metrics::MetricError;
 use nomaly_registry::UnknownName;
@@ -245,6 +246,27 @@ pub enum DetectorError {
     /// A change of size was refused.
     #[error(transparent)]
     Resample(#[from] nomaly_kernels::resample::ResampleError),
+    /// A loss that is no finite number.
+    #[error(
+        "the loss is not a finite number in epoch {epoch} (step {step}): the training diverged; try a smaller `rate`"
+    )]
+    Diverged {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The step of the training, from 0.
+        step: u64,
+    },
+    /// A checkpoint that cannot be used.
+    #[error("checkpoint {}: {reason}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A network in training failed.
+    #[error(transparent)]
+    Training(#[from] TrainableError),
     /// The backbone failed.
     #[error(transparent)]
     Backbone(#[from] BackboneError),

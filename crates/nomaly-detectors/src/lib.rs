@@ -52,7 +52,8 @@ pub use error::DetectorError;
 pub use features::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
 pub use maps::AnomalyMap;
 pub use method::{
-    BuildMethod, Cost, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, MoreParameters, Published,
+    BuildMethod, Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, MoreParameters,
+    Published,
 };
 pub use nomaly_scorers::Parameter;
 pub use registry::METHODS;

@@ -181,7 +181,7 @@ pub struct Cost {
 pub type BuildMethod = fn(&Settings, &Backbone) -> Result<Box<dyn Method>, DetectorError>;
 
 /// The parameters that a choice among the settings brings with it.
-pub type MoreParameters = fn(&Settings) -> Result<&'static [Parameter], DetectorError>;
+pub type MoreParameters = fn(&Settings) -> Result<Vec<Parameter>, DetectorError>;
 
 /// One method: what it is, and how it is made from settings.
 pub struct MethodEntry {
@@ -203,6 +203,11 @@ pub struct MethodEntry {
     pub more_parameters: Option<MoreParameters>,
     /// The only backbone that it stands on, where it cannot stand on all.
     pub backbone: Option<&'static str>,
+    /// Values of [common settings](crate::COMMON_PARAMETERS) that hold for it where none is given, in place of the usual
+    /// ones.
+    pub defaults: &'static [(&'static str, &'static str)],
+    /// Whether it trains a network: its fit keeps a checkpoint, and goes on from it when it was interrupted.
+    pub trains: bool,
     /// Figures of its paper.
     pub published: &'static [Published],
     /// Checks the settings against the backbone.

@@ -92,6 +92,14 @@ impl Settings {
         self
     }
 
+    /// The same settings with values for those of `defaults` that are not set.
+    pub(crate) fn or(mut self, defaults: &[(&str, &str)]) -> Self {
+        for (key, value) in defaults {
+            self.0.entry((*key).to_owned()).or_insert_with(|| (*value).to_owned());
+        }
+        self
+    }
+
     /// All settings in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))

@@ -9,6 +9,8 @@ pub trait Progress: Sync {
     ///
     /// Called again, after [`Progress::finish`], when a transfer has to start over.
     fn start(&self, what: &str, total: Option<u64>);
+    /// The piece of work that was started last is at a point worth a word: `what` names it from now on.
+    fn describe(&self, _what: &str) {}
     /// `amount` more bytes (or items) are done.
     fn advance(&self, amount: u64);
     /// The piece of work that was started last has ended, well or badly.

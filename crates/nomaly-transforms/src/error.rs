@@ -182,7 +182,9 @@ pub enum TransformError {
         size: u32,
     },
     /// Images that may stay smaller than the frame, without a crop that pads them to its size.
-    #[error("images of at most {width}×{height} need a centre crop of that size, or smaller ones would not fit a batch")]
+    #[error(
+        "images of at most {width}×{height} need a centre crop of that size, or smaller ones would not fit a batch"
+    )]
     PaddedSize {
         /// Height, in pixels.
         height: u32,

@@ -24,7 +24,7 @@ use nomaly::data::Dataset;
 use nomaly::detectors::auto::choose_method;
 use nomaly::detectors::calibration::scores_for;
 use nomaly::detectors::{Fit, METHODS};
-use nomaly::store::AtomicFile;
+use nomaly::store::{AtomicFile, home};
 use nomaly::{Calibration, DecisionRule, Detector, FitOptions, Settings, Skipped, StreamOptions};
 
 use crate::args::{AUTO, DEFAULT_BACKBONE, MethodArgs};
@@ -86,9 +86,12 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
     } else {
         method
     };
-    let only = METHODS.get(method)?.backbone;
-    let backbone = backbone.unwrap_or(only.unwrap_or(DEFAULT_BACKBONE));
-    let detector = Detector::new(method, backbone, &settings)?;
+    let entry = METHODS.get(method)?;
+    let backbone = backbone.unwrap_or(entry.backbone.unwrap_or(DEFAULT_BACKBONE));
+    let mut detector = Detector::new(method, backbone, &settings)?;
+    if entry.trains {
+        detector = detector.with_checkpoints(home()?.join("checkpoints"));
+    }
     console.detail(format_args!(
         "fitting {method} on {backbone} with {} of {}",
         counted(dataset.train.len(), "training image"),
@@ -97,8 +100,13 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
     let began = Instant::now();
     let fit =
         detector.fit(&dataset.name, &dataset.train, &options, &Bars::new(console, Unit::Images)).map_err(|error| {
-            let hint = "a fit is not resumed: the same command starts from the beginning";
-            Failure::if_cancelled(error, "the fit was interrupted, and nothing was written", hint)
+            let (what, hint) = if entry.trains {
+                ("the fit was interrupted, and no model was written", "the same command goes on from the last checkpoint")
+            } else {
+                let hint = "a fit is not resumed: the same command starts from the beginning";
+                ("the fit was interrupted, and nothing was written", hint)
+            };
+            Failure::if_cancelled(error, what, hint)
         })?;
     let seconds = began.elapsed().as_secs_f64();
     tell_fit(&fit, console);

@@ -67,6 +67,8 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     parameters: PARAMETERS,
     more_parameters: None,
     backbone: None,
+    defaults: &[],
+    trains: false,
     published: &[
         Published::image("CIFAR-10, ResNet-152", 92.5),
         Published::image("CIFAR-100, ResNet-152", 94.1),

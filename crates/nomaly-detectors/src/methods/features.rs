@@ -60,8 +60,10 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         memory: "what the scorer keeps",
     },
     parameters: PARAMETERS,
-    more_parameters: Some(|settings| Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters())),
+    more_parameters: Some(|settings| Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters().to_vec())),
     backbone: None,
+    defaults: &[],
+    trains: false,
     published: &[],
     build: |settings, backbone| Ok(Box::new(Features::from_settings(settings, backbone)?)),
 };

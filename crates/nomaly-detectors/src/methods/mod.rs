@@ -3,6 +3,7 @@
 pub mod dn2;
 pub mod features;
 mod gallery;
+pub mod geotrans;
 mod grid;
 #[cfg(test)]
 mod locating_tests;

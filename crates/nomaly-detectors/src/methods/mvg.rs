@@ -80,6 +80,8 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     parameters: PARAMETERS,
     more_parameters: None,
     backbone: None,
+    defaults: &[],
+    trains: false,
     published: &[
         Published::image("MVTec AD, EfficientNet-B4, Mahalanobis", 94.8),
         Published::image("MVTec AD, EfficientNet-B4, NPCA 1 %", 95.8),

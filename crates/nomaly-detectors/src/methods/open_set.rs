@@ -48,6 +48,8 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     parameters: PARAMETERS,
     more_parameters: None,
     backbone: None,
+    defaults: &[],
+    trains: false,
     published: &[],
     build: |settings, backbone| Ok(Box::new(OpenSetMethod::from_settings(settings, backbone)?)),
 };

@@ -97,6 +97,8 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     parameters: PARAMETERS,
     more_parameters: None,
     backbone: None,
+    defaults: &[],
+    trains: false,
     published: &[
         Published { pixel_auroc: Some(96.7), ..Published::image("MVTec AD, ResNet-18", 90.5) },
         Published { pixel_auroc: Some(97.3), ..Published::image("MVTec AD, Wide-ResNet-50-2", 95.5) },

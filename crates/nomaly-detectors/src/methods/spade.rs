@@ -117,6 +117,8 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     parameters: PARAMETERS,
     more_parameters: None,
     backbone: None,
+    defaults: &[],
+    trains: false,
     published: &[Published {
         pixel_auroc: Some(96.2),
         aupro: Some(92.1),

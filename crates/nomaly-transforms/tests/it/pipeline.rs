@@ -122,7 +122,9 @@ fn wrong_buffers_and_images_are_errors() {
 fn slow(pipeline: &Pipeline, image: &RgbImage) -> Vec<f32> {
     let resized = match pipeline.resize.mode {
         ResizeMode::Exact { height, width } => resize(image, width, height, pipeline.resize.filter).unwrap(),
-        ResizeMode::ShortSide(_) | ResizeMode::AtMost { .. } => unreachable!("the property test resizes to exact sizes"),
+        ResizeMode::ShortSide(_) | ResizeMode::AtMost { .. } => {
+            unreachable!("the property test resizes to exact sizes")
+        }
     };
     let [height, width] = pipeline.output_size();
     // Python's round(margin / 2), half to even; for negative margins torchvision's padding.

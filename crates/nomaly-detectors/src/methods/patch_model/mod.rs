@@ -62,12 +62,14 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     parameters: PARAMETERS,
     more_parameters: Some(more_parameters),
     backbone: Some("pixels"),
+    defaults: &[],
+    trains: false,
     published: &[],
     build: |settings, _| Ok(Box::new(PatchModelParams::from_settings(settings)?.check(settings)?)),
 };
 
-fn more_parameters(settings: &Settings) -> Result<&'static [Parameter], DetectorError> {
-    Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters())
+fn more_parameters(settings: &Settings) -> Result<Vec<Parameter>, DetectorError> {
+    Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters().to_vec())
 }
 
 /// A patch model with checked parameters.

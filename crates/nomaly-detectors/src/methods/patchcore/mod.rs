@@ -142,6 +142,8 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     parameters: PARAMETERS,
     more_parameters: None,
     backbone: None,
+    defaults: &[],
+    trains: false,
     published: &[
         Published {
             pixel_auroc: Some(98.1),

@@ -1,0 +1,136 @@
+//! A network that tells transformations apart, at work.
+
+use ndarray::{Array2, ArrayView2};
+use nomaly_scorers::{Scorer, State};
+use nomaly_transforms::transformations::TransformationSet;
+use rayon::prelude::*;
+
+use super::objective::{Draws, transform};
+use super::scores::{self, Normality, Score};
+use crate::DetectorError;
+use crate::features::FeatureBatch;
+use crate::method::{FittedMethod, MethodScore};
+use crate::training::classifier::{AT_A_TIME, TrainedNetwork, log_softmax};
+
+/// Names of the states in a model file.
+pub(super) const NETWORK: &str = "network";
+pub(super) const SCORER: &str = "scorer";
+
+/// How a table or the features of an image become a score.
+#[derive(Debug)]
+pub(super) enum Judgement {
+    /// From the table of all transformations.
+    Table { normality: Normality, score: Score },
+    /// From the features of the untransformed image.
+    Features(Box<dyn Scorer>),
+}
+
+/// A network with its transformations.
+pub(super) struct Recogniser {
+    pub(super) name: String,
+    pub(super) network: TrainedNetwork,
+    pub(super) set: TransformationSet,
+    pub(super) size: [usize; 2],
+    pub(super) seed: u64,
+}
+
+/// Places of the taps that the network is compiled for.
+const LOGITS: usize = 0;
+const HEAD: usize = 1;
+
+impl Recogniser {
+    /// The table `[k, k]` of an image: what the network says of each of its transformations, as logarithms.
+    pub(super) fn table(&self, planes: &[f32]) -> Result<Vec<f64>, DetectorError> {
+        let k = self.set.len();
+        let each = planes.len();
+        let mut inputs = vec![0.0; k * each];
+        inputs.par_chunks_exact_mut(each).enumerate().try_for_each(|(which, input)| {
+            transform(&self.set, which, planes, self.size, (self.seed, Draws::Scoring(which as u64)), input)
+        })?;
+        let mut table = vec![0.0; k * k];
+        for (inputs, rows) in inputs.chunks(AT_A_TIME * each).zip(table.chunks_mut(AT_A_TIME * k)) {
+            self.network.run(inputs, |outputs| {
+                for (logits, row) in outputs[LOGITS].chunks_exact(k).zip(rows.chunks_exact_mut(k)) {
+                    log_softmax(logits, row);
+                }
+            })?;
+        }
+        Ok(table)
+    }
+
+    /// The features before the classifier of images as they are, `[n, C]`.
+    pub(super) fn features(&self, images: &[f32]) -> Result<Array2<f32>, DetectorError> {
+        let each = 3 * self.size[0] * self.size[1];
+        let width = self.network.width(HEAD);
+        let mut rows = Vec::with_capacity(images.len() / each * width);
+        for some in images.chunks(AT_A_TIME * each) {
+            let inputs: Vec<f32> = some.iter().map(|value| 2.0 * value - 1.0).collect();
+            self.network.run(&inputs, |outputs| rows.extend_from_slice(&outputs[HEAD]))?;
+        }
+        Ok(Array2::from_shape_vec((images.len() / each, width), rows).expect("every image adds a whole row"))
+    }
+}
+
+/// GeoTrans after training.
+pub struct FittedGeoTrans {
+    pub(super) recogniser: Recogniser,
+    pub(super) judgement: Judgement,
+}
+
+impl FittedGeoTrans {
+    /// Scores one view, given as planes `[3, H, W]` in [0, 1].
+    pub(super) fn judge(&self, planes: &[f32]) -> Result<MethodScore, DetectorError> {
+        match &self.judgement {
+            Judgement::Table { normality, score } => {
+                let table = self.recogniser.table(planes)?;
+                let mut terms = vec![0.0; normality.transformations()];
+                let mut parts = Vec::with_capacity(Score::ALL.len());
+                for way in Score::ALL {
+                    normality.terms(way, &table, &mut terms)?;
+                    parts.push(terms.iter().sum::<f64>() / terms.len() as f64);
+                }
+                Ok(MethodScore { score: parts[score.index()], parts, map: None })
+            }
+            Judgement::Features(scorer) => {
+                let row = self.recogniser.features(planes)?;
+                Ok(MethodScore::whole(scorer.score(row.view())?[0]))
+            }
+        }
+    }
+
+    /// Refuses planes of another size than the network's.
+    fn views<'a>(&self, batch: &FeatureBatch<'a>) -> Result<ArrayView2<'a, f32>, DetectorError> {
+        let [height, width] = self.recogniser.size;
+        let (views, expected) = (batch.images * batch.views, 3 * height * width);
+        let found = batch.values[0].len() / views.max(1);
+        let refuse = || DetectorError::FeatureShape { tap: batch.taps[0].name.clone(), expected, found };
+        if batch.input != self.recogniser.size {
+            return Err(refuse());
+        }
+        ArrayView2::from_shape((views, expected), batch.values[0].as_slice()).map_err(|_| refuse())
+    }
+}
+
+impl FittedMethod for FittedGeoTrans {
+    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, DetectorError> {
+        let views = self.views(batch)?;
+        views.outer_iter().map(|planes| self.judge(planes.as_slice().expect("rows are contiguous"))).collect()
+    }
+
+    fn states(&self) -> Vec<(String, State)> {
+        let mut network = self.recogniser.network.state(&self.recogniser.name);
+        network.config = serde_json::json!({ "size": self.recogniser.size, "seed": self.recogniser.seed });
+        let judgement = match &self.judgement {
+            Judgement::Table { normality, .. } => (scores::STATE.to_owned(), normality.state()),
+            Judgement::Features(scorer) => (SCORER.to_owned(), scorer.state()),
+        };
+        vec![(NETWORK.to_owned(), network), judgement]
+    }
+
+    fn part_names(&self) -> Vec<String> {
+        match self.judgement {
+            Judgement::Table { .. } => Score::ALL.iter().map(ToString::to_string).collect(),
+            Judgement::Features(_) => Vec::new(),
+        }
+    }
+}

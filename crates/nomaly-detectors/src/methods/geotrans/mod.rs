@@ -1,0 +1,407 @@
+//! GeoTrans: a network that tells geometric transformations apart knows what normal images look like.
+//!
+//! # What it computes
+//! Every training image is seen under each of k transformations, and a wide residual network is trained from the start
+//! to tell which one it was. Of an image under test the network sees all k transformations: of each it gives a vector of
+//! probabilities, and the score says how unlike those of normal images they are. By default each transformation's vectors
+//! have a [Dirichlet distribution](nomaly_scorers::dirichlet), fitted on the training images, and the score is the mean of
+//! −Σⱼ (αᵢⱼ − 1) ln yⱼ over the transformations i; all the other [scores](Score) are parts of the result.
+//!
+//! With `score=two-step` the network is trained on one part of the images, and a [scorer](nomaly_scorers::SCORERS) is fitted
+//! on what it sees before its classifier in the other part.
+//!
+//! # When to use
+//! Where no pretrained network is of use: images unlike photographs, or a ban on foreign weights. Items should have a
+//! definite pose. A set without some transformations (`transformations=…`) is needed where normal images come turned or
+//! mirrored. It takes minutes to hours of training; a method on pretrained features is quicker and mostly better.
+//!
+//! # Parameters
+//! `transformations`, `network`, `score`, those of the training, and with `score=two-step` those of the scorer. The number of epochs is
+//! ⌈200 / k⌉ where none is given, as in the paper: three for its 72 transformations. Probabilities below 1e-12 count as
+//! 1e-12. Images smaller than the input are padded, as the paper does with MNIST.
+//!
+//! # Reference
+//! Golan & El-Yaniv, *Deep Anomaly Detection Using Geometric Transformations*, NeurIPS 2018: Adam, batches of 128, L2
+//! penalty; section 4.2 for the Dirichlet score. Entropy: Braga, *Deep Anomaly Detection Using Geometric Transformations*,
+//! 2025, an extension of it. Two steps: Sohn, Li, Yoon, Jin, Pfister, *Learning and Evaluating Representations for Deep
+//! One-Class Classification*, ICLR 2021.
+
+mod fitted;
+mod objective;
+mod scores;
+
+use nomaly_backbones::architectures::pixels;
+use nomaly_backbones::registry::BACKBONES;
+use nomaly_backbones::trainable::Network;
+use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
+use nomaly_kernels::Isa;
+use nomaly_scorers::{Parameter, State, restore};
+use nomaly_transforms::transformations::TransformationSet;
+
+pub use self::fitted::FittedGeoTrans;
+use self::fitted::{Judgement, NETWORK, Recogniser, SCORER as SCORER_STATE};
+use self::objective::SelfLabelled;
+use self::scores::NormalityBuilder;
+pub use self::scores::{Normality, Score};
+use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
+use crate::calibration::held_out_scores;
+use crate::features::FeatureSource;
+use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::stage::Stage;
+use crate::training::classifier::{TrainedNetwork, stored_weights};
+use crate::training::images::PixelStore;
+use crate::training::settings::{Division, TrainingSettings};
+use crate::training::{Checkpoint, Learner, Schedule, Trained, settings as training, train};
+use crate::{DetectorError, Settings};
+
+const NAME: &str = "geotrans";
+/// One image to hold out, and two to learn from.
+const MIN_IMAGES: usize = 3;
+const DEFAULT_NETWORK: &str = "wrn-10-4";
+const DEFAULT_SET: &str = "geotrans";
+const DEFAULT_SCORER: &str = "gaussian";
+const TWO_STEP: &str = "two-step";
+/// Passes over the images themselves that the paper's rule divides by the number of transformations.
+const PASSES: usize = 200;
+
+const SCORE: Parameter = Parameter {
+    name: "score",
+    default: "dirichlet",
+    values: "`dirichlet`, `weighted`, `log-likelihood`, `entropy`, `simple` or `two-step`",
+    summary: "how the probabilities of all transformations become a score; `two-step` scores features instead",
+};
+
+const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "transformations",
+        default: DEFAULT_SET,
+        values: "`geotrans`, `rotations` or `rotations-flips`, each with extras as in `geotrans+zoom`, or a list",
+        summary: "the transformations that the network learns to tell apart (`nomaly list transforms`)",
+    },
+    Parameter {
+        name: "network",
+        default: DEFAULT_NETWORK,
+        values: "a wide residual network from `nomaly list backbones`",
+        summary: "the network that is trained",
+    },
+    SCORE,
+    training::epochs("200 divided by the number of transformations, rounded up"),
+    training::batch_size("128"),
+    training::rate("0.001"),
+    training::schedule("constant"),
+    training::l2("0.00025"),
+    training::patience("none"),
+    training::holdout("auto; half of the images with `score=two-step`"),
+];
+
+const SCORER_PARAMETER: Parameter = Parameter {
+    name: SCORER,
+    default: DEFAULT_SCORER,
+    values: "a name from `nomaly list scorers`",
+    summary: "what scores features with `score=two-step`; its parameters are settings too",
+};
+
+/// The registry's entry.
+pub(crate) const ENTRY: MethodEntry = MethodEntry {
+    name: NAME,
+    summary: "a network trained to tell geometric transformations of normal images apart",
+    paper: "Golan, El-Yaniv: Deep Anomaly Detection Using Geometric Transformations (2018)",
+    maps: false,
+    min_images: MIN_IMAGES,
+    cost: Cost {
+        fit: "training on about 200 passes over the images",
+        predict: "one pass of the network for each transformation",
+        memory: "the images at the size of the input, a byte a value, to fit; the network afterwards",
+    },
+    parameters: PARAMETERS,
+    more_parameters: Some(more_parameters),
+    backbone: Some("pixels"),
+    defaults: &[("input_size", "32"), ("view", "pad")],
+    trains: true,
+    published: &[
+        Published::image("CIFAR-10, one class against nine, WRN-16-8", 86.0),
+        Published::image("Fashion-MNIST, one class against nine, WRN-10-4", 93.5),
+        Published::image("CIFAR-100, one of 20 coarse classes, WRN-16-8", 78.7),
+        Published::image("Cats vs dogs, WRN-16-8 at 64 pixels", 88.8),
+    ],
+    build: |settings, _| Ok(Box::new(GeoTrans::from_settings(settings)?)),
+};
+
+/// The choice of a scorer, and its parameters, belong to the score in two steps alone.
+fn more_parameters(settings: &Settings) -> Result<Vec<Parameter>, DetectorError> {
+    if settings.get(SCORE.name) != Some(TWO_STEP) {
+        return Ok(Vec::new());
+    }
+    let choice = ScorerChoice::of(settings, DEFAULT_SCORER)?;
+    Ok(std::iter::once(SCORER_PARAMETER).chain(choice.parameters().iter().copied()).collect())
+}
+
+/// How images are scored.
+#[derive(Clone, Debug)]
+enum Way {
+    Table(Score),
+    TwoStep(ChosenScorer),
+}
+
+/// GeoTrans with checked parameters.
+#[derive(Clone, Debug)]
+pub struct GeoTrans {
+    set: TransformationSet,
+    network: &'static str,
+    way: Way,
+    training: TrainingSettings,
+    taps: [TapRequest; 1],
+}
+
+impl GeoTrans {
+    fn from_settings(settings: &Settings) -> Result<Self, DetectorError> {
+        let set: TransformationSet = settings.get("transformations").unwrap_or(DEFAULT_SET).parse()?;
+        if set.len() < 2 {
+            let given = settings.get("transformations").unwrap_or_default();
+            return Err(DetectorError::setting("transformations", given, "two transformations or more"));
+        }
+        let network = BACKBONES.get(settings.get("network").unwrap_or(DEFAULT_NETWORK))?;
+        if network.family() != "wide-resnet" {
+            return Err(DetectorError::setting("network", network.name, "a wide residual network, such as wrn-10-4"));
+        }
+        let way = match settings.get(SCORE.name).unwrap_or(SCORE.default) {
+            TWO_STEP => Way::TwoStep(ChosenScorer::from_settings(settings, DEFAULT_SCORER)?),
+            name => Way::Table(name.parse().map_err(|()| DetectorError::setting(SCORE.name, name, SCORE.values))?),
+        };
+        let defaults = TrainingSettings {
+            epochs: PASSES.div_ceil(set.len()),
+            batch_size: 128,
+            rate: 1e-3,
+            schedule: Schedule::Constant,
+            l2: 2.5e-4,
+            patience: None,
+            holdout: matches!(way, Way::TwoStep(_)).then_some(0.5),
+        };
+        let training = defaults.updated(settings)?;
+        let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
+        Ok(Self { set, network: network.name, way, training, taps })
+    }
+
+    /// Everything that decides what the training ends with.
+    fn identity(&self, images: &PixelStore, seed: u64) -> Vec<u8> {
+        let settings = serde_json::to_string(&self.settings()).unwrap_or_default();
+        let version = env!("CARGO_PKG_VERSION");
+        format!("{NAME} {version} {settings} {seed} {:?} {}", images.size(), images.digest()).into_bytes()
+    }
+
+    /// The taps that the trained network is compiled for.
+    fn network_taps() -> [TapRequest; 2] {
+        [TapRequest::new("logits", OutputLayout::Rows), TapRequest::new("head", OutputLayout::Mean)]
+    }
+
+    /// Trains the network on the images of a division.
+    fn train(
+        &self,
+        images: &PixelStore,
+        division: &Division,
+        context: &FitContext<'_>,
+    ) -> Result<(Recogniser, Trained, Option<Checkpoint>), DetectorError> {
+        let FitContext { seed, progress, checkpoints } = *context;
+        let (train_inputs, held_out) = (images.inputs_of(&division.train), images.inputs_of(&division.held_out));
+        if u32::try_from(train_inputs.len() * self.set.len()).is_err() {
+            return Err(DetectorError::Memory {
+                method: NAME.to_owned(),
+                needed: format!("{} training examples", train_inputs.len() * self.set.len()),
+                allowed: format!("{} examples", u32::MAX),
+                hint: "use fewer images or transformations".to_owned(),
+            });
+        }
+        let start = Backbone::initialised(self.network, self.set.len(), seed)?;
+        let weights = start.export(&["logits"])?;
+        let network = Network::new(start.graph(), &["logits"], images.size(), &weights, Isa::best()?)?;
+        let mut learners = [Learner::new(network, self.training.adam())];
+        let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &self.identity(images, seed)));
+        let mut objective = SelfLabelled {
+            images,
+            set: &self.set,
+            train: &train_inputs,
+            held_out: &held_out,
+            network: self.network,
+            seed,
+            inputs: Vec::new(),
+            labels: Vec::new(),
+        };
+        let plan = self.training.plan(seed);
+        let trained = train(&plan, &mut objective, &mut learners, checkpoint.as_ref(), progress, &mut |_| {})?;
+        let [learner] = learners;
+        let network =
+            TrainedNetwork::new(self.network, learner.network.weights(), images.size(), &Self::network_taps())?;
+        let recogniser =
+            Recogniser { name: self.network.to_owned(), network, set: self.set.clone(), size: images.size(), seed };
+        Ok((recogniser, trained, checkpoint))
+    }
+
+    /// Fits what the score needs, and scores the held-out images.
+    fn judge(
+        &self,
+        source: &dyn FeatureSource,
+        images: &PixelStore,
+        division: &Division,
+        recogniser: Recogniser,
+        context: &FitContext<'_>,
+    ) -> Result<(FittedGeoTrans, Vec<HeldOut>), DetectorError> {
+        let FitContext { seed, progress, .. } = *context;
+        let mut planes = vec![0.0; images.each()];
+        let scorer = match &self.way {
+            Way::TwoStep(scorer) => scorer,
+            Way::Table(score) => {
+                let mut builder = NormalityBuilder::new(self.set.len());
+                let stage = Stage::start(progress, "fitting the score", Some(division.train.len()));
+                for &image in &division.train {
+                    for view in images.views_of(image) {
+                        images.unpack(view, &mut planes);
+                        builder.push(recogniser.table(&planes)?)?;
+                    }
+                    stage.advance(1);
+                    check(progress.cancelled())?;
+                }
+                drop(stage);
+                let judgement = Judgement::Table { normality: builder.finish()?, score: *score };
+                let fitted = FittedGeoTrans { recogniser, judgement };
+                let stage = Stage::start(progress, "scoring held-out images", Some(division.held_out.len()));
+                let mut held_out = Vec::with_capacity(division.held_out.len());
+                for &image in &division.held_out {
+                    let mut views: Vec<MethodScore> = Vec::new();
+                    for view in images.views_of(image) {
+                        images.unpack(view, &mut planes);
+                        views.push(fitted.judge(&planes)?);
+                    }
+                    held_out.push(HeldOut::from(&source.combine(views)?));
+                    stage.advance(1);
+                    check(progress.cancelled())?;
+                }
+                return Ok((fitted, held_out));
+            }
+        };
+        let _stage = Stage::start(progress, "fitting the scorer", None);
+        let views = source.views();
+        let mut rows = Vec::new();
+        for view in images.inputs_of(&division.held_out) {
+            images.unpack(view, &mut planes);
+            rows.extend(recogniser.features(&planes)?);
+        }
+        let count = division.held_out.len() * views;
+        let rows = ndarray::Array2::from_shape_vec((count, rows.len() / count), rows).expect("whole rows");
+        let of = |images: &[usize]| {
+            let views: Vec<usize> = images.iter().flat_map(|image| image * views..(image + 1) * views).collect();
+            rows.select(ndarray::Axis(0), &views)
+        };
+        let scores = held_out_scores(division.held_out.len(), seed, |train, test| {
+            let fitted = scorer.fit(of(train).view(), seed, progress)?;
+            let scores = fitted.score(of(test).view())?;
+            let combine =
+                |views: &[f64]| source.combine(views.iter().map(|score| MethodScore::whole(*score)).collect());
+            scores.chunks(views).map(|views| Ok(combine(views)?.score)).collect()
+        })?;
+        let held_out = scores.into_iter().map(|score| HeldOut { score, map_max: None }).collect();
+        let scorer = scorer.fit(rows.view(), seed, progress)?;
+        Ok((FittedGeoTrans { recogniser, judgement: Judgement::Features(scorer) }, held_out))
+    }
+}
+
+fn check(cancelled: bool) -> Result<(), DetectorError> {
+    if cancelled { Err(DetectorError::Cancelled) } else { Ok(()) }
+}
+
+impl Method for GeoTrans {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn taps(&self) -> &[TapRequest] {
+        &self.taps
+    }
+
+    fn settings(&self) -> Settings {
+        let settings = Settings::default().with("transformations", &self.set).with("network", self.network);
+        let settings = match &self.way {
+            Way::Table(score) => settings.with(SCORE.name, score),
+            Way::TwoStep(scorer) => scorer.add_to(settings.with(SCORE.name, TWO_STEP)),
+        };
+        self.training.add_to(settings)
+    }
+
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
+        let images = PixelStore::collect(source, context.progress)?;
+        let needed = if matches!(self.way, Way::TwoStep(_)) { 2 * MIN_IMAGES + 2 } else { MIN_IMAGES };
+        if images.images() < needed {
+            return Err(DetectorError::TooFewImages { method: NAME.to_owned(), needed, found: images.images() });
+        }
+        let division = self.training.divide(images.images(), context.seed);
+        let (recogniser, trained, checkpoint) = self.train(&images, &division, context)?;
+        let (fitted, held_out) = self.judge(source, &images, &division, recogniser, context)?;
+        if let Some(checkpoint) = checkpoint {
+            checkpoint.remove();
+        }
+        let notes = vec![trained.to_string(), self.told(&division)];
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images: images.images(), notes })
+    }
+
+    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
+        let missing = |name: &str| DetectorError::MissingState { name: name.to_owned() };
+        let Ok([(first, network), (second, judgement)]) = <[(String, State); 2]>::try_from(states) else {
+            return Err(missing(NETWORK));
+        };
+        if first != NETWORK || network.kind != self.network {
+            return Err(missing(NETWORK));
+        }
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Config {
+            size: [usize; 2],
+            seed: u64,
+        }
+        let refuse = |reason: String| DetectorError::State { state: NETWORK.to_owned(), reason };
+        let config: Config =
+            serde_json::from_value(network.config.clone()).map_err(|error| refuse(error.to_string()))?;
+        if config.size.iter().any(|side| !(1..=4096).contains(side)) {
+            return Err(refuse(format!("its input is {} x {}", config.size[0], config.size[1])));
+        }
+        let network = TrainedNetwork::new(self.network, stored_weights(network)?, config.size, &Self::network_taps())?;
+        if network.width(0) != self.set.len() {
+            return Err(refuse(format!("it tells {} transformations apart, not {}", network.width(0), self.set.len())));
+        }
+        let judgement = match &self.way {
+            Way::Table(score) if second == scores::STATE => {
+                Judgement::Table { normality: Normality::restore(judgement, self.set.len())?, score: *score }
+            }
+            Way::TwoStep(scorer) if second == SCORER_STATE && judgement.kind == scorer.name() => {
+                let scorer = restore(&judgement)?;
+                if scorer.dim() != network.width(1) {
+                    return Err(refuse(format!(
+                        "the scorer takes {} features, not {}",
+                        scorer.dim(),
+                        network.width(1)
+                    )));
+                }
+                Judgement::Features(scorer)
+            }
+            _ => return Err(missing(scores::STATE)),
+        };
+        let recogniser = Recogniser {
+            name: self.network.to_owned(),
+            network,
+            set: self.set.clone(),
+            size: config.size,
+            seed: config.seed,
+        };
+        Ok(Box::new(FittedGeoTrans { recogniser, judgement }))
+    }
+}
+
+impl GeoTrans {
+    /// What a fit says of the images it was made of.
+    fn told(&self, division: &Division) -> String {
+        format!(
+            "{} transformations of {} images learned from; {} others calibrate the decision",
+            self.set.len(),
+            division.train.len(),
+            division.held_out.len()
+        )
+    }
+}

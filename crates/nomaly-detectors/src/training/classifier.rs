@@ -1,0 +1,97 @@
+//! A trained network, compiled.
+
+use std::sync::{Mutex, PoisonError};
+
+use nomaly_backbones::weights::{WeightTensor, Weights};
+use nomaly_backbones::{Backbone, Extractor, TapRequest, Workspace};
+use nomaly_kernels::Isa;
+use nomaly_scorers::{State, Tensor, TensorData};
+
+use crate::DetectorError;
+
+/// A trained network that is run on inputs, some at a time.
+pub(crate) struct TrainedNetwork {
+    backbone: Backbone,
+    extractor: Extractor,
+    memory: Mutex<Memory>,
+}
+
+/// What a run scribbles on.
+struct Memory {
+    workspace: Workspace,
+    outputs: Vec<Vec<f32>>,
+}
+
+/// Inputs of a network at a time: enough to keep all cores busy, few enough to stay in the caches.
+pub(crate) const AT_A_TIME: usize = 32;
+
+impl TrainedNetwork {
+    /// The network `name` with these weights, compiled for inputs of `size` (height, width).
+    pub(crate) fn new(
+        name: &str,
+        weights: Weights,
+        size: [usize; 2],
+        taps: &[TapRequest],
+    ) -> Result<Self, DetectorError> {
+        let backbone = Backbone::from_tensors(name, weights)?;
+        let extractor = backbone.compile(size, taps, Isa::best()?)?;
+        let memory = Memory { workspace: extractor.workspace(AT_A_TIME), outputs: vec![Vec::new(); taps.len()] };
+        Ok(Self { backbone, extractor, memory: Mutex::new(memory) })
+    }
+
+    /// The network and its weights.
+    pub(crate) fn backbone(&self) -> &Backbone {
+        &self.backbone
+    }
+
+    /// Numbers of a tap for one input.
+    pub(crate) fn width(&self, tap: usize) -> usize {
+        self.extractor.output_shape(tap).iter().product()
+    }
+
+    /// Runs `inputs`, at most [`AT_A_TIME`] images of the compiled size, and hands the outputs of all taps to `see`.
+    pub(crate) fn run<R>(&self, inputs: &[f32], see: impl FnOnce(&[Vec<f32>]) -> R) -> Result<R, DetectorError> {
+        let each: usize = self.extractor.input_shape().iter().product();
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let Memory { workspace, outputs } = &mut *memory;
+        self.extractor.run(inputs, inputs.len() / each, workspace, outputs)?;
+        Ok(see(outputs))
+    }
+
+    /// The network as a model file keeps it.
+    pub(crate) fn state(&self, name: &str) -> State {
+        let taps: Vec<&str> = self.extractor.taps().iter().map(|tap| tap.name.as_str()).collect();
+        let weights = self.backbone.export(&taps).expect("the taps are those it was compiled for");
+        let tensor = |(name, tensor): (String, WeightTensor)| {
+            let values = tensor.to_f32().expect("weights were read when they were compiled");
+            (name, Tensor::f32(tensor.shape, values))
+        };
+        let tensors = weights.into_iter().map(tensor).collect();
+        State { kind: name.to_owned(), config: serde_json::json!({}), tensors }
+    }
+}
+
+/// The weights in a state of a model file, whose kind is the network's name.
+pub(crate) fn stored_weights(state: State) -> Result<Weights, DetectorError> {
+    let tensor = |(name, tensor): (String, Tensor)| match tensor.data {
+        TensorData::F32(values) if tensor.shape.iter().product::<usize>() == values.len() => {
+            Ok((name, WeightTensor::from_f32(tensor.shape, &values)))
+        }
+        _ => Err(DetectorError::State { state: state.kind.clone(), reason: format!("`{name}` is not of f32") }),
+    };
+    state.tensors.into_iter().map(tensor).collect()
+}
+
+/// Writes the natural logarithms of the softmax of `logits`. No probability is below [`FLOOR`], so that no single one decides
+/// a score.
+pub(crate) fn log_softmax(logits: &[f32], log_p: &mut [f64]) {
+    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - f64::from(greatest)).exp()).sum();
+    let log_sum = f64::from(greatest) + sum.ln();
+    for (log_p, logit) in log_p.iter_mut().zip(logits) {
+        *log_p = (f64::from(*logit) - log_sum).max(FLOOR.ln());
+    }
+}
+
+/// The smallest probability that a network is believed.
+const FLOOR: f64 = 1e-12;

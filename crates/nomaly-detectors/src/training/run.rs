@@ -1,0 +1,135 @@
+//! The loop.
+
+use std::time::{Duration, Instant};
+
+use nomaly_backbones::trainable::Rule;
+use nomaly_backbones::weights::Weights;
+use nomaly_store::Progress;
+
+use super::checkpoint::Position;
+use super::{Batch, Checkpoint, EpochRecord, Learner, Objective, Trained, TrainingPlan, shuffled};
+use crate::DetectorError;
+use crate::stage::Stage;
+
+/// The longest time between two checkpoints.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// How often the loss is shown anew.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// Trains `learners` for `objective`.
+///
+/// Where there is a `checkpoint`, the training goes on from its file, and keeps it up to date; it is for the caller to
+/// [remove](Checkpoint::remove) it once the result is safe. `on_epoch` hears of every epoch that ends, those before the checkpoint included.
+///
+/// # Errors
+/// Cancellation (after writing the checkpoint), a loss that is not finite, a checkpoint that cannot be read or written, and
+/// whatever the objective fails with.
+pub fn train(
+    plan: &TrainingPlan,
+    objective: &mut dyn Objective,
+    learners: &mut [Learner],
+    checkpoint: Option<&Checkpoint>,
+    progress: &dyn Progress,
+    on_epoch: &mut dyn FnMut(&EpochRecord),
+) -> Result<Trained, DetectorError> {
+    let examples = objective.examples();
+    let in_epoch = examples.div_ceil(plan.batch);
+    let steps = (plan.epochs * in_epoch) as u64;
+    let (mut position, mut best) = match checkpoint.map(|checkpoint| checkpoint.read(learners)).transpose()?.flatten() {
+        Some(found) => found,
+        None => (Position::default(), Vec::new()),
+    };
+    let begun = position.history.len() * in_epoch + position.steps;
+    let resumed = (begun > 0).then_some(begun as u64);
+    position.history.iter().for_each(&mut *on_epoch);
+
+    let stage = Stage::start(progress, "training", Some(plan.epochs * examples));
+    stage.advance(position.history.len() * examples + (position.steps * plan.batch).min(examples));
+    let mut written = Instant::now();
+    let mut told: Option<Instant> = None;
+    while position.history.len() < plan.epochs && !stops_early(plan, &position) {
+        let epoch = position.history.len();
+        let order = shuffled(examples, plan.seed, epoch);
+        let mut loss = f64::from_bits(position.loss);
+        for (number, batch) in order.chunks(plan.batch).enumerate().skip(position.steps) {
+            let step = (epoch * in_epoch + number) as u64;
+            for learner in learners.iter_mut() {
+                learner.optimiser.rule = at_share(learner.rule, plan.schedule.factor(step, steps));
+            }
+            let mean = objective.step(learners, &Batch { examples: batch, epoch, step })?;
+            if !mean.is_finite() {
+                return Err(DetectorError::Diverged { epoch: epoch + 1, step });
+            }
+            loss += mean * batch.len() as f64;
+            position.steps = number + 1;
+            position.loss = loss.to_bits();
+            stage.advance(batch.len());
+            if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                let seen = (position.steps * plan.batch).min(examples);
+                progress.describe(&format!(
+                    "training, epoch {} of {}, loss {:.4}",
+                    epoch + 1,
+                    plan.epochs,
+                    loss / seen as f64
+                ));
+                told = Some(Instant::now());
+            }
+            let cancelled = progress.cancelled();
+            if cancelled || written.elapsed() >= CHECKPOINT_EVERY {
+                if let Some(checkpoint) = checkpoint {
+                    checkpoint.write(learners, &best, &position)?;
+                }
+                written = Instant::now();
+            }
+            if cancelled {
+                return Err(DetectorError::Cancelled);
+            }
+        }
+        let validation = objective.validate(learners, epoch)?;
+        if let Some(validation) = validation.filter(|validation| !validation.loss.is_finite()) {
+            let _ = validation;
+            return Err(DetectorError::Diverged { epoch: epoch + 1, step: ((epoch + 1) * in_epoch) as u64 });
+        }
+        let record = EpochRecord { epoch: epoch + 1, loss: loss / examples as f64, validation };
+        let improved = validation.is_some_and(|now| {
+            let before = position.best.checked_sub(1).and_then(|best| position.history[best].validation);
+            before.is_none_or(|before| now.loss < before.loss)
+        });
+        position = Position { history: position.history, steps: 0, loss: 0, best: position.best };
+        position.history.push(record);
+        if improved && plan.patience.is_some() {
+            position.best = epoch + 1;
+            best = learners.iter().map(|learner| learner.network.weights()).collect();
+        }
+        on_epoch(&record);
+        if let Some(checkpoint) = checkpoint {
+            checkpoint.write(learners, &best, &position)?;
+            written = Instant::now();
+        }
+    }
+    drop(stage);
+    let last = position.history.len();
+    let kept = if position.best == 0 { last } else { position.best };
+    if kept != last {
+        restore(learners, &best)?;
+    }
+    Ok(Trained { history: position.history, kept, resumed })
+}
+
+/// Whether the validation loss has not fallen for as long as the plan has patience.
+fn stops_early(plan: &TrainingPlan, position: &Position) -> bool {
+    plan.patience.is_some_and(|patience| position.best > 0 && position.history.len() - position.best >= patience)
+}
+
+fn restore(learners: &mut [Learner], best: &[Weights]) -> Result<(), DetectorError> {
+    for (learner, weights) in learners.iter_mut().zip(best) {
+        learner.network.load(weights)?;
+    }
+    Ok(())
+}
+
+/// A rule at a share of its learning rate.
+fn at_share(rule: Rule, share: f64) -> Rule {
+    let (Rule::Sgd { rate, .. } | Rule::Adam { rate, .. }) = rule;
+    rule.with_rate(rate * share)
+}
