@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if depth < 10 || (depth - 4) % 6 != 0 {
         return Err(format!("a depth of {depth} is not 6 · blocks + 4").into());
     }
-    let graph = WideResNet { blocks: (depth - 4) / 6, width }.graph(classes);
+    let graph = WideResNet::new((depth - 4) / 6, width).graph(classes);
     let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &pytorch_default(&graph, 0), Isa::best()?)?;
     let mut optimiser = Optimiser::new(Rule::adam(1e-3));
     let mix = |i: u32| i.wrapping_mul(2_654_435_761) >> 8;

@@ -294,10 +294,10 @@ pub fn tap_infos(graph: &Graph) -> impl Iterator<Item = TapInfo> {
     })
 }
 
-/// The graph with as many classes as the classifier in `weights` has, if there is one.
+/// The graph with as many classes as the classifier in `weights`, its last linear layer, has, if there is one.
 fn with_classes_of(entry: &BackboneEntry, weights: &Weights) -> Graph {
     let graph = entry.graph();
-    let classifier = graph.nodes().iter().find_map(|node| match &node.op {
+    let classifier = graph.nodes().iter().rev().find_map(|node| match &node.op {
         Op::Linear { name } => weights.get(&format!("{name}.weight")),
         _ => None,
     });

@@ -68,6 +68,13 @@ pub enum Op {
     },
     /// The mean of every channel, `[N, C, 1, 1]`.
     GlobalAvgPool,
+    /// The greatest value of every channel, `[N, C, 1, 1]`.
+    GlobalMaxPool,
+    /// Inverted dropout in training and in Monte Carlo passes; the identity elsewhere.
+    Dropout {
+        /// The share of the values that become zero, in [0, 1).
+        rate: f32,
+    },
     /// Squeeze and excitation: `x * sigmoid(expand(act(reduce(mean(x)))))` (Hu et al. 2018); both are 1×1 convolutions
     /// with bias.
     SqueezeExcite {
@@ -208,7 +215,13 @@ impl Graph {
                 parameter(name, "weight", &[node.channels, inputs], Weight),
                 parameter(name, "bias", &[node.channels], Bias),
             ],
-            Op::Input | Op::Activation(_) | Op::Add | Op::MaxPool { .. } | Op::GlobalAvgPool => Vec::new(),
+            Op::Input
+            | Op::Activation(_)
+            | Op::Add
+            | Op::MaxPool { .. }
+            | Op::GlobalAvgPool
+            | Op::GlobalMaxPool
+            | Op::Dropout { .. } => Vec::new(),
         }
     }
 
@@ -313,10 +326,22 @@ impl GraphBuilder {
         self.push(op, &[x], self.channels(x), self.strided(x, 1))
     }
 
+    pub(crate) fn global_max_pool(&mut self, x: usize) -> usize {
+        self.push(Op::GlobalMaxPool, &[x], self.channels(x), None)
+    }
+
+    pub(crate) fn dropout(&mut self, x: usize, rate: f32) -> usize {
+        self.push(Op::Dropout { rate }, &[x], self.channels(x), self.strided(x, 1))
+    }
+
+    pub(crate) fn linear(&mut self, x: usize, name: &str, outputs: usize) -> usize {
+        self.push(Op::Linear { name: name.to_owned() }, &[x], outputs, None)
+    }
+
     /// Global average pooling and a linear layer: the tap `logits`.
     pub(crate) fn classifier(&mut self, x: usize, name: &str, classes: usize) {
         let pooled = self.push(Op::GlobalAvgPool, &[x], self.channels(x), None);
-        let logits = self.push(Op::Linear { name: name.to_owned() }, &[pooled], classes, None);
+        let logits = self.linear(pooled, name, classes);
         self.tap("logits", logits);
     }
 

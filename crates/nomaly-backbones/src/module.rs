@@ -174,6 +174,11 @@ impl Module {
                 }
             }
             Op::GlobalAvgPool => ops::global_avg_pool(x),
+            Op::GlobalMaxPool => {
+                let (images, channels, _, _) = x.dims4()?;
+                x.flatten_from(2)?.max(D::Minus1)?.reshape((images, channels, 1, 1))
+            }
+            Op::Dropout { .. } => Ok(x.clone()),
             Op::SqueezeExcite { reduce, expand, activation, .. } => {
                 let dense = |x: &Tensor, name: &str| {
                     x.matmul(&self.tensor(name, "weight")?.flatten_from(1)?.t()?)?

@@ -6,7 +6,7 @@
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::network::{
-    Activation, Conv2d, Network, NetworkBuilder, NodeId, OutputLayout, Pool2d, SqueezeExcite,
+    Activation, Conv2d, Network, NetworkBuilder, NodeId, OutputLayout, Padding, Pool2d, SqueezeExcite,
 };
 
 use crate::BackboneError;
@@ -124,6 +124,13 @@ impl Compiler<'_> {
                 (index, self.builder.max_pool(x, pool)?)
             }
             Op::GlobalAvgPool => (index, self.builder.global_avg_pool(self.step(node.inputs[0]))?),
+            Op::GlobalMaxPool => {
+                let x = self.step(node.inputs[0]);
+                let [_, height, width] = self.builder.shape(x);
+                let pool = Pool2d { kernel: [height, width], stride: [1; 2], padding: Padding::default() };
+                (index, self.builder.max_pool(x, pool)?)
+            }
+            Op::Dropout { .. } => (index, self.step(node.inputs[0])),
             Op::SqueezeExcite { reduce, expand, reduced, activation } => {
                 let squeeze = SqueezeExcite {
                     reduced: *reduced,
@@ -193,5 +200,29 @@ impl Compiler<'_> {
             residual,
         };
         Ok((last, self.builder.conv2d(x, conv)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architectures::wide_resnet::WideResNet;
+    use crate::initialise::he_normal;
+
+    #[test]
+    fn dropout_is_nothing_to_a_plan() {
+        let isa = Isa::best().unwrap();
+        let image: Vec<f32> = (0..3 * 64).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+        let [plain, dropped] = [0.0, 0.5].map(|rate| {
+            let graph = WideResNet::new(1, 1).with_dropout(rate).graph(3);
+            let weights = he_normal(&graph, 4);
+            let parameters = Parameters { backbone: "a test", weights: &weights };
+            let logits = graph.taps().last().unwrap().node;
+            let network = compile(&graph, &parameters, [8, 8], &[(logits, OutputLayout::Mean)], isa).unwrap();
+            let mut outputs = vec![Vec::new()];
+            network.run(&image, 1, &mut network.workspace(1), &mut outputs).unwrap();
+            outputs
+        });
+        assert_eq!(plain, dropped);
     }
 }

@@ -195,19 +195,22 @@ const fn torchvision(
     }
 }
 
+/// Small images with samples in [-1, 1].
+const SMALL: Preprocessing = Preprocessing {
+    input_size: 32,
+    resize_short_side: 32,
+    mean: [0.5; 3],
+    std: [0.5; 3],
+    filter: Interpolation::Bilinear,
+};
+
 const fn wide(name: &'static str, summary: &'static str, depth: usize, width: usize) -> BackboneEntry {
     BackboneEntry {
         name,
         summary,
-        architecture: Architecture::WideResNet(WideResNet { blocks: (depth - 4) / 6, width }),
+        architecture: Architecture::WideResNet(WideResNet::new((depth - 4) / 6, width)),
         classes: 10,
-        preprocessing: Preprocessing {
-            input_size: 32,
-            resize_short_side: 32,
-            mean: [0.5; 3],
-            std: [0.5; 3],
-            filter: Interpolation::Bilinear,
-        },
+        preprocessing: SMALL,
         weights: None,
     }
 }
@@ -219,6 +222,15 @@ const fn bottleneck(inner: usize) -> Block {
 /// The width and depth coefficients of B0 … B7; Lite0 … Lite4 share the first five.
 const SCALES: [[f64; 2]; 8] =
     [[1.0, 1.0], [1.0, 1.1], [1.1, 1.2], [1.2, 1.4], [1.4, 1.8], [1.6, 2.2], [1.8, 2.6], [2.0, 3.1]];
+
+const ADACL: BackboneEntry = BackboneEntry {
+    name: "adacl-cnn",
+    summary: "the small regressor of ADACL for 32×32 images",
+    architecture: Architecture::Adacl,
+    classes: 1,
+    preprocessing: SMALL,
+    weights: None,
+};
 
 const PIXELS: BackboneEntry = BackboneEntry {
     name: "pixels",
@@ -270,6 +282,7 @@ pub static BACKBONES: Registry<BackboneEntry> = Registry::new(
         wide("wrn-16-4", "wide residual network for 32×32 images, 16 layers", 16, 4),
         wide("wrn-16-8", "wide residual network for 32×32 images, 16 layers, twice as wide", 16, 8),
         wide("wrn-28-10", "wide residual network for 32×32 images, 28 layers", 28, 10),
+        ADACL,
         PIXELS,
     ],
 );

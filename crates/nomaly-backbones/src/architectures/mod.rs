@@ -1,5 +1,6 @@
 //! The families of networks, each written down once as a [`Graph`].
 
+pub mod adacl;
 pub mod efficientnet;
 pub mod pixels;
 pub mod resnet;
@@ -16,6 +17,8 @@ pub enum Architecture {
     WideResNet(wide_resnet::WideResNet),
     /// EfficientNet and EfficientNet-Lite.
     EfficientNet(efficientnet::EfficientNet),
+    /// The regressor of ADACL.
+    Adacl,
     /// No network: the image itself.
     Pixels,
 }
@@ -27,7 +30,17 @@ impl Architecture {
             Self::ResNet(_) => "resnet",
             Self::WideResNet(_) => "wide-resnet",
             Self::EfficientNet(config) => config.family(),
+            Self::Adacl => "adacl",
             Self::Pixels => "pixels",
+        }
+    }
+
+    /// The same network with dropout of so large a share of the values, in [0, 1), where its family has a place for it: between
+    /// the two convolutions of a wide residual block. The parameters are the same with dropout and without.
+    pub fn with_dropout(self, rate: f32) -> Option<Self> {
+        match self {
+            Self::WideResNet(config) => Some(Self::WideResNet(config.with_dropout(rate))),
+            Self::ResNet(_) | Self::EfficientNet(_) | Self::Adacl | Self::Pixels => None,
         }
     }
 
@@ -37,6 +50,7 @@ impl Architecture {
             Self::ResNet(config) => config.graph(classes),
             Self::WideResNet(config) => config.graph(classes),
             Self::EfficientNet(config) => config.graph(classes),
+            Self::Adacl => adacl::graph(classes),
             Self::Pixels => pixels::graph(),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! # What it computes
 //! A 3×3 stem of 16 channels, three groups of (n − 4) / 6 pre-activation blocks with 16k, 32k and 64k channels (batch
-//! norm, ReLU, 3×3, batch norm, ReLU, 3×3; the first block of groups 2 and 3 has stride 2), a last batch norm and ReLU,
-//! global average pooling and a linear classifier. Where a block changes the width its 1×1 shortcut starts after the
+//! norm, ReLU, 3×3, batch norm, ReLU, dropout, 3×3; the first block of groups 2 and 3 has stride 2), a last batch norm and
+//! ReLU, global average pooling and a linear classifier. Where a block changes the width its 1×1 shortcut starts after the
 //! first ReLU. Taps: `stem`, `group1` … `group3` (sums, before any activation), `head` (after the last ReLU), `logits`;
 //! strides 1, 1, 2, 4, 4.
 //!
@@ -13,10 +13,11 @@
 //! The classifier of the self-supervised methods on 32×32 images (GeoTrans), trained from the start.
 //!
 //! # Parameters
-//! Depth n = 6 · blocks + 4 and width factor k.
+//! Depth n = 6 · blocks + 4, width factor k, and the rate of dropout, which only training and Monte Carlo passes of
+//! [`trainable`](crate::trainable) apply.
 //!
 //! # Reference
-//! Zagoruyko & Komodakis, *Wide Residual Networks*, 2016, table 1, block B(3, 3).
+//! Zagoruyko & Komodakis, *Wide Residual Networks*, 2016, table 1, block B(3, 3); section 2.4 for dropout.
 
 use nomaly_kernels::network::Activation::Relu;
 
@@ -25,15 +26,29 @@ use crate::graph::{ConvShape, Graph, GraphBuilder};
 const EPSILON: f64 = 1e-5;
 
 /// One wide residual network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WideResNet {
     /// Blocks in each of the three groups, (n − 4) / 6.
     pub blocks: usize,
     /// The width factor k.
     pub width: usize,
+    /// Share of the values that dropout between the two convolutions of a block sets to zero, in [0, 1); 0 for none.
+    pub dropout: f32,
 }
 
 impl WideResNet {
+    /// The network of so many blocks a group and that width, without dropout.
+    pub const fn new(blocks: usize, width: usize) -> Self {
+        Self { blocks, width, dropout: 0.0 }
+    }
+
+    /// The same network with dropout.
+    #[must_use]
+    pub const fn with_dropout(mut self, rate: f32) -> Self {
+        self.dropout = rate;
+        self
+    }
+
     /// The graph with a classifier of `classes`.
     pub fn graph(&self, classes: usize) -> Graph {
         let mut g = GraphBuilder::new();
@@ -43,7 +58,7 @@ impl WideResNet {
             for block in 0..self.blocks {
                 let stride = if group > 0 && block == 0 { 2 } else { 1 };
                 let name = format!("group{}.{block}", group + 1);
-                x = Self::block(&mut g, x, &name, (16 << group) * self.width, stride);
+                x = self.block(&mut g, x, &name, (16 << group) * self.width, stride);
             }
             g.tap(format!("group{}", group + 1), x);
         }
@@ -54,7 +69,7 @@ impl WideResNet {
         g.finish()
     }
 
-    fn block(g: &mut GraphBuilder, x: usize, name: &str, channels: usize, stride: usize) -> usize {
+    fn block(&self, g: &mut GraphBuilder, x: usize, name: &str, channels: usize, stride: usize) -> usize {
         let a = g.batch_norm(x, format!("{name}.bn1"), EPSILON);
         let a = g.activation(a, Relu);
         let shortcut = if g.channels(x) == channels {
@@ -64,7 +79,10 @@ impl WideResNet {
         };
         let y = g.conv(a, format!("{name}.conv1"), channels, ConvShape::centred(3, stride));
         let y = g.batch_norm(y, format!("{name}.bn2"), EPSILON);
-        let y = g.activation(y, Relu);
+        let mut y = g.activation(y, Relu);
+        if self.dropout != 0.0 {
+            y = g.dropout(y, self.dropout);
+        }
         let y = g.conv(y, format!("{name}.conv2"), channels, ConvShape::centred(3, 1));
         g.add(y, shortcut)
     }

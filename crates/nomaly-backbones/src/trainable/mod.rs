@@ -16,7 +16,7 @@
 //! use nomaly_backbones::trainable::{Network, Optimiser, Rule, pytorch_default};
 //! use nomaly_kernels::Isa;
 //!
-//! let graph = WideResNet { blocks: 1, width: 1 }.graph(2);
+//! let graph = WideResNet::new(1, 1).graph(2);
 //! let mut network = Network::new(&graph, &["logits"], [8, 8], &pytorch_default(&graph, 0), Isa::best()?)?;
 //! let mut optimiser = Optimiser::new(Rule::adam(0.01));
 //! let images: Vec<f32> = (0..4 * 3 * 64).map(|i| if i < 2 * 3 * 64 { 1.0 } else { (i % 5) as f32 }).collect();
@@ -41,11 +41,14 @@ use std::sync::Arc;
 use nomaly_kernels::Isa;
 use nomaly_kernels::training::cross_entropy;
 use nomaly_registry::UnknownName;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 
 use crate::graph::Graph;
 use crate::weights::{WeightTensor, Weights};
 
 use buffers::Buffers;
+use pass::Mode;
 use steps::{Plan, Slot, Step};
 
 pub use crate::initialise::he_normal;
@@ -66,6 +69,12 @@ pub struct Network {
     /// The share of a batch's statistics in the running ones.
     momentum: f64,
     images: usize,
+    /// How the last forward pass was run.
+    mode: Mode,
+    /// Gives each pass the key of its masks.
+    dropout: ChaCha8Rng,
+    wants_input_gradient: bool,
+    input_gradient: Vec<f32>,
     /// Results of the steps, as far as they are needed.
     values: Vec<Option<Vec<f32>>>,
     gradients: Vec<Option<Arc<Vec<f32>>>>,
@@ -99,7 +108,21 @@ impl Network {
         let values = steps.iter().map(|_| None).collect();
         let gradients = vec![None; steps.len()];
         let buffers = Buffers::default();
-        Ok(Self { isa, steps, slots, outputs, momentum: 0.1, images: 0, values, gradients, buffers })
+        Ok(Self {
+            isa,
+            steps,
+            slots,
+            outputs,
+            momentum: 0.1,
+            images: 0,
+            mode: Mode::default(),
+            dropout: ChaCha8Rng::seed_from_u64(0),
+            wants_input_gradient: false,
+            input_gradient: Vec::new(),
+            values,
+            gradients,
+            buffers,
+        })
     }
 
     /// Sets the share of a batch's statistics in the running ones, in [0, 1]; 0.1, PyTorch's default, before.
@@ -109,13 +132,47 @@ impl Network {
         self
     }
 
-    /// Runs the network on `images` `[N, C, H, W]`, normalising by the statistics of the batch and moving the running ones.
-    /// The results are the [`outputs`](Self::output).
+    /// Lets backward passes go on to the images: their gradient is [`input_gradient`](Self::input_gradient).
+    #[must_use]
+    pub fn with_input_gradient(mut self) -> Self {
+        self.wants_input_gradient = true;
+        self
+    }
+
+    /// Decides the masks of the dropout in the passes that follow: the same seed and the same passes give the same masks, on
+    /// any number of threads. A new network has the seed 0.
+    pub fn seed_dropout(&mut self, seed: u64) {
+        self.dropout = ChaCha8Rng::seed_from_u64(seed);
+    }
+
+    /// Runs the network on `images` `[N, C, H, W]` as in training: batch norm normalises by the statistics of the batch and
+    /// moves the running ones, dropout has a mask of its own for each image. The results are the [`outputs`](Self::output).
     ///
     /// # Errors
     /// When the values are no whole number of images.
     pub fn forward(&mut self, images: &[f32]) -> Result<(), TrainableError> {
-        pass::forward(self, images)
+        pass::forward(self, images, Mode::Train)
+    }
+
+    /// Runs the network on `images` `[N, C, H, W]` as the inference plan does: batch norm normalises by the running statistics,
+    /// there is no dropout, and nothing is changed. An image's results do not depend on the others.
+    ///
+    /// # Errors
+    /// When the values are no whole number of images.
+    pub fn evaluate(&mut self, images: &[f32]) -> Result<(), TrainableError> {
+        pass::forward(self, images, Mode::Evaluate)
+    }
+
+    /// Runs the network on `images` `[N, C, H, W]` with the running statistics and with dropout: one of the passes whose mean
+    /// and variance Monte Carlo dropout takes (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, 2016, section 4).
+    ///
+    /// A pass is a draw of the network's weights, so all images see the same mask: an image's results do not depend on the
+    /// others, and the passes of one seed are the same networks for each batch.
+    ///
+    /// # Errors
+    /// When the values are no whole number of images.
+    pub fn sample(&mut self, images: &[f32]) -> Result<(), TrainableError> {
+        pass::forward(self, images, Mode::Sample)
     }
 
     /// The result of a tap, `[N, C, h, w]`, in the order of the taps; empty before the first forward pass.
@@ -128,7 +185,8 @@ impl Network {
         self.outputs.iter().map(|&step| self.steps[step].shape).collect()
     }
 
-    /// Computes the [`gradients`](Self::gradients) of a loss, given its gradient by each output of the last forward pass.
+    /// Computes the [`gradients`](Self::gradients) of a loss, given its gradient by each output of the last pass, whichever of
+    /// the three it was: running statistics are constants, and dropout has the masks of that pass.
     ///
     /// # Errors
     /// When there is not one gradient for each output, as long as the output.
@@ -173,6 +231,12 @@ impl Network {
     pub fn gradients(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
         let trained = self.slots.iter().filter(|slot| slot.role.is_trained());
         trained.map(|slot| (slot.name.as_str(), slot.shape.as_slice(), slot.gradient.as_slice()))
+    }
+
+    /// The gradient of the images of the last backward pass, `[N, C, H, W]`; empty unless
+    /// [asked for](Self::with_input_gradient).
+    pub fn input_gradient(&self) -> &[f32] {
+        &self.input_gradient
     }
 
     /// The number of trained numbers.

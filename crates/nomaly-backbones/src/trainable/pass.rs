@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
 use nomaly_kernels::training::{
     NormBackward, TrainingError, add_assign, global_average, global_average_gradient, relu, relu_gradient,
 };
@@ -11,17 +14,50 @@ use super::buffers::Buffers;
 use super::error::{TrainableError, in_layer};
 use super::steps::{Kind, Slot, Step};
 
+/// What batch norm and dropout do in a pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Statistics of the batch, a mask for each image.
+    #[default]
+    Train,
+    /// Running statistics, no dropout.
+    Evaluate,
+    /// Running statistics, one mask for all images.
+    Sample,
+}
+
+impl Mode {
+    /// After how many values a mask repeats itself, for `images` of `each` values; none without dropout.
+    fn period(self, images: usize, each: usize) -> Option<usize> {
+        match self {
+            Self::Train => Some((images * each).max(1)),
+            Self::Sample => Some(each),
+            Self::Evaluate => None,
+        }
+    }
+}
+
 /// The result of a step that is there because the plan says so.
 fn present(values: &[Option<Vec<f32>>], step: usize) -> &[f32] {
     values[step].as_deref().expect("a result lives until its last reader")
 }
 
-pub(super) fn forward(network: &mut Network, images: &[f32]) -> Result<(), TrainableError> {
+pub(super) fn forward(network: &mut Network, images: &[f32], mode: Mode) -> Result<(), TrainableError> {
     let each = network.steps[0].len();
     if !images.len().is_multiple_of(each) {
         return Err(TrainableError::Images { each, found: images.len() });
     }
     let count = images.len() / each;
+    network.mode = mode;
+    if mode != Mode::Evaluate {
+        // A generator for each pass: the masks of shallow layers do not depend on whether deeper ones are computed.
+        let mut keys = ChaCha8Rng::seed_from_u64(network.dropout.next_u64());
+        for step in &mut network.steps {
+            if let Kind::Dropout { key, .. } = &mut step.kind {
+                *key = keys.next_u64();
+            }
+        }
+    }
     for value in &mut network.values {
         if let Some(buffer) = value.take() {
             network.buffers.give(buffer);
@@ -56,9 +92,17 @@ pub(super) fn forward(network: &mut Network, images: &[f32]) -> Result<(), Train
 
 /// The result of one step.
 fn compute(network: &mut Network, index: usize) -> Result<Vec<f32>, TrainableError> {
-    let Network { steps, slots, values, buffers, images, momentum, isa, .. } = network;
-    if matches!(steps[index].kind, Kind::Add) {
-        return sum(steps, values, buffers, index);
+    let Network { steps, slots, values, buffers, images, momentum, isa, mode, .. } = network;
+    match &steps[index].kind {
+        Kind::Add => return sum(steps, values, buffers, index),
+        Kind::Dropout { plan, key } => {
+            let mut result = reuse(steps, values, buffers, steps[index].inputs[0], index);
+            if let Some(period) = mode.period(*images, steps[index].len()) {
+                plan.apply(*key, period, &mut result).map_err(in_layer(&steps[index].name))?;
+            }
+            return Ok(result);
+        }
+        _ => {}
     }
     let Step { kind, name, inputs, slots: own, shape, .. } = &mut steps[index];
     let x = present(values, inputs[0]);
@@ -66,11 +110,15 @@ fn compute(network: &mut Network, index: usize) -> Result<Vec<f32>, TrainableErr
     let bias = own.get(1).copied();
     let mut run = || -> Result<(), TrainingError> {
         match kind {
-            Kind::Input | Kind::Add => Ok(()),
+            Kind::Input | Kind::Add | Kind::Dropout { .. } => Ok(()),
             Kind::Conv(plan) => plan.forward(x, &slots[own[0]].values, None, &mut result),
             Kind::Linear(plan) => {
                 let bias = bias.map(|slot| slots[slot].values.as_slice());
                 plan.forward(x, &slots[own[0]].values, bias, &mut result)
+            }
+            Kind::Norm { plan, .. } if *mode != Mode::Train => {
+                let [weight, bias, mean, variance] = [0, 1, 2, 3].map(|part| slots[own[part]].values.as_slice());
+                plan.evaluate(x, weight, bias, mean, variance, &mut result)
             }
             Kind::Norm { plan, batch: [mean, variance] } => {
                 plan.forward(x, &slots[own[0]].values, &slots[own[1]].values, mean, variance, &mut result)?;
@@ -90,6 +138,28 @@ fn compute(network: &mut Network, index: usize) -> Result<Vec<f32>, TrainableErr
     Ok(result)
 }
 
+/// Whether nobody needs the result of `input` after step `index`.
+fn is_free(steps: &[Step], input: usize, index: usize) -> bool {
+    steps[input].last_use == index && !steps[input].kept
+}
+
+/// The result of `input` for step `index` to write on: itself where nobody else needs it, or else a copy.
+fn reuse(
+    steps: &[Step],
+    values: &mut [Option<Vec<f32>>],
+    buffers: &mut Buffers,
+    input: usize,
+    index: usize,
+) -> Vec<f32> {
+    if is_free(steps, input, index) {
+        return values[input].take().expect("a result lives until its last reader");
+    }
+    let from = present(values, input);
+    let mut copy = buffers.take(from.len());
+    copy.copy_from_slice(from);
+    copy
+}
+
 /// The sum of two results, in the memory of one of them where nobody else needs it.
 fn sum(
     steps: &[Step],
@@ -99,16 +169,15 @@ fn sum(
 ) -> Result<Vec<f32>, TrainableError> {
     let inputs = &steps[index].inputs;
     let (a, b) = (inputs[0], inputs[inputs.len() - 1]);
-    let free = |input: usize| a != b && steps[input].last_use == index && !steps[input].kept;
+    if a == b {
+        let mut result = buffers.take(present(values, a).len());
+        result.copy_from_slice(present(values, a));
+        add_assign(&mut result, present(values, b)).map_err(in_layer(&steps[index].name))?;
+        return Ok(result);
+    }
+    let free = |input: usize| is_free(steps, input, index);
     let (target, other) = if !free(a) && free(b) { (b, a) } else { (a, b) };
-    let mut result = if free(target) {
-        values[target].take().expect("a result lives until its last reader")
-    } else {
-        let from = present(values, target);
-        let mut copy = buffers.take(from.len());
-        copy.copy_from_slice(from);
-        copy
-    };
+    let mut result = reuse(steps, values, buffers, target, index);
     add_assign(&mut result, present(values, other)).map_err(in_layer(&steps[index].name))?;
     Ok(result)
 }
@@ -138,12 +207,20 @@ pub(super) fn backward(network: &mut Network, gradients: &[&[f32]]) -> Result<()
             None => network.steps[index].slots.iter().for_each(|&slot| network.slots[slot].gradient.fill(0.0)),
         }
     }
+    if let Some(gradient) = network.gradients[0].take() {
+        if network.wants_input_gradient {
+            let gradient = network.buffers.own(gradient);
+            network.buffers.give(std::mem::replace(&mut network.input_gradient, gradient));
+        } else {
+            network.buffers.give_shared(gradient);
+        }
+    }
     Ok(())
 }
 
 /// Computes the gradients of the parameters of one step and hands that of its inputs on.
 fn differentiate(network: &mut Network, index: usize, gradient: Arc<Vec<f32>>) -> Result<(), TrainableError> {
-    let Network { steps, slots, values, gradients, buffers, images, .. } = network;
+    let Network { steps, slots, values, gradients, buffers, images, mode, wants_input_gradient, .. } = network;
     let [input, ..] = steps[index].inputs[..] else {
         buffers.give_shared(gradient);
         return Ok(());
@@ -159,13 +236,20 @@ fn differentiate(network: &mut Network, index: usize, gradient: Arc<Vec<f32>>) -
             }
             buffers.give_shared(gradient);
         }
+        Kind::Dropout { plan, key } => {
+            let mut gradient = buffers.own(gradient);
+            if let Some(period) = mode.period(*images, steps[index].len()) {
+                plan.apply(*key, period, &mut gradient).map_err(fail)?;
+            }
+            buffers.accumulate(&mut gradients[input], Arc::new(gradient));
+        }
         Kind::Relu => {
             let mut gradient = buffers.own(gradient);
             relu_gradient(present(values, input), &mut gradient).map_err(fail)?;
             buffers.accumulate(&mut gradients[input], Arc::new(gradient));
         }
         _ => {
-            let mut below = (input != 0).then(|| buffers.take(*images * steps[input].len()));
+            let mut below = (input != 0 || *wants_input_gradient).then(|| buffers.take(*images * steps[input].len()));
             let mut run = || -> Result<(), TrainingError> {
                 match kind {
                     Kind::Conv(plan) | Kind::Linear(plan) => {
@@ -180,20 +264,21 @@ fn differentiate(network: &mut Network, index: usize, gradient: Arc<Vec<f32>>) -
                         }
                     }
                     Kind::Norm { plan, batch: [mean, variance] } => {
-                        let [weight, bias] =
-                            slots.get_disjoint_mut([own[0], own[1]]).expect("two different parameters");
-                        let below = below.get_or_insert_with(|| buffers.take(gradient.len()));
-                        plan.backward(NormBackward {
+                        let [weight, bias, running_mean, running_variance] =
+                            slots.get_disjoint_mut([own[0], own[1], own[2], own[3]]).expect("four different tensors");
+                        let fixed = *mode != Mode::Train;
+                        let tensors = NormBackward {
                             input: present(values, input),
                             weight: &weight.values,
                             bias: &bias.values,
-                            mean,
-                            variance,
+                            mean: if fixed { &running_mean.values } else { mean },
+                            variance: if fixed { &running_variance.values } else { variance },
                             output_gradient: &gradient,
-                            input_gradient: below,
+                            input_gradient: below.get_or_insert_with(|| buffers.take(gradient.len())),
                             weight_gradient: &mut weight.gradient,
                             bias_gradient: &mut bias.gradient,
-                        })
+                        };
+                        if fixed { plan.backward_fixed(tensors) } else { plan.backward(tensors) }
                     }
                     Kind::MaxPool { plan, places } => match &mut below {
                         Some(below) => plan.max_gradient(&gradient, places, below),
@@ -203,7 +288,7 @@ fn differentiate(network: &mut Network, index: usize, gradient: Arc<Vec<f32>>) -
                         Some(below) => global_average_gradient(*plane, &gradient, below),
                         None => Ok(()),
                     },
-                    Kind::Input | Kind::Add | Kind::Relu => Ok(()),
+                    Kind::Input | Kind::Add | Kind::Relu | Kind::Dropout { .. } => Ok(()),
                 }
             };
             run().map_err(fail)?;

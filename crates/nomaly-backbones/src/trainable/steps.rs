@@ -2,7 +2,7 @@
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::network::{Activation, Padding, Pool2d};
-use nomaly_kernels::training::{AfterNorm, BatchNorm, Conv2d, ConvShape, Pool, TrainingError, linear};
+use nomaly_kernels::training::{AfterNorm, BatchNorm, Conv2d, ConvShape, Dropout, Pool, TrainingError, linear};
 
 use crate::graph::{Graph, Op, ParameterRole};
 use crate::weights::Weights;
@@ -38,6 +38,11 @@ pub(super) enum Kind {
     MaxPool {
         plan: Pool,
         places: Vec<u32>,
+    },
+    Dropout {
+        plan: Dropout,
+        /// Decides the mask of the last pass.
+        key: u64,
     },
     /// Positions of a plane.
     GlobalAverage(usize),
@@ -146,6 +151,8 @@ fn name_of(op: &Op) -> String {
         Op::Add => "sum".to_owned(),
         Op::MaxPool { .. } => "max pooling".to_owned(),
         Op::GlobalAvgPool => "global average pooling".to_owned(),
+        Op::GlobalMaxPool => "global max pooling".to_owned(),
+        Op::Dropout { .. } => "dropout".to_owned(),
     }
 }
 
@@ -190,6 +197,11 @@ fn kind(op: &Op, channels: usize, from: [usize; 3], fused: bool, isa: Isa) -> Re
             })
         }
         Op::GlobalAvgPool => Ok((Kind::GlobalAverage(height * width), [channels, 1, 1])),
+        Op::GlobalMaxPool => {
+            let pool = Pool2d { kernel: [height, width], stride: [1; 2], padding: Padding::default() };
+            Pool::new([height, width], pool).map(|plan| (Kind::MaxPool { plan, places: Vec::new() }, [channels, 1, 1]))
+        }
+        Op::Dropout { rate } => Dropout::new(f64::from(*rate)).map(|plan| (Kind::Dropout { plan, key: 0 }, from)),
         Op::SqueezeExcite { reduce, .. } => return unsupported(format!("the squeeze-and-excitation `{reduce}`")),
         Op::Linear { .. } => {
             linear(isa, from.iter().product(), channels).map(|plan| (Kind::Linear(plan), [channels, 1, 1]))

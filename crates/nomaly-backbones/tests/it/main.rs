@@ -3,6 +3,7 @@
 mod embedded;
 mod formula;
 mod loading;
+mod modes;
 #[cfg(feature = "candle")]
 mod ops;
 mod parity;

@@ -14,7 +14,7 @@ const SIDE: usize = 16;
 const LABELS: [u32; 4] = [0, 1, 2, 3];
 
 fn small() -> Graph {
-    WideResNet { blocks: 1, width: 2 }.graph(5)
+    WideResNet::new(1, 2).graph(5)
 }
 
 fn images() -> Vec<f32> {
@@ -27,7 +27,7 @@ fn digest(values: &[f32]) -> [f64; 2] {
     [values.iter().map(|value| f64::from(*value)).sum(), product]
 }
 
-fn assert_digest(name: &str, values: &[f32], want: &Value, slack: f64) {
+pub(crate) fn assert_digest(name: &str, values: &[f32], want: &Value, slack: f64) {
     assert_eq!(want[0], values.len() as u64, "{name}");
     for (got, want) in digest(values).into_iter().zip([&want[1], &want[2]]) {
         let want = want.as_f64().expect("a number");
@@ -130,7 +130,7 @@ fn a_checkpoint_of_another_network_is_refused_and_changes_nothing() {
     let mut weights = he_normal(&graph, 0);
     weights.remove("fc.bias");
     assert!(matches!(network.load(&weights), Err(TrainableError::MissingTensor { .. })));
-    let other = he_normal(&WideResNet { blocks: 1, width: 2 }.graph(6), 0);
+    let other = he_normal(&WideResNet::new(1, 2).graph(6), 0);
     assert!(matches!(network.load(&other), Err(TrainableError::Shape { .. })));
     assert_eq!(network.weights(), before);
 }
@@ -228,7 +228,7 @@ fn what_cannot_be_trained_is_refused() {
     let mut other = Optimiser::new(Rule::sgd(0.1, 0.9));
     network.classify(&images(), &LABELS).unwrap();
     network.step(&mut other).unwrap();
-    let deeper = WideResNet { blocks: 2, width: 1 }.graph(5);
+    let deeper = WideResNet::new(2, 1).graph(5);
     let mut network = Network::new(&deeper, &["logits"], [SIDE; 2], &formula::weights(&deeper), isa).unwrap();
     assert!(matches!(network.step(&mut other), Err(TrainableError::Optimiser { .. })));
 }

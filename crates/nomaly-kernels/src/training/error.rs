@@ -53,6 +53,12 @@ pub enum TrainingError {
         /// Extra rows and columns of output.
         output_padding: [usize; 2],
     },
+    /// A share of values to drop that is not in [0, 1).
+    #[error("a dropout rate of {rate} is not in [0, 1)")]
+    DropoutRate {
+        /// The share.
+        rate: String,
+    },
     /// A label that is no class.
     #[error("label {label} of sample {sample} is not below the {classes} classes")]
     Label {

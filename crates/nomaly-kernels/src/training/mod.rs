@@ -12,8 +12,9 @@
 //! | convolution, groups = 1 | [`Conv2d::forward`] | [`Conv2d::input_gradient`], [`Conv2d::weight_gradient`], [`Conv2d::bias_gradient`] |
 //! | transposed convolution | [`ConvTranspose2d::forward`] | likewise |
 //! | linear layer | a 1×1 convolution of 1×1 images: [`linear`] | likewise |
-//! | batch norm, with ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`] |
+//! | batch norm, with ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`], [`BatchNorm::backward_fixed`] |
 //! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
+//! | dropout | [`Dropout::apply`] | likewise |
 //! | softmax cross-entropy | [`cross_entropy`] | in the same call |
 //! | optimiser step | [`SgdStep`], [`AdamStep`] | |
 //!
@@ -22,6 +23,7 @@
 
 mod convolution;
 mod correlation;
+mod dropout;
 mod elementwise;
 mod error;
 mod layout;
@@ -34,6 +36,7 @@ mod reduce;
 mod weight_gradient;
 
 pub use convolution::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
+pub use dropout::Dropout;
 pub use elementwise::{add_assign, relu, relu_gradient};
 pub use error::TrainingError;
 pub use loss::cross_entropy;

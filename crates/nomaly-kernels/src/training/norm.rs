@@ -60,9 +60,9 @@ pub struct NormBackward<'a> {
     pub weight: &'a [f32],
     /// Summand of each channel.
     pub bias: &'a [f32],
-    /// Mean of each channel, from the forward pass.
+    /// Mean of each channel that the forward pass used.
     pub mean: &'a [f32],
-    /// Biased variance of each channel, from the forward pass.
+    /// Variance of each channel that the forward pass used: biased, where it is the batch's own.
     pub variance: &'a [f32],
     /// The gradient of the output, `[N, C, P]`.
     pub output_gradient: &'a [f32],
@@ -180,11 +180,24 @@ impl BatchNorm {
         Ok(())
     }
 
-    /// Computes the gradients of input, factors and summands, through the statistics of the batch.
+    /// Computes the gradients of input, factors and summands of [`forward`](Self::forward), through the statistics of the
+    /// batch.
     ///
     /// # Errors
     /// When a slice does not have the length that the shapes and the batch of the input ask for.
     pub fn backward(&self, tensors: NormBackward<'_>) -> Result<(), TrainingError> {
+        self.differentiate(tensors, Statistics::OfBatch)
+    }
+
+    /// Computes the gradients of input, factors and summands of [`evaluate`](Self::evaluate), whose statistics are constants.
+    ///
+    /// # Errors
+    /// When a slice does not have the length that the shapes and the batch of the input ask for.
+    pub fn backward_fixed(&self, tensors: NormBackward<'_>) -> Result<(), TrainingError> {
+        self.differentiate(tensors, Statistics::Fixed)
+    }
+
+    fn differentiate(&self, tensors: NormBackward<'_>, statistics: Statistics) -> Result<(), TrainingError> {
         let NormBackward {
             input,
             weight,
@@ -211,7 +224,7 @@ impl BatchNorm {
         for_each(self.channels, threads_for(6 * input.len()), |channel| {
             let moments = [f64::from(mean[channel]), f64::from(variance[channel])];
             let affine = self.affine(weight[channel], bias[channel], moments);
-            let kernel = Backward { norm: self, input, output_gradient, channel, affine, moments, to };
+            let kernel = Backward { norm: self, input, output_gradient, channel, affine, moments, statistics, to };
             let [by_weight, by_bias] = self.token.dispatch(kernel);
             // SAFETY: each channel has a place of its own.
             unsafe {
@@ -315,6 +328,13 @@ impl Kernel for Normalise<'_> {
     }
 }
 
+/// Whether the mean and the variance depend on the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Statistics {
+    OfBatch,
+    Fixed,
+}
+
 /// The gradients of one channel.
 struct Backward<'a> {
     norm: &'a BatchNorm,
@@ -323,6 +343,7 @@ struct Backward<'a> {
     channel: usize,
     affine: [f32; 2],
     moments: [f64; 2],
+    statistics: Statistics,
     to: Shared,
 }
 
@@ -352,8 +373,11 @@ impl Kernel for Backward<'_> {
         let count = (self.input.len() / self.norm.channels) as f64;
         let inverse = 1.0 / (self.moments[1] + self.norm.epsilon).sqrt();
         let factor = f64::from(self.affine[0]);
-        let by_input = s.splat((-factor * inverse * inverse * product / count) as f32);
-        let constant = s.splat((-factor * sum / count) as f32);
+        let [by_input, constant] = match self.statistics {
+            Statistics::OfBatch => [-factor * inverse * inverse * product / count, -factor * sum / count],
+            Statistics::Fixed => [0.0; 2],
+        }
+        .map(|value| s.splat(value as f32));
         let map =
             |x: S::V, gradient: S::V| s.fma(masked(x, gradient), scale, s.fma(s.sub(x, mean), by_input, constant));
         let whole = plane - plane % S::LANES;

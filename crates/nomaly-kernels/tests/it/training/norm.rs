@@ -89,6 +89,54 @@ proptest! {
 }
 
 #[test]
+fn gradients_of_given_statistics_do_not_go_through_them() {
+    let (channels, plane, images) = (5, 21, 3);
+    let x = values(images * channels * plane, 1);
+    let (w, b, g) = (values(channels, 2), values(channels, 3), values(x.len(), 4));
+    let mean: Vec<f32> = values(channels, 5);
+    let variance: Vec<f32> = values(channels, 6).iter().map(|v| 1.0 + 0.5 * v).collect();
+    for after in [AfterNorm::Nothing, AfterNorm::Relu] {
+        let value = |i: usize, x: f64, w: &[f64], b: &[f64]| {
+            let c = i / plane % channels;
+            let y = (x - f64::from(mean[c])) / (f64::from(variance[c]) + EPSILON).sqrt() * w[c] + b[c];
+            if after == AfterNorm::Relu { y.max(0.0) } else { y }
+        };
+        let loss = |x: &[f64], w: &[f64], b: &[f64]| -> f64 {
+            x.iter().zip(&g).enumerate().map(|(i, (x, g))| value(i, *x, w, b) * f64::from(*g)).sum()
+        };
+        let (wide_x, wide_w, wide_b) = (wide(&x), wide(&w), wide(&b));
+        let by_input = numeric_gradient(&wide_x, |x| loss(x, &wide_w, &wide_b));
+        let by_weight = numeric_gradient(&wide_w, |w| loss(&wide_x, w, &wide_b));
+        let by_bias = numeric_gradient(&wide_b, |b| loss(&wide_x, &wide_w, b));
+        on_every_isa(
+            |isa| {
+                let norm = BatchNorm::new(isa, channels, plane, EPSILON, after).unwrap();
+                let [mut dx, mut dw, mut db] = [x.len(), channels, channels].map(|len| vec![f32::NAN; len]);
+                norm.backward_fixed(NormBackward {
+                    input: &x,
+                    weight: &w,
+                    bias: &b,
+                    mean: &mean,
+                    variance: &variance,
+                    output_gradient: &g,
+                    input_gradient: &mut dx,
+                    weight_gradient: &mut dw,
+                    bias_gradient: &mut db,
+                })
+                .unwrap();
+                [dx, dw, db]
+            },
+            |isa, got| {
+                for (got, want) in got.iter().zip([&by_input, &by_weight, &by_bias]) {
+                    // Sums of 63 products near 1 in single precision.
+                    assert_close(got, want, 2e-5, &(isa, after));
+                }
+            },
+        );
+    }
+}
+
+#[test]
 fn shared_channels_and_a_large_mean() {
     // 16 channels of 8 images: above the threshold for sharing; the mean is a thousand deviations.
     let (channels, plane, images) = (16, 500, 8);

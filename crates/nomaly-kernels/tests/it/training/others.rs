@@ -2,8 +2,8 @@
 
 use nomaly_kernels::network::{Padding, Pool2d};
 use nomaly_kernels::training::{
-    AverageOver, Pool, TrainingError, add_assign, cross_entropy, global_average, global_average_gradient, relu,
-    relu_gradient,
+    AverageOver, Dropout, Pool, TrainingError, add_assign, cross_entropy, global_average, global_average_gradient,
+    relu, relu_gradient,
 };
 use proptest::prelude::*;
 
@@ -89,6 +89,51 @@ fn of_equal_values_the_first_wins_and_what_is_no_number_stays() {
     assert_eq!((output[0], places), (3.0, [1, 2]));
     assert!(output[1].is_nan());
     assert!(pool.max_gradient(&[1.0], &[4], &mut [0.0; 4]).is_err());
+}
+
+#[test]
+fn dropout_keeps_means_and_drops_its_share() {
+    let count = 300_000;
+    for rate in [0.0, 0.1, 0.5, 0.9] {
+        let dropout = Dropout::new(rate).unwrap();
+        on_every_isa(
+            |_| {
+                let mut values = vec![1.0; count];
+                dropout.apply(11, count, &mut values).unwrap();
+                values
+            },
+            |_, values| {
+                let dropped = values.iter().filter(|value| **value == 0.0).count() as f64 / count as f64;
+                let mean = values.iter().map(|value| f64::from(*value)).sum::<f64>() / count as f64;
+                // Five standard errors of a share of 300 000.
+                let slack = 5.0 * (rate * (1.0 - rate) / count as f64).sqrt();
+                assert!((dropped - rate).abs() <= slack, "{rate}: {dropped}");
+                assert!((mean - 1.0).abs() <= slack / (1.0 - rate) + 1e-6, "{rate}: {mean}");
+            },
+        );
+    }
+}
+
+#[test]
+fn masks_follow_their_key_and_repeat_after_their_period() {
+    let dropout = Dropout::new(0.3).unwrap();
+    let mask = |key, period, len| {
+        let mut values = vec![1.0; len];
+        dropout.apply(key, period, &mut values).unwrap();
+        values
+    };
+    // Longer than a unit of work, of which 1 000 is no divisor.
+    let long = mask(1, 1_000, 100_000);
+    assert!(long.chunks(1_000).all(|part| part == mask(1, 1_000, 1_000)));
+    let [one, two] = [mask(1, 100_000, 100_000), mask(2, 100_000, 100_000)];
+    let both = one.iter().zip(&two).filter(|(a, b)| **a == 0.0 && **b == 0.0).count();
+    // Independent masks drop 9 % together, with a standard error of 0.09 %.
+    assert!((both as f64 / 100_000.0 - 0.09).abs() < 0.005, "{both}");
+    for rate in [-0.1, 1.0, f64::NAN] {
+        assert!(matches!(Dropout::new(rate), Err(TrainingError::DropoutRate { .. })));
+    }
+    assert!(dropout.apply(1, 0, &mut []).is_err());
+    assert!(dropout.apply(1, 3, &mut [0.0; 4]).is_err());
 }
 
 #[test]

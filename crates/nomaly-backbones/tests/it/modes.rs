@@ -1,0 +1,273 @@
+//! The three passes of a network in training: as in training, in evaluation, and with dropout alone.
+
+use nomaly_backbones::architectures::Architecture;
+use nomaly_backbones::architectures::wide_resnet::WideResNet;
+use nomaly_backbones::graph::Graph;
+use nomaly_backbones::registry::BACKBONES;
+use nomaly_backbones::trainable::{Network, TrainableError, he_normal};
+use nomaly_backbones::{Backbone, OutputLayout, TapRequest, WeightTensor, Weights};
+use nomaly_kernels::Isa;
+use serde_json::Value;
+
+use crate::formula;
+
+const SIDE: usize = 16;
+const IMAGES: usize = 3;
+const EACH: usize = 3 * SIDE * SIDE;
+
+fn architecture(name: &str) -> Architecture {
+    BACKBONES.get(name).expect("a known name").architecture
+}
+
+fn images() -> Vec<f32> {
+    formula::image([IMAGES * SIDE, SIDE])
+}
+
+fn network(graph: &Graph, weights: &Weights) -> Network {
+    Network::new(graph, &["logits"], [SIDE; 2], weights, Isa::best().unwrap()).unwrap()
+}
+
+fn dropping(rate: f32) -> Graph {
+    WideResNet::new(1, 2).with_dropout(rate).graph(5)
+}
+
+fn assert_near(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let greatest = expected.iter().fold(0f32, |max, value| max.max(value.abs()));
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() <= tolerance * greatest, "{what}: {found}, expected {expected}");
+    }
+}
+
+fn gradient_of(network: &Network, name: &str) -> Vec<f32> {
+    let mut gradients = network.gradients();
+    gradients.find(|(other, ..)| *other == name).expect("a trained parameter").2.to_vec()
+}
+
+#[test]
+fn evaluation_is_the_inference_plan_with_dropout_and_without() {
+    let isa = Isa::best().unwrap();
+    for name in ["wrn-10-4", "adacl-cnn", "resnet18"] {
+        let plain = architecture(name);
+        let graph = plain.graph(4);
+        let weights = formula::weights(&graph);
+        let backbone = Backbone::from_tensors(name, weights.clone()).unwrap();
+        let request = [TapRequest::new("logits", OutputLayout::Mean)];
+        let extractor = backbone.compile([SIDE; 2], &request, isa).unwrap();
+        let mut expected = vec![Vec::new()];
+        extractor.run(&images(), IMAGES, &mut extractor.workspace(IMAGES), &mut expected).unwrap();
+        for graph in [Some(graph), plain.with_dropout(0.5).map(|architecture| architecture.graph(4))].iter().flatten() {
+            let mut network = network(graph, &weights);
+            network.evaluate(&images()).unwrap();
+            assert_near(network.output(0), &expected[0], 1e-5, name);
+            assert_eq!(network.weights(), weights, "{name}: an evaluation changes nothing");
+        }
+    }
+}
+
+#[cfg(feature = "candle")]
+#[test]
+fn the_candle_module_agrees_on_global_max_pooling_and_dense_layers() {
+    use candle_core::{Device, Tensor};
+    use nomaly_backbones::module::{Mode, Module};
+
+    let backbone = formula::backbone("adacl-cnn");
+    let module = Module::new(&backbone, &["embedding", "logits"], &Device::Cpu).unwrap();
+    let input = Tensor::from_vec(images(), (IMAGES, 3, SIDE, SIDE), &Device::Cpu).unwrap();
+    let outputs = module.forward(&input, Mode::Evaluate).unwrap();
+    let taps = ["embedding", "logits"];
+    let weights = formula::weights(backbone.graph());
+    let mut network = Network::new(backbone.graph(), &taps, [SIDE; 2], &weights, Isa::best().unwrap()).unwrap();
+    network.evaluate(&images()).unwrap();
+    for (index, output) in outputs.iter().enumerate() {
+        let values: Vec<f32> = output.flatten_all().unwrap().to_vec1().unwrap();
+        assert_near(network.output(index), &values, 1e-5, taps[index]);
+    }
+}
+
+#[test]
+fn dropout_leaves_the_parameters_as_they_are() {
+    let plain = architecture("wrn-10-4");
+    let dropped = plain.with_dropout(0.3).expect("wide residual networks have a place for dropout");
+    assert_eq!(dropped.graph(7).parameters(), plain.graph(7).parameters());
+    assert_eq!(dropped.with_dropout(0.0), Some(plain));
+    assert_eq!(he_normal(&dropped.graph(7), 3), he_normal(&plain.graph(7), 3));
+    assert_eq!(architecture("resnet18").with_dropout(0.3), None);
+    let graph = dropping(1.0);
+    let error = Network::new(&graph, &["logits"], [SIDE; 2], &formula::weights(&graph), Isa::Portable).unwrap_err();
+    assert_eq!(error.to_string(), "dropout: a dropout rate of 1 is not in [0, 1)");
+}
+
+/// What a pass computes, in one of the modes.
+type Pass = fn(&mut Network, &[f32]) -> Result<(), TrainableError>;
+
+/// Gradients along themselves: the difference of the loss is their squared length.
+#[test]
+fn gradients_of_every_pass_are_those_of_differences() {
+    let input = images();
+    let cases: [(&str, Graph, Pass, [&str; 3]); 4] = [
+        ("evaluation", dropping(0.4), Network::evaluate, ["group1.0.bn2.weight", "group2.0.conv1.weight", "fc.bias"]),
+        ("sample", dropping(0.4), Network::sample, ["group1.0.bn2.weight", "group2.0.conv1.weight", "fc.weight"]),
+        ("training", dropping(0.4), Network::forward, ["group1.0.bn2.weight", "group2.0.conv1.weight", "bn.bias"]),
+        (
+            "max pooling",
+            architecture("adacl-cnn").graph(2),
+            Network::evaluate,
+            ["conv2.weight", "bn3.bias", "fc1.weight"],
+        ),
+    ];
+    for (what, graph, pass, names) in cases {
+        let weights = formula::weights(&graph);
+        let run = |weights: &Weights, input: &[f32]| {
+            let mut network = network(&graph, weights).with_input_gradient();
+            network.seed_dropout(5);
+            pass(&mut network, input).unwrap();
+            network
+        };
+        let mut base = run(&weights, &input);
+        let probe: Vec<f32> = formula::values("probe", base.output(0).len()).map(|v| v as f32).collect();
+        let loss = |network: &Network| -> f64 {
+            network.output(0).iter().zip(&probe).map(|(y, p)| f64::from(*y) * f64::from(*p)).sum()
+        };
+        base.backward(&[&probe]).unwrap();
+        let check = |name: &str, gradient: &[f32], moved: &dyn Fn(f64) -> f64| {
+            let squares: f64 = gradient.iter().map(|v| f64::from(*v).powi(2)).sum();
+            assert!(squares > 0.0, "{what} {name}: no gradient");
+            let step = 2e-3 / squares.sqrt();
+            let numeric = (moved(step) - moved(-step)) / (2.0 * step);
+            // Single precision, and kinks of ReLU and maximum that a step passes.
+            assert!((numeric / squares - 1.0).abs() < 0.05, "{what} {name}: {numeric}, expected {squares}");
+        };
+        let along = |values: &mut [f32], gradient: &[f32], step: f64| {
+            values.iter_mut().zip(gradient).for_each(|(v, g)| *v += (step * f64::from(*g)) as f32);
+        };
+        for name in names {
+            let gradient = gradient_of(&base, name);
+            check(name, &gradient, &|step| {
+                let mut weights = weights.clone();
+                let tensor = weights.get_mut(name).expect("a parameter");
+                let mut values = tensor.to_f32().unwrap();
+                along(&mut values, &gradient, step);
+                *tensor = WeightTensor::from_f32(tensor.shape.clone(), &values);
+                loss(&run(&weights, &input))
+            });
+        }
+        let gradient = base.input_gradient().to_vec();
+        assert_eq!(gradient.len(), input.len());
+        check("the images", &gradient, &|step| {
+            let mut input = input.clone();
+            along(&mut input, &gradient, step);
+            loss(&run(&weights, &input))
+        });
+    }
+}
+
+#[test]
+fn passes_in_evaluation_have_the_gradients_of_pytorch() {
+    let want: Value = serde_json::from_str(include_str!("../fixtures/wrn-evaluation.json")).expect("a fixture");
+    let graph = architecture("wrn-10-4").graph(5);
+    for isa in Isa::available() {
+        let weights = formula::weights(&graph);
+        let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &weights, isa).unwrap().with_input_gradient();
+        network.evaluate(&formula::image([2 * SIDE, SIDE])).unwrap();
+        let logits: Vec<f32> = want["logits"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
+        assert_near(network.output(0), &logits, 1e-5, "logits");
+        let probe: Vec<f32> = formula::values("probe", 10).map(|v| v as f32).collect();
+        network.backward(&[&probe]).unwrap();
+        let input = ("input".to_owned(), network.input_gradient().to_vec());
+        let gradients = network.gradients().map(|(name, _, values)| (name.to_owned(), values.to_vec()));
+        for (name, values) in gradients.chain([input]) {
+            // As in the training step: relative to the gradient's length as a vector.
+            let slack = 2e-3 * want["norms"][&name].as_f64().expect("a norm");
+            crate::trainable::assert_digest(&name, &values, &want["gradients"][&name], slack);
+        }
+    }
+}
+
+#[test]
+fn masks_follow_the_seed_on_any_number_of_threads() {
+    let graph = dropping(0.5);
+    let weights = formula::weights(&graph);
+    // Each pass, its outputs and a gradient.
+    let run = |seed: u64, threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        pool.install(|| {
+            let mut network = network(&graph, &weights);
+            network.seed_dropout(seed);
+            let passes: [Pass; 4] = [Network::sample, Network::sample, Network::forward, Network::evaluate];
+            passes.map(|pass| {
+                pass(&mut network, &images()).unwrap();
+                let output = network.output(0).to_vec();
+                network.backward(&[&output.clone()]).unwrap();
+                [output, gradient_of(&network, "group2.0.conv2.weight")]
+            })
+        })
+    };
+    let first = run(1, 1);
+    assert_eq!(first, run(1, 2));
+    let second = run(2, 1);
+    assert_ne!(first[0], first[1], "each pass has a mask of its own");
+    assert_ne!(first[0], second[0], "each seed has masks of its own");
+    assert_ne!(first[2], second[2], "training has dropout");
+
+    // Evaluation draws no mask, so that one in between leaves the others as they are.
+    let mut network = network(&graph, &weights);
+    network.seed_dropout(1);
+    network.evaluate(&images()).unwrap();
+    network.sample(&images()).unwrap();
+    assert_eq!(network.output(0), first[0][0]);
+}
+
+#[test]
+fn in_training_each_image_has_its_mask_and_in_samples_all_have_one() {
+    let graph = dropping(0.5);
+    let weights = formula::weights(&graph);
+    let mut network = network(&graph, &weights);
+    let one = &images()[..EACH];
+    let twice = [one, one].concat();
+    network.forward(&twice).unwrap();
+    let (first, second) = network.output(0).split_at(5);
+    assert_ne!(first, second);
+    network.seed_dropout(3);
+    network.sample(&twice).unwrap();
+    let (first, second) = network.output(0).split_at(5);
+    assert_eq!(first, second);
+    // Nor does an image's sample depend on its place and on the others.
+    let alone = first.to_vec();
+    network.seed_dropout(3);
+    network.sample(&[&images()[EACH..], one].concat()).unwrap();
+    assert_eq!(network.output(0)[5 * (IMAGES - 1)..], alone);
+}
+
+/// What is linear in the values that dropout thins out has the evaluation as its mean over the samples.
+#[test]
+fn samples_scatter_about_the_evaluation() {
+    let graph = dropping(0.2);
+    let weights = formula::weights(&graph);
+    let isa = Isa::best().unwrap();
+    // A sum of a convolution of what dropout left, before any further activation.
+    let mut network = Network::new(&graph, &["group1"], [SIDE; 2], &weights, isa).unwrap();
+    let one = &images()[..EACH];
+    network.evaluate(one).unwrap();
+    let expected = network.output(0).to_vec();
+    let samples = 200;
+    let (mut sums, mut squares) = (vec![0.0f64; expected.len()], vec![0.0f64; expected.len()]);
+    for _ in 0..samples {
+        network.sample(one).unwrap();
+        for ((value, sum), square) in network.output(0).iter().zip(&mut sums).zip(&mut squares) {
+            *sum += f64::from(*value);
+            *square += f64::from(*value).powi(2);
+        }
+    }
+    let mut beyond = 0;
+    for ((expected, sum), square) in expected.iter().zip(&sums).zip(&squares) {
+        let mean = sum / f64::from(samples);
+        let variance = (square / f64::from(samples) - mean * mean).max(0.0);
+        assert!(variance > 0.0);
+        if (mean - f64::from(*expected)).abs() > 3.0 * (variance / f64::from(samples)).sqrt() {
+            beyond += 1;
+        }
+    }
+    // 0.3 % of 8192 means lie beyond three standard errors; the values of neighbours hang together.
+    assert!(beyond < expected.len() / 50, "{beyond} of {}", expected.len());
+}
