@@ -191,7 +191,7 @@ pub(crate) fn one_class(
 ) -> Result<Dataset, DataError> {
     let example = names.get(3).or(names.first()).map_or("0", String::as_str);
     let normal = find(options, options.require(NORMAL.name, example)?, names)?;
-    let mut dataset = Dataset { name, ..Dataset::default() };
+    let mut dataset = Dataset { name, classes: names.to_vec(), ..Dataset::default() };
     let Some(train) = train else {
         let (fraction, seed) = options.fraction_and_seed()?;
         let of_class: Vec<usize> =

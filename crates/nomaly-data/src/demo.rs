@@ -106,7 +106,8 @@ pub fn dataset(name: &str, seed: u64) -> Result<Dataset, DataError> {
             });
         }
     }
-    Ok(Dataset { name: format!("demo:texture={name},seed={seed}"), train, test, licence: Some("CC0-1.0".to_owned()) })
+    let name = format!("demo:texture={name},seed={seed}");
+    Ok(Dataset { name, train, test, licence: Some("CC0-1.0".to_owned()), classes: Vec::new() })
 }
 
 /// The demonstration set as a named data set.

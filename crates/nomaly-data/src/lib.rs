@@ -45,7 +45,7 @@ mod walk;
 pub use error::DataError;
 pub use manifest::{Manifest, Route};
 pub use open::{open, open_classes};
-pub use options::OptionInfo;
+pub use options::{OptionInfo, with_option};
 pub use registry::{DATASETS, DatasetEntry, State, get};
 pub use sample::{Dataset, ImageSource, Label, MaskSource, PackedImages, Sample};
 pub use walk::{EXTENSIONS, UNLABELLED, images_under};

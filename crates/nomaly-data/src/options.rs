@@ -49,6 +49,18 @@ pub(crate) fn split(spec: &str) -> (&str, Option<&str>) {
     (spec, None)
 }
 
+/// The text `spec` with one more option.
+///
+/// ```
+/// assert_eq!(nomaly_data::with_option("mnist", "normal", "3"), "mnist:normal=3");
+/// assert_eq!(nomaly_data::with_option("cifar100:labels=coarse", "normal", "0"), "cifar100:labels=coarse,normal=0");
+/// ```
+pub fn with_option(spec: &str, key: &str, value: &str) -> String {
+    // A directory may have a name that looks like options.
+    let separator = if split(spec).1.is_some() && !std::path::Path::new(spec).is_dir() { ',' } else { ':' };
+    format!("{spec}{separator}{key}={value}")
+}
+
 /// The options that were given for one data set.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {

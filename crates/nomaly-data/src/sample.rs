@@ -203,6 +203,8 @@ pub struct Dataset {
     pub test: Vec<Sample>,
     /// The terms under which the images may be used, where they are known.
     pub licence: Option<String>,
+    /// The classes of which one was chosen as the normal one, in the order of their numbers; empty where there are none.
+    pub classes: Vec<String>,
 }
 
 impl Dataset {
@@ -232,13 +234,22 @@ impl Dataset {
 
     /// Keeps at most `max` training images, in their order.
     pub fn limit_train(&mut self, max: usize, choice: Choice) {
-        let kept = choose(self.train.len(), max, choice);
-        let mut kept = kept.into_iter().peekable();
-        let mut index = 0;
-        self.train.retain(|_| {
-            let keep = kept.next_if_eq(&index).is_some();
-            index += 1;
-            keep
-        });
+        keep(&mut self.train, max, choice);
     }
+
+    /// Keeps at most `max` test images, in their order.
+    pub fn limit_test(&mut self, max: usize, choice: Choice) {
+        keep(&mut self.test, max, choice);
+    }
+}
+
+/// Keeps at most `max` samples, in their order.
+fn keep(samples: &mut Vec<Sample>, max: usize, choice: Choice) {
+    let mut kept = choose(samples.len(), max, choice).into_iter().peekable();
+    let mut index = 0;
+    samples.retain(|_| {
+        let keep = kept.next_if_eq(&index).is_some();
+        index += 1;
+        keep
+    });
 }

@@ -38,7 +38,6 @@ pub(crate) fn detect_split(folder: &Path) -> Result<bool, DataError> {
 
 /// Reads the folder.
 pub(crate) fn open(folder: &Path, name: String, options: &Options) -> Result<Dataset, DataError> {
-    let mut dataset = Dataset { name, ..Dataset::default() };
     let has_parts = detect_split(folder)?;
     let train = if has_parts { folder.join("train") } else { folder.to_owned() };
     let names: Vec<String> = subfolders(&train)?.into_iter().map(|(name, _)| name).collect();
@@ -48,6 +47,7 @@ pub(crate) fn open(folder: &Path, name: String, options: &Options) -> Result<Dat
     let example = names.first().map_or("good", String::as_str);
     let normal = &names[find(options, options.require(NORMAL.name, example)?, &names)?];
     let normal_files = image_files(&train.join(normal))?;
+    let mut dataset = Dataset { name, classes: names.clone(), ..Dataset::default() };
 
     if has_parts {
         let samples = normal_files.into_iter().map(|path| file_sample(folder, path, Label::Normal, normal));

@@ -65,7 +65,7 @@ pub(crate) fn missing(id: &str) -> Sample {
 /// 24 good images to train on, 8 good and 8 blotted ones to test on.
 pub(crate) fn dataset() -> Dataset {
     let test = (0..16).map(|i| sample(format!("test/{i}"), 1000 + i, i % 2 == 1)).collect();
-    Dataset { name: "stripes".to_owned(), train: good(24), test, licence: None }
+    Dataset { name: "stripes".to_owned(), train: good(24), test, ..Dataset::default() }
 }
 
 pub(crate) fn settings() -> Settings {
