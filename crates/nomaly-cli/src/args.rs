@@ -4,6 +4,7 @@ mod bench;
 mod decision;
 mod labels;
 mod maps;
+mod one_vs_all;
 mod rows;
 
 use std::num::NonZeroUsize;
@@ -21,6 +22,7 @@ pub(crate) use self::bench::{BenchArgs, BenchBackboneArgs, BenchCommand, BenchKe
 pub(crate) use self::decision::{RuleArgs, SequenceArgs};
 pub(crate) use self::labels::LabelsArgs;
 pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
+pub(crate) use self::one_vs_all::OneVsAllArgs;
 pub(crate) use self::rows::RowArgs;
 use crate::console::Verbosity;
 
@@ -254,7 +256,8 @@ Examples:
   nomaly eval elpv:cells=mono --method dn2 --set k=2 --format json
   nomaly eval bottle/ --method mvg --max-train 50 --seed 1
   nomaly eval kinds/ --labels -m kinds.nomaly         is each image given its class, and strangers called unknown?
-  nomaly eval bottle/ --method mvg --supervised-reference";
+  nomaly eval bottle/ --method mvg --supervised-reference
+  nomaly eval fashion-mnist --one-vs-all --method geotrans --max-train 200 --max-test 500 --seeds 3";
 
 /// Arguments of `nomaly eval`.
 #[derive(Debug, Args)]
@@ -264,11 +267,16 @@ pub(crate) struct EvalArgs {
     #[arg(value_name = "DATA")]
     pub(crate) data: String,
     /// The model file; without it a method is fitted
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["method", "time_budget", "backbone", "set", "seed", "max_train"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["method", "time_budget", "backbone", "set", "epochs", "seed", "max_train"])]
     pub(crate) model: Option<PathBuf>,
     /// Fit on at most this many training images, chosen at random by the seed
     #[arg(long, value_name = "N")]
     pub(crate) max_train: Option<NonZeroUsize>,
+    /// Test on at most this many images, chosen at random by the seed
+    #[arg(long, value_name = "N")]
+    pub(crate) max_test: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) one_vs_all: OneVsAllArgs,
     /// For comparison, also measure a classifier that sees the labels of the test images: logistic regression on their
     /// pooled features, cross-validated; it is no anomaly detector
     #[arg(long)]
@@ -304,6 +312,9 @@ pub(crate) struct MethodArgs {
     /// The backbone; see `nomaly list backbones` [default: efficientnet-lite0, or the method's only one]
     #[arg(long, value_name = "NAME")]
     pub(crate) backbone: Option<String>,
+    /// Passes over the training examples, for methods that train: the setting `epochs`
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<NonZeroUsize>,
     /// A setting of the method or of the backbone's input; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,

@@ -264,6 +264,14 @@ pub enum DetectorError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A log of a protocol that cannot be used.
+    #[error("log {}: {reason}", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A network in training failed.
     #[error(transparent)]
     Training(#[from] TrainableError),

@@ -10,7 +10,7 @@ use nomaly_metrics::{
 };
 use nomaly_store::Progress;
 use nomaly_transforms::{Limits, Pipeline};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::calibration::Calibration;
 use crate::maps::AnomalyMap;
@@ -72,7 +72,8 @@ pub struct Evaluation {
 }
 
 /// How many test images there were.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TestCounts {
     /// Labelled normal.
     pub normal: usize,

@@ -34,6 +34,7 @@ pub mod maps;
 mod method;
 pub mod methods;
 pub mod model_file;
+pub mod protocol;
 pub mod recognition;
 pub mod regions;
 pub mod registry;
@@ -53,7 +54,7 @@ pub use features::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions}
 pub use maps::AnomalyMap;
 pub use method::{
     BuildMethod, Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, MoreParameters,
-    Published,
+    Published, PublishedClasses,
 };
 pub use nomaly_scorers::Parameter;
 pub use registry::METHODS;

@@ -166,6 +166,21 @@ impl Published {
     }
 }
 
+/// A published table of the one-against-all protocol, in percent AUROC.
+#[derive(Clone, Copy, Debug)]
+pub struct PublishedClasses {
+    /// The name of the data set in nomaly.
+    pub dataset: &'static str,
+    /// Its classes, where their names alone tell the data set.
+    pub classes: &'static [&'static str],
+    /// What was run, for people.
+    pub on: &'static str,
+    /// The mean over all classes.
+    pub mean: f64,
+    /// The figure of each class in the order of their numbers; empty where the paper gives the mean alone.
+    pub by_class: &'static [f64],
+}
+
 /// What a method costs beside running the backbone, in words.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
@@ -210,6 +225,8 @@ pub struct MethodEntry {
     pub trains: bool,
     /// Figures of its paper.
     pub published: &'static [Published],
+    /// Tables of its paper that `nomaly eval --one-vs-all` sets beside its own.
+    pub one_vs_all: &'static [PublishedClasses],
     /// Checks the settings against the backbone.
     pub build: BuildMethod,
 }

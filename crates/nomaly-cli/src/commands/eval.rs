@@ -8,7 +8,9 @@ use nomaly::detectors::evaluation::{Evaluated, LabelledPrediction, evaluate};
 use nomaly::store::{create_folder, write_atomic};
 use nomaly::{FittedDetector, PredictOptions};
 
-use super::{Recipe, Status, check_writable, classes, figures, fit_detector, rows, tell_skipped, warn_unattainable};
+use super::{
+    Recipe, Status, check_writable, classes, figures, fit_detector, one_vs_all, rows, tell_skipped, warn_unattainable,
+};
 use crate::args::{EvalArgs, Format};
 use crate::console::Console;
 use crate::failure::Failure;
@@ -24,12 +26,15 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     if args.labels.of_images()? {
         return classes::eval(args, console);
     }
+    if args.one_vs_all.one_vs_all {
+        return one_vs_all::run(args, console);
+    }
     if let Some(folder) = &args.report {
         create_folder(folder)?;
         check_writable(&folder.join("report.html"))?;
     }
-    let mut dataset = nomaly::data::open(&args.data)?;
-    check_labels(&dataset)?;
+    let mut dataset = open(&args.data)?;
+    limit(&mut dataset, args, args.method.seed);
     let (detector, fit_s, rule) = match &args.model {
         Some(path) => {
             let detector = FittedDetector::load(path)?;
@@ -46,10 +51,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         }
         None => {
             let rule = args.rule.rule(None)?;
-            if let Some(max) = args.max_train {
-                dataset.limit_train(max.get(), Choice::Seeded(args.method.seed));
-            }
-            let recipe = Recipe::new(&args.method, rule, args.reading.options(None));
+            let recipe = Recipe::new(&args.method, rule, args.reading.options(None))?;
             let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
             // The detector has the rule already.
             (fit.detector, Some(fit_s), None)
@@ -87,6 +89,23 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         console.note(format_args!("wrote report.html, scores.csv and evaluation.json into {}", folder.display()));
     }
     Ok(Status::Done)
+}
+
+/// Opens a data set that can be evaluated on.
+pub(super) fn open(data: &str) -> anyhow::Result<Dataset> {
+    let dataset = nomaly::data::open(data)?;
+    check_labels(&dataset)?;
+    Ok(dataset)
+}
+
+/// Keeps as many images as the arguments ask for, chosen by the seed.
+pub(super) fn limit(dataset: &mut Dataset, args: &EvalArgs, seed: u64) {
+    if let Some(max) = args.max_train {
+        dataset.limit_train(max.get(), Choice::Seeded(seed));
+    }
+    if let Some(max) = args.max_test {
+        dataset.limit_test(max.get(), Choice::Seeded(seed));
+    }
 }
 
 /// Refuses data without labelled test images before a detector is fitted for nothing.

@@ -18,7 +18,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     check_writable(&args.output)?;
     let dataset =
         if labelled { nomaly::data::open_classes(Path::new(&args.data))? } else { nomaly::data::open(&args.data)? };
-    let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None));
+    let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
     if labelled {
         classes::prepare(&mut recipe, &dataset)?;
     }

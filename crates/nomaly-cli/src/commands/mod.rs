@@ -10,6 +10,7 @@ mod figures;
 pub(crate) mod fit;
 pub(crate) mod inspect;
 pub(crate) mod list;
+mod one_vs_all;
 pub(crate) mod rows;
 pub(crate) mod score;
 mod sequence;
@@ -52,30 +53,37 @@ fn check_writable(path: &Path) -> anyhow::Result<()> {
 }
 
 /// What to fit, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Recipe<'a> {
     method: &'a str,
     time_budget: Option<Duration>,
     /// The one that was named.
     backbone: Option<&'a str>,
-    settings: &'a [String],
+    settings: Settings,
     options: FitOptions,
 }
 
 impl<'a> Recipe<'a> {
     /// What the arguments ask for; the library's rule where they ask for none.
-    fn new(args: &'a MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) -> Self {
+    fn new(args: &'a MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) -> anyhow::Result<Self> {
         let rule = rule.unwrap_or(FitOptions::default().rule);
         let options = FitOptions { seed: args.seed, rule, stream };
         let time_budget = args.time_budget.map(Duration::from_secs_f64);
-        Self { method: &args.method, time_budget, backbone: args.backbone.as_deref(), settings: &args.set, options }
+        let settings = settings_of(args)?;
+        Ok(Self { method: &args.method, time_budget, backbone: args.backbone.as_deref(), settings, options })
     }
+}
+
+/// The settings that the arguments ask for.
+fn settings_of(args: &MethodArgs) -> anyhow::Result<Settings> {
+    let epochs = args.epochs.map(|epochs| format!("epochs={epochs}"));
+    let pairs: Vec<&str> = args.set.iter().chain(&epochs).map(String::as_str).collect();
+    Ok(Settings::parse(&pairs)?)
 }
 
 /// Fits a detector on the training images; also says how many seconds the fit took.
 fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> anyhow::Result<(Fit, f64)> {
     let Recipe { method, time_budget, backbone, settings, options } = recipe;
-    let settings = Settings::parse(settings)?;
     let method = if method == AUTO {
         let backbone = backbone.unwrap_or(DEFAULT_BACKBONE);
         let choice = choose_method(&dataset.train, backbone, &settings, time_budget, options.stream)?;
@@ -101,7 +109,10 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
     let fit =
         detector.fit(&dataset.name, &dataset.train, &options, &Bars::new(console, Unit::Images)).map_err(|error| {
             let (what, hint) = if entry.trains {
-                ("the fit was interrupted, and no model was written", "the same command goes on from the last checkpoint")
+                (
+                    "the fit was interrupted, and no model was written",
+                    "the same command goes on from the last checkpoint",
+                )
             } else {
                 let hint = "a fit is not resumed: the same command starts from the beginning";
                 ("the fit was interrupted, and nothing was written", hint)

@@ -76,6 +76,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         Published::image("Cats vs. dogs, ResNet-152", 96.0),
         Published::image("MVTec AD, ResNet-152", 86.5),
     ],
+    one_vs_all: &[],
     build: |settings, backbone| Ok(Box::new(Dn2Params::from_settings(settings)?.check(settings, backbone)?)),
 };
 

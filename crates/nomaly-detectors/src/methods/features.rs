@@ -65,6 +65,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     defaults: &[],
     trains: false,
     published: &[],
+    one_vs_all: &[],
     build: |settings, backbone| Ok(Box::new(Features::from_settings(settings, backbone)?)),
 };
 

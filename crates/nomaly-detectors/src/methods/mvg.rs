@@ -88,6 +88,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         Published::image("MVTec AD, EfficientNet-B4, SED", 78.9),
         Published::image("MVTec AD, EfficientNet-B4, L2", 72.5),
     ],
+    one_vs_all: &[],
     build: |settings, backbone| Ok(Box::new(MvgParams::from_settings(settings)?.check(settings, backbone)?)),
 };
 

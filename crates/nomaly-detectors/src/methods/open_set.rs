@@ -51,6 +51,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     defaults: &[],
     trains: false,
     published: &[],
+    one_vs_all: &[],
     build: |settings, backbone| Ok(Box::new(OpenSetMethod::from_settings(settings, backbone)?)),
 };
 

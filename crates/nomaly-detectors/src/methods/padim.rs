@@ -103,6 +103,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         Published { pixel_auroc: Some(96.7), ..Published::image("MVTec AD, ResNet-18", 90.5) },
         Published { pixel_auroc: Some(97.3), ..Published::image("MVTec AD, Wide-ResNet-50-2", 95.5) },
     ],
+    one_vs_all: &[],
     build: |settings, backbone| Ok(Box::new(PadimParams::from_settings(settings)?.check(settings, backbone)?)),
 };
 

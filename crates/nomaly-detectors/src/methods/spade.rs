@@ -124,6 +124,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         aupro: Some(92.1),
         ..Published::image("MVTec AD, Wide-ResNet-50-2", 85.5)
     }],
+    one_vs_all: &[],
     build: |settings, backbone| Ok(Box::new(SpadeParams::from_settings(settings)?.check(settings, backbone)?)),
 };
 

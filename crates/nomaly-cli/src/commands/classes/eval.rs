@@ -41,7 +41,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
             if let Some(max) = args.max_train {
                 dataset.limit_train(max.get(), Choice::Seeded(args.method.seed));
             }
-            let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None));
+            let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
             prepare(&mut recipe, &dataset)?;
             let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
             (fit.detector, Some(fit_s), None)

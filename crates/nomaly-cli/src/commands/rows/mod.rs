@@ -52,6 +52,8 @@ fn check_method(args: &MethodArgs, of_classes: bool) -> anyhow::Result<()> {
         "--method"
     } else if args.backbone.is_some() {
         "--backbone"
+    } else if args.epochs.is_some() {
+        "--epochs"
     } else if args.time_budget.is_some() {
         "--time-budget"
     } else {

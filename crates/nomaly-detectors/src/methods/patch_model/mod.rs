@@ -65,6 +65,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     defaults: &[],
     trains: false,
     published: &[],
+    one_vs_all: &[],
     build: |settings, _| Ok(Box::new(PatchModelParams::from_settings(settings)?.check(settings)?)),
 };
 

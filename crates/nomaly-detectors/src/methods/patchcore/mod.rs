@@ -153,6 +153,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         Published { pixel_auroc: Some(98.0), ..Published::image("MVTec AD, Wide-ResNet-50-2, anomalib", 98.0) },
         Published { pixel_auroc: Some(97.6), ..Published::image("MVTec AD, ResNet-18, anomalib", 97.3) },
     ],
+    one_vs_all: &[],
     build: |settings, backbone| Ok(Box::new(PatchCoreParams::from_settings(settings)?.check(settings, backbone)?)),
 };
 
