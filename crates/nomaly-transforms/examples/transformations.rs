@@ -1,14 +1,17 @@
-//! Draws the pictures of `docs/transformations.md`: contact sheets of transformation sets.
+//! Draws the pictures of `docs/transformations.md`: contact sheets of transformation sets and of anomalies to train against.
 //!
 //! ```text
 //! cargo run -p nomaly-transforms --example transformations -- docs/images
 //! ```
 
 use std::error::Error;
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{Rgb, RgbImage, imageops};
+use nomaly_transforms::augment::{Adacl, AdaclKind, CutPasteClass};
 use nomaly_transforms::transformations::{Transformation, TransformationSet};
 use nomaly_transforms::{Filter, crop, resize, samples};
 use rand_chacha::ChaCha8Rng;
@@ -32,7 +35,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["equalise", "quantile=0.7", "jitter=0.4", "jitter=0.4", "jitter=0.4", "equalise+zoom=1.3+flip+rot90"],
     ];
     let extras: Vec<Transformation> = extras.iter().flatten().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    sheet(&extras, 6, 72, &folder.join(file("extras")))
+    sheet(&extras, 6, 72, &folder.join(file("extras")))?;
+    adacl(&folder.join("augmentations-adacl.png"))?;
+    cut_paste(&folder.join("augmentations-cutpaste.png"))
 }
 
 fn file(name: &str) -> String {
@@ -42,18 +47,54 @@ fn file(name: &str) -> String {
 /// The transformed images, row by row.
 fn sheet(transformations: &[Transformation], columns: u32, side: u32, path: &Path) -> Result<(), Box<dyn Error>> {
     let planes = planes(&sample(side)?);
-    let rows = (transformations.len() as u32).div_ceil(columns);
+    let mut random = ChaCha8Rng::seed_from_u64(9);
+    let mut tiles = Vec::new();
+    for transformation in transformations {
+        let mut out = vec![0.0; planes.len()];
+        transformation.apply(&planes, [side as usize; 2], &mut random, &mut out)?;
+        tiles.push(out);
+    }
+    save(&tiles, columns, side, path)
+}
+
+/// Two of each of ADACL's kinds.
+fn adacl(path: &Path) -> Result<(), Box<dyn Error>> {
+    const SIDE: u32 = 72;
+    let planes = planes(&sample(SIDE)?);
+    let mut random = ChaCha8Rng::seed_from_u64(4);
+    let mut tiles = Vec::new();
+    for kind in AdaclKind::ALL.into_iter().flat_map(|kind| [kind; 2]) {
+        let mut out = vec![0.0; planes.len()];
+        Adacl::default().apply_kind(kind, &planes, [SIDE as usize; 2], &mut random, &mut out)?;
+        tiles.push(out);
+    }
+    save(&tiles, 8, SIDE, path)
+}
+
+/// The image itself, one with a patch and two with scars, which are too small to be seen on small tiles.
+fn cut_paste(path: &Path) -> Result<(), Box<dyn Error>> {
+    const SIDE: u32 = 146;
+    let planes = planes(&sample(SIDE)?);
+    let mut random = ChaCha8Rng::seed_from_u64(4);
+    let mut tiles = Vec::new();
+    for class in [CutPasteClass::Normal, CutPasteClass::CutPaste, CutPasteClass::Scar, CutPasteClass::Scar] {
+        let mut out = vec![0.0; planes.len()];
+        class.apply(&planes, [SIDE as usize; 2], &mut random, &mut out)?;
+        tiles.push(out);
+    }
+    save(&tiles, 4, SIDE, path)
+}
+
+fn save(tiles: &[Vec<f32>], columns: u32, side: u32, path: &Path) -> Result<(), Box<dyn Error>> {
+    let rows = (tiles.len() as u32).div_ceil(columns);
     let step = side + GAP;
     let mut sheet = RgbImage::from_pixel(columns * step - GAP, rows * step - GAP, Rgb([255; 3]));
-    let mut random = ChaCha8Rng::seed_from_u64(9);
-    let mut out = vec![0.0; planes.len()];
-    for (index, transformation) in (0u32..).zip(transformations) {
-        transformation.apply(&planes, [side as usize; 2], &mut random, &mut out)?;
+    for (index, tile) in (0u32..).zip(tiles) {
         let (column, row) = (index % columns, index / columns);
-        imageops::replace(&mut sheet, &picture(&out, side), i64::from(column * step), i64::from(row * step));
+        imageops::replace(&mut sheet, &picture(tile, side), i64::from(column * step), i64::from(row * step));
     }
     // Few levels compress best without a filter.
-    let file = std::io::BufWriter::new(std::fs::File::create(path)?);
+    let file = BufWriter::new(File::create(path)?);
     sheet.write_with_encoder(PngEncoder::new_with_quality(file, CompressionType::Best, FilterType::NoFilter))?;
     println!("{} {}", path.display(), std::fs::metadata(path)?.len());
     Ok(())

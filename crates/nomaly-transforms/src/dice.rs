@@ -25,6 +25,12 @@ impl Dice<'_> {
         ((u64::from(self.word()) * u64::from(count)) >> 32) as u32
     }
 
+    /// Uniform in 0..=last, for places in memory.
+    pub(crate) fn up_to(&mut self, last: usize) -> usize {
+        self.below(u32::try_from(last + 1).unwrap_or(u32::MAX)) as usize
+    }
+
+    /// True with this probability.
     pub(crate) fn chance(&mut self, probability: f32) -> bool {
         self.between(0.0, 1.0) < probability
     }

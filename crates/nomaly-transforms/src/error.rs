@@ -355,6 +355,12 @@ pub enum TransformError {
         /// Width in pixels.
         width: usize,
     },
+    /// Planes of neither a grey nor a coloured image.
+    #[error("{actual} planes are no image, expected 1 or 3")]
+    Channels {
+        /// How many there are.
+        actual: usize,
+    },
     /// Values that are not whole planes of an image.
     #[error("{actual} values are not planes of {width}×{height} pixels")]
     PlanesLength {

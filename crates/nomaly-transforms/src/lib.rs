@@ -1,12 +1,13 @@
 //! Image decoding, resizing, normalisation, sets of transformations and synthetic anomalies.
 //!
-//! Four things that a method of anomaly detection needs before it sees a number:
+//! Five things that a method of anomaly detection needs before it sees a number:
 //!
 //! * [`decode`]: files of unknown quality to 8-bit RGB, within [`Limits`], with errors that say what is wrong;
 //! * [`Pipeline`]: resize, centre crop and normalisation, equal to torchvision's, to the planes a network takes, of the
 //!   whole image or of [`Views`] of it: overlapping tiles and flips;
 //! * [`synthetic`]: seeded defects with exact masks, for demonstrations and validation;
-//! * [`transformations`]: sets of transformations that a network learns to tell apart.
+//! * [`transformations`]: sets of transformations that a network learns to tell apart;
+//! * [`augment`]: anomalies made from normal images, to train against.
 //!
 //! Beside them: [`samples`], a few textures that come with the library, and [`registry`], the list of all transforms.
 //!
@@ -29,10 +30,12 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod augment;
 pub mod decode;
 mod dice;
 mod error;
 mod pipeline;
+mod planes;
 pub mod registry;
 mod resample;
 mod resize;

@@ -2,6 +2,8 @@
 
 use nomaly_registry::{Entry, Registry};
 
+use crate::augment::cut_paste::CUT_PASTE_3_WAY;
+use crate::augment::{Listed, adacl};
 use crate::synthetic::{Kind, blur, crack, cut_paste, missing, scar, scratch, spot, stain};
 use crate::transformations::step::{
     CROP, EQUALISE, FLIP, JITTER, QUANTILE, ROT90, ROT180, ROT270, StepKind, TX, TY, ZOOM,
@@ -18,6 +20,8 @@ pub enum Group {
     Photometry,
     /// A [set of transformations](crate::transformations), which are told apart.
     Set,
+    /// Makes an anomaly to train against; see [`crate::augment`].
+    Augmentation,
     /// Draws a synthetic defect; the name is one of [`crate::synthetic::KINDS`].
     Synthetic,
 }
@@ -28,6 +32,7 @@ impl std::fmt::Display for Group {
             Self::Geometry => "geometry",
             Self::Photometry => "photometry",
             Self::Set => "set",
+            Self::Augmentation => "augmentation",
             Self::Synthetic => "synthetic",
         })
     }
@@ -104,6 +109,11 @@ pub static TRANSFORMS: Registry<TransformEntry> = Registry::new(
         step(&JITTER),
         step(&EQUALISE),
         step(&QUANTILE),
+        augmentation(&adacl::CUT_PASTE),
+        augmentation(&adacl::PUZZLE),
+        augmentation(&adacl::ROTATION),
+        augmentation(&adacl::MIX_UP),
+        augmentation(&CUT_PASTE_3_WAY),
         synthetic(crack::KIND),
         synthetic(scratch::KIND),
         synthetic(stain::KIND),
@@ -123,6 +133,11 @@ const fn set(preset: &Preset) -> TransformEntry {
 const fn step(kind: &StepKind) -> TransformEntry {
     let &StepKind { name, summary, group, parameters, .. } = kind;
     TransformEntry { name, summary, group, parameters }
+}
+
+const fn augmentation(listed: &Listed) -> TransformEntry {
+    let &Listed { name, summary, parameters } = listed;
+    TransformEntry { name, summary, group: Group::Augmentation, parameters }
 }
 
 const fn synthetic(kind: Kind) -> TransformEntry {

@@ -5,7 +5,7 @@
 /// Mirror images, shifts and quarter turns only move pixels, and any composition of them is one of these, so that an image
 /// is copied once however many steps there are.
 #[derive(Debug)]
-pub(super) struct Gather {
+pub(crate) struct Gather {
     /// For every row of the output a row of the input, or a column where `transposed`.
     along_y: Vec<usize>,
     /// For every column of the output a column of the input, or a row where `transposed`.
@@ -15,27 +15,27 @@ pub(super) struct Gather {
 
 impl Gather {
     /// Takes every pixel from its own place.
-    pub(super) fn identity([height, width]: [usize; 2]) -> Self {
+    pub(crate) fn identity([height, width]: [usize; 2]) -> Self {
         Self { along_y: (0..height).collect(), along_x: (0..width).collect(), transposed: false }
     }
 
     /// Then mirrors left and right.
-    pub(super) fn flip(&mut self) {
+    pub(crate) fn flip(&mut self) {
         self.along_x.reverse();
     }
 
     /// Then takes row `y` from row `y + by`.
-    pub(super) fn shift_rows(&mut self, by: isize) {
+    pub(crate) fn shift_rows(&mut self, by: isize) {
         self.along_y = shifted(&self.along_y, by);
     }
 
     /// Then takes column `x` from column `x + by`.
-    pub(super) fn shift_columns(&mut self, by: isize) {
+    pub(crate) fn shift_columns(&mut self, by: isize) {
         self.along_x = shifted(&self.along_x, by);
     }
 
     /// Then turns by `quarters` times 90° counter-clockwise; height and width change places where that is odd.
-    pub(super) fn turn(&mut self, quarters: u8) {
+    pub(crate) fn turn(&mut self, quarters: u8) {
         for _ in 0..quarters {
             // The output at (y, x) is what was at (x, last − y).
             self.along_x.reverse();
@@ -45,7 +45,7 @@ impl Gather {
     }
 
     /// Copies planes, each of `width` columns, to planes of the same number of pixels.
-    pub(super) fn copy(&self, planes: &[f32], width: usize, out: &mut [f32]) {
+    pub(crate) fn copy(&self, planes: &[f32], width: usize, out: &mut [f32]) {
         let pixels = self.along_y.len() * self.along_x.len();
         for (source, target) in planes.chunks_exact(pixels).zip(out.chunks_exact_mut(pixels)) {
             for (&y, row) in self.along_y.iter().zip(target.chunks_exact_mut(self.along_x.len())) {
@@ -69,23 +69,23 @@ fn shifted(places: &[usize], by: isize) -> Vec<usize> {
 }
 
 /// The place inside `0..len` that a place beyond it shows: `d c b a | a b c d | d c b a`.
-pub(super) fn reflected(at: isize, len: usize) -> usize {
+pub(crate) fn reflected(at: isize, len: usize) -> usize {
     let folded = at.rem_euclid(2 * len as isize) as usize;
     if folded < len { folded } else { 2 * len - 1 - folded }
 }
 
 /// The window of an image that is stretched (or shrunk) to the size of the image.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
+pub(crate) struct Window {
     /// Its sides, as a share of the image's.
-    pub(super) share: f64,
+    pub(crate) share: f64,
     /// Where it lies in what the image leaves it, from top and from left: 0 at one border, 1 at the other.
-    pub(super) place: [f64; 2],
+    pub(crate) place: [f64; 2],
 }
 
 impl Window {
     /// Interpolates linearly between the four nearest pixels; beyond the border lies the mirror image.
-    pub(super) fn resample(self, planes: &[f32], [height, width]: [usize; 2], out: &mut [f32]) {
+    pub(crate) fn resample(self, planes: &[f32], [height, width]: [usize; 2], out: &mut [f32]) {
         let (rows, columns) = (self.axis(0, height), self.axis(1, width));
         for (source, target) in planes.chunks_exact(height * width).zip(out.chunks_exact_mut(height * width)) {
             for (&(upper, lower, down), row) in rows.iter().zip(target.chunks_exact_mut(width)) {

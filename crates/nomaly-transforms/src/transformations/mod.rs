@@ -69,7 +69,7 @@
 //! # Ok::<(), nomaly_transforms::TransformError>(())
 //! ```
 
-mod geometry;
+pub(crate) mod geometry;
 mod photometry;
 mod set;
 pub(crate) mod step;
@@ -84,6 +84,7 @@ pub use set::{MAX_TRANSFORMATIONS, TransformationSet};
 use step::{Step, Worked};
 
 use crate::error::TransformError;
+use crate::planes::{check_planes, check_size};
 
 /// The most steps that one [`Transformation`] is composed of.
 pub const MAX_STEPS: usize = 16;
@@ -125,10 +126,7 @@ impl Transformation {
     /// [`TransformError::EmptyImage`], [`TransformError::NotSquare`] for `rot90` and `rot270`, [`TransformError::TooSmall`]
     /// where a step would change nothing or not move by a pixel.
     pub fn check(&self, size: [usize; 2]) -> Result<(), TransformError> {
-        if size.contains(&0) {
-            let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
-            return Err(TransformError::EmptyImage { width, height });
-        }
+        check_size(size)?;
         self.steps.iter().try_for_each(|step| step.check(size))
     }
 
@@ -149,14 +147,7 @@ impl Transformation {
         out: &mut [f32],
     ) -> Result<(), TransformError> {
         self.check(size)?;
-        let [height, width] = size;
-        let whole = height.checked_mul(width).is_some_and(|pixels| planes.len().is_multiple_of(pixels));
-        if planes.is_empty() || !whole {
-            return Err(TransformError::PlanesLength { height, width, actual: planes.len() });
-        }
-        if out.len() != planes.len() {
-            return Err(TransformError::OutputLength { expected: planes.len(), actual: out.len() });
-        }
+        check_planes(planes, size, out)?;
         let mut worked = Worked::new(planes, size, out);
         for &step in &self.steps {
             worked.take(step, random);

@@ -1,5 +1,6 @@
 //! Tests against Pillow and torchvision, and of the invariants of views and synthetic defects.
 
+mod augment;
 mod decode;
 mod pipeline;
 mod resize;

@@ -1,0 +1,24 @@
+//! Anomalies made from normal images, which self-supervised methods are trained against.
+//!
+//! Like [`transformations`](crate::transformations) these work on planes `[C, H, W]` of values in \[0, 1\] and draw every
+//! random choice from the generator that they are given:
+//!
+//! * [`Adacl`]: patches pasted, quarters shuffled, images turned and mixed with themselves;
+//! * [`CutPasteClass`]: the three classes of CutPaste.
+//!
+//! [`synthetic`](crate::synthetic) draws defects with masks into whole photographs; two of its kinds are what CutPaste
+//! pastes.
+
+pub(crate) mod adacl;
+pub(crate) mod cut_paste;
+
+pub use adacl::{Adacl, AdaclKind};
+pub use cut_paste::CutPasteClass;
+
+/// An augmentation as it is listed.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) name: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) parameters: &'static str,
+}
