@@ -185,6 +185,36 @@ impl Graph {
         needed
     }
 
+    /// What computes the result of node `to` from that of node `from`, as a network with `from` as its input and with the taps
+    /// in between; `None` where `to` does not see the input through `from` alone.
+    pub fn between(&self, from: usize, to: usize) -> Option<Self> {
+        let mut needed = vec![false; self.nodes.len()];
+        needed[to] = true;
+        for index in (0..self.nodes.len()).rev().filter(|&index| index != from) {
+            if needed[index] {
+                if self.nodes[index].inputs.is_empty() {
+                    return None;
+                }
+                self.nodes[index].inputs.iter().for_each(|&input| needed[input] = true);
+            }
+        }
+        let mut moved = vec![None; self.nodes.len()];
+        let mut graph = Self { nodes: Vec::new(), taps: Vec::new() };
+        for index in (0..self.nodes.len()).filter(|&index| needed[index]) {
+            let mut node = self.nodes[index].clone();
+            if index == from {
+                (node.op, node.inputs) = (Op::Input, Vec::new());
+            } else {
+                node.inputs = node.inputs.iter().filter_map(|&input| moved[input]).collect();
+            }
+            moved[index] = Some(graph.nodes.len());
+            graph.nodes.push(node);
+        }
+        let inside = self.taps.iter().filter_map(|tap| Some(Tap { name: tap.name.clone(), node: moved[tap.node]? }));
+        graph.taps = inside.collect();
+        Some(graph)
+    }
+
     /// The parameters of one node, in the order of a state dict.
     pub fn parameters_of(&self, index: usize) -> Vec<Parameter> {
         use ParameterRole::*;
@@ -379,6 +409,26 @@ mod tests {
             .map(|index| graph.foldable_into(index))
             .collect();
         assert_eq!(norms, [Some(1), None]);
+    }
+
+    #[test]
+    fn a_part_of_a_network_is_a_network() {
+        let graph = toy();
+        let [one, two, logits] = [0, 1, 2].map(|tap| graph.taps()[tap].node);
+        let part = graph.between(one, two).unwrap();
+        assert_eq!((part.nodes().len(), part.nodes()[0].channels, part.nodes()[0].op.clone()), (2, 8, Op::Input));
+        assert_eq!(
+            part.taps().iter().map(|tap| (tap.name.as_str(), tap.node)).collect::<Vec<_>>(),
+            [("one", 0), ("two", 1)]
+        );
+        let part = graph.between(two, logits).unwrap();
+        // The sum reads the input twice, by way of the batch norm and directly.
+        assert_eq!(part.nodes()[2].inputs, [1, 0]);
+        assert_eq!(graph.between(0, logits).unwrap(), graph);
+        assert_eq!(graph.between(one, one).unwrap().nodes().len(), 1);
+        // The batch norm `d` is not all that the sum sees, and what comes later is no way to what comes before.
+        assert_eq!(graph.between(two + 1, logits), None);
+        assert_eq!(graph.between(logits, two), None);
     }
 
     #[test]

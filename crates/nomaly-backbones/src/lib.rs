@@ -27,6 +27,7 @@ pub mod architectures;
 mod backbone;
 mod describe;
 mod error;
+pub mod explain;
 pub mod graph;
 mod initialise;
 #[cfg(feature = "candle")]

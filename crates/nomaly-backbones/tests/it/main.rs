@@ -1,6 +1,7 @@
 //! Backbones against the reference implementations.
 
 mod embedded;
+mod explain;
 mod formula;
 mod loading;
 mod modes;

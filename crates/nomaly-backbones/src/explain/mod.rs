@@ -1,0 +1,127 @@
+//! Where a network looks: Grad-CAM and average activation maps.
+//!
+//! [`GradCam`] says which positions of one image speak for a class, or for the image's being far from a centre;
+//! [`AverageActivations`] says where a layer is active over many images, and [`ActivationMap::important`] makes a mask of it.
+//! Maps have the resolution of their tap. Both run the backbone as it scores: with running statistics, without dropout.
+//!
+//! ```
+//! use nomaly_backbones::explain::{GradCam, Target};
+//! use nomaly_backbones::{Backbone, kernels::Isa};
+//!
+//! let backbone = Backbone::embedded()?;
+//! let mut cam = GradCam::new(&backbone, None, [64, 64], Isa::best()?)?;
+//! assert_eq!((cam.tap(), cam.output()), ("head", "logits"));
+//! let image = vec![0.5; 3 * 64 * 64]; // normalised as `backbone.preprocessing()` says
+//! let found = cam.explain(&image, Target::Class(281))?;
+//! assert_eq!(found[0].map.size, [2, 2]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod average;
+mod error;
+mod grad_cam;
+
+use crate::backbone::Backbone;
+
+pub use average::AverageActivations;
+pub use error::ExplainError;
+pub use grad_cam::{Explanation, GradCam, Target};
+
+/// A number for each position of a tap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActivationMap {
+    /// Height and width.
+    pub size: [usize; 2],
+    /// Row-major values.
+    pub values: Vec<f32>,
+}
+
+/// From which value on a position of a map is important: the τ of the mask {Ā ≥ τ}.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Importance {
+    /// From this value on.
+    AtLeast(f32),
+    /// From this quantile of the map's values on, in [0, 1]: 0.8 leaves a fifth of the positions, and those equal to the least
+    /// of them.
+    Quantile(f64),
+}
+
+impl ActivationMap {
+    /// The mask of high importance: whether each position's value is at least the threshold.
+    ///
+    /// # Errors
+    /// For a quantile outside [0, 1].
+    pub fn important(&self, threshold: Importance) -> Result<Vec<bool>, ExplainError> {
+        let least = match threshold {
+            Importance::AtLeast(least) => least,
+            Importance::Quantile(quantile) if (0.0..=1.0).contains(&quantile) => {
+                let mut sorted = self.values.clone();
+                sorted.sort_by(f32::total_cmp);
+                let last = sorted.len().saturating_sub(1);
+                let index = ((quantile * sorted.len() as f64).floor() as usize).min(last);
+                sorted.get(index).copied().unwrap_or(0.0)
+            }
+            Importance::Quantile(quantile) => return Err(ExplainError::Quantile { quantile }),
+        };
+        Ok(self.values.iter().map(|&value| value >= least).collect())
+    }
+
+    /// The values as shares of the way from the least to the greatest, in [0, 1]: what pictures show. All are 0 where the map
+    /// is flat.
+    pub fn normalised(&self) -> Self {
+        let least = self.values.iter().copied().fold(f32::INFINITY, f32::min);
+        let range = self.values.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least;
+        let share = |value: &f32| if range > 0.0 { (value - least) / range } else { 0.0 };
+        Self { size: self.size, values: self.values.iter().map(share).collect() }
+    }
+}
+
+/// The taps that have positions, from the shallowest to the deepest.
+fn spatial(backbone: &Backbone) -> Vec<String> {
+    backbone.taps().into_iter().filter(|tap| tap.stride.is_some()).map(|tap| tap.name).collect()
+}
+
+/// The tap, where it has positions.
+fn with_positions(backbone: &Backbone, tap: &str) -> Result<String, ExplainError> {
+    let node = backbone.tap_node(tap)?;
+    match backbone.graph().nodes()[node].stride {
+        Some(_) => Ok(tap.to_owned()),
+        None => Err(no_positions(backbone, tap)),
+    }
+}
+
+fn no_positions(backbone: &Backbone, tap: &str) -> ExplainError {
+    let (backbone, spatial) = (backbone.name().to_owned(), spatial(backbone).join(", "));
+    ExplainError::NoPositions { backbone, tap: tap.to_owned(), spatial }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map() -> ActivationMap {
+        ActivationMap { size: [2, 5], values: vec![3.0, 1.0, 4.0, 1.5, 5.0, 9.0, 2.0, 6.0, 5.5, 3.5] }
+    }
+
+    #[test]
+    fn a_quantile_leaves_its_share_of_the_positions() {
+        for (quantile, left) in [(0.0, 10), (0.5, 5), (0.8, 2), (0.95, 1), (1.0, 1)] {
+            let mask = map().important(Importance::Quantile(quantile)).unwrap();
+            assert_eq!(mask.iter().filter(|important| **important).count(), left, "{quantile}");
+        }
+        let mask = map().important(Importance::AtLeast(5.0)).unwrap();
+        assert_eq!(mask, [false, false, false, false, true, true, false, true, true, false]);
+        for quantile in [-0.1, 1.5, f64::NAN] {
+            let error = map().important(Importance::Quantile(quantile)).unwrap_err();
+            assert!(matches!(error, ExplainError::Quantile { .. }));
+        }
+    }
+
+    #[test]
+    fn pictures_go_from_nought_to_one() {
+        let shown = map().normalised();
+        assert_eq!((shown.values[1], shown.values[5], shown.values[4]), (0.0, 1.0, 0.5));
+        let flat = ActivationMap { size: [1, 2], values: vec![7.0; 2] };
+        assert_eq!(flat.normalised().values, [0.0; 2]);
+    }
+}
