@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use nomaly_scorers::dirichlet::{Dirichlet, SimplexStatistics};
 use nomaly_scorers::{State, Tensor};
+use rayon::prelude::*;
 
 use crate::DetectorError;
 use crate::state::take_f64;
@@ -17,7 +18,7 @@ use crate::state::take_f64;
 pub enum Score {
     /// −Σⱼ (αᵢⱼ − 1) ln yⱼ, the paper's normality score with its sign turned.
     Dirichlet,
-    /// The Dirichlet terms, each weighted by the inverse of its variance over normal images.
+    /// The Dirichlet terms, each weighted by how well it tells its transformation from the others.
     Weighted,
     /// The negative log-density of the Dirichlet distribution, its constant included.
     LogLikelihood,
@@ -76,12 +77,12 @@ pub struct Normality {
 /// Collects rows of normal images.
 pub(super) struct NormalityBuilder {
     statistics: Vec<SimplexStatistics>,
-    /// Tables of some images, for the variances of the terms.
+    /// Tables of some images, to learn the weights from.
     kept: Vec<Vec<f64>>,
 }
 
-/// Tables that are kept to estimate the variances of terms from.
-const MOST_KEPT: usize = 256;
+/// Tables that are kept to learn weights from.
+const MOST_KEPT: usize = 64;
 
 impl NormalityBuilder {
     pub(super) fn new(transformations: usize) -> Self {
@@ -102,25 +103,7 @@ impl NormalityBuilder {
         let k = self.statistics.len();
         let dirichlets = self.statistics.iter().map(Dirichlet::fit).collect::<Result<Vec<_>, _>>()?;
         let mut normality = Normality { dirichlets, weights: vec![1.0; k] };
-        let n = self.kept.len() as f64;
-        let (mut sums, mut squares) = (vec![0.0; k], vec![0.0; k]);
-        let mut terms = vec![0.0; k];
-        for table in &self.kept {
-            normality.terms(Score::Dirichlet, table, &mut terms)?;
-            for ((sum, square), term) in sums.iter_mut().zip(&mut squares).zip(&terms) {
-                *sum += term;
-                *square += term * term;
-            }
-        }
-        let variances: Vec<f64> =
-            sums.iter().zip(&squares).map(|(sum, square)| (square / n - (sum / n).powi(2)).max(0.0)).collect();
-        // A term that never moves says nothing by itself; it must not outweigh all others.
-        let floor = 1e-3 * variances.iter().sum::<f64>() / k as f64;
-        if floor > 0.0 {
-            let inverse: Vec<f64> = variances.iter().map(|variance| 1.0 / variance.max(floor)).collect();
-            let mean = inverse.iter().sum::<f64>() / k as f64;
-            normality.weights = inverse.into_iter().map(|weight| weight / mean).collect();
-        }
+        normality.weights = normality.discriminant(&self.kept)?;
         Ok(normality)
     }
 }
@@ -139,6 +122,37 @@ impl Normality {
     /// The weights of [`Score::Weighted`], of mean 1.
     pub fn weights(&self) -> &[f64] {
         &self.weights
+    }
+
+    /// How well each transformation's term tells its own row from those of the other transformations of normal images, the
+    /// only images that are certainly not what it expects: `(μ_other − μ_own) / σ²`, the weights of a linear discriminant
+    /// with independent terms, of mean 1. A transformation that cannot be told from others has no weight.
+    fn discriminant(&self, tables: &[Vec<f64>]) -> Result<Vec<f64>, DetectorError> {
+        let k = self.dirichlets.len();
+        let discriminant = |(own, dirichlet): (usize, &Dirichlet)| {
+            // Count, sum and sum of squares of the terms of its own rows and of the others'.
+            let mut moments = [[0.0; 3]; 2];
+            for table in tables {
+                for (other, row) in table.chunks_exact(k).enumerate() {
+                    let term = -dirichlet.normality(row)?;
+                    let group = &mut moments[usize::from(other != own)];
+                    group.iter_mut().zip([1.0, term, term * term]).for_each(|(sum, value)| *sum += value);
+                }
+            }
+            let mean = moments.map(|[n, sum, _]| sum / n);
+            let within = |[n, sum, squares]: [f64; 3]| squares - sum * sum / n;
+            let variance = (within(moments[0]) / moments[0][0] + within(moments[1]) / moments[1][0]) / 2.0;
+            Ok(((mean[1] - mean[0]) / variance.max(f64::MIN_POSITIVE)).max(0.0))
+        };
+        let weights = self.dirichlets.par_iter().enumerate().map(discriminant);
+        let mut weights = weights.collect::<Result<Vec<f64>, DetectorError>>()?;
+        let mean = weights.iter().sum::<f64>() / k as f64;
+        if mean > 0.0 && mean.is_finite() {
+            weights.iter_mut().for_each(|weight| *weight /= mean);
+        } else {
+            weights.fill(1.0);
+        }
+        Ok(weights)
     }
 
     /// What each transformation adds to a score of a table `[k, k]` of logarithms; the score is their mean.
@@ -236,10 +250,19 @@ mod tests {
     }
 
     #[test]
-    fn a_transformation_that_says_the_same_of_all_normal_images_weighs_more() {
-        let weights = fitted().weights().to_vec();
-        assert!(weights[0] > weights[1] && weights[1] > 0.0, "{weights:?}");
-        assert!((weights.iter().sum::<f64>() - 2.0).abs() < 1e-12);
+    fn a_transformation_that_is_told_surely_weighs_more() {
+        let mut builder = NormalityBuilder::new(3);
+        for step in 0..20 {
+            let w = f64::from(step % 5) * 0.01;
+            // The second and the third are taken for each other.
+            let rows = [[0.9 - w, 0.06 + w, 0.04], [0.05, 0.48 + w, 0.47 - w], [0.05, 0.47 + w, 0.48 - w]];
+            builder.push(rows.iter().flatten().map(|p: &f64| p.ln()).collect()).unwrap();
+        }
+        let weights = builder.finish().unwrap().weights().to_vec();
+        assert!((weights.iter().sum::<f64>() - 3.0).abs() < 1e-9, "{weights:?}");
+        assert!(weights[0] > 0.0 && weights.iter().all(|weight| *weight >= 0.0), "{weights:?}");
+        let unsure = fitted().weights().to_vec();
+        assert!(unsure.iter().all(|weight| weight.is_finite()), "{unsure:?}");
     }
 
     #[test]
