@@ -150,6 +150,9 @@ pub struct Prediction {
     /// those under each class.
     #[serde(skip)]
     pub parts: Vec<f64>,
+    /// What each of the [terms](FittedDetector::term_names) adds to the score, for methods whose score is a sum.
+    #[serde(skip)]
+    pub terms: Vec<f64>,
     /// Which class the image was taken for, by models of [classes](FittedDetector::classes_for). It is `anomalous` where it
     /// is unknown, and the p-value is that among the held-out images of the closest class.
     #[serde(skip)]
@@ -397,6 +400,11 @@ impl FittedDetector {
         self.fitted.part_names()
     }
 
+    /// Names of the [terms](Prediction::terms) of a score.
+    pub fn term_names(&self) -> Vec<String> {
+        self.fitted.term_names()
+    }
+
     /// Scores `samples` in order and hands each outcome to `sink`.
     ///
     /// An image that cannot be used is an outcome too, unless [`StreamOptions::strict`] makes it an error.
@@ -564,7 +572,7 @@ impl FittedDetector {
 
 /// The decision on an image with this score.
 fn decide(scored: MethodScore, calibration: &Calibration, classes: Option<&Classes>) -> Prediction {
-    let MethodScore { score, parts, map } = scored;
+    let MethodScore { score, parts, terms, map } = scored;
     match classes.map(|classes| classes.recognise(&parts)) {
         // Views may differ in the class that is closest, so that their joint score is not the least of the parts.
         Some(found) => Prediction {
@@ -572,6 +580,7 @@ fn decide(scored: MethodScore, calibration: &Calibration, classes: Option<&Class
             p_value: found.p_value,
             anomalous: found.unknown,
             parts,
+            terms,
             recognition: Some(found),
             map,
         },
@@ -580,6 +589,7 @@ fn decide(scored: MethodScore, calibration: &Calibration, classes: Option<&Class
             p_value: calibration.p_value(score),
             anomalous: calibration.is_anomalous(score),
             parts,
+            terms,
             recognition: None,
             map,
         },

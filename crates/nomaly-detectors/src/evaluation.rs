@@ -58,6 +58,10 @@ pub struct Evaluation {
     /// AUROC of each part of the score (of each level, say), in the method's order.
     #[serde(serialize_with = "as_map")]
     pub by_part: Vec<(String, Ranking)>,
+    /// By how much the AUROC over whole images changes when a term of the score is left out (of a transformation, say), in
+    /// the method's order: below 0 for a term that is of use. Empty for scores that are no sum.
+    #[serde(serialize_with = "changes_as_map", skip_serializing_if = "Vec::is_empty")]
+    pub sensitivity: Vec<(String, f64)>,
     /// The decision.
     pub threshold: ThresholdFigures,
     /// What a classifier gets that sees the labels of the test set, where it was asked for; for comparison only.
@@ -269,6 +273,7 @@ pub fn evaluate(
         pixel,
         by_kind: by_kind(&predictions)?,
         by_part: by_part(&detector.part_names(), &predictions, &labels)?,
+        sensitivity: sensitivity(&detector.term_names(), &predictions, &labels)?,
         threshold: threshold_figures(&calibration, &scores, &labels, &intervals)?,
         supervised_reference: None,
         timing: Timing { fit_s, predict_ms_per_image_median: ms_per_image, images_per_s },
@@ -468,4 +473,28 @@ impl BatchClock {
 
 fn as_map<S: serde::Serializer>(parts: &[(String, Ranking)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(parts.iter().map(|(name, ranking)| (name, ranking)))
+}
+
+fn changes_as_map<S: serde::Serializer>(changes: &[(String, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(changes.iter().map(|(name, change)| (name, change)))
+}
+
+/// The change of the AUROC without each term of the scores, which are there as they were computed: nothing is fitted anew.
+fn sensitivity(
+    terms: &[String],
+    predictions: &[LabelledPrediction],
+    labels: &[bool],
+) -> Result<Vec<(String, f64)>, DetectorError> {
+    let without = |left_out: Option<usize>| {
+        let score = |image: &LabelledPrediction| {
+            let terms = &image.prediction.terms;
+            terms.iter().sum::<f64>() - left_out.map_or(0.0, |left_out| terms[left_out])
+        };
+        auroc(&predictions.iter().map(score).collect::<Vec<_>>(), labels)
+    };
+    if terms.len() < 2 {
+        return Ok(Vec::new());
+    }
+    let all = without(None)?;
+    terms.iter().enumerate().map(|(term, name)| Ok((name.clone(), without(Some(term))? - all))).collect()
 }

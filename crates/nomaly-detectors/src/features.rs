@@ -186,6 +186,7 @@ impl FeatureExtractor {
         let score = over_views(&|view| view.score);
         let count = views.first().map_or(0, |view| view.parts.len());
         let parts = (0..count).map(|part| over_views(&|view| view.parts[part])).collect();
+        let terms = joined_terms(&views, tiles);
         let maps: Option<Vec<&[f32]>> =
             views.iter().map(|view| view.map.as_ref().map(|map| map.values.as_slice())).collect();
         let map = match maps {
@@ -195,8 +196,20 @@ impl FeatureExtractor {
             }
             None => None,
         };
-        Ok(MethodScore { score, parts, map })
+        Ok(MethodScore { score, parts, terms, map })
     }
+}
+
+/// The terms of the score that views have together: of each copy those of its highest tile, averaged over the copies.
+fn joined_terms(views: &[MethodScore], tiles: usize) -> Vec<f64> {
+    let copies = views.len().div_ceil(tiles) as f64;
+    let mut joined = Vec::new();
+    for copy in views.chunks(tiles) {
+        let Some(highest) = copy.iter().max_by(|a, b| a.score.total_cmp(&b.score)) else { continue };
+        joined.resize(highest.terms.len(), 0.0);
+        joined.iter_mut().zip(&highest.terms).for_each(|(sum, term)| *sum += term / copies);
+    }
+    joined
 }
 
 /// One image of a batch, usable or not.

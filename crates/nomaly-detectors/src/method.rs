@@ -121,6 +121,11 @@ pub trait FittedMethod: Send + Sync {
         Vec::new()
     }
 
+    /// Names of the [terms](MethodScore::terms) that a score is the sum of, in order; empty for methods whose score is none.
+    fn term_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The classes that it tells apart, ascending; the [parts](MethodScore::parts) of a score are those under each class
     /// then, and the score is the least of them. Empty for methods that know no classes.
     fn classes(&self) -> &[String] {
@@ -135,6 +140,8 @@ pub struct MethodScore {
     pub score: f64,
     /// Scores of the parts it was made of (one a level, say), named by [`FittedMethod::part_names`], or one a class.
     pub parts: Vec<f64>,
+    /// What each of the [terms](FittedMethod::term_names) adds to the score, for methods whose score is a sum: it is theirs.
+    pub terms: Vec<f64>,
     /// How anomalous each pixel of the network's input is, for methods that locate.
     pub map: Option<AnomalyMap>,
 }
@@ -142,7 +149,12 @@ pub struct MethodScore {
 impl MethodScore {
     /// The score of a method that has neither parts nor maps.
     pub fn whole(score: f64) -> Self {
-        Self { score, parts: Vec::new(), map: None }
+        Self { score, parts: Vec::new(), terms: Vec::new(), map: None }
+    }
+
+    /// The score of a method that locates, and has no parts.
+    pub fn located(score: f64, map: AnomalyMap) -> Self {
+        Self { map: Some(map), ..Self::whole(score) }
     }
 }
 

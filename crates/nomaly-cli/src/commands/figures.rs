@@ -28,6 +28,8 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
     rankings(out, "kind of anomaly", figures.by_kind.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
     rankings(out, "part of the score", figures.by_part.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
 
+    sensitivity(out, &figures.sensitivity)?;
+
     decisions(out, threshold, noun)?;
     if let Some(reference) = &figures.supervised_reference {
         supervised(out, reference, noun)?;
@@ -40,6 +42,28 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
         significant(timing.predict_ms_per_image_median, 3),
         significant(timing.images_per_s, 3)
     )
+}
+
+/// Terms that are shown of each end of the list.
+const TERMS_SHOWN: usize = 4;
+
+/// The terms whose absence would do the most harm, and those whose absence would do the most good.
+fn sensitivity(out: &mut impl Write, changes: &[(String, f64)]) -> io::Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut sorted: Vec<&(String, f64)> = changes.iter().collect();
+    sorted.sort_by(|a, b| a.1.total_cmp(&b.1));
+    if sorted.len() > 2 * TERMS_SHOWN {
+        sorted.drain(TERMS_SHOWN..sorted.len() - TERMS_SHOWN);
+    }
+    let heading = format!("left out, of {} terms", changes.len());
+    let mut table = Table::new(&[(heading.as_str(), Align::Left), ("change of AUROC", Align::Right)]);
+    for (name, change) in sorted {
+        table.row([name.clone(), format!("{:+.2} points", 100.0 * change)]);
+    }
+    writeln!(out)?;
+    table.print(out)
 }
 
 /// The figure of the supervised reference, on lines of its own that say what it is.

@@ -140,6 +140,7 @@ fn method_scores(model: &ClassModel, rows: ndarray::ArrayView2<'_, f32>) -> Resu
     let score = |parts: ndarray::ArrayView1<'_, f64>| MethodScore {
         score: parts.iter().copied().fold(f64::INFINITY, f64::min),
         parts: parts.to_vec(),
+        terms: Vec::new(),
         map: None,
     };
     Ok(model.scores(rows)?.outer_iter().map(score).collect())

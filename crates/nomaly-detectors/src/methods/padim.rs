@@ -413,7 +413,7 @@ impl Positions {
         let maker = MapMaker::new(batch, self.grid, sigma)?;
         maker.restrict(&mut distances);
         let maps = maker.maps(&distances)?;
-        Ok(maps.into_iter().map(|map| MethodScore { score: map.max(), parts: Vec::new(), map: Some(map) }).collect())
+        Ok(maps.into_iter().map(|map| MethodScore::located(map.max(), map)).collect())
     }
 }
 

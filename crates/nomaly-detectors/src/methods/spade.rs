@@ -495,7 +495,7 @@ impl FittedSpade {
                 // Pooled features know nothing of a region of interest.
                 _ => map.max(),
             };
-            MethodScore { score, parts: Vec::new(), map: Some(map) }
+            MethodScore::located(score, map)
         });
         Ok(scored.collect())
     }

@@ -73,6 +73,7 @@ pub fn evaluate_rows(
         pixel: None,
         by_kind: std::collections::BTreeMap::new(),
         by_part: Vec::new(),
+        sensitivity: Vec::new(),
         threshold: threshold_figures(&calibration, &scores, &kept, &intervals)?,
         supervised_reference: None,
         timing: Timing {

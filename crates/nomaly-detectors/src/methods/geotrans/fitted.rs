@@ -83,13 +83,15 @@ impl FittedGeoTrans {
         match &self.judgement {
             Judgement::Table { normality, score } => {
                 let table = self.recogniser.table(planes)?;
-                let mut terms = vec![0.0; normality.transformations()];
-                let mut parts = Vec::with_capacity(Score::ALL.len());
-                for way in Score::ALL {
-                    normality.terms(way, &table, &mut terms)?;
-                    parts.push(terms.iter().sum::<f64>() / terms.len() as f64);
+                let k = normality.transformations();
+                let mut terms = vec![vec![0.0; k]; Score::ALL.len()];
+                for (way, terms) in Score::ALL.into_iter().zip(&mut terms) {
+                    normality.terms(way, &table, terms)?;
+                    terms.iter_mut().for_each(|term| *term /= k as f64);
                 }
-                Ok(MethodScore { score: parts[score.index()], parts, map: None })
+                let parts: Vec<f64> = terms.iter().map(|terms| terms.iter().sum()).collect();
+                let terms = terms.swap_remove(score.index());
+                Ok(MethodScore { score: parts[score.index()], parts, terms, map: None })
             }
             Judgement::Features(scorer) => {
                 let row = self.recogniser.features(planes)?;
@@ -125,6 +127,13 @@ impl FittedMethod for FittedGeoTrans {
             Judgement::Features(scorer) => (SCORER.to_owned(), scorer.state()),
         };
         vec![(NETWORK.to_owned(), network), judgement]
+    }
+
+    fn term_names(&self) -> Vec<String> {
+        match self.judgement {
+            Judgement::Table { .. } => self.recogniser.set.iter().map(|transformation| transformation.name()).collect(),
+            Judgement::Features(_) => Vec::new(),
+        }
     }
 
     fn part_names(&self) -> Vec<String> {

@@ -262,7 +262,7 @@ impl FittedMethod for FittedPatchModel {
             values.extend(self.pixel_scores(&grid, &corners, pixels)?);
         }
         let maps = finish_maps(batch, values, self.describer.params.sigma)?;
-        let scored = |map: AnomalyMap| MethodScore { score: map.max(), parts: Vec::new(), map: Some(map) };
+        let scored = |map: AnomalyMap| MethodScore::located(map.max(), map);
         Ok(maps.into_iter().map(scored).collect())
     }
 

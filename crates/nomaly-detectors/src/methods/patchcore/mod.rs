@@ -453,7 +453,7 @@ impl PatchCore {
                     let patch = &patches[at * dim..(at + 1) * dim];
                     score *= bank.weight(patch, nearest.indices[at] as usize, neighbours)?;
                 }
-                Ok(MethodScore { score, parts: Vec::new(), map: Some(map) })
+                Ok(MethodScore::located(score, map))
             })
             .collect()
     }
