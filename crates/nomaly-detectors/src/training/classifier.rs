@@ -39,9 +39,10 @@ impl TrainedNetwork {
         Ok(Self { backbone, extractor, memory: Mutex::new(memory) })
     }
 
-    /// The network and its weights.
-    pub(crate) fn backbone(&self) -> &Backbone {
-        &self.backbone
+    /// Its weights.
+    pub(crate) fn weights(&self) -> Weights {
+        let taps: Vec<&str> = self.extractor.taps().iter().map(|tap| tap.name.as_str()).collect();
+        self.backbone.export(&taps).expect("the taps are those it was compiled for")
     }
 
     /// Numbers of a tap for one input.
@@ -60,13 +61,11 @@ impl TrainedNetwork {
 
     /// The network as a model file keeps it.
     pub(crate) fn state(&self, name: &str) -> State {
-        let taps: Vec<&str> = self.extractor.taps().iter().map(|tap| tap.name.as_str()).collect();
-        let weights = self.backbone.export(&taps).expect("the taps are those it was compiled for");
         let tensor = |(name, tensor): (String, WeightTensor)| {
             let values = tensor.to_f32().expect("weights were read when they were compiled");
             (name, Tensor::f32(tensor.shape, values))
         };
-        let tensors = weights.into_iter().map(tensor).collect();
+        let tensors = self.weights().into_iter().map(tensor).collect();
         State { kind: name.to_owned(), config: serde_json::json!({}), tensors }
     }
 }

@@ -86,8 +86,7 @@ pub fn train(
             }
         }
         let validation = objective.validate(learners, epoch)?;
-        if let Some(validation) = validation.filter(|validation| !validation.loss.is_finite()) {
-            let _ = validation;
+        if validation.is_some_and(|validation| !validation.loss.is_finite()) {
             return Err(DetectorError::Diverged { epoch: epoch + 1, step: ((epoch + 1) * in_epoch) as u64 });
         }
         let record = EpochRecord { epoch: epoch + 1, loss: loss / examples as f64, validation };
@@ -132,4 +131,68 @@ fn restore(learners: &mut [Learner], best: &[Weights]) -> Result<(), DetectorErr
 fn at_share(rule: Rule, share: f64) -> Rule {
     let (Rule::Sgd { rate, .. } | Rule::Adam { rate, .. }) = rule;
     rule.with_rate(rate * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use nomaly_store::Silent;
+
+    use super::*;
+    use crate::training::{Schedule, Validation};
+
+    /// Losses as they were written down.
+    struct Scripted {
+        loss: f64,
+        validation: Vec<f64>,
+        steps: Vec<(usize, u64, usize)>,
+    }
+
+    impl Objective for Scripted {
+        fn examples(&self) -> usize {
+            5
+        }
+
+        fn step(&mut self, _: &mut [Learner], batch: &Batch<'_>) -> Result<f64, DetectorError> {
+            self.steps.push((batch.epoch, batch.step, batch.examples.len()));
+            Ok(self.loss)
+        }
+
+        fn validate(&mut self, _: &mut [Learner], epoch: usize) -> Result<Option<Validation>, DetectorError> {
+            Ok(self.validation.get(epoch).map(|&loss| Validation { loss, accuracy: None }))
+        }
+    }
+
+    fn run(objective: &mut Scripted, epochs: usize, patience: Option<usize>) -> Result<Trained, DetectorError> {
+        let plan = TrainingPlan { epochs, batch: 2, schedule: Schedule::Constant, patience, seed: 1 };
+        train(&plan, objective, &mut [], None, &Silent, &mut |_| {})
+    }
+
+    #[test]
+    fn every_example_is_seen_once_an_epoch() {
+        let mut objective = Scripted { loss: 0.5, validation: Vec::new(), steps: Vec::new() };
+        let trained = run(&mut objective, 2, None).unwrap();
+        assert_eq!(objective.steps, [(0, 0, 2), (0, 1, 2), (0, 2, 1), (1, 3, 2), (1, 4, 2), (1, 5, 1)]);
+        assert_eq!((trained.kept, trained.resumed, trained.history[1].loss), (2, None, 0.5));
+    }
+
+    #[test]
+    fn training_stops_where_patience_ends_and_keeps_the_best() {
+        let validation = vec![3.0, 1.0, 2.0, 1.5, 0.5, 0.1];
+        let script = || Scripted { loss: 0.5, validation: validation.clone(), steps: Vec::new() };
+        let trained = run(&mut script(), 6, Some(2)).unwrap();
+        assert_eq!((trained.history.len(), trained.kept), (4, 2));
+        let trained = run(&mut script(), 6, Some(3)).unwrap();
+        assert_eq!((trained.history.len(), trained.kept), (6, 6));
+        let trained = run(&mut script(), 4, None).unwrap();
+        assert_eq!((trained.history.len(), trained.kept), (4, 4));
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_ends_the_training() {
+        let mut objective = Scripted { loss: f64::NAN, validation: Vec::new(), steps: Vec::new() };
+        let error = run(&mut objective, 2, None).unwrap_err();
+        assert!(matches!(error, DetectorError::Diverged { epoch: 1, step: 0 }), "{error}");
+        let mut objective = Scripted { loss: 1.0, validation: vec![f64::INFINITY], steps: Vec::new() };
+        assert!(matches!(run(&mut objective, 2, None), Err(DetectorError::Diverged { .. })));
+    }
 }

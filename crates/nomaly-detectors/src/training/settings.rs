@@ -164,7 +164,7 @@ pub(crate) struct Division {
 }
 
 /// A setting within bounds.
-fn within<T: std::str::FromStr + PartialOrd + Display>(
+pub(crate) fn within<T: std::str::FromStr + PartialOrd + Display>(
     settings: &Settings,
     parameter: &Parameter,
     default: T,

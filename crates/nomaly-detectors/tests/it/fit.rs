@@ -7,7 +7,7 @@ use nomaly_detectors::{
 };
 use nomaly_store::{Progress, Silent};
 
-use crate::images::{dataset, detector, fit, good, missing, settings};
+use crate::images::{dataset, detector, fit, good, missing, quick, settings};
 
 fn predictions(detector: &FittedDetector, options: &PredictOptions) -> Vec<Prediction> {
     let mut all = Vec::new();
@@ -24,8 +24,10 @@ fn predictions(detector: &FittedDetector, options: &PredictOptions) -> Vec<Predi
 fn every_method_scores_the_same_after_a_round_trip_through_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let patches = |feature: &str| ("patches", settings().with("feature", feature).with("max_patches", 1000));
-    let others = [patches("pca"), patches("sparse")];
-    for (method, settings) in METHODS.names().map(|method| (method, settings())).chain(others) {
+    let geotrans = |score: &str| ("geotrans", quick("geotrans").with("score", score));
+    let (method, unsure) = geotrans("mc-dropout");
+    let others = [patches("pca"), patches("sparse"), geotrans("two-step"), (method, unsure.with("passes", 3))];
+    for (method, settings) in METHODS.names().map(|method| (method, quick(method))).chain(others) {
         let fitted = fit(method, &settings, &dataset().train).detector;
         let path = folder.path().join(method);
         fitted.save(&path).unwrap();
@@ -106,10 +108,11 @@ fn bad_images_are_left_out_and_named_unless_strict() {
 fn too_few_images_are_an_error_that_says_how_many_are_needed() {
     for method in METHODS.iter() {
         let samples = good(method.min_images - 1);
-        let result = detector(method.name, &settings()).fit("stripes", &samples, &FitOptions::default(), &Silent);
+        let result =
+            detector(method.name, &quick(method.name)).fit("stripes", &samples, &FitOptions::default(), &Silent);
         let message = result.err().unwrap().to_string();
         assert!(message.contains(&format!("at least {}", method.min_images)), "{message}");
-        fit(method.name, &settings(), &good(method.min_images));
+        fit(method.name, &quick(method.name), &good(method.min_images));
     }
 }
 

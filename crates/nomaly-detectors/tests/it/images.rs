@@ -72,6 +72,14 @@ pub(crate) fn settings() -> Settings {
     Settings::default().with("input_size", 64)
 }
 
+/// Settings with which any method is fitted in a moment.
+pub(crate) fn quick(method: &str) -> Settings {
+    match method {
+        "geotrans" => Settings::default().with("transformations", "rotations").with("epochs", 1),
+        _ => settings(),
+    }
+}
+
 /// A method on the smallest backbone that it stands on.
 pub(crate) fn detector(method: &str, settings: &Settings) -> Detector {
     let backbone = METHODS.get(method).unwrap().backbone.unwrap_or("efficientnet-lite0");

@@ -8,3 +8,4 @@ mod images;
 mod locate;
 mod recognition;
 mod regions;
+mod training;

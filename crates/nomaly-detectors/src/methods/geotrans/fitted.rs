@@ -6,6 +6,7 @@ use nomaly_transforms::transformations::TransformationSet;
 use rayon::prelude::*;
 
 use super::objective::{Draws, transform};
+use super::passes::{self, Passes};
 use super::scores::{self, Normality, Score};
 use crate::DetectorError;
 use crate::features::FeatureBatch;
@@ -17,12 +18,13 @@ pub(super) const NETWORK: &str = "network";
 pub(super) const SCORER: &str = "scorer";
 
 /// How a table or the features of an image become a score.
-#[derive(Debug)]
 pub(super) enum Judgement {
     /// From the table of all transformations.
     Table { normality: Normality, score: Score },
     /// From the features of the untransformed image.
     Features(Box<dyn Scorer>),
+    /// From many passes with dropout.
+    Passes(Passes),
 }
 
 /// A network with its transformations.
@@ -39,14 +41,20 @@ const LOGITS: usize = 0;
 const HEAD: usize = 1;
 
 impl Recogniser {
+    /// All transformations of an image, `[k, 3, H, W]`, as the network sees them.
+    fn inputs(&self, planes: &[f32]) -> Result<Vec<f32>, DetectorError> {
+        let mut inputs = vec![0.0; self.set.len() * planes.len()];
+        inputs.par_chunks_exact_mut(planes.len()).enumerate().try_for_each(|(which, input)| {
+            transform(&self.set, which, planes, self.size, (self.seed, Draws::Scoring(which as u64)), input)
+        })?;
+        Ok(inputs)
+    }
+
     /// The table `[k, k]` of an image: what the network says of each of its transformations, as logarithms.
     pub(super) fn table(&self, planes: &[f32]) -> Result<Vec<f64>, DetectorError> {
         let k = self.set.len();
         let each = planes.len();
-        let mut inputs = vec![0.0; k * each];
-        inputs.par_chunks_exact_mut(each).enumerate().try_for_each(|(which, input)| {
-            transform(&self.set, which, planes, self.size, (self.seed, Draws::Scoring(which as u64)), input)
-        })?;
+        let inputs = self.inputs(planes)?;
         let mut table = vec![0.0; k * k];
         for (inputs, rows) in inputs.chunks(AT_A_TIME * each).zip(table.chunks_mut(AT_A_TIME * k)) {
             self.network.run(inputs, |outputs| {
@@ -97,6 +105,7 @@ impl FittedGeoTrans {
                 let row = self.recogniser.features(planes)?;
                 Ok(MethodScore::whole(scorer.score(row.view())?[0]))
             }
+            Judgement::Passes(passes) => passes.judge(&self.recogniser.inputs(planes)?, self.recogniser.set.len()),
         }
     }
 
@@ -122,17 +131,21 @@ impl FittedMethod for FittedGeoTrans {
     fn states(&self) -> Vec<(String, State)> {
         let mut network = self.recogniser.network.state(&self.recogniser.name);
         network.config = serde_json::json!({ "size": self.recogniser.size, "seed": self.recogniser.seed });
-        let judgement = match &self.judgement {
-            Judgement::Table { normality, .. } => (scores::STATE.to_owned(), normality.state()),
-            Judgement::Features(scorer) => (SCORER.to_owned(), scorer.state()),
-        };
-        vec![(NETWORK.to_owned(), network), judgement]
+        let mut states = vec![(NETWORK.to_owned(), network)];
+        match &self.judgement {
+            Judgement::Table { normality, .. } => states.push((scores::STATE.to_owned(), normality.state())),
+            Judgement::Features(scorer) => states.push((SCORER.to_owned(), scorer.state())),
+            Judgement::Passes(_) => {}
+        }
+        states
     }
 
     fn term_names(&self) -> Vec<String> {
         match self.judgement {
-            Judgement::Table { .. } => self.recogniser.set.iter().map(|transformation| transformation.name()).collect(),
             Judgement::Features(_) => Vec::new(),
+            Judgement::Table { .. } | Judgement::Passes(_) => {
+                self.recogniser.set.iter().map(|transformation| transformation.name()).collect()
+            }
         }
     }
 
@@ -140,6 +153,7 @@ impl FittedMethod for FittedGeoTrans {
         match self.judgement {
             Judgement::Table { .. } => Score::ALL.iter().map(ToString::to_string).collect(),
             Judgement::Features(_) => Vec::new(),
+            Judgement::Passes(_) => passes::PARTS.map(str::to_owned).to_vec(),
         }
     }
 }

@@ -8,7 +8,9 @@
 //! −Σⱼ (αᵢⱼ − 1) ln yⱼ over the transformations i; all the other [scores](Score) are parts of the result.
 //!
 //! With `score=two-step` the network is trained on one part of the images, and a [scorer](nomaly_scorers::SCORERS) is fitted
-//! on what it sees before its classifier in the other part.
+//! on what it sees before its classifier in the other part. With `score=mc-dropout` it is run many times with dropout, and
+//! the score is the entropy of the mean answer; the variance, the mutual information and the deviation of the score over
+//! the passes are its parts.
 //!
 //! # When to use
 //! Where no pretrained network is of use: images unlike photographs, or a ban on foreign weights. Items should have a
@@ -16,8 +18,8 @@
 //! mirrored. It takes minutes to hours of training; a method on pretrained features is quicker and mostly better.
 //!
 //! # Parameters
-//! `transformations`, `network`, `score`, those of the training, and with `score=two-step` those of the scorer. The number of epochs is
-//! ⌈200 / k⌉ where none is given, as in the paper: three for its 72 transformations. Probabilities below 1e-12 count as
+//! `transformations`, `network`, `score`, `dropout`, those of the training, and with `score=two-step` those of the scorer, with
+//! `score=mc-dropout` the number of `passes`. The number of epochs is ⌈200 / k⌉ where none is given, as in the paper: three for its 72 transformations. Probabilities below 1e-12 count as
 //! 1e-12. Images smaller than the input are padded, as the paper does with MNIST.
 //!
 //! # Reference
@@ -28,9 +30,11 @@
 
 mod fitted;
 mod objective;
+mod passes;
 mod scores;
 
 use nomaly_backbones::architectures::pixels;
+use nomaly_backbones::graph::Graph;
 use nomaly_backbones::registry::BACKBONES;
 use nomaly_backbones::trainable::Network;
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
@@ -41,6 +45,7 @@ use nomaly_transforms::transformations::TransformationSet;
 pub use self::fitted::FittedGeoTrans;
 use self::fitted::{Judgement, NETWORK, Recogniser, SCORER as SCORER_STATE};
 use self::objective::SelfLabelled;
+use self::passes::Passes;
 use self::scores::NormalityBuilder;
 pub use self::scores::{Normality, Score};
 use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
@@ -50,7 +55,7 @@ use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry
 use crate::stage::Stage;
 use crate::training::classifier::{TrainedNetwork, stored_weights};
 use crate::training::images::PixelStore;
-use crate::training::settings::{Division, TrainingSettings};
+use crate::training::settings::{Division, TrainingSettings, within};
 use crate::training::{Checkpoint, Learner, Schedule, Trained, settings as training, train};
 use crate::{DetectorError, PublishedClasses, Settings};
 
@@ -61,14 +66,32 @@ const DEFAULT_NETWORK: &str = "wrn-10-4";
 const DEFAULT_SET: &str = "geotrans";
 const DEFAULT_SCORER: &str = "gaussian";
 const TWO_STEP: &str = "two-step";
+const MC_DROPOUT: &str = "mc-dropout";
+/// What Zagoruyko & Komodakis drop out on CIFAR.
+const DEFAULT_DROPOUT: f32 = 0.3;
 /// Passes over the images themselves that the paper's rule divides by the number of transformations.
 const PASSES: usize = 200;
 
 const SCORE: Parameter = Parameter {
     name: "score",
     default: "dirichlet",
-    values: "`dirichlet`, `weighted`, `log-likelihood`, `entropy`, `simple` or `two-step`",
-    summary: "how the probabilities of all transformations become a score; `two-step` scores features instead",
+    values: "`dirichlet`, `weighted`, `log-likelihood`, `entropy`, `simple`, `two-step` or `mc-dropout`",
+    summary: "how the probabilities of all transformations become a score; `two-step` scores features instead, and \
+              `mc-dropout` how unsure many passes with dropout are",
+};
+
+const DROPOUT: Parameter = Parameter {
+    name: "dropout",
+    default: "0; 0.3 with `score=mc-dropout`",
+    values: "a share from 0 to 0.9",
+    summary: "share of the values inside of each block that a training step leaves out",
+};
+
+const PASSES_PARAMETER: Parameter = Parameter {
+    name: "passes",
+    default: "50",
+    values: "a whole number from 2 to 1000",
+    summary: "passes with dropout of each image; the time of a score grows with it",
 };
 
 const PARAMETERS: &[Parameter] = &[
@@ -91,6 +114,7 @@ const PARAMETERS: &[Parameter] = &[
     training::schedule("constant"),
     training::l2("0.00025"),
     training::patience("none"),
+    DROPOUT,
     training::holdout("auto; half of the images with `score=two-step`"),
 ];
 
@@ -148,8 +172,10 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
 
 /// The choice of a scorer, and its parameters, belong to the score in two steps alone.
 fn more_parameters(settings: &Settings) -> Result<Vec<Parameter>, DetectorError> {
-    if settings.get(SCORE.name) != Some(TWO_STEP) {
-        return Ok(Vec::new());
+    match settings.get(SCORE.name) {
+        Some(TWO_STEP) => {}
+        Some(MC_DROPOUT) => return Ok(vec![PASSES_PARAMETER]),
+        _ => return Ok(Vec::new()),
     }
     let choice = ScorerChoice::of(settings, DEFAULT_SCORER)?;
     Ok(std::iter::once(SCORER_PARAMETER).chain(choice.parameters().iter().copied()).collect())
@@ -160,6 +186,8 @@ fn more_parameters(settings: &Settings) -> Result<Vec<Parameter>, DetectorError>
 enum Way {
     Table(Score),
     TwoStep(ChosenScorer),
+    /// So many passes with dropout.
+    Passes(usize),
 }
 
 /// GeoTrans with checked parameters.
@@ -168,6 +196,7 @@ pub struct GeoTrans {
     set: TransformationSet,
     network: &'static str,
     way: Way,
+    dropout: f32,
     training: TrainingSettings,
     taps: [TapRequest; 1],
 }
@@ -185,6 +214,7 @@ impl GeoTrans {
         }
         let way = match settings.get(SCORE.name).unwrap_or(SCORE.default) {
             TWO_STEP => Way::TwoStep(ChosenScorer::from_settings(settings, DEFAULT_SCORER)?),
+            MC_DROPOUT => Way::Passes(within(settings, &PASSES_PARAMETER, 50, &(2..=1000))?),
             name => Way::Table(name.parse().map_err(|()| DetectorError::setting(SCORE.name, name, SCORE.values))?),
         };
         let defaults = TrainingSettings {
@@ -197,8 +227,13 @@ impl GeoTrans {
             holdout: matches!(way, Way::TwoStep(_)).then_some(0.5),
         };
         let training = defaults.updated(settings)?;
+        let needed = matches!(way, Way::Passes(_));
+        let dropout = within(settings, &DROPOUT, if needed { DEFAULT_DROPOUT } else { 0.0 }, &(0.0..=0.9))?;
+        if needed && dropout == 0.0 {
+            return Err(DetectorError::setting(DROPOUT.name, "0", "a share above 0 with `score=mc-dropout`"));
+        }
         let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
-        Ok(Self { set, network: network.name, way, training, taps })
+        Ok(Self { set, network: network.name, way, dropout, training, taps })
     }
 
     /// Everything that decides what the training ends with.
@@ -206,6 +241,12 @@ impl GeoTrans {
         let settings = serde_json::to_string(&self.settings()).unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
         format!("{NAME} {version} {settings} {seed} {:?} {}", images.size(), images.digest()).into_bytes()
+    }
+
+    /// The network in training, with dropout where there is some.
+    fn graph(&self) -> Graph {
+        let plain = BACKBONES.get(self.network).expect("the name was checked").architecture;
+        plain.with_dropout(self.dropout).unwrap_or(plain).graph(self.set.len())
     }
 
     /// The taps that the trained network is compiled for.
@@ -232,7 +273,7 @@ impl GeoTrans {
         }
         let start = Backbone::initialised(self.network, self.set.len(), seed)?;
         let weights = start.export(&["logits"])?;
-        let network = Network::new(start.graph(), &["logits"], images.size(), &weights, Isa::best()?)?;
+        let network = Network::new(&self.graph(), &["logits"], images.size(), &weights, Isa::best()?)?;
         let mut learners = [Learner::new(network, self.training.adam())];
         let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &self.identity(images, seed)));
         let mut objective = SelfLabelled {
@@ -266,8 +307,12 @@ impl GeoTrans {
     ) -> Result<(FittedGeoTrans, Vec<HeldOut>), DetectorError> {
         let FitContext { seed, progress, .. } = *context;
         let mut planes = vec![0.0; images.each()];
-        let scorer = match &self.way {
-            Way::TwoStep(scorer) => scorer,
+        let judgement = match &self.way {
+            Way::TwoStep(scorer) => return two_step(scorer, source, images, division, recogniser, context),
+            Way::Passes(count) => {
+                let weights = recogniser.network.weights();
+                Judgement::Passes(Passes::new(&self.graph(), &weights, recogniser.size, *count, seed)?)
+            }
             Way::Table(score) => {
                 let mut builder = NormalityBuilder::new(self.set.len());
                 let stage = Stage::start(progress, "fitting the score", Some(division.train.len()));
@@ -279,48 +324,59 @@ impl GeoTrans {
                     stage.advance(1);
                     check(progress.cancelled())?;
                 }
-                drop(stage);
-                let judgement = Judgement::Table { normality: builder.finish()?, score: *score };
-                let fitted = FittedGeoTrans { recogniser, judgement };
-                let stage = Stage::start(progress, "scoring held-out images", Some(division.held_out.len()));
-                let mut held_out = Vec::with_capacity(division.held_out.len());
-                for &image in &division.held_out {
-                    let mut views: Vec<MethodScore> = Vec::new();
-                    for view in images.views_of(image) {
-                        images.unpack(view, &mut planes);
-                        views.push(fitted.judge(&planes)?);
-                    }
-                    held_out.push(HeldOut::from(&source.combine(views)?));
-                    stage.advance(1);
-                    check(progress.cancelled())?;
-                }
-                return Ok((fitted, held_out));
+                Judgement::Table { normality: builder.finish()?, score: *score }
             }
         };
-        let _stage = Stage::start(progress, "fitting the scorer", None);
-        let views = source.views();
-        let mut rows = Vec::new();
-        for view in images.inputs_of(&division.held_out) {
-            images.unpack(view, &mut planes);
-            rows.extend(recogniser.features(&planes)?);
+        let fitted = FittedGeoTrans { recogniser, judgement };
+        let stage = Stage::start(progress, "scoring held-out images", Some(division.held_out.len()));
+        let mut held_out = Vec::with_capacity(division.held_out.len());
+        for &image in &division.held_out {
+            let mut views: Vec<MethodScore> = Vec::new();
+            for view in images.views_of(image) {
+                images.unpack(view, &mut planes);
+                views.push(fitted.judge(&planes)?);
+            }
+            held_out.push(HeldOut::from(&source.combine(views)?));
+            stage.advance(1);
+            check(progress.cancelled())?;
         }
-        let count = division.held_out.len() * views;
-        let rows = ndarray::Array2::from_shape_vec((count, rows.len() / count), rows).expect("whole rows");
-        let of = |images: &[usize]| {
-            let views: Vec<usize> = images.iter().flat_map(|image| image * views..(image + 1) * views).collect();
-            rows.select(ndarray::Axis(0), &views)
-        };
-        let scores = held_out_scores(division.held_out.len(), seed, |train, test| {
-            let fitted = scorer.fit(of(train).view(), seed, progress)?;
-            let scores = fitted.score(of(test).view())?;
-            let combine =
-                |views: &[f64]| source.combine(views.iter().map(|score| MethodScore::whole(*score)).collect());
-            scores.chunks(views).map(|views| Ok(combine(views)?.score)).collect()
-        })?;
-        let held_out = scores.into_iter().map(|score| HeldOut { score, map_max: None }).collect();
-        let scorer = scorer.fit(rows.view(), seed, progress)?;
-        Ok((FittedGeoTrans { recogniser, judgement: Judgement::Features(scorer) }, held_out))
+        Ok((fitted, held_out))
     }
+}
+
+/// Fits a scorer on what the network sees in the held-out images, and scores each of them by a fit on the others.
+fn two_step(
+    scorer: &ChosenScorer,
+    source: &dyn FeatureSource,
+    images: &PixelStore,
+    division: &Division,
+    recogniser: Recogniser,
+    context: &FitContext<'_>,
+) -> Result<(FittedGeoTrans, Vec<HeldOut>), DetectorError> {
+    let FitContext { seed, progress, .. } = *context;
+    let mut planes = vec![0.0; images.each()];
+    let _stage = Stage::start(progress, "fitting the scorer", None);
+    let views = source.views();
+    let mut rows = Vec::new();
+    for view in images.inputs_of(&division.held_out) {
+        images.unpack(view, &mut planes);
+        rows.extend(recogniser.features(&planes)?);
+    }
+    let count = division.held_out.len() * views;
+    let rows = ndarray::Array2::from_shape_vec((count, rows.len() / count), rows).expect("whole rows");
+    let of = |images: &[usize]| {
+        let views: Vec<usize> = images.iter().flat_map(|image| image * views..(image + 1) * views).collect();
+        rows.select(ndarray::Axis(0), &views)
+    };
+    let scores = held_out_scores(division.held_out.len(), seed, |train, test| {
+        let fitted = scorer.fit(of(train).view(), seed, progress)?;
+        let scores = fitted.score(of(test).view())?;
+        let combine = |views: &[f64]| source.combine(views.iter().map(|score| MethodScore::whole(*score)).collect());
+        scores.chunks(views).map(|views| Ok(combine(views)?.score)).collect()
+    })?;
+    let held_out = scores.into_iter().map(|score| HeldOut { score, map_max: None }).collect();
+    let scorer = scorer.fit(rows.view(), seed, progress)?;
+    Ok((FittedGeoTrans { recogniser, judgement: Judgement::Features(scorer) }, held_out))
 }
 
 fn check(cancelled: bool) -> Result<(), DetectorError> {
@@ -341,7 +397,9 @@ impl Method for GeoTrans {
         let settings = match &self.way {
             Way::Table(score) => settings.with(SCORE.name, score),
             Way::TwoStep(scorer) => scorer.add_to(settings.with(SCORE.name, TWO_STEP)),
+            Way::Passes(count) => settings.with(SCORE.name, MC_DROPOUT).with(PASSES_PARAMETER.name, count),
         };
+        let settings = settings.with(DROPOUT.name, self.dropout);
         self.training.add_to(settings)
     }
 
@@ -363,11 +421,12 @@ impl Method for GeoTrans {
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
         let missing = |name: &str| DetectorError::MissingState { name: name.to_owned() };
-        let Ok([(first, network), (second, judgement)]) = <[(String, State); 2]>::try_from(states) else {
-            return Err(missing(NETWORK));
-        };
-        if first != NETWORK || network.kind != self.network {
-            return Err(missing(NETWORK));
+        let mut states = states.into_iter();
+        let network = states.next().filter(|(name, state)| name == NETWORK && state.kind == self.network);
+        let (_, network) = network.ok_or_else(|| missing(NETWORK))?;
+        let judgement = states.next();
+        if states.next().is_some() {
+            return Err(missing(scores::STATE));
         }
         #[derive(serde::Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -385,11 +444,17 @@ impl Method for GeoTrans {
         if network.width(0) != self.set.len() {
             return Err(refuse(format!("it tells {} transformations apart, not {}", network.width(0), self.set.len())));
         }
-        let judgement = match &self.way {
-            Way::Table(score) if second == scores::STATE => {
+        let judgement = match (&self.way, judgement) {
+            (Way::Passes(count), None) => {
+                let weights = network.weights();
+                Judgement::Passes(Passes::new(&self.graph(), &weights, config.size, *count, config.seed)?)
+            }
+            (Way::Table(score), Some((name, judgement))) if name == scores::STATE => {
                 Judgement::Table { normality: Normality::restore(judgement, self.set.len())?, score: *score }
             }
-            Way::TwoStep(scorer) if second == SCORER_STATE && judgement.kind == scorer.name() => {
+            (Way::TwoStep(scorer), Some((name, judgement)))
+                if name == SCORER_STATE && judgement.kind == scorer.name() =>
+            {
                 let scorer = restore(&judgement)?;
                 if scorer.dim() != network.width(1) {
                     return Err(refuse(format!(

@@ -101,6 +101,8 @@ impl Objective for SelfLabelled<'_> {
         });
         self.fill(&mut inputs, drawn)?;
         let [learner] = learners else { unreachable!("a classifier is one network") };
+        // Masks of the step alone: a training that was interrupted draws the same.
+        learner.network.seed_dropout(self.seed ^ !batch.step);
         let loss = learner.network.classify(&inputs, &labels)?;
         learner.step()?;
         (self.inputs, self.labels) = (inputs, labels);
