@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 
-use crate::workspace_root;
+use crate::{repro, workspace_root};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -20,6 +20,8 @@ pub(crate) struct Args {
 enum What {
     /// Every scorer beside scikit-learn and PyOD on the same rows: AUROC, seconds, memory
     Scorers(ScorersArgs),
+    /// A published experiment from benches/repro, with the published figures beside ours; goes on where it was interrupted
+    Repro(repro::Args),
 }
 
 #[derive(clap::Args)]
@@ -59,6 +61,7 @@ struct ScorersArgs {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.what {
         What::Scorers(args) => scorers(args),
+        What::Repro(args) => repro::run(args),
     }
 }
 
@@ -96,11 +99,12 @@ fn scorers(args: &ScorersArgs) -> anyhow::Result<()> {
 }
 
 /// Where cargo builds.
-fn target_folder() -> PathBuf {
+pub(crate) fn target_folder() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace_root().join("target"), PathBuf::from)
 }
 
-fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+/// Runs cargo in the workspace.
+pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status =
         Command::new(program).args(arguments).current_dir(workspace_root()).status().context("cannot start cargo")?;

@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod dataset;
+mod repro;
 mod tidy;
 mod weights;
 

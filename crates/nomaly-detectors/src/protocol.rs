@@ -13,10 +13,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use nomaly_metrics::{CurvePoints, RocCurve, roc_curve};
 use nomaly_store::{create_folder, sha256_hex, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluation::{Evaluation, TestCounts};
+use crate::evaluation::{Evaluated, LabelledPrediction, TestCounts};
 use crate::method::PublishedClasses;
 use crate::{DetectorError, METHODS, Settings};
 
@@ -54,6 +55,8 @@ pub struct Run {
     pub auroc: f64,
     /// AUROC of each part of the score.
     pub by_part: BTreeMap<String, f64>,
+    /// Points of the ROC curve of the score, under the name `score`, and of each part: false and true positive rates.
+    pub roc: BTreeMap<String, Vec<[f64; 2]>>,
     /// Seconds of the fit.
     pub fit_s: Option<f64>,
     /// Images scored a second.
@@ -64,8 +67,22 @@ pub struct Run {
 
 impl Run {
     /// What is kept of an evaluation.
-    pub fn new(class: &str, figures: &Evaluation) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Scores that are not finite.
+    pub fn new(class: &str, evaluated: &Evaluated) -> Result<Self, DetectorError> {
+        let Evaluated { figures, predictions, .. } = evaluated;
+        let labels: Vec<bool> = predictions.iter().map(|image| image.anomalous_label).collect();
+        let curve = |score: &dyn Fn(&LabelledPrediction) -> f64| -> Result<_, DetectorError> {
+            let scores: Vec<f64> = predictions.iter().map(score).collect();
+            let RocCurve { fpr, tpr, .. } = roc_curve(&scores, &labels, CurvePoints::Thinned(CURVE_STEPS))?;
+            Ok(fpr.into_iter().zip(tpr).map(|(fpr, tpr)| [fpr, tpr]).collect())
+        };
+        let mut roc = BTreeMap::from([("score".to_owned(), curve(&|image| image.prediction.score)?)]);
+        for (part, (name, _)) in figures.by_part.iter().enumerate() {
+            roc.insert(name.clone(), curve(&|image| image.prediction.parts[part])?);
+        }
+        Ok(Self {
             class: class.to_owned(),
             seed: figures.seed,
             n_train: figures.n_train,
@@ -74,10 +91,14 @@ impl Run {
             by_part: figures.by_part.iter().map(|(part, ranking)| (part.clone(), ranking.auroc)).collect(),
             fit_s: figures.timing.fit_s,
             images_per_s: figures.timing.images_per_s,
+            roc,
             peak_rss_mib: figures.peak_rss_mib,
-        }
+        })
     }
 }
+
+/// Curves have a point whenever a rate has moved by one part in so many.
+const CURVE_STEPS: usize = 64;
 
 /// The runs of a protocol, kept in a file.
 #[derive(Debug)]
@@ -192,6 +213,8 @@ pub struct ClassFigures {
 /// The table of a protocol.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Table {
+    /// Every run.
+    pub runs: Vec<Run>,
     /// What was run.
     pub protocol: Protocol,
     /// A line for each class.
@@ -237,7 +260,7 @@ impl Table {
         };
         let by_part = classes[0].by_part.keys().filter_map(part).collect();
         let published = published.map(|published| (published.on.to_owned(), published.mean));
-        Ok(Self { protocol, classes, mean, by_part, published })
+        Ok(Self { runs: runs.to_vec(), protocol, classes, mean, by_part, published })
     }
 }
 
@@ -274,6 +297,7 @@ mod tests {
             n_test: TestCounts { normal: 1, anomalous: 2 },
             auroc,
             by_part: BTreeMap::from([("entropy".to_owned(), auroc - 0.1)]),
+            roc: BTreeMap::from([("score".to_owned(), vec![[0.0, 0.0], [1.0 / 3.0, 0.5], [1.0, 1.0]])]),
             fit_s: None,
             images_per_s: 1.0,
             peak_rss_mib: None,

@@ -95,7 +95,7 @@ fn run_class(args: &EvalArgs, class: &str, seed: u64, console: &Console) -> anyh
         let hint = "the same command goes on with the class that was interrupted";
         Failure::if_cancelled(error, "the protocol was interrupted", hint)
     })?;
-    Ok(Run::new(class, &evaluated.figures))
+    Ok(Run::new(class, &evaluated)?)
 }
 
 /// The classes of the data set, in the order of their numbers.

@@ -212,10 +212,10 @@ mod tests {
 
     fn fitted() -> Normality {
         let mut builder = NormalityBuilder::new(2);
-        // The first transformation is told surely, the second is not.
+        // The first transformation is told more surely than the second.
         for step in 0..20 {
             let wobble = f64::from(step % 5) * 0.01;
-            builder.push(logs(&[[0.95 - wobble, 0.05 + wobble], [0.4 + 8.0 * wobble, 0.6 - 8.0 * wobble]])).unwrap();
+            builder.push(logs(&[[0.95 - wobble, 0.05 + wobble], [0.2 + 2.0 * wobble, 0.8 - 2.0 * wobble]])).unwrap();
         }
         builder.finish().unwrap()
     }
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn every_score_is_higher_for_an_image_that_the_network_is_unsure_of() {
         let normality = fitted();
-        let (usual, unsure) = (logs(&[[0.94, 0.06], [0.3, 0.7]]), logs(&[[0.5, 0.5], [0.5, 0.5]]));
+        let (usual, unsure) = (logs(&[[0.94, 0.06], [0.24, 0.76]]), logs(&[[0.5, 0.5], [0.5, 0.5]]));
         for way in Score::ALL {
             assert!(score(&normality, way, &unsure) > score(&normality, way, &usual), "{way}");
         }
