@@ -31,7 +31,7 @@ fn pictures(folder: &Path, colour: [u8; 3], seeds: std::ops::Range<u32>) {
 }
 
 /// Folders `train` and `test` of two classes, and a third one in `test`.
-fn kinds(name: &str) -> PathBuf {
+pub(crate) fn kinds(name: &str) -> PathBuf {
     let root = fresh_folder(name);
     for (class, colour) in [("red", RED), ("blue", BLUE)] {
         pictures(&root.join("train").join(class), colour, 0..LEARN);

@@ -7,5 +7,6 @@ mod decisions;
 mod flow;
 mod lists;
 mod maps;
+mod one_vs_all;
 mod rows;
 mod support;
