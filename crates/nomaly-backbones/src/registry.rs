@@ -278,6 +278,7 @@ pub static BACKBONES: Registry<BackboneEntry> = Registry::new(
         resnet("resnet101", "ResNet-101", bottleneck(64), [3, 4, 23, 3]),
         resnet("resnet152", "ResNet-152", bottleneck(64), [3, 8, 36, 3]),
         resnet("wide-resnet50-2", "Wide ResNet-50-2", bottleneck(128), [3, 4, 6, 3]),
+        wide("wrn-10-1", "wide residual network for 32×32 images, 10 layers, the narrowest", 10, 1),
         wide("wrn-10-4", "wide residual network for 32×32 images, 10 layers", 10, 4),
         wide("wrn-16-4", "wide residual network for 32×32 images, 16 layers", 16, 4),
         wide("wrn-16-8", "wide residual network for 32×32 images, 16 layers, twice as wide", 16, 8),

@@ -75,7 +75,9 @@ pub(crate) fn settings() -> Settings {
 /// Settings with which any method is fitted in a moment.
 pub(crate) fn quick(method: &str) -> Settings {
     match method {
-        "geotrans" => Settings::default().with("transformations", "rotations").with("epochs", 1),
+        "geotrans" => {
+            Settings::default().with("network", "wrn-10-1").with("transformations", "rotations").with("epochs", 1)
+        }
         _ => settings(),
     }
 }
