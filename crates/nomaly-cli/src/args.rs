@@ -257,6 +257,7 @@ Examples:
   nomaly eval bottle/ --method mvg --max-train 50 --seed 1
   nomaly eval kinds/ --labels -m kinds.nomaly         is each image given its class, and strangers called unknown?
   nomaly eval bottle/ --method mvg --supervised-reference
+  nomaly eval bottle/ -m geotrans.nomaly --with mvg.nomaly
   nomaly eval fashion-mnist --one-vs-all --method geotrans --max-train 200 --max-test 500 --seeds 3";
 
 /// Arguments of `nomaly eval`.
@@ -281,6 +282,9 @@ pub(crate) struct EvalArgs {
     /// pooled features, cross-validated; it is no anomaly detector
     #[arg(long)]
     pub(crate) supervised_reference: bool,
+    /// Also let this model decide together with the first one, through p-values of both
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["one_vs_all", "labels"])]
+    pub(crate) with: Option<PathBuf>,
     /// How to print the figures
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,

@@ -13,6 +13,7 @@ use nomaly_transforms::{Limits, Pipeline};
 use serde::{Deserialize, Serialize};
 
 use crate::calibration::Calibration;
+use crate::hybrid::HybridFigures;
 use crate::maps::AnomalyMap;
 use crate::supervised::SupervisedReference;
 use crate::{DetectorError, FittedDetector, Outcome, PredictOptions, Prediction, Skipped};
@@ -67,6 +68,9 @@ pub struct Evaluation {
     /// What a classifier gets that sees the labels of the test set, where it was asked for; for comparison only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supervised_reference: Option<SupervisedReference>,
+    /// What another detector and this one get together, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hybrid: Option<HybridFigures>,
     /// How long it took.
     pub timing: Timing,
     /// The most memory the process has held, in MiB; `None` where the system does not say.
@@ -276,6 +280,7 @@ pub fn evaluate(
         sensitivity: sensitivity(&detector.term_names(), &predictions, &labels)?,
         threshold: threshold_figures(&calibration, &scores, &labels, &intervals)?,
         supervised_reference: None,
+        hybrid: None,
         timing: Timing { fit_s, predict_ms_per_image_median: ms_per_image, images_per_s },
         peak_rss_mib: peak_rss_mib(),
         skipped,

@@ -30,6 +30,7 @@ mod detector;
 mod error;
 pub mod evaluation;
 mod features;
+pub mod hybrid;
 pub mod maps;
 mod method;
 pub mod methods;

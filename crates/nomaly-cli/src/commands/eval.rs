@@ -4,7 +4,9 @@ use std::path::Path;
 
 use nomaly::data::subset::Choice;
 use nomaly::data::{Dataset, Label};
+use nomaly::detectors::calibration::DEFAULT_MAX_FPR;
 use nomaly::detectors::evaluation::{Evaluated, LabelledPrediction, evaluate};
+use nomaly::detectors::hybrid::{HybridFigures, Voice, hybrid};
 use nomaly::store::{create_folder, write_atomic};
 use nomaly::{FittedDetector, PredictOptions};
 
@@ -79,6 +81,10 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         evaluated.figures.supervised_reference = Some(reference);
     }
 
+    if let Some(path) = &args.with {
+        evaluated.figures.hybrid = Some(together(path, (&detector, &evaluated), &dataset, &options, console)?);
+    }
+
     match args.format {
         Format::Json => print_json(&evaluated.figures)?,
         Format::Table => figures::print(&mut stdout(), &evaluated.figures)?,
@@ -89,6 +95,23 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         console.note(format_args!("wrote report.html, scores.csv and evaluation.json into {}", folder.display()));
     }
     Ok(Status::Done)
+}
+
+/// What the model in a file and the first one, which has seen the test images, get together.
+fn together(
+    path: &Path,
+    (first, evaluated): (&FittedDetector, &Evaluated),
+    dataset: &Dataset,
+    options: &PredictOptions,
+    console: &Console,
+) -> anyhow::Result<HybridFigures> {
+    let second = FittedDetector::load(path)?;
+    let bars = Bars::new(console, Unit::Images);
+    let other = evaluate(&second, dataset, None, options, &bars, |_| {})?;
+    let rule = options.rule.unwrap_or(first.info().decision);
+    let voice = |detector, evaluated| Voice { detector, evaluated };
+    let voices = [voice(first, evaluated), voice(&second, &other)];
+    Ok(hybrid(&voices, rule.rate().unwrap_or(DEFAULT_MAX_FPR))?)
 }
 
 /// Opens a data set that can be evaluated on.

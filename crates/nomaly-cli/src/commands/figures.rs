@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use nomaly::detectors::evaluation::{Ends, Evaluation, Ranking, ThresholdFigures};
+use nomaly::detectors::hybrid::HybridFigures;
 use nomaly::detectors::supervised::SupervisedReference;
 
 use crate::output::style::{FAINT, HEADING};
@@ -34,6 +35,9 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
     if let Some(reference) = &figures.supervised_reference {
         supervised(out, reference, noun)?;
     }
+    if let Some(figures) = &figures.hybrid {
+        together(out, figures)?;
+    }
     let fit = timing.fit_s.map_or(String::new(), |fit_s| format!("fit {}, ", seconds(fit_s)));
     let memory = figures.peak_rss_mib.map_or(String::new(), |mib| format!(", peak memory {mib:.0} MiB"));
     writeln!(
@@ -64,6 +68,30 @@ fn sensitivity(out: &mut impl Write, changes: &[(String, f64)]) -> io::Result<()
     }
     writeln!(out)?;
     table.print(out)
+}
+
+/// What two detectors get together.
+fn together(out: &mut impl Write, figures: &HybridFigures) -> io::Result<()> {
+    let alone: Vec<String> = figures
+        .of
+        .iter()
+        .zip(&figures.alone)
+        .map(|(name, auroc)| format!("{name} alone {}", percent(*auroc)))
+        .collect();
+    writeln!(
+        out,
+        "\n{HEADING}together{HEADING:#}   AUROC {}, 95 % interval {}  ({})",
+        percent(figures.auroc),
+        from_to(figures.auroc_ci),
+        alone.join(", "),
+    )?;
+    writeln!(
+        out,
+        "           flags {} of the normal and {} of the anomalous images at a combined p-value of at most {}\n",
+        percent(figures.fpr),
+        percent(figures.tpr),
+        figures.max_fpr
+    )
 }
 
 /// The figure of the supervised reference, on lines of its own that say what it is.

@@ -76,6 +76,7 @@ pub fn evaluate_rows(
         sensitivity: Vec::new(),
         threshold: threshold_figures(&calibration, &scores, &kept, &intervals)?,
         supervised_reference: None,
+        hybrid: None,
         timing: Timing {
             fit_s,
             predict_ms_per_image_median: seconds * 1e3 / labels.len() as f64,

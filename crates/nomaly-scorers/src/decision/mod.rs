@@ -14,6 +14,7 @@
 //! one after another for a lasting change, which a rule for single scores sees late or never.
 
 pub mod bootstrap;
+pub mod combine;
 mod conformal;
 mod extreme;
 pub mod sequence;
