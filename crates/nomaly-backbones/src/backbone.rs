@@ -264,6 +264,38 @@ impl Backbone {
         Ok(exported)
     }
 
+    /// What [`export`](Self::export) gives, with each batch norm that was folded into its convolution put back as the affine map
+    /// that it left: weights for [`trainable`](crate::trainable), whose convolutions have no bias. The running variance is such
+    /// that with epsilon it is 1.
+    pub(crate) fn unfolded(&self, taps: &[&str]) -> Result<Weights, BackboneError> {
+        let mut weights = self.export(taps)?;
+        for (index, node) in self.graph.nodes().iter().enumerate() {
+            let Op::BatchNorm { epsilon, .. } = node.op else { continue };
+            let Some(Op::Conv { name, .. }) = self.graph.foldable_into(index).map(|conv| &self.graph.nodes()[conv].op)
+            else {
+                continue;
+            };
+            if !is_folded(&self.graph, index, &weights) {
+                continue;
+            }
+            let Some(bias) = weights.remove(&format!("{name}.bias")) else { continue };
+            for Parameter { name, shape, role } in self.graph.parameters_of(index) {
+                let value = match role {
+                    ParameterRole::NormShift => {
+                        weights.insert(name, bias.clone());
+                        continue;
+                    }
+                    ParameterRole::RunningMean => 0.0,
+                    ParameterRole::RunningVariance => (1.0 - epsilon) as f32,
+                    _ => 1.0,
+                };
+                let values = vec![value; shape.iter().product()];
+                weights.insert(name, WeightTensor::from_f32(shape, &values));
+            }
+        }
+        Ok(weights)
+    }
+
     /// The node of a tap that the weights serve.
     pub(crate) fn tap_node(&self, name: &str) -> Result<usize, BackboneError> {
         let taps = self.graph.taps();

@@ -2,6 +2,7 @@
 
 mod bench;
 mod decision;
+mod explain;
 mod labels;
 mod maps;
 mod one_vs_all;
@@ -20,6 +21,7 @@ use nomaly::{Limits, StreamOptions};
 
 pub(crate) use self::bench::{BenchArgs, BenchBackboneArgs, BenchCommand, BenchKernelsArgs};
 pub(crate) use self::decision::{RuleArgs, SequenceArgs};
+pub(crate) use self::explain::ExplainArgs;
 pub(crate) use self::labels::LabelsArgs;
 pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
 pub(crate) use self::one_vs_all::OneVsAllArgs;
@@ -92,6 +94,8 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     /// Measure how good a model or a method is on labelled images
     Eval(EvalArgs),
+    /// Show where the network of a model looks, as pictures
+    Explain(ExplainArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
     /// List methods, backbones, scorers, transforms, data sets or metrics

@@ -49,6 +49,7 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Status> {
         Command::Update(args) => commands::update::run(args, console),
         Command::Score(args) => commands::score::run(args, console),
         Command::Eval(args) => commands::eval::run(args, console),
+        Command::Explain(args) => commands::explain::run(args, console),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Weights(args) => commands::weights::run(&args.command, console),

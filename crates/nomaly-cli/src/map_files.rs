@@ -93,7 +93,7 @@ fn path(folder: &Path, stem: &Path, file: MapFile) -> PathBuf {
 /// An image in a folder that was given is named by its path below that folder, one that was given itself by its file
 /// name, both without their ending, unless another image differs in the ending only. Where that name is taken, the path
 /// as it was given is used, and where that is taken too, with a number.
-fn stems(images: &[(&Path, Vec<&Path>)]) -> Vec<PathBuf> {
+pub(crate) fn stems(images: &[(&Path, Vec<&Path>)]) -> Vec<PathBuf> {
     let mut siblings: HashMap<PathBuf, HashSet<&Path>> = HashMap::new();
     for &file in images.iter().flat_map(|(_, files)| files) {
         siblings.entry(file.with_extension("")).or_default().insert(file);

@@ -496,6 +496,11 @@ impl FittedDetector {
         self.extractor.pipeline()
     }
 
+    /// The fitted method, the backbone, and the taps of it that the method looks at.
+    pub(crate) fn parts(&self) -> (&dyn FittedMethod, &Backbone, &[TapRequest]) {
+        (&*self.fitted, &self.backbone, self.extractor.taps())
+    }
+
     /// The same detector, having learned from `samples` too.
     ///
     /// Their held-out scores join those that are there.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use nomaly_backbones::BackboneError;
+use nomaly_backbones::explain::ExplainError;
 use nomaly_backbones::trainable::TrainableError;
 use nomaly_data::DataError;
 use nomaly_metrics::MetricError;
@@ -275,6 +276,15 @@ pub enum DetectorError {
     /// A network in training failed.
     #[error(transparent)]
     Training(#[from] TrainableError),
+    /// The network cannot be explained.
+    #[error(transparent)]
+    Explain(Box<ExplainError>),
+    /// A method without a network, where a network is to be explained.
+    #[error("method {method} looks at pixels, and there is no network to explain")]
+    NoNetwork {
+        /// The method.
+        method: String,
+    },
     /// The backbone failed.
     #[error(transparent)]
     Backbone(#[from] BackboneError),
@@ -307,5 +317,11 @@ impl From<ScorerError> for DetectorError {
 impl DetectorError {
     pub(crate) fn setting(name: &str, given: &str, allowed: &str) -> Self {
         Self::SettingValue { name: name.to_owned(), given: given.to_owned(), allowed: allowed.to_owned() }
+    }
+}
+
+impl From<ExplainError> for DetectorError {
+    fn from(error: ExplainError) -> Self {
+        Self::Explain(Box::new(error))
     }
 }

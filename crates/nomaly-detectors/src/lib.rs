@@ -29,6 +29,7 @@ pub mod calibration;
 mod detector;
 mod error;
 pub mod evaluation;
+pub mod explain;
 mod features;
 pub mod hybrid;
 pub mod maps;
@@ -54,8 +55,8 @@ pub use error::DetectorError;
 pub use features::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
 pub use maps::AnomalyMap;
 pub use method::{
-    BuildMethod, Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, MoreParameters,
-    Published, PublishedClasses,
+    BuildMethod, Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodNetwork, MethodScore,
+    MoreParameters, Published, PublishedClasses,
 };
 pub use nomaly_scorers::Parameter;
 pub use registry::METHODS;

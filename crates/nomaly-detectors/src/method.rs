@@ -131,6 +131,22 @@ pub trait FittedMethod: Send + Sync {
     fn classes(&self) -> &[String] {
         &[]
     }
+
+    /// The network that it trained; `None` for methods that judge by the features of the detector's backbone.
+    fn network(&self) -> Option<MethodNetwork<'_>> {
+        None
+    }
+}
+
+/// A network by which images are judged.
+#[derive(Clone, Debug)]
+pub struct MethodNetwork<'a> {
+    /// The network with its weights.
+    pub backbone: &'a Backbone,
+    /// Factor and summand that turn the values of a detector's views into the network's input.
+    pub input: [f32; 2],
+    /// What its classes are called; empty where they have no names.
+    pub classes: Vec<String>,
 }
 
 /// What a method says of one view of an image, or of a whole image.

@@ -189,6 +189,14 @@ pub fn overlay(
     Ok(drawn)
 }
 
+/// A small image made larger by a whole factor, each pixel a square, until its longer side has at least `side` pixels; others
+/// as they are.
+pub fn enlarged(image: &RgbImage, side: u32) -> RgbImage {
+    let (width, height) = image.dimensions();
+    let factor = side.div_ceil(width.max(height).max(1)).max(1);
+    RgbImage::from_fn(width * factor, height * factor, |x, y| *image.get_pixel(x / factor, y / factor))
+}
+
 /// Longest side of an image up to which [`outline`] draws lines of one pixel; they are two pixels wide beyond.
 const THIN_LINE_SIDE: u32 = 800;
 
@@ -328,6 +336,16 @@ mod tests {
         assert_eq!(drawn.get_pixel(0, 0).0, [90; 3]);
         let halfway = colour(0.5).0.map(|tint| ((90.0 + f32::from(tint)) / 2.0).round() as u8);
         assert_eq!(drawn.get_pixel(1, 0).0, halfway);
+    }
+
+    #[test]
+    fn small_images_grow_by_a_whole_factor() {
+        let image = RgbImage::from_fn(3, 2, |x, y| Rgb([x as u8, y as u8, 0]));
+        let large = enlarged(&image, 10);
+        assert_eq!(large.dimensions(), (12, 8));
+        assert_eq!((large.get_pixel(11, 3).0, large.get_pixel(4, 4).0), ([2, 0, 0], [1, 1, 0]));
+        assert_eq!(enlarged(&image, 3), image);
+        assert_eq!(enlarged(&RgbImage::new(0, 0), 3).dimensions(), (0, 0));
     }
 
     #[test]

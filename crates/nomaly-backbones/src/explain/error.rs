@@ -60,8 +60,8 @@ pub enum ExplainError {
         /// How many there are.
         classes: usize,
     },
-    /// A centre of another length than the features.
-    #[error("the centre has {found} values, the features of `{output}` have {expected}")]
+    /// A centre, or a gradient, of another length than the features.
+    #[error("the centre or the gradient has {found} values, the features of `{output}` have {expected}")]
     Centre {
         /// The tap whose features are meant.
         output: String,

@@ -25,6 +25,8 @@ pub enum Target<'a> {
     /// the mean of the normal images; no centre is the origin. What it shows is where the features come from in which the
     /// image differs from the centre. For backbones without classifier.
     Distance(Option<&'a [f32]>),
+    /// Any function of the output's features, averaged over its positions, by its gradient; the value is not known then.
+    Gradient(&'a [f32]),
 }
 
 /// What speaks for the target in one image.
@@ -32,7 +34,7 @@ pub enum Target<'a> {
 pub struct Explanation {
     /// The class that was looked for; none for a distance.
     pub class: Option<usize>,
-    /// The target's value: a logit, or half a squared distance.
+    /// The target's value: a logit, half a squared distance, or nothing for a gradient.
     pub value: f32,
     /// The map, at the resolution of the tap; nowhere negative.
     pub map: ActivationMap,
@@ -86,7 +88,7 @@ impl GradCam {
         };
         let extractor = backbone.compile(size, &[TapRequest::new(&tap, OutputLayout::Nchw)], isa)?;
         let [_, height, width] = extractor.output_shape(0);
-        let weights = backbone.export(&[&output])?;
+        let weights = backbone.unfolded(&[&output])?;
         let above = match Network::new(&graph, &[&output], [height, width], &weights, isa) {
             Ok(above) => above.with_input_gradient(),
             Err(error) => {
@@ -143,7 +145,7 @@ impl GradCam {
             (Target::Predicted | Target::Class(_), None) => {
                 Err(ExplainError::NoClassifier { backbone: backbone(), deepest: self.output.clone() })
             }
-            (Target::Distance(Some(centre)), _) if centre.len() != self.shapes[1][0] => {
+            (Target::Distance(Some(centre)) | Target::Gradient(centre), _) if centre.len() != self.shapes[1][0] => {
                 let (expected, found) = (self.shapes[1][0], centre.len());
                 Err(ExplainError::Centre { output: self.output.clone(), expected, found })
             }
@@ -186,6 +188,12 @@ fn differentiate(output: &[f32], channels: usize, target: Target<'_>, gradient: 
         Target::Class(class) => class,
         // Of equal logits the first.
         Target::Predicted => (0..channels).rev().max_by(|&a, &b| output[a].total_cmp(&output[b])).unwrap_or(0),
+        Target::Gradient(of_means) => {
+            let positions = output.len() / channels;
+            let planes = gradient.chunks_exact_mut(positions).zip(of_means);
+            planes.for_each(|(plane, value)| plane.fill(value / positions as f32));
+            return (None, 0.0);
+        }
         Target::Distance(centre) => {
             let positions = output.len() / channels;
             let mut squares = 0.0;

@@ -1,8 +1,9 @@
 //! Grad-CAM against PyTorch (`tests/fixtures/gen_wrn_evaluation.py`), and average activations against their definition.
 
 use nomaly_backbones::explain::{AverageActivations, ExplainError, GradCam, Target};
+use nomaly_backbones::graph::Op;
 use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
+use nomaly_backbones::{Backbone, OutputLayout, TapRequest, WeightTensor};
 use nomaly_kernels::Isa;
 use serde_json::Value;
 
@@ -119,6 +120,12 @@ fn without_a_classifier_distances_are_explained() {
     assert!((from_origin[0].value - half).abs() < 1e-4 * half);
     assert_eq!(from_origin[0].class, None);
     assert!(from_origin[0].map.values.iter().any(|value| *value > 0.0));
+    // The gradient of half a squared length is the vector itself.
+    let by_gradient = cam.explain(&image, Target::Gradient(&means[0])).unwrap();
+    let greatest = from_origin[0].map.values.iter().copied().fold(0.0, f32::max);
+    for (one, other) in by_gradient[0].map.values.iter().zip(&from_origin[0].map.values) {
+        assert!((one - other).abs() < 1e-4 * greatest, "{one} {other}");
+    }
     // From the image's own features it is no way to anywhere.
     let own = cam.explain(&image, Target::Distance(Some(&means[0]))).unwrap();
     assert!(own[0].value < 1e-6 * half);
@@ -128,6 +135,42 @@ fn without_a_classifier_distances_are_explained() {
     let mut itself = GradCam::new(&backbone, None, [32, 32], isa).unwrap();
     assert_eq!(itself.tap(), "layer3");
     assert!(itself.explain(&image, Target::Distance(None)).unwrap()[0].map.values.iter().all(|value| *value >= 0.0));
+}
+
+/// Weights into whose convolutions batch norm was folded before they were written explain as those it was not.
+#[test]
+fn folded_weights_explain_alike() {
+    let graph = BACKBONES.get("resnet18").unwrap().architecture.graph(3);
+    let plain = formula::weights(&graph);
+    let mut folded = plain.clone();
+    for (index, node) in graph.nodes().iter().enumerate() {
+        let (Op::BatchNorm { name, epsilon }, Some(conv)) = (&node.op, graph.foldable_into(index)) else { continue };
+        let Op::Conv { name: conv, .. } = &graph.nodes()[conv].op else { continue };
+        let values = |leaf: &str| plain[&format!("{name}.{leaf}")].to_f32().unwrap();
+        let deviations = values("running_var").into_iter().map(|variance| (f64::from(variance) + epsilon).sqrt());
+        let scales: Vec<f32> =
+            values("weight").iter().zip(deviations).map(|(w, d)| (f64::from(*w) / d) as f32).collect();
+        let biases: Vec<f32> =
+            (0..scales.len()).map(|c| values("bias")[c] - values("running_mean")[c] * scales[c]).collect();
+        let weight = folded.get_mut(&format!("{conv}.weight")).expect("a convolution");
+        let mut factors = weight.to_f32().unwrap();
+        let each = factors.len() / scales.len();
+        factors.chunks_mut(each).zip(&scales).for_each(|(row, scale)| row.iter_mut().for_each(|w| *w *= scale));
+        *weight = WeightTensor::from_f32(weight.shape.clone(), &factors);
+        folded.insert(format!("{conv}.bias"), WeightTensor::from_f32(vec![biases.len()], &biases));
+        folded.retain(|tensor, _| tensor.rsplit_once('.').is_none_or(|(prefix, _)| prefix != name));
+    }
+    let image = formula::image([48, 48]);
+    let [plain, folded] = [plain, folded].map(|weights| {
+        let backbone = Backbone::from_tensors("resnet18", weights).unwrap();
+        let mut cam = GradCam::new(&backbone, Some("layer2"), [48, 48], Isa::best().unwrap()).unwrap();
+        [0, 1, 2].map(|class| cam.explain(&image, Target::Class(class)).unwrap().remove(0).map.values).concat()
+    });
+    let greatest = plain.iter().copied().fold(0.0, f32::max);
+    assert!(greatest > 0.0);
+    for (plain, folded) in plain.iter().zip(&folded) {
+        assert!((plain - folded).abs() < 2e-3 * greatest, "{plain} {folded}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod demo;
 pub(crate) mod eval;
+pub(crate) mod explain;
 mod figures;
 pub(crate) mod fit;
 pub(crate) mod inspect;

@@ -146,7 +146,7 @@ fn check_makes_maps(method: &str, flags: &[&str]) -> anyhow::Result<()> {
 }
 
 /// The image files of each path that was given.
-fn files_of<'a>(given: &'a [PathBuf], groups: &'a [Vec<Sample>]) -> Vec<(&'a Path, Vec<&'a Path>)> {
+pub(super) fn files_of<'a>(given: &'a [PathBuf], groups: &'a [Vec<Sample>]) -> Vec<(&'a Path, Vec<&'a Path>)> {
     let file = |sample: &'a Sample| match &sample.source {
         ImageSource::File(path) => path.as_path(),
         _ => Path::new(&sample.id),

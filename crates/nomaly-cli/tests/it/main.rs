@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod classes;
 mod decisions;
+mod explain;
 mod flow;
 mod lists;
 mod maps;

@@ -87,7 +87,7 @@ pub(crate) fn fresh_folder(name: &str) -> PathBuf {
 }
 
 /// Where the spot of a defective part is.
-fn in_spot(x: u32, y: u32) -> bool {
+pub(crate) fn in_spot(x: u32, y: u32) -> bool {
     (16..34).contains(&x) && (12..30).contains(&y)
 }
 

@@ -39,6 +39,11 @@ impl TrainedNetwork {
         Ok(Self { backbone, extractor, memory: Mutex::new(memory) })
     }
 
+    /// The network and its weights.
+    pub(crate) fn backbone(&self) -> &Backbone {
+        &self.backbone
+    }
+
     /// Its weights.
     pub(crate) fn weights(&self) -> Weights {
         let taps: Vec<&str> = self.extractor.taps().iter().map(|tap| tap.name.as_str()).collect();

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2};
 use nomaly_scorers::{Scorer, State};
-use nomaly_transforms::transformations::TransformationSet;
+use nomaly_transforms::transformations::{Transformation, TransformationSet};
 use rayon::prelude::*;
 
 use super::objective::{Draws, transform};
@@ -10,7 +10,7 @@ use super::passes::{self, Passes};
 use super::scores::{self, Normality, Score};
 use crate::DetectorError;
 use crate::features::FeatureBatch;
-use crate::method::{FittedMethod, MethodScore};
+use crate::method::{FittedMethod, MethodNetwork, MethodScore};
 use crate::training::classifier::{AT_A_TIME, TrainedNetwork, log_softmax};
 
 /// Names of the states in a model file.
@@ -155,5 +155,11 @@ impl FittedMethod for FittedGeoTrans {
             Judgement::Features(_) => Vec::new(),
             Judgement::Passes(_) => passes::PARTS.map(str::to_owned).to_vec(),
         }
+    }
+
+    fn network(&self) -> Option<MethodNetwork<'_>> {
+        let Recogniser { network, set, .. } = &self.recogniser;
+        let classes = set.iter().map(Transformation::name).collect();
+        Some(MethodNetwork { backbone: network.backbone(), input: [2.0, -1.0], classes })
     }
 }
