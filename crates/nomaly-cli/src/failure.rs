@@ -93,7 +93,7 @@ fn unknown_name<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a UnknownName>
     }
     match error.downcast_ref::<DetectorError>()? {
         DetectorError::Unknown(unknown) => Some(unknown),
-        DetectorError::Backbone(BackboneError::UnknownBackbone(unknown)) => Some(unknown),
+        DetectorError::Backbone(error) => unknown_name(&**error),
         _ => None,
     }
 }

@@ -287,7 +287,7 @@ pub enum DetectorError {
     },
     /// The backbone failed.
     #[error(transparent)]
-    Backbone(#[from] BackboneError),
+    Backbone(Box<BackboneError>),
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -323,5 +323,11 @@ impl DetectorError {
 impl From<ExplainError> for DetectorError {
     fn from(error: ExplainError) -> Self {
         Self::Explain(Box::new(error))
+    }
+}
+
+impl From<BackboneError> for DetectorError {
+    fn from(error: BackboneError) -> Self {
+        Self::Backbone(Box::new(error))
     }
 }
