@@ -139,7 +139,7 @@ impl Checkpoint {
         let mut sorted = Sorted::new(tensors, learners.len()).map_err(refuse)?;
         for (index, learner) in learners.iter_mut().enumerate() {
             learner.network.load(&sorted.networks[index]).map_err(|error| refuse(error.to_string()))?;
-            let moments = std::mem::take(&mut sorted.moments[index]).into_values().map(|[a, b]| [a, b]).collect();
+            let moments = std::mem::take(&mut sorted.moments[index]).into_values().collect();
             let state = OptimiserState { steps: header.optimisers[index], moments };
             learner.optimiser = Optimiser::restore(learner.rule, state);
         }

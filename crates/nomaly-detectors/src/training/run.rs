@@ -35,10 +35,8 @@ pub fn train(
     let examples = objective.examples();
     let in_epoch = examples.div_ceil(plan.batch);
     let steps = (plan.epochs * in_epoch) as u64;
-    let (mut position, mut best) = match checkpoint.map(|checkpoint| checkpoint.read(learners)).transpose()?.flatten() {
-        Some(found) => found,
-        None => (Position::default(), Vec::new()),
-    };
+    let found = checkpoint.map(|checkpoint| checkpoint.read(learners)).transpose()?.flatten();
+    let (mut position, mut best) = found.unwrap_or_default();
     let begun = position.history.len() * in_epoch + position.steps;
     let resumed = (begun > 0).then_some(begun as u64);
     position.history.iter().for_each(&mut *on_epoch);

@@ -24,7 +24,7 @@ pub(super) enum Judgement {
     /// From the features of the untransformed image.
     Features(Box<dyn Scorer>),
     /// From many passes with dropout.
-    Passes(Passes),
+    Passes(Box<Passes>),
 }
 
 /// A network with its transformations.
@@ -144,7 +144,7 @@ impl FittedMethod for FittedGeoTrans {
         match self.judgement {
             Judgement::Features(_) => Vec::new(),
             Judgement::Table { .. } | Judgement::Passes(_) => {
-                self.recogniser.set.iter().map(|transformation| transformation.name()).collect()
+                self.recogniser.set.iter().map(Transformation::name).collect()
             }
         }
     }

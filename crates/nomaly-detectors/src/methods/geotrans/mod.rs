@@ -311,7 +311,7 @@ impl GeoTrans {
             Way::TwoStep(scorer) => return two_step(scorer, source, images, division, recogniser, context),
             Way::Passes(count) => {
                 let weights = recogniser.network.weights();
-                Judgement::Passes(Passes::new(&self.graph(), &weights, recogniser.size, *count, seed)?)
+                Judgement::Passes(Passes::new(&self.graph(), &weights, recogniser.size, *count, seed)?.into())
             }
             Way::Table(score) => {
                 let mut builder = NormalityBuilder::new(self.set.len());
@@ -447,7 +447,7 @@ impl Method for GeoTrans {
         let judgement = match (&self.way, judgement) {
             (Way::Passes(count), None) => {
                 let weights = network.weights();
-                Judgement::Passes(Passes::new(&self.graph(), &weights, config.size, *count, config.seed)?)
+                Judgement::Passes(Passes::new(&self.graph(), &weights, config.size, *count, config.seed)?.into())
             }
             (Way::Table(score), Some((name, judgement))) if name == scores::STATE => {
                 Judgement::Table { normality: Normality::restore(judgement, self.set.len())?, score: *score }
