@@ -1,7 +1,7 @@
 //! Where the network of a detector looks.
 //!
 //! [`FittedDetector::explainer`] lays Grad-CAM over images, [`FittedDetector::average_layers`] says where each layer is active
-//! over many of them. Methods that train a network of their own ([`FittedMethod::network`](crate::FittedMethod::network)) are
+//! over many of them. Methods that train a network of their own ([`FittedMethod::network`]) are
 //! explained by it, the others by the backbone whose features they judge by.
 //!
 //! Methods that judge by features averaged over positions are explained by their anomaly score, as a function of the deepest
