@@ -64,19 +64,57 @@ impl TrainedNetwork {
         Ok(see(outputs))
     }
 
-    /// The network as a model file keeps it.
-    pub(crate) fn state(&self, name: &str) -> State {
+    /// The network `name` as a model file keeps it, with the size of its input and the seed of its training.
+    pub(crate) fn state(&self, name: &str, seed: u64) -> State {
         let tensor = |(name, tensor): (String, WeightTensor)| {
             let values = tensor.to_f32().expect("weights were read when they were compiled");
             (name, Tensor::f32(tensor.shape, values))
         };
         let tensors = self.weights().into_iter().map(tensor).collect();
-        State { kind: name.to_owned(), config: serde_json::json!({}), tensors }
+        let [_, height, width] = self.extractor.input_shape();
+        State { kind: name.to_owned(), config: serde_json::json!({ "size": [height, width], "seed": seed }), tensors }
+    }
+
+    /// The network `name` out of a model file, compiled for the size of input that it was trained on, and its seed.
+    ///
+    /// # Errors
+    /// A state of another network, of another size than a network can have, or without a tensor that the taps need.
+    pub(crate) fn restore(name: &str, state: State, taps: &[TapRequest]) -> Result<Stored, DetectorError> {
+        if state.kind != name {
+            return Err(DetectorError::MissingState { name: STATE.to_owned() });
+        }
+        let refuse = |reason: String| DetectorError::State { state: STATE.to_owned(), reason };
+        let Config { size, seed } =
+            serde_json::from_value(state.config.clone()).map_err(|error| refuse(error.to_string()))?;
+        if size.iter().any(|side| !(1..=4096).contains(side)) {
+            return Err(refuse(format!("its input is {} x {}", size[0], size[1])));
+        }
+        Ok(Stored { network: Self::new(name, stored_weights(state)?, size, taps)?, size, seed })
     }
 }
 
+/// Name of the state of a trained network in a model file.
+pub(crate) const STATE: &str = "network";
+
+/// What a model file says of a network beside its weights.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    size: [usize; 2],
+    seed: u64,
+}
+
+/// A network out of a model file.
+pub(crate) struct Stored {
+    pub(crate) network: TrainedNetwork,
+    /// Height and width of its input.
+    pub(crate) size: [usize; 2],
+    /// The seed of its training.
+    pub(crate) seed: u64,
+}
+
 /// The weights in a state of a model file, whose kind is the network's name.
-pub(crate) fn stored_weights(state: State) -> Result<Weights, DetectorError> {
+fn stored_weights(state: State) -> Result<Weights, DetectorError> {
     let tensor = |(name, tensor): (String, Tensor)| match tensor.data {
         TensorData::F32(values) if tensor.shape.iter().product::<usize>() == values.len() => {
             Ok((name, WeightTensor::from_f32(tensor.shape, &values)))

@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
+use ndarray::ArrayView2;
 use nomaly_scorers::ScorerError;
 use nomaly_store::{Progress, sha256_hex};
 
 use crate::DetectorError;
-use crate::features::FeatureSource;
+use crate::features::{FeatureBatch, FeatureSource};
+use crate::method::{HeldOut, Method, MethodScore};
+use crate::stage::Stage;
 
 /// All views of all images as 8-bit planes, red, green and blue: what a pipeline makes of images, without its last step.
 ///
@@ -73,8 +76,63 @@ impl PixelStore {
         }
     }
 
-    /// A checksum of all pixels, by which a training knows its images again.
-    pub(crate) fn digest(&self) -> String {
-        sha256_hex(&self.bytes)
+    /// Everything that decides what a training of `method` on all these images ends with.
+    pub(crate) fn identity(&self, method: &dyn Method, seed: u64) -> Vec<u8> {
+        let settings = serde_json::to_string(&method.settings()).unwrap_or_default();
+        let version = env!("CARGO_PKG_VERSION");
+        let (name, pixels) = (method.name(), sha256_hex(&self.bytes));
+        format!("{name} {version} {settings} {seed} {:?} {pixels}", self.size).into_bytes()
     }
+
+    /// Refuses more examples than an epoch can have, `each` of every one of `views`.
+    pub(crate) fn check_examples(method: &str, views: usize, each: usize) -> Result<(), DetectorError> {
+        let examples = views.saturating_mul(each);
+        if u32::try_from(examples).is_ok() {
+            return Ok(());
+        }
+        Err(DetectorError::Memory {
+            method: method.to_owned(),
+            needed: format!("{examples} training examples"),
+            allowed: format!("{} examples", u32::MAX),
+            hint: "use fewer images or fewer examples of each".to_owned(),
+        })
+    }
+
+    /// Scores `images`, which were not trained on, with `judge`, which is given the planes of each of their views.
+    pub(crate) fn held_out(
+        &self,
+        images: &[usize],
+        source: &dyn FeatureSource,
+        progress: &dyn Progress,
+        mut judge: impl FnMut(&[f32]) -> Result<MethodScore, DetectorError>,
+    ) -> Result<Vec<HeldOut>, DetectorError> {
+        let stage = Stage::start(progress, "scoring held-out images", Some(images.len()));
+        let mut planes = vec![0.0; self.each()];
+        let mut held_out = Vec::with_capacity(images.len());
+        for &image in images {
+            let mut views = Vec::new();
+            for view in self.views_of(image) {
+                self.unpack(view, &mut planes);
+                views.push(judge(&planes)?);
+            }
+            held_out.push(HeldOut::from(&source.combine(views)?));
+            stage.advance(1);
+            if progress.cancelled() {
+                return Err(DetectorError::Cancelled);
+            }
+        }
+        Ok(held_out)
+    }
+}
+
+/// The planes `[3, H, W]` of each view of a batch, a row each; refused where they are not of the size that a network was
+/// trained on.
+pub(crate) fn views<'a>(batch: &FeatureBatch<'a>, size: [usize; 2]) -> Result<ArrayView2<'a, f32>, DetectorError> {
+    let (views, expected) = (batch.images * batch.views, 3 * size[0] * size[1]);
+    let found = batch.values[0].len() / views.max(1);
+    let refuse = || DetectorError::FeatureShape { tap: batch.taps[0].name.clone(), expected, found };
+    if batch.input != size {
+        return Err(refuse());
+    }
+    ArrayView2::from_shape((views, expected), batch.values[0].as_slice()).map_err(|_| refuse())
 }

@@ -23,7 +23,9 @@ pub(crate) mod settings;
 
 use std::fmt;
 
-use nomaly_backbones::trainable::{Network, Optimiser, Rule};
+use nomaly_backbones::graph::Graph;
+use nomaly_backbones::trainable::{Network, Optimiser, Rule, he_normal};
+use nomaly_kernels::Isa;
 use serde::{Deserialize, Serialize};
 
 use crate::DetectorError;
@@ -64,6 +66,13 @@ impl Learner {
     /// A network that has not been trained yet.
     pub fn new(network: Network, rule: Rule) -> Self {
         Self { network, optimiser: Optimiser::new(rule), rule }
+    }
+
+    /// A network that ends at the tap `logits` of `graph`, for inputs of `size` (height, width), with He-normal weights drawn
+    /// from the seed.
+    pub(crate) fn initialised(graph: &Graph, size: [usize; 2], rule: Rule, seed: u64) -> Result<Self, DetectorError> {
+        let weights = he_normal(graph, seed);
+        Ok(Self::new(Network::new(graph, &["logits"], size, &weights, Isa::best()?)?, rule))
     }
 
     /// Moves the parameters by the gradients of the last backward pass.

@@ -33,7 +33,7 @@ pub(crate) const fn batch_size(default: &'static str) -> Parameter {
 
 /// The learning rate.
 pub(crate) const fn rate(default: &'static str) -> Parameter {
-    Parameter { name: "rate", default, values: "a number above 0 and at most 10", summary: "learning rate of Adam" }
+    Parameter { name: "rate", default, values: "a number above 0 and at most 10", summary: "learning rate" }
 }
 
 /// How the learning rate changes.

@@ -1,6 +1,6 @@
 //! A network that tells transformations apart, at work.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 use nomaly_scorers::{Scorer, State};
 use nomaly_transforms::transformations::{Transformation, TransformationSet};
 use rayon::prelude::*;
@@ -11,10 +11,10 @@ use super::scores::{self, Normality, Score};
 use crate::DetectorError;
 use crate::features::FeatureBatch;
 use crate::method::{FittedMethod, MethodNetwork, MethodScore};
-use crate::training::classifier::{AT_A_TIME, TrainedNetwork, log_softmax};
+use crate::training::classifier::{AT_A_TIME, STATE, TrainedNetwork, log_softmax};
+use crate::training::images::views;
 
-/// Names of the states in a model file.
-pub(super) const NETWORK: &str = "network";
+/// Name of the scorer's state in a model file.
 pub(super) const SCORER: &str = "scorer";
 
 /// How a table or the features of an image become a score.
@@ -108,30 +108,17 @@ impl FittedGeoTrans {
             Judgement::Passes(passes) => passes.judge(&self.recogniser.inputs(planes)?, self.recogniser.set.len()),
         }
     }
-
-    /// Refuses planes of another size than the network's.
-    fn views<'a>(&self, batch: &FeatureBatch<'a>) -> Result<ArrayView2<'a, f32>, DetectorError> {
-        let [height, width] = self.recogniser.size;
-        let (views, expected) = (batch.images * batch.views, 3 * height * width);
-        let found = batch.values[0].len() / views.max(1);
-        let refuse = || DetectorError::FeatureShape { tap: batch.taps[0].name.clone(), expected, found };
-        if batch.input != self.recogniser.size {
-            return Err(refuse());
-        }
-        ArrayView2::from_shape((views, expected), batch.values[0].as_slice()).map_err(|_| refuse())
-    }
 }
 
 impl FittedMethod for FittedGeoTrans {
     fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, DetectorError> {
-        let views = self.views(batch)?;
+        let views = views(batch, self.recogniser.size)?;
         views.outer_iter().map(|planes| self.judge(planes.as_slice().expect("rows are contiguous"))).collect()
     }
 
     fn states(&self) -> Vec<(String, State)> {
-        let mut network = self.recogniser.network.state(&self.recogniser.name);
-        network.config = serde_json::json!({ "size": self.recogniser.size, "seed": self.recogniser.seed });
-        let mut states = vec![(NETWORK.to_owned(), network)];
+        let network = self.recogniser.network.state(&self.recogniser.name, self.recogniser.seed);
+        let mut states = vec![(STATE.to_owned(), network)];
         match &self.judgement {
             Judgement::Table { normality, .. } => states.push((scores::STATE.to_owned(), normality.state())),
             Judgement::Features(scorer) => states.push((SCORER.to_owned(), scorer.state())),

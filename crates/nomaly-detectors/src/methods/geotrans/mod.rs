@@ -36,14 +36,12 @@ mod scores;
 use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::graph::Graph;
 use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::trainable::Network;
-use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
-use nomaly_kernels::Isa;
+use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_scorers::{Parameter, State, restore};
 use nomaly_transforms::transformations::TransformationSet;
 
 pub use self::fitted::FittedGeoTrans;
-use self::fitted::{Judgement, NETWORK, Recogniser, SCORER as SCORER_STATE};
+use self::fitted::{Judgement, Recogniser, SCORER as SCORER_STATE};
 use self::objective::SelfLabelled;
 use self::passes::Passes;
 use self::scores::NormalityBuilder;
@@ -53,7 +51,7 @@ use crate::calibration::held_out_scores;
 use crate::features::FeatureSource;
 use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::stage::Stage;
-use crate::training::classifier::{TrainedNetwork, stored_weights};
+use crate::training::classifier::{STATE as NETWORK, Stored, TrainedNetwork};
 use crate::training::images::PixelStore;
 use crate::training::settings::{Division, TrainingSettings, within};
 use crate::training::{Checkpoint, Learner, Schedule, Trained, settings as training, train};
@@ -236,13 +234,6 @@ impl GeoTrans {
         Ok(Self { set, network: network.name, way, dropout, training, taps })
     }
 
-    /// Everything that decides what the training ends with.
-    fn identity(&self, images: &PixelStore, seed: u64) -> Vec<u8> {
-        let settings = serde_json::to_string(&self.settings()).unwrap_or_default();
-        let version = env!("CARGO_PKG_VERSION");
-        format!("{NAME} {version} {settings} {seed} {:?} {}", images.size(), images.digest()).into_bytes()
-    }
-
     /// The network in training, with dropout where there is some.
     fn graph(&self) -> Graph {
         let plain = BACKBONES.get(self.network).expect("the name was checked").architecture;
@@ -263,19 +254,9 @@ impl GeoTrans {
     ) -> Result<(Recogniser, Trained, Option<Checkpoint>), DetectorError> {
         let FitContext { seed, progress, checkpoints } = *context;
         let (train_inputs, held_out) = (images.inputs_of(&division.train), images.inputs_of(&division.held_out));
-        if u32::try_from(train_inputs.len() * self.set.len()).is_err() {
-            return Err(DetectorError::Memory {
-                method: NAME.to_owned(),
-                needed: format!("{} training examples", train_inputs.len() * self.set.len()),
-                allowed: format!("{} examples", u32::MAX),
-                hint: "use fewer images or transformations".to_owned(),
-            });
-        }
-        let start = Backbone::initialised(self.network, self.set.len(), seed)?;
-        let weights = start.export(&["logits"])?;
-        let network = Network::new(&self.graph(), &["logits"], images.size(), &weights, Isa::best()?)?;
-        let mut learners = [Learner::new(network, self.training.adam())];
-        let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &self.identity(images, seed)));
+        PixelStore::check_examples(NAME, train_inputs.len(), self.set.len())?;
+        let mut learners = [Learner::initialised(&self.graph(), images.size(), self.training.adam(), seed)?];
+        let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &images.identity(self, seed)));
         let mut objective = SelfLabelled {
             images,
             set: &self.set,
@@ -328,18 +309,7 @@ impl GeoTrans {
             }
         };
         let fitted = FittedGeoTrans { recogniser, judgement };
-        let stage = Stage::start(progress, "scoring held-out images", Some(division.held_out.len()));
-        let mut held_out = Vec::with_capacity(division.held_out.len());
-        for &image in &division.held_out {
-            let mut views: Vec<MethodScore> = Vec::new();
-            for view in images.views_of(image) {
-                images.unpack(view, &mut planes);
-                views.push(fitted.judge(&planes)?);
-            }
-            held_out.push(HeldOut::from(&source.combine(views)?));
-            stage.advance(1);
-            check(progress.cancelled())?;
-        }
+        let held_out = images.held_out(&division.held_out, source, progress, |planes| fitted.judge(planes))?;
         Ok((fitted, held_out))
     }
 }
@@ -428,26 +398,15 @@ impl Method for GeoTrans {
         if states.next().is_some() {
             return Err(missing(scores::STATE));
         }
-        #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Config {
-            size: [usize; 2],
-            seed: u64,
-        }
         let refuse = |reason: String| DetectorError::State { state: NETWORK.to_owned(), reason };
-        let config: Config =
-            serde_json::from_value(network.config.clone()).map_err(|error| refuse(error.to_string()))?;
-        if config.size.iter().any(|side| !(1..=4096).contains(side)) {
-            return Err(refuse(format!("its input is {} x {}", config.size[0], config.size[1])));
-        }
-        let network = TrainedNetwork::new(self.network, stored_weights(network)?, config.size, &Self::network_taps())?;
+        let Stored { network, size, seed } = TrainedNetwork::restore(self.network, network, &Self::network_taps())?;
         if network.width(0) != self.set.len() {
             return Err(refuse(format!("it tells {} transformations apart, not {}", network.width(0), self.set.len())));
         }
         let judgement = match (&self.way, judgement) {
             (Way::Passes(count), None) => {
                 let weights = network.weights();
-                Judgement::Passes(Passes::new(&self.graph(), &weights, config.size, *count, config.seed)?.into())
+                Judgement::Passes(Passes::new(&self.graph(), &weights, size, *count, seed)?.into())
             }
             (Way::Table(score), Some((name, judgement))) if name == scores::STATE => {
                 Judgement::Table { normality: Normality::restore(judgement, self.set.len())?, score: *score }
@@ -467,13 +426,7 @@ impl Method for GeoTrans {
             }
             _ => return Err(missing(scores::STATE)),
         };
-        let recogniser = Recogniser {
-            name: self.network.to_owned(),
-            network,
-            set: self.set.clone(),
-            size: config.size,
-            seed: config.seed,
-        };
+        let recogniser = Recogniser { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
         Ok(Box::new(FittedGeoTrans { recogniser, judgement }))
     }
 }
