@@ -3,7 +3,7 @@
 use nomaly_registry::Registry;
 
 use crate::method::MethodEntry;
-use crate::methods::{dn2, features, geotrans, mvg, open_set, padim, patch_model, patchcore, spade};
+use crate::methods::{adacl, dn2, features, geotrans, mvg, open_set, padim, patch_model, patchcore, spade};
 
 /// Every method.
 pub static METHODS: Registry<MethodEntry> = Registry::new(
@@ -18,5 +18,6 @@ pub static METHODS: Registry<MethodEntry> = Registry::new(
         patch_model::ENTRY,
         open_set::ENTRY,
         geotrans::ENTRY,
+        adacl::ENTRY,
     ],
 );

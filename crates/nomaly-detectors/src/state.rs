@@ -4,10 +4,16 @@ use nomaly_scorers::{State, TensorData};
 
 use crate::DetectorError;
 
-/// The only state there is, which must be called `name`.
+/// The only state there is, which must be called `name` and be of the kind of that name.
 pub(crate) fn only(name: &str, states: &mut Vec<(String, State)>) -> Result<State, DetectorError> {
+    let state = only_named(name, states)?;
+    if state.kind == name { Ok(state) } else { Err(DetectorError::MissingState { name: name.to_owned() }) }
+}
+
+/// The only state there is, which must be called `name`.
+pub(crate) fn only_named(name: &str, states: &mut Vec<(String, State)>) -> Result<State, DetectorError> {
     match (states.pop(), states.is_empty()) {
-        (Some((found, state)), true) if found == name && state.kind == name => Ok(state),
+        (Some((found, state)), true) if found == name => Ok(state),
         _ => Err(DetectorError::MissingState { name: name.to_owned() }),
     }
 }

@@ -1,5 +1,6 @@
 //! The methods, one file each.
 
+pub mod adacl;
 pub mod dn2;
 pub mod features;
 mod gallery;

@@ -43,6 +43,16 @@ pub enum AdaclKind {
 impl AdaclKind {
     /// All kinds, in the order in which they are drawn.
     pub const ALL: [Self; 4] = [Self::CutPaste, Self::Puzzle, Self::Rotation, Self::MixUp];
+
+    /// The name that users type: `cut-paste`, `puzzle`, `rotation` or `mix-up`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CutPaste => "cut-paste",
+            Self::Puzzle => "puzzle",
+            Self::Rotation => "rotation",
+            Self::MixUp => "mix-up",
+        }
+    }
 }
 
 pub(crate) const CUT_PASTE: Listed = Listed {

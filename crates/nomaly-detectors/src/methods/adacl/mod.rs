@@ -1,0 +1,317 @@
+//! ADACL: a small network learns to tell normal images from anomalies made of them.
+//!
+//! # What it computes
+//! In each epoch an anomaly is made of every training image by one of four [augmentations](nomaly_transforms::augment::Adacl)
+//! drawn at random, and a small convolutional network is trained from the start to give a number for each image: near 0 for
+//! normal ones, near 1 for anomalies. The labels are drawn anew each time, uniformly from [0, 0.3] and from [0.7, 1], which
+//! keeps the network from chasing exact values and makes its results steadier from seed to seed. The loss is the squared
+//! error of the output clipped to [0, 1]; an output beyond a bound is pulled back as from the bound, because a gradient of
+//! zero would leave it there for good.
+//!
+//! The score is the network's output as it is. The source clips it, which changes the order of no two images inside [0, 1]
+//! and ties those outside; unclipped ones keep their order.
+//!
+//! After each epoch the network is tried on up to 150 held-out images and an anomaly made of each, once and for all from the
+//! seed; training stops when their loss falls no more, and the best network is kept. The decision is calibrated on all
+//! held-out images.
+//!
+//! # When to use
+//! On small images whose anomalies are of another kind altogether (another class), and where no pretrained network is of use.
+//! Not for small defects: the anomalies that it learns from change the whole structure. Leave `rotation` and `mix-up` out of
+//! `anomalies` where normal items come turned.
+//!
+//! # Parameters
+//! `anomalies`, `labels`, `margin` and those of the training. The source gives no batch size, learning rate or patience: 64, a
+//! cyclic rate of up to 0.001 and 5 epochs are our choice. It trains up to 10 epochs on MNIST and 15 on CIFAR-10. Images
+//! smaller than the input are padded with black. The network sees values in [0, 1].
+//!
+//! # Reference
+//! Khazaie, Wong, Mohsenzadeh, *ADACL: Augment to Detect Anomalies with Continuous Labelling*, arXiv 2207.01112, 2022; Khazaie's
+//! thesis, University of Western Ontario, 2022, chapter 4: section 4.3.2 for the network and its loss, 4.3.3 for the labels,
+//! 4.3.4 for the anomalies, table 4.1 for the figures.
+
+mod objective;
+
+use nomaly_backbones::architectures::pixels;
+use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_scorers::{Parameter, State};
+use nomaly_transforms::augment::AdaclKind;
+
+use self::objective::{Created, EXAMPLES, Labels, taps};
+use crate::features::{FeatureBatch, FeatureSource};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::state;
+use crate::training::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
+use crate::training::images::{PixelStore, views};
+use crate::training::settings::TrainingSettings;
+use crate::training::{Checkpoint, Learner, Schedule, settings as training, train};
+use crate::{DetectorError, PublishedClasses, Settings};
+
+const NAME: &str = "adacl";
+const NETWORK: &str = "adacl-cnn";
+/// One image to hold out, and two to learn from.
+const MIN_IMAGES: usize = 3;
+
+const ANOMALIES: Parameter = Parameter {
+    name: "anomalies",
+    default: "cut-paste,puzzle,rotation,mix-up",
+    values: "some of `cut-paste`, `puzzle`, `rotation` and `mix-up`, joined by commas",
+    summary: "how anomalies are made of training images; one is drawn each time",
+};
+const LABELS: Parameter = Parameter {
+    name: "labels",
+    default: "continuous",
+    values: "`continuous` or `discrete`",
+    summary: "what the network learns to say: numbers drawn from intervals, or 0 and 1",
+};
+const MARGIN: Parameter = Parameter {
+    name: "margin",
+    default: "0.3",
+    values: "a number above 0 and below 0.5",
+    summary: "width of the intervals of continuous labels, from 0 up and from 1 down",
+};
+
+const PARAMETERS: &[Parameter] = &[
+    ANOMALIES,
+    LABELS,
+    MARGIN,
+    training::epochs("10"),
+    training::batch_size("64"),
+    training::rate("0.001"),
+    training::schedule("cyclic"),
+    training::l2("0"),
+    training::patience("5"),
+    training::holdout("auto"),
+];
+
+const DEFAULTS: TrainingSettings = TrainingSettings {
+    epochs: 10,
+    batch_size: 64,
+    rate: 1e-3,
+    schedule: Schedule::Cyclic,
+    l2: 0.0,
+    patience: Some(5),
+    holdout: None,
+};
+
+/// Table 4.1 of the thesis.
+const ONE_VS_ALL: &[PublishedClasses] = &[
+    PublishedClasses {
+        dataset: "mnist",
+        classes: &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+        on: "Khazaie 2022, all images of a digit",
+        mean: 98.01,
+        by_class: &[99.37, 99.30, 98.58, 97.36, 97.57, 98.43, 99.56, 98.09, 93.46, 98.38],
+    },
+    PublishedClasses {
+        dataset: "fashion-mnist",
+        classes: &[],
+        on: "Khazaie 2022, all 6 000 images of a class",
+        mean: 93.22,
+        by_class: &[94.42, 99.46, 89.82, 91.05, 92.68, 90.40, 80.43, 97.88, 97.14, 98.88],
+    },
+    PublishedClasses {
+        dataset: "cifar10",
+        classes: &["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+        on: "Khazaie 2022, all 5 000 images of a class",
+        mean: 76.80,
+        by_class: &[73.89, 83.87, 67.47, 70.66, 69.51, 77.91, 72.66, 83.04, 87.64, 81.35],
+    },
+];
+
+/// The registry's entry.
+pub(crate) const ENTRY: MethodEntry = MethodEntry {
+    name: NAME,
+    summary: "a small network trained to tell normal images from anomalies made of them",
+    paper: "Khazaie, Wong, Mohsenzadeh: ADACL: Augment to Detect Anomalies with Continuous Labelling (2022)",
+    maps: false,
+    min_images: MIN_IMAGES,
+    cost: Cost {
+        fit: "training on about 20 passes over the images",
+        predict: "one pass of a network of 250 000 parameters",
+        memory: "the images at the size of the input, a byte a value, to fit; the network afterwards",
+    },
+    parameters: PARAMETERS,
+    more_parameters: None,
+    backbone: Some("pixels"),
+    defaults: &[("input_size", "32"), ("view", "pad")],
+    trains: true,
+    published: &[
+        Published::image("MNIST, one class against nine", 98.01),
+        Published::image("Fashion-MNIST, one class against nine", 93.22),
+        Published::image("CIFAR-10, one class against nine", 76.80),
+    ],
+    one_vs_all: ONE_VS_ALL,
+    build: |settings, _| Ok(Box::new(Adacl::from_settings(settings)?)),
+};
+
+/// ADACL with checked parameters.
+#[derive(Clone, Debug)]
+pub struct Adacl {
+    kinds: Vec<AdaclKind>,
+    labels: Labels,
+    /// The width of the intervals, which discrete labels do not have.
+    margin: f64,
+    training: TrainingSettings,
+    taps: [TapRequest; 1],
+}
+
+impl Adacl {
+    fn from_settings(settings: &Settings) -> Result<Self, DetectorError> {
+        let mut kinds = Vec::new();
+        for name in settings.get(ANOMALIES.name).unwrap_or(ANOMALIES.default).split(',').map(str::trim) {
+            let refuse = || DetectorError::setting(ANOMALIES.name, name, ANOMALIES.values);
+            let kind = AdaclKind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(refuse)?;
+            if kinds.contains(&kind) {
+                return Err(DetectorError::setting(ANOMALIES.name, name, "each way once"));
+            }
+            kinds.push(kind);
+        }
+        let margin = settings.value(MARGIN.name, 0.3, MARGIN.values)?;
+        if !(margin > 0.0 && margin < 0.5) {
+            return Err(DetectorError::setting(MARGIN.name, &margin.to_string(), MARGIN.values));
+        }
+        let labels = match settings.get(LABELS.name).unwrap_or(LABELS.default) {
+            "continuous" => Labels::Continuous(margin),
+            "discrete" => Labels::Discrete,
+            given => return Err(DetectorError::setting(LABELS.name, given, LABELS.values)),
+        };
+        let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
+        Ok(Self { kinds, labels, margin, training: DEFAULTS.updated(settings)?, taps })
+    }
+}
+
+impl Method for Adacl {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn taps(&self) -> &[TapRequest] {
+        &self.taps
+    }
+
+    fn settings(&self) -> Settings {
+        let kinds: Vec<&str> = self.kinds.iter().map(|kind| kind.name()).collect();
+        let labels = if self.labels == Labels::Discrete { "discrete" } else { "continuous" };
+        let settings = Settings::default().with(ANOMALIES.name, kinds.join(",")).with(LABELS.name, labels);
+        self.training.add_to(settings.with(MARGIN.name, self.margin))
+    }
+
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
+        let FitContext { seed, progress, checkpoints } = *context;
+        let images = PixelStore::collect(source, progress)?;
+        if images.images() < MIN_IMAGES {
+            let (method, needed, found) = (NAME.to_owned(), MIN_IMAGES, images.images());
+            return Err(DetectorError::TooFewImages { method, needed, found });
+        }
+        let division = self.training.divide(images.images(), seed);
+        let (train_views, held_out_views) = (images.inputs_of(&division.train), images.inputs_of(&division.held_out));
+        PixelStore::check_examples(NAME, train_views.len(), EXAMPLES)?;
+        let mut learners = [Learner::initialised(NETWORK, 1, images.size(), self.training.adam(), seed)?];
+        let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &images.identity(self, seed)));
+        let mut objective = Created {
+            images: &images,
+            kinds: &self.kinds,
+            labels: self.labels,
+            train: &train_views,
+            held_out: &held_out_views,
+            network: NETWORK,
+            seed,
+            inputs: Vec::new(),
+        };
+        let plan = self.training.plan(seed);
+        let trained = train(&plan, &mut objective, &mut learners, checkpoint.as_ref(), progress, &mut |_| {})?;
+        let [learner] = learners;
+        let network = TrainedNetwork::new(NETWORK, learner.network.weights(), images.size(), &taps())?;
+        let fitted = FittedAdacl { network, size: images.size(), seed };
+        let held_out = images.held_out(&division.held_out, source, progress, |planes| {
+            Ok(MethodScore::whole(fitted.outputs(planes)?[0]))
+        })?;
+        if let Some(checkpoint) = checkpoint {
+            checkpoint.remove();
+        }
+        let told = format!(
+            "{} images and as many created anomalies an epoch learned from; {} others calibrate the decision",
+            division.train.len(),
+            division.held_out.len()
+        );
+        let notes = vec![trained.to_string(), told];
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images: images.images(), notes })
+    }
+
+    fn restore(&self, mut states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
+        let network = state::only_named(STATE, &mut states)?;
+        let Stored { network, size, seed } = TrainedNetwork::restore(NETWORK, network, &taps())?;
+        if network.width(0) != 1 {
+            let reason = format!("it gives {} values, not one", network.width(0));
+            return Err(DetectorError::State { state: STATE.to_owned(), reason });
+        }
+        Ok(Box::new(FittedAdacl { network, size, seed }))
+    }
+}
+
+/// ADACL after training.
+pub struct FittedAdacl {
+    network: TrainedNetwork,
+    size: [usize; 2],
+    seed: u64,
+}
+
+impl FittedAdacl {
+    /// What the network says of views, given as planes `[n, 3, H, W]` in [0, 1].
+    fn outputs(&self, planes: &[f32]) -> Result<Vec<f64>, DetectorError> {
+        let each = 3 * self.size[0] * self.size[1];
+        let mut all = Vec::with_capacity(planes.len() / each);
+        for some in planes.chunks(AT_A_TIME * each) {
+            self.network.run(some, |outputs| all.extend(outputs[0].iter().map(|output| f64::from(*output))))?;
+        }
+        Ok(all)
+    }
+}
+
+impl FittedMethod for FittedAdacl {
+    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, DetectorError> {
+        let views = views(batch, self.size)?;
+        let outputs = self.outputs(views.as_slice().expect("rows are contiguous"))?;
+        Ok(outputs.into_iter().map(MethodScore::whole).collect())
+    }
+
+    fn states(&self) -> Vec<(String, State)> {
+        vec![(STATE.to_owned(), self.network.state(NETWORK, self.seed))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_in_full_make_the_same_method() {
+        for given in [
+            &[] as &[&str],
+            &["anomalies=puzzle,cut-paste", "labels=discrete", "epochs=15"],
+            &["margin=0.1", "patience=none"],
+        ] {
+            let method = Adacl::from_settings(&Settings::parse(given).unwrap()).unwrap();
+            let stored = method.settings();
+            assert_eq!(Adacl::from_settings(&stored).unwrap().settings(), stored);
+            for pair in given {
+                let (key, value) = pair.split_once('=').unwrap();
+                assert_eq!(stored.get(key), Some(value));
+            }
+        }
+        for parameter in PARAMETERS {
+            let stored = Adacl::from_settings(&Settings::default()).unwrap().settings();
+            assert_eq!(stored.get(parameter.name), Some(parameter.default), "{}", parameter.name);
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused() {
+        let given =
+            ["anomalies=blur", "anomalies=puzzle,puzzle", "anomalies=", "labels=soft", "margin=0.5", "margin=0"];
+        for given in given {
+            assert!(Adacl::from_settings(&Settings::parse(&[given]).unwrap()).is_err(), "{given}");
+        }
+    }
+}
