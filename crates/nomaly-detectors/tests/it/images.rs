@@ -78,6 +78,7 @@ pub(crate) fn quick(method: &str) -> Settings {
         "geotrans" => {
             Settings::default().with("network", "wrn-10-1").with("transformations", "rotations").with("epochs", 1)
         }
+        "adacl" => Settings::default().with("epochs", 1),
         _ => settings(),
     }
 }

@@ -48,7 +48,7 @@ fn interrupted(
 #[test]
 fn an_interrupted_training_ends_with_the_same_model() {
     for method in trained() {
-        let settings = quick(method).with("epochs", 2).with("batch_size", 8);
+        let settings = quick(method).with("epochs", 4).with("batch_size", 4);
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = folder.path().join("checkpoints");
         let whole = bytes(&fit(method, &settings, &good(12)).detector, folder.path());
@@ -116,5 +116,24 @@ fn geotrans_scores_what_it_cannot_turn_upright() {
             assert_eq!(prediction.terms.len(), if score == "two-step" { 0 } else { 4 });
             assert!(score == "two-step" || (terms - prediction.score).abs() < 1e-9 * prediction.score.abs().max(1.0));
         }
+    }
+}
+
+#[test]
+fn adacl_scores_blots_higher() {
+    for settings in ["labels=continuous", "labels=discrete", "anomalies=cut-paste,puzzle"] {
+        // The blots are red and the anomalies are made of grey stripes: what is told is how far the structure is from theirs.
+        let settings = Settings::parse(&[settings, "epochs=10", "batch_size=8"]).unwrap();
+        let fitted = fit("adacl", &settings, &dataset().train).detector;
+        let mut scores: Vec<f64> = Vec::new();
+        fitted
+            .predict(&dataset().test, &PredictOptions::default(), &Silent, |outcome| {
+                scores.push(outcome.result.unwrap().score);
+                Ok(())
+            })
+            .unwrap();
+        let of = |blot: usize| scores.iter().skip(blot).step_by(2).copied();
+        let mean = |blot: usize| of(blot).sum::<f64>() / 8.0;
+        assert!(mean(1) > mean(0), "{settings:?}: {scores:?}");
     }
 }

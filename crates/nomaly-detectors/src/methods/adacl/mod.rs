@@ -32,7 +32,7 @@
 
 mod objective;
 
-use nomaly_backbones::architectures::pixels;
+use nomaly_backbones::architectures::{Architecture, pixels};
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_scorers::{Parameter, State};
 use nomaly_transforms::augment::AdaclKind;
@@ -207,7 +207,8 @@ impl Method for Adacl {
         let division = self.training.divide(images.images(), seed);
         let (train_views, held_out_views) = (images.inputs_of(&division.train), images.inputs_of(&division.held_out));
         PixelStore::check_examples(NAME, train_views.len(), EXAMPLES)?;
-        let mut learners = [Learner::initialised(NETWORK, 1, images.size(), self.training.adam(), seed)?];
+        let mut learners =
+            [Learner::initialised(&Architecture::Adacl.graph(1), images.size(), self.training.adam(), seed)?];
         let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &images.identity(self, seed)));
         let mut objective = Created {
             images: &images,
@@ -283,6 +284,9 @@ impl FittedMethod for FittedAdacl {
 
 #[cfg(test)]
 mod tests {
+    use nomaly_backbones::trainable::he_normal;
+    use nomaly_scorers::Tensor;
+
     use super::*;
 
     #[test]
@@ -313,5 +317,36 @@ mod tests {
         for given in given {
             assert!(Adacl::from_settings(&Settings::parse(&[given]).unwrap()).is_err(), "{given}");
         }
+    }
+
+    #[test]
+    fn a_stored_network_is_checked() {
+        let method = Adacl::from_settings(&Settings::default()).unwrap();
+        let weights = he_normal(&Architecture::Adacl.graph(1), 3);
+        let network = TrainedNetwork::new(NETWORK, weights, [32, 32], &taps()).unwrap();
+        let state = FittedAdacl { network, size: [32, 32], seed: 7 }.states().remove(0).1;
+        let restored = |name: &str, state: State| method.restore(vec![(name.to_owned(), state)]);
+        assert_eq!(restored(STATE, state.clone()).unwrap().states()[0].1, state);
+        assert!(restored("scorer", state.clone()).is_err());
+        assert!(method.restore(Vec::new()).is_err());
+        let edits: [fn(&mut State); 8] = [
+            |state| state.kind = "resnet18".to_owned(),
+            |state| state.config = serde_json::json!({ "size": [0, 32], "seed": 7 }),
+            |state| state.config = serde_json::json!({ "size": [32, 1_000_000], "seed": 7 }),
+            |state| state.config = serde_json::json!({ "size": [32, 32], "seed": 7, "more": 1 }),
+            |state| drop(state.tensors.remove("conv3.weight")),
+            |state| drop(state.tensors.insert("fc2.bias".to_owned(), Tensor::f32([1], vec![f32::NAN]))),
+            |state| drop(state.tensors.insert("fc2.bias".to_owned(), Tensor::f64([1], vec![0.0]))),
+            |state| drop(state.tensors.insert("fc1.bias".to_owned(), Tensor::f32([1], vec![0.0]))),
+        ];
+        for (number, edit) in edits.into_iter().enumerate() {
+            let mut state = state.clone();
+            edit(&mut state);
+            assert!(restored(STATE, state).is_err(), "edit {number} is taken");
+        }
+        let weights = he_normal(&Architecture::Adacl.graph(2), 3);
+        let network = TrainedNetwork::new(NETWORK, weights, [32, 32], &taps()).unwrap();
+        let message = restored(STATE, network.state(NETWORK, 7)).err().unwrap().to_string();
+        assert!(message.contains("2 values"), "{message}");
     }
 }
