@@ -24,7 +24,7 @@ fn predictions(detector: &FittedDetector, options: &PredictOptions) -> Vec<Predi
 fn every_method_scores_the_same_after_a_round_trip_through_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let patches = |feature: &str| ("patches", settings().with("feature", feature).with("max_patches", 1000));
-    let geotrans = |score: &str| ("geotrans", quick("geotrans").with("score", score));
+    let geotrans = |score: &str| ("geotrans", quick("geotrans").with("normality", score));
     let (method, unsure) = geotrans("mc-dropout");
     let others = [patches("pca"), patches("sparse"), geotrans("two-step"), (method, unsure.with("passes", 3))];
     for (method, settings) in METHODS.names().map(|method| (method, quick(method))).chain(others) {

@@ -97,7 +97,7 @@ fn a_checkpoint_of_another_training_is_left_alone() {
 #[test]
 fn geotrans_scores_what_it_cannot_turn_upright() {
     for score in ["dirichlet", "two-step", "mc-dropout"] {
-        let mut settings = quick("geotrans").with("epochs", 4).with("batch_size", 16).with("score", score);
+        let mut settings = quick("geotrans").with("epochs", 4).with("batch_size", 16).with("normality", score);
         if score == "mc-dropout" {
             settings = settings.with("passes", 4);
         }

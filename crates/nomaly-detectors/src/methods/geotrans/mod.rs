@@ -7,8 +7,8 @@
 //! have a [Dirichlet distribution](nomaly_scorers::dirichlet), fitted on the training images, and the score is the mean of
 //! −Σⱼ (αᵢⱼ − 1) ln yⱼ over the transformations i; all the other [scores](Score) are parts of the result.
 //!
-//! With `score=two-step` the network is trained on one part of the images, and a [scorer](nomaly_scorers::SCORERS) is fitted
-//! on what it sees before its classifier in the other part. With `score=mc-dropout` it is run many times with dropout, and
+//! With `normality=two-step` the network is trained on one part of the images, and a [scorer](nomaly_scorers::SCORERS) is fitted
+//! on what it sees before its classifier in the other part. With `normality=mc-dropout` it is run many times with dropout, and
 //! the score is the entropy of the mean answer; the variance, the mutual information and the deviation of the score over
 //! the passes are its parts.
 //!
@@ -18,8 +18,8 @@
 //! mirrored. It takes minutes to hours of training; a method on pretrained features is quicker and mostly better.
 //!
 //! # Parameters
-//! `transformations`, `network`, `score`, `dropout`, those of the training, and with `score=two-step` those of the scorer, with
-//! `score=mc-dropout` the number of `passes`. The number of epochs is ⌈200 / k⌉ where none is given, as in the paper: three for its 72 transformations. Probabilities below 1e-12 count as
+//! `transformations`, `network`, `normality`, `dropout`, those of the training, and with `normality=two-step` those of the scorer, with
+//! `normality=mc-dropout` the number of `passes`. The number of epochs is ⌈200 / k⌉ where none is given, as in the paper: three for its 72 transformations. Probabilities below 1e-12 count as
 //! 1e-12. Images smaller than the input are padded, as the paper does with MNIST.
 //!
 //! # Reference
@@ -70,8 +70,8 @@ const DEFAULT_DROPOUT: f32 = 0.3;
 /// Passes over the images themselves that the paper's rule divides by the number of transformations.
 const PASSES: usize = 200;
 
-const SCORE: Parameter = Parameter {
-    name: "score",
+const NORMALITY: Parameter = Parameter {
+    name: "normality",
     default: "dirichlet",
     values: "`dirichlet`, `weighted`, `log-likelihood`, `entropy`, `simple`, `two-step` or `mc-dropout`",
     summary: "how the probabilities of all transformations become a score; `two-step` scores features instead, and \
@@ -80,7 +80,7 @@ const SCORE: Parameter = Parameter {
 
 const DROPOUT: Parameter = Parameter {
     name: "dropout",
-    default: "0; 0.3 with `score=mc-dropout`",
+    default: "0; 0.3 with `normality=mc-dropout`",
     values: "a share from 0 to 0.9",
     summary: "share of the values inside of each block that a training step leaves out",
 };
@@ -105,7 +105,7 @@ const PARAMETERS: &[Parameter] = &[
         values: "a wide residual network from `nomaly list backbones`",
         summary: "the network that is trained",
     },
-    SCORE,
+    NORMALITY,
     training::epochs("200 divided by the number of transformations, rounded up"),
     training::batch_size("128"),
     training::rate("0.001"),
@@ -113,14 +113,14 @@ const PARAMETERS: &[Parameter] = &[
     training::l2("0.00025"),
     training::patience("none"),
     DROPOUT,
-    training::holdout("auto; half of the images with `score=two-step`"),
+    training::holdout("auto; half of the images with `normality=two-step`"),
 ];
 
 const SCORER_PARAMETER: Parameter = Parameter {
     name: SCORER,
     default: DEFAULT_SCORER,
     values: "a name from `nomaly list scorers`",
-    summary: "what scores features with `score=two-step`; its parameters are settings too",
+    summary: "what scores features with `normality=two-step`; its parameters are settings too",
 };
 
 /// Table 1 of the paper.
@@ -170,7 +170,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
 
 /// The choice of a scorer, and its parameters, belong to the score in two steps alone.
 fn more_parameters(settings: &Settings) -> Result<Vec<Parameter>, DetectorError> {
-    match settings.get(SCORE.name) {
+    match settings.get(NORMALITY.name) {
         Some(TWO_STEP) => {}
         Some(MC_DROPOUT) => return Ok(vec![PASSES_PARAMETER]),
         _ => return Ok(Vec::new()),
@@ -210,10 +210,12 @@ impl GeoTrans {
         if network.family() != "wide-resnet" {
             return Err(DetectorError::setting("network", network.name, "a wide residual network, such as wrn-10-4"));
         }
-        let way = match settings.get(SCORE.name).unwrap_or(SCORE.default) {
+        let way = match settings.get(NORMALITY.name).unwrap_or(NORMALITY.default) {
             TWO_STEP => Way::TwoStep(ChosenScorer::from_settings(settings, DEFAULT_SCORER)?),
             MC_DROPOUT => Way::Passes(within(settings, &PASSES_PARAMETER, 50, &(2..=1000))?),
-            name => Way::Table(name.parse().map_err(|()| DetectorError::setting(SCORE.name, name, SCORE.values))?),
+            name => {
+                Way::Table(name.parse().map_err(|()| DetectorError::setting(NORMALITY.name, name, NORMALITY.values))?)
+            }
         };
         let defaults = TrainingSettings {
             epochs: PASSES.div_ceil(set.len()),
@@ -228,7 +230,7 @@ impl GeoTrans {
         let needed = matches!(way, Way::Passes(_));
         let dropout = within(settings, &DROPOUT, if needed { DEFAULT_DROPOUT } else { 0.0 }, &(0.0..=0.9))?;
         if needed && dropout == 0.0 {
-            return Err(DetectorError::setting(DROPOUT.name, "0", "a share above 0 with `score=mc-dropout`"));
+            return Err(DetectorError::setting(DROPOUT.name, "0", "a share above 0 with `normality=mc-dropout`"));
         }
         let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
         Ok(Self { set, network: network.name, way, dropout, training, taps })
@@ -365,9 +367,9 @@ impl Method for GeoTrans {
     fn settings(&self) -> Settings {
         let settings = Settings::default().with("transformations", &self.set).with("network", self.network);
         let settings = match &self.way {
-            Way::Table(score) => settings.with(SCORE.name, score),
-            Way::TwoStep(scorer) => scorer.add_to(settings.with(SCORE.name, TWO_STEP)),
-            Way::Passes(count) => settings.with(SCORE.name, MC_DROPOUT).with(PASSES_PARAMETER.name, count),
+            Way::Table(score) => settings.with(NORMALITY.name, score),
+            Way::TwoStep(scorer) => scorer.add_to(settings.with(NORMALITY.name, TWO_STEP)),
+            Way::Passes(count) => settings.with(NORMALITY.name, MC_DROPOUT).with(PASSES_PARAMETER.name, count),
         };
         let settings = settings.with(DROPOUT.name, self.dropout);
         self.training.add_to(settings)
