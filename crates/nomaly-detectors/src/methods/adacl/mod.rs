@@ -39,7 +39,9 @@ use nomaly_transforms::augment::AdaclKind;
 
 use self::objective::{Created, EXAMPLES, Labels, taps};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::method::{
+    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodScore, Published,
+};
 use crate::state;
 use crate::training::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
 use crate::training::images::{PixelStore, views};
@@ -279,6 +281,11 @@ impl FittedMethod for FittedAdacl {
 
     fn states(&self) -> Vec<(String, State)> {
         vec![(STATE.to_owned(), self.network.state(NETWORK, self.seed))]
+    }
+
+    fn network(&self) -> Option<MethodNetwork<'_>> {
+        let classes = vec!["anomaly".to_owned()];
+        Some(MethodNetwork { backbone: self.network.backbone(), input: [1.0, 0.0], classes })
     }
 }
 
