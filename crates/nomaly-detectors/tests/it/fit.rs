@@ -156,7 +156,7 @@ fn names_and_settings_are_checked_before_any_work() {
     assert!(with("levels", "stage9").contains("stage"));
     assert!(with("levels", "stem,stem").contains("once"));
     assert!(with("input_size", "5").contains("from 32 to 2048"));
-    assert!(with("view", "left").contains("`whole` or `center`"));
+    assert!(with("view", "left").contains("`whole`, `center` or `pad`"));
     assert!(with("weights", "/nonexistent/w.safetensors").contains("/nonexistent/w.safetensors"));
     assert!(with("median", "3").contains("a method with maps"));
     let patches = |key: &str, value: &str| message("patches", "pixels", Settings::default().with(key, value));
