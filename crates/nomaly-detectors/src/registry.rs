@@ -3,7 +3,7 @@
 use nomaly_registry::Registry;
 
 use crate::method::MethodEntry;
-use crate::methods::{adacl, dn2, features, geotrans, mvg, open_set, padim, patch_model, patchcore, spade};
+use crate::methods::{adacl, cutpaste, dn2, features, geotrans, mvg, open_set, padim, patch_model, patchcore, spade};
 
 /// Every method.
 pub static METHODS: Registry<MethodEntry> = Registry::new(
@@ -19,5 +19,6 @@ pub static METHODS: Registry<MethodEntry> = Registry::new(
         open_set::ENTRY,
         geotrans::ENTRY,
         adacl::ENTRY,
+        cutpaste::ENTRY,
     ],
 );

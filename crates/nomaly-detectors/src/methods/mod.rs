@@ -1,6 +1,7 @@
 //! The methods, one file each.
 
 pub mod adacl;
+pub mod cutpaste;
 pub mod dn2;
 pub mod features;
 mod gallery;

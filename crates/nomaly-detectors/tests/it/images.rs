@@ -79,6 +79,7 @@ pub(crate) fn quick(method: &str) -> Settings {
             Settings::default().with("network", "wrn-10-1").with("transformations", "rotations").with("epochs", 1)
         }
         "adacl" => Settings::default().with("epochs", 1),
+        "cutpaste" => Settings::default().with("network", "wrn-10-1").with("input_size", 32).with("epochs", 1),
         _ => settings(),
     }
 }

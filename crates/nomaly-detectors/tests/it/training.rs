@@ -120,11 +120,13 @@ fn geotrans_scores_what_it_cannot_turn_upright() {
 }
 
 #[test]
-fn adacl_scores_blots_higher() {
-    for settings in ["labels=continuous", "labels=discrete", "anomalies=cut-paste,puzzle"] {
-        // The blots are red and the anomalies are made of grey stripes: what is told is how far the structure is from theirs.
-        let settings = Settings::parse(&[settings, "epochs=10", "batch_size=8"]).unwrap();
-        let fitted = fit("adacl", &settings, &dataset().train).detector;
+fn networks_that_meet_created_anomalies_score_blots_higher() {
+    let cases = ["labels=continuous", "labels=discrete", "anomalies=cut-paste,puzzle"].map(|given| ("adacl", given));
+    for (method, given) in cases.into_iter().chain([("cutpaste", "scorer=gaussian"), ("cutpaste", "scorer=neighbours")])
+    {
+        let (key, value) = given.split_once('=').unwrap();
+        let settings = quick(method).with(key, value).with("epochs", 10).with("batch_size", 8);
+        let fitted = fit(method, &settings, &dataset().train).detector;
         let mut scores: Vec<f64> = Vec::new();
         fitted
             .predict(&dataset().test, &PredictOptions::default(), &Silent, |outcome| {
