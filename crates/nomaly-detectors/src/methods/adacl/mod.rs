@@ -1,34 +1,34 @@
 //! ADACL: a small network learns to tell normal images from anomalies made of them.
 //!
 //! # What it computes
-//! In each epoch an anomaly is made of every training image by one of four [augmentations](nomaly_transforms::augment::Adacl)
-//! drawn at random, and a small convolutional network is trained from the start to give a number for each image: near 0 for
-//! normal ones, near 1 for anomalies. The labels are drawn anew each time, uniformly from [0, 0.3] and from [0.7, 1], which
-//! keeps the network from chasing exact values and makes its results steadier from seed to seed. The loss is the squared
-//! error of the output clipped to [0, 1]; an output beyond a bound is pulled back as from the bound, because a gradient of
-//! zero would leave it there for good.
+//! In each epoch an anomaly is made of every training image by one of four
+//! [augmentations](nomaly_transforms::augment::Adacl) drawn at random, and a small convolutional network is trained
+//! from the start to give a number for each image: near 0 for normal ones, near 1 for anomalies. The labels are drawn
+//! anew each time, uniformly from [0, 0.3] and from [0.7, 1], which the source finds to vary less from run to run than
+//! 0 and 1. The loss is the squared error of the output clipped to [0, 1]; an
+//! output beyond a bound is pulled back as from the bound, because a gradient of zero would leave it there for good.
 //!
-//! The score is the network's output as it is. The source clips it, which changes the order of no two images inside [0, 1]
-//! and ties those outside; unclipped ones keep their order.
+//! The score is the network's output as it is. The source clips it, which changes the order of no two images inside
+//! [0, 1] and ties those outside; unclipped ones keep their order.
 //!
-//! After each epoch the network is tried on up to 150 held-out images and an anomaly made of each, once and for all from the
-//! seed; training stops when their loss falls no more, and the best network is kept. The decision is calibrated on all
-//! held-out images.
+//! After each epoch the network is tried on up to 150 held-out images and an anomaly made of each, once and for all
+//! from the seed; training stops when their loss falls no more, and the best network is kept. The decision is
+//! calibrated on all held-out images.
 //!
 //! # When to use
-//! On small images whose anomalies are of another kind altogether (another class), and where no pretrained network is of use.
-//! Not for small defects: the anomalies that it learns from change the whole structure. Leave `rotation` and `mix-up` out of
-//! `anomalies` where normal items come turned.
+//! On small images whose anomalies are of another kind altogether (another class), and where no pretrained network is
+//! of use. Not for small defects: the anomalies that it learns from change the whole structure. Leave `rotation` and
+//! `mix-up` out of `anomalies` where normal items come turned.
 //!
 //! # Parameters
-//! `anomalies`, `labels`, `margin` and those of the training. The source gives no batch size, learning rate or patience: 64, a
-//! cyclic rate of up to 0.001 and 5 epochs are our choice. It trains up to 10 epochs on MNIST and 15 on CIFAR-10. Images
-//! smaller than the input are padded with black. The network sees values in [0, 1].
+//! `anomalies`, `labels`, `margin` and those of the training. The source gives no batch size, learning rate or
+//! patience: 64, a cyclic rate of up to 0.001 and 5 epochs are our choice. It trains up to 10 epochs on MNIST and 15
+//! on CIFAR-10. Images smaller than the input are padded with black. The network sees values in [0, 1].
 //!
 //! # Reference
-//! Khazaie, Wong, Mohsenzadeh, *ADACL: Augment to Detect Anomalies with Continuous Labelling*, arXiv 2207.01112, 2022; Khazaie's
-//! thesis, University of Western Ontario, 2022, chapter 4: section 4.3.2 for the network and its loss, 4.3.3 for the labels,
-//! 4.3.4 for the anomalies, table 4.1 for the figures.
+//! Khazaie, Wong, Mohsenzadeh, *ADACL: Augment to Detect Anomalies with Continuous Labelling*, arXiv 2207.01112, 2022;
+//! Khazaie's thesis, University of Western Ontario, 2022, chapter 4: section 4.3.2 for the network and its loss, 4.3.3
+//! for the labels, 4.3.4 for the anomalies, table 4.1 for the figures.
 
 mod objective;
 

@@ -127,7 +127,7 @@ impl Objective for Created<'_> {
             })?;
             network.run(inputs, |outputs| {
                 for (output, (_, anomaly)) in outputs[0].iter().zip(some) {
-                    // The mean label stands for all that could be drawn: it leaves the spread of the labels out of the loss.
+                    // The mean label stands for all that could be drawn, and leaves their spread out of the loss.
                     let output = f64::from(*output).clamp(0.0, 1.0);
                     loss += (output - self.labels.mean(*anomaly)).powi(2);
                     right += usize::from((output > 0.5) == *anomaly);
@@ -146,8 +146,8 @@ pub(super) fn taps() -> [TapRequest; 1] {
 
 /// The mean squared error of outputs clipped to [0, 1], and its gradient by each.
 ///
-/// A clipped output has no gradient of its own, and an image whose output is outside would never be learned from again. All
-/// labels are inside, so the error always points back to them: the gradient is that of an output at the bound.
+/// A clipped output has no gradient of its own, and an image whose output is outside would never be learned from again.
+/// All labels are inside, so the error always points back to them: the gradient is that of an output at the bound.
 fn clipped_error(outputs: &[f32], labels: &[f32]) -> (f64, Vec<f32>) {
     let n = outputs.len() as f64;
     let mut loss = 0.0;

@@ -1,30 +1,31 @@
 //! CutPaste: a network that finds what was pasted into normal images knows what is irregular in others.
 //!
 //! # What it computes
-//! Every training image is an example of three [classes](nomaly_transforms::augment::CutPasteClass): as it is, with a patch of
-//! itself pasted elsewhere, and with a thin turned strip of itself. A residual network is trained from the start to tell
-//! them apart. A [scorer](nomaly_scorers::SCORERS), by default a Gaussian, is then fitted on what the network sees of
-//! the training images before its classifier, averaged over positions; the score of an image is that scorer's of its features.
-//! Features are computed with the running statistics of batch norm, so that an image's do not depend on others.
+//! Every training image is an example of three [classes](nomaly_transforms::augment::CutPasteClass): as it is, with a
+//! patch of itself pasted elsewhere, and with a thin turned strip of itself. A residual network is trained from the
+//! start to tell them apart. A [scorer](nomaly_scorers::SCORERS), by default a Gaussian, is then fitted on what the
+//! network sees of the training images before its classifier, averaged over positions; the score of an image is that
+//! scorer's of its features. Features are computed with the running statistics of batch norm, so that an image's do
+//! not depend on others.
 //!
 //! The images that are not trained on calibrate the decision: neither the network nor the scorer has seen them.
 //!
 //! # When to use
-//! Where anomalies are defects of a part of the image and no pretrained network is of use: images unlike photographs, or a ban
-//! on foreign weights. It takes minutes to hours of training; a method on pretrained features is quicker and mostly better,
-//! and shows where a defect is.
+//! Where anomalies are defects of a part of the image and no pretrained network is of use: images unlike photographs,
+//! or a ban on foreign weights. It takes minutes to hours of training; a method on pretrained features is quicker and
+//! mostly better, and shows where a defect is.
 //!
 //! # Parameters
-//! `network`, `scorer` with the scorer's parameters, and those of the training. The paper trains ResNet-18 at 256 pixels for
-//! 65 000 steps; the input is 64 pixels here, at which a network trains in minutes without a GPU, and `input_size` makes it
-//! larger. SGD with momentum 0.9, learning rate 0.03 falling with a cosine and an L2 penalty of 0.00003 are the paper's.
-//! In training, before anything is pasted, all classes are shifted by up to 1/32 of the side and changed in brightness and
-//! contrast by up to 10 %: the paper names translation and colour jitter, the amounts are our choice. The network sees values in
-//! [−1, 1].
+//! `network`, `scorer` with the scorer's parameters, and those of the training. The paper trains ResNet-18 at 256
+//! pixels for 65 000 steps; the input is 64 pixels here, at which a network trains in minutes without a GPU, and
+//! `input_size` makes it larger. SGD with momentum 0.9, learning rate 0.03 falling with a cosine and an L2 penalty of
+//! 0.00003 are the paper's. In training, before anything is pasted, all classes are shifted by up to 1/32 of the side
+//! and changed in brightness and contrast by up to 10 %: the paper names translation and colour jitter, the amounts
+//! are our choice. The network sees values in [−1, 1].
 //!
 //! # Reference
-//! Li, Sohn, Yoon, Pfister, *CutPaste: Self-Supervised Learning for Anomaly Detection and Localization*, CVPR 2021: section
-//! 2.3 for three classes, 2.4 for the score, appendix A for the training.
+//! Li, Sohn, Yoon, Pfister, *CutPaste: Self-Supervised Learning for Anomaly Detection and Localization*, CVPR 2021:
+//! section 2.3 for three classes, 2.4 for the score, appendix A for the training.
 
 mod objective;
 
@@ -100,7 +101,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     cost: Cost {
         fit: "training on 300 passes over the images, and the scorer's fit",
         predict: "one pass of the network, and the scorer",
-        memory: "the images at the size of the input, a byte a value, to fit; the network and what the scorer keeps afterwards",
+        memory: "the images at the size of the input, a byte a value, to fit; then the network and what the scorer keeps",
     },
     parameters: PARAMETERS,
     more_parameters: Some(|settings| Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters().to_vec())),

@@ -154,7 +154,8 @@ mod tests {
         let planes: Vec<f32> = (0..3 * 64 * 32).map(|i| ((i * 7919) % 256) as f32 / 255.0).collect();
         let mut out = vec![0.0; planes.len()];
         let mut shifts = std::collections::BTreeSet::new();
-        for seed in 0..60 {
+        // That one of the 15 never comes up in so many draws has a chance of one in 60 000.
+        for seed in 0..200 {
             vary(&planes, size, &mut ChaCha8Rng::seed_from_u64(seed), &mut out);
             // The shift whose values change in order: a level that was greater is greater after it.
             let fits = |down: isize, right: isize| {
