@@ -19,7 +19,8 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 /// Trains `learners` for `objective`.
 ///
 /// Where there is a `checkpoint`, the training goes on from its file, and keeps it up to date; it is for the caller to
-/// [remove](Checkpoint::remove) it once the result is safe. `on_epoch` hears of every epoch that ends, those before the checkpoint included.
+/// [remove](Checkpoint::remove) it once the result is safe. `on_epoch` hears of every epoch that ends, those before the
+/// checkpoint included.
 ///
 /// # Errors
 /// Cancellation (after writing the checkpoint), a loss that is not finite, a checkpoint that cannot be read or written, and
