@@ -277,7 +277,8 @@ pub(crate) struct EvalArgs {
     /// Fit on at most this many training images, chosen at random by the seed
     #[arg(long, value_name = "N")]
     pub(crate) max_train: Option<NonZeroUsize>,
-    /// Test on at most this many images, chosen at random by the seed
+    /// Test on at most this many images, chosen at random, the same for every seed: half of them normal where there are
+    /// enough of both
     #[arg(long, value_name = "N")]
     pub(crate) max_test: Option<NonZeroUsize>,
     #[command(flatten)]

@@ -234,20 +234,33 @@ impl Dataset {
 
     /// Keeps at most `max` training images, in their order.
     pub fn limit_train(&mut self, max: usize, choice: Choice) {
-        keep(&mut self.train, max, choice);
+        keep(&mut self.train, |_| true, max, choice);
     }
 
-    /// Keeps at most `max` test images, in their order.
+    /// Keeps at most `max` test images, in their order: half of them normal, the other half not, where there are enough of
+    /// both.
+    ///
+    /// A figure such as AUROC, which does not depend on the share of the anomalous, varies least with halves. A random
+    /// selection of one class against nine would leave a few normal images at best.
     pub fn limit_test(&mut self, max: usize, choice: Choice) {
-        keep(&mut self.test, max, choice);
+        let is_normal = |sample: &Sample| sample.label == Label::Normal;
+        let normal = self.test.iter().filter(|sample| is_normal(sample)).count();
+        let others = self.test.len() - normal;
+        let most_normal = max.div_ceil(2).max(max.saturating_sub(others)).min(normal);
+        keep(&mut self.test, is_normal, most_normal, choice);
+        keep(&mut self.test, |sample| !is_normal(sample), max - most_normal, choice);
     }
 }
 
-/// Keeps at most `max` samples, in their order.
-fn keep(samples: &mut Vec<Sample>, max: usize, choice: Choice) {
-    let mut kept = choose(samples.len(), max, choice).into_iter().peekable();
+/// Keeps at most `max` of the samples for which `of` holds, and all others, in their order.
+fn keep(samples: &mut Vec<Sample>, of: impl Fn(&Sample) -> bool, max: usize, choice: Choice) {
+    let count = samples.iter().filter(|sample| of(sample)).count();
+    let mut kept = choose(count, max, choice).into_iter().peekable();
     let mut index = 0;
-    samples.retain(|_| {
+    samples.retain(|sample| {
+        if !of(sample) {
+            return true;
+        }
         let keep = kept.next_if_eq(&index).is_some();
         index += 1;
         keep

@@ -128,6 +128,29 @@ fn training_images_are_limited_in_order() {
 }
 
 #[test]
+fn test_images_are_limited_to_halves() {
+    let fixture = Fixture::new();
+    fixture.idx("train", &[1]);
+    let labels: Vec<u8> = (0..100).map(|number| number % 10).collect();
+    fixture.idx("t10k", &labels);
+    let all = open(&fixture.spec(":normal=1")).unwrap();
+    // 10 normal ones and 90 others.
+    for (max, expected) in [(0, (0, 0)), (1, (1, 0)), (7, (4, 3)), (16, (8, 8)), (50, (10, 40)), (200, (10, 90))] {
+        for choice in [Choice::First, Choice::Seeded(9)] {
+            let mut dataset = all.clone();
+            dataset.limit_test(max, choice);
+            assert_eq!((dataset.count(Label::Normal), dataset.count(Label::Anomalous)), expected, "{max}");
+            assert!(dataset.test.is_sorted_by_key(|sample| &sample.id));
+        }
+    }
+    let mut few_others = all;
+    few_others.test.retain(|sample| sample.label == Label::Normal || sample.id.ends_with('9'));
+    few_others.test.truncate(4);
+    few_others.limit_test(3, Choice::First);
+    assert_eq!(few_others.test.len(), 3);
+}
+
+#[test]
 fn the_demonstration_set_opens_by_name() {
     let demo = open("demo:texture=grass,seed=4").unwrap();
     assert_eq!(demo.name, "demo:texture=grass,seed=4");
