@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// The folder for the report, the figure and the logs [default: target/repro/NAME]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Only this run of the experiment
+    #[arg(long, value_name = "RUN")]
+    only: Option<String>,
     /// Another data set in place of that of the experiment: a folder with the same classes
     #[arg(long, value_name = "DATA")]
     dataset: Option<String>,
@@ -73,7 +76,14 @@ struct Run {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let experiment = read(&args.name)?;
+    let mut experiment = read(&args.name)?;
+    if let Some(only) = &args.only {
+        let all: Vec<String> = experiment.runs.iter().map(|run| format!("`{}`", run.name)).collect();
+        experiment.runs.retain(|run| folder_name(&run.name) == folder_name(only));
+        if experiment.runs.is_empty() {
+            bail!("`{}` has no run `{only}`; it has {}", args.name, all.join(", "));
+        }
+    }
     let output = args.output.clone().unwrap_or_else(|| target_folder().join("repro").join(&args.name));
     create_folder(&output)?;
     cargo(&["build", "--release", "--locked", "--package", "nomaly-cli"])?;
@@ -81,7 +91,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut tables = Vec::new();
     for run in &experiment.runs {
         println!("{}: {} on {}", experiment.title, run.name, run.dataset);
-        tables.push(evaluate(&nomaly, run, args, &output).with_context(|| format!("run `{}`", run.name))?);
+        // A page and a log of its own.
+        let folder = output.join(folder_name(&run.name));
+        tables.push(evaluate(&nomaly, run, args, &folder).with_context(|| format!("run `{}`", run.name))?);
     }
     let figures: Vec<(String, String)> = figures(&experiment, &tables);
     for (file, svg) in &figures {
@@ -163,6 +175,22 @@ fn curve(run: &Run, table: &Value, score: &str) -> Option<Curve> {
     Some(Curve { name: run.name.clone(), auroc, points: points.iter().filter_map(point).collect() })
 }
 
+/// The published mean over the classes of a table, in percent, where one is published for each.
+fn published(table: &Value) -> Option<f64> {
+    let classes = table["classes"].as_array()?;
+    let all = classes.iter().map(|class| class["published"].as_f64()).collect::<Option<Vec<f64>>>()?;
+    (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
+}
+
+/// The name of a run as the name of a folder: `with zoom` is `with-zoom`.
+fn folder_name(run: &str) -> String {
+    run.to_lowercase()
+        .split(|sign: char| !sign.is_alphanumeric())
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("-")
+}
+
 /// The page: a line for each run, with the mean over its classes of every score.
 fn report(experiment: &Experiment, tables: &[Value], figures: &[(String, String)]) -> anyhow::Result<String> {
     let mut page =
@@ -181,7 +209,7 @@ fn report(experiment: &Experiment, tables: &[Value], figures: &[(String, String)
         let classes = table["classes"].as_array().map_or(0, Vec::len);
         let first = &table["runs"][0];
         let images = format!("{} + {} / {}", first["n_train"], first["n_test"]["normal"], first["n_test"]["anomalous"]);
-        let published = table["published"][1].as_f64().map_or("–".to_owned(), |mean| format!("{mean:.1}"));
+        let published = published(table).map_or("–".to_owned(), |mean| format!("{mean:.2}"));
         let mut cells = vec![run.name.clone(), classes.to_string(), images, percent(&table["mean"]), published];
         cells.extend(parts.values().map(percent));
         writeln!(page, "| {} |", cells.join(" | "))?;
@@ -191,4 +219,42 @@ fn report(experiment: &Experiment, tables: &[Value], figures: &[(String, String)
         writeln!(page, "\n![ROC curves]({file})")?;
     }
     Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_figures_are_those_of_the_classes_that_were_run() {
+        let table = serde_json::json!({ "classes": [{ "published": 90.0 }, { "published": 95.0 }] });
+        assert_eq!(published(&table), Some(92.5));
+        let table = serde_json::json!({ "classes": [{ "published": 90.0 }, { "published": null }] });
+        assert_eq!(published(&table), None);
+        assert_eq!(published(&serde_json::json!({ "classes": [] })), None);
+    }
+
+    #[test]
+    fn runs_have_folders() {
+        assert_eq!(folder_name("with zoom"), "with-zoom");
+        assert_eq!(folder_name("Fashion-MNIST: 72 / all"), "fashion-mnist-72-all");
+    }
+
+    #[test]
+    fn every_experiment_can_be_read() {
+        let folder = workspace_root().join("benches/repro");
+        let mut experiments = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let experiment = read(path.file_stem().unwrap().to_str().unwrap()).unwrap();
+            let mut folders: Vec<String> = experiment.runs.iter().map(|run| folder_name(&run.name)).collect();
+            folders.sort();
+            folders.dedup();
+            assert_eq!(folders.len(), experiment.runs.len(), "two runs of {} write into one folder", path.display());
+            experiments += 1;
+        }
+        assert!(experiments >= 3);
+        let error = read("nothing").err().unwrap().to_string();
+        assert!(error.contains("geotrans-extension-mini"), "{error}");
+    }
 }
