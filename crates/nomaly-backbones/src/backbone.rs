@@ -265,7 +265,7 @@ impl Backbone {
     }
 
     /// What [`export`](Self::export) gives, with each batch norm that was folded into its convolution put back as the affine map
-    /// that it left: weights for [`trainable`](crate::trainable), whose convolutions have no bias. The running variance is such
+    /// that it left: weights for [`trainable`](crate::trainable), which trains the layers of the graph as they are. The running variance is such
     /// that with epsilon it is 1.
     pub(crate) fn unfolded(&self, taps: &[&str]) -> Result<Weights, BackboneError> {
         let mut weights = self.export(taps)?;
@@ -347,12 +347,12 @@ struct Accepted {
     optional: bool,
 }
 
-/// What a node takes: its parameters, and for a convolution the bias that folding leaves.
+/// What a node takes: its parameters, and for a convolution without bias the one that folding leaves.
 fn accepted(graph: &Graph, index: usize) -> Vec<Accepted> {
     let take = |Parameter { name, shape, role }, optional| Accepted { name, shape, role, optional };
     let node = &graph.nodes()[index];
     let mut all: Vec<_> = graph.parameters_of(index).into_iter().map(|parameter| take(parameter, false)).collect();
-    if let Op::Conv { name, .. } = &node.op {
+    if let Op::Conv { name, bias: false, .. } = &node.op {
         let bias = Parameter { name: format!("{name}.bias"), shape: vec![node.channels], role: ParameterRole::Bias };
         all.push(take(bias, true));
     }

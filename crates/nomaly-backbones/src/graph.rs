@@ -27,13 +27,13 @@ impl PaddingRule {
     }
 }
 
-/// What a node computes from its inputs. Convolutions have no bias of their own; where a weight file has one (batch norm
-/// folded in), it is added.
+/// What a node computes from its inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// The image, `[N, C, H, W]`.
     Input,
-    /// A square 2-D convolution; `weight` is `[O, I / groups, k, k]`.
+    /// A square 2-D convolution; `weight` is `[O, I / groups, k, k]`. One that has no bias gets one where a weight file has
+    /// it, because batch norm was folded in.
     Conv {
         /// Prefix of the parameter names.
         name: String,
@@ -45,6 +45,8 @@ pub enum Op {
         padding: PaddingRule,
         /// Number of channel groups; equal to the channels for a depthwise convolution.
         groups: usize,
+        /// Whether it has a bias, `[O]`.
+        bias: bool,
     },
     /// Batch normalisation: `(x - running_mean) / sqrt(running_var + epsilon) * weight + bias`.
     BatchNorm {
@@ -121,7 +123,7 @@ pub struct Tap {
 pub enum ParameterRole {
     /// The weight of a convolution or a linear layer.
     Weight,
-    /// The bias of a linear layer or of squeeze-excite.
+    /// The bias of a convolution, of a linear layer or of squeeze-excite.
     Bias,
     /// Batch norm's factor.
     NormScale,
@@ -226,8 +228,10 @@ impl Graph {
             role,
         };
         match &node.op {
-            Op::Conv { name, kernel, groups, .. } => {
-                vec![parameter(name, "weight", &[node.channels, inputs / groups, *kernel, *kernel], Weight)]
+            Op::Conv { name, kernel, groups, bias, .. } => {
+                let weight = parameter(name, "weight", &[node.channels, inputs / groups, *kernel, *kernel], Weight);
+                let bias = bias.then(|| parameter(name, "bias", &[node.channels], Bias));
+                std::iter::once(weight).chain(bias).collect()
             }
             Op::BatchNorm { name, .. } => vec![
                 parameter(name, "weight", &[inputs], NormScale),
@@ -321,9 +325,24 @@ impl GraphBuilder {
         self.graph.nodes[x].stride.map(|so_far| so_far * stride)
     }
 
+    /// A convolution without bias, as batch norm follows.
     pub(crate) fn conv(&mut self, x: usize, name: impl Into<String>, channels: usize, shape: ConvShape) -> usize {
+        self.convolution(x, name.into(), channels, shape, false)
+    }
+
+    pub(crate) fn conv_with_bias(
+        &mut self,
+        x: usize,
+        name: impl Into<String>,
+        channels: usize,
+        shape: ConvShape,
+    ) -> usize {
+        self.convolution(x, name.into(), channels, shape, true)
+    }
+
+    fn convolution(&mut self, x: usize, name: String, channels: usize, shape: ConvShape, bias: bool) -> usize {
         let ConvShape { kernel, stride, padding, groups } = shape;
-        let op = Op::Conv { name: name.into(), kernel, stride, padding, groups };
+        let op = Op::Conv { name, kernel, stride, padding, groups, bias };
         self.push(op, &[x], channels, self.strided(x, stride))
     }
 

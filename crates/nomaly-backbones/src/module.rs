@@ -145,7 +145,7 @@ impl Module {
     fn node(&self, index: usize, x: &Tensor, rest: &[Tensor], mode: Mode) -> Result<Tensor> {
         match &self.graph.nodes()[index].op {
             Op::Input => Ok(x.clone()),
-            Op::Conv { name, kernel, stride, padding, groups } => {
+            Op::Conv { name, kernel, stride, padding, groups, .. } => {
                 let (_, channels, height, width) = x.dims4()?;
                 let weight = self.tensor(name, "weight")?;
                 let padding = padding.resolve([height, width], *kernel, *stride);

@@ -157,7 +157,7 @@ impl Compiler<'_> {
     /// sum whose other side exists already, an activation. Returns the last node covered and the step.
     fn convolution(&mut self, index: usize) -> Result<(usize, NodeId), BackboneError> {
         let node = &self.graph.nodes()[index];
-        let Op::Conv { name, kernel, stride, padding, groups } = &node.op else {
+        let Op::Conv { name, kernel, stride, padding, groups, .. } = &node.op else {
             unreachable!("called for convolutions only")
         };
         let x = self.step(node.inputs[0]);

@@ -111,8 +111,7 @@ fn compute(network: &mut Network, index: usize) -> Result<Vec<f32>, TrainableErr
     let mut run = || -> Result<(), TrainingError> {
         match kind {
             Kind::Input | Kind::Add | Kind::Dropout { .. } => Ok(()),
-            Kind::Conv(plan) => plan.forward(x, &slots[own[0]].values, None, &mut result),
-            Kind::Linear(plan) => {
+            Kind::Conv(plan) | Kind::Linear(plan) => {
                 let bias = bias.map(|slot| slots[slot].values.as_slice());
                 plan.forward(x, &slots[own[0]].values, bias, &mut result)
             }
