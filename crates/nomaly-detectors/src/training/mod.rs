@@ -14,11 +14,14 @@
 //! * A loss that is not a finite number ends the training with an error.
 
 mod checkpoint;
+pub(crate) mod classification;
 pub(crate) mod classifier;
+pub(crate) mod examples;
 pub(crate) mod images;
 mod order;
 mod run;
 mod schedule;
+pub(crate) mod set;
 pub(crate) mod settings;
 
 use std::fmt;

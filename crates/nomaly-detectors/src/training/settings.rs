@@ -1,6 +1,6 @@
 //! The settings that every method with a training has.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use nomaly_backbones::trainable::{Rule, WeightDecay};
 use nomaly_scorers::Parameter;
@@ -20,6 +20,14 @@ pub(crate) const fn epochs(default: &'static str) -> Parameter {
         summary: "passes over all training examples",
     }
 }
+
+/// Passes over the examples of a method whose published number belongs to thousands of images.
+pub(crate) const EPOCHS_AUTO: Parameter = Parameter {
+    name: "epochs",
+    default: "auto",
+    values: "`auto`, or a whole number from 1 to 100000",
+    summary: "passes over all training examples; `auto` is as many as show the network 60 000 images, but 10 to 200",
+};
 
 /// Examples a step.
 pub(crate) const fn batch_size(default: &'static str) -> Parameter {
@@ -56,7 +64,7 @@ pub(crate) const fn patience(default: &'static str) -> Parameter {
     Parameter {
         name: "patience",
         default,
-        values: "`none`, or a whole number from 1",
+        values: "`none`, `auto` for half of all epochs, or a whole number from 1",
         summary: "epochs without a smaller loss of held-out images after which training stops, and the best network is kept",
     }
 }
@@ -72,15 +80,67 @@ pub(crate) const fn holdout(default: &'static str) -> Parameter {
     }
 }
 
+/// How many passes there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Epochs {
+    /// So many.
+    Fixed(usize),
+    /// As many as show the network [`SHOWN`] images: as long a training for a few images as for thousands.
+    Auto,
+}
+
+/// What [`Epochs::Auto`] shows a network: ten passes over 6000 images, which is a class of MNIST or Fashion-MNIST.
+const SHOWN: usize = 60_000;
+
+impl Epochs {
+    /// Passes over so many images.
+    fn count(self, images: usize) -> usize {
+        match self {
+            Self::Fixed(count) => count,
+            Self::Auto => SHOWN.div_ceil(images.max(1)).clamp(10, 200),
+        }
+    }
+}
+
+impl Display for Epochs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(count) => count.fmt(f),
+            Self::Auto => f.pad("auto"),
+        }
+    }
+}
+
+/// After how many epochs without a smaller validation loss a training stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It does not, and keeps the last network.
+    None,
+    /// Half of all epochs.
+    Auto,
+    /// So many.
+    Epochs(usize),
+}
+
+impl Display for Patience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.pad("none"),
+            Self::Auto => f.pad("auto"),
+            Self::Epochs(count) => count.fmt(f),
+        }
+    }
+}
+
 /// How a network is trained.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct TrainingSettings {
-    pub(crate) epochs: usize,
+    pub(crate) epochs: Epochs,
     pub(crate) batch_size: usize,
     pub(crate) rate: f64,
     pub(crate) schedule: Schedule,
     pub(crate) l2: f64,
-    pub(crate) patience: Option<usize>,
+    pub(crate) patience: Patience,
     /// `None` for `auto`.
     pub(crate) holdout: Option<f64>,
 }
@@ -88,18 +148,24 @@ pub(crate) struct TrainingSettings {
 impl TrainingSettings {
     /// What `settings` say, and `self` where they say nothing.
     pub(crate) fn updated(self, settings: &Settings) -> Result<Self, DetectorError> {
-        let (epochs, batch_size, rate) = (epochs(""), batch_size(""), rate(""));
+        let epochs = if self.epochs == Epochs::Auto { EPOCHS_AUTO } else { epochs("") };
+        let (batch_size, rate) = (batch_size(""), rate(""));
         let (schedule, l2, patience, holdout) = (schedule(""), l2(""), patience(""), holdout(""));
         Ok(Self {
-            epochs: within(settings, &epochs, self.epochs, &(1..=100_000))?,
+            epochs: match (settings.get(epochs.name), self.epochs) {
+                (None, default) => default,
+                (Some("auto"), Epochs::Auto) => Epochs::Auto,
+                (Some(_), _) => Epochs::Fixed(within(settings, &epochs, 1, &(1..=100_000))?),
+            },
             batch_size: within(settings, &batch_size, self.batch_size, &(2..=4096))?,
             rate: within(settings, &rate, self.rate, &(f64::MIN_POSITIVE..=10.0))?,
             schedule: settings.value(schedule.name, self.schedule, schedule.values)?,
             l2: within(settings, &l2, self.l2, &(0.0..=1.0))?,
             patience: match settings.get(patience.name) {
                 None => self.patience,
-                Some("none") => None,
-                Some(_) => Some(within(settings, &patience, 1, &(1..=usize::MAX))?),
+                Some("none") => Patience::None,
+                Some("auto") => Patience::Auto,
+                Some(_) => Patience::Epochs(within(settings, &patience, 1, &(1..=usize::MAX))?),
             },
             holdout: match settings.get(holdout.name) {
                 None => self.holdout,
@@ -111,20 +177,25 @@ impl TrainingSettings {
 
     /// The same as settings.
     pub(crate) fn add_to(&self, settings: Settings) -> Settings {
-        let or = |value: Option<&dyn Display>, none: &str| value.map_or_else(|| none.to_owned(), ToString::to_string);
         settings
             .with("epochs", self.epochs)
             .with("batch_size", self.batch_size)
             .with("rate", self.rate)
             .with("schedule", self.schedule)
             .with("l2", self.l2)
-            .with("patience", or(self.patience.as_ref().map(|patience| patience as &dyn Display), "none"))
-            .with("holdout", or(self.holdout.as_ref().map(|holdout| holdout as &dyn Display), "auto"))
+            .with("patience", self.patience)
+            .with("holdout", self.holdout.map_or_else(|| "auto".to_owned(), |share| share.to_string()))
     }
 
-    /// The plan of a training with this seed.
-    pub(crate) fn plan(&self, seed: u64) -> TrainingPlan {
-        let Self { epochs, batch_size, schedule, patience, .. } = *self;
+    /// The plan of a training with this seed on so many images.
+    pub(crate) fn plan(&self, seed: u64, images: usize) -> TrainingPlan {
+        let Self { batch_size, schedule, patience, .. } = *self;
+        let epochs = self.epochs.count(images);
+        let patience = match patience {
+            Patience::None => None,
+            Patience::Auto => Some(epochs.div_ceil(2)),
+            Patience::Epochs(count) => Some(count),
+        };
         TrainingPlan { epochs, batch: batch_size, schedule, patience, seed }
     }
 
@@ -183,12 +254,12 @@ mod tests {
     use super::*;
 
     const DEFAULTS: TrainingSettings = TrainingSettings {
-        epochs: 3,
+        epochs: Epochs::Fixed(3),
         batch_size: 128,
         rate: 0.001,
         schedule: Schedule::Constant,
         l2: 0.0,
-        patience: None,
+        patience: Patience::None,
         holdout: None,
     };
 
@@ -197,15 +268,30 @@ mod tests {
         let given =
             Settings::parse(&["epochs=7", "rate=0.01", "schedule=cosine", "patience=2", "holdout=0.25"]).unwrap();
         let read = DEFAULTS.updated(&given).unwrap();
-        assert_eq!((read.epochs, read.patience, read.holdout), (7, Some(2), Some(0.25)));
+        assert_eq!((read.epochs, read.patience, read.holdout), (Epochs::Fixed(7), Patience::Epochs(2), Some(0.25)));
         assert_eq!(DEFAULTS.updated(&read.add_to(Settings::default())).unwrap(), read);
         assert_eq!(DEFAULTS.updated(&DEFAULTS.add_to(Settings::default())).unwrap(), DEFAULTS);
+        let automatic = TrainingSettings { epochs: Epochs::Auto, patience: Patience::Auto, ..DEFAULTS };
+        assert_eq!(automatic.updated(&automatic.add_to(Settings::default())).unwrap(), automatic);
+    }
+
+    #[test]
+    fn few_images_are_shown_more_often() {
+        let automatic = TrainingSettings { epochs: Epochs::Auto, patience: Patience::Auto, ..DEFAULTS };
+        for (images, epochs) in [(0, 200usize), (20, 200), (800, 75), (6000, 10), (60_000, 10)] {
+            let plan = automatic.plan(1, images);
+            assert_eq!((plan.epochs, plan.patience), (epochs, Some(epochs.div_ceil(2))), "{images}");
+        }
+        let given = automatic.updated(&Settings::parse(&["epochs=7", "patience=none"]).unwrap()).unwrap();
+        let plan = given.plan(1, 6000);
+        assert_eq!((plan.epochs, plan.patience), (7, None));
     }
 
     #[test]
     fn what_is_out_of_range_is_refused() {
         for given in [
             "epochs=0",
+            "epochs=auto",
             "batch_size=1",
             "rate=0",
             "rate=-1",

@@ -37,16 +37,18 @@ use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_scorers::{Parameter, State};
 use nomaly_transforms::augment::AdaclKind;
 
-use self::objective::{Created, EXAMPLES, Labels, taps};
+use self::objective::{Created, EXAMPLES, Labels, Regression, taps};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::method::{
     Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodScore, Published,
 };
 use crate::state;
 use crate::training::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
-use crate::training::images::{PixelStore, views};
-use crate::training::settings::TrainingSettings;
-use crate::training::{Checkpoint, Learner, Schedule, settings as training, train};
+use crate::training::examples::Examples;
+use crate::training::images::views;
+use crate::training::set::TrainingSet;
+use crate::training::settings::{Epochs, Patience, TrainingSettings};
+use crate::training::{Schedule, settings as training};
 use crate::{DetectorError, PublishedClasses, Settings};
 
 const NAME: &str = "adacl";
@@ -87,12 +89,12 @@ const PARAMETERS: &[Parameter] = &[
 ];
 
 const DEFAULTS: TrainingSettings = TrainingSettings {
-    epochs: 10,
+    epochs: Epochs::Fixed(10),
     batch_size: 64,
     rate: 1e-3,
     schedule: Schedule::Cyclic,
     l2: 0.0,
-    patience: Some(5),
+    patience: Patience::Epochs(5),
     holdout: None,
 };
 
@@ -200,46 +202,15 @@ impl Method for Adacl {
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
-        let FitContext { seed, progress, checkpoints } = *context;
-        let images = PixelStore::collect(source, progress)?;
-        if images.images() < MIN_IMAGES {
-            let (method, needed, found) = (NAME.to_owned(), MIN_IMAGES, images.images());
-            return Err(DetectorError::TooFewImages { method, needed, found });
-        }
-        let division = self.training.divide(images.images(), seed);
-        let (train_views, held_out_views) = (images.inputs_of(&division.train), images.inputs_of(&division.held_out));
-        PixelStore::check_examples(NAME, train_views.len(), EXAMPLES)?;
-        let mut learners =
-            [Learner::initialised(&Architecture::Adacl.graph(1), images.size(), self.training.adam(), seed)?];
-        let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &images.identity(self, seed)));
-        let mut objective = Created {
-            images: &images,
-            kinds: &self.kinds,
-            labels: self.labels,
-            train: &train_views,
-            held_out: &held_out_views,
-            network: NETWORK,
-            seed,
-            inputs: Vec::new(),
-        };
-        let plan = self.training.plan(seed);
-        let trained = train(&plan, &mut objective, &mut learners, checkpoint.as_ref(), progress, &mut |_| {})?;
-        let [learner] = learners;
-        let network = TrainedNetwork::new(NETWORK, learner.network.weights(), images.size(), &taps())?;
-        let fitted = FittedAdacl { network, size: images.size(), seed };
-        let held_out = images.held_out(&division.held_out, source, progress, |planes| {
-            Ok(MethodScore::whole(fitted.outputs(planes)?[0]))
-        })?;
-        if let Some(checkpoint) = checkpoint {
-            checkpoint.remove();
-        }
-        let told = format!(
-            "{} images and as many created anomalies an epoch learned from; {} others calibrate the decision",
-            division.train.len(),
-            division.held_out.len()
-        );
-        let notes = vec![trained.to_string(), told];
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images: images.images(), notes })
+        let set = TrainingSet::collect(self, &self.training, source, context, (MIN_IMAGES, EXAMPLES))?;
+        let size = set.images.size();
+        let examples = Examples::new(Created { kinds: &self.kinds, labels: self.labels }, &set);
+        let mut objective = Regression { examples, network: NETWORK };
+        let (weights, trained) = set.train(&Architecture::Adacl.graph(1), self.training.adam(), &mut objective)?;
+        let network = TrainedNetwork::new(NETWORK, weights, size, &taps())?;
+        let fitted = FittedAdacl { network, size, seed: context.seed };
+        let held_out = set.score_held_out(|planes| Ok(MethodScore::whole(fitted.outputs(planes)?[0])))?;
+        Ok(set.finish(Box::new(fitted), held_out, &trained, "with as many created anomalies an epoch"))
     }
 
     fn restore(&self, mut states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {

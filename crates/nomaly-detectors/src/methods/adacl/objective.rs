@@ -2,14 +2,13 @@
 
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_transforms::augment::{Adacl, AdaclKind};
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 
 use crate::DetectorError;
-use crate::training::classifier::{AT_A_TIME, TrainedNetwork};
-use crate::training::images::PixelStore;
-use crate::training::{Batch, Learner, Objective, Validation, shuffled};
+use crate::training::classifier::TrainedNetwork;
+use crate::training::examples::{Draw, Examples, Make};
+use crate::training::{Batch, Learner, Objective, Validation};
 
 /// Held-out images that the network is tried on after each epoch, at most, and as many anomalies made of them.
 const MOST_VALIDATED: usize = 150;
@@ -45,95 +44,81 @@ impl Labels {
     }
 }
 
-/// Images, and what is made of them.
+/// Normal images, and anomalies made of them.
 pub(super) struct Created<'a> {
-    pub(super) images: &'a PixelStore,
     pub(super) kinds: &'a [AdaclKind],
     pub(super) labels: Labels,
-    /// Views that are trained on.
-    pub(super) train: &'a [usize],
-    /// Views that the network is tried on.
-    pub(super) held_out: &'a [usize],
-    pub(super) network: &'a str,
-    pub(super) seed: u64,
-    /// Inputs of a step, kept from one to the next.
-    pub(super) inputs: Vec<f32>,
 }
 
-impl Created<'_> {
-    /// Makes the input of a view, or of an anomaly made of it.
+/// What an example is, and what the network is to say of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Labelled {
+    anomaly: bool,
+    label: f32,
+}
+
+impl Make for Created<'_> {
+    type Target = Labelled;
+
+    fn kinds(&self) -> usize {
+        EXAMPLES
+    }
+
     fn make(
         &self,
-        view: usize,
-        anomaly: bool,
-        random: &mut ChaCha8Rng,
+        planes: &[f32],
+        size: [usize; 2],
+        kind: usize,
+        Draw { random, .. }: &mut Draw,
         input: &mut [f32],
-    ) -> Result<(), DetectorError> {
-        if !anomaly {
-            self.images.unpack(view, input);
-            return Ok(());
+    ) -> Result<Labelled, DetectorError> {
+        let anomaly = kind == 1;
+        let label = self.labels.draw(anomaly, random);
+        if anomaly {
+            let kind = self.kinds[random.random_range(0..self.kinds.len())];
+            Adacl::default().apply_kind(kind, planes, size, random, input)?;
+        } else {
+            input.copy_from_slice(planes);
         }
-        let mut planes = vec![0.0; self.images.each()];
-        self.images.unpack(view, &mut planes);
-        let kind = self.kinds[random.random_range(0..self.kinds.len())];
-        Ok(Adacl::default().apply_kind(kind, &planes, self.images.size(), random, input)?)
+        Ok(Labelled { anomaly, label })
     }
 }
 
-impl Objective for Created<'_> {
+/// The squared error of labels.
+pub(super) struct Regression<'a> {
+    pub(super) examples: Examples<'a, Created<'a>>,
+    pub(super) network: &'a str,
+}
+
+impl Objective for Regression<'_> {
     fn examples(&self) -> usize {
-        self.train.len() * EXAMPLES
+        self.examples.count()
     }
 
     fn step(&mut self, learners: &mut [Learner], batch: &Batch<'_>) -> Result<f64, DetectorError> {
-        let (each, examples) = (self.images.each(), self.examples() as u64);
-        let mut inputs = std::mem::take(&mut self.inputs);
-        inputs.resize(batch.examples.len() * each, 0.0);
-        let made = inputs.par_chunks_exact_mut(each).zip(batch.examples).map(|(input, example)| {
-            // For each example of each epoch another stream.
-            let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-            random.set_stream(batch.epoch as u64 * examples + u64::from(*example));
-            let (view, anomaly) = (self.train[*example as usize / EXAMPLES], *example as usize % EXAMPLES == 1);
-            let label = self.labels.draw(anomaly, &mut random);
-            self.make(view, anomaly, &mut random, input)?;
-            Ok(label)
-        });
-        let labels = made.collect::<Result<Vec<f32>, DetectorError>>()?;
+        let (inputs, labels) = self.examples.batch(batch)?;
         let [learner] = learners else { unreachable!("a regressor is one network") };
         learner.network.forward(&inputs)?;
+        let labels: Vec<f32> = labels.iter().map(|labelled| labelled.label).collect();
         let (loss, gradient) = clipped_error(learner.network.output(0), &labels);
         learner.network.backward(&[&gradient])?;
         learner.step()?;
-        self.inputs = inputs;
+        self.examples.give_back(inputs);
         Ok(loss)
     }
 
     fn validate(&mut self, learners: &mut [Learner], _epoch: usize) -> Result<Option<Validation>, DetectorError> {
         let [learner] = learners else { unreachable!("a regressor is one network") };
-        let network = TrainedNetwork::new(self.network, learner.network.weights(), self.images.size(), &taps())?;
-        let mut chosen = shuffled(self.held_out.len(), self.seed, 0);
-        chosen.truncate(MOST_VALIDATED);
-        let examples: Vec<(u32, bool)> = chosen.iter().flat_map(|view| [(*view, false), (*view, true)]).collect();
-        let each = self.images.each();
-        let mut inputs = vec![0.0; AT_A_TIME * each];
+        let network = TrainedNetwork::new(self.network, learner.network.weights(), self.examples.size(), &taps())?;
+        let examples = self.examples.whole_views(MOST_VALIDATED);
+        let labels = self.examples.make.labels;
         let (mut loss, mut right) = (0.0, 0);
-        for some in examples.chunks(AT_A_TIME) {
-            let inputs = &mut inputs[..some.len() * each];
-            inputs.par_chunks_exact_mut(each).zip(some).try_for_each(|(input, (view, anomaly))| {
-                // The same in every epoch, and no stream of the training.
-                let mut random = ChaCha8Rng::seed_from_u64(!self.seed);
-                random.set_stream(u64::from(*view));
-                self.make(self.held_out[*view as usize], *anomaly, &mut random, input)
-            })?;
-            network.run(inputs, |outputs| {
-                for (output, (_, anomaly)) in outputs[0].iter().zip(some) {
-                    // The mean label stands for all that could be drawn, and leaves their spread out of the loss.
-                    let output = f64::from(*output).clamp(0.0, 1.0);
-                    loss += (output - self.labels.mean(*anomaly)).powi(2);
-                    right += usize::from((output > 0.5) == *anomaly);
-                }
-            })?;
-        }
+        self.examples.try_on(&network, &examples, |outputs, Labelled { anomaly, .. }| {
+            // The mean label stands for all that could be drawn, and leaves their spread out of the loss.
+            let output = f64::from(outputs[0]).clamp(0.0, 1.0);
+            loss += (output - labels.mean(*anomaly)).powi(2);
+            right += usize::from((output > 0.5) == *anomaly);
+        })?;
         let count = examples.len() as f64;
         Ok(Some(Validation { loss: loss / count, accuracy: Some(right as f64 / count) }))
     }
@@ -164,6 +149,8 @@ fn clipped_error(outputs: &[f32], labels: &[f32]) -> (f64, Vec<f32>) {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
 
     #[test]

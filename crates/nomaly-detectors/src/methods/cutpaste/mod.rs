@@ -36,17 +36,20 @@ use nomaly_backbones::trainable::Rule;
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_scorers::{Parameter, Scorer, State, restore};
 
-use self::objective::{CLASSES, ThreeWay, normalise};
+use self::objective::{CLASSES, MOST_VALIDATED, ThreeWay, normalise};
 use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::method::{
     Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodScore, Published,
 };
 use crate::stage::Stage;
+use crate::training::classification::Classification;
 use crate::training::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
-use crate::training::images::{PixelStore, views};
-use crate::training::settings::TrainingSettings;
-use crate::training::{Checkpoint, Learner, Schedule, settings as training, train};
+use crate::training::examples::Examples;
+use crate::training::images::views;
+use crate::training::set::TrainingSet;
+use crate::training::settings::{Epochs, Patience, TrainingSettings};
+use crate::training::{Schedule, settings as training};
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "cutpaste";
@@ -82,12 +85,12 @@ const PARAMETERS: &[Parameter] = &[
 ];
 
 const DEFAULTS: TrainingSettings = TrainingSettings {
-    epochs: 100,
+    epochs: Epochs::Fixed(100),
     batch_size: 64,
     rate: 0.03,
     schedule: Schedule::Cosine,
     l2: 3e-5,
-    patience: None,
+    patience: Patience::None,
     holdout: None,
 };
 
@@ -160,38 +163,20 @@ impl Method for CutPaste {
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
-        let FitContext { seed, progress, checkpoints } = *context;
-        let images = PixelStore::collect(source, progress)?;
-        if images.images() < MIN_IMAGES {
-            let (method, needed, found) = (NAME.to_owned(), MIN_IMAGES, images.images());
-            return Err(DetectorError::TooFewImages { method, needed, found });
-        }
-        let division = self.training.divide(images.images(), seed);
-        let (train_views, held_out_views) = (images.inputs_of(&division.train), images.inputs_of(&division.held_out));
-        PixelStore::check_examples(NAME, train_views.len(), CLASSES)?;
+        let FitContext { seed, progress, .. } = *context;
+        let set = TrainingSet::collect(self, &self.training, source, context, (MIN_IMAGES, CLASSES))?;
+        let (images, name) = (&set.images, self.network.name);
+        let examples = Examples::new(ThreeWay, &set);
+        let mut objective = Classification { examples, network: name, most_validated: MOST_VALIDATED };
         let graph = self.network.architecture.graph(CLASSES);
-        let mut learners = [Learner::initialised(&graph, images.size(), self.rule(), seed)?];
-        let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &images.identity(self, seed)));
-        let mut objective = ThreeWay {
-            images: &images,
-            train: &train_views,
-            held_out: &held_out_views,
-            network: self.network.name,
-            seed,
-            inputs: Vec::new(),
-            labels: Vec::new(),
-        };
-        let plan = self.training.plan(seed);
-        let trained = train(&plan, &mut objective, &mut learners, checkpoint.as_ref(), progress, &mut |_| {})?;
-        let [learner] = learners;
-        let weights = learner.network.weights();
-        let network = TrainedNetwork::new(self.network.name, weights, images.size(), &self.features())?;
-        let embedder = Embedder { name: self.network.name, network, size: images.size(), seed };
+        let (weights, trained) = set.train(&graph, self.rule(), &mut objective)?;
+        let network = TrainedNetwork::new(name, weights, images.size(), &self.features())?;
+        let embedder = Embedder { name, network, size: images.size(), seed };
         let scorer = {
-            let stage = Stage::start(progress, "fitting the scorer", Some(train_views.len()));
+            let stage = Stage::start(progress, "fitting the scorer", Some(set.train.len()));
             let mut planes = vec![0.0; images.each()];
             let mut rows = Vec::new();
-            for &view in &train_views {
+            for &view in &set.train {
                 images.unpack(view, &mut planes);
                 embedder.embed(&planes, &mut rows)?;
                 stage.advance(1);
@@ -199,23 +184,12 @@ impl Method for CutPaste {
                     return Err(DetectorError::Cancelled);
                 }
             }
-            let rows = Array2::from_shape_vec((train_views.len(), embedder.width()), rows).expect("whole rows");
+            let rows = Array2::from_shape_vec((set.train.len(), embedder.width()), rows).expect("whole rows");
             self.scorer.fit(rows.view(), seed, progress)?
         };
         let fitted = FittedCutPaste { embedder, scorer };
-        let held_out = images.held_out(&division.held_out, source, progress, |planes| {
-            Ok(MethodScore::whole(fitted.scores(planes)?[0]))
-        })?;
-        if let Some(checkpoint) = checkpoint {
-            checkpoint.remove();
-        }
-        let told = format!(
-            "three classes of {} images learned from; {} others calibrate the decision",
-            division.train.len(),
-            division.held_out.len()
-        );
-        let notes = vec![trained.to_string(), told];
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images: images.images(), notes })
+        let held_out = set.score_held_out(|planes| Ok(MethodScore::whole(fitted.scores(planes)?[0])))?;
+        Ok(set.finish(Box::new(fitted), held_out, &trained, "each as three classes"))
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {

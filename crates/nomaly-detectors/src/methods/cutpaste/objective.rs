@@ -1,18 +1,14 @@
 //! Images as they are, with a patch, and with a scar.
 
-use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_transforms::augment::CutPasteClass;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 
 use crate::DetectorError;
-use crate::training::classifier::{AT_A_TIME, TrainedNetwork, log_softmax};
-use crate::training::images::PixelStore;
-use crate::training::{Batch, Learner, Objective, Validation, shuffled};
+use crate::training::examples::{Draw, Make};
 
 /// Held-out examples that are classified after each epoch, at most.
-const MOST_VALIDATED: usize = 768;
+pub(super) const MOST_VALIDATED: usize = 768;
 /// Classes, each of which every view is an example of.
 pub(super) const CLASSES: usize = CutPasteClass::ALL.len();
 /// The farthest that an image is shifted, as a share of its side.
@@ -20,48 +16,40 @@ const SHIFT: usize = 32;
 /// How far brightness and contrast are changed.
 const JITTER: f32 = 0.1;
 
-/// Images, and what is done to them.
-pub(super) struct ThreeWay<'a> {
-    pub(super) images: &'a PixelStore,
-    /// Views that are trained on.
-    pub(super) train: &'a [usize],
-    /// Views that the network is tried on.
-    pub(super) held_out: &'a [usize],
-    pub(super) network: &'a str,
-    pub(super) seed: u64,
-    /// Inputs and labels of a step, kept from one to the next.
-    pub(super) inputs: Vec<f32>,
-    pub(super) labels: Vec<u32>,
+/// Examples of the three classes.
+pub(super) struct ThreeWay;
+
+impl Make for ThreeWay {
+    type Target = u32;
+
+    fn kinds(&self) -> usize {
+        CLASSES
+    }
+
+    fn make(
+        &self,
+        planes: &[f32],
+        size: [usize; 2],
+        kind: usize,
+        draw: &mut Draw,
+        input: &mut [f32],
+    ) -> Result<u32, DetectorError> {
+        let class = CutPasteClass::ALL[kind];
+        if draw.training {
+            let mut varied = vec![0.0; planes.len()];
+            vary(planes, size, &mut draw.random, &mut varied);
+            class.apply(&varied, size, &mut draw.random, input)?;
+        } else {
+            class.apply(planes, size, &mut draw.random, input)?;
+        }
+        normalise(input);
+        Ok(kind as u32)
+    }
 }
 
 /// Brings planes in [0, 1] to what the network sees, [−1, 1].
 pub(super) fn normalise(planes: &mut [f32]) {
     planes.iter_mut().for_each(|value| *value = 2.0 * *value - 1.0);
-}
-
-impl ThreeWay<'_> {
-    /// Makes the inputs of `examples`, a view and a class each, with a generator for each.
-    fn fill(
-        &self,
-        inputs: &mut [f32],
-        augment: bool,
-        examples: impl IndexedParallelIterator<Item = (usize, usize, ChaCha8Rng)>,
-    ) -> Result<(), DetectorError> {
-        let (each, size) = (self.images.each(), self.images.size());
-        inputs.par_chunks_exact_mut(each).zip(examples).try_for_each_init(
-            || [vec![0.0; each], vec![0.0; each]],
-            |[planes, augmented], (input, (view, class, mut random))| {
-                self.images.unpack(view, planes);
-                if augment {
-                    vary(planes, size, &mut random, augmented);
-                    std::mem::swap(planes, augmented);
-                }
-                CutPasteClass::ALL[class].apply(planes, size, &mut random, input)?;
-                normalise(input);
-                Ok(())
-            },
-        )
-    }
 }
 
 /// Shifts an image by up to a [`SHIFT`]th of its side, its edges repeated, and changes brightness and contrast by up to
@@ -87,65 +75,10 @@ fn vary(planes: &[f32], [height, width]: [usize; 2], random: &mut ChaCha8Rng, ou
     }
 }
 
-impl Objective for ThreeWay<'_> {
-    fn examples(&self) -> usize {
-        self.train.len() * CLASSES
-    }
-
-    fn step(&mut self, learners: &mut [Learner], batch: &Batch<'_>) -> Result<f64, DetectorError> {
-        let examples = self.examples() as u64;
-        let (mut inputs, mut labels) = (std::mem::take(&mut self.inputs), std::mem::take(&mut self.labels));
-        inputs.resize(batch.examples.len() * self.images.each(), 0.0);
-        labels.clear();
-        labels.extend(batch.examples.iter().map(|example| example % CLASSES as u32));
-        let drawn = batch.examples.par_iter().map(|example| {
-            // For each example of each epoch another stream.
-            let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-            random.set_stream(batch.epoch as u64 * examples + u64::from(*example));
-            (self.train[*example as usize / CLASSES], *example as usize % CLASSES, random)
-        });
-        self.fill(&mut inputs, true, drawn)?;
-        let [learner] = learners else { unreachable!("a classifier is one network") };
-        let loss = learner.network.classify(&inputs, &labels)?;
-        learner.step()?;
-        (self.inputs, self.labels) = (inputs, labels);
-        Ok(f64::from(loss))
-    }
-
-    fn validate(&mut self, learners: &mut [Learner], _epoch: usize) -> Result<Option<Validation>, DetectorError> {
-        let mut examples = shuffled(self.held_out.len() * CLASSES, self.seed, 0);
-        examples.truncate(MOST_VALIDATED);
-        let [learner] = learners else { unreachable!("a classifier is one network") };
-        let logits = [TapRequest::new("logits", OutputLayout::Rows)];
-        let network = TrainedNetwork::new(self.network, learner.network.weights(), self.images.size(), &logits)?;
-        let (mut loss, mut right) = (0.0, 0);
-        let mut log_p = [0.0; CLASSES];
-        let mut inputs = vec![0.0; AT_A_TIME * self.images.each()];
-        for some in examples.chunks(AT_A_TIME) {
-            let inputs = &mut inputs[..some.len() * self.images.each()];
-            let drawn = some.par_iter().map(|example| {
-                // The same in every epoch, and no stream of the training.
-                let mut random = ChaCha8Rng::seed_from_u64(!self.seed);
-                random.set_stream(u64::from(*example));
-                (self.held_out[*example as usize / CLASSES], *example as usize % CLASSES, random)
-            });
-            self.fill(inputs, false, drawn)?;
-            network.run(inputs, |outputs| {
-                for (logits, example) in outputs[0].chunks_exact(CLASSES).zip(some) {
-                    log_softmax(logits, &mut log_p);
-                    let label = *example as usize % CLASSES;
-                    loss -= log_p[label];
-                    right += usize::from(log_p.iter().all(|other| *other <= log_p[label]));
-                }
-            })?;
-        }
-        let count = examples.len() as f64;
-        Ok(Some(Validation { loss: loss / count, accuracy: Some(right as f64 / count) }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@ use nomaly_scorers::{Scorer, State};
 use nomaly_transforms::transformations::{Transformation, TransformationSet};
 use rayon::prelude::*;
 
-use super::objective::{Draws, transform};
+use super::objective::{scoring, transform};
 use super::passes::{self, Passes};
 use super::scores::{self, Normality, Score};
 use crate::DetectorError;
@@ -45,7 +45,7 @@ impl Recogniser {
     fn inputs(&self, planes: &[f32]) -> Result<Vec<f32>, DetectorError> {
         let mut inputs = vec![0.0; self.set.len() * planes.len()];
         inputs.par_chunks_exact_mut(planes.len()).enumerate().try_for_each(|(which, input)| {
-            transform(&self.set, which, planes, self.size, (self.seed, Draws::Scoring(which as u64)), input)
+            transform(&self.set, which, planes, self.size, &mut scoring(self.seed, which), input)
         })?;
         Ok(inputs)
     }

@@ -42,7 +42,7 @@ use nomaly_transforms::transformations::TransformationSet;
 
 pub use self::fitted::FittedGeoTrans;
 use self::fitted::{Judgement, Recogniser, SCORER as SCORER_STATE};
-use self::objective::SelfLabelled;
+use self::objective::{MOST_VALIDATED, Transformed};
 use self::passes::Passes;
 use self::scores::NormalityBuilder;
 pub use self::scores::{Normality, Score};
@@ -51,10 +51,12 @@ use crate::calibration::held_out_scores;
 use crate::features::FeatureSource;
 use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::stage::Stage;
+use crate::training::classification::Classification;
 use crate::training::classifier::{STATE as NETWORK, Stored, TrainedNetwork};
-use crate::training::images::PixelStore;
-use crate::training::settings::{Division, TrainingSettings, within};
-use crate::training::{Checkpoint, Learner, Schedule, Trained, settings as training, train};
+use crate::training::examples::Examples;
+use crate::training::set::TrainingSet;
+use crate::training::settings::{Epochs, Patience, TrainingSettings, within};
+use crate::training::{Schedule, settings as training};
 use crate::{DetectorError, PublishedClasses, Settings};
 
 const NAME: &str = "geotrans";
@@ -218,12 +220,12 @@ impl GeoTrans {
             }
         };
         let defaults = TrainingSettings {
-            epochs: PASSES.div_ceil(set.len()),
+            epochs: Epochs::Fixed(PASSES.div_ceil(set.len())),
             batch_size: 128,
             rate: 1e-3,
             schedule: Schedule::Constant,
             l2: 2.5e-4,
-            patience: None,
+            patience: Patience::None,
             holdout: matches!(way, Way::TwoStep(_)).then_some(0.5),
         };
         let training = defaults.updated(settings)?;
@@ -247,61 +249,26 @@ impl GeoTrans {
         [TapRequest::new("logits", OutputLayout::Rows), TapRequest::new("head", OutputLayout::Mean)]
     }
 
-    /// Trains the network on the images of a division.
-    fn train(
-        &self,
-        images: &PixelStore,
-        division: &Division,
-        context: &FitContext<'_>,
-    ) -> Result<(Recogniser, Trained, Option<Checkpoint>), DetectorError> {
-        let FitContext { seed, progress, checkpoints } = *context;
-        let (train_inputs, held_out) = (images.inputs_of(&division.train), images.inputs_of(&division.held_out));
-        PixelStore::check_examples(NAME, train_inputs.len(), self.set.len())?;
-        let mut learners = [Learner::initialised(&self.graph(), images.size(), self.training.adam(), seed)?];
-        let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &images.identity(self, seed)));
-        let mut objective = SelfLabelled {
-            images,
-            set: &self.set,
-            train: &train_inputs,
-            held_out: &held_out,
-            network: self.network,
-            seed,
-            inputs: Vec::new(),
-            labels: Vec::new(),
-        };
-        let plan = self.training.plan(seed);
-        let trained = train(&plan, &mut objective, &mut learners, checkpoint.as_ref(), progress, &mut |_| {})?;
-        let [learner] = learners;
-        let network =
-            TrainedNetwork::new(self.network, learner.network.weights(), images.size(), &Self::network_taps())?;
-        let recogniser =
-            Recogniser { name: self.network.to_owned(), network, set: self.set.clone(), size: images.size(), seed };
-        Ok((recogniser, trained, checkpoint))
-    }
-
     /// Fits what the score needs, and scores the held-out images.
     fn judge(
         &self,
-        source: &dyn FeatureSource,
-        images: &PixelStore,
-        division: &Division,
+        set: &TrainingSet<'_>,
         recogniser: Recogniser,
-        context: &FitContext<'_>,
     ) -> Result<(FittedGeoTrans, Vec<HeldOut>), DetectorError> {
-        let FitContext { seed, progress, .. } = *context;
-        let mut planes = vec![0.0; images.each()];
+        let FitContext { seed, progress, .. } = set.context;
         let judgement = match &self.way {
-            Way::TwoStep(scorer) => return two_step(scorer, source, images, division, recogniser, context),
+            Way::TwoStep(scorer) => return two_step(scorer, set, recogniser),
             Way::Passes(count) => {
                 let weights = recogniser.network.weights();
                 Judgement::Passes(Passes::new(&self.graph(), &weights, recogniser.size, *count, seed)?.into())
             }
             Way::Table(score) => {
                 let mut builder = NormalityBuilder::new(self.set.len());
-                let stage = Stage::start(progress, "fitting the score", Some(division.train.len()));
-                for &image in &division.train {
-                    for view in images.views_of(image) {
-                        images.unpack(view, &mut planes);
+                let mut planes = vec![0.0; set.images.each()];
+                let stage = Stage::start(progress, "fitting the score", Some(set.division.train.len()));
+                for &image in &set.division.train {
+                    for view in set.images.views_of(image) {
+                        set.images.unpack(view, &mut planes);
                         builder.push(recogniser.table(&planes)?)?;
                     }
                     stage.advance(1);
@@ -311,7 +278,7 @@ impl GeoTrans {
             }
         };
         let fitted = FittedGeoTrans { recogniser, judgement };
-        let held_out = images.held_out(&division.held_out, source, progress, |planes| fitted.judge(planes))?;
+        let held_out = set.score_held_out(|planes| fitted.judge(planes))?;
         Ok((fitted, held_out))
     }
 }
@@ -319,18 +286,15 @@ impl GeoTrans {
 /// Fits a scorer on what the network sees in the held-out images, and scores each of them by a fit on the others.
 fn two_step(
     scorer: &ChosenScorer,
-    source: &dyn FeatureSource,
-    images: &PixelStore,
-    division: &Division,
+    set: &TrainingSet<'_>,
     recogniser: Recogniser,
-    context: &FitContext<'_>,
 ) -> Result<(FittedGeoTrans, Vec<HeldOut>), DetectorError> {
-    let FitContext { seed, progress, .. } = *context;
+    let TrainingSet { images, division, source, context: FitContext { seed, progress, .. }, .. } = set;
     let mut planes = vec![0.0; images.each()];
-    let _stage = Stage::start(progress, "fitting the scorer", None);
+    let _stage = Stage::start(*progress, "fitting the scorer", None);
     let views = source.views();
     let mut rows = Vec::new();
-    for view in images.inputs_of(&division.held_out) {
+    for &view in &set.held_out {
         images.unpack(view, &mut planes);
         rows.extend(recogniser.features(&planes)?);
     }
@@ -340,14 +304,14 @@ fn two_step(
         let views: Vec<usize> = images.iter().flat_map(|image| image * views..(image + 1) * views).collect();
         rows.select(ndarray::Axis(0), &views)
     };
-    let scores = held_out_scores(division.held_out.len(), seed, |train, test| {
-        let fitted = scorer.fit(of(train).view(), seed, progress)?;
+    let scores = held_out_scores(division.held_out.len(), *seed, |train, test| {
+        let fitted = scorer.fit(of(train).view(), *seed, *progress)?;
         let scores = fitted.score(of(test).view())?;
         let combine = |views: &[f64]| source.combine(views.iter().map(|score| MethodScore::whole(*score)).collect());
         scores.chunks(views).map(|views| Ok(combine(views)?.score)).collect()
     })?;
     let held_out = scores.into_iter().map(|score| HeldOut { score, map_max: None }).collect();
-    let scorer = scorer.fit(rows.view(), seed, progress)?;
+    let scorer = scorer.fit(rows.view(), *seed, *progress)?;
     Ok((FittedGeoTrans { recogniser, judgement: Judgement::Features(scorer) }, held_out))
 }
 
@@ -376,19 +340,18 @@ impl Method for GeoTrans {
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
-        let images = PixelStore::collect(source, context.progress)?;
         let needed = if matches!(self.way, Way::TwoStep(_)) { 2 * MIN_IMAGES + 2 } else { MIN_IMAGES };
-        if images.images() < needed {
-            return Err(DetectorError::TooFewImages { method: NAME.to_owned(), needed, found: images.images() });
-        }
-        let division = self.training.divide(images.images(), context.seed);
-        let (recogniser, trained, checkpoint) = self.train(&images, &division, context)?;
-        let (fitted, held_out) = self.judge(source, &images, &division, recogniser, context)?;
-        if let Some(checkpoint) = checkpoint {
-            checkpoint.remove();
-        }
-        let notes = vec![trained.to_string(), self.told(&division)];
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images: images.images(), notes })
+        let set = TrainingSet::collect(self, &self.training, source, context, (needed, self.set.len()))?;
+        let (seed, size) = (context.seed, set.images.size());
+        let make = Transformed { set: &self.set, seed };
+        let examples = Examples::new(make, &set);
+        let mut objective = Classification { examples, network: self.network, most_validated: MOST_VALIDATED };
+        let (weights, trained) = set.train(&self.graph(), self.training.adam(), &mut objective)?;
+        let network = TrainedNetwork::new(self.network, weights, size, &Self::network_taps())?;
+        let recogniser = Recogniser { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
+        let (fitted, held_out) = self.judge(&set, recogniser)?;
+        let learned = format!("each under {} transformations", self.set.len());
+        Ok(set.finish(Box::new(fitted), held_out, &trained, &learned))
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
@@ -430,17 +393,5 @@ impl Method for GeoTrans {
         };
         let recogniser = Recogniser { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
         Ok(Box::new(FittedGeoTrans { recogniser, judgement }))
-    }
-}
-
-impl GeoTrans {
-    /// What a fit says of the images it was made of.
-    fn told(&self, division: &Division) -> String {
-        format!(
-            "{} transformations of {} images learned from; {} others calibrate the decision",
-            self.set.len(),
-            division.train.len(),
-            division.held_out.len()
-        )
     }
 }
