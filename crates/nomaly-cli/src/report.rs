@@ -1,5 +1,6 @@
 //! From outcomes and figures to the HTML report.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use nomaly::detectors::evaluation::{Evaluated, Evaluation, PRO_LIMIT};
@@ -7,23 +8,29 @@ use nomaly::detectors::model_file::ModelInfo;
 use nomaly::detectors::regions::{Region, RegionOptions};
 use nomaly::store::write_atomic;
 use nomaly::transforms::scaled_preview;
-use nomaly::{Calibration, DecisionRule, FittedDetector, Label, Limits, Outcome};
+use nomaly::{Calibration, DecisionRule, DetectorError, FittedDetector, Label, Limits, Outcome, Sample, StreamOptions};
 use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
 use nomaly_report::{
     Contour, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold, render,
 };
 
+use crate::console::Console;
 use crate::locate::{Located, Locator};
 use crate::output::{percent, seconds, significant};
+use crate::progress::{Bars, Unit};
 
 /// The longest side of the decoded images that reports need, in pixels.
 pub(crate) const PREVIEW_SIDE: u32 = nomaly_report::MAX_SIDE;
+
+/// Images that are explained in the report of a method that makes no maps: those with the highest scores.
+const EXPLAINED: usize = 24;
 
 /// Collects images for a report as they are scored.
 #[derive(Debug)]
 pub(crate) struct ReportBuilder {
     limits: Limits,
     map_range: Option<ValueRange>,
+    explained_at: Option<String>,
     items: Vec<Item>,
     skipped: Vec<Skipped>,
 }
@@ -31,7 +38,7 @@ pub(crate) struct ReportBuilder {
 impl ReportBuilder {
     /// An empty report whose masks are read within `limits`, and whose maps have the colours of `map_range`.
     pub(crate) fn new(limits: Limits, map_range: Option<ValueRange>) -> Self {
-        Self { limits, map_range, items: Vec::new(), skipped: Vec::new() }
+        Self { limits, map_range, explained_at: None, items: Vec::new(), skipped: Vec::new() }
     }
 
     /// Takes one image, with its preview where there is one, and what was found in it.
@@ -77,6 +84,63 @@ impl ReportBuilder {
         Ok(())
     }
 
+    /// Where the method makes no maps, draws what its network looks at over the [`EXPLAINED`] images with the highest scores,
+    /// which are some of `samples`. Methods without a network are left as they are.
+    pub(crate) fn explain(
+        &mut self,
+        detector: &FittedDetector,
+        samples: &[Sample],
+        options: StreamOptions,
+        console: &Console,
+    ) -> anyhow::Result<()> {
+        if self.map_range.is_some() {
+            return Ok(());
+        }
+        let mut explainer = match detector.explainer(None, None) {
+            Ok(explainer) => explainer,
+            Err(error) => {
+                console.detail(format_args!("the report explains no image: {error}"));
+                return Ok(());
+            }
+        };
+        let mut order: Vec<usize> = (0..self.items.len()).collect();
+        order.sort_by(|&a, &b| self.items[b].score.total_cmp(&self.items[a].score));
+        order.truncate(EXPLAINED);
+        let places: HashMap<&str, usize> = order.iter().map(|&place| (self.items[place].id.as_str(), place)).collect();
+        let chosen: Vec<Sample> =
+            samples.iter().filter(|sample| places.contains_key(sample.id.as_str())).cloned().collect();
+        let (mut drawn, mut failure) = (Vec::new(), None);
+        let options = StreamOptions { preview: Some(PREVIEW_SIDE), ..options };
+        let run = explainer.run(&chosen, options, &Bars::new(console, Unit::Images), |explained| {
+            let mut see = || -> anyhow::Result<()> {
+                let (Ok(found), Some(image), Some(size)) = (&explained.result, &explained.preview, explained.size)
+                else {
+                    return Ok(());
+                };
+                let greatest = found.map.max() as f32;
+                if greatest > 0.0 {
+                    let map = detector.map_on_image(&found.map, size)?;
+                    let range = ValueRange::new(0.0, greatest)?;
+                    let image = scaled_preview(image, PREVIEW_SIDE);
+                    let overlay = overlay(&image, &map.values, size.0, size.1, range, DEFAULT_OPACITY)?;
+                    drawn.push((places[explained.sample.id.as_str()], Picture::photo(&overlay)?));
+                }
+                Ok(())
+            };
+            see().map_err(|error| {
+                failure = Some(error);
+                DetectorError::Cancelled
+            })
+        });
+        failure.map_or(Ok(()), Err)?;
+        run?;
+        self.explained_at = Some(explainer.tap().to_owned());
+        for (place, overlay) in drawn {
+            self.items[place].overlay = Some(overlay);
+        }
+        Ok(())
+    }
+
     /// Writes the report of a scoring run; a model of classes has no calibration for all of them.
     pub(crate) fn write_scores(
         self,
@@ -99,6 +163,7 @@ impl ReportBuilder {
             threshold: calibration.and_then(threshold),
             items: self.items,
             map_range: self.map_range,
+            explained_at: self.explained_at,
             skipped: self.skipped,
             ..Report::default()
         };
@@ -129,6 +194,17 @@ impl<'a> EvaluationReport<'a> {
         }
     }
 
+    /// Draws what the network looks at where the method makes no maps, as [`ReportBuilder::explain`] does.
+    pub(crate) fn explain(
+        &mut self,
+        detector: &FittedDetector,
+        samples: &[Sample],
+        options: StreamOptions,
+        console: &Console,
+    ) -> anyhow::Result<()> {
+        self.images.explain(detector, samples, options, console)
+    }
+
     fn add(&mut self, outcome: &Outcome<'_>) -> anyhow::Result<()> {
         let located = self.locator.as_ref().map(|locator| locator.locate(outcome)).transpose()?.flatten();
         self.images.add(outcome, located.as_ref())
@@ -142,7 +218,7 @@ impl<'a> EvaluationReport<'a> {
         calibration: &Calibration,
         notes: &[&str],
     ) -> anyhow::Result<()> {
-        let Self { images: ReportBuilder { map_range, items, skipped, .. }, failure, .. } = self;
+        let Self { images: ReportBuilder { map_range, explained_at, items, skipped, .. }, failure, .. } = self;
         failure.map_or(Ok(()), Err)?;
         let figures = &evaluated.figures;
         let timing = &figures.timing;
@@ -170,6 +246,7 @@ impl<'a> EvaluationReport<'a> {
             by_kind: by_kind(&items, figures),
             items,
             map_range,
+            explained_at,
             skipped,
         };
         Ok(write_atomic(path, render(&report)?.as_bytes())?)

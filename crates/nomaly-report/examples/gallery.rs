@@ -112,6 +112,7 @@ fn report(specimens: &[Specimen], skipped: Vec<Skipped>, note: &str) -> Result<R
             .collect::<Result<_, _>>()?,
         items,
         map_range: Some(range),
+        explained_at: None,
         skipped,
     })
 }

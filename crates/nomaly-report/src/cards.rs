@@ -16,7 +16,7 @@ const BOX_MARGIN: f64 = 0.02;
 const SPECK: f64 = 0.03;
 
 /// A card of the grid: the views of the image lie on one another, and the page's switch says which is on top.
-pub(crate) fn compact(entry: &Entry<'_>) -> Markup {
+pub(crate) fn compact(entry: &Entry<'_>, explained: bool) -> Markup {
     let item = entry.item;
     let frame = frame(item);
     html! {
@@ -24,7 +24,7 @@ pub(crate) fn compact(entry: &Entry<'_>) -> Markup {
             data-decision=[entry.decision.map(decision)] data-mistake[entry.mistake.is_some()] {
             @if let Some((width, height)) = frame {
                 div.frame style=[fit(width, height)] {
-                    @for (class, picture, alt) in views(item) { (image(class, picture, &alt)) }
+                    @for (class, picture, alt) in views(item, explained) { (image(class, picture, &alt)) }
                     (marks(item, (width, height)))
                 }
             }
@@ -34,12 +34,12 @@ pub(crate) fn compact(entry: &Entry<'_>) -> Markup {
 }
 
 /// A wide card with the views of the image beside each other.
-pub(crate) fn wide(entry: &Entry<'_>) -> Markup {
+pub(crate) fn wide(entry: &Entry<'_>, explained: bool) -> Markup {
     let item = entry.item;
     html! {
         li.card.wide {
             div.strip {
-                @for (index, (class, picture, alt)) in views(item).enumerate() {
+                @for (index, (class, picture, alt)) in views(item, explained).enumerate() {
                     div {
                         (image(class, picture, &alt))
                         @if index == 0 { (marks(item, (picture.width(), picture.height()))) }
@@ -51,10 +51,12 @@ pub(crate) fn wide(entry: &Entry<'_>) -> Markup {
     }
 }
 
-fn views(item: &Item) -> impl Iterator<Item = (&'static str, &Picture, String)> {
+/// The views of an image, whose overlay is a heat map, or what the network looks at.
+fn views(item: &Item, explained: bool) -> impl Iterator<Item = (&'static str, &Picture, String)> {
+    let overlay = if explained { "What the network looks at in" } else { "Heat map of" };
     let views = [
         ("photo", &item.thumbnail, "Image"),
-        ("heat", &item.overlay, "Heat map of"),
+        ("heat", &item.overlay, overlay),
         ("truth", &item.mask, "Ground truth of"),
     ];
     views
@@ -64,7 +66,7 @@ fn views(item: &Item) -> impl Iterator<Item = (&'static str, &Picture, String)> 
 
 /// Width and height of the first view.
 fn frame(item: &Item) -> Option<(u32, u32)> {
-    views(item).next().map(|(_, picture, _)| (picture.width(), picture.height()))
+    views(item, false).next().map(|(_, picture, _)| (picture.width(), picture.height()))
 }
 
 /// The share of a square frame's width that a picture takes, for the slider.

@@ -27,6 +27,9 @@ pub struct Report {
     pub items: Vec<Item>,
     /// The values that the ends of the overlays' colour scale stand for.
     pub map_range: Option<ValueRange>,
+    /// The layer of the network that Grad-CAM looked at, where overlays show what the network looks at and are no anomaly
+    /// maps.
+    pub explained_at: Option<String>,
     /// Files that could not be scored.
     pub skipped: Vec<Skipped>,
 }
@@ -113,7 +116,7 @@ pub struct Item {
     pub size: Option<(u32, u32)>,
     /// The image.
     pub thumbnail: Option<Picture>,
-    /// The anomaly map over the image.
+    /// The anomaly map, or what the network looks at, over the image.
     pub overlay: Option<Picture>,
     /// The ground-truth mask.
     pub mask: Option<Picture>,

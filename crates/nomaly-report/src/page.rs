@@ -8,7 +8,7 @@ use crate::cards;
 use crate::model::{KindRow, PixelCurve, PixelCurves, Report, Skipped, Threshold};
 use crate::number;
 use crate::plots::{self, Class, OperatingPoint};
-use crate::tally::{Mistake, Tally};
+use crate::tally::{Entry, Mistake, Tally};
 use crate::toolbar;
 
 /// Images shown at most. With more, mistakes and anomalies come first, and the page says what was left out.
@@ -65,7 +65,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
                     (plots_section(report, &tally))
                     @if let Some(curves) = &report.pixel { (pixels(curves)) }
                     (kinds(&report.by_kind))
-                    (mistakes(&tally))
+                    (mistakes(&tally, report.explained_at.is_some()))
                     (images(report, &tally))
                     (skipped(&report.skipped))
                 }
@@ -315,7 +315,7 @@ fn kinds(rows: &[KindRow]) -> Markup {
     }
 }
 
-fn mistakes(tally: &Tally<'_>) -> Markup {
+fn mistakes(tally: &Tally<'_>, explained: bool) -> Markup {
     let worst = tally.worst();
     html! {
         @if worst.iter().any(|(_, _, count)| *count > 0) {
@@ -329,7 +329,7 @@ fn mistakes(tally: &Tally<'_>) -> Markup {
                         }
                         " " span.count { (number::grouped(entries.len())) " of " (number::grouped(*count)) }
                     }
-                    ul.mistakes { @for entry in entries { (cards::wide(entry)) } }
+                    ul.mistakes { @for entry in entries { (cards::wide(entry, explained)) } }
                 }
             }
         }
@@ -344,14 +344,27 @@ fn images(report: &Report, tally: &Tally<'_>) -> Markup {
                 h2 #images tabindex="-1" { "Images" }
                 @if let Some(text) = left_out { p { (text) } }
                 div.toolbar {
-                    (toolbar::views(&shown))
+                    (toolbar::views(&shown, report.explained_at.is_some()))
                     (toolbar::filters(&shown))
                 }
                 @if shown.iter().any(|entry| entry.item.overlay.is_some()) {
                     @if let Some(range) = report.map_range { (toolbar::scale(range)) }
+                    @if let Some(layer) = &report.explained_at { (explanations(&shown, layer)) }
                 }
-                ul #grid .grid { @for entry in &shown { (cards::compact(entry)) } }
+                ul #grid .grid { @for entry in &shown { (cards::compact(entry, report.explained_at.is_some())) } }
             }
+        }
+    }
+}
+
+/// What overlays mean that are no anomaly maps.
+fn explanations(shown: &[Entry<'_>], layer: &str) -> Markup {
+    let count = shown.iter().filter(|entry| entry.item.overlay.is_some()).count();
+    html! {
+        p {
+            "The method scores whole images. The colours show what the network looked at in the "
+            (number::counted(count, "image")) " with the highest scores (Grad-CAM at the layer " code { (layer) }
+            "), each on a scale of its own. That is a hint, not the outline of a defect."
         }
     }
 }

@@ -8,7 +8,10 @@ use crate::tally::Entry;
 
 /// The switch between image, heat map and mask and the one for the marks, which work by style alone; and the slider
 /// between image and heat map, which the script reveals.
-pub(crate) fn views(shown: &[Entry<'_>]) -> Markup {
+///
+/// Overlays are called what they are: heat maps, or what the network looks at.
+pub(crate) fn views(shown: &[Entry<'_>], explained: bool) -> Markup {
+    let overlay = if explained { "Network’s view" } else { "Heat map" };
     let any = |has: fn(&Entry<'_>) -> bool| shown.iter().any(has);
     let heat = any(|entry| entry.item.overlay.is_some());
     let truth = any(|entry| entry.item.mask.is_some());
@@ -29,7 +32,7 @@ pub(crate) fn views(shown: &[Entry<'_>]) -> Markup {
                         legend.visually-hidden { "What to show of each image" }
                         (view("view-photo", "Image", !heat))
                         @if compared { span #compare hidden { (view("view-compare", "Compare", false)) } }
-                        @if heat { (view("view-heat", "Heat map", true)) }
+                        @if heat { (view("view-heat", overlay, true)) }
                         @if truth { (view("view-truth", "Ground truth", false)) }
                     }
                 }
@@ -43,8 +46,8 @@ pub(crate) fn views(shown: &[Entry<'_>]) -> Markup {
                 @if compared {
                     label.reveal {
                         "Image "
-                        input #reveal type="range" min="0" max="100" value="50" aria-label="Share of the heat map that is shown, from the left";
-                        " Heat map"
+                        input #reveal type="range" min="0" max="100" value="50" aria-label={ "Share of the " (overlay.to_lowercase()) " that is shown, from the left" };
+                        " " (overlay)
                     }
                 }
             }

@@ -51,6 +51,7 @@ fn full() -> Report {
             item("good/002.png", 0.1, Some(false)),
         ],
         map_range: Some(ValueRange::new(0.0, 2.0).unwrap()),
+        explained_at: None,
         skipped: vec![Skipped { path: "broken.png".into(), reason: "not an image".into() }],
     }
 }
@@ -114,6 +115,22 @@ fn a_full_report_has_every_section() {
         assert!(html.contains(text), "{text}");
     }
     assert_eq!(html, render(&full()).unwrap());
+}
+
+#[test]
+fn what_a_network_looks_at_is_no_anomaly_map() {
+    let report = Report { map_range: None, explained_at: Some("layer3".into()), ..full() };
+    let html = render(&report).unwrap();
+    assert_balanced(&html);
+    for text in [
+        "in the 1 image with the highest scores (Grad-CAM at the layer <code>layer3</code>)",
+        "not the outline of a defect",
+        "Network’s view</label>",
+        "alt=\"What the network looks at in scratch/001.png\"",
+    ] {
+        assert!(html.contains(text), "{text}");
+    }
+    assert!(!html.contains("Heat map") && !html.contains("heat map"));
 }
 
 #[test]
