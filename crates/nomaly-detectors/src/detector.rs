@@ -142,6 +142,10 @@ pub struct Skipped {
 pub struct Prediction {
     /// The anomaly score, *higher = more anomalous*; its scale belongs to the method.
     pub score: f64,
+    /// An error bar: the standard deviation of the score over the passes of a network with dropout, for methods that make
+    /// several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deviation: Option<f64>,
     /// The conformal p-value in (0, 1]: the share of held-out normal images that score at least as high.
     pub p_value: f64,
     /// The decision.
@@ -400,6 +404,11 @@ impl FittedDetector {
         self.fitted.part_names()
     }
 
+    /// Whether predictions have a [deviation](Prediction::deviation).
+    pub fn scores_vary(&self) -> bool {
+        self.fitted.scores_vary()
+    }
+
     /// Names of the [terms](Prediction::terms) of a score.
     pub fn term_names(&self) -> Vec<String> {
         self.fitted.term_names()
@@ -577,11 +586,12 @@ impl FittedDetector {
 
 /// The decision on an image with this score.
 fn decide(scored: MethodScore, calibration: &Calibration, classes: Option<&Classes>) -> Prediction {
-    let MethodScore { score, parts, terms, map } = scored;
+    let MethodScore { score, deviation, parts, terms, map } = scored;
     match classes.map(|classes| classes.recognise(&parts)) {
         // Views may differ in the class that is closest, so that their joint score is not the least of the parts.
         Some(found) => Prediction {
             score: found.score,
+            deviation,
             p_value: found.p_value,
             anomalous: found.unknown,
             parts,
@@ -591,6 +601,7 @@ fn decide(scored: MethodScore, calibration: &Calibration, classes: Option<&Class
         },
         None => Prediction {
             score,
+            deviation,
             p_value: calibration.p_value(score),
             anomalous: calibration.is_anomalous(score),
             parts,

@@ -184,6 +184,9 @@ impl FeatureExtractor {
             views.chunks(tiles).map(highest).sum::<f64>() / copies
         };
         let score = over_views(&|view| view.score);
+        let varies = views.iter().all(|view| view.deviation.is_some());
+        // Views of one image share what makes them vary, the network: their deviations do not average out.
+        let deviation = varies.then(|| over_views(&|view| view.deviation.unwrap_or(0.0)));
         let count = views.first().map_or(0, |view| view.parts.len());
         let parts = (0..count).map(|part| over_views(&|view| view.parts[part])).collect();
         let terms = joined_terms(&views, tiles);
@@ -196,7 +199,7 @@ impl FeatureExtractor {
             }
             None => None,
         };
-        Ok(MethodScore { score, parts, terms, map })
+        Ok(MethodScore { score, deviation, parts, terms, map })
     }
 }
 

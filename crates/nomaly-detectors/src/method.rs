@@ -126,6 +126,11 @@ pub trait FittedMethod: Send + Sync {
         Vec::new()
     }
 
+    /// Whether its scores have a [deviation](MethodScore::deviation).
+    fn scores_vary(&self) -> bool {
+        false
+    }
+
     /// The classes that it tells apart, ascending; the [parts](MethodScore::parts) of a score are those under each class
     /// then, and the score is the least of them. Empty for methods that know no classes.
     fn classes(&self) -> &[String] {
@@ -154,6 +159,8 @@ pub struct MethodNetwork<'a> {
 pub struct MethodScore {
     /// The anomaly score, *higher = more anomalous*.
     pub score: f64,
+    /// The standard deviation of the score over the passes of a network with dropout, for methods that make several.
+    pub deviation: Option<f64>,
     /// Scores of the parts it was made of (one a level, say), named by [`FittedMethod::part_names`], or one a class.
     pub parts: Vec<f64>,
     /// What each of the [terms](FittedMethod::term_names) adds to the score, for methods whose score is a sum: it is theirs.
@@ -165,7 +172,7 @@ pub struct MethodScore {
 impl MethodScore {
     /// The score of a method that has neither parts nor maps.
     pub fn whole(score: f64) -> Self {
-        Self { score, parts: Vec::new(), terms: Vec::new(), map: None }
+        Self { score, deviation: None, parts: Vec::new(), terms: Vec::new(), map: None }
     }
 
     /// The score of a method that locates, and has no parts.

@@ -68,7 +68,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let samples = groups.concat();
     let map_range = locator.as_ref().map(|locator| locator.scales().colours);
     let mut report = args.report.as_ref().map(|_| ReportBuilder::new(options.stream.limits, map_range));
-    let mut printer = Printer::new(args.format, known.is_some(), sequence.is_some());
+    let mut printer = Printer::new(args.format, known.is_some(), sequence.is_some(), detector.scores_vary());
     let mut tally = Tally::default();
     let mut failure = None;
     let on_screen = io::stdout().is_terminal();
@@ -109,7 +109,8 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     printer.end()?;
     let seconds = began.elapsed().as_secs_f64();
 
-    if let (Some(report), Some(path)) = (report, &args.report) {
+    if let (Some(mut report), Some(path)) = (report, &args.report) {
+        report.explain(&detector, &samples, options.stream, console)?;
         report.write_scores(path, detector.info(), known.is_none().then_some(&calibration))?;
         console.note(format_args!("wrote {}", path.display()));
     }
@@ -197,6 +198,9 @@ impl Tally {
 struct Record<'a> {
     path: &'a str,
     score: Option<f64>,
+    /// How far the score varies over the passes of a method that asks a network many times: a standard deviation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score_deviation: Option<f64>,
     p_value: Option<f64>,
     anomalous: Option<bool>,
     /// The class, or `unknown`, for models of classes.
@@ -232,6 +236,7 @@ impl<'a> Record<'a> {
         Self {
             path: &outcome.sample.id,
             score: prediction.map(|prediction| prediction.score),
+            score_deviation: prediction.and_then(|prediction| prediction.deviation),
             p_value: prediction.map(|prediction| prediction.p_value),
             anomalous: prediction.map(|prediction| prediction.anomalous),
             label: known
@@ -252,6 +257,8 @@ struct Printer {
     labels: bool,
     /// Whether the images are a sequence, with a chart.
     sequence: bool,
+    /// Whether scores have error bars.
+    deviations: bool,
     out: anstream::Stdout,
     printed: usize,
 }
@@ -264,8 +271,8 @@ const CSV_COLUMNS: [&str; 8] =
     ["path", "score", "p_value", "anomalous", "map_max", "error_kind", "error_message", "regions"];
 
 impl Printer {
-    fn new(format: ScoreFormat, labels: bool, sequence: bool) -> Self {
-        Self { format, labels, sequence, out: anstream::stdout(), printed: 0 }
+    fn new(format: ScoreFormat, labels: bool, sequence: bool, deviations: bool) -> Self {
+        Self { format, labels, sequence, deviations, out: anstream::stdout(), printed: 0 }
     }
 
     fn begin(&mut self) -> io::Result<()> {
@@ -274,14 +281,18 @@ impl Printer {
                 let chart = if self.sequence { format!("{:>9}  {:<5}  ", "statistic", "chart") } else { String::new() };
                 let label = if self.labels { format!("{:<LABEL$}  ", "label") } else { String::new() };
                 let names = ("decision", "score", "p-value");
+                let bar = if self.deviations { format!("  {:<9}", "±") } else { String::new() };
                 writeln!(
                     self.out,
-                    "{HEADING}{:<9}  {:>10}  {:>8}  {label}{chart}image{HEADING:#}",
+                    "{HEADING}{:<9}  {:>10}{bar}  {:>8}  {label}{chart}image{HEADING:#}",
                     names.0, names.1, names.2
                 )
             }
             ScoreFormat::Csv => {
                 let mut keys = CSV_COLUMNS.to_vec();
+                if self.deviations {
+                    keys.push("score_deviation");
+                }
                 if self.labels {
                     keys.push("label");
                 }
@@ -324,6 +335,12 @@ impl Printer {
             None => (FAILED, "error"),
         };
         let number = |value: Option<f64>, digits| value.map_or("–".to_owned(), |value| significant(value, digits));
+        let bar = if self.deviations {
+            let value = record.score_deviation.map_or_else(String::new, |value| format!("± {}", significant(value, 2)));
+            format!("  {value:<9}")
+        } else {
+            String::new()
+        };
         let reason = record.error.as_ref().map_or(String::new(), |error| format!("  ({})", error.kind));
         let label = if self.labels { format!("{:<LABEL$}  ", record.label.unwrap_or("–")) } else { String::new() };
         let chart = record.chart.map_or(String::new(), |chart| {
@@ -332,7 +349,7 @@ impl Printer {
         });
         writeln!(
             self.out,
-            "{style}{decision:<9}{style:#}  {:>10}  {:>8}  {label}{chart}{}{reason}",
+            "{style}{decision:<9}{style:#}  {:>10}{bar}  {:>8}  {label}{chart}{}{reason}",
             number(record.score, 5),
             number(record.p_value, 3),
             record.path,
@@ -353,6 +370,9 @@ impl Printer {
             error.map_or("", |error| error.message).to_owned(),
             record.regions.map_or(String::new(), |regions| regions.len().to_string()),
         ];
+        if self.deviations {
+            cells.push(number(record.score_deviation));
+        }
         if self.labels {
             cells.push(record.label.unwrap_or("").to_owned());
         }
@@ -373,6 +393,7 @@ mod tests {
         let failed = Record {
             path: "a.png",
             score: None,
+            score_deviation: None,
             p_value: None,
             anomalous: None,
             label: None,
@@ -394,7 +415,9 @@ mod tests {
         assert!(json.ends_with(&regions), "{json}");
         let watched = Record { chart: Some(ChartRecord { statistic: Some(0.5), alarm: Some(false) }), ..located };
         assert!(serde_json::to_string(&watched).unwrap().ends_with(r#"}],"statistic":0.5,"alarm":false}"#));
-        let labelled = Record { label: Some("nut"), ..watched };
+        let unsure = Record { score: Some(1.5), score_deviation: Some(0.25), ..watched };
+        assert!(serde_json::to_string(&unsure).unwrap().contains(r#""score":1.5,"score_deviation":0.25,"p_value""#));
+        let labelled = Record { label: Some("nut"), ..unsure };
         assert!(serde_json::to_string(&labelled).unwrap().contains(r#""anomalous":null,"label":"nut","map_max""#));
     }
 

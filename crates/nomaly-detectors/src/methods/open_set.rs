@@ -139,6 +139,7 @@ impl FittedMethod for FittedOpenSet {
 fn method_scores(model: &ClassModel, rows: ndarray::ArrayView2<'_, f32>) -> Result<Vec<MethodScore>, DetectorError> {
     let score = |parts: ndarray::ArrayView1<'_, f64>| MethodScore {
         score: parts.iter().copied().fold(f64::INFINITY, f64::min),
+        deviation: None,
         parts: parts.to_vec(),
         terms: Vec::new(),
         map: None,

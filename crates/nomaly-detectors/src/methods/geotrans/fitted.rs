@@ -99,7 +99,7 @@ impl FittedGeoTrans {
                 }
                 let parts: Vec<f64> = terms.iter().map(|terms| terms.iter().sum()).collect();
                 let terms = terms.swap_remove(score.index());
-                Ok(MethodScore { score: parts[score.index()], parts, terms, map: None })
+                Ok(MethodScore { parts: parts.clone(), terms, ..MethodScore::whole(parts[score.index()]) })
             }
             Judgement::Features(scorer) => {
                 let row = self.recogniser.features(planes)?;
@@ -125,6 +125,10 @@ impl FittedMethod for FittedGeoTrans {
             Judgement::Passes(_) => {}
         }
         states
+    }
+
+    fn scores_vary(&self) -> bool {
+        matches!(self.judgement, Judgement::Passes(_))
     }
 
     fn term_names(&self) -> Vec<String> {

@@ -51,27 +51,32 @@ impl Passes {
     }
 
     /// Scores an image, given as the `k` inputs that its transformations make. The score is the entropy of the mean answer:
-    /// the sum of how unsure each pass is, and of how far the passes differ (their mutual information).
+    /// the sum of how unsure each pass is, and of how far the passes differ (their mutual information). Its deviation is that
+    /// of the entropy of the passes.
     pub(super) fn judge(&self, inputs: &[f32], k: usize) -> Result<MethodScore, DetectorError> {
         let each = inputs.len() / k;
         let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rows: Vec<Row> = (0..k).map(|_| Row { mean: vec![0.0; k], entropy: 0.0, right: [0.0; 2] }).collect();
-        // The simple score of each pass.
+        // The simple score of each pass, and its entropy.
         let mut simple = Vec::with_capacity(self.count);
+        let mut entropies = Vec::with_capacity(self.count);
         let mut log_p = vec![0.0; k];
         for pass in 0..self.count {
-            let mut wrong = 0.0;
+            let (mut wrong, mut entropy) = (0.0, 0.0);
             for (part, (some, rows)) in inputs.chunks(AT_A_TIME * each).zip(rows.chunks_mut(AT_A_TIME)).enumerate() {
                 // All inputs of a pass meet the same network.
                 network.seed_dropout(self.seed ^ (pass as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 network.sample(some)?;
                 for (at, (logits, row)) in network.output(0).chunks_exact(k).zip(rows).enumerate() {
                     log_softmax(logits, &mut log_p);
+                    let mut of_row = 0.0;
                     for (mean, log_p) in row.mean.iter_mut().zip(&log_p) {
                         let p = log_p.exp();
                         *mean += p;
-                        row.entropy -= p * log_p;
+                        of_row -= p * log_p;
                     }
+                    row.entropy += of_row;
+                    entropy += of_row;
                     let right = log_p[part * AT_A_TIME + at].exp();
                     row.right[0] += right;
                     row.right[1] += right * right;
@@ -79,6 +84,7 @@ impl Passes {
                 }
             }
             simple.push(wrong / k as f64);
+            entropies.push(entropy / k as f64);
         }
         let n = self.count as f64;
         let mut parts = [0.0; PARTS.len()];
@@ -95,10 +101,17 @@ impl Passes {
             parts.iter_mut().zip(of_row).for_each(|(part, value)| *part += value / k as f64);
             terms.push(predictive / k as f64);
         }
-        let mean = simple.iter().sum::<f64>() / n;
-        parts[4] = (simple.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / n).sqrt();
-        Ok(MethodScore { score: parts[0], parts: parts.to_vec(), terms, map: None })
+        parts[4] = deviation(&simple);
+        let deviation = Some(deviation(&entropies));
+        Ok(MethodScore { deviation, parts: parts.to_vec(), terms, ..MethodScore::whole(parts[0]) })
     }
+}
+
+/// The standard deviation of all values there are.
+fn deviation(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n).sqrt()
 }
 
 #[cfg(test)]
@@ -116,12 +129,20 @@ mod tests {
     }
 
     #[test]
+    fn deviations_are_those_of_numpy() {
+        // np.std([1, 2, 4, 9])
+        assert!((deviation(&[1.0, 2.0, 4.0, 9.0]) - 3.082_207_001_484_488_5).abs() < 1e-14);
+    }
+
+    #[test]
     fn passes_differ_by_dropout_alone() {
         let inputs: Vec<f32> = (0..3 * 3 * 64).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
         let without = passes(0.0, 4).judge(&inputs, 3).unwrap();
         assert!(without.parts[1] < 1e-12 && without.parts[2] < 1e-12 && without.parts[4] < 1e-12, "{without:?}");
+        assert!(without.deviation.unwrap() < 1e-12, "{without:?}");
         let with = passes(0.5, 16).judge(&inputs, 3).unwrap();
         assert!(with.parts[1] > 1e-6 && with.parts[2] > 0.0 && with.parts[4] > 0.0, "{with:?}");
+        assert!((1e-6..with.score).contains(&with.deviation.unwrap()), "{with:?}");
         assert!(with.parts[1] <= with.parts[0] && with.parts[0] <= 3f64.ln() + 1e-12, "{with:?}");
         assert!((with.terms.iter().sum::<f64>() - with.score).abs() < 1e-12);
         assert_eq!(with, passes(0.5, 16).judge(&inputs, 3).unwrap());
