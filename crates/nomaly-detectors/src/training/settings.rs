@@ -26,7 +26,7 @@ pub(crate) const EPOCHS_AUTO: Parameter = Parameter {
     name: "epochs",
     default: "auto",
     values: "`auto`, or a whole number from 1 to 100000",
-    summary: "passes over all training examples; `auto` is as many as show the network 60 000 images, but 10 to 200",
+    summary: "passes over all training examples; `auto` is as many as show the network 24 000 images, but 4 to 200",
 };
 
 /// Examples a step.
@@ -89,15 +89,15 @@ pub(crate) enum Epochs {
     Auto,
 }
 
-/// What [`Epochs::Auto`] shows a network: ten passes over 6000 images, which is a class of MNIST or Fashion-MNIST.
-const SHOWN: usize = 60_000;
+/// What [`Epochs::Auto`] shows a network: four passes over 6000 images, which is a class of MNIST or Fashion-MNIST.
+const SHOWN: usize = 24_000;
 
 impl Epochs {
     /// Passes over so many images.
     fn count(self, images: usize) -> usize {
         match self {
             Self::Fixed(count) => count,
-            Self::Auto => SHOWN.div_ceil(images.max(1)).clamp(10, 200),
+            Self::Auto => SHOWN.div_ceil(images.max(1)).clamp(4, 200),
         }
     }
 }
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn few_images_are_shown_more_often() {
         let automatic = TrainingSettings { epochs: Epochs::Auto, patience: Patience::Auto, ..DEFAULTS };
-        for (images, epochs) in [(0, 200usize), (20, 200), (800, 75), (6000, 10), (60_000, 10)] {
+        for (images, epochs) in [(0, 200usize), (20, 200), (800, 30), (6000, 4), (60_000, 4)] {
             let plan = automatic.plan(1, images);
             assert_eq!((plan.epochs, plan.patience), (epochs, Some(epochs.div_ceil(2))), "{images}");
         }
