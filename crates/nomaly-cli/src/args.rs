@@ -224,6 +224,10 @@ pub(crate) struct ScoreArgs {
     /// The model file
     #[arg(short, long, value_name = "FILE")]
     pub(crate) model: PathBuf,
+    /// Let a second model decide together with the first one, through p-values of both; the score is −ln of the combined
+    /// p-value
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sequence", "rule", "threshold"])]
+    pub(crate) with: Option<PathBuf>,
     /// How to print the results
     #[arg(long, value_enum, default_value_t = ScoreFormat::Table)]
     pub(crate) format: ScoreFormat,

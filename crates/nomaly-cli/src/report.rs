@@ -25,6 +25,16 @@ pub(crate) const PREVIEW_SIDE: u32 = nomaly_report::MAX_SIDE;
 /// Images that are explained in the report of a method that makes no maps: those with the highest scores.
 const EXPLAINED: usize = 24;
 
+/// How the images of a scoring run were decided on.
+pub(crate) enum Decided<'a> {
+    /// By one rule for all scores.
+    Rule(&'a Calibration),
+    /// By the classes of the model, which have no rule in common.
+    Classes,
+    /// By two models, above this score, in words.
+    Together(f64, String),
+}
+
 /// Collects images for a report as they are scored.
 #[derive(Debug)]
 pub(crate) struct ReportBuilder {
@@ -141,16 +151,11 @@ impl ReportBuilder {
         Ok(())
     }
 
-    /// Writes the report of a scoring run; a model of classes has no calibration for all of them.
-    pub(crate) fn write_scores(
-        self,
-        path: &Path,
-        info: &ModelInfo,
-        calibration: Option<&Calibration>,
-    ) -> anyhow::Result<()> {
+    /// Writes the report of a scoring run.
+    pub(crate) fn write_scores(self, path: &Path, info: &ModelInfo, decided: &Decided<'_>) -> anyhow::Result<()> {
         let anomalous = self.items.iter().filter(|item| item.anomalous == Some(true)).count();
         let [height, width] = info.pipeline.output_size();
-        let word = if calibration.is_some() { "anomalous" } else { "unknown" };
+        let word = if matches!(decided, Decided::Classes) { "unknown" } else { "anomalous" };
         let report = Report {
             title: format!("{anomalous} of {} images {word}", self.items.len()),
             subtitle: format!("scored by {} on {}", info.method.name, info.backbone.name),
@@ -160,7 +165,11 @@ impl ReportBuilder {
                 ("input", format!("{height}×{width} pixels")),
                 ("trained on", format!("{} images of {}", info.training.images, info.training.dataset)),
             ]),
-            threshold: calibration.and_then(threshold),
+            threshold: match decided {
+                Decided::Rule(calibration) => threshold(calibration),
+                Decided::Classes => None,
+                Decided::Together(value, rule) => Some(Threshold { value: *value, rule: rule.clone(), max_fpr: None }),
+            },
             items: self.items,
             map_range: self.map_range,
             explained_at: self.explained_at,

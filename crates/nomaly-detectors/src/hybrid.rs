@@ -17,6 +17,33 @@ use serde::Serialize;
 use crate::evaluation::{Ends, Evaluated, LEVEL};
 use crate::{DetectorError, FittedDetector};
 
+/// What turns the scores of several detectors into one p-value.
+#[derive(Clone, Debug)]
+pub struct Hybrid {
+    tails: Vec<Tail>,
+}
+
+impl Hybrid {
+    /// For detectors in this order.
+    ///
+    /// # Errors
+    /// Held-out scores that make no p-values: fewer than three, or all alike.
+    pub fn new<'a>(detectors: impl IntoIterator<Item = &'a FittedDetector>) -> Result<Self, DetectorError> {
+        let tail = |detector: &FittedDetector| Tail::new(detector.calibration().held_out());
+        Ok(Self { tails: detectors.into_iter().map(tail).collect::<Result<_, _>>()? })
+    }
+
+    /// How rare an image is among normal ones, of which each detector gives a score: in (0, 1].
+    ///
+    /// # Panics
+    /// Where there are not as many scores as detectors.
+    pub fn p_value(&self, scores: &[f64]) -> f64 {
+        assert_eq!(scores.len(), self.tails.len(), "a score of each detector");
+        let p_values: Vec<f64> = self.tails.iter().zip(scores).map(|(tail, score)| tail.p_value(*score)).collect();
+        cauchy(&p_values)
+    }
+}
+
 /// A detector with what it said of the test images.
 #[derive(Clone, Copy)]
 pub struct Voice<'a> {
@@ -56,26 +83,23 @@ pub struct HybridFigures {
 /// # Errors
 /// Held-out scores that make no p-values, and images in common that are not of both labels.
 pub fn hybrid(voices: &[Voice<'_>], max_fpr: f64) -> Result<HybridFigures, DetectorError> {
-    let tails =
-        voices.iter().map(|voice| Tail::new(voice.detector.calibration().held_out())).collect::<Result<Vec<_>, _>>()?;
-    // Scores and p-values by image, one of each detector.
-    let mut images: BTreeMap<&str, (bool, Vec<f64>, Vec<f64>)> = BTreeMap::new();
-    for (voice, tail) in voices.iter().zip(&tails) {
+    let together = Hybrid::new(voices.iter().map(|voice| voice.detector))?;
+    // Scores by image, one of each detector.
+    let mut images: BTreeMap<&str, (bool, Vec<f64>)> = BTreeMap::new();
+    for voice in voices {
         for image in &voice.evaluated.predictions {
-            let (_, scores, p_values) =
-                images.entry(&image.id).or_insert((image.anomalous_label, Vec::new(), Vec::new()));
+            let (_, scores) = images.entry(&image.id).or_insert((image.anomalous_label, Vec::new()));
             scores.push(image.prediction.score);
-            p_values.push(tail.p_value(image.prediction.score));
         }
     }
-    images.retain(|_, (_, scores, _)| scores.len() == voices.len());
-    let labels: Vec<bool> = images.values().map(|(label, ..)| *label).collect();
-    let p_values: Vec<f64> = images.values().map(|(_, _, p_values)| cauchy(p_values)).collect();
+    images.retain(|_, (_, scores)| scores.len() == voices.len());
+    let labels: Vec<bool> = images.values().map(|(label, _)| *label).collect();
+    let p_values: Vec<f64> = images.values().map(|(_, scores)| together.p_value(scores)).collect();
     // A logarithm keeps small p-values apart, and the order.
     let combined: Vec<f64> = p_values.iter().map(|p| -p.ln()).collect();
     let area = auroc_with_interval(&combined, &labels, LEVEL)?;
     let alone = (0..voices.len()).map(|voice| {
-        let scores: Vec<f64> = images.values().map(|(_, scores, _)| scores[voice]).collect();
+        let scores: Vec<f64> = images.values().map(|(_, scores)| scores[voice]).collect();
         Ok(auroc(&scores, &labels)?)
     });
     let ends = |interval: Interval| [interval.low, interval.high];

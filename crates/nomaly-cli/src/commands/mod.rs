@@ -15,6 +15,7 @@ mod one_vs_all;
 pub(crate) mod rows;
 pub(crate) mod score;
 mod sequence;
+mod together;
 pub(crate) mod update;
 pub(crate) mod weights;
 

@@ -13,6 +13,7 @@ use nomaly::{AnomalyMap, DetectorError, FittedDetector, Outcome, PredictOptions,
 use serde::Serialize;
 
 use super::sequence::{ChartRecord, Watched, chart};
+use super::together::Together;
 use super::{Status, check_writable, classes, decision, rows, skipped_line, warn_unattainable};
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
@@ -22,7 +23,7 @@ use crate::map_files::MapFiles;
 use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL};
 use crate::output::{counted, significant, write_csv};
 use crate::progress::{Bars, Unit};
-use crate::report::{PREVIEW_SIDE, ReportBuilder};
+use crate::report::{Decided, PREVIEW_SIDE, ReportBuilder};
 
 pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status> {
     args.device.check()?;
@@ -43,12 +44,16 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let options = PredictOptions { rule, stream: args.reading.options(preview) };
     let calibration = detector.calibration_for(&options)?;
     let known = detector.classes_for(&options)?;
-    let rule_in_words = match &known {
-        Some(known) => {
+    let samples = groups.concat();
+    let together = args.with.as_deref().map(|path| Together::score(path, &detector, &samples, &options, console));
+    let together = together.transpose()?;
+    let rule_in_words = match (&known, &together) {
+        (_, Some(together)) => together.rule(),
+        (Some(known), None) => {
             classes::warn_unattainable(known, console);
             classes::decision(known)
         }
-        None => {
+        (None, None) => {
             warn_unattainable(&calibration, "image", console);
             decision(&calibration)
         }
@@ -65,16 +70,20 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         }
         _ => None,
     };
-    let samples = groups.concat();
     let map_range = locator.as_ref().map(|locator| locator.scales().colours);
     let mut report = args.report.as_ref().map(|_| ReportBuilder::new(options.stream.limits, map_range));
-    let mut printer = Printer::new(args.format, known.is_some(), sequence.is_some(), detector.scores_vary());
+    let deviations = detector.scores_vary() && together.is_none();
+    let mut printer = Printer::new(args.format, known.is_some(), sequence.is_some(), deviations);
     let mut tally = Tally::default();
     let mut failure = None;
     let on_screen = io::stdout().is_terminal();
     let began = Instant::now();
     printer.begin()?;
     let run = detector.predict(&samples, &options, &Bars::new(console, Unit::Images), |outcome| {
+        let outcome = match &together {
+            Some(together) => together.join(outcome, tally.seen()),
+            None => outcome,
+        };
         let located = locator.as_ref().map(|locator| locator.locate(&outcome)).transpose()?.flatten();
         let mut see = || -> anyhow::Result<()> {
             if let Err(skipped) = &outcome.result {
@@ -111,7 +120,12 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
 
     if let (Some(mut report), Some(path)) = (report, &args.report) {
         report.explain(&detector, &samples, options.stream, console)?;
-        report.write_scores(path, detector.info(), known.is_none().then_some(&calibration))?;
+        let decided = match (&together, known.is_some()) {
+            (Some(together), _) => Decided::Together(together.threshold(), together.rule()),
+            (None, true) => Decided::Classes,
+            (None, false) => Decided::Rule(&calibration),
+        };
+        report.write_scores(path, detector.info(), &decided)?;
         console.note(format_args!("wrote {}", path.display()));
     }
     if tally.failed == samples.len() {

@@ -200,6 +200,7 @@ fn eval_fits_limits_the_training_and_writes_a_report() {
     }
     let html = std::fs::read_to_string(report.join("report.html")).unwrap();
     assert!(html.contains("data:image/jpeg") && html.contains("test/spot/000.png"));
+    assert!(html.contains("Grad-CAM at the layer <code>") && html.contains("What the network looks at in test/spot/"));
     let json: Value = serde_json::from_slice(&std::fs::read(report.join("evaluation.json")).unwrap()).unwrap();
     assert_eq!(json["n_train"], 20);
     let csv = std::fs::read_to_string(report.join("scores.csv")).unwrap();
@@ -212,6 +213,36 @@ fn score_writes_a_report() {
     nomaly(args!["score", parts().join("test"), "-m", model(), "--report", path]).ok();
     let html = std::fs::read_to_string(path).unwrap();
     assert!(html.contains("data:image/jpeg") && html.contains("of 8 images anomalous"));
+}
+
+#[test]
+fn two_models_score_together() {
+    let folder = fresh_folder("together");
+    let (second, report) = (folder.join("second.nomaly"), folder.join("report.html"));
+    nomaly(args!["fit", parts(), "--method", "dn2", "--set", INPUT_SIZE, "-o", second]).ok();
+    let together = |more: &[&str]| {
+        let given = args!["score", parts().join("test"), "-m", model(), "--with", second, "--max-fpr", "0.1"];
+        nomaly(given.into_iter().chain(more.iter().map(|arg| std::ffi::OsString::from(*arg))).collect::<Vec<_>>())
+    };
+    let records = together(&["--format", "json", "--report", report.to_str().unwrap()]).json();
+    let alone = nomaly(args!["score", parts().join("test"), "-m", model(), "--format", "json"]).json();
+    let records = records.as_array().unwrap();
+    assert_eq!(records.len(), 2 * TEST);
+    let mut p_values = [Vec::new(), Vec::new()];
+    for (record, alone) in records.iter().zip(alone.as_array().unwrap()) {
+        assert_eq!(record["path"], alone["path"]);
+        assert_ne!(record["score"], alone["score"]);
+        let p = record["p_value"].as_f64().unwrap();
+        assert!((record["score"].as_f64().unwrap() + p.ln()).abs() < 1e-9, "{record}");
+        assert_eq!(record["anomalous"], p <= 0.1, "{record}");
+        p_values[usize::from(record["path"].as_str().unwrap().contains("spot"))].push(p);
+    }
+    let [normal, anomalous] = p_values.map(|p| p.iter().sum::<f64>() / p.len() as f64);
+    assert!(anomalous < 0.01 && normal > 0.1, "{anomalous} {normal}");
+    let html = std::fs::read_to_string(report).unwrap();
+    assert!(html.contains("together have a p-value of at most 10"), "{}", html.len());
+    let refused = together(&["--rule", "quantile"]);
+    assert!(refused.stderr.contains("cannot be used with"), "{}", refused.stderr);
 }
 
 #[test]

@@ -22,6 +22,9 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     if args.report.is_some() {
         return Err(refusal("--report", "`--format json` gives the figures"));
     }
+    if args.with.is_some() {
+        return Err(refusal("--with", "one model scores rows"));
+    }
     let table = read(Path::new(&args.data), &args.rows.options())?;
     let Some(labels) = labels(&table)? else {
         let hint = "`--label COLUMN` names the column that says which rows are anomalous";

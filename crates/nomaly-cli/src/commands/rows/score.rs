@@ -64,6 +64,9 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     if args.report.is_some() {
         return Err(refusal("--report", "`--format csv` gives a table of the scores"));
     }
+    if args.with.is_some() {
+        return Err(refusal("--with", "one model scores rows"));
+    }
     if let Some((file, _)) = args.maps.folders().next() {
         return Err(refusal(file.flag(), "rows have no pixels"));
     }
