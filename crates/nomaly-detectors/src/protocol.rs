@@ -223,7 +223,7 @@ pub struct Table {
     pub mean: f64,
     /// The same of each part of the score.
     pub by_part: BTreeMap<String, f64>,
-    /// The published mean over all classes in percent, and what it was published for.
+    /// The published mean over the same classes in percent, and what it was published for.
     pub published: Option<(String, f64)>,
 }
 
@@ -259,7 +259,11 @@ impl Table {
             Some((part.clone(), Mean::of(values)?.mean))
         };
         let by_part = classes[0].by_part.keys().filter_map(part).collect();
-        let published = published.map(|published| (published.on.to_owned(), published.mean));
+        let published = published.map(|published| {
+            let of_these = Mean::of(classes.iter().filter_map(|class| class.published));
+            let of_all = classes.len() == all.len();
+            (published.on.to_owned(), of_these.filter(|_| !of_all).map_or(published.mean, |these| these.mean))
+        });
         Ok(Self { runs: runs.to_vec(), protocol, classes, mean, by_part, published })
     }
 }
@@ -325,10 +329,12 @@ mod tests {
         let table = Table::new(protocol(), &runs, &classes).unwrap();
         let names: Vec<&str> = table.classes.iter().map(|class| class.class.as_str()).collect();
         assert_eq!(names, ["t-shirt", "trouser"]);
+        assert!((table.published.unwrap().1 - 0.5 * (99.4 + 97.6)).abs() < 1e-9);
         assert_eq!((table.classes[1].runs, table.classes[1].published), (2, Some(97.6)));
         assert!((table.mean - 0.5 * (0.7 + 0.93)).abs() < 1e-12);
         assert!((table.by_part["entropy"] - table.mean + 0.1).abs() < 1e-12);
-        assert_eq!(table.published.unwrap().1, 93.5);
+        let all = Table::new(protocol(), &[&runs[..], &[run("pullover", 0, 0.8)]].concat(), &classes).unwrap();
+        assert_eq!(all.published.unwrap().1, 93.5, "that of all classes as it was published");
         assert!(Table::new(protocol(), &[], &classes).is_err());
     }
 }
