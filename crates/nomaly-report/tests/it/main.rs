@@ -130,7 +130,7 @@ fn what_a_network_looks_at_is_no_anomaly_map() {
     ] {
         assert!(html.contains(text), "{text}");
     }
-    assert!(!html.contains("Heat map") && !html.contains("heat map"));
+    assert!(!html.contains("Heat map") && !html.contains("Colour scale of the heat maps"));
 }
 
 #[test]
