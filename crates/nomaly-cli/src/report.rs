@@ -23,7 +23,7 @@ use crate::progress::{Bars, Unit};
 pub(crate) const PREVIEW_SIDE: u32 = nomaly_report::MAX_SIDE;
 
 /// Images that are explained in the report of a method that makes no maps: those with the highest scores.
-const EXPLAINED: usize = 24;
+const EXPLAINED: usize = 12;
 
 /// How the images of a scoring run were decided on.
 pub(crate) enum Decided<'a> {
