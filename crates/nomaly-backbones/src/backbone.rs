@@ -265,8 +265,8 @@ impl Backbone {
     }
 
     /// What [`export`](Self::export) gives, with each batch norm that was folded into its convolution put back as the affine map
-    /// that it left: weights for [`trainable`](crate::trainable), which trains the layers of the graph as they are. The running variance is such
-    /// that with epsilon it is 1.
+    /// that it left: weights for [`trainable`](crate::trainable), which trains the layers of the graph as they are. The
+    /// running variance is such that with epsilon it is 1.
     pub(crate) fn unfolded(&self, taps: &[&str]) -> Result<Weights, BackboneError> {
         let mut weights = self.export(taps)?;
         for (index, node) in self.graph.nodes().iter().enumerate() {

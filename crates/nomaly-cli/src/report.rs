@@ -183,7 +183,7 @@ impl ReportBuilder {
 /// The report of an evaluation, which locates what it shows.
 pub(crate) struct EvaluationReport<'a> {
     locator: Option<Locator<'a>>,
-    images: ReportBuilder,
+    pub(crate) images: ReportBuilder,
     /// Why an image could not be added.
     failure: Option<anyhow::Error>,
 }
@@ -201,17 +201,6 @@ impl<'a> EvaluationReport<'a> {
         if self.failure.is_none() {
             self.failure = self.add(outcome).err();
         }
-    }
-
-    /// Draws what the network looks at where the method makes no maps, as [`ReportBuilder::explain`] does.
-    pub(crate) fn explain(
-        &mut self,
-        detector: &FittedDetector,
-        samples: &[Sample],
-        options: StreamOptions,
-        console: &Console,
-    ) -> anyhow::Result<()> {
-        self.images.explain(detector, samples, options, console)
     }
 
     fn add(&mut self, outcome: &Outcome<'_>) -> anyhow::Result<()> {

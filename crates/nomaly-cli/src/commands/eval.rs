@@ -90,7 +90,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         Format::Table => figures::print(&mut stdout(), &evaluated.figures)?,
     }
     if let (Some(mut report), Some(folder)) = (report, &args.report) {
-        report.explain(&detector, &dataset.test, options.stream, console)?;
+        report.images.explain(&detector, &dataset.test, options.stream, console)?;
         report.write(&folder.join("report.html"), &evaluated, &calibration, &[])?;
         write_results(folder, &evaluated)?;
         console.note(format_args!("wrote report.html, scores.csv and evaluation.json into {}", folder.display()));
