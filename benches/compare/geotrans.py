@@ -68,7 +68,7 @@ def load(folder):
     return np.stack(out)
 
 
-def pytorch(folder, normal, train, epochs, seed, threads):
+def pytorch(folder, normal, train, epochs, seed, threads, device):
     import torch
     from scipy.special import polygamma, psi
     from sklearn.metrics import roc_auc_score
@@ -77,6 +77,7 @@ def pytorch(folder, normal, train, epochs, seed, threads):
 
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
+    torch.backends.cudnn.allow_tf32 = False
 
     class Block(nn.Module):
         def __init__(self, inputs, outputs, stride):
@@ -94,17 +95,17 @@ def pytorch(folder, normal, train, epochs, seed, threads):
 
     def shift(x, by, axis):
         at = np.pad(np.arange(32), 8, mode="symmetric")[8 + by : 40 + by]
-        return x.index_select(axis, torch.from_numpy(at)) if by else x
+        return x.index_select(axis, torch.from_numpy(at).to(x.device)) if by else x
 
     def transform(x, move):
         flip, tx, ty, turns = move
         x = x.flip(-1) if flip else x
         return torch.rot90(shift(shift(x, tx, -2), ty, -1), turns, (-2, -1))
 
-    x_train = torch.from_numpy(load(folder / "train" / normal)[:train])
+    x_train = torch.from_numpy(load(folder / "train" / normal)[:train]).to(device)
     classes = sorted(path.name for path in (folder / "test").iterdir())
     parts = [load(folder / "test" / name) for name in classes]
-    x_test = torch.from_numpy(np.concatenate(parts))
+    x_test = torch.from_numpy(np.concatenate(parts)).to(device)
     anomalous = np.concatenate([[name != normal] * len(part) for name, part in zip(classes, parts)])
 
     blocks = [Block(16, 64, 1), Block(64, 128, 2), Block(128, 256, 2)]
@@ -114,13 +115,14 @@ def pytorch(folder, normal, train, epochs, seed, threads):
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight)
+    net.to(device)
     optimiser = torch.optim.Adam(net.parameters())
     everything = torch.cat([transform(x_train, move) for move in moves])
-    labels = torch.arange(len(moves)).repeat_interleave(len(x_train))
+    labels = torch.arange(len(moves), device=device).repeat_interleave(len(x_train))
     began = time.perf_counter()
     for _ in range(epochs):
         net.train()
-        for at in torch.randperm(len(everything)).split(128):
+        for at in torch.randperm(len(everything)).to(device).split(128):
             penalty = sum((p**2).sum() for p in net.parameters()) * 2.5e-4
             loss = F.cross_entropy(net(everything[at].to(memory_format=torch.channels_last)), labels[at]) + penalty
             optimiser.zero_grad(set_to_none=True)
@@ -132,7 +134,7 @@ def pytorch(folder, normal, train, epochs, seed, threads):
     def probabilities(x, move):
         net.eval()
         moved = transform(x, move).to(memory_format=torch.channels_last)
-        return np.clip(torch.cat([F.softmax(net(part), 1) for part in moved.split(256)]).double().numpy(), 1e-12, None)
+        return np.clip(torch.cat([F.softmax(net(part), 1) for part in moved.split(256)]).double().cpu().numpy(), 1e-12, None)
 
     def inverse(y):
         x = np.where(y >= -2.22, np.exp(y) + 0.5, -1 / (y - psi(1)))
@@ -193,6 +195,7 @@ def main():
     arguments.add_argument("--epochs", type=int, default=3)
     arguments.add_argument("--seeds", default="0")
     arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--device", default="cpu", help="where PyTorch runs")
     arguments.add_argument("--nomaly", default="target/release/nomaly")
     arguments.add_argument("--only", choices=["nomaly", "pytorch"])
     a = arguments.parse_args()
@@ -204,7 +207,7 @@ def main():
             if a.only != "pytorch":
                 line["nomaly"] = nomaly(a.nomaly, folder, normal, a.train, a.epochs, seed, a.threads)
             if a.only != "nomaly":
-                line["pytorch"] = pytorch(folder, normal, a.train, a.epochs, seed, a.threads)
+                line["pytorch"] = pytorch(folder, normal, a.train, a.epochs, seed, a.threads, a.device)
             print(json.dumps(line), flush=True)
 
 

@@ -1,7 +1,6 @@
 //! What the fit of every method that trains on pixels begins and ends with.
 
 use nomaly_backbones::graph::Graph;
-use nomaly_backbones::trainable::Rule;
 use nomaly_backbones::weights::Weights;
 
 use super::images::PixelStore;
@@ -54,11 +53,10 @@ impl<'a> TrainingSet<'a> {
     pub(crate) fn train(
         &self,
         graph: &Graph,
-        rule: Rule,
         objective: &mut dyn Objective,
     ) -> Result<(Weights, Trained), DetectorError> {
         let FitContext { seed, progress, .. } = self.context;
-        let mut learners = [Learner::initialised(graph, self.images.size(), rule, seed)?];
+        let mut learners = [Learner::initialised(graph, self.images.size(), self.settings.rule(), seed)?];
         let plan = self.settings.plan(seed, self.train.len());
         let trained = train(&plan, objective, &mut learners, self.checkpoint.as_ref(), progress, &mut |_| {})?;
         let [learner] = learners;

@@ -1,8 +1,9 @@
 //! The settings that every method with a training has.
 
 use std::fmt::{self, Display};
+use std::str::FromStr;
 
-use nomaly_backbones::trainable::{Rule, WeightDecay};
+use nomaly_backbones::trainable::Rule;
 use nomaly_scorers::Parameter;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -39,9 +40,22 @@ pub(crate) const fn batch_size(default: &'static str) -> Parameter {
     }
 }
 
+/// The optimiser.
+pub(crate) const OPTIMISER: Parameter = Parameter {
+    name: "optimiser",
+    default: "adam",
+    values: Optimiser::NAMES,
+    summary: "how parameters follow the gradient; `sgd` has momentum 0.9",
+};
+
 /// The learning rate.
 pub(crate) const fn rate(default: &'static str) -> Parameter {
-    Parameter { name: "rate", default, values: "a number above 0 and at most 10", summary: "learning rate" }
+    Parameter {
+        name: "rate",
+        default,
+        values: "a number above 0 and at most 10",
+        summary: "learning rate; with `optimiser=sgd` it is 0.03 where none is given",
+    }
 }
 
 /// How the learning rate changes.
@@ -77,6 +91,45 @@ pub(crate) const fn holdout(default: &'static str) -> Parameter {
         values: "`auto`, or a share above 0 and at most 0.9",
         summary: "share of the images that is not trained on, and calibrates the decision; `auto` is a tenth, but 20 images \
                   where that is at most a fifth",
+    }
+}
+
+/// How parameters follow the gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Optimiser {
+    /// Adam with PyTorch's constants.
+    Adam,
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+}
+
+/// Share of the velocity that SGD keeps.
+const MOMENTUM: f64 = 0.9;
+/// The learning rate of SGD where none is given: that of CutPaste's authors.
+const SGD_RATE: f64 = 0.03;
+
+impl Optimiser {
+    const NAMES: &'static str = "`adam` or `sgd`";
+}
+
+impl FromStr for Optimiser {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "adam" => Ok(Self::Adam),
+            "sgd" => Ok(Self::Sgd),
+            _ => Err(()),
+        }
+    }
+}
+
+impl Display for Optimiser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Adam => "adam",
+            Self::Sgd => "sgd",
+        })
     }
 }
 
@@ -137,6 +190,7 @@ impl Display for Patience {
 pub(crate) struct TrainingSettings {
     pub(crate) epochs: Epochs,
     pub(crate) batch_size: usize,
+    pub(crate) optimiser: Optimiser,
     pub(crate) rate: f64,
     pub(crate) schedule: Schedule,
     pub(crate) l2: f64,
@@ -151,6 +205,9 @@ impl TrainingSettings {
         let epochs = if self.epochs == Epochs::Auto { EPOCHS_AUTO } else { epochs("") };
         let (batch_size, rate) = (batch_size(""), rate(""));
         let (schedule, l2, patience, holdout) = (schedule(""), l2(""), patience(""), holdout(""));
+        let optimiser = settings.value(OPTIMISER.name, self.optimiser, OPTIMISER.values)?;
+        // A rate belongs to the optimiser that it was chosen for.
+        let default_rate = if (self.optimiser, optimiser) == (Optimiser::Adam, Optimiser::Sgd) { SGD_RATE } else { self.rate };
         Ok(Self {
             epochs: match (settings.get(epochs.name), self.epochs) {
                 (None, default) => default,
@@ -158,7 +215,8 @@ impl TrainingSettings {
                 (Some(_), _) => Epochs::Fixed(within(settings, &epochs, 1, &(1..=100_000))?),
             },
             batch_size: within(settings, &batch_size, self.batch_size, &(2..=4096))?,
-            rate: within(settings, &rate, self.rate, &(f64::MIN_POSITIVE..=10.0))?,
+            optimiser,
+            rate: within(settings, &rate, default_rate, &(f64::MIN_POSITIVE..=10.0))?,
             schedule: settings.value(schedule.name, self.schedule, schedule.values)?,
             l2: within(settings, &l2, self.l2, &(0.0..=1.0))?,
             patience: match settings.get(patience.name) {
@@ -180,6 +238,7 @@ impl TrainingSettings {
         settings
             .with("epochs", self.epochs)
             .with("batch_size", self.batch_size)
+            .with(OPTIMISER.name, self.optimiser)
             .with("rate", self.rate)
             .with("schedule", self.schedule)
             .with("l2", self.l2)
@@ -199,15 +258,16 @@ impl TrainingSettings {
         TrainingPlan { epochs, batch: batch_size, schedule, patience, seed }
     }
 
-    /// Adam with the penalty in the gradient, that of `l2 · Σ w²`.
-    pub(crate) fn adam(&self) -> Rule {
-        Rule::Adam {
-            rate: self.rate,
-            betas: [0.9, 0.999],
-            epsilon: 1e-8,
-            weight_decay: 2.0 * self.l2,
-            decay: WeightDecay::Gradient,
-        }
+    /// The optimiser with the penalty in the gradient, that of `l2 · Σ w²`.
+    pub(crate) fn rule(&self) -> Rule {
+        let Self { rate, l2, .. } = *self;
+        let mut rule = match self.optimiser {
+            Optimiser::Adam => Rule::adam(rate),
+            Optimiser::Sgd => Rule::sgd(rate, MOMENTUM),
+        };
+        let (Rule::Adam { weight_decay, .. } | Rule::Sgd { weight_decay, .. }) = &mut rule;
+        *weight_decay = 2.0 * l2;
+        rule
     }
 
     /// Divides `images` into those that are trained on and those that are held out, both ascending and not empty, by the
@@ -235,7 +295,7 @@ pub(crate) struct Division {
 }
 
 /// A setting within bounds.
-pub(crate) fn within<T: std::str::FromStr + PartialOrd + Display>(
+pub(crate) fn within<T: FromStr + PartialOrd + Display>(
     settings: &Settings,
     parameter: &Parameter,
     default: T,
@@ -251,11 +311,14 @@ pub(crate) fn within<T: std::str::FromStr + PartialOrd + Display>(
 
 #[cfg(test)]
 mod tests {
+    use nomaly_backbones::trainable::WeightDecay;
+
     use super::*;
 
     const DEFAULTS: TrainingSettings = TrainingSettings {
         epochs: Epochs::Fixed(3),
         batch_size: 128,
+        optimiser: Optimiser::Adam,
         rate: 0.001,
         schedule: Schedule::Constant,
         l2: 0.0,
@@ -273,6 +336,22 @@ mod tests {
         assert_eq!(DEFAULTS.updated(&DEFAULTS.add_to(Settings::default())).unwrap(), DEFAULTS);
         let automatic = TrainingSettings { epochs: Epochs::Auto, patience: Patience::Auto, ..DEFAULTS };
         assert_eq!(automatic.updated(&automatic.add_to(Settings::default())).unwrap(), automatic);
+    }
+
+    #[test]
+    fn an_optimiser_has_a_rate_of_its_own() {
+        let read = |given: &[&str]| DEFAULTS.updated(&Settings::parse(given).unwrap()).unwrap();
+        assert_eq!(read(&["l2=0.5"]).rule(), Rule::Adam {
+            rate: 0.001,
+            betas: [0.9, 0.999],
+            epsilon: 1e-8,
+            weight_decay: 1.0,
+            decay: WeightDecay::Gradient,
+        });
+        assert_eq!(read(&["optimiser=sgd"]).rule(), Rule::sgd(0.03, 0.9));
+        let given = read(&["optimiser=sgd", "rate=0.5"]);
+        assert_eq!(given.rule(), Rule::sgd(0.5, 0.9));
+        assert_eq!(DEFAULTS.updated(&given.add_to(Settings::default())).unwrap(), given);
     }
 
     #[test]
@@ -300,6 +379,7 @@ mod tests {
             "patience=0",
             "holdout=1",
             "schedule=x",
+            "optimiser=adamw",
         ] {
             let settings = Settings::parse(&[given]).unwrap();
             assert!(DEFAULTS.updated(&settings).is_err(), "{given}");

@@ -50,7 +50,7 @@ use crate::training::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
 use crate::training::examples::Examples;
 use crate::training::images::views;
 use crate::training::set::TrainingSet;
-use crate::training::settings::{Epochs, Patience, TrainingSettings};
+use crate::training::settings::{Epochs, Optimiser, Patience, TrainingSettings};
 use crate::training::{Schedule, settings as training};
 use crate::{DetectorError, PublishedClasses, Settings};
 
@@ -84,6 +84,7 @@ const PARAMETERS: &[Parameter] = &[
     MARGIN,
     training::EPOCHS_AUTO,
     training::batch_size("32"),
+    training::OPTIMISER,
     training::rate("0.001"),
     training::schedule("cyclic"),
     training::l2("0.001"),
@@ -94,6 +95,7 @@ const PARAMETERS: &[Parameter] = &[
 const DEFAULTS: TrainingSettings = TrainingSettings {
     epochs: Epochs::Auto,
     batch_size: 32,
+    optimiser: Optimiser::Adam,
     rate: 1e-3,
     schedule: Schedule::Cyclic,
     l2: 1e-3,
@@ -209,7 +211,7 @@ impl Method for Adacl {
         let size = set.images.size();
         let examples = Examples::new(Created { kinds: &self.kinds, labels: self.labels }, &set);
         let mut objective = Regression { examples, network: NETWORK };
-        let (weights, trained) = set.train(&Architecture::Adacl.graph(1), self.training.adam(), &mut objective)?;
+        let (weights, trained) = set.train(&Architecture::Adacl.graph(1), &mut objective)?;
         let network = TrainedNetwork::new(NETWORK, weights, size, &taps())?;
         let fitted = FittedAdacl { network, size, seed: context.seed };
         let held_out = set.score_held_out(|planes| Ok(MethodScore::whole(fitted.outputs(planes)?[0])))?;

@@ -55,7 +55,7 @@ use crate::training::classification::Classification;
 use crate::training::classifier::{STATE as NETWORK, Stored, TrainedNetwork};
 use crate::training::examples::Examples;
 use crate::training::set::TrainingSet;
-use crate::training::settings::{Epochs, Patience, TrainingSettings, within};
+use crate::training::settings::{Epochs, Optimiser, Patience, TrainingSettings, within};
 use crate::training::{Schedule, settings as training};
 use crate::{DetectorError, PublishedClasses, Settings};
 
@@ -110,6 +110,7 @@ const PARAMETERS: &[Parameter] = &[
     NORMALITY,
     training::epochs("200 divided by the number of transformations, rounded up"),
     training::batch_size("128"),
+    training::OPTIMISER,
     training::rate("0.001"),
     training::schedule("constant"),
     training::l2("0.00025"),
@@ -222,6 +223,7 @@ impl GeoTrans {
         let defaults = TrainingSettings {
             epochs: Epochs::Fixed(PASSES.div_ceil(set.len())),
             batch_size: 128,
+            optimiser: Optimiser::Adam,
             rate: 1e-3,
             schedule: Schedule::Constant,
             l2: 2.5e-4,
@@ -346,7 +348,7 @@ impl Method for GeoTrans {
         let make = Transformed { set: &self.set, seed };
         let examples = Examples::new(make, &set);
         let mut objective = Classification { examples, network: self.network, most_validated: MOST_VALIDATED };
-        let (weights, trained) = set.train(&self.graph(), self.training.adam(), &mut objective)?;
+        let (weights, trained) = set.train(&self.graph(), &mut objective)?;
         let network = TrainedNetwork::new(self.network, weights, size, &Self::network_taps())?;
         let recogniser = Recogniser { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
         let (fitted, held_out) = self.judge(&set, recogniser)?;
