@@ -10,8 +10,9 @@
 //!
 //! # Parameters
 //! None: area 2–15 % of the image, aspect ratio 0.3–1 or 1–3.3; scars of 2–16 by 10–25 pixels at 256 pixels (they grow and
-//! shrink with the shorter side, down to a quarter), turned by up to 45°; both with brightness, contrast and tint changed by up
-//! to 10 %. What is pasted is rounded to 8 bits.
+//! shrink with the shorter side, down to a quarter), turned by up to 45°; both with brightness, contrast and saturation changed
+//! by up to 10 % and the hue by up to a tenth of a turn. Grey images stay grey: a patch that is told by a colour of its own
+//! teaches a network nothing of defects. What is pasted is rounded to 8 bits.
 //!
 //! # Reference
 //! Li, Sohn, Yoon, Pfister, *CutPaste: Self-Supervised Learning for Anomaly Detection and Localization*, CVPR 2021,

@@ -177,10 +177,18 @@ pub(super) fn mean_colour(image: &RgbImage, centre: [f32; 2], radius: f32) -> [f
     sum.map(|sum| sum as f32 / count as f32)
 }
 
-/// Small changes of brightness, contrast and colour, as CutPaste's colour jitter of strength 0.1 makes them.
+/// Small changes of brightness, contrast, saturation and hue, as CutPaste's colour jitter of strength 0.1 makes them: factors
+/// from 0.9 to 1.1, and up to a tenth of a turn of the hue. Grey stays grey.
 pub(super) fn jitter(dice: &mut Dice<'_>) -> impl Fn([f32; 3]) -> [f32; 3] + use<> {
-    let brightness = dice.between(0.9, 1.1);
-    let contrast = dice.between(0.9, 1.1);
-    let tint: [f32; 3] = std::array::from_fn(|_| dice.between(0.95, 1.05));
-    move |pixel| std::array::from_fn(|c| ((pixel[c] - 128.0) * contrast + 128.0) * brightness * tint[c])
+    let [brightness, contrast, saturation]: [f32; 3] = std::array::from_fn(|_| dice.between(0.9, 1.1));
+    // The tangent of a tenth of a turn.
+    let [cos, sin] = turned([1.0, 0.0], dice.between(-0.7265, 0.7265));
+    move |pixel| {
+        let [r, g, b] = pixel.map(|value| ((value - 128.0) * contrast + 128.0) * brightness);
+        // Y'IQ: the hue is the angle of (I, Q), the saturation its length.
+        let y = 0.299 * r + 0.587 * g + 0.114 * b;
+        let (i, q) = (0.596 * r - 0.274 * g - 0.322 * b, 0.211 * r - 0.523 * g + 0.312 * b);
+        let (i, q) = (saturation * (cos * i - sin * q), saturation * (sin * i + cos * q));
+        [y + 0.956 * i + 0.621 * q, y - 0.272 * i - 0.647 * q, y - 1.106 * i + 1.703 * q]
+    }
 }
