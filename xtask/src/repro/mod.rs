@@ -208,6 +208,11 @@ fn report(experiment: &Experiment, tables: &[Value], figures: &[(String, String)
         writeln!(page, "| {} |", cells.join(" | "))?;
     }
     page.push_str("\nImages: training + normal / anomalous test images of the first class.\n");
+    let mut sources: Vec<&str> = tables.iter().filter_map(|table| table["published"][0].as_str()).collect();
+    sources.dedup();
+    for source in sources {
+        writeln!(page, "Published: {source}.")?;
+    }
     for (file, _) in figures {
         writeln!(page, "\n![ROC curves]({file})")?;
     }
