@@ -207,7 +207,8 @@ impl TrainingSettings {
         let (schedule, l2, patience, holdout) = (schedule(""), l2(""), patience(""), holdout(""));
         let optimiser = settings.value(OPTIMISER.name, self.optimiser, OPTIMISER.values)?;
         // A rate belongs to the optimiser that it was chosen for.
-        let default_rate = if (self.optimiser, optimiser) == (Optimiser::Adam, Optimiser::Sgd) { SGD_RATE } else { self.rate };
+        let default_rate =
+            if (self.optimiser, optimiser) == (Optimiser::Adam, Optimiser::Sgd) { SGD_RATE } else { self.rate };
         Ok(Self {
             epochs: match (settings.get(epochs.name), self.epochs) {
                 (None, default) => default,
@@ -341,13 +342,16 @@ mod tests {
     #[test]
     fn an_optimiser_has_a_rate_of_its_own() {
         let read = |given: &[&str]| DEFAULTS.updated(&Settings::parse(given).unwrap()).unwrap();
-        assert_eq!(read(&["l2=0.5"]).rule(), Rule::Adam {
-            rate: 0.001,
-            betas: [0.9, 0.999],
-            epsilon: 1e-8,
-            weight_decay: 1.0,
-            decay: WeightDecay::Gradient,
-        });
+        assert_eq!(
+            read(&["l2=0.5"]).rule(),
+            Rule::Adam {
+                rate: 0.001,
+                betas: [0.9, 0.999],
+                epsilon: 1e-8,
+                weight_decay: 1.0,
+                decay: WeightDecay::Gradient,
+            }
+        );
         assert_eq!(read(&["optimiser=sgd"]).rule(), Rule::sgd(0.03, 0.9));
         let given = read(&["optimiser=sgd", "rate=0.5"]);
         assert_eq!(given.rule(), Rule::sgd(0.5, 0.9));
