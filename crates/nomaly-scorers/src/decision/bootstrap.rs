@@ -60,6 +60,20 @@ pub struct Interval {
 }
 
 impl Bootstrap {
+    /// The interval of a statistic of `groups` groups, which are drawn whole. `statistic` is given the numbers of the groups
+    /// of a resample, ascending, as many as there are groups.
+    ///
+    /// # Errors
+    /// As [`interval`](Self::interval), with groups in place of scores.
+    pub fn interval_of_groups(
+        &self,
+        groups: usize,
+        statistic: impl Fn(&[usize]) -> Result<f64, ScorerError> + Sync,
+    ) -> Result<Interval, ScorerError> {
+        let numbers: Vec<f64> = (0..groups).map(|group| group as f64).collect();
+        self.interval(&numbers, |drawn| statistic(&drawn.iter().map(|&group| group as usize).collect::<Vec<_>>()))
+    }
+
     /// The interval of `statistic`, which is given ascending scores, as many as there are held-out scores.
     ///
     /// Resamples on which `statistic` fails are left out, as long as they are few.

@@ -6,7 +6,9 @@
 //! numbers for all limits; the same seed gives the same limit on any number of threads.
 //!
 //! The simulation draws scores independently. Scores of consecutive items that resemble each other come in runs, and
-//! false alarms are then more frequent. And the held-out scores stand for the distribution: with `n` of them the
+//! false alarms are then more frequent: [`ControlChart::calibrate_groups`] draws whole groups of scores instead, in the
+//! order in which they came (the block bootstrap: Künsch, *The jackknife and the bootstrap for general stationary
+//! observations*, 1989). And the held-out scores stand for the distribution: with `n` of them the
 //! mean is off by `1 / √n` standard deviations, which a chart that adds up small excesses feels. Where the run length has
 //! to hold with precision, calibrate on many thousand scores.
 //!
@@ -28,6 +30,7 @@ pub mod cusum;
 pub mod ewma;
 mod run_length;
 
+use self::run_length::Stretches;
 use super::{check_scores, parameter};
 use crate::ScorerError;
 
@@ -136,6 +139,39 @@ impl ControlChart {
     /// [`ScorerError::Parameter`] for options out of range, an allowance that no held-out score exceeds, and a run length
     /// that is too short for any limit.
     pub fn calibrate(held_out_scores: &[f64], options: &ChartOptions) -> Result<Self, ScorerError> {
+        Self::calibrate_stretches(held_out_scores, None, options)
+    }
+
+    /// The same where scores of one group depend on each other. `groups` has the number of the group of each score; scores
+    /// of a group keep their order, and the simulation draws whole groups.
+    ///
+    /// # Errors
+    /// As [`calibrate`](Self::calibrate), with fewer than 20 groups in place of scores, and [`ScorerError::Parameter`] where
+    /// there is not one group a score.
+    pub fn calibrate_groups(
+        held_out_scores: &[f64],
+        groups: &[u32],
+        options: &ChartOptions,
+    ) -> Result<Self, ScorerError> {
+        let expected = format!("{} numbers, one a score", held_out_scores.len());
+        parameter("groups", groups.len() as f64, groups.len() == held_out_scores.len(), &expected)?;
+        let mut order: Vec<usize> = (0..groups.len()).collect();
+        order.sort_by_key(|&item| groups[item]);
+        let scores: Vec<f64> = order.iter().map(|&item| held_out_scores[item]).collect();
+        let begins = |&at: &usize| at == 0 || groups[order[at]] != groups[order[at - 1]];
+        let starts: Vec<usize> = (0..order.len()).filter(begins).collect();
+        if starts.len() < Self::FEWEST_SCORES {
+            let (what, needed, got) = ("a control chart of independent groups", Self::FEWEST_SCORES, starts.len());
+            return Err(ScorerError::TooFewScores { what, needed, got });
+        }
+        Self::calibrate_stretches(&scores, Some(&starts), options)
+    }
+
+    fn calibrate_stretches(
+        held_out_scores: &[f64],
+        starts: Option<&[usize]>,
+        options: &ChartOptions,
+    ) -> Result<Self, ScorerError> {
         let &ChartOptions { kind, arl0, seed } = options;
         check_scores("a control chart", Self::FEWEST_SCORES, held_out_scores)?;
         kind.check()?;
@@ -159,7 +195,7 @@ impl ControlChart {
             let expected = format!("less than {highest:.2}, the largest held-out score in standard deviations");
             parameter("allowance", allowance, allowance < highest, &expected)?;
         }
-        let found = run_length::limit_for(kind, &standardised, arl0, seed);
+        let found = run_length::limit_for(kind, &Stretches { scores: &standardised, starts }, arl0, seed);
         if found.limit == 0.0 && found.arl > arl0 {
             let expected = format!("at least {:.1}, the run length without any allowance for chance", found.arl);
             parameter("arl0", arl0, false, &expected)?;
@@ -247,6 +283,23 @@ mod tests {
         let scores = [14.0, 14.0, 14.0, f64::NAN, f64::NEG_INFINITY];
         let expected = [(1.0, false), (1.5, true), (1.0, false), (f64::INFINITY, true), (-0.75, false)];
         assert_eq!(readings(&ewma, &scores), expected);
+    }
+
+    #[test]
+    fn scores_that_come_in_runs_raise_the_limit() {
+        // Sixty levels, each five times in a row.
+        let levels: Vec<f64> = (0..60).map(|level| f64::from(level * 37 % 60)).collect();
+        let scores: Vec<f64> = levels.iter().flat_map(|level| [*level; 5]).collect();
+        let groups: Vec<u32> = (0..300).map(|item| item / 5).collect();
+        let options = ChartOptions { arl0: 200.0, ..ChartOptions::default() };
+        let apart = ControlChart::calibrate(&scores, &options).unwrap();
+        let grouped = ControlChart::calibrate_groups(&scores, &groups, &options).unwrap();
+        assert!(grouped.limit() > 1.5 * apart.limit(), "{} {}", grouped.limit(), apart.limit());
+        let alone: Vec<u32> = (0..300).collect();
+        assert_eq!(ControlChart::calibrate_groups(&scores, &alone, &options).unwrap(), apart);
+        let few: Vec<u32> = (0..300).map(|item| item / 20).collect();
+        let refused = ControlChart::calibrate_groups(&scores, &few, &options).unwrap_err().to_string();
+        assert!(refused.contains("at least 20") && refused.contains("15"), "{refused}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The limit of a chart for a set run length, by simulation.
 
+use std::ops::Range;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
@@ -27,12 +29,38 @@ pub(super) struct Limit {
     pub(super) arl: f64,
 }
 
+/// Standardised scores in stretches that keep together: a simulated sequence is made of whole stretches, so that scores
+/// which come one after another depend on each other as they did.
+pub(super) struct Stretches<'a> {
+    pub(super) scores: &'a [f64],
+    /// Where each stretch begins, ascending from 0; `None` where each score is one.
+    pub(super) starts: Option<&'a [usize]>,
+}
+
+impl Stretches<'_> {
+    /// The scores of a stretch that is drawn at random.
+    fn draw(&self, rng: &mut ChaCha8Rng) -> Range<usize> {
+        match self.starts {
+            None => {
+                let at = draw_below(rng, self.scores.len());
+                at..at + 1
+            }
+            Some(starts) => {
+                let stretch = draw_below(rng, starts.len());
+                starts[stretch]..starts.get(stretch + 1).copied().unwrap_or(self.scores.len())
+            }
+        }
+    }
+}
+
 /// One simulated sequence without a limit. The steps at which its statistic is higher than ever before tell when it
 /// would have passed *any* limit: all limits are compared on the same random numbers.
 struct Run {
     rng: ChaCha8Rng,
     statistic: f64,
     time: u64,
+    /// What is left of the stretch in hand.
+    stretch: Range<usize>,
     /// Time and value of each new maximum; both ascend.
     records: Vec<(u64, f64)>,
 }
@@ -41,15 +69,23 @@ impl Run {
     fn start(seed: u64, number: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(number);
-        Self { rng, statistic: 0.0, time: 0, records: Vec::new() }
+        Self { rng, statistic: 0.0, time: 0, stretch: 0..0, records: Vec::new() }
     }
 
     /// Goes on until the statistic passes `limit` or the run is `longest` steps long.
-    fn extend(&mut self, kind: ChartKind, scores: &[f64], limit: f64, longest: u64) {
+    fn extend(&mut self, kind: ChartKind, stretches: &Stretches<'_>, limit: f64, longest: u64) {
         let mut highest = self.records.last().map_or(0.0, |&(_, value)| value);
         while highest <= limit && self.time < longest {
             self.time += 1;
-            self.statistic = kind.step(self.statistic, scores[draw_below(&mut self.rng, scores.len())]);
+            let at = match self.stretch.next() {
+                Some(at) => at,
+                None => {
+                    let drawn = stretches.draw(&mut self.rng);
+                    self.stretch = drawn.start + 1..drawn.end;
+                    drawn.start
+                }
+            };
+            self.statistic = kind.step(self.statistic, stretches.scores[at]);
             if self.statistic > highest {
                 highest = self.statistic;
                 self.records.push((self.time, highest));
@@ -64,12 +100,12 @@ impl Run {
     }
 }
 
-/// The limit whose mean run length on standardised `scores` is nearest to `arl0` as a ratio; 0 where every limit has a
+/// The limit whose mean run length on `stretches` of standardised scores is nearest to `arl0` as a ratio; 0 where every limit has a
 /// longer one.
 ///
 /// Between some limits the run length jumps: one score, from the statistic's most frequent state, passes the one and not
 /// the other.
-pub(super) fn limit_for(kind: ChartKind, scores: &[f64], arl0: f64, seed: u64) -> Limit {
+pub(super) fn limit_for(kind: ChartKind, stretches: &Stretches<'_>, arl0: f64, seed: u64) -> Limit {
     let count = (STEPS / arl0).clamp(FEWEST_RUNS, RUNS) as u64;
     let longest = (LONGEST * arl0).ceil() as u64;
     let mut runs: Vec<Run> = (0..count).map(|number| Run::start(seed, number)).collect();
@@ -82,7 +118,7 @@ pub(super) fn limit_for(kind: ChartKind, scores: &[f64], arl0: f64, seed: u64) -
     let mut high = 0.0;
     loop {
         runs.par_chunks_mut(CHUNK).for_each(|runs| {
-            runs.iter_mut().for_each(|run| run.extend(kind, scores, high, longest));
+            runs.iter_mut().for_each(|run| run.extend(kind, stretches, high, longest));
         });
         if mean(&runs, high) >= arl0 {
             break;
