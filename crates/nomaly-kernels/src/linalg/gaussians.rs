@@ -146,6 +146,133 @@ impl PositionGaussians {
         }
         Ok(distances)
     }
+
+    /// The Mahalanobis distances of the images of a group from the Gaussians of all *other* images, as `[group, positions]`,
+    /// exactly and without fitting them.
+    ///
+    /// `images` `[group, positions, dim]` are all the images of the group; the Gaussians are those of `count` images, these
+    /// among them, fitted by [`gaussians`](super::PositionStatistics::gaussians) with the regularization `λ (rest - 1) /
+    /// (count - 1)`, where `rest` is `count` less the group, and `λ` belongs to the fit on the rest.
+    ///
+    /// With `S` the scatter of all and `d` the deviations from their mean, the rest have the scatter `S - Σ dᵢ dᵢᵀ - (Σ dᵢ) (Σ
+    /// dᵢ)ᵀ / rest`, which the Woodbury formula carries over to the inverse: all that is needed are the products of the
+    /// whitened deviations with each other.
+    ///
+    /// # Errors
+    /// [`LinalgError::Length`], [`LinalgError::TooFewImages`] where fewer than two are left.
+    pub fn left_out(&self, images: &[f32], count: usize) -> Result<Vec<f32>, LinalgError> {
+        let (dim, expected, size) = (self.dim, self.positions * self.dim, panels_len(self.dim));
+        if images.is_empty() || !images.len().is_multiple_of(expected) {
+            return Err(LinalgError::Length { what: "a group of images", expected, got: images.len() });
+        }
+        let group = images.len() / expected;
+        if count < group + 2 {
+            return Err(LinalgError::TooFewImages { count: count.saturating_sub(group) as u64 });
+        }
+        let mut by_position = vec![0.0f32; group * self.positions];
+        by_position.par_chunks_exact_mut(group).enumerate().for_each_init(
+            || (LeftOut::new(group), vec![0.0f32; dim], vec![0.0f32; group * dim], vec![0.0f64; group]),
+            |(left_out, centred, whitened, squares), (position, distances)| {
+                let mean = &self.mean[position * dim..(position + 1) * dim];
+                let inverse = &self.inverses[position * size..(position + 1) * size];
+                for (whitened, image) in whitened.chunks_exact_mut(dim).zip(images.chunks_exact(expected)) {
+                    let values = image[position * dim..(position + 1) * dim].iter().zip(mean);
+                    centred.iter_mut().zip(values).for_each(|(target, (value, mean))| *target = value - mean);
+                    self.token.dispatch(Whitened { inverse, centred, whitened });
+                }
+                left_out.squares(whitened, count, squares);
+                distances.iter_mut().zip(squares).for_each(|(distance, square)| *distance = square.sqrt() as f32);
+            },
+        );
+        let mut distances = vec![0.0f32; by_position.len()];
+        for (position, values) in by_position.chunks_exact(group).enumerate() {
+            for (image, value) in values.iter().enumerate() {
+                distances[image * self.positions + position] = *value;
+            }
+        }
+        Ok(distances)
+    }
+}
+
+/// What [`PositionGaussians::left_out`] computes with, for a group of images at one position.
+struct LeftOut {
+    /// Of the whitened deviations of the group, `[group, group]`.
+    gram: Vec<f64>,
+    /// `I - Gram B`, then its factors.
+    system: Vec<f64>,
+    /// `(I - Gram B)⁻¹ Gram`.
+    solved: Vec<f64>,
+}
+
+impl LeftOut {
+    fn new(group: usize) -> Self {
+        let zeros = vec![0.0; group * group];
+        Self { gram: zeros.clone(), system: zeros.clone(), solved: zeros }
+    }
+
+    /// Squared distances of the images of the group from the Gaussian of the `rest` others, from their whitened deviations
+    /// `[group, dim]` under `count` images.
+    fn squares(&mut self, whitened: &[f32], count: usize, squares: &mut [f64]) {
+        let group = squares.len();
+        let dim = whitened.len() / group;
+        let rest = (count - group) as f64;
+        let row = |image: usize| &whitened[image * dim..(image + 1) * dim];
+        for i in 0..group {
+            for j in 0..=i {
+                let product: f64 = row(i).iter().zip(row(j)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                self.gram[i * group + j] = product / (count - 1) as f64;
+                self.gram[j * group + i] = self.gram[i * group + j];
+            }
+        }
+        // B = I + 1 1ᵀ / rest: what leaves the scatter with the group, about the mean of the rest.
+        for i in 0..group {
+            let sum: f64 = self.gram[i * group..(i + 1) * group].iter().sum();
+            for j in 0..group {
+                self.system[i * group + j] = f64::from(u8::from(i == j)) - self.gram[i * group + j] - sum / rest;
+            }
+        }
+        self.solved.copy_from_slice(&self.gram);
+        solve(&mut self.system, &mut self.solved, group);
+        // The deviation from the mean of the rest is the own one and that of all of the group, shared by the rest.
+        for (image, square) in squares.iter_mut().enumerate() {
+            let weight = |j: usize| f64::from(u8::from(j == image)) + 1.0 / rest;
+            let products = (0..group).flat_map(|i| (0..group).map(move |j| (i, j)));
+            let sum: f64 = products.map(|(i, j)| weight(i) * self.solved[i * group + j] * weight(j)).sum();
+            *square = (rest - 1.0) * sum.max(0.0);
+        }
+    }
+}
+
+/// Solves `system · x = right`, both `[n, n]`, by elimination with partial pivots, in place. Pivots that rounding has taken
+/// from a regular system are brought back to the precision of f32, in which it was measured.
+fn solve(system: &mut [f64], right: &mut [f64], n: usize) {
+    for column in 0..n {
+        let larger = |a: &usize, b: &usize| system[a * n + column].abs().total_cmp(&system[b * n + column].abs());
+        let pivot = (column..n).max_by(larger).unwrap_or(column);
+        for at in 0..n {
+            system.swap(column * n + at, pivot * n + at);
+            right.swap(column * n + at, pivot * n + at);
+        }
+        let least = f64::from(f32::EPSILON);
+        if system[column * n + column].abs() < least {
+            system[column * n + column] = least;
+        }
+        for row in (0..n).filter(|&row| row != column) {
+            let factor = system[row * n + column] / system[column * n + column];
+            if factor != 0.0 {
+                for at in column..n {
+                    system[row * n + at] -= factor * system[column * n + at];
+                }
+                for at in 0..n {
+                    right[row * n + at] -= factor * right[column * n + at];
+                }
+            }
+        }
+    }
+    for row in 0..n {
+        let pivot = system[row * n + row];
+        right[row * n..(row + 1) * n].iter_mut().for_each(|value| *value /= pivot);
+    }
 }
 
 /// `‖W x‖` for each of a few centred rows.
@@ -177,10 +304,26 @@ impl Kernel for Lengths<'_> {
 
 #[inline(always)]
 fn products<S: Simd, const N: usize>(simd: S, inverse: &[f32], rows: &[f32], dim: usize) -> [f32; N] {
+    let mut squares = [[0.0f64; PANEL]; N];
+    panels::<S, N>(simd, inverse, rows, dim, |n, _, at, value| {
+        squares[n][at] += f64::from(value) * f64::from(value);
+    });
+    squares.map(|squares| squares.iter().sum::<f64>().sqrt() as f32)
+}
+
+/// `W x` of centred rows: hands the value of each row of `W` to `each`, with the number of the row `x`, where the panel
+/// of `W` ends, and the place in the panel; rows that the first panel lacks are 0.
+#[inline(always)]
+fn panels<S: Simd, const N: usize>(
+    simd: S,
+    inverse: &[f32],
+    rows: &[f32],
+    dim: usize,
+    mut each: impl FnMut(usize, usize, usize, f32),
+) {
     /// Chains of sums, so that no product waits for the one before.
     const SUMS: usize = 4;
     assert!(rows.len() == N * dim && inverse.len() == panels_len(dim) && PANEL.is_multiple_of(S::LANES));
-    let mut squares = [[0.0f64; PANEL]; N];
     let mut first = 0;
     for end in (PANEL..=dim.next_multiple_of(PANEL)).step_by(PANEL).map(|end| end - missing_rows(dim)) {
         let panel = &inverse[first..first + PANEL * end];
@@ -213,10 +356,32 @@ fn products<S: Simd, const N: usize>(simd: S, inverse: &[f32], rows: &[f32], dim
                 // SAFETY: `lane + LANES <= PANEL`.
                 unsafe { simd.store(values.as_mut_ptr().add(lane), total) };
                 for at in lane..lane + S::LANES {
-                    squares[n][at] += f64::from(values[at]) * f64::from(values[at]);
+                    each(n, end, at, values[at]);
                 }
             }
         }
     }
-    squares.map(|squares| squares.iter().sum::<f64>().sqrt() as f32)
+}
+
+/// `W x` of one centred row.
+struct Whitened<'a> {
+    inverse: &'a [f32],
+    /// `[dim]`.
+    centred: &'a [f32],
+    /// `[dim]`.
+    whitened: &'a mut [f32],
+}
+
+impl Kernel for Whitened<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { inverse, centred, whitened } = self;
+        panels::<S, 1>(simd, inverse, centred, centred.len(), |_, end, at, value| {
+            if let Some(row) = (end + at).checked_sub(PANEL) {
+                whitened[row] = value;
+            }
+        });
+    }
 }

@@ -65,6 +65,40 @@ fn check(positions: usize, dim: usize, images: usize, offset: f32, ridge: f64) {
     }
 }
 
+/// Groups of every size, left out of the Gaussians of all images, against fits on the rest.
+#[test]
+fn groups_that_are_left_out_get_what_a_fit_on_the_rest_gives() {
+    for (positions, dim, images, ridge) in [(3, 4, 24usize, 0.05), (9, 20, 30, 0.02), (5, 37, 60, 0.05)] {
+        let size = positions * dim;
+        // Images in threes that resemble each other.
+        let scenes = noise(images.div_ceil(3) * size, 3);
+        let own = noise(images * size, 4);
+        let pixel = |at: usize| scenes[at / (3 * size) * size + at % size] + 0.1 * own[at];
+        let data: Vec<f32> = (0..images * size).map(pixel).collect();
+        for isa in Isa::available() {
+            let mut statistics = PositionStatistics::new(positions, dim, isa).unwrap();
+            statistics.add(&data).unwrap();
+            for group in [1, 2, 3, 7, images - 4] {
+                let (left_out, rest) = data.split_at(group * size);
+                let want = distances(rest, left_out, positions, dim, ridge);
+                let shrink = (images - group - 1) as f64 / (images - 1) as f64;
+                let all = statistics.gaussians(ridge * shrink).unwrap();
+                let got = all.left_out(left_out, images).unwrap();
+                let largest = want.iter().copied().fold(0.0, f64::max);
+                for (got, want) in got.iter().zip(&want) {
+                    // What is left of a direction that only the group has is a small difference of f32 values.
+                    let tolerance = 2e-3 * want + 2e-4 * largest;
+                    assert!((f64::from(*got) - want).abs() <= tolerance, "{isa} {dim} {group}: {got} for {want}");
+                }
+            }
+            let all = statistics.gaussians(ridge).unwrap();
+            let error = all.left_out(&data[..(images - 1) * size], images).unwrap_err();
+            assert!(matches!(error, LinalgError::TooFewImages { count: 1 }), "{error}");
+            assert!(matches!(all.left_out(&[], images), Err(LinalgError::Length { .. })));
+        }
+    }
+}
+
 #[test]
 fn distances_match_the_definition() {
     // (positions, dim, images): below and above the blocks of 4, panels of 16, groups of 8 positions and batches of 16.
