@@ -12,6 +12,7 @@ pub(super) enum Role {
     Feature,
     Label,
     Id,
+    Group,
     /// Neither read nor checked.
     Ignored,
 }
@@ -27,6 +28,7 @@ pub(super) struct Columns {
     pub(super) names: Option<Vec<String>>,
     pub(super) label: Option<usize>,
     pub(super) id: Option<usize>,
+    pub(super) group: Option<usize>,
 }
 
 impl Columns {
@@ -40,6 +42,7 @@ impl Columns {
         let mut roles = vec![Role::Feature; count];
         let asked = options.label.iter().map(|name| (name, Role::Label));
         let asked = asked.chain(options.id.iter().map(|name| (name, Role::Id)));
+        let asked = asked.chain(options.group.iter().map(|name| (name, Role::Group)));
         for (name, role) in asked.chain(options.ignore.iter().map(|name| (name, Role::Ignored))) {
             let place = find(path, name, count, names)?;
             if roles[place] != Role::Feature && roles[place] != role {
@@ -52,12 +55,12 @@ impl Columns {
             return Err(DataError::table(path, "no column is left to learn from"));
         }
         let place = |role| roles.iter().position(|&other| other == role);
-        let (label, id) = (place(Role::Label), place(Role::Id));
+        let (label, id, group) = (place(Role::Label), place(Role::Id), place(Role::Group));
         let names = names.map(|names| features.iter().map(|&column| names[column].clone()).collect::<Vec<_>>());
         if let Some(names) = &names {
             check_names(path, names, &features)?;
         }
-        Ok(Self { roles, features, names, label, id })
+        Ok(Self { roles, features, names, label, id, group })
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataErro
     // or an identifier may be text in any row.
     let columns = Columns::new(path, first.len(), Some(&first), options);
     let asked = |field: &String| {
-        let roles = options.label.iter().chain(&options.id).chain(&options.ignore);
+        let roles = options.label.iter().chain(&options.id).chain(&options.group).chain(&options.ignore);
         number(field).is_none() && roles.into_iter().any(|name| name == field)
     };
     let named = first.iter().any(asked)
@@ -110,6 +110,7 @@ fn push(builder: &mut Builder<'_>, record: &ByteRecord) -> Result<(), DataError>
             Role::Ignored => {}
             Role::Label => builder.labels.push(text(builder.path, record, column)?),
             Role::Id => builder.ids.push(text(builder.path, record, column)?),
+            Role::Group => builder.groups.push(text(builder.path, record, column)?),
             Role::Feature => {
                 let found = std::str::from_utf8(&record[column]).ok().and_then(number);
                 builder.cells.push(found.ok_or_else(|| not_a_number(builder, record, column))?);

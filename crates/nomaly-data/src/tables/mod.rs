@@ -1,7 +1,7 @@
 //! Tables of numbers: rows that scorers learn from without images.
 //!
 //! [`read`] brings a CSV, NumPy or Parquet file into a [`Table`]. Which columns are features, and which are something else, is
-//! said by [`ReadOptions`]: what is not a number has to be named as a label or an identifier, or be left out.
+//! said by [`ReadOptions`]: what is not a number has to be named as a label, an identifier or a group, or be left out.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -46,6 +46,8 @@ pub struct ReadOptions {
     pub label: Option<String>,
     /// The column that names the rows.
     pub id: Option<String>,
+    /// The column that says which rows depend on each other: those with equal cells.
+    pub group: Option<String>,
     /// Columns that are left out.
     pub ignore: Vec<String>,
 }
@@ -63,6 +65,8 @@ pub struct Table {
     pub labels: Option<Vec<String>>,
     /// The identifier of each row, where [`ReadOptions::id`] names a column.
     pub ids: Option<Vec<String>>,
+    /// The group of each row, where [`ReadOptions::group`] names a column.
+    pub groups: Option<Vec<String>>,
 }
 
 impl Table {
@@ -116,12 +120,13 @@ struct Builder<'a> {
     cells: Vec<f32>,
     labels: Vec<String>,
     ids: Vec<String>,
+    groups: Vec<String>,
     rows: usize,
 }
 
 impl<'a> Builder<'a> {
     fn new(path: &'a Path, columns: Columns) -> Self {
-        Self { path, columns, cells: Vec::new(), labels: Vec::new(), ids: Vec::new(), rows: 0 }
+        Self { path, columns, cells: Vec::new(), labels: Vec::new(), ids: Vec::new(), groups: Vec::new(), rows: 0 }
     }
 
     /// Refuses a table that would not fit into memory.
@@ -135,7 +140,7 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(self) -> Result<Table, DataError> {
-        let Self { path, columns, cells, labels, ids, rows } = self;
+        let Self { path, columns, cells, labels, ids, groups, rows } = self;
         let rows = Array2::from_shape_vec((rows, columns.features.len()), cells)
             .map_err(|error| DataError::table(path, error.to_string()))?;
         Ok(Table {
@@ -144,6 +149,7 @@ impl<'a> Builder<'a> {
             rows,
             labels: columns.label.map(|_| labels),
             ids: columns.id.map(|_| ids),
+            groups: columns.group.map(|_| groups),
         })
     }
 }

@@ -157,6 +157,7 @@ fn fill(
                 Role::Feature => builder.cells[row * features + places[column]] = value as f32,
                 Role::Label => builder.labels.push(value.to_string()),
                 Role::Id => builder.ids.push(value.to_string()),
+                Role::Group => builder.groups.push(value.to_string()),
                 Role::Ignored => {}
             }
         }

@@ -97,6 +97,7 @@ fn read_group(
             }
             Role::Label => value.text().map(|text| builder.labels.push(text)),
             Role::Id => value.text().map(|text| builder.ids.push(text)),
+            Role::Group => value.text().map(|text| builder.groups.push(text)),
             Role::Ignored => Ok(()),
         };
         if role == Role::Ignored {
@@ -192,7 +193,7 @@ fn not_numeric(leaf: &ColumnDescriptor) -> Option<&'static str> {
         Type::INT96 => Some(TIME),
         Type::FIXED_LEN_BYTE_ARRAY if matches!(leaf.logical_type_ref(), Some(LogicalType::Float16)) => None,
         Type::BYTE_ARRAY | Type::FIXED_LEN_BYTE_ARRAY => {
-            Some("holds text or bytes, not numbers; `--label` or `--id` says what it is")
+            Some("holds text or bytes, not numbers; `--label`, `--id` or `--group` says what it is")
         }
         _ => None,
     }
@@ -306,7 +307,8 @@ fn without_index(metadata: &ParquetMetaData, names: &[String], options: &ReadOpt
     let index = pandas.as_ref().and_then(|pandas| pandas.get("index_columns")).and_then(serde_json::Value::as_array);
     // A range is told by an object in place of a name, and has no column.
     for name in index.into_iter().flatten().filter_map(serde_json::Value::as_str) {
-        let asked = [&options.label, &options.id].into_iter().any(|asked| asked.as_deref() == Some(name));
+        let asked =
+            [&options.label, &options.id, &options.group].into_iter().any(|asked| asked.as_deref() == Some(name));
         if !asked && names.iter().any(|known| known == name) {
             options.ignore.push(name.to_owned());
         }

@@ -18,7 +18,7 @@ fn parse(name: &str, bytes: impl AsRef<[u8]>, options: &ReadOptions) -> Result<T
 
 fn with(label: &str, ignore: &[&str]) -> ReadOptions {
     let label = Some(label.to_owned()).filter(|label| !label.is_empty());
-    ReadOptions { label, ignore: ignore.iter().map(|name| (*name).to_owned()).collect(), id: None }
+    ReadOptions { label, ignore: ignore.iter().map(|name| (*name).to_owned()).collect(), ..ReadOptions::default() }
 }
 
 /// An array of NumPy with `descr`, of version 1 of the format.

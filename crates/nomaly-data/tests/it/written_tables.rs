@@ -30,6 +30,7 @@ fn tables_hold_exactly_what_their_writers_stored() {
             label: table["label"].as_str().map(str::to_owned),
             id: table["id"].as_str().map(str::to_owned),
             ignore: texts(&table["ignore"]).unwrap_or_default(),
+            ..ReadOptions::default()
         };
         let file = name.split(':').next().unwrap();
         let found = read(&folder().join(file), &options).unwrap_or_else(|error| panic!("{name}: {error}"));
