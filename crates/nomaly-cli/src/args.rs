@@ -1,8 +1,10 @@
 //! The arguments of every command, with their help.
 
 mod bench;
+mod calibrate;
 mod decision;
 mod explain;
+mod groups;
 mod labels;
 mod maps;
 mod one_vs_all;
@@ -20,8 +22,10 @@ use nomaly::transforms::samples::TEXTURES;
 use nomaly::{Limits, StreamOptions};
 
 pub(crate) use self::bench::{BenchArgs, BenchBackboneArgs, BenchCommand, BenchKernelsArgs};
+pub(crate) use self::calibrate::CalibrateArgs;
 pub(crate) use self::decision::{RuleArgs, SequenceArgs};
 pub(crate) use self::explain::ExplainArgs;
+pub(crate) use self::groups::GroupArgs;
 pub(crate) use self::labels::LabelsArgs;
 pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
 pub(crate) use self::one_vs_all::OneVsAllArgs;
@@ -90,6 +94,8 @@ pub(crate) enum Command {
     Fit(FitArgs),
     /// Let a model learn from further images of good items
     Update(UpdateArgs),
+    /// Give a model a new decision: from new good images, at another rate, or a number
+    Calibrate(CalibrateArgs),
     /// Score images with a model file
     Score(ScoreArgs),
     /// Measure how good a model or a method is on labelled images
@@ -147,6 +153,8 @@ Examples:
   nomaly fit bottle/ -o bottle.nomaly --method dn2 --set k=5
   nomaly fit bottle/ -o bottle.nomaly --max-fpr 0.01
   nomaly fit bottle/ -o bottle.nomaly --time-budget 30
+  nomaly fit parts/ -o part.nomaly --group-by folder          a part a folder, photographed several times
+  nomaly fit parts/ -o part.nomaly --group-by '(part[0-9]+)_' the same by file names
   nomaly fit rows.csv -o rows.nomaly --set scorer=gaussian
   nomaly fit parts/ --labels -o kinds.nomaly          a class a sub-folder: a label for each image, or unknown
   nomaly list methods                                 what --method and --set accept";
@@ -161,6 +169,10 @@ pub(crate) struct FitArgs {
     /// The model file to write
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    /// Leave out training images that look unlike the others, with a p-value of at most P (0.001, say), and fit again; up to P
+    /// of good images may be flagged besides the rate that is asked for
+    #[arg(long, value_name = "P", value_parser = decision::rate)]
+    pub(crate) drop_suspicious: Option<f64>,
     #[command(flatten)]
     pub(crate) method: MethodArgs,
     #[command(flatten)]
@@ -194,6 +206,8 @@ pub(crate) struct UpdateArgs {
     /// The model file to write, in place of replacing the one that was read
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) groups: GroupArgs,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
     #[command(flatten)]
@@ -334,6 +348,8 @@ pub(crate) struct MethodArgs {
     /// Decides every random choice
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) groups: GroupArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

@@ -47,6 +47,7 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Status> {
         Command::Demo(args) => commands::demo::run(args, console),
         Command::Fit(args) => commands::fit::run(args, console),
         Command::Update(args) => commands::update::run(args, console),
+        Command::Calibrate(args) => commands::calibrate::run(args, console),
         Command::Score(args) => commands::score::run(args, console),
         Command::Eval(args) => commands::eval::run(args, console),
         Command::Explain(args) => commands::explain::run(args, console),

@@ -7,18 +7,21 @@
 //! Random World*, 2005). The final fit has seen a little more data than each fold's fit, so it scores normal images a
 //! little lower: the rule errs on the side of fewer false alarms. Test images are never used.
 //!
+//! Images that depend on each other are held out together, and count as one: see [`groups`](crate::groups). The p-value is
+//! that of an image of a new group then, and `n` is the number of groups.
+//!
 //! That is the rule where none is asked for. The others ([`DecisionRule`]) take the same held-out scores; how much a
 //! threshold would vary with other held-out images is told by its bootstrap interval.
 
 use nomaly_scorers::ScorerError;
 use nomaly_scorers::decision::bootstrap::{Bootstrap, Interval};
-use nomaly_scorers::decision::{Conformal, ExtremeValue, quantile, three_sigma};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
+use nomaly_scorers::decision::{Conformal, ExtremeValue, RobustTail, quantile, three_sigma};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::DetectorError;
+use crate::groups::Groups;
 use crate::method::HeldOut;
 
 /// The most folds that cross-validation uses.
@@ -41,6 +44,9 @@ pub enum DecisionRule {
     /// Anomalous where the p-value of a tail fitted to the highest held-out scores is at most this rate, in (0, 1), which
     /// may be smaller than they could show.
     ExtremeValue(f64),
+    /// Anomalous where the p-value of a tail fitted to the middle of the held-out scores is at most this rate, in (0, 1/2]: for
+    /// training images of which a few may be anomalous.
+    RobustTail(f64),
     /// Anomalous where the score is above this value.
     Threshold(f64),
 }
@@ -55,6 +61,11 @@ impl DecisionRule {
             return Err(DetectorError::setting("max_fpr", &rate.to_string(), "a rate between 0 and 1, both excluded"));
         }
         match self {
+            Self::RobustTail(rate) if rate > 0.5 => Err(DetectorError::setting(
+                "max_fpr",
+                &rate.to_string(),
+                "a rate of at most a half with the robust tail",
+            )),
             Self::Threshold(value) if value.is_nan() => Err(DetectorError::setting("threshold", "NaN", "a number")),
             rule => Ok(rule),
         }
@@ -63,28 +74,29 @@ impl DecisionRule {
     /// The rate of false alarms that it aims at, for rules that take one.
     pub fn rate(self) -> Option<f64> {
         match self {
-            Self::MaxFpr(rate) | Self::Quantile(rate) | Self::ExtremeValue(rate) => Some(rate),
+            Self::MaxFpr(rate) | Self::Quantile(rate) | Self::ExtremeValue(rate) | Self::RobustTail(rate) => Some(rate),
             Self::ThreeSigma | Self::Threshold(_) => None,
         }
     }
 
     /// The threshold on held-out scores.
-    fn threshold(self, held_out: &Conformal) -> Result<f64, ScorerError> {
+    fn threshold(self, held_out: &Scores) -> Result<f64, ScorerError> {
         match self {
-            Self::MaxFpr(rate) => held_out.threshold(rate).ok_or_else(|| ScorerError::TooFewScores {
+            Self::MaxFpr(rate) => held_out.conformal.threshold(rate).ok_or_else(|| ScorerError::TooFewScores {
                 what: "a conformal p-value this small",
                 needed: scores_for(rate),
-                got: held_out.n(),
+                got: held_out.conformal.groups(),
             }),
-            Self::Quantile(rate) => quantile(held_out.scores(), rate),
-            Self::ThreeSigma => three_sigma(held_out.scores()),
-            Self::ExtremeValue(rate) => ExtremeValue::fit(held_out.scores().to_vec())?.threshold(rate),
+            Self::Quantile(rate) => quantile(held_out.drawn(), rate),
+            Self::ThreeSigma => three_sigma(held_out.drawn()),
+            Self::ExtremeValue(rate) => ExtremeValue::fit(held_out.drawn().to_vec())?.threshold(rate),
+            Self::RobustTail(rate) => RobustTail::fit(held_out.drawn())?.threshold(rate),
             Self::Threshold(value) => Ok(value),
         }
     }
 }
 
-/// The fewest held-out scores that allow a conformal p-value of at most `rate`, which is in (0, 1).
+/// The fewest held-out scores of independent items, or groups of dependent ones, that allow a conformal p-value of at most `rate`, which is in (0, 1).
 pub fn scores_for(rate: f64) -> usize {
     let mut n = (1.0 / rate - 1.0).floor().max(0.0) as usize;
     // Rounding may have taken the last step away.
@@ -94,75 +106,174 @@ pub fn scores_for(rate: f64) -> usize {
     n
 }
 
+/// Held-out scores in the order of their items.
+#[derive(Clone, Debug)]
+struct Scores {
+    values: Vec<f64>,
+    conformal: Conformal,
+    /// Where items come in groups, one score of each, for rules that take independent scores.
+    drawn: Option<Vec<f64>>,
+}
+
+impl Scores {
+    fn new(values: Vec<f64>, groups: Option<&[u32]>) -> Result<Self, ScorerError> {
+        let Some(groups) = groups else {
+            return Ok(Self { conformal: Conformal::new(values.clone())?, values, drawn: None });
+        };
+        let conformal = Conformal::of_groups(values.clone(), groups)?;
+        let groups = Groups::of_keys(groups);
+        let drawn = groups.members().iter().enumerate().map(|(group, members)| {
+            let mut random = ChaCha8Rng::seed_from_u64(0);
+            random.set_stream(group as u64);
+            values[members[random.random_range(0..members.len())]]
+        });
+        Ok(Self { drawn: Some(drawn.collect()), conformal, values })
+    }
+
+    /// Scores that are independent of each other: one a group.
+    fn drawn(&self) -> &[f64] {
+        self.drawn.as_deref().unwrap_or(self.conformal.scores())
+    }
+
+    /// The scores, whole groups `times` over in this order.
+    fn resampled(&self, groups: &Groups, times: &[usize]) -> Result<Self, ScorerError> {
+        let members = times
+            .iter()
+            .enumerate()
+            .flat_map(|(number, &group)| groups.members()[group].iter().map(move |&item| (item, number as u32)));
+        let (items, numbers): (Vec<usize>, Vec<u32>) = members.unzip();
+        Self::new(items.into_iter().map(|item| self.values[item]).collect(), Some(&numbers))
+    }
+}
+
 /// Held-out scores of normal images, and the rule that turns a score into a decision.
 ///
 /// For methods with maps it also holds the largest value of each held-out map, from which the threshold for pixels
 /// follows: the same share of normal images may have any pixel above it.
 #[derive(Clone, Debug)]
 pub struct Calibration {
-    conformal: Conformal,
-    map_maxima: Option<Conformal>,
+    scores: Scores,
+    map_maxima: Option<Scores>,
+    /// The group of each held-out item; `None` where all are independent.
+    groups: Option<Vec<u32>>,
     rule: DecisionRule,
     /// The threshold, or why the held-out scores support none.
     threshold: Result<f64, String>,
     map_threshold: Option<f64>,
-    /// What gives p-values under the extreme-value rule.
-    tail: Option<ExtremeValue>,
+    /// What gives p-values under the rules with a tail.
+    tail: Option<Tail>,
+}
+
+/// A tail that was fitted to held-out scores.
+#[derive(Clone, Debug)]
+enum Tail {
+    Extreme(ExtremeValue),
+    Robust(RobustTail),
+}
+
+impl Tail {
+    fn of(rule: DecisionRule, scores: &Scores) -> Option<Self> {
+        match rule {
+            DecisionRule::ExtremeValue(_) => ExtremeValue::fit(scores.drawn().to_vec()).ok().map(Self::Extreme),
+            DecisionRule::RobustTail(_) => RobustTail::fit(scores.drawn()).ok().map(Self::Robust),
+            _ => None,
+        }
+    }
+
+    fn p_value(&self, score: f64) -> f64 {
+        match self {
+            Self::Extreme(tail) => tail.p_value(score),
+            Self::Robust(tail) => tail.p_value(score),
+        }
+    }
 }
 
 impl Calibration {
-    /// Ties held-out scores to a rule.
+    /// Ties held-out scores of independent items to a rule.
     ///
     /// # Errors
     /// No score, a score that is not a number, or a [rule](DecisionRule::checked) out of range.
     pub fn new(held_out: Vec<f64>, rule: DecisionRule) -> Result<Self, DetectorError> {
-        Self::of_scores(Conformal::new(held_out)?, None, rule)
+        Self::of_scores(Scores::new(held_out, None)?, None, None, rule)
+    }
+
+    /// Ties held-out scores to a rule where items of one group depend on each other; `groups` has the number of the group
+    /// of each.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and another number of groups than of scores.
+    pub fn of_groups(held_out: Vec<f64>, groups: Vec<u32>, rule: DecisionRule) -> Result<Self, DetectorError> {
+        Self::of_scores(Scores::new(held_out, Some(&groups))?, None, Some(groups), rule)
     }
 
     fn of_scores(
-        conformal: Conformal,
-        map_maxima: Option<Conformal>,
+        scores: Scores,
+        map_maxima: Option<Scores>,
+        groups: Option<Vec<u32>>,
         rule: DecisionRule,
     ) -> Result<Self, DetectorError> {
         let rule = rule.checked()?;
-        let threshold = rule.threshold(&conformal).map_err(|error| error.to_string());
-        let map_threshold = map_maxima.as_ref().and_then(|maxima| map_threshold(rule, &conformal, maxima));
-        let tail = match rule {
-            DecisionRule::ExtremeValue(_) => ExtremeValue::fit(conformal.scores().to_vec()).ok(),
-            _ => None,
-        };
-        Ok(Self { conformal, map_maxima, rule, threshold, map_threshold, tail })
+        let threshold = rule.threshold(&scores).map_err(|error| match (&groups, error) {
+            (Some(_), ScorerError::TooFewScores { what, needed, got }) => format!(
+                "{what} needs at least {needed} independent groups of images, and the {} held-out scores are of {got}",
+                scores.values.len()
+            ),
+            (_, error) => error.to_string(),
+        });
+        let map_threshold = map_maxima.as_ref().and_then(|maxima| map_threshold(rule, &scores, maxima));
+        let tail = Tail::of(rule, &scores);
+        Ok(Self { scores, map_maxima, groups, rule, threshold, map_threshold, tail })
     }
 
-    /// The same with the largest values of held-out maps, one for each held-out image.
+    /// The same with the largest values of held-out maps, one for each held-out image, in the same order.
     ///
     /// # Errors
     /// Another number of maps than of scores, or a value that is not a number.
     pub fn with_map_maxima(self, map_maxima: Vec<f64>) -> Result<Self, DetectorError> {
-        if map_maxima.len() != self.conformal.n() {
-            let reason = format!("{} maxima of maps for {} held-out images", map_maxima.len(), self.conformal.n());
+        if map_maxima.len() != self.scores.values.len() {
+            let reason =
+                format!("{} maxima of maps for {} held-out images", map_maxima.len(), self.scores.values.len());
             return Err(DetectorError::State { state: "calibration".to_owned(), reason });
         }
-        Self::of_scores(self.conformal, Some(Conformal::new(map_maxima)?), self.rule)
+        let map_maxima = Scores::new(map_maxima, self.groups.as_deref())?;
+        Self::of_scores(self.scores, Some(map_maxima), self.groups, self.rule)
     }
 
-    /// Ties what a method gave its held-out images to a rule.
-    pub(crate) fn of(held_out: &[HeldOut], rule: DecisionRule) -> Result<Self, DetectorError> {
-        let calibration = Self::new(held_out.iter().map(|image| image.score).collect(), rule)?;
+    /// Ties what a method gave its held-out images, some of the images of `groups`, to a rule.
+    pub(crate) fn of(held_out: &[HeldOut], groups: &Groups, rule: DecisionRule) -> Result<Self, DetectorError> {
+        let scores = held_out.iter().map(|image| image.score).collect();
+        let calibration = if groups.is_trivial() {
+            Self::new(scores, rule)?
+        } else {
+            Self::of_groups(scores, held_out.iter().map(|image| groups.of()[image.image]).collect(), rule)?
+        };
         match held_out.iter().map(|image| image.map_max).collect() {
             Some(map_maxima) => calibration.with_map_maxima(map_maxima),
             None => Ok(calibration),
         }
     }
 
-    /// The same with further held-out images.
-    pub(crate) fn joined(&self, held_out: &[HeldOut]) -> Result<Self, DetectorError> {
-        let more = Self::of(held_out, self.rule)?;
-        let joined = Self::new([self.held_out(), more.held_out()].concat(), self.rule)?;
-        match (self.map_maxima(), more.map_maxima()) {
-            (Some(own), Some(more)) => joined.with_map_maxima([own, more].concat()),
+    /// The same with further held-out images, none of them of a group that is there.
+    pub(crate) fn joined(&self, more: &Self) -> Result<Self, DetectorError> {
+        let scores = [self.in_order(), more.in_order()].concat();
+        let joined = match (&self.groups, &more.groups) {
+            (None, None) => Self::new(scores, self.rule)?,
+            _ => {
+                let own = self.group_numbers();
+                let first = own.iter().max().map_or(0, |most| most + 1);
+                let groups = own.into_iter().chain(more.group_numbers().into_iter().map(|group| first + group));
+                Self::of_groups(scores, groups.collect(), self.rule)?
+            }
+        };
+        match (&self.map_maxima, &more.map_maxima) {
+            (Some(own), Some(more)) => joined.with_map_maxima([own.values.as_slice(), &more.values].concat()),
             _ => Ok(joined),
         }
+    }
+
+    /// The group of each held-out item, where all are independent too.
+    fn group_numbers(&self) -> Vec<u32> {
+        self.groups.clone().unwrap_or_else(|| (0..self.scores.values.len() as u32).collect())
     }
 
     /// The same held-out scores under another rule.
@@ -170,7 +281,7 @@ impl Calibration {
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
     pub fn with_rule(&self, rule: DecisionRule) -> Result<Self, DetectorError> {
-        Self::of_scores(self.conformal.clone(), self.map_maxima.clone(), rule)
+        Self::of_scores(self.scores.clone(), self.map_maxima.clone(), self.groups.clone(), rule)
     }
 
     /// The rule in force.
@@ -180,19 +291,40 @@ impl Calibration {
 
     /// The held-out scores, ascending.
     pub fn held_out(&self) -> &[f64] {
-        self.conformal.scores()
+        self.scores.conformal.scores()
+    }
+
+    /// The held-out scores in the order of their items.
+    pub fn in_order(&self) -> &[f64] {
+        &self.scores.values
+    }
+
+    /// The number of the group of each held-out item, in the order of [`in_order`](Self::in_order); `None` where all items
+    /// are independent.
+    pub fn groups(&self) -> Option<&[u32]> {
+        self.groups.as_deref()
+    }
+
+    /// How many independent held-out scores there are: one a group.
+    pub fn independent(&self) -> usize {
+        self.scores.conformal.groups()
+    }
+
+    /// One held-out score of each group, for statistics of independent scores; all of them where items are independent.
+    pub fn independent_scores(&self) -> &[f64] {
+        self.scores.drawn()
     }
 
     /// The p-value of a score, in [0, 1]: small means anomalous.
     ///
-    /// It is the conformal one, in (0, 1], but under the extreme-value rule, which has smaller ones from its tail.
+    /// It is the conformal one, in (0, 1], but under the rules with a tail, which have smaller ones from it.
     pub fn p_value(&self, score: f64) -> f64 {
-        self.tail.as_ref().map_or_else(|| self.conformal.p_value(score), |tail| tail.p_value(score))
+        self.tail.as_ref().map_or_else(|| self.scores.conformal.p_value(score), |tail| tail.p_value(score))
     }
 
-    /// The smallest conformal p-value that any score can get: 1 / (n + 1).
+    /// The smallest conformal p-value that any score can get: 1 / (n + 1) for `n` independent held-out scores.
     pub fn smallest_p_value(&self) -> f64 {
-        1.0 / (self.conformal.n() as f64 + 1.0)
+        self.scores.conformal.smallest_p_value()
     }
 
     /// Scores above this are anomalous; `None` where the held-out scores do not support the rule, most often because they
@@ -213,13 +345,28 @@ impl Calibration {
         if let DecisionRule::Threshold(_) = self.rule {
             return None;
         }
-        let threshold = |scores: &[f64]| self.rule.threshold(&Conformal::new(scores.to_vec())?);
-        Bootstrap::default().interval(self.held_out(), threshold).ok()
+        let bootstrap = Bootstrap::default();
+        match &self.groups {
+            None => {
+                let threshold = |scores: &[f64]| self.rule.threshold(&Scores::new(scores.to_vec(), None)?);
+                bootstrap.interval(self.held_out(), threshold).ok()
+            }
+            Some(groups) => {
+                let groups = Groups::of_keys(groups);
+                let threshold = |drawn: &[usize]| self.rule.threshold(&self.scores.resampled(&groups, drawn)?);
+                bootstrap.interval_of_groups(groups.count(), threshold).ok()
+            }
+        }
     }
 
     /// The largest values of the held-out maps, ascending, for methods that make maps.
     pub fn map_maxima(&self) -> Option<&[f64]> {
-        self.map_maxima.as_ref().map(Conformal::scores)
+        self.map_maxima.as_ref().map(|maxima| maxima.conformal.scores())
+    }
+
+    /// The largest values of the held-out maps, in the order of [`in_order`](Self::in_order).
+    pub(crate) fn map_maxima_in_order(&self) -> Option<&[f64]> {
+        self.map_maxima.as_ref().map(|maxima| maxima.values.as_slice())
     }
 
     /// Pixels above this are anomalous; `None` for methods without maps, and where the held-out maps do not support the
@@ -238,22 +385,24 @@ impl Calibration {
 
     /// The rule in words.
     pub fn describe(&self) -> String {
-        let n = self.conformal.n();
+        let n = self.scores.values.len();
+        let of = match &self.groups {
+            None => format!("{n} held-out normal items"),
+            Some(_) => format!("{n} held-out normal items of {} independent groups", self.independent()),
+        };
         match self.rule {
-            DecisionRule::MaxFpr(rate) => {
-                format!("conformal p-value of at most {rate} against {n} held-out normal items")
-            }
-            DecisionRule::Quantile(rate) => {
-                format!("score above the quantile that a share {rate} of {n} held-out normal items lies above")
-            }
-            DecisionRule::ThreeSigma => {
-                format!("score above mean + 3 standard deviations of {n} held-out normal items")
-            }
+            DecisionRule::MaxFpr(rate) => format!("conformal p-value of at most {rate} against {of}"),
+            DecisionRule::Quantile(rate) => format!("score above the quantile that a share {rate} of {of} lies above"),
+            DecisionRule::ThreeSigma => format!("score above mean + 3 standard deviations of {of}"),
             DecisionRule::ExtremeValue(rate) => {
-                let exceedances = self.tail.as_ref().map_or(0, ExtremeValue::exceedances);
-                format!(
-                    "extreme-value p-value of at most {rate}, by the tail of {exceedances} of {n} held-out normal items"
-                )
+                let exceedances = match &self.tail {
+                    Some(Tail::Extreme(tail)) => tail.exceedances(),
+                    _ => 0,
+                };
+                format!("extreme-value p-value of at most {rate}, by the tail of {exceedances} of {of}")
+            }
+            DecisionRule::RobustTail(rate) => {
+                format!("p-value of at most {rate} by an exponential tail through median and quartile of {of}")
             }
             DecisionRule::Threshold(_) => "score above a threshold set by hand".to_owned(),
         }
@@ -261,15 +410,16 @@ impl Calibration {
 }
 
 /// The threshold of pixels: the rule on the largest values of held-out maps.
-fn map_threshold(rule: DecisionRule, scores: &Conformal, maxima: &Conformal) -> Option<f64> {
+fn map_threshold(rule: DecisionRule, scores: &Scores, maxima: &Scores) -> Option<f64> {
     let DecisionRule::Threshold(value) = rule else { return rule.threshold(maxima).ok() };
-    let above = scores.scores().iter().filter(|&&score| score > value).count();
+    let above = scores.values.iter().filter(|&&score| score > value).count();
     // The largest maximum where no score is above; below the smallest where all are.
-    let rank = maxima.n().checked_sub(above + 1);
-    Some(rank.map_or(f64::NEG_INFINITY, |rank| maxima.scores()[rank]))
+    let maxima = maxima.conformal.scores();
+    let rank = maxima.len().checked_sub(above + 1);
+    Some(rank.map_or(f64::NEG_INFINITY, |rank| maxima[rank]))
 }
 
-/// Splits `n` items into up to [`MAX_FOLDS`] folds, each ascending, as equal in size as can be.
+/// Splits `n` independent items into up to [`MAX_FOLDS`] folds, each ascending, as equal in size as can be.
 ///
 /// The assignment follows from `seed` alone. Fewer items than [`MAX_FOLDS`] are left out one at a time.
 pub fn folds(n: usize, seed: u64) -> Vec<Vec<usize>> {
@@ -278,19 +428,10 @@ pub fn folds(n: usize, seed: u64) -> Vec<Vec<usize>> {
 
 /// As [`folds`], with another limit on their number.
 pub(crate) fn folds_of(n: usize, most: usize, seed: u64) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..n).collect();
-    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    let count = n.min(most);
-    (0..count)
-        .map(|fold| {
-            let mut members: Vec<usize> = order.iter().skip(fold).step_by(count).copied().collect();
-            members.sort_unstable();
-            members
-        })
-        .collect()
+    Groups::singletons(n).folds(most, seed)
 }
 
-/// Scores each of `n` items with a fit on the other [`folds`].
+/// Scores each item of `groups` with a fit on the other [`folds`](Groups::folds).
 ///
 /// `score(train, test)` fits on the items `train` and gives the same number of scores, at least one, for each of the items
 /// `test`, both ascending. The scores of an item stay together.
@@ -298,13 +439,13 @@ pub(crate) fn folds_of(n: usize, most: usize, seed: u64) -> Vec<Vec<usize>> {
 /// # Errors
 /// Whatever `score` fails with.
 pub fn cross_validated_scores(
-    n: usize,
+    groups: &Groups,
     seed: u64,
     mut score: impl FnMut(&[usize], &[usize]) -> Result<Vec<f64>, DetectorError>,
 ) -> Result<Vec<f64>, DetectorError> {
-    let mut held_out = vec![Vec::new(); n];
-    for test in folds(n, seed) {
-        let train: Vec<usize> = (0..n).filter(|row| test.binary_search(row).is_err()).collect();
+    let mut held_out = vec![Vec::new(); groups.items()];
+    for test in groups.folds(MAX_FOLDS, seed) {
+        let Split { train, test } = Split::holding_out(test, groups.items());
         let scores = score(&train, &test)?;
         for (item, scores) in test.iter().zip(scores.chunks(scores.len() / test.len())) {
             held_out[*item] = scores.to_vec();
@@ -331,78 +472,62 @@ impl Split {
     }
 }
 
-/// The most items that [`splits`] uses [`MAX_FOLDS`] folds for.
+/// The most items for which [`Groups::splits`] makes [`MAX_FOLDS`] folds.
 pub const MANY_FOLDS_UP_TO: usize = 1_000;
-/// The most items that [`splits`] uses [`FEW_FOLDS`] folds for.
+/// The most items for which [`Groups::splits`] makes [`FEW_FOLDS`] folds.
 pub const FOLDS_UP_TO: usize = 10_000;
 /// The folds between the two.
 pub const FEW_FOLDS: usize = 5;
 /// The most items that a single split holds out.
-const MOST_HELD_OUT: usize = 10_000;
+pub(crate) const MOST_HELD_OUT: usize = 10_000;
 
-/// The splits that `n` items are calibrated with, where every fit costs more the more items there are.
-///
-/// Up to 1 000 items it is 10-fold cross-validation, up to 10 000 items 5-fold. Above that a single random split holds
-/// out a fifth of the items, at most 10 000 of them: so many scores know a false-alarm rate of 1 % to a standard error of
-/// 0.1 points, and one more fit is all it costs. The splits follow from `n` and `seed` alone.
-pub fn splits(n: usize, seed: u64) -> Vec<Split> {
-    let tests = if n <= MANY_FOLDS_UP_TO {
-        folds(n, seed)
-    } else if n <= FOLDS_UP_TO {
-        folds_of(n, FEW_FOLDS, seed)
-    } else {
-        let mut order: Vec<usize> = (0..n).collect();
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-        order.truncate(MOST_HELD_OUT.min(n / FEW_FOLDS));
-        order.sort_unstable();
-        vec![order]
-    };
-    tests.into_iter().map(|test| Split::holding_out(test, n)).collect()
-}
-
-/// Scores of items by fits that have not seen them, along the [`splits`] of `n` items.
+/// Items with their scores by fits that have not seen them, along the [splits](Groups::splits) of `groups`.
 ///
 /// `fit_and_score(train, test)` fits on the items `train` and gives one score for each of the items `test`, both
-/// ascending. The scores come in the order of the items; above 10 000 items they are those of the held-out ones alone.
-/// The detector itself is then fitted on all items.
+/// ascending. The items come in their order; above 10 000 items they are the held-out ones alone. The detector itself is
+/// then fitted on all items.
 ///
 /// # Errors
 /// Whatever `fit_and_score` fails with.
 pub fn held_out_scores(
-    n: usize,
+    groups: &Groups,
     seed: u64,
     mut fit_and_score: impl FnMut(&[usize], &[usize]) -> Result<Vec<f64>, DetectorError>,
-) -> Result<Vec<f64>, DetectorError> {
+) -> Result<Vec<(usize, f64)>, DetectorError> {
     let mut scored = Vec::new();
-    for Split { train, test } in splits(n, seed) {
+    for Split { train, test } in groups.splits(seed) {
         let scores = fit_and_score(&train, &test)?;
         debug_assert_eq!(scores.len(), test.len());
         scored.extend(test.into_iter().zip(scores));
     }
     scored.sort_unstable_by_key(|(item, _)| *item);
-    Ok(scored.into_iter().map(|(_, score)| score).collect())
+    Ok(scored)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn splits(n: usize, seed: u64) -> Vec<Split> {
+        Groups::singletons(n).splits(seed)
+    }
+
     #[test]
     fn the_splits_get_fewer_as_items_get_more() {
         for (n, count, held_out) in [(1, 1, 1), (7, 7, 7), (1000, 10, 1000), (1001, 5, 1001), (10_000, 5, 10_000)] {
             assert_eq!(splits(n, 3).len(), count, "n = {n}");
-            let scores = held_out_scores(n, 3, |train, test| {
+            let scores = held_out_scores(&Groups::singletons(n), 3, |train, test| {
                 assert_eq!(train.len() + test.len(), n);
                 assert!(test.iter().all(|item| train.binary_search(item).is_err()));
                 Ok(test.iter().map(|&item| item as f64).collect())
             });
-            assert!(scores.unwrap().into_iter().eq((0..held_out).map(|item| item as f64)), "n = {n}");
+            assert!(scores.unwrap().into_iter().eq((0..held_out).map(|item| (item, item as f64))), "n = {n}");
         }
         for (n, held_out) in [(10_001, 2000), (60_000, 10_000)] {
             let splits = splits(n, 3);
             assert_eq!((splits.len(), splits[0].test.len(), splits[0].train.len()), (1, held_out, n - held_out));
         }
-        assert!(splits(0, 3).is_empty());
+        assert!(splits(0, 3).iter().all(|split| split.test.is_empty()));
         assert_ne!(splits(20_000, 3), splits(20_000, 4));
     }
 
@@ -410,7 +535,7 @@ mod tests {
     fn every_item_is_scored_once_by_a_fit_that_has_not_seen_it() {
         for n in [2, 3, 9, 10, 11, 57] {
             let mut times = vec![0; n];
-            let held_out = cross_validated_scores(n, 7, |train, test| {
+            let held_out = cross_validated_scores(&Groups::singletons(n), 7, |train, test| {
                 assert_eq!(train.len() + test.len(), n);
                 assert!(test.iter().all(|row| !train.contains(row)));
                 test.iter().for_each(|&row| times[row] += 1);
@@ -527,6 +652,74 @@ mod tests {
         assert_eq!(conformal.p_value(threshold), conformal.smallest_p_value());
     }
 
+    /// Twenty scenes of five frames: the scores of a scene are close.
+    fn scenes() -> (Vec<f64>, Vec<u32>) {
+        let score = |item: u32| f64::from(item / 5 * 7 % 20) * 10.0 + f64::from(item % 5);
+        ((0..100).map(score).collect(), (0..100).map(|item| item / 5).collect())
+    }
+
+    #[test]
+    fn groups_count_as_one() {
+        let (scores, groups) = scenes();
+        let rule = DecisionRule::MaxFpr(0.05);
+        let calibration = Calibration::of_groups(scores.clone(), groups.clone(), rule).unwrap();
+        assert_eq!((calibration.independent(), calibration.threshold()), (20, Some(194.0)));
+        assert_eq!((calibration.in_order(), calibration.groups()), (scores.as_slice(), Some(groups.as_slice())));
+        assert_eq!(calibration.p_value(1e9), 1.0 / 21.0);
+        assert!(calibration.describe().ends_with("100 held-out normal items of 20 independent groups"));
+        let strict = calibration.with_rule(DecisionRule::MaxFpr(0.04)).unwrap();
+        let reason = strict.unattainable().unwrap();
+        assert!(reason.contains("24 independent groups") && reason.ends_with("are of 20"), "{reason}");
+        // Independent scores would have promised it.
+        let apart = Calibration::new(scores.clone(), DecisionRule::MaxFpr(0.04)).unwrap();
+        assert_eq!(apart.threshold(), Some(191.0));
+        // A group a score is the same as none.
+        let alone = Calibration::of_groups(scores.clone(), (0..100).collect(), DecisionRule::MaxFpr(0.04)).unwrap();
+        assert_eq!(alone.threshold(), apart.threshold());
+        assert!(Calibration::of_groups(scores, vec![0; 3], rule).is_err());
+    }
+
+    #[test]
+    fn the_other_rules_take_one_score_a_group() {
+        let (scores, groups) = scenes();
+        for rule in [DecisionRule::Quantile(0.05), DecisionRule::ThreeSigma, DecisionRule::RobustTail(0.01)] {
+            let calibration = Calibration::of_groups(scores.clone(), groups.clone(), rule).unwrap();
+            let drawn = calibration.independent_scores();
+            let scene = |score: &f64| (score / 10.0).floor() as usize;
+            let of: std::collections::BTreeSet<usize> = drawn.iter().map(scene).collect();
+            assert_eq!((drawn.len(), of.len()), (20, 20));
+            let own = Calibration::new(drawn.to_vec(), rule).unwrap();
+            assert_eq!(calibration.threshold(), own.threshold(), "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn intervals_are_wider_where_frames_depend_on_each_other() {
+        let (scores, groups) = scenes();
+        let width = |calibration: Calibration| {
+            let interval = calibration.threshold_interval().unwrap();
+            interval.high - interval.low
+        };
+        let rule = DecisionRule::MaxFpr(0.2);
+        let grouped = width(Calibration::of_groups(scores.clone(), groups, rule).unwrap());
+        assert!(grouped > 1.5 * width(Calibration::new(scores, rule).unwrap()), "{grouped}");
+    }
+
+    #[test]
+    fn further_groups_are_others() {
+        let (scores, groups) = scenes();
+        let rule = DecisionRule::MaxFpr(0.05);
+        let own =
+            Calibration::of_groups(scores.clone(), groups, rule).unwrap().with_map_maxima(scores.clone()).unwrap();
+        let more = Calibration::new(vec![500.0, 501.0], rule).unwrap().with_map_maxima(vec![1.0, 2.0]).unwrap();
+        let joined = own.joined(&more).unwrap();
+        assert_eq!((joined.independent(), joined.in_order().len()), (22, 102));
+        assert_eq!(joined.groups().unwrap()[98..], [19, 19, 20, 21]);
+        assert_eq!(joined.map_maxima_in_order().unwrap()[99..], [scores[99], 1.0, 2.0]);
+        let plain = Calibration::new(vec![1.0], rule).unwrap();
+        assert_eq!(plain.joined(&plain).unwrap().groups(), None);
+    }
+
     #[test]
     fn rules_out_of_range_are_refused() {
         for rate in [0.0, 1.0, -0.1, f64::NAN] {
@@ -534,6 +727,7 @@ mod tests {
                 assert!(rule.checked().is_err(), "{rule:?}");
             }
         }
+        assert!(DecisionRule::RobustTail(0.6).checked().is_err() && DecisionRule::RobustTail(0.5).checked().is_ok());
         assert!(DecisionRule::Threshold(f64::NAN).checked().is_err());
     }
 }

@@ -13,10 +13,12 @@ use nomaly_transforms::{CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, 
 use serde::Serialize;
 
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
-use crate::features::{FeatureExtractor, FeatureSource, StreamOptions};
+use crate::features::{FeatureExtractor, FeatureSource, StreamOptions, Streamed};
+use crate::groups::{GroupBy, Groups};
 use crate::maps::{AnomalyMap, RegionOfInterest};
-use crate::method::{FitContext, FittedMethod, Method, MethodScore};
+use crate::method::{FitContext, FittedMethod, HeldOut, Method, MethodScore};
 use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
+use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, Recognition};
 use crate::supervised::{SupervisedReference, supervised_reference};
 use crate::{DetectorError, METHODS, Parameter, Settings};
@@ -91,19 +93,22 @@ pub struct Detector {
 }
 
 /// How a detector is fitted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FitOptions {
     /// Decides every random choice.
     pub seed: u64,
     /// The decision rule that the model starts with.
     pub rule: DecisionRule,
+    /// Which images depend on each other.
+    pub group_by: GroupBy,
     /// How images are read.
     pub stream: StreamOptions,
 }
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self { seed: 0, rule: DecisionRule::MaxFpr(DEFAULT_MAX_FPR), stream: StreamOptions::default() }
+        let rule = DecisionRule::MaxFpr(DEFAULT_MAX_FPR);
+        Self { seed: 0, rule, group_by: GroupBy::default(), stream: StreamOptions::default() }
     }
 }
 
@@ -122,8 +127,21 @@ pub struct Fit {
     pub detector: FittedDetector,
     /// Training images that could not be used.
     pub skipped: Vec<Skipped>,
+    /// The held-out scores, in the order of the samples that they belong to.
+    pub held_out: Vec<HeldOutImage>,
     /// What the user should know of how the fit went: limits that were reached, choices that were made.
     pub notes: Vec<String>,
+}
+
+/// What a training image got from a fit that had seen neither it nor any other image of its group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeldOutImage {
+    /// Its place among the samples that were fitted on.
+    pub sample: usize,
+    /// The number of its group.
+    pub group: u32,
+    /// Its score, *higher = more anomalous*.
+    pub score: f64,
 }
 
 /// An image that could not be used, and why.
@@ -238,10 +256,12 @@ impl Detector {
         progress: &dyn Progress,
     ) -> Result<Fit, DetectorError> {
         let rule = options.rule.checked()?;
-        let images = self.extractor.stream(samples, options.stream);
+        let images = self.extractor.stream(samples, options.stream).grouped(&options.group_by);
         let context = FitContext { seed: options.seed, progress, checkpoints: self.checkpoints.as_deref() };
         let fit = self.method.fit(&images, &context)?;
-        let skipped = images.into_skipped();
+        let Streamed { usable, skipped, groups, group_info } = images.into_streamed()?;
+        let calibration = Calibration::of(&fit.held_out, &groups, rule)?;
+        let held_out = held_out_images(&fit.held_out, &usable, &groups);
         let info = ModelInfo {
             method: MethodInfo { name: self.method.name().to_owned(), settings: self.method.settings() },
             backbone: BackboneInfo {
@@ -253,25 +273,38 @@ impl Detector {
             median: self.extractor.median(),
             classes: fit.classes.iter().map(|held_out| held_out.class.clone()).collect(),
             decision: rule,
+            history: DecisionHistory::default(),
             training: TrainingInfo {
                 dataset: dataset.to_owned(),
                 images: fit.images,
                 skipped: skipped.len(),
                 seed: options.seed,
+                groups: group_info,
+                dropped: 0,
             },
         };
         let classes = if fit.classes.is_empty() { None } else { Some(Classes::new(fit.classes, rule)?) };
         let detector = FittedDetector {
             info,
-            calibration: Calibration::of(&fit.held_out, rule)?,
+            calibration,
             classes,
             fitted: fit.fitted,
             backbone: self.backbone,
             extractor: self.extractor,
             region: self.region,
         };
-        Ok(Fit { detector, skipped, notes: fit.notes })
+        Ok(Fit { detector, skipped, held_out, notes: fit.notes })
     }
+}
+
+/// Held-out scores with the places of their samples and their groups.
+fn held_out_images(held_out: &[HeldOut], usable: &[usize], groups: &Groups) -> Vec<HeldOutImage> {
+    let of = |held_out: &HeldOut| HeldOutImage {
+        sample: usable[held_out.image],
+        group: groups.of()[held_out.image],
+        score: held_out.score,
+    };
+    held_out.iter().map(of).collect()
 }
 
 /// The side of the median filter that the settings ask for.
@@ -512,28 +545,52 @@ impl FittedDetector {
 
     /// The same detector, having learned from `samples` too.
     ///
-    /// Their held-out scores join those that are there.
+    /// Their held-out scores join those that are there; their groups, made by `group_by`, count as further ones.
     ///
     /// # Errors
     /// [`DetectorError::NotExtendable`], and everything that [`fit`](Detector::fit) fails with.
     pub fn extend(
         self,
         samples: &[Sample],
+        group_by: &GroupBy,
         options: StreamOptions,
         progress: &dyn Progress,
     ) -> Result<Fit, DetectorError> {
         let Self { mut info, calibration, classes, fitted, backbone, extractor, region } = self;
         let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
-        let images = extractor.stream(samples, options);
+        let images = extractor.stream(samples, options).grouped(group_by);
         let states = fitted.states();
         drop(fitted);
         let fit = method.extend(states, &images, info.training.seed, progress)?;
-        let skipped = images.into_skipped();
+        let Streamed { usable, skipped, groups, group_info } = images.into_streamed()?;
         info.training.images += fit.images;
         info.training.skipped += skipped.len();
-        let calibration = calibration.joined(&fit.held_out)?;
+        info.training.groups.count += groups.count();
+        info.training.groups.how = info.training.groups.how.or(group_info.how);
+        let more = Calibration::of(&fit.held_out, &groups, calibration.rule())?;
+        let calibration = calibration.joined(&more)?;
+        let held_out = held_out_images(&fit.held_out, &usable, &groups);
         let detector = Self { info, calibration, classes, fitted: fit.fitted, backbone, extractor, region };
-        Ok(Fit { detector, skipped, notes: fit.notes })
+        Ok(Fit { detector, skipped, held_out, notes: fit.notes })
+    }
+
+    /// The features that it looks at.
+    pub(crate) fn extractor(&self) -> &FeatureExtractor {
+        &self.extractor
+    }
+
+    pub(crate) fn info_mut(&mut self) -> &mut ModelInfo {
+        &mut self.info
+    }
+
+    pub(crate) fn set_calibration(&mut self, calibration: Calibration, classes: Option<Classes>) {
+        self.calibration = calibration;
+        self.classes = classes;
+    }
+
+    /// Notes how many images were left out of the training because they do not look like the others.
+    pub(crate) fn dropped(&mut self, images: usize) {
+        self.info.training.dropped = images;
     }
 
     /// Writes the model file, atomically.
@@ -557,13 +614,13 @@ impl FittedDetector {
     /// # Errors
     /// A file that cannot be read, is damaged, or comes from a version that this one does not know.
     pub fn load(path: &Path) -> Result<Self, DetectorError> {
-        let mut parts = model_file::read(path)?;
+        let parts = model_file::read(path)?;
         let refuse = |error: DetectorError| match error {
             // A fault of the machine or of the environment is not one of the file.
             DetectorError::Isa(_) => error,
             error => DetectorError::ModelFile { path: path.to_owned(), reason: error.to_string() },
         };
-        let calibration = parts.calibration().map_err(refuse)?;
+        let calibration = parts.held_out.calibration(parts.info.decision).map_err(refuse)?;
         let classes =
             model_file::stored_classes(&parts.info.classes, parts.class_scores, parts.info.decision).map_err(refuse)?;
         let info = parts.info;

@@ -11,6 +11,7 @@ use nomaly_kernels::Isa;
 use nomaly_store::Progress;
 use nomaly_transforms::{Limits, Pipeline, scaled_preview};
 
+use crate::groups::{self, Descriptors, GroupBy, GroupInfo, Groups};
 use crate::maps::{AnomalyMap, RegionOfInterest};
 use crate::method::MethodScore;
 use crate::{DetectorError, Skipped};
@@ -65,6 +66,13 @@ pub trait FeatureSource: Sync {
 
     /// What each of the images shows that the last [`visit`](Self::visit) found usable, as the data set names it.
     fn kinds(&self) -> Vec<String>;
+
+    /// Which of the images that the last [`visit`](Self::visit) found usable depend on each other: held-out scores leave out
+    /// whole groups. Images are numbered as they were found usable.
+    ///
+    /// # Errors
+    /// Images that cannot be grouped as the user asked for.
+    fn groups(&self) -> Result<Groups, DetectorError>;
 
     /// Visits all usable images in order, batch by batch, and says how many there were.
     ///
@@ -167,7 +175,7 @@ impl FeatureExtractor {
 
     /// A source of the features of `samples`.
     pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
-        ImageStream { extractor: self, samples, options, found: Mutex::default() }
+        ImageStream { extractor: self, samples, options, group_by: None, found: Mutex::default() }
     }
 
     /// See [`FeatureSource::combine`].
@@ -248,6 +256,8 @@ pub(crate) struct ImageStream<'a> {
     extractor: &'a FeatureExtractor,
     samples: &'a [Sample],
     options: StreamOptions,
+    /// What makes images a group; `None` where all are independent.
+    group_by: Option<&'a GroupBy>,
     found: Mutex<Found>,
 }
 
@@ -257,9 +267,43 @@ struct Found {
     /// Places of the usable samples, ascending.
     usable: Vec<usize>,
     skipped: Vec<Skipped>,
+    /// Those of the usable samples, where groups are found in them.
+    descriptors: Descriptors,
+    /// The groups of the usable samples, once they are known.
+    groups: Option<(Groups, GroupInfo)>,
 }
 
-impl ImageStream<'_> {
+/// What a stream knows of its samples in the end.
+pub(crate) struct Streamed {
+    /// Places of the usable samples, ascending.
+    pub(crate) usable: Vec<usize>,
+    pub(crate) skipped: Vec<Skipped>,
+    /// The groups of the usable samples.
+    pub(crate) groups: Groups,
+    pub(crate) group_info: GroupInfo,
+}
+
+impl<'a> ImageStream<'a> {
+    /// The same stream, whose images form groups.
+    pub(crate) fn grouped(mut self, by: &'a GroupBy) -> Self {
+        self.group_by = Some(by);
+        self
+    }
+
+    /// The groups of the images that the last visit found usable, with what made them.
+    fn grouping(&self) -> Result<(Groups, GroupInfo), DetectorError> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &found.groups {
+            return Ok(known.clone());
+        }
+        let samples: Vec<&Sample> = found.usable.iter().map(|&image| &self.samples[image]).collect();
+        let by_name = self.group_by.unwrap_or(&GroupBy::None).by_name(&samples)?;
+        let kinds: Vec<&str> = samples.iter().map(|sample| sample.kind.as_str()).collect();
+        let known = by_name.map_or_else(|| groups::find(&found.descriptors, &kinds), Ok)?;
+        found.groups = Some(known.clone());
+        Ok(known)
+    }
+
     /// Hands every batch of `samples` to `consume`, in order; the next is being decoded meanwhile.
     fn run_samples(
         &self,
@@ -333,9 +377,14 @@ impl ImageStream<'_> {
         self.run_samples(self.samples, progress, what, consume)
     }
 
-    /// Images that turned out to be unusable in the last visit.
-    pub(crate) fn into_skipped(self) -> Vec<Skipped> {
-        self.found.into_inner().unwrap_or_else(PoisonError::into_inner).skipped
+    /// What the last visit found.
+    ///
+    /// # Errors
+    /// As [`groups`](FeatureSource::groups).
+    pub(crate) fn into_streamed(self) -> Result<Streamed, DetectorError> {
+        let (groups, group_info) = self.grouping()?;
+        let Found { usable, skipped, .. } = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Streamed { usable, skipped, groups, group_info })
     }
 }
 
@@ -346,6 +395,10 @@ impl FeatureSource for ImageStream<'_> {
 
     fn views(&self) -> usize {
         self.extractor.pipeline.view_count()
+    }
+
+    fn groups(&self) -> Result<Groups, DetectorError> {
+        Ok(self.grouping()?.0)
     }
 
     fn kinds(&self) -> Vec<String> {
@@ -366,7 +419,11 @@ impl FeatureSource for ImageStream<'_> {
                     None => found.usable.push(image.index),
                 }
             }
-            batch.features.as_ref().map_or(Ok(()), &mut *visit)
+            let Some(features) = &batch.features else { return Ok(()) };
+            if matches!(self.group_by, Some(GroupBy::Auto)) {
+                found.descriptors.add(features);
+            }
+            visit(features)
         })?;
         let usable = found.usable.len();
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;

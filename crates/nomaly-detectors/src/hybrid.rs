@@ -29,7 +29,7 @@ impl Hybrid {
     /// # Errors
     /// Held-out scores that make no p-values: fewer than three, or all alike.
     pub fn new<'a>(detectors: impl IntoIterator<Item = &'a FittedDetector>) -> Result<Self, DetectorError> {
-        let tail = |detector: &FittedDetector| Tail::new(detector.calibration().held_out());
+        let tail = |detector: &FittedDetector| Tail::new(detector.calibration().independent_scores());
         Ok(Self { tails: detectors.into_iter().map(tail).collect::<Result<_, _>>()? })
     }
 

@@ -31,12 +31,14 @@ mod error;
 pub mod evaluation;
 pub mod explain;
 mod features;
+pub mod groups;
 pub mod hybrid;
 pub mod maps;
 mod method;
 pub mod methods;
 pub mod model_file;
 pub mod protocol;
+pub mod recalibration;
 pub mod recognition;
 pub mod regions;
 pub mod registry;
@@ -45,14 +47,17 @@ mod settings;
 mod stage;
 mod state;
 pub mod supervised;
+pub mod suspicion;
 pub mod training;
 
 pub use calibration::{Calibration, DecisionRule};
 pub use detector::{
-    COMMON_PARAMETERS, Detector, Fit, FitOptions, FittedDetector, Outcome, PredictOptions, Prediction, Skipped,
+    COMMON_PARAMETERS, Detector, Fit, FitOptions, FittedDetector, HeldOutImage, Outcome, PredictOptions, Prediction,
+    Skipped,
 };
 pub use error::DetectorError;
 pub use features::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
+pub use groups::{GroupBy, Groups};
 pub use maps::AnomalyMap;
 pub use method::{
     BuildMethod, Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodNetwork, MethodScore,

@@ -25,7 +25,7 @@ pub trait Method: Send + Sync {
 
     /// Learns what is normal from the images behind `source`.
     ///
-    /// The held-out scores come from images that the scorer giving them had not seen.
+    /// The held-out scores come from images of [groups](FeatureSource::groups) that the scorer giving them had not seen.
     ///
     /// # Errors
     /// Too few images, or numbers that the method cannot use.
@@ -79,8 +79,8 @@ impl<'a> FitContext<'a> {
 pub struct MethodFit {
     /// The method fitted on all images.
     pub fitted: Box<dyn FittedMethod>,
-    /// What training images get from a fit that had not seen them: all of them, or a random choice where that would take
-    /// too long.
+    /// What training images get from a fit that had not seen them, nor any other image of their
+    /// [group](FeatureSource::groups): all of them, or a random choice where that would take too long.
     pub held_out: Vec<HeldOut>,
     /// The same by the class that images are taken for, for methods that tell classes apart; else empty.
     pub classes: Vec<HeldOutClass>,
@@ -93,15 +93,18 @@ pub struct MethodFit {
 /// What a normal image gets from a fit that had not seen it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HeldOut {
+    /// Its number among the usable images.
+    pub image: usize,
     /// Its score.
     pub score: f64,
     /// The largest value of its map, for methods that make maps.
     pub map_max: Option<f64>,
 }
 
-impl From<&MethodScore> for HeldOut {
-    fn from(score: &MethodScore) -> Self {
-        Self { score: score.score, map_max: score.map.as_ref().map(AnomalyMap::max) }
+impl HeldOut {
+    /// What the image with this number among the usable ones got.
+    pub fn new(image: usize, score: &MethodScore) -> Self {
+        Self { image, score: score.score, map_max: score.map.as_ref().map(AnomalyMap::max) }
     }
 }
 

@@ -8,9 +8,11 @@
 //! |---|---|---|
 //! | `backbone/NAME` | as in the weight file | the backbone's weights up to the deepest tap |
 //! | `method/STATE/NAME` | F32, F64 or U32 | what the method learned |
-//! | `calibration/held_out` | F64 | held-out scores of the training images, ascending |
-//! | `calibration/class/N` | F64 | held-out scores of what is taken for the N-th class, ascending, for models of classes |
-//! | `calibration/map_maxima` | F64 | the largest values of their maps, ascending, for methods that make maps |
+//! | `calibration/held_out` | F64 | held-out scores of the training images, in their order |
+//! | `calibration/groups` | U32 | the number of the group of each of these images, where some depend on each other |
+//! | `calibration/class/N` | F64 | held-out scores of what is taken for the N-th class, for models of classes |
+//! | `calibration/class_groups/N` | U32 | the groups of these items, where some depend on each other |
+//! | `calibration/map_maxima` | F64 | the largest values of their maps, in the same order, for methods that make maps |
 //! | `region` | F32 | the region of interest, 1 inside and 0 outside, in pixels of the frame; where there is one |
 //!
 //! A model of [rows](crate::rows) has `rows` with [`RowsInfo`] in place of `model`, and no tensors
@@ -30,6 +32,8 @@ use nomaly_store::AtomicFile;
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
+use crate::groups::GroupInfo;
+use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, HeldOutClass, KnownClass};
 use crate::rows::RowsInfo;
 use crate::{Calibration, DecisionRule, DetectorError, Settings};
@@ -39,7 +43,9 @@ pub const FORMAT_VERSION: u32 = 1;
 
 const METADATA_KEY: &str = "nomaly";
 const HELD_OUT: &str = "calibration/held_out";
+const GROUPS: &str = "calibration/groups";
 const CLASS: &str = "calibration/class/";
+const CLASS_GROUPS: &str = "calibration/class_groups/";
 const MAP_MAXIMA: &str = "calibration/map_maxima";
 const REGION: &str = "region";
 /// What is said of a model of rows where one of images is needed.
@@ -63,6 +69,9 @@ pub struct ModelInfo {
     pub classes: Vec<KnownClass>,
     /// The decision rule in force where none other is asked for.
     pub decision: DecisionRule,
+    /// What it was calibrated on, and its earlier decisions.
+    #[serde(default, skip_serializing_if = "DecisionHistory::is_empty")]
+    pub history: DecisionHistory,
     /// What it was fitted on.
     pub training: TrainingInfo,
 }
@@ -109,6 +118,15 @@ pub struct TrainingInfo {
     pub skipped: usize,
     /// The seed of every random choice.
     pub seed: u64,
+    /// Which of the images depend on each other.
+    pub groups: GroupInfo,
+    /// Images that were left out because they do not look like the others.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub dropped: usize,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -144,9 +162,8 @@ struct AnyVersion {
 pub(crate) struct Parts {
     pub(crate) info: ModelInfo,
     pub(crate) states: Vec<(String, State)>,
-    pub(crate) held_out: Vec<f64>,
-    pub(crate) class_scores: Vec<Vec<f64>>,
-    pub(crate) map_maxima: Option<Vec<f64>>,
+    pub(crate) held_out: StoredScores,
+    pub(crate) class_scores: Vec<StoredScores>,
     /// Height and width, then 1 inside and 0 outside.
     pub(crate) region: Option<Tensor>,
     pub(crate) backbone: Weights,
@@ -156,8 +173,36 @@ pub(crate) struct Parts {
 pub(crate) struct RowParts {
     pub(crate) info: RowsInfo,
     pub(crate) states: Vec<(String, State)>,
-    pub(crate) held_out: Vec<f64>,
-    pub(crate) class_scores: Vec<Vec<f64>>,
+    pub(crate) held_out: StoredScores,
+    pub(crate) class_scores: Vec<StoredScores>,
+}
+
+/// The numbers of a calibration as the file has them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StoredScores {
+    /// Held-out scores, in the order of their items.
+    pub values: Vec<f64>,
+    /// The number of the group of each item, where some depend on each other.
+    pub groups: Option<Vec<u32>>,
+    /// The largest value of each map, for methods that make maps.
+    pub map_maxima: Option<Vec<f64>>,
+}
+
+impl StoredScores {
+    /// The calibration under a rule.
+    ///
+    /// # Errors
+    /// Lists that do not belong together, numbers that are not finite, and a [rule](DecisionRule::checked) out of range.
+    pub fn calibration(self, rule: DecisionRule) -> Result<Calibration, DetectorError> {
+        let calibration = match self.groups {
+            Some(groups) => Calibration::of_groups(self.values, groups, rule)?,
+            None => Calibration::new(self.values, rule)?,
+        };
+        match self.map_maxima {
+            Some(map_maxima) => calibration.with_map_maxima(map_maxima),
+            None => Ok(calibration),
+        }
+    }
 }
 
 /// The numbers that decisions go by.
@@ -167,10 +212,13 @@ pub(crate) struct HeldOutScores<'a> {
     pub(crate) classes: Option<&'a Classes>,
 }
 
-/// The classes of a file, of which there are as many lists of held-out scores.
-pub(crate) fn stored_classes(
+/// The classes of a file with the decision for each; `None` where it knows none.
+///
+/// # Errors
+/// Another number of lists of held-out scores than of classes, and everything that [`Classes::new`] fails with.
+pub fn stored_classes(
     known: &[KnownClass],
-    scores: Vec<Vec<f64>>,
+    scores: Vec<StoredScores>,
     rule: DecisionRule,
 ) -> Result<Option<Classes>, DetectorError> {
     if known.len() != scores.len() {
@@ -180,7 +228,9 @@ pub(crate) fn stored_classes(
     if known.is_empty() {
         return Ok(None);
     }
-    let held_out = known.iter().cloned().zip(scores).map(|(class, scores)| HeldOutClass { class, scores });
+    let held_out = known.iter().cloned().zip(scores);
+    let held_out =
+        held_out.map(|(class, StoredScores { values: scores, groups, .. })| HeldOutClass { class, scores, groups });
     Classes::new(held_out.collect(), rule).map(Some)
 }
 
@@ -193,17 +243,6 @@ pub(crate) fn check_classes(fitted: &[String], known: &[KnownClass]) -> Result<(
     Err(DetectorError::State { state: "classes".to_owned(), reason })
 }
 
-impl Parts {
-    /// The calibration under the model's own rule.
-    pub(crate) fn calibration(&mut self) -> Result<Calibration, DetectorError> {
-        let calibration = Calibration::new(std::mem::take(&mut self.held_out), self.info.decision)?;
-        match self.map_maxima.take() {
-            Some(map_maxima) => calibration.with_map_maxima(map_maxima),
-            None => Ok(calibration),
-        }
-    }
-}
-
 /// What `inspect` shows: the header without the numbers.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary<I = ModelInfo> {
@@ -214,12 +253,12 @@ pub struct Summary<I = ModelInfo> {
     /// What the model is made of.
     #[serde(flatten)]
     pub info: I,
-    /// Held-out scores of normal images, ascending.
+    /// Held-out scores of normal images.
     #[serde(skip)]
-    pub held_out: Vec<f64>,
+    pub held_out: StoredScores,
     /// Held-out scores of the images that are taken for each class, ascending, for models of classes.
     #[serde(skip)]
-    pub class_scores: Vec<Vec<f64>>,
+    pub class_scores: Vec<StoredScores>,
     /// Bytes of the file.
     pub file_bytes: u64,
     /// Bytes of the backbone's weights.
@@ -294,8 +333,8 @@ fn write_tensors<'a>(
 ) -> Result<(), DetectorError> {
     // The shapes of the lists live as long as this function only.
     let counts = [calibration.held_out().len()];
-    let of_classes: Vec<(&[f64], [usize; 1])> = classes.map_or_else(Vec::new, |classes| {
-        classes.calibrations().iter().map(|class| (class.held_out(), [class.held_out().len()])).collect()
+    let of_classes: Vec<(&Calibration, [usize; 1])> = classes.map_or_else(Vec::new, |classes| {
+        classes.calibrations().iter().map(|class| (class, [class.in_order().len()])).collect()
     });
     let mut tensors: BTreeMap<String, TensorSource<'_>> = tensors;
     for (state_name, state) in states {
@@ -304,11 +343,18 @@ fn write_tensors<'a>(
         }
     }
     let list = |values| TensorSource::F64 { shape: &counts, values };
-    tensors.insert(HELD_OUT.to_owned(), list(calibration.held_out()));
-    for (class, (values, shape)) in of_classes.iter().enumerate() {
-        tensors.insert(format!("{CLASS}{class}"), TensorSource::F64 { shape, values });
+    tensors.insert(HELD_OUT.to_owned(), list(calibration.in_order()));
+    if let Some(values) = calibration.groups() {
+        tensors.insert(GROUPS.to_owned(), TensorSource::U32 { shape: &counts, values });
     }
-    if let Some(map_maxima) = calibration.map_maxima() {
+    for (class, (calibration, shape)) in of_classes.iter().enumerate() {
+        let values = calibration.in_order();
+        tensors.insert(format!("{CLASS}{class}"), TensorSource::F64 { shape, values });
+        if let Some(values) = calibration.groups() {
+            tensors.insert(format!("{CLASS_GROUPS}{class}"), TensorSource::U32 { shape, values });
+        }
+    }
+    if let Some(map_maxima) = calibration.map_maxima_in_order() {
         tensors.insert(MAP_MAXIMA.to_owned(), list(map_maxima));
     }
     let json = serde_json::to_string(header).map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
@@ -342,7 +388,7 @@ pub(crate) fn read_rows(path: &Path) -> Result<RowParts, DetectorError> {
         return Err(refuse("is a model of images, and scores images, not rows".to_owned()));
     };
     let parts = sort(header.states, tensors).map_err(refuse)?;
-    if parts.map_maxima.is_some() || parts.region.is_some() || !parts.backbone.is_empty() {
+    if parts.held_out.map_maxima.is_some() || parts.region.is_some() || !parts.backbone.is_empty() {
         return Err(refuse("has tensors that a model of rows has not".to_owned()));
     }
     Ok(RowParts { info, states: parts.states, held_out: parts.held_out, class_scores: parts.class_scores })
@@ -355,17 +401,15 @@ pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
     let Some(info) = header.model else {
         return Err(refuse(OF_ROWS.to_owned()));
     };
-    let Sorted { states, held_out, class_scores, map_maxima, region, backbone } =
-        sort(header.states, tensors).map_err(refuse)?;
-    Ok(Parts { info, states, held_out, class_scores, map_maxima, region, backbone })
+    let Sorted { states, held_out, class_scores, region, backbone } = sort(header.states, tensors).map_err(refuse)?;
+    Ok(Parts { info, states, held_out, class_scores, region, backbone })
 }
 
 /// The tensors of a model file, each where it belongs.
 struct Sorted {
     states: Vec<(String, State)>,
-    held_out: Vec<f64>,
-    class_scores: Vec<Vec<f64>>,
-    map_maxima: Option<Vec<f64>>,
+    held_out: StoredScores,
+    class_scores: Vec<StoredScores>,
     region: Option<Tensor>,
     backbone: Weights,
 }
@@ -375,17 +419,13 @@ fn sort(states: Vec<StateHeader>, tensors: Weights) -> Result<Sorted, String> {
         .into_iter()
         .map(|state| (state.name, State { kind: state.kind, config: state.config, tensors: BTreeMap::new() }))
         .collect();
-    let (mut held_out, mut map_maxima, mut region) = (None, None, None);
+    let mut region = None;
+    let held_out = held_out(&tensors)?;
     let class_scores = class_scores(&tensors)?;
     let mut backbone = Weights::new();
     for (name, tensor) in tensors {
-        if name == HELD_OUT {
-            held_out = scores(&tensor);
-        } else if name.starts_with(CLASS) {
+        if is_of_calibration(&name) {
             // Read above, all together.
-        } else if name == MAP_MAXIMA {
-            let list = scores(&tensor).ok_or_else(|| format!("tensor `{MAP_MAXIMA}` is not a list of F64"))?;
-            map_maxima = Some(list);
         } else if name == REGION {
             let numbers = numbers(&tensor).ok_or_else(|| format!("tensor `{REGION}` is neither F32 nor F64"))?;
             region = Some(numbers);
@@ -402,18 +442,53 @@ fn sort(states: Vec<StateHeader>, tensors: Weights) -> Result<Sorted, String> {
             state.tensors.insert(part.to_owned(), numbers);
         }
     }
-    let held_out = held_out.ok_or_else(|| format!("tensor `{HELD_OUT}` is missing, or not a list of F64"))?;
-    Ok(Sorted { states, held_out, class_scores, map_maxima, region, backbone })
+    Ok(Sorted { states, held_out, class_scores, region, backbone })
+}
+
+/// Whether a tensor is one of the calibration.
+fn is_of_calibration(name: &str) -> bool {
+    [HELD_OUT, GROUPS, MAP_MAXIMA].contains(&name) || name.starts_with(CLASS) || name.starts_with(CLASS_GROUPS)
+}
+
+/// The numbers of the calibration.
+fn held_out(tensors: &Weights) -> Result<StoredScores, String> {
+    let values = list(tensors, HELD_OUT)?.ok_or_else(|| format!("tensor `{HELD_OUT}` is missing"))?;
+    let map_maxima = list(tensors, MAP_MAXIMA)?;
+    Ok(StoredScores { values, groups: group_list(tensors, GROUPS)?, map_maxima })
 }
 
 /// The held-out scores of the classes, in their order: as many lists as there are tensors of that name.
-fn class_scores(tensors: &Weights) -> Result<Vec<Vec<f64>>, String> {
-    let count = tensors.keys().filter(|name| name.starts_with(CLASS)).count();
-    let list = |class: usize| {
+fn class_scores(tensors: &Weights) -> Result<Vec<StoredScores>, String> {
+    let count = |prefix: &str| tensors.keys().filter(|name| name.starts_with(prefix)).count();
+    let of_class = |class: usize| {
         let name = format!("{CLASS}{class}");
-        tensors.get(&name).and_then(scores).ok_or_else(|| format!("tensor `{name}` is missing, or not a list of F64"))
+        let values = list(tensors, &name)?.ok_or_else(|| format!("tensor `{name}` is missing"))?;
+        let groups = group_list(tensors, &format!("{CLASS_GROUPS}{class}"))?;
+        Ok(StoredScores { values, groups, map_maxima: None })
     };
-    (0..count).map(list).collect()
+    let classes = (0..count(CLASS)).map(of_class).collect::<Result<Vec<_>, String>>()?;
+    if classes.iter().filter(|class| class.groups.is_some()).count() != count(CLASS_GROUPS) {
+        return Err(format!("has tensors `{CLASS_GROUPS}N` of classes that it does not know"));
+    }
+    Ok(classes)
+}
+
+/// A list of F64, where there is a tensor of that name.
+fn list(tensors: &Weights, name: &str) -> Result<Option<Vec<f64>>, String> {
+    let Some(tensor) = tensors.get(name) else { return Ok(None) };
+    match numbers(tensor) {
+        Some(Tensor { shape, data: TensorData::F64(scores) }) if shape.len() == 1 => Ok(Some(scores)),
+        _ => Err(format!("tensor `{name}` is not a list of F64")),
+    }
+}
+
+/// A list of U32, where there is a tensor of that name.
+fn group_list(tensors: &Weights, name: &str) -> Result<Option<Vec<u32>>, String> {
+    let Some(tensor) = tensors.get(name) else { return Ok(None) };
+    match numbers(tensor) {
+        Some(Tensor { shape, data: TensorData::U32(groups) }) if shape.len() == 1 => Ok(Some(groups)),
+        _ => Err(format!("tensor `{name}` is not a list of U32")),
+    }
 }
 
 /// As [`read_any_summary`], for a model of images.
@@ -456,7 +531,7 @@ impl<I> Summary<I> {
             format,
             written_by,
             info,
-            held_out: tensors.get(HELD_OUT).and_then(scores).unwrap_or_default(),
+            held_out: held_out(tensors).unwrap_or_default(),
             class_scores: class_scores(tensors).unwrap_or_default(),
             file_bytes,
             backbone_bytes: of_backbone.map(|(_, tensor)| tensor.bytes.len() as u64).sum(),
@@ -508,14 +583,6 @@ fn numbers(tensor: &WeightTensor) -> Option<Tensor> {
             let (values, _) = tensor.bytes.as_chunks();
             Some(Tensor::u32(shape, values.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()))
         }
-        _ => None,
-    }
-}
-
-/// The numbers of an F64 tensor of one axis.
-fn scores(tensor: &WeightTensor) -> Option<Vec<f64>> {
-    match numbers(tensor)? {
-        Tensor { shape, data: TensorData::F64(scores) } if shape.len() == 1 => Some(scores),
         _ => None,
     }
 }

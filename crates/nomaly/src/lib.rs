@@ -64,7 +64,7 @@ pub use nomaly_transforms as transforms;
 
 pub use nomaly_data::{Dataset, Label, Sample};
 pub use nomaly_detectors::{
-    AnomalyMap, Calibration, DecisionRule, Detector, DetectorError, Fit, FitOptions, FittedDetector, Outcome,
+    AnomalyMap, Calibration, DecisionRule, Detector, DetectorError, Fit, FitOptions, FittedDetector, GroupBy, Outcome,
     PredictOptions, Prediction, Settings, Skipped, StreamOptions,
 };
 pub use nomaly_transforms::Limits;

@@ -32,6 +32,8 @@ enum Rule {
     ThreeSigma,
     /// A tail fitted to the highest scores: for rates below what the number of images allows
     ExtremeValue,
+    /// A tail through the middle of the scores: for training images of which a few may be defective
+    Robust,
 }
 
 impl RuleArgs {
@@ -46,6 +48,7 @@ impl RuleArgs {
         let rule = self.rule.unwrap_or(match of_model {
             Some(DecisionRule::Quantile(_)) => Rule::Quantile,
             Some(DecisionRule::ExtremeValue(_)) => Rule::ExtremeValue,
+            Some(DecisionRule::RobustTail(_)) => Rule::Robust,
             _ => Rule::Conformal,
         });
         let rate = self.max_fpr.or(of_model.and_then(DecisionRule::rate)).unwrap_or(DEFAULT_MAX_FPR);
@@ -53,6 +56,7 @@ impl RuleArgs {
             Rule::Conformal => DecisionRule::MaxFpr(rate),
             Rule::Quantile => DecisionRule::Quantile(rate),
             Rule::ExtremeValue => DecisionRule::ExtremeValue(rate),
+            Rule::Robust => DecisionRule::RobustTail(rate),
             Rule::ThreeSigma if self.max_fpr.is_some() => {
                 bail!("--rule three-sigma takes no rate: leave out --max-fpr, or use another rule")
             }
@@ -94,7 +98,7 @@ impl SequenceArgs {
     }
 }
 
-pub(super) fn rate(text: &str) -> Result<f64, String> {
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
         _ => Err("a rate between 0 and 1 is needed, both excluded".to_owned()),

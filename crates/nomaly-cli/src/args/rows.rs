@@ -13,6 +13,10 @@ pub(crate) struct RowArgs {
     /// The column that names the rows
     #[arg(long, value_name = "COLUMN")]
     pub(crate) id: Option<String>,
+    /// The column that says which rows depend on each other (one part, one batch): they are held out together and count as
+    /// one when the false-alarm rate is kept
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) group: Option<String>,
     /// A column to leave out; may be given several times
     #[arg(long, value_name = "COLUMN")]
     pub(crate) ignore: Vec<String>,
@@ -20,7 +24,8 @@ pub(crate) struct RowArgs {
 
 impl RowArgs {
     pub(crate) fn options(&self) -> ReadOptions {
-        ReadOptions { label: self.label.clone(), id: self.id.clone(), ignore: self.ignore.clone() }
+        let Self { label, id, group, ignore } = self;
+        ReadOptions { label: label.clone(), id: id.clone(), group: group.clone(), ignore: ignore.clone() }
     }
 
     /// The same where a column holds the classes of rows.
@@ -30,8 +35,12 @@ impl RowArgs {
 
     /// The first flag that was given, for where there is no table.
     pub(crate) fn given(&self) -> Option<&'static str> {
-        let flags =
-            [("--label", self.label.is_some()), ("--id", self.id.is_some()), ("--ignore", !self.ignore.is_empty())];
+        let flags = [
+            ("--label", self.label.is_some()),
+            ("--id", self.id.is_some()),
+            ("--group", self.group.is_some()),
+            ("--ignore", !self.ignore.is_empty()),
+        ];
         flags.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
     }
 }

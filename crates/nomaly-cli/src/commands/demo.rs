@@ -24,6 +24,7 @@ pub(crate) fn run(args: &DemoArgs, console: &Console) -> anyhow::Result<Status> 
         backbone: None,
         settings: Settings::default(),
         options: FitOptions { seed: args.seed, ..FitOptions::default() },
+        drop_suspicious: None,
     };
     let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
 

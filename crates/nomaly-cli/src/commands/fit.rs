@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::{Recipe, Status, and_skipped, check_writable, classes, decision, fit_detector, interval_in_words, rows};
 use crate::args::FitArgs;
@@ -19,7 +19,11 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     let dataset =
         if labelled { nomaly::data::open_classes(Path::new(&args.data))? } else { nomaly::data::open(&args.data)? };
     let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
+    recipe.drop_suspicious = args.drop_suspicious;
     if labelled {
+        if args.drop_suspicious.is_some() {
+            bail!("--drop-suspicious is for models of one kind of good images, not for --labels");
+        }
         classes::prepare(&mut recipe, &dataset)?;
     }
     let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;

@@ -3,15 +3,17 @@
 use std::io::Write;
 
 use anyhow::bail;
-use nomaly::detectors::model_file::{AnySummary, Summary, read_any_summary};
-use nomaly::detectors::recognition::{Classes, HeldOutClass, KnownClass};
-use nomaly::{Calibration, DecisionRule};
+use nomaly::DecisionRule;
+use nomaly::detectors::groups::GroupInfo;
+use nomaly::detectors::model_file::{AnySummary, Summary, read_any_summary, stored_classes};
+use nomaly::detectors::recalibration::DecisionHistory;
+use nomaly::detectors::recognition::KnownClass;
 use serde::Serialize;
 
 use super::classes::{self, ClassRow};
 use super::{Status, decision, interval_in_words, rows};
 use crate::args::{Format, InspectArgs};
-use crate::output::{bytes, counted, print_facts, print_json, stdout};
+use crate::output::{bytes, counted, print_facts, print_json, significant, stdout};
 
 /// The summary with what follows from it.
 #[derive(Serialize)]
@@ -25,6 +27,12 @@ struct Inspection<'a, I> {
     /// The 95 % bootstrap interval of the threshold.
     threshold_ci: Option<[f64; 2]>,
     smallest_p_value: f64,
+    /// Held-out scores, and how many of them are independent.
+    held_out: usize,
+    independent: usize,
+    /// Why there is no threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unattainable: Option<String>,
 }
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<Status> {
@@ -56,8 +64,8 @@ fn show<I: Serialize>(
     format: Format,
     facts: impl Fn(&Summary<I>) -> Vec<(&'static str, String)>,
 ) -> anyhow::Result<()> {
-    let calibration = Calibration::new(summary.held_out.clone(), *rule)?;
-    let of_classes = classes_of(known, &summary.class_scores, *rule)?;
+    let calibration = summary.held_out.clone().calibration(*rule)?;
+    let of_classes = stored_classes(known, summary.class_scores.clone(), *rule)?;
     match format {
         Format::Json => {
             let threshold = calibration.threshold().filter(|_| of_classes.is_none());
@@ -67,6 +75,9 @@ fn show<I: Serialize>(
                 threshold,
                 threshold_ci: interval.map(|interval| [interval.low, interval.high]),
                 smallest_p_value: calibration.smallest_p_value(),
+                held_out: calibration.in_order().len(),
+                independent: calibration.independent(),
+                unattainable: calibration.unattainable().filter(|_| of_classes.is_none()).map(ToOwned::to_owned),
                 summary,
             })
         }
@@ -77,7 +88,9 @@ fn show<I: Serialize>(
                 None => {
                     let interval = interval_in_words(&calibration, noun);
                     facts.push(("decision", decision(&calibration)));
-                    facts.push(("threshold", interval.unwrap_or_else(|| "set by hand, or unsupported".to_owned())));
+                    let unsupported = || calibration.unattainable().map(|reason| format!("none: {reason}"));
+                    let by_hand = || "set by hand".to_owned();
+                    facts.push(("threshold", interval.or_else(unsupported).unwrap_or_else(by_hand)));
                 }
             }
             facts.push(("file", format!("{}, {}", bytes(summary.file_bytes), counted(summary.tensors, "tensor"))));
@@ -93,26 +106,17 @@ fn show<I: Serialize>(
     }
 }
 
-/// The classes of a model, where it tells any apart.
-fn classes_of(known: &[KnownClass], scores: &[Vec<f64>], rule: DecisionRule) -> anyhow::Result<Option<Classes>> {
-    if known.len() != scores.len() {
-        bail!("the model file has {} lists of held-out scores for {} classes", scores.len(), known.len());
-    }
-    if known.is_empty() {
-        return Ok(None);
-    }
-    let pairs = known.iter().cloned().zip(scores.iter().cloned());
-    Ok(Some(Classes::new(pairs.map(|(class, scores)| HeldOutClass { class, scores }).collect(), rule)?))
-}
-
 fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
     let info = &summary.info;
     let settings: Vec<String> = info.method.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let [height, width] = info.pipeline.output_size();
-    let skipped = match info.training.skipped {
+    let mut skipped = match info.training.skipped {
         0 => String::new(),
         skipped => format!(" ({skipped} more could not be read)"),
     };
+    if info.training.dropped > 0 {
+        skipped += &format!(" ({} more looked unlike the others and were left out)", info.training.dropped);
+    }
     vec![
         ("method", info.method.name.clone()),
         ("settings", settings.join(" ")),
@@ -121,6 +125,28 @@ fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
         ("licence of the weights", info.backbone.licence.clone()),
         ("input", format!("{height}×{width} pixels")),
         ("trained on", format!("{} of {}{skipped}", counted(info.training.images, "image"), info.training.dataset)),
+        ("independent groups", groups(&info.training.groups)),
+        ("calibrated on", history(&info.history)),
         ("seed", info.training.seed.to_string()),
     ]
+}
+
+/// What the decision rests on, and what the decisions before were.
+pub(super) fn history(history: &DecisionHistory) -> String {
+    let on = |name: &Option<String>| name.clone().unwrap_or_else(|| "held-out training data".to_owned());
+    let past = history.past.iter().map(|past| {
+        let threshold = past.threshold.map_or("no threshold".to_owned(), |threshold| significant(threshold, 5));
+        format!("{threshold} on {} of {}", counted(past.held_out, "score"), on(&past.calibrated_on))
+    });
+    let past: Vec<String> = past.collect();
+    let before = if past.is_empty() { String::new() } else { format!("; before: {}", past.join(", then ")) };
+    on(&history.calibrated_on) + &before
+}
+
+/// How many groups the training items form, and what made them.
+pub(super) fn groups(groups: &GroupInfo) -> String {
+    match &groups.how {
+        Some(how) => format!("{} (--group-by {}: {how})", groups.count, groups.by),
+        None => format!("{} (--group-by {}: none depend on each other)", groups.count, groups.by),
+    }
 }

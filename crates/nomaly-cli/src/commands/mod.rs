@@ -1,6 +1,7 @@
 //! The commands, one file each, and what several of them do.
 
 pub(crate) mod bench;
+pub(crate) mod calibrate;
 pub(crate) mod classes;
 pub(crate) mod completions;
 pub(crate) mod data;
@@ -26,9 +27,11 @@ use anyhow::bail;
 use nomaly::data::Dataset;
 use nomaly::detectors::auto::choose_method;
 use nomaly::detectors::calibration::scores_for;
+use nomaly::detectors::groups::GroupInfo;
+use nomaly::detectors::suspicion::{Suspicious, fit_without_suspicious, naming_level, suspicious};
 use nomaly::detectors::{Fit, METHODS};
 use nomaly::store::{AtomicFile, home};
-use nomaly::{Calibration, DecisionRule, Detector, FitOptions, Settings, Skipped, StreamOptions};
+use nomaly::{Calibration, DecisionRule, Detector, FitOptions, Sample, Settings, Skipped, StreamOptions};
 
 use crate::args::{AUTO, DEFAULT_BACKBONE, MethodArgs};
 use crate::console::Console;
@@ -46,6 +49,8 @@ pub(crate) enum Status {
 
 /// The most skipped images that are named without `--verbose`.
 const SKIPPED_SHOWN: usize = 10;
+/// The most suspicious images that are named without `--verbose`.
+const SUSPICIOUS_SHOWN: usize = 10;
 
 /// Makes sure that `path` can be written, before long work whose result goes there.
 fn check_writable(path: &Path) -> anyhow::Result<()> {
@@ -63,16 +68,19 @@ struct Recipe<'a> {
     backbone: Option<&'a str>,
     settings: Settings,
     options: FitOptions,
+    /// The level at which suspicious training images are left out.
+    drop_suspicious: Option<f64>,
 }
 
 impl<'a> Recipe<'a> {
     /// What the arguments ask for; the library's rule where they ask for none.
     fn new(args: &'a MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) -> anyhow::Result<Self> {
         let rule = rule.unwrap_or(FitOptions::default().rule);
-        let options = FitOptions { seed: args.seed, rule, stream };
+        let options = FitOptions { seed: args.seed, rule, group_by: args.groups.group_by.clone(), stream };
         let time_budget = args.time_budget.map(Duration::from_secs_f64);
         let settings = settings_of(args)?;
-        Ok(Self { method: &args.method, time_budget, backbone: args.backbone.as_deref(), settings, options })
+        let backbone = args.backbone.as_deref();
+        Ok(Self { method: &args.method, time_budget, backbone, settings, options, drop_suspicious: None })
     }
 }
 
@@ -85,7 +93,7 @@ fn settings_of(args: &MethodArgs) -> anyhow::Result<Settings> {
 
 /// Fits a detector on the training images; also says how many seconds the fit took.
 fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> anyhow::Result<(Fit, f64)> {
-    let Recipe { method, time_budget, backbone, settings, options } = recipe;
+    let Recipe { method, time_budget, backbone, settings, options, drop_suspicious } = recipe;
     let method = if method == AUTO {
         let backbone = backbone.unwrap_or(DEFAULT_BACKBONE);
         let choice = choose_method(&dataset.train, backbone, &settings, time_budget, options.stream)?;
@@ -98,32 +106,72 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
     };
     let entry = METHODS.get(method)?;
     let backbone = backbone.unwrap_or(entry.backbone.unwrap_or(DEFAULT_BACKBONE));
-    let mut detector = Detector::new(method, backbone, &settings)?;
-    if entry.trains {
-        detector = detector.with_checkpoints(home()?.join("checkpoints"));
-    }
+    let checkpoints = if entry.trains { Some(home()?.join("checkpoints")) } else { None };
+    let detector = || {
+        let detector = Detector::new(method, backbone, &settings)?;
+        Ok(match &checkpoints {
+            Some(folder) => detector.with_checkpoints(folder),
+            None => detector,
+        })
+    };
     console.detail(format_args!(
         "fitting {method} on {backbone} with {} of {}",
         counted(dataset.train.len(), "training image"),
         dataset.name
     ));
     let began = Instant::now();
-    let fit =
-        detector.fit(&dataset.name, &dataset.train, &options, &Bars::new(console, Unit::Images)).map_err(|error| {
-            let (what, hint) = if entry.trains {
-                (
-                    "the fit was interrupted, and no model was written",
-                    "the same command goes on from the last checkpoint",
-                )
-            } else {
-                let hint = "a fit is not resumed: the same command starts from the beginning";
-                ("the fit was interrupted, and nothing was written", hint)
-            };
-            Failure::if_cancelled(error, what, hint)
-        })?;
+    let bars = Bars::new(console, Unit::Images);
+    let (name, train) = (&dataset.name, &dataset.train);
+    let fitted = match drop_suspicious {
+        None => detector()?.fit(name, train, &options, &bars).map(|fit| (fit, Vec::new())),
+        Some(level) => fit_without_suspicious(&detector, name, train, &options, level, &bars),
+    };
+    let (fit, dropped) = fitted.map_err(|error| {
+        let (what, hint) = if entry.trains {
+            ("the fit was interrupted, and no model was written", "the same command goes on from the last checkpoint")
+        } else {
+            let hint = "a fit is not resumed: the same command starts from the beginning";
+            ("the fit was interrupted, and nothing was written", hint)
+        };
+        Failure::if_cancelled(error, what, hint)
+    })?;
     let seconds = began.elapsed().as_secs_f64();
     tell_fit(&fit, console);
+    if fit.detector.classes().is_none() {
+        tell_suspicious(&fit, &dropped, train, console);
+    }
     Ok((fit, seconds))
+}
+
+/// Names the training images that do not look like the others.
+fn tell_suspicious(fit: &Fit, dropped: &[Suspicious], samples: &[Sample], console: &Console) {
+    let name = |image: &Suspicious| {
+        let p_value = significant(image.p_value, 2);
+        console.note(format_args!(
+            "  {} (score {}, p = {p_value})",
+            samples[image.sample].id,
+            significant(image.score, 4)
+        ));
+    };
+    let shown = |images: &[Suspicious]| {
+        let most = if console.is_verbose() { images.len() } else { images.len().min(SUSPICIOUS_SHOWN) };
+        images[..most].iter().for_each(name);
+        if most < images.len() {
+            console.note(format_args!("  and {} more; --verbose names them", images.len() - most));
+        }
+    };
+    if !dropped.is_empty() {
+        let count = counted(dropped.len(), "training image");
+        console.warn(format_args!("left out {count} that looked unlike the others:"));
+        shown(dropped);
+    }
+    let found = suspicious(&fit.held_out, naming_level(fit.held_out.len()));
+    if !found.is_empty() {
+        let (count, verb) = (counted(found.len(), "training image"), if found.len() == 1 { "looks" } else { "look" });
+        console.warn(format_args!("{count} {verb} unlike the others; if defective, they hide defects of their kind:"));
+        shown(&found);
+        console.hint("look at them and take defective ones out, or fit with --drop-suspicious 0.001 or --rule robust");
+    }
 }
 
 /// Says what the user should know of a fit: images it could not use, its notes, a rule that cannot be kept.
@@ -132,8 +180,21 @@ fn tell_fit(fit: &Fit, console: &Console) {
     for note in &fit.notes {
         console.note(note);
     }
+    tell_groups(&fit.detector.info().training.groups, fit.detector.info().training.images, "image", console);
     if fit.detector.classes().is_none() {
         warn_unattainable(fit.detector.calibration(), "image", console);
+    }
+}
+
+/// Says that images depend on each other, where they do.
+fn tell_groups(groups: &GroupInfo, items: usize, noun: &str, console: &Console) {
+    let Some(how) = &groups.how else { return };
+    let items = counted(items, noun);
+    if groups.by == "auto" {
+        console.warn(format_args!("{items} look like about {} independent scenes: {how}", groups.count));
+        console.hint("held-out scores leave out whole scenes; --group-by says what belongs together, or `none`");
+    } else {
+        console.note(format_args!("{items} are {} independent groups, {how}", groups.count));
     }
 }
 
@@ -165,23 +226,29 @@ fn tell_skipped(skipped: &[Skipped], noun: &str, console: &Console) {
 /// Warns where the held-out scores of good `noun`s do not support the rule, so that nothing can be called anomalous.
 fn warn_unattainable(calibration: &Calibration, noun: &str, console: &Console) {
     let Some(reason) = calibration.unattainable() else { return };
-    let n = calibration.held_out().len();
+    let n = calibration.independent();
     let DecisionRule::MaxFpr(rate) = calibration.rule() else {
         console.warn(format_args!("there is no threshold, so nothing will be called anomalous: {reason}"));
         console.hint(format_args!("fit on more {noun}s, or use --rule conformal or a --threshold"));
         return;
     };
+    let items = match calibration.groups() {
+        None => counted(n, &format!("held-out {noun}")),
+        Some(_) => {
+            format!("{} of {n} independent groups", counted(calibration.held_out().len(), &format!("held-out {noun}")))
+        }
+    };
     console.warn(format_args!(
-        "{} cannot promise a false-alarm rate of at most {}: the smallest p-value is 1/{} = {}, so nothing will be \
+        "{items} cannot promise a false-alarm rate of at most {}: the smallest p-value is 1/{} = {}, so nothing will be \
          called anomalous",
-        counted(n, &format!("training {noun}")),
         rate_in_percent(rate),
         n + 1,
         percent(calibration.smallest_p_value()),
     ));
     console.hint(format_args!(
-        "fit on at least {} {noun}s, or ask for --rule extreme-value, --max-fpr {} or a --threshold",
+        "hold out at least {} {}, or ask for --max-fpr {} or a --threshold",
         scores_for(rate),
+        if calibration.groups().is_some() { "groups".to_owned() } else { format!("{noun}s") },
         rate_allowed_by(n)
     ));
 }
@@ -203,7 +270,10 @@ fn decision(calibration: &Calibration) -> String {
         None => "never anomalous".to_owned(),
     };
     let held_out = calibration.held_out();
-    let n = counted(held_out.len(), "held-out score");
+    let n = match calibration.groups() {
+        None => counted(held_out.len(), "held-out score"),
+        Some(_) => format!("{} of {} groups", counted(held_out.len(), "held-out score"), calibration.independent()),
+    };
     match calibration.rule() {
         DecisionRule::MaxFpr(rate) => {
             format!("{above}: expects at most {} false alarms ({n})", rate_in_percent(rate))
@@ -214,6 +284,12 @@ fn decision(calibration: &Calibration) -> String {
         DecisionRule::ThreeSigma => format!("{above}: mean + 3 standard deviations ({n})"),
         DecisionRule::ExtremeValue(rate) => {
             format!("{above}: expects {} false alarms by the tail of the scores ({n})", rate_in_percent(rate))
+        }
+        DecisionRule::RobustTail(rate) => {
+            format!(
+                "{above}: expects about {} false alarms by a robust tail of the scores ({n})",
+                rate_in_percent(rate)
+            )
         }
         DecisionRule::Threshold(threshold) => {
             let above_it = held_out.iter().filter(|&&score| score > threshold).count();

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         }
     };
     console.detail(format_args!("{}; {rule_in_words}", detector.info().method.name));
-    let chart = chart(&args.sequence, calibration.held_out(), "image", console)?;
+    let chart = chart(&args.sequence, &calibration, "image", console)?;
     let mut sequence = chart.as_ref().map(|chart| Watched::new(chart, "image"));
 
     let wanted = !asked.is_empty() || args.report.is_some() || args.format != ScoreFormat::Table;

@@ -1,22 +1,27 @@
 //! Scores as one sequence, watched by a control chart.
 
-use nomaly::DetectorError;
 use nomaly::scorers::decision::sequence::{ControlChart, Monitor, Reading};
+use nomaly::{Calibration, DetectorError};
 use serde::Serialize;
 
 use crate::args::SequenceArgs;
 use crate::console::Console;
 use crate::output::{counted, significant};
 
-/// The chart that was asked for, calibrated on held-out scores of good items, which are `noun`s.
+/// The chart that was asked for, calibrated on held-out scores of good items, which are `noun`s; where some depend on each
+/// other, as they follow each other in their groups.
 pub(super) fn chart(
     args: &SequenceArgs,
-    held_out: &[f64],
+    calibration: &Calibration,
     noun: &str,
     console: &Console,
 ) -> anyhow::Result<Option<ControlChart>> {
     let Some(options) = args.chart() else { return Ok(None) };
-    let chart = ControlChart::calibrate(held_out, &options).map_err(DetectorError::from)?;
+    let chart = match calibration.groups() {
+        None => ControlChart::calibrate(calibration.held_out(), &options),
+        Some(groups) => ControlChart::calibrate_groups(calibration.in_order(), groups, &options),
+    }
+    .map_err(DetectorError::from)?;
     console.detail(format_args!(
         "{} chart: alarm above {} standard deviations, for {:.0} good {noun}s until a false alarm",
         chart.kind().name(),

@@ -22,10 +22,15 @@ pub(crate) fn run(args: &UpdateArgs, console: &Console) -> anyhow::Result<Status
 
     let began = Instant::now();
     let bars = Bars::new(console, Unit::Images);
-    let fit = detector.extend(&dataset.train, args.reading.options(None), &bars).map_err(|error| {
-        let message = format!("the update was interrupted, and {} is as it was", args.model.display());
-        Failure::if_cancelled(error, message, "an update is not resumed: the same command starts from the beginning")
-    })?;
+    let fit =
+        detector.extend(&dataset.train, &args.groups.group_by, args.reading.options(None), &bars).map_err(|error| {
+            let message = format!("the update was interrupted, and {} is as it was", args.model.display());
+            Failure::if_cancelled(
+                error,
+                message,
+                "an update is not resumed: the same command starts from the beginning",
+            )
+        })?;
     let took = began.elapsed().as_secs_f64();
     tell_fit(&fit, console);
     fit.detector.save(output)?;

@@ -30,6 +30,9 @@ const NAME: &str = "dn2";
 /// The fewest images from which a held-out fit still has two neighbours to offer, and one to spare.
 const MIN_IMAGES: usize = 4;
 
+/// The fewest images that are left to compare with where a group is held out; smaller rests take the group apart.
+const LEAST_OTHERS: usize = 2;
+
 const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "level",
@@ -142,19 +145,21 @@ impl Method for Dn2 {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
         features.need(enough_images(self.neighbours.k), NAME)?;
+        let groups = source.groups()?;
         progress.start("comparing held-out images", Some(features.images() as u64));
-        let scores = cross_validated_scores(features.images(), seed, |train, test| {
-            if progress.cancelled() {
-                return Err(DetectorError::Cancelled);
-            }
-            let bank = NearestNeighbours::fit(features.select(0, train).view(), self.neighbours)?;
-            let scores = bank.score(features.select(0, test).view())?;
-            progress.advance(test.len() as u64);
-            Ok(scores)
-        });
+        let scores =
+            cross_validated_scores(&groups.leaving(self.neighbours.k.max(LEAST_OTHERS)), seed, |train, test| {
+                if progress.cancelled() {
+                    return Err(DetectorError::Cancelled);
+                }
+                let bank = NearestNeighbours::fit(features.select(0, train).view(), self.neighbours)?;
+                let scores = bank.score(features.select(0, test).view())?;
+                progress.advance(test.len() as u64);
+                Ok(scores)
+            });
         progress.finish();
         let bank = NearestNeighbours::fit(features.levels[0].view(), self.neighbours)?;
-        let held_out = held_out(source, &scores?)?;
+        let held_out = held_out(source, 0..features.images(), &scores?)?;
         let fitted = Box::new(FittedDn2 { bank: Box::new(bank) });
         Ok(MethodFit { fitted, held_out, classes: Vec::new(), images: features.images(), notes: Vec::new() })
     }

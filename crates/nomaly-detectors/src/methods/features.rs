@@ -25,7 +25,7 @@ use nomaly_scorers::{Parameter, Scorer, State, restore};
 
 use super::pooled::{LEVELS, PooledFeatures, held_out, joined_rows, joined_taps};
 use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
-use crate::calibration::{Split, splits};
+use crate::calibration::Split;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore};
 use crate::stage::Stage;
@@ -34,6 +34,8 @@ use crate::{DetectorError, Settings};
 const NAME: &str = "features";
 /// The fewest images from which a held-out fit has the three rows that a shrunk covariance needs.
 const MIN_IMAGES: usize = 4;
+/// The fewest images that a held-out fit has; larger groups are taken apart.
+const LEAST_OTHERS: usize = 3;
 /// Well-posed for fewer images than channels, for its covariance is shrunk, and with nothing to tune.
 const DEFAULT_SCORER: &str = "gaussian";
 
@@ -103,7 +105,7 @@ impl Method for Features {
         features.need(MIN_IMAGES, NAME)?;
         let mut scored: Vec<(usize, Vec<f64>)> = Vec::new();
         let stage = Stage::start(progress, "scoring held-out images", Some(features.images()));
-        for Split { train, test } in splits(features.images(), seed) {
+        for Split { train, test } in source.groups()?.leaving(LEAST_OTHERS).splits(seed) {
             let scorer = self.scorer.fit(features.joined(&train).view(), seed, progress)?;
             let scores = scorer.score(features.joined(&test).view())?;
             stage.advance(test.len());
@@ -111,8 +113,8 @@ impl Method for Features {
         }
         drop(stage);
         scored.sort_unstable_by_key(|(image, _)| *image);
-        let scores: Vec<f64> = scored.into_iter().flat_map(|(_, scores)| scores).collect();
-        let held_out = held_out(source, &scores)?;
+        let (images, scores): (Vec<usize>, Vec<Vec<f64>>) = scored.into_iter().unzip();
+        let held_out = held_out(source, images, &scores.concat())?;
         let _stage = Stage::start(progress, "fitting the scorer", None);
         let all: Vec<usize> = (0..features.images()).collect();
         let scorer = self.scorer.fit(features.joined(&all).view(), seed, progress)?;

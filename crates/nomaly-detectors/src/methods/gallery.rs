@@ -117,19 +117,19 @@ impl Gallery {
         rows
     }
 
-    /// The `k` images whose view `view` is most like the one with these `pooled` features, but for the image `without`;
-    /// all where there are fewer.
+    /// The `k` images whose view `view` is most like the one with these `pooled` features, but for the images
+    /// `without`, ascending; all where there are fewer.
     pub(super) fn retrieve(
         &self,
         view: usize,
         pooled: &[f32],
         k: usize,
-        without: Option<usize>,
+        without: &[usize],
     ) -> Result<Retrieved, DetectorError> {
         let bank = &self.pooled[view];
-        let found = bank.top_k(pooled, (k + usize::from(without.is_some())).min(bank.len()))?;
+        let found = bank.top_k(pooled, (k + without.len()).min(bank.len()))?;
         let pairs = found.indices.iter().map(|index| *index as usize).zip(&found.distances);
-        let others = pairs.filter(|(image, _)| Some(*image) != without).take(k);
+        let others = pairs.filter(|(image, _)| without.binary_search(image).is_err()).take(k);
         let (images, distances): (Vec<usize>, Vec<f64>) =
             others.map(|(image, square)| (image, f64::from(*square).sqrt())).unzip();
         Ok(Retrieved { distance: distances.iter().sum::<f64>() / images.len() as f64, images })
@@ -168,9 +168,9 @@ mod tests {
     #[test]
     fn views_are_compared_with_the_same_view() {
         let gallery = gallery(4);
-        let near = gallery.retrieve(0, &[12.0], 2, None).unwrap();
+        let near = gallery.retrieve(0, &[12.0], 2, &[]).unwrap();
         assert_eq!(near, Retrieved { images: vec![1, 2], distance: 5.0 });
-        assert_eq!(gallery.retrieve(1, &[-3.0], 1, None).unwrap().images, [3]);
+        assert_eq!(gallery.retrieve(1, &[-3.0], 1, &[]).unwrap().images, [3]);
         assert_eq!(gallery.distances(0, &[1, 2], &[0.0, 15.0]).unwrap(), [11.0, 3.0]);
         assert_eq!(gallery.distances(1, &[3], &[0.0]).unwrap(), [1.0]);
     }
@@ -178,12 +178,13 @@ mod tests {
     #[test]
     fn an_image_that_is_left_out_gives_its_place_to_the_next() {
         let gallery = gallery(3);
-        assert_eq!(gallery.retrieve(0, &[10.0], 2, Some(1)).unwrap().images, [0, 2]);
-        assert_eq!(gallery.retrieve(0, &[10.0], 9, Some(1)).unwrap().images.len(), 2);
+        assert_eq!(gallery.retrieve(0, &[10.0], 2, &[1]).unwrap().images, [0, 2]);
+        assert_eq!(gallery.retrieve(0, &[10.0], 9, &[1]).unwrap().images.len(), 2);
+        assert_eq!(gallery.retrieve(0, &[10.0], 2, &[0, 1]).unwrap().images, [2]);
         // An image that is not among the nearest leaves the others alone, equal ones included.
         let mut twins = Gallery::new(SHAPE).unwrap();
         twins.add(&[5.0; 6], &[0.0; 12]).unwrap();
-        assert_eq!(twins.retrieve(0, &[5.0], 1, Some(2)).unwrap().images, [0]);
+        assert_eq!(twins.retrieve(0, &[5.0], 1, &[2]).unwrap().images, [0]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use nomaly_store::{Progress, Silent};
 use serde::Deserialize;
 
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::groups::Groups;
 use crate::method::{FitContext, FittedMethod, Method, MethodFit, MethodScore};
 use crate::{DetectorError, METHODS};
 
@@ -22,6 +23,9 @@ pub(super) struct Fixture {
     layers: Vec<Vec<f32>>,
     pub(super) padim: Padim,
     pub(super) patchcore: PatchCore,
+    /// The group of each training image, where some depend on each other.
+    #[serde(skip)]
+    pub(super) groups: Option<Vec<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +96,36 @@ impl Fixture {
     }
 }
 
+impl Fixture {
+    /// Checks that each held-out score of a fit with groups is that of a fit on all images of other groups, within
+    /// `tolerance` times the largest. `fit` says how a fit on all images and one on some of them are made.
+    pub(super) fn check_groups(&self, method: &dyn Method, of: &[u32], tolerance: f64) {
+        let mut grouped = Self::load();
+        grouped.groups = Some(of.to_vec());
+        let held_out = grouped.fit(method, 0).held_out;
+        assert_eq!(held_out.iter().map(|image| image.image).collect::<Vec<_>>(), (0..self.train).collect::<Vec<_>>());
+        let largest = held_out.iter().map(|image| image.score).fold(0.0, f64::max);
+        for group in Groups::of_keys(of).members() {
+            let mut rest = Self::load();
+            let kept: Vec<usize> = (0..self.train).filter(|image| !group.contains(image)).collect();
+            for (values, shape) in rest.layers.iter_mut().zip(&self.shapes) {
+                let size: usize = shape.iter().product();
+                *values = kept.iter().flat_map(|image| &values[image * size..(image + 1) * size]).copied().collect();
+            }
+            rest.train = kept.len();
+            let fitted = rest.fit(method, 0).fitted;
+            let scores = self.batch(group, |batch| fitted.score(batch)).unwrap();
+            for (image, score) in group.iter().zip(scores) {
+                let found = held_out[*image];
+                let wanted = score.map.as_ref().map(|map| map.max());
+                assert!((found.score - score.score).abs() <= tolerance * largest, "{image}: {found:?} {}", score.score);
+                let maxima = found.map_max.unwrap() - wanted.unwrap();
+                assert!(maxima.abs() <= tolerance * largest, "{image}: {found:?} {wanted:?}");
+            }
+        }
+    }
+}
+
 impl FeatureSource for Fixture {
     fn images(&self) -> usize {
         self.train
@@ -99,6 +133,10 @@ impl FeatureSource for Fixture {
 
     fn views(&self) -> usize {
         1
+    }
+
+    fn groups(&self) -> Result<Groups, DetectorError> {
+        Ok(self.groups.clone().map_or_else(|| Groups::singletons(self.train), Groups::of_keys))
     }
 
     fn kinds(&self) -> Vec<String> {

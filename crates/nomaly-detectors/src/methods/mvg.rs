@@ -23,7 +23,7 @@ use nomaly_scorers::{Parameter, Scorer, State, restore};
 use nomaly_store::Progress;
 
 use super::pooled::{PooledFeatures, held_out, pooled_taps};
-use crate::calibration::{cross_validated_scores, folds};
+use crate::calibration::{MAX_FOLDS, Split};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::{DetectorError, Settings};
@@ -31,6 +31,8 @@ use crate::{DetectorError, Settings};
 const NAME: &str = "mvg";
 /// The fewest images from which a held-out fit still has the two that a covariance needs, and one to spare.
 const MIN_IMAGES: usize = 4;
+/// The fewest images that a held-out fit has; larger groups are taken apart.
+const LEAST_OTHERS: usize = 3;
 
 const PARAMETERS: &[Parameter] = &[
     Parameter {
@@ -172,14 +174,13 @@ impl Mvg {
         &self,
         features: &PooledFeatures,
         level: usize,
-        seed: u64,
+        folds: &[Vec<usize>],
         progress: &dyn Progress,
     ) -> Result<(Vec<f64>, Box<dyn Scorer>), DetectorError> {
         let stop = || if progress.cancelled() { Err(DetectorError::Cancelled) } else { Ok(()) };
         match self.distance {
             LevelDistance::Full(covariance) => {
                 // Each fold's statistics are taken once; the fit that leaves a fold out merges all others.
-                let folds = folds(features.images(), seed);
                 let parts = folds
                     .iter()
                     .map(|fold| GaussianStatistics::from_rows(features.select(level, fold).view()))
@@ -198,12 +199,17 @@ impl Mvg {
                 Ok((held_out.concat(), Box::new(gaussian)))
             }
             LevelDistance::Reduced(options) => {
-                let held_out = cross_validated_scores(features.images(), seed, |train, test| {
+                let mut held_out = vec![Vec::new(); features.images()];
+                for test in folds {
                     stop()?;
-                    let gaussian = PcaGaussian::fit(features.select(level, train).view(), options)?;
-                    Ok(gaussian.score(features.select(level, test).view())?)
-                })?;
-                Ok((held_out, Box::new(PcaGaussian::fit(features.levels[level].view(), options)?)))
+                    let Split { train, test } = Split::holding_out(test.clone(), features.images());
+                    let gaussian = PcaGaussian::fit(features.select(level, &train).view(), options)?;
+                    let scores = gaussian.score(features.select(level, &test).view())?;
+                    for (image, views) in test.iter().zip(scores.chunks(scores.len() / test.len())) {
+                        held_out[*image] = views.to_vec();
+                    }
+                }
+                Ok((held_out.concat(), Box::new(PcaGaussian::fit(features.levels[level].view(), options)?)))
             }
         }
     }
@@ -237,17 +243,18 @@ impl Method for Mvg {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
         features.need(MIN_IMAGES, NAME)?;
+        let folds = source.groups()?.leaving(LEAST_OTHERS).folds(MAX_FOLDS, seed);
         let mut scores = vec![0.0; features.levels.first().map_or(0, ndarray::Array2::nrows)];
         let mut levels = Vec::with_capacity(self.taps.len());
         progress.start("fitting levels", Some(self.taps.len() as u64));
         for (level, tap) in self.taps.iter().enumerate() {
-            let (of_level, scorer) = self.fit_level(&features, level, seed, progress)?;
+            let (of_level, scorer) = self.fit_level(&features, level, &folds, progress)?;
             scores.iter_mut().zip(of_level).for_each(|(sum, score)| *sum += score);
             levels.push((tap.name.clone(), scorer));
             progress.advance(1);
         }
         progress.finish();
-        let held_out = held_out(source, &scores)?;
+        let held_out = held_out(source, 0..features.images(), &scores)?;
         let fitted = Box::new(FittedMvg { levels });
         Ok(MethodFit { fitted, held_out, classes: Vec::new(), images: features.images(), notes: Vec::new() })
     }

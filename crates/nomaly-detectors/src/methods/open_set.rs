@@ -23,7 +23,7 @@ use nomaly_scorers::{Parameter, State};
 
 use super::pooled::{LEVELS, PooledFeatures, joined_rows, joined_taps};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore};
 use crate::recognition::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS, OPEN_SET_PARAMETERS, OpenSetSettings};
 use crate::{DetectorError, Settings};
 
@@ -89,7 +89,8 @@ impl Method for OpenSetMethod {
         let labels = Labels::new(&source.kinds())?;
         let views = source.views();
         let dim = features.levels.iter().map(ndarray::Array2::ncols).sum();
-        let task = ClassTask { labels: &labels, dim, settings: &self.settings, seed, progress };
+        let groups = source.groups()?;
+        let task = ClassTask { labels: &labels, groups: &groups, dim, settings: &self.settings, seed, progress };
         let ClassFit { model, held_out, closest } = task.run(
             |images, classes, plan| {
                 let classes: Vec<&str> = classes.iter().flat_map(|class| std::iter::repeat_n(*class, views)).collect();
@@ -103,7 +104,7 @@ impl Method for OpenSetMethod {
         )?;
         Ok(MethodFit {
             fitted: Box::new(FittedOpenSet { model }),
-            held_out: closest.into_iter().map(|score| HeldOut { score, map_max: None }).collect(),
+            held_out: closest,
             classes: held_out,
             images: features.images(),
             notes: Vec::new(),

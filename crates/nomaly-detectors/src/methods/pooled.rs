@@ -92,13 +92,17 @@ pub(super) fn joined_taps(settings: &Settings, backbone: &Backbone) -> Result<Ve
     }
 }
 
-/// What images get whose views have these scores, in their order.
-pub(super) fn held_out(source: &dyn FeatureSource, scores: &[f64]) -> Result<Vec<HeldOut>, DetectorError> {
-    let images = scores.chunks(source.views());
-    images
-        .map(|views| {
+/// What `images` get whose views have these scores, in their order.
+pub(super) fn held_out(
+    source: &dyn FeatureSource,
+    images: impl IntoIterator<Item = usize>,
+    scores: &[f64],
+) -> Result<Vec<HeldOut>, DetectorError> {
+    let of_images = images.into_iter().zip(scores.chunks(source.views()));
+    of_images
+        .map(|(image, views)| {
             let views = views.iter().map(|score| MethodScore::whole(*score)).collect();
-            Ok(HeldOut::from(&source.combine(views)?))
+            Ok(HeldOut::new(image, &source.combine(views)?))
         })
         .collect()
 }

@@ -26,7 +26,7 @@
 //! with, but the largest value of the map scores the image, whatever `score` says.
 //!
 //! # Held-out scores
-//! A training image is compared with all others. At most `held_out` images, chosen by the seed, are, for each costs as much
+//! A training image is compared with all others but those of its group. At most `held_out` images, chosen by the seed, are, for each costs as much
 //! as scoring an image does.
 //!
 //! # Reference
@@ -34,7 +34,6 @@
 //! scores images by the pooled last layer of Wide-ResNet-50-2, and positions by its first three layers at stride 4.
 
 use nomaly_backbones::{Backbone, TapRequest};
-use nomaly_data::subset::{Choice, choose};
 use nomaly_scorers::{Parameter, State, Tensor};
 use nomaly_store::Progress;
 use serde::{Deserialize, Serialize};
@@ -276,13 +275,15 @@ impl Method for Spade {
         })?;
         let too_few = || DetectorError::TooFewImages { method: NAME.to_owned(), needed: MIN_IMAGES, found: images };
         let (gallery, mut notes) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
-        let k = self.params.k.min(images - 1);
+        let groups = source.groups()?;
+        let groups = groups.leaving(1);
+        let k = self.params.k.min(images - groups.largest());
         if k < self.params.k {
             notes.push(format!("k={} is more than the other images: each is compared with {k}", self.params.k));
         }
         let fitted = FittedSpade { method: self.clone(), gallery, k };
 
-        let chosen = choose(images, self.params.held_out, Choice::Seeded(seed));
+        let chosen = groups.choose(self.params.held_out, seed);
         let mut held_out = Vec::with_capacity(chosen.len());
         let mut next = chosen.iter().copied();
         source.visit_some(&chosen, progress, &mut |batch| {
@@ -291,8 +292,8 @@ impl Method for Spade {
                 if progress.cancelled() {
                     return Err(DetectorError::Cancelled);
                 }
-                let views = fitted.scores(batch, &features, image, Some(number))?;
-                held_out.push(HeldOut::from(&source.combine(views)?));
+                let views = fitted.scores(batch, &features, image, groups.group_of(number))?;
+                held_out.push(HeldOut::new(number, &source.combine(views)?));
             }
             Ok(())
         })?;
@@ -320,8 +321,8 @@ impl Method for Spade {
                 if progress.cancelled() {
                     return Err(DetectorError::Cancelled);
                 }
-                let views = fitted.scores(batch, &features, image, None)?;
-                held_out.push(HeldOut::from(&source.combine(views)?));
+                let views = fitted.scores(batch, &features, image, &[])?;
+                held_out.push(HeldOut::new(held_out.len(), &source.combine(views)?));
             }
             more.add(features.pooled, &features.pyramids)
         })?;
@@ -467,13 +468,13 @@ pub struct FittedSpade {
 }
 
 impl FittedSpade {
-    /// Scores the views of the image `image` of a batch by the training images but for `without`.
+    /// Scores the views of the image `image` of a batch by the training images but for `without`, ascending.
     fn scores(
         &self,
         batch: &FeatureBatch<'_>,
         features: &Features<'_>,
         image: usize,
-        without: Option<usize>,
+        without: &[usize],
     ) -> Result<Vec<MethodScore>, DetectorError> {
         let GalleryShape { views, grid, dim, pooled } = self.gallery.shape();
         let SpadeParams { score, sigma, .. } = self.method.params;
@@ -506,7 +507,7 @@ impl FittedMethod for FittedSpade {
         let features = self.method.features(batch, self.gallery.shape())?;
         let mut scores = Vec::with_capacity(batch.images * batch.views);
         for image in 0..batch.images {
-            scores.extend(self.scores(batch, &features, image, None)?);
+            scores.extend(self.scores(batch, &features, image, &[])?);
         }
         Ok(scores)
     }

@@ -264,8 +264,11 @@ mod tests {
 
     #[test]
     fn figures_count_what_was_taken_for_what() {
-        let class =
-            |name: &str| HeldOutClass { class: KnownClass { name: name.to_owned(), items: 9 }, scores: vec![0.0] };
+        let class = |name: &str| HeldOutClass {
+            class: KnownClass { name: name.to_owned(), items: 9 },
+            scores: vec![0.0],
+            groups: None,
+        };
         let classes = Classes::new(vec![class("a"), class("b")], DecisionRule::Threshold(5.0)).unwrap();
         let item = |kind, scores: [f64; 2]| (kind, classes.recognise(&scores));
         let items = [

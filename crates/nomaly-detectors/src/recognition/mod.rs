@@ -46,6 +46,8 @@ pub struct HeldOutClass {
     pub class: KnownClass,
     /// The score under the class of each item that is likeliest under it, whichever class it is of.
     pub scores: Vec<f64>,
+    /// The number of the group of each of these items, where some depend on each other.
+    pub groups: Option<Vec<u32>>,
 }
 
 /// What a model of classes says of an item, by the places of the classes.
@@ -93,9 +95,15 @@ impl Classes {
             let reason = "no held-out item is taken for it, for other classes cover it".to_owned();
             return Err(DetectorError::Class { class: none.class.name.clone(), reason });
         }
-        let (known, scores): (Vec<_>, Vec<_>) =
-            held_out.into_iter().map(|HeldOutClass { class, scores }| (class, scores)).unzip();
-        let calibrations = scores.into_iter().map(|scores| Calibration::new(scores, rule)).collect::<Result<_, _>>()?;
+        let mut calibrations = Vec::with_capacity(held_out.len());
+        let mut known = Vec::with_capacity(held_out.len());
+        for HeldOutClass { class, scores, groups } in held_out {
+            calibrations.push(match groups {
+                Some(groups) => Calibration::of_groups(scores, groups, rule)?,
+                None => Calibration::new(scores, rule)?,
+            });
+            known.push(class);
+        }
         Ok(Self { known, calibrations })
     }
 
@@ -148,6 +156,9 @@ impl Classes {
             Some(DecisionRule::ExtremeValue(rate)) => {
                 format!("extreme-value p-value of at most {rate} in the closest class")
             }
+            Some(DecisionRule::RobustTail(rate)) => {
+                format!("p-value of at most {rate} by a robust tail of the closest class")
+            }
             Some(DecisionRule::Threshold(_)) => "score above a threshold set by hand".to_owned(),
         }
     }
@@ -192,6 +203,7 @@ mod tests {
         let held_out = |name: &str, first: u32| HeldOutClass {
             class: KnownClass { name: name.to_owned(), items: 39 },
             scores: (first..first + 39).map(f64::from).collect(),
+            groups: None,
         };
         Classes::new(vec![held_out("bolt", 1), held_out("nut", 101)], rule).unwrap()
     }
@@ -242,6 +254,7 @@ mod tests {
             let held_out = |name: &&str| HeldOutClass {
                 class: KnownClass { name: (*name).to_owned(), items: 1 },
                 scores: vec![0.0],
+                groups: None,
             };
             Classes::new(names.iter().map(held_out).collect(), DecisionRule::ThreeSigma).map(drop)
         };
@@ -250,7 +263,8 @@ mod tests {
             assert!(build(names).is_err(), "{names:?}");
         }
         let class = KnownClass { name: "a".to_owned(), items: 5 };
-        let none = Classes::new(vec![HeldOutClass { class, scores: Vec::new() }], DecisionRule::ThreeSigma);
+        let none =
+            Classes::new(vec![HeldOutClass { class, scores: Vec::new(), groups: None }], DecisionRule::ThreeSigma);
         assert!(none.unwrap_err().to_string().contains("class `a`"));
     }
 }

@@ -11,7 +11,9 @@ use nomaly_store::Progress;
 use super::settings::Plan;
 use super::{HeldOutClass, KnownClass, OpenSetSettings, check_name, closest};
 use crate::DetectorError;
-use crate::calibration::{FEW_FOLDS, MANY_FOLDS_UP_TO, MAX_FOLDS, Split, folds_of};
+use crate::calibration::{FEW_FOLDS, MANY_FOLDS_UP_TO, MAX_FOLDS, Split};
+use crate::groups::Groups;
+use crate::method::HeldOut;
 use crate::stage::Stage;
 
 /// The fewest items of a class of which every fit keeps three.
@@ -55,13 +57,15 @@ impl Labels {
         Ok(Self { names, members, of })
     }
 
-    /// Splits that share out every class alike: ten up to a thousand items, five above. They follow from the labels and
-    /// `seed` alone.
-    fn splits(&self, seed: u64) -> Vec<Split> {
+    /// Splits that share out every class alike and keep groups together: ten up to a thousand items, five above. A group with
+    /// items of several classes is divided among them; a group that would leave less than [`MIN_ITEMS`] of its class is
+    /// taken apart. They follow from labels, groups and `seed` alone.
+    fn splits(&self, groups: &Groups, seed: u64) -> Vec<Split> {
         let most = if self.of.len() <= MANY_FOLDS_UP_TO { MAX_FOLDS } else { FEW_FOLDS };
         let mut tests = vec![Vec::new(); most];
         for members in &self.members {
-            for (test, fold) in tests.iter_mut().zip(folds_of(members.len(), most, seed)) {
+            let of_class = Groups::of_keys(members.iter().map(|&item| groups.of()[item]));
+            for (test, fold) in tests.iter_mut().zip(of_class.leaving(MIN_ITEMS - 1).folds(most, seed)) {
                 test.extend(fold.into_iter().map(|place| members[place]));
             }
         }
@@ -89,12 +93,14 @@ pub(crate) struct ClassFit<M> {
     pub(crate) model: M,
     pub(crate) held_out: Vec<HeldOutClass>,
     /// The held-out scores under the closest class, in the order of the items.
-    pub(crate) closest: Vec<f64>,
+    pub(crate) closest: Vec<HeldOut>,
 }
 
 /// A fit of classes that is to be done.
 pub(crate) struct ClassTask<'a> {
     pub(crate) labels: &'a Labels,
+    /// Which items depend on each other.
+    pub(crate) groups: &'a Groups,
     /// The columns of the rows.
     pub(crate) dim: usize,
     pub(crate) settings: &'a OpenSetSettings,
@@ -115,8 +121,8 @@ impl ClassTask<'_> {
         fit: impl Fn(&[usize], &[&str], &Plan) -> Result<M, DetectorError>,
         score: impl Fn(&M, &[usize]) -> Result<Vec<Vec<f64>>, DetectorError>,
     ) -> Result<ClassFit<M>, DetectorError> {
-        let Self { labels, dim, settings, seed, progress } = *self;
-        let splits = labels.splits(seed);
+        let Self { labels, groups, dim, settings, seed, progress } = *self;
+        let splits = labels.splits(groups, seed);
         let (items, all) = labels.smallest_fit(&splits);
         let plan = settings.plan(dim, items, all, seed)?;
         let mut scored = vec![Vec::new(); labels.of.len()];
@@ -138,13 +144,17 @@ impl ClassTask<'_> {
         let class = |(name, members): (&String, &Vec<usize>)| HeldOutClass {
             class: KnownClass { name: name.clone(), items: members.len() },
             scores: Vec::new(),
+            groups: (!groups.is_trivial()).then(Vec::new),
         };
         let mut held_out: Vec<HeldOutClass> = labels.names.iter().zip(&labels.members).map(class).collect();
         let mut scores_of_closest = Vec::with_capacity(scored.len());
-        for scores in &scored {
+        for (image, scores) in scored.iter().enumerate() {
             let class = closest(scores);
             held_out[class].scores.push(scores[class]);
-            scores_of_closest.push(scores[class]);
+            if let Some(of) = &mut held_out[class].groups {
+                of.push(groups.of()[image]);
+            }
+            scores_of_closest.push(HeldOut { image, score: scores[class], map_max: None });
         }
         Ok(ClassFit { model, held_out, closest: scores_of_closest })
     }
@@ -230,7 +240,7 @@ mod tests {
     fn every_class_is_shared_out_alike() {
         let names: Vec<&str> = (0..130).map(|item| if item % 13 == 0 { "rare" } else { "common" }).collect();
         let labels = Labels::new(&names).unwrap();
-        let splits = labels.splits(5);
+        let splits = labels.splits(&Groups::singletons(labels.of.len()), 5);
         assert_eq!(splits.len(), 10);
         let mut times = [0; 130];
         for Split { train, test } in &splits {
@@ -241,7 +251,7 @@ mod tests {
         }
         assert_eq!(times, [1; 130]);
         assert_eq!(labels.smallest_fit(&splits), (9, 117));
-        assert_eq!(Labels::new(&vec!["a"; 1001]).unwrap().splits(0).len(), 5);
+        assert_eq!(Labels::new(&vec!["a"; 1001]).unwrap().splits(&Groups::singletons(1001), 0).len(), 5);
     }
 
     #[test]

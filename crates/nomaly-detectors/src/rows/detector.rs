@@ -11,8 +11,11 @@ use serde::Serialize;
 
 use super::model::{RowsInfo, RowsTraining};
 use super::scaling::{SCALING, Scaling, Standardise};
-use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule, splits};
+use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
+use crate::groups::{GroupInfo, Groups};
+use crate::method::HeldOut;
 use crate::model_file::{self, HeldOutScores, RowParts};
+use crate::recalibration::DecisionHistory;
 use crate::recognition::{
     ClassFit, ClassModel, ClassTask, Classes, HeldOutClass, Labels, OPEN_SET_PARAMETERS, OpenSetSettings, Recognition,
 };
@@ -26,6 +29,8 @@ pub const DEFAULT_SCORER: &str = "neighbours";
 const NEIGHBOURS: [(&str, &str); 3] = [("k", "5"), ("distance", "l2"), ("aggregation", "kth")];
 /// Rows that are scored between two looks at the progress.
 const BLOCK: usize = 8192;
+/// The fewest rows that are left to learn from where a group is held out; smaller groups of others are taken apart.
+const LEAST_ROWS: usize = 8;
 /// The state of the scorer, beside that of the scaling.
 const SCORER: &str = "scorer";
 /// What stands for the scorer of models that tell classes apart.
@@ -176,7 +181,14 @@ impl RowDetector {
         let rows = if found == table.rows.nrows() { None } else { Some(table.rows.select(Axis(0), &usable)) };
         let rows = rows.as_ref().map_or_else(|| table.rows.view(), |rows| rows.view());
         let labels = labels.map(|labels| usable.iter().map(|&row| labels[row].as_str()).collect::<Vec<_>>());
-        let learned = self.learn(rows, labels.as_deref(), options.seed, progress)?;
+        let groups = match &table.groups {
+            None => Groups::singletons(found),
+            Some(names) => Groups::of_keys(usable.iter().map(|&row| names[row].as_str())),
+        };
+        let how = (!groups.is_trivial()).then(|| "by a column of the table".to_owned());
+        let by = if table.groups.is_some() { "column" } else { "none" };
+        let group_info = GroupInfo { by: by.to_owned(), count: groups.count(), how };
+        let learned = self.learn(rows, labels.as_deref(), &groups, options.seed, progress)?;
         let info = RowsInfo {
             scorer: self.name().to_owned(),
             settings: self.settings().with("standardise", self.standardise),
@@ -184,15 +196,17 @@ impl RowDetector {
             dim: rows.ncols(),
             classes: learned.classes.iter().map(|held_out| held_out.class.clone()).collect(),
             decision: rule,
+            history: DecisionHistory::default(),
             training: RowsTraining {
                 dataset: table.name.clone(),
                 rows: rows.nrows(),
                 skipped: skipped.len(),
                 seed: options.seed,
+                groups: group_info,
             },
         };
         let Learned { scaling, model, held_out, classes } = learned;
-        let calibration = Calibration::new(held_out, rule)?;
+        let calibration = Calibration::of(&held_out, &groups, rule)?;
         let classes = if classes.is_empty() { None } else { Some(Classes::new(classes, rule)?) };
         Ok(RowFit { detector: FittedRows { info, calibration, classes, scaling, model }, skipped })
     }
@@ -218,6 +232,7 @@ impl RowDetector {
         &mut self,
         rows: ArrayView2<'_, f32>,
         labels: Option<&[&str]>,
+        groups: &Groups,
         seed: u64,
         progress: &dyn Progress,
     ) -> Result<Learned, DetectorError> {
@@ -227,14 +242,14 @@ impl RowDetector {
                     params.set("seed", seed);
                 }
                 let fit = ScorerFit { entry, params, standardise: self.standardise, progress };
-                let held_out = fit.held_out(rows, seed)?;
+                let held_out = fit.held_out(rows, groups, seed)?;
                 let _stage = Stage::start(progress, "fitting on all rows", None);
                 let (scaling, scorer) = fit.fit(rows)?;
                 Ok(Learned { scaling, model: Model::Normal(scorer), held_out, classes: Vec::new() })
             }
             Task::Classes(settings) => {
                 let labels = Labels::new(labels.unwrap_or_default())?;
-                let task = ClassTask { labels: &labels, dim: rows.ncols(), settings, seed, progress };
+                let task = ClassTask { labels: &labels, groups, dim: rows.ncols(), settings, seed, progress };
                 let ClassFit { model: (scaling, model), held_out, closest } = task.run(
                     |train, classes, plan| {
                         let rows = rows.select(Axis(0), train);
@@ -257,7 +272,7 @@ impl RowDetector {
 struct Learned {
     scaling: Scaling,
     model: Model,
-    held_out: Vec<f64>,
+    held_out: Vec<HeldOut>,
     classes: Vec<HeldOutClass>,
 }
 
@@ -310,10 +325,10 @@ impl ScorerFit<'_> {
         Ok((scaling, scorer))
     }
 
-    fn held_out(&self, rows: ArrayView2<'_, f32>, seed: u64) -> Result<Vec<f64>, DetectorError> {
-        let total = splits(rows.nrows(), seed).len();
-        let stage = Stage::start(self.progress, "calibrating", Some(total));
-        crate::calibration::held_out_scores(rows.nrows(), seed, |train, test| {
+    fn held_out(&self, rows: ArrayView2<'_, f32>, groups: &Groups, seed: u64) -> Result<Vec<HeldOut>, DetectorError> {
+        let units = groups.leaving(LEAST_ROWS);
+        let stage = Stage::start(self.progress, "calibrating", Some(units.splits(seed).len()));
+        let scored = crate::calibration::held_out_scores(&units, seed, |train, test| {
             let (scaling, scorer) = self.fit(rows.select(Axis(0), train).view())?;
             if self.progress.cancelled() {
                 return Err(DetectorError::Cancelled);
@@ -321,7 +336,8 @@ impl ScorerFit<'_> {
             let scores = scorer.score(scaling.apply(rows.select(Axis(0), test).view()).view())?;
             stage.advance(1);
             Ok(scores)
-        })
+        })?;
+        Ok(scored.into_iter().map(|(image, score)| HeldOut { image, score, map_max: None }).collect())
     }
 }
 
@@ -526,6 +542,15 @@ impl FittedRows {
         known.iter().map(place).collect::<Result<Vec<_>, _>>().map(Some)
     }
 
+    pub(crate) fn info_mut(&mut self) -> &mut RowsInfo {
+        &mut self.info
+    }
+
+    pub(crate) fn set_calibration(&mut self, calibration: Calibration, classes: Option<Classes>) {
+        self.calibration = calibration;
+        self.classes = classes;
+    }
+
     /// Writes the model file, atomically.
     ///
     /// # Errors
@@ -550,7 +575,7 @@ impl FittedRows {
 
     fn from_parts(parts: RowParts) -> Result<Self, DetectorError> {
         let RowParts { info, mut states, held_out, class_scores } = parts;
-        let calibration = Calibration::new(held_out, info.decision)?;
+        let calibration = held_out.calibration(info.decision)?;
         let classes = model_file::stored_classes(&info.classes, class_scores, info.decision)?;
         let damaged = |reason: String| DetectorError::State { state: SCALING.to_owned(), reason };
         info.check_columns()?;

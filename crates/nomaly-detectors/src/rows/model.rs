@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::groups::GroupInfo;
+use crate::recalibration::DecisionHistory;
 use crate::recognition::KnownClass;
 use crate::{DecisionRule, DetectorError, Settings};
 
@@ -22,6 +24,9 @@ pub struct RowsInfo {
     pub classes: Vec<KnownClass>,
     /// The decision rule in force where none other is asked for.
     pub decision: DecisionRule,
+    /// What it was calibrated on, and its earlier decisions.
+    #[serde(default, skip_serializing_if = "DecisionHistory::is_empty")]
+    pub history: DecisionHistory,
     /// What it was fitted on.
     pub training: RowsTraining,
 }
@@ -59,4 +64,6 @@ pub struct RowsTraining {
     pub skipped: usize,
     /// The seed of every random choice.
     pub seed: u64,
+    /// Which of the rows depend on each other.
+    pub groups: GroupInfo,
 }

@@ -8,6 +8,7 @@ use nomaly_store::{Progress, sha256_hex};
 
 use crate::DetectorError;
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::groups::Groups;
 use crate::method::{HeldOut, Method, MethodScore};
 use crate::stage::Stage;
 
@@ -76,12 +77,13 @@ impl PixelStore {
         }
     }
 
-    /// Everything that decides what a training of `method` on all these images ends with.
-    pub(crate) fn identity(&self, method: &dyn Method, seed: u64) -> Vec<u8> {
+    /// Everything that decides what a training of `method` on all these images, in these groups, ends with.
+    pub(crate) fn identity(&self, method: &dyn Method, groups: &Groups, seed: u64) -> Vec<u8> {
         let settings = serde_json::to_string(&method.settings()).unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
         let (name, pixels) = (method.name(), sha256_hex(&self.bytes));
-        format!("{name} {version} {settings} {seed} {:?} {pixels}", self.size).into_bytes()
+        let groups = if groups.is_trivial() { String::new() } else { format!(" {:?}", groups.of()) };
+        format!("{name} {version} {settings} {seed} {:?} {pixels}{groups}", self.size).into_bytes()
     }
 
     /// Refuses more examples than an epoch can have, `each` of every one of `views`.
@@ -115,7 +117,7 @@ impl PixelStore {
                 self.unpack(view, &mut planes);
                 views.push(judge(&planes)?);
             }
-            held_out.push(HeldOut::from(&source.combine(views)?));
+            held_out.push(HeldOut::new(image, &source.combine(views)?));
             stage.advance(1);
             if progress.cancelled() {
                 return Err(DetectorError::Cancelled);

@@ -8,11 +8,14 @@ use super::settings::{Division, TrainingSettings};
 use super::{Checkpoint, Learner, Objective, Trained, train};
 use crate::DetectorError;
 use crate::features::FeatureSource;
+use crate::groups::Groups;
 use crate::method::{FitContext, FittedMethod, HeldOut, Method, MethodFit, MethodScore};
 
 /// The images of a fit: some to train on, others to calibrate the decision.
 pub(crate) struct TrainingSet<'a> {
     pub(crate) images: PixelStore,
+    /// Which images depend on each other.
+    pub(crate) groups: Groups,
     pub(crate) division: Division,
     /// Views that are trained on.
     pub(crate) train: Vec<usize>,
@@ -42,11 +45,12 @@ impl<'a> TrainingSet<'a> {
             let (method, found) = (method.name().to_owned(), images.images());
             return Err(DetectorError::TooFewImages { method, needed, found });
         }
-        let division = settings.divide(images.images(), seed);
+        let groups = source.groups()?;
+        let division = settings.divide(&groups, seed);
         let (train, held_out) = (images.inputs_of(&division.train), images.inputs_of(&division.held_out));
         PixelStore::check_examples(method.name(), train.len(), kinds)?;
-        let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &images.identity(method, seed)));
-        Ok(Self { images, division, train, held_out, source, context: *context, settings, checkpoint })
+        let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &images.identity(method, &groups, seed)));
+        Ok(Self { images, groups, division, train, held_out, source, context: *context, settings, checkpoint })
     }
 
     /// Trains the network of `graph` from the start.

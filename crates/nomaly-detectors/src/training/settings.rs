@@ -5,11 +5,10 @@ use std::str::FromStr;
 
 use nomaly_backbones::trainable::Rule;
 use nomaly_scorers::Parameter;
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 
 use super::{Schedule, TrainingPlan};
+use crate::calibration::Split;
+use crate::groups::Groups;
 use crate::{DetectorError, Settings};
 
 /// Passes over the examples.
@@ -273,18 +272,16 @@ impl TrainingSettings {
 
     /// Divides `images` into those that are trained on and those that are held out, both ascending and not empty, by the
     /// seed.
-    pub(crate) fn divide(&self, images: usize, seed: u64) -> Division {
+    pub(crate) fn divide(&self, groups: &Groups, seed: u64) -> Division {
+        let images = groups.items();
         let share = match self.holdout {
             Some(share) => images as f64 * share,
             None => (images as f64 / 10.0).max(20.0).min(images as f64 / 5.0),
         };
         let held_out = (share.round() as usize).clamp(1, images.saturating_sub(1).max(1));
-        let mut order: Vec<usize> = (0..images).collect();
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-        let mut train = order.split_off(held_out);
-        train.sort_unstable();
-        order.sort_unstable();
-        Division { train, held_out: order }
+        let held_out = groups.leaving(images.div_ceil(2)).hold_out(held_out, seed);
+        let Split { train, test } = Split::holding_out(held_out, images);
+        Division { train, held_out: test }
     }
 }
 
@@ -393,7 +390,7 @@ mod tests {
     #[test]
     fn some_images_are_held_out_and_some_are_not() {
         for (images, held_out) in [(2, 1), (3, 1), (5, 1), (40, 8), (100, 20), (300, 30), (6000, 600)] {
-            let division = DEFAULTS.divide(images, 1);
+            let division = DEFAULTS.divide(&Groups::singletons(images), 1);
             assert_eq!((division.held_out.len(), division.train.len()), (held_out, images - held_out), "{images}");
             let mut all = [division.train, division.held_out].concat();
             all.sort_unstable();

@@ -86,7 +86,7 @@ fn a_summary_needs_no_model() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = model(folder.path()).len() as u64;
     let summary = read_summary(&folder.path().join("good.nomaly")).unwrap();
-    assert_eq!((summary.format, summary.file_bytes, summary.held_out.len()), (1, bytes, 8));
+    assert_eq!((summary.format, summary.file_bytes, summary.held_out.values.len()), (1, bytes, 8));
     assert_eq!(summary.info.method.settings.get("levels"), Some("stem,stage1"));
     assert!(read_summary(&folder.path().join("absent.nomaly")).err().unwrap().to_string().contains("absent.nomaly"));
 }
@@ -100,6 +100,7 @@ fn row_model(folder: &Path, scorer: &str) -> Vec<u8> {
         rows: Array2::from_shape_fn((60, 3), cell),
         labels: None,
         ids: None,
+        groups: None,
     };
     let path = folder.join("rows.nomaly");
     let detector = RowDetector::new(&Settings::default().with("scorer", scorer)).unwrap();

@@ -4,8 +4,8 @@ use image::{GrayImage, Luma};
 use nomaly_data::{MaskSource, Sample};
 use nomaly_detectors::evaluation::evaluate;
 use nomaly_detectors::{
-    AnomalyMap, Detector, DetectorError, FitOptions, FittedDetector, METHODS, PredictOptions, Prediction, Settings,
-    StreamOptions,
+    AnomalyMap, Detector, DetectorError, FitOptions, FittedDetector, GroupBy, METHODS, PredictOptions, Prediction,
+    Settings, StreamOptions,
 };
 use nomaly_store::Silent;
 
@@ -152,13 +152,13 @@ fn a_model_learns_from_further_images_where_its_method_can() {
     let all = good(24);
     let fitted = fit("patchcore", &settings(), &all[..16]).detector;
     let held_out = fitted.calibration().held_out().len();
-    let extended = fitted.extend(&all[16..], StreamOptions::default(), &Silent).unwrap().detector;
+    let extended = fitted.extend(&all[16..], &GroupBy::None, StreamOptions::default(), &Silent).unwrap().detector;
     assert_eq!(extended.info().training.images, 24);
     assert_eq!(extended.calibration().held_out().len(), held_out + 8);
     assert_eq!(extended.calibration().map_maxima().unwrap().len(), held_out + 8);
 
     let fitted = fit("padim", &settings(), &all).detector;
-    let refused = fitted.extend(&all[..2], StreamOptions::default(), &Silent).err().unwrap();
+    let refused = fitted.extend(&all[..2], &GroupBy::None, StreamOptions::default(), &Silent).err().unwrap();
     assert!(matches!(refused, DetectorError::NotExtendable { .. }), "{refused}");
 }
 

@@ -36,6 +36,7 @@ fn table(kinds: &[&str], n: usize, seed: u64) -> Table {
         rows: Array2::from_shape_vec((labels.len(), 5), cells).unwrap(),
         labels: Some(labels),
         ids: None,
+        groups: None,
     }
 }
 

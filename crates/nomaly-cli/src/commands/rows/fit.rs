@@ -6,7 +6,7 @@ use anyhow::Context;
 use nomaly::data::tables::{Table, read};
 use nomaly::detectors::rows::RowFitOptions;
 
-use super::super::{Status, and_skipped, check_writable, classes, decision};
+use super::super::{Status, and_skipped, check_writable, classes, decision, tell_groups};
 use super::{check_method, detector, fit_rows, labels, subset};
 use crate::args::FitArgs;
 use crate::console::Console;
@@ -41,6 +41,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
         and_skipped(training.skipped),
         seconds(fit_s),
     ));
+    tell_groups(&training.groups, training.rows, "row", console);
     match detector.classes() {
         Some(classes) => console.note(classes::decision(classes)),
         None => console.note(decision(detector.calibration())),
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
 }
 
 /// The rows that are not labelled anomalous.
-fn normal_rows(table: Table, console: &Console) -> anyhow::Result<Table> {
+pub(crate) fn normal_rows(table: Table, console: &Console) -> anyhow::Result<Table> {
     let Some(labels) = labels(&table)? else { return Ok(table) };
     let normal: Vec<usize> = (0..labels.len()).filter(|&row| !labels[row]).collect();
     let left_out = labels.len() - normal.len();

@@ -3,6 +3,7 @@
 use nomaly::detectors::model_file::Summary;
 use nomaly::detectors::rows::RowsInfo;
 
+use super::super::inspect::{groups, history};
 use crate::output::counted;
 
 /// What the model is made of, for people.
@@ -18,6 +19,8 @@ pub(crate) fn run(summary: &Summary<RowsInfo>) -> Vec<(&'static str, String)> {
         ("settings", settings.join(" ")),
         ("columns", info.columns.as_ref().map_or_else(|| info.dim.to_string(), |columns| columns.join(", "))),
         ("trained on", format!("{} of {}{skipped}", counted(info.training.rows, "row"), info.training.dataset)),
+        ("independent groups", groups(&info.training.groups)),
+        ("calibrated on", history(&info.history)),
         ("seed", info.training.seed.to_string()),
     ]
 }

@@ -14,6 +14,7 @@ use nomaly::data::tables::{Table, is_table};
 use nomaly::detectors::rows::{FittedRows, RowDetector, RowFitOptions, is_anomalous_label};
 
 pub(crate) use self::eval::run as eval;
+pub(crate) use self::fit::normal_rows;
 pub(crate) use self::fit::run as fit;
 pub(crate) use self::inspect::run as inspect;
 pub(crate) use self::score::run as score;
@@ -89,6 +90,7 @@ fn subset(table: &Table, places: &[usize]) -> Table {
         rows: table.select(places),
         labels: pick(&table.labels),
         ids: pick(&table.ids),
+        groups: pick(&table.groups),
     }
 }
 

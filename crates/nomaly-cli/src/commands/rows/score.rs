@@ -94,7 +94,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         }
     };
     console.detail(format_args!("{}; {rule_in_words}", detector.info().scorer));
-    let chart = chart(&args.sequence, calibration.held_out(), "row", console)?;
+    let chart = chart(&args.sequence, &calibration, "row", console)?;
     let mut sequence = chart.as_ref().map(|chart| Watched::new(chart, "row"));
     let outcomes = detector.predict(&table, &options, &Bars::new(console, Unit::Images)).map_err(|error| {
         Failure::if_cancelled(error, "interrupted, and nothing was printed", "the same command starts again")

@@ -49,6 +49,7 @@ pub use self::scores::{Normality, Score};
 use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
 use crate::calibration::held_out_scores;
 use crate::features::FeatureSource;
+use crate::groups::Groups;
 use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::stage::Stage;
 use crate::training::classification::Classification;
@@ -306,13 +307,15 @@ fn two_step(
         let views: Vec<usize> = images.iter().flat_map(|image| image * views..(image + 1) * views).collect();
         rows.select(ndarray::Axis(0), &views)
     };
-    let scores = held_out_scores(division.held_out.len(), *seed, |train, test| {
+    let groups = Groups::of_keys(division.held_out.iter().map(|&image| set.groups.of()[image]));
+    let scores = held_out_scores(&groups.leaving(MIN_IMAGES), *seed, |train, test| {
         let fitted = scorer.fit(of(train).view(), *seed, *progress)?;
         let scores = fitted.score(of(test).view())?;
         let combine = |views: &[f64]| source.combine(views.iter().map(|score| MethodScore::whole(*score)).collect());
         scores.chunks(views).map(|views| Ok(combine(views)?.score)).collect()
     })?;
-    let held_out = scores.into_iter().map(|score| HeldOut { score, map_max: None }).collect();
+    let number = |(place, score): (usize, f64)| HeldOut { image: division.held_out[place], score, map_max: None };
+    let held_out = scores.into_iter().map(number).collect();
     let scorer = scorer.fit(rows.view(), *seed, *progress)?;
     Ok((FittedGeoTrans { recogniser, judgement: Judgement::Features(scorer) }, held_out))
 }

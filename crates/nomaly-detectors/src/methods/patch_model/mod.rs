@@ -36,7 +36,7 @@ use self::model::{Embedding, Sampler};
 use self::parameters::{DEFAULT_SCORER, PARAMETERS};
 pub use self::parameters::{Kept, PatchFeature, PatchModelParams};
 use super::scoring::{ChosenScorer, ScorerChoice};
-use crate::calibration::folds_of;
+use crate::calibration::Split;
 use crate::features::FeatureSource;
 use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore};
 use crate::{DetectorError, Settings};
@@ -111,21 +111,18 @@ impl Method for PatchModel {
         let sampled = sampler.finish(images);
 
         let mut held_out: Vec<Option<HeldOut>> = vec![None; images];
-        for test in folds_of(images, FOLDS, seed) {
-            let train: Vec<usize> = (0..images).filter(|image| test.binary_search(image).is_err()).collect();
+        for test in source.groups()?.leaving(1).folds(FOLDS, seed) {
+            let Split { train, test } = Split::holding_out(test, images);
             let fitted = self.fit_rows(sampled.rows_of(&train), seed, progress)?;
-            let mut scores = Vec::with_capacity(test.len());
+            let mut next = test.iter().copied();
             source.visit_some(&test, progress, &mut |batch| {
                 let mut views = fitted.score(batch)?.into_iter();
-                for _ in 0..batch.images {
-                    let image: Vec<MethodScore> = views.by_ref().take(batch.views).collect();
-                    scores.push(HeldOut::from(&source.combine(image)?));
+                for image in next.by_ref().take(batch.images) {
+                    let of_image: Vec<MethodScore> = views.by_ref().take(batch.views).collect();
+                    held_out[image] = Some(HeldOut::new(image, &source.combine(of_image)?));
                 }
                 Ok(())
             })?;
-            for (image, score) in test.into_iter().zip(scores) {
-                held_out[image] = Some(score);
-            }
         }
         let all: Vec<usize> = (0..images).collect();
         let fitted = self.fit_rows(sampled.rows_of(&all), seed, progress)?;

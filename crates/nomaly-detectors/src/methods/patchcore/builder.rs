@@ -23,11 +23,17 @@ pub(super) struct Selected {
 }
 
 impl Selected {
-    /// The bank without the patches of one image.
-    pub(super) fn without(&self, image: usize) -> Result<MemoryBank<'_>, DetectorError> {
+    /// The bank without the patches of some images, ascending.
+    pub(super) fn without(&self, images: &[usize]) -> Result<MemoryBank<'_>, DetectorError> {
         let dim = self.shape.dim;
-        let own = &self.images[image];
-        MemoryBank::exact(vec![&self.rows[..own.start * dim], &self.rows[own.end * dim..]], dim)
+        let mut pieces = Vec::with_capacity(images.len() + 1);
+        let mut start = 0;
+        for own in images.iter().map(|&image| &self.images[image]) {
+            pieces.push(&self.rows[start * dim..own.start * dim]);
+            start = own.end;
+        }
+        pieces.push(&self.rows[start * dim..]);
+        MemoryBank::exact(pieces, dim)
     }
 }
 

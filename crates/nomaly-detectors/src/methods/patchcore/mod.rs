@@ -23,7 +23,7 @@
 //! as do, and each part gives its share of the bank. Where even the bank does not fit, it is made smaller. Both are told.
 //!
 //! # Held-out scores
-//! A training image is compared with the bank without its own patches. At most `held_out` images, chosen by the seed, are.
+//! A training image is compared with the bank without the patches of its whole group. At most `held_out` images, chosen by the seed, are.
 //! The comparison is exact with every `index`: what an inverted index returns is hardly farther away, and how much is told.
 //!
 //! # Reference
@@ -35,7 +35,6 @@ mod builder;
 use std::collections::BTreeMap;
 
 use nomaly_backbones::{Backbone, TapRequest};
-use nomaly_data::subset::{Choice, choose};
 use nomaly_kernels::Isa;
 use nomaly_kernels::neighbours::{InvertedIndex, InvertedOptions, InvertedParts, Metric};
 use nomaly_scorers::{Parameter, State, Tensor};
@@ -330,7 +329,9 @@ impl Method for PatchCore {
         let (bank, mut notes) = builder.finish()?;
 
         let mut queries = Vec::new();
-        let chosen = choose(images, self.params.held_out, Choice::Seeded(seed));
+        let groups = source.groups()?;
+        let groups = groups.leaving(1);
+        let chosen = groups.choose(self.params.held_out, seed);
         let mut held_out = Vec::with_capacity(chosen.len());
         let mut next = chosen.iter();
         source.visit_some(&chosen, progress, &mut |batch| {
@@ -338,10 +339,10 @@ impl Method for PatchCore {
             let of_image = patches.len() / batch.images;
             for patches in patches.chunks_exact(of_image) {
                 let image = next.next().copied().unwrap_or_default();
-                let others = bank.without(image)?;
+                let others = bank.without(groups.group_of(image))?;
                 let one = FeatureBatch { images: 1, ..*batch };
                 let views = self.scores(&one, patches, &others, bank.shape)?;
-                held_out.push(HeldOut::from(&source.combine(views)?));
+                held_out.push(HeldOut::new(image, &source.combine(views)?));
                 if held_out.len() <= RECALL_IMAGES && self.params.index != Index::Exact {
                     queries.extend_from_slice(patches);
                 }
@@ -374,7 +375,7 @@ impl Method for PatchCore {
         let mut held_out = Vec::new();
         let images = source.visit(progress, &mut |batch| {
             for views in fitted.score(batch)?.chunks(batch.views) {
-                held_out.push(HeldOut::from(&source.combine(views.to_vec())?));
+                held_out.push(HeldOut::new(held_out.len(), &source.combine(views.to_vec())?));
             }
             builder.add(batch)
         })?;
@@ -593,6 +594,14 @@ mod tests {
                 assert_eq!(fixture.score(restored.as_ref()), scores);
             }
         }
+    }
+
+    #[test]
+    fn held_out_scores_are_those_of_banks_without_the_group() {
+        let fixture = Fixture::load();
+        let params = PatchCoreParams { coreset: 1.0, sigma: fixture.sigma, ..PatchCoreParams::default() };
+        let method = PatchCore { params, taps: fixture.taps() };
+        fixture.check_groups(&method, &[0, 0, 1, 2, 2, 2, 3, 4, 0], 1e-6);
     }
 
     #[test]

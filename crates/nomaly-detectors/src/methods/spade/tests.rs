@@ -3,7 +3,7 @@ use nomaly_scorers::TensorData;
 use nomaly_store::Silent;
 
 use super::*;
-use crate::AnomalyMap;
+use crate::{AnomalyMap, Groups};
 
 /// Distances are sums of some ten squares of numbers below 4 in f32, after interpolation in f32; the reference has 6 digits
 /// after the point.
@@ -102,6 +102,10 @@ impl FeatureSource for Memories {
 
     fn views(&self) -> usize {
         self.views
+    }
+
+    fn groups(&self) -> Result<Groups, DetectorError> {
+        Ok(Groups::singletons(self.images))
     }
 
     fn kinds(&self) -> Vec<String> {
@@ -206,7 +210,8 @@ fn an_extended_model_is_the_one_fitted_on_all_images() {
     let under_part = scores(part.fitted.as_ref(), &rest);
     let extended = method.extend(part.fitted.states(), &rest, 0, &Silent).unwrap();
     assert_eq!(extended.images, 3);
-    let expected: Vec<HeldOut> = under_part.iter().step_by(2).map(HeldOut::from).collect();
+    let expected: Vec<HeldOut> =
+        under_part.iter().step_by(2).enumerate().map(|(image, score)| HeldOut::new(image, score)).collect();
     assert_eq!(extended.held_out, expected);
     let queries = case.source(0..case.images(), 3, 2);
     assert_eq!(scores(extended.fitted.as_ref(), &queries), scores(all.fitted.as_ref(), &queries));

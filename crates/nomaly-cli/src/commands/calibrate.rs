@@ -1,0 +1,110 @@
+//! `nomaly calibrate`: a new decision for a model.
+
+use std::path::Path;
+
+use anyhow::bail;
+use nomaly::detectors::model_file::{AnySummary, read_any_summary};
+use nomaly::detectors::rows::FittedRows;
+use nomaly::{Calibration, FittedDetector, Skipped};
+
+use super::{Status, check_writable, classes, decision, rows, tell_skipped, warn_unattainable};
+use crate::args::CalibrateArgs;
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::output::counted;
+use crate::progress::{Bars, Unit};
+
+pub(crate) fn run(args: &CalibrateArgs, console: &Console) -> anyhow::Result<Status> {
+    args.device.check()?;
+    let output = args.output.as_deref().unwrap_or(&args.model);
+    match read_any_summary(&args.model)? {
+        AnySummary::Images(_) => of_images(args, output, console),
+        AnySummary::Rows(_) => of_rows(args, output, console),
+        _ => bail!("{} holds a model of a kind that cannot be calibrated", args.model.display()),
+    }
+}
+
+fn of_images(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::Result<Status> {
+    if let Some(flag) = args.rows.given() {
+        bail!("{flag} is for tables, and {} is a model of images", args.model.display());
+    }
+    let detector = FittedDetector::load(&args.model)?;
+    check_writable(output)?;
+    let before = detector.info().decision;
+    let rule = args.rule.rule(Some(before))?;
+    let detector = match &args.data {
+        Some(data) => {
+            let dataset = nomaly::data::open(data)?;
+            let (rule, stream) = (rule.unwrap_or(before), args.reading.options(None));
+            let bars = Bars::new(console, Unit::Images);
+            let calibrated =
+                detector.calibrate(&dataset.name, &dataset.train, &args.groups.group_by, rule, stream, &bars);
+            let (detector, skipped) = calibrated.map_err(|error| interrupted(error, &args.model))?;
+            told(detector.calibration(), &dataset.name, &skipped, "image", console);
+            detector
+        }
+        None => detector.with_decision(rule.ok_or_else(nothing_to_do)?)?,
+    };
+    match detector.classes() {
+        Some(known) => {
+            classes::warn_unattainable(known, console);
+            console.note(classes::decision(known));
+        }
+        None => {
+            warn_unattainable(detector.calibration(), "image", console);
+            console.note(decision(detector.calibration()));
+        }
+    }
+    detector.save(output)?;
+    console.note(format_args!("wrote {}", output.display()));
+    Ok(Status::Done)
+}
+
+fn of_rows(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::Result<Status> {
+    let detector = FittedRows::load(&args.model)?;
+    check_writable(output)?;
+    let before = detector.info().decision;
+    let rule = args.rule.rule(Some(before))?;
+    let detector = match &args.data {
+        Some(data) => {
+            let table = rows::normal_rows(nomaly::data::tables::read(Path::new(data), &args.rows.options())?, console)?;
+            let (rule, strict) = (rule.unwrap_or(before), args.reading.options(None).strict);
+            let calibrated = detector.calibrate(&table, rule, strict, &Bars::new(console, Unit::Images));
+            let (detector, skipped) = calibrated.map_err(|error| interrupted(error, &args.model))?;
+            told(detector.calibration(), &table.name, &skipped, "row", console);
+            detector
+        }
+        None => detector.with_decision(rule.ok_or_else(nothing_to_do)?)?,
+    };
+    match detector.classes() {
+        Some(known) => console.note(classes::decision(known)),
+        None => {
+            warn_unattainable(detector.calibration(), "row", console);
+            console.note(decision(detector.calibration()));
+        }
+    }
+    detector.save(output)?;
+    console.note(format_args!("wrote {}", output.display()));
+    Ok(Status::Done)
+}
+
+/// Says what the decision rests on now.
+fn told(calibration: &Calibration, dataset: &str, skipped: &[Skipped], noun: &str, console: &Console) {
+    tell_skipped(skipped, noun, console);
+    let items = counted(calibration.in_order().len(), &format!("good {noun}"));
+    let groups = match calibration.groups() {
+        None => String::new(),
+        Some(_) => format!(", which look like about {} independent groups", calibration.independent()),
+    };
+    console.note(format_args!("calibrated on {items} of {dataset}{groups}"));
+}
+
+fn interrupted(error: nomaly::DetectorError, model: &Path) -> anyhow::Error {
+    let message = format!("interrupted, and {} is as it was", model.display());
+    Failure::if_cancelled(error, message, "the same command starts from the beginning")
+}
+
+fn nothing_to_do() -> anyhow::Error {
+    let hint = "name a folder of good images, or one of --max-fpr, --rule and --threshold";
+    Failure::new("there is neither new data nor a new rule", hint).into()
+}

@@ -1,0 +1,220 @@
+//! A new decision for a model: other held-out images, another rule, or both, and what was decided before.
+
+use nomaly_data::Sample;
+use nomaly_data::tables::Table;
+use nomaly_store::Progress;
+use serde::{Deserialize, Serialize};
+
+use crate::calibration::Calibration;
+use crate::features::{FeatureSource, StreamOptions, Streamed};
+use crate::groups::{GroupBy, Groups};
+use crate::method::{HeldOut, MethodScore};
+use crate::model_file::StoredScores;
+use crate::recognition::{Classes, HeldOutClass, closest};
+use crate::rows::{FittedRows, RowPredictOptions};
+use crate::{DecisionRule, DetectorError, FittedDetector, Skipped};
+
+/// What a model was calibrated on, and the decisions that it had before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionHistory {
+    /// The name of the data that the held-out scores are of; `None` for the training data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrated_on: Option<String>,
+    /// Earlier decisions, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<PastDecision>,
+}
+
+impl DecisionHistory {
+    /// Whether there is nothing to tell.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Puts the decision of `calibration` among the past ones.
+    fn push(&mut self, calibration: &Calibration) {
+        self.past.push(PastDecision {
+            rule: calibration.rule(),
+            threshold: calibration.threshold(),
+            held_out: calibration.in_order().len(),
+            groups: calibration.independent(),
+            calibrated_on: self.calibrated_on.take(),
+        });
+    }
+}
+
+/// A decision that a model had.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PastDecision {
+    /// The rule.
+    pub rule: DecisionRule,
+    /// The threshold, where the rule had one; `None` for models of classes too.
+    pub threshold: Option<f64>,
+    /// Held-out scores.
+    pub held_out: usize,
+    /// How many of them were independent.
+    pub groups: usize,
+    /// The name of the data that they were of; `None` for the training data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrated_on: Option<String>,
+}
+
+impl FittedDetector {
+    /// The same model with another rule on the same held-out scores.
+    ///
+    /// # Errors
+    /// A [rule](DecisionRule::checked) out of range.
+    pub fn with_decision(mut self, rule: DecisionRule) -> Result<Self, DetectorError> {
+        let calibration = self.calibration().with_rule(rule)?;
+        let classes = self.classes().map(|classes| classes.with_rule(rule)).transpose()?;
+        let calibrated_on = self.info().history.calibrated_on.clone();
+        self.decide_by(calibration, classes, calibrated_on);
+        Ok(self)
+    }
+
+    /// The same model with a decision from `samples`: good images that it has not learned from, called `dataset`. Which of
+    /// them depend on each other is said by `group_by`.
+    ///
+    /// # Errors
+    /// No usable image, for models of classes one without images, and everything that
+    /// [`predict`](FittedDetector::predict) fails with.
+    pub fn calibrate(
+        mut self,
+        dataset: &str,
+        samples: &[Sample],
+        group_by: &GroupBy,
+        rule: DecisionRule,
+        options: StreamOptions,
+        progress: &dyn Progress,
+    ) -> Result<(Self, Vec<Skipped>), DetectorError> {
+        let rule = rule.checked()?;
+        let mut scored: Vec<MethodScore> = Vec::new();
+        let Streamed { skipped, groups, .. } = {
+            let (method, _, _) = self.parts();
+            let images = self.extractor().stream(samples, options).grouped(group_by);
+            images.visit(progress, &mut |batch| {
+                let mut views = method.score(batch)?.into_iter();
+                for _ in 0..batch.images {
+                    let mut image = images.combine(views.by_ref().take(batch.views).collect())?;
+                    // Of a map its largest value is needed alone.
+                    let most = HeldOut::new(0, &image).map_max;
+                    image.map = None;
+                    image.terms = most.into_iter().collect();
+                    scored.push(image);
+                }
+                Ok(())
+            })?;
+            images.into_streamed()?
+        };
+        if scored.is_empty() {
+            let method = self.info().method.name.clone();
+            return Err(DetectorError::TooFewImages { method, needed: 1, found: 0 });
+        }
+        let classes = self.classes().map(|classes| by_class(classes, &scored, &groups, rule)).transpose()?;
+        let held_out: Vec<HeldOut> = scored
+            .iter()
+            .enumerate()
+            .map(|(image, score)| HeldOut { image, score: score.score, map_max: score.terms.first().copied() })
+            .collect();
+        let calibration = Calibration::of(&held_out, &groups, rule)?;
+        self.decide_by(calibration, classes, Some(dataset.to_owned()));
+        Ok((self, skipped))
+    }
+
+    fn decide_by(&mut self, calibration: Calibration, classes: Option<Classes>, calibrated_on: Option<String>) {
+        let before = self.calibration().clone();
+        let info = self.info_mut();
+        info.history.push(&before);
+        info.history.calibrated_on = calibrated_on;
+        info.decision = calibration.rule();
+        self.set_calibration(calibration, classes);
+    }
+}
+
+/// The decision of each class by the items that are taken for it.
+fn by_class(
+    classes: &Classes,
+    scored: &[MethodScore],
+    groups: &Groups,
+    rule: DecisionRule,
+) -> Result<Classes, DetectorError> {
+    let mut held_out: Vec<HeldOutClass> = classes
+        .known()
+        .iter()
+        .map(|class| HeldOutClass {
+            class: class.clone(),
+            scores: Vec::new(),
+            groups: (!groups.is_trivial()).then(Vec::new),
+        })
+        .collect();
+    for (item, score) in scored.iter().enumerate() {
+        let class = closest(&score.parts);
+        held_out[class].scores.push(score.parts[class]);
+        if let Some(of) = &mut held_out[class].groups {
+            of.push(groups.of()[item]);
+        }
+    }
+    Classes::new(held_out, rule)
+}
+
+impl FittedRows {
+    /// The same model with another rule on the same held-out scores.
+    ///
+    /// # Errors
+    /// A [rule](DecisionRule::checked) out of range.
+    pub fn with_decision(mut self, rule: DecisionRule) -> Result<Self, DetectorError> {
+        let calibration = self.calibration().with_rule(rule)?;
+        let classes = self.classes().map(|classes| classes.with_rule(rule)).transpose()?;
+        let calibrated_on = self.info().history.calibrated_on.clone();
+        self.decide_by(calibration, classes, calibrated_on);
+        Ok(self)
+    }
+
+    /// The same model with a decision from the rows of `table`: good rows that it has not learned from, in the groups that
+    /// the table names. For models of one kind of normal rows.
+    ///
+    /// # Errors
+    /// A model of classes, no usable row, and everything that [`predict`](FittedRows::predict) fails with.
+    pub fn calibrate(
+        mut self,
+        table: &Table,
+        rule: DecisionRule,
+        strict: bool,
+        progress: &dyn Progress,
+    ) -> Result<(Self, Vec<Skipped>), DetectorError> {
+        if self.classes().is_some() {
+            let reason = "a model of classes of rows is calibrated when it is fitted".to_owned();
+            return Err(DetectorError::State { state: "classes".to_owned(), reason });
+        }
+        let options = RowPredictOptions { rule: None, strict };
+        let (mut values, mut groups, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, outcome) in self.predict(table, &options, progress)?.into_iter().enumerate() {
+            match outcome.result {
+                Ok(prediction) => {
+                    values.push(prediction.score);
+                    groups.extend(table.groups.as_ref().map(|groups| groups[row].as_str()));
+                }
+                Err(bad) => skipped.push(bad),
+            }
+        }
+        if values.is_empty() {
+            let scorer = self.info().scorer.clone();
+            return Err(DetectorError::TooFewRows { scorer, needed: 1, found: 0 });
+        }
+        let groups = table.groups.as_ref().map(|_| Groups::of_keys(groups).of().to_vec());
+        let calibration = StoredScores { values, groups, map_maxima: None }.calibration(rule)?;
+        self.decide_by(calibration, None, Some(table.name.clone()));
+        Ok((self, skipped))
+    }
+
+    fn decide_by(&mut self, calibration: Calibration, classes: Option<Classes>, calibrated_on: Option<String>) {
+        let before = self.calibration().clone();
+        let info = self.info_mut();
+        info.history.push(&before);
+        info.history.calibrated_on = calibrated_on;
+        info.decision = calibration.rule();
+        self.set_calibration(calibration, classes);
+    }
+}
