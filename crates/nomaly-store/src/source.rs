@@ -34,7 +34,7 @@ pub enum Source {
         package: String,
         /// The release, exactly.
         version: String,
-        /// The file of that release: a wheel (`.whl`) or a source archive.
+        /// The file of that release, a wheel (`.whl`): `pip` runs code out of source archives.
         file: String,
         /// The file's SHA-256. `pip` compares it too, before it looks into the file.
         sha256: Sha256Digest,
@@ -172,6 +172,9 @@ impl Source {
             return Err(invalid(format!("{:?} is not a plain file name", self.file_name())));
         }
         match self {
+            Self::PyPi { file, .. } if !file.ends_with(".whl") => {
+                Err(format!("{file:?} is no wheel (.whl), and pip runs code out of source archives"))
+            }
             Self::PyPi { package, version, .. } => word(package, "._-").and_then(|()| word(version, "._-+!")),
             Self::Debian { package, version, .. } => {
                 word(package, ".+-").and_then(|()| version.as_deref().map_or(Ok(()), |version| word(version, ".+-:~")))
@@ -247,6 +250,7 @@ mod tests {
         check(pypi, Ok("a_b-1.0.whl"));
         check(&pypi.replace("a-b", "--index"), Err("not a package name"));
         check(&pypi.replace("a_b-1.0.whl", "../a.whl"), Err("not a plain file name"));
+        check(&pypi.replace("a_b-1.0.whl", "a-b-1.0.tar.gz"), Err("is no wheel"));
         check(&format!("{pypi}\nmirror='x'"), Err("unknown field"));
         check(&pypi.replace("HASH", "12"), Err("64 lower-case"));
         check("kind='debian'\npackage='data+x'\nfile='d.deb'\nsha256='HASH'", Ok("d.deb"));

@@ -16,8 +16,6 @@ const TAIL_BYTES: u64 = 16 << 10;
 /// How a program ended.
 pub(super) enum Outcome {
     Done,
-    /// There is no such program.
-    Missing,
     /// It said no: its exit status and the last lines that it printed.
     Failed {
         status: String,
@@ -35,11 +33,7 @@ pub(super) fn run(
     let mut output = tempfile::tempfile_in(scratch).map_err(StoreError::io("create a file in", scratch))?;
     let handle = || output.try_clone().map(Stdio::from).map_err(StoreError::io("write", scratch));
     command.stdin(Stdio::null()).stdout(handle()?).stderr(handle()?);
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Outcome::Missing),
-        Err(error) => return Err(StoreError::io("run", Path::new(command.get_program()))(error)),
-    };
+    let mut child = command.spawn().map_err(StoreError::io("run", Path::new(command.get_program())))?;
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
@@ -111,9 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_missing() {
+    fn a_program_that_cannot_be_started_is_named() {
         let scratch = tempfile::tempdir().unwrap();
-        let outcome = run(&mut Command::new("nomaly-no-such-program"), "a test", scratch.path(), &Silent);
-        assert!(matches!(outcome, Ok(Outcome::Missing)));
+        let outcome = run(&mut Command::new("/nomaly-no-such-program"), "a test", scratch.path(), &Silent);
+        assert!(matches!(
+            outcome,
+            Err(StoreError::Io { action: "run", path, .. }) if path == Path::new("/nomaly-no-such-program")
+        ));
     }
 }

@@ -5,6 +5,7 @@ mod https;
 mod lock;
 mod packages;
 mod part;
+mod program;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

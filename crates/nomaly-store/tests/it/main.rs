@@ -2,4 +2,6 @@
 
 mod archives;
 mod downloads;
+#[cfg(unix)]
+mod packages;
 mod server;
