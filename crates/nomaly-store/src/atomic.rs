@@ -1,43 +1,64 @@
 //! Files that are either whole or absent.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
 use crate::StoreError;
+use crate::destination::{Destination, keep_owner_and_mode, mode_of};
 
 /// A file under construction that takes its place only when it is complete.
 ///
 /// Bytes go to a temporary file in the target's folder. [`AtomicFile::commit`] flushes them to the disk and renames the
 /// file over the target, so that a reader sees the old file or the whole new one, and a crash leaves the old one.
 /// Dropped without a commit, it removes the temporary file and leaves the target alone.
+///
+/// * A **symbolic link** is followed: the file it leads to is replaced, or made where there is none.
+/// * A **regular file** gives its mode to the new one, and its owner where the process may do that.
+/// * A **character device or pipe** (`/dev/null`, `/dev/stdout`, a FIFO) cannot be replaced as a whole: bytes go to it
+///   as they come, and opening a FIFO waits for its reader.
+/// * A **folder, socket or block device** is refused.
 #[derive(Debug)]
 pub struct AtomicFile {
-    file: NamedTempFile,
+    sink: Sink,
     target: PathBuf,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+enum Sink {
+    /// To a temporary file that will replace `place`, on which `old` was before.
+    Beside { file: NamedTempFile, place: PathBuf, old: Option<Box<fs::Metadata>> },
+    /// To a device or pipe.
+    Through(File),
 }
 
 impl AtomicFile {
     /// Starts a file that will become `target`.
     ///
     /// # Errors
-    /// [`StoreError::Io`] naming `target` where it is a folder, and naming its parent where that is missing, is no
-    /// folder, or cannot be written to.
+    /// [`StoreError::Io`] naming `target` where it is a folder, socket or block device, and naming its parent where that
+    /// is missing, is no folder, or cannot be written to.
     pub fn create(target: &Path) -> Result<Self, StoreError> {
-        if target.is_dir() {
-            let error = io::Error::new(io::ErrorKind::IsADirectory, "it is a folder");
-            return Err(StoreError::io("write", target)(error));
-        }
-        let file = temporary(&mut tempfile::Builder::new(), 0o666)
-            .prefix(".nomaly-")
-            .tempfile_in(parent(target))
-            .map_err(StoreError::io("create a file in", parent(target)))?;
-        Ok(Self { file, target: target.to_owned() })
+        let sink = match Destination::find(target).map_err(StoreError::io("write", target))? {
+            Destination::Through => {
+                let file = OpenOptions::new().write(true).open(target).map_err(StoreError::io("write", target))?;
+                Sink::Through(file)
+            }
+            Destination::Replace { place, old } => {
+                let file = temporary(&mut tempfile::Builder::new(), old.as_deref().map_or(0o666, mode_of))
+                    .prefix(".nomaly-")
+                    .tempfile_in(parent(&place))
+                    .map_err(StoreError::io("create a file in", parent(&place)))?;
+                Sink::Beside { file, place, old }
+            }
+        };
+        Ok(Self { sink, target: target.to_owned() })
     }
 
-    /// The path that the file will have.
+    /// The path that was asked for.
     pub fn target(&self) -> &Path {
         &self.target
     }
@@ -47,28 +68,61 @@ impl AtomicFile {
     /// # Errors
     /// [`StoreError::Io`] naming the target; what was there stays as it was.
     pub fn commit(self) -> Result<(), StoreError> {
-        let Self { file, target } = self;
-        file.as_file().sync_all().map_err(StoreError::io("write", &target))?;
-        file.persist(&target).map_err(|error| StoreError::io("write", &target)(error.error))?;
-        sync_folder(parent(&target));
-        Ok(())
+        let Self { sink, target } = self;
+        match sink {
+            Sink::Through(mut file) => file.flush().map_err(StoreError::io("write", &target)),
+            Sink::Beside { file, place, old } => {
+                if let Some(old) = old {
+                    keep_owner_and_mode(file.as_file(), &old).map_err(StoreError::io("write", &target))?;
+                }
+                file.as_file().sync_all().map_err(StoreError::io("write", &target))?;
+                file.persist(&place).map_err(|error| StoreError::io("write", &target)(error.error))?;
+                sync_folder(parent(&place));
+                Ok(())
+            }
+        }
     }
 }
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        match &mut self.sink {
+            Sink::Beside { file, .. } => file.write(bytes),
+            Sink::Through(file) => file.write(bytes).map_err(|error| match error.kind() {
+                // A result that nobody took is lost; a closed standard output, which has this kind too, is harmless.
+                io::ErrorKind::BrokenPipe => io::Error::other("its reader has gone"),
+                _ => error,
+            }),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        match &mut self.sink {
+            Sink::Beside { file, .. } => file.flush(),
+            Sink::Through(file) => file.flush(),
+        }
+    }
+}
+
+/// Checks that [`AtomicFile::create`] can start a file at `path`, before long work whose result goes there.
+///
+/// Leaves no trace. Devices and pipes are not opened, since their other end would notice.
+///
+/// # Errors
+/// As [`AtomicFile::create`].
+pub fn check_writable(path: &Path) -> Result<(), StoreError> {
+    match Destination::find(path).map_err(StoreError::io("write", path))? {
+        Destination::Through => Ok(()),
+        // Dropped without a commit.
+        Destination::Replace { .. } => AtomicFile::create(path).map(drop),
     }
 }
 
 /// Writes a whole file at once, see [`AtomicFile`].
 ///
 /// # Errors
-/// [`StoreError::Io`] naming the file or its folder: missing or read-only folder, full disk, the target is a folder.
+/// [`StoreError::Io`] naming the file or its folder: missing or read-only folder, full disk, a target that is a folder,
+/// socket or block device.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(StoreError::io("write", path))?;
@@ -168,18 +222,6 @@ mod tests {
         fs::write(&plain, b"x").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&atomic), mode(&plain));
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_full_disk_is_an_error_that_names_the_file() {
-        let full = Path::new("/dev/full");
-        if !full.exists() {
-            return;
-        }
-        let mut file = fs::OpenOptions::new().write(true).open(full).unwrap();
-        let error = file.write_all(b"x").map_err(StoreError::io("write", full)).unwrap_err();
-        assert!(error.to_string().starts_with("cannot write /dev/full: "), "{error}");
     }
 
     #[test]

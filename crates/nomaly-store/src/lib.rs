@@ -30,16 +30,19 @@
 pub mod archive;
 mod atomic;
 mod checksum;
+mod destination;
 mod error;
 mod fetch;
 mod home;
 mod progress;
+mod read;
 mod source;
 
-pub use atomic::{AtomicFile, create_folder, write_atomic};
+pub use atomic::{AtomicFile, check_writable, create_folder, write_atomic};
 pub use checksum::{Check, Sha256Digest, Sha256Prefix, sha256_file, sha256_hex};
 pub use error::{Attempt, StoreError};
 pub use fetch::{FetchOptions, fetch, fetch_any, fetch_with};
 pub use home::home;
 pub use progress::{Progress, Silent};
+pub use read::read_regular;
 pub use source::Source;
