@@ -74,6 +74,12 @@ pub enum WeightsError {
         /// What is wrong.
         reason: String,
     },
+    /// A file describes more than its size can justify.
+    #[error("reading it would take more than {limit} bytes of memory, which no weights in a file of its size need")]
+    Memory {
+        /// What it may take.
+        limit: usize,
+    },
     /// A checkpoint without tensors.
     #[error("it holds no tensors")]
     NoTensors,

@@ -13,6 +13,7 @@
 //! # Ok::<(), nomaly_backbones::weights::WeightsError>(())
 //! ```
 
+mod budget;
 mod error;
 mod layout;
 mod manifest;
@@ -25,9 +26,9 @@ mod torch_legacy;
 mod torch_objects;
 mod torch_zip;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
+
+use nomaly_store::StoreError;
 
 pub use error::WeightsError;
 pub use layout::Layout;
@@ -80,21 +81,13 @@ pub fn embedded_bytes() -> &'static [u8] {
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, WeightsError> {
-    let failed = |source| WeightsError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(failed(std::io::Error::other(format!("it is larger than {} GiB", MAX_FILE >> 30))));
-    }
-    Ok(bytes)
+    nomaly_store::read_regular(path, MAX_FILE).map_err(|error| match error {
+        StoreError::Io { source, .. } => WeightsError::Read { path: path.to_owned(), source },
+        error => error.into(),
+    })
 }
 
-/// How many bytes the tensors of a checkpoint may have together, given the size of the file: some tensors share a
-/// storage, but not dozens.
-fn tensor_budget(file: usize) -> usize {
-    file.saturating_mul(16)
-}
-
+#[cfg(test)]
+mod bomb_tests;
 #[cfg(test)]
 mod tests;

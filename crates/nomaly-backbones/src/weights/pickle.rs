@@ -5,7 +5,8 @@
 //! either knows it as one of a few harmless constructors or refuses it.
 //!
 //! Containers live in an arena and values refer to them by number, so that neither cycles nor nesting of any depth can
-//! exhaust the stack or leak. Each opcode makes at most one value: memory is bounded by the length of the pickle.
+//! exhaust the stack or leak. Whatever stays in memory is taken off a [`Budget`] first: a pickle inside a zip archive may
+//! be a thousand times longer than the file.
 //!
 //! Opcodes: CPython's `Lib/pickletools.py`.
 
@@ -13,6 +14,20 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::WeightsError;
+use super::budget::Budget;
+
+/// Bytes of a value in a vector that doubles when it is full: the old one, and the new one of twice the size.
+const VALUE: usize = 3 * 24;
+/// Bytes of a container beside its items.
+const CONTAINER: usize = 3 * 24;
+/// Bytes of a key and a value in a growing dict.
+const PAIR: usize = 2 * VALUE;
+/// Bytes of an entry of the memo.
+const MEMO: usize = 128;
+/// Bytes of a text or made object beside its content.
+const OBJECT: usize = 192;
+/// Names of modules, functions and tensors are shorter.
+pub(super) const MAX_NAME: usize = 4096;
 
 /// No function that is allowed takes more arguments; a call copies them.
 const MAX_ARGUMENTS: usize = 16;
@@ -81,6 +96,7 @@ pub(super) trait Globals {
         global: Self::Global,
         arguments: &[Value<Self::Global, Self::Object>],
         heap: &mut Heap<Self::Global, Self::Object>,
+        budget: &mut Budget,
     ) -> Result<Value<Self::Global, Self::Object>, WeightsError>;
 
     /// Resolves a reference to something outside the pickle.
@@ -98,11 +114,11 @@ pub(super) struct Loaded<G: Globals> {
     pub(super) length: usize,
 }
 
-/// Runs the pickle at the beginning of `bytes`.
-pub(super) fn load<G: Globals>(bytes: &[u8], globals: &G) -> Result<Loaded<G>, WeightsError> {
+/// Runs the pickle at the beginning of `bytes`, whose values are taken off `budget`.
+pub(super) fn load<G: Globals>(bytes: &[u8], globals: &G, budget: &mut Budget) -> Result<Loaded<G>, WeightsError> {
     let heap = Heap { sequences: Vec::new(), dicts: Vec::new() };
-    let mut machine =
-        Machine { bytes, at: 0, globals, heap, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+    let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut machine = Machine { bytes, at: 0, globals, heap, stack, marks, memo, budget };
     let value = machine.run()?;
     Ok(Loaded { value, heap: machine.heap, length: machine.at })
 }
@@ -118,6 +134,7 @@ struct Machine<'a, G: Globals> {
     /// Heights of the stack at the marks that are open.
     marks: Vec<usize>,
     memo: HashMap<u32, GlobalValue<G>>,
+    budget: &'a mut Budget,
 }
 
 impl<'a, G: Globals> Machine<'a, G> {
@@ -162,19 +179,25 @@ impl<'a, G: Globals> Machine<'a, G> {
         let Some(length) = rest.iter().position(|byte| *byte == b'\n') else {
             return Err(self.error("a line has no end"));
         };
+        if length > MAX_NAME {
+            return Err(self.error(format!("a name has {length} bytes")));
+        }
         let text = std::str::from_utf8(&rest[..length]).map(str::to_owned);
         self.at += length + 1;
         text.map_err(|_| self.error("a name is not UTF-8"))
     }
 
     fn text(&mut self, length: usize) -> Result<GlobalValue<G>, WeightsError> {
-        let text = std::str::from_utf8(self.take(length)?).map(Rc::from);
+        let bytes = self.take(length)?;
+        self.budget.spend(bytes.len() + OBJECT)?;
+        let text = std::str::from_utf8(bytes).map(Rc::from);
         text.map(Value::Str).map_err(|_| self.error("a string is not UTF-8"))
     }
 
     fn long(&mut self, length: usize) -> Result<GlobalValue<G>, WeightsError> {
         let bytes = self.take(length)?;
         if bytes.len() > 8 {
+            self.budget.spend(bytes.len() + OBJECT)?;
             return Ok(Value::Long(bytes.into()));
         }
         let sign = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
@@ -202,19 +225,32 @@ impl<'a, G: Globals> Machine<'a, G> {
         }
     }
 
+    /// A new tuple or list.
+    fn sequence(&mut self, items: Vec<GlobalValue<G>>) -> Result<usize, WeightsError> {
+        self.budget.spend_each(items.len(), VALUE)?;
+        self.budget.spend(CONTAINER)?;
+        Ok(self.heap.sequence(items))
+    }
+
+    fn dict(&mut self) -> Result<GlobalValue<G>, WeightsError> {
+        self.budget.spend(CONTAINER)?;
+        Ok(Value::Dict(self.heap.dict()))
+    }
+
     fn tuple(&mut self, count: usize) -> Result<GlobalValue<G>, WeightsError> {
         let mut items = Vec::with_capacity(count);
         for _ in 0..count {
             items.push(self.pop()?);
         }
         items.reverse();
-        Ok(Value::Tuple(self.heap.sequence(items)))
+        Ok(Value::Tuple(self.sequence(items)?))
     }
 
     fn extend(&mut self, items: Vec<GlobalValue<G>>) -> Result<(), WeightsError> {
         match self.top()? {
             Value::List(index) => {
                 let index = *index;
+                self.budget.spend_each(items.len(), VALUE)?;
                 self.heap.sequences[index].extend(items);
                 Ok(())
             }
@@ -230,6 +266,7 @@ impl<'a, G: Globals> Machine<'a, G> {
         if !items.len().is_multiple_of(2) {
             return Err(self.error("a key has no value"));
         }
+        self.budget.spend_each(items.len() / 2, PAIR)?;
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
             self.heap.dicts[index].push((key, value));
@@ -238,6 +275,7 @@ impl<'a, G: Globals> Machine<'a, G> {
     }
 
     fn remember(&mut self, index: u32) -> Result<(), WeightsError> {
+        self.budget.spend(MEMO)?;
         let value = self.top()?.clone();
         self.memo.insert(index, value);
         Ok(())
@@ -261,7 +299,7 @@ impl<'a, G: Globals> Machine<'a, G> {
             Some(arguments) if arguments.len() <= MAX_ARGUMENTS => arguments.clone(),
             _ => return Err(self.error("a function is called with too many arguments")),
         };
-        self.globals.call(global, &arguments, &mut self.heap)
+        self.globals.call(global, &arguments, &mut self.heap, self.budget)
     }
 
     /// Runs to the end of the program.
@@ -283,6 +321,7 @@ impl<'a, G: Globals> Machine<'a, G> {
                     continue;
                 }
                 b'(' => {
+                    self.budget.spend(VALUE)?;
                     self.marks.push(self.stack.len());
                     continue;
                 }
@@ -355,12 +394,12 @@ impl<'a, G: Globals> Machine<'a, G> {
                 0x87 => self.tuple(3)?,
                 b't' => {
                     let items = self.pop_mark()?;
-                    Value::Tuple(self.heap.sequence(items))
+                    Value::Tuple(self.sequence(items)?)
                 }
-                b']' | 0x8f => Value::List(self.heap.sequence(Vec::new())),
+                b']' | 0x8f => Value::List(self.sequence(Vec::new())?),
                 b'l' | 0x91 => {
                     let items = self.pop_mark()?;
-                    Value::List(self.heap.sequence(items))
+                    Value::List(self.sequence(items)?)
                 }
                 b'a' => {
                     let item = self.pop()?;
@@ -372,10 +411,11 @@ impl<'a, G: Globals> Machine<'a, G> {
                     self.extend(items)?;
                     continue;
                 }
-                b'}' => Value::Dict(self.heap.dict()),
+                b'}' => self.dict()?,
                 b'd' => {
                     let items = self.pop_mark()?;
-                    let dict = Value::Dict(self.heap.dict());
+                    let dict = self.dict()?;
+                    self.budget.spend(VALUE)?;
                     self.stack.push(dict);
                     self.set_items(items)?;
                     continue;
@@ -414,6 +454,7 @@ impl<'a, G: Globals> Machine<'a, G> {
                 }
                 b'Q' => {
                     let id = self.pop()?;
+                    self.budget.spend(OBJECT)?;
                     self.globals.persistent(&id, &self.heap)?
                 }
                 b'h' => {
@@ -441,6 +482,7 @@ impl<'a, G: Globals> Machine<'a, G> {
                 }
                 other => return Err(self.error(format!("the opcode {other:#04x} is not one that torch.save writes"))),
             };
+            self.budget.spend(VALUE)?;
             self.stack.push(value);
         }
     }

@@ -4,7 +4,15 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
+use super::budget::Budget;
+use super::pickle::Loaded;
+use super::torch_objects::TorchGlobals;
 use super::{DType, Weights, WeightsError, from_bytes, read};
+
+/// Runs a pickle that lies in a file of a megabyte.
+fn machine(pickle: &[u8]) -> Result<Loaded<TorchGlobals>, WeightsError> {
+    super::pickle::load(pickle, &TorchGlobals, &mut Budget::of_file(1 << 20))
+}
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights").join(name)
@@ -51,10 +59,7 @@ fn a_pickle_that_wants_to_run_something_is_refused_by_name() {
     }
     // A storage that is itself a pickle, which PyTorch would load in turn.
     let pickle = b"\x80\x02ctorch.storage\n_load_from_bytes\n.".as_slice();
-    assert!(matches!(
-        super::pickle::load(pickle, &super::torch_objects::TorchGlobals),
-        Err(WeightsError::ForbiddenGlobal { .. })
-    ));
+    assert!(matches!(machine(pickle), Err(WeightsError::ForbiddenGlobal { .. })));
 }
 
 #[test]
@@ -82,7 +87,7 @@ fn every_truncation_is_an_error() {
 /// Pickles of two programs that a careless machine would choke on.
 #[test]
 fn deep_and_wide_pickles_end() {
-    let machine = |pickle: &[u8]| super::pickle::load(pickle, &super::torch_objects::TorchGlobals).map(|_| ());
+    let machine = |pickle: &[u8]| machine(pickle).map(drop);
     let mut deep = vec![b']'];
     deep.extend(std::iter::repeat_n(0x85, 200_000));
     deep.push(b'.');
@@ -112,8 +117,9 @@ fn shared_dicts_do_not_multiply_without_end() {
         pickle.extend_from_slice(&[b'q', level + 1]);
     }
     pickle.push(b'.');
-    let loaded = super::pickle::load(&pickle, &super::torch_objects::TorchGlobals).unwrap();
-    assert!(super::torch::named_tensors(&loaded).is_err());
+    let loaded = machine(&pickle).unwrap();
+    let found = super::torch::named_tensors(&loaded, &mut Budget::of_file(1 << 20));
+    assert!(matches!(found, Err(WeightsError::Torch { .. })), "{found:?}");
 }
 
 proptest! {
@@ -151,6 +157,6 @@ proptest! {
         0..200,
     )) {
         // Whether it is an error is the program's affair.
-        let _ = super::pickle::load(&program, &super::torch_objects::TorchGlobals);
+        let _ = machine(&program);
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::pickle::{Loaded, Value};
+use super::budget::Budget;
+use super::pickle::{Loaded, MAX_NAME, Value};
 use super::torch_objects::{Object, StorageRef, TensorRef, TorchGlobals, TorchHeap, TorchValue};
 use super::{WeightTensor, Weights, WeightsError};
 
@@ -24,7 +25,10 @@ pub(super) type Storages<'a> = BTreeMap<Rc<str>, std::borrow::Cow<'a, [u8]>>;
 /// Where the outermost dict holds no tensor itself but one of the usual wrappers (`state_dict`, `model`, …), the wrapper
 /// counts. Nested dicts are joined with dots, what is not a tensor is left out, and `module.`, which data-parallel
 /// training puts before every name, is taken away.
-pub(super) fn named_tensors(loaded: &Loaded<TorchGlobals>) -> Result<BTreeMap<String, TensorRef>, WeightsError> {
+pub(super) fn named_tensors(
+    loaded: &Loaded<TorchGlobals>,
+    budget: &mut Budget,
+) -> Result<BTreeMap<String, TensorRef>, WeightsError> {
     let heap = &loaded.heap;
     let mut root = &loaded.value;
     for _ in 0..MAX_DEPTH {
@@ -33,16 +37,26 @@ pub(super) fn named_tensors(loaded: &Loaded<TorchGlobals>) -> Result<BTreeMap<St
             None => break,
         }
     }
-    let mut tensors = BTreeMap::new();
-    let mut entries = 0;
-    flatten(root, heap, "", 0, &mut entries, &mut tensors)?;
+    let mut flattened = Flattened { heap, budget, entries: 0, tensors: BTreeMap::new() };
+    flattened.add(root, "", 0)?;
+    let tensors = flattened.tensors;
     if tensors.is_empty() {
         return Err(WeightsError::NoTensors);
     }
-    while tensors.keys().all(|name| name.len() > "module.".len() && name.starts_with("module.")) {
-        tensors = tensors.into_iter().map(|(name, tensor)| (name["module.".len()..].to_owned(), tensor)).collect();
+    let shared = tensors.keys().map(|name| data_parallel_prefix(name)).min().unwrap_or(0);
+    if shared == 0 {
+        return Ok(tensors);
     }
-    Ok(tensors)
+    Ok(tensors.into_iter().map(|(name, tensor)| (name[shared..].to_owned(), tensor)).collect())
+}
+
+/// Bytes of the `module.`s that a name begins with; something is left of the name.
+fn data_parallel_prefix(name: &str) -> usize {
+    let mut rest = name;
+    while let Some(after) = rest.strip_prefix("module.").filter(|after| !after.is_empty()) {
+        rest = after;
+    }
+    name.len() - rest.len()
 }
 
 fn as_tensor(value: &TorchValue) -> Option<&TensorRef> {
@@ -69,31 +83,47 @@ fn wrapped<'a>(value: &TorchValue, heap: &'a TorchHeap) -> Option<&'a TorchValue
     })
 }
 
-fn flatten(
-    value: &TorchValue,
-    heap: &TorchHeap,
-    prefix: &str,
-    depth: usize,
-    entries: &mut usize,
-    tensors: &mut BTreeMap<String, TensorRef>,
-) -> Result<(), WeightsError> {
-    let Value::Dict(index) = value else { return Ok(()) };
-    if depth > MAX_DEPTH {
-        return Err(WeightsError::torch(format!("dicts are nested more than {MAX_DEPTH} deep")));
-    }
-    for (key, value) in &heap.dicts[*index] {
-        *entries += 1;
-        if *entries > MAX_ENTRIES {
-            return Err(WeightsError::torch(format!("it has more than {MAX_ENTRIES} entries")));
+/// The tensors of nested dicts, as they are found.
+struct Flattened<'a> {
+    heap: &'a TorchHeap,
+    budget: &'a mut Budget,
+    entries: usize,
+    tensors: BTreeMap<String, TensorRef>,
+}
+
+impl Flattened<'_> {
+    fn add(&mut self, value: &TorchValue, prefix: &str, depth: usize) -> Result<(), WeightsError> {
+        let Value::Dict(index) = value else { return Ok(()) };
+        if depth > MAX_DEPTH {
+            return Err(WeightsError::torch(format!("dicts are nested more than {MAX_DEPTH} deep")));
         }
-        let Value::Str(key) = key else { continue };
-        if let Some(tensor) = as_tensor(value) {
-            tensors.insert(format!("{prefix}{key}"), tensor.clone());
-        } else if matches!(value, Value::Dict(_)) {
-            flatten(value, heap, &format!("{prefix}{key}."), depth + 1, entries, tensors)?;
+        let heap = self.heap;
+        for (key, value) in &heap.dicts[*index] {
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                return Err(WeightsError::torch(format!("it has more than {MAX_ENTRIES} entries")));
+            }
+            let Value::Str(key) = key else { continue };
+            let tensor = as_tensor(value);
+            if tensor.is_none() && !matches!(value, Value::Dict(_)) {
+                continue;
+            }
+            let length = prefix.len() + key.len() + 1;
+            if length > MAX_NAME {
+                return Err(WeightsError::torch(format!("a name has {length} bytes, more than {MAX_NAME}")));
+            }
+            // A name may be taken over by the map, and is copied where a prefix is removed.
+            self.budget.spend(2 * length)?;
+            match tensor {
+                Some(tensor) => {
+                    self.budget.spend(tensor.memory())?;
+                    self.tensors.insert(format!("{prefix}{key}"), tensor.clone());
+                }
+                None => self.add(value, &format!("{prefix}{key}."), depth + 1)?,
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The byte order of a file's storages.
@@ -105,33 +135,44 @@ pub(super) enum ByteOrder {
 
 /// Copies tensors out of their storages into row-major order.
 ///
-/// `budget` bounds the bytes of all tensors together: a stride of zero makes a large tensor of a small storage.
+/// `budget` bounds the bytes of all tensors together: a stride of zero makes a large tensor of a small storage, and
+/// several tensors may share one.
 pub(super) fn gather(
     tensors: &BTreeMap<String, TensorRef>,
     storages: &Storages<'_>,
     order: ByteOrder,
-    mut budget: usize,
+    budget: &mut Budget,
 ) -> Result<Weights, WeightsError> {
     let mut weights = Weights::new();
     for (name, tensor) in tensors {
         let bytes = storages
             .get(&tensor.storage.key)
             .ok_or_else(|| WeightsError::torch(format!("the storage of the tensor {name} is missing")))?;
-        let gathered = gather_one(tensor, bytes, order, &mut budget)
-            .ok_or_else(|| WeightsError::torch(format!("the tensor {name} does not lie within its storage")))?;
+        let outside = || WeightsError::torch(format!("the tensor {name} does not lie within its storage"));
+        let length = byte_length(tensor).ok_or_else(outside)?;
+        budget.spend_each(length, COPIES)?;
+        let gathered = gather_one(tensor, bytes, order).ok_or_else(outside)?;
         weights.insert(name.clone(), gathered);
     }
     Ok(weights)
 }
 
-/// `None` where sizes overflow, the tensor reaches beyond its storage, or the budget is used up.
-fn gather_one(tensor: &TensorRef, bytes: &[u8], order: ByteOrder, budget: &mut usize) -> Option<WeightTensor> {
+/// Copies of a tensor that exist at once while a backbone is made of it.
+const COPIES: usize = 3;
+
+/// Bytes of a tensor on its own; `None` where its size overflows.
+fn byte_length(tensor: &TensorRef) -> Option<usize> {
+    let count = tensor.shape.iter().try_fold(1_usize, |count, &axis| count.checked_mul(usize::try_from(axis).ok()?));
+    count?.checked_mul(tensor.storage.dtype.size())
+}
+
+/// `None` where sizes overflow or the tensor reaches beyond its storage.
+fn gather_one(tensor: &TensorRef, bytes: &[u8], order: ByteOrder) -> Option<WeightTensor> {
     let StorageRef { dtype, start, length, .. } = tensor.storage;
     let size = dtype.size();
     let shape: Vec<usize> = tensor.shape.iter().map(|&axis| usize::try_from(axis).ok()).collect::<Option<_>>()?;
     let strides: Vec<usize> = tensor.strides.iter().map(|&axis| usize::try_from(axis).ok()).collect::<Option<_>>()?;
     let count = shape.iter().try_fold(1_usize, |count, &axis| count.checked_mul(axis))?;
-    *budget = budget.checked_sub(count.checked_mul(size)?)?;
     if count == 0 {
         return Some(WeightTensor { shape, dtype, bytes: Vec::new() });
     }
@@ -192,7 +233,7 @@ mod tests {
     #[track_caller]
     fn check(tensor: &TensorRef, expected: Option<&[u8]>) {
         let bytes: Vec<u8> = (0..12).collect();
-        let found = gather_one(tensor, &bytes, ByteOrder::Little, &mut 100);
+        let found = gather_one(tensor, &bytes, ByteOrder::Little);
         assert_eq!(found.map(|tensor| tensor.bytes).as_deref(), expected);
     }
 
@@ -213,14 +254,13 @@ mod tests {
         check(&tensor(u64::MAX, &[1], &[1]), None);
         check(&tensor(0, &[u64::MAX, 2], &[0, 0]), None);
         check(&tensor(0, &[3], &[u64::MAX]), None);
-        check(&tensor(0, &[101], &[0]), None);
     }
 
     #[test]
     fn elements_of_another_byte_order_are_turned() {
         let storage = StorageRef { key: "0".into(), dtype: DType::I16, root_length: 2, start: 0, length: 2 };
         let tensor = TensorRef { storage, offset: 0, shape: vec![2], strides: vec![1] };
-        let found = gather_one(&tensor, &[0, 1, 0, 2], ByteOrder::Big, &mut 100).unwrap();
+        let found = gather_one(&tensor, &[0, 1, 0, 2], ByteOrder::Big).unwrap();
         assert_eq!(found.to_f32().unwrap(), [1.0, 2.0]);
     }
 }

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::budget::Budget;
 use super::pickle::{self, Loaded, Value};
 use super::torch::{ByteOrder, Storages, gather, named_tensors};
 use super::torch_objects::{Object, TorchGlobals};
-use super::{DType, Weights, WeightsError, tensor_budget};
+use super::{DType, Weights, WeightsError};
 
 /// `0x1950a86a20f9469cfc6c`, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -17,21 +18,23 @@ const PROTOCOL: i64 = 1001;
 struct Pickles<'a> {
     bytes: &'a [u8],
     at: usize,
+    budget: Budget,
 }
 
 impl Pickles<'_> {
     fn next(&mut self) -> Result<Loaded<TorchGlobals>, WeightsError> {
-        let loaded = pickle::load(&self.bytes[self.at..], &TorchGlobals).map_err(|error| match error {
-            WeightsError::Pickle { at, reason } => WeightsError::Pickle { at: at + self.at, reason },
-            error => error,
-        })?;
+        let loaded =
+            pickle::load(&self.bytes[self.at..], &TorchGlobals, &mut self.budget).map_err(|error| match error {
+                WeightsError::Pickle { at, reason } => WeightsError::Pickle { at: at + self.at, reason },
+                error => error,
+            })?;
         self.at += loaded.length;
         Ok(loaded)
     }
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<Weights, WeightsError> {
-    let mut pickles = Pickles { bytes, at: 0 };
+    let mut pickles = Pickles { bytes, at: 0, budget: Budget::of_file(bytes.len()) };
     if !matches!(pickles.next()?.value, Value::Long(magic) if *magic == MAGIC) {
         return Err(WeightsError::UnknownFormat);
     }
@@ -41,7 +44,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Weights, WeightsError> {
     }
     let order = byte_order(&pickles.next()?);
     let object = pickles.next()?;
-    let tensors = named_tensors(&object)?;
+    let tensors = named_tensors(&object, &mut pickles.budget)?;
     let keys = storage_keys(&pickles.next()?)?;
 
     // The storages of the whole object are in the file, those of tensors that are left out as well.
@@ -63,7 +66,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Weights, WeightsError> {
         storages.insert(key, data.into());
         rest = after;
     }
-    gather(&tensors, &storages, order, tensor_budget(bytes.len()))
+    gather(&tensors, &storages, order, &mut pickles.budget)
 }
 
 /// `{'little_endian': bool, ...}`.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::budget::Budget;
 use super::pickle::{Globals, Heap, Value};
 use super::{DType, WeightsError};
 
@@ -42,6 +43,13 @@ pub(super) struct TensorRef {
     pub(super) strides: Vec<u64>,
 }
 
+impl TensorRef {
+    /// Bytes that it takes itself, with room for its neighbours in the heap.
+    pub(super) fn memory(&self) -> usize {
+        2 * size_of::<Self>() + (self.shape.len() + self.strides.len()) * size_of::<u64>()
+    }
+}
+
 /// What calls make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Object {
@@ -74,12 +82,22 @@ impl Globals for TorchGlobals {
         found.ok_or_else(|| WeightsError::ForbiddenGlobal { module: module.to_owned(), name: name.to_owned() })
     }
 
-    fn call(&self, global: Global, arguments: &[TorchValue], heap: &mut TorchHeap) -> Result<TorchValue, WeightsError> {
+    fn call(
+        &self,
+        global: Global,
+        arguments: &[TorchValue],
+        heap: &mut TorchHeap,
+        budget: &mut Budget,
+    ) -> Result<TorchValue, WeightsError> {
         match (global, arguments) {
-            (Global::OrderedDict, []) => Ok(Value::Dict(heap.dict())),
+            (Global::OrderedDict, []) => {
+                budget.spend(size_of::<[TorchValue; 3]>())?;
+                Ok(Value::Dict(heap.dict()))
+            }
             (Global::OrderedDict, [Value::List(items)]) => {
                 // Taken rather than copied: a list that is passed again and again shall not multiply.
                 let items = std::mem::take(&mut heap.sequences[*items]);
+                budget.spend_each(items.len() + 1, size_of::<[TorchValue; 6]>())?;
                 let mut pairs = Vec::with_capacity(items.len());
                 for item in &items {
                     let (Value::Tuple(pair) | Value::List(pair)) = item else {
@@ -107,6 +125,7 @@ impl Globals for TorchGlobals {
                 if tensor.shape.len() != tensor.strides.len() {
                     return Err(WeightsError::torch("a tensor has not as many strides as axes"));
                 }
+                budget.spend(tensor.memory())?;
                 Ok(Value::Object(Rc::new(Object::Tensor(tensor))))
             }
             (Global::RebuildParameter, [tensor, ..]) if matches!(object(tensor), Some(Object::Tensor(_))) => {

@@ -4,14 +4,16 @@ use std::io::{Cursor, Read};
 
 use zip::ZipArchive;
 
+use super::budget::Budget;
 use super::torch::{ByteOrder, Storages, gather, named_tensors};
 use super::torch_objects::TorchGlobals;
-use super::{Weights, WeightsError, pickle, tensor_budget};
+use super::{Weights, WeightsError, pickle};
 
 /// Pickles of state dicts have some kilobytes.
 const MAX_PICKLE: u64 = 64 << 20;
 
 pub(super) fn read(bytes: &[u8]) -> Result<Weights, WeightsError> {
+    let mut budget = Budget::of_file(bytes.len());
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| WeightsError::torch(error.to_string()))?;
     let name = archive
         .file_names()
@@ -20,10 +22,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Weights, WeightsError> {
         .ok_or_else(|| WeightsError::torch("the zip archive has no data.pkl"))?;
     let prefix = name[..name.len() - "data.pkl".len()].to_owned();
 
-    let pickle = member(&mut archive, &format!("{prefix}data.pkl"), MAX_PICKLE)?;
+    let pickle = member(&mut archive, &format!("{prefix}data.pkl"), MAX_PICKLE, &mut budget)?;
     let order = match archive.index_for_name(&format!("{prefix}byteorder")) {
         None => ByteOrder::Little,
-        Some(_) => match member(&mut archive, &format!("{prefix}byteorder"), 16)?.trim_ascii() {
+        Some(_) => match member(&mut archive, &format!("{prefix}byteorder"), 16, &mut budget)?.trim_ascii() {
             b"little" => ByteOrder::Little,
             b"big" => ByteOrder::Big,
             other => {
@@ -32,35 +34,41 @@ pub(super) fn read(bytes: &[u8]) -> Result<Weights, WeightsError> {
             }
         },
     };
-    let tensors = named_tensors(&pickle::load(&pickle, &TorchGlobals)?)?;
+    let tensors = named_tensors(&pickle::load(&pickle, &TorchGlobals, &mut budget)?, &mut budget)?;
     let mut storages = Storages::new();
     for tensor in tensors.values() {
         let storage = &tensor.storage;
         if !storages.contains_key(&storage.key) {
-            let expected = storage.root_length.checked_mul(storage.dtype.size() as u64);
-            let limit = expected.filter(|limit| *limit <= tensor_budget(bytes.len()) as u64);
-            let limit = limit.ok_or_else(|| WeightsError::torch("a storage is longer than the file allows"))?;
-            let data = member(&mut archive, &format!("{prefix}data/{}", storage.key), limit)?;
+            let expected = storage.root_length.saturating_mul(storage.dtype.size() as u64);
+            let data = member(&mut archive, &format!("{prefix}data/{}", storage.key), expected, &mut budget)?;
             storages.insert(storage.key.clone(), data.into());
         }
     }
-    gather(&tensors, &storages, order, tensor_budget(bytes.len()))
+    gather(&tensors, &storages, order, &mut budget)
 }
 
 /// One file of the archive, of at most `limit` bytes.
-fn member(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, limit: u64) -> Result<Vec<u8>, WeightsError> {
+fn member(
+    archive: &mut ZipArchive<Cursor<&[u8]>>,
+    name: &str,
+    limit: u64,
+    budget: &mut Budget,
+) -> Result<Vec<u8>, WeightsError> {
     let entry = archive.by_name(name).map_err(|error| WeightsError::torch(format!("{name}: {error}")))?;
-    if entry.size() > limit {
-        return Err(WeightsError::torch(format!("{name} has {} bytes, more than {limit}", entry.size())));
+    let size = entry.size();
+    if size > limit {
+        return Err(WeightsError::torch(format!("{name} has {size} bytes, more than {limit}")));
     }
-    let mut bytes = Vec::new();
+    let length = usize::try_from(size).unwrap_or(usize::MAX);
+    budget.spend(length)?;
+    let mut bytes = Vec::with_capacity(length);
     // A directory may lie about the size.
     entry
-        .take(limit.saturating_add(1))
+        .take(size.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|error| WeightsError::torch(format!("{name}: {error}")))?;
-    if bytes.len() as u64 > limit {
-        return Err(WeightsError::torch(format!("{name} has more than {limit} bytes")));
+    if bytes.len() != length {
+        return Err(WeightsError::torch(format!("{name} has not the {size} bytes that the archive says")));
     }
     Ok(bytes)
 }

@@ -1,0 +1,67 @@
+//! What reading one weight file may take.
+
+use super::WeightsError;
+
+/// Every file may take this much, whatever its size.
+const FLOOR: usize = 16 << 20;
+/// And this many times its size. Files are plain or lightly compressed, and their tensors rarely share a storage.
+const PER_BYTE: usize = 48;
+
+/// Bytes of memory that are left for what one file describes.
+///
+/// One budget runs through the whole reading: pickles, storages, names and tensors draw on it *before* they are
+/// allocated, so that no combination of them takes more than it has.
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: usize,
+    limit: usize,
+}
+
+impl Budget {
+    /// For a file of `length` bytes.
+    pub(super) fn of_file(length: usize) -> Self {
+        let limit = length.saturating_mul(PER_BYTE).saturating_add(FLOOR);
+        Self { left: limit, limit }
+    }
+
+    /// Takes `bytes` off.
+    ///
+    /// # Errors
+    /// [`WeightsError::Memory`] where fewer are left.
+    pub(super) fn spend(&mut self, bytes: usize) -> Result<(), WeightsError> {
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => Err(WeightsError::Memory { limit: self.limit }),
+        }
+    }
+
+    /// [`Budget::spend`] for `count` things of `size` bytes each.
+    pub(super) fn spend_each(&mut self, count: usize, size: usize) -> Result<(), WeightsError> {
+        self.spend(count.saturating_mul(size))
+    }
+
+    /// What is left.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_runs_out_once_and_for_all() {
+        let mut budget = Budget::of_file(1000);
+        budget.spend(FLOOR).unwrap();
+        budget.spend_each(1000, 47).unwrap();
+        assert_eq!(budget.left(), 1000);
+        assert!(matches!(budget.spend(1001), Err(WeightsError::Memory { limit }) if limit == FLOOR + 48_000));
+        assert!(matches!(budget.spend_each(usize::MAX, 2), Err(WeightsError::Memory { .. })));
+        budget.spend(1000).unwrap();
+        assert!(budget.spend(1).is_err());
+    }
+}
