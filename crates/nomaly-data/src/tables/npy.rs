@@ -40,14 +40,18 @@ pub(super) fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataErro
             format!("the array has {} axes, and a table has two: rows and columns", header.shape.len()),
         ));
     };
-    let mut builder = Builder::new(path, Columns::new(path, columns, None, options)?);
-    builder.check_size(rows)?;
     let expected = rows.checked_mul(columns).and_then(|cells| cells.checked_mul(header.size));
     let found = length.saturating_sub(start);
     if expected.and_then(|bytes| u64::try_from(bytes).ok()) != Some(found) {
         let reason = format!("{found} bytes of numbers, and {rows} x {columns} numbers of {} bytes", header.size);
         return Err(DataError::damaged(path, reason));
     }
+    if found == 0 {
+        // An axis of length 0 lets the other one have any length.
+        return Err(DataError::Empty { path: path.to_owned(), wanted: "rows".to_owned() });
+    }
+    let mut builder = Builder::new(path, Columns::new(path, columns, None, options)?);
+    builder.check_size(rows)?;
     builder.rows = rows;
     fill(&mut builder, &header, rows, columns, &mut reader).map_err(|error| DataError::io(path, error))?;
     builder.finish()
