@@ -20,6 +20,7 @@ use crate::method::{FitContext, FittedMethod, HeldOut, Method, MethodScore};
 use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
 use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, Recognition};
+use crate::stored::{INPUT_SIDES, check_backbone, check_settings, check_stored};
 use crate::supervised::{SupervisedReference, supervised_reference};
 use crate::{DetectorError, METHODS, Parameter, Settings};
 
@@ -206,11 +207,8 @@ impl Detector {
     /// Names, settings or weights that are unknown, missing or not valid; the message says which command helps.
     pub fn new(method: &str, backbone: &str, settings: &Settings) -> Result<Self, DetectorError> {
         let entry = METHODS.get(method)?;
-        let more = entry.more_parameters.map_or(Ok(Vec::new()), |more| more(settings))?;
-        settings.check_known(&[entry.parameters, &more, COMMON_PARAMETERS])?;
-        if let Some(only) = entry.backbone.filter(|only| *only != backbone) {
-            return Err(DetectorError::OtherBackbone { method: entry.name, only, given: backbone.to_owned() });
-        }
+        check_settings(entry, settings, COMMON_PARAMETERS)?;
+        check_backbone(entry, backbone)?;
         for key in ["roi", "median"] {
             if let Some(given) = settings.get(key).filter(|_| !entry.maps) {
                 return Err(DetectorError::setting(key, given, &format!("a method with maps, which {method} has not")));
@@ -221,6 +219,7 @@ impl Detector {
         let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
         let pipeline = pipeline(&settings.clone().or(entry.defaults), &backbone)?;
         let method = (entry.build)(settings, &backbone)?;
+        method.check_input(pipeline.output_size())?;
         let region = settings.get("roi").map(|path| read_region(Path::new(path), &pipeline)).transpose()?;
         let views = region.as_ref().map(|region| views_of(region, &pipeline)).transpose()?;
         let extractor = FeatureExtractor::new(&backbone, pipeline, method.taps())?;
@@ -341,7 +340,7 @@ fn pipeline(settings: &Settings, backbone: &Backbone) -> Result<Pipeline, Detect
     let native = backbone.preprocessing();
     let allowed = "a number of pixels from 32 to 2048";
     let size: u32 = settings.value("input_size", native.input_size as u32, allowed)?;
-    if !(32..=2048).contains(&size) {
+    if !INPUT_SIDES.contains(&(size as usize)) {
         return Err(DetectorError::setting("input_size", &size.to_string(), allowed));
     }
     let (views, frame) = views(settings, size)?;
@@ -627,7 +626,10 @@ impl FittedDetector {
         let backbone =
             Backbone::from_tensors(&info.backbone.name, parts.backbone).map_err(|error| refuse(error.into()))?;
         let build = || -> Result<_, DetectorError> {
-            let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
+            let entry = METHODS.get(&info.method.name)?;
+            check_stored(&info, entry)?;
+            let method = (entry.build)(&info.method.settings, &backbone)?;
+            method.check_input(info.pipeline.output_size())?;
             let region = parts.region.map(|region| stored_region(&region, &info.pipeline)).transpose()?;
             let views = region.as_ref().map(|region| views_of(region, &info.pipeline)).transpose()?;
             let extractor = FeatureExtractor::new(&backbone, info.pipeline, method.taps())?;
@@ -685,8 +687,9 @@ fn stored_region(tensor: &Tensor, pipeline: &Pipeline) -> Result<GrayImage, Dete
         }
         _ => None,
     };
+    let region = region.filter(|region| region.iter().any(|value| *value != 0));
     region.ok_or_else(|| DetectorError::State {
         state: "region".to_owned(),
-        reason: format!("its shape is {:?}, and the frame is {height} x {width}", tensor.shape),
+        reason: format!("its shape is {:?}, and the frame is {height} x {width}; some pixel counts", tensor.shape),
     })
 }

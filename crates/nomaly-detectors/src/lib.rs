@@ -46,6 +46,7 @@ pub mod rows;
 mod settings;
 mod stage;
 mod state;
+mod stored;
 pub mod supervised;
 pub mod suspicion;
 pub mod training;

@@ -23,6 +23,15 @@ pub trait Method: Send + Sync {
     /// Its parameters in full, defaults included, as the model file keeps them.
     fn settings(&self) -> Settings;
 
+    /// Refuses inputs of `[height, width]` pixels that the method cannot work on. Asked before a fit, and when a model
+    /// file is read.
+    ///
+    /// # Errors
+    /// The setting that does not fit the input.
+    fn check_input(&self, _input: [usize; 2]) -> Result<(), DetectorError> {
+        Ok(())
+    }
+
     /// Learns what is normal from the images behind `source`.
     ///
     /// The held-out scores come from images of [groups](FeatureSource::groups) that the scorer giving them had not seen.

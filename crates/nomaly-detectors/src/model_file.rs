@@ -1,6 +1,6 @@
 //! The model file: one safetensors file that scores anywhere, offline.
 //!
-//! # Format, version 1
+//! # Format, version 2
 //! The metadata entry `nomaly` holds a JSON object: `format` (the version), `nomaly` (the version of the program that
 //! wrote it), [`ModelInfo`] and, for each state of the method, its name, kind and configuration. Tensors:
 //!
@@ -14,21 +14,22 @@
 //! | `calibration/class_groups/N` | U32 | the groups of these items, where some depend on each other |
 //! | `calibration/map_maxima` | F64 | the largest values of their maps, in the same order, for methods that make maps |
 //! | `region` | F32 | the region of interest, 1 inside and 0 outside, in pixels of the frame; where there is one |
+//! | `sha256` | U8 | the SHA-256 of everything before it, see [`write_sealed`] |
 //!
 //! A model of [rows](crate::rows) has `rows` with [`RowsInfo`] in place of `model`, and no tensors
 //! of a backbone, of maps or of a region.
 //!
-//! Nothing in it depends on when, where or with how many threads it was made. Reading it never runs code: sizes, shapes
-//! and numbers are checked first, and another version is refused.
+//! Nothing in it depends on when, where or with how many threads it was made. Damage to any bit of it is noticed. Reading
+//! it never runs code: sizes, shapes and numbers are checked first, and another version is refused.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use nomaly_backbones::weights::{
-    DType, TensorSource, WeightTensor, Weights, WeightsError, from_safetensors, write_safetensors,
+    DType, TensorSource, WeightTensor, Weights, WeightsError, from_sealed, safetensors_metadata, write_sealed,
 };
 use nomaly_scorers::{State, Tensor, TensorData};
-use nomaly_store::AtomicFile;
+use nomaly_store::{AtomicFile, StoreError, read_regular};
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +40,10 @@ use crate::rows::RowsInfo;
 use crate::{Calibration, DecisionRule, DetectorError, Settings};
 
 /// The version of the format that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+
+/// Larger files are not read; memory banks are bounded by a few gigabytes.
+const MAX_FILE: u64 = 16 << 30;
 
 const METADATA_KEY: &str = "nomaly";
 const HELD_OUT: &str = "calibration/held_out";
@@ -360,7 +364,7 @@ fn write_tensors<'a>(
     let json = serde_json::to_string(header).map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
     let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), json)]);
     let mut file = AtomicFile::create(path)?;
-    write_safetensors(&mut file, &tensors, &metadata).map_err(|error| match error {
+    write_sealed(&mut file, &tensors, &metadata).map_err(|error| match error {
         WeightsError::Write { reason } => {
             DetectorError::ModelFile { path: path.to_owned(), reason: format!("cannot be written: {reason}") }
         }
@@ -541,25 +545,33 @@ impl<I> Summary<I> {
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, DetectorError> {
-    std::fs::read(path)
-        .map_err(|error| DetectorError::ModelFile { path: path.to_owned(), reason: format!("cannot be read: {error}") })
+    read_regular(path, MAX_FILE).map_err(|error| {
+        let reason = match error {
+            StoreError::Io { source, .. } => source.to_string(),
+            error => error.to_string(),
+        };
+        DetectorError::ModelFile { path: path.to_owned(), reason: format!("cannot be read: {reason}") }
+    })
 }
 
-/// Checks the container, then the version, then the header.
+/// Checks the container, then the version, then the checksum, then the header.
 fn open(bytes: &[u8]) -> Result<(Header, Weights), String> {
-    let (tensors, metadata) =
-        from_safetensors(bytes).map_err(|error| format!("is truncated, damaged or not a nomaly model ({error})"))?;
+    let damaged = |error: WeightsError| {
+        format!("is truncated, damaged or not a nomaly model ({error}); fit it again or copy it anew")
+    };
+    let metadata = safetensors_metadata(bytes).map_err(damaged)?;
     let json = metadata
         .get(METADATA_KEY)
         .ok_or_else(|| format!("is not a nomaly model: its metadata has no entry `{METADATA_KEY}`"))?;
     let version: AnyVersion = serde_json::from_str(json).map_err(|error| format!("has a damaged header: {error}"))?;
     if version.format != FORMAT_VERSION {
         return Err(format!(
-            "is of format version {}, written by nomaly {}; this program reads version {FORMAT_VERSION}",
+            "is of format version {}, written by nomaly {}; this program reads version {FORMAT_VERSION}: fit the model again",
             version.format,
             version.nomaly.as_deref().unwrap_or("of an unknown version"),
         ));
     }
+    let (tensors, _) = from_sealed(bytes).map_err(damaged)?;
     let header: Header = serde_json::from_str(json).map_err(|error| format!("has a damaged header: {error}"))?;
     if header.model.is_some() == header.rows.is_some() {
         return Err("has a damaged header: it is to hold either `model` or `rows`".to_owned());

@@ -42,11 +42,6 @@ impl Budget {
     pub(super) fn spend_each(&mut self, count: usize, size: usize) -> Result<(), WeightsError> {
         self.spend(count.saturating_mul(size))
     }
-
-    /// What is left.
-    pub(super) fn left(&self) -> usize {
-        self.left
-    }
 }
 
 #[cfg(test)]
@@ -58,7 +53,7 @@ mod tests {
         let mut budget = Budget::of_file(1000);
         budget.spend(FLOOR).unwrap();
         budget.spend_each(1000, 47).unwrap();
-        assert_eq!(budget.left(), 1000);
+        assert_eq!(budget.left, 1000);
         assert!(matches!(budget.spend(1001), Err(WeightsError::Memory { limit }) if limit == FLOOR + 48_000));
         assert!(matches!(budget.spend_each(usize::MAX, 2), Err(WeightsError::Memory { .. })));
         budget.spend(1000).unwrap();

@@ -41,6 +41,9 @@ pub enum WeightsError {
         /// What is wrong.
         reason: String,
     },
+    /// The bytes of a file are not those that were written.
+    #[error("its checksum does not match: the file was damaged or changed")]
+    Checksum,
     /// A tensor's elements are of a type that is not used here.
     #[error("the tensor `{tensor}` has elements of the type {dtype}, which is not supported")]
     UnsupportedDType {

@@ -19,6 +19,7 @@ mod layout;
 mod manifest;
 mod pickle;
 mod safetensors_file;
+mod sealed;
 mod store;
 mod tensor;
 mod torch;
@@ -33,7 +34,10 @@ use nomaly_store::StoreError;
 pub use error::WeightsError;
 pub use layout::Layout;
 pub use manifest::{Manifest, manifest, manifests};
-pub use safetensors_file::{Metadata, TensorSource, from_safetensors, to_safetensors, write_safetensors};
+pub use safetensors_file::{
+    Metadata, TensorSource, from_safetensors, safetensors_metadata, to_safetensors, write_safetensors,
+};
+pub use sealed::{CHECKSUM, from_sealed, write_sealed};
 pub use store::{Listed, Precision, State, convert, fetch_and_convert, find, get, import, list, load};
 pub use tensor::{DType, WeightTensor, Weights};
 

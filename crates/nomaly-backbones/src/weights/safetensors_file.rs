@@ -29,8 +29,7 @@ pub fn from_safetensors(bytes: &[u8]) -> Result<(Weights, Metadata), WeightsErro
         tensor.check()?;
         weights.insert(name.to_owned(), tensor);
     }
-    let metadata = header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-    Ok((weights, metadata))
+    Ok((weights, metadata_of(&header)))
 }
 
 /// What the header says of one tensor.
@@ -151,32 +150,62 @@ pub fn write_safetensors(
     tensors: &BTreeMap<String, TensorSource<'_>>,
     metadata: &Metadata,
 ) -> Result<(), WeightsError> {
-    // Wide elements first, so that each begins at a multiple of its size.
-    let mut order: Vec<(&String, &TensorSource<'_>)> = tensors.iter().collect();
+    let order = wide_first(tensors);
+    let header = header(&order, metadata)?;
+    write_parts(out, &header, &order).map_err(|error| WeightsError::Write { reason: error.to_string() })
+}
+
+/// A tensor and its name.
+pub(super) type Named<'a> = (&'a str, TensorSource<'a>);
+
+/// The order of the numbers in a file: wide elements first, so that each begins at a multiple of its size.
+pub(super) fn wide_first<'a>(tensors: &'a BTreeMap<String, TensorSource<'_>>) -> Vec<Named<'a>> {
+    let mut order: Vec<Named<'_>> = tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
     order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
-    let mut header = BTreeMap::new();
+    order
+}
+
+/// What stands before the numbers of tensors in `order`, without its length.
+pub(super) fn header(order: &[Named<'_>], metadata: &Metadata) -> Result<Vec<u8>, WeightsError> {
+    let mut items = BTreeMap::new();
     let mut end = 0;
-    for (name, tensor) in &order {
+    for (name, tensor) in order {
         if *name == METADATA {
             return Err(WeightsError::Safetensors { reason: format!("a tensor is called {METADATA}") });
         }
         let start = end;
         end += tensor.len()?;
         let info = Info { dtype: tensor.dtype().name(), shape: tensor.shape(), data_offsets: [start, end] };
-        header.insert(name.as_str(), Item::Tensor(info));
+        items.insert(*name, Item::Tensor(info));
     }
     if !metadata.is_empty() {
-        header.insert(METADATA, Item::Metadata(metadata));
+        items.insert(METADATA, Item::Metadata(metadata));
     }
     let mut text =
-        serde_json::to_vec(&header).map_err(|error| WeightsError::Safetensors { reason: error.to_string() })?;
+        serde_json::to_vec(&items).map_err(|error| WeightsError::Safetensors { reason: error.to_string() })?;
     text.resize(text.len().next_multiple_of(8), b' ');
-    let write = |out: &mut _| -> io::Result<()> {
-        Write::write_all(out, &(text.len() as u64).to_le_bytes())?;
-        Write::write_all(out, &text)?;
-        order.iter().try_for_each(|(_, tensor)| tensor.write(out))
-    };
-    write(out).map_err(|error| WeightsError::Write { reason: error.to_string() })
+    Ok(text)
+}
+
+/// Writes the length of the header, the header, and the numbers of `order`.
+pub(super) fn write_parts(out: &mut impl Write, header: &[u8], order: &[Named<'_>]) -> io::Result<()> {
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header)?;
+    order.iter().try_for_each(|(_, tensor)| tensor.write(out))
+}
+
+/// The metadata of a safetensors file, without a look at its numbers.
+///
+/// # Errors
+/// [`WeightsError::Safetensors`] for a header that is malformed or does not match the length of the file.
+pub fn safetensors_metadata(bytes: &[u8]) -> Result<Metadata, WeightsError> {
+    let invalid = |error: safetensors::SafeTensorError| WeightsError::Safetensors { reason: error.to_string() };
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
+    Ok(metadata_of(&header))
+}
+
+fn metadata_of(header: &safetensors::tensor::Metadata) -> Metadata {
+    header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// The bytes of a safetensors file, as [`write_safetensors`] writes it.

@@ -232,16 +232,22 @@ fn damaged_models_are_refused_with_the_reason() {
     assert!(nomaly(args!["inspect", folder.join("absent")]).error().contains("absent"));
 
     let (header, tensors) = split(&sound);
-    let other_version = replaced(&header, r#"\"format\":1,"#, r#"\"format\":9,"#);
+    let other_version = replaced(&header, r#"\"format\":2,"#, r#"\"format\":9,"#);
     let message = refused("version", &joined(&other_version, tensors));
-    assert!(message.contains("version 9") && message.contains("version 1"), "{message}");
+    assert!(message.contains("version 9") && message.contains("version 2"), "{message}");
 
     // As many numbers as before, in another shape.
     let mut json: Value = serde_json::from_str(&header).unwrap();
     let shape = &mut json["method/stage1/mean"]["shape"];
     assert_eq!(*shape, serde_json::json!([16]));
     *shape = serde_json::json!([4, 4]);
-    refused("shape", &joined(&json.to_string(), tensors));
+    let message = refused("shape", &joined(&json.to_string(), tensors));
+    assert!(!message.contains("checksum"), "{message}");
+
+    let mut flipped = sound.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    assert!(refused("flipped", &flipped).contains("its checksum does not match"));
 }
 
 /// The JSON header of a safetensors file, and what follows it.
@@ -250,10 +256,13 @@ fn split(file: &[u8]) -> (String, &[u8]) {
     (String::from_utf8(file[8..8 + length].to_vec()).unwrap(), &file[8 + length..])
 }
 
+/// The file with another header and the checksum that belongs to it.
 fn joined(header: &str, tensors: &[u8]) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());
-    file.extend(tensors);
+    file.extend(&tensors[..tensors.len() - 32]);
+    let digest = nomaly::store::sha256(&file);
+    file.extend(digest);
     file
 }
 

@@ -1,6 +1,6 @@
 //! The file that a training goes on from.
 //!
-//! One safetensors file with the networks' tensors, their optimisers' moments, the best networks so far where the
+//! One [sealed](nomaly_backbones::weights::write_sealed) safetensors file with the networks' tensors, their optimisers' moments, the best networks so far where the
 //! training may stop early, and in its metadata the [`Position`]. It is named after a fingerprint of everything that
 //! decides the result, so that it can only be found by the same training.
 
@@ -8,15 +8,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nomaly_backbones::trainable::{Optimiser, OptimiserState};
-use nomaly_backbones::weights::{TensorSource, WeightTensor, Weights, from_safetensors, write_safetensors};
-use nomaly_store::{AtomicFile, create_folder, sha256_hex};
+use nomaly_backbones::weights::{TensorSource, WeightTensor, Weights, from_sealed, write_sealed};
+use nomaly_store::{AtomicFile, StoreError, create_folder, read_regular, sha256_hex};
 use serde::{Deserialize, Serialize};
 
 use super::{EpochRecord, Learner};
 use crate::DetectorError;
 
 /// The version of the format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Larger files are not read: networks that are trained here have some megabytes.
+const MAX_FILE: u64 = 16 << 30;
 const METADATA_KEY: &str = "nomaly-checkpoint";
 
 /// Where a training is.
@@ -111,7 +113,7 @@ impl Checkpoint {
         }
         let mut file = AtomicFile::create(&self.path)?;
         let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), json)]);
-        write_safetensors(&mut file, &tensors, &metadata)
+        write_sealed(&mut file, &tensors, &metadata)
             .map_err(|error| DetectorError::Checkpoint { path: self.path.clone(), reason: error.to_string() })?;
         Ok(file.commit()?)
     }
@@ -122,12 +124,12 @@ impl Checkpoint {
     /// A file that cannot be read or does not belong to these networks.
     pub(super) fn read(&self, learners: &mut [Learner]) -> Result<Option<(Position, Vec<Weights>)>, DetectorError> {
         let refuse = |reason: String| DetectorError::Checkpoint { path: self.path.clone(), reason };
-        let bytes = match std::fs::read(&self.path) {
+        let bytes = match read_regular(&self.path, MAX_FILE) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(refuse(format!("cannot be read: {error}"))),
+            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(refuse(error.to_string())),
         };
-        let (tensors, metadata) = from_safetensors(&bytes).map_err(|error| refuse(format!("is damaged: {error}")))?;
+        let (tensors, metadata) = from_sealed(&bytes).map_err(|error| refuse(format!("is damaged: {error}")))?;
         let json = metadata.get(METADATA_KEY).ok_or_else(|| refuse("is no checkpoint".to_owned()))?;
         let header: Header = serde_json::from_str(json).map_err(|error| refuse(format!("is damaged: {error}")))?;
         if header.format != FORMAT || header.fingerprint != self.fingerprint {

@@ -6,8 +6,9 @@ use ndarray::Array2;
 use nomaly_data::tables::Table;
 use nomaly_detectors::model_file::read_summary;
 use nomaly_detectors::rows::{FittedRows, RowDetector, RowFitOptions};
-use nomaly_detectors::{FittedDetector, Settings};
-use nomaly_store::Silent;
+use nomaly_detectors::{DetectorError, FittedDetector, PredictOptions, Settings};
+use nomaly_store::{Silent, sha256};
+use serde_json::{Value, json};
 
 use crate::images::{fit, good, settings};
 
@@ -21,19 +22,42 @@ fn model(folder: &Path) -> Vec<u8> {
 fn refusal(folder: &Path, bytes: &[u8]) -> String {
     let path = folder.join("bad.nomaly");
     std::fs::write(&path, bytes).unwrap();
-    let message = FittedDetector::load(&path).err().expect("a damaged file is refused").to_string();
-    assert!(message.contains("bad.nomaly"), "the message names the file: {message}");
-    message
+    match FittedDetector::load(&path).err().expect("a damaged file is refused") {
+        DetectorError::ModelFile { path: named, reason } => {
+            assert_eq!(named, path);
+            reason
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
-/// The file with its header's JSON replaced, the length in front included.
+/// The file with the checksum that its bytes have, as somebody would write it who means harm.
+fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let end = bytes.len() - 32;
+    let digest = sha256(&bytes[..end]);
+    bytes[end..].copy_from_slice(&digest);
+    bytes
+}
+
+/// The file with other facts about the model.
+fn with_facts(bytes: &[u8], edit: impl Fn(&mut Value)) -> Vec<u8> {
+    with_header(bytes, |header| {
+        let mut header: Value = serde_json::from_str(&header).unwrap();
+        let mut facts: Value = serde_json::from_str(header["__metadata__"]["nomaly"].as_str().unwrap()).unwrap();
+        edit(&mut facts);
+        header["__metadata__"]["nomaly"] = facts.to_string().into();
+        header.to_string()
+    })
+}
+
+/// The file with its header's JSON replaced, the length in front and the checksum included.
 fn with_header(bytes: &[u8], edit: impl Fn(String) -> String) -> Vec<u8> {
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header = edit(String::from_utf8(bytes[8..8 + length].to_vec()).unwrap());
     let mut edited = (header.len() as u64).to_le_bytes().to_vec();
     edited.extend_from_slice(header.as_bytes());
     edited.extend_from_slice(&bytes[8 + length..]);
-    edited
+    sealed(edited)
 }
 
 #[test]
@@ -46,9 +70,11 @@ fn each_kind_of_damage_has_its_message() {
     assert!(said(b"hello, this is some text and no model").contains("not a nomaly model"));
     assert!(said(&u64::MAX.to_le_bytes()).contains("not a nomaly model"));
 
-    let version = with_header(&good, |header| header.replace("\\\"format\\\":1", "\\\"format\\\":7"));
+    let version = with_header(&good, |header| header.replace("\\\"format\\\":2", "\\\"format\\\":7"));
     let message = said(&version);
-    assert!(message.contains("version 7") && message.contains("reads version 1"), "{message}");
+    assert!(message.contains("version 7") && message.contains("reads version 2"), "{message}");
+    let older = with_header(&good, |header| header.replace("\\\"format\\\":2", "\\\"format\\\":1"));
+    assert!(said(&older).contains("version 1") && said(&older).contains("fit the model again"), "{}", said(&older));
 
     let shape = with_header(&good, |header| header.replace("\"shape\":[32,3,3,3]", "\"shape\":[27,32]"));
     assert!(said(&shape).contains("_conv_stem"), "{}", said(&shape));
@@ -57,9 +83,163 @@ fn each_kind_of_damage_has_its_message() {
     assert!(said(&method).contains("unknown method"), "{}", said(&method));
 
     let mut nan = good.clone();
-    let end = nan.len();
-    nan[end - 8..].copy_from_slice(&f64::NAN.to_le_bytes());
-    assert!(!said(&nan).is_empty());
+    let length = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&good[8..8 + length]).unwrap();
+    let place = header["calibration/held_out"]["data_offsets"][0].as_u64().unwrap() as usize;
+    nan[8 + length + place..][..8].copy_from_slice(&f64::NAN.to_le_bytes());
+    let message = said(&sealed(nan));
+    assert!(message.contains("NaN"), "{message}");
+}
+
+/// Some bits of a file: every third of the header and others at random, each on its own, are turned over and back.
+fn flip_bits(good: &[u8], others: usize, check: impl Fn(&[u8], usize)) {
+    let mut bytes = good.to_vec();
+    let header = 8 * (8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize);
+    let mut state = 1u64;
+    let random = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as usize % (8 * good.len())
+    });
+    for bit in (0..header).step_by(3).chain(random.take(others)) {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        check(&bytes, bit);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_model_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flipped.nomaly");
+    let good = row_model(folder.path(), "gaussian");
+    flip_bits(&good, 1000, |bytes, bit| {
+        std::fs::write(&path, bytes).unwrap();
+        let error = FittedRows::load(&path).err().unwrap_or_else(|| panic!("bit {bit} went unnoticed"));
+        assert!(matches!(error, DetectorError::ModelFile { .. }), "{error:?}");
+    });
+}
+
+#[test]
+fn flipped_bits_of_weights_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = model(folder.path());
+    let end = 8 * bytes.len();
+    for bit in (end - 256..end).step_by(7).chain((0..end).step_by(end / 100)) {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        assert!(!refusal(folder.path(), &bytes).is_empty());
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+#[test]
+fn what_a_fit_refuses_is_refused_in_a_model_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = model(folder.path());
+    let size = |height: Value, width: Value| json!({"exact": {"height": height, "width": width}});
+    let crop = json!({"height": 64, "width": 64});
+    let tiling = |rows: u64, columns: u64, side: u64| json!({"tiling": {"rows": rows, "columns": columns, "height": side, "width": side}, "flips": "none"});
+    let hostile: Vec<(&str, Value, &str)> = vec![
+        ("/model/pipeline/resize/mode", size(8192.into(), 8192.into()), "sides are from 32 to 2048"),
+        ("/model/pipeline/resize/mode", size(64.into(), 2049.into()), "sides are from 32 to 2048"),
+        ("/model/pipeline/resize/mode", size(64.into(), 16.into()), "sides are from 32 to 2048"),
+        ("/model/pipeline/resize/mode", size(0.into(), 64.into()), "is 0, expected 1 to 8192"),
+        ("/model/pipeline/resize/mode", size(u32::MAX.into(), 64.into()), "expected 1 to 8192"),
+        ("/model/pipeline/resize/mode", size((-1).into(), 64.into()), "damaged header"),
+        ("/model/pipeline/resize/mode", size(1e30.into(), 64.into()), "damaged header"),
+        ("/model/pipeline/crop", crop.clone(), "does not go with its crop"),
+        ("/model/pipeline/normalize/std/1", 0.into(), "std"),
+        ("/model/pipeline/views", tiling(0, 1, 64), "0 rows of tiles"),
+        ("/model/pipeline/views", tiling(1_000_000, 1, 64), "1000000 rows of tiles"),
+        ("/model/pipeline/views", tiling(64, 64, 33), "tiles overlap"),
+        ("/model/pipeline/views", tiling(2, 2, 65), "tile"),
+        ("/model/pipeline/views", tiling(8, 8, 16), "sides are from 32 to 2048"),
+        ("/model/median", 0.into(), "median"),
+        ("/model/median", 3.into(), "a method with maps, which mvg has not"),
+        ("/model/median", u64::MAX.into(), "median"),
+        ("/model/method/settings", json!({"bogus": "1"}), "unknown setting `bogus`"),
+        ("/model/method/name", "patches".into(), "unknown setting"),
+        ("/model/backbone/name", "resnet18".into(), "resnet18"),
+        ("/model/decision", json!({"max_fpr": 5.0}), ""),
+    ];
+    for (place, value, reason) in hostile {
+        let bytes = with_facts(&good, |facts| {
+            let slot = match facts.pointer_mut(place) {
+                Some(slot) => slot,
+                None => {
+                    let (parent, key) = place.rsplit_once('/').unwrap();
+                    facts.pointer_mut(parent).unwrap().as_object_mut().unwrap().entry(key).or_insert(Value::Null)
+                }
+            };
+            *slot = value.clone();
+        });
+        let found = refusal(folder.path(), &bytes);
+        assert!(found.contains(reason), "{place} = {value}: {found}");
+    }
+    let mode = json!({"short_side": 8192});
+    let bytes = with_facts(&good, |facts| {
+        facts["model"]["pipeline"]["resize"]["mode"] = mode.clone();
+        facts["model"]["pipeline"]["crop"] = crop.clone();
+    });
+    assert!(refusal(folder.path(), &bytes).contains("does not go with its crop"));
+}
+
+#[test]
+fn a_patch_is_never_larger_than_the_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("good.nomaly");
+    let settings = settings().with("feature", "expert").with("max_patches", 200);
+    fit("patches", &settings, &good(8)).detector.save(&path).unwrap();
+    let bytes = with_facts(&std::fs::read(path).unwrap(), |facts| {
+        facts["model"]["method"]["settings"]["patch"] = "64".into();
+        facts["model"]["pipeline"]["resize"]["mode"] = json!({"exact": {"height": 32, "width": 64}});
+    });
+    let found = refusal(folder.path(), &bytes);
+    assert!(found.contains("setting `patch` is `64`; it takes at most the input's 32 x 64 pixels"), "{found}");
+}
+
+/// Every method on an input of another size than it was fitted on: an error or a score, and no panic.
+#[test]
+fn an_input_of_another_size_is_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    for method in ["mvg", "dn2", "padim", "patchcore", "spade", "features", "patches"] {
+        let path = folder.path().join("good.nomaly");
+        let settings = if method == "patches" { settings().with("max_patches", 200) } else { settings() };
+        fit(method, &settings, &good(10)).detector.save(&path).unwrap();
+        let good_bytes = std::fs::read(&path).unwrap();
+        for (height, width) in [(32, 64), (96, 64), (128, 128)] {
+            let bytes = with_facts(&good_bytes, |facts| {
+                facts["model"]["pipeline"]["resize"]["mode"] = json!({"exact": {"height": height, "width": width}});
+            });
+            std::fs::write(&path, bytes).unwrap();
+            let Ok(detector) = FittedDetector::load(&path) else { continue };
+            let mut seen = 0;
+            let ended = detector.predict(&good(1), &PredictOptions::default(), &Silent, |outcome| {
+                seen += 1;
+                assert!(outcome.result.is_ok_and(|prediction| !prediction.score.is_nan()), "{method}");
+                Ok(())
+            });
+            assert!(ended.is_err() || seen == 1, "{method} {height} x {width}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (path, reason) in
+        [(pipe.as_path(), "no regular file"), (Path::new("/dev/zero"), "no regular file"), (folder.path(), "a folder")]
+    {
+        match FittedDetector::load(path).err() {
+            Some(DetectorError::ModelFile { path: named, reason: found }) => {
+                assert_eq!(named, path);
+                assert!(found.contains(reason), "{found}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -74,7 +254,7 @@ fn no_change_of_the_header_can_make_it_panic() {
         let mut bytes = good.clone();
         let at = (state >> 33) as usize % header;
         bytes[at] = (state >> 20) as u8;
-        std::fs::write(&path, &bytes).unwrap();
+        std::fs::write(&path, sealed(bytes)).unwrap();
         // Some changes are harmless (a name, a seed); none may panic or hang.
         let _summary_or_refusal = read_summary(&path);
         let _model_or_refusal = FittedDetector::load(&path);
@@ -86,7 +266,7 @@ fn a_summary_needs_no_model() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = model(folder.path()).len() as u64;
     let summary = read_summary(&folder.path().join("good.nomaly")).unwrap();
-    assert_eq!((summary.format, summary.file_bytes, summary.held_out.values.len()), (1, bytes, 8));
+    assert_eq!((summary.format, summary.file_bytes, summary.held_out.values.len()), (2, bytes, 8));
     assert_eq!(summary.info.method.settings.get("levels"), Some("stem,stage1"));
     assert!(read_summary(&folder.path().join("absent.nomaly")).err().unwrap().to_string().contains("absent.nomaly"));
 }
@@ -141,7 +321,7 @@ fn damaged_models_of_rows_are_refused() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let mut bytes = good.clone();
             bytes[(state >> 33) as usize % header] = (state >> 20) as u8;
-            std::fs::write(&path, &bytes).unwrap();
+            std::fs::write(&path, sealed(bytes)).unwrap();
             let _model_or_refusal = FittedRows::load(&path);
         }
     }

@@ -55,7 +55,8 @@ fn trap() -> tempfile::TempDir {
     for name in ["pip.py", "sitecustomize.py", "usercustomize.py", "runpy.py", "json.py"] {
         fs::write(folder.path().join(name), &python).unwrap();
     }
-    for name in ["python3", "python", "apt-get"] {
+    fs::create_dir(folder.path().join("below")).unwrap();
+    for name in ["python3", "python", "apt-get", "below/python3"] {
         script(&folder.path().join(name), &format!("#!/bin/sh\n: > '{}'\n", sprung.display()));
     }
     folder
@@ -66,11 +67,11 @@ fn nothing_in_the_working_folder_is_run() {
     let (trap, cache) = (trap(), tempfile::tempdir().unwrap());
     let path = std::env::var("PATH").unwrap_or_default();
     let here = trap.path().display();
-    let text = fetch_from(trap.path(), &format!(":.:{here}:{path}"), cache.path());
+    let text = fetch_from(trap.path(), &format!(":.:below:{here}:{path}"), cache.path());
     assert!(!trap.path().join("SPRUNG").exists(), "{text}");
     assert_eq!(fs::read_dir(cache.path()).unwrap().filter(|entry| !is_lock(entry)).count(), 0);
 
-    let text = fetch_from(trap.path(), &format!(":.:{here}"), cache.path());
+    let text = fetch_from(trap.path(), &format!(":.:below:{here}"), cache.path());
     assert!(text.contains("python3 was not found"), "{text}");
     assert!(!trap.path().join("SPRUNG").exists(), "{text}");
 }

@@ -101,6 +101,10 @@ impl Method for PatchModel {
         self.scorer.add_to(self.params.settings())
     }
 
+    fn check_input(&self, input: [usize; 2]) -> Result<(), DetectorError> {
+        self.params.check_input(input)
+    }
+
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
         let FitContext { seed, progress, .. } = *context;
         let mut sampler = Sampler::new(&self.params, source.images() * source.views(), seed);

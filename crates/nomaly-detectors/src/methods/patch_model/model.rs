@@ -65,10 +65,7 @@ impl Sampler {
     /// Takes the patches of a batch. Which ones depends on the seed and the number of the view alone.
     pub(super) fn take(&mut self, batch: &FeatureBatch<'_>) -> Result<(), DetectorError> {
         let side = self.describer.params.side;
-        if batch.input.iter().any(|length| *length < side) {
-            let allowed = format!("at most the input's {} x {} pixels", batch.input[0], batch.input[1]);
-            return Err(DetectorError::setting("patch", &side.to_string(), &allowed));
-        }
+        self.describer.params.check_input(batch.input)?;
         // Any place will do for learning, not only those of the grid.
         let grid = PatchGrid::new(batch.input, side, 1);
         let corners = grid.corners();

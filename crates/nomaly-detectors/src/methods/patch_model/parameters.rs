@@ -251,6 +251,15 @@ impl PatchModelParams {
         if self.rgb { Colour::Rgb } else { Colour::Grey }
     }
 
+    /// Refuses inputs of `[height, width]` pixels that are smaller than a patch.
+    pub(super) fn check_input(&self, [height, width]: [usize; 2]) -> Result<(), DetectorError> {
+        if self.side <= height.min(width) {
+            return Ok(());
+        }
+        let allowed = format!("at most the input's {height} x {width} pixels");
+        Err(DetectorError::setting("patch", &self.side.to_string(), &allowed))
+    }
+
     /// Numbers that a patch has before it is embedded.
     pub(super) fn patch_numbers(&self) -> usize {
         let channels = self.colour().channels();

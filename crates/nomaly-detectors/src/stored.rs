@@ -1,0 +1,79 @@
+//! What a fit makes sure of, asked again of a model file.
+//!
+//! A checksum tells that a file is as it was written, not that nomaly wrote it: every number of the header may be anything.
+
+use std::ops::RangeInclusive;
+
+use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
+
+use crate::method::MethodEntry;
+use crate::model_file::ModelInfo;
+use crate::{DetectorError, Parameter, Settings};
+
+/// Sides of the network's input in pixels.
+pub(crate) const INPUT_SIDES: RangeInclusive<usize> = 32..=2048;
+
+/// How many times larger than the crop an image may become before its centre is cut out; backbones ask for less than 1.2.
+const MOST_BEFORE_CROP: u32 = 2;
+
+/// Refuses settings that a method does not have; `common` are those of all methods.
+pub(crate) fn check_settings(
+    entry: &MethodEntry,
+    settings: &Settings,
+    common: &[Parameter],
+) -> Result<(), DetectorError> {
+    let more = entry.more_parameters.map_or(Ok(Vec::new()), |more| more(settings))?;
+    settings.check_known(&[entry.parameters, &more, common])
+}
+
+/// Refuses a backbone that a method does not stand on.
+pub(crate) fn check_backbone(entry: &MethodEntry, backbone: &str) -> Result<(), DetectorError> {
+    match entry.backbone.filter(|only| *only != backbone) {
+        Some(only) => Err(DetectorError::OtherBackbone { method: entry.name, only, given: backbone.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what no fit of the method writes, before anything is allocated by it.
+///
+/// The [`Pipeline`] has checked itself when it was read, and the method checks its settings when it is built.
+pub(crate) fn check_stored(info: &ModelInfo, entry: &MethodEntry) -> Result<(), DetectorError> {
+    check_settings(entry, &info.method.settings, &[])?;
+    check_backbone(entry, &info.backbone.name)?;
+    if info.median != 1 && !entry.maps {
+        let allowed = format!("a method with maps, which {} has not", entry.name);
+        return Err(DetectorError::setting("median", &info.median.to_string(), &allowed));
+    }
+    check_pipeline(&info.pipeline)
+}
+
+fn check_pipeline(pipeline: &Pipeline) -> Result<(), DetectorError> {
+    let refuse = |reason: String| Err(DetectorError::State { state: "pipeline".to_owned(), reason });
+    let [height, width] = pipeline.output_size();
+    if ![height, width].iter().all(|side| INPUT_SIDES.contains(side)) {
+        let (least, most) = (INPUT_SIDES.start(), INPUT_SIDES.end());
+        return refuse(format!("an input of {height} x {width} pixels; sides are from {least} to {most}"));
+    }
+    if let Some(tiling) = pipeline.views.tiling {
+        let [frame_height, frame_width] = pipeline.frame_size();
+        let apart = far_apart(tiling.rows as usize, height, frame_height)
+            && far_apart(tiling.columns as usize, width, frame_width);
+        if !apart {
+            let (rows, columns) = (tiling.rows, tiling.columns);
+            return refuse(format!("{rows} x {columns} tiles overlap by more than nine tenths of a tile"));
+        }
+    }
+    let made_by_a_fit = match (pipeline.resize.mode, pipeline.crop) {
+        (ResizeMode::Exact { .. }, None) => true,
+        (ResizeMode::AtMost { height, width }, crop) => crop == Some(CenterCrop { height, width }),
+        (ResizeMode::ShortSide(side), Some(crop)) => side <= MOST_BEFORE_CROP * crop.height.min(crop.width),
+        _ => false,
+    };
+    if made_by_a_fit { Ok(()) } else { refuse("a resize that does not go with its crop".to_owned()) }
+}
+
+/// Whether each of `count` tiles of `side` pixels in a frame of `length` begins at least a tenth of a tile, rounded down,
+/// behind the one before.
+fn far_apart(count: usize, side: usize, length: usize) -> bool {
+    (count - 1) * (side / 10) <= length - side
+}
