@@ -10,6 +10,13 @@
 //! At most two batches of tensors exist at once, and one decoded image a thread. A batch is counted in images: where the
 //! pipeline makes several views of an image, its tensor holds as many times more.
 //!
+//! # How much memory images take
+//! Headers are read before anything is decoded. A batch ends early where its images would take more than
+//! [`LoaderOptions::memory`] together, and the next is not decoded while the consumer still has one, where both would. So
+//! images are bounded together and not only one by one, also where the consumer keeps what it [inspects](Inspect), and a
+//! single image that is larger than the budget has it to itself. Nobody waits for memory that another thread holds, which
+//! in a pool of threads could wait for itself.
+//!
 //! ```
 //! use nomaly_data::{Label, Sample, loader};
 //! use nomaly_transforms::{Filter, Normalize, Pipeline, Resize, ResizeMode};
@@ -40,6 +47,8 @@
 //! # }
 //! ```
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::RgbImage;
@@ -48,8 +57,11 @@ use rayon::prelude::*;
 
 use crate::{DataError, Sample};
 
-/// Called with the index of each sample and its decoded image, before the transform, from the thread that decoded it.
-pub type Inspect<'a> = &'a (dyn Fn(usize, &RgbImage) + Sync);
+/// Handed the index of each sample and its decoded image, after the transform, on the thread that decoded it.
+pub type Inspect<'a> = &'a (dyn Fn(usize, RgbImage) + Sync);
+
+/// What images may take together unless a caller says otherwise: eight of 20 megapixels, twice.
+const DEFAULT_MEMORY: u64 = 1 << 30;
 
 /// How images are loaded.
 #[derive(Clone, Copy)]
@@ -58,6 +70,8 @@ pub struct LoaderOptions<'a> {
     pub batch: usize,
     /// What a single image may take.
     pub limits: Limits,
+    /// Bytes that all images take together, from their decoding until their batch has been consumed.
+    pub memory: u64,
     /// Set from elsewhere to end the run early.
     pub cancel: Option<&'a AtomicBool>,
     /// Sees every decoded image, for thumbnails and overlays.
@@ -67,7 +81,7 @@ pub struct LoaderOptions<'a> {
 impl Default for LoaderOptions<'_> {
     /// Batches of 8: enough to keep a network's kernels busy, small enough for any machine.
     fn default() -> Self {
-        Self { batch: 8, limits: Limits::default(), cancel: None, inspect: None }
+        Self { batch: 8, limits: Limits::default(), memory: DEFAULT_MEMORY, cancel: None, inspect: None }
     }
 }
 
@@ -77,6 +91,7 @@ impl std::fmt::Debug for LoaderOptions<'_> {
             .debug_struct("LoaderOptions")
             .field("batch", &self.batch)
             .field("limits", &self.limits)
+            .field("memory", &self.memory)
             .field("cancel", &self.cancel)
             .field("inspect", &self.inspect.is_some())
             .finish()
@@ -132,7 +147,7 @@ pub struct Outcome {
 /// Hands all samples to `consume`, batch by batch, in their order.
 ///
 /// Every sample turns up exactly once: in a batch's `indices`, or in its `failures`. Which samples share a batch depends
-/// on their positions alone, and the values do not depend on the number of threads. A batch whose images all failed is
+/// on their positions and the sizes in their headers alone, and the values do not depend on the number of threads. A batch whose images all failed is
 /// handed over too. `consume` runs on one thread at a time, while the next batch is being decoded; on cancellation the
 /// batch that it is working on is the last one.
 ///
@@ -149,25 +164,68 @@ where
     F: FnMut(Batch) -> Result<(), E> + Send,
 {
     let mut outcome = Outcome::default();
-    let stretch = options.batch.max(1);
-    let mut starts = (0..samples.len()).step_by(stretch);
-    let load_next = |start: Option<usize>| {
-        let start = start?;
-        let end = samples.len().min(start + stretch);
-        load(&samples[start..end], start, pipeline, options)
+    let mut plan = Plan { samples, options, next: 0, announced: VecDeque::new() };
+    let load_next = |stretch: Option<&Stretch>| {
+        let range = stretch?.range.clone();
+        load(&samples[range.clone()], range.start, pipeline, options)
     };
 
-    let mut ready = load_next(starts.next());
-    while let Some(batch) = ready.take() {
+    let mut stretch = plan.next();
+    let mut ready = load_next(stretch.as_ref());
+    while let (Some(batch), Some(current)) = (ready.take(), stretch) {
         outcome.loaded += batch.len();
         outcome.failed += batch.failures.len();
-        let start = starts.next();
-        let (consumed, next) = rayon::join(|| consume(batch), || load_next(start));
-        consumed?;
-        ready = next;
+        stretch = plan.next();
+        let both = current.bytes.saturating_add(stretch.as_ref().map_or(0, |next| next.bytes));
+        ready = if both <= options.memory {
+            let (consumed, next) = rayon::join(|| consume(batch), || load_next(stretch.as_ref()));
+            consumed?;
+            next
+        } else {
+            consume(batch)?;
+            load_next(stretch.as_ref())
+        };
     }
     outcome.cancelled = outcome.loaded + outcome.failed < samples.len();
     Ok(outcome)
+}
+
+/// Samples that become a batch.
+struct Stretch {
+    range: Range<usize>,
+    /// What their images take.
+    bytes: u64,
+}
+
+/// Divides samples into batches.
+struct Plan<'a> {
+    samples: &'a [Sample],
+    options: &'a LoaderOptions<'a>,
+    /// The first sample of the next batch.
+    next: usize,
+    /// What the images from there on take, as far as their headers have been read.
+    announced: VecDeque<u64>,
+}
+
+impl Plan<'_> {
+    fn next(&mut self) -> Option<Stretch> {
+        let most = self.options.batch.max(1).min(self.samples.len() - self.next);
+        let unread = &self.samples[self.next + self.announced.len().min(most)..self.next + most];
+        let read: Vec<u64> = unread.par_iter().with_max_len(1).map(|sample| sample.source.announced_bytes()).collect();
+        self.announced.extend(read);
+
+        let mut stretch = Stretch { range: self.next..self.next, bytes: 0 };
+        while stretch.range.len() < most
+            && let Some(bytes) = self.announced.front()
+            && (stretch.range.is_empty() || stretch.bytes.saturating_add(*bytes) <= self.options.memory)
+        {
+            stretch.bytes = stretch.bytes.saturating_add(*bytes);
+            stretch.range.end += 1;
+            self.announced.pop_front();
+        }
+        self.next = stretch.range.end;
+        Some(stretch).filter(|stretch| !stretch.range.is_empty())
+    }
 }
 
 /// Decodes and transforms one batch; `None` where the run was cancelled meanwhile.
@@ -212,8 +270,9 @@ fn load_one(
     tensor: &mut [f32],
 ) -> Result<(), DataError> {
     let image = sample.source.load(&options.limits)?;
+    let applied = pipeline.apply_into(&image, tensor);
     if let Some(inspect) = options.inspect {
-        inspect(index, &image);
+        inspect(index, image);
     }
-    pipeline.apply_into(&image, tensor).map_err(|cause| DataError::Transform { id: sample.id.clone(), cause })
+    applied.map_err(|cause| DataError::Transform { id: sample.id.clone(), cause })
 }

@@ -66,6 +66,16 @@ impl ImageSource {
         }
     }
 
+    /// Bytes of memory that [`load`](Self::load) takes, by the header of a file; 0 where that cannot be read.
+    pub fn announced_bytes(&self) -> u64 {
+        let rgb = |width: u32, height: u32| 3 * u64::from(width) * u64::from(height);
+        match self {
+            Self::File(path) => nomaly_transforms::decode::announced_bytes(path),
+            Self::Packed { images, .. } => rgb(images.width, images.height),
+            Self::Memory(image) => rgb(image.width(), image.height()),
+        }
+    }
+
     /// The file, for images that are files.
     pub fn path(&self) -> Option<&Path> {
         match self {

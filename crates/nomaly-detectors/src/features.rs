@@ -321,12 +321,23 @@ impl<'a> ImageStream<'a> {
 
         let cancel = AtomicBool::new(false);
         let decoded = Mutex::new(Vec::<(usize, Decoded)>::new());
-        let keep = |index: usize, image: &RgbImage| {
-            let preview = preview.map(|side| scaled_preview(image, side));
-            let kept = Decoded { size: image.dimensions(), preview };
+        let keep = |index: usize, image: RgbImage| {
+            let size = image.dimensions();
+            // An image that is small enough is kept itself: a copy of a large one is what memory has no room for.
+            let preview = preview.map(|side| match size.0.max(size.1) <= side {
+                true => image,
+                false => scaled_preview(&image, side),
+            });
+            let kept = Decoded { size, preview };
             decoded.lock().unwrap_or_else(PoisonError::into_inner).push((index, kept));
         };
-        let options = LoaderOptions { batch: images_a_batch, limits, cancel: Some(&cancel), inspect: Some(&keep) };
+        let options = LoaderOptions {
+            batch: images_a_batch,
+            limits,
+            cancel: Some(&cancel),
+            inspect: Some(&keep),
+            ..LoaderOptions::default()
+        };
 
         progress.start(what, Some(samples.len() as u64));
         let run = loader::stream(samples, pipeline, &options, |batch: Batch| {

@@ -142,37 +142,93 @@ fn no_samples_are_no_batches() {
     assert_eq!(outcome, Ok(Outcome::default()));
 }
 
-#[test]
-fn decoded_images_can_be_looked_at_and_only_few_wait() {
-    const BATCH: usize = 4;
+/// 40 images in memory, 9 x 3 pixels or 81 bytes each.
+fn in_memory() -> Vec<Sample> {
     let image = std::sync::Arc::new(image::RgbImage::new(9, 3));
-    let samples: Vec<Sample> = (0..40)
-        .map(|number| Sample {
-            id: number.to_string(),
-            source: ImageSource::Memory(image.clone()),
-            label: Label::Unknown,
-            kind: String::new(),
-            mask: None,
-        })
-        .collect();
-    let seen = Mutex::new(Vec::new());
+    let sample = |number: usize| Sample {
+        id: number.to_string(),
+        source: ImageSource::Memory(image.clone()),
+        label: Label::Unknown,
+        kind: String::new(),
+        mask: None,
+    };
+    (0..40).map(sample).collect()
+}
+
+/// What a run over [`in_memory`] did.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    /// Positions of the images that were looked at, ascending.
+    images: Vec<usize>,
+    /// Images of each batch.
+    batches: Vec<usize>,
+    /// The most images that were decoded and not yet consumed.
+    most_ahead: usize,
+}
+
+fn seen(batch: usize, memory: u64) -> Seen {
+    let images = Mutex::new(Vec::new());
     let (decoded, consumed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let most_ahead = AtomicUsize::new(0);
-    let inspect = |index: usize, image: &image::RgbImage| {
+    let inspect = |index: usize, image: image::RgbImage| {
         assert_eq!(image.dimensions(), (9, 3));
         let ahead = decoded.fetch_add(1, Ordering::SeqCst) + 1 - consumed.load(Ordering::SeqCst);
         most_ahead.fetch_max(ahead, Ordering::SeqCst);
-        seen.lock().unwrap().push(index);
+        images.lock().unwrap().push(index);
     };
-    let options = LoaderOptions { batch: BATCH, inspect: Some(&inspect), ..LoaderOptions::default() };
-    stream(&samples, &pipeline(), &options, |batch| {
+    let options = LoaderOptions { batch, memory, inspect: Some(&inspect), ..LoaderOptions::default() };
+    let mut batches = Vec::new();
+    let outcome = stream(&in_memory(), &pipeline(), &options, |batch| {
+        batches.push(batch.len());
         consumed.fetch_add(batch.len(), Ordering::SeqCst);
         Ok::<(), DataError>(())
-    })
-    .unwrap();
-    let mut seen = seen.into_inner().unwrap();
-    seen.sort_unstable();
-    assert_eq!(seen, (0..40).collect::<Vec<_>>());
-    let most_ahead = most_ahead.into_inner();
-    assert!(most_ahead <= 2 * BATCH, "{most_ahead} images were decoded ahead of the consumer");
+    });
+    assert_eq!(outcome.unwrap(), Outcome { loaded: 40, failed: 0, cancelled: false });
+    let mut images = images.into_inner().unwrap();
+    images.sort_unstable();
+    Seen { images, batches, most_ahead: most_ahead.into_inner() }
+}
+
+#[test]
+fn decoded_images_can_be_looked_at_and_only_few_wait() {
+    let Seen { images, batches, most_ahead } = seen(4, 1 << 20);
+    assert_eq!(images, (0..40).collect::<Vec<_>>());
+    assert_eq!(batches, [4; 10]);
+    assert!(most_ahead <= 8, "{most_ahead} images were decoded ahead of the consumer");
+}
+
+#[test]
+fn images_share_one_budget_of_memory() {
+    let all: Vec<usize> = (0..40).collect();
+    // Two batches of two fit, but not two of three.
+    for (memory, images, ahead) in
+        [(4 * 81, 4, 4), (3 * 81 + 80, 3, 3), (2 * 81, 2, 2), (81, 1, 1), (10, 1, 1), (0, 1, 1)]
+    {
+        let found = seen(4, memory);
+        assert_eq!(found.images, all, "{memory} bytes");
+        assert_eq!(found.batches.iter().sum::<usize>(), 40);
+        assert!(found.batches[..found.batches.len() - 1].iter().all(|count| *count == images), "{found:?}");
+        assert!(found.most_ahead <= ahead, "{memory} bytes: {found:?}");
+    }
+}
+
+#[test]
+fn the_budget_changes_no_value() {
+    let fixture = Fixture::new();
+    let samples = samples(&fixture);
+    let run = |memory: u64| {
+        let (mut data, mut indices, mut batches) = (Vec::new(), Vec::new(), 0);
+        let options = LoaderOptions { memory, ..LoaderOptions::default() };
+        let outcome = stream(&samples, &pipeline(), &options, |batch| {
+            data.extend(batch.data);
+            indices.extend(batch.indices);
+            batches += 1;
+            Ok::<(), DataError>(())
+        });
+        (data, indices, outcome.unwrap(), batches)
+    };
+    let (data, indices, outcome, batches) = run(1 << 30);
+    let alone = run(1);
+    assert_eq!((&alone.0, &alone.1, alone.2), (&data, &indices, outcome));
+    assert!(alone.3 > batches, "{} batches", alone.3);
 }

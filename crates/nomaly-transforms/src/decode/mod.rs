@@ -26,6 +26,7 @@
 //! # Reference
 //! ITU-T T.81 (JPEG); W3C PNG, third edition; TIFF 6.0; CIPA DC-008 (EXIF) for the orientations.
 
+mod announced;
 mod container;
 mod jpeg;
 mod sniff;
@@ -39,6 +40,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 use crate::error::{DecodeError, Fault};
+pub use announced::announced_bytes;
 
 /// What one image may cost; checked against the header before any pixel memory is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,18 @@ pub fn decode_file(path: &Path, limits: &Limits) -> Result<RgbImage, DecodeError
 /// [`DecodeError`] without a path.
 pub fn decode_bytes(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeError> {
     decode(bytes, limits).map_err(DecodeError::from)
+}
+
+/// The name of the image format that bytes begin as, whether or not it can be decoded here; `None` for no image.
+///
+/// The first 256 bytes of a file are enough.
+pub fn image_format(bytes: &[u8]) -> Option<&'static str> {
+    match sniff::sniff(bytes) {
+        Ok(sniff::Format::Jpeg) => Some("JPEG"),
+        Ok(sniff::Format::Other { name, .. }) => Some(name),
+        Err(Fault::UnsupportedFormat { format }) => Some(format),
+        Err(_) => None,
+    }
 }
 
 /// Reads a whole file. The kind of file is asked first, since opening a pipe would wait for a writer.

@@ -151,6 +151,21 @@ mod tests {
     }
 
     #[test]
+    fn formats_are_named_and_other_files_are_not() {
+        let cases: [(&[u8], Option<&str>); 6] = [
+            (b"\xff\xd8\xff\xe0", Some("JPEG")),
+            (b"\x89PNG\r\n\x1a\n", Some("PNG")),
+            (b"GIF89a", Some("GIF")),
+            (b"", None),
+            (b"\x10\0\0\0\0\0\0\0{\"__metadata__\"", None),
+            (b"<!DOCTYPE html>", None),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(super::super::image_format(bytes), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn text_cut_within_a_character_is_text() {
         let text = "é".repeat(300);
         assert_eq!(guess(&text.as_bytes()[..511]), "a text file");
