@@ -14,6 +14,7 @@ mod map_files;
 mod output;
 mod progress;
 mod report;
+mod writable;
 
 use std::process::ExitCode;
 

@@ -20,7 +20,6 @@ mod together;
 pub(crate) mod update;
 pub(crate) mod weights;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -30,7 +29,7 @@ use nomaly::detectors::calibration::scores_for;
 use nomaly::detectors::groups::GroupInfo;
 use nomaly::detectors::suspicion::{Suspicious, fit_without_suspicious, naming_level, suspicious};
 use nomaly::detectors::{Fit, METHODS};
-use nomaly::store::{AtomicFile, home};
+use nomaly::store::home;
 use nomaly::{Calibration, DecisionRule, Detector, FitOptions, Sample, Settings, Skipped, StreamOptions};
 
 use crate::args::{AUTO, DEFAULT_BACKBONE, MethodArgs};
@@ -38,6 +37,7 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::{counted, percent, significant};
 use crate::progress::{Bars, Unit};
+use crate::writable::check_writable;
 
 /// How a command ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +51,6 @@ pub(crate) enum Status {
 const SKIPPED_SHOWN: usize = 10;
 /// The most suspicious images that are named without `--verbose`.
 const SUSPICIOUS_SHOWN: usize = 10;
-
-/// Makes sure that `path` can be written, before long work whose result goes there.
-fn check_writable(path: &Path) -> anyhow::Result<()> {
-    // Dropped without a commit, it leaves no trace.
-    AtomicFile::create(path)?;
-    Ok(())
-}
 
 /// What to fit, and how.
 #[derive(Clone, Debug)]

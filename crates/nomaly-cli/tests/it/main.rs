@@ -9,5 +9,6 @@ mod flow;
 mod lists;
 mod maps;
 mod one_vs_all;
+mod outputs;
 mod rows;
 mod support;
