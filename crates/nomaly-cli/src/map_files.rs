@@ -8,7 +8,7 @@ use anyhow::Context;
 use nomaly::Outcome;
 use nomaly::store::{create_folder, write_atomic};
 use nomaly_report::files::{mask_png, npy, png, png16, tiff_f32};
-use nomaly_report::overlay::{DEFAULT_OPACITY, OUTLINE, outline, overlay};
+use nomaly_report::overlay::{DEFAULT_OPACITY, OUTLINE, draw_outline, draw_overlay};
 
 use crate::args::{MapArgs, MapFile, MapFormat};
 use crate::failure::Failure;
@@ -55,15 +55,16 @@ impl<'a> MapFiles<'a> {
         Ok(files)
     }
 
-    /// Writes the files of image number `place`.
-    pub(crate) fn write(&self, place: usize, outcome: &Outcome<'_>, located: &Located) -> anyhow::Result<()> {
+    /// Writes the files of image number `place`. A heat map is drawn on the preview itself: there may be no room for a copy.
+    pub(crate) fn write(&self, place: usize, outcome: &mut Outcome<'_>, located: &Located) -> anyhow::Result<()> {
         let (width, height) = located.size();
         let Located { map, found } = located;
         for (file, folder) in self.args.folders() {
-            let bytes = match (file, &outcome.preview) {
+            let bytes = match (file, &mut outcome.preview) {
                 (MapFile::Heatmap, Some(image)) => {
-                    let drawn = overlay(image, &map.values, width, height, self.scales.colours, DEFAULT_OPACITY)?;
-                    png(&outline(&drawn, &found.mask, OUTLINE)?)?
+                    draw_overlay(image, &map.values, width, height, self.scales.colours, DEFAULT_OPACITY)?;
+                    draw_outline(image, &found.mask, OUTLINE)?;
+                    png(image)?
                 }
                 // Nothing to draw on.
                 (MapFile::Heatmap, None) => continue,

@@ -7,6 +7,8 @@
 //! Reference: N. Smith, S. van der Walt, "A better default colormap for matplotlib", SciPy 2015 (colour maps dedicated to
 //! the public domain, CC0).
 
+use std::collections::VecDeque;
+
 use image::{GrayImage, Rgb, RgbImage};
 
 use crate::ReportError;
@@ -158,18 +160,35 @@ pub fn overlay(
     range: ValueRange,
     opacity: f32,
 ) -> Result<RgbImage, ReportError> {
+    let mut drawn = image.clone();
+    draw_overlay(&mut drawn, map, map_width, map_height, range, opacity)?;
+    Ok(drawn)
+}
+
+/// [`overlay`] on the image itself, for images too large for a copy.
+///
+/// # Errors
+/// As [`overlay`]; the image stays as it was.
+pub fn draw_overlay(
+    image: &mut RgbImage,
+    map: &[f32],
+    map_width: u32,
+    map_height: u32,
+    range: ValueRange,
+    opacity: f32,
+) -> Result<(), ReportError> {
     check(map, map_width, map_height)?;
-    if image.width() == 0 || image.height() == 0 {
-        return Ok(image.clone());
+    let (width, height) = image.dimensions();
+    if width == 0 || height == 0 {
+        return Ok(());
     }
     if map.is_empty() {
         return Err(ReportError::EmptyPicture { width: map_width, height: map_height });
     }
     let opacity = opacity.clamp(0.0, 1.0);
-    let columns: Vec<Sample> = (0..image.width()).map(|x| Sample::new(x, image.width(), map_width)).collect();
-    let mut drawn = image.clone();
-    for (y, row) in drawn.rows_mut().enumerate() {
-        let rows = Sample::new(y as u32, image.height(), map_height);
+    let columns: Vec<Sample> = (0..width).map(|x| Sample::new(x, width, map_width)).collect();
+    for (y, row) in image.rows_mut().enumerate() {
+        let rows = Sample::new(y as u32, height, map_height);
         let line = |index: usize| &map[index * map_width as usize..][..map_width as usize];
         let (upper, lower) = (line(rows.first), line(rows.second));
         for (pixel, column) in row.zip(&columns) {
@@ -186,7 +205,7 @@ pub fn overlay(
             }
         }
     }
-    Ok(drawn)
+    Ok(())
 }
 
 /// A small image made larger by a whole factor, each pixel a square, until its longer side has at least `side` pixels; others
@@ -222,9 +241,19 @@ const THIN_LINE_SIDE: u32 = 800;
 /// # Errors
 /// A mask without pixels where the image has some.
 pub fn outline(image: &RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> Result<RgbImage, ReportError> {
+    let mut drawn = image.clone();
+    draw_outline(&mut drawn, mask, colour)?;
+    Ok(drawn)
+}
+
+/// [`outline`] on the image itself, for images too large for a copy.
+///
+/// # Errors
+/// As [`outline`]; the image stays as it was.
+pub fn draw_outline(image: &mut RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> Result<(), ReportError> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     if width == 0 || height == 0 {
-        return Ok(image.clone());
+        return Ok(());
     }
     if mask.width() == 0 || mask.height() == 0 {
         return Err(ReportError::EmptyPicture { width: mask.width(), height: mask.height() });
@@ -233,34 +262,46 @@ pub fn outline(image: &RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> Result<Rg
     let nearest = |at: usize, to: usize, from: u32| ((2 * at + 1) * from as usize) / (2 * to);
     let columns: Vec<usize> = (0..width).map(|x| nearest(x, width, mask.width())).collect();
     let stride = mask.width() as usize;
-    let mut inside = Vec::with_capacity(width * height);
-    for y in 0..height {
+    let line = |y: usize| -> Line {
         let row = &mask.as_raw()[nearest(y, height, mask.height()) * stride..][..stride];
-        inside.extend(columns.iter().map(|&x| row[x] != 0));
-    }
-    // Regions grown by the width of the line: along the rows here, along the columns below.
-    let mut wide = vec![false; inside.len()];
-    for (row, grown) in inside.chunks_exact(width).zip(wide.chunks_exact_mut(width)) {
-        for x in 0..width {
-            grown[x] = row[x.saturating_sub(reach)..(x + reach + 1).min(width)].contains(&true);
+        let inside: Vec<bool> = columns.iter().map(|&x| row[x] != 0).collect();
+        let grown = |x: usize| inside[x.saturating_sub(reach)..(x + reach + 1).min(width)].contains(&true);
+        let wide = (0..width).map(grown).collect();
+        Line { inside, wide }
+    };
+    // Regions grow by the width of the line: along the rows in each line, along the columns over the lines nearby. Those
+    // from `reach` rows above to `reach` rows below are kept.
+    let mut near: VecDeque<Line> = (0..reach.min(height)).map(line).collect();
+    let mut first = 0;
+    for (y, row) in image.rows_mut().enumerate() {
+        if y + reach < height {
+            near.push_back(line(y + reach));
         }
-    }
-    let mut drawn = image.clone();
-    for (y, row) in drawn.rows_mut().enumerate() {
-        let near = y.saturating_sub(reach)..(y + reach + 1).min(height);
+        if first + reach < y {
+            near.pop_front();
+            first += 1;
+        }
         let at_edge = |at: usize, size: usize| at < reach || at + reach >= size;
         for (x, pixel) in row.enumerate() {
-            let border = if inside[y * width + x] {
+            let border = if near[y - first].inside[x] {
                 at_edge(x, width) || at_edge(y, height)
             } else {
-                near.clone().any(|y| wide[y * width + x])
+                near.iter().any(|line| line.wide[x])
             };
             if border {
                 *pixel = colour;
             }
         }
     }
-    Ok(drawn)
+    Ok(())
+}
+
+/// A row of a mask at the size of an image.
+struct Line {
+    /// Whether a pixel belongs to a region.
+    inside: Vec<bool>,
+    /// Whether a pixel of a region is near in this row.
+    wide: Vec<bool>,
 }
 
 /// The two source pixels of a target pixel and the weight of the second; centres are aligned, edges repeat.
@@ -306,6 +347,30 @@ mod tests {
     fn luminance(colour: Rgb<u8>) -> f64 {
         let linear = |channel: u8| (f64::from(channel) / 255.0).powf(2.2);
         0.2126 * linear(colour.0[0]) + 0.7152 * linear(colour.0[1]) + 0.0722 * linear(colour.0[2])
+    }
+
+    /// Every pixel by the definition, whatever the number of rows that are kept.
+    #[test]
+    fn an_outline_is_drawn_around_regions_and_along_edges() {
+        let (grey, cyan) = (Rgb([90, 90, 90]), Rgb([0, 230, 240]));
+        for (width, height) in [(1u32, 1u32), (2, 1), (1, 3), (9, 7), (20, 2), (801, 4), (3, 802)] {
+            let mask = GrayImage::from_fn(width, height, |x, y| {
+                let set =
+                    (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503)).wrapping_mul(2_246_822_519) >> 28 < 2;
+                image::Luma([u8::from(set)])
+            });
+            let drawn = outline(&RgbImage::from_pixel(width, height, grey), &mask, cyan).unwrap();
+            let reach = if width.max(height) > THIN_LINE_SIDE { 2 } else { 1 };
+            let inside = |x: u32, y: u32| mask.get_pixel(x, y).0[0] != 0;
+            for (x, y, pixel) in drawn.enumerate_pixels() {
+                let edge = x < reach || y < reach || x + reach >= width || y + reach >= height;
+                let columns = || x.saturating_sub(reach)..(x + reach + 1).min(width);
+                let mut rows = y.saturating_sub(reach)..(y + reach + 1).min(height);
+                let near = rows.any(|y| columns().any(|x| inside(x, y)));
+                let border = if inside(x, y) { edge } else { near };
+                assert_eq!(*pixel, if border { cyan } else { grey }, "{width} x {height}: {x}, {y}");
+            }
+        }
     }
 
     #[test]

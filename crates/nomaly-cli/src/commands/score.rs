@@ -80,7 +80,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let began = Instant::now();
     printer.begin()?;
     let run = detector.predict(&samples, &options, &Bars::new(console, Unit::Images), |outcome| {
-        let outcome = match &together {
+        let mut outcome = match &together {
             Some(together) => together.join(outcome, tally.seen()),
             None => outcome,
         };
@@ -89,11 +89,11 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
             if let Err(skipped) = &outcome.result {
                 console.warn(skipped_line(skipped));
             }
-            if let (Some(files), Some(located)) = (&files, &located) {
-                files.write(tally.seen(), &outcome, located)?;
-            }
             if let Some(report) = &mut report {
                 report.add(&outcome, located.as_ref())?;
+            }
+            if let (Some(files), Some(located)) = (&files, &located) {
+                files.write(tally.seen(), &mut outcome, located)?;
             }
             let score = outcome.result.as_ref().ok().map(|prediction| prediction.score);
             let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen() + 1, &outcome.sample.id, score));
