@@ -8,6 +8,7 @@ use nomaly_kernels::Isa;
 use nomaly_scorers::{State, Tensor, TensorData};
 
 use crate::DetectorError;
+use crate::stored::INPUT_SIDES;
 
 /// A trained network that is run on inputs, some at a time.
 pub(crate) struct TrainedNetwork {
@@ -86,7 +87,7 @@ impl TrainedNetwork {
         let refuse = |reason: String| DetectorError::State { state: STATE.to_owned(), reason };
         let Config { size, seed } =
             serde_json::from_value(state.config.clone()).map_err(|error| refuse(error.to_string()))?;
-        if size.iter().any(|side| !(1..=4096).contains(side)) {
+        if size.iter().any(|side| !(1..=*INPUT_SIDES.end()).contains(side)) {
             return Err(refuse(format!("its input is {} x {}", size[0], size[1])));
         }
         Ok(Stored { network: Self::new(name, stored_weights(state)?, size, taps)?, size, seed })
