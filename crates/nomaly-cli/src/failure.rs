@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io;
 
 use nomaly::DetectorError;
 use nomaly::backbones::BackboneError;
@@ -109,13 +108,6 @@ fn list_of(kind: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the reader of stdout went away.
-pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
-}
-
 /// Whether the user stopped the work.
 pub(crate) fn is_interruption(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
@@ -141,6 +133,8 @@ pub(crate) fn is_interruption(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use anyhow::Context;
 
     use super::*;
@@ -163,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn interruptions_and_closed_pipes_are_told_from_errors() {
+    fn interruptions_are_told_from_errors() {
         assert!(is_interruption(&DetectorError::Cancelled.into()));
         assert!(is_interruption(&StoreError::Cancelled { what: "x".into() }.into()));
         let stopped = |error| Failure::if_cancelled(error, "interrupted", "start again");
@@ -173,7 +167,5 @@ mod tests {
         assert_eq!(stopped(setting).to_string(), "setting `x` is not of the form KEY=VALUE");
         assert!(!is_interruption(&Failure::new("no", "try this").into()));
         assert!(!is_interruption(&anyhow::anyhow!("plain")));
-        assert!(is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe).into()));
-        assert!(!is_broken_pipe(&io::Error::from(io::ErrorKind::NotFound).into()));
     }
 }

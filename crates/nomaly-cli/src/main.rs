@@ -1,8 +1,16 @@
 //! The `nomaly` command line.
 //!
-//! `main` reads the arguments, runs one [command](commands) and maps the outcome to an exit status: 0 done, 1 anomalies
-//! were found and `--fail-on-anomaly` was given, 2 an error (a wrong usage too), 130 interrupted. Results go to stdout,
-//! everything else to stderr.
+//! `main` reads the arguments, runs one [command](commands) and maps the outcome to an exit status:
+//!
+//! | status | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | something is anomalous, and `--fail-on-anomaly` was given |
+//! | 2 | an error (a wrong usage too) |
+//! | 130 | interrupted |
+//!
+//! Results go to stdout, everything else to stderr. A reader of
+//! stdout that goes away early changes neither what is done nor the status.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -16,6 +24,7 @@ mod progress;
 mod report;
 mod writable;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -30,8 +39,6 @@ fn main() -> ExitCode {
     match run(&cli, &console) {
         Ok(Status::Done) => ExitCode::SUCCESS,
         Ok(Status::AnomaliesFound) => ExitCode::from(1),
-        // Whoever read the output has read enough.
-        Err(error) if failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             console.error(&error);
             ExitCode::from(if failure::is_interruption(&error) { 130 } else { 2 })
@@ -40,11 +47,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, console: &Console) -> anyhow::Result<Status> {
+    output::check_stdout()?;
     progress::handle_interrupts()?;
     if let Some(threads) = cli.common.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()?;
     }
-    match &cli.command {
+    let status = match &cli.command {
         Command::Demo(args) => commands::demo::run(args, console),
         Command::Fit(args) => commands::fit::run(args, console),
         Command::Update(args) => commands::update::run(args, console),
@@ -58,5 +66,8 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Status> {
         Command::Data(args) => commands::data::run(&args.command, console),
         Command::Bench(args) => commands::bench::run(&args.command, console),
         Command::Completions(args) => commands::completions::run(args),
-    }
+    }?;
+    // What a program prints and does not flush is lost without a word when it ends.
+    output::stdout().flush()?;
+    Ok(status)
 }

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::failure::Failure;
+
 /// Colours; [`anstream`] drops them where stdout is no terminal or `NO_COLOR` is set.
 pub(crate) mod style {
     use anstyle::{AnsiColor, Style};
@@ -18,9 +20,68 @@ pub(crate) mod style {
     pub(crate) const HINT: Style = AnsiColor::Cyan.on_default().bold();
 }
 
-/// A locked stdout that drops colours where they are not wanted.
-pub(crate) fn stdout() -> anstream::AutoStream<io::StdoutLock<'static>> {
-    anstream::stdout().lock()
+/// Where results go: stdout, without colours where they are not wanted.
+///
+/// A reader such as `head` may go away before everything is printed. What comes then is lost, and that is no error:
+/// whatever else the command has to do is done, and its exit status is what it would have been.
+pub(crate) struct Stdout {
+    out: anstream::Stdout,
+    /// Whether the reader has gone away.
+    unread: bool,
+}
+
+impl Stdout {
+    fn unless_unread(&mut self, act: impl FnOnce(&mut anstream::Stdout) -> io::Result<()>) -> io::Result<()> {
+        if self.unread {
+            return Ok(());
+        }
+        match act(&mut self.out) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.unread = true;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_unread(|out| out.write_all(bytes)).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_unread(Write::flush)
+    }
+}
+
+/// Stdout for results.
+pub(crate) fn stdout() -> Stdout {
+    Stdout { out: anstream::stdout(), unread: false }
+}
+
+/// Makes sure that results can be printed, before long work whose results are printed.
+///
+/// Rust takes writes to a descriptor that is not open for writing for done, and opens `/dev/null` in place of a
+/// descriptor that is closed when the program starts. The first is found out here; the second cannot be told from
+/// `/dev/null` as other programs hand it down.
+pub(crate) fn check_stdout() -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::fd::AsFd;
+
+        let descriptor = io::stdout().as_fd().try_clone_to_owned();
+        // Nothing is written, but the system says whether something could be.
+        let written = descriptor.map(std::fs::File::from).and_then(|mut file| file.write(&[]));
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let hint = "stdout has to be open for writing; `>/dev/null` throws results away";
+                return Err(Failure::new(format!("results cannot be printed: {error}"), hint).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Prints a value as indented JSON and a line break.

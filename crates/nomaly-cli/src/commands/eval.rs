@@ -85,16 +85,17 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         evaluated.figures.hybrid = Some(together(path, (&detector, &evaluated), &dataset, &options, console)?);
     }
 
-    match args.format {
-        Format::Json => print_json(&evaluated.figures)?,
-        Format::Table => figures::print(&mut stdout(), &evaluated.figures)?,
-    }
+    let printed = match args.format {
+        Format::Json => print_json(&evaluated.figures),
+        Format::Table => figures::print(&mut stdout(), &evaluated.figures).map_err(Into::into),
+    };
     if let (Some(mut report), Some(folder)) = (report, &args.report) {
         report.images.explain(&detector, &dataset.test, options.stream, console)?;
         report.write(&folder.join("report.html"), &evaluated, &calibration, &[])?;
         write_results(folder, &evaluated)?;
         console.note(format_args!("wrote report.html, scores.csv and evaluation.json into {}", folder.display()));
     }
+    printed?;
     Ok(Status::Done)
 }
 

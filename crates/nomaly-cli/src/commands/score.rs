@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::locate::{Located, Locator};
 use crate::map_files::MapFiles;
 use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL};
-use crate::output::{counted, significant, write_csv};
+use crate::output::{Stdout, counted, significant, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 use crate::report::{Decided, PREVIEW_SIDE, ReportBuilder};
 
@@ -273,7 +273,7 @@ struct Printer {
     sequence: bool,
     /// Whether scores have error bars.
     deviations: bool,
-    out: anstream::Stdout,
+    out: Stdout,
     printed: usize,
 }
 
@@ -286,7 +286,7 @@ const CSV_COLUMNS: [&str; 8] =
 
 impl Printer {
     fn new(format: ScoreFormat, labels: bool, sequence: bool, deviations: bool) -> Self {
-        Self { format, labels, sequence, deviations, out: anstream::stdout(), printed: 0 }
+        Self { format, labels, sequence, deviations, out: stdout(), printed: 0 }
     }
 
     fn begin(&mut self) -> io::Result<()> {

@@ -11,4 +11,5 @@ mod maps;
 mod one_vs_all;
 mod outputs;
 mod rows;
+mod stdout;
 mod support;
