@@ -22,6 +22,7 @@ use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, Recognition};
 use crate::stored::{INPUT_SIDES, check_backbone, check_settings, check_stored};
 use crate::supervised::{SupervisedReference, supervised_reference};
+use crate::training::Checkpoint;
 use crate::{DetectorError, METHODS, Parameter, Settings};
 
 /// The settings that every method understands besides its own.
@@ -132,6 +133,9 @@ pub struct Fit {
     pub held_out: Vec<HeldOutImage>,
     /// What the user should know of how the fit went: limits that were reached, choices that were made.
     pub notes: Vec<String>,
+    /// The checkpoint of a training that has ended. Whoever has the detector in safety [removes](Self::remove_checkpoint) it,
+    /// as [`save`](Self::save) does; until then the same fit goes on from it.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// What a training image got from a fit that had seen neither it nor any other image of its group.
@@ -292,7 +296,26 @@ impl Detector {
             extractor: self.extractor,
             region: self.region,
         };
-        Ok(Fit { detector, skipped, held_out, notes: fit.notes })
+        Ok(Fit { detector, skipped, held_out, notes: fit.notes, checkpoint: fit.checkpoint })
+    }
+}
+
+impl Fit {
+    /// Writes the model file, and removes the checkpoint of the training once the file is there.
+    ///
+    /// # Errors
+    /// A place that cannot be written to. The checkpoint stays then, and the same fit goes on from the end of its training.
+    pub fn save(&self, path: &Path) -> Result<(), DetectorError> {
+        self.detector.save(path)?;
+        self.remove_checkpoint();
+        Ok(())
+    }
+
+    /// Removes the checkpoint of the training, where the detector has served its purpose and needs no file.
+    pub fn remove_checkpoint(&self) {
+        if let Some(checkpoint) = &self.checkpoint {
+            checkpoint.remove();
+        }
     }
 }
 
@@ -570,7 +593,7 @@ impl FittedDetector {
         let calibration = calibration.joined(&more)?;
         let held_out = held_out_images(&fit.held_out, &usable, &groups);
         let detector = Self { info, calibration, classes, fitted: fit.fitted, backbone, extractor, region };
-        Ok(Fit { detector, skipped, held_out, notes: fit.notes })
+        Ok(Fit { detector, skipped, held_out, notes: fit.notes, checkpoint: fit.checkpoint })
     }
 
     /// The features that it looks at.

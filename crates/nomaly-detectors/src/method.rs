@@ -10,6 +10,7 @@ use nomaly_store::Progress;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::maps::AnomalyMap;
 use crate::recognition::HeldOutClass;
+use crate::training::Checkpoint;
 use crate::{DetectorError, Settings};
 
 /// A method whose parameters have been checked and which has seen no data yet.
@@ -97,6 +98,9 @@ pub struct MethodFit {
     pub images: usize,
     /// What the user should know of how the fit went: limits that were reached, choices that were made.
     pub notes: Vec<String>,
+    /// The checkpoint of a training that has ended, which the same fit goes on from until it is
+    /// [removed](Checkpoint::remove); `None` for methods that do not train, and fits without checkpoints.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// What a normal image gets from a fit that had not seen it.

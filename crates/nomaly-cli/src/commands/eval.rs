@@ -37,7 +37,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     }
     let mut dataset = open(&args.data)?;
     limit(&mut dataset, args, args.method.seed);
-    let (detector, fit_s, rule) = match &args.model {
+    let (detector, checkpoint, fit_s, rule) = match &args.model {
         Some(path) => {
             let detector = FittedDetector::load(path)?;
             if detector.classes().is_some_and(|classes| classes.known().len() > 1) {
@@ -49,14 +49,14 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
                 .into());
             }
             let rule = args.rule.rule(Some(detector.info().decision))?;
-            (detector, None, rule)
+            (detector, None, None, rule)
         }
         None => {
             let rule = args.rule.rule(None)?;
             let recipe = Recipe::new(&args.method, rule, args.reading.options(None))?;
             let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
             // The detector has the rule already.
-            (fit.detector, Some(fit_s), None)
+            (fit.detector, fit.checkpoint, Some(fit_s), None)
         }
     };
     let preview = args.report.is_some().then_some(PREVIEW_SIDE);
@@ -96,6 +96,9 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         console.note(format_args!("wrote report.html, scores.csv and evaluation.json into {}", folder.display()));
     }
     printed?;
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.remove();
+    }
     Ok(Status::Done)
 }
 

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use super::{Recipe, Status, and_skipped, check_writable, classes, decision, fit_detector, interval_in_words, rows};
 use crate::args::FitArgs;
 use crate::console::Console;
+use crate::failure::{Failure, chain};
 use crate::output::{bytes, counted, seconds};
 
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
@@ -30,7 +31,16 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     if let Some(classes) = fit.detector.classes() {
         classes::check_attainable(classes, "image")?;
     }
-    fit.detector.save(&args.output)?;
+    fit.save(&args.output).map_err(|error| {
+        let error = anyhow::Error::from(error);
+        match fit.checkpoint {
+            Some(_) => {
+                let hint = "the training is kept: the same command goes on from its end";
+                Failure::new(chain(&error), hint).into()
+            }
+            None => error,
+        }
+    })?;
     let size = std::fs::metadata(&args.output).with_context(|| format!("cannot read {}", args.output.display()))?.len();
 
     let info = fit.detector.info();

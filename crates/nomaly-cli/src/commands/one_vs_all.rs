@@ -7,6 +7,7 @@ use nomaly::PredictOptions;
 use nomaly::data::with_option;
 use nomaly::detectors::evaluation::evaluate;
 use nomaly::detectors::protocol::{Log, Mean, Protocol, Run, Table as Figures};
+use nomaly::detectors::training::Checkpoint;
 use nomaly::registry::UnknownName;
 use nomaly::store::{create_folder, home, write_atomic};
 
@@ -53,8 +54,11 @@ pub(super) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
             let run = match log.find(class, seed) {
                 Some(run) => run.clone(),
                 None => {
-                    let run = run_class(args, class, seed, console)?;
+                    let (run, checkpoint) = run_class(args, class, seed, console)?;
                     log.push(run.clone())?;
+                    if let Some(checkpoint) = checkpoint {
+                        checkpoint.remove();
+                    }
                     run
                 }
             };
@@ -82,8 +86,8 @@ pub(super) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     Ok(Status::Done)
 }
 
-/// One class with one seed.
-fn run_class(args: &EvalArgs, class: &str, seed: u64, console: &Console) -> anyhow::Result<Run> {
+/// One class with one seed; and the checkpoint of the training, which is needed until the run is in the log.
+fn run_class(args: &EvalArgs, class: &str, seed: u64, console: &Console) -> anyhow::Result<(Run, Option<Checkpoint>)> {
     let mut dataset = open(&with_option(&args.data, NORMAL, class))?;
     limit(&mut dataset, args, seed);
     let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
@@ -95,7 +99,7 @@ fn run_class(args: &EvalArgs, class: &str, seed: u64, console: &Console) -> anyh
         let hint = "the same command goes on with the class that was interrupted";
         Failure::if_cancelled(error, "the protocol was interrupted", hint)
     })?;
-    Ok(Run::new(class, &evaluated)?)
+    Ok((Run::new(class, &evaluated)?, fit.checkpoint))
 }
 
 /// The classes of the data set, in the order of their numbers.

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &UpdateArgs, console: &Console) -> anyhow::Result<Status
         })?;
     let took = began.elapsed().as_secs_f64();
     tell_fit(&fit, console);
-    fit.detector.save(output)?;
+    fit.save(output)?;
     let size = std::fs::metadata(output).with_context(|| format!("cannot read {}", output.display()))?.len();
 
     let info = fit.detector.info();

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod checkpoints;
 mod classes;
 mod decisions;
 mod explain;

@@ -161,7 +161,14 @@ impl Method for Dn2 {
         let bank = NearestNeighbours::fit(features.levels[0].view(), self.neighbours)?;
         let held_out = held_out(source, 0..features.images(), &scores?)?;
         let fitted = Box::new(FittedDn2 { bank: Box::new(bank) });
-        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images: features.images(), notes: Vec::new() })
+        Ok(MethodFit {
+            fitted,
+            held_out,
+            classes: Vec::new(),
+            images: features.images(),
+            notes: Vec::new(),
+            checkpoint: None,
+        })
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {

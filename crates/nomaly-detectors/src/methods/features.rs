@@ -119,7 +119,14 @@ impl Method for Features {
         let all: Vec<usize> = (0..features.images()).collect();
         let scorer = self.scorer.fit(features.joined(&all).view(), seed, progress)?;
         let fitted = Box::new(FittedFeatures { scorer });
-        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images: features.images(), notes: Vec::new() })
+        Ok(MethodFit {
+            fitted,
+            held_out,
+            classes: Vec::new(),
+            images: features.images(),
+            notes: Vec::new(),
+            checkpoint: None,
+        })
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {

@@ -256,7 +256,14 @@ impl Method for Mvg {
         progress.finish();
         let held_out = held_out(source, 0..features.images(), &scores)?;
         let fitted = Box::new(FittedMvg { levels });
-        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images: features.images(), notes: Vec::new() })
+        Ok(MethodFit {
+            fitted,
+            held_out,
+            classes: Vec::new(),
+            images: features.images(),
+            notes: Vec::new(),
+            checkpoint: None,
+        })
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {

@@ -108,6 +108,7 @@ impl Method for OpenSetMethod {
             classes: held_out,
             images: features.images(),
             notes: Vec::new(),
+            checkpoint: None,
         })
     }
 

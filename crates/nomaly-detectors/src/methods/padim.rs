@@ -262,7 +262,7 @@ impl Method for Padim {
         let gaussians = statistics.gaussians(self.params.regularization);
         progress.finish();
         let fitted = Box::new(FittedPadim { positions, gaussians: gaussians?, sigma: self.params.sigma });
-        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new() })
+        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None })
     }
 
     fn restore(&self, mut states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {

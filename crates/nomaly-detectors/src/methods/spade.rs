@@ -297,7 +297,7 @@ impl Method for Spade {
             }
             Ok(())
         })?;
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes })
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
     }
 
     fn extend(
@@ -330,7 +330,14 @@ impl Method for Spade {
             return Err(DetectorError::TooFewImages { method: NAME.to_owned(), needed: 1, found: 0 });
         }
         fitted.gallery.append(more)?;
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes: Vec::new() })
+        Ok(MethodFit {
+            fitted: Box::new(fitted),
+            held_out,
+            classes: Vec::new(),
+            images,
+            notes: Vec::new(),
+            checkpoint: None,
+        })
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {

@@ -65,7 +65,7 @@ impl Checkpoint {
         &self.path
     }
 
-    /// Removes the file of a training that has ended; there may be none.
+    /// Removes the file of a training that has ended, once its result is safe; there may be none.
     pub fn remove(&self) {
         // A file that stays is found by the same training only, which would end at once.
         let _ = std::fs::remove_file(&self.path);

@@ -75,7 +75,7 @@ impl<'a> TrainingSet<'a> {
         self.images.held_out(&self.division.held_out, self.source, self.context.progress, judge)
     }
 
-    /// The fit, whose checkpoint is needed no more. `learned` says what each image was learned as.
+    /// The fit, whose checkpoint stays until its model is safe. `learned` says what each image was learned as.
     pub(crate) fn finish(
         self,
         fitted: Box<dyn FittedMethod>,
@@ -83,13 +83,11 @@ impl<'a> TrainingSet<'a> {
         trained: &Trained,
         learned: &str,
     ) -> MethodFit {
-        if let Some(checkpoint) = &self.checkpoint {
-            checkpoint.remove();
-        }
         let Division { train, held_out: others } = &self.division;
         let told =
             format!("{} images learned from, {learned}; {} others calibrate the decision", train.len(), others.len());
         let notes = vec![trained.to_string(), told];
-        MethodFit { fitted, held_out, classes: Vec::new(), images: self.images.images(), notes }
+        let images = self.images.images();
+        MethodFit { fitted, held_out, classes: Vec::new(), images, notes, checkpoint: self.checkpoint }
     }
 }

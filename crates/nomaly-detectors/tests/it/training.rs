@@ -59,8 +59,52 @@ fn an_interrupted_training_ends_with_the_same_model() {
         let model = interrupted(method, &settings, &checkpoints, &Silent).unwrap();
         assert!(model.notes.iter().any(|note| note.contains("went on from step")), "{:?}", model.notes);
         assert!(bytes(&model.detector, folder.path()) == whole, "{method}: the models differ");
-        let left = std::fs::read_dir(&checkpoints).unwrap().count();
-        assert_eq!(left, 0, "{method} leaves its checkpoint behind");
+        model.save(&folder.path().join("model.nomaly")).unwrap();
+        assert_eq!(files_in(&checkpoints), 0, "{method} leaves its checkpoint behind");
+    }
+}
+
+fn files_in(folder: &Path) -> usize {
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+/// Counts how often a training tells its loss, which it does with its first step.
+#[derive(Default)]
+struct Losses(AtomicUsize);
+
+impl Progress for Losses {
+    fn start(&self, _what: &str, _total: Option<u64>) {}
+    fn describe(&self, what: &str) {
+        self.0.fetch_add(usize::from(what.contains("loss")), Ordering::SeqCst);
+    }
+    fn advance(&self, _amount: u64) {}
+    fn finish(&self) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_model_that_cannot_be_saved_is_not_trained_again() {
+    for (method, patience) in trained().flat_map(|method| [(method, "none"), (method, "1")]) {
+        let settings = quick(method).with("epochs", 3).with("batch_size", 4).with("patience", patience);
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = folder.path().join("checkpoints");
+        let whole = bytes(&fit(method, &settings, &good(12)).detector, folder.path());
+        let losses = Losses::default();
+        let model = interrupted(method, &settings, &checkpoints, &losses).unwrap();
+        assert!(losses.0.into_inner() > 0, "{method}: nothing was trained");
+        let lost = model.save(&folder.path().join("missing/model.nomaly"));
+        assert!(matches!(lost, Err(DetectorError::Store(_))), "{method}: {lost:?}");
+        assert_eq!(files_in(&checkpoints), 1, "{method}");
+
+        let losses = Losses::default();
+        let model = interrupted(method, &settings, &checkpoints, &losses).unwrap();
+        assert_eq!(losses.0.into_inner(), 0, "{method}: an epoch was trained again");
+        let path = folder.path().join("model.nomaly");
+        model.save(&path).unwrap();
+        assert!(std::fs::read(&path).unwrap() == whole, "{method}: the models differ");
+        assert_eq!(files_in(&checkpoints), 0, "{method} leaves its checkpoint behind");
     }
 }
 
@@ -85,7 +129,9 @@ fn a_checkpoint_of_another_training_is_left_alone() {
     let other = settings.clone().with("rate", 0.01);
     let fit = interrupted("geotrans", &other, folder.path(), &Silent).unwrap();
     assert!(!fit.notes.iter().any(|note| note.contains("went on")), "{:?}", fit.notes);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(files_in(folder.path()), 2);
+    fit.remove_checkpoint();
+    assert_eq!(files_in(folder.path()), 1);
 
     let damaged = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
     let content = std::fs::read(&damaged).unwrap();

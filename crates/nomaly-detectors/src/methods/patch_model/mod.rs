@@ -137,7 +137,7 @@ impl Method for PatchModel {
             fitted.dim()
         )];
         let held_out = held_out.into_iter().flatten().collect();
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes })
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {

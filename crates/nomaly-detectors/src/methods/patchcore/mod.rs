@@ -359,7 +359,7 @@ impl Method for PatchCore {
         if let Some(nearest) = nearest {
             notes.push(describe_recall(&nearest, &fitted.bank.top_k(&queries, 1)?));
         }
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes })
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
     }
 
     fn extend(
@@ -386,7 +386,7 @@ impl Method for PatchCore {
         for piece in &mut fitted.bank.pieces {
             piece.append(&more.rows)?;
         }
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes })
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
