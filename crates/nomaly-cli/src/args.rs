@@ -47,7 +47,8 @@ Examples:
   nomaly score img.png -m part.nomaly --fail-on-anomaly && ship
   nomaly eval bottle/ --method mvg --report out/      fit and test on a data set in MVTec layout
 
-Exit status: 0 done, 1 with --fail-on-anomaly when something is anomalous, 2 an error, 130 interrupted.
+Exit status: 0 done, 1 with --fail-on-anomaly when something is anomalous, 2 an error, 3 when `score` met something that
+the model could not decide on (it was fitted on too little to keep its rate of false alarms), 130 interrupted.
 Environment: NOMALY_HOME (folder of downloaded weights and data), NOMALY_ISA (instruction set of the kernels: \
 avx512, avx2, neon or portable), NO_COLOR.";
 

@@ -12,7 +12,7 @@ use crate::output::style::{ERROR, HINT, WARNING};
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verbosity {
-    /// Errors only.
+    /// Errors, and what explains an exit status.
     Quiet,
     /// What was done, warnings, progress.
     Normal,
@@ -62,6 +62,11 @@ impl Console {
         if self.talks() {
             self.line(format_args!("{WARNING}warning:{WARNING:#} {text}"));
         }
+    }
+
+    /// Warns of what no verbosity may hide, for it explains the exit status or takes the use from the result.
+    pub(crate) fn alert(&self, text: impl Display) {
+        self.line(format_args!("{WARNING}warning:{WARNING:#} {text}"));
     }
 
     pub(crate) fn hint(&self, text: impl Display) {

@@ -11,7 +11,7 @@ const GREY_HEADROOM: f64 = 10.0;
 /// Turns the maps of one run into what people and programs look at.
 pub(crate) struct Locator<'a> {
     detector: &'a FittedDetector,
-    /// Pixels above are anomalous; infinite where nothing can be called anomalous.
+    /// Pixels above are anomalous; infinite where there is no threshold of pixels.
     threshold: f64,
     regions: RegionOptions,
     scales: Scales,
@@ -45,6 +45,11 @@ impl<'a> Locator<'a> {
             .context("the model's held-out maps are too large for a colour scale")?;
         let threshold = calibration.map_threshold().unwrap_or(f64::INFINITY);
         Ok(Some(Self { detector, threshold, regions, scales }))
+    }
+
+    /// Whether there is a threshold of pixels: without one, that nothing is found says nothing.
+    pub(crate) fn decides(&self) -> bool {
+        self.threshold < f64::INFINITY
     }
 
     /// What was found in an image; `None` where it could not be scored.

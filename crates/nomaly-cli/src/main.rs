@@ -7,9 +7,10 @@
 //! | 0 | done |
 //! | 1 | something is anomalous, and `--fail-on-anomaly` was given |
 //! | 2 | an error (a wrong usage too) |
+//! | 3 | `score` met something that the model could not decide on, for it has no threshold |
 //! | 130 | interrupted |
 //!
-//! Results go to stdout, everything else to stderr. A reader of
+//! Where several hold, 2 comes before 1, and 1 before 3. Results go to stdout, everything else to stderr. A reader of
 //! stdout that goes away early changes neither what is done nor the status.
 #![forbid(unsafe_code)]
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     match run(&cli, &console) {
         Ok(Status::Done) => ExitCode::SUCCESS,
         Ok(Status::AnomaliesFound) => ExitCode::from(1),
+        Ok(Status::Undecided) => ExitCode::from(3),
         Err(error) => {
             console.error(&error);
             ExitCode::from(if failure::is_interruption(&error) { 130 } else { 2 })

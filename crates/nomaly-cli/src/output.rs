@@ -13,6 +13,7 @@ pub(crate) mod style {
     pub(crate) const HEADING: Style = Style::new().bold();
     pub(crate) const NORMAL: Style = AnsiColor::Green.on_default();
     pub(crate) const ANOMALOUS: Style = AnsiColor::Red.on_default().bold();
+    pub(crate) const UNDECIDED: Style = AnsiColor::Magenta.on_default();
     pub(crate) const FAILED: Style = AnsiColor::Yellow.on_default();
     pub(crate) const FAINT: Style = Style::new().dimmed();
     pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();

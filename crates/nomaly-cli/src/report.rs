@@ -5,15 +5,18 @@ use std::path::Path;
 
 use nomaly::detectors::evaluation::{Evaluated, Evaluation, PRO_LIMIT};
 use nomaly::detectors::model_file::ModelInfo;
+use nomaly::detectors::recognition::Classes;
 use nomaly::detectors::regions::{Region, RegionOptions};
 use nomaly::store::write_atomic;
 use nomaly::transforms::scaled_preview;
 use nomaly::{Calibration, DecisionRule, DetectorError, FittedDetector, Label, Limits, Outcome, Sample, StreamOptions};
 use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
 use nomaly_report::{
-    Contour, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold, render,
+    Contour, Decision, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold,
+    render,
 };
 
+use crate::commands::and_undecided;
 use crate::console::Console;
 use crate::locate::{Located, Locator};
 use crate::output::{percent, seconds, significant};
@@ -30,7 +33,7 @@ pub(crate) enum Decided<'a> {
     /// By one rule for all scores.
     Rule(&'a Calibration),
     /// By the classes of the model, which have no rule in common.
-    Classes,
+    Classes(&'a Classes),
     /// By two models, above this score, in words.
     Together(f64, String),
 }
@@ -82,7 +85,7 @@ impl ReportBuilder {
             },
             score: prediction.score,
             p_value: Some(prediction.p_value),
-            anomalous: Some(prediction.anomalous),
+            decision: Decision::from(prediction.anomalous),
             size: outcome.size,
             thumbnail: preview.as_ref().map(Picture::photo).transpose()?,
             overlay,
@@ -153,12 +156,19 @@ impl ReportBuilder {
 
     /// Writes the report of a scoring run.
     pub(crate) fn write_scores(self, path: &Path, info: &ModelInfo, decided: &Decided<'_>) -> anyhow::Result<()> {
-        let anomalous = self.items.iter().filter(|item| item.anomalous == Some(true)).count();
+        let count = |decision| self.items.iter().filter(|item| item.decision == decision).count();
+        let (anomalous, undecided) = (count(Decision::Anomalous), count(Decision::Undecided));
+        let reason = match decided {
+            Decided::Rule(calibration) => calibration.unattainable(),
+            Decided::Classes(classes) => classes.unattainable().map(|(_, reason)| reason),
+            Decided::Together(..) => None,
+        };
         let [height, width] = info.pipeline.output_size();
-        let word = if matches!(decided, Decided::Classes) { "unknown" } else { "anomalous" };
+        let word = if matches!(decided, Decided::Classes(_)) { "unknown" } else { "anomalous" };
         let report = Report {
-            title: format!("{anomalous} of {} images {word}", self.items.len()),
+            title: format!("{anomalous} of {} images {word}{}", self.items.len(), and_undecided(undecided)),
             subtitle: format!("scored by {} on {}", info.method.name, info.backbone.name),
+            notes: reason.map(|reason| format!("Not every image can be decided on: {reason}.")).into_iter().collect(),
             summary: facts([
                 ("method", info.method.name.clone()),
                 ("backbone", info.backbone.name.clone()),
@@ -167,7 +177,7 @@ impl ReportBuilder {
             ]),
             threshold: match decided {
                 Decided::Rule(calibration) => threshold(calibration),
-                Decided::Classes => None,
+                Decided::Classes(_) => None,
                 Decided::Together(value, rule) => Some(Threshold { value: *value, rule: rule.clone(), max_fpr: None }),
             },
             items: self.items,
@@ -233,10 +243,13 @@ impl<'a> EvaluationReport<'a> {
         }
         let per_image = significant(timing.predict_ms_per_image_median, 3);
         summary.extend(facts([("time to score", format!("{per_image} ms an image (median)"))]));
+        let undecided = calibration
+            .unattainable()
+            .map(|reason| format!("No image is decided on, for there is no threshold: {reason}."));
         let report = Report {
             title: figures.dataset.clone(),
             subtitle: format!("{} on {}", figures.method, figures.backbone.as_deref().unwrap_or("rows")),
-            notes: notes.iter().map(|&note| note.to_owned()).collect(),
+            notes: notes.iter().map(|&note| note.to_owned()).chain(undecided).collect(),
             summary,
             figures: headline(figures),
             threshold: threshold(calibration),
@@ -317,7 +330,7 @@ fn by_kind(items: &[Item], figures: &Evaluation) -> Vec<KindRow> {
             ..KindRow::default()
         });
         row.n += 1;
-        row.flagged += usize::from(item.anomalous == Some(true));
+        row.flagged += usize::from(item.decision == Decision::Anomalous);
     }
     rows.into_values().collect()
 }

@@ -55,10 +55,10 @@ impl DecisionRule {
     /// Checks the rule's number.
     ///
     /// # Errors
-    /// A rate outside (0, 1), or a threshold that is not a number.
+    /// A rate that is no [rate of false alarms](is_rate), or a threshold that is not a number.
     pub fn checked(self) -> Result<Self, DetectorError> {
-        if let Some(rate) = self.rate().filter(|&rate| !(rate > 0.0 && rate < 1.0)) {
-            return Err(DetectorError::setting("max_fpr", &rate.to_string(), "a rate between 0 and 1, both excluded"));
+        if let Some(rate) = self.rate().filter(|&rate| !is_rate(rate)) {
+            return Err(DetectorError::setting("max_fpr", &rate.to_string(), RATES));
         }
         match self {
             Self::RobustTail(rate) if rate > 0.5 => Err(DetectorError::setting(
@@ -96,14 +96,23 @@ impl DecisionRule {
     }
 }
 
-/// The fewest held-out scores of independent items, or groups of dependent ones, that allow a conformal p-value of at most `rate`, which is in (0, 1).
+/// The smallest rate of false alarms that can be asked for, and the smallest share of good items that may pass.
+pub const SMALLEST_RATE: f64 = 1e-9;
+/// What a rate of false alarms can be, in words.
+const RATES: &str = "a rate from 1e-9 to 1 - 1e-9";
+
+/// Whether a number can be asked for as a rate of false alarms: at least [`SMALLEST_RATE`], and at most 1 less that.
+pub fn is_rate(rate: f64) -> bool {
+    (SMALLEST_RATE..=1.0 - SMALLEST_RATE).contains(&rate)
+}
+
+/// The fewest held-out scores of independent items, or groups of dependent ones, that allow a conformal p-value of at
+/// most `rate`; [`usize::MAX`] where no number does.
 pub fn scores_for(rate: f64) -> usize {
-    let mut n = (1.0 / rate - 1.0).floor().max(0.0) as usize;
-    // Rounding may have taken the last step away.
-    while 1.0 / (n as f64 + 1.0) > rate {
-        n += 1;
-    }
-    n
+    let about = (1.0 / rate - 1.0).ceil().max(0.0) as usize;
+    // Rounding is off by one at most.
+    let enough = |n: &usize| 1.0 / (*n as f64 + 1.0) <= rate;
+    (about.saturating_sub(1)..=about.saturating_add(1)).find(enough).unwrap_or(usize::MAX)
 }
 
 /// Held-out scores in the order of their items.
@@ -328,7 +337,7 @@ impl Calibration {
     }
 
     /// Scores above this are anomalous; `None` where the held-out scores do not support the rule, most often because they
-    /// are too few for the rate asked for, so that nothing can be called anomalous.
+    /// are too few for the rate asked for, so that nothing can be decided.
     pub fn threshold(&self) -> Option<f64> {
         self.threshold.as_ref().ok().copied()
     }
@@ -378,9 +387,10 @@ impl Calibration {
         self.map_threshold
     }
 
-    /// Whether a score is anomalous.
-    pub fn is_anomalous(&self, score: f64) -> bool {
-        self.threshold().is_some_and(|threshold| score > threshold)
+    /// Whether a score is anomalous: above the [threshold](Self::threshold), or NaN. `None` where there is no
+    /// threshold, so that nothing is decided.
+    pub fn decide(&self, score: f64) -> Option<bool> {
+        self.threshold().map(|threshold| score > threshold || score.is_nan())
     }
 
     /// The rule in words.
@@ -554,7 +564,9 @@ mod tests {
             let calibration = Calibration::new(held_out.clone(), DecisionRule::MaxFpr(rate)).unwrap();
             for score in (0..90).map(|step| f64::from(step) * 0.5) {
                 let by_p_value = calibration.p_value(score) <= rate;
-                assert_eq!(calibration.is_anomalous(score), by_p_value, "rate {rate}, score {score}");
+                let expected = calibration.threshold().map(|_| by_p_value);
+                assert_eq!(calibration.decide(score), expected, "rate {rate}, score {score}");
+                assert!(expected.is_some() || rate < 1.0 / 41.0);
             }
         }
     }
@@ -582,10 +594,10 @@ mod tests {
     }
 
     #[test]
-    fn too_few_held_out_scores_flag_nothing() {
+    fn too_few_held_out_scores_decide_nothing() {
         let calibration = Calibration::new(vec![1.0, 2.0, 3.0], DecisionRule::MaxFpr(0.05)).unwrap();
         assert_eq!(calibration.threshold(), None);
-        assert!(!calibration.is_anomalous(1e9));
+        assert_eq!(calibration.decide(1e9), None);
         assert_eq!(calibration.smallest_p_value(), 0.25);
         let reason = calibration.unattainable().unwrap();
         assert!(reason.contains("at least 19 held-out scores, but there are 3"), "{reason}");
@@ -593,7 +605,7 @@ mod tests {
         for rule in [DecisionRule::ExtremeValue(1e-3), DecisionRule::ThreeSigma] {
             let calibration = Calibration::new(vec![1.0], rule).unwrap();
             assert!(calibration.threshold().is_none() && calibration.unattainable().is_some(), "{rule:?}");
-            assert!(!calibration.is_anomalous(1e9));
+            assert_eq!(calibration.decide(1e9), None);
         }
     }
 
@@ -608,6 +620,9 @@ mod tests {
             assert!(reachable(n), "rate {rate}, n {n}");
             assert!(n == 1 || !reachable(n - 1), "rate {rate}, n {n}");
         }
+        assert_eq!(scores_for(SMALLEST_RATE), 999_999_999);
+        assert_eq!([scores_for(1e-300), scores_for(0.0), scores_for(f64::NAN)], [usize::MAX; 3]);
+        assert_eq!([scores_for(1.0), scores_for(2.0)], [0, 0]);
     }
 
     /// Held-out scores with an exponential tail.
@@ -627,7 +642,9 @@ mod tests {
             let calibration = Calibration::new(held_out.clone(), rule).unwrap();
             let (threshold, interval) = (calibration.threshold().unwrap(), calibration.threshold_interval().unwrap());
             assert!(interval.low < threshold && threshold < interval.high, "{rule:?}: {threshold} {interval:?}");
-            assert!(calibration.is_anomalous(threshold + 1e-6) && !calibration.is_anomalous(threshold));
+            let decide = |score| calibration.decide(score).unwrap();
+            assert!(decide(threshold + 1e-6) && !decide(threshold));
+            assert!(decide(f64::NAN) && decide(f64::INFINITY) && !decide(f64::NEG_INFINITY));
             assert_eq!(calibration.with_rule(rule).unwrap().threshold(), Some(threshold));
             // What the model file stores brings the same rule back.
             let json = serde_json::to_string(&rule).unwrap();
@@ -722,12 +739,22 @@ mod tests {
 
     #[test]
     fn rules_out_of_range_are_refused() {
-        for rate in [0.0, 1.0, -0.1, f64::NAN] {
+        let refused = |rule: DecisionRule, setting: &str| {
+            let error = rule.checked().unwrap_err();
+            let named = matches!(&error, DetectorError::SettingValue { name, .. } if name == setting);
+            assert!(named, "{rule:?}: {error}");
+        };
+        for rate in [0.0, 1.0, -0.1, f64::NAN, 1e-300, 9.99e-10, 1.0 - 1e-10, 1.0 - 1e-17] {
             for rule in [DecisionRule::MaxFpr(rate), DecisionRule::Quantile(rate), DecisionRule::ExtremeValue(rate)] {
-                assert!(rule.checked().is_err(), "{rule:?}");
+                refused(rule, "max_fpr");
+                assert!(Calibration::new(vec![1.0, 2.0], rule).is_err(), "{rule:?}");
             }
         }
-        assert!(DecisionRule::RobustTail(0.6).checked().is_err() && DecisionRule::RobustTail(0.5).checked().is_ok());
-        assert!(DecisionRule::Threshold(f64::NAN).checked().is_err());
+        for rate in [SMALLEST_RATE, 0.5, 1.0 - SMALLEST_RATE] {
+            assert_eq!(DecisionRule::MaxFpr(rate).checked().unwrap(), DecisionRule::MaxFpr(rate));
+        }
+        refused(DecisionRule::Threshold(f64::NAN), "threshold");
+        refused(DecisionRule::RobustTail(0.6), "max_fpr");
+        assert!(DecisionRule::RobustTail(0.5).checked().is_ok());
     }
 }

@@ -15,8 +15,9 @@ use serde::Serialize;
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::features::{FeatureExtractor, FeatureSource, StreamOptions, Streamed};
 use crate::groups::{GroupBy, Groups};
+use crate::judge::Judge;
 use crate::maps::{AnomalyMap, RegionOfInterest};
-use crate::method::{FitContext, FittedMethod, HeldOut, Method, MethodScore};
+use crate::method::{FitContext, FittedMethod, HeldOut, Method};
 use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
 use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, Recognition};
@@ -133,8 +134,8 @@ pub struct Fit {
     pub held_out: Vec<HeldOutImage>,
     /// What the user should know of how the fit went: limits that were reached, choices that were made.
     pub notes: Vec<String>,
-    /// The checkpoint of a training that has ended. Whoever has the detector in safety [removes](Self::remove_checkpoint) it,
-    /// as [`save`](Self::save) does; until then the same fit goes on from it.
+    /// The checkpoint of a training that has ended. Whoever has the detector in safety
+    /// [removes](Self::remove_checkpoint) it, as [`save`](Self::save) does; until then the same fit goes on from it.
     pub checkpoint: Option<Checkpoint>,
 }
 
@@ -171,8 +172,8 @@ pub struct Prediction {
     pub deviation: Option<f64>,
     /// The conformal p-value in (0, 1]: the share of held-out normal images that score at least as high.
     pub p_value: f64,
-    /// The decision.
-    pub anomalous: bool,
+    /// The decision; `None` where the model has no threshold to decide by.
+    pub anomalous: Option<bool>,
     /// Scores of the parts that the score is made of, in the order of [`FittedDetector::part_names`]; for models of classes
     /// those under each class.
     #[serde(skip)]
@@ -180,8 +181,9 @@ pub struct Prediction {
     /// What each of the [terms](FittedDetector::term_names) adds to the score, for methods whose score is a sum.
     #[serde(skip)]
     pub terms: Vec<f64>,
-    /// Which class the image was taken for, by models of [classes](FittedDetector::classes_for). It is `anomalous` where it
-    /// is unknown, and the p-value is that among the held-out images of the closest class.
+    /// Which class the image was taken for, by models of [classes](FittedDetector::classes_for). It is `anomalous`
+    /// where it is unknown, nothing is decided where that class has no threshold, and the p-value is that among the
+    /// held-out images of the closest class.
     #[serde(skip)]
     pub recognition: Option<Recognition>,
     /// How anomalous each pixel is of what the network sees, for methods that locate: a map of the
@@ -304,7 +306,8 @@ impl Fit {
     /// Writes the model file, and removes the checkpoint of the training once the file is there.
     ///
     /// # Errors
-    /// A place that cannot be written to. The checkpoint stays then, and the same fit goes on from the end of its training.
+    /// A place that cannot be written to. The checkpoint stays then, and the same fit goes on from the end of its
+    /// training.
     pub fn save(&self, path: &Path) -> Result<(), DetectorError> {
         self.detector.save(path)?;
         self.remove_checkpoint();
@@ -471,7 +474,9 @@ impl FittedDetector {
 
     /// Scores `samples` in order and hands each outcome to `sink`.
     ///
-    /// An image that cannot be used is an outcome too, unless [`StreamOptions::strict`] makes it an error.
+    /// An image that cannot be used is an outcome too, unless [`StreamOptions::strict`] makes it an error. So is one
+    /// whose score, or a value of whose map, is not a finite number: it is [`Skipped`] with the kind
+    /// `non-finite-score`.
     ///
     /// # Errors
     /// Whatever `sink` fails with, cancellation, and a bad image where the options are strict.
@@ -482,27 +487,31 @@ impl FittedDetector {
         progress: &dyn Progress,
         mut sink: impl FnMut(Outcome<'_>) -> Result<(), DetectorError> + Send,
     ) -> Result<(), DetectorError> {
-        let calibration = self.calibration_for(options)?;
-        let classes = self.classes_for(options)?;
+        let judge = Judge {
+            fitted: &*self.fitted,
+            extractor: &self.extractor,
+            calibration: self.calibration_for(options)?,
+            classes: self.classes_for(options)?,
+        };
         let images = self.extractor.stream(samples, options.stream);
-        let views = self.extractor.pipeline().view_count();
         images.run(progress, "scoring images", &mut |batch| {
-            let mut scores = match &batch.features {
-                Some(features) => self.fitted.score(features)?,
-                None => Vec::new(),
-            }
-            .into_iter();
+            let judged = batch.features.as_ref().map_or(Ok(Vec::new()), |features| judge.batch(features))?;
+            let mut judged = judged.into_iter();
             for image in batch.images {
                 let (size, preview) =
                     image.decoded.map_or((None, None), |decoded| (Some(decoded.size), decoded.preview));
+                let sample = &samples[image.index];
                 let result = match image.failure {
                     Some(skipped) => Err(skipped),
                     None => {
-                        let scored = self.extractor.combine(scores.by_ref().take(views).collect())?;
-                        Ok(decide(scored, &calibration, classes.as_ref()))
+                        let judged = judged.next().expect("every usable image is judged");
+                        judged.map_err(|fault| fault.of(&sample.id))
                     }
                 };
-                sink(Outcome { sample: &samples[image.index], batch: batch.number, result, size, preview })?;
+                match result {
+                    Err(skipped) if options.stream.strict => return Err(DetectorError::BadImage { skipped }),
+                    result => sink(Outcome { sample, batch: batch.number, result, size, preview })?,
+                }
             }
             Ok(())
         })
@@ -663,34 +672,6 @@ impl FittedDetector {
         };
         let (extractor, fitted, region) = build().map_err(refuse)?;
         Ok(Self { info, calibration, classes, fitted, backbone, extractor, region })
-    }
-}
-
-/// The decision on an image with this score.
-fn decide(scored: MethodScore, calibration: &Calibration, classes: Option<&Classes>) -> Prediction {
-    let MethodScore { score, deviation, parts, terms, map } = scored;
-    match classes.map(|classes| classes.recognise(&parts)) {
-        // Views may differ in the class that is closest, so that their joint score is not the least of the parts.
-        Some(found) => Prediction {
-            score: found.score,
-            deviation,
-            p_value: found.p_value,
-            anomalous: found.unknown,
-            parts,
-            terms,
-            recognition: Some(found),
-            map,
-        },
-        None => Prediction {
-            score,
-            deviation,
-            p_value: calibration.p_value(score),
-            anomalous: calibration.is_anomalous(score),
-            parts,
-            terms,
-            recognition: None,
-            map,
-        },
     }
 }
 

@@ -41,6 +41,15 @@ pub struct FeatureBatch<'a> {
 }
 
 impl FeatureBatch<'_> {
+    /// The features of one image, tap by tap: what [`values`](Self::values) are for a batch of that image alone.
+    pub(crate) fn values_of(&self, image: usize) -> Vec<Vec<f32>> {
+        let part = |values: &Vec<f32>| {
+            let each = values.len() / self.images;
+            values[image * each..(image + 1) * each].to_vec()
+        };
+        self.values.iter().map(part).collect()
+    }
+
     /// The features of one tap as `[images · views, expected]`.
     ///
     /// # Errors

@@ -33,6 +33,7 @@ pub mod explain;
 mod features;
 pub mod groups;
 pub mod hybrid;
+mod judge;
 pub mod maps;
 mod method;
 pub mod methods;

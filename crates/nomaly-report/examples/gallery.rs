@@ -13,7 +13,8 @@ use nomaly_metrics::components::{Components, Connectivity};
 use nomaly_metrics::{CurvePoints, PixelMetrics, auroc, average_precision, eer, f1_max};
 use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
 use nomaly_report::{
-    Contour, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold, render,
+    Contour, Decision, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold,
+    render,
 };
 
 /// Size of the textures in pixels.
@@ -74,7 +75,7 @@ fn report(specimens: &[Specimen], skipped: Vec<Skipped>, note: &str) -> Result<R
             label: Some(specimen.kind != "good"),
             score,
             p_value: Some(p_value(score)),
-            anomalous: Some(score > value),
+            decision: Decision::from(Some(score > value)),
             size: Some((width, height)),
             thumbnail: Some(Picture::photo(&specimen.image)?),
             overlay: Some(Picture::photo(&drawn)?),

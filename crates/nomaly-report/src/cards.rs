@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use crate::contour::Contour;
-use crate::model::{Item, RegionBox};
+use crate::model::{Decision, Item, RegionBox};
 use crate::number;
 use crate::page::MAX_REGIONS;
 use crate::picture::Picture;
@@ -21,7 +21,7 @@ pub(crate) fn compact(entry: &Entry<'_>, explained: bool) -> Markup {
     let frame = frame(item);
     html! {
         li.card data-score=(item.score) data-id=(item.id) data-kind=[item.kind.as_deref()]
-            data-decision=[entry.decision.map(decision)] data-mistake[entry.mistake.is_some()] {
+            data-decision=[decision(entry)] data-mistake[entry.mistake.is_some()] {
             @if let Some((width, height)) = frame {
                 div.frame style=[fit(width, height)] {
                     @for (class, picture, alt) in views(item, explained) { (image(class, picture, &alt)) }
@@ -145,10 +145,12 @@ fn caption(entry: &Entry<'_>) -> Markup {
     html! {
         div.caption {
             p.badges {
-                @if let Some(flagged) = entry.decision {
-                    span class=(format!("badge {}", decision(flagged))) {
-                        span aria-hidden="true" { (if flagged { "▲ " } else { "● " }) }
-                        (decision(flagged))
+                @if let Some(decision) = decision(entry) {
+                    span class=(format!("badge {decision}")) {
+                        span aria-hidden="true" {
+                            (match entry.decision { Some(true) => "▲ ", Some(false) => "● ", None => "? " })
+                        }
+                        (decision)
                     }
                 }
                 @match entry.mistake {
@@ -176,8 +178,13 @@ fn regions_text(regions: &[RegionBox]) -> Option<String> {
     Some(format!("{}, {most}{}\u{a0}px", number::counted(regions.len(), "region"), number::grouped(largest as usize)))
 }
 
-fn decision(flagged: bool) -> &'static str {
-    if flagged { "anomalous" } else { "normal" }
+/// The decision in a word; `None` where there was none to make.
+fn decision(entry: &Entry<'_>) -> Option<&'static str> {
+    match entry.decision {
+        Some(true) => Some("anomalous"),
+        Some(false) => Some("normal"),
+        None => (entry.item.decision == Decision::Undecided).then_some("undecided"),
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@
 //!         id: "casting-017.png".into(),
 //!         score: 0.83,
 //!         p_value: Some(0.01),
-//!         anomalous: Some(true),
+//!         decision: Decision::Anomalous,
 //!         thumbnail: Some(Picture::photo(&image)?),
 //!         ..Item::default()
 //!     }],
@@ -48,6 +48,6 @@ mod toolbar;
 
 pub use contour::{Contour, MAX_POINTS};
 pub use error::ReportError;
-pub use model::{Figure, Item, KindRow, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold};
+pub use model::{Decision, Figure, Item, KindRow, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold};
 pub use page::{MAX_IMAGES, MAX_MISTAKES, MAX_REGIONS, render};
 pub use picture::{MAX_SIDE, Picture};

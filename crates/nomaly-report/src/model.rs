@@ -110,8 +110,8 @@ pub struct Item {
     pub score: f64,
     /// Chance that a normal image scores at least as high, in (0, 1].
     pub p_value: Option<f64>,
-    /// The decision; `None` leaves it to the threshold of the report, where there is one.
-    pub anomalous: Option<bool>,
+    /// The decision.
+    pub decision: Decision,
     /// Width and height of the image in pixels, which `regions` refer to.
     pub size: Option<(u32, u32)>,
     /// The image.
@@ -127,6 +127,31 @@ pub struct Item {
     pub found: Option<Contour>,
     /// Outlines of the ground-truth mask, drawn over the pictures.
     pub truth: Option<Contour>,
+}
+
+/// What was decided on an item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decision {
+    /// The threshold of the report decides; nothing is decided, or said of that, where there is none.
+    #[default]
+    ByThreshold,
+    /// It is anomalous.
+    Anomalous,
+    /// It is normal.
+    Normal,
+    /// The model could not decide, which the page says.
+    Undecided,
+}
+
+impl From<Option<bool>> for Decision {
+    /// Whether the item is anomalous; `None` where the model could not decide.
+    fn from(anomalous: Option<bool>) -> Self {
+        match anomalous {
+            Some(true) => Self::Anomalous,
+            Some(false) => Self::Normal,
+            None => Self::Undecided,
+        }
+    }
 }
 
 /// A connected region of an anomaly map above its threshold, in pixels of the image.
@@ -156,8 +181,13 @@ pub struct Skipped {
 }
 
 impl Item {
-    /// The decision, by the item itself or by `threshold`.
-    pub fn decision(&self, threshold: Option<&Threshold>) -> Option<bool> {
-        self.anomalous.or_else(|| threshold.map(|threshold| self.score > threshold.value))
+    /// Whether it is anomalous, by its own decision or by `threshold`; `None` where nothing is decided.
+    pub fn anomalous(&self, threshold: Option<&Threshold>) -> Option<bool> {
+        match self.decision {
+            Decision::Anomalous => Some(true),
+            Decision::Normal => Some(false),
+            Decision::Undecided => None,
+            Decision::ByThreshold => threshold.map(|threshold| self.score > threshold.value || self.score.is_nan()),
+        }
     }
 }

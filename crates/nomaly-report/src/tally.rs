@@ -51,7 +51,7 @@ impl<'a> Tally<'a> {
             if item.score.is_nan() {
                 return Err(ReportError::NanScore { id: item.id.clone() });
             }
-            let decision = item.decision(threshold);
+            let decision = item.anomalous(threshold);
             let mistake = match (decision, item.label) {
                 (Some(true), Some(false)) => Some(Mistake::FalseAlarm),
                 (Some(false), Some(true)) => Some(Mistake::Miss),
@@ -112,7 +112,7 @@ impl<'a> Tally<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Threshold;
+    use crate::model::{Decision, Threshold};
 
     fn item(index: usize, score: f64, label: Option<bool>) -> Item {
         Item { id: format!("{index:05}"), score, label, ..Item::default() }
@@ -161,10 +161,20 @@ mod tests {
     #[test]
     fn a_decision_of_the_item_overrides_the_threshold() {
         let mut decided = item(0, 0.9, Some(false));
-        decided.anomalous = Some(false);
+        decided.decision = Decision::Normal;
         let report = report(vec![decided, item(1, 0.5, Some(true))]);
         let tally = Tally::new(&report).unwrap();
         assert_eq!(tally.entries[0].decision, Some(false));
         assert_eq!(tally.entries[1].mistake, Some(Mistake::Miss)); // a score equal to the threshold is normal
+    }
+
+    #[test]
+    fn what_is_undecided_is_no_mistake() {
+        let mut undecided = item(0, 0.9, Some(true));
+        undecided.decision = Decision::from(None);
+        let report = report(vec![undecided]);
+        let tally = Tally::new(&report).unwrap();
+        assert_eq!((tally.entries[0].decision, tally.entries[0].mistake), (None, None));
+        assert_eq!(tally.confusion.total(), 0);
     }
 }

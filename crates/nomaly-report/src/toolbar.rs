@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use crate::model::Decision;
 use crate::number;
 use crate::overlay::{INFERNO, ValueRange};
 use crate::tally::Entry;
@@ -57,7 +58,8 @@ pub(crate) fn views(shown: &[Entry<'_>], explained: bool) -> Markup {
 
 /// Filters and sorting, which the script reveals.
 pub(crate) fn filters(shown: &[Entry<'_>]) -> Markup {
-    let decided = shown.iter().any(|entry| entry.decision.is_some());
+    let undecided = shown.iter().any(|entry| entry.item.decision == Decision::Undecided);
+    let decided = undecided || shown.iter().any(|entry| entry.decision.is_some());
     let mistakes = shown.iter().any(|entry| entry.mistake.is_some());
     let mut kinds: Vec<&str> = shown.iter().filter_map(|entry| entry.item.kind.as_deref()).collect();
     kinds.sort_unstable();
@@ -69,6 +71,9 @@ pub(crate) fn filters(shown: &[Entry<'_>]) -> Markup {
                     button type="button" data-filter="" aria-pressed="true" { "All" }
                     button type="button" data-filter="anomalous" aria-pressed="false" { "Anomalous" }
                     button type="button" data-filter="normal" aria-pressed="false" { "Normal" }
+                    @if undecided {
+                        button type="button" data-filter="undecided" aria-pressed="false" { "Undecided" }
+                    }
                     @if mistakes { button type="button" data-filter="mistake" aria-pressed="false" { "Mistakes" } }
                 }
             }

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use nomaly::DecisionRule;
-use nomaly::detectors::calibration::DEFAULT_MAX_FPR;
+use nomaly::detectors::calibration::{DEFAULT_MAX_FPR, is_rate};
 use nomaly::scorers::decision::sequence::{ChartKind, ChartOptions};
 
 /// How a score becomes a decision.
@@ -100,8 +100,8 @@ impl SequenceArgs {
 
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
-        _ => Err("a rate between 0 and 1 is needed, both excluded".to_owned()),
+        Ok(rate) if is_rate(rate) => Ok(rate),
+        _ => Err("a rate from 1e-9 to 1 - 1e-9 is needed".to_owned()),
     }
 }
 
@@ -127,8 +127,8 @@ mod tests {
 
     #[test]
     fn rates_and_thresholds_are_checked_before_anything_is_done() {
-        assert_eq!(rate("0.05"), Ok(0.05));
-        for bad in ["0", "1", "-0.1", "NaN", "inf", "five"] {
+        assert_eq!([rate("0.05"), rate("1e-9")], [Ok(0.05), Ok(1e-9)]);
+        for bad in ["0", "1", "-0.1", "NaN", "inf", "five", "1e-300", "9e-10", "0.9999999999"] {
             assert!(rate(bad).is_err(), "{bad}");
         }
         assert_eq!(finite("-3.5"), Ok(-3.5));

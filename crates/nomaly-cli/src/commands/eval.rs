@@ -175,7 +175,7 @@ fn scores_csv(predictions: &[LabelledPrediction]) -> anyhow::Result<Vec<u8>> {
                 &image.anomalous_label.to_string(),
                 &image.prediction.score.to_string(),
                 &image.prediction.p_value.to_string(),
-                &image.prediction.anomalous.to_string(),
+                &image.prediction.anomalous.map_or_else(String::new, |anomalous| anomalous.to_string()),
             ],
         )?;
     }

@@ -45,6 +45,25 @@ pub(crate) enum Status {
     Done,
     /// Something is anomalous, and the user asked for that to be told by the exit status.
     AnomaliesFound,
+    /// Something was scored that the model could not decide on.
+    Undecided,
+}
+
+impl Status {
+    /// How scoring ended: whether something is `anomalous` that the exit status is to tell, and how many items are
+    /// undecided.
+    fn of_scores(anomalous: bool, undecided: usize) -> Self {
+        match (anomalous, undecided) {
+            (true, _) => Self::AnomaliesFound,
+            (false, 0) => Self::Done,
+            (false, _) => Self::Undecided,
+        }
+    }
+}
+
+/// `, 3 undecided`, or nothing.
+pub(crate) fn and_undecided(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(", {count} undecided") }
 }
 
 /// The most skipped images that are named without `--verbose`.
@@ -216,12 +235,13 @@ fn tell_skipped(skipped: &[Skipped], noun: &str, console: &Console) {
     }
 }
 
-/// Warns where the held-out scores of good `noun`s do not support the rule, so that nothing can be called anomalous.
+/// Warns, however quiet the console is, where the held-out scores of good `noun`s do not support the rule, so that
+/// nothing can be decided.
 fn warn_unattainable(calibration: &Calibration, noun: &str, console: &Console) {
     let Some(reason) = calibration.unattainable() else { return };
     let n = calibration.independent();
     let DecisionRule::MaxFpr(rate) = calibration.rule() else {
-        console.warn(format_args!("there is no threshold, so nothing will be called anomalous: {reason}"));
+        console.alert(format_args!("there is no threshold, so no {noun} can be decided on: {reason}"));
         console.hint(format_args!("fit on more {noun}s, or use --rule conformal or a --threshold"));
         return;
     };
@@ -231,9 +251,9 @@ fn warn_unattainable(calibration: &Calibration, noun: &str, console: &Console) {
             format!("{} of {n} independent groups", counted(calibration.held_out().len(), &format!("held-out {noun}")))
         }
     };
-    console.warn(format_args!(
-        "{items} cannot promise a false-alarm rate of at most {}: the smallest p-value is 1/{} = {}, so nothing will be \
-         called anomalous",
+    console.alert(format_args!(
+        "{items} cannot promise a false-alarm rate of at most {}: the smallest p-value is 1/{} = {}, so no {noun} can be \
+         decided on",
         rate_in_percent(rate),
         n + 1,
         percent(calibration.smallest_p_value()),
@@ -260,7 +280,7 @@ fn rate_in_percent(rate: f64) -> String {
 fn decision(calibration: &Calibration) -> String {
     let above = match calibration.threshold() {
         Some(threshold) => format!("anomalous above {}", significant(threshold, 5)),
-        None => "never anomalous".to_owned(),
+        None => "undecided".to_owned(),
     };
     let held_out = calibration.held_out();
     let n = match calibration.groups() {
@@ -327,7 +347,7 @@ mod tests {
         let sigma = by_rate.with_rule(DecisionRule::ThreeSigma).unwrap();
         assert_eq!(decision(&sigma), "anomalous above 55.571: mean + 3 standard deviations (40 held-out scores)");
         let by_tail = by_rate.with_rule(DecisionRule::ExtremeValue(0.01)).unwrap();
-        assert!(decision(&by_tail).starts_with("never anomalous: expects 1 % false alarms"), "{}", decision(&by_tail));
+        assert!(decision(&by_tail).starts_with("undecided: expects 1 % false alarms"), "{}", decision(&by_tail));
         let by_hand = Calibration::new(scores, DecisionRule::Threshold(30.0)).unwrap();
         assert!(decision(&by_hand).ends_with("25.0 % of the held-out scores are above it"));
     }

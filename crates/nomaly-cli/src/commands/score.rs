@@ -14,13 +14,13 @@ use serde::Serialize;
 
 use super::sequence::{ChartRecord, Watched, chart};
 use super::together::Together;
-use super::{Status, check_writable, classes, decision, rows, skipped_line, warn_unattainable};
+use super::{Status, and_undecided, check_writable, classes, decision, rows, skipped_line, warn_unattainable};
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::locate::{Located, Locator};
 use crate::map_files::MapFiles;
-use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL};
+use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL, UNDECIDED};
 use crate::output::{Stdout, counted, significant, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 use crate::report::{Decided, PREVIEW_SIDE, ReportBuilder};
@@ -97,7 +97,8 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
             }
             let score = outcome.result.as_ref().ok().map(|prediction| prediction.score);
             let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen() + 1, &outcome.sample.id, score));
-            let record = Record::new(&outcome, located.as_ref(), known.as_ref(), chart);
+            let found = located.as_ref().filter(|_| locator.as_ref().is_some_and(Locator::decides));
+            let record = Record::new(&outcome, found, known.as_ref(), chart);
             // On one screen with a progress bar, lines have to make room for each other.
             if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
             tally.count(&outcome);
@@ -120,10 +121,10 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
 
     if let (Some(mut report), Some(path)) = (report, &args.report) {
         report.explain(&detector, &samples, options.stream, console)?;
-        let decided = match (&together, known.is_some()) {
+        let decided = match (&together, &known) {
             (Some(together), _) => Decided::Together(together.threshold(), together.rule()),
-            (None, true) => Decided::Classes,
-            (None, false) => Decided::Rule(&calibration),
+            (None, Some(known)) => Decided::Classes(known),
+            (None, None) => Decided::Rule(&calibration),
         };
         report.write_scores(path, detector.info(), &decided)?;
         console.note(format_args!("wrote {}", path.display()));
@@ -147,7 +148,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         }
         None => tally.anomalous > 0,
     };
-    Ok(if args.fail_on_anomaly && found { Status::AnomaliesFound } else { Status::Done })
+    Ok(Status::of_scores(args.fail_on_anomaly && found, tally.undecided))
 }
 
 /// Refuses flags that need maps for methods that give whole images a score and their pixels none.
@@ -174,20 +175,25 @@ pub(super) fn files_of<'a>(given: &'a [PathBuf], groups: &'a [Vec<Sample>]) -> V
 struct Tally {
     normal: usize,
     anomalous: usize,
+    /// Scored, but without a threshold to decide by.
+    undecided: usize,
     failed: usize,
 }
 
 impl Tally {
     fn count(&mut self, outcome: &Outcome<'_>) {
         match &outcome.result {
-            Ok(prediction) if prediction.anomalous => self.anomalous += 1,
-            Ok(_) => self.normal += 1,
+            Ok(prediction) => match prediction.anomalous {
+                Some(true) => self.anomalous += 1,
+                Some(false) => self.normal += 1,
+                None => self.undecided += 1,
+            },
             Err(_) => self.failed += 1,
         }
     }
 
     fn scored(&self) -> usize {
-        self.normal + self.anomalous
+        self.normal + self.anomalous + self.undecided
     }
 
     /// How many came so far.
@@ -200,10 +206,11 @@ impl Tally {
         let scored = self.scored();
         let failed = match self.failed {
             0 => String::new(),
-            failed => format!(", {failed} could not be read"),
+            failed => format!(", {failed} could not be scored"),
         };
+        let undecided = and_undecided(self.undecided);
         let rate = significant(scored as f64 / seconds.max(1e-9), 3);
-        format!("{} of {} {word}{failed}; {rate} images/s", self.anomalous, counted(scored, "image"))
+        format!("{} of {} {word}{undecided}{failed}; {rate} images/s", self.anomalous, counted(scored, "image"))
     }
 }
 
@@ -216,14 +223,15 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     score_deviation: Option<f64>,
     p_value: Option<f64>,
+    /// The decision; `null` where there is none: without a score, and without a threshold.
     anomalous: Option<bool>,
-    /// The class, or `unknown`, for models of classes.
+    /// The class, `unknown` or `undecided`, for models of classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
     /// The largest value of the anomaly map, for methods that make maps.
     map_max: Option<f64>,
     error: Option<RecordError<'a>>,
-    /// What is above the threshold of pixels, in pixels of the image, for methods that make maps.
+    /// What is above the threshold of pixels, in pixels of the image, for methods that make maps and have one.
     regions: Option<&'a [Region]>,
     /// What the chart says, with `--sequence`.
     #[serde(flatten)]
@@ -252,10 +260,10 @@ impl<'a> Record<'a> {
             score: prediction.map(|prediction| prediction.score),
             score_deviation: prediction.and_then(|prediction| prediction.deviation),
             p_value: prediction.map(|prediction| prediction.p_value),
-            anomalous: prediction.map(|prediction| prediction.anomalous),
+            anomalous: prediction.and_then(|prediction| prediction.anomalous),
             label: known
                 .zip(prediction.and_then(|prediction| prediction.recognition))
-                .map(|(known, found)| known.name(found.class())),
+                .map(|(known, found)| known.label(&found)),
             map_max: prediction.and_then(|prediction| prediction.map.as_ref()).map(AnomalyMap::max),
             error,
             regions: located.map(|located| located.found.regions.as_slice()),
@@ -346,6 +354,7 @@ impl Printer {
             Some(true) if self.labels => (ANOMALOUS, "unknown"),
             Some(true) => (ANOMALOUS, "anomalous"),
             Some(false) => (NORMAL, "normal"),
+            None if record.error.is_none() => (UNDECIDED, "undecided"),
             None => (FAILED, "error"),
         };
         let number = |value: Option<f64>, digits| value.map_or("–".to_owned(), |value| significant(value, digits));
@@ -437,8 +446,10 @@ mod tests {
 
     #[test]
     fn the_summary_counts_scored_images_only() {
-        let tally = Tally { normal: 3, anomalous: 1, failed: 2 };
-        assert_eq!(tally.describe("anomalous", 2.0), "1 of 4 images anomalous, 2 could not be read; 2.00 images/s");
+        let tally = Tally { normal: 3, anomalous: 1, undecided: 0, failed: 2 };
+        assert_eq!(tally.describe("anomalous", 2.0), "1 of 4 images anomalous, 2 could not be scored; 2.00 images/s");
+        let undecided = Tally { undecided: 40, ..Tally::default() };
+        assert_eq!(undecided.describe("anomalous", 40.0), "0 of 40 images anomalous, 40 undecided; 1.00 images/s");
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Together {
                     score: -p_value.ln(),
                     deviation: None,
                     p_value,
-                    anomalous: p_value <= self.max_fpr,
+                    anomalous: Some(p_value <= self.max_fpr || p_value.is_nan()),
                     parts: Vec::new(),
                     terms: Vec::new(),
                     ..prediction

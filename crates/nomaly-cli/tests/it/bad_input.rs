@@ -6,7 +6,7 @@ use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, Rgba};
 use serde_json::Value;
 
 use crate::args;
-use crate::support::{INPUT_SIZE, fresh_folder, model, nomaly, part, parts};
+use crate::support::{INPUT_SIZE, TEST, fresh_folder, model, nomaly, part, parts};
 
 /// A PNG that announces a size and holds no pixels.
 fn png_header(width: u32, height: u32) -> Vec<u8> {
@@ -73,7 +73,7 @@ fn bad_images_are_reported_and_skipped() {
         let path = line["path"].as_str().unwrap();
         assert!(stderr.contains(path), "{path} is not in: {stderr}");
     }
-    assert!(stderr.contains("0 of 1 image anomalous, 4 could not be read"), "{stderr}");
+    assert!(stderr.contains("0 of 1 image anomalous, 4 could not be scored"), "{stderr}");
 
     let (status, _, stderr) = scored(&folder, &["--strict"]);
     assert_eq!(status, 2, "{stderr}");
@@ -211,6 +211,29 @@ fn maps_are_refused_for_methods_that_make_none() {
 fn evaluation_needs_both_labels() {
     let message = nomaly(args!["eval", parts().join("train/good"), "--set", INPUT_SIZE]).error();
     assert!(message.contains("0 test images") && message.contains("test/<kind>"), "{message}");
+}
+
+#[test]
+fn an_image_without_a_finite_score_does_not_pass() {
+    let folder = fresh_folder("non-finite");
+    let sound = std::fs::read(model()).unwrap();
+    let (header, _) = split(&sound);
+    let json: Value = serde_json::from_str(&header).unwrap();
+    let mean = &json["method/stage1/mean"];
+    assert_eq!(mean["dtype"], "F64");
+    let at = 8 + header.len() + mean["data_offsets"][0].as_u64().unwrap() as usize;
+    let mut damaged = sound.clone();
+    // The square of the distance from this mean is beyond `f64`.
+    damaged[at..at + 8].copy_from_slice(&1e300f64.to_le_bytes());
+    let path = write(&folder, "damaged.nomaly", &damaged);
+    let run = nomaly(args!["score", parts().join("test/good"), "-m", path, "--format", "jsonl"]);
+    assert!(run.stdout.lines().count() == TEST, "{}", run.stdout);
+    for line in run.stdout.lines() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(record["error"]["kind"], "non-finite-score", "{record}");
+        assert!(record["score"].is_null() && record["p_value"].is_null() && record["anomalous"].is_null(), "{record}");
+    }
+    assert!(run.error().contains("none of the 4 images could be scored"));
 }
 
 #[test]

@@ -1,9 +1,13 @@
 //! Decision rules, their intervals, and sequences.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
 use serde_json::Value;
 
 use crate::args;
-use crate::support::{TEST, fresh_folder, model, nomaly, part, parts};
+use crate::support::{INPUT_SIZE, PROGRAM, Run, TEST, fresh_folder, model, nomaly, part, parts};
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -43,18 +47,19 @@ fn another_rule_can_be_asked_for_when_scoring() {
     assert!(quantile["rule"].as_str().unwrap().contains("0.05 of 24"), "{quantile}");
     // The conformal threshold is an order statistic at or above the quantile.
     assert!(quantile["value"].as_f64().unwrap() <= conformal["value"].as_f64().unwrap());
-    // Too few images for a tail: said, and nothing is called anomalous.
+    // Too few images for a tail: said, and nothing is decided.
     let run =
         nomaly(args!["score", parts().join("test"), "-m", model(), "--rule", "extreme-value", "--max-fpr", "0.001"]);
     assert!(run.stderr.contains("at least 50 held-out scores, but there are 24"), "{}", run.stderr);
-    assert!(run.ok().lines().all(|line| !line.starts_with("anomalous")));
+    assert_eq!(run.status, 3, "{}", run.stderr);
+    assert!(run.stdout.lines().skip(1).all(|line| line.starts_with("undecided ")), "{}", run.stdout);
     let refused = nomaly(args!["eval", parts(), "-m", model(), "--rule", "three-sigma", "--max-fpr", "0.1"]);
     assert!(refused.error().contains("takes no rate"));
 }
 
 /// Twelve good parts, then six defective ones, with a file in between that is no image.
-fn sequence() -> std::path::PathBuf {
-    let root = fresh_folder("sequence");
+fn sequence(name: &str) -> PathBuf {
+    let root = fresh_folder(name);
     for index in 0..18u32 {
         part(300 + index, index >= 12).save(root.join(format!("{index:02}.png"))).unwrap();
     }
@@ -64,7 +69,7 @@ fn sequence() -> std::path::PathBuf {
 
 #[test]
 fn a_sequence_has_a_chart_that_says_when_something_changed() {
-    let images = sequence();
+    let images = sequence("sequence");
     for chart in ["cusum", "ewma"] {
         let run = nomaly(args![
             "score",
@@ -112,4 +117,117 @@ fn good_parts_in_sequence_raise_no_alarm() {
     assert!(run.stderr.contains("cusum chart: no alarm"), "{}", run.stderr);
     assert_eq!(serde_json::from_str::<Vec<Value>>(&run.ok()).unwrap().len(), TEST);
     assert!(nomaly(args!["score", images, "-m", model(), "--arl0", "100"]).error().contains("--sequence"));
+}
+
+#[test]
+fn no_region_is_looked_for_without_a_threshold_of_pixels() {
+    let path = fresh_folder("undecided-maps").join("padim.nomaly");
+    nomaly(args!["fit", parts(), "-o", path, "--method", "padim", "--set", INPUT_SIZE]).ok();
+    let regions = |rate: &str| {
+        let images = parts().join("test/spot");
+        let run = nomaly(args!["score", images, "-m", path, "--max-fpr", rate, "--format", "jsonl"]);
+        let regions: Vec<Value> = lines(&run.stdout).iter().map(|line| line["regions"].clone()).collect();
+        (run.status, regions)
+    };
+    let (status, found) = regions("0.05");
+    assert!(status == 0 && found.iter().all(|regions| !regions.as_array().unwrap().is_empty()), "{found:?}");
+    assert_eq!(regions("0.001"), (3, vec![Value::Null; TEST]));
+}
+
+/// A model of 40 good parts that was asked for 1 % false alarms, which takes 99; made once.
+fn strict_model() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let folder = fresh_folder("strict");
+        let photos = folder.join("good");
+        std::fs::create_dir_all(&photos).unwrap();
+        for index in 0..40 {
+            part(1000 + index, false).save(photos.join(format!("{index:02}.png"))).unwrap();
+        }
+        let path = folder.join("part.nomaly");
+        let fit = args!["fit", photos, "-o", path, "--method", "mvg", "--set", INPUT_SIZE, "--max-fpr", "0.01", "-q"];
+        let run = nomaly(fit);
+        let warned = "40 training images cannot promise a false-alarm rate of at most 1 %";
+        assert!(run.stderr.contains(warned) && run.stderr.contains("no image can be decided on"), "{}", run.stderr);
+        assert!(!run.stderr.contains("hint:"), "{}", run.stderr);
+        run.ok();
+        path
+    })
+}
+
+fn score(more: &[&str]) -> Run {
+    let first = args!["score", parts().join("test"), "-m", strict_model()];
+    nomaly(first.into_iter().chain(more.iter().map(Into::into)))
+}
+
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_decided_is_not_shipped() {
+    let script = "\"$0\" score \"$1\" -m \"$2\" --fail-on-anomaly --strict && echo ship";
+    let output = Command::new("sh")
+        .args(args!["-c", script, PROGRAM, parts().join("test"), strict_model()])
+        .env("NOMALY_HOME", fresh_folder("home-ship"))
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(!stdout.contains("ship"), "{stdout}");
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert_eq!(stdout.lines().filter(|line| line.starts_with("undecided ")).count(), 2 * TEST, "{stdout}");
+    assert!(stderr.contains("0 of 8 images anomalous, 8 undecided"), "{stderr}");
+}
+
+#[test]
+fn undecided_images_are_told_in_every_format() {
+    for more in [&["--fail-on-anomaly"][..], &["--quiet"]] {
+        let run = score(&[&["--format", "jsonl"], more].concat());
+        assert_eq!(run.status, 3, "{}", run.stderr);
+        assert!(run.stderr.contains("warning: 40 training images cannot promise"), "{}", run.stderr);
+        for line in lines(&run.stdout) {
+            assert!(line["anomalous"].is_null() && line["score"].is_number() && line["error"].is_null(), "{line}");
+            assert!(line["p_value"].as_f64().unwrap() >= 1.0 / 41.0, "{line}");
+        }
+    }
+    let csv = score(&["--format", "csv"]);
+    assert_eq!(csv.status, 3);
+    for line in csv.stdout.lines().skip(1) {
+        let cells: Vec<&str> = line.split(',').collect();
+        assert!(!cells[1].is_empty() && cells[3..6] == ["", "", ""], "{line}");
+    }
+    let page = fresh_folder("undecided").join("page.html");
+    assert_eq!(score(&["--report", page.to_str().unwrap()]).status, 3);
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.contains("0 of 8 images anomalous, 8 undecided") && html.contains("at least 99 held-out scores"));
+    assert_eq!(html.matches("data-decision=\"undecided\"").count(), 2 * TEST);
+    assert!(!html.contains("badge normal"));
+    // A rate that 40 images can keep decides again, and an error comes first.
+    assert_eq!(score(&["--max-fpr", "0.05"]).status, 0);
+    let folder = fresh_folder("undecided-broken");
+    std::fs::write(folder.join("a.png"), "no image").unwrap();
+    part(1, false).save(folder.join("b.png")).unwrap();
+    let mixed = |more: &[&str]| {
+        let first = args!["score", folder, "-m", strict_model()];
+        nomaly(first.into_iter().chain(more.iter().map(Into::into)))
+    };
+    assert_eq!(mixed(&[]).status, 3);
+    assert_eq!(mixed(&["--strict"]).status, 2);
+}
+
+#[test]
+fn an_alarm_of_the_chart_comes_before_what_is_undecided() {
+    let watched = |images: &Path| {
+        nomaly(args![
+            "score",
+            images,
+            "-m",
+            strict_model(),
+            "--sequence",
+            "cusum",
+            "--arl0",
+            "100",
+            "--fail-on-anomaly"
+        ])
+    };
+    let run = watched(&sequence("sequence-undecided"));
+    assert_eq!(run.status, 1, "{}", run.stderr);
+    assert_eq!(watched(&parts().join("test/good")).status, 3);
 }

@@ -143,7 +143,14 @@ fn the_false_alarm_rate_can_be_set_again_when_scoring() {
     assert!(flagged(0.99) > TEST);
     let strict = nomaly(args!["score", parts().join("test"), "-m", model(), "--max-fpr", "0.001"]);
     assert!(strict.stderr.contains("at least 999 images"), "{}", strict.stderr);
-    assert!(strict.ok().lines().all(|line| !line.starts_with("anomalous")));
+    assert_eq!(strict.status, 3, "{}", strict.stderr);
+    assert!(strict.stdout.lines().skip(1).all(|line| line.starts_with("undecided ")), "{}", strict.stdout);
+    for rate in ["1e-300", "1e-10", "0.99999999999", "0.99999999999999999"] {
+        for command in ["score", "eval"] {
+            let message = nomaly(args![command, parts(), "-m", model(), "--max-fpr", rate]).error();
+            assert!(message.contains("a rate from 1e-9"), "{command} {rate}: {message}");
+        }
+    }
 }
 
 #[test]

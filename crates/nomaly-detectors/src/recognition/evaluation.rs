@@ -9,7 +9,7 @@ use nomaly_metrics::{auroc_with_interval, share_interval};
 use nomaly_store::Progress;
 use serde::Serialize;
 
-use super::{Classes, KnownClass, Recognition, UNKNOWN};
+use super::{Classes, KnownClass, Recognition, UNDECIDED, UNKNOWN};
 use crate::evaluation::{BatchClock, Ends, LEVEL, Timing, peak_rss_mib};
 use crate::rows::{FittedRows, RowOutcome, RowPredictOptions};
 use crate::{DetectorError, FittedDetector, PredictOptions, Skipped};
@@ -58,15 +58,17 @@ pub struct RecognitionFigures {
     pub closed_set_accuracy: f64,
     /// Its interval.
     pub closed_set_accuracy_ci: Option<Ends>,
-    /// The share of known items that are called unknown: false alarms.
-    pub false_unknown: f64,
+    /// Test items that nothing was decided on, for the class that they are closest to has no threshold.
+    pub undecided: usize,
+    /// The share of known items that are called unknown: false alarms; `None` where some of them are undecided.
+    pub false_unknown: Option<f64>,
     /// Its interval.
     pub false_unknown_ci: Option<Ends>,
     /// Of the known items that get a class, the share that get theirs; `None` where none gets one.
     pub accuracy_of_accepted: Option<f64>,
     /// Its interval.
     pub accuracy_of_accepted_ci: Option<Ends>,
-    /// The share of the other items that are called unknown; `None` where there are no others.
+    /// The share of the other items that are called unknown; `None` where there are no others, or some are undecided.
     pub unknown_found: Option<f64>,
     /// Its interval.
     pub unknown_found_ci: Option<Ends>,
@@ -81,7 +83,7 @@ pub struct RecognitionFigures {
 /// What items were taken for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Confusion {
-    /// The classes of the model, and `unknown` last.
+    /// The classes of the model, then `unknown`, then `undecided` where there are such items.
     pub decisions: Vec<String>,
     /// One row for each kind of test item: known ones in the order of the classes, then the others.
     pub rows: Vec<ConfusionRow>,
@@ -122,11 +124,16 @@ pub fn recognition_figures<S: AsRef<str>>(
         Ok(((all > 0).then(|| part as f64 / all as f64), interval))
     };
     let (closed, closed_ci) = share(of(&|truth, found| truth == Some(found.closest)), known)?;
-    let refused = of(&|truth, found| truth.is_some() && found.unknown);
-    let (false_unknown, false_unknown_ci) = share(refused, known)?;
-    let (accepted, accepted_ci) =
-        share(of(&|truth, found| truth.is_some() && truth == found.class()), known - refused)?;
-    let (found, found_ci) = share(of(&|truth, found| truth.is_none() && found.unknown), unknown)?;
+    // A share of decisions says nothing where some were not made.
+    let share_unknown = |of_known: bool, all: usize| {
+        let with = |unknown| of(&move |truth, found| truth.is_some() == of_known && found.unknown == unknown);
+        if with(None) > 0 { Ok((None, None)) } else { share(with(Some(true)), all) }
+    };
+    let (false_unknown, false_unknown_ci) = share_unknown(true, known)?;
+    let (unknown_found, unknown_found_ci) = share_unknown(false, unknown)?;
+    let accepted = of(&|truth, found| truth.is_some() && found.class().is_some());
+    let (accuracy_of_accepted, accuracy_of_accepted_ci) =
+        share(of(&|truth, found| truth.is_some() && truth == found.class()), accepted)?;
     let area = if unknown == 0 {
         None
     } else {
@@ -138,12 +145,13 @@ pub fn recognition_figures<S: AsRef<str>>(
         n_test: KnownCounts { known, unknown },
         closed_set_accuracy: closed.unwrap_or_default(),
         closed_set_accuracy_ci: closed_ci,
-        false_unknown: false_unknown.unwrap_or_default(),
+        undecided: of(&|_, found| found.unknown.is_none()),
+        false_unknown,
         false_unknown_ci,
-        accuracy_of_accepted: accepted,
-        accuracy_of_accepted_ci: accepted_ci,
-        unknown_found: found,
-        unknown_found_ci: found_ci,
+        accuracy_of_accepted,
+        accuracy_of_accepted_ci,
+        unknown_found,
+        unknown_found_ci,
         auroc: area.map(|area| area.auroc),
         auroc_ci: area.and_then(|area| area.interval).map(|interval| [interval.low, interval.high]),
         confusion: confusion(classes, items, &truth),
@@ -151,12 +159,21 @@ pub fn recognition_figures<S: AsRef<str>>(
 }
 
 fn confusion<S: AsRef<str>>(classes: &Classes, items: &[(S, Recognition)], truth: &[Option<usize>]) -> Confusion {
-    let names = classes.known().iter().map(|class| class.name.clone());
-    let decisions: Vec<String> = names.chain([UNKNOWN.to_owned()]).collect();
+    let mut decisions: Vec<String> = classes.known().iter().map(|class| class.name.clone()).collect();
+    let unknown = decisions.len();
+    decisions.push(UNKNOWN.to_owned());
+    if items.iter().any(|(_, found)| found.unknown.is_none()) {
+        decisions.push(UNDECIDED.to_owned());
+    }
     let mut rows: BTreeMap<(bool, &str), Vec<usize>> = BTreeMap::new();
     for ((kind, found), truth) in items.iter().zip(truth) {
         let counts = rows.entry((truth.is_none(), kind.as_ref())).or_insert_with(|| vec![0; decisions.len()]);
-        counts[found.class().unwrap_or(decisions.len() - 1)] += 1;
+        let decision = match found.unknown {
+            Some(false) => found.closest,
+            Some(true) => unknown,
+            None => unknown + 1,
+        };
+        counts[decision] += 1;
     }
     let row = |((strange, kind), counts): ((bool, &str), Vec<usize>)| ConfusionRow {
         kind: kind.to_owned(),
@@ -281,7 +298,7 @@ mod tests {
         ];
         let figures = recognition_figures(&classes, &items).unwrap();
         assert_eq!(figures.n_test, KnownCounts { known: 4, unknown: 2 });
-        assert_eq!((figures.closed_set_accuracy, figures.false_unknown), (0.75, 0.25));
+        assert_eq!((figures.closed_set_accuracy, figures.false_unknown, figures.undecided), (0.75, Some(0.25), 0));
         assert_eq!((figures.accuracy_of_accepted, figures.unknown_found), (Some(2.0 / 3.0), Some(0.5)));
         // 7 is above 1, 2, 6 and 0; 4 above all of them but 6.
         assert_eq!(figures.auroc, Some(7.0 / 8.0));
@@ -295,5 +312,27 @@ mod tests {
         let closed = recognition_figures(&classes, &items[..4]).unwrap();
         assert_eq!((closed.auroc, closed.unknown_found), (None, None));
         assert!(recognition_figures(&classes, &items[4..]).unwrap_err().to_string().contains("a, b"));
+    }
+
+    #[test]
+    fn figures_of_decisions_are_left_out_where_none_were_made() {
+        let class = |name: &str, n: u32| HeldOutClass {
+            class: KnownClass { name: name.to_owned(), items: 9 },
+            scores: (0..n).map(f64::from).collect(),
+        };
+        // Nine held-out scores allow a rate of 10 %; three do not.
+        let classes = Classes::new(vec![class("a", 9), class("b", 3)], DecisionRule::MaxFpr(0.1)).unwrap();
+        let item = |kind, scores: [f64; 2]| (kind, classes.recognise(&scores));
+        let items = [item("a", [1.0, 9.0]), item("a", [8.5, 9.0]), item("b", [9.0, 2.0]), item("z", [9.0, 99.0])];
+        let figures = recognition_figures(&classes, &items).unwrap();
+        assert_eq!((figures.undecided, figures.false_unknown, figures.false_unknown_ci), (1, None, None));
+        assert_eq!((figures.closed_set_accuracy, figures.accuracy_of_accepted), (1.0, Some(1.0)));
+        assert_eq!(figures.unknown_found, Some(1.0));
+        assert_eq!(figures.confusion.decisions, ["a", "b", "unknown", "undecided"]);
+        let counts: Vec<&[usize]> = figures.confusion.rows.iter().map(|row| &row.counts[..]).collect();
+        assert_eq!(counts, [&[1, 0, 1, 0][..], &[0, 0, 0, 1], &[0, 0, 1, 0]]);
+        // The share of known items is whole where the undecided item is left out.
+        let decided = recognition_figures(&classes, &items[..2]).unwrap();
+        assert_eq!((decided.undecided, decided.false_unknown), (0, Some(0.5)));
     }
 }

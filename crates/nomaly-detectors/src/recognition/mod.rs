@@ -29,6 +29,10 @@ use crate::{Calibration, DecisionRule, DetectorError};
 /// What an item of none of the known classes is called; no class may have this name.
 pub const UNKNOWN: &str = "unknown";
 
+/// What an item is called that the model could not decide on, for the class that it is closest to has no threshold; no
+/// class may have this name.
+pub const UNDECIDED: &str = "undecided";
+
 /// A class that a model knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,8 +59,8 @@ pub struct HeldOutClass {
 pub struct Recognition {
     /// The class that the item is taken for: where it is likeliest, the first of equally likely ones.
     pub closest: usize,
-    /// Whether that class refuses it.
-    pub unknown: bool,
+    /// Whether that class refuses it; `None` where the class has no threshold, so that nothing is decided.
+    pub unknown: Option<bool>,
     /// The p-value of its score among the held-out items that were taken for the same class.
     pub p_value: f64,
     /// The score under that class: higher = more anomalous.
@@ -64,9 +68,9 @@ pub struct Recognition {
 }
 
 impl Recognition {
-    /// The class, or `None` for an unknown item.
+    /// The class that took the item; `None` for an item that is unknown, or that nothing was decided on.
     pub fn class(&self) -> Option<usize> {
-        (!self.unknown).then_some(self.closest)
+        (self.unknown == Some(false)).then_some(self.closest)
     }
 }
 
@@ -127,16 +131,20 @@ impl Classes {
         &self.calibrations
     }
 
-    /// The name of a class, or [`UNKNOWN`].
+    /// What an item is called: the name of its class, [`UNKNOWN`], or [`UNDECIDED`].
     ///
     /// # Panics
-    /// For a place beyond the classes.
-    pub fn name(&self, class: Option<usize>) -> &str {
-        class.map_or(UNKNOWN, |class| &self.known[class].name)
+    /// For what other classes said.
+    pub fn label(&self, found: &Recognition) -> &str {
+        match found.unknown {
+            Some(false) => &self.known[found.closest].name,
+            Some(true) => UNKNOWN,
+            None => UNDECIDED,
+        }
     }
 
-    /// The first class whose held-out scores do not support the rule, and why: no item that is taken for it is unknown
-    /// then.
+    /// The first class whose held-out scores do not support the rule, and why: nothing is decided on items that are
+    /// taken for it then.
     pub fn unattainable(&self) -> Option<(&KnownClass, &str)> {
         let reasons = self.calibrations.iter().map(Calibration::unattainable);
         self.known.iter().zip(reasons).find_map(|(class, reason)| Some((class, reason?)))
@@ -171,7 +179,7 @@ impl Classes {
         assert_eq!(scores.len(), self.known.len(), "one score a class");
         let closest = closest(scores);
         let (score, calibration) = (scores[closest], &self.calibrations[closest]);
-        Recognition { closest, unknown: calibration.is_anomalous(score), p_value: calibration.p_value(score), score }
+        Recognition { closest, unknown: calibration.decide(score), p_value: calibration.p_value(score), score }
     }
 }
 
@@ -183,13 +191,15 @@ pub(crate) fn closest(scores: &[f64]) -> usize {
 /// Refuses names that no class can have.
 ///
 /// # Errors
-/// An empty name, and [`UNKNOWN`] in any case of its letters.
+/// An empty name, and [`UNKNOWN`] or [`UNDECIDED`] in any case of their letters.
 pub fn check_name(name: &str) -> Result<(), DetectorError> {
     let refuse = |reason: &str| Err(DetectorError::Class { class: name.to_owned(), reason: reason.to_owned() });
     if name.is_empty() {
         refuse("a class needs a name")
     } else if name.eq_ignore_ascii_case(UNKNOWN) {
         refuse("the name is reserved for what belongs to no class; give the class another one")
+    } else if name.eq_ignore_ascii_case(UNDECIDED) {
+        refuse("the name is reserved for what the model cannot decide on; give the class another one")
     } else {
         Ok(())
     }
@@ -216,7 +226,7 @@ mod tests {
         let recognise = |scores: [f64; 2]| {
             let found = classes.recognise(&scores);
             assert_eq!(found.score, scores[0].min(scores[1]));
-            (classes.name(Some(found.closest)), classes.name(found.class()))
+            (classes.known()[found.closest].name.as_str(), classes.label(&found))
         };
         assert_eq!(recognise([20.0, 120.0]), ("bolt", "bolt"));
         assert_eq!(recognise([39.0, 120.0]), ("bolt", "unknown"));
@@ -231,7 +241,7 @@ mod tests {
             let classes = classes(DecisionRule::MaxFpr(rate));
             for scores in (0..900).map(|step| [f64::from(step % 30) * 5.0, 95.0 + f64::from(step / 30) * 1.5]) {
                 let found = classes.recognise(&scores);
-                assert_eq!(found.unknown, found.p_value <= rate, "{rate} {scores:?}");
+                assert_eq!(found.unknown, Some(found.p_value <= rate), "{rate} {scores:?}");
             }
         }
         let by_hand = classes(DecisionRule::MaxFpr(0.05)).with_rule(DecisionRule::Threshold(50.0)).unwrap();
@@ -244,7 +254,8 @@ mod tests {
         let strict = classes(DecisionRule::MaxFpr(0.01));
         let (class, reason) = strict.unattainable().unwrap();
         assert!(class.name == "bolt" && reason.contains("at least 99"), "{reason}");
-        assert_eq!(strict.recognise(&[1e9, 1e9]).class(), Some(0));
+        let found = strict.recognise(&[1e9, 1e9]);
+        assert_eq!((found.unknown, found.class(), strict.label(&found)), (None, None, "undecided"));
         assert_eq!(classes(DecisionRule::MaxFpr(0.05)).unattainable(), None);
     }
 
@@ -259,7 +270,9 @@ mod tests {
             Classes::new(names.iter().map(held_out).collect(), DecisionRule::ThreeSigma).map(drop)
         };
         assert!(build(&["a", "b"]).is_ok());
-        for names in [&[][..], &["b", "a"], &["a", "a"], &["", "a"], &["unknown"], &["Unknown", "a"]] {
+        for names in
+            [&[][..], &["b", "a"], &["a", "a"], &["", "a"], &["unknown"], &["Unknown", "a"], &["Undecided", "a"]]
+        {
             assert!(build(names).is_err(), "{names:?}");
         }
         let class = KnownClass { name: "a".to_owned(), items: 5 };

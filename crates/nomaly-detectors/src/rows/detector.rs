@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ndarray::{ArrayView2, Axis};
+use ndarray::{ArrayView1, ArrayView2, Axis};
 use nomaly_data::tables::Table;
 use nomaly_registry::UnknownName;
 use nomaly_scorers::{Params, SCORERS, Scorer, ScorerEntry, State, Watch, restore};
@@ -13,6 +13,7 @@ use super::model::{RowsInfo, RowsTraining};
 use super::scaling::{SCALING, Scaling, Standardise};
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::groups::{GroupInfo, Groups};
+use crate::judge::{Fault, is_about_values};
 use crate::method::HeldOut;
 use crate::model_file::{self, HeldOutScores, RowParts};
 use crate::recalibration::DecisionHistory;
@@ -107,8 +108,9 @@ pub struct RowPrediction {
     pub score: f64,
     /// The conformal p-value in (0, 1]; that in the closest class, for models of classes.
     pub p_value: f64,
-    /// The decision; whether the row is unknown, for models of classes.
-    pub anomalous: bool,
+    /// The decision; whether the row is unknown, for models of classes. `None` where the model has no threshold to
+    /// decide by.
+    pub anomalous: Option<bool>,
     /// Which class the row was taken for, by models of [classes](FittedRows::classes).
     #[serde(skip)]
     pub recognition: Option<Recognition>,
@@ -415,7 +417,8 @@ impl FittedRows {
 
     /// Scores the rows of `table` in order. Columns are matched by name where both the model and the table have names.
     ///
-    /// A row that cannot be used is an outcome too, unless the options are strict.
+    /// A row that cannot be used is an outcome too, unless the options are strict. So is one whose score is not a
+    /// finite number: it is [`Skipped`] with the kind `non-finite-score`.
     ///
     /// # Errors
     /// Columns that are missing or not known, cancellation, and a bad row where the options are strict.
@@ -430,7 +433,7 @@ impl FittedRows {
         let order = self.order(table)?;
         let (usable, skipped) = usable(table, None, options.strict)?;
         let stage = Stage::start(progress, "scoring rows", Some(usable.len()));
-        let mut predictions = Vec::with_capacity(usable.len());
+        let mut judged: Vec<Result<RowPrediction, Fault>> = Vec::with_capacity(usable.len());
         for block in usable.chunks(BLOCK) {
             if progress.cancelled() {
                 return Err(DetectorError::Cancelled);
@@ -440,19 +443,37 @@ impl FittedRows {
                 rows = rows.select(Axis(1), order);
             }
             let rows = self.scaling.apply(rows.view());
-            self.predict_block(rows.view(), &calibration, classes.as_ref(), &mut predictions)?;
+            let judge = |rows: ArrayView2<'_, f32>| self.judge(rows, &calibration, classes.as_ref());
+            match judge(rows.view()) {
+                Ok(block) => judged.extend(block),
+                // The other rows of the block are not to blame.
+                Err(error) if is_about_values(&error) => {
+                    for row in 0..rows.nrows() {
+                        match judge(rows.select(Axis(0), &[row]).view()) {
+                            Ok(row) => judged.extend(row),
+                            Err(error) if is_about_values(&error) => judged.push(Err(Fault(error.to_string()))),
+                            Err(error) => return Err(error),
+                        }
+                    }
+                }
+                Err(error) => return Err(error),
+            }
             stage.advance(block.len());
         }
-        let mut predictions = usable.into_iter().zip(predictions).peekable();
+        let mut judged = usable.into_iter().zip(judged).peekable();
         let mut skipped = skipped.into_iter();
-        let outcomes = (0..table.rows.nrows()).filter_map(|row| {
-            let result = match predictions.next_if(|(usable, _)| *usable == row) {
-                Some((_, prediction)) => Ok(prediction),
-                None => Err(skipped.next()?),
+        let mut outcomes = Vec::with_capacity(table.rows.nrows());
+        for row in 0..table.rows.nrows() {
+            let result = match judged.next_if(|(usable, _)| *usable == row) {
+                Some((_, judged)) => judged.map_err(|fault| fault.of(&format!("row {}", row + 1))),
+                None => Err(skipped.next().expect("every other row was skipped")),
             };
-            Some(RowOutcome { row: row + 1, result })
-        });
-        Ok(outcomes.collect())
+            match result {
+                Err(skipped) if options.strict => return Err(DetectorError::BadImage { skipped }),
+                result => outcomes.push(RowOutcome { row: row + 1, result }),
+            }
+        }
+        Ok(outcomes)
     }
 
     /// How far a classifier gets on the rows of `table` that sees their labels, true where a row is anomalous, for
@@ -481,38 +502,47 @@ impl FittedRows {
         supervised_reference("the columns of the table".to_owned(), rows.view(), &labels, seed, progress)
     }
 
-    /// Adds what is said of rows on one scale.
-    fn predict_block(
+    /// What is said of rows on one scale; the fault of a row whose score is not finite.
+    fn judge(
         &self,
         rows: ArrayView2<'_, f32>,
         calibration: &Calibration,
         classes: Option<&Classes>,
-        predictions: &mut Vec<RowPrediction>,
-    ) -> Result<(), DetectorError> {
+    ) -> Result<Vec<Result<RowPrediction, Fault>>, DetectorError> {
+        let finite = |scores: &[f64]| match scores.iter().find(|score| !score.is_finite()) {
+            Some(score) => Err(Fault::of_score(*score)),
+            None => Ok(()),
+        };
         match (&self.model, classes) {
             (Model::Classes(model), Some(classes)) => {
                 let scores = model.scores(rows)?;
-                predictions.extend(scores.outer_iter().map(|scores| {
-                    let found = classes.recognise(&scores.to_vec());
-                    RowPrediction {
+                let judge = |scores: ArrayView1<'_, f64>| {
+                    let scores = scores.to_vec();
+                    finite(&scores)?;
+                    let found = classes.recognise(&scores);
+                    Ok(RowPrediction {
                         score: found.score,
                         p_value: found.p_value,
                         anomalous: found.unknown,
                         recognition: Some(found),
-                    }
-                }));
+                    })
+                };
+                Ok(scores.outer_iter().map(judge).collect())
             }
-            (Model::Classes(_), None) => return Err(DetectorError::NoClasses),
+            (Model::Classes(_), None) => Err(DetectorError::NoClasses),
             (Model::Normal(scorer), _) => {
-                predictions.extend(scorer.score(rows)?.into_iter().map(|score| RowPrediction {
-                    score,
-                    p_value: calibration.p_value(score),
-                    anomalous: calibration.is_anomalous(score),
-                    recognition: None,
-                }));
+                let judge = |score: f64| {
+                    finite(&[score])?;
+                    Ok(RowPrediction {
+                        score,
+                        p_value: calibration.p_value(score),
+                        anomalous: calibration.decide(score),
+                        recognition: None,
+                    })
+                };
+                Ok(scorer.score(rows)?.into_iter().map(judge).collect())
             }
         }
-        Ok(())
     }
 
     /// The place in `table` of each of the model's columns; `None` where they stand in the same order.

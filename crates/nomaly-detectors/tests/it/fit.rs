@@ -137,11 +137,19 @@ fn the_decision_rule_can_be_replaced_when_scoring() {
     let fitted = fit("dn2", &settings(), &dataset().train).detector;
     let flagged = |rule| {
         let options = PredictOptions { rule, ..PredictOptions::default() };
-        predictions(&fitted, &options).iter().filter(|prediction| prediction.anomalous).count()
+        predictions(&fitted, &options).iter().filter(|prediction| prediction.anomalous == Some(true)).count()
     };
     assert_eq!(flagged(Some(DecisionRule::Threshold(f64::INFINITY))), 0);
     assert_eq!(flagged(Some(DecisionRule::Threshold(-1.0))), 16);
     assert!(flagged(Some(DecisionRule::MaxFpr(0.5))) >= flagged(None));
+    // 24 images cannot promise 1 %: nothing is decided, and the p-values stay.
+    let strict = PredictOptions { rule: Some(DecisionRule::MaxFpr(0.01)), ..PredictOptions::default() };
+    for prediction in predictions(&fitted, &strict) {
+        assert!(prediction.anomalous.is_none() && prediction.p_value >= 0.04, "{prediction:?}");
+    }
+    let too_small = PredictOptions { rule: Some(DecisionRule::MaxFpr(1e-300)), ..PredictOptions::default() };
+    let refused = fitted.predict(&dataset().test, &too_small, &Silent, |_| Ok(()));
+    assert!(matches!(&refused, Err(DetectorError::SettingValue { name, .. }) if name == "max_fpr"), "{refused:?}");
 }
 
 #[test]

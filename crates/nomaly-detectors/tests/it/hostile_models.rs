@@ -5,12 +5,12 @@ use std::path::Path;
 use ndarray::Array2;
 use nomaly_data::tables::Table;
 use nomaly_detectors::model_file::read_summary;
-use nomaly_detectors::rows::{FittedRows, RowDetector, RowFitOptions};
+use nomaly_detectors::rows::{FittedRows, RowDetector, RowFitOptions, RowPredictOptions};
 use nomaly_detectors::{DetectorError, FittedDetector, PredictOptions, Settings};
 use nomaly_store::{Silent, sha256};
 use serde_json::{Value, json};
 
-use crate::images::{fit, good, settings};
+use crate::images::{fit, good, missing, settings};
 
 /// A small model: the first two levels only.
 fn model(folder: &Path) -> Vec<u8> {
@@ -81,6 +81,10 @@ fn each_kind_of_damage_has_its_message() {
 
     let method = with_header(&good, |header| header.replace("\\\"name\\\":\\\"mvg\\\"", "\\\"name\\\":\\\"mvx\\\""));
     assert!(said(&method).contains("unknown method"), "{}", said(&method));
+
+    // A rate that no number of images can keep.
+    let rate = with_header(&good, |header| header.replace("{\\\"max-fpr\\\":0.05}", "{\\\"max-fpr\\\":1e-300}"));
+    assert!(said(&rate).contains("max_fpr"), "{}", said(&rate));
 
     let mut nan = good.clone();
     let length = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
@@ -240,6 +244,65 @@ fn what_is_no_regular_file_is_refused_at_once() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The file with the first value of the first tensor of this name replaced.
+fn with_value(bytes: &[u8], tensor: &str, value: f64) -> Vec<u8> {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let (_, entry) = header.as_object().unwrap().iter().find(|(name, _)| name.contains(tensor)).unwrap();
+    let at = 8 + length + entry["data_offsets"][0].as_u64().unwrap() as usize;
+    let value = match entry["dtype"].as_str().unwrap() {
+        "F32" => (value as f32).to_le_bytes().to_vec(),
+        "F64" => value.to_le_bytes().to_vec(),
+        other => panic!("{tensor} holds {other}"),
+    };
+    let mut edited = bytes.to_vec();
+    edited[at..at + value.len()].copy_from_slice(&value);
+    edited
+}
+
+#[test]
+fn what_has_no_finite_score_is_a_fault_of_the_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("overflows.nomaly");
+    // The square of the distance from this mean is beyond `f64`.
+    std::fs::write(&path, with_value(&model(folder.path()), "method/stage1/mean", 1e300)).unwrap();
+    let damaged = FittedDetector::load(&path).unwrap();
+    let mut kinds = Vec::new();
+    let mut options = PredictOptions::default();
+    let samples = [good(3), vec![missing("lost")]].concat();
+    damaged
+        .predict(&samples, &options, &Silent, |outcome| {
+            kinds.push(outcome.result.map(drop).unwrap_err().kind);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(kinds, ["non-finite-score", "non-finite-score", "non-finite-score", "not-found"]);
+    options.stream.strict = true;
+    let strict = damaged.predict(&samples[..3], &options, &Silent, |_| Ok(()));
+    let named = matches!(&strict, Err(DetectorError::BadImage { skipped }) if skipped.id == "train/0");
+    assert!(named, "{strict:?}");
+}
+
+#[test]
+fn what_has_no_finite_score_is_a_fault_of_the_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("overflows.nomaly");
+    // The square of the distance from this mean is beyond `f64`.
+    std::fs::write(&path, with_value(&row_model(folder.path(), "gaussian"), "mean", 1e300)).unwrap();
+    let damaged = FittedRows::load(&path).unwrap();
+    let rows = ndarray::arr2(&[[1.0, 2.0, 3.0], [1.0, f32::NAN, 3.0], [4.0, 5.0, 6.0]]);
+    let table = Table { name: "rows".to_owned(), columns: None, rows, labels: None, ids: None };
+    let outcomes = damaged.predict(&table, &RowPredictOptions::default(), &Silent).unwrap();
+    let faults: Vec<(String, String)> =
+        outcomes.into_iter().map(|outcome| outcome.result.unwrap_err()).map(|bad| (bad.id, bad.kind)).collect();
+    let expected = [("row 1", "non-finite-score"), ("row 2", "missing"), ("row 3", "non-finite-score")];
+    assert_eq!(faults, expected.map(|(row, kind)| (row.to_owned(), kind.to_owned())));
+    let strict = RowPredictOptions { strict: true, ..RowPredictOptions::default() };
+    let table = Table { rows: ndarray::arr2(&[[1.0, 2.0, 3.0]]), ..table };
+    let refused = damaged.predict(&table, &strict, &Silent);
+    assert!(matches!(&refused, Err(DetectorError::BadImage { skipped }) if skipped.id == "row 1"), "{refused:?}");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use nomaly_report::overlay::ValueRange;
 use nomaly_report::{
-    Contour, Figure, Item, KindRow, MAX_IMAGES, Picture, PixelCurve, PixelCurves, RegionBox, Report, ReportError,
-    Skipped, Threshold, render,
+    Contour, Decision, Figure, Item, KindRow, MAX_IMAGES, Picture, PixelCurve, PixelCurves, RegionBox, Report,
+    ReportError, Skipped, Threshold, render,
 };
 
 fn item(id: &str, score: f64, label: Option<bool>) -> Item {
@@ -186,6 +186,14 @@ fn sections_without_contents_are_left_out() {
     report.threshold = None;
     let html = render(&report).unwrap();
     assert!(!html.contains("data-decision") && !html.contains("data-filter"));
+
+    // What the model could not decide on is not left without a word.
+    report.items.iter_mut().for_each(|item| item.decision = Decision::Undecided);
+    let html = render(&report).unwrap();
+    assert_balanced(&html);
+    assert_eq!(html.matches("data-decision=\"undecided\"").count(), report.items.len());
+    assert!(html.contains("data-filter=\"undecided\"") && html.contains("badge undecided"));
+    assert!(!html.contains("badge normal"));
 }
 
 #[test]

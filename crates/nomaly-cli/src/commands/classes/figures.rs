@@ -39,8 +39,7 @@ pub(crate) fn print(out: &mut impl Write, evaluation: &RecognitionEvaluation) ->
         accuracy,
         figures.closed_set_accuracy_ci,
     );
-    let false_unknown = Some(figures.false_unknown);
-    row(format!("false unknown: known {noun}s called {UNKNOWN}"), false_unknown, figures.false_unknown_ci);
+    row(format!("false unknown: known {noun}s called {UNKNOWN}"), figures.false_unknown, figures.false_unknown_ci);
     row(
         format!("accuracy of accepted: known {noun}s given a class, theirs"),
         figures.accuracy_of_accepted,
@@ -49,7 +48,12 @@ pub(crate) fn print(out: &mut impl Write, evaluation: &RecognitionEvaluation) ->
     row(format!("unknown found: other {noun}s called {UNKNOWN}"), figures.unknown_found, figures.unknown_found_ci);
     row("AUROC of the score, others against known".to_owned(), figures.auroc, figures.auroc_ci);
     table.print(out)?;
-    writeln!(out, "\n{HEADING}decision{HEADING:#}   {}\n", evaluation.rule)?;
+    writeln!(out, "\n{HEADING}decision{HEADING:#}   {}", evaluation.rule)?;
+    if figures.undecided > 0 {
+        let undecided = counted(figures.undecided, noun);
+        writeln!(out, "           {undecided} undecided: the class that they are closest to has no threshold")?;
+    }
+    writeln!(out)?;
     confusion(out, evaluation)?;
     let timing = &evaluation.timing;
     let fit = timing.fit_s.map_or(String::new(), |fit_s| format!("fit {}, ", seconds(fit_s)));
@@ -63,11 +67,14 @@ fn confusion(out: &mut impl Write, evaluation: &RecognitionEvaluation) -> io::Re
     let confusion = &evaluation.figures.confusion;
     let decisions = &confusion.decisions;
     let wide = decisions.len() <= MOST_COLUMNS;
+    // Whatever is no class: `unknown`, and `undecided` where there are such items.
+    let no_class = &decisions[evaluation.classes.len()..];
     let mut columns = vec![("labelled", Align::Left)];
     if wide {
         columns.extend(decisions.iter().map(|name| (name.as_str(), Align::Right)));
     } else {
-        columns.extend(["its class", "another", UNKNOWN].map(|name| (name, Align::Right)));
+        columns.extend(["its class", "another"].map(|name| (name, Align::Right)));
+        columns.extend(no_class.iter().map(|name| (name.as_str(), Align::Right)));
     }
     let mut table = Table::new(&columns);
     for row in &confusion.rows {
@@ -76,8 +83,8 @@ fn confusion(out: &mut impl Write, evaluation: &RecognitionEvaluation) -> io::Re
             row.counts.clone()
         } else {
             let own = decisions.iter().position(|name| row.known && *name == row.kind).map_or(0, |own| row.counts[own]);
-            let refused = row.counts.last().copied().unwrap_or(0);
-            vec![own, row.counts.iter().sum::<usize>() - own - refused, refused]
+            let (given, refused) = row.counts.split_at(evaluation.classes.len());
+            [&[own, given.iter().sum::<usize>() - own], refused].concat()
         };
         table.cells([name].into_iter().chain(counts.iter().map(usize::to_string)).collect());
     }

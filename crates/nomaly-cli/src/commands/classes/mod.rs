@@ -72,7 +72,7 @@ fn too_few(class: &str, count: usize, has: &str, noun: &str, rule: DecisionRule)
     )
 }
 
-/// Refuses a fit after which nothing could be called unknown, for the held-out items of a class are too few.
+/// Refuses a fit after which nothing could be decided, for the held-out items of a class are too few.
 pub(super) fn check_attainable(classes: &Classes, noun: &str) -> anyhow::Result<()> {
     let Some((class, reason)) = classes.unattainable() else { return Ok(()) };
     let held_out = held_out_of(classes, &class.name);
@@ -88,10 +88,11 @@ pub(super) fn check_attainable(classes: &Classes, noun: &str) -> anyhow::Result<
     }
 }
 
-/// Warns where a rule that is given when scoring asks for more than the held-out items of a class can show.
+/// Warns, however quiet the console is, where a rule that is given when scoring asks for more than the held-out items
+/// of a class can show.
 pub(super) fn warn_unattainable(classes: &Classes, console: &Console) {
     if let Some((class, reason)) = classes.unattainable() {
-        console.warn(format_args!("nothing that is taken for class `{}` will be called unknown: {reason}", class.name));
+        console.alert(format_args!("nothing that is taken for class `{}` can be decided on: {reason}", class.name));
         let allowed = super::rate_allowed_by(held_out_of(classes, &class.name));
         console.hint(format_args!("ask for --rule extreme-value, --max-fpr {allowed} or a --threshold"));
     }

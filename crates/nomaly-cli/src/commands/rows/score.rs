@@ -10,12 +10,12 @@ use nomaly::detectors::rows::{FittedRows, RowOutcome, RowPredictOptions};
 use serde::Serialize;
 
 use super::super::sequence::{ChartRecord, Watched, chart};
-use super::super::{Status, classes, decision, tell_skipped, warn_unattainable};
+use super::super::{Status, and_undecided, classes, decision, tell_skipped, warn_unattainable};
 use super::refusal;
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL};
+use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL, UNDECIDED};
 use crate::output::{counted, significant, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 
@@ -26,8 +26,9 @@ struct Record<'a> {
     id: Option<&'a str>,
     score: Option<f64>,
     p_value: Option<f64>,
+    /// The decision; `null` where there is none: without a score, and without a threshold.
     anomalous: Option<bool>,
-    /// The class, or `unknown`, for models of classes.
+    /// The class, `unknown` or `undecided`, for models of classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
     error: Option<RecordError<'a>>,
@@ -50,10 +51,8 @@ impl<'a> Record<'a> {
             id: ids.map(|ids| ids[outcome.row - 1].as_str()),
             score: prediction.map(|prediction| prediction.score),
             p_value: prediction.map(|prediction| prediction.p_value),
-            anomalous: prediction.map(|prediction| prediction.anomalous),
-            label: known
-                .zip(prediction.and_then(|found| found.recognition))
-                .map(|(known, found)| known.name(found.class())),
+            anomalous: prediction.and_then(|prediction| prediction.anomalous),
+            label: known.zip(prediction.and_then(|found| found.recognition)).map(|(known, found)| known.label(&found)),
             chart: None,
             error: outcome.result.as_ref().err().map(|Skipped { kind, message, .. }| RecordError { kind, message }),
         }
@@ -115,9 +114,11 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         bail!("none of the {} could be scored", counted(outcomes.len(), "row"));
     }
     let anomalous = records.iter().filter(|record| record.anomalous == Some(true)).count();
+    let undecided = records.iter().filter(|record| record.score.is_some() && record.anomalous.is_none()).count();
     let failed = if skipped.is_empty() { String::new() } else { format!(", {} could not be used", skipped.len()) };
     let word = if known.is_some() { "unknown" } else { "anomalous" };
-    console.note(format_args!("{anomalous} of {} {word}{failed}", counted(scored, "row")));
+    let summary = format!("{anomalous} of {} {word}{}{failed}", counted(scored, "row"), and_undecided(undecided));
+    console.note(summary);
     let found = match &sequence {
         Some(sequence) => {
             console.note(sequence.describe());
@@ -125,7 +126,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         }
         None => anomalous > 0,
     };
-    Ok(if args.fail_on_anomaly && found { Status::AnomaliesFound } else { Status::Done })
+    Ok(Status::of_scores(args.fail_on_anomaly && found, undecided))
 }
 
 /// Columns that are not always there.
@@ -208,6 +209,7 @@ fn table_line(out: &mut impl Write, layout: Layout, record: &Record<'_>) -> io::
         Some(true) if layout.labels => (ANOMALOUS, "unknown"),
         Some(true) => (ANOMALOUS, "anomalous"),
         Some(false) => (NORMAL, "normal"),
+        None if record.error.is_none() => (UNDECIDED, "undecided"),
         None => (FAILED, "error"),
     };
     let number = |value: Option<f64>, digits| value.map_or("–".to_owned(), |value| significant(value, digits));

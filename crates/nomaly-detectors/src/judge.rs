@@ -1,0 +1,225 @@
+//! From the features of a batch to what is said of each of its images.
+
+use nomaly_kernels::neighbours::NeighboursError;
+use nomaly_scorers::ScorerError;
+
+use crate::detector::{Prediction, Skipped};
+use crate::features::{FeatureBatch, FeatureExtractor};
+use crate::method::{FittedMethod, MethodScore};
+use crate::recognition::Classes;
+use crate::{Calibration, DetectorError};
+
+/// The kind of [`Skipped`] items whose score, or a value of whose map, is not a finite number.
+const NON_FINITE_SCORE: &str = "non-finite-score";
+
+/// A fitted method with everything that turns its scores into decisions.
+pub(crate) struct Judge<'a> {
+    pub(crate) fitted: &'a dyn FittedMethod,
+    pub(crate) extractor: &'a FeatureExtractor,
+    pub(crate) calibration: Calibration,
+    /// Present for models of classes.
+    pub(crate) classes: Option<Classes>,
+}
+
+impl Judge<'_> {
+    /// What is said of each image of a batch, in order; the fault of an image that has no finite score.
+    ///
+    /// # Errors
+    /// Features of another shape than those fitted on.
+    pub(crate) fn batch(&self, batch: &FeatureBatch<'_>) -> Result<Vec<Result<Prediction, Fault>>, DetectorError> {
+        let scored = match self.fitted.score(batch) {
+            Ok(scores) => {
+                let mut scores = scores.into_iter();
+                (0..batch.images).map(|_| Ok(scores.by_ref().take(batch.views).collect())).collect()
+            }
+            // The other images of the batch are not to blame.
+            Err(error) if is_about_values(&error) => self.one_by_one(batch)?,
+            Err(error) => return Err(error),
+        };
+        scored.into_iter().map(|views| views.map_or_else(|fault| Ok(Err(fault)), |views| self.image(views))).collect()
+    }
+
+    fn one_by_one(&self, batch: &FeatureBatch<'_>) -> Result<Vec<Result<Vec<MethodScore>, Fault>>, DetectorError> {
+        let image = |image: usize| {
+            let values = batch.values_of(image);
+            match self.fitted.score(&FeatureBatch { images: 1, values: &values, ..*batch }) {
+                Ok(views) => Ok(Ok(views)),
+                Err(error) if is_about_values(&error) => Ok(Err(Fault(error.to_string()))),
+                Err(error) => Err(error),
+            }
+        };
+        (0..batch.images).map(image).collect()
+    }
+
+    /// What is said of an image whose views have these scores.
+    fn image(&self, views: Vec<MethodScore>) -> Result<Result<Prediction, Fault>, DetectorError> {
+        // A maximum over views does not see NaN.
+        if let Some(fault) = views.iter().find_map(fault) {
+            return Ok(Err(fault));
+        }
+        let scored = self.extractor.combine(views)?;
+        Ok(match fault(&scored) {
+            Some(fault) => Err(fault),
+            None => Ok(self.decide(scored)),
+        })
+    }
+
+    fn decide(&self, scored: MethodScore) -> Prediction {
+        let MethodScore { score, deviation, parts, terms, map } = scored;
+        match self.classes.as_ref().map(|classes| classes.recognise(&parts)) {
+            // Views may differ in the class that is closest, so that their joint score is not the least of the parts.
+            Some(found) => Prediction {
+                score: found.score,
+                deviation,
+                p_value: found.p_value,
+                anomalous: found.unknown,
+                parts,
+                terms,
+                recognition: Some(found),
+                map,
+            },
+            None => Prediction {
+                score,
+                deviation,
+                p_value: self.calibration.p_value(score),
+                anomalous: self.calibration.decide(score),
+                parts,
+                terms,
+                recognition: None,
+                map,
+            },
+        }
+    }
+}
+
+/// Why an item has no score, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault(pub(crate) String);
+
+impl Fault {
+    /// The fault of an item with this score.
+    pub(crate) fn of_score(score: f64) -> Self {
+        Self(format!("the score is {score}, not a finite number: the model is damaged, or does not fit this input"))
+    }
+
+    /// The item with this name, which cannot be used for this fault.
+    pub(crate) fn of(self, id: &str) -> Skipped {
+        Skipped { id: id.to_owned(), kind: NON_FINITE_SCORE.to_owned(), message: format!("{id}: {}", self.0) }
+    }
+}
+
+/// Whether a scorer refused values, and no shape or setting.
+pub(crate) fn is_about_values(error: &DetectorError) -> bool {
+    matches!(
+        error,
+        DetectorError::Scorer(ScorerError::NonFiniteFeature { .. })
+            | DetectorError::Neighbours(NeighboursError::NotFinite { .. })
+            | DetectorError::MapValue { .. }
+    )
+}
+
+/// What is wrong with a score, if anything is not finite in it.
+fn fault(scored: &MethodScore) -> Option<Fault> {
+    let numbers = [scored.score].into_iter().chain(scored.deviation);
+    let mut all = numbers.chain(scored.parts.iter().copied()).chain(scored.terms.iter().copied());
+    if let Some(value) = all.find(|value| !value.is_finite()) {
+        return Some(Fault::of_score(value));
+    }
+    let map = scored.map.as_ref()?;
+    let at = map.values.iter().position(|value| !value.is_finite())?;
+    let (value, x, y) = (map.values[at], at % map.width, at / map.width);
+    Some(Fault(DetectorError::MapValue { x, y, value }.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use nomaly_backbones::architectures::pixels;
+    use nomaly_backbones::{Backbone, OpenOptions, OutputLayout, TapRequest};
+    use nomaly_scorers::State;
+    use nomaly_transforms::{Filter, Normalize, Pipeline, Resize, ResizeMode};
+
+    use super::*;
+    use crate::{AnomalyMap, DecisionRule};
+
+    /// Gives each view the first of its features as its score, and may refuse those that are NaN.
+    struct First {
+        refuses: bool,
+    }
+
+    impl FittedMethod for First {
+        fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, DetectorError> {
+            let rows = batch.rows(0, 2)?;
+            match rows.outer_iter().position(|row| row[0].is_nan()) {
+                Some(row) if self.refuses => Err(ScorerError::NonFiniteFeature { row, column: 0 }.into()),
+                _ => Ok(rows.outer_iter().map(|row| MethodScore::whole(row[0].into())).collect()),
+            }
+        }
+
+        fn states(&self) -> Vec<(String, State)> {
+            Vec::new()
+        }
+    }
+
+    /// What is said of images with these features, two views of two features each.
+    fn judged(refuses: bool, values: &[f32]) -> Result<Vec<Result<f64, Fault>>, DetectorError> {
+        let backbone = Backbone::open("pixels", &OpenOptions::default()).unwrap();
+        let resize = Resize { mode: ResizeMode::Exact { height: 32, width: 32 }, filter: Filter::Bilinear };
+        let normalize = Normalize { mean: [0.0; 3], std: [1.0; 3] };
+        let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
+        let pipeline = Pipeline::new(resize, None, normalize).unwrap();
+        let judge = Judge {
+            fitted: &First { refuses },
+            extractor: &FeatureExtractor::new(&backbone, pipeline, &taps).unwrap(),
+            calibration: Calibration::new(vec![1.0], DecisionRule::Threshold(2.0)).unwrap(),
+            classes: None,
+        };
+        let (values, shapes) = ([values.to_vec()], [[2, 1, 1]]);
+        let (taps, values, shapes) = (&taps[..], &values[..], &shapes[..]);
+        let images = values[0].len().div_ceil(4);
+        let batch = FeatureBatch { images, views: 2, input: [32, 32], taps, values, shapes, region: None, median: 1 };
+        let judged = judge.batch(&batch)?;
+        Ok(judged.into_iter().map(|image| image.map(|prediction| prediction.score)).collect())
+    }
+
+    #[test]
+    fn an_image_without_a_score_does_not_spoil_its_batch() {
+        let nan = f32::NAN;
+        // The second image has a view whose score is NaN; a maximum over its views would not show it.
+        let values = [1.0, 0.0, 2.0, 0.0, nan, 0.0, 9.0, 0.0, 3.0, 0.0, 4.0, 0.0];
+        for refuses in [false, true] {
+            let found = judged(refuses, &values).unwrap();
+            let good = |scores: [f32; 4]| judged(refuses, &scores).unwrap().remove(0).unwrap();
+            assert_eq!(found[0], Ok(good([1.0, 0.0, 2.0, 0.0])));
+            assert!(found[1].is_err(), "{found:?}");
+            assert_eq!(found[2], Ok(good([3.0, 0.0, 4.0, 0.0])));
+        }
+    }
+
+    #[test]
+    fn features_of_another_shape_are_no_fault_of_an_image() {
+        let error = judged(true, &[1.0; 6]).unwrap_err();
+        assert!(matches!(error, DetectorError::FeatureShape { expected: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn every_number_of_a_score_has_to_be_finite() {
+        let map = |value| AnomalyMap { height: 2, width: 2, values: vec![0.0, 1.0, value, 2.0] };
+        let good = MethodScore { deviation: Some(0.5), parts: vec![1.0], ..MethodScore::located(1.0, map(0.5)) };
+        assert_eq!(fault(&good), None);
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            for bad in [
+                MethodScore { score: value, ..good.clone() },
+                MethodScore { deviation: Some(value), ..good.clone() },
+                MethodScore { parts: vec![1.0, value], ..good.clone() },
+                MethodScore { terms: vec![value], ..good.clone() },
+            ] {
+                assert_eq!(fault(&bad), Some(Fault::of_score(value)));
+            }
+            let located = MethodScore { map: Some(map(value as f32)), ..good.clone() };
+            assert!(fault(&located).unwrap().0.contains("at column 0 of row 1"));
+        }
+        let skipped = Fault::of_score(f64::NAN).of("a.png");
+        assert_eq!((skipped.id.as_str(), skipped.kind.as_str()), ("a.png", "non-finite-score"));
+        assert!(skipped.message.starts_with("a.png: the score is NaN"), "{}", skipped.message);
+    }
+}
