@@ -299,15 +299,20 @@ fn headline(figures: &Evaluation) -> Vec<Figure> {
         value: percent(value),
         meaning: meaning.to_owned(),
     };
-    let image = &figures.image;
-    let mut headline = vec![
-        figure("AUROC", image.auroc, "how often an anomalous image scores higher than a normal one"),
-        figure("average precision", image.ap, "the precision averaged over all recalls"),
-        figure("F1-max", image.f1_max, "the best F1 of all thresholds, chosen by looking at the labels"),
-        figure("EER", image.eer, "the error rate where false alarms and misses are equally frequent"),
-        figure("found", figures.threshold.tpr, "the share of the anomalous images above the threshold"),
-        figure("false alarms", figures.threshold.fpr, "the share of the normal images above the threshold"),
-    ];
+    let mut headline = Vec::new();
+    if let Some(image) = &figures.image {
+        headline.extend([
+            figure("AUROC", image.auroc, "how often an anomalous image scores higher than a normal one"),
+            figure("average precision", image.ap, "the precision averaged over all recalls"),
+            figure("F1-max", image.f1_max, "the best F1 of all thresholds, chosen by looking at the labels"),
+            figure("EER", image.eer, "the error rate where false alarms and misses are equally frequent"),
+        ]);
+    }
+    let threshold = &figures.threshold;
+    let found = "the share of the anomalous images above the threshold";
+    headline.extend(threshold.tpr.map(|tpr| figure("found", tpr, found)));
+    let alarms = "the share of the normal images above the threshold";
+    headline.extend(threshold.fpr.map(|fpr| figure("false alarms", fpr, alarms)));
     if let Some(reference) = &figures.supervised_reference {
         let meaning = "AUROC of logistic regression that has seen labels of the test set: no anomaly detector";
         headline.push(figure("supervised reference", reference.auroc, meaning));

@@ -1,22 +1,26 @@
 //! How good a fitted detector is on labelled images.
 
+mod decisions;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use nomaly_data::{Dataset, Label, Sample};
 use nomaly_metrics::{
-    Bootstrap, ConfusionMatrix, CurvePoints, ImageIntervals, Interval, PixelMetrics, ProCurve, RocCurve, auroc,
-    auroc_with_interval, average_precision, eer, f1_max, share_interval,
+    CurvePoints, ImageIntervals, Interval, PixelMetrics, ProCurve, RocCurve, auroc, auroc_with_interval,
+    average_precision, eer, f1_max,
 };
 use nomaly_store::Progress;
 use nomaly_transforms::{Limits, Pipeline};
 use serde::{Deserialize, Serialize};
 
-use crate::calibration::Calibration;
 use crate::hybrid::HybridFigures;
 use crate::maps::AnomalyMap;
 use crate::supervised::SupervisedReference;
 use crate::{DetectorError, FittedDetector, Outcome, PredictOptions, Prediction, Skipped};
+
+pub(crate) use self::decisions::{Decided, p_value_shares};
+pub use self::decisions::{PValueShare, ThresholdFigures};
 
 /// One scored test image with its label.
 #[derive(Clone, Debug, Serialize)]
@@ -47,16 +51,17 @@ pub struct Evaluation {
     pub n_train: usize,
     /// Test images that were scored.
     pub n_test: TestCounts,
-    /// Figures over whole images.
-    pub image: ImageFigures,
+    /// Figures over whole images; `None` where no test image is labelled anomalous.
+    pub image: Option<ImageFigures>,
     /// Figures over pixels; `None` for methods without anomaly maps and sets without masks.
     ///
     /// They compare maps and masks at the size of the [frame](nomaly_transforms::Pipeline::frame_size), as the papers do.
     /// Anomalous images without a mask do not take part.
     pub pixel: Option<PixelFigures>,
-    /// AUROC of each kind of anomaly against all normal images.
+    /// AUROC of each kind of anomaly against all normal images; empty where there is none.
     pub by_kind: BTreeMap<String, Ranking>,
-    /// AUROC of each part of the score (of each level, say), in the method's order.
+    /// AUROC of each part of the score (of each level, say), in the method's order; empty where no test image is
+    /// labelled anomalous.
     #[serde(serialize_with = "as_map")]
     pub by_part: Vec<(String, Ranking)>,
     /// By how much the AUROC over whole images changes when a term of the score is left out (of a transformation, say), in
@@ -65,6 +70,9 @@ pub struct Evaluation {
     pub sensitivity: Vec<(String, f64)>,
     /// The decision.
     pub threshold: ThresholdFigures,
+    /// How often normal test images get small p-values: at most as often as the p-value says, where the model keeps its
+    /// promise.
+    pub p_values: Vec<PValueShare>,
     /// What a classifier gets that sees the labels of the test set, where it was asked for; for comparison only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supervised_reference: Option<SupervisedReference>,
@@ -139,44 +147,6 @@ pub struct Ranking {
     pub auroc: f64,
 }
 
-/// What the decision rule does on the test images: figures in [0, 1] with 95 % confidence intervals, Wilson's for shares
-/// of one group of images, stratified bootstrap for accuracy and F1.
-#[derive(Clone, Debug, Serialize)]
-pub struct ThresholdFigures {
-    /// Scores above it are anomalous; `None` where the held-out images do not support the rule.
-    pub value: Option<f64>,
-    /// How far other held-out images might move it: its bootstrap interval; `None` for a threshold set by hand.
-    pub value_ci: Option<Ends>,
-    /// The rule in words.
-    pub rule: String,
-    /// The share of normal test images called anomalous: false alarms.
-    pub fpr: f64,
-    /// Its interval.
-    pub fpr_ci: Option<Ends>,
-    /// The share of anomalous test images called anomalous: recall.
-    pub tpr: f64,
-    /// Its interval.
-    pub tpr_ci: Option<Ends>,
-    /// The share of anomalous test images that are missed.
-    pub fnr: f64,
-    /// The share of normal test images that pass.
-    pub tnr: f64,
-    /// The share of the images called anomalous that are; `None` where none is called so.
-    pub precision: Option<f64>,
-    /// Its interval.
-    pub precision_ci: Option<Ends>,
-    /// Another name of the true-positive rate.
-    pub recall: f64,
-    /// The share of test images that are decided rightly.
-    pub accuracy: f64,
-    /// Its interval.
-    pub accuracy_ci: Ends,
-    /// The harmonic mean of precision and recall.
-    pub f1: f64,
-    /// Its interval.
-    pub f1_ci: Ends,
-}
-
 /// How long fit and prediction took.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Timing {
@@ -212,8 +182,8 @@ pub struct PixelCurves {
 /// `fit_s` is passed on to the figures. `see` is shown every outcome as it comes, for reports and tables.
 ///
 /// # Errors
-/// A test set without normal or without anomalous images, and everything that
-/// [`predict`](FittedDetector::predict) fails with.
+/// A test set without normal images, and everything that [`predict`](FittedDetector::predict) fails with. Without
+/// anomalous ones the figures are those that need none: false alarms.
 pub fn evaluate(
     detector: &FittedDetector,
     dataset: &Dataset,
@@ -253,14 +223,19 @@ pub fn evaluate(
     let labels: Vec<bool> = predictions.iter().map(|image| image.anomalous_label).collect();
     let anomalous = labels.iter().filter(|&&label| label).count();
     let normal = labels.len() - anomalous;
-    if normal == 0 || anomalous == 0 {
-        return Err(cannot(format!(
-            "it has {normal} normal and {anomalous} anomalous usable test images, and both are needed"
-        )));
+    if normal == 0 {
+        return Err(cannot(format!("it has {anomalous} anomalous usable test images and no normal one")));
     }
     let scores: Vec<f64> = predictions.iter().map(|image| image.prediction.score).collect();
+    let p_values: Vec<f64> = predictions.iter().map(|image| image.prediction.p_value).collect();
     let calibration = detector.calibration_for(options)?;
-    let intervals = image_intervals(&calibration, &scores, &labels)?;
+    let decided = Decided::new(&calibration, &scores, &labels)?;
+    let (by_part, sensitivity) = if anomalous == 0 {
+        (Vec::new(), Vec::new())
+    } else {
+        let sensitivity = sensitivity(&detector.term_names(), &predictions, &labels)?;
+        (by_part(&detector.part_names(), &predictions, &labels)?, sensitivity)
+    };
     let (pixel, curves) = match pixels.filter(|pixels| pixels.regions() > 0) {
         Some(pixels) => pixel_figures(pixels).map(|(figures, curves)| (Some(figures), Some(curves)))?,
         None => (None, None),
@@ -273,12 +248,13 @@ pub fn evaluate(
         seed: info.training.seed,
         n_train: info.training.images,
         n_test: TestCounts { normal, anomalous },
-        image: image_figures(&scores, &labels, &intervals)?,
+        image: decided.image()?,
         pixel,
         by_kind: by_kind(&predictions)?,
-        by_part: by_part(&detector.part_names(), &predictions, &labels)?,
-        sensitivity: sensitivity(&detector.term_names(), &predictions, &labels)?,
-        threshold: threshold_figures(&calibration, &scores, &labels, &intervals)?,
+        by_part,
+        sensitivity,
+        threshold: decided.threshold()?,
+        p_values: p_value_shares(&p_values, &labels)?,
         supervised_reference: None,
         hybrid: None,
         timing: Timing { fit_s, predict_ms_per_image_median: ms_per_image, images_per_s },
@@ -286,16 +262,6 @@ pub fn evaluate(
         skipped,
     };
     Ok(Evaluated { figures, predictions, curves })
-}
-
-/// Bootstrap intervals of the figures of scores against labels.
-pub(crate) fn image_intervals(
-    calibration: &Calibration,
-    scores: &[f64],
-    labels: &[bool],
-) -> Result<ImageIntervals, DetectorError> {
-    let above = calibration.threshold().unwrap_or(f64::INFINITY);
-    Ok(Bootstrap { level: LEVEL, ..Bootstrap::default() }.intervals(scores, labels, above)?)
 }
 
 /// Adds an image whose defective pixels are known.
@@ -370,11 +336,7 @@ fn ends(interval: Interval) -> Ends {
     [interval.low, interval.high]
 }
 
-pub(crate) fn image_figures(
-    scores: &[f64],
-    labels: &[bool],
-    intervals: &ImageIntervals,
-) -> Result<ImageFigures, DetectorError> {
+fn image_figures(scores: &[f64], labels: &[bool], intervals: &ImageIntervals) -> Result<ImageFigures, DetectorError> {
     let area = auroc_with_interval(scores, labels, LEVEL)?;
     Ok(ImageFigures {
         auroc: area.auroc,
@@ -385,40 +347,6 @@ pub(crate) fn image_figures(
         f1_max_ci: ends(intervals.f1_max),
         eer: eer(scores, labels)?.rate,
         eer_ci: ends(intervals.eer),
-    })
-}
-
-pub(crate) fn threshold_figures(
-    calibration: &Calibration,
-    scores: &[f64],
-    labels: &[bool],
-    intervals: &ImageIntervals,
-) -> Result<ThresholdFigures, DetectorError> {
-    let value = calibration.threshold();
-    let counts = ConfusionMatrix::at(scores, labels, value.unwrap_or(f64::INFINITY))?;
-    // Both classes are there, so that every rate but precision is defined.
-    let of = |share: Option<f64>| share.unwrap_or_default();
-    let share = |part: u64, other: u64| -> Result<Option<Ends>, DetectorError> {
-        Ok(share_interval(part, part + other, LEVEL)?.map(ends))
-    };
-    let threshold_interval = calibration.threshold_interval();
-    Ok(ThresholdFigures {
-        value,
-        value_ci: threshold_interval.map(|interval| [interval.low, interval.high]),
-        rule: calibration.describe(),
-        fpr: of(counts.fpr()),
-        fpr_ci: share(counts.false_positives, counts.true_negatives)?,
-        tpr: of(counts.tpr()),
-        tpr_ci: share(counts.true_positives, counts.false_negatives)?,
-        fnr: of(counts.fnr()),
-        tnr: of(counts.tnr()),
-        precision: counts.precision(),
-        precision_ci: share(counts.true_positives, counts.false_positives)?,
-        recall: of(counts.recall()),
-        accuracy: of(counts.accuracy()),
-        accuracy_ci: ends(intervals.accuracy),
-        f1: of(counts.f1()),
-        f1_ci: ends(intervals.f1),
     })
 }
 

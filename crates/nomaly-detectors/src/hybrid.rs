@@ -60,20 +60,20 @@ pub struct HybridFigures {
     pub of: Vec<String>,
     /// Images that all of them could use.
     pub images: usize,
-    /// AUROC of the combined p-values.
-    pub auroc: f64,
+    /// AUROC of the combined p-values; `None` where no image is labelled anomalous.
+    pub auroc: Option<f64>,
     /// Its interval by DeLong's method.
     pub auroc_ci: Option<Ends>,
-    /// AUROC of each detector alone on the same images.
+    /// AUROC of each detector alone on the same images; empty where no image is labelled anomalous.
     pub alone: Vec<f64>,
     /// The rate of false alarms that was asked for.
     pub max_fpr: f64,
-    /// The share of normal images whose combined p-value is at most that.
-    pub fpr: f64,
+    /// The share of normal images whose combined p-value is at most that; `None` where there are none.
+    pub fpr: Option<f64>,
     /// Its interval by Wilson's method.
     pub fpr_ci: Option<Ends>,
-    /// The share of anomalous images whose combined p-value is at most that.
-    pub tpr: f64,
+    /// The share of anomalous images whose combined p-value is at most that; `None` where there are none.
+    pub tpr: Option<f64>,
     /// Its interval.
     pub tpr_ci: Option<Ends>,
 }
@@ -81,7 +81,7 @@ pub struct HybridFigures {
 /// Combines what detectors said of the same images.
 ///
 /// # Errors
-/// Held-out scores that make no p-values, and images in common that are not of both labels.
+/// Held-out scores that make no p-values, and no normal image in common.
 pub fn hybrid(voices: &[Voice<'_>], max_fpr: f64) -> Result<HybridFigures, DetectorError> {
     let together = Hybrid::new(voices.iter().map(|voice| voice.detector))?;
     // Scores by image, one of each detector.
@@ -97,23 +97,25 @@ pub fn hybrid(voices: &[Voice<'_>], max_fpr: f64) -> Result<HybridFigures, Detec
     let p_values: Vec<f64> = images.values().map(|(_, scores)| together.p_value(scores)).collect();
     // A logarithm keeps small p-values apart, and the order.
     let combined: Vec<f64> = p_values.iter().map(|p| -p.ln()).collect();
-    let area = auroc_with_interval(&combined, &labels, LEVEL)?;
-    let alone = (0..voices.len()).map(|voice| {
+    let both = labels.contains(&true);
+    let area = both.then(|| auroc_with_interval(&combined, &labels, LEVEL)).transpose()?;
+    let alone = (0..voices.len()).filter(|_| both).map(|voice| {
         let scores: Vec<f64> = images.values().map(|(_, scores)| scores[voice]).collect();
         Ok(auroc(&scores, &labels)?)
     });
     let ends = |interval: Interval| [interval.low, interval.high];
-    let flagged = |label: bool| -> Result<(f64, Option<Ends>), DetectorError> {
+    let flagged = |label: bool| -> Result<(Option<f64>, Option<Ends>), DetectorError> {
         let of_label = p_values.iter().zip(&labels).filter(|(_, anomalous)| **anomalous == label);
         let (count, flagged) = of_label.fold((0, 0), |(n, k), (p, _)| (n + 1, k + u64::from(*p <= max_fpr)));
-        Ok((flagged as f64 / count as f64, share_interval(flagged, count, LEVEL)?.map(ends)))
+        let share = (count > 0).then(|| flagged as f64 / count as f64);
+        Ok((share, share_interval(flagged, count, LEVEL)?.map(ends)))
     };
     let ((fpr, fpr_ci), (tpr, tpr_ci)) = (flagged(false)?, flagged(true)?);
     Ok(HybridFigures {
         of: voices.iter().map(|voice| voice.detector.info().method.name.clone()).collect(),
         images: labels.len(),
-        auroc: area.auroc,
-        auroc_ci: area.interval.map(ends),
+        auroc: area.map(|area| area.auroc),
+        auroc_ci: area.and_then(|area| area.interval).map(ends),
         alone: alone.collect::<Result<_, DetectorError>>()?,
         max_fpr,
         fpr,

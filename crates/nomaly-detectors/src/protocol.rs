@@ -69,9 +69,13 @@ impl Run {
     /// What is kept of an evaluation.
     ///
     /// # Errors
-    /// Scores that are not finite.
+    /// Scores that are not finite, and test images without an anomalous one.
     pub fn new(class: &str, evaluated: &Evaluated) -> Result<Self, DetectorError> {
         let Evaluated { figures, predictions, .. } = evaluated;
+        let image = figures.image.ok_or_else(|| DetectorError::CannotEvaluate {
+            dataset: figures.dataset.clone(),
+            reason: "it has no anomalous test image".to_owned(),
+        })?;
         let labels: Vec<bool> = predictions.iter().map(|image| image.anomalous_label).collect();
         let curve = |score: &dyn Fn(&LabelledPrediction) -> f64| -> Result<_, DetectorError> {
             let scores: Vec<f64> = predictions.iter().map(score).collect();
@@ -87,7 +91,7 @@ impl Run {
             seed: figures.seed,
             n_train: figures.n_train,
             n_test: figures.n_test,
-            auroc: figures.image.auroc,
+            auroc: image.auroc,
             by_part: figures.by_part.iter().map(|(part, ranking)| (part.clone(), ranking.auroc)).collect(),
             fit_s: figures.timing.fit_s,
             images_per_s: figures.timing.images_per_s,

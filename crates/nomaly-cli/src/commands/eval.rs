@@ -35,7 +35,10 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         create_folder(folder)?;
         check_writable(&folder.join("report.html"))?;
     }
-    let mut dataset = open(&args.data)?;
+    // False alarms can be counted on normal images alone.
+    let needed: &[Label] =
+        if args.supervised_reference { &[Label::Normal, Label::Anomalous] } else { &[Label::Normal] };
+    let mut dataset = open(&args.data, needed)?;
     limit(&mut dataset, args, args.method.seed);
     let (detector, checkpoint, fit_s, rule) = match &args.model {
         Some(path) => {
@@ -119,11 +122,23 @@ fn together(
     Ok(hybrid(&voices, rule.rate().unwrap_or(DEFAULT_MAX_FPR))?)
 }
 
-/// Opens a data set that can be evaluated on.
-pub(super) fn open(data: &str) -> anyhow::Result<Dataset> {
+/// Opens a data set that has test images with each of the `needed` labels.
+pub(super) fn open(data: &str, needed: &[Label]) -> anyhow::Result<Dataset> {
     let dataset = nomaly::data::open(data)?;
-    check_labels(&dataset)?;
-    Ok(dataset)
+    if needed.iter().all(|label| dataset.count(*label) > 0) {
+        return Ok(dataset);
+    }
+    let both = if needed.contains(&Label::Anomalous) { "both" } else { "normal ones" };
+    Err(Failure::new(
+        format!(
+            "{} has {} labelled normal and {} labelled anomalous, and an evaluation needs {both}",
+            dataset.name,
+            counted(dataset.count(Label::Normal), "test image"),
+            dataset.count(Label::Anomalous),
+        ),
+        "a folder in MVTec layout has normal ones in test/good and anomalous ones in test/<kind>",
+    )
+    .into())
 }
 
 /// Keeps as many images as the arguments ask for. The seed chooses what is learned from, never what is tested with:
@@ -135,23 +150,6 @@ pub(super) fn limit(dataset: &mut Dataset, args: &EvalArgs, seed: u64) {
     if let Some(max) = args.max_test {
         dataset.limit_test(max.get(), Choice::Seeded(0));
     }
-}
-
-/// Refuses data without labelled test images before a detector is fitted for nothing.
-fn check_labels(dataset: &Dataset) -> anyhow::Result<()> {
-    let (normal, anomalous) = (dataset.count(Label::Normal), dataset.count(Label::Anomalous));
-    if normal > 0 && anomalous > 0 {
-        return Ok(());
-    }
-    Err(Failure::new(
-        format!(
-            "{} has {} labelled normal and {anomalous} labelled anomalous, and an evaluation needs both",
-            dataset.name,
-            counted(normal, "test image")
-        ),
-        "a folder in MVTec layout has normal ones in test/good and anomalous ones in test/<kind>",
-    )
-    .into())
 }
 
 /// Writes the figures and the score of every test image.

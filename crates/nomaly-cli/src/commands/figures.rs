@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use nomaly::detectors::evaluation::{Ends, Evaluation, Ranking, ThresholdFigures};
+use nomaly::detectors::evaluation::{Ends, Evaluation, ImageFigures, PValueShare, Ranking, ThresholdFigures};
 use nomaly::detectors::hybrid::HybridFigures;
 use nomaly::detectors::supervised::SupervisedReference;
 
@@ -25,13 +25,19 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
         figures.seed
     )?;
 
-    headline(out, figures)?;
+    match &figures.image {
+        Some(image) => headline(out, figures, image)?,
+        None => writeln!(out, "no anomalous test {noun}s: the figures are those that need none")?,
+    }
     rankings(out, "kind of anomaly", figures.by_kind.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
     rankings(out, "part of the score", figures.by_part.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
 
     sensitivity(out, &figures.sensitivity)?;
 
     decisions(out, threshold, noun)?;
+    if figures.image.is_none() {
+        small_p_values(out, &figures.p_values, noun)?;
+    }
     if let Some(reference) = &figures.supervised_reference {
         supervised(out, reference, noun)?;
     }
@@ -72,6 +78,11 @@ fn sensitivity(out: &mut impl Write, changes: &[(String, f64)]) -> io::Result<()
 
 /// What two detectors get together.
 fn together(out: &mut impl Write, figures: &HybridFigures) -> io::Result<()> {
+    let at = format!("at a combined p-value of at most {}", figures.max_fpr);
+    let Some(auroc) = figures.auroc else {
+        let fpr = share(figures.fpr);
+        return writeln!(out, "\n{HEADING}together{HEADING:#}   flags {fpr} of the normal images {at}\n");
+    };
     let alone: Vec<String> = figures
         .of
         .iter()
@@ -81,16 +92,15 @@ fn together(out: &mut impl Write, figures: &HybridFigures) -> io::Result<()> {
     writeln!(
         out,
         "\n{HEADING}together{HEADING:#}   AUROC {}, 95 % interval {}  ({})",
-        percent(figures.auroc),
+        percent(auroc),
         from_to(figures.auroc_ci),
         alone.join(", "),
     )?;
     writeln!(
         out,
-        "           flags {} of the normal and {} of the anomalous images at a combined p-value of at most {}\n",
-        percent(figures.fpr),
-        percent(figures.tpr),
-        figures.max_fpr
+        "           flags {} of the normal and {} of the anomalous images {at}\n",
+        share(figures.fpr),
+        share(figures.tpr),
     )
 }
 
@@ -117,12 +127,16 @@ fn decisions(out: &mut impl Write, threshold: &ThresholdFigures, noun: &str) -> 
         format!(", 95 % interval {} to {}", significant(low, 5), significant(high, 5))
     });
     writeln!(out, "\n{HEADING}threshold{HEADING:#}  {above}{within}  ({})", threshold.rule)?;
-    writeln!(
-        out,
-        "           flags {} of the normal and {} of the anomalous test {noun}s",
-        percent(threshold.fpr),
-        percent(threshold.tpr)
-    )?;
+    match (threshold.fpr, threshold.tpr) {
+        (Some(fpr), Some(tpr)) => writeln!(
+            out,
+            "           flags {} of the normal and {} of the anomalous test {noun}s",
+            percent(fpr),
+            percent(tpr)
+        )?,
+        (Some(fpr), None) => writeln!(out, "           flags {} of the normal test {noun}s", percent(fpr))?,
+        (None, _) => writeln!(out, "           nothing is decided: the model has no threshold")?,
+    }
     let right = Align::Right;
     let mut table = Table::new(&[
         ("at the threshold", Align::Left),
@@ -135,19 +149,12 @@ fn decisions(out: &mut impl Write, threshold: &ThresholdFigures, noun: &str) -> 
         ("F1", right),
     ]);
     let t = threshold;
-    let precision = t.precision.map_or("–".to_owned(), percent);
-    let [tpr, fpr, fnr, tnr, accuracy, f1] = [t.tpr, t.fpr, t.fnr, t.tnr, t.accuracy, t.f1].map(percent);
+    let [tpr, fpr, fnr, tnr, precision, accuracy, f1] =
+        [t.tpr, t.fpr, t.fnr, t.tnr, t.precision, t.accuracy, t.f1].map(share);
     table.row([noun.to_owned(), tpr, fpr, fnr, tnr, precision, accuracy, f1]);
     let complement = |ends: Option<Ends>| ends.map(|[low, high]| [1.0 - high, 1.0 - low]);
-    let intervals = [
-        t.tpr_ci,
-        t.fpr_ci,
-        complement(t.tpr_ci),
-        complement(t.fpr_ci),
-        t.precision_ci,
-        Some(t.accuracy_ci),
-        Some(t.f1_ci),
-    ];
+    let intervals =
+        [t.tpr_ci, t.fpr_ci, complement(t.tpr_ci), complement(t.fpr_ci), t.precision_ci, t.accuracy_ci, t.f1_ci];
     let [tpr, fpr, fnr, tnr, precision, accuracy, f1] = intervals.map(from_to);
     table.row([INTERVAL.to_owned(), tpr, fpr, fnr, tnr, precision, accuracy, f1]);
     table.print(out)
@@ -156,17 +163,34 @@ fn decisions(out: &mut impl Write, threshold: &ThresholdFigures, noun: &str) -> 
 /// The name of rows with intervals.
 const INTERVAL: &str = "  95 % interval";
 
+/// How many of the normal items have small p-values, where nothing but that can be told.
+fn small_p_values(out: &mut impl Write, shares: &[PValueShare], noun: &str) -> io::Result<()> {
+    let right = Align::Right;
+    let heading = format!("normal {noun}s with a p-value of");
+    let mut table = Table::new(&[(heading.as_str(), Align::Left), ("share", right), ("95 % interval", right)]);
+    for PValueShare { at_most, share, share_ci } in shares {
+        table.row([format!("at most {at_most}"), percent(*share), from_to(*share_ci)]);
+    }
+    writeln!(out)?;
+    table.print(out)?;
+    writeln!(out)
+}
+
+/// A share in percent; a dash where there is none.
+fn share(share: Option<f64>) -> String {
+    share.map_or_else(|| "–".to_owned(), percent)
+}
+
 /// An interval of a share, in percent.
 fn from_to(ends: Option<Ends>) -> String {
     ends.map_or("–".to_owned(), |[low, high]| format!("{:.1}–{:.1} %", low * 100.0, high * 100.0))
 }
 
 /// A line of figures over images, and one of figures over pixels where there are any.
-fn headline(out: &mut impl Write, figures: &Evaluation) -> io::Result<()> {
+fn headline(out: &mut impl Write, figures: &Evaluation, image: &ImageFigures) -> io::Result<()> {
     let right = Align::Right;
     let columns =
         [("level", Align::Left), ("AUROC", right), ("AP", right), ("F1-max", right), ("EER", right), ("AUPRO", right)];
-    let image = &figures.image;
     let level = if figures.backbone.is_some() { "image" } else { "row" };
     let of_image =
         [level.to_owned(), percent(image.auroc), percent(image.ap), percent(image.f1_max), percent(image.eer)];

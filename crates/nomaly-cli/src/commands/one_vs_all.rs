@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use nomaly::PredictOptions;
-use nomaly::data::with_option;
+use nomaly::data::{Label, with_option};
 use nomaly::detectors::evaluation::evaluate;
 use nomaly::detectors::protocol::{Log, Mean, Protocol, Run, Table as Figures};
 use nomaly::detectors::training::Checkpoint;
@@ -88,7 +88,7 @@ pub(super) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
 
 /// One class with one seed; and the checkpoint of the training, which is needed until the run is in the log.
 fn run_class(args: &EvalArgs, class: &str, seed: u64, console: &Console) -> anyhow::Result<(Run, Option<Checkpoint>)> {
-    let mut dataset = open(&with_option(&args.data, NORMAL, class))?;
+    let mut dataset = open(&with_option(&args.data, NORMAL, class), &[Label::Normal, Label::Anomalous])?;
     limit(&mut dataset, args, seed);
     let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
     recipe.options.seed = seed;

@@ -208,9 +208,18 @@ fn maps_are_refused_for_methods_that_make_none() {
 }
 
 #[test]
-fn evaluation_needs_both_labels() {
+fn evaluation_needs_images_labelled_good() {
     let message = nomaly(args!["eval", parts().join("train/good"), "--set", INPUT_SIZE]).error();
     assert!(message.contains("0 test images") && message.contains("test/<kind>"), "{message}");
+    let folder = fresh_folder("no-good-tests");
+    for (group, defective) in [("train/good", false), ("test/spot", true)] {
+        std::fs::create_dir_all(folder.join(group)).unwrap();
+        for index in 0..3 {
+            write(&folder.join(group), &format!("{index}.png"), &encoded(part(index, defective), ImageFormat::Png));
+        }
+    }
+    let message = nomaly(args!["eval", folder, "--set", INPUT_SIZE]).error();
+    assert!(message.contains("0 test images labelled normal and 3 labelled anomalous"), "{message}");
 }
 
 #[test]

@@ -231,3 +231,60 @@ fn an_alarm_of_the_chart_comes_before_what_is_undecided() {
     assert_eq!(run.status, 1, "{}", run.stderr);
     assert_eq!(watched(&parts().join("test/good")).status, 3);
 }
+
+#[test]
+fn an_evaluation_without_a_threshold_claims_no_decisions() {
+    let eval = |more: &[&str]| {
+        let first = args!["eval", parts(), "-m", strict_model()];
+        nomaly(first.into_iter().chain(more.iter().map(Into::into)))
+    };
+    let json = eval(&["--format", "json"]).json();
+    for figure in ["value", "fpr", "tpr", "fnr", "tnr", "precision", "recall", "accuracy", "f1", "fpr_ci", "f1_ci"] {
+        assert!(json["threshold"][figure].is_null(), "{figure}: {json}");
+    }
+    assert_eq!(json["image"]["auroc"], 1.0);
+    let out = fresh_folder("eval-undecided");
+    let table = eval(&["--report", out.to_str().unwrap()]).ok();
+    assert!(table.contains("nothing is decided: the model has no threshold"), "{table}");
+    let csv = std::fs::read_to_string(out.join("scores.csv")).unwrap();
+    assert!(csv.lines().skip(1).all(|line| line.ends_with(',')), "{csv}");
+    let html = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(html.contains("No image is decided on") && !html.contains("false alarms</span>"));
+}
+
+#[test]
+fn good_images_alone_give_the_rate_of_false_alarms() {
+    let folder = fresh_folder("good-only");
+    for (group, first, count) in [("train/good", 0, 24), ("test/good", 500, 10)] {
+        std::fs::create_dir_all(folder.join(group)).unwrap();
+        for index in 0..count {
+            part(first + index, false).save(folder.join(group).join(format!("{index:02}.png"))).unwrap();
+        }
+    }
+    let eval = |more: &[&str]| {
+        let first = args!["eval", folder, "-m", model()];
+        nomaly(first.into_iter().chain(more.iter().map(Into::into)))
+    };
+    let json = eval(&["--format", "json"]).json();
+    assert_eq!(json["n_test"], serde_json::json!({"normal": 10, "anomalous": 0}));
+    let fpr = json["threshold"]["fpr"].as_f64().unwrap();
+    let ends: Vec<f64> = serde_json::from_value(json["threshold"]["fpr_ci"].clone()).unwrap();
+    assert!(ends[0] <= fpr && fpr <= ends[1] && ends[1] - ends[0] > 0.1, "{fpr} {ends:?}");
+    for figure in ["/image", "/threshold/tpr", "/threshold/precision", "/threshold/f1", "/threshold/accuracy"] {
+        assert_eq!(json.pointer(figure), Some(&Value::Null), "{figure}");
+    }
+    // The share with a p-value of at most the rate is the share that is flagged.
+    assert_eq!(
+        (&json["p_values"][1]["at_most"], &json["p_values"][1]["share"]),
+        (&Value::from(0.05), &Value::from(fpr))
+    );
+    let out = fresh_folder("good-only-report");
+    let table = eval(&["--report", out.to_str().unwrap()]).ok();
+    for expected in ["10 normal and 0 anomalous", "of the normal test images", "p-value of", "at most 0.05"] {
+        assert!(table.contains(expected), "{expected}: {table}");
+    }
+    assert!(!table.contains("AUROC"), "{table}");
+    assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("false alarms"));
+    nomaly(args!["eval", folder, "--method", "dn2", "--set", INPUT_SIZE]).ok();
+    assert!(eval(&["--supervised-reference"]).error().contains("needs both"));
+}

@@ -319,6 +319,7 @@ mod tests {
         let class = |name: &str, n: u32| HeldOutClass {
             class: KnownClass { name: name.to_owned(), items: 9 },
             scores: (0..n).map(f64::from).collect(),
+            groups: None,
         };
         // Nine held-out scores allow a rate of 10 %; three do not.
         let classes = Classes::new(vec![class("a", 9), class("b", 3)], DecisionRule::MaxFpr(0.1)).unwrap();

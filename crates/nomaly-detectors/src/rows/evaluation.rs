@@ -6,9 +6,7 @@ use nomaly_data::tables::Table;
 use nomaly_store::Progress;
 
 use super::detector::{FittedRows, RowOutcome, RowPredictOptions};
-use crate::evaluation::{
-    Evaluation, TestCounts, Timing, image_figures, image_intervals, peak_rss_mib, threshold_figures,
-};
+use crate::evaluation::{Decided, Evaluation, TestCounts, Timing, p_value_shares, peak_rss_mib};
 use crate::{DetectorError, Skipped};
 
 /// What a label says, compared without regard to case.
@@ -27,7 +25,8 @@ pub fn is_anomalous_label(label: &str) -> Option<bool> {
 /// `fit_s` is passed on to the figures.
 ///
 /// # Errors
-/// Rows without normal or without anomalous ones, and everything that [`predict`](FittedRows::predict) fails with.
+/// Rows without normal ones, and everything that [`predict`](FittedRows::predict) fails with. Without anomalous ones
+/// the figures are those that need none: false alarms.
 pub fn evaluate_rows(
     detector: &FittedRows,
     table: &Table,
@@ -39,11 +38,12 @@ pub fn evaluate_rows(
     let began = Instant::now();
     let outcomes = detector.predict(table, options, progress)?;
     let seconds = began.elapsed().as_secs_f64();
-    let (mut scores, mut kept, mut skipped) = (Vec::new(), Vec::new(), Vec::<Skipped>::new());
+    let (mut scores, mut p_values, mut kept, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::<Skipped>::new());
     for (RowOutcome { result, .. }, label) in outcomes.into_iter().zip(labels) {
         match result {
             Ok(prediction) => {
                 scores.push(prediction.score);
+                p_values.push(prediction.p_value);
                 kept.push(*label);
             }
             Err(reason) => skipped.push(reason),
@@ -51,16 +51,14 @@ pub fn evaluate_rows(
     }
     let anomalous = kept.iter().filter(|label| **label).count();
     let normal = kept.len() - anomalous;
-    if normal == 0 || anomalous == 0 {
+    if normal == 0 {
         return Err(DetectorError::CannotEvaluate {
             dataset: table.name.clone(),
-            reason: format!(
-                "it has {normal} normal and {anomalous} anomalous usable rows to test with, and both are needed"
-            ),
+            reason: format!("it has {anomalous} anomalous usable rows to test with and no normal one"),
         });
     }
     let calibration = detector.calibration_for(options)?;
-    let intervals = image_intervals(&calibration, &scores, &kept)?;
+    let decided = Decided::new(&calibration, &scores, &kept)?;
     let info = detector.info();
     Ok(Evaluation {
         dataset: table.name.clone(),
@@ -69,12 +67,13 @@ pub fn evaluate_rows(
         seed: info.training.seed,
         n_train: info.training.rows,
         n_test: TestCounts { normal, anomalous },
-        image: image_figures(&scores, &kept, &intervals)?,
+        image: decided.image()?,
         pixel: None,
         by_kind: std::collections::BTreeMap::new(),
         by_part: Vec::new(),
         sensitivity: Vec::new(),
-        threshold: threshold_figures(&calibration, &scores, &kept, &intervals)?,
+        threshold: decided.threshold()?,
+        p_values: p_value_shares(&p_values, &kept)?,
         supervised_reference: None,
         hybrid: None,
         timing: Timing {

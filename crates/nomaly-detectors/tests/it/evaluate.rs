@@ -1,6 +1,6 @@
 use nomaly_data::Dataset;
 use nomaly_detectors::evaluation::evaluate;
-use nomaly_detectors::{DetectorError, PredictOptions, StreamOptions};
+use nomaly_detectors::{DecisionRule, DetectorError, PredictOptions, StreamOptions};
 use nomaly_store::Silent;
 
 use crate::images::{dataset, fit, settings};
@@ -30,15 +30,49 @@ fn figures_cover_kinds_levels_and_the_decision() {
 }
 
 #[test]
-fn a_set_without_both_labels_cannot_be_evaluated() {
+fn a_set_without_good_images_cannot_be_evaluated() {
     let all = dataset();
     let fitted = fit("dn2", &settings(), &all.train).detector;
     let only = |test: Vec<_>| {
         let dataset = Dataset { test, ..all.clone() };
         evaluate(&fitted, &dataset, None, &PredictOptions::default(), &Silent, |_| ()).err().unwrap()
     };
-    for error in [only(Vec::new()), only(all.test.iter().step_by(2).cloned().collect())] {
+    for error in [only(Vec::new()), only(all.test.iter().skip(1).step_by(2).cloned().collect())] {
         assert!(matches!(error, DetectorError::CannotEvaluate { .. }), "{error}");
+    }
+}
+
+#[test]
+fn good_images_alone_tell_false_alarms_and_nothing_else() {
+    let all = dataset();
+    let fitted = fit("mvg", &settings(), &all.train).detector;
+    let dataset = Dataset { test: all.test.iter().step_by(2).cloned().collect(), ..all };
+    let figures = |rule| {
+        let options = PredictOptions { rule, ..PredictOptions::default() };
+        let evaluated = evaluate(&fitted, &dataset, None, &options, &Silent, |_| ()).unwrap();
+        serde_json::to_value(&evaluated.figures).unwrap()
+    };
+    let json = figures(Some(DecisionRule::Threshold(-1.0)));
+    assert_eq!(json["n_test"], serde_json::json!({"normal": 8, "anomalous": 0}));
+    assert_eq!(json["threshold"]["fpr"], 1.0);
+    // Wilson's interval of 8 in 8.
+    let low = json["threshold"]["fpr_ci"][0].as_f64().unwrap();
+    assert!((low - 0.6756).abs() < 1e-4, "{low}");
+    let missing =
+        ["/image", "/pixel", "/threshold/tpr", "/threshold/precision", "/threshold/accuracy", "/threshold/f1"];
+    for figure in missing {
+        assert_eq!(json.pointer(figure), Some(&serde_json::Value::Null), "{figure}");
+    }
+    for figure in ["by_kind", "by_part"] {
+        assert_eq!(json[figure], serde_json::json!({}), "{figure}");
+    }
+    let shares: Vec<f64> =
+        json["p_values"].as_array().unwrap().iter().map(|p| p["at_most"].as_f64().unwrap()).collect();
+    assert_eq!(shares, [0.01, 0.05, 0.1]);
+    // 24 images cannot promise 1 %: no figure of a decision is claimed, not even 0.
+    let undecided = figures(Some(DecisionRule::MaxFpr(0.01)));
+    for figure in ["value", "fpr", "fpr_ci", "tnr", "tpr"] {
+        assert!(undecided["threshold"][figure].is_null(), "{figure}");
     }
 }
 

@@ -249,7 +249,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
 /// The file with the first value of the first tensor of this name replaced.
 fn with_value(bytes: &[u8], tensor: &str, value: f64) -> Vec<u8> {
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
     let (_, entry) = header.as_object().unwrap().iter().find(|(name, _)| name.contains(tensor)).unwrap();
     let at = 8 + length + entry["data_offsets"][0].as_u64().unwrap() as usize;
     let value = match entry["dtype"].as_str().unwrap() {
@@ -293,7 +293,7 @@ fn what_has_no_finite_score_is_a_fault_of_the_row() {
     std::fs::write(&path, with_value(&row_model(folder.path(), "gaussian"), "mean", 1e300)).unwrap();
     let damaged = FittedRows::load(&path).unwrap();
     let rows = ndarray::arr2(&[[1.0, 2.0, 3.0], [1.0, f32::NAN, 3.0], [4.0, 5.0, 6.0]]);
-    let table = Table { name: "rows".to_owned(), columns: None, rows, labels: None, ids: None };
+    let table = Table { name: "rows".to_owned(), columns: None, rows, labels: None, ids: None, groups: None };
     let outcomes = damaged.predict(&table, &RowPredictOptions::default(), &Silent).unwrap();
     let faults: Vec<(String, String)> =
         outcomes.into_iter().map(|outcome| outcome.result.unwrap_err()).map(|bad| (bad.id, bad.kind)).collect();

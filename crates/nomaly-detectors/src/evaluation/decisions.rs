@@ -1,0 +1,182 @@
+//! What decisions come to on labelled items.
+
+use nomaly_metrics::{Bootstrap, ConfusionMatrix, ImageIntervals, share_interval};
+use serde::Serialize;
+
+use super::{Ends, ImageFigures, LEVEL, ends, image_figures};
+use crate::{Calibration, DetectorError};
+
+/// What the decision rule does on the test images: figures in [0, 1] with 95 % confidence intervals, Wilson's for
+/// shares of one group of images, stratified bootstrap for accuracy and F1.
+///
+/// No decision is made without a threshold: all figures are `None` then. Figures that need anomalous images are `None`
+/// where there are none.
+#[derive(Clone, Debug, Serialize)]
+pub struct ThresholdFigures {
+    /// Scores above it are anomalous; `None` where the held-out images do not support the rule.
+    pub value: Option<f64>,
+    /// How far other held-out images might move it: its bootstrap interval; `None` for a threshold set by hand.
+    pub value_ci: Option<Ends>,
+    /// The rule in words.
+    pub rule: String,
+    /// The share of normal test images called anomalous: false alarms.
+    pub fpr: Option<f64>,
+    /// Its interval.
+    pub fpr_ci: Option<Ends>,
+    /// The share of anomalous test images called anomalous: recall.
+    pub tpr: Option<f64>,
+    /// Its interval.
+    pub tpr_ci: Option<Ends>,
+    /// The share of anomalous test images that are missed.
+    pub fnr: Option<f64>,
+    /// The share of normal test images that pass.
+    pub tnr: Option<f64>,
+    /// The share of the images called anomalous that are; `None` where none is called so, too.
+    pub precision: Option<f64>,
+    /// Its interval.
+    pub precision_ci: Option<Ends>,
+    /// Another name of the true-positive rate.
+    pub recall: Option<f64>,
+    /// The share of test images that are decided rightly.
+    pub accuracy: Option<f64>,
+    /// Its interval.
+    pub accuracy_ci: Option<Ends>,
+    /// The harmonic mean of precision and recall.
+    pub f1: Option<f64>,
+    /// Its interval.
+    pub f1_ci: Option<Ends>,
+}
+
+/// Scores of labelled items of which some are normal, and the decision on them.
+pub(crate) struct Decided<'a> {
+    calibration: &'a Calibration,
+    scores: &'a [f64],
+    labels: &'a [bool],
+    /// Bootstrap intervals; `None` where no item is labelled anomalous.
+    intervals: Option<ImageIntervals>,
+}
+
+impl<'a> Decided<'a> {
+    /// Takes the scores of items, of which at least one is normal, and their labels, true for anomalous.
+    pub(crate) fn new(
+        calibration: &'a Calibration,
+        scores: &'a [f64],
+        labels: &'a [bool],
+    ) -> Result<Self, DetectorError> {
+        let bootstrap = Bootstrap { level: LEVEL, ..Bootstrap::default() };
+        let above = calibration.threshold().unwrap_or(f64::INFINITY);
+        let both = labels.contains(&true);
+        let intervals = both.then(|| bootstrap.intervals(scores, labels, above)).transpose()?;
+        Ok(Self { calibration, scores, labels, intervals })
+    }
+
+    /// Figures of the ranking; `None` where no item is labelled anomalous.
+    pub(crate) fn image(&self) -> Result<Option<ImageFigures>, DetectorError> {
+        self.intervals.map(|intervals| image_figures(self.scores, self.labels, &intervals)).transpose()
+    }
+
+    /// Figures of the decisions.
+    pub(crate) fn threshold(&self) -> Result<ThresholdFigures, DetectorError> {
+        let value = self.calibration.threshold();
+        let counts =
+            value.map(|value| ConfusionMatrix::at(self.scores, self.labels, value)).transpose()?.unwrap_or_default();
+        let intervals = self.intervals.filter(|_| value.is_some());
+        // What there is no count for has no rate: without a threshold nothing is counted.
+        let both = |figure: Option<f64>| figure.filter(|_| intervals.is_some());
+        let share = |part: u64, other: u64| -> Result<Option<Ends>, DetectorError> {
+            Ok(share_interval(part, part + other, LEVEL)?.map(ends))
+        };
+        let precision = both(counts.precision());
+        let precision_ci = share(counts.true_positives, counts.false_positives)?;
+        Ok(ThresholdFigures {
+            value,
+            value_ci: self.calibration.threshold_interval().map(|interval| [interval.low, interval.high]),
+            rule: self.calibration.describe(),
+            fpr: counts.fpr(),
+            fpr_ci: share(counts.false_positives, counts.true_negatives)?,
+            tpr: counts.tpr(),
+            tpr_ci: share(counts.true_positives, counts.false_negatives)?,
+            fnr: counts.fnr(),
+            tnr: counts.tnr(),
+            precision,
+            precision_ci: precision_ci.filter(|_| precision.is_some()),
+            recall: counts.recall(),
+            accuracy: both(counts.accuracy()),
+            accuracy_ci: intervals.map(|intervals| ends(intervals.accuracy)),
+            f1: both(counts.f1()),
+            f1_ci: intervals.map(|intervals| ends(intervals.f1)),
+        })
+    }
+}
+
+/// How many normal items have a small p-value.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PValueShare {
+    /// What small means, in (0, 1): also the share that is expected, or less.
+    pub at_most: f64,
+    /// The share of normal items with a p-value of at most that, in [0, 1].
+    pub share: f64,
+    /// Its 95 % interval, Wilson's.
+    pub share_ci: Option<Ends>,
+}
+
+/// The p-values that are looked at.
+const SMALL: [f64; 3] = [0.01, 0.05, 0.1];
+
+/// How many of the items that are labelled normal have small p-values.
+pub(crate) fn p_value_shares(p_values: &[f64], labels: &[bool]) -> Result<Vec<PValueShare>, DetectorError> {
+    let normal: Vec<f64> = p_values.iter().zip(labels).filter(|(_, label)| !**label).map(|(p, _)| *p).collect();
+    let share = |at_most: f64| {
+        let (part, whole) = (normal.iter().filter(|p| **p <= at_most).count() as u64, normal.len() as u64);
+        let share_ci = share_interval(part, whole, LEVEL)?.map(ends);
+        Ok(PValueShare { at_most, share: part as f64 / whole as f64, share_ci })
+    };
+    SMALL.into_iter().map(share).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DecisionRule;
+
+    /// Nine held-out scores, 1 to 9.
+    fn calibration(rate: f64) -> Calibration {
+        Calibration::new((1..10).map(f64::from).collect(), DecisionRule::MaxFpr(rate)).unwrap()
+    }
+
+    #[test]
+    fn without_a_threshold_no_figure_of_decisions_is_claimed() {
+        let (calibration, scores, labels) = (calibration(0.01), [1.0, 2.0, 30.0, 1.0], [false, false, true, true]);
+        let decided = Decided::new(&calibration, &scores, &labels).unwrap();
+        assert_eq!(decided.image().unwrap().unwrap().auroc, 0.625);
+        let figures = decided.threshold().unwrap();
+        assert_eq!((figures.value, figures.value_ci), (None, None));
+        let values = [figures.fpr, figures.tpr, figures.fnr, figures.tnr, figures.precision, figures.recall];
+        assert_eq!((values, figures.accuracy, figures.f1), ([None; 6], None, None));
+        let intervals = [figures.fpr_ci, figures.tpr_ci, figures.precision_ci, figures.accuracy_ci, figures.f1_ci];
+        assert_eq!(intervals, [None; 5]);
+    }
+
+    #[test]
+    fn normal_items_alone_tell_false_alarms() {
+        let scores = [1.0, 2.0, 30.0, 1.0];
+        let calibration = calibration(0.1);
+        let decided = Decided::new(&calibration, &scores, &[false; 4]).unwrap();
+        assert!(decided.image().unwrap().is_none());
+        let figures = decided.threshold().unwrap();
+        assert_eq!((figures.fpr, figures.tnr, figures.value), (Some(0.25), Some(0.75), Some(9.0)));
+        // Wilson's interval of 1 in 4.
+        let [low, high] = figures.fpr_ci.unwrap();
+        assert!((low - 0.0456).abs() < 1e-4 && (high - 0.6994).abs() < 1e-4, "{low} {high}");
+        let values = [figures.tpr, figures.fnr, figures.precision, figures.recall, figures.accuracy, figures.f1];
+        assert_eq!(values, [None; 6]);
+        assert_eq!((figures.tpr_ci, figures.precision_ci), (None, None));
+    }
+
+    #[test]
+    fn shares_of_small_p_values_count_normal_items() {
+        let shares = p_value_shares(&[0.01, 0.05, 0.2, 1.0, 0.001], &[false, false, false, false, true]).unwrap();
+        let shares: Vec<(f64, f64)> = shares.iter().map(|share| (share.at_most, share.share)).collect();
+        assert_eq!(shares, [(0.01, 0.25), (0.05, 0.5), (0.1, 0.5)]);
+    }
+}
