@@ -485,16 +485,28 @@ impl FittedDetector {
         samples: &[Sample],
         options: &PredictOptions,
         progress: &dyn Progress,
-        mut sink: impl FnMut(Outcome<'_>) -> Result<(), DetectorError> + Send,
+        sink: impl FnMut(Outcome<'_>) -> Result<(), DetectorError> + Send,
     ) -> Result<(), DetectorError> {
+        self.predict_grouped(samples, &GroupBy::None, options, progress, sink).map(drop)
+    }
+
+    /// As [`predict`](Self::predict); says which images could be read, and which of them depend on each other.
+    pub(crate) fn predict_grouped(
+        &self,
+        samples: &[Sample],
+        group_by: &GroupBy,
+        options: &PredictOptions,
+        progress: &dyn Progress,
+        mut sink: impl FnMut(Outcome<'_>) -> Result<(), DetectorError> + Send,
+    ) -> Result<Streamed, DetectorError> {
         let judge = Judge {
             fitted: &*self.fitted,
             extractor: &self.extractor,
             calibration: self.calibration_for(options)?,
             classes: self.classes_for(options)?,
         };
-        let images = self.extractor.stream(samples, options.stream);
-        images.run(progress, "scoring images", &mut |batch| {
+        let images = self.extractor.stream(samples, options.stream).grouped(group_by);
+        images.run_noting(progress, "scoring images", &mut |batch| {
             let judged = batch.features.as_ref().map_or(Ok(Vec::new()), |features| judge.batch(features))?;
             let mut judged = judged.into_iter();
             for image in batch.images {
@@ -514,7 +526,8 @@ impl FittedDetector {
                 }
             }
             Ok(())
-        })
+        })?;
+        images.into_streamed()
     }
 
     /// How far a classifier gets on `samples` that sees their labels, for comparison only: see

@@ -14,6 +14,7 @@ use nomaly_store::Progress;
 use nomaly_transforms::{Limits, Pipeline};
 use serde::{Deserialize, Serialize};
 
+use crate::groups::{GroupBy, Groups};
 use crate::hybrid::HybridFigures;
 use crate::maps::AnomalyMap;
 use crate::supervised::SupervisedReference;
@@ -51,6 +52,9 @@ pub struct Evaluation {
     pub n_train: usize,
     /// Test images that were scored.
     pub n_test: TestCounts,
+    /// How many independent groups the test images form, where some depend on each other; intervals count groups then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub independent: Option<TestCounts>,
     /// Figures over whole images; `None` where no test image is labelled anomalous.
     pub image: Option<ImageFigures>,
     /// Figures over pixels; `None` for methods without anomaly maps and sets without masks.
@@ -190,6 +194,23 @@ pub fn evaluate(
     fit_s: Option<f64>,
     options: &PredictOptions,
     progress: &dyn Progress,
+    see: impl FnMut(&Outcome<'_>) + Send,
+) -> Result<Evaluated, DetectorError> {
+    evaluate_grouped(detector, dataset, fit_s, &GroupBy::None, options, progress, see)
+}
+
+/// As [`evaluate`], where some test images depend on each other, as `group_by` says: they count as one in every interval
+/// of figures over whole images.
+///
+/// # Errors
+/// As [`evaluate`], and images that cannot be grouped.
+pub fn evaluate_grouped(
+    detector: &FittedDetector,
+    dataset: &Dataset,
+    fit_s: Option<f64>,
+    group_by: &GroupBy,
+    options: &PredictOptions,
+    progress: &dyn Progress,
     mut see: impl FnMut(&Outcome<'_>) + Send,
 ) -> Result<Evaluated, DetectorError> {
     let cannot = |reason: String| DetectorError::CannotEvaluate { dataset: dataset.name.clone(), reason };
@@ -200,13 +221,15 @@ pub fn evaluate(
     let mut skipped = Vec::new();
     let mut pixels = dataset.has_masks().then(PixelMetrics::new);
     let mut clock = BatchClock::start();
-    detector.predict(&dataset.test, options, progress, |mut outcome| {
+    let mut scored = Vec::with_capacity(dataset.test.len());
+    let streamed = detector.predict_grouped(&dataset.test, group_by, options, progress, |mut outcome| {
         clock.saw(outcome.batch);
         see(&outcome);
         let map = outcome.result.as_mut().ok().and_then(|prediction| prediction.map.take());
         if let (Some(pixels), Some(map)) = (&mut pixels, map) {
             add_pixels(pixels, &map, outcome.sample, detector.pipeline(), &options.stream.limits)?;
         }
+        scored.push(outcome.result.is_ok());
         match outcome.result {
             Ok(prediction) => predictions.push(LabelledPrediction {
                 id: outcome.sample.id.clone(),
@@ -219,6 +242,9 @@ pub fn evaluate(
         Ok(())
     })?;
     let (ms_per_image, images_per_s) = clock.stop();
+    // An image that could be read may have had no finite score.
+    let judged = streamed.usable.iter().zip(streamed.groups.of()).filter(|(image, _)| scored[**image]);
+    let groups = Groups::of_keys(judged.map(|(_, group)| group));
 
     let labels: Vec<bool> = predictions.iter().map(|image| image.anomalous_label).collect();
     let anomalous = labels.iter().filter(|&&label| label).count();
@@ -229,7 +255,7 @@ pub fn evaluate(
     let scores: Vec<f64> = predictions.iter().map(|image| image.prediction.score).collect();
     let p_values: Vec<f64> = predictions.iter().map(|image| image.prediction.p_value).collect();
     let calibration = detector.calibration_for(options)?;
-    let decided = Decided::new(&calibration, &scores, &labels)?;
+    let decided = Decided::new(&calibration, &scores, &labels, &groups)?;
     let (by_part, sensitivity) = if anomalous == 0 {
         (Vec::new(), Vec::new())
     } else {
@@ -248,13 +274,14 @@ pub fn evaluate(
         seed: info.training.seed,
         n_train: info.training.images,
         n_test: TestCounts { normal, anomalous },
+        independent: independent(&groups, &labels),
         image: decided.image()?,
         pixel,
         by_kind: by_kind(&predictions)?,
         by_part,
         sensitivity,
         threshold: decided.threshold()?,
-        p_values: p_value_shares(&p_values, &labels)?,
+        p_values: p_value_shares(&p_values, &labels, &groups)?,
         supervised_reference: None,
         hybrid: None,
         timing: Timing { fit_s, predict_ms_per_image_median: ms_per_image, images_per_s },
@@ -262,6 +289,15 @@ pub fn evaluate(
         skipped,
     };
     Ok(Evaluated { figures, predictions, curves })
+}
+
+/// How many groups items of each label form, where some depend on each other.
+pub(crate) fn independent(groups: &Groups, labels: &[bool]) -> Option<TestCounts> {
+    let of_label = |label: bool| {
+        let of = groups.of().iter().zip(labels).filter(|(_, own)| **own == label);
+        of.map(|(group, _)| group).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    (!groups.is_trivial()).then(|| TestCounts { normal: of_label(false), anomalous: of_label(true) })
 }
 
 /// Adds an image whose defective pixels are known.
@@ -336,11 +372,17 @@ fn ends(interval: Interval) -> Ends {
     [interval.low, interval.high]
 }
 
-fn image_figures(scores: &[f64], labels: &[bool], intervals: &ImageIntervals) -> Result<ImageFigures, DetectorError> {
+fn image_figures(
+    scores: &[f64],
+    labels: &[bool],
+    groups: &Groups,
+    intervals: &ImageIntervals,
+) -> Result<ImageFigures, DetectorError> {
     let area = auroc_with_interval(scores, labels, LEVEL)?;
     Ok(ImageFigures {
         auroc: area.auroc,
-        auroc_ci: area.interval.map(ends),
+        // DeLong's takes images for independent.
+        auroc_ci: if groups.is_trivial() { area.interval.map(ends) } else { Some(ends(intervals.auroc)) },
         ap: average_precision(scores, labels)?,
         ap_ci: ends(intervals.ap),
         f1_max: f1_max(scores, labels)?.f1,

@@ -397,6 +397,30 @@ impl<'a> ImageStream<'a> {
         self.run_samples(self.samples, progress, what, consume)
     }
 
+    /// As [`run`](Self::run), noting which images are usable and what groups need.
+    pub(crate) fn run_noting(
+        &self,
+        progress: &dyn Progress,
+        what: &str,
+        consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<(), DetectorError> {
+        let mut found = Found::default();
+        self.run(progress, what, &mut |batch| {
+            for image in &batch.images {
+                match &image.failure {
+                    Some(skipped) => found.skipped.push(skipped.clone()),
+                    None => found.usable.push(image.index),
+                }
+            }
+            if let (Some(features), Some(GroupBy::Auto)) = (&batch.features, self.group_by) {
+                found.descriptors.add(features);
+            }
+            consume(batch)
+        })?;
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
+    }
+
     /// What the last visit found.
     ///
     /// # Errors
@@ -431,23 +455,8 @@ impl FeatureSource for ImageStream<'_> {
         progress: &dyn Progress,
         visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
     ) -> Result<usize, DetectorError> {
-        let mut found = Found::default();
-        self.run(progress, "reading images", &mut |batch| {
-            for image in batch.images {
-                match image.failure {
-                    Some(skipped) => found.skipped.push(skipped),
-                    None => found.usable.push(image.index),
-                }
-            }
-            let Some(features) = &batch.features else { return Ok(()) };
-            if matches!(self.group_by, Some(GroupBy::Auto)) {
-                found.descriptors.add(features);
-            }
-            visit(features)
-        })?;
-        let usable = found.usable.len();
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
-        Ok(usable)
+        self.run_noting(progress, "reading images", &mut |batch| batch.features.as_ref().map_or(Ok(()), &mut *visit))?;
+        Ok(self.found.lock().unwrap_or_else(PoisonError::into_inner).usable.len())
     }
 
     fn visit_some(

@@ -36,9 +36,9 @@ pub struct Suspicious {
     pub p_value: f64,
 }
 
-/// The level at which about one of two sets of `images` good images has one that is named.
+/// The level at which about one of ten sets of `images` good images, with an exponential tail, has one that is named.
 pub fn naming_level(images: usize) -> f64 {
-    0.5 / images.max(1) as f64
+    0.1 / images.max(1) as f64
 }
 
 /// The images whose p-value is at most `level`, the least likely first; none where scores have no tail to speak of: fewer

@@ -5,6 +5,9 @@
 //! figures are computed again; the interval holds the middle `level` of the values. Scores are ranked once: a resample is
 //! how often each ranked item is drawn, so it comes in order.
 //!
+//! Where items come in groups that depend on each other, whole groups are drawn in place of items, those with anomalous
+//! items and those with normal ones each by themselves: the cluster bootstrap.
+//!
 //! # When to use
 //! For figures whose distribution has no simple form: average precision, F1, the equal error rate. Rates of one class at
 //! a threshold are better served by [`share_interval`](crate::share_interval), AUROC by
@@ -14,7 +17,8 @@
 //! The number of resamples, the level and the seed.
 //!
 //! # Reference
-//! B. Efron, R. J. Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 (strata) and 13 (percentiles).
+//! B. Efron, R. J. Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 (strata) and 13 (percentiles);
+//! A. C. Davison, D. V. Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8 (groups).
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -105,13 +109,52 @@ impl Bootstrap {
                 figures.collect::<Vec<_>>()
             })
             .collect();
+        Ok(self.collected(&figures))
+    }
+
+    /// The same where items of one group depend on each other; `groups` has the number of the group of each item.
+    ///
+    /// # Errors
+    /// As [`intervals`](Self::intervals), and another number of groups than of scores.
+    pub fn intervals_of_groups<S: Score>(
+        &self,
+        scores: &[S],
+        labels: &[bool],
+        groups: &[u32],
+        threshold: f64,
+    ) -> Result<ImageIntervals, MetricError> {
+        // Everything is checked there.
+        let independent = self.intervals(scores, labels, threshold)?;
+        if groups.len() != scores.len() {
+            return Err(MetricError::LengthMismatch { scores: scores.len(), labels: groups.len() });
+        }
+        if groups.iter().collect::<std::collections::BTreeSet<_>>().len() == groups.len() {
+            return Ok(independent);
+        }
+        let class = |label: bool| Clusters::new(scores, labels, groups, label);
+        let (positives, negatives) = (class(true), class(false));
+        let numbers: Vec<usize> = (0..self.resamples).collect();
+        let figures: Vec<[f64; FIGURES]> = numbers
+            .par_iter()
+            .map(|&number| {
+                let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+                rng.set_stream(number as u64);
+                let (positives, negatives) = (positives.draw(&mut rng), negatives.draw(&mut rng));
+                Ranking { positives: &positives, negatives: &negatives }.figures(threshold)
+            })
+            .collect();
+        Ok(self.collected(&figures))
+    }
+
+    /// The intervals of figures of resamples.
+    fn collected(&self, figures: &[[f64; FIGURES]]) -> ImageIntervals {
         let of = |figure: usize| {
             let values = figures.iter().map(|figures| figures[figure]).filter(|value| !value.is_nan()).collect();
             middle(values, self.level)
         };
         // All but precision are defined in every resample, which has items of both classes.
         let defined = |figure: usize| of(figure).unwrap_or(Interval { low: 0.0, high: 1.0 });
-        Ok(ImageIntervals {
+        ImageIntervals {
             auroc: defined(0),
             ap: defined(1),
             f1_max: defined(2),
@@ -121,7 +164,37 @@ impl Bootstrap {
             precision: of(6),
             accuracy: defined(7),
             f1: defined(8),
-        })
+        }
+    }
+}
+
+/// The items of one class in ranked order, with the places of their groups.
+struct Clusters<K> {
+    items: Vec<(K, usize)>,
+    groups: usize,
+}
+
+impl<K: ScoreKey> Clusters<K> {
+    fn new<S: Score<Key = K>>(scores: &[S], labels: &[bool], groups: &[u32], class: bool) -> Self {
+        let mut places = std::collections::BTreeMap::new();
+        let of_class = scores.iter().zip(labels).zip(groups).filter(|((_, label), _)| **label == class);
+        let mut items: Vec<(K, usize)> = of_class
+            .map(|((score, _), group)| {
+                let next = places.len();
+                (score.key(), *places.entry(*group).or_insert(next))
+            })
+            .collect();
+        items.sort_by_key(|(key, _)| *key);
+        Self { items, groups: places.len() }
+    }
+
+    /// As many groups as there are, with replacement: their items in ranked order.
+    fn draw(&self, rng: &mut ChaCha8Rng) -> Vec<K> {
+        let mut times = vec![0usize; self.groups];
+        for _ in 0..self.groups {
+            times[((u64::from(rng.next_u32()) * self.groups as u64) >> 32) as usize] += 1;
+        }
+        self.items.iter().flat_map(|&(key, group)| std::iter::repeat_n(key, times[group])).collect()
     }
 }
 

@@ -39,14 +39,38 @@ pub fn share_interval(part: u64, whole: u64, level: f64) -> Result<Option<Interv
         return Ok(None);
     }
     let n = whole as f64;
-    let share = part.min(whole) as f64 / n;
+    Ok(Some(wilson(part.min(whole) as f64 / n, n, z)))
+}
+
+/// Wilson's score interval of a share of items of which those of one group depend on each other: `flags` says which are
+/// counted, `groups` has the number of the group of each. The sample is the groups, as if items of a group were all alike:
+/// where they are less so, the interval is too wide. `None` without items.
+///
+/// # Errors
+/// Lengths that differ, a level outside (0, 1).
+pub fn grouped_share_interval(flags: &[bool], groups: &[u32], level: f64) -> Result<Option<Interval>, MetricError> {
+    let z = two_sided(level)?;
+    if flags.len() != groups.len() {
+        return Err(MetricError::LengthMismatch { scores: flags.len(), labels: groups.len() });
+    }
+    let n = groups.iter().collect::<std::collections::BTreeSet<_>>().len() as f64;
+    let part = flags.iter().filter(|flag| **flag).count();
+    if flags.is_empty() {
+        return Ok(None);
+    }
+    let share = part as f64 / flags.len() as f64;
+    Ok(Some(wilson(share, n, z)))
+}
+
+/// Wilson's interval of a share of `n` items.
+fn wilson(share: f64, n: f64, z: f64) -> Interval {
     let scale = 1.0 / (1.0 + z * z / n);
     let centre = scale * (share + z * z / (2.0 * n));
     let half = scale * z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
     // Where nothing or everything is flagged, the ends are exact; rounding must not move them.
-    let low = if part == 0 { 0.0 } else { (centre - half).max(0.0) };
-    let high = if part >= whole { 1.0 } else { (centre + half).min(1.0) };
-    Ok(Some(Interval { low, high }))
+    let low = if share == 0.0 { 0.0 } else { (centre - half).max(0.0) };
+    let high = if share == 1.0 { 1.0 } else { (centre + half).min(1.0) };
+    Interval { low, high }
 }
 
 /// The number of standard deviations within which a normal variable lies with probability `level`.
@@ -112,6 +136,19 @@ pub(crate) fn middle(mut values: Vec<f64>, level: f64) -> Option<Interval> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn items_of_a_group_are_one_item_of_the_sample() {
+        let groups: Vec<u32> = (0..60).map(|item| item / 3).collect();
+        let flags: Vec<bool> = groups.iter().map(|group| group % 10 == 0).collect();
+        assert_eq!(grouped_share_interval(&flags, &groups, 0.95).unwrap(), share_interval(2, 20, 0.95).unwrap());
+        let alone: Vec<u32> = (0..60).collect();
+        assert_eq!(grouped_share_interval(&flags, &alone, 0.95).unwrap(), share_interval(6, 60, 0.95).unwrap());
+        assert_eq!(grouped_share_interval(&[], &[], 0.95).unwrap(), None);
+        let none = grouped_share_interval(&[false; 6], &[0, 0, 0, 1, 1, 1], 0.95).unwrap().unwrap();
+        assert!(none.low == 0.0 && none.high > 0.6, "{none:?}");
+        assert!(matches!(grouped_share_interval(&[true], &[], 0.95), Err(MetricError::LengthMismatch { .. })));
+    }
 
     #[test]
     fn normal_quantiles_as_in_the_tables() {

@@ -55,7 +55,7 @@ pub use delong::{Auroc, auroc_with_interval};
 pub use eer::{Eer, eer};
 pub use error::MetricError;
 pub use f1::{F1Max, f1_max};
-pub use interval::{Interval, share_interval};
+pub use interval::{Interval, grouped_share_interval, share_interval};
 pub use pixel::PixelMetrics;
 pub use precision::average_precision;
 pub use pro::ProCurve;

@@ -5,7 +5,7 @@ use std::path::Path;
 use nomaly::data::subset::Choice;
 use nomaly::data::{Dataset, Label};
 use nomaly::detectors::calibration::DEFAULT_MAX_FPR;
-use nomaly::detectors::evaluation::{Evaluated, LabelledPrediction, evaluate};
+use nomaly::detectors::evaluation::{Evaluated, LabelledPrediction, evaluate, evaluate_grouped};
 use nomaly::detectors::hybrid::{HybridFigures, Voice, hybrid};
 use nomaly::store::{create_folder, write_atomic};
 use nomaly::{FittedDetector, PredictOptions};
@@ -72,11 +72,12 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     let mut report =
         args.report.as_ref().map(|_| EvaluationReport::new(&detector, &calibration, limits)).transpose()?;
     let bars = Bars::new(console, Unit::Images);
-    let mut evaluated = evaluate(&detector, &dataset, fit_s, &options, &bars, |outcome| {
-        if let Some(report) = &mut report {
-            report.see(outcome);
-        }
-    })?;
+    let mut evaluated =
+        evaluate_grouped(&detector, &dataset, fit_s, &args.method.groups.group_by, &options, &bars, |outcome| {
+            if let Some(report) = &mut report {
+                report.see(outcome);
+            }
+        })?;
     tell_skipped(&evaluated.figures.skipped, "image", console);
     if args.supervised_reference {
         let seed = detector.info().training.seed;

@@ -234,6 +234,10 @@ fn an_image_without_a_finite_score_does_not_pass() {
     let mut damaged = sound.clone();
     // The square of the distance from this mean is beyond `f64`.
     damaged[at..at + 8].copy_from_slice(&1e300f64.to_le_bytes());
+    // As a hostile writer would: the last tensor is the digest of all before it.
+    let end = damaged.len() - 32;
+    let digest = nomaly::store::sha256(&damaged[..end]);
+    damaged[end..].copy_from_slice(&digest);
     let path = write(&folder, "damaged.nomaly", &damaged);
     let run = nomaly(args!["score", parts().join("test/good"), "-m", path, "--format", "jsonl"]);
     assert!(run.stdout.lines().count() == TEST, "{}", run.stdout);

@@ -147,7 +147,7 @@ fn strict_model() -> &'static Path {
         let path = folder.join("part.nomaly");
         let fit = args!["fit", photos, "-o", path, "--method", "mvg", "--set", INPUT_SIZE, "--max-fpr", "0.01", "-q"];
         let run = nomaly(fit);
-        let warned = "40 training images cannot promise a false-alarm rate of at most 1 %";
+        let warned = "40 held-out images cannot promise a false-alarm rate of at most 1 %";
         assert!(run.stderr.contains(warned) && run.stderr.contains("no image can be decided on"), "{}", run.stderr);
         assert!(!run.stderr.contains("hint:"), "{}", run.stderr);
         run.ok();

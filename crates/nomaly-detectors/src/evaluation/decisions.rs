@@ -1,13 +1,13 @@
 //! What decisions come to on labelled items.
 
-use nomaly_metrics::{Bootstrap, ConfusionMatrix, ImageIntervals, share_interval};
+use nomaly_metrics::{Bootstrap, ConfusionMatrix, ImageIntervals, grouped_share_interval};
 use serde::Serialize;
 
 use super::{Ends, ImageFigures, LEVEL, ends, image_figures};
-use crate::{Calibration, DetectorError};
+use crate::{Calibration, DetectorError, Groups};
 
 /// What the decision rule does on the test images: figures in [0, 1] with 95 % confidence intervals, Wilson's for
-/// shares of one group of images, stratified bootstrap for accuracy and F1.
+/// shares of images, stratified bootstrap for accuracy and F1. Images that depend on each other count as one in them.
 ///
 /// No decision is made without a threshold: all figures are `None` then. Figures that need anomalous images are `None`
 /// where there are none.
@@ -52,27 +52,31 @@ pub(crate) struct Decided<'a> {
     calibration: &'a Calibration,
     scores: &'a [f64],
     labels: &'a [bool],
+    groups: &'a Groups,
     /// Bootstrap intervals; `None` where no item is labelled anomalous.
     intervals: Option<ImageIntervals>,
 }
 
 impl<'a> Decided<'a> {
-    /// Takes the scores of items, of which at least one is normal, and their labels, true for anomalous.
+    /// Takes the scores of items, of which at least one is normal, their labels, true for anomalous, and which of them
+    /// depend on each other.
     pub(crate) fn new(
         calibration: &'a Calibration,
         scores: &'a [f64],
         labels: &'a [bool],
+        groups: &'a Groups,
     ) -> Result<Self, DetectorError> {
         let bootstrap = Bootstrap { level: LEVEL, ..Bootstrap::default() };
         let above = calibration.threshold().unwrap_or(f64::INFINITY);
         let both = labels.contains(&true);
-        let intervals = both.then(|| bootstrap.intervals(scores, labels, above)).transpose()?;
-        Ok(Self { calibration, scores, labels, intervals })
+        let intervals = both.then(|| bootstrap.intervals_of_groups(scores, labels, groups.of(), above)).transpose()?;
+        Ok(Self { calibration, scores, labels, groups, intervals })
     }
 
     /// Figures of the ranking; `None` where no item is labelled anomalous.
     pub(crate) fn image(&self) -> Result<Option<ImageFigures>, DetectorError> {
-        self.intervals.map(|intervals| image_figures(self.scores, self.labels, &intervals)).transpose()
+        let figures = |intervals| image_figures(self.scores, self.labels, self.groups, &intervals);
+        self.intervals.map(figures).transpose()
     }
 
     /// Figures of the decisions.
@@ -83,19 +87,29 @@ impl<'a> Decided<'a> {
         let intervals = self.intervals.filter(|_| value.is_some());
         // What there is no count for has no rate: without a threshold nothing is counted.
         let both = |figure: Option<f64>| figure.filter(|_| intervals.is_some());
-        let share = |part: u64, other: u64| -> Result<Option<Ends>, DetectorError> {
-            Ok(share_interval(part, part + other, LEVEL)?.map(ends))
+        // The interval of the share of flagged items among those for which `of` holds, told its label and whether it is
+        // flagged.
+        let share = |flagged: &dyn Fn(bool) -> bool, of: &dyn Fn(bool, bool) -> bool| {
+            let Some(value) = value else { return Ok(None) };
+            let (mut flags, mut groups) = (Vec::new(), Vec::new());
+            for ((&score, &label), &group) in self.scores.iter().zip(self.labels).zip(self.groups.of()) {
+                if of(label, score > value) {
+                    flags.push(if flagged(label) { label } else { score > value });
+                    groups.push(group);
+                }
+            }
+            Ok::<_, DetectorError>(grouped_share_interval(&flags, &groups, LEVEL)?.map(ends))
         };
         let precision = both(counts.precision());
-        let precision_ci = share(counts.true_positives, counts.false_positives)?;
+        let precision_ci = share(&|_| true, &|_, flagged| flagged)?;
         Ok(ThresholdFigures {
             value,
             value_ci: self.calibration.threshold_interval().map(|interval| [interval.low, interval.high]),
             rule: self.calibration.describe(),
             fpr: counts.fpr(),
-            fpr_ci: share(counts.false_positives, counts.true_negatives)?,
+            fpr_ci: share(&|_| false, &|label, _| !label)?,
             tpr: counts.tpr(),
-            tpr_ci: share(counts.true_positives, counts.false_negatives)?,
+            tpr_ci: share(&|_| false, &|label, _| label)?,
             fnr: counts.fnr(),
             tnr: counts.tnr(),
             precision,
@@ -124,12 +138,18 @@ pub struct PValueShare {
 const SMALL: [f64; 3] = [0.01, 0.05, 0.1];
 
 /// How many of the items that are labelled normal have small p-values.
-pub(crate) fn p_value_shares(p_values: &[f64], labels: &[bool]) -> Result<Vec<PValueShare>, DetectorError> {
-    let normal: Vec<f64> = p_values.iter().zip(labels).filter(|(_, label)| !**label).map(|(p, _)| *p).collect();
+pub(crate) fn p_value_shares(
+    p_values: &[f64],
+    labels: &[bool],
+    groups: &Groups,
+) -> Result<Vec<PValueShare>, DetectorError> {
+    let items = p_values.iter().zip(labels).zip(groups.of()).filter(|((_, label), _)| !**label);
+    let (normal, of): (Vec<f64>, Vec<u32>) = items.map(|((p, _), group)| (*p, *group)).unzip();
     let share = |at_most: f64| {
-        let (part, whole) = (normal.iter().filter(|p| **p <= at_most).count() as u64, normal.len() as u64);
-        let share_ci = share_interval(part, whole, LEVEL)?.map(ends);
-        Ok(PValueShare { at_most, share: part as f64 / whole as f64, share_ci })
+        let flags: Vec<bool> = normal.iter().map(|p| *p <= at_most).collect();
+        let share_ci = grouped_share_interval(&flags, &of, LEVEL)?.map(ends);
+        let part = flags.iter().filter(|flag| **flag).count();
+        Ok(PValueShare { at_most, share: part as f64 / flags.len() as f64, share_ci })
     };
     SMALL.into_iter().map(share).collect()
 }
@@ -146,8 +166,9 @@ mod tests {
 
     #[test]
     fn without_a_threshold_no_figure_of_decisions_is_claimed() {
+        let groups = Groups::singletons(4);
         let (calibration, scores, labels) = (calibration(0.01), [1.0, 2.0, 30.0, 1.0], [false, false, true, true]);
-        let decided = Decided::new(&calibration, &scores, &labels).unwrap();
+        let decided = Decided::new(&calibration, &scores, &labels, &groups).unwrap();
         assert_eq!(decided.image().unwrap().unwrap().auroc, 0.625);
         let figures = decided.threshold().unwrap();
         assert_eq!((figures.value, figures.value_ci), (None, None));
@@ -160,8 +181,9 @@ mod tests {
     #[test]
     fn normal_items_alone_tell_false_alarms() {
         let scores = [1.0, 2.0, 30.0, 1.0];
+        let groups = Groups::singletons(4);
         let calibration = calibration(0.1);
-        let decided = Decided::new(&calibration, &scores, &[false; 4]).unwrap();
+        let decided = Decided::new(&calibration, &scores, &[false; 4], &groups).unwrap();
         assert!(decided.image().unwrap().is_none());
         let figures = decided.threshold().unwrap();
         assert_eq!((figures.fpr, figures.tnr, figures.value), (Some(0.25), Some(0.75), Some(9.0)));
@@ -175,7 +197,9 @@ mod tests {
 
     #[test]
     fn shares_of_small_p_values_count_normal_items() {
-        let shares = p_value_shares(&[0.01, 0.05, 0.2, 1.0, 0.001], &[false, false, false, false, true]).unwrap();
+        let shares =
+            p_value_shares(&[0.01, 0.05, 0.2, 1.0, 0.001], &[false, false, false, false, true], &Groups::singletons(5))
+                .unwrap();
         let shares: Vec<(f64, f64)> = shares.iter().map(|share| (share.at_most, share.share)).collect();
         assert_eq!(shares, [(0.01, 0.25), (0.05, 0.5), (0.1, 0.5)]);
     }

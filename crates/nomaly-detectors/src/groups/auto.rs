@@ -8,13 +8,16 @@
 //! distributed with mean `1 / m` where images spread independently over `m` dimensions. A jump far beyond that, between
 //! the `k`-th and the next neighbour, says that the `k` nearest are copies; images that name each other are joined.
 //! `1 / m` is estimated from the farther half of the neighbours, which copies do not reach, and the level is one
-//! false jump in twenty data sets.
+//! false jump in twenty data sets. Where there are copies, images that are as near to each other as nine of ten copies are
+//! join them, if others are half as far again.
 //!
 //! *Runs.* For a window `w`, the mean of `ln` of the distance to the nearest image that is more than `w` files away is held
 //! against the same with the order of files shuffled: what a held-out image finds when its neighbours in time are left out
-//! with it, and when as many others are. Where it is larger than in 99 of 100 shuffled orders, by at least
-//! [`SHIFT`] of its standard deviation, consecutive files depend on each other, and stretches of twice the window in which
-//! the difference has come to four fifths of its largest become groups.
+//! with it, and when as many others are. Where it is larger than in 99 of 100 shuffled orders for a window of at most a
+//! tenth of the files, by at least [`SHIFT`] of its standard deviation, consecutive files depend on each other. Stretches of
+//! four times the window in which the difference has come to [`REACHED`] of its largest, over windows of up to a quarter of
+//! the files, become groups: half of the files of a stretch are then farther than the window from all others. (Kinds of
+//! items that are sorted by name do not count as runs: within a tenth of the files there are others of each kind.)
 //!
 //! # Reference
 //! Distances of neighbours: Levina and Bickel, *Maximum likelihood estimation of intrinsic dimension* (2004). Blocked
@@ -52,9 +55,13 @@ const RUN_LEVEL: f64 = 0.01;
 /// The least difference that matters, in standard deviations of the logarithm of an image's distance.
 const SHIFT: f64 = 0.3;
 /// The share of the largest difference at which a window is long enough.
-const REACHED: f64 = 0.8;
-/// A window is at most this share of the files: so many stay apart.
-const LONGEST_WINDOW: usize = 10;
+const REACHED: f64 = 0.95;
+/// Runs are found with windows of at most this part of the files …
+const FOUND_WITHIN: usize = 10;
+/// … and measured with windows of at most this one.
+const MEASURED_WITHIN: usize = 4;
+/// The share of copies that are as near as others have to be that join them.
+const AS_NEAR: f64 = 0.9;
 
 /// Side of the grid on which pixels are averaged.
 const PIXEL_GRID: usize = 8;
@@ -245,7 +252,23 @@ impl Neighbourhoods {
                 root[a.max(b)] = a.min(b);
             }
         }
+        self.join_near(&copies, &mut root);
         Groups::of_keys((0..images).map(|image| find_root(&mut root, image)).collect::<Vec<_>>())
+    }
+
+    /// Joins images that are as near to each other as copies are.
+    fn join_near(&self, copies: &[&[(usize, f64)]], root: &mut [usize]) {
+        let mut lengths: Vec<f64> = copies.iter().flat_map(|of| of.iter().map(|(_, distance)| *distance)).collect();
+        lengths.sort_by(f64::total_cmp);
+        let Some(near) = lengths.get((AS_NEAR * lengths.len() as f64) as usize) else { return };
+        for own in 0..self.images() {
+            let within = self.near[own].partition_point(|(_, distance)| distance <= near);
+            let apart = self.near[own].get(within).is_none_or(|(_, distance)| *distance >= LEAST_JUMP * near);
+            for &(other, _) in self.near[own][..within].iter().filter(|_| apart && within <= MOST_COPIES) {
+                let (a, b) = (find_root(root, own), find_root(root, other));
+                root[a.max(b)] = a.min(b);
+            }
+        }
     }
 
     /// How many consecutive images depend on each other; `None` where they do not.
@@ -255,7 +278,7 @@ impl Neighbourhoods {
             return None;
         }
         let unit = self.unit();
-        let longest = (images / LONGEST_WINDOW).min(NEIGHBOURS / 4).max(1);
+        let longest = (images / MEASURED_WITHIN).min(NEIGHBOURS / MEASURED_WITHIN).max(1);
         let windows: Vec<usize> = windows(longest);
         let order: Vec<usize> = (0..images).collect();
         let own: Vec<(f64, f64)> = windows.iter().map(|&window| self.mean_log(&order, window, unit)).collect();
@@ -270,8 +293,10 @@ impl Neighbourhoods {
             .collect();
         let chance: Vec<(f64, f64)> =
             (0..windows.len()).map(|at| mean_and_deviation(shuffled.iter().map(|means| means[at]))).collect();
+        let first = windows.partition_point(|window| *window <= (images / FOUND_WITHIN).max(1));
         let most = |means: &dyn Fn(usize) -> f64| {
-            let standardised = chance.iter().enumerate().map(|(at, (mean, deviation))| (means(at) - mean) / deviation);
+            let standardised =
+                chance[..first].iter().enumerate().map(|(at, (mean, deviation))| (means(at) - mean) / deviation);
             standardised.filter(|z| z.is_finite()).fold(f64::NEG_INFINITY, f64::max)
         };
         let found = most(&|at| own[at].0);
@@ -280,10 +305,10 @@ impl Neighbourhoods {
             return None;
         }
         let excess: Vec<f64> = own.iter().zip(&chance).map(|((mean, _), (chance, _))| mean - chance).collect();
-        let matters = excess.iter().zip(&own).any(|(excess, (_, deviation))| *excess >= SHIFT * deviation);
+        let matters = excess[..first].iter().zip(&own).any(|(excess, (_, deviation))| *excess >= SHIFT * deviation);
         let largest = excess.iter().copied().fold(0.0, f64::max);
         let enough = excess.iter().position(|excess| *excess >= REACHED * largest)?;
-        matters.then_some(2 * windows[enough])
+        matters.then_some((4 * windows[enough]).min(images))
     }
 
     /// Mean and standard deviation over the images of `ln` of the distance to the nearest whose place in `order` is more than
@@ -395,13 +420,21 @@ mod tests {
         }
         let kinds = vec!["good".to_owned(); 120];
         let (groups, info) = find(&Descriptors { rows: walk, dim: 30 }, &kinds).unwrap();
-        assert!((5..=40).contains(&groups.count()), "{}", groups.count());
+        assert!((2..=20).contains(&groups.count()), "{}", groups.count());
         assert!(groups.of().is_sorted() && info.how.unwrap().contains("runs of about"));
         // The same images in another order.
         let mut order: Vec<usize> = (0..120).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(0));
         let shuffled = Descriptors { rows: steps.of(&order), dim: 30 };
         assert_eq!(find(&shuffled, &kinds).unwrap().0.count(), 120);
+    }
+
+    #[test]
+    fn kinds_that_are_sorted_are_no_runs() {
+        // Two kinds far apart, one after the other.
+        let mut descriptors = bursts(100, 1, 10, 0.0, 8);
+        descriptors.rows[500..].iter_mut().for_each(|value| *value += 20.0);
+        assert_eq!(count(&descriptors), 100);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use nomaly_data::tables::Table;
 use nomaly_store::Progress;
 
 use super::detector::{FittedRows, RowOutcome, RowPredictOptions};
-use crate::evaluation::{Decided, Evaluation, TestCounts, Timing, p_value_shares, peak_rss_mib};
-use crate::{DetectorError, Skipped};
+use crate::evaluation::{Decided, Evaluation, TestCounts, Timing, independent, p_value_shares, peak_rss_mib};
+use crate::{DetectorError, Groups, Skipped};
 
 /// What a label says, compared without regard to case.
 const NORMAL: &[&str] = &["0", "normal", "good", "ok", "inlier", "false", "no", "negative"];
@@ -39,9 +39,11 @@ pub fn evaluate_rows(
     let outcomes = detector.predict(table, options, progress)?;
     let seconds = began.elapsed().as_secs_f64();
     let (mut scores, mut p_values, mut kept, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::<Skipped>::new());
-    for (RowOutcome { result, .. }, label) in outcomes.into_iter().zip(labels) {
+    let mut rows = Vec::new();
+    for (RowOutcome { row, result }, label) in outcomes.into_iter().zip(labels) {
         match result {
             Ok(prediction) => {
+                rows.push(row - 1);
                 scores.push(prediction.score);
                 p_values.push(prediction.p_value);
                 kept.push(*label);
@@ -58,7 +60,11 @@ pub fn evaluate_rows(
         });
     }
     let calibration = detector.calibration_for(options)?;
-    let decided = Decided::new(&calibration, &scores, &kept)?;
+    let groups = match &table.groups {
+        None => Groups::singletons(kept.len()),
+        Some(names) => Groups::of_keys(rows.iter().map(|&row| names[row].as_str())),
+    };
+    let decided = Decided::new(&calibration, &scores, &kept, &groups)?;
     let info = detector.info();
     Ok(Evaluation {
         dataset: table.name.clone(),
@@ -67,13 +73,14 @@ pub fn evaluate_rows(
         seed: info.training.seed,
         n_train: info.training.rows,
         n_test: TestCounts { normal, anomalous },
+        independent: independent(&groups, &kept),
         image: decided.image()?,
         pixel: None,
         by_kind: std::collections::BTreeMap::new(),
         by_part: Vec::new(),
         sensitivity: Vec::new(),
         threshold: decided.threshold()?,
-        p_values: p_value_shares(&p_values, &kept)?,
+        p_values: p_value_shares(&p_values, &kept, &groups)?,
         supervised_reference: None,
         hybrid: None,
         timing: Timing {
