@@ -1,13 +1,14 @@
 //! Image decoding, resizing, normalisation, sets of transformations and synthetic anomalies.
 //!
-//! Five things that a method of anomaly detection needs before it sees a number:
+//! Six things that a method of anomaly detection needs before it sees a number:
 //!
 //! * [`decode`]: files of unknown quality to 8-bit RGB, within [`Limits`], with errors that say what is wrong;
 //! * [`Pipeline`]: resize, centre crop and normalisation, equal to torchvision's, to the planes a network takes, of the
 //!   whole image or of [`Views`] of it: overlapping tiles and flips;
 //! * [`synthetic`]: seeded defects with exact masks, for demonstrations and validation;
 //! * [`transformations`]: sets of transformations that a network learns to tell apart;
-//! * [`augment`]: anomalies made from normal images, to train against.
+//! * [`augment`]: anomalies made from normal images, to train against;
+//! * [`statistics`]: how bright, sharp, noisy and coloured an image is.
 //!
 //! Beside them: [`samples`], a few textures that come with the library, and [`registry`], the list of all transforms.
 //!
@@ -40,11 +41,12 @@ pub mod registry;
 mod resample;
 mod resize;
 pub mod samples;
+pub mod statistics;
 pub mod synthetic;
 pub mod transformations;
 mod views;
 
-pub use decode::{Limits, decode_bytes, decode_file};
+pub use decode::{FileFacts, FormatFamily, Limits, decode_bytes, decode_file, decode_file_with_facts, jpeg_scale};
 pub use error::{DecodeError, Fault, TransformError};
 pub use pipeline::{CenterCrop, Footprint, MAX_SIDE, Normalize, Pipeline, Resize, ResizeMode};
 pub use resize::{Filter, crop, resize, resize_mask, scaled_preview};

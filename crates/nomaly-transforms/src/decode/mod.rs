@@ -28,7 +28,9 @@
 
 mod announced;
 mod container;
+mod facts;
 mod jpeg;
+mod quality;
 mod sniff;
 
 use std::fs::{self, File};
@@ -39,6 +41,8 @@ use image::error::ImageError;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
+pub use self::facts::{FileFacts, FormatFamily};
+pub use self::quality::jpeg_scale;
 use crate::error::{DecodeError, Fault};
 pub use announced::announced_bytes;
 
@@ -86,6 +90,15 @@ impl Limits {
 /// [`DecodeError`], naming the file.
 pub fn decode_file(path: &Path, limits: &Limits) -> Result<RgbImage, DecodeError> {
     read_file(path, limits).and_then(|bytes| decode(&bytes, limits)).map_err(|fault| DecodeError::at(path, fault))
+}
+
+/// As [`decode_file`], with what the header says of how the image was stored, in one read of the file.
+///
+/// # Errors
+/// As [`decode_file`].
+pub fn decode_file_with_facts(path: &Path, limits: &Limits) -> Result<(RgbImage, Option<FileFacts>), DecodeError> {
+    let with_facts = |bytes: Vec<u8>| Ok((decode(&bytes, limits)?, FileFacts::of(&bytes)));
+    read_file(path, limits).and_then(with_facts).map_err(|fault| DecodeError::at(path, fault))
 }
 
 /// Decodes an encoded image to 8-bit RGB; see the [module](self) for the rules.

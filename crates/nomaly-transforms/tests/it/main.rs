@@ -4,6 +4,7 @@ mod augment;
 mod decode;
 mod pipeline;
 mod resize;
+mod statistics;
 mod synthetic;
 mod transformations;
 mod views;
