@@ -52,13 +52,24 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::RgbImage;
-use nomaly_transforms::{Limits, Pipeline};
+use nomaly_transforms::{FileFacts, Limits, Pipeline};
 use rayon::prelude::*;
 
 use crate::{DataError, Sample};
 
-/// Handed the index of each sample and its decoded image, after the transform, on the thread that decoded it.
-pub type Inspect<'a> = &'a (dyn Fn(usize, RgbImage) + Sync);
+/// A decoded image, after the transform.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// The position of its sample in the list.
+    pub index: usize,
+    /// The pixels.
+    pub image: RgbImage,
+    /// How it was stored, for images that are files.
+    pub file: Option<FileFacts>,
+}
+
+/// Handed each decoded image, on the thread that decoded it.
+pub type Inspect<'a> = &'a (dyn Fn(Inspected) + Sync);
 
 /// What images may take together unless a caller says otherwise: eight of 20 megapixels, twice.
 const DEFAULT_MEMORY: u64 = 1 << 30;
@@ -269,10 +280,10 @@ fn load_one(
     options: &LoaderOptions<'_>,
     tensor: &mut [f32],
 ) -> Result<(), DataError> {
-    let image = sample.source.load(&options.limits)?;
+    let (image, file) = sample.source.load_with_facts(&options.limits)?;
     let applied = pipeline.apply_into(&image, tensor);
     if let Some(inspect) = options.inspect {
-        inspect(index, image);
+        inspect(Inspected { index, image, file });
     }
     applied.map_err(|cause| DataError::Transform { id: sample.id.clone(), cause })
 }

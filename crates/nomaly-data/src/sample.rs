@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::{GrayImage, Luma, RgbImage};
-use nomaly_transforms::Limits;
+use nomaly_transforms::{FileFacts, Limits};
 
 use crate::DataError;
 use crate::subset::{Choice, choose};
@@ -59,10 +59,18 @@ impl ImageSource {
     /// # Errors
     /// [`DataError::Decode`] where the file cannot be read, is no image, or exceeds `limits`.
     pub fn load(&self, limits: &Limits) -> Result<RgbImage, DataError> {
+        self.load_with_facts(limits).map(|(image, _)| image)
+    }
+
+    /// As [`load`](Self::load), with how the image was stored, for images that are files.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_facts(&self, limits: &Limits) -> Result<(RgbImage, Option<FileFacts>), DataError> {
         match self {
-            Self::File(path) => Ok(nomaly_transforms::decode_file(path, limits)?),
-            Self::Packed { images, index } => Ok(images.get(*index)),
-            Self::Memory(image) => Ok(RgbImage::clone(image)),
+            Self::File(path) => Ok(nomaly_transforms::decode_file_with_facts(path, limits)?),
+            Self::Packed { images, index } => Ok((images.get(*index), None)),
+            Self::Memory(image) => Ok((RgbImage::clone(image), None)),
         }
     }
 

@@ -170,11 +170,12 @@ fn seen(batch: usize, memory: u64) -> Seen {
     let images = Mutex::new(Vec::new());
     let (decoded, consumed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let most_ahead = AtomicUsize::new(0);
-    let inspect = |index: usize, image: image::RgbImage| {
-        assert_eq!(image.dimensions(), (9, 3));
+    let inspect = |seen: nomaly_data::loader::Inspected| {
+        assert_eq!(seen.image.dimensions(), (9, 3));
+        assert_eq!(seen.file.map(|file| file.format), None);
         let ahead = decoded.fetch_add(1, Ordering::SeqCst) + 1 - consumed.load(Ordering::SeqCst);
         most_ahead.fetch_max(ahead, Ordering::SeqCst);
-        images.lock().unwrap().push(index);
+        images.lock().unwrap().push(seen.index);
     };
     let options = LoaderOptions { batch, memory, inspect: Some(&inspect), ..LoaderOptions::default() };
     let mut batches = Vec::new();
