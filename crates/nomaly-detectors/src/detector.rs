@@ -21,6 +21,7 @@ use crate::method::{FitContext, FittedMethod, HeldOut, Method};
 use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
 use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, Recognition};
+use crate::shift::{InputProfile, InputShift, Look};
 use crate::stored::{INPUT_SIDES, check_backbone, check_settings, check_stored};
 use crate::supervised::{SupervisedReference, supervised_reference};
 use crate::training::Checkpoint;
@@ -174,6 +175,11 @@ pub struct Prediction {
     pub p_value: f64,
     /// The decision; `None` where the model has no threshold to decide by.
     pub anomalous: Option<bool>,
+    /// How the image differs from the training images in what is no defect: exposure, size, sharpness, storage. `None`
+    /// where it does not, and for models that keep no [profile](FittedDetector::input_profile). The rate of false alarms is
+    /// promised for images without a shift.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_shift: Option<InputShift>,
     /// Scores of the parts that the score is made of, in the order of [`FittedDetector::part_names`]; for models of classes
     /// those under each class.
     #[serde(skip)]
@@ -204,6 +210,8 @@ pub struct Outcome<'a> {
     pub size: Option<(u32, u32)>,
     /// A small version of the decoded image, where [`StreamOptions::preview`] asks for one.
     pub preview: Option<RgbImage>,
+    /// How the image looks, where it could be decoded.
+    pub look: Option<Look>,
 }
 
 impl Detector {
@@ -261,9 +269,10 @@ impl Detector {
         progress: &dyn Progress,
     ) -> Result<Fit, DetectorError> {
         let rule = options.rule.checked()?;
-        let images = self.extractor.stream(samples, options.stream).grouped(&options.group_by);
+        let images = self.extractor.stream(samples, options.stream).grouped(&options.group_by).measuring();
         let context = FitContext { seed: options.seed, progress, checkpoints: self.checkpoints.as_deref() };
         let fit = self.method.fit(&images, &context)?;
+        let input = InputProfile::of(images.looks(), self.extractor.shallowest());
         let Streamed { usable, skipped, groups, group_info } = images.into_streamed()?;
         let calibration = Calibration::of(&fit.held_out, &groups, rule)?;
         let held_out = held_out_images(&fit.held_out, &usable, &groups);
@@ -287,6 +296,7 @@ impl Detector {
                 groups: group_info,
                 dropped: 0,
             },
+            input,
         };
         let classes = if fit.classes.is_empty() { None } else { Some(Classes::new(fit.classes, rule)?) };
         let detector = FittedDetector {
@@ -505,29 +515,65 @@ impl FittedDetector {
             calibration: self.calibration_for(options)?,
             classes: self.classes_for(options)?,
         };
-        let images = self.extractor.stream(samples, options.stream).grouped(group_by);
-        images.run_noting(progress, "scoring images", &mut |batch| {
+        let images = self.extractor.stream(samples, options.stream).grouped(group_by).measuring();
+        images.run_noting(true, progress, "scoring images", &mut |batch| {
             let judged = batch.features.as_ref().map_or(Ok(Vec::new()), |features| judge.batch(features))?;
             let mut judged = judged.into_iter();
             for image in batch.images {
-                let (size, preview) =
-                    image.decoded.map_or((None, None), |decoded| (Some(decoded.size), decoded.preview));
+                let (size, preview, look) = image
+                    .decoded
+                    .map_or((None, None, None), |decoded| (Some(decoded.size), decoded.preview, decoded.look));
                 let sample = &samples[image.index];
                 let result = match image.failure {
                     Some(skipped) => Err(skipped),
                     None => {
                         let judged = judged.next().expect("every usable image is judged");
-                        judged.map_err(|fault| fault.of(&sample.id))
+                        let input_shift = look.as_ref().zip(self.input_profile()).and_then(|(look, own)| own.shift(look));
+                        judged
+                            .map(|prediction| Prediction { input_shift, ..prediction })
+                            .map_err(|fault| fault.of(&sample.id))
                     }
                 };
                 match result {
                     Err(skipped) if options.stream.strict => return Err(DetectorError::BadImage { skipped }),
-                    result => sink(Outcome { sample, batch: batch.number, result, size, preview })?,
+                    result => sink(Outcome { sample, batch: batch.number, result, size, preview, look })?,
                 }
             }
             Ok(())
         })?;
         images.into_streamed()
+    }
+
+    /// How the training images looked; `None` for models of programs that did not keep it.
+    pub fn input_profile(&self) -> Option<&InputProfile> {
+        self.info.input.as_ref()
+    }
+
+    /// Looks at `samples` as [`predict`](Self::predict) does, without scoring them, and hands each to `sink`: how it looks,
+    /// or why it cannot be read.
+    ///
+    /// # Errors
+    /// Whatever `sink` fails with, cancellation, and a bad image where the options are strict.
+    pub fn look_at(
+        &self,
+        samples: &[Sample],
+        options: StreamOptions,
+        progress: &dyn Progress,
+        mut sink: impl FnMut(&Sample, Result<Look, Skipped>) -> Result<(), DetectorError> + Send,
+    ) -> Result<(), DetectorError> {
+        let images = self.extractor.stream(samples, options).measuring();
+        images.run(progress, "looking at images", &mut |batch| {
+            for image in batch.images {
+                let look = image.decoded.and_then(|decoded| decoded.look);
+                let result = match (image.failure, look) {
+                    (Some(skipped), _) => Err(skipped),
+                    (None, Some(look)) => Ok(look),
+                    (None, None) => continue,
+                };
+                sink(&samples[image.index], result)?;
+            }
+            Ok(())
+        })
     }
 
     /// How far a classifier gets on `samples` that sees their labels, for comparison only: see
@@ -602,10 +648,11 @@ impl FittedDetector {
     ) -> Result<Fit, DetectorError> {
         let Self { mut info, calibration, classes, fitted, backbone, extractor, region } = self;
         let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
-        let images = extractor.stream(samples, options).grouped(group_by);
+        let images = extractor.stream(samples, options).grouped(group_by).measuring();
         let states = fitted.states();
         drop(fitted);
         let fit = method.extend(states, &images, info.training.seed, progress)?;
+        info.input = info.input.and_then(|input| input.joined(images.looks()));
         let Streamed { usable, skipped, groups, group_info } = images.into_streamed()?;
         info.training.images += fit.images;
         info.training.skipped += skipped.len();

@@ -1,19 +1,21 @@
 //! From images to features: loader, preprocessing and backbone in one stream.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use image::RgbImage;
 use nomaly_backbones::{Backbone, Extractor, TapRequest, Workspace};
-use nomaly_data::loader::{self, Batch, LoaderOptions};
+use nomaly_data::loader::{self, Batch, Inspected, LoaderOptions};
 use nomaly_data::{DataError, Sample};
 use nomaly_kernels::Isa;
 use nomaly_store::Progress;
+use nomaly_transforms::statistics::ImageStatistics;
 use nomaly_transforms::{Limits, Pipeline, scaled_preview};
 
 use crate::groups::{self, Descriptors, GroupBy, GroupInfo, Groups};
 use crate::maps::{AnomalyMap, RegionOfInterest};
 use crate::method::MethodScore;
+use crate::shift::{Look, pooled};
 use crate::{DetectorError, Skipped};
 
 /// The features of a batch of images, tap by tap.
@@ -142,6 +144,8 @@ pub struct FeatureExtractor {
     shapes: Vec<[usize; 3]>,
     region: Option<RegionOfInterest>,
     median: usize,
+    /// The tap nearest to the image, by which images are compared with the training images; `None` where it is the image.
+    shallowest: Option<usize>,
 }
 
 impl FeatureExtractor {
@@ -152,7 +156,10 @@ impl FeatureExtractor {
     pub fn new(backbone: &Backbone, pipeline: Pipeline, taps: &[TapRequest]) -> Result<Self, DetectorError> {
         let extractor = backbone.compile(pipeline.output_size(), taps, Isa::best()?)?;
         let shapes = (0..taps.len()).map(|tap| extractor.output_shape(tap)).collect();
-        Ok(Self { extractor, pipeline, taps: taps.to_vec(), shapes, region: None, median: 1 })
+        let order: Vec<String> = backbone.taps().into_iter().map(|tap| tap.name).collect();
+        let depth = |tap: &TapRequest| order.iter().position(|name| *name == tap.name);
+        let shallowest = (0..taps.len()).filter(|_| backbone.name() != "pixels").min_by_key(|&tap| depth(&taps[tap]));
+        Ok(Self { extractor, pipeline, taps: taps.to_vec(), shapes, region: None, median: 1, shallowest })
     }
 
     /// The same extractor with a word to the methods on which pixels matter.
@@ -184,7 +191,20 @@ impl FeatureExtractor {
 
     /// A source of the features of `samples`.
     pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
-        ImageStream { extractor: self, samples, options, group_by: None, found: Mutex::default() }
+        ImageStream {
+            extractor: self,
+            samples,
+            options,
+            group_by: None,
+            found: Mutex::default(),
+            measures: false,
+            looks: OnceLock::new(),
+        }
+    }
+
+    /// The name of the tap by which images are compared with the training images.
+    pub(crate) fn shallowest(&self) -> Option<&str> {
+        self.shallowest.map(|tap| self.taps[tap].name.as_str())
     }
 
     /// See [`FeatureSource::combine`].
@@ -248,6 +268,8 @@ pub(crate) struct Decoded {
     pub(crate) size: (u32, u32),
     /// A small version, where previews are wanted.
     pub(crate) preview: Option<RgbImage>,
+    /// How it looks, where that is measured.
+    pub(crate) look: Option<Look>,
 }
 
 /// A batch as it comes from the backbone.
@@ -268,6 +290,10 @@ pub(crate) struct ImageStream<'a> {
     /// What makes images a group; `None` where all are independent.
     group_by: Option<&'a GroupBy>,
     found: Mutex<Found>,
+    /// Whether it is measured how images look: on every run, and on the first visit.
+    measures: bool,
+    /// How the usable images of the first visit looked.
+    looks: OnceLock<Vec<Look>>,
 }
 
 /// What the last visit of all samples found.
@@ -313,15 +339,27 @@ impl<'a> ImageStream<'a> {
         Ok(known)
     }
 
+    /// The same stream, which also measures how images look.
+    pub(crate) fn measuring(mut self) -> Self {
+        self.measures = true;
+        self
+    }
+
+    /// How the usable images of the first visit looked, in their order.
+    pub(crate) fn looks(&self) -> &[Look] {
+        self.looks.get().map_or(&[], Vec::as_slice)
+    }
+
     /// Hands every batch of `samples` to `consume`, in order; the next is being decoded meanwhile.
     fn run_samples(
         &self,
         samples: &[Sample],
+        measure: bool,
         progress: &dyn Progress,
         what: &str,
         consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
     ) -> Result<(), DetectorError> {
-        let FeatureExtractor { extractor, pipeline, taps, shapes, region, median } = self.extractor;
+        let FeatureExtractor { extractor, pipeline, taps, shapes, region, median, shallowest } = self.extractor;
         let StreamOptions { batch: inputs, limits, strict, preview } = self.options;
         let views = pipeline.view_count();
         let images_a_batch = (inputs / views).clamp(1, samples.len().max(1));
@@ -330,14 +368,16 @@ impl<'a> ImageStream<'a> {
 
         let cancel = AtomicBool::new(false);
         let decoded = Mutex::new(Vec::<(usize, Decoded)>::new());
-        let keep = |index: usize, image: RgbImage| {
+        let keep = |Inspected { index, image, file }: Inspected| {
             let size = image.dimensions();
+            let look = || Look { size, file, statistics: ImageStatistics::of(&image), features: None };
+            let look = measure.then(look);
             // An image that is small enough is kept itself: a copy of a large one is what memory has no room for.
             let preview = preview.map(|side| match size.0.max(size.1) <= side {
                 true => image,
                 false => scaled_preview(&image, side),
             });
-            let kept = Decoded { size, preview };
+            let kept = Decoded { size, preview, look };
             decoded.lock().unwrap_or_else(PoisonError::into_inner).push((index, kept));
         };
         let options = LoaderOptions {
@@ -374,6 +414,9 @@ impl<'a> ImageStream<'a> {
             } else {
                 None
             };
+            if let (Some(features), Some(tap), true) = (&features, *shallowest, measure) {
+                attach_features(&mut outcomes, pooled(features, tap));
+            }
             let seen = outcomes.len() as u64;
             consume(StreamedBatch { number, images: outcomes, features })?;
             number += 1;
@@ -394,18 +437,20 @@ impl<'a> ImageStream<'a> {
         what: &str,
         consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
     ) -> Result<(), DetectorError> {
-        self.run_samples(self.samples, progress, what, consume)
+        self.run_samples(self.samples, self.measures, progress, what, consume)
     }
 
-    /// As [`run`](Self::run), noting which images are usable and what groups need.
+    /// As [`run`](Self::run), noting which images are usable and what groups need; `measure` says whether it is measured how
+    /// images look.
     pub(crate) fn run_noting(
         &self,
+        measure: bool,
         progress: &dyn Progress,
         what: &str,
         consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
     ) -> Result<(), DetectorError> {
         let mut found = Found::default();
-        self.run(progress, what, &mut |batch| {
+        self.run_samples(self.samples, measure, progress, what, &mut |batch| {
             for image in &batch.images {
                 match &image.failure {
                     Some(skipped) => found.skipped.push(skipped.clone()),
@@ -455,7 +500,16 @@ impl FeatureSource for ImageStream<'_> {
         progress: &dyn Progress,
         visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
     ) -> Result<usize, DetectorError> {
-        self.run_noting(progress, "reading images", &mut |batch| batch.features.as_ref().map_or(Ok(()), &mut *visit))?;
+        let mut looks = Vec::new();
+        let measure = self.measures && self.looks.get().is_none();
+        self.run_noting(measure, progress, "reading images", &mut |batch| {
+            let decoded = batch.images.into_iter().filter(|image| image.failure.is_none());
+            looks.extend(decoded.filter_map(|image| image.decoded?.look));
+            batch.features.as_ref().map_or(Ok(()), &mut *visit)
+        })?;
+        if measure {
+            self.looks.get_or_init(|| looks);
+        }
         Ok(self.found.lock().unwrap_or_else(PoisonError::into_inner).usable.len())
     }
 
@@ -469,7 +523,7 @@ impl FeatureSource for ImageStream<'_> {
             let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             which.iter().map(|&image| self.samples[found.usable[image]].clone()).collect()
         };
-        self.run_samples(&samples, progress, "scoring held-out images", &mut |batch| {
+        self.run_samples(&samples, false, progress, "scoring held-out images", &mut |batch| {
             if let Some(skipped) = batch.images.into_iter().find_map(|image| image.failure) {
                 return Err(DetectorError::BadImage { skipped });
             }
@@ -521,6 +575,16 @@ fn attach(images: &mut [StreamedImage], decoded: &Mutex<Vec<(usize, Decoded)>>) 
     for image in images {
         if let Some(place) = waiting.iter().position(|(index, _)| *index == image.index) {
             image.decoded = Some(waiting.swap_remove(place).1);
+        }
+    }
+}
+
+/// Gives the usable images of a batch their pooled features.
+fn attach_features(images: &mut [StreamedImage], rows: Vec<Vec<f32>>) {
+    let usable = images.iter_mut().filter(|image| image.failure.is_none());
+    for (image, row) in usable.zip(rows) {
+        if let Some(look) = image.decoded.as_mut().and_then(|decoded| decoded.look.as_mut()) {
+            look.features = Some(row);
         }
     }
 }

@@ -45,6 +45,7 @@ pub mod regions;
 pub mod registry;
 pub mod rows;
 mod settings;
+pub mod shift;
 mod stage;
 mod state;
 mod stored;

@@ -37,6 +37,7 @@ use crate::groups::GroupInfo;
 use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, HeldOutClass, KnownClass};
 use crate::rows::RowsInfo;
+use crate::shift::InputProfile;
 use crate::{Calibration, DecisionRule, DetectorError, Settings};
 
 /// The version of the format that this program writes and reads.
@@ -78,6 +79,9 @@ pub struct ModelInfo {
     pub history: DecisionHistory,
     /// What it was fitted on.
     pub training: TrainingInfo,
+    /// How the training images looked; `None` in files of programs that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputProfile>,
 }
 
 fn no_median() -> usize {
@@ -575,6 +579,9 @@ fn open(bytes: &[u8]) -> Result<(Header, Weights), String> {
     let header: Header = serde_json::from_str(json).map_err(|error| format!("has a damaged header: {error}"))?;
     if header.model.is_some() == header.rows.is_some() {
         return Err("has a damaged header: it is to hold either `model` or `rows`".to_owned());
+    }
+    if let Some(input) = header.model.as_ref().and_then(|model| model.input.as_ref()) {
+        input.check()?;
     }
     Ok((header, tensors))
 }

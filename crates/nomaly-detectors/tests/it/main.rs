@@ -8,4 +8,5 @@ mod images;
 mod locate;
 mod recognition;
 mod regions;
+mod shift;
 mod training;

@@ -1,0 +1,195 @@
+//! Whether images look like the training images: the same camera, lighting, resolution and storage.
+//!
+//! A decision promises its rate of false alarms for images that come about as the training images did. Another exposure,
+//! another scale or another JPEG quality changes what the network sees as much as a defect does, and every image is flagged
+//! without a word why. So a model keeps an [`InputProfile`] of its training images, and says of every image that it scores
+//! how it differs from them: its [`InputShift`].
+//!
+//! # What it compares
+//! * **Facts**: format, bits per sample, colour or none, JPEG quality, and size where all training images have one. A fact
+//!   counts where the training images agree on it.
+//! * **Statistics** of the decoded image ([`nomaly_transforms::statistics`]), and size where it varies.
+//! * **Features**: the shallowest tap of the method, averaged over positions, by its Mahalanobis distance.
+//!
+//! # How it decides
+//! Of a single image, a statistic is called shifted where it lies beyond the training images' range by a margin, and where
+//! its two-sided p-value under Student's t for one further value is below its share of [`LEVEL`] (Bonferroni). The tail is
+//! as heavy as the training images' kurtosis asks for, and as wide as the wider of their two sides. Of all images of a run
+//! together, a [`RunWatch`] compares each distribution with the training images' by the rank-sum test, so that "all images
+//! are a little brighter" is found where no single image is extreme.
+//!
+//! # Reference
+//! The t-type prediction interval: Hahn and Meeker, *Statistical Intervals*, 1991, section 4.7. The rank-sum test: Mann and
+//! Whitney, Annals of Mathematical Statistics 18(1), 1947. The shrinkage of the features' covariance: Chen, Wiesel, Eldar and
+//! Hero, *Shrinkage algorithms for MMSE covariance estimation*, IEEE TSP 58(10), 2010 (OAS).
+
+mod distribution;
+mod facts;
+mod profile;
+mod run;
+mod shallow;
+mod statistic;
+mod student;
+
+use nomaly_transforms::FileFacts;
+use nomaly_transforms::statistics::ImageStatistics;
+use serde::Serialize;
+
+pub use self::distribution::{Distribution, MOST_QUANTILES};
+pub use self::profile::InputProfile;
+pub use self::run::{Finding, RunShift, RunWatch};
+pub(crate) use self::shallow::pooled;
+pub use self::shallow::{MOST_CHANNELS, ShallowFeatures};
+pub use self::statistic::Statistic;
+
+/// The share of unshifted images, and of unshifted runs, that may be called shifted by the p-values alone.
+pub const LEVEL: f64 = 0.005;
+
+/// How an image looks: everything that a profile is made of, and that is compared with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Look {
+    /// Width and height in pixels.
+    pub size: (u32, u32),
+    /// How it was stored; `None` for images in memory.
+    pub file: Option<FileFacts>,
+    /// Statistics of its pixels.
+    pub statistics: ImageStatistics,
+    /// The shallowest tap of the method, averaged over positions; `None` where the method sees pixels only.
+    pub features: Option<Vec<f32>>,
+}
+
+/// In what an image differs from the training images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ShiftKind {
+    /// Another family of file formats.
+    Format,
+    /// Other bits per sample.
+    BitDepth,
+    /// Grey in place of colour, or colour in place of grey.
+    Color,
+    /// Another size in pixels.
+    Size,
+    /// Another ratio of width and height.
+    Aspect,
+    /// Another JPEG quality.
+    Compression,
+    /// Brighter or darker.
+    Brightness,
+    /// More or less contrast.
+    Contrast,
+    /// Sharper or blurrier.
+    Sharpness,
+    /// More or less noise or fine texture.
+    Noise,
+    /// More or less saturated colours.
+    Saturation,
+    /// Another balance of the colours.
+    ColorCast,
+    /// Other traces of JPEG blocks in the pixels.
+    Blockiness,
+    /// Structures that run in another direction.
+    Orientation,
+    /// Features of the network that none of the other kinds explains.
+    Features,
+}
+
+impl ShiftKind {
+    /// The name that records have.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Format => "format",
+            Self::BitDepth => "bit-depth",
+            Self::Color => "color",
+            Self::Size => "size",
+            Self::Aspect => "aspect",
+            Self::Compression => "compression",
+            Self::Brightness => "brightness",
+            Self::Contrast => "contrast",
+            Self::Sharpness => "sharpness",
+            Self::Noise => "noise",
+            Self::Saturation => "saturation",
+            Self::ColorCast => "color-cast",
+            Self::Blockiness => "blockiness",
+            Self::Orientation => "orientation",
+            Self::Features => "features",
+        }
+    }
+
+    /// What images of this kind are, after "12 of 20 images": "differ in brightness from the training images".
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Format => "are stored in another format than the training images",
+            Self::BitDepth => "have other bits per sample than the training images",
+            Self::Color => "differ from the training images in having colour or none",
+            Self::Size => "are of another size than the training images",
+            Self::Aspect => "have another ratio of width and height than the training images",
+            Self::Compression => "are stored with another JPEG quality than the training images",
+            Self::Brightness => "are brighter or darker than the training images",
+            Self::Contrast => "have another contrast than the training images",
+            Self::Sharpness => "are sharper or blurrier than the training images",
+            Self::Noise => "differ from the training images in noise or fine texture",
+            Self::Saturation => "have more or less saturated colours than the training images",
+            Self::ColorCast => "have another balance of colours than the training images",
+            Self::Blockiness => "differ from the training images in traces of JPEG blocks",
+            Self::Orientation => "have structures in other directions than the training images",
+            Self::Features => "look unlike the training images to the network",
+        }
+    }
+
+    /// Whether it is a fact rather than a measured value. Facts explain what is measured, and are told first.
+    pub fn is_fact(self) -> bool {
+        self <= Self::Compression
+    }
+}
+
+impl std::fmt::Display for ShiftKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How an image differs from the training images.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InputShift {
+    /// In what it differs, the most telling first: facts, then statistics by their p-values.
+    pub kinds: Vec<ShiftKind>,
+    /// The first of them.
+    pub worst: ShiftKind,
+    /// The p-value of the worst, in (0, 1]: how rare that is among images like the training images. For a fact that all n
+    /// training images share it is 1 / (n + 1).
+    pub p_value: f64,
+    /// In words, with numbers.
+    pub message: String,
+}
+
+/// The most differences that a message spells out.
+const MOST_TOLD: usize = 3;
+
+/// One difference, before all are put together.
+#[derive(Clone, Debug)]
+struct Difference {
+    kind: ShiftKind,
+    p_value: f64,
+    message: String,
+}
+
+impl InputShift {
+    /// Puts differences together; `None` where there are none.
+    fn of(mut differences: Vec<Difference>) -> Option<Self> {
+        let rank = |difference: &Difference| if difference.kind.is_fact() { 0.0 } else { difference.p_value };
+        differences.sort_by(|a, b| rank(a).total_cmp(&rank(b)).then(a.kind.cmp(&b.kind)));
+        // Two statistics may be of one kind.
+        let mut kinds = Vec::new();
+        differences.retain(|difference| {
+            let first = !kinds.contains(&difference.kind);
+            kinds.extend(first.then_some(difference.kind));
+            first
+        });
+        let worst = differences.first()?;
+        let told: Vec<&str> =
+            differences.iter().take(MOST_TOLD).map(|difference| difference.message.as_str()).collect();
+        Some(Self { worst: worst.kind, p_value: worst.p_value, message: told.join("; "), kinds })
+    }
+}

@@ -1,0 +1,167 @@
+//! What a model keeps of how its training images looked.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::distribution::Distribution;
+use super::facts::Facts;
+use super::run::RunWatch;
+use super::shallow::ShallowFeatures;
+use super::statistic::{Statistic, number};
+use super::{Difference, InputShift, LEVEL, Look, ShiftKind};
+
+/// How the training images of a model looked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputProfile {
+    facts: Facts,
+    statistics: BTreeMap<Statistic, Distribution>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    features: Option<ShallowFeatures>,
+}
+
+impl InputProfile {
+    /// The profile of some images; `None` where there are none. Features are left out where any image lacks them; `tap`
+    /// names where they come from.
+    ///
+    /// Images that depend on each other count as if they did not: of a burst, hand over one image.
+    pub fn of(looks: &[Look], tap: Option<&str>) -> Option<Self> {
+        let measured = Statistic::ALL.into_iter().filter(|statistic| *statistic != Statistic::Features);
+        let mut statistics = BTreeMap::new();
+        for statistic in measured {
+            let values: Vec<f64> = looks.iter().filter_map(|look| statistic.value(look)).collect();
+            statistics.insert(statistic, Distribution::of(&values)?);
+        }
+        let rows: Option<Vec<&[f32]>> = looks.iter().map(|look| look.features.as_deref()).collect();
+        let features = tap.zip(rows).and_then(|(tap, rows)| ShallowFeatures::of(tap, &rows));
+        Some(Self { facts: Facts::of(looks), statistics, features })
+    }
+
+    /// The profile of these training images and further ones.
+    pub(crate) fn joined(&self, looks: &[Look]) -> Option<Self> {
+        let more = Self::of(looks, None)?;
+        let joined = |(statistic, own): (&Statistic, &Distribution)| {
+            Some((*statistic, own.joined(more.statistics.get(statistic)?)?))
+        };
+        let statistics = self.statistics.iter().map(joined).collect::<Option<_>>()?;
+        let rows: Option<Vec<&[f32]>> = looks.iter().map(|look| look.features.as_deref()).collect();
+        let features = self.features.as_ref().zip(rows).and_then(|(features, rows)| features.with_rows(&rows));
+        Some(Self { facts: self.facts.joined(&more.facts), statistics, features })
+    }
+
+    /// Checks what came out of a file.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let measured = Statistic::ALL.into_iter().filter(|statistic| *statistic != Statistic::Features);
+        let sound = self.facts.is_sound()
+            && measured.eq(self.statistics.keys().copied())
+            && self.statistics.values().all(Distribution::is_sound)
+            && self.features.as_ref().is_none_or(ShallowFeatures::is_sound);
+        if sound { Ok(()) } else { Err("its profile of the training images is damaged".to_owned()) }
+    }
+
+    /// How many training images it is made of.
+    pub fn images(&self) -> usize {
+        self.facts.images
+    }
+
+    /// What the profile says of a statistic.
+    pub fn distribution(&self, statistic: Statistic) -> Option<&Distribution> {
+        match statistic {
+            Statistic::Features => self.features.as_ref().map(ShallowFeatures::distances),
+            measured => self.statistics.get(&measured),
+        }
+    }
+
+    /// The value of a statistic of an image, on the scale of [`distribution`](Self::distribution).
+    pub fn value(&self, statistic: Statistic, look: &Look) -> Option<f64> {
+        match statistic {
+            Statistic::Features => self.features.as_ref()?.log_distance(look.features.as_deref()?),
+            measured => measured.value(look),
+        }
+    }
+
+    /// How an image differs from the training images; `None` where it does not.
+    pub fn shift(&self, look: &Look) -> Option<InputShift> {
+        let mut differences = self.facts.differences(look);
+        let level = LEVEL / Statistic::ALL.len() as f64;
+        for statistic in Statistic::ALL {
+            let (Some(training), Some(value)) = (self.distribution(statistic), self.value(statistic, look)) else {
+                continue;
+            };
+            let Some((side, p_value)) = training.beyond(value, statistic.floor()) else { continue };
+            let [low, high] = training.range();
+            let fixed = matches!(statistic, Statistic::Size | Statistic::Aspect) && low == high;
+            if fixed {
+                let p_value = 1.0 / (self.images() as f64 + 1.0);
+                differences.push(Difference { kind: statistic.kind(), p_value, message: self.size_message(look) });
+            } else if p_value <= level && statistic.has_side(side) {
+                let message = statistic.message(value, side, training);
+                differences.push(Difference { kind: statistic.kind(), p_value, message });
+            }
+        }
+        // A size in a fixed shape and another shape are told in one sentence.
+        if differences.iter().any(|difference| difference.kind == ShiftKind::Size) {
+            differences.iter_mut().filter(|difference| difference.kind == ShiftKind::Aspect).for_each(|difference| {
+                difference.message = format!("of another shape: width is {} of height", number(aspect(look)));
+            });
+        }
+        InputShift::of(differences)
+    }
+
+    /// "2048×2048 pixels, and all 40 training images have 1024×1024".
+    fn size_message(&self, look: &Look) -> String {
+        let (width, height) = look.size;
+        let theirs = self.size_in_words();
+        format!("{width}×{height} pixels, and all {} training images have {theirs}", self.images())
+    }
+
+    /// The size of the training images: "1024×1024", or what they span.
+    pub fn size_in_words(&self) -> String {
+        let span = |statistic| self.statistics.get(&statistic).map_or([0.0; 2], Distribution::range);
+        let ([size_low, size_high], [shape_low, shape_high]) = (span(Statistic::Size), span(Statistic::Aspect));
+        // The square root of width / height.
+        let half = |shape: f64| (shape / 2.0).exp();
+        if size_low == size_high && shape_low == shape_high {
+            let (width, height) = (size_low.exp() * half(shape_low), size_low.exp() / half(shape_low));
+            return format!("{width:.0}×{height:.0}");
+        }
+        let [small, large] = [size_low, size_high].map(|size| format!("{:.0}", size.exp()));
+        format!("about {small}² to {large}² in area")
+    }
+
+    /// What the training images have in common, as names and values.
+    pub fn facts_in_words(&self) -> Vec<(&'static str, String)> {
+        let Facts { images, formats, bits, grey, jpeg_quality } = &self.facts;
+        let list = |parts: Vec<String>| if parts.is_empty() { "none: in memory".to_owned() } else { parts.join(", ") };
+        let quality = match jpeg_quality {
+            Some([low, high]) if low == high => format!(" (quality {low})"),
+            Some([low, high]) => format!(" (quality {low} to {high})"),
+            None => String::new(),
+        };
+        let color = match *grey {
+            0 => "colour".to_owned(),
+            grey if grey == *images => "grey".to_owned(),
+            grey => format!("{grey} of {images} grey"),
+        };
+        vec![
+            ("images", images.to_string()),
+            ("size", format!("{} pixels", self.size_in_words())),
+            (
+                "format",
+                list(formats.iter().map(|(format, count)| format!("{count} {}", format.name())).collect()) + &quality,
+            ),
+            ("bits per sample", list(bits.iter().map(|(bits, count)| format!("{bits} ({count} images)")).collect())),
+            ("colour", color),
+        ]
+    }
+
+    /// Watches the images of a run.
+    pub fn watch(&self) -> RunWatch<'_> {
+        RunWatch::new(self)
+    }
+}
+
+fn aspect(look: &Look) -> f64 {
+    f64::from(look.size.0) / f64::from(look.size.1.max(1))
+}

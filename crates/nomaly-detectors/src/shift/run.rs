@@ -1,0 +1,232 @@
+//! Whether all images of a run are shifted, or single ones.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::distribution::Side;
+use super::profile::InputProfile;
+use super::statistic::{Statistic, number};
+use super::student::two_sided;
+use super::{InputShift, LEVEL, Look, ShiftKind};
+
+/// The fewest images whose distribution is compared.
+const FEWEST_IMAGES: usize = 5;
+/// The most values of a statistic that are kept; of more, every second one is dropped.
+const MOST_VALUES: usize = 4096;
+/// The share of the pairs of an image and a training image in which the image's value is the larger (or the smaller) one
+/// from which on a difference is worth a word.
+const LEAST_EFFECT: f64 = 0.7;
+/// The share of unshifted images that are called shifted, at most.
+const FALSE_WARNINGS: f64 = 0.01;
+/// The share of images with another fact from which on all are said to have it.
+const MOST: f64 = 0.9;
+
+/// Collects how the images of a run look.
+#[derive(Debug)]
+pub struct RunWatch<'a> {
+    profile: &'a InputProfile,
+    images: usize,
+    /// Single images that are shifted, and how many in each way.
+    shifted: usize,
+    by_kind: BTreeMap<ShiftKind, Seen>,
+    values: BTreeMap<Statistic, Thinned>,
+}
+
+/// The single images that are shifted in one way.
+#[derive(Debug)]
+struct Seen {
+    count: usize,
+    /// The message of the first of which it is the worst kind, or else of the first.
+    example: String,
+}
+
+/// What is said of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunShift {
+    /// How many images were looked at.
+    pub images: usize,
+    /// How many of them are shifted each for itself.
+    pub shifted: usize,
+    /// How many of them are shifted in each way, each for itself.
+    pub by_kind: BTreeMap<ShiftKind, usize>,
+    /// In what the images as a whole differ from the training images, facts first, then the rarest first.
+    pub findings: Vec<Finding>,
+}
+
+/// A difference of all images together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// In what they differ.
+    pub kind: ShiftKind,
+    /// How rare that is among runs of images like the training images.
+    pub p_value: f64,
+    /// In words, with numbers.
+    pub message: String,
+}
+
+impl RunShift {
+    /// Whether the images as a whole are shifted.
+    pub fn is_shifted(&self) -> bool {
+        !self.findings.is_empty()
+    }
+
+    /// Whether more images are shifted, each for itself, than false warnings explain: than their expected number by three
+    /// standard deviations.
+    pub fn has_odd_images(&self) -> bool {
+        let expected = FALSE_WARNINGS * self.images as f64;
+        self.shifted as f64 > expected + 3.0 * expected.sqrt()
+    }
+}
+
+impl<'a> RunWatch<'a> {
+    pub(super) fn new(profile: &'a InputProfile) -> Self {
+        Self { profile, images: 0, shifted: 0, by_kind: BTreeMap::new(), values: BTreeMap::new() }
+    }
+
+    /// Takes an image, with what was said of it alone.
+    pub fn add(&mut self, look: &Look, shift: Option<&InputShift>) {
+        self.images += 1;
+        self.shifted += usize::from(shift.is_some());
+        for kind in shift.into_iter().flat_map(|shift| &shift.kinds) {
+            let message = || shift.map_or_else(String::new, |shift| shift.message.clone());
+            self.by_kind.entry(*kind).or_insert_with(|| Seen { count: 0, example: message() }).count += 1;
+        }
+        for statistic in Statistic::ALL {
+            if let Some(value) = self.profile.value(statistic, look) {
+                self.values.entry(statistic).or_default().push(value);
+            }
+        }
+    }
+
+    /// The median of a statistic over the images so far.
+    pub fn median(&self, statistic: Statistic) -> Option<f64> {
+        self.values.get(&statistic).map(Thinned::median)
+    }
+
+    /// The first message on an image that is shifted in this way.
+    pub fn example(&self, kind: ShiftKind) -> Option<&str> {
+        self.by_kind.get(&kind).map(|seen| seen.example.as_str())
+    }
+
+    /// The verdict on the images so far.
+    pub fn verdict(&self) -> RunShift {
+        let mut findings: Vec<Finding> = Vec::new();
+        for (&kind, seen) in self.by_kind.iter().filter(|(kind, _)| kind.is_fact()) {
+            if self.images >= FEWEST_IMAGES && seen.count as f64 >= MOST * self.images as f64 {
+                let p_value = 1.0 / (self.profile.images() as f64 + 1.0);
+                let message = format!("{} {}: {}", self.who(seen.count), kind.describe(), seen.example);
+                findings.push(Finding { kind, p_value, message });
+            }
+        }
+        let mut compared: Vec<Finding> =
+            Statistic::ALL.into_iter().filter_map(|statistic| self.compare(statistic)).collect();
+        compared.sort_by(|a, b| a.p_value.total_cmp(&b.p_value));
+        for finding in compared {
+            if findings.iter().all(|known| known.kind != finding.kind) {
+                findings.push(finding);
+            }
+        }
+        let by_kind = self.by_kind.iter().map(|(kind, seen)| (*kind, seen.count)).collect();
+        RunShift { images: self.images, shifted: self.shifted, by_kind, findings }
+    }
+
+    /// "all 20 images", "19 of 20 images".
+    fn who(&self, count: usize) -> String {
+        if count == self.images { format!("all {count} images") } else { format!("{count} of {} images", self.images) }
+    }
+
+    /// Compares the distribution of a statistic with the training images'.
+    fn compare(&self, statistic: Statistic) -> Option<Finding> {
+        let training = self.profile.distribution(statistic)?;
+        let values = self.values.get(&statistic)?;
+        let (m, n) = (values.count(), training.count());
+        if m < FEWEST_IMAGES || n < FEWEST_IMAGES {
+            return None;
+        }
+        let above =
+            values.kept.iter().map(|&value| training.share_below(value)).sum::<f64>() / values.kept.len() as f64;
+        let side = if above > 0.5 { Side::Above } else { Side::Below };
+        let effect = above.max(1.0 - above);
+        let (median, theirs) = (values.median(), training.median());
+        if effect < LEAST_EFFECT || (median - theirs).abs() < statistic.floor() || !statistic.has_side(side) {
+            return None;
+        }
+        // Under one distribution, the share has the variance (m + n + 1) / (12 m n).
+        let (of_run, of_training) = (m as f64, n as f64);
+        let deviation = ((of_run + of_training + 1.0) / (12.0 * of_run * of_training)).sqrt();
+        let p_value = two_sided((effect - 0.5) / deviation, m + n - 2);
+        if p_value > LEVEL / Statistic::ALL.len() as f64 {
+            return None;
+        }
+        let kind = statistic.kind();
+        let [own, theirs] = [median, theirs].map(|value| number(statistic.shown(value)));
+        let message = format!(
+            "the {} images as a whole are {} the training images (median {own}, theirs {theirs}){}",
+            self.images,
+            statistic.comparison(side),
+            cause(kind)
+        );
+        Some(Finding { kind, p_value, message })
+    }
+}
+
+/// What may have changed.
+fn cause(kind: ShiftKind) -> &'static str {
+    match kind {
+        ShiftKind::Brightness => ": exposure, gain or light has changed",
+        ShiftKind::Contrast => ": gain, light or processing has changed",
+        ShiftKind::Sharpness => ": focus, scale, noise or processing has changed",
+        ShiftKind::Noise => ": gain, focus, scale or processing has changed",
+        ShiftKind::Saturation | ShiftKind::ColorCast => ": light or white balance has changed",
+        ShiftKind::Blockiness => ": compression has changed",
+        ShiftKind::Orientation => ": the items or the camera are turned",
+        _ => "",
+    }
+}
+
+/// Values of a run, of which there are never too many.
+#[derive(Debug)]
+struct Thinned {
+    kept: Vec<f64>,
+    /// Every so many values one is kept.
+    step: usize,
+    seen: usize,
+}
+
+impl Default for Thinned {
+    fn default() -> Self {
+        Self { kept: Vec::new(), step: 1, seen: 0 }
+    }
+}
+
+impl Thinned {
+    fn push(&mut self, value: f64) {
+        if self.seen.is_multiple_of(self.step) {
+            if self.kept.len() == MOST_VALUES {
+                let mut place = 0;
+                self.kept.retain(|_| {
+                    place += 1;
+                    place % 2 == 1
+                });
+                self.step *= 2;
+            }
+            if self.seen.is_multiple_of(self.step) {
+                self.kept.push(value);
+            }
+        }
+        self.seen += 1;
+    }
+
+    /// How many values the kept ones count as.
+    fn count(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The median; there is a value whenever there is a list.
+    fn median(&self) -> f64 {
+        let mut sorted = self.kept.clone();
+        sorted.sort_by(f64::total_cmp);
+        (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
+    }
+}
