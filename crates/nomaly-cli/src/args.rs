@@ -3,6 +3,7 @@
 mod bench;
 mod calibrate;
 mod decision;
+mod doctor;
 mod explain;
 mod groups;
 mod labels;
@@ -24,6 +25,7 @@ use nomaly::{Limits, StreamOptions};
 pub(crate) use self::bench::{BenchArgs, BenchBackboneArgs, BenchCommand, BenchKernelsArgs};
 pub(crate) use self::calibrate::CalibrateArgs;
 pub(crate) use self::decision::{RuleArgs, SequenceArgs};
+pub(crate) use self::doctor::DoctorArgs;
 pub(crate) use self::explain::ExplainArgs;
 pub(crate) use self::groups::GroupArgs;
 pub(crate) use self::labels::LabelsArgs;
@@ -47,8 +49,9 @@ Examples:
   nomaly score img.png -m part.nomaly --fail-on-anomaly && ship
   nomaly eval bottle/ --method mvg --report out/      fit and test on a data set in MVTec layout
 
-Exit status: 0 done, 1 with --fail-on-anomaly when something is anomalous, 2 an error, 3 when `score` met something that
-the model could not decide on (it was fitted on too little to keep its rate of false alarms), 130 interrupted.
+Exit status: 0 done, 1 with --fail-on-anomaly when something is anomalous or with --fail-on-shift when images are unlike
+the training images, 2 an error, 3 when `score` met something that the model could not decide on (it was fitted on too
+little to keep its rate of false alarms), 130 interrupted.
 Environment: NOMALY_HOME (folder of downloaded weights and data), NOMALY_ISA (instruction set of the kernels: \
 avx512, avx2, neon or portable), NO_COLOR.";
 
@@ -103,6 +106,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Show where the network of a model looks, as pictures
     Explain(ExplainArgs),
+    /// Say whether images suit a model, what a model expects, or what images are
+    Doctor(DoctorArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
     /// List methods, backbones, scorers, transforms, data sets or metrics

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     let console = Console::new(cli.common.verbosity());
     match run(&cli, &console) {
         Ok(Status::Done) => ExitCode::SUCCESS,
-        Ok(Status::AnomaliesFound) => ExitCode::from(1),
+        Ok(Status::AnomaliesFound | Status::ShiftFound) => ExitCode::from(1),
         Ok(Status::Undecided) => ExitCode::from(3),
         Err(error) => {
             console.error(&error);
@@ -62,6 +62,7 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Status> {
         Command::Score(args) => commands::score::run(args, console),
         Command::Eval(args) => commands::eval::run(args, console),
         Command::Explain(args) => commands::explain::run(args, console),
+        Command::Doctor(args) => commands::doctor::run(args, console),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Weights(args) => commands::weights::run(&args.command, console),

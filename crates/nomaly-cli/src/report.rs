@@ -46,12 +46,14 @@ pub(crate) struct ReportBuilder {
     explained_at: Option<String>,
     items: Vec<Item>,
     skipped: Vec<Skipped>,
+    /// What the reader must know first.
+    pub(crate) notes: Vec<String>,
 }
 
 impl ReportBuilder {
     /// An empty report whose masks are read within `limits`, and whose maps have the colours of `map_range`.
     pub(crate) fn new(limits: Limits, map_range: Option<ValueRange>) -> Self {
-        Self { limits, map_range, explained_at: None, items: Vec::new(), skipped: Vec::new() }
+        Self { limits, map_range, explained_at: None, items: Vec::new(), skipped: Vec::new(), notes: Vec::new() }
     }
 
     /// Takes one image, with its preview where there is one, and what was found in it.
@@ -93,6 +95,7 @@ impl ReportBuilder {
             regions: located.map_or_else(Vec::new, |located| located.found.regions.iter().map(region_box).collect()),
             found: located.map(|located| Contour::new(&located.found.mask)).transpose()?,
             truth: truth.as_ref().map(Contour::new).transpose()?,
+            shift: prediction.input_shift.as_ref().map(|shift| shift.message.clone()),
         });
         Ok(())
     }
@@ -168,7 +171,11 @@ impl ReportBuilder {
         let report = Report {
             title: format!("{anomalous} of {} images {word}{}", self.items.len(), and_undecided(undecided)),
             subtitle: format!("scored by {} on {}", info.method.name, info.backbone.name),
-            notes: reason.map(|reason| format!("Not every image can be decided on: {reason}.")).into_iter().collect(),
+            notes: reason
+                .map(|reason| format!("Not every image can be decided on: {reason}."))
+                .into_iter()
+                .chain(self.notes)
+                .collect(),
             summary: facts([
                 ("method", info.method.name.clone()),
                 ("backbone", info.backbone.name.clone()),

@@ -158,6 +158,7 @@ fn caption(entry: &Entry<'_>) -> Markup {
                     Some(Mistake::Miss) => { span.badge.mistake { "miss" } }
                     None => {}
                 }
+                @if item.shift.is_some() { span.badge.shift { "shifted input" } }
             }
             p.score {
                 span.visually-hidden { "score " }
@@ -165,6 +166,7 @@ fn caption(entry: &Entry<'_>) -> Markup {
                 @if let Some(p_value) = item.p_value { " " span.p-value { "p " (number::p_value(p_value)) } }
             }
             @if let Some(text) = regions_text(&item.regions) { p.regions { (text) } }
+            @if let Some(shift) = &item.shift { p.shift-reason { (shift) } }
             p.id title=(item.id) { (item.id) }
             @if let Some(kind) = &item.kind { p.kind { (kind) } }
         }

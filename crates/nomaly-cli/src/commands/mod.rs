@@ -6,6 +6,7 @@ pub(crate) mod classes;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod explain;
 mod figures;
@@ -16,6 +17,7 @@ mod one_vs_all;
 pub(crate) mod rows;
 pub(crate) mod score;
 mod sequence;
+mod shift;
 mod together;
 pub(crate) mod update;
 pub(crate) mod weights;
@@ -47,6 +49,8 @@ pub(crate) enum Status {
     AnomaliesFound,
     /// Something was scored that the model could not decide on.
     Undecided,
+    /// Images are unlike the training images, and the user asked for that to be told by the exit status.
+    ShiftFound,
 }
 
 impl Status {

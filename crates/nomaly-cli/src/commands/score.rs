@@ -9,10 +9,12 @@ use nomaly::data::ImageSource;
 use nomaly::detectors::METHODS;
 use nomaly::detectors::recognition::Classes;
 use nomaly::detectors::regions::Region;
+use nomaly::detectors::shift::InputShift;
 use nomaly::{AnomalyMap, DetectorError, FittedDetector, Outcome, PredictOptions, Sample, Skipped};
 use serde::Serialize;
 
 use super::sequence::{ChartRecord, Watched, chart};
+use super::shift::ShiftWatch;
 use super::together::Together;
 use super::{Status, and_undecided, check_writable, classes, decision, rows, skipped_line, warn_unattainable};
 use crate::args::{ScoreArgs, ScoreFormat};
@@ -75,6 +77,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let deviations = detector.scores_vary() && together.is_none();
     let mut printer = Printer::new(args.format, known.is_some(), sequence.is_some(), deviations);
     let mut tally = Tally::default();
+    let mut shifts = ShiftWatch::new(detector.input_profile());
     let mut failure = None;
     let on_screen = io::stdout().is_terminal();
     let began = Instant::now();
@@ -101,6 +104,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
             let record = Record::new(&outcome, found, known.as_ref(), chart);
             // On one screen with a progress bar, lines have to make room for each other.
             if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
+            shifts.see(&outcome, console);
             tally.count(&outcome);
             Ok(())
         };
@@ -118,8 +122,10 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     })?;
     printer.end()?;
     let seconds = began.elapsed().as_secs_f64();
+    let shift_notes = shifts.finish(console);
 
     if let (Some(mut report), Some(path)) = (report, &args.report) {
+        report.notes = shift_notes;
         report.explain(&detector, &samples, options.stream, console)?;
         let decided = match (&together, &known) {
             (Some(together), _) => Decided::Together(together.threshold(), together.rule()),
@@ -233,6 +239,8 @@ struct Record<'a> {
     error: Option<RecordError<'a>>,
     /// What is above the threshold of pixels, in pixels of the image, for methods that make maps and have one.
     regions: Option<&'a [Region]>,
+    /// How the image differs from the training images in what is no defect.
+    input_shift: Option<&'a InputShift>,
     /// What the chart says, with `--sequence`.
     #[serde(flatten)]
     chart: Option<ChartRecord>,
@@ -267,6 +275,7 @@ impl<'a> Record<'a> {
             map_max: prediction.and_then(|prediction| prediction.map.as_ref()).map(AnomalyMap::max),
             error,
             regions: located.map(|located| located.found.regions.as_slice()),
+            input_shift: prediction.and_then(|prediction| prediction.input_shift.as_ref()),
             chart,
         }
     }
@@ -289,8 +298,8 @@ struct Printer {
 const LABEL: usize = 12;
 
 /// The columns of CSV that are always there.
-const CSV_COLUMNS: [&str; 8] =
-    ["path", "score", "p_value", "anomalous", "map_max", "error_kind", "error_message", "regions"];
+const CSV_COLUMNS: [&str; 9] =
+    ["path", "score", "p_value", "anomalous", "map_max", "error_kind", "error_message", "regions", "input_shift"];
 
 impl Printer {
     fn new(format: ScoreFormat, labels: bool, sequence: bool, deviations: bool) -> Self {
@@ -364,7 +373,11 @@ impl Printer {
         } else {
             String::new()
         };
-        let reason = record.error.as_ref().map_or(String::new(), |error| format!("  ({})", error.kind));
+        let reason = match (&record.error, record.input_shift) {
+            (Some(error), _) => format!("  ({})", error.kind),
+            (None, Some(shift)) => format!("  (shifted: {})", shift.worst),
+            (None, None) => String::new(),
+        };
         let label = if self.labels { format!("{:<LABEL$}  ", record.label.unwrap_or("–")) } else { String::new() };
         let chart = record.chart.map_or(String::new(), |chart| {
             let (style, mark) = if chart.alarm == Some(true) { (ANOMALOUS, "alarm") } else { (NORMAL, "") };
@@ -392,6 +405,7 @@ impl Printer {
             error.map_or("", |error| error.kind).to_owned(),
             error.map_or("", |error| error.message).to_owned(),
             record.regions.map_or(String::new(), |regions| regions.len().to_string()),
+            record.input_shift.map_or(String::new(), |shift| shift.message.clone()),
         ];
         if self.deviations {
             cells.push(number(record.score_deviation));
@@ -423,21 +437,26 @@ mod tests {
             map_max: None,
             error: Some(RecordError { kind: "empty", message: "the file is empty" }),
             regions: None,
+            input_shift: None,
             chart: None,
         };
         assert_eq!(
             serde_json::to_string(&failed).unwrap(),
             r#"{"path":"a.png","score":null,"p_value":null,"anomalous":null,"map_max":null,"#.to_owned()
-                + r#""error":{"kind":"empty","message":"the file is empty"},"regions":null}"#
+                + r#""error":{"kind":"empty","message":"the file is empty"},"regions":null,"input_shift":null}"#
         );
         let region = Region { x: 1, y: 2, width: 3, height: 4, area: 9, peak: 1.5, peak_x: 2, peak_y: 5, mean: 1.25 };
         let located = Record { error: None, regions: Some(&[region]), ..failed };
         let json = serde_json::to_string(&located).unwrap();
         let regions = r#""error":null,"regions":[{"x":1,"y":2,"width":3,"height":4,"area":9,"peak":1.5,"#.to_owned()
-            + r#""peak_x":2,"peak_y":5,"mean":1.25}]}"#;
+            + r#""peak_x":2,"peak_y":5,"mean":1.25}],"input_shift":null}"#;
         assert!(json.ends_with(&regions), "{json}");
         let watched = Record { chart: Some(ChartRecord { statistic: Some(0.5), alarm: Some(false) }), ..located };
-        assert!(serde_json::to_string(&watched).unwrap().ends_with(r#"}],"statistic":0.5,"alarm":false}"#));
+        assert!(
+            serde_json::to_string(&watched)
+                .unwrap()
+                .ends_with(r#"}],"input_shift":null,"statistic":0.5,"alarm":false}"#)
+        );
         let unsure = Record { score: Some(1.5), score_deviation: Some(0.25), ..watched };
         assert!(serde_json::to_string(&unsure).unwrap().contains(r#""score":1.5,"score_deviation":0.25,"p_value""#));
         let labelled = Record { label: Some("nut"), ..unsure };

@@ -64,7 +64,9 @@ fn images_are_given_a_class_or_called_unknown() {
     }
     assert_eq!(score("json").json(), Value::from(records));
     assert!(
-        score("csv").ok().starts_with("path,score,p_value,anomalous,map_max,error_kind,error_message,regions,label\n")
+        score("csv")
+            .ok()
+            .starts_with("path,score,p_value,anomalous,map_max,error_kind,error_message,regions,input_shift,label\n")
     );
     let run = score("table");
     assert!(run.stdout.lines().next().unwrap().contains("label"), "{}", run.stdout);

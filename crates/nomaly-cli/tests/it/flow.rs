@@ -84,7 +84,7 @@ fn scores_come_in_the_order_of_the_images_in_every_format() {
     let lines: Vec<Value> = score("jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 3);
     for (line, image) in lines.iter().zip(&images) {
-        assert_eq!(keys(line), ["anomalous", "error", "map_max", "p_value", "path", "regions", "score"]);
+        assert_eq!(keys(line), ["anomalous", "error", "input_shift", "map_max", "p_value", "path", "regions", "score"]);
         assert_eq!(line["path"], image.to_str().unwrap());
         assert!(line["map_max"].is_null() && line["error"].is_null());
     }
@@ -98,7 +98,10 @@ fn scores_come_in_the_order_of_the_images_in_every_format() {
 
     let csv = score("csv");
     let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
-    assert_eq!(rows[0], ["path", "score", "p_value", "anomalous", "map_max", "error_kind", "error_message", "regions"]);
+    assert_eq!(
+        rows[0],
+        ["path", "score", "p_value", "anomalous", "map_max", "error_kind", "error_message", "regions", "input_shift"]
+    );
     for (row, line) in rows[1..].iter().zip(&lines) {
         assert_eq!(row[0], line["path"]);
         assert_eq!(row[1].parse::<f64>().unwrap(), line["score"].as_f64().unwrap());
