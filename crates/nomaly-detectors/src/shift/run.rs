@@ -8,8 +8,10 @@ use super::distribution::Side;
 use super::profile::InputProfile;
 use super::statistic::{Statistic, number};
 use super::student::two_sided;
-use super::{InputShift, LEVEL, Look, ShiftKind};
+use super::{InputShift, Look, ShiftKind};
 
+/// The share of unshifted runs that may be called shifted by the p-values alone.
+const LEVEL: f64 = 0.005;
 /// The fewest images whose distribution is compared.
 const FEWEST_IMAGES: usize = 5;
 /// The most values of a statistic that are kept; of more, every second one is dropped.
@@ -50,7 +52,8 @@ pub struct RunShift {
     pub shifted: usize,
     /// How many of them are shifted in each way, each for itself.
     pub by_kind: BTreeMap<ShiftKind, usize>,
-    /// In what the images as a whole differ from the training images, facts first, then the rarest first.
+    /// In what the images as a whole differ from the training images, facts first, then the rarest
+    /// first, features last.
     pub findings: Vec<Finding>,
 }
 
@@ -121,7 +124,7 @@ impl<'a> RunWatch<'a> {
         }
         let mut compared: Vec<Finding> =
             Statistic::ALL.into_iter().filter_map(|statistic| self.compare(statistic)).collect();
-        compared.sort_by(|a, b| a.p_value.total_cmp(&b.p_value));
+        compared.sort_by(|a, b| a.kind.tier().cmp(&b.kind.tier()).then(a.p_value.total_cmp(&b.p_value)));
         for finding in compared {
             if findings.iter().all(|known| known.kind != finding.kind) {
                 findings.push(finding);

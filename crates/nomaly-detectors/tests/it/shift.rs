@@ -72,7 +72,7 @@ fn predictions_say_why_images_are_unlike_the_training_images() {
     assert_eq!((run.shifted, run.by_kind[&ShiftKind::Brightness]), (10, 10));
 
     // Less than the training images differ among themselves: no image alone is odd, all together are.
-    let (found, run) = shifts(&detector, &samples(3000..3020, brighter(6)));
+    let (found, run) = shifts(&detector, &samples(3000..3020, brighter(9)));
     assert!(found.iter().flatten().all(|shift| shift.worst != ShiftKind::Brightness));
     assert_eq!(run.findings[0].kind, ShiftKind::Brightness);
     assert!(run.findings[0].message.starts_with("the 20 images as a whole are brighter"), "{:?}", run.findings);
@@ -160,4 +160,50 @@ fn facts_count_where_the_training_images_agree() {
     let profile = InputProfile::of(&mixed, None).unwrap();
     assert_eq!(profile.shift(&jpeg(75, 99)), None);
     assert_eq!(InputProfile::of(&[], None), None);
+}
+
+#[test]
+fn runs_are_seldom_called_shifted_and_small_changes_of_all_are_found() {
+    fn normal(random: &mut ChaCha8Rng) -> f32 {
+        (0..12).map(|_| random.random::<f32>()).sum::<f32>() - 6.0
+    }
+    let look = |random: &mut ChaCha8Rng, by: f32| Look {
+        size: (64, 64),
+        file: None,
+        statistics: ImageStatistics {
+            brightness: 0.5 + 0.02 * (normal(random) + by),
+            contrast: 0.1 + 0.01 * normal(random),
+            sharpness: 0.2 * normal(random),
+            noise: 0.02 + 0.002 * normal(random),
+            saturation: 0.1 + 0.02 * normal(random),
+            red_green: 0.02 * normal(random),
+            blue_green: 0.02 * normal(random),
+            blockiness: 0.1 * normal(random),
+            orientation: 0.2 * normal(random),
+            grey: false,
+        },
+        features: None,
+    };
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    let (mut wrongly, mut odd, mut found) = (0, 0, 0);
+    for _ in 0..300 {
+        let training: Vec<Look> = (0..30).map(|_| look(&mut random, 0.0)).collect();
+        let profile = InputProfile::of(&training, None).unwrap();
+        let mut verdict = |by: f32| {
+            let mut watch = profile.watch();
+            for _ in 0..20 {
+                let look = look(&mut random, by);
+                watch.add(&look, profile.shift(&look).as_ref());
+            }
+            watch.verdict()
+        };
+        let unshifted = verdict(0.0);
+        wrongly += usize::from(unshifted.is_shifted());
+        odd += unshifted.shifted;
+        let shifted = verdict(2.0);
+        found += usize::from(shifted.findings.first().is_some_and(|finding| finding.kind == ShiftKind::Brightness));
+    }
+    assert!(wrongly <= 3, "{wrongly} of 300 unshifted runs are called shifted");
+    assert!(odd <= 60, "{odd} of 6000 unshifted images are called shifted");
+    assert!(found >= 270, "{found} of 300 runs of brighter images are found");
 }

@@ -9,6 +9,8 @@ use super::{CELL, GREY, ImageStatistics};
 const UNITS: i32 = 255 * LEVEL;
 /// Units of a grey level.
 const LEVEL: i32 = 16;
+/// The Laplacian is summed in these units, so that its squares stay as small as those of differences.
+const LAPLACIAN_UNIT: i32 = 4;
 /// The side of a cell with its neighbours.
 const WITH_NEIGHBORS: usize = CELL as usize + 2;
 /// The side of a JPEG block.
@@ -89,9 +91,16 @@ impl Sums {
             return;
         }
         let inner = right - left - 2;
+        let mut columns = [0i32; CELL as usize];
         for row in 1..bottom - top - 1 {
             let lines = [&luma[row - 1][..inner + 2], &luma[row][..inner + 2], &luma[row + 1][..inner + 2]];
-            self.add_differences(lines, left + 1, top + row);
+            self.add_differences(lines, top + row, &mut columns);
+        }
+        let rows = (bottom - top - 2) as u64;
+        for (place, sum) in columns[..inner].iter().enumerate() {
+            let (total, count) = &mut self.by_phase[(left + 1 + place) % BLOCK];
+            *total += i64::from(*sum);
+            *count += rows;
         }
     }
 
@@ -117,34 +126,33 @@ impl Sums {
         self.pixels += line.len() as u64;
     }
 
-    /// Adds a line with the lines above and below; the first pixel with neighbours on both sides is at (`x`, `y`).
-    fn add_differences(&mut self, [above, line, below]: [&[i32]; 3], x: usize, y: usize) {
+    /// Adds line `y` with the lines above and below, each with a neighbour on both sides. Magnitudes of horizontal
+    /// differences are added to `columns`.
+    fn add_differences(&mut self, [above, line, below]: [&[i32]; 3], y: usize, columns: &mut [i32; CELL as usize]) {
         let inner = line.len() - 2;
-        self.inner += inner as u64;
-        let (mut horizontal, mut vertical, mut laplacian, mut over_rows) = (0i64, 0i64, 0i64, 0i32);
-        let mut responses = [0i32; CELL as usize];
-        let mut columns = [0i32; CELL as usize];
+        let (left, center, right) = (&line[..inner], &line[1..=inner], &line[2..]);
+        let (up, down) = (&above[1..=inner], &below[1..=inner]);
+        // All sums are of a line of 32 values: of squares of at most 4080, they fit 32 bits.
+        let (mut horizontal, mut vertical, mut laplacian, mut over_rows) = (0i32, 0i32, 0i32, 0i32);
         for place in 0..inner {
-            let (left, center, right) = (line[place], line[place + 1], line[place + 2]);
-            let (up, down) = (above[place + 1], below[place + 1]);
-            let corners = above[place] + above[place + 2] + below[place] + below[place + 2];
-            let sides = left + right + up + down;
-            let (dx, dy, second) = (center - left, center - up, 4 * center - sides);
-            horizontal += i64::from(dx * dx);
-            vertical += i64::from(dy * dy);
-            laplacian += i64::from(second * second);
-            columns[place] = dx.abs();
+            let (dx, dy) = (center[place] - left[place], center[place] - up[place]);
+            horizontal += dx * dx;
+            vertical += dy * dy;
             over_rows += dy.abs();
-            responses[place] = ((4 * center - 2 * sides + corners).abs() + LEVEL / 2) / LEVEL;
+            columns[place] += dx.abs();
         }
-        self.gradient[0] += horizontal;
-        self.gradient[1] += vertical;
-        self.laplacian += laplacian;
-        for (place, difference) in columns[..inner].iter().enumerate() {
-            let (sum, count) = &mut self.by_phase[(x + place) % BLOCK];
-            *sum += i64::from(*difference);
-            *count += 1;
+        let mut responses = [0i32; CELL as usize];
+        for place in 0..inner {
+            let sides = left[place] + right[place] + up[place] + down[place];
+            let corners = above[place] + above[place + 2] + below[place] + below[place + 2];
+            let second = (4 * center[place] - sides) / LAPLACIAN_UNIT;
+            laplacian += second * second;
+            responses[place] = ((4 * center[place] - 2 * sides + corners).abs() + LEVEL / 2) / LEVEL;
         }
+        self.inner += inner as u64;
+        self.gradient[0] += i64::from(horizontal);
+        self.gradient[1] += i64::from(vertical);
+        self.laplacian += i64::from(laplacian);
         let (sum, count) = &mut self.by_phase[y % BLOCK];
         *sum += i64::from(over_rows);
         *count += inner as u64;
@@ -159,12 +167,13 @@ impl Sums {
         let variance = (self.luma_squared as f64 / pixels - mean * mean).max(0.0);
         let channel = |sum: f64| (sum / pixels / 255.0) as f32;
         let level = f64::from(LEVEL);
-        let energy = |sum: i64| sum as f64 / self.inner.max(1) as f64 / (level * level) + LITTLE_ENERGY;
-        let [horizontal, vertical] = self.gradient.map(energy);
+        let energy = |sum: i64, unit: f64| sum as f64 / self.inner.max(1) as f64 * unit * unit + LITTLE_ENERGY;
+        let [horizontal, vertical] = self.gradient.map(|sum| energy(sum, 1.0 / level));
+        let laplacian = energy(self.laplacian, f64::from(LAPLACIAN_UNIT) / level);
         ImageStatistics {
             brightness: (mean / f64::from(UNITS)) as f32,
             contrast: (variance.sqrt() / f64::from(UNITS)) as f32,
-            sharpness: (energy(self.laplacian) / (horizontal + vertical)).ln() as f32,
+            sharpness: (laplacian / (horizontal + vertical)).ln() as f32,
             noise: (self.median_response() / (FILTER_NORM * NORMAL_MEDIAN) / 255.0) as f32,
             saturation: channel(self.saturation as f64),
             red_green: channel(self.red_green as f64),

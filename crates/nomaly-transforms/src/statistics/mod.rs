@@ -20,8 +20,8 @@ use self::cells::Sums;
 
 /// The sides of the cells that are looked at, in pixels: whole JPEG blocks.
 pub const CELL: u32 = 32;
-/// The most cells that are looked at: 2¹⁶ pixels, more than an image of 224 × 224 has.
-pub const MAX_CELLS: u32 = 64;
+/// The most cells that are looked at: 2¹⁵ pixels, about as many as an image of 180 × 180 has.
+pub const MAX_CELLS: u32 = 32;
 
 /// The largest difference of a pixel's channels, of 255, in an image without colour. JPEG's conversion of colours leaves a
 /// few.
