@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Difference, Look, ShiftKind};
 
+/// Training images of at least this saturation, in [0, 1], have colour beyond doubt.
+const CLEARLY_COLORED: f64 = 0.03;
 /// JPEG qualities differ where their [scales](jpeg_scale) do by this factor and [`QUALITY_STEP`]: 95 and 90 do, 75 and 65
 /// do not.
 const QUALITY_FACTOR: f64 = 1.5;
@@ -58,8 +60,8 @@ impl Facts {
             && self.jpeg_quality.is_none_or(|[low, high]| (1..=high).contains(&low) && high <= 100)
     }
 
-    /// The facts that all training images share and this image does not.
-    pub(super) fn differences(&self, look: &Look) -> Vec<Difference> {
+    /// The facts that all training images share and this image does not; `palest` is their lowest saturation, in [0, 1].
+    pub(super) fn differences(&self, look: &Look, palest: f64) -> Vec<Difference> {
         let mut found = Vec::new();
         let mut tell = |kind, message: String| {
             found.push(Difference { kind, p_value: 1.0 / (self.images as f64 + 1.0), message });
@@ -83,7 +85,8 @@ impl Facts {
                 tell(ShiftKind::Compression, format!("JPEG quality {quality}, and {all} have {theirs}"));
             }
         }
-        if look.statistics.grey && self.grey == 0 {
+        // Of scenes with little colour, some have none.
+        if look.statistics.grey && self.grey == 0 && palest > CLEARLY_COLORED {
             tell(ShiftKind::Color, format!("without colour, and {all} have colour"));
         } else if !look.statistics.grey && self.grey == self.images {
             tell(ShiftKind::Color, format!("in colour, and {all} are grey"));

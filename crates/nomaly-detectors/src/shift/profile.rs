@@ -83,7 +83,8 @@ impl InputProfile {
 
     /// How an image differs from the training images; `None` where it does not.
     pub fn shift(&self, look: &Look) -> Option<InputShift> {
-        let mut differences = self.facts.differences(look);
+        let palest = self.statistics.get(&Statistic::Saturation).map_or(0.0, |saturation| saturation.range()[0]);
+        let mut differences = self.facts.differences(look, palest);
         let level = LEVEL / Statistic::ALL.len() as f64;
         for statistic in Statistic::ALL {
             let (Some(training), Some(value)) = (self.distribution(statistic), self.value(statistic, look)) else {
