@@ -178,7 +178,7 @@ mod tests {
     fn a_further_value_of_the_same_kind_is_seldom_beyond() {
         // A twelfth of one per cent is a statistic's share of the false warnings that are allowed. Few values say little of a
         // heavy tail, so that more is granted there; seldom are all twelve statistics of that kind.
-        let (share, granted) = (0.01 / 12.0, 0.0075);
+        let (share, granted) = (0.01 / 12.0, 0.0125);
         let draws: [(&str, fn(&mut ChaCha8Rng) -> f64, f64); 5] = [
             ("normal", normal, share),
             ("uniform", |random| random.random(), share),
@@ -220,7 +220,7 @@ mod tests {
         let training = Distribution::of(&training).unwrap();
         for (value, expected) in [(8.0, Side::Above), (-8.0, Side::Below)] {
             let (side, p_value) = training.beyond(value, 0.0).unwrap();
-            assert!(side == expected && p_value < 1e-5, "{value}: {side:?} {p_value}");
+            assert!(side == expected && p_value < 1e-4, "{value}: {side:?} {p_value}");
         }
         assert_eq!(training.beyond(0.0, 0.0), None);
         // What is too small to matter is not beyond.
