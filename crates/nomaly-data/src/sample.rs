@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::{GrayImage, Luma, RgbImage};
+use nomaly_transforms::augment::{Change, Changes};
 use nomaly_transforms::{FileFacts, Limits};
 
 use crate::DataError;
@@ -51,9 +52,21 @@ pub enum ImageSource {
     },
     /// An image in memory.
     Memory(Arc<RgbImage>),
+    /// Another image, changed.
+    Changed {
+        /// The image.
+        of: Box<ImageSource>,
+        /// What is changed.
+        change: Change,
+    },
 }
 
 impl ImageSource {
+    /// Whether it is a changed copy of another image.
+    pub fn is_changed(&self) -> bool {
+        matches!(self, Self::Changed { .. })
+    }
+
     /// Decodes or copies the image.
     ///
     /// # Errors
@@ -71,6 +84,10 @@ impl ImageSource {
             Self::File(path) => Ok(nomaly_transforms::decode_file_with_facts(path, limits)?),
             Self::Packed { images, index } => Ok((images.get(*index), None)),
             Self::Memory(image) => Ok((RgbImage::clone(image), None)),
+            Self::Changed { of, change } => {
+                let (image, file) = of.load_with_facts(limits)?;
+                Ok((change.of(&image)?, file))
+            }
         }
     }
 
@@ -81,6 +98,7 @@ impl ImageSource {
             Self::File(path) => nomaly_transforms::decode::announced_bytes(path),
             Self::Packed { images, .. } => rgb(images.width, images.height),
             Self::Memory(image) => rgb(image.width(), image.height()),
+            Self::Changed { of, .. } => 2 * of.announced_bytes(),
         }
     }
 
@@ -89,8 +107,22 @@ impl ImageSource {
         match self {
             Self::File(path) => Some(path),
             Self::Packed { .. } | Self::Memory(_) => None,
+            Self::Changed { of, .. } => of.path(),
         }
     }
+}
+
+/// The samples, each followed by its changed copies.
+pub fn with_changes(samples: &[Sample], changes: &Changes) -> Vec<Sample> {
+    let copies = |sample: &Sample| {
+        let copy = |change: &Change| Sample {
+            id: format!("{} ({change})", sample.id),
+            source: ImageSource::Changed { of: Box::new(sample.source.clone()), change: *change },
+            ..sample.clone()
+        };
+        std::iter::once(sample.clone()).chain(changes.0.iter().map(copy)).collect::<Vec<_>>()
+    };
+    samples.iter().flat_map(copies).collect()
 }
 
 /// Where the mask of an image is.
