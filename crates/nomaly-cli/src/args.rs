@@ -19,6 +19,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use nomaly::data::demo;
+use nomaly::transforms::augment::Changes;
 use nomaly::transforms::samples::TEXTURES;
 use nomaly::{Limits, StreamOptions};
 
@@ -175,6 +176,9 @@ pub(crate) struct FitArgs {
     /// The model file to write
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    /// Write a self-contained HTML page of the training images, those that look least like the others first
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
     /// Leave out training images that look unlike the others, with a p-value of at most P (0.001, say), and fit again; up to P
     /// of good images may be flagged besides the rate that is asked for
     #[arg(long, value_name = "P", value_parser = decision::rate)]
@@ -354,6 +358,10 @@ pub(crate) struct MethodArgs {
     /// Decides every random choice
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Learn from changed copies of every image too, so that the model bears such changes: gain=P for light that is darker
+    /// and brighter by a share P, jpeg=Q for images stored as JPEG of that quality; each costs as much as the images
+    #[arg(long, value_name = "CHANGES")]
+    pub(crate) bear: Option<Changes>,
     #[command(flatten)]
     pub(crate) groups: GroupArgs,
     #[command(flatten)]

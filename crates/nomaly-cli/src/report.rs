@@ -7,9 +7,12 @@ use nomaly::detectors::evaluation::{Evaluated, Evaluation, PRO_LIMIT};
 use nomaly::detectors::model_file::ModelInfo;
 use nomaly::detectors::recognition::Classes;
 use nomaly::detectors::regions::{Region, RegionOptions};
+use nomaly::detectors::suspicion::{naming_level, suspicious};
 use nomaly::store::write_atomic;
 use nomaly::transforms::scaled_preview;
-use nomaly::{Calibration, DecisionRule, DetectorError, FittedDetector, Label, Limits, Outcome, Sample, StreamOptions};
+use nomaly::{
+    Calibration, DecisionRule, DetectorError, Fit, FittedDetector, Label, Limits, Outcome, Sample, StreamOptions,
+};
 use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
 use nomaly_report::{
     Contour, Decision, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold,
@@ -195,6 +198,64 @@ impl ReportBuilder {
         };
         Ok(write_atomic(path, render(&report)?.as_bytes())?)
     }
+}
+
+/// The most training images that a report shows.
+const TRAINING_SHOWN: usize = 200;
+
+/// Writes a page of the training images of a fit with their held-out scores, the highest first.
+pub(crate) fn write_training(path: &Path, fit: &Fit, samples: &[Sample], limits: Limits) -> anyhow::Result<()> {
+    let named = suspicious(&fit.held_out, naming_level(fit.held_out.len()));
+    // With a level of 1 all images come, each with its p-value.
+    let all = suspicious(&fit.held_out, 1.0);
+    let held_out = all.len();
+    let mut items = Vec::new();
+    for image in fit.dropped.iter().chain(&all).take(TRAINING_SHOWN) {
+        let sample = &samples[image.sample];
+        let pixels = sample.source.load(&limits)?;
+        let is_named = fit.dropped.contains(image) || named.contains(image);
+        items.push(Item {
+            id: sample.id.clone(),
+            score: image.score,
+            p_value: Some(image.p_value),
+            decision: Decision::from(Some(is_named)),
+            size: Some(pixels.dimensions()),
+            thumbnail: Some(Picture::photo(&scaled_preview(&pixels, PREVIEW_SIDE))?),
+            ..Item::default()
+        });
+    }
+    let info = fit.detector.info();
+    let count = fit.dropped.len() + named.len();
+    let mut notes = vec![
+        "Each training image was scored by a fit that had not seen it, nor any image of its group. The p-value says how rare \
+         such a score is by a tail through the middle of all scores."
+            .to_owned(),
+    ];
+    if !fit.dropped.is_empty() {
+        notes.push(format!("{} of these images were left out of the training.", fit.dropped.len()));
+    }
+    if let Some(how) = &info.training.groups.how {
+        notes.push(format!("The images form {} independent groups: {how}.", info.training.groups.count));
+    }
+    if held_out > items.len() {
+        notes.push(format!("Only the {} highest scores are shown.", items.len()));
+    }
+    let report = Report {
+        title: format!("{count} of {} training images look unlike the others", fit.dropped.len() + held_out),
+        subtitle: format!("{} on {}", info.method.name, info.backbone.name),
+        notes,
+        summary: facts([
+            ("method", info.method.name.clone()),
+            ("backbone", info.backbone.name.clone()),
+            ("trained on", format!("{} images of {}", info.training.images, info.training.dataset)),
+            ("independent groups", info.training.groups.count.to_string()),
+        ]),
+        threshold: threshold(fit.detector.calibration()),
+        items,
+        skipped: fit.skipped.iter().map(|bad| Skipped { path: bad.id.clone(), reason: bad.message.clone() }).collect(),
+        ..Report::default()
+    };
+    Ok(write_atomic(path, render(&report)?.as_bytes())?)
 }
 
 /// The report of an evaluation, which locates what it shows.

@@ -13,6 +13,8 @@
 //! That is the rule where none is asked for. The others ([`DecisionRule`]) take the same held-out scores; how much a
 //! threshold would vary with other held-out images is told by its bootstrap interval.
 
+mod splits;
+
 use nomaly_scorers::ScorerError;
 use nomaly_scorers::decision::bootstrap::{Bootstrap, Interval};
 use nomaly_scorers::decision::{Conformal, ExtremeValue, RobustTail, quantile, three_sigma};
@@ -24,8 +26,11 @@ use crate::DetectorError;
 use crate::groups::Groups;
 use crate::method::HeldOut;
 
-/// The most folds that cross-validation uses.
-pub const MAX_FOLDS: usize = 10;
+pub use splits::{
+    FEW_FOLDS, FOLDS_UP_TO, MANY_FOLDS_UP_TO, MAX_FOLDS, Split, cross_validated_scores, folds, held_out_scores,
+};
+pub(crate) use splits::{MOST_HELD_OUT, folds_of};
+
 /// The false-alarm rate that is allowed where none is asked for.
 ///
 /// One in twenty is the strictest common level that as few as 19 training images can support.
@@ -429,133 +434,9 @@ fn map_threshold(rule: DecisionRule, scores: &Scores, maxima: &Scores) -> Option
     Some(rank.map_or(f64::NEG_INFINITY, |rank| maxima[rank]))
 }
 
-/// Splits `n` independent items into up to [`MAX_FOLDS`] folds, each ascending, as equal in size as can be.
-///
-/// The assignment follows from `seed` alone. Fewer items than [`MAX_FOLDS`] are left out one at a time.
-pub fn folds(n: usize, seed: u64) -> Vec<Vec<usize>> {
-    folds_of(n, MAX_FOLDS, seed)
-}
-
-/// As [`folds`], with another limit on their number.
-pub(crate) fn folds_of(n: usize, most: usize, seed: u64) -> Vec<Vec<usize>> {
-    Groups::singletons(n).folds(most, seed)
-}
-
-/// Scores each item of `groups` with a fit on the other [`folds`](Groups::folds).
-///
-/// `score(train, test)` fits on the items `train` and gives the same number of scores, at least one, for each of the items
-/// `test`, both ascending. The scores of an item stay together.
-///
-/// # Errors
-/// Whatever `score` fails with.
-pub fn cross_validated_scores(
-    groups: &Groups,
-    seed: u64,
-    mut score: impl FnMut(&[usize], &[usize]) -> Result<Vec<f64>, DetectorError>,
-) -> Result<Vec<f64>, DetectorError> {
-    let mut held_out = vec![Vec::new(); groups.items()];
-    for test in groups.folds(MAX_FOLDS, seed) {
-        let Split { train, test } = Split::holding_out(test, groups.items());
-        let scores = score(&train, &test)?;
-        for (item, scores) in test.iter().zip(scores.chunks(scores.len() / test.len())) {
-            held_out[*item] = scores.to_vec();
-        }
-    }
-    Ok(held_out.concat())
-}
-
-/// Items to fit on, and items that this fit scores, both ascending.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// The items to fit on.
-    pub train: Vec<usize>,
-    /// The items that are held out.
-    pub test: Vec<usize>,
-}
-
-impl Split {
-    /// Holds the items `test`, ascending, out of `n`.
-    pub(crate) fn holding_out(test: Vec<usize>, n: usize) -> Self {
-        let mut held_out = vec![false; n];
-        test.iter().for_each(|&item| held_out[item] = true);
-        Self { train: (0..n).filter(|&item| !held_out[item]).collect(), test }
-    }
-}
-
-/// The most items for which [`Groups::splits`] makes [`MAX_FOLDS`] folds.
-pub const MANY_FOLDS_UP_TO: usize = 1_000;
-/// The most items for which [`Groups::splits`] makes [`FEW_FOLDS`] folds.
-pub const FOLDS_UP_TO: usize = 10_000;
-/// The folds between the two.
-pub const FEW_FOLDS: usize = 5;
-/// The most items that a single split holds out.
-pub(crate) const MOST_HELD_OUT: usize = 10_000;
-
-/// Items with their scores by fits that have not seen them, along the [splits](Groups::splits) of `groups`.
-///
-/// `fit_and_score(train, test)` fits on the items `train` and gives one score for each of the items `test`, both
-/// ascending. The items come in their order; above 10 000 items they are the held-out ones alone. The detector itself is
-/// then fitted on all items.
-///
-/// # Errors
-/// Whatever `fit_and_score` fails with.
-pub fn held_out_scores(
-    groups: &Groups,
-    seed: u64,
-    mut fit_and_score: impl FnMut(&[usize], &[usize]) -> Result<Vec<f64>, DetectorError>,
-) -> Result<Vec<(usize, f64)>, DetectorError> {
-    let mut scored = Vec::new();
-    for Split { train, test } in groups.splits(seed) {
-        let scores = fit_and_score(&train, &test)?;
-        debug_assert_eq!(scores.len(), test.len());
-        scored.extend(test.into_iter().zip(scores));
-    }
-    scored.sort_unstable_by_key(|(item, _)| *item);
-    Ok(scored)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn splits(n: usize, seed: u64) -> Vec<Split> {
-        Groups::singletons(n).splits(seed)
-    }
-
-    #[test]
-    fn the_splits_get_fewer_as_items_get_more() {
-        for (n, count, held_out) in [(1, 1, 1), (7, 7, 7), (1000, 10, 1000), (1001, 5, 1001), (10_000, 5, 10_000)] {
-            assert_eq!(splits(n, 3).len(), count, "n = {n}");
-            let scores = held_out_scores(&Groups::singletons(n), 3, |train, test| {
-                assert_eq!(train.len() + test.len(), n);
-                assert!(test.iter().all(|item| train.binary_search(item).is_err()));
-                Ok(test.iter().map(|&item| item as f64).collect())
-            });
-            assert!(scores.unwrap().into_iter().eq((0..held_out).map(|item| (item, item as f64))), "n = {n}");
-        }
-        for (n, held_out) in [(10_001, 2000), (60_000, 10_000)] {
-            let splits = splits(n, 3);
-            assert_eq!((splits.len(), splits[0].test.len(), splits[0].train.len()), (1, held_out, n - held_out));
-        }
-        assert!(splits(0, 3).iter().all(|split| split.test.is_empty()));
-        assert_ne!(splits(20_000, 3), splits(20_000, 4));
-    }
-
-    #[test]
-    fn every_item_is_scored_once_by_a_fit_that_has_not_seen_it() {
-        for n in [2, 3, 9, 10, 11, 57] {
-            let mut times = vec![0; n];
-            let held_out = cross_validated_scores(&Groups::singletons(n), 7, |train, test| {
-                assert_eq!(train.len() + test.len(), n);
-                assert!(test.iter().all(|row| !train.contains(row)));
-                test.iter().for_each(|&row| times[row] += 1);
-                Ok(test.iter().map(|&row| row as f64).collect())
-            })
-            .unwrap();
-            assert!(times.iter().all(|&count| count == 1), "n = {n}: {times:?}");
-            assert!(held_out.iter().enumerate().all(|(row, &value)| value == row as f64));
-        }
-    }
 
     #[test]
     fn threshold_and_p_value_agree_on_every_decision() {

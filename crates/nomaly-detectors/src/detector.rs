@@ -1,29 +1,33 @@
 //! A method on a backbone, before and after it has seen data.
 
+mod preprocessing;
+
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, RgbImage};
 use ndarray::ArrayView2;
 use nomaly_backbones::{Backbone, OpenOptions, OutputLayout, TapRequest};
-use nomaly_data::{Label, MaskSource, Sample};
-use nomaly_kernels::filter::{Border, MedianFilter};
-use nomaly_scorers::{Tensor, TensorData};
+use nomaly_data::{Label, Sample, with_changes};
 use nomaly_store::Progress;
-use nomaly_transforms::{CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
+use nomaly_transforms::Pipeline;
+use nomaly_transforms::augment::Changes;
 use serde::Serialize;
+
+use self::preprocessing::{checked_median, median, pipeline, read_region, region_tensor, stored_region, views_of};
 
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::features::{FeatureExtractor, FeatureSource, StreamOptions, Streamed};
 use crate::groups::{GroupBy, Groups};
 use crate::judge::Judge;
-use crate::maps::{AnomalyMap, RegionOfInterest};
+use crate::maps::AnomalyMap;
 use crate::method::{FitContext, FittedMethod, HeldOut, Method};
 use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
 use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, Recognition};
 use crate::shift::{InputProfile, InputShift, Look};
-use crate::stored::{INPUT_SIDES, check_backbone, check_settings, check_stored};
+use crate::stored::{check_backbone, check_settings, check_stored};
 use crate::supervised::{SupervisedReference, supervised_reference};
+use crate::suspicion::Suspicious;
 use crate::training::Checkpoint;
 use crate::{DetectorError, METHODS, Parameter, Settings};
 
@@ -105,6 +109,8 @@ pub struct FitOptions {
     pub rule: DecisionRule,
     /// Which images depend on each other.
     pub group_by: GroupBy,
+    /// What the model is to bear: changed copies of every image are learned from too, and held out with it.
+    pub changes: Changes,
     /// How images are read.
     pub stream: StreamOptions,
 }
@@ -112,7 +118,13 @@ pub struct FitOptions {
 impl Default for FitOptions {
     fn default() -> Self {
         let rule = DecisionRule::MaxFpr(DEFAULT_MAX_FPR);
-        Self { seed: 0, rule, group_by: GroupBy::default(), stream: StreamOptions::default() }
+        Self {
+            seed: 0,
+            rule,
+            group_by: GroupBy::default(),
+            changes: Changes::default(),
+            stream: StreamOptions::default(),
+        }
     }
 }
 
@@ -133,6 +145,8 @@ pub struct Fit {
     pub skipped: Vec<Skipped>,
     /// The held-out scores, in the order of the samples that they belong to.
     pub held_out: Vec<HeldOutImage>,
+    /// Samples that were left out because they do not look like the others; see [`suspicion`](crate::suspicion).
+    pub dropped: Vec<Suspicious>,
     /// What the user should know of how the fit went: limits that were reached, choices that were made.
     pub notes: Vec<String>,
     /// The checkpoint of a training that has ended. Whoever has the detector in safety
@@ -269,13 +283,23 @@ impl Detector {
         progress: &dyn Progress,
     ) -> Result<Fit, DetectorError> {
         let rule = options.rule.checked()?;
+        let copies = options.changes.0.len();
+        let changed;
+        let samples = if copies > 0 {
+            changed = with_changes(samples, &options.changes);
+            &changed
+        } else {
+            samples
+        };
         let images = self.extractor.stream(samples, options.stream).grouped(&options.group_by).measuring();
         let context = FitContext { seed: options.seed, progress, checkpoints: self.checkpoints.as_deref() };
         let fit = self.method.fit(&images, &context)?;
         let input = InputProfile::of(images.looks(), self.extractor.shallowest());
         let Streamed { usable, skipped, groups, group_info } = images.into_streamed()?;
         let calibration = Calibration::of(&fit.held_out, &groups, rule)?;
-        let held_out = held_out_images(&fit.held_out, &usable, &groups);
+        // A sample and its copies are one image to the user.
+        let of_samples: Vec<usize> = usable.iter().map(|image| image / (1 + copies)).collect();
+        let held_out = held_out_images(&fit.held_out, &of_samples, &groups);
         let info = ModelInfo {
             method: MethodInfo { name: self.method.name().to_owned(), settings: self.method.settings() },
             backbone: BackboneInfo {
@@ -308,7 +332,7 @@ impl Detector {
             extractor: self.extractor,
             region: self.region,
         };
-        Ok(Fit { detector, skipped, held_out, notes: fit.notes, checkpoint: fit.checkpoint })
+        Ok(Fit { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
     }
 }
 
@@ -340,84 +364,6 @@ fn held_out_images(held_out: &[HeldOut], usable: &[usize], groups: &Groups) -> V
         score: held_out.score,
     };
     held_out.iter().map(of).collect()
-}
-
-/// The side of the median filter that the settings ask for.
-fn median(settings: &Settings) -> Result<usize, DetectorError> {
-    checked_median(settings.value("median", 1, "an odd number of pixels up to 63")?)
-}
-
-fn checked_median(side: usize) -> Result<usize, DetectorError> {
-    MedianFilter::new(side, Border::Reflect)
-        .map(|_| side)
-        .map_err(|_| DetectorError::setting("median", &side.to_string(), "an odd number of pixels up to 63"))
-}
-
-/// The white pixels of an image file, in the frame of `pipeline`.
-fn read_region(path: &Path, pipeline: &Pipeline) -> Result<GrayImage, DetectorError> {
-    let refuse = |reason: String| DetectorError::RegionOfInterest { path: path.to_owned(), reason };
-    let source = MaskSource::File { path: path.to_owned(), above: 127 };
-    let mask = source.load(&Limits::default()).map_err(|error| refuse(error.to_string()))?;
-    let region = pipeline.apply_mask(&mask)?;
-    if region.iter().all(|value| *value == 0) {
-        return Err(refuse("no pixel is white, so nothing would count".to_owned()));
-    }
-    Ok(region)
-}
-
-/// A region of the frame as each view sees it.
-fn views_of(region: &GrayImage, pipeline: &Pipeline) -> Result<RegionOfInterest, DetectorError> {
-    let views = pipeline.split_mask(region)?;
-    Ok(RegionOfInterest::new(views.iter().map(|view| view.iter().map(|value| *value != 0).collect()).collect()))
-}
-
-/// The preprocessing that the settings ask for.
-fn pipeline(settings: &Settings, backbone: &Backbone) -> Result<Pipeline, DetectorError> {
-    let native = backbone.preprocessing();
-    let allowed = "a number of pixels from 32 to 2048";
-    let size: u32 = settings.value("input_size", native.input_size as u32, allowed)?;
-    if !INPUT_SIDES.contains(&(size as usize)) {
-        return Err(DetectorError::setting("input_size", &size.to_string(), allowed));
-    }
-    let (views, frame) = views(settings, size)?;
-    let (mode, crop) = match settings.get("view").unwrap_or("whole") {
-        "whole" => {
-            let [height, width] = frame;
-            (ResizeMode::Exact { height: height as u32, width: width as u32 }, None)
-        }
-        "pad" => {
-            let [height, width] = frame.map(|side| side as u32);
-            (ResizeMode::AtMost { height, width }, Some(CenterCrop { height, width }))
-        }
-        "center" if views.tiling.is_some() => {
-            return Err(DetectorError::setting("view", "center", "`whole` where `tiles` are more than one"));
-        }
-        "center" => {
-            let short_side = (native.resize_short_side * size as usize).div_ceil(native.input_size);
-            (ResizeMode::ShortSide(short_side as u32), Some(CenterCrop { height: size, width: size }))
-        }
-        other => return Err(DetectorError::setting("view", other, "`whole`, `center` or `pad`")),
-    };
-    let filter = match settings.get("interpolation").unwrap_or("bilinear") {
-        "bilinear" => Filter::Bilinear,
-        "bicubic" => Filter::Bicubic,
-        other => return Err(DetectorError::setting("interpolation", other, "`bilinear` or `bicubic`")),
-    };
-    let normalize = Normalize { mean: native.mean, std: native.std };
-    Ok(Pipeline::new(Resize { mode, filter }, crop, normalize)?.with_views(views)?)
-}
-
-/// The views that the settings ask for, and height and width of the frame that they are parts of.
-fn views(settings: &Settings, size: u32) -> Result<(Views, [usize; 2]), DetectorError> {
-    let flips = settings.value("flips", Flips::None, "`none`, `horizontal`, `vertical` or `both`")?;
-    let overlap = settings.value("overlap", 0.25, "a share of a tile's side, from 0 to below 0.9")?;
-    let tiles = settings.get("tiles").unwrap_or("1x1");
-    let grid = tiles.split_once('x').and_then(|(rows, columns)| Some((rows.parse().ok()?, columns.parse().ok()?)));
-    let (rows, columns) = grid.ok_or_else(|| DetectorError::setting("tiles", tiles, "ROWSxCOLUMNS, each up to 64"))?;
-    let (tiling, frame) = Tiling::with_overlap(rows, columns, [size as usize; 2], overlap)?;
-    // A single tile is the frame.
-    let tiling = Some(tiling).filter(|_| (rows, columns) != (1, 1));
-    Ok((Views { tiling, flips }, frame))
 }
 
 /// A detector that has learned what is normal.
@@ -528,7 +474,8 @@ impl FittedDetector {
                     Some(skipped) => Err(skipped),
                     None => {
                         let judged = judged.next().expect("every usable image is judged");
-                        let input_shift = look.as_ref().zip(self.input_profile()).and_then(|(look, own)| own.shift(look));
+                        let input_shift =
+                            look.as_ref().zip(self.input_profile()).and_then(|(look, own)| own.shift(look));
                         judged
                             .map(|prediction| Prediction { input_shift, ..prediction })
                             .map_err(|fault| fault.of(&sample.id))
@@ -662,7 +609,7 @@ impl FittedDetector {
         let calibration = calibration.joined(&more)?;
         let held_out = held_out_images(&fit.held_out, &usable, &groups);
         let detector = Self { info, calibration, classes, fitted: fit.fitted, backbone, extractor, region };
-        Ok(Fit { detector, skipped, held_out, notes: fit.notes, checkpoint: fit.checkpoint })
+        Ok(Fit { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
     }
 
     /// The features that it looks at.
@@ -733,27 +680,4 @@ impl FittedDetector {
         let (extractor, fitted, region) = build().map_err(refuse)?;
         Ok(Self { info, calibration, classes, fitted, backbone, extractor, region })
     }
-}
-
-/// A region of interest as the model file keeps it.
-fn region_tensor(region: &GrayImage) -> Tensor {
-    let inside = region.iter().map(|value| if *value == 0 { 0.0 } else { 1.0 }).collect();
-    Tensor::f32([region.height() as usize, region.width() as usize], inside)
-}
-
-/// A region of interest out of a model file.
-fn stored_region(tensor: &Tensor, pipeline: &Pipeline) -> Result<GrayImage, DetectorError> {
-    let [height, width] = pipeline.frame_size();
-    let region = match &tensor.data {
-        TensorData::F32(inside) if tensor.shape == [height, width] => {
-            let inside = inside.iter().map(|value| if *value == 0.0 { 0 } else { u8::MAX }).collect();
-            GrayImage::from_raw(width as u32, height as u32, inside)
-        }
-        _ => None,
-    };
-    let region = region.filter(|region| region.iter().any(|value| *value != 0));
-    region.ok_or_else(|| DetectorError::State {
-        state: "region".to_owned(),
-        reason: format!("its shape is {:?}, and the frame is {height} x {width}; some pixel counts", tensor.shape),
-    })
 }

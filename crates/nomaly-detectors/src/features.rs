@@ -331,10 +331,19 @@ impl<'a> ImageStream<'a> {
         if let Some(known) = &found.groups {
             return Ok(known.clone());
         }
-        let samples: Vec<&Sample> = found.usable.iter().map(|&image| &self.samples[image]).collect();
+        // A changed copy belongs to the image before it.
+        let mut samples: Vec<&Sample> = Vec::with_capacity(found.usable.len());
+        let mut originals = Vec::with_capacity(found.usable.len());
+        for sample in found.usable.iter().map(|&image| &self.samples[image]) {
+            if !sample.source.is_changed() || samples.is_empty() {
+                samples.push(sample);
+            }
+            originals.push(samples.len() - 1);
+        }
         let by_name = self.group_by.unwrap_or(&GroupBy::None).by_name(&samples)?;
         let kinds: Vec<&str> = samples.iter().map(|sample| sample.kind.as_str()).collect();
-        let known = by_name.map_or_else(|| groups::find(&found.descriptors, &kinds), Ok)?;
+        let (groups, info) = by_name.map_or_else(|| groups::find(&found.descriptors, &kinds), Ok)?;
+        let known = (Groups::of_keys(originals.iter().map(|&original| groups.of()[original])), info);
         found.groups = Some(known.clone());
         Ok(known)
     }
@@ -458,7 +467,9 @@ impl<'a> ImageStream<'a> {
                 }
             }
             if let (Some(features), Some(GroupBy::Auto)) = (&batch.features, self.group_by) {
-                found.descriptors.add(features);
+                let usable = batch.images.iter().filter(|image| image.failure.is_none());
+                let originals = usable.map(|image| !self.samples[image.index].source.is_changed()).collect::<Vec<_>>();
+                found.descriptors.add(features, &originals);
             }
             consume(batch)
         })?;

@@ -12,10 +12,11 @@
 //!
 //! Defects of one kind that make up much of the training images are near each other, score low, and are not found.
 
+use std::collections::BTreeSet;
+
 use nomaly_data::Sample;
 use nomaly_scorers::decision::RobustTail;
 use nomaly_store::Progress;
-use serde::Serialize;
 
 use crate::{Detector, DetectorError, Fit, FitOptions, HeldOutImage};
 
@@ -25,10 +26,9 @@ const ROUNDS: usize = 3;
 pub const MOST_DROPPED: f64 = 0.25;
 
 /// A training image that does not look like the others.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Suspicious {
     /// Its place among the samples that were fitted on.
-    #[serde(skip)]
     pub sample: usize,
     /// Its held-out score.
     pub score: f64,
@@ -53,13 +53,16 @@ pub fn suspicious(held_out: &[HeldOutImage], level: f64) -> Vec<Suspicious> {
     });
     let mut found: Vec<Suspicious> = p_values.filter(|image| image.p_value <= level).collect();
     found.sort_by(|a, b| b.score.total_cmp(&a.score));
+    // Of an image and its changed copies the most suspicious counts.
+    let mut seen = BTreeSet::new();
+    found.retain(|image| seen.insert(image.sample));
     found
 }
 
 /// Fits on `samples` without those that are suspicious at `level`, in (0, 1): fits, leaves them out and fits again, up to
 /// three times and up to a quarter of the images. `detector` makes the same detector anew for each fit.
 ///
-/// Gives the last fit, whose held-out images are numbered among all `samples`, and what was left out.
+/// Gives the last fit, whose held-out images are numbered among all `samples`, with what was [left out](Fit::dropped).
 ///
 /// # Errors
 /// A level out of range, and everything that making and fitting the detector fail with.
@@ -70,7 +73,7 @@ pub fn fit_without_suspicious(
     options: &FitOptions,
     level: f64,
     progress: &dyn Progress,
-) -> Result<(Fit, Vec<Suspicious>), DetectorError> {
+) -> Result<Fit, DetectorError> {
     if !(level > 0.0 && level < 1.0) {
         let allowed = "a level between 0 and 1, both excluded";
         return Err(DetectorError::setting("drop_suspicious", &level.to_string(), allowed));
@@ -94,7 +97,8 @@ pub fn fit_without_suspicious(
         fit.skipped = skipped;
     }
     fit.detector.dropped(dropped.len());
-    Ok((fit, dropped))
+    fit.dropped = dropped;
+    Ok(fit)
 }
 
 #[cfg(test)]

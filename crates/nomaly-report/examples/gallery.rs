@@ -83,6 +83,7 @@ fn report(specimens: &[Specimen], skipped: Vec<Skipped>, note: &str) -> Result<R
             regions: regions(&found, map),
             found: Some(Contour::new(&found)?),
             truth: specimen.mask.as_ref().map(Contour::new).transpose()?,
+            shift: None,
         });
     }
     let figure = |name: &str, value: f64, meaning: &str| Figure {

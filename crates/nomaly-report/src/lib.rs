@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use image::RgbImage;
-//! use nomaly_report::{Item, Picture, Report, Threshold, render};
+//! use nomaly_report::{Decision, Item, Picture, Report, Threshold, render};
 //!
 //! let image = RgbImage::from_pixel(640, 480, image::Rgb([120, 130, 140]));
 //! let report = Report {

@@ -9,6 +9,7 @@ use crate::args::FitArgs;
 use crate::console::Console;
 use crate::failure::{Failure, chain};
 use crate::output::{bytes, counted, seconds};
+use crate::report::write_training;
 
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     args.method.device.check()?;
@@ -17,6 +18,12 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     }
     let labelled = args.labels.of_images()?;
     check_writable(&args.output)?;
+    if let Some(path) = &args.report {
+        if labelled {
+            bail!("--report is for models of one kind of good images, not for --labels");
+        }
+        check_writable(path)?;
+    }
     let dataset =
         if labelled { nomaly::data::open_classes(Path::new(&args.data))? } else { nomaly::data::open(&args.data)? };
     let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
@@ -43,6 +50,10 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     })?;
     let size = std::fs::metadata(&args.output).with_context(|| format!("cannot read {}", args.output.display()))?.len();
 
+    if let Some(path) = &args.report {
+        write_training(path, &fit, &dataset.train, args.reading.options(None).limits)?;
+        console.note(format_args!("wrote {}", path.display()));
+    }
     let info = fit.detector.info();
     let training = &info.training;
     console.note(format_args!(

@@ -92,7 +92,9 @@ impl<'a> Recipe<'a> {
     /// What the arguments ask for; the library's rule where they ask for none.
     fn new(args: &'a MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) -> anyhow::Result<Self> {
         let rule = rule.unwrap_or(FitOptions::default().rule);
-        let options = FitOptions { seed: args.seed, rule, group_by: args.groups.group_by.clone(), stream };
+        let group_by = args.groups.group_by.clone();
+        let changes = args.bear.clone().unwrap_or_default();
+        let options = FitOptions { seed: args.seed, rule, group_by, changes, stream };
         let time_budget = args.time_budget.map(Duration::from_secs_f64);
         let settings = settings_of(args)?;
         let backbone = args.backbone.as_deref();
@@ -139,10 +141,10 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
     let bars = Bars::new(console, Unit::Images);
     let (name, train) = (&dataset.name, &dataset.train);
     let fitted = match drop_suspicious {
-        None => detector()?.fit(name, train, &options, &bars).map(|fit| (fit, Vec::new())),
+        None => detector()?.fit(name, train, &options, &bars),
         Some(level) => fit_without_suspicious(&detector, name, train, &options, level, &bars),
     };
-    let (fit, dropped) = fitted.map_err(|error| {
+    let fit = fitted.map_err(|error| {
         let (what, hint) = if entry.trains {
             ("the fit was interrupted, and no model was written", "the same command goes on from the last checkpoint")
         } else {
@@ -154,13 +156,13 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
     let seconds = began.elapsed().as_secs_f64();
     tell_fit(&fit, console);
     if fit.detector.classes().is_none() {
-        tell_suspicious(&fit, &dropped, train, console);
+        tell_suspicious(&fit, train, console);
     }
     Ok((fit, seconds))
 }
 
 /// Names the training images that do not look like the others.
-fn tell_suspicious(fit: &Fit, dropped: &[Suspicious], samples: &[Sample], console: &Console) {
+fn tell_suspicious(fit: &Fit, samples: &[Sample], console: &Console) {
     let name = |image: &Suspicious| {
         let p_value = significant(image.p_value, 2);
         console.note(format_args!(
@@ -176,10 +178,10 @@ fn tell_suspicious(fit: &Fit, dropped: &[Suspicious], samples: &[Sample], consol
             console.note(format_args!("  and {} more; --verbose names them", images.len() - most));
         }
     };
-    if !dropped.is_empty() {
-        let count = counted(dropped.len(), "training image");
+    if !fit.dropped.is_empty() {
+        let count = counted(fit.dropped.len(), "training image");
         console.warn(format_args!("left out {count} that looked unlike the others:"));
-        shown(dropped);
+        shown(&fit.dropped);
     }
     let found = suspicious(&fit.held_out, naming_level(fit.held_out.len()));
     if !found.is_empty() {

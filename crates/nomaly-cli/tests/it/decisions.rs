@@ -101,8 +101,8 @@ fn a_sequence_has_a_chart_that_says_when_something_changed() {
 
     let csv = nomaly(args!["score", images, "-m", model(), "--sequence", "cusum", "--format", "csv"]).ok();
     let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
-    assert_eq!(rows[0][8..], ["statistic", "alarm"]);
-    assert!(rows.iter().all(|row| row.len() == 10));
+    assert_eq!(rows[0][8..], ["input_shift", "statistic", "alarm"]);
+    assert!(rows.iter().all(|row| row.len() == 11));
     let table = nomaly(args!["score", images, "-m", model(), "--sequence", "cusum"]).ok();
     let heading: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(heading, ["decision", "score", "p-value", "statistic", "chart", "image"]);
@@ -181,7 +181,7 @@ fn undecided_images_are_told_in_every_format() {
     for more in [&["--fail-on-anomaly"][..], &["--quiet"]] {
         let run = score(&[&["--format", "jsonl"], more].concat());
         assert_eq!(run.status, 3, "{}", run.stderr);
-        assert!(run.stderr.contains("warning: 40 training images cannot promise"), "{}", run.stderr);
+        assert!(run.stderr.contains("warning: 40 held-out images cannot promise"), "{}", run.stderr);
         for line in lines(&run.stdout) {
             assert!(line["anomalous"].is_null() && line["score"].is_number() && line["error"].is_null(), "{line}");
             assert!(line["p_value"].as_f64().unwrap() >= 1.0 / 41.0, "{line}");

@@ -8,6 +8,7 @@ mod decisions;
 mod doctor;
 mod explain;
 mod flow;
+mod groups;
 mod lists;
 mod maps;
 mod one_vs_all;

@@ -15,8 +15,9 @@
 //! against the same with the order of files shuffled: what a held-out image finds when its neighbours in time are left out
 //! with it, and when as many others are. Where it is larger than in 99 of 100 shuffled orders for a window of at most a
 //! tenth of the files, by at least [`SHIFT`] of its standard deviation, consecutive files depend on each other. Stretches of
-//! four times the window in which the difference has come to [`REACHED`] of its largest, over windows of up to a quarter of
-//! the files, become groups: half of the files of a stretch are then farther than the window from all others. (Kinds of
+//! four times the window in which the difference has come to [`REACHED`] of its largest, or as near to it as chance is, over windows of up to a quarter of
+//! the files, become groups (where consecutive files are much nearer to each other than to the rest, as shots of one scene
+//! are, these are joined first): half of the files of a stretch are then farther than the window from all others. (Kinds of
 //! items that are sorted by name do not count as runs: within a tenth of the files there are others of each kind.)
 //!
 //! # Reference
@@ -74,8 +75,8 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Adds the images of a batch.
-    pub(crate) fn add(&mut self, batch: &FeatureBatch<'_>) {
+    /// Adds those images of a batch that are `wanted`.
+    pub(crate) fn add(&mut self, batch: &FeatureBatch<'_>, wanted: &[bool]) {
         let area = |tap: usize| batch.shapes[tap][1] * batch.shapes[tap][2];
         // The deepest: of several taps that are averaged already, the last.
         let Some(tap) = (0..batch.taps.len()).min_by_key(|&tap| (area(tap), usize::MAX - tap)) else { return };
@@ -97,6 +98,11 @@ impl Descriptors {
             }
         }
         self.dim = (self.rows.len() - before) / views.max(1) * batch.views;
+        if wanted.contains(&false) {
+            let images = self.rows.split_off(before);
+            let kept = images.chunks_exact(self.dim).zip(wanted).filter(|(_, wanted)| **wanted);
+            kept.for_each(|(image, _)| self.rows.extend_from_slice(image));
+        }
     }
 
     /// How many images there are.
@@ -149,20 +155,27 @@ fn row_means(rows: &[f32], [height, width, channels]: [usize; 3], means: &mut Ve
 pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Result<(Groups, GroupInfo), DetectorError> {
     let images = descriptors.images();
     let of_kinds = Groups::of_keys(kinds.iter());
-    let mut keys: Vec<usize> = (0..images).collect();
+    let mut keys = vec![(0, 0); images];
     let (mut copies, mut runs) = (0, Vec::new());
     for members in of_kinds.members() {
         let near = Neighbourhoods::of(&descriptors.of(members), descriptors.dim)?;
         let same = near.copies();
-        copies += same.members().iter().filter(|group| group.len() > 1).map(Vec::len).sum::<usize>();
         // One image stands for its copies.
-        let first: Vec<usize> = same.members().iter().map(|group| group[0]).collect();
-        let of_first: Vec<usize> = first.iter().map(|&item| members[item]).collect();
-        let run = Neighbourhoods::of(&descriptors.of(&of_first), descriptors.dim)?.run();
+        let of_first = |groups: &Groups| groups.members().iter().map(|group| members[group[0]]).collect::<Vec<_>>();
+        let first = Neighbourhoods::of(&descriptors.of(&of_first(&same)), descriptors.dim)?;
+        let mut run = first.run();
+        let mut scenes = same.clone();
+        if run.is_some()
+            && let Some(shots) = first.shots()
+        {
+            scenes = Groups::of_keys(same.of().iter().map(|&group| shots.of()[group as usize]));
+            run = Neighbourhoods::of(&descriptors.of(&of_first(&scenes)), descriptors.dim)?.run();
+        }
+        copies += scenes.members().iter().filter(|group| group.len() > 1).map(Vec::len).sum::<usize>();
         runs.extend(run);
-        for (number, group) in same.members().iter().enumerate() {
-            let key = of_first[number / run.unwrap_or(1) * run.unwrap_or(1)];
-            group.iter().for_each(|&item| keys[members[item]] = key);
+        for (number, group) in scenes.members().iter().enumerate() {
+            let key = number / run.unwrap_or(1);
+            group.iter().for_each(|&item| keys[members[item]] = (members[0], key));
         }
     }
     let groups = Groups::of_keys(keys);
@@ -278,7 +291,7 @@ impl Neighbourhoods {
             return None;
         }
         let unit = self.unit();
-        let longest = (images / MEASURED_WITHIN).min(NEIGHBOURS / MEASURED_WITHIN).max(1);
+        let longest = (images / MEASURED_WITHIN).clamp(1, NEIGHBOURS / MEASURED_WITHIN);
         let windows: Vec<usize> = windows(longest);
         let order: Vec<usize> = (0..images).collect();
         let own: Vec<(f64, f64)> = windows.iter().map(|&window| self.mean_log(&order, window, unit)).collect();
@@ -307,8 +320,32 @@ impl Neighbourhoods {
         let excess: Vec<f64> = own.iter().zip(&chance).map(|((mean, _), (chance, _))| mean - chance).collect();
         let matters = excess[..first].iter().zip(&own).any(|(excess, (_, deviation))| *excess >= SHIFT * deviation);
         let largest = excess.iter().copied().fold(0.0, f64::max);
-        let enough = excess.iter().position(|excess| *excess >= REACHED * largest)?;
+        let at_largest = excess.iter().position(|excess| *excess >= largest)?;
+        let least = (REACHED * largest).min(largest - 2.0 * chance[at_largest].1);
+        let enough = excess.iter().position(|excess| *excess >= least)?;
         matters.then_some((4 * windows[enough]).min(images))
+    }
+
+    /// Consecutive images that are nearer to each other than to all that are not close in order, as shots of one scene are;
+    /// `None` where there are none, or where they go on for too long to be shots.
+    fn shots(&self) -> Option<Groups> {
+        let images = self.images();
+        let window = (images / FOUND_WITHIN).max(1);
+        let apart = |own: usize| {
+            let far = self.near[own].iter().find(|(other, _)| own.abs_diff(*other) > window);
+            far.map_or(f64::INFINITY, |(_, distance)| *distance)
+        };
+        let is_next = |own: usize| {
+            let next = self.near[own].iter().find(|(other, _)| *other == own + 1);
+            next.is_some_and(|(_, distance)| LEAST_JUMP * distance <= apart(own).min(apart(own + 1)))
+        };
+        let mut shot = 0;
+        let keys = (0..images).map(|image| {
+            shot += usize::from(image > 0 && !is_next(image - 1));
+            shot
+        });
+        let shots = Groups::of_keys(keys);
+        (!shots.is_trivial() && shots.largest() <= images / MEASURED_WITHIN).then_some(shots)
     }
 
     /// Mean and standard deviation over the images of `ln` of the distance to the nearest whose place in `order` is more than
@@ -462,8 +499,10 @@ mod tests {
             region: None,
             median: 1,
         };
-        descriptors.add(&batch);
+        descriptors.add(&batch, &[true, true]);
         assert_eq!((descriptors.images(), descriptors.dim, &descriptors.rows), (2, 5, &values[1]));
+        descriptors.add(&batch, &[false, true]);
+        assert_eq!((descriptors.images(), &descriptors.rows[10..]), (3, &values[1][5..]));
         let mut means = Vec::new();
         grid_means(&(0..32).map(|v| v as f32).collect::<Vec<_>>(), [2, 16], &mut means);
         assert_eq!((means.len(), means[0], means[15]), (16, 0.5, 30.5));

@@ -5,7 +5,7 @@
 //! that depend on each other form a *group*: held-out scores leave out the whole group, and a p-value is that of an image
 //! of a new group ([`Conformal::of_groups`](nomaly_scorers::decision::Conformal::of_groups)).
 //!
-//! [`GroupBy`] says what makes a group; `auto` finds [near-copies and runs](auto) by itself.
+//! [`GroupBy`] says what makes a group; [`GroupBy::Auto`] finds near-copies and runs by itself.
 
 mod auto;
 mod keys;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Groups;
 use crate::method::{FitContext, FittedMethod, Method, MethodFit, MethodScore};
-use crate::{DetectorError, METHODS};
+use crate::{AnomalyMap, DetectorError, METHODS};
 
 /// What `tests/fixtures/gen_locating.py` wrote.
 #[derive(Deserialize)]
@@ -117,7 +117,7 @@ impl Fixture {
             let scores = self.batch(group, |batch| fitted.score(batch)).unwrap();
             for (image, score) in group.iter().zip(scores) {
                 let found = held_out[*image];
-                let wanted = score.map.as_ref().map(|map| map.max());
+                let wanted = score.map.as_ref().map(AnomalyMap::max);
                 assert!((found.score - score.score).abs() <= tolerance * largest, "{image}: {found:?} {}", score.score);
                 let maxima = found.map_max.unwrap() - wanted.unwrap();
                 assert!(maxima.abs() <= tolerance * largest, "{image}: {found:?} {wanted:?}");

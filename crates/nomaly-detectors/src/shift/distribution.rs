@@ -179,7 +179,8 @@ mod tests {
         // A twelfth of one per cent is a statistic's share of the false warnings that are allowed. Few values say little of a
         // heavy tail, so that more is granted there; seldom are all twelve statistics of that kind.
         let (share, granted) = (0.01 / 12.0, 0.0125);
-        let draws: [(&str, fn(&mut ChaCha8Rng) -> f64, f64); 5] = [
+        type Draw = fn(&mut ChaCha8Rng) -> f64;
+        let draws: [(&str, Draw, f64); 5] = [
             ("normal", normal, share),
             ("uniform", |random| random.random(), share),
             ("exponential", |random| -random.random::<f64>().max(1e-300).ln(), granted),

@@ -32,7 +32,7 @@ fn refusal(folder: &Path, bytes: &[u8]) -> String {
 }
 
 /// The file with the checksum that its bytes have, as somebody would write it who means harm.
-fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(crate) fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     let end = bytes.len() - 32;
     let digest = sha256(&bytes[..end]);
     bytes[end..].copy_from_slice(&digest);
@@ -267,7 +267,7 @@ fn what_has_no_finite_score_is_a_fault_of_the_image() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("overflows.nomaly");
     // The square of the distance from this mean is beyond `f64`.
-    std::fs::write(&path, with_value(&model(folder.path()), "method/stage1/mean", 1e300)).unwrap();
+    std::fs::write(&path, sealed(with_value(&model(folder.path()), "method/stage1/mean", 1e300))).unwrap();
     let damaged = FittedDetector::load(&path).unwrap();
     let mut kinds = Vec::new();
     let mut options = PredictOptions::default();
@@ -290,7 +290,7 @@ fn what_has_no_finite_score_is_a_fault_of_the_row() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("overflows.nomaly");
     // The square of the distance from this mean is beyond `f64`.
-    std::fs::write(&path, with_value(&row_model(folder.path(), "gaussian"), "mean", 1e300)).unwrap();
+    std::fs::write(&path, sealed(with_value(&row_model(folder.path(), "gaussian"), "mean", 1e300))).unwrap();
     let damaged = FittedRows::load(&path).unwrap();
     let rows = ndarray::arr2(&[[1.0, 2.0, 3.0], [1.0, f32::NAN, 3.0], [4.0, 5.0, 6.0]]);
     let table = Table { name: "rows".to_owned(), columns: None, rows, labels: None, ids: None, groups: None };

@@ -3,6 +3,7 @@
 mod docs;
 mod evaluate;
 mod fit;
+mod groups;
 mod hostile_models;
 mod images;
 mod locate;

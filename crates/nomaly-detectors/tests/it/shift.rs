@@ -12,6 +12,7 @@ use nomaly_transforms::{FileFacts, FormatFamily};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::hostile_models::sealed;
 use crate::images::{fit, settings};
 
 /// A noisy surface whose brightness varies by some levels.
@@ -101,11 +102,11 @@ fn the_profile_is_kept_in_the_model_file_and_a_damaged_one_is_refused() {
     let bytes = std::fs::read(&path).unwrap();
     let place = bytes.windows(10).position(|window| window == b"brightness").unwrap();
     let end = bytes[place..].windows(9).position(|window| window == b"quantiles").unwrap() + place;
-    let first = bytes[end..].iter().position(|byte| byte.is_ascii_digit()).unwrap() + end;
+    let first = bytes[end..].iter().position(u8::is_ascii_digit).unwrap() + end;
     // 0.4… becomes 9.4…, above all that follow.
     let mut damaged = bytes;
     damaged[first] = b'9';
-    std::fs::write(&path, damaged).unwrap();
+    std::fs::write(&path, sealed(damaged)).unwrap();
     match FittedDetector::load(&path).err() {
         Some(DetectorError::ModelFile { reason, .. }) => assert!(reason.contains("profile"), "{reason}"),
         other => panic!("{other:?}"),
@@ -122,7 +123,7 @@ fn a_model_that_learns_more_images_widens_its_profile() {
     let (before, _) = shifts(&detector, &samples(500..503, dark));
     assert!(before.iter().all(|shift| shift.as_ref().unwrap().kinds.contains(&ShiftKind::Brightness)));
     let more = samples(100..120, dark);
-    let detector = detector.extend(&more, Default::default(), &Silent).unwrap().detector;
+    let detector = detector.extend(&more, &Default::default(), Default::default(), &Silent).unwrap().detector;
     assert_eq!(detector.input_profile().unwrap().images(), 40);
     let (after, _) = shifts(&detector, &samples(500..503, dark));
     assert_eq!(after.iter().flatten().next(), None);

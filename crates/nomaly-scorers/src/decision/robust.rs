@@ -96,14 +96,13 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_of_anomalous_scores_moves_the_threshold_little() {
-        // Normal scores with an exponential tail, then the highest tenth replaced by anomalous ones.
+    fn anomalous_scores_move_the_threshold_by_what_the_ranks_move() {
+        // Normal scores with an exponential tail, and a tenth as many anomalous ones.
         let clean: Vec<f64> = (1..=200).map(|i| -(1.0 - (f64::from(i) - 0.5) / 200.0).ln()).collect();
-        let mut spoiled = clean.clone();
-        spoiled[..20].fill(1e6);
+        let spoiled = [clean.clone(), vec![1e6; 20]].concat();
         let at = |scores: &[f64]| RobustTail::fit(scores).unwrap().threshold(0.01).unwrap();
         assert!((at(&clean) - 100f64.ln()).abs() < 0.1, "{}", at(&clean));
-        assert!((1.0..1.25).contains(&(at(&spoiled) / at(&clean))), "{} {}", at(&spoiled), at(&clean));
+        assert!((1.0..1.4).contains(&(at(&spoiled) / at(&clean))), "{} {}", at(&spoiled), at(&clean));
     }
 
     #[test]
