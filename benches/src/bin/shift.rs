@@ -240,7 +240,7 @@ fn count(
         if let (Ok(prediction), Some(look)) = (&outcome.result, &outcome.look) {
             let shift = prediction.input_shift.as_ref();
             counts.images += 1;
-            counts.flagged += usize::from(prediction.anomalous);
+            counts.flagged += usize::from(prediction.anomalous == Some(true));
             if let Some(shift) = shift {
                 counts.named += 1;
                 counts.fitting += usize::from(change.fitting.contains(&shift.worst));
