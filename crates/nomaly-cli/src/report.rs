@@ -208,7 +208,7 @@ pub(crate) fn write_training(path: &Path, fit: &Fit, samples: &[Sample], limits:
     let named = suspicious(&fit.held_out, naming_level(fit.held_out.len()));
     // With a level of 1 all images come, each with its p-value.
     let all = suspicious(&fit.held_out, 1.0);
-    let held_out = all.len();
+    let held_out = fit.held_out.iter().map(|image| image.sample).collect::<std::collections::BTreeSet<_>>().len();
     let mut items = Vec::new();
     for image in fit.dropped.iter().chain(&all).take(TRAINING_SHOWN) {
         let sample = &samples[image.sample];
@@ -228,7 +228,7 @@ pub(crate) fn write_training(path: &Path, fit: &Fit, samples: &[Sample], limits:
     let count = fit.dropped.len() + named.len();
     let mut notes = vec![
         "Each training image was scored by a fit that had not seen it, nor any image of its group. The p-value says how rare \
-         such a score is by a tail through the middle of all scores."
+         such a score is by a tail through the middle of all scores; where it is very small, the image is marked anomalous."
             .to_owned(),
     ];
     if !fit.dropped.is_empty() {
@@ -250,7 +250,6 @@ pub(crate) fn write_training(path: &Path, fit: &Fit, samples: &[Sample], limits:
             ("trained on", format!("{} images of {}", info.training.images, info.training.dataset)),
             ("independent groups", info.training.groups.count.to_string()),
         ]),
-        threshold: threshold(fit.detector.calibration()),
         items,
         skipped: fit.skipped.iter().map(|bad| Skipped { path: bad.id.clone(), reason: bad.message.clone() }).collect(),
         ..Report::default()

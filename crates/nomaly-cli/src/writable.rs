@@ -13,6 +13,19 @@ use crate::failure::Failure;
 /// What [`image_format`] needs of a file.
 const HEAD: u64 = 256;
 
+/// Refuses to write a result over another file of the same command.
+///
+/// # Errors
+/// Two names of one file.
+pub(crate) fn check_distinct(result: &Path, other: &Path) -> anyhow::Result<()> {
+    let same = result == other || matches!((result.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if same {
+        let message = format!("{} would be overwritten by a result of the same command", other.display());
+        return Err(Failure::new(message, "name another file for the result").into());
+    }
+    Ok(())
+}
+
 /// Makes sure that a model or report can be written to `path`, before long work whose result goes there.
 ///
 /// Leaves no trace.

@@ -86,6 +86,8 @@ impl ImageSource {
             Self::Memory(image) => Ok((RgbImage::clone(image), None)),
             Self::Changed { of, change } => {
                 let (image, file) = of.load_with_facts(limits)?;
+                // Stored otherwise, a copy says nothing of how files have to be stored.
+                let file = file.filter(|_| !matches!(change, Change::Jpeg(_)));
                 Ok((change.of(&image)?, file))
             }
         }

@@ -295,7 +295,11 @@ impl Detector {
         let context = FitContext { seed: options.seed, progress, checkpoints: self.checkpoints.as_deref() };
         let fit = self.method.fit(&images, &context)?;
         let input = InputProfile::of(images.looks(), self.extractor.shallowest());
-        let Streamed { usable, skipped, groups, group_info } = images.into_streamed()?;
+        let Streamed { usable, mut skipped, groups, group_info } = images.into_streamed()?;
+        // An image that cannot be read is named once, not with its copies.
+        let originals: std::collections::BTreeSet<&str> =
+            samples.iter().filter(|sample| !sample.source.is_changed()).map(|sample| sample.id.as_str()).collect();
+        skipped.retain(|bad| originals.contains(bad.id.as_str()));
         let calibration = Calibration::of(&fit.held_out, &groups, rule)?;
         // A sample and its copies are one image to the user.
         let of_samples: Vec<usize> = usable.iter().map(|image| image / (1 + copies)).collect();
@@ -314,7 +318,7 @@ impl Detector {
             history: DecisionHistory::default(),
             training: TrainingInfo {
                 dataset: dataset.to_owned(),
-                images: fit.images,
+                images: of_samples.iter().collect::<std::collections::BTreeSet<_>>().len(),
                 skipped: skipped.len(),
                 seed: options.seed,
                 groups: group_info,

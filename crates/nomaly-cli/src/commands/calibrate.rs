@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::bail;
 use nomaly::detectors::model_file::{AnySummary, read_any_summary};
 use nomaly::detectors::rows::FittedRows;
-use nomaly::{Calibration, FittedDetector, Skipped};
+use nomaly::{Calibration, FittedDetector, GroupBy, Skipped};
 
 use super::{Status, check_writable, classes, decision, rows, tell_skipped, warn_unattainable};
 use crate::args::CalibrateArgs;
@@ -42,6 +42,9 @@ fn of_images(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::
             let (detector, skipped) = calibrated.map_err(|error| interrupted(error, &args.model))?;
             told(detector.calibration(), &dataset.name, &skipped, "image", console);
             detector
+        }
+        None if !matches!(args.groups.group_by, GroupBy::Auto) => {
+            bail!("--group-by says which of new images belong together, and there is no folder of them")
         }
         None => detector.with_decision(rule.ok_or_else(nothing_to_do)?)?,
     };
@@ -94,7 +97,7 @@ fn told(calibration: &Calibration, dataset: &str, skipped: &[Skipped], noun: &st
     let items = counted(calibration.in_order().len(), &format!("good {noun}"));
     let groups = match calibration.groups() {
         None => String::new(),
-        Some(_) => format!(", which look like about {} independent groups", calibration.independent()),
+        Some(_) => format!(", of {}", counted(calibration.independent(), "independent group")),
     };
     console.note(format_args!("calibrated on {items} of {dataset}{groups}"));
 }

@@ -10,6 +10,7 @@ use crate::console::Console;
 use crate::failure::{Failure, chain};
 use crate::output::{bytes, counted, seconds};
 use crate::report::write_training;
+use crate::writable::check_distinct;
 
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     args.method.device.check()?;
@@ -22,6 +23,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
         if labelled {
             bail!("--report is for models of one kind of good images, not for --labels");
         }
+        check_distinct(path, &args.output)?;
         check_writable(path)?;
     }
     let dataset =

@@ -185,8 +185,9 @@ fn tell_suspicious(fit: &Fit, samples: &[Sample], console: &Console) {
     }
     let found = suspicious(&fit.held_out, naming_level(fit.held_out.len()));
     if !found.is_empty() {
-        let (count, verb) = (counted(found.len(), "training image"), if found.len() == 1 { "looks" } else { "look" });
-        console.warn(format_args!("{count} {verb} unlike the others; if defective, they hide defects of their kind:"));
+        let count = counted(found.len(), "training image");
+        let (verb, they) = if found.len() == 1 { ("looks", "it hides") } else { ("look", "they hide") };
+        console.warn(format_args!("{count} {verb} unlike the others; if defective, {they} defects of the same kind:"));
         shown(&found);
         console.hint("look at them and take defective ones out, or fit with --drop-suspicious 0.001 or --rule robust");
     }
@@ -212,7 +213,7 @@ fn tell_groups(groups: &GroupInfo, items: usize, noun: &str, console: &Console) 
         console.warn(format_args!("{items} look like about {} independent scenes: {how}", groups.count));
         console.hint("held-out scores leave out whole scenes; --group-by says what belongs together, or `none`");
     } else {
-        console.note(format_args!("{items} are {} independent groups, {how}", groups.count));
+        console.note(format_args!("{items} are {}, {how}", counted(groups.count, "independent group")));
     }
 }
 
@@ -254,7 +255,11 @@ fn warn_unattainable(calibration: &Calibration, noun: &str, console: &Console) {
     let items = match calibration.groups() {
         None => counted(n, &format!("held-out {noun}")),
         Some(_) => {
-            format!("{} of {n} independent groups", counted(calibration.held_out().len(), &format!("held-out {noun}")))
+            format!(
+                "{} of {}",
+                counted(calibration.held_out().len(), &format!("held-out {noun}")),
+                counted(n, "independent group")
+            )
         }
     };
     console.alert(format_args!(
@@ -291,7 +296,10 @@ fn decision(calibration: &Calibration) -> String {
     let held_out = calibration.held_out();
     let n = match calibration.groups() {
         None => counted(held_out.len(), "held-out score"),
-        Some(_) => format!("{} of {} groups", counted(held_out.len(), "held-out score"), calibration.independent()),
+        Some(_) => {
+            let groups = counted(calibration.independent(), "group");
+            format!("{} of {groups}", counted(held_out.len(), "held-out score"))
+        }
     };
     match calibration.rule() {
         DecisionRule::MaxFpr(rate) => {

@@ -10,7 +10,7 @@ use nomaly::detectors::METHODS;
 use nomaly::detectors::recognition::Classes;
 use nomaly::detectors::regions::Region;
 use nomaly::detectors::shift::InputShift;
-use nomaly::{AnomalyMap, DetectorError, FittedDetector, Outcome, PredictOptions, Sample, Skipped};
+use nomaly::{AnomalyMap, Calibration, DetectorError, FittedDetector, Outcome, PredictOptions, Sample, Skipped};
 use serde::Serialize;
 
 use super::sequence::{ChartRecord, Watched, chart};
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
             let score = outcome.result.as_ref().ok().map(|prediction| prediction.score);
             let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen() + 1, &outcome.sample.id, score));
             let found = located.as_ref().filter(|_| locator.as_ref().is_some_and(Locator::decides));
-            let record = Record::new(&outcome, found, known.as_ref(), chart);
+            let record = Record::new(&outcome, found, known.as_ref(), &calibration, chart);
             // On one screen with a progress bar, lines have to make room for each other.
             if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
             shifts.see(&outcome, console);
@@ -231,6 +231,9 @@ struct Record<'a> {
     p_value: Option<f64>,
     /// The decision; `null` where there is none: without a score, and without a threshold.
     anomalous: Option<bool>,
+    /// Why the model could not decide on a score, where it could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undecided: Option<&'a str>,
     /// The class, `unknown` or `undecided`, for models of classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
@@ -257,6 +260,7 @@ impl<'a> Record<'a> {
         outcome: &'a Outcome<'_>,
         located: Option<&'a Located>,
         known: Option<&'a Classes>,
+        calibration: &'a Calibration,
         chart: Option<ChartRecord>,
     ) -> Self {
         let (prediction, error) = match &outcome.result {
@@ -269,6 +273,10 @@ impl<'a> Record<'a> {
             score_deviation: prediction.and_then(|prediction| prediction.deviation),
             p_value: prediction.map(|prediction| prediction.p_value),
             anomalous: prediction.and_then(|prediction| prediction.anomalous),
+            undecided: prediction.filter(|prediction| prediction.anomalous.is_none()).and_then(|_| match known {
+                Some(known) => known.unattainable().map(|(_, reason)| reason),
+                None => calibration.unattainable(),
+            }),
             label: known
                 .zip(prediction.and_then(|prediction| prediction.recognition))
                 .map(|(known, found)| known.label(&found)),
@@ -433,6 +441,7 @@ mod tests {
             score_deviation: None,
             p_value: None,
             anomalous: None,
+            undecided: None,
             label: None,
             map_max: None,
             error: Some(RecordError { kind: "empty", message: "the file is empty" }),

@@ -45,6 +45,8 @@ const FEWEST: usize = 12;
 const NEIGHBOURS: usize = 1024;
 /// The most copies of an image that are looked for.
 const MOST_COPIES: usize = 32;
+/// Descriptors that are nearer than this share of their length are of one picture.
+const SAME: f64 = 1e-3;
 /// How many data sets of independent images have a false jump.
 const LEVEL: f64 = 0.05;
 /// The least ratio of distances that is a jump.
@@ -197,13 +199,19 @@ pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Resu
 struct Neighbourhoods {
     /// `[images]`: ascending by distance.
     near: Vec<Vec<(usize, f64)>>,
+    /// The median length of the rows.
+    length: f64,
 }
 
 impl Neighbourhoods {
     fn of(rows: &[f32], dim: usize) -> Result<Self, DetectorError> {
         let images = rows.len() / dim.max(1);
+        let square = |row: &[f32]| row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
+        let mut lengths: Vec<f64> = rows.chunks_exact(dim.max(1)).map(|row| square(row).sqrt()).collect();
+        lengths.sort_by(f64::total_cmp);
+        let length = lengths.get(images / 2).copied().unwrap_or(0.0);
         if images < 2 {
-            return Ok(Self { near: vec![Vec::new(); images] });
+            return Ok(Self { near: vec![Vec::new(); images], length });
         }
         let bank = Bank::new(rows, dim, Metric::SquaredL2, Isa::best()?)?;
         let k = images.min(NEIGHBOURS + 1);
@@ -216,7 +224,7 @@ impl Neighbourhoods {
                 pairs.filter(|(other, _)| *other != own).take(k - 1).collect()
             })
             .collect();
-        Ok(Self { near })
+        Ok(Self { near, length })
     }
 
     fn images(&self) -> usize {
@@ -233,8 +241,19 @@ impl Neighbourhoods {
     /// Images that are copies of each other form a group.
     fn copies(&self) -> Groups {
         let images = self.images();
+        let mut root: Vec<usize> = (0..images).collect();
+        // The same picture, whatever the others are.
+        for (own, near) in self.near.iter().enumerate() {
+            for &(other, _) in near.iter().take_while(|(_, distance)| *distance <= SAME * self.length) {
+                let (a, b) = (find_root(&mut root, own), find_root(&mut root, other));
+                root[a.max(b)] = a.min(b);
+            }
+        }
+        let groups = |mut root: Vec<usize>| {
+            Groups::of_keys((0..images).map(|image| find_root(&mut root, image)).collect::<Vec<_>>())
+        };
         if images < FEWEST {
-            return Groups::singletons(images);
+            return groups(root);
         }
         let unit = self.unit();
         let most = (images / 4).min(MOST_COPIES);
@@ -258,7 +277,6 @@ impl Neighbourhoods {
             .zip(&self.near)
             .map(|(jumps, near)| copies_of(jumps).map_or(&near[..0], |at| &near[..=at]))
             .collect();
-        let mut root: Vec<usize> = (0..images).collect();
         for (own, of_own) in copies.iter().enumerate() {
             for &(other, _) in of_own.iter().filter(|(other, _)| copies[*other].iter().any(|(back, _)| *back == own)) {
                 let (a, b) = (find_root(&mut root, own), find_root(&mut root, other));
@@ -266,7 +284,7 @@ impl Neighbourhoods {
             }
         }
         self.join_near(&copies, &mut root);
-        Groups::of_keys((0..images).map(|image| find_root(&mut root, image)).collect::<Vec<_>>())
+        groups(root)
     }
 
     /// Joins images that are as near to each other as copies are.
@@ -445,6 +463,16 @@ mod tests {
         descriptors.rows.extend(twin);
         let (groups, _) = find(&descriptors, &vec![String::new(); 41]).unwrap();
         assert_eq!((groups.count(), groups.group_of(40)), (40, &[7, 40][..]));
+    }
+
+    #[test]
+    fn the_same_pictures_are_one_however_few_others_there_are() {
+        for (scenes, shots) in [(1, 20), (1, 3), (2, 15), (3, 10)] {
+            let mut descriptors = bursts(scenes, 1, 10, 0.0, 4);
+            let rows = descriptors.rows.chunks(10).flat_map(|row| row.repeat(shots)).collect();
+            descriptors.rows = rows;
+            assert_eq!(count(&descriptors), scenes, "{scenes} {shots}");
+        }
     }
 
     #[test]

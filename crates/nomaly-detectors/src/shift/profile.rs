@@ -34,6 +34,8 @@ impl InputProfile {
             statistics.insert(statistic, Distribution::of(&values)?);
         }
         let rows: Option<Vec<&[f32]>> = looks.iter().map(|look| look.features.as_deref()).collect();
+        // A distance over more channels than twice the images says little of a further image.
+        let rows = rows.filter(|rows| rows.first().is_some_and(|row| row.len() <= 2 * rows.len()));
         let features = tap.zip(rows).and_then(|(tap, rows)| ShallowFeatures::of(tap, &rows));
         Some(Self { facts: Facts::of(looks), statistics, features })
     }

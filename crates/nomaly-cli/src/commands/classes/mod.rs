@@ -100,7 +100,7 @@ pub(super) fn warn_unattainable(classes: &Classes, console: &Console) {
 
 fn held_out_of(classes: &Classes, name: &str) -> usize {
     let mut pairs = classes.known().iter().zip(classes.calibrations());
-    pairs.find(|(class, _)| class.name == name).map_or(0, |(_, calibration)| calibration.held_out().len())
+    pairs.find(|(class, _)| class.name == name).map_or(0, |(_, calibration)| calibration.independent())
 }
 
 /// The decision in words.

@@ -10,11 +10,25 @@ use super::super::{Status, and_skipped, check_writable, classes, decision, tell_
 use super::{check_method, detector, fit_rows, labels, subset};
 use crate::args::FitArgs;
 use crate::console::Console;
+use crate::failure::Failure;
 use crate::output::{bytes, counted, seconds};
+use crate::writable::check_distinct;
+use nomaly::GroupBy;
 
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     let column = args.labels.column()?;
     check_method(&args.method, column.is_some())?;
+    let of_images = [
+        ("--report", args.report.is_some()),
+        ("--drop-suspicious", args.drop_suspicious.is_some()),
+        ("--bear", args.method.bear.is_some()),
+        ("--group-by", !matches!(args.method.groups.group_by, GroupBy::Auto)),
+    ];
+    if let Some((flag, _)) = of_images.into_iter().find(|(_, given)| *given) {
+        let hint = "leave it out; rows that depend on each other are named by --group COLUMN";
+        return Err(Failure::new(format!("{flag} is for images, and {} is a table", args.data), hint).into());
+    }
+    check_distinct(&args.output, Path::new(&args.data))?;
     check_writable(&args.output)?;
     let rule = args.rule.rule(None)?.unwrap_or(RowFitOptions::default().rule);
     let path = Path::new(&args.data);
