@@ -4,11 +4,11 @@
 //! $ contamination FOLDER... [--methods mvg,patchcore] [--seeds N] [--first SEED] [--train N] [--input N]
 //! ```
 //!
-//! Each FOLDER is a data set in MVTec layout, or a name such as `demo:texture=gravel`. For each share of 0, 2, 5 and 10 %,
-//! so many of the training images (60 of them unless said otherwise, chosen by the seed) are replaced by defective ones
-//! from the test set, which then does without them. Prints, for 5 % of false alarms, the recall of defects and the share of
-//! good test images flagged: plainly, with images left out that are suspicious at 0.001, and by the robust rule; and how many
-//! of the defective training images are named, and how many good ones beside them.
+//! Each FOLDER is a data set in MVTec layout, or a name such as `demo:texture=gravel`. For each share of 0, 2, 5 and 10
+//! %, so many of the training images (60 of them unless said otherwise, chosen by the seed) are replaced by defective
+//! ones from the test set, which then does without them. Prints, for 5 % of false alarms, the recall of defects and the
+//! share of good test images flagged: plainly, with images left out that are suspicious at 0.001, and by the robust
+//! rule; and how many of the defective training images are named, and how many good ones beside them.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -61,8 +61,8 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Recall and false alarms of three decisions, and how many defective and good training images are named, as shares of the
-/// defective and as a number.
+/// Recall and false alarms of three decisions, and how many defective and good training images are named, as shares of
+/// the defective and as a number.
 struct Outcome {
     rates: [[f64; 2]; 3],
     named: Option<f64>,

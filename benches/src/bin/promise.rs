@@ -4,20 +4,20 @@
 //! $ promise [--seeds N] [--first SEED] [--methods mvg,padim] [--scenarios bursts-3] [--input N]
 //! ```
 //!
-//! Each seed draws scenes: crops of an embedded photograph, turned and mirrored, under light of its own. A scenario is how
-//! the training images are taken of them:
+//! Each seed draws scenes: crops of an embedded photograph, turned and mirrored, under light of its own. A scenario is
+//! how the training images are taken of them:
 //!
 //! | scenario | training images | tested with |
 //! |---|---|---|
 //! | `independent` | one image of each of 120 scenes | 40 further scenes |
-//! | `bursts-2`, `bursts-3`, `bursts-10` | 110, 110 and 30 scenes, so many frames of each with noise of 2 grey values | 40 further scenes |
-//! | `drift` | 150 frames of a window that moves over the photograph while the light changes | frames of 40 other such walks |
-//! | `folders` | 30 parts in a folder each, 4 photographs of each: moved by up to 6 pixels, 3 % of light | 40 further parts |
+//! | `bursts-2`, `bursts-3`, `bursts-10` | 110, 110, 30 scenes, frames with noise of 2 grey values | 40 more scenes |
+//! | `drift` | 150 frames of a window that moves while the light changes | frames of 40 other such walks |
+//! | `folders` | 30 parts in a folder each, 4 photographs each: moved up to 6 pixels, 3 % light | 40 further parts |
 //!
 //! Every method is fitted twice: with independent images (`--group-by none`, as before groups were known) and with
 //! groups (`auto`; `folder` for folders). For 1, 5 and 10 % the program prints the share of good test images that are
-//! flagged, with a 95 % interval over seeds (a model's test images share its fit, so that seeds are the sample), and the
-//! recall of one defect of each of 20 further scenes at 5 %. A dash stands where the model promises nothing.
+//! flagged, with a 95 % interval over seeds (a model's test images share its fit, so that seeds are the sample), and
+//! the recall of one defect of each of 20 further scenes at 5 %. A dash stands where the model promises nothing.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;

@@ -5,12 +5,12 @@
 //! ```
 //!
 //! FOLDER holds good images; without one, the tiles of the embedded textures are used, one table each. For each seed, N
-//! images (40) are drawn to fit `mvg` on; of the others, up to 20 are a run. The run is scored as it is and changed in each
-//! of the ways of a table. All images are stored as PNG first, so that only what is said to change does.
+//! images (40) are drawn to fit `mvg` on; of the others, up to 20 are a run. The run is scored as it is and changed in
+//! each of the ways of a table. All images are stored as PNG first, so that only what is said to change does.
 //!
-//! Columns: the share of images that the model flags (5 % allowed), the share whose shift is named, the share named for a
-//! fitting reason first of all, the share of runs that are named as a whole, and for a fitting reason. The first row is of
-//! unshifted images: everything named there is a false warning.
+//! Columns: the share of images that the model flags (5 % allowed), the share whose shift is named, the share named for
+//! a fitting reason first of all, the share of runs that are named as a whole, and for a fitting reason. The first row
+//! is of unshifted images: everything named there is a false warning.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;

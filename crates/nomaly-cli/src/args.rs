@@ -179,8 +179,8 @@ pub(crate) struct FitArgs {
     /// Write a self-contained HTML page of the training images, those that look least like the others first
     #[arg(long, value_name = "FILE.html")]
     pub(crate) report: Option<PathBuf>,
-    /// Leave out training images that look unlike the others, with a p-value of at most P (0.001, say), and fit again; up to P
-    /// of good images may be flagged besides the rate that is asked for
+    /// Leave out training images that look unlike the others, with a p-value of at most P (0.001, say), and fit again;
+    /// up to P of good images may be flagged besides the rate that is asked for
     #[arg(long, value_name = "P", value_parser = decision::rate)]
     pub(crate) drop_suspicious: Option<f64>,
     #[command(flatten)]
@@ -358,8 +358,9 @@ pub(crate) struct MethodArgs {
     /// Decides every random choice
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Learn from changed copies of every image too, so that the model bears such changes: gain=P for light that is darker
-    /// and brighter by a share P, jpeg=Q for images stored as JPEG of that quality; each costs as much as the images
+    /// Learn from changed copies of every image too, so that the model bears such changes: gain=P for light that is
+    /// darker and brighter by a share P, jpeg=Q for images stored as JPEG of that quality; each costs as much as the
+    /// images
     #[arg(long, value_name = "CHANGES")]
     pub(crate) bear: Option<Changes>,
     #[command(flatten)]

@@ -55,7 +55,8 @@ impl<'a> MapFiles<'a> {
         Ok(files)
     }
 
-    /// Writes the files of image number `place`. A heat map is drawn on the preview itself: there may be no room for a copy.
+    /// Writes the files of image number `place`. A heat map is drawn on the preview itself: there may be no room for a
+    /// copy.
     pub(crate) fn write(&self, place: usize, outcome: &mut Outcome<'_>, located: &Located) -> anyhow::Result<()> {
         let (width, height) = located.size();
         let Located { map, found } = located;

@@ -12,10 +12,10 @@
 //!
 //! # How much memory images take
 //! Headers are read before anything is decoded. A batch ends early where its images would take more than
-//! [`LoaderOptions::memory`] together, and the next is not decoded while the consumer still has one, where both would. So
-//! images are bounded together and not only one by one, also where the consumer keeps what it [inspects](Inspect), and a
-//! single image that is larger than the budget has it to itself. Nobody waits for memory that another thread holds, which
-//! in a pool of threads could wait for itself.
+//! [`LoaderOptions::memory`] together, and the next is not decoded while the consumer still has one, where both would.
+//! So images are bounded together and not only one by one, also where the consumer keeps what it [inspects](Inspect),
+//! and a single image that is larger than the budget has it to itself. Nobody waits for memory that another thread
+//! holds, which in a pool of threads could wait for itself.
 //!
 //! ```
 //! use nomaly_data::{Label, Sample, loader};
@@ -158,9 +158,9 @@ pub struct Outcome {
 /// Hands all samples to `consume`, batch by batch, in their order.
 ///
 /// Every sample turns up exactly once: in a batch's `indices`, or in its `failures`. Which samples share a batch depends
-/// on their positions and the sizes in their headers alone, and the values do not depend on the number of threads. A batch whose images all failed is
-/// handed over too. `consume` runs on one thread at a time, while the next batch is being decoded; on cancellation the
-/// batch that it is working on is the last one.
+/// on their positions and the sizes in their headers alone, and the values do not depend on the number of threads. A
+/// batch whose images all failed is handed over too. `consume` runs on one thread at a time, while the next batch is
+/// being decoded; on cancellation the batch that it is working on is the last one.
 ///
 /// # Errors
 /// The first error that `consume` returns; images that cannot be loaded are no errors.

@@ -7,8 +7,8 @@
 //! Random World*, 2005). The final fit has seen a little more data than each fold's fit, so it scores normal images a
 //! little lower: the rule errs on the side of fewer false alarms. Test images are never used.
 //!
-//! Images that depend on each other are held out together, and count as one: see [`groups`](crate::groups). The p-value is
-//! that of an image of a new group then, and `n` is the number of groups.
+//! Images that depend on each other are held out together, and count as one: see [`groups`](crate::groups). The p-value
+//! is that of an image of a new group then, and `n` is the number of groups.
 //!
 //! That is the rule where none is asked for. The others ([`DecisionRule`]) take the same held-out scores; how much a
 //! threshold would vary with other held-out images is told by its bootstrap interval.
@@ -49,8 +49,8 @@ pub enum DecisionRule {
     /// Anomalous where the p-value of a tail fitted to the highest held-out scores is at most this rate, in (0, 1), which
     /// may be smaller than they could show.
     ExtremeValue(f64),
-    /// Anomalous where the p-value of a tail fitted to the middle of the held-out scores is at most this rate, in (0, 1/2]: for
-    /// training images of which a few may be anomalous.
+    /// Anomalous where the p-value of a tail fitted to the middle of the held-out scores is at most this rate, in (0,
+    /// 1/2]: for training images of which a few may be anomalous.
     RobustTail(f64),
     /// Anomalous where the score is above this value.
     Threshold(f64),
@@ -211,8 +211,8 @@ impl Calibration {
         Self::of_scores(Scores::new(held_out, None)?, None, None, rule)
     }
 
-    /// Ties held-out scores to a rule where items of one group depend on each other; `groups` has the number of the group
-    /// of each.
+    /// Ties held-out scores to a rule where items of one group depend on each other; `groups` has the number of the
+    /// group of each.
     ///
     /// # Errors
     /// As [`new`](Self::new), and another number of groups than of scores.
@@ -313,8 +313,8 @@ impl Calibration {
         &self.scores.values
     }
 
-    /// The number of the group of each held-out item, in the order of [`in_order`](Self::in_order); `None` where all items
-    /// are independent.
+    /// The number of the group of each held-out item, in the order of [`in_order`](Self::in_order); `None` where all
+    /// items are independent.
     pub fn groups(&self) -> Option<&[u32]> {
         self.groups.as_deref()
     }

@@ -190,8 +190,8 @@ pub struct Prediction {
     /// The decision; `None` where the model has no threshold to decide by.
     pub anomalous: Option<bool>,
     /// How the image differs from the training images in what is no defect: exposure, size, sharpness, storage. `None`
-    /// where it does not, and for models that keep no [profile](FittedDetector::input_profile). The rate of false alarms is
-    /// promised for images without a shift.
+    /// where it does not, and for models that keep no [profile](FittedDetector::input_profile). The rate of false
+    /// alarms is promised for images without a shift.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_shift: Option<InputShift>,
     /// Scores of the parts that the score is made of, in the order of [`FittedDetector::part_names`]; for models of classes
@@ -500,8 +500,8 @@ impl FittedDetector {
         self.info.input.as_ref()
     }
 
-    /// Looks at `samples` as [`predict`](Self::predict) does, without scoring them, and hands each to `sink`: how it looks,
-    /// or why it cannot be read.
+    /// Looks at `samples` as [`predict`](Self::predict) does, without scoring them, and hands each to `sink`: how it
+    /// looks, or why it cannot be read.
     ///
     /// # Errors
     /// Whatever `sink` fails with, cancellation, and a bad image where the options are strict.

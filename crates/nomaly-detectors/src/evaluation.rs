@@ -199,8 +199,8 @@ pub fn evaluate(
     evaluate_grouped(detector, dataset, fit_s, &GroupBy::None, options, progress, see)
 }
 
-/// As [`evaluate`], where some test images depend on each other, as `group_by` says: they count as one in every interval
-/// of figures over whole images.
+/// As [`evaluate`], where some test images depend on each other, as `group_by` says: they count as one in every
+/// interval of figures over whole images.
 ///
 /// # Errors
 /// As [`evaluate`], and images that cannot be grouped.

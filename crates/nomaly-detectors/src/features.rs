@@ -78,8 +78,8 @@ pub trait FeatureSource: Sync {
     /// What each of the images shows that the last [`visit`](Self::visit) found usable, as the data set names it.
     fn kinds(&self) -> Vec<String>;
 
-    /// Which of the images that the last [`visit`](Self::visit) found usable depend on each other: held-out scores leave out
-    /// whole groups. Images are numbered as they were found usable.
+    /// Which of the images that the last [`visit`](Self::visit) found usable depend on each other: held-out scores
+    /// leave out whole groups. Images are numbered as they were found usable.
     ///
     /// # Errors
     /// Images that cannot be grouped as the user asked for.
@@ -144,7 +144,8 @@ pub struct FeatureExtractor {
     shapes: Vec<[usize; 3]>,
     region: Option<RegionOfInterest>,
     median: usize,
-    /// The tap nearest to the image, by which images are compared with the training images; `None` where it is the image.
+    /// The tap nearest to the image, by which images are compared with the training images; `None` where it is the
+    /// image.
     shallowest: Option<usize>,
 }
 
@@ -449,8 +450,8 @@ impl<'a> ImageStream<'a> {
         self.run_samples(self.samples, self.measures, progress, what, consume)
     }
 
-    /// As [`run`](Self::run), noting which images are usable and what groups need; `measure` says whether it is measured how
-    /// images look.
+    /// As [`run`](Self::run), noting which images are usable and what groups need; `measure` says whether it is
+    /// measured how images look.
     pub(crate) fn run_noting(
         &self,
         measure: bool,

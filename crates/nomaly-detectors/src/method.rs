@@ -35,7 +35,8 @@ pub trait Method: Send + Sync {
 
     /// Learns what is normal from the images behind `source`.
     ///
-    /// The held-out scores come from images of [groups](FeatureSource::groups) that the scorer giving them had not seen.
+    /// The held-out scores come from images of [groups](FeatureSource::groups) that the scorer giving them had not
+    /// seen.
     ///
     /// # Errors
     /// Too few images, or numbers that the method cannot use.

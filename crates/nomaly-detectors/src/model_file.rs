@@ -19,8 +19,8 @@
 //! A model of [rows](crate::rows) has `rows` with [`RowsInfo`] in place of `model`, and no tensors
 //! of a backbone, of maps or of a region.
 //!
-//! Nothing in it depends on when, where or with how many threads it was made. Damage to any bit of it is noticed. Reading
-//! it never runs code: sizes, shapes and numbers are checked first, and another version is refused.
+//! Nothing in it depends on when, where or with how many threads it was made. Damage to any bit of it is noticed.
+//! Reading it never runs code: sizes, shapes and numbers are checked first, and another version is refused.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -200,7 +200,8 @@ impl StoredScores {
     /// The calibration under a rule.
     ///
     /// # Errors
-    /// Lists that do not belong together, numbers that are not finite, and a [rule](DecisionRule::checked) out of range.
+    /// Lists that do not belong together, numbers that are not finite, and a [rule](DecisionRule::checked) out of
+    /// range.
     pub fn calibration(self, rule: DecisionRule) -> Result<Calibration, DetectorError> {
         let calibration = match self.groups {
             Some(groups) => Calibration::of_groups(self.values, groups, rule)?,

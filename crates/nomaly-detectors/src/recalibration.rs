@@ -74,8 +74,8 @@ impl FittedDetector {
         Ok(self)
     }
 
-    /// The same model with a decision from `samples`: good images that it has not learned from, called `dataset`. Which of
-    /// them depend on each other is said by `group_by`.
+    /// The same model with a decision from `samples`: good images that it has not learned from, called `dataset`. Which
+    /// of them depend on each other is said by `group_by`.
     ///
     /// # Errors
     /// No usable image, for models of classes one without images, and everything that
@@ -172,8 +172,8 @@ impl FittedRows {
         Ok(self)
     }
 
-    /// The same model with a decision from the rows of `table`: good rows that it has not learned from, in the groups that
-    /// the table names. For models of one kind of normal rows.
+    /// The same model with a decision from the rows of `table`: good rows that it has not learned from, in the groups
+    /// that the table names. For models of one kind of normal rows.
     ///
     /// # Errors
     /// A model of classes, no usable row, and everything that [`predict`](FittedRows::predict) fails with.

@@ -1,6 +1,7 @@
 //! What a fit makes sure of, asked again of a model file.
 //!
-//! A checksum tells that a file is as it was written, not that nomaly wrote it: every number of the header may be anything.
+//! A checksum tells that a file is as it was written, not that nomaly wrote it: every number of the header may be
+//! anything.
 
 use std::ops::RangeInclusive;
 
@@ -13,7 +14,8 @@ use crate::{DetectorError, Parameter, Settings};
 /// Sides of the network's input in pixels.
 pub(crate) const INPUT_SIDES: RangeInclusive<usize> = 32..=2048;
 
-/// How many times larger than the crop an image may become before its centre is cut out; backbones ask for less than 1.2.
+/// How many times larger than the crop an image may become before its centre is cut out; backbones ask for less than
+/// 1.2.
 const MOST_BEFORE_CROP: u32 = 2;
 
 /// Refuses settings that a method does not have; `common` are those of all methods.
@@ -72,8 +74,8 @@ fn check_pipeline(pipeline: &Pipeline) -> Result<(), DetectorError> {
     if made_by_a_fit { Ok(()) } else { refuse("a resize that does not go with its crop".to_owned()) }
 }
 
-/// Whether each of `count` tiles of `side` pixels in a frame of `length` begins at least a tenth of a tile, rounded down,
-/// behind the one before.
+/// Whether each of `count` tiles of `side` pixels in a frame of `length` begins at least a tenth of a tile, rounded
+/// down, behind the one before.
 fn far_apart(count: usize, side: usize, length: usize) -> bool {
     (count - 1) * (side / 10) <= length - side
 }

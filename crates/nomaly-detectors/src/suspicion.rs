@@ -1,14 +1,14 @@
 //! Training images that do not look like the others.
 //!
 //! # What it computes
-//! A few defective images among the training images have high held-out scores, for fits on the others know little of their
-//! kind. A [`RobustTail`] through the middle of all held-out scores, which a minority of such images moves little, gives each
-//! a p-value.
+//! A few defective images among the training images have high held-out scores, for fits on the others know little of
+//! their kind. A [`RobustTail`] through the middle of all held-out scores, which a minority of such images moves
+//! little, gives each a p-value.
 //!
 //! # When to use
 //! Always: [`suspicious`] costs nothing, and naming an image asks no more than a look at it. Leaving images out
-//! ([`fit_without_suspicious`]) trades a promise: the false-alarm rate then holds for images like those that were kept, so
-//! that up to the level of suspicion of good images may be flagged besides.
+//! ([`fit_without_suspicious`]) trades a promise: the false-alarm rate then holds for images like those that were kept,
+//! so that up to the level of suspicion of good images may be flagged besides.
 //!
 //! Defects of one kind that make up much of the training images are near each other, score low, and are not found.
 
@@ -41,8 +41,8 @@ pub fn naming_level(images: usize) -> f64 {
     0.1 / images.max(1) as f64
 }
 
-/// The images whose p-value is at most `level`, the least likely first; none where scores have no tail to speak of: fewer
-/// than eight, or half of them equal.
+/// The images whose p-value is at most `level`, the least likely first; none where scores have no tail to speak of:
+/// fewer than eight, or half of them equal.
 pub fn suspicious(held_out: &[HeldOutImage], level: f64) -> Vec<Suspicious> {
     let scores: Vec<f64> = held_out.iter().map(|image| image.score).collect();
     let Ok(tail) = RobustTail::fit(&scores) else { return Vec::new() };
@@ -59,8 +59,8 @@ pub fn suspicious(held_out: &[HeldOutImage], level: f64) -> Vec<Suspicious> {
     found
 }
 
-/// Fits on `samples` without those that are suspicious at `level`, in (0, 1): fits, leaves them out and fits again, up to
-/// three times and up to a quarter of the images. `detector` makes the same detector anew for each fit.
+/// Fits on `samples` without those that are suspicious at `level`, in (0, 1): fits, leaves them out and fits again, up
+/// to three times and up to a quarter of the images. `detector` makes the same detector anew for each fit.
 ///
 /// Gives the last fit, whose held-out images are numbered among all `samples`, with what was [left out](Fit::dropped).
 ///

@@ -43,8 +43,8 @@ pub fn share_interval(part: u64, whole: u64, level: f64) -> Result<Option<Interv
 }
 
 /// Wilson's score interval of a share of items of which those of one group depend on each other: `flags` says which are
-/// counted, `groups` has the number of the group of each. The sample is the groups, as if items of a group were all alike:
-/// where they are less so, the interval is too wide. `None` without items.
+/// counted, `groups` has the number of the group of each. The sample is the groups, as if items of a group were all
+/// alike: where they are less so, the interval is too wide. `None` without items.
 ///
 /// # Errors
 /// Lengths that differ, a level outside (0, 1).

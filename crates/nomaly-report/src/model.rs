@@ -127,7 +127,8 @@ pub struct Item {
     pub found: Option<Contour>,
     /// Outlines of the ground-truth mask, drawn over the pictures.
     pub truth: Option<Contour>,
-    /// How the image differs from the training images in what is no defect, so that its decision is not to be relied on.
+    /// How the image differs from the training images in what is no defect, so that its decision is not to be relied
+    /// on.
     pub shift: Option<String>,
 }
 

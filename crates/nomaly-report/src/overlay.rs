@@ -269,8 +269,8 @@ pub fn draw_outline(image: &mut RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> 
         let wide = (0..width).map(grown).collect();
         Line { inside, wide }
     };
-    // Regions grow by the width of the line: along the rows in each line, along the columns over the lines nearby. Those
-    // from `reach` rows above to `reach` rows below are kept.
+    // Regions grow by the width of the line: along the rows in each line, along the columns over the lines nearby.
+    // Those from `reach` rows above to `reach` rows below are kept.
     let mut near: VecDeque<Line> = (0..reach.min(height)).map(line).collect();
     let mut first = 0;
     for (y, row) in image.rows_mut().enumerate() {

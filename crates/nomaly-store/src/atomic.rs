@@ -39,8 +39,8 @@ impl AtomicFile {
     /// Starts a file that will become `target`.
     ///
     /// # Errors
-    /// [`StoreError::Io`] naming `target` where it is a folder, socket or block device, and naming its parent where that
-    /// is missing, is no folder, or cannot be written to.
+    /// [`StoreError::Io`] naming `target` where it is a folder, socket or block device, and naming its parent where
+    /// that is missing, is no folder, or cannot be written to.
     pub fn create(target: &Path) -> Result<Self, StoreError> {
         let sink = match Destination::find(target).map_err(StoreError::io("write", target))? {
             Destination::Through => {

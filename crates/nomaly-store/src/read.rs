@@ -8,13 +8,13 @@ use crate::StoreError;
 
 /// Reads a whole regular file of at most `limit` bytes.
 ///
-/// The kind of file is asked before it is opened: a pipe would wait for a writer, and a device may never end. No more is
-/// read than the length that the file had then.
+/// The kind of file is asked before it is opened: a pipe would wait for a writer, and a device may never end. No more
+/// is read than the length that the file had then.
 ///
 /// # Errors
 /// [`StoreError::Io`] naming the file: missing, unreadable, no regular file
-/// ([`IsADirectory`](io::ErrorKind::IsADirectory), [`InvalidInput`](io::ErrorKind::InvalidInput)), or longer than `limit`
-/// ([`FileTooLarge`](io::ErrorKind::FileTooLarge)).
+/// ([`IsADirectory`](io::ErrorKind::IsADirectory), [`InvalidInput`](io::ErrorKind::InvalidInput)), or longer than
+/// `limit` ([`FileTooLarge`](io::ErrorKind::FileTooLarge)).
 pub fn read_regular(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
     read(path, limit).map_err(StoreError::io("read", path))
 }

@@ -5,8 +5,8 @@
 //! either knows it as one of a few harmless constructors or refuses it.
 //!
 //! Containers live in an arena and values refer to them by number, so that neither cycles nor nesting of any depth can
-//! exhaust the stack or leak. Whatever stays in memory is taken off a [`Budget`] first: a pickle inside a zip archive may
-//! be a thousand times longer than the file.
+//! exhaust the stack or leak. Whatever stays in memory is taken off a [`Budget`] first: a pickle inside a zip archive
+//! may be a thousand times longer than the file.
 //!
 //! Opcodes: CPython's `Lib/pickletools.py`.
 

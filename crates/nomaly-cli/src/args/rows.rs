@@ -13,8 +13,8 @@ pub(crate) struct RowArgs {
     /// The column that names the rows
     #[arg(long, value_name = "COLUMN")]
     pub(crate) id: Option<String>,
-    /// The column that says which rows depend on each other (one part, one batch): they are held out together and count as
-    /// one when the false-alarm rate is kept
+    /// The column that says which rows depend on each other (one part, one batch): they are held out together and count
+    /// as one when the false-alarm rate is kept
     #[arg(long, value_name = "COLUMN")]
     pub(crate) group: Option<String>,
     /// A column to leave out; may be given several times

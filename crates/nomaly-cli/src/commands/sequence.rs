@@ -8,8 +8,8 @@ use crate::args::SequenceArgs;
 use crate::console::Console;
 use crate::output::{counted, significant};
 
-/// The chart that was asked for, calibrated on held-out scores of good items, which are `noun`s; where some depend on each
-/// other, as they follow each other in their groups.
+/// The chart that was asked for, calibrated on held-out scores of good items, which are `noun`s; where some depend on
+/// each other, as they follow each other in their groups.
 pub(super) fn chart(
     args: &SequenceArgs,
     calibration: &Calibration,

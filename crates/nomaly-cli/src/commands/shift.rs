@@ -43,7 +43,8 @@ impl<'a> ShiftWatch<'a> {
         }
     }
 
-    /// Warns of how many images are shifted, and of what all images together show; gives the same as notes for a report.
+    /// Warns of how many images are shifted, and of what all images together show; gives the same as notes for a
+    /// report.
     pub(super) fn finish(&self, console: &Console) -> Vec<String> {
         let Some(watch) = &self.watch else { return Vec::new() };
         let of = |count: usize| format!("{count} of {}", counted(self.images, "image"));

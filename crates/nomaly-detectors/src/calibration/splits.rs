@@ -20,8 +20,8 @@ pub(crate) fn folds_of(n: usize, most: usize, seed: u64) -> Vec<Vec<usize>> {
 
 /// Scores each item of `groups` with a fit on the other [`folds`](Groups::folds).
 ///
-/// `score(train, test)` fits on the items `train` and gives the same number of scores, at least one, for each of the items
-/// `test`, both ascending. The scores of an item stay together.
+/// `score(train, test)` fits on the items `train` and gives the same number of scores, at least one, for each of the
+/// items `test`, both ascending. The scores of an item stay together.
 ///
 /// # Errors
 /// Whatever `score` fails with.
@@ -71,8 +71,8 @@ pub(crate) const MOST_HELD_OUT: usize = 10_000;
 /// Items with their scores by fits that have not seen them, along the [splits](Groups::splits) of `groups`.
 ///
 /// `fit_and_score(train, test)` fits on the items `train` and gives one score for each of the items `test`, both
-/// ascending. The items come in their order; above 10 000 items they are the held-out ones alone. The detector itself is
-/// then fitted on all items.
+/// ascending. The items come in their order; above 10 000 items they are the held-out ones alone. The detector itself
+/// is then fitted on all items.
 ///
 /// # Errors
 /// Whatever `fit_and_score` fails with.

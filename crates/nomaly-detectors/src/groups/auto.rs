@@ -1,24 +1,25 @@
 //! Groups that are found in features: near-copies, and runs of the file order.
 //!
 //! # What it computes
-//! Each image has a descriptor: the deepest features that the method looks at, averaged over all positions, or the image
-//! itself on a grid of 8 × 8 where the method looks at pixels. Two questions are asked of their distances.
+//! Each image has a descriptor: the deepest features that the method looks at, averaged over all positions, or the
+//! image itself on a grid of 8 × 8 where the method looks at pixels. Two questions are asked of their distances.
 //!
 //! *Near-copies.* With `d_k` the distance of an image to its `k`-th neighbour, `k ln(d_{k+1} / d_k)` is exponentially
 //! distributed with mean `1 / m` where images spread independently over `m` dimensions. A jump far beyond that, between
 //! the `k`-th and the next neighbour, says that the `k` nearest are copies; images that name each other are joined.
 //! `1 / m` is estimated from the farther half of the neighbours, which copies do not reach, and the level is one
-//! false jump in twenty data sets. Where there are copies, images that are as near to each other as nine of ten copies are
-//! join them, if others are half as far again.
+//! false jump in twenty data sets. Where there are copies, images that are as near to each other as nine of ten copies
+//! are join them, if others are half as far again.
 //!
-//! *Runs.* For a window `w`, the mean of `ln` of the distance to the nearest image that is more than `w` files away is held
-//! against the same with the order of files shuffled: what a held-out image finds when its neighbours in time are left out
-//! with it, and when as many others are. Where it is larger than in 99 of 100 shuffled orders for a window of at most a
-//! tenth of the files, by at least [`SHIFT`] of its standard deviation, consecutive files depend on each other. Stretches of
-//! four times the window in which the difference has come to [`REACHED`] of its largest, or as near to it as chance is, over windows of up to a quarter of
-//! the files, become groups (where consecutive files are much nearer to each other than to the rest, as shots of one scene
-//! are, these are joined first): half of the files of a stretch are then farther than the window from all others. (Kinds of
-//! items that are sorted by name do not count as runs: within a tenth of the files there are others of each kind.)
+//! *Runs.* For a window `w`, the mean of `ln` of the distance to the nearest image that is more than `w` files away is
+//! held against the same with the order of files shuffled: what a held-out image finds when its neighbours in time are
+//! left out with it, and when as many others are. Where it is larger than in 99 of 100 shuffled orders for a window of
+//! at most a tenth of the files, by at least [`SHIFT`] of its standard deviation, consecutive files depend on each
+//! other. Stretches of four times the window in which the difference has come to [`REACHED`] of its largest, or as near
+//! to it as chance is, over windows of up to a quarter of the files, become groups (where consecutive files are much
+//! nearer to each other than to the rest, as shots of one scene are, these are joined first): half of the files of a
+//! stretch are then farther than the window from all others. (Kinds of items that are sorted by name do not count as
+//! runs: within a tenth of the files there are others of each kind.)
 //!
 //! # Reference
 //! Distances of neighbours: Levina and Bickel, *Maximum likelihood estimation of intrinsic dimension* (2004). Blocked
@@ -152,8 +153,8 @@ fn row_means(rows: &[f32], [height, width, channels]: [usize; 3], means: &mut Ve
     sums.iter_mut().for_each(|sum| *sum /= count);
 }
 
-/// The groups of images with these descriptors, in the order of their files. Images of different `kinds` are never in one
-/// group.
+/// The groups of images with these descriptors, in the order of their files. Images of different `kinds` are never in
+/// one group.
 pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Result<(Groups, GroupInfo), DetectorError> {
     let images = descriptors.images();
     let of_kinds = Groups::of_keys(kinds.iter());
@@ -344,8 +345,8 @@ impl Neighbourhoods {
         matters.then_some((4 * windows[enough]).min(images))
     }
 
-    /// Consecutive images that are nearer to each other than to all that are not close in order, as shots of one scene are;
-    /// `None` where there are none, or where they go on for too long to be shots.
+    /// Consecutive images that are nearer to each other than to all that are not close in order, as shots of one scene
+    /// are; `None` where there are none, or where they go on for too long to be shots.
     fn shots(&self) -> Option<Groups> {
         let images = self.images();
         let window = (images / FOUND_WITHIN).max(1);
@@ -366,8 +367,8 @@ impl Neighbourhoods {
         (!shots.is_trivial() && shots.largest() <= images / MEASURED_WITHIN).then_some(shots)
     }
 
-    /// Mean and standard deviation over the images of `ln` of the distance to the nearest whose place in `order` is more than
-    /// `window` away.
+    /// Mean and standard deviation over the images of `ln` of the distance to the nearest whose place in `order` is
+    /// more than `window` away.
     fn mean_log(&self, order: &[usize], window: usize, unit: f64) -> (f64, f64) {
         let logs = self.near.iter().enumerate().filter_map(|(own, near)| {
             let apart = near.iter().find(|(other, _)| order[own].abs_diff(order[*other]) > window);

@@ -20,8 +20,8 @@ pub enum GroupBy {
     None,
     /// Images of one folder.
     Folder,
-    /// Images whose name, the [id](Sample::id), matches a regular expression with the same text: that of the first group in
-    /// parentheses, or of the whole match.
+    /// Images whose name, the [id](Sample::id), matches a regular expression with the same text: that of the first
+    /// group in parentheses, or of the whole match.
     Pattern(Regex),
     /// Images taken without a pause of more than so many seconds between one and the next.
     Gap(f64),

@@ -1,9 +1,9 @@
 //! Which images belong together, so that a promise counts scenes and not files.
 //!
-//! Bursts, video and turntables give images that resemble each other more than an image of tomorrow resembles any of them.
-//! A held-out score whose twin is in the fit is too low, and a threshold from such scores flags good images. So images
-//! that depend on each other form a *group*: held-out scores leave out the whole group, and a p-value is that of an image
-//! of a new group ([`Conformal::of_groups`](nomaly_scorers::decision::Conformal::of_groups)).
+//! Bursts, video and turntables give images that resemble each other more than an image of tomorrow resembles any of
+//! them. A held-out score whose twin is in the fit is too low, and a threshold from such scores flags good images. So
+//! images that depend on each other form a *group*: held-out scores leave out the whole group, and a p-value is that of
+//! an image of a new group ([`Conformal::of_groups`](nomaly_scorers::decision::Conformal::of_groups)).
 //!
 //! [`GroupBy`] says what makes a group; [`GroupBy::Auto`] finds near-copies and runs by itself.
 
@@ -116,8 +116,8 @@ impl Groups {
         Cow::Owned(Self::of_keys(self.of.iter().enumerate().map(key)))
     }
 
-    /// Up to `most` folds of items, each ascending, that keep groups together; as equal in groups as can be. They follow
-    /// from the groups and `seed` alone.
+    /// Up to `most` folds of items, each ascending, that keep groups together; as equal in groups as can be. They
+    /// follow from the groups and `seed` alone.
     pub fn folds(&self, most: usize, seed: u64) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.count()).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
@@ -148,8 +148,8 @@ impl Groups {
     /// The splits that items are calibrated with, where every fit costs more the more items there are.
     ///
     /// Up to 1 000 items it is 10-fold cross-validation over the groups, up to 10 000 items 5-fold. Above that a single
-    /// random split holds out a fifth of the items, at most 10 000 of them: so many scores know a false-alarm rate of 1 %
-    /// to a standard error of 0.1 points, and one more fit is all it costs.
+    /// random split holds out a fifth of the items, at most 10 000 of them: so many scores know a false-alarm rate of 1
+    /// % to a standard error of 0.1 points, and one more fit is all it costs.
     pub fn splits(&self, seed: u64) -> Vec<Split> {
         let n = self.items();
         let tests = if n <= MANY_FOLDS_UP_TO {

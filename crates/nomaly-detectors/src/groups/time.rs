@@ -19,8 +19,8 @@ pub(super) enum TimeSource {
     Modified,
 }
 
-/// When each sample was taken, in seconds from a common start: by the camera's clock where every file has it, else by the
-/// times of the last change.
+/// When each sample was taken, in seconds from a common start: by the camera's clock where every file has it, else by
+/// the times of the last change.
 ///
 /// # Errors
 /// A sample without a file, or whose file has no time.

@@ -15,9 +15,9 @@
 //! `layers`, `features`, `regularization`, `sigma`, `max_memory`; see [`PadimParams`].
 //!
 //! # Held-out scores
-//! Each training image is scored by the Gaussians of all images of other groups, exactly and without fitting them: leaving
-//! an image out changes a covariance by one outer product, which the Sherman–Morrison formula carries over to the
-//! distance, and leaving a group out by as many, which the Woodbury formula does.
+//! Each training image is scored by the Gaussians of all images of other groups, exactly and without fitting them:
+//! leaving an image out changes a covariance by one outer product, which the Sherman–Morrison formula carries over to
+//! the distance, and leaving a group out by as many, which the Woodbury formula does.
 //!
 //! # Reference
 //! Defard, Setkov, Loesch and Audigier, *PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and

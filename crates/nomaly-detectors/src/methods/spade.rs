@@ -26,8 +26,8 @@
 //! with, but the largest value of the map scores the image, whatever `score` says.
 //!
 //! # Held-out scores
-//! A training image is compared with all others but those of its group. At most `held_out` images, chosen by the seed, are, for each costs as much
-//! as scoring an image does.
+//! A training image is compared with all others but those of its group. At most `held_out` images, chosen by the seed,
+//! are, for each costs as much as scoring an image does.
 //!
 //! # Reference
 //! Cohen and Hoshen, *Sub-Image Anomaly Detection with Deep Pyramid Correspondences*, 2020, sections 3.1 to 3.4. The paper

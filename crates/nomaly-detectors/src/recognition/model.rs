@@ -57,9 +57,9 @@ impl Labels {
         Ok(Self { names, members, of })
     }
 
-    /// Splits that share out every class alike and keep groups together: ten up to a thousand items, five above. A group with
-    /// items of several classes is divided among them; a group that would leave less than [`MIN_ITEMS`] of its class is
-    /// taken apart. They follow from labels, groups and `seed` alone.
+    /// Splits that share out every class alike and keep groups together: ten up to a thousand items, five above. A
+    /// group with items of several classes is divided among them; a group that would leave less than [`MIN_ITEMS`] of
+    /// its class is taken apart. They follow from labels, groups and `seed` alone.
     fn splits(&self, groups: &Groups, seed: u64) -> Vec<Split> {
         let most = if self.of.len() <= MANY_FOLDS_UP_TO { MAX_FOLDS } else { FEW_FOLDS };
         let mut tests = vec![Vec::new(); most];

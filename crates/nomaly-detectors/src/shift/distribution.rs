@@ -109,8 +109,8 @@ impl Distribution {
         (below + up_to) as f64 / (2 * self.quantiles.len()) as f64
     }
 
-    /// Where `value` lies beyond the range by more than its margin and `floor`, and the two-sided p-value of so far a value;
-    /// `None` within, and where too few values say anything.
+    /// Where `value` lies beyond the range by more than its margin and `floor`, and the two-sided p-value of so far a
+    /// value; `None` within, and where too few values say anything.
     pub(super) fn beyond(&self, value: f64, floor: f64) -> Option<(Side, f64)> {
         if self.count < FEWEST {
             return None;
@@ -133,7 +133,8 @@ impl Distribution {
         let deviation = (value - self.mean).abs() / (1.0 + 1.0 / n).sqrt();
         let scale = own.max(symmetric).max(floor);
         let plain = two_sided(deviation / scale, self.count - 1);
-        // Few values show little of a heavy tail: n of them have an excess kurtosis of less than n, whatever their source.
+        // Few values show little of a heavy tail: n of them have an excess kurtosis of less than n, whatever their
+        // source.
         let excess = self.excess.max(0.0) + UNSEEN_EXCESS / n;
         // Student's t of ν degrees has an excess kurtosis of 6 / (ν − 4), and a variance of ν / (ν − 2).
         let degrees = 4.0 + 6.0 / excess;
@@ -176,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_further_value_of_the_same_kind_is_seldom_beyond() {
-        // A twelfth of one per cent is a statistic's share of the false warnings that are allowed. Few values say little of a
-        // heavy tail, so that more is granted there; seldom are all twelve statistics of that kind.
+        // A twelfth of one per cent is a statistic's share of the false warnings that are allowed. Few values say
+        // little of a heavy tail, so that more is granted there; seldom are all twelve statistics of that kind.
         let (share, granted) = (0.01 / 12.0, 0.0125);
         type Draw = fn(&mut ChaCha8Rng) -> f64;
         let draws: [(&str, Draw, f64); 5] = [

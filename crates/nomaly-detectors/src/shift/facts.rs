@@ -9,8 +9,8 @@ use super::{Difference, Look, ShiftKind};
 
 /// Training images of at least this saturation, in [0, 1], have colour beyond doubt.
 const CLEARLY_COLORED: f64 = 0.03;
-/// JPEG qualities differ where their [scales](jpeg_scale) do by this factor and [`QUALITY_STEP`]: 95 and 90 do, 75 and 65
-/// do not.
+/// JPEG qualities differ where their [scales](jpeg_scale) do by this factor and [`QUALITY_STEP`]: 95 and 90 do, 75 and
+/// 65 do not.
 const QUALITY_FACTOR: f64 = 1.5;
 const QUALITY_STEP: f64 = 5.0;
 
@@ -60,7 +60,8 @@ impl Facts {
             && self.jpeg_quality.is_none_or(|[low, high]| (1..=high).contains(&low) && high <= 100)
     }
 
-    /// The facts that all training images share and this image does not; `palest` is their lowest saturation, in [0, 1].
+    /// The facts that all training images share and this image does not; `palest` is their lowest saturation, in [0,
+    /// 1].
     pub(super) fn differences(&self, look: &Look, palest: f64) -> Vec<Difference> {
         let mut found = Vec::new();
         let mut tell = |kind, message: String| {

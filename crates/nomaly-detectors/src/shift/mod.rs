@@ -1,27 +1,27 @@
 //! Whether images look like the training images: the same camera, lighting, resolution and storage.
 //!
-//! A decision promises its rate of false alarms for images that come about as the training images did. Another exposure,
-//! another scale or another JPEG quality changes what the network sees as much as a defect does, and every image is flagged
-//! without a word why. So a model keeps an [`InputProfile`] of its training images, and says of every image that it scores
-//! how it differs from them: its [`InputShift`].
+//! A decision promises its rate of false alarms for images that come about as the training images did. Another
+//! exposure, another scale or another JPEG quality changes what the network sees as much as a defect does, and every
+//! image is flagged without a word why. So a model keeps an [`InputProfile`] of its training images, and says of every
+//! image that it scores how it differs from them: its [`InputShift`].
 //!
 //! # What it compares
-//! * **Facts**: format, bits per sample, colour or none, JPEG quality, and size where all training images have one. A fact
-//!   counts where the training images agree on it.
+//! * **Facts**: format, bits per sample, colour or none, JPEG quality, and size where all training images have one. A
+//!   fact counts where the training images agree on it.
 //! * **Statistics** of the decoded image ([`nomaly_transforms::statistics`]), and size where it varies.
 //! * **Features**: the shallowest tap of the method, averaged over positions, by its Mahalanobis distance.
 //!
 //! # How it decides
-//! Of a single image, a statistic is called shifted where it lies beyond the training images' range by a margin, and where
-//! its two-sided p-value under Student's t for one further value is below its share of [`LEVEL`] (Bonferroni). The tail is
-//! as heavy as the training images' kurtosis asks for, and as wide as the wider of their two sides. Of all images of a run
-//! together, a [`RunWatch`] compares each distribution with the training images' by the rank-sum test, so that "all images
-//! are a little brighter" is found where no single image is extreme.
+//! Of a single image, a statistic is called shifted where it lies beyond the training images' range by a margin, and
+//! where its two-sided p-value under Student's t for one further value is below its share of [`LEVEL`] (Bonferroni).
+//! The tail is as heavy as the training images' kurtosis asks for, and as wide as the wider of their two sides. Of all
+//! images of a run together, a [`RunWatch`] compares each distribution with the training images' by the rank-sum test,
+//! so that "all images are a little brighter" is found where no single image is extreme.
 //!
 //! # Reference
-//! The t-type prediction interval: Hahn and Meeker, *Statistical Intervals*, 1991, section 4.7. The rank-sum test: Mann and
-//! Whitney, Annals of Mathematical Statistics 18(1), 1947. The shrinkage of the features' covariance: Chen, Wiesel, Eldar and
-//! Hero, *Shrinkage algorithms for MMSE covariance estimation*, IEEE TSP 58(10), 2010 (OAS).
+//! The t-type prediction interval: Hahn and Meeker, *Statistical Intervals*, 1991, section 4.7. The rank-sum test: Mann
+//! and Whitney, Annals of Mathematical Statistics 18(1), 1947. The shrinkage of the features' covariance: Chen, Wiesel,
+//! Eldar and Hero, *Shrinkage algorithms for MMSE covariance estimation*, IEEE TSP 58(10), 2010 (OAS).
 
 mod distribution;
 mod facts;
@@ -42,8 +42,8 @@ pub(crate) use self::shallow::pooled;
 pub use self::shallow::{MOST_CHANNELS, ShallowFeatures};
 pub use self::statistic::Statistic;
 
-/// The share of unshifted images that may be called shifted by the p-values alone. It is below the 1 % that is aimed at,
-/// since real statistics have heavier tails than those of Student's t.
+/// The share of unshifted images that may be called shifted by the p-values alone. It is below the 1 % that is aimed
+/// at, since real statistics have heavier tails than those of Student's t.
 pub const LEVEL: f64 = 0.002;
 
 /// How an image looks: everything that a profile is made of, and that is compared with it.
@@ -166,8 +166,8 @@ pub struct InputShift {
     pub kinds: Vec<ShiftKind>,
     /// The first of them.
     pub worst: ShiftKind,
-    /// The p-value of the worst, in (0, 1]: how rare that is among images like the training images. For a fact that all n
-    /// training images share it is 1 / (n + 1).
+    /// The p-value of the worst, in (0, 1]: how rare that is among images like the training images. For a fact that all
+    /// n training images share it is 1 / (n + 1).
     pub p_value: f64,
     /// In words, with numbers.
     pub message: String,

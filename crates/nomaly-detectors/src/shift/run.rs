@@ -16,8 +16,8 @@ const LEVEL: f64 = 0.005;
 const FEWEST_IMAGES: usize = 5;
 /// The most values of a statistic that are kept; of more, every second one is dropped.
 const MOST_VALUES: usize = 4096;
-/// The share of the pairs of an image and a training image in which the image's value is the larger (or the smaller) one
-/// from which on a difference is worth a word.
+/// The share of the pairs of an image and a training image in which the image's value is the larger (or the smaller)
+/// one from which on a difference is worth a word.
 const LEAST_EFFECT: f64 = 0.7;
 /// The share of unshifted images that are called shifted, at most.
 const FALSE_WARNINGS: f64 = 0.01;
@@ -74,8 +74,8 @@ impl RunShift {
         !self.findings.is_empty()
     }
 
-    /// Whether more images are shifted, each for itself, than false warnings explain: than their expected number by three
-    /// standard deviations.
+    /// Whether more images are shifted, each for itself, than false warnings explain: than their expected number by
+    /// three standard deviations.
     pub fn has_odd_images(&self) -> bool {
         let expected = FALSE_WARNINGS * self.images as f64;
         self.shifted as f64 > expected + 3.0 * expected.sqrt()

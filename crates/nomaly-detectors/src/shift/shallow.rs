@@ -1,8 +1,8 @@
 //! How far the pooled features of an image are from those of the training images.
 //!
-//! Channels are divided by their standard deviation, and their correlations shrunk towards none by the oracle-approximating
-//! formula, so that some tens of images give a distance. The distance of a training image is the one from all others, by
-//! the Sherman–Morrison formula; the shrinkage is that of all images.
+//! Channels are divided by their standard deviation, and their correlations shrunk towards none by the
+//! oracle-approximating formula, so that some tens of images give a distance. The distance of a training image is the
+//! one from all others, by the Sherman–Morrison formula; the shrinkage is that of all images.
 
 use nomaly_backbones::OutputLayout;
 use serde::{Deserialize, Serialize};
@@ -32,8 +32,8 @@ pub struct ShallowFeatures {
 }
 
 impl ShallowFeatures {
-    /// Learns from one row of pooled features for each image; `None` for too few images, and for rows of another length or
-    /// with values that are not finite.
+    /// Learns from one row of pooled features for each image; `None` for too few images, and for rows of another length
+    /// or with values that are not finite.
     pub(super) fn of(tap: &str, rows: &[&[f32]]) -> Option<Self> {
         let n = rows.len();
         let dim = rows.first()?.len();
@@ -175,8 +175,8 @@ fn inverse_factor(mut lower: Vec<f64>, dim: usize) -> Option<Vec<f64>> {
     Some(inverse)
 }
 
-/// The pooled features of each image of a batch at one tap: up to [`MOST_CHANNELS`] channels, evenly chosen, averaged over
-/// positions and views.
+/// The pooled features of each image of a batch at one tap: up to [`MOST_CHANNELS`] channels, evenly chosen, averaged
+/// over positions and views.
 pub(crate) fn pooled(batch: &FeatureBatch<'_>, tap: usize) -> Vec<Vec<f32>> {
     let [channels, height, width] = batch.shapes[tap];
     let positions = match batch.taps[tap].layout {

@@ -91,8 +91,8 @@ impl Statistic {
         }
     }
 
-    /// The value that is compared: on a scale on which a difference means the same everywhere. `None` for features that the
-    /// profile measures itself.
+    /// The value that is compared: on a scale on which a difference means the same everywhere. `None` for features that
+    /// the profile measures itself.
     pub(super) fn value(self, look: &Look) -> Option<f64> {
         let statistics = &look.statistics;
         let [width, height] = [look.size.0, look.size.1].map(|side| f64::from(side.max(1)));
@@ -135,7 +135,8 @@ impl Statistic {
         }
     }
 
-    /// Whether values below the training images' say anything: images nearer to their mean than any are not unlike them.
+    /// Whether values below the training images' say anything: images nearer to their mean than any are not unlike
+    /// them.
     pub(super) fn has_side(self, side: Side) -> bool {
         self != Self::Features || side == Side::Above
     }

@@ -1,8 +1,8 @@
 //! The file that a training goes on from.
 //!
-//! One [sealed](nomaly_backbones::weights::write_sealed) safetensors file with the networks' tensors, their optimisers' moments, the best networks so far where the
-//! training may stop early, and in its metadata the [`Position`]. It is named after a fingerprint of everything that
-//! decides the result, so that it can only be found by the same training.
+//! One [sealed](nomaly_backbones::weights::write_sealed) safetensors file with the networks' tensors, their optimisers'
+//! moments, the best networks so far where the training may stop early, and in its metadata the [`Position`]. It is
+//! named after a fingerprint of everything that decides the result, so that it can only be found by the same training.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -147,16 +147,16 @@ impl PositionGaussians {
         Ok(distances)
     }
 
-    /// The Mahalanobis distances of the images of a group from the Gaussians of all *other* images, as `[group, positions]`,
-    /// exactly and without fitting them.
+    /// The Mahalanobis distances of the images of a group from the Gaussians of all *other* images, as `[group,
+    /// positions]`, exactly and without fitting them.
     ///
-    /// `images` `[group, positions, dim]` are all the images of the group; the Gaussians are those of `count` images, these
-    /// among them, fitted by [`gaussians`](super::PositionStatistics::gaussians) with the regularization `λ (rest - 1) /
-    /// (count - 1)`, where `rest` is `count` less the group, and `λ` belongs to the fit on the rest.
+    /// `images` `[group, positions, dim]` are all the images of the group; the Gaussians are those of `count` images,
+    /// these among them, fitted by [`gaussians`](super::PositionStatistics::gaussians) with the regularization `λ
+    /// (rest - 1) / (count - 1)`, where `rest` is `count` less the group, and `λ` belongs to the fit on the rest.
     ///
-    /// With `S` the scatter of all and `d` the deviations from their mean, the rest have the scatter `S - Σ dᵢ dᵢᵀ - (Σ dᵢ) (Σ
-    /// dᵢ)ᵀ / rest`, which the Woodbury formula carries over to the inverse: all that is needed are the products of the
-    /// whitened deviations with each other.
+    /// With `S` the scatter of all and `d` the deviations from their mean, the rest have the scatter `S - Σ dᵢ dᵢᵀ - (Σ
+    /// dᵢ) (Σ dᵢ)ᵀ / rest`, which the Woodbury formula carries over to the inverse: all that is needed are the products
+    /// of the whitened deviations with each other.
     ///
     /// # Errors
     /// [`LinalgError::Length`], [`LinalgError::TooFewImages`] where fewer than two are left.
@@ -210,8 +210,8 @@ impl LeftOut {
         Self { gram: zeros.clone(), system: zeros.clone(), solved: zeros }
     }
 
-    /// Squared distances of the images of the group from the Gaussian of the `rest` others, from their whitened deviations
-    /// `[group, dim]` under `count` images.
+    /// Squared distances of the images of the group from the Gaussian of the `rest` others, from their whitened
+    /// deviations `[group, dim]` under `count` images.
     fn squares(&mut self, whitened: &[f32], count: usize, squares: &mut [f64]) {
         let group = squares.len();
         let dim = whitened.len() / group;
@@ -243,8 +243,8 @@ impl LeftOut {
     }
 }
 
-/// Solves `system · x = right`, both `[n, n]`, by elimination with partial pivots, in place. Pivots that rounding has taken
-/// from a regular system are brought back to the precision of f32, in which it was measured.
+/// Solves `system · x = right`, both `[n, n]`, by elimination with partial pivots, in place. Pivots that rounding has
+/// taken from a regular system are brought back to the precision of f32, in which it was measured.
 fn solve(system: &mut [f64], right: &mut [f64], n: usize) {
     for column in 0..n {
         let larger = |a: &usize, b: &usize| system[a * n + column].abs().total_cmp(&system[b * n + column].abs());

@@ -60,8 +60,8 @@ pub struct Interval {
 }
 
 impl Bootstrap {
-    /// The interval of a statistic of `groups` groups, which are drawn whole. `statistic` is given the numbers of the groups
-    /// of a resample, ascending, as many as there are groups.
+    /// The interval of a statistic of `groups` groups, which are drawn whole. `statistic` is given the numbers of the
+    /// groups of a resample, ascending, as many as there are groups.
     ///
     /// # Errors
     /// As [`interval`](Self::interval), with groups in place of scores.

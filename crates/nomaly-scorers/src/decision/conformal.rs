@@ -10,17 +10,17 @@ use crate::ScorerError;
 /// # What it computes
 /// For held-out normal scores `s_1 … s_n`, the p-value of a score `s` is `(1 + #{i : s_i >= s}) / (n + 1)`.
 ///
-/// Where items come in `G` groups (frames of one scene, photographs of one part), it is the p-value of an item of a *new*
-/// group: every group counts as one item, by the share of its scores that reach `s`:
+/// Where items come in `G` groups (frames of one scene, photographs of one part), it is the p-value of an item of a
+/// *new* group: every group counts as one item, by the share of its scores that reach `s`:
 /// `(1 + Σ_g #{i in g : s_i >= s} / n_g) / (G + 1)`. That is the mean, over all ways to draw one score a group, of the
 /// p-value of the drawn scores.
 ///
 /// # When to use
 /// Whenever the false-alarm rate matters: if the item behind `s` is normal and exchangeable with the held-out ones, then
-/// `P(p <= a) <= a` for every `a`, whatever the scorer and whatever the distribution of its scores. With groups, `P(p <= a)
-/// <= 2 a` holds whatever the groups look like, for a mean of p-values is a p-value up to a factor of two; in
-/// simulations over 5 to 100 groups of 2 to 20 items it stays at or below `a` (`docs/decisions.md`). One score drawn from
-/// each group would keep `a` exactly, and depend on the draw.
+/// `P(p <= a) <= a` for every `a`, whatever the scorer and whatever the distribution of its scores. With groups, `P(p
+/// <= a) <= 2 a` holds whatever the groups look like, for a mean of p-values is a p-value up to a factor of two; in
+/// simulations over 5 to 100 groups of 2 to 20 items it stays at or below `a` (`docs/decisions.md`). One score drawn
+/// from each group would keep `a` exactly, and depend on the draw.
 ///
 /// # Reference
 /// Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World* (2005), section 2; Laxhammar and Falkman,
@@ -110,16 +110,16 @@ impl Conformal {
         self.share(self.n() - below)
     }
 
-    /// The smallest p-value there can be, and so the smallest false-alarm rate that can be promised: `1 / (G + 1)` for `G`
-    /// groups.
+    /// The smallest p-value there can be, and so the smallest false-alarm rate that can be promised: `1 / (G + 1)` for
+    /// `G` groups.
     pub fn smallest_p_value(&self) -> f64 {
         self.share(0)
     }
 
     /// The threshold `t` for which `score > t` holds exactly where `p_value(score) <= max_fpr`.
     ///
-    /// For independent items it is the `m`-th largest held-out score with `m = floor(max_fpr (n + 1))`, and minus infinity
-    /// (everything is anomalous) where `max_fpr` is 1 or more. `None` where `max_fpr` is less than
+    /// For independent items it is the `m`-th largest held-out score with `m = floor(max_fpr (n + 1))`, and minus
+    /// infinity (everything is anomalous) where `max_fpr` is 1 or more. `None` where `max_fpr` is less than
     /// [`smallest_p_value`](Self::smallest_p_value): no threshold keeps that promise, more held-out groups are needed.
     pub fn threshold(&self, max_fpr: f64) -> Option<f64> {
         // How many of the highest scores may reach a score that is flagged.

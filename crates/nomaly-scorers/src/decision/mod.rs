@@ -5,11 +5,11 @@
 //!
 //! | rule | promise | needs |
 //! |---|---|---|
-//! | [`Conformal`] | false-alarm rate at most `max_fpr` for exchangeable items, in any finite sample | `1 / max_fpr - 1` scores, or groups |
+//! | [`Conformal`] | false-alarm rate at most `max_fpr` for exchangeable items | `1 / max_fpr - 1` scores, or groups |
 //! | [`quantile`] | the same only as the number of scores grows | 1 score |
 //! | [`three_sigma`] | about 0.13 % false alarms where the scores are normally distributed | 2 scores |
 //! | [`ExtremeValue`] | any false-alarm rate, as far as the tail follows its limit distribution | 50 scores |
-//! | [`RobustTail`] | none; a threshold that a minority of anomalous items among the normal ones moves little | 8 scores |
+//! | [`RobustTail`] | none; a minority of anomalous items moves the threshold little | 8 scores |
 //!
 //! [`bootstrap`] says how much a threshold would vary with other held-out scores. [`sequence`] watches scores that come
 //! one after another for a lasting change, which a rule for single scores sees late or never.

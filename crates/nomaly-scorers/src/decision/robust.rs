@@ -7,14 +7,15 @@ use crate::ScorerError;
 /// among them moves it little.
 ///
 /// # What it computes
-/// With the median `m` and the upper quartile `q` of the scores, `P(S > s) = exp(-(s - m) ln 2 / (q - m)) / 2` from `m` on:
-/// the exponential tail through both. Below `m` it is the share of scores that are higher.
+/// With the median `m` and the upper quartile `q` of the scores, `P(S > s) = exp(-(s - m) ln 2 / (q - m)) / 2` from `m`
+/// on: the exponential tail through both. Below `m` it is the share of scores that are higher.
 ///
 /// # When to use
 /// To name training items that look anomalous, and as a threshold where a few training items may be. A share `e` of
-/// anomalous items, all with high scores, moves the two quantiles to ranks `1 / 2 + e / 2` and `3 / 4 + e / 4` at most; the
-/// tail stays finite up to a quarter. Tails of normal scores that are lighter than exponential get too large p-values:
-/// the rule errs towards fewer alarms. It promises no rate in any sample, as [`Conformal`](super::Conformal) does.
+/// anomalous items, all with high scores, moves the two quantiles to ranks `1 / 2 + e / 2` and `3 / 4 + e / 4` at most;
+/// the tail stays finite up to a quarter. Tails of normal scores that are lighter than exponential get too large
+/// p-values: the rule errs towards fewer alarms. It promises no rate in any sample, as [`Conformal`](super::Conformal)
+/// does.
 ///
 /// # Reference
 /// Huber and Ronchetti, *Robust Statistics* (2009), chapter 1, for quantiles of contaminated samples.
@@ -44,8 +45,8 @@ impl RobustTail {
     /// Fits the tail to the scores of items most of which are normal.
     ///
     /// # Errors
-    /// [`ScorerError::TooFewScores`] below 8, [`ScorerError::NonFiniteScore`], [`ScorerError::ConstantScores`] where the
-    /// upper quartile is not above the median.
+    /// [`ScorerError::TooFewScores`] below 8, [`ScorerError::NonFiniteScore`], [`ScorerError::ConstantScores`] where
+    /// the upper quartile is not above the median.
     pub fn fit(scores: &[f64]) -> Result<Self, ScorerError> {
         check_scores("the robust tail", Self::FEWEST_SCORES, scores)?;
         let mut scores = scores.to_vec();

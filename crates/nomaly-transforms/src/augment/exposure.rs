@@ -1,13 +1,13 @@
 //! Changes of good images that a model is to bear: other light, other storage.
 //!
 //! # What it computes
-//! A [`Change`] of an image: all values multiplied by a factor, rounded and cut off at 255; or the image after it was stored
-//! as a JPEG file and read again.
+//! A [`Change`] of an image: all values multiplied by a factor, rounded and cut off at 255; or the image after it was
+//! stored as a JPEG file and read again.
 //!
 //! # When to use
-//! Where images of tomorrow will be brighter or darker, or stored otherwise, than those that are there to learn from, and
-//! that is to be no alarm: changed copies stand beside the images, in the training and among the held-out scores. What a
-//! model bears it also overlooks: a defect that looks like the change.
+//! Where images of tomorrow will be brighter or darker, or stored otherwise, than those that are there to learn from,
+//! and that is to be no alarm: changed copies stand beside the images, in the training and among the held-out scores.
+//! What a model bears it also overlooks: a defect that looks like the change.
 
 use std::fmt;
 use std::str::FromStr;

@@ -6,9 +6,9 @@
 //! * [`Adacl`]: patches pasted, quarters shuffled, images turned and mixed with themselves;
 //! * [`CutPasteClass`]: the three classes of CutPaste.
 //!
-//! [`Change`] works on whole photographs: copies of good images in other light, or stored otherwise, that a model is to bear.
-//! [`synthetic`](crate::synthetic) draws defects with masks into whole photographs; two of its kinds are what CutPaste
-//! pastes.
+//! [`Change`] works on whole photographs: copies of good images in other light, or stored otherwise, that a model is to
+//! bear. [`synthetic`](crate::synthetic) draws defects with masks into whole photographs; two of its kinds are what
+//! CutPaste pastes.
 
 pub(crate) mod adacl;
 pub(crate) mod cut_paste;

@@ -1,11 +1,12 @@
 //! The quality of a JPEG file, from its quantisation table.
 //!
-//! libjpeg scales the example tables of the standard by `S = 5000 / q` below quality 50 and `S = 200 − 2q` from there on,
-//! in percent, rounded, and clamped to 1..=255. The estimate is the quality whose table differs least from the one in the
-//! file, which is exact for files that libjpeg wrote and near for tables of another shape.
+//! libjpeg scales the example tables of the standard by `S = 5000 / q` below quality 50 and `S = 200 − 2q` from there
+//! on, in percent, rounded, and clamped to 1..=255. The estimate is the quality whose table differs least from the one
+//! in the file, which is exact for files that libjpeg wrote and near for tables of another shape.
 //!
 //! # Reference
-//! ITU-T Recommendation T.81 (1992), Annex K, table K.1; `jpeg_quality_scaling` of the Independent JPEG Group's library.
+//! ITU-T Recommendation T.81 (1992), Annex K, table K.1; `jpeg_quality_scaling` of the Independent JPEG Group's
+//! library.
 
 use super::facts::jpeg_segments;
 

@@ -4,8 +4,8 @@ use image::RgbImage;
 
 use super::{CELL, GREY, ImageStatistics};
 
-/// A luma of 1 is so many units. Luma has four bits beyond the grey levels, so that rounding hides nothing and squares fit
-/// 32 bits.
+/// A luma of 1 is so many units. Luma has four bits beyond the grey levels, so that rounding hides nothing and squares
+/// fit 32 bits.
 const UNITS: i32 = 255 * LEVEL;
 /// Units of a grey level.
 const LEVEL: i32 = 16;
@@ -192,8 +192,8 @@ impl Sums {
         (mean(&self.by_phase[..1]) / mean(&self.by_phase[1..])).ln()
     }
 
-    /// The median magnitude of the noise filter's response in grey levels, as if responses were spread evenly between the
-    /// whole numbers that they are rounded to.
+    /// The median magnitude of the noise filter's response in grey levels, as if responses were spread evenly between
+    /// the whole numbers that they are rounded to.
     fn median_response(&self) -> f64 {
         let half = self.inner as f64 / 2.0;
         let mut below = 0.0;

@@ -1,16 +1,16 @@
 //! Cheap statistics of a decoded image: how bright, contrasted, sharp, noisy and coloured it is.
 //!
 //! # What it computes
-//! [`ImageStatistics`], from the 8-bit RGB image at its own resolution. Luma is ITU-R BT.601's. Of large images, cells of
-//! [`CELL`]² pixels in an even grid are looked at, [`MAX_CELLS`] of them, so that the cost has a bound.
+//! [`ImageStatistics`], from the 8-bit RGB image at its own resolution. Luma is ITU-R BT.601's. Of large images, cells
+//! of [`CELL`]² pixels in an even grid are looked at, [`MAX_CELLS`] of them, so that the cost has a bound.
 //!
 //! # When to use
 //! To tell whether images come from the same camera, lighting and processing as others. They say nothing of defects.
 //!
 //! # Reference
-//! The noise is Immerkær's (*Fast noise variance estimation*, CVIU 64(2), 1996), with the median in place of the mean, so
-//! that edges count little. The blockiness follows Wang, Sheikh and Bovik, *No-reference perceptual quality assessment of
-//! JPEG compressed images*, ICIP 2002: differences over the borders of blocks against those inside.
+//! The noise is Immerkær's (*Fast noise variance estimation*, CVIU 64(2), 1996), with the median in place of the mean,
+//! so that edges count little. The blockiness follows Wang, Sheikh and Bovik, *No-reference perceptual quality
+//! assessment of JPEG compressed images*, ICIP 2002: differences over the borders of blocks against those inside.
 
 mod cells;
 
@@ -23,8 +23,8 @@ pub const CELL: u32 = 32;
 /// The most cells that are looked at: 2¹⁵ pixels, about as many as an image of 180 × 180 has.
 pub const MAX_CELLS: u32 = 32;
 
-/// The largest difference of a pixel's channels, of 255, in an image without colour. JPEG's conversion of colours leaves a
-/// few.
+/// The largest difference of a pixel's channels, of 255, in an image without colour. JPEG's conversion of colours
+/// leaves a few.
 const GREY: u8 = 4;
 
 /// How an image looks as a whole.
@@ -45,11 +45,11 @@ pub struct ImageStatistics {
     pub red_green: f32,
     /// The mean of blue less green, in [−1, 1].
     pub blue_green: f32,
-    /// The logarithm of the mean difference of neighbours over the borders of 8 × 8 blocks against that inside: 0 without
-    /// traces of JPEG, above with them.
+    /// The logarithm of the mean difference of neighbours over the borders of 8 × 8 blocks against that inside: 0
+    /// without traces of JPEG, above with them.
     pub blockiness: f32,
-    /// The logarithm of the energy of horizontal differences over that of vertical ones: 0 where no direction is special,
-    /// above for vertical stripes.
+    /// The logarithm of the energy of horizontal differences over that of vertical ones: 0 where no direction is
+    /// special, above for vertical stripes.
     pub orientation: f32,
     /// Whether no pixel has colour.
     pub grey: bool,

@@ -23,8 +23,9 @@
 //! as do, and each part gives its share of the bank. Where even the bank does not fit, it is made smaller. Both are told.
 //!
 //! # Held-out scores
-//! A training image is compared with the bank without the patches of its whole group. At most `held_out` images, chosen by the seed, are.
-//! The comparison is exact with every `index`: what an inverted index returns is hardly farther away, and how much is told.
+//! A training image is compared with the bank without the patches of its whole group. At most `held_out` images, chosen
+//! by the seed, are. The comparison is exact with every `index`: what an inverted index returns is hardly farther away,
+//! and how much is told.
 //!
 //! # Reference
 //! Roth, Pemula, Zepeda, Schölkopf, Brox and Gehler, *Towards Total Recall in Industrial Anomaly Detection*, 2022, section 3.

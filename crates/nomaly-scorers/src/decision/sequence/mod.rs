@@ -142,12 +142,12 @@ impl ControlChart {
         Self::calibrate_stretches(held_out_scores, None, options)
     }
 
-    /// The same where scores of one group depend on each other. `groups` has the number of the group of each score; scores
-    /// of a group keep their order, and the simulation draws whole groups.
+    /// The same where scores of one group depend on each other. `groups` has the number of the group of each score;
+    /// scores of a group keep their order, and the simulation draws whole groups.
     ///
     /// # Errors
-    /// As [`calibrate`](Self::calibrate), with fewer than 20 groups in place of scores, and [`ScorerError::Parameter`] where
-    /// there is not one group a score.
+    /// As [`calibrate`](Self::calibrate), with fewer than 20 groups in place of scores, and [`ScorerError::Parameter`]
+    /// where there is not one group a score.
     pub fn calibrate_groups(
         held_out_scores: &[f64],
         groups: &[u32],

@@ -100,8 +100,8 @@ impl Run {
     }
 }
 
-/// The limit whose mean run length on `stretches` of standardised scores is nearest to `arl0` as a ratio; 0 where every limit has a
-/// longer one.
+/// The limit whose mean run length on `stretches` of standardised scores is nearest to `arl0` as a ratio; 0 where every
+/// limit has a longer one.
 ///
 /// Between some limits the run length jumps: one score, from the statistic's most frequent state, passes the one and not
 /// the other.
