@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use nomaly::detectors::model_file::{AnySummary, read_any_summary};
+use nomaly::detectors::recognition::Classes;
 use nomaly::detectors::rows::FittedRows;
 use nomaly::{Calibration, FittedDetector, GroupBy, Skipped};
 
@@ -48,22 +49,19 @@ fn of_images(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::
         }
         None => detector.with_decision(rule.ok_or_else(nothing_to_do)?)?,
     };
-    match detector.classes() {
-        Some(known) => {
-            classes::warn_unattainable(known, console);
-            console.note(classes::decision(known));
-        }
-        None => {
-            warn_unattainable(detector.calibration(), "image", console);
-            console.note(decision(detector.calibration()));
-        }
-    }
+    decided(detector.calibration(), detector.classes(), "image", console);
     detector.save(output)?;
     console.note(format_args!("wrote {}", output.display()));
     Ok(Status::Done)
 }
 
 fn of_rows(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::Result<Status> {
+    if !matches!(args.groups.group_by, GroupBy::Auto) {
+        bail!("--group-by is for images, and {} is a model of rows: --group names a column", args.model.display());
+    }
+    if let (None, Some(flag)) = (&args.data, args.rows.given()) {
+        bail!("{flag} says how a table is read, and there is none");
+    }
     let detector = FittedRows::load(&args.model)?;
     check_writable(output)?;
     let before = detector.info().decision;
@@ -79,13 +77,7 @@ fn of_rows(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::Re
         }
         None => detector.with_decision(rule.ok_or_else(nothing_to_do)?)?,
     };
-    match detector.classes() {
-        Some(known) => console.note(classes::decision(known)),
-        None => {
-            warn_unattainable(detector.calibration(), "row", console);
-            console.note(decision(detector.calibration()));
-        }
-    }
+    decided(detector.calibration(), detector.classes(), "row", console);
     detector.save(output)?;
     console.note(format_args!("wrote {}", output.display()));
     Ok(Status::Done)
@@ -100,6 +92,20 @@ fn told(calibration: &Calibration, dataset: &str, skipped: &[Skipped], noun: &st
         Some(_) => format!(", of {}", counted(calibration.independent(), "independent group")),
     };
     console.note(format_args!("calibrated on {items} of {dataset}{groups}"));
+}
+
+/// Says what the decision is now, and warns where it decides nothing.
+fn decided(calibration: &Calibration, known: Option<&Classes>, noun: &str, console: &Console) {
+    match known {
+        Some(known) => {
+            classes::warn_unattainable(known, console);
+            console.note(classes::decision(known));
+        }
+        None => {
+            warn_unattainable(calibration, noun, console);
+            console.note(decision(calibration));
+        }
+    }
 }
 
 fn interrupted(error: nomaly::DetectorError, model: &Path) -> anyhow::Error {

@@ -113,6 +113,11 @@ fn rows_of_one_group_count_as_one() {
     assert!(run.stderr.contains("96 held-out scores of 24 groups"), "{}", run.stderr);
     run.ok();
     nomaly(args!["score", table, "-m", model, "--group", "lot", "--format", "csv"]).ok();
+    nomaly(args!["calibrate", table, "-m", model, "--group", "lot"]).ok();
+    let ignored = nomaly(args!["calibrate", table, "-m", model, "--group-by", "folder"]).error();
+    assert!(ignored.contains("--group-by is for images"), "{ignored}");
+    let without = nomaly(args!["calibrate", "-m", model, "--max-fpr", "0.1", "--group", "lot"]).error();
+    assert!(without.contains("--group says how a table is read"), "{without}");
     let unknown = nomaly(args!["fit", table, "-o", model, "--group", "lots"]).error();
     assert!(unknown.contains("`lots`") && unknown.contains("`lot`"), "{unknown}");
 }
