@@ -46,6 +46,18 @@ impl AlignedBuf {
         }
     }
 
+    /// The same memory as bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the memory of `len` f32, which have no padding; any byte is a u8.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len * size_of::<f32>()) }
+    }
+
+    /// The same memory as bytes.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, borrowed exclusively; any four bytes are an f32.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len * size_of::<f32>()) }
+    }
+
     fn layout(len: usize) -> Layout {
         let bytes = len.checked_mul(size_of::<f32>());
         let align = if bytes.is_some_and(|bytes| bytes >= HUGE_PAGE) { HUGE_PAGE } else { LINE };

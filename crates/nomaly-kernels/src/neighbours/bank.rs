@@ -2,21 +2,27 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use super::filter;
+use super::quantized::Quantized;
 use super::search::{Near, Search};
 use super::{Metric, Neighbours, NeighboursError, Side};
 use crate::isa::Isa;
-use crate::simd::Token;
+use crate::simd::{ByteToken, Token};
 use crate::squares::{is_measurable, sum_of_squares};
 
 /// Rows that are ready to be searched: borrowed or owned, with their lengths.
 ///
-/// Beside the rows it takes 8 bytes a row.
+/// Beside the rows it takes 8 bytes a row. Where the processor multiplies bytes, the first search for few neighbours of many
+/// queries adds a quarter of the rows and 12 bytes a row.
 #[derive(Clone, Debug)]
 pub struct Bank<'a> {
     rows: Rows<'a>,
+    /// Made by the first search that is worth it.
+    quantized: OnceLock<Quantized>,
     metric: Metric,
     isa: Isa,
     token: Token,
@@ -31,7 +37,7 @@ impl<'a> Bank<'a> {
         let token = Token::new(isa)?;
         let rows = Rows::new(rows.into(), dim, metric, Side::Bank)?;
         rows.check_room(0)?;
-        Ok(Self { rows, metric, isa, token })
+        Ok(Self { rows, quantized: OnceLock::new(), metric, isa, token })
     }
 
     /// Adds `rows` `[rows, dim]` behind those that are there.
@@ -42,6 +48,7 @@ impl<'a> Bank<'a> {
         let more = Rows::new(Cow::Borrowed(rows), self.dim(), self.metric, Side::Bank)?;
         self.rows.check_room(more.len())?;
         self.rows.append(&more);
+        self.quantized = OnceLock::new();
         Ok(())
     }
 
@@ -94,7 +101,23 @@ impl<'a> Bank<'a> {
     /// [`top_k`](Self::top_k) of rows that have been checked; `k` must be in 1 … `len`.
     pub(super) fn nearest(&self, queries: View<'_>, k: usize) -> Vec<Vec<Near>> {
         let (metric, token, lanes) = (self.metric, self.token, self.isa.lanes());
-        Search { queries, bank: self.rows.view(), numbers: None, k, metric, token, lanes }.run()
+        let quantized = self.quantized(queries.len(), k);
+        Search { queries, bank: self.rows.view(), numbers: None, k, metric, token, lanes, quantized }.run()
+    }
+
+    /// The rows rounded to bytes, where that is worthwhile for a search.
+    fn quantized(&self, queries: usize, k: usize) -> Option<(&Quantized, ByteToken)> {
+        let (bytes, is_rounded) = (self.token.bytes()?, self.quantized.get().is_some());
+        if !filter::is_worthwhile(queries, self.len(), self.dim(), k, is_rounded) {
+            return None;
+        }
+        if !is_rounded {
+            // Not inside of `get_or_init`: a thread that waits for the others may begin another search of this bank, which
+            // would then wait for itself.
+            let quantized = Quantized::new(self.rows.view(), self.token, bytes);
+            self.quantized.get_or_init(|| quantized);
+        }
+        Some((self.quantized.get()?, bytes))
     }
 }
 

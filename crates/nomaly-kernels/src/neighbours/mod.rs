@@ -10,13 +10,17 @@
 //! `Σ (q - b)²`, and only those distances are compared and returned. The result is therefore exactly the `k` smallest
 //! direct distances: the distance of a row to itself is 0, and neither the blocks nor the threads can change a bit of it.
 //!
+//! Where the processor multiplies bytes, rows are ruled out by the products of rows rounded to bytes, with a bound on how far
+//! rounding moved them (the `filter` module); what that cannot decide goes the way above. The result is the same to the bit.
+//!
 //! Few queries (a single image with one pooled feature vector) are measured directly without the product, at the speed of
 //! memory, for then packing the bank would cost more than it saves.
 //!
 //! [`InvertedIndex`] looks into a part of the rows only, for banks where even that takes too long.
 //!
-//! A [`Bank`] holds what is needed of the rows beside the rows themselves: their lengths, computed once. It is packed block
-//! by block while it is searched, because a packed copy would double the memory of the largest thing in a model, and
+//! A [`Bank`] holds what is needed of the rows beside the rows themselves: their lengths, computed once, and the rounded
+//! rows, a quarter of their size, from the first search on that uses them. For the product in f32 it is packed block by
+//! block while it is searched, because a packed copy would double the memory of the largest thing in a model, and
 //! transposing a block in the cache takes little of the time of its product.
 //!
 //! ```
@@ -31,7 +35,9 @@
 //! ```
 
 mod bank;
+mod filter;
 mod inverted;
+mod quantized;
 mod search;
 #[cfg(test)]
 mod tests;

@@ -8,9 +8,11 @@ use std::sync::atomic::{self, AtomicUsize};
 use rayon::prelude::*;
 
 use super::Metric;
-use super::bank::View;
+use super::bank::{Rows, View};
+use super::filter::Filter;
+use super::quantized::Quantized;
 use super::tile::{Candidates, Direct, DirectRows, Dots, QUERY_ROWS, pack, pack_panels, tile_rows};
-use crate::simd::Token;
+use crate::simd::{ByteToken, Token};
 
 /// Rows of the bank that are packed and multiplied at a time.
 pub(super) const BANK_BLOCK: usize = 1024;
@@ -63,7 +65,7 @@ impl Nearest {
     }
 
     /// No row beyond this distance is wanted.
-    fn limit(&self) -> f32 {
+    pub(super) fn limit(&self) -> f32 {
         if self.heap.len() < self.k {
             f32::INFINITY
         } else {
@@ -71,7 +73,7 @@ impl Nearest {
         }
     }
 
-    fn push(&mut self, near: Near) {
+    pub(super) fn push(&mut self, near: Near) {
         if self.heap.len() < self.k {
             self.heap.push(near);
         } else if let Some(mut far) = self.heap.peek_mut()
@@ -106,6 +108,8 @@ pub(super) struct Search<'a> {
     pub(super) metric: Metric,
     pub(super) token: Token,
     pub(super) lanes: usize,
+    /// The bank rounded to bytes, where that is worthwhile, and the proof for products of bytes.
+    pub(super) quantized: Option<(&'a Quantized, ByteToken)>,
 }
 
 /// Bank rows of a block, packed for the product.
@@ -119,8 +123,25 @@ struct Block<'a> {
 impl Search<'_> {
     /// The nearest rows of each query, nearest first.
     pub(super) fn run(&self) -> Vec<Vec<Near>> {
-        let lists = if self.queries.len() <= FEW_QUERIES { self.measure_all() } else { self.multiply() };
+        let lists = match self.quantized {
+            _ if self.queries.len() <= FEW_QUERIES => self.measure_all(),
+            Some((bank, bytes)) => self.filter(bank, bytes),
+            None => self.multiply(),
+        };
         lists.into_iter().map(Nearest::into_sorted).collect()
+    }
+
+    /// What is left by the search through rounded rows is searched by the product in f32.
+    fn filter(&self, bank: &Quantized, bytes: ByteToken) -> Vec<Nearest> {
+        let mut lists = Filter { search: self, bank, bytes }.run();
+        let left: Vec<u32> = (0u32..).zip(&lists).filter(|(_, list)| list.is_none()).map(|(query, _)| query).collect();
+        if !left.is_empty() {
+            let mut queries = Rows::default();
+            self.queries.gather(&left, &mut queries);
+            let found = Search { queries: queries.view(), quantized: None, ..*self }.multiply();
+            left.iter().zip(found).for_each(|(query, list)| lists[*query as usize] = Some(list));
+        }
+        lists.into_iter().flatten().collect()
     }
 
     /// The distance of two rows by the metric, from the direct sum of their scaled squares.
@@ -133,14 +154,14 @@ impl Search<'_> {
         }
     }
 
-    fn distance(&self, query: usize, row: usize) -> f32 {
+    pub(super) fn distance(&self, query: usize, row: usize) -> f32 {
         self.by_metric(query, row, || {
             let ((a, scale), (b, other_scale)) = (self.queries.scaled(query), self.bank.scaled(row));
             self.token.dispatch(Direct { a, b, scale, other_scale })
         })
     }
 
-    fn near(&self, row: usize, distance: f32) -> Near {
+    pub(super) fn near(&self, row: usize, distance: f32) -> Near {
         Near { distance, index: self.numbers.map_or(row as u32, |numbers| numbers[row]) }
     }
 

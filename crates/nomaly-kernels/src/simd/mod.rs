@@ -9,11 +9,15 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+// Only x86-64 has an implementation outside of tests.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+mod bytes;
 mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
 
+pub(crate) use bytes::{ByteKernel, ByteToken, Bytes};
 pub(crate) use math::{exp_of_negative, sigmoid, silu};
 
 use crate::isa::{Isa, IsaError};
@@ -164,6 +168,27 @@ impl Token {
             Token::Neon(_) => neon::Neon::COLUMNS,
             Token::Portable(_) => portable::Portable::COLUMNS,
         }
+    }
+
+    /// The proof that this processor multiplies bytes too, with vectors of the same length.
+    pub(crate) fn bytes(self) -> Option<ByteToken> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(simd) => bytes::Avx512Vnni::new(simd).map(ByteToken::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(simd) => bytes::AvxVnni::new(simd).map(ByteToken::Avx2),
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(_) => None,
+            Token::Portable(_) => None,
+        }
+    }
+
+    /// Every way of multiplying bytes that this processor has, and plain Rust, with the instruction sets they belong to.
+    #[cfg(test)]
+    pub(crate) fn every_bytes() -> Vec<(Isa, ByteToken)> {
+        let bytes = |isa| Some((isa, Token::new(isa).ok()?.bytes()?));
+        let all = Isa::available().into_iter().filter_map(bytes);
+        all.chain([(Isa::Portable, ByteToken::Portable(bytes::PlainBytes))]).collect()
     }
 }
 

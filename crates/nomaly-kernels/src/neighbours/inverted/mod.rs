@@ -343,6 +343,7 @@ impl InvertedIndex {
                     metric: self.metric(),
                     token: self.token,
                     lanes: self.isa().lanes(),
+                    quantized: None,
                 };
                 search.visit(&mut local, &mut memory);
                 numbers.iter().zip(local.drain(..)).for_each(|(query, list)| lists[*query as usize] = list);
