@@ -183,6 +183,35 @@ fn rounded_rows_suffice_for_plain_data_and_not_where_a_column_hides_the_others()
 }
 
 #[test]
+fn a_near_row_that_was_rounded_the_other_way_is_found() {
+    let (dim, count) = (65, 2400);
+    let row = |value: f32| std::iter::once(127.0).chain(std::iter::repeat_n(value, dim - 1));
+    // A third of the rows is 0, and so is the centre: steps are 1, and 0.49 and 0.51 become 0 and 1, as far apart as can be.
+    let (near, farther) = (701, 1901);
+    let rows = (0..count).flat_map(|number| {
+        let far = 137.0 + 0.5 * number as f32;
+        let other = |first: f32| std::iter::once(first).chain(std::iter::repeat_n(0.0, dim - 1)).collect::<Vec<_>>();
+        match number % 3 {
+            _ if number == near => row(0.51).collect(),
+            _ if number == farther => row(0.45).collect(),
+            0 => other(0.0),
+            1 => other(-far),
+            _ => other(far),
+        }
+    });
+    let (queries, bank): (Vec<f32>, Vec<f32>) = ((0..20).flat_map(|_| row(0.49)).collect(), rows.collect());
+    for sign in [1.0, -1.0] {
+        let [queries, bank] =
+            [&queries, &bank].map(|values| values.iter().map(|value| sign * value).collect::<Vec<_>>());
+        for (isa, bytes) in Token::every_bytes() {
+            let (found, sifted) = filtered((&queries, &bank), dim, 1, Metric::SquaredL2, (isa, bytes));
+            assert_eq!(sifted, 20, "{isa}");
+            assert!(found.iter().all(|list| list[0].index == near as u32), "{isa}: {found:?}");
+        }
+    }
+}
+
+#[test]
 fn hopeless_queries_do_not_disturb_those_after_them() {
     let (dim, k, metric) = (64, 4, Metric::SquaredL2);
     let (mut queries, bank) = data(Kind::Plain, 300, 3000, dim, 5);
