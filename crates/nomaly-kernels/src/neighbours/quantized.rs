@@ -22,6 +22,9 @@ pub(super) const MAX_DIM: usize = 1 << 14;
 /// Bytes that are multiplied in a lane at a time.
 const BYTES: usize = 4;
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Added to an unsigned byte.
 const OFFSET: u8 = 128;
 
@@ -450,7 +453,14 @@ impl Work<'_> {
             let codes = &bank.codes.bytes()[rows.start * steps * BYTES..rows.end * steps * BYTES];
             let (scales, offsets) = (&bank.scales[rows.clone()], &bank.offsets[rows.clone()]);
             let errors = &bank.errors[rows];
+            // Panels are not next to each other, so the processor does not foresee which one comes next.
+            let next = panels.panel((index + 1).min(panels.count - 1)) * codes.len();
+            let mut ahead = bank.codes.bytes()[next..].chunks(LINE).take(codes.len().div_ceil(LINE));
+            let share = codes.len().div_ceil(LINE).div_ceil(queries.len() / M);
             for query in (0..queries.len()).step_by(M) {
+                for line in ahead.by_ref().take(share) {
+                    simd.prefetch(line.as_ptr().cast());
+                }
                 let words = &queries.codes[query * steps..(query + M) * steps];
                 let starts = &queries.starts[query..query + M];
                 // SAFETY: `words` has M words for each step, `starts` has M, and `codes` has two vectors for each step.
