@@ -46,6 +46,14 @@ impl AlignedBuf {
         }
     }
 
+    /// The first `len` values, which may be anything, after a growth to so many where it is smaller.
+    pub(crate) fn scratch(&mut self, len: usize) -> &mut [f32] {
+        if self.len < len {
+            *self = Self::zeroed(len);
+        }
+        &mut self[..len]
+    }
+
     /// The same memory as bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: the memory of `len` f32, which have no padding; any byte is a u8.
@@ -83,6 +91,12 @@ impl Drop for AlignedBuf {
             // SAFETY: allocated by `zeroed` with this layout.
             unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) };
         }
+    }
+}
+
+impl Default for AlignedBuf {
+    fn default() -> Self {
+        Self::zeroed(0)
     }
 }
 

@@ -173,7 +173,7 @@ impl RbfBank {
         let packed = &queries.packed[first * self.dim..(first + rows) * self.dim];
         dots.resize(rows * columns, 0.0);
         let bank = &self.packed[start * self.dim..end * self.dim];
-        self.token.dispatch(Dots { queries: packed, bank, depth: self.dim, columns, dots });
+        self.token.dispatch(Dots { queries: packed, bank, depth: self.dim, columns, stride: columns, dots });
         (&self.squares[start..end], columns)
     }
 }

@@ -12,6 +12,7 @@ use super::bank::{Rows, View};
 use super::filter::Filter;
 use super::quantized::Quantized;
 use super::tile::{Candidates, Direct, DirectRows, Dots, QUERY_ROWS, pack, pack_panels, tile_rows};
+use crate::buffer::AlignedBuf;
 use crate::simd::{ByteToken, Token};
 
 /// Rows of the bank that are packed and multiplied at a time.
@@ -89,13 +90,19 @@ impl Nearest {
 pub(super) struct Memory {
     /// The first row of the block of the bank that is packed.
     packed_from: Option<usize>,
-    packed: Vec<f32>,
+    packed: AlignedBuf,
     half_squares: Vec<f32>,
-    dots: Vec<f32>,
+    dots: AlignedBuf,
     /// The queries of [`Search::visit`], packed.
     queries: Vec<f32>,
     /// Squared distances of rows and few queries.
     squares: Vec<f32>,
+}
+
+/// From the products of a query to those of the next: a vector more than there are, so that those of a tile do not compete
+/// for the same places of the first-level cache.
+fn dots_stride(columns: usize, lanes: usize) -> usize {
+    columns + lanes
 }
 
 /// One search, checked.
@@ -269,9 +276,9 @@ impl Search<'_> {
         let (dim, depth, slack) = (self.bank.dim, self.depth(), self.slack());
         let columns = rows.len().next_multiple_of(width);
         if memory.packed_from != Some(rows.start) {
-            memory.packed.resize(columns * depth, 0.0);
+            let packed = memory.packed.scratch(columns * depth);
             let data = &self.bank.data[rows.start * dim..rows.end * dim];
-            pack_panels(self.token, data, &self.bank.scale[rows.clone()], dim, depth, width, &mut memory.packed);
+            pack_panels(self.token, data, &self.bank.scale[rows.clone()], dim, depth, width, packed);
             memory.half_squares.clear();
             memory
                 .half_squares
@@ -279,10 +286,11 @@ impl Search<'_> {
             memory.half_squares.resize(columns, f32::INFINITY);
             memory.packed_from = Some(rows.start);
         }
-        let bank = Block { packed: &memory.packed, first: rows.start, half_squares: &memory.half_squares };
-        memory.dots.resize(block * columns, 0.0);
+        let packed = &memory.packed[..columns * depth];
+        let bank = Block { packed, first: rows.start, half_squares: &memory.half_squares };
+        let dots = memory.dots.scratch(block * dots_stride(columns, self.lanes));
         for (at, (lists, queries)) in lists.chunks_mut(block).zip(packed_queries.chunks(block * depth)).enumerate() {
-            self.multiply_block(first_query + at * block, queries, &bank, lists, &mut memory.dots);
+            self.multiply_block(first_query + at * block, queries, &bank, lists, dots);
         }
     }
 
@@ -298,8 +306,9 @@ impl Search<'_> {
         let depth = self.depth();
         let slack = self.slack();
         let columns = block.half_squares.len();
-        let dots = &mut dots[..packed_queries.len() / depth * columns];
-        self.token.dispatch(Dots { queries: packed_queries, bank: block.packed, depth, columns, dots });
+        let stride = dots_stride(columns, self.lanes);
+        let dots = &mut dots[..packed_queries.len() / depth * stride];
+        self.token.dispatch(Dots { queries: packed_queries, bank: block.packed, depth, columns, stride, dots });
         let mut candidates: Vec<(f32, u32)> = Vec::new();
         let mut upper = Vec::new();
         for (offset, list) in lists.iter_mut().enumerate() {
@@ -310,7 +319,7 @@ impl Search<'_> {
                 let distance = if self.metric == Metric::Cosine { 2.0 * list.limit() } else { list.limit() };
                 0.5 * (distance - (1.0 - slack) * square) + depth as f32 * f32::MIN_POSITIVE
             };
-            let dots = &dots[offset * columns..(offset + 1) * columns];
+            let dots = &dots[offset * stride..][..columns];
             candidates.clear();
             let half_squares = block.half_squares;
             self.token.dispatch(Candidates { dots, half_squares, limit: limit(list), found: &mut candidates });

@@ -113,7 +113,9 @@ pub(crate) struct Dots<'a> {
     pub(crate) depth: usize,
     /// Rows of the bank with padding.
     pub(crate) columns: usize,
-    /// `[queries, columns]`.
+    /// From the products of a query to those of the next; not less than `columns`, and best no multiple of a page.
+    pub(crate) stride: usize,
+    /// `[queries, stride]`, of which `columns` are written.
     pub(crate) dots: &'a mut [f32],
 }
 
@@ -135,17 +137,17 @@ impl Kernel for Dots<'_> {
 impl Dots<'_> {
     #[inline(always)]
     fn tiles<S: Simd, const M: usize>(self, simd: S) {
-        let Self { queries, bank, depth, columns, dots } = self;
+        let Self { queries, bank, depth, columns, stride, dots } = self;
         let width = 2 * S::LANES;
         let (rows, panels) = (queries.len() / depth, columns / width);
         assert!(rows.is_multiple_of(M) && columns.is_multiple_of(width));
-        assert!(bank.len() == columns * depth && dots.len() == rows * columns);
+        assert!(bank.len() == columns * depth && columns <= stride && dots.len() == rows * stride);
         for start in (0..depth).step_by(DEPTH_BLOCK) {
             let length = DEPTH_BLOCK.min(depth - start);
             for panel in 0..panels {
                 for row in (0..rows).step_by(M) {
                     // SAFETY: the assertions above make every panel whole: `queries` has M·depth values from row·depth on,
-                    // `bank` has width·depth values from panel·width·depth on, and `dots` has M rows of `columns` values
+                    // `bank` has width·depth values from panel·width·depth on, and `dots` has M rows of `stride` values
                     // from `row` on, of which `width` are written from panel·width on.
                     unsafe {
                         tile::<S, M>(
@@ -153,8 +155,8 @@ impl Dots<'_> {
                             length,
                             queries.as_ptr().add(row * depth + start * M),
                             bank.as_ptr().add((panel * depth + start) * width),
-                            dots.as_mut_ptr().add(row * columns + panel * width),
-                            columns,
+                            dots.as_mut_ptr().add(row * stride + panel * width),
+                            stride,
                             start == 0,
                         );
                     }
