@@ -1,8 +1,8 @@
 //! Exact nearest neighbours at the sizes of memory-bank methods: patches of two images against a coreset, and pooled
 //! features of single images against a training set.
 //!
-//! `patches` are rows as PatchCore compares them, generated: see [`patches`]. `NOMALY_ROWS=BANK,QUERIES`, two files of f32 in
-//! native byte order with 152 numbers a row, takes rows of one's own instead.
+//! `patches` are rows as PatchCore compares them, generated: see [`patches`]. `NOMALY_ROWS=BANK,QUERIES`, two files of
+//! f32 in native byte order with 152 numbers a row, takes rows of one's own instead.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nomaly_kernels::isa::Isa;
@@ -21,9 +21,10 @@ fn rows(count: usize, dim: usize, seed: u64) -> Vec<f32> {
 
 /// Rows like the patches of EfficientNet-Lite0: 152 numbers that depend on few, in clusters of unequal size.
 ///
-/// A row is the centre of its cluster, of which there are 60, plus 12 normal numbers, mixed by a matrix whose columns fade,
-/// and a tenth of noise. Columns differ in scale by up to 20, as channels of two layers do, and end at 0 on one side, as
-/// after an activation. The filter by bytes leaves about seven rows a query, as it does of patches of magnetic tiles.
+/// A row is the centre of its cluster, of which there are 60, plus 12 normal numbers, mixed by a matrix whose columns
+/// fade, and a tenth of noise. Columns differ in scale by up to 20, as channels of two layers do, and end at 0 on one
+/// side, as after an activation. The filter by bytes leaves about seven rows a query, as it does of patches of magnetic
+/// tiles.
 fn patches(count: usize, seed: u64) -> Vec<f32> {
     const DIM: usize = 152;
     const FACTORS: usize = 12;

@@ -16,8 +16,8 @@ use crate::squares::{is_measurable, sum_of_squares};
 
 /// Rows that are ready to be searched: borrowed or owned, with their lengths.
 ///
-/// Beside the rows it takes 8 bytes a row. Where the processor multiplies bytes, the first search for few neighbours of many
-/// queries adds a quarter of the rows and 12 bytes a row.
+/// Beside the rows it takes 8 bytes a row. Where the processor multiplies bytes, the first search for few neighbours of
+/// many queries adds a quarter of the rows and 12 bytes a row.
 #[derive(Clone, Debug)]
 pub struct Bank<'a> {
     rows: Rows<'a>,
@@ -84,8 +84,8 @@ impl<'a> Bank<'a> {
 
     /// The `k` nearest rows for each row of `queries` `[queries, dim]`.
     ///
-    /// Works in parallel on rayon's current pool; the result does not depend on the number of threads. Beside the result it
-    /// takes memory for one copy of the queries and for a block of the bank, whatever the size of the bank.
+    /// Works in parallel on rayon's current pool; the result does not depend on the number of threads. Beside the
+    /// result it takes memory for one copy of the queries and for a block of the bank, whatever the size of the bank.
     ///
     /// # Errors
     /// [`Ragged`](NeighboursError::Ragged) and [`NotFinite`](NeighboursError::NotFinite) for the queries,
@@ -112,8 +112,8 @@ impl<'a> Bank<'a> {
             return None;
         }
         if !is_rounded {
-            // Not inside of `get_or_init`: a thread that waits for the others may begin another search of this bank, which
-            // would then wait for itself.
+            // Not inside of `get_or_init`: a thread that waits for the others may begin another search of this bank,
+            // which would then wait for itself.
             let quantized = Quantized::new(self.rows.view(), self.token, bytes);
             self.quantized.get_or_init(|| quantized);
         }
@@ -217,7 +217,8 @@ impl<'a> Rows<'a> {
         View { data: &self.data, dim: self.dim, scale: &self.scale, square: &self.square }
     }
 
-    /// Puts row `order[i]` into place `i`, for every `i`; `order` must be a permutation. Needs no second copy of the rows.
+    /// Puts row `order[i]` into place `i`, for every `i`; `order` must be a permutation. Needs no second copy of the
+    /// rows.
     pub(super) fn permute(&mut self, order: &[u32]) {
         let dim = self.dim;
         let (data, scale, square) = (self.data.to_mut(), &mut self.scale, &mut self.square);

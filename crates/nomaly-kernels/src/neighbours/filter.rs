@@ -1,20 +1,20 @@
 //! The search through rows rounded to bytes.
 //!
-//! The problem: the product in f32 that rules rows out takes nearly all of the time of a search, and nearly all of its bits
-//! are thrown away.
+//! The problem: the product in f32 that rules rows out takes nearly all of the time of a search, and nearly all of its
+//! bits are thrown away.
 //!
 //! The way out: where the processor multiplies bytes, four times as many a cycle, rows rounded to bytes are multiplied
-//! instead ([`Quantized`]). How far rounding moved a query and a row is known, and by the triangle inequality so is a bound
-//! of their distance: rows beyond the nearest so far are ruled out, the others are measured by the direct sum. The result is
-//! the same, bit for bit.
+//! instead ([`Quantized`]). How far rounding moved a query and a row is known, and by the triangle inequality so is a
+//! bound of their distance: rows beyond the nearest so far are ruled out, the others are measured by the direct sum.
+//! The result is the same, bit for bit.
 //!
-//! A thread takes some tiles of queries and compares them with the whole bank, block by block, so that what was found in one
-//! block rules out rows of the next. A block is made of panels from all over the bank, lest the first one tell nothing of
-//! the others. Of the first block the scores are kept: the best ones are measured to begin with.
+//! A thread takes some tiles of queries and compares them with the whole bank, block by block, so that what was found
+//! in one block rules out rows of the next. A block is made of panels from all over the bank, lest the first one tell
+//! nothing of the others. Of the first block the scores are kept: the best ones are measured to begin with.
 //!
-//! Eligible are searches for few neighbours of many queries in many rows, see [`is_worthwhile`]. Where rounding is too coarse
-//! for the distances there are, too many rows would be measured: such queries are left to the product in f32, see
-//! [`is_hopeless`].
+//! Eligible are searches for few neighbours of many queries in many rows, see [`is_worthwhile`]. Where rounding is too
+//! coarse for the distances there are, too many rows would be measured: such queries are left to the product in f32,
+//! see [`is_hopeless`].
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +32,8 @@ use crate::simd::{ByteToken, Kernel, Simd};
 /// Rows of a block.
 const BLOCK: usize = 1024;
 
-/// The most tiles of queries that a thread takes at a time: they stay in the first-level cache with a panel of the bank.
+/// The most tiles of queries that a thread takes at a time: they stay in the first-level cache with a panel of the
+/// bank.
 const TILES: usize = 8;
 
 /// The fewest rows of a bank: of the first block a tenth of the rows is measured or more.
@@ -151,7 +152,8 @@ impl Filter<'_> {
     fn square_of(&self, list: &Nearest) -> f64 {
         let dim = self.search.queries.dim as f64;
         let limit = f64::from(list.limit()) * if self.search.metric == Metric::Cosine { 2.0 } else { 1.0 };
-        // The direct sum is off by at most `(dim + 4) u`, and by the smallest normal number for each product that is less.
+        // The direct sum is off by at most `(dim + 4) u`, and by the smallest normal number for each product that is
+        // less.
         (limit + dim * f64::from(f32::MIN_POSITIVE)) * (1.0 + (dim + 16.0) * f64::from(f32::EPSILON))
     }
 }

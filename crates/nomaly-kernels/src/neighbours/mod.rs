@@ -4,24 +4,26 @@
 //! thousand rows. The matrix of all distances would not fit into memory, and the sum of squared differences, taken
 //! directly, runs at the speed of loads rather than of multiplications.
 //!
-//! The way out: `‖q - b‖² = ‖q‖² + ‖b‖² - 2 q·b` makes it a matrix product, which is computed block by block in registers
-//! (see the `tile` module) and thrown away. That form cancels badly for near neighbours, so it serves only to rule rows out: with
-//! a bound on its rounding error, every row that might be among the `k` nearest is measured again by the direct sum
-//! `Σ (q - b)²`, and only those distances are compared and returned. The result is therefore exactly the `k` smallest
-//! direct distances: the distance of a row to itself is 0, and neither the blocks nor the threads can change a bit of it.
+//! The way out: `‖q - b‖² = ‖q‖² + ‖b‖² - 2 q·b` makes it a matrix product, which is computed block by block in
+//! registers (see the `tile` module) and thrown away. That form cancels badly for near neighbours, so it serves only to
+//! rule rows out: with a bound on its rounding error, every row that might be among the `k` nearest is measured again
+//! by the direct sum `Σ (q - b)²`, and only those distances are compared and returned. The result is therefore exactly
+//! the `k` smallest direct distances: the distance of a row to itself is 0, and neither the blocks nor the threads can
+//! change a bit of it.
 //!
-//! Where the processor multiplies bytes, rows are ruled out by the products of rows rounded to bytes, with a bound on how far
-//! rounding moved them (the `filter` module); what that cannot decide goes the way above. The result is the same to the bit.
+//! Where the processor multiplies bytes, rows are ruled out by the products of rows rounded to bytes, with a bound on
+//! how far rounding moved them (the `filter` module); what that cannot decide goes the way above. The result is the
+//! same to the bit.
 //!
-//! Few queries (a single image with one pooled feature vector) are measured directly without the product, at the speed of
-//! memory, for then packing the bank would cost more than it saves.
+//! Few queries (a single image with one pooled feature vector) are measured directly without the product, at the speed
+//! of memory, for then packing the bank would cost more than it saves.
 //!
 //! [`InvertedIndex`] looks into a part of the rows only, for banks where even that takes too long.
 //!
-//! A [`Bank`] holds what is needed of the rows beside the rows themselves: their lengths, computed once, and the rounded
-//! rows, a quarter of their size, from the first search on that uses them. For the product in f32 it is packed block by
-//! block while it is searched, because a packed copy would double the memory of the largest thing in a model, and
-//! transposing a block in the cache takes little of the time of its product.
+//! A [`Bank`] holds what is needed of the rows beside the rows themselves: their lengths, computed once, and the
+//! rounded rows, a quarter of their size, from the first search on that uses them. For the product in f32 it is packed
+//! block by block while it is searched, because a packed copy would double the memory of the largest thing in a model,
+//! and transposing a block in the cache takes little of the time of its product.
 //!
 //! ```
 //! use nomaly_kernels::isa::Isa;
@@ -56,9 +58,9 @@ use search::Near;
 pub enum Metric {
     /// `Σ (q - b)²`.
     SquaredL2,
-    /// `1 - cos(q, b)`, computed as half the squared distance of the two rows scaled to length 1. A row of length 0 (below
-    /// `f32::MIN_POSITIVE`) counts as orthogonal to every other row (distance 1) and equal to another such row (distance
-    /// 0).
+    /// `1 - cos(q, b)`, computed as half the squared distance of the two rows scaled to length 1. A row of length 0
+    /// (below `f32::MIN_POSITIVE`) counts as orthogonal to every other row (distance 1) and equal to another such row
+    /// (distance 0).
     Cosine,
 }
 
@@ -83,9 +85,10 @@ impl Neighbours {
 
 /// The share of the exact neighbours that an approximate search found, in 0 … 1, the mean over the queries.
 ///
-/// A neighbour counts as found when it is no farther than the farthest exact one, so that it does not matter which of equally
-/// distant rows was returned (Aumüller, Bernhardsson and Faithfull, *ANN-Benchmarks*, 2020, section 2.1). Both searches must
-/// be of the same queries; where `found` has fewer neighbours, the missing ones are not found. 1 without queries.
+/// A neighbour counts as found when it is no farther than the farthest exact one, so that it does not matter which of
+/// equally distant rows was returned (Aumüller, Bernhardsson and Faithfull, *ANN-Benchmarks*, 2020, section 2.1). Both
+/// searches must be of the same queries; where `found` has fewer neighbours, the missing ones are not found. 1 without
+/// queries.
 pub fn recall(exact: &Neighbours, found: &Neighbours) -> f64 {
     if exact.distances.is_empty() {
         return 1.0;

@@ -1,11 +1,12 @@
 //! Rows rounded to bytes, the distance by which that moved each, and the products of such rows.
 //!
-//! Each row has a step of its own, so that its largest number becomes 127: a row far from the others is coarse, and makes no
-//! other row coarser. Numbers are taken relative to a common centre, which changes no distance.
+//! Each row has a step of its own, so that its largest number becomes 127: a row far from the others is coarse, and
+//! makes no other row coarser. Numbers are taken relative to a common centre, which changes no distance.
 //!
 //! Rows of the bank are packed in panels of two vectors of sums: four positions of each row of the panel, then the next
-//! four. Their bytes are unsigned, 128 for a zero, as the instruction wants one factor to be; the sums begin with what that
-//! adds. A row's largest number is 127 and not 128, and sums of [`MAX_DIM`] products stay below 2^31: they are exact.
+//! four. Their bytes are unsigned, 128 for a zero, as the instruction wants one factor to be; the sums begin with what
+//! that adds. A row's largest number is 127 and not 128, and sums of [`MAX_DIM`] products stay below 2^31: they are
+//! exact.
 
 use std::ops::Range;
 
@@ -37,8 +38,8 @@ const NEGLIGIBLE: f64 = 1e-30;
 /// Rows of which the centre is the median.
 const SAMPLE: usize = 255;
 
-/// A share of the squared lengths that is more than the rounding of a score and of its limit can come to: a score has five
-/// roundings of at most 2^-24 of its terms, which are at most `‖q̂‖² + ‖b̂‖²` and `T e`, see [`Reach`].
+/// A share of the squared lengths that is more than the rounding of a score and of its limit can come to: a score has
+/// five roundings of at most 2^-24 of its terms, which are at most `‖q̂‖² + ‖b̂‖²` and `T e`, see [`Reach`].
 const SLACK: f64 = 1.0 / (1 << 20) as f64;
 
 /// Rows of a bank as bytes.
@@ -309,9 +310,9 @@ impl QuantizedQueries {
 /// Which rows may be as near to a query as a given distance, told from their bytes.
 ///
 /// With `e_q` and `e` for how far query and row were moved, a row within `√square` of the query is within `T + e` after
-/// rounding, where `T = e_q + √square`: `‖q̂‖² + ‖b̂‖² - 2 q̂·b̂ <= T² + 2 T e + e²`. The product is the whole number `P` times
-/// the steps of both, `s_q s P`. Divided by two and sorted by what depends on the row, that is
-/// `s_q s P + (e² - ‖b̂‖²) / 2 + T e >= (‖q̂‖² - T²) / 2`; the left side is called the score.
+/// rounding, where `T = e_q + √square`: `‖q̂‖² + ‖b̂‖² - 2 q̂·b̂ <= T² + 2 T e + e²`. The product is the whole number
+/// `P` times the steps of both, `s_q s P`. Divided by two and sorted by what depends on the row, that is `s_q s P + (e²
+/// - ‖b̂‖²) / 2 + T e >= (‖q̂‖² - T²) / 2`; the left side is called the score.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reach {
     /// `T`.
@@ -378,7 +379,8 @@ impl ByteKernel for Marks<'_> {
 /// What is done with scores while they are in registers; a trait and not a closure, which would not be compiled for the
 /// instruction set.
 trait Sink {
-    /// Takes the scores of a query with a panel, the panel by its index among those of the work, and the errors of its rows.
+    /// Takes the scores of a query with a panel, the panel by its index among those of the work, and the errors of its
+    /// rows.
     fn take<B: Bytes>(&mut self, bytes: B, query: usize, index: usize, scores: [<B::S as Simd>::V; 2], errors: &[f32]);
 }
 

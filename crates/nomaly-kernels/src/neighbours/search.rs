@@ -99,8 +99,8 @@ pub(super) struct Memory {
     squares: Vec<f32>,
 }
 
-/// From the products of a query to those of the next: a vector more than there are, so that those of a tile do not compete
-/// for the same places of the first-level cache.
+/// From the products of a query to those of the next: a vector more than there are, so that those of a tile do not
+/// compete for the same places of the first-level cache.
 fn dots_stride(columns: usize, lanes: usize) -> usize {
     columns + lanes
 }
@@ -229,9 +229,9 @@ impl Search<'_> {
         }
     }
 
-    /// Threads take blocks of the bank from a common counter, pack them and multiply them with all queries, each with lists
-    /// of its own: no thread waits for another until all is done. Where the bank has too few blocks for that, units of work
-    /// are pairs of a block and a group of queries.
+    /// Threads take blocks of the bank from a common counter, pack them and multiply them with all queries, each with
+    /// lists of its own: no thread waits for another until all is done. Where the bank has too few blocks for that,
+    /// units of work are pairs of a block and a group of queries.
     fn multiply(&self) -> Vec<Nearest> {
         let height = tile_rows(self.token.columns());
         let (queries, bank, depth) = (self.queries, self.bank, self.depth());

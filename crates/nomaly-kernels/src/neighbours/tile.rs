@@ -1,8 +1,9 @@
 //! The product in registers, the search for candidates in it, and the direct distance.
 //!
-//! Queries are packed in panels of as many rows as the register tile is high, the bank in panels of two vectors: position
-//! by position the values of all rows of the panel. A tile holds its sums in registers over [`DEPTH_BLOCK`] positions,
-//! while the bank's panel of that depth stays in the first-level cache and those of the queries in the second.
+//! Queries are packed in panels of as many rows as the register tile is high, the bank in panels of two vectors:
+//! position by position the values of all rows of the panel. A tile holds its sums in registers over [`DEPTH_BLOCK`]
+//! positions, while the bank's panel of that depth stays in the first-level cache and those of the queries in the
+//! second.
 
 use crate::simd::{Kernel, Simd, Token};
 
@@ -146,9 +147,9 @@ impl Dots<'_> {
             let length = DEPTH_BLOCK.min(depth - start);
             for panel in 0..panels {
                 for row in (0..rows).step_by(M) {
-                    // SAFETY: the assertions above make every panel whole: `queries` has M·depth values from row·depth on,
-                    // `bank` has width·depth values from panel·width·depth on, and `dots` has M rows of `stride` values
-                    // from `row` on, of which `width` are written from panel·width on.
+                    // SAFETY: the assertions above make every panel whole: `queries` has M·depth values from row·depth
+                    // on, `bank` has width·depth values from panel·width·depth on, and `dots` has M rows of `stride`
+                    // values from `row` on, of which `width` are written from panel·width on.
                     unsafe {
                         tile::<S, M>(
                             simd,

@@ -72,7 +72,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `a / b`.
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
 
-    /// `1 / a` within two units in the last place, for normal `a` whose reciprocal is normal; what is not a number stays so.
+    /// `1 / a` within two units in the last place, for normal `a` whose reciprocal is normal; what is not a number
+    /// stays so.
     #[inline(always)]
     fn reciprocal(self, a: Self::V) -> Self::V {
         self.div(self.splat(1.0), a)
@@ -102,8 +103,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `value` where `test` is greater than zero, elsewhere zero.
     fn where_positive(self, test: Self::V, value: Self::V) -> Self::V;
 
-    /// Transposes a square of `LANES` by `LANES` values: row i is read at `from + i * from_step`, column j is written at
-    /// `to + j * to_step`.
+    /// Transposes a square of `LANES` by `LANES` values: row i is read at `from + i * from_step`, column j is written
+    /// at `to + j * to_step`.
     ///
     /// # Safety
     /// Each row must be valid for reading and each place of a column for writing `LANES` values, unaligned; the two
@@ -183,7 +184,8 @@ impl Token {
         }
     }
 
-    /// Every way of multiplying bytes that this processor has, and plain Rust, with the instruction sets they belong to.
+    /// Every way of multiplying bytes that this processor has, and plain Rust, with the instruction sets they belong
+    /// to.
     #[cfg(test)]
     pub(crate) fn every_bytes() -> Vec<(Isa, ByteToken)> {
         let bytes = |isa| Some((isa, Token::new(isa).ok()?.bytes()?));

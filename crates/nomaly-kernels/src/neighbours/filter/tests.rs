@@ -15,7 +15,8 @@ fn rows(data: &[f32], dim: usize, metric: Metric) -> Rows<'_> {
     Rows::new(Cow::Borrowed(data), dim, metric, Side::Bank).unwrap()
 }
 
-/// Searches through rounded rows, however few; what is found, and of how many queries the product in f32 was not needed.
+/// Searches through rounded rows, however few; what is found, and of how many queries the product in f32 was not
+/// needed.
 fn filtered(
     (queries, bank): (&[f32], &[f32]),
     dim: usize,
@@ -186,7 +187,8 @@ fn rounded_rows_suffice_for_plain_data_and_not_where_a_column_hides_the_others()
 fn a_near_row_that_was_rounded_the_other_way_is_found() {
     let (dim, count) = (65, 2400);
     let row = |value: f32| std::iter::once(127.0).chain(std::iter::repeat_n(value, dim - 1));
-    // A third of the rows is 0, and so is the centre: steps are 1, and 0.49 and 0.51 become 0 and 1, as far apart as can be.
+    // A third of the rows is 0, and so is the centre: steps are 1, and 0.49 and 0.51 become 0 and 1, as far apart as
+    // can be.
     let (near, farther) = (701, 1901);
     let rows = (0..count).flat_map(|number| {
         let far = 137.0 + 0.5 * number as f32;
