@@ -42,8 +42,8 @@ const MIN_ROWS: usize = 2048;
 /// The shortest rows: a score takes a few operations beside its product.
 const MIN_DIM: usize = 16;
 
-/// The fewest queries for which a bank is rounded; that takes about as long.
-const MIN_QUERIES: usize = 64;
+/// The fewest queries for which a bank is rounded; that takes about as long as their product in f32.
+const MIN_QUERIES: usize = 256;
 
 /// The most neighbours: the first block must have many times as many rows.
 const MAX_NEIGHBOURS: usize = 64;

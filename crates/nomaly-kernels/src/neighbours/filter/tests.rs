@@ -232,8 +232,8 @@ fn what_is_worthwhile_and_what_is_hopeless() {
     // (queries, rows, dim, k, whether the bank is rounded)
     for (queries, rows, dim, k, is_rounded, want) in [
         (784, 25_000, 152, 1, false, true),
-        (64, 2048, 16, 64, false, true),
-        (63, 2048, 16, 64, false, false),
+        (256, 2048, 16, 64, false, true),
+        (255, 2048, 16, 64, false, false),
         (17, 2048, 16, 64, true, true),
         (784, 2047, 152, 1, true, false),
         (784, 25_000, 15, 1, true, false),
@@ -260,7 +260,7 @@ fn what_is_worthwhile_and_what_is_hopeless() {
 #[test]
 fn neither_threads_nor_company_nor_appending_change_a_bit() {
     let (dim, k, rows) = (40, 5, 5000);
-    let (queries, bank) = data(Kind::Plain, 200, rows, dim, 11);
+    let (queries, bank) = data(Kind::Plain, 300, rows, dim, 11);
     for isa in Isa::available() {
         for metric in [Metric::SquaredL2, Metric::Cosine] {
             let on = |threads: usize, bank: &Bank<'_>| {
