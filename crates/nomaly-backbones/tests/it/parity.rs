@@ -100,6 +100,11 @@ fn wide_resnet50_2() {
 }
 
 #[test]
+fn mobilenetv2_at_an_odd_size() {
+    check(include_str!("../fixtures/mobilenetv2.json"));
+}
+
+#[test]
 fn wrn_16_4() {
     check(include_str!("../fixtures/wrn-16-4.json"));
 }
