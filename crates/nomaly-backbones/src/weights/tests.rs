@@ -84,6 +84,54 @@ fn every_truncation_is_an_error() {
     }
 }
 
+/// The places where the pickles of a file before PyTorch 1.6 end.
+fn ends_of_pickles(bytes: &[u8]) -> [usize; 5] {
+    let mut at = 0;
+    std::array::from_fn(|_| {
+        at += machine(&bytes[at..]).unwrap().length;
+        at
+    })
+}
+
+#[test]
+fn a_storage_has_no_more_than_the_file_holds_of_it() {
+    let good = std::fs::read(fixture("legacy.pth")).unwrap();
+    let [.., storages] = ends_of_pickles(&good);
+    let count = i64::from_le_bytes(good[storages..storages + 8].try_into().unwrap());
+    for wrong in [-1, i64::MIN, i64::MAX, i64::MAX / 4 + 1, good.len() as i64] {
+        let mut bytes = good.clone();
+        bytes[storages..storages + 8].copy_from_slice(&wrong.to_le_bytes());
+        let error = from_bytes(&bytes).unwrap_err().to_string();
+        assert!(error.contains("it ends within the storage"), "{wrong}: {error}");
+    }
+    // One element less: the next count is read from the middle of this storage.
+    let mut bytes = good.clone();
+    bytes[storages..storages + 8].copy_from_slice(&(count - 1).to_le_bytes());
+    assert!(matches!(from_bytes(&bytes), Err(WeightsError::Torch { .. })));
+    for end in [storages, storages + 7] {
+        let error = from_bytes(&good[..end]).unwrap_err().to_string();
+        assert!(error.contains("it ends before the storage"), "{error}");
+    }
+}
+
+#[test]
+fn the_pickles_before_the_tensors_are_checked() {
+    let good = std::fs::read(fixture("legacy.pth")).unwrap();
+    let [magic, protocol, _, object, keys] = ends_of_pickles(&good);
+    let with = |part: std::ops::Range<usize>, pickle: &[u8]| {
+        let mut bytes = good.clone();
+        bytes.splice(part, pickle.iter().copied());
+        from_bytes(&bytes).unwrap_err().to_string()
+    };
+    assert!(with(magic..protocol, b"\x80\x02M\xea\x03.").contains("its protocol is not 1001"));
+    assert!(with(object..keys, b"\x80\x02K\x01.").contains("the list of storages is malformed"));
+    assert!(with(object..keys, b"\x80\x02]K\x01a.").contains("the list of storages is malformed"));
+    let unknown = with(object..keys, b"\x80\x02]X\x01\x00\x00\x00xa.");
+    assert!(unknown.contains("the storage x belongs to no tensor"), "{unknown}");
+    // Fewer storages than the tensors need.
+    assert!(with(object..keys, b"\x80\x02].").contains("is missing"));
+}
+
 /// Pickles of two programs that a careless machine would choke on.
 #[test]
 fn deep_and_wide_pickles_end() {
