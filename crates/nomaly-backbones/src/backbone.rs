@@ -1,20 +1,19 @@
-//! Backbones: a graph with weights, and the extractors compiled from it.
+//! Backbones: one network with weights or several joined, and the extractors compiled from them.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::network::{Network, OutputLayout, StepInfo, Workspace};
+use nomaly_kernels::network::OutputLayout;
 use nomaly_registry::UnknownName;
 use serde::Serialize;
 
 use crate::error::BackboneError;
-use crate::graph::{Graph, Op, Parameter, ParameterRole};
+use crate::extractor::{Compiled, Extractor, Renormalize};
+use crate::graph::Graph;
 use crate::initialise;
-use crate::parameters::Parameters;
-use crate::plan;
+use crate::part::Part;
 use crate::registry::{BACKBONES, BackboneEntry, Preprocessing};
-use crate::weights::{self, WeightTensor, Weights};
+use crate::weights::{self, Weights};
 
 /// A place where features can be taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,6 +25,20 @@ pub struct TapInfo {
     /// Pixels of the input between neighbouring positions; `None` for `logits`, which have one position.
     pub stride: Option<usize>,
 }
+
+impl TapInfo {
+    /// Whether it is a classifier's result, which says which of the known classes an image is rather than how it looks.
+    pub fn is_classifier(&self) -> bool {
+        self.name.rsplit(OF).next() == Some(LOGITS)
+    }
+}
+
+/// The name of a classifier's tap.
+pub(crate) const LOGITS: &str = "logits";
+
+/// What stands between the names of joined networks, and between a network's name and those of its taps and tensors.
+const AND: char = '+';
+const OF: char = '/';
 
 /// Features to take, and the order of their numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,20 +63,21 @@ pub struct OpenOptions {
     pub weights: Option<PathBuf>,
 }
 
-/// A network with its weights, checked: every tensor has the shape that the architecture gives it and holds finite
-/// numbers.
+/// One network with weights, or several joined.
 ///
 /// Weights may end early. A file without the classifier, or one that was cut after a middle layer, serves the taps before
 /// that place. Batch norm may have been folded into the convolutions: such a file has a bias for each convolution and no
 /// batch norm tensors. Tensors that the architecture does not know are left out and listed by [`Backbone::ignored`].
+///
+/// # Joined networks
+/// `efficientnet-lite0+mobilenetv2` sees each image through both; more can be joined, for nothing is special about two.
+/// Taps and tensors are called `efficientnet-lite0/stage3`, and so on. Images are prepared as for the first network;
+/// the others get the same pixels, normalized as they were trained. Joined networks are for features: what trains, or
+/// reads one weight file, takes one network.
 pub struct Backbone {
-    entry: &'static BackboneEntry,
-    graph: Graph,
-    weights: Weights,
-    /// How many taps, from the shallowest, the weights serve; at least one.
-    served: usize,
-    /// The first tensor that the first tap not served lacks.
-    missing: Option<String>,
+    name: String,
+    /// The networks in the order of the name.
+    parts: Vec<Part>,
     ignored: Vec<String>,
     source: String,
     licence: String,
@@ -72,8 +86,8 @@ pub struct Backbone {
 impl std::fmt::Debug for Backbone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Backbone")
-            .field("name", &self.entry.name)
-            .field("tensors", &self.weights.len())
+            .field("name", &self.name)
+            .field("tensors", &self.parts.iter().map(Part::tensors).sum::<usize>())
             .field("source", &self.source)
             .finish_non_exhaustive()
     }
@@ -92,9 +106,22 @@ impl Backbone {
     /// that `nomaly weights get` fills. A backbone that has no weights needs none.
     ///
     /// # Errors
-    /// For an unknown name, weights that are not there, and those of [`Backbone::from_tensors`].
+    /// For an unknown name, networks that cannot be joined, weights that are not there, a weight file for joined
+    /// networks, and those of [`Backbone::from_tensors`].
     pub fn open(name: &str, options: &OpenOptions) -> Result<Self, BackboneError> {
-        let entry = BACKBONES.get(name)?;
+        let entries = entries(name)?;
+        if let [entry] = entries[..] {
+            return Self::open_one(entry, options);
+        }
+        if options.weights.is_some() {
+            return Err(BackboneError::OneNetwork { backbone: name.to_owned(), what: "a weight file" });
+        }
+        let opened = entries.iter().map(|entry| Self::open_one(entry, options)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::joined(name, opened))
+    }
+
+    fn open_one(entry: &'static BackboneEntry, options: &OpenOptions) -> Result<Self, BackboneError> {
+        let name = entry.name;
         if !entry.has_weights() {
             if let Some(path) = &options.weights {
                 return Err(BackboneError::TakesNoWeights { backbone: name.to_owned(), path: path.clone() });
@@ -118,13 +145,35 @@ impl Backbone {
         }
     }
 
+    /// Joins backbones of one network each.
+    fn joined(name: &str, opened: Vec<Self>) -> Self {
+        let sources: Vec<String> = opened.iter().map(|one| format!("{}: {}", one.name, one.source)).collect();
+        let mut licences: Vec<&str> = opened.iter().map(|one| one.licence.as_str()).collect();
+        licences.sort_unstable();
+        licences.dedup();
+        let (source, licence) = (sources.join("; "), licences.join(" AND "));
+        let mut ignored = Vec::new();
+        let mut parts = Vec::new();
+        for one in opened {
+            for mut part in one.parts {
+                part.prefix = prefix(part.entry);
+                ignored.extend(one.ignored.iter().map(|tensor| format!("{}{tensor}", part.prefix)));
+                parts.push(part);
+            }
+        }
+        Self { name: name.to_owned(), parts, ignored, source, licence }
+    }
+
     /// A backbone to be trained from the start: convolutions and the classifier He-normal, biases and running means 0,
     /// batch norm's factors and running variances 1. The same `seed` gives the same weights.
     ///
     /// # Errors
-    /// For an unknown name.
+    /// For an unknown name, and for joined networks.
     pub fn initialised(name: &str, classes: usize, seed: u64) -> Result<Self, BackboneError> {
-        let graph = BACKBONES.get(name)?.architecture.graph(classes);
+        let [entry] = entries(name)?[..] else {
+            return Err(BackboneError::OneNetwork { backbone: name.to_owned(), what: "training from the start" });
+        };
+        let graph = entry.architecture.graph(classes);
         let backbone = Self::from_tensors(name, initialise::he_normal(&graph, seed))?;
         Ok(backbone.with_provenance(format!("initialised with seed {seed}"), UNSTATED))
     }
@@ -132,50 +181,30 @@ impl Backbone {
     /// Makes a backbone of tensors, such as those of a model file. The classifier may have any number of classes.
     ///
     /// # Errors
-    /// For an unknown name, a tensor of the wrong shape, numbers that are not finite, negative variances, and where not
-    /// even the shallowest tap can be served.
+    /// For an unknown name, networks that cannot be joined, a tensor of the wrong shape, numbers that are not finite,
+    /// negative variances, and where not even the shallowest tap of a network can be served.
     pub fn from_tensors(name: &str, mut weights: Weights) -> Result<Self, BackboneError> {
-        let entry = BACKBONES.get(name)?;
-        let graph = with_classes_of(entry, &weights);
-        let mut known = Weights::new();
-        let mut lacking: Vec<Option<String>> = Vec::with_capacity(graph.nodes().len());
-        for index in 0..graph.nodes().len() {
-            let mut missing = None;
-            for parameter in accepted(&graph, index) {
-                match weights.remove(&parameter.name) {
-                    Some(tensor) => {
-                        check(name, &parameter, &tensor)?;
-                        known.insert(parameter.name, tensor);
-                    }
-                    None if parameter.optional => {}
-                    None => missing = missing.or(Some(parameter.name)),
-                }
-            }
-            lacking.push(missing);
-        }
-        for index in 0..graph.nodes().len() {
-            if is_folded(&graph, index, &known) {
-                lacking[index] = None;
-            }
-        }
-
-        let mut served = 0;
-        let mut missing = None;
-        for tap in graph.taps() {
-            let needed = graph.needed(&[tap.node]);
-            missing = lacking.iter().zip(needed).filter(|(_, needed)| *needed).find_map(|(lacking, _)| lacking.clone());
-            if missing.is_some() {
-                break;
-            }
-            served += 1;
-        }
-        if served == 0 {
-            let tensor = missing.unwrap_or_default();
-            return Err(BackboneError::MissingTensor { backbone: name.to_owned(), tensor });
-        }
-        let ignored = weights.into_keys().collect();
         let (source, licence) = ("tensors".to_owned(), UNSTATED.to_owned());
-        Ok(Self { entry, graph, weights: known, served, missing, ignored, source, licence })
+        let entries = entries(name)?;
+        let mut parts = Vec::with_capacity(entries.len());
+        if let [entry] = entries[..] {
+            parts.push(Part::take(entry, String::new(), &mut weights)?);
+            let ignored = weights.into_keys().collect();
+            return Ok(Self { name: name.to_owned(), parts, ignored, source, licence });
+        }
+        let mut ignored = Vec::new();
+        for entry in entries {
+            let prefix = prefix(entry);
+            let (own, others): (Weights, Weights) =
+                weights.into_iter().partition(|(name, _)| name.starts_with(&prefix));
+            weights = others;
+            let mut own = own.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect();
+            let part = Part::take(entry, prefix, &mut own)?;
+            ignored.extend(own.into_keys().map(|name| format!("{}{name}", part.prefix)));
+            parts.push(part);
+        }
+        ignored.extend(weights.into_keys());
+        Ok(Self { name: name.to_owned(), parts, ignored, source, licence })
     }
 
     /// The same backbone with a word on where its weights come from and on what terms.
@@ -185,32 +214,43 @@ impl Backbone {
         self
     }
 
-    /// Its name in the registry.
-    pub fn name(&self) -> &'static str {
-        self.entry.name
+    /// Its name: that of its network in the registry, or those of the joined ones with `+` between them.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
-    /// Its entry in the registry.
-    pub fn entry(&self) -> &'static BackboneEntry {
-        self.entry
+    /// The entries of its networks in the registry, in the order of the name.
+    pub fn entries(&self) -> impl Iterator<Item = &'static BackboneEntry> + '_ {
+        self.parts.iter().map(|part| part.entry)
     }
 
     /// What it computes.
-    pub fn graph(&self) -> &Graph {
-        &self.graph
+    ///
+    /// # Errors
+    /// For joined networks, which have a graph each.
+    pub fn graph(&self) -> Result<&Graph, BackboneError> {
+        match &self.parts[..] {
+            [part] => Ok(&part.graph),
+            _ => Err(BackboneError::OneNetwork { backbone: self.name.clone(), what: "a graph" }),
+        }
     }
 
-    /// The taps that the weights serve, from the shallowest to the deepest.
+    /// The taps that the weights serve, of each network from the shallowest to the deepest.
     pub fn taps(&self) -> Vec<TapInfo> {
-        tap_infos(&self.graph).take(self.served).collect()
+        self.parts.iter().flat_map(Part::taps).collect()
     }
 
-    /// How images are prepared for the known weights.
+    /// The [taps](Self::taps) of each network by itself.
+    pub fn taps_by_network(&self) -> impl Iterator<Item = Vec<TapInfo>> + '_ {
+        self.parts.iter().map(|part| part.taps().collect())
+    }
+
+    /// How images are prepared for the known weights; of joined networks for those of the first.
     pub fn preprocessing(&self) -> Preprocessing {
-        self.entry.preprocessing
+        self.parts[0].entry.preprocessing
     }
 
-    /// The licence of the weights as an SPDX identifier, or `not stated`.
+    /// The licence of the weights as an SPDX expression, or `not stated`.
     pub fn licence(&self) -> &str {
         &self.licence
     }
@@ -225,8 +265,8 @@ impl Backbone {
         &self.ignored
     }
 
-    /// Compiles an extractor of `taps` for images of `input` = (height, width). Nothing below the deepest tap is
-    /// computed.
+    /// Compiles an extractor of `taps` for images of `input` = (height, width). Nothing below the deepest tap of a
+    /// network is computed, and nothing of a network without any.
     ///
     /// # Errors
     /// For a tap that the backbone or its weights do not have, for no tap at all, for an input that is too small, and
@@ -234,15 +274,23 @@ impl Backbone {
     pub fn compile(&self, input: [usize; 2], taps: &[TapRequest], isa: Isa) -> Result<Extractor, BackboneError> {
         if taps.is_empty() {
             let taps = self.taps().into_iter().map(|tap| tap.name).collect::<Vec<_>>().join(", ");
-            return Err(BackboneError::NoTaps { backbone: self.name().to_owned(), taps });
+            return Err(BackboneError::NoTaps { backbone: self.name.clone(), taps });
         }
-        let outputs = taps
-            .iter()
-            .map(|request| Ok((self.tap_node(&request.name)?, request.layout)))
-            .collect::<Result<Vec<_>, BackboneError>>()?;
-        let parameters = Parameters { backbone: self.name(), weights: &self.weights };
-        let network = plan::compile(&self.graph, &parameters, input, &outputs, isa)?;
-        Ok(Extractor { network, taps: taps.to_vec() })
+        let nodes = taps.iter().map(|tap| self.tap_node(&tap.name)).collect::<Result<Vec<_>, _>>()?;
+        let mut networks = Vec::new();
+        for (place, part) in self.parts.iter().enumerate() {
+            let own: Vec<usize> = (0..taps.len()).filter(|&tap| nodes[tap].0 == place).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let outputs: Vec<_> = own.iter().map(|&tap| (nodes[tap].1, taps[tap].layout)).collect();
+            networks.push(Compiled {
+                network: part.compile(input, &outputs, isa)?,
+                taps: own,
+                renormalize: Renormalize::between(&self.preprocessing(), &part.entry.preprocessing),
+            });
+        }
+        Ok(Extractor::new(networks, taps.to_vec()))
     }
 
     /// The tensors that the deepest of `taps` needs, with their names, shapes and number formats as they came: what a
@@ -251,72 +299,73 @@ impl Backbone {
     /// # Errors
     /// For a tap that the backbone or its weights do not have.
     pub fn export(&self, taps: &[&str]) -> Result<Weights, BackboneError> {
-        let targets = taps.iter().map(|tap| self.tap_node(tap)).collect::<Result<Vec<_>, _>>()?;
-        let needed = self.graph.needed(&targets);
+        let nodes = taps.iter().map(|tap| self.tap_node(tap)).collect::<Result<Vec<_>, _>>()?;
         let mut exported = Weights::new();
-        for index in (0..needed.len()).filter(|&index| needed[index]) {
-            for parameter in accepted(&self.graph, index) {
-                if let Some(tensor) = self.weights.get(&parameter.name) {
-                    exported.insert(parameter.name, tensor.clone());
-                }
-            }
+        for (place, part) in self.parts.iter().enumerate() {
+            let own: Vec<usize> = nodes.iter().filter(|(of, _)| *of == place).map(|(_, node)| *node).collect();
+            let named = part.export(&own).into_iter().map(|(name, tensor)| (format!("{}{name}", part.prefix), tensor));
+            exported.extend(named);
         }
         Ok(exported)
     }
 
-    /// What [`export`](Self::export) gives, with each batch norm that was folded into its convolution put back as the affine map
-    /// that it left: weights for [`trainable`](crate::trainable), which trains the layers of the graph as they are. The
-    /// running variance is such that with epsilon it is 1.
-    pub(crate) fn unfolded(&self, taps: &[&str]) -> Result<Weights, BackboneError> {
-        let mut weights = self.export(taps)?;
-        for (index, node) in self.graph.nodes().iter().enumerate() {
-            let Op::BatchNorm { epsilon, .. } = node.op else { continue };
-            let Some(Op::Conv { name, .. }) = self.graph.foldable_into(index).map(|conv| &self.graph.nodes()[conv].op)
-            else {
-                continue;
-            };
-            if !is_folded(&self.graph, index, &weights) {
-                continue;
-            }
-            let Some(bias) = weights.remove(&format!("{name}.bias")) else { continue };
-            for Parameter { name, shape, role } in self.graph.parameters_of(index) {
-                let value = match role {
-                    ParameterRole::NormShift => {
-                        weights.insert(name, bias.clone());
-                        continue;
-                    }
-                    ParameterRole::RunningMean => 0.0,
-                    ParameterRole::RunningVariance => (1.0 - epsilon) as f32,
-                    _ => 1.0,
-                };
-                let values = vec![value; shape.iter().product()];
-                weights.insert(name, WeightTensor::from_f32(shape, &values));
-            }
-        }
-        Ok(weights)
+    /// The first of joined networks of which none of `taps` is.
+    pub fn unused(&self, taps: &[TapRequest]) -> Option<&'static str> {
+        let unused = |part: &&Part| !taps.iter().any(|tap| tap.name.starts_with(&part.prefix));
+        self.parts.iter().find(unused).map(|part| part.entry.name)
     }
 
-    /// The node of a tap that the weights serve.
-    pub(crate) fn tap_node(&self, name: &str) -> Result<usize, BackboneError> {
-        let taps = self.graph.taps();
-        let Some(position) = taps.iter().position(|tap| tap.name == name) else {
-            let source = UnknownName::new("tap", name, taps.iter().map(|tap| tap.name.as_str()));
-            return Err(BackboneError::UnknownTap { backbone: self.name().to_owned(), source });
-        };
-        if position >= self.served {
-            return Err(BackboneError::TapNotServed {
-                backbone: self.name().to_owned(),
-                tap: name.to_owned(),
-                tensor: self.missing.clone().unwrap_or_default(),
-                deepest: taps[self.served - 1].name.clone(),
-            });
+    pub(crate) fn part(&self, place: usize) -> &Part {
+        &self.parts[place]
+    }
+
+    /// The place of the network that has a tap, and the node there, if the weights serve it.
+    pub(crate) fn tap_node(&self, name: &str) -> Result<(usize, usize), BackboneError> {
+        for (place, part) in self.parts.iter().enumerate() {
+            let own = name.strip_prefix(&part.prefix);
+            if let Some(position) = own.and_then(|own| part.graph.taps().iter().position(|tap| tap.name == own)) {
+                return Ok((place, part.served_node(position)?));
+            }
         }
-        Ok(taps[position].node)
+        let known: Vec<String> = self
+            .parts
+            .iter()
+            .flat_map(|part| part.graph.taps().iter().map(|tap| format!("{}{}", part.prefix, tap.name)))
+            .collect();
+        let source = UnknownName::new("tap", name, known.iter().map(String::as_str));
+        Err(BackboneError::UnknownTap { backbone: self.name.clone(), source })
     }
 }
 
 const NO_WEIGHTS: &str = "no weights";
 const UNSTATED: &str = "not stated";
+
+/// The entries of the networks that a name stands for.
+///
+/// # Errors
+/// For an unknown name, and for networks that cannot be joined: the same twice, and what is no network.
+fn entries(name: &str) -> Result<Vec<&'static BackboneEntry>, BackboneError> {
+    let entries = name.split(AND).map(|part| BACKBONES.get(part)).collect::<Result<Vec<_>, _>>()?;
+    if let [_] = entries[..] {
+        return Ok(entries);
+    }
+    for (place, entry) in entries.iter().enumerate() {
+        let refuse =
+            |reason| Err(BackboneError::NotJoinable { backbone: name.to_owned(), network: entry.name, reason });
+        if !entry.has_weights() {
+            return refuse("is no network");
+        }
+        if entries[..place].iter().any(|earlier| earlier.name == entry.name) {
+            return refuse("is named twice, and would say the same twice");
+        }
+    }
+    Ok(entries)
+}
+
+/// What stands before the names of a joined network's taps and tensors.
+fn prefix(entry: &BackboneEntry) -> String {
+    format!("{}{OF}", entry.name)
+}
 
 /// The taps of a graph, from the shallowest to the deepest.
 pub fn tap_infos(graph: &Graph) -> impl Iterator<Item = TapInfo> {
@@ -326,138 +375,64 @@ pub fn tap_infos(graph: &Graph) -> impl Iterator<Item = TapInfo> {
     })
 }
 
-/// The graph with as many classes as the classifier in `weights`, its last linear layer, has, if there is one.
-fn with_classes_of(entry: &BackboneEntry, weights: &Weights) -> Graph {
-    let graph = entry.graph();
-    let classifier = graph.nodes().iter().rev().find_map(|node| match &node.op {
-        Op::Linear { name } => weights.get(&format!("{name}.weight")),
-        _ => None,
-    });
-    match classifier.map(|tensor| tensor.shape.as_slice()) {
-        Some(&[classes, _]) if classes > 0 && classes != entry.classes => entry.architecture.graph(classes),
-        _ => graph,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A parameter that a node takes from a weight file.
-struct Accepted {
-    name: String,
-    shape: Vec<usize>,
-    role: ParameterRole,
-    optional: bool,
-}
-
-/// What a node takes: its parameters, and for a convolution without bias the one that folding leaves.
-fn accepted(graph: &Graph, index: usize) -> Vec<Accepted> {
-    let take = |Parameter { name, shape, role }, optional| Accepted { name, shape, role, optional };
-    let node = &graph.nodes()[index];
-    let mut all: Vec<_> = graph.parameters_of(index).into_iter().map(|parameter| take(parameter, false)).collect();
-    if let Op::Conv { name, bias: false, .. } = &node.op {
-        let bias = Parameter { name: format!("{name}.bias"), shape: vec![node.channels], role: ParameterRole::Bias };
-        all.push(take(bias, true));
-    }
-    all
-}
-
-/// Whether the node is a batch norm of which the file has nothing, after a convolution of which it has the bias.
-fn is_folded(graph: &Graph, index: usize, weights: &Weights) -> bool {
-    let Some(conv) = graph.foldable_into(index) else { return false };
-    let has_bias = accepted(graph, conv).iter().any(|part| part.optional && weights.contains_key(&part.name));
-    has_bias && graph.parameters_of(index).iter().all(|part| !weights.contains_key(&part.name))
-}
-
-fn check(backbone: &str, parameter: &Accepted, tensor: &WeightTensor) -> Result<(), BackboneError> {
-    if tensor.shape != parameter.shape {
-        return Err(BackboneError::Shape {
-            backbone: backbone.to_owned(),
-            tensor: parameter.name.clone(),
-            expected: parameter.shape.clone(),
-            found: tensor.shape.clone(),
-        });
-    }
-    let values = tensor.to_f32()?;
-    let expected = parameter.shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
-    if Some(values.len()) != expected {
-        return Err(BackboneError::Shape {
-            backbone: backbone.to_owned(),
-            tensor: parameter.name.clone(),
-            expected: parameter.shape.clone(),
-            found: vec![values.len()],
-        });
-    }
-    let least = if parameter.role == ParameterRole::RunningVariance { 0.0 } else { f32::MIN };
-    match values.iter().position(|value| !(least..=f32::MAX).contains(value)) {
-        Some(index) => Err(BackboneError::BadValue {
-            backbone: backbone.to_owned(),
-            tensor: parameter.name.clone(),
-            index,
-            value: values[index],
-        }),
-        None => Ok(()),
-    }
-}
-
-/// A backbone compiled for one input size and a choice of taps. It can be shared between threads; what a run scribbles on
-/// is in the [`Workspace`].
-#[derive(Debug)]
-pub struct Extractor {
-    network: Network,
-    taps: Vec<TapRequest>,
-}
-
-impl Extractor {
-    /// The taps in the order of the outputs.
-    pub fn taps(&self) -> &[TapRequest] {
-        &self.taps
+    #[test]
+    fn joined_weights_have_all_their_sources_and_licences() {
+        let one = |name: &str, licence: &str| {
+            let mut one = Backbone::initialised(name, 2, 0).unwrap().with_provenance("a zoo", licence);
+            one.ignored.push("step".to_owned());
+            one
+        };
+        let joined = Backbone::joined("resnet18+mobilenetv2", vec![one("resnet18", "MIT"), one("mobilenetv2", "ISC")]);
+        assert_eq!((joined.name(), joined.licence()), ("resnet18+mobilenetv2", "ISC AND MIT"));
+        assert_eq!(joined.source(), "resnet18: a zoo; mobilenetv2: a zoo");
+        assert_eq!(joined.ignored(), ["resnet18/step", "mobilenetv2/step"]);
+        let alike = Backbone::joined("resnet18+mobilenetv2", vec![one("resnet18", "MIT"), one("mobilenetv2", "MIT")]);
+        assert_eq!(alike.licence(), "MIT");
+        assert_eq!(alike.preprocessing(), alike.parts[0].entry.preprocessing);
     }
 
-    /// `[3, height, width]` of one image.
-    pub fn input_shape(&self) -> [usize; 3] {
-        self.network.input_shape()
+    #[test]
+    fn a_name_is_of_one_network_or_of_several_different_ones() {
+        let names =
+            |name: &str| entries(name).map(|entries| entries.iter().map(|entry| entry.name).collect::<Vec<_>>());
+        assert_eq!(names("pixels").unwrap(), ["pixels"]);
+        let three = "efficientnet-lite0+mobilenetv2+resnet18";
+        assert_eq!(names(three).unwrap(), ["efficientnet-lite0", "mobilenetv2", "resnet18"]);
+        for (name, expected) in [
+            (
+                "resnet18+resnet18",
+                "resnet18+resnet18 cannot be joined: resnet18 is named twice, and would say the same twice",
+            ),
+            ("efficientnet-lite0+pixels", "efficientnet-lite0+pixels cannot be joined: pixels is no network"),
+            ("efficientnet-lite0+mobilnetv2", "unknown backbone `mobilnetv2`; did you mean `mobilenetv2`?"),
+        ] {
+            assert_eq!(names(name).unwrap_err().to_string(), expected);
+        }
+        assert!(
+            matches!(entries("resnet18+"), Err(BackboneError::UnknownBackbone(unknown)) if unknown.name.is_empty())
+        );
     }
 
-    /// `[C, h, w]` of the features at the output's place, whatever their layout; `[C, 1, 1]` for means.
-    pub fn output_shape(&self, output: usize) -> [usize; 3] {
-        self.network.output_shape(output)
-    }
-
-    /// Memory for runs of up to `batch` images.
-    pub fn workspace(&self, batch: usize) -> Workspace {
-        self.network.workspace(batch)
-    }
-
-    /// Runs `batch` images, `input` `[N, 3, H, W]`. `outputs` has a vector for each tap and is resized to the features of
-    /// all images one after another. The features of an image do not depend on the batch it is in, nor on the number of
-    /// threads.
-    ///
-    /// # Errors
-    /// Where the length of `input` is not that of `batch` images, or `outputs` has not one vector for each tap.
-    pub fn run(
-        &self,
-        input: &[f32],
-        batch: usize,
-        workspace: &mut Workspace,
-        outputs: &mut [Vec<f32>],
-    ) -> Result<(), BackboneError> {
-        Ok(self.network.run(input, batch, workspace, outputs)?)
-    }
-
-    /// The steps of a run, in order: what each computes, and how much work it is.
-    pub fn steps(&self) -> Vec<StepInfo> {
-        self.network.steps()
-    }
-
-    /// [`run`](Self::run), and the time that each of [`steps`](Self::steps) took.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    pub fn profile(
-        &self,
-        input: &[f32],
-        batch: usize,
-        workspace: &mut Workspace,
-        outputs: &mut [Vec<f32>],
-    ) -> Result<Vec<Duration>, BackboneError> {
-        Ok(self.network.profile(input, batch, workspace, outputs)?)
+    #[test]
+    fn a_weight_file_a_graph_and_training_are_of_one_network() {
+        let name = "resnet18+mobilenetv2";
+        let options = OpenOptions { weights: Some("x.pth".into()) };
+        let joined = Backbone::joined(
+            name,
+            ["resnet18", "mobilenetv2"].map(|one| Backbone::initialised(one, 2, 0).unwrap()).into(),
+        );
+        let errors = [
+            Backbone::open(name, &options).map(drop),
+            Backbone::initialised(name, 2, 0).map(drop),
+            joined.graph().map(drop),
+        ];
+        for (error, what) in errors.into_iter().zip(["a weight file", "training from the start", "a graph"]) {
+            let expected = format!("{name} is several networks joined, and {what} is for one: name one of them alone");
+            assert_eq!(error.unwrap_err().to_string(), expected);
+        }
     }
 }

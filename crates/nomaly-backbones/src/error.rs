@@ -12,6 +12,24 @@ pub enum BackboneError {
     /// No backbone of that name.
     #[error(transparent)]
     UnknownBackbone(#[from] UnknownName),
+    /// Networks that make no sense together.
+    #[error("{backbone} cannot be joined: {network} {reason}")]
+    NotJoinable {
+        /// The names with `+` between them.
+        backbone: String,
+        /// The network that does not fit.
+        network: &'static str,
+        /// Why, as what it is or does.
+        reason: &'static str,
+    },
+    /// Something that only one network can do was asked of joined ones.
+    #[error("{backbone} is several networks joined, and {what} is for one: name one of them alone")]
+    OneNetwork {
+        /// The names with `+` between them.
+        backbone: String,
+        /// What was asked for.
+        what: &'static str,
+    },
     /// The architecture has no tap of that name.
     #[error("{backbone}: {source}")]
     UnknownTap {
@@ -93,6 +111,14 @@ pub enum BackboneError {
         backbone: String,
         /// The file.
         path: std::path::PathBuf,
+    },
+    /// The memory of a run was made by another extractor.
+    #[error("the workspace is for {found} networks, this extractor has {expected}")]
+    OtherWorkspace {
+        /// Networks of the extractor.
+        expected: usize,
+        /// Networks that the workspace is for.
+        found: usize,
     },
     /// A weight file cannot be read.
     #[error(transparent)]

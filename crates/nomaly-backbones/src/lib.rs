@@ -28,6 +28,7 @@ mod backbone;
 mod describe;
 mod error;
 pub mod explain;
+mod extractor;
 pub mod graph;
 mod initialise;
 #[cfg(feature = "candle")]
@@ -35,15 +36,17 @@ pub mod module;
 #[cfg(feature = "candle")]
 pub mod ops;
 mod parameters;
+mod part;
 mod plan;
 pub mod registry;
 pub mod trainable;
 pub mod weights;
 
-pub use backbone::{Backbone, Extractor, OpenOptions, TapInfo, TapRequest, tap_infos};
+pub use backbone::{Backbone, OpenOptions, TapInfo, TapRequest, tap_infos};
 pub use describe::{Description, describe_all};
 pub use error::BackboneError;
+pub use extractor::{Extractor, Workspace};
 pub use nomaly_kernels as kernels;
-pub use nomaly_kernels::network::{OutputLayout, Workspace};
+pub use nomaly_kernels::network::OutputLayout;
 pub use registry::{BackboneEntry, Interpolation, Preprocessing};
 pub use weights::{WeightTensor, Weights};

@@ -52,7 +52,7 @@ impl Module {
     /// Puts what the `taps` need of `backbone` on `device`, nothing of it to be trained.
     ///
     /// # Errors
-    /// For a tap that the backbone or its weights do not have, and where the device fails.
+    /// For joined networks, for a tap that the backbone or its weights do not have, and where the device fails.
     pub fn new(backbone: &Backbone, taps: &[&str], device: &Device) -> std::result::Result<Self, BackboneError> {
         Self::trainable(backbone, taps, device, |_| false)
     }
@@ -60,15 +60,16 @@ impl Module {
     /// Like [`Module::new`]; the parameters whose names `train` accepts become variables.
     ///
     /// # Errors
-    /// For a tap that the backbone or its weights do not have, and where the device fails.
+    /// For joined networks, for a tap that the backbone or its weights do not have, and where the device fails.
     pub fn trainable(
         backbone: &Backbone,
         taps: &[&str],
         device: &Device,
         train: impl Fn(&str) -> bool,
     ) -> std::result::Result<Self, BackboneError> {
-        let outputs = taps.iter().map(|tap| backbone.tap_node(tap)).collect::<std::result::Result<Vec<_>, _>>()?;
-        let graph = backbone.graph().clone();
+        let graph = backbone.graph()?.clone();
+        let node = |tap: &&str| backbone.tap_node(tap).map(|(_, node)| node);
+        let outputs = taps.iter().map(node).collect::<std::result::Result<Vec<_>, _>>()?;
         let roles: BTreeMap<String, ParameterRole> =
             graph.parameters().into_iter().map(|parameter| (parameter.name, parameter.role)).collect();
         let mut module =

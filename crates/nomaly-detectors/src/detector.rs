@@ -25,7 +25,7 @@ use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo}
 use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, Recognition};
 use crate::shift::{InputProfile, InputShift, Look};
-use crate::stored::{check_backbone, check_settings, check_stored};
+use crate::stored::{check_backbone, check_networks, check_settings, check_stored};
 use crate::supervised::{SupervisedReference, supervised_reference};
 use crate::suspicion::Suspicious;
 use crate::training::Checkpoint;
@@ -248,6 +248,7 @@ impl Detector {
         let pipeline = pipeline(&settings.clone().or(entry.defaults), &backbone)?;
         let method = (entry.build)(settings, &backbone)?;
         method.check_input(pipeline.output_size())?;
+        check_networks(method.name(), &backbone, method.taps())?;
         let region = settings.get("roi").map(|path| read_region(Path::new(path), &pipeline)).transpose()?;
         let views = region.as_ref().map(|region| views_of(region, &pipeline)).transpose()?;
         let extractor = FeatureExtractor::new(&backbone, pipeline, method.taps())?;

@@ -116,6 +116,20 @@ pub enum DetectorError {
         /// Why not.
         reason: String,
     },
+    /// A joined network of which the method takes no features.
+    #[error(
+        "method {method} does not look at {network} of {backbone}, but at {taps}: name a level of each, or leave it out"
+    )]
+    UnusedNetwork {
+        /// The method.
+        method: String,
+        /// The network.
+        network: &'static str,
+        /// The joined backbone.
+        backbone: String,
+        /// What the method looks at.
+        taps: String,
+    },
     /// A method that stands on one backbone only, and another one.
     #[error("method {method} stands on the backbone {only} only, not on {given}")]
     OtherBackbone {

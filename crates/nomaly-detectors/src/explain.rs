@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::explain::{ActivationMap, AverageActivations, Explanation, GradCam, Importance, Target};
-use nomaly_backbones::{Backbone, Extractor, OpenOptions, OutputLayout, TapRequest};
+use nomaly_backbones::{Backbone, BackboneEntry, Extractor, OpenOptions, OutputLayout, TapRequest};
 use nomaly_data::Sample;
 use nomaly_kernels::Isa;
 use nomaly_store::Progress;
@@ -156,7 +156,7 @@ impl FittedDetector {
         if let Some(MethodNetwork { backbone, input, classes }) = fitted.network() {
             return Ok(((backbone, Seen(input)), classes, None));
         }
-        if !backbone.entry().has_weights() {
+        if !backbone.entries().all(BackboneEntry::has_weights) {
             return Err(DetectorError::NoNetwork { method: self.info().method.name.clone() });
         }
         let taps: Vec<&str> = taps.iter().map(|tap| tap.name.as_str()).collect();

@@ -7,6 +7,7 @@
 //! | name | type | what |
 //! |---|---|---|
 //! | `backbone/NAME` | as in the weight file | the backbone's weights up to the deepest tap |
+//! | `backbone/NETWORK/NAME` | as in the weight file | the same of each of joined networks |
 //! | `method/STATE/NAME` | F32, F64 or U32 | what the method learned |
 //! | `calibration/held_out` | F64 | held-out scores of the training images, in their order |
 //! | `calibration/groups` | U32 | the number of the group of each of these images, where some depend on each other |

@@ -5,6 +5,7 @@
 
 use std::ops::RangeInclusive;
 
+use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
 
 use crate::method::MethodEntry;
@@ -32,6 +33,19 @@ pub(crate) fn check_settings(
 pub(crate) fn check_backbone(entry: &MethodEntry, backbone: &str) -> Result<(), DetectorError> {
     match entry.backbone.filter(|only| *only != backbone) {
         Some(only) => Err(DetectorError::OtherBackbone { method: entry.name, only, given: backbone.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a joined network that a method does not look at: it would cost time and say nothing.
+pub(crate) fn check_networks(method: &str, backbone: &Backbone, taps: &[TapRequest]) -> Result<(), DetectorError> {
+    match backbone.unused(taps) {
+        Some(network) => Err(DetectorError::UnusedNetwork {
+            method: method.to_owned(),
+            network,
+            backbone: backbone.name().to_owned(),
+            taps: taps.iter().map(|tap| tap.name.as_str()).collect::<Vec<_>>().join(", "),
+        }),
         None => Ok(()),
     }
 }

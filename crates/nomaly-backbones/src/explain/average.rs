@@ -1,9 +1,10 @@
 //! Average activation maps.
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::network::{OutputLayout, Workspace};
+use nomaly_kernels::network::OutputLayout;
 
-use crate::backbone::{Backbone, Extractor, TapRequest};
+use crate::backbone::{Backbone, TapRequest};
+use crate::extractor::{Extractor, Workspace};
 
 use super::{ActivationMap, ExplainError, spatial, with_positions};
 

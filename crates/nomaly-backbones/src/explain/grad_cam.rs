@@ -1,15 +1,13 @@
 //! Grad-CAM.
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::network::{OutputLayout, Workspace};
+use nomaly_kernels::network::OutputLayout;
 
-use crate::backbone::{Backbone, Extractor, TapRequest};
+use crate::backbone::{Backbone, LOGITS, TapInfo, TapRequest};
+use crate::extractor::{Extractor, Workspace};
 use crate::trainable::{Network, TrainableError};
 
 use super::{ActivationMap, ExplainError, no_positions, spatial, with_positions};
-
-/// The tap of the classifier.
-const LOGITS: &str = "logits";
 
 /// Images that are run at a time.
 const BATCH: usize = 8;
@@ -59,6 +57,8 @@ pub struct GradCam {
     backbone: String,
     tap: String,
     output: String,
+    /// Whether the output is a classifier's.
+    classifies: bool,
     extractor: Extractor,
     workspace: Workspace,
     above: Network,
@@ -67,8 +67,9 @@ pub struct GradCam {
 }
 
 impl GradCam {
-    /// Plans for images of `size` (height, width) and the map of `tap`; without one that of the deepest with positions. The
-    /// output is the classifier, or the deepest tap that the weights serve.
+    /// Plans for images of `size` (height, width) and the map of `tap`; without one that of the deepest with positions,
+    /// of joined networks of the last. The output is the classifier, or the deepest tap that the weights serve, of the
+    /// same network.
     ///
     /// # Errors
     /// For a tap that the backbone or its weights do not have, that has no positions, or that the output does not see the
@@ -76,20 +77,22 @@ impl GradCam {
     /// small.
     pub fn new(backbone: &Backbone, tap: Option<&str>, size: [usize; 2], isa: Isa) -> Result<Self, ExplainError> {
         let name = backbone.name().to_owned();
-        let served = backbone.taps();
-        let output = served.last().map_or_else(String::new, |tap| tap.name.clone());
+        let deepest = |taps: Vec<TapInfo>| taps.into_iter().next_back().map_or_else(String::new, |tap| tap.name);
         let tap = match tap {
             Some(tap) => with_positions(backbone, tap)?,
-            None => spatial(backbone).pop().ok_or_else(|| no_positions(backbone, &output))?,
+            None => spatial(backbone).pop().ok_or_else(|| no_positions(backbone, &deepest(backbone.taps())))?,
         };
-        let [from, to] = [backbone.tap_node(&tap)?, backbone.tap_node(&output)?];
-        let Some(graph) = backbone.graph().between(from, to) else {
+        let (place, from) = backbone.tap_node(&tap)?;
+        let part = backbone.part(place);
+        let output = deepest(part.taps().collect());
+        let (_, to) = backbone.tap_node(&output)?;
+        let own = &output[part.prefix.len()..];
+        let Some(graph) = part.graph.between(from, to) else {
             return Err(ExplainError::Bypassed { backbone: name, tap, output });
         };
         let extractor = backbone.compile(size, &[TapRequest::new(&tap, OutputLayout::Nchw)], isa)?;
         let [_, height, width] = extractor.output_shape(0);
-        let weights = backbone.unfolded(&[&output])?;
-        let above = match Network::new(&graph, &[&output], [height, width], &weights, isa) {
+        let above = match Network::new(&graph, &[own], [height, width], &part.unfolded(to), isa) {
             Ok(above) => above.with_input_gradient(),
             Err(error) => {
                 let source = Box::new(error);
@@ -98,7 +101,8 @@ impl GradCam {
         };
         let shapes = [extractor.output_shape(0), above.output_shapes()[0]];
         let workspace = extractor.workspace(BATCH);
-        Ok(Self { backbone: name, tap, output, extractor, workspace, above, shapes })
+        let classifies = own == LOGITS;
+        Ok(Self { backbone: name, tap, output, classifies, extractor, workspace, above, shapes })
     }
 
     /// The tap whose maps are made.
@@ -113,7 +117,7 @@ impl GradCam {
 
     /// Classes that can be looked for; none without a classifier.
     pub fn classes(&self) -> Option<usize> {
-        (self.output == LOGITS).then_some(self.shapes[1][0])
+        self.classifies.then_some(self.shapes[1][0])
     }
 
     /// Explains each of `images` `[N, 3, H, W]`; the explanation of one does not depend on the others.

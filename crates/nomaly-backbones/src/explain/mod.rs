@@ -83,8 +83,8 @@ fn spatial(backbone: &Backbone) -> Vec<String> {
 
 /// The tap, where it has positions.
 fn with_positions(backbone: &Backbone, tap: &str) -> Result<String, ExplainError> {
-    let node = backbone.tap_node(tap)?;
-    match backbone.graph().nodes()[node].stride {
+    let (place, node) = backbone.tap_node(tap)?;
+    match backbone.part(place).graph.nodes()[node].stride {
         Some(_) => Ok(tap.to_owned()),
         None => Err(no_positions(backbone, tap)),
     }

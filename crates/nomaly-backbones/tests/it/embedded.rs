@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
+use nomaly_backbones::{Backbone, BackboneEntry, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
 use serde::Deserialize;
 
@@ -32,7 +32,7 @@ fn cat() -> Vec<f32> {
 fn a_cat_is_a_cat() {
     let backbone = Backbone::embedded().unwrap();
     assert_eq!((backbone.name(), backbone.licence()), ("efficientnet-lite0", "Apache-2.0"));
-    assert!(backbone.entry().is_embedded());
+    assert!(backbone.entries().all(BackboneEntry::is_embedded));
     let request = [TapRequest::new("logits", OutputLayout::Mean)];
     let extractor = backbone.compile([224, 224], &request, Isa::best().unwrap()).unwrap();
     let mut outputs = vec![Vec::new()];

@@ -3,6 +3,7 @@
 mod embedded;
 mod explain;
 mod formula;
+mod joined;
 mod loading;
 mod modes;
 #[cfg(feature = "candle")]

@@ -76,8 +76,9 @@ fn the_candle_module_agrees_on_global_max_pooling_and_dense_layers() {
     let input = Tensor::from_vec(images(), (IMAGES, 3, SIDE, SIDE), &Device::Cpu).unwrap();
     let outputs = module.forward(&input, Mode::Evaluate).unwrap();
     let taps = ["embedding", "logits"];
-    let weights = formula::weights(backbone.graph());
-    let mut network = Network::new(backbone.graph(), &taps, [SIDE; 2], &weights, Isa::best().unwrap()).unwrap();
+    let weights = formula::weights(backbone.graph().unwrap());
+    let mut network =
+        Network::new(backbone.graph().unwrap(), &taps, [SIDE; 2], &weights, Isa::best().unwrap()).unwrap();
     network.evaluate(&images()).unwrap();
     for (index, output) in outputs.iter().enumerate() {
         let values: Vec<f32> = output.flatten_all().unwrap().to_vec1().unwrap();

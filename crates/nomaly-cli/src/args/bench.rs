@@ -64,7 +64,7 @@ pub(crate) enum BenchCommand {
 /// Arguments of `nomaly bench backbone`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchBackboneArgs {
-    /// The backbone; see `nomaly list backbones`
+    /// The backbone, or several joined as A+B; see `nomaly list backbones`
     #[arg(long, value_name = "NAME", default_value = DEFAULT_BACKBONE)]
     pub(crate) backbone: String,
     /// The last layer to compute: a tap, averaged over its positions [default: the last before the classifier]

@@ -168,10 +168,10 @@ fn average(
     Ok(Status::Done)
 }
 
-/// `STEM.TAP.png` in a folder.
+/// `STEM.TAP.png` in a folder, with a dot after the network's name where several are joined.
 fn path(folder: &Path, stem: &Path, tap: &str) -> PathBuf {
     let mut path = OsString::from(folder.join(stem));
-    path.push(format!(".{tap}.png"));
+    path.push(format!(".{}.png", tap.replace('/', ".")));
     path.into()
 }
 

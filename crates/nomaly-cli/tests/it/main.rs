@@ -9,6 +9,7 @@ mod doctor;
 mod explain;
 mod flow;
 mod groups;
+mod joined;
 mod lists;
 mod maps;
 mod one_vs_all;

@@ -52,9 +52,14 @@ impl Run {
 
 /// Runs the program with an empty cache folder.
 pub(crate) fn nomaly<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Run {
+    nomaly_at(&folder("home"), args)
+}
+
+/// Runs the program with the cache folder `home`.
+pub(crate) fn nomaly_at<A: AsRef<OsStr>>(home: &Path, args: impl IntoIterator<Item = A>) -> Run {
     let output = Command::new(PROGRAM)
         .args(args)
-        .env("NOMALY_HOME", folder("home"))
+        .env("NOMALY_HOME", home)
         .env_remove("NO_COLOR")
         .env_remove("CLICOLOR_FORCE")
         .timeout(Duration::from_secs(120))

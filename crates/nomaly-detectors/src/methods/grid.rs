@@ -9,16 +9,19 @@ use crate::{DetectorError, Settings};
 /// the same resolutions.
 const STRIDES: [usize; 3] = [4, 8, 16];
 
-/// The feature maps named by the setting `layers`, checked against the backbone; without it the deepest levels of the
-/// strides 4, 8 and 16 but for the first `skip`, or of a network's finest three strides where it lacks those.
+/// The feature maps named by the setting `layers`, checked against the backbone; without it, of each network, the
+/// deepest levels of the strides 4, 8 and 16 but for the first `skip`, or of its finest three strides where it lacks
+/// those.
 pub(super) fn layer_taps(
     settings: &Settings,
     backbone: &Backbone,
     skip: usize,
 ) -> Result<Vec<TapRequest>, DetectorError> {
     let taps: Vec<TapInfo> = backbone.taps().into_iter().filter(|tap| tap.stride.is_some()).collect();
-    let names = match settings.get("layers") {
-        None | Some("auto") => default_layers(&taps).split_off(skip),
+    let names: Vec<String> = match settings.get("layers") {
+        None | Some("auto") => {
+            backbone.taps_by_network().flat_map(|taps| default_layers(&taps).split_off(skip)).collect()
+        }
         Some(list) => list.split(',').map(|name| name.trim().to_owned()).collect(),
     };
     for (place, name) in names.iter().enumerate() {
@@ -33,6 +36,7 @@ pub(super) fn layer_taps(
     Ok(names.into_iter().map(|name| TapRequest::new(name, OutputLayout::Rows)).collect())
 }
 
+/// The levels of one network, by its taps.
 fn default_layers(taps: &[TapInfo]) -> Vec<String> {
     let deepest = |stride: usize| taps.iter().rfind(|tap| tap.stride == Some(stride)).map(|tap| tap.name.clone());
     let usual: Option<Vec<String>> = STRIDES.into_iter().map(deepest).collect();
@@ -63,6 +67,18 @@ mod tests {
     fn default_layers_have_the_usual_strides() {
         assert_eq!(defaults("resnet18"), ["layer1", "layer2", "layer3"]);
         assert_eq!(defaults("efficientnet-lite0"), ["stage2", "stage3", "stage5"]);
+    }
+
+    #[test]
+    fn each_of_joined_networks_has_its_default_layers() {
+        let name = "resnet18+mobilenetv2";
+        let of = |network: &str| {
+            let weights = Backbone::initialised(network, 10, 0).unwrap().export(&["logits"]).unwrap().into_iter();
+            weights.map(|(tensor, values)| (format!("{network}/{tensor}"), values)).collect::<Vec<_>>()
+        };
+        let backbone = Backbone::from_tensors(name, name.split('+').flat_map(of).collect()).unwrap();
+        let taps = layer_taps(&Settings::default(), &backbone, 1).unwrap();
+        assert_eq!(layers_setting(&taps), "resnet18/layer2,resnet18/layer3,mobilenetv2/stage3,mobilenetv2/stage5");
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl MvgParams {
 
     /// Checks the levels that `settings` name against the backbone.
     fn check(self, settings: &Settings, backbone: &Backbone) -> Result<Mvg, DetectorError> {
-        let features = backbone.taps().into_iter().map(|tap| tap.name).filter(|name| name != "logits").collect();
+        let features = backbone.taps().into_iter().filter(|tap| !tap.is_classifier()).map(|tap| tap.name).collect();
         Ok(Mvg { distance: self.distance, taps: pooled_taps(settings, "levels", backbone, features)? })
     }
 }

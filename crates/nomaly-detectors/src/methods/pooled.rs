@@ -1,7 +1,7 @@
 //! What methods on pooled features share: one row for each level and view of an image, collected once.
 
 use ndarray::{Array2, Axis, concatenate};
-use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
+use nomaly_backbones::{Backbone, OutputLayout, TapInfo, TapRequest};
 use nomaly_registry::UnknownName;
 use nomaly_scorers::Parameter;
 use nomaly_store::Progress;
@@ -84,10 +84,13 @@ pub(super) fn joined_rows(batch: &FeatureBatch<'_>, dim: usize) -> Result<Array2
     }
 }
 
-/// The taps that [`LEVELS`] names, pooled.
+/// The taps that [`LEVELS`] names, pooled; `deepest` is that of each network.
 pub(super) fn joined_taps(settings: &Settings, backbone: &Backbone) -> Result<Vec<TapRequest>, DetectorError> {
     match settings.get(LEVELS.name) {
-        None | Some("deepest") => Ok(vec![pooled_tap(settings, backbone)?]),
+        None | Some("deepest") => {
+            let deepest = backbone.taps_by_network().filter_map(deepest).collect();
+            pooled_taps(&Settings::default(), LEVELS.name, backbone, deepest)
+        }
         Some(_) => pooled_taps(settings, LEVELS.name, backbone, Vec::new()),
     }
 }
@@ -131,15 +134,20 @@ pub(super) fn pooled_taps(
     Ok(names.into_iter().map(|name| TapRequest { name, layout: OutputLayout::Mean }).collect())
 }
 
+/// The deepest of a network's taps that is no classifier.
+fn deepest(taps: Vec<TapInfo>) -> Option<String> {
+    taps.into_iter().rfind(|tap| !tap.is_classifier()).map(|tap| tap.name)
+}
+
 /// The level named by the setting `level`, pooled, checked against the backbone; the deepest that is no classifier where it
-/// is not set.
+/// is not set, of joined networks that of the last.
 pub(super) fn pooled_tap(settings: &Settings, backbone: &Backbone) -> Result<TapRequest, DetectorError> {
     let level = match settings.get("level") {
         Some(name) if name != "deepest" => Settings::default().with("level", name),
         _ => Settings::default(),
     };
-    let deepest = backbone.taps().into_iter().map(|tap| tap.name).rfind(|name| name != "logits");
-    let mut taps = pooled_taps(&level, "level", backbone, deepest.into_iter().collect())?;
+    let deepest = deepest(backbone.taps()).into_iter().collect();
+    let mut taps = pooled_taps(&level, "level", backbone, deepest)?;
     match (taps.pop(), taps.is_empty()) {
         (Some(tap), true) => Ok(tap),
         _ => Err(DetectorError::setting("level", level.get("level").unwrap_or_default(), "one level")),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nomaly::backbones::{Backbone, BackboneError, OpenOptions, OutputLayout, TapRequest};
+use nomaly::backbones::{Backbone, BackboneError, OpenOptions, OutputLayout, TapInfo, TapRequest};
 use nomaly::kernels::Isa;
 use nomaly::kernels::network::StepInfo;
 use serde::Serialize;
@@ -12,13 +12,10 @@ use crate::args::{BenchBackboneArgs, Format};
 use crate::console::Console;
 use crate::output::{Align, Table, bytes, counted, percent, print_facts, print_json, significant, stdout};
 
-/// The tap of the classifier, which no method uses.
-const CLASSIFIER: &str = "logits";
-
 /// What is printed; its fields are the JSON that the help describes.
 #[derive(Debug, Serialize)]
 struct Report {
-    backbone: &'static str,
+    backbone: String,
     weights: String,
     random_weights: bool,
     tap: String,
@@ -60,7 +57,9 @@ pub(crate) fn run(args: &BenchBackboneArgs, console: &Console) -> anyhow::Result
 fn open(args: &BenchBackboneArgs, console: &Console) -> anyhow::Result<(Backbone, bool)> {
     match Backbone::open(&args.backbone, &OpenOptions { weights: args.weights.clone() }) {
         Ok(backbone) => Ok((backbone, false)),
-        Err(BackboneError::NoWeights { .. } | BackboneError::Untrained { .. }) => {
+        Err(BackboneError::NoWeights { backbone } | BackboneError::Untrained { backbone })
+            if backbone == args.backbone =>
+        {
             console.note(format_args!(
                 "there are no weights for {} here: timing it with random ones, which takes the same time",
                 args.backbone
@@ -73,16 +72,17 @@ fn open(args: &BenchBackboneArgs, console: &Console) -> anyhow::Result<(Backbone
 }
 
 fn measure(args: &BenchBackboneArgs, isa: Isa, backbone: &Backbone, random_weights: bool) -> anyhow::Result<Report> {
-    let tap = match &args.tap {
-        Some(tap) => tap.clone(),
-        None => deepest_features(backbone),
+    let taps = match &args.tap {
+        Some(tap) => vec![tap.clone()],
+        None => backbone.taps_by_network().filter_map(deepest_features).collect(),
     };
     let size = args.input_size.map_or(backbone.preprocessing().input_size, |size| size as usize);
-    let extractor = backbone.compile([size; 2], &[TapRequest::new(&tap, OutputLayout::Mean)], isa)?;
+    let requests: Vec<_> = taps.iter().map(|tap| TapRequest::new(tap, OutputLayout::Mean)).collect();
+    let extractor = backbone.compile([size; 2], &requests, isa)?;
     let batch = args.batch as usize;
     let input = values(batch * extractor.input_shape().iter().product::<usize>(), 2.0);
     let mut workspace = extractor.workspace(batch);
-    let mut outputs = [Vec::new()];
+    let mut outputs = vec![Vec::new(); taps.len()];
 
     let before = PeakReport::measure(isa)?;
     let times = repeated(args.repeats, || {
@@ -103,10 +103,10 @@ fn measure(args: &BenchBackboneArgs, isa: Isa, backbone: &Backbone, random_weigh
         layers(steps, &profiles, batch, peak)
     };
     Ok(Report {
-        backbone: backbone.name(),
+        backbone: backbone.name().to_owned(),
         weights: backbone.source().to_owned(),
         random_weights,
-        tap,
+        tap: taps.join(", "),
         isa: isa.name(),
         threads: rayon::current_num_threads(),
         batch,
@@ -132,11 +132,10 @@ fn layers(steps: Vec<StepInfo>, profiles: &[Vec<Duration>], batch: usize, peak: 
     steps.into_iter().enumerate().map(layer).collect()
 }
 
-/// The deepest tap before the classifier that the weights serve.
-fn deepest_features(backbone: &Backbone) -> String {
-    let taps = backbone.taps();
-    let features = taps.iter().rfind(|tap| tap.name != CLASSIFIER);
-    features.or(taps.last()).map(|tap| tap.name.clone()).unwrap_or_default()
+/// The deepest tap of a network before the classifier, which no method uses.
+fn deepest_features(taps: Vec<TapInfo>) -> Option<String> {
+    let features = taps.iter().rfind(|tap| !tap.is_classifier());
+    features.or(taps.last()).map(|tap| tap.name.clone())
 }
 
 fn print_table(report: &Report) -> anyhow::Result<()> {

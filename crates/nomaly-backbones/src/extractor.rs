@@ -1,0 +1,191 @@
+//! A backbone compiled: the networks that run, and the memory of a run.
+
+use std::time::Duration;
+
+use nomaly_kernels::network::{self, Network, NetworkError, StepInfo};
+
+use crate::backbone::TapRequest;
+use crate::error::BackboneError;
+use crate::registry::Preprocessing;
+
+/// A backbone compiled for one input size and a choice of taps. It can be shared between threads; each concurrent run
+/// needs a [`Workspace`] of its own.
+#[derive(Debug)]
+pub struct Extractor {
+    networks: Vec<Compiled>,
+    taps: Vec<TapRequest>,
+    /// Of each tap `[C, h, w]`.
+    shapes: Vec<[usize; 3]>,
+}
+
+/// A network compiled, and what it is for.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) network: Network,
+    /// The taps that are its outputs, in their order.
+    pub(crate) taps: Vec<usize>,
+    /// Present where it is trained on inputs of another normalization than the first network's.
+    pub(crate) renormalize: Option<Renormalize>,
+}
+
+/// From inputs as one network wants them to inputs as another does: of each channel a factor and a summand.
+///
+/// Nothing of it can go into the convolution that follows: the border of zeros around the image is one of normalized
+/// values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Renormalize {
+    scale: [f32; 3],
+    shift: [f32; 3],
+}
+
+impl Renormalize {
+    /// `(x · std₁ + mean₁ − mean₂) / std₂`; nothing where both are normalized alike.
+    pub(crate) fn between(from: &Preprocessing, to: &Preprocessing) -> Option<Self> {
+        if (from.mean, from.std) == (to.mean, to.std) {
+            return None;
+        }
+        let [from_mean, from_std, to_mean, to_std] =
+            [from.mean, from.std, to.mean, to.std].map(|values| values.map(f64::from));
+        Some(Self {
+            scale: std::array::from_fn(|channel| (from_std[channel] / to_std[channel]) as f32),
+            shift: std::array::from_fn(|channel| ((from_mean[channel] - to_mean[channel]) / to_std[channel]) as f32),
+        })
+    }
+
+    /// Writes the renormalized `input`, planes of so many `positions`.
+    fn apply(&self, input: &[f32], positions: usize, out: &mut Vec<f32>) {
+        out.clear();
+        out.reserve(input.len());
+        for (plane, values) in input.chunks(positions.max(1)).enumerate() {
+            let (scale, shift) = (self.scale[plane % 3], self.shift[plane % 3]);
+            out.extend(values.iter().map(|value| value * scale + shift));
+        }
+    }
+}
+
+/// The memory of one run.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    networks: Vec<network::Workspace>,
+    /// The input of a network that wants it normalized otherwise.
+    input: Vec<f32>,
+}
+
+impl Workspace {
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        let networks: usize = self.networks.iter().map(network::Workspace::bytes).sum();
+        networks + self.input.capacity() * size_of::<f32>()
+    }
+}
+
+impl Extractor {
+    pub(crate) fn new(networks: Vec<Compiled>, taps: Vec<TapRequest>) -> Self {
+        let mut shapes = vec![[0; 3]; taps.len()];
+        for Compiled { network, taps, .. } in &networks {
+            taps.iter().enumerate().for_each(|(output, &tap)| shapes[tap] = network.output_shape(output));
+        }
+        Self { networks, taps, shapes }
+    }
+
+    /// The taps in the order of the outputs.
+    pub fn taps(&self) -> &[TapRequest] {
+        &self.taps
+    }
+
+    /// `[3, height, width]` of one image.
+    pub fn input_shape(&self) -> [usize; 3] {
+        self.networks[0].network.input_shape()
+    }
+
+    /// `[C, h, w]` of the features at the output's place, whatever their layout; `[C, 1, 1]` for means.
+    pub fn output_shape(&self, output: usize) -> [usize; 3] {
+        self.shapes[output]
+    }
+
+    /// Memory for runs of up to `batch` images.
+    pub fn workspace(&self, batch: usize) -> Workspace {
+        let networks = self.networks.iter().map(|compiled| compiled.network.workspace(batch)).collect();
+        let renormalized = self.networks.iter().any(|compiled| compiled.renormalize.is_some());
+        let input = if renormalized { batch * self.input_shape().iter().product::<usize>() } else { 0 };
+        Workspace { networks, input: Vec::with_capacity(input) }
+    }
+
+    /// Runs `batch` images, `input` `[N, 3, H, W]`. `outputs` has a vector for each tap and is resized to the features
+    /// of all images one after another. The features of an image do not depend on the batch it is in, nor on the number
+    /// of threads.
+    ///
+    /// # Errors
+    /// Where the length of `input` is not that of `batch` images, `outputs` has not one vector for each tap, or
+    /// `workspace` was made by another extractor.
+    pub fn run(
+        &self,
+        input: &[f32],
+        batch: usize,
+        workspace: &mut Workspace,
+        outputs: &mut [Vec<f32>],
+    ) -> Result<(), BackboneError> {
+        self.execute(input, workspace, outputs, &mut |network, input, workspace, outputs| {
+            network.run(input, batch, workspace, outputs)
+        })
+    }
+
+    /// The steps of a run, in order: what each computes, and how much work it is.
+    pub fn steps(&self) -> Vec<StepInfo> {
+        self.networks.iter().flat_map(|compiled| compiled.network.steps()).collect()
+    }
+
+    /// [`run`](Self::run), and the time that each of [`steps`](Self::steps) took.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn profile(
+        &self,
+        input: &[f32],
+        batch: usize,
+        workspace: &mut Workspace,
+        outputs: &mut [Vec<f32>],
+    ) -> Result<Vec<Duration>, BackboneError> {
+        let mut times = Vec::new();
+        self.execute(input, workspace, outputs, &mut |network, input, workspace, outputs| {
+            times.extend(network.profile(input, batch, workspace, outputs)?);
+            Ok(())
+        })?;
+        Ok(times)
+    }
+
+    /// Calls `run` for each network with its input and its outputs.
+    fn execute(
+        &self,
+        input: &[f32],
+        workspace: &mut Workspace,
+        outputs: &mut [Vec<f32>],
+        run: &mut Run<'_>,
+    ) -> Result<(), BackboneError> {
+        if outputs.len() != self.taps.len() {
+            return Err(NetworkError::OutputCount { expected: self.taps.len(), found: outputs.len() }.into());
+        }
+        let [_, height, width] = self.input_shape();
+        let Workspace { networks, input: renormalized } = workspace;
+        if networks.len() != self.networks.len() {
+            return Err(BackboneError::OtherWorkspace { expected: self.networks.len(), found: networks.len() });
+        }
+        for (Compiled { network, taps, renormalize }, workspace) in self.networks.iter().zip(networks) {
+            let input = match renormalize {
+                Some(renormalize) => {
+                    renormalize.apply(input, height * width, renormalized);
+                    &renormalized[..]
+                }
+                None => input,
+            };
+            let mut own: Vec<Vec<f32>> = taps.iter().map(|&tap| std::mem::take(&mut outputs[tap])).collect();
+            let done = run(network, input, workspace, &mut own);
+            taps.iter().zip(own).for_each(|(&tap, values)| outputs[tap] = values);
+            done?;
+        }
+        Ok(())
+    }
+}
+
+/// What is done with a network, its input, its memory and its outputs.
+type Run<'a> = dyn FnMut(&Network, &[f32], &mut network::Workspace, &mut [Vec<f32>]) -> Result<(), NetworkError> + 'a;
