@@ -8,6 +8,10 @@
 //! whatever step is current by one atomic operation, until the run ends. The thread that leads never waits for somebody
 //! to come, only for units that somebody has taken, so a busy pool makes a run slower and never stuck.
 //!
+//! The units of a step are dealt in equal runs of neighbours, and a thread takes those of others, the farthest first, only
+//! when its own are done. Steps number their units by image and row, so a thread finds most of what it reads in its own
+//! cache: a line that another core has written takes about 20 ns to come over.
+//!
 //! How the work is cut never changes the order of a sum: see [`network`](crate::network).
 
 use std::cell::UnsafeCell;
@@ -28,7 +32,7 @@ const COUNT: u32 = 24;
 /// The most units that are counted one by one.
 const MAX_COUNT: usize = (1 << COUNT) - 1;
 
-/// The epoch that ends a run.
+/// The epoch that ends a run; no step has it.
 const END: u64 = (1 << (64 - 2 * COUNT)) - 1;
 
 /// Work on units of a step, with its lifetime erased.
@@ -41,26 +45,28 @@ struct Line<T>(T);
 /// What the threads of a run share.
 pub(crate) struct Team {
     threads: usize,
-    /// The epoch (a number of the step, modulo [`END`]), the units of the step, and those already taken.
-    state: Line<AtomicU64>,
+    /// Number of the current step, modulo [`END`]: what waiting threads look at.
+    epoch: Line<AtomicU64>,
+    /// The share of each thread in the current step: its epoch, the end of its units and the first that is left.
+    shares: Box<[Line<AtomicU64>]>,
     /// Units of the step that are finished.
     done: Line<AtomicUsize>,
     /// The work of the current step; written only while no unit is to be had.
     job: UnsafeCell<Option<Job>>,
 }
 
-// SAFETY: `job` is written by the leading thread alone, between steps: at that time `state` offers no unit and every unit
+// SAFETY: `job` is written by the leading thread alone, between steps: at that time no share offers a unit and every unit
 // that was taken is done. It is read only by a thread that has just taken a unit, and what it points to is `Sync` and
 // outlives the step, because `for_each` waits for the units that were taken.
 unsafe impl Sync for Team {}
 
-fn pack(epoch: u64, units: usize, taken: usize) -> u64 {
-    epoch << (2 * COUNT) | (units as u64) << COUNT | taken as u64
+fn pack(epoch: u64, end: usize, first: usize) -> u64 {
+    epoch << (2 * COUNT) | (end as u64) << COUNT | first as u64
 }
 
-fn unpack(state: u64) -> (u64, usize, usize) {
+fn unpack(share: u64) -> (u64, usize, usize) {
     let mask = (1 << COUNT) - 1;
-    (state >> (2 * COUNT), (state >> COUNT & mask) as usize, (state & mask) as usize)
+    (share >> (2 * COUNT), (share >> COUNT & mask) as usize, (share & mask) as usize)
 }
 
 impl Team {
@@ -69,7 +75,8 @@ impl Team {
         let threads = rayon::current_num_threads();
         let team = Team {
             threads,
-            state: Line(AtomicU64::new(0)),
+            epoch: Line(AtomicU64::new(0)),
+            shares: (0..threads).map(|_| Line(AtomicU64::new(0))).collect(),
             done: Line(AtomicUsize::new(0)),
             job: UnsafeCell::new(None),
         };
@@ -80,9 +87,9 @@ impl Team {
         let team = &team;
         rayon::scope(|scope| {
             // Whatever happens to the leading thread, the others must go home.
-            let _end = Defer(|| team.state.0.store(pack(END, 0, 0), Ordering::Release));
-            for _ in 1..threads {
-                scope.spawn(|_| team.help());
+            let _end = Defer(|| team.epoch.0.store(END, Ordering::Release));
+            for thread in 1..threads {
+                scope.spawn(move |_| team.help(thread));
             }
             lead(team);
         });
@@ -105,48 +112,51 @@ impl Team {
         let job: *const (dyn Fn(usize) + Sync + '_) = &group;
         // SAFETY: only the lifetime changes; this function returns after the last use, see below.
         let job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(job) };
-        let (epoch, ..) = unpack(self.state.0.load(Ordering::Relaxed));
+        let epoch = (self.epoch.0.load(Ordering::Relaxed) + 1) % END;
         // SAFETY: no unit is to be had and none is in work, so nobody reads the job.
         unsafe { *self.job.get() = Some(job) };
         self.done.0.store(0, Ordering::Relaxed);
-        self.state.0.store(pack((epoch + 1) % END, count, 0), Ordering::Release);
+        for (thread, share) in self.shares.iter().enumerate() {
+            let bound = |thread: usize| thread * count / self.threads;
+            share.0.store(pack(epoch, bound(thread + 1), bound(thread)), Ordering::Release);
+        }
+        self.epoch.0.store(epoch, Ordering::Release);
         // Also when a unit panics on this thread: offer no more, and wait for those that others have taken.
         let _wait = Defer(|| {
-            let (epoch, units, _) = unpack(self.state.0.load(Ordering::Relaxed));
-            let (_, _, taken) = unpack(self.state.0.swap(pack(epoch, units, units), Ordering::Relaxed));
+            let withdraw = |share: &Line<AtomicU64>| {
+                let (_, end, first) = unpack(share.0.swap(pack(epoch, 0, 0), Ordering::Relaxed));
+                end.saturating_sub(first)
+            };
+            let taken = count - self.shares.iter().map(withdraw).sum::<usize>();
             let mut spins = 0;
             while self.done.0.load(Ordering::Acquire) < taken {
                 pause(&mut spins);
             }
         });
-        while self.work_on_one().is_some() {}
+        while self.work_on_one(0).is_some() {}
     }
 
     /// Takes units until the run ends.
-    fn help(&self) {
-        let mut spins = 0;
+    fn help(&self, thread: usize) {
+        let (mut spins, mut finished) = (0, 0);
         loop {
-            match self.work_on_one() {
-                Some(()) => spins = 0,
-                None if unpack(self.state.0.load(Ordering::Relaxed)).0 == END => return,
-                None => pause(&mut spins),
+            match self.epoch.0.load(Ordering::Acquire) {
+                END => return,
+                epoch if epoch == finished => pause(&mut spins),
+                epoch => {
+                    while self.work_on_one(thread).is_some() {
+                        spins = 0;
+                    }
+                    finished = epoch;
+                }
             }
         }
     }
 
     /// Takes a unit of the current step and works on it, if there is one.
-    fn work_on_one(&self) -> Option<()> {
-        let mut state = self.state.0.load(Ordering::Acquire);
-        let unit = loop {
-            let (_, units, taken) = unpack(state);
-            if taken >= units {
-                return None;
-            }
-            match self.state.0.compare_exchange_weak(state, state + 1, Ordering::Acquire, Ordering::Acquire) {
-                Ok(_) => break taken,
-                Err(now) => state = now,
-            }
-        };
+    fn work_on_one(&self, thread: usize) -> Option<()> {
+        let unit =
+            (0..self.threads).find_map(|distance| self.take((thread + distance) % self.threads, distance == 0))?;
         let _done = Defer(|| {
             self.done.0.fetch_add(1, Ordering::Release);
         });
@@ -156,6 +166,24 @@ impl Team {
             job(unit);
         }
         Some(())
+    }
+
+    /// Takes the first unit of a share that is one's own, or the last of another's.
+    fn take(&self, owner: usize, own: bool) -> Option<usize> {
+        let share = &self.shares[owner].0;
+        let mut state = share.load(Ordering::Acquire);
+        loop {
+            let (epoch, end, first) = unpack(state);
+            if first >= end {
+                return None;
+            }
+            let (rest, unit) =
+                if own { (pack(epoch, end, first + 1), first) } else { (pack(epoch, end - 1, first), end - 1) };
+            match share.compare_exchange_weak(state, rest, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some(unit),
+                Err(now) => state = now,
+            }
+        }
     }
 
     /// Calls `work` for regions that together cover `images` images of `view` once; `cost` is the number of values read
