@@ -5,14 +5,14 @@
 //! be read once: with more than one core, its way to memory and back takes longer than the arithmetic.
 //!
 //! **The design.** Depthwise channels do not mix, so a pair of blocks of expanded channels can go through both layers
-//! alone. A unit of work expands the rows that a band of output rows needs for one pair into scratch memory that fits the
-//! cache, zero border included, and convolves it from there. Neighbouring bands compute the `kernel - stride` rows that they
-//! share twice.
+//! alone. A unit of work takes one pair through a band of output rows, a few rows at a time: it expands the rows that these
+//! need and that are not there yet into a ring of rows that fits the first-level cache, zero border included, and
+//! convolves them from there. Neighbouring bands compute the `kernel - stride` rows that they share twice.
 //!
 //! **Eligible** is a 1x1 convolution of stride 1 without padding or residual whose result only a depthwise convolution
 //! without residual reads. **Fallback**: the two steps one after the other, which give the same bits.
 
-use super::depthwise::{Row, Sums};
+use super::depthwise::{Ring, Row, Target};
 use super::tile::{self, CurveKernel, Pitch, Reduction, Tile};
 use super::{DenseWeights, DepthwiseWeights};
 use crate::blocked::{Arena, Region, Scratch, View};
@@ -22,7 +22,10 @@ use crate::team::Team;
 use crate::window::Window;
 
 /// Bytes of expanded channels of a unit of work.
-const UNIT_SCRATCH: usize = 384 << 10;
+const UNIT_BYTES: usize = 384 << 10;
+
+/// Bytes of the ring of rows: most of a first-level cache.
+const RING_BYTES: usize = 32 << 10;
 
 /// A pointwise and a depthwise convolution with resolved addresses.
 #[derive(Debug)]
@@ -39,7 +42,9 @@ pub(crate) struct Bottleneck {
     columns: usize,
     /// Output rows of a band.
     rows: usize,
-    /// One band of a pair of blocks of expanded channels.
+    /// Output rows that are convolved at a time.
+    step: usize,
+    /// The ring of rows of a pair of blocks of expanded channels.
     hidden: View,
     /// Distances of the columns of a tile within a row.
     one_row: Vec<u32>,
@@ -62,14 +67,17 @@ impl Bottleneck {
         let (height, width) = (src.height, src.width);
         let needed = |rows: usize| (rows - 1) * window.stride[0] + window.kernel[0];
         let hidden = |rows: usize| {
-            // The halo above and below is part of the band: which of its rows lie outside depends on the band.
+            // The halo above and below is part of the ring: which of its rows lie outside depends on the band.
             let halo = crate::network::Padding { top: 0, bottom: 0, ..window.padding };
             View::new([2 * lanes, needed(rows), width], halo, lanes)
         };
-        let fits = |rows: &usize| hidden(*rows).len * size_of::<f32>() <= UNIT_SCRATCH;
-        let most = (1..=dst.height).take_while(fits).last().unwrap_or(1);
-        let rows = dst.height.div_ceil(dst.height.div_ceil(most));
-        let hidden = hidden(rows);
+        let most = |bytes: usize| {
+            let fits = |rows: &usize| hidden(*rows).len * size_of::<f32>() <= bytes;
+            (1..=dst.height).take_while(fits).last().unwrap_or(1)
+        };
+        let rows = dst.height.div_ceil(dst.height.div_ceil(most(UNIT_BYTES)));
+        let step = most(RING_BYTES).min(rows);
+        let hidden = hidden(step);
         let table = |from: usize, count: usize| (0..count).map(move |x| (from + x * lanes) as u32);
         let one_row = table(0, columns).collect();
         let two_rows = table(0, width.min(columns)).chain(table(hidden.row, width.min(columns))).collect();
@@ -84,6 +92,7 @@ impl Bottleneck {
             sums,
             columns,
             rows,
+            step,
             hidden,
             one_row,
             two_rows,
@@ -125,20 +134,34 @@ impl Bottleneck {
             let (band, pair) = (rest / pairs, rest % pairs);
             let y0 = band * self.rows;
             let y1 = (y0 + self.rows).min(self.dst.height);
-            token.dispatch(UnitKernel { plan: self, arena, hidden: scratch.slot(), image, pair, y0, y1 });
+            // SAFETY: the caller's promise; the band lies inside the tensor.
+            unsafe {
+                let first = arena.block(&self.dst, image, 2 * pair).add(self.dst.at(y0, 0));
+                let targets =
+                    [0, 1].map(|block| Target { first: first.wrapping_add(block * self.dst.plane), row: self.dst.row });
+                let hidden = scratch.slot();
+                token.dispatch(UnitKernel { plan: self, arena, hidden, image, pair, y0, y1, targets });
+                for block in 2 * pair..(2 * pair + 2).min(self.dst.blocks) {
+                    arena.clear_halo(&self.dst, Region { image, block, y0, y1 });
+                }
+            }
         });
     }
 }
 
 /// One band of one pair of blocks.
-struct UnitKernel<'a> {
-    plan: &'a Bottleneck,
-    arena: Arena,
-    hidden: *mut f32,
-    image: usize,
-    pair: usize,
-    y0: usize,
-    y1: usize,
+pub(super) struct UnitKernel<'a> {
+    pub(super) plan: &'a Bottleneck,
+    pub(super) arena: Arena,
+    /// The scratch memory of this thread.
+    pub(super) hidden: *mut f32,
+    pub(super) image: usize,
+    pub(super) pair: usize,
+    /// The output rows, at most as many as the plan says.
+    pub(super) y0: usize,
+    pub(super) y1: usize,
+    /// Where the rows of each block go.
+    pub(super) targets: [Target; 2],
 }
 
 impl Kernel for UnitKernel<'_> {
@@ -146,51 +169,59 @@ impl Kernel for UnitKernel<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Bottleneck { window, src, dst, hidden, .. } = self.plan;
+        let Bottleneck { window, src, dst, hidden, step, .. } = self.plan;
         let blocks = (dst.blocks - 2 * self.pair).min(2);
-        // Rows of the expanded tensor that the band reads, counted from the first; the first `top` rows lie outside.
-        let first = self.y0 * window.stride[0];
-        let count = (self.y1 - self.y0 - 1) * window.stride[0] + window.kernel[0];
-        let top = window.padding.top.saturating_sub(first).min(count);
-        let end = (src.height + window.padding.top).saturating_sub(first).min(count).max(top);
-        // SAFETY: the caller of `Bottleneck::run` promises arena and scratch; `count` rows of two blocks fit into the
-        // scratch memory, because a band has at most `rows` rows.
+        let ring = hidden.height;
+        // SAFETY: whoever makes the unit promises arena, scratch and targets; the ring holds the rows that `step` rows of
+        // output need.
         unsafe {
-            for block in 0..blocks {
-                let plane = self.hidden.add(block * hidden.plane);
-                plane.write_bytes(0, top * hidden.row);
-                plane.add(end * hidden.row).write_bytes(0, (count - end) * hidden.row);
-                for row in top..end {
-                    let row = plane.add(row * hidden.row);
-                    row.write_bytes(0, hidden.origin);
-                    let right = hidden.origin + src.width * S::LANES;
-                    row.add(right).write_bytes(0, hidden.row - right);
+            for row in 0..blocks * ring {
+                let row = self.hidden.add(row / ring * hidden.plane + row % ring * hidden.row);
+                row.write_bytes(0, hidden.origin);
+                let right = hidden.origin + src.width * S::LANES;
+                row.add(right).write_bytes(0, hidden.row - right);
+            }
+            // Rows are counted from the first that the band reads.
+            let mut there = 0;
+            for y in (self.y0..self.y1).step_by(*step) {
+                let end = (y + step).min(self.y1);
+                let needed = (end - 1 - self.y0) * window.stride[0] + window.kernel[0];
+                // A stride larger than the kernel leaves rows out.
+                there = there.max((y - self.y0) * window.stride[0]);
+                while there < needed {
+                    there += self.expand(s, there, needed, blocks);
                 }
-            }
-            let paired = 2 * src.width <= self.plan.columns;
-            let mut row = top;
-            while row < end {
-                let y = first + row - window.padding.top;
-                let rows = if paired && row + 1 < end { 2 } else { 1 };
-                self.expand(s, y, row, rows, blocks);
-                row += rows;
-            }
-            for block in 0..blocks {
-                self.convolve(s, block);
+                for block in 0..blocks {
+                    self.convolve(s, block, y..end);
+                }
             }
         }
     }
 }
 
 impl UnitKernel<'_> {
-    /// Expands one row `y`, or two that share a tile, into row `to` of the scratch memory.
+    /// Puts row `row` of the band, or two rows that share a tile, into the ring; returns how many.
     ///
     /// # Safety
-    /// As for [`Bottleneck::run`], with rows inside the source and the scratch memory.
+    /// As for [`Bottleneck::run`]; the row must be one that the band reads.
     #[inline(always)]
-    unsafe fn expand<S: Simd>(&self, s: S, y: usize, to: usize, rows: usize, blocks: usize) {
+    unsafe fn expand<S: Simd>(&self, s: S, row: usize, end: usize, blocks: usize) -> usize {
         let plan = self.plan;
-        let Bottleneck { expand, expand_epilogue, src, hidden, .. } = plan;
+        let Bottleneck { expand, expand_epilogue, src, hidden, window, .. } = plan;
+        let (place, y) = (row % hidden.height, self.y0 * window.stride[0] + row);
+        let inside = |y: usize| (window.padding.top..window.padding.top + src.height).contains(&y);
+        if !inside(y) {
+            for block in 0..blocks {
+                // SAFETY: the row lies in the ring.
+                unsafe {
+                    self.hidden.add(block * hidden.plane + place * hidden.row).write_bytes(0, hidden.row);
+                }
+            }
+            return 1;
+        }
+        let paired = 2 * src.width <= plan.columns && row + 1 < end && place + 1 < hidden.height && inside(y + 1);
+        let rows = if paired { 2 } else { 1 };
+        let y = y - window.padding.top;
         let (weights, bias) = expand.pair(self.pair);
         let reduction = Reduction {
             counts: [src.blocks, 1, 1],
@@ -203,7 +234,7 @@ impl UnitKernel<'_> {
         // SAFETY: the caller's promise; a tile's columns lie inside its row, or are two whole rows.
         unsafe {
             let input = self.arena.block(src, self.image, 0).add(src.at(y, 0));
-            let output = self.hidden.add(hidden.origin + to * hidden.row);
+            let output = self.hidden.add(hidden.origin + place * hidden.row);
             for index in 0..tiles {
                 let range = super::part(src.width, tiles, index);
                 let (columns, gap, table) = if rows == 2 {
@@ -234,41 +265,43 @@ impl UnitKernel<'_> {
                 }
             }
         }
+        rows
     }
 
-    /// The depthwise convolution of one block of the scratch memory.
+    /// Rows of the depthwise convolution of one block of the ring.
     ///
     /// # Safety
-    /// As for [`Bottleneck::run`].
+    /// As for [`Bottleneck::run`], and the ring must hold what the rows need.
     #[inline(always)]
-    unsafe fn convolve<S: Simd>(&self, s: S, block: usize) {
+    unsafe fn convolve<S: Simd>(&self, s: S, block: usize, rows: std::ops::Range<usize>) {
         let Bottleneck { weights, window, epilogue, dst, sums, hidden, .. } = self.plan;
         let channel_block = 2 * self.pair + block;
-        // SAFETY: the caller's promise; the scratch memory holds every row and column of the windows of this band.
+        let length = hidden.height * hidden.row;
+        // SAFETY: the caller's promise.
         unsafe {
             let (taps, bias) = weights.block::<S>(channel_block);
             let input = self.hidden.add(block * hidden.plane);
-            let output = self.arena.block(dst, self.image, channel_block);
-            for y in self.y0..self.y1 {
+            let target = self.targets[block];
+            for y in rows {
+                let place = (y - self.y0) * window.stride[0] % hidden.height;
                 let row = Row {
-                    input: input.add((y - self.y0) * window.stride[0] * hidden.row),
+                    input: input.add(place * hidden.row),
                     input_row: hidden.row,
+                    ring: Ring { length, before: hidden.height - place },
                     taps,
                     bias,
                     kernel: window.kernel,
                     stride: window.stride[1],
                     epilogue,
                     residual: std::ptr::null(),
-                    output: output.add(dst.at(y, 0)),
+                    output: target.first.add((y - self.y0) * target.row),
                     width: dst.width,
+                    sum: sums.map_or(std::ptr::null_mut(), |view| {
+                        self.arena.block(&view, self.image, channel_block).add(view.at(y, 0))
+                    }),
                 };
-                let sum = row.run(s, Sums(sums.is_some()));
-                if let Some(view) = sums {
-                    s.store(self.arena.block(view, self.image, channel_block).add(view.at(y, 0)), sum);
-                }
+                row.run(s);
             }
-            let region = Region { image: self.image, block: channel_block, y0: self.y0, y1: self.y1 };
-            self.arena.clear_halo(dst, region);
         }
     }
 }

@@ -3,16 +3,16 @@
 //! **The problem.** Each output channel sees one input channel, so nothing is reused between channels and the
 //! arithmetic is limited by loads: one input vector for each multiply-add.
 //!
-//! **The design.** In the blocked layout the lanes of a vector are the channels, so the convolution is vertical: up to
-//! eight neighbouring output columns share each weight vector, and inputs come as memory operands of the multiply-add.
+//! **The design.** In the blocked layout the lanes of a vector are the channels, so the convolution is vertical: up to 14
+//! neighbouring output columns share each weight vector, and inputs come as memory operands of the multiply-add.
 //! Strides 1 and 2 have instantiations of their own; others are computed with the distance from a register.
 //!
 //! **Eligible** is every convolution with groups = input channels = output channels.
 
 use crate::blocked::{Arena, Region, View};
 use crate::buffer::AlignedBuf;
-use crate::epilogue::Epilogue;
-use crate::simd::{Kernel, Simd, Token};
+use crate::epilogue::{Curve, Epilogue};
+use crate::simd::{Kernel, Simd, Token, sigmoid, silu};
 use crate::team::Team;
 use crate::window::Window;
 
@@ -91,6 +91,15 @@ impl Depthwise {
     }
 }
 
+/// Where the rows of one block go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    /// Column 0 of the first row.
+    pub(super) first: *mut f32,
+    /// Distance of rows.
+    pub(super) row: usize,
+}
+
 struct RegionKernel<'a> {
     plan: &'a Depthwise,
     arena: Arena,
@@ -102,42 +111,65 @@ impl Kernel for RegionKernel<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Depthwise { weights, window, epilogue, src, dst, residual, sums } = self.plan;
-        let Region { image, block, y0, y1 } = self.region;
+        let Self { plan, arena, region } = self;
+        // SAFETY: the caller of `Depthwise::run` promises the arena; the region lies inside its tensor.
+        unsafe {
+            let first = arena.block(&plan.dst, region.image, region.block).add(plan.dst.at(region.y0, 0));
+            plan.rows(s, arena, region, Target { first, row: plan.dst.row });
+        }
+    }
+}
+
+impl Depthwise {
+    /// Computes the rows of a region.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run), with a region inside the tensor and a target that holds its rows.
+    #[inline(always)]
+    pub(super) unsafe fn rows<S: Simd>(&self, s: S, arena: Arena, region: Region, target: Target) {
+        let Depthwise { weights, window, epilogue, src, dst, residual, sums } = self;
+        let Region { image, block, y0, y1 } = region;
         let corner = src.origin - window.padding.top * src.row - window.padding.left * src.pixel;
-        // SAFETY: output positions lie inside `dst` and `residual`, which has its shape; the window of each lies inside
-        // `src`, whose halo is at least as wide as the padding. The caller of `Depthwise::run` promises the arena.
+        // SAFETY: output positions lie inside the target and `residual`, which has its shape; the window of each lies
+        // inside `src`, whose halo is at least as wide as the padding. The caller promises the arena.
         unsafe {
             let (taps, bias) = weights.block::<S>(block);
-            let input = self.arena.block(src, image, block).add(corner);
-            let output = self.arena.block(dst, image, block);
+            let input = arena.block(src, image, block).add(corner);
             for y in y0..y1 {
-                let residual =
-                    residual.map(|view| self.arena.block(&view, image, block).add(view.at(y, 0)).cast_const());
+                let residual = residual.map(|view| arena.block(&view, image, block).add(view.at(y, 0)).cast_const());
                 let row = Row {
                     input: input.add(y * window.stride[0] * src.row),
                     input_row: src.row,
+                    ring: Ring::NONE,
                     taps,
                     bias,
                     kernel: window.kernel,
                     stride: window.stride[1],
                     epilogue,
                     residual: residual.unwrap_or(std::ptr::null()),
-                    output: output.add(dst.at(y, 0)),
+                    output: target.first.add((y - y0) * target.row),
                     width: dst.width,
+                    sum: sums.map_or(std::ptr::null_mut(), |view| arena.block(&view, image, block).add(view.at(y, 0))),
                 };
-                let sum = row.run(s, Sums(sums.is_some()));
-                if let Some(view) = sums {
-                    s.store(self.arena.block(view, image, block).add(view.at(y, 0)), sum);
-                }
+                row.run(s);
             }
         }
     }
 }
 
-/// Whether the sum of a row is wanted.
+/// Rows of input of which each takes the place of the one `rows` before it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sums(pub(super) bool);
+pub(super) struct Ring {
+    /// Values from the first row to behind the last.
+    pub(super) length: usize,
+    /// Rows of the window before the one that lies at the start.
+    pub(super) before: usize,
+}
+
+impl Ring {
+    /// Rows that simply follow each other.
+    pub(super) const NONE: Self = Self { length: 0, before: usize::MAX };
+}
 
 /// One row of the output of one block.
 pub(super) struct Row<'a> {
@@ -145,6 +177,7 @@ pub(super) struct Row<'a> {
     pub(super) input: *const f32,
     /// Distance of input rows.
     pub(super) input_row: usize,
+    pub(super) ring: Ring,
     /// Weights `[kh][kw][b]`.
     pub(super) taps: *const f32,
     /// Bias `[b]`.
@@ -158,44 +191,76 @@ pub(super) struct Row<'a> {
     pub(super) output: *mut f32,
     /// Output columns.
     pub(super) width: usize,
+    /// Where the sum over the columns goes, or null.
+    pub(super) sum: *mut f32,
 }
 
 impl Row<'_> {
-    /// Computes the row; returns the sum of its columns if it is wanted, or zero.
+    /// Computes the row.
     ///
     /// # Safety
-    /// All windows, the residual and the output must be valid.
+    /// The addresses must be valid for the window of every column.
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd>(&self, s: S, sums: Sums) -> S::V {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match (self.stride, sums.0) {
-                (1, false) => self.groups::<S, 1, false>(s),
-                (1, true) => self.groups::<S, 1, true>(s),
-                (2, false) => self.groups::<S, 2, false>(s),
-                (2, true) => self.groups::<S, 2, true>(s),
-                _ => self.groups::<S, 0, true>(s),
-            }
+    pub(super) unsafe fn run<S: Simd>(&self, s: S) {
+        match (self.stride, self.sum.is_null()) {
+            (1, true) => s.vectorize(RowKernel::<1, false>(self)),
+            (1, false) => s.vectorize(RowKernel::<1, true>(self)),
+            (2, true) => s.vectorize(RowKernel::<2, false>(self)),
+            (2, false) => s.vectorize(RowKernel::<2, true>(self)),
+            (_, true) => s.vectorize(RowKernel::<0, false>(self)),
+            (_, false) => s.vectorize(RowKernel::<0, true>(self)),
         }
     }
+}
 
-    /// # Safety
-    /// As for [`run`](Self::run).
+/// A row with its stride (0: any) and whether its sum is wanted.
+struct RowKernel<'a, const STRIDE: usize, const SUM: bool>(&'a Row<'a>);
+
+impl<const STRIDE: usize, const SUM: bool> Kernel for RowKernel<'_, STRIDE, SUM> {
+    type Output = ();
+
+    /// Cuts the row into groups of nearly equal width: a short group waits for its own sums.
     #[inline(always)]
-    unsafe fn groups<S: Simd, const STRIDE: usize, const SUM: bool>(&self, s: S) -> S::V {
+    fn run<S: Simd>(self, s: S) {
+        let row = self.0;
+        let most = if STRIDE == 0 { DYNAMIC_COLUMNS } else { columns_of::<S>() };
+        let groups = row.width.div_ceil(most);
+        let (shortest, longer) = (row.width / groups, row.width % groups);
         let mut sum = s.splat(0.0);
         let mut x = 0;
-        // SAFETY: the caller's promise.
-        unsafe {
-            x = self.columns::<S, 8, STRIDE, SUM>(s, x, &mut sum);
-            x = self.columns::<S, 4, STRIDE, SUM>(s, x, &mut sum);
-            x = self.columns::<S, 2, STRIDE, SUM>(s, x, &mut sum);
-            self.columns::<S, 1, STRIDE, SUM>(s, x, &mut sum);
+        for group in 0..groups {
+            let columns = if group < longer { shortest + 1 } else { shortest };
+            macro_rules! widths {
+                ($($n:literal)*) => {
+                    match columns {
+                        $($n if $n <= columns_of::<S>() && (STRIDE != 0 || $n <= DYNAMIC_COLUMNS) => {
+                            // SAFETY: whoever calls `Row::run` promises the addresses.
+                            unsafe { row.columns::<S, $n, STRIDE, SUM>(s, x, &mut sum) };
+                        })*
+                        _ => unreachable!("groups are cut for the register file of the instruction set"),
+                    }
+                };
+            }
+            widths!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+            x += columns;
         }
-        sum
+        if SUM {
+            // SAFETY: as above.
+            unsafe { s.store(row.sum, sum) };
+        }
     }
+}
 
-    /// Computes as many groups of `N` columns from column `x` on as fit; returns the first column left.
+/// Columns of the widest group: half as many as there are registers, or a little less.
+const fn columns_of<S: Simd>() -> usize {
+    if S::COLUMNS < 14 { 8 } else { 14 }
+}
+
+/// Columns of the widest group with a stride that is not a constant.
+const DYNAMIC_COLUMNS: usize = 4;
+
+impl Row<'_> {
+    /// Computes `N` columns from column `x` on and adds them to `sum`.
     ///
     /// # Safety
     /// As for [`run`](Self::run).
@@ -203,41 +268,55 @@ impl Row<'_> {
     unsafe fn columns<S: Simd, const N: usize, const STRIDE: usize, const SUM: bool>(
         &self,
         s: S,
-        mut x: usize,
+        x: usize,
         sum: &mut S::V,
-    ) -> usize {
+    ) {
         let stride = if STRIDE == 0 { self.stride } else { STRIDE };
         let [kh, kw] = self.kernel;
         // SAFETY: the caller's promise.
         unsafe {
-            let bias = s.load(self.bias);
-            while x + N <= self.width {
-                let mut sums = [bias; N];
-                let input = self.input.add(x * stride * S::LANES);
-                for ky in 0..kh {
-                    for kx in 0..kw {
-                        let w = s.load(self.taps.add((ky * kw + kx) * S::LANES));
-                        let from = input.add(ky * self.input_row + kx * S::LANES);
-                        for j in 0..N {
-                            sums[j] = s.fma(s.load(from.add(j * stride * S::LANES)), w, sums[j]);
-                        }
-                    }
-                }
-                if !self.residual.is_null() {
+            let mut sums = [s.load(self.bias); N];
+            let input = self.input.add(x * stride * S::LANES);
+            for ky in 0..kh {
+                let back = if ky < self.ring.before { 0 } else { self.ring.length };
+                let from = input.wrapping_add(ky * self.input_row).wrapping_sub(back);
+                for kx in 0..kw {
+                    let w = s.load(self.taps.add((ky * kw + kx) * S::LANES));
+                    let from = from.add(kx * S::LANES);
                     for j in 0..N {
-                        sums[j] = s.add(sums[j], s.load(self.residual.add((x + j) * S::LANES)));
+                        sums[j] = s.fma(s.load(from.add(j * stride * S::LANES)), w, sums[j]);
                     }
                 }
+            }
+            if !self.residual.is_null() {
                 for j in 0..N {
-                    let value = self.epilogue.apply(s, sums[j]);
-                    s.store(self.output.add((x + j) * S::LANES), value);
-                    if SUM {
-                        *sum = s.add(*sum, value);
+                    sums[j] = s.add(sums[j], s.load(self.residual.add((x + j) * S::LANES)));
+                }
+            }
+            // A loop for each activation, or the sums leave their registers for the choice in every column.
+            match self.epilogue.curve {
+                None => {
+                    for j in 0..N {
+                        sums[j] = self.epilogue.clamp(s, sums[j]);
                     }
                 }
-                x += N;
+                Some(Curve::Silu) => {
+                    for j in 0..N {
+                        sums[j] = silu(s, sums[j]);
+                    }
+                }
+                Some(Curve::Sigmoid) => {
+                    for j in 0..N {
+                        sums[j] = sigmoid(s, sums[j]);
+                    }
+                }
+            }
+            for j in 0..N {
+                s.store(self.output.add((x + j) * S::LANES), sums[j]);
+                if SUM {
+                    *sum = s.add(*sum, sums[j]);
+                }
             }
         }
-        x
     }
 }
