@@ -147,6 +147,21 @@ impl Bottleneck {
             }
         });
     }
+
+    /// The window of the depthwise convolution.
+    pub(super) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Rows of the input.
+    pub(super) fn height(&self) -> usize {
+        self.src.height
+    }
+
+    /// The most output rows of a band.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
 }
 
 /// One band of one pair of blocks.

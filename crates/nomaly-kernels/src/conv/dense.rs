@@ -141,8 +141,20 @@ pub(crate) struct Dense {
     places: Vec<Place>,
     /// Distances of columns: first those of a tile within a row, then those of each tile that straddles rows.
     columns: Vec<u32>,
+    /// The widest tile.
+    widest: usize,
     /// Repetitions of the outermost loop in one chunk of the reduction.
     chunk: usize,
+}
+
+/// What a band of a pointwise convolution reads: `[C / b][positions][b]` without anything between.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Band {
+    pub(super) input: *const f32,
+    pub(super) image: usize,
+    /// The rows of the output.
+    pub(super) y0: usize,
+    pub(super) y1: usize,
 }
 
 /// How one run is cut into units of work: a product of three groupings.
@@ -194,9 +206,22 @@ impl Dense {
         let loops = reduction.counts[0];
         let bytes = weights.channels * kh * kw * 2 * lanes * size_of::<f32>();
         let chunk = loops.div_ceil(bytes.div_ceil(WEIGHT_CHUNK).min(loops));
-        let Cut { places, columns, .. } = cut;
-        let dense =
-            Self { weights, window, epilogue, src, dst, residual, gate, reduction, pitch, places, columns, chunk };
+        let (widest, Cut { places, columns, .. }) = (columns, cut);
+        let dense = Self {
+            weights,
+            window,
+            epilogue,
+            src,
+            dst,
+            residual,
+            gate,
+            reduction,
+            pitch,
+            places,
+            columns,
+            widest,
+            chunk,
+        };
         dense.check();
         dense
     }
@@ -271,6 +296,63 @@ impl Dense {
             let pairs = part(pairs, schedule.pairs, pair);
             token.dispatch(UnitKernel { dense: self, arena, gated: scratch.shared(), images, band, pairs });
         });
+    }
+
+    /// Computes a band of rows of a pointwise convolution from memory of the caller.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run), without a gate; the input must have every channel and position of the band.
+    #[inline(always)]
+    pub(super) unsafe fn band<S: Simd>(&self, s: S, arena: Arena, band: Band) {
+        let Band { input, image, y0, y1 } = band;
+        let positions = (y1 - y0) * self.dst.width;
+        let unit = UnitKernel {
+            dense: self,
+            arena,
+            gated: std::ptr::null(),
+            images: image..image + 1,
+            band: 0..0,
+            pairs: 0..self.dst.blocks.div_ceil(2),
+        };
+        let loops = self.reduction.counts[0];
+        for pair in unit.pairs.clone() {
+            for from in (0..loops).step_by(self.chunk) {
+                let part = from..(from + self.chunk).min(loops);
+                let source = Source { input, plane: positions * S::LANES };
+                // SAFETY: the caller's promise.
+                unsafe { unit.sweep(s, pair, part, image, source, self.band_places(band)) };
+            }
+        }
+        for block in 0..self.dst.blocks {
+            // SAFETY: the caller's promise.
+            unsafe { arena.clear_halo(&self.dst, Region { image, block, y0, y1 }) };
+        }
+    }
+
+    /// The tiles of a band: of all its positions together, or row by row where a tensor has a halo.
+    #[inline(always)]
+    fn band_places(&self, Band { y0, y1, .. }: Band) -> impl Iterator<Item = Place> {
+        let (width, lanes) = (self.dst.width, self.dst.pixel);
+        let flat = self.dst.is_contiguous() && self.residual.is_none_or(|view| view.is_contiguous());
+        let (spans, length) = if flat { (1, (y1 - y0) * width) } else { (y1 - y0, width) };
+        let tiles = length.div_ceil(self.widest);
+        (0..spans).flat_map(move |span| {
+            let output = self.dst.at(y0 + span, 0);
+            let residual = self.residual.map_or(0, |view| view.at(y0 + span, 0));
+            (0..tiles).map(move |tile| {
+                let range = part(length, tiles, tile);
+                Place {
+                    columns: range.len() as u32,
+                    position: ((y0 + span) * width + range.start) as u32,
+                    input: ((span * length + range.start) * lanes) as u32,
+                    gap: (range.len() / 2 * lanes) as u32,
+                    output: (output + range.start * lanes) as u32,
+                    residual: (residual + range.start * lanes) as u32,
+                    output_columns: 0,
+                    residual_columns: 0,
+                }
+            })
+        })
     }
 
     fn schedule(&self, images: usize, pairs: usize, threads: usize) -> Schedule {
@@ -422,7 +504,13 @@ impl Kernel for UnitKernel<'_> {
             for from in (0..loops).step_by(dense.chunk) {
                 let to = (from + dense.chunk).min(loops);
                 for image in self.images.clone() {
-                    self.sweep(s, pair, from..to, image);
+                    // SAFETY: `Dense::check` asserted that all tiles lie inside their tensors, and the caller of
+                    // `Dense::run` promises that the arena holds these tensors.
+                    unsafe {
+                        let source = Source { input: self.arena.block(&dense.src, image, 0), plane: dense.src.plane };
+                        let places = dense.places.get_unchecked(self.band.clone()).iter().copied();
+                        self.sweep(s, pair, from..to, image, source, places);
+                    }
                 }
             }
         }
@@ -439,10 +527,29 @@ impl Kernel for UnitKernel<'_> {
     }
 }
 
+/// Where the input of one image lies.
+#[derive(Clone, Copy)]
+struct Source {
+    input: *const f32,
+    /// Distance of blocks (planar: channels).
+    plane: usize,
+}
+
 impl UnitKernel<'_> {
-    /// All tiles of the band for one pair of output blocks, one part of the reduction and one image.
+    /// Tiles for one pair of output blocks, one part of the reduction and one image.
+    ///
+    /// # Safety
+    /// The arena must hold the tensors that are written and added, and every tile must lie inside them and the source.
     #[inline(always)]
-    fn sweep<S: Simd>(&self, s: S, pair: usize, part: std::ops::Range<usize>, image: usize) {
+    unsafe fn sweep<S: Simd>(
+        &self,
+        s: S,
+        pair: usize,
+        part: std::ops::Range<usize>,
+        image: usize,
+        source: Source,
+        places: impl Iterator<Item = Place>,
+    ) {
         let dense = self.dense;
         let lanes = S::LANES;
         let Reduction { counts, strides, inner, inner_last } = dense.reduction;
@@ -452,14 +559,13 @@ impl UnitKernel<'_> {
         let last = part.end == counts[0];
         let reduction = Reduction {
             counts: [part.len(), counts[1], counts[2]],
-            strides,
+            strides: [source.plane, strides[1], strides[2]],
             inner,
             inner_last: if last { inner_last } else { inner },
         };
         let (low, high) = tile::bounds(&dense.epilogue, last);
         let pitch = Pitch::of(dense.pitch, lanes);
-        // SAFETY: `Dense::check` asserted that all tiles lie inside their tensors, the caller of `Dense::run` promises
-        // that the arena holds these tensors, and the packed weights have `taps` steps for each pair.
+        // SAFETY: the caller's promise, and the packed weights have `taps` steps for each pair.
         unsafe {
             let weights = match dense.gate {
                 Some(_) => self.gated.add(image * dense.weights.data.len()),
@@ -467,7 +573,7 @@ impl UnitKernel<'_> {
             };
             let weights = weights.add(pair * 2 * lanes * taps + skipped * blocks * lanes);
             let bias = dense.weights.bias.as_ptr().add(pair * 2 * lanes);
-            let input = self.arena.block(&dense.src, image, 0).add(part.start * dense.src.plane);
+            let input = source.input.add(part.start * source.plane);
             let output = self.arena.block(&dense.dst, image, 2 * pair);
             let residual = dense.residual.as_ref().filter(|_| last);
             let residual_plane = residual.map_or(0, |view| view.plane);
@@ -476,7 +582,7 @@ impl UnitKernel<'_> {
             let steps = ((part.len() - 1) * inner + reduction.inner_last) * counts[1] * counts[2];
             let following = weights.wrapping_add(steps * blocks * lanes);
             let last_image = image + 1 == self.images.end;
-            for (index, place) in dense.places.get_unchecked(self.band.clone()).iter().enumerate() {
+            for (index, place) in places.enumerate() {
                 // One line a step: the first tiles together bring in the weights of the next sweep.
                 let ahead = index * steps * LINE;
                 let fetches = last_image && ahead < steps * blocks * lanes;

@@ -8,18 +8,21 @@
 //! | [`winograd`] | groups = 1, 3x3, stride 1, enough channels and positions | fewer multiplications, by transformed tiles |
 //! | [`depthwise`] | groups = channels | one vector of channels a position |
 //! | [`bottleneck`] | 1x1, then depthwise, and nobody else reads what is between | both by bands, without the tensor between |
+//! | [`inverted`] | depthwise, then 1x1, and nobody else reads what is between | bands of rows through all layers |
 //!
-//! All but the last share one register tile ([`tile`]); they differ only in strides and in how positions are cut.
+//! All but the depthwise one share one register tile ([`tile`]); they differ only in strides and in how positions are cut.
 
 mod bottleneck;
 mod dense;
 mod depthwise;
+mod inverted;
 pub(crate) mod tile;
 pub(crate) mod winograd;
 
 pub(crate) use bottleneck::Bottleneck;
 pub(crate) use dense::{Dense, DenseWeights};
 pub(crate) use depthwise::{Depthwise, DepthwiseWeights};
+pub(crate) use inverted::{Inverted, Widen};
 pub(crate) use winograd::{Winograd, WinogradWeights};
 
 /// Whether a convolution of the network's input reads it in the caller's planar layout.

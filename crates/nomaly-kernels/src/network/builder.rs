@@ -1,6 +1,6 @@
 //! Describing a network: every shape is checked here, before anything runs.
 
-use super::plan::{self, Node, Op};
+use super::plan::{self, DepthwiseLayer, Node, Op};
 use super::{Activation, Algorithm, Conv2d, Network, NetworkError, NodeId, OutputLayout, Pool2d, SqueezeExcite};
 use crate::conv::{self, DenseWeights, DepthwiseWeights, WinogradWeights, winograd};
 use crate::isa::Isa;
@@ -70,7 +70,7 @@ impl NetworkBuilder {
         let lanes = self.isa.lanes();
         let op = if depthwise {
             let weights = DepthwiseWeights::pack(conv.weight, conv.bias, channels, conv.kernel, lanes);
-            Op::Depthwise { weights, window, activation: conv.activation, expand: None }
+            Op::Depthwise(Box::new(DepthwiseLayer { weights, window, activation: conv.activation, expand: None }))
         } else if let Some(outputs) = self.tiles(&window, [channels, out], [out_height, out_width]) {
             let padding = winograd::padding(outputs, &window, [height, width]);
             self.check_volume("the padded input of the convolution", [channels, height, width], padding)?;

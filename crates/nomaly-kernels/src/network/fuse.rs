@@ -1,13 +1,14 @@
 //! Joining neighbouring nodes of the graph, so that tensors between them need not travel through memory.
 //!
-//! Three patterns, all of them from inverted bottlenecks with channel attention (EfficientNet):
+//! Four patterns, all of them from inverted bottlenecks, with or without channel attention (EfficientNet):
 //!
 //! * a pointwise convolution that only a depthwise one reads becomes part of it;
+//! * a depthwise convolution that only a pointwise one reads becomes part of that, with what it has taken in;
 //! * the mean of a depthwise convolution's result is taken from row sums that the convolution leaves;
 //! * a gate that only a pointwise convolution reads is multiplied into its weights instead of its input, where the image has
 //!   more positions than the convolution has output channels.
 //!
-//! The first two do not change a bit of any result, the third rounds products in another order.
+//! Only the last changes a bit of any result, because it rounds products in another order.
 
 use super::plan::{Node, Op};
 use super::{NodeId, OutputLayout};
@@ -25,9 +26,12 @@ pub(super) fn fuse(nodes: &mut [Node], outputs: &[(NodeId, OutputLayout)], live:
     }
     for index in (0..nodes.len()).filter(|index| live[*index]) {
         match nodes[index].op {
-            Op::Depthwise { expand: None, .. } => expand(nodes, index, &readers),
+            Op::Depthwise(_) => expand(nodes, index, &readers),
             Op::Mean => take_sums(nodes, index),
-            Op::Dense { gated: false, .. } => gate(nodes, index, &readers),
+            Op::Dense { gated: false, .. } => {
+                gate(nodes, index, &readers);
+                project(nodes, index, &readers);
+            }
             _ => {}
         }
     }
@@ -42,18 +46,33 @@ fn expand(nodes: &mut [Node], index: usize, readers: &[usize]) {
     let [before] = nodes[input.0].inputs[..] else { return };
     let absorbed = std::mem::replace(&mut nodes[input.0].op, Op::Absorbed);
     nodes[input.0].inputs.clear();
-    if let (Op::Dense { weights, activation: first, .. }, Op::Depthwise { expand, .. }) =
-        (absorbed, &mut nodes[index].op)
-    {
-        *expand = Some((weights, first));
+    if let (Op::Dense { weights, activation, .. }, Op::Depthwise(layer)) = (absorbed, &mut nodes[index].op) {
+        layer.expand = Some((weights, activation));
         nodes[index].inputs[0] = before;
+    }
+}
+
+/// Takes the depthwise convolution before pointwise convolution `index` into it.
+fn project(nodes: &mut [Node], index: usize, readers: &[usize]) {
+    let wide = nodes[index].inputs[0];
+    let node = &nodes[wide.0];
+    let alone = readers[wide.0] == 1 && node.sums.is_none() && node.inputs.len() == 1;
+    if !alone || !matches!(node.op, Op::Depthwise(_)) || !is_pointwise(nodes, index) {
+        return;
+    }
+    let depthwise = std::mem::replace(&mut nodes[wide.0].op, Op::Wide);
+    let before = nodes[wide.0].inputs.remove(0);
+    let dense = std::mem::replace(&mut nodes[index].op, Op::Absorbed);
+    if let (Op::Depthwise(depthwise), Op::Dense { weights, window, activation, .. }) = (depthwise, dense) {
+        nodes[index].op = Op::Inverted { depthwise, weights, window, activation };
+        nodes[index].inputs.insert(0, before);
     }
 }
 
 /// Lets the depthwise convolution before mean `index` leave the sums of its rows.
 fn take_sums(nodes: &mut [Node], index: usize) {
     let input = nodes[index].inputs[0].0;
-    if let (Op::Depthwise { .. }, None) = (&nodes[input].op, nodes[input].sums) {
+    if let (Op::Depthwise(_), None) = (&nodes[input].op, nodes[input].sums) {
         nodes[input].sums = Some(index);
         nodes[index].op = Op::MeanOfSums;
     }

@@ -7,7 +7,9 @@
 use super::fuse;
 use super::{Activation, NodeId, OutputLayout, Padding};
 use crate::blocked::View;
-use crate::conv::{Bottleneck, Dense, DenseWeights, Depthwise, DepthwiseWeights, Winograd, WinogradWeights, winograd};
+use crate::conv::{
+    Bottleneck, Dense, DenseWeights, Depthwise, DepthwiseWeights, Inverted, Widen, Winograd, WinogradWeights, winograd,
+};
 use crate::epilogue::Epilogue;
 use crate::window::Window;
 
@@ -29,13 +31,17 @@ pub(crate) enum Op {
         window: Window,
         activation: Activation,
     },
-    /// Behind the pointwise convolution `expand`, if there is one.
-    Depthwise {
-        weights: DepthwiseWeights,
+    Depthwise(Box<DepthwiseLayer>),
+    /// A depthwise convolution into the tensor of its second input, and a pointwise one from there; its first input is
+    /// that of the depthwise one, the third, if there is one, a residual.
+    Inverted {
+        depthwise: Box<DepthwiseLayer>,
+        weights: DenseWeights,
         window: Window,
         activation: Activation,
-        expand: Option<(DenseWeights, Activation)>,
     },
+    /// The tensor between the layers of the node that reads it.
+    Wide,
     Affine {
         scale: Vec<f32>,
         shift: Vec<f32>,
@@ -57,6 +63,15 @@ pub(crate) enum Op {
     Scale,
     /// Part of another node; nobody reads it.
     Absorbed,
+}
+
+/// A depthwise convolution, behind the pointwise convolution `expand`, if there is one.
+#[derive(Debug)]
+pub(crate) struct DepthwiseLayer {
+    pub(crate) weights: DepthwiseWeights,
+    pub(crate) window: Window,
+    pub(crate) activation: Activation,
+    pub(crate) expand: Option<(DenseWeights, Activation)>,
 }
 
 /// A node of the graph: an operation, what it reads, and the shape `[C, H, W]` of its result.
@@ -84,6 +99,7 @@ pub(crate) enum StepKind {
     Winograd(Box<Winograd>),
     Depthwise(Box<Depthwise>),
     Bottleneck(Box<Bottleneck>),
+    Inverted(Box<Inverted>),
     Affine { src: View, dst: View, scale: Vec<f32>, shift: Vec<f32>, epilogue: Epilogue },
     Add { a: View, b: View, dst: View, epilogue: Epilogue },
     MaxPool { src: View, dst: View, window: Window },
@@ -147,21 +163,27 @@ pub(crate) fn plan(mut nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lan
                 let flops = winograd.flops();
                 (StepKind::Winograd(Box::new(winograd)), flops)
             }
-            Op::Depthwise { weights, window, activation, expand: Some((expand, first)) } => {
-                let depthwise = (weights, window, Epilogue::new(activation));
-                let expand = (expand, Epilogue::new(first));
-                let bottleneck = Bottleneck::new(expand, depthwise, input(0), dst, sums[index], columns);
-                scratch[1] = scratch[1].max(bottleneck.scratch());
-                let flops = bottleneck.flops();
-                (StepKind::Bottleneck(Box::new(bottleneck)), flops)
-            }
-            Op::Depthwise { weights, window, activation, expand: None } => {
+            Op::Depthwise(layer) => {
                 let residual = node.inputs.get(1).map(|id| views[id.0]);
-                let flops = 2 * volume * (window.kernel[0] * window.kernel[1]) as u64;
+                let (widen, flops) = widen(*layer, input(0), dst, residual, sums[index], columns);
+                match widen {
+                    Widen::Expand(bottleneck) => {
+                        scratch[1] = scratch[1].max(bottleneck.scratch());
+                        (StepKind::Bottleneck(Box::new(bottleneck)), flops)
+                    }
+                    Widen::Plain(depthwise) => (StepKind::Depthwise(Box::new(depthwise)), flops),
+                }
+            }
+            Op::Inverted { depthwise, weights, window, activation } => {
+                let wide = input(1);
+                let residual = node.inputs.get(2).map(|id| views[id.0]);
+                let (widen, flops) = widen(*depthwise, input(0), wide, None, None, columns);
                 let epilogue = Epilogue::new(activation);
-                let depthwise =
-                    Depthwise { weights, window, epilogue, src: input(0), dst, residual, sums: sums[index] };
-                (StepKind::Depthwise(Box::new(depthwise)), flops)
+                let project = Dense::new(weights, window, epilogue, wide, dst, [residual, None], columns);
+                let flops = flops + project.flops();
+                let inverted = Inverted::new(widen, project, wide);
+                scratch[1] = scratch[1].max(inverted.scratch());
+                (StepKind::Inverted(Box::new(inverted)), flops)
             }
             Op::Affine { scale, shift, activation } => {
                 let epilogue = Epilogue::new(activation);
@@ -190,7 +212,7 @@ pub(crate) fn plan(mut nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lan
                     None => (StepKind::Mean { src: views[source], dst }, volume),
                 }
             }
-            Op::Absorbed => continue,
+            Op::Absorbed | Op::Wide => continue,
             Op::Scale => (StepKind::Scale { src: input(0), gate: input(1), dst }, volume),
         };
         steps.push(Step { kind, flops });
@@ -210,6 +232,32 @@ pub(crate) fn plan(mut nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lan
         .collect();
     let [shared_scratch, thread_scratch] = scratch;
     Plan { steps, arena, shared_scratch, thread_scratch, outputs }
+}
+
+/// The steps of a depthwise layer, and their operations for one image.
+fn widen(
+    layer: DepthwiseLayer,
+    src: View,
+    dst: View,
+    residual: Option<View>,
+    sums: Option<View>,
+    columns: usize,
+) -> (Widen, u64) {
+    let DepthwiseLayer { weights, window, activation, expand } = layer;
+    let epilogue = Epilogue::new(activation);
+    match expand {
+        Some((expand, first)) => {
+            let (expand, depthwise) = ((expand, Epilogue::new(first)), (weights, window, epilogue));
+            let bottleneck = Bottleneck::new(expand, depthwise, src, dst, sums, columns);
+            let flops = bottleneck.flops();
+            (Widen::Expand(bottleneck), flops)
+        }
+        None => {
+            let taps = window.kernel[0] * window.kernel[1];
+            let flops = 2 * (dst.channels * dst.height * dst.width * taps) as u64;
+            (Widen::Plain(Depthwise { weights, window, epilogue, src, dst, residual, sums }), flops)
+        }
+    }
 }
 
 /// Which nodes the outputs need.
@@ -248,9 +296,12 @@ fn place_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)], live: &[bool]
             last_use[input.0] = index;
         }
         let padding = match &node.op {
-            // The border of what a bottleneck expands is in its scratch memory.
-            Op::Depthwise { expand: Some(_), .. } => continue,
-            Op::Dense { window, .. } | Op::Depthwise { window, .. } => window.padding,
+            Op::Depthwise(layer) | Op::Inverted { depthwise: layer, .. } => match layer.expand {
+                // The border of what a bottleneck expands is in its scratch memory.
+                Some(_) => continue,
+                None => layer.window.padding,
+            },
+            Op::Dense { window, .. } => window.padding,
             Op::Winograd { weights, window, .. } => {
                 let [_, height, width] = nodes[node.inputs[0].0].shape;
                 winograd::padding(weights.outputs(), window, [height, width])

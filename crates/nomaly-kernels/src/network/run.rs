@@ -213,6 +213,7 @@ impl Network {
                 StepKind::Winograd(winograd) => winograd.run(token, arena, scratch, images, team),
                 StepKind::Depthwise(depthwise) => depthwise.run(token, arena, images, team),
                 StepKind::Bottleneck(bottleneck) => bottleneck.run(token, arena, scratch, images, team),
+                StepKind::Inverted(inverted) => inverted.run(token, arena, scratch, images, team),
                 StepKind::Affine { src, dst, scale, shift, epilogue } => {
                     let map = Map::Affine(scale, shift);
                     elementwise::run(token, arena, images, team, [src, dst], map, *epilogue);
@@ -251,7 +252,7 @@ impl StepKind {
             StepKind::Dense(dense) => dense.algorithm(),
             StepKind::Winograd(winograd) => winograd.algorithm(),
             StepKind::Depthwise(_) => "depthwise",
-            StepKind::Bottleneck(_) => "fused",
+            StepKind::Bottleneck(_) | StepKind::Inverted(_) => "fused",
             _ => "-",
         }
     }
@@ -266,6 +267,7 @@ impl StepKind {
             StepKind::Winograd(winograd) => winograd.describe(),
             StepKind::Depthwise(depthwise) => depthwise.describe(),
             StepKind::Bottleneck(bottleneck) => bottleneck.describe(),
+            StepKind::Inverted(inverted) => inverted.describe(),
             StepKind::Affine { dst, .. } => of("affine", dst),
             StepKind::Add { dst, .. } => of("add", dst),
             StepKind::MaxPool { dst, .. } => of("max pool", dst),

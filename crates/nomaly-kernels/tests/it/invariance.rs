@@ -173,3 +173,111 @@ fn joined_steps_give_the_same_bits_as_steps_apart() {
         }
     }
 }
+
+/// The same for whole inverted bottlenecks, whose bands depend on the threads and the images; what comes behind them reads
+/// either a border of zeros or none.
+#[test]
+fn inverted_bottlenecks_give_the_same_bits_as_steps_apart() {
+    struct Block {
+        size: usize,
+        kernel: usize,
+        stride: usize,
+        expanded: bool,
+        bordered: bool,
+    }
+    let block = |size, kernel, stride, expanded, bordered| Block { size, kernel, stride, expanded, bordered };
+    for isa in Isa::available() {
+        for Block { size, kernel, stride, expanded, bordered } in [
+            block(7, 5, 1, true, false),
+            block(14, 5, 1, true, true),
+            block(15, 3, 2, true, false),
+            block(33, 3, 1, true, true),
+            block(40, 3, 4, true, false),
+            block(95, 5, 2, true, true),
+            block(112, 3, 1, false, false),
+            block(31, 5, 2, false, true),
+        ] {
+            let build = |apart: bool| {
+                let mut net = NetworkBuilder::new(isa);
+                let mut seed = 0;
+                let mut conv = |net: &mut NetworkBuilder, x, out, kernel, stride, depthwise, residual| {
+                    seed += 1;
+                    let channels = net.shape(x)[0];
+                    let groups = if depthwise { channels } else { 1 };
+                    let weight: Vec<f32> = values(out * channels / groups * kernel * kernel, seed);
+                    let conv = Conv2d {
+                        out_channels: out,
+                        kernel: [kernel; 2],
+                        stride: [stride; 2],
+                        padding: Padding::symmetric(kernel / 2),
+                        groups,
+                        weight: &weight,
+                        bias: Some(&values(out, seed + 100)),
+                        activation: if depthwise { Activation::Relu6 } else { Activation::Identity },
+                        residual,
+                    };
+                    net.conv2d(x, conv).unwrap()
+                };
+                let image = net.input(20, size, size + 2);
+                let x = conv(&mut net, image, 24, 1, 1, false, None);
+                let expanded = if expanded { conv(&mut net, x, 72, 1, 1, false, None) } else { x };
+                let channels = net.shape(expanded)[0];
+                let wide = conv(&mut net, expanded, channels, kernel, stride, true, None);
+                let y = conv(&mut net, wide, 24, 1, 1, false, (stride == 1).then_some(x));
+                let z = conv(&mut net, y, 8, if bordered { 3 } else { 1 }, 1, false, None);
+                let taps = [(z, OutputLayout::Nchw), (wide, OutputLayout::Nchw), (expanded, OutputLayout::Nchw)];
+                net.finish(&taps[..if apart { 3 } else { 1 }]).unwrap()
+            };
+            let (joined, apart) = (build(false), build(true));
+            assert!(joined.steps().iter().any(|step| step.algorithm == "fused" && step.description.contains("->24")));
+            assert!(apart.steps().iter().all(|step| step.algorithm != "fused"));
+            const BATCH: usize = 5;
+            let input = values(BATCH * 20 * size * (size + 2), 4);
+            let want = run(&apart, 1, &input, BATCH, &mut apart.workspace(BATCH)).swap_remove(0);
+            let image = input.len() / BATCH;
+            for threads in [1, 2, 3, 16] {
+                let what = format!("{isa}, {kernel}x{kernel} at {size}, {threads} threads");
+                let together = run(&joined, threads, &input, BATCH, &mut joined.workspace(BATCH));
+                assert!(together[0] == want, "{what}");
+                let alone = run(&joined, threads, &input[..image], 1, &mut joined.workspace(1));
+                assert!(alone[0] == want[..want.len() / BATCH], "{what}, one image");
+            }
+        }
+    }
+}
+
+/// What somebody asks for is computed as if nothing were joined.
+#[test]
+fn a_tensor_in_the_middle_can_be_an_output() {
+    let (expand, depthwise, project) = (values(40 * 12, 1), values(40 * 9, 2), values(12 * 40, 3));
+    for isa in Isa::available() {
+        let build = |taps: &[usize]| {
+            let mut net = NetworkBuilder::new(isa);
+            let conv = |out: usize, weight, kernel, groups, residual| Conv2d {
+                out_channels: out,
+                kernel: [kernel; 2],
+                stride: [1; 2],
+                padding: Padding::symmetric(kernel / 2),
+                groups,
+                weight,
+                bias: None,
+                activation: Activation::Relu,
+                residual,
+            };
+            let x = net.input(12, 9, 10);
+            let a = net.conv2d(x, conv(40, &expand, 1, 1, None)).unwrap();
+            let b = net.conv2d(a, conv(40, &depthwise, 3, 40, None)).unwrap();
+            let c = net.conv2d(b, conv(12, &project, 1, 1, Some(x))).unwrap();
+            let all = [(a, OutputLayout::Nchw), (b, OutputLayout::Rows), (c, OutputLayout::Nchw)];
+            net.finish(&taps.iter().map(|tap| all[*tap]).collect::<Vec<_>>()).unwrap()
+        };
+        let input = values(12 * 9 * 10, 5);
+        let all = build(&[0, 1, 2]);
+        let want = run(&all, 1, &input, 1, &mut all.workspace(1));
+        for taps in [&[2][..], &[1, 2], &[0, 2], &[1], &[0]] {
+            let net = build(taps);
+            let got = run(&net, 2, &input, 1, &mut net.workspace(1));
+            assert!(taps.iter().zip(&got).all(|(tap, got)| *got == want[*tap]), "{isa} {taps:?}");
+        }
+    }
+}
