@@ -94,7 +94,9 @@ impl Network {
         let fitting = GROUP_BYTES / (self.plan.arena * size_of::<f32>()).max(1);
         // With many threads an image each is worth more than the cache.
         let together = fitting.max(rayon::current_num_threads() / 2).clamp(1, IMAGES_TOGETHER);
-        let images = batch.clamp(1, together);
+        // Groups of equal size leave no thread without an image more often than need be.
+        let batch = batch.max(1);
+        let images = batch.div_ceil(batch.div_ceil(together));
         let scratch = AlignedBuf::zeroed(self.scratch(images, rayon::current_num_threads()));
         Workspace { arena: AlignedBuf::zeroed(self.plan.arena * images), scratch, per_image: self.plan.arena, images }
     }
