@@ -12,7 +12,7 @@
 //! **Eligible** is a 1x1 convolution of stride 1 without padding or residual whose result only a depthwise convolution
 //! without residual reads. **Fallback**: the two steps one after the other, which give the same bits.
 
-use super::depthwise::{Ring, Row, Target};
+use super::depthwise::{Ring, Rows, Target};
 use super::tile::{self, CurveKernel, Pitch, Reduction, Tile};
 use super::{DenseWeights, DepthwiseWeights};
 use crate::blocked::{Arena, Region, Scratch, View};
@@ -46,6 +46,8 @@ pub(crate) struct Bottleneck {
     step: usize,
     /// The ring of rows of a pair of blocks of expanded channels.
     hidden: View,
+    /// Where the tiles of a row begin, and where the last one ends.
+    cuts: Vec<u32>,
     /// Distances of the columns of a tile within a row.
     one_row: Vec<u32>,
     /// Distances of the columns of a tile of two whole rows.
@@ -79,6 +81,8 @@ impl Bottleneck {
         let step = most(RING_BYTES).min(rows);
         let hidden = hidden(step);
         let table = |from: usize, count: usize| (0..count).map(move |x| (from + x * lanes) as u32);
+        let tiles = width.div_ceil(columns);
+        let cuts = (0..=tiles).map(|tile| (tile * width / tiles) as u32).collect();
         let one_row = table(0, columns).collect();
         let two_rows = table(0, width.min(columns)).chain(table(hidden.row, width.min(columns))).collect();
         let plan = Self {
@@ -94,6 +98,7 @@ impl Bottleneck {
             rows,
             step,
             hidden,
+            cuts,
             one_row,
             two_rows,
         };
@@ -245,13 +250,14 @@ impl UnitKernel<'_> {
             inner_last: src.channels - (src.blocks - 1) * S::LANES,
         };
         let (low, high) = tile::bounds(expand_epilogue, true);
-        let tiles = if rows == 2 { 1 } else { src.width.div_ceil(plan.columns) };
+        let row = [0, src.width as u32];
+        let cuts = if rows == 2 { &row[..] } else { &plan.cuts };
         // SAFETY: the caller's promise; a tile's columns lie inside its row, or are two whole rows.
         unsafe {
             let input = self.arena.block(src, self.image, 0).add(src.at(y, 0));
             let output = self.hidden.add(hidden.origin + place * hidden.row);
-            for index in 0..tiles {
-                let range = super::part(src.width, tiles, index);
+            for cut in cuts.windows(2) {
+                let range = cut[0] as usize..cut[1] as usize;
                 let (columns, gap, table) = if rows == 2 {
                     (2 * src.width, src.row, &plan.two_rows)
                 } else {
@@ -291,32 +297,31 @@ impl UnitKernel<'_> {
     unsafe fn convolve<S: Simd>(&self, s: S, block: usize, rows: std::ops::Range<usize>) {
         let Bottleneck { weights, window, epilogue, dst, sums, hidden, .. } = self.plan;
         let channel_block = 2 * self.pair + block;
-        let length = hidden.height * hidden.row;
+        let y = rows.start;
         // SAFETY: the caller's promise.
         unsafe {
             let (taps, bias) = weights.block::<S>(channel_block);
-            let input = self.hidden.add(block * hidden.plane);
-            let target = self.targets[block];
-            for y in rows {
-                let place = (y - self.y0) * window.stride[0] % hidden.height;
-                let row = Row {
-                    input: input.add(place * hidden.row),
-                    input_row: hidden.row,
-                    ring: Ring { length, before: hidden.height - place },
-                    taps,
-                    bias,
-                    kernel: window.kernel,
-                    stride: window.stride[1],
-                    epilogue,
-                    residual: std::ptr::null(),
-                    output: target.first.add((y - self.y0) * target.row),
-                    width: dst.width,
-                    sum: sums.map_or(std::ptr::null_mut(), |view| {
-                        self.arena.block(&view, self.image, channel_block).add(view.at(y, 0))
-                    }),
-                };
-                row.run(s);
-            }
+            let Target { first, row } = self.targets[block];
+            let rows = Rows {
+                count: rows.len(),
+                input: self.hidden.add(block * hidden.plane),
+                input_row: hidden.row,
+                ring: Ring { height: hidden.height, place: (y - self.y0) * window.stride[0] % hidden.height },
+                taps,
+                bias,
+                kernel: window.kernel,
+                stride: window.stride,
+                epilogue,
+                residual: std::ptr::null(),
+                residual_row: 0,
+                target: Target { first: first.add((y - self.y0) * row), row },
+                width: dst.width,
+                sums: sums.map_or(std::ptr::null_mut(), |view| {
+                    self.arena.block(&view, self.image, channel_block).add(view.at(y, 0))
+                }),
+                sums_row: sums.map_or(0, |view| view.row),
+            };
+            rows.run(s);
         }
     }
 }

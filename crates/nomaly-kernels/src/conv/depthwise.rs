@@ -135,45 +135,48 @@ impl Depthwise {
         unsafe {
             let (taps, bias) = weights.block::<S>(block);
             let input = arena.block(src, image, block).add(corner);
-            for y in y0..y1 {
-                let residual = residual.map(|view| arena.block(&view, image, block).add(view.at(y, 0)).cast_const());
-                let row = Row {
-                    input: input.add(y * window.stride[0] * src.row),
-                    input_row: src.row,
-                    ring: Ring::NONE,
-                    taps,
-                    bias,
-                    kernel: window.kernel,
-                    stride: window.stride[1],
-                    epilogue,
-                    residual: residual.unwrap_or(std::ptr::null()),
-                    output: target.first.add((y - y0) * target.row),
-                    width: dst.width,
-                    sum: sums.map_or(std::ptr::null_mut(), |view| arena.block(&view, image, block).add(view.at(y, 0))),
-                };
-                row.run(s);
-            }
+            let rows = Rows {
+                count: y1 - y0,
+                input: input.add(y0 * window.stride[0] * src.row),
+                input_row: src.row,
+                ring: Ring::NONE,
+                taps,
+                bias,
+                kernel: window.kernel,
+                stride: window.stride,
+                epilogue,
+                residual: residual
+                    .map_or(std::ptr::null(), |view| arena.block(&view, image, block).add(view.at(y0, 0)).cast_const()),
+                residual_row: residual.map_or(0, |view| view.row),
+                target,
+                width: dst.width,
+                sums: sums.map_or(std::ptr::null_mut(), |view| arena.block(&view, image, block).add(view.at(y0, 0))),
+                sums_row: sums.map_or(0, |view| view.row),
+            };
+            rows.run(s);
         }
     }
 }
 
-/// Rows of input of which each takes the place of the one `rows` before it.
+/// Input rows that lie in a ring, or one after the other.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ring {
-    /// Values from the first row to behind the last.
-    pub(super) length: usize,
-    /// Rows of the window before the one that lies at the start.
-    pub(super) before: usize,
+    /// Rows of the ring; where there is none, more than any tensor has.
+    pub(super) height: usize,
+    /// Where in the ring the first row of the first window lies.
+    pub(super) place: usize,
 }
 
 impl Ring {
     /// Rows that simply follow each other.
-    pub(super) const NONE: Self = Self { length: 0, before: usize::MAX };
+    pub(super) const NONE: Self = Self { height: usize::MAX, place: 0 };
 }
 
-/// One row of the output of one block.
-pub(super) struct Row<'a> {
-    /// The first value that the window of the first column reads.
+/// Some rows of the output of one block.
+pub(super) struct Rows<'a> {
+    /// How many.
+    pub(super) count: usize,
+    /// What the window of the first column reads in the first row of the ring.
     pub(super) input: *const f32,
     /// Distance of input rows.
     pub(super) input_row: usize,
@@ -183,70 +186,89 @@ pub(super) struct Row<'a> {
     /// Bias `[b]`.
     pub(super) bias: *const f32,
     pub(super) kernel: [usize; 2],
-    /// Columns between neighbouring windows.
-    pub(super) stride: usize,
+    /// Rows and columns between neighbouring windows.
+    pub(super) stride: [usize; 2],
     pub(super) epilogue: &'a Epilogue,
-    /// The row that is added before the activation, or null.
+    /// What is added before the activation, or null, and the distance of its rows.
     pub(super) residual: *const f32,
-    pub(super) output: *mut f32,
+    pub(super) residual_row: usize,
+    pub(super) target: Target,
     /// Output columns.
     pub(super) width: usize,
-    /// Where the sum over the columns goes, or null.
-    pub(super) sum: *mut f32,
+    /// Where the sums over the columns go, or null, and the distance of their rows.
+    pub(super) sums: *mut f32,
+    pub(super) sums_row: usize,
 }
 
-impl Row<'_> {
-    /// Computes the row.
+impl Rows<'_> {
+    /// Computes the rows.
     ///
     /// # Safety
-    /// The addresses must be valid for the window of every column.
+    /// The addresses must be valid for the window of every position.
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd>(&self, s: S) {
-        match (self.stride, self.sum.is_null()) {
-            (1, true) => s.vectorize(RowKernel::<1, false>(self)),
-            (1, false) => s.vectorize(RowKernel::<1, true>(self)),
-            (2, true) => s.vectorize(RowKernel::<2, false>(self)),
-            (2, false) => s.vectorize(RowKernel::<2, true>(self)),
-            (_, true) => s.vectorize(RowKernel::<0, false>(self)),
-            (_, false) => s.vectorize(RowKernel::<0, true>(self)),
+        match (self.stride[1], self.sums.is_null()) {
+            (1, true) => s.vectorize(RowsKernel::<1, false>(self)),
+            (1, false) => s.vectorize(RowsKernel::<1, true>(self)),
+            (2, true) => s.vectorize(RowsKernel::<2, false>(self)),
+            (2, false) => s.vectorize(RowsKernel::<2, true>(self)),
+            (_, true) => s.vectorize(RowsKernel::<0, false>(self)),
+            (_, false) => s.vectorize(RowsKernel::<0, true>(self)),
         }
     }
 }
 
-/// A row with its stride (0: any) and whether its sum is wanted.
-struct RowKernel<'a, const STRIDE: usize, const SUM: bool>(&'a Row<'a>);
+/// Rows with their stride (0: any) and whether their sums are wanted.
+struct RowsKernel<'a, const STRIDE: usize, const SUM: bool>(&'a Rows<'a>);
 
-impl<const STRIDE: usize, const SUM: bool> Kernel for RowKernel<'_, STRIDE, SUM> {
+impl<const STRIDE: usize, const SUM: bool> Kernel for RowsKernel<'_, STRIDE, SUM> {
     type Output = ();
 
-    /// Cuts the row into groups of nearly equal width: a short group waits for its own sums.
+    /// Cuts each row into groups of nearly equal width: a short group waits for its own sums.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let row = self.0;
+        let rows = self.0;
         let most = if STRIDE == 0 { DYNAMIC_COLUMNS } else { columns_of::<S>() };
-        let groups = row.width.div_ceil(most);
-        let (shortest, longer) = (row.width / groups, row.width % groups);
-        let mut sum = s.splat(0.0);
-        let mut x = 0;
-        for group in 0..groups {
-            let columns = if group < longer { shortest + 1 } else { shortest };
-            macro_rules! widths {
-                ($($n:literal)*) => {
-                    match columns {
-                        $($n if $n <= columns_of::<S>() && (STRIDE != 0 || $n <= DYNAMIC_COLUMNS) => {
-                            // SAFETY: whoever calls `Row::run` promises the addresses.
-                            unsafe { row.columns::<S, $n, STRIDE, SUM>(s, x, &mut sum) };
-                        })*
-                        _ => unreachable!("groups are cut for the register file of the instruction set"),
-                    }
-                };
+        let groups = rows.width.div_ceil(most);
+        let (shortest, longer) = (rows.width / groups, rows.width % groups);
+        let Ring { height, mut place } = rows.ring;
+        for y in 0..rows.count {
+            let mut row = Row {
+                rows,
+                input: rows.input.wrapping_add(place * rows.input_row),
+                before: height - place,
+                output: rows.target.first.wrapping_add(y * rows.target.row),
+                residual: rows.residual,
+            };
+            if !rows.residual.is_null() {
+                row.residual = rows.residual.wrapping_add(y * rows.residual_row);
             }
-            widths!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-            x += columns;
-        }
-        if SUM {
-            // SAFETY: as above.
-            unsafe { s.store(row.sum, sum) };
+            let mut sum = s.splat(0.0);
+            let mut x = 0;
+            for group in 0..groups {
+                let columns = if group < longer { shortest + 1 } else { shortest };
+                macro_rules! widths {
+                    ($($n:literal)*) => {
+                        match columns {
+                            $($n if $n <= columns_of::<S>() && (STRIDE != 0 || $n <= DYNAMIC_COLUMNS) => {
+                                // SAFETY: whoever calls `Rows::run` promises the addresses.
+                                unsafe { row.columns::<S, $n, STRIDE, SUM>(s, x, &mut sum) };
+                            })*
+                            _ => unreachable!("groups are cut for the register file of the instruction set"),
+                        }
+                    };
+                }
+                widths!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+                x += columns;
+            }
+            if SUM {
+                // SAFETY: as above.
+                unsafe { s.store(rows.sums.add(y * rows.sums_row), sum) };
+            }
+            place += rows.stride[0];
+            if place >= height {
+                place %= height;
+            }
         }
     }
 }
@@ -259,11 +281,22 @@ const fn columns_of<S: Simd>() -> usize {
 /// Columns of the widest group with a stride that is not a constant.
 const DYNAMIC_COLUMNS: usize = 4;
 
+/// One row of the output.
+struct Row<'a> {
+    rows: &'a Rows<'a>,
+    /// The first value that the window of the first column reads.
+    input: *const f32,
+    /// Rows of the window before the one at the start of the ring.
+    before: usize,
+    output: *mut f32,
+    residual: *const f32,
+}
+
 impl Row<'_> {
     /// Computes `N` columns from column `x` on and adds them to `sum`.
     ///
     /// # Safety
-    /// As for [`run`](Self::run).
+    /// As for [`Rows::run`].
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize, const STRIDE: usize, const SUM: bool>(
         &self,
@@ -271,21 +304,23 @@ impl Row<'_> {
         x: usize,
         sum: &mut S::V,
     ) {
-        let stride = if STRIDE == 0 { self.stride } else { STRIDE };
-        let [kh, kw] = self.kernel;
+        let Rows { input_row, ring, kernel: [kh, kw], epilogue, .. } = *self.rows;
+        let stride = if STRIDE == 0 { self.rows.stride[1] } else { STRIDE };
         // SAFETY: the caller's promise.
         unsafe {
-            let mut sums = [s.load(self.bias); N];
+            let mut sums = [s.load(self.rows.bias); N];
             let input = self.input.add(x * stride * S::LANES);
+            let mut taps = self.rows.taps;
             for ky in 0..kh {
-                let back = if ky < self.ring.before { 0 } else { self.ring.length };
-                let from = input.wrapping_add(ky * self.input_row).wrapping_sub(back);
-                for kx in 0..kw {
-                    let w = s.load(self.taps.add((ky * kw + kx) * S::LANES));
-                    let from = from.add(kx * S::LANES);
+                let back = if ky < self.before { 0 } else { ring.height * input_row };
+                let mut from = input.wrapping_add(ky * input_row).wrapping_sub(back);
+                for _ in 0..kw {
+                    let w = s.load(taps);
                     for j in 0..N {
                         sums[j] = s.fma(s.load(from.add(j * stride * S::LANES)), w, sums[j]);
                     }
+                    taps = taps.add(S::LANES);
+                    from = from.wrapping_add(S::LANES);
                 }
             }
             if !self.residual.is_null() {
@@ -293,28 +328,24 @@ impl Row<'_> {
                     sums[j] = s.add(sums[j], s.load(self.residual.add((x + j) * S::LANES)));
                 }
             }
-            // A loop for each activation, or the sums leave their registers for the choice in every column.
-            match self.epilogue.curve {
-                None => {
-                    for j in 0..N {
-                        sums[j] = self.epilogue.clamp(s, sums[j]);
-                    }
-                }
-                Some(Curve::Silu) => {
-                    for j in 0..N {
-                        sums[j] = silu(s, sums[j]);
-                    }
-                }
-                Some(Curve::Sigmoid) => {
-                    for j in 0..N {
-                        sums[j] = sigmoid(s, sums[j]);
-                    }
+            let (low, high) = (s.splat(epilogue.low), s.splat(epilogue.high));
+            for j in 0..N {
+                let value = s.min(high, s.max(low, sums[j]));
+                s.store(self.output.add((x + j) * S::LANES), value);
+                if SUM && epilogue.curve.is_none() {
+                    *sum = s.add(*sum, value);
                 }
             }
-            for j in 0..N {
-                s.store(self.output.add((x + j) * S::LANES), sums[j]);
-                if SUM {
-                    *sum = s.add(*sum, sums[j]);
+            // In a loop of their own that the compiler does not unroll, or the sums of above would not stay in registers.
+            if let Some(curve) = epilogue.curve {
+                for j in 0..N {
+                    let output = self.output.add((x + j) * S::LANES);
+                    let value = s.load(output);
+                    let value = if curve == Curve::Silu { silu(s, value) } else { sigmoid(s, value) };
+                    s.store(output, value);
+                    if SUM {
+                        *sum = s.add(*sum, value);
+                    }
                 }
             }
         }
