@@ -134,7 +134,7 @@ impl<const N: usize, const B: usize, const PITCH: u8> Kernel for TileKernel<'_, 
                     for _ in 0..counts[2] {
                         let mut input = input2;
                         let mut second = input2.wrapping_add(t.gap);
-                        for _ in 0..inner {
+                        for step in 0..inner {
                             let mut w = [s.splat(0.0); B];
                             for b in 0..B {
                                 w[b] = s.load(weights.add(b * S::LANES));
@@ -148,6 +148,11 @@ impl<const N: usize, const B: usize, const PITCH: u8> Kernel for TileKernel<'_, 
                                 }
                             }
                             s.prefetch(upcoming);
+                            // The next block of input channels, which another core may have written. With one block of
+                            // output channels the loads are the limit already.
+                            if B == 2 {
+                                s.prefetch(input2.wrapping_add(strides[0] + step * LINE));
+                            }
                             upcoming = upcoming.wrapping_add(LINE);
                             weights = weights.add(B * S::LANES);
                             input = input.add(1);
