@@ -273,9 +273,15 @@ impl<const STRIDE: usize, const SUM: bool> Kernel for RowsKernel<'_, STRIDE, SUM
     }
 }
 
-/// Columns of the widest group: half as many as there are registers, or a little less.
+/// Columns of the widest group: half of the registers or a little less hold its sums (of `Portable` two each).
 const fn columns_of<S: Simd>() -> usize {
-    if S::COLUMNS < 14 { 8 } else { 14 }
+    if S::COLUMNS < 4 {
+        4
+    } else if S::COLUMNS < 14 {
+        8
+    } else {
+        14
+    }
 }
 
 /// Columns of the widest group with a stride that is not a constant.
