@@ -1,16 +1,16 @@
 //! Sharing the steps of a run among the threads of the caller's rayon pool.
 //!
 //! **The problem.** A network at batch 1 is some sixty steps of 20 to 500 µs. Forking and joining a rayon task tree for each
-//! of them costs several µs, and a worker that found nothing to do for a moment has gone to sleep: waking it takes tens of
-//! µs, as long as the step.
+//! of them costs several µs, and a worker that found nothing to do for a moment has gone to sleep: waking it takes tens
+//! of µs, as long as the step.
 //!
 //! **The design.** A [`Team`] forks once a run. The other threads of the pool come when they have time, and then take units of
 //! whatever step is current by one atomic operation, until the run ends. The thread that leads never waits for somebody
 //! to come, only for units that somebody has taken, so a busy pool makes a run slower and never stuck.
 //!
-//! The units of a step are dealt in equal runs of neighbours, and a thread takes those of others, the farthest first, only
-//! when its own are done. Steps number their units by image and row, so a thread finds most of what it reads in its own
-//! cache: a line that another core has written takes about 20 ns to come over.
+//! The units of a step are dealt in equal runs of neighbours, and a thread takes those of others, the farthest first,
+//! only when its own are done. Steps number their units by image and row, so a thread finds most of what it reads in
+//! its own cache: a line that another core has written takes about 20 ns to come over.
 //!
 //! How the work is cut never changes the order of a sum: see [`network`](crate::network).
 
@@ -55,9 +55,9 @@ pub(crate) struct Team {
     job: UnsafeCell<Option<Job>>,
 }
 
-// SAFETY: `job` is written by the leading thread alone, between steps: at that time no share offers a unit and every unit
-// that was taken is done. It is read only by a thread that has just taken a unit, and what it points to is `Sync` and
-// outlives the step, because `for_each` waits for the units that were taken.
+// SAFETY: `job` is written by the leading thread alone, between steps: at that time no share offers a unit and every
+// unit that was taken is done. It is read only by a thread that has just taken a unit, and what it points to is `Sync`
+// and outlives the step, because `for_each` waits for the units that were taken.
 unsafe impl Sync for Team {}
 
 fn pack(epoch: u64, end: usize, first: usize) -> u64 {
@@ -160,7 +160,8 @@ impl Team {
         let _done = Defer(|| {
             self.done.0.fetch_add(1, Ordering::Release);
         });
-        // SAFETY: the unit just taken belongs to the step whose job this is, and the step does not end before it is done.
+        // SAFETY: the unit just taken belongs to the step whose job this is, and the step does not end before it is
+        // done.
         let job = unsafe { (*self.job.get()).map(|job| &*job) };
         if let Some(job) = job {
             job(unit);

@@ -1,12 +1,12 @@
 //! A pointwise convolution and the depthwise one behind it, in one step.
 //!
 //! **The problem.** Inverted bottlenecks (Sandler et al. 2018, MobileNetV2; all EfficientNets) expand the channels six times
-//! between two thin tensors. The expanded tensor is by far the largest of a block, 20 MB at 190 x 190, and is written only to
-//! be read once: with more than one core, its way to memory and back takes longer than the arithmetic.
+//! between two thin tensors. The expanded tensor is by far the largest of a block, 20 MB at 190 x 190, and is written
+//! only to be read once: with more than one core, its way to memory and back takes longer than the arithmetic.
 //!
 //! **The design.** Depthwise channels do not mix, so a pair of blocks of expanded channels can go through both layers
-//! alone. A unit of work takes one pair through a band of output rows, a few rows at a time: it expands the rows that these
-//! need and that are not there yet into a ring of rows that fits the first-level cache, zero border included, and
+//! alone. A unit of work takes one pair through a band of output rows, a few rows at a time: it expands the rows that
+//! these need and that are not there yet into a ring of rows that fits the first-level cache, zero border included, and
 //! convolves them from there. Neighbouring bands compute the `kernel - stride` rows that they share twice.
 //!
 //! **Eligible** is a 1x1 convolution of stride 1 without padding or residual whose result only a depthwise convolution
@@ -55,8 +55,8 @@ pub(crate) struct Bottleneck {
 }
 
 impl Bottleneck {
-    /// Plans for an expansion with `expand` from `src` and a depthwise convolution with `weights` into `dst`, which also
-    /// leaves the sums of its rows in `sums`.
+    /// Plans for an expansion with `expand` from `src` and a depthwise convolution with `weights` into `dst`, which
+    /// also leaves the sums of its rows in `sums`.
     pub(crate) fn new(
         (expand, expand_epilogue): (DenseWeights, Epilogue),
         (weights, window, epilogue): (DepthwiseWeights, Window, Epilogue),
@@ -192,8 +192,8 @@ impl Kernel for UnitKernel<'_> {
         let Bottleneck { window, src, dst, hidden, step, .. } = self.plan;
         let blocks = (dst.blocks - 2 * self.pair).min(2);
         let ring = hidden.height;
-        // SAFETY: whoever makes the unit promises arena, scratch and targets; the ring holds the rows that `step` rows of
-        // output need.
+        // SAFETY: whoever makes the unit promises arena, scratch and targets; the ring holds the rows that `step` rows
+        // of output need.
         unsafe {
             for row in 0..blocks * ring {
                 let row = self.hidden.add(row / ring * hidden.plane + row % ring * hidden.row);

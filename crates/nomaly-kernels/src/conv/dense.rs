@@ -8,11 +8,11 @@
 //! [`WEIGHT_CHUNK`] is cut into chunks of input blocks, with partial sums kept in the output. Two loop orders are
 //! chosen between by [`schedule`]: layers with more weights than input run all images and positions against one pair
 //! of blocks, the others run all pairs against a band of input that stays in the cache. 1x1 layers of stride 1 without
-//! halo are flattened: positions are cut without regard to rows, so that a 7 x 7 image still fills the tile. Elsewhere two
-//! rows of at most half a tile share one.
+//! halo are flattened: positions are cut without regard to rows, so that a 7 x 7 image still fills the tile. Elsewhere
+//! two rows of at most half a tile share one.
 //!
-//! While one part of the weights is in use, its first tiles prefetch the next: at 7 x 7 there are only a handful of tiles
-//! to hide the way from memory behind.
+//! While one part of the weights is in use, its first tiles prefetch the next: at 7 x 7 there are only a handful of
+//! tiles to hide the way from memory behind.
 //!
 //! **Measured** on one core of an Ice Lake server at 2.8 GHz (AVX-512, batch 1, best of 20, other work on the machine):
 //! 3x3 layers of ResNet-18 at 56x56, 28x28 and 14x14 run at 137 to 145 GFLOP/s; 512 -> 512 at 7x7 at 88 GFLOP/s without
@@ -466,8 +466,8 @@ impl Kernel for GateKernel<'_> {
         let Self { dense, gate, arena, image, pair, to } = self;
         let blocks = (dense.dst.blocks - 2 * pair).min(2);
         let (weights, _) = dense.weights.pair(pair);
-        // SAFETY: a gate is made for pointwise weights only, which have one step a channel; the scratch memory holds the
-        // weights of each image, and every unit of work writes those of its own pair.
+        // SAFETY: a gate is made for pointwise weights only, which have one step a channel; the scratch memory holds
+        // the weights of each image, and every unit of work writes those of its own pair.
         unsafe {
             let to = to.add(pair * 2 * S::LANES * dense.weights.channels);
             for channel in 0..dense.weights.channels {

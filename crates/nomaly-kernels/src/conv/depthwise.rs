@@ -342,7 +342,8 @@ impl Row<'_> {
                     *sum = s.add(*sum, value);
                 }
             }
-            // In a loop of their own that the compiler does not unroll, or the sums of above would not stay in registers.
+            // In a loop of their own that the compiler does not unroll, or the sums of above would not stay in
+            // registers.
             if let Some(curve) = epilogue.curve {
                 for j in 0..N {
                     let output = self.output.add((x + j) * S::LANES);

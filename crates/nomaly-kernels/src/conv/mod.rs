@@ -10,7 +10,8 @@
 //! | [`bottleneck`] | 1x1, then depthwise, and nobody else reads what is between | both by bands, without the tensor between |
 //! | [`inverted`] | depthwise, then 1x1, and nobody else reads what is between | bands of rows through all layers |
 //!
-//! All but the depthwise one share one register tile ([`tile`]); they differ only in strides and in how positions are cut.
+//! All but the depthwise one share one register tile ([`tile`]); they differ only in strides and in how positions are
+//! cut.
 
 mod bottleneck;
 mod dense;

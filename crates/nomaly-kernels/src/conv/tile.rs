@@ -5,10 +5,10 @@
 //!
 //! **The design.** A tile is `N` output columns x `B` (1 or 2) blocks of output channels, held in `N * B` accumulators
 //! for the whole reduction. One step of the reduction loads `B` vectors of weights and broadcasts `N` inputs: with
-//! AVX-512, 14 columns and 2 blocks, that is 16 loads for 28 multiply-adds. The weights are packed in the order in which
-//! they are used. The distance of the inputs of neighbouring columns is a constant of the instantiation ([`Pitch`]), so
-//! that the broadcasts need no address arithmetic; only the second half of the columns has an address of its own, so
-//! that two short rows fill one tile.
+//! AVX-512, 14 columns and 2 blocks, that is 16 loads for 28 multiply-adds. The weights are packed in the order in
+//! which they are used. The distance of the inputs of neighbouring columns is a constant of the instantiation
+//! ([`Pitch`]), so that the broadcasts need no address arithmetic; only the second half of the columns has an address
+//! of its own, so that two short rows fill one tile.
 //!
 //! **Fallback.** Strides above two take [`Pitch::DYNAMIC`] with at most [`DYNAMIC_COLUMNS`] columns.
 

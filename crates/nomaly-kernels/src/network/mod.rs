@@ -9,8 +9,8 @@
 //! [`Network::run`] only computes: no allocation, no shape logic. Tensors are in the blocked layout between layers and
 //! leave it in the [`OutputLayout`] that their consumer wants.
 //!
-//! Nodes whose tensors need not exist are joined first (the `fuse` module), and 3x3 convolutions of stride 1 are computed
-//! by Winograd's algorithm where a cost model says so ([`Algorithm`]).
+//! Nodes whose tensors need not exist are joined first (the `fuse` module), and 3x3 convolutions of stride 1 are
+//! computed by Winograd's algorithm where a cost model says so ([`Algorithm`]).
 //!
 //! **Measured**: see `benches/README.md`, which has the commands too.
 //!

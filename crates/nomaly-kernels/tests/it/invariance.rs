@@ -174,8 +174,8 @@ fn joined_steps_give_the_same_bits_as_steps_apart() {
     }
 }
 
-/// The same for whole inverted bottlenecks, whose bands depend on the threads and the images; what comes behind them reads
-/// either a border of zeros or none.
+/// The same for whole inverted bottlenecks, whose bands depend on the threads and the images; what comes behind them
+/// reads either a border of zeros or none.
 #[test]
 fn inverted_bottlenecks_give_the_same_bits_as_steps_apart() {
     struct Block {
