@@ -50,11 +50,11 @@ fn features(backbone: &Backbone, taps: &[TapRequest], samples: &[Sample]) -> Res
     let options = LoaderOptions::default();
     let mut workspace = extractor.workspace(options.batch);
     let (mut rows, mut outputs) = (Vec::new(), vec![Vec::new()]);
-    loader::stream(samples, &pipeline, &options, |batch| {
+    loader::stream(samples, &[pipeline], &options, |batch| {
         if let Some(failure) = batch.failures.first() {
             return Err(Failure::from(failure.error.to_string()));
         }
-        extractor.run(&batch.data, batch.len(), &mut workspace, &mut outputs)?;
+        extractor.run(&batch.data[0], batch.len(), &mut workspace, &mut outputs)?;
         rows.extend_from_slice(&outputs[0]);
         Ok(())
     })?;

@@ -169,7 +169,6 @@ impl ReportBuilder {
             Decided::Classes(classes) => classes.unattainable().map(|(_, reason)| reason),
             Decided::Together(..) => None,
         };
-        let [height, width] = info.pipeline.output_size();
         let word = if matches!(decided, Decided::Classes(_)) { "unknown" } else { "anomalous" };
         let report = Report {
             title: format!("{anomalous} of {} images {word}{}", self.items.len(), and_undecided(undecided)),
@@ -182,7 +181,7 @@ impl ReportBuilder {
             summary: facts([
                 ("method", info.method.name.clone()),
                 ("backbone", info.backbone.name.clone()),
-                ("input", format!("{height}×{width} pixels")),
+                ("input", info.input_in_words()),
                 ("trained on", format!("{} images of {}", info.training.images, info.training.dataset)),
             ]),
             threshold: match decided {
@@ -247,6 +246,7 @@ pub(crate) fn write_training(path: &Path, fit: &Fit, samples: &[Sample], limits:
         summary: facts([
             ("method", info.method.name.clone()),
             ("backbone", info.backbone.name.clone()),
+            ("input", info.input_in_words()),
             ("trained on", format!("{} images of {}", info.training.images, info.training.dataset)),
             ("independent groups", info.training.groups.count.to_string()),
         ]),
@@ -259,6 +259,8 @@ pub(crate) fn write_training(path: &Path, fit: &Fit, samples: &[Sample], limits:
 
 /// The report of an evaluation, which locates what it shows.
 pub(crate) struct EvaluationReport<'a> {
+    /// Height and width of the network's input.
+    input: String,
     locator: Option<Locator<'a>>,
     pub(crate) images: ReportBuilder,
     /// Why an image could not be added.
@@ -270,7 +272,7 @@ impl<'a> EvaluationReport<'a> {
     pub(crate) fn new(detector: &'a FittedDetector, calibration: &Calibration, limits: Limits) -> anyhow::Result<Self> {
         let locator = Locator::new(detector, calibration, RegionOptions::default())?;
         let images = ReportBuilder::new(limits, locator.as_ref().map(|locator| locator.scales().colours));
-        Ok(Self { locator, images, failure: None })
+        Ok(Self { input: detector.info().input_in_words(), locator, images, failure: None })
     }
 
     /// Takes one image; the first failure is told by [`write`](Self::write).
@@ -293,7 +295,7 @@ impl<'a> EvaluationReport<'a> {
         calibration: &Calibration,
         notes: &[&str],
     ) -> anyhow::Result<()> {
-        let Self { images: ReportBuilder { map_range, explained_at, items, skipped, .. }, failure, .. } = self;
+        let Self { input, images: ReportBuilder { map_range, explained_at, items, skipped, .. }, failure, .. } = self;
         failure.map_or(Ok(()), Err)?;
         let figures = &evaluated.figures;
         let timing = &figures.timing;
@@ -301,6 +303,7 @@ impl<'a> EvaluationReport<'a> {
             ("data set", figures.dataset.clone()),
             ("method", figures.method.clone()),
             ("backbone", figures.backbone.clone().unwrap_or_default()),
+            ("input", input),
             ("training images", figures.n_train.to_string()),
             ("test images", format!("{} normal, {} anomalous", figures.n_test.normal, figures.n_test.anomalous)),
             ("seed", figures.seed.to_string()),

@@ -31,6 +31,7 @@
 mod classes;
 pub mod demo;
 mod error;
+mod frames;
 pub mod loader;
 mod manifest;
 mod open;
@@ -43,6 +44,7 @@ pub mod tables;
 mod walk;
 
 pub use error::DataError;
+pub use frames::FrameCache;
 pub use manifest::{Manifest, Route};
 pub use open::{open, open_classes};
 pub use options::{OptionInfo, with_option};

@@ -8,7 +8,8 @@
 //! threads outside the pool or, inside it, could wait for a worker that waits for it.
 //!
 //! At most two batches of tensors exist at once, and one decoded image a thread. A batch is counted in images: where the
-//! pipeline makes several views of an image, its tensor holds as many times more.
+//! pipeline makes several views of an image, its tensor holds as many times more. An image that is wanted in several sizes
+//! is decoded once, and a [`FrameCache`] spares the next run the decoding.
 //!
 //! # How much memory images take
 //! Headers are read before anything is decoded. A batch ends early where its images would take more than
@@ -37,8 +38,8 @@
 //!
 //! let mut sizes = Vec::new();
 //! let options = loader::LoaderOptions { batch: 2, ..Default::default() };
-//! loader::stream(&samples, &pipeline, &options, |batch| {
-//!     assert_eq!(batch.data.len(), batch.len() * 3 * 8 * 8);
+//! loader::stream(&samples, &[pipeline], &options, |batch| {
+//!     assert_eq!(batch.data[0].len(), batch.len() * 3 * 8 * 8);
 //!     sizes.push(batch.len());
 //!     Ok::<(), std::convert::Infallible>(())
 //! })?;
@@ -52,10 +53,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::RgbImage;
-use nomaly_transforms::{FileFacts, Limits, Pipeline};
+use nomaly_transforms::{FileFacts, Limits, Pipeline, TransformError};
 use rayon::prelude::*;
 
-use crate::{DataError, Sample};
+use crate::{DataError, FrameCache, Sample};
 
 /// A decoded image, after the transform.
 #[derive(Clone, Debug)]
@@ -87,12 +88,29 @@ pub struct LoaderOptions<'a> {
     pub cancel: Option<&'a AtomicBool>,
     /// Sees every decoded image, for thumbnails and overlays.
     pub inspect: Option<Inspect<'a>>,
+    /// Where frames are kept, and taken from unless decoded images are to be inspected.
+    pub frames: Option<Frames<'a>>,
+}
+
+/// A cache of frames, and which of its images the samples are.
+#[derive(Clone, Copy, Debug)]
+pub struct Frames<'a> {
+    /// The cache.
+    pub cache: &'a FrameCache,
+    /// The number in the cache of each sample; `None` where they are numbered alike.
+    pub numbers: Option<&'a [usize]>,
+}
+
+impl Frames<'_> {
+    fn number(&self, index: usize) -> usize {
+        self.numbers.map_or(index, |numbers| numbers[index])
+    }
 }
 
 impl Default for LoaderOptions<'_> {
     /// Batches of 8: enough to keep a network's kernels busy, small enough for any machine.
     fn default() -> Self {
-        Self { batch: 8, limits: Limits::default(), memory: DEFAULT_MEMORY, cancel: None, inspect: None }
+        Self { batch: 8, limits: Limits::default(), memory: DEFAULT_MEMORY, cancel: None, inspect: None, frames: None }
     }
 }
 
@@ -105,6 +123,7 @@ impl std::fmt::Debug for LoaderOptions<'_> {
             .field("memory", &self.memory)
             .field("cancel", &self.cancel)
             .field("inspect", &self.inspect.is_some())
+            .field("frames", &self.frames.is_some())
             .finish()
     }
 }
@@ -114,9 +133,9 @@ impl std::fmt::Debug for LoaderOptions<'_> {
 pub struct Batch {
     /// Which samples these are: positions in the list given to [`stream`], ascending.
     pub indices: Vec<usize>,
-    /// Their values, `[N · views, 3, H, W]`, where `N` is the length of `indices` and `views` the pipeline's
-    /// [number of views](Pipeline::view_count) of an image; those of one image follow each other.
-    pub data: Vec<f32>,
+    /// Their values under each pipeline, `[N · views, 3, H, W]`, where `N` is the length of `indices` and `views` the
+    /// pipeline's [number of views](Pipeline::view_count) of an image; those of one image follow each other.
+    pub data: Vec<Vec<f32>>,
     /// The samples of this stretch of the list that could not be loaded.
     pub failures: Vec<Failure>,
 }
@@ -155,7 +174,7 @@ pub struct Outcome {
     pub cancelled: bool,
 }
 
-/// Hands all samples to `consume`, batch by batch, in their order.
+/// Hands all samples to `consume`, batch by batch, in their order, as each of `pipelines` makes them.
 ///
 /// Every sample turns up exactly once: in a batch's `indices`, or in its `failures`. Which samples share a batch depends
 /// on their positions and the sizes in their headers alone, and the values do not depend on the number of threads. A
@@ -166,7 +185,7 @@ pub struct Outcome {
 /// The first error that `consume` returns; images that cannot be loaded are no errors.
 pub fn stream<E, F>(
     samples: &[Sample],
-    pipeline: &Pipeline,
+    pipelines: &[Pipeline],
     options: &LoaderOptions<'_>,
     mut consume: F,
 ) -> Result<Outcome, E>
@@ -178,7 +197,7 @@ where
     let mut plan = Plan { samples, options, next: 0, announced: VecDeque::new() };
     let load_next = |stretch: Option<&Stretch>| {
         let range = stretch?.range.clone();
-        load(&samples[range.clone()], range.start, pipeline, options)
+        load(&samples[range.clone()], range.start, pipelines, options)
     };
 
     let mut stretch = plan.next();
@@ -222,7 +241,11 @@ impl Plan<'_> {
     fn next(&mut self) -> Option<Stretch> {
         let most = self.options.batch.max(1).min(self.samples.len() - self.next);
         let unread = &self.samples[self.next + self.announced.len().min(most)..self.next + most];
-        let read: Vec<u64> = unread.par_iter().with_max_len(1).map(|sample| sample.source.announced_bytes()).collect();
+        let read: Vec<u64> = unread
+            .par_iter()
+            .with_max_len(1)
+            .map(|sample| sample.source.announced().map_or(0, |found| found.bytes))
+            .collect();
         self.announced.extend(read);
 
         let mut stretch = Stretch { range: self.next..self.next, bytes: 0 };
@@ -240,17 +263,22 @@ impl Plan<'_> {
 }
 
 /// Decodes and transforms one batch; `None` where the run was cancelled meanwhile.
-fn load(samples: &[Sample], first: usize, pipeline: &Pipeline, options: &LoaderOptions<'_>) -> Option<Batch> {
+fn load(samples: &[Sample], first: usize, pipelines: &[Pipeline], options: &LoaderOptions<'_>) -> Option<Batch> {
     let cancelled = || options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));
-    let length = pipeline.output_len();
-    let mut data = vec![0.0; samples.len() * length];
-    let results: Vec<Option<Result<(), DataError>>> = data
-        .par_chunks_exact_mut(length)
+    let mut data: Vec<Vec<f32>> =
+        pipelines.iter().map(|pipeline| vec![0.0; samples.len() * pipeline.output_len()]).collect();
+    // Of each image its part of every list.
+    let mut tensors: Vec<Vec<&mut [f32]>> = samples.iter().map(|_| Vec::with_capacity(pipelines.len())).collect();
+    for (data, pipeline) in data.iter_mut().zip(pipelines) {
+        tensors.iter_mut().zip(data.chunks_exact_mut(pipeline.output_len())).for_each(|(of, part)| of.push(part));
+    }
+    let results: Vec<Option<Result<(), DataError>>> = tensors
+        .par_iter_mut()
         .zip(samples)
         .enumerate()
         .with_max_len(1)
-        .map(|(offset, (tensor, sample))| {
-            (!cancelled()).then(|| load_one(sample, first + offset, pipeline, options, tensor))
+        .map(|(offset, (tensors, sample))| {
+            (!cancelled()).then(|| load_one(sample, first + offset, pipelines, options, tensors))
         })
         .collect();
 
@@ -258,32 +286,60 @@ fn load(samples: &[Sample], first: usize, pipeline: &Pipeline, options: &LoaderO
     let mut failures = Vec::new();
     for (offset, result) in results.into_iter().enumerate() {
         match result? {
-            Ok(()) => {
-                // Images after a failed one move up, so that `data` has no gaps.
-                let to = indices.len() * length;
-                if indices.len() != offset {
-                    data.copy_within(offset * length..(offset + 1) * length, to);
-                }
-                indices.push(first + offset);
-            }
+            Ok(()) => indices.push(first + offset),
             Err(error) => failures.push(Failure { index: first + offset, id: samples[offset].id.clone(), error }),
         }
     }
-    data.truncate(indices.len() * length);
+    for (data, pipeline) in data.iter_mut().zip(pipelines) {
+        let length = pipeline.output_len();
+        // Images after a failed one move up, so that there are no gaps.
+        for (to, offset) in indices.iter().map(|index| index - first).enumerate().filter(|(to, offset)| to != offset) {
+            data.copy_within(offset * length..(offset + 1) * length, to * length);
+        }
+        data.truncate(indices.len() * length);
+    }
     Some(Batch { indices, data, failures })
 }
 
 fn load_one(
     sample: &Sample,
     index: usize,
-    pipeline: &Pipeline,
+    pipelines: &[Pipeline],
     options: &LoaderOptions<'_>,
-    tensor: &mut [f32],
+    tensors: &mut [&mut [f32]],
 ) -> Result<(), DataError> {
+    let refuse = |cause| DataError::Transform { id: sample.id.clone(), cause };
+    let cache = options.frames.map(|frames| (frames.cache, frames.number(index)));
+    if let (Some((cache, number)), None) = (cache, options.inspect)
+        && let Some(applied) = from_cache(cache, number, pipelines, tensors)
+    {
+        return applied.map_err(refuse);
+    }
     let (image, file) = sample.source.load_with_facts(&options.limits)?;
-    let applied = pipeline.apply_into(&image, tensor);
+    let apply = || {
+        if let Some((cache, number)) = cache
+            && cache.keep(number, &image)?
+            && let Some(applied) = from_cache(cache, number, pipelines, tensors)
+        {
+            return applied;
+        }
+        pipelines.iter().zip(tensors).try_for_each(|(pipeline, tensor)| pipeline.apply_into(&image, tensor))
+    };
+    let applied = apply();
     if let Some(inspect) = options.inspect {
         inspect(Inspected { index, image, file });
     }
-    applied.map_err(|cause| DataError::Transform { id: sample.id.clone(), cause })
+    applied.map_err(refuse)
+}
+
+/// Makes tensors of kept frames; `None` where one of them is not kept.
+fn from_cache(
+    cache: &FrameCache,
+    number: usize,
+    pipelines: &[Pipeline],
+    tensors: &mut [&mut [f32]],
+) -> Option<Result<(), TransformError>> {
+    let frames: Option<Vec<&RgbImage>> = pipelines.iter().map(|pipeline| cache.get(number, pipeline)).collect();
+    let mut all = pipelines.iter().zip(frames?).zip(tensors);
+    Some(all.try_for_each(|((pipeline, frame), tensor)| pipeline.apply_frame_into(frame, tensor)))
 }

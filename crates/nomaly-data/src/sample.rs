@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use image::{GrayImage, Luma, RgbImage};
 use nomaly_transforms::augment::{Change, Changes};
+use nomaly_transforms::decode::Announced;
 use nomaly_transforms::{FileFacts, Limits};
 
 use crate::DataError;
@@ -93,14 +94,20 @@ impl ImageSource {
         }
     }
 
-    /// Bytes of memory that [`load`](Self::load) takes, by the header of a file; 0 where that cannot be read.
-    pub fn announced_bytes(&self) -> u64 {
-        let rgb = |width: u32, height: u32| 3 * u64::from(width) * u64::from(height);
+    /// What is known of the image before it is loaded: the memory that takes, and its size. `None` for a file whose
+    /// header cannot be read.
+    pub fn announced(&self) -> Option<Announced> {
+        let rgb = |width: u32, height: u32| Announced {
+            bytes: 3 * u64::from(width) * u64::from(height),
+            size: (width, height),
+        };
         match self {
-            Self::File(path) => nomaly_transforms::decode::announced_bytes(path),
-            Self::Packed { images, .. } => rgb(images.width, images.height),
-            Self::Memory(image) => rgb(image.width(), image.height()),
-            Self::Changed { of, .. } => 2 * of.announced_bytes(),
+            Self::File(path) => nomaly_transforms::decode::announced(path),
+            Self::Packed { images, .. } => Some(rgb(images.width, images.height)),
+            Self::Memory(image) => Some(rgb(image.width(), image.height())),
+            Self::Changed { of, .. } => {
+                of.announced().map(|Announced { bytes, size }| Announced { bytes: bytes.saturating_mul(2), size })
+            }
         }
     }
 

@@ -1,62 +1,178 @@
-//! The method `auto`: a choice by the number of good images and the time there is.
+//! The method `auto`: a method with settings, chosen by the images and the time there is.
 //!
-//! The order of preference is what was measured on the data sets of `docs/methods.md`: PatchCore leads from 20 to 300 images.
-//! Its time to fit grows with the square of their number, so from [`MANY`] on PaDiM is preferred. Where there is a time budget, a few of the images are run through
-//! the backbone on this machine, and a method that would take longer gives way to a quicker one. Methods that do not know one
-//! of the settings, or need more images, are passed over.
+//! The order of preference is what was measured on the data sets of `docs/methods.md`: PatchCore at two sizes with the
+//! aspect ratio kept, then at one, then PaDiM, then Gaussians of pooled features. Banks have at most [`BANK`] patches, so
+//! that the time to fit grows with the number of images and no faster, and the time to score not with it at all.
+//!
+//! A few images are run through the backbone on this machine to say how long the fit will take; where there is a time
+//! budget, a choice that would take longer gives way to a quicker one. Choices that do not know one of the settings, or
+//! need more images, are passed over. With fewer than [`FEW_GROUPS`] groups of images one size is chosen: how maps of two
+//! sizes are to be weighed against each other is learned from held-out groups.
 
 use std::time::{Duration, Instant};
 
 use nomaly_data::Sample;
+use nomaly_kernels::Isa;
+use nomaly_kernels::coreset::KCentreGreedy;
+use nomaly_kernels::neighbours::{Bank, Metric};
 use nomaly_store::Silent;
+use rayon::prelude::*;
 
-use crate::features::{FeatureSource, StreamOptions};
-use crate::{Detector, DetectorError, METHODS, Settings};
+use crate::features::StreamOptions;
+pub use crate::fusion::FEW_GROUPS;
+use crate::methods::patchcore::PatchCoreParams;
+use crate::{Detector, DetectorError, FitOptions, METHODS, Settings};
 
-/// From so many images on PaDiM is preferred.
-pub const MANY: usize = 500;
+/// The sizes at which images are seen unless settings, time or groups ask for less.
+pub const SIZES: &str = "256,448";
+/// The most patches of a memory bank.
+pub const BANK: usize = 10_000;
+
 /// Images that are timed.
 const TIMED: usize = 8;
 
 /// What `auto` stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
     /// The method's name.
     pub method: &'static str,
+    /// The settings that were given, with those that belong to the choice.
+    pub settings: Settings,
     /// Why, in one line.
     pub reason: String,
+    /// Roughly how many seconds the fit takes on this machine.
+    pub fit_seconds: f64,
 }
 
-/// A method that `auto` may choose.
+/// A method with settings that `auto` may choose.
 struct Candidate {
     name: &'static str,
-    /// Roughly how long a fit on this many images takes, in passes of all of them through the backbone.
-    passes: fn(usize) -> f64,
+    settings: &'static [(&'static str, &'static str)],
+    /// The fewest groups of images that it is chosen for.
+    groups: usize,
+    /// Roughly how many seconds a fit with these settings takes.
+    seconds: fn(&Timing, images: usize, settings: &Settings) -> Result<f64, DetectorError>,
 }
 
-const PADIM: Candidate = Candidate { name: "padim", passes: |_| 2.5 };
-// The coreset and the held-out comparisons grow with the square of the images, up to 200 held-out ones.
-const PATCHCORE: Candidate = Candidate { name: "patchcore", passes: |images| 2.0 + images as f64 / 25.0 };
-const MVG: Candidate = Candidate { name: "mvg", passes: |_| 1.5 };
+/// Settings of PatchCore at any number of sizes.
+const PATCHES: [(&str, &str); 8] = [
+    ("aspect", "keep"),
+    ("coreset", "1"),
+    ("bank", "10000"),
+    ("candidates", "350000"),
+    ("precision", "half"),
+    ("projection", "64"),
+    ("reweighting", "off"),
+    ("grid", "auto"),
+];
 
-/// Chooses a method for fitting on `samples`; the choice depends on this machine's speed only where there is a
-/// `time_budget` for the fit.
+const fn with<const N: usize>(size: (&'static str, &'static str)) -> [(&'static str, &'static str); N] {
+    let mut settings = [size; N];
+    let mut at = 0;
+    while at < PATCHES.len() {
+        settings[at] = PATCHES[at];
+        at += 1;
+    }
+    settings
+}
+
+const TWO_SIZES: Candidate = Candidate {
+    name: "patchcore",
+    settings: &with::<9>(("sizes", SIZES)),
+    groups: FEW_GROUPS,
+    seconds: Timing::patchcore,
+};
+const ONE_SIZE: Candidate =
+    Candidate { name: "patchcore", settings: &with::<9>(("input_size", "256")), groups: 1, seconds: Timing::patchcore };
+const PADIM: Candidate = Candidate {
+    name: "padim",
+    settings: &[("aspect", "keep")],
+    groups: 1,
+    seconds: |timing, images, _| Ok(timing.passes(2.5, images)),
+};
+const MVG: Candidate = Candidate {
+    name: "mvg",
+    settings: &[("aspect", "keep")],
+    groups: 1,
+    seconds: |timing, images, _| Ok(timing.passes(1.5, images)),
+};
+
+/// Settings that say themselves at what size images are seen, and the values by which they say nothing.
+const OF_SIZE: [(&str, &str); 4] = [("sizes", ""), ("input_size", ""), ("tiles", "1x1"), ("view", "whole")];
+
+/// Whether the settings say at what size images are seen.
+fn says_size(settings: &Settings) -> bool {
+    OF_SIZE.iter().any(|(key, nothing)| settings.get(key).is_some_and(|value| value != *nothing))
+}
+
+impl Candidate {
+    /// The settings of the choice under those that were given: no size where one was, and no aspect ratio for a view.
+    fn settings(&self, given: &Settings) -> Settings {
+        let sized = says_size(given);
+        let viewed = given.get("view").is_some_and(|view| view != "whole");
+        let left_out = |key: &str| (sized && OF_SIZE.iter().any(|(own, _)| *own == key)) || (viewed && key == "aspect");
+        let own: Vec<_> = self.settings.iter().copied().filter(|(key, _)| !left_out(key)).collect();
+        given.clone().or(&own)
+    }
+}
+
+/// `0.8 s`, `12 s`.
+fn in_seconds(seconds: f64) -> String {
+    if seconds < 10.0 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
+}
+
+/// `patchcore at the sizes 256,448`.
+fn in_words(method: &str, settings: &Settings) -> String {
+    match (settings.get("sizes"), settings.get("input_size")) {
+        (Some(sizes), _) if sizes.contains(',') => format!("{method} at the sizes {sizes}"),
+        (Some(size), _) | (None, Some(size)) => format!("{method} at the size {size}"),
+        (None, None) => method.to_owned(),
+    }
+}
+
+/// Chooses a method for fitting on `samples` with `options`; the choice depends on this machine's speed
+/// only where there is a `time_budget` for the fit.
+///
+/// Groups that are found in features are not known yet: then every image counts as one.
 ///
 /// # Errors
-/// Settings that no candidate takes, and a backbone that cannot be opened; too few images for any candidate.
+/// Settings that no candidate takes, and a backbone that cannot be opened; too few images for any candidate; images that
+/// cannot be grouped as asked for.
 pub fn choose_method(
     samples: &[Sample],
     backbone: &str,
     settings: &Settings,
+    options: &FitOptions,
     time_budget: Option<Duration>,
-    stream: StreamOptions,
 ) -> Result<Choice, DetectorError> {
     let images = samples.len();
-    let order = if images < MANY { [PATCHCORE, PADIM, MVG] } else { [PADIM, PATCHCORE, MVG] };
+    let all: Vec<&Sample> = samples.iter().collect();
+    let groups = options.group_by.by_name(&all)?.map_or(images, |(groups, _)| groups.count());
+    let counted = match groups {
+        1 if images > 1 => format!("{images} images in one group"),
+        _ if groups < images => format!("{images} images in {groups} groups"),
+        _ => format!("{images} images"),
+    };
+    let own_settings = settings.iter().next().is_some();
+    let mut why = if own_settings { "" } else { ", the most accurate choice where it was measured" };
+    // Changed copies are learned from too.
+    let learned = images * (1 + options.changes.0.len());
     let mut refused = None;
     let mut estimates = Vec::new();
-    for Candidate { name, passes } in order {
-        let detector = match Detector::new(name, backbone, settings) {
+    for candidate in [TWO_SIZES, ONE_SIZE, PADIM, MVG] {
+        let name = candidate.name;
+        let own = candidate.settings(settings);
+        // Whoever says at what size images are seen has decided between one and two.
+        if candidate.groups > 1 && says_size(settings) {
+            why = "";
+            continue;
+        }
+        if groups < candidate.groups {
+            why = ": it takes more groups to weigh sizes against each other";
+            continue;
+        }
+        let what = in_words(name, &own);
+        let detector = match Detector::new(name, backbone, &own).and_then(|detector| detector.shaped_for(samples)) {
             Ok(detector) => detector,
             Err(error) => {
                 refused.get_or_insert(error);
@@ -69,19 +185,22 @@ pub fn choose_method(
             refused.get_or_insert(DetectorError::TooFewImages { method: name.to_owned(), needed, found });
             continue;
         }
-        let Some(budget) = time_budget else {
-            return Ok(Choice { method: name, reason: format!("auto chose {name} for {images} images") });
-        };
-        let seconds = passes(images) * images as f64 * seconds_an_image(&detector, samples, stream)?;
-        if seconds <= budget.as_secs_f64() {
+        let timing = Timing::of(&detector, samples, options.stream)?;
+        let seconds = (candidate.seconds)(&timing, learned, &own)?;
+        let budget = time_budget.map(|budget| budget.as_secs_f64());
+        if budget.is_none_or(|budget| seconds <= budget) {
+            let allowed = budget.map_or_else(String::new, |budget| format!(" of {} allowed", in_seconds(budget)));
+            if !estimates.is_empty() || refused.is_some() {
+                why = "";
+            }
             let passed_over = estimates.concat();
             let reason = format!(
-                "auto chose {name} for {images} images: about {seconds:.0} s to fit of {:.0} s allowed{passed_over}",
-                budget.as_secs_f64()
+                "auto chose {what} for {counted}{why}; about {} to fit{allowed}{passed_over}",
+                in_seconds(seconds)
             );
-            return Ok(Choice { method: name, reason });
+            return Ok(Choice { method: name, settings: own, reason, fit_seconds: seconds });
         }
-        estimates.push(format!("; {name} would take about {seconds:.0} s"));
+        estimates.push(format!("; {what} would take about {}", in_seconds(seconds)));
     }
     match (time_budget, refused) {
         (Some(budget), _) if !estimates.is_empty() => Err(DetectorError::TimeBudget {
@@ -94,11 +213,69 @@ pub fn choose_method(
     }
 }
 
-/// How long an image takes from its file to its features on this machine.
-fn seconds_an_image(detector: &Detector, samples: &[Sample], stream: StreamOptions) -> Result<f64, DetectorError> {
-    let timed = &samples[..samples.len().min(TIMED)];
+/// How long things take on this machine.
+struct Timing {
+    /// Seconds from an image's file to its features at all sizes.
+    image: f64,
+    /// Patches of an image and numbers a patch, at each size.
+    patches: Vec<(usize, usize)>,
+    /// Seconds to compare a number of a candidate with that of a pick of a coreset.
+    coreset: f64,
+    /// Seconds to compare a number of a patch with that of a patch of a bank.
+    search: f64,
+}
+
+impl Timing {
+    fn of(detector: &Detector, samples: &[Sample], stream: StreamOptions) -> Result<Self, DetectorError> {
+        let timed = &samples[..samples.len().min(TIMED)];
+        let began = Instant::now();
+        detector.stream(timed, stream).run(&Silent, "timing", &mut |_| Ok(()))?;
+        let image = began.elapsed().as_secs_f64() / timed.len().max(1) as f64;
+        let patches = detector.patches();
+        let (coreset, search) = kernels()?;
+        Ok(Self { image, patches, coreset, search })
+    }
+
+    /// So many passes of all images through the network.
+    fn passes(&self, passes: f64, images: usize) -> f64 {
+        passes * images as f64 * self.image
+    }
+
+    fn patchcore(&self, images: usize, settings: &Settings) -> Result<f64, DetectorError> {
+        let params = PatchCoreParams::from_settings(settings)?;
+        let held_out = images.min(params.held_out);
+        let of_size = |&(patches, dim): &(usize, usize)| {
+            let all = images * patches;
+            let candidates = params.candidates.map_or(all, |most| most.min(all));
+            let share = (params.coreset * all as f64) as usize;
+            let bank = share.min(params.bank.unwrap_or(usize::MAX)).min(candidates);
+            let numbers = params.projection.map_or(dim, |components| components.min(dim));
+            let compared = candidates as f64 * bank as f64 * numbers as f64;
+            let chosen = if candidates > bank { compared * self.coreset } else { 0.0 };
+            chosen + (held_out * patches) as f64 * (bank * dim) as f64 * self.search
+        };
+        Ok(self.passes(1.0, images) + self.passes(1.0, held_out) + self.patches.iter().map(of_size).sum::<f64>())
+    }
+}
+
+/// Seconds a number of a coreset's selection and of a search, measured on made-up rows: smooth curves in many dimensions,
+/// which the coreset's bounds spare as many comparisons of as with patches.
+fn kernels() -> Result<(f64, f64), DetectorError> {
+    let isa = Isa::best()?;
+    let rows = |count: usize, dim: usize| -> Vec<f32> {
+        let number = |at: usize| ((at / dim) as f32 * 0.618 * (1.0 + (at % dim % 7) as f32) + (at % dim) as f32).sin();
+        (0..count * dim).into_par_iter().map(number).collect()
+    };
+    let [count, dim, picks] = [24_000, 64, 800];
+    let candidates = rows(count, dim);
     let began = Instant::now();
-    let source = detector.source(timed, stream);
-    source.visit(&Silent, &mut |_| Ok(()))?;
-    Ok(began.elapsed().as_secs_f64() / timed.len().max(1) as f64)
+    KCentreGreedy::default().select(&candidates, dim, picks, isa)?;
+    let coreset = began.elapsed().as_secs_f64() / (count * dim * picks) as f64;
+    let [banked, queries, dim] = [6000, 768, 152];
+    let patches = rows(banked + queries, dim);
+    let began = Instant::now();
+    // A bank is made anew for each held-out image.
+    let bank = Bank::new(&patches[..banked * dim], dim, Metric::SquaredL2, isa)?;
+    bank.top_k(&patches[banked * dim..], 1)?;
+    Ok((coreset, began.elapsed().as_secs_f64() / (banked * queries * dim) as f64))
 }

@@ -1,10 +1,12 @@
 //! A method on a backbone, before and after it has seen data.
 
+mod parameters;
 mod preprocessing;
+mod seeing;
 
 use std::path::{Path, PathBuf};
 
-use image::{GrayImage, RgbImage};
+use image::RgbImage;
 use ndarray::ArrayView2;
 use nomaly_backbones::{Backbone, OpenOptions, OutputLayout, TapRequest};
 use nomaly_data::{Label, Sample, with_changes};
@@ -13,10 +15,13 @@ use nomaly_transforms::Pipeline;
 use nomaly_transforms::augment::Changes;
 use serde::Serialize;
 
-use self::preprocessing::{checked_median, median, pipeline, read_region, region_tensor, stored_region, views_of};
-
+pub use self::parameters::COMMON_PARAMETERS;
+use self::parameters::of_several_sizes;
+use self::preprocessing::{Shapes, checked_median, keeps_aspect, region_tensor, stored_region};
+use self::seeing::Seeing;
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
-use crate::features::{FeatureExtractor, FeatureSource, StreamOptions, Streamed};
+use crate::features::{FeatureExtractor, FeatureSource, ImageStream, StreamOptions, Streamed};
+use crate::fusion::{FusedFit, FusedMethod, Fusion, most_maps};
 use crate::groups::{GroupBy, Groups};
 use crate::judge::Judge;
 use crate::maps::AnomalyMap;
@@ -29,74 +34,15 @@ use crate::stored::{check_backbone, check_networks, check_settings, check_stored
 use crate::supervised::{SupervisedReference, supervised_reference};
 use crate::suspicion::Suspicious;
 use crate::training::Checkpoint;
-use crate::{DetectorError, METHODS, Parameter, Settings};
-
-/// The settings that every method understands besides its own.
-pub const COMMON_PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "weights",
-        default: "the embedded or the cached file",
-        values: "the path of a safetensors, .pth or .pt file",
-        summary: "weights of the backbone",
-    },
-    Parameter {
-        name: "input_size",
-        default: "the backbone's own",
-        values: "a number of pixels from 32 to 2048",
-        summary: "height and width of the network's input",
-    },
-    Parameter {
-        name: "interpolation",
-        default: "bilinear",
-        values: "`bilinear` or `bicubic`",
-        summary: "how images are resized, antialiased; bilinear is what the methods' papers use",
-    },
-    Parameter {
-        name: "view",
-        default: "whole",
-        values: "`whole`, `center` or `pad`",
-        summary: "resize the whole image, or resize its short side and crop the centre as the backbone was trained; `pad` is \
-                  `whole`, but sets images that are smaller than the input on black as they are",
-    },
-    Parameter {
-        name: "tiles",
-        default: "1x1",
-        values: "ROWSxCOLUMNS, each up to 64",
-        summary: "see an image as tiles of the input size, for small defects on large images",
-    },
-    Parameter {
-        name: "overlap",
-        default: "0.25",
-        values: "a share of a tile's side, from 0 to below 0.9",
-        summary: "how far neighbouring tiles overlap; maps are blended over it",
-    },
-    Parameter {
-        name: "flips",
-        default: "none",
-        values: "`none`, `horizontal`, `vertical` or `both`",
-        summary: "see flipped copies of each image too, when fitting and when scoring, and average what they say",
-    },
-    Parameter {
-        name: "median",
-        default: "1 (none)",
-        values: "an odd number of pixels up to 63",
-        summary: "side of a median filter of the network's input that removes specks from maps before they are blurred",
-    },
-    Parameter {
-        name: "roi",
-        default: "the whole image",
-        values: "the path of an image, white where defects matter",
-        summary: "region of interest, stretched over each image; what lies outside never counts (methods with maps)",
-    },
-];
+use crate::{DetectorError, METHODS, Settings};
 
 /// A checked method on a backbone with weights: ready to be fitted.
 pub struct Detector {
     method: Box<dyn Method>,
     backbone: Backbone,
-    extractor: FeatureExtractor,
-    /// The region of interest in the frame.
-    region: Option<GrayImage>,
+    /// Those that preprocessing is made of.
+    settings: Settings,
+    seeing: Seeing,
     checkpoints: Option<PathBuf>,
 }
 
@@ -242,18 +188,34 @@ impl Detector {
                 return Err(DetectorError::setting(key, given, &format!("a method with maps, which {method} has not")));
             }
         }
-        let median = median(settings)?;
         let weights = settings.get("weights").map(Into::into);
         let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
-        let pipeline = pipeline(&settings.clone().or(entry.defaults), &backbone)?;
+        let several = settings.get("sizes").is_some_and(|sizes| sizes.contains(','));
+        let settings = &if several { of_several_sizes(entry, settings)? } else { settings.clone() };
         let method = (entry.build)(settings, &backbone)?;
-        method.check_input(pipeline.output_size())?;
         check_networks(method.name(), &backbone, method.taps())?;
-        let region = settings.get("roi").map(|path| read_region(Path::new(path), &pipeline)).transpose()?;
-        let views = region.as_ref().map(|region| views_of(region, &pipeline)).transpose()?;
-        let extractor = FeatureExtractor::new(&backbone, pipeline, method.taps())?;
-        let extractor = extractor.with_region(views).with_median(median);
-        Ok(Self { method, backbone, extractor, region, checkpoints: None })
+        let sized = settings.get("sizes").is_some();
+        let defaults: Vec<_> =
+            entry.defaults.iter().copied().filter(|(key, _)| !(sized && *key == "input_size")).collect();
+        let settings = settings.clone().or(&defaults);
+        // The shape of images is known once there are any; a square shows what is wrong with the settings.
+        let seeing = Seeing::of_settings(&*method, &backbone, &settings, 1.0)?;
+        Ok(Self { method, backbone, settings, seeing, checkpoints: None })
+    }
+
+    /// The same detector for images of the shape that most of `samples` have, where the aspect ratio is kept.
+    pub(crate) fn shaped_for(mut self, samples: &[Sample]) -> Result<Self, DetectorError> {
+        if keeps_aspect(&self.settings)? {
+            let ratio = Shapes::of(samples).ratio();
+            let seeing = Seeing::of_settings(&*self.method, &self.backbone, &self.settings, ratio);
+            self.seeing = seeing.map_err(|error| match error {
+                DetectorError::Transform(cause) => {
+                    DetectorError::setting("aspect", "keep", &format!("`squash` for these images, as {cause}"))
+                }
+                error => error,
+            })?;
+        }
+        Ok(self)
     }
 
     /// The same detector, whose training keeps checkpoints in `folder`: a fit that was interrupted goes on from the last
@@ -265,9 +227,14 @@ impl Detector {
         self
     }
 
+    /// Patches of an image and numbers a patch at each size, where they lie at the positions of `grid=auto`.
+    pub(crate) fn patches(&self) -> Vec<(usize, usize)> {
+        self.seeing.extractors.iter().map(FeatureExtractor::patches).collect()
+    }
+
     /// The features of `samples` as the method will see them.
-    pub(crate) fn source<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> impl FeatureSource + 'a {
-        self.extractor.stream(samples, options)
+    pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
+        ImageStream::new(&self.seeing.extractors, samples, options)
     }
 
     /// Learns what is normal from `samples`, all of which are taken to be good whatever their label says.
@@ -284,6 +251,8 @@ impl Detector {
         progress: &dyn Progress,
     ) -> Result<Fit, DetectorError> {
         let rule = options.rule.checked()?;
+        let this = self.shaped_for(samples)?;
+        let mut notes = this.seeing.notes(&this.settings, samples)?;
         let copies = options.changes.0.len();
         let changed;
         let samples = if copies > 0 {
@@ -292,10 +261,21 @@ impl Detector {
         } else {
             samples
         };
-        let images = self.extractor.stream(samples, options.stream).grouped(&options.group_by).measuring();
-        let context = FitContext { seed: options.seed, progress, checkpoints: self.checkpoints.as_deref() };
-        let fit = self.method.fit(&images, &context)?;
-        let input = InputProfile::of(images.looks(), self.extractor.shallowest());
+        let images = this.stream(samples, options.stream).grouped(&options.group_by).measuring();
+        let images = images.caching(this.seeing.frame_bytes(&*this.method, &this.method.settings())?);
+        let extractors = &this.seeing.extractors;
+        let pipelines = this.seeing.pipelines();
+        let context = FitContext {
+            seed: options.seed,
+            progress,
+            checkpoints: this.checkpoints.as_deref(),
+            most_maps: (pipelines.len() > 1).then(|| most_maps(&pipelines)),
+            occupied: 0,
+        };
+        let fit_at = |size, occupied| this.method.fit(&images.at(size), &FitContext { occupied, ..context });
+        let fit = FusedFit::new(&pipelines, None, fit_at, || images.at(0).groups())?;
+        notes.extend(fit.notes);
+        let input = InputProfile::of(images.looks(), extractors[0].shallowest());
         let Streamed { usable, mut skipped, groups, group_info } = images.into_streamed()?;
         // An image that cannot be read is named once, not with its copies.
         let originals: std::collections::BTreeSet<&str> =
@@ -306,14 +286,15 @@ impl Detector {
         let of_samples: Vec<usize> = usable.iter().map(|image| image / (1 + copies)).collect();
         let held_out = held_out_images(&fit.held_out, &of_samples, &groups);
         let info = ModelInfo {
-            method: MethodInfo { name: self.method.name().to_owned(), settings: self.method.settings() },
+            method: MethodInfo { name: this.method.name().to_owned(), settings: this.method.settings() },
             backbone: BackboneInfo {
-                name: self.backbone.name().to_owned(),
-                licence: self.backbone.licence().to_owned(),
-                source: self.backbone.source().to_owned(),
+                name: this.backbone.name().to_owned(),
+                licence: this.backbone.licence().to_owned(),
+                source: this.backbone.source().to_owned(),
             },
-            pipeline: *self.extractor.pipeline(),
-            median: self.extractor.median(),
+            pipeline: pipelines[0],
+            fusion: fit.fusion,
+            median: extractors[0].median(),
             classes: fit.classes.iter().map(|held_out| held_out.class.clone()).collect(),
             decision: rule,
             history: DecisionHistory::default(),
@@ -333,11 +314,10 @@ impl Detector {
             calibration,
             classes,
             fitted: fit.fitted,
-            backbone: self.backbone,
-            extractor: self.extractor,
-            region: self.region,
+            backbone: this.backbone,
+            seeing: this.seeing,
         };
-        Ok(Fit { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
+        Ok(Fit { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
     }
 }
 
@@ -377,10 +357,10 @@ pub struct FittedDetector {
     calibration: Calibration,
     /// Present where the method tells classes apart.
     classes: Option<Classes>,
-    fitted: Box<dyn FittedMethod>,
+    /// One for each size.
+    fitted: Vec<Box<dyn FittedMethod>>,
     backbone: Backbone,
-    extractor: FeatureExtractor,
-    region: Option<GrayImage>,
+    seeing: Seeing,
 }
 
 impl FittedDetector {
@@ -418,19 +398,19 @@ impl FittedDetector {
         options.rule.map_or_else(|| Ok(self.calibration.clone()), |rule| self.calibration.with_rule(rule))
     }
 
-    /// Names of the [parts](Prediction::parts) of a score.
+    /// Names of the [parts](Prediction::parts) of a score; the sizes, where images are seen at several.
     pub fn part_names(&self) -> Vec<String> {
-        self.fitted.part_names()
+        self.info.fusion.as_ref().map_or_else(|| self.fitted[0].part_names(), Fusion::part_names)
     }
 
     /// Whether predictions have a [deviation](Prediction::deviation).
     pub fn scores_vary(&self) -> bool {
-        self.fitted.scores_vary()
+        self.info.fusion.is_none() && self.fitted[0].scores_vary()
     }
 
     /// Names of the [terms](Prediction::terms) of a score.
     pub fn term_names(&self) -> Vec<String> {
-        self.fitted.term_names()
+        if self.info.fusion.is_some() { Vec::new() } else { self.fitted[0].term_names() }
     }
 
     /// Scores `samples` in order and hands each outcome to `sink`.
@@ -461,14 +441,13 @@ impl FittedDetector {
         mut sink: impl FnMut(Outcome<'_>) -> Result<(), DetectorError> + Send,
     ) -> Result<Streamed, DetectorError> {
         let judge = Judge {
-            fitted: &*self.fitted,
-            extractor: &self.extractor,
+            sight: self.sight(),
             calibration: self.calibration_for(options)?,
             classes: self.classes_for(options)?,
         };
-        let images = self.extractor.stream(samples, options.stream).grouped(group_by).measuring();
-        images.run_noting(true, progress, "scoring images", &mut |batch| {
-            let judged = batch.features.as_ref().map_or(Ok(Vec::new()), |features| judge.batch(features))?;
+        let images = self.stream(samples, options.stream).grouped(group_by).measuring();
+        images.run_noting(progress, "scoring images", &mut |batch| {
+            let judged = judge.batch(&batch.features)?;
             let mut judged = judged.into_iter();
             for image in batch.images {
                 let (size, preview, look) = image
@@ -513,7 +492,7 @@ impl FittedDetector {
         progress: &dyn Progress,
         mut sink: impl FnMut(&Sample, Result<Look, Skipped>) -> Result<(), DetectorError> + Send,
     ) -> Result<(), DetectorError> {
-        let images = self.extractor.stream(samples, options).measuring();
+        let images = self.seeing.extractors[0].stream(samples, options).measuring();
         images.run(progress, "looking at images", &mut |batch| {
             for image in batch.images {
                 let look = image.decoded.and_then(|decoded| decoded.look);
@@ -541,17 +520,17 @@ impl FittedDetector {
         options: StreamOptions,
         progress: &dyn Progress,
     ) -> Result<SupervisedReference, DetectorError> {
-        let used = |name: &String| self.extractor.taps().iter().any(|tap| tap.name == *name);
+        let used = |name: &String| self.seeing.extractors[0].taps().iter().any(|tap| tap.name == *name);
         let deepest = self.backbone.taps().into_iter().map(|tap| tap.name).rfind(used);
         let name = deepest.ok_or_else(|| DetectorError::MissingState { name: "features".to_owned() })?;
         let tap = TapRequest { name: name.clone(), layout: OutputLayout::Mean };
-        let extractor = FeatureExtractor::new(&self.backbone, *self.extractor.pipeline(), &[tap])?;
+        let extractor = FeatureExtractor::new(&self.backbone, *self.pipeline(), &[tap])?;
         let images = extractor.stream(samples, options);
         let (mut cells, mut labels, mut dim) = (Vec::new(), Vec::new(), 0);
         images.run(progress, "reading images for the supervised reference", &mut |batch| {
             let usable = batch.images.iter().filter(|image| image.failure.is_none());
             labels.extend(usable.map(|image| samples[image.index].label == Label::Anomalous));
-            if let Some(features) = batch.features {
+            for features in batch.features {
                 dim = features.shapes[0][0];
                 for views in features.values[0].chunks(dim * features.views) {
                     let mean = |column: usize| views.iter().skip(column).step_by(dim).sum::<f32>();
@@ -571,18 +550,30 @@ impl FittedDetector {
     /// # Errors
     /// An image without pixels.
     pub fn map_on_image(&self, map: &AnomalyMap, (width, height): (u32, u32)) -> Result<AnomalyMap, DetectorError> {
-        let footprint = self.extractor.pipeline().footprint((width, height))?;
+        let footprint = self.pipeline().footprint((width, height))?;
         map.placed(footprint, height as usize, width as usize)
     }
 
-    /// The preprocessing.
+    /// The preprocessing; of the smallest size, where images are seen at several.
     pub fn pipeline(&self) -> &Pipeline {
-        self.extractor.pipeline()
+        &self.info.pipeline
     }
 
-    /// The fitted method, the backbone, and the taps of it that the method looks at.
+    /// The fitted method, the backbone, and the taps of it that the method looks at; at the smallest size, where there
+    /// are several.
     pub(crate) fn parts(&self) -> (&dyn FittedMethod, &Backbone, &[TapRequest]) {
-        (&*self.fitted, &self.backbone, self.extractor.taps())
+        (&*self.fitted[0], &self.backbone, self.seeing.extractors[0].taps())
+    }
+
+    /// The method at all sizes.
+    pub(crate) fn sight(&self) -> FusedMethod<'_> {
+        let fusion = self.info.fusion.as_ref();
+        FusedMethod { fitted: &self.fitted, extractors: &self.seeing.extractors, fusion }
+    }
+
+    /// The features of `samples` at all sizes.
+    pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
+        ImageStream::new(&self.seeing.extractors, samples, options)
     }
 
     /// The same detector, having learned from `samples` too.
@@ -598,12 +589,24 @@ impl FittedDetector {
         options: StreamOptions,
         progress: &dyn Progress,
     ) -> Result<Fit, DetectorError> {
-        let Self { mut info, calibration, classes, fitted, backbone, extractor, region } = self;
+        let Self { mut info, calibration, classes, fitted, backbone, seeing } = self;
         let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
-        let images = extractor.stream(samples, options).grouped(group_by).measuring();
-        let states = fitted.states();
+        let extractors = &seeing.extractors;
+        let images = ImageStream::new(extractors, samples, options).grouped(group_by).measuring();
+        let pipelines = seeing.pipelines();
+        let several = pipelines.len() > 1;
+        let images =
+            if several { images.caching(seeing.frame_bytes(&*method, &info.method.settings)?) } else { images };
+        let most_maps = several.then(|| most_maps(&pipelines));
+        let context = FitContext { most_maps, ..FitContext::new(info.training.seed, progress) };
+        let mut states: Vec<_> = fitted.iter().map(|fitted| fitted.states()).collect();
         drop(fitted);
-        let fit = method.extend(states, &images, info.training.seed, progress)?;
+        let extend_at = |size: usize, occupied| {
+            let context = FitContext { occupied, ..context };
+            method.extend(std::mem::take(&mut states[size]), &images.at(size), &context)
+        };
+        let fit = FusedFit::new(&pipelines, info.fusion.take(), extend_at, || images.at(0).groups())?;
+        info.fusion = fit.fusion;
         info.input = info.input.and_then(|input| input.joined(images.looks()));
         let Streamed { usable, skipped, groups, group_info } = images.into_streamed()?;
         info.training.images += fit.images;
@@ -613,13 +616,8 @@ impl FittedDetector {
         let more = Calibration::of(&fit.held_out, &groups, calibration.rule())?;
         let calibration = calibration.joined(&more)?;
         let held_out = held_out_images(&fit.held_out, &usable, &groups);
-        let detector = Self { info, calibration, classes, fitted: fit.fitted, backbone, extractor, region };
+        let detector = Self { info, calibration, classes, fitted: fit.fitted, backbone, seeing };
         Ok(Fit { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
-    }
-
-    /// The features that it looks at.
-    pub(crate) fn extractor(&self) -> &FeatureExtractor {
-        &self.extractor
     }
 
     pub(crate) fn info_mut(&mut self) -> &mut ModelInfo {
@@ -641,13 +639,14 @@ impl FittedDetector {
     /// # Errors
     /// A place that cannot be written to.
     pub fn save(&self, path: &Path) -> Result<(), DetectorError> {
-        let taps: Vec<&str> = self.extractor.taps().iter().map(|tap| tap.name.as_str()).collect();
+        let taps: Vec<&str> = self.seeing.extractors[0].taps().iter().map(|tap| tap.name.as_str()).collect();
+        let states = self.fitted.iter().map(|fitted| fitted.states()).collect();
         model_file::write(
             path,
             &self.info,
-            &self.fitted.states(),
+            &model_file::joined_states(states),
             model_file::HeldOutScores { calibration: &self.calibration, classes: self.classes.as_ref() },
-            self.region.as_ref().map(region_tensor).as_ref(),
+            self.seeing.region.as_ref().map(region_tensor).as_ref(),
             &self.backbone.export(&taps)?,
         )
     }
@@ -673,16 +672,19 @@ impl FittedDetector {
             let entry = METHODS.get(&info.method.name)?;
             check_stored(&info, entry)?;
             let method = (entry.build)(&info.method.settings, &backbone)?;
-            method.check_input(info.pipeline.output_size())?;
+            let pipelines = match &info.fusion {
+                Some(fusion) => fusion.sizes.iter().map(|size| size.pipeline).collect(),
+                None => vec![info.pipeline],
+            };
             let region = parts.region.map(|region| stored_region(&region, &info.pipeline)).transpose()?;
-            let views = region.as_ref().map(|region| views_of(region, &info.pipeline)).transpose()?;
-            let extractor = FeatureExtractor::new(&backbone, info.pipeline, method.taps())?;
-            let extractor = extractor.with_region(views).with_median(checked_median(info.median)?);
-            let fitted = method.restore(parts.states)?;
-            model_file::check_classes(fitted.classes(), &info.classes)?;
-            Ok((extractor, fitted, region))
+            let seeing = Seeing::new(&*method, &backbone, &pipelines, region, checked_median(info.median)?)?;
+            let states = model_file::split_states(parts.states, pipelines.len())?;
+            let fitted: Vec<_> =
+                states.into_iter().map(|states| method.restore(states)).collect::<Result<_, DetectorError>>()?;
+            model_file::check_classes(fitted[0].classes(), &info.classes)?;
+            Ok((seeing, fitted))
         };
-        let (extractor, fitted, region) = build().map_err(refuse)?;
-        Ok(Self { info, calibration, classes, fitted, backbone, extractor, region })
+        let (seeing, fitted) = build().map_err(refuse)?;
+        Ok(Self { info, calibration, classes, fitted, backbone, seeing })
     }
 }

@@ -100,7 +100,8 @@ impl FittedDetector {
         let pooled = taps.iter().all(|tap| tap.layout == OutputLayout::Mean);
         let level = taps.iter().position(|tap| tap.name == cam.output());
         let score = match level {
-            Some(level) if kept.is_some() && pooled => {
+            // The score of several sizes is no function of the features of one.
+            Some(level) if kept.is_some() && pooled && self.info().fusion.is_none() => {
                 Some(Score { fitted, taps, level, extractor: backbone.compile(size, taps, Isa::best()?)?, input: size })
             }
             _ => None,
@@ -132,7 +133,7 @@ impl FittedDetector {
         let mut sums = vec![0.0f64; 3 * size[0] * size[1]];
         inputs.stream(samples, options).run(progress, "averaging layers", &mut |batch| {
             skipped.extend(batch.images.into_iter().filter_map(|image| image.failure));
-            if let Some(features) = batch.features {
+            for features in batch.features {
                 for planes in features.values[0].chunks_exact(sums.len()) {
                     sums.iter_mut().zip(planes).for_each(|(sum, value)| *sum += f64::from(*value));
                 }
@@ -227,7 +228,7 @@ impl Explainer<'_> {
         let Self { network, inputs, cam, score, .. } = self;
         let views = inputs.pipeline().view_count();
         inputs.stream(samples, options).run(progress, "explaining images", &mut |batch| {
-            let mut explanations = match &batch.features {
+            let mut explanations = match batch.features.first() {
                 Some(features) => {
                     let views = network.inputs_of(&features.values[0]);
                     match score {
@@ -327,6 +328,7 @@ impl Score<'_> {
             images: rows,
             views: 1,
             input: self.input,
+            map: self.input,
             taps: self.taps,
             values,
             shapes: &shapes,

@@ -4,7 +4,8 @@ use nomaly_kernels::neighbours::NeighboursError;
 use nomaly_scorers::ScorerError;
 
 use crate::detector::{Prediction, Skipped};
-use crate::features::{FeatureBatch, FeatureExtractor};
+use crate::features::FeatureBatch;
+use crate::fusion::FusedMethod;
 use crate::method::{FittedMethod, MethodScore};
 use crate::recognition::Classes;
 use crate::{Calibration, DetectorError};
@@ -14,50 +15,68 @@ const NON_FINITE_SCORE: &str = "non-finite-score";
 
 /// A fitted method with everything that turns its scores into decisions.
 pub(crate) struct Judge<'a> {
-    pub(crate) fitted: &'a dyn FittedMethod,
-    pub(crate) extractor: &'a FeatureExtractor,
+    pub(crate) sight: FusedMethod<'a>,
     pub(crate) calibration: Calibration,
     /// Present for models of classes.
     pub(crate) classes: Option<Classes>,
 }
 
+/// The scores of each image's views.
+type Views = Vec<Result<Vec<MethodScore>, Fault>>;
+
+/// What a method says of the views of each image of a batch, or the fault of an image.
+fn views_of(fitted: &dyn FittedMethod, batch: &FeatureBatch<'_>) -> Result<Views, DetectorError> {
+    match fitted.score(batch) {
+        Ok(scores) => {
+            let mut scores = scores.into_iter();
+            Ok((0..batch.images).map(|_| Ok(scores.by_ref().take(batch.views).collect())).collect())
+        }
+        // The other images of the batch are not to blame.
+        Err(error) if is_about_values(&error) => one_by_one(fitted, batch),
+        Err(error) => Err(error),
+    }
+}
+
+fn one_by_one(fitted: &dyn FittedMethod, batch: &FeatureBatch<'_>) -> Result<Views, DetectorError> {
+    let image = |image: usize| {
+        let values = batch.values_of(image);
+        match fitted.score(&FeatureBatch { images: 1, values: &values, ..*batch }) {
+            Ok(views) => Ok(Ok(views)),
+            Err(error) if is_about_values(&error) => Ok(Err(Fault(error.to_string()))),
+            Err(error) => Err(error),
+        }
+    };
+    (0..batch.images).map(image).collect()
+}
+
 impl Judge<'_> {
-    /// What is said of each image of a batch, in order; the fault of an image that has no finite score.
+    /// What is said of each image of a batch, in order; the fault of an image that has no finite score. `sizes` holds the
+    /// batch at each size.
     ///
     /// # Errors
     /// Features of another shape than those fitted on.
-    pub(crate) fn batch(&self, batch: &FeatureBatch<'_>) -> Result<Vec<Result<Prediction, Fault>>, DetectorError> {
-        let scored = match self.fitted.score(batch) {
-            Ok(scores) => {
-                let mut scores = scores.into_iter();
-                (0..batch.images).map(|_| Ok(scores.by_ref().take(batch.views).collect())).collect()
+    pub(crate) fn batch(&self, sizes: &[FeatureBatch<'_>]) -> Result<Vec<Result<Prediction, Fault>>, DetectorError> {
+        let images = sizes.first().map_or(0, |batch| batch.images);
+        let mut all: Vec<Result<Vec<Vec<MethodScore>>, Fault>> = (0..images).map(|_| Ok(Vec::new())).collect();
+        for (fitted, batch) in self.sight.fitted.iter().zip(sizes) {
+            for (image, views) in all.iter_mut().zip(views_of(&**fitted, batch)?) {
+                match (&mut *image, views) {
+                    (Ok(sizes), Ok(views)) => sizes.push(views),
+                    (Ok(_), Err(fault)) => *image = Err(fault),
+                    (Err(_), _) => {}
+                }
             }
-            // The other images of the batch are not to blame.
-            Err(error) if is_about_values(&error) => self.one_by_one(batch)?,
-            Err(error) => return Err(error),
-        };
-        scored.into_iter().map(|views| views.map_or_else(|fault| Ok(Err(fault)), |views| self.image(views))).collect()
+        }
+        all.into_iter().map(|sizes| sizes.map_or_else(|fault| Ok(Err(fault)), |sizes| self.image(sizes))).collect()
     }
 
-    fn one_by_one(&self, batch: &FeatureBatch<'_>) -> Result<Vec<Result<Vec<MethodScore>, Fault>>, DetectorError> {
-        let image = |image: usize| {
-            let values = batch.values_of(image);
-            match self.fitted.score(&FeatureBatch { images: 1, values: &values, ..*batch }) {
-                Ok(views) => Ok(Ok(views)),
-                Err(error) if is_about_values(&error) => Ok(Err(Fault(error.to_string()))),
-                Err(error) => Err(error),
-            }
-        };
-        (0..batch.images).map(image).collect()
-    }
-
-    /// What is said of an image whose views have these scores.
-    fn image(&self, views: Vec<MethodScore>) -> Result<Result<Prediction, Fault>, DetectorError> {
+    /// What is said of an image whose views have these scores at each size.
+    fn image(&self, sizes: Vec<Vec<MethodScore>>) -> Result<Result<Prediction, Fault>, DetectorError> {
         // A maximum over views does not see NaN.
-        if let Some(fault) = views.iter().find_map(fault) {
+        if let Some(fault) = sizes.iter().flatten().find_map(fault) {
             return Ok(Err(fault));
         }
-        let scored = self.extractor.combine(views)?;
+        let scored = self.sight.join(sizes)?;
         Ok(match fault(&scored) {
             Some(fault) => Err(fault),
             None => Ok(self.decide(scored)),
@@ -141,7 +160,7 @@ mod tests {
     use nomaly_transforms::{Filter, Normalize, Pipeline, Resize, ResizeMode};
 
     use super::*;
-    use crate::{AnomalyMap, DecisionRule};
+    use crate::{AnomalyMap, DecisionRule, FeatureExtractor};
 
     /// Gives each view the first of its features as its score, and may refuse those that are NaN.
     struct First {
@@ -169,17 +188,28 @@ mod tests {
         let normalize = Normalize { mean: [0.0; 3], std: [1.0; 3] };
         let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
         let pipeline = Pipeline::new(resize, None, normalize).unwrap();
+        let fitted: [Box<dyn FittedMethod>; 1] = [Box::new(First { refuses })];
+        let extractors = [FeatureExtractor::new(&backbone, pipeline, &taps).unwrap()];
         let judge = Judge {
-            fitted: &First { refuses },
-            extractor: &FeatureExtractor::new(&backbone, pipeline, &taps).unwrap(),
+            sight: FusedMethod { fitted: &fitted, extractors: &extractors, fusion: None },
             calibration: Calibration::new(vec![1.0], DecisionRule::Threshold(2.0)).unwrap(),
             classes: None,
         };
         let (values, shapes) = ([values.to_vec()], [[2, 1, 1]]);
         let (taps, values, shapes) = (&taps[..], &values[..], &shapes[..]);
         let images = values[0].len().div_ceil(4);
-        let batch = FeatureBatch { images, views: 2, input: [32, 32], taps, values, shapes, region: None, median: 1 };
-        let judged = judge.batch(&batch)?;
+        let batch = FeatureBatch {
+            images,
+            views: 2,
+            input: [32, 32],
+            map: [32, 32],
+            taps,
+            values,
+            shapes,
+            region: None,
+            median: 1,
+        };
+        let judged = judge.batch(&[batch])?;
         Ok(judged.into_iter().map(|image| image.map(|prediction| prediction.score)).collect())
     }
 

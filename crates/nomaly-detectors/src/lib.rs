@@ -31,6 +31,7 @@ mod error;
 pub mod evaluation;
 pub mod explain;
 mod features;
+pub mod fusion;
 pub mod groups;
 pub mod hybrid;
 mod judge;

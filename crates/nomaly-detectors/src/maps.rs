@@ -1,7 +1,8 @@
 //! Anomaly maps: from distances on a grid of positions to a value for each pixel.
 //!
 //! Methods measure how anomalous each position of a feature map is. `MapMaker` turns that into a map of the network's
-//! input, the way the papers do: bilinear enlargement, then a Gaussian blur. [`AnomalyMap::resized`] brings a map to
+//! input, the way the papers do: bilinear enlargement, then a Gaussian blur. Where images are seen at several sizes, all
+//! maps are of the smallest. [`AnomalyMap::resized`] brings a map to
 //! another size, [`FittedDetector::map_on_image`](crate::FittedDetector::map_on_image) to that of the original image.
 
 use nomaly_kernels::Isa;
@@ -74,19 +75,60 @@ impl AnomalyMap {
     }
 }
 
-/// Makes maps of the network's input from distances at the positions of a feature grid.
+/// Brings values on a grid to the size of a map: bilinear along sides that grow, and along sides that shrink the mean of
+/// all that a pixel covers, so that nothing is passed over.
+#[derive(Debug)]
+struct Resizer {
+    grid: [usize; 2],
+    /// The grid after averaging, no side larger than the map's.
+    averaged: [usize; 2],
+    enlarge: Bilinear,
+}
+
+impl Resizer {
+    fn new(grid: [usize; 2], size: [usize; 2]) -> Result<Self, DetectorError> {
+        let averaged = [grid[0].min(size[0]), grid[1].min(size[1])];
+        Ok(Self { grid, averaged, enlarge: Bilinear::new(averaged, size, Grid::default(), Isa::best()?)? })
+    }
+
+    /// Maps `[views, size]` of values `[views, grid]`.
+    fn maps(&self, values: &[f32]) -> Result<Vec<f32>, DetectorError> {
+        if self.averaged == self.grid {
+            return Ok(self.enlarge.maps(values)?);
+        }
+        let span = |at: usize, axis: usize| {
+            let (count, cells) = (self.grid[axis], self.averaged[axis]);
+            at * count / cells..((at + 1) * count).div_ceil(cells)
+        };
+        let width = self.grid[1];
+        let mut means = Vec::with_capacity(values.len());
+        for view in values.chunks_exact(self.grid[0] * width) {
+            for y in 0..self.averaged[0] {
+                for x in 0..self.averaged[1] {
+                    let (rows, columns) = (span(y, 0), span(x, 1));
+                    let count = (rows.len() * columns.len()) as f32;
+                    let sum: f32 = rows.map(|row| view[row * width..][columns.clone()].iter().sum::<f32>()).sum();
+                    means.push(sum / count);
+                }
+            }
+        }
+        Ok(self.enlarge.maps(&means)?)
+    }
+}
+
+/// Makes maps from distances at the positions of a feature grid.
 #[derive(Debug)]
 pub(crate) struct MapMaker<'a> {
     grid: [usize; 2],
-    input: [usize; 2],
-    enlarge: Bilinear,
+    size: [usize; 2],
+    resize: Resizer,
     finish: Finish<'a>,
 }
 
-/// What becomes of values for each pixel of the network's input.
+/// What becomes of values for each pixel of a map.
 #[derive(Debug)]
 struct Finish<'a> {
-    input: [usize; 2],
+    size: [usize; 2],
     median: Option<MedianFilter>,
     blur: Option<GaussianBlur>,
     region: Option<&'a RegionOfInterest>,
@@ -97,13 +139,13 @@ impl<'a> Finish<'a> {
         let isa = Isa::best()?;
         let blur = if sigma > 0.0 { Some(GaussianBlur::new(sigma, TRUNCATE, Border::Reflect, isa)?) } else { None };
         let median = if batch.median > 1 { Some(MedianFilter::new(batch.median, Border::Reflect)?) } else { None };
-        Ok(Self { input: batch.input, median, blur, region: batch.region })
+        Ok(Self { size: batch.map, median, blur, region: batch.region })
     }
 
     /// One map a view of `values` `[views, height, width]`: median filter and blur, and outside the region of interest 0, or
     /// the smallest value of the map where that is negative, so that nothing there is the largest.
     fn maps(&self, mut values: Vec<f32>) -> Result<Vec<AnomalyMap>, DetectorError> {
-        let [height, width] = self.input;
+        let [height, width] = self.size;
         if let Some(median) = &self.median {
             values = median.apply(&values, height, width)?;
         }
@@ -124,42 +166,43 @@ impl<'a> Finish<'a> {
 }
 
 /// One map a view of `values` `[views, height, width]`, a value for each pixel of the network's input: median filter and
-/// blur (`sigma` in pixels, 0 for none) as the batch asks for.
+/// blur (`sigma` in pixels of the map, 0 for none) as the batch asks for.
 pub(crate) fn finish_maps(
     batch: &FeatureBatch<'_>,
     values: Vec<f32>,
     sigma: f64,
 ) -> Result<Vec<AnomalyMap>, DetectorError> {
+    let values = if batch.map == batch.input { values } else { Resizer::new(batch.input, batch.map)?.maps(&values)? };
     Finish::new(batch, sigma)?.maps(values)
 }
 
 impl<'a> MapMaker<'a> {
-    /// For features of `grid` = height × width positions, as they come in `batch`; `sigma` in pixels of the input, 0 for
+    /// For features of `grid` = height × width positions, as they come in `batch`; `sigma` in pixels of the map, 0 for
     /// no blur.
     pub(crate) fn new(batch: &FeatureBatch<'a>, grid: [usize; 2], sigma: f64) -> Result<Self, DetectorError> {
-        let enlarge = Bilinear::new(grid, batch.input, Grid::default(), Isa::best()?)?;
-        Ok(Self { grid, input: batch.input, enlarge, finish: Finish::new(batch, sigma)? })
+        let resize = Resizer::new(grid, batch.map)?;
+        Ok(Self { grid, size: batch.map, resize, finish: Finish::new(batch, sigma)? })
     }
 
     /// Sets the distances of positions outside the region of interest to 0, in `distances` `[views, grid]`.
     pub(crate) fn restrict(&self, distances: &mut [f32]) {
         let Some(region) = self.finish.region else { return };
         for (view, distances) in distances.chunks_exact_mut(self.grid[0] * self.grid[1]).enumerate() {
-            let inside = region.positions(view, self.grid, self.input);
+            let inside = region.positions(view, self.grid, self.size);
             distances.iter_mut().zip(inside).filter(|(_, inside)| !inside).for_each(|(distance, _)| *distance = 0.0);
         }
     }
 
     /// One map a view from `distances` `[views, grid]`; pixels outside the region of interest are 0.
     pub(crate) fn maps(&self, distances: &[f32]) -> Result<Vec<AnomalyMap>, DetectorError> {
-        self.finish.maps(self.enlarge.maps(distances)?)
+        self.finish.maps(self.resize.maps(distances)?)
     }
 }
 
 /// The pixels that matter, as each view of an image sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionOfInterest {
-    /// For each view, `[height, width]` of the network's input.
+    /// For each view, `[height, width]` of its map.
     views: Vec<Vec<bool>>,
 }
 
@@ -175,15 +218,15 @@ impl RegionOfInterest {
     }
 
     /// For each position of a grid over a view, whether any of its pixels is inside.
-    pub(crate) fn positions(&self, view: usize, grid: [usize; 2], input: [usize; 2]) -> Vec<bool> {
+    pub(crate) fn positions(&self, view: usize, grid: [usize; 2], size: [usize; 2]) -> Vec<bool> {
         let pixels = self.pixels(view);
         let span = |at: usize, cells: usize, side: usize| at * side / cells..((at + 1) * side).div_ceil(cells);
         let mut inside = Vec::with_capacity(grid[0] * grid[1]);
         for y in 0..grid[0] {
             for x in 0..grid[1] {
-                let columns = span(x, grid[1], input[1]);
-                let mut rows = span(y, grid[0], input[0]);
-                inside.push(rows.any(|row| pixels[row * input[1]..][columns.clone()].contains(&true)));
+                let columns = span(x, grid[1], size[1]);
+                let mut rows = span(y, grid[0], size[0]);
+                inside.push(rows.any(|row| pixels[row * size[1]..][columns.clone()].contains(&true)));
             }
         }
         inside
@@ -229,7 +272,7 @@ mod tests {
     }
 
     fn batch<'a>(region: Option<&'a RegionOfInterest>, input: [usize; 2]) -> FeatureBatch<'a> {
-        FeatureBatch { images: 1, views: 1, input, taps: &[], values: &[], shapes: &[], region, median: 1 }
+        FeatureBatch { images: 1, views: 1, input, map: input, taps: &[], values: &[], shapes: &[], region, median: 1 }
     }
 
     #[test]
@@ -246,6 +289,22 @@ mod tests {
         assert!(
             map.values[..32].iter().all(|value| *value > 0.0) && map.values[32..].iter().all(|value| *value == 0.0)
         );
+    }
+
+    #[test]
+    fn a_map_that_shrinks_passes_nothing_over() {
+        for (grid, size) in [([12, 9], [4, 9]), ([16, 16], [3, 5]), ([7, 5], [7, 10])] {
+            let resizer = Resizer::new(grid, size).unwrap();
+            for hot in 0..grid[0] * grid[1] {
+                let mut values = vec![0.0; grid[0] * grid[1]];
+                values[hot] = 1.0;
+                let map = resizer.maps(&values).unwrap();
+                assert!(map.len() == size[0] * size[1] && map.iter().any(|value| *value > 0.0), "{grid:?} {hot}");
+            }
+            assert!(
+                resizer.maps(&vec![2.5; grid[0] * grid[1]]).unwrap().iter().all(|value| (value - 2.5).abs() < 1e-6)
+            );
+        }
     }
 
     #[test]

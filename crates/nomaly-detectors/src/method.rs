@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_data::subset::{Choice, choose};
 use nomaly_registry::Entry;
 use nomaly_scorers::{Parameter, State};
 use nomaly_store::Progress;
@@ -54,10 +55,14 @@ pub trait Method: Send + Sync {
         &self,
         _states: Vec<(String, State)>,
         _source: &dyn FeatureSource,
-        _seed: u64,
-        _progress: &dyn Progress,
+        _context: &FitContext<'_>,
     ) -> Result<MethodFit, DetectorError> {
         Err(DetectorError::NotExtendable { method: self.name().to_owned() })
+    }
+
+    /// Whether a fit looks at images more than once, so that it pays to keep their frames.
+    fn revisits(&self) -> bool {
+        false
     }
 
     /// Rebuilds the fitted method from the named states of a model file.
@@ -77,12 +82,32 @@ pub struct FitContext<'a> {
     /// The folder where a method that trains keeps its checkpoint, so that a fit that was interrupted goes on from there;
     /// `None` for none.
     pub checkpoints: Option<&'a Path>,
+    /// How many held-out images keep their maps, for those of several sizes to be added up; `None` for one size.
+    pub most_maps: Option<usize>,
+    /// Bytes of `max_memory` that the fits of other sizes hold.
+    pub occupied: u64,
 }
 
 impl<'a> FitContext<'a> {
     /// A fit without checkpoints.
     pub fn new(seed: u64, progress: &'a dyn Progress) -> Self {
-        Self { seed, progress, checkpoints: None }
+        Self { seed, progress, checkpoints: None, most_maps: None, occupied: 0 }
+    }
+
+    /// What the image with this number among the usable ones got.
+    pub fn held_out(&self, image: usize, score: MethodScore) -> HeldOut {
+        let held_out = HeldOut::new(image, &score);
+        HeldOut { map: score.map.filter(|_| self.most_maps.is_some()), ..held_out }
+    }
+
+    /// The most images that are to be held out, of as many as a method would like.
+    pub fn most_held_out(&self, images: usize) -> usize {
+        self.most_maps.map_or(images, |most| most.min(images))
+    }
+
+    /// Which of `images` added images are held out: all, or a choice where their maps are kept.
+    pub fn held_out_of(&self, images: usize) -> Vec<usize> {
+        choose(images, self.most_held_out(images), Choice::Seeded(self.seed))
     }
 }
 
@@ -105,7 +130,7 @@ pub struct MethodFit {
 }
 
 /// What a normal image gets from a fit that had not seen it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HeldOut {
     /// Its number among the usable images.
     pub image: usize,
@@ -113,12 +138,19 @@ pub struct HeldOut {
     pub score: f64,
     /// The largest value of its map, for methods that make maps.
     pub map_max: Option<f64>,
+    /// Its map, where the [context](FitContext::most_maps) asks for it.
+    pub map: Option<AnomalyMap>,
 }
 
 impl HeldOut {
-    /// What the image with this number among the usable ones got.
+    /// What the image with this number among the usable ones got, without its map.
     pub fn new(image: usize, score: &MethodScore) -> Self {
-        Self { image, score: score.score, map_max: score.map.as_ref().map(AnomalyMap::max) }
+        Self { image, score: score.score, map_max: score.map.as_ref().map(AnomalyMap::max), map: None }
+    }
+
+    /// What an image without a map got.
+    pub fn scored(image: usize, score: f64) -> Self {
+        Self { image, score, map_max: None, map: None }
     }
 }
 
@@ -273,6 +305,8 @@ pub struct MethodEntry {
     /// Values of [common settings](crate::COMMON_PARAMETERS) that hold for it where none is given, in place of the usual
     /// ones.
     pub defaults: &'static [(&'static str, &'static str)],
+    /// Whether it tells classes of images apart.
+    pub classes: bool,
     /// Whether it trains a network: its fit keeps a checkpoint, and goes on from it when it was interrupted.
     pub trains: bool,
     /// Figures of its paper.

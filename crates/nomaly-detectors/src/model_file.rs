@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `backbone/NAME` | as in the weight file | the backbone's weights up to the deepest tap |
 //! | `backbone/NETWORK/NAME` | as in the weight file | the same of each of joined networks |
-//! | `method/STATE/NAME` | F32, F64 or U32 | what the method learned |
+//! | `method/STATE/NAME` | F16, F32, F64 or U32 | what the method learned; for images seen at several sizes `N:STATE` for the N-th |
 //! | `calibration/held_out` | F64 | held-out scores of the training images, in their order |
 //! | `calibration/groups` | U32 | the number of the group of each of these images, where some depend on each other |
 //! | `calibration/class/N` | F64 | held-out scores of what is taken for the N-th class, for models of classes |
@@ -26,6 +26,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use half::f16;
 use nomaly_backbones::weights::{
     DType, TensorSource, WeightTensor, Weights, WeightsError, from_sealed, safetensors_metadata, write_sealed,
 };
@@ -34,6 +35,7 @@ use nomaly_store::{AtomicFile, StoreError, read_regular};
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
+use crate::fusion::{Fusion, size_name};
 use crate::groups::GroupInfo;
 use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, HeldOutClass, KnownClass};
@@ -65,8 +67,11 @@ pub struct ModelInfo {
     pub method: MethodInfo,
     /// The backbone.
     pub backbone: BackboneInfo,
-    /// The preprocessing of images.
+    /// The preprocessing of images; of the smallest size, where they are seen at several.
     pub pipeline: Pipeline,
+    /// The sizes at which images are seen, and how what is said of them is put together; `None` for one size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fusion: Option<Fusion>,
     /// Side of the median filter of maps in pixels of the network's input; 1 for none.
     #[serde(default = "no_median", skip_serializing_if = "is_no_median")]
     pub median: usize,
@@ -83,6 +88,17 @@ pub struct ModelInfo {
     /// How the training images looked; `None` in files of programs that did not keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputProfile>,
+}
+
+impl ModelInfo {
+    /// `256×256 and 448×448 pixels`: height and width of the network's input, at every size.
+    pub fn input_in_words(&self) -> String {
+        let sizes: Vec<String> = match &self.fusion {
+            Some(fusion) => fusion.part_names(),
+            None => vec![size_name(&self.pipeline)],
+        };
+        format!("{} pixels", sizes.join(" and "))
+    }
 }
 
 fn no_median() -> usize {
@@ -244,6 +260,39 @@ pub fn stored_classes(
     Classes::new(held_out.collect(), rule).map(Some)
 }
 
+/// The states of a method fitted at each size as one list, names of several sizes beginning with the size's number.
+pub(crate) fn joined_states(sizes: Vec<Vec<(String, State)>>) -> Vec<(String, State)> {
+    let several = sizes.len() > 1;
+    let of_size = |(size, states): (usize, Vec<(String, State)>)| {
+        let named = move |(name, state)| (if several { format!("{size}:{name}") } else { name }, state);
+        states.into_iter().map(named)
+    };
+    sizes.into_iter().enumerate().flat_map(of_size).collect()
+}
+
+/// The states of each of `sizes` sizes.
+///
+/// # Errors
+/// A state that belongs to none of them.
+pub(crate) fn split_states(
+    states: Vec<(String, State)>,
+    sizes: usize,
+) -> Result<Vec<Vec<(String, State)>>, DetectorError> {
+    if sizes == 1 {
+        return Ok(vec![states]);
+    }
+    let mut split: Vec<Vec<(String, State)>> = (0..sizes).map(|_| Vec::new()).collect();
+    for (name, state) in states {
+        let place = (0..sizes).find_map(|size| Some((size, name.strip_prefix(&format!("{size}:"))?.to_owned())));
+        let Some((size, own)) = place else {
+            let reason = format!("it belongs to none of {sizes} sizes");
+            return Err(DetectorError::State { state: name, reason });
+        };
+        split[size].push((own, state));
+    }
+    Ok(split)
+}
+
 /// Refuses a model that tells other classes apart than its file says.
 pub(crate) fn check_classes(fitted: &[String], known: &[KnownClass]) -> Result<(), DetectorError> {
     if fitted.iter().eq(known.iter().map(|class| &class.name)) {
@@ -383,6 +432,7 @@ fn write_tensors<'a>(
 fn source(tensor: &Tensor) -> Result<TensorSource<'_>, DetectorError> {
     let shape = &tensor.shape;
     match &tensor.data {
+        TensorData::F16(values) => Ok(TensorSource::F16 { shape, values }),
         TensorData::F32(values) => Ok(TensorSource::F32 { shape, values }),
         TensorData::F64(values) => Ok(TensorSource::F64 { shape, values }),
         TensorData::U32(values) => Ok(TensorSource::U32 { shape, values }),
@@ -448,7 +498,8 @@ fn sort(states: Vec<StateHeader>, tensors: Weights) -> Result<Sorted, String> {
                     Some((state, part))
                 });
             let (state, part) = owner.ok_or_else(|| format!("tensor `{name}` belongs to nothing"))?;
-            let numbers = numbers(&tensor).ok_or_else(|| format!("tensor `{name}` is none of F32, F64 and U32"))?;
+            let numbers =
+                numbers(&tensor).ok_or_else(|| format!("tensor `{name}` is none of F16, F32, F64 and U32"))?;
             state.tensors.insert(part.to_owned(), numbers);
         }
     }
@@ -588,10 +639,14 @@ fn open(bytes: &[u8]) -> Result<(Header, Weights), String> {
     Ok((header, tensors))
 }
 
-/// The numbers of an F32, F64 or U32 tensor.
+/// The numbers of an F16, F32, F64 or U32 tensor.
 fn numbers(tensor: &WeightTensor) -> Option<Tensor> {
     let shape = tensor.shape.clone();
     match tensor.dtype {
+        DType::F16 => {
+            let (values, _) = tensor.bytes.as_chunks();
+            Some(Tensor::f16(shape, values.iter().map(|bytes| f16::from_le_bytes(*bytes)).collect()))
+        }
         DType::F32 => {
             let (values, _) = tensor.bytes.as_chunks();
             Some(Tensor::f32(shape, values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()))

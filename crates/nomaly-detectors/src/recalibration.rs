@@ -6,7 +6,7 @@ use nomaly_store::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::calibration::Calibration;
-use crate::features::{FeatureSource, StreamOptions, Streamed};
+use crate::features::{StreamOptions, Streamed};
 use crate::groups::{GroupBy, Groups};
 use crate::method::{HeldOut, MethodScore};
 use crate::model_file::StoredScores;
@@ -92,12 +92,10 @@ impl FittedDetector {
         let rule = rule.checked()?;
         let mut scored: Vec<MethodScore> = Vec::new();
         let Streamed { skipped, groups, .. } = {
-            let (method, _, _) = self.parts();
-            let images = self.extractor().stream(samples, options).grouped(group_by);
-            images.visit(progress, &mut |batch| {
-                let mut views = method.score(batch)?.into_iter();
-                for _ in 0..batch.images {
-                    let mut image = images.combine(views.by_ref().take(batch.views).collect())?;
+            let sight = self.sight();
+            let images = self.stream(samples, options).grouped(group_by);
+            images.run_noting(progress, "scoring images", &mut |batch| {
+                for mut image in sight.score(&batch.features)? {
                     // Of a map its largest value is needed alone.
                     let most = HeldOut::new(0, &image).map_max;
                     image.map = None;
@@ -116,7 +114,10 @@ impl FittedDetector {
         let held_out: Vec<HeldOut> = scored
             .iter()
             .enumerate()
-            .map(|(image, score)| HeldOut { image, score: score.score, map_max: score.terms.first().copied() })
+            .map(|(image, score)| HeldOut {
+                map_max: score.terms.first().copied(),
+                ..HeldOut::scored(image, score.score)
+            })
             .collect();
         let calibration = Calibration::of(&held_out, &groups, rule)?;
         self.decide_by(calibration, classes, Some(dataset.to_owned()));

@@ -15,7 +15,7 @@ pub(crate) const SIGMA: Parameter = Parameter {
     name: "sigma",
     default: "4",
     values: "a number of pixels from 0 to 100",
-    summary: "standard deviation of the map's blur in pixels of the network's input",
+    summary: "standard deviation of the map's blur in pixels of the network's input, the smallest of several `sizes`",
 };
 
 /// An amount of memory in bytes, written `512MiB`, `2GiB` or as a bare number.

@@ -27,6 +27,20 @@ pub(crate) fn take_f64(name: &str, state: &mut State, tensor: &str) -> Result<Ve
     }
 }
 
+/// As [`take`], also of a tensor of f16; and whether it was one.
+pub(crate) fn take_either(name: &str, state: &mut State, tensor: &str) -> Result<(Vec<f32>, bool), DetectorError> {
+    let half = match state.tensors.get_mut(tensor).map(|tensor| &mut tensor.data) {
+        Some(data @ TensorData::F16(_)) => {
+            if let TensorData::F16(values) = data {
+                *data = TensorData::F32(values.iter().map(|value| value.to_f32()).collect());
+            }
+            true
+        }
+        _ => false,
+    };
+    Ok((take(name, state, tensor)?, half))
+}
+
 /// Takes the f32 tensor `tensor` out of `state`, which is called `name`, and checks its numbers.
 pub(crate) fn take(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f32>, DetectorError> {
     let refuse = |reason: &str| DetectorError::State { state: name.to_owned(), reason: format!("`{tensor}` {reason}") };

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
 
+use crate::fusion::FusedSize;
 use crate::method::MethodEntry;
 use crate::model_file::ModelInfo;
 use crate::{DetectorError, Parameter, Settings};
@@ -60,7 +61,33 @@ pub(crate) fn check_stored(info: &ModelInfo, entry: &MethodEntry) -> Result<(), 
         let allowed = format!("a method with maps, which {} has not", entry.name);
         return Err(DetectorError::setting("median", &info.median.to_string(), &allowed));
     }
-    check_pipeline(&info.pipeline)
+    check_pipeline(&info.pipeline)?;
+    let Some(fusion) = &info.fusion else { return Ok(()) };
+    fusion.check()?;
+    let refuse = |reason: &str| Err(DetectorError::State { state: "fusion".to_owned(), reason: reason.to_owned() });
+    if entry.trains || entry.classes {
+        return refuse("the method sees images at one size");
+    }
+    if fusion.sizes[0].pipeline != info.pipeline {
+        return refuse("the first size is not that of the model");
+    }
+    let area = |size: &FusedSize| size.pipeline.output_size().iter().product::<usize>();
+    if !fusion.sizes.is_sorted_by(|a, b| area(a) < area(b)) {
+        return refuse("its sizes do not ascend");
+    }
+    for size in &fusion.sizes {
+        check_pipeline(&size.pipeline)?;
+        // Only whole images of the same views lie over each other.
+        let whole = matches!(size.pipeline.resize.mode, ResizeMode::Exact { .. });
+        if !whole || size.pipeline.views != info.pipeline.views || size.pipeline.views.tiling.is_some() {
+            return refuse("a size does not show the whole image once");
+        }
+        let same = size.pipeline.normalize == info.pipeline.normalize;
+        if !same || size.pipeline.resize.filter != info.pipeline.resize.filter {
+            return refuse("its sizes are not prepared alike");
+        }
+    }
+    Ok(())
 }
 
 fn check_pipeline(pipeline: &Pipeline) -> Result<(), DetectorError> {

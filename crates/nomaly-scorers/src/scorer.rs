@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use half::f16;
 use ndarray::ArrayView2;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,6 +37,8 @@ pub trait Scorer: Send + Sync + std::fmt::Debug {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum TensorData {
+    /// Half precision.
+    F16(Vec<f16>),
     /// Single precision.
     F32(Vec<f32>),
     /// Double precision.
@@ -54,6 +57,11 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// A tensor of half precision.
+    pub fn f16(shape: impl Into<Vec<usize>>, data: Vec<f16>) -> Self {
+        Self { shape: shape.into(), data: TensorData::F16(data) }
+    }
+
     /// A tensor of single precision.
     pub fn f32(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Self {
         Self { shape: shape.into(), data: TensorData::F32(data) }
@@ -145,6 +153,7 @@ impl State {
             .try_into()
             .map_err(|_| self.tensor_error(name, format!("has {} axes, expected {N}", tensor.shape.len())))?;
         let len = match &tensor.data {
+            TensorData::F16(data) => data.len(),
             TensorData::F32(data) => data.len(),
             TensorData::F64(data) => data.len(),
             TensorData::U32(data) => data.len(),

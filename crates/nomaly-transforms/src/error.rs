@@ -295,6 +295,18 @@ pub enum TransformError {
         /// Height of the frame, in pixels.
         frame_height: usize,
     },
+    /// An image that is no frame of the pipeline.
+    #[error("the image has {width}×{height} pixels and the frame {frame_width}×{frame_height}")]
+    FrameSize {
+        /// Width of the image, in pixels.
+        width: u32,
+        /// Height of the image, in pixels.
+        height: u32,
+        /// Width of the frame, in pixels.
+        frame_width: usize,
+        /// Height of the frame, in pixels.
+        frame_height: usize,
+    },
     /// A name that no transformation, step or extra has.
     #[error(transparent)]
     UnknownName(#[from] UnknownName),

@@ -331,19 +331,42 @@ impl Pipeline {
     /// [`TransformError::ResizedTooLarge`].
     pub fn apply_into(&self, image: &RgbImage, out: &mut [f32]) -> Result<(), TransformError> {
         self.validate()?;
+        // A wrong length is no reason to resize first.
+        if out.len() != self.output_len() {
+            return Err(TransformError::OutputLength { expected: self.output_len(), actual: out.len() });
+        }
+        self.cut_resized(&*self.resized(image)?, out)
+    }
+
+    /// As [`Pipeline::apply_into`], from a frame that [`Pipeline::view`] made earlier: the same values.
+    ///
+    /// # Errors
+    /// What [`Pipeline::validate`] finds, [`TransformError::OutputLength`], [`TransformError::FrameSize`].
+    pub fn apply_frame_into(&self, frame: &RgbImage, out: &mut [f32]) -> Result<(), TransformError> {
+        self.validate()?;
+        let [height, width] = self.frame_size();
+        if (frame.width() as usize, frame.height() as usize) != (width, height) {
+            let (frame_width, frame_height) = (width, height);
+            let (width, height) = frame.dimensions();
+            return Err(TransformError::FrameSize { width, height, frame_width, frame_height });
+        }
+        self.cut_resized(frame, out)
+    }
+
+    /// Everything after the resize.
+    fn cut_resized(&self, resized: &RgbImage, out: &mut [f32]) -> Result<(), TransformError> {
         if out.len() != self.output_len() {
             return Err(TransformError::OutputLength { expected: self.output_len(), actual: out.len() });
         }
         let [height, width] = self.frame_size();
-        let resized = self.resized(image)?;
         if self.views.tiling.is_some() {
             let mut frame = vec![0.0; 3 * height * width];
-            self.normalised(&resized, &mut frame);
+            self.normalised(resized, &mut frame);
             self.views.cut(&frame, [height, width], 0, out);
         } else {
             // The first view is the frame itself.
             let (frame, flipped) = out.split_at_mut(3 * height * width);
-            self.normalised(&resized, frame);
+            self.normalised(resized, frame);
             self.views.cut(frame, [height, width], 1, flipped);
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use half::f16;
 use safetensors::SafeTensors;
 use serde::Serialize;
 
@@ -56,6 +57,13 @@ const METADATA: &str = "__metadata__";
 pub enum TensorSource<'a> {
     /// A tensor as it came out of a file.
     Stored(&'a WeightTensor),
+    /// Numbers of half precision.
+    F16 {
+        /// Length of each axis.
+        shape: &'a [usize],
+        /// Row-major.
+        values: &'a [f16],
+    },
     /// Numbers of single precision.
     F32 {
         /// Length of each axis.
@@ -86,13 +94,16 @@ impl TensorSource<'_> {
     fn shape(&self) -> &[usize] {
         match self {
             Self::Stored(tensor) => &tensor.shape,
-            Self::F32 { shape, .. } | Self::F64 { shape, .. } | Self::U32 { shape, .. } => shape,
+            Self::F16 { shape, .. } | Self::F32 { shape, .. } | Self::F64 { shape, .. } | Self::U32 { shape, .. } => {
+                shape
+            }
         }
     }
 
     fn dtype(&self) -> DType {
         match self {
             Self::Stored(tensor) => tensor.dtype,
+            Self::F16 { .. } => DType::F16,
             Self::F32 { .. } => DType::F32,
             Self::F64 { .. } => DType::F64,
             Self::U32 { .. } => DType::U32,
@@ -106,6 +117,7 @@ impl TensorSource<'_> {
                 tensor.check()?;
                 return Ok(tensor.bytes.len());
             }
+            Self::F16 { values, .. } => (values.len(), size_of::<f16>()),
             Self::F32 { values, .. } => (values.len(), size_of::<f32>()),
             Self::F64 { values, .. } => (values.len(), size_of::<f64>()),
             Self::U32 { values, .. } => (values.len(), size_of::<u32>()),
@@ -122,6 +134,7 @@ impl TensorSource<'_> {
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Stored(tensor) => out.write_all(&tensor.bytes),
+            Self::F16 { values, .. } => write_numbers(out, values, |value, bytes| bytes.extend(value.to_le_bytes())),
             Self::F32 { values, .. } => write_numbers(out, values, |value, bytes| bytes.extend(value.to_le_bytes())),
             Self::F64 { values, .. } => write_numbers(out, values, |value, bytes| bytes.extend(value.to_le_bytes())),
             Self::U32 { values, .. } => write_numbers(out, values, |value, bytes| bytes.extend(value.to_le_bytes())),

@@ -109,7 +109,6 @@ fn show<I: Serialize>(
 fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
     let info = &summary.info;
     let settings: Vec<String> = info.method.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let [height, width] = info.pipeline.output_size();
     let mut skipped = match info.training.skipped {
         0 => String::new(),
         skipped => format!(" ({skipped} more could not be read)"),
@@ -123,7 +122,7 @@ fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
         ("backbone", format!("{} ({} of weights)", info.backbone.name, bytes(summary.backbone_bytes))),
         ("weights from", info.backbone.source.clone()),
         ("licence of the weights", info.backbone.licence.clone()),
-        ("input", format!("{height}×{width} pixels")),
+        ("input", info.input_in_words()),
         ("trained on", format!("{} of {}{skipped}", counted(info.training.images, "image"), info.training.dataset)),
         ("independent groups", groups(&info.training.groups)),
         ("calibrated on", history(&info.history)),

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use nomaly::backbones::registry::{BACKBONES, BackboneEntry};
 use nomaly::backbones::tap_infos;
-use nomaly::detectors::auto::MANY;
+use nomaly::detectors::auto::FEW_GROUPS;
 use nomaly::detectors::{COMMON_PARAMETERS, Cost, METHODS, MethodEntry, Parameter, Published};
 use nomaly::metrics::registry::{Better, METRICS, MetricEntry};
 use nomaly::registry::Entry;
@@ -38,7 +38,8 @@ fn methods() -> anyhow::Result<()> {
     let mut out = stdout();
     writeln!(
         out,
-        "{HEADING}{DEFAULT_METHOD}{HEADING:#} (the default)  patchcore below {MANY} good images, else padim"
+        "{HEADING}{DEFAULT_METHOD}{HEADING:#} (the default)  patchcore at two sizes, the images' aspect ratio kept; \
+         at one size below {FEW_GROUPS} groups of good images (--group-by folder)"
     )?;
     writeln!(out, "    --time-budget SECONDS lets it choose what fits in that time on this machine")?;
     writeln!(out)?;

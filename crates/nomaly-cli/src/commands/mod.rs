@@ -111,11 +111,12 @@ fn settings_of(args: &MethodArgs) -> anyhow::Result<Settings> {
 
 /// Fits a detector on the training images; also says how many seconds the fit took.
 fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> anyhow::Result<(Fit, f64)> {
-    let Recipe { method, time_budget, backbone, settings, options, drop_suspicious } = recipe;
+    let Recipe { method, time_budget, backbone, mut settings, options, drop_suspicious } = recipe;
     let method = if method == AUTO {
         let backbone = backbone.unwrap_or(DEFAULT_BACKBONE);
-        let choice = choose_method(&dataset.train, backbone, &settings, time_budget, options.stream)?;
+        let choice = choose_method(&dataset.train, backbone, &settings, &options, time_budget)?;
         console.note(choice.reason);
+        settings = choice.settings;
         choice.method
     } else if time_budget.is_some() {
         bail!("--time-budget is for --method auto, and the method is {method}");

@@ -21,7 +21,7 @@ fn fit_says_what_it_did_on_stderr_only() {
     let run = nomaly(args!["fit", parts(), "-o", path, "--set", INPUT_SIZE]);
     assert_eq!((run.status, run.stdout.as_str()), (0, ""));
     for expected in [
-        "auto chose patchcore for 24 images",
+        "auto chose patchcore at the size 64 for 24 images; about",
         "fitted patchcore on efficientnet-lite0: 24 images of parts",
         "at most 5 % false alarms",
         "wrote ",
@@ -43,7 +43,7 @@ fn a_time_budget_chooses_a_method_or_says_what_each_would_take() {
     };
     let generous = fit(&["--time-budget", "100000"]);
     assert!(generous.status == 0 && generous.stderr.contains("of 100000 s allowed"), "{}", generous.stderr);
-    assert!(fit(&["--time-budget", "0.000001"]).error().contains("mvg would take"));
+    assert!(fit(&["--time-budget", "0.000001"]).error().contains("mvg at the size 64 would take"));
     assert!(fit(&["--time-budget", "5", "--method", "mvg"]).error().contains("--method auto"));
 }
 

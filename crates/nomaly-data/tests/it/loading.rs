@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use nomaly_data::loader::{LoaderOptions, Outcome, stream};
-use nomaly_data::{DataError, ImageSource, Label, Sample, images_under};
+use nomaly_data::loader::{Frames, LoaderOptions, Outcome, stream};
+use nomaly_data::{DataError, FrameCache, ImageSource, Label, Sample, images_under};
 use nomaly_transforms::{Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
 use rayon::prelude::*;
 
@@ -32,14 +32,14 @@ fn collect(samples: &[Sample], batch: usize, threads: usize) -> Collected {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let outcome = pool.install(|| {
         let options = LoaderOptions { batch, ..LoaderOptions::default() };
-        stream(samples, &pipeline(), &options, |mut part| {
+        stream(samples, &[pipeline()], &options, |mut part| {
             assert!(part.len() + part.failures.len() <= batch);
-            assert_eq!(part.data.len(), part.len() * 3 * 5 * 7);
+            assert_eq!(part.data[0].len(), part.len() * 3 * 5 * 7);
             // A consumer that is itself parallel must be able to use the pool.
             let sums: Vec<f32> = (0..100_usize).into_par_iter().map(|value| value as f32).collect();
             assert_eq!(sums.len(), 100);
             indices.append(&mut part.indices);
-            data.append(&mut part.data);
+            data.append(&mut part.data[0]);
             failures.extend(part.failures.iter().map(|failure| failure.index));
             Ok::<(), DataError>(())
         })
@@ -75,17 +75,93 @@ fn all_views_of_an_image_follow_each_other() {
     let tiling = Tiling { rows: 2, columns: 1, height: 3, width: 7 };
     let pipeline = pipeline().with_views(Views { tiling: Some(tiling), flips: Flips::Horizontal }).unwrap();
     let options = LoaderOptions { batch: 6, ..LoaderOptions::default() };
-    let outcome = stream(&samples, &pipeline, &options, |batch| {
+    let outcome = stream(&samples, &[pipeline], &options, |batch| {
         let mut expected = Vec::new();
         for &index in &batch.indices {
             let image = samples[index].source.load(&Limits::default()).unwrap();
             expected.extend(pipeline.apply(&image).unwrap());
         }
-        assert_eq!(batch.data.len(), batch.len() * 4 * 3 * 3 * 7);
-        assert_eq!(batch.data, expected);
+        assert_eq!(batch.data[0].len(), batch.len() * 4 * 3 * 3 * 7);
+        assert_eq!(batch.data, [expected]);
         Ok::<(), DataError>(())
     });
     assert_eq!(outcome.unwrap(), Outcome { loaded: 18, failed: 2, cancelled: false });
+}
+
+#[test]
+fn several_pipelines_see_what_each_sees_alone_and_frames_spare_the_decoding() {
+    let fixture = Fixture::new();
+    let samples = samples(&fixture);
+    let resize = Resize { mode: ResizeMode::Exact { height: 9, width: 4 }, filter: Filter::Bilinear };
+    let tall = Pipeline::new(resize, None, Normalize::IMAGENET).unwrap();
+    let pipelines = [pipeline(), tall];
+    let alone = pipelines.map(|pipeline| {
+        let mut data = Vec::new();
+        for sample in &samples {
+            if let Ok(image) = sample.source.load(&Limits::default()) {
+                data.extend(pipeline.apply(&image).unwrap());
+            }
+        }
+        data
+    });
+    let image_bytes = 3 * (5 * 7 + 9 * 4);
+    // Room for no image, for the first seven and a half, of which number 3 cannot be read, and for all.
+    for (budget, kept) in [(0, 0), (15 * image_bytes / 2, 6), (1 << 20, 18)] {
+        let cache = FrameCache::new(pipelines.to_vec(), samples.len(), budget);
+        assert_eq!(cache.most_bytes(), budget.min(20 * image_bytes));
+        let decoded = AtomicUsize::new(0);
+        let count = |_: nomaly_data::loader::Inspected| {
+            decoded.fetch_add(1, Ordering::SeqCst);
+        };
+        let run = |pipelines: &[Pipeline], inspected: bool| {
+            let frames = Some(Frames { cache: &cache, numbers: None });
+            let inspect: Option<nomaly_data::loader::Inspect<'_>> = if inspected { Some(&count) } else { None };
+            let options = LoaderOptions { batch: 5, frames, inspect, ..LoaderOptions::default() };
+            let mut all = vec![Vec::new(); pipelines.len()];
+            let outcome = stream(&samples, pipelines, &options, |batch| {
+                all.iter_mut().zip(&batch.data).for_each(|(all, data)| all.extend_from_slice(data));
+                Ok::<(), DataError>(())
+            });
+            assert_eq!(outcome.unwrap(), Outcome { loaded: 18, failed: 2, cancelled: false });
+            all
+        };
+        assert_eq!(run(&pipelines, true), alone);
+        assert_eq!(run(&pipelines, true), alone);
+        // Who wants to see decoded images gets all of them, kept or not.
+        assert_eq!(decoded.load(Ordering::SeqCst), 36);
+        // Files that have gone are missed where their frames are not kept.
+        let gone = samples.iter().map(|sample| Sample { source: missing(), ..sample.clone() }).collect::<Vec<_>>();
+        let frames = Some(Frames { cache: &cache, numbers: None });
+        let options = LoaderOptions { frames, ..LoaderOptions::default() };
+        let outcome = stream(&gone, &pipelines[1..], &options, |_| Ok::<(), DataError>(())).unwrap();
+        assert_eq!(outcome.loaded, kept, "{budget} bytes");
+    }
+}
+
+#[test]
+fn frames_are_found_by_their_numbers() {
+    let fixture = Fixture::new();
+    let samples = samples(&fixture);
+    let cache = FrameCache::new(vec![pipeline()], samples.len(), 1 << 20);
+    let run = |samples: &[Sample], numbers: Option<&[usize]>| {
+        let options = LoaderOptions { frames: Some(Frames { cache: &cache, numbers }), ..LoaderOptions::default() };
+        let mut all = Vec::new();
+        stream(samples, &[pipeline()], &options, |batch| {
+            all.extend_from_slice(&batch.data[0]);
+            Ok::<(), DataError>(())
+        })
+        .unwrap();
+        all
+    };
+    let all = run(&samples, None);
+    let each = 3 * 5 * 7;
+    // Samples 3 and 17 cannot be read, so the 10th is the 9th that can.
+    let gone = Sample { source: missing(), ..samples[10].clone() };
+    assert_eq!(run(&[gone], Some(&[10])), all[9 * each..10 * each]);
+}
+
+fn missing() -> ImageSource {
+    ImageSource::File("absent.png".into())
 }
 
 #[test]
@@ -93,7 +169,7 @@ fn a_failure_says_which_image_and_why() {
     let fixture = Fixture::new();
     let samples = samples(&fixture);
     let mut seen = Vec::new();
-    stream(&samples, &pipeline(), &LoaderOptions::default(), |batch| {
+    stream(&samples, &[pipeline()], &LoaderOptions::default(), |batch| {
         seen.extend(
             batch.failures.into_iter().map(|failure| (failure.id, failure.error.kind(), failure.error.to_string())),
         );
@@ -110,7 +186,7 @@ fn an_error_of_the_consumer_ends_the_run() {
     let samples = samples(&fixture);
     let mut batches = 0;
     let options = LoaderOptions { batch: 2, ..LoaderOptions::default() };
-    let result = stream(&samples, &pipeline(), &options, |_| {
+    let result = stream(&samples, &[pipeline()], &options, |_| {
         batches += 1;
         if batches == 3 { Err("enough") } else { Ok(()) }
     });
@@ -126,7 +202,7 @@ fn cancelling_ends_the_run_after_the_batch_at_hand() {
     let mut batches = 0;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let outcome = pool.install(|| {
-        stream(&samples, &pipeline(), &options, |_| {
+        stream(&samples, &[pipeline()], &options, |_| {
             batches += 1;
             cancel.store(true, Ordering::Relaxed);
             Ok::<(), DataError>(())
@@ -138,7 +214,7 @@ fn cancelling_ends_the_run_after_the_batch_at_hand() {
 
 #[test]
 fn no_samples_are_no_batches() {
-    let outcome = stream(&[], &pipeline(), &LoaderOptions::default(), |_| Err("no batch is due"));
+    let outcome = stream(&[], &[pipeline()], &LoaderOptions::default(), |_| Err("no batch is due"));
     assert_eq!(outcome, Ok(Outcome::default()));
 }
 
@@ -179,7 +255,7 @@ fn seen(batch: usize, memory: u64) -> Seen {
     };
     let options = LoaderOptions { batch, memory, inspect: Some(&inspect), ..LoaderOptions::default() };
     let mut batches = Vec::new();
-    let outcome = stream(&in_memory(), &pipeline(), &options, |batch| {
+    let outcome = stream(&in_memory(), &[pipeline()], &options, |batch| {
         batches.push(batch.len());
         consumed.fetch_add(batch.len(), Ordering::SeqCst);
         Ok::<(), DataError>(())
@@ -220,8 +296,8 @@ fn the_budget_changes_no_value() {
     let run = |memory: u64| {
         let (mut data, mut indices, mut batches) = (Vec::new(), Vec::new(), 0);
         let options = LoaderOptions { memory, ..LoaderOptions::default() };
-        let outcome = stream(&samples, &pipeline(), &options, |batch| {
-            data.extend(batch.data);
+        let outcome = stream(&samples, &[pipeline()], &options, |batch| {
+            data.extend(batch.data.concat());
             indices.extend(batch.indices);
             batches += 1;
             Ok::<(), DataError>(())

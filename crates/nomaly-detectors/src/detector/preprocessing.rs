@@ -4,11 +4,14 @@ use std::path::Path;
 
 use image::GrayImage;
 use nomaly_backbones::Backbone;
-use nomaly_data::MaskSource;
+use nomaly_data::{MaskSource, Sample};
 use nomaly_kernels::filter::{Border, MedianFilter};
 use nomaly_scorers::{Tensor, TensorData};
-use nomaly_transforms::{CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
 
+use nomaly_transforms::{CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
+use rayon::prelude::*;
+
+use crate::fusion::MOST_SIZES;
 use crate::maps::RegionOfInterest;
 use crate::stored::INPUT_SIDES;
 use crate::{DetectorError, Settings};
@@ -42,15 +45,116 @@ pub(super) fn views_of(region: &GrayImage, pipeline: &Pipeline) -> Result<Region
     Ok(RegionOfInterest::new(views.iter().map(|view| view.iter().map(|value| *value != 0).collect()).collect()))
 }
 
-/// The preprocessing that the settings ask for.
-pub(super) fn pipeline(settings: &Settings, backbone: &Backbone) -> Result<Pipeline, DetectorError> {
-    let native = backbone.preprocessing();
-    let allowed = "a number of pixels from 32 to 2048";
-    let size: u32 = settings.value("input_size", native.input_size as u32, allowed)?;
-    if !INPUT_SIDES.contains(&(size as usize)) {
-        return Err(DetectorError::setting("input_size", &size.to_string(), allowed));
+/// Sides of inputs that keep the aspect ratio are multiples of this: of the stride of every backbone.
+const SIDE_STEP: f64 = 32.0;
+
+/// Whether the settings ask for the images' own aspect ratio.
+pub(super) fn keeps_aspect(settings: &Settings) -> Result<bool, DetectorError> {
+    match settings.get("aspect").unwrap_or("squash") {
+        "squash" => Ok(false),
+        "keep" => Ok(true),
+        other => Err(DetectorError::setting("aspect", other, "`squash` or `keep`")),
     }
-    let (views, frame) = views(settings, size)?;
+}
+
+/// The sizes that the settings ask for, ascending.
+fn sizes(settings: &Settings, native: usize) -> Result<Vec<u32>, DetectorError> {
+    let allowed = "a number of pixels from 32 to 2048";
+    let checked = |key: &str, size: u32| match INPUT_SIDES.contains(&(size as usize)) {
+        true => Ok(size),
+        false => Err(DetectorError::setting(key, &size.to_string(), allowed)),
+    };
+    let Some(list) = settings.get("sizes") else {
+        return Ok(vec![checked("input_size", settings.value("input_size", native as u32, allowed)?)?]);
+    };
+    if let Some(size) = settings.get("input_size") {
+        return Err(DetectorError::setting("input_size", size, "no value where there are `sizes`"));
+    }
+    let refuse = || DetectorError::setting("sizes", list, "ascending numbers of pixels, joined by commas, up to 4");
+    let sizes: Vec<u32> =
+        list.split(',').map(|size| size.trim().parse()).collect::<Result<_, _>>().map_err(|_| refuse())?;
+    if sizes.len() > MOST_SIZES || !sizes.is_sorted_by(|a, b| a < b) {
+        return Err(refuse());
+    }
+    sizes.into_iter().map(|size| checked("sizes", size)).collect()
+}
+
+/// Widths and heights of images, as far as their headers tell them, the tallest shape first.
+#[derive(Debug)]
+pub(super) struct Shapes(Vec<[f64; 2]>);
+
+impl Shapes {
+    pub(super) fn of(samples: &[Sample]) -> Self {
+        let size = |sample: &Sample| {
+            let (width, height) = sample.source.announced()?.size;
+            (width > 0 && height > 0).then(|| [width.into(), height.into()])
+        };
+        let originals = samples.par_iter().filter(|sample| !sample.source.is_changed());
+        let mut sizes: Vec<[f64; 2]> = originals.filter_map(size).collect();
+        sizes.sort_unstable_by(|a, b| (a[0] / a[1]).total_cmp(&(b[0] / b[1])));
+        Self(sizes)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The median of width over height; 1 where nothing is known.
+    pub(super) fn ratio(&self) -> f64 {
+        let ratio = |at: usize| self.0[at][0] / self.0[at][1];
+        match self.0.len() {
+            0 => 1.0,
+            // The geometric mean of the middle two is the same lying and standing.
+            count => (ratio((count - 1) / 2) * ratio(count / 2)).sqrt(),
+        }
+    }
+
+    /// How many pixels of an image, along a side, a pixel of a frame of this height and width shows, in the median; 0 where
+    /// nothing is known.
+    pub(super) fn reduction(&self, [height, width]: [usize; 2]) -> f64 {
+        let mut areas: Vec<f64> = self.0.iter().map(|[width, height]| width * height).collect();
+        areas.sort_unstable_by(f64::total_cmp);
+        areas.get(areas.len() / 2).map_or(0.0, |area| (area / (height * width) as f64).sqrt())
+    }
+
+    /// How many differ from `ratio` by more than a quarter.
+    pub(super) fn unlike(&self, ratio: f64) -> usize {
+        self.0.iter().filter(|[width, height]| !(0.8..=1.25).contains(&(width / height / ratio))).count()
+    }
+}
+
+/// Height and width of an input of about `size`² pixels, `ratio` wide for each high.
+fn shaped(size: u32, ratio: f64) -> [usize; 2] {
+    let (least, most) = (*INPUT_SIDES.start() as f64, *INPUT_SIDES.end() as f64);
+    let side = |side: f64| (SIDE_STEP * (side / SIDE_STEP).round_ties_even()).clamp(least, most) as usize;
+    let root = ratio.sqrt();
+    [side(f64::from(size) / root), side(f64::from(size) * root)]
+}
+
+/// The preprocessing at each size that the settings ask for, the smallest first, for images of `ratio` pixels in width
+/// for each in height.
+pub(super) fn pipelines(settings: &Settings, backbone: &Backbone, ratio: f64) -> Result<Vec<Pipeline>, DetectorError> {
+    let sizes = sizes(settings, backbone.preprocessing().input_size)?;
+    if sizes.len() > 1 {
+        for (key, only) in [("view", "whole"), ("tiles", "1x1")] {
+            if let Some(given) = settings.get(key).filter(|given| *given != only) {
+                return Err(DetectorError::setting(key, given, &format!("`{only}` where there are several `sizes`")));
+            }
+        }
+    }
+    let given = settings.get("sizes").unwrap_or_default();
+    let pipelines: Vec<Pipeline> =
+        sizes.into_iter().map(|size| pipeline(settings, backbone, size, ratio)).collect::<Result<_, _>>()?;
+    if pipelines.windows(2).any(|pair| pair[0].output_size() == pair[1].output_size()) {
+        return Err(DetectorError::setting("sizes", given, "sizes that differ after rounding to multiples of 32"));
+    }
+    Ok(pipelines)
+}
+
+/// The preprocessing at one size.
+fn pipeline(settings: &Settings, backbone: &Backbone, size: u32, ratio: f64) -> Result<Pipeline, DetectorError> {
+    let native = backbone.preprocessing();
+    let (views, frame) = views(settings, size, ratio)?;
     let (mode, crop) = match settings.get("view").unwrap_or("whole") {
         "whole" => {
             let [height, width] = frame;
@@ -59,6 +163,9 @@ pub(super) fn pipeline(settings: &Settings, backbone: &Backbone) -> Result<Pipel
         "pad" => {
             let [height, width] = frame.map(|side| side as u32);
             (ResizeMode::AtMost { height, width }, Some(CenterCrop { height, width }))
+        }
+        "center" if keeps_aspect(settings)? => {
+            return Err(DetectorError::setting("view", "center", "`whole` or `pad` with `aspect=keep`"));
         }
         "center" if views.tiling.is_some() => {
             return Err(DetectorError::setting("view", "center", "`whole` where `tiles` are more than one"));
@@ -79,13 +186,20 @@ pub(super) fn pipeline(settings: &Settings, backbone: &Backbone) -> Result<Pipel
 }
 
 /// The views that the settings ask for, and height and width of the frame that they are parts of.
-pub(super) fn views(settings: &Settings, size: u32) -> Result<(Views, [usize; 2]), DetectorError> {
+pub(super) fn views(settings: &Settings, size: u32, ratio: f64) -> Result<(Views, [usize; 2]), DetectorError> {
     let flips = settings.value("flips", Flips::None, "`none`, `horizontal`, `vertical` or `both`")?;
     let overlap = settings.value("overlap", 0.25, "a share of a tile's side, from 0 to below 0.9")?;
     let tiles = settings.get("tiles").unwrap_or("1x1");
     let grid = tiles.split_once('x').and_then(|(rows, columns)| Some((rows.parse().ok()?, columns.parse().ok()?)));
     let (rows, columns) = grid.ok_or_else(|| DetectorError::setting("tiles", tiles, "ROWSxCOLUMNS, each up to 64"))?;
-    let (tiling, frame) = Tiling::with_overlap(rows, columns, [size as usize; 2], overlap)?;
+    let tile = if keeps_aspect(settings)? {
+        // The frame is to have the aspect ratio, and is so many tiles high and wide.
+        let side = |count: u32| 1.0 + f64::from(count.saturating_sub(1)) * (1.0 - overlap);
+        shaped(size, ratio * side(rows) / side(columns))
+    } else {
+        [size as usize; 2]
+    };
+    let (tiling, frame) = Tiling::with_overlap(rows, columns, tile, overlap)?;
     // A single tile is the frame.
     let tiling = Some(tiling).filter(|_| (rows, columns) != (1, 1));
     Ok((Views { tiling, flips }, frame))

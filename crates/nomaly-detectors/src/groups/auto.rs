@@ -522,6 +522,7 @@ mod tests {
             images: 2,
             views: 1,
             input: [2; 2],
+            map: [2; 2],
             taps: &taps,
             values: &values,
             shapes: &[[5, 2, 2], [5, 1, 1]],

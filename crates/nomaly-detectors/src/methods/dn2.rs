@@ -71,6 +71,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     more_parameters: None,
     backbone: None,
     defaults: &[],
+    classes: false,
     trains: false,
     published: &[
         Published::image("CIFAR-10, ResNet-152", 92.5),

@@ -65,6 +65,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     more_parameters: Some(|settings| Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters().to_vec())),
     backbone: None,
     defaults: &[],
+    classes: false,
     trains: false,
     published: &[],
     one_vs_all: &[],

@@ -56,6 +56,11 @@ impl Fixture {
         (0..self.shapes.len()).map(|layer| TapRequest::new(format!("layer{layer}"), OutputLayout::Rows)).collect()
     }
 
+    /// Positions of the finest layer.
+    pub(super) fn positions(&self) -> usize {
+        self.shapes.iter().map(|[_, height, width]| height * width).max().unwrap()
+    }
+
     /// Channels of each layer.
     pub(super) fn layer_channels(&self) -> Vec<usize> {
         self.shapes.iter().map(|[channels, ..]| *channels).collect()
@@ -76,6 +81,7 @@ impl Fixture {
             images: images.len(),
             views: 1,
             input: [self.input; 2],
+            map: [self.input; 2],
             taps: &self.taps(),
             values: &values,
             shapes: &self.shapes,
@@ -116,7 +122,7 @@ impl Fixture {
             let fitted = rest.fit(method, 0).fitted;
             let scores = self.batch(group, |batch| fitted.score(batch)).unwrap();
             for (image, score) in group.iter().zip(scores) {
-                let found = held_out[*image];
+                let found = &held_out[*image];
                 let wanted = score.map.as_ref().map(AnomalyMap::max);
                 assert!((found.score - score.score).abs() <= tolerance * largest, "{image}: {found:?} {}", score.score);
                 let maxima = found.map_max.unwrap() - wanted.unwrap();
@@ -133,6 +139,10 @@ impl FeatureSource for Fixture {
 
     fn views(&self) -> usize {
         1
+    }
+
+    fn held_bytes(&self) -> u64 {
+        0
     }
 
     fn groups(&self) -> Result<Groups, DetectorError> {

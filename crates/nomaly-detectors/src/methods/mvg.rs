@@ -83,6 +83,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     more_parameters: None,
     backbone: None,
     defaults: &[],
+    classes: false,
     trains: false,
     published: &[
         Published::image("MVTec AD, EfficientNet-B4, Mahalanobis", 94.8),

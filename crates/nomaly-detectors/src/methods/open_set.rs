@@ -49,6 +49,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     more_parameters: None,
     backbone: None,
     defaults: &[],
+    classes: true,
     trains: false,
     published: &[],
     one_vs_all: &[],

@@ -32,7 +32,6 @@ use nomaly_data::subset::{Choice, choose};
 use nomaly_kernels::Isa;
 use nomaly_kernels::linalg::{PositionGaussians, PositionStatistics, packed_len};
 use nomaly_scorers::{Parameter, State, Tensor};
-use nomaly_store::Progress;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +101,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     more_parameters: None,
     backbone: None,
     defaults: &[],
+    classes: false,
     trains: false,
     published: &[
         Published { pixel_auroc: Some(96.7), ..Published::image("MVTec AD, ResNet-18", 90.5) },
@@ -188,9 +188,9 @@ impl Padim {
     }
 
     /// Refuses covariances that would not fit into the memory allowed.
-    fn check_memory(&self, positions: usize) -> Result<(), DetectorError> {
+    fn check_memory(&self, positions: usize, occupied: u64) -> Result<(), DetectorError> {
         // The sums and the factors of a second set, in f32.
-        let needed = |features: usize| Memory(2 * 4 * positions as u64 * packed_len(features) as u64);
+        let needed = |features: usize| Memory(occupied + 2 * 4 * positions as u64 * packed_len(features) as u64);
         let Padim { features, params: PadimParams { max_memory, .. }, .. } = *self;
         if needed(features) <= max_memory {
             return Ok(());
@@ -237,7 +237,7 @@ impl Method for Padim {
                 Some(seen) => seen,
                 None => {
                     let positions = Positions::of(batch, self.choose_channels(seed));
-                    self.check_memory(positions.count())?;
+                    self.check_memory(positions.count(), context.occupied)?;
                     let statistics = PositionStatistics::new(positions.count(), self.features, isa)?;
                     seen.insert((positions, statistics))
                 }
@@ -257,12 +257,16 @@ impl Method for Padim {
         statistics.add(&stretch)?;
         drop(stretch);
 
-        let held_out = self.held_out(&positions, &statistics, source, progress)?;
+        let held_out = self.held_out(&positions, &statistics, source, context)?;
         progress.start("factorising covariances", None);
         let gaussians = statistics.gaussians(self.params.regularization);
         progress.finish();
         let fitted = Box::new(FittedPadim { positions, gaussians: gaussians?, sigma: self.params.sigma });
         Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None })
+    }
+
+    fn revisits(&self) -> bool {
+        true
     }
 
     fn restore(&self, mut states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
@@ -288,17 +292,15 @@ impl Padim {
         positions: &Positions,
         statistics: &PositionStatistics,
         source: &dyn FeatureSource,
-        progress: &dyn Progress,
+        context: &FitContext<'_>,
     ) -> Result<Vec<HeldOut>, DetectorError> {
         let groups = source.groups()?;
         let groups = groups.leaving(MIN_IMAGES - 1);
-        let alone: Vec<usize> =
-            groups.members().iter().filter(|group| group.len() == 1).map(|group| group[0]).collect();
-        let mut held_out = Vec::with_capacity(statistics.count() as usize);
-        if !alone.is_empty() {
-            self.without_one(positions, statistics, source, progress, &alone, &mut held_out)?;
-        }
-        self.without_groups(positions, statistics, source, progress, &groups, &mut held_out)?;
+        let wanted = groups.choose(context.most_held_out(groups.items()), context.seed);
+        let (alone, grouped): (Vec<usize>, Vec<usize>) =
+            wanted.into_iter().partition(|image| groups.group_of(*image).len() == 1);
+        let mut held_out = self.without_one(positions, statistics, source, context, &alone)?;
+        held_out.extend(self.without_groups(positions, statistics, source, context, &groups, &grouped)?);
         held_out.sort_unstable_by_key(|held_out| held_out.image);
         Ok(held_out)
     }
@@ -313,17 +315,20 @@ impl Padim {
         positions: &Positions,
         statistics: &PositionStatistics,
         source: &dyn FeatureSource,
-        progress: &dyn Progress,
+        context: &FitContext<'_>,
         alone: &[usize],
-        held_out: &mut Vec<HeldOut>,
-    ) -> Result<(), DetectorError> {
+    ) -> Result<Vec<HeldOut>, DetectorError> {
+        let mut held_out = Vec::with_capacity(alone.len());
+        if alone.is_empty() {
+            return Ok(held_out);
+        }
         let n = statistics.count() as f64;
         // The factors are those of S/(n−1) + λ' I, which is A (n−2)/(n−1).
         let shrink = (n - 2.0) / (n - 1.0);
         let all = statistics.gaussians(self.params.regularization * shrink)?;
         let c = n / ((n - 1.0) * (n - 2.0));
         let mut next = alone.iter().copied();
-        source.visit_some(alone, progress, &mut |batch| {
+        source.visit_some(alone, context.progress, &mut |batch| {
             let mut distances = all.mahalanobis(&positions.gather(batch)?)?;
             for distance in &mut distances {
                 let q = f64::from(*distance).powi(2) * shrink;
@@ -333,48 +338,52 @@ impl Padim {
             }
             let mut views = positions.scores(batch, distances, self.params.sigma)?.into_iter();
             for image in next.by_ref().take(batch.images) {
-                held_out.push(HeldOut::new(image, &source.combine(views.by_ref().take(batch.views).collect())?));
+                held_out.push(context.held_out(image, source.combine(views.by_ref().take(batch.views).collect())?));
             }
             Ok(())
-        })
+        })?;
+        Ok(held_out)
     }
 
-    /// Scores the images of groups of two and more by the Gaussians of all images of other groups.
+    /// Scores the images `wanted`, ascending, of groups of two and more by the Gaussians of all images of other groups.
     fn without_groups(
         &self,
         positions: &Positions,
         statistics: &PositionStatistics,
         source: &dyn FeatureSource,
-        progress: &dyn Progress,
+        context: &FitContext<'_>,
         groups: &Groups,
-        held_out: &mut Vec<HeldOut>,
-    ) -> Result<(), DetectorError> {
+        wanted: &[usize],
+    ) -> Result<Vec<HeldOut>, DetectorError> {
+        let mut held_out = Vec::with_capacity(wanted.len());
         let count = statistics.count() as usize;
-        let sizes: BTreeSet<usize> = groups.members().iter().map(Vec::len).filter(|size| *size > 1).collect();
+        let left_out: BTreeSet<&[usize]> = wanted.iter().map(|image| groups.group_of(*image)).collect();
+        let sizes: BTreeSet<usize> = left_out.iter().map(|group| group.len()).collect();
         for size in sizes {
             // The fit on the rest divides by one less than the rest.
             let shrink = (count - size - 1) as f64 / (count - 1) as f64;
             let all = statistics.gaussians(self.params.regularization * shrink)?;
-            for group in groups.members().iter().filter(|group| group.len() == size) {
+            for &group in left_out.iter().filter(|group| group.len() == size) {
                 let of_image = positions.count() * self.features;
                 let mut rows = Vec::with_capacity(size * of_image);
-                source.visit_some(group, progress, &mut |batch| {
+                source.visit_some(group, context.progress, &mut |batch| {
                     rows.extend(positions.gather(batch)?);
                     if rows.len() < size * of_image {
                         return Ok(());
                     }
                     let distances = all.left_out(&rows, count)?;
                     // Maps are made image by image: they take more memory than distances.
-                    for (image, distances) in group.iter().zip(distances.chunks_exact(positions.count())) {
+                    let images = group.iter().zip(distances.chunks_exact(positions.count()));
+                    for (image, distances) in images.filter(|(image, _)| wanted.binary_search(image).is_ok()) {
                         let one = FeatureBatch { images: 1, ..*batch };
                         let views = positions.scores(&one, distances.to_vec(), self.params.sigma)?;
-                        held_out.push(HeldOut::new(*image, &source.combine(views)?));
+                        held_out.push(context.held_out(*image, source.combine(views)?));
                     }
                     Ok(())
                 })?;
             }
         }
-        Ok(())
+        Ok(held_out)
     }
 }
 
@@ -560,12 +569,13 @@ mod tests {
         let fixture = Fixture::load();
         let params = PadimParams { max_memory: Memory(1 << 20), ..PadimParams::default() };
         let padim = Padim { params, features: 100, channels: vec![448], taps: fixture.taps() };
-        let message = padim.check_memory(3136).unwrap_err().to_string();
+        let message = padim.check_memory(3136, 0).unwrap_err().to_string();
         assert_eq!(
             message,
             "padim needs 121 MiB of memory here, and max_memory is 1 MiB; allow more, or set `features` to at most 8"
         );
-        assert!(Padim { features: 8, ..padim }.check_memory(3136).is_ok());
+        assert!(Padim { features: 8, ..padim.clone() }.check_memory(3136, 0).is_ok());
+        assert!(Padim { features: 8, ..padim }.check_memory(3136, 1 << 20).is_err());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Locally aware patch features: what PatchCore compares.
 //!
 //! Each position of a feature map is joined with its 3 × 3 neighbourhood, and maps of several layers are brought to the
-//! finest one's grid by bilinear interpolation. There are two ways of joining, see [`Joining`].
+//! [`grid`](PatchGrid) of one of them by bilinear interpolation. There are two ways of joining, see [`Joining`].
 
 use std::ops::Range;
+use std::str::FromStr;
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::resample::{Bilinear, Grid};
@@ -25,6 +26,63 @@ pub(super) enum Joining {
     },
 }
 
+/// Whose positions patches lie at, of the layers that they are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PatchGrid {
+    /// Those of the finest layer.
+    #[default]
+    Finest,
+    /// Those of the coarsest layer.
+    Coarsest,
+    /// Those of the finest layer that has at most 2048, or else of the coarsest: a larger input has coarser patches, and no
+    /// more of them.
+    Auto,
+}
+
+/// The most positions of [`PatchGrid::Auto`].
+const MOST_POSITIONS: usize = 2048;
+
+impl PatchGrid {
+    /// What users may write.
+    pub(super) const ALLOWED: &'static str = "`finest`, `coarsest` or `auto`";
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Finest => "finest",
+            Self::Coarsest => "coarsest",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// Height and width of the grid for layers of these shapes `[C, h, w]`.
+    pub(crate) fn of(self, shapes: &[[usize; 3]]) -> [usize; 2] {
+        let grids = shapes.iter().map(|&[_, height, width]| [height, width]);
+        let positions = |grid: &[usize; 2]| grid[0] * grid[1];
+        let (finest, coarsest) = (grids.clone().max_by_key(positions), grids.clone().min_by_key(positions));
+        let chosen = match self {
+            Self::Finest => finest,
+            Self::Coarsest => coarsest,
+            Self::Auto => grids.filter(|grid| positions(grid) <= MOST_POSITIONS).max_by_key(positions).or(coarsest),
+        };
+        chosen.unwrap_or([0, 0])
+    }
+}
+
+impl FromStr for PatchGrid {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        [Self::Finest, Self::Coarsest, Self::Auto].into_iter().find(|grid| grid.name() == name).ok_or(())
+    }
+}
+
+/// How patches are made: joined, at the positions of a grid.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patching {
+    pub(super) joining: Joining,
+    pub(super) grid: PatchGrid,
+}
+
 /// The shape of patch features: the grid's height and width, and numbers a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PatchShape {
@@ -39,16 +97,14 @@ impl PatchShape {
     }
 }
 
-impl Joining {
+impl Patching {
     /// The shape of the patches of `batch`.
     pub(super) fn shape(self, batch: &FeatureBatch<'_>) -> PatchShape {
-        let finest = batch.shapes.iter().max_by_key(|[_, height, width]| height * width);
-        let grid = finest.map_or([0, 0], |&[_, height, width]| [height, width]);
-        let dim = match self {
-            Self::Mean => batch.shapes.iter().map(|[channels, ..]| channels).sum(),
-            Self::Bins { size } => size,
+        let dim = match self.joining {
+            Joining::Mean => batch.shapes.iter().map(|[channels, ..]| channels).sum(),
+            Joining::Bins { size } => size,
         };
-        PatchShape { grid, dim }
+        PatchShape { grid: self.grid.of(batch.shapes), dim }
     }
 
     /// The patches of all views of a batch, `[images · views · patches, dim]`.
@@ -57,9 +113,9 @@ impl Joining {
         let positions = batch.images * batch.views * grid[0] * grid[1];
         let layers = batch.shapes.iter().zip(batch.values).map(|(&shape, values)| {
             let [_, height, width] = shape;
-            let (joined, channels) = match self {
-                Self::Mean => (neighbourhood_means(values, shape), shape[0]),
-                Self::Bins { size } => (neighbourhood_bins(values, shape, size), size),
+            let (joined, channels) = match self.joining {
+                Joining::Mean => (neighbourhood_means(values, shape), shape[0]),
+                Joining::Bins { size } => (neighbourhood_bins(values, shape, size), size),
             };
             let joined = if [height, width] == grid {
                 joined
@@ -80,11 +136,11 @@ impl Joining {
             }
         };
         let mut patches = vec![0.0; positions * dim];
-        match self {
-            Self::Mean => {
+        match self.joining {
+            Joining::Mean => {
                 patches.par_chunks_exact_mut(dim).with_min_len(64).enumerate().for_each(|(at, patch)| join(at, patch));
             }
-            Self::Bins { .. } => {
+            Joining::Bins { .. } => {
                 let bins = bins(width, dim);
                 patches.par_chunks_exact_mut(dim).with_min_len(64).enumerate().for_each_init(
                     || vec![0.0; width],
@@ -162,5 +218,26 @@ fn average(values: &[f32], bins: &[Range<usize>], means: &mut [f32]) {
     for (bin, mean) in bins.iter().zip(means) {
         let values = &values[bin.clone()];
         *mean = values.iter().sum::<f32>() / values.len() as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_lie_at_the_positions_of_the_layer_that_is_asked_for() {
+        let of = |grid: PatchGrid, sides: [[usize; 2]; 2]| grid.of(&sides.map(|[height, width]| [5, height, width]));
+        for (grid, expected) in
+            [(PatchGrid::Finest, [88, 36]), (PatchGrid::Coarsest, [44, 18]), (PatchGrid::Auto, [44, 18])]
+        {
+            assert_eq!(of(grid, [[88, 36], [44, 18]]), expected, "{grid:?}");
+            assert_eq!(of(grid, [[44, 18], [88, 36]]), expected, "{grid:?}");
+        }
+        assert_eq!(of(PatchGrid::Auto, [[64, 32], [32, 16]]), [64, 32]);
+        assert_eq!(of(PatchGrid::Auto, [[64, 33], [32, 16]]), [32, 16]);
+        // Where even the coarsest has more, it is the coarsest.
+        assert_eq!(of(PatchGrid::Auto, [[128, 128], [64, 64]]), [64, 64]);
+        assert_eq!(PatchGrid::Finest.of(&[]), [0, 0]);
     }
 }

@@ -35,7 +35,6 @@
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::{Parameter, State, Tensor};
-use nomaly_store::Progress;
 use serde::{Deserialize, Serialize};
 
 use super::gallery::{Gallery, GalleryShape};
@@ -44,7 +43,7 @@ use super::pooled::pooled_tap;
 use super::pyramid::pyramid;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::maps::{DEFAULT_SIGMA, MapMaker};
-use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::settings::{Memory, SIGMA};
 use crate::state::{only, take};
 use crate::{DetectorError, Settings};
@@ -117,6 +116,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     more_parameters: None,
     backbone: None,
     defaults: &[],
+    classes: false,
     trains: false,
     published: &[Published {
         pixel_auroc: Some(96.2),
@@ -266,7 +266,7 @@ impl Method for Spade {
             let (gallery, _) = match &mut seen {
                 Some(seen) => seen,
                 None => {
-                    let (shape, notes) = self.plan(source.images(), batch)?;
+                    let (shape, notes) = self.plan(source.images(), batch, context.occupied)?;
                     seen.insert((Gallery::new(shape)?, notes))
                 }
             };
@@ -283,7 +283,7 @@ impl Method for Spade {
         }
         let fitted = FittedSpade { method: self.clone(), gallery, k };
 
-        let chosen = groups.choose(self.params.held_out, seed);
+        let chosen = groups.choose(context.most_held_out(self.params.held_out), seed);
         let mut held_out = Vec::with_capacity(chosen.len());
         let mut next = chosen.iter().copied();
         source.visit_some(&chosen, progress, &mut |batch| {
@@ -293,7 +293,7 @@ impl Method for Spade {
                     return Err(DetectorError::Cancelled);
                 }
                 let views = fitted.scores(batch, &features, image, groups.group_of(number))?;
-                held_out.push(HeldOut::new(number, &source.combine(views)?));
+                held_out.push(context.held_out(number, source.combine(views)?));
             }
             Ok(())
         })?;
@@ -304,25 +304,29 @@ impl Method for Spade {
         &self,
         states: Vec<(String, State)>,
         source: &dyn FeatureSource,
-        _seed: u64,
-        progress: &dyn Progress,
+        context: &FitContext<'_>,
     ) -> Result<MethodFit, DetectorError> {
+        let progress = context.progress;
         let mut fitted = self.read(states)?;
         let shape = fitted.gallery.shape();
         let needed = shape.bytes(fitted.gallery.images() + source.images());
-        if needed > self.room() {
+        if needed > self.room(context.occupied) {
             return Err(self.too_large(needed, "fit again with a coarser `grid`, or allow more"));
         }
         let mut more = Gallery::new(shape)?;
-        let mut held_out = Vec::new();
+        let wanted = context.held_out_of(source.images());
+        let (mut held_out, mut seen) = (Vec::new(), 0);
         let images = source.visit(progress, &mut |batch| {
             let features = self.features(batch, shape)?;
             for image in 0..batch.images {
                 if progress.cancelled() {
                     return Err(DetectorError::Cancelled);
                 }
-                let views = fitted.scores(batch, &features, image, &[])?;
-                held_out.push(HeldOut::new(held_out.len(), &source.combine(views)?));
+                if wanted.binary_search(&seen).is_ok() {
+                    let views = fitted.scores(batch, &features, image, &[])?;
+                    held_out.push(context.held_out(seen, source.combine(views)?));
+                }
+                seen += 1;
             }
             more.add(features.pooled, &features.pyramids)
         })?;
@@ -340,6 +344,10 @@ impl Method for Spade {
         })
     }
 
+    fn revisits(&self) -> bool {
+        true
+    }
+
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
         Ok(Box::new(self.read(states)?))
     }
@@ -355,8 +363,8 @@ struct Features<'a> {
 
 impl Spade {
     /// What the gallery may take, in bytes: half of what is allowed, for the model file is made from a copy of it.
-    fn room(&self) -> u64 {
-        self.params.max_memory.0.saturating_sub(RESERVE) / 2
+    fn room(&self, occupied: u64) -> u64 {
+        self.params.max_memory.0.saturating_sub(RESERVE + occupied) / 2
     }
 
     fn too_large(&self, gallery: u64, hint: &str) -> DetectorError {
@@ -369,7 +377,12 @@ impl Spade {
     }
 
     /// The grid on which the features of `images` images like those of `batch` are kept, and what is to be said of it.
-    fn plan(&self, images: usize, batch: &FeatureBatch<'_>) -> Result<(GalleryShape, Vec<String>), DetectorError> {
+    fn plan(
+        &self,
+        images: usize,
+        batch: &FeatureBatch<'_>,
+        occupied: u64,
+    ) -> Result<(GalleryShape, Vec<String>), DetectorError> {
         let mut grids: Vec<(usize, GalleryShape)> = self
             .strides
             .iter()
@@ -382,7 +395,7 @@ impl Spade {
         grids.retain(|(stride, _)| self.params.grid.is_none_or(|grid| grid == *stride));
         grids.sort_by_key(|(stride, _)| *stride);
         let needed = |shape: GalleryShape| shape.bytes(images);
-        let Some(&(stride, shape)) = grids.iter().find(|(_, shape)| needed(*shape) <= self.room()) else {
+        let Some(&(stride, shape)) = grids.iter().find(|(_, shape)| needed(*shape) <= self.room(occupied)) else {
             let least = grids.last().map_or(0, |(_, shape)| needed(*shape));
             let hint = match self.params.grid {
                 Some(_) => "allow more, or leave the `grid` to `auto`",
@@ -399,7 +412,7 @@ impl Spade {
                 finest.0,
                 Memory(needed(finest.1)).rounded(),
                 self.params.max_memory,
-                Memory(self.room()).rounded()
+                Memory(self.room(occupied)).rounded()
             ));
         }
         Ok((shape, notes))

@@ -154,7 +154,7 @@ impl ClassTask<'_> {
             if let Some(of) = &mut held_out[class].groups {
                 of.push(groups.of()[image]);
             }
-            scores_of_closest.push(HeldOut { image, score: scores[class], map_max: None });
+            scores_of_closest.push(HeldOut::scored(image, scores[class]));
         }
         Ok(ClassFit { model, held_out, closest: scores_of_closest })
     }

@@ -339,7 +339,7 @@ impl ScorerFit<'_> {
             stage.advance(1);
             Ok(scores)
         })?;
-        Ok(scored.into_iter().map(|(image, score)| HeldOut { image, score, map_max: None }).collect())
+        Ok(scored.into_iter().map(|(image, score)| HeldOut::scored(image, score)).collect())
     }
 }
 

@@ -66,8 +66,11 @@ impl ShallowFeatures {
                 whitening[packed(row, column)] /= scale[column];
             }
         }
-        let whitening = whitening.iter().map(|value| *value as f32).collect();
-        Some(Self { tap: tap.to_owned(), mean: mean.iter().map(|value| *value as f32).collect(), whitening, distances })
+        let whitening: Vec<f32> = whitening.iter().map(|value| *value as f32).collect();
+        let mean: Vec<f32> = mean.iter().map(|value| *value as f32).collect();
+        // Features that are all 0 have no scale.
+        let finite = mean.iter().chain(&whitening).all(|value| value.is_finite());
+        finite.then(|| Self { tap: tap.to_owned(), mean, whitening, distances })
     }
 
     /// The distances of the training images.
@@ -278,6 +281,7 @@ mod tests {
                 images: 2,
                 views: 2,
                 input: [8, 8],
+                map: [8, 8],
                 taps: &taps,
                 values: &values,
                 shapes: &[[3, 1, 2]],

@@ -39,7 +39,7 @@ impl<'a> TrainingSet<'a> {
         context: &FitContext<'a>,
         (needed, kinds): (usize, usize),
     ) -> Result<Self, DetectorError> {
-        let FitContext { seed, progress, checkpoints } = *context;
+        let FitContext { seed, progress, checkpoints, .. } = *context;
         let images = PixelStore::collect(source, progress)?;
         if images.images() < needed {
             let (method, found) = (method.name().to_owned(), images.images());

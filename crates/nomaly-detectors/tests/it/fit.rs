@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use nomaly_detectors::auto::{Choice, MANY, choose_method};
+use nomaly_detectors::auto::{Choice, SIZES, choose_method};
 use nomaly_detectors::{
     DecisionRule, Detector, DetectorError, FitOptions, FittedDetector, METHODS, PredictOptions, Prediction, Settings,
     StreamOptions,
@@ -178,22 +178,64 @@ fn names_and_settings_are_checked_before_any_work() {
 }
 
 #[test]
-fn auto_chooses_by_images_settings_and_time() {
-    let choose = |images: usize, extra: Option<(&str, &str)>, seconds: Option<f64>| {
-        let settings = extra.iter().fold(settings(), |settings, (key, value)| settings.with(key, value));
+fn auto_chooses_by_groups_settings_and_time() {
+    let grouped = |images: usize, group_by: &str, extra: &[(&str, &str)], seconds: Option<f64>| {
+        let settings = extra.iter().fold(Settings::default(), |settings, (key, value)| settings.with(key, value));
         let budget = seconds.map(Duration::from_secs_f64);
-        choose_method(&good(images), "efficientnet-lite0", &settings, budget, StreamOptions::default())
+        let options = FitOptions { group_by: group_by.parse().unwrap(), ..FitOptions::default() };
+        choose_method(&good(images), "efficientnet-lite0", &settings, &options, budget)
     };
-    let method = |choice: Result<Choice, DetectorError>| choice.unwrap().method;
-    assert_eq!(method(choose(20, None, None)), "patchcore");
-    assert_eq!(method(choose(MANY, None, None)), "padim");
-    assert_eq!(method(choose(MANY, Some(("coreset", "0.5")), None)), "patchcore");
-    assert_eq!(method(choose(20, Some(("features", "10")), None)), "padim");
-    let generous = choose(20, None, Some(1e6)).unwrap();
+    let choose = |images, extra: &[(&str, &str)], seconds| grouped(images, "none", extra, seconds);
+    let setting = |choice: &Choice, key: &str| choice.settings.get(key).map(ToOwned::to_owned);
+    let usual = choose(20, &[], None).unwrap();
+    assert_eq!((usual.method, setting(&usual, "sizes").as_deref()), ("patchcore", Some(SIZES)));
+    assert_eq!(setting(&usual, "aspect").as_deref(), Some("keep"));
+    assert!(
+        usual.fit_seconds > 0.0 && usual.reason.contains("at the sizes 256,448 for 20 images, the most accurate"),
+        "{usual:?}"
+    );
+    // All images of `train/`: one group, which cannot tell how sizes are to be weighed.
+    let scene = grouped(20, "folder", &[], None).unwrap();
+    assert_eq!((setting(&scene, "sizes"), setting(&scene, "input_size").as_deref()), (None, Some("256")));
+    assert!(scene.reason.contains("at the size 256 for 20 images in one group: it takes more"), "{scene:?}");
+    // What was given stays.
+    for (key, value, aspect) in
+        [("input_size", "64", Some("keep")), ("tiles", "2x2", Some("keep")), ("view", "center", None)]
+    {
+        let given = choose(20, &[(key, value)], None).unwrap();
+        let found = [setting(&given, "sizes"), setting(&given, "aspect"), setting(&given, key)];
+        assert_eq!((given.method, found), ("patchcore", [None, aspect.map(str::to_owned), Some(value.to_owned())]));
+        assert!(!given.reason.contains("more groups") && !given.reason.contains("most accurate"), "{given:?}");
+    }
+    // What says nothing of sizes changes nothing.
+    for (key, value) in [("view", "whole"), ("tiles", "1x1")] {
+        assert_eq!(setting(&choose(20, &[(key, value)], None).unwrap(), "sizes").as_deref(), Some(SIZES));
+    }
+    for aspect in ["keep", "squash"] {
+        let given = choose(20, &[("aspect", aspect)], None).unwrap();
+        assert_eq!(
+            (setting(&given, "sizes").as_deref(), setting(&given, "aspect").as_deref()),
+            (Some(SIZES), Some(aspect))
+        );
+    }
+    let listed = grouped(20, "folder", &[("sizes", "64,96")], Some(1e6)).unwrap();
+    assert!(
+        listed.reason.starts_with("auto chose patchcore at the sizes 64,96 for 20 images in one group;"),
+        "{listed:?}"
+    );
+    let (few, many) =
+        (choose(20, &[("bank", "10")], None).unwrap(), choose(20, &[("candidates", "none")], None).unwrap());
+    assert!(few.fit_seconds < many.fit_seconds, "{few:?} {many:?}");
+    let given = choose(20, &[("bank", "500")], None).unwrap();
+    assert_eq!(setting(&given, "bank").as_deref(), Some("500"));
+    assert_eq!(choose(20, &[("features", "10")], None).unwrap().method, "padim");
+    let generous = choose(20, &[], Some(1e6)).unwrap();
     assert!(generous.method == "patchcore" && generous.reason.contains("1000000 s allowed"), "{generous:?}");
-    let hasty = choose(20, None, Some(1e-6)).unwrap_err();
+    let hasty = choose(20, &[], Some(1e-6)).unwrap_err();
     assert!(matches!(hasty, DetectorError::TimeBudget { .. }), "{hasty}");
-    assert!(hasty.to_string().contains("mvg would take"), "{hasty}");
-    assert!(choose(20, Some(("corset", "0.5")), None).unwrap_err().to_string().contains("corset"));
-    assert!(matches!(choose(2, None, None), Err(DetectorError::TooFewImages { .. })));
+    for what in ["sizes 256,448 would", "the size 256 would", "padim would", "mvg would"] {
+        assert!(hasty.to_string().contains(what), "{hasty}");
+    }
+    assert!(choose(20, &[("corset", "0.5")], None).unwrap_err().to_string().contains("corset"));
+    assert!(matches!(choose(2, &[], None), Err(DetectorError::TooFewImages { .. })));
 }

@@ -40,7 +40,7 @@ pub(crate) fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// The file with other facts about the model.
-fn with_facts(bytes: &[u8], edit: impl Fn(&mut Value)) -> Vec<u8> {
+pub(crate) fn with_facts(bytes: &[u8], edit: impl Fn(&mut Value)) -> Vec<u8> {
     with_header(bytes, |header| {
         let mut header: Value = serde_json::from_str(&header).unwrap();
         let mut facts: Value = serde_json::from_str(header["__metadata__"]["nomaly"].as_str().unwrap()).unwrap();

@@ -10,4 +10,5 @@ mod locate;
 mod recognition;
 mod regions;
 mod shift;
+mod sizes;
 mod training;

@@ -197,7 +197,11 @@ impl Adacl {
 }
 
 impl AdaclKind {
-    fn check(self, [height, width]: [usize; 2]) -> Result<(), TransformError> {
+    /// Checks that anomalies of this kind can be made of images of this size, height and width in pixels.
+    ///
+    /// # Errors
+    /// As [`Adacl::check`].
+    pub fn check(self, [height, width]: [usize; 2]) -> Result<(), TransformError> {
         let step = match self {
             Self::CutPaste => CUT_PASTE.name,
             Self::Puzzle => PUZZLE.name,

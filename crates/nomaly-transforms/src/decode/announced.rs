@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageReader};
 
 use super::sniff::{self, Format};
@@ -12,16 +13,23 @@ use super::sniff::{self, Format};
 const HEAD: u64 = 256;
 /// Headers of more bytes are not read for their size alone.
 const MAX_HEADER: u64 = 16 << 20;
+/// The marker of the segment that Exif data stand in.
+const APP1: u8 = 0xe1;
 
-/// Bytes of memory that decoding an image file takes, by its header: the file, and its pixels as they are stored and as
-/// 8-bit RGB. 0 where there is no image, or none whose header can be read: decoding it ends early.
-///
-/// Only the header is read, so that the size of many images can be asked for before any of them is decoded.
-pub fn announced_bytes(path: &Path) -> u64 {
-    announced(path).unwrap_or(0)
+/// What the header of an image file says of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Bytes of memory that decoding takes: the file, and its pixels as they are stored and as 8-bit RGB.
+    pub bytes: u64,
+    /// Width and height of the decoded image in pixels, after it has been turned the right way up.
+    pub size: (u32, u32),
 }
 
-fn announced(path: &Path) -> Option<u64> {
+/// What the header of an image file says. `None` where there is no image, or none whose header can be read: decoding it
+/// ends early.
+///
+/// Only the header is read, so that the sizes of many images can be asked for before any of them is decoded.
+pub fn announced(path: &Path) -> Option<Announced> {
     if !fs::metadata(path).ok()?.is_file() {
         return None;
     }
@@ -31,20 +39,21 @@ fn announced(path: &Path) -> Option<u64> {
     file.by_ref().take(HEAD).read_to_end(&mut head).ok()?;
     file.rewind().ok()?;
     let mut reader = BufReader::new(file);
-    let pixels = match sniff::sniff(&head).ok()? {
-        Format::Jpeg => jpeg_bytes(&mut reader)?,
+    let Announced { bytes, size } = match sniff::sniff(&head).ok()? {
+        Format::Jpeg => jpeg(&mut reader)?,
         Format::Other { format, .. } => {
             let mut reader = ImageReader::with_format(reader, format);
             let mut limits = image::Limits::no_limits();
             limits.max_alloc = Some(MAX_HEADER);
             reader.limits(limits);
-            let decoder = reader.into_decoder().ok()?;
+            let mut decoder = reader.into_decoder().ok()?;
             let (width, height) = decoder.dimensions();
             let copy = if decoder.color_type() == ColorType::Rgb8 { 0 } else { rgb(width, height) };
-            decoder.total_bytes().saturating_add(copy)
+            let bytes = decoder.total_bytes().saturating_add(copy);
+            Announced { bytes, size: turned((width, height), decoder.orientation().ok()) }
         }
     };
-    Some(length.saturating_add(pixels))
+    Some(Announced { bytes: length.saturating_add(bytes), size })
 }
 
 /// Bytes of 8-bit RGB pixels.
@@ -52,10 +61,20 @@ fn rgb(width: u32, height: u32) -> u64 {
     3 * u64::from(width) * u64::from(height)
 }
 
-/// Walks the markers to the frame header, which says the size and whether coefficients are kept.
-fn jpeg_bytes(reader: &mut (impl Read + Seek)) -> Option<u64> {
+/// The size of an image that is stored in this size.
+fn turned((width, height): (u32, u32), orientation: Option<Orientation>) -> (u32, u32) {
+    match orientation {
+        Some(orientation) if super::is_quarter_turn(orientation) => (height, width),
+        _ => (width, height),
+    }
+}
+
+/// Walks the markers to the frame header, which says the size and whether coefficients are kept; Exif data stand before
+/// it.
+fn jpeg(reader: &mut (impl Read + Seek)) -> Option<Announced> {
     let mut bytes = [0; 2];
     reader.read_exact(&mut bytes).ok()?;
+    let mut orientation = None;
     loop {
         reader.read_exact(&mut bytes).ok()?;
         // Fill bytes may stand before a marker.
@@ -77,12 +96,19 @@ fn jpeg_bytes(reader: &mut (impl Read + Seek)) -> Option<u64> {
             let width = u16::from_be_bytes([width_high, width_low]);
             let pixels = u64::from(height) * u64::from(width);
             let coefficients = if marker == 0xc2 { 2 * u64::from(components) * pixels } else { 0 };
-            return Some(3 * pixels + coefficients);
+            let size = turned((width.into(), height.into()), orientation);
+            return Some(Announced { bytes: 3 * pixels + coefficients, size });
         }
         if marker == 0xda || length < 2 {
             return None;
         }
-        reader.seek(SeekFrom::Current(length - 2)).ok()?;
+        if marker == APP1 && orientation.is_none() {
+            let mut segment = vec![0; length as usize - 2];
+            reader.read_exact(&mut segment).ok()?;
+            orientation = segment.strip_prefix(b"Exif\0\0").and_then(Orientation::from_exif_chunk);
+        } else {
+            reader.seek(SeekFrom::Current(length - 2)).ok()?;
+        }
     }
 }
 
@@ -108,7 +134,8 @@ mod tests {
         ] {
             image.save_with_format(&path, format).unwrap();
             let file = fs::metadata(&path).unwrap().len();
-            assert_eq!(announced_bytes(&path), file + expected, "{format:?} {:?}", image.color());
+            let found = Announced { bytes: file + expected, size: (30, 20) };
+            assert_eq!(announced(&path), Some(found), "{format:?} {:?}", image.color());
         }
     }
 
@@ -116,9 +143,29 @@ mod tests {
     fn a_progressive_jpeg_keeps_its_coefficients() {
         // Start, a comment, a fill byte, and a progressive frame of 3 x 5 pixels with three components.
         let bytes = [0xff, 0xd8, 0xff, 0xfe, 0, 4, 7, 7, 0xff, 0xff, 0xc2, 0, 17, 8, 0, 3, 0, 5, 3];
-        assert_eq!(jpeg_bytes(&mut std::io::Cursor::new(bytes)), Some((3 + 6) * 15));
+        let found = Announced { bytes: (3 + 6) * 15, size: (5, 3) };
+        assert_eq!(jpeg(&mut std::io::Cursor::new(bytes)), Some(found));
         for length in 0..bytes.len() {
-            assert_eq!(jpeg_bytes(&mut std::io::Cursor::new(&bytes[..length])), None, "{length} bytes");
+            assert_eq!(jpeg(&mut std::io::Cursor::new(&bytes[..length])), None, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn the_size_is_that_of_the_turned_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("turned.jpg");
+        DynamicImage::new_rgb8(30, 20).save(&path).unwrap();
+        let plain = fs::read(&path).unwrap();
+        for (orientation, size) in [(1, (30, 20)), (3, (30, 20)), (6, (20, 30)), (8, (20, 30))] {
+            // One entry of a little-endian directory: the orientation, one short.
+            let exif =
+                [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".as_slice(), &[orientation, 0, 0, 0, 0, 0, 0, 0]];
+            let segment = [b"Exif\0\0".to_vec(), exif.concat()].concat();
+            let length = (segment.len() as u16 + 2).to_be_bytes();
+            let app1 = [[0xff, APP1].as_slice(), &length, &segment].concat();
+            fs::write(&path, [&plain[..2], &app1, &plain[2..]].concat()).unwrap();
+            let decoded = crate::decode_file(&path, &crate::Limits::default()).unwrap();
+            assert_eq!((announced(&path).unwrap().size, decoded.dimensions()), (size, size), "{orientation}");
         }
     }
 
@@ -127,10 +174,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("text");
         fs::write(&path, "no image").unwrap();
-        assert_eq!(
-            [announced_bytes(&path), announced_bytes(folder.path()), announced_bytes(Path::new("absent"))],
-            [0; 3]
-        );
-        assert_eq!(announced_bytes(Path::new("/dev/zero")), 0);
+        for path in [&path, folder.path(), Path::new("absent"), Path::new("/dev/zero")] {
+            assert_eq!(announced(path), None, "{}", path.display());
+        }
     }
 }

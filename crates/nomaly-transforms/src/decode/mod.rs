@@ -44,7 +44,7 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, RgbImage};
 pub use self::facts::{FileFacts, FormatFamily};
 pub use self::quality::jpeg_scale;
 use crate::error::{DecodeError, Fault};
-pub use announced::announced_bytes;
+pub use announced::{Announced, announced};
 
 /// What one image may cost; checked against the header before any pixel memory is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,12 +176,15 @@ fn decode_with_image(
 
 /// Memory for the copy that a quarter turn makes.
 fn turn_bytes(orientation: Orientation, pixels: u64) -> u64 {
-    match orientation {
-        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH => {
-            3 * pixels
-        }
-        _ => 0,
-    }
+    if is_quarter_turn(orientation) { 3 * pixels } else { 0 }
+}
+
+/// Whether width and height change places.
+fn is_quarter_turn(orientation: Orientation) -> bool {
+    matches!(
+        orientation,
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+    )
 }
 
 fn orient(image: RgbImage, orientation: Orientation) -> RgbImage {

@@ -1,7 +1,9 @@
 //! Pipelines against torchvision, and as stored in model files.
 
 use image::{GrayImage, Rgb, RgbImage};
-use nomaly_transforms::{CenterCrop, Filter, Normalize, Pipeline, Resize, ResizeMode, TransformError, resize};
+use nomaly_transforms::{
+    CenterCrop, Filter, Flips, Normalize, Pipeline, Resize, ResizeMode, Tiling, TransformError, Views, resize,
+};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -97,6 +99,40 @@ fn stored_pipelines_come_back_equal_and_are_checked() {
     for (text, message) in rejected {
         let error = serde_json::from_str::<Pipeline>(&text).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn a_frame_that_was_kept_gives_the_same_values() {
+    let views = |pipeline: Pipeline| {
+        let tiling = Some(Tiling { rows: 2, columns: 1, height: 8, width: 12 });
+        let tiled = Views { tiling, flips: Flips::None };
+        let flipped = Views { tiling: None, flips: Flips::Both };
+        [pipeline, pipeline.with_views(tiled).unwrap(), pipeline.with_views(flipped).unwrap()]
+    };
+    let crop = Some(CenterCrop { height: 12, width: 12 });
+    let modes = [
+        (ResizeMode::Exact { height: 12, width: 12 }, None),
+        (ResizeMode::AtMost { height: 12, width: 12 }, crop),
+        (ResizeMode::ShortSide(14), crop),
+    ];
+    for (mode, crop) in modes {
+        let resize = Resize { mode, filter: Filter::Bilinear };
+        for pipeline in views(Pipeline::new(resize, crop, Normalize::IMAGENET).unwrap()) {
+            // Smaller than the frame, larger, and just as large.
+            for (width, height) in [(7, 9), (40, 25), (12, 12)] {
+                let image = RgbImage::from_fn(width, height, |x, y| Rgb([(x * 9) as u8, (y * 7) as u8, (x * y) as u8]));
+                let frame = pipeline.view(&image).unwrap();
+                let mut found = vec![f32::NAN; pipeline.output_len()];
+                pipeline.apply_frame_into(&frame, &mut found).unwrap();
+                assert_eq!(found, pipeline.apply(&image).unwrap(), "{mode:?} {width}x{height}");
+            }
+            let mut out = vec![0.0; pipeline.output_len()];
+            let refused = pipeline.apply_frame_into(&RgbImage::new(11, 12), &mut out).unwrap_err();
+            assert!(matches!(refused, TransformError::FrameSize { width: 11, frame_width: 12, .. }), "{refused}");
+            let short = pipeline.apply_frame_into(&RgbImage::new(12, 12), &mut out[1..]).unwrap_err();
+            assert!(matches!(short, TransformError::OutputLength { .. }), "{short}");
+        }
     }
 }
 

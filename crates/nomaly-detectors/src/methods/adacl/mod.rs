@@ -144,6 +144,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     more_parameters: None,
     backbone: Some("pixels"),
     defaults: &[("input_size", "32"), ("view", "pad")],
+    classes: false,
     trains: true,
     published: &[
         Published::image("MNIST, one class against nine", 98.01),
@@ -204,6 +205,10 @@ impl Method for Adacl {
         let labels = if self.labels == Labels::Discrete { "discrete" } else { "continuous" };
         let settings = Settings::default().with(ANOMALIES.name, kinds.join(",")).with(LABELS.name, labels);
         self.training.add_to(settings.with(MARGIN.name, self.margin))
+    }
+
+    fn check_input(&self, input: [usize; 2]) -> Result<(), DetectorError> {
+        Ok(self.kinds.iter().try_for_each(|kind| kind.check(input))?)
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {

@@ -109,6 +109,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     more_parameters: Some(|settings| Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters().to_vec())),
     backbone: Some("pixels"),
     defaults: &[("input_size", "64")],
+    classes: false,
     trains: true,
     published: &[Published::image("MVTec AD, 3-way, at 256 pixels", 95.2)],
     one_vs_all: &[],

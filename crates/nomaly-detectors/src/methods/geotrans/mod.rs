@@ -161,6 +161,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     more_parameters: Some(more_parameters),
     backbone: Some("pixels"),
     defaults: &[("input_size", "32"), ("view", "pad")],
+    classes: false,
     trains: true,
     published: &[
         Published::image("CIFAR-10, one class against nine", 86.0),
@@ -314,7 +315,7 @@ fn two_step(
         let combine = |views: &[f64]| source.combine(views.iter().map(|score| MethodScore::whole(*score)).collect());
         scores.chunks(views).map(|views| Ok(combine(views)?.score)).collect()
     })?;
-    let number = |(place, score): (usize, f64)| HeldOut { image: division.held_out[place], score, map_max: None };
+    let number = |(place, score): (usize, f64)| HeldOut::scored(division.held_out[place], score);
     let held_out = scores.into_iter().map(number).collect();
     let scorer = scorer.fit(rows.view(), *seed, *progress)?;
     Ok((FittedGeoTrans { recogniser, judgement: Judgement::Features(scorer) }, held_out))
@@ -342,6 +343,10 @@ impl Method for GeoTrans {
         };
         let settings = settings.with(DROPOUT.name, self.dropout);
         self.training.add_to(settings)
+    }
+
+    fn check_input(&self, input: [usize; 2]) -> Result<(), DetectorError> {
+        Ok(self.set.check(input)?)
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {

@@ -63,6 +63,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     more_parameters: Some(more_parameters),
     backbone: Some("pixels"),
     defaults: &[],
+    classes: false,
     trains: false,
     published: &[],
     one_vs_all: &[],
@@ -115,7 +116,10 @@ impl Method for PatchModel {
         let sampled = sampler.finish(images);
 
         let mut held_out: Vec<Option<HeldOut>> = vec![None; images];
-        for test in source.groups()?.leaving(1).folds(FOLDS, seed) {
+        let groups = source.groups()?;
+        let groups = groups.leaving(1);
+        let wanted = groups.choose(context.most_held_out(images), seed);
+        for test in groups.folds(FOLDS, seed) {
             let Split { train, test } = Split::holding_out(test, images);
             let fitted = self.fit_rows(sampled.rows_of(&train), seed, progress)?;
             let mut next = test.iter().copied();
@@ -123,7 +127,9 @@ impl Method for PatchModel {
                 let mut views = fitted.score(batch)?.into_iter();
                 for image in next.by_ref().take(batch.images) {
                     let of_image: Vec<MethodScore> = views.by_ref().take(batch.views).collect();
-                    held_out[image] = Some(HeldOut::new(image, &source.combine(of_image)?));
+                    if wanted.binary_search(&image).is_ok() {
+                        held_out[image] = Some(context.held_out(image, source.combine(of_image)?));
+                    }
                 }
                 Ok(())
             })?;
@@ -138,6 +144,10 @@ impl Method for PatchModel {
         )];
         let held_out = held_out.into_iter().flatten().collect();
         Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
+    }
+
+    fn revisits(&self) -> bool {
+        true
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {

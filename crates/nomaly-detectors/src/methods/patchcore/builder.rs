@@ -45,6 +45,8 @@ pub(super) struct BankBuilder<'a> {
     progress: &'a dyn Progress,
     /// Bytes of `max_memory` that something else takes.
     pub(super) occupied: u64,
+    /// Images taken in.
+    seen: u64,
     building: Option<Building>,
 }
 
@@ -59,7 +61,7 @@ struct Building {
 #[derive(Clone, Debug, PartialEq)]
 struct Plan {
     shape: PatchShape,
-    /// Patches of all views of an image.
+    /// Patches of all views of an image from which the coreset is chosen.
     of_image: usize,
     /// Images of a part; all of them where they fit.
     part_images: usize,
@@ -82,15 +84,20 @@ impl Plan {
         occupied: u64,
     ) -> Result<Self, DetectorError> {
         let budget = params.max_memory.0.saturating_sub(RESERVE + occupied) as f64;
-        let of_image = views * shape.patches();
-        let total = (images * of_image) as f64;
+        let all_of_image = views * shape.patches();
+        let of_image = match params.candidates {
+            Some(most) => all_of_image.min((most / images.max(1)).max(1)),
+            None => all_of_image,
+        };
+        let candidates = (images * of_image) as f64;
         let projection = params.projection.filter(|components| 2 * components <= shape.dim);
 
         // What the kept patches take, once here and once more when they are saved; f32, with length and square.
         let kept_row = (4 * shape.dim + 8) as f64;
-        let wanted = (params.coreset * total).ceil();
+        let share_of_all = (params.coreset * (images * all_of_image) as f64).ceil();
+        let wanted = share_of_all.min(params.bank.map_or(f64::INFINITY, |most| most as f64)).min(candidates);
         let kept = wanted.min((budget / 2.0 / kept_row).floor());
-        let share = (kept / total).min(1.0);
+        let share = kept / candidates;
         // A patch of a part: itself, its projection, two numbers of the selection, and its share of the chosen centres.
         let numbers = projection.unwrap_or(0) as f64 + shape.dim as f64 + 2.0;
         let centres = share * projection.unwrap_or(shape.dim) as f64;
@@ -115,9 +122,7 @@ impl Plan {
         }
         if kept < wanted {
             notes.push(format!(
-                "the memory bank keeps {:.1} % of the patches: {:.1} % do not fit into max_memory={}",
-                100.0 * share,
-                100.0 * params.coreset,
+                "the memory bank keeps {kept:.0} patches: {wanted:.0} do not fit into max_memory={}",
                 params.max_memory
             ));
         }
@@ -128,17 +133,18 @@ impl Plan {
 
 impl<'a> BankBuilder<'a> {
     pub(super) fn new(method: &PatchCore, source: &dyn FeatureSource, seed: u64, progress: &'a dyn Progress) -> Self {
-        Self { params: method.params, images: source.images(), seed, progress, occupied: 0, building: None }
+        let occupied = source.held_bytes();
+        Self { params: method.params, images: source.images(), seed, progress, occupied, seen: 0, building: None }
     }
 
     /// Takes in the patches of a batch.
     pub(super) fn add(&mut self, batch: &FeatureBatch<'_>) -> Result<(), DetectorError> {
-        let joining = self.params.variant.joining();
-        let patches = joining.patches(batch)?;
+        let patching = self.params.patching();
+        let patches = patching.patches(batch)?;
         let mut building = match self.building.take() {
             Some(building) => building,
             None => {
-                let shape = joining.shape(batch);
+                let shape = patching.shape(batch);
                 let plan = Plan::new(&self.params, self.images, batch.views, shape, self.occupied)?;
                 let part = Vec::with_capacity(plan.part_images * plan.of_image * shape.dim);
                 let rows = Vec::with_capacity(plan.kept * shape.dim);
@@ -146,8 +152,14 @@ impl<'a> BankBuilder<'a> {
             }
         };
         for image in patches.chunks_exact(patches.len() / batch.images) {
-            building.part.extend_from_slice(image);
-            if building.part.len() == building.plan.part_images * image.len() {
+            let dim = building.plan.shape.dim;
+            // Each image has a choice of its own, whatever batch it came in.
+            let choice = Choice::Seeded(self.seed.rotate_left(32) ^ self.seen);
+            self.seen += 1;
+            for patch in choose(image.len() / dim, building.plan.of_image, choice) {
+                building.part.extend_from_slice(&image[patch * dim..(patch + 1) * dim]);
+            }
+            if building.part.len() == building.plan.part_images * building.plan.of_image * dim {
                 self.keep_coreset(&mut building)?;
             }
         }
@@ -173,14 +185,19 @@ impl<'a> BankBuilder<'a> {
         let Building { plan, selected, part } = building;
         let dim = plan.shape.dim;
         let patches = part.len() / dim;
-        let count = ((plan.share * patches as f64).ceil() as usize).clamp(1, patches);
-        let indices = if count == patches { (0..patches as u32).collect() } else { self.choose(part, plan, count)? };
+        let room = plan.kept.saturating_sub(selected.rows.len() / dim);
+        let count = ((plan.share * patches as f64).ceil() as usize).min(patches).min(room);
+        let indices =
+            if count == 0 || count == patches { (0..count as u32).collect() } else { self.choose(part, plan, count)? };
         let mut indices = indices.into_iter().peekable();
         for image in 0..patches / plan.of_image {
             let start = selected.rows.len() / dim;
             let end = ((image + 1) * plan.of_image) as u32;
             while let Some(index) = indices.next_if(|index| *index < end) {
-                selected.rows.extend_from_slice(&part[index as usize * dim..(index as usize + 1) * dim]);
+                let patch = &part[index as usize * dim..(index as usize + 1) * dim];
+                for value in patch {
+                    selected.rows.push(self.params.precision.of(*value)?);
+                }
             }
             selected.images.push(start..selected.rows.len() / dim);
         }

@@ -11,7 +11,7 @@
 //! every patch with the bank; `index=inverted` looks at a part of it only.
 //!
 //! # Parameters
-//! `layers`, `variant`, `coreset`, `projection`, `neighbours`, `reweighting`, `index`, `probes`, `sigma`, `held_out`,
+//! `layers`, `variant`, `grid`, `coreset`, `bank`, `candidates`, `precision`, `projection`, `neighbours`, `reweighting`, `index`, `probes`, `sigma`, `held_out`,
 //! `max_memory`; see [`PatchCoreParams`].
 //!
 //! # Variants
@@ -32,25 +32,28 @@
 
 mod bank;
 mod builder;
+mod parameters;
 
 use std::collections::BTreeMap;
 
-use nomaly_backbones::{Backbone, TapRequest};
+use half::f16;
+use nomaly_backbones::TapRequest;
 use nomaly_kernels::Isa;
 use nomaly_kernels::neighbours::{InvertedIndex, InvertedOptions, InvertedParts, Metric};
-use nomaly_scorers::{Parameter, State, Tensor};
-use nomaly_store::Progress;
+use nomaly_scorers::{State, Tensor};
 use serde::{Deserialize, Serialize};
 
 use self::bank::{MemoryBank, Piece, describe_recall};
 use self::builder::BankBuilder;
-use super::grid::{layer_taps, layers_setting};
-use super::patches::{Joining, PatchShape};
+use self::parameters::PARAMETERS;
+pub use self::parameters::{Index, PatchCoreParams, Precision, Variant};
+use super::grid::layers_setting;
+pub use super::patches::PatchGrid;
+use super::patches::PatchShape;
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::maps::{DEFAULT_SIGMA, MapMaker};
-use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
-use crate::settings::{Memory, SIGMA};
-use crate::state::{only, take, take_f64};
+use crate::maps::MapMaker;
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::state::{only, take, take_either, take_f64};
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "patchcore";
@@ -60,72 +63,6 @@ const MIN_IMAGES: usize = 3;
 const RESERVE: u64 = 256 << 20;
 /// Images whose patches tell how much an inverted index finds.
 const RECALL_IMAGES: usize = 4;
-/// Numbers a patch in the authors' program.
-const OFFICIAL_SIZE: usize = 1024;
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "layers",
-        default: "auto (strides 8 and 16)",
-        values: "`auto`, or names of the backbone's levels joined by commas",
-        summary: "layers whose features make a patch",
-    },
-    Parameter {
-        name: "variant",
-        default: "anomalib",
-        values: "`anomalib` or `official`",
-        summary: "how patches are made and compared: channel means and distances, or 1024 bins and squared distances",
-    },
-    Parameter {
-        name: "coreset",
-        default: "0.1",
-        values: "a share above 0 and at most 1",
-        summary: "share of all patches that the memory bank keeps",
-    },
-    Parameter {
-        name: "projection",
-        default: "128",
-        values: "a whole number from 1, or `none`",
-        summary: "numbers a patch is projected to while the coreset is chosen, where that halves it at least",
-    },
-    Parameter {
-        name: "reweighting",
-        default: "on (off for `variant=official`)",
-        values: "`on` or `off`",
-        summary: "whether scores are weighted by the neighbours of the nearest patch (equation 7 of the paper)",
-    },
-    Parameter {
-        name: "neighbours",
-        default: "9",
-        values: "a whole number from 1",
-        summary: "neighbours of the nearest patch that the weight looks at",
-    },
-    Parameter {
-        name: "index",
-        default: "exact",
-        values: "`exact` or `inverted`",
-        summary: "compare patches with the whole bank, or with the nearest of its cells: for large banks; tells its recall",
-    },
-    Parameter {
-        name: "probes",
-        default: "16",
-        values: "a whole number from 1",
-        summary: "cells that `index=inverted` looks into",
-    },
-    SIGMA,
-    Parameter {
-        name: "held_out",
-        default: "200",
-        values: "a whole number from 1",
-        summary: "the most training images that are scored to calibrate the decision",
-    },
-    Parameter {
-        name: "max_memory",
-        default: "2GiB",
-        values: "a number of bytes, with KiB, MiB or GiB",
-        summary: "what the process may take while the bank is built; from 512MiB on",
-    },
-];
 
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
@@ -143,6 +80,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     more_parameters: None,
     backbone: None,
     defaults: &[],
+    classes: false,
     trains: false,
     published: &[
         Published {
@@ -156,129 +94,6 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     one_vs_all: &[],
     build: |settings, backbone| Ok(Box::new(PatchCoreParams::from_settings(settings)?.check(settings, backbone)?)),
 };
-
-/// Which program's patches and distances.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Variant {
-    /// Channel means over the neighbourhood, distances.
-    #[default]
-    Anomalib,
-    /// 1024 bins of the neighbourhood, squared distances, no weights.
-    Official,
-}
-
-impl Variant {
-    fn joining(self) -> Joining {
-        match self {
-            Self::Anomalib => Joining::Mean,
-            Self::Official => Joining::Bins { size: OFFICIAL_SIZE },
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Anomalib => "anomalib",
-            Self::Official => "official",
-        }
-    }
-}
-
-/// How the memory bank is searched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Index {
-    /// Every patch is compared with the whole bank.
-    #[default]
-    Exact,
-    /// The bank is grouped into cells, and a patch is compared with those of the nearest cells only.
-    Inverted {
-        /// How many cells, at least 1.
-        probes: usize,
-    },
-}
-
-/// Parameters of PatchCore before they are checked against a backbone.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PatchCoreParams {
-    /// Whose patches and distances.
-    pub variant: Variant,
-    /// Share of all patches that the memory bank keeps, in (0, 1].
-    pub coreset: f64,
-    /// Numbers a patch is projected to while the coreset is chosen; `None` for no projection.
-    pub projection: Option<usize>,
-    /// Neighbours of the nearest patch that weigh the score; `None` for no weight.
-    pub reweighting: Option<usize>,
-    /// How the bank is searched.
-    pub index: Index,
-    /// Standard deviation of the map's blur in pixels of the network's input; 0 for none.
-    pub sigma: f64,
-    /// The most training images that are scored to calibrate the decision, at least 1.
-    pub held_out: usize,
-    /// What the process may take while the bank is built.
-    pub max_memory: Memory,
-}
-
-impl Default for PatchCoreParams {
-    fn default() -> Self {
-        Self {
-            variant: Variant::Anomalib,
-            coreset: 0.1,
-            projection: Some(128),
-            reweighting: Some(9),
-            index: Index::Exact,
-            sigma: DEFAULT_SIGMA,
-            held_out: 200,
-            max_memory: Memory::gib(2),
-        }
-    }
-}
-
-impl PatchCoreParams {
-    fn from_settings(settings: &Settings) -> Result<Self, DetectorError> {
-        let default = Self::default();
-        let refuse =
-            |key: &str, allowed: &str| Err(DetectorError::setting(key, settings.get(key).unwrap_or_default(), allowed));
-        let variant = match settings.get("variant") {
-            None | Some("anomalib") => Variant::Anomalib,
-            Some("official") => Variant::Official,
-            Some(_) => return refuse("variant", "`anomalib` or `official`"),
-        };
-        let neighbours = settings.count("neighbours")?.or(default.reweighting);
-        let reweighting = match (settings.get("reweighting"), variant) {
-            (Some("on"), _) | (None, Variant::Anomalib) => neighbours,
-            (Some("off"), _) | (None, Variant::Official) => None,
-            _ => return refuse("reweighting", "`on` or `off`"),
-        };
-        let projection = match settings.get("projection") {
-            Some("none") => None,
-            _ => settings.count("projection")?.or(default.projection),
-        };
-        let probes = settings.count("probes")?.unwrap_or(InvertedIndex::PROBES);
-        let index = match settings.get("index") {
-            None | Some("exact") => Index::Exact,
-            Some("inverted") => Index::Inverted { probes },
-            Some(_) => return refuse("index", "`exact` or `inverted`"),
-        };
-        let max_memory = settings.value("max_memory", default.max_memory, Memory::ALLOWED)?;
-        if max_memory.0 < 2 * RESERVE {
-            return refuse("max_memory", "at least 512MiB");
-        }
-        Ok(Self {
-            variant,
-            coreset: settings.share("coreset", default.coreset)?,
-            projection,
-            reweighting,
-            index,
-            sigma: settings.sigma(default.sigma)?,
-            held_out: settings.count("held_out")?.unwrap_or(default.held_out),
-            max_memory,
-        })
-    }
-
-    /// Checks the layers against the backbone.
-    fn check(self, settings: &Settings, backbone: &Backbone) -> Result<PatchCore, DetectorError> {
-        Ok(PatchCore { params: self, taps: layer_taps(settings, backbone, 1)? })
-    }
-}
 
 /// PatchCore with checked parameters.
 #[derive(Clone, Debug)]
@@ -297,19 +112,26 @@ impl Method for PatchCore {
     }
 
     fn settings(&self) -> Settings {
-        let PatchCoreParams { variant, coreset, projection, reweighting, index, sigma, held_out, max_memory } =
+        let PatchCoreParams { variant, grid, coreset, reweighting, index, sigma, held_out, max_memory, .. } =
             self.params;
         let settings = Settings::default()
             .with("layers", layers_setting(&self.taps))
             .with("variant", variant.name())
+            .with("grid", grid.name())
             .with("coreset", coreset)
+            .with("precision", self.params.precision.name())
             .with("sigma", sigma)
             .with("held_out", held_out)
             .with("max_memory", max_memory);
-        let settings = match projection {
-            Some(components) => settings.with("projection", components),
-            None => settings.with("projection", "none"),
-        };
+        let counts = [
+            ("bank", self.params.bank),
+            ("candidates", self.params.candidates),
+            ("projection", self.params.projection),
+        ];
+        let settings = counts.into_iter().fold(settings, |settings, (key, count)| match count {
+            Some(count) => settings.with(key, count),
+            None => settings.with(key, "none"),
+        });
         let settings = match index {
             Index::Exact => settings.with("index", "exact"),
             Index::Inverted { probes } => settings.with("index", "inverted").with("probes", probes),
@@ -323,6 +145,7 @@ impl Method for PatchCore {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, DetectorError> {
         let FitContext { seed, progress, .. } = *context;
         let mut builder = BankBuilder::new(self, source, seed, progress);
+        builder.occupied += context.occupied;
         let images = source.visit(progress, &mut |batch| builder.add(batch))?;
         if images < MIN_IMAGES {
             return Err(DetectorError::TooFewImages { method: NAME.to_owned(), needed: MIN_IMAGES, found: images });
@@ -332,18 +155,23 @@ impl Method for PatchCore {
         let mut queries = Vec::new();
         let groups = source.groups()?;
         let groups = groups.leaving(1);
-        let chosen = groups.choose(self.params.held_out, seed);
+        let chosen = groups.choose(context.most_held_out(self.params.held_out), seed);
         let mut held_out = Vec::with_capacity(chosen.len());
         let mut next = chosen.iter();
         source.visit_some(&chosen, progress, &mut |batch| {
-            let patches = self.params.variant.joining().patches(batch)?;
+            let patches = self.params.patching().patches(batch)?;
             let of_image = patches.len() / batch.images;
             for patches in patches.chunks_exact(of_image) {
                 let image = next.next().copied().unwrap_or_default();
                 let others = bank.without(groups.group_of(image))?;
+                if others.pieces.is_empty() {
+                    let kept = bank.rows.len() / bank.shape.dim;
+                    let allowed = "more patches than one group of images has";
+                    return Err(DetectorError::setting("bank", &kept.to_string(), allowed));
+                }
                 let one = FeatureBatch { images: 1, ..*batch };
                 let views = self.scores(&one, patches, &others, bank.shape)?;
-                held_out.push(HeldOut::new(image, &source.combine(views)?));
+                held_out.push(context.held_out(image, source.combine(views)?));
                 if held_out.len() <= RECALL_IMAGES && self.params.index != Index::Exact {
                     queries.extend_from_slice(patches);
                 }
@@ -367,16 +195,20 @@ impl Method for PatchCore {
         &self,
         states: Vec<(String, State)>,
         source: &dyn FeatureSource,
-        seed: u64,
-        progress: &dyn Progress,
+        context: &FitContext<'_>,
     ) -> Result<MethodFit, DetectorError> {
+        let FitContext { seed, progress, .. } = *context;
         let mut fitted = self.read(states)?;
         let mut builder = BankBuilder::new(self, source, seed, progress);
-        builder.occupied = (fitted.bank.len() * fitted.shape.dim * 4) as u64;
-        let mut held_out = Vec::new();
+        builder.occupied += (fitted.bank.len() * fitted.shape.dim * 4) as u64 + context.occupied;
+        let wanted = context.held_out_of(source.images());
+        let (mut held_out, mut seen) = (Vec::new(), 0);
         let images = source.visit(progress, &mut |batch| {
             for views in fitted.score(batch)?.chunks(batch.views) {
-                held_out.push(HeldOut::new(held_out.len(), &source.combine(views.to_vec())?));
+                if wanted.binary_search(&seen).is_ok() {
+                    held_out.push(context.held_out(seen, source.combine(views.to_vec())?));
+                }
+                seen += 1;
             }
             builder.add(batch)
         })?;
@@ -390,6 +222,10 @@ impl Method for PatchCore {
         Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
     }
 
+    fn revisits(&self) -> bool {
+        true
+    }
+
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
         Ok(Box::new(self.read(states)?))
     }
@@ -401,7 +237,10 @@ impl PatchCore {
         let mut state = only(STATE, &mut states)?;
         let Config { grid, dim } =
             serde_json::from_value(state.config.take()).map_err(|error| refuse(error.to_string()))?;
-        let rows = take(STATE, &mut state, "bank")?;
+        let (rows, half) = take_either(STATE, &mut state, "bank")?;
+        if half != (self.params.precision == Precision::Half) {
+            return Err(refuse(format!("the bank is not of {} precision", self.params.precision.name())));
+        }
         if dim == 0 || rows.is_empty() || !rows.len().is_multiple_of(dim) {
             return Err(refuse(format!("{} numbers are no patches of {dim}", rows.len())));
         }
@@ -497,8 +336,8 @@ impl FittedPatchCore {
 
 impl FittedMethod for FittedPatchCore {
     fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, DetectorError> {
-        let joining = self.method.params.variant.joining();
-        let found = joining.shape(batch);
+        let patching = self.method.params.patching();
+        let found = patching.shape(batch);
         if found != self.shape {
             return Err(DetectorError::FeatureShape {
                 tap: layers_setting(batch.taps),
@@ -506,7 +345,7 @@ impl FittedMethod for FittedPatchCore {
                 found: found.patches() * found.dim,
             });
         }
-        self.method.scores(batch, &joining.patches(batch)?, &self.bank, self.shape)
+        self.method.scores(batch, &patching.patches(batch)?, &self.bank, self.shape)
     }
 
     fn states(&self) -> Vec<(String, State)> {
@@ -527,7 +366,12 @@ impl FittedMethod for FittedPatchCore {
                     index.rows()
                 }
             };
-            tensors.insert("bank".to_owned(), Tensor::f32([rows.len() / dim, dim], rows.to_vec()));
+            let shape = [rows.len() / dim, dim];
+            let bank = match self.method.params.precision {
+                Precision::Single => Tensor::f32(shape, rows.to_vec()),
+                Precision::Half => Tensor::f16(shape, rows.iter().map(|value| f16::from_f32(*value)).collect()),
+            };
+            tensors.insert("bank".to_owned(), bank);
         }
         let config = serde_json::to_value(Config { grid, dim }).unwrap_or_default();
         let state = State { kind: STATE.to_owned(), config, tensors };
@@ -551,10 +395,17 @@ mod tests {
         assert_eq!(read(&["variant=official", "reweighting=on"]).unwrap().reweighting, Some(9));
         assert_eq!(read(&["neighbours=3"]).unwrap().reweighting, Some(3));
         assert_eq!(read(&["projection=none"]).unwrap().projection, None);
+        let capped = read(&["bank=100", "candidates=500", "grid=auto"]).unwrap();
+        assert_eq!((capped.bank, capped.candidates, capped.grid), (Some(100), Some(500), PatchGrid::Auto));
+        assert_eq!(read(&["bank=none"]).unwrap(), PatchCoreParams::default());
         for pairs in [
             ["coreset=0"],
             ["coreset=1.5"],
             ["coreset=NaN"],
+            ["bank=0"],
+            ["candidates=-1"],
+            ["grid=fine"],
+            ["precision=double"],
             ["variant=other"],
             ["reweighting=yes"],
             ["neighbours=0"],
@@ -606,13 +457,51 @@ mod tests {
     }
 
     #[test]
+    fn a_bank_of_half_precision_is_as_good_and_half_as_large() {
+        let fixture = Fixture::load();
+        let params = PatchCoreParams { coreset: 0.7, ..PatchCoreParams::default() };
+        let of = |precision| {
+            let method = PatchCore { params: PatchCoreParams { precision, ..params }, taps: fixture.taps() };
+            let fit = fixture.fit(&method, 0);
+            let scores = fixture.score(fit.fitted.as_ref());
+            let restored = method.restore(fit.fitted.states()).unwrap();
+            assert_eq!(fixture.score(restored.as_ref()), scores, "{precision:?}");
+            let other = if precision == Precision::Half { Precision::Single } else { Precision::Half };
+            let other = PatchCore { params: PatchCoreParams { precision: other, ..params }, taps: fixture.taps() };
+            assert!(other.restore(fit.fitted.states()).is_err());
+            (scores, fit.held_out)
+        };
+        let ((single, single_held_out), (half, half_held_out)) = (of(Precision::Single), of(Precision::Half));
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 2e-3 * a.abs() && a != b, "{a}, {b}");
+        single.iter().zip(&half).for_each(|(single, half)| near(single.score, half.score));
+        single_held_out.iter().zip(&half_held_out).for_each(|(single, half)| near(single.score, half.score));
+        assert!(Precision::Half.of(70_000.0).unwrap_err().to_string().contains("`single`"));
+    }
+
+    #[test]
+    fn a_bank_has_no_more_patches_than_it_may() {
+        let fixture = Fixture::load();
+        for (bank, candidates) in [(Some(7), None), (None, Some(30)), (Some(10), Some(30)), (Some(1_000_000), None)] {
+            let params = PatchCoreParams { coreset: 1.0, bank, candidates, ..PatchCoreParams::default() };
+            let method = PatchCore { params, taps: fixture.taps() };
+            let fit = fixture.fit(&method, 0);
+            let rows = fit.fitted.states()[0].1.tensors["bank"].shape[0];
+            let all = fixture.positions() * fit.images;
+            // As many candidates of each image.
+            let chosen = candidates.map_or(all, |most| (most / fit.images).max(1) * fit.images);
+            assert_eq!(rows, chosen.min(bank.unwrap_or(all)), "{bank:?} {candidates:?}");
+            assert_eq!(fit.held_out.len(), fit.images);
+        }
+    }
+
+    #[test]
     fn added_images_join_the_bank() {
         let fixture = Fixture::load();
         let params = PatchCoreParams { coreset: 0.5, ..PatchCoreParams::default() };
         for index in [Index::Exact, Index::Inverted { probes: 4 }] {
             let method = PatchCore { params: PatchCoreParams { index, ..params }, taps: fixture.taps() };
             let fit = fixture.fit(&method, 0);
-            let extended = method.extend(fit.fitted.states(), &fixture, 0, &Silent).unwrap();
+            let extended = method.extend(fit.fitted.states(), &fixture, &FitContext::new(0, &Silent)).unwrap();
             assert_eq!((extended.images, extended.held_out.len()), (fit.images, fit.images));
             let rows = |fitted: &dyn FittedMethod| fitted.states()[0].1.tensors["bank"].shape[0];
             assert_eq!(rows(extended.fitted.as_ref()), 2 * rows(fit.fitted.as_ref()));

@@ -1,9 +1,9 @@
 use nomaly_backbones::OutputLayout;
 use nomaly_scorers::TensorData;
-use nomaly_store::Silent;
+use nomaly_store::{Progress, Silent};
 
 use super::*;
-use crate::{AnomalyMap, Groups};
+use crate::{AnomalyMap, Groups, HeldOut};
 
 /// Distances are sums of some ten squares of numbers below 4 in f32, after interpolation in f32; the reference has 6 digits
 /// after the point.
@@ -104,6 +104,10 @@ impl FeatureSource for Memories {
         self.views
     }
 
+    fn held_bytes(&self) -> u64 {
+        0
+    }
+
     fn groups(&self) -> Result<Groups, DetectorError> {
         Ok(Groups::singletons(self.images))
     }
@@ -126,6 +130,7 @@ impl FeatureSource for Memories {
                 images: which.len(),
                 views,
                 input,
+                map: input,
                 taps,
                 values: &values,
                 shapes,
@@ -208,18 +213,18 @@ fn an_extended_model_is_the_one_fitted_on_all_images() {
     let part = method.fit(&case.source(0..5, 4, 2), &FitContext::new(0, &Silent)).unwrap();
     let rest = case.source(5..case.images(), 2, 2);
     let under_part = scores(part.fitted.as_ref(), &rest);
-    let extended = method.extend(part.fitted.states(), &rest, 0, &Silent).unwrap();
+    let extended = method.extend(part.fitted.states(), &rest, &FitContext::new(0, &Silent)).unwrap();
     assert_eq!(extended.images, 3);
     let expected: Vec<HeldOut> =
         under_part.iter().step_by(2).enumerate().map(|(image, score)| HeldOut::new(image, score)).collect();
     assert_eq!(extended.held_out, expected);
     let queries = case.source(0..case.images(), 3, 2);
     assert_eq!(scores(extended.fitted.as_ref(), &queries), scores(all.fitted.as_ref(), &queries));
-    assert!(method.extend(part.fitted.states(), &case.source(0..0, 1, 2), 0, &Silent).is_err());
+    assert!(method.extend(part.fitted.states(), &case.source(0..0, 1, 2), &FitContext::new(0, &Silent)).is_err());
 
     let mut small = method.clone();
     small.params.max_memory = Memory(RESERVE + 1000);
-    let refused = small.extend(part.fitted.states(), &rest, 0, &Silent).map(drop).unwrap_err();
+    let refused = small.extend(part.fitted.states(), &rest, &FitContext::new(0, &Silent)).map(drop).unwrap_err();
     assert!(refused.to_string().contains("fit again with a coarser `grid`"), "{refused}");
 }
 
@@ -257,13 +262,14 @@ fn the_grid_is_the_finest_that_fits() {
             images: 1,
             views,
             input: [224, 224],
+            map: [224, 224],
             taps: &method.taps,
             values: &[],
             shapes: &[[64, 56, 56], [128, 28, 28], [256, 14, 14], [512, 1, 1]],
             region: None,
             median: 1,
         };
-        method.plan(images, &batch)
+        method.plan(images, &batch, 0)
     };
     let gib = Memory::gib(1);
     for (images, side, notes) in [(10, 56, 0), (71, 56, 0), (72, 28, 1), (284, 28, 1), (285, 14, 1)] {

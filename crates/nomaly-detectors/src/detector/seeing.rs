@@ -1,0 +1,111 @@
+//! How a detector sees images: at which sizes, in which shape, and where it matters.
+
+use std::path::Path;
+
+use image::GrayImage;
+use nomaly_backbones::Backbone;
+use nomaly_data::Sample;
+use nomaly_transforms::Pipeline;
+
+use super::preprocessing::{Shapes, keeps_aspect, median, pipelines, read_region, views_of};
+use crate::features::FeatureExtractor;
+use crate::fusion::size_name;
+use crate::method::Method;
+use crate::settings::Memory;
+use crate::{DetectorError, Settings};
+
+/// The reduction from which on a fit warns of lost defects.
+const LARGE_REDUCTION: f64 = 4.0;
+
+/// The share of `max_memory` that a fit may take for frames, so that it decodes files once.
+const FRAME_SHARE: u64 = 4;
+
+/// Preprocessing and network at each size, and where defects matter.
+pub(super) struct Seeing {
+    /// One for each size, the smallest first.
+    pub(super) extractors: Vec<FeatureExtractor>,
+    /// The region of interest in the frame of the smallest size.
+    pub(super) region: Option<GrayImage>,
+}
+
+impl Seeing {
+    /// Compiles the backbone for each of `pipelines`, the smallest first, and gives the maps of all sizes the region of
+    /// interest.
+    pub(super) fn new(
+        method: &dyn Method,
+        backbone: &Backbone,
+        pipelines: &[Pipeline],
+        region: Option<GrayImage>,
+        median: usize,
+    ) -> Result<Self, DetectorError> {
+        let mut extractors = Vec::with_capacity(pipelines.len());
+        for pipeline in pipelines {
+            method.check_input(pipeline.output_size())?;
+            let views = region.as_ref().map(|region| views_of(region, &pipelines[0])).transpose()?;
+            let extractor = FeatureExtractor::new(backbone, *pipeline, method.taps())?;
+            extractors.push(extractor.with_maps_of(pipelines[0]).with_region(views).with_median(median));
+        }
+        Ok(Self { extractors, region })
+    }
+
+    /// What the settings ask for, for images of this aspect ratio (width / height).
+    pub(super) fn of_settings(
+        method: &dyn Method,
+        backbone: &Backbone,
+        settings: &Settings,
+        ratio: f64,
+    ) -> Result<Self, DetectorError> {
+        let pipelines = pipelines(settings, backbone, ratio)?;
+        let region = settings.get("roi").map(|path| read_region(Path::new(path), &pipelines[0])).transpose()?;
+        Self::new(method, backbone, &pipelines, region, median(settings)?)
+    }
+
+    /// The most bytes of frames that a fit of `method` with these settings keeps; 0 where it looks at each image once.
+    pub(super) fn frame_bytes(&self, method: &dyn Method, settings: &Settings) -> Result<u64, DetectorError> {
+        if self.extractors.len() == 1 && !method.revisits() {
+            return Ok(0);
+        }
+        Ok(settings.value("max_memory", Memory::gib(2), Memory::ALLOWED)?.0 / FRAME_SHARE)
+    }
+
+    /// The preprocessing at each size.
+    pub(super) fn pipelines(&self) -> Vec<Pipeline> {
+        self.extractors.iter().map(|extractor| *extractor.pipeline()).collect()
+    }
+
+    /// What the user should know of the sizes and shapes of images.
+    pub(super) fn notes(&self, settings: &Settings, samples: &[Sample]) -> Result<Vec<String>, DetectorError> {
+        let pipelines = self.pipelines();
+        let shapes = Shapes::of(samples);
+        let mut notes = Vec::new();
+        if keeps_aspect(settings)? {
+            let sizes: Vec<String> = pipelines.iter().map(size_name).collect();
+            let ratio = shapes.ratio();
+            let shape = if ratio < 1.0 { format!("1 : {:.2}", 1.0 / ratio) } else { format!("{ratio:.2} : 1") };
+            notes.push(format!(
+                "images are seen at {} pixels, height × width; they are {shape}, width : height",
+                sizes.join(" and ")
+            ));
+            let others = shapes.unlike(ratio);
+            if others > 0 {
+                let all = shapes.len();
+                notes.push(format!("{others} of {all} images have another shape and are stretched to this one"));
+            }
+            let [height, width] = pipelines[0].frame_size();
+            if !(0.8..=1.25).contains(&(width as f64 / height as f64 / ratio)) {
+                notes.push(
+                    "that is as near to their shape as sides from 32 to 2048 pixels in steps of 32 come".to_owned(),
+                );
+            }
+        }
+        let reduction = pipelines.last().map_or(0.0, |largest| shapes.reduction(largest.frame_size()));
+        if reduction >= LARGE_REDUCTION {
+            let instead = if pipelines.len() > 1 { " (and one size)" } else { "" };
+            notes.push(format!(
+                "images are reduced by {reduction:.1}: defects of fewer than {reduction:.0} pixels may be lost; more \
+                 `tiles`{instead} would show them, see \"Large images\" in docs/methods.md"
+            ));
+        }
+        Ok(notes)
+    }
+}

@@ -1,0 +1,473 @@
+//! Samples as features: decoded, preprocessed and run through the network, batch by batch, whenever somebody visits.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use image::RgbImage;
+use nomaly_backbones::{Extractor, Workspace};
+use nomaly_data::loader::{self, Batch, Frames, Inspected, LoaderOptions};
+use nomaly_data::{DataError, FrameCache, Sample};
+use nomaly_store::Progress;
+use nomaly_transforms::statistics::ImageStatistics;
+use nomaly_transforms::{Pipeline, scaled_preview};
+
+use super::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
+use crate::fusion::size_name;
+use crate::groups::{self, Descriptors, GroupBy, GroupInfo, Groups};
+use crate::method::MethodScore;
+use crate::shift::{Look, pooled};
+use crate::{DetectorError, Skipped};
+
+/// One image of a batch, usable or not.
+pub(crate) struct StreamedImage {
+    /// Its place in the list of samples.
+    pub(crate) index: usize,
+    /// Why it cannot be used.
+    pub(crate) failure: Option<Skipped>,
+    /// Its width and height in pixels, and a small version of it where previews are wanted.
+    pub(crate) decoded: Option<Decoded>,
+}
+
+/// What is kept of a decoded image.
+pub(crate) struct Decoded {
+    /// Width and height in pixels.
+    pub(crate) size: (u32, u32),
+    /// A small version, where previews are wanted.
+    pub(crate) preview: Option<RgbImage>,
+    /// How it looks, where that is measured.
+    pub(crate) look: Option<Look>,
+}
+
+/// A batch as it comes from the backbone.
+pub(crate) struct StreamedBatch<'a> {
+    /// Batches are counted from 0.
+    pub(crate) number: usize,
+    /// Every image of this stretch of the list, in order.
+    pub(crate) images: Vec<StreamedImage>,
+    /// The features of the usable ones, in order, at each size; empty where none is usable.
+    pub(crate) features: Vec<FeatureBatch<'a>>,
+}
+
+/// Samples, read and run through the backbone at one or more sizes whenever somebody visits.
+pub(crate) struct ImageStream<'a> {
+    /// One for each size, all of the same taps and views.
+    extractors: &'a [FeatureExtractor],
+    samples: &'a [Sample],
+    options: StreamOptions,
+    /// What makes images a group; `None` where all are independent.
+    group_by: Option<&'a GroupBy>,
+    found: Mutex<Found>,
+    /// Whether it is measured how images look: on every run, and on the first visit.
+    measures: bool,
+    /// How the usable images of the first visit looked.
+    looks: OnceLock<Vec<Look>>,
+    /// Frames for further visits, where there are to be any.
+    frames: Option<FrameCache>,
+}
+
+/// What the first visit of all samples found.
+#[derive(Default)]
+struct Found {
+    /// Places of the usable samples, ascending.
+    usable: Vec<usize>,
+    skipped: Vec<Skipped>,
+    /// Those of the usable samples, where groups are found in them.
+    descriptors: Descriptors,
+    /// The groups of the usable samples, once they are known.
+    groups: Option<(Groups, GroupInfo)>,
+}
+
+/// What a stream knows of its samples in the end.
+pub(crate) struct Streamed {
+    /// Places of the usable samples, ascending.
+    pub(crate) usable: Vec<usize>,
+    pub(crate) skipped: Vec<Skipped>,
+    /// The groups of the usable samples.
+    pub(crate) groups: Groups,
+    pub(crate) group_info: GroupInfo,
+}
+
+impl<'a> ImageStream<'a> {
+    /// The features of `samples` at the sizes of `extractors`.
+    pub(crate) fn new(extractors: &'a [FeatureExtractor], samples: &'a [Sample], options: StreamOptions) -> Self {
+        Self {
+            extractors,
+            samples,
+            options,
+            group_by: None,
+            found: Mutex::default(),
+            measures: false,
+            looks: OnceLock::new(),
+            frames: None,
+        }
+    }
+
+    /// The same stream, which keeps frames of up to `bytes` bytes from one visit to the next.
+    pub(crate) fn caching(mut self, bytes: u64) -> Self {
+        let pipelines = self.extractors.iter().map(|extractor| extractor.pipeline).collect();
+        self.frames = Some(FrameCache::new(pipelines, self.samples.len(), bytes));
+        self
+    }
+
+    /// The images at one of the sizes.
+    pub(crate) fn at(&self, size: usize) -> SizedStream<'_> {
+        SizedStream { images: self, size }
+    }
+
+    /// The same stream, whose images form groups.
+    pub(crate) fn grouped(mut self, by: &'a GroupBy) -> Self {
+        self.group_by = Some(by);
+        self
+    }
+
+    /// The groups of the images that the first visit found usable, with what made them.
+    fn grouping(&self) -> Result<(Groups, GroupInfo), DetectorError> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &found.groups {
+            return Ok(known.clone());
+        }
+        // A changed copy belongs to the image before it.
+        let mut samples: Vec<&Sample> = Vec::with_capacity(found.usable.len());
+        let mut originals = Vec::with_capacity(found.usable.len());
+        for sample in found.usable.iter().map(|&image| &self.samples[image]) {
+            if !sample.source.is_changed() || samples.is_empty() {
+                samples.push(sample);
+            }
+            originals.push(samples.len() - 1);
+        }
+        let by_name = self.group_by.unwrap_or(&GroupBy::None).by_name(&samples)?;
+        let kinds: Vec<&str> = samples.iter().map(|sample| sample.kind.as_str()).collect();
+        let (groups, info) = by_name.map_or_else(|| groups::find(&found.descriptors, &kinds), Ok)?;
+        let known = (Groups::of_keys(originals.iter().map(|&original| groups.of()[original])), info);
+        found.groups = Some(known.clone());
+        Ok(known)
+    }
+
+    /// The same stream, which also measures how images look.
+    pub(crate) fn measuring(mut self) -> Self {
+        self.measures = true;
+        self
+    }
+
+    /// How the usable images of the first visit looked, in their order.
+    pub(crate) fn looks(&self) -> &[Look] {
+        self.looks.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Hands every batch of what is asked for to `consume`, in order; the next is being decoded meanwhile.
+    fn run_samples(
+        &self,
+        run: Run<'_>,
+        progress: &dyn Progress,
+        what: &str,
+        consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<(), DetectorError> {
+        let Run { samples, numbers, extractors, measure } = run;
+        let StreamOptions { batch: inputs, limits, strict, preview } = self.options;
+        let pipelines: Vec<Pipeline> = extractors.iter().map(|extractor| extractor.pipeline).collect();
+        let views = pipelines.first().map_or(1, Pipeline::view_count);
+        let images_a_batch = (inputs / views).clamp(1, samples.len().max(1));
+        let at_a_time = inputs.clamp(1, images_a_batch * views);
+        let mut networks: Vec<Inputs<'_>> =
+            extractors.iter().map(|extractor| Inputs::new(&extractor.extractor, at_a_time)).collect();
+        let mut number = 0;
+
+        let cancel = AtomicBool::new(false);
+        let decoded = Mutex::new(Vec::<(usize, Decoded)>::new());
+        let keep = |Inspected { index, image, file }: Inspected| {
+            let size = image.dimensions();
+            let look = || Look { size, file, statistics: ImageStatistics::of(&image), features: None };
+            let look = measure.then(look);
+            // An image that is small enough is kept itself: a copy of a large one is what memory has no room for.
+            let preview = preview.map(|side| match size.0.max(size.1) <= side {
+                true => image,
+                false => scaled_preview(&image, side),
+            });
+            let kept = Decoded { size, preview, look };
+            decoded.lock().unwrap_or_else(PoisonError::into_inner).push((index, kept));
+        };
+        let options = LoaderOptions {
+            batch: images_a_batch,
+            limits,
+            cancel: Some(&cancel),
+            inspect: if measure || preview.is_some() || self.frames.is_none() { Some(&keep) } else { None },
+            frames: self.frames.as_ref().map(|cache| Frames { cache, numbers }),
+            ..LoaderOptions::default()
+        };
+
+        progress.start(what, Some(samples.len() as u64));
+        let run = loader::stream(samples, &pipelines, &options, |batch: Batch| {
+            if progress.cancelled() {
+                cancel.store(true, Ordering::Relaxed);
+                return Err(DetectorError::Cancelled);
+            }
+            let images = batch.len();
+            let mut outcomes: Vec<StreamedImage> =
+                batch.indices.iter().map(|&index| StreamedImage { index, failure: None, decoded: None }).collect();
+            for failure in batch.failures {
+                let skipped = describe(&failure.error, failure.id);
+                if strict {
+                    return Err(DetectorError::BadImage { skipped });
+                }
+                outcomes.push(StreamedImage { index: failure.index, failure: Some(skipped), decoded: None });
+            }
+            outcomes.sort_by_key(|image| image.index);
+            attach(&mut outcomes, &decoded);
+            let mut features = Vec::with_capacity(extractors.len());
+            if images > 0 {
+                for ((extractor, network), data) in extractors.iter().zip(&mut networks).zip(&batch.data) {
+                    features.push(extractor.batch(images, network.run(data, images * views)?));
+                }
+            }
+            let shallowest = extractors.first().and_then(|extractor| extractor.shallowest);
+            if let (Some(features), Some(tap), true) = (features.first(), shallowest, measure) {
+                attach_features(&mut outcomes, pooled(features, tap));
+            }
+            let seen = outcomes.len() as u64;
+            consume(StreamedBatch { number, images: outcomes, features })?;
+            number += 1;
+            progress.advance(seen);
+            Ok(())
+        });
+        progress.finish();
+        if run?.cancelled {
+            return Err(DetectorError::Cancelled);
+        }
+        Ok(())
+    }
+
+    /// Hands every batch to `consume`, in order; the next is being decoded meanwhile.
+    pub(crate) fn run(
+        &self,
+        progress: &dyn Progress,
+        what: &str,
+        consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<(), DetectorError> {
+        self.run_samples(self.everything(self.extractors, self.measures), progress, what, consume)
+    }
+
+    /// A run over all samples; `measure` says whether it is measured how images look.
+    fn everything<'s>(&'s self, extractors: &'s [FeatureExtractor], measure: bool) -> Run<'s> {
+        Run { samples: self.samples, numbers: None, extractors, measure }
+    }
+
+    /// As [`run`](Self::run), noting which images are usable and what groups need.
+    pub(crate) fn run_noting(
+        &self,
+        progress: &dyn Progress,
+        what: &str,
+        consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<(), DetectorError> {
+        self.note(self.everything(self.extractors, self.measures), progress, what, consume)
+    }
+
+    fn note(
+        &self,
+        run: Run<'_>,
+        progress: &dyn Progress,
+        what: &str,
+        consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<(), DetectorError> {
+        let mut found = Found::default();
+        self.run_samples(run, progress, what, &mut |batch| {
+            for image in &batch.images {
+                match &image.failure {
+                    Some(skipped) => found.skipped.push(skipped.clone()),
+                    None => found.usable.push(image.index),
+                }
+            }
+            if let (Some(features), Some(GroupBy::Auto)) = (batch.features.first(), self.group_by) {
+                let usable = batch.images.iter().filter(|image| image.failure.is_none());
+                let originals = usable.map(|image| !self.samples[image.index].source.is_changed()).collect::<Vec<_>>();
+                found.descriptors.add(features, &originals);
+            }
+            consume(batch)
+        })?;
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
+    }
+
+    /// What the first visit found.
+    ///
+    /// # Errors
+    /// As [`groups`](FeatureSource::groups).
+    pub(crate) fn into_streamed(self) -> Result<Streamed, DetectorError> {
+        let (groups, group_info) = self.grouping()?;
+        let Found { usable, skipped, .. } = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Streamed { usable, skipped, groups, group_info })
+    }
+}
+
+/// What a run goes over.
+struct Run<'a> {
+    samples: &'a [Sample],
+    /// Their places among the samples of the stream, where they are not all of them.
+    numbers: Option<&'a [usize]>,
+    /// The sizes.
+    extractors: &'a [FeatureExtractor],
+    /// Whether it is measured how images look.
+    measure: bool,
+}
+
+/// A stream at one of its sizes.
+pub(crate) struct SizedStream<'a> {
+    images: &'a ImageStream<'a>,
+    size: usize,
+}
+
+impl SizedStream<'_> {
+    fn extractor(&self) -> &FeatureExtractor {
+        &self.images.extractors[self.size]
+    }
+
+    /// What is done, with the size where there are several.
+    fn what(&self, what: &str) -> String {
+        match self.images.extractors.len() {
+            1 => what.to_owned(),
+            _ => format!("{what} at {}", size_name(&self.extractor().pipeline)),
+        }
+    }
+
+    /// Visits samples that an earlier visit found usable.
+    fn revisit(
+        &self,
+        numbers: &[usize],
+        progress: &dyn Progress,
+        what: &str,
+        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<(), DetectorError> {
+        let samples: Vec<Sample> = numbers.iter().map(|&number| self.images.samples[number].clone()).collect();
+        let extractors = std::slice::from_ref(self.extractor());
+        let run = Run { samples: &samples, numbers: Some(numbers), extractors, measure: false };
+        self.images.run_samples(run, progress, &self.what(what), &mut |batch| {
+            if let Some(skipped) = batch.images.into_iter().find_map(|image| image.failure) {
+                return Err(DetectorError::BadImage { skipped });
+            }
+            batch.features.iter().try_for_each(&mut *visit)
+        })
+    }
+
+    /// The places of the usable samples, once they are known.
+    fn usable(&self) -> Vec<usize> {
+        self.images.found.lock().unwrap_or_else(PoisonError::into_inner).usable.clone()
+    }
+}
+
+impl FeatureSource for SizedStream<'_> {
+    fn images(&self) -> usize {
+        self.images.samples.len()
+    }
+
+    fn views(&self) -> usize {
+        self.extractor().pipeline.view_count()
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.images.frames.as_ref().map_or(0, FrameCache::most_bytes)
+    }
+
+    fn groups(&self) -> Result<Groups, DetectorError> {
+        Ok(self.images.grouping()?.0)
+    }
+
+    fn kinds(&self) -> Vec<String> {
+        self.usable().into_iter().map(|number| self.images.samples[number].kind.clone()).collect()
+    }
+
+    fn visit(
+        &self,
+        progress: &dyn Progress,
+        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<usize, DetectorError> {
+        let what = "reading images";
+        let known = self.usable();
+        if !known.is_empty() {
+            self.revisit(&known, progress, what, visit)?;
+            return Ok(known.len());
+        }
+        let mut looks = Vec::new();
+        let measure = self.images.measures;
+        let run = self.images.everything(std::slice::from_ref(self.extractor()), measure);
+        self.images.note(run, progress, &self.what(what), &mut |batch| {
+            let decoded = batch.images.into_iter().filter(|image| image.failure.is_none());
+            looks.extend(decoded.filter_map(|image| image.decoded?.look));
+            batch.features.iter().try_for_each(&mut *visit)
+        })?;
+        if measure {
+            self.images.looks.get_or_init(|| looks);
+        }
+        Ok(self.usable().len())
+    }
+
+    fn visit_some(
+        &self,
+        which: &[usize],
+        progress: &dyn Progress,
+        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
+    ) -> Result<(), DetectorError> {
+        let usable = self.usable();
+        let numbers: Vec<usize> = which.iter().map(|&image| usable[image]).collect();
+        self.revisit(&numbers, progress, "scoring held-out images", visit)
+    }
+
+    fn combine(&self, views: Vec<MethodScore>) -> Result<MethodScore, DetectorError> {
+        self.extractor().combine(views)
+    }
+}
+
+/// A network with its memory, run on few inputs at a time however many views a batch has.
+struct Inputs<'a> {
+    extractor: &'a Extractor,
+    workspace: Workspace,
+    at_a_time: usize,
+    values: Vec<Vec<f32>>,
+    part: Vec<Vec<f32>>,
+}
+
+impl<'a> Inputs<'a> {
+    fn new(extractor: &'a Extractor, at_a_time: usize) -> Self {
+        let empty = vec![Vec::new(); extractor.taps().len()];
+        Self { extractor, workspace: extractor.workspace(at_a_time), at_a_time, values: empty.clone(), part: empty }
+    }
+
+    /// The features of `inputs` views, tap by tap.
+    fn run(&mut self, data: &[f32], inputs: usize) -> Result<&[Vec<f32>], DetectorError> {
+        if inputs <= self.at_a_time {
+            self.extractor.run(data, inputs, &mut self.workspace, &mut self.values)?;
+            return Ok(&self.values);
+        }
+        self.values.iter_mut().for_each(Vec::clear);
+        let size = data.len() / inputs;
+        for data in data.chunks(self.at_a_time * size) {
+            self.extractor.run(data, data.len() / size, &mut self.workspace, &mut self.part)?;
+            for (values, part) in self.values.iter_mut().zip(&self.part) {
+                values.extend_from_slice(part);
+            }
+        }
+        Ok(&self.values)
+    }
+}
+
+/// Moves what was kept of a batch's images to them; that of images that are still to come stays.
+fn attach(images: &mut [StreamedImage], decoded: &Mutex<Vec<(usize, Decoded)>>) {
+    let mut waiting = decoded.lock().unwrap_or_else(PoisonError::into_inner);
+    for image in images {
+        if let Some(place) = waiting.iter().position(|(index, _)| *index == image.index) {
+            image.decoded = Some(waiting.swap_remove(place).1);
+        }
+    }
+}
+
+/// Gives the usable images of a batch their pooled features.
+fn attach_features(images: &mut [StreamedImage], rows: Vec<Vec<f32>>) {
+    let usable = images.iter_mut().filter(|image| image.failure.is_none());
+    for (image, row) in usable.zip(rows) {
+        if let Some(look) = image.decoded.as_mut().and_then(|decoded| decoded.look.as_mut()) {
+            look.features = Some(row);
+        }
+    }
+}
+
+fn describe(error: &DataError, id: String) -> Skipped {
+    Skipped { id, kind: error.kind().to_owned(), message: error.to_string() }
+}

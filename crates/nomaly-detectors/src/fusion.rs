@@ -1,0 +1,454 @@
+//! One score and one map of what a method says of an image at several sizes.
+//!
+//! # What it computes
+//! At each size a method says what the held-out training images get: mean and standard deviation of the largest values
+//! of their maps, or of their scores where it makes no maps. Maps are standardised by these and added up, and the
+//! largest value of the sum is the score; without maps the standardised scores are added up. Nothing is clamped: where
+//! a size sees nothing, it says so by values below its mean. A held-out image is standardised by the images of other
+//! groups, as a new image is by all of them.
+//!
+//! # When to use
+//! No size is safe alone: small defects are lost at a small one, large defects at a large one. What a size finds stands
+//! out from its good images, and adds little noise where it finds nothing.
+//!
+//! # Maps
+//! All maps are made at the smallest size, so that they lie over each other, and the blur is the same for all.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use nomaly_transforms::Pipeline;
+use serde::{Deserialize, Serialize};
+
+use crate::DetectorError;
+use crate::features::{FeatureBatch, FeatureExtractor};
+use crate::groups::Groups;
+use crate::maps::AnomalyMap;
+use crate::method::{FittedMethod, HeldOut, MethodFit, MethodScore};
+use crate::recognition::HeldOutClass;
+use crate::training::Checkpoint;
+
+/// The most sizes of a detector.
+pub const MOST_SIZES: usize = 4;
+/// From so many groups of images it is known how what is found at several sizes varies.
+pub const FEW_GROUPS: usize = 8;
+/// The fewest groups of which one can be left out when the others say how sizes vary.
+const FEWEST_GROUPS: usize = 3;
+/// The most bytes of the maps of held-out images at all sizes together: 512 images at two sizes of 256².
+const MAP_BYTES: usize = 256 << 20;
+/// The least deviation as a share of the mean.
+const LEAST_DEVIATION: f64 = 1e-5;
+/// So many maps are kept however large they are.
+const LEAST_MAPS: usize = 32;
+
+/// A size at which images are seen, and what the held-out training images get there.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FusedSize {
+    /// The preprocessing.
+    pub pipeline: Pipeline,
+    /// The mean of the largest values of held-out maps, or of held-out scores for methods without maps.
+    pub mean: f64,
+    /// Their standard deviation, above 0; 1 where all are equal.
+    pub deviation: f64,
+}
+
+/// How what is said at several sizes is put together, the smallest size first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fusion {
+    /// The sizes, two at least.
+    pub sizes: Vec<FusedSize>,
+}
+
+impl Fusion {
+    /// Learns from what held-out images got at each size.
+    ///
+    /// # Errors
+    /// A size without held-out images.
+    pub(crate) fn of(pipelines: &[Pipeline], held_out: &[Vec<HeldOut>]) -> Result<Self, DetectorError> {
+        Self::without(pipelines, held_out, &[])
+    }
+
+    /// Learns from all held-out images but some.
+    fn without(pipelines: &[Pipeline], held_out: &[Vec<HeldOut>], images: &[usize]) -> Result<Self, DetectorError> {
+        let size = |(pipeline, held_out): (&Pipeline, &Vec<HeldOut>)| {
+            let rest = held_out.iter().filter(|one| !images.contains(&one.image));
+            let values: Vec<f64> = rest.map(|one| one.map_max.unwrap_or(one.score)).collect();
+            let count = values.len() as f64;
+            let mean = values.iter().sum::<f64>() / count;
+            let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+            // What rounding leaves of equal values is no measure of anything.
+            let least = LEAST_DEVIATION * mean.abs();
+            let deviation = if variance > least * least { variance.sqrt() } else { 1.0 };
+            if !(mean.is_finite() && deviation.is_finite()) {
+                return Err(refused(format!("{} held-out images have no finite mean and deviation", values.len())));
+            }
+            Ok(FusedSize { pipeline: *pipeline, mean, deviation })
+        };
+        Ok(Self { sizes: pipelines.iter().zip(held_out).map(size).collect::<Result<_, _>>()? })
+    }
+
+    /// Refuses numbers that no fit writes.
+    pub(crate) fn check(&self) -> Result<(), DetectorError> {
+        if !(2..=MOST_SIZES).contains(&self.sizes.len()) {
+            return Err(refused(format!("{} sizes; there are from 2 to {MOST_SIZES}", self.sizes.len())));
+        }
+        let sound = |size: &FusedSize| size.mean.is_finite() && size.deviation.is_finite() && size.deviation > 0.0;
+        match self.sizes.iter().find(|size| !sound(size)) {
+            Some(size) => Err(refused(format!("a mean of {} and a deviation of {}", size.mean, size.deviation))),
+            None => Ok(()),
+        }
+    }
+
+    /// The names of the parts of a fused score: the sizes.
+    pub(crate) fn part_names(&self) -> Vec<String> {
+        self.sizes.iter().map(|size| size_name(&size.pipeline)).collect()
+    }
+
+    /// Combines the scores of one image at all sizes.
+    ///
+    /// The parts are the standardised scores, or largest values of the maps, of the sizes.
+    ///
+    /// # Errors
+    /// Maps of different sizes.
+    pub(crate) fn join(&self, sizes: Vec<MethodScore>) -> Result<MethodScore, DetectorError> {
+        let largest = |score: &MethodScore| score.map.as_ref().map_or(score.score, AnomalyMap::max);
+        let parts: Vec<f64> =
+            self.sizes.iter().zip(&sizes).map(|(size, score)| (largest(score) - size.mean) / size.deviation).collect();
+        let maps: Option<Vec<AnomalyMap>> = sizes.into_iter().map(|score| score.map).collect();
+        let mut joined = match maps {
+            Some(maps) => {
+                let map = self.join_maps(&maps)?;
+                MethodScore::located(map.max(), map)
+            }
+            None => MethodScore::whole(parts.iter().sum()),
+        };
+        joined.parts = parts;
+        Ok(joined)
+    }
+
+    fn join_maps(&self, maps: &[AnomalyMap]) -> Result<AnomalyMap, DetectorError> {
+        let Some(first) = maps.first() else { return Err(refused("no maps".to_owned())) };
+        let (height, width) = (first.height, first.width);
+        if let Some(other) = maps.iter().find(|map| (map.height, map.width) != (height, width)) {
+            let sizes = format!("{height} x {width} and {} x {}", other.height, other.width);
+            return Err(refused(format!("maps of {sizes} do not lie over each other")));
+        }
+        let mut sums = vec![0.0f64; height * width];
+        for (size, map) in self.sizes.iter().zip(maps) {
+            for (sum, value) in sums.iter_mut().zip(&map.values) {
+                *sum += (f64::from(*value) - size.mean) / size.deviation;
+            }
+        }
+        Ok(AnomalyMap { height, width, values: sums.into_iter().map(|sum| sum as f32).collect() })
+    }
+
+    /// Combines what held-out images got at each size, each by what was learned from the images of other groups, as a new
+    /// image is: those that every size has, with a map where there are maps, ascending.
+    ///
+    /// With fewer than three groups, each image counts as a group of its own.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    fn held_out(
+        pipelines: &[Pipeline],
+        sizes: &[Vec<HeldOut>],
+        groups: &Groups,
+    ) -> Result<Vec<HeldOut>, DetectorError> {
+        let complete = |one: &&HeldOut| one.map_max.is_none() || one.map.is_some();
+        let mut images: BTreeMap<usize, Vec<&HeldOut>> = BTreeMap::new();
+        for one in sizes.iter().flatten().filter(complete) {
+            images.entry(one.image).or_default().push(one);
+        }
+        images.retain(|_, of_sizes| of_sizes.len() == sizes.len());
+        // Of a group all images are combined alike.
+        let mut fusions: BTreeMap<Option<usize>, Self> = BTreeMap::new();
+        let combine = |(image, of_sizes): (usize, Vec<&HeldOut>)| {
+            let mut group = if groups.count() < FEWEST_GROUPS { vec![image] } else { groups.group_of(image).to_vec() };
+            if sizes.iter().any(|held_out| held_out.iter().all(|one| group.contains(&one.image))) {
+                // No other was held out.
+                group = Vec::new();
+            }
+            let fusion = match fusions.entry(group.first().copied()) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(Self::without(pipelines, sizes, &group)?),
+            };
+            let score = |one: &HeldOut| MethodScore { map: one.map.clone(), ..MethodScore::whole(one.score) };
+            let scores = of_sizes.into_iter().map(score).collect();
+            Ok(HeldOut::new(image, &fusion.join(scores)?))
+        };
+        images.into_iter().map(combine).collect()
+    }
+
+    /// Combines what images got that were not learned from.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    fn join_added(&self, sizes: Vec<Vec<HeldOut>>) -> Result<Vec<HeldOut>, DetectorError> {
+        let count = sizes.len();
+        let complete = |one: &HeldOut| one.map_max.is_none() || one.map.is_some();
+        let mut images: BTreeMap<usize, Vec<HeldOut>> = BTreeMap::new();
+        for one in sizes.into_iter().flatten().filter(complete) {
+            images.entry(one.image).or_default().push(one);
+        }
+        images.retain(|_, of_sizes| of_sizes.len() == count);
+        let combine = |(image, of_sizes): (usize, Vec<HeldOut>)| {
+            let score = |one: HeldOut| MethodScore { map: one.map, ..MethodScore::whole(one.score) };
+            Ok(HeldOut::new(image, &self.join(of_sizes.into_iter().map(score).collect())?))
+        };
+        images.into_iter().map(combine).collect()
+    }
+}
+
+/// The fits of a method at every size as one.
+pub(crate) struct FusedFit {
+    /// The method fitted at each size.
+    pub(crate) fitted: Vec<Box<dyn FittedMethod>>,
+    /// How they are put together, where there are several.
+    pub(crate) fusion: Option<Fusion>,
+    pub(crate) held_out: Vec<HeldOut>,
+    pub(crate) classes: Vec<HeldOutClass>,
+    pub(crate) images: usize,
+    pub(crate) notes: Vec<String>,
+    pub(crate) checkpoint: Option<Checkpoint>,
+}
+
+impl FusedFit {
+    /// Fits at each size of `pipelines`, one after another; `fusion` is that of an earlier fit that is extended. The fit
+    /// is told how many bytes those before it hold; `groups` is asked after the last one.
+    ///
+    /// # Errors
+    /// Whatever `fit` and `groups` fail with, and classes of images seen at several sizes.
+    pub(crate) fn new(
+        pipelines: &[Pipeline],
+        fusion: Option<Fusion>,
+        mut fit: impl FnMut(usize, u64) -> Result<MethodFit, DetectorError>,
+        groups: impl FnOnce() -> Result<Groups, DetectorError>,
+    ) -> Result<Self, DetectorError> {
+        let several = pipelines.len() > 1;
+        let mut all = Self {
+            fitted: Vec::new(),
+            fusion,
+            held_out: Vec::new(),
+            classes: Vec::new(),
+            images: 0,
+            notes: Vec::new(),
+            checkpoint: None,
+        };
+        let mut held_out = Vec::with_capacity(pipelines.len());
+        let mut occupied = 0;
+        for (size, pipeline) in pipelines.iter().enumerate() {
+            let fit = fit(size, occupied)?;
+            if several && !fit.classes.is_empty() {
+                return Err(refused("a model of classes sees images at one size".to_owned()));
+            }
+            if several {
+                occupied += held_bytes(&fit);
+            }
+            let at = if several { format!("at {}: ", size_name(pipeline)) } else { String::new() };
+            all.notes.extend(fit.notes.into_iter().map(|note| at.clone() + &note));
+            all.fitted.push(fit.fitted);
+            held_out.push(fit.held_out);
+            (all.classes, all.images, all.checkpoint) = (fit.classes, fit.images, fit.checkpoint);
+        }
+        if !several {
+            all.held_out = held_out.into_iter().flatten().collect();
+            return Ok(all);
+        }
+        match &all.fusion {
+            Some(fusion) => all.held_out = fusion.join_added(held_out)?,
+            None => {
+                let groups = groups()?;
+                if groups.count() < FEW_GROUPS {
+                    let count = groups.count();
+                    all.notes.push(format!(
+                        "{count} groups of images say little of how the sizes weigh against each other: {FEW_GROUPS} or more do"
+                    ));
+                }
+                all.held_out = Fusion::held_out(pipelines, &held_out, &groups)?;
+                all.fusion = Some(Fusion::of(pipelines, &held_out)?);
+            }
+        }
+        if all.held_out.len() < all.images && all.held_out.len() >= most_maps(pipelines) {
+            let (some, images) = (all.held_out.len(), all.images);
+            all.notes
+                .push(format!("{some} of {images} images calibrate the decision: maps of more take too much memory"));
+        }
+        Ok(all)
+    }
+}
+
+/// Bytes of what was learned, and of the maps that are kept.
+fn held_bytes(fit: &MethodFit) -> u64 {
+    let maps = fit.held_out.iter().filter_map(|one| one.map.as_ref()).map(|map| 4 * map.values.len() as u64);
+    let states = fit.fitted.states();
+    let tensors = states.iter().flat_map(|(_, state)| state.tensors.values());
+    // Most are of single precision.
+    maps.sum::<u64>() + tensors.map(|tensor| 4 * tensor.shape.iter().product::<usize>() as u64).sum::<u64>()
+}
+
+/// The most held-out images whose maps are kept at several sizes.
+pub(crate) fn most_maps(pipelines: &[Pipeline]) -> usize {
+    let map: usize = pipelines.first().map_or(1, |pipeline| pipeline.output_size().iter().product());
+    (MAP_BYTES / (4 * pipelines.len() * map)).max(LEAST_MAPS)
+}
+
+/// A method fitted at one or more sizes.
+#[derive(Clone, Copy)]
+pub(crate) struct FusedMethod<'a> {
+    /// One for each size.
+    pub(crate) fitted: &'a [Box<dyn FittedMethod>],
+    /// One for each size.
+    pub(crate) extractors: &'a [FeatureExtractor],
+    /// Present where there are several.
+    pub(crate) fusion: Option<&'a Fusion>,
+}
+
+impl FusedMethod<'_> {
+    /// The scores of the images of a batch, which comes at each size.
+    ///
+    /// # Errors
+    /// Whatever the method fails with.
+    pub(crate) fn score(&self, sizes: &[FeatureBatch<'_>]) -> Result<Vec<MethodScore>, DetectorError> {
+        let mut of_sizes = Vec::with_capacity(sizes.len());
+        for (fitted, batch) in self.fitted.iter().zip(sizes) {
+            of_sizes.push(fitted.score(batch)?.into_iter());
+        }
+        let images = sizes.first().map_or(0, |batch| batch.images);
+        let image = |_| {
+            let views = of_sizes.iter_mut().zip(sizes).map(|(views, batch)| views.by_ref().take(batch.views).collect());
+            self.join(views.collect())
+        };
+        (0..images).map(image).collect()
+    }
+
+    /// Combines the scores of the views of one image at each size.
+    ///
+    /// # Errors
+    /// Maps of another size than the views.
+    pub(crate) fn join(&self, sizes: Vec<Vec<MethodScore>>) -> Result<MethodScore, DetectorError> {
+        let combined = self.extractors.iter().zip(sizes).map(|(extractor, views)| extractor.combine(views));
+        let mut combined: Vec<MethodScore> = combined.collect::<Result<_, _>>()?;
+        match (self.fusion, combined.pop()) {
+            (None, Some(only)) => Ok(only),
+            (Some(fusion), Some(last)) => {
+                combined.push(last);
+                fusion.join(combined)
+            }
+            (_, None) => Err(refused("nothing was said of an image".to_owned())),
+        }
+    }
+}
+
+/// `416×160`: height and width of the network's input in pixels.
+pub(crate) fn size_name(pipeline: &Pipeline) -> String {
+    let [height, width] = pipeline.output_size();
+    format!("{height}×{width}")
+}
+
+fn refused(reason: String) -> DetectorError {
+    DetectorError::State { state: "fusion".to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use nomaly_transforms::{Filter, Normalize, Resize, ResizeMode};
+
+    use super::*;
+
+    fn pipeline(side: u32) -> Pipeline {
+        let resize = Resize { mode: ResizeMode::Exact { height: side, width: side }, filter: Filter::Bilinear };
+        Pipeline::new(resize, None, Normalize { mean: [0.0; 3], std: [1.0; 3] }).unwrap()
+    }
+
+    fn located(values: [f32; 2]) -> MethodScore {
+        let map = AnomalyMap { height: 1, width: 2, values: values.to_vec() };
+        MethodScore::located(99.0, map)
+    }
+
+    fn held_out(image: usize, score: MethodScore) -> HeldOut {
+        HeldOut { map: score.map.clone(), ..HeldOut::new(image, &score) }
+    }
+
+    #[test]
+    fn standardised_maps_are_added_up_and_their_largest_value_is_the_score() {
+        let sizes = vec![
+            vec![held_out(0, located([1.0, 0.0])), held_out(1, located([3.0, 2.0]))],
+            vec![held_out(0, located([20.0, 0.0])), held_out(1, located([0.0, 40.0]))],
+        ];
+        let fusion = Fusion::of(&[pipeline(32), pipeline(64)], &sizes).unwrap();
+        let deviations = [2.0f64.sqrt(), 200.0f64.sqrt()];
+        assert_eq!(
+            fusion.sizes.iter().map(|size| (size.mean, size.deviation)).collect::<Vec<_>>(),
+            [(2.0, deviations[0]), (30.0, deviations[1])]
+        );
+        let score = fusion.join(vec![located([4.0, 0.0]), located([0.0, 50.0])]).unwrap();
+        let z = |size: usize, value: f64| (value - [2.0, 30.0][size]) / deviations[size];
+        let expected = [z(0, 4.0) + z(1, 0.0), z(0, 0.0) + z(1, 50.0)].map(|value| value as f32);
+        assert_eq!(score.map.as_ref().unwrap().values, expected);
+        assert_eq!(score.score, f64::from(expected[1].max(expected[0])));
+        assert_eq!(score.parts, [z(0, 4.0), z(1, 50.0)]);
+        assert_eq!(fusion.part_names(), ["32×32", "64×64"]);
+        // Images that are added are joined alike, if every size has them.
+        let mut sizes = sizes;
+        sizes[0].push(held_out(5, located([1.0, 1.0])));
+        let joined = fusion.join_added(sizes).unwrap();
+        assert_eq!(joined.iter().map(|image| image.image).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(joined[0].score, f64::from((z(0, 1.0) + z(1, 20.0)) as f32));
+        assert_eq!((joined[0].map_max, joined[0].map.is_none()), (Some(joined[0].score), true));
+    }
+
+    #[test]
+    fn held_out_images_are_standardised_by_the_images_of_other_groups() {
+        let pipelines = [pipeline(32), pipeline(64)];
+        let value = |image: usize, size: usize| (image * 7 % 5) as f32 + (image * image * (size + 1) % 11) as f32;
+        let sizes: Vec<Vec<HeldOut>> = (0..2)
+            .map(|size| (0..7).map(|image| held_out(image, located([value(image, size), 0.5]))).collect())
+            .collect();
+        for keys in [vec![0, 0, 1, 1, 2, 3, 3], vec![0, 1, 2, 3, 4, 5, 6], vec![0, 0, 0, 0, 1, 1, 1]] {
+            let groups = Groups::of_keys(keys.iter());
+            let found = Fusion::held_out(&pipelines, &sizes, &groups).unwrap();
+            for (image, found) in found.iter().enumerate() {
+                let alone = groups.count() < FEWEST_GROUPS;
+                let own = |other: &usize| if alone { *other == image } else { keys[*other] == keys[image] };
+                let others: Vec<Vec<HeldOut>> =
+                    sizes.iter().map(|size| size.iter().filter(|one| !own(&one.image)).cloned().collect()).collect();
+                let fusion = Fusion::of(&pipelines, &others).unwrap();
+                let maps = (0..2).map(|size| located([value(image, size), 0.5])).collect();
+                assert_eq!(found.score, fusion.join(maps).unwrap().score, "{keys:?} {image}");
+            }
+        }
+    }
+
+    #[test]
+    fn scores_are_added_up_where_there_are_no_maps() {
+        let held = |scores: [f64; 3]| {
+            scores.iter().enumerate().map(|(at, score)| HeldOut::new(at, &MethodScore::whole(*score))).collect()
+        };
+        let fusion = Fusion::of(&[pipeline(32), pipeline(64)], &[held([1.0, 2.0, 3.0]), held([5.0; 3])]).unwrap();
+        // The second size has no deviation to divide by.
+        assert_eq!((fusion.sizes[1].mean, fusion.sizes[1].deviation), (5.0, 1.0));
+        let score = fusion.join(vec![MethodScore::whole(4.0), MethodScore::whole(5.5)]).unwrap();
+        assert_eq!((score.score, score.map), (2.5, None));
+    }
+
+    #[test]
+    fn what_no_fit_writes_is_refused() {
+        let size = FusedSize { pipeline: pipeline(32), mean: 0.0, deviation: 1.0 };
+        assert!(Fusion { sizes: vec![size; 2] }.check().is_ok());
+        for sizes in [
+            vec![size],
+            vec![size; MOST_SIZES + 1],
+            vec![size, FusedSize { deviation: 0.0, ..size }],
+            vec![size, FusedSize { deviation: f64::NAN, ..size }],
+            vec![size, FusedSize { mean: f64::INFINITY, ..size }],
+        ] {
+            assert!(Fusion { sizes: sizes.clone() }.check().is_err(), "{sizes:?}");
+        }
+        let fusion = Fusion { sizes: vec![size; 2] };
+        let small = AnomalyMap { height: 1, width: 1, values: vec![0.0] };
+        assert!(fusion.join(vec![located([0.0; 2]), MethodScore::located(0.0, small)]).is_err());
+        assert!(Fusion::of(&[pipeline(32)], &[Vec::new()]).is_err());
+    }
+}
