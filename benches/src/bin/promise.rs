@@ -4,6 +4,8 @@
 //! $ promise [--seeds N] [--first SEED] [--methods mvg,padim] [--scenarios bursts-3] [--input N]
 //! ```
 //!
+//! `--methods auto` is what `nomaly fit` does without further words, at its own sizes instead of `--input`.
+//!
 //! Each seed draws scenes: crops of an embedded photograph, turned and mirrored, under light of its own. A scenario is
 //! how the training images are taken of them:
 //!
@@ -25,6 +27,7 @@ use std::sync::Arc;
 
 use image::{Rgb, RgbImage, imageops};
 use nomaly_data::{ImageSource, Label, Sample};
+use nomaly_detectors::auto::choose_method;
 use nomaly_detectors::{
     DecisionRule, Detector, FitOptions, FittedDetector, GroupBy, METHODS, PredictOptions, Settings,
 };
@@ -94,8 +97,14 @@ struct Outcome {
 fn run(scenario: &str, method: &str, group_by: &GroupBy, seed: u64, input: u64) -> Result<Outcome, Failure> {
     let world = World::new(seed)?;
     let (train, test) = world.images(scenario)?;
-    let backbone = METHODS.get(method)?.backbone.unwrap_or("efficientnet-lite0");
-    let detector = Detector::new(method, backbone, &Settings::default().with("input_size", input))?;
+    let detector = if method == "auto" {
+        let options = FitOptions { group_by: group_by.clone(), ..FitOptions::default() };
+        let choice = choose_method(&train, "efficientnet-lite0", &Settings::default(), &options, None)?;
+        Detector::new(choice.method, "efficientnet-lite0", &choice.settings)?
+    } else {
+        let backbone = METHODS.get(method)?.backbone.unwrap_or("efficientnet-lite0");
+        Detector::new(method, backbone, &Settings::default().with("input_size", input))?
+    };
     let options = FitOptions { seed, group_by: group_by.clone(), ..FitOptions::default() };
     let fitted = detector.fit("generated", &train, &options, &Silent)?.detector;
     let (good, bad) = (scores(&fitted, &test)?, scores(&fitted, &world.defective(&test))?);
