@@ -47,7 +47,8 @@ def tall(rng, defective):
     image, mask = to_image(values), Image.new("L", shape[::-1])
     if defective:
         start = (rng.uniform(40, 460), rng.uniform(60, 1190))
-        crack(rng, ImageDraw.Draw(image), ImageDraw.Draw(mask), start, rng.uniform(20, 40), 1, int(rng.uniform(85, 100)))
+        length, shade = rng.uniform(20, 40), int(rng.uniform(85, 100))
+        crack(rng, ImageDraw.Draw(image), ImageDraw.Draw(mask), start, length, 1, shade)
     return image, mask
 
 
@@ -78,10 +79,12 @@ def rotated(rng, defective):
     draw.ellipse([cx - 300, cy - 300, cx + 300, cy + 300], fill=150)
     for tooth in range(teeth):
         middle, half = 2 * np.pi * tooth / teeth, 0.13
-        corners = [spot(290, middle - half), spot(360, middle - half * 0.8), spot(360, middle + half * 0.8), spot(290, middle + half)]
+        base, tip = (290, half), (360, half * 0.8)
+        corners = [spot(r, middle + side * h) for side, (r, h) in ((-1, base), (-1, tip), (1, tip), (1, base))]
         draw.polygon(corners, fill=150)
         if tooth == broken:
-            part = [spot(330, middle - half), spot(365, middle - half), spot(365, middle + half), spot(322, middle + half)]
+            ends = ((330, -half), (365, -half), (365, half), (322, half))
+            part = [spot(radius, middle + angle) for radius, angle in ends]
             draw.polygon(part, fill=45)
             drawn.polygon(part, fill=255)
     draw.ellipse([cx - 60, cy - 60, cx + 60, cy + 60], fill=45)
@@ -111,7 +114,8 @@ def main():
         root = args.out / part.__name__
         # Large sheets are stored as cameras store them.
         ending = "jpg" if part is dots else "png"
-        for folder, count, defective in (("train/good", args.train, False), ("test/good", args.test, False), ("test/defect", args.test, True)):
+        parts = (("train/good", args.train, False), ("test/good", args.test, False), ("test/defect", args.test, True))
+        for folder, count, defective in parts:
             (root / folder).mkdir(parents=True, exist_ok=True)
             for index in range(count):
                 image, mask = part(rng, defective)

@@ -7,9 +7,9 @@
 //! for a queue, which rules a deadlock out, also in a pool of one thread. A producer thread with a channel would need
 //! threads outside the pool or, inside it, could wait for a worker that waits for it.
 //!
-//! At most two batches of tensors exist at once, and one decoded image a thread. A batch is counted in images: where the
-//! pipeline makes several views of an image, its tensor holds as many times more. An image that is wanted in several sizes
-//! is decoded once, and a [`FrameCache`] spares the next run the decoding.
+//! At most two batches of tensors exist at once, and one decoded image a thread. A batch is counted in images: where
+//! the pipeline makes several views of an image, its tensor holds as many times more. An image that is wanted in
+//! several sizes is decoded once, and a [`FrameCache`] spares the next run the decoding.
 //!
 //! # How much memory images take
 //! Headers are read before anything is decoded. A batch ends early where its images would take more than

@@ -1,13 +1,13 @@
 //! The method `auto`: a method with settings, chosen by the images and the time there is.
 //!
 //! The order of preference is what was measured on the data sets of `docs/methods.md`: PatchCore at two sizes with the
-//! aspect ratio kept, then at one, then PaDiM, then Gaussians of pooled features. Banks have at most [`BANK`] patches, so
-//! that the time to fit grows with the number of images and no faster, and the time to score not with it at all.
+//! aspect ratio kept, then at one, then PaDiM, then Gaussians of pooled features. Banks have at most [`BANK`] patches,
+//! so that the time to fit grows with the number of images and no faster, and the time to score not with it at all.
 //!
 //! A few images are run through the backbone on this machine to say how long the fit will take; where there is a time
-//! budget, a choice that would take longer gives way to a quicker one. Choices that do not know one of the settings, or
-//! need more images, are passed over. With fewer than [`FEW_GROUPS`] groups of images one size is chosen: how maps of two
-//! sizes are to be weighed against each other is learned from held-out groups.
+//! budget, a choice that would take longer gives way to a quicker one. Choices that do not know one of the settings,
+//! or need more images, are passed over. With fewer than [`FEW_GROUPS`] groups of images one size is chosen: how maps
+//! of two sizes are to be weighed against each other is learned from held-out groups.
 
 use std::time::{Duration, Instant};
 
@@ -136,8 +136,8 @@ fn in_words(method: &str, settings: &Settings) -> String {
 /// Groups that are found in features are not known yet: then every image counts as one.
 ///
 /// # Errors
-/// Settings that no candidate takes, and a backbone that cannot be opened; too few images for any candidate; images that
-/// cannot be grouped as asked for.
+/// Settings that no candidate takes, and a backbone that cannot be opened; too few images for any candidate; images
+/// that cannot be grouped as asked for.
 pub fn choose_method(
     samples: &[Sample],
     backbone: &str,
@@ -258,8 +258,8 @@ impl Timing {
     }
 }
 
-/// Seconds a number of a coreset's selection and of a search, measured on made-up rows: smooth curves in many dimensions,
-/// which the coreset's bounds spare as many comparisons of as with patches.
+/// Seconds a number of a coreset's selection and of a search, measured on made-up rows: smooth curves in many
+/// dimensions, which the coreset's bounds spare as many comparisons of as with patches.
 fn kernels() -> Result<(f64, f64), DetectorError> {
     let isa = Isa::best()?;
     let rows = |count: usize, dim: usize| -> Vec<f32> {

@@ -27,8 +27,8 @@ pub struct FeatureBatch<'a> {
     pub views: usize,
     /// Height and width of a view in pixels: the network's input.
     pub input: [usize; 2],
-    /// Height and width of the map of a view in pixels: those of the input, or of the smallest of the inputs where images
-    /// are seen at several sizes.
+    /// Height and width of the map of a view in pixels: those of the input, or of the smallest of the inputs where
+    /// images are seen at several sizes.
     pub map: [usize; 2],
     /// The taps, in the order in which they were asked for.
     pub taps: &'a [TapRequest],
@@ -88,12 +88,12 @@ pub trait FeatureSource: Sync {
     /// Images that cannot be grouped as the user asked for.
     fn groups(&self) -> Result<Groups, DetectorError>;
 
-    /// Visits all usable images in order, batch by batch, and says how many there were. Which images are usable is found
-    /// on the first visit.
+    /// Visits all usable images in order, batch by batch, and says how many there were. Which images are usable is
+    /// found on the first visit.
     ///
     /// # Errors
-    /// Whatever `visit` fails with, cancellation, a bad image where the source is strict, and on later visits an image that
-    /// has become unusable meanwhile.
+    /// Whatever `visit` fails with, cancellation, a bad image where the source is strict, and on later visits an image
+    /// that has become unusable meanwhile.
     fn visit(
         &self,
         progress: &dyn Progress,

@@ -1,9 +1,9 @@
 //! Anomaly maps: from distances on a grid of positions to a value for each pixel.
 //!
 //! Methods measure how anomalous each position of a feature map is. `MapMaker` turns that into a map of the network's
-//! input, the way the papers do: bilinear enlargement, then a Gaussian blur. Where images are seen at several sizes, all
-//! maps are of the smallest. [`AnomalyMap::resized`] brings a map to
-//! another size, [`FittedDetector::map_on_image`](crate::FittedDetector::map_on_image) to that of the original image.
+//! input, the way the papers do: bilinear enlargement, then a Gaussian blur. Where images are seen at several sizes,
+//! all maps are of the smallest. [`AnomalyMap::resized`] brings a map to another size,
+//! [`FittedDetector::map_on_image`](crate::FittedDetector::map_on_image) to that of the original image.
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::filter::{Border, GaussianBlur, MedianFilter};
@@ -75,8 +75,8 @@ impl AnomalyMap {
     }
 }
 
-/// Brings values on a grid to the size of a map: bilinear along sides that grow, and along sides that shrink the mean of
-/// all that a pixel covers, so that nothing is passed over.
+/// Brings values on a grid to the size of a map: bilinear along sides that grow, and along sides that shrink the mean
+/// of all that a pixel covers, so that nothing is passed over.
 #[derive(Debug)]
 struct Resizer {
     grid: [usize; 2],

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `backbone/NAME` | as in the weight file | the backbone's weights up to the deepest tap |
 //! | `backbone/NETWORK/NAME` | as in the weight file | the same of each of joined networks |
-//! | `method/STATE/NAME` | F16, F32, F64 or U32 | what the method learned; for images seen at several sizes `N:STATE` for the N-th |
+//! | `method/STATE/NAME` | F16, F32, F64 or U32 | what was learned; `N:STATE` at the N-th of several sizes |
 //! | `calibration/held_out` | F64 | held-out scores of the training images, in their order |
 //! | `calibration/groups` | U32 | the number of the group of each of these images, where some depend on each other |
 //! | `calibration/class/N` | F64 | held-out scores of what is taken for the N-th class, for models of classes |

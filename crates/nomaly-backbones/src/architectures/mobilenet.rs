@@ -7,8 +7,8 @@
 //! linear), `head` (after its activation), `logits`; strides 2, 2, 4, 8, 16, 16, 32, 32, 32.
 //!
 //! # When to use
-//! Where the weights are to be small, and joined with another network: methods on patches then see each position through
-//! both.
+//! Where the weights are to be small, and joined with another network: methods on patches then see each position
+//! through both.
 //!
 //! # Parameters
 //! None: width 1.

@@ -109,8 +109,8 @@ impl Shapes {
         }
     }
 
-    /// How many pixels of an image, along a side, a pixel of a frame of this height and width shows, in the median; 0 where
-    /// nothing is known.
+    /// How many pixels of an image, along a side, a pixel of a frame of this height and width shows, in the median; 0
+    /// where nothing is known.
     pub(super) fn reduction(&self, [height, width]: [usize; 2]) -> f64 {
         let mut areas: Vec<f64> = self.0.iter().map(|[width, height]| width * height).collect();
         areas.sort_unstable_by(f64::total_cmp);

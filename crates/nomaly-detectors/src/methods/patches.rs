@@ -34,8 +34,8 @@ pub enum PatchGrid {
     Finest,
     /// Those of the coarsest layer.
     Coarsest,
-    /// Those of the finest layer that has at most 2048, or else of the coarsest: a larger input has coarser patches, and no
-    /// more of them.
+    /// Those of the finest layer that has at most 2048, or else of the coarsest: a larger input has coarser patches,
+    /// and no more of them.
     Auto,
 }
 

@@ -3,9 +3,9 @@
 //! **The problem.** Each output channel sees one input channel, so nothing is reused between channels and the
 //! arithmetic is limited by loads: one input vector for each multiply-add.
 //!
-//! **The design.** In the blocked layout the lanes of a vector are the channels, so the convolution is vertical: up to 14
-//! neighbouring output columns share each weight vector, and inputs come as memory operands of the multiply-add.
-//! Strides 1 and 2 have instantiations of their own; others are computed with the distance from a register.
+//! **The design.** In the blocked layout the lanes of a vector are the channels, so the convolution is vertical: up to
+//!   14 neighbouring output columns share each weight vector, and inputs come as memory operands of the multiply-add.
+//!   Strides 1 and 2 have instantiations of their own; others are computed with the distance from a register.
 //!
 //! **Eligible** is every convolution with groups = input channels = output channels.
 

@@ -1,18 +1,19 @@
 //! A depthwise convolution and the pointwise one behind it, and perhaps the expansion before it, in one step.
 //!
-//! **The problem.** The projection of an inverted bottleneck reads what the depthwise convolution wrote a moment before. Step
-//! by step, that tensor goes to the second or third-level cache and back; and as one step is cut by channels and the
-//! next by positions, half of it or more has been written by another core, from where a cache line takes longest of
-//! all.
+//! **The problem.** The projection of an inverted bottleneck reads what the depthwise convolution wrote a moment
+//!   before. Step by step, that tensor goes to the second or third-level cache and back; and as one step is cut by
+//!   channels and the next by positions, half of it or more has been written by another core, from where a cache line
+//!   takes longest of all.
 //!
-//! **The design.** A unit of work is a band of rows of an image through all layers. It goes pair by pair of blocks through
-//! the expansion and the depthwise convolution into scratch memory, and multiplies that by the projection's weights.
-//! Bands are numbered from the top of the first image to the bottom of the last in every step, so that a thread reads
-//! what it has written itself, but for the rows at the borders.
+//! **The design.** A unit of work is a band of rows of an image through all layers. It goes pair by pair of blocks
+//!   through the expansion and the depthwise convolution into scratch memory, and multiplies that by the projection's
+//!   weights. Bands are numbered from the top of the first image to the bottom of the last in every step, so that a
+//!   thread reads what it has written itself, but for the rows at the borders.
 //!
 //! **The price** is that neighbouring bands compute the rows that both read twice. [`cut`] chooses the number of bands.
 //!
-//! **Eligible** is a 1x1 convolution of stride 1 without padding that alone reads a depthwise convolution without residual.
+//! **Eligible** is a 1x1 convolution of stride 1 without padding that alone reads a depthwise convolution without
+//!   residual.
 //! **Fallback**, where there are more threads than bands are worth: the steps one after the other, which give the same
 //! bits.
 

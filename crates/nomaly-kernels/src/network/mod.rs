@@ -17,10 +17,10 @@
 //! **Eligible** are networks of the operations that [`NetworkBuilder`] has. Convolutions with other groups are refused
 //! when the graph is described, so a plan that exists runs entirely on these kernels.
 //!
-//! **Parallelism** is one level deep, on the current rayon pool: a run gathers its threads once and deals each step, images x
-//! bands of rows x channel blocks, among them. How the work is cut never changes the order of a sum, and the algorithm
-//! of a layer depends on its geometry alone, so an image's result depends neither on the number of threads nor on the
-//! batch that it is in.
+//! **Parallelism** is one level deep, on the current rayon pool: a run gathers its threads once and deals each step,
+//!   images x bands of rows x channel blocks, among them. How the work is cut never changes the order of a sum, and
+//!   the algorithm of a layer depends on its geometry alone, so an image's result depends neither on the number of
+//!   threads nor on the batch that it is in.
 //!
 //! ```
 //! use nomaly_kernels::isa::Isa;

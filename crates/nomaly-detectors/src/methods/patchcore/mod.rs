@@ -11,8 +11,8 @@
 //! every patch with the bank; `index=inverted` looks at a part of it only.
 //!
 //! # Parameters
-//! `layers`, `variant`, `grid`, `coreset`, `bank`, `candidates`, `precision`, `projection`, `neighbours`, `reweighting`, `index`, `probes`, `sigma`, `held_out`,
-//! `max_memory`; see [`PatchCoreParams`].
+//! `layers`, `variant`, `grid`, `coreset`, `bank`, `candidates`, `precision`, `projection`, `neighbours`,
+//! `reweighting`, `index`, `probes`, `sigma`, `held_out`, `max_memory`; see [`PatchCoreParams`].
 //!
 //! # Variants
 //! `anomalib` averages each channel over its neighbourhood and takes plain distances; `official` averages the
