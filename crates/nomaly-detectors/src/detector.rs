@@ -251,8 +251,8 @@ impl Detector {
         progress: &dyn Progress,
     ) -> Result<Fit, DetectorError> {
         let rule = options.rule.checked()?;
-        let this = self.shaped_for(samples)?;
-        let mut notes = this.seeing.notes(&this.settings, samples)?;
+        let shaped = self.shaped_for(samples)?;
+        let mut notes = shaped.seeing.notes(&shaped.settings, samples)?;
         let copies = options.changes.0.len();
         let changed;
         let samples = if copies > 0 {
@@ -261,18 +261,18 @@ impl Detector {
         } else {
             samples
         };
-        let images = this.stream(samples, options.stream).grouped(&options.group_by).measuring();
-        let images = images.caching(this.seeing.frame_bytes(&*this.method, &this.method.settings())?);
-        let extractors = &this.seeing.extractors;
-        let pipelines = this.seeing.pipelines();
+        let images = shaped.stream(samples, options.stream).grouped(&options.group_by).measuring();
+        let images = images.caching(shaped.seeing.frame_bytes(&*shaped.method, &shaped.method.settings())?);
+        let extractors = &shaped.seeing.extractors;
+        let pipelines = shaped.seeing.pipelines();
         let context = FitContext {
             seed: options.seed,
             progress,
-            checkpoints: this.checkpoints.as_deref(),
+            checkpoints: shaped.checkpoints.as_deref(),
             most_maps: (pipelines.len() > 1).then(|| most_maps(&pipelines)),
             occupied: 0,
         };
-        let fit_at = |size, occupied| this.method.fit(&images.at(size), &FitContext { occupied, ..context });
+        let fit_at = |size, occupied| shaped.method.fit(&images.at(size), &FitContext { occupied, ..context });
         let fit = FusedFit::new(&pipelines, None, fit_at, || images.at(0).groups())?;
         notes.extend(fit.notes);
         let input = InputProfile::of(images.looks(), extractors[0].shallowest());
@@ -286,11 +286,11 @@ impl Detector {
         let of_samples: Vec<usize> = usable.iter().map(|image| image / (1 + copies)).collect();
         let held_out = held_out_images(&fit.held_out, &of_samples, &groups);
         let info = ModelInfo {
-            method: MethodInfo { name: this.method.name().to_owned(), settings: this.method.settings() },
+            method: MethodInfo { name: shaped.method.name().to_owned(), settings: shaped.method.settings() },
             backbone: BackboneInfo {
-                name: this.backbone.name().to_owned(),
-                licence: this.backbone.licence().to_owned(),
-                source: this.backbone.source().to_owned(),
+                name: shaped.backbone.name().to_owned(),
+                licence: shaped.backbone.licence().to_owned(),
+                source: shaped.backbone.source().to_owned(),
             },
             pipeline: pipelines[0],
             fusion: fit.fusion,
@@ -314,8 +314,8 @@ impl Detector {
             calibration,
             classes,
             fitted: fit.fitted,
-            backbone: this.backbone,
-            seeing: this.seeing,
+            backbone: shaped.backbone,
+            seeing: shaped.seeing,
         };
         Ok(Fit { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
     }
@@ -441,7 +441,7 @@ impl FittedDetector {
         mut sink: impl FnMut(Outcome<'_>) -> Result<(), DetectorError> + Send,
     ) -> Result<Streamed, DetectorError> {
         let judge = Judge {
-            sight: self.sight(),
+            fused: self.fused(),
             calibration: self.calibration_for(options)?,
             classes: self.classes_for(options)?,
         };
@@ -566,7 +566,7 @@ impl FittedDetector {
     }
 
     /// The method at all sizes.
-    pub(crate) fn sight(&self) -> FusedMethod<'_> {
+    pub(crate) fn fused(&self) -> FusedMethod<'_> {
         let fusion = self.info.fusion.as_ref();
         FusedMethod { fitted: &self.fitted, extractors: &self.seeing.extractors, fusion }
     }

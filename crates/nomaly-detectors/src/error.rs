@@ -118,7 +118,7 @@ pub enum DetectorError {
     },
     /// A joined network of which the method takes no features.
     #[error(
-        "method {method} does not look at {network} of {backbone}, but at {taps}: name a level of each, or leave it out"
+        "method {method} does not look at {network} of {backbone}, but at {taps}: name a level of each if it takes several, or leave that network out"
     )]
     UnusedNetwork {
         /// The method.

@@ -15,7 +15,6 @@
 //! All maps are made at the smallest size, so that they lie over each other, and the blur is the same for all.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
@@ -67,14 +66,14 @@ impl Fusion {
     /// # Errors
     /// A size without held-out images.
     pub(crate) fn of(pipelines: &[Pipeline], held_out: &[Vec<HeldOut>]) -> Result<Self, DetectorError> {
-        Self::without(pipelines, held_out, &[])
+        Self::without(pipelines, &held_out.iter().map(|size| largest(size)).collect::<Vec<_>>(), &[])
     }
 
-    /// Learns from all held-out images but some.
-    fn without(pipelines: &[Pipeline], held_out: &[Vec<HeldOut>], images: &[usize]) -> Result<Self, DetectorError> {
-        let size = |(pipeline, held_out): (&Pipeline, &Vec<HeldOut>)| {
-            let rest = held_out.iter().filter(|one| !images.contains(&one.image));
-            let values: Vec<f64> = rest.map(|one| one.map_max.unwrap_or(one.score)).collect();
+    /// Learns from the largest values of all held-out images but some.
+    fn without(pipelines: &[Pipeline], sizes: &[Vec<Largest>], images: &[usize]) -> Result<Self, DetectorError> {
+        let size = |(pipeline, size): (&Pipeline, &Vec<Largest>)| {
+            let rest = size.iter().filter(|(image, _)| !images.contains(image));
+            let values: Vec<f64> = rest.map(|(_, value)| *value).collect();
             let count = values.len() as f64;
             let mean = values.iter().sum::<f64>() / count;
             let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
@@ -86,7 +85,7 @@ impl Fusion {
             }
             Ok(FusedSize { pipeline: *pipeline, mean, deviation })
         };
-        Ok(Self { sizes: pipelines.iter().zip(held_out).map(size).collect::<Result<_, _>>()? })
+        Ok(Self { sizes: pipelines.iter().zip(sizes).map(size).collect::<Result<_, _>>()? })
     }
 
     /// Refuses numbers that no fit writes.
@@ -144,61 +143,56 @@ impl Fusion {
         Ok(AnomalyMap { height, width, values: sums.into_iter().map(|sum| sum as f32).collect() })
     }
 
-    /// Combines what held-out images got at each size, each by what was learned from the images of other groups, as a new
-    /// image is: those that every size has, with a map where there are maps, ascending.
+    /// Combines what held-out images got at each size, each by what was learned from the images of other groups, as a
+    /// new image is by all of them.
     ///
     /// With fewer than three groups, each image counts as a group of its own.
-    ///
-    /// # Errors
-    /// As [`join`](Self::join).
     fn held_out(
         pipelines: &[Pipeline],
-        sizes: &[Vec<HeldOut>],
+        sizes: Vec<Vec<HeldOut>>,
         groups: &Groups,
     ) -> Result<Vec<HeldOut>, DetectorError> {
-        let complete = |one: &&HeldOut| one.map_max.is_none() || one.map.is_some();
-        let mut images: BTreeMap<usize, Vec<&HeldOut>> = BTreeMap::new();
-        for one in sizes.iter().flatten().filter(complete) {
-            images.entry(one.image).or_default().push(one);
-        }
-        images.retain(|_, of_sizes| of_sizes.len() == sizes.len());
+        let values: Vec<Vec<Largest>> = sizes.iter().map(|size| largest(size)).collect();
         // Of a group all images are combined alike.
-        let mut fusions: BTreeMap<Option<usize>, Self> = BTreeMap::new();
-        let combine = |(image, of_sizes): (usize, Vec<&HeldOut>)| {
+        let mut known: BTreeMap<usize, Self> = BTreeMap::new();
+        combined(sizes, |image| {
             let mut group = if groups.count() < FEWEST_GROUPS { vec![image] } else { groups.group_of(image).to_vec() };
-            if sizes.iter().any(|held_out| held_out.iter().all(|one| group.contains(&one.image))) {
-                // No other was held out.
-                group = Vec::new();
+            let first = group[0];
+            if let Some(fusion) = known.get(&first) {
+                return Ok(fusion.clone());
             }
-            let fusion = match fusions.entry(group.first().copied()) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(place) => place.insert(Self::without(pipelines, sizes, &group)?),
-            };
-            let score = |one: &HeldOut| MethodScore { map: one.map.clone(), ..MethodScore::whole(one.score) };
-            let scores = of_sizes.into_iter().map(score).collect();
-            Ok(HeldOut::new(image, &fusion.join(scores)?))
-        };
-        images.into_iter().map(combine).collect()
+            if values.iter().any(|size| size.iter().all(|(image, _)| group.contains(image))) {
+                // No other was held out.
+                group.clear();
+            }
+            let fusion = Self::without(pipelines, &values, &group)?;
+            known.insert(first, fusion.clone());
+            Ok(fusion)
+        })
     }
+}
 
-    /// Combines what images got that were not learned from.
-    ///
-    /// # Errors
-    /// As [`join`](Self::join).
-    fn join_added(&self, sizes: Vec<Vec<HeldOut>>) -> Result<Vec<HeldOut>, DetectorError> {
-        let count = sizes.len();
-        let complete = |one: &HeldOut| one.map_max.is_none() || one.map.is_some();
-        let mut images: BTreeMap<usize, Vec<HeldOut>> = BTreeMap::new();
-        for one in sizes.into_iter().flatten().filter(complete) {
-            images.entry(one.image).or_default().push(one);
-        }
-        images.retain(|_, of_sizes| of_sizes.len() == count);
-        let combine = |(image, of_sizes): (usize, Vec<HeldOut>)| {
-            let score = |one: HeldOut| MethodScore { map: one.map, ..MethodScore::whole(one.score) };
-            Ok(HeldOut::new(image, &self.join(of_sizes.into_iter().map(score).collect())?))
-        };
-        images.into_iter().map(combine).collect()
+/// An image's number, and the largest value of its map, or its score where there are no maps.
+type Largest = (usize, f64);
+
+fn largest(held_out: &[HeldOut]) -> Vec<Largest> {
+    held_out.iter().map(|one| (one.image, one.map_max.unwrap_or(one.score))).collect()
+}
+
+/// Combines what images got at each size, each by its own fusion: those that every size has, with a map where there are
+/// maps, ascending.
+fn combined(
+    sizes: Vec<Vec<HeldOut>>,
+    mut fusion_of: impl FnMut(usize) -> Result<Fusion, DetectorError>,
+) -> Result<Vec<HeldOut>, DetectorError> {
+    let count = sizes.len();
+    let complete = |one: &HeldOut| one.map_max.is_none() || one.map.is_some();
+    let mut images: BTreeMap<usize, Vec<MethodScore>> = BTreeMap::new();
+    for one in sizes.into_iter().flatten().filter(complete) {
+        images.entry(one.image).or_default().push(MethodScore { map: one.map, ..MethodScore::whole(one.score) });
     }
+    images.retain(|_, of_sizes| of_sizes.len() == count);
+    images.into_iter().map(|(image, scores)| Ok(HeldOut::new(image, &fusion_of(image)?.join(scores)?))).collect()
 }
 
 /// The fits of a method at every size as one.
@@ -215,8 +209,8 @@ pub(crate) struct FusedFit {
 }
 
 impl FusedFit {
-    /// Fits at each size of `pipelines`, one after another; `fusion` is that of an earlier fit that is extended. The fit
-    /// is told how many bytes those before it hold; `groups` is asked after the last one.
+    /// Fits at each size of `pipelines`, one after another; `fusion` is that of an earlier fit that is extended. The
+    /// fit is told how many bytes those before it hold; `groups` is asked after the last one.
     ///
     /// # Errors
     /// Whatever `fit` and `groups` fail with, and classes of images seen at several sizes.
@@ -257,17 +251,21 @@ impl FusedFit {
             return Ok(all);
         }
         match &all.fusion {
-            Some(fusion) => all.held_out = fusion.join_added(held_out)?,
+            Some(fusion) => all.held_out = combined(held_out, |_| Ok(fusion.clone()))?,
             None => {
                 let groups = groups()?;
                 if groups.count() < FEW_GROUPS {
-                    let count = groups.count();
+                    let count = match groups.count() {
+                        1 => "one group".to_owned(),
+                        count => format!("{count} groups"),
+                    };
                     all.notes.push(format!(
-                        "{count} groups of images say little of how the sizes weigh against each other: {FEW_GROUPS} or more do"
+                        "how the sizes weigh against each other was learned from {count} of images: \
+                         it takes {FEW_GROUPS} to know it well"
                     ));
                 }
-                all.held_out = Fusion::held_out(pipelines, &held_out, &groups)?;
                 all.fusion = Some(Fusion::of(pipelines, &held_out)?);
+                all.held_out = Fusion::held_out(pipelines, held_out, &groups)?;
             }
         }
         if all.held_out.len() < all.images && all.held_out.len() >= most_maps(pipelines) {
@@ -393,7 +391,7 @@ mod tests {
         // Images that are added are joined alike, if every size has them.
         let mut sizes = sizes;
         sizes[0].push(held_out(5, located([1.0, 1.0])));
-        let joined = fusion.join_added(sizes).unwrap();
+        let joined = combined(sizes, |_| Ok(fusion.clone())).unwrap();
         assert_eq!(joined.iter().map(|image| image.image).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(joined[0].score, f64::from((z(0, 1.0) + z(1, 20.0)) as f32));
         assert_eq!((joined[0].map_max, joined[0].map.is_none()), (Some(joined[0].score), true));
@@ -408,7 +406,7 @@ mod tests {
             .collect();
         for keys in [vec![0, 0, 1, 1, 2, 3, 3], vec![0, 1, 2, 3, 4, 5, 6], vec![0, 0, 0, 0, 1, 1, 1]] {
             let groups = Groups::of_keys(keys.iter());
-            let found = Fusion::held_out(&pipelines, &sizes, &groups).unwrap();
+            let found = Fusion::held_out(&pipelines, sizes.clone(), &groups).unwrap();
             for (image, found) in found.iter().enumerate() {
                 let alone = groups.count() < FEWEST_GROUPS;
                 let own = |other: &usize| if alone { *other == image } else { keys[*other] == keys[image] };

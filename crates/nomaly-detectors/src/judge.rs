@@ -15,7 +15,7 @@ const NON_FINITE_SCORE: &str = "non-finite-score";
 
 /// A fitted method with everything that turns its scores into decisions.
 pub(crate) struct Judge<'a> {
-    pub(crate) sight: FusedMethod<'a>,
+    pub(crate) fused: FusedMethod<'a>,
     pub(crate) calibration: Calibration,
     /// Present for models of classes.
     pub(crate) classes: Option<Classes>,
@@ -50,15 +50,15 @@ fn one_by_one(fitted: &dyn FittedMethod, batch: &FeatureBatch<'_>) -> Result<Vie
 }
 
 impl Judge<'_> {
-    /// What is said of each image of a batch, in order; the fault of an image that has no finite score. `sizes` holds the
-    /// batch at each size.
+    /// What is said of each image of a batch, in order; the fault of an image that has no finite score. `sizes` holds
+    /// the batch at each size.
     ///
     /// # Errors
     /// Features of another shape than those fitted on.
     pub(crate) fn batch(&self, sizes: &[FeatureBatch<'_>]) -> Result<Vec<Result<Prediction, Fault>>, DetectorError> {
         let images = sizes.first().map_or(0, |batch| batch.images);
         let mut all: Vec<Result<Vec<Vec<MethodScore>>, Fault>> = (0..images).map(|_| Ok(Vec::new())).collect();
-        for (fitted, batch) in self.sight.fitted.iter().zip(sizes) {
+        for (fitted, batch) in self.fused.fitted.iter().zip(sizes) {
             for (image, views) in all.iter_mut().zip(views_of(&**fitted, batch)?) {
                 match (&mut *image, views) {
                     (Ok(sizes), Ok(views)) => sizes.push(views),
@@ -76,7 +76,7 @@ impl Judge<'_> {
         if let Some(fault) = sizes.iter().flatten().find_map(fault) {
             return Ok(Err(fault));
         }
-        let scored = self.sight.join(sizes)?;
+        let scored = self.fused.join(sizes)?;
         Ok(match fault(&scored) {
             Some(fault) => Err(fault),
             None => Ok(self.decide(scored)),
@@ -191,7 +191,7 @@ mod tests {
         let fitted: [Box<dyn FittedMethod>; 1] = [Box::new(First { refuses })];
         let extractors = [FeatureExtractor::new(&backbone, pipeline, &taps).unwrap()];
         let judge = Judge {
-            sight: FusedMethod { fitted: &fitted, extractors: &extractors, fusion: None },
+            fused: FusedMethod { fitted: &fitted, extractors: &extractors, fusion: None },
             calibration: Calibration::new(vec![1.0], DecisionRule::Threshold(2.0)).unwrap(),
             classes: None,
         };

@@ -92,10 +92,10 @@ impl FittedDetector {
         let rule = rule.checked()?;
         let mut scored: Vec<MethodScore> = Vec::new();
         let Streamed { skipped, groups, .. } = {
-            let sight = self.sight();
+            let fused = self.fused();
             let images = self.stream(samples, options).grouped(group_by);
             images.run_noting(progress, "scoring images", &mut |batch| {
-                for mut image in sight.score(&batch.features)? {
+                for mut image in fused.score(&batch.features)? {
                     // Of a map its largest value is needed alone.
                     let most = HeldOut::new(0, &image).map_max;
                     image.map = None;

@@ -138,7 +138,7 @@ fn what_makes_no_sense_for_joined_networks_is_refused_with_the_reason() {
             JOINED,
             &["--method", "dn2"],
             "method dn2 does not look at efficientnet-lite0 of efficientnet-lite0+mobilenetv2, but at mobilenetv2/head: \
-             name a level of each, or leave it out",
+             name a level of each if it takes several, or leave that network out",
         ),
         (
             JOINED,

@@ -160,7 +160,7 @@ impl<'a> ImageStream<'a> {
         run: Run<'_>,
         progress: &dyn Progress,
         what: &str,
-        consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
+        consume: &mut Consume<'_>,
     ) -> Result<(), DetectorError> {
         let Run { samples, numbers, extractors, measure } = run;
         let StreamOptions { batch: inputs, limits, strict, preview } = self.options;
@@ -241,14 +241,14 @@ impl<'a> ImageStream<'a> {
         &self,
         progress: &dyn Progress,
         what: &str,
-        consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
+        consume: &mut Consume<'_>,
     ) -> Result<(), DetectorError> {
-        self.run_samples(self.everything(self.extractors, self.measures), progress, what, consume)
+        self.run_samples(self.everything(self.extractors), progress, what, consume)
     }
 
-    /// A run over all samples; `measure` says whether it is measured how images look.
-    fn everything<'s>(&'s self, extractors: &'s [FeatureExtractor], measure: bool) -> Run<'s> {
-        Run { samples: self.samples, numbers: None, extractors, measure }
+    /// A run over all samples.
+    fn everything<'s>(&'s self, extractors: &'s [FeatureExtractor]) -> Run<'s> {
+        Run { samples: self.samples, numbers: None, extractors, measure: self.measures }
     }
 
     /// As [`run`](Self::run), noting which images are usable and what groups need.
@@ -256,17 +256,18 @@ impl<'a> ImageStream<'a> {
         &self,
         progress: &dyn Progress,
         what: &str,
-        consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
+        consume: &mut Consume<'_>,
     ) -> Result<(), DetectorError> {
-        self.note(self.everything(self.extractors, self.measures), progress, what, consume)
+        self.note(self.everything(self.extractors), progress, what, consume)
     }
 
+    /// A run that notes which images are usable and what groups need.
     fn note(
         &self,
         run: Run<'_>,
         progress: &dyn Progress,
         what: &str,
-        consume: &mut (dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send),
+        consume: &mut Consume<'_>,
     ) -> Result<(), DetectorError> {
         let mut found = Found::default();
         self.run_samples(run, progress, what, &mut |batch| {
@@ -297,6 +298,9 @@ impl<'a> ImageStream<'a> {
         Ok(Streamed { usable, skipped, groups, group_info })
     }
 }
+
+/// What takes the batches of a run.
+type Consume<'a> = dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send + 'a;
 
 /// What a run goes over.
 struct Run<'a> {
@@ -386,14 +390,13 @@ impl FeatureSource for SizedStream<'_> {
             return Ok(known.len());
         }
         let mut looks = Vec::new();
-        let measure = self.images.measures;
-        let run = self.images.everything(std::slice::from_ref(self.extractor()), measure);
+        let run = self.images.everything(std::slice::from_ref(self.extractor()));
         self.images.note(run, progress, &self.what(what), &mut |batch| {
             let decoded = batch.images.into_iter().filter(|image| image.failure.is_none());
             looks.extend(decoded.filter_map(|image| image.decoded?.look));
             batch.features.iter().try_for_each(&mut *visit)
         })?;
-        if measure {
+        if self.images.measures {
             self.images.looks.get_or_init(|| looks);
         }
         Ok(self.usable().len())

@@ -280,7 +280,7 @@ fn a_region_of_interest_counts_at_every_size_and_a_new_decision_is_one_of_all_si
 fn few_groups_are_told_and_one_image_is_too_few() {
     let options = FitOptions { group_by: "folder".parse().unwrap(), ..FitOptions::default() };
     let fitted = detector("padim", &two()).fit("stripes", &good(12), &options, &Silent).unwrap();
-    assert!(fitted.notes.iter().any(|note| note.starts_with("1 groups of images say little")), "{:?}", fitted.notes);
+    assert!(fitted.notes.iter().any(|note| note.contains("learned from one group of images")), "{:?}", fitted.notes);
     let one = two().with("held_out", 1);
     let fitted = fit("patchcore", &one, &good(12));
     assert_eq!(fitted.held_out.len(), 1);
