@@ -13,8 +13,6 @@
 //! That is the rule where none is asked for. The others ([`DecisionRule`]) take the same held-out scores; how much a
 //! threshold would vary with other held-out images is told by its bootstrap interval.
 
-mod splits;
-
 use nomaly_scorers::ScorerError;
 use nomaly_scorers::decision::bootstrap::{Bootstrap, Interval};
 use nomaly_scorers::decision::{Conformal, ExtremeValue, RobustTail, quantile, three_sigma};
@@ -25,11 +23,6 @@ use serde::{Deserialize, Serialize};
 use crate::DetectorError;
 use crate::groups::Groups;
 use crate::method::HeldOut;
-
-pub use splits::{
-    FEW_FOLDS, FOLDS_UP_TO, MANY_FOLDS_UP_TO, MAX_FOLDS, Split, cross_validated_scores, folds, held_out_scores,
-};
-pub(crate) use splits::{MOST_HELD_OUT, folds_of};
 
 /// The false-alarm rate that is allowed where none is asked for.
 ///

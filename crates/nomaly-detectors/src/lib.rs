@@ -39,6 +39,7 @@ pub mod maps;
 mod method;
 pub mod methods;
 pub mod model_file;
+mod near_copies;
 pub mod protocol;
 pub mod recalibration;
 pub mod recognition;

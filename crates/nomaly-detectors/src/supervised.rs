@@ -12,8 +12,8 @@ use nomaly_store::Progress;
 use serde::Serialize;
 
 use crate::DetectorError;
-use crate::calibration::{Split, folds_of};
 use crate::evaluation::{Ends, LEVEL};
+use crate::groups::{Split, folds_of};
 use crate::stage::Stage;
 
 /// The most folds of the cross-validation.

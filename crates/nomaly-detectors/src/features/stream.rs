@@ -13,8 +13,9 @@ use nomaly_transforms::{Pipeline, scaled_preview};
 
 use super::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
 use crate::fusion::size_name;
-use crate::groups::{self, Descriptors, GroupBy, GroupInfo, Groups};
+use crate::groups::{GroupBy, GroupInfo, Groups};
 use crate::method::MethodScore;
+use crate::near_copies::{self, Descriptors};
 use crate::shift::{Look, pooled};
 use crate::{DetectorError, Skipped};
 
@@ -137,7 +138,7 @@ impl<'a> ImageStream<'a> {
         }
         let by_name = self.group_by.unwrap_or(&GroupBy::None).by_name(&samples)?;
         let kinds: Vec<&str> = samples.iter().map(|sample| sample.kind.as_str()).collect();
-        let (groups, info) = by_name.map_or_else(|| groups::find(&found.descriptors, &kinds), Ok)?;
+        let (groups, info) = by_name.map_or_else(|| near_copies::find(&found.descriptors, &kinds), Ok)?;
         let known = (Groups::of_keys(originals.iter().map(|&original| groups.of()[original])), info);
         found.groups = Some(known.clone());
         Ok(known)

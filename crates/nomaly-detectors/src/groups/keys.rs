@@ -6,8 +6,8 @@ use std::str::FromStr;
 use nomaly_data::Sample;
 use regex_lite::Regex;
 
+use super::partition::{GroupInfo, Groups};
 use super::time::{TimeSource, times};
-use super::{GroupInfo, Groups};
 use crate::DetectorError;
 
 /// What makes images a group.

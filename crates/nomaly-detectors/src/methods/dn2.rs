@@ -21,8 +21,8 @@ use nomaly_scorers::neighbours::{Aggregation, Distance, NearestNeighbours, Neigh
 use nomaly_scorers::{Parameter, Scorer, State, restore};
 
 use super::pooled::{PooledFeatures, held_out, pooled_tap};
-use crate::calibration::{MAX_FOLDS, cross_validated_scores};
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::groups::{MAX_FOLDS, cross_validated_scores};
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::{DetectorError, Settings};
 
@@ -208,7 +208,7 @@ impl FittedMethod for FittedDn2 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calibration::folds;
+    use crate::groups::folds;
 
     #[test]
     fn every_held_out_image_meets_k_others() {

@@ -25,8 +25,8 @@ use nomaly_scorers::{Parameter, Scorer, State, restore};
 
 use super::pooled::{LEVELS, PooledFeatures, held_out, joined_rows, joined_taps};
 use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
-use crate::calibration::Split;
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::groups::Split;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore};
 use crate::stage::Stage;
 use crate::{DetectorError, Settings};

@@ -23,8 +23,8 @@ use nomaly_scorers::{Parameter, Scorer, State, restore};
 use nomaly_store::Progress;
 
 use super::pooled::{PooledFeatures, held_out, pooled_taps};
-use crate::calibration::{MAX_FOLDS, Split};
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::groups::{MAX_FOLDS, Split};
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::{DetectorError, Settings};
 

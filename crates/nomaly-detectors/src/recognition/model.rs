@@ -11,8 +11,7 @@ use nomaly_store::Progress;
 use super::settings::Plan;
 use super::{HeldOutClass, KnownClass, OpenSetSettings, check_name, closest};
 use crate::DetectorError;
-use crate::calibration::{FEW_FOLDS, MANY_FOLDS_UP_TO, MAX_FOLDS, Split};
-use crate::groups::Groups;
+use crate::groups::{FEW_FOLDS, Groups, MANY_FOLDS_UP_TO, MAX_FOLDS, Split};
 use crate::method::HeldOut;
 use crate::stage::Stage;
 

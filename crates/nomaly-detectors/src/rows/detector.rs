@@ -330,7 +330,7 @@ impl ScorerFit<'_> {
     fn held_out(&self, rows: ArrayView2<'_, f32>, groups: &Groups, seed: u64) -> Result<Vec<HeldOut>, DetectorError> {
         let units = groups.leaving(LEAST_ROWS);
         let stage = Stage::start(self.progress, "calibrating", Some(units.splits(seed).len()));
-        let scored = crate::calibration::held_out_scores(&units, seed, |train, test| {
+        let scored = crate::groups::held_out_scores(&units, seed, |train, test| {
             let (scaling, scorer) = self.fit(rows.select(Axis(0), train).view())?;
             if self.progress.cancelled() {
                 return Err(DetectorError::Cancelled);

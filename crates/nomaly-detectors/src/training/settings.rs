@@ -7,8 +7,7 @@ use nomaly_backbones::trainable::Rule;
 use nomaly_scorers::Parameter;
 
 use super::{Schedule, TrainingPlan};
-use crate::calibration::Split;
-use crate::groups::Groups;
+use crate::groups::{Groups, Split};
 use crate::{DetectorError, Settings};
 
 /// Passes over the examples.

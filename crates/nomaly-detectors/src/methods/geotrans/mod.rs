@@ -47,9 +47,8 @@ use self::passes::Passes;
 use self::scores::NormalityBuilder;
 pub use self::scores::{Normality, Score};
 use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
-use crate::calibration::held_out_scores;
 use crate::features::FeatureSource;
-use crate::groups::Groups;
+use crate::groups::{Groups, held_out_scores};
 use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore, Published};
 use crate::stage::Stage;
 use crate::training::classification::Classification;
@@ -313,7 +312,7 @@ fn two_step(
         let fitted = scorer.fit(of(train).view(), *seed, *progress)?;
         let scores = fitted.score(of(test).view())?;
         let combine = |views: &[f64]| source.combine(views.iter().map(|score| MethodScore::whole(*score)).collect());
-        scores.chunks(views).map(|views| Ok(combine(views)?.score)).collect()
+        scores.chunks(views).map(|views| combine(views).map(|image| image.score)).collect()
     })?;
     let number = |(place, score): (usize, f64)| HeldOut::scored(division.held_out[place], score);
     let held_out = scores.into_iter().map(number).collect();

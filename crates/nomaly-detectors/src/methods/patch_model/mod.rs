@@ -36,8 +36,8 @@ use self::model::{Embedding, Sampler};
 use self::parameters::{DEFAULT_SCORER, PARAMETERS};
 pub use self::parameters::{Kept, PatchFeature, PatchModelParams};
 use super::scoring::{ChosenScorer, ScorerChoice};
-use crate::calibration::Split;
 use crate::features::FeatureSource;
+use crate::groups::Split;
 use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore};
 use crate::{DetectorError, Settings};
 

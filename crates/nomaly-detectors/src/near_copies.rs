@@ -36,9 +36,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{GroupInfo, Groups};
 use crate::DetectorError;
 use crate::features::FeatureBatch;
+use crate::groups::{GroupInfo, Groups};
 
 /// Fewer images say nothing of how they spread.
 const FEWEST: usize = 12;

@@ -1,10 +1,7 @@
-//! Which items are held out together, and scores from fits that have not seen them.
+//! Scores of items by fits that have not seen them.
 
-use crate::DetectorError;
-use crate::groups::Groups;
-
-/// The most folds that cross-validation uses.
-pub const MAX_FOLDS: usize = 10;
+use super::partition::Groups;
+use super::split::{MAX_FOLDS, Split};
 
 /// Splits `n` independent items into up to [`MAX_FOLDS`] folds, each ascending, as equal in size as can be.
 ///
@@ -25,11 +22,11 @@ pub(crate) fn folds_of(n: usize, most: usize, seed: u64) -> Vec<Vec<usize>> {
 ///
 /// # Errors
 /// Whatever `score` fails with.
-pub fn cross_validated_scores(
+pub fn cross_validated_scores<E>(
     groups: &Groups,
     seed: u64,
-    mut score: impl FnMut(&[usize], &[usize]) -> Result<Vec<f64>, DetectorError>,
-) -> Result<Vec<f64>, DetectorError> {
+    mut score: impl FnMut(&[usize], &[usize]) -> Result<Vec<f64>, E>,
+) -> Result<Vec<f64>, E> {
     let mut held_out = vec![Vec::new(); groups.items()];
     for test in groups.folds(MAX_FOLDS, seed) {
         let Split { train, test } = Split::holding_out(test, groups.items());
@@ -41,33 +38,6 @@ pub fn cross_validated_scores(
     Ok(held_out.concat())
 }
 
-/// Items to fit on, and items that this fit scores, both ascending.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// The items to fit on.
-    pub train: Vec<usize>,
-    /// The items that are held out.
-    pub test: Vec<usize>,
-}
-
-impl Split {
-    /// Holds the items `test`, ascending, out of `n`.
-    pub(crate) fn holding_out(test: Vec<usize>, n: usize) -> Self {
-        let mut held_out = vec![false; n];
-        test.iter().for_each(|&item| held_out[item] = true);
-        Self { train: (0..n).filter(|&item| !held_out[item]).collect(), test }
-    }
-}
-
-/// The most items for which [`Groups::splits`] makes [`MAX_FOLDS`] folds.
-pub const MANY_FOLDS_UP_TO: usize = 1_000;
-/// The most items for which [`Groups::splits`] makes [`FEW_FOLDS`] folds.
-pub const FOLDS_UP_TO: usize = 10_000;
-/// The folds between the two.
-pub const FEW_FOLDS: usize = 5;
-/// The most items that a single split holds out.
-pub(crate) const MOST_HELD_OUT: usize = 10_000;
-
 /// Items with their scores by fits that have not seen them, along the [splits](Groups::splits) of `groups`.
 ///
 /// `fit_and_score(train, test)` fits on the items `train` and gives one score for each of the items `test`, both
@@ -76,11 +46,11 @@ pub(crate) const MOST_HELD_OUT: usize = 10_000;
 ///
 /// # Errors
 /// Whatever `fit_and_score` fails with.
-pub fn held_out_scores(
+pub fn held_out_scores<E>(
     groups: &Groups,
     seed: u64,
-    mut fit_and_score: impl FnMut(&[usize], &[usize]) -> Result<Vec<f64>, DetectorError>,
-) -> Result<Vec<(usize, f64)>, DetectorError> {
+    mut fit_and_score: impl FnMut(&[usize], &[usize]) -> Result<Vec<f64>, E>,
+) -> Result<Vec<(usize, f64)>, E> {
     let mut scored = Vec::new();
     for Split { train, test } in groups.splits(seed) {
         let scores = fit_and_score(&train, &test)?;
@@ -106,7 +76,7 @@ mod tests {
             let scores = held_out_scores(&Groups::singletons(n), 3, |train, test| {
                 assert_eq!(train.len() + test.len(), n);
                 assert!(test.iter().all(|item| train.binary_search(item).is_err()));
-                Ok(test.iter().map(|&item| item as f64).collect())
+                Ok::<_, ()>(test.iter().map(|&item| item as f64).collect())
             });
             assert!(scores.unwrap().into_iter().eq((0..held_out).map(|item| (item, item as f64))), "n = {n}");
         }
@@ -126,7 +96,7 @@ mod tests {
                 assert_eq!(train.len() + test.len(), n);
                 assert!(test.iter().all(|row| !train.contains(row)));
                 test.iter().for_each(|&row| times[row] += 1);
-                Ok(test.iter().map(|&row| row as f64).collect())
+                Ok::<_, ()>(test.iter().map(|&row| row as f64).collect())
             })
             .unwrap();
             assert!(times.iter().all(|&count| count == 1), "n = {n}: {times:?}");
