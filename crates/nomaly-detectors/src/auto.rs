@@ -18,8 +18,8 @@ use nomaly_kernels::neighbours::{Bank, Metric};
 use nomaly_store::Silent;
 use rayon::prelude::*;
 
-use crate::features::StreamOptions;
 pub use crate::fusion::FEW_GROUPS;
+use crate::images::StreamOptions;
 use crate::methods::patchcore::PatchCoreParams;
 use crate::{Detector, DetectorError, FitOptions, METHODS, Settings};
 

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::DetectorError;
 use crate::groups::Groups;
-use crate::method::HeldOut;
+use crate::score::HeldOut;
 
 /// The false-alarm rate that is allowed where none is asked for.
 ///

@@ -20,16 +20,19 @@ use self::parameters::of_several_sizes;
 use self::preprocessing::{Shapes, checked_median, keeps_aspect, region_tensor, stored_region};
 use self::seeing::Seeing;
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
-use crate::features::{FeatureExtractor, FeatureSource, ImageStream, StreamOptions, Streamed};
+use crate::features::FeatureSource;
 use crate::fusion::{FusedFit, FusedMethod, Fusion, most_maps};
 use crate::groups::{GroupBy, Groups};
+use crate::images::{FeatureExtractor, ImageStream, StreamOptions, Streamed};
 use crate::judge::Judge;
 use crate::maps::AnomalyMap;
-use crate::method::{FitContext, FittedMethod, HeldOut, Method};
+use crate::method::{FitContext, FittedMethod, Method};
 use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
 use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, Recognition};
+use crate::score::HeldOut;
 use crate::shift::{InputProfile, InputShift, Look};
+use crate::skipped::Skipped;
 use crate::stored::{check_backbone, check_networks, check_settings, check_stored};
 use crate::supervised::{SupervisedReference, supervised_reference};
 use crate::suspicion::Suspicious;
@@ -109,17 +112,6 @@ pub struct HeldOutImage {
     pub group: u32,
     /// Its score, *higher = more anomalous*.
     pub score: f64,
-}
-
-/// An image that could not be used, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Skipped {
-    /// The image.
-    pub id: String,
-    /// What is wrong, as one word for programs: `not-found`, `truncated`, …
-    pub kind: String,
-    /// What is wrong, for people.
-    pub message: String,
 }
 
 /// What a fitted detector says of an image.
@@ -492,7 +484,7 @@ impl FittedDetector {
         progress: &dyn Progress,
         mut sink: impl FnMut(&Sample, Result<Look, Skipped>) -> Result<(), DetectorError> + Send,
     ) -> Result<(), DetectorError> {
-        let images = self.seeing.extractors[0].stream(samples, options).measuring();
+        let images = ImageStream::new(&self.seeing.extractors[..1], samples, options).measuring();
         images.run(progress, "looking at images", &mut |batch| {
             for image in batch.images {
                 let look = image.decoded.and_then(|decoded| decoded.look);
@@ -524,8 +516,8 @@ impl FittedDetector {
         let deepest = self.backbone.taps().into_iter().map(|tap| tap.name).rfind(used);
         let name = deepest.ok_or_else(|| DetectorError::MissingState { name: "features".to_owned() })?;
         let tap = TapRequest { name: name.clone(), layout: OutputLayout::Mean };
-        let extractor = FeatureExtractor::new(&self.backbone, *self.pipeline(), &[tap])?;
-        let images = extractor.stream(samples, options);
+        let extractor = [FeatureExtractor::new(&self.backbone, *self.pipeline(), &[tap])?];
+        let images = ImageStream::new(&extractor, samples, options);
         let (mut cells, mut labels, mut dim) = (Vec::new(), Vec::new(), 0);
         images.run(progress, "reading images for the supervised reference", &mut |batch| {
             let usable = batch.images.iter().filter(|image| image.failure.is_none());

@@ -19,7 +19,9 @@ use nomaly_data::Sample;
 use nomaly_kernels::Isa;
 use nomaly_store::Progress;
 
-use crate::features::{FeatureBatch, FeatureExtractor};
+use crate::features::FeatureBatch;
+use crate::images::FeatureExtractor;
+use crate::images::ImageStream;
 use crate::method::{FittedMethod, MethodNetwork};
 use crate::{AnomalyMap, DetectorError, FittedDetector, Skipped, StreamOptions};
 
@@ -128,19 +130,23 @@ impl FittedDetector {
         let ((backbone, seen), _, kept) = self.explained_network()?;
         let size = self.pipeline().output_size();
         let mut average = AverageActivations::new(kept.as_ref().unwrap_or(backbone), taps, size, Isa::best()?)?;
-        let inputs = inputs(self)?;
+        let inputs = &inputs(self)?;
         let mut skipped = Vec::new();
         let mut sums = vec![0.0f64; 3 * size[0] * size[1]];
-        inputs.stream(samples, options).run(progress, "averaging layers", &mut |batch| {
-            skipped.extend(batch.images.into_iter().filter_map(|image| image.failure));
-            for features in batch.features {
-                for planes in features.values[0].chunks_exact(sums.len()) {
-                    sums.iter_mut().zip(planes).for_each(|(sum, value)| *sum += f64::from(*value));
+        ImageStream::new(std::slice::from_ref(inputs), samples, options).run(
+            progress,
+            "averaging layers",
+            &mut |batch| {
+                skipped.extend(batch.images.into_iter().filter_map(|image| image.failure));
+                for features in batch.features {
+                    for planes in features.values[0].chunks_exact(sums.len()) {
+                        sums.iter_mut().zip(planes).for_each(|(sum, value)| *sum += f64::from(*value));
+                    }
+                    average.add(&seen.inputs_of(&features.values[0]))?;
                 }
-                average.add(&seen.inputs_of(&features.values[0]))?;
-            }
-            Ok(())
-        })?;
+                Ok(())
+            },
+        )?;
         if average.images() == 0 {
             let method = self.info().method.name.clone();
             return Err(DetectorError::TooFewImages { method, needed: 1, found: 0 });
@@ -227,31 +233,37 @@ impl Explainer<'_> {
         let target = self.target();
         let Self { network, inputs, cam, score, .. } = self;
         let views = inputs.pipeline().view_count();
-        inputs.stream(samples, options).run(progress, "explaining images", &mut |batch| {
-            let mut explanations = match batch.features.first() {
-                Some(features) => {
-                    let views = network.inputs_of(&features.values[0]);
-                    match score {
-                        Some(score) => score.explain(cam, &views)?,
-                        None => {
-                            cam.explain(&views, target)?.into_iter().map(|one| (f64::from(one.value), one)).collect()
+        ImageStream::new(std::slice::from_ref(inputs), samples, options).run(
+            progress,
+            "explaining images",
+            &mut |batch| {
+                let mut explanations = match batch.features.first() {
+                    Some(features) => {
+                        let views = network.inputs_of(&features.values[0]);
+                        match score {
+                            Some(score) => score.explain(cam, &views)?,
+                            None => cam
+                                .explain(&views, target)?
+                                .into_iter()
+                                .map(|one| (f64::from(one.value), one))
+                                .collect(),
                         }
                     }
+                    None => Vec::new(),
                 }
-                None => Vec::new(),
-            }
-            .into_iter();
-            for image in batch.images {
-                let (size, preview) =
-                    image.decoded.map_or((None, None), |decoded| (Some(decoded.size), decoded.preview));
-                let result = match image.failure {
-                    Some(skipped) => Err(skipped),
-                    None => Ok(joined(inputs, explanations.by_ref().take(views).collect())?),
-                };
-                sink(Explained { sample: &samples[image.index], result, size, preview })?;
-            }
-            Ok(())
-        })
+                .into_iter();
+                for image in batch.images {
+                    let (size, preview) =
+                        image.decoded.map_or((None, None), |decoded| (Some(decoded.size), decoded.preview));
+                    let result = match image.failure {
+                        Some(skipped) => Err(skipped),
+                        None => Ok(joined(inputs, explanations.by_ref().take(views).collect())?),
+                    };
+                    sink(Explained { sample: &samples[image.index], result, size, preview })?;
+                }
+                Ok(())
+            },
+        )
     }
 }
 

@@ -1,19 +1,17 @@
-//! From images to features: loader, preprocessing and backbone in one stream.
+//! The features of images, as methods see them.
 
-mod stream;
+use std::ops::RangeInclusive;
 
-use nomaly_backbones::{Backbone, Extractor, TapRequest};
-use nomaly_data::Sample;
-use nomaly_kernels::Isa;
+use nomaly_backbones::TapRequest;
 use nomaly_store::Progress;
-use nomaly_transforms::{Limits, Pipeline};
 
-pub(crate) use self::stream::{ImageStream, Streamed};
 use crate::DetectorError;
 use crate::groups::Groups;
-use crate::maps::{AnomalyMap, RegionOfInterest};
-use crate::method::MethodScore;
-use crate::methods::patchcore::PatchGrid;
+use crate::maps::RegionOfInterest;
+use crate::score::MethodScore;
+
+/// Sides of the network's input in pixels.
+pub(crate) const INPUT_SIDES: RangeInclusive<usize> = 32..=2048;
 
 /// The features of a batch of images, tap by tap.
 ///
@@ -118,173 +116,4 @@ pub trait FeatureSource: Sync {
     /// # Errors
     /// Maps of another size than the views.
     fn combine(&self, views: Vec<MethodScore>) -> Result<MethodScore, DetectorError>;
-}
-
-/// How images are read.
-#[derive(Clone, Copy, Debug)]
-pub struct StreamOptions {
-    /// Images a batch, at least 1. The result does not depend on it; memory does.
-    pub batch: usize,
-    /// What a single image may take.
-    pub limits: Limits,
-    /// Whether an image that cannot be used ends the run, instead of being reported and left out.
-    pub strict: bool,
-    /// The longest side of previews of the decoded images, where previews are wanted; [`u32::MAX`] for the images as they
-    /// are.
-    pub preview: Option<u32>,
-}
-
-impl Default for StreamOptions {
-    fn default() -> Self {
-        Self { batch: 8, limits: Limits::default(), strict: false, preview: None }
-    }
-}
-
-/// A compiled backbone with the preprocessing in front of it.
-#[derive(Debug)]
-pub struct FeatureExtractor {
-    extractor: Extractor,
-    pipeline: Pipeline,
-    /// The pipeline over whose frame maps lie: its own, or that of the smallest size.
-    maps: Pipeline,
-    taps: Vec<TapRequest>,
-    shapes: Vec<[usize; 3]>,
-    region: Option<RegionOfInterest>,
-    median: usize,
-    /// The tap nearest to the image, by which images are compared with the training images; `None` where it is the
-    /// image.
-    shallowest: Option<usize>,
-}
-
-impl FeatureExtractor {
-    /// Compiles `backbone` up to the deepest of `taps` for the output size of `pipeline`.
-    ///
-    /// # Errors
-    /// A tap that the backbone lacks, weights that do not reach it, or an instruction set that is not there.
-    pub fn new(backbone: &Backbone, pipeline: Pipeline, taps: &[TapRequest]) -> Result<Self, DetectorError> {
-        let extractor = backbone.compile(pipeline.output_size(), taps, Isa::best()?)?;
-        let shapes = (0..taps.len()).map(|tap| extractor.output_shape(tap)).collect();
-        let order: Vec<String> = backbone.taps().into_iter().map(|tap| tap.name).collect();
-        let depth = |tap: &TapRequest| order.iter().position(|name| *name == tap.name);
-        let shallowest = (0..taps.len()).filter(|_| backbone.name() != "pixels").min_by_key(|&tap| depth(&taps[tap]));
-        Ok(Self {
-            extractor,
-            pipeline,
-            maps: pipeline,
-            taps: taps.to_vec(),
-            shapes,
-            region: None,
-            median: 1,
-            shallowest,
-        })
-    }
-
-    /// The same extractor, whose maps lie over the frame of another one: the smallest of several sizes.
-    pub(crate) fn with_maps_of(mut self, smallest: Pipeline) -> Self {
-        self.maps = smallest;
-        self
-    }
-
-    /// The same extractor with a word to the methods on which pixels of maps matter.
-    pub(crate) fn with_region(mut self, region: Option<RegionOfInterest>) -> Self {
-        self.region = region;
-        self
-    }
-
-    /// The same extractor with a word to the methods on the median filter of their maps.
-    pub(crate) fn with_median(mut self, side: usize) -> Self {
-        self.median = side;
-        self
-    }
-
-    /// The preprocessing.
-    pub fn pipeline(&self) -> &Pipeline {
-        &self.pipeline
-    }
-
-    /// Side of the median filter of maps, in pixels of the input; 1 for none.
-    pub(crate) fn median(&self) -> usize {
-        self.median
-    }
-
-    /// The features it gives.
-    pub fn taps(&self) -> &[TapRequest] {
-        &self.taps
-    }
-
-    /// A source of the features of `samples`, at this size alone.
-    pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
-        ImageStream::new(std::slice::from_ref(self), samples, options)
-    }
-
-    /// Patches of an image and numbers a patch, where they lie at the positions of [`PatchGrid::Auto`].
-    pub(crate) fn patches(&self) -> (usize, usize) {
-        let [height, width] = PatchGrid::Auto.of(&self.shapes);
-        let dim = self.shapes.iter().map(|[channels, ..]| channels).sum();
-        (self.pipeline.view_count() * height * width, dim)
-    }
-
-    /// The features `values` of `images` images as a batch.
-    fn batch<'a>(&'a self, images: usize, values: &'a [Vec<f32>]) -> FeatureBatch<'a> {
-        FeatureBatch {
-            images,
-            views: self.pipeline.view_count(),
-            input: self.pipeline.output_size(),
-            map: self.maps.output_size(),
-            taps: &self.taps,
-            values,
-            shapes: &self.shapes,
-            region: self.region.as_ref(),
-            median: self.median,
-        }
-    }
-
-    /// The name of the tap by which images are compared with the training images.
-    pub(crate) fn shallowest(&self) -> Option<&str> {
-        self.shallowest.map(|tap| self.taps[tap].name.as_str())
-    }
-
-    /// See [`FeatureSource::combine`].
-    pub(crate) fn combine(&self, mut views: Vec<MethodScore>) -> Result<MethodScore, DetectorError> {
-        if views.len() == 1
-            && let Some(whole) = views.pop()
-        {
-            return Ok(whole);
-        }
-        let tiles = self.pipeline.views.tiling.map_or(1, |tiling| tiling.rows as usize * tiling.columns as usize);
-        let copies = views.len().div_ceil(tiles) as f64;
-        let over_views = |value: &dyn Fn(&MethodScore) -> f64| {
-            let highest = |copy: &[MethodScore]| copy.iter().map(value).fold(f64::NEG_INFINITY, f64::max);
-            views.chunks(tiles).map(highest).sum::<f64>() / copies
-        };
-        let score = over_views(&|view| view.score);
-        let varies = views.iter().all(|view| view.deviation.is_some());
-        // Views of one image share what makes them vary, the network: their deviations do not average out.
-        let deviation = varies.then(|| over_views(&|view| view.deviation.unwrap_or(0.0)));
-        let count = views.first().map_or(0, |view| view.parts.len());
-        let parts = (0..count).map(|part| over_views(&|view| view.parts[part])).collect();
-        let terms = joined_terms(&views, tiles);
-        let maps: Option<Vec<&[f32]>> =
-            views.iter().map(|view| view.map.as_ref().map(|map| map.values.as_slice())).collect();
-        let map = match maps {
-            Some(maps) => {
-                let [height, width] = self.maps.frame_size();
-                Some(AnomalyMap { height, width, values: self.maps.assemble(&maps.concat())? })
-            }
-            None => None,
-        };
-        Ok(MethodScore { score, deviation, parts, terms, map })
-    }
-}
-
-/// The terms of the score that views have together: of each copy those of its highest tile, averaged over the copies.
-fn joined_terms(views: &[MethodScore], tiles: usize) -> Vec<f64> {
-    let copies = views.len().div_ceil(tiles) as f64;
-    let mut joined = Vec::new();
-    for copy in views.chunks(tiles) {
-        let Some(highest) = copy.iter().max_by(|a, b| a.score.total_cmp(&b.score)) else { continue };
-        joined.resize(highest.terms.len(), 0.0);
-        joined.iter_mut().zip(&highest.terms).for_each(|(sum, term)| *sum += term / copies);
-    }
-    joined
 }

@@ -20,11 +20,14 @@ use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
 use crate::DetectorError;
-use crate::features::{FeatureBatch, FeatureExtractor};
+use crate::features::FeatureBatch;
 use crate::groups::Groups;
+use crate::images::FeatureExtractor;
+use crate::images::size_name;
 use crate::maps::AnomalyMap;
-use crate::method::{FittedMethod, HeldOut, MethodFit, MethodScore};
+use crate::method::{FittedMethod, MethodFit};
 use crate::recognition::HeldOutClass;
+use crate::score::{HeldOut, MethodScore};
 use crate::training::Checkpoint;
 
 /// The most sizes of a detector.
@@ -337,12 +340,6 @@ impl FusedMethod<'_> {
             (_, None) => Err(refused("nothing was said of an image".to_owned())),
         }
     }
-}
-
-/// `416×160`: height and width of the network's input in pixels.
-pub(crate) fn size_name(pipeline: &Pipeline) -> String {
-    let [height, width] = pipeline.output_size();
-    format!("{height}×{width}")
 }
 
 fn refused(reason: String) -> DetectorError {

@@ -3,11 +3,13 @@
 use nomaly_kernels::neighbours::NeighboursError;
 use nomaly_scorers::ScorerError;
 
-use crate::detector::{Prediction, Skipped};
+use crate::detector::Prediction;
 use crate::features::FeatureBatch;
 use crate::fusion::FusedMethod;
-use crate::method::{FittedMethod, MethodScore};
+use crate::method::FittedMethod;
 use crate::recognition::Classes;
+use crate::score::MethodScore;
+use crate::skipped::Skipped;
 use crate::{Calibration, DetectorError};
 
 /// The kind of [`Skipped`] items whose score, or a value of whose map, is not a finite number.

@@ -34,20 +34,23 @@ mod features;
 pub mod fusion;
 pub mod groups;
 pub mod hybrid;
+mod images;
 mod judge;
+pub mod map_maker;
 pub mod maps;
 mod method;
 pub mod methods;
 pub mod model_file;
-mod near_copies;
 pub mod protocol;
 pub mod recalibration;
 pub mod recognition;
 pub mod regions;
 pub mod registry;
 pub mod rows;
+mod score;
 mod settings;
 pub mod shift;
+mod skipped;
 mod stage;
 mod state;
 mod stored;
@@ -58,16 +61,18 @@ pub mod training;
 pub use calibration::{Calibration, DecisionRule};
 pub use detector::{
     COMMON_PARAMETERS, Detector, Fit, FitOptions, FittedDetector, HeldOutImage, Outcome, PredictOptions, Prediction,
-    Skipped,
 };
 pub use error::DetectorError;
-pub use features::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
+pub use features::{FeatureBatch, FeatureSource};
 pub use groups::{GroupBy, Groups};
+pub use images::{FeatureExtractor, StreamOptions};
 pub use maps::AnomalyMap;
 pub use method::{
-    BuildMethod, Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodNetwork, MethodScore,
-    MoreParameters, Published, PublishedClasses,
+    BuildMethod, Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MoreParameters,
+    Published, PublishedClasses,
 };
 pub use nomaly_scorers::Parameter;
 pub use registry::METHODS;
+pub use score::{HeldOut, MethodScore};
 pub use settings::{Memory, Settings};
+pub use skipped::Skipped;

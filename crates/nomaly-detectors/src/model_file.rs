@@ -35,8 +35,9 @@ use nomaly_store::{AtomicFile, StoreError, read_regular};
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
-use crate::fusion::{Fusion, size_name};
+use crate::fusion::Fusion;
 use crate::groups::GroupInfo;
+use crate::images::size_name;
 use crate::recalibration::DecisionHistory;
 use crate::recognition::{Classes, HeldOutClass, KnownClass};
 use crate::rows::RowsInfo;

@@ -6,12 +6,12 @@ use nomaly_store::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::calibration::Calibration;
-use crate::features::{StreamOptions, Streamed};
 use crate::groups::{GroupBy, Groups};
-use crate::method::{HeldOut, MethodScore};
+use crate::images::{StreamOptions, Streamed};
 use crate::model_file::StoredScores;
 use crate::recognition::{Classes, HeldOutClass, closest};
 use crate::rows::{FittedRows, RowPredictOptions};
+use crate::score::{HeldOut, MethodScore};
 use crate::{DecisionRule, DetectorError, FittedDetector, Skipped};
 
 /// What a model was calibrated on, and the decisions that it had before.

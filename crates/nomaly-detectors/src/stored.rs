@@ -3,18 +3,14 @@
 //! A checksum tells that a file is as it was written, not that nomaly wrote it: every number of the header may be
 //! anything.
 
-use std::ops::RangeInclusive;
-
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
 
+use crate::features::INPUT_SIDES;
 use crate::fusion::FusedSize;
 use crate::method::MethodEntry;
 use crate::model_file::ModelInfo;
 use crate::{DetectorError, Parameter, Settings};
-
-/// Sides of the network's input in pixels.
-pub(crate) const INPUT_SIDES: RangeInclusive<usize> = 32..=2048;
 
 /// How many times larger than the crop an image may become before its centre is cut out; backbones ask for less than
 /// 1.2.

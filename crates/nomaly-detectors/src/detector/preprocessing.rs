@@ -11,9 +11,9 @@ use nomaly_scorers::{Tensor, TensorData};
 use nomaly_transforms::{CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
 use rayon::prelude::*;
 
+use crate::features::INPUT_SIDES;
 use crate::fusion::MOST_SIZES;
 use crate::maps::RegionOfInterest;
-use crate::stored::INPUT_SIDES;
 use crate::{DetectorError, Settings};
 
 /// The side of the median filter that the settings ask for.

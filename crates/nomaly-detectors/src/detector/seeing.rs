@@ -8,8 +8,7 @@ use nomaly_data::Sample;
 use nomaly_transforms::Pipeline;
 
 use super::preprocessing::{Shapes, keeps_aspect, median, pipelines, read_region, views_of};
-use crate::features::FeatureExtractor;
-use crate::fusion::size_name;
+use crate::images::{FeatureExtractor, size_name};
 use crate::method::Method;
 use crate::settings::Memory;
 use crate::{DetectorError, Settings};

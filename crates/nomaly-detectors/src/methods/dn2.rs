@@ -23,7 +23,8 @@ use nomaly_scorers::{Parameter, Scorer, State, restore};
 use super::pooled::{PooledFeatures, held_out, pooled_tap};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::{MAX_FOLDS, cross_validated_scores};
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::score::MethodScore;
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "dn2";

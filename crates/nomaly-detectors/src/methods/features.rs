@@ -27,7 +27,8 @@ use super::pooled::{LEVELS, PooledFeatures, held_out, joined_rows, joined_taps};
 use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Split;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit};
+use crate::score::MethodScore;
 use crate::stage::Stage;
 use crate::{DetectorError, Settings};
 

@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Groups;
-use crate::method::{FitContext, FittedMethod, Method, MethodFit, MethodScore};
+use crate::method::{FitContext, FittedMethod, Method, MethodFit};
+use crate::score::MethodScore;
 use crate::{AnomalyMap, DetectorError, METHODS};
 
 /// What `tests/fixtures/gen_locating.py` wrote.

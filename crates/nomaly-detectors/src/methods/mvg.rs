@@ -25,7 +25,8 @@ use nomaly_store::Progress;
 use super::pooled::{PooledFeatures, held_out, pooled_taps};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::{MAX_FOLDS, Split};
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::score::MethodScore;
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "mvg";

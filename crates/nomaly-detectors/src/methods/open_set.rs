@@ -23,8 +23,9 @@ use nomaly_scorers::{Parameter, State};
 
 use super::pooled::{LEVELS, PooledFeatures, joined_rows, joined_taps};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit};
 use crate::recognition::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS, OPEN_SET_PARAMETERS, OpenSetSettings};
+use crate::score::MethodScore;
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "open-set";

@@ -7,7 +7,7 @@ use nomaly_scorers::Parameter;
 use nomaly_store::Progress;
 
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{HeldOut, MethodScore};
+use crate::score::{HeldOut, MethodScore};
 use crate::{DetectorError, Settings};
 
 /// The setting that names the levels whose features make one row.

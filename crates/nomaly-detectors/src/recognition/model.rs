@@ -12,7 +12,7 @@ use super::settings::Plan;
 use super::{HeldOutClass, KnownClass, OpenSetSettings, check_name, closest};
 use crate::DetectorError;
 use crate::groups::{FEW_FOLDS, Groups, MANY_FOLDS_UP_TO, MAX_FOLDS, Split};
-use crate::method::HeldOut;
+use crate::score::HeldOut;
 use crate::stage::Stage;
 
 /// The fewest items of a class of which every fit keeps three.

@@ -14,12 +14,12 @@ use super::scaling::{SCALING, Scaling, Standardise};
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::groups::{GroupInfo, Groups};
 use crate::judge::{Fault, is_about_values};
-use crate::method::HeldOut;
 use crate::model_file::{self, HeldOutScores, RowParts};
 use crate::recalibration::DecisionHistory;
 use crate::recognition::{
     ClassFit, ClassModel, ClassTask, Classes, HeldOutClass, Labels, OPEN_SET_PARAMETERS, OpenSetSettings, Recognition,
 };
+use crate::score::HeldOut;
 use crate::stage::Stage;
 use crate::supervised::{SupervisedReference, supervised_reference};
 use crate::{DetectorError, Parameter, Settings, Skipped};

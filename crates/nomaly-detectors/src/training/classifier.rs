@@ -8,7 +8,7 @@ use nomaly_kernels::Isa;
 use nomaly_scorers::{State, Tensor, TensorData};
 
 use crate::DetectorError;
-use crate::stored::INPUT_SIDES;
+use crate::features::INPUT_SIDES;
 
 /// A trained network that is run on inputs, some at a time.
 pub(crate) struct TrainedNetwork {

@@ -9,7 +9,8 @@ use nomaly_store::{Progress, sha256_hex};
 use crate::DetectorError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Groups;
-use crate::method::{HeldOut, Method, MethodScore};
+use crate::method::Method;
+use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
 
 /// All views of all images as 8-bit planes, red, green and blue: what a pipeline makes of images, without its last step.

@@ -9,7 +9,8 @@ use super::{Checkpoint, Learner, Objective, Trained, train};
 use crate::DetectorError;
 use crate::features::FeatureSource;
 use crate::groups::Groups;
-use crate::method::{FitContext, FittedMethod, HeldOut, Method, MethodFit, MethodScore};
+use crate::method::{FitContext, FittedMethod, Method, MethodFit};
+use crate::score::{HeldOut, MethodScore};
 
 /// The images of a fit: some to train on, others to calibrate the decision.
 pub(crate) struct TrainingSet<'a> {

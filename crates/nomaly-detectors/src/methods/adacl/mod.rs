@@ -42,17 +42,15 @@ use nomaly_transforms::augment::AdaclKind;
 
 use self::objective::{Created, EXAMPLES, Labels, Regression, taps};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{
-    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodScore, Published,
-};
-use crate::state;
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, Published};
+use crate::score::MethodScore;
 use crate::training::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
 use crate::training::examples::Examples;
 use crate::training::images::views;
 use crate::training::set::TrainingSet;
 use crate::training::settings::{Epochs, Optimiser, Patience, TrainingSettings};
 use crate::training::{Schedule, settings as training};
-use crate::{DetectorError, PublishedClasses, Settings};
+use crate::{DetectorError, PublishedClasses, Settings, state};
 
 const NAME: &str = "adacl";
 const NETWORK: &str = "adacl-cnn";

@@ -38,9 +38,8 @@ use nomaly_scorers::{Parameter, Scorer, State, restore};
 use self::objective::{CLASSES, MOST_VALIDATED, ThreeWay, normalise};
 use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::method::{
-    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodScore, Published,
-};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, Published};
+use crate::score::MethodScore;
 use crate::stage::Stage;
 use crate::training::classification::Classification;
 use crate::training::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};

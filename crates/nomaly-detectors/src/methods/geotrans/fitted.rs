@@ -10,7 +10,8 @@ use super::passes::{self, Passes};
 use super::scores::{self, Normality, Score};
 use crate::DetectorError;
 use crate::features::FeatureBatch;
-use crate::method::{FittedMethod, MethodNetwork, MethodScore};
+use crate::method::{FittedMethod, MethodNetwork};
+use crate::score::MethodScore;
 use crate::training::classifier::{AT_A_TIME, STATE, TrainedNetwork, log_softmax};
 use crate::training::images::views;
 

@@ -11,7 +11,7 @@ use nomaly_backbones::weights::Weights;
 use nomaly_kernels::Isa;
 
 use crate::DetectorError;
-use crate::method::MethodScore;
+use crate::score::MethodScore;
 use crate::training::classifier::log_softmax;
 
 /// Inputs of the network at a time.

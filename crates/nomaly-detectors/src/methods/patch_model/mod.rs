@@ -38,7 +38,8 @@ pub use self::parameters::{Kept, PatchFeature, PatchModelParams};
 use super::scoring::{ChosenScorer, ScorerChoice};
 use crate::features::FeatureSource;
 use crate::groups::Split;
-use crate::method::{Cost, FitContext, FittedMethod, HeldOut, Method, MethodEntry, MethodFit, MethodScore};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit};
+use crate::score::{HeldOut, MethodScore};
 use crate::{DetectorError, Settings};
 
 const NAME: &str = "patches";

@@ -12,8 +12,9 @@ use rand_chacha::ChaCha8Rng;
 use super::grid::{PatchGrid, expert, remove_means};
 use super::parameters::{Kept, PatchFeature, PatchModelParams};
 use crate::features::FeatureBatch;
-use crate::maps::finish_maps;
-use crate::method::{FittedMethod, MethodScore};
+use crate::map_maker::finish_maps;
+use crate::method::FittedMethod;
+use crate::score::MethodScore;
 use crate::{AnomalyMap, DetectorError};
 
 /// Patches as rows of numbers, before they are embedded: what all images of a batch go through.

@@ -177,7 +177,7 @@ impl Default for PatchModelParams {
             dictionary: Atoms::Auto,
             sparsity: 1.2,
             max_patches: 20_000,
-            sigma: crate::maps::DEFAULT_SIGMA,
+            sigma: crate::map_maker::DEFAULT_SIGMA,
         }
     }
 }

@@ -51,8 +51,9 @@ use super::grid::layers_setting;
 pub use super::patches::PatchGrid;
 use super::patches::PatchShape;
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::maps::MapMaker;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodScore, Published};
+use crate::map_maker::MapMaker;
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::score::MethodScore;
 use crate::state::{only, take, take_either, take_f64};
 use crate::{DetectorError, Settings};
 

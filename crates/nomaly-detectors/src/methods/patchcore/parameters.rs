@@ -8,7 +8,7 @@ use nomaly_kernels::neighbours::InvertedIndex;
 use nomaly_scorers::Parameter;
 
 use super::{PatchCore, RESERVE};
-use crate::maps::DEFAULT_SIGMA;
+use crate::map_maker::DEFAULT_SIGMA;
 use crate::methods::grid::layer_taps;
 use crate::methods::patches::{Joining, PatchGrid, Patching};
 use crate::settings::{Memory, SIGMA};

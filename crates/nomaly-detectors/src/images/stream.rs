@@ -11,11 +11,11 @@ use nomaly_store::Progress;
 use nomaly_transforms::statistics::ImageStatistics;
 use nomaly_transforms::{Pipeline, scaled_preview};
 
-use super::{FeatureBatch, FeatureExtractor, FeatureSource, StreamOptions};
-use crate::fusion::size_name;
+use super::extractor::{FeatureExtractor, StreamOptions, size_name};
+use super::near_copies::{self, Descriptors};
+use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::{GroupBy, GroupInfo, Groups};
-use crate::method::MethodScore;
-use crate::near_copies::{self, Descriptors};
+use crate::score::MethodScore;
 use crate::shift::{Look, pooled};
 use crate::{DetectorError, Skipped};
 
@@ -105,7 +105,7 @@ impl<'a> ImageStream<'a> {
 
     /// The same stream, which keeps frames of up to `bytes` bytes from one visit to the next.
     pub(crate) fn caching(mut self, bytes: u64) -> Self {
-        let pipelines = self.extractors.iter().map(|extractor| extractor.pipeline).collect();
+        let pipelines = self.extractors.iter().map(|extractor| *extractor.pipeline()).collect();
         self.frames = Some(FrameCache::new(pipelines, self.samples.len(), bytes));
         self
     }
@@ -165,12 +165,12 @@ impl<'a> ImageStream<'a> {
     ) -> Result<(), DetectorError> {
         let Run { samples, numbers, extractors, measure } = run;
         let StreamOptions { batch: inputs, limits, strict, preview } = self.options;
-        let pipelines: Vec<Pipeline> = extractors.iter().map(|extractor| extractor.pipeline).collect();
+        let pipelines: Vec<Pipeline> = extractors.iter().map(|extractor| *extractor.pipeline()).collect();
         let views = pipelines.first().map_or(1, Pipeline::view_count);
         let images_a_batch = (inputs / views).clamp(1, samples.len().max(1));
         let at_a_time = inputs.clamp(1, images_a_batch * views);
         let mut networks: Vec<Inputs<'_>> =
-            extractors.iter().map(|extractor| Inputs::new(&extractor.extractor, at_a_time)).collect();
+            extractors.iter().map(|extractor| Inputs::new(extractor.network(), at_a_time)).collect();
         let mut number = 0;
 
         let cancel = AtomicBool::new(false);
@@ -220,7 +220,7 @@ impl<'a> ImageStream<'a> {
                     features.push(extractor.batch(images, network.run(data, images * views)?));
                 }
             }
-            let shallowest = extractors.first().and_then(|extractor| extractor.shallowest);
+            let shallowest = extractors.first().and_then(|extractor| extractor.shallowest_tap());
             if let (Some(features), Some(tap), true) = (features.first(), shallowest, measure) {
                 attach_features(&mut outcomes, pooled(features, tap));
             }
@@ -329,7 +329,7 @@ impl SizedStream<'_> {
     fn what(&self, what: &str) -> String {
         match self.images.extractors.len() {
             1 => what.to_owned(),
-            _ => format!("{what} at {}", size_name(&self.extractor().pipeline)),
+            _ => format!("{what} at {}", size_name(self.extractor().pipeline())),
         }
     }
 
@@ -364,7 +364,7 @@ impl FeatureSource for SizedStream<'_> {
     }
 
     fn views(&self) -> usize {
-        self.extractor().pipeline.view_count()
+        self.extractor().pipeline().view_count()
     }
 
     fn held_bytes(&self) -> u64 {

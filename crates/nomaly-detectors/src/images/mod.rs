@@ -1,0 +1,9 @@
+//! From images to features: loader, preprocessing and backbone in one stream.
+
+mod extractor;
+mod near_copies;
+mod stream;
+
+pub(crate) use self::extractor::size_name;
+pub use self::extractor::{FeatureExtractor, StreamOptions};
+pub(crate) use self::stream::{ImageStream, Streamed};
