@@ -15,7 +15,8 @@ use std::collections::BTreeSet;
 
 use nomaly_data::subset::{Choice, choose};
 use nomaly_data::{Label, Sample};
-use nomaly_detectors::suspicion::{fit_without_suspicious, naming_level, suspicious};
+use nomaly_detectors::refit::fit_without_suspicious;
+use nomaly_detectors::suspicion::{naming_level, suspicious};
 use nomaly_detectors::{DecisionRule, Detector, FitOptions, FittedDetector, PredictOptions, Settings};
 use nomaly_store::Silent;
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use nomaly::detectors::classes::Classes;
 use nomaly::detectors::evaluation::{Evaluated, Evaluation, PRO_LIMIT};
-use nomaly::detectors::model_file::ModelInfo;
-use nomaly::detectors::recognition::Classes;
+use nomaly::detectors::info::ModelInfo;
 use nomaly::detectors::regions::{Region, RegionOptions};
 use nomaly::detectors::suspicion::{naming_level, suspicious};
 use nomaly::store::write_atomic;

@@ -6,32 +6,33 @@ mod seeing;
 
 use std::path::{Path, PathBuf};
 
-use image::RgbImage;
 use ndarray::ArrayView2;
 use nomaly_backbones::{Backbone, OpenOptions, OutputLayout, TapRequest};
 use nomaly_data::{Label, Sample, with_changes};
 use nomaly_store::Progress;
 use nomaly_transforms::Pipeline;
 use nomaly_transforms::augment::Changes;
-use serde::Serialize;
 
 pub use self::parameters::COMMON_PARAMETERS;
 use self::parameters::of_several_sizes;
 use self::preprocessing::{Shapes, checked_median, keeps_aspect, region_tensor, stored_region};
 use self::seeing::Seeing;
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
+use crate::classes::Classes;
 use crate::features::FeatureSource;
 use crate::fusion::{FusedFit, FusedMethod, Fusion, most_maps};
 use crate::groups::{GroupBy, Groups};
 use crate::images::{FeatureExtractor, ImageStream, StreamOptions, Streamed};
+use crate::info::{BackboneInfo, DecisionHistory, MethodInfo, ModelInfo, TrainingInfo};
 use crate::judge::Judge;
 use crate::maps::AnomalyMap;
 use crate::method::{FitContext, FittedMethod, Method};
-use crate::model_file::{self, BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
-use crate::recalibration::DecisionHistory;
-use crate::recognition::{Classes, Recognition};
+use crate::model_file::{self};
+use crate::outcome::HeldOutImage;
+use crate::outcome::Outcome;
+use crate::outcome::Prediction;
 use crate::score::HeldOut;
-use crate::shift::{InputProfile, InputShift, Look};
+use crate::shift::{InputProfile, Look};
 use crate::skipped::Skipped;
 use crate::stored::{check_backbone, check_networks, check_settings, check_stored};
 use crate::supervised::{SupervisedReference, supervised_reference};
@@ -101,69 +102,6 @@ pub struct Fit {
     /// The checkpoint of a training that has ended. Whoever has the detector in safety
     /// [removes](Self::remove_checkpoint) it, as [`save`](Self::save) does; until then the same fit goes on from it.
     pub checkpoint: Option<Checkpoint>,
-}
-
-/// What a training image got from a fit that had seen neither it nor any other image of its group.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct HeldOutImage {
-    /// Its place among the samples that were fitted on.
-    pub sample: usize,
-    /// The number of its group.
-    pub group: u32,
-    /// Its score, *higher = more anomalous*.
-    pub score: f64,
-}
-
-/// What a fitted detector says of an image.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Prediction {
-    /// The anomaly score, *higher = more anomalous*; its scale belongs to the method.
-    pub score: f64,
-    /// An error bar: the standard deviation of the score over the passes of a network with dropout, for methods that make
-    /// several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deviation: Option<f64>,
-    /// The conformal p-value in (0, 1]: the share of held-out normal images that score at least as high.
-    pub p_value: f64,
-    /// The decision; `None` where the model has no threshold to decide by.
-    pub anomalous: Option<bool>,
-    /// How the image differs from the training images in what is no defect: exposure, size, sharpness, storage. `None`
-    /// where it does not, and for models that keep no [profile](FittedDetector::input_profile). The rate of false
-    /// alarms is promised for images without a shift.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub input_shift: Option<InputShift>,
-    /// Scores of the parts that the score is made of, in the order of [`FittedDetector::part_names`]; for models of classes
-    /// those under each class.
-    #[serde(skip)]
-    pub parts: Vec<f64>,
-    /// What each of the [terms](FittedDetector::term_names) adds to the score, for methods whose score is a sum.
-    #[serde(skip)]
-    pub terms: Vec<f64>,
-    /// Which class the image was taken for, by models of [classes](FittedDetector::classes_for). It is `anomalous`
-    /// where it is unknown, nothing is decided where that class has no threshold, and the p-value is that among the
-    /// held-out images of the closest class.
-    #[serde(skip)]
-    pub recognition: Option<Recognition>,
-    /// How anomalous each pixel is of what the network sees, for methods that locate: a map of the
-    /// [frame](nomaly_transforms::Pipeline::frame_size). [`FittedDetector::map_on_image`] lays it over the image.
-    #[serde(skip)]
-    pub map: Option<AnomalyMap>,
-}
-
-/// One image of a run over many.
-pub struct Outcome<'a> {
-    /// The image.
-    pub sample: &'a Sample,
-    /// The number of the batch it was in.
-    pub batch: usize,
-    /// What the detector says, or why it cannot.
-    pub result: Result<Prediction, Skipped>,
-    /// Width and height of the image in pixels, where it could be decoded.
-    pub size: Option<(u32, u32)>,
-    /// A small version of the decoded image, where [`StreamOptions::preview`] asks for one.
-    pub preview: Option<RgbImage>,
-    /// How the image looks, where it could be decoded.
-    pub look: Option<Look>,
 }
 
 impl Detector {

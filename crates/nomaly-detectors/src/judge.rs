@@ -3,11 +3,11 @@
 use nomaly_kernels::neighbours::NeighboursError;
 use nomaly_scorers::ScorerError;
 
-use crate::detector::Prediction;
+use crate::classes::Classes;
 use crate::features::FeatureBatch;
 use crate::fusion::FusedMethod;
 use crate::method::FittedMethod;
-use crate::recognition::Classes;
+use crate::outcome::Prediction;
 use crate::score::MethodScore;
 use crate::skipped::Skipped;
 use crate::{Calibration, DetectorError};

@@ -26,6 +26,7 @@
 
 pub mod auto;
 pub mod calibration;
+pub mod classes;
 mod detector;
 mod error;
 pub mod evaluation;
@@ -35,15 +36,19 @@ pub mod fusion;
 pub mod groups;
 pub mod hybrid;
 mod images;
+pub mod info;
 mod judge;
 pub mod map_maker;
 pub mod maps;
 mod method;
 pub mod methods;
 pub mod model_file;
+mod networks;
+mod outcome;
 pub mod protocol;
 pub mod recalibration;
 pub mod recognition;
+pub mod refit;
 pub mod regions;
 pub mod registry;
 pub mod rows;
@@ -59,9 +64,7 @@ pub mod suspicion;
 pub mod training;
 
 pub use calibration::{Calibration, DecisionRule};
-pub use detector::{
-    COMMON_PARAMETERS, Detector, Fit, FitOptions, FittedDetector, HeldOutImage, Outcome, PredictOptions, Prediction,
-};
+pub use detector::{COMMON_PARAMETERS, Detector, Fit, FitOptions, FittedDetector, PredictOptions};
 pub use error::DetectorError;
 pub use features::{FeatureBatch, FeatureSource};
 pub use groups::{GroupBy, Groups};
@@ -72,6 +75,7 @@ pub use method::{
     Published, PublishedClasses,
 };
 pub use nomaly_scorers::Parameter;
+pub use outcome::{HeldOutImage, Outcome, Prediction};
 pub use registry::METHODS;
 pub use score::{HeldOut, MethodScore};
 pub use settings::{Memory, Settings};

@@ -8,8 +8,8 @@ use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
 
 use crate::features::INPUT_SIDES;
 use crate::fusion::FusedSize;
+use crate::info::ModelInfo;
 use crate::method::MethodEntry;
-use crate::model_file::ModelInfo;
 use crate::{DetectorError, Parameter, Settings};
 
 /// How many times larger than the crop an image may become before its centre is cut out; backbones ask for less than

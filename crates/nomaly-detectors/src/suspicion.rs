@@ -7,23 +7,16 @@
 //!
 //! # When to use
 //! Always: [`suspicious`] costs nothing, and naming an image asks no more than a look at it. Leaving images out
-//! ([`fit_without_suspicious`]) trades a promise: the false-alarm rate then holds for images like those that were kept,
+//! ([`fit_without_suspicious`](crate::refit::fit_without_suspicious)) trades a promise: the false-alarm rate then holds for images like those that were kept,
 //! so that up to the level of suspicion of good images may be flagged besides.
 //!
 //! Defects of one kind that make up much of the training images are near each other, score low, and are not found.
 
 use std::collections::BTreeSet;
 
-use nomaly_data::Sample;
 use nomaly_scorers::decision::RobustTail;
-use nomaly_store::Progress;
 
-use crate::{Detector, DetectorError, Fit, FitOptions, HeldOutImage};
-
-/// How often images are left out and the others fitted again.
-const ROUNDS: usize = 3;
-/// The most images that are left out, as a share of all.
-pub const MOST_DROPPED: f64 = 0.25;
+use crate::outcome::HeldOutImage;
 
 /// A training image that does not look like the others.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,48 +50,6 @@ pub fn suspicious(held_out: &[HeldOutImage], level: f64) -> Vec<Suspicious> {
     let mut seen = BTreeSet::new();
     found.retain(|image| seen.insert(image.sample));
     found
-}
-
-/// Fits on `samples` without those that are suspicious at `level`, in (0, 1): fits, leaves them out and fits again, up
-/// to three times and up to a quarter of the images. `detector` makes the same detector anew for each fit.
-///
-/// Gives the last fit, whose held-out images are numbered among all `samples`, with what was [left out](Fit::dropped).
-///
-/// # Errors
-/// A level out of range, and everything that making and fitting the detector fail with.
-pub fn fit_without_suspicious(
-    detector: &dyn Fn() -> Result<Detector, DetectorError>,
-    dataset: &str,
-    samples: &[Sample],
-    options: &FitOptions,
-    level: f64,
-    progress: &dyn Progress,
-) -> Result<Fit, DetectorError> {
-    if !(level > 0.0 && level < 1.0) {
-        let allowed = "a level between 0 and 1, both excluded";
-        return Err(DetectorError::setting("drop_suspicious", &level.to_string(), allowed));
-    }
-    let most = (MOST_DROPPED * samples.len() as f64) as usize;
-    let mut kept: Vec<usize> = (0..samples.len()).collect();
-    let mut dropped: Vec<Suspicious> = Vec::new();
-    let mut fit = detector()?.fit(dataset, samples, options, progress)?;
-    for _ in 0..ROUNDS {
-        let mut found = suspicious(&fit.held_out, level);
-        found.truncate(most - dropped.len());
-        if found.is_empty() {
-            break;
-        }
-        kept.retain(|sample| found.iter().all(|image| image.sample != *sample));
-        dropped.append(&mut found);
-        let rest: Vec<Sample> = kept.iter().map(|&sample| samples[sample].clone()).collect();
-        let skipped = fit.skipped;
-        fit = detector()?.fit(dataset, &rest, options, progress)?;
-        fit.held_out.iter_mut().for_each(|image| image.sample = kept[image.sample]);
-        fit.skipped = skipped;
-    }
-    fit.detector.dropped(dropped.len());
-    fit.dropped = dropped;
-    Ok(fit)
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::bail;
+use nomaly::detectors::classes::Classes;
 use nomaly::detectors::model_file::{AnySummary, read_any_summary};
-use nomaly::detectors::recognition::Classes;
 use nomaly::detectors::rows::FittedRows;
 use nomaly::{Calibration, FittedDetector, GroupBy, Skipped};
 

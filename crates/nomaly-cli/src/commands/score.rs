@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::bail;
 use nomaly::data::ImageSource;
 use nomaly::detectors::METHODS;
-use nomaly::detectors::recognition::Classes;
+use nomaly::detectors::classes::Classes;
 use nomaly::detectors::regions::Region;
 use nomaly::detectors::shift::InputShift;
 use nomaly::{AnomalyMap, Calibration, DetectorError, FittedDetector, Outcome, PredictOptions, Sample, Skipped};

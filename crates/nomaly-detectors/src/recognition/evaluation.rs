@@ -9,7 +9,8 @@ use nomaly_metrics::{auroc_with_interval, share_interval};
 use nomaly_store::Progress;
 use serde::Serialize;
 
-use super::{Classes, KnownClass, Recognition, UNDECIDED, UNKNOWN};
+use super::class::{KnownClass, UNDECIDED, UNKNOWN};
+use crate::classes::{Classes, Recognition};
 use crate::evaluation::{BatchClock, Ends, LEVEL, Timing, peak_rss_mib};
 use crate::rows::{FittedRows, RowOutcome, RowPredictOptions};
 use crate::{DetectorError, FittedDetector, PredictOptions, Skipped};

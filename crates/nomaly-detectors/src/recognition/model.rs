@@ -8,8 +8,8 @@ use nomaly_scorers::subspace::{Components, PrincipalComponents};
 use nomaly_scorers::{Scorer, State, Watch};
 use nomaly_store::Progress;
 
-use super::settings::Plan;
-use super::{HeldOutClass, KnownClass, OpenSetSettings, check_name, closest};
+use super::class::{HeldOutClass, KnownClass, check_name, closest};
+use super::settings::{OpenSetSettings, Plan};
 use crate::DetectorError;
 use crate::groups::{FEW_FOLDS, Groups, MANY_FOLDS_UP_TO, MAX_FOLDS, Split};
 use crate::score::HeldOut;

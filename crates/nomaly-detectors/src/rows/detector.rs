@@ -9,16 +9,14 @@ use nomaly_scorers::{Params, SCORERS, Scorer, ScorerEntry, State, Watch, restore
 use nomaly_store::Progress;
 use serde::Serialize;
 
-use super::model::{RowsInfo, RowsTraining};
 use super::scaling::{SCALING, Scaling, Standardise};
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
+use crate::classes::{Classes, Recognition};
 use crate::groups::{GroupInfo, Groups};
+use crate::info::{DecisionHistory, RowsInfo, RowsTraining};
 use crate::judge::{Fault, is_about_values};
 use crate::model_file::{self, HeldOutScores, RowParts};
-use crate::recalibration::DecisionHistory;
-use crate::recognition::{
-    ClassFit, ClassModel, ClassTask, Classes, HeldOutClass, Labels, OPEN_SET_PARAMETERS, OpenSetSettings, Recognition,
-};
+use crate::recognition::{ClassFit, ClassModel, ClassTask, HeldOutClass, Labels, OPEN_SET_PARAMETERS, OpenSetSettings};
 use crate::score::HeldOut;
 use crate::stage::Stage;
 use crate::supervised::{SupervisedReference, supervised_reference};

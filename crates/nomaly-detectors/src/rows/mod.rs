@@ -22,7 +22,6 @@
 
 mod detector;
 mod evaluation;
-mod model;
 mod scaling;
 
 pub use detector::{
@@ -30,5 +29,4 @@ pub use detector::{
     RowPrediction,
 };
 pub use evaluation::{evaluate_rows, is_anomalous_label};
-pub use model::{RowsInfo, RowsTraining};
 pub use scaling::Standardise;

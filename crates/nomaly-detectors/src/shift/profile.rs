@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::distribution::Distribution;
 use super::facts::Facts;
-use super::run::RunWatch;
 use super::shallow::ShallowFeatures;
 use super::statistic::{Statistic, number};
 use super::{Difference, InputShift, LEVEL, Look, ShiftKind};
@@ -157,11 +156,6 @@ impl InputProfile {
             ("bits per sample", list(bits.iter().map(|(bits, count)| format!("{bits} ({count} images)")).collect())),
             ("colour", color),
         ]
-    }
-
-    /// Watches the images of a run.
-    pub fn watch(&self) -> RunWatch<'_> {
-        RunWatch::new(self)
     }
 }
 

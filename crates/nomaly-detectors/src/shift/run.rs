@@ -82,8 +82,15 @@ impl RunShift {
     }
 }
 
+impl InputProfile {
+    /// Watches the images of a run.
+    pub fn watch(&self) -> RunWatch<'_> {
+        RunWatch::new(self)
+    }
+}
+
 impl<'a> RunWatch<'a> {
-    pub(super) fn new(profile: &'a InputProfile) -> Self {
+    fn new(profile: &'a InputProfile) -> Self {
         Self { profile, images: 0, shifted: 0, by_kind: BTreeMap::new(), values: BTreeMap::new() }
     }
 

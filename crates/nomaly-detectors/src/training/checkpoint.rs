@@ -12,7 +12,8 @@ use nomaly_backbones::weights::{TensorSource, WeightTensor, Weights, from_sealed
 use nomaly_store::{AtomicFile, StoreError, create_folder, read_regular, sha256_hex};
 use serde::{Deserialize, Serialize};
 
-use super::{EpochRecord, Learner};
+use super::history::EpochRecord;
+use super::objective::Learner;
 use crate::DetectorError;
 
 /// The version of the format.

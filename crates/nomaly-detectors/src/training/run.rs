@@ -6,8 +6,11 @@ use nomaly_backbones::trainable::Rule;
 use nomaly_backbones::weights::Weights;
 use nomaly_store::Progress;
 
-use super::checkpoint::Position;
-use super::{Batch, Checkpoint, EpochRecord, Learner, Objective, Trained, TrainingPlan, shuffled};
+use super::checkpoint::{Checkpoint, Position};
+use super::history::{EpochRecord, Trained};
+use super::objective::{Batch, Learner, Objective};
+use super::order::shuffled;
+use super::plan::TrainingPlan;
 use crate::DetectorError;
 use crate::stage::Stage;
 

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use nomaly_backbones::trainable::Rule;
 use nomaly_scorers::Parameter;
 
-use super::{Schedule, TrainingPlan};
+use super::plan::TrainingPlan;
+use super::schedule::Schedule;
 use crate::groups::{Groups, Split};
 use crate::{DetectorError, Settings};
 

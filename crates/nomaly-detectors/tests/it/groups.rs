@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use image::{Rgb, RgbImage};
 use nomaly_data::{ImageSource, Label, Sample};
-use nomaly_detectors::suspicion::{fit_without_suspicious, naming_level, suspicious};
+use nomaly_detectors::refit::fit_without_suspicious;
+use nomaly_detectors::suspicion::{naming_level, suspicious};
 use nomaly_detectors::{
     DecisionRule, Detector, Fit, FitOptions, FittedDetector, GroupBy, PredictOptions, StreamOptions,
 };

@@ -5,7 +5,8 @@ mod figures;
 
 use nomaly::data::Dataset;
 use nomaly::detectors::calibration::scores_for;
-use nomaly::detectors::recognition::{Classes, check_name};
+use nomaly::detectors::classes::Classes;
+use nomaly::detectors::recognition::check_name;
 use nomaly::{Calibration, DecisionRule};
 use serde::Serialize;
 use std::collections::BTreeMap;

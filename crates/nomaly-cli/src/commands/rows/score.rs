@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::bail;
 use nomaly::Skipped;
 use nomaly::data::tables::read;
-use nomaly::detectors::recognition::Classes;
+use nomaly::detectors::classes::Classes;
 use nomaly::detectors::rows::{FittedRows, RowOutcome, RowPredictOptions};
 use serde::Serialize;
 

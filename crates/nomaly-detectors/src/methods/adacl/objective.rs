@@ -6,8 +6,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::DetectorError;
-use crate::training::classifier::TrainedNetwork;
-use crate::training::examples::{Draw, Examples, Make};
+use crate::networks::classifier::TrainedNetwork;
+use crate::networks::examples::{Draw, Examples, Make};
 use crate::training::{Batch, Learner, Objective, Validation};
 
 /// Held-out images that the network is tried on after each epoch, at most, and as many anomalies made of them.

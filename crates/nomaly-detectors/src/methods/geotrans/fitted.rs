@@ -11,9 +11,9 @@ use super::scores::{self, Normality, Score};
 use crate::DetectorError;
 use crate::features::FeatureBatch;
 use crate::method::{FittedMethod, MethodNetwork};
+use crate::networks::classifier::{AT_A_TIME, STATE, TrainedNetwork, log_softmax};
+use crate::networks::images::views;
 use crate::score::MethodScore;
-use crate::training::classifier::{AT_A_TIME, STATE, TrainedNetwork, log_softmax};
-use crate::training::images::views;
 
 /// Name of the scorer's state in a model file.
 pub(super) const SCORER: &str = "scorer";

@@ -5,7 +5,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::DetectorError;
-use crate::training::examples::{Draw, Make};
+use crate::networks::examples::{Draw, Make};
 
 /// Held-out examples that are classified after each epoch, at most.
 pub(super) const MOST_VALIDATED: usize = 2048;

@@ -11,8 +11,8 @@ use nomaly_backbones::weights::Weights;
 use nomaly_kernels::Isa;
 
 use crate::DetectorError;
+use crate::networks::classifier::log_softmax;
 use crate::score::MethodScore;
-use crate::training::classifier::log_softmax;
 
 /// Inputs of the network at a time.
 const AT_A_TIME: usize = 72;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::history::DecisionHistory;
 use crate::groups::GroupInfo;
-use crate::recalibration::DecisionHistory;
 use crate::recognition::KnownClass;
 use crate::{DecisionRule, DetectorError, Settings};
 
@@ -33,7 +33,7 @@ pub struct RowsInfo {
 
 impl RowsInfo {
     /// Refuses names of columns that no table could have given: too few or many, empty, or twice the same.
-    pub(super) fn check_columns(&self) -> Result<(), DetectorError> {
+    pub(crate) fn check_columns(&self) -> Result<(), DetectorError> {
         let damaged = |reason: String| Err(DetectorError::State { state: "columns".to_owned(), reason });
         let Some(columns) = &self.columns else { return Ok(()) };
         if columns.len() != self.dim {

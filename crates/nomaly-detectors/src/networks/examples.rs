@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use super::classifier::{AT_A_TIME, TrainedNetwork};
 use super::images::PixelStore;
 use super::set::TrainingSet;
-use super::{Batch, shuffled};
 use crate::DetectorError;
+use crate::training::{Batch, shuffled};
 
 /// What becomes of a view before the network sees it.
 pub(crate) trait Make: Sync {

@@ -4,13 +4,13 @@ use nomaly_backbones::graph::Graph;
 use nomaly_backbones::weights::Weights;
 
 use super::images::PixelStore;
-use super::settings::{Division, TrainingSettings};
-use super::{Checkpoint, Learner, Objective, Trained, train};
 use crate::DetectorError;
 use crate::features::FeatureSource;
 use crate::groups::Groups;
 use crate::method::{FitContext, FittedMethod, Method, MethodFit};
 use crate::score::{HeldOut, MethodScore};
+use crate::training::settings::{Division, TrainingSettings};
+use crate::training::{Checkpoint, Learner, Objective, Trained, train};
 
 /// The images of a fit: some to train on, others to calibrate the decision.
 pub(crate) struct TrainingSet<'a> {

@@ -4,8 +4,8 @@ use nomaly_backbones::{OutputLayout, TapRequest};
 
 use super::classifier::{TrainedNetwork, log_softmax};
 use super::examples::{Examples, Make};
-use super::{Batch, Learner, Objective, Validation};
 use crate::DetectorError;
+use crate::training::{Batch, Learner, Objective, Validation};
 
 /// The cross-entropy of kinds.
 pub(crate) struct Classification<'a, M: Make<Target = u32>> {

@@ -1,0 +1,9 @@
+//! What a model is made of, what it was fitted on, and how it decides.
+
+mod history;
+mod images;
+mod rows;
+
+pub use self::history::{DecisionHistory, PastDecision};
+pub use self::images::{BackboneInfo, MethodInfo, ModelInfo, TrainingInfo};
+pub use self::rows::{RowsInfo, RowsTraining};

@@ -1,0 +1,51 @@
+//! What is known of a training: its epochs, and how it ended.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::objective::Validation;
+
+/// What is known of an epoch that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Its number, from 1.
+    pub epoch: usize,
+    /// The mean loss of its examples, each before the step that learned from it.
+    pub loss: f64,
+    /// What held-out images say.
+    pub validation: Option<Validation>,
+}
+
+/// What a training was like.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trained {
+    /// Its epochs.
+    pub history: Vec<EpochRecord>,
+    /// The epoch, from 1, whose networks were kept.
+    pub kept: usize,
+    /// The step that it went on from, where it found a checkpoint.
+    pub resumed: Option<u64>,
+}
+
+impl fmt::Display for Trained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Some(first), Some(last)) = (self.history.first(), self.history.last()) else {
+            return f.write_str("no epoch was trained");
+        };
+        write!(f, "trained for {} epochs, loss {:.4} to {:.4}", self.history.len(), first.loss, last.loss)?;
+        if let Some(validation) = self.history.get(self.kept.saturating_sub(1)).and_then(|epoch| epoch.validation) {
+            write!(f, "; {:.4} on held-out images", validation.loss)?;
+            if let Some(accuracy) = validation.accuracy {
+                write!(f, ", {:.1} % of which are told rightly", 100.0 * accuracy)?;
+            }
+        }
+        if self.kept != self.history.len() {
+            write!(f, "; the network of epoch {} was kept", self.kept)?;
+        }
+        if let Some(step) = self.resumed {
+            write!(f, "; went on from step {step} of an interrupted training")?;
+        }
+        Ok(())
+    }
+}
