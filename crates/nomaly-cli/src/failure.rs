@@ -7,6 +7,7 @@ use nomaly::DetectorError;
 use nomaly::backbones::BackboneError;
 use nomaly::backbones::weights::WeightsError;
 use nomaly::data::DataError;
+use nomaly::evaluation::EvaluationError;
 use nomaly::registry::UnknownName;
 use nomaly::store::StoreError;
 
@@ -25,14 +26,15 @@ impl Failure {
 
     /// What the end of the work that `error` stopped means, where the user stopped it; other errors stay as they are.
     pub(crate) fn if_cancelled(
-        error: DetectorError,
+        error: impl Into<anyhow::Error>,
         message: impl Into<String>,
         hint: impl Into<String>,
     ) -> anyhow::Error {
-        match error {
-            DetectorError::Cancelled => Self { interruption: true, ..Self::new(message, hint) }.into(),
-            error => error.into(),
+        let error = error.into();
+        if is_interruption(&error) {
+            return Self { interruption: true, ..Self::new(message, hint) }.into();
         }
+        error
     }
 }
 
@@ -66,7 +68,7 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(unknown) = unknown_name(cause) {
             return list_of(&unknown.kind).map(|command| format!("`{command}` shows what there is"));
         }
-        match cause.downcast_ref::<DetectorError>()? {
+        match detector_error(cause)? {
             DetectorError::SettingSyntax { .. } => Some("for example `--set input_size=256`".to_owned()),
             DetectorError::SettingValue { .. } => {
                 Some("`nomaly list methods` shows every setting with its values".to_owned())
@@ -77,6 +79,14 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
             _ => None,
         }
     })
+}
+
+/// The error of a detector, where this is one, or one of an evaluation for it.
+fn detector_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a DetectorError> {
+    match error.downcast_ref::<EvaluationError>() {
+        Some(EvaluationError::Detector(error)) => Some(error),
+        _ => error.downcast_ref(),
+    }
 }
 
 /// The unknown name behind an error; transparent wrappers are looked through because they hide it from the chain.
@@ -90,7 +100,7 @@ fn unknown_name<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a UnknownName>
     if let Some(BackboneError::UnknownBackbone(unknown)) = error.downcast_ref::<BackboneError>() {
         return Some(unknown);
     }
-    match error.downcast_ref::<DetectorError>()? {
+    match detector_error(error)? {
         DetectorError::Unknown(unknown) => Some(unknown),
         DetectorError::Backbone(error) => unknown_name(&**error),
         _ => None,
@@ -115,7 +125,7 @@ pub(crate) fn is_interruption(error: &anyhow::Error) -> bool {
             return failure.interruption;
         }
         let store = |error: &StoreError| error.is_cancelled();
-        match cause.downcast_ref::<DetectorError>() {
+        match detector_error(cause) {
             Some(DetectorError::Cancelled) => return true,
             Some(DetectorError::Store(error)) => return store(error),
             Some(DetectorError::Data(DataError::Store(error))) => return store(error),

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use nomaly::detectors::classes::Classes;
-use nomaly::detectors::evaluation::{Evaluated, Evaluation, PRO_LIMIT};
 use nomaly::detectors::info::ModelInfo;
 use nomaly::detectors::regions::{Region, RegionOptions};
 use nomaly::detectors::suspicion::{naming_level, suspicious};
+use nomaly::evaluation::{Evaluated, Evaluation, PRO_LIMIT};
 use nomaly::store::write_atomic;
 use nomaly::transforms::scaled_preview;
 use nomaly::{

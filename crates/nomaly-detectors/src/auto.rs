@@ -229,7 +229,7 @@ impl Timing {
     fn of(detector: &Detector, samples: &[Sample], stream: StreamOptions) -> Result<Self, DetectorError> {
         let timed = &samples[..samples.len().min(TIMED)];
         let began = Instant::now();
-        detector.stream(timed, stream).run(&Silent, "timing", &mut |_| Ok(()))?;
+        detector.stream(timed, stream).run(&Silent, "timing", &mut |_| Ok::<(), DetectorError>(()))?;
         let image = began.elapsed().as_secs_f64() / timed.len().max(1) as f64;
         let patches = detector.patches();
         let (coreset, search) = kernels()?;

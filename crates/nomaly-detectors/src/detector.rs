@@ -1,20 +1,21 @@
 //! A method on a backbone, before and after it has seen data.
 
 mod parameters;
+mod pooled;
 mod preprocessing;
 mod seeing;
 
 use std::path::{Path, PathBuf};
 
-use ndarray::ArrayView2;
-use nomaly_backbones::{Backbone, OpenOptions, OutputLayout, TapRequest};
-use nomaly_data::{Label, Sample, with_changes};
+use nomaly_backbones::{Backbone, OpenOptions, TapRequest};
+use nomaly_data::{Sample, with_changes};
 use nomaly_store::Progress;
 use nomaly_transforms::Pipeline;
 use nomaly_transforms::augment::Changes;
 
 pub use self::parameters::COMMON_PARAMETERS;
 use self::parameters::of_several_sizes;
+pub use self::pooled::PooledRows;
 use self::preprocessing::{Shapes, checked_median, keeps_aspect, region_tensor, stored_region};
 use self::seeing::Seeing;
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
@@ -35,7 +36,6 @@ use crate::score::HeldOut;
 use crate::shift::{InputProfile, Look};
 use crate::skipped::Skipped;
 use crate::stored::{check_backbone, check_networks, check_settings, check_stored};
-use crate::supervised::{SupervisedReference, supervised_reference};
 use crate::suspicion::Suspicious;
 use crate::training::Checkpoint;
 use crate::{DetectorError, METHODS, Settings};
@@ -362,21 +362,25 @@ impl FittedDetector {
     }
 
     /// As [`predict`](Self::predict); says which images could be read, and which of them depend on each other.
-    pub(crate) fn predict_grouped(
+    /// `sink` may fail with an error of its own.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict), and images that cannot be grouped.
+    pub fn predict_grouped<E: From<DetectorError> + Send>(
         &self,
         samples: &[Sample],
         group_by: &GroupBy,
         options: &PredictOptions,
         progress: &dyn Progress,
-        mut sink: impl FnMut(Outcome<'_>) -> Result<(), DetectorError> + Send,
-    ) -> Result<Streamed, DetectorError> {
+        mut sink: impl FnMut(Outcome<'_>) -> Result<(), E> + Send,
+    ) -> Result<Streamed, E> {
         let judge = Judge {
             fused: self.fused(),
             calibration: self.calibration_for(options)?,
             classes: self.classes_for(options)?,
         };
         let images = self.stream(samples, options.stream).grouped(group_by).measuring();
-        images.run_noting(progress, "scoring images", &mut |batch| {
+        images.run_noting(progress, "scoring images", &mut |batch| -> Result<(), E> {
             let judged = judge.batch(&batch.features)?;
             let mut judged = judged.into_iter();
             for image in batch.images {
@@ -396,13 +400,13 @@ impl FittedDetector {
                     }
                 };
                 match result {
-                    Err(skipped) if options.stream.strict => return Err(DetectorError::BadImage { skipped }),
+                    Err(skipped) if options.stream.strict => return Err(DetectorError::BadImage { skipped }.into()),
                     result => sink(Outcome { sample, batch: batch.number, result, size, preview, look })?,
                 }
             }
             Ok(())
         })?;
-        images.into_streamed()
+        Ok(images.into_streamed()?)
     }
 
     /// How the training images looked; `None` for models of programs that did not keep it.
@@ -423,7 +427,7 @@ impl FittedDetector {
         mut sink: impl FnMut(&Sample, Result<Look, Skipped>) -> Result<(), DetectorError> + Send,
     ) -> Result<(), DetectorError> {
         let images = ImageStream::new(&self.seeing.extractors[..1], samples, options).measuring();
-        images.run(progress, "looking at images", &mut |batch| {
+        images.run(progress, "looking at images", &mut |batch| -> Result<(), DetectorError> {
             for image in batch.images {
                 let look = image.decoded.and_then(|decoded| decoded.look);
                 let result = match (image.failure, look) {
@@ -435,43 +439,6 @@ impl FittedDetector {
             }
             Ok(())
         })
-    }
-
-    /// How far a classifier gets on `samples` that sees their labels, for comparison only: see
-    /// [`supervised`](crate::supervised). It looks at the deepest level that the method looks at, averaged over all
-    /// positions and views. `seed` decides the folds.
-    ///
-    /// # Errors
-    /// Fewer than two usable images of a label, cancellation, and a bad image where the options are strict.
-    pub fn supervised_reference(
-        &self,
-        samples: &[Sample],
-        seed: u64,
-        options: StreamOptions,
-        progress: &dyn Progress,
-    ) -> Result<SupervisedReference, DetectorError> {
-        let used = |name: &String| self.seeing.extractors[0].taps().iter().any(|tap| tap.name == *name);
-        let deepest = self.backbone.taps().into_iter().map(|tap| tap.name).rfind(used);
-        let name = deepest.ok_or_else(|| DetectorError::MissingState { name: "features".to_owned() })?;
-        let tap = TapRequest { name: name.clone(), layout: OutputLayout::Mean };
-        let extractor = [FeatureExtractor::new(&self.backbone, *self.pipeline(), &[tap])?];
-        let images = ImageStream::new(&extractor, samples, options);
-        let (mut cells, mut labels, mut dim) = (Vec::new(), Vec::new(), 0);
-        images.run(progress, "reading images for the supervised reference", &mut |batch| {
-            let usable = batch.images.iter().filter(|image| image.failure.is_none());
-            labels.extend(usable.map(|image| samples[image.index].label == Label::Anomalous));
-            for features in batch.features {
-                dim = features.shapes[0][0];
-                for views in features.values[0].chunks(dim * features.views) {
-                    let mean = |column: usize| views.iter().skip(column).step_by(dim).sum::<f32>();
-                    cells.extend((0..dim).map(|column| mean(column) / features.views as f32));
-                }
-            }
-            Ok(())
-        })?;
-        let rows = ArrayView2::from_shape((labels.len(), dim), &cells).expect("every image adds a whole row");
-        let features = format!("level `{name}` of {}, averaged over positions", self.info.backbone.name);
-        supervised_reference(features, rows, &labels, seed, progress)
     }
 
     /// Lays a map of the [frame](nomaly_transforms::Pipeline::frame_size) over an image of `width` × `height` pixels.

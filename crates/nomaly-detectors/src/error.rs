@@ -6,7 +6,6 @@ use nomaly_backbones::BackboneError;
 use nomaly_backbones::explain::ExplainError;
 use nomaly_backbones::trainable::TrainableError;
 use nomaly_data::DataError;
-use nomaly_metrics::MetricError;
 use nomaly_registry::UnknownName;
 use nomaly_scorers::ScorerError;
 use nomaly_store::StoreError;
@@ -71,29 +70,12 @@ pub enum DetectorError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Too few labelled test items for the supervised reference.
-    #[error(
-        "the supervised reference learns from two or more test items of each label, and {normal} normal and {anomalous} \
-         anomalous ones are usable"
-    )]
-    NoReference {
-        /// Labelled normal.
-        normal: usize,
-        /// Labelled anomalous.
-        anomalous: usize,
-    },
     /// Rows without labels, where classes are to be learned.
     #[error("classes cannot be learned from rows without labels")]
     NoLabels,
     /// A model that knows no classes, where they are asked for.
     #[error("the model knows no classes")]
     NoClasses,
-    /// Test items of which none is of a class that the model knows.
-    #[error("no usable test item is of a class that the model knows: {classes}")]
-    NoKnownItem {
-        /// The names of the classes.
-        classes: String,
-    },
     /// A table whose columns are not those that were fitted.
     #[error("{table}: {reason}")]
     Columns {
@@ -107,14 +89,6 @@ pub enum DetectorError {
     BadImage {
         /// The image, and what is wrong with it.
         skipped: Skipped,
-    },
-    /// A test set that cannot be evaluated.
-    #[error("data set {dataset} cannot be evaluated: {reason}")]
-    CannotEvaluate {
-        /// The data set.
-        dataset: String,
-        /// Why not.
-        reason: String,
     },
     /// A joined network of which the method takes no features.
     #[error(
@@ -279,14 +253,6 @@ pub enum DetectorError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A log of a protocol that cannot be used.
-    #[error("log {}: {reason}", path.display())]
-    Log {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A network in training failed.
     #[error(transparent)]
     Training(#[from] TrainableError),
@@ -305,9 +271,6 @@ pub enum DetectorError {
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A metric could not be computed.
-    #[error(transparent)]
-    Metric(#[from] MetricError),
     /// A scorer failed.
     #[error(transparent)]
     Scorer(ScorerError),

@@ -136,7 +136,7 @@ impl FittedDetector {
         ImageStream::new(std::slice::from_ref(inputs), samples, options).run(
             progress,
             "averaging layers",
-            &mut |batch| {
+            &mut |batch| -> Result<(), DetectorError> {
                 skipped.extend(batch.images.into_iter().filter_map(|image| image.failure));
                 for features in batch.features {
                     for planes in features.values[0].chunks_exact(sums.len()) {

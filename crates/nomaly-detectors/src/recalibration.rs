@@ -47,7 +47,7 @@ impl FittedDetector {
         let Streamed { skipped, groups, .. } = {
             let fused = self.fused();
             let images = self.stream(samples, options).grouped(group_by);
-            images.run_noting(progress, "scoring images", &mut |batch| {
+            images.run_noting(progress, "scoring images", &mut |batch| -> Result<(), DetectorError> {
                 for mut image in fused.score(&batch.features)? {
                     // Of a map its largest value is needed alone.
                     let most = HeldOut::new(0, &image).map_max;

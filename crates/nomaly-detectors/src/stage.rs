@@ -3,17 +3,17 @@
 use nomaly_store::Progress;
 
 /// A piece of work that has been announced. Dropping it says that it has ended, well or badly.
-pub(crate) struct Stage<'a>(&'a dyn Progress);
+pub struct Stage<'a>(&'a dyn Progress);
 
 impl<'a> Stage<'a> {
     /// Announces `what`, of `total` items where their number is known.
-    pub(crate) fn start(progress: &'a dyn Progress, what: &str, total: Option<usize>) -> Self {
+    pub fn start(progress: &'a dyn Progress, what: &str, total: Option<usize>) -> Self {
         progress.start(what, total.map(|total| total as u64));
         Self(progress)
     }
 
     /// So many more items are done.
-    pub(crate) fn advance(&self, amount: usize) {
+    pub fn advance(&self, amount: usize) {
         self.0.advance(amount as u64);
     }
 }

@@ -36,7 +36,8 @@
 //!
 //! | module | what it has |
 //! |---|---|
-//! | [`detectors`] | methods, calibration, evaluation, the model file |
+//! | [`detectors`] | methods, calibration, the model file |
+//! | [`evaluation`] | figures on labelled items, the one-against-all protocol |
 //! | [`data`] | data sets: folders, MVTec layout, named sets; the streaming loader |
 //! | [`metrics`] | AUROC, AP, F1-max, EER, AUPRO … |
 //! | [`scorers`] | detectors for vectors of any origin |
@@ -56,6 +57,7 @@ pub use nomaly_backbones as backbones;
 pub use nomaly_backbones::kernels;
 pub use nomaly_data as data;
 pub use nomaly_detectors as detectors;
+pub use nomaly_evaluation as evaluation;
 pub use nomaly_metrics as metrics;
 pub use nomaly_registry as registry;
 pub use nomaly_scorers as scorers;

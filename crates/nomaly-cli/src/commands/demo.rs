@@ -1,7 +1,7 @@
 //! `nomaly demo`: fit, score and evaluate on embedded images with embedded weights, and write a report.
 
 use nomaly::data::demo;
-use nomaly::detectors::evaluation::evaluate;
+use nomaly::evaluation::evaluate;
 use nomaly::{FitOptions, PredictOptions, Settings, StreamOptions};
 
 use super::{Recipe, Status, check_writable, figures, fit_detector};

@@ -5,8 +5,10 @@ use std::path::Path;
 use nomaly::data::subset::Choice;
 use nomaly::data::{Dataset, Label};
 use nomaly::detectors::calibration::DEFAULT_MAX_FPR;
-use nomaly::detectors::evaluation::{Evaluated, LabelledPrediction, evaluate, evaluate_grouped};
-use nomaly::detectors::hybrid::{HybridFigures, Voice, hybrid};
+use nomaly::evaluation::HybridFigures;
+use nomaly::evaluation::hybrid::{Voice, hybrid};
+use nomaly::evaluation::supervised::reference_of_images;
+use nomaly::evaluation::{Evaluated, LabelledPrediction, evaluate, evaluate_grouped};
 use nomaly::store::{create_folder, write_atomic};
 use nomaly::{FittedDetector, PredictOptions};
 
@@ -81,7 +83,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     tell_skipped(&evaluated.figures.skipped, "image", console);
     if args.supervised_reference {
         let seed = detector.info().training.seed;
-        let reference = detector.supervised_reference(&dataset.test, seed, args.reading.options(None), &bars)?;
+        let reference = reference_of_images(&detector, &dataset.test, seed, args.reading.options(None), &bars)?;
         evaluated.figures.supervised_reference = Some(reference);
     }
 

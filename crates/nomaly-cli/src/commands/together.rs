@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use nomaly::detectors::calibration::DEFAULT_MAX_FPR;
-use nomaly::detectors::hybrid::Hybrid;
+use nomaly::evaluation::hybrid::Hybrid;
 use nomaly::{DetectorError, FittedDetector, Outcome, PredictOptions, Prediction, Sample, Skipped, StreamOptions};
 
 use crate::console::Console;

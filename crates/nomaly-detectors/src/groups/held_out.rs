@@ -7,12 +7,7 @@ use super::split::{MAX_FOLDS, Split};
 ///
 /// The assignment follows from `seed` alone. Fewer items than [`MAX_FOLDS`] are left out one at a time.
 pub fn folds(n: usize, seed: u64) -> Vec<Vec<usize>> {
-    folds_of(n, MAX_FOLDS, seed)
-}
-
-/// As [`folds`], with another limit on their number.
-pub(crate) fn folds_of(n: usize, most: usize, seed: u64) -> Vec<Vec<usize>> {
-    Groups::singletons(n).folds(most, seed)
+    Groups::singletons(n).folds(MAX_FOLDS, seed)
 }
 
 /// Scores each item of `groups` with a fit on the other [`folds`](Groups::folds).

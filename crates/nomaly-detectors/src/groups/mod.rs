@@ -13,7 +13,6 @@ mod partition;
 mod split;
 mod time;
 
-pub(crate) use self::held_out::folds_of;
 pub use self::held_out::{cross_validated_scores, folds, held_out_scores};
 pub use self::keys::GroupBy;
 pub use self::partition::{GroupInfo, Groups};

@@ -22,7 +22,7 @@ pub struct Split {
 
 impl Split {
     /// Holds the items `test`, ascending, out of `n`.
-    pub(crate) fn holding_out(test: Vec<usize>, n: usize) -> Self {
+    pub fn holding_out(test: Vec<usize>, n: usize) -> Self {
         let mut held_out = vec![false; n];
         test.iter().for_each(|&item| held_out[item] = true);
         Self { train: (0..n).filter(|&item| !held_out[item]).collect(), test }

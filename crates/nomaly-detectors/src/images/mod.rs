@@ -6,4 +6,5 @@ mod stream;
 
 pub(crate) use self::extractor::size_name;
 pub use self::extractor::{FeatureExtractor, StreamOptions};
-pub(crate) use self::stream::{ImageStream, Streamed};
+pub(crate) use self::stream::ImageStream;
+pub use self::stream::Streamed;

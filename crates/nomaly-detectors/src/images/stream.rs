@@ -79,13 +79,16 @@ struct Found {
 }
 
 /// What a stream knows of its samples in the end.
-pub(crate) struct Streamed {
+#[derive(Clone, Debug)]
+pub struct Streamed {
     /// Places of the usable samples, ascending.
-    pub(crate) usable: Vec<usize>,
-    pub(crate) skipped: Vec<Skipped>,
+    pub usable: Vec<usize>,
+    /// Samples that could not be used.
+    pub skipped: Vec<Skipped>,
     /// The groups of the usable samples.
-    pub(crate) groups: Groups,
-    pub(crate) group_info: GroupInfo,
+    pub groups: Groups,
+    /// What made the groups.
+    pub group_info: GroupInfo,
 }
 
 impl<'a> ImageStream<'a> {
@@ -156,13 +159,13 @@ impl<'a> ImageStream<'a> {
     }
 
     /// Hands every batch of what is asked for to `consume`, in order; the next is being decoded meanwhile.
-    fn run_samples(
+    fn run_samples<E: From<DetectorError> + Send>(
         &self,
         run: Run<'_>,
         progress: &dyn Progress,
         what: &str,
-        consume: &mut Consume<'_>,
-    ) -> Result<(), DetectorError> {
+        consume: &mut Consume<'_, E>,
+    ) -> Result<(), E> {
         let Run { samples, numbers, extractors, measure } = run;
         let StreamOptions { batch: inputs, limits, strict, preview } = self.options;
         let pipelines: Vec<Pipeline> = extractors.iter().map(|extractor| *extractor.pipeline()).collect();
@@ -197,10 +200,10 @@ impl<'a> ImageStream<'a> {
         };
 
         progress.start(what, Some(samples.len() as u64));
-        let run = loader::stream(samples, &pipelines, &options, |batch: Batch| {
+        let run = loader::stream(samples, &pipelines, &options, |batch: Batch| -> Result<(), E> {
             if progress.cancelled() {
                 cancel.store(true, Ordering::Relaxed);
-                return Err(DetectorError::Cancelled);
+                return Err(DetectorError::Cancelled.into());
             }
             let images = batch.len();
             let mut outcomes: Vec<StreamedImage> =
@@ -208,7 +211,7 @@ impl<'a> ImageStream<'a> {
             for failure in batch.failures {
                 let skipped = describe(&failure.error, failure.id);
                 if strict {
-                    return Err(DetectorError::BadImage { skipped });
+                    return Err(DetectorError::BadImage { skipped }.into());
                 }
                 outcomes.push(StreamedImage { index: failure.index, failure: Some(skipped), decoded: None });
             }
@@ -232,18 +235,18 @@ impl<'a> ImageStream<'a> {
         });
         progress.finish();
         if run?.cancelled {
-            return Err(DetectorError::Cancelled);
+            return Err(DetectorError::Cancelled.into());
         }
         Ok(())
     }
 
     /// Hands every batch to `consume`, in order; the next is being decoded meanwhile.
-    pub(crate) fn run(
+    pub(crate) fn run<E: From<DetectorError> + Send>(
         &self,
         progress: &dyn Progress,
         what: &str,
-        consume: &mut Consume<'_>,
-    ) -> Result<(), DetectorError> {
+        consume: &mut Consume<'_, E>,
+    ) -> Result<(), E> {
         self.run_samples(self.everything(self.extractors), progress, what, consume)
     }
 
@@ -253,23 +256,23 @@ impl<'a> ImageStream<'a> {
     }
 
     /// As [`run`](Self::run), noting which images are usable and what groups need.
-    pub(crate) fn run_noting(
+    pub(crate) fn run_noting<E: From<DetectorError> + Send>(
         &self,
         progress: &dyn Progress,
         what: &str,
-        consume: &mut Consume<'_>,
-    ) -> Result<(), DetectorError> {
+        consume: &mut Consume<'_, E>,
+    ) -> Result<(), E> {
         self.note(self.everything(self.extractors), progress, what, consume)
     }
 
     /// A run that notes which images are usable and what groups need.
-    fn note(
+    fn note<E: From<DetectorError> + Send>(
         &self,
         run: Run<'_>,
         progress: &dyn Progress,
         what: &str,
-        consume: &mut Consume<'_>,
-    ) -> Result<(), DetectorError> {
+        consume: &mut Consume<'_, E>,
+    ) -> Result<(), E> {
         let mut found = Found::default();
         self.run_samples(run, progress, what, &mut |batch| {
             for image in &batch.images {
@@ -301,7 +304,7 @@ impl<'a> ImageStream<'a> {
 }
 
 /// What takes the batches of a run.
-type Consume<'a> = dyn FnMut(StreamedBatch<'_>) -> Result<(), DetectorError> + Send + 'a;
+type Consume<'a, E> = dyn FnMut(StreamedBatch<'_>) -> Result<(), E> + Send + 'a;
 
 /// What a run goes over.
 struct Run<'a> {

@@ -1,16 +1,11 @@
 //! What models of classes learn: a mixture of Gaussians for each class, on features or on rows.
 
 mod class;
-mod evaluation;
 mod model;
 mod settings;
 
 pub(crate) use self::class::closest;
 pub use self::class::{HeldOutClass, KnownClass, UNDECIDED, UNKNOWN, check_name};
-pub use self::evaluation::{
-    Confusion, ConfusionRow, KnownCounts, RecognitionEvaluation, RecognitionFigures, evaluate_classes,
-    evaluate_row_classes, recognition_figures,
-};
 pub(crate) use self::model::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS};
 pub use self::settings::OPEN_SET_PARAMETERS;
 pub(crate) use self::settings::OpenSetSettings;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ndarray::{ArrayView1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use nomaly_data::tables::Table;
 use nomaly_registry::UnknownName;
 use nomaly_scorers::{Params, SCORERS, Scorer, ScorerEntry, State, Watch, restore};
@@ -19,7 +19,6 @@ use crate::model_file::{self, HeldOutScores, RowParts};
 use crate::recognition::{ClassFit, ClassModel, ClassTask, HeldOutClass, Labels, OPEN_SET_PARAMETERS, OpenSetSettings};
 use crate::score::HeldOut;
 use crate::stage::Stage;
-use crate::supervised::{SupervisedReference, supervised_reference};
 use crate::{DetectorError, Parameter, Settings, Skipped};
 
 /// The scorer where none is named.
@@ -474,30 +473,18 @@ impl FittedRows {
         Ok(outcomes)
     }
 
-    /// How far a classifier gets on the rows of `table` that sees their labels, true where a row is anomalous, for
-    /// comparison only: see [`supervised`](crate::supervised). It looks at the columns of the model; rows that cannot be
-    /// used are left out. `seed` decides the folds.
+    /// The columns of the model of those rows of `table` whose cells are all finite, and their places, ascending.
     ///
     /// # Errors
-    /// Columns that are missing or not known, fewer than two usable rows of a label, cancellation.
-    ///
-    /// # Panics
-    /// Where there is not one label a row.
-    pub fn supervised_reference(
-        &self,
-        table: &Table,
-        labels: &[bool],
-        seed: u64,
-        progress: &dyn Progress,
-    ) -> Result<SupervisedReference, DetectorError> {
+    /// Columns that are missing or not known.
+    pub fn usable_rows(&self, table: &Table) -> Result<(Array2<f32>, Vec<usize>), DetectorError> {
         let order = self.order(table)?;
         let (usable, _) = usable(table, None, false)?;
         let mut rows = table.rows.select(Axis(0), &usable);
         if let Some(order) = &order {
             rows = rows.select(Axis(1), order);
         }
-        let labels: Vec<bool> = usable.iter().map(|&row| labels[row]).collect();
-        supervised_reference("the columns of the table".to_owned(), rows.view(), &labels, seed, progress)
+        Ok((rows, usable))
     }
 
     /// What is said of rows on one scale; the fault of a row whose score is not finite.

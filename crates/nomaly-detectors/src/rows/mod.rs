@@ -21,12 +21,10 @@
 //! ```
 
 mod detector;
-mod evaluation;
 mod scaling;
 
 pub use detector::{
     DEFAULT_SCORER, FittedRows, ROW_PARAMETERS, RowDetector, RowFit, RowFitOptions, RowOutcome, RowPredictOptions,
     RowPrediction,
 };
-pub use evaluation::{evaluate_rows, is_anomalous_label};
 pub use scaling::Standardise;

@@ -1,8 +1,7 @@
 //! Methods that say where: maps, their place in the image, tiles, flips and regions of interest.
 
 use image::{GrayImage, Luma};
-use nomaly_data::{MaskSource, Sample};
-use nomaly_detectors::evaluation::evaluate;
+use nomaly_data::Sample;
 use nomaly_detectors::{
     AnomalyMap, Detector, DetectorError, FitOptions, FittedDetector, GroupBy, METHODS, PredictOptions, Prediction,
     Settings, StreamOptions,
@@ -101,27 +100,6 @@ fn what_lies_outside_the_region_of_interest_never_counts() {
     assert!(without_maps.to_string().contains("a method with maps"), "{without_maps}");
     let missing = Detector::new("padim", "efficientnet-lite0", &settings().with("roi", "/nonexistent/roi.png")).err();
     assert!(missing.unwrap().to_string().contains("/nonexistent/roi.png"));
-}
-
-#[test]
-fn pixel_figures_compare_maps_with_masks() {
-    let mut dataset = dataset();
-    let fitted = fit("padim", &settings(), &dataset.train).detector;
-    dataset.test.truncate(8);
-    for seed in 0..6 {
-        let (mut sample, [left, top, side]) = blot(seed);
-        let inside = |at: u32, from: u32| (from..from + side).contains(&at);
-        let mask = GrayImage::from_fn(48, 48, |x, y| Luma([u8::from(inside(x, left) && inside(y, top))]));
-        sample.mask = Some(MaskSource::Memory(std::sync::Arc::new(mask)));
-        dataset.test.push(sample);
-    }
-    let evaluated = evaluate(&fitted, &dataset, None, &PredictOptions::default(), &Silent, |_| ()).unwrap();
-    let pixel = evaluated.figures.pixel.unwrap();
-    // Four of the eight other images are normal; the blotted ones have no mask and do not take part.
-    assert_eq!((pixel.images, pixel.regions), (10, 6));
-    assert!(pixel.auroc > 0.9 && pixel.aupro > 0.6, "{pixel:?}");
-    let curves = evaluated.curves.unwrap();
-    assert!((curves.roc.area() - pixel.auroc).abs() < 0.01, "the thinned curve has nearly the area of the whole one");
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! Detectors from images to decisions: fit, save, load, score, evaluate.
+//! Detectors from images to decisions: fit, save, load, score.
 
 mod docs;
-mod evaluate;
 mod fit;
 mod groups;
 mod hostile_models;
 mod images;
+mod kinds;
 mod locate;
 mod recognition;
 mod regions;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nomaly::data::open_classes;
 use nomaly::data::subset::Choice;
-use nomaly::detectors::recognition::evaluate_classes;
+use nomaly::evaluation::recognition::evaluate_classes;
 use nomaly::{FittedDetector, PredictOptions};
 
 use super::super::{Recipe, Status, fit_detector, tell_skipped};

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use nomaly::data::subset::{Choice, choose};
 use nomaly::data::tables::read;
-use nomaly::detectors::rows::{FittedRows, RowFitOptions, RowPredictOptions, evaluate_rows};
+use nomaly::detectors::rows::{FittedRows, RowFitOptions, RowPredictOptions};
+use nomaly::evaluation::rows::evaluate_rows;
+use nomaly::evaluation::supervised::reference_of_rows;
 
 use super::super::{Status, figures, tell_skipped, warn_unattainable};
 use super::{check_method, classes, detector, fit_rows, labels, refusal, subset};
@@ -70,7 +72,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     tell_skipped(&figures.skipped, "row", console);
     if args.supervised_reference {
         let seed = detector.info().training.seed;
-        figures.supervised_reference = Some(detector.supervised_reference(&test, &labels, seed, &bars)?);
+        figures.supervised_reference = Some(reference_of_rows(&detector, &test, &labels, seed, &bars)?);
     }
     match args.format {
         Format::Json => print_json(&figures)?,

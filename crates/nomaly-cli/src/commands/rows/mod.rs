@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use nomaly::Settings;
 use nomaly::data::tables::{Table, is_table};
-use nomaly::detectors::rows::{FittedRows, RowDetector, RowFitOptions, is_anomalous_label};
+use nomaly::detectors::rows::{FittedRows, RowDetector, RowFitOptions};
+use nomaly::evaluation::rows::is_anomalous_label;
 
 pub(crate) use self::eval::run as eval;
 pub(crate) use self::fit::normal_rows;

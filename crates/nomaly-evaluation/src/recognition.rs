@@ -5,15 +5,18 @@ use std::time::Instant;
 
 use nomaly_data::Sample;
 use nomaly_data::tables::Table;
+use nomaly_detectors::classes::{Classes, Recognition};
+use nomaly_detectors::recognition::{KnownClass, UNDECIDED, UNKNOWN};
+use nomaly_detectors::rows::{FittedRows, RowOutcome, RowPredictOptions};
+use nomaly_detectors::{DetectorError, FittedDetector, GroupBy, PredictOptions, Skipped};
 use nomaly_metrics::{auroc_with_interval, share_interval};
 use nomaly_store::Progress;
 use serde::Serialize;
 
-use super::class::{KnownClass, UNDECIDED, UNKNOWN};
-use crate::classes::{Classes, Recognition};
-use crate::evaluation::{BatchClock, Ends, LEVEL, Timing, peak_rss_mib};
-use crate::rows::{FittedRows, RowOutcome, RowPredictOptions};
-use crate::{DetectorError, FittedDetector, PredictOptions, Skipped};
+use crate::clock::{BatchClock, peak_rss_mib};
+use crate::error::EvaluationError;
+use crate::figures::Timing;
+use crate::intervals::{Ends, LEVEL, ends};
 
 /// Figures of one evaluation of a model of classes; its JSON is part of the command line contract.
 #[derive(Clone, Debug, Serialize)]
@@ -108,7 +111,7 @@ pub struct ConfusionRow {
 pub fn recognition_figures<S: AsRef<str>>(
     classes: &Classes,
     items: &[(S, Recognition)],
-) -> Result<RecognitionFigures, DetectorError> {
+) -> Result<RecognitionFigures, EvaluationError> {
     let place = |kind: &str| classes.known().binary_search_by(|class| class.name.as_str().cmp(kind)).ok();
     let truth: Vec<Option<usize>> = items.iter().map(|(kind, _)| place(kind.as_ref())).collect();
     let of = |wanted: &dyn Fn(Option<usize>, &Recognition) -> bool| {
@@ -118,10 +121,10 @@ pub fn recognition_figures<S: AsRef<str>>(
     let unknown = items.len() - known;
     if known == 0 {
         let names: Vec<&str> = classes.known().iter().map(|class| class.name.as_str()).collect();
-        return Err(DetectorError::NoKnownItem { classes: names.join(", ") });
+        return Err(EvaluationError::NoKnownItem { classes: names.join(", ") });
     }
-    let share = |part: usize, all: usize| -> Result<(Option<f64>, Option<Ends>), DetectorError> {
-        let interval = share_interval(part as u64, all as u64, LEVEL)?.map(|interval| [interval.low, interval.high]);
+    let share = |part: usize, all: usize| -> Result<(Option<f64>, Option<Ends>), EvaluationError> {
+        let interval = share_interval(part as u64, all as u64, LEVEL)?.map(ends);
         Ok(((all > 0).then(|| part as f64 / all as f64), interval))
     };
     let (closed, closed_ci) = share(of(&|truth, found| truth == Some(found.closest)), known)?;
@@ -154,7 +157,7 @@ pub fn recognition_figures<S: AsRef<str>>(
         unknown_found,
         unknown_found_ci,
         auroc: area.map(|area| area.auroc),
-        auroc_ci: area.and_then(|area| area.interval).map(|interval| [interval.low, interval.high]),
+        auroc_ci: area.and_then(|area| area.interval).map(ends),
         confusion: confusion(classes, items, &truth),
     })
 }
@@ -198,11 +201,11 @@ pub fn evaluate_classes(
     fit_s: Option<f64>,
     options: &PredictOptions,
     progress: &dyn Progress,
-) -> Result<RecognitionEvaluation, DetectorError> {
+) -> Result<RecognitionEvaluation, EvaluationError> {
     let classes = detector.classes_for(options)?.ok_or(DetectorError::NoClasses)?;
     let (mut items, mut skipped) = (Vec::with_capacity(samples.len()), Vec::new());
     let mut clock = BatchClock::start();
-    detector.predict(samples, options, progress, |outcome| {
+    detector.predict_grouped(samples, &GroupBy::None, options, progress, |outcome| -> Result<(), EvaluationError> {
         clock.saw(outcome.batch);
         match outcome.result {
             Ok(prediction) => {
@@ -239,9 +242,9 @@ pub fn evaluate_row_classes(
     fit_s: Option<f64>,
     options: &RowPredictOptions,
     progress: &dyn Progress,
-) -> Result<RecognitionEvaluation, DetectorError> {
+) -> Result<RecognitionEvaluation, EvaluationError> {
     let classes = detector.classes_for(options)?.ok_or(DetectorError::NoClasses)?;
-    let labels = table.labels.as_ref().ok_or_else(|| DetectorError::CannotEvaluate {
+    let labels = table.labels.as_ref().ok_or_else(|| EvaluationError::CannotEvaluate {
         dataset: table.name.clone(),
         reason: "its rows have no labels".to_owned(),
     })?;
@@ -277,8 +280,8 @@ pub fn evaluate_row_classes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DecisionRule;
-    use crate::recognition::HeldOutClass;
+    use nomaly_detectors::DecisionRule;
+    use nomaly_detectors::recognition::HeldOutClass;
 
     #[test]
     fn figures_count_what_was_taken_for_what() {

@@ -1,50 +1,33 @@
 //! What decisions come to on labelled items.
 
-use nomaly_metrics::{Bootstrap, ConfusionMatrix, ImageIntervals, grouped_share_interval};
-use serde::Serialize;
+use nomaly_detectors::{Calibration, Groups};
+use nomaly_metrics::{
+    Bootstrap, ConfusionMatrix, ImageIntervals, auroc_with_interval, average_precision, eer, f1_max,
+    grouped_share_interval,
+};
 
-use super::{Ends, ImageFigures, LEVEL, ends, image_figures};
-use crate::{Calibration, DetectorError, Groups};
+use crate::error::EvaluationError;
+use crate::figures::{ImageFigures, PValueShare, ThresholdFigures};
+use crate::intervals::{LEVEL, ends};
 
-/// What the decision rule does on the test images: figures in [0, 1] with 95 % confidence intervals, Wilson's for
-/// shares of images, stratified bootstrap for accuracy and F1. Images that depend on each other count as one in them.
-///
-/// No decision is made without a threshold: all figures are `None` then. Figures that need anomalous images are `None`
-/// where there are none.
-#[derive(Clone, Debug, Serialize)]
-pub struct ThresholdFigures {
-    /// Scores above it are anomalous; `None` where the held-out images do not support the rule.
-    pub value: Option<f64>,
-    /// How far other held-out images might move it: its bootstrap interval; `None` for a threshold set by hand.
-    pub value_ci: Option<Ends>,
-    /// The rule in words.
-    pub rule: String,
-    /// The share of normal test images called anomalous: false alarms.
-    pub fpr: Option<f64>,
-    /// Its interval.
-    pub fpr_ci: Option<Ends>,
-    /// The share of anomalous test images called anomalous: recall.
-    pub tpr: Option<f64>,
-    /// Its interval.
-    pub tpr_ci: Option<Ends>,
-    /// The share of anomalous test images that are missed.
-    pub fnr: Option<f64>,
-    /// The share of normal test images that pass.
-    pub tnr: Option<f64>,
-    /// The share of the images called anomalous that are; `None` where none is called so, too.
-    pub precision: Option<f64>,
-    /// Its interval.
-    pub precision_ci: Option<Ends>,
-    /// Another name of the true-positive rate.
-    pub recall: Option<f64>,
-    /// The share of test images that are decided rightly.
-    pub accuracy: Option<f64>,
-    /// Its interval.
-    pub accuracy_ci: Option<Ends>,
-    /// The harmonic mean of precision and recall.
-    pub f1: Option<f64>,
-    /// Its interval.
-    pub f1_ci: Option<Ends>,
+fn image_figures(
+    scores: &[f64],
+    labels: &[bool],
+    groups: &Groups,
+    intervals: &ImageIntervals,
+) -> Result<ImageFigures, EvaluationError> {
+    let area = auroc_with_interval(scores, labels, LEVEL)?;
+    Ok(ImageFigures {
+        auroc: area.auroc,
+        // DeLong's takes images for independent.
+        auroc_ci: if groups.is_trivial() { area.interval.map(ends) } else { Some(ends(intervals.auroc)) },
+        ap: average_precision(scores, labels)?,
+        ap_ci: ends(intervals.ap),
+        f1_max: f1_max(scores, labels)?.f1,
+        f1_max_ci: ends(intervals.f1_max),
+        eer: eer(scores, labels)?.rate,
+        eer_ci: ends(intervals.eer),
+    })
 }
 
 /// Scores of labelled items of which some are normal, and the decision on them.
@@ -65,7 +48,7 @@ impl<'a> Decided<'a> {
         scores: &'a [f64],
         labels: &'a [bool],
         groups: &'a Groups,
-    ) -> Result<Self, DetectorError> {
+    ) -> Result<Self, EvaluationError> {
         let bootstrap = Bootstrap { level: LEVEL, ..Bootstrap::default() };
         let above = calibration.threshold().unwrap_or(f64::INFINITY);
         let both = labels.contains(&true);
@@ -74,13 +57,13 @@ impl<'a> Decided<'a> {
     }
 
     /// Figures of the ranking; `None` where no item is labelled anomalous.
-    pub(crate) fn image(&self) -> Result<Option<ImageFigures>, DetectorError> {
+    pub(crate) fn image(&self) -> Result<Option<ImageFigures>, EvaluationError> {
         let figures = |intervals| image_figures(self.scores, self.labels, self.groups, &intervals);
         self.intervals.map(figures).transpose()
     }
 
     /// Figures of the decisions.
-    pub(crate) fn threshold(&self) -> Result<ThresholdFigures, DetectorError> {
+    pub(crate) fn threshold(&self) -> Result<ThresholdFigures, EvaluationError> {
         let value = self.calibration.threshold();
         let counts =
             value.map(|value| ConfusionMatrix::at(self.scores, self.labels, value)).transpose()?.unwrap_or_default();
@@ -98,7 +81,7 @@ impl<'a> Decided<'a> {
                     groups.push(group);
                 }
             }
-            Ok::<_, DetectorError>(grouped_share_interval(&flags, &groups, LEVEL)?.map(ends))
+            Ok::<_, EvaluationError>(grouped_share_interval(&flags, &groups, LEVEL)?.map(ends))
         };
         let precision = both(counts.precision());
         let precision_ci = share(&|_| true, &|_, flagged| flagged)?;
@@ -123,17 +106,6 @@ impl<'a> Decided<'a> {
     }
 }
 
-/// How many normal items have a small p-value.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct PValueShare {
-    /// What small means, in (0, 1): also the share that is expected, or less.
-    pub at_most: f64,
-    /// The share of normal items with a p-value of at most that, in [0, 1].
-    pub share: f64,
-    /// Its 95 % interval, Wilson's.
-    pub share_ci: Option<Ends>,
-}
-
 /// The p-values that are looked at.
 const SMALL: [f64; 3] = [0.01, 0.05, 0.1];
 
@@ -142,7 +114,7 @@ pub(crate) fn p_value_shares(
     p_values: &[f64],
     labels: &[bool],
     groups: &Groups,
-) -> Result<Vec<PValueShare>, DetectorError> {
+) -> Result<Vec<PValueShare>, EvaluationError> {
     let items = p_values.iter().zip(labels).zip(groups.of()).filter(|((_, label), _)| !**label);
     let (normal, of): (Vec<f64>, Vec<u32>) = items.map(|((p, _), group)| (*p, *group)).unzip();
     let share = |at_most: f64| {
@@ -157,7 +129,7 @@ pub(crate) fn p_value_shares(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DecisionRule;
+    use nomaly_detectors::DecisionRule;
 
     /// Nine held-out scores, 1 to 9.
     fn calibration(rate: f64) -> Calibration {

@@ -3,11 +3,14 @@
 use std::time::Instant;
 
 use nomaly_data::tables::Table;
+use nomaly_detectors::rows::{FittedRows, RowOutcome, RowPredictOptions};
+use nomaly_detectors::{Groups, Skipped};
 use nomaly_store::Progress;
 
-use super::detector::{FittedRows, RowOutcome, RowPredictOptions};
-use crate::evaluation::{Decided, Evaluation, TestCounts, Timing, independent, p_value_shares, peak_rss_mib};
-use crate::{DetectorError, Groups, Skipped};
+use crate::clock::peak_rss_mib;
+use crate::decisions::{Decided, p_value_shares};
+use crate::error::EvaluationError;
+use crate::figures::{Evaluation, TestCounts, Timing, independent};
 
 /// What a label says, compared without regard to case.
 const NORMAL: &[&str] = &["0", "normal", "good", "ok", "inlier", "false", "no", "negative"];
@@ -34,7 +37,7 @@ pub fn evaluate_rows(
     fit_s: Option<f64>,
     options: &RowPredictOptions,
     progress: &dyn Progress,
-) -> Result<Evaluation, DetectorError> {
+) -> Result<Evaluation, EvaluationError> {
     let began = Instant::now();
     let outcomes = detector.predict(table, options, progress)?;
     let seconds = began.elapsed().as_secs_f64();
@@ -54,7 +57,7 @@ pub fn evaluate_rows(
     let anomalous = kept.iter().filter(|label| **label).count();
     let normal = kept.len() - anomalous;
     if normal == 0 {
-        return Err(DetectorError::CannotEvaluate {
+        return Err(EvaluationError::CannotEvaluate {
             dataset: table.name.clone(),
             reason: format!("it has {anomalous} anomalous usable rows to test with and no normal one"),
         });

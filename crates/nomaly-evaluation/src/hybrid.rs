@@ -10,12 +10,14 @@
 
 use std::collections::BTreeMap;
 
-use nomaly_metrics::{Interval, auroc, auroc_with_interval, share_interval};
+use nomaly_detectors::{DetectorError, FittedDetector};
+use nomaly_metrics::{auroc, auroc_with_interval, share_interval};
 use nomaly_scorers::decision::combine::{Tail, cauchy};
-use serde::Serialize;
 
-use crate::evaluation::{Ends, Evaluated, LEVEL};
-use crate::{DetectorError, FittedDetector};
+use crate::error::EvaluationError;
+use crate::figures::HybridFigures;
+use crate::images::Evaluated;
+use crate::intervals::{Ends, LEVEL, ends};
 
 /// What turns the scores of several detectors into one p-value.
 #[derive(Clone, Debug)]
@@ -28,9 +30,10 @@ impl Hybrid {
     ///
     /// # Errors
     /// Held-out scores that make no p-values: fewer than three, or all alike.
-    pub fn new<'a>(detectors: impl IntoIterator<Item = &'a FittedDetector>) -> Result<Self, DetectorError> {
+    pub fn new<'a>(detectors: impl IntoIterator<Item = &'a FittedDetector>) -> Result<Self, EvaluationError> {
         let tail = |detector: &FittedDetector| Tail::new(detector.calibration().independent_scores());
-        Ok(Self { tails: detectors.into_iter().map(tail).collect::<Result<_, _>>()? })
+        let tails = detectors.into_iter().map(tail).collect::<Result<_, _>>().map_err(DetectorError::from)?;
+        Ok(Self { tails })
     }
 
     /// How rare an image is among normal ones, of which each detector gives a score: in (0, 1].
@@ -53,36 +56,11 @@ pub struct Voice<'a> {
     pub evaluated: &'a Evaluated,
 }
 
-/// Figures of detectors together, each in [0, 1], with 95 % intervals.
-#[derive(Clone, Debug, Serialize)]
-pub struct HybridFigures {
-    /// The detectors.
-    pub of: Vec<String>,
-    /// Images that all of them could use.
-    pub images: usize,
-    /// AUROC of the combined p-values; `None` where no image is labelled anomalous.
-    pub auroc: Option<f64>,
-    /// Its interval by DeLong's method.
-    pub auroc_ci: Option<Ends>,
-    /// AUROC of each detector alone on the same images; empty where no image is labelled anomalous.
-    pub alone: Vec<f64>,
-    /// The rate of false alarms that was asked for.
-    pub max_fpr: f64,
-    /// The share of normal images whose combined p-value is at most that; `None` where there are none.
-    pub fpr: Option<f64>,
-    /// Its interval by Wilson's method.
-    pub fpr_ci: Option<Ends>,
-    /// The share of anomalous images whose combined p-value is at most that; `None` where there are none.
-    pub tpr: Option<f64>,
-    /// Its interval.
-    pub tpr_ci: Option<Ends>,
-}
-
 /// Combines what detectors said of the same images.
 ///
 /// # Errors
 /// Held-out scores that make no p-values, and no normal image in common.
-pub fn hybrid(voices: &[Voice<'_>], max_fpr: f64) -> Result<HybridFigures, DetectorError> {
+pub fn hybrid(voices: &[Voice<'_>], max_fpr: f64) -> Result<HybridFigures, EvaluationError> {
     let together = Hybrid::new(voices.iter().map(|voice| voice.detector))?;
     // Scores by image, one of each detector.
     let mut images: BTreeMap<&str, (bool, Vec<f64>)> = BTreeMap::new();
@@ -103,8 +81,7 @@ pub fn hybrid(voices: &[Voice<'_>], max_fpr: f64) -> Result<HybridFigures, Detec
         let scores: Vec<f64> = images.values().map(|(_, scores)| scores[voice]).collect();
         Ok(auroc(&scores, &labels)?)
     });
-    let ends = |interval: Interval| [interval.low, interval.high];
-    let flagged = |label: bool| -> Result<(Option<f64>, Option<Ends>), DetectorError> {
+    let flagged = |label: bool| -> Result<(Option<f64>, Option<Ends>), EvaluationError> {
         let of_label = p_values.iter().zip(&labels).filter(|(_, anomalous)| **anomalous == label);
         let (count, flagged) = of_label.fold((0, 0), |(n, k), (p, _)| (n + 1, k + u64::from(*p <= max_fpr)));
         let share = (count > 0).then(|| flagged as f64 / count as f64);
@@ -116,7 +93,7 @@ pub fn hybrid(voices: &[Voice<'_>], max_fpr: f64) -> Result<HybridFigures, Detec
         images: labels.len(),
         auroc: area.map(|area| area.auroc),
         auroc_ci: area.and_then(|area| area.interval).map(ends),
-        alone: alone.collect::<Result<_, DetectorError>>()?,
+        alone: alone.collect::<Result<_, EvaluationError>>()?,
         max_fpr,
         fpr,
         fpr_ci,

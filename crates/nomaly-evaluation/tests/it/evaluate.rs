@@ -1,9 +1,11 @@
-use nomaly_data::Dataset;
-use nomaly_detectors::evaluation::evaluate;
-use nomaly_detectors::{DecisionRule, DetectorError, PredictOptions, StreamOptions};
+use image::{GrayImage, Luma};
+use nomaly_data::{Dataset, MaskSource};
+use nomaly_detectors::{DecisionRule, PredictOptions, StreamOptions};
+use nomaly_evaluation::supervised::reference_of_images;
+use nomaly_evaluation::{EvaluationError, evaluate};
 use nomaly_store::Silent;
 
-use crate::images::{dataset, fit, settings};
+use crate::images::{blot, dataset, fit, settings};
 
 #[test]
 fn figures_cover_kinds_levels_and_the_decision() {
@@ -38,7 +40,7 @@ fn a_set_without_good_images_cannot_be_evaluated() {
         evaluate(&fitted, &dataset, None, &PredictOptions::default(), &Silent, |_| ()).err().unwrap()
     };
     for error in [only(Vec::new()), only(all.test.iter().skip(1).step_by(2).cloned().collect())] {
-        assert!(matches!(error, DetectorError::CannotEvaluate { .. }), "{error}");
+        assert!(matches!(error, EvaluationError::CannotEvaluate { .. }), "{error}");
     }
 }
 
@@ -81,12 +83,33 @@ fn the_supervised_reference_separates_what_it_was_shown() {
     let dataset = dataset();
     let fitted = fit("mvg", &settings(), &dataset.train).detector;
     let reference =
-        |samples: &[nomaly_data::Sample]| fitted.supervised_reference(samples, 0, StreamOptions::default(), &Silent);
+        |samples: &[nomaly_data::Sample]| reference_of_images(&fitted, samples, 0, StreamOptions::default(), &Silent);
     let found = reference(&dataset.test).unwrap();
     assert_eq!((found.folds, found.auroc), (5, 1.0));
     assert!(found.features.contains("efficientnet-lite0"), "{found:?}");
     let mut with_lost = dataset.test.clone();
     with_lost.insert(2, crate::images::missing("lost"));
     assert_eq!(reference(&with_lost).unwrap(), found);
-    assert!(matches!(reference(&dataset.test[..3]), Err(DetectorError::NoReference { normal: 2, anomalous: 1 })));
+    assert!(matches!(reference(&dataset.test[..3]), Err(EvaluationError::NoReference { normal: 2, anomalous: 1 })));
+}
+
+#[test]
+fn pixel_figures_compare_maps_with_masks() {
+    let mut dataset = dataset();
+    let fitted = fit("padim", &settings(), &dataset.train).detector;
+    dataset.test.truncate(8);
+    for seed in 0..6 {
+        let (mut sample, [left, top, side]) = blot(seed);
+        let inside = |at: u32, from: u32| (from..from + side).contains(&at);
+        let mask = GrayImage::from_fn(48, 48, |x, y| Luma([u8::from(inside(x, left) && inside(y, top))]));
+        sample.mask = Some(MaskSource::Memory(std::sync::Arc::new(mask)));
+        dataset.test.push(sample);
+    }
+    let evaluated = evaluate(&fitted, &dataset, None, &PredictOptions::default(), &Silent, |_| ()).unwrap();
+    let pixel = evaluated.figures.pixel.unwrap();
+    // Four of the eight other images are normal; the blotted ones have no mask and do not take part.
+    assert_eq!((pixel.images, pixel.regions), (10, 6));
+    assert!(pixel.auroc > 0.9 && pixel.aupro > 0.6, "{pixel:?}");
+    let curves = evaluated.curves.unwrap();
+    assert!((curves.roc.area() - pixel.auroc).abs() < 0.01, "the thinned curve has nearly the area of the whole one");
 }

@@ -13,13 +13,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use nomaly_detectors::{DetectorError, METHODS, PublishedClasses, Settings};
 use nomaly_metrics::{CurvePoints, RocCurve, roc_curve};
 use nomaly_store::{create_folder, sha256_hex, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluation::{Evaluated, LabelledPrediction, TestCounts};
-use crate::method::PublishedClasses;
-use crate::{DetectorError, METHODS, Settings};
+use crate::error::EvaluationError;
+use crate::figures::TestCounts;
+use crate::images::{Evaluated, LabelledPrediction};
 
 /// Everything that decides the figures of a protocol but the class and the seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,14 +71,14 @@ impl Run {
     ///
     /// # Errors
     /// Scores that are not finite, and test images without an anomalous one.
-    pub fn new(class: &str, evaluated: &Evaluated) -> Result<Self, DetectorError> {
+    pub fn new(class: &str, evaluated: &Evaluated) -> Result<Self, EvaluationError> {
         let Evaluated { figures, predictions, .. } = evaluated;
-        let image = figures.image.ok_or_else(|| DetectorError::CannotEvaluate {
+        let image = figures.image.ok_or_else(|| EvaluationError::CannotEvaluate {
             dataset: figures.dataset.clone(),
             reason: "it has no anomalous test image".to_owned(),
         })?;
         let labels: Vec<bool> = predictions.iter().map(|image| image.anomalous_label).collect();
-        let curve = |score: &dyn Fn(&LabelledPrediction) -> f64| -> Result<_, DetectorError> {
+        let curve = |score: &dyn Fn(&LabelledPrediction) -> f64| -> Result<_, EvaluationError> {
             let scores: Vec<f64> = predictions.iter().map(score).collect();
             let RocCurve { fpr, tpr, .. } = roc_curve(&scores, &labels, CurvePoints::Thinned(CURVE_STEPS))?;
             Ok(fpr.into_iter().zip(tpr).map(|(fpr, tpr)| [fpr, tpr]).collect())
@@ -125,12 +126,12 @@ impl Log {
     ///
     /// # Errors
     /// A file that cannot be read, or that something else has written.
-    pub fn open(folder: &Path, protocol: Protocol) -> Result<Self, DetectorError> {
+    pub fn open(folder: &Path, protocol: Protocol) -> Result<Self, EvaluationError> {
         let content = Content { nomaly: env!("CARGO_PKG_VERSION").to_owned(), protocol, runs: Vec::new() };
         let identity =
             serde_json::to_vec(&content).map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
         let path = folder.join(format!("one-vs-all-{}.json", &sha256_hex(&identity)[..16]));
-        let refuse = |reason: String| DetectorError::Log { path: path.clone(), reason };
+        let refuse = |reason: String| EvaluationError::Log { path: path.clone(), reason };
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let found: Content =
@@ -159,7 +160,7 @@ impl Log {
     ///
     /// # Errors
     /// A place that cannot be written to.
-    pub fn push(&mut self, run: Run) -> Result<(), DetectorError> {
+    pub fn push(&mut self, run: Run) -> Result<(), EvaluationError> {
         self.content.runs.push(run);
         let mut json = serde_json::to_vec_pretty(&self.content)
             .map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
@@ -184,7 +185,7 @@ impl Mean {
     /// Of some values; `None` for none.
     ///
     /// ```
-    /// use nomaly_detectors::protocol::Mean;
+    /// use nomaly_evaluation::protocol::Mean;
     ///
     /// let mean = Mean::of([0.8, 0.9, 1.0]).unwrap();
     /// assert!((mean.mean - 0.9).abs() < 1e-12 && (mean.sem.unwrap() - 0.1 / 3f64.sqrt()).abs() < 1e-12);
@@ -236,7 +237,7 @@ impl Table {
     ///
     /// # Errors
     /// An unknown method, or no runs.
-    pub fn new(protocol: Protocol, runs: &[Run], all: &[String]) -> Result<Self, DetectorError> {
+    pub fn new(protocol: Protocol, runs: &[Run], all: &[String]) -> Result<Self, EvaluationError> {
         let published = published(&protocol, all)?;
         let mut classes = Vec::new();
         for (number, class) in all.iter().enumerate() {
@@ -256,7 +257,7 @@ impl Table {
         }
         let reason = "no run of it has ended".to_owned();
         let mean = Mean::of(classes.iter().map(|class| class.auroc.mean))
-            .ok_or(DetectorError::CannotEvaluate { dataset: protocol.dataset.clone(), reason })?
+            .ok_or(EvaluationError::CannotEvaluate { dataset: protocol.dataset.clone(), reason })?
             .mean;
         let part = |part: &String| {
             let values = classes.iter().filter_map(|class| class.by_part.get(part)).map(|mean| mean.mean);
@@ -273,7 +274,7 @@ impl Table {
 }
 
 /// The published table that belongs to a protocol: of the data set of that name, or of one with the same names of classes.
-fn published(protocol: &Protocol, classes: &[String]) -> Result<Option<&'static PublishedClasses>, DetectorError> {
+fn published(protocol: &Protocol, classes: &[String]) -> Result<Option<&'static PublishedClasses>, EvaluationError> {
     let tables = METHODS.get(&protocol.method)?.one_vs_all;
     let name = protocol.dataset.split(':').next().unwrap_or_default();
     let same = |table: &&PublishedClasses| {

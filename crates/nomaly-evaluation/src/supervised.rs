@@ -5,35 +5,60 @@
 //! fit that has not seen it. It is no anomaly detector: it needs labelled anomalies, and sees only such as it was shown.
 
 use ndarray::{Array2, ArrayView2, Axis};
+use nomaly_data::tables::Table;
+use nomaly_data::{Label, Sample};
+use nomaly_detectors::groups::{Groups, Split};
+use nomaly_detectors::rows::FittedRows;
+use nomaly_detectors::{FittedDetector, Stage, StreamOptions};
 use nomaly_metrics::auroc_with_interval;
 use nomaly_scorers::Watch;
 use nomaly_scorers::logistic::{LogisticOptions, LogisticRegression};
 use nomaly_store::Progress;
-use serde::Serialize;
 
-use crate::DetectorError;
-use crate::evaluation::{Ends, LEVEL};
-use crate::groups::{Split, folds_of};
-use crate::stage::Stage;
+use crate::error::EvaluationError;
+use crate::figures::SupervisedReference;
+use crate::intervals::{LEVEL, ends};
 
 /// The most folds of the cross-validation.
-pub const FOLDS: usize = 5;
+const FOLDS: usize = 5;
 
-/// What a classifier that sees labels gets, out of fold.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SupervisedReference {
-    /// What it is, for whoever reads the figures alone.
-    pub method: &'static str,
-    /// The features it looks at.
-    pub features: String,
-    /// Columns of the features.
-    pub dim: usize,
-    /// Folds: five, or as many as there are items of the rarer label.
-    pub folds: usize,
-    /// Area under the ROC curve of the out-of-fold log-odds of all items, in [0, 1].
-    pub auroc: f64,
-    /// Its 95 % interval, DeLong's.
-    pub auroc_ci: Option<Ends>,
+/// How far a classifier gets on `samples` that sees their labels. It looks at the
+/// [deepest level](FittedDetector::pooled_features) that the method looks at. `seed` decides the folds.
+///
+/// # Errors
+/// Fewer than two usable images of a label, cancellation, and a bad image where the options are strict.
+pub fn reference_of_images(
+    detector: &FittedDetector,
+    samples: &[Sample],
+    seed: u64,
+    options: StreamOptions,
+    progress: &dyn Progress,
+) -> Result<SupervisedReference, EvaluationError> {
+    let what = "reading images for the supervised reference";
+    let pooled = detector.pooled_features(samples, options, what, progress)?;
+    let labels: Vec<bool> = pooled.usable.iter().map(|&image| samples[image].label == Label::Anomalous).collect();
+    let features = format!("level `{}` of {}, averaged over positions", pooled.level, detector.info().backbone.name);
+    supervised_reference(features, pooled.rows.view(), &labels, seed, progress)
+}
+
+/// How far a classifier gets on the rows of `table` that sees their labels, true where a row is anomalous. It looks at
+/// the columns of the model; rows that cannot be used are left out. `seed` decides the folds.
+///
+/// # Errors
+/// Columns that are missing or not known, fewer than two usable rows of a label, cancellation.
+///
+/// # Panics
+/// Where there is not one label a row.
+pub fn reference_of_rows(
+    detector: &FittedRows,
+    table: &Table,
+    labels: &[bool],
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<SupervisedReference, EvaluationError> {
+    let (rows, usable) = detector.usable_rows(table)?;
+    let labels: Vec<bool> = usable.iter().map(|&row| labels[row]).collect();
+    supervised_reference("the columns of the table".to_owned(), rows.view(), &labels, seed, progress)
 }
 
 /// Cross-validates logistic regression on `rows` `[n, dim]`, of which some are labelled `anomalous`, in up to [`FOLDS`]
@@ -41,23 +66,23 @@ pub struct SupervisedReference {
 ///
 /// # Errors
 /// Fewer than two items of a label, rows that cannot be fitted, cancellation.
-pub(crate) fn supervised_reference(
+fn supervised_reference(
     features: String,
     rows: ArrayView2<'_, f32>,
     anomalous: &[bool],
     seed: u64,
     progress: &dyn Progress,
-) -> Result<SupervisedReference, DetectorError> {
+) -> Result<SupervisedReference, EvaluationError> {
     let of = |label: bool| (0..anomalous.len()).filter(|&item| anomalous[item] == label).collect::<Vec<_>>();
     let groups = [of(false), of(true)];
     let rarer = groups[0].len().min(groups[1].len());
     let folds = FOLDS.min(rarer);
     if folds < 2 {
-        return Err(DetectorError::NoReference { normal: groups[0].len(), anomalous: groups[1].len() });
+        return Err(EvaluationError::NoReference { normal: groups[0].len(), anomalous: groups[1].len() });
     }
     let mut tests = vec![Vec::new(); folds];
     for members in &groups {
-        for (test, fold) in tests.iter_mut().zip(folds_of(members.len(), folds, seed)) {
+        for (test, fold) in tests.iter_mut().zip(Groups::singletons(members.len()).folds(folds, seed)) {
             test.extend(fold.into_iter().map(|place| members[place]));
         }
     }
@@ -70,7 +95,7 @@ pub(crate) fn supervised_reference(
         dim: rows.ncols(),
         folds,
         auroc: area.auroc,
-        auroc_ci: area.interval.map(|interval| [interval.low, interval.high]),
+        auroc_ci: area.interval.map(ends),
     })
 }
 
@@ -80,7 +105,7 @@ fn out_of_fold(
     anomalous: &[bool],
     tests: Vec<Vec<usize>>,
     progress: &dyn Progress,
-) -> Result<Vec<f64>, DetectorError> {
+) -> Result<Vec<f64>, EvaluationError> {
     let stage = Stage::start(progress, "cross-validating the supervised reference", Some(tests.len()));
     let stop = || progress.cancelled();
     let mut log_odds = vec![0.0; anomalous.len()];

@@ -1,0 +1,56 @@
+//! Features that a detector looks at as rows of numbers.
+
+use ndarray::Array2;
+use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_data::Sample;
+use nomaly_store::Progress;
+
+use super::FittedDetector;
+use crate::error::DetectorError;
+use crate::images::{FeatureExtractor, ImageStream, StreamOptions};
+
+/// A row for each usable image.
+#[derive(Clone, Debug)]
+pub struct PooledRows {
+    /// The level of the backbone that the rows are of.
+    pub level: String,
+    /// `[usable images, channels]`.
+    pub rows: Array2<f32>,
+    /// The places of the usable images among the samples, ascending.
+    pub usable: Vec<usize>,
+}
+
+impl FittedDetector {
+    /// The deepest level that the method looks at, averaged over all positions and views; `what` is announced.
+    ///
+    /// # Errors
+    /// Cancellation, and a bad image where the options are strict.
+    pub fn pooled_features(
+        &self,
+        samples: &[Sample],
+        options: StreamOptions,
+        what: &str,
+        progress: &dyn Progress,
+    ) -> Result<PooledRows, DetectorError> {
+        let used = |name: &String| self.seeing.extractors[0].taps().iter().any(|tap| tap.name == *name);
+        let deepest = self.backbone.taps().into_iter().map(|tap| tap.name).rfind(used);
+        let level = deepest.ok_or_else(|| DetectorError::MissingState { name: "features".to_owned() })?;
+        let tap = TapRequest { name: level.clone(), layout: OutputLayout::Mean };
+        let extractor = [FeatureExtractor::new(&self.backbone, *self.pipeline(), &[tap])?];
+        let images = ImageStream::new(&extractor, samples, options);
+        let (mut cells, mut usable, mut dim) = (Vec::new(), Vec::new(), 0);
+        images.run(progress, what, &mut |batch| -> Result<(), DetectorError> {
+            usable.extend(batch.images.iter().filter(|image| image.failure.is_none()).map(|image| image.index));
+            for features in batch.features {
+                dim = features.shapes[0][0];
+                for views in features.values[0].chunks(dim * features.views) {
+                    let mean = |column: usize| views.iter().skip(column).step_by(dim).sum::<f32>();
+                    cells.extend((0..dim).map(|column| mean(column) / features.views as f32));
+                }
+            }
+            Ok(())
+        })?;
+        let rows = Array2::from_shape_vec((usable.len(), dim), cells).expect("every image adds a whole row");
+        Ok(PooledRows { level, rows, usable })
+    }
+}

@@ -1,0 +1,57 @@
+//! What an evaluation takes: time and memory.
+
+use std::time::Instant;
+
+/// The most memory this process has held so far, in MiB, where the system says.
+pub fn peak_rss_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some((kib / 1024.0 * 10.0).round() / 10.0)
+}
+
+/// Times batches as they arrive: the time since the batch before belongs to the images of the batch that came.
+pub(crate) struct BatchClock {
+    began: Instant,
+    last: Instant,
+    batch: Option<usize>,
+    waited_ms: f64,
+    in_batch: usize,
+    images: usize,
+    ms_per_image: Vec<f64>,
+}
+
+impl BatchClock {
+    pub(crate) fn start() -> Self {
+        let now = Instant::now();
+        Self { began: now, last: now, batch: None, waited_ms: 0.0, in_batch: 0, images: 0, ms_per_image: Vec::new() }
+    }
+
+    /// Notes one image of the batch with this number.
+    pub(crate) fn saw(&mut self, batch: usize) {
+        if self.batch != Some(batch) {
+            self.close();
+            let now = Instant::now();
+            self.waited_ms = (now - self.last).as_secs_f64() * 1e3;
+            self.last = now;
+            self.batch = Some(batch);
+        }
+        self.in_batch += 1;
+        self.images += 1;
+    }
+
+    fn close(&mut self) {
+        if self.in_batch > 0 {
+            self.ms_per_image.push(self.waited_ms / self.in_batch as f64);
+        }
+        self.in_batch = 0;
+    }
+
+    /// The median of milliseconds an image, and images a second.
+    pub(crate) fn stop(mut self) -> (f64, f64) {
+        self.close();
+        self.ms_per_image.sort_by(f64::total_cmp);
+        let median = self.ms_per_image.get(self.ms_per_image.len() / 2).copied().unwrap_or(f64::NAN);
+        (median, self.images as f64 / self.began.elapsed().as_secs_f64())
+    }
+}
