@@ -182,7 +182,12 @@ pub fn choose_method(
         let needed = METHODS.get(name)?.min_images;
         if images < needed {
             let found = images;
-            refused.get_or_insert(DetectorError::TooFewImages { method: name.to_owned(), needed, found });
+            refused.get_or_insert(DetectorError::TooFew {
+                of: name.to_owned(),
+                items: "training images",
+                needed,
+                found,
+            });
             continue;
         }
         let timing = Timing::of(&detector, samples, options.stream)?;
@@ -203,13 +208,16 @@ pub fn choose_method(
         estimates.push(format!("; {what} would take about {}", in_seconds(seconds)));
     }
     match (time_budget, refused) {
-        (Some(budget), _) if !estimates.is_empty() => Err(DetectorError::TimeBudget {
-            seconds: budget.as_secs_f64(),
-            images,
-            estimates: estimates.concat().trim_start_matches("; ").to_owned(),
-        }),
+        (Some(budget), _) if !estimates.is_empty() => {
+            let (seconds, estimates) = (budget.as_secs_f64(), estimates.concat());
+            let estimates = estimates.trim_start_matches("; ");
+            let reason = format!("no method learns from {images} images in {seconds} s: {estimates}");
+            Err(DetectorError::Limit { reason })
+        }
         (_, Some(error)) => Err(error),
-        (_, None) => Err(DetectorError::TooFewImages { method: "auto".to_owned(), needed: 1, found: images }),
+        (_, None) => {
+            Err(DetectorError::TooFew { of: "auto".to_owned(), items: "training images", needed: 1, found: images })
+        }
     }
 }
 

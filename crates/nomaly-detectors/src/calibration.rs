@@ -240,7 +240,7 @@ impl Calibration {
         if map_maxima.len() != self.scores.values.len() {
             let reason =
                 format!("{} maxima of maps for {} held-out images", map_maxima.len(), self.scores.values.len());
-            return Err(DetectorError::State { state: "calibration".to_owned(), reason });
+            return Err(DetectorError::State { state: "calibration".to_owned(), reason: Some(reason) });
         }
         let map_maxima = Scores::new(map_maxima, self.groups.as_deref())?;
         Self::of_scores(self.scores, Some(map_maxima), self.groups, self.rule)

@@ -53,7 +53,7 @@ impl Classes {
         let names: Vec<&str> = held_out.iter().map(|held_out| held_out.class.name.as_str()).collect();
         if names.is_empty() || !names.is_sorted_by(|a, b| a < b) {
             let reason = format!("{names:?} are no names of classes, each once and in their order");
-            return Err(DetectorError::State { state: "classes".to_owned(), reason });
+            return Err(DetectorError::State { state: "classes".to_owned(), reason: Some(reason) });
         }
         names.iter().try_for_each(|name| check_name(name))?;
         if let Some(none) = held_out.iter().find(|held_out| held_out.scores.is_empty()) {

@@ -26,11 +26,11 @@ pub enum DetectorError {
         /// What was given.
         given: String,
     },
-    /// A setting that was given twice.
-    #[error("setting `{name}` is given twice")]
-    SettingTwice {
-        /// Its name.
-        name: String,
+    /// Settings, or names, that do not go together.
+    #[error("{reason}")]
+    Conflict {
+        /// What does not go with what.
+        reason: String,
     },
     /// A setting whose value is not allowed.
     #[error("setting `{name}` is `{given}`; it takes {allowed}")]
@@ -42,21 +42,13 @@ pub enum DetectorError {
         /// What is allowed, in words.
         allowed: String,
     },
-    /// Fewer usable training images than the method needs.
-    #[error("{method} needs at least {needed} usable training images, and there {} {found}", if *found == 1 { "is" } else { "are" })]
-    TooFewImages {
-        /// The method.
-        method: String,
-        /// How many it needs.
-        needed: usize,
-        /// How many could be used.
-        found: usize,
-    },
-    /// Fewer usable rows than a fit needs.
-    #[error("{scorer} needs at least {needed} usable rows, and there {} {found}", if *found == 1 { "is" } else { "are" })]
-    TooFewRows {
-        /// The scorer.
-        scorer: String,
+    /// Fewer usable items than a fit needs.
+    #[error("{of} needs at least {needed} usable {items}, and there {} {found}", if *found == 1 { "is" } else { "are" })]
+    TooFew {
+        /// The method or the scorer.
+        of: String,
+        /// What it needs: `training images` or `rows`.
+        items: &'static str,
         /// How many it needs.
         needed: usize,
         /// How many could be used.
@@ -70,17 +62,15 @@ pub enum DetectorError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Rows without labels, where classes are to be learned.
-    #[error("classes cannot be learned from rows without labels")]
-    NoLabels,
-    /// A model that knows no classes, where they are asked for.
-    #[error("the model knows no classes")]
-    NoClasses,
-    /// A table whose columns are not those that were fitted.
-    #[error("{table}: {reason}")]
-    Columns {
-        /// The table.
-        table: String,
+    /// A model that cannot do what is asked of it.
+    #[error("{reason}")]
+    Unsuited {
+        /// What it lacks.
+        reason: String,
+    },
+    /// A table that cannot be learned from, or whose columns are not those that were fitted.
+    #[error("{reason}")]
+    Table {
         /// What disagrees.
         reason: String,
     },
@@ -89,30 +79,6 @@ pub enum DetectorError {
     BadImage {
         /// The image, and what is wrong with it.
         skipped: Skipped,
-    },
-    /// A joined network of which the method takes no features.
-    #[error(
-        "method {method} does not look at {network} of {backbone}, but at {taps}: name a level of each if it takes several, or leave that network out"
-    )]
-    UnusedNetwork {
-        /// The method.
-        method: String,
-        /// The network.
-        network: &'static str,
-        /// The joined backbone.
-        backbone: String,
-        /// What the method looks at.
-        taps: String,
-    },
-    /// A method that stands on one backbone only, and another one.
-    #[error("method {method} stands on the backbone {only} only, not on {given}")]
-    OtherBackbone {
-        /// The method.
-        method: &'static str,
-        /// Its backbone.
-        only: &'static str,
-        /// The one that was named.
-        given: String,
     },
     /// The user asked to stop.
     #[error("interrupted; nothing was written")]
@@ -141,45 +107,19 @@ pub enum DetectorError {
         /// Why not.
         reason: String,
     },
-    /// A model file without the numbers of one of its parts.
-    #[error("the state of `{name}` is missing")]
-    MissingState {
-        /// The part.
-        name: String,
+    /// An anomaly map, or a threshold for it, that cannot be used.
+    #[error("{reason}")]
+    Map {
+        /// What is wrong with it.
+        reason: String,
     },
-    /// An anomaly map that has not a value for every pixel, or more than 2³² − 1.
-    #[error("{values} values are not a map of {width}×{height} pixels")]
-    MapShape {
-        /// Width in pixels.
-        width: usize,
-        /// Height in pixels.
-        height: usize,
-        /// How many values there are.
-        values: usize,
-    },
-    /// A value of an anomaly map that is not finite.
-    #[error("the anomaly map is {value} at column {x} of row {y}, expected a finite number")]
-    MapValue {
-        /// The column.
-        x: usize,
-        /// The row.
-        y: usize,
-        /// The value.
-        value: f32,
-    },
-    /// A threshold for anomaly maps that is no number.
-    #[error("the threshold of the anomaly map is {value}, expected a number")]
-    MapThreshold {
-        /// The value given.
-        value: f64,
-    },
-    /// A stored number or table of a method that does not fit its settings.
-    #[error("the state of `{state}` is damaged: {reason}")]
+    /// A part of a model that is missing, or does not fit its settings.
+    #[error("the state of `{state}` is {}", reason.as_ref().map_or_else(|| "missing".to_owned(), |reason| format!("damaged: {reason}")))]
     State {
         /// The part.
         state: String,
-        /// What is wrong with it.
-        reason: String,
+        /// What is wrong with it; `None` where it is missing.
+        reason: Option<String>,
     },
     /// A model whose method cannot take in more images.
     #[error("a model of {method} cannot be extended: fit again on all images")]
@@ -187,32 +127,18 @@ pub enum DetectorError {
         /// The method.
         method: String,
     },
-    /// More memory than the settings allow.
-    #[error("{method} needs {needed} of memory here, and max_memory is {allowed}; {hint}")]
-    Memory {
-        /// The method.
-        method: String,
-        /// What it needs, with a unit.
-        needed: String,
-        /// What it may take, with a unit.
-        allowed: String,
-        /// What would help.
-        hint: String,
+    /// More memory or more time than the settings allow.
+    #[error("{reason}")]
+    Limit {
+        /// What is needed, what is allowed, and what would help.
+        reason: String,
     },
-    /// No method fits in the time allowed.
-    #[error("no method learns from {images} images in {seconds} s: {estimates}")]
-    TimeBudget {
-        /// The time allowed.
-        seconds: f64,
-        /// The images.
-        images: usize,
-        /// What the methods would take, in words.
-        estimates: String,
-    },
-    /// A region of interest that cannot be used.
-    #[error("region of interest {}: {reason}", path.display())]
-    RegionOfInterest {
-        /// The image file.
+    /// A file beside images and models that cannot be used: a checkpoint, a region of interest, a log.
+    #[error("{what} {}: {reason}", path.display())]
+    File {
+        /// What it is.
+        what: &'static str,
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -223,18 +149,9 @@ pub enum DetectorError {
     /// A search for neighbours was refused.
     #[error(transparent)]
     Neighbours(#[from] nomaly_kernels::neighbours::NeighboursError),
-    /// A selection of representative rows was refused.
+    /// A numeric kernel refused what it was given.
     #[error(transparent)]
-    Coreset(#[from] nomaly_kernels::coreset::CoresetError),
-    /// Statistics of positions were refused.
-    #[error(transparent)]
-    Linalg(#[from] nomaly_kernels::linalg::LinalgError),
-    /// A filter was refused.
-    #[error(transparent)]
-    Filter(#[from] nomaly_kernels::filter::FilterError),
-    /// A change of size was refused.
-    #[error(transparent)]
-    Resample(#[from] nomaly_kernels::resample::ResampleError),
+    Kernel(Box<dyn std::error::Error + Send + Sync>),
     /// A loss that is no finite number.
     #[error(
         "the loss is not a finite number in epoch {epoch} (step {step}): the training diverged; try a smaller `rate`"
@@ -245,26 +162,12 @@ pub enum DetectorError {
         /// The step of the training, from 0.
         step: u64,
     },
-    /// A checkpoint that cannot be used.
-    #[error("checkpoint {}: {reason}", path.display())]
-    Checkpoint {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A network in training failed.
     #[error(transparent)]
     Training(#[from] TrainableError),
     /// The network cannot be explained.
     #[error(transparent)]
     Explain(Box<ExplainError>),
-    /// A method without a network, where a network is to be explained.
-    #[error("method {method} looks at pixels, and there is no network to explain")]
-    NoNetwork {
-        /// The method.
-        method: String,
-    },
     /// The backbone failed.
     #[error(transparent)]
     Backbone(Box<BackboneError>),
@@ -291,9 +194,58 @@ impl From<ScorerError> for DetectorError {
     }
 }
 
+/// Errors of numeric kernels that nobody tells apart.
+macro_rules! errors_of_kernels {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for DetectorError {
+            fn from(error: $error) -> Self {
+                Self::Kernel(Box::new(error))
+            }
+        })*
+    };
+}
+
+errors_of_kernels!(
+    nomaly_kernels::coreset::CoresetError,
+    nomaly_kernels::filter::FilterError,
+    nomaly_kernels::linalg::LinalgError,
+    nomaly_kernels::resample::ResampleError,
+);
+
 impl DetectorError {
     pub(crate) fn setting(name: &str, given: &str, allowed: &str) -> Self {
         Self::SettingValue { name: name.to_owned(), given: given.to_owned(), allowed: allowed.to_owned() }
+    }
+
+    /// More memory than the settings allow; amounts have a unit.
+    pub(crate) fn memory(method: &str, needed: &str, allowed: &str, hint: &str) -> Self {
+        let reason = format!("{method} needs {needed} of memory here, and max_memory is {allowed}; {hint}");
+        Self::Limit { reason }
+    }
+
+    /// A model that knows no classes, where they are asked for.
+    pub fn no_classes() -> Self {
+        Self::Unsuited { reason: "the model knows no classes".to_owned() }
+    }
+
+    /// A method without a network, where a network is to be explained.
+    pub(crate) fn no_network(method: &str) -> Self {
+        Self::Unsuited { reason: format!("method {method} looks at pixels, and there is no network to explain") }
+    }
+
+    /// An anomaly map that has not a value for every pixel, or more than 2³² − 1.
+    pub(crate) fn map_shape([width, height]: [usize; 2], values: usize) -> Self {
+        Self::Map { reason: format!("{values} values are not a map of {width}×{height} pixels") }
+    }
+
+    /// A value of an anomaly map, at this column and row, that is not finite.
+    pub(crate) fn map_value([x, y]: [usize; 2], value: f32) -> Self {
+        Self::Map { reason: format!("the anomaly map is {value} at column {x} of row {y}, expected a finite number") }
+    }
+
+    /// A threshold for anomaly maps that is no number.
+    pub(crate) fn map_threshold(value: f64) -> Self {
+        Self::Map { reason: format!("the threshold of the anomaly map is {value}, expected a number") }
     }
 }
 

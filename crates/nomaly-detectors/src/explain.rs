@@ -149,7 +149,7 @@ impl FittedDetector {
         )?;
         if average.images() == 0 {
             let method = self.info().method.name.clone();
-            return Err(DetectorError::TooFewImages { method, needed: 1, found: 0 });
+            return Err(DetectorError::TooFew { of: method, items: "training images", needed: 1, found: 0 });
         }
         let picture = self.picture(&sums, average.images());
         let layers = average.maps().into_iter().map(|(name, map)| (name.to_owned(), map)).collect();
@@ -164,7 +164,7 @@ impl FittedDetector {
             return Ok(((backbone, Seen(input)), classes, None));
         }
         if !backbone.entries().all(BackboneEntry::has_weights) {
-            return Err(DetectorError::NoNetwork { method: self.info().method.name.clone() });
+            return Err(DetectorError::no_network(&self.info().method.name));
         }
         let taps: Vec<&str> = taps.iter().map(|tap| tap.name.as_str()).collect();
         let kept = Backbone::from_tensors(backbone.name(), backbone.export(&taps)?)?;

@@ -343,7 +343,7 @@ impl FusedMethod<'_> {
 }
 
 fn refused(reason: String) -> DetectorError {
-    DetectorError::State { state: "fusion".to_owned(), reason }
+    DetectorError::State { state: "fusion".to_owned(), reason: Some(reason) }
 }
 
 #[cfg(test)]

@@ -137,7 +137,6 @@ pub(crate) fn is_about_values(error: &DetectorError) -> bool {
         error,
         DetectorError::Scorer(ScorerError::NonFiniteFeature { .. })
             | DetectorError::Neighbours(NeighboursError::NotFinite { .. })
-            | DetectorError::MapValue { .. }
     )
 }
 
@@ -151,7 +150,7 @@ fn fault(scored: &MethodScore) -> Option<Fault> {
     let map = scored.map.as_ref()?;
     let at = map.values.iter().position(|value| !value.is_finite())?;
     let (value, x, y) = (map.values[at], at % map.width, at / map.width);
-    Some(Fault(DetectorError::MapValue { x, y, value }.to_string()))
+    Some(Fault(DetectorError::map_value([x, y], value).to_string()))
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ pub fn stored_classes(
 ) -> Result<Option<Classes>, DetectorError> {
     if known.len() != scores.len() {
         let reason = format!("{} lists of held-out scores for {} classes", scores.len(), known.len());
-        return Err(DetectorError::State { state: "classes".to_owned(), reason });
+        return Err(DetectorError::State { state: "classes".to_owned(), reason: Some(reason) });
     }
     if known.is_empty() {
         return Ok(None);
@@ -188,7 +188,7 @@ pub(crate) fn split_states(
         let place = (0..sizes).find_map(|size| Some((size, name.strip_prefix(&format!("{size}:"))?.to_owned())));
         let Some((size, own)) = place else {
             let reason = format!("it belongs to none of {sizes} sizes");
-            return Err(DetectorError::State { state: name, reason });
+            return Err(DetectorError::State { state: name, reason: Some(reason) });
         };
         split[size].push((own, state));
     }
@@ -201,7 +201,7 @@ pub(crate) fn check_classes(fitted: &[String], known: &[KnownClass]) -> Result<(
         return Ok(());
     }
     let reason = format!("the model tells {} apart, and the file names {}", fitted.len(), known.len());
-    Err(DetectorError::State { state: "classes".to_owned(), reason })
+    Err(DetectorError::State { state: "classes".to_owned(), reason: Some(reason) })
 }
 
 /// What `inspect` shows: the header without the numbers.

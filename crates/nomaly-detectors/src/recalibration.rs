@@ -61,7 +61,7 @@ impl FittedDetector {
         };
         if scored.is_empty() {
             let method = self.info().method.name.clone();
-            return Err(DetectorError::TooFewImages { method, needed: 1, found: 0 });
+            return Err(DetectorError::TooFew { of: method, items: "training images", needed: 1, found: 0 });
         }
         let classes = self.classes().map(|classes| by_class(classes, &scored, &groups, rule)).transpose()?;
         let held_out: Vec<HeldOut> = scored
@@ -140,7 +140,7 @@ impl FittedRows {
     ) -> Result<(Self, Vec<Skipped>), DetectorError> {
         if self.classes().is_some() {
             let reason = "a model of classes of rows is calibrated when it is fitted".to_owned();
-            return Err(DetectorError::State { state: "classes".to_owned(), reason });
+            return Err(DetectorError::State { state: "classes".to_owned(), reason: Some(reason) });
         }
         let options = RowPredictOptions { rule: None, strict };
         let (mut values, mut groups, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
@@ -155,7 +155,7 @@ impl FittedRows {
         }
         if values.is_empty() {
             let scorer = self.info().scorer.clone();
-            return Err(DetectorError::TooFewRows { scorer, needed: 1, found: 0 });
+            return Err(DetectorError::TooFew { of: scorer, items: "rows", needed: 1, found: 0 });
         }
         let groups = table.groups.as_ref().map(|_| Groups::of_keys(groups).of().to_vec());
         let calibration = StoredScores { values, groups, map_maxima: None }.calibration(rule)?;

@@ -98,9 +98,8 @@ impl Regions {
     /// infinite. A value equal to the threshold is not above it. Hysteresis comes first, then holes, then the least area.
     ///
     /// # Errors
-    /// [`DetectorError::MapShape`] where the map has another number of values or more than 2³² − 1,
-    /// [`DetectorError::MapValue`] for a value that is not finite: taking it for "not above" would pass an image that was
-    /// never judged; [`DetectorError::MapThreshold`] for a threshold that is no number.
+    /// A map that has another number of values or more than 2³² − 1; a value that is not finite: taking it for "not
+    /// above" would pass an image that was never judged; a threshold that is no number.
     pub fn find(
         map: &[f32],
         width: usize,
@@ -108,7 +107,7 @@ impl Regions {
         threshold: f64,
         options: &RegionOptions,
     ) -> Result<Self, DetectorError> {
-        let shape = || DetectorError::MapShape { width, height, values: map.len() };
+        let shape = || DetectorError::map_shape([width, height], map.len());
         let pixels = width.checked_mul(height).filter(|&pixels| pixels == map.len());
         if pixels.is_none_or(|pixels| u32::try_from(pixels).is_err()) {
             return Err(shape());
@@ -117,10 +116,10 @@ impl Regions {
             return Err(shape());
         };
         if let Some(at) = map.iter().position(|value| !value.is_finite()) {
-            return Err(DetectorError::MapValue { x: at % width, y: at / width, value: map[at] });
+            return Err(DetectorError::map_value([at % width, at / width], map[at]));
         }
         if let Some(value) = [Some(threshold), options.low].into_iter().flatten().find(|value| value.is_nan()) {
-            return Err(DetectorError::MapThreshold { value });
+            return Err(DetectorError::map_threshold(value));
         }
 
         let above =

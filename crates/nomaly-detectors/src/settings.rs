@@ -79,7 +79,7 @@ impl Settings {
                 .filter(|(key, _)| !key.is_empty())
                 .ok_or_else(|| DetectorError::SettingSyntax { given: pair.to_owned() })?;
             if settings.insert(key.to_owned(), value.to_owned()).is_some() {
-                return Err(DetectorError::SettingTwice { name: key.to_owned() });
+                return Err(DetectorError::Conflict { reason: format!("setting `{key}` is given twice") });
             }
         }
         Ok(Self(settings))

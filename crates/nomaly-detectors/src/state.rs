@@ -7,20 +7,21 @@ use crate::DetectorError;
 /// The only state there is, which must be called `name` and be of the kind of that name.
 pub(crate) fn only(name: &str, states: &mut Vec<(String, State)>) -> Result<State, DetectorError> {
     let state = only_named(name, states)?;
-    if state.kind == name { Ok(state) } else { Err(DetectorError::MissingState { name: name.to_owned() }) }
+    if state.kind == name { Ok(state) } else { Err(DetectorError::State { state: name.to_owned(), reason: None }) }
 }
 
 /// The only state there is, which must be called `name`.
 pub(crate) fn only_named(name: &str, states: &mut Vec<(String, State)>) -> Result<State, DetectorError> {
     match (states.pop(), states.is_empty()) {
         (Some((found, state)), true) if found == name => Ok(state),
-        _ => Err(DetectorError::MissingState { name: name.to_owned() }),
+        _ => Err(DetectorError::State { state: name.to_owned(), reason: None }),
     }
 }
 
 /// Takes the f64 tensor `tensor` out of `state`, which is called `name`.
 pub(crate) fn take_f64(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f64>, DetectorError> {
-    let refuse = |reason: &str| DetectorError::State { state: name.to_owned(), reason: format!("`{tensor}` {reason}") };
+    let refuse =
+        |reason: &str| DetectorError::State { state: name.to_owned(), reason: Some(format!("`{tensor}` {reason}")) };
     match state.tensors.remove(tensor).ok_or_else(|| refuse("is missing"))?.data {
         TensorData::F64(values) => Ok(values),
         _ => Err(refuse("is not of f64")),
@@ -43,7 +44,8 @@ pub(crate) fn take_either(name: &str, state: &mut State, tensor: &str) -> Result
 
 /// Takes the f32 tensor `tensor` out of `state`, which is called `name`, and checks its numbers.
 pub(crate) fn take(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f32>, DetectorError> {
-    let refuse = |reason: &str| DetectorError::State { state: name.to_owned(), reason: format!("`{tensor}` {reason}") };
+    let refuse =
+        |reason: &str| DetectorError::State { state: name.to_owned(), reason: Some(format!("`{tensor}` {reason}")) };
     let TensorData::F32(values) = state.tensors.remove(tensor).ok_or_else(|| refuse("is missing"))?.data else {
         return Err(refuse("is not of f32"));
     };

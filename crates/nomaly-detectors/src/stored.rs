@@ -29,7 +29,9 @@ pub(crate) fn check_settings(
 /// Refuses a backbone that a method does not stand on.
 pub(crate) fn check_backbone(entry: &MethodEntry, backbone: &str) -> Result<(), DetectorError> {
     match entry.backbone.filter(|only| *only != backbone) {
-        Some(only) => Err(DetectorError::OtherBackbone { method: entry.name, only, given: backbone.to_owned() }),
+        Some(only) => Err(DetectorError::Conflict {
+            reason: format!("method {} stands on the backbone {only} only, not on {backbone}", entry.name),
+        }),
         None => Ok(()),
     }
 }
@@ -37,12 +39,15 @@ pub(crate) fn check_backbone(entry: &MethodEntry, backbone: &str) -> Result<(), 
 /// Refuses a joined network that a method does not look at: it would cost time and say nothing.
 pub(crate) fn check_networks(method: &str, backbone: &Backbone, taps: &[TapRequest]) -> Result<(), DetectorError> {
     match backbone.unused(taps) {
-        Some(network) => Err(DetectorError::UnusedNetwork {
-            method: method.to_owned(),
-            network,
-            backbone: backbone.name().to_owned(),
-            taps: taps.iter().map(|tap| tap.name.as_str()).collect::<Vec<_>>().join(", "),
-        }),
+        Some(network) => {
+            let looked_at = taps.iter().map(|tap| tap.name.as_str()).collect::<Vec<_>>().join(", ");
+            let reason = format!(
+                "method {method} does not look at {network} of {}, but at {looked_at}: name a level of each if it takes \
+                 several, or leave that network out",
+                backbone.name()
+            );
+            Err(DetectorError::Conflict { reason })
+        }
         None => Ok(()),
     }
 }
@@ -60,7 +65,8 @@ pub(crate) fn check_stored(info: &ModelInfo, entry: &MethodEntry) -> Result<(), 
     check_pipeline(&info.pipeline)?;
     let Some(fusion) = &info.fusion else { return Ok(()) };
     fusion.check()?;
-    let refuse = |reason: &str| Err(DetectorError::State { state: "fusion".to_owned(), reason: reason.to_owned() });
+    let refuse =
+        |reason: &str| Err(DetectorError::State { state: "fusion".to_owned(), reason: Some(reason.to_owned()) });
     if entry.trains || entry.classes {
         return refuse("the method sees images at one size");
     }
@@ -87,7 +93,7 @@ pub(crate) fn check_stored(info: &ModelInfo, entry: &MethodEntry) -> Result<(), 
 }
 
 fn check_pipeline(pipeline: &Pipeline) -> Result<(), DetectorError> {
-    let refuse = |reason: String| Err(DetectorError::State { state: "pipeline".to_owned(), reason });
+    let refuse = |reason: String| Err(DetectorError::State { state: "pipeline".to_owned(), reason: Some(reason) });
     let [height, width] = pipeline.output_size();
     if ![height, width].iter().all(|side| INPUT_SIDES.contains(side)) {
         let (least, most) = (INPUT_SIDES.start(), INPUT_SIDES.end());

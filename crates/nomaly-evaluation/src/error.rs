@@ -1,7 +1,5 @@
 //! What can go wrong with an evaluation.
 
-use std::path::PathBuf;
-
 use nomaly_data::DataError;
 use nomaly_detectors::DetectorError;
 use nomaly_metrics::MetricError;
@@ -17,22 +15,11 @@ pub enum EvaluationError {
     /// The detector failed.
     #[error(transparent)]
     Detector(#[from] DetectorError),
-    /// Too few labelled test items for the supervised reference.
-    #[error(
-        "the supervised reference learns from two or more test items of each label, and {normal} normal and {anomalous} \
-         anomalous ones are usable"
-    )]
-    NoReference {
-        /// Labelled normal.
-        normal: usize,
-        /// Labelled anomalous.
-        anomalous: usize,
-    },
-    /// Test items of which none is of a class that the model knows.
-    #[error("no usable test item is of a class that the model knows: {classes}")]
-    NoKnownItem {
-        /// The names of the classes.
-        classes: String,
+    /// Too few usable test items of a label, or of known classes.
+    #[error("{reason}")]
+    TooFew {
+        /// What is missing.
+        reason: String,
     },
     /// A test set that cannot be evaluated.
     #[error("data set {dataset} cannot be evaluated: {reason}")]
@@ -40,14 +27,6 @@ pub enum EvaluationError {
         /// The data set.
         dataset: String,
         /// Why not.
-        reason: String,
-    },
-    /// A log of a protocol that cannot be used.
-    #[error("log {}: {reason}", path.display())]
-    Log {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
         reason: String,
     },
     /// A metric could not be computed.

@@ -131,18 +131,18 @@ impl Log {
         let identity =
             serde_json::to_vec(&content).map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
         let path = folder.join(format!("one-vs-all-{}.json", &sha256_hex(&identity)[..16]));
-        let refuse = |reason: String| EvaluationError::Log { path: path.clone(), reason };
+        let refuse = |reason: String| DetectorError::File { what: "log", path: path.clone(), reason };
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let found: Content =
                     serde_json::from_slice(&bytes).map_err(|error| refuse(format!("is damaged: {error}")))?;
                 if found.nomaly != content.nomaly || found.protocol != content.protocol {
-                    return Err(refuse("is of another protocol".to_owned()));
+                    return Err(refuse("is of another protocol".to_owned()).into());
                 }
                 Ok(Self { path, content: found })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self { path, content }),
-            Err(error) => Err(refuse(format!("cannot be read: {error}"))),
+            Err(error) => Err(refuse(format!("cannot be read: {error}")).into()),
         }
     }
 

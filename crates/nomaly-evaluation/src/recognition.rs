@@ -121,7 +121,8 @@ pub fn recognition_figures<S: AsRef<str>>(
     let unknown = items.len() - known;
     if known == 0 {
         let names: Vec<&str> = classes.known().iter().map(|class| class.name.as_str()).collect();
-        return Err(EvaluationError::NoKnownItem { classes: names.join(", ") });
+        let reason = format!("no usable test item is of a class that the model knows: {}", names.join(", "));
+        return Err(EvaluationError::TooFew { reason });
     }
     let share = |part: usize, all: usize| -> Result<(Option<f64>, Option<Ends>), EvaluationError> {
         let interval = share_interval(part as u64, all as u64, LEVEL)?.map(ends);
@@ -202,14 +203,14 @@ pub fn evaluate_classes(
     options: &PredictOptions,
     progress: &dyn Progress,
 ) -> Result<RecognitionEvaluation, EvaluationError> {
-    let classes = detector.classes_for(options)?.ok_or(DetectorError::NoClasses)?;
+    let classes = detector.classes_for(options)?.ok_or_else(DetectorError::no_classes)?;
     let (mut items, mut skipped) = (Vec::with_capacity(samples.len()), Vec::new());
     let mut clock = BatchClock::start();
     detector.predict_grouped(samples, &GroupBy::None, options, progress, |outcome| -> Result<(), EvaluationError> {
         clock.saw(outcome.batch);
         match outcome.result {
             Ok(prediction) => {
-                let recognition = prediction.recognition.ok_or(DetectorError::NoClasses)?;
+                let recognition = prediction.recognition.ok_or_else(DetectorError::no_classes)?;
                 items.push((outcome.sample.kind.clone(), recognition));
             }
             Err(reason) => skipped.push(reason),
@@ -243,7 +244,7 @@ pub fn evaluate_row_classes(
     options: &RowPredictOptions,
     progress: &dyn Progress,
 ) -> Result<RecognitionEvaluation, EvaluationError> {
-    let classes = detector.classes_for(options)?.ok_or(DetectorError::NoClasses)?;
+    let classes = detector.classes_for(options)?.ok_or_else(DetectorError::no_classes)?;
     let labels = table.labels.as_ref().ok_or_else(|| EvaluationError::CannotEvaluate {
         dataset: table.name.clone(),
         reason: "its rows have no labels".to_owned(),
@@ -254,7 +255,7 @@ pub fn evaluate_row_classes(
     let (mut items, mut skipped) = (Vec::with_capacity(labels.len()), Vec::new());
     for (RowOutcome { result, .. }, label) in outcomes.into_iter().zip(labels) {
         match result {
-            Ok(prediction) => items.push((label, prediction.recognition.ok_or(DetectorError::NoClasses)?)),
+            Ok(prediction) => items.push((label, prediction.recognition.ok_or_else(DetectorError::no_classes)?)),
             Err(reason) => skipped.push(reason),
         }
     }

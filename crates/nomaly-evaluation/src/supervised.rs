@@ -78,7 +78,12 @@ fn supervised_reference(
     let rarer = groups[0].len().min(groups[1].len());
     let folds = FOLDS.min(rarer);
     if folds < 2 {
-        return Err(EvaluationError::NoReference { normal: groups[0].len(), anomalous: groups[1].len() });
+        let [normal, anomalous] = groups.map(|items| items.len());
+        let reason = format!(
+            "the supervised reference learns from two or more test items of each label, and {normal} normal and \
+             {anomalous} anomalous ones are usable"
+        );
+        return Err(EvaluationError::TooFew { reason });
     }
     let mut tests = vec![Vec::new(); folds];
     for members in &groups {

@@ -34,7 +34,7 @@ impl FittedDetector {
     ) -> Result<PooledRows, DetectorError> {
         let used = |name: &String| self.seeing.extractors[0].taps().iter().any(|tap| tap.name == *name);
         let deepest = self.backbone.taps().into_iter().map(|tap| tap.name).rfind(used);
-        let level = deepest.ok_or_else(|| DetectorError::MissingState { name: "features".to_owned() })?;
+        let level = deepest.ok_or_else(|| DetectorError::State { state: "features".to_owned(), reason: None })?;
         let tap = TapRequest { name: level.clone(), layout: OutputLayout::Mean };
         let extractor = [FeatureExtractor::new(&self.backbone, *self.pipeline(), &[tap])?];
         let images = ImageStream::new(&extractor, samples, options);

@@ -29,7 +29,7 @@ pub(super) fn checked_median(side: usize) -> Result<usize, DetectorError> {
 
 /// The white pixels of an image file, in the frame of `pipeline`.
 pub(super) fn read_region(path: &Path, pipeline: &Pipeline) -> Result<GrayImage, DetectorError> {
-    let refuse = |reason: String| DetectorError::RegionOfInterest { path: path.to_owned(), reason };
+    let refuse = |reason: String| DetectorError::File { what: "region of interest", path: path.to_owned(), reason };
     let source = MaskSource::File { path: path.to_owned(), above: 127 };
     let mask = source.load(&Limits::default()).map_err(|error| refuse(error.to_string()))?;
     let region = pipeline.apply_mask(&mask)?;
@@ -224,6 +224,9 @@ pub(super) fn stored_region(tensor: &Tensor, pipeline: &Pipeline) -> Result<Gray
     let region = region.filter(|region| region.iter().any(|value| *value != 0));
     region.ok_or_else(|| DetectorError::State {
         state: "region".to_owned(),
-        reason: format!("its shape is {:?}, and the frame is {height} x {width}; some pixel counts", tensor.shape),
+        reason: Some(format!(
+            "its shape is {:?}, and the frame is {height} x {width}; some pixel counts",
+            tensor.shape
+        )),
     })
 }

@@ -34,7 +34,7 @@ pub struct RowsInfo {
 impl RowsInfo {
     /// Refuses names of columns that no table could have given: too few or many, empty, or twice the same.
     pub(crate) fn check_columns(&self) -> Result<(), DetectorError> {
-        let damaged = |reason: String| Err(DetectorError::State { state: "columns".to_owned(), reason });
+        let damaged = |reason: String| Err(DetectorError::State { state: "columns".to_owned(), reason: Some(reason) });
         let Some(columns) = &self.columns else { return Ok(()) };
         if columns.len() != self.dim {
             return damaged(format!("{} names for {} columns", columns.len(), self.dim));

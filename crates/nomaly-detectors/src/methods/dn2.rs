@@ -176,7 +176,7 @@ impl Method for Dn2 {
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
         match states.as_slice() {
             [(name, state)] if name == STATE => Ok(Box::new(FittedDn2 { bank: restore(state)? })),
-            _ => Err(DetectorError::MissingState { name: STATE.to_owned() }),
+            _ => Err(DetectorError::State { state: STATE.to_owned(), reason: None }),
         }
     }
 }

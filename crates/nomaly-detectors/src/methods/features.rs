@@ -136,7 +136,7 @@ impl Method for Features {
             [(name, state)] if name == STATE && state.kind == self.scorer.name() => {
                 Ok(Box::new(FittedFeatures { scorer: restore(state)? }))
             }
-            _ => Err(DetectorError::MissingState { name: STATE.to_owned() }),
+            _ => Err(DetectorError::State { state: STATE.to_owned(), reason: None }),
         }
     }
 }

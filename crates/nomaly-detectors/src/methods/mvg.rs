@@ -276,7 +276,7 @@ impl Method for Mvg {
                 let (name, state) = states
                     .iter()
                     .find(|(name, _)| *name == tap.name)
-                    .ok_or_else(|| DetectorError::MissingState { name: tap.name.clone() })?;
+                    .ok_or_else(|| DetectorError::State { state: tap.name.clone(), reason: None })?;
                 Ok((name.clone(), restore(state)?))
             })
             .collect::<Result<_, DetectorError>>()?;

@@ -200,12 +200,7 @@ impl Padim {
         let hint = fitting.map_or("allow more, or make `input_size` smaller".to_owned(), |fewer| {
             format!("allow more, or set `features` to at most {fewer}")
         });
-        Err(DetectorError::Memory {
-            method: NAME.to_owned(),
-            needed: needed(features).rounded(),
-            allowed: max_memory.rounded(),
-            hint,
-        })
+        Err(DetectorError::memory(NAME, &needed(features).rounded(), &max_memory.rounded(), &hint))
     }
 }
 
@@ -253,7 +248,12 @@ impl Method for Padim {
             }
             Ok(())
         })?;
-        let too_few = || DetectorError::TooFewImages { method: NAME.to_owned(), needed: MIN_IMAGES, found: images };
+        let too_few = || DetectorError::TooFew {
+            of: NAME.to_owned(),
+            items: "training images",
+            needed: MIN_IMAGES,
+            found: images,
+        };
         let (positions, mut statistics) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
         statistics.add(&stretch)?;
         drop(stretch);
@@ -273,7 +273,7 @@ impl Method for Padim {
     fn restore(&self, mut states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
         let mut state = only(STATE, &mut states)?;
         let positions: Positions = serde_json::from_value(state.config.take())
-            .map_err(|error| DetectorError::State { state: STATE.to_owned(), reason: error.to_string() })?;
+            .map_err(|error| DetectorError::State { state: STATE.to_owned(), reason: Some(error.to_string()) })?;
         positions.check(&self.channels, self.features)?;
         let gaussians = PositionGaussians::from_parts(
             positions.count(),
@@ -414,7 +414,7 @@ impl Positions {
 
     /// Checks what a model file says.
     fn check(&self, layers: &[usize], features: usize) -> Result<(), DetectorError> {
-        let refuse = |reason: String| Err(DetectorError::State { state: STATE.to_owned(), reason });
+        let refuse = |reason: String| Err(DetectorError::State { state: STATE.to_owned(), reason: Some(reason) });
         let total: usize = layers.iter().sum();
         if self.channels.len() != features || !self.channels.is_sorted_by(|a, b| a < b) {
             return refuse(format!("it does not list {features} channels in ascending order"));

@@ -52,7 +52,12 @@ impl PooledFeatures {
     /// Refuses fewer images than `needed`.
     pub(super) fn need(&self, needed: usize, method: &str) -> Result<(), DetectorError> {
         if self.images() < needed {
-            return Err(DetectorError::TooFewImages { method: method.to_owned(), needed, found: self.images() });
+            return Err(DetectorError::TooFew {
+                of: method.to_owned(),
+                items: "training images",
+                needed,
+                found: self.images(),
+            });
         }
         Ok(())
     }

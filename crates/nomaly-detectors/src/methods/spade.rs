@@ -274,7 +274,12 @@ impl Method for Spade {
             let features = self.features(batch, gallery.shape())?;
             gallery.add(features.pooled, &features.pyramids)
         })?;
-        let too_few = || DetectorError::TooFewImages { method: NAME.to_owned(), needed: MIN_IMAGES, found: images };
+        let too_few = || DetectorError::TooFew {
+            of: NAME.to_owned(),
+            items: "training images",
+            needed: MIN_IMAGES,
+            found: images,
+        };
         let (gallery, mut notes) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
         let groups = source.groups()?;
         let groups = groups.leaving(1);
@@ -332,7 +337,7 @@ impl Method for Spade {
             more.add(features.pooled, &features.pyramids)
         })?;
         if images == 0 {
-            return Err(DetectorError::TooFewImages { method: NAME.to_owned(), needed: 1, found: 0 });
+            return Err(DetectorError::TooFew { of: NAME.to_owned(), items: "training images", needed: 1, found: 0 });
         }
         fitted.gallery.append(more)?;
         Ok(MethodFit {
@@ -369,12 +374,12 @@ impl Spade {
     }
 
     fn too_large(&self, gallery: u64, hint: &str) -> DetectorError {
-        DetectorError::Memory {
-            method: NAME.to_owned(),
-            needed: Memory(gallery.saturating_mul(2).saturating_add(RESERVE)).rounded(),
-            allowed: self.params.max_memory.rounded(),
-            hint: hint.to_owned(),
-        }
+        DetectorError::memory(
+            NAME,
+            &Memory(gallery.saturating_mul(2).saturating_add(RESERVE)).rounded(),
+            &self.params.max_memory.rounded(),
+            hint,
+        )
     }
 
     /// The grid on which the features of `images` images like those of `batch` are kept, and what is to be said of it.
@@ -437,7 +442,7 @@ impl Spade {
     }
 
     fn read(&self, mut states: Vec<(String, State)>) -> Result<FittedSpade, DetectorError> {
-        let refuse = |reason: String| DetectorError::State { state: STATE.to_owned(), reason };
+        let refuse = |reason: String| DetectorError::State { state: STATE.to_owned(), reason: Some(reason) };
         let mut state = only(STATE, &mut states)?;
         let Config { grid, views, k } =
             serde_json::from_value(state.config.take()).map_err(|error| refuse(error.to_string()))?;

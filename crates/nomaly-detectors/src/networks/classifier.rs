@@ -82,9 +82,9 @@ impl TrainedNetwork {
     /// A state of another network, of another size than a network can have, or without a tensor that the taps need.
     pub(crate) fn restore(name: &str, state: State, taps: &[TapRequest]) -> Result<Stored, DetectorError> {
         if state.kind != name {
-            return Err(DetectorError::MissingState { name: STATE.to_owned() });
+            return Err(DetectorError::State { state: STATE.to_owned(), reason: None });
         }
-        let refuse = |reason: String| DetectorError::State { state: STATE.to_owned(), reason };
+        let refuse = |reason: String| DetectorError::State { state: STATE.to_owned(), reason: Some(reason) };
         let Config { size, seed } =
             serde_json::from_value(state.config.clone()).map_err(|error| refuse(error.to_string()))?;
         if size.iter().any(|side| !(1..=*INPUT_SIDES.end()).contains(side)) {
@@ -120,7 +120,7 @@ fn stored_weights(state: State) -> Result<Weights, DetectorError> {
         TensorData::F32(values) if tensor.shape.iter().product::<usize>() == values.len() => {
             Ok((name, WeightTensor::from_f32(tensor.shape, &values)))
         }
-        _ => Err(DetectorError::State { state: state.kind.clone(), reason: format!("`{name}` is not of f32") }),
+        _ => Err(DetectorError::State { state: state.kind.clone(), reason: Some(format!("`{name}` is not of f32")) }),
     };
     state.tensors.into_iter().map(tensor).collect()
 }

@@ -93,12 +93,12 @@ impl PixelStore {
         if u32::try_from(examples).is_ok() {
             return Ok(());
         }
-        Err(DetectorError::Memory {
-            method: method.to_owned(),
-            needed: format!("{examples} training examples"),
-            allowed: format!("{} examples", u32::MAX),
-            hint: "use fewer images or fewer examples of each".to_owned(),
-        })
+        Err(DetectorError::memory(
+            method,
+            &format!("{examples} training examples"),
+            &format!("{} examples", u32::MAX),
+            "use fewer images or fewer examples of each",
+        ))
     }
 
     /// Scores `images`, which were not trained on, with `judge`, which is given the planes of each of their views.

@@ -44,7 +44,7 @@ impl<'a> TrainingSet<'a> {
         let images = PixelStore::collect(source, progress)?;
         if images.images() < needed {
             let (method, found) = (method.name().to_owned(), images.images());
-            return Err(DetectorError::TooFewImages { method, needed, found });
+            return Err(DetectorError::TooFew { of: method, items: "training images", needed, found });
         }
         let groups = source.groups()?;
         let division = settings.divide(&groups, seed);

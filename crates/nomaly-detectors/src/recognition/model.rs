@@ -220,12 +220,12 @@ impl ClassModel {
             [(first, projection), (name, open_set)] if first == PROJECTION && name == OPEN_SET => {
                 (Some(PrincipalComponents::from_state(projection)?), open_set)
             }
-            _ => return Err(DetectorError::MissingState { name: OPEN_SET.to_owned() }),
+            _ => return Err(DetectorError::State { state: OPEN_SET.to_owned(), reason: None }),
         };
         let open_set = OpenSet::from_state(open_set)?;
         if let Some(projection) = projection.as_ref().filter(|projection| projection.kept() != open_set.dim()) {
             let reason = format!("{} columns for classes of {}", projection.kept(), open_set.dim());
-            return Err(DetectorError::State { state: PROJECTION.to_owned(), reason });
+            return Err(DetectorError::State { state: PROJECTION.to_owned(), reason: Some(reason) });
         }
         Ok(Self { projection, open_set })
     }

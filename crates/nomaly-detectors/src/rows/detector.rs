@@ -25,6 +25,8 @@ use crate::{DetectorError, Parameter, Settings, Skipped};
 pub const DEFAULT_SCORER: &str = "neighbours";
 /// The settings of the default scorer where it is used on rows: the distance to the fifth nearest row.
 const NEIGHBOURS: [(&str, &str); 3] = [("k", "5"), ("distance", "l2"), ("aggregation", "kth")];
+/// What is said where classes are to be learned from rows without labels.
+const NO_LABELS: &str = "classes cannot be learned from rows without labels";
 /// Rows that are scored between two looks at the progress.
 const BLOCK: usize = 8192;
 /// The fewest rows that are left to learn from where a group is held out; smaller groups of others are taken apart.
@@ -169,13 +171,15 @@ impl RowDetector {
         let rule = options.rule.checked()?;
         let labels = match &self.task {
             Task::Normal { .. } => None,
-            Task::Classes(_) => Some(table.labels.as_deref().ok_or(DetectorError::NoLabels)?),
+            Task::Classes(_) => {
+                Some(table.labels.as_deref().ok_or_else(|| DetectorError::Table { reason: NO_LABELS.to_owned() })?)
+            }
         };
         let (usable, skipped) = usable(table, labels, options.strict)?;
         let (needed, found) = (2, usable.len());
         if found < needed {
             let scorer = self.name().to_owned();
-            return Err(DetectorError::TooFewRows { scorer, needed, found });
+            return Err(DetectorError::TooFew { of: scorer, items: "rows", needed, found });
         }
         let rows = if found == table.rows.nrows() { None } else { Some(table.rows.select(Axis(0), &usable)) };
         let rows = rows.as_ref().map_or_else(|| table.rows.view(), |rows| rows.view());
@@ -303,7 +307,7 @@ impl Model {
         match states {
             _ if name == OPEN_SET => Ok(Self::Classes(ClassModel::restore(states)?)),
             [(state_name, state)] if state_name == SCORER && state.kind == name => Ok(Self::Normal(restore(state)?)),
-            _ => Err(DetectorError::MissingState { name: SCORER.to_owned() }),
+            _ => Err(DetectorError::State { state: SCORER.to_owned(), reason: None }),
         }
     }
 }
@@ -514,7 +518,7 @@ impl FittedRows {
                 };
                 Ok(scores.outer_iter().map(judge).collect())
             }
-            (Model::Classes(_), None) => Err(DetectorError::NoClasses),
+            (Model::Classes(_), None) => Err(DetectorError::no_classes()),
             (Model::Normal(scorer), _) => {
                 let judge = |score: f64| {
                     finite(&[score])?;
@@ -539,13 +543,13 @@ impl FittedRows {
                 Ok(None)
             } else {
                 let reason = format!("it has {found} columns, and the model was fitted on {expected}");
-                Err(DetectorError::Columns { table: table.name.clone(), reason })
+                Err(DetectorError::Table { reason: format!("{}: {reason}", table.name) })
             };
         };
         if known == names {
             return Ok(None);
         }
-        let refuse = |reason: String| DetectorError::Columns { table: table.name.clone(), reason };
+        let refuse = |reason: String| DetectorError::Table { reason: format!("{}: {reason}", table.name) };
         if let Some(name) = names.iter().find(|name| !known.contains(name)) {
             let unknown = UnknownName::new("column", name, known.iter().map(String::as_str));
             return Err(refuse(format!("{unknown} (`--ignore {name}` leaves it out)")));
@@ -592,10 +596,10 @@ impl FittedRows {
         let RowParts { info, mut states, held_out, class_scores } = parts;
         let calibration = held_out.calibration(info.decision)?;
         let classes = model_file::stored_classes(&info.classes, class_scores, info.decision)?;
-        let damaged = |reason: String| DetectorError::State { state: SCALING.to_owned(), reason };
+        let damaged = |reason: String| DetectorError::State { state: SCALING.to_owned(), reason: Some(reason) };
         info.check_columns()?;
         if states.first().is_none_or(|(name, state)| name != SCALING || state.kind != SCALING) {
-            return Err(DetectorError::MissingState { name: SCALING.to_owned() });
+            return Err(DetectorError::State { state: SCALING.to_owned(), reason: None });
         }
         let (_, scaling) = states.remove(0);
         let scaling = Scaling::from_state(scaling, info.dim)?;

@@ -114,7 +114,7 @@ impl Scaling {
 
     /// Reads what a model file keeps of the scaling of `dim` columns.
     pub(super) fn from_state(mut state: State, dim: usize) -> Result<Self, DetectorError> {
-        let damaged = |reason: String| DetectorError::State { state: SCALING.to_owned(), reason };
+        let damaged = |reason: String| DetectorError::State { state: SCALING.to_owned(), reason: Some(reason) };
         if state.config.as_object().is_none_or(|config| !config.is_empty()) {
             return Err(damaged("it has settings, and takes none".to_owned()));
         }

@@ -114,8 +114,11 @@ impl Checkpoint {
         }
         let mut file = AtomicFile::create(&self.path)?;
         let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), json)]);
-        write_sealed(&mut file, &tensors, &metadata)
-            .map_err(|error| DetectorError::Checkpoint { path: self.path.clone(), reason: error.to_string() })?;
+        write_sealed(&mut file, &tensors, &metadata).map_err(|error| DetectorError::File {
+            what: "checkpoint",
+            path: self.path.clone(),
+            reason: error.to_string(),
+        })?;
         Ok(file.commit()?)
     }
 
@@ -124,7 +127,7 @@ impl Checkpoint {
     /// # Errors
     /// A file that cannot be read or does not belong to these networks.
     pub(super) fn read(&self, learners: &mut [Learner]) -> Result<Option<(Position, Vec<Weights>)>, DetectorError> {
-        let refuse = |reason: String| DetectorError::Checkpoint { path: self.path.clone(), reason };
+        let refuse = |reason: String| DetectorError::File { what: "checkpoint", path: self.path.clone(), reason };
         let bytes = match read_regular(&self.path, MAX_FILE) {
             Ok(bytes) => bytes,
             Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),

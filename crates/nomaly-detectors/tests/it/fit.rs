@@ -232,10 +232,10 @@ fn auto_chooses_by_groups_settings_and_time() {
     let generous = choose(20, &[], Some(1e6)).unwrap();
     assert!(generous.method == "patchcore" && generous.reason.contains("1000000 s allowed"), "{generous:?}");
     let hasty = choose(20, &[], Some(1e-6)).unwrap_err();
-    assert!(matches!(hasty, DetectorError::TimeBudget { .. }), "{hasty}");
+    assert!(matches!(hasty, DetectorError::Limit { .. }), "{hasty}");
     for what in ["sizes 256,448 would", "the size 256 would", "padim would", "mvg would"] {
         assert!(hasty.to_string().contains(what), "{hasty}");
     }
     assert!(choose(20, &[("corset", "0.5")], None).unwrap_err().to_string().contains("corset"));
-    assert!(matches!(choose(2, &[], None), Err(DetectorError::TooFewImages { .. })));
+    assert!(matches!(choose(2, &[], None), Err(DetectorError::TooFew { .. })));
 }

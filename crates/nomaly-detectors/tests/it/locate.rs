@@ -94,7 +94,7 @@ fn what_lies_outside_the_region_of_interest_never_counts() {
     }
     save(&|_, _| false);
     let nothing = Detector::new("padim", "efficientnet-lite0", &settings().with("roi", path.display())).err().unwrap();
-    assert!(matches!(nothing, DetectorError::RegionOfInterest { .. }), "{nothing}");
+    assert!(matches!(nothing, DetectorError::File { .. }), "{nothing}");
     let without_maps =
         Detector::new("mvg", "efficientnet-lite0", &settings().with("roi", path.display())).err().unwrap();
     assert!(without_maps.to_string().contains("a method with maps"), "{without_maps}");

@@ -1,6 +1,5 @@
 //! Regions of anomaly maps against `scipy.ndimage`, and at their edges.
 
-use nomaly_detectors::DetectorError;
 use nomaly_detectors::regions::{Region, RegionOptions, Regions};
 use serde::Deserialize;
 
@@ -79,7 +78,8 @@ fn hysteresis_keeps_what_touches_a_high_pixel() {
     // Everything is one region above minus infinity, if anything is high at all.
     assert_eq!(find(Some(f64::NEG_INFINITY)).regions[0].area, 16);
     let options = RegionOptions { low: Some(f64::NAN), ..UNFILLED };
-    assert!(matches!(Regions::find(&map, 4, 4, 0.8, &options), Err(DetectorError::MapThreshold { .. })));
+    let nan = Regions::find(&map, 4, 4, 0.8, &options).unwrap_err().to_string();
+    assert_eq!(nan, "the threshold of the anomaly map is NaN, expected a number");
 }
 
 #[test]
@@ -131,12 +131,12 @@ fn maps_that_were_never_judged_are_errors() {
         Regions::find(map, width, height, threshold, &RegionOptions::default()).unwrap_err()
     };
     assert_eq!(find(&[0.0; 5], 2, 3, 0.5).to_string(), "5 values are not a map of 2×3 pixels");
-    assert!(matches!(find(&[0.0; 4], usize::MAX, 4, 0.5), DetectorError::MapShape { .. }));
+    assert!(find(&[0.0; 4], usize::MAX, 4, 0.5).to_string().starts_with("4 values are not a map of"));
     let nan = find(&[0.0, 0.0, 0.0, f32::NAN], 3, 2, 0.5);
-    assert!(matches!(nan, DetectorError::MapShape { .. }), "{nan}");
+    assert!(nan.to_string().contains("not a map of"), "{nan}");
     let nan = find(&[0.0, 0.0, 0.0, 0.0, f32::NAN, 0.0], 3, 2, 0.5);
     assert_eq!(nan.to_string(), "the anomaly map is NaN at column 1 of row 1, expected a finite number");
-    assert!(matches!(find(&[f32::INFINITY], 1, 1, 0.5), DetectorError::MapValue { .. }));
+    assert!(find(&[f32::INFINITY], 1, 1, 0.5).to_string().starts_with("the anomaly map is inf at column 0 of row 0"));
     assert_eq!(find(&[0.0], 1, 1, f64::NAN).to_string(), "the threshold of the anomaly map is NaN, expected a number");
 }
 

@@ -90,7 +90,9 @@ fn the_supervised_reference_separates_what_it_was_shown() {
     let mut with_lost = dataset.test.clone();
     with_lost.insert(2, crate::images::missing("lost"));
     assert_eq!(reference(&with_lost).unwrap(), found);
-    assert!(matches!(reference(&dataset.test[..3]), Err(EvaluationError::NoReference { normal: 2, anomalous: 1 })));
+    let few = reference(&dataset.test[..3]).unwrap_err();
+    assert!(matches!(few, EvaluationError::TooFew { .. }), "{few}");
+    assert!(few.to_string().contains("2 normal and 1 anomalous"), "{few}");
 }
 
 #[test]

@@ -226,7 +226,7 @@ impl Method for Adacl {
         let Stored { network, size, seed } = TrainedNetwork::restore(NETWORK, network, &taps())?;
         if network.width(0) != 1 {
             let reason = format!("it gives {} values, not one", network.width(0));
-            return Err(DetectorError::State { state: STATE.to_owned(), reason });
+            return Err(DetectorError::State { state: STATE.to_owned(), reason: Some(reason) });
         }
         Ok(Box::new(FittedAdacl { network, size, seed }))
     }

@@ -187,7 +187,7 @@ impl Method for CutPaste {
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
-        let missing = |name: &str| DetectorError::MissingState { name: name.to_owned() };
+        let missing = |name: &str| DetectorError::State { state: name.to_owned(), reason: None };
         let [(first, network), (second, scorer)] =
             <[(String, State); 2]>::try_from(states).map_err(|_| missing(STATE))?;
         if first != STATE {
@@ -199,13 +199,13 @@ impl Method for CutPaste {
         let Stored { network, size, seed } = TrainedNetwork::restore(self.network.name, network, &self.features())?;
         if network.width(1) != CLASSES {
             let reason = format!("it tells {} classes apart, not {CLASSES}", network.width(1));
-            return Err(DetectorError::State { state: STATE.to_owned(), reason });
+            return Err(DetectorError::State { state: STATE.to_owned(), reason: Some(reason) });
         }
         let embedder = Embedder { name: self.network.name, network, size, seed };
         let scorer = restore(&scorer)?;
         if scorer.dim() != embedder.width() {
             let reason = format!("it takes {} features, not {}", scorer.dim(), embedder.width());
-            return Err(DetectorError::State { state: SCORER.to_owned(), reason });
+            return Err(DetectorError::State { state: SCORER.to_owned(), reason: Some(reason) });
         }
         Ok(Box::new(FittedCutPaste { embedder, scorer }))
     }

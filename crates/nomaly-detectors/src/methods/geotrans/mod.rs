@@ -365,7 +365,7 @@ impl Method for GeoTrans {
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, DetectorError> {
-        let missing = |name: &str| DetectorError::MissingState { name: name.to_owned() };
+        let missing = |name: &str| DetectorError::State { state: name.to_owned(), reason: None };
         let mut states = states.into_iter();
         let network = states.next().filter(|(name, state)| name == NETWORK && state.kind == self.network);
         let (_, network) = network.ok_or_else(|| missing(NETWORK))?;
@@ -373,7 +373,7 @@ impl Method for GeoTrans {
         if states.next().is_some() {
             return Err(missing(scores::STATE));
         }
-        let refuse = |reason: String| DetectorError::State { state: NETWORK.to_owned(), reason };
+        let refuse = |reason: String| DetectorError::State { state: NETWORK.to_owned(), reason: Some(reason) };
         let Stored { network, size, seed } = TrainedNetwork::restore(self.network, network, &Self::network_taps())?;
         if network.width(0) != self.set.len() {
             return Err(refuse(format!("it tells {} transformations apart, not {}", network.width(0), self.set.len())));

@@ -188,7 +188,7 @@ impl Normality {
 
     /// Out of a model file, for so many transformations.
     pub(super) fn restore(mut state: State, k: usize) -> Result<Self, DetectorError> {
-        let refuse = |reason: &str| DetectorError::State { state: STATE.to_owned(), reason: reason.to_owned() };
+        let refuse = |reason: &str| DetectorError::State { state: STATE.to_owned(), reason: Some(reason.to_owned()) };
         let alpha = take_f64(STATE, &mut state, "alpha")?;
         let weights = take_f64(STATE, &mut state, "weights")?;
         if alpha.len() != k * k || weights.len() != k {

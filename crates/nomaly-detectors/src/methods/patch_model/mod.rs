@@ -112,7 +112,12 @@ impl Method for PatchModel {
         let mut sampler = Sampler::new(&self.params, source.images() * source.views(), seed);
         let images = source.visit(progress, &mut |batch| sampler.take(batch))?;
         if images < MIN_IMAGES {
-            return Err(DetectorError::TooFewImages { method: NAME.to_owned(), needed: MIN_IMAGES, found: images });
+            return Err(DetectorError::TooFew {
+                of: NAME.to_owned(),
+                items: "training images",
+                needed: MIN_IMAGES,
+                found: images,
+            });
         }
         let sampled = sampler.finish(images);
 

@@ -180,7 +180,7 @@ impl Embedding {
             (PatchFeature::Raw | PatchFeature::Expert, None) => Ok(Self::Identity),
             (PatchFeature::Pca, Some(state)) => Ok(Self::Pca(PrincipalComponents::from_state(state)?)),
             (PatchFeature::Sparse, Some(state)) => Ok(Self::Sparse(Box::new(SparseCoding::from_state(state)?))),
-            _ => Err(DetectorError::MissingState { name: EMBEDDING_STATE.to_owned() }),
+            _ => Err(DetectorError::State { state: EMBEDDING_STATE.to_owned(), reason: None }),
         }
     }
 
@@ -216,7 +216,7 @@ impl FittedPatchModel {
         states: Vec<(String, State)>,
     ) -> Result<Self, DetectorError> {
         let find = |wanted: &str| states.iter().find(|(name, _)| name == wanted).map(|(_, state)| state);
-        let missing = |name: &str| DetectorError::MissingState { name: name.to_owned() };
+        let missing = |name: &str| DetectorError::State { state: name.to_owned(), reason: None };
         let state = find(SCORER_STATE).filter(|state| state.kind == scorer).ok_or_else(|| missing(SCORER_STATE))?;
         let scorer = restore(state)?;
         let embedding = Embedding::restore(params, find(EMBEDDING_STATE))?;
@@ -227,7 +227,7 @@ impl FittedPatchModel {
                 "patches have {numbers} numbers, the embedding takes {taken} and gives {given}, the scorer takes {}",
                 scorer.dim()
             );
-            return Err(DetectorError::State { state: SCORER_STATE.to_owned(), reason });
+            return Err(DetectorError::State { state: SCORER_STATE.to_owned(), reason: Some(reason) });
         }
         Ok(Self::new(params, embedding, scorer))
     }

@@ -105,12 +105,12 @@ impl Plan {
         let fitting = ((budget - kept * kept_row) / (part_row * of_image as f64)).floor();
         if kept < 1.0 || fitting < 1.0 {
             let least = RESERVE as f64 + occupied as f64 + 2.0 * (part_row * of_image as f64 + kept_row);
-            return Err(DetectorError::Memory {
-                method: NAME.to_owned(),
-                needed: Memory(least as u64).rounded(),
-                allowed: params.max_memory.rounded(),
-                hint: "allow more, or make `input_size` smaller".to_owned(),
-            });
+            return Err(DetectorError::memory(
+                NAME,
+                &Memory(least as u64).rounded(),
+                &params.max_memory.rounded(),
+                "allow more, or make `input_size` smaller",
+            ));
         }
         let parts = images.div_ceil(fitting as usize);
         let mut notes = Vec::new();
@@ -169,8 +169,9 @@ impl<'a> BankBuilder<'a> {
 
     /// The memory bank, and what is to be said of it.
     pub(super) fn finish(mut self) -> Result<(Selected, Vec<String>), DetectorError> {
-        let mut building = self.building.take().ok_or_else(|| DetectorError::TooFewImages {
-            method: NAME.to_owned(),
+        let mut building = self.building.take().ok_or_else(|| DetectorError::TooFew {
+            of: NAME.to_owned(),
+            items: "training images",
             needed: MIN_IMAGES,
             found: 0,
         })?;

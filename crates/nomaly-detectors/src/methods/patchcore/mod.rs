@@ -149,7 +149,12 @@ impl Method for PatchCore {
         builder.occupied += context.occupied;
         let images = source.visit(progress, &mut |batch| builder.add(batch))?;
         if images < MIN_IMAGES {
-            return Err(DetectorError::TooFewImages { method: NAME.to_owned(), needed: MIN_IMAGES, found: images });
+            return Err(DetectorError::TooFew {
+                of: NAME.to_owned(),
+                items: "training images",
+                needed: MIN_IMAGES,
+                found: images,
+            });
         }
         let (bank, mut notes) = builder.finish()?;
 
@@ -214,7 +219,7 @@ impl Method for PatchCore {
             builder.add(batch)
         })?;
         if images == 0 {
-            return Err(DetectorError::TooFewImages { method: NAME.to_owned(), needed: 1, found: 0 });
+            return Err(DetectorError::TooFew { of: NAME.to_owned(), items: "training images", needed: 1, found: 0 });
         }
         let (more, notes) = builder.finish()?;
         for piece in &mut fitted.bank.pieces {
@@ -234,7 +239,7 @@ impl Method for PatchCore {
 
 impl PatchCore {
     fn read(&self, mut states: Vec<(String, State)>) -> Result<FittedPatchCore, DetectorError> {
-        let refuse = |reason: String| DetectorError::State { state: STATE.to_owned(), reason };
+        let refuse = |reason: String| DetectorError::State { state: STATE.to_owned(), reason: Some(reason) };
         let mut state = only(STATE, &mut states)?;
         let Config { grid, dim } =
             serde_json::from_value(state.config.take()).map_err(|error| refuse(error.to_string()))?;

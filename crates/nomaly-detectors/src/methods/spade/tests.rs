@@ -240,7 +240,7 @@ fn more_images_than_there_are_others_are_told() {
     let three = method.fit(&case.source(0..4, 4, 1), &FitContext::new(0, &Silent)).unwrap();
     assert_eq!((three.held_out, three.notes.len()), (fit.held_out, 0));
     let few = method.fit(&case.source(0..2, 4, 1), &FitContext::new(0, &Silent)).map(drop).unwrap_err();
-    assert!(matches!(few, DetectorError::TooFewImages { needed: 3, found: 2, .. }), "{few}");
+    assert!(matches!(few, DetectorError::TooFew { needed: 3, found: 2, .. }), "{few}");
 }
 
 #[test]
