@@ -17,7 +17,8 @@ use nomaly_data::subset::{Choice, choose};
 use nomaly_data::{Label, Sample};
 use nomaly_detectors::refit::fit_without_suspicious;
 use nomaly_detectors::suspicion::{naming_level, suspicious};
-use nomaly_detectors::{DecisionRule, Detector, FitOptions, FittedDetector, PredictOptions, Settings};
+use nomaly_detectors::{DecisionRule, Detector, FitOptions, FittedDetector, PredictOptions};
+use nomaly_methods::Settings;
 use nomaly_store::Silent;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -28,9 +28,8 @@ use std::sync::Arc;
 use image::{Rgb, RgbImage, imageops};
 use nomaly_data::{ImageSource, Label, Sample};
 use nomaly_detectors::auto::choose_method;
-use nomaly_detectors::{
-    DecisionRule, Detector, FitOptions, FittedDetector, GroupBy, METHODS, PredictOptions, Settings,
-};
+use nomaly_detectors::{DecisionRule, Detector, FitOptions, FittedDetector, PredictOptions};
+use nomaly_methods::{GroupBy, METHODS, Settings};
 use nomaly_store::Silent;
 use nomaly_transforms::{samples, synthetic};
 use rand::{RngExt, SeedableRng};

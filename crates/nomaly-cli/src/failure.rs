@@ -8,6 +8,7 @@ use nomaly::backbones::BackboneError;
 use nomaly::backbones::weights::WeightsError;
 use nomaly::data::DataError;
 use nomaly::evaluation::EvaluationError;
+use nomaly::methods::MethodError;
 use nomaly::registry::UnknownName;
 use nomaly::store::StoreError;
 
@@ -68,12 +69,12 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(unknown) = unknown_name(cause) {
             return list_of(&unknown.kind).map(|command| format!("`{command}` shows what there is"));
         }
-        match detector_error(cause)? {
-            DetectorError::SettingSyntax { .. } => Some("for example `--set input_size=256`".to_owned()),
-            DetectorError::SettingValue { .. } => {
+        match method_error(cause)? {
+            MethodError::SettingSyntax { .. } => Some("for example `--set input_size=256`".to_owned()),
+            MethodError::SettingValue { .. } => {
                 Some("`nomaly list methods` shows every setting with its values".to_owned())
             }
-            DetectorError::NotExtendable { .. } => {
+            MethodError::NotExtendable { .. } => {
                 Some("`nomaly fit` on a folder that holds the old and the new images makes a model of both".to_owned())
             }
             _ => None,
@@ -81,10 +82,14 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     })
 }
 
-/// The error of a detector, where this is one, or one of an evaluation for it.
-fn detector_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a DetectorError> {
-    match error.downcast_ref::<EvaluationError>() {
+/// The error of a method, where this is one, or one of a detector or an evaluation for it.
+fn method_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a MethodError> {
+    let detector = match error.downcast_ref::<EvaluationError>() {
         Some(EvaluationError::Detector(error)) => Some(error),
+        _ => error.downcast_ref::<DetectorError>(),
+    };
+    match detector {
+        Some(DetectorError::Method(error)) => Some(error),
         _ => error.downcast_ref(),
     }
 }
@@ -100,9 +105,9 @@ fn unknown_name<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a UnknownName>
     if let Some(BackboneError::UnknownBackbone(unknown)) = error.downcast_ref::<BackboneError>() {
         return Some(unknown);
     }
-    match detector_error(error)? {
-        DetectorError::Unknown(unknown) => Some(unknown),
-        DetectorError::Backbone(error) => unknown_name(&**error),
+    match method_error(error)? {
+        MethodError::Unknown(unknown) => Some(unknown),
+        MethodError::Backbone(error) => unknown_name(&**error),
         _ => None,
     }
 }
@@ -125,10 +130,10 @@ pub(crate) fn is_interruption(error: &anyhow::Error) -> bool {
             return failure.interruption;
         }
         let store = |error: &StoreError| error.is_cancelled();
-        match detector_error(cause) {
-            Some(DetectorError::Cancelled) => return true,
-            Some(DetectorError::Store(error)) => return store(error),
-            Some(DetectorError::Data(DataError::Store(error))) => return store(error),
+        match method_error(cause) {
+            Some(MethodError::Cancelled) => return true,
+            Some(MethodError::Store(error)) => return store(error),
+            Some(MethodError::Data(DataError::Store(error))) => return store(error),
             _ => {}
         }
         if let Some(DataError::Store(error)) = cause.downcast_ref::<DataError>() {
@@ -168,12 +173,12 @@ mod tests {
 
     #[test]
     fn interruptions_are_told_from_errors() {
-        assert!(is_interruption(&DetectorError::Cancelled.into()));
+        assert!(is_interruption(&DetectorError::from(MethodError::Cancelled).into()));
         assert!(is_interruption(&StoreError::Cancelled { what: "x".into() }.into()));
         let stopped = |error| Failure::if_cancelled(error, "interrupted", "start again");
-        assert!(is_interruption(&stopped(DetectorError::Cancelled)));
-        assert_eq!(hint(&stopped(DetectorError::Cancelled)).unwrap(), "start again");
-        let setting = DetectorError::SettingSyntax { given: "x".into() };
+        assert!(is_interruption(&stopped(MethodError::Cancelled)));
+        assert_eq!(hint(&stopped(MethodError::Cancelled)).unwrap(), "start again");
+        let setting = MethodError::SettingSyntax { given: "x".into() };
         assert_eq!(stopped(setting).to_string(), "setting `x` is not of the form KEY=VALUE");
         assert!(!is_interruption(&Failure::new("no", "try this").into()));
         assert!(!is_interruption(&anyhow::anyhow!("plain")));

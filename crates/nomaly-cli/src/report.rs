@@ -8,11 +8,10 @@ use nomaly::detectors::info::ModelInfo;
 use nomaly::detectors::regions::{Region, RegionOptions};
 use nomaly::detectors::suspicion::{naming_level, suspicious};
 use nomaly::evaluation::{Evaluated, Evaluation, PRO_LIMIT};
+use nomaly::methods::MethodError;
 use nomaly::store::write_atomic;
 use nomaly::transforms::scaled_preview;
-use nomaly::{
-    Calibration, DecisionRule, DetectorError, Fit, FittedDetector, Label, Limits, Outcome, Sample, StreamOptions,
-};
+use nomaly::{Calibration, DecisionRule, Fit, FittedDetector, Label, Limits, Outcome, Sample, StreamOptions};
 use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
 use nomaly_report::{
     Contour, Decision, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold,
@@ -148,7 +147,7 @@ impl ReportBuilder {
             };
             see().map_err(|error| {
                 failure = Some(error);
-                DetectorError::Cancelled
+                MethodError::Cancelled.into()
             })
         });
         failure.map_or(Ok(()), Err)?;

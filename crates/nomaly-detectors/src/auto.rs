@@ -15,13 +15,14 @@ use nomaly_data::Sample;
 use nomaly_kernels::Isa;
 use nomaly_kernels::coreset::KCentreGreedy;
 use nomaly_kernels::neighbours::{Bank, Metric};
+use nomaly_methods::methods::patchcore::PatchCoreParams;
+use nomaly_methods::{METHODS, MethodError, Settings};
 use nomaly_store::Silent;
 use rayon::prelude::*;
 
 pub use crate::fusion::FEW_GROUPS;
 use crate::images::StreamOptions;
-use crate::methods::patchcore::PatchCoreParams;
-use crate::{Detector, DetectorError, FitOptions, METHODS, Settings};
+use crate::{Detector, DetectorError, FitOptions};
 
 /// The sizes at which images are seen unless settings, time or groups ask for less.
 pub const SIZES: &str = "256,448";
@@ -182,12 +183,12 @@ pub fn choose_method(
         let needed = METHODS.get(name)?.min_images;
         if images < needed {
             let found = images;
-            refused.get_or_insert(DetectorError::TooFew {
+            refused.get_or_insert(DetectorError::from(MethodError::TooFew {
                 of: name.to_owned(),
                 items: "training images",
                 needed,
                 found,
-            });
+            }));
             continue;
         }
         let timing = Timing::of(&detector, samples, options.stream)?;
@@ -212,12 +213,15 @@ pub fn choose_method(
             let (seconds, estimates) = (budget.as_secs_f64(), estimates.concat());
             let estimates = estimates.trim_start_matches("; ");
             let reason = format!("no method learns from {images} images in {seconds} s: {estimates}");
-            Err(DetectorError::Limit { reason })
+            Err(DetectorError::from(MethodError::Limit { reason }))
         }
         (_, Some(error)) => Err(error),
-        (_, None) => {
-            Err(DetectorError::TooFew { of: "auto".to_owned(), items: "training images", needed: 1, found: images })
-        }
+        (_, None) => Err(DetectorError::from(MethodError::TooFew {
+            of: "auto".to_owned(),
+            items: "training images",
+            needed: 1,
+            found: images,
+        })),
     }
 }
 

@@ -7,12 +7,14 @@
 //! Random World*, 2005). The final fit has seen a little more data than each fold's fit, so it scores normal images a
 //! little lower: the rule errs on the side of fewer false alarms. Test images are never used.
 //!
-//! Images that depend on each other are held out together, and count as one: see [`groups`](crate::groups). The p-value
-//! is that of an image of a new group then, and `n` is the number of groups.
+//! Images that depend on each other are held out together, and count as one: see
+//! [`groups`](nomaly_methods::groups). The p-value is that of an image of a new group then, and `n` is the number of
+//! groups.
 //!
 //! That is the rule where none is asked for. The others ([`DecisionRule`]) take the same held-out scores; how much a
 //! threshold would vary with other held-out images is told by its bootstrap interval.
 
+use nomaly_methods::{Groups, HeldOut, MethodError};
 use nomaly_scorers::ScorerError;
 use nomaly_scorers::decision::bootstrap::{Bootstrap, Interval};
 use nomaly_scorers::decision::{Conformal, ExtremeValue, RobustTail, quantile, three_sigma};
@@ -21,8 +23,6 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::DetectorError;
-use crate::groups::Groups;
-use crate::score::HeldOut;
 
 /// The false-alarm rate that is allowed where none is asked for.
 ///
@@ -240,7 +240,10 @@ impl Calibration {
         if map_maxima.len() != self.scores.values.len() {
             let reason =
                 format!("{} maxima of maps for {} held-out images", map_maxima.len(), self.scores.values.len());
-            return Err(DetectorError::State { state: "calibration".to_owned(), reason: Some(reason) });
+            return Err(DetectorError::from(MethodError::State {
+                state: "calibration".to_owned(),
+                reason: Some(reason),
+            }));
         }
         let map_maxima = Scores::new(map_maxima, self.groups.as_deref())?;
         Self::of_scores(self.scores, Some(map_maxima), self.groups, self.rule)
@@ -615,7 +618,8 @@ mod tests {
     fn rules_out_of_range_are_refused() {
         let refused = |rule: DecisionRule, setting: &str| {
             let error = rule.checked().unwrap_err();
-            let named = matches!(&error, DetectorError::SettingValue { name, .. } if name == setting);
+            let named =
+                matches!(&error, DetectorError::Method(MethodError::SettingValue { name, .. }) if name == setting);
             assert!(named, "{rule:?}: {error}");
         };
         for rate in [0.0, 1.0, -0.1, f64::NAN, 1e-300, 9.99e-10, 1.0 - 1e-10, 1.0 - 1e-17] {

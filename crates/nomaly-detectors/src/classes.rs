@@ -11,9 +11,11 @@
 //! the category (Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World*, 2005, section 4.5). Items of a class
 //! that is hard to tell from others count where they are taken for, rightly or wrongly.
 
+use nomaly_methods::MethodError;
+use nomaly_methods::recognition::{HeldOutClass, KnownClass, UNDECIDED, UNKNOWN, check_name, closest};
+
 use crate::calibration::{Calibration, DecisionRule};
 use crate::error::DetectorError;
-use crate::recognition::{HeldOutClass, KnownClass, UNDECIDED, UNKNOWN, check_name, closest};
 
 /// What a model of classes says of an item, by the places of the classes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,12 +55,12 @@ impl Classes {
         let names: Vec<&str> = held_out.iter().map(|held_out| held_out.class.name.as_str()).collect();
         if names.is_empty() || !names.is_sorted_by(|a, b| a < b) {
             let reason = format!("{names:?} are no names of classes, each once and in their order");
-            return Err(DetectorError::State { state: "classes".to_owned(), reason: Some(reason) });
+            return Err(DetectorError::from(MethodError::State { state: "classes".to_owned(), reason: Some(reason) }));
         }
         names.iter().try_for_each(|name| check_name(name))?;
         if let Some(none) = held_out.iter().find(|held_out| held_out.scores.is_empty()) {
             let reason = "no held-out item is taken for it, for other classes cover it".to_owned();
-            return Err(DetectorError::Class { class: none.class.name.clone(), reason });
+            return Err(DetectorError::from(MethodError::Class { class: none.class.name.clone(), reason }));
         }
         let mut calibrations = Vec::with_capacity(held_out.len());
         let mut known = Vec::with_capacity(held_out.len());

@@ -9,6 +9,11 @@ use std::path::{Path, PathBuf};
 
 use nomaly_backbones::{Backbone, OpenOptions, TapRequest};
 use nomaly_data::{Sample, with_changes};
+use nomaly_methods::training::Checkpoint;
+use nomaly_methods::{
+    AnomalyMap, FeatureSource, FitContext, FittedMethod, GroupBy, Groups, HeldOut, METHODS, Method, MethodError,
+    Settings, Skipped,
+};
 use nomaly_store::Progress;
 use nomaly_transforms::Pipeline;
 use nomaly_transforms::augment::Changes;
@@ -20,25 +25,15 @@ use self::preprocessing::{Shapes, checked_median, keeps_aspect, region_tensor, s
 use self::seeing::Seeing;
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::classes::Classes;
-use crate::features::FeatureSource;
 use crate::fusion::{FusedFit, FusedMethod, Fusion, most_maps};
-use crate::groups::{GroupBy, Groups};
 use crate::images::{FeatureExtractor, ImageStream, StreamOptions, Streamed};
 use crate::info::{BackboneInfo, DecisionHistory, MethodInfo, ModelInfo, TrainingInfo};
 use crate::judge::Judge;
-use crate::maps::AnomalyMap;
-use crate::method::{FitContext, FittedMethod, Method};
-use crate::model_file::{self};
-use crate::outcome::HeldOutImage;
-use crate::outcome::Outcome;
-use crate::outcome::Prediction;
-use crate::score::HeldOut;
+use crate::outcome::{HeldOutImage, Outcome, Prediction};
 use crate::shift::{InputProfile, Look};
-use crate::skipped::Skipped;
 use crate::stored::{check_backbone, check_networks, check_settings, check_stored};
 use crate::suspicion::Suspicious;
-use crate::training::Checkpoint;
-use crate::{DetectorError, METHODS, Settings};
+use crate::{DetectorError, model_file};
 
 /// A checked method on a backbone with weights: ready to be fitted.
 pub struct Detector {
@@ -139,7 +134,7 @@ impl Detector {
             let ratio = Shapes::of(samples).ratio();
             let seeing = Seeing::of_settings(&*self.method, &self.backbone, &self.settings, ratio);
             self.seeing = seeing.map_err(|error| match error {
-                DetectorError::Transform(cause) => {
+                DetectorError::Method(MethodError::Transform(cause)) => {
                     DetectorError::setting("aspect", "keep", &format!("`squash` for these images, as {cause}"))
                 }
                 error => error,
@@ -366,7 +361,7 @@ impl FittedDetector {
     ///
     /// # Errors
     /// As [`predict`](Self::predict), and images that cannot be grouped.
-    pub fn predict_grouped<E: From<DetectorError> + Send>(
+    pub fn predict_grouped<E: From<DetectorError> + From<MethodError> + Send>(
         &self,
         samples: &[Sample],
         group_by: &GroupBy,
@@ -400,7 +395,9 @@ impl FittedDetector {
                     }
                 };
                 match result {
-                    Err(skipped) if options.stream.strict => return Err(DetectorError::BadImage { skipped }.into()),
+                    Err(skipped) if options.stream.strict => {
+                        return Err(DetectorError::from(MethodError::BadImage { skipped }).into());
+                    }
                     result => sink(Outcome { sample, batch: batch.number, result, size, preview, look })?,
                 }
             }
@@ -448,7 +445,7 @@ impl FittedDetector {
     /// An image without pixels.
     pub fn map_on_image(&self, map: &AnomalyMap, (width, height): (u32, u32)) -> Result<AnomalyMap, DetectorError> {
         let footprint = self.pipeline().footprint((width, height))?;
-        map.placed(footprint, height as usize, width as usize)
+        Ok(map.placed(footprint, height as usize, width as usize)?)
     }
 
     /// The preprocessing; of the smallest size, where images are seen at several.
@@ -478,7 +475,7 @@ impl FittedDetector {
     /// Their held-out scores join those that are there; their groups, made by `group_by`, count as further ones.
     ///
     /// # Errors
-    /// [`DetectorError::NotExtendable`], and everything that [`fit`](Detector::fit) fails with.
+    /// [`MethodError::NotExtendable`], and everything that [`fit`](Detector::fit) fails with.
     pub fn extend(
         self,
         samples: &[Sample],
@@ -556,7 +553,7 @@ impl FittedDetector {
         let parts = model_file::read(path)?;
         let refuse = |error: DetectorError| match error {
             // A fault of the machine or of the environment is not one of the file.
-            DetectorError::Isa(_) => error,
+            DetectorError::Method(MethodError::Isa(_)) => error,
             error => DetectorError::ModelFile { path: path.to_owned(), reason: error.to_string() },
         };
         let calibration = parts.held_out.calibration(parts.info.decision).map_err(refuse)?;
@@ -577,7 +574,7 @@ impl FittedDetector {
             let seeing = Seeing::new(&*method, &backbone, &pipelines, region, checked_median(info.median)?)?;
             let states = model_file::split_states(parts.states, pipelines.len())?;
             let fitted: Vec<_> =
-                states.into_iter().map(|states| method.restore(states)).collect::<Result<_, DetectorError>>()?;
+                states.into_iter().map(|states| method.restore(states)).collect::<Result<_, MethodError>>()?;
             model_file::check_classes(fitted[0].classes(), &info.classes)?;
             Ok((seeing, fitted))
         };

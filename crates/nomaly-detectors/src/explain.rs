@@ -17,13 +17,11 @@ use nomaly_backbones::explain::{ActivationMap, AverageActivations, Explanation, 
 use nomaly_backbones::{Backbone, BackboneEntry, Extractor, OpenOptions, OutputLayout, TapRequest};
 use nomaly_data::Sample;
 use nomaly_kernels::Isa;
+use nomaly_methods::{AnomalyMap, FeatureBatch, FittedMethod, MethodError, MethodNetwork, Skipped};
 use nomaly_store::Progress;
 
-use crate::features::FeatureBatch;
-use crate::images::FeatureExtractor;
-use crate::images::ImageStream;
-use crate::method::{FittedMethod, MethodNetwork};
-use crate::{AnomalyMap, DetectorError, FittedDetector, Skipped, StreamOptions};
+use crate::images::{FeatureExtractor, ImageStream};
+use crate::{DetectorError, FittedDetector, StreamOptions};
 
 /// What an [`Explainer`] explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +147,12 @@ impl FittedDetector {
         )?;
         if average.images() == 0 {
             let method = self.info().method.name.clone();
-            return Err(DetectorError::TooFew { of: method, items: "training images", needed: 1, found: 0 });
+            return Err(DetectorError::from(MethodError::TooFew {
+                of: method,
+                items: "training images",
+                needed: 1,
+                found: 0,
+            }));
         }
         let picture = self.picture(&sums, average.images());
         let layers = average.maps().into_iter().map(|(name, map)| (name.to_owned(), map)).collect();
@@ -371,7 +374,8 @@ fn joined(inputs: &FeatureExtractor, views: Vec<(f64, Explanation)>) -> Result<I
 /// What the pipeline of a detector makes of images, and nothing more.
 fn inputs(detector: &FittedDetector) -> Result<FeatureExtractor, DetectorError> {
     let backbone = Backbone::open("pixels", &OpenOptions::default())?;
-    FeatureExtractor::new(&backbone, *detector.pipeline(), &[TapRequest::new(pixels::TAP, OutputLayout::Nchw)])
+    let tap = TapRequest::new(pixels::TAP, OutputLayout::Nchw);
+    Ok(FeatureExtractor::new(&backbone, *detector.pipeline(), &[tap])?)
 }
 
 /// The mask of high importance of a map, white where it is.

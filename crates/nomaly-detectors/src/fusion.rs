@@ -16,19 +16,13 @@
 
 use std::collections::BTreeMap;
 
+use nomaly_methods::recognition::HeldOutClass;
+use nomaly_methods::training::Checkpoint;
+use nomaly_methods::{AnomalyMap, FeatureBatch, FittedMethod, Groups, HeldOut, MethodError, MethodFit, MethodScore};
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
-use crate::DetectorError;
-use crate::features::FeatureBatch;
-use crate::groups::Groups;
-use crate::images::FeatureExtractor;
-use crate::images::size_name;
-use crate::maps::AnomalyMap;
-use crate::method::{FittedMethod, MethodFit};
-use crate::recognition::HeldOutClass;
-use crate::score::{HeldOut, MethodScore};
-use crate::training::Checkpoint;
+use crate::images::{FeatureExtractor, size_name};
 
 /// The most sizes of a detector.
 pub const MOST_SIZES: usize = 4;
@@ -68,12 +62,12 @@ impl Fusion {
     ///
     /// # Errors
     /// A size without held-out images.
-    pub(crate) fn of(pipelines: &[Pipeline], held_out: &[Vec<HeldOut>]) -> Result<Self, DetectorError> {
+    pub(crate) fn of(pipelines: &[Pipeline], held_out: &[Vec<HeldOut>]) -> Result<Self, MethodError> {
         Self::without(pipelines, &held_out.iter().map(|size| largest(size)).collect::<Vec<_>>(), &[])
     }
 
     /// Learns from the largest values of all held-out images but some.
-    fn without(pipelines: &[Pipeline], sizes: &[Vec<Largest>], images: &[usize]) -> Result<Self, DetectorError> {
+    fn without(pipelines: &[Pipeline], sizes: &[Vec<Largest>], images: &[usize]) -> Result<Self, MethodError> {
         let size = |(pipeline, size): (&Pipeline, &Vec<Largest>)| {
             let rest = size.iter().filter(|(image, _)| !images.contains(image));
             let values: Vec<f64> = rest.map(|(_, value)| *value).collect();
@@ -92,7 +86,7 @@ impl Fusion {
     }
 
     /// Refuses numbers that no fit writes.
-    pub(crate) fn check(&self) -> Result<(), DetectorError> {
+    pub(crate) fn check(&self) -> Result<(), MethodError> {
         if !(2..=MOST_SIZES).contains(&self.sizes.len()) {
             return Err(refused(format!("{} sizes; there are from 2 to {MOST_SIZES}", self.sizes.len())));
         }
@@ -114,7 +108,7 @@ impl Fusion {
     ///
     /// # Errors
     /// Maps of different sizes.
-    pub(crate) fn join(&self, sizes: Vec<MethodScore>) -> Result<MethodScore, DetectorError> {
+    pub(crate) fn join(&self, sizes: Vec<MethodScore>) -> Result<MethodScore, MethodError> {
         let largest = |score: &MethodScore| score.map.as_ref().map_or(score.score, AnomalyMap::max);
         let parts: Vec<f64> =
             self.sizes.iter().zip(&sizes).map(|(size, score)| (largest(score) - size.mean) / size.deviation).collect();
@@ -130,7 +124,7 @@ impl Fusion {
         Ok(joined)
     }
 
-    fn join_maps(&self, maps: &[AnomalyMap]) -> Result<AnomalyMap, DetectorError> {
+    fn join_maps(&self, maps: &[AnomalyMap]) -> Result<AnomalyMap, MethodError> {
         let Some(first) = maps.first() else { return Err(refused("no maps".to_owned())) };
         let (height, width) = (first.height, first.width);
         if let Some(other) = maps.iter().find(|map| (map.height, map.width) != (height, width)) {
@@ -154,7 +148,7 @@ impl Fusion {
         pipelines: &[Pipeline],
         sizes: Vec<Vec<HeldOut>>,
         groups: &Groups,
-    ) -> Result<Vec<HeldOut>, DetectorError> {
+    ) -> Result<Vec<HeldOut>, MethodError> {
         let values: Vec<Vec<Largest>> = sizes.iter().map(|size| largest(size)).collect();
         // Of a group all images are combined alike.
         let mut known: BTreeMap<usize, Self> = BTreeMap::new();
@@ -186,8 +180,8 @@ fn largest(held_out: &[HeldOut]) -> Vec<Largest> {
 /// maps, ascending.
 fn combined(
     sizes: Vec<Vec<HeldOut>>,
-    mut fusion_of: impl FnMut(usize) -> Result<Fusion, DetectorError>,
-) -> Result<Vec<HeldOut>, DetectorError> {
+    mut fusion_of: impl FnMut(usize) -> Result<Fusion, MethodError>,
+) -> Result<Vec<HeldOut>, MethodError> {
     let count = sizes.len();
     let complete = |one: &HeldOut| one.map_max.is_none() || one.map.is_some();
     let mut images: BTreeMap<usize, Vec<MethodScore>> = BTreeMap::new();
@@ -220,9 +214,9 @@ impl FusedFit {
     pub(crate) fn new(
         pipelines: &[Pipeline],
         fusion: Option<Fusion>,
-        mut fit: impl FnMut(usize, u64) -> Result<MethodFit, DetectorError>,
-        groups: impl FnOnce() -> Result<Groups, DetectorError>,
-    ) -> Result<Self, DetectorError> {
+        mut fit: impl FnMut(usize, u64) -> Result<MethodFit, MethodError>,
+        groups: impl FnOnce() -> Result<Groups, MethodError>,
+    ) -> Result<Self, MethodError> {
         let several = pipelines.len() > 1;
         let mut all = Self {
             fitted: Vec::new(),
@@ -311,7 +305,7 @@ impl FusedMethod<'_> {
     ///
     /// # Errors
     /// Whatever the method fails with.
-    pub(crate) fn score(&self, sizes: &[FeatureBatch<'_>]) -> Result<Vec<MethodScore>, DetectorError> {
+    pub(crate) fn score(&self, sizes: &[FeatureBatch<'_>]) -> Result<Vec<MethodScore>, MethodError> {
         let mut of_sizes = Vec::with_capacity(sizes.len());
         for (fitted, batch) in self.fitted.iter().zip(sizes) {
             of_sizes.push(fitted.score(batch)?.into_iter());
@@ -328,7 +322,7 @@ impl FusedMethod<'_> {
     ///
     /// # Errors
     /// Maps of another size than the views.
-    pub(crate) fn join(&self, sizes: Vec<Vec<MethodScore>>) -> Result<MethodScore, DetectorError> {
+    pub(crate) fn join(&self, sizes: Vec<Vec<MethodScore>>) -> Result<MethodScore, MethodError> {
         let combined = self.extractors.iter().zip(sizes).map(|(extractor, views)| extractor.combine(views));
         let mut combined: Vec<MethodScore> = combined.collect::<Result<_, _>>()?;
         match (self.fusion, combined.pop()) {
@@ -342,8 +336,8 @@ impl FusedMethod<'_> {
     }
 }
 
-fn refused(reason: String) -> DetectorError {
-    DetectorError::State { state: "fusion".to_owned(), reason: Some(reason) }
+fn refused(reason: String) -> MethodError {
+    MethodError::State { state: "fusion".to_owned(), reason: Some(reason) }
 }
 
 #[cfg(test)]

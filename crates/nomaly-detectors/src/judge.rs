@@ -1,16 +1,14 @@
 //! From the features of a batch to what is said of each of its images.
 
 use nomaly_kernels::neighbours::NeighboursError;
+use nomaly_methods::{FeatureBatch, FittedMethod, MethodError, MethodScore, Skipped};
 use nomaly_scorers::ScorerError;
 
+use crate::calibration::Calibration;
 use crate::classes::Classes;
-use crate::features::FeatureBatch;
+use crate::error::DetectorError;
 use crate::fusion::FusedMethod;
-use crate::method::FittedMethod;
 use crate::outcome::Prediction;
-use crate::score::MethodScore;
-use crate::skipped::Skipped;
-use crate::{Calibration, DetectorError};
 
 /// The kind of [`Skipped`] items whose score, or a value of whose map, is not a finite number.
 const NON_FINITE_SCORE: &str = "non-finite-score";
@@ -27,7 +25,7 @@ pub(crate) struct Judge<'a> {
 type Views = Vec<Result<Vec<MethodScore>, Fault>>;
 
 /// What a method says of the views of each image of a batch, or the fault of an image.
-fn views_of(fitted: &dyn FittedMethod, batch: &FeatureBatch<'_>) -> Result<Views, DetectorError> {
+fn views_of(fitted: &dyn FittedMethod, batch: &FeatureBatch<'_>) -> Result<Views, MethodError> {
     match fitted.score(batch) {
         Ok(scores) => {
             let mut scores = scores.into_iter();
@@ -39,7 +37,7 @@ fn views_of(fitted: &dyn FittedMethod, batch: &FeatureBatch<'_>) -> Result<Views
     }
 }
 
-fn one_by_one(fitted: &dyn FittedMethod, batch: &FeatureBatch<'_>) -> Result<Views, DetectorError> {
+fn one_by_one(fitted: &dyn FittedMethod, batch: &FeatureBatch<'_>) -> Result<Views, MethodError> {
     let image = |image: usize| {
         let values = batch.values_of(image);
         match fitted.score(&FeatureBatch { images: 1, values: &values, ..*batch }) {
@@ -57,7 +55,7 @@ impl Judge<'_> {
     ///
     /// # Errors
     /// Features of another shape than those fitted on.
-    pub(crate) fn batch(&self, sizes: &[FeatureBatch<'_>]) -> Result<Vec<Result<Prediction, Fault>>, DetectorError> {
+    pub(crate) fn batch(&self, sizes: &[FeatureBatch<'_>]) -> Result<Vec<Result<Prediction, Fault>>, MethodError> {
         let images = sizes.first().map_or(0, |batch| batch.images);
         let mut all: Vec<Result<Vec<Vec<MethodScore>>, Fault>> = (0..images).map(|_| Ok(Vec::new())).collect();
         for (fitted, batch) in self.fused.fitted.iter().zip(sizes) {
@@ -73,7 +71,7 @@ impl Judge<'_> {
     }
 
     /// What is said of an image whose views have these scores at each size.
-    fn image(&self, sizes: Vec<Vec<MethodScore>>) -> Result<Result<Prediction, Fault>, DetectorError> {
+    fn image(&self, sizes: Vec<Vec<MethodScore>>) -> Result<Result<Prediction, Fault>, MethodError> {
         // A maximum over views does not see NaN.
         if let Some(fault) = sizes.iter().flatten().find_map(fault) {
             return Ok(Err(fault));
@@ -132,11 +130,11 @@ impl Fault {
 }
 
 /// Whether a scorer refused values, and no shape or setting.
-pub(crate) fn is_about_values(error: &DetectorError) -> bool {
+pub(crate) fn is_about_values(error: &MethodError) -> bool {
     matches!(
         error,
-        DetectorError::Scorer(ScorerError::NonFiniteFeature { .. })
-            | DetectorError::Neighbours(NeighboursError::NotFinite { .. })
+        MethodError::Scorer(ScorerError::NonFiniteFeature { .. })
+            | MethodError::Neighbours(NeighboursError::NotFinite { .. })
     )
 }
 
@@ -161,7 +159,8 @@ mod tests {
     use nomaly_transforms::{Filter, Normalize, Pipeline, Resize, ResizeMode};
 
     use super::*;
-    use crate::{AnomalyMap, DecisionRule, FeatureExtractor};
+    use crate::{DecisionRule, FeatureExtractor};
+    use nomaly_methods::AnomalyMap;
 
     /// Gives each view the first of its features as its score, and may refuse those that are NaN.
     struct First {
@@ -169,7 +168,7 @@ mod tests {
     }
 
     impl FittedMethod for First {
-        fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, DetectorError> {
+        fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
             let rows = batch.rows(0, 2)?;
             match rows.outer_iter().position(|row| row[0].is_nan()) {
                 Some(row) if self.refuses => Err(ScorerError::NonFiniteFeature { row, column: 0 }.into()),
@@ -183,7 +182,7 @@ mod tests {
     }
 
     /// What is said of images with these features, two views of two features each.
-    fn judged(refuses: bool, values: &[f32]) -> Result<Vec<Result<f64, Fault>>, DetectorError> {
+    fn judged(refuses: bool, values: &[f32]) -> Result<Vec<Result<f64, Fault>>, MethodError> {
         let backbone = Backbone::open("pixels", &OpenOptions::default()).unwrap();
         let resize = Resize { mode: ResizeMode::Exact { height: 32, width: 32 }, filter: Filter::Bilinear };
         let normalize = Normalize { mean: [0.0; 3], std: [1.0; 3] };
@@ -231,7 +230,7 @@ mod tests {
     #[test]
     fn features_of_another_shape_are_no_fault_of_an_image() {
         let error = judged(true, &[1.0; 6]).unwrap_err();
-        assert!(matches!(error, DetectorError::FeatureShape { expected: 2, .. }), "{error}");
+        assert!(matches!(error, MethodError::FeatureShape { expected: 2, .. }), "{error}");
     }
 
     #[test]

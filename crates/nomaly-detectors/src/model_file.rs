@@ -30,14 +30,14 @@ use half::f16;
 use nomaly_backbones::weights::{
     DType, TensorSource, WeightTensor, Weights, WeightsError, from_sealed, safetensors_metadata, write_sealed,
 };
+use nomaly_methods::MethodError;
+use nomaly_methods::recognition::{HeldOutClass, KnownClass};
 use nomaly_scorers::{State, Tensor, TensorData};
 use nomaly_store::{AtomicFile, StoreError, read_regular};
 use serde::{Deserialize, Serialize};
 
 use crate::classes::Classes;
-use crate::info::ModelInfo;
-use crate::info::RowsInfo;
-use crate::recognition::{HeldOutClass, KnownClass};
+use crate::info::{ModelInfo, RowsInfo};
 use crate::{Calibration, DecisionRule, DetectorError};
 
 /// The version of the format that this program writes and reads.
@@ -151,7 +151,7 @@ pub fn stored_classes(
 ) -> Result<Option<Classes>, DetectorError> {
     if known.len() != scores.len() {
         let reason = format!("{} lists of held-out scores for {} classes", scores.len(), known.len());
-        return Err(DetectorError::State { state: "classes".to_owned(), reason: Some(reason) });
+        return Err(DetectorError::from(MethodError::State { state: "classes".to_owned(), reason: Some(reason) }));
     }
     if known.is_empty() {
         return Ok(None);
@@ -188,7 +188,7 @@ pub(crate) fn split_states(
         let place = (0..sizes).find_map(|size| Some((size, name.strip_prefix(&format!("{size}:"))?.to_owned())));
         let Some((size, own)) = place else {
             let reason = format!("it belongs to none of {sizes} sizes");
-            return Err(DetectorError::State { state: name, reason: Some(reason) });
+            return Err(DetectorError::from(MethodError::State { state: name, reason: Some(reason) }));
         };
         split[size].push((own, state));
     }
@@ -201,7 +201,7 @@ pub(crate) fn check_classes(fitted: &[String], known: &[KnownClass]) -> Result<(
         return Ok(());
     }
     let reason = format!("the model tells {} apart, and the file names {}", fitted.len(), known.len());
-    Err(DetectorError::State { state: "classes".to_owned(), reason: Some(reason) })
+    Err(DetectorError::from(MethodError::State { state: "classes".to_owned(), reason: Some(reason) }))
 }
 
 /// What `inspect` shows: the header without the numbers.
@@ -318,14 +318,15 @@ fn write_tensors<'a>(
     if let Some(map_maxima) = calibration.map_maxima_in_order() {
         tensors.insert(MAP_MAXIMA.to_owned(), list(map_maxima));
     }
-    let json = serde_json::to_string(header).map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
+    let json = serde_json::to_string(header)
+        .map_err(|error| DetectorError::from(MethodError::Encode { reason: error.to_string() }))?;
     let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), json)]);
     let mut file = AtomicFile::create(path)?;
     write_sealed(&mut file, &tensors, &metadata).map_err(|error| match error {
         WeightsError::Write { reason } => {
             DetectorError::ModelFile { path: path.to_owned(), reason: format!("cannot be written: {reason}") }
         }
-        error => DetectorError::Encode { reason: error.to_string() },
+        error => DetectorError::from(MethodError::Encode { reason: error.to_string() }),
     })?;
     Ok(file.commit()?)
 }
@@ -338,7 +339,9 @@ fn source(tensor: &Tensor) -> Result<TensorSource<'_>, DetectorError> {
         TensorData::F32(values) => Ok(TensorSource::F32 { shape, values }),
         TensorData::F64(values) => Ok(TensorSource::F64 { shape, values }),
         TensorData::U32(values) => Ok(TensorSource::U32 { shape, values }),
-        _ => Err(DetectorError::Encode { reason: "a number type that the format does not have".to_owned() }),
+        _ => Err(DetectorError::from(MethodError::Encode {
+            reason: "a number type that the format does not have".to_owned(),
+        })),
     }
 }
 

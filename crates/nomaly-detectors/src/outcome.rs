@@ -2,12 +2,11 @@
 
 use image::RgbImage;
 use nomaly_data::Sample;
+use nomaly_methods::{AnomalyMap, Skipped};
 use serde::Serialize;
 
 use crate::classes::Recognition;
-use crate::maps::AnomalyMap;
 use crate::shift::{InputShift, Look};
-use crate::skipped::Skipped;
 
 /// What a fitted detector says of an image.
 #[derive(Clone, Debug, PartialEq, Serialize)]

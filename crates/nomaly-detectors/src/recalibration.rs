@@ -2,17 +2,16 @@
 
 use nomaly_data::Sample;
 use nomaly_data::tables::Table;
+use nomaly_methods::recognition::{HeldOutClass, closest};
+use nomaly_methods::{GroupBy, Groups, HeldOut, MethodError, MethodScore, Skipped};
 use nomaly_store::Progress;
 
 use crate::calibration::Calibration;
 use crate::classes::Classes;
-use crate::groups::{GroupBy, Groups};
 use crate::images::{StreamOptions, Streamed};
 use crate::model_file::StoredScores;
-use crate::recognition::{HeldOutClass, closest};
 use crate::rows::{FittedRows, RowPredictOptions};
-use crate::score::{HeldOut, MethodScore};
-use crate::{DecisionRule, DetectorError, FittedDetector, Skipped};
+use crate::{DecisionRule, DetectorError, FittedDetector};
 
 impl FittedDetector {
     /// The same model with another rule on the same held-out scores.
@@ -61,7 +60,12 @@ impl FittedDetector {
         };
         if scored.is_empty() {
             let method = self.info().method.name.clone();
-            return Err(DetectorError::TooFew { of: method, items: "training images", needed: 1, found: 0 });
+            return Err(DetectorError::from(MethodError::TooFew {
+                of: method,
+                items: "training images",
+                needed: 1,
+                found: 0,
+            }));
         }
         let classes = self.classes().map(|classes| by_class(classes, &scored, &groups, rule)).transpose()?;
         let held_out: Vec<HeldOut> = scored
@@ -140,7 +144,7 @@ impl FittedRows {
     ) -> Result<(Self, Vec<Skipped>), DetectorError> {
         if self.classes().is_some() {
             let reason = "a model of classes of rows is calibrated when it is fitted".to_owned();
-            return Err(DetectorError::State { state: "classes".to_owned(), reason: Some(reason) });
+            return Err(DetectorError::from(MethodError::State { state: "classes".to_owned(), reason: Some(reason) }));
         }
         let options = RowPredictOptions { rule: None, strict };
         let (mut values, mut groups, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
@@ -155,7 +159,7 @@ impl FittedRows {
         }
         if values.is_empty() {
             let scorer = self.info().scorer.clone();
-            return Err(DetectorError::TooFew { of: scorer, items: "rows", needed: 1, found: 0 });
+            return Err(DetectorError::from(MethodError::TooFew { of: scorer, items: "rows", needed: 1, found: 0 }));
         }
         let groups = table.groups.as_ref().map(|_| Groups::of_keys(groups).of().to_vec());
         let calibration = StoredScores { values, groups, map_maxima: None }.calibration(rule)?;

@@ -4,13 +4,13 @@
 //! anything.
 
 use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_methods::{INPUT_SIDES, MethodEntry, MethodError, Settings};
+use nomaly_scorers::Parameter;
 use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
 
-use crate::features::INPUT_SIDES;
+use crate::DetectorError;
 use crate::fusion::FusedSize;
 use crate::info::ModelInfo;
-use crate::method::MethodEntry;
-use crate::{DetectorError, Parameter, Settings};
 
 /// How many times larger than the crop an image may become before its centre is cut out; backbones ask for less than
 /// 1.2.
@@ -23,15 +23,15 @@ pub(crate) fn check_settings(
     common: &[Parameter],
 ) -> Result<(), DetectorError> {
     let more = entry.more_parameters.map_or(Ok(Vec::new()), |more| more(settings))?;
-    settings.check_known(&[entry.parameters, &more, common])
+    Ok(settings.check_known(&[entry.parameters, &more, common])?)
 }
 
 /// Refuses a backbone that a method does not stand on.
 pub(crate) fn check_backbone(entry: &MethodEntry, backbone: &str) -> Result<(), DetectorError> {
     match entry.backbone.filter(|only| *only != backbone) {
-        Some(only) => Err(DetectorError::Conflict {
+        Some(only) => Err(DetectorError::from(MethodError::Conflict {
             reason: format!("method {} stands on the backbone {only} only, not on {backbone}", entry.name),
-        }),
+        })),
         None => Ok(()),
     }
 }
@@ -46,7 +46,7 @@ pub(crate) fn check_networks(method: &str, backbone: &Backbone, taps: &[TapReque
                  several, or leave that network out",
                 backbone.name()
             );
-            Err(DetectorError::Conflict { reason })
+            Err(DetectorError::from(MethodError::Conflict { reason }))
         }
         None => Ok(()),
     }
@@ -65,8 +65,9 @@ pub(crate) fn check_stored(info: &ModelInfo, entry: &MethodEntry) -> Result<(), 
     check_pipeline(&info.pipeline)?;
     let Some(fusion) = &info.fusion else { return Ok(()) };
     fusion.check()?;
-    let refuse =
-        |reason: &str| Err(DetectorError::State { state: "fusion".to_owned(), reason: Some(reason.to_owned()) });
+    let refuse = |reason: &str| {
+        Err(DetectorError::from(MethodError::State { state: "fusion".to_owned(), reason: Some(reason.to_owned()) }))
+    };
     if entry.trains || entry.classes {
         return refuse("the method sees images at one size");
     }
@@ -93,7 +94,9 @@ pub(crate) fn check_stored(info: &ModelInfo, entry: &MethodEntry) -> Result<(), 
 }
 
 fn check_pipeline(pipeline: &Pipeline) -> Result<(), DetectorError> {
-    let refuse = |reason: String| Err(DetectorError::State { state: "pipeline".to_owned(), reason: Some(reason) });
+    let refuse = |reason: String| {
+        Err(DetectorError::from(MethodError::State { state: "pipeline".to_owned(), reason: Some(reason) }))
+    };
     let [height, width] = pipeline.output_size();
     if ![height, width].iter().all(|side| INPUT_SIDES.contains(side)) {
         let (least, most) = (INPUT_SIDES.start(), INPUT_SIDES.end());

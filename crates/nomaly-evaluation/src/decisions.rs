@@ -1,6 +1,7 @@
 //! What decisions come to on labelled items.
 
-use nomaly_detectors::{Calibration, Groups};
+use nomaly_detectors::Calibration;
+use nomaly_methods::Groups;
 use nomaly_metrics::{
     Bootstrap, ConfusionMatrix, ImageIntervals, auroc_with_interval, average_precision, eer, f1_max,
     grouped_share_interval,

@@ -2,6 +2,7 @@
 
 use nomaly_data::DataError;
 use nomaly_detectors::DetectorError;
+use nomaly_methods::MethodError;
 use nomaly_metrics::MetricError;
 use nomaly_registry::UnknownName;
 use nomaly_scorers::ScorerError;
@@ -45,4 +46,4 @@ macro_rules! errors_of_detectors {
     };
 }
 
-errors_of_detectors!(DataError, ScorerError, StoreError, TransformError, UnknownName);
+errors_of_detectors!(DataError, MethodError, ScorerError, StoreError, TransformError, UnknownName);

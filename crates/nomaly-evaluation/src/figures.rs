@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nomaly_detectors::{Groups, Skipped};
+use nomaly_methods::{Groups, Skipped};
 use serde::{Deserialize, Serialize};
 
 use crate::intervals::Ends;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use nomaly_data::{Dataset, Label, Sample};
-use nomaly_detectors::{AnomalyMap, FittedDetector, GroupBy, Groups, Outcome, PredictOptions, Prediction};
+use nomaly_detectors::{FittedDetector, Outcome, PredictOptions, Prediction};
+use nomaly_methods::{AnomalyMap, GroupBy, Groups};
 use nomaly_metrics::{CurvePoints, PixelMetrics, ProCurve, RocCurve, auroc};
 use nomaly_store::Progress;
 use nomaly_transforms::{Limits, Pipeline};

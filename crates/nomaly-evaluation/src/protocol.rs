@@ -13,7 +13,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use nomaly_detectors::{DetectorError, METHODS, PublishedClasses, Settings};
+use nomaly_detectors::DetectorError;
+use nomaly_methods::{METHODS, MethodError, PublishedClasses, Settings};
 use nomaly_metrics::{CurvePoints, RocCurve, roc_curve};
 use nomaly_store::{create_folder, sha256_hex, write_atomic};
 use serde::{Deserialize, Serialize};
@@ -128,10 +129,11 @@ impl Log {
     /// A file that cannot be read, or that something else has written.
     pub fn open(folder: &Path, protocol: Protocol) -> Result<Self, EvaluationError> {
         let content = Content { nomaly: env!("CARGO_PKG_VERSION").to_owned(), protocol, runs: Vec::new() };
-        let identity =
-            serde_json::to_vec(&content).map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
+        let identity = serde_json::to_vec(&content)
+            .map_err(|error| DetectorError::from(MethodError::Encode { reason: error.to_string() }))?;
         let path = folder.join(format!("one-vs-all-{}.json", &sha256_hex(&identity)[..16]));
-        let refuse = |reason: String| DetectorError::File { what: "log", path: path.clone(), reason };
+        let refuse =
+            |reason: String| DetectorError::from(MethodError::File { what: "log", path: path.clone(), reason });
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let found: Content =
@@ -163,7 +165,7 @@ impl Log {
     pub fn push(&mut self, run: Run) -> Result<(), EvaluationError> {
         self.content.runs.push(run);
         let mut json = serde_json::to_vec_pretty(&self.content)
-            .map_err(|error| DetectorError::Encode { reason: error.to_string() })?;
+            .map_err(|error| DetectorError::from(MethodError::Encode { reason: error.to_string() }))?;
         json.push(b'\n');
         if let Some(folder) = self.path.parent() {
             create_folder(folder)?;

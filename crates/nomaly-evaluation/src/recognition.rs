@@ -6,9 +6,10 @@ use std::time::Instant;
 use nomaly_data::Sample;
 use nomaly_data::tables::Table;
 use nomaly_detectors::classes::{Classes, Recognition};
-use nomaly_detectors::recognition::{KnownClass, UNDECIDED, UNKNOWN};
 use nomaly_detectors::rows::{FittedRows, RowOutcome, RowPredictOptions};
-use nomaly_detectors::{DetectorError, FittedDetector, GroupBy, PredictOptions, Skipped};
+use nomaly_detectors::{DetectorError, FittedDetector, PredictOptions};
+use nomaly_methods::recognition::{KnownClass, UNDECIDED, UNKNOWN};
+use nomaly_methods::{GroupBy, Skipped};
 use nomaly_metrics::{auroc_with_interval, share_interval};
 use nomaly_store::Progress;
 use serde::Serialize;
@@ -282,7 +283,7 @@ pub fn evaluate_row_classes(
 mod tests {
     use super::*;
     use nomaly_detectors::DecisionRule;
-    use nomaly_detectors::recognition::HeldOutClass;
+    use nomaly_methods::recognition::HeldOutClass;
 
     #[test]
     fn figures_count_what_was_taken_for_what() {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use nomaly_data::tables::Table;
 use nomaly_detectors::rows::{FittedRows, RowOutcome, RowPredictOptions};
-use nomaly_detectors::{Groups, Skipped};
+use nomaly_methods::{Groups, Skipped};
 use nomaly_store::Progress;
 
 use crate::clock::peak_rss_mib;

@@ -7,9 +7,10 @@
 use ndarray::{Array2, ArrayView2, Axis};
 use nomaly_data::tables::Table;
 use nomaly_data::{Label, Sample};
-use nomaly_detectors::groups::{Groups, Split};
 use nomaly_detectors::rows::FittedRows;
-use nomaly_detectors::{FittedDetector, Stage, StreamOptions};
+use nomaly_detectors::{FittedDetector, StreamOptions};
+use nomaly_methods::groups::Split;
+use nomaly_methods::{Groups, Stage};
 use nomaly_metrics::auroc_with_interval;
 use nomaly_scorers::Watch;
 use nomaly_scorers::logistic::{LogisticOptions, LogisticRegression};

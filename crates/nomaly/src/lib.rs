@@ -36,8 +36,9 @@
 //!
 //! | module | what it has |
 //! |---|---|
-//! | [`detectors`] | methods, calibration, the model file |
+//! | [`detectors`] | fit, calibration, the model file |
 //! | [`evaluation`] | figures on labelled items, the one-against-all protocol |
+//! | [`methods`] | what detectors learn with: methods, groups, maps, the training loop |
 //! | [`data`] | data sets: folders, MVTec layout, named sets; the streaming loader |
 //! | [`metrics`] | AUROC, AP, F1-max, EER, AUPRO … |
 //! | [`scorers`] | detectors for vectors of any origin |
@@ -58,6 +59,7 @@ pub use nomaly_backbones::kernels;
 pub use nomaly_data as data;
 pub use nomaly_detectors as detectors;
 pub use nomaly_evaluation as evaluation;
+pub use nomaly_methods as methods;
 pub use nomaly_metrics as metrics;
 pub use nomaly_registry as registry;
 pub use nomaly_scorers as scorers;
@@ -66,7 +68,8 @@ pub use nomaly_transforms as transforms;
 
 pub use nomaly_data::{Dataset, Label, Sample};
 pub use nomaly_detectors::{
-    AnomalyMap, Calibration, DecisionRule, Detector, DetectorError, Fit, FitOptions, FittedDetector, GroupBy, Outcome,
-    PredictOptions, Prediction, Settings, Skipped, StreamOptions,
+    Calibration, DecisionRule, Detector, DetectorError, Fit, FitOptions, FittedDetector, Outcome, PredictOptions,
+    Prediction, StreamOptions,
 };
+pub use nomaly_methods::{AnomalyMap, GroupBy, Settings, Skipped};
 pub use nomaly_transforms::Limits;

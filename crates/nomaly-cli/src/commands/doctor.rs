@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 
 use nomaly::detectors::shift::{Finding, InputProfile, Look, RunShift, RunWatch, ShiftKind, Statistic};
+use nomaly::methods::MethodError;
 use nomaly::store::Progress;
 use nomaly::transforms::statistics::ImageStatistics;
 use nomaly::{DetectorError, FittedDetector, Sample, Skipped};
@@ -236,7 +237,7 @@ fn survey(samples: &[Sample], args: &DoctorArgs, console: &Console) -> anyhow::R
     bars.start("looking at images", Some(samples.len() as u64));
     let look_at = |sample: &Sample| {
         if bars.cancelled() {
-            return Err(DetectorError::Cancelled);
+            return Err(MethodError::Cancelled.into());
         }
         let loaded = sample.source.load_with_facts(&options.limits);
         bars.advance(1);

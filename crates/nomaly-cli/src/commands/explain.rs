@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use nomaly::backbones::explain::Importance;
 use nomaly::detectors::explain::{Explained, Explains, ImageExplanation, importance_mask};
+use nomaly::methods::MethodError;
 use nomaly::store::{create_folder, write_atomic};
-use nomaly::{DetectorError, FittedDetector, Sample};
+use nomaly::{FittedDetector, Sample};
 use nomaly_report::files::png;
 use nomaly_report::overlay::{DEFAULT_OPACITY, OUTLINE, ValueRange, enlarged, outline, overlay};
 
@@ -70,7 +71,7 @@ fn explain(
         place += 1;
         seen.map_err(|error| {
             failure = Some(error);
-            DetectorError::Cancelled
+            MethodError::Cancelled.into()
         })
     });
     if let Some(error) = failure {

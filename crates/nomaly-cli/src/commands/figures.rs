@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use nomaly::evaluation::HybridFigures;
-use nomaly::evaluation::SupervisedReference;
-use nomaly::evaluation::{Ends, Evaluation, ImageFigures, PValueShare, Ranking, ThresholdFigures};
+use nomaly::evaluation::{
+    Ends, Evaluation, HybridFigures, ImageFigures, PValueShare, Ranking, SupervisedReference, ThresholdFigures,
+};
 
 use crate::output::style::{FAINT, HEADING};
 use crate::output::{Align, Table, counted, percent, seconds, significant};

@@ -4,10 +4,10 @@ use std::io::Write;
 
 use anyhow::bail;
 use nomaly::DecisionRule;
-use nomaly::detectors::groups::GroupInfo;
 use nomaly::detectors::info::DecisionHistory;
 use nomaly::detectors::model_file::{AnySummary, Summary, read_any_summary, stored_classes};
-use nomaly::detectors::recognition::KnownClass;
+use nomaly::methods::groups::GroupInfo;
+use nomaly::methods::recognition::KnownClass;
 use serde::Serialize;
 
 use super::classes::{self, ClassRow};

@@ -4,11 +4,12 @@ use std::io::Write;
 
 use nomaly::backbones::registry::{BACKBONES, BackboneEntry};
 use nomaly::backbones::tap_infos;
+use nomaly::detectors::COMMON_PARAMETERS;
 use nomaly::detectors::auto::FEW_GROUPS;
-use nomaly::detectors::{COMMON_PARAMETERS, Cost, METHODS, MethodEntry, Parameter, Published};
+use nomaly::methods::{Cost, METHODS, MethodEntry, Published};
 use nomaly::metrics::registry::{Better, METRICS, MetricEntry};
 use nomaly::registry::Entry;
-use nomaly::scorers::{SCORERS, ScorerEntry};
+use nomaly::scorers::{Parameter, SCORERS, ScorerEntry};
 use nomaly::transforms::registry::{TRANSFORMS, TransformEntry};
 use serde_json::{Value, json};
 

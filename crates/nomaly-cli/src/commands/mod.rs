@@ -26,12 +26,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use nomaly::data::Dataset;
+use nomaly::detectors::Fit;
 use nomaly::detectors::auto::choose_method;
 use nomaly::detectors::calibration::scores_for;
-use nomaly::detectors::groups::GroupInfo;
 use nomaly::detectors::refit::fit_without_suspicious;
 use nomaly::detectors::suspicion::{Suspicious, naming_level, suspicious};
-use nomaly::detectors::{Fit, METHODS};
+use nomaly::methods::METHODS;
+use nomaly::methods::groups::GroupInfo;
 use nomaly::store::home;
 use nomaly::{Calibration, DecisionRule, Detector, FitOptions, Sample, Settings, Skipped, StreamOptions};
 

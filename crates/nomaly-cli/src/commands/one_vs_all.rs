@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use nomaly::PredictOptions;
 use nomaly::data::{Label, with_option};
-use nomaly::detectors::training::Checkpoint;
 use nomaly::evaluation::evaluate;
 use nomaly::evaluation::protocol::{Log, Mean, Protocol, Run, Table as Figures};
+use nomaly::methods::training::Checkpoint;
 use nomaly::registry::UnknownName;
 use nomaly::store::{create_folder, home, write_atomic};
 

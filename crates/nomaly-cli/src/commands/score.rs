@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use anyhow::bail;
 use nomaly::data::ImageSource;
-use nomaly::detectors::METHODS;
 use nomaly::detectors::classes::Classes;
 use nomaly::detectors::regions::Region;
 use nomaly::detectors::shift::InputShift;
-use nomaly::{AnomalyMap, Calibration, DetectorError, FittedDetector, Outcome, PredictOptions, Sample, Skipped};
+use nomaly::methods::{METHODS, MethodError};
+use nomaly::{AnomalyMap, Calibration, FittedDetector, Outcome, PredictOptions, Sample, Skipped};
 use serde::Serialize;
 
 use super::sequence::{ChartRecord, Watched, chart};
@@ -110,7 +110,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         };
         see().map_err(|error| {
             failure = Some(error);
-            DetectorError::Cancelled
+            MethodError::Cancelled.into()
         })
     });
     if let Some(error) = failure {

@@ -1,7 +1,9 @@
 //! The settings that every method understands.
 
-use crate::method::MethodEntry;
-use crate::{DetectorError, Parameter, Settings};
+use nomaly_methods::{MethodEntry, Settings};
+use nomaly_scorers::Parameter;
+
+use crate::DetectorError;
 
 /// The settings that every method understands besides its own.
 pub const COMMON_PARAMETERS: &[Parameter] = &[
@@ -96,5 +98,26 @@ pub(super) fn of_several_sizes(entry: &MethodEntry, settings: &Settings) -> Resu
     match settings.get("neighbours").filter(|_| known("reweighting")) {
         Some(value) => Err(DetectorError::setting("neighbours", value, "nothing where there are several `sizes`")),
         None => Ok(settings),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nomaly_methods::METHODS;
+    use nomaly_scorers::SCORERS;
+
+    use super::*;
+
+    #[test]
+    fn no_parameter_of_a_scorer_has_the_name_of_a_setting_beside_it() {
+        for method in METHODS.iter().filter(|method| method.more_parameters.is_some()) {
+            for scorer in SCORERS.iter() {
+                for parameter in scorer.parameters {
+                    let beside = method.parameters.iter().chain(COMMON_PARAMETERS);
+                    let twice = beside.filter(|setting| setting.name == parameter.name).count();
+                    assert_eq!(twice, 0, "`{}` of {} and {}", parameter.name, scorer.name, method.name);
+                }
+            }
+        }
     }
 }

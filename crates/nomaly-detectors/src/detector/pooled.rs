@@ -3,6 +3,7 @@
 use ndarray::Array2;
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_data::Sample;
+use nomaly_methods::MethodError;
 use nomaly_store::Progress;
 
 use super::FittedDetector;
@@ -34,7 +35,8 @@ impl FittedDetector {
     ) -> Result<PooledRows, DetectorError> {
         let used = |name: &String| self.seeing.extractors[0].taps().iter().any(|tap| tap.name == *name);
         let deepest = self.backbone.taps().into_iter().map(|tap| tap.name).rfind(used);
-        let level = deepest.ok_or_else(|| DetectorError::State { state: "features".to_owned(), reason: None })?;
+        let level = deepest
+            .ok_or_else(|| DetectorError::from(MethodError::State { state: "features".to_owned(), reason: None }))?;
         let tap = TapRequest { name: level.clone(), layout: OutputLayout::Mean };
         let extractor = [FeatureExtractor::new(&self.backbone, *self.pipeline(), &[tap])?];
         let images = ImageStream::new(&extractor, samples, options);

@@ -6,15 +6,14 @@ use image::GrayImage;
 use nomaly_backbones::Backbone;
 use nomaly_data::{MaskSource, Sample};
 use nomaly_kernels::filter::{Border, MedianFilter};
+use nomaly_methods::maps::RegionOfInterest;
+use nomaly_methods::{INPUT_SIDES, MethodError, Settings};
 use nomaly_scorers::{Tensor, TensorData};
-
 use nomaly_transforms::{CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
 use rayon::prelude::*;
 
-use crate::features::INPUT_SIDES;
+use crate::DetectorError;
 use crate::fusion::MOST_SIZES;
-use crate::maps::RegionOfInterest;
-use crate::{DetectorError, Settings};
 
 /// The side of the median filter that the settings ask for.
 pub(super) fn median(settings: &Settings) -> Result<usize, DetectorError> {
@@ -29,7 +28,9 @@ pub(super) fn checked_median(side: usize) -> Result<usize, DetectorError> {
 
 /// The white pixels of an image file, in the frame of `pipeline`.
 pub(super) fn read_region(path: &Path, pipeline: &Pipeline) -> Result<GrayImage, DetectorError> {
-    let refuse = |reason: String| DetectorError::File { what: "region of interest", path: path.to_owned(), reason };
+    let refuse = |reason: String| {
+        DetectorError::from(MethodError::File { what: "region of interest", path: path.to_owned(), reason })
+    };
     let source = MaskSource::File { path: path.to_owned(), above: 127 };
     let mask = source.load(&Limits::default()).map_err(|error| refuse(error.to_string()))?;
     let region = pipeline.apply_mask(&mask)?;
@@ -222,11 +223,13 @@ pub(super) fn stored_region(tensor: &Tensor, pipeline: &Pipeline) -> Result<Gray
         _ => None,
     };
     let region = region.filter(|region| region.iter().any(|value| *value != 0));
-    region.ok_or_else(|| DetectorError::State {
-        state: "region".to_owned(),
-        reason: Some(format!(
-            "its shape is {:?}, and the frame is {height} x {width}; some pixel counts",
-            tensor.shape
-        )),
+    region.ok_or_else(|| {
+        DetectorError::from(MethodError::State {
+            state: "region".to_owned(),
+            reason: Some(format!(
+                "its shape is {:?}, and the frame is {height} x {width}; some pixel counts",
+                tensor.shape
+            )),
+        })
     })
 }

@@ -5,13 +5,12 @@ use std::path::Path;
 use image::GrayImage;
 use nomaly_backbones::Backbone;
 use nomaly_data::Sample;
+use nomaly_methods::{Memory, Method, Settings};
 use nomaly_transforms::Pipeline;
 
 use super::preprocessing::{Shapes, keeps_aspect, median, pipelines, read_region, views_of};
+use crate::DetectorError;
 use crate::images::{FeatureExtractor, size_name};
-use crate::method::Method;
-use crate::settings::Memory;
-use crate::{DetectorError, Settings};
 
 /// The reduction from which on a fit warns of lost defects.
 const LARGE_REDUCTION: f64 = 4.0;

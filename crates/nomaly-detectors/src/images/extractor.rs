@@ -2,13 +2,10 @@
 
 use nomaly_backbones::{Backbone, Extractor, TapRequest};
 use nomaly_kernels::Isa;
+use nomaly_methods::maps::RegionOfInterest;
+use nomaly_methods::methods::patchcore::PatchGrid;
+use nomaly_methods::{AnomalyMap, FeatureBatch, MethodError, MethodScore};
 use nomaly_transforms::{Limits, Pipeline};
-
-use crate::DetectorError;
-use crate::features::FeatureBatch;
-use crate::maps::{AnomalyMap, RegionOfInterest};
-use crate::methods::patchcore::PatchGrid;
-use crate::score::MethodScore;
 
 /// How images are read.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +48,7 @@ impl FeatureExtractor {
     ///
     /// # Errors
     /// A tap that the backbone lacks, weights that do not reach it, or an instruction set that is not there.
-    pub fn new(backbone: &Backbone, pipeline: Pipeline, taps: &[TapRequest]) -> Result<Self, DetectorError> {
+    pub fn new(backbone: &Backbone, pipeline: Pipeline, taps: &[TapRequest]) -> Result<Self, MethodError> {
         let extractor = backbone.compile(pipeline.output_size(), taps, Isa::best()?)?;
         let shapes = (0..taps.len()).map(|tap| extractor.output_shape(tap)).collect();
         let order: Vec<String> = backbone.taps().into_iter().map(|tap| tap.name).collect();
@@ -124,7 +121,7 @@ impl FeatureExtractor {
         }
     }
 
-    /// The place of that tap.
+    /// The place of the tap by which images are compared with the training images, among the taps.
     pub(super) fn shallowest_tap(&self) -> Option<usize> {
         self.shallowest
     }
@@ -140,7 +137,7 @@ impl FeatureExtractor {
     }
 
     /// See [`FeatureSource::combine`](crate::FeatureSource::combine).
-    pub(crate) fn combine(&self, mut views: Vec<MethodScore>) -> Result<MethodScore, DetectorError> {
+    pub(crate) fn combine(&self, mut views: Vec<MethodScore>) -> Result<MethodScore, MethodError> {
         if views.len() == 1
             && let Some(whole) = views.pop()
         {

@@ -31,14 +31,12 @@ use std::hash::Hash;
 use nomaly_backbones::OutputLayout;
 use nomaly_kernels::Isa;
 use nomaly_kernels::neighbours::{Bank, Metric};
+use nomaly_methods::groups::GroupInfo;
+use nomaly_methods::{FeatureBatch, Groups, MethodError};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-
-use crate::DetectorError;
-use crate::features::FeatureBatch;
-use crate::groups::{GroupInfo, Groups};
 
 /// Fewer images say nothing of how they spread.
 const FEWEST: usize = 12;
@@ -155,7 +153,7 @@ fn row_means(rows: &[f32], [height, width, channels]: [usize; 3], means: &mut Ve
 
 /// The groups of images with these descriptors, in the order of their files. Images of different `kinds` are never in
 /// one group.
-pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Result<(Groups, GroupInfo), DetectorError> {
+pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Result<(Groups, GroupInfo), MethodError> {
     let images = descriptors.images();
     let of_kinds = Groups::of_keys(kinds.iter());
     let mut keys = vec![(0, 0); images];
@@ -205,7 +203,7 @@ struct Neighbourhoods {
 }
 
 impl Neighbourhoods {
-    fn of(rows: &[f32], dim: usize) -> Result<Self, DetectorError> {
+    fn of(rows: &[f32], dim: usize) -> Result<Self, MethodError> {
         let images = rows.len() / dim.max(1);
         let square = |row: &[f32]| row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
         let mut lengths: Vec<f64> = rows.chunks_exact(dim.max(1)).map(|row| square(row).sqrt()).collect();

@@ -7,17 +7,15 @@ use image::RgbImage;
 use nomaly_backbones::{Extractor, Workspace};
 use nomaly_data::loader::{self, Batch, Frames, Inspected, LoaderOptions};
 use nomaly_data::{DataError, FrameCache, Sample};
+use nomaly_methods::groups::GroupInfo;
+use nomaly_methods::{FeatureBatch, FeatureSource, GroupBy, Groups, MethodError, MethodScore, Skipped};
 use nomaly_store::Progress;
 use nomaly_transforms::statistics::ImageStatistics;
 use nomaly_transforms::{Pipeline, scaled_preview};
 
 use super::extractor::{FeatureExtractor, StreamOptions, size_name};
 use super::near_copies::{self, Descriptors};
-use crate::features::{FeatureBatch, FeatureSource};
-use crate::groups::{GroupBy, GroupInfo, Groups};
-use crate::score::MethodScore;
 use crate::shift::{Look, pooled};
-use crate::{DetectorError, Skipped};
 
 /// One image of a batch, usable or not.
 pub(crate) struct StreamedImage {
@@ -125,7 +123,7 @@ impl<'a> ImageStream<'a> {
     }
 
     /// The groups of the images that the first visit found usable, with what made them.
-    fn grouping(&self) -> Result<(Groups, GroupInfo), DetectorError> {
+    fn grouping(&self) -> Result<(Groups, GroupInfo), MethodError> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &found.groups {
             return Ok(known.clone());
@@ -159,7 +157,7 @@ impl<'a> ImageStream<'a> {
     }
 
     /// Hands every batch of what is asked for to `consume`, in order; the next is being decoded meanwhile.
-    fn run_samples<E: From<DetectorError> + Send>(
+    fn run_samples<E: From<MethodError> + Send>(
         &self,
         run: Run<'_>,
         progress: &dyn Progress,
@@ -203,7 +201,7 @@ impl<'a> ImageStream<'a> {
         let run = loader::stream(samples, &pipelines, &options, |batch: Batch| -> Result<(), E> {
             if progress.cancelled() {
                 cancel.store(true, Ordering::Relaxed);
-                return Err(DetectorError::Cancelled.into());
+                return Err(MethodError::Cancelled.into());
             }
             let images = batch.len();
             let mut outcomes: Vec<StreamedImage> =
@@ -211,7 +209,7 @@ impl<'a> ImageStream<'a> {
             for failure in batch.failures {
                 let skipped = describe(&failure.error, failure.id);
                 if strict {
-                    return Err(DetectorError::BadImage { skipped }.into());
+                    return Err(MethodError::BadImage { skipped }.into());
                 }
                 outcomes.push(StreamedImage { index: failure.index, failure: Some(skipped), decoded: None });
             }
@@ -223,7 +221,7 @@ impl<'a> ImageStream<'a> {
                     features.push(extractor.batch(images, network.run(data, images * views)?));
                 }
             }
-            let shallowest = extractors.first().and_then(|extractor| extractor.shallowest_tap());
+            let shallowest = extractors.first().and_then(FeatureExtractor::shallowest_tap);
             if let (Some(features), Some(tap), true) = (features.first(), shallowest, measure) {
                 attach_features(&mut outcomes, pooled(features, tap));
             }
@@ -235,13 +233,13 @@ impl<'a> ImageStream<'a> {
         });
         progress.finish();
         if run?.cancelled {
-            return Err(DetectorError::Cancelled.into());
+            return Err(MethodError::Cancelled.into());
         }
         Ok(())
     }
 
     /// Hands every batch to `consume`, in order; the next is being decoded meanwhile.
-    pub(crate) fn run<E: From<DetectorError> + Send>(
+    pub(crate) fn run<E: From<MethodError> + Send>(
         &self,
         progress: &dyn Progress,
         what: &str,
@@ -256,7 +254,7 @@ impl<'a> ImageStream<'a> {
     }
 
     /// As [`run`](Self::run), noting which images are usable and what groups need.
-    pub(crate) fn run_noting<E: From<DetectorError> + Send>(
+    pub(crate) fn run_noting<E: From<MethodError> + Send>(
         &self,
         progress: &dyn Progress,
         what: &str,
@@ -266,7 +264,7 @@ impl<'a> ImageStream<'a> {
     }
 
     /// A run that notes which images are usable and what groups need.
-    fn note<E: From<DetectorError> + Send>(
+    fn note<E: From<MethodError> + Send>(
         &self,
         run: Run<'_>,
         progress: &dyn Progress,
@@ -296,7 +294,7 @@ impl<'a> ImageStream<'a> {
     ///
     /// # Errors
     /// As [`groups`](FeatureSource::groups).
-    pub(crate) fn into_streamed(self) -> Result<Streamed, DetectorError> {
+    pub(crate) fn into_streamed(self) -> Result<Streamed, MethodError> {
         let (groups, group_info) = self.grouping()?;
         let Found { usable, skipped, .. } = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Streamed { usable, skipped, groups, group_info })
@@ -342,14 +340,14 @@ impl SizedStream<'_> {
         numbers: &[usize],
         progress: &dyn Progress,
         what: &str,
-        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
-    ) -> Result<(), DetectorError> {
+        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), MethodError> + Send),
+    ) -> Result<(), MethodError> {
         let samples: Vec<Sample> = numbers.iter().map(|&number| self.images.samples[number].clone()).collect();
         let extractors = std::slice::from_ref(self.extractor());
         let run = Run { samples: &samples, numbers: Some(numbers), extractors, measure: false };
         self.images.run_samples(run, progress, &self.what(what), &mut |batch| {
             if let Some(skipped) = batch.images.into_iter().find_map(|image| image.failure) {
-                return Err(DetectorError::BadImage { skipped });
+                return Err(MethodError::BadImage { skipped });
             }
             batch.features.iter().try_for_each(&mut *visit)
         })
@@ -374,7 +372,7 @@ impl FeatureSource for SizedStream<'_> {
         self.images.frames.as_ref().map_or(0, FrameCache::most_bytes)
     }
 
-    fn groups(&self) -> Result<Groups, DetectorError> {
+    fn groups(&self) -> Result<Groups, MethodError> {
         Ok(self.images.grouping()?.0)
     }
 
@@ -385,8 +383,8 @@ impl FeatureSource for SizedStream<'_> {
     fn visit(
         &self,
         progress: &dyn Progress,
-        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
-    ) -> Result<usize, DetectorError> {
+        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), MethodError> + Send),
+    ) -> Result<usize, MethodError> {
         let what = "reading images";
         let known = self.usable();
         if !known.is_empty() {
@@ -410,14 +408,14 @@ impl FeatureSource for SizedStream<'_> {
         &self,
         which: &[usize],
         progress: &dyn Progress,
-        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), DetectorError> + Send),
-    ) -> Result<(), DetectorError> {
+        visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), MethodError> + Send),
+    ) -> Result<(), MethodError> {
         let usable = self.usable();
         let numbers: Vec<usize> = which.iter().map(|&image| usable[image]).collect();
         self.revisit(&numbers, progress, "scoring held-out images", visit)
     }
 
-    fn combine(&self, views: Vec<MethodScore>) -> Result<MethodScore, DetectorError> {
+    fn combine(&self, views: Vec<MethodScore>) -> Result<MethodScore, MethodError> {
         self.extractor().combine(views)
     }
 }
@@ -438,7 +436,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// The features of `inputs` views, tap by tap.
-    fn run(&mut self, data: &[f32], inputs: usize) -> Result<&[Vec<f32>], DetectorError> {
+    fn run(&mut self, data: &[f32], inputs: usize) -> Result<&[Vec<f32>], MethodError> {
         if inputs <= self.at_a_time {
             self.extractor.run(data, inputs, &mut self.workspace, &mut self.values)?;
             return Ok(&self.values);

@@ -1,15 +1,15 @@
 //! What the model file says of a detector for images.
 
+use nomaly_methods::Settings;
+use nomaly_methods::groups::GroupInfo;
+use nomaly_methods::recognition::KnownClass;
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
 use super::history::DecisionHistory;
-use crate::Settings;
 use crate::calibration::DecisionRule;
 use crate::fusion::Fusion;
-use crate::groups::GroupInfo;
 use crate::images::size_name;
-use crate::recognition::KnownClass;
 use crate::shift::InputProfile;
 
 /// What a model is made of and what it was fitted on.

@@ -1,11 +1,12 @@
 //! What the model file says of a detector for rows.
 
+use nomaly_methods::groups::GroupInfo;
+use nomaly_methods::recognition::KnownClass;
+use nomaly_methods::{MethodError, Settings};
 use serde::{Deserialize, Serialize};
 
 use super::history::DecisionHistory;
-use crate::groups::GroupInfo;
-use crate::recognition::KnownClass;
-use crate::{DecisionRule, DetectorError, Settings};
+use crate::{DecisionRule, DetectorError};
 
 /// What a model of rows is made of and what it was fitted on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,7 +35,9 @@ pub struct RowsInfo {
 impl RowsInfo {
     /// Refuses names of columns that no table could have given: too few or many, empty, or twice the same.
     pub(crate) fn check_columns(&self) -> Result<(), DetectorError> {
-        let damaged = |reason: String| Err(DetectorError::State { state: "columns".to_owned(), reason: Some(reason) });
+        let damaged = |reason: String| {
+            Err(DetectorError::from(MethodError::State { state: "columns".to_owned(), reason: Some(reason) }))
+        };
         let Some(columns) = &self.columns else { return Ok(()) };
         if columns.len() != self.dim {
             return damaged(format!("{} names for {} columns", columns.len(), self.dim));

@@ -4,22 +4,23 @@ use std::path::Path;
 
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use nomaly_data::tables::Table;
+use nomaly_methods::groups::GroupInfo;
+use nomaly_methods::recognition::{
+    ClassFit, ClassModel, ClassTask, HeldOutClass, Labels, OPEN_SET_PARAMETERS, OpenSetSettings,
+};
+use nomaly_methods::{Groups, HeldOut, MethodError, Settings, Skipped, Stage};
 use nomaly_registry::UnknownName;
-use nomaly_scorers::{Params, SCORERS, Scorer, ScorerEntry, State, Watch, restore};
+use nomaly_scorers::{Parameter, Params, SCORERS, Scorer, ScorerEntry, State, Watch, restore};
 use nomaly_store::Progress;
 use serde::Serialize;
 
 use super::scaling::{SCALING, Scaling, Standardise};
+use crate::DetectorError;
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::classes::{Classes, Recognition};
-use crate::groups::{GroupInfo, Groups};
 use crate::info::{DecisionHistory, RowsInfo, RowsTraining};
 use crate::judge::{Fault, is_about_values};
 use crate::model_file::{self, HeldOutScores, RowParts};
-use crate::recognition::{ClassFit, ClassModel, ClassTask, HeldOutClass, Labels, OPEN_SET_PARAMETERS, OpenSetSettings};
-use crate::score::HeldOut;
-use crate::stage::Stage;
-use crate::{DetectorError, Parameter, Settings, Skipped};
 
 /// The scorer where none is named.
 pub const DEFAULT_SCORER: &str = "neighbours";
@@ -179,7 +180,7 @@ impl RowDetector {
         let (needed, found) = (2, usable.len());
         if found < needed {
             let scorer = self.name().to_owned();
-            return Err(DetectorError::TooFew { of: scorer, items: "rows", needed, found });
+            return Err(DetectorError::from(MethodError::TooFew { of: scorer, items: "rows", needed, found }));
         }
         let rows = if found == table.rows.nrows() { None } else { Some(table.rows.select(Axis(0), &usable)) };
         let rows = rows.as_ref().map_or_else(|| table.rows.view(), |rows| rows.view());
@@ -262,7 +263,8 @@ impl RowDetector {
                     },
                     |(scaling, model), test| {
                         let rows = scaling.apply(rows.select(Axis(0), test).view());
-                        Ok(model.scores(rows.view())?.outer_iter().map(|scores| scores.to_vec()).collect())
+                        let scores = model.scores(rows.view())?;
+                        Ok::<_, MethodError>(scores.outer_iter().map(|scores| scores.to_vec()).collect())
                     },
                 )?;
                 Ok(Learned { scaling, model: Model::Classes(model), held_out: closest, classes: held_out })
@@ -307,7 +309,7 @@ impl Model {
         match states {
             _ if name == OPEN_SET => Ok(Self::Classes(ClassModel::restore(states)?)),
             [(state_name, state)] if state_name == SCORER && state.kind == name => Ok(Self::Normal(restore(state)?)),
-            _ => Err(DetectorError::State { state: SCORER.to_owned(), reason: None }),
+            _ => Err(DetectorError::from(MethodError::State { state: SCORER.to_owned(), reason: None })),
         }
     }
 }
@@ -331,10 +333,10 @@ impl ScorerFit<'_> {
     fn held_out(&self, rows: ArrayView2<'_, f32>, groups: &Groups, seed: u64) -> Result<Vec<HeldOut>, DetectorError> {
         let units = groups.leaving(LEAST_ROWS);
         let stage = Stage::start(self.progress, "calibrating", Some(units.splits(seed).len()));
-        let scored = crate::groups::held_out_scores(&units, seed, |train, test| {
+        let scored = nomaly_methods::groups::held_out_scores(&units, seed, |train, test| {
             let (scaling, scorer) = self.fit(rows.select(Axis(0), train).view())?;
             if self.progress.cancelled() {
-                return Err(DetectorError::Cancelled);
+                return Err(DetectorError::from(MethodError::Cancelled));
             }
             let scores = scorer.score(scaling.apply(rows.select(Axis(0), test).view()).view())?;
             stage.advance(1);
@@ -364,7 +366,7 @@ fn usable(table: &Table, labels: Option<&[String]>, strict: bool) -> Result<(Vec
         let id = format!("row {}", row + 1);
         let bad = Skipped { message: format!("{id}: {fault}"), id, kind: kind.to_owned() };
         if strict {
-            return Err(DetectorError::BadImage { skipped: bad });
+            return Err(DetectorError::from(MethodError::BadImage { skipped: bad }));
         }
         skipped.push(bad);
     }
@@ -437,7 +439,7 @@ impl FittedRows {
         let mut judged: Vec<Result<RowPrediction, Fault>> = Vec::with_capacity(usable.len());
         for block in usable.chunks(BLOCK) {
             if progress.cancelled() {
-                return Err(DetectorError::Cancelled);
+                return Err(DetectorError::from(MethodError::Cancelled));
             }
             let mut rows = table.rows.select(Axis(0), block);
             if let Some(order) = &order {
@@ -448,11 +450,13 @@ impl FittedRows {
             match judge(rows.view()) {
                 Ok(block) => judged.extend(block),
                 // The other rows of the block are not to blame.
-                Err(error) if is_about_values(&error) => {
+                Err(DetectorError::Method(error)) if is_about_values(&error) => {
                     for row in 0..rows.nrows() {
                         match judge(rows.select(Axis(0), &[row]).view()) {
                             Ok(row) => judged.extend(row),
-                            Err(error) if is_about_values(&error) => judged.push(Err(Fault(error.to_string()))),
+                            Err(DetectorError::Method(error)) if is_about_values(&error) => {
+                                judged.push(Err(Fault(error.to_string())));
+                            }
                             Err(error) => return Err(error),
                         }
                     }
@@ -470,7 +474,7 @@ impl FittedRows {
                 None => Err(skipped.next().expect("every other row was skipped")),
             };
             match result {
-                Err(skipped) if options.strict => return Err(DetectorError::BadImage { skipped }),
+                Err(skipped) if options.strict => return Err(DetectorError::from(MethodError::BadImage { skipped })),
                 result => outcomes.push(RowOutcome { row: row + 1, result }),
             }
         }
@@ -596,10 +600,12 @@ impl FittedRows {
         let RowParts { info, mut states, held_out, class_scores } = parts;
         let calibration = held_out.calibration(info.decision)?;
         let classes = model_file::stored_classes(&info.classes, class_scores, info.decision)?;
-        let damaged = |reason: String| DetectorError::State { state: SCALING.to_owned(), reason: Some(reason) };
+        let damaged = |reason: String| {
+            DetectorError::from(MethodError::State { state: SCALING.to_owned(), reason: Some(reason) })
+        };
         info.check_columns()?;
         if states.first().is_none_or(|(name, state)| name != SCALING || state.kind != SCALING) {
-            return Err(DetectorError::State { state: SCALING.to_owned(), reason: None });
+            return Err(DetectorError::from(MethodError::State { state: SCALING.to_owned(), reason: None }));
         }
         let (_, scaling) = states.remove(0);
         let scaling = Scaling::from_state(scaling, info.dim)?;

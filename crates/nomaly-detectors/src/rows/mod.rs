@@ -3,8 +3,8 @@
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use nomaly_data::tables::{ReadOptions, read};
-//! use nomaly_detectors::Settings;
 //! use nomaly_detectors::rows::{RowDetector, RowFitOptions, RowPredictOptions};
+//! use nomaly_methods::Settings;
 //! use nomaly_store::Silent;
 //! # let folder = std::env::temp_dir();
 //! # let path = folder.join(format!("nomaly-rows-{}.csv", std::process::id()));

@@ -4,12 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use ndarray::{Array2, ArrayView2};
+use nomaly_methods::MethodError;
+use nomaly_methods::state::take_f64;
 use nomaly_scorers::{State, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::DetectorError;
-use crate::state::take_f64;
 
 /// The state that holds centres and scales.
 pub(super) const SCALING: &str = "scaling";
@@ -114,7 +115,9 @@ impl Scaling {
 
     /// Reads what a model file keeps of the scaling of `dim` columns.
     pub(super) fn from_state(mut state: State, dim: usize) -> Result<Self, DetectorError> {
-        let damaged = |reason: String| DetectorError::State { state: SCALING.to_owned(), reason: Some(reason) };
+        let damaged = |reason: String| {
+            DetectorError::from(MethodError::State { state: SCALING.to_owned(), reason: Some(reason) })
+        };
         if state.config.as_object().is_none_or(|config| !config.is_empty()) {
             return Err(damaged("it has settings, and takes none".to_owned()));
         }

@@ -5,10 +5,10 @@
 //! one from all others, by the Sherman–Morrison formula; the shrinkage is that of all images.
 
 use nomaly_backbones::OutputLayout;
+use nomaly_methods::FeatureBatch;
 use serde::{Deserialize, Serialize};
 
 use super::distribution::Distribution;
-use crate::features::FeatureBatch;
 
 /// The most channels that are compared, evenly chosen of all.
 pub const MOST_CHANNELS: usize = 32;

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use nomaly_detectors::auto::{Choice, SIZES, choose_method};
 use nomaly_detectors::{
-    DecisionRule, Detector, DetectorError, FitOptions, FittedDetector, METHODS, PredictOptions, Prediction, Settings,
-    StreamOptions,
+    DecisionRule, Detector, DetectorError, FitOptions, FittedDetector, PredictOptions, Prediction, StreamOptions,
 };
+use nomaly_methods::{METHODS, MethodError, Settings};
 use nomaly_store::{Progress, Silent};
 
 use crate::images::{dataset, detector, fit, good, missing, quick, settings};
@@ -101,7 +101,7 @@ fn bad_images_are_left_out_and_named_unless_strict() {
         &FitOptions { stream, ..FitOptions::default() },
         &Silent,
     );
-    assert!(matches!(strict, Err(DetectorError::BadImage { .. })));
+    assert!(matches!(strict, Err(DetectorError::Method(MethodError::BadImage { .. }))));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_run_can_be_stopped() {
     }
     let detector = Detector::new("mvg", "efficientnet-lite0", &settings()).unwrap();
     let stopped = detector.fit("stripes", &good(30), &FitOptions::default(), &Stop);
-    assert!(matches!(stopped, Err(DetectorError::Cancelled)));
+    assert!(matches!(stopped, Err(DetectorError::Method(MethodError::Cancelled))));
 }
 
 #[test]
@@ -149,7 +149,10 @@ fn the_decision_rule_can_be_replaced_when_scoring() {
     }
     let too_small = PredictOptions { rule: Some(DecisionRule::MaxFpr(1e-300)), ..PredictOptions::default() };
     let refused = fitted.predict(&dataset().test, &too_small, &Silent, |_| Ok(()));
-    assert!(matches!(&refused, Err(DetectorError::SettingValue { name, .. }) if name == "max_fpr"), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(DetectorError::Method(MethodError::SettingValue { name, .. })) if name == "max_fpr"),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -232,10 +235,10 @@ fn auto_chooses_by_groups_settings_and_time() {
     let generous = choose(20, &[], Some(1e6)).unwrap();
     assert!(generous.method == "patchcore" && generous.reason.contains("1000000 s allowed"), "{generous:?}");
     let hasty = choose(20, &[], Some(1e-6)).unwrap_err();
-    assert!(matches!(hasty, DetectorError::Limit { .. }), "{hasty}");
+    assert!(matches!(hasty, DetectorError::Method(MethodError::Limit { .. })), "{hasty}");
     for what in ["sizes 256,448 would", "the size 256 would", "padim would", "mvg would"] {
         assert!(hasty.to_string().contains(what), "{hasty}");
     }
     assert!(choose(20, &[("corset", "0.5")], None).unwrap_err().to_string().contains("corset"));
-    assert!(matches!(choose(2, &[], None), Err(DetectorError::TooFew { .. })));
+    assert!(matches!(choose(2, &[], None), Err(DetectorError::Method(MethodError::TooFew { .. }))));
 }

@@ -6,9 +6,8 @@ use image::{Rgb, RgbImage};
 use nomaly_data::{ImageSource, Label, Sample};
 use nomaly_detectors::refit::fit_without_suspicious;
 use nomaly_detectors::suspicion::{naming_level, suspicious};
-use nomaly_detectors::{
-    DecisionRule, Detector, Fit, FitOptions, FittedDetector, GroupBy, PredictOptions, StreamOptions,
-};
+use nomaly_detectors::{DecisionRule, Detector, Fit, FitOptions, FittedDetector, PredictOptions, StreamOptions};
+use nomaly_methods::GroupBy;
 use nomaly_store::Silent;
 use nomaly_transforms::augment::{Change, Changes};
 use rand::{RngExt, SeedableRng};

@@ -6,7 +6,8 @@ use ndarray::Array2;
 use nomaly_data::tables::Table;
 use nomaly_detectors::model_file::read_summary;
 use nomaly_detectors::rows::{FittedRows, RowDetector, RowFitOptions, RowPredictOptions};
-use nomaly_detectors::{DetectorError, FittedDetector, PredictOptions, Settings};
+use nomaly_detectors::{DetectorError, FittedDetector, PredictOptions};
+use nomaly_methods::{MethodError, Settings};
 use nomaly_store::{Silent, sha256};
 use serde_json::{Value, json};
 
@@ -283,7 +284,8 @@ fn what_has_no_finite_score_is_a_fault_of_the_image() {
     assert_eq!(kinds, ["non-finite-score", "non-finite-score", "non-finite-score", "not-found"]);
     options.stream.strict = true;
     let strict = damaged.predict(&samples[..3], &options, &Silent, |_| Ok(()));
-    let named = matches!(&strict, Err(DetectorError::BadImage { skipped }) if skipped.id == "train/0");
+    let named =
+        matches!(&strict, Err(DetectorError::Method(MethodError::BadImage { skipped })) if skipped.id == "train/0");
     assert!(named, "{strict:?}");
 }
 
@@ -304,7 +306,10 @@ fn what_has_no_finite_score_is_a_fault_of_the_row() {
     let strict = RowPredictOptions { strict: true, ..RowPredictOptions::default() };
     let table = Table { rows: ndarray::arr2(&[[1.0, 2.0, 3.0]]), ..table };
     let refused = damaged.predict(&table, &strict, &Silent);
-    assert!(matches!(&refused, Err(DetectorError::BadImage { skipped }) if skipped.id == "row 1"), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(DetectorError::Method(MethodError::BadImage { skipped })) if skipped.id == "row 1"),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use image::{Rgb, RgbImage};
 use nomaly_data::{Dataset, ImageSource, Label, Sample};
-use nomaly_detectors::{Detector, Fit, FitOptions, METHODS, Settings};
+use nomaly_detectors::{Detector, Fit, FitOptions};
+use nomaly_methods::{METHODS, Settings};
 use nomaly_store::Silent;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

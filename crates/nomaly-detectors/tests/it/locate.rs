@@ -3,9 +3,9 @@
 use image::{GrayImage, Luma};
 use nomaly_data::Sample;
 use nomaly_detectors::{
-    AnomalyMap, Detector, DetectorError, FitOptions, FittedDetector, GroupBy, METHODS, PredictOptions, Prediction,
-    Settings, StreamOptions,
+    Detector, DetectorError, FitOptions, FittedDetector, PredictOptions, Prediction, StreamOptions,
 };
+use nomaly_methods::{AnomalyMap, GroupBy, METHODS, MethodError, Settings};
 use nomaly_store::Silent;
 
 use crate::images::{blot, dataset, detector, fit, good, settings};
@@ -94,7 +94,7 @@ fn what_lies_outside_the_region_of_interest_never_counts() {
     }
     save(&|_, _| false);
     let nothing = Detector::new("padim", "efficientnet-lite0", &settings().with("roi", path.display())).err().unwrap();
-    assert!(matches!(nothing, DetectorError::File { .. }), "{nothing}");
+    assert!(matches!(nothing, DetectorError::Method(MethodError::File { .. })), "{nothing}");
     let without_maps =
         Detector::new("mvg", "efficientnet-lite0", &settings().with("roi", path.display())).err().unwrap();
     assert!(without_maps.to_string().contains("a method with maps"), "{without_maps}");
@@ -137,7 +137,7 @@ fn a_model_learns_from_further_images_where_its_method_can() {
 
     let fitted = fit("padim", &settings(), &all).detector;
     let refused = fitted.extend(&all[..2], &GroupBy::None, StreamOptions::default(), &Silent).err().unwrap();
-    assert!(matches!(refused, DetectorError::NotExtendable { .. }), "{refused}");
+    assert!(matches!(refused, DetectorError::Method(MethodError::NotExtendable { .. })), "{refused}");
 }
 
 #[test]

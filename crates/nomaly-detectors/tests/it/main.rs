@@ -1,6 +1,5 @@
 //! Detectors from images to decisions: fit, save, load, score.
 
-mod docs;
 mod fit;
 mod groups;
 mod hostile_models;

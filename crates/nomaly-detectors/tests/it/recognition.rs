@@ -4,7 +4,8 @@ use std::path::Path;
 
 use nomaly_data::tables::Table;
 use nomaly_detectors::rows::{FittedRows, RowDetector, RowFitOptions, RowPredictOptions};
-use nomaly_detectors::{DetectorError, FittedDetector, Settings};
+use nomaly_detectors::{DetectorError, FittedDetector};
+use nomaly_methods::Settings;
 use nomaly_store::Silent;
 
 use crate::images::{fit, settings};

@@ -7,9 +7,9 @@ use image::{Rgb, RgbImage};
 use nomaly_data::{ImageSource, Label, Sample};
 use nomaly_detectors::fusion::Fusion;
 use nomaly_detectors::{
-    AnomalyMap, Detector, DetectorError, Fit, FitOptions, FittedDetector, GroupBy, METHODS, PredictOptions, Prediction,
-    Settings, StreamOptions,
+    Detector, DetectorError, Fit, FitOptions, FittedDetector, PredictOptions, Prediction, StreamOptions,
 };
+use nomaly_methods::{AnomalyMap, GroupBy, METHODS, Settings};
 use nomaly_store::Silent;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

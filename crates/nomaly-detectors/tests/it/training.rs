@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nomaly_detectors::{DetectorError, Fit, FitOptions, FittedDetector, METHODS, PredictOptions, Prediction, Settings};
+use nomaly_detectors::{DetectorError, Fit, FitOptions, FittedDetector, PredictOptions, Prediction};
+use nomaly_methods::{METHODS, MethodError, Settings};
 use nomaly_store::{Progress, Silent};
 
 use crate::images::{dataset, detector, fit, good, quick};
@@ -54,7 +55,7 @@ fn an_interrupted_training_ends_with_the_same_model() {
         let whole = bytes(&fit(method, &settings, &good(12)).detector, folder.path());
         for questions in [4, 7] {
             let stopped = interrupted(method, &settings, &checkpoints, &StopAfter::new(questions)).map(drop);
-            assert!(matches!(stopped, Err(DetectorError::Cancelled)), "{method}: {stopped:?}");
+            assert!(matches!(stopped, Err(DetectorError::Method(MethodError::Cancelled))), "{method}: {stopped:?}");
         }
         let model = interrupted(method, &settings, &checkpoints, &Silent).unwrap();
         assert!(model.notes.iter().any(|note| note.contains("went on from step")), "{:?}", model.notes);
@@ -95,7 +96,7 @@ fn a_model_that_cannot_be_saved_is_not_trained_again() {
         let model = interrupted(method, &settings, &checkpoints, &losses).unwrap();
         assert!(losses.0.into_inner() > 0, "{method}: nothing was trained");
         let lost = model.save(&folder.path().join("missing/model.nomaly"));
-        assert!(matches!(lost, Err(DetectorError::Store(_))), "{method}: {lost:?}");
+        assert!(matches!(lost, Err(DetectorError::Method(MethodError::Store(_)))), "{method}: {lost:?}");
         assert_eq!(files_in(&checkpoints), 1, "{method}");
 
         let losses = Losses::default();
@@ -125,7 +126,7 @@ fn a_checkpoint_of_another_training_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let settings = quick("geotrans").with("epochs", 2).with("batch_size", 8);
     let stopped = interrupted("geotrans", &settings, folder.path(), &StopAfter::new(4));
-    assert!(matches!(stopped.map(drop), Err(DetectorError::Cancelled)));
+    assert!(matches!(stopped.map(drop), Err(DetectorError::Method(MethodError::Cancelled))));
     let other = settings.clone().with("rate", 0.01);
     let fit = interrupted("geotrans", &other, folder.path(), &Silent).unwrap();
     assert!(!fit.notes.iter().any(|note| note.contains("went on")), "{:?}", fit.notes);

@@ -3,13 +3,14 @@
 mod eval;
 mod figures;
 
+use std::collections::BTreeMap;
+
 use nomaly::data::Dataset;
 use nomaly::detectors::calibration::scores_for;
 use nomaly::detectors::classes::Classes;
-use nomaly::detectors::recognition::check_name;
+use nomaly::methods::recognition::check_name;
 use nomaly::{Calibration, DecisionRule};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 pub(crate) use self::eval::run as eval;
 pub(super) use self::figures::print as print_figures;
@@ -132,7 +133,7 @@ pub(super) struct ClassRow {
 
 /// Every class with its numbers.
 pub(super) fn rows(classes: &Classes) -> Vec<ClassRow> {
-    let row = |(class, calibration): (&nomaly::detectors::recognition::KnownClass, &Calibration)| ClassRow {
+    let row = |(class, calibration): (&nomaly::methods::recognition::KnownClass, &Calibration)| ClassRow {
         name: class.name.clone(),
         items: class.items,
         held_out: calibration.held_out().len(),

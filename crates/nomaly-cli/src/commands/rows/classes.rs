@@ -4,9 +4,9 @@ use std::path::Path;
 
 use nomaly::data::subset::{Choice, choose};
 use nomaly::data::tables::read;
-use nomaly::detectors::recognition::UNKNOWN;
 use nomaly::detectors::rows::{FittedRows, RowFitOptions, RowPredictOptions};
 use nomaly::evaluation::recognition::evaluate_row_classes;
+use nomaly::methods::recognition::UNKNOWN;
 
 use super::super::{Status, classes, tell_skipped};
 use super::{check_method, detector, fit_rows, refusal, subset};

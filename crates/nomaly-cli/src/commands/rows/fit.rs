@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use nomaly::GroupBy;
 use nomaly::data::tables::{Table, read};
 use nomaly::detectors::rows::RowFitOptions;
 
@@ -13,7 +14,6 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::{bytes, counted, seconds};
 use crate::writable::check_distinct;
-use nomaly::GroupBy;
 
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     let column = args.labels.column()?;

@@ -1,0 +1,157 @@
+//! A network that tells transformations apart, at work.
+
+use ndarray::Array2;
+use nomaly_scorers::{Scorer, State};
+use nomaly_transforms::transformations::{Transformation, TransformationSet};
+use rayon::prelude::*;
+
+use super::objective::{scoring, transform};
+use super::passes::{self, Passes};
+use super::scores::{self, Normality, Score};
+use crate::MethodError;
+use crate::features::FeatureBatch;
+use crate::method::{FittedMethod, MethodNetwork};
+use crate::networks::classifier::{AT_A_TIME, STATE, TrainedNetwork, log_softmax};
+use crate::networks::images::views;
+use crate::score::MethodScore;
+
+/// Name of the scorer's state in a model file.
+pub(super) const SCORER: &str = "scorer";
+
+/// How a table or the features of an image become a score.
+pub(super) enum Judgement {
+    /// From the table of all transformations.
+    Table { normality: Normality, score: Score },
+    /// From the features of the untransformed image.
+    Features(Box<dyn Scorer>),
+    /// From many passes with dropout.
+    Passes(Box<Passes>),
+}
+
+/// A network with its transformations.
+pub(super) struct Recogniser {
+    pub(super) name: String,
+    pub(super) network: TrainedNetwork,
+    pub(super) set: TransformationSet,
+    pub(super) size: [usize; 2],
+    pub(super) seed: u64,
+}
+
+/// Places of the taps that the network is compiled for.
+const LOGITS: usize = 0;
+const HEAD: usize = 1;
+
+impl Recogniser {
+    /// All transformations of an image, `[k, 3, H, W]`, as the network sees them.
+    fn inputs(&self, planes: &[f32]) -> Result<Vec<f32>, MethodError> {
+        let mut inputs = vec![0.0; self.set.len() * planes.len()];
+        inputs.par_chunks_exact_mut(planes.len()).enumerate().try_for_each(|(which, input)| {
+            transform(&self.set, which, planes, self.size, &mut scoring(self.seed, which), input)
+        })?;
+        Ok(inputs)
+    }
+
+    /// The table `[k, k]` of an image: what the network says of each of its transformations, as logarithms.
+    pub(super) fn table(&self, planes: &[f32]) -> Result<Vec<f64>, MethodError> {
+        let k = self.set.len();
+        let each = planes.len();
+        let inputs = self.inputs(planes)?;
+        let mut table = vec![0.0; k * k];
+        for (inputs, rows) in inputs.chunks(AT_A_TIME * each).zip(table.chunks_mut(AT_A_TIME * k)) {
+            self.network.run(inputs, |outputs| {
+                for (logits, row) in outputs[LOGITS].chunks_exact(k).zip(rows.chunks_exact_mut(k)) {
+                    log_softmax(logits, row);
+                }
+            })?;
+        }
+        Ok(table)
+    }
+
+    /// The features before the classifier of images as they are, `[n, C]`.
+    pub(super) fn features(&self, images: &[f32]) -> Result<Array2<f32>, MethodError> {
+        let each = 3 * self.size[0] * self.size[1];
+        let width = self.network.width(HEAD);
+        let mut rows = Vec::with_capacity(images.len() / each * width);
+        for some in images.chunks(AT_A_TIME * each) {
+            let inputs: Vec<f32> = some.iter().map(|value| 2.0 * value - 1.0).collect();
+            self.network.run(&inputs, |outputs| rows.extend_from_slice(&outputs[HEAD]))?;
+        }
+        Ok(Array2::from_shape_vec((images.len() / each, width), rows).expect("every image adds a whole row"))
+    }
+}
+
+/// GeoTrans after training.
+pub struct FittedGeoTrans {
+    pub(super) recogniser: Recogniser,
+    pub(super) judgement: Judgement,
+}
+
+impl FittedGeoTrans {
+    /// Scores one view, given as planes `[3, H, W]` in [0, 1].
+    pub(super) fn judge(&self, planes: &[f32]) -> Result<MethodScore, MethodError> {
+        match &self.judgement {
+            Judgement::Table { normality, score } => {
+                let table = self.recogniser.table(planes)?;
+                let k = normality.transformations();
+                let mut terms = vec![vec![0.0; k]; Score::ALL.len()];
+                for (way, terms) in Score::ALL.into_iter().zip(&mut terms) {
+                    normality.terms(way, &table, terms)?;
+                    terms.iter_mut().for_each(|term| *term /= k as f64);
+                }
+                let parts: Vec<f64> = terms.iter().map(|terms| terms.iter().sum()).collect();
+                let terms = terms.swap_remove(score.index());
+                Ok(MethodScore { parts: parts.clone(), terms, ..MethodScore::whole(parts[score.index()]) })
+            }
+            Judgement::Features(scorer) => {
+                let row = self.recogniser.features(planes)?;
+                Ok(MethodScore::whole(scorer.score(row.view())?[0]))
+            }
+            Judgement::Passes(passes) => passes.judge(&self.recogniser.inputs(planes)?, self.recogniser.set.len()),
+        }
+    }
+}
+
+impl FittedMethod for FittedGeoTrans {
+    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+        let views = views(batch, self.recogniser.size)?;
+        views.outer_iter().map(|planes| self.judge(planes.as_slice().expect("rows are contiguous"))).collect()
+    }
+
+    fn states(&self) -> Vec<(String, State)> {
+        let network = self.recogniser.network.state(&self.recogniser.name, self.recogniser.seed);
+        let mut states = vec![(STATE.to_owned(), network)];
+        match &self.judgement {
+            Judgement::Table { normality, .. } => states.push((scores::STATE.to_owned(), normality.state())),
+            Judgement::Features(scorer) => states.push((SCORER.to_owned(), scorer.state())),
+            Judgement::Passes(_) => {}
+        }
+        states
+    }
+
+    fn scores_vary(&self) -> bool {
+        matches!(self.judgement, Judgement::Passes(_))
+    }
+
+    fn term_names(&self) -> Vec<String> {
+        match self.judgement {
+            Judgement::Features(_) => Vec::new(),
+            Judgement::Table { .. } | Judgement::Passes(_) => {
+                self.recogniser.set.iter().map(Transformation::name).collect()
+            }
+        }
+    }
+
+    fn part_names(&self) -> Vec<String> {
+        match self.judgement {
+            Judgement::Table { .. } => Score::ALL.iter().map(ToString::to_string).collect(),
+            Judgement::Features(_) => Vec::new(),
+            Judgement::Passes(_) => passes::PARTS.map(str::to_owned).to_vec(),
+        }
+    }
+
+    fn network(&self) -> Option<MethodNetwork<'_>> {
+        let Recogniser { network, set, .. } = &self.recogniser;
+        let classes = set.iter().map(Transformation::name).collect();
+        Some(MethodNetwork { backbone: network.backbone(), input: [2.0, -1.0], classes })
+    }
+}

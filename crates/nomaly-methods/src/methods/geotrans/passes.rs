@@ -1,0 +1,150 @@
+//! How unsure the network is of its answers: Monte Carlo dropout.
+//!
+//! The network keeps dropping values out when it scores. Each pass is another network, and how far they differ says how
+//! little the training images have settled the answer (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016).
+
+use std::sync::{Mutex, PoisonError};
+
+use nomaly_backbones::graph::Graph;
+use nomaly_backbones::trainable::Network;
+use nomaly_backbones::weights::Weights;
+use nomaly_kernels::Isa;
+
+use crate::MethodError;
+use crate::networks::classifier::log_softmax;
+use crate::score::MethodScore;
+
+/// Inputs of the network at a time.
+const AT_A_TIME: usize = 72;
+
+/// What the passes say of an image; each is the mean over the transformations, and a part of the score.
+pub(super) const PARTS: [&str; 5] = ["predictive-entropy", "mutual-information", "variance", "simple", "deviation"];
+
+/// A network with dropout that is run again and again.
+pub(super) struct Passes {
+    network: Mutex<Network>,
+    count: usize,
+    seed: u64,
+}
+
+/// Sums over the passes of one row of the table.
+struct Row {
+    /// Probabilities.
+    mean: Vec<f64>,
+    /// Entropies of the passes.
+    entropy: f64,
+    /// Probability of the right transformation, and its square.
+    right: [f64; 2],
+}
+
+impl Passes {
+    /// `count` passes of the network `graph`, which has dropout, on images of `size`.
+    pub(super) fn new(
+        graph: &Graph,
+        weights: &Weights,
+        size: [usize; 2],
+        count: usize,
+        seed: u64,
+    ) -> Result<Self, MethodError> {
+        let network = Network::new(graph, &["logits"], size, weights, Isa::best()?)?;
+        Ok(Self { network: Mutex::new(network), count, seed })
+    }
+
+    /// Scores an image, given as the `k` inputs that its transformations make. The score is the entropy of the mean answer:
+    /// the sum of how unsure each pass is, and of how far the passes differ (their mutual information). Its deviation is that
+    /// of the entropy of the passes.
+    pub(super) fn judge(&self, inputs: &[f32], k: usize) -> Result<MethodScore, MethodError> {
+        let each = inputs.len() / k;
+        let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows: Vec<Row> = (0..k).map(|_| Row { mean: vec![0.0; k], entropy: 0.0, right: [0.0; 2] }).collect();
+        // The simple score of each pass, and its entropy.
+        let mut simple = Vec::with_capacity(self.count);
+        let mut entropies = Vec::with_capacity(self.count);
+        let mut log_p = vec![0.0; k];
+        for pass in 0..self.count {
+            let (mut wrong, mut entropy) = (0.0, 0.0);
+            for (part, (some, rows)) in inputs.chunks(AT_A_TIME * each).zip(rows.chunks_mut(AT_A_TIME)).enumerate() {
+                // All inputs of a pass meet the same network.
+                network.seed_dropout(self.seed ^ (pass as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                network.sample(some)?;
+                for (at, (logits, row)) in network.output(0).chunks_exact(k).zip(rows).enumerate() {
+                    log_softmax(logits, &mut log_p);
+                    let mut of_row = 0.0;
+                    for (mean, log_p) in row.mean.iter_mut().zip(&log_p) {
+                        let p = log_p.exp();
+                        *mean += p;
+                        of_row -= p * log_p;
+                    }
+                    row.entropy += of_row;
+                    entropy += of_row;
+                    let right = log_p[part * AT_A_TIME + at].exp();
+                    row.right[0] += right;
+                    row.right[1] += right * right;
+                    wrong += 1.0 - right;
+                }
+            }
+            simple.push(wrong / k as f64);
+            entropies.push(entropy / k as f64);
+        }
+        let n = self.count as f64;
+        let mut parts = [0.0; PARTS.len()];
+        let mut terms = Vec::with_capacity(k);
+        for row in &rows {
+            let predictive: f64 = row.mean.iter().map(|sum| -(sum / n) * (sum / n).ln()).sum();
+            let mean = row.right[0] / n;
+            let of_row = [
+                predictive,
+                (predictive - row.entropy / n).max(0.0),
+                (row.right[1] / n - mean * mean).max(0.0),
+                1.0 - mean,
+            ];
+            parts.iter_mut().zip(of_row).for_each(|(part, value)| *part += value / k as f64);
+            terms.push(predictive / k as f64);
+        }
+        parts[4] = deviation(&simple);
+        let deviation = Some(deviation(&entropies));
+        Ok(MethodScore { deviation, parts: parts.to_vec(), terms, ..MethodScore::whole(parts[0]) })
+    }
+}
+
+/// The standard deviation of all values there are.
+fn deviation(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use nomaly_backbones::Backbone;
+    use nomaly_backbones::registry::BACKBONES;
+
+    use super::*;
+
+    fn passes(dropout: f32, count: usize) -> Passes {
+        let start = Backbone::initialised("wrn-10-4", 3, 5).unwrap();
+        let plain = BACKBONES.get("wrn-10-4").unwrap().architecture;
+        let graph = plain.with_dropout(dropout).unwrap().graph(3);
+        Passes::new(&graph, &start.export(&["logits"]).unwrap(), [8, 8], count, 1).unwrap()
+    }
+
+    #[test]
+    fn deviations_are_those_of_numpy() {
+        // np.std([1, 2, 4, 9])
+        assert!((deviation(&[1.0, 2.0, 4.0, 9.0]) - 3.082_207_001_484_488_5).abs() < 1e-14);
+    }
+
+    #[test]
+    fn passes_differ_by_dropout_alone() {
+        let inputs: Vec<f32> = (0..3 * 3 * 64).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
+        let without = passes(0.0, 4).judge(&inputs, 3).unwrap();
+        assert!(without.parts[1] < 1e-12 && without.parts[2] < 1e-12 && without.parts[4] < 1e-12, "{without:?}");
+        assert!(without.deviation.unwrap() < 1e-12, "{without:?}");
+        let with = passes(0.5, 16).judge(&inputs, 3).unwrap();
+        assert!(with.parts[1] > 1e-6 && with.parts[2] > 0.0 && with.parts[4] > 0.0, "{with:?}");
+        assert!((1e-6..with.score).contains(&with.deviation.unwrap()), "{with:?}");
+        assert!(with.parts[1] <= with.parts[0] && with.parts[0] <= 3f64.ln() + 1e-12, "{with:?}");
+        assert!((with.terms.iter().sum::<f64>() - with.score).abs() < 1e-12);
+        assert_eq!(with, passes(0.5, 16).judge(&inputs, 3).unwrap());
+    }
+}

@@ -1,0 +1,152 @@
+//! Open-set recognition on deep features: which class an image belongs to, or that it belongs to none.
+//!
+//! # What it computes
+//! The features of one or more levels of the backbone, averaged over all positions and put one after another, are one row
+//! an image, reduced to its leading principal components. Each class (the kinds of the training images) gets a
+//! [mixture of Gaussians](nomaly_scorers::open_set). The score of an image is its negative log-likelihood under the class
+//! where it is likeliest; the [decision](crate::recognition) is calibrated class by class.
+//!
+//! # When to use
+//! Where good items come in named kinds, it matters which kind an item is taken for, and items of no kind have to be told.
+//! With a single kind it is a detector of anomalies like `features` with the scorer `gmm`.
+//!
+//! # Parameters
+//! `level`, `dimensions`, `components`, `covariance`, `floor`. Full covariances take five images for each dimension; where
+//! the smallest class has fewer, they are diagonal.
+//!
+//! # Reference
+//! Scheirer, de Rezende Rocha, Sapkota and Boult, *Toward open set recognition* (2013), for the task; Hastie and
+//! Tibshirani, *Discriminant analysis by Gaussian mixtures* (1996), for the model of the classes.
+
+use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_scorers::{Parameter, State};
+
+use super::pooled::{LEVELS, PooledFeatures, joined_rows, joined_taps};
+use crate::features::{FeatureBatch, FeatureSource};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit};
+use crate::recognition::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS, OPEN_SET_PARAMETERS, OpenSetSettings};
+use crate::score::MethodScore;
+use crate::{MethodError, Settings};
+
+const NAME: &str = "open-set";
+
+const PARAMETERS: &[Parameter] =
+    &[LEVELS, OPEN_SET_PARAMETERS[0], OPEN_SET_PARAMETERS[1], OPEN_SET_PARAMETERS[2], OPEN_SET_PARAMETERS[3]];
+
+/// The registry's entry.
+pub(crate) const ENTRY: MethodEntry = MethodEntry {
+    name: NAME,
+    summary: "a mixture of Gaussians for each class of good images: a label, or unknown",
+    paper: "Hastie, Tibshirani: Discriminant Analysis by Gaussian Mixtures (1996); Scheirer et al.: Toward Open Set \
+            Recognition (2013)",
+    maps: false,
+    min_images: MIN_ITEMS,
+    cost: Cost {
+        fit: "one pass over the images, and up to eleven fits of the classes",
+        predict: "one pass, and a likelihood a class",
+        memory: "a mean and a covariance a Gaussian",
+    },
+    parameters: PARAMETERS,
+    more_parameters: None,
+    backbone: None,
+    defaults: &[],
+    classes: true,
+    trains: false,
+    published: &[],
+    one_vs_all: &[],
+    build: |settings, backbone| Ok(Box::new(OpenSetMethod::from_settings(settings, backbone)?)),
+};
+
+/// Open-set recognition on levels of a backbone, with checked settings.
+#[derive(Clone, Debug)]
+pub struct OpenSetMethod {
+    settings: OpenSetSettings,
+    taps: Vec<TapRequest>,
+}
+
+impl OpenSetMethod {
+    fn from_settings(settings: &Settings, backbone: &Backbone) -> Result<Self, MethodError> {
+        Ok(Self { settings: OpenSetSettings::from_settings(settings)?, taps: joined_taps(settings, backbone)? })
+    }
+}
+
+impl Method for OpenSetMethod {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn taps(&self) -> &[TapRequest] {
+        &self.taps
+    }
+
+    fn settings(&self) -> Settings {
+        let levels: Vec<&str> = self.taps.iter().map(|tap| tap.name.as_str()).collect();
+        self.settings.add_to(Settings::default().with("level", levels.join(",")))
+    }
+
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
+        let FitContext { seed, progress, .. } = *context;
+        let features = PooledFeatures::collect(source, progress)?;
+        features.need(MIN_ITEMS, NAME)?;
+        let labels = Labels::new(&source.kinds())?;
+        let views = source.views();
+        let dim = features.levels.iter().map(ndarray::Array2::ncols).sum();
+        let groups = source.groups()?;
+        let task = ClassTask { labels: &labels, groups: &groups, dim, settings: &self.settings, seed, progress };
+        let ClassFit { model, held_out, closest } = task.run(
+            |images, classes, plan| {
+                let classes: Vec<&str> = classes.iter().flat_map(|class| std::iter::repeat_n(*class, views)).collect();
+                ClassModel::fit(features.joined(images).view(), &classes, plan, progress)
+            },
+            |model, images| {
+                let scores = method_scores(model, features.joined(images).view())?;
+                let of_image = |of_image: &[MethodScore]| Ok(source.combine(of_image.to_vec())?.parts);
+                scores.chunks(views).map(of_image).collect()
+            },
+        )?;
+        Ok(MethodFit {
+            fitted: Box::new(FittedOpenSet { model }),
+            held_out: closest,
+            classes: held_out,
+            images: features.images(),
+            notes: Vec::new(),
+            checkpoint: None,
+        })
+    }
+
+    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+        Ok(Box::new(FittedOpenSet { model: ClassModel::restore(&states)? }))
+    }
+}
+
+/// Classes that have been learned.
+#[derive(Debug)]
+pub struct FittedOpenSet {
+    model: ClassModel,
+}
+
+impl FittedMethod for FittedOpenSet {
+    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+        method_scores(&self.model, joined_rows(batch, self.model.dim())?.view())
+    }
+
+    fn states(&self) -> Vec<(String, State)> {
+        self.model.states()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.model.classes()
+    }
+}
+
+/// The scores of rows under the classes are the parts, the least of them the score.
+fn method_scores(model: &ClassModel, rows: ndarray::ArrayView2<'_, f32>) -> Result<Vec<MethodScore>, MethodError> {
+    let score = |parts: ndarray::ArrayView1<'_, f64>| MethodScore {
+        score: parts.iter().copied().fold(f64::INFINITY, f64::min),
+        deviation: None,
+        parts: parts.to_vec(),
+        terms: Vec::new(),
+        map: None,
+    };
+    Ok(model.scores(rows)?.outer_iter().map(score).collect())
+}

@@ -1,0 +1,593 @@
+//! Patch distribution modelling: a Gaussian for every position of the image.
+//!
+//! # What it computes
+//! Feature maps of several layers, brought to the finest one's grid by nearest neighbours, give each position one vector, of
+//! which a random choice of channels is kept. At each position a Gaussian is fitted to the vectors of the good images:
+//! mean, and covariance plus a small multiple of the identity. The map is the Mahalanobis distance at each position,
+//! enlarged bilinearly and blurred; the score of the image is the map's maximum.
+//!
+//! # When to use
+//! For items that always lie the same way, from some tens of good images on: what is normal may then differ from place to
+//! place. Fitting is one pass over the images in memory that does not grow with their number, then a second one for
+//! held-out scores.
+//!
+//! # Parameters
+//! `layers`, `features`, `regularization`, `sigma`, `max_memory`; see [`PadimParams`].
+//!
+//! # Held-out scores
+//! Each training image is scored by the Gaussians of all images of other groups, exactly and without fitting them:
+//! leaving an image out changes a covariance by one outer product, which the Sherman–Morrison formula carries over to
+//! the distance, and leaving a group out by as many, which the Woodbury formula does.
+//!
+//! # Reference
+//! Defard, Setkov, Loesch and Audigier, *PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and
+//! Localization*, 2020, section III. The paper's backbones are ResNet-18 with 100 and Wide-ResNet-50-2 with 550 channels, its
+//! regularisation is 0.01, its view a centre crop of 224² (`view=center`). anomalib sees the whole image at 256²
+//! (`input_size=256`).
+
+use std::collections::BTreeSet;
+
+use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_data::subset::{Choice, choose};
+use nomaly_kernels::Isa;
+use nomaly_kernels::linalg::{PositionGaussians, PositionStatistics, packed_len};
+use nomaly_scorers::{Parameter, State, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::grid::{layer_taps, layers_setting};
+use crate::features::{FeatureBatch, FeatureSource};
+use crate::groups::Groups;
+use crate::map_maker::{DEFAULT_SIGMA, MapMaker};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::score::{HeldOut, MethodScore};
+use crate::settings::{Memory, SIGMA};
+use crate::state::{only, take};
+use crate::{MethodError, Settings};
+
+const NAME: &str = "padim";
+/// The fewest images from which leaving one out leaves a covariance, and one to spare.
+const MIN_IMAGES: usize = 4;
+const DEFAULT_REGULARIZATION: f64 = 0.01;
+const DEFAULT_MEMORY: Memory = Memory::gib(4);
+/// The paper's numbers of channels: for ResNet-18 with 448, and for Wide-ResNet-50-2 with 1792.
+const FEW_FEATURES: usize = 100;
+const MANY_FEATURES: usize = 550;
+/// Images that are added to the statistics together.
+const STRETCH: usize = 16;
+/// Backbones with more channels than this get [`MANY_FEATURES`].
+const WIDE: usize = 1000;
+
+const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "layers",
+        default: "auto (strides 4, 8 and 16)",
+        values: "`auto`, or names of the backbone's levels joined by commas, the finest first",
+        summary: "layers whose features are joined",
+    },
+    Parameter {
+        name: "features",
+        default: "100; 550 for layers of more than 1000 channels",
+        values: "a whole number from 1",
+        summary: "channels kept of all, chosen at random by the seed",
+    },
+    Parameter {
+        name: "regularization",
+        default: "0.01",
+        values: "a number above 0",
+        summary: "multiple of the identity that is added to every covariance",
+    },
+    SIGMA,
+    Parameter {
+        name: "max_memory",
+        default: "4GiB",
+        values: "a number of bytes, with KiB, MiB or GiB",
+        summary: "what the covariances may take while they are fitted",
+    },
+];
+
+/// The registry's entry.
+pub(crate) const ENTRY: MethodEntry = MethodEntry {
+    name: NAME,
+    summary: "Mahalanobis distance from a Gaussian at every position",
+    paper: "Defard, Setkov, Loesch, Audigier: PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization (2020)",
+    maps: true,
+    min_images: MIN_IMAGES,
+    cost: Cost {
+        fit: "two passes over the images",
+        predict: "one pass, and a small matrix product a position",
+        memory: "positions × features², whatever the number of images",
+    },
+    parameters: PARAMETERS,
+    more_parameters: None,
+    backbone: None,
+    defaults: &[],
+    classes: false,
+    trains: false,
+    published: &[
+        Published { pixel_auroc: Some(96.7), ..Published::image("MVTec AD, ResNet-18", 90.5) },
+        Published { pixel_auroc: Some(97.3), ..Published::image("MVTec AD, Wide-ResNet-50-2", 95.5) },
+    ],
+    one_vs_all: &[],
+    build: |settings, backbone| Ok(Box::new(PadimParams::from_settings(settings)?.check(settings, backbone)?)),
+};
+
+/// Parameters of PaDiM before they are checked against a backbone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PadimParams {
+    /// Channels kept of all; `None` for the paper's choice.
+    pub features: Option<usize>,
+    /// Multiple of the identity that is added to every covariance, above 0.
+    pub regularization: f64,
+    /// Standard deviation of the map's blur in pixels of the network's input; 0 for none.
+    pub sigma: f64,
+    /// What the covariances may take while they are fitted.
+    pub max_memory: Memory,
+}
+
+impl Default for PadimParams {
+    fn default() -> Self {
+        Self {
+            features: None,
+            regularization: DEFAULT_REGULARIZATION,
+            sigma: DEFAULT_SIGMA,
+            max_memory: DEFAULT_MEMORY,
+        }
+    }
+}
+
+impl PadimParams {
+    fn from_settings(settings: &Settings) -> Result<Self, MethodError> {
+        let default = Self::default();
+        let positive = "a number above 0";
+        let regularization = settings.value("regularization", default.regularization, positive)?;
+        if !(regularization > 0.0 && regularization.is_finite()) {
+            return Err(MethodError::setting("regularization", &regularization.to_string(), positive));
+        }
+        Ok(Self {
+            features: settings.count("features")?,
+            regularization,
+            sigma: settings.sigma(default.sigma)?,
+            max_memory: settings.value("max_memory", default.max_memory, Memory::ALLOWED)?,
+        })
+    }
+
+    /// Checks the layers and the number of channels against the backbone.
+    fn check(self, settings: &Settings, backbone: &Backbone) -> Result<Padim, MethodError> {
+        let taps = layer_taps(settings, backbone, 0)?;
+        let known = backbone.taps();
+        let channels: Vec<usize> = taps
+            .iter()
+            .filter_map(|tap| known.iter().find(|info| info.name == tap.name).map(|info| info.channels))
+            .collect();
+        let total: usize = channels.iter().sum();
+        let usual = if total > WIDE { MANY_FEATURES } else { FEW_FEATURES };
+        let features = self.features.unwrap_or(usual.min(total));
+        if features > total {
+            let allowed = format!("at most {total}, the channels of the layers");
+            return Err(MethodError::setting("features", &features.to_string(), &allowed));
+        }
+        Ok(Padim { params: self, features, channels, taps })
+    }
+}
+
+/// PaDiM with checked parameters.
+#[derive(Clone, Debug)]
+pub struct Padim {
+    params: PadimParams,
+    /// Channels kept.
+    features: usize,
+    /// Channels of each layer.
+    channels: Vec<usize>,
+    taps: Vec<TapRequest>,
+}
+
+impl Padim {
+    /// The channels that the seed chooses, counted through all layers.
+    fn choose_channels(&self, seed: u64) -> Vec<usize> {
+        choose(self.channels.iter().sum(), self.features, Choice::Seeded(seed))
+    }
+
+    /// Refuses covariances that would not fit into the memory allowed.
+    fn check_memory(&self, positions: usize, occupied: u64) -> Result<(), MethodError> {
+        // The sums and the factors of a second set, in f32.
+        let needed = |features: usize| Memory(occupied + 2 * 4 * positions as u64 * packed_len(features) as u64);
+        let Padim { features, params: PadimParams { max_memory, .. }, .. } = *self;
+        if needed(features) <= max_memory {
+            return Ok(());
+        }
+        let fitting = (1..features).rev().find(|&fewer| needed(fewer) <= max_memory);
+        let hint = fitting.map_or("allow more, or make `input_size` smaller".to_owned(), |fewer| {
+            format!("allow more, or set `features` to at most {fewer}")
+        });
+        Err(MethodError::memory(NAME, &needed(features).rounded(), &max_memory.rounded(), &hint))
+    }
+}
+
+impl Method for Padim {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn taps(&self) -> &[TapRequest] {
+        &self.taps
+    }
+
+    fn settings(&self) -> Settings {
+        Settings::default()
+            .with("layers", layers_setting(&self.taps))
+            .with("features", self.features)
+            .with("regularization", self.params.regularization)
+            .with("sigma", self.params.sigma)
+            .with("max_memory", self.params.max_memory)
+    }
+
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
+        let FitContext { seed, progress, .. } = *context;
+        let isa = Isa::best()?;
+        let mut seen: Option<(Positions, PositionStatistics)> = None;
+        // Sums are rounded, so they are taken over stretches that do not depend on how images come in batches.
+        let mut stretch = Vec::new();
+        let images = source.visit(progress, &mut |batch| {
+            let (positions, statistics) = match &mut seen {
+                Some(seen) => seen,
+                None => {
+                    let positions = Positions::of(batch, self.choose_channels(seed));
+                    self.check_memory(positions.count(), context.occupied)?;
+                    let statistics = PositionStatistics::new(positions.count(), self.features, isa)?;
+                    seen.insert((positions, statistics))
+                }
+            };
+            let image = positions.count() * self.features;
+            for rows in positions.gather(batch)?.chunks_exact(image) {
+                stretch.extend_from_slice(rows);
+                if stretch.len() == STRETCH * image {
+                    statistics.add(&stretch)?;
+                    stretch.clear();
+                }
+            }
+            Ok(())
+        })?;
+        let too_few =
+            || MethodError::TooFew { of: NAME.to_owned(), items: "training images", needed: MIN_IMAGES, found: images };
+        let (positions, mut statistics) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
+        statistics.add(&stretch)?;
+        drop(stretch);
+
+        let held_out = self.held_out(&positions, &statistics, source, context)?;
+        progress.start("factorising covariances", None);
+        let gaussians = statistics.gaussians(self.params.regularization);
+        progress.finish();
+        let fitted = Box::new(FittedPadim { positions, gaussians: gaussians?, sigma: self.params.sigma });
+        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None })
+    }
+
+    fn revisits(&self) -> bool {
+        true
+    }
+
+    fn restore(&self, mut states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+        let mut state = only(STATE, &mut states)?;
+        let positions: Positions = serde_json::from_value(state.config.take())
+            .map_err(|error| MethodError::State { state: STATE.to_owned(), reason: Some(error.to_string()) })?;
+        positions.check(&self.channels, self.features)?;
+        let gaussians = PositionGaussians::from_parts(
+            positions.count(),
+            self.features,
+            take(STATE, &mut state, "mean")?,
+            take(STATE, &mut state, "inverse_factors")?,
+            Isa::best()?,
+        )?;
+        Ok(Box::new(FittedPadim { positions, gaussians, sigma: self.params.sigma }))
+    }
+}
+
+impl Padim {
+    /// Scores each image by the Gaussians of all images of other groups.
+    fn held_out(
+        &self,
+        positions: &Positions,
+        statistics: &PositionStatistics,
+        source: &dyn FeatureSource,
+        context: &FitContext<'_>,
+    ) -> Result<Vec<HeldOut>, MethodError> {
+        let groups = source.groups()?;
+        let groups = groups.leaving(MIN_IMAGES - 1);
+        let wanted = groups.choose(context.most_held_out(groups.items()), context.seed);
+        let (alone, grouped): (Vec<usize>, Vec<usize>) =
+            wanted.into_iter().partition(|image| groups.group_of(*image).len() == 1);
+        let mut held_out = self.without_one(positions, statistics, source, context, &alone)?;
+        held_out.extend(self.without_groups(positions, statistics, source, context, &groups, &grouped)?);
+        held_out.sort_unstable_by_key(|held_out| held_out.image);
+        Ok(held_out)
+    }
+
+    /// Scores the images `alone`, ascending, each by the Gaussians of all others.
+    ///
+    /// With `n` images, scatter `S` and `d` = x − mean, the others have mean distance `d n/(n−1)` and scatter
+    /// `S − n/(n−1) d dᵀ`. With `A = S/(n−2) + λ I` and `c = n/((n−1)(n−2))` their covariance is `A − c d dᵀ`, so that with
+    /// `q = dᵀ A⁻¹ d` the squared distance is `(n/(n−1))² q / (1 − c q)`.
+    fn without_one(
+        &self,
+        positions: &Positions,
+        statistics: &PositionStatistics,
+        source: &dyn FeatureSource,
+        context: &FitContext<'_>,
+        alone: &[usize],
+    ) -> Result<Vec<HeldOut>, MethodError> {
+        let mut held_out = Vec::with_capacity(alone.len());
+        if alone.is_empty() {
+            return Ok(held_out);
+        }
+        let n = statistics.count() as f64;
+        // The factors are those of S/(n−1) + λ' I, which is A (n−2)/(n−1).
+        let shrink = (n - 2.0) / (n - 1.0);
+        let all = statistics.gaussians(self.params.regularization * shrink)?;
+        let c = n / ((n - 1.0) * (n - 2.0));
+        let mut next = alone.iter().copied();
+        source.visit_some(alone, context.progress, &mut |batch| {
+            let mut distances = all.mahalanobis(&positions.gather(batch)?)?;
+            for distance in &mut distances {
+                let q = f64::from(*distance).powi(2) * shrink;
+                // An image far from all others has `c q` near 1, where f32 leaves few digits.
+                let rest = (1.0 - c * q).max(f64::from(f32::EPSILON));
+                *distance = ((n / (n - 1.0)).powi(2) * q / rest).sqrt() as f32;
+            }
+            let mut views = positions.scores(batch, distances, self.params.sigma)?.into_iter();
+            for image in next.by_ref().take(batch.images) {
+                held_out.push(context.held_out(image, source.combine(views.by_ref().take(batch.views).collect())?));
+            }
+            Ok(())
+        })?;
+        Ok(held_out)
+    }
+
+    /// Scores the images `wanted`, ascending, of groups of two and more by the Gaussians of all images of other groups.
+    fn without_groups(
+        &self,
+        positions: &Positions,
+        statistics: &PositionStatistics,
+        source: &dyn FeatureSource,
+        context: &FitContext<'_>,
+        groups: &Groups,
+        wanted: &[usize],
+    ) -> Result<Vec<HeldOut>, MethodError> {
+        let mut held_out = Vec::with_capacity(wanted.len());
+        let count = statistics.count() as usize;
+        let left_out: BTreeSet<&[usize]> = wanted.iter().map(|image| groups.group_of(*image)).collect();
+        let sizes: BTreeSet<usize> = left_out.iter().map(|group| group.len()).collect();
+        for size in sizes {
+            // The fit on the rest divides by one less than the rest.
+            let shrink = (count - size - 1) as f64 / (count - 1) as f64;
+            let all = statistics.gaussians(self.params.regularization * shrink)?;
+            for &group in left_out.iter().filter(|group| group.len() == size) {
+                let of_image = positions.count() * self.features;
+                let mut rows = Vec::with_capacity(size * of_image);
+                source.visit_some(group, context.progress, &mut |batch| {
+                    rows.extend(positions.gather(batch)?);
+                    if rows.len() < size * of_image {
+                        return Ok(());
+                    }
+                    let distances = all.left_out(&rows, count)?;
+                    // Maps are made image by image: they take more memory than distances.
+                    let images = group.iter().zip(distances.chunks_exact(positions.count()));
+                    for (image, distances) in images.filter(|(image, _)| wanted.binary_search(image).is_ok()) {
+                        let one = FeatureBatch { images: 1, ..*batch };
+                        let views = positions.scores(&one, distances.to_vec(), self.params.sigma)?;
+                        held_out.push(context.held_out(*image, source.combine(views)?));
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(held_out)
+    }
+}
+
+/// The positions of an image and the channels kept there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Positions {
+    /// Height and width of the finest layer's grid.
+    grid: [usize; 2],
+    /// Views an image.
+    views: usize,
+    /// Channels kept, counted through all layers, ascending.
+    channels: Vec<usize>,
+}
+
+impl Positions {
+    fn of(batch: &FeatureBatch<'_>, channels: Vec<usize>) -> Self {
+        let finest = batch.shapes.iter().max_by_key(|[_, height, width]| height * width);
+        let grid = finest.map_or([0, 0], |&[_, height, width]| [height, width]);
+        Self { grid, views: batch.views, channels }
+    }
+
+    /// Positions of all views of an image.
+    fn count(&self) -> usize {
+        self.views * self.grid[0] * self.grid[1]
+    }
+
+    /// Checks what a model file says.
+    fn check(&self, layers: &[usize], features: usize) -> Result<(), MethodError> {
+        let refuse = |reason: String| Err(MethodError::State { state: STATE.to_owned(), reason: Some(reason) });
+        let total: usize = layers.iter().sum();
+        if self.channels.len() != features || !self.channels.is_sorted_by(|a, b| a < b) {
+            return refuse(format!("it does not list {features} channels in ascending order"));
+        }
+        if self.channels.last().is_some_and(|&last| last >= total) {
+            return refuse(format!("it keeps a channel beyond the {total} of its layers"));
+        }
+        let [height, width] = self.grid;
+        let count = height.checked_mul(width).and_then(|cells| cells.checked_mul(self.views));
+        if count.is_none_or(|count| count == 0 || count > 1 << 32) {
+            return refuse(format!("a grid of {height} x {width} positions in {} views is no grid", self.views));
+        }
+        Ok(())
+    }
+
+    /// The kept channels of all layers at each position, `[images, views · positions, channels]`.
+    fn gather(&self, batch: &FeatureBatch<'_>) -> Result<Vec<f32>, MethodError> {
+        let [height, width] = self.grid;
+        let finest = batch.shapes.iter().map(|[_, height, width]| height * width).max().unwrap_or(0);
+        if batch.views != self.views || finest != height * width {
+            return Err(MethodError::FeatureShape {
+                tap: batch.taps.first().map_or(String::new(), |tap| tap.name.clone()),
+                expected: self.count(),
+                found: batch.views * finest,
+            });
+        }
+        let layers = self.by_layer(batch.shapes);
+        let dim = self.channels.len();
+        let mut rows = vec![0.0; batch.images * self.count() * dim];
+        rows.par_chunks_exact_mut(width * dim).enumerate().for_each(|(line, rows)| {
+            let (view, y) = (line / height, line % height);
+            for (x, row) in rows.chunks_exact_mut(dim).enumerate() {
+                let mut row = row.iter_mut();
+                for (layer, [channels, layer_height, layer_width], kept) in &layers {
+                    // Nearest neighbours, as PyTorch rounds.
+                    let (from_y, from_x) = (y * layer_height / height, x * layer_width / width);
+                    let position = (view * layer_height + from_y) * layer_width + from_x;
+                    let features = &batch.values[*layer][position * channels..(position + 1) * channels];
+                    // The channels first: the row goes on where they end.
+                    for (channel, value) in kept.iter().zip(row.by_ref()) {
+                        *value = features[*channel];
+                    }
+                }
+            }
+        });
+        Ok(rows)
+    }
+
+    /// For each layer its place, its shape and the channels kept of it.
+    fn by_layer(&self, shapes: &[[usize; 3]]) -> Vec<(usize, [usize; 3], Vec<usize>)> {
+        let mut first = 0;
+        let mut layers = Vec::with_capacity(shapes.len());
+        for (place, &shape) in shapes.iter().enumerate() {
+            let own = first..first + shape[0];
+            let kept = self.channels.iter().filter(|channel| own.contains(channel)).map(|channel| channel - first);
+            layers.push((place, shape, kept.collect()));
+            first = own.end;
+        }
+        layers
+    }
+
+    /// Maps and scores of all views from distances `[images, views · positions]`.
+    fn scores(
+        &self,
+        batch: &FeatureBatch<'_>,
+        mut distances: Vec<f32>,
+        sigma: f64,
+    ) -> Result<Vec<MethodScore>, MethodError> {
+        let maker = MapMaker::new(batch, self.grid, sigma)?;
+        maker.restrict(&mut distances);
+        let maps = maker.maps(&distances)?;
+        Ok(maps.into_iter().map(|map| MethodScore::located(map.max(), map)).collect())
+    }
+}
+
+const STATE: &str = "padim";
+
+/// PaDiM that has seen data: a Gaussian for every position.
+#[derive(Debug)]
+pub struct FittedPadim {
+    positions: Positions,
+    gaussians: PositionGaussians,
+    sigma: f64,
+}
+
+impl FittedMethod for FittedPadim {
+    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+        let distances = self.gaussians.mahalanobis(&self.positions.gather(batch)?)?;
+        self.positions.scores(batch, distances, self.sigma)
+    }
+
+    fn states(&self) -> Vec<(String, State)> {
+        let (count, dim) = (self.positions.count(), self.gaussians.dim());
+        let factors = self.gaussians.inverse_factors();
+        let tensors = [
+            ("mean", Tensor::f32([count, dim], self.gaussians.mean().to_vec())),
+            ("inverse_factors", Tensor::f32([count, factors.len() / count], factors.to_vec())),
+        ];
+        let state = State {
+            kind: STATE.to_owned(),
+            config: serde_json::to_value(&self.positions).unwrap_or_default(),
+            tensors: tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into(),
+        };
+        vec![(STATE.to_owned(), state)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::methods::locating_tests::{Fixture, close, map_values};
+
+    #[test]
+    fn maps_and_held_out_scores_are_those_of_numpy() {
+        let fixture = Fixture::load();
+        let layers = fixture.layer_channels();
+        let seed = (0..100_000)
+            .find(|&seed| choose(layers.iter().sum(), fixture.channels.len(), Choice::Seeded(seed)) == fixture.channels)
+            .unwrap();
+        let params =
+            PadimParams { regularization: fixture.regularization, sigma: fixture.sigma, ..PadimParams::default() };
+        let padim = Padim { params, features: fixture.channels.len(), channels: layers, taps: fixture.taps() };
+        let fit = fixture.fit(&padim, seed);
+        let scores = fixture.score(fit.fitted.as_ref());
+        let largest = fixture.padim.maps.iter().flatten().copied().fold(0.0, f64::max);
+        close(map_values(&scores), fixture.padim.maps.iter().flatten(), largest);
+        assert!(scores.iter().all(|score| score.score == score.map.as_ref().unwrap().max()));
+        // Leaving one of nine images out of five dimensions multiplies rounding errors by some dozens.
+        let scale = 30.0 * fixture.padim.held_out.iter().copied().fold(0.0, f64::max);
+        close(fit.held_out.iter().map(|held_out| held_out.score), &fixture.padim.held_out, scale);
+        assert!(fit.held_out.iter().all(|held_out| held_out.map_max == Some(held_out.score)));
+
+        let restored = padim.restore(fit.fitted.states()).unwrap();
+        assert_eq!(fixture.score(restored.as_ref()), scores);
+    }
+
+    #[test]
+    fn held_out_scores_are_those_of_fits_without_the_group() {
+        let fixture = Fixture::load();
+        let seed = 0;
+        let layers = fixture.layer_channels();
+        let features = fixture.channels.len();
+        assert_eq!(choose(layers.iter().sum(), features, Choice::Seeded(seed)).len(), features);
+        let params = PadimParams { regularization: 0.05, sigma: fixture.sigma, ..PadimParams::default() };
+        let padim = Padim { params, features, channels: layers, taps: fixture.taps() };
+        // Of nine images four or more are left: rounding of f32 is multiplied by what is left of a direction.
+        fixture.check_groups(&padim, &[0, 0, 1, 2, 2, 2, 3, 4, 5], 2e-3);
+        fixture.check_groups(&padim, &[0, 1, 0, 1, 0, 1, 0, 1, 0], 2e-3);
+    }
+
+    #[test]
+    fn covariances_beyond_the_memory_allowed_are_refused_with_a_way_out() {
+        let fixture = Fixture::load();
+        let params = PadimParams { max_memory: Memory(1 << 20), ..PadimParams::default() };
+        let padim = Padim { params, features: 100, channels: vec![448], taps: fixture.taps() };
+        let message = padim.check_memory(3136, 0).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "padim needs 121 MiB of memory here, and max_memory is 1 MiB; allow more, or set `features` to at most 8"
+        );
+        assert!(Padim { features: 8, ..padim.clone() }.check_memory(3136, 0).is_ok());
+        assert!(Padim { features: 8, ..padim }.check_memory(3136, 1 << 20).is_err());
+    }
+
+    #[test]
+    fn settings_are_read_and_refused() {
+        let backbone = Backbone::initialised("resnet18", 10, 0).unwrap();
+        let check = |pairs: &[&str]| {
+            let settings = Settings::parse(pairs).unwrap();
+            PadimParams::from_settings(&settings)?.check(&settings, &backbone)
+        };
+        let padim = check(&[]).unwrap();
+        assert_eq!((padim.features, padim.channels.as_slice()), (100, &[64, 128, 256][..]));
+        assert_eq!(check(&["layers=layer1"]).unwrap().features, 64);
+        for pairs in [&["features=449"][..], &["features=0"], &["regularization=0"], &["sigma=101"], &["max_memory=x"]]
+        {
+            assert!(check(pairs).is_err(), "{pairs:?}");
+        }
+    }
+}

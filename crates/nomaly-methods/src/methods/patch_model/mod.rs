@@ -1,0 +1,179 @@
+//! Models of image patches: any scorer on patches of pixels.
+//!
+//! # What it computes
+//! An image is cut into overlapping patches. Each becomes a row of features: its pixels (`raw`), their projection on the
+//! principal components of normal patches (`pca`), what an expert would look at (`expert`: mean, variance and total
+//! variation), or how badly and how sparsely a dictionary of normal patches codes them (`sparse`:
+//! [`SparseCoding::log_features`](nomaly_scorers::sparse::SparseCoding::log_features)). A [scorer](nomaly_scorers::SCORERS) is fitted on rows of a random choice of patches of the training images. A
+//! pixel gets the mean of the scores of all patches over it, then the map is blurred; the score of an image is the
+//! largest value of its map.
+//!
+//! # When to use
+//! On textures with small defects (fibres, fabric, metal under a microscope), where a patch says all: without any
+//! pretrained network, and with as few as a handful of images. Where normal images have parts at places, or vary in light
+//! and pose, networks see more: `patchcore` and `padim`.
+//!
+//! # Parameters
+//! `patch`, `step`, `feature`, `mean`, `colour`, `reduce`, `dictionary`, `sparsity`, `max_patches`, `scorer`, `sigma`, and whatever parameters the
+//! scorer has (`nomaly list scorers`).
+//!
+//! # Reference
+//! Carrera, Manganini, Boracchi and Lanzarone, *Defect detection in SEM images of nanofibrous materials*, 2017 (patches of
+//! 15 × 15 pixels, sparse features, a density of them); Boracchi, Carrera and Wohlberg, *Novelty detection in images by
+//! sparse representations*, 2014.
+
+mod grid;
+mod model;
+mod parameters;
+
+use nomaly_backbones::architectures::pixels;
+use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_scorers::{Parameter, State};
+use nomaly_store::Progress;
+
+pub use self::model::FittedPatchModel;
+use self::model::{Embedding, Sampler};
+use self::parameters::{DEFAULT_SCORER, PARAMETERS};
+pub use self::parameters::{Kept, PatchFeature, PatchModelParams};
+use super::scoring::{ChosenScorer, ScorerChoice};
+use crate::features::FeatureSource;
+use crate::groups::Split;
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit};
+use crate::score::{HeldOut, MethodScore};
+use crate::{MethodError, Settings};
+
+const NAME: &str = "patches";
+/// One image to fit on while another is held out.
+const MIN_IMAGES: usize = 2;
+/// Fits that have not seen a part of the images; each costs as much as the final one.
+const FOLDS: usize = 5;
+
+/// The registry's entry.
+pub(crate) const ENTRY: MethodEntry = MethodEntry {
+    name: NAME,
+    summary: "any scorer on patches of pixels; locates defects of textures without a network",
+    paper: "Carrera, Manganini, Boracchi, Lanzarone: Defect Detection in SEM Images of Nanofibrous Materials (2017)",
+    maps: true,
+    min_images: MIN_IMAGES,
+    cost: Cost {
+        fit: "two passes over the images, and six fits of the scorer on at most `max_patches` rows",
+        predict: "one pass, and the scorer on every patch",
+        memory: "`max_patches` rows to fit; what the scorer keeps afterwards",
+    },
+    parameters: PARAMETERS,
+    more_parameters: Some(more_parameters),
+    backbone: Some("pixels"),
+    defaults: &[],
+    classes: false,
+    trains: false,
+    published: &[],
+    one_vs_all: &[],
+    build: |settings, _| Ok(Box::new(PatchModelParams::from_settings(settings)?.check(settings)?)),
+};
+
+fn more_parameters(settings: &Settings) -> Result<Vec<Parameter>, MethodError> {
+    Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters().to_vec())
+}
+
+/// A patch model with checked parameters.
+#[derive(Clone, Debug)]
+pub struct PatchModel {
+    params: PatchModelParams,
+    scorer: ChosenScorer,
+    taps: [TapRequest; 1],
+}
+
+impl PatchModelParams {
+    fn check(self, settings: &Settings) -> Result<PatchModel, MethodError> {
+        let scorer = ChosenScorer::from_settings(settings, DEFAULT_SCORER)?;
+        Ok(PatchModel { params: self, scorer, taps: [TapRequest::new(pixels::TAP, OutputLayout::Rows)] })
+    }
+}
+
+impl Method for PatchModel {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn taps(&self) -> &[TapRequest] {
+        &self.taps
+    }
+
+    fn settings(&self) -> Settings {
+        self.scorer.add_to(self.params.settings())
+    }
+
+    fn check_input(&self, input: [usize; 2]) -> Result<(), MethodError> {
+        self.params.check_input(input)
+    }
+
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
+        let FitContext { seed, progress, .. } = *context;
+        let mut sampler = Sampler::new(&self.params, source.images() * source.views(), seed);
+        let images = source.visit(progress, &mut |batch| sampler.take(batch))?;
+        if images < MIN_IMAGES {
+            return Err(MethodError::TooFew {
+                of: NAME.to_owned(),
+                items: "training images",
+                needed: MIN_IMAGES,
+                found: images,
+            });
+        }
+        let sampled = sampler.finish(images);
+
+        let mut held_out: Vec<Option<HeldOut>> = vec![None; images];
+        let groups = source.groups()?;
+        let groups = groups.leaving(1);
+        let wanted = groups.choose(context.most_held_out(images), seed);
+        for test in groups.folds(FOLDS, seed) {
+            let Split { train, test } = Split::holding_out(test, images);
+            let fitted = self.fit_rows(sampled.rows_of(&train), seed, progress)?;
+            let mut next = test.iter().copied();
+            source.visit_some(&test, progress, &mut |batch| {
+                let mut views = fitted.score(batch)?.into_iter();
+                for image in next.by_ref().take(batch.images) {
+                    let of_image: Vec<MethodScore> = views.by_ref().take(batch.views).collect();
+                    if wanted.binary_search(&image).is_ok() {
+                        held_out[image] = Some(context.held_out(image, source.combine(of_image)?));
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        let all: Vec<usize> = (0..images).collect();
+        let fitted = self.fit_rows(sampled.rows_of(&all), seed, progress)?;
+        let notes = vec![format!(
+            "{} patches of {} images learned from, {} numbers each",
+            sampled.patches(),
+            images,
+            fitted.dim()
+        )];
+        let held_out = held_out.into_iter().flatten().collect();
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
+    }
+
+    fn revisits(&self) -> bool {
+        true
+    }
+
+    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+        Ok(Box::new(FittedPatchModel::restore(&self.params, self.scorer.name(), states)?))
+    }
+}
+
+impl PatchModel {
+    /// Fits embedding and scorer on patches as they were sampled.
+    fn fit_rows(
+        &self,
+        patches: ndarray::Array2<f32>,
+        seed: u64,
+        progress: &dyn Progress,
+    ) -> Result<FittedPatchModel, MethodError> {
+        progress.start("fitting the scorer of patches", None);
+        let fitted = Embedding::fit(&self.params, patches, seed, progress)
+            .and_then(|(embedding, rows)| Ok((self.scorer.fit(rows.view(), seed, progress)?, embedding)));
+        progress.finish();
+        let (scorer, embedding) = fitted?;
+        Ok(FittedPatchModel::new(&self.params, embedding, scorer))
+    }
+}

@@ -1,0 +1,518 @@
+//! PatchCore: the distance of every patch to the nearest of a memory bank of normal patches.
+//!
+//! # What it computes
+//! Patch features of two layers, each joined with its neighbourhood, are collected from all good images, and a coreset of
+//! them, chosen greedily so that every patch is near one that was kept, becomes the memory bank. The map is each patch's
+//! distance to the nearest of the bank, enlarged bilinearly and blurred. The score of the image is the largest distance,
+//! weighted down where the nearest patch of the bank is itself far from its neighbours.
+//!
+//! # When to use
+//! Where accuracy counts more than time to fit: items need not be aligned, and few good images suffice. Scoring compares
+//! every patch with the bank; `index=inverted` looks at a part of it only.
+//!
+//! # Parameters
+//! `layers`, `variant`, `grid`, `coreset`, `bank`, `candidates`, `precision`, `projection`, `neighbours`,
+//! `reweighting`, `index`, `probes`, `sigma`, `held_out`, `max_memory`; see [`PatchCoreParams`].
+//!
+//! # Variants
+//! `anomalib` averages each channel over its neighbourhood and takes plain distances; `official` averages the
+//! neighbourhood's values into 1024 bins, takes squared distances and no weights, as the authors' program does.
+//!
+//! # Memory
+//! Fitting stays within `max_memory`: where the patches of all images do not fit, they are taken in parts of as many images
+//! as do, and each part gives its share of the bank. Where even the bank does not fit, it is made smaller. Both are told.
+//!
+//! # Held-out scores
+//! A training image is compared with the bank without the patches of its whole group. At most `held_out` images, chosen
+//! by the seed, are. The comparison is exact with every `index`: what an inverted index returns is hardly farther away,
+//! and how much is told.
+//!
+//! # Reference
+//! Roth, Pemula, Zepeda, Schölkopf, Brox and Gehler, *Towards Total Recall in Industrial Anomaly Detection*, 2022, section 3.
+
+mod bank;
+mod builder;
+mod parameters;
+
+use std::collections::BTreeMap;
+
+use half::f16;
+use nomaly_backbones::TapRequest;
+use nomaly_kernels::Isa;
+use nomaly_kernels::neighbours::{InvertedIndex, InvertedOptions, InvertedParts, Metric};
+use nomaly_scorers::{State, Tensor};
+use serde::{Deserialize, Serialize};
+
+use self::bank::{MemoryBank, Piece, describe_recall};
+use self::builder::BankBuilder;
+use self::parameters::PARAMETERS;
+pub use self::parameters::{Index, PatchCoreParams, Precision, Variant};
+use super::grid::layers_setting;
+pub use super::patches::PatchGrid;
+use super::patches::PatchShape;
+use crate::features::{FeatureBatch, FeatureSource};
+use crate::map_maker::MapMaker;
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::score::MethodScore;
+use crate::state::{only, take, take_either, take_f64};
+use crate::{MethodError, Settings};
+
+const NAME: &str = "patchcore";
+/// An image to leave out, one to compare it with, and one to spare.
+const MIN_IMAGES: usize = 3;
+/// Of `max_memory`, what the process takes beside patches and bank: network, images, program.
+const RESERVE: u64 = 256 << 20;
+/// Images whose patches tell how much an inverted index finds.
+const RECALL_IMAGES: usize = 4;
+
+/// The registry's entry.
+pub(crate) const ENTRY: MethodEntry = MethodEntry {
+    name: NAME,
+    summary: "distance of every patch to the nearest in a memory bank of normal ones",
+    paper: "Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler: Towards Total Recall in Industrial Anomaly Detection (2022)",
+    maps: true,
+    min_images: MIN_IMAGES,
+    cost: Cost {
+        fit: "one pass over the images, the coreset, and a comparison with the bank for up to 200 images",
+        predict: "one pass, and patches × bank distances",
+        memory: "at most `max_memory` to fit; the bank afterwards",
+    },
+    parameters: PARAMETERS,
+    more_parameters: None,
+    backbone: None,
+    defaults: &[],
+    classes: false,
+    trains: false,
+    published: &[
+        Published {
+            pixel_auroc: Some(98.1),
+            aupro: Some(94.4),
+            ..Published::image("MVTec AD, Wide-ResNet-50-2, 10 %", 99.2)
+        },
+        Published { pixel_auroc: Some(98.0), ..Published::image("MVTec AD, Wide-ResNet-50-2, anomalib", 98.0) },
+        Published { pixel_auroc: Some(97.6), ..Published::image("MVTec AD, ResNet-18, anomalib", 97.3) },
+    ],
+    one_vs_all: &[],
+    build: |settings, backbone| Ok(Box::new(PatchCoreParams::from_settings(settings)?.check(settings, backbone)?)),
+};
+
+/// PatchCore with checked parameters.
+#[derive(Clone, Debug)]
+pub struct PatchCore {
+    params: PatchCoreParams,
+    taps: Vec<TapRequest>,
+}
+
+impl Method for PatchCore {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn taps(&self) -> &[TapRequest] {
+        &self.taps
+    }
+
+    fn settings(&self) -> Settings {
+        let PatchCoreParams { variant, grid, coreset, reweighting, index, sigma, held_out, max_memory, .. } =
+            self.params;
+        let settings = Settings::default()
+            .with("layers", layers_setting(&self.taps))
+            .with("variant", variant.name())
+            .with("grid", grid.name())
+            .with("coreset", coreset)
+            .with("precision", self.params.precision.name())
+            .with("sigma", sigma)
+            .with("held_out", held_out)
+            .with("max_memory", max_memory);
+        let counts = [
+            ("bank", self.params.bank),
+            ("candidates", self.params.candidates),
+            ("projection", self.params.projection),
+        ];
+        let settings = counts.into_iter().fold(settings, |settings, (key, count)| match count {
+            Some(count) => settings.with(key, count),
+            None => settings.with(key, "none"),
+        });
+        let settings = match index {
+            Index::Exact => settings.with("index", "exact"),
+            Index::Inverted { probes } => settings.with("index", "inverted").with("probes", probes),
+        };
+        match reweighting {
+            Some(neighbours) => settings.with("reweighting", "on").with("neighbours", neighbours),
+            None => settings.with("reweighting", "off"),
+        }
+    }
+
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
+        let FitContext { seed, progress, .. } = *context;
+        let mut builder = BankBuilder::new(self, source, seed, progress);
+        builder.occupied += context.occupied;
+        let images = source.visit(progress, &mut |batch| builder.add(batch))?;
+        if images < MIN_IMAGES {
+            return Err(MethodError::TooFew {
+                of: NAME.to_owned(),
+                items: "training images",
+                needed: MIN_IMAGES,
+                found: images,
+            });
+        }
+        let (bank, mut notes) = builder.finish()?;
+
+        let mut queries = Vec::new();
+        let groups = source.groups()?;
+        let groups = groups.leaving(1);
+        let chosen = groups.choose(context.most_held_out(self.params.held_out), seed);
+        let mut held_out = Vec::with_capacity(chosen.len());
+        let mut next = chosen.iter();
+        source.visit_some(&chosen, progress, &mut |batch| {
+            let patches = self.params.patching().patches(batch)?;
+            let of_image = patches.len() / batch.images;
+            for patches in patches.chunks_exact(of_image) {
+                let image = next.next().copied().unwrap_or_default();
+                let others = bank.without(groups.group_of(image))?;
+                if others.pieces.is_empty() {
+                    let kept = bank.rows.len() / bank.shape.dim;
+                    let allowed = "more patches than one group of images has";
+                    return Err(MethodError::setting("bank", &kept.to_string(), allowed));
+                }
+                let one = FeatureBatch { images: 1, ..*batch };
+                let views = self.scores(&one, patches, &others, bank.shape)?;
+                held_out.push(context.held_out(image, source.combine(views)?));
+                if held_out.len() <= RECALL_IMAGES && self.params.index != Index::Exact {
+                    queries.extend_from_slice(patches);
+                }
+            }
+            Ok(())
+        })?;
+        let nearest = match self.params.index {
+            Index::Exact => None,
+            Index::Inverted { .. } => {
+                Some(MemoryBank::exact(vec![bank.rows.as_slice()], bank.shape.dim)?.top_k(&queries, 1)?)
+            }
+        };
+        let fitted = FittedPatchCore::new(self.clone(), bank.shape, bank.rows, seed)?;
+        if let Some(nearest) = nearest {
+            notes.push(describe_recall(&nearest, &fitted.bank.top_k(&queries, 1)?));
+        }
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
+    }
+
+    fn extend(
+        &self,
+        states: Vec<(String, State)>,
+        source: &dyn FeatureSource,
+        context: &FitContext<'_>,
+    ) -> Result<MethodFit, MethodError> {
+        let FitContext { seed, progress, .. } = *context;
+        let mut fitted = self.read(states)?;
+        let mut builder = BankBuilder::new(self, source, seed, progress);
+        builder.occupied += (fitted.bank.len() * fitted.shape.dim * 4) as u64 + context.occupied;
+        let wanted = context.held_out_of(source.images());
+        let (mut held_out, mut seen) = (Vec::new(), 0);
+        let images = source.visit(progress, &mut |batch| {
+            for views in fitted.score(batch)?.chunks(batch.views) {
+                if wanted.binary_search(&seen).is_ok() {
+                    held_out.push(context.held_out(seen, source.combine(views.to_vec())?));
+                }
+                seen += 1;
+            }
+            builder.add(batch)
+        })?;
+        if images == 0 {
+            return Err(MethodError::TooFew { of: NAME.to_owned(), items: "training images", needed: 1, found: 0 });
+        }
+        let (more, notes) = builder.finish()?;
+        for piece in &mut fitted.bank.pieces {
+            piece.append(&more.rows)?;
+        }
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
+    }
+
+    fn revisits(&self) -> bool {
+        true
+    }
+
+    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+        Ok(Box::new(self.read(states)?))
+    }
+}
+
+impl PatchCore {
+    fn read(&self, mut states: Vec<(String, State)>) -> Result<FittedPatchCore, MethodError> {
+        let refuse = |reason: String| MethodError::State { state: STATE.to_owned(), reason: Some(reason) };
+        let mut state = only(STATE, &mut states)?;
+        let Config { grid, dim } =
+            serde_json::from_value(state.config.take()).map_err(|error| refuse(error.to_string()))?;
+        let (rows, half) = take_either(STATE, &mut state, "bank")?;
+        if half != (self.params.precision == Precision::Half) {
+            return Err(refuse(format!("the bank is not of {} precision", self.params.precision.name())));
+        }
+        if dim == 0 || rows.is_empty() || !rows.len().is_multiple_of(dim) {
+            return Err(refuse(format!("{} numbers are no patches of {dim}", rows.len())));
+        }
+        let bank = match self.params.index {
+            Index::Exact => MemoryBank::exact(vec![rows], dim)?,
+            Index::Inverted { probes } => {
+                let mut places = |tensor: &str| {
+                    let values = take_f64(STATE, &mut state, tensor)?;
+                    let whole = |value: &f64| value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(value);
+                    if values.iter().all(whole) {
+                        Ok(values.iter().map(|value| *value as u32).collect())
+                    } else {
+                        Err(refuse(format!("`{tensor}` has a value that is no place")))
+                    }
+                };
+                let (offsets, order) = (places("offsets")?, places("order")?);
+                let centres = take(STATE, &mut state, "centres")?;
+                let parts = InvertedParts { rows, dim, metric: Metric::SquaredL2, centres, offsets, order };
+                let index = InvertedIndex::from_parts(parts, Isa::best()?)?;
+                MemoryBank { pieces: vec![Piece::Inverted { index, probes }] }
+            }
+        };
+        Ok(FittedPatchCore { method: self.clone(), shape: PatchShape { grid, dim }, bank })
+    }
+
+    /// Scores the views behind `patches` `[images · views · patches, dim]`.
+    fn scores(
+        &self,
+        batch: &FeatureBatch<'_>,
+        patches: &[f32],
+        bank: &MemoryBank<'_>,
+        shape: PatchShape,
+    ) -> Result<Vec<MethodScore>, MethodError> {
+        let PatchShape { grid, dim } = shape;
+        let nearest = bank.top_k(patches, 1)?;
+        let mut distances = nearest.distances;
+        let squared = self.params.variant == Variant::Official;
+        if !squared {
+            distances.iter_mut().for_each(|distance| *distance = distance.sqrt());
+        }
+        let maker = MapMaker::new(batch, grid, self.params.sigma)?;
+        maker.restrict(&mut distances);
+        let maps = maker.maps(&distances)?;
+        let views = distances.chunks_exact(shape.patches()).zip(maps).enumerate();
+        views
+            .map(|(view, (distances, map))| {
+                let worst = (0..distances.len()).fold(0, |a, b| if distances[b] > distances[a] { b } else { a });
+                let mut score = f64::from(distances[worst]);
+                if let Some(neighbours) = self.params.reweighting {
+                    let at = view * shape.patches() + worst;
+                    let patch = &patches[at * dim..(at + 1) * dim];
+                    score *= bank.weight(patch, nearest.indices[at] as usize, neighbours)?;
+                }
+                Ok(MethodScore::located(score, map))
+            })
+            .collect()
+    }
+}
+
+const STATE: &str = "patchcore";
+
+/// What a model file says of a bank beside its numbers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// Height and width of the patches' grid.
+    grid: [usize; 2],
+    /// Numbers a patch.
+    dim: usize,
+}
+
+/// PatchCore that has seen data: the memory bank.
+#[derive(Debug)]
+pub struct FittedPatchCore {
+    method: PatchCore,
+    shape: PatchShape,
+    bank: MemoryBank<'static>,
+}
+
+impl FittedPatchCore {
+    fn new(method: PatchCore, shape: PatchShape, rows: Vec<f32>, seed: u64) -> Result<Self, MethodError> {
+        let bank = match method.params.index {
+            Index::Exact => MemoryBank::exact(vec![rows], shape.dim)?,
+            Index::Inverted { probes } => {
+                let options = InvertedOptions { cells: None, seed };
+                let index = InvertedIndex::build(rows, shape.dim, Metric::SquaredL2, options, Isa::best()?)?;
+                MemoryBank { pieces: vec![Piece::Inverted { index, probes }] }
+            }
+        };
+        Ok(Self { method, shape, bank })
+    }
+}
+
+impl FittedMethod for FittedPatchCore {
+    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+        let patching = self.method.params.patching();
+        let found = patching.shape(batch);
+        if found != self.shape {
+            return Err(MethodError::FeatureShape {
+                tap: layers_setting(batch.taps),
+                expected: self.shape.patches() * self.shape.dim,
+                found: found.patches() * found.dim,
+            });
+        }
+        self.method.scores(batch, &patching.patches(batch)?, &self.bank, self.shape)
+    }
+
+    fn states(&self) -> Vec<(String, State)> {
+        let PatchShape { grid, dim } = self.shape;
+        let mut tensors = BTreeMap::new();
+        // A fitted bank is one piece.
+        for piece in &self.bank.pieces {
+            let rows = match piece {
+                Piece::Exact(bank) => bank.rows(),
+                Piece::Inverted { index, .. } => {
+                    let places = |places: &[u32]| {
+                        Tensor::f64([places.len()], places.iter().map(|place| f64::from(*place)).collect())
+                    };
+                    tensors.insert("offsets".to_owned(), places(index.offsets()));
+                    tensors.insert("order".to_owned(), places(index.order()));
+                    let centres = index.centres().to_vec();
+                    tensors.insert("centres".to_owned(), Tensor::f32([index.cells(), dim], centres));
+                    index.rows()
+                }
+            };
+            let shape = [rows.len() / dim, dim];
+            let bank = match self.method.params.precision {
+                Precision::Single => Tensor::f32(shape, rows.to_vec()),
+                Precision::Half => Tensor::f16(shape, rows.iter().map(|value| f16::from_f32(*value)).collect()),
+            };
+            tensors.insert("bank".to_owned(), bank);
+        }
+        let config = serde_json::to_value(Config { grid, dim }).unwrap_or_default();
+        let state = State { kind: STATE.to_owned(), config, tensors };
+        vec![(STATE.to_owned(), state)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nomaly_store::Silent;
+
+    use super::*;
+    use crate::methods::locating_tests::{Fixture, close, map_values};
+
+    #[test]
+    fn settings_are_read_and_refused() {
+        let read = |pairs: &[&str]| PatchCoreParams::from_settings(&Settings::parse(pairs).unwrap());
+        assert_eq!(read(&[]).unwrap(), PatchCoreParams::default());
+        let official = read(&["variant=official"]).unwrap();
+        assert_eq!((official.variant, official.reweighting), (Variant::Official, None));
+        assert_eq!(read(&["variant=official", "reweighting=on"]).unwrap().reweighting, Some(9));
+        assert_eq!(read(&["neighbours=3"]).unwrap().reweighting, Some(3));
+        assert_eq!(read(&["projection=none"]).unwrap().projection, None);
+        let capped = read(&["bank=100", "candidates=500", "grid=auto"]).unwrap();
+        assert_eq!((capped.bank, capped.candidates, capped.grid), (Some(100), Some(500), PatchGrid::Auto));
+        assert_eq!(read(&["bank=none"]).unwrap(), PatchCoreParams::default());
+        for pairs in [
+            ["coreset=0"],
+            ["coreset=1.5"],
+            ["coreset=NaN"],
+            ["bank=0"],
+            ["candidates=-1"],
+            ["grid=fine"],
+            ["precision=double"],
+            ["variant=other"],
+            ["reweighting=yes"],
+            ["neighbours=0"],
+            ["max_memory=100MiB"],
+            ["sigma=-1"],
+            ["held_out=0"],
+            ["index=tree"],
+        ] {
+            assert!(read(&pairs).is_err(), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn scores_and_maps_are_those_of_pytorch_and_scipy() {
+        let fixture = Fixture::load();
+        for (variant, expected) in
+            [(Variant::Anomalib, &fixture.patchcore.anomalib), (Variant::Official, &fixture.patchcore.official)]
+        {
+            let params = PatchCoreParams {
+                variant,
+                coreset: 1.0,
+                reweighting: (variant == Variant::Anomalib).then_some(fixture.neighbours),
+                sigma: fixture.sigma,
+                ..PatchCoreParams::default()
+            };
+            let largest = |maps: &[Vec<f64>]| maps.iter().flatten().copied().fold(0.0, f64::max);
+            for index in [Index::Exact, Index::Inverted { probes: usize::MAX }] {
+                let method = PatchCore { params: PatchCoreParams { index, ..params }, taps: fixture.taps() };
+                let fit = fixture.fit(&method, 0);
+                assert_eq!((fit.notes.len(), fit.images), (usize::from(index != Index::Exact), fit.held_out.len()));
+                let scores = fixture.score(fit.fitted.as_ref());
+                close(map_values(&scores), expected.maps.iter().flatten(), largest(&expected.maps));
+                let scale = largest(std::slice::from_ref(&expected.scores));
+                close(scores.iter().map(|score| score.score), &expected.scores, scale);
+                close(fit.held_out.iter().map(|held_out| held_out.score), &expected.held_out, scale);
+
+                let restored = method.restore(fit.fitted.states()).unwrap();
+                assert_eq!(fixture.score(restored.as_ref()), scores);
+            }
+        }
+    }
+
+    #[test]
+    fn held_out_scores_are_those_of_banks_without_the_group() {
+        let fixture = Fixture::load();
+        let params = PatchCoreParams { coreset: 1.0, sigma: fixture.sigma, ..PatchCoreParams::default() };
+        let method = PatchCore { params, taps: fixture.taps() };
+        fixture.check_groups(&method, &[0, 0, 1, 2, 2, 2, 3, 4, 0], 1e-6);
+    }
+
+    #[test]
+    fn a_bank_of_half_precision_is_as_good_and_half_as_large() {
+        let fixture = Fixture::load();
+        let params = PatchCoreParams { coreset: 0.7, ..PatchCoreParams::default() };
+        let of = |precision| {
+            let method = PatchCore { params: PatchCoreParams { precision, ..params }, taps: fixture.taps() };
+            let fit = fixture.fit(&method, 0);
+            let scores = fixture.score(fit.fitted.as_ref());
+            let restored = method.restore(fit.fitted.states()).unwrap();
+            assert_eq!(fixture.score(restored.as_ref()), scores, "{precision:?}");
+            let other = if precision == Precision::Half { Precision::Single } else { Precision::Half };
+            let other = PatchCore { params: PatchCoreParams { precision: other, ..params }, taps: fixture.taps() };
+            assert!(other.restore(fit.fitted.states()).is_err());
+            (scores, fit.held_out)
+        };
+        let ((single, single_held_out), (half, half_held_out)) = (of(Precision::Single), of(Precision::Half));
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 2e-3 * a.abs() && a != b, "{a}, {b}");
+        single.iter().zip(&half).for_each(|(single, half)| near(single.score, half.score));
+        single_held_out.iter().zip(&half_held_out).for_each(|(single, half)| near(single.score, half.score));
+        assert!(Precision::Half.of(70_000.0).unwrap_err().to_string().contains("`single`"));
+    }
+
+    #[test]
+    fn a_bank_has_no_more_patches_than_it_may() {
+        let fixture = Fixture::load();
+        for (bank, candidates) in [(Some(7), None), (None, Some(30)), (Some(10), Some(30)), (Some(1_000_000), None)] {
+            let params = PatchCoreParams { coreset: 1.0, bank, candidates, ..PatchCoreParams::default() };
+            let method = PatchCore { params, taps: fixture.taps() };
+            let fit = fixture.fit(&method, 0);
+            let rows = fit.fitted.states()[0].1.tensors["bank"].shape[0];
+            let all = fixture.positions() * fit.images;
+            // As many candidates of each image.
+            let chosen = candidates.map_or(all, |most| (most / fit.images).max(1) * fit.images);
+            assert_eq!(rows, chosen.min(bank.unwrap_or(all)), "{bank:?} {candidates:?}");
+            assert_eq!(fit.held_out.len(), fit.images);
+        }
+    }
+
+    #[test]
+    fn added_images_join_the_bank() {
+        let fixture = Fixture::load();
+        let params = PatchCoreParams { coreset: 0.5, ..PatchCoreParams::default() };
+        for index in [Index::Exact, Index::Inverted { probes: 4 }] {
+            let method = PatchCore { params: PatchCoreParams { index, ..params }, taps: fixture.taps() };
+            let fit = fixture.fit(&method, 0);
+            let extended = method.extend(fit.fitted.states(), &fixture, &FitContext::new(0, &Silent)).unwrap();
+            assert_eq!((extended.images, extended.held_out.len()), (fit.images, fit.images));
+            let rows = |fitted: &dyn FittedMethod| fitted.states()[0].1.tensors["bank"].shape[0];
+            assert_eq!(rows(extended.fitted.as_ref()), 2 * rows(fit.fitted.as_ref()));
+            let restored = method.restore(extended.fitted.states()).unwrap();
+            assert_eq!(fixture.score(restored.as_ref()), fixture.score(extended.fitted.as_ref()));
+        }
+    }
+}

@@ -1,0 +1,554 @@
+//! SPADE: the distance of every position to the nearest of the images most like this one.
+//!
+//! # What it computes
+//! The pooled features of an image retrieve the `k` training images most like it; the score of the image is their mean L2
+//! distance. Feature maps of several layers on one grid give each position one vector, and the map is its L2 distance to
+//! the nearest of all positions of the retrieved images, enlarged bilinearly and blurred.
+//!
+//! # When to use
+//! Where good items come in several kinds, or lie anywhere: each is compared with its like, and nothing is learned but the
+//! images themselves. Few images suffice. The model keeps the feature maps of all of them, and scoring compares every
+//! position with those of `k` images.
+//!
+//! # Parameters
+//! `layers`, `level`, `k`, `score`, `grid`, `sigma`, `held_out`, `max_memory`; see [`SpadeParams`].
+//!
+//! # Memory
+//! The feature maps of all images take at most half of `max_memory` beside the program's own share, because the model file
+//! is made from a copy of them. With `grid=auto` positions are compared on the finest layer's grid on which they fit; finer
+//! layers are averaged over what a position covers, coarser ones interpolated bilinearly. A coarser grid is told.
+//!
+//! # Views
+//! Tiles and flipped copies are scored each by itself, against the same tile or copy of the training images.
+//!
+//! # Region of interest
+//! Pooled features are those of the whole image. Where a region of interest is set they still retrieve the images to compare
+//! with, but the largest value of the map scores the image, whatever `score` says.
+//!
+//! # Held-out scores
+//! A training image is compared with all others but those of its group. At most `held_out` images, chosen by the seed,
+//! are, for each costs as much as scoring an image does.
+//!
+//! # Reference
+//! Cohen and Hoshen, *Sub-Image Anomaly Detection with Deep Pyramid Correspondences*, 2020, sections 3.1 to 3.4. The paper
+//! scores images by the pooled last layer of Wide-ResNet-50-2, and positions by its first three layers at stride 4.
+
+use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_scorers::{Parameter, State, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::gallery::{Gallery, GalleryShape};
+use super::grid::{layer_taps, layers_setting};
+use super::pooled::pooled_tap;
+use super::pyramid::pyramid;
+use crate::features::{FeatureBatch, FeatureSource};
+use crate::map_maker::{DEFAULT_SIGMA, MapMaker};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::score::MethodScore;
+use crate::settings::{Memory, SIGMA};
+use crate::state::{only, take};
+use crate::{MethodError, Settings};
+
+const NAME: &str = "spade";
+/// An image to leave out, one to compare it with, and one to spare.
+const MIN_IMAGES: usize = 3;
+/// Of `max_memory`, what the process takes beside the gallery: network, images, program.
+const RESERVE: u64 = 256 << 20;
+
+const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "layers",
+        default: "auto (strides 4, 8 and 16)",
+        values: "`auto`, or names of the backbone's levels joined by commas",
+        summary: "layers whose features are compared at each position",
+    },
+    Parameter {
+        name: "level",
+        default: "deepest",
+        values: "`deepest`, or the name of one of the backbone's levels",
+        summary: "level whose pooled features retrieve images and score them",
+    },
+    Parameter {
+        name: "k",
+        default: "50",
+        values: "a whole number from 1",
+        summary: "training images that an image is compared with",
+    },
+    Parameter {
+        name: "score",
+        default: "image",
+        values: "`image` or `map`",
+        summary: "what scores an image: the distance of its pooled features, or the largest value of its map",
+    },
+    Parameter {
+        name: "grid",
+        default: "auto (the finest that fits into `max_memory`)",
+        values: "`auto`, or the stride of one of the layers",
+        summary: "stride at which positions are compared",
+    },
+    SIGMA,
+    Parameter {
+        name: "held_out",
+        default: "100",
+        values: "a whole number from 1",
+        summary: "the most training images that are scored to calibrate the decision",
+    },
+    Parameter {
+        name: "max_memory",
+        default: "2GiB",
+        values: "a number of bytes, with KiB, MiB or GiB",
+        summary: "what the process may take to fit, half of it for the feature maps of all images; from 512MiB on",
+    },
+];
+
+/// The registry's entry.
+pub(crate) const ENTRY: MethodEntry = MethodEntry {
+    name: NAME,
+    summary: "distance of every position to the nearest of the most similar normal images",
+    paper: "Cohen, Hoshen: Sub-Image Anomaly Detection with Deep Pyramid Correspondences (2020)",
+    maps: true,
+    min_images: MIN_IMAGES,
+    cost: Cost {
+        fit: "one pass over the images, and scoring up to 100 of them",
+        predict: "one pass, and k × positions² distances",
+        memory: "the feature maps of all images, at most half of `max_memory`",
+    },
+    parameters: PARAMETERS,
+    more_parameters: None,
+    backbone: None,
+    defaults: &[],
+    classes: false,
+    trains: false,
+    published: &[Published {
+        pixel_auroc: Some(96.2),
+        aupro: Some(92.1),
+        ..Published::image("MVTec AD, Wide-ResNet-50-2", 85.5)
+    }],
+    one_vs_all: &[],
+    build: |settings, backbone| Ok(Box::new(SpadeParams::from_settings(settings)?.check(settings, backbone)?)),
+};
+
+/// What scores an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ImageScore {
+    /// The mean distance of its pooled features to those of the retrieved images, where no region of interest is set.
+    #[default]
+    Image,
+    /// The largest value of its map.
+    Map,
+}
+
+impl ImageScore {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Map => "map",
+        }
+    }
+}
+
+/// Parameters of SPADE before they are checked against a backbone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SpadeParams {
+    /// Training images that an image is compared with, at least 1; where there are fewer others, all of them.
+    pub k: usize,
+    /// What scores an image.
+    pub score: ImageScore,
+    /// Stride at which positions are compared, that of a layer; `None` for the finest whose feature maps fit into memory.
+    pub grid: Option<usize>,
+    /// Standard deviation of the map's blur in pixels of the network's input; 0 for none.
+    pub sigma: f64,
+    /// The most training images that are scored to calibrate the decision, at least 1.
+    pub held_out: usize,
+    /// What the process may take to fit.
+    pub max_memory: Memory,
+}
+
+impl Default for SpadeParams {
+    fn default() -> Self {
+        Self {
+            k: 50,
+            score: ImageScore::Image,
+            grid: None,
+            sigma: DEFAULT_SIGMA,
+            held_out: 100,
+            max_memory: Memory::gib(2),
+        }
+    }
+}
+
+impl SpadeParams {
+    fn from_settings(settings: &Settings) -> Result<Self, MethodError> {
+        let default = Self::default();
+        let refuse =
+            |key: &str, allowed: &str| Err(MethodError::setting(key, settings.get(key).unwrap_or_default(), allowed));
+        let score = match settings.get("score") {
+            None | Some("image") => ImageScore::Image,
+            Some("map") => ImageScore::Map,
+            Some(_) => return refuse("score", "`image` or `map`"),
+        };
+        let max_memory = settings.value("max_memory", default.max_memory, Memory::ALLOWED)?;
+        if max_memory.0 < 2 * RESERVE {
+            return refuse("max_memory", "at least 512MiB");
+        }
+        Ok(Self {
+            k: settings.count("k")?.unwrap_or(default.k),
+            score,
+            grid: settings.count("grid")?,
+            sigma: settings.sigma(default.sigma)?,
+            held_out: settings.count("held_out")?.unwrap_or(default.held_out),
+            max_memory,
+        })
+    }
+
+    /// Checks layers, level and grid against the backbone.
+    fn check(self, settings: &Settings, backbone: &Backbone) -> Result<Spade, MethodError> {
+        let mut taps = layer_taps(settings, backbone, 0)?;
+        let pooled = pooled_tap(settings, backbone)?;
+        let known = backbone.taps();
+        let info = |tap: &TapRequest| known.iter().find(|info| info.name == tap.name);
+        let strides: Vec<usize> = taps.iter().filter_map(|tap| info(tap)?.stride).collect();
+        let dim = taps.iter().filter_map(info).map(|info| info.channels).sum();
+        let width = info(&pooled).map_or(0, |info| info.channels);
+        if let Some(grid) = self.grid.filter(|grid| !strides.contains(grid)) {
+            let strides = strides.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let allowed = format!("`auto`, or the stride of one of the layers: {strides}");
+            return Err(MethodError::setting("grid", &grid.to_string(), &allowed));
+        }
+        taps.push(pooled);
+        Ok(Spade { params: self, taps, strides, dim, pooled: width })
+    }
+}
+
+/// SPADE with checked parameters.
+#[derive(Clone, Debug)]
+pub struct Spade {
+    params: SpadeParams,
+    /// The layers, and the pooled level last.
+    taps: Vec<TapRequest>,
+    /// Stride of each layer.
+    strides: Vec<usize>,
+    /// Channels of all layers.
+    dim: usize,
+    /// Channels of the pooled level.
+    pooled: usize,
+}
+
+impl Method for Spade {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn taps(&self) -> &[TapRequest] {
+        &self.taps
+    }
+
+    fn settings(&self) -> Settings {
+        let SpadeParams { k, score, grid, sigma, held_out, max_memory } = self.params;
+        let layers = self.strides.len();
+        let settings = Settings::default()
+            .with("layers", layers_setting(&self.taps[..layers]))
+            .with("level", &self.taps[layers].name)
+            .with("k", k)
+            .with("score", score.name())
+            .with("sigma", sigma)
+            .with("held_out", held_out)
+            .with("max_memory", max_memory);
+        match grid {
+            Some(stride) => settings.with("grid", stride),
+            None => settings.with("grid", "auto"),
+        }
+    }
+
+    fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
+        let FitContext { seed, progress, .. } = *context;
+        let mut seen: Option<(Gallery, Vec<String>)> = None;
+        let images = source.visit(progress, &mut |batch| {
+            let (gallery, _) = match &mut seen {
+                Some(seen) => seen,
+                None => {
+                    let (shape, notes) = self.plan(source.images(), batch, context.occupied)?;
+                    seen.insert((Gallery::new(shape)?, notes))
+                }
+            };
+            let features = self.features(batch, gallery.shape())?;
+            gallery.add(features.pooled, &features.pyramids)
+        })?;
+        let too_few =
+            || MethodError::TooFew { of: NAME.to_owned(), items: "training images", needed: MIN_IMAGES, found: images };
+        let (gallery, mut notes) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
+        let groups = source.groups()?;
+        let groups = groups.leaving(1);
+        let k = self.params.k.min(images - groups.largest());
+        if k < self.params.k {
+            notes.push(format!("k={} is more than the other images: each is compared with {k}", self.params.k));
+        }
+        let fitted = FittedSpade { method: self.clone(), gallery, k };
+
+        let chosen = groups.choose(context.most_held_out(self.params.held_out), seed);
+        let mut held_out = Vec::with_capacity(chosen.len());
+        let mut next = chosen.iter().copied();
+        source.visit_some(&chosen, progress, &mut |batch| {
+            let features = self.features(batch, fitted.gallery.shape())?;
+            for (image, number) in (0..batch.images).zip(next.by_ref()) {
+                if progress.cancelled() {
+                    return Err(MethodError::Cancelled);
+                }
+                let views = fitted.scores(batch, &features, image, groups.group_of(number))?;
+                held_out.push(context.held_out(number, source.combine(views)?));
+            }
+            Ok(())
+        })?;
+        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
+    }
+
+    fn extend(
+        &self,
+        states: Vec<(String, State)>,
+        source: &dyn FeatureSource,
+        context: &FitContext<'_>,
+    ) -> Result<MethodFit, MethodError> {
+        let progress = context.progress;
+        let mut fitted = self.read(states)?;
+        let shape = fitted.gallery.shape();
+        let needed = shape.bytes(fitted.gallery.images() + source.images());
+        if needed > self.room(context.occupied) {
+            return Err(self.too_large(needed, "fit again with a coarser `grid`, or allow more"));
+        }
+        let mut more = Gallery::new(shape)?;
+        let wanted = context.held_out_of(source.images());
+        let (mut held_out, mut seen) = (Vec::new(), 0);
+        let images = source.visit(progress, &mut |batch| {
+            let features = self.features(batch, shape)?;
+            for image in 0..batch.images {
+                if progress.cancelled() {
+                    return Err(MethodError::Cancelled);
+                }
+                if wanted.binary_search(&seen).is_ok() {
+                    let views = fitted.scores(batch, &features, image, &[])?;
+                    held_out.push(context.held_out(seen, source.combine(views)?));
+                }
+                seen += 1;
+            }
+            more.add(features.pooled, &features.pyramids)
+        })?;
+        if images == 0 {
+            return Err(MethodError::TooFew { of: NAME.to_owned(), items: "training images", needed: 1, found: 0 });
+        }
+        fitted.gallery.append(more)?;
+        Ok(MethodFit {
+            fitted: Box::new(fitted),
+            held_out,
+            classes: Vec::new(),
+            images,
+            notes: Vec::new(),
+            checkpoint: None,
+        })
+    }
+
+    fn revisits(&self) -> bool {
+        true
+    }
+
+    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+        Ok(Box::new(self.read(states)?))
+    }
+}
+
+/// What SPADE compares of a batch.
+struct Features<'a> {
+    /// `[images, views, pooled]`.
+    pooled: &'a [f32],
+    /// `[images, views, positions, dim]`.
+    pyramids: Vec<f32>,
+}
+
+impl Spade {
+    /// What the gallery may take, in bytes: half of what is allowed, for the model file is made from a copy of it.
+    fn room(&self, occupied: u64) -> u64 {
+        self.params.max_memory.0.saturating_sub(RESERVE + occupied) / 2
+    }
+
+    fn too_large(&self, gallery: u64, hint: &str) -> MethodError {
+        MethodError::memory(
+            NAME,
+            &Memory(gallery.saturating_mul(2).saturating_add(RESERVE)).rounded(),
+            &self.params.max_memory.rounded(),
+            hint,
+        )
+    }
+
+    /// The grid on which the features of `images` images like those of `batch` are kept, and what is to be said of it.
+    fn plan(
+        &self,
+        images: usize,
+        batch: &FeatureBatch<'_>,
+        occupied: u64,
+    ) -> Result<(GalleryShape, Vec<String>), MethodError> {
+        let mut grids: Vec<(usize, GalleryShape)> = self
+            .strides
+            .iter()
+            .zip(batch.shapes)
+            .map(|(&stride, shape)| {
+                let grid = [shape[1], shape[2]];
+                (stride, GalleryShape { views: batch.views, grid, dim: self.dim, pooled: self.pooled })
+            })
+            .collect();
+        grids.retain(|(stride, _)| self.params.grid.is_none_or(|grid| grid == *stride));
+        grids.sort_by_key(|(stride, _)| *stride);
+        let needed = |shape: GalleryShape| shape.bytes(images);
+        let Some(&(stride, shape)) = grids.iter().find(|(_, shape)| needed(*shape) <= self.room(occupied)) else {
+            let least = grids.last().map_or(0, |(_, shape)| needed(*shape));
+            let hint = match self.params.grid {
+                Some(_) => "allow more, or leave the `grid` to `auto`",
+                None => "allow more, or make `input_size` smaller",
+            };
+            return Err(self.too_large(least, hint));
+        };
+        let finest = grids[0];
+        let mut notes = Vec::new();
+        if finest.0 < stride {
+            notes.push(format!(
+                "positions are compared at stride {stride}: at stride {} the feature maps of {images} images take {}, \
+                 and max_memory={} has room for {}",
+                finest.0,
+                Memory(needed(finest.1)).rounded(),
+                self.params.max_memory,
+                Memory(self.room(occupied)).rounded()
+            ));
+        }
+        Ok((shape, notes))
+    }
+
+    /// What is compared of a batch, on the grid of `shape`.
+    fn features<'a>(&self, batch: &FeatureBatch<'a>, shape: GalleryShape) -> Result<Features<'a>, MethodError> {
+        let layers = self.strides.len();
+        let (shapes, values) = (&batch.shapes[..layers], &batch.values[..layers]);
+        let known = shapes.iter().any(|[_, height, width]| [*height, *width] == shape.grid);
+        let dim: usize = shapes.iter().map(|[channels, ..]| channels).sum();
+        if !known || batch.views != shape.views || dim != shape.dim {
+            return Err(MethodError::FeatureShape {
+                tap: layers_setting(&self.taps[..layers]),
+                expected: shape.views * shape.positions() * shape.dim,
+                found: shapes.iter().map(|shape| batch.views * shape.iter().product::<usize>()).sum(),
+            });
+        }
+        batch.rows(layers, shape.pooled)?;
+        Ok(Features { pooled: &batch.values[layers], pyramids: pyramid(values, shapes, shape.grid)? })
+    }
+
+    fn read(&self, mut states: Vec<(String, State)>) -> Result<FittedSpade, MethodError> {
+        let refuse = |reason: String| MethodError::State { state: STATE.to_owned(), reason: Some(reason) };
+        let mut state = only(STATE, &mut states)?;
+        let Config { grid, views, k } =
+            serde_json::from_value(state.config.take()).map_err(|error| refuse(error.to_string()))?;
+        let pooled = take(STATE, &mut state, "pooled")?;
+        let pyramids = take(STATE, &mut state, "pyramids")?;
+        let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+        let of_image = product(&[views, self.pooled]).filter(|size| *size > 0);
+        let images = of_image.filter(|size| pooled.len().is_multiple_of(*size)).map_or(0, |size| pooled.len() / size);
+        if images == 0 || product(&[images, views, grid[0], grid[1], self.dim]) != Some(pyramids.len()) {
+            return Err(refuse(format!(
+                "{} pooled numbers and {} others are no images of {views} views and {} x {} positions",
+                pooled.len(),
+                pyramids.len(),
+                grid[0],
+                grid[1]
+            )));
+        }
+        if pyramids.is_empty() || !(1..=images).contains(&k) {
+            return Err(refuse(format!("an image cannot be compared with {k} of {images}")));
+        }
+        let mut gallery = Gallery::new(GalleryShape { views, grid, dim: self.dim, pooled: self.pooled })?;
+        gallery.add(&pooled, &pyramids)?;
+        Ok(FittedSpade { method: self.clone(), gallery, k })
+    }
+}
+
+const STATE: &str = "spade";
+
+/// What a model file says of a gallery beside its numbers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// Height and width of the grid of positions.
+    grid: [usize; 2],
+    /// Views an image.
+    views: usize,
+    /// Images to compare with.
+    k: usize,
+}
+
+/// SPADE that has seen data: the features of all training images.
+#[derive(Debug)]
+pub struct FittedSpade {
+    method: Spade,
+    gallery: Gallery,
+    /// Images to compare with: no more than there were others when it was fitted, so that scores stay comparable with the
+    /// held-out ones.
+    k: usize,
+}
+
+impl FittedSpade {
+    /// Scores the views of the image `image` of a batch by the training images but for `without`, ascending.
+    fn scores(
+        &self,
+        batch: &FeatureBatch<'_>,
+        features: &Features<'_>,
+        image: usize,
+        without: &[usize],
+    ) -> Result<Vec<MethodScore>, MethodError> {
+        let GalleryShape { views, grid, dim, pooled } = self.gallery.shape();
+        let SpadeParams { score, sigma, .. } = self.method.params;
+        let pooled = features.pooled.chunks_exact(pooled).skip(image * views);
+        let pyramids = features.pyramids.chunks_exact(grid[0] * grid[1] * dim).skip(image * views);
+        let mut distances = Vec::with_capacity(views * grid[0] * grid[1]);
+        let mut scores = Vec::with_capacity(views);
+        for (view, (pooled, pyramid)) in pooled.zip(pyramids).take(views).enumerate() {
+            let retrieved = self.gallery.retrieve(view, pooled, self.k, without)?;
+            distances.extend(self.gallery.distances(view, &retrieved.images, pyramid)?);
+            scores.push(retrieved.distance);
+        }
+        let maker = MapMaker::new(batch, grid, sigma)?;
+        maker.restrict(&mut distances);
+        let maps = maker.maps(&distances)?;
+        let scored = scores.into_iter().zip(maps).map(|(distance, map)| {
+            let score = match score {
+                ImageScore::Image if batch.region.is_none() => distance,
+                // Pooled features know nothing of a region of interest.
+                _ => map.max(),
+            };
+            MethodScore::located(score, map)
+        });
+        Ok(scored.collect())
+    }
+}
+
+impl FittedMethod for FittedSpade {
+    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+        let features = self.method.features(batch, self.gallery.shape())?;
+        let mut scores = Vec::with_capacity(batch.images * batch.views);
+        for image in 0..batch.images {
+            scores.extend(self.scores(batch, &features, image, &[])?);
+        }
+        Ok(scores)
+    }
+
+    fn states(&self) -> Vec<(String, State)> {
+        let GalleryShape { views, grid, dim, pooled } = self.gallery.shape();
+        let images = self.gallery.images();
+        let tensors = [
+            ("pooled", Tensor::f32([images, views, pooled], self.gallery.pooled())),
+            ("pyramids", Tensor::f32([images, views, grid[0] * grid[1], dim], self.gallery.pyramids())),
+        ];
+        let state = State {
+            kind: STATE.to_owned(),
+            config: serde_json::to_value(Config { grid, views, k: self.k }).unwrap_or_default(),
+            tensors: tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into(),
+        };
+        vec![(STATE.to_owned(), state)]
+    }
+}
+
+#[cfg(test)]
+mod tests;

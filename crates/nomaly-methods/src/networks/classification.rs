@@ -1,0 +1,51 @@
+//! Training a network to tell kinds of examples apart.
+
+use nomaly_backbones::{OutputLayout, TapRequest};
+
+use super::classifier::{TrainedNetwork, log_softmax};
+use super::examples::{Examples, Make};
+use crate::MethodError;
+use crate::training::{Batch, Learner, Objective, Validation};
+
+/// The cross-entropy of kinds.
+pub(crate) struct Classification<'a, M: Make<Target = u32>> {
+    pub(crate) examples: Examples<'a, M>,
+    /// The name of the network that is trained, whose tap `logits` has a value for each kind.
+    pub(crate) network: &'a str,
+    /// Held-out examples that are classified after each epoch, at most.
+    pub(crate) most_validated: usize,
+}
+
+impl<M: Make<Target = u32>> Objective for Classification<'_, M> {
+    fn examples(&self) -> usize {
+        self.examples.count()
+    }
+
+    fn step(&mut self, learners: &mut [Learner], batch: &Batch<'_>) -> Result<f64, MethodError> {
+        let (inputs, kinds) = self.examples.batch(batch)?;
+        let [learner] = learners else { unreachable!("a classifier is one network") };
+        // Masks of the step alone: a training that was interrupted draws the same.
+        learner.network.seed_dropout(self.examples.seed ^ !batch.step);
+        let loss = learner.network.classify(&inputs, &kinds)?;
+        learner.step()?;
+        self.examples.give_back(inputs);
+        Ok(f64::from(loss))
+    }
+
+    fn validate(&mut self, learners: &mut [Learner], _epoch: usize) -> Result<Option<Validation>, MethodError> {
+        let [learner] = learners else { unreachable!("a classifier is one network") };
+        let logits = [TapRequest::new("logits", OutputLayout::Rows)];
+        let network = TrainedNetwork::new(self.network, learner.network.weights(), self.examples.size(), &logits)?;
+        let examples = self.examples.some(self.most_validated);
+        let (mut loss, mut right) = (0.0, 0);
+        let mut log_p = vec![0.0; self.examples.make.kinds()];
+        self.examples.try_on(&network, &examples, |logits, kind| {
+            log_softmax(logits, &mut log_p);
+            let said = log_p[*kind as usize];
+            loss -= said;
+            right += usize::from(log_p.iter().all(|other| *other <= said));
+        })?;
+        let count = examples.len() as f64;
+        Ok(Some(Validation { loss: loss / count, accuracy: Some(right as f64 / count) }))
+    }
+}

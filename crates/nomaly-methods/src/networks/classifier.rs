@@ -1,0 +1,140 @@
+//! A trained network, compiled.
+
+use std::sync::{Mutex, PoisonError};
+
+use nomaly_backbones::weights::{WeightTensor, Weights};
+use nomaly_backbones::{Backbone, Extractor, TapRequest, Workspace};
+use nomaly_kernels::Isa;
+use nomaly_scorers::{State, Tensor, TensorData};
+
+use crate::MethodError;
+use crate::features::INPUT_SIDES;
+
+/// A trained network that is run on inputs, some at a time.
+pub(crate) struct TrainedNetwork {
+    backbone: Backbone,
+    extractor: Extractor,
+    memory: Mutex<Memory>,
+}
+
+/// What a run scribbles on.
+struct Memory {
+    workspace: Workspace,
+    outputs: Vec<Vec<f32>>,
+}
+
+/// Inputs of a network at a time: enough to keep all cores busy, few enough to stay in the caches.
+pub(crate) const AT_A_TIME: usize = 32;
+
+impl TrainedNetwork {
+    /// The network `name` with these weights, compiled for inputs of `size` (height, width).
+    pub(crate) fn new(
+        name: &str,
+        weights: Weights,
+        size: [usize; 2],
+        taps: &[TapRequest],
+    ) -> Result<Self, MethodError> {
+        let backbone = Backbone::from_tensors(name, weights)?;
+        let extractor = backbone.compile(size, taps, Isa::best()?)?;
+        let memory = Memory { workspace: extractor.workspace(AT_A_TIME), outputs: vec![Vec::new(); taps.len()] };
+        Ok(Self { backbone, extractor, memory: Mutex::new(memory) })
+    }
+
+    /// The network and its weights.
+    pub(crate) fn backbone(&self) -> &Backbone {
+        &self.backbone
+    }
+
+    /// Its weights.
+    pub(crate) fn weights(&self) -> Weights {
+        let taps: Vec<&str> = self.extractor.taps().iter().map(|tap| tap.name.as_str()).collect();
+        self.backbone.export(&taps).expect("the taps are those it was compiled for")
+    }
+
+    /// Numbers of a tap for one input.
+    pub(crate) fn width(&self, tap: usize) -> usize {
+        self.extractor.output_shape(tap).iter().product()
+    }
+
+    /// Runs `inputs`, at most [`AT_A_TIME`] images of the compiled size, and hands the outputs of all taps to `see`.
+    pub(crate) fn run<R>(&self, inputs: &[f32], see: impl FnOnce(&[Vec<f32>]) -> R) -> Result<R, MethodError> {
+        let each: usize = self.extractor.input_shape().iter().product();
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let Memory { workspace, outputs } = &mut *memory;
+        self.extractor.run(inputs, inputs.len() / each, workspace, outputs)?;
+        Ok(see(outputs))
+    }
+
+    /// The network `name` as a model file keeps it, with the size of its input and the seed of its training.
+    pub(crate) fn state(&self, name: &str, seed: u64) -> State {
+        let tensor = |(name, tensor): (String, WeightTensor)| {
+            let values = tensor.to_f32().expect("weights were read when they were compiled");
+            (name, Tensor::f32(tensor.shape, values))
+        };
+        let tensors = self.weights().into_iter().map(tensor).collect();
+        let [_, height, width] = self.extractor.input_shape();
+        State { kind: name.to_owned(), config: serde_json::json!({ "size": [height, width], "seed": seed }), tensors }
+    }
+
+    /// The network `name` out of a model file, compiled for the size of input that it was trained on, and its seed.
+    ///
+    /// # Errors
+    /// A state of another network, of another size than a network can have, or without a tensor that the taps need.
+    pub(crate) fn restore(name: &str, state: State, taps: &[TapRequest]) -> Result<Stored, MethodError> {
+        if state.kind != name {
+            return Err(MethodError::State { state: STATE.to_owned(), reason: None });
+        }
+        let refuse = |reason: String| MethodError::State { state: STATE.to_owned(), reason: Some(reason) };
+        let Config { size, seed } =
+            serde_json::from_value(state.config.clone()).map_err(|error| refuse(error.to_string()))?;
+        if size.iter().any(|side| !(1..=*INPUT_SIDES.end()).contains(side)) {
+            return Err(refuse(format!("its input is {} x {}", size[0], size[1])));
+        }
+        Ok(Stored { network: Self::new(name, stored_weights(state)?, size, taps)?, size, seed })
+    }
+}
+
+/// Name of the state of a trained network in a model file.
+pub(crate) const STATE: &str = "network";
+
+/// What a model file says of a network beside its weights.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    size: [usize; 2],
+    seed: u64,
+}
+
+/// A network out of a model file.
+pub(crate) struct Stored {
+    pub(crate) network: TrainedNetwork,
+    /// Height and width of its input.
+    pub(crate) size: [usize; 2],
+    /// The seed of its training.
+    pub(crate) seed: u64,
+}
+
+/// The weights in a state of a model file, whose kind is the network's name.
+fn stored_weights(state: State) -> Result<Weights, MethodError> {
+    let tensor = |(name, tensor): (String, Tensor)| match tensor.data {
+        TensorData::F32(values) if tensor.shape.iter().product::<usize>() == values.len() => {
+            Ok((name, WeightTensor::from_f32(tensor.shape, &values)))
+        }
+        _ => Err(MethodError::State { state: state.kind.clone(), reason: Some(format!("`{name}` is not of f32")) }),
+    };
+    state.tensors.into_iter().map(tensor).collect()
+}
+
+/// Writes the natural logarithms of the softmax of `logits`. No probability is below [`FLOOR`], so that no single one decides
+/// a score.
+pub(crate) fn log_softmax(logits: &[f32], log_p: &mut [f64]) {
+    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - f64::from(greatest)).exp()).sum();
+    let log_sum = f64::from(greatest) + sum.ln();
+    for (log_p, logit) in log_p.iter_mut().zip(logits) {
+        *log_p = (f64::from(*logit) - log_sum).max(FLOOR.ln());
+    }
+}
+
+/// The smallest probability that a network is believed.
+const FLOOR: f64 = 1e-12;

@@ -1,0 +1,143 @@
+//! Examples made of views when they are needed.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use super::classifier::{AT_A_TIME, TrainedNetwork};
+use super::images::PixelStore;
+use super::set::TrainingSet;
+use crate::MethodError;
+use crate::training::{Batch, shuffled};
+
+/// What becomes of a view before the network sees it.
+pub(crate) trait Make: Sync {
+    /// What the network is to say.
+    type Target: Send;
+
+    /// How many kinds of examples there are. Each view is an example of each.
+    fn kinds(&self) -> usize;
+
+    /// Writes the input of a view of `size`, given as planes in [0, 1], as an example of a kind.
+    fn make(
+        &self,
+        planes: &[f32],
+        size: [usize; 2],
+        kind: usize,
+        draw: &mut Draw,
+        input: &mut [f32],
+    ) -> Result<Self::Target, MethodError>;
+}
+
+/// What the random choices of an example are drawn from.
+pub(crate) struct Draw {
+    /// Whether the network learns from the example: anew in each epoch. Others are the same in each.
+    pub(crate) training: bool,
+    pub(crate) random: ChaCha8Rng,
+}
+
+impl Draw {
+    /// For each number of an example a stream of its own, and none for both purposes.
+    fn new(seed: u64, training: bool, number: u64) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(if training { seed } else { !seed });
+        random.set_stream(number);
+        Self { training, random }
+    }
+}
+
+/// All examples of a training, and the memory that a step makes its own in.
+pub(crate) struct Examples<'a, M: Make> {
+    pub(crate) make: M,
+    pub(crate) seed: u64,
+    images: &'a PixelStore,
+    train: &'a [usize],
+    held_out: &'a [usize],
+    inputs: Vec<f32>,
+}
+
+impl<'a, M: Make> Examples<'a, M> {
+    pub(crate) fn new(make: M, set: &'a TrainingSet<'_>) -> Self {
+        let TrainingSet { images, train, held_out, context, .. } = set;
+        Self { make, seed: context.seed, images, train, held_out, inputs: Vec::new() }
+    }
+
+    /// Examples of an epoch.
+    pub(crate) fn count(&self) -> usize {
+        self.train.len() * self.make.kinds()
+    }
+
+    /// Height and width of an input.
+    pub(crate) fn size(&self) -> [usize; 2] {
+        self.images.size()
+    }
+
+    /// The inputs and targets of a batch. [`give_back`](Self::give_back) takes the inputs again.
+    pub(crate) fn batch(&mut self, batch: &Batch<'_>) -> Result<(Vec<f32>, Vec<M::Target>), MethodError> {
+        let mut inputs = std::mem::take(&mut self.inputs);
+        inputs.resize(batch.examples.len() * self.images.each(), 0.0);
+        // For each example of each epoch another stream.
+        let first = batch.epoch as u64 * self.count() as u64;
+        let draw = |example: u32| Draw::new(self.seed, true, first + u64::from(example));
+        let targets = self.fill(self.train, batch.examples, draw, &mut inputs)?;
+        Ok((inputs, targets))
+    }
+
+    /// Keeps the memory of a batch for the next one.
+    pub(crate) fn give_back(&mut self, inputs: Vec<f32>) {
+        self.inputs = inputs;
+    }
+
+    /// Examples of all kinds of up to so many held-out views, the same whenever they are asked for.
+    pub(crate) fn whole_views(&self, most: usize) -> Vec<u32> {
+        let kinds = self.make.kinds() as u32;
+        let views = shuffled(self.held_out.len(), self.seed, 0);
+        views.iter().take(most).flat_map(|view| view * kinds..(view + 1) * kinds).collect()
+    }
+
+    /// Up to so many examples of held-out views, the same whenever they are asked for.
+    pub(crate) fn some(&self, most: usize) -> Vec<u32> {
+        let mut examples = shuffled(self.held_out.len() * self.make.kinds(), self.seed, 0);
+        examples.truncate(most);
+        examples
+    }
+
+    /// Runs `network` on examples of held-out views and hands what its first tap says of each, with the target, to `see`.
+    pub(crate) fn try_on(
+        &self,
+        network: &TrainedNetwork,
+        examples: &[u32],
+        mut see: impl FnMut(&[f32], &M::Target),
+    ) -> Result<(), MethodError> {
+        let each = self.images.each();
+        let mut inputs = vec![0.0; AT_A_TIME * each];
+        for some in examples.chunks(AT_A_TIME) {
+            let inputs = &mut inputs[..some.len() * each];
+            let draw = |example: u32| Draw::new(self.seed, false, u64::from(example));
+            let targets = self.fill(self.held_out, some, draw, inputs)?;
+            network.run(inputs, |outputs| {
+                let said = outputs[0].chunks_exact(outputs[0].len() / some.len());
+                said.zip(&targets).for_each(|(said, target)| see(said, target));
+            })?;
+        }
+        Ok(())
+    }
+
+    fn fill(
+        &self,
+        views: &[usize],
+        examples: &[u32],
+        draw: impl Fn(u32) -> Draw + Sync,
+        inputs: &mut [f32],
+    ) -> Result<Vec<M::Target>, MethodError> {
+        let (each, kinds) = (self.images.each(), self.make.kinds());
+        let made = inputs.par_chunks_exact_mut(each).zip(examples).map_init(
+            || vec![0.0; each],
+            |planes, (input, example)| {
+                let (view, kind) = (views[*example as usize / kinds], *example as usize % kinds);
+                self.images.unpack(view, planes);
+                self.make.make(planes, self.size(), kind, &mut draw(*example), input)
+            },
+        );
+        made.collect()
+    }
+}

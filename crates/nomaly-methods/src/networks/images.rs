@@ -1,0 +1,141 @@
+//! Images kept in memory for as long as a training needs them.
+
+use std::ops::Range;
+
+use ndarray::ArrayView2;
+use nomaly_scorers::ScorerError;
+use nomaly_store::{Progress, sha256_hex};
+
+use crate::MethodError;
+use crate::features::{FeatureBatch, FeatureSource};
+use crate::groups::Groups;
+use crate::method::Method;
+use crate::score::{HeldOut, MethodScore};
+use crate::stage::Stage;
+
+/// All views of all images as 8-bit planes, red, green and blue: what a pipeline makes of images, without its last step.
+///
+/// The methods that train on pixels stand on the backbone `pixels`, whose values are `v / 255`: a byte holds all of one.
+#[derive(Debug)]
+pub(crate) struct PixelStore {
+    bytes: Vec<u8>,
+    size: [usize; 2],
+    views: usize,
+}
+
+impl PixelStore {
+    /// Reads all images of `source`, whose only feature is the planes of each view.
+    pub(crate) fn collect(source: &dyn FeatureSource, progress: &dyn Progress) -> Result<Self, MethodError> {
+        let mut store = Self { bytes: Vec::new(), size: [0; 2], views: source.views() };
+        source.visit(progress, &mut |batch| {
+            store.size = batch.input;
+            let planes = &batch.values[0];
+            if let Some(at) = planes.iter().position(|value| !(0.0..=1.0).contains(value)) {
+                let each = 3 * batch.input[0] * batch.input[1];
+                return Err(ScorerError::NonFiniteFeature { row: at / each, column: at % each }.into());
+            }
+            store.bytes.extend(planes.iter().map(|value| (value * 255.0).round() as u8));
+            Ok(())
+        })?;
+        Ok(store)
+    }
+
+    /// How many images there are.
+    pub(crate) fn images(&self) -> usize {
+        self.inputs() / self.views
+    }
+
+    /// How many views of images there are.
+    pub(crate) fn inputs(&self) -> usize {
+        self.bytes.len() / self.each().max(1)
+    }
+
+    /// The views of an image.
+    pub(crate) fn views_of(&self, image: usize) -> Range<usize> {
+        image * self.views..(image + 1) * self.views
+    }
+
+    /// The views of some images.
+    pub(crate) fn inputs_of(&self, images: &[usize]) -> Vec<usize> {
+        images.iter().flat_map(|image| self.views_of(*image)).collect()
+    }
+
+    /// Height and width.
+    pub(crate) fn size(&self) -> [usize; 2] {
+        self.size
+    }
+
+    /// Values of one view, `3 · height · width`.
+    pub(crate) fn each(&self) -> usize {
+        3 * self.size[0] * self.size[1]
+    }
+
+    /// Writes the planes `[3, height, width]` of a view, in [0, 1].
+    pub(crate) fn unpack(&self, input: usize, planes: &mut [f32]) {
+        let each = self.each();
+        for (value, byte) in planes.iter_mut().zip(&self.bytes[input * each..(input + 1) * each]) {
+            *value = f32::from(*byte) / 255.0;
+        }
+    }
+
+    /// Everything that decides what a training of `method` on all these images, in these groups, ends with.
+    pub(crate) fn identity(&self, method: &dyn Method, groups: &Groups, seed: u64) -> Vec<u8> {
+        let settings = serde_json::to_string(&method.settings()).unwrap_or_default();
+        let version = env!("CARGO_PKG_VERSION");
+        let (name, pixels) = (method.name(), sha256_hex(&self.bytes));
+        let groups = if groups.is_trivial() { String::new() } else { format!(" {:?}", groups.of()) };
+        format!("{name} {version} {settings} {seed} {:?} {pixels}{groups}", self.size).into_bytes()
+    }
+
+    /// Refuses more examples than an epoch can have, `each` of every one of `views`.
+    pub(crate) fn check_examples(method: &str, views: usize, each: usize) -> Result<(), MethodError> {
+        let examples = views.saturating_mul(each);
+        if u32::try_from(examples).is_ok() {
+            return Ok(());
+        }
+        Err(MethodError::memory(
+            method,
+            &format!("{examples} training examples"),
+            &format!("{} examples", u32::MAX),
+            "use fewer images or fewer examples of each",
+        ))
+    }
+
+    /// Scores `images`, which were not trained on, with `judge`, which is given the planes of each of their views.
+    pub(crate) fn held_out(
+        &self,
+        images: &[usize],
+        source: &dyn FeatureSource,
+        progress: &dyn Progress,
+        mut judge: impl FnMut(&[f32]) -> Result<MethodScore, MethodError>,
+    ) -> Result<Vec<HeldOut>, MethodError> {
+        let stage = Stage::start(progress, "scoring held-out images", Some(images.len()));
+        let mut planes = vec![0.0; self.each()];
+        let mut held_out = Vec::with_capacity(images.len());
+        for &image in images {
+            let mut views = Vec::new();
+            for view in self.views_of(image) {
+                self.unpack(view, &mut planes);
+                views.push(judge(&planes)?);
+            }
+            held_out.push(HeldOut::new(image, &source.combine(views)?));
+            stage.advance(1);
+            if progress.cancelled() {
+                return Err(MethodError::Cancelled);
+            }
+        }
+        Ok(held_out)
+    }
+}
+
+/// The planes `[3, H, W]` of each view of a batch, a row each; refused where they are not of the size that a network was
+/// trained on.
+pub(crate) fn views<'a>(batch: &FeatureBatch<'a>, size: [usize; 2]) -> Result<ArrayView2<'a, f32>, MethodError> {
+    let (views, expected) = (batch.images * batch.views, 3 * size[0] * size[1]);
+    let found = batch.values[0].len() / views.max(1);
+    let refuse = || MethodError::FeatureShape { tap: batch.taps[0].name.clone(), expected, found };
+    if batch.input != size {
+        return Err(refuse());
+    }
+    ArrayView2::from_shape((views, expected), batch.values[0].as_slice()).map_err(|_| refuse())
+}

@@ -1,0 +1,94 @@
+//! What the fit of every method that trains on pixels begins and ends with.
+
+use nomaly_backbones::graph::Graph;
+use nomaly_backbones::weights::Weights;
+
+use super::images::PixelStore;
+use crate::MethodError;
+use crate::features::FeatureSource;
+use crate::groups::Groups;
+use crate::method::{FitContext, FittedMethod, Method, MethodFit};
+use crate::score::{HeldOut, MethodScore};
+use crate::training::settings::{Division, TrainingSettings};
+use crate::training::{Checkpoint, Learner, Objective, Trained, train};
+
+/// The images of a fit: some to train on, others to calibrate the decision.
+pub(crate) struct TrainingSet<'a> {
+    pub(crate) images: PixelStore,
+    /// Which images depend on each other.
+    pub(crate) groups: Groups,
+    pub(crate) division: Division,
+    /// Views that are trained on.
+    pub(crate) train: Vec<usize>,
+    /// Views that are not.
+    pub(crate) held_out: Vec<usize>,
+    pub(crate) source: &'a dyn FeatureSource,
+    pub(crate) context: FitContext<'a>,
+    settings: &'a TrainingSettings,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl<'a> TrainingSet<'a> {
+    /// Reads all images of `source` and divides them.
+    ///
+    /// # Errors
+    /// Fewer than `needed` images; more than an epoch can have with so many `kinds` of examples of each.
+    pub(crate) fn collect(
+        method: &dyn Method,
+        settings: &'a TrainingSettings,
+        source: &'a dyn FeatureSource,
+        context: &FitContext<'a>,
+        (needed, kinds): (usize, usize),
+    ) -> Result<Self, MethodError> {
+        let FitContext { seed, progress, checkpoints, .. } = *context;
+        let images = PixelStore::collect(source, progress)?;
+        if images.images() < needed {
+            let (method, found) = (method.name().to_owned(), images.images());
+            return Err(MethodError::TooFew { of: method, items: "training images", needed, found });
+        }
+        let groups = source.groups()?;
+        let division = settings.divide(&groups, seed);
+        let (train, held_out) = (images.inputs_of(&division.train), images.inputs_of(&division.held_out));
+        PixelStore::check_examples(method.name(), train.len(), kinds)?;
+        let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &images.identity(method, &groups, seed)));
+        Ok(Self { images, groups, division, train, held_out, source, context: *context, settings, checkpoint })
+    }
+
+    /// Trains the network of `graph` from the start.
+    pub(crate) fn train(
+        &self,
+        graph: &Graph,
+        objective: &mut dyn Objective,
+    ) -> Result<(Weights, Trained), MethodError> {
+        let FitContext { seed, progress, .. } = self.context;
+        let mut learners = [Learner::initialised(graph, self.images.size(), self.settings.rule(), seed)?];
+        let plan = self.settings.plan(seed, self.train.len());
+        let trained = train(&plan, objective, &mut learners, self.checkpoint.as_ref(), progress, &mut |_| {})?;
+        let [learner] = learners;
+        Ok((learner.network.weights(), trained))
+    }
+
+    /// Scores the held-out images with `judge`, which is given the planes of each of their views.
+    pub(crate) fn score_held_out(
+        &self,
+        judge: impl FnMut(&[f32]) -> Result<MethodScore, MethodError>,
+    ) -> Result<Vec<HeldOut>, MethodError> {
+        self.images.held_out(&self.division.held_out, self.source, self.context.progress, judge)
+    }
+
+    /// The fit, whose checkpoint stays until its model is safe. `learned` says what each image was learned as.
+    pub(crate) fn finish(
+        self,
+        fitted: Box<dyn FittedMethod>,
+        held_out: Vec<HeldOut>,
+        trained: &Trained,
+        learned: &str,
+    ) -> MethodFit {
+        let Division { train, held_out: others } = &self.division;
+        let told =
+            format!("{} images learned from, {learned}; {} others calibrate the decision", train.len(), others.len());
+        let notes = vec![trained.to_string(), told];
+        let images = self.images.images();
+        MethodFit { fitted, held_out, classes: Vec::new(), images, notes, checkpoint: self.checkpoint }
+    }
+}

@@ -1,0 +1,9 @@
+//! What models of classes learn: a mixture of Gaussians for each class, on features or on rows.
+
+mod class;
+mod model;
+mod settings;
+
+pub use self::class::{HeldOutClass, KnownClass, UNDECIDED, UNKNOWN, check_name, closest};
+pub use self::model::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS};
+pub use self::settings::{OPEN_SET_PARAMETERS, OpenSetSettings, Plan};

@@ -1,0 +1,187 @@
+//! The file that a training goes on from.
+//!
+//! One [sealed](nomaly_backbones::weights::write_sealed) safetensors file with the networks' tensors, their optimisers'
+//! moments, the best networks so far where the training may stop early, and in its metadata the [`Position`]. It is
+//! named after a fingerprint of everything that decides the result, so that it can only be found by the same training.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use nomaly_backbones::trainable::{Optimiser, OptimiserState};
+use nomaly_backbones::weights::{TensorSource, WeightTensor, Weights, from_sealed, write_sealed};
+use nomaly_store::{AtomicFile, StoreError, create_folder, read_regular, sha256_hex};
+use serde::{Deserialize, Serialize};
+
+use super::history::EpochRecord;
+use super::objective::Learner;
+use crate::MethodError;
+
+/// The version of the format.
+const FORMAT: u32 = 2;
+/// Larger files are not read: networks that are trained here have some megabytes.
+const MAX_FILE: u64 = 16 << 30;
+const METADATA_KEY: &str = "nomaly-checkpoint";
+
+/// Where a training is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Position {
+    /// Epochs that have ended.
+    pub(super) history: Vec<EpochRecord>,
+    /// Steps of the epoch that has begun.
+    pub(super) steps: usize,
+    /// Sum of the losses of its examples, as bits, so that no digit is lost.
+    pub(super) loss: u64,
+    /// The epoch with the smallest validation loss, from 1; 0 for none.
+    pub(super) best: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format: u32,
+    fingerprint: String,
+    position: Position,
+    /// Steps of each learner's optimiser.
+    optimisers: Vec<u64>,
+}
+
+/// Where a training keeps its checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    path: PathBuf,
+    fingerprint: String,
+}
+
+impl Checkpoint {
+    /// The checkpoint in `folder` of the training that `identity` describes: all settings, the seed and the data, in any
+    /// form. The folder need not exist.
+    pub fn new(folder: &Path, identity: &[u8]) -> Self {
+        let fingerprint = sha256_hex(identity);
+        Self { path: folder.join(format!("{}.checkpoint", &fingerprint[..24])), fingerprint }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the file of a training that has ended, once its result is safe; there may be none.
+    pub fn remove(&self) {
+        // A file that stays is found by the same training only, which would end at once.
+        let _ = std::fs::remove_file(&self.path);
+    }
+
+    /// Replaces the file.
+    pub(super) fn write(&self, learners: &[Learner], best: &[Weights], position: &Position) -> Result<(), MethodError> {
+        let states: Vec<OptimiserState> = learners.iter().map(|learner| learner.optimiser.export()).collect();
+        let weights: Vec<Weights> = learners.iter().map(|learner| learner.network.weights()).collect();
+        let mut tensors: BTreeMap<String, TensorSource<'_>> = BTreeMap::new();
+        for (prefix, all) in [("network", weights.as_slice()), ("best", best)] {
+            for (learner, weights) in all.iter().enumerate() {
+                for (name, tensor) in weights {
+                    tensors.insert(format!("{prefix}/{learner}/{name}"), TensorSource::Stored(tensor));
+                }
+            }
+        }
+        let shapes: Vec<Vec<[[usize; 1]; 2]>> = states
+            .iter()
+            .map(|state| state.moments.iter().map(|moments| moments.each_ref().map(|values| [values.len()])).collect())
+            .collect();
+        for (learner, (state, shapes)) in states.iter().zip(&shapes).enumerate() {
+            for (parameter, (moments, shapes)) in state.moments.iter().zip(shapes).enumerate() {
+                for (moment, (values, shape)) in moments.iter().zip(shapes).enumerate() {
+                    let name = format!("moments/{learner}/{parameter}/{moment}");
+                    tensors.insert(name, TensorSource::F32 { shape, values });
+                }
+            }
+        }
+        let header = Header {
+            format: FORMAT,
+            fingerprint: self.fingerprint.clone(),
+            position: position.clone(),
+            optimisers: states.iter().map(|state| state.steps).collect(),
+        };
+        let json = serde_json::to_string(&header).map_err(|error| MethodError::Encode { reason: error.to_string() })?;
+        if let Some(folder) = self.path.parent() {
+            create_folder(folder)?;
+        }
+        let mut file = AtomicFile::create(&self.path)?;
+        let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), json)]);
+        write_sealed(&mut file, &tensors, &metadata).map_err(|error| MethodError::File {
+            what: "checkpoint",
+            path: self.path.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(file.commit()?)
+    }
+
+    /// Takes networks and optimisers to where the file has them; `None` where there is no file.
+    ///
+    /// # Errors
+    /// A file that cannot be read or does not belong to these networks.
+    pub(super) fn read(&self, learners: &mut [Learner]) -> Result<Option<(Position, Vec<Weights>)>, MethodError> {
+        let refuse = |reason: String| MethodError::File { what: "checkpoint", path: self.path.clone(), reason };
+        let bytes = match read_regular(&self.path, MAX_FILE) {
+            Ok(bytes) => bytes,
+            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(refuse(error.to_string())),
+        };
+        let (tensors, metadata) = from_sealed(&bytes).map_err(|error| refuse(format!("is damaged: {error}")))?;
+        let json = metadata.get(METADATA_KEY).ok_or_else(|| refuse("is no checkpoint".to_owned()))?;
+        let header: Header = serde_json::from_str(json).map_err(|error| refuse(format!("is damaged: {error}")))?;
+        if header.format != FORMAT || header.fingerprint != self.fingerprint {
+            return Err(refuse("is of another training or another version".to_owned()));
+        }
+        if header.optimisers.len() != learners.len() {
+            return Err(refuse(format!("has {} networks, not {}", header.optimisers.len(), learners.len())));
+        }
+        let mut sorted = Sorted::new(tensors, learners.len()).map_err(refuse)?;
+        for (index, learner) in learners.iter_mut().enumerate() {
+            learner.network.load(&sorted.networks[index]).map_err(|error| refuse(error.to_string()))?;
+            let moments = std::mem::take(&mut sorted.moments[index]).into_values().collect();
+            let state = OptimiserState { steps: header.optimisers[index], moments };
+            learner.optimiser = Optimiser::restore(learner.rule, state);
+        }
+        let best = if header.position.best == 0 { Vec::new() } else { sorted.best };
+        Ok(Some((header.position, best)))
+    }
+}
+
+/// The tensors of a checkpoint, each where it belongs.
+struct Sorted {
+    networks: Vec<Weights>,
+    best: Vec<Weights>,
+    moments: Vec<BTreeMap<usize, [Vec<f32>; 2]>>,
+}
+
+impl Sorted {
+    fn new(tensors: Weights, learners: usize) -> Result<Self, String> {
+        let mut sorted = Self {
+            networks: vec![Weights::new(); learners],
+            best: vec![Weights::new(); learners],
+            moments: vec![BTreeMap::new(); learners],
+        };
+        for (name, tensor) in tensors {
+            sorted.place(&name, tensor).ok_or_else(|| format!("has the tensor `{name}`, which belongs to nothing"))?;
+        }
+        Ok(sorted)
+    }
+
+    fn place(&mut self, name: &str, tensor: WeightTensor) -> Option<()> {
+        let (part, rest) = name.split_once('/')?;
+        let (learner, rest) = rest.split_once('/')?;
+        let learner: usize = learner.parse().ok()?;
+        match part {
+            "network" => self.networks.get_mut(learner)?.insert(rest.to_owned(), tensor).is_none().then_some(()),
+            "best" => self.best.get_mut(learner)?.insert(rest.to_owned(), tensor).is_none().then_some(()),
+            "moments" => {
+                let (parameter, moment) = rest.split_once('/')?;
+                let moments = self.moments.get_mut(learner)?.entry(parameter.parse().ok()?).or_default();
+                *moments.get_mut(moment.parse::<usize>().ok()?)? = tensor.to_f32().ok()?;
+                Some(())
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The loop.
+
+use std::time::{Duration, Instant};
+
+use nomaly_backbones::trainable::Rule;
+use nomaly_backbones::weights::Weights;
+use nomaly_store::Progress;
+
+use super::checkpoint::{Checkpoint, Position};
+use super::history::{EpochRecord, Trained};
+use super::objective::{Batch, Learner, Objective};
+use super::order::shuffled;
+use super::plan::TrainingPlan;
+use crate::MethodError;
+use crate::stage::Stage;
+
+/// The longest time between two checkpoints.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// How often the loss is shown anew.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// Trains `learners` for `objective`.
+///
+/// Where there is a `checkpoint`, the training goes on from its file, and keeps it up to date; it is for the caller to
+/// [remove](Checkpoint::remove) it once the result is safe. `on_epoch` hears of every epoch that ends, those before the
+/// checkpoint included.
+///
+/// # Errors
+/// Cancellation (after writing the checkpoint), a loss that is not finite, a checkpoint that cannot be read or written, and
+/// whatever the objective fails with.
+pub fn train(
+    plan: &TrainingPlan,
+    objective: &mut dyn Objective,
+    learners: &mut [Learner],
+    checkpoint: Option<&Checkpoint>,
+    progress: &dyn Progress,
+    on_epoch: &mut dyn FnMut(&EpochRecord),
+) -> Result<Trained, MethodError> {
+    let examples = objective.examples();
+    let in_epoch = examples.div_ceil(plan.batch);
+    let steps = (plan.epochs * in_epoch) as u64;
+    let found = checkpoint.map(|checkpoint| checkpoint.read(learners)).transpose()?.flatten();
+    let (mut position, mut best) = found.unwrap_or_default();
+    let begun = position.history.len() * in_epoch + position.steps;
+    let resumed = (begun > 0).then_some(begun as u64);
+    position.history.iter().for_each(&mut *on_epoch);
+
+    let stage = Stage::start(progress, "training", Some(plan.epochs * examples));
+    stage.advance(position.history.len() * examples + (position.steps * plan.batch).min(examples));
+    let mut written = Instant::now();
+    let mut told: Option<Instant> = None;
+    while position.history.len() < plan.epochs && !stops_early(plan, &position) {
+        let epoch = position.history.len();
+        let order = shuffled(examples, plan.seed, epoch);
+        let mut loss = f64::from_bits(position.loss);
+        for (number, batch) in order.chunks(plan.batch).enumerate().skip(position.steps) {
+            let step = (epoch * in_epoch + number) as u64;
+            for learner in learners.iter_mut() {
+                learner.optimiser.rule = at_share(learner.rule, plan.schedule.factor(step, steps));
+            }
+            let mean = objective.step(learners, &Batch { examples: batch, epoch, step })?;
+            if !mean.is_finite() {
+                return Err(MethodError::Diverged { epoch: epoch + 1, step });
+            }
+            loss += mean * batch.len() as f64;
+            position.steps = number + 1;
+            position.loss = loss.to_bits();
+            stage.advance(batch.len());
+            if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                let seen = (position.steps * plan.batch).min(examples);
+                progress.describe(&format!(
+                    "training, epoch {} of {}, loss {:.4}",
+                    epoch + 1,
+                    plan.epochs,
+                    loss / seen as f64
+                ));
+                told = Some(Instant::now());
+            }
+            let cancelled = progress.cancelled();
+            if cancelled || written.elapsed() >= CHECKPOINT_EVERY {
+                if let Some(checkpoint) = checkpoint {
+                    checkpoint.write(learners, &best, &position)?;
+                }
+                written = Instant::now();
+            }
+            if cancelled {
+                return Err(MethodError::Cancelled);
+            }
+        }
+        let validation = objective.validate(learners, epoch)?;
+        if validation.is_some_and(|validation| !validation.loss.is_finite()) {
+            return Err(MethodError::Diverged { epoch: epoch + 1, step: ((epoch + 1) * in_epoch) as u64 });
+        }
+        let record = EpochRecord { epoch: epoch + 1, loss: loss / examples as f64, validation };
+        let improved = validation.is_some_and(|now| {
+            let before = position.best.checked_sub(1).and_then(|best| position.history[best].validation);
+            before.is_none_or(|before| now.loss < before.loss)
+        });
+        position = Position { history: position.history, steps: 0, loss: 0, best: position.best };
+        position.history.push(record);
+        if improved && plan.patience.is_some() {
+            position.best = epoch + 1;
+            best = learners.iter().map(|learner| learner.network.weights()).collect();
+        }
+        on_epoch(&record);
+        if let Some(checkpoint) = checkpoint {
+            checkpoint.write(learners, &best, &position)?;
+            written = Instant::now();
+        }
+    }
+    drop(stage);
+    let last = position.history.len();
+    let kept = if position.best == 0 { last } else { position.best };
+    if kept != last {
+        restore(learners, &best)?;
+    }
+    Ok(Trained { history: position.history, kept, resumed })
+}
+
+/// Whether the validation loss has not fallen for as long as the plan has patience.
+fn stops_early(plan: &TrainingPlan, position: &Position) -> bool {
+    plan.patience.is_some_and(|patience| position.best > 0 && position.history.len() - position.best >= patience)
+}
+
+fn restore(learners: &mut [Learner], best: &[Weights]) -> Result<(), MethodError> {
+    for (learner, weights) in learners.iter_mut().zip(best) {
+        learner.network.load(weights)?;
+    }
+    Ok(())
+}
+
+/// A rule at a share of its learning rate.
+fn at_share(rule: Rule, share: f64) -> Rule {
+    let (Rule::Sgd { rate, .. } | Rule::Adam { rate, .. }) = rule;
+    rule.with_rate(rate * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use nomaly_store::Silent;
+
+    use super::*;
+    use crate::training::{Schedule, Validation};
+
+    /// Losses as they were written down.
+    struct Scripted {
+        loss: f64,
+        validation: Vec<f64>,
+        steps: Vec<(usize, u64, usize)>,
+    }
+
+    impl Objective for Scripted {
+        fn examples(&self) -> usize {
+            5
+        }
+
+        fn step(&mut self, _: &mut [Learner], batch: &Batch<'_>) -> Result<f64, MethodError> {
+            self.steps.push((batch.epoch, batch.step, batch.examples.len()));
+            Ok(self.loss)
+        }
+
+        fn validate(&mut self, _: &mut [Learner], epoch: usize) -> Result<Option<Validation>, MethodError> {
+            Ok(self.validation.get(epoch).map(|&loss| Validation { loss, accuracy: None }))
+        }
+    }
+
+    fn run(objective: &mut Scripted, epochs: usize, patience: Option<usize>) -> Result<Trained, MethodError> {
+        let plan = TrainingPlan { epochs, batch: 2, schedule: Schedule::Constant, patience, seed: 1 };
+        train(&plan, objective, &mut [], None, &Silent, &mut |_| {})
+    }
+
+    #[test]
+    fn every_example_is_seen_once_an_epoch() {
+        let mut objective = Scripted { loss: 0.5, validation: Vec::new(), steps: Vec::new() };
+        let trained = run(&mut objective, 2, None).unwrap();
+        assert_eq!(objective.steps, [(0, 0, 2), (0, 1, 2), (0, 2, 1), (1, 3, 2), (1, 4, 2), (1, 5, 1)]);
+        assert_eq!((trained.kept, trained.resumed, trained.history[1].loss), (2, None, 0.5));
+    }
+
+    #[test]
+    fn training_stops_where_patience_ends_and_keeps_the_best() {
+        let validation = vec![3.0, 1.0, 2.0, 1.5, 0.5, 0.1];
+        let script = || Scripted { loss: 0.5, validation: validation.clone(), steps: Vec::new() };
+        let trained = run(&mut script(), 6, Some(2)).unwrap();
+        assert_eq!((trained.history.len(), trained.kept), (4, 2));
+        let trained = run(&mut script(), 6, Some(3)).unwrap();
+        assert_eq!((trained.history.len(), trained.kept), (6, 6));
+        let trained = run(&mut script(), 4, None).unwrap();
+        assert_eq!((trained.history.len(), trained.kept), (4, 4));
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_ends_the_training() {
+        let mut objective = Scripted { loss: f64::NAN, validation: Vec::new(), steps: Vec::new() };
+        let error = run(&mut objective, 2, None).unwrap_err();
+        assert!(matches!(error, MethodError::Diverged { epoch: 1, step: 0 }), "{error}");
+        let mut objective = Scripted { loss: 1.0, validation: vec![f64::INFINITY], steps: Vec::new() };
+        assert!(matches!(run(&mut objective, 2, None), Err(MethodError::Diverged { .. })));
+    }
+}

@@ -1,0 +1,3 @@
+//! The pages that are written from the registry of methods.
+
+mod docs;
