@@ -25,7 +25,7 @@ enum Command {
     Ci(ci::Args),
     /// Compare with other programs in one run, and print tables
     Bench(bench::Args),
-    /// Check the rules no compiler knows: layering, unsafe code, licences, forbidden words
+    /// Check the rules no compiler knows: layering, circles of modules, names, unsafe code, unfinished code
     Tidy,
     /// Fetch, verify and convert the weights of a backbone into the cache
     Weights(weights::Args),

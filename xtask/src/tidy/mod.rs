@@ -4,6 +4,14 @@
 //! * `unsafe` stands only in `nomaly-kernels`; every other crate forbids it.
 //! * Library crates deny missing documentation.
 //! * No unfinished code, no file that outgrew one purpose.
+//! * Modules of a crate do not import each other in [circles].
+//! * No crate re-exports another one in whole, and no two crates have a public type of one name, but for those that are
+//!   [known].
+
+mod circles;
+mod known;
+mod public;
+mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,6 +20,9 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use self::circles::{Circle, circles};
+use self::known::KnownCircle;
+use self::source::{SourceFile, crate_files};
 use crate::workspace_root;
 
 /// A file longer than this does more than one thing.
@@ -25,9 +36,17 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let root = workspace_root();
     let mut findings = Vec::new();
     layering(root, &mut findings)?;
-    for file in rust_files(root)? {
-        source_file(root, &file, &mut findings)?;
+    for folder in ["crates", "xtask", "benches"] {
+        for file in rust_files(&root.join(folder))? {
+            source_file(root, &file, &mut findings)?;
+        }
     }
+    let crates = crate_sources(root)?;
+    circles_of_modules(&crates, known::CIRCLES, &mut findings);
+    let libraries: BTreeMap<_, _> =
+        crates.into_iter().filter(|(name, _)| root.join("crates").join(name).join("src/lib.rs").is_file()).collect();
+    public::re_exports(&libraries, &mut findings);
+    public::type_names(&libraries, &mut findings);
     if findings.is_empty() {
         eprintln!("tidy: nothing to mend");
         return Ok(());
@@ -109,6 +128,42 @@ fn workspace_dependencies(root: &Path) -> anyhow::Result<BTreeMap<String, BTreeS
         .collect())
 }
 
+/// The sources of every crate in `crates`, by its name.
+fn crate_sources(root: &Path) -> anyhow::Result<BTreeMap<String, Vec<SourceFile>>> {
+    let mut crates = BTreeMap::new();
+    for entry in fs::read_dir(root.join("crates")).context("cannot list crates")? {
+        let entry = entry?;
+        let folder = entry.path().join("src");
+        if folder.is_dir() {
+            crates.insert(entry.file_name().to_string_lossy().into_owned(), crate_files(&folder)?);
+        }
+    }
+    Ok(crates)
+}
+
+/// Circles that are not known, and known ones that are gone or have changed.
+fn circles_of_modules(crates: &BTreeMap<String, Vec<SourceFile>>, known: &[KnownCircle], findings: &mut Vec<String>) {
+    for (name, files) in crates {
+        let known: Vec<&KnownCircle> = known.iter().filter(|circle| circle.crate_name == name).collect();
+        let found = circles(files);
+        for Circle { modules, shown } in &found {
+            if !known.iter().any(|known| known.modules == modules.as_slice()) {
+                let all = modules.join(", ");
+                findings.push(format!("modules of {name} import each other in a circle: {shown} (of {all})"));
+            }
+        }
+    }
+    for KnownCircle { crate_name, modules, reason } in known {
+        let of_crate = crates.get(*crate_name).map_or_else(Vec::new, |files| circles(files));
+        if !of_crate.iter().any(|circle| circle.modules == *modules) {
+            let all = modules.join(", ");
+            findings.push(format!(
+                "the circle of {all} in {crate_name} ({reason}) is gone or another one: see xtask/src/tidy/known.rs"
+            ));
+        }
+    }
+}
+
 fn source_file(root: &Path, file: &Path, findings: &mut Vec<String>) -> anyhow::Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let shown = file.strip_prefix(root).unwrap_or(file).display();
@@ -146,10 +201,10 @@ fn opens_unsafe(code: &str) -> bool {
         .any(|form| code.split('"').step_by(2).any(|part| part.contains(form)))
 }
 
-/// Every Rust source file of the workspace, in order of path.
-fn rust_files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// Every Rust source file below a folder, in order of path.
+fn rust_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> = ["crates", "xtask", "benches"].iter().map(|name| root.join(name)).collect();
+    let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
             let path = entry?.path();
@@ -184,6 +239,26 @@ mod tests {
         assert!(opens_unsafe("pub unsafe fn f()"));
         assert!(!opens_unsafe("let x = \u{22}unsafe { }\u{22};"));
         assert!(!opens_unsafe("#![forbid(unsafe_code)]"));
+    }
+
+    #[test]
+    fn circles_are_findings_but_for_the_known_ones_which_have_to_be_there() {
+        let file = |module: &str, text: &str| SourceFile {
+            module: if module.is_empty() { Vec::new() } else { vec![module.to_owned()] },
+            tokens: source::tokens(text),
+        };
+        let round = vec![file("", "mod a; mod b;"), file("a", "use crate::b::B;"), file("b", "use crate::a::A;")];
+        let crates = BTreeMap::from([("x".to_owned(), round)]);
+        let check = |known: &[KnownCircle], expected: &[&str]| {
+            let mut findings = Vec::new();
+            circles_of_modules(&crates, known, &mut findings);
+            assert_eq!(findings, expected);
+        };
+        let of = |modules| KnownCircle { crate_name: "x", modules, reason: "why" };
+        check(&[], &["modules of x import each other in a circle: a -> b -> a (of a, b)"]);
+        check(&[of(&["a", "b"])], &[]);
+        let gone = "the circle of a, c in x (why) is gone or another one: see xtask/src/tidy/known.rs";
+        check(&[of(&["a", "b"]), of(&["a", "c"])], &[gone]);
     }
 
     #[test]
