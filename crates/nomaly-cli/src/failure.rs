@@ -8,7 +8,7 @@ use nomaly::backbones::BackboneError;
 use nomaly::backbones::weights::WeightsError;
 use nomaly::data::DataError;
 use nomaly::evaluation::EvaluationError;
-use nomaly::methods::MethodError;
+use nomaly::methods::{ErrorKind, MethodError};
 use nomaly::registry::UnknownName;
 use nomaly::store::StoreError;
 
@@ -125,25 +125,21 @@ fn list_of(kind: &str) -> Option<&'static str> {
 
 /// Whether the user stopped the work.
 pub(crate) fn is_interruption(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        if let Some(failure) = cause.downcast_ref::<Failure>() {
-            return failure.interruption;
-        }
-        let store = |error: &StoreError| error.is_cancelled();
-        match method_error(cause) {
-            Some(MethodError::Cancelled) => return true,
-            Some(MethodError::Store(error)) => return store(error),
-            Some(MethodError::Data(DataError::Store(error))) => return store(error),
-            _ => {}
-        }
-        if let Some(DataError::Store(error)) = cause.downcast_ref::<DataError>() {
-            return store(error);
-        }
-        if let Some(error) = cause.downcast_ref::<WeightsError>() {
-            return error.is_cancelled();
-        }
-        cause.downcast_ref::<StoreError>().is_some_and(store)
+    error.chain().any(|cause| match cause.downcast_ref::<Failure>() {
+        Some(failure) => failure.interruption,
+        None => kind(cause) == Some(ErrorKind::Cancelled),
     })
+}
+
+/// The kind of an error of a library, where it has one.
+fn kind(error: &(dyn Error + 'static)) -> Option<ErrorKind> {
+    let of_detectors = || error.downcast_ref().map(DetectorError::kind);
+    let of_methods = || error.downcast_ref().map(MethodError::kind);
+    let of_data = || error.downcast_ref::<DataError>().map(ErrorKind::from);
+    let of_weights = || error.downcast_ref::<WeightsError>().map(ErrorKind::from);
+    let of_store = || error.downcast_ref::<StoreError>().map(ErrorKind::from);
+    let of_evaluation = error.downcast_ref().map(EvaluationError::kind);
+    of_evaluation.or_else(of_detectors).or_else(of_methods).or_else(of_data).or_else(of_weights).or_else(of_store)
 }
 
 #[cfg(test)]

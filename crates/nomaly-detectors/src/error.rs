@@ -8,7 +8,7 @@ use nomaly_data::DataError;
 use nomaly_kernels::IsaError;
 use nomaly_kernels::coreset::CoresetError;
 use nomaly_kernels::neighbours::NeighboursError;
-use nomaly_methods::MethodError;
+use nomaly_methods::{ErrorKind, MethodError};
 use nomaly_registry::UnknownName;
 use nomaly_scorers::ScorerError;
 use nomaly_store::StoreError;
@@ -82,6 +82,20 @@ errors_of_methods!(
 );
 
 impl DetectorError {
+    /// Whose fault it is, whichever layer it comes from.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Method(error) => error.kind(),
+            Self::ModelFile { .. } | Self::Unsuited { .. } => ErrorKind::Model,
+            Self::Table { .. } => ErrorKind::Data,
+            Self::Map { .. } => ErrorKind::Numeric,
+            Self::Explain(error) => match &**error {
+                ExplainError::Backbone(error) => error.into(),
+                _ => ErrorKind::Setting,
+            },
+        }
+    }
+
     pub(crate) fn setting(name: &str, given: &str, allowed: &str) -> Self {
         Self::Method(MethodError::setting(name, given, allowed))
     }
@@ -109,5 +123,22 @@ impl DetectorError {
     /// A threshold for anomaly maps that is no number.
     pub(crate) fn map_threshold(value: f64) -> Self {
         Self::Map { reason: format!("the threshold of the anomaly map is {value}, expected a number") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_methods_are_handed_through() {
+        let check = |error: DetectorError, kind| assert_eq!(error.kind(), kind, "{error}");
+        check(MethodError::Cancelled.into(), ErrorKind::Cancelled);
+        check(ScorerError::Cancelled.into(), ErrorKind::Cancelled);
+        check(StoreError::Cancelled { what: "x".to_owned() }.into(), ErrorKind::Cancelled);
+        check(DetectorError::no_classes(), ErrorKind::Model);
+        check(DetectorError::map_threshold(f64::NAN), ErrorKind::Numeric);
+        let backbone = BackboneError::from(UnknownName::new("backbone", "x", ["y"]));
+        check(ExplainError::from(backbone).into(), ErrorKind::Setting);
     }
 }

@@ -2,7 +2,7 @@
 
 use nomaly_data::DataError;
 use nomaly_detectors::DetectorError;
-use nomaly_methods::MethodError;
+use nomaly_methods::{ErrorKind, MethodError};
 use nomaly_metrics::MetricError;
 use nomaly_registry::UnknownName;
 use nomaly_scorers::ScorerError;
@@ -35,6 +35,18 @@ pub enum EvaluationError {
     Metric(#[from] MetricError),
 }
 
+impl EvaluationError {
+    /// Whose fault it is, whichever layer it comes from.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Detector(error) => error.kind(),
+            Self::TooFew { .. } => ErrorKind::TooFew,
+            Self::CannotEvaluate { .. } => ErrorKind::Data,
+            Self::Metric(_) => ErrorKind::Numeric,
+        }
+    }
+}
+
 /// Errors of what a detector uses are those of a detector.
 macro_rules! errors_of_detectors {
     ($($error:ty),* $(,)?) => {
@@ -47,3 +59,16 @@ macro_rules! errors_of_detectors {
 }
 
 errors_of_detectors!(DataError, MethodError, ScorerError, StoreError, TransformError, UnknownName);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_is_found_whatever_layer_it_comes_from() {
+        let check = |error: EvaluationError| assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+        check(DetectorError::from(MethodError::Cancelled).into());
+        check(ScorerError::Cancelled.into());
+        check(DataError::from(StoreError::Cancelled { what: "x".to_owned() }).into());
+    }
+}

@@ -10,6 +10,7 @@ use nomaly_scorers::ScorerError;
 use nomaly_store::StoreError;
 use nomaly_transforms::TransformError;
 
+use crate::kind::ErrorKind;
 use crate::skipped::Skipped;
 
 /// Why a method could not be made, fitted or used.
@@ -188,6 +189,31 @@ errors_of_kernels!(
 );
 
 impl MethodError {
+    /// Whose fault it is, whichever layer it comes from.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unknown(_)
+            | Self::SettingSyntax { .. }
+            | Self::SettingValue { .. }
+            | Self::Conflict { .. }
+            | Self::Isa(_)
+            | Self::Transform(_) => ErrorKind::Setting,
+            Self::Class { .. } | Self::BadImage { .. } | Self::File { .. } => ErrorKind::Data,
+            Self::TooFew { .. } => ErrorKind::TooFew,
+            Self::FeatureShape { .. } | Self::Encode { .. } | Self::State { .. } | Self::NotExtendable { .. } => {
+                ErrorKind::Model
+            }
+            Self::Limit { .. } => ErrorKind::Limit,
+            Self::Neighbours(_) | Self::Kernel(_) | Self::Diverged { .. } => ErrorKind::Numeric,
+            Self::Cancelled => ErrorKind::Cancelled,
+            Self::Training(error) => error.into(),
+            Self::Backbone(error) => (&**error).into(),
+            Self::Data(error) => error.into(),
+            Self::Scorer(error) => error.into(),
+            Self::Store(error) => error.into(),
+        }
+    }
+
     /// A setting whose value is not allowed; `allowed` says in words what would be.
     pub fn setting(name: &str, given: &str, allowed: &str) -> Self {
         Self::SettingValue { name: name.to_owned(), given: given.to_owned(), allowed: allowed.to_owned() }
@@ -203,5 +229,52 @@ impl MethodError {
 impl From<BackboneError> for MethodError {
     fn from(error: BackboneError) -> Self {
         Self::Backbone(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nomaly_backbones::weights::WeightsError;
+
+    use super::*;
+
+    fn cancelled() -> StoreError {
+        StoreError::Cancelled { what: "a download".to_owned() }
+    }
+
+    #[test]
+    fn a_stop_is_found_whatever_layer_it_comes_from() {
+        let check = |error: MethodError| assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+        check(MethodError::Cancelled);
+        check(cancelled().into());
+        check(DataError::from(cancelled()).into());
+        check(BackboneError::from(WeightsError::from(cancelled())).into());
+        check(TrainableError::from(WeightsError::from(cancelled())).into());
+        check(ScorerError::Cancelled.into());
+    }
+
+    #[test]
+    fn kinds_say_whose_fault_it_is() {
+        let check = |error: MethodError, kind| assert_eq!(error.kind(), kind, "{error}");
+        check(UnknownName::new("method", "mgv", ["mvg"]).into(), ErrorKind::Setting);
+        check(MethodError::setting("k", "0", "a count"), ErrorKind::Setting);
+        check(BackboneError::from(UnknownName::new("backbone", "x", ["y"])).into(), ErrorKind::Setting);
+        check(MethodError::memory("spade", "2 GiB", "1 GiB", "allow more"), ErrorKind::Limit);
+        check(MethodError::State { state: "bank".to_owned(), reason: None }, ErrorKind::Model);
+        check(ScorerError::NoColumns.into(), ErrorKind::Numeric);
+        let missing = DataError::Missing { path: "parts".into() };
+        check(missing.into(), ErrorKind::Io);
+    }
+
+    #[test]
+    fn a_state_is_missing_or_damaged() {
+        let said = |reason: Option<&str>| {
+            MethodError::State { state: "bank".to_owned(), reason: reason.map(str::to_owned) }.to_string()
+        };
+        assert_eq!(said(None), "the state of `bank` is missing");
+        assert_eq!(said(Some("no rows")), "the state of `bank` is damaged: no rows");
+        let few = |found| MethodError::TooFew { of: "padim".to_owned(), items: "training images", needed: 2, found };
+        assert_eq!(few(1).to_string(), "padim needs at least 2 usable training images, and there is 1");
+        assert_eq!(few(0).to_string(), "padim needs at least 2 usable training images, and there are 0");
     }
 }

@@ -19,6 +19,7 @@
 mod error;
 mod features;
 pub mod groups;
+mod kind;
 mod map_maker;
 pub mod maps;
 mod method;
@@ -36,6 +37,7 @@ pub mod training;
 pub use error::MethodError;
 pub use features::{FeatureBatch, FeatureSource, INPUT_SIDES};
 pub use groups::{GroupBy, Groups};
+pub use kind::ErrorKind;
 pub use maps::AnomalyMap;
 pub use method::{
     BuildMethod, Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MoreParameters,
