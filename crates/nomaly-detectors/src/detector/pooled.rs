@@ -6,7 +6,7 @@ use nomaly_data::Sample;
 use nomaly_methods::MethodError;
 use nomaly_store::Progress;
 
-use super::FittedDetector;
+use super::fitted::FittedDetector;
 use crate::error::DetectorError;
 use crate::images::{FeatureExtractor, ImageStream, StreamOptions};
 

@@ -21,10 +21,10 @@
 //! ```
 
 mod detector;
+mod fitted;
+mod model;
 mod scaling;
 
-pub use detector::{
-    DEFAULT_SCORER, FittedRows, ROW_PARAMETERS, RowDetector, RowFit, RowFitOptions, RowOutcome, RowPredictOptions,
-    RowPrediction,
-};
+pub use detector::{DEFAULT_SCORER, ROW_PARAMETERS, RowDetector, RowFit, RowFitOptions};
+pub use fitted::{FittedRows, RowOutcome, RowPredictOptions, RowPrediction};
 pub use scaling::Standardise;

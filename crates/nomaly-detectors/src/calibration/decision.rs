@@ -1,157 +1,13 @@
-//! The decision: a threshold that needs no anomalies and keeps the false-alarm rate under control.
-//!
-//! Every training image is scored once by a fit that has not seen it (`k`-fold cross-validation). Those held-out scores
-//! say how normal images score; the conformal p-value of an image is the share of them that score at least as high,
-//! `p = (1 + #{sᵢ ≥ s}) / (n + 1)`, and an image is anomalous where `p ≤ max_fpr`. For images exchangeable with the
-//! held-out ones, the false-alarm rate is at most `max_fpr` (Vovk, Gammerman & Shafer, *Algorithmic Learning in a
-//! Random World*, 2005). The final fit has seen a little more data than each fold's fit, so it scores normal images a
-//! little lower: the rule errs on the side of fewer false alarms. Test images are never used.
-//!
-//! Images that depend on each other are held out together, and count as one: see
-//! [`groups`](nomaly_methods::groups). The p-value is that of an image of a new group then, and `n` is the number of
-//! groups.
-//!
-//! That is the rule where none is asked for. The others ([`DecisionRule`]) take the same held-out scores; how much a
-//! threshold would vary with other held-out images is told by its bootstrap interval.
+//! Held-out scores with the decision that follows from them.
 
 use nomaly_methods::{Groups, HeldOut, MethodError};
 use nomaly_scorers::ScorerError;
 use nomaly_scorers::decision::bootstrap::{Bootstrap, Interval};
-use nomaly_scorers::decision::{Conformal, ExtremeValue, RobustTail, quantile, three_sigma};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
+use nomaly_scorers::decision::{ExtremeValue, RobustTail};
 
-use crate::DetectorError;
-
-/// The false-alarm rate that is allowed where none is asked for.
-///
-/// One in twenty is the strictest common level that as few as 19 training images can support.
-pub const DEFAULT_MAX_FPR: f64 = 0.05;
-
-/// How a score becomes a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum DecisionRule {
-    /// Anomalous where the conformal p-value is at most this rate of false alarms, in (0, 1).
-    MaxFpr(f64),
-    /// Anomalous above the empirical quantile of held-out scores that this share of them, in (0, 1), lies above.
-    Quantile(f64),
-    /// Anomalous above the mean of held-out scores by more than three of their standard deviations.
-    ThreeSigma,
-    /// Anomalous where the p-value of a tail fitted to the highest held-out scores is at most this rate, in (0, 1), which
-    /// may be smaller than they could show.
-    ExtremeValue(f64),
-    /// Anomalous where the p-value of a tail fitted to the middle of the held-out scores is at most this rate, in (0,
-    /// 1/2]: for training images of which a few may be anomalous.
-    RobustTail(f64),
-    /// Anomalous where the score is above this value.
-    Threshold(f64),
-}
-
-impl DecisionRule {
-    /// Checks the rule's number.
-    ///
-    /// # Errors
-    /// A rate that is no [rate of false alarms](is_rate), or a threshold that is not a number.
-    pub fn checked(self) -> Result<Self, DetectorError> {
-        if let Some(rate) = self.rate().filter(|&rate| !is_rate(rate)) {
-            return Err(DetectorError::setting("max_fpr", &rate.to_string(), RATES));
-        }
-        match self {
-            Self::RobustTail(rate) if rate > 0.5 => Err(DetectorError::setting(
-                "max_fpr",
-                &rate.to_string(),
-                "a rate of at most a half with the robust tail",
-            )),
-            Self::Threshold(value) if value.is_nan() => Err(DetectorError::setting("threshold", "NaN", "a number")),
-            rule => Ok(rule),
-        }
-    }
-
-    /// The rate of false alarms that it aims at, for rules that take one.
-    pub fn rate(self) -> Option<f64> {
-        match self {
-            Self::MaxFpr(rate) | Self::Quantile(rate) | Self::ExtremeValue(rate) | Self::RobustTail(rate) => Some(rate),
-            Self::ThreeSigma | Self::Threshold(_) => None,
-        }
-    }
-
-    /// The threshold on held-out scores.
-    fn threshold(self, held_out: &Scores) -> Result<f64, ScorerError> {
-        match self {
-            Self::MaxFpr(rate) => held_out.conformal.threshold(rate).ok_or_else(|| ScorerError::TooFewScores {
-                what: "a conformal p-value this small",
-                needed: scores_for(rate),
-                got: held_out.conformal.groups(),
-            }),
-            Self::Quantile(rate) => quantile(held_out.drawn(), rate),
-            Self::ThreeSigma => three_sigma(held_out.drawn()),
-            Self::ExtremeValue(rate) => ExtremeValue::fit(held_out.drawn().to_vec())?.threshold(rate),
-            Self::RobustTail(rate) => RobustTail::fit(held_out.drawn())?.threshold(rate),
-            Self::Threshold(value) => Ok(value),
-        }
-    }
-}
-
-/// The smallest rate of false alarms that can be asked for, and the smallest share of good items that may pass.
-pub const SMALLEST_RATE: f64 = 1e-9;
-/// What a rate of false alarms can be, in words.
-const RATES: &str = "a rate from 1e-9 to 1 - 1e-9";
-
-/// Whether a number can be asked for as a rate of false alarms: at least [`SMALLEST_RATE`], and at most 1 less that.
-pub fn is_rate(rate: f64) -> bool {
-    (SMALLEST_RATE..=1.0 - SMALLEST_RATE).contains(&rate)
-}
-
-/// The fewest held-out scores of independent items, or groups of dependent ones, that allow a conformal p-value of at
-/// most `rate`; [`usize::MAX`] where no number does.
-pub fn scores_for(rate: f64) -> usize {
-    let about = (1.0 / rate - 1.0).ceil().max(0.0) as usize;
-    // Rounding is off by one at most.
-    let enough = |n: &usize| 1.0 / (*n as f64 + 1.0) <= rate;
-    (about.saturating_sub(1)..=about.saturating_add(1)).find(enough).unwrap_or(usize::MAX)
-}
-
-/// Held-out scores in the order of their items.
-#[derive(Clone, Debug)]
-struct Scores {
-    values: Vec<f64>,
-    conformal: Conformal,
-    /// Where items come in groups, one score of each, for rules that take independent scores.
-    drawn: Option<Vec<f64>>,
-}
-
-impl Scores {
-    fn new(values: Vec<f64>, groups: Option<&[u32]>) -> Result<Self, ScorerError> {
-        let Some(groups) = groups else {
-            return Ok(Self { conformal: Conformal::new(values.clone())?, values, drawn: None });
-        };
-        let conformal = Conformal::of_groups(values.clone(), groups)?;
-        let groups = Groups::of_keys(groups);
-        let drawn = groups.members().iter().enumerate().map(|(group, members)| {
-            let mut random = ChaCha8Rng::seed_from_u64(0);
-            random.set_stream(group as u64);
-            values[members[random.random_range(0..members.len())]]
-        });
-        Ok(Self { drawn: Some(drawn.collect()), conformal, values })
-    }
-
-    /// Scores that are independent of each other: one a group.
-    fn drawn(&self) -> &[f64] {
-        self.drawn.as_deref().unwrap_or(self.conformal.scores())
-    }
-
-    /// The scores, whole groups `times` over in this order.
-    fn resampled(&self, groups: &Groups, times: &[usize]) -> Result<Self, ScorerError> {
-        let members = times
-            .iter()
-            .enumerate()
-            .flat_map(|(number, &group)| groups.members()[group].iter().map(move |&item| (item, number as u32)));
-        let (items, numbers): (Vec<usize>, Vec<u32>) = members.unzip();
-        Self::new(items.into_iter().map(|item| self.values[item]).collect(), Some(&numbers))
-    }
-}
+use super::rule::DecisionRule;
+use super::scores::Scores;
+use crate::error::DetectorError;
 
 /// Held-out scores of normal images, and the rule that turns a score into a decision.
 ///
@@ -432,6 +288,7 @@ fn map_threshold(rule: DecisionRule, scores: &Scores, maxima: &Scores) -> Option
 
 #[cfg(test)]
 mod tests {
+    use super::super::rule::{SMALLEST_RATE, scores_for};
     use super::*;
 
     #[test]

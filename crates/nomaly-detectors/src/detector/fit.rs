@@ -1,0 +1,305 @@
+//! A method on a backbone, ready to be fitted, and what a fit gives.
+
+use std::path::{Path, PathBuf};
+
+use nomaly_backbones::{Backbone, OpenOptions};
+use nomaly_data::{Sample, with_changes};
+use nomaly_methods::training::Checkpoint;
+use nomaly_methods::{
+    FeatureSource, FitContext, GroupBy, Groups, HeldOut, METHODS, Method, MethodError, Settings, Skipped,
+};
+use nomaly_store::Progress;
+use nomaly_transforms::augment::Changes;
+
+use super::fitted::FittedDetector;
+use super::parameters::{COMMON_PARAMETERS, of_several_sizes};
+use super::preprocessing::{Shapes, keeps_aspect};
+use super::seeing::Seeing;
+use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
+use crate::classes::Classes;
+use crate::error::DetectorError;
+use crate::fusion::{FusedFit, most_maps};
+use crate::images::{FeatureExtractor, ImageStream, StreamOptions, Streamed};
+use crate::info::{BackboneInfo, DecisionHistory, MethodInfo, ModelInfo, TrainingInfo};
+use crate::outcome::HeldOutImage;
+use crate::shift::InputProfile;
+use crate::stored::{check_backbone, check_networks, check_settings};
+use crate::suspicion::Suspicious;
+
+/// A checked method on a backbone with weights: ready to be fitted.
+pub struct Detector {
+    method: Box<dyn Method>,
+    backbone: Backbone,
+    /// Those that preprocessing is made of.
+    settings: Settings,
+    seeing: Seeing,
+    checkpoints: Option<PathBuf>,
+}
+
+/// How a detector is fitted.
+#[derive(Clone, Debug)]
+pub struct FitOptions {
+    /// Decides every random choice.
+    pub seed: u64,
+    /// The decision rule that the model starts with.
+    pub rule: DecisionRule,
+    /// Which images depend on each other.
+    pub group_by: GroupBy,
+    /// What the model is to bear: changed copies of every image are learned from too, and held out with it.
+    pub changes: Changes,
+    /// How images are read.
+    pub stream: StreamOptions,
+}
+
+impl Default for FitOptions {
+    fn default() -> Self {
+        let rule = DecisionRule::MaxFpr(DEFAULT_MAX_FPR);
+        Self {
+            seed: 0,
+            rule,
+            group_by: GroupBy::default(),
+            changes: Changes::default(),
+            stream: StreamOptions::default(),
+        }
+    }
+}
+
+/// What a fit gives.
+pub struct Fit {
+    /// The fitted detector.
+    pub detector: FittedDetector,
+    /// Training images that could not be used.
+    pub skipped: Vec<Skipped>,
+    /// The held-out scores, in the order of the samples that they belong to.
+    pub held_out: Vec<HeldOutImage>,
+    /// Samples that were left out because they do not look like the others; see [`suspicion`](crate::suspicion).
+    pub dropped: Vec<Suspicious>,
+    /// What the user should know of how the fit went: limits that were reached, choices that were made.
+    pub notes: Vec<String>,
+    /// The checkpoint of a training that has ended. Whoever has the detector in safety
+    /// [removes](Self::remove_checkpoint) it, as [`save`](Self::save) does; until then the same fit goes on from it.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl Detector {
+    /// Puts a method on a backbone.
+    ///
+    /// # Errors
+    /// Names, settings or weights that are unknown, missing or not valid; the message says which command helps.
+    pub fn new(method: &str, backbone: &str, settings: &Settings) -> Result<Self, DetectorError> {
+        let entry = METHODS.get(method)?;
+        check_settings(entry, settings, COMMON_PARAMETERS)?;
+        check_backbone(entry, backbone)?;
+        for key in ["roi", "median"] {
+            if let Some(given) = settings.get(key).filter(|_| !entry.maps) {
+                return Err(DetectorError::setting(key, given, &format!("a method with maps, which {method} has not")));
+            }
+        }
+        let weights = settings.get("weights").map(Into::into);
+        let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
+        let several = settings.get("sizes").is_some_and(|sizes| sizes.contains(','));
+        let settings = &if several { of_several_sizes(entry, settings)? } else { settings.clone() };
+        let method = (entry.build)(settings, &backbone)?;
+        check_networks(method.name(), &backbone, method.taps())?;
+        let sized = settings.get("sizes").is_some();
+        let defaults: Vec<_> =
+            entry.defaults.iter().copied().filter(|(key, _)| !(sized && *key == "input_size")).collect();
+        let settings = settings.clone().or(&defaults);
+        // The shape of images is known once there are any; a square shows what is wrong with the settings.
+        let seeing = Seeing::of_settings(&*method, &backbone, &settings, 1.0)?;
+        Ok(Self { method, backbone, settings, seeing, checkpoints: None })
+    }
+
+    /// The same detector for images of the shape that most of `samples` have, where the aspect ratio is kept.
+    pub(crate) fn shaped_for(mut self, samples: &[Sample]) -> Result<Self, DetectorError> {
+        if keeps_aspect(&self.settings)? {
+            let ratio = Shapes::of(samples).ratio();
+            let seeing = Seeing::of_settings(&*self.method, &self.backbone, &self.settings, ratio);
+            self.seeing = seeing.map_err(|error| match error {
+                DetectorError::Method(MethodError::Transform(cause)) => {
+                    DetectorError::setting("aspect", "keep", &format!("`squash` for these images, as {cause}"))
+                }
+                error => error,
+            })?;
+        }
+        Ok(self)
+    }
+
+    /// The same detector, whose training keeps checkpoints in `folder`: a fit that was interrupted goes on from the last
+    /// one when it is started again with the same images, settings and seed. For methods that train a network; the others
+    /// start from the beginning.
+    #[must_use]
+    pub fn with_checkpoints(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.checkpoints = Some(folder.into());
+        self
+    }
+
+    /// Patches of an image and numbers a patch at each size, where they lie at the positions of `grid=auto`.
+    pub(crate) fn patches(&self) -> Vec<(usize, usize)> {
+        self.seeing.extractors.iter().map(FeatureExtractor::patches).collect()
+    }
+
+    /// The features of `samples` as the method will see them.
+    pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
+        ImageStream::new(&self.seeing.extractors, samples, options)
+    }
+
+    /// Learns what is normal from `samples`, all of which are taken to be good whatever their label says.
+    ///
+    /// `dataset` is the name that the model file remembers.
+    ///
+    /// # Errors
+    /// Too few usable images, cancellation, and a bad image where [`StreamOptions::strict`] is set.
+    pub fn fit(
+        self,
+        dataset: &str,
+        samples: &[Sample],
+        options: &FitOptions,
+        progress: &dyn Progress,
+    ) -> Result<Fit, DetectorError> {
+        let rule = options.rule.checked()?;
+        let shaped = self.shaped_for(samples)?;
+        let mut notes = shaped.seeing.notes(&shaped.settings, samples)?;
+        let copies = options.changes.0.len();
+        let changed;
+        let samples = if copies > 0 {
+            changed = with_changes(samples, &options.changes);
+            &changed
+        } else {
+            samples
+        };
+        let images = shaped.stream(samples, options.stream).grouped(&options.group_by).measuring();
+        let images = images.caching(shaped.seeing.frame_bytes(&*shaped.method, &shaped.method.settings())?);
+        let extractors = &shaped.seeing.extractors;
+        let pipelines = shaped.seeing.pipelines();
+        let context = FitContext {
+            seed: options.seed,
+            progress,
+            checkpoints: shaped.checkpoints.as_deref(),
+            most_maps: (pipelines.len() > 1).then(|| most_maps(&pipelines)),
+            occupied: 0,
+        };
+        let fit_at = |size, occupied| shaped.method.fit(&images.at(size), &FitContext { occupied, ..context });
+        let fit = FusedFit::new(&pipelines, None, fit_at, || images.at(0).groups())?;
+        notes.extend(fit.notes);
+        let input = InputProfile::of(images.looks(), extractors[0].shallowest());
+        let Streamed { usable, mut skipped, groups, group_info } = images.into_streamed()?;
+        // An image that cannot be read is named once, not with its copies.
+        let originals: std::collections::BTreeSet<&str> =
+            samples.iter().filter(|sample| !sample.source.is_changed()).map(|sample| sample.id.as_str()).collect();
+        skipped.retain(|bad| originals.contains(bad.id.as_str()));
+        let calibration = Calibration::of(&fit.held_out, &groups, rule)?;
+        // A sample and its copies are one image to the user.
+        let of_samples: Vec<usize> = usable.iter().map(|image| image / (1 + copies)).collect();
+        let held_out = held_out_images(&fit.held_out, &of_samples, &groups);
+        let info = ModelInfo {
+            method: MethodInfo { name: shaped.method.name().to_owned(), settings: shaped.method.settings() },
+            backbone: BackboneInfo {
+                name: shaped.backbone.name().to_owned(),
+                licence: shaped.backbone.licence().to_owned(),
+                source: shaped.backbone.source().to_owned(),
+            },
+            pipeline: pipelines[0],
+            fusion: fit.fusion,
+            median: extractors[0].median(),
+            classes: fit.classes.iter().map(|held_out| held_out.class.clone()).collect(),
+            decision: rule,
+            history: DecisionHistory::default(),
+            training: TrainingInfo {
+                dataset: dataset.to_owned(),
+                images: of_samples.iter().collect::<std::collections::BTreeSet<_>>().len(),
+                skipped: skipped.len(),
+                seed: options.seed,
+                groups: group_info,
+                dropped: 0,
+            },
+            input,
+        };
+        let classes = if fit.classes.is_empty() { None } else { Some(Classes::new(fit.classes, rule)?) };
+        let detector = FittedDetector {
+            info,
+            calibration,
+            classes,
+            fitted: fit.fitted,
+            backbone: shaped.backbone,
+            seeing: shaped.seeing,
+        };
+        Ok(Fit { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
+    }
+}
+
+impl Fit {
+    /// Writes the model file, and removes the checkpoint of the training once the file is there.
+    ///
+    /// # Errors
+    /// A place that cannot be written to. The checkpoint stays then, and the same fit goes on from the end of its
+    /// training.
+    pub fn save(&self, path: &Path) -> Result<(), DetectorError> {
+        self.detector.save(path)?;
+        self.remove_checkpoint();
+        Ok(())
+    }
+
+    /// Removes the checkpoint of the training, where the detector has served its purpose and needs no file.
+    pub fn remove_checkpoint(&self) {
+        if let Some(checkpoint) = &self.checkpoint {
+            checkpoint.remove();
+        }
+    }
+}
+
+impl FittedDetector {
+    /// The same detector, having learned from `samples` too.
+    ///
+    /// Their held-out scores join those that are there; their groups, made by `group_by`, count as further ones.
+    ///
+    /// # Errors
+    /// [`MethodError::NotExtendable`], and everything that [`fit`](Detector::fit) fails with.
+    pub fn extend(
+        self,
+        samples: &[Sample],
+        group_by: &GroupBy,
+        options: StreamOptions,
+        progress: &dyn Progress,
+    ) -> Result<Fit, DetectorError> {
+        let Self { mut info, calibration, classes, fitted, backbone, seeing } = self;
+        let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
+        let extractors = &seeing.extractors;
+        let images = ImageStream::new(extractors, samples, options).grouped(group_by).measuring();
+        let pipelines = seeing.pipelines();
+        let several = pipelines.len() > 1;
+        let images =
+            if several { images.caching(seeing.frame_bytes(&*method, &info.method.settings)?) } else { images };
+        let most_maps = several.then(|| most_maps(&pipelines));
+        let context = FitContext { most_maps, ..FitContext::new(info.training.seed, progress) };
+        let mut states: Vec<_> = fitted.iter().map(|fitted| fitted.states()).collect();
+        drop(fitted);
+        let extend_at = |size: usize, occupied| {
+            let context = FitContext { occupied, ..context };
+            method.extend(std::mem::take(&mut states[size]), &images.at(size), &context)
+        };
+        let fit = FusedFit::new(&pipelines, info.fusion.take(), extend_at, || images.at(0).groups())?;
+        info.fusion = fit.fusion;
+        info.input = info.input.and_then(|input| input.joined(images.looks()));
+        let Streamed { usable, skipped, groups, group_info } = images.into_streamed()?;
+        info.training.images += fit.images;
+        info.training.skipped += skipped.len();
+        info.training.groups.count += groups.count();
+        info.training.groups.how = info.training.groups.how.or(group_info.how);
+        let more = Calibration::of(&fit.held_out, &groups, calibration.rule())?;
+        let calibration = calibration.joined(&more)?;
+        let held_out = held_out_images(&fit.held_out, &usable, &groups);
+        let detector = Self { info, calibration, classes, fitted: fit.fitted, backbone, seeing };
+        Ok(Fit { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
+    }
+}
+
+/// Held-out scores with the places of their samples and their groups.
+fn held_out_images(held_out: &[HeldOut], usable: &[usize], groups: &Groups) -> Vec<HeldOutImage> {
+    let of = |held_out: &HeldOut| HeldOutImage {
+        sample: usable[held_out.image],
+        group: groups.of()[held_out.image],
+        score: held_out.score,
+    };
+    held_out.iter().map(of).collect()
+}

@@ -1,0 +1,295 @@
+//! A detector that has learned what is normal.
+
+use std::path::Path;
+
+use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_data::Sample;
+use nomaly_methods::{AnomalyMap, FittedMethod, GroupBy, METHODS, MethodError, Skipped};
+use nomaly_store::Progress;
+use nomaly_transforms::Pipeline;
+
+use super::preprocessing::{checked_median, region_tensor, stored_region};
+use super::seeing::Seeing;
+use crate::calibration::{Calibration, DecisionRule};
+use crate::classes::Classes;
+use crate::error::DetectorError;
+use crate::fusion::{FusedMethod, Fusion};
+use crate::images::{ImageStream, StreamOptions, Streamed};
+use crate::info::ModelInfo;
+use crate::judge::Judge;
+use crate::model_file;
+use crate::outcome::{Outcome, Prediction};
+use crate::shift::{InputProfile, Look};
+use crate::stored::check_stored;
+
+/// How images are scored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PredictOptions {
+    /// A decision rule in place of the model's own.
+    pub rule: Option<DecisionRule>,
+    /// How images are read.
+    pub stream: StreamOptions,
+}
+
+/// A detector that has learned what is normal.
+pub struct FittedDetector {
+    pub(super) info: ModelInfo,
+    pub(super) calibration: Calibration,
+    /// Present where the method tells classes apart.
+    pub(super) classes: Option<Classes>,
+    /// One for each size.
+    pub(super) fitted: Vec<Box<dyn FittedMethod>>,
+    pub(super) backbone: Backbone,
+    pub(super) seeing: Seeing,
+}
+
+impl FittedDetector {
+    /// What it is made of and what it was fitted on.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Its decision rule and held-out scores. A model of classes decides by its [classes](Self::classes); this holds the
+    /// held-out scores under the closest class then.
+    pub fn calibration(&self) -> &Calibration {
+        &self.calibration
+    }
+
+    /// The classes that it knows, with the decision for each; `None` for models of normal images alone.
+    pub fn classes(&self) -> Option<&Classes> {
+        self.classes.as_ref()
+    }
+
+    /// Its classes under the rule that `options` ask for.
+    ///
+    /// # Errors
+    /// A [rule](DecisionRule::checked) out of range.
+    pub fn classes_for(&self, options: &PredictOptions) -> Result<Option<Classes>, DetectorError> {
+        let with_rule =
+            |classes: &Classes| options.rule.map_or_else(|| Ok(classes.clone()), |rule| classes.with_rule(rule));
+        self.classes.as_ref().map(with_rule).transpose()
+    }
+
+    /// Its calibration under the rule that `options` ask for.
+    ///
+    /// # Errors
+    /// A [rule](DecisionRule::checked) out of range.
+    pub fn calibration_for(&self, options: &PredictOptions) -> Result<Calibration, DetectorError> {
+        options.rule.map_or_else(|| Ok(self.calibration.clone()), |rule| self.calibration.with_rule(rule))
+    }
+
+    /// Names of the [parts](Prediction::parts) of a score; the sizes, where images are seen at several.
+    pub fn part_names(&self) -> Vec<String> {
+        self.info.fusion.as_ref().map_or_else(|| self.fitted[0].part_names(), Fusion::part_names)
+    }
+
+    /// Whether predictions have a [deviation](Prediction::deviation).
+    pub fn scores_vary(&self) -> bool {
+        self.info.fusion.is_none() && self.fitted[0].scores_vary()
+    }
+
+    /// Names of the [terms](Prediction::terms) of a score.
+    pub fn term_names(&self) -> Vec<String> {
+        if self.info.fusion.is_some() { Vec::new() } else { self.fitted[0].term_names() }
+    }
+
+    /// Scores `samples` in order and hands each outcome to `sink`.
+    ///
+    /// An image that cannot be used is an outcome too, unless [`StreamOptions::strict`] makes it an error. So is one
+    /// whose score, or a value of whose map, is not a finite number: it is [`Skipped`] with the kind
+    /// `non-finite-score`.
+    ///
+    /// # Errors
+    /// Whatever `sink` fails with, cancellation, and a bad image where the options are strict.
+    pub fn predict(
+        &self,
+        samples: &[Sample],
+        options: &PredictOptions,
+        progress: &dyn Progress,
+        sink: impl FnMut(Outcome<'_>) -> Result<(), DetectorError> + Send,
+    ) -> Result<(), DetectorError> {
+        self.predict_grouped(samples, &GroupBy::None, options, progress, sink).map(drop)
+    }
+
+    /// As [`predict`](Self::predict); says which images could be read, and which of them depend on each other.
+    /// `sink` may fail with an error of its own.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict), and images that cannot be grouped.
+    pub fn predict_grouped<E: From<DetectorError> + From<MethodError> + Send>(
+        &self,
+        samples: &[Sample],
+        group_by: &GroupBy,
+        options: &PredictOptions,
+        progress: &dyn Progress,
+        mut sink: impl FnMut(Outcome<'_>) -> Result<(), E> + Send,
+    ) -> Result<Streamed, E> {
+        let judge = Judge {
+            fused: self.fused(),
+            calibration: self.calibration_for(options)?,
+            classes: self.classes_for(options)?,
+        };
+        let images = self.stream(samples, options.stream).grouped(group_by).measuring();
+        images.run_noting(progress, "scoring images", &mut |batch| -> Result<(), E> {
+            let judged = judge.batch(&batch.features)?;
+            let mut judged = judged.into_iter();
+            for image in batch.images {
+                let (size, preview, look) = image
+                    .decoded
+                    .map_or((None, None, None), |decoded| (Some(decoded.size), decoded.preview, decoded.look));
+                let sample = &samples[image.index];
+                let result = match image.failure {
+                    Some(skipped) => Err(skipped),
+                    None => {
+                        let judged = judged.next().expect("every usable image is judged");
+                        let input_shift =
+                            look.as_ref().zip(self.input_profile()).and_then(|(look, own)| own.shift(look));
+                        judged
+                            .map(|prediction| Prediction { input_shift, ..prediction })
+                            .map_err(|fault| fault.of(&sample.id))
+                    }
+                };
+                match result {
+                    Err(skipped) if options.stream.strict => {
+                        return Err(DetectorError::from(MethodError::BadImage { skipped }).into());
+                    }
+                    result => sink(Outcome { sample, batch: batch.number, result, size, preview, look })?,
+                }
+            }
+            Ok(())
+        })?;
+        Ok(images.into_streamed()?)
+    }
+
+    /// How the training images looked; `None` for models of programs that did not keep it.
+    pub fn input_profile(&self) -> Option<&InputProfile> {
+        self.info.input.as_ref()
+    }
+
+    /// Looks at `samples` as [`predict`](Self::predict) does, without scoring them, and hands each to `sink`: how it
+    /// looks, or why it cannot be read.
+    ///
+    /// # Errors
+    /// Whatever `sink` fails with, cancellation, and a bad image where the options are strict.
+    pub fn look_at(
+        &self,
+        samples: &[Sample],
+        options: StreamOptions,
+        progress: &dyn Progress,
+        mut sink: impl FnMut(&Sample, Result<Look, Skipped>) -> Result<(), DetectorError> + Send,
+    ) -> Result<(), DetectorError> {
+        let images = ImageStream::new(&self.seeing.extractors[..1], samples, options).measuring();
+        images.run(progress, "looking at images", &mut |batch| -> Result<(), DetectorError> {
+            for image in batch.images {
+                let look = image.decoded.and_then(|decoded| decoded.look);
+                let result = match (image.failure, look) {
+                    (Some(skipped), _) => Err(skipped),
+                    (None, Some(look)) => Ok(look),
+                    (None, None) => continue,
+                };
+                sink(&samples[image.index], result)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Lays a map of the [frame](nomaly_transforms::Pipeline::frame_size) over an image of `width` × `height` pixels.
+    /// Pixels that the frame leaves out (around a centre crop) get the smallest value of the map.
+    ///
+    /// # Errors
+    /// An image without pixels.
+    pub fn map_on_image(&self, map: &AnomalyMap, (width, height): (u32, u32)) -> Result<AnomalyMap, DetectorError> {
+        let footprint = self.pipeline().footprint((width, height))?;
+        Ok(map.placed(footprint, height as usize, width as usize)?)
+    }
+
+    /// The preprocessing; of the smallest size, where images are seen at several.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.info.pipeline
+    }
+
+    /// The fitted method, the backbone, and the taps of it that the method looks at; at the smallest size, where there
+    /// are several.
+    pub(crate) fn parts(&self) -> (&dyn FittedMethod, &Backbone, &[TapRequest]) {
+        (&*self.fitted[0], &self.backbone, self.seeing.extractors[0].taps())
+    }
+
+    /// The method at all sizes.
+    pub(crate) fn fused(&self) -> FusedMethod<'_> {
+        let fusion = self.info.fusion.as_ref();
+        FusedMethod { fitted: &self.fitted, extractors: &self.seeing.extractors, fusion }
+    }
+
+    /// The features of `samples` at all sizes.
+    pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
+        ImageStream::new(&self.seeing.extractors, samples, options)
+    }
+
+    pub(crate) fn info_mut(&mut self) -> &mut ModelInfo {
+        &mut self.info
+    }
+
+    pub(crate) fn set_calibration(&mut self, calibration: Calibration, classes: Option<Classes>) {
+        self.calibration = calibration;
+        self.classes = classes;
+    }
+
+    /// Notes how many images were left out of the training because they do not look like the others.
+    pub(crate) fn dropped(&mut self, images: usize) {
+        self.info.training.dropped = images;
+    }
+
+    /// Writes the model file, atomically.
+    ///
+    /// # Errors
+    /// A place that cannot be written to.
+    pub fn save(&self, path: &Path) -> Result<(), DetectorError> {
+        let taps: Vec<&str> = self.seeing.extractors[0].taps().iter().map(|tap| tap.name.as_str()).collect();
+        let states = self.fitted.iter().map(|fitted| fitted.states()).collect();
+        model_file::write(
+            path,
+            &self.info,
+            &model_file::joined_states(states),
+            model_file::HeldOutScores { calibration: &self.calibration, classes: self.classes.as_ref() },
+            self.seeing.region.as_ref().map(region_tensor).as_ref(),
+            &self.backbone.export(&taps)?,
+        )
+    }
+
+    /// Reads a model file; nothing in it is executed, and everything in it is checked.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is damaged, or comes from a version that this one does not know.
+    pub fn load(path: &Path) -> Result<Self, DetectorError> {
+        let parts = model_file::read(path)?;
+        let refuse = |error: DetectorError| match error {
+            // A fault of the machine or of the environment is not one of the file.
+            DetectorError::Method(MethodError::Isa(_)) => error,
+            error => DetectorError::ModelFile { path: path.to_owned(), reason: error.to_string() },
+        };
+        let calibration = parts.held_out.calibration(parts.info.decision).map_err(refuse)?;
+        let classes =
+            model_file::stored_classes(&parts.info.classes, parts.class_scores, parts.info.decision).map_err(refuse)?;
+        let info = parts.info;
+        let backbone =
+            Backbone::from_tensors(&info.backbone.name, parts.backbone).map_err(|error| refuse(error.into()))?;
+        let build = || -> Result<_, DetectorError> {
+            let entry = METHODS.get(&info.method.name)?;
+            check_stored(&info, entry)?;
+            let method = (entry.build)(&info.method.settings, &backbone)?;
+            let pipelines = match &info.fusion {
+                Some(fusion) => fusion.sizes.iter().map(|size| size.pipeline).collect(),
+                None => vec![info.pipeline],
+            };
+            let region = parts.region.map(|region| stored_region(&region, &info.pipeline)).transpose()?;
+            let seeing = Seeing::new(&*method, &backbone, &pipelines, region, checked_median(info.median)?)?;
+            let states = model_file::split_states(parts.states, pipelines.len())?;
+            let fitted: Vec<_> =
+                states.into_iter().map(|states| method.restore(states)).collect::<Result<_, MethodError>>()?;
+            model_file::check_classes(fitted[0].classes(), &info.classes)?;
+            Ok((seeing, fitted))
+        };
+        let (seeing, fitted) = build().map_err(refuse)?;
+        Ok(Self { info, calibration, classes, fitted, backbone, seeing })
+    }
+}

@@ -1,0 +1,59 @@
+//! The names in a model file, and its header.
+
+use nomaly_scorers::State;
+use serde::{Deserialize, Serialize};
+
+use crate::info::{ModelInfo, RowsInfo};
+
+/// The version of the format that this program writes and reads.
+pub const FORMAT_VERSION: u32 = 2;
+
+pub(super) const METADATA_KEY: &str = "nomaly";
+pub(super) const HELD_OUT: &str = "calibration/held_out";
+pub(super) const GROUPS: &str = "calibration/groups";
+pub(super) const CLASS: &str = "calibration/class/";
+pub(super) const CLASS_GROUPS: &str = "calibration/class_groups/";
+pub(super) const MAP_MAXIMA: &str = "calibration/map_maxima";
+pub(super) const REGION: &str = "region";
+
+/// What is said of a model of rows where one of images is needed.
+pub(super) const OF_ROWS: &str = "is a model of rows, and scores tables (.csv, .tsv, .npy, .parquet), not images";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Header {
+    pub(super) format: u32,
+    pub(super) nomaly: String,
+    /// Present for images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) model: Option<ModelInfo>,
+    /// Present for rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rows: Option<RowsInfo>,
+    pub(super) states: Vec<StateHeader>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StateHeader {
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) config: serde_json::Value,
+}
+
+impl Header {
+    pub(super) fn new(model: Option<ModelInfo>, rows: Option<RowsInfo>, states: &[(String, State)]) -> Self {
+        let state = |(name, state): &(String, State)| StateHeader {
+            name: name.clone(),
+            kind: state.kind.clone(),
+            config: state.config.clone(),
+        };
+        Self {
+            format: FORMAT_VERSION,
+            nomaly: env!("CARGO_PKG_VERSION").to_owned(),
+            model,
+            rows,
+            states: states.iter().map(state).collect(),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The model file: one safetensors file that scores anywhere, offline.
+//!
+//! # Format, version 2
+//! The metadata entry `nomaly` holds a JSON object: `format` (the version), `nomaly` (the version of the program that
+//! wrote it), [`ModelInfo`](crate::info::ModelInfo) and, for each state of the method, its name, kind and configuration. Tensors:
+//!
+//! | name | type | what |
+//! |---|---|---|
+//! | `backbone/NAME` | as in the weight file | the backbone's weights up to the deepest tap |
+//! | `backbone/NETWORK/NAME` | as in the weight file | the same of each of joined networks |
+//! | `method/STATE/NAME` | F16, F32, F64 or U32 | what was learned; `N:STATE` at the N-th of several sizes |
+//! | `calibration/held_out` | F64 | held-out scores of the training images, in their order |
+//! | `calibration/groups` | U32 | the number of the group of each of these images, where some depend on each other |
+//! | `calibration/class/N` | F64 | held-out scores of what is taken for the N-th class, for models of classes |
+//! | `calibration/class_groups/N` | U32 | the groups of these items, where some depend on each other |
+//! | `calibration/map_maxima` | F64 | the largest values of their maps, in the same order, for methods that make maps |
+//! | `region` | F32 | the region of interest, 1 inside and 0 outside, in pixels of the frame; where there is one |
+//! | `sha256` | U8 | the SHA-256 of everything before it, see [`write_sealed`](nomaly_backbones::weights::write_sealed) |
+//!
+//! A model of [rows](crate::rows) has `rows` with [`RowsInfo`](crate::info::RowsInfo) in place of `model`, and no tensors
+//! of a backbone, of maps or of a region.
+//!
+//! Nothing in it depends on when, where or with how many threads it was made. Damage to any bit of it is noticed.
+//! Reading it never runs code: sizes, shapes and numbers are checked first, and another version is refused.
+
+mod format;
+mod read;
+mod scores;
+mod states;
+mod summary;
+mod write;
+
+pub use self::format::FORMAT_VERSION;
+pub(crate) use self::read::{RowParts, read, read_rows};
+pub(crate) use self::scores::HeldOutScores;
+pub use self::scores::{StoredScores, stored_classes};
+pub(crate) use self::states::{check_classes, joined_states, split_states};
+pub use self::summary::{AnySummary, Summary, read_any_summary, read_summary};
+pub(crate) use self::write::{write, write_rows};

@@ -1,0 +1,49 @@
+//! The states of a method, of one size or several.
+
+use nomaly_methods::MethodError;
+use nomaly_methods::recognition::KnownClass;
+use nomaly_scorers::State;
+
+use crate::error::DetectorError;
+
+/// The states of a method fitted at each size as one list, names of several sizes beginning with the size's number.
+pub(crate) fn joined_states(sizes: Vec<Vec<(String, State)>>) -> Vec<(String, State)> {
+    let several = sizes.len() > 1;
+    let of_size = |(size, states): (usize, Vec<(String, State)>)| {
+        let named = move |(name, state)| (if several { format!("{size}:{name}") } else { name }, state);
+        states.into_iter().map(named)
+    };
+    sizes.into_iter().enumerate().flat_map(of_size).collect()
+}
+
+/// The states of each of `sizes` sizes.
+///
+/// # Errors
+/// A state that belongs to none of them.
+pub(crate) fn split_states(
+    states: Vec<(String, State)>,
+    sizes: usize,
+) -> Result<Vec<Vec<(String, State)>>, DetectorError> {
+    if sizes == 1 {
+        return Ok(vec![states]);
+    }
+    let mut split: Vec<Vec<(String, State)>> = (0..sizes).map(|_| Vec::new()).collect();
+    for (name, state) in states {
+        let place = (0..sizes).find_map(|size| Some((size, name.strip_prefix(&format!("{size}:"))?.to_owned())));
+        let Some((size, own)) = place else {
+            let reason = format!("it belongs to none of {sizes} sizes");
+            return Err(DetectorError::from(MethodError::State { state: name, reason: Some(reason) }));
+        };
+        split[size].push((own, state));
+    }
+    Ok(split)
+}
+
+/// Refuses a model that tells other classes apart than its file says.
+pub(crate) fn check_classes(fitted: &[String], known: &[KnownClass]) -> Result<(), DetectorError> {
+    if fitted.iter().eq(known.iter().map(|class| &class.name)) {
+        return Ok(());
+    }
+    let reason = format!("the model tells {} apart, and the file names {}", fitted.len(), known.len());
+    Err(DetectorError::from(MethodError::State { state: "classes".to_owned(), reason: Some(reason) }))
+}
