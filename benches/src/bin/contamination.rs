@@ -18,7 +18,7 @@ use nomaly_data::{Label, Sample};
 use nomaly_detectors::refit::fit_without_suspicious;
 use nomaly_detectors::suspicion::{naming_level, suspicious};
 use nomaly_detectors::{DecisionRule, Detector, FitOptions, FittedDetector, PredictOptions};
-use nomaly_methods::Settings;
+use nomaly_settings::Assignments;
 use nomaly_store::Silent;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -87,7 +87,7 @@ fn run(folder: &str, method: &str, share: f64, seed: u64, train: usize, input: u
     let defective: Vec<Sample> =
         defective.into_iter().enumerate().filter(|(at, _)| !taken.contains(at)).map(|(_, sample)| sample).collect();
 
-    let settings = Settings::default().with("input_size", input);
+    let settings = Assignments::new().with("input_size", input);
     let make = || Detector::new(method, "efficientnet-lite0", &settings);
     let options = FitOptions { seed, rule: DecisionRule::MaxFpr(RATE), ..FitOptions::default() };
     let plain = make()?.fit(folder, &samples, &options, &Silent)?;

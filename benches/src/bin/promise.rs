@@ -29,7 +29,8 @@ use image::{Rgb, RgbImage, imageops};
 use nomaly_data::{ImageSource, Label, Sample};
 use nomaly_detectors::auto::choose_method;
 use nomaly_detectors::{DecisionRule, Detector, FitOptions, FittedDetector, PredictOptions};
-use nomaly_methods::{GroupBy, METHODS, Settings};
+use nomaly_methods::{GroupBy, METHODS};
+use nomaly_settings::Assignments;
 use nomaly_store::Silent;
 use nomaly_transforms::{samples, synthetic};
 use rand::{RngExt, SeedableRng};
@@ -98,11 +99,11 @@ fn run(scenario: &str, method: &str, group_by: &GroupBy, seed: u64, input: u64) 
     let (train, test) = world.images(scenario)?;
     let detector = if method == "auto" {
         let options = FitOptions { group_by: group_by.clone(), ..FitOptions::default() };
-        let choice = choose_method(&train, "efficientnet-lite0", &Settings::default(), &options, None)?;
+        let choice = choose_method(&train, "efficientnet-lite0", &Assignments::new(), &options, None)?;
         Detector::new(choice.method, "efficientnet-lite0", &choice.settings)?
     } else {
         let backbone = METHODS.get(method)?.backbone.unwrap_or("efficientnet-lite0");
-        Detector::new(method, backbone, &Settings::default().with("input_size", input))?
+        Detector::new(method, backbone, &Assignments::new().with("input_size", input))?
     };
     let options = FitOptions { seed, group_by: group_by.clone(), ..FitOptions::default() };
     let fitted = detector.fit("generated", &train, &options, &Silent)?.detector;

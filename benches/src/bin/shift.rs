@@ -22,7 +22,7 @@ use image::{Rgb, RgbImage};
 use nomaly_data::{ImageSource, Label, Sample, demo, images_under};
 use nomaly_detectors::shift::ShiftKind;
 use nomaly_detectors::{Detector, FitOptions, FittedDetector, PredictOptions};
-use nomaly_methods::Settings;
+use nomaly_settings::Assignments;
 use nomaly_store::Silent;
 use nomaly_transforms::{Limits, decode_bytes, samples::TEXTURES};
 use rand_chacha::ChaCha8Rng;
@@ -209,7 +209,7 @@ fn measure(
     }
     let (train, held_out) = order.split_at(options.train);
     let detector =
-        Detector::new("mvg", "efficientnet-lite0", &Settings::default().with("input_size", options.input_size))?;
+        Detector::new("mvg", "efficientnet-lite0", &Assignments::new().with("input_size", options.input_size))?;
     let samples: Vec<Sample> =
         train.iter().map(|&index| stored(&images[index], None, folder, index)).collect::<Result<_, _>>()?;
     let detector = detector.fit("shift", &samples, &FitOptions { seed, ..FitOptions::default() }, &Silent)?.detector;

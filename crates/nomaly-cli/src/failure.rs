@@ -10,6 +10,7 @@ use nomaly::data::DataError;
 use nomaly::evaluation::EvaluationError;
 use nomaly::methods::{ErrorKind, MethodError};
 use nomaly::registry::UnknownName;
+use nomaly::settings::SettingError;
 use nomaly::store::StoreError;
 
 /// An error of the command line itself, with what the user can do.
@@ -70,16 +71,21 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
             return list_of(&unknown.kind).map(|command| format!("`{command}` shows what there is"));
         }
         match method_error(cause)? {
-            MethodError::SettingSyntax { .. } => Some("for example `--set input_size=256`".to_owned()),
-            MethodError::SettingValue { .. } => {
-                Some("`nomaly list methods` shows every setting with its values".to_owned())
-            }
+            MethodError::Setting(error) => Some(about_setting(error).to_owned()),
             MethodError::NotExtendable { .. } => {
                 Some("`nomaly fit` on a folder that holds the old and the new images makes a model of both".to_owned())
             }
             _ => None,
         }
     })
+}
+
+/// What to look at for a setting that cannot be used.
+fn about_setting(error: &SettingError) -> &'static str {
+    match error {
+        SettingError::Syntax { .. } => "for example `--set input_size=256`",
+        _ => "`nomaly list methods` and `nomaly list scorers` show every setting with its values",
+    }
 }
 
 /// The error of a method, where this is one, or one of a detector or an evaluation for it.
@@ -105,8 +111,11 @@ fn unknown_name<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a UnknownName>
     if let Some(BackboneError::UnknownBackbone(unknown)) = error.downcast_ref::<BackboneError>() {
         return Some(unknown);
     }
+    if let Some(SettingError::Unknown(unknown)) = error.downcast_ref::<SettingError>() {
+        return Some(unknown);
+    }
     match method_error(error)? {
-        MethodError::Unknown(unknown) => Some(unknown),
+        MethodError::Unknown(unknown) | MethodError::Setting(SettingError::Unknown(unknown)) => Some(unknown),
         MethodError::Backbone(error) => unknown_name(&**error),
         _ => None,
     }
@@ -174,7 +183,7 @@ mod tests {
         let stopped = |error| Failure::if_cancelled(error, "interrupted", "start again");
         assert!(is_interruption(&stopped(MethodError::Cancelled)));
         assert_eq!(hint(&stopped(MethodError::Cancelled)).unwrap(), "start again");
-        let setting = MethodError::SettingSyntax { given: "x".into() };
+        let setting = MethodError::from(SettingError::Syntax { given: "x".into() });
         assert_eq!(stopped(setting).to_string(), "setting `x` is not of the form KEY=VALUE");
         assert!(!is_interruption(&Failure::new("no", "try this").into()));
         assert!(!is_interruption(&anyhow::anyhow!("plain")));

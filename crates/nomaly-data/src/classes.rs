@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::options::{NORMAL, Options};
+use crate::options::{Options, SplitOptions};
 use crate::sample::{ImageSource, Label, PackedImages, Sample};
 use crate::subset::{Choice, choose};
 use crate::{DataError, Dataset};
@@ -178,22 +178,23 @@ impl Labelled {
     }
 }
 
-/// The data set in which the class that the option `normal` names is normal.
+/// The data set in which the class that `chosen` names is normal.
 ///
 /// With both parts, the normal class of the training part is learnt and the whole test part is tested. With one part,
 /// a seeded share of its normal images is learnt, and all other images are tested.
 pub(crate) fn one_class(
     name: String,
     options: &Options,
+    chosen: SplitOptions,
     names: &[String],
     train: Option<&Labelled>,
     test: &Labelled,
 ) -> Result<Dataset, DataError> {
     let example = names.get(3).or(names.first()).map_or("0", String::as_str);
-    let normal = find(options, options.require(NORMAL.name, example)?, names)?;
+    let SplitOptions { normal, train: fraction, seed } = chosen;
+    let normal = find(options, &options.require("normal", normal, example)?, names)?;
     let mut dataset = Dataset { name, classes: names.to_vec(), ..Dataset::default() };
     let Some(train) = train else {
-        let (fraction, seed) = options.fraction_and_seed()?;
         let of_class: Vec<usize> =
             (0..test.classes.len()).filter(|&i| usize::from(test.classes[i]) == normal).collect();
         let mut learnt = vec![false; test.classes.len()];

@@ -25,13 +25,16 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use nomaly_registry::Entry;
+use nomaly_settings::Settings;
 use nomaly_transforms::samples::{TEXTURES, texture};
 use nomaly_transforms::synthetic;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::error::hint;
-use crate::options::{OptionInfo, Options};
+use crate::options::Options;
 use crate::sample::{ImageSource, Label, MaskSource, Sample};
 use crate::subset::shuffle_front;
 use crate::{DataError, Dataset};
@@ -48,20 +51,22 @@ pub const TEST_GOOD: usize = 24;
 pub const TEST_PER_KIND: usize = 9;
 
 /// The options that the data set `demo` takes.
-pub(crate) const OPTIONS: &[OptionInfo] = &[
-    OptionInfo {
-        name: "texture",
-        values: "the photograph to cut into images: brick, grass or gravel",
-        choices: &[],
-        default: Some(TEXTURE),
-    },
-    OptionInfo {
-        name: "seed",
-        values: "seed of the split and the defects, a whole number",
-        choices: &[],
-        default: Some("0"),
-    },
-];
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct DemoOptions {
+    /// The photograph to cut into images.
+    #[schemars(extend("x-values" = "`brick`, `grass` or `gravel`"))]
+    texture: String,
+    /// Seed of the split and the defects.
+    seed: u64,
+}
+
+impl Default for DemoOptions {
+    fn default() -> Self {
+        Self { texture: TEXTURE.to_owned(), seed: 0 }
+    }
+}
+
+impl Settings for DemoOptions {}
 
 /// Makes the demonstration set of one texture.
 ///
@@ -112,11 +117,8 @@ pub fn dataset(name: &str, seed: u64) -> Result<Dataset, DataError> {
 
 /// The demonstration set as a named data set.
 pub(crate) fn open(options: &Options) -> Result<Dataset, DataError> {
-    let seed = match options.get("seed") {
-        None => 0,
-        Some(text) => text.parse().map_err(|_| options.value_error("seed", text, "a whole number"))?,
-    };
-    dataset(options.get("texture").unwrap_or(TEXTURE), seed)
+    let DemoOptions { texture, seed } = options.read()?;
+    dataset(&texture, seed)
 }
 
 /// The squares of a grid over the photograph, row by row; what is left at its right and lower edges is not used.

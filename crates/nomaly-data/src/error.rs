@@ -99,20 +99,16 @@ pub enum DataError {
         /// The nearest name, or all.
         hint: String,
     },
-    /// An option's value is not one of those allowed.
-    #[error("option `{option}` of {dataset} is `{value}`; it takes {expected}")]
-    OptionValue {
+    /// An option that cannot be used.
+    #[error("{dataset}: {cause}")]
+    Setting {
         /// The data set or layout.
         dataset: String,
-        /// The option.
-        option: String,
-        /// What was given.
-        value: String,
-        /// What is taken.
-        expected: String,
+        /// What is wrong. Part of the message, hence not the error's source as well.
+        cause: Box<nomaly_settings::SettingError>,
     },
     /// An option that has to be given is missing.
-    #[error("{dataset} needs the option `{option}`, as in `{example}`")]
+    #[error("{dataset} needs the setting `{option}`, as in `{example}`")]
     OptionMissing {
         /// The data set or layout.
         dataset: String,
@@ -120,16 +116,6 @@ pub enum DataError {
         option: String,
         /// A spec that works.
         example: String,
-    },
-    /// Options that are not `key=value` pairs.
-    #[error("cannot read the options `{text}` of {dataset}: {reason}")]
-    OptionSyntax {
-        /// The data set or layout.
-        dataset: String,
-        /// The text after the colon.
-        text: String,
-        /// What is wrong with it.
-        reason: String,
     },
     /// A named data set has not been fetched.
     #[error("the data set {name} is not on this machine; `nomaly data get {name}` fetches it")]

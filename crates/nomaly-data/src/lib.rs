@@ -47,7 +47,7 @@ pub use error::DataError;
 pub use frames::FrameCache;
 pub use manifest::{Manifest, Route};
 pub use open::{open, open_classes};
-pub use options::{OptionInfo, with_option};
+pub use options::with_option;
 pub use registry::{DATASETS, DatasetEntry, State, get};
 pub use sample::{Dataset, ImageSource, Label, MaskSource, PackedImages, Sample, with_changes};
 pub use walk::{EXTENSIONS, UNLABELLED, images_under};

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use nomaly_settings::{SettingError, Table};
+
 use crate::error::hint;
-use crate::options::{Options, split};
+use crate::options::{CategoryOptions, NoOptions, Options, SplitOptions, split};
 use crate::readers::{cifar, class_folders, elpv, idx, mvtec, visa};
 use crate::registry::DATASETS;
 use crate::sample::Label;
@@ -64,8 +66,8 @@ pub fn open(spec: &str) -> Result<Dataset, DataError> {
     if let Some((name, tail)) = target.split_once(':')
         && DATASETS.get(name).is_ok()
     {
-        let reason = "options are written key=value, with commas between them".to_owned();
-        return Err(DataError::OptionSyntax { dataset: format!("data set {name}"), text: tail.to_owned(), reason });
+        let cause = Box::new(SettingError::Syntax { given: tail.to_owned() });
+        return Err(DataError::Setting { dataset: format!("data set {name}"), cause });
     }
     Err(DataError::UnknownDataset { spec: target.to_owned(), hint: hint(target, DATASETS.names()) })
 }
@@ -91,34 +93,35 @@ fn open_directory(path: &Path, options: Options) -> Result<Dataset, DataError> {
     let name = directory_name(path);
     let shown = path.display();
     if mvtec::detect(path) {
-        options.checked(&format!("{shown} (MVTec layout)"), &[])?;
+        options.checked(&format!("{shown} (MVTec layout)"), &Table::of::<NoOptions>())?;
         return mvtec::open(path, name);
     }
     if idx::detect(path) {
-        let options = options.checked(&format!("{shown} (IDX files)"), idx::OPTIONS)?;
+        let options = options.checked(&format!("{shown} (IDX files)"), &Table::of::<SplitOptions>())?;
         return idx::open(path, name, &options, &[]);
     }
     if let Some((cifar, folder)) = cifar::detect(path) {
-        let options = options.checked(&format!("{shown} (CIFAR files)"), cifar.options())?;
+        let options = options.checked(&format!("{shown} (CIFAR files)"), &cifar.table())?;
         return cifar::open(cifar, &folder, name, &options);
     }
     if let Some(folder) = elpv::detect(path) {
-        let options = options.checked(&format!("{shown} (ELPV)"), elpv::OPTIONS)?;
+        let options = options.checked(&format!("{shown} (ELPV)"), &Table::of::<elpv::ElpvOptions>())?;
         return elpv::open(&folder, name, &options);
     }
     if visa::detect(path) {
-        let options = options.checked(&format!("{shown} (VisA)"), visa::OPTIONS)?;
+        let options = options.checked(&format!("{shown} (VisA)"), &Table::of::<CategoryOptions>())?;
         return visa::open(path, name, &options);
     }
     if !mvtec::categories(path)?.is_empty() {
-        let options = options.checked(&format!("{shown} (folders in MVTec layout)"), mvtec::OPTIONS)?;
+        let options =
+            options.checked(&format!("{shown} (folders in MVTec layout)"), &Table::of::<CategoryOptions>())?;
         return mvtec::open_category(path, name, &options);
     }
-    if class_folders::detect_split(path)? || options.get("normal").is_some() {
-        let options = options.checked(&format!("{shown} (folders of classes)"), class_folders::OPTIONS)?;
+    if class_folders::detect_split(path)? || options.contains("normal") {
+        let options = options.checked(&format!("{shown} (folders of classes)"), &Table::of::<SplitOptions>())?;
         return class_folders::open(path, name, &options);
     }
-    options.checked(&format!("{shown} (a folder of good images)"), &[])?;
+    options.checked(&format!("{shown} (a folder of good images)"), &Table::of::<NoOptions>())?;
     open_plain(path, name)
 }
 

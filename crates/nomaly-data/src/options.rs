@@ -1,37 +1,58 @@
 //! The text that names a data set: `PATH`, `PATH:normal=dog`, `elpv:cells=mono,labels=all`.
 
+use nomaly_settings::{Assignments, Settings, Table};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::DataError;
 use crate::error::hint;
 
-/// An option that a data set or layout takes.
-#[derive(Clone, Copy, Debug)]
-pub struct OptionInfo {
-    /// The name before the `=`.
-    pub name: &'static str,
-    /// What values it takes, for people: "a class by number or name".
-    pub values: &'static str,
-    /// The values it takes, where they are few and fixed; otherwise empty.
-    pub choices: &'static [&'static str],
-    /// What holds where the option is not given; `None` where it has to be given.
-    pub default: Option<&'static str>,
+/// A layout without options.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct NoOptions {}
+
+impl Settings for NoOptions {}
+
+/// The options of a data set of several items.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct CategoryOptions {
+    /// The item to inspect.
+    #[schemars(extend("x-needed" = true, "x-values" = "a name"))]
+    pub(crate) category: Option<String>,
 }
 
-/// The normal class of a data set of classes.
-pub(crate) const NORMAL: OptionInfo =
-    OptionInfo { name: "normal", values: "the normal class, by number or name", choices: &[], default: None };
-/// The category of a data set of several items.
-pub(crate) const CATEGORY: OptionInfo =
-    OptionInfo { name: "category", values: "the item to inspect", choices: &[], default: None };
-/// The share of the normal images to learn from, where a data set has no split of its own.
-pub(crate) const TRAIN: OptionInfo = OptionInfo {
-    name: "train",
-    values: "share of the normal images to learn from, where the data come without a split (between 0 and 1)",
-    choices: &[],
-    default: Some("0.5"),
-};
-/// The seed of that split.
-pub(crate) const SEED: OptionInfo =
-    OptionInfo { name: "seed", values: "seed of that split, a whole number", choices: &[], default: Some("0") };
+impl Settings for CategoryOptions {}
+
+/// The options of a data set of classes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ClassOptions {
+    /// The normal class.
+    #[schemars(extend("x-needed" = true, "x-values" = "a number or a name"))]
+    pub(crate) normal: Option<String>,
+}
+
+impl Settings for ClassOptions {}
+
+/// The options of a data set of classes that may come without a split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct SplitOptions {
+    /// The normal class.
+    #[schemars(extend("x-needed" = true, "x-values" = "a number or a name"))]
+    pub(crate) normal: Option<String>,
+    /// Share of the normal images to learn from, where the data come without a split.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub(crate) train: f64,
+    /// Seed of that split.
+    pub(crate) seed: u64,
+}
+
+impl Default for SplitOptions {
+    fn default() -> Self {
+        Self { normal: None, train: 0.5, seed: 0 }
+    }
+}
+
+impl Settings for SplitOptions {}
 
 /// Splits a spec at the colon before its options.
 ///
@@ -68,87 +89,46 @@ pub(crate) struct Options {
     owner: String,
     /// What precedes the colon, for examples in messages.
     target: String,
-    pairs: Vec<(String, String)>,
+    given: Assignments,
 }
 
 impl Options {
     /// Reads `key=value` pairs with commas between them.
     pub(crate) fn parse(owner: &str, target: &str, text: Option<&str>) -> Result<Self, DataError> {
-        let mut options = Self { owner: owner.to_owned(), target: target.to_owned(), pairs: Vec::new() };
-        let Some(text) = text else { return Ok(options) };
-        let bad = |reason: String| DataError::OptionSyntax { dataset: owner.to_owned(), text: text.to_owned(), reason };
-        for pair in text.split(',') {
-            let (key, value) =
-                pair.split_once('=').ok_or_else(|| bad(format!("`{pair}` is not of the form key=value")))?;
-            let (key, value) = (key.trim(), value.trim());
-            if key.is_empty() || value.is_empty() {
-                return Err(bad(format!("`{pair}` is not of the form key=value")));
-            }
-            if options.get(key).is_some() {
-                return Err(bad(format!("`{key}` is given twice")));
-            }
-            options.pairs.push((key.to_owned(), value.to_owned()));
-        }
-        Ok(options)
+        let pairs: Vec<&str> = text.map(|text| text.split(',').collect()).unwrap_or_default();
+        let given = Assignments::parse(&pairs)
+            .map_err(|cause| DataError::Setting { dataset: owner.to_owned(), cause: Box::new(cause) })?;
+        Ok(Self { owner: owner.to_owned(), target: target.to_owned(), given })
     }
 
     /// Checks every option against those that `owner` takes, and names that owner in later messages.
-    pub(crate) fn checked(mut self, owner: &str, allowed: &[OptionInfo]) -> Result<Self, DataError> {
+    pub(crate) fn checked(mut self, owner: &str, table: &Table) -> Result<Self, DataError> {
         owner.clone_into(&mut self.owner);
-        for (key, value) in &self.pairs {
-            let Some(info) = allowed.iter().find(|info| info.name == key) else {
-                if allowed.is_empty() {
-                    let reason = "it takes no options".to_owned();
-                    let text = format!("{key}={value}");
-                    return Err(DataError::OptionSyntax { dataset: self.owner, text, reason });
-                }
-                return Err(self.unknown("option", key, allowed.iter().map(|info| info.name)));
-            };
-            if !info.choices.is_empty() && !info.choices.contains(&value.as_str()) {
-                return Err(self.value_error(info.name, value, &info.choices.join(", ")));
-            }
-        }
+        self.given = self.given.typed(table).map_err(|cause| self.wrong(cause))?;
         Ok(self)
     }
 
-    /// The value of an option, where it was given.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    /// The options as `S`.
+    pub(crate) fn read<S: Settings>(&self) -> Result<S, DataError> {
+        self.given.read().map_err(|cause| self.wrong(cause))
+    }
+
+    /// Whether an option was given.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.given.contains(name)
     }
 
     /// The value of an option that has to be given; `example` is a value that would do.
-    pub(crate) fn require(&self, name: &str, example: &str) -> Result<&str, DataError> {
-        self.get(name).ok_or_else(|| DataError::OptionMissing {
+    pub(crate) fn require(&self, name: &str, value: Option<String>, example: &str) -> Result<String, DataError> {
+        value.ok_or_else(|| DataError::OptionMissing {
             dataset: self.owner.clone(),
             option: name.to_owned(),
             example: format!("{}:{name}={example}", self.target),
         })
     }
 
-    /// The share of normal images to learn from and the seed of the split.
-    pub(crate) fn fraction_and_seed(&self) -> Result<(f64, u64), DataError> {
-        let fraction = match self.get(TRAIN.name) {
-            None => 0.5,
-            Some(text) => match text.parse::<f64>() {
-                Ok(value) if value > 0.0 && value < 1.0 => value,
-                _ => return Err(self.value_error(TRAIN.name, text, "a number between 0 and 1")),
-            },
-        };
-        let seed = match self.get(SEED.name) {
-            None => 0,
-            Some(text) => text.parse().map_err(|_| self.value_error(SEED.name, text, "a whole number"))?,
-        };
-        Ok((fraction, seed))
-    }
-
-    /// An error about a value that is not taken.
-    pub(crate) fn value_error(&self, option: &str, value: &str, expected: &str) -> DataError {
-        DataError::OptionValue {
-            dataset: self.owner.clone(),
-            option: option.to_owned(),
-            value: value.to_owned(),
-            expected: expected.to_owned(),
-        }
+    fn wrong(&self, cause: nomaly_settings::SettingError) -> DataError {
+        DataError::Setting { dataset: self.owner.clone(), cause: Box::new(cause) }
     }
 
     /// An error about a name that the data set does not have.
@@ -184,40 +164,26 @@ mod tests {
 
     #[test]
     fn wrong_options_are_told_apart() {
-        const CELLS: OptionInfo =
-            OptionInfo { name: "cells", values: "", choices: &["mono", "poly", "both"], default: Some("both") };
         #[track_caller]
         fn check(text: &str, expected: &str) {
-            let error = Options::parse("data set elpv", "elpv", Some(text))
-                .and_then(|options| options.checked("data set elpv", &[CELLS, SEED]))
+            let error = Options::parse("data set x", "x", Some(text))
+                .and_then(|options| options.checked("data set x", &Table::of::<SplitOptions>()))
                 .expect_err("these options are wrong");
             assert_eq!(error.to_string(), expected);
         }
-        check("cell=mono", "unknown option `cell` of data set elpv; did you mean `cells`?");
-        check("zzz=mono", "unknown option `zzz` of data set elpv; known: cells, seed");
-        check("cells=nomo", "option `cells` of data set elpv is `nomo`; it takes mono, poly, both");
-        check(
-            "cells=mono,cells=poly",
-            "cannot read the options `cells=mono,cells=poly` of data set elpv: `cells` is given twice",
-        );
-        check("cells=", "cannot read the options `cells=` of data set elpv: `cells=` is not of the form key=value");
-        check(
-            "cells=mono,x",
-            "cannot read the options `cells=mono,x` of data set elpv: `x` is not of the form key=value",
-        );
-    }
-
-    #[test]
-    fn the_split_options_are_checked() {
-        #[track_caller]
-        fn check(text: &str, expected: Option<(f64, u64)>) {
-            let options = Options::parse("x", "x", Some(text)).unwrap();
-            assert_eq!(options.fraction_and_seed().ok(), expected);
+        check("norma=3", "data set x: unknown setting `norma`; did you mean `normal`?");
+        check("zzz=mono", "data set x: unknown setting `zzz`; known: normal, seed, train");
+        check("seed=-1", "data set x: setting `seed` is `-1`; it takes a whole number from 0");
+        for share in ["0", "1", "nan", ""] {
+            let message = format!("data set x: setting `train` is `{share}`; it takes a number above 0 and below 1");
+            check(&format!("train={share}"), &message);
         }
-        check("train=0.25,seed=7", Some((0.25, 7)));
-        check("normal=3", Some((0.5, 0)));
-        check("train=1", None);
-        check("train=nan", None);
-        check("seed=-1", None);
+        check("seed=1,seed=2", "data set x: setting `seed` is given twice");
+        check("seed=1,x", "data set x: setting `x` is not of the form KEY=VALUE");
+        let options = Options::parse("x", "x", Some("train=0.25,seed=7")).unwrap();
+        let expected = SplitOptions { normal: None, train: 0.25, seed: 7 };
+        assert_eq!(options.read::<SplitOptions>().unwrap(), expected);
+        let error = options.checked("folder y", &Table::of::<NoOptions>()).unwrap_err().to_string();
+        assert_eq!(error, "folder y: setting `seed` was given, but there are none here");
     }
 }

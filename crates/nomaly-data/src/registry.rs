@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use nomaly_registry::{Entry, Registry};
+use nomaly_settings::Table;
 use nomaly_store::Progress;
 
 use crate::classes::{DIGITS, FASHION_MNIST};
 use crate::demo;
 use crate::manifest::{Manifest, folder};
-use crate::options::{NORMAL, OptionInfo, Options};
+use crate::options::{CategoryOptions, ClassOptions, Options};
 use crate::readers::{cifar, elpv, idx, mvtec, visa};
 use crate::{DataError, Dataset};
 
@@ -17,7 +18,7 @@ use crate::{DataError, Dataset};
 pub struct DatasetEntry {
     name: &'static str,
     summary: &'static str,
-    options: &'static [OptionInfo],
+    table: fn() -> Table,
     origin: Origin,
 }
 
@@ -52,8 +53,8 @@ impl Entry for DatasetEntry {
 
 impl DatasetEntry {
     /// The options it takes.
-    pub fn options(&self) -> &'static [OptionInfo] {
-        self.options
+    pub fn options(&self) -> Table {
+        (self.table)()
     }
 
     /// Where its files come from and on which terms; `None` for a data set that is part of the library.
@@ -89,7 +90,7 @@ impl DatasetEntry {
 
     /// Opens the data set as `name`.
     pub(crate) fn open(&self, name: &str, options: Options) -> Result<Dataset, DataError> {
-        let options = options.checked(&format!("data set {}", self.name), self.options)?;
+        let options = options.checked(&format!("data set {}", self.name), &self.options())?;
         let read = match self.origin {
             Origin::BuiltIn(make) => return make(&options),
             Origin::Fetched { read, .. } => read,
@@ -130,13 +131,13 @@ pub static DATASETS: Registry<DatasetEntry> = Registry::new(
         DatasetEntry {
             name: "demo",
             summary: "crops of an embedded photograph, with synthetic defects and masks",
-            options: demo::OPTIONS,
+            table: Table::of::<demo::DemoOptions>,
             origin: Origin::BuiltIn(demo::open),
         },
         DatasetEntry {
             name: "mvtec-ad",
             summary: "15 industrial objects and textures with pixel masks, 5 354 images",
-            options: mvtec::OPTIONS,
+            table: Table::of::<CategoryOptions>,
             origin: Origin::Fetched {
                 manifest: include_str!("../../../datasets/mvtec-ad.toml"),
                 read: mvtec::open_category,
@@ -145,19 +146,19 @@ pub static DATASETS: Registry<DatasetEntry> = Registry::new(
         DatasetEntry {
             name: "visa",
             summary: "12 industrial objects with pixel masks, 10 821 images, one-class split",
-            options: visa::OPTIONS,
+            table: Table::of::<CategoryOptions>,
             origin: Origin::Fetched { manifest: include_str!("../../../datasets/visa.toml"), read: visa::open },
         },
         DatasetEntry {
             name: "elpv",
             summary: "2 624 electroluminescence images of solar cells, good and defective",
-            options: elpv::OPTIONS,
+            table: Table::of::<elpv::ElpvOptions>,
             origin: Origin::Fetched { manifest: include_str!("../../../datasets/elpv.toml"), read: elpv::open },
         },
         DatasetEntry {
             name: "fashion-mnist",
             summary: "70 000 grey images of clothes, 28 by 28 pixels, 10 classes",
-            options: &[NORMAL],
+            table: Table::of::<ClassOptions>,
             origin: Origin::Fetched {
                 manifest: include_str!("../../../datasets/fashion-mnist.toml"),
                 read: |folder, name, options| idx::open(folder, name, options, &FASHION_MNIST),
@@ -166,7 +167,7 @@ pub static DATASETS: Registry<DatasetEntry> = Registry::new(
         DatasetEntry {
             name: "mnist",
             summary: "70 000 grey images of digits, 28 by 28 pixels, 10 classes",
-            options: &[NORMAL],
+            table: Table::of::<ClassOptions>,
             origin: Origin::Fetched {
                 manifest: include_str!("../../../datasets/mnist.toml"),
                 read: |folder, name, options| idx::open(folder, name, options, &DIGITS),
@@ -175,7 +176,7 @@ pub static DATASETS: Registry<DatasetEntry> = Registry::new(
         DatasetEntry {
             name: "cifar10",
             summary: "60 000 colour images, 32 by 32 pixels, 10 classes",
-            options: cifar::Cifar::Ten.options(),
+            table: Table::of::<ClassOptions>,
             origin: Origin::Fetched {
                 manifest: include_str!("../../../datasets/cifar10.toml"),
                 read: |folder, name, options| cifar::open(cifar::Cifar::Ten, folder, name, options),
@@ -184,7 +185,7 @@ pub static DATASETS: Registry<DatasetEntry> = Registry::new(
         DatasetEntry {
             name: "cifar100",
             summary: "60 000 colour images, 32 by 32 pixels, 100 classes in 20 groups",
-            options: cifar::Cifar::Hundred.options(),
+            table: Table::of::<cifar::Cifar100Options>,
             origin: Origin::Fetched {
                 manifest: include_str!("../../../datasets/cifar100.toml"),
                 read: |folder, name, options| cifar::open(cifar::Cifar::Hundred, folder, name, options),

@@ -16,7 +16,8 @@ use nomaly_kernels::Isa;
 use nomaly_kernels::coreset::KCentreGreedy;
 use nomaly_kernels::neighbours::{Bank, Metric};
 use nomaly_methods::methods::patchcore::PatchCoreParams;
-use nomaly_methods::{METHODS, MethodError, Settings};
+use nomaly_methods::{InputParams, METHODS, MethodError};
+use nomaly_settings::{Assignments, Table};
 use nomaly_store::Silent;
 use rayon::prelude::*;
 
@@ -38,7 +39,7 @@ pub struct Choice {
     /// The method's name.
     pub method: &'static str,
     /// The settings that were given, with those that belong to the choice.
-    pub settings: Settings,
+    pub settings: Assignments,
     /// Why, in one line.
     pub reason: String,
     /// Roughly how many seconds the fit takes on this machine.
@@ -52,7 +53,7 @@ struct Candidate {
     /// The fewest groups of images that it is chosen for.
     groups: usize,
     /// Roughly how many seconds a fit with these settings takes.
-    seconds: fn(&Timing, images: usize, settings: &Settings) -> Result<f64, DetectorError>,
+    seconds: fn(&Timing, images: usize, settings: &Assignments) -> Result<f64, DetectorError>,
 }
 
 /// Settings of PatchCore at any number of sizes.
@@ -102,17 +103,17 @@ const MVG: Candidate = Candidate {
 const OF_SIZE: [(&str, &str); 4] = [("sizes", ""), ("input_size", ""), ("tiles", "1x1"), ("view", "whole")];
 
 /// Whether the settings say at what size images are seen.
-fn says_size(settings: &Settings) -> bool {
-    OF_SIZE.iter().any(|(key, nothing)| settings.get(key).is_some_and(|value| value != *nothing))
+fn says_size(settings: &Assignments) -> bool {
+    OF_SIZE.iter().any(|(key, nothing)| settings.text(key).is_some_and(|value| value != *nothing))
 }
 
 impl Candidate {
     /// The settings of the choice under those that were given: no size where one was, and no aspect ratio for a view.
-    fn settings(&self, given: &Settings) -> Settings {
+    fn settings(&self, given: &Assignments) -> Assignments {
         let sized = says_size(given);
-        let viewed = given.get("view").is_some_and(|view| view != "whole");
+        let viewed = given.text("view").is_some_and(|view| view != "whole");
         let left_out = |key: &str| (sized && OF_SIZE.iter().any(|(own, _)| *own == key)) || (viewed && key == "aspect");
-        let own: Vec<_> = self.settings.iter().copied().filter(|(key, _)| !left_out(key)).collect();
+        let own: Assignments = self.settings.iter().filter(|(key, _)| !left_out(key)).copied().collect();
         given.clone().or(&own)
     }
 }
@@ -123,8 +124,8 @@ fn in_seconds(seconds: f64) -> String {
 }
 
 /// `patchcore at the sizes 256,448`.
-fn in_words(method: &str, settings: &Settings) -> String {
-    match (settings.get("sizes"), settings.get("input_size")) {
+fn in_words(method: &str, settings: &Assignments) -> String {
+    match (settings.text("sizes"), settings.text("input_size")) {
         (Some(sizes), _) if sizes.contains(',') => format!("{method} at the sizes {sizes}"),
         (Some(size), _) | (None, Some(size)) => format!("{method} at the size {size}"),
         (None, None) => method.to_owned(),
@@ -142,7 +143,7 @@ fn in_words(method: &str, settings: &Settings) -> String {
 pub fn choose_method(
     samples: &[Sample],
     backbone: &str,
-    settings: &Settings,
+    settings: &Assignments,
     options: &FitOptions,
     time_budget: Option<Duration>,
 ) -> Result<Choice, DetectorError> {
@@ -154,7 +155,7 @@ pub fn choose_method(
         _ if groups < images => format!("{images} images in {groups} groups"),
         _ => format!("{images} images"),
     };
-    let own_settings = settings.iter().next().is_some();
+    let own_settings = !settings.is_empty();
     let mut why = if own_settings { "" } else { ", the most accurate choice where it was measured" };
     // Changed copies are learned from too.
     let learned = images * (1 + options.changes.0.len());
@@ -253,8 +254,9 @@ impl Timing {
         passes * images as f64 * self.image
     }
 
-    fn patchcore(&self, images: usize, settings: &Settings) -> Result<f64, DetectorError> {
-        let params = PatchCoreParams::from_settings(settings)?;
+    fn patchcore(&self, images: usize, settings: &Assignments) -> Result<f64, DetectorError> {
+        let (_, own) = settings.split(&Table::of::<InputParams>());
+        let params: PatchCoreParams = own.read()?;
         let held_out = images.min(params.held_out);
         let of_size = |&(patches, dim): &(usize, usize)| {
             let all = images * patches;

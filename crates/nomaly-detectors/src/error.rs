@@ -11,6 +11,7 @@ use nomaly_kernels::neighbours::NeighboursError;
 use nomaly_methods::{ErrorKind, MethodError};
 use nomaly_registry::UnknownName;
 use nomaly_scorers::ScorerError;
+use nomaly_settings::SettingError;
 use nomaly_store::StoreError;
 use nomaly_transforms::TransformError;
 
@@ -79,6 +80,7 @@ errors_of_methods!(
     StoreError,
     TransformError,
     UnknownName,
+    SettingError,
 );
 
 impl DetectorError {

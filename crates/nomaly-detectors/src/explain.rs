@@ -348,7 +348,7 @@ impl Score<'_> {
             values,
             shapes: &shapes,
             region: None,
-            median: 1,
+            median: None,
         };
         Ok(self.fitted.score(&batch)?.into_iter().map(|score| score.score).collect())
     }

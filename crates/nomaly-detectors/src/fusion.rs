@@ -18,14 +18,14 @@ use std::collections::BTreeMap;
 
 use nomaly_methods::recognition::HeldOutClass;
 use nomaly_methods::training::Checkpoint;
-use nomaly_methods::{AnomalyMap, FeatureBatch, FittedMethod, Groups, HeldOut, MethodError, MethodFit, MethodScore};
+use nomaly_methods::{
+    AnomalyMap, FeatureBatch, FittedMethod, Groups, HeldOut, MOST_SIZES, MethodError, MethodFit, MethodScore,
+};
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
 use crate::images::{FeatureExtractor, size_name};
 
-/// The most sizes of a detector.
-pub const MOST_SIZES: usize = 4;
 /// From so many groups of images it is known how what is found at several sizes varies.
 pub const FEW_GROUPS: usize = 8;
 /// The fewest groups of which one can be left out when the others say how sizes vary.

@@ -207,7 +207,7 @@ mod tests {
             values,
             shapes,
             region: None,
-            median: 1,
+            median: None,
         };
         let judged = judge.batch(&[batch])?;
         Ok(judged.into_iter().map(|image| image.map(|prediction| prediction.score)).collect())

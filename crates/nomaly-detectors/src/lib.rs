@@ -6,11 +6,11 @@
 //!
 //! ```no_run
 //! use nomaly_detectors::{Detector, FitOptions, PredictOptions};
-//! use nomaly_methods::Settings;
+//! use nomaly_settings::Assignments;
 //! use nomaly_store::Silent;
 //!
 //! let dataset = nomaly_data::open("parts/bottle")?;
-//! let detector = Detector::new("mvg", "efficientnet-lite0", &Settings::default())?;
+//! let detector = Detector::new("mvg", "efficientnet-lite0", &Assignments::new())?;
 //! let fit = detector.fit(&dataset.name, &dataset.train, &FitOptions::default(), &Silent)?;
 //! fit.detector.save("bottle.nomaly".as_ref())?;
 //! fit.detector.predict(&dataset.test, &PredictOptions::default(), &Silent, |outcome| {
@@ -45,7 +45,7 @@ mod stored;
 pub mod suspicion;
 
 pub use calibration::{Calibration, DecisionRule};
-pub use detector::{COMMON_PARAMETERS, Detector, Fit, FitOptions, FittedDetector, PooledRows, PredictOptions};
+pub use detector::{Detector, Fit, FitOptions, FittedDetector, PooledRows, PredictOptions};
 pub use error::DetectorError;
 pub use images::{FeatureExtractor, StreamOptions, Streamed};
 pub use outcome::{HeldOutImage, Outcome, Prediction};

@@ -4,8 +4,8 @@
 //! anything.
 
 use nomaly_backbones::{Backbone, TapRequest};
-use nomaly_methods::{INPUT_SIDES, MethodEntry, MethodError, Settings};
-use nomaly_scorers::Parameter;
+use nomaly_methods::{INPUT_SIDES, MethodEntry, MethodError};
+use nomaly_settings::{Assignments, Table};
 use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
 
 use crate::DetectorError;
@@ -17,13 +17,9 @@ use crate::info::ModelInfo;
 const MOST_BEFORE_CROP: u32 = 2;
 
 /// Refuses settings that a method does not have; `common` are those of all methods.
-pub(crate) fn check_settings(
-    entry: &MethodEntry,
-    settings: &Settings,
-    common: &[Parameter],
-) -> Result<(), DetectorError> {
-    let more = entry.more_parameters.map_or(Ok(Vec::new()), |more| more(settings))?;
-    Ok(settings.check_known(&[entry.parameters, &more, common])?)
+pub(crate) fn check_names(entry: &MethodEntry, given: &Assignments, common: &Table) -> Result<(), DetectorError> {
+    let table = Table::joined([&entry.settings(given)?, common]);
+    Ok(given.iter().try_for_each(|(name, _)| table.find(name).map(drop))?)
 }
 
 /// Refuses a backbone that a method does not stand on.
@@ -56,11 +52,11 @@ pub(crate) fn check_networks(method: &str, backbone: &Backbone, taps: &[TapReque
 ///
 /// The [`Pipeline`] has checked itself when it was read, and the method checks its settings when it is built.
 pub(crate) fn check_stored(info: &ModelInfo, entry: &MethodEntry) -> Result<(), DetectorError> {
-    check_settings(entry, &info.method.settings, &[])?;
+    check_names(entry, &info.method.settings, &Table::default())?;
     check_backbone(entry, &info.backbone.name)?;
-    if info.median != 1 && !entry.maps {
+    if let Some(median) = info.median.filter(|_| !entry.maps) {
         let allowed = format!("a method with maps, which {} has not", entry.name);
-        return Err(DetectorError::setting("median", &info.median.to_string(), &allowed));
+        return Err(DetectorError::setting("median", &median.to_string(), &allowed));
     }
     check_pipeline(&info.pipeline)?;
     let Some(fusion) = &info.fusion else { return Ok(()) };

@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nomaly_detectors::DetectorError;
-use nomaly_methods::{METHODS, MethodError, PublishedClasses, Settings};
+use nomaly_methods::{METHODS, MethodError, PublishedClasses};
 use nomaly_metrics::{CurvePoints, RocCurve, roc_curve};
+use nomaly_settings::Assignments;
 use nomaly_store::{create_folder, sha256_hex, write_atomic};
 use serde::{Deserialize, Serialize};
 
@@ -33,8 +34,8 @@ pub struct Protocol {
     pub method: String,
     /// The backbone, where one was named.
     pub backbone: Option<String>,
-    /// Settings as they were given.
-    pub settings: Settings,
+    /// Assignments as they were given.
+    pub settings: Assignments,
     /// The most training images of a class, where there is a limit.
     pub max_train: Option<usize>,
     /// The most test images, where there is a limit.
@@ -294,7 +295,7 @@ mod tests {
             dataset: "fashion-mnist".to_owned(),
             method: "geotrans".to_owned(),
             backbone: None,
-            settings: Settings::default(),
+            settings: Assignments::new(),
             max_train: Some(10),
             max_test: None,
         }

@@ -7,6 +7,7 @@ use nomaly_backbones::trainable::TrainableError;
 use nomaly_data::DataError;
 use nomaly_registry::UnknownName;
 use nomaly_scorers::ScorerError;
+use nomaly_settings::SettingError;
 use nomaly_store::StoreError;
 use nomaly_transforms::TransformError;
 
@@ -20,27 +21,14 @@ pub enum MethodError {
     /// A name that nothing of its kind has.
     #[error(transparent)]
     Unknown(#[from] UnknownName),
-    /// A setting without the form `KEY=VALUE`.
-    #[error("setting `{given}` is not of the form KEY=VALUE")]
-    SettingSyntax {
-        /// What was given.
-        given: String,
-    },
+    /// A setting that cannot be used.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// Settings, or names, that do not go together.
     #[error("{reason}")]
     Conflict {
         /// What does not go with what.
         reason: String,
-    },
-    /// A setting whose value is not allowed.
-    #[error("setting `{name}` is `{given}`; it takes {allowed}")]
-    SettingValue {
-        /// Its name.
-        name: String,
-        /// The value that was given.
-        given: String,
-        /// What is allowed, in words.
-        allowed: String,
     },
     /// Fewer usable items than a fit needs.
     #[error("{of} needs at least {needed} usable {items}, and there {} {found}", if *found == 1 { "is" } else { "are" })]
@@ -192,12 +180,9 @@ impl MethodError {
     /// Whose fault it is, whichever layer it comes from.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unknown(_)
-            | Self::SettingSyntax { .. }
-            | Self::SettingValue { .. }
-            | Self::Conflict { .. }
-            | Self::Isa(_)
-            | Self::Transform(_) => ErrorKind::Setting,
+            Self::Unknown(_) | Self::Setting(_) | Self::Conflict { .. } | Self::Isa(_) | Self::Transform(_) => {
+                ErrorKind::Setting
+            }
             Self::Class { .. } | Self::BadImage { .. } | Self::File { .. } => ErrorKind::Data,
             Self::TooFew { .. } => ErrorKind::TooFew,
             Self::FeatureShape { .. } | Self::Encode { .. } | Self::State { .. } | Self::NotExtendable { .. } => {
@@ -216,7 +201,7 @@ impl MethodError {
 
     /// A setting whose value is not allowed; `allowed` says in words what would be.
     pub fn setting(name: &str, given: &str, allowed: &str) -> Self {
-        Self::SettingValue { name: name.to_owned(), given: given.to_owned(), allowed: allowed.to_owned() }
+        SettingError::value(name, given, allowed).into()
     }
 
     /// More memory than the settings allow; amounts have a unit.

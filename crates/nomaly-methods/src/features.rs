@@ -1,7 +1,5 @@
 //! The features of images, as methods see them.
 
-use std::ops::RangeInclusive;
-
 use nomaly_backbones::TapRequest;
 use nomaly_store::Progress;
 
@@ -9,9 +7,6 @@ use crate::MethodError;
 use crate::groups::Groups;
 use crate::maps::RegionOfInterest;
 use crate::score::MethodScore;
-
-/// Sides of the network's input in pixels.
-pub const INPUT_SIDES: RangeInclusive<usize> = 32..=2048;
 
 /// The features of a batch of images, tap by tap.
 ///
@@ -37,7 +32,7 @@ pub struct FeatureBatch<'a> {
     /// The pixels that matter, where not all do.
     pub region: Option<&'a RegionOfInterest>,
     /// Side of the median filter that maps go through, in pixels of the input; 1 for none.
-    pub median: usize,
+    pub median: Option<usize>,
 }
 
 impl FeatureBatch<'_> {

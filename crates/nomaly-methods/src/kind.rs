@@ -51,9 +51,8 @@ impl From<&DataError> for ErrorKind {
             DataError::Io { .. } | DataError::Missing { .. } | DataError::FetchFailed { .. } => Self::Io,
             DataError::UnknownDataset { .. }
             | DataError::Unknown { .. }
-            | DataError::OptionValue { .. }
             | DataError::OptionMissing { .. }
-            | DataError::OptionSyntax { .. }
+            | DataError::Setting { .. }
             | DataError::Ambiguous { .. }
             | DataError::NotFetched { .. } => Self::Setting,
             _ => Self::Data,
@@ -103,11 +102,9 @@ impl From<&ScorerError> for ErrorKind {
     fn from(error: &ScorerError) -> Self {
         match error {
             ScorerError::Cancelled => Self::Cancelled,
-            ScorerError::Parameter { .. } | ScorerError::UnknownName(_) | ScorerError::InstructionSet(_) => {
-                Self::Setting
-            }
+            ScorerError::Setting(_) | ScorerError::UnknownName(_) | ScorerError::InstructionSet(_) => Self::Setting,
             ScorerError::TooFewRows { .. } | ScorerError::TooFewScores { .. } => Self::TooFew,
-            ScorerError::Config { .. } | ScorerError::MissingTensor { .. } | ScorerError::Tensor { .. } => Self::Model,
+            ScorerError::Stored { .. } => Self::Model,
             _ => Self::Numeric,
         }
     }

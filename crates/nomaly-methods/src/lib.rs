@@ -19,6 +19,7 @@
 mod error;
 mod features;
 pub mod groups;
+mod input;
 mod kind;
 mod map_maker;
 pub mod maps;
@@ -28,23 +29,22 @@ mod networks;
 pub mod recognition;
 mod registry;
 mod score;
-mod settings;
 mod skipped;
 mod stage;
 pub mod state;
 pub mod training;
 
 pub use error::MethodError;
-pub use features::{FeatureBatch, FeatureSource, INPUT_SIDES};
+pub use features::{FeatureBatch, FeatureSource};
 pub use groups::{GroupBy, Groups};
+pub use input::{Aspect, INPUT_SIDES, InputParams, MOST_SIZES, Tiles, View};
 pub use kind::ErrorKind;
 pub use maps::AnomalyMap;
 pub use method::{
-    BuildMethod, Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MoreParameters,
+    BuildMethod, Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MoreSettings,
     Published, PublishedClasses,
 };
 pub use registry::METHODS;
 pub use score::{HeldOut, MethodScore};
-pub use settings::{Memory, Settings};
 pub use skipped::Skipped;
 pub use stage::Stage;

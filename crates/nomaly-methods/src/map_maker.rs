@@ -80,7 +80,7 @@ impl<'a> Finish<'a> {
     fn new(batch: &FeatureBatch<'a>, sigma: f64) -> Result<Self, MethodError> {
         let isa = Isa::best()?;
         let blur = if sigma > 0.0 { Some(GaussianBlur::new(sigma, TRUNCATE, Border::Reflect, isa)?) } else { None };
-        let median = if batch.median > 1 { Some(MedianFilter::new(batch.median, Border::Reflect)?) } else { None };
+        let median = batch.median.map(|side| MedianFilter::new(side, Border::Reflect)).transpose()?;
         Ok(Self { size: batch.map, median, blur, region: batch.region })
     }
 
@@ -146,7 +146,17 @@ mod tests {
     use super::*;
 
     fn batch<'a>(region: Option<&'a RegionOfInterest>, input: [usize; 2]) -> FeatureBatch<'a> {
-        FeatureBatch { images: 1, views: 1, input, map: input, taps: &[], values: &[], shapes: &[], region, median: 1 }
+        FeatureBatch {
+            images: 1,
+            views: 1,
+            input,
+            map: input,
+            taps: &[],
+            values: &[],
+            shapes: &[],
+            region,
+            median: None,
+        }
     }
 
     #[test]

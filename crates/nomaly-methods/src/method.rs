@@ -5,14 +5,16 @@ use std::path::Path;
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_data::subset::{Choice, choose};
 use nomaly_registry::Entry;
-use nomaly_scorers::{Parameter, State};
+use nomaly_scorers::State;
+use nomaly_settings::{Assignments, Memory, Table};
 use nomaly_store::Progress;
 
+use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::input::InputParams;
 use crate::recognition::HeldOutClass;
 use crate::score::{HeldOut, MethodScore};
 use crate::training::Checkpoint;
-use crate::{MethodError, Settings};
 
 /// A method whose parameters have been checked and which has seen no data yet.
 pub trait Method: Send + Sync {
@@ -23,7 +25,7 @@ pub trait Method: Send + Sync {
     fn taps(&self) -> &[TapRequest];
 
     /// Its parameters in full, defaults included, as the model file keeps them.
-    fn settings(&self) -> Settings;
+    fn settings(&self) -> Assignments;
 
     /// Refuses inputs of `[height, width]` pixels that the method cannot work on. Asked before a fit, and when a model
     /// file is read.
@@ -58,6 +60,11 @@ pub trait Method: Send + Sync {
         _context: &FitContext<'_>,
     ) -> Result<MethodFit, MethodError> {
         Err(MethodError::NotExtendable { method: self.name().to_owned() })
+    }
+
+    /// What a fit may take.
+    fn max_memory(&self) -> Memory {
+        Memory::gib(2)
     }
 
     /// Whether a fit looks at images more than once, so that it pays to keep their frames.
@@ -225,10 +232,10 @@ pub struct Cost {
 }
 
 /// Makes a checked method of settings and the backbone it is to stand on.
-pub type BuildMethod = fn(&Settings, &Backbone) -> Result<Box<dyn Method>, MethodError>;
+pub type BuildMethod = fn(&Assignments, &Backbone) -> Result<Box<dyn Method>, MethodError>;
 
-/// The parameters that a choice among the settings brings with it.
-pub type MoreParameters = fn(&Settings) -> Result<Vec<Parameter>, MethodError>;
+/// The settings that a choice among the settings brings with it.
+pub type MoreSettings = fn(&Assignments) -> Result<Table, MethodError>;
 
 /// One method: what it is, and how it is made from settings.
 pub struct MethodEntry {
@@ -244,15 +251,14 @@ pub struct MethodEntry {
     pub min_images: usize,
     /// What it costs.
     pub cost: Cost,
-    /// Its parameters.
-    pub parameters: &'static [Parameter],
-    /// Parameters that it has besides, by what the settings choose: those of a scorer, say.
-    pub more_parameters: Option<MoreParameters>,
+    /// Its settings.
+    pub table: fn() -> Table,
+    /// Settings that it has besides, by what the settings choose: those of a scorer, say.
+    pub more: Option<MoreSettings>,
     /// The only backbone that it stands on, where it cannot stand on all.
     pub backbone: Option<&'static str>,
-    /// Values of the settings that all detectors have, which hold for it where none is given, in place of the usual
-    /// ones.
-    pub defaults: &'static [(&'static str, &'static str)],
+    /// How images become its input where nothing else is said.
+    pub input: fn() -> InputParams,
     /// Whether it tells classes of images apart.
     pub classes: bool,
     /// Whether it trains a network: its fit keeps a checkpoint, and goes on from it when it was interrupted.
@@ -263,6 +269,17 @@ pub struct MethodEntry {
     pub one_vs_all: &'static [PublishedClasses],
     /// Checks the settings against the backbone.
     pub build: BuildMethod,
+}
+
+impl MethodEntry {
+    /// Its settings, and those that a choice among `given` brings with it.
+    ///
+    /// # Errors
+    /// A choice that is not known.
+    pub fn settings(&self, given: &Assignments) -> Result<Table, MethodError> {
+        let more = self.more.map_or_else(|| Ok(Table::default()), |more| more(given))?;
+        Ok(Table::joined([&(self.table)(), &more]))
+    }
 }
 
 impl Entry for MethodEntry {

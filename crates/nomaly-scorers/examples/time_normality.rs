@@ -4,8 +4,8 @@
 //! $ cargo run --release -p nomaly-scorers --example time_normality -- 72 100 20
 //! ```
 //!
-//! The numbers are those of transformations, of training and of test images. Vectors are softmax of made-up logits, sure of
-//! the right class to different degrees.
+//! The numbers are those of transformations, of training and of test images. Vectors are softmax of made-up logits,
+//! sure of the right class to different degrees.
 
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,8 @@ use std::error::Error;
 use std::time::Instant;
 
 use ndarray::{Array2, Axis};
-use nomaly_scorers::{Params, SCORERS};
+use nomaly_scorers::SCORERS;
+use nomaly_settings::Assignments;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -20,18 +21,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let dim = dim.parse()?;
     let (train, test) = (read(train, dim)?, read(test, dim)?);
-    let mut params = Params::new();
-    for setting in settings {
-        let (name, value) = setting.split_once('=').ok_or("a setting is NAME=VALUE")?;
-        params.set(name, value);
-    }
+    let given = Assignments::parse(settings)?;
     let entry = SCORERS.get(name)?;
     // What a process does once (starting threads, looking at the processor) is part of no fit; the others are warmed up
     // alike. Some settings do not fit few rows, and then there is nothing to warm up.
     let few = train.slice_axis(Axis(0), (..train.nrows().min(300)).into());
-    let _warmed_up = entry.fit(&params, few).and_then(|scorer| scorer.score(few));
+    let _warmed_up = entry.fit(&given, few).and_then(|scorer| scorer.score(few));
     let began = Instant::now();
-    let scorer = entry.fit(&params, train.view())?;
+    let scorer = entry.fit(&given, train.view())?;
     let fit_s = began.elapsed().as_secs_f64();
     let began = Instant::now();
     let scores = scorer.score(test.view())?;

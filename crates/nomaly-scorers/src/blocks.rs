@@ -1,4 +1,4 @@
-//! Rows in blocks, less a centre and in double precision, as matrix products want them.
+//! Rows in blocks, less a center and in double precision, as matrix products want them.
 
 use ndarray::{ArrayView2, CowArray, Ix2};
 
@@ -7,15 +7,15 @@ pub(crate) struct BlockRows<'a> {
     /// `[n, dim]`, in standard layout.
     values: CowArray<'a, f32, Ix2>,
     /// What is subtracted from each row, `[dim]`.
-    centre: Vec<f64>,
+    center: Vec<f64>,
 }
 
 impl<'a> BlockRows<'a> {
-    /// Rows `[n, dim]`, read less `centre` `[dim]`.
-    pub(crate) fn new(rows: ArrayView2<'a, f32>, centre: Vec<f64>) -> Self {
+    /// Rows `[n, dim]`, read less `center` `[dim]`.
+    pub(crate) fn new(rows: ArrayView2<'a, f32>, center: Vec<f64>) -> Self {
         let values =
             if rows.is_standard_layout() { rows.into() } else { rows.as_standard_layout().into_owned().into() };
-        Self { values, centre }
+        Self { values, center }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -23,11 +23,11 @@ impl<'a> BlockRows<'a> {
     }
 
     pub(crate) fn dim(&self) -> usize {
-        self.centre.len()
+        self.center.len()
     }
 
-    pub(crate) fn centre(&self) -> &[f64] {
-        &self.centre
+    pub(crate) fn center(&self) -> &[f64] {
+        &self.center
     }
 
     /// Fills `block`, a whole number of rows, with the rows from `first` on and with zeros where there are no more.
@@ -36,8 +36,8 @@ impl<'a> BlockRows<'a> {
         let all = self.values.as_slice().unwrap_or_default();
         let values = &all[first * dim..all.len().min(first * dim + block.len())];
         for (target, values) in block.chunks_exact_mut(dim).zip(values.chunks_exact(dim)) {
-            for ((target, value), centre) in target.iter_mut().zip(values).zip(&self.centre) {
-                *target = f64::from(*value) - centre;
+            for ((target, value), center) in target.iter_mut().zip(values).zip(&self.center) {
+                *target = f64::from(*value) - center;
             }
         }
         block[values.len()..].fill(0.0);
@@ -50,7 +50,7 @@ impl<'a> BlockRows<'a> {
         row
     }
 
-    /// The mean over the columns of the mean square of a column, which is its variance about the centre.
+    /// The mean over the columns of the mean square of a column, which is its variance about the center.
     pub(crate) fn mean_variance(&self) -> f64 {
         let mut row = vec![0.0; self.dim()];
         let mut sum = 0.0;

@@ -2,6 +2,7 @@
 
 use nomaly_kernels::neighbours::NeighboursError;
 use nomaly_registry::UnknownName;
+use nomaly_settings::SettingError;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -42,28 +43,17 @@ pub enum ScorerError {
         /// The number of rows.
         rows: u64,
     },
-    /// The empirical covariance has no inverse.
-    #[error(
-        "the empirical covariance of {rows} rows in {dim} dimensions is singular; \
-         use covariance `ledoit-wolf` or `diagonal`, or more rows"
-    )]
-    SingularEmpirical {
+    /// The estimate of the covariance has no inverse.
+    #[error("the {estimate} covariance of {rows} rows in {dim} dimensions is singular{advice}")]
+    SingularCovariance {
+        /// The name of the estimate.
+        estimate: &'static str,
         /// The number of rows.
         rows: u64,
         /// The number of columns.
         dim: usize,
-    },
-    /// The shrunk covariance has no inverse, because the shrinkage came out as zero.
-    #[error(
-        "the Ledoit-Wolf covariance of {rows} rows in {dim} dimensions is singular (shrinkage {shrinkage}); use more rows"
-    )]
-    SingularShrunk {
-        /// The number of rows.
-        rows: u64,
-        /// The number of columns.
-        dim: usize,
-        /// The shrinkage that the estimator chose.
-        shrinkage: f64,
+        /// What helps: the rest of the sentence.
+        advice: String,
     },
     /// The singular value decomposition did not converge.
     #[error("the singular value decomposition of {rows} rows in {dim} dimensions did not converge")]
@@ -98,17 +88,10 @@ pub enum ScorerError {
         /// The kind of the scorer.
         kind: String,
     },
-    /// A parameter has a value that it cannot take.
-    #[error("parameter `{name}` is `{value}`, expected {expected}")]
-    Parameter {
-        /// The parameter.
-        name: String,
-        /// The value given.
-        value: String,
-        /// What it may be.
-        expected: String,
-    },
-    /// No scorer or parameter of that name.
+    /// A setting that cannot be used, or an argument that does not fit the others.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// No scorer of that name.
     #[error(transparent)]
     UnknownName(#[from] UnknownName),
     /// The neighbour search refused its input.
@@ -117,31 +100,13 @@ pub enum ScorerError {
     /// The instruction set that was asked for is unknown or absent.
     #[error("{0}")]
     InstructionSet(String),
-    /// A stored configuration cannot be read.
-    #[error("stored scorer `{kind}`: {reason}")]
-    Config {
+    /// A stored scorer cannot be brought back.
+    #[error("stored scorer `{kind}`{problem}")]
+    Stored {
         /// The kind of the stored scorer.
         kind: String,
-        /// What is wrong with its configuration.
-        reason: String,
-    },
-    /// A stored tensor is missing.
-    #[error("stored scorer `{kind}` has no tensor `{tensor}`")]
-    MissingTensor {
-        /// The kind of the stored scorer.
-        kind: String,
-        /// The tensor that is missing.
-        tensor: String,
-    },
-    /// A stored tensor does not fit the scorer.
-    #[error("stored scorer `{kind}`, tensor `{tensor}`: {reason}")]
-    Tensor {
-        /// The kind of the stored scorer.
-        kind: String,
-        /// The tensor.
-        tensor: String,
-        /// What is wrong with it.
-        reason: String,
+        /// What is wrong with it: the rest of the sentence.
+        problem: String,
     },
     /// A decision rule was given too few scores.
     #[error("{what} needs at least {needed} held-out scores, but there are {got}")]

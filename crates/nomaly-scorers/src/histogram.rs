@@ -1,133 +1,77 @@
 //! Histograms of the columns (HBOS).
 //!
 //! # What it computes
-//! A histogram of equal bins for each column, over the range of its values. With `h` the density of a value's bin divided
-//! by that of even values, `bins · count / n`, the score of a row is `-Σ ln((h + alpha) / (1 + alpha))`. A value outside of
-//! the range by at most `tolerance` bins counts as one of the outermost bin; one farther away meets an empty bin, `h = 0`.
-//! A column that is constant in the fit is one bin of that value alone.
+//! A histogram of equal bins for each column, over the range of its values. With `h` the density of a value's bin
+//! divided by that of even values, `bins · count / n`, the score of a row is `-Σ ln((h + alpha) / (1 + alpha))`. A
+//! value outside of the range by at most `tolerance` bins counts as one of the outermost bin; one farther away meets an
+//! empty bin, `h = 0`. A column that is constant in the fit is one bin of that value alone.
 //!
-//! With `bins = auto` each column has the number of bins, below the root of the number of rows, that maximises
+//! With `bins = auto` each column has the number of bins, below the root of the number of rows, that maximizes
 //! `Σ count ln(bins · count / n) - (bins - 1 + ln(bins)^2.5)`, the likelihood less a penalty.
 //!
 //! PyOD's implementation differs in three points. It adds `alpha` to densities in the units of the column, so that its
-//! scores change with the unit; on columns scaled to the range 0 to 1 the scores agree but for constants and the base of
-//! the logarithm. Outside of the range it takes the rarest bin, which may be well filled. Its `auto` adds 1 inside of the
-//! logarithm, which is not in the paper.
+//! scores change with the unit; on columns scaled to the range 0 to 1 the scores agree but for constants and the base
+//! of the logarithm. Outside of the range it takes the rarest bin, which may be well filled. Its `auto` adds 1 inside
+//! of the logarithm, which is not in the paper.
 //!
 //! # When to use
-//! As a fast base line where columns are nearly independent, and where a fit on millions of rows must take seconds. It is
-//! blind to what shows only in combinations of columns.
+//! As a fast base line where columns are nearly independent, and where a fit on millions of rows must take seconds. It
+//! is blind to what shows only in combinations of columns.
 //!
 //! # Parameters
 //! `alpha`, `bins` and `tolerance`: see [`HistogramOptions`].
 //!
 //! # Reference
-//! Goldstein and Dengel, *Histogram-based outlier score (HBOS): a fast unsupervised anomaly detection algorithm* (2012);
-//! Birgé and Rozenholc, *How many bins should be put in a regular histogram* (2006), for `auto`.
-
-use std::fmt::Display;
-use std::str::FromStr;
+//! Goldstein and Dengel, *Histogram-based outlier score (HBOS): a fast unsupervised anomaly detection algorithm*
+//! (2012); Birgé and Rozenholc, *How many bins should be put in a regular histogram* (2006), for `auto`.
 
 use ndarray::ArrayView2;
+use nomaly_settings::{Auto, Settings};
 use rayon::prelude::*;
 
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
-use crate::{Parameter, ScorerEntry, ScorerError};
-
-const NAME: &str = "histogram";
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "alpha",
-        default: "0.1",
-        values: "a number above 0 and up to 1",
-        summary: "what is added to each density, as a share of that of even values",
-    },
-    Parameter {
-        name: "bins",
-        default: "auto",
-        values: "`auto` or a whole number from 1 to 1000000",
-        summary: "the number of bins of each column",
-    },
-    Parameter {
-        name: "tolerance",
-        default: "0.5",
-        values: "a number from 0 to 1",
-        summary: "how far outside of the range a value still belongs to the last bin, in bins",
-    },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "negative logarithm of the densities of the columns, from histograms (HBOS)",
-    parameters: PARAMETERS,
-    fitter: |params, rows, _| {
-        params.check(PARAMETERS)?;
-        let options = HistogramOptions {
-            alpha: params.read(PARAMETERS, "alpha", |alpha| is_alpha(*alpha))?,
-            bins: params.read(PARAMETERS, "bins", Bins::is_valid)?,
-            tolerance: params.read(PARAMETERS, "tolerance", |tolerance| is_tolerance(*tolerance))?,
-        };
-        Ok(Box::new(Histograms::fit(rows, options)?))
-    },
-    restore: |state| Ok(Box::new(Histograms::from_state(state)?)),
-};
-
-/// The most bins of a column.
-const MOST_BINS: usize = 1_000_000;
+use crate::{ScorerError, Watch};
 
 /// Rows that one task scores.
 const CHUNK: usize = 256;
 
-/// How many bins a column has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bins {
-    /// The number that maximises a penalised likelihood, for each column its own.
-    Auto,
-    /// So many for each column that is not constant, from 1 to a million.
-    Count(usize),
-}
-
-impl Bins {
-    fn is_valid(&self) -> bool {
-        !matches!(self, Self::Count(count) if !(1..=MOST_BINS).contains(count))
-    }
-}
-
-impl Display for Bins {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Count(count) => count.fmt(f),
-        }
-    }
-}
-
-impl FromStr for Bins {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Count) }
-    }
-}
-
 /// The settings of [`Histograms`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct HistogramOptions {
-    /// What is added to each density, as a share of that of even values: above 0, up to 1. It bounds what one column can
-    /// add to a score.
+    /// What is added to each density, as a share of that of even values.
+    ///
+    /// It bounds what one column can add to a score.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
     pub alpha: f64,
-    /// How many bins each column has.
-    pub bins: Bins,
-    /// How far outside of the range a value still belongs to the last bin, in bins, from 0 to 1.
+    /// The number of bins of each column that is not constant; `auto`: for each its own.
+    #[schemars(extend("minimum" = 1, "maximum" = 1_000_000))]
+    pub bins: Auto<usize>,
+    /// How far outside of the range a value still belongs to the last bin, in bins.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub tolerance: f64,
 }
 
 impl Default for HistogramOptions {
-    /// As many bins as the rows support, with the regularisation of PyOD.
+    /// As many bins as the rows support, with the regularization of PyOD.
     fn default() -> Self {
-        Self { alpha: 0.1, bins: Bins::Auto, tolerance: 0.5 }
+        Self { alpha: 0.1, bins: Auto::Auto, tolerance: 0.5 }
+    }
+}
+
+impl Settings for HistogramOptions {}
+
+impl ScorerParams for HistogramOptions {
+    const NAME: &'static str = "histogram";
+    const SUMMARY: &'static str = "negative logarithm of the densities of the columns, from histograms (HBOS)";
+    type Fitted = Histograms;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, _: Watch<'_>) -> Result<Histograms, ScorerError> {
+        Histograms::fit(rows, *self)
+    }
+
+    fn restore(state: &State) -> Result<Histograms, ScorerError> {
+        Histograms::from_state(state)
     }
 }
 
@@ -197,8 +141,8 @@ impl Column {
         let (lower, upper) = (f64::from(lower), f64::from(upper));
         let bins = match options.bins {
             _ if lower == upper => 1,
-            Bins::Count(count) => count,
-            Bins::Auto => {
+            Auto::Value(count) => count,
+            Auto::Auto => {
                 values.sort_unstable_by(f32::total_cmp);
                 likeliest_bins(&values)
             }
@@ -210,7 +154,7 @@ impl Column {
     }
 }
 
-/// The number of bins with the largest penalised likelihood, for sorted values that are not all equal.
+/// The number of bins with the largest penalized likelihood, for sorted values that are not all equal.
 fn likeliest_bins(values: &[f32]) -> usize {
     let count = values.len();
     let (lower, upper) = (f64::from(values[0]), f64::from(values[count - 1]));
@@ -226,9 +170,9 @@ fn likeliest_bins(values: &[f32]) -> usize {
             }
             from += width;
         }
-        let penalised = likelihood - (bins as f64 - 1.0 + (bins as f64).ln().powf(2.5));
-        if penalised > best.1 {
-            best = (bins, penalised);
+        let penalized = likelihood - (bins as f64 - 1.0 + (bins as f64).ln().powf(2.5));
+        if penalized > best.1 {
+            best = (bins, penalized);
         }
     }
     best.0
@@ -246,26 +190,17 @@ impl Histograms {
     /// Counts the values of each column of the rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`], [`ScorerError::TooFewRows`] without rows and [`ScorerError::NonFiniteFeature`].
+    /// [`ScorerError::Setting`], [`ScorerError::TooFewRows`] without rows and [`ScorerError::NonFiniteFeature`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: HistogramOptions) -> Result<Self, ScorerError> {
-        let HistogramOptions { alpha, bins, tolerance } = options;
-        for (name, value, valid) in [
-            ("alpha", alpha.to_string(), is_alpha(alpha)),
-            ("bins", bins.to_string(), bins.is_valid()),
-            ("tolerance", tolerance.to_string(), is_tolerance(tolerance)),
-        ] {
-            if !valid {
-                let expected = PARAMETERS.iter().find(|known| known.name == name).map_or("", |known| known.values);
-                return Err(ScorerError::Parameter { name: name.to_owned(), value, expected: expected.to_owned() });
-            }
-        }
+        check_settings(&options)?;
         check_finite(rows)?;
         if rows.nrows() == 0 {
             return Err(ScorerError::TooFewRows { what: "a histogram", needed: 1, got: 0 });
         }
         let columns =
             (0..rows.ncols()).into_par_iter().map(|column| Column::fit(rows.column(column).to_vec(), &options));
-        Ok(Self { alpha, tolerance, rows: rows.nrows() as u64, columns: columns.collect() })
+        let columns = columns.collect();
+        Ok(Self { alpha: options.alpha, tolerance: options.tolerance, rows: rows.nrows() as u64, columns })
     }
 
     /// The number of bins of each column.
@@ -279,9 +214,8 @@ impl Histograms {
     /// As [`restore`](crate::restore).
     pub fn from_state(state: &State) -> Result<Self, ScorerError> {
         let Config { alpha, rows, tolerance } = state.read_config()?;
-        if !is_alpha(alpha) || !is_tolerance(tolerance) {
-            return Err(state.config_error(format!("alpha {alpha} or tolerance {tolerance} is out of range")));
-        }
+        let options = HistogramOptions { alpha, tolerance, ..HistogramOptions::default() };
+        check_settings(&options).map_err(|error| state.config_error(error.to_string()))?;
         state.expect_only(&["bins", "counts", "lower", "upper"])?;
         let [dim] = state.shape("bins")?;
         let [total] = state.shape("counts")?;
@@ -335,7 +269,7 @@ impl Scorer for Histograms {
         let counts: Vec<u32> = self.columns.iter().flat_map(|column| column.counts.iter().copied()).collect();
         let bins = self.columns.iter().map(|column| column.counts.len() as u32).collect();
         State::new(
-            NAME,
+            HistogramOptions::NAME,
             &Config { alpha: self.alpha, rows: self.rows, tolerance: self.tolerance },
             [
                 ("bins", Tensor::u32([dim], bins)),
@@ -345,12 +279,4 @@ impl Scorer for Histograms {
             ],
         )
     }
-}
-
-fn is_alpha(alpha: f64) -> bool {
-    alpha > 0.0 && alpha <= 1.0
-}
-
-fn is_tolerance(tolerance: f64) -> bool {
-    (0.0..=1.0).contains(&tolerance)
 }

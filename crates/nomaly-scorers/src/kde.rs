@@ -1,18 +1,19 @@
 //! Kernel density estimation with a Gaussian kernel.
 //!
 //! # What it computes
-//! A density `p(x) = 1/n Σ N(x; x_i, H)`: a Gaussian around each of the `n` rows of the fit. The score of a row is
-//! `-ln p(x)`, taken by log-sum-exp over blocks of rows, so that it stays finite however far the row is. Distances are in
+//! A density `p(x) = 1/n Σ N(x; x_i, H)`: a Gaussian around each of the `n` rows of the fit. The score of a row is `-ln
+//! p(x)`, taken by log-sum-exp over blocks of rows, so that it stays finite however far the row is. Distances are in
 //! double precision, the exponentials of their differences in single, which leaves about seven digits of the density.
 //!
-//! The bandwidth is a rule of thumb, `scott`: `f = n^(-1/(d+4))`, or `silverman`: `f = (n (d+2)/4)^(-1/(d+4))`, which is
-//! multiplied with the spread of the rows as `shape` says; or a number, which is the standard deviation of the kernel in
-//! every direction, in the units of the columns.
+//! The bandwidth is a rule of thumb, `scott`: `f = n^(-1/(d+4))`, or `silverman`: `f = (n (d+2)/4)^(-1/(d+4))`, which
+//! is multiplied with the spread of the rows as `shape` says; or a number, which is the standard deviation of the
+//! kernel in every direction, in the units of the columns.
 //!
 //! # When to use
-//! Where normal items follow no simple shape and rows have few columns: the rows that a density needs grow exponentially
-//! with the columns, so reduce deep features first. `full` follows correlated columns and needs more rows than columns;
-//! take `diagonal` where there are fewer. Fit and scoring look at every row: scoring takes `n d` multiplications a row.
+//! Where normal items follow no simple shape and rows have few columns: the rows that a density needs grow
+//! exponentially with the columns, so reduce deep features first. `full` follows correlated columns and needs more rows
+//! than columns; take `diagonal` where there are fewer. Fit and scoring look at every row: scoring takes `n d`
+//! multiplications a row.
 //!
 //! # Parameters
 //! `bandwidth` and `shape`: see [`KdeOptions`].
@@ -21,52 +22,18 @@
 //! Parzen, *On estimation of a probability density function and mode* (1962); Scott, *Multivariate density estimation*
 //! (1992), section 6.3; Silverman, *Density estimation for statistics and data analysis* (1986), section 4.3.
 
-use std::fmt::Display;
-use std::str::FromStr;
-
 use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::{Mat, Par};
 use ndarray::{Array2, ArrayView2};
 use nomaly_kernels::exponentials::ExponentialSum;
 use nomaly_kernels::isa::Isa;
+use nomaly_settings::{Settings, word_or_value};
 
+use crate::choice::named_choice;
 use crate::gaussian::GaussianStatistics;
-use crate::params::named_choice;
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
-use crate::{Parameter, ScorerEntry, ScorerError, linalg, pairs};
-
-const NAME: &str = "kde";
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "bandwidth",
-        default: "scott",
-        values: "`scott`, `silverman` or a positive number",
-        summary: "the width of the kernel: a rule, or a standard deviation in the units of the columns",
-    },
-    Parameter {
-        name: "shape",
-        default: "full",
-        values: "`full`, `diagonal` or `isotropic`",
-        summary: "what a rule is multiplied with: covariance, standard deviation of each column, or their mean",
-    },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "negative logarithm of a density of Gaussian kernels around the normal rows",
-    parameters: PARAMETERS,
-    fitter: |params, rows, _| {
-        params.check(PARAMETERS)?;
-        let options = KdeOptions {
-            bandwidth: params.read(PARAMETERS, "bandwidth", Bandwidth::is_valid)?,
-            shape: params.read(PARAMETERS, "shape", |_| true)?,
-        };
-        Ok(Box::new(KernelDensity::fit(rows, options)?))
-    },
-    restore: |state| Ok(Box::new(KernelDensity::from_state(state)?)),
-};
+use crate::{ScorerError, Watch, linalg, pairs};
 
 /// Blocks of the density's sum are left out whose terms are all smaller than the largest so far by this factor, as a
 /// logarithm: double precision would lose them too.
@@ -78,53 +45,28 @@ const CONSTANT: f64 = 1e-12;
 /// The share of the mean variance that a constant column is given.
 const CONSTANT_SHARE: f64 = 1e-6;
 
-/// The width of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Bandwidth {
-    /// `n^(-1/(d+4))` times the spread of the rows.
-    Scott,
-    /// `(n (d+2)/4)^(-1/(d+4))` times the spread of the rows.
-    Silverman,
-    /// A standard deviation in every direction, positive, in the units of the columns; the shape is then not used.
-    Absolute(f64),
-}
-
-impl Bandwidth {
-    fn is_valid(&self) -> bool {
-        !matches!(self, Self::Absolute(width) if !width.is_finite() || *width <= 0.0)
-    }
-}
-
-impl Display for Bandwidth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Scott => f.write_str("scott"),
-            Self::Silverman => f.write_str("silverman"),
-            Self::Absolute(width) => width.fmt(f),
-        }
-    }
-}
-
-impl FromStr for Bandwidth {
-    type Err = std::num::ParseFloatError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "scott" => Ok(Self::Scott),
-            "silverman" => Ok(Self::Silverman),
-            number => number.parse().map(Self::Absolute),
-        }
+word_or_value! {
+    /// The width of the kernel.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub enum Bandwidth {
+        /// `n^(-1/(d+4))` times the spread of the rows.
+        Scott = "scott",
+        /// `(n (d+2)/4)^(-1/(d+4))` times the spread of the rows.
+        Silverman = "silverman",
+        ;
+        /// A standard deviation in every direction, in the units of the columns; the shape is then not used.
+        Absolute(f64) { "exclusiveMinimum": 0 },
     }
 }
 
 named_choice! {
     /// What the factor of a rule is multiplied with. Variances divide by the number of rows less one, as SciPy's do.
     KernelShape {
-        /// The covariance of the rows: the kernel is as long and as skew as they are. Needs more rows than columns, and no
-        /// column that follows from others.
+        /// The covariance of the rows: the kernel is as long and as skew as they are. Needs more rows than columns, and
+        /// no column that follows from others.
         Full = "full",
-        /// The standard deviation of each column. A column that is constant in all rows is given a millionth of the mean
-        /// variance.
+        /// The standard deviation of each column. A column that is constant in all rows is given a millionth of the
+        /// mean variance.
         Diagonal = "diagonal",
         /// The root of the mean variance of the columns.
         Isotropic = "isotropic",
@@ -132,11 +74,11 @@ named_choice! {
 }
 
 /// The settings of a [`KernelDensity`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct KdeOptions {
-    /// The width of the kernel.
+    /// The width of the kernel: a rule, or a standard deviation in the units of the columns.
     pub bandwidth: Bandwidth,
-    /// What the factor of a rule is multiplied with.
+    /// What a rule is multiplied with: covariance, standard deviation of each column, or their mean.
     pub shape: KernelShape,
 }
 
@@ -144,6 +86,22 @@ impl Default for KdeOptions {
     /// Scott's rule with the covariance of the rows.
     fn default() -> Self {
         Self { bandwidth: Bandwidth::Scott, shape: KernelShape::Full }
+    }
+}
+
+impl Settings for KdeOptions {}
+
+impl ScorerParams for KdeOptions {
+    const NAME: &'static str = "kde";
+    const SUMMARY: &'static str = "negative logarithm of a density of Gaussian kernels around the normal rows";
+    type Fitted = KernelDensity;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, _: Watch<'_>) -> Result<KernelDensity, ScorerError> {
+        KernelDensity::fit(rows, *self)
+    }
+
+    fn restore(state: &State) -> Result<KernelDensity, ScorerError> {
+        KernelDensity::from_state(state)
     }
 }
 
@@ -189,17 +147,11 @@ impl KernelDensity {
     /// Keeps the rows `[n, dim]` and finds the width of the kernel.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`], [`ScorerError::TooFewRows`] below 2 rows (1 for an absolute bandwidth),
+    /// [`ScorerError::Setting`], [`ScorerError::TooFewRows`] below 2 rows (1 for an absolute bandwidth),
     /// [`ScorerError::ConstantRows`] and, for `full`, [`ScorerError::Numerical`] where the covariance is singular,
     /// [`ScorerError::NonFiniteFeature`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: KdeOptions) -> Result<Self, ScorerError> {
-        if !options.bandwidth.is_valid() {
-            return Err(ScorerError::Parameter {
-                name: "bandwidth".to_owned(),
-                value: options.bandwidth.to_string(),
-                expected: "`scott`, `silverman` or a positive number".to_owned(),
-            });
-        }
+        check_settings(&options)?;
         check_finite(rows)?;
         let (count, dim) = rows.dim();
         let (n, d) = (count as f64, dim as f64);
@@ -255,8 +207,8 @@ impl KernelDensity {
         for (target, row) in values.chunks_exact_mut(dim).zip(rows.outer_iter()) {
             kernel.whiten(row.iter().zip(&mean).map(|(value, mean)| f64::from(*value) - mean), target);
         }
-        let normaliser = 0.5 * dim as f64 * (2.0 * std::f64::consts::PI).ln();
-        let constant = (count as f64).ln() + normaliser + kernel.log_root_determinant();
+        let normalizer = 0.5 * dim as f64 * (2.0 * std::f64::consts::PI).ln();
+        let constant = (count as f64).ln() + normalizer + kernel.log_root_determinant();
         if !constant.is_finite() || values.iter().any(|value| !value.is_finite()) {
             let reason = "the bandwidth is out of proportion to the rows".to_owned();
             return Err(ScorerError::Numerical { what: "the kernel density", reason });
@@ -404,6 +356,10 @@ impl Scorer for KernelDensity {
             Kernel::Axes(axes) => (Form::Axes, axes.clone()),
         };
         let rows = Tensor::f32(self.rows.shape(), self.rows.iter().copied().collect());
-        State::new(NAME, &Config { form }, [("factor", Tensor::f64([factor.len()], factor)), ("rows", rows)])
+        State::new(
+            KdeOptions::NAME,
+            &Config { form },
+            [("factor", Tensor::f64([factor.len()], factor)), ("rows", rows)],
+        )
     }
 }

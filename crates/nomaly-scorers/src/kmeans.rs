@@ -1,18 +1,19 @@
 //! k-means: the start of mixtures, and the groups of clustering scorers.
 //!
 //! The start is the greedy k-means++ of scikit-learn: of `2 + ln k` rows drawn with a probability proportional to their
-//! squared distance from the centres so far, the one that lowers the sum of squares most becomes the next centre. Then
-//! Lloyd's iteration; a group that loses all its rows takes the row that is farthest from its own centre.
+//! squared distance from the centers so far, the one that lowers the sum of squares most becomes the next center. Then
+//! Lloyd's iteration; a group that loses all its rows takes the row that is farthest from its own center.
 //!
 //! Rows are compared and added up in chunks whose borders depend on the shape alone.
 //!
 //! # Reference
-//! Arthur and Vassilvitskii, *k-means++: the advantages of careful seeding* (2007); Lloyd, *Least squares quantization in
-//! PCM* (1982).
+//! Arthur and Vassilvitskii, *k-means++: the advantages of careful seeding* (2007); Lloyd, *Least squares quantization
+//! in PCM* (1982).
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayView2};
+use nomaly_settings::SettingError;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -32,7 +33,7 @@ const CHUNK: usize = 1024;
 pub(crate) struct KMeansOptions {
     /// Iterations of each start, at most.
     pub(crate) max_iterations: usize,
-    /// The iteration ends once the squares of the centres' movements sum up to at most this share of the mean variance
+    /// The iteration ends once the squares of the centers' movements sum up to at most this share of the mean variance
     /// of the columns.
     pub(crate) tolerance: f64,
     /// The number of starts, of which the one with the smallest inertia is kept.
@@ -52,10 +53,10 @@ impl Default for KMeansOptions {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KMeans {
     /// `[k, dim]`.
-    pub(crate) centres: Array2<f64>,
+    pub(crate) centers: Array2<f64>,
     /// The group of each row of the fit, below `k`.
     pub(crate) labels: Vec<u32>,
-    /// The sum of the squared distances of the rows of the fit from their centres.
+    /// The sum of the squared distances of the rows of the fit from their centers.
     pub(crate) inertia: f64,
 }
 
@@ -63,7 +64,7 @@ impl KMeans {
     /// Puts the rows `[n, dim]` in `k` groups, or in as many as there are distinct rows where those are fewer.
     ///
     /// # Errors
-    /// [`ScorerError::TooFewRows`] for fewer rows than groups and for no rows, [`ScorerError::Parameter`] without groups
+    /// [`ScorerError::TooFewRows`] for fewer rows than groups and for no rows, [`ScorerError::Setting`] without groups
     /// or starts, [`ScorerError::NonFiniteFeature`], [`ScorerError::Cancelled`].
     pub(crate) fn fit(
         rows: ArrayView2<'_, f32>,
@@ -74,8 +75,7 @@ impl KMeans {
         check_finite(rows)?;
         for (name, value) in [("k", k), ("starts", options.starts)] {
             if value == 0 {
-                let expected = "a whole number from 1".to_owned();
-                return Err(ScorerError::Parameter { name: name.to_owned(), value: "0".to_owned(), expected });
+                return Err(SettingError::value(name, value, "a whole number from 1").into());
             }
         }
         if rows.nrows() < k {
@@ -83,7 +83,7 @@ impl KMeans {
         }
         let rows = BlockRows::new(rows, linalg::mean(rows));
         let mut random = ChaCha8Rng::seed_from_u64(options.seed);
-        let mut best: Option<(Centres, Assignment)> = None;
+        let mut best: Option<(Centers, Assignment)> = None;
         for _ in 0..options.starts {
             let seeds = plus_plus(&rows, k, &mut random, watch)?;
             let found = lloyd(&rows, seeds, options, watch)?;
@@ -91,78 +91,78 @@ impl KMeans {
                 best = Some(found);
             }
         }
-        let Some((centres, assignment)) = best else { unreachable!("there is at least one start") };
-        let mut values = centres.values;
+        let Some((centers, assignment)) = best else { unreachable!("there is at least one start") };
+        let mut values = centers.values;
         for row in values.chunks_exact_mut(rows.dim()) {
-            row.iter_mut().zip(rows.centre()).for_each(|(value, centre)| *value += centre);
+            row.iter_mut().zip(rows.center()).for_each(|(value, center)| *value += center);
         }
-        let k = centres.squares.len();
-        let centres = Array2::from_shape_fn((k, rows.dim()), |(i, j)| values[i * rows.dim() + j]);
-        Ok(Self { centres, labels: assignment.labels, inertia: assignment.inertia })
+        let k = centers.squares.len();
+        let centers = Array2::from_shape_fn((k, rows.dim()), |(i, j)| values[i * rows.dim() + j]);
+        Ok(Self { centers, labels: assignment.labels, inertia: assignment.inertia })
     }
 
-    /// The nearest centre of each of the rows `[n, dim]` and the squared distance from it. What a row gets does not
+    /// The nearest center of each of the rows `[n, dim]` and the squared distance from it. What a row gets does not
     /// depend on the rows beside it. The rows must be finite and have the columns of the fit.
     pub(crate) fn assign(&self, rows: ArrayView2<'_, f32>) -> Vec<(u32, f64)> {
-        let dim = self.centres.ncols();
-        let count = self.centres.nrows() as f64;
-        let middle: Vec<f64> = self.centres.columns().into_iter().map(|column| column.sum() / count).collect();
+        let dim = self.centers.ncols();
+        let count = self.centers.nrows() as f64;
+        let middle: Vec<f64> = self.centers.columns().into_iter().map(|column| column.sum() / count).collect();
         let shifted = self
-            .centres
+            .centers
             .rows()
             .into_iter()
             .flat_map(|row| row.iter().zip(&middle).map(|(value, middle)| value - middle).collect::<Vec<_>>());
-        let centres = Centres::new(shifted.collect(), dim);
+        let centers = Centers::new(shifted.collect(), dim);
         let rows = BlockRows::new(rows, middle);
         let mut nearest = vec![(0u32, 0.0f64); rows.len()];
         nearest.par_chunks_mut(BLOCK).enumerate().for_each(|(block, nearest)| {
-            let mut compare = Compare::new(&rows, &centres);
+            let mut compare = Compare::new(&rows, &centers);
             compare.block(block * BLOCK, nearest.len(), |at, _, distances| nearest[at] = smallest(distances));
         });
         nearest
     }
 }
 
-/// Centres as they are compared with rows.
+/// Centers as they are compared with rows.
 #[derive(Clone)]
-struct Centres {
+struct Centers {
     /// `[k, dim]`, row-major.
     values: Vec<f64>,
-    /// `‖centre‖²`.
+    /// `‖center‖²`.
     squares: Vec<f64>,
 }
 
-impl Centres {
+impl Centers {
     fn new(values: Vec<f64>, dim: usize) -> Self {
         let squares = values.chunks_exact(dim).map(square).collect();
         Self { values, squares }
     }
 }
 
-/// Squared distances between a block of rows and all centres.
+/// Squared distances between a block of rows and all centers.
 struct Compare<'a, 'r> {
     rows: &'a BlockRows<'r>,
-    centres: &'a Centres,
+    centers: &'a Centers,
     block: Vec<f64>,
     /// Column-major `[k, BLOCK]`.
     products: Vec<f64>,
 }
 
 impl<'a, 'r> Compare<'a, 'r> {
-    fn new(rows: &'a BlockRows<'r>, centres: &'a Centres) -> Self {
+    fn new(rows: &'a BlockRows<'r>, centers: &'a Centers) -> Self {
         let block = vec![0.0; BLOCK * rows.dim()];
-        Self { rows, centres, block, products: vec![0.0; centres.squares.len() * BLOCK] }
+        Self { rows, centers, block, products: vec![0.0; centers.squares.len() * BLOCK] }
     }
 
-    /// Gives `visit` the place in the block, the centred row and its squared distances from the centres, for each of the
-    /// `count` rows from `first` on, at most [`BLOCK`].
+    /// Gives `visit` the place in the block, the centered row and its squared distances from the centers, for each of
+    /// the `count` rows from `first` on, at most [`BLOCK`].
     fn block(&mut self, first: usize, count: usize, mut visit: impl FnMut(usize, &[f64], &[f64])) {
-        let (dim, k) = (self.rows.dim(), self.centres.squares.len());
+        let (dim, k) = (self.rows.dim(), self.centers.squares.len());
         self.rows.load(first, &mut self.block);
         matmul(
             MatMut::from_column_major_slice_mut(&mut self.products, k, BLOCK),
             Accum::Replace,
-            MatRef::from_row_major_slice(&self.centres.values, k, dim),
+            MatRef::from_row_major_slice(&self.centers.values, k, dim),
             MatRef::from_column_major_slice(&self.block, dim, BLOCK),
             1.0,
             Par::Seq,
@@ -170,7 +170,7 @@ impl<'a, 'r> Compare<'a, 'r> {
         let columns = self.block.chunks_exact(dim).zip(self.products.chunks_exact_mut(k));
         for (at, (row, products)) in columns.take(count).enumerate() {
             let norm = square(row);
-            for (product, square) in products.iter_mut().zip(&self.centres.squares) {
+            for (product, square) in products.iter_mut().zip(&self.centers.squares) {
                 *product = (norm + square - 2.0 * *product).max(0.0);
             }
             visit(at, row, products);
@@ -178,7 +178,7 @@ impl<'a, 'r> Compare<'a, 'r> {
     }
 }
 
-/// Rows and the centres they are nearest to.
+/// Rows and the centers they are nearest to.
 struct Assignment {
     labels: Vec<u32>,
     distances: Vec<f64>,
@@ -188,21 +188,21 @@ struct Assignment {
     counts: Vec<usize>,
 }
 
-/// The rows of a chunk: more where there are many centres, so that the sums of all chunks together take no more memory
+/// The rows of a chunk: more where there are many centers, so that the sums of all chunks together take no more memory
 /// than the rows.
 fn chunk_rows(k: usize) -> usize {
     CHUNK.max(4 * k).next_multiple_of(BLOCK)
 }
 
-fn assign(rows: &BlockRows<'_>, centres: &Centres, watch: Watch<'_>) -> Result<Assignment, ScorerError> {
-    let (dim, k) = (rows.dim(), centres.squares.len());
+fn assign(rows: &BlockRows<'_>, centers: &Centers, watch: Watch<'_>) -> Result<Assignment, ScorerError> {
+    let (dim, k) = (rows.dim(), centers.squares.len());
     let mut labels = vec![0u32; rows.len()];
     let mut distances = vec![0.0f64; rows.len()];
     let chunk = chunk_rows(k);
     let parts = labels.par_chunks_mut(chunk).zip(distances.par_chunks_mut(chunk)).enumerate();
     let of_chunk = |(index, (labels, distances)): (usize, (&mut [u32], &mut [f64]))| {
         watch.check()?;
-        let mut compare = Compare::new(rows, centres);
+        let mut compare = Compare::new(rows, centers);
         let mut sums = vec![0.0f64; k * dim];
         let mut counts = vec![0usize; k];
         let blocks = labels.chunks_mut(BLOCK).zip(distances.chunks_mut(BLOCK));
@@ -229,41 +229,41 @@ fn assign(rows: &BlockRows<'_>, centres: &Centres, watch: Watch<'_>) -> Result<A
     Ok(Assignment { labels, distances, inertia, sums, counts })
 }
 
-/// Lloyd's iteration from `centres`.
+/// Lloyd's iteration from `centers`.
 fn lloyd(
     rows: &BlockRows<'_>,
-    mut centres: Centres,
+    mut centers: Centers,
     options: &KMeansOptions,
     watch: Watch<'_>,
-) -> Result<(Centres, Assignment), ScorerError> {
+) -> Result<(Centers, Assignment), ScorerError> {
     let dim = rows.dim();
     let mut labels = Vec::new();
     let mut allowed = None;
     for _ in 0..options.max_iterations {
-        let mut found = assign(rows, &centres, watch)?;
+        let mut found = assign(rows, &centers, watch)?;
         if found.labels == labels {
-            return Ok((centres, found));
+            return Ok((centers, found));
         }
         let allowed = *allowed.get_or_insert_with(|| options.tolerance * rows.mean_variance());
         relocate(rows, &mut found);
-        let mut moved = centres.values.clone();
+        let mut moved = centers.values.clone();
         for (group, count) in found.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             let range = group * dim..(group + 1) * dim;
             let targets = moved[range.clone()].iter_mut().zip(&found.sums[range]);
             targets.for_each(|(target, sum)| *target = sum / *count as f64);
         }
-        let shift: f64 = moved.iter().zip(&centres.values).map(|(a, b)| (a - b) * (a - b)).sum();
-        centres = Centres::new(moved, dim);
+        let shift: f64 = moved.iter().zip(&centers.values).map(|(a, b)| (a - b) * (a - b)).sum();
+        centers = Centers::new(moved, dim);
         labels = found.labels;
         if shift <= allowed {
             break;
         }
     }
-    let found = assign(rows, &centres, watch)?;
-    Ok((centres, found))
+    let found = assign(rows, &centers, watch)?;
+    Ok((centers, found))
 }
 
-/// Gives each group without rows the row that is farthest from its own centre, out of a group that has others.
+/// Gives each group without rows the row that is farthest from its own center, out of a group that has others.
 fn relocate(rows: &BlockRows<'_>, found: &mut Assignment) {
     let empty: Vec<usize> = (0..found.counts.len()).filter(|group| found.counts[*group] == 0).collect();
     if empty.is_empty() {
@@ -291,12 +291,12 @@ fn plus_plus(
     k: usize,
     random: &mut ChaCha8Rng,
     watch: Watch<'_>,
-) -> Result<Centres, ScorerError> {
+) -> Result<Centers, ScorerError> {
     let trials = 2 + (k as f64).ln() as usize;
     let first = (random.random::<f64>() * rows.len() as f64) as usize;
     let mut chosen = rows.row(first.min(rows.len() - 1));
     let mut distances = vec![f64::INFINITY; rows.len()];
-    let candidate = Centres::new(chosen.clone(), rows.dim());
+    let candidate = Centers::new(chosen.clone(), rows.dim());
     closer(rows, &candidate, &mut distances, watch)?;
     for _ in 1..k {
         let mut cumulated = Vec::with_capacity(rows.len());
@@ -315,19 +315,19 @@ fn plus_plus(
             let row = cumulated.partition_point(|sum| *sum <= target).min(rows.len() - 1);
             candidates.extend(rows.row(row));
         }
-        let candidates = Centres::new(candidates, rows.dim());
+        let candidates = Centers::new(candidates, rows.dim());
         let best = smallest(&potentials(rows, &candidates, &distances, watch)?).0 as usize;
-        let best = Centres::new(candidates.values[best * rows.dim()..(best + 1) * rows.dim()].to_vec(), rows.dim());
+        let best = Centers::new(candidates.values[best * rows.dim()..(best + 1) * rows.dim()].to_vec(), rows.dim());
         closer(rows, &best, &mut distances, watch)?;
         chosen.extend(best.values);
     }
-    Ok(Centres::new(chosen, rows.dim()))
+    Ok(Centers::new(chosen, rows.dim()))
 }
 
 /// For each candidate, what the sum of squared distances would be with it.
 fn potentials(
     rows: &BlockRows<'_>,
-    candidates: &Centres,
+    candidates: &Centers,
     distances: &[f64],
     watch: Watch<'_>,
 ) -> Result<Vec<f64>, ScorerError> {
@@ -350,15 +350,15 @@ fn potentials(
     Ok(sums)
 }
 
-/// Lowers the distances of rows that are nearer to `centre`, a single one. Differences are taken directly, so that a
-/// copy of the centre is at distance 0 exactly.
-fn closer(rows: &BlockRows<'_>, centre: &Centres, distances: &mut [f64], watch: Watch<'_>) -> Result<(), ScorerError> {
+/// Lowers the distances of rows that are nearer to `center`, a single one. Differences are taken directly, so that a
+/// copy of the center is at distance 0 exactly.
+fn closer(rows: &BlockRows<'_>, center: &Centers, distances: &mut [f64], watch: Watch<'_>) -> Result<(), ScorerError> {
     distances.par_chunks_mut(CHUNK).enumerate().try_for_each(|(index, distances)| {
         watch.check()?;
         let mut row = vec![0.0; rows.dim()];
         for (at, distance) in distances.iter_mut().enumerate() {
             rows.load(index * CHUNK + at, &mut row);
-            let found = row.iter().zip(&centre.values).map(|(a, b)| (a - b) * (a - b)).sum();
+            let found = row.iter().zip(&center.values).map(|(a, b)| (a - b) * (a - b)).sum();
             *distance = distance.min(found);
         }
         Ok(())
@@ -412,7 +412,7 @@ mod tests {
             for column in 0..6 {
                 let value = |row: &usize| f64::from(rows[[*row, column]]);
                 let mean = members.iter().map(value).sum::<f64>() / members.len() as f64;
-                assert!((found.centres[[label as usize, column]] - mean).abs() < 1e-10);
+                assert!((found.centers[[label as usize, column]] - mean).abs() < 1e-10);
                 inertia += members.iter().map(|row| (value(row) - mean).powi(2)).sum::<f64>();
             }
         }
@@ -438,20 +438,20 @@ mod tests {
     fn copies_make_no_groups_of_their_own() {
         let rows = Array2::from_shape_fn((30, 2), |(i, j)| (i % 3 * (j + 1)) as f32 + 0.1);
         let found = fit(&rows, 8);
-        assert_eq!(found.centres.nrows(), 3);
+        assert_eq!(found.centers.nrows(), 3);
         assert!(found.inertia < 1e-20);
-        assert_eq!(fit(&Array2::from_elem((4, 3), 0.1f32), 2).centres.nrows(), 1);
+        assert_eq!(fit(&Array2::from_elem((4, 3), 0.1f32), 2).centers.nrows(), 1);
     }
 
     #[test]
     fn groups_without_rows_take_the_farthest() {
         let rows = clusters(40, 3, 4);
         let rows = BlockRows::new(rows.view(), vec![0.0; 3]);
-        // The second centre is too far away to get a row.
-        let seeds = Centres::new(vec![0.0, 0.0, 0.0, 1e6, 1e6, 1e6], 3);
-        let (centres, found) = lloyd(&rows, seeds, &KMeansOptions::default(), Watch::none()).unwrap();
+        // The second center is too far away to get a row.
+        let seeds = Centers::new(vec![0.0, 0.0, 0.0, 1e6, 1e6, 1e6], 3);
+        let (centers, found) = lloyd(&rows, seeds, &KMeansOptions::default(), Watch::none()).unwrap();
         assert!(found.counts.iter().all(|count| *count > 0), "{:?}", found.counts);
-        assert!(centres.values.iter().all(|value| *value < 60.0));
+        assert!(centers.values.iter().all(|value| *value < 60.0));
     }
 
     #[test]
@@ -460,7 +460,8 @@ mod tests {
         let fit = |k, options: &KMeansOptions, watch| KMeans::fit(rows.view(), k, options, watch);
         let options = KMeansOptions::default();
         assert!(matches!(fit(6, &options, Watch::none()), Err(ScorerError::TooFewRows { needed: 6, got: 5, .. })));
-        assert!(matches!(fit(0, &options, Watch::none()), Err(ScorerError::Parameter { .. })));
+        let none = fit(0, &options, Watch::none());
+        assert!(matches!(none, Err(ScorerError::Setting(error)) if error.name() == "k"));
         assert!(matches!(fit(2, &options, Watch::new(&|| true)), Err(ScorerError::Cancelled)));
     }
 }

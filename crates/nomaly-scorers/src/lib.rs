@@ -3,18 +3,19 @@
 //! A [`Scorer`] has seen rows of features of normal items and gives one number to each further row: *higher = more
 //! anomalous*, everywhere. It can be written down completely as a [`State`] (numbers and a small configuration, no
 //! code) and brought back with [`restore`], which trusts nothing in it. [`SCORERS`] lists every scorer
-//! with its parameters; [`decision`] turns scores into decisions with a controlled rate of false alarms.
+//! with its settings; [`decision`] turns scores into decisions with a controlled rate of false alarms.
 //!
 //! Rows are `[n, dim]` arrays of `f32`; all statistics are kept in `f64`. The same rows give the same bytes whatever
 //! the number of threads, and the score of a row does not depend on the rows it is scored with.
 //!
 //! ```
 //! use ndarray::array;
-//! use nomaly_scorers::{Params, SCORERS, restore};
+//! use nomaly_scorers::{SCORERS, restore};
+//! use nomaly_settings::Assignments;
 //!
 //! let normal = array![[1.0f32, 2.0], [1.2, 2.1], [0.9, 1.7], [1.1, 2.4], [0.8, 2.2]];
 //! let entry = SCORERS.get("gaussian")?;
-//! let scorer = entry.fit(&Params::new().with("covariance", "ledoit-wolf"), normal.view())?;
+//! let scorer = entry.fit(&Assignments::new().with("covariance", "ledoit-wolf"), normal.view())?;
 //!
 //! let scores = scorer.score(array![[1.0f32, 2.0], [5.0, -3.0]].view())?;
 //! assert!(scores[1] > 3.0 && scores[0] < 1.0);
@@ -26,6 +27,7 @@
 #![deny(missing_docs)]
 
 mod blocks;
+mod choice;
 pub mod clustering;
 pub mod decision;
 pub mod dirichlet;
@@ -44,7 +46,6 @@ mod moments;
 pub mod neighbours;
 pub mod open_set;
 mod pairs;
-mod params;
 mod random;
 pub mod random_projections;
 pub mod registry;
@@ -54,7 +55,6 @@ pub mod subspace;
 mod watch;
 
 pub use error::ScorerError;
-pub use params::{Parameter, Params};
-pub use registry::{SCORERS, ScorerEntry};
+pub use registry::{SCORERS, ScorerEntry, ScorerParams};
 pub use scorer::{Scorer, State, Tensor, TensorData, restore};
 pub use watch::Watch;

@@ -16,12 +16,12 @@ use faer::dyn_stack::{MemBuffer, MemStack};
 /// Columns of a scatter matrix that one task computes.
 const PANEL: usize = 128;
 
-/// Rows that are scored by one call into faer. Short chunks are filled up with zeros, so that every row goes through the
-/// same operations whatever its company.
+/// Rows that are scored by one call into faer. Short chunks are filled up with zeros, so that every row goes through
+/// the same operations whatever its company.
 const CHUNK: usize = 16;
 
-/// Centred rows and their mean.
-pub(crate) struct Centred {
+/// Centered rows and their mean.
+pub(crate) struct Centered {
     /// The mean row.
     pub(crate) mean: Vec<f64>,
     /// `[n, dim]`, row-major.
@@ -42,17 +42,17 @@ pub(crate) fn mean(rows: ArrayView2<'_, f32>) -> Vec<f64> {
 }
 
 /// Subtracts the mean row from `rows`, which has at least one row.
-pub(crate) fn centre(rows: ArrayView2<'_, f32>) -> Centred {
+pub(crate) fn center(rows: ArrayView2<'_, f32>) -> Centered {
     let mean = mean(rows);
-    let mut centred = Vec::with_capacity(rows.len());
+    let mut centered = Vec::with_capacity(rows.len());
     for row in rows.outer_iter() {
-        centred.extend(row.iter().zip(&mean).map(|(value, mean)| f64::from(*value) - mean));
+        centered.extend(row.iter().zip(&mean).map(|(value, mean)| f64::from(*value) - mean));
     }
-    Centred { mean, rows: centred }
+    Centered { mean, rows: centered }
 }
 
-/// The lower triangle of `rowsᵀ rows` for `rows` `[n, dim]`, in a column-major `[dim, dim]` array. What stands above the
-/// diagonal is unspecified.
+/// The lower triangle of `rowsᵀ rows` for `rows` `[n, dim]`, in a column-major `[dim, dim]` array. What stands above
+/// the diagonal is unspecified.
 pub(crate) fn scatter(rows: &[f64], dim: usize) -> Vec<f64> {
     let rows = MatRef::from_row_major_slice(rows, rows.len() / dim, dim);
     let mut scatter = vec![0.0f64; dim * dim];
@@ -114,8 +114,8 @@ pub(crate) struct Eigen {
     pub(crate) vectors: Mat<f64>,
 }
 
-/// The eigenvalues and eigenvectors of the symmetric matrix whose lower triangle stands in `matrix`, or `None` where the
-/// iteration does not converge.
+/// The eigenvalues and eigenvectors of the symmetric matrix whose lower triangle stands in `matrix`, or `None` where
+/// the iteration does not converge.
 pub(crate) fn symmetric_eigen(matrix: MatRef<'_, f64>) -> Option<Eigen> {
     let dim = matrix.nrows();
     let mut ascending = faer::Col::zeros(dim);

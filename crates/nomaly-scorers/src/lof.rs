@@ -1,66 +1,40 @@
 //! The local outlier factor: how sparse the surroundings of a row are beside those of its neighbours.
 //!
 //! # What it computes
-//! With `d_k(o)` the distance from a row `o` of the fit to its k-th nearest other row, the reachability distance of `p` from
-//! `o` is `max(d_k(o), d(p, o))`. The local reachability density `lrd(p)` is 1 over the mean of that distance over the `k`
-//! rows nearest to `p`, and the score the mean of `lrd(o) / lrd(p)` over the same rows: about 1 inside a group of rows however
-//! dense it is, and larger the sparser it is around `p` than around its neighbours. Neighbours are found exactly; of equally
-//! distant rows those that come first in the fit count, and there are always `k` of them.
+//! With `d_k(o)` the distance from a row `o` of the fit to its k-th nearest other row, the reachability distance of `p`
+//! from `o` is `max(d_k(o), d(p, o))`. The local reachability density `lrd(p)` is 1 over the mean of that distance over
+//! the `k` rows nearest to `p`, and the score the mean of `lrd(o) / lrd(p)` over the same rows: about 1 inside a group
+//! of rows however dense it is, and larger the sparser it is around `p` than around its neighbours. Neighbours are
+//! found exactly; of equally distant rows those that come first in the fit count, and there are always `k` of them.
 //!
-//! More than `k` equal rows are at distance 0 from each other and have no finite density; 1e-10 is added to every mean, as
-//! scikit-learn does, which gives such rows a factor of 1 among themselves and a very large one to a row that stands apart
-//! from them. Features should therefore be of a scale that makes 1e-10 small.
+//! More than `k` equal rows are at distance 0 from each other and have no finite density; 1e-10 is added to every mean,
+//! as scikit-learn does, which gives such rows a factor of 1 among themselves and a very large one to a row that stands
+//! apart from them. Features should therefore be of a scale that makes 1e-10 small.
 //!
 //! # When to use
-//! Where normal items form groups of different density, so that no single distance divides normal from anomalous. The bank
-//! of all rows is searched for each row scored, as with `neighbours`.
+//! Where normal items form groups of different density, so that no single distance divides normal from anomalous. The
+//! bank of all rows is searched for each row scored, as with `neighbours`.
 //!
 //! # Parameters
 //! `k` and `distance`: see [`LofOptions`].
 //!
 //! # Reference
 //! Breunig, Kriegel, Ng and Sander, *LOF: identifying density-based local outliers* (2000), definitions 3 to 7; as
-//! scikit-learn's `LocalOutlierFactor(novelty=True)` for `l2` and `cosine`, whose `score_samples` is the score with its sign
-//! changed.
+//! scikit-learn's `LocalOutlierFactor(novelty=True)` for `l2` and `cosine`, whose `score_samples` is the score with its
+//! sign changed.
 
 use std::borrow::Cow;
 
 use ndarray::ArrayView2;
 use nomaly_kernels::isa::Isa;
 use nomaly_kernels::neighbours::{Bank, Metric};
+use nomaly_settings::Settings;
 use rayon::prelude::*;
 
-use crate::params::named_choice;
+use crate::choice::named_choice;
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
-use crate::{Parameter, ScorerEntry, ScorerError, Watch};
-
-const NAME: &str = "lof";
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter { name: "distance", default: "l2", values: "`l2` or `cosine`", summary: "how far two rows are apart" },
-    Parameter {
-        name: "k",
-        default: "20",
-        values: "a whole number from 1",
-        summary: "the number of nearest rows; all other rows where there are fewer",
-    },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "how sparse the surroundings are beside those of the nearest normal rows",
-    parameters: PARAMETERS,
-    fitter: |params, rows, watch| {
-        params.check(PARAMETERS)?;
-        let options = LofOptions {
-            distance: params.read(PARAMETERS, "distance", |_| true)?,
-            k: params.read(PARAMETERS, "k", |k| *k > 0)?,
-        };
-        Ok(Box::new(Lof::fit(rows, options, watch)?))
-    },
-    restore: |state| Ok(Box::new(Lof::from_state(state)?)),
-};
+use crate::{ScorerError, Watch};
 
 /// Keeps densities finite where more than `k` rows are equal; scikit-learn's number.
 const EPSILON: f64 = 1e-10;
@@ -79,12 +53,13 @@ named_choice! {
 }
 
 /// The settings of a [`Lof`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LofOptions {
     /// How far two rows are apart.
     pub distance: LofDistance,
-    /// The number of nearest rows, at least 1; all other rows where there are fewer.
+    /// The number of nearest rows; all other rows where there are fewer.
+    #[schemars(extend("minimum" = 1))]
     pub k: usize,
 }
 
@@ -92,6 +67,22 @@ impl Default for LofOptions {
     /// The 20 nearest rows by their L2 distance.
     fn default() -> Self {
         Self { distance: LofDistance::L2, k: 20 }
+    }
+}
+
+impl Settings for LofOptions {}
+
+impl ScorerParams for LofOptions {
+    const NAME: &'static str = "lof";
+    const SUMMARY: &'static str = "how sparse the surroundings are beside those of the nearest normal rows";
+    type Fitted = Lof;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, watch: Watch<'_>) -> Result<Lof, ScorerError> {
+        Lof::fit(rows, *self, watch)
+    }
+
+    fn restore(state: &State) -> Result<Lof, ScorerError> {
+        Lof::from_state(state)
     }
 }
 
@@ -111,19 +102,13 @@ impl Lof {
     /// Fits on rows `[n, dim]`; takes the search of `n` rows among `n`.
     ///
     /// # Errors
-    /// [`ScorerError::TooFewRows`] below 2 rows, [`ScorerError::Parameter`] where `k` is 0,
+    /// [`ScorerError::TooFewRows`] below 2 rows, [`ScorerError::Setting`] where `k` is 0,
     /// [`ScorerError::NonFiniteFeature`], [`ScorerError::Neighbours`] for rows too long to square in `f32`,
     /// [`ScorerError::InstructionSet`], [`ScorerError::Cancelled`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: LofOptions, watch: Watch<'_>) -> Result<Self, ScorerError> {
         check_finite(rows)?;
         let (n, dim) = rows.dim();
-        if options.k == 0 {
-            return Err(ScorerError::Parameter {
-                name: "k".to_owned(),
-                value: "0".to_owned(),
-                expected: "a whole number from 1".to_owned(),
-            });
-        }
+        check_settings(&options)?;
         if n < 2 {
             return Err(ScorerError::TooFewRows { what: "the local outlier factor", needed: 2, got: n });
         }
@@ -198,7 +183,7 @@ impl Scorer for Lof {
     fn state(&self) -> State {
         let rows = self.rows();
         State::new(
-            NAME,
+            LofOptions::NAME,
             &self.options,
             [
                 ("bank", Tensor::f32([rows, self.dim()], self.bank.rows().to_vec())),
@@ -240,8 +225,8 @@ fn neighbours_of_own_rows(
         let lists = found.indices.chunks_exact(k + 1).zip(found.distances.chunks_exact(k + 1));
         for (offset, (indices, squares)) in lists.enumerate() {
             let own = (part * SEARCH + offset) as u32;
-            // The row itself is missing from its list only where more than `k` equal rows come before it, all at distance 0;
-            // then the last of them is left out.
+            // The row itself is missing from its list only where more than `k` equal rows come before it, all at
+            // distance 0; then the last of them is left out.
             let others = indices.iter().zip(squares).filter(|(index, _)| **index != own).take(k);
             for (index, square) in others {
                 neighbours.push(*index);

@@ -1,14 +1,14 @@
 //! Logistic regression: the fully supervised reference, for comparison only.
 //!
-//! It needs labelled anomalies, which anomaly detection does without, and sees only such anomalies as it was shown. It is
-//! therefore no [`Scorer`](crate::Scorer) and stands in no list of scorers: it says how far a two-class classifier gets on
-//! the same features.
+//! It needs labelled anomalies, which anomaly detection does without, and sees only such anomalies as it was shown. It
+//! is therefore no [`Scorer`](crate::Scorer) and stands in no list of scorers: it says how far a two-class classifier
+//! gets on the same features.
 //!
 //! # What it computes
 //! The log-odds `x·w + b` of a row to be an anomaly, with the minimum of
 //! `½ ‖w‖² + C Σ s_i log(1 + exp(-y_i (x_i·w + b)))` for `y_i` 1 (anomaly) or -1 and the weights `s_i` of the classes.
 //! Newton's method with a line search finds it; the objective is convex, so there is no other minimum. `b` is not
-//! penalised, and rows are centred while it is computed, which changes nothing but the rounding.
+//! penalized, and rows are centered while it is computed, which changes nothing but the rounding.
 //!
 //! # When to use
 //! In an evaluation with labelled training rows, as the figure that a detector without labels is held against.
@@ -24,10 +24,12 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use ndarray::ArrayView2;
+use nomaly_settings::{SettingError, Settings};
 use rayon::prelude::*;
 
 use crate::blocks::BlockRows;
-use crate::params::named_choice;
+use crate::choice::named_choice;
+use crate::registry::check_settings;
 use crate::scorer::{check_finite, check_rows};
 use crate::{ScorerError, Watch, linalg};
 
@@ -43,8 +45,8 @@ const CONSTANT: f64 = 1e-12;
 /// The share of the slope that a step must gain (Nocedal and Wright, section 3.1).
 const SUFFICIENT: f64 = 1e-4;
 
-/// What the next step would gain, as a share of the objective, below which the minimum is reached. Newton's steps square
-/// their error, so the coefficients are good to about ten digits then.
+/// What the next step would gain, as a share of the objective, below which the minimum is reached. Newton's steps
+/// square their error, so the coefficients are good to about ten digits then.
 const GAIN: f64 = 1e-14;
 
 /// The same for a step that gains nothing any more because of rounding.
@@ -65,23 +67,28 @@ named_choice! {
 }
 
 /// The settings of [`LogisticRegression`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct LogisticOptions {
-    /// The weight of the likelihood against the penalty `½ ‖w‖²`, above 0: small values shrink the coefficients more.
+    /// The weight of the likelihood against the penalty `½ ‖w‖²`: small values shrink the coefficients more.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub c: f64,
     /// How much the rows of a class count.
     pub class_weight: ClassWeight,
-    /// Whether columns are divided by their standard deviations (divisor `n`) first, but for constant ones. The penalty
-    /// then does not depend on the units of the columns.
-    pub standardise: bool,
+    /// Whether columns are divided by their standard deviations first.
+    ///
+    /// The deviations have the divisor `n`; constant columns are not divided. The penalty then does not depend on the
+    /// units of the columns.
+    pub standardize: bool,
 }
 
 impl Default for LogisticOptions {
-    /// `c` of 1 on standardised columns, classes counted alike, for anomalies are few.
+    /// `c` of 1 on standardized columns, classes counted alike, for anomalies are few.
     fn default() -> Self {
-        Self { c: 1.0, class_weight: ClassWeight::Balanced, standardise: true }
+        Self { c: 1.0, class_weight: ClassWeight::Balanced, standardize: true }
     }
 }
+
+impl Settings for LogisticOptions {}
 
 /// A fitted two-class classifier of normal rows and anomalies.
 ///
@@ -90,18 +97,18 @@ impl Default for LogisticOptions {
 pub struct LogisticRegression {
     options: LogisticOptions,
     /// The mean row `[dim]`.
-    centre: Vec<f64>,
+    center: Vec<f64>,
     /// `[dim]`, in the units of the columns.
     coefficients: Vec<f64>,
     /// The log-odds of the mean row.
-    at_centre: f64,
+    at_center: f64,
 }
 
 impl LogisticRegression {
     /// Fits on rows `[n, dim]` with a label each: whether it is an anomaly.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for a `c` out of range, where there is not one label a row, or where all labels are
+    /// [`ScorerError::Setting`] for a `c` out of range, where there is not one label a row, or where all labels are
     /// equal; [`ScorerError::NoColumns`], [`ScorerError::NonFiniteFeature`], [`ScorerError::Numerical`] where the
     /// objective leaves the range of floating point, [`ScorerError::Cancelled`].
     pub fn fit(
@@ -111,31 +118,28 @@ impl LogisticRegression {
         watch: Watch<'_>,
     ) -> Result<Self, ScorerError> {
         check_finite(rows)?;
-        let refused = |name: &str, value: String, expected: String| {
-            Err(ScorerError::Parameter { name: name.to_owned(), value, expected })
-        };
-        if !(options.c > 0.0 && options.c.is_finite()) {
-            return refused("c", options.c.to_string(), "a number above 0".to_owned());
-        }
+        check_settings(&options)?;
         let (count, dim) = rows.dim();
         if anomalous.len() != count {
-            return refused("labels", anomalous.len().to_string(), format!("a label for each of {count} rows"));
+            let expected = format!("a label for each of {count} rows");
+            return Err(SettingError::value("labels", anomalous.len(), &expected).into());
         }
         let anomalies = anomalous.iter().filter(|anomalous| **anomalous).count();
         if anomalies == 0 || anomalies == count {
-            return refused("labels", format!("{anomalies} anomalies"), format!("rows of both classes among {count}"));
+            let expected = format!("rows of both classes among {count}");
+            return Err(SettingError::value("labels", format!("{anomalies} anomalies"), &expected).into());
         }
         let weight = |members: usize| match options.class_weight {
             ClassWeight::Equal => options.c,
             ClassWeight::Balanced => options.c * count as f64 / 2.0 / members as f64,
         };
         let rows = BlockRows::new(rows, linalg::mean(rows));
-        let scale = if options.standardise { scales(&rows) } else { vec![1.0; dim] };
+        let scale = if options.standardize { scales(&rows) } else { vec![1.0; dim] };
         let weights = [weight(count - anomalies), weight(anomalies)];
         let problem = Problem { rows: &rows, inverse: scale.iter().map(|s| 1.0 / s).collect(), anomalous, weights };
-        let found = problem.minimise(watch)?;
+        let found = problem.minimize(watch)?;
         let coefficients = found[..dim].iter().zip(&scale).map(|(coefficient, scale)| coefficient / scale).collect();
-        Ok(Self { options, centre: rows.centre().to_vec(), coefficients, at_centre: found[dim] })
+        Ok(Self { options, center: rows.center().to_vec(), coefficients, at_center: found[dim] })
     }
 
     /// The settings.
@@ -150,33 +154,33 @@ impl LogisticRegression {
 
     /// The log-odds of a row of zeros.
     pub fn intercept(&self) -> f64 {
-        self.at_centre - self.coefficients.iter().zip(&self.centre).map(|(w, centre)| w * centre).sum::<f64>()
+        self.at_center - self.coefficients.iter().zip(&self.center).map(|(w, center)| w * center).sum::<f64>()
     }
 
-    /// The log-odds of each of the rows `[n, dim]` to be an anomaly: above 0 where that is the likelier. What a row gets
-    /// does not depend on the rows beside it.
+    /// The log-odds of each of the rows `[n, dim]` to be an anomaly: above 0 where that is the likelier. What a row
+    /// gets does not depend on the rows beside it.
     ///
     /// # Errors
     /// [`ScorerError::Dimension`] and [`ScorerError::NonFiniteFeature`].
     pub fn decision(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
-        let dim = self.centre.len();
+        let dim = self.center.len();
         check_rows(rows, dim)?;
-        let rows = BlockRows::new(rows, self.centre.clone());
+        let rows = BlockRows::new(rows, self.center.clone());
         let mut decisions = vec![0.0f64; rows.len()];
         decisions.par_chunks_mut(ROWS).enumerate().for_each_init(
             || vec![0.0f64; ROWS * dim],
             |buffer, (chunk, decisions)| {
                 rows.load(chunk * ROWS, buffer);
                 for (decision, row) in decisions.iter_mut().zip(buffer.chunks_exact(dim)) {
-                    *decision = self.at_centre + dot(row, &self.coefficients);
+                    *decision = self.at_center + dot(row, &self.coefficients);
                 }
             },
         );
         Ok(decisions)
     }
 
-    /// The probability in `[0, 1]` of each of the rows `[n, dim]` to be an anomaly. With balanced class weights it is that
-    /// among equally many rows of both classes.
+    /// The probability in `[0, 1]` of each of the rows `[n, dim]` to be an anomaly. With balanced class weights it is
+    /// that among equally many rows of both classes.
     ///
     /// # Errors
     /// As [`decision`](Self::decision).
@@ -185,7 +189,7 @@ impl LogisticRegression {
     }
 }
 
-/// What is minimised, over the coefficients of centred and scaled columns and, last, the log-odds of their mean.
+/// What is minimized, over the coefficients of centered and scaled columns and, last, the log-odds of their mean.
 struct Problem<'a> {
     rows: &'a BlockRows<'a>,
     /// What each column is multiplied with.
@@ -204,7 +208,7 @@ struct Evaluation {
 }
 
 impl Problem<'_> {
-    fn minimise(&self, watch: Watch<'_>) -> Result<Vec<f64>, ScorerError> {
+    fn minimize(&self, watch: Watch<'_>) -> Result<Vec<f64>, ScorerError> {
         let numerical = |reason: String| ScorerError::Numerical { what: "logistic regression", reason };
         let mut point = vec![0.0; self.rows.dim() + 1];
         let mut here = self.evaluate(&point, watch)?;
@@ -274,15 +278,15 @@ impl Problem<'_> {
         Ok(Evaluation { value, gradient, hessian })
     }
 
-    /// Fills `rows` `[n, dim + 1]` with the rows from `first` on, each with a 1 behind it and times the root of its part in
-    /// the Hessian; gives their parts in objective and gradient.
+    /// Fills `rows` `[n, dim + 1]` with the rows from `first` on, each with a 1 behind it and times the root of its
+    /// part in the Hessian; gives their parts in objective and gradient.
     fn load(&self, first: usize, point: &[f64], rows: &mut [f64]) -> (f64, Vec<f64>) {
         let dim = point.len() - 1;
-        let mut centred = vec![0.0f64; rows.len() / point.len() * dim];
-        self.rows.load(first, &mut centred);
+        let mut centered = vec![0.0f64; rows.len() / point.len() * dim];
+        self.rows.load(first, &mut centered);
         let mut value = 0.0;
         let mut gradient = vec![0.0f64; point.len()];
-        let pairs = rows.chunks_exact_mut(point.len()).zip(centred.chunks_exact(dim));
+        let pairs = rows.chunks_exact_mut(point.len()).zip(centered.chunks_exact(dim));
         for ((target, row), anomalous) in pairs.zip(&self.anomalous[first..]) {
             target.iter_mut().zip(row).zip(&self.inverse).for_each(|((target, value), s)| *target = value * s);
             target[dim] = 1.0;
@@ -337,7 +341,7 @@ fn scales(rows: &BlockRows<'_>) -> Vec<f64> {
         let deviation = (sum / rows.len() as f64).sqrt();
         if deviation > CONSTANT * mean.abs() { deviation } else { 1.0 }
     };
-    squares.iter().zip(rows.centre()).map(scale).collect()
+    squares.iter().zip(rows.center()).map(scale).collect()
 }
 
 fn sigmoid(odds: f64) -> f64 {

@@ -1,7 +1,7 @@
 //! The mean and the scatter matrix of many rows, in bounded memory and in parallel.
 //!
-//! Rows are taken in blocks of fixed size. A fixed number of lanes shares the blocks out and adds them up in their order;
-//! the lanes are added last. So the result depends on the rows alone.
+//! Rows are taken in blocks of fixed size. A fixed number of lanes shares the blocks out and adds them up in their
+//! order; the lanes are added last. So the result depends on the rows alone.
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::{ScorerError, Watch};
 
-/// Rows that are centred and multiplied at once.
+/// Rows that are centered and multiplied at once.
 const BLOCK: usize = 512;
 
 /// Sums that are kept side by side.
@@ -67,7 +67,7 @@ fn narrow(rows: ArrayView2<'_, f32>, mean: &[f64], watch: Watch<'_>) -> Result<M
                 watch.check()?;
                 let block = BLOCK.min(count - first);
                 let buffer = &mut buffer[..block * dim];
-                centre_into(rows, first, mean, buffer);
+                center_into(rows, first, mean, buffer);
                 let block = MatRef::from_row_major_slice(buffer, block, dim);
                 triangular::matmul(
                     sum.as_mut(),
@@ -102,7 +102,7 @@ fn wide(rows: ArrayView2<'_, f32>, mean: &[f64], watch: Watch<'_>) -> Result<Mat
         buffer
             .par_chunks_mut(dim)
             .enumerate()
-            .for_each(|(offset, target)| centre_into(rows, first + offset, mean, target));
+            .for_each(|(offset, target)| center_into(rows, first + offset, mean, target));
         let block = MatRef::from_row_major_slice(buffer, block, dim);
         total.par_chunks_mut(PANEL * dim).enumerate().for_each(|(panel, columns)| {
             let (first, width) = (panel * PANEL, columns.len() / dim);
@@ -114,19 +114,19 @@ fn wide(rows: ArrayView2<'_, f32>, mean: &[f64], watch: Watch<'_>) -> Result<Mat
     Ok(MatRef::from_column_major_slice(&total, dim, dim).to_owned())
 }
 
-/// Writes the rows from `first` on, less `centre`, into `target` `[n, dim]`, row-major, until it is full.
-pub(crate) fn centre_into(rows: ArrayView2<'_, f32>, first: usize, centre: &[f64], target: &mut [f64]) {
-    for (offset, target) in target.chunks_exact_mut(centre.len()).enumerate() {
+/// Writes the rows from `first` on, less `center`, into `target` `[n, dim]`, row-major, until it is full.
+pub(crate) fn center_into(rows: ArrayView2<'_, f32>, first: usize, center: &[f64], target: &mut [f64]) {
+    for (offset, target) in target.chunks_exact_mut(center.len()).enumerate() {
         let row = rows.row(first + offset);
         match row.to_slice() {
-            Some(row) => subtract(row.iter(), centre, target),
-            None => subtract(row.iter(), centre, target),
+            Some(row) => subtract(row.iter(), center, target),
+            None => subtract(row.iter(), center, target),
         }
     }
 }
 
-fn subtract<'a>(row: impl Iterator<Item = &'a f32>, centre: &[f64], target: &mut [f64]) {
-    target.iter_mut().zip(row).zip(centre).for_each(|((target, value), centre)| *target = f64::from(*value) - centre);
+fn subtract<'a>(row: impl Iterator<Item = &'a f32>, center: &[f64], target: &mut [f64]) {
+    target.iter_mut().zip(row).zip(center).for_each(|((target, value), center)| *target = f64::from(*value) - center);
 }
 
 /// The rows of a lane: every `LANES`-th block.
@@ -152,8 +152,8 @@ mod tests {
             let found = scatter(rows.view(), &mean, Watch::none()).unwrap();
             for j in (0..dim).step_by(17) {
                 for i in (j..dim).step_by(13) {
-                    let centred = |at: usize, k: usize| f64::from(rows[[at, k]]) - mean[k];
-                    let want: f64 = (0..n).map(|at| centred(at, i) * centred(at, j)).sum();
+                    let centered = |at: usize, k: usize| f64::from(rows[[at, k]]) - mean[k];
+                    let want: f64 = (0..n).map(|at| centered(at, i) * centered(at, j)).sum();
                     assert!((found[(i, j)] - want).abs() < 1e-10 * n as f64 * 100.0, "{i} {j}: {}", found[(i, j)]);
                 }
             }

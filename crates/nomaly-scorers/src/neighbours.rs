@@ -13,58 +13,21 @@
 //!
 //! # Reference
 //! Ramaswamy, Rastogi and Shim, *Efficient algorithms for mining outliers from large data sets* (2000), for the k-th
-//! distance; Angiulli and Pizzuti, *Fast outlier detection in high dimensional spaces* (2002), for the sum; Reiss, Cohen,
-//! Bergman and Hoshen, *PANDA: adapting pretrained features for anomaly detection and segmentation* (2021), for DN2.
+//! distance; Angiulli and Pizzuti, *Fast outlier detection in high dimensional spaces* (2002), for the sum; Reiss,
+//! Cohen, Bergman and Hoshen, *PANDA: adapting pretrained features for anomaly detection and segmentation* (2021), for
+//! DN2.
 
 use std::borrow::Cow;
 
 use ndarray::ArrayView2;
 use nomaly_kernels::isa::Isa;
 use nomaly_kernels::neighbours::{Bank, Metric};
+use nomaly_settings::{Assignments, SettingError, Settings};
 
-use crate::params::named_choice;
+use crate::choice::named_choice;
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
-use crate::{Parameter, ScorerEntry, ScorerError};
-
-const NAME: &str = "neighbours";
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "aggregation",
-        default: "mean",
-        values: "`kth`, `mean` or `sum`",
-        summary: "what becomes of the distances to the nearest rows",
-    },
-    Parameter {
-        name: "distance",
-        default: "squared-l2",
-        values: "`l2`, `squared-l2` or `cosine`",
-        summary: "how far two rows are apart",
-    },
-    Parameter {
-        name: "k",
-        default: "2",
-        values: "a whole number from 1 to the number of rows",
-        summary: "the number of nearest rows",
-    },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "distance from the k nearest normal rows",
-    parameters: PARAMETERS,
-    fitter: |params, rows, _| {
-        params.check(PARAMETERS)?;
-        let options = NeighboursOptions {
-            k: params.read(PARAMETERS, "k", |k| *k > 0)?,
-            distance: params.read(PARAMETERS, "distance", |_| true)?,
-            aggregation: params.read(PARAMETERS, "aggregation", |_| true)?,
-        };
-        Ok(Box::new(NearestNeighbours::fit(rows, options)?))
-    },
-    restore: |state| Ok(Box::new(NearestNeighbours::from_state(state)?)),
-};
+use crate::{ScorerError, Watch};
 
 named_choice! {
     /// How far two rows are apart.
@@ -91,14 +54,15 @@ named_choice! {
 }
 
 /// The settings of [`NearestNeighbours`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NeighboursOptions {
-    /// What becomes of the distances.
+    /// What becomes of the distances to the nearest rows.
     pub aggregation: Aggregation,
     /// How far two rows are apart.
     pub distance: Distance,
-    /// The number of nearest rows, at least 1 and at most the rows of the fit.
+    /// The number of nearest rows, at most the rows of the fit.
+    #[schemars(extend("minimum" = 1))]
     pub k: usize,
 }
 
@@ -106,6 +70,22 @@ impl Default for NeighboursOptions {
     /// DN2: the mean squared L2 distance to the 2 nearest rows.
     fn default() -> Self {
         Self { aggregation: Aggregation::Mean, distance: Distance::SquaredL2, k: 2 }
+    }
+}
+
+impl Settings for NeighboursOptions {}
+
+impl ScorerParams for NeighboursOptions {
+    const NAME: &'static str = "neighbours";
+    const SUMMARY: &'static str = "distance from the k nearest normal rows";
+    type Fitted = NearestNeighbours;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, _: Watch<'_>) -> Result<NearestNeighbours, ScorerError> {
+        NearestNeighbours::fit(rows, *self)
+    }
+
+    fn restore(state: &State) -> Result<NearestNeighbours, ScorerError> {
+        NearestNeighbours::from_state(state)
     }
 }
 
@@ -120,17 +100,11 @@ impl NearestNeighbours {
     /// Keeps the rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::TooFewRows`] where `k` is larger than `n`, [`ScorerError::Parameter`] where it is 0,
+    /// [`ScorerError::TooFewRows`] where `k` is larger than `n`, [`ScorerError::Setting`] where it is 0,
     /// [`ScorerError::NonFiniteFeature`], [`ScorerError::InstructionSet`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: NeighboursOptions) -> Result<Self, ScorerError> {
         check_finite(rows)?;
-        if options.k == 0 {
-            return Err(ScorerError::Parameter {
-                name: "k".to_owned(),
-                value: "0".to_owned(),
-                expected: "a whole number from 1 to the number of rows".to_owned(),
-            });
-        }
+        check_settings(&options)?;
         if rows.nrows() < options.k {
             return Err(ScorerError::TooFewRows { what: "the memory bank", needed: options.k, got: rows.nrows() });
         }
@@ -150,17 +124,14 @@ impl NearestNeighbours {
     /// the rows of both.
     ///
     /// # Errors
-    /// [`ScorerError::Dimension`], [`ScorerError::Parameter`] where the options differ.
+    /// [`ScorerError::Dimension`], [`ScorerError::Setting`] where the options differ.
     pub fn merge(&mut self, other: &Self) -> Result<(), ScorerError> {
         if other.dim() != self.dim() {
             return Err(ScorerError::Dimension { expected: self.dim(), got: other.dim() });
         }
-        if other.options != self.options {
-            return Err(ScorerError::Parameter {
-                name: "options".to_owned(),
-                value: format!("{:?}", other.options),
-                expected: format!("{:?}", self.options),
-            });
+        let (own, others) = (Assignments::of(&self.options), Assignments::of(&other.options));
+        if let Some(((name, own), (_, other))) = own.iter().zip(others.iter()).find(|(own, other)| own != other) {
+            return Err(SettingError::value(name, other, &format!("`{own}`, as in the bank before it")).into());
         }
         Ok(self.bank.append(other.bank.rows())?)
     }
@@ -215,6 +186,6 @@ impl Scorer for NearestNeighbours {
 
     fn state(&self) -> State {
         let bank = Tensor::f32([self.rows(), self.dim()], self.bank.rows().to_vec());
-        State::new(NAME, &self.options, [("bank", bank)])
+        State::new(NeighboursOptions::NAME, &self.options, [("bank", bank)])
     }
 }

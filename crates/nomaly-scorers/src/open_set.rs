@@ -10,10 +10,10 @@
 //! kinds. Without labels, one mixture of all rows (`gmm`) is the scorer to take.
 //!
 //! # Parameters
-//! [`OpenSetOptions`]: those of the mixtures. A class with few rows gets a simpler one. With fewer than `5 (dim + 1)` rows
-//! its covariances are diagonal in place of full. Its rows make up groups of `5 (dim + 1)` for full covariances and of 10
-//! for others: a set number of components is lowered to that of the groups, and `auto` compares numbers of components only
-//! where there are two groups or more. One component is the least.
+//! [`OpenSetOptions`]: those of the mixtures. A class with few rows gets a simpler one. With fewer than `5 (dim + 1)`
+//! rows its covariances are diagonal in place of full. Its rows make up groups of `5 (dim + 1)` for full covariances
+//! and of 10 for others: a set number of components is lowered to that of the groups, and `auto` compares numbers of
+//! components only where there are two groups or more. One component is the least.
 //!
 //! # Reference
 //! Scheirer, de Rezende Rocha, Sapkota and Boult, *Toward open set recognition* (2013), for the task; Hastie and
@@ -22,8 +22,10 @@
 use std::collections::BTreeMap;
 
 use ndarray::{ArrayView2, Axis};
+use nomaly_settings::{Auto, SettingError};
 
-use crate::mixture::{Components, Mixture, MixtureCovariance, MixtureOptions};
+use crate::mixture::{Mixture, MixtureCovariance, MixtureOptions};
+use crate::registry::ScorerParams;
 use crate::scorer::{Scorer, State, check_finite};
 use crate::{ScorerError, Watch};
 
@@ -70,8 +72,9 @@ impl OpenSet {
     /// Fits on rows `[n, dim]` with a label each.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] where there is not one label a row, [`ScorerError::Class`] where the rows of a class
-    /// cannot be modelled (fewer than two, or all equal), [`ScorerError::NonFiniteFeature`], [`ScorerError::Cancelled`].
+    /// [`ScorerError::Setting`] where there is not one label a row, [`ScorerError::Class`] where the rows of a class
+    /// cannot be modelled (fewer than two, or all equal), [`ScorerError::NonFiniteFeature`],
+    /// [`ScorerError::Cancelled`].
     pub fn fit<S: AsRef<str>>(
         rows: ArrayView2<'_, f32>,
         labels: &[S],
@@ -80,11 +83,8 @@ impl OpenSet {
     ) -> Result<Self, ScorerError> {
         check_finite(rows)?;
         if labels.len() != rows.nrows() || labels.is_empty() {
-            return Err(ScorerError::Parameter {
-                name: "labels".to_owned(),
-                value: labels.len().to_string(),
-                expected: format!("a label for each of {} rows, and one row at least", rows.nrows()),
-            });
+            let expected = format!("a label for each of {} rows, and one row at least", rows.nrows());
+            return Err(SettingError::value("labels", labels.len(), &expected).into());
         }
         let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (row, label) in labels.iter().enumerate() {
@@ -143,7 +143,7 @@ impl OpenSet {
         }
         let mut parts: Vec<State> = configs
             .into_iter()
-            .map(|config| State { kind: "gmm".to_owned(), config, tensors: BTreeMap::new() })
+            .map(|config| State { kind: MixtureOptions::NAME.to_owned(), config, tensors: BTreeMap::new() })
             .collect();
         for (name, tensor) in &state.tensors {
             let split = name.split_once('.').and_then(|(class, part)| Some((class.parse::<usize>().ok()?, part)));
@@ -181,9 +181,9 @@ fn fit_class(rows: ArrayView2<'_, f32>, mut options: MixtureOptions, watch: Watc
     let rows_a_component = if options.covariance == MixtureCovariance::Full { group } else { ROWS_A_COMPONENT };
     let most = (n / rows_a_component).max(1);
     options.components = match options.components {
-        Components::Auto if most > 1 => Components::Auto,
-        Components::Auto => Components::Count(1),
-        Components::Count(count) => Components::Count(count.min(most)),
+        Auto::Auto if most > 1 => Auto::Auto,
+        Auto::Auto => Auto::Value(1),
+        Auto::Value(count) => Auto::Value(count.min(most)),
     };
     Mixture::fit(rows, options, watch)
 }
@@ -222,8 +222,8 @@ mod tests {
     fn groups(n: usize) -> (Array2<f32>, Vec<&'static str>) {
         let labels: Vec<&str> = (0..n).map(|row| ["nut", "bolt", "cap"][row % 3]).collect();
         let rows = Array2::from_shape_fn((n, 2), |(row, column)| {
-            let centre = [[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]][row % 3][column];
-            centre + ((row * 37 + column * 53 + row * row) % 101) as f32 / 50.0
+            let center = [[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]][row % 3][column];
+            center + ((row * 37 + column * 53 + row * row) % 101) as f32 / 50.0
         });
         (rows, labels)
     }

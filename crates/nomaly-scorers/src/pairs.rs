@@ -1,8 +1,8 @@
 //! Squared distances between many rows, block by block, in double precision.
 //!
-//! `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` turns distances into a matrix product. Rows should be centred first, which keeps the norms
-//! small and with them what the subtraction loses; what is left of a difference below zero is set to zero. Blocks have a
-//! fixed size and are filled up with zeros, so that a row meets the same operations whatever its company.
+//! `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` turns distances into a matrix product. Rows should be centered first, which keeps
+//! the norms small and with them what the subtraction loses; what is left of a difference below zero is set to zero.
+//! Blocks have a fixed size and are filled up with zeros, so that a row meets the same operations whatever its company.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -24,15 +24,15 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Rows `[n, dim]`, row-major, which the caller has centred.
+    /// Rows `[n, dim]`, row-major, which the caller has centered.
     pub(crate) fn new(values: Vec<f64>, dim: usize) -> Self {
         let norms = values.chunks_exact(dim).map(square).collect();
         Self { dim, values, norms }
     }
 
-    /// For each of `queries` rows, which `load` writes (centred alike, given the place of each), `start` makes a value,
-    /// `step` takes it through the squared distances from the rows `first..first + distances.len()` of this bank, block by
-    /// block in their order, and `end` makes the result of it.
+    /// For each of `queries` rows, which `load` writes (centered alike, given the place of each), `start` makes a
+    /// value, `step` takes it through the squared distances from the rows `first..first + distances.len()` of this
+    /// bank, block by block in their order, and `end` makes the result of it.
     ///
     /// A result does not depend on the other queries, nor on the number of threads.
     pub(crate) fn fold<S, T: Send>(
@@ -101,12 +101,12 @@ mod tests {
             };
             let (queries, bank) = (rows(1, n), rows(2, m));
             let mean = bank.mean_axis(ndarray::Axis(0)).unwrap().mapv(f64::from);
-            let centred = |rows: ArrayView2<'_, f32>| -> Vec<f64> {
+            let centered = |rows: ArrayView2<'_, f32>| -> Vec<f64> {
                 rows.outer_iter().flat_map(|row| (&row.mapv(f64::from) - &mean).to_vec()).collect()
             };
-            let compared = Rows::new(centred(bank.view()), dim);
+            let compared = Rows::new(centered(bank.view()), dim);
             let collect = |queries: ArrayView2<'_, f32>| {
-                let rows = centred(queries);
+                let rows = centered(queries);
                 let load = |at: usize, target: &mut [f64]| target.copy_from_slice(&rows[at * dim..][..dim]);
                 let all = |all: &mut Vec<f64>, _, some: &[f64]| all.extend_from_slice(some);
                 compared.fold(queries.nrows(), load, |_| Vec::new(), all, |all| all)

@@ -5,15 +5,16 @@ use std::f64::consts::TAU;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The random numbers of one part (a tree, a projection) of something that is made from `seed`. Parts have streams of their
-/// own, so that they can be made in any order and are the same whether there are more of them or fewer.
+/// The random numbers of one part (a tree, a projection) of something that is made from `seed`. Parts have streams of
+/// their own, so that they can be made in any order and are the same whether there are more of them or fewer.
 pub(crate) fn stream(seed: u64, part: usize) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(part as u64);
     rng
 }
 
-/// `count` numbers from the standard normal distribution, by the Box–Muller transform: two from each pair of uniform ones.
+/// `count` numbers from the standard normal distribution, by the Box–Muller transform: two from each pair of uniform
+/// ones.
 pub(crate) fn normals(rng: &mut ChaCha8Rng, count: usize) -> Vec<f64> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {

@@ -1,71 +1,38 @@
 //! An ensemble of histograms on random projections (LODA).
 //!
 //! # What it computes
-//! Each projection takes `√dim` of the columns (rounded down) with standard normal weights. A histogram with bins of equal
-//! width is made of the projected rows, and the score of a row is the mean over the projections of the negative logarithm
-//! of the share of rows in its bin. An empty bin, and what lies outside a histogram, count as 1e-12 rows. On a projection on
-//! which all rows are equal the histogram is that one number.
+//! Each projection takes `√dim` of the columns (rounded down) with standard normal weights. A histogram with bins of
+//! equal width is made of the projected rows, and the score of a row is the mean over the projections of the negative
+//! logarithm of the share of rows in its bin. An empty bin, and what lies outside a histogram, count as 1e-12 rows. On
+//! a projection on which all rows are equal the histogram is that one number.
 //!
-//! With `bins = auto` each projection takes the number `b` of bins, up to the root of the number `n` of rows, that maximises
-//! the penalised likelihood `Σ n_j ln(b n_j / n) - (b - 1 + (ln b)^2.5)`.
+//! With `bins = auto` each projection takes the number `b` of bins, up to the root of the number `n` of rows, that
+//! maximizes the penalized likelihood `Σ n_j ln(b n_j / n) - (b - 1 + (ln b)^2.5)`.
 //!
 //! # When to use
 //! Many rows or columns, and no time: the rows are looked at once for each projection, and scoring takes `√dim`
-//! multiplications and one look-up a projection. Projections of several columns see some of the broken correlations that
-//! histograms of single columns miss.
+//! multiplications and one look-up a projection. Projections of several columns see some of the broken correlations
+//! that histograms of single columns miss.
 //!
 //! # Parameters
 //! `projections`, `bins` and `seed`: see [`RandomProjectionsOptions`].
 //!
 //! # Reference
-//! Pevný, *Loda: lightweight on-line detector of anomalies* (2016), section 3; Birgé and Rozenholc, *How many bins should be
-//! put in a regular histogram* (2006), for `auto`. PyOD's `LODA` makes the same histograms; in PyOD 2.1 its look-up takes
-//! the bin beside the right one, and a value outside counts as in the first or last bin, so that scores differ.
+//! Pevný, *Loda: lightweight on-line detector of anomalies* (2016), section 3; Birgé and Rozenholc, *How many bins
+//! should be put in a regular histogram* (2006), for `auto`. PyOD's `LODA` makes the same histograms; in PyOD 2.1 its
+//! look-up takes the bin beside the right one, and a value outside counts as in the first or last bin, so that scores
+//! differ.
 
 use ndarray::{ArrayView1, ArrayView2};
+use nomaly_settings::{Auto, SettingError, Settings};
 use rand::seq::index;
 use rayon::prelude::*;
 
 use crate::random::{normals, stream};
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
-use crate::{Parameter, Params, ScorerEntry, ScorerError, Watch};
+use crate::{ScorerError, Watch};
 
-const NAME: &str = "random-projections";
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "bins",
-        default: "auto",
-        values: "`auto` or a whole number from 1 to 65536",
-        summary: "the bins of each histogram",
-    },
-    Parameter {
-        name: "projections",
-        default: "100",
-        values: "a whole number from 1 to 100000",
-        summary: "the number of projections",
-    },
-    Parameter { name: "seed", default: "0", values: "a whole number from 0", summary: "which projections they are" },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "how rare a row is on random projections (LODA)",
-    parameters: PARAMETERS,
-    fitter: |params, rows, watch| {
-        params.check(PARAMETERS)?;
-        let options = RandomProjectionsOptions {
-            projections: params.read(PARAMETERS, "projections", |count| (1..=MAX_PROJECTIONS).contains(count))?,
-            bins: read_bins(params)?,
-            seed: params.read(PARAMETERS, "seed", |_| true)?,
-        };
-        Ok(Box::new(RandomProjections::fit(rows, options, watch)?))
-    },
-    restore: |state| Ok(Box::new(RandomProjections::from_state(state)?)),
-};
-
-const MAX_PROJECTIONS: usize = 100_000;
 const MAX_BINS: usize = 1 << 16;
 
 /// The rows that an empty bin counts as.
@@ -75,12 +42,14 @@ const EMPTY: f64 = 1e-12;
 const CHUNK: usize = 256;
 
 /// The settings of [`RandomProjections`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct RandomProjectionsOptions {
-    /// The number of projections, 1 to 100 000.
+    /// The number of projections.
+    #[schemars(extend("minimum" = 1, "maximum" = 100_000))]
     pub projections: usize,
-    /// The bins of each histogram, 1 to 65 536; `None` chooses a number for each.
-    pub bins: Option<usize>,
+    /// The bins of each histogram; `auto`: for each its own number.
+    #[schemars(extend("minimum" = 1, "maximum" = MAX_BINS))]
+    pub bins: Auto<usize>,
     /// Which projections they are.
     pub seed: u64,
 }
@@ -88,7 +57,23 @@ pub struct RandomProjectionsOptions {
 impl Default for RandomProjectionsOptions {
     /// 100 projections, each with a number of bins of its own.
     fn default() -> Self {
-        Self { projections: 100, bins: None, seed: 0 }
+        Self { projections: 100, bins: Auto::Auto, seed: 0 }
+    }
+}
+
+impl Settings for RandomProjectionsOptions {}
+
+impl ScorerParams for RandomProjectionsOptions {
+    const NAME: &'static str = "random-projections";
+    const SUMMARY: &'static str = "how rare a row is on random projections (LODA)";
+    type Fitted = RandomProjections;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, watch: Watch<'_>) -> Result<RandomProjections, ScorerError> {
+        RandomProjections::fit(rows, *self, watch)
+    }
+
+    fn restore(state: &State) -> Result<RandomProjections, ScorerError> {
+        RandomProjections::from_state(state)
     }
 }
 
@@ -134,7 +119,7 @@ impl RandomProjections {
     /// Fits on rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for settings out of range, [`ScorerError::TooFewRows`] below 2 rows,
+    /// [`ScorerError::Setting`] for settings out of range, [`ScorerError::TooFewRows`] below 2 rows,
     /// [`ScorerError::NonFiniteFeature`], [`ScorerError::Cancelled`].
     pub fn fit(
         rows: ArrayView2<'_, f32>,
@@ -142,10 +127,8 @@ impl RandomProjections {
         watch: Watch<'_>,
     ) -> Result<Self, ScorerError> {
         check_finite(rows)?;
+        check_settings(&options)?;
         let RandomProjectionsOptions { projections, bins, seed } = options;
-        if !(1..=MAX_PROJECTIONS).contains(&projections) {
-            return Err(out_of_range("projections", projections, "a whole number from 1 to 100000"));
-        }
         let dim = rows.ncols();
         let draw = |part: usize| {
             let mut rng = stream(seed, part);
@@ -161,22 +144,20 @@ impl RandomProjections {
     /// [`RandomProjectionsOptions`].
     ///
     /// # Errors
-    /// As [`fit`](Self::fit), and [`ScorerError::Parameter`] for projections that are none of rows with `dim` columns.
+    /// As [`fit`](Self::fit), and [`ScorerError::Setting`] for projections that are none of rows with `dim` columns.
     pub fn fit_along(
         rows: ArrayView2<'_, f32>,
         projections: Vec<Projection>,
-        bins: Option<usize>,
+        bins: Auto<usize>,
         watch: Watch<'_>,
     ) -> Result<Self, ScorerError> {
         check_finite(rows)?;
-        if let Some(bins) = bins.filter(|bins| !(1..=MAX_BINS).contains(bins)) {
-            return Err(out_of_range("bins", bins, "`auto` or a whole number from 1 to 65536"));
-        }
+        check_settings(&RandomProjectionsOptions { bins, ..RandomProjectionsOptions::default() })?;
         let (n, dim) = rows.dim();
         let width = projections.first().map_or(0, |projection| projection.columns.len());
         if width == 0 || projections.iter().any(|projection| !projection.is_valid(width, dim)) {
             let expected = "the same number of existing columns for all, each with a finite weight";
-            return Err(out_of_range("projections", projections.len(), expected));
+            return Err(SettingError::value("projections", projections.len(), expected).into());
         }
         if n < 2 {
             return Err(ScorerError::TooFewRows { what: "a histogram", needed: 2, got: n });
@@ -217,7 +198,8 @@ impl RandomProjections {
             return Err(state.tensor_error("columns", format!("there is no column {column} among {dim}")));
         }
         let weights = state.read_f64("weights", [count, width])?;
-        // What Box and Muller's transform of 53 bits gives is below 9; a far larger weight would leave the range of `f64`.
+        // What Box and Muller's transform of 53 bits gives is below 9; a far larger weight would leave the range of
+        // `f64`.
         if let Some(at) = weights.iter().position(|weight| weight.abs() > 1e100) {
             return Err(state.tensor_error("weights", format!("number {at} is too large")));
         }
@@ -281,7 +263,7 @@ impl Scorer for RandomProjections {
         let borders = self.histograms.iter().flat_map(|histogram| [histogram.low, histogram.high]).collect();
         let width = columns.len() / count;
         State::new(
-            NAME,
+            RandomProjectionsOptions::NAME,
             &Config { dim: self.dim, rows: self.rows },
             [
                 ("bins", Tensor::u32([count], self.bins().map(|bins| bins as u32).collect())),
@@ -309,14 +291,14 @@ impl Projection {
 
 impl Histogram {
     /// Of values of which there is one at least; they are sorted where the number of bins is to be chosen.
-    fn of(values: &mut [f64], bins: Option<usize>) -> Self {
+    fn of(values: &mut [f64], bins: Auto<usize>) -> Self {
         let (low, high) = values
             .iter()
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(*value), high.max(*value)));
         let bins = match bins {
             _ if low == high => 1,
-            Some(bins) => bins,
-            None => {
+            Auto::Value(bins) => bins,
+            Auto::Auto => {
                 values.sort_unstable_by(f64::total_cmp);
                 best_bins(values)
             }
@@ -402,15 +384,6 @@ fn best_bins(sorted: &[f64]) -> usize {
     best.0
 }
 
-fn out_of_range(name: &str, value: usize, expected: &str) -> ScorerError {
-    ScorerError::Parameter { name: name.to_owned(), value: value.to_string(), expected: expected.to_owned() }
-}
-
-fn read_bins(params: &Params) -> Result<Option<usize>, ScorerError> {
-    let is_bins = |text: &String| text == "auto" || text.parse().is_ok_and(|bins| (1..=MAX_BINS).contains(&bins));
-    Ok(params.read(PARAMETERS, "bins", is_bins)?.parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -418,20 +391,20 @@ mod tests {
     #[test]
     fn bins_are_those_of_the_definition() {
         let mut values = [0.0, 0.25, 0.3, 0.5, 1.0];
-        let histogram = Histogram::of(&mut values, Some(4));
+        let histogram = Histogram::of(&mut values, Auto::Value(4));
         assert_eq!(histogram.counts, [1, 2, 1, 1]);
         let bins = [-0.1, 0.0, 0.25, 0.7499, 0.75, 1.0, 1.1].map(|value| histogram.bin(value));
         assert_eq!(bins, [None, Some(0), Some(1), Some(2), Some(3), Some(3), None]);
-        let one = Histogram::of(&mut [0.1; 3], None);
+        let one = Histogram::of(&mut [0.1; 3], Auto::Auto);
         assert_eq!((one.bin(0.1), one.bin(0.2), one.counts.len()), (Some(0), None, 1));
     }
 
     #[test]
     fn even_values_need_one_bin_and_two_groups_more() {
         let mut even: Vec<f64> = (0..1000).map(f64::from).collect();
-        assert_eq!(Histogram::of(&mut even, None).counts.len(), 1);
+        assert_eq!(Histogram::of(&mut even, Auto::Auto).counts.len(), 1);
         let mut groups: Vec<f64> = (0..1000).map(|i| f64::from(i % 2 * 9000 + i)).collect();
-        let bins = Histogram::of(&mut groups, None).counts.len();
+        let bins = Histogram::of(&mut groups, Auto::Auto).counts.len();
         assert!((8..=31).contains(&bins), "{bins}");
     }
 }

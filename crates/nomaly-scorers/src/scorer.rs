@@ -94,12 +94,12 @@ pub struct State {
 /// The state may come from anywhere: every shape, every number and every setting is checked before it is used.
 ///
 /// # Errors
-/// [`ScorerError::UnknownName`], [`ScorerError::Config`], [`ScorerError::MissingTensor`], [`ScorerError::Tensor`].
+/// [`ScorerError::UnknownName`] for its kind, [`ScorerError::Stored`].
 pub fn restore(state: &State) -> Result<Box<dyn Scorer>, ScorerError> {
     if state.kind == open_set::KIND {
         return Ok(Box::new(open_set::OpenSet::from_state(state)?));
     }
-    (SCORERS.get(&state.kind)?.restore)(state)
+    SCORERS.get(&state.kind)?.restore(state)
 }
 
 impl State {
@@ -128,12 +128,16 @@ impl State {
 
     /// An error about the configuration.
     pub(crate) fn config_error(&self, reason: String) -> ScorerError {
-        ScorerError::Config { kind: self.kind.clone(), reason }
+        self.stored_error(format!(": {reason}"))
     }
 
     /// An error about the tensor `name`.
     pub(crate) fn tensor_error(&self, name: &str, reason: String) -> ScorerError {
-        ScorerError::Tensor { kind: self.kind.clone(), tensor: name.to_owned(), reason }
+        self.stored_error(format!(", tensor `{name}`: {reason}"))
+    }
+
+    fn stored_error(&self, problem: String) -> ScorerError {
+        ScorerError::Stored { kind: self.kind.clone(), problem }
     }
 
     /// Fails where a tensor is present that the scorer has no use for.
@@ -210,9 +214,7 @@ impl State {
     }
 
     fn tensor(&self, name: &str) -> Result<&Tensor, ScorerError> {
-        self.tensors
-            .get(name)
-            .ok_or_else(|| ScorerError::MissingTensor { kind: self.kind.clone(), tensor: name.to_owned() })
+        self.tensors.get(name).ok_or_else(|| self.stored_error(format!(" has no tensor `{name}`")))
     }
 }
 

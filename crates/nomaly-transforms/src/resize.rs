@@ -17,6 +17,7 @@
 //! TASSP 29(6), 1981.
 
 use image::{GrayImage, RgbImage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TransformError;
@@ -26,7 +27,7 @@ use crate::resample::resample;
 const MAX_RESIZED_PIXELS: u64 = 1 << 28;
 
 /// An interpolation kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
     /// A triangle; torchvision's default.

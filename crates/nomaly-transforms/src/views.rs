@@ -24,6 +24,7 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use nomaly_registry::UnknownName;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TransformError;
@@ -66,7 +67,7 @@ pub struct Tiling {
 }
 
 /// The mirror images of a frame that a network sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flips {
     /// The frame as it is; 1 view.

@@ -7,7 +7,7 @@
 //! ```
 //! use nomaly::data::demo;
 //! use nomaly::store::Silent;
-//! use nomaly::{Detector, FitOptions, PredictOptions, Settings};
+//! use nomaly::{Detector, FitOptions, PredictOptions, Assignments};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // Embedded photographs of a texture; in earnest it is `nomaly::data::open("folder/of/good/images")?`.
@@ -15,7 +15,7 @@
 //! let (train, test) = (&images.train[..12], &images.test[..4]);
 //!
 //! // The default backbone has its weights in the library: nothing is downloaded.
-//! let settings = Settings::default().with("input_size", 64); // small, to be quick
+//! let settings = Assignments::new().with("input_size", 64); // small, to be quick
 //! let detector = Detector::new("mvg", "efficientnet-lite0", &settings)?;
 //! let fit = detector.fit(&images.name, train, &FitOptions::default(), &Silent)?;
 //!
@@ -63,6 +63,7 @@ pub use nomaly_methods as methods;
 pub use nomaly_metrics as metrics;
 pub use nomaly_registry as registry;
 pub use nomaly_scorers as scorers;
+pub use nomaly_settings as settings;
 pub use nomaly_store as store;
 pub use nomaly_transforms as transforms;
 
@@ -71,5 +72,6 @@ pub use nomaly_detectors::{
     Calibration, DecisionRule, Detector, DetectorError, Fit, FitOptions, FittedDetector, Outcome, PredictOptions,
     Prediction, StreamOptions,
 };
-pub use nomaly_methods::{AnomalyMap, GroupBy, Settings, Skipped};
+pub use nomaly_methods::{AnomalyMap, GroupBy, Skipped};
+pub use nomaly_settings::Assignments;
 pub use nomaly_transforms::Limits;

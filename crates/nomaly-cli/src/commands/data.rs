@@ -4,6 +4,7 @@ use std::io::Write;
 
 use nomaly::data::{DATASETS, DatasetEntry, State};
 use nomaly::registry::Entry;
+use nomaly::settings::Setting;
 use serde_json::{Value, json};
 
 use super::Status;
@@ -32,9 +33,11 @@ pub(crate) fn list(format: Format) -> anyhow::Result<Status> {
         let here = state_name(&entry.state()?);
         writeln!(out, "{HEADING}{}{HEADING:#}  {}", entry.name(), entry.summary())?;
         writeln!(out, "    {FAINT}{here}; licence: {}{FAINT:#}", entry.licence()?)?;
-        for option in entry.options() {
-            let default = option.default.map_or(" (needed)".to_owned(), |default| format!(" [default: {default}]"));
-            writeln!(out, "    {}={}{default}", option.name, values(option.values, option.choices))?;
+        for option in &entry.options() {
+            let Setting { name, values, summary, .. } = option;
+            let default =
+                if option.needed { " (needed)".to_owned() } else { format!(" [default: {}]", option.default) };
+            writeln!(out, "    {name}=…  {summary}: {values}{default}")?;
         }
     }
     Ok(Status::Done)
@@ -46,11 +49,6 @@ fn state_name(state: &State) -> &'static str {
         State::Ready(_) => "fetched",
         State::Missing => "not fetched",
     }
-}
-
-/// The choices of an option where they are few, and its values in words where not.
-fn values(words: &str, choices: &[&str]) -> String {
-    if choices.is_empty() { format!("<{words}>") } else { choices.join("|") }
 }
 
 fn as_json(entry: &DatasetEntry) -> anyhow::Result<Value> {
@@ -67,8 +65,10 @@ fn as_json(entry: &DatasetEntry) -> anyhow::Result<Value> {
             json!({
                 "name": option.name,
                 "values": option.values,
-                "choices": option.choices,
-                "default": option.default,
+                "summary": option.summary,
+                "choices": option.choices(),
+                "default": (!option.needed).then_some(&option.default),
+                "schema": option.schema,
             })
         })
         .collect();

@@ -2,7 +2,7 @@
 
 use nomaly::data::demo;
 use nomaly::evaluation::evaluate;
-use nomaly::{FitOptions, PredictOptions, Settings, StreamOptions};
+use nomaly::{Assignments, FitOptions, PredictOptions, StreamOptions};
 
 use super::{Recipe, Status, check_writable, figures, fit_detector};
 use crate::args::{DEFAULT_METHOD, DemoArgs};
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &DemoArgs, console: &Console) -> anyhow::Result<Status> 
         method: DEFAULT_METHOD,
         time_budget: None,
         backbone: None,
-        settings: Settings::default(),
+        settings: Assignments::new(),
         options: FitOptions { seed: args.seed, ..FitOptions::default() },
         drop_suspicious: None,
     };

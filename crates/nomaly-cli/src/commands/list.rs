@@ -4,12 +4,12 @@ use std::io::Write;
 
 use nomaly::backbones::registry::{BACKBONES, BackboneEntry};
 use nomaly::backbones::tap_infos;
-use nomaly::detectors::COMMON_PARAMETERS;
 use nomaly::detectors::auto::FEW_GROUPS;
-use nomaly::methods::{Cost, METHODS, MethodEntry, Published};
+use nomaly::methods::{Cost, InputParams, METHODS, MethodEntry, Published};
 use nomaly::metrics::registry::{Better, METRICS, MetricEntry};
 use nomaly::registry::Entry;
-use nomaly::scorers::{Parameter, SCORERS, ScorerEntry};
+use nomaly::scorers::{SCORERS, ScorerEntry};
+use nomaly::settings::{Setting, Table as Settings};
 use nomaly::transforms::registry::{TRANSFORMS, TransformEntry};
 use serde_json::{Value, json};
 
@@ -54,11 +54,11 @@ fn methods() -> anyhow::Result<()> {
         for published in entry.published {
             writeln!(out, "    published: {} on {}", published_figures(published), published.on)?;
         }
-        parameters(&mut out, entry.parameters)?;
+        settings(&mut out, &(entry.table)())?;
         writeln!(out)?;
     }
     writeln!(out, "{HEADING}with every method{HEADING:#}")?;
-    parameters(&mut out, COMMON_PARAMETERS)?;
+    settings(&mut out, &Settings::of::<InputParams>())?;
     Ok(())
 }
 
@@ -71,23 +71,24 @@ fn published_figures(published: &Published) -> String {
         .join(", ")
 }
 
-fn parameters(out: &mut impl Write, parameters: &[Parameter]) -> std::io::Result<()> {
-    for parameter in parameters {
-        let Parameter { name, default, values, summary } = parameter;
+fn settings(out: &mut impl Write, table: &Settings) -> std::io::Result<()> {
+    for setting in table {
+        let Setting { name, default, values, summary, .. } = setting;
         writeln!(out, "    --set {HEADING}{name}{HEADING:#}=…  {summary}: {values} [default: {default}]")?;
     }
     Ok(())
 }
 
-fn parameters_json(parameters: &[Parameter]) -> Vec<Value> {
-    parameters
+fn settings_json(table: &Settings) -> Vec<Value> {
+    table
         .iter()
-        .map(|parameter| {
+        .map(|setting| {
             json!({
-                "name": parameter.name,
-                "default": parameter.default,
-                "values": parameter.values,
-                "summary": parameter.summary,
+                "name": setting.name,
+                "default": setting.default,
+                "values": setting.values,
+                "summary": setting.summary,
+                "schema": setting.schema,
             })
         })
         .collect()
@@ -106,7 +107,7 @@ fn method_json(entry: &MethodEntry) -> Value {
             })
         })
         .collect();
-    let all: Vec<Parameter> = entry.parameters.iter().chain(COMMON_PARAMETERS).copied().collect();
+    let all = Settings::joined([&(entry.table)(), &Settings::with_defaults(&(entry.input)())]);
     json!({
         "name": entry.name,
         "summary": entry.summary,
@@ -114,7 +115,7 @@ fn method_json(entry: &MethodEntry) -> Value {
         "maps": entry.maps,
         "min_images": entry.min_images,
         "cost": { "fit": entry.cost.fit, "predict": entry.cost.predict, "memory": entry.cost.memory },
-        "parameters": parameters_json(&all),
+        "parameters": settings_json(&all),
         "published": published,
     })
 }
@@ -167,8 +168,8 @@ fn scorers() -> anyhow::Result<()> {
     let mut out = stdout();
     for entry in SCORERS.iter() {
         writeln!(out, "{HEADING}{}{HEADING:#}  {}", entry.name, entry.summary)?;
-        for parameter in entry.parameters {
-            let Parameter { name, default, values, summary } = parameter;
+        for setting in &entry.table() {
+            let Setting { name, default, values, summary, .. } = setting;
             writeln!(out, "    {name}=…  {summary}: {values} [default: {default}]")?;
         }
     }
@@ -176,7 +177,7 @@ fn scorers() -> anyhow::Result<()> {
 }
 
 fn scorer_json(entry: &ScorerEntry) -> Value {
-    json!({ "name": entry.name, "summary": entry.summary, "parameters": parameters_json(entry.parameters) })
+    json!({ "name": entry.name, "summary": entry.summary, "parameters": settings_json(&entry.table()) })
 }
 
 fn transforms() -> anyhow::Result<()> {

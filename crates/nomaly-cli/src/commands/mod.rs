@@ -34,7 +34,7 @@ use nomaly::detectors::suspicion::{Suspicious, naming_level, suspicious};
 use nomaly::methods::METHODS;
 use nomaly::methods::groups::GroupInfo;
 use nomaly::store::home;
-use nomaly::{Calibration, DecisionRule, Detector, FitOptions, Sample, Settings, Skipped, StreamOptions};
+use nomaly::{Assignments, Calibration, DecisionRule, Detector, FitOptions, Sample, Skipped, StreamOptions};
 
 use crate::args::{AUTO, DEFAULT_BACKBONE, MethodArgs};
 use crate::console::Console;
@@ -84,7 +84,7 @@ struct Recipe<'a> {
     time_budget: Option<Duration>,
     /// The one that was named.
     backbone: Option<&'a str>,
-    settings: Settings,
+    settings: Assignments,
     options: FitOptions,
     /// The level at which suspicious training images are left out.
     drop_suspicious: Option<f64>,
@@ -105,10 +105,10 @@ impl<'a> Recipe<'a> {
 }
 
 /// The settings that the arguments ask for.
-fn settings_of(args: &MethodArgs) -> anyhow::Result<Settings> {
+fn settings_of(args: &MethodArgs) -> anyhow::Result<Assignments> {
     let epochs = args.epochs.map(|epochs| format!("epochs={epochs}"));
     let pairs: Vec<&str> = args.set.iter().chain(&epochs).map(String::as_str).collect();
-    Ok(Settings::parse(&pairs)?)
+    Ok(Assignments::parse(&pairs)?)
 }
 
 /// Fits a detector on the training images; also says how many seconds the fit took.

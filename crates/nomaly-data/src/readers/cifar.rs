@@ -16,8 +16,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nomaly_settings::{Settings, Table};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::classes::{CIFAR10, CIFAR100, CIFAR100_COARSE, Labelled, one_class, owned};
-use crate::options::{NORMAL, OptionInfo, Options};
+use crate::options::{ClassOptions, Options, SplitOptions};
 use crate::readers::{MAX_FILE_BYTES, read_file};
 use crate::sample::{Channels, PackedImages};
 use crate::{DataError, Dataset};
@@ -34,18 +38,33 @@ pub(crate) enum Cifar {
 
 impl Cifar {
     /// The options of this layout.
-    pub(crate) const fn options(self) -> &'static [OptionInfo] {
-        const LABELS: OptionInfo = OptionInfo {
-            name: "labels",
-            values: "which classes: the 100 fine ones or the 20 coarse ones",
-            choices: &["fine", "coarse"],
-            default: Some("fine"),
-        };
+    pub(crate) fn table(self) -> Table {
         match self {
-            Self::Ten => &[NORMAL],
-            Self::Hundred => &[NORMAL, LABELS],
+            Self::Ten => Table::of::<ClassOptions>(),
+            Self::Hundred => Table::of::<Cifar100Options>(),
         }
     }
+}
+
+/// The options of CIFAR-100.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Cifar100Options {
+    #[serde(flatten)]
+    class: ClassOptions,
+    /// Which classes.
+    labels: Labels,
+}
+
+impl Settings for Cifar100Options {}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Labels {
+    /// The 100 fine ones.
+    #[default]
+    Fine,
+    /// The 20 coarse ones.
+    Coarse,
 }
 
 /// The data set in a folder, and the folder below it that holds the files.
@@ -66,11 +85,13 @@ pub(crate) fn detect(folder: &Path) -> Option<(Cifar, PathBuf)> {
 /// Reads the files in a folder.
 pub(crate) fn open(cifar: Cifar, folder: &Path, name: String, options: &Options) -> Result<Dataset, DataError> {
     // Where the class byte lies before the pixels, and how many bytes there are before them.
-    let (names, class_at, before) = match (cifar, options.get("labels")) {
+    let Cifar100Options { class: ClassOptions { normal }, labels } = options.read()?;
+    let (names, class_at, before) = match (cifar, labels) {
         (Cifar::Ten, _) => (owned(&CIFAR10), 0, 1),
-        (Cifar::Hundred, Some("coarse")) => (owned(&CIFAR100_COARSE), 0, 2),
-        (Cifar::Hundred, _) => (owned(&CIFAR100), 1, 2),
+        (Cifar::Hundred, Labels::Coarse) => (owned(&CIFAR100_COARSE), 0, 2),
+        (Cifar::Hundred, Labels::Fine) => (owned(&CIFAR100), 1, 2),
     };
+    let chosen = SplitOptions { normal, ..SplitOptions::default() };
     let (train, test): (Vec<PathBuf>, PathBuf) = match cifar {
         Cifar::Ten => {
             let batches = (1..=5).map(|batch| folder.join(format!("data_batch_{batch}.bin")));
@@ -79,7 +100,7 @@ pub(crate) fn open(cifar: Cifar, folder: &Path, name: String, options: &Options)
         Cifar::Hundred => (vec![folder.join("train.bin")], folder.join("test.bin")),
     };
     let read = |files: &[PathBuf]| read_part(files, class_at, before, names.len());
-    one_class(name, options, &names, Some(&read(&train)?), &read(&[test])?)
+    one_class(name, options, chosen, &names, Some(&read(&train)?), &read(&[test])?)
 }
 
 fn read_part(files: &[PathBuf], class_at: usize, before: usize, classes: usize) -> Result<Labelled, DataError> {

@@ -16,14 +16,11 @@
 use std::path::Path;
 
 use crate::classes::{find, share};
-use crate::options::{NORMAL, OptionInfo, Options, SEED, TRAIN};
+use crate::options::{Options, SplitOptions};
 use crate::sample::{Label, Sample};
 use crate::subset::{Choice, choose};
 use crate::walk::{file_sample, image_files, image_files_if_any, is_hidden, is_image, subfolders};
 use crate::{DataError, Dataset};
-
-/// The options of this layout.
-pub(crate) const OPTIONS: &[OptionInfo] = &[NORMAL, TRAIN, SEED];
 
 /// Whether a folder has folders of classes in `train` and in `test`.
 pub(crate) fn detect_split(folder: &Path) -> Result<bool, DataError> {
@@ -45,7 +42,8 @@ pub(crate) fn open(folder: &Path, name: String, options: &Options) -> Result<Dat
         return Err(DataError::Empty { path: train, wanted: "folders of classes".into() });
     }
     let example = names.first().map_or("good", String::as_str);
-    let normal = &names[find(options, options.require(NORMAL.name, example)?, &names)?];
+    let SplitOptions { normal, train: fraction, seed } = options.read()?;
+    let normal = &names[find(options, &options.require("normal", normal, example)?, &names)?];
     let normal_files = image_files(&train.join(normal))?;
     let mut dataset = Dataset { name, classes: names.clone(), ..Dataset::default() };
 
@@ -60,7 +58,6 @@ pub(crate) fn open(folder: &Path, name: String, options: &Options) -> Result<Dat
         return Ok(dataset);
     }
 
-    let (fraction, seed) = options.fraction_and_seed()?;
     let mut learnt =
         choose(normal_files.len(), share(normal_files.len(), fraction), Choice::Seeded(seed)).into_iter().peekable();
     let mut held_out = Vec::new();

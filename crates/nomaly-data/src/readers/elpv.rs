@@ -21,29 +21,48 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use nomaly_settings::Settings;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::options::{OptionInfo, Options};
+use crate::options::Options;
 use crate::readers::{below, read_text};
 use crate::sample::Label;
 use crate::walk::file_sample;
 use crate::{DataError, Dataset};
 
 /// The options of this layout.
-pub(crate) const OPTIONS: &[OptionInfo] = &[
-    OptionInfo {
-        name: "cells",
-        values: "monocrystalline cells, polycrystalline ones, or both",
-        choices: &["mono", "poly", "both"],
-        default: Some("both"),
-    },
-    OptionInfo {
-        name: "labels",
-        values: "only cells the experts were certain of, or all",
-        choices: &["certain", "all"],
-        default: Some("certain"),
-    },
-];
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ElpvOptions {
+    /// Which cells.
+    cells: Cells,
+    /// Only cells that the experts were certain of, or all.
+    labels: Labels,
+}
+
+impl Settings for ElpvOptions {}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Cells {
+    /// Monocrystalline ones.
+    Mono,
+    /// Polycrystalline ones.
+    Poly,
+    /// All of them.
+    #[default]
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Labels {
+    /// Those that the experts were certain of.
+    #[default]
+    Certain,
+    /// The uncertain ones too, as test images.
+    All,
+}
 
 const SPLIT: &str = include_str!("../../../../datasets/splits/elpv.toml");
 
@@ -67,8 +86,8 @@ pub(crate) fn open(folder: &Path, name: String, options: &Options) -> Result<Dat
     let split: Split =
         toml::from_str(SPLIT).map_err(|error| DataError::damaged("datasets/splits/elpv.toml", error.to_string()))?;
     let learnt: HashSet<u32> = split.mono.into_iter().chain(split.poly).collect();
-    let wanted = options.get("cells").unwrap_or("both");
-    let all = options.get("labels") == Some("all");
+    let ElpvOptions { cells: wanted, labels } = options.read()?;
+    let all = labels == Labels::All;
 
     let mut dataset = Dataset { name, ..Dataset::default() };
     for (line, row) in read_text(&list)?.lines().enumerate().filter(|(_, row)| !row.trim().is_empty()) {
@@ -82,11 +101,13 @@ pub(crate) fn open(folder: &Path, name: String, options: &Options) -> Result<Dat
             .ok()
             .filter(|value| (0.0..=1.0).contains(value))
             .ok_or_else(|| damaged(format!("`{probability}` is not a probability")))?;
-        if !matches!(cells, "mono" | "poly") {
-            return Err(damaged(format!("`{cells}` is neither mono nor poly")));
-        }
+        let cells = match cells {
+            "mono" => Cells::Mono,
+            "poly" => Cells::Poly,
+            _ => return Err(damaged(format!("`{cells}` is neither mono nor poly"))),
+        };
         let image = below(folder, &list, path)?;
-        if wanted != "both" && wanted != cells {
+        if wanted != Cells::Both && wanted != cells {
             continue;
         }
         let (label, kind) = match probability {

@@ -19,13 +19,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::classes::{Labelled, one_class, owned};
-use crate::options::{NORMAL, OptionInfo, Options, SEED, TRAIN};
+use crate::options::Options;
 use crate::readers::{MAX_FILE_BYTES, read_file};
 use crate::sample::{Channels, PackedImages};
 use crate::{DataError, Dataset};
-
-/// The options of this layout.
-pub(crate) const OPTIONS: &[OptionInfo] = &[NORMAL, TRAIN, SEED];
 
 /// Whether a folder holds IDX files of images.
 pub(crate) fn detect(folder: &Path) -> bool {
@@ -47,9 +44,10 @@ pub(crate) fn open(folder: &Path, name: String, options: &Options, names: &[&str
         .map_or(0, usize::from);
     let names =
         if names.len() > highest { owned(names) } else { (0..=highest).map(|class| class.to_string()).collect() };
+    let chosen = options.read()?;
     match (train, test) {
-        (train, Some(test)) => one_class(name, options, &names, train.as_ref(), &test),
-        (Some(train), None) => one_class(name, options, &names, None, &train),
+        (train, Some(test)) => one_class(name, options, chosen, &names, train.as_ref(), &test),
+        (Some(train), None) => one_class(name, options, chosen, &names, None, &train),
         (None, None) => {
             Err(DataError::Empty { path: folder.to_owned(), wanted: format!("train-{IMAGES} or t10k-{IMAGES}") })
         }

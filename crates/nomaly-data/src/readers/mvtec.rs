@@ -15,13 +15,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::options::{CATEGORY, OptionInfo, Options};
+use crate::options::{CategoryOptions, Options};
 use crate::sample::{Label, MaskSource};
 use crate::walk::{file_sample, image_files, image_files_if_any, subfolders};
 use crate::{DataError, Dataset};
-
-/// The options of a folder of categories.
-pub(crate) const OPTIONS: &[OptionInfo] = &[CATEGORY];
 
 /// Masks are black and white, so the middle separates them even where a lossy format blurred the values.
 const ABOVE: u8 = 127;
@@ -46,10 +43,11 @@ pub(crate) fn open_category(folder: &Path, name: String, options: &Options) -> R
         });
     }
     let example = categories.first().map_or("", |(name, _)| name.as_str());
-    let wanted = options.require(CATEGORY.name, example)?;
-    match categories.iter().find(|(name, _)| name == wanted) {
+    let CategoryOptions { category } = options.read()?;
+    let wanted = options.require("category", category, example)?;
+    match categories.iter().find(|(name, _)| *name == wanted) {
         Some((_, path)) => open(path, name),
-        None => Err(options.unknown("category", wanted, categories.iter().map(|(name, _)| name.as_str()))),
+        None => Err(options.unknown("category", &wanted, categories.iter().map(|(name, _)| name.as_str()))),
     }
 }
 

@@ -16,14 +16,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::options::{CATEGORY, OptionInfo, Options};
+use crate::options::{CategoryOptions, Options};
 use crate::readers::{below, read_text};
 use crate::sample::{Label, MaskSource};
 use crate::walk::file_sample;
 use crate::{DataError, Dataset};
-
-/// The options of this layout.
-pub(crate) const OPTIONS: &[OptionInfo] = &[CATEGORY];
 
 const SPLIT: &str = "split_csv/1cls.csv";
 const COLUMNS: [&str; 5] = ["object", "split", "label", "image", "mask"];
@@ -52,9 +49,10 @@ pub(crate) fn open(folder: &Path, name: String, options: &Options) -> Result<Dat
     rows.remove(0);
 
     let objects: BTreeSet<&str> = rows.iter().map(|(_, row)| row[0]).collect();
-    let wanted = options.require(CATEGORY.name, objects.first().copied().unwrap_or("candle"))?;
-    if !objects.contains(wanted) {
-        return Err(options.unknown("category", wanted, objects));
+    let CategoryOptions { category } = options.read()?;
+    let wanted = options.require("category", category, objects.first().copied().unwrap_or("candle"))?;
+    if !objects.contains(wanted.as_str()) {
+        return Err(options.unknown("category", &wanted, objects));
     }
     let mut dataset = Dataset { name, ..Dataset::default() };
     for (line, [_, split, label, image, mask]) in rows.iter().filter(|(_, row)| row[0] == wanted) {

@@ -42,7 +42,7 @@ fn mvtec_layout_with_masks() {
     let mask = dataset.test[3].mask.as_ref().unwrap().load(&Limits::default()).unwrap();
     assert_eq!((mask.get_pixel(2, 0).0, mask.get_pixel(3, 3).0), ([255], [0]));
 
-    assert!(open(&fixture.spec(":normal=x")).unwrap_err().to_string().contains("it takes no options"));
+    assert!(open(&fixture.spec(":normal=x")).unwrap_err().to_string().contains("there are none here"));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn one_of_several_folders_in_mvtec_layout() {
     assert_eq!(train(&dataset), ["train/good/b.png"]);
     assert!(dataset.name.ends_with(":category=cable"), "{}", dataset.name);
     let error = open(&fixture.spec("")).unwrap_err().to_string();
-    assert!(error.contains("needs the option `category`") && error.contains(":category=bottle"), "{error}");
+    assert!(error.contains("needs the setting `category`") && error.contains(":category=bottle"), "{error}");
     let error = open(&fixture.spec(":category=botle")).unwrap_err().to_string();
     assert!(error.contains("did you mean `bottle`?"), "{error}");
 }
@@ -66,7 +66,7 @@ fn one_folder_a_class_with_and_without_a_split() {
     assert_eq!(train(&dataset), ["train/dog/1.png", "train/dog/2.png"]);
     assert_eq!(test(&dataset), [("test/cat/1.png", Label::Anomalous, "cat"), ("test/dog/1.png", Label::Normal, "dog")]);
     let error = open(&fixture.spec("")).unwrap_err().to_string();
-    assert!(error.contains("needs the option `normal`"), "{error}");
+    assert!(error.contains("needs the setting `normal`"), "{error}");
 
     let fixture = Fixture::new();
     fixture.images(&["ok/1.png", "ok/2.png", "ok/3.png", "ok/4.png", "bad/1.png"]);
@@ -121,7 +121,7 @@ fn what_is_not_there_is_named() {
         "fashion-mnst:normal=3",
         "`fashion-mnst` is neither a directory nor a data set; did you mean `fashion-mnist`?",
     );
-    check("mnist:3", "cannot read the options `3` of data set mnist: options are written key=value");
+    check("mnist:3", "data set mnist: setting `3` is not of the form KEY=VALUE");
 }
 
 #[test]

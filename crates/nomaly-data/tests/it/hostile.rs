@@ -57,9 +57,9 @@ fn cifar_files() {
     check(&with(&good, &good[..3000]), ":normal=dog", &["test_batch.bin is damaged", "3000 bytes", "3073"]);
     check(&with(&[], &good), ":normal=dog", &["data_batch_1.bin is damaged", "0 bytes"]);
     check(&with(&cifar(&[&[5], &[10]]), &good), ":normal=dog", &["data_batch_1.bin", "image 1 is of class 10 of 10"]);
-    check(&with(&good, &good), "", &["needs the option `normal`", ":normal=cat"]);
+    check(&with(&good, &good), "", &["needs the setting `normal`", ":normal=cat"]);
     check(&with(&good, &good), ":normal=dogg", &["unknown class `dogg`", "did you mean `dog`?"]);
-    check(&with(&good, &good), ":normal=dog,labels=fine", &["unknown option `labels`"]);
+    check(&with(&good, &good), ":normal=dog,labels=fine", &["unknown setting `labels`"]);
 }
 
 #[test]

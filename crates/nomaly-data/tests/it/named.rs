@@ -81,7 +81,7 @@ fn elpv_cells() {
     let kinds: Vec<(&str, Label)> = mono.test.iter().map(|sample| (sample.kind.as_str(), sample.label)).collect();
     assert_eq!(kinds, [("defective", Label::Anomalous), ("perhaps-good", Label::Normal), ("good", Label::Normal)]);
     let error = open(&fixture.spec(":cell=mono")).unwrap_err().to_string();
-    assert!(error.starts_with("unknown option `cell` of ") && error.ends_with("did you mean `cells`?"), "{error}");
+    assert!(error.contains("unknown setting `cell`") && error.ends_with("did you mean `cells`?"), "{error}");
 }
 
 #[test]
@@ -157,5 +157,5 @@ fn the_demonstration_set_opens_by_name() {
     assert_eq!(demo.licence.as_deref(), Some("CC0-1.0"));
     assert!(demo.count(Label::Anomalous) > demo.count(Label::Normal));
     let error = open("demo:seed=x").unwrap_err().to_string();
-    assert_eq!(error, "option `seed` of data set demo is `x`; it takes a whole number");
+    assert_eq!(error, "data set demo: setting `seed` is `x`; it takes a whole number from 0");
 }

@@ -289,6 +289,8 @@ fn map_threshold(rule: DecisionRule, scores: &Scores, maxima: &Scores) -> Option
 #[cfg(test)]
 mod tests {
     use super::super::rule::{SMALLEST_RATE, scores_for};
+    use nomaly_settings::SettingError;
+
     use super::*;
 
     #[test]
@@ -475,8 +477,7 @@ mod tests {
     fn rules_out_of_range_are_refused() {
         let refused = |rule: DecisionRule, setting: &str| {
             let error = rule.checked().unwrap_err();
-            let named =
-                matches!(&error, DetectorError::Method(MethodError::SettingValue { name, .. }) if name == setting);
+            let named = matches!(&error, DetectorError::Method(MethodError::Setting(SettingError::Value { name, .. })) if name == setting);
             assert!(named, "{rule:?}: {error}");
         };
         for rate in [0.0, 1.0, -0.1, f64::NAN, 1e-300, 9.99e-10, 1.0 - 1e-10, 1.0 - 1e-17] {

@@ -6,15 +6,16 @@ use nomaly_backbones::{Backbone, OpenOptions};
 use nomaly_data::{Sample, with_changes};
 use nomaly_methods::training::Checkpoint;
 use nomaly_methods::{
-    FeatureSource, FitContext, GroupBy, Groups, HeldOut, METHODS, Method, MethodError, Settings, Skipped,
+    Aspect, FeatureSource, FitContext, GroupBy, Groups, HeldOut, InputParams, METHODS, Method, MethodError, Skipped,
 };
+use nomaly_settings::{Assignments, Auto, Table};
 use nomaly_store::Progress;
 use nomaly_transforms::augment::Changes;
 
 use super::fitted::FittedDetector;
-use super::parameters::{COMMON_PARAMETERS, of_several_sizes};
-use super::preprocessing::{Shapes, keeps_aspect};
+use super::preprocessing::Shapes;
 use super::seeing::Seeing;
+use super::several_sizes::of_several_sizes;
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::classes::Classes;
 use crate::error::DetectorError;
@@ -23,15 +24,14 @@ use crate::images::{FeatureExtractor, ImageStream, StreamOptions, Streamed};
 use crate::info::{BackboneInfo, DecisionHistory, MethodInfo, ModelInfo, TrainingInfo};
 use crate::outcome::HeldOutImage;
 use crate::shift::InputProfile;
-use crate::stored::{check_backbone, check_networks, check_settings};
+use crate::stored::{check_backbone, check_names, check_networks};
 use crate::suspicion::Suspicious;
 
 /// A checked method on a backbone with weights: ready to be fitted.
 pub struct Detector {
     method: Box<dyn Method>,
     backbone: Backbone,
-    /// Those that preprocessing is made of.
-    settings: Settings,
+    input: InputParams,
     seeing: Seeing,
     checkpoints: Option<PathBuf>,
 }
@@ -86,35 +86,44 @@ impl Detector {
     ///
     /// # Errors
     /// Names, settings or weights that are unknown, missing or not valid; the message says which command helps.
-    pub fn new(method: &str, backbone: &str, settings: &Settings) -> Result<Self, DetectorError> {
+    pub fn new(method: &str, backbone: &str, settings: &Assignments) -> Result<Self, DetectorError> {
         let entry = METHODS.get(method)?;
-        check_settings(entry, settings, COMMON_PARAMETERS)?;
+        let common = Table::of::<InputParams>();
+        check_names(entry, settings, &common)?;
         check_backbone(entry, backbone)?;
-        for key in ["roi", "median"] {
-            if let Some(given) = settings.get(key).filter(|_| !entry.maps) {
-                return Err(DetectorError::setting(key, given, &format!("a method with maps, which {method} has not")));
+        let (for_input, own) = settings.split(&common);
+        for name in ["roi", "median"] {
+            if let Some(given) = for_input.text(name).filter(|_| !entry.maps) {
+                return Err(DetectorError::setting(
+                    name,
+                    &given,
+                    &format!("a method with maps, which {method} has not"),
+                ));
             }
         }
-        let weights = settings.get("weights").map(Into::into);
+        let mut usual = (entry.input)();
+        if for_input.contains("sizes") {
+            usual.input_size = Auto::Auto;
+        }
+        let input = for_input.read_over(&usual)?;
+        let weights = input.weights.as_ref().map(Into::into);
         let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
-        let several = settings.get("sizes").is_some_and(|sizes| sizes.contains(','));
-        let settings = &if several { of_several_sizes(entry, settings)? } else { settings.clone() };
-        let method = (entry.build)(settings, &backbone)?;
+        let own = match &input.sizes {
+            Some(sizes) if sizes.len() > 1 => of_several_sizes(entry, sizes, &own)?,
+            _ => own,
+        };
+        let method = (entry.build)(&own, &backbone)?;
         check_networks(method.name(), &backbone, method.taps())?;
-        let sized = settings.get("sizes").is_some();
-        let defaults: Vec<_> =
-            entry.defaults.iter().copied().filter(|(key, _)| !(sized && *key == "input_size")).collect();
-        let settings = settings.clone().or(&defaults);
         // The shape of images is known once there are any; a square shows what is wrong with the settings.
-        let seeing = Seeing::of_settings(&*method, &backbone, &settings, 1.0)?;
-        Ok(Self { method, backbone, settings, seeing, checkpoints: None })
+        let seeing = Seeing::of_input(&*method, &backbone, &input, 1.0)?;
+        Ok(Self { method, backbone, input, seeing, checkpoints: None })
     }
 
     /// The same detector for images of the shape that most of `samples` have, where the aspect ratio is kept.
     pub(crate) fn shaped_for(mut self, samples: &[Sample]) -> Result<Self, DetectorError> {
-        if keeps_aspect(&self.settings)? {
+        if self.input.aspect == Aspect::Keep {
             let ratio = Shapes::of(samples).ratio();
-            let seeing = Seeing::of_settings(&*self.method, &self.backbone, &self.settings, ratio);
+            let seeing = Seeing::of_input(&*self.method, &self.backbone, &self.input, ratio);
             self.seeing = seeing.map_err(|error| match error {
                 DetectorError::Method(MethodError::Transform(cause)) => {
                     DetectorError::setting("aspect", "keep", &format!("`squash` for these images, as {cause}"))
@@ -159,7 +168,7 @@ impl Detector {
     ) -> Result<Fit, DetectorError> {
         let rule = options.rule.checked()?;
         let shaped = self.shaped_for(samples)?;
-        let mut notes = shaped.seeing.notes(&shaped.settings, samples)?;
+        let mut notes = shaped.seeing.notes(&shaped.input, samples);
         let copies = options.changes.0.len();
         let changed;
         let samples = if copies > 0 {
@@ -169,7 +178,7 @@ impl Detector {
             samples
         };
         let images = shaped.stream(samples, options.stream).grouped(&options.group_by).measuring();
-        let images = images.caching(shaped.seeing.frame_bytes(&*shaped.method, &shaped.method.settings())?);
+        let images = images.caching(shaped.seeing.frame_bytes(&*shaped.method));
         let extractors = &shaped.seeing.extractors;
         let pipelines = shaped.seeing.pipelines();
         let context = FitContext {
@@ -268,8 +277,7 @@ impl FittedDetector {
         let images = ImageStream::new(extractors, samples, options).grouped(group_by).measuring();
         let pipelines = seeing.pipelines();
         let several = pipelines.len() > 1;
-        let images =
-            if several { images.caching(seeing.frame_bytes(&*method, &info.method.settings)?) } else { images };
+        let images = if several { images.caching(seeing.frame_bytes(&*method)) } else { images };
         let most_maps = several.then(|| most_maps(&pipelines));
         let context = FitContext { most_maps, ..FitContext::new(info.training.seed, progress) };
         let mut states: Vec<_> = fitted.iter().map(|fitted| fitted.states()).collect();

@@ -2,12 +2,11 @@
 
 mod fit;
 mod fitted;
-mod parameters;
 mod pooled;
 mod preprocessing;
 mod seeing;
+mod several_sizes;
 
 pub use self::fit::{Detector, Fit, FitOptions};
 pub use self::fitted::{FittedDetector, PredictOptions};
-pub use self::parameters::COMMON_PARAMETERS;
 pub use self::pooled::PooledRows;

@@ -5,25 +5,19 @@ use std::path::Path;
 use image::GrayImage;
 use nomaly_backbones::Backbone;
 use nomaly_data::{MaskSource, Sample};
-use nomaly_kernels::filter::{Border, MedianFilter};
 use nomaly_methods::maps::RegionOfInterest;
-use nomaly_methods::{INPUT_SIDES, MethodError, Settings};
+use nomaly_methods::{Aspect, INPUT_SIDES, InputParams, MethodError, Tiles, View};
 use nomaly_scorers::{Tensor, TensorData};
-use nomaly_transforms::{CenterCrop, Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
+use nomaly_settings::{Auto, Settings};
+use nomaly_transforms::{CenterCrop, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
 use rayon::prelude::*;
 
 use crate::DetectorError;
-use crate::fusion::MOST_SIZES;
 
-/// The side of the median filter that the settings ask for.
-pub(super) fn median(settings: &Settings) -> Result<usize, DetectorError> {
-    checked_median(settings.value("median", 1, "an odd number of pixels up to 63")?)
-}
-
-pub(super) fn checked_median(side: usize) -> Result<usize, DetectorError> {
-    MedianFilter::new(side, Border::Reflect)
-        .map(|_| side)
-        .map_err(|_| DetectorError::setting("median", &side.to_string(), "an odd number of pixels up to 63"))
+/// Refuses the side of a median filter that is none.
+pub(super) fn checked_median(side: Option<usize>) -> Result<Option<usize>, DetectorError> {
+    InputParams { median: side, ..InputParams::default() }.check()?;
+    Ok(side)
 }
 
 /// The white pixels of an image file, in the frame of `pipeline`.
@@ -49,35 +43,15 @@ pub(super) fn views_of(region: &GrayImage, pipeline: &Pipeline) -> Result<Region
 /// Sides of inputs that keep the aspect ratio are multiples of this: of the stride of every backbone.
 const SIDE_STEP: f64 = 32.0;
 
-/// Whether the settings ask for the images' own aspect ratio.
-pub(super) fn keeps_aspect(settings: &Settings) -> Result<bool, DetectorError> {
-    match settings.get("aspect").unwrap_or("squash") {
-        "squash" => Ok(false),
-        "keep" => Ok(true),
-        other => Err(DetectorError::setting("aspect", other, "`squash` or `keep`")),
+/// The sizes that are asked for, ascending.
+fn sizes(input: &InputParams, native: usize) -> Result<Vec<u32>, DetectorError> {
+    match (&input.sizes, input.input_size) {
+        (Some(_), Auto::Value(size)) => {
+            Err(DetectorError::setting("input_size", &size.to_string(), "no value where there are `sizes`"))
+        }
+        (Some(sizes), Auto::Auto) => Ok(sizes.clone()),
+        (None, size) => Ok(vec![size.unwrap_or(native as u32)]),
     }
-}
-
-/// The sizes that the settings ask for, ascending.
-fn sizes(settings: &Settings, native: usize) -> Result<Vec<u32>, DetectorError> {
-    let allowed = "a number of pixels from 32 to 2048";
-    let checked = |key: &str, size: u32| match INPUT_SIDES.contains(&(size as usize)) {
-        true => Ok(size),
-        false => Err(DetectorError::setting(key, &size.to_string(), allowed)),
-    };
-    let Some(list) = settings.get("sizes") else {
-        return Ok(vec![checked("input_size", settings.value("input_size", native as u32, allowed)?)?]);
-    };
-    if let Some(size) = settings.get("input_size") {
-        return Err(DetectorError::setting("input_size", size, "no value where there are `sizes`"));
-    }
-    let refuse = || DetectorError::setting("sizes", list, "ascending numbers of pixels, joined by commas, up to 4");
-    let sizes: Vec<u32> =
-        list.split(',').map(|size| size.trim().parse()).collect::<Result<_, _>>().map_err(|_| refuse())?;
-    if sizes.len() > MOST_SIZES || !sizes.is_sorted_by(|a, b| a < b) {
-        return Err(refuse());
-    }
-    sizes.into_iter().map(|size| checked("sizes", size)).collect()
 }
 
 /// Widths and heights of images, as far as their headers tell them, the tallest shape first.
@@ -132,68 +106,58 @@ fn shaped(size: u32, ratio: f64) -> [usize; 2] {
     [side(f64::from(size) / root), side(f64::from(size) * root)]
 }
 
-/// The preprocessing at each size that the settings ask for, the smallest first, for images of `ratio` pixels in width
-/// for each in height.
-pub(super) fn pipelines(settings: &Settings, backbone: &Backbone, ratio: f64) -> Result<Vec<Pipeline>, DetectorError> {
-    let sizes = sizes(settings, backbone.preprocessing().input_size)?;
+/// The preprocessing at each size that is asked for, the smallest first, for images of `ratio` pixels in width for each in
+/// height.
+pub(super) fn pipelines(input: &InputParams, backbone: &Backbone, ratio: f64) -> Result<Vec<Pipeline>, DetectorError> {
+    let sizes = sizes(input, backbone.preprocessing().input_size)?;
     if sizes.len() > 1 {
-        for (key, only) in [("view", "whole"), ("tiles", "1x1")] {
-            if let Some(given) = settings.get(key).filter(|given| *given != only) {
-                return Err(DetectorError::setting(key, given, &format!("`{only}` where there are several `sizes`")));
-            }
+        if input.view != View::Whole {
+            let view = if input.view == View::Pad { "pad" } else { "center" };
+            return Err(DetectorError::setting("view", view, "`whole` where there are several `sizes`"));
+        }
+        if input.tiles != Tiles::ONE {
+            let tiles = input.tiles.to_string();
+            return Err(DetectorError::setting("tiles", &tiles, "`1x1` where there are several `sizes`"));
         }
     }
-    let given = settings.get("sizes").unwrap_or_default();
     let pipelines: Vec<Pipeline> =
-        sizes.into_iter().map(|size| pipeline(settings, backbone, size, ratio)).collect::<Result<_, _>>()?;
+        sizes.iter().map(|size| pipeline(input, backbone, *size, ratio)).collect::<Result<_, _>>()?;
     if pipelines.windows(2).any(|pair| pair[0].output_size() == pair[1].output_size()) {
-        return Err(DetectorError::setting("sizes", given, "sizes that differ after rounding to multiples of 32"));
+        let sizes = sizes.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        return Err(DetectorError::setting("sizes", &sizes, "sizes that differ after rounding to multiples of 32"));
     }
     Ok(pipelines)
 }
 
 /// The preprocessing at one size.
-fn pipeline(settings: &Settings, backbone: &Backbone, size: u32, ratio: f64) -> Result<Pipeline, DetectorError> {
+fn pipeline(input: &InputParams, backbone: &Backbone, size: u32, ratio: f64) -> Result<Pipeline, DetectorError> {
     let native = backbone.preprocessing();
-    let (views, frame) = views(settings, size, ratio)?;
-    let (mode, crop) = match settings.get("view").unwrap_or("whole") {
-        "whole" => {
+    let (views, frame) = views(input, size, ratio)?;
+    let refuse = |allowed: &str| Err(DetectorError::setting("view", "center", allowed));
+    let (mode, crop) = match input.view {
+        View::Whole => {
             let [height, width] = frame;
             (ResizeMode::Exact { height: height as u32, width: width as u32 }, None)
         }
-        "pad" => {
+        View::Pad => {
             let [height, width] = frame.map(|side| side as u32);
             (ResizeMode::AtMost { height, width }, Some(CenterCrop { height, width }))
         }
-        "center" if keeps_aspect(settings)? => {
-            return Err(DetectorError::setting("view", "center", "`whole` or `pad` with `aspect=keep`"));
-        }
-        "center" if views.tiling.is_some() => {
-            return Err(DetectorError::setting("view", "center", "`whole` where `tiles` are more than one"));
-        }
-        "center" => {
+        View::Center if input.aspect == Aspect::Keep => return refuse("`whole` or `pad` with `aspect=keep`"),
+        View::Center if views.tiling.is_some() => return refuse("`whole` where `tiles` are more than one"),
+        View::Center => {
             let short_side = (native.resize_short_side * size as usize).div_ceil(native.input_size);
             (ResizeMode::ShortSide(short_side as u32), Some(CenterCrop { height: size, width: size }))
         }
-        other => return Err(DetectorError::setting("view", other, "`whole`, `center` or `pad`")),
-    };
-    let filter = match settings.get("interpolation").unwrap_or("bilinear") {
-        "bilinear" => Filter::Bilinear,
-        "bicubic" => Filter::Bicubic,
-        other => return Err(DetectorError::setting("interpolation", other, "`bilinear` or `bicubic`")),
     };
     let normalize = Normalize { mean: native.mean, std: native.std };
-    Ok(Pipeline::new(Resize { mode, filter }, crop, normalize)?.with_views(views)?)
+    Ok(Pipeline::new(Resize { mode, filter: input.interpolation }, crop, normalize)?.with_views(views)?)
 }
 
-/// The views that the settings ask for, and height and width of the frame that they are parts of.
-pub(super) fn views(settings: &Settings, size: u32, ratio: f64) -> Result<(Views, [usize; 2]), DetectorError> {
-    let flips = settings.value("flips", Flips::None, "`none`, `horizontal`, `vertical` or `both`")?;
-    let overlap = settings.value("overlap", 0.25, "a share of a tile's side, from 0 to below 0.9")?;
-    let tiles = settings.get("tiles").unwrap_or("1x1");
-    let grid = tiles.split_once('x').and_then(|(rows, columns)| Some((rows.parse().ok()?, columns.parse().ok()?)));
-    let (rows, columns) = grid.ok_or_else(|| DetectorError::setting("tiles", tiles, "ROWSxCOLUMNS, each up to 64"))?;
-    let tile = if keeps_aspect(settings)? {
+/// The views that are asked for, and height and width of the frame that they are parts of.
+pub(super) fn views(input: &InputParams, size: u32, ratio: f64) -> Result<(Views, [usize; 2]), DetectorError> {
+    let InputParams { overlap, flips, tiles: Tiles { rows, columns }, .. } = *input;
+    let tile = if input.aspect == Aspect::Keep {
         // The frame is to have the aspect ratio, and is so many tiles high and wide.
         let side = |count: u32| 1.0 + f64::from(count.saturating_sub(1)) * (1.0 - overlap);
         shaped(size, ratio * side(rows) / side(columns))
@@ -202,7 +166,7 @@ pub(super) fn views(settings: &Settings, size: u32, ratio: f64) -> Result<(Views
     };
     let (tiling, frame) = Tiling::with_overlap(rows, columns, tile, overlap)?;
     // A single tile is the frame.
-    let tiling = Some(tiling).filter(|_| (rows, columns) != (1, 1));
+    let tiling = Some(tiling).filter(|_| input.tiles != Tiles::ONE);
     Ok((Views { tiling, flips }, frame))
 }
 

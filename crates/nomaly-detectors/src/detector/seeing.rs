@@ -5,10 +5,10 @@ use std::path::Path;
 use image::GrayImage;
 use nomaly_backbones::Backbone;
 use nomaly_data::Sample;
-use nomaly_methods::{Memory, Method, Settings};
+use nomaly_methods::{Aspect, InputParams, Method};
 use nomaly_transforms::Pipeline;
 
-use super::preprocessing::{Shapes, keeps_aspect, median, pipelines, read_region, views_of};
+use super::preprocessing::{Shapes, pipelines, read_region, views_of};
 use crate::DetectorError;
 use crate::images::{FeatureExtractor, size_name};
 
@@ -34,7 +34,7 @@ impl Seeing {
         backbone: &Backbone,
         pipelines: &[Pipeline],
         region: Option<GrayImage>,
-        median: usize,
+        median: Option<usize>,
     ) -> Result<Self, DetectorError> {
         let mut extractors = Vec::with_capacity(pipelines.len());
         for pipeline in pipelines {
@@ -47,23 +47,21 @@ impl Seeing {
     }
 
     /// What the settings ask for, for images of this aspect ratio (width / height).
-    pub(super) fn of_settings(
+    pub(super) fn of_input(
         method: &dyn Method,
         backbone: &Backbone,
-        settings: &Settings,
+        input: &InputParams,
         ratio: f64,
     ) -> Result<Self, DetectorError> {
-        let pipelines = pipelines(settings, backbone, ratio)?;
-        let region = settings.get("roi").map(|path| read_region(Path::new(path), &pipelines[0])).transpose()?;
-        Self::new(method, backbone, &pipelines, region, median(settings)?)
+        let pipelines = pipelines(input, backbone, ratio)?;
+        let region = input.roi.as_ref().map(|path| read_region(Path::new(path), &pipelines[0])).transpose()?;
+        Self::new(method, backbone, &pipelines, region, input.median)
     }
 
-    /// The most bytes of frames that a fit of `method` with these settings keeps; 0 where it looks at each image once.
-    pub(super) fn frame_bytes(&self, method: &dyn Method, settings: &Settings) -> Result<u64, DetectorError> {
-        if self.extractors.len() == 1 && !method.revisits() {
-            return Ok(0);
-        }
-        Ok(settings.value("max_memory", Memory::gib(2), Memory::ALLOWED)?.0 / FRAME_SHARE)
+    /// The most bytes of frames that a fit of `method` keeps; 0 where it looks at each image once.
+    pub(super) fn frame_bytes(&self, method: &dyn Method) -> u64 {
+        let once = self.extractors.len() == 1 && !method.revisits();
+        if once { 0 } else { method.max_memory().0 / FRAME_SHARE }
     }
 
     /// The preprocessing at each size.
@@ -72,11 +70,11 @@ impl Seeing {
     }
 
     /// What the user should know of the sizes and shapes of images.
-    pub(super) fn notes(&self, settings: &Settings, samples: &[Sample]) -> Result<Vec<String>, DetectorError> {
+    pub(super) fn notes(&self, input: &InputParams, samples: &[Sample]) -> Vec<String> {
         let pipelines = self.pipelines();
         let shapes = Shapes::of(samples);
         let mut notes = Vec::new();
-        if keeps_aspect(settings)? {
+        if input.aspect == Aspect::Keep {
             let sizes: Vec<String> = pipelines.iter().map(size_name).collect();
             let ratio = shapes.ratio();
             let shape = if ratio < 1.0 { format!("1 : {:.2}", 1.0 / ratio) } else { format!("{ratio:.2} : 1") };
@@ -104,6 +102,6 @@ impl Seeing {
                  `tiles`{instead} would show them, see \"Large images\" in docs/methods.md"
             ));
         }
-        Ok(notes)
+        notes
     }
 }

@@ -37,7 +37,7 @@ pub struct FeatureExtractor {
     taps: Vec<TapRequest>,
     shapes: Vec<[usize; 3]>,
     region: Option<RegionOfInterest>,
-    median: usize,
+    median: Option<usize>,
     /// The tap nearest to the image, by which images are compared with the training images; `None` where it is the
     /// image.
     shallowest: Option<usize>,
@@ -61,7 +61,7 @@ impl FeatureExtractor {
             taps: taps.to_vec(),
             shapes,
             region: None,
-            median: 1,
+            median: None,
             shallowest,
         })
     }
@@ -79,7 +79,7 @@ impl FeatureExtractor {
     }
 
     /// The same extractor with a word to the methods on the median filter of their maps.
-    pub(crate) fn with_median(mut self, side: usize) -> Self {
+    pub(crate) fn with_median(mut self, side: Option<usize>) -> Self {
         self.median = side;
         self
     }
@@ -89,8 +89,8 @@ impl FeatureExtractor {
         &self.pipeline
     }
 
-    /// Side of the median filter of maps, in pixels of the input; 1 for none.
-    pub(crate) fn median(&self) -> usize {
+    /// Side of the median filter of maps, in pixels of the input; `None` for none.
+    pub(crate) fn median(&self) -> Option<usize> {
         self.median
     }
 

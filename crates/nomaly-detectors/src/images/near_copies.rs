@@ -525,7 +525,7 @@ mod tests {
             values: &values,
             shapes: &[[5, 2, 2], [5, 1, 1]],
             region: None,
-            median: 1,
+            median: None,
         };
         descriptors.add(&batch, &[true, true]);
         assert_eq!((descriptors.images(), descriptors.dim, &descriptors.rows), (2, 5, &values[1]));

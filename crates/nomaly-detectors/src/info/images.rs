@@ -1,8 +1,8 @@
 //! What the model file says of a detector for images.
 
-use nomaly_methods::Settings;
 use nomaly_methods::groups::GroupInfo;
 use nomaly_methods::recognition::KnownClass;
+use nomaly_settings::Assignments;
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
 
@@ -25,9 +25,9 @@ pub struct ModelInfo {
     /// The sizes at which images are seen, and how what is said of them is put together; `None` for one size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fusion: Option<Fusion>,
-    /// Side of the median filter of maps in pixels of the network's input; 1 for none.
-    #[serde(default = "no_median", skip_serializing_if = "is_no_median")]
-    pub median: usize,
+    /// Side of the median filter of maps in pixels of the network's input; `None` for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub median: Option<usize>,
     /// The classes that it tells apart, ascending by name; empty for models of normal images alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<KnownClass>,
@@ -54,14 +54,6 @@ impl ModelInfo {
     }
 }
 
-fn no_median() -> usize {
-    1
-}
-
-fn is_no_median(side: &usize) -> bool {
-    *side == no_median()
-}
-
 /// The method of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,7 +61,7 @@ pub struct MethodInfo {
     /// Its name.
     pub name: String,
     /// Its settings in full.
-    pub settings: Settings,
+    pub settings: Assignments,
 }
 
 /// The backbone of a model.

@@ -1,8 +1,9 @@
 //! What the model file says of a detector for rows.
 
+use nomaly_methods::MethodError;
 use nomaly_methods::groups::GroupInfo;
 use nomaly_methods::recognition::KnownClass;
-use nomaly_methods::{MethodError, Settings};
+use nomaly_settings::Assignments;
 use serde::{Deserialize, Serialize};
 
 use super::history::DecisionHistory;
@@ -14,8 +15,8 @@ use crate::{DecisionRule, DetectorError};
 pub struct RowsInfo {
     /// The scorer's name; `open-set` for models of classes.
     pub scorer: String,
-    /// Its settings in full, and `standardise`.
-    pub settings: Settings,
+    /// Its settings in full, and `standardize`.
+    pub settings: Assignments,
     /// The names of the columns; `None` where the file had none.
     pub columns: Option<Vec<String>>,
     /// The number of columns.

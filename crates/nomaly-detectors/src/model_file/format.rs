@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::info::{ModelInfo, RowsInfo};
 
-/// The version of the format that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 2;
+/// The version of the format that this program writes.
+pub const FORMAT_VERSION: u32 = 3;
+/// The oldest version that this program reads: its settings are text.
+pub(super) const OLDEST_VERSION: u32 = 2;
 
 pub(super) const METADATA_KEY: &str = "nomaly";
 pub(super) const HELD_OUT: &str = "calibration/held_out";

@@ -1,6 +1,6 @@
 //! The model file: one safetensors file that scores anywhere, offline.
 //!
-//! # Format, version 2
+//! # Format, version 3
 //! The metadata entry `nomaly` holds a JSON object: `format` (the version), `nomaly` (the version of the program that
 //! wrote it), [`ModelInfo`](crate::info::ModelInfo) and, for each state of the method, its name, kind and configuration. Tensors:
 //!

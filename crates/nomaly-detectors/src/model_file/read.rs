@@ -10,8 +10,8 @@ use nomaly_store::{StoreError, read_regular};
 use serde::Deserialize;
 
 use super::format::{
-    CLASS, CLASS_GROUPS, FORMAT_VERSION, GROUPS, HELD_OUT, Header, MAP_MAXIMA, METADATA_KEY, OF_ROWS, REGION,
-    StateHeader,
+    CLASS, CLASS_GROUPS, FORMAT_VERSION, GROUPS, HELD_OUT, Header, MAP_MAXIMA, METADATA_KEY, OF_ROWS, OLDEST_VERSION,
+    REGION, StateHeader,
 };
 use super::scores::StoredScores;
 use crate::error::DetectorError;
@@ -178,9 +178,9 @@ pub(super) fn open(bytes: &[u8]) -> Result<(Header, Weights), String> {
         .get(METADATA_KEY)
         .ok_or_else(|| format!("is not a nomaly model: its metadata has no entry `{METADATA_KEY}`"))?;
     let version: AnyVersion = serde_json::from_str(json).map_err(|error| format!("has a damaged header: {error}"))?;
-    if version.format != FORMAT_VERSION {
+    if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&version.format) {
         return Err(format!(
-            "is of format version {}, written by nomaly {}; this program reads version {FORMAT_VERSION}: fit the model again",
+            "is of format version {}, written by nomaly {}; this program reads versions {OLDEST_VERSION} to {FORMAT_VERSION}: fit the model again",
             version.format,
             version.nomaly.as_deref().unwrap_or("of an unknown version"),
         ));

@@ -3,16 +3,17 @@
 use ndarray::{ArrayView2, Axis};
 use nomaly_data::tables::Table;
 use nomaly_methods::groups::{GroupInfo, held_out_scores};
-use nomaly_methods::recognition::{
-    ClassFit, ClassModel, ClassTask, HeldOutClass, Labels, OPEN_SET_PARAMETERS, OpenSetSettings,
-};
-use nomaly_methods::{Groups, HeldOut, MethodError, Settings, Skipped, Stage};
-use nomaly_scorers::{Parameter, Params, SCORERS, Scorer, ScorerEntry, Watch};
+use nomaly_methods::recognition::{ClassFit, ClassModel, ClassTask, HeldOutClass, Labels, OpenSetParams};
+use nomaly_methods::{Groups, HeldOut, MethodError, Skipped, Stage};
+use nomaly_scorers::{SCORERS, Scorer, ScorerEntry, Watch};
+use nomaly_settings::{Assignments, Settings, Table as SettingTable};
 use nomaly_store::Progress;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::fitted::{FittedRows, usable};
 use super::model::{Model, OPEN_SET};
-use super::scaling::{Scaling, Standardise};
+use super::scaling::{Scaling, Standardize};
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::classes::Classes;
 use crate::error::DetectorError;
@@ -28,33 +29,49 @@ const NO_LABELS: &str = "classes cannot be learned from rows without labels";
 const LEAST_ROWS: usize = 8;
 
 /// The settings of rows, beside those of the scorer.
-pub const ROW_PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "scorer",
-        default: DEFAULT_SCORER,
-        values: "a name of `nomaly list scorers`",
-        summary: "what scores the rows",
-    },
-    Parameter {
-        name: "standardise",
-        default: "z",
-        values: Standardise::ALLOWED,
-        summary: "how columns are brought to one scale",
-    },
-];
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RowParams {
+    /// What scores the rows; its settings are settings too.
+    #[schemars(extend("x-values" = "a name of `nomaly list scorers`"))]
+    pub scorer: String,
+    /// How columns are brought to one scale.
+    #[schemars(extend("x-formerly" = ["standardise"]))]
+    pub standardize: Standardize,
+}
+
+impl Default for RowParams {
+    fn default() -> Self {
+        Self { scorer: DEFAULT_SCORER.to_owned(), standardize: Standardize::Z }
+    }
+}
+
+impl Settings for RowParams {}
+
+/// The settings of a model that tells the classes of rows apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClassRowParams {
+    /// How columns are brought to one scale.
+    #[schemars(extend("x-formerly" = ["standardise"]))]
+    pub standardize: Standardize,
+    /// How classes are modelled.
+    #[serde(flatten)]
+    pub classes: OpenSetParams,
+}
+
+impl Settings for ClassRowParams {}
 
 /// A scorer with settings that it knows: ready to be fitted.
 pub struct RowDetector {
     task: Task,
-    standardise: Standardise,
+    standardize: Standardize,
 }
 
 /// What is to be learned.
 enum Task {
-    /// What normal rows are.
-    Normal { entry: &'static ScorerEntry, params: Params },
+    /// What normal rows are; the settings of the scorer are in full.
+    Normal { entry: &'static ScorerEntry, settings: Assignments },
     /// Which class a row is of.
-    Classes(OpenSetSettings),
+    Classes(OpenSetParams),
 }
 
 /// How a detector of rows is fitted.
@@ -83,34 +100,32 @@ pub struct RowFit {
 }
 
 impl RowDetector {
-    /// Checks settings: `scorer`, `standardise`, and whatever the scorer takes.
+    /// Checks settings: those of [`RowParams`], and whatever the scorer takes.
     ///
     /// # Errors
-    /// A scorer or a setting that is not known, a way to standardise that there is none of. The values of the scorer's
-    /// own settings are checked when it is fitted.
-    pub fn new(settings: &Settings) -> Result<Self, DetectorError> {
-        let entry = SCORERS.get(settings.get("scorer").unwrap_or(DEFAULT_SCORER))?;
-        settings.check_known(&[ROW_PARAMETERS, entry.parameters])?;
-        let standardise = settings.value("standardise", Standardise::default(), Standardise::ALLOWED)?;
-        let mut params: Params = entry.parameters.iter().map(|parameter| (parameter.name, parameter.default)).collect();
-        if entry.name == DEFAULT_SCORER {
-            NEIGHBOURS.iter().for_each(|(name, value)| params.set(name, value));
+    /// A scorer or a setting that is not known, or a value out of range.
+    pub fn new(given: &Assignments) -> Result<Self, DetectorError> {
+        let own_table = SettingTable::of::<RowParams>();
+        let (own, others) = given.split(&own_table);
+        let params: RowParams = own.read()?;
+        let entry = SCORERS.get(&params.scorer)?;
+        let table = entry.table();
+        for (name, _) in others.iter() {
+            SettingTable::joined([&own_table, &table]).find(name)?;
         }
-        let own = settings.iter().filter(|(name, _)| ROW_PARAMETERS.iter().all(|parameter| parameter.name != *name));
-        own.for_each(|(name, value)| params.set(name, value));
-        Ok(Self { task: Task::Normal { entry, params }, standardise })
+        let usual: Assignments =
+            if entry.name == DEFAULT_SCORER { NEIGHBOURS.into_iter().collect() } else { Assignments::new() };
+        let settings = entry.complete(&others.or(&usual))?;
+        Ok(Self { task: Task::Normal { entry, settings }, standardize: params.standardize })
     }
 
-    /// Checks settings for a model that tells the classes of rows apart: `standardise`, and those of
-    /// [`OPEN_SET_PARAMETERS`].
+    /// Checks settings for a model that tells the classes of rows apart: those of [`ClassRowParams`].
     ///
     /// # Errors
     /// A setting that is not known, or a value out of range.
-    pub fn of_classes(settings: &Settings) -> Result<Self, DetectorError> {
-        let standardise: &[Parameter] = &ROW_PARAMETERS[1..];
-        settings.check_known(&[standardise, OPEN_SET_PARAMETERS])?;
-        let standardise = settings.value("standardise", Standardise::default(), Standardise::ALLOWED)?;
-        Ok(Self { task: Task::Classes(OpenSetSettings::from_settings(settings)?), standardise })
+    pub fn of_classes(given: &Assignments) -> Result<Self, DetectorError> {
+        let ClassRowParams { standardize, classes } = given.read()?;
+        Ok(Self { task: Task::Classes(classes), standardize })
     }
 
     /// Learns what is normal from the rows of `table`, all of which are taken to be good whatever their label says. A model
@@ -152,7 +167,7 @@ impl RowDetector {
         let learned = self.learn(rows, labels.as_deref(), &groups, options.seed, progress)?;
         let info = RowsInfo {
             scorer: self.name().to_owned(),
-            settings: self.settings().with("standardise", self.standardise),
+            settings: self.settings(),
             columns: table.columns.clone(),
             dim: rows.ncols(),
             classes: learned.classes.iter().map(|held_out| held_out.class.clone()).collect(),
@@ -180,12 +195,16 @@ impl RowDetector {
         }
     }
 
-    fn settings(&self) -> Settings {
+    /// All settings; the scorer's name stands beside them in the model file.
+    fn settings(&self) -> Assignments {
+        let standardize = self.standardize;
         match &self.task {
-            Task::Normal { params, .. } => {
-                params.iter().fold(Settings::default(), |settings, (name, value)| settings.with(name, value))
+            Task::Normal { entry, settings } => {
+                let mut own = Assignments::of(&RowParams { scorer: entry.name.to_owned(), standardize });
+                own.remove("scorer");
+                own.or(settings)
             }
-            Task::Classes(settings) => settings.add_to(Settings::default()),
+            Task::Classes(classes) => Assignments::of(&ClassRowParams { standardize, classes: *classes }),
         }
     }
 
@@ -198,11 +217,11 @@ impl RowDetector {
         progress: &dyn Progress,
     ) -> Result<Learned, DetectorError> {
         match &mut self.task {
-            Task::Normal { entry, params } => {
-                if entry.takes("seed") && params.iter().all(|(name, value)| name != "seed" || value == "0") {
-                    params.set("seed", seed);
+            Task::Normal { entry, settings } => {
+                if entry.takes("seed") && settings.text("seed").is_none_or(|given| given == "0") {
+                    settings.set_value("seed", seed.into());
                 }
-                let fit = ScorerFit { entry, params, standardise: self.standardise, progress };
+                let fit = ScorerFit { entry, settings, standardize: self.standardize, progress };
                 let held_out = fit.held_out(rows, groups, seed)?;
                 let _stage = Stage::start(progress, "fitting on all rows", None);
                 let (scaling, scorer) = fit.fit(rows)?;
@@ -214,7 +233,7 @@ impl RowDetector {
                 let ClassFit { model: (scaling, model), held_out, closest } = task.run(
                     |train, classes, plan| {
                         let rows = rows.select(Axis(0), train);
-                        let scaling = Scaling::fit(rows.view(), self.standardise);
+                        let scaling = Scaling::fit(rows.view(), self.standardize);
                         let model = ClassModel::fit(scaling.apply(rows.view()).view(), classes, plan, progress)?;
                         Ok((scaling, model))
                     },
@@ -241,16 +260,16 @@ struct Learned {
 /// The fits of a scorer of the registry.
 struct ScorerFit<'a> {
     entry: &'a ScorerEntry,
-    params: &'a Params,
-    standardise: Standardise,
+    settings: &'a Assignments,
+    standardize: Standardize,
     progress: &'a dyn Progress,
 }
 
 impl ScorerFit<'_> {
     fn fit(&self, rows: ArrayView2<'_, f32>) -> Result<(Scaling, Box<dyn Scorer>), DetectorError> {
-        let scaling = Scaling::fit(rows, self.standardise);
+        let scaling = Scaling::fit(rows, self.standardize);
         let stop = || self.progress.cancelled();
-        let scorer = self.entry.fit_watched(self.params, scaling.apply(rows).view(), Watch::new(&stop))?;
+        let scorer = self.entry.fit_watched(self.settings, scaling.apply(rows).view(), Watch::new(&stop))?;
         Ok((scaling, scorer))
     }
 

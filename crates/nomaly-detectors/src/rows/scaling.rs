@@ -1,13 +1,11 @@
 //! Columns on one scale, so that no unit of measurement outweighs another.
 
-use std::fmt;
-use std::str::FromStr;
-
 use ndarray::{Array2, ArrayView2};
 use nomaly_methods::MethodError;
 use nomaly_methods::state::take_f64;
 use nomaly_scorers::{State, Tensor};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::DetectorError;
@@ -15,16 +13,16 @@ use crate::DetectorError;
 /// The state that holds centres and scales.
 pub(super) const SCALING: &str = "scaling";
 
-/// Standardised values stay within this many deviations, so that their squares stay within single precision.
+/// Standardized values stay within this many deviations, so that their squares stay within single precision.
 const LIMIT: f64 = 1e15;
 
 /// The median absolute deviation of a normal distribution is its standard deviation divided by this.
 const NORMAL_MAD: f64 = 1.482_602_218_505_602;
 
 /// How columns are brought to one scale.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Standardise {
+pub enum Standardize {
     /// Mean 0 and standard deviation 1.
     #[default]
     Z,
@@ -33,34 +31,6 @@ pub enum Standardise {
     Robust,
     /// As they are.
     None,
-}
-
-impl Standardise {
-    /// The values a user may write.
-    pub(crate) const ALLOWED: &'static str = "`z`, `robust` or `none`";
-}
-
-impl FromStr for Standardise {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "z" => Ok(Self::Z),
-            "robust" => Ok(Self::Robust),
-            "none" => Ok(Self::None),
-            _ => Err(()),
-        }
-    }
-}
-
-impl fmt::Display for Standardise {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Z => "z",
-            Self::Robust => "robust",
-            Self::None => "none",
-        })
-    }
 }
 
 /// A centre and a scale for each column.
@@ -74,11 +44,11 @@ pub(super) struct Scaling {
 impl Scaling {
     /// Measures the columns of finite rows, of which there is at least one. A column without spread keeps its unit; one
     /// whose median absolute deviation is 0 is measured by its standard deviation.
-    pub(super) fn fit(rows: ArrayView2<'_, f32>, how: Standardise) -> Self {
+    pub(super) fn fit(rows: ArrayView2<'_, f32>, how: Standardize) -> Self {
         let measure = |column: usize| match how {
-            Standardise::None => (0.0, 1.0),
-            Standardise::Z => moments(rows, column),
-            Standardise::Robust => {
+            Standardize::None => (0.0, 1.0),
+            Standardize::Z => moments(rows, column),
+            Standardize::Robust => {
                 let mut values: Vec<f64> = rows.column(column).iter().copied().map(f64::from).collect();
                 let centre = median(&mut values);
                 values.iter_mut().for_each(|value| *value = (*value - centre).abs());
@@ -163,12 +133,12 @@ mod tests {
     #[test]
     fn columns_get_one_scale_and_constants_keep_theirs() {
         let rows = array![[1.0f32, 5.1, 1e20], [3.0, 5.1, 2e20], [5.0, 5.1, 3e20], [7.0, 5.1, -9e20]];
-        let z = Scaling::fit(rows.view(), Standardise::Z);
+        let z = Scaling::fit(rows.view(), Standardize::Z);
         assert_eq!((z.centre[0], z.scale[0], z.scale[1]), (4.0, 5.0f64.sqrt(), 1.0));
-        let robust = Scaling::fit(rows.view(), Standardise::Robust);
+        let robust = Scaling::fit(rows.view(), Standardize::Robust);
         assert_eq!((robust.centre[0], robust.scale[0]), (3.0, 2.0 * NORMAL_MAD));
         assert_eq!(robust.scale[1], 1.0);
-        assert_eq!(Scaling::fit(rows.view(), Standardise::None).apply(rows.view())[[1, 0]], 3.0);
+        assert_eq!(Scaling::fit(rows.view(), Standardize::None).apply(rows.view())[[1, 0]], 3.0);
         let far = z.apply(array![[f32::MAX, 5.1, f32::MAX]].view());
         assert!(far.iter().all(|value| (value * value).is_finite()), "{far}");
         assert!((z.apply(rows.view())[[0, 1]]).abs() < 1e-6);

@@ -286,7 +286,7 @@ mod tests {
                 values: &values,
                 shapes: &[[3, 1, 2]],
                 region: None,
-                median: 1,
+                median: None,
             };
             assert_eq!(pooled(&batch, 0), [[50.5, 60.5, 70.5], [1050.5, 1060.5, 1070.5]], "{layout:?}");
         }

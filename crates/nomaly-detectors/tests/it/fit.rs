@@ -4,7 +4,8 @@ use nomaly_detectors::auto::{Choice, SIZES, choose_method};
 use nomaly_detectors::{
     DecisionRule, Detector, DetectorError, FitOptions, FittedDetector, PredictOptions, Prediction, StreamOptions,
 };
-use nomaly_methods::{METHODS, MethodError, Settings};
+use nomaly_methods::{METHODS, MethodError};
+use nomaly_settings::{Assignments, SettingError};
 use nomaly_store::{Progress, Silent};
 
 use crate::images::{dataset, detector, fit, good, missing, quick, settings};
@@ -150,19 +151,19 @@ fn the_decision_rule_can_be_replaced_when_scoring() {
     let too_small = PredictOptions { rule: Some(DecisionRule::MaxFpr(1e-300)), ..PredictOptions::default() };
     let refused = fitted.predict(&dataset().test, &too_small, &Silent, |_| Ok(()));
     assert!(
-        matches!(&refused, Err(DetectorError::Method(MethodError::SettingValue { name, .. })) if name == "max_fpr"),
+        matches!(&refused, Err(DetectorError::Method(MethodError::Setting(SettingError::Value { name, .. }))) if name == "max_fpr"),
         "{refused:?}"
     );
 }
 
 #[test]
 fn names_and_settings_are_checked_before_any_work() {
-    let message = |method: &str, backbone: &str, settings: Settings| {
+    let message = |method: &str, backbone: &str, settings: Assignments| {
         Detector::new(method, backbone, &settings).err().unwrap().to_string()
     };
-    assert!(message("mvgg", "efficientnet-lite0", Settings::default()).contains("did you mean `mvg`"));
-    assert!(message("mvg", "efficientnet-lite", Settings::default()).contains("did you mean `efficientnet-lite0`"));
-    let with = |key: &str, value: &str| message("mvg", "efficientnet-lite0", Settings::default().with(key, value));
+    assert!(message("mvgg", "efficientnet-lite0", Assignments::new()).contains("did you mean `mvg`"));
+    assert!(message("mvg", "efficientnet-lite", Assignments::new()).contains("did you mean `efficientnet-lite0`"));
+    let with = |key: &str, value: &str| message("mvg", "efficientnet-lite0", Assignments::new().with(key, value));
     assert!(with("level", "all").contains("did you mean `levels`"));
     assert!(with("levels", "stage9").contains("stage"));
     assert!(with("levels", "stem,stem").contains("once"));
@@ -170,26 +171,26 @@ fn names_and_settings_are_checked_before_any_work() {
     assert!(with("view", "left").contains("`whole`, `center` or `pad`"));
     assert!(with("weights", "/nonexistent/w.safetensors").contains("/nonexistent/w.safetensors"));
     assert!(with("median", "3").contains("a method with maps"));
-    let patches = |key: &str, value: &str| message("patches", "pixels", Settings::default().with(key, value));
+    let patches = |key: &str, value: &str| message("patches", "pixels", Assignments::new().with(key, value));
     assert!(patches("median", "4").contains("an odd number"));
     assert!(patches("weights", "w.safetensors").contains("has no weights"));
     assert!(patches("scorer", "gausian").contains("did you mean `gaussian`"));
     // `k` is a parameter of the scorer `neighbours`, not of the default one.
     assert!(patches("k", "3").contains("unknown setting `k`"));
-    let elsewhere = message("patches", "efficientnet-lite0", Settings::default());
+    let elsewhere = message("patches", "efficientnet-lite0", Assignments::new());
     assert!(elsewhere.contains("stands on the backbone pixels only"), "{elsewhere}");
 }
 
 #[test]
 fn auto_chooses_by_groups_settings_and_time() {
     let grouped = |images: usize, group_by: &str, extra: &[(&str, &str)], seconds: Option<f64>| {
-        let settings = extra.iter().fold(Settings::default(), |settings, (key, value)| settings.with(key, value));
+        let settings = extra.iter().fold(Assignments::new(), |settings, (key, value)| settings.with(key, value));
         let budget = seconds.map(Duration::from_secs_f64);
         let options = FitOptions { group_by: group_by.parse().unwrap(), ..FitOptions::default() };
         choose_method(&good(images), "efficientnet-lite0", &settings, &options, budget)
     };
     let choose = |images, extra: &[(&str, &str)], seconds| grouped(images, "none", extra, seconds);
-    let setting = |choice: &Choice, key: &str| choice.settings.get(key).map(ToOwned::to_owned);
+    let setting = |choice: &Choice, key: &str| choice.settings.text(key);
     let usual = choose(20, &[], None).unwrap();
     assert_eq!((usual.method, setting(&usual, "sizes").as_deref()), ("patchcore", Some(SIZES)));
     assert_eq!(setting(&usual, "aspect").as_deref(), Some("keep"));

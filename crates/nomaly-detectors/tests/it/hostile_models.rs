@@ -7,7 +7,8 @@ use nomaly_data::tables::Table;
 use nomaly_detectors::model_file::read_summary;
 use nomaly_detectors::rows::{FittedRows, RowDetector, RowFitOptions, RowPredictOptions};
 use nomaly_detectors::{DetectorError, FittedDetector, PredictOptions};
-use nomaly_methods::{MethodError, Settings};
+use nomaly_methods::MethodError;
+use nomaly_settings::Assignments;
 use nomaly_store::{Silent, sha256};
 use serde_json::{Value, json};
 
@@ -71,10 +72,10 @@ fn each_kind_of_damage_has_its_message() {
     assert!(said(b"hello, this is some text and no model").contains("not a nomaly model"));
     assert!(said(&u64::MAX.to_le_bytes()).contains("not a nomaly model"));
 
-    let version = with_header(&good, |header| header.replace("\\\"format\\\":2", "\\\"format\\\":7"));
+    let version = with_header(&good, |header| header.replace("\\\"format\\\":3", "\\\"format\\\":7"));
     let message = said(&version);
-    assert!(message.contains("version 7") && message.contains("reads version 2"), "{message}");
-    let older = with_header(&good, |header| header.replace("\\\"format\\\":2", "\\\"format\\\":1"));
+    assert!(message.contains("version 7") && message.contains("reads versions 2 to 3"), "{message}");
+    let older = with_header(&good, |header| header.replace("\\\"format\\\":3", "\\\"format\\\":1"));
     assert!(said(&older).contains("version 1") && said(&older).contains("fit the model again"), "{}", said(&older));
 
     let shape = with_header(&good, |header| header.replace("\"shape\":[32,3,3,3]", "\"shape\":[27,32]"));
@@ -188,6 +189,36 @@ fn what_a_fit_refuses_is_refused_in_a_model_too() {
         facts["model"]["pipeline"]["crop"] = crop.clone();
     });
     assert!(refusal(folder.path(), &bytes).contains("does not go with its crop"));
+}
+
+#[test]
+fn settings_of_older_files_are_text_and_renamed_ones_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = model(folder.path());
+    let older = |settings: Value| {
+        with_facts(&good, |facts| {
+            facts["format"] = 2.into();
+            facts["model"]["method"]["settings"] = settings.clone();
+        })
+    };
+    let path = folder.path().join("older.nomaly");
+    let text = json!({"levels": "stem,stage1", "distance": "mahalanobis", "covariance": "ledoit-wolf"});
+    std::fs::write(&path, older(text)).unwrap();
+    let loaded = FittedDetector::load(&path).unwrap();
+    let now = FittedDetector::load(&folder.path().join("good.nomaly")).unwrap();
+    assert_eq!(loaded.calibration().held_out(), now.calibration().held_out());
+    let refused = refusal(folder.path(), &older(json!({"levels": "stem,stage1", "distance": "cosine"})));
+    assert!(refused.contains("setting `distance` is `cosine`; it takes `mahalanobis`, `sed` or `l2`"), "{refused}");
+
+    let settings = settings().with("max_patches", 200);
+    fit("patches", &settings, &crate::images::good(8)).detector.save(&path).unwrap();
+    let renamed = with_facts(&std::fs::read(&path).unwrap(), |facts| {
+        let settings = facts["model"]["method"]["settings"].as_object_mut().unwrap();
+        let color = settings.remove("color").unwrap();
+        settings.insert("colour".to_owned(), color);
+    });
+    let refused = refusal(folder.path(), &renamed);
+    assert!(refused.contains("setting `colour` is now called `color`"), "{refused}");
 }
 
 #[test]
@@ -336,8 +367,8 @@ fn a_summary_needs_no_model() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = model(folder.path()).len() as u64;
     let summary = read_summary(&folder.path().join("good.nomaly")).unwrap();
-    assert_eq!((summary.format, summary.file_bytes, summary.held_out.values.len()), (2, bytes, 8));
-    assert_eq!(summary.info.method.settings.get("levels"), Some("stem,stage1"));
+    assert_eq!((summary.format, summary.file_bytes, summary.held_out.values.len()), (3, bytes, 8));
+    assert_eq!(summary.info.method.settings.text("levels").as_deref(), Some("stem,stage1"));
     assert!(read_summary(&folder.path().join("absent.nomaly")).err().unwrap().to_string().contains("absent.nomaly"));
 }
 
@@ -353,7 +384,7 @@ fn row_model(folder: &Path, scorer: &str) -> Vec<u8> {
         groups: None,
     };
     let path = folder.join("rows.nomaly");
-    let detector = RowDetector::new(&Settings::default().with("scorer", scorer)).unwrap();
+    let detector = RowDetector::new(&Assignments::new().with("scorer", scorer)).unwrap();
     detector.fit(&table, &RowFitOptions::default(), &Silent).unwrap().detector.save(&path).unwrap();
     std::fs::read(path).unwrap()
 }

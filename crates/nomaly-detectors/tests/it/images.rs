@@ -6,7 +6,8 @@ use std::sync::Arc;
 use image::{Rgb, RgbImage};
 use nomaly_data::{Dataset, ImageSource, Label, Sample};
 use nomaly_detectors::{Detector, Fit, FitOptions};
-use nomaly_methods::{METHODS, Settings};
+use nomaly_methods::METHODS;
+use nomaly_settings::Assignments;
 use nomaly_store::Silent;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -69,28 +70,28 @@ pub(crate) fn dataset() -> Dataset {
     Dataset { name: "stripes".to_owned(), train: good(24), test, ..Dataset::default() }
 }
 
-pub(crate) fn settings() -> Settings {
-    Settings::default().with("input_size", 64)
+pub(crate) fn settings() -> Assignments {
+    Assignments::new().with("input_size", 64)
 }
 
-/// Settings with which any method is fitted in a moment.
-pub(crate) fn quick(method: &str) -> Settings {
+/// Assignments with which any method is fitted in a moment.
+pub(crate) fn quick(method: &str) -> Assignments {
     match method {
         "geotrans" => {
-            Settings::default().with("network", "wrn-10-1").with("transformations", "rotations").with("epochs", 1)
+            Assignments::new().with("network", "wrn-10-1").with("transformations", "rotations").with("epochs", 1)
         }
-        "adacl" => Settings::default().with("epochs", 1),
-        "cutpaste" => Settings::default().with("network", "wrn-10-1").with("input_size", 32).with("epochs", 1),
+        "adacl" => Assignments::new().with("epochs", 1),
+        "cutpaste" => Assignments::new().with("network", "wrn-10-1").with("input_size", 32).with("epochs", 1),
         _ => settings(),
     }
 }
 
 /// A method on the smallest backbone that it stands on.
-pub(crate) fn detector(method: &str, settings: &Settings) -> Detector {
+pub(crate) fn detector(method: &str, settings: &Assignments) -> Detector {
     let backbone = METHODS.get(method).unwrap().backbone.unwrap_or("efficientnet-lite0");
     Detector::new(method, backbone, settings).unwrap()
 }
 
-pub(crate) fn fit(method: &str, settings: &Settings, samples: &[Sample]) -> Fit {
+pub(crate) fn fit(method: &str, settings: &Assignments, samples: &[Sample]) -> Fit {
     detector(method, settings).fit("stripes", samples, &FitOptions::default(), &Silent).unwrap()
 }

@@ -8,7 +8,7 @@ use ndarray::Array2;
 use nomaly_data::tables::Table;
 use nomaly_data::{ImageSource, Label, Sample};
 use nomaly_detectors::rows::{FittedRows, RowDetector, RowFitOptions};
-use nomaly_methods::Settings;
+use nomaly_settings::Assignments;
 use nomaly_store::Silent;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -38,7 +38,7 @@ pub(crate) fn table(kinds: &[&str], n: usize, seed: u64) -> Table {
 }
 
 pub(crate) fn fit_rows(table: &Table) -> FittedRows {
-    let detector = RowDetector::of_classes(&Settings::default()).unwrap();
+    let detector = RowDetector::of_classes(&Assignments::new()).unwrap();
     detector.fit(table, &RowFitOptions::default(), &Silent).unwrap().detector
 }
 

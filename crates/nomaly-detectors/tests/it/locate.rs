@@ -5,7 +5,8 @@ use nomaly_data::Sample;
 use nomaly_detectors::{
     Detector, DetectorError, FitOptions, FittedDetector, PredictOptions, Prediction, StreamOptions,
 };
-use nomaly_methods::{AnomalyMap, GroupBy, METHODS, MethodError, Settings};
+use nomaly_methods::{AnomalyMap, GroupBy, METHODS, MethodError};
+use nomaly_settings::Assignments;
 use nomaly_store::Silent;
 
 use crate::images::{blot, dataset, detector, fit, good, settings};
@@ -143,11 +144,11 @@ fn a_model_learns_from_further_images_where_its_method_can() {
 #[test]
 fn settings_of_views_are_checked() {
     let message = |key: &str, value: &str| {
-        let settings = Settings::default().with(key, value);
+        let settings = Assignments::new().with(key, value);
         Detector::new("padim", "efficientnet-lite0", &settings).err().unwrap().to_string()
     };
     assert!(message("tiles", "2").contains("ROWSxCOLUMNS"));
-    assert!(message("tiles", "0x2").contains("rows"));
+    assert!(message("tiles", "0x2").contains("each from 1 to 64"));
     assert!(message("overlap", "1").contains('1'));
     assert!(message("flips", "diagonal").contains("horizontal"));
 }

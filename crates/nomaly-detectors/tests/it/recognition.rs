@@ -5,7 +5,7 @@ use std::path::Path;
 use nomaly_data::tables::Table;
 use nomaly_detectors::rows::{FittedRows, RowDetector, RowFitOptions, RowPredictOptions};
 use nomaly_detectors::{DetectorError, FittedDetector};
-use nomaly_methods::Settings;
+use nomaly_settings::Assignments;
 use nomaly_store::Silent;
 
 use crate::images::{fit, settings};
@@ -72,7 +72,7 @@ fn tampered_classes_are_refused() {
 #[test]
 fn rows_that_cannot_be_told_apart_or_lack_labels_are_refused() {
     let refused = |table: &Table| {
-        let detector = RowDetector::of_classes(&Settings::default()).unwrap();
+        let detector = RowDetector::of_classes(&Assignments::new()).unwrap();
         detector.fit(table, &RowFitOptions::default(), &Silent).err().unwrap().to_string()
     };
     let mut few = table(&["a", "b"], 30, 6);
@@ -81,10 +81,10 @@ fn rows_that_cannot_be_told_apart_or_lack_labels_are_refused() {
     assert!(refused(&Table { labels: None, ..few }).contains("without labels"));
     let mut missing = table(&["a", "b"], 30, 6);
     missing.labels.as_mut().unwrap()[7].clear();
-    let fit = RowDetector::of_classes(&Settings::default()).unwrap();
+    let fit = RowDetector::of_classes(&Assignments::new()).unwrap();
     let fit = fit.fit(&missing, &RowFitOptions::default(), &Silent).unwrap();
     assert_eq!((fit.detector.info().training.rows, fit.skipped[0].id.as_str()), (59, "row 8"));
-    let unknown = RowDetector::of_classes(&Settings::default().with("scorer", "gmm")).err().unwrap();
+    let unknown = RowDetector::of_classes(&Assignments::new().with("scorer", "gmm")).err().unwrap();
     assert!(unknown.to_string().contains("unknown setting `scorer`"), "{unknown}");
 }
 

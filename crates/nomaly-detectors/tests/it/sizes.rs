@@ -9,7 +9,8 @@ use nomaly_detectors::fusion::Fusion;
 use nomaly_detectors::{
     Detector, DetectorError, Fit, FitOptions, FittedDetector, PredictOptions, Prediction, StreamOptions,
 };
-use nomaly_methods::{AnomalyMap, GroupBy, METHODS, Settings};
+use nomaly_methods::{AnomalyMap, GroupBy, METHODS};
+use nomaly_settings::Assignments;
 use nomaly_store::Silent;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -19,8 +20,8 @@ use crate::hostile_models::{sealed, with_facts};
 use crate::images::{dataset, detector, fit, good};
 
 /// Two sizes that are quick to see.
-fn two() -> Settings {
-    Settings::default().with("sizes", "64,96")
+fn two() -> Assignments {
+    Assignments::new().with("sizes", "64,96")
 }
 
 /// Methods that see images at several sizes.
@@ -215,8 +216,8 @@ fn a_dot_in_each_corner_is_found_there_whatever_the_shape() {
     {
         let corners = [(3, 3), (width - DOT - 3, 3), (3, height - DOT - 3), (width - DOT - 3, height - DOT - 3)];
         let dotted: Vec<Sample> = corners.iter().map(|corner| strip(width, height, 77, Some(*corner))).collect();
-        let one = Settings::default().with("input_size", 128);
-        for settings in [one.clone(), one.with("flips", "both"), Settings::default().with("sizes", "64,128")] {
+        let one = Assignments::new().with("input_size", 128);
+        for settings in [one.clone(), one.with("flips", "both"), Assignments::new().with("sizes", "64,128")] {
             let settings = settings.with("aspect", "keep");
             for method in ["padim", "patchcore", "spade"] {
                 let Fit { detector, notes, .. } = fit(method, &settings, &strips(width, height, 12));
@@ -252,7 +253,7 @@ fn a_region_of_interest_counts_at_every_size_and_a_new_decision_is_one_of_all_si
     let path = folder.path().join("roi.png");
     // The left half of a wide image.
     image::GrayImage::from_fn(32, 10, |x, _| image::Luma([if x < 16 { 255 } else { 0 }])).save(&path).unwrap();
-    let settings = Settings::default().with("sizes", "64,128").with("aspect", "keep").with("roi", path.display());
+    let settings = Assignments::new().with("sizes", "64,128").with("aspect", "keep").with("roi", path.display());
     for method in ["padim", "patchcore", "spade"] {
         let detector = fit(method, &settings, &strips(320, 100, 12)).detector;
         let dotted = [strip(320, 100, 77, Some((60, 40))), strip(320, 100, 78, Some((250, 40)))];
@@ -301,7 +302,7 @@ fn the_shape_is_the_median_of_the_training_images() {
     let mut samples = strips(200, 100, 9);
     samples.extend(strips(100, 200, 4));
     samples.push(crate::images::missing("absent"));
-    let settings = Settings::default().with("input_size", 64).with("aspect", "keep");
+    let settings = Assignments::new().with("input_size", 64).with("aspect", "keep");
     let Fit { detector, notes, skipped, .. } = fit("mvg", &settings, &samples);
     // 64 / √2 and 64 · √2, in steps of 32.
     assert_eq!((detector.pipeline().output_size(), skipped.len()), ([32, 96], 1));
@@ -316,7 +317,7 @@ fn the_shape_is_the_median_of_the_training_images() {
 
 #[test]
 fn tiles_keep_the_shape_of_the_whole() {
-    let settings = Settings::default().with("input_size", 64).with("aspect", "keep").with("tiles", "1x3");
+    let settings = Assignments::new().with("input_size", 64).with("aspect", "keep").with("tiles", "1x3");
     let detector = fit("padim", &settings, &strips(300, 100, 8)).detector;
     let [height, width] = detector.pipeline().frame_size();
     let ratio = width as f64 / height as f64;
@@ -326,7 +327,7 @@ fn tiles_keep_the_shape_of_the_whole() {
 #[test]
 fn settings_of_sizes_are_checked() {
     let message = |method: &str, pairs: &[(&str, &str)]| {
-        let settings = pairs.iter().fold(Settings::default(), |settings, (key, value)| settings.with(key, value));
+        let settings = pairs.iter().fold(Assignments::new(), |settings, (key, value)| settings.with(key, value));
         let backbone = METHODS.get(method).unwrap().backbone.unwrap_or("efficientnet-lite0");
         Detector::new(method, backbone, &settings).err().unwrap().to_string()
     };

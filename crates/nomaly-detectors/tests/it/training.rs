@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nomaly_detectors::{DetectorError, Fit, FitOptions, FittedDetector, PredictOptions, Prediction};
-use nomaly_methods::{METHODS, MethodError, Settings};
+use nomaly_methods::{METHODS, MethodError};
+use nomaly_settings::Assignments;
 use nomaly_store::{Progress, Silent};
 
 use crate::images::{dataset, detector, fit, good, quick};
@@ -39,7 +40,7 @@ fn trained() -> impl Iterator<Item = &'static str> {
 
 fn interrupted(
     method: &str,
-    settings: &Settings,
+    settings: &Assignments,
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<Fit, DetectorError> {

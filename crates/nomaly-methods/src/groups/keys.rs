@@ -156,7 +156,7 @@ mod tests {
     fn a_pattern_that_does_not_match_names_the_image() {
         let error = of("fodler", &["good/a.png"]).unwrap_err();
         let message = error.to_string();
-        assert!(matches!(error, MethodError::SettingValue { .. }) && message.contains("good/a.png"), "{message}");
+        assert!(matches!(error, MethodError::Setting(_)) && message.contains("good/a.png"), "{message}");
         assert!(message.contains("`folder`"), "{message}");
     }
 

@@ -18,14 +18,18 @@
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::neighbours::{Aggregation, Distance, NearestNeighbours, NeighboursOptions};
-use nomaly_scorers::{Parameter, Scorer, State, restore};
+use nomaly_scorers::{Scorer, State, restore};
+use nomaly_settings::{Assignments, Settings, Table};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::pooled::{PooledFeatures, held_out, pooled_tap};
+use super::pooled::{Level, PooledFeatures, held_out, pooled_tap};
+use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::{MAX_FOLDS, cross_validated_scores};
+use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
 use crate::score::MethodScore;
-use crate::{MethodError, Settings};
 
 const NAME: &str = "dn2";
 /// The fewest images from which a held-out fit still has two neighbours to offer, and one to spare.
@@ -33,28 +37,6 @@ const MIN_IMAGES: usize = 4;
 
 /// The fewest images that are left to compare with where a group is held out; smaller rests take the group apart.
 const LEAST_OTHERS: usize = 2;
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "level",
-        default: "deepest",
-        values: "`deepest`, or the name of one of the backbone's levels",
-        summary: "level whose pooled features are compared",
-    },
-    Parameter { name: "k", default: "2", values: "a whole number from 1", summary: "how many neighbours count" },
-    Parameter {
-        name: "distance",
-        default: "squared-l2",
-        values: "`squared-l2`, `l2` or `cosine`",
-        summary: "how far apart two vectors are",
-    },
-    Parameter {
-        name: "aggregation",
-        default: "mean",
-        values: "`mean`, `sum` or `kth`",
-        summary: "what the distances to the neighbours are made into",
-    },
-];
 
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
@@ -68,10 +50,10 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and one distance to every training image",
         memory: "one vector a training image",
     },
-    parameters: PARAMETERS,
-    more_parameters: None,
+    table: Table::of::<Dn2Params>,
+    more: None,
     backbone: None,
-    defaults: &[],
+    input: InputParams::default,
     classes: false,
     trains: false,
     published: &[
@@ -82,47 +64,40 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         Published::image("MVTec AD, ResNet-152", 86.5),
     ],
     one_vs_all: &[],
-    build: |settings, backbone| Ok(Box::new(Dn2Params::from_settings(settings)?.check(settings, backbone)?)),
+    build: |given, backbone| Ok(Box::new(given.read::<Dn2Params>()?.on(backbone)?)),
 };
 
-/// Parameters of DN2 before they are checked against a backbone.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Parameters of DN2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Dn2Params {
+    /// Level whose pooled features are compared.
+    pub level: Level,
     /// How many neighbours, how far apart, and what is made of the distances.
+    #[serde(flatten)]
     pub neighbours: NeighboursOptions,
 }
 
 impl Default for Dn2Params {
     fn default() -> Self {
-        Self { neighbours: NeighboursOptions { k: 2, distance: Distance::SquaredL2, aggregation: Aggregation::Mean } }
+        let neighbours = NeighboursOptions { k: 2, distance: Distance::SquaredL2, aggregation: Aggregation::Mean };
+        Self { level: Level::Deepest, neighbours }
     }
 }
 
-impl Dn2Params {
-    fn from_settings(settings: &Settings) -> Result<Self, MethodError> {
-        let default = Self::default().neighbours;
-        let at_least_one = "a whole number from 1";
-        let neighbours = NeighboursOptions {
-            k: settings.value("k", default.k, at_least_one)?,
-            distance: settings.value("distance", default.distance, "`squared-l2`, `l2` or `cosine`")?,
-            aggregation: settings.value("aggregation", default.aggregation, "`mean`, `sum` or `kth`")?,
-        };
-        if neighbours.k == 0 {
-            return Err(MethodError::setting("k", "0", at_least_one));
-        }
-        Ok(Self { neighbours })
-    }
+impl Settings for Dn2Params {}
 
-    /// Checks the level that `settings` name against the backbone.
-    fn check(self, settings: &Settings, backbone: &Backbone) -> Result<Dn2, MethodError> {
-        Ok(Dn2 { neighbours: self.neighbours, taps: [pooled_tap(settings, backbone)?] })
+impl Dn2Params {
+    /// Checks the level against the backbone.
+    fn on(self, backbone: &Backbone) -> Result<Dn2, MethodError> {
+        let tap = pooled_tap(&self.level, backbone)?;
+        Ok(Dn2 { params: Self { level: Level::Named(tap.name.clone()), ..self }, taps: [tap] })
     }
 }
 
 /// DN2 with checked parameters.
 #[derive(Clone, Debug)]
 pub struct Dn2 {
-    neighbours: NeighboursOptions,
+    params: Dn2Params,
     taps: [TapRequest; 1],
 }
 
@@ -135,32 +110,28 @@ impl Method for Dn2 {
         &self.taps
     }
 
-    fn settings(&self) -> Settings {
-        Settings::default()
-            .with("level", &self.taps[0].name)
-            .with("k", self.neighbours.k)
-            .with("distance", self.neighbours.distance)
-            .with("aggregation", self.neighbours.aggregation)
+    fn settings(&self) -> Assignments {
+        Assignments::of(&self.params)
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
-        features.need(enough_images(self.neighbours.k), NAME)?;
+        features.need(enough_images(self.params.neighbours.k), NAME)?;
         let groups = source.groups()?;
         progress.start("comparing held-out images", Some(features.images() as u64));
         let scores =
-            cross_validated_scores(&groups.leaving(self.neighbours.k.max(LEAST_OTHERS)), seed, |train, test| {
+            cross_validated_scores(&groups.leaving(self.params.neighbours.k.max(LEAST_OTHERS)), seed, |train, test| {
                 if progress.cancelled() {
                     return Err(MethodError::Cancelled);
                 }
-                let bank = NearestNeighbours::fit(features.select(0, train).view(), self.neighbours)?;
+                let bank = NearestNeighbours::fit(features.select(0, train).view(), self.params.neighbours)?;
                 let scores = bank.score(features.select(0, test).view())?;
                 progress.advance(test.len() as u64);
                 Ok(scores)
             });
         progress.finish();
-        let bank = NearestNeighbours::fit(features.levels[0].view(), self.neighbours)?;
+        let bank = NearestNeighbours::fit(features.levels[0].view(), self.params.neighbours)?;
         let held_out = held_out(source, 0..features.images(), &scores?)?;
         let fitted = Box::new(FittedDn2 { bank: Box::new(bank) });
         Ok(MethodFit {
@@ -208,6 +179,8 @@ impl FittedMethod for FittedDn2 {
 
 #[cfg(test)]
 mod tests {
+    use nomaly_settings::SettingError;
+
     use super::*;
     use crate::groups::folds;
 
@@ -223,12 +196,13 @@ mod tests {
 
     #[test]
     fn settings_are_read_and_refused() {
-        let read = |pairs: &[&str]| Dn2Params::from_settings(&Settings::parse(pairs).unwrap());
+        let read = |pairs: &[&str]| Assignments::parse(pairs).unwrap().read::<Dn2Params>();
         assert_eq!(read(&[]).unwrap(), Dn2Params::default());
         let read_back = read(&["k=5", "distance=cosine", "aggregation=kth"]).unwrap().neighbours;
         assert_eq!((read_back.k, read_back.distance, read_back.aggregation), (5, Distance::Cosine, Aggregation::Kth));
-        for pairs in [&["k=0"], &["k=-1"], &["distance=l1"], &["aggregation=max"]] {
-            assert!(read(pairs).is_err(), "{pairs:?}");
+        for pair in ["k=0", "k=-1", "distance=l1", "aggregation=max"] {
+            let name = pair.split('=').next().unwrap();
+            assert!(matches!(read(&[pair]), Err(SettingError::Value { name: at, .. }) if at == name), "{pair}");
         }
     }
 }

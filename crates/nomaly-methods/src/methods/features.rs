@@ -21,35 +21,26 @@
 //! (2020).
 
 use nomaly_backbones::{Backbone, TapRequest};
-use nomaly_scorers::{Parameter, Scorer, State, restore};
+use nomaly_scorers::{Scorer, State, restore};
+use nomaly_settings::{Assignments, Settings, Table};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::pooled::{LEVELS, PooledFeatures, held_out, joined_rows, joined_taps};
-use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
+use super::pooled::{PooledFeatures, RowLevels, held_out, joined_rows, joined_taps, tap_names};
+use super::scoring::{ChosenScorer, DEFAULT_SCORER, scorer_table};
+use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Split;
+use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit};
 use crate::score::MethodScore;
 use crate::stage::Stage;
-use crate::{MethodError, Settings};
 
 const NAME: &str = "features";
 /// The fewest images from which a held-out fit has the three rows that a shrunk covariance needs.
 const MIN_IMAGES: usize = 4;
 /// The fewest images that a held-out fit has; larger groups are taken apart.
 const LEAST_OTHERS: usize = 3;
-/// Well-posed for fewer images than channels, for its covariance is shrunk, and with nothing to tune.
-const DEFAULT_SCORER: &str = "gaussian";
-
-const PARAMETERS: &[Parameter] = &[
-    LEVELS,
-    Parameter {
-        name: SCORER,
-        default: DEFAULT_SCORER,
-        values: "a name from `nomaly list scorers`",
-        summary: "what scores a row; its parameters are settings too",
-    },
-];
-
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
     name: NAME,
@@ -62,28 +53,49 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and the scorer",
         memory: "what the scorer keeps",
     },
-    parameters: PARAMETERS,
-    more_parameters: Some(|settings| Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters().to_vec())),
+    table: Table::of::<FeaturesParams>,
+    more: Some(scorer_table),
     backbone: None,
-    defaults: &[],
+    input: InputParams::default,
     classes: false,
     trains: false,
     published: &[],
     one_vs_all: &[],
-    build: |settings, backbone| Ok(Box::new(Features::from_settings(settings, backbone)?)),
+    build: |given, backbone| Ok(Box::new(Features::new(given, backbone)?)),
 };
+
+/// Parameters of a scorer on features, beside those of the scorer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FeaturesParams {
+    /// Levels whose pooled features make a row.
+    pub level: RowLevels,
+    /// What scores a row; its settings are settings too.
+    #[schemars(extend("x-values" = "a name from `nomaly list scorers`"))]
+    pub scorer: String,
+}
+
+impl Default for FeaturesParams {
+    fn default() -> Self {
+        Self { level: RowLevels::Deepest, scorer: DEFAULT_SCORER.to_owned() }
+    }
+}
+
+impl Settings for FeaturesParams {}
 
 /// A scorer on levels of a backbone, both checked.
 #[derive(Clone, Debug)]
 pub struct Features {
+    params: FeaturesParams,
     scorer: ChosenScorer,
     taps: Vec<TapRequest>,
 }
 
 impl Features {
-    fn from_settings(settings: &Settings, backbone: &Backbone) -> Result<Self, MethodError> {
-        let scorer = ChosenScorer::from_settings(settings, DEFAULT_SCORER)?;
-        Ok(Self { scorer, taps: joined_taps(settings, backbone)? })
+    fn new(given: &Assignments, backbone: &Backbone) -> Result<Self, MethodError> {
+        let (scorer, own) = ChosenScorer::part(given)?;
+        let params: FeaturesParams = own.read()?;
+        let taps = joined_taps(&params.level, backbone)?;
+        Ok(Self { params: FeaturesParams { level: RowLevels::Named(tap_names(&taps)), ..params }, scorer, taps })
     }
 }
 
@@ -96,9 +108,8 @@ impl Method for Features {
         &self.taps
     }
 
-    fn settings(&self) -> Settings {
-        let levels: Vec<&str> = self.taps.iter().map(|tap| tap.name.as_str()).collect();
-        self.scorer.add_to(Settings::default().with("level", levels.join(",")))
+    fn settings(&self) -> Assignments {
+        Assignments::of(&self.params).or(self.scorer.settings())
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
@@ -170,12 +181,12 @@ mod tests {
     fn settings_in_full_make_the_same_method() {
         let backbone = Backbone::embedded().unwrap();
         let levels: Vec<String> = backbone.taps().into_iter().map(|tap| tap.name).take(2).collect();
-        let settings = Settings::default().with("level", levels.join(",")).with("scorer", "neighbours").with("k", 4);
-        let method = Features::from_settings(&settings, &backbone).unwrap();
+        let given = Assignments::new().with("level", levels.join(",")).with("scorer", "neighbours").with("k", 4);
+        let method = Features::new(&given, &backbone).unwrap();
         let stored = method.settings();
-        assert_eq!((stored.get("k"), stored.get("level")), (Some("4"), Some(levels.join(",").as_str())));
-        assert_eq!(Features::from_settings(&stored, &backbone).unwrap().settings(), stored);
-        let deepest = Features::from_settings(&Settings::default(), &backbone).unwrap();
+        assert_eq!((stored.text("k").as_deref(), stored.text("level")), (Some("4"), Some(levels.join(","))));
+        assert_eq!(Features::new(&stored, &backbone).unwrap().settings(), stored);
+        let deepest = Features::new(&Assignments::new(), &backbone).unwrap();
         assert_eq!(deepest.taps.len(), 1);
     }
 }

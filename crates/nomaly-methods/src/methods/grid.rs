@@ -2,27 +2,26 @@
 
 use nomaly_backbones::{Backbone, OutputLayout, TapInfo, TapRequest};
 use nomaly_registry::UnknownName;
+use nomaly_settings::{Auto, Names, SettingError};
 
-use crate::{MethodError, Settings};
+use crate::MethodError;
 
 /// Strides of the levels that locate defects well: of ResNets the first three layers, of EfficientNets the deepest stages of
 /// the same resolutions.
 const STRIDES: [usize; 3] = [4, 8, 16];
 
-/// The feature maps named by the setting `layers`, checked against the backbone; without it, of each network, the
+/// The feature maps of these `layers`, checked against the backbone; with `auto`, of each network, the
 /// deepest levels of the strides 4, 8 and 16 but for the first `skip`, or of its finest three strides where it lacks
 /// those.
 pub(super) fn layer_taps(
-    settings: &Settings,
+    layers: &Auto<Names>,
     backbone: &Backbone,
     skip: usize,
 ) -> Result<Vec<TapRequest>, MethodError> {
     let taps: Vec<TapInfo> = backbone.taps().into_iter().filter(|tap| tap.stride.is_some()).collect();
-    let names: Vec<String> = match settings.get("layers") {
-        None | Some("auto") => {
-            backbone.taps_by_network().flat_map(|taps| default_layers(&taps).split_off(skip)).collect()
-        }
-        Some(list) => list.split(',').map(|name| name.trim().to_owned()).collect(),
+    let names: Vec<String> = match layers {
+        Auto::Auto => backbone.taps_by_network().flat_map(|taps| default_layers(&taps).split_off(skip)).collect(),
+        Auto::Value(Names(names)) => names.clone(),
     };
     for (place, name) in names.iter().enumerate() {
         if !taps.iter().any(|tap| tap.name == *name) {
@@ -30,7 +29,7 @@ pub(super) fn layer_taps(
             return Err(UnknownName::new("layer", name, known).into());
         }
         if names[..place].contains(name) {
-            return Err(MethodError::setting("layers", name, "each layer once"));
+            return Err(SettingError::value("layers", name, "each layer once").into());
         }
     }
     Ok(names.into_iter().map(|name| TapRequest::new(name, OutputLayout::Rows)).collect())
@@ -48,14 +47,10 @@ fn default_layers(taps: &[TapInfo]) -> Vec<String> {
     })
 }
 
-/// The setting `layers` as the model file keeps it.
-pub(super) fn layers_setting(taps: &[TapRequest]) -> String {
-    taps.iter().map(|tap| tap.name.as_str()).collect::<Vec<_>>().join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::methods::pooled::tap_names;
 
     fn defaults(backbone: &str) -> Vec<String> {
         let backbone = Backbone::initialised(backbone, 10, 0).unwrap();
@@ -77,19 +72,23 @@ mod tests {
             weights.map(|(tensor, values)| (format!("{network}/{tensor}"), values)).collect::<Vec<_>>()
         };
         let backbone = Backbone::from_tensors(name, name.split('+').flat_map(of).collect()).unwrap();
-        let taps = layer_taps(&Settings::default(), &backbone, 1).unwrap();
-        assert_eq!(layers_setting(&taps), "resnet18/layer2,resnet18/layer3,mobilenetv2/stage3,mobilenetv2/stage5");
+        let taps = layer_taps(&Auto::Auto, &backbone, 1).unwrap();
+        assert_eq!(
+            tap_names(&taps).to_string(),
+            "resnet18/layer2,resnet18/layer3,mobilenetv2/stage3,mobilenetv2/stage5"
+        );
     }
 
     #[test]
     fn layers_are_checked_against_the_backbone() {
         let backbone = Backbone::initialised("resnet18", 10, 0).unwrap();
         let layers = |list: &str| {
-            let taps = layer_taps(&Settings::default().with("layers", list), &backbone, 1)?;
-            Ok::<_, MethodError>(layers_setting(&taps))
+            let names = Names(list.split(',').map(str::to_owned).collect());
+            let layers = if list == "auto" { Auto::Auto } else { Auto::Value(names) };
+            Ok::<_, MethodError>(tap_names(&layer_taps(&layers, &backbone, 1)?).to_string())
         };
         assert_eq!(layers("auto").unwrap(), "layer2,layer3");
-        assert_eq!(layers("layer3, layer1").unwrap(), "layer3,layer1");
+        assert_eq!(layers("layer3,layer1").unwrap(), "layer3,layer1");
         assert!(layers("layer5").unwrap_err().to_string().contains("did you mean"));
         assert!(layers("layer1,layer1").is_err());
         assert!(layers("logits").is_err());

@@ -87,7 +87,7 @@ impl Fixture {
             values: &values,
             shapes: &self.shapes,
             region: None,
-            median: 1,
+            median: None,
         })
     }
 
@@ -197,7 +197,7 @@ pub(super) fn map_values(scores: &[MethodScore]) -> impl Iterator<Item = f64> {
 fn methods_say_truly_whether_they_make_maps() {
     let backbone = nomaly_backbones::Backbone::embedded().unwrap();
     for entry in METHODS.iter() {
-        let method = (entry.build)(&crate::Settings::default(), &backbone).unwrap();
+        let method = (entry.build)(&nomaly_settings::Assignments::new(), &backbone).unwrap();
         let rows = method.taps().iter().any(|tap| tap.layout == OutputLayout::Rows);
         assert_eq!(rows, entry.maps, "{}", entry.name);
     }

@@ -19,54 +19,25 @@
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::gaussian::{Covariance, Gaussian, GaussianStatistics, Keep, PcaEstimator, PcaGaussian, PcaOptions};
-use nomaly_scorers::{Parameter, Scorer, State, restore};
+use nomaly_scorers::{Scorer, State, restore};
+use nomaly_settings::{Assignments, Names, SettingError, Settings, Table, word_or_value};
 use nomaly_store::Progress;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::pooled::{PooledFeatures, held_out, pooled_taps};
+use super::pooled::{PooledFeatures, held_out, pooled_taps, tap_names};
+use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::{MAX_FOLDS, Split};
+use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
 use crate::score::MethodScore;
-use crate::{MethodError, Settings};
 
 const NAME: &str = "mvg";
 /// The fewest images from which a held-out fit still has the two that a covariance needs, and one to spare.
 const MIN_IMAGES: usize = 4;
 /// The fewest images that a held-out fit has; larger groups are taken apart.
 const LEAST_OTHERS: usize = 3;
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "levels",
-        default: "all",
-        values: "`all`, or names of the backbone's levels joined by commas",
-        summary: "levels whose distances are summed",
-    },
-    Parameter {
-        name: "distance",
-        default: "mahalanobis",
-        values: "`mahalanobis`, `sed` or `l2`",
-        summary: "full covariance, its diagonal (standardised Euclidean), or none",
-    },
-    Parameter {
-        name: "covariance",
-        default: "ledoit-wolf",
-        values: "`ledoit-wolf` or `empirical`",
-        summary: "estimate of the full covariance",
-    },
-    Parameter {
-        name: "reduction",
-        default: "none",
-        values: "`none`, `pca` or `npca`",
-        summary: "keep all directions, the principal components of most variance, or those of least",
-    },
-    Parameter {
-        name: "variance",
-        default: "0.99",
-        values: "a share between 0 and 1, both excluded",
-        summary: "share of the variance that `pca` keeps and `npca` takes away",
-    },
-];
 
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
@@ -80,10 +51,10 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass and a matrix product a level",
         memory: "one vector an image and level, and channels² a level",
     },
-    parameters: PARAMETERS,
-    more_parameters: None,
+    table: Table::of::<MvgParams>,
+    more: None,
     backbone: None,
-    defaults: &[],
+    input: InputParams::default,
     classes: false,
     trains: false,
     published: &[
@@ -93,7 +64,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         Published::image("MVTec AD, EfficientNet-B4, L2", 72.5),
     ],
     one_vs_all: &[],
-    build: |settings, backbone| Ok(Box::new(MvgParams::from_settings(settings)?.check(settings, backbone)?)),
+    build: |given, backbone| Ok(Box::new(given.read::<MvgParams>()?.on(backbone)?)),
 };
 
 /// How the distance from a level's Gaussian is measured.
@@ -105,67 +76,115 @@ pub enum LevelDistance {
     Reduced(PcaOptions),
 }
 
-/// Parameters of MVG before they are checked against a backbone.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Parameters of MVG.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MvgParams {
-    /// The distance at each level; the Mahalanobis distance under Ledoit–Wolf shrinkage by default.
-    pub distance: LevelDistance,
+    /// Levels whose distances are summed.
+    pub levels: Levels,
+    /// Full covariance, its diagonal (standardized Euclidean), or none.
+    pub distance: MvgDistance,
+    /// Estimate of the full covariance.
+    pub covariance: PcaEstimator,
+    /// Keep all directions, the principal components of most variance, or those of least.
+    pub reduction: Reduction,
+    /// Share of the variance that `pca` keeps and `npca` takes away.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub variance: f64,
+}
+
+word_or_value! {
+    /// Levels of the backbone.
+    #[derive(Clone, Debug, PartialEq)]
+    pub enum Levels {
+        /// All that are no classifier.
+        All = "all",
+        ;
+        /// These.
+        Named(Names) { "x-values": "names of the backbone's levels joined by commas" },
+    }
+}
+
+/// How the distance from a Gaussian is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MvgDistance {
+    /// Under the full covariance.
+    Mahalanobis,
+    /// Under its diagonal: the standardized Euclidean distance.
+    Sed,
+    /// From the mean, without a covariance.
+    L2,
+}
+
+/// Which directions are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reduction {
+    /// All.
+    None,
+    /// The principal components of most variance.
+    Pca,
+    /// Those of least.
+    Npca,
 }
 
 impl Default for MvgParams {
     fn default() -> Self {
-        Self { distance: LevelDistance::Full(Covariance::LedoitWolf) }
+        Self {
+            levels: Levels::All,
+            distance: MvgDistance::Mahalanobis,
+            covariance: PcaEstimator::LedoitWolf,
+            reduction: Reduction::None,
+            variance: 0.99,
+        }
+    }
+}
+
+impl Settings for MvgParams {
+    fn check(&self) -> Result<(), SettingError> {
+        match self.distance {
+            MvgDistance::Sed | MvgDistance::L2 if self.reduction != Reduction::None => {
+                let given = if self.distance == MvgDistance::Sed { "sed" } else { "l2" };
+                Err(SettingError::value("distance", given, "`mahalanobis` where `reduction` is `pca` or `npca`"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 impl MvgParams {
-    fn from_settings(settings: &Settings) -> Result<Self, MethodError> {
-        let choice = |key: &'static str, default: &'static str| settings.get(key).unwrap_or(default);
-        let refuse =
-            |key: &str, allowed: &str| Err(MethodError::setting(key, settings.get(key).unwrap_or_default(), allowed));
-        let estimator = match choice("covariance", "ledoit-wolf") {
-            "ledoit-wolf" => PcaEstimator::LedoitWolf,
-            "empirical" => PcaEstimator::Empirical,
-            _ => return refuse("covariance", "`ledoit-wolf` or `empirical`"),
-        };
-        let full = match (choice("distance", "mahalanobis"), estimator) {
-            ("mahalanobis", PcaEstimator::LedoitWolf) => Covariance::LedoitWolf,
-            ("mahalanobis", PcaEstimator::Empirical) => Covariance::Empirical,
-            ("sed", _) => Covariance::Diagonal,
-            ("l2", _) => Covariance::Identity,
-            _ => return refuse("distance", "`mahalanobis`, `sed` or `l2`"),
-        };
-        let share = "a share between 0 and 1, both excluded";
-        let variance = settings.value("variance", 0.99, share)?;
-        if !(0.0 < variance && variance < 1.0) {
-            return refuse("variance", share);
-        }
-        let keep = match choice("reduction", "none") {
-            "none" => None,
-            "pca" => Some(Keep::Leading),
-            "npca" => Some(Keep::Trailing),
-            _ => return refuse("reduction", "`none`, `pca` or `npca`"),
-        };
-        let distance = match keep {
-            None => LevelDistance::Full(full),
-            Some(_) if matches!(full, Covariance::Diagonal | Covariance::Identity) => {
-                return refuse("distance", "`mahalanobis` where `reduction` is `pca` or `npca`");
+    fn distance(&self) -> LevelDistance {
+        let Self { covariance, variance, .. } = *self;
+        let reduced = |keep| LevelDistance::Reduced(PcaOptions { keep, variance, covariance });
+        match (self.reduction, self.distance, covariance) {
+            (Reduction::Pca, ..) => reduced(Keep::Leading),
+            (Reduction::Npca, ..) => reduced(Keep::Trailing),
+            (Reduction::None, MvgDistance::Mahalanobis, PcaEstimator::LedoitWolf) => {
+                LevelDistance::Full(Covariance::LedoitWolf)
             }
-            Some(keep) => LevelDistance::Reduced(PcaOptions { keep, variance, covariance: estimator }),
-        };
-        Ok(Self { distance })
+            (Reduction::None, MvgDistance::Mahalanobis, PcaEstimator::Empirical) => {
+                LevelDistance::Full(Covariance::Empirical)
+            }
+            (Reduction::None, MvgDistance::Sed, _) => LevelDistance::Full(Covariance::Diagonal),
+            (Reduction::None, MvgDistance::L2, _) => LevelDistance::Full(Covariance::Identity),
+        }
     }
 
-    /// Checks the levels that `settings` name against the backbone.
-    fn check(self, settings: &Settings, backbone: &Backbone) -> Result<Mvg, MethodError> {
-        let features = backbone.taps().into_iter().filter(|tap| !tap.is_classifier()).map(|tap| tap.name).collect();
-        Ok(Mvg { distance: self.distance, taps: pooled_taps(settings, "levels", backbone, features)? })
+    /// Checks the levels against the backbone.
+    fn on(self, backbone: &Backbone) -> Result<Mvg, MethodError> {
+        let names = match &self.levels {
+            Levels::Named(Names(names)) => names.clone(),
+            Levels::All => backbone.taps().into_iter().filter(|tap| !tap.is_classifier()).map(|tap| tap.name).collect(),
+        };
+        let taps = pooled_taps("levels", names, backbone)?;
+        Ok(Mvg { distance: self.distance(), params: Self { levels: Levels::Named(tap_names(&taps)), ..self }, taps })
     }
 }
 
 /// MVG with checked parameters.
 #[derive(Clone, Debug)]
 pub struct Mvg {
+    params: MvgParams,
     distance: LevelDistance,
     taps: Vec<TapRequest>,
 }
@@ -226,19 +245,8 @@ impl Method for Mvg {
         &self.taps
     }
 
-    fn settings(&self) -> Settings {
-        let levels: Vec<&str> = self.taps.iter().map(|tap| tap.name.as_str()).collect();
-        let settings = Settings::default().with("levels", levels.join(","));
-        match self.distance {
-            LevelDistance::Full(Covariance::Diagonal) => settings.with("distance", "sed"),
-            LevelDistance::Full(Covariance::Identity) => settings.with("distance", "l2"),
-            LevelDistance::Full(covariance) => settings.with("distance", "mahalanobis").with("covariance", covariance),
-            LevelDistance::Reduced(options) => settings
-                .with("distance", "mahalanobis")
-                .with("covariance", options.covariance)
-                .with("reduction", if options.keep == Keep::Leading { "pca" } else { "npca" })
-                .with("variance", options.variance),
-        }
+    fn settings(&self) -> Assignments {
+        Assignments::of(&self.params)
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
@@ -316,8 +324,8 @@ impl FittedMethod for FittedMvg {
 mod tests {
     use super::*;
 
-    fn distance(pairs: &[&str]) -> Result<LevelDistance, MethodError> {
-        Ok(MvgParams::from_settings(&Settings::parse(pairs).unwrap())?.distance)
+    fn distance(pairs: &[&str]) -> Result<LevelDistance, SettingError> {
+        Ok(Assignments::parse(pairs).unwrap().read::<MvgParams>()?.distance())
     }
 
     #[test]
@@ -340,13 +348,14 @@ mod tests {
     #[test]
     fn settings_that_contradict_are_refused() {
         for pairs in [
-            &["distance=cosine"][..],
-            &["reduction=npca", "variance=1"],
-            &["reduction=pca", "distance=l2"],
-            &["covariance=oas"],
-            &["variance=abc"],
+            (&["distance=cosine"][..], "distance"),
+            (&["reduction=npca", "variance=1"], "variance"),
+            (&["reduction=pca", "distance=l2"], "distance"),
+            (&["covariance=oas"], "covariance"),
+            (&["variance=abc"], "variance"),
         ] {
-            assert!(distance(pairs).is_err(), "{pairs:?}");
+            let (pairs, name) = pairs;
+            assert!(matches!(distance(pairs), Err(SettingError::Value { name: at, .. }) if at == name), "{pairs:?}");
         }
     }
 }

@@ -19,19 +19,20 @@
 //! Tibshirani, *Discriminant analysis by Gaussian mixtures* (1996), for the model of the classes.
 
 use nomaly_backbones::{Backbone, TapRequest};
-use nomaly_scorers::{Parameter, State};
+use nomaly_scorers::State;
+use nomaly_settings::{Assignments, Settings, Table};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::pooled::{LEVELS, PooledFeatures, joined_rows, joined_taps};
+use super::pooled::{PooledFeatures, RowLevels, joined_rows, joined_taps, tap_names};
+use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit};
-use crate::recognition::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS, OPEN_SET_PARAMETERS, OpenSetSettings};
+use crate::recognition::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS, OpenSetParams};
 use crate::score::MethodScore;
-use crate::{MethodError, Settings};
 
 const NAME: &str = "open-set";
-
-const PARAMETERS: &[Parameter] =
-    &[LEVELS, OPEN_SET_PARAMETERS[0], OPEN_SET_PARAMETERS[1], OPEN_SET_PARAMETERS[2], OPEN_SET_PARAMETERS[3]];
 
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
@@ -46,28 +47,48 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and a likelihood a class",
         memory: "a mean and a covariance a Gaussian",
     },
-    parameters: PARAMETERS,
-    more_parameters: None,
+    table: Table::of::<OpenSetMethodParams>,
+    more: None,
     backbone: None,
-    defaults: &[],
+    input: InputParams::default,
     classes: true,
     trains: false,
     published: &[],
     one_vs_all: &[],
-    build: |settings, backbone| Ok(Box::new(OpenSetMethod::from_settings(settings, backbone)?)),
+    build: |given, backbone| Ok(Box::new(given.read::<OpenSetMethodParams>()?.on(backbone)?)),
 };
+
+/// Parameters of open-set recognition on images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OpenSetMethodParams {
+    /// Levels whose pooled features make a row.
+    pub level: RowLevels,
+    /// How classes are modelled.
+    #[serde(flatten)]
+    pub classes: OpenSetParams,
+}
+
+impl Default for OpenSetMethodParams {
+    fn default() -> Self {
+        Self { level: RowLevels::Deepest, classes: OpenSetParams::default() }
+    }
+}
+
+impl Settings for OpenSetMethodParams {}
+
+impl OpenSetMethodParams {
+    /// Checks the levels against the backbone.
+    fn on(self, backbone: &Backbone) -> Result<OpenSetMethod, MethodError> {
+        let taps = joined_taps(&self.level, backbone)?;
+        Ok(OpenSetMethod { params: Self { level: RowLevels::Named(tap_names(&taps)), ..self }, taps })
+    }
+}
 
 /// Open-set recognition on levels of a backbone, with checked settings.
 #[derive(Clone, Debug)]
 pub struct OpenSetMethod {
-    settings: OpenSetSettings,
+    params: OpenSetMethodParams,
     taps: Vec<TapRequest>,
-}
-
-impl OpenSetMethod {
-    fn from_settings(settings: &Settings, backbone: &Backbone) -> Result<Self, MethodError> {
-        Ok(Self { settings: OpenSetSettings::from_settings(settings)?, taps: joined_taps(settings, backbone)? })
-    }
 }
 
 impl Method for OpenSetMethod {
@@ -79,9 +100,8 @@ impl Method for OpenSetMethod {
         &self.taps
     }
 
-    fn settings(&self) -> Settings {
-        let levels: Vec<&str> = self.taps.iter().map(|tap| tap.name.as_str()).collect();
-        self.settings.add_to(Settings::default().with("level", levels.join(",")))
+    fn settings(&self) -> Assignments {
+        Assignments::of(&self.params)
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
@@ -92,7 +112,7 @@ impl Method for OpenSetMethod {
         let views = source.views();
         let dim = features.levels.iter().map(ndarray::Array2::ncols).sum();
         let groups = source.groups()?;
-        let task = ClassTask { labels: &labels, groups: &groups, dim, settings: &self.settings, seed, progress };
+        let task = ClassTask { labels: &labels, groups: &groups, dim, settings: &self.params.classes, seed, progress };
         let ClassFit { model, held_out, closest } = task.run(
             |images, classes, plan| {
                 let classes: Vec<&str> = classes.iter().flat_map(|class| std::iter::repeat_n(*class, views)).collect();

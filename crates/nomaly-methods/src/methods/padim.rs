@@ -31,25 +31,26 @@ use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_data::subset::{Choice, choose};
 use nomaly_kernels::Isa;
 use nomaly_kernels::linalg::{PositionGaussians, PositionStatistics, packed_len};
-use nomaly_scorers::{Parameter, State, Tensor};
+use nomaly_scorers::{State, Tensor};
+use nomaly_settings::{Assignments, Auto, Memory, Names, SettingError, Settings, Table};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::grid::{layer_taps, layers_setting};
+use super::grid::layer_taps;
+use super::pooled::tap_names;
+use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Groups;
+use crate::input::InputParams;
 use crate::map_maker::{DEFAULT_SIGMA, MapMaker};
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
 use crate::score::{HeldOut, MethodScore};
-use crate::settings::{Memory, SIGMA};
 use crate::state::{only, take};
-use crate::{MethodError, Settings};
 
 const NAME: &str = "padim";
 /// The fewest images from which leaving one out leaves a covariance, and one to spare.
 const MIN_IMAGES: usize = 4;
-const DEFAULT_REGULARIZATION: f64 = 0.01;
-const DEFAULT_MEMORY: Memory = Memory::gib(4);
 /// The paper's numbers of channels: for ResNet-18 with 448, and for Wide-ResNet-50-2 with 1792.
 const FEW_FEATURES: usize = 100;
 const MANY_FEATURES: usize = 550;
@@ -57,34 +58,6 @@ const MANY_FEATURES: usize = 550;
 const STRETCH: usize = 16;
 /// Backbones with more channels than this get [`MANY_FEATURES`].
 const WIDE: usize = 1000;
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "layers",
-        default: "auto (strides 4, 8 and 16)",
-        values: "`auto`, or names of the backbone's levels joined by commas, the finest first",
-        summary: "layers whose features are joined",
-    },
-    Parameter {
-        name: "features",
-        default: "100; 550 for layers of more than 1000 channels",
-        values: "a whole number from 1",
-        summary: "channels kept of all, chosen at random by the seed",
-    },
-    Parameter {
-        name: "regularization",
-        default: "0.01",
-        values: "a number above 0",
-        summary: "multiple of the identity that is added to every covariance",
-    },
-    SIGMA,
-    Parameter {
-        name: "max_memory",
-        default: "4GiB",
-        values: "a number of bytes, with KiB, MiB or GiB",
-        summary: "what the covariances may take while they are fitted",
-    },
-];
 
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
@@ -98,10 +71,10 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and a small matrix product a position",
         memory: "positions × features², whatever the number of images",
     },
-    parameters: PARAMETERS,
-    more_parameters: None,
+    table: Table::of::<PadimParams>,
+    more: None,
     backbone: None,
-    defaults: &[],
+    input: InputParams::default,
     classes: false,
     trains: false,
     published: &[
@@ -109,17 +82,23 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         Published { pixel_auroc: Some(97.3), ..Published::image("MVTec AD, Wide-ResNet-50-2", 95.5) },
     ],
     one_vs_all: &[],
-    build: |settings, backbone| Ok(Box::new(PadimParams::from_settings(settings)?.check(settings, backbone)?)),
+    build: |given, backbone| Ok(Box::new(given.read::<PadimParams>()?.on(backbone)?)),
 };
 
-/// Parameters of PaDiM before they are checked against a backbone.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Parameters of PaDiM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PadimParams {
-    /// Channels kept of all; `None` for the paper's choice.
-    pub features: Option<usize>,
-    /// Multiple of the identity that is added to every covariance, above 0.
+    /// Layers whose features are joined, the finest first; `auto`: those of strides 4, 8 and 16.
+    #[schemars(extend("x-values" = "`auto` or names of the backbone's levels joined by commas"))]
+    pub layers: Auto<Names>,
+    /// Channels kept of all, chosen at random by the seed; `auto`: 100, or 550 for layers of more than 1000 channels.
+    #[schemars(extend("minimum" = 1))]
+    pub features: Auto<usize>,
+    /// Multiple of the identity that is added to every covariance.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub regularization: f64,
-    /// Standard deviation of the map's blur in pixels of the network's input; 0 for none.
+    /// Standard deviation of the map's blur in pixels of the network's input, the smallest of several `sizes`.
+    #[schemars(extend("minimum" = 0, "maximum" = 100, "x-unit" = "pixels"))]
     pub sigma: f64,
     /// What the covariances may take while they are fitted.
     pub max_memory: Memory,
@@ -128,33 +107,21 @@ pub struct PadimParams {
 impl Default for PadimParams {
     fn default() -> Self {
         Self {
-            features: None,
-            regularization: DEFAULT_REGULARIZATION,
+            layers: Auto::Auto,
+            features: Auto::Auto,
+            regularization: 0.01,
             sigma: DEFAULT_SIGMA,
-            max_memory: DEFAULT_MEMORY,
+            max_memory: Memory::gib(4),
         }
     }
 }
 
-impl PadimParams {
-    fn from_settings(settings: &Settings) -> Result<Self, MethodError> {
-        let default = Self::default();
-        let positive = "a number above 0";
-        let regularization = settings.value("regularization", default.regularization, positive)?;
-        if !(regularization > 0.0 && regularization.is_finite()) {
-            return Err(MethodError::setting("regularization", &regularization.to_string(), positive));
-        }
-        Ok(Self {
-            features: settings.count("features")?,
-            regularization,
-            sigma: settings.sigma(default.sigma)?,
-            max_memory: settings.value("max_memory", default.max_memory, Memory::ALLOWED)?,
-        })
-    }
+impl Settings for PadimParams {}
 
+impl PadimParams {
     /// Checks the layers and the number of channels against the backbone.
-    fn check(self, settings: &Settings, backbone: &Backbone) -> Result<Padim, MethodError> {
-        let taps = layer_taps(settings, backbone, 0)?;
+    fn on(self, backbone: &Backbone) -> Result<Padim, MethodError> {
+        let taps = layer_taps(&self.layers, backbone, 0)?;
         let known = backbone.taps();
         let channels: Vec<usize> = taps
             .iter()
@@ -165,9 +132,10 @@ impl PadimParams {
         let features = self.features.unwrap_or(usual.min(total));
         if features > total {
             let allowed = format!("at most {total}, the channels of the layers");
-            return Err(MethodError::setting("features", &features.to_string(), &allowed));
+            return Err(SettingError::value("features", features, &allowed).into());
         }
-        Ok(Padim { params: self, features, channels, taps })
+        let params = Self { layers: Auto::Value(tap_names(&taps)), features: Auto::Value(features), ..self };
+        Ok(Padim { params, features, channels, taps })
     }
 }
 
@@ -192,7 +160,7 @@ impl Padim {
     fn check_memory(&self, positions: usize, occupied: u64) -> Result<(), MethodError> {
         // The sums and the factors of a second set, in f32.
         let needed = |features: usize| Memory(occupied + 2 * 4 * positions as u64 * packed_len(features) as u64);
-        let Padim { features, params: PadimParams { max_memory, .. }, .. } = *self;
+        let (features, max_memory) = (self.features, self.params.max_memory);
         if needed(features) <= max_memory {
             return Ok(());
         }
@@ -213,13 +181,12 @@ impl Method for Padim {
         &self.taps
     }
 
-    fn settings(&self) -> Settings {
-        Settings::default()
-            .with("layers", layers_setting(&self.taps))
-            .with("features", self.features)
-            .with("regularization", self.params.regularization)
-            .with("sigma", self.params.sigma)
-            .with("max_memory", self.params.max_memory)
+    fn settings(&self) -> Assignments {
+        Assignments::of(&self.params)
+    }
+
+    fn max_memory(&self) -> Memory {
+        self.params.max_memory
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
@@ -579,15 +546,15 @@ mod tests {
     fn settings_are_read_and_refused() {
         let backbone = Backbone::initialised("resnet18", 10, 0).unwrap();
         let check = |pairs: &[&str]| {
-            let settings = Settings::parse(pairs).unwrap();
-            PadimParams::from_settings(&settings)?.check(&settings, &backbone)
+            let given = Assignments::parse(pairs).unwrap();
+            given.read::<PadimParams>().map_err(MethodError::from)?.on(&backbone)
         };
         let padim = check(&[]).unwrap();
         assert_eq!((padim.features, padim.channels.as_slice()), (100, &[64, 128, 256][..]));
         assert_eq!(check(&["layers=layer1"]).unwrap().features, 64);
-        for pairs in [&["features=449"][..], &["features=0"], &["regularization=0"], &["sigma=101"], &["max_memory=x"]]
-        {
-            assert!(check(pairs).is_err(), "{pairs:?}");
+        for pair in ["features=449", "features=0", "regularization=0", "sigma=101", "max_memory=x"] {
+            let error = check(&[pair]).unwrap_err();
+            assert!(matches!(&error, MethodError::Setting(SettingError::Value { name, .. }) if pair.starts_with(name)));
         }
     }
 }

@@ -4,11 +4,12 @@
 //! [`grid`](PatchGrid) of one of them by bilinear interpolation. There are two ways of joining, see [`Joining`].
 
 use std::ops::Range;
-use std::str::FromStr;
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::resample::{Bilinear, Grid};
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::MethodError;
 use crate::features::FeatureBatch;
@@ -27,7 +28,8 @@ pub(super) enum Joining {
 }
 
 /// Whose positions patches lie at, of the layers that they are made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum PatchGrid {
     /// Those of the finest layer.
     #[default]
@@ -43,17 +45,6 @@ pub enum PatchGrid {
 const MOST_POSITIONS: usize = 2048;
 
 impl PatchGrid {
-    /// What users may write.
-    pub(super) const ALLOWED: &'static str = "`finest`, `coarsest` or `auto`";
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Finest => "finest",
-            Self::Coarsest => "coarsest",
-            Self::Auto => "auto",
-        }
-    }
-
     /// Height and width of the grid for layers of these shapes `[C, h, w]`.
     pub fn of(self, shapes: &[[usize; 3]]) -> [usize; 2] {
         let grids = shapes.iter().map(|&[_, height, width]| [height, width]);
@@ -65,14 +56,6 @@ impl PatchGrid {
             Self::Auto => grids.filter(|grid| positions(grid) <= MOST_POSITIONS).max_by_key(positions).or(coarsest),
         };
         chosen.unwrap_or([0, 0])
-    }
-}
-
-impl FromStr for PatchGrid {
-    type Err = ();
-
-    fn from_str(name: &str) -> Result<Self, ()> {
-        [Self::Finest, Self::Coarsest, Self::Auto].into_iter().find(|grid| grid.name() == name).ok_or(())
     }
 }
 

@@ -3,20 +3,36 @@
 use ndarray::{Array2, Axis, concatenate};
 use nomaly_backbones::{Backbone, OutputLayout, TapInfo, TapRequest};
 use nomaly_registry::UnknownName;
-use nomaly_scorers::Parameter;
+use nomaly_settings::{Names, SettingError, word_or_value};
 use nomaly_store::Progress;
 
+use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::score::{HeldOut, MethodScore};
-use crate::{MethodError, Settings};
 
-/// The setting that names the levels whose features make one row.
-pub(super) const LEVELS: Parameter = Parameter {
-    name: "level",
-    default: "deepest",
-    values: "`deepest`, or names of the backbone's levels joined by commas",
-    summary: "levels whose pooled features make a row",
-};
+word_or_value! {
+    /// Levels whose pooled features make a row.
+    #[derive(Clone, Debug, PartialEq)]
+    pub enum RowLevels {
+        /// The deepest of each network that is no classifier.
+        Deepest = "deepest",
+        ;
+        /// These.
+        Named(Names) { "x-values": "names of the backbone's levels joined by commas" },
+    }
+}
+
+word_or_value! {
+    /// A level of the backbone.
+    #[derive(Clone, Debug, PartialEq)]
+    pub enum Level {
+        /// The deepest that is no classifier; of joined networks that of the last.
+        Deepest = "deepest",
+        ;
+        /// This.
+        Named(String) { "x-values": "the name of one of the backbone's levels" },
+    }
+}
 
 /// Globally average-pooled features: for each level one row a view, `[images · views, C]`.
 pub(super) struct PooledFeatures {
@@ -89,15 +105,13 @@ pub(super) fn joined_rows(batch: &FeatureBatch<'_>, dim: usize) -> Result<Array2
     }
 }
 
-/// The taps that [`LEVELS`] names, pooled; `deepest` is that of each network.
-pub(super) fn joined_taps(settings: &Settings, backbone: &Backbone) -> Result<Vec<TapRequest>, MethodError> {
-    match settings.get(LEVELS.name) {
-        None | Some("deepest") => {
-            let deepest = backbone.taps_by_network().filter_map(deepest).collect();
-            pooled_taps(&Settings::default(), LEVELS.name, backbone, deepest)
-        }
-        Some(_) => pooled_taps(settings, LEVELS.name, backbone, Vec::new()),
-    }
+/// The taps of the levels that make a row, pooled.
+pub(super) fn joined_taps(levels: &RowLevels, backbone: &Backbone) -> Result<Vec<TapRequest>, MethodError> {
+    let names = match levels {
+        RowLevels::Deepest => backbone.taps_by_network().filter_map(deepest).collect(),
+        RowLevels::Named(Names(names)) => names.clone(),
+    };
+    pooled_taps("level", names, backbone)
 }
 
 /// What `images` get whose views have these scores, in their order.
@@ -115,17 +129,12 @@ pub(super) fn held_out(
         .collect()
 }
 
-/// The taps named by the setting `key`, pooled, checked against the backbone; `default` where it is not set.
+/// The taps of the levels of these names, pooled, checked against the backbone; `setting` is the one that has them.
 pub(super) fn pooled_taps(
-    settings: &Settings,
-    key: &str,
+    setting: &str,
+    names: Vec<String>,
     backbone: &Backbone,
-    default: Vec<String>,
 ) -> Result<Vec<TapRequest>, MethodError> {
-    let names = match settings.get(key) {
-        None | Some("all") => default,
-        Some(list) => list.split(',').map(|name| name.trim().to_owned()).collect(),
-    };
     let taps = backbone.taps();
     for (place, name) in names.iter().enumerate() {
         if !taps.iter().any(|tap| tap.name == *name) {
@@ -133,10 +142,15 @@ pub(super) fn pooled_taps(
             return Err(UnknownName::new("level", name, known).into());
         }
         if names[..place].contains(name) {
-            return Err(MethodError::setting(key, name, "each level once"));
+            return Err(SettingError::value(setting, name, "each level once").into());
         }
     }
     Ok(names.into_iter().map(|name| TapRequest { name, layout: OutputLayout::Mean }).collect())
+}
+
+/// The names of taps, as settings in full have them.
+pub(super) fn tap_names(taps: &[TapRequest]) -> Names {
+    Names(taps.iter().map(|tap| tap.name.clone()).collect())
 }
 
 /// The deepest of a network's taps that is no classifier.
@@ -144,17 +158,12 @@ fn deepest(taps: Vec<TapInfo>) -> Option<String> {
     taps.into_iter().rfind(|tap| !tap.is_classifier()).map(|tap| tap.name)
 }
 
-/// The level named by the setting `level`, pooled, checked against the backbone; the deepest that is no classifier where it
-/// is not set, of joined networks that of the last.
-pub(super) fn pooled_tap(settings: &Settings, backbone: &Backbone) -> Result<TapRequest, MethodError> {
-    let level = match settings.get("level") {
-        Some(name) if name != "deepest" => Settings::default().with("level", name),
-        _ => Settings::default(),
+/// The tap of a level, pooled, checked against the backbone.
+pub(super) fn pooled_tap(level: &Level, backbone: &Backbone) -> Result<TapRequest, MethodError> {
+    let names = match level {
+        Level::Deepest => deepest(backbone.taps()).into_iter().collect(),
+        Level::Named(name) => vec![name.clone()],
     };
-    let deepest = deepest(backbone.taps()).into_iter().collect();
-    let mut taps = pooled_taps(&level, "level", backbone, deepest)?;
-    match (taps.pop(), taps.is_empty()) {
-        (Some(tap), true) => Ok(tap),
-        _ => Err(MethodError::setting("level", level.get("level").unwrap_or_default(), "one level")),
-    }
+    let tap = pooled_taps("level", names, backbone)?.pop();
+    tap.ok_or_else(|| SettingError::value("level", level, "one level").into())
 }

@@ -1,75 +1,65 @@
 //! A scorer chosen by settings, for the methods that stand on any of them.
 
 use ndarray::ArrayView2;
-use nomaly_scorers::{Parameter, Params, SCORERS, Scorer, ScorerEntry, ScorerError, Watch};
+use nomaly_scorers::{SCORERS, Scorer, ScorerEntry, ScorerError, Watch};
+use nomaly_settings::{Assignments, Table};
 use nomaly_store::Progress;
 
-use crate::{MethodError, Settings};
+use crate::MethodError;
 
 /// The setting that names the scorer.
 pub(super) const SCORER: &str = "scorer";
-/// The parameter of scorers that decides their random choices.
+/// The scorer where none is named: well-posed for fewer rows than columns, for its covariance is shrunk, with nothing to
+/// tune.
+pub(super) const DEFAULT_SCORER: &str = "gaussian";
+/// The setting of scorers that decides their random choices.
 const SEED: &str = "seed";
 
-/// A scorer of the registry with the values for its parameters.
-#[derive(Clone, Copy)]
-pub(super) struct ScorerChoice {
-    entry: &'static ScorerEntry,
+/// The scorer that the settings name, or else the default.
+fn named(given: &Assignments) -> Result<&'static ScorerEntry, MethodError> {
+    let name = given.text(SCORER);
+    Ok(SCORERS.get(name.as_deref().unwrap_or(DEFAULT_SCORER))?)
 }
 
-impl ScorerChoice {
-    /// The scorer that the settings name, or else `default`.
-    pub(super) fn of(settings: &Settings, default: &str) -> Result<Self, MethodError> {
-        Ok(Self { entry: SCORERS.get(settings.get(SCORER).unwrap_or(default))? })
-    }
-
-    /// Its name.
-    pub(super) fn name(self) -> &'static str {
-        self.entry.name
-    }
-
-    /// The table of its parameters.
-    pub(super) fn parameters(self) -> &'static [Parameter] {
-        self.entry.parameters
-    }
+/// The settings of the scorer that `given` names: what a method on any scorer has besides its own.
+pub(super) fn scorer_table(given: &Assignments) -> Result<Table, MethodError> {
+    Ok(named(given)?.table())
 }
 
-/// A scorer with values for its parameters, ready to be fitted.
+/// A scorer with values for its settings, ready to be fitted.
 #[derive(Clone)]
 pub(super) struct ChosenScorer {
-    choice: ScorerChoice,
-    params: Params,
+    entry: &'static ScorerEntry,
+    /// In full, but for a seed that was not given: it is the detector's.
+    settings: Assignments,
 }
 
 impl std::fmt::Debug for ChosenScorer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ChosenScorer").field("name", &self.name()).field("params", &self.params).finish()
+        f.debug_struct("ChosenScorer").field("name", &self.name()).field("settings", &self.settings).finish()
     }
 }
 
 impl ChosenScorer {
-    /// The scorer that the settings name, or else `default`, with what they say of its parameters.
-    pub(super) fn from_settings(settings: &Settings, default: &str) -> Result<Self, MethodError> {
-        let choice = ScorerChoice::of(settings, default)?;
-        let given = |parameter: &Parameter| Some((parameter.name, settings.get(parameter.name)?));
-        Ok(Self { choice, params: choice.parameters().iter().filter_map(given).collect() })
+    /// The scorer that the settings name, or else the default, with what they say of it; and all other settings.
+    pub(super) fn part(given: &Assignments) -> Result<(Self, Assignments), MethodError> {
+        let entry = named(given)?;
+        let (own, others) = given.split(&entry.table());
+        let mut settings = entry.complete(&own)?;
+        if !own.contains(SEED) {
+            settings.remove(SEED);
+        }
+        Ok((Self { entry, settings }, others))
     }
 
     /// Its name.
     pub(super) fn name(&self) -> &'static str {
-        self.choice.name()
+        self.entry.name
     }
 
-    /// `settings` with the scorer's name and all its parameters. The seed stays out unless it was given: it is the
-    /// detector's.
-    pub(super) fn add_to(&self, mut settings: Settings) -> Settings {
-        for parameter in self.choice.parameters() {
-            let given = self.params.iter().find(|(name, _)| *name == parameter.name).map(|(_, value)| value);
-            if let Some(value) = given.or((parameter.name != SEED).then_some(parameter.default)) {
-                settings = settings.with(parameter.name, value);
-            }
-        }
-        settings.with(SCORER, self.name())
+    /// Its settings in full.
+    pub(super) fn settings(&self) -> &Assignments {
+        &self.settings
     }
 
     /// Fits it on rows `[n, dim]`; `seed` decides its random choices where the settings do not.
@@ -79,12 +69,12 @@ impl ChosenScorer {
         seed: u64,
         progress: &dyn Progress,
     ) -> Result<Box<dyn Scorer>, MethodError> {
-        let mut params = self.params.clone();
-        if self.choice.entry.takes(SEED) && params.iter().all(|(name, _)| name != SEED) {
-            params.set(SEED, seed);
+        let mut settings = self.settings.clone();
+        if self.entry.takes(SEED) && !settings.contains(SEED) {
+            settings.set(SEED, seed);
         }
         let stop = || progress.cancelled();
-        self.choice.entry.fit_watched(&params, rows, Watch::new(&stop)).map_err(|error| match error {
+        self.entry.fit_watched(&settings, rows, Watch::new(&stop)).map_err(|error| match error {
             ScorerError::Cancelled => MethodError::Cancelled,
             error => error.into(),
         })
@@ -94,16 +84,33 @@ impl ChosenScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::METHODS;
+    use crate::input::InputParams;
+
+    #[test]
+    fn no_setting_of_a_scorer_has_the_name_of_one_beside_it() {
+        let common = Table::of::<InputParams>();
+        for method in METHODS.iter().filter(|method| method.more.is_some()) {
+            let own = (method.table)();
+            for scorer in SCORERS.iter() {
+                for setting in &scorer.table() {
+                    let beside = own.iter().chain(&common).filter(|other| other.name == setting.name).count();
+                    assert_eq!(beside, 0, "`{}` of {} and {}", setting.name, scorer.name, method.name);
+                }
+            }
+        }
+    }
 
     #[test]
     fn what_is_stored_brings_the_same_scorer_back() {
-        let settings = Settings::parse(&["scorer=neighbours", "k=3"]).unwrap();
-        let chosen = ChosenScorer::from_settings(&settings, "gaussian").unwrap();
-        let stored = chosen.add_to(Settings::default());
-        assert_eq!(stored.get("k"), Some("3"));
-        assert_eq!(stored.get("distance"), Some("squared-l2"));
-        let again = ChosenScorer::from_settings(&stored, "gaussian").unwrap();
-        assert_eq!(again.add_to(Settings::default()), stored);
-        assert!(ChosenScorer::from_settings(&Settings::default().with("scorer", "gausian"), "gaussian").is_err());
+        let given = Assignments::parse(&["scorer=neighbours", "k=3", "level=deepest"]).unwrap();
+        let (chosen, others) = ChosenScorer::part(&given).unwrap();
+        assert_eq!(others.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["level", "scorer"]);
+        let stored = chosen.settings().clone();
+        assert_eq!((stored.text("k").as_deref(), stored.text("distance").as_deref()), (Some("3"), Some("squared-l2")));
+        let (again, _) = ChosenScorer::part(&stored.clone().with(SCORER, "neighbours")).unwrap();
+        assert_eq!(again.settings(), &stored);
+        let error = ChosenScorer::part(&Assignments::new().with(SCORER, "gausian")).unwrap_err().to_string();
+        assert!(error.contains("did you mean `gaussian`"), "{error}");
     }
 }

@@ -34,72 +34,28 @@
 //! scores images by the pooled last layer of Wide-ResNet-50-2, and positions by its first three layers at stride 4.
 
 use nomaly_backbones::{Backbone, TapRequest};
-use nomaly_scorers::{Parameter, State, Tensor};
+use nomaly_scorers::{State, Tensor};
+use nomaly_settings::{Assignments, Auto, Memory, Names, SettingError, Settings, Table};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::gallery::{Gallery, GalleryShape};
-use super::grid::{layer_taps, layers_setting};
-use super::pooled::pooled_tap;
+use super::grid::layer_taps;
+use super::pooled::{Level, pooled_tap, tap_names};
 use super::pyramid::pyramid;
+use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::input::InputParams;
 use crate::map_maker::{DEFAULT_SIGMA, MapMaker};
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
 use crate::score::MethodScore;
-use crate::settings::{Memory, SIGMA};
 use crate::state::{only, take};
-use crate::{MethodError, Settings};
 
 const NAME: &str = "spade";
 /// An image to leave out, one to compare it with, and one to spare.
 const MIN_IMAGES: usize = 3;
 /// Of `max_memory`, what the process takes beside the gallery: network, images, program.
 const RESERVE: u64 = 256 << 20;
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "layers",
-        default: "auto (strides 4, 8 and 16)",
-        values: "`auto`, or names of the backbone's levels joined by commas",
-        summary: "layers whose features are compared at each position",
-    },
-    Parameter {
-        name: "level",
-        default: "deepest",
-        values: "`deepest`, or the name of one of the backbone's levels",
-        summary: "level whose pooled features retrieve images and score them",
-    },
-    Parameter {
-        name: "k",
-        default: "50",
-        values: "a whole number from 1",
-        summary: "training images that an image is compared with",
-    },
-    Parameter {
-        name: "score",
-        default: "image",
-        values: "`image` or `map`",
-        summary: "what scores an image: the distance of its pooled features, or the largest value of its map",
-    },
-    Parameter {
-        name: "grid",
-        default: "auto (the finest that fits into `max_memory`)",
-        values: "`auto`, or the stride of one of the layers",
-        summary: "stride at which positions are compared",
-    },
-    SIGMA,
-    Parameter {
-        name: "held_out",
-        default: "100",
-        values: "a whole number from 1",
-        summary: "the most training images that are scored to calibrate the decision",
-    },
-    Parameter {
-        name: "max_memory",
-        default: "2GiB",
-        values: "a number of bytes, with KiB, MiB or GiB",
-        summary: "what the process may take to fit, half of it for the feature maps of all images; from 512MiB on",
-    },
-];
 
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
@@ -113,10 +69,10 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and k × positions² distances",
         memory: "the feature maps of all images, at most half of `max_memory`",
     },
-    parameters: PARAMETERS,
-    more_parameters: None,
+    table: Table::of::<SpadeParams>,
+    more: None,
     backbone: None,
-    defaults: &[],
+    input: InputParams::default,
     classes: false,
     trains: false,
     published: &[Published {
@@ -125,11 +81,12 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         ..Published::image("MVTec AD, Wide-ResNet-50-2", 85.5)
     }],
     one_vs_all: &[],
-    build: |settings, backbone| Ok(Box::new(SpadeParams::from_settings(settings)?.check(settings, backbone)?)),
+    build: |given, backbone| Ok(Box::new(given.read::<SpadeParams>()?.on(backbone)?)),
 };
 
 /// What scores an image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum ImageScore {
     /// The mean distance of its pooled features to those of the retrieved images, where no region of interest is set.
     #[default]
@@ -138,38 +95,41 @@ pub enum ImageScore {
     Map,
 }
 
-impl ImageScore {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Image => "image",
-            Self::Map => "map",
-        }
-    }
-}
-
-/// Parameters of SPADE before they are checked against a backbone.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Parameters of SPADE.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SpadeParams {
-    /// Training images that an image is compared with, at least 1; where there are fewer others, all of them.
+    /// Layers whose features are compared at each position; `auto`: those of strides 4, 8 and 16.
+    #[schemars(extend("x-values" = "`auto` or names of the backbone's levels joined by commas"))]
+    pub layers: Auto<Names>,
+    /// Level whose pooled features retrieve images and score them.
+    pub level: Level,
+    /// Training images that an image is compared with; where there are fewer others, all of them.
+    #[schemars(extend("minimum" = 1))]
     pub k: usize,
-    /// What scores an image.
+    /// What scores an image: the distance of its pooled features, where no region of interest is set, or the largest value
+    /// of its map.
     pub score: ImageScore,
-    /// Stride at which positions are compared, that of a layer; `None` for the finest whose feature maps fit into memory.
-    pub grid: Option<usize>,
-    /// Standard deviation of the map's blur in pixels of the network's input; 0 for none.
+    /// Stride at which positions are compared, that of a layer; `auto`: the finest that fits into `max_memory`.
+    #[schemars(extend("minimum" = 1))]
+    pub grid: Auto<usize>,
+    /// Standard deviation of the map's blur in pixels of the network's input, the smallest of several `sizes`.
+    #[schemars(extend("minimum" = 0, "maximum" = 100, "x-unit" = "pixels"))]
     pub sigma: f64,
-    /// The most training images that are scored to calibrate the decision, at least 1.
+    /// The most training images that are scored to calibrate the decision.
+    #[schemars(extend("minimum" = 1))]
     pub held_out: usize,
-    /// What the process may take to fit.
+    /// What the process may take to fit, half of it for the feature maps of all images; from 512MiB on.
     pub max_memory: Memory,
 }
 
 impl Default for SpadeParams {
     fn default() -> Self {
         Self {
+            layers: Auto::Auto,
+            level: Level::Deepest,
             k: 50,
             score: ImageScore::Image,
-            grid: None,
+            grid: Auto::Auto,
             sigma: DEFAULT_SIGMA,
             held_out: 100,
             max_memory: Memory::gib(2),
@@ -177,46 +137,34 @@ impl Default for SpadeParams {
     }
 }
 
-impl SpadeParams {
-    fn from_settings(settings: &Settings) -> Result<Self, MethodError> {
-        let default = Self::default();
-        let refuse =
-            |key: &str, allowed: &str| Err(MethodError::setting(key, settings.get(key).unwrap_or_default(), allowed));
-        let score = match settings.get("score") {
-            None | Some("image") => ImageScore::Image,
-            Some("map") => ImageScore::Map,
-            Some(_) => return refuse("score", "`image` or `map`"),
-        };
-        let max_memory = settings.value("max_memory", default.max_memory, Memory::ALLOWED)?;
-        if max_memory.0 < 2 * RESERVE {
-            return refuse("max_memory", "at least 512MiB");
+impl Settings for SpadeParams {
+    fn check(&self) -> Result<(), SettingError> {
+        if self.max_memory.0 < 2 * RESERVE {
+            return Err(SettingError::value("max_memory", self.max_memory, "at least 512MiB"));
         }
-        Ok(Self {
-            k: settings.count("k")?.unwrap_or(default.k),
-            score,
-            grid: settings.count("grid")?,
-            sigma: settings.sigma(default.sigma)?,
-            held_out: settings.count("held_out")?.unwrap_or(default.held_out),
-            max_memory,
-        })
+        Ok(())
     }
+}
 
+impl SpadeParams {
     /// Checks layers, level and grid against the backbone.
-    fn check(self, settings: &Settings, backbone: &Backbone) -> Result<Spade, MethodError> {
-        let mut taps = layer_taps(settings, backbone, 0)?;
-        let pooled = pooled_tap(settings, backbone)?;
+    fn on(self, backbone: &Backbone) -> Result<Spade, MethodError> {
+        let mut taps = layer_taps(&self.layers, backbone, 0)?;
+        let pooled = pooled_tap(&self.level, backbone)?;
         let known = backbone.taps();
         let info = |tap: &TapRequest| known.iter().find(|info| info.name == tap.name);
         let strides: Vec<usize> = taps.iter().filter_map(|tap| info(tap)?.stride).collect();
         let dim = taps.iter().filter_map(info).map(|info| info.channels).sum();
         let width = info(&pooled).map_or(0, |info| info.channels);
-        if let Some(grid) = self.grid.filter(|grid| !strides.contains(grid)) {
+        if let Some(grid) = self.grid.value().filter(|grid| !strides.contains(grid)) {
             let strides = strides.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let allowed = format!("`auto`, or the stride of one of the layers: {strides}");
-            return Err(MethodError::setting("grid", &grid.to_string(), &allowed));
+            return Err(SettingError::value("grid", grid, &allowed).into());
         }
+        let layers = Auto::Value(tap_names(&taps));
+        let params = Self { layers, level: Level::Named(pooled.name.clone()), ..self };
         taps.push(pooled);
-        Ok(Spade { params: self, taps, strides, dim, pooled: width })
+        Ok(Spade { params, taps, strides, dim, pooled: width })
     }
 }
 
@@ -243,21 +191,12 @@ impl Method for Spade {
         &self.taps
     }
 
-    fn settings(&self) -> Settings {
-        let SpadeParams { k, score, grid, sigma, held_out, max_memory } = self.params;
-        let layers = self.strides.len();
-        let settings = Settings::default()
-            .with("layers", layers_setting(&self.taps[..layers]))
-            .with("level", &self.taps[layers].name)
-            .with("k", k)
-            .with("score", score.name())
-            .with("sigma", sigma)
-            .with("held_out", held_out)
-            .with("max_memory", max_memory);
-        match grid {
-            Some(stride) => settings.with("grid", stride),
-            None => settings.with("grid", "auto"),
-        }
+    fn settings(&self) -> Assignments {
+        Assignments::of(&self.params)
+    }
+
+    fn max_memory(&self) -> Memory {
+        self.params.max_memory
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
@@ -394,14 +333,14 @@ impl Spade {
                 (stride, GalleryShape { views: batch.views, grid, dim: self.dim, pooled: self.pooled })
             })
             .collect();
-        grids.retain(|(stride, _)| self.params.grid.is_none_or(|grid| grid == *stride));
+        grids.retain(|(stride, _)| self.params.grid.value().is_none_or(|grid| grid == *stride));
         grids.sort_by_key(|(stride, _)| *stride);
         let needed = |shape: GalleryShape| shape.bytes(images);
         let Some(&(stride, shape)) = grids.iter().find(|(_, shape)| needed(*shape) <= self.room(occupied)) else {
             let least = grids.last().map_or(0, |(_, shape)| needed(*shape));
             let hint = match self.params.grid {
-                Some(_) => "allow more, or leave the `grid` to `auto`",
-                None => "allow more, or make `input_size` smaller",
+                Auto::Value(_) => "allow more, or leave the `grid` to `auto`",
+                Auto::Auto => "allow more, or make `input_size` smaller",
             };
             return Err(self.too_large(least, hint));
         };
@@ -428,7 +367,7 @@ impl Spade {
         let dim: usize = shapes.iter().map(|[channels, ..]| channels).sum();
         if !known || batch.views != shape.views || dim != shape.dim {
             return Err(MethodError::FeatureShape {
-                tap: layers_setting(&self.taps[..layers]),
+                tap: tap_names(&self.taps[..layers]).to_string(),
                 expected: shape.views * shape.positions() * shape.dim,
                 found: shapes.iter().map(|shape| batch.views * shape.iter().product::<usize>()).sum(),
             });

@@ -8,7 +8,7 @@ use nomaly_kernels::Isa;
 use nomaly_scorers::{State, Tensor, TensorData};
 
 use crate::MethodError;
-use crate::features::INPUT_SIDES;
+use crate::input::INPUT_SIDES;
 
 /// A trained network that is run on inputs, some at a time.
 pub(crate) struct TrainedNetwork {

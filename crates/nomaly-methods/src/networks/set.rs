@@ -9,7 +9,7 @@ use crate::features::FeatureSource;
 use crate::groups::Groups;
 use crate::method::{FitContext, FittedMethod, Method, MethodFit};
 use crate::score::{HeldOut, MethodScore};
-use crate::training::settings::{Division, TrainingSettings};
+use crate::training::settings::{Division, TrainingParams};
 use crate::training::{Checkpoint, Learner, Objective, Trained, train};
 
 /// The images of a fit: some to train on, others to calibrate the decision.
@@ -24,7 +24,7 @@ pub(crate) struct TrainingSet<'a> {
     pub(crate) held_out: Vec<usize>,
     pub(crate) source: &'a dyn FeatureSource,
     pub(crate) context: FitContext<'a>,
-    settings: &'a TrainingSettings,
+    settings: &'a TrainingParams,
     checkpoint: Option<Checkpoint>,
 }
 
@@ -35,7 +35,7 @@ impl<'a> TrainingSet<'a> {
     /// Fewer than `needed` images; more than an epoch can have with so many `kinds` of examples of each.
     pub(crate) fn collect(
         method: &dyn Method,
-        settings: &'a TrainingSettings,
+        settings: &'a TrainingParams,
         source: &'a dyn FeatureSource,
         context: &FitContext<'a>,
         (needed, kinds): (usize, usize),

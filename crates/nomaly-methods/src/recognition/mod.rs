@@ -6,4 +6,4 @@ mod settings;
 
 pub use self::class::{HeldOutClass, KnownClass, UNDECIDED, UNKNOWN, check_name, closest};
 pub use self::model::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS};
-pub use self::settings::{OPEN_SET_PARAMETERS, OpenSetSettings, Plan};
+pub use self::settings::{Dimensions, OpenSetParams, Plan};

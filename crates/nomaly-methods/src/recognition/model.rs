@@ -9,7 +9,7 @@ use nomaly_scorers::{Scorer, State, Watch};
 use nomaly_store::Progress;
 
 use super::class::{HeldOutClass, KnownClass, check_name, closest};
-use super::settings::{OpenSetSettings, Plan};
+use super::settings::{OpenSetParams, Plan};
 use crate::MethodError;
 use crate::groups::{FEW_FOLDS, Groups, MANY_FOLDS_UP_TO, MAX_FOLDS, Split};
 use crate::score::HeldOut;
@@ -106,7 +106,7 @@ pub struct ClassTask<'a> {
     /// The columns of the rows.
     pub dim: usize,
     /// What the settings ask for.
-    pub settings: &'a OpenSetSettings,
+    pub settings: &'a OpenSetParams,
     /// Decides every random choice.
     pub seed: u64,
     /// Told how far the fits are, and asked whether to go on.

@@ -1,66 +1,53 @@
 //! The settings of open-set recognition, the same on images and on rows.
 
-use nomaly_scorers::Parameter;
-use nomaly_scorers::mixture::{Components, MixtureCovariance, MixtureOptions};
+use nomaly_scorers::mixture::{MixtureCovariance, MixtureOptions};
+use nomaly_settings::{Auto, SettingError, Settings, word_or_value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::{MethodError, Settings};
+use crate::MethodError;
 
-const COMPONENTS: &str = "`auto` or a whole number from 1";
-const COVARIANCE: &str = "`auto`, `full`, `diagonal`, `tied` or `spherical`";
-const DIMENSIONS: &str = "`auto`, `all` or a whole number from 1";
-const FLOOR: &str = "a number from 0";
-
-/// The settings of open-set recognition.
-pub const OPEN_SET_PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "dimensions",
-        default: "auto",
-        values: DIMENSIONS,
-        summary: "principal components that features are reduced to; `auto`: from 8 to 64, as many as the smallest class \
-                  supports full covariances for",
-    },
-    Parameter {
-        name: "components",
-        default: "1",
-        values: COMPONENTS,
-        summary: "the number of Gaussians of a class; `auto`: the number from 1 to 8 with the smallest BIC",
-    },
-    Parameter {
-        name: "covariance",
-        default: "auto",
-        values: COVARIANCE,
-        summary: "what the Gaussians may look like; `auto`: full where the smallest class has images enough, else diagonal",
-    },
-    Parameter {
-        name: "floor",
-        default: "0.01",
-        values: FLOOR,
-        summary: "the share of the mean variance that is added to every variance",
-    },
-];
-
-/// How many principal components features are reduced to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dimensions {
-    Auto,
-    All,
-    Count(usize),
+word_or_value! {
+    /// How many principal components features are reduced to.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Dimensions {
+        /// As many as the smallest class supports full covariances for.
+        Auto = "auto",
+        /// None is left out.
+        All = "all",
+        ;
+        /// So many.
+        Count(usize) { "minimum": 1 },
+    }
 }
 
-/// What the settings ask for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OpenSetSettings {
-    dimensions: Dimensions,
-    components: Components,
-    /// `None` for `auto`.
-    covariance: Option<MixtureCovariance>,
-    floor: f64,
+/// The settings of open-set recognition, the same on images and on rows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OpenSetParams {
+    /// Principal components that features are reduced to; `auto`: from 8 to 64, as many as the smallest class supports full
+    /// covariances for.
+    pub dimensions: Dimensions,
+    /// The number of Gaussians of a class; `auto`: the number from 1 to 8 with the smallest BIC.
+    #[schemars(extend("minimum" = 1))]
+    pub components: Auto<usize>,
+    /// What the Gaussians may look like; `auto`: full where the smallest class has images enough, else diagonal.
+    pub covariance: Auto<MixtureCovariance>,
+    /// The share of the mean variance that is added to every variance.
+    #[schemars(extend("minimum" = 0))]
+    pub floor: f64,
 }
+
+impl Default for OpenSetParams {
+    fn default() -> Self {
+        // The floor keeps full covariances of few items apart from singular ones.
+        Self { dimensions: Dimensions::Auto, components: Auto::Value(1), covariance: Auto::Auto, floor: 0.01 }
+    }
+}
+
+impl Settings for OpenSetParams {}
 
 /// The fewest and the most principal components that `auto` chooses.
 const AUTO_DIMENSIONS: (usize, usize) = (8, 64);
-/// The share of the mean variance that keeps full covariances of few items apart from singular ones.
-const DEFAULT_FLOOR: f64 = 0.01;
 /// Items for each dimension, and one more, that a full covariance takes: as many as the library asks for.
 const ITEMS_A_DIMENSION: usize = 5;
 
@@ -73,50 +60,7 @@ pub struct Plan {
     pub mixture: MixtureOptions,
 }
 
-impl OpenSetSettings {
-    /// Reads and checks the values of [`OPEN_SET_PARAMETERS`].
-    ///
-    /// # Errors
-    /// A value out of range.
-    pub fn from_settings(settings: &Settings) -> Result<Self, MethodError> {
-        let dimensions = match settings.get("dimensions").unwrap_or("auto") {
-            "auto" => Dimensions::Auto,
-            "all" => Dimensions::All,
-            given => match given.parse() {
-                Ok(count) if count > 0 => Dimensions::Count(count),
-                _ => return Err(MethodError::setting("dimensions", given, DIMENSIONS)),
-            },
-        };
-        let components = settings.value("components", Components::Count(1), COMPONENTS)?;
-        if components == Components::Count(0) {
-            return Err(MethodError::setting("components", "0", COMPONENTS));
-        }
-        let covariance = match settings.get("covariance").unwrap_or("auto") {
-            "auto" => None,
-            _ => Some(settings.value("covariance", MixtureCovariance::Full, COVARIANCE)?),
-        };
-        let floor = settings.value("floor", DEFAULT_FLOOR, FLOOR)?;
-        if !(floor.is_finite() && floor >= 0.0) {
-            return Err(MethodError::setting("floor", &floor.to_string(), FLOOR));
-        }
-        Ok(Self { dimensions, components, covariance, floor })
-    }
-
-    /// `settings` with all of these.
-    pub fn add_to(self, settings: Settings) -> Settings {
-        let dimensions = match self.dimensions {
-            Dimensions::Auto => "auto".to_owned(),
-            Dimensions::All => "all".to_owned(),
-            Dimensions::Count(count) => count.to_string(),
-        };
-        let covariance = self.covariance.map_or("auto".to_owned(), |covariance| covariance.to_string());
-        settings
-            .with("dimensions", dimensions)
-            .with("components", self.components)
-            .with("covariance", covariance)
-            .with("floor", self.floor)
-    }
-
+impl OpenSetParams {
     /// What follows for rows of `dim` columns of which every fit sees at least `items` of each class and `all` in all.
     ///
     /// The numbers of the smallest fit decide, so that held-out items are scored by models of the same kind as the final
@@ -131,7 +75,7 @@ impl OpenSetSettings {
             Dimensions::Auto => supported.clamp(AUTO_DIMENSIONS.0, AUTO_DIMENSIONS.1),
             Dimensions::Count(count) if count > dim => {
                 let allowed = format!("`auto`, `all` or at most the {dim} columns of the features");
-                return Err(MethodError::setting("dimensions", &count.to_string(), &allowed));
+                return Err(SettingError::value("dimensions", count, &allowed).into());
             }
             Dimensions::Count(count) => count,
         };
@@ -139,7 +83,7 @@ impl OpenSetSettings {
         let known = wanted.min(all.saturating_sub(1)).max(1);
         let dimensions = (known < dim && self.dimensions != Dimensions::All).then_some(known);
         let enough = supported >= dimensions.unwrap_or(dim);
-        let covariance = match self.covariance {
+        let covariance = match self.covariance.value() {
             Some(MixtureCovariance::Full) if !enough => {
                 let allowed = format!(
                     "`auto`, `diagonal`, `tied` or `spherical` here: full ones of {} dimensions take {} items of each class \
@@ -147,7 +91,7 @@ impl OpenSetSettings {
                     dimensions.unwrap_or(dim),
                     ITEMS_A_DIMENSION * (dimensions.unwrap_or(dim) + 1),
                 );
-                return Err(MethodError::setting("covariance", "full", &allowed));
+                return Err(SettingError::value("covariance", "full", &allowed).into());
             }
             Some(covariance) => covariance,
             None if enough => MixtureCovariance::Full,
@@ -166,10 +110,12 @@ impl OpenSetSettings {
 
 #[cfg(test)]
 mod tests {
+    use nomaly_settings::Assignments;
+
     use super::*;
 
-    fn read(pairs: &[&str]) -> Result<OpenSetSettings, MethodError> {
-        OpenSetSettings::from_settings(&Settings::parse(pairs).unwrap())
+    fn read(pairs: &[&str]) -> Result<OpenSetParams, SettingError> {
+        Assignments::parse(pairs).unwrap().read()
     }
 
     #[test]
@@ -178,14 +124,8 @@ mod tests {
             [&[][..], &["dimensions=all", "components=auto"], &["dimensions=9", "covariance=tied", "floor=0.5"]]
         {
             let settings = read(pairs).unwrap();
-            let stored = settings.add_to(Settings::default());
-            assert_eq!(OpenSetSettings::from_settings(&stored).unwrap(), settings, "{stored:?}");
-            let known = OPEN_SET_PARAMETERS.iter().map(|parameter| parameter.name);
-            assert!(stored.iter().map(|(name, _)| name).eq({
-                let mut names: Vec<_> = known.collect();
-                names.sort_unstable();
-                names
-            }));
+            let stored = Assignments::of(&settings);
+            assert_eq!(stored.read::<OpenSetParams>().unwrap(), settings, "{stored:?}");
         }
         for pair in [
             "dimensions=0",
@@ -196,7 +136,8 @@ mod tests {
             "floor=-1",
             "floor=inf",
         ] {
-            assert!(read(&[pair]).is_err(), "{pair}");
+            let name = pair.split('=').next().unwrap();
+            assert!(matches!(read(&[pair]), Err(SettingError::Value { name: at, .. }) if at == name), "{pair}");
         }
     }
 

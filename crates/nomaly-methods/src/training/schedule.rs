@@ -1,21 +1,22 @@
 //! How the learning rate changes over a training.
 
 use std::f64::consts::PI;
-use std::fmt;
-use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A factor of the learning rate for each step.
 ///
 /// ```
 /// use nomaly_methods::training::Schedule;
 ///
-/// let cosine: Schedule = "cosine".parse()?;
+/// let cosine = Schedule::Cosine;
 /// assert_eq!(cosine.factor(0, 100), 1.0);
 /// assert!((cosine.factor(50, 100) - 0.5).abs() < 1e-12);
 /// assert!(cosine.factor(99, 100) < 0.001);
-/// # Ok::<(), nomaly_methods::training::UnknownSchedule>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Schedule {
     /// The same rate from the first step to the last.
     #[default]
@@ -37,11 +38,6 @@ const CYCLES: f64 = 4.0;
 const LOW: f64 = 0.1;
 
 impl Schedule {
-    /// What users may write.
-    pub const NAMES: &'static str = "`constant`, `step`, `cosine` or `cyclic`";
-    const ALL: [(&'static str, Self); 4] =
-        [("constant", Self::Constant), ("step", Self::Step), ("cosine", Self::Cosine), ("cyclic", Self::Cyclic)];
-
     /// The factor of the rate at the `step`-th of `steps` steps, counted from 0.
     pub fn factor(self, step: u64, steps: u64) -> f64 {
         let done = step as f64 / steps.max(1) as f64;
@@ -57,36 +53,9 @@ impl Schedule {
     }
 }
 
-/// A word that names no [`Schedule`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a schedule is {}", Schedule::NAMES)]
-pub struct UnknownSchedule;
-
-impl FromStr for Schedule {
-    type Err = UnknownSchedule;
-
-    fn from_str(text: &str) -> Result<Self, UnknownSchedule> {
-        Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, schedule)| *schedule).ok_or(UnknownSchedule)
-    }
-}
-
-impl fmt::Display for Schedule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(Self::ALL.iter().find(|(_, schedule)| schedule == self).map_or("", |(name, _)| name))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_read_and_written() {
-        for (name, schedule) in Schedule::ALL {
-            assert_eq!((name.parse(), schedule.to_string().as_str()), (Ok(schedule), name));
-        }
-        assert!("linear".parse::<Schedule>().is_err());
-    }
 
     #[test]
     fn steps_fall_where_the_paper_has_them_fall() {

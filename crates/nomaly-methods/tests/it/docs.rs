@@ -36,15 +36,15 @@ fn rendered() -> String {
             text.push_str(" (percent).\n");
         }
         text.push_str("\n| setting | default | values | what it does |\n|---|---|---|---|\n");
-        for parameter in entry.parameters {
+        for setting in &(entry.table)() {
             let cell = |text: &str| text.replace('|', "\\|");
             let _ = writeln!(
                 text,
                 "| `{}` | {} | {} | {} |",
-                parameter.name,
-                cell(parameter.default),
-                cell(parameter.values),
-                cell(parameter.summary)
+                setting.name,
+                cell(&setting.default),
+                cell(&setting.values),
+                cell(&setting.summary)
             );
         }
         text.push('\n');

@@ -1,84 +1,46 @@
 //! The cluster-based local outlier factor.
 //!
 //! # What it computes
-//! Rows are put in groups by k-means, and the groups, largest first, are divided into large and small ones: the border is
-//! the first place at which the groups before it hold at least the share `alpha` of the rows and the last of them has at
-//! least `beta` times the rows of the next; where there is none, the first that satisfies the condition on `alpha`, else
-//! the first that satisfies the one on `beta`, else all groups are large. The score of a row whose nearest centre is that of
-//! a large group is its L2 distance from it; that of another row is its distance from the nearest centre of a large group.
-//! With `use_weights` the score is multiplied by the number of rows in the group of the nearest centre, as in the paper.
+//! Rows are put in groups by k-means, and the groups, largest first, are divided into large and small ones: the border
+//! is the first place at which the groups before it hold at least the share `alpha` of the rows and the last of them
+//! has at least `beta` times the rows of the next; where there is none, the first that satisfies the condition on
+//! `alpha`, else the first that satisfies the one on `beta`, else all groups are large. The score of a row whose
+//! nearest center is that of a large group is its L2 distance from it; that of another row is its distance from the
+//! nearest center of a large group. With `use_weights` the score is multiplied by the number of rows in the group of
+//! the nearest center, as in the paper.
 //!
 //! # When to use
-//! Where the rows of the fit are not all normal, so that small groups of anomalies may be among them: `clustering` takes
-//! such a group for normal, this scorer does not. The weights of the paper make rows of the largest groups the most
-//! anomalous where groups differ much in size, which is why they are off by default, as in PyOD.
+//! Where the rows of the fit are not all normal, so that small groups of anomalies may be among them: `clustering`
+//! takes such a group for normal, this scorer does not. The weights of the paper make rows of the largest groups the
+//! most anomalous where groups differ much in size, which is why they are off by default, as in PyOD.
 //!
 //! # Parameters
 //! `clusters`, `alpha`, `beta`, `use_weights` and `seed`: see [`CblofOptions`].
 //!
 //! # Reference
-//! He, Xu and Deng, *Discovering cluster-based local outliers* (2003), definitions 3 and 4, with k-means in place of their
-//! algorithm Squeezer, as PyOD's `CBLOF`.
+//! He, Xu and Deng, *Discovering cluster-based local outliers* (2003), definitions 3 and 4, with k-means in place of
+//! their algorithm Squeezer, as PyOD's `CBLOF`.
 
 use ndarray::{ArrayView2, Axis};
+use nomaly_settings::Settings;
 
-use super::{CLUSTERS, Groups, SEED, with_centres};
+use super::{Groups, with_centers};
 use crate::kmeans::KMeans;
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, check_rows};
-use crate::{Parameter, ScorerEntry, ScorerError, Watch};
-
-const NAME: &str = "cblof";
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "alpha",
-        default: "0.9",
-        values: "a share above 0 and below 1",
-        summary: "the share of the rows that large groups hold",
-    },
-    Parameter {
-        name: "beta",
-        default: "5",
-        values: "a number above 1",
-        summary: "how many times larger a large group is than a small one",
-    },
-    CLUSTERS,
-    SEED,
-    Parameter {
-        name: "use_weights",
-        default: "false",
-        values: "`true` or `false`",
-        summary: "whether the score is multiplied by the rows of the group",
-    },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "distance from the nearest large group of rows (CBLOF)",
-    parameters: PARAMETERS,
-    fitter: |params, rows, watch| {
-        params.check(PARAMETERS)?;
-        let options = CblofOptions {
-            clusters: params.read(PARAMETERS, "clusters", |clusters| *clusters > 0)?,
-            alpha: params.read(PARAMETERS, "alpha", is_alpha)?,
-            beta: params.read(PARAMETERS, "beta", is_beta)?,
-            use_weights: params.read(PARAMETERS, "use_weights", |_| true)?,
-            seed: params.read(PARAMETERS, "seed", |_| true)?,
-        };
-        Ok(Box::new(Cblof::fit(rows, options, watch)?))
-    },
-    restore: |state| Ok(Box::new(Cblof::from_state(state)?)),
-};
+use crate::{ScorerError, Watch};
 
 /// The settings of a [`Cblof`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct CblofOptions {
-    /// The number of groups, 1 to the number of rows; there are fewer where there are fewer distinct rows.
+    /// The groups that k-means makes, at most the rows of the fit; fewer where there are fewer distinct rows.
+    #[schemars(extend("minimum" = 1))]
     pub clusters: usize,
-    /// The share of the rows that large groups hold, above 0 and below 1.
+    /// The share of the rows that large groups hold.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub alpha: f64,
-    /// How many times larger the smallest large group is than the largest small one, above 1.
+    /// How many times larger the smallest large group is than the largest small one.
+    #[schemars(extend("exclusiveMinimum" = 1))]
     pub beta: f64,
     /// Whether the score is multiplied by the rows of the group.
     pub use_weights: bool,
@@ -93,13 +55,29 @@ impl Default for CblofOptions {
     }
 }
 
+impl Settings for CblofOptions {}
+
+impl ScorerParams for CblofOptions {
+    const NAME: &'static str = "cblof";
+    const SUMMARY: &'static str = "distance from the nearest large group of rows (CBLOF)";
+    type Fitted = Cblof;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, watch: Watch<'_>) -> Result<Cblof, ScorerError> {
+        Cblof::fit(rows, *self, watch)
+    }
+
+    fn restore(state: &State) -> Result<Cblof, ScorerError> {
+        Cblof::from_state(state)
+    }
+}
+
 /// Groups of rows, divided into large and small ones.
 #[derive(Clone, Debug)]
 pub struct Cblof {
     config: Config,
     groups: Groups,
     is_large: Vec<bool>,
-    /// The centres of the large groups.
+    /// The centers of the large groups.
     large: KMeans,
 }
 
@@ -115,21 +93,11 @@ impl Cblof {
     /// Fits on rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for settings out of range, [`ScorerError::TooFewRows`] for fewer rows than groups,
+    /// [`ScorerError::Setting`] for settings out of range, [`ScorerError::TooFewRows`] for fewer rows than groups,
     /// [`ScorerError::NonFiniteFeature`], [`ScorerError::Cancelled`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: CblofOptions, watch: Watch<'_>) -> Result<Self, ScorerError> {
+        check_settings(&options)?;
         let CblofOptions { clusters, alpha, beta, use_weights, seed } = options;
-        let wrong = |name: &str, value: f64, expected: &str| ScorerError::Parameter {
-            name: name.to_owned(),
-            value: value.to_string(),
-            expected: expected.to_owned(),
-        };
-        if !is_alpha(&alpha) {
-            return Err(wrong("alpha", alpha, "a share above 0 and below 1"));
-        }
-        if !is_beta(&beta) {
-            return Err(wrong("beta", beta, "a number above 1"));
-        }
         Ok(Self::new(Config { alpha, beta, use_weights }, Groups::fit(rows, clusters, seed, watch)?))
     }
 
@@ -139,13 +107,13 @@ impl Cblof {
         large.sort_unstable();
         let mut is_large = vec![false; groups.len()];
         large.iter().for_each(|group| is_large[*group] = true);
-        let large = with_centres(groups.means.centres.select(Axis(0), &large));
+        let large = with_centers(groups.means.centers.select(Axis(0), &large));
         Self { config, groups, is_large, large }
     }
 
     /// The number of large groups and of all groups.
     pub fn clusters(&self) -> (usize, usize) {
-        (self.large.centres.nrows(), self.groups.len())
+        (self.large.centers.nrows(), self.groups.len())
     }
 
     /// Brings back what [`state`](Scorer::state) gave.
@@ -154,10 +122,9 @@ impl Cblof {
     /// As [`restore`](crate::restore).
     pub fn from_state(state: &State) -> Result<Self, ScorerError> {
         let config: Config = state.read_config()?;
-        if !is_alpha(&config.alpha) || !is_beta(&config.beta) {
-            let Config { alpha, beta, .. } = config;
-            return Err(state.config_error(format!("alpha {alpha} is no share, or beta {beta} is not above 1")));
-        }
+        let Config { alpha, beta, use_weights } = config;
+        let options = CblofOptions { alpha, beta, use_weights, ..CblofOptions::default() };
+        check_settings(&options).map_err(|error| state.config_error(error.to_string()))?;
         Ok(Self::new(config, Groups::from_state(state)?))
     }
 }
@@ -182,16 +149,8 @@ impl Scorer for Cblof {
     }
 
     fn state(&self) -> State {
-        State::new(NAME, &self.config, self.groups.tensors())
+        State::new(CblofOptions::NAME, &self.config, self.groups.tensors())
     }
-}
-
-fn is_alpha(alpha: &f64) -> bool {
-    0.0 < *alpha && *alpha < 1.0
-}
-
-fn is_beta(beta: &f64) -> bool {
-    *beta > 1.0 && beta.is_finite()
 }
 
 /// The groups, largest first; of equally large ones the first comes first.

@@ -1,10 +1,10 @@
-//! The distance from the nearest k-means centre.
+//! The distance from the nearest k-means center.
 //!
 //! # What it computes
-//! Rows are put in groups by k-means; the score is the L2 distance of a row from the nearest centre, as it is or divided by
-//! the spread of that group: the root of the mean squared distance of the group's own rows from their centre. A group whose
-//! spread is below a millionth of that of all rows together holds equal rows but for rounding, and takes the spread of all;
-//! where that is zero too, distances are left as they are.
+//! Rows are put in groups by k-means; the score is the L2 distance of a row from the nearest center, as it is or
+//! divided by the spread of that group: the root of the mean squared distance of the group's own rows from their
+//! center. A group whose spread is below a millionth of that of all rows together holds equal rows but for rounding,
+//! and takes the spread of all; where that is zero too, distances are left as they are.
 //!
 //! # When to use
 //! Where normal items fall into compact groups of about the same size in all directions, and a memory bank would be too
@@ -14,51 +14,23 @@
 //! `clusters`, `distance` and `seed`: see [`ClusteringOptions`].
 //!
 //! # Reference
-//! Chandola, Banerjee and Kumar, *Anomaly detection: a survey* (2009), section 6 (clustering-based techniques, the distance
-//! to the closest centroid); Arthur and Vassilvitskii, *k-means++: the advantages of careful seeding* (2007).
+//! Chandola, Banerjee and Kumar, *Anomaly detection: a survey* (2009), section 6 (clustering-based techniques, the
+//! distance to the closest centroid); Arthur and Vassilvitskii, *k-means++: the advantages of careful seeding* (2007).
 
 use ndarray::ArrayView2;
+use nomaly_settings::Settings;
 
-use super::{CLUSTERS, Groups, SEED};
-use crate::params::named_choice;
+use super::Groups;
+use crate::choice::named_choice;
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, check_rows};
-use crate::{Parameter, ScorerEntry, ScorerError, Watch};
-
-const NAME: &str = "clustering";
-
-const PARAMETERS: &[Parameter] = &[
-    CLUSTERS,
-    Parameter {
-        name: "distance",
-        default: "plain",
-        values: "`plain` or `relative`",
-        summary: "whether the distance is divided by the spread of the group",
-    },
-    SEED,
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "distance from the nearest k-means centre",
-    parameters: PARAMETERS,
-    fitter: |params, rows, watch| {
-        params.check(PARAMETERS)?;
-        let options = ClusteringOptions {
-            clusters: params.read(PARAMETERS, "clusters", |clusters| *clusters > 0)?,
-            distance: params.read(PARAMETERS, "distance", |_| true)?,
-            seed: params.read(PARAMETERS, "seed", |_| true)?,
-        };
-        Ok(Box::new(Clustering::fit(rows, options, watch)?))
-    },
-    restore: |state| Ok(Box::new(Clustering::from_state(state)?)),
-};
+use crate::{ScorerError, Watch};
 
 /// Groups of a smaller share of the whole spread hold equal rows but for rounding.
 const EQUAL: f64 = 1e-6;
 
 named_choice! {
-    /// How the distance from a centre is measured.
+    /// How the distance from a center is measured.
     ClusterDistance {
         /// The L2 distance.
         Plain = "plain",
@@ -68,29 +40,46 @@ named_choice! {
 }
 
 /// The settings of a [`Clustering`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct ClusteringOptions {
-    /// The number of groups, 1 to the number of rows; there are fewer where there are fewer distinct rows.
+    /// The groups that k-means makes, at most the rows of the fit; fewer where there are fewer distinct rows.
+    #[schemars(extend("minimum" = 1))]
     pub clusters: usize,
-    /// How the distance from a centre is measured.
+    /// Whether the distance from a center is divided by the spread of the group.
     pub distance: ClusterDistance,
     /// Where k-means starts.
     pub seed: u64,
 }
 
 impl Default for ClusteringOptions {
-    /// Plain distances from the centres of 8 groups.
+    /// Plain distances from the centers of 8 groups.
     fn default() -> Self {
         Self { clusters: 8, distance: ClusterDistance::Plain, seed: 0 }
     }
 }
 
-/// The centres of groups of rows.
+impl Settings for ClusteringOptions {}
+
+impl ScorerParams for ClusteringOptions {
+    const NAME: &'static str = "clustering";
+    const SUMMARY: &'static str = "distance from the nearest k-means centre";
+    type Fitted = Clustering;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, watch: Watch<'_>) -> Result<Clustering, ScorerError> {
+        Clustering::fit(rows, *self, watch)
+    }
+
+    fn restore(state: &State) -> Result<Clustering, ScorerError> {
+        Clustering::from_state(state)
+    }
+}
+
+/// The centers of groups of rows.
 #[derive(Clone, Debug)]
 pub struct Clustering {
     distance: ClusterDistance,
     groups: Groups,
-    /// What the distance from each centre is divided by, positive.
+    /// What the distance from each center is divided by, positive.
     spreads: Vec<f64>,
 }
 
@@ -104,9 +93,10 @@ impl Clustering {
     /// Fits on rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::TooFewRows`] for fewer rows than groups, [`ScorerError::Parameter`] without groups,
+    /// [`ScorerError::TooFewRows`] for fewer rows than groups, [`ScorerError::Setting`] without groups,
     /// [`ScorerError::NonFiniteFeature`], [`ScorerError::Cancelled`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: ClusteringOptions, watch: Watch<'_>) -> Result<Self, ScorerError> {
+        check_settings(&options)?;
         Ok(Self::new(options.distance, Groups::fit(rows, options.clusters, options.seed, watch)?))
     }
 
@@ -145,7 +135,7 @@ impl Scorer for Clustering {
     }
 
     fn state(&self) -> State {
-        State::new(NAME, &Config { distance: self.distance }, self.groups.tensors())
+        State::new(ClusteringOptions::NAME, &Config { distance: self.distance }, self.groups.tensors())
     }
 }
 

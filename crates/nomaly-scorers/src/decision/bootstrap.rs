@@ -22,7 +22,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
-use super::{check_scores, draw_below, parameter};
+use super::{check_number, check_scores, draw_below};
 use crate::ScorerError;
 
 /// Resamples that one task draws: fixed, so that the interval does not depend on the number of threads.
@@ -79,7 +79,7 @@ impl Bootstrap {
     /// Resamples on which `statistic` fails are left out, as long as they are few.
     ///
     /// # Errors
-    /// [`ScorerError::TooFewScores`] below 2, [`ScorerError::NonFiniteScore`], [`ScorerError::Parameter`], and the
+    /// [`ScorerError::TooFewScores`] below 2, [`ScorerError::NonFiniteScore`], [`ScorerError::Setting`], and the
     /// first error of `statistic` where it fails on more than 5 % of the resamples.
     pub fn interval(
         &self,
@@ -87,8 +87,8 @@ impl Bootstrap {
         statistic: impl Fn(&[f64]) -> Result<f64, ScorerError> + Sync,
     ) -> Result<Interval, ScorerError> {
         check_scores("a bootstrap interval", 2, held_out_scores)?;
-        parameter("level", self.level, self.level > 0.0 && self.level < 1.0, "a share between 0 and 1")?;
-        parameter("resamples", self.resamples as f64, self.resamples >= FEWEST, "a whole number from 40")?;
+        check_number("level", self.level, self.level > 0.0 && self.level < 1.0, "a share between 0 and 1")?;
+        check_number("resamples", self.resamples as f64, self.resamples >= FEWEST, "a whole number from 40")?;
         let mut scores = held_out_scores.to_vec();
         scores.sort_by(f64::total_cmp);
         let numbers: Vec<usize> = (0..self.resamples).collect();

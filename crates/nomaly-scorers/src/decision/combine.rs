@@ -2,9 +2,9 @@
 //!
 //! # What it computes
 //! A p-value says on one scale what scores of different detectors say on their own: how rare it is among normal items.
-//! [`Tail`] makes one of a score, continuous in the score so that it ranks items as the score does: between held-out scores
-//! it is interpolated, and beyond the greatest of them it falls exponentially, as fast as the greatest tenth of the
-//! held-out scores does. [`cauchy`] and [`fisher`] make one p-value of several.
+//! [`Tail`] makes one of a score, continuous in the score so that it ranks items as the score does: between held-out
+//! scores it is interpolated, and beyond the greatest of them it falls exponentially, as fast as the greatest tenth of
+//! the held-out scores does. [`cauchy`] and [`fisher`] make one p-value of several.
 //!
 //! # When to use
 //! To let a detector with one view of normal (a network trained on the images themselves) and one with another
@@ -16,8 +16,8 @@
 //!
 //! # Reference
 //! Liu & Xie, *Cauchy combination test: a powerful test with analytic p-value calculation under arbitrary dependency
-//! structures*, JASA 2020; Fisher, *Statistical Methods for Research Workers*, 1932. The exponential tail is the generalised
-//! Pareto distribution with shape 0 (Pickands 1975).
+//! structures*, JASA 2020; Fisher, *Statistical Methods for Research Workers*, 1932. The exponential tail is the
+//! generalized Pareto distribution with shape 0 (Pickands 1975).
 
 use std::f64::consts::PI;
 

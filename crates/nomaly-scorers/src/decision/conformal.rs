@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{check_scores, parameter};
+use super::{check_number, check_scores};
 use crate::ScorerError;
 
 /// Split-conformal p-values: the share of normal items that look at least as anomalous.
@@ -16,10 +16,10 @@ use crate::ScorerError;
 /// p-value of the drawn scores.
 ///
 /// # When to use
-/// Whenever the false-alarm rate matters: if the item behind `s` is normal and exchangeable with the held-out ones, then
-/// `P(p <= a) <= a` for every `a`, whatever the scorer and whatever the distribution of its scores. With groups, `P(p
-/// <= a) <= 2 a` holds whatever the groups look like, for a mean of p-values is a p-value up to a factor of two; in
-/// simulations over 5 to 100 groups of 2 to 20 items it stays at or below `a` (`docs/decisions.md`). One score drawn
+/// Whenever the false-alarm rate matters: if the item behind `s` is normal and exchangeable with the held-out ones,
+/// then `P(p <= a) <= a` for every `a`, whatever the scorer and whatever the distribution of its scores. With groups,
+/// `P(p <= a) <= 2 a` holds whatever the groups look like, for a mean of p-values is a p-value up to a factor of two;
+/// in simulations over 5 to 100 groups of 2 to 20 items it stays at or below `a` (`docs/decisions.md`). One score drawn
 /// from each group would keep `a` exactly, and depend on the draw.
 ///
 /// # Reference
@@ -68,12 +68,12 @@ impl Conformal {
     /// the number of the group of each item.
     ///
     /// # Errors
-    /// [`ScorerError::TooFewScores`] without scores, [`ScorerError::NonFiniteScore`], [`ScorerError::Parameter`] where
+    /// [`ScorerError::TooFewScores`] without scores, [`ScorerError::NonFiniteScore`], [`ScorerError::Setting`] where
     /// there is not one group a score.
     pub fn of_groups(held_out_scores: Vec<f64>, groups: &[u32]) -> Result<Self, ScorerError> {
         check_scores("a conformal rule", 1, &held_out_scores)?;
         let expected = format!("{} numbers, one a score", held_out_scores.len());
-        parameter("groups", groups.len() as f64, groups.len() == held_out_scores.len(), &expected)?;
+        check_number("groups", groups.len() as f64, groups.len() == held_out_scores.len(), &expected)?;
         let mut sizes: HashMap<u32, f64> = HashMap::new();
         groups.iter().for_each(|&group| *sizes.entry(group).or_default() += 1.0);
         let mut pairs: Vec<(f64, u32)> = held_out_scores.into_iter().zip(groups.iter().copied()).collect();
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!([rule.threshold(0.2), rule.threshold(0.25), rule.threshold(0.5)], [None, Some(9.0), Some(6.0)]);
         assert_eq!(rule.threshold(1.0), Some(f64::NEG_INFINITY));
         let wrong = Conformal::of_groups(vec![1.0, 2.0], &[1]);
-        assert!(matches!(wrong, Err(ScorerError::Parameter { name, .. }) if name == "groups"));
+        assert!(matches!(wrong, Err(ScorerError::Setting(error)) if error.name() == "groups"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The tail of held-out scores, carried beyond the largest of them.
 
-use super::{Conformal, parameter};
+use super::{Conformal, check_number};
 use crate::ScorerError;
 
 /// The fewest scores that a tail is fitted to.
@@ -16,31 +16,31 @@ const GRID_DECADES: f64 = 12.0;
 /// Steps of golden-section search: each shrinks the bracket by 0.618, so these reach the last bits that matter.
 const GOLDEN_STEPS: usize = 60;
 
-/// A threshold and p-values from a generalised Pareto tail: peaks over threshold.
+/// A threshold and p-values from a generalized Pareto tail: peaks over threshold.
 ///
 /// # What it computes
-/// Scores above a high initial threshold `u`, less `u`, follow a generalised Pareto distribution the more closely the
+/// Scores above a high initial threshold `u`, less `u`, follow a generalized Pareto distribution the more closely the
 /// higher `u` is: `P(S > u + y | S > u) = (1 + ξ y / σ)^(-1/ξ)`, and `exp(-y / σ)` for `ξ = 0`. Here `u` is the
-/// `(k + 1)`-th largest of `n` held-out scores, shape `ξ ≥ -1/2` and scale `σ` maximise the likelihood, and for a rate
+/// `(k + 1)`-th largest of `n` held-out scores, shape `ξ ≥ -1/2` and scale `σ` maximize the likelihood, and for a rate
 /// below `k / n` the threshold is `u + σ/ξ ((rate n / k)^(-ξ) - 1)`. At and below `u` the rule is [`Conformal`].
 ///
-/// With `ξ` and `x = ξ / σ` the scale drops out (Grimshaw 1993): `ξ(x)` is the mean of `ln(1 + x y)`, so that one number
-/// is left to search, over a grid and then by golden sections. The bound on `ξ` is where maximum likelihood stops being
-/// regular; shorter tails than that get a slightly longer one, which errs towards fewer alarms.
+/// With `ξ` and `x = ξ / σ` the scale drops out (Grimshaw 1993): `ξ(x)` is the mean of `ln(1 + x y)`, so that one
+/// number is left to search, over a grid and then by golden sections. The bound on `ξ` is where maximum likelihood
+/// stops being regular; shorter tails than that get a slightly longer one, which errs towards fewer alarms.
 ///
 /// # When to use
 /// For false-alarm rates below `1 / (n + 1)`, which no rule without a model of the tail can reach, and for smooth
-/// p-values of what lies beyond all held-out scores. The promise is only as good as the limit: at a rate of `k / (20 n)`
-/// it leans on the shape, of which `k` exceedances say little.
+/// p-values of what lies beyond all held-out scores. The promise is only as good as the limit: at a rate of `k / (20
+/// n)` it leans on the shape, of which `k` exceedances say little.
 ///
 /// # Parameters
-/// `k` is a tenth of the scores up to 50, then a fiftieth of them where that is more, and at least ten; so `u` is the 0.9
-/// quantile of 500 scores and the 0.98 quantile of 2500 and more, as in SPOT.
+/// `k` is a tenth of the scores up to 50, then a fiftieth of them where that is more, and at least ten; so `u` is the
+/// 0.9 quantile of 500 scores and the 0.98 quantile of 2500 and more, as in SPOT.
 ///
 /// # Reference
 /// Pickands, *Statistical inference using extreme order statistics* (1975); Balkema and de Haan, *Residual life time at
-/// great age* (1974); Grimshaw, *Computing maximum likelihood estimates for the generalized Pareto distribution* (1993);
-/// Siffer, Fouque, Termier and Largouet, *Anomaly detection in streams with extreme value theory* (2017).
+/// great age* (1974); Grimshaw, *Computing maximum likelihood estimates for the generalized Pareto distribution*
+/// (1993); Siffer, Fouque, Termier and Largouet, *Anomaly detection in streams with extreme value theory* (2017).
 ///
 /// ```
 /// use nomaly_scorers::decision::ExtremeValue;
@@ -62,7 +62,7 @@ pub struct ExtremeValue {
     tail: Tail,
 }
 
-/// A generalised Pareto distribution that starts at 0.
+/// A generalized Pareto distribution that starts at 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Tail {
     shape: f64,
@@ -78,7 +78,7 @@ impl ExtremeValue {
     /// # Errors
     /// [`ScorerError::TooFewScores`] below 50, [`ScorerError::NonFiniteScore`], [`ScorerError::ConstantTail`] where
     /// fewer than four different scores lie above the initial threshold, [`ScorerError::Numerical`] where no
-    /// generalised Pareto distribution is as heavy as the tail.
+    /// generalized Pareto distribution is as heavy as the tail.
     pub fn fit(held_out_scores: Vec<f64>) -> Result<Self, ScorerError> {
         let body = Conformal::new(held_out_scores)?;
         let n = body.n();
@@ -140,9 +140,9 @@ impl ExtremeValue {
     /// Minus infinity (everything is anomalous) where `rate` is 1 or more.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for a rate that is not above 0.
+    /// [`ScorerError::Setting`] for a rate that is not above 0.
     pub fn threshold(&self, rate: f64) -> Result<f64, ScorerError> {
-        parameter("rate", rate, rate > 0.0, "a rate above 0")?;
+        check_number("rate", rate, rate > 0.0, "a rate above 0")?;
         let share = self.tail_share();
         Ok(if rate < share {
             self.initial + self.tail.quantile(rate / share)
@@ -198,7 +198,7 @@ impl Tail {
             });
         }
         let bracket = [best.saturating_sub(1), best + 1].map(|point| start + step * point as f64);
-        let Self { shape, scale } = tail(maximise(likelihood, bracket));
+        let Self { shape, scale } = tail(maximize(likelihood, bracket));
         Ok(Self { shape, scale: scale * largest })
     }
 
@@ -221,7 +221,7 @@ impl Tail {
 }
 
 /// Where `function` is largest in the bracket, by golden sections.
-fn maximise(function: impl Fn(f64) -> f64, [mut low, mut high]: [f64; 2]) -> f64 {
+fn maximize(function: impl Fn(f64) -> f64, [mut low, mut high]: [f64; 2]) -> f64 {
     let golden = (5f64.sqrt() - 1.0) / 2.0;
     let (mut left, mut right) = (high - golden * (high - low), low + golden * (high - low));
     let (mut at_left, mut at_right) = (function(left), function(right));

@@ -24,9 +24,11 @@ mod simple;
 
 pub use conformal::Conformal;
 pub use extreme::ExtremeValue;
-use rand_chacha::rand_core::Rng;
 pub use robust::RobustTail;
 pub use simple::{quantile, three_sigma};
+
+use nomaly_settings::SettingError;
+use rand_chacha::rand_core::Rng;
 
 use crate::ScorerError;
 
@@ -41,11 +43,11 @@ fn check_scores(what: &'static str, needed: usize, scores: &[f64]) -> Result<(),
 }
 
 /// Refuses a number outside a range.
-fn parameter(name: &str, value: f64, fits: bool, expected: &str) -> Result<(), ScorerError> {
+fn check_number(name: &str, value: f64, fits: bool, expected: &str) -> Result<(), ScorerError> {
     if fits {
         return Ok(());
     }
-    Err(ScorerError::Parameter { name: name.to_owned(), value: value.to_string(), expected: expected.to_owned() })
+    Err(SettingError::value(name, value, expected).into())
 }
 
 /// A whole number below `n`, which is at most 2³²: any is as likely as any other, but for one part in 2³² / `n`.

@@ -1,6 +1,6 @@
 //! The tail of scores among which some may be of anomalous items.
 
-use super::{check_scores, parameter};
+use super::{check_number, check_scores};
 use crate::ScorerError;
 
 /// An exponential tail whose place and width come from the middle of the scores, so that a minority of anomalous items
@@ -74,9 +74,9 @@ impl RobustTail {
     /// The threshold `t` above which p-values are below `rate`, in (0, 1/2].
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for another rate.
+    /// [`ScorerError::Setting`] for another rate.
     pub fn threshold(&self, rate: f64) -> Result<f64, ScorerError> {
-        parameter("rate", rate, rate > 0.0 && rate <= 0.5, "a rate above 0, at most a half")?;
+        check_number("rate", rate, rate > 0.0 && rate <= 0.5, "a rate above 0, at most a half")?;
         Ok(self.median - self.scale * (2.0 * rate).ln())
     }
 }
@@ -112,6 +112,6 @@ mod tests {
         assert!(matches!(few, ScorerError::TooFewScores { needed: 8, got: 7, .. }));
         assert!(matches!(RobustTail::fit(&[1.0; 9]), Err(ScorerError::ConstantScores { n: 9 })));
         let tail = RobustTail::fit(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).unwrap();
-        assert!(matches!(tail.threshold(0.6), Err(ScorerError::Parameter { .. })));
+        assert!(matches!(tail.threshold(0.6), Err(ScorerError::Setting(error)) if error.name() == "rate"));
     }
 }

@@ -1,6 +1,6 @@
 //! Thresholds from two moments or from one order statistic.
 
-use super::{check_scores, parameter};
+use super::{check_number, check_scores};
 use crate::ScorerError;
 
 /// The threshold mean + 3 standard deviations (with `n - 1` in the denominator) of held-out normal scores.
@@ -22,19 +22,19 @@ pub fn three_sigma(held_out_scores: &[f64]) -> Result<f64, ScorerError> {
 }
 
 /// The threshold that a share `fpr` in `[0, 1]` of the held-out normal scores lies above: their `1 - fpr` quantile,
-/// interpolated linearly between order statistics (type 7 of Hyndman and Fan, *Sample quantiles in statistical packages*,
-/// 1996).
+/// interpolated linearly between order statistics (type 7 of Hyndman and Fan, *Sample quantiles in statistical
+/// packages*, 1996).
 ///
 /// # When to use
 /// With many held-out scores, or to plot; with few of them the rate on further items is larger than `fpr`, and
 /// [`Conformal`](super::Conformal) is the rule that keeps its promise.
 ///
 /// # Errors
-/// [`ScorerError::TooFewScores`] without scores, [`ScorerError::NonFiniteScore`], [`ScorerError::Parameter`] for a rate
+/// [`ScorerError::TooFewScores`] without scores, [`ScorerError::NonFiniteScore`], [`ScorerError::Setting`] for a rate
 /// outside `[0, 1]`.
 pub fn quantile(held_out_scores: &[f64], fpr: f64) -> Result<f64, ScorerError> {
     check_scores("the quantile rule", 1, held_out_scores)?;
-    parameter("fpr", fpr, (0.0..=1.0).contains(&fpr), "a rate from 0 to 1")?;
+    check_number("fpr", fpr, (0.0..=1.0).contains(&fpr), "a rate from 0 to 1")?;
     let mut scores = held_out_scores.to_vec();
     scores.sort_by(f64::total_cmp);
     let position = (1.0 - fpr) * (scores.len() - 1) as f64;

@@ -6,16 +6,16 @@
 //! `ln Γ(Σα) − Σ ln Γ(αⱼ) + Σ (αⱼ − 1) ln pⱼ`. The last sum alone is the normality score of GeoTrans.
 //!
 //! # When to use
-//! For what a classifier says of normal images under a known transformation: the concentration tells the classes that are
-//! easily confused from those that are not.
+//! For what a classifier says of normal images under a known transformation: the concentration tells the classes that
+//! are easily confused from those that are not.
 //!
 //! # Parameters
 //! None. Vectors come as logarithms, so that probabilities too small for a floating-point number lose nothing. The
 //! concentration Σα of vectors that hardly differ is limited to [`MAX_CONCENTRATION`].
 //!
 //! # Reference
-//! Minka, *Estimating a Dirichlet distribution*, 2000, equations 9 and 21; Golan & El-Yaniv, *Deep anomaly detection using geometric
-//! transformations*, NeurIPS 2018, section 4.
+//! Minka, *Estimating a Dirichlet distribution*, 2000, equations 9 and 21; Golan & El-Yaniv, *Deep anomaly detection
+//! using geometric transformations*, NeurIPS 2018, section 4.
 
 mod special;
 
@@ -62,7 +62,7 @@ impl SimplexStatistics {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dirichlet {
     alpha: Vec<f64>,
-    /// Logarithm of the normalising constant.
+    /// Logarithm of the normalizing constant.
     log_constant: f64,
 }
 
@@ -118,7 +118,8 @@ impl Dirichlet {
         &self.alpha
     }
 
-    /// Σ (αⱼ − 1) ln pⱼ of a vector given as logarithms: the log-density without its constant, GeoTrans' normality score.
+    /// Σ (αⱼ − 1) ln pⱼ of a vector given as logarithms: the log-density without its constant, GeoTrans' normality
+    /// score.
     ///
     /// # Errors
     /// As [`SimplexStatistics::push`].

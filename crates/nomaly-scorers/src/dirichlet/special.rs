@@ -1,8 +1,8 @@
 //! The gamma function's logarithm and its first two derivatives after the point, for positive numbers.
 //!
 //! Each is brought to an argument of at least [`LARGE`] by its recurrence and evaluated there by its asymptotic series
-//! (Abramowitz & Stegun, *Handbook of Mathematical Functions*, 6.1.41, 6.3.18, 6.4.12), whose first term left out is below
-//! 1e-16 of the result.
+//! (Abramowitz & Stegun, *Handbook of Mathematical Functions*, 6.1.41, 6.3.18, 6.4.12), whose first term left out is
+//! below 1e-16 of the result.
 
 const LARGE: f64 = 12.0;
 

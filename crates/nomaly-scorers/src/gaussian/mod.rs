@@ -6,8 +6,6 @@ mod pca;
 mod scorer;
 mod statistics;
 
-pub(crate) use pca::ENTRY as PCA_ENTRY;
 pub use pca::{Keep, PcaEstimator, PcaGaussian, PcaOptions};
-pub(crate) use scorer::ENTRY;
-pub use scorer::{Covariance, Gaussian};
+pub use scorer::{Covariance, Gaussian, GaussianOptions};
 pub use statistics::GaussianStatistics;

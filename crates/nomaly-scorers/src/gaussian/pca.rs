@@ -7,10 +7,10 @@
 //! projections* (0 for `empirical`). The score is the square root of `Σ z_i² / variance_i`.
 //!
 //! With the components in descending order of variance and `i` the first whose cumulated share of the variance exceeds
-//! `variance`: `leading` keeps the components up to and with `i` (PCA), `trailing` keeps them from `i - 1` on (NPCA). The
-//! true border lies between `i - 1` and `i`, and both variants include it, as the authors' implementation does.
-//! Components beyond the numerical rank, which is at most the number of rows less one, are no directions of the data and
-//! are never kept; there the authors' implementation takes one arbitrary direction more.
+//! `variance`: `leading` keeps the components up to and with `i` (PCA), `trailing` keeps them from `i - 1` on (NPCA).
+//! The true border lies between `i - 1` and `i`, and both variants include it, as the authors' implementation does.
+//! Components beyond the numerical rank, which is at most the number of rows less one, are no directions of the data
+//! and are never kept; there the authors' implementation takes one arbitrary direction more.
 //!
 //! # When to use
 //! NPCA in place of the full Gaussian for subtle defects: directions in which normal items hardly vary are the ones in
@@ -27,53 +27,15 @@
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 use ndarray::ArrayView2;
+use nomaly_settings::Settings;
 
 use super::scorer::log_densities;
 use super::statistics::shrinkage;
-use crate::linalg::{self, Centred, Svd, column_norms};
-use crate::params::named_choice;
+use crate::choice::named_choice;
+use crate::linalg::{self, Centered, Svd, column_norms};
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
-use crate::{Parameter, ScorerEntry, ScorerError};
-
-const NAME: &str = "gaussian-pca";
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "covariance",
-        default: "ledoit-wolf",
-        values: "`ledoit-wolf` or `empirical`",
-        summary: "how the variances of the kept components are estimated",
-    },
-    Parameter {
-        name: "keep",
-        default: "trailing",
-        values: "`leading` or `trailing`",
-        summary: "the components kept: those of the largest (PCA) or of the smallest variance (NPCA)",
-    },
-    Parameter {
-        name: "variance",
-        default: "0.99",
-        values: "a share above 0 and below 1",
-        summary: "the share of the variance that the leading components explain",
-    },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "Mahalanobis distance on the principal components of largest or of smallest variance",
-    parameters: PARAMETERS,
-    fitter: |params, rows, _| {
-        params.check(PARAMETERS)?;
-        let options = PcaOptions {
-            keep: params.read(PARAMETERS, "keep", |_| true)?,
-            variance: params.read(PARAMETERS, "variance", is_share)?,
-            covariance: params.read(PARAMETERS, "covariance", |_| true)?,
-        };
-        Ok(Box::new(PcaGaussian::fit(rows, options)?))
-    },
-    restore: |state| Ok(Box::new(PcaGaussian::from_state(state)?)),
-};
+use crate::{ScorerError, Watch};
 
 named_choice! {
     /// Which principal components are kept.
@@ -95,14 +57,15 @@ named_choice! {
     }
 }
 
-/// What a [`PcaGaussian`] keeps.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The settings of a [`PcaGaussian`].
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct PcaOptions {
-    /// Which components.
+    /// The components kept: those of the largest (PCA) or of the smallest variance (NPCA).
     pub keep: Keep,
-    /// The share of the variance, above 0 and below 1, that the leading components explain.
+    /// The share of the variance that the leading components explain.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub variance: f64,
-    /// How the variances are estimated.
+    /// How the variances of the kept components are estimated.
     pub covariance: PcaEstimator,
 }
 
@@ -110,6 +73,22 @@ impl Default for PcaOptions {
     /// NPCA 1 % with Ledoit–Wolf shrinkage.
     fn default() -> Self {
         Self { keep: Keep::Trailing, variance: 0.99, covariance: PcaEstimator::LedoitWolf }
+    }
+}
+
+impl Settings for PcaOptions {}
+
+impl ScorerParams for PcaOptions {
+    const NAME: &'static str = "gaussian-pca";
+    const SUMMARY: &'static str = "Mahalanobis distance on the principal components of largest or of smallest variance";
+    type Fitted = PcaGaussian;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, _: Watch<'_>) -> Result<PcaGaussian, ScorerError> {
+        PcaGaussian::fit(rows, *self)
+    }
+
+    fn restore(state: &State) -> Result<PcaGaussian, ScorerError> {
+        PcaGaussian::from_state(state)
     }
 }
 
@@ -136,28 +115,22 @@ struct Config {
 }
 
 impl PcaGaussian {
-    /// Fits on rows `[n, dim]` by a singular value decomposition of the centred rows.
+    /// Fits on rows `[n, dim]` by a singular value decomposition of the centered rows.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for a share outside `(0, 1)`, [`ScorerError::TooFewRows`] below 2 rows,
+    /// [`ScorerError::Setting`] for a share outside `(0, 1)`, [`ScorerError::TooFewRows`] below 2 rows,
     /// [`ScorerError::ConstantRows`], [`ScorerError::NonFiniteFeature`], [`ScorerError::NoConvergence`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: PcaOptions) -> Result<Self, ScorerError> {
-        if !is_share(&options.variance) {
-            return Err(ScorerError::Parameter {
-                name: "variance".to_owned(),
-                value: options.variance.to_string(),
-                expected: "a share above 0 and below 1".to_owned(),
-            });
-        }
+        check_settings(&options)?;
         check_finite(rows)?;
         let (count, dim) = rows.dim();
         if count < 2 {
             return Err(ScorerError::TooFewRows { what: "principal components", needed: 2, got: count });
         }
-        let Centred { mean, rows: centred } = linalg::centre(rows);
+        let Centered { mean, rows: centered } = linalg::center(rows);
         let largest = rows.iter().fold(0.0f64, |largest, value| largest.max(f64::from(value.abs())));
         let Svd { left, values, right } =
-            linalg::thin_svd(&centred, dim).ok_or(ScorerError::NoConvergence { rows: count, dim })?;
+            linalg::thin_svd(&centered, dim).ok_or(ScorerError::NoConvergence { rows: count, dim })?;
         // Below the first bound is rounding of the decomposition, below the second that of subtracting the mean.
         let size = count.max(dim) as f64;
         let rounding = (values[0] * size).max(largest * size.sqrt()) * f64::EPSILON;
@@ -208,9 +181,8 @@ impl PcaGaussian {
         if !(0.0..=1.0).contains(&shrinkage) {
             return Err(state.config_error(format!("shrinkage is {shrinkage}, expected 0 to 1")));
         }
-        if !is_share(&variance) {
-            return Err(state.config_error(format!("variance is {variance}, expected above 0 and below 1")));
-        }
+        let options = PcaOptions { keep, variance, covariance };
+        check_settings(&options).map_err(|error| state.config_error(error.to_string()))?;
         state.expect_only(&["components", "mean", "variance"])?;
         let [dim] = state.shape("mean")?;
         let mean = state.read_f64("mean", [dim])?.to_vec();
@@ -224,7 +196,7 @@ impl PcaGaussian {
         }
         let components = state.read_f64("components", [kept, dim])?;
         let components = MatRef::from_column_major_slice(components, dim, kept).to_owned();
-        Ok(Self { options: PcaOptions { keep, variance, covariance }, rows, shrinkage, mean, components, variances })
+        Ok(Self { options, rows, shrinkage, mean, components, variances })
     }
 }
 
@@ -253,7 +225,7 @@ impl Scorer for PcaGaussian {
         let PcaOptions { keep, variance, covariance } = self.options;
         let components = (0..kept).flat_map(|j| (0..dim).map(move |i| (i, j))).map(|at| self.components[at]).collect();
         State::new(
-            NAME,
+            PcaOptions::NAME,
             &Config { covariance, keep, rows: self.rows, shrinkage: self.shrinkage, variance },
             [
                 ("components", Tensor::f64([kept, dim], components)),
@@ -262,10 +234,6 @@ impl Scorer for PcaGaussian {
             ],
         )
     }
-}
-
-fn is_share(share: &f64) -> bool {
-    0.0 < *share && *share < 1.0
 }
 
 /// The components to keep, given the singular values of all.

@@ -2,19 +2,19 @@
 //!
 //! # What it computes
 //! `sqrt((x - m)ᵀ C⁻¹ (x - m))` for the mean `m` of the rows and an estimate `C` of their covariance. With the full
-//! covariance this is the Mahalanobis distance, with its diagonal the standardised Euclidean distance (SED), with the
+//! covariance this is the Mahalanobis distance, with its diagonal the standardized Euclidean distance (SED), with the
 //! identity the L2 distance from the mean.
 //!
-//! The log-likelihood is that of the Gaussian with this mean and covariance, `-(d ln 2π + ln det C + distance²) / 2`; for
-//! `identity`, of the Gaussian with variance 1 in every direction.
+//! The log-likelihood is that of the Gaussian with this mean and covariance, `-(d ln 2π + ln det C + distance²) / 2`;
+//! for `identity`, of the Gaussian with variance 1 in every direction.
 //!
 //! # When to use
 //! On features of a pretrained network, pooled over an image: a Gaussian for each level and the sum of the distances is
-//! the MVG method. `ledoit-wolf` is right there, where rows are fewer than columns. `empirical` needs many more rows than
-//! columns and fails where the covariance is singular.
+//! the MVG method. `ledoit-wolf` is right there, where rows are fewer than columns. `empirical` needs many more rows
+//! than columns and fails where the covariance is singular.
 //!
 //! # Parameters
-//! `covariance`: see [`Covariance`].
+//! `covariance`: see [`GaussianOptions`].
 //!
 //! # Reference
 //! Rippel, Mertens and Merhof, *Modeling the distribution of normal data in pre-trained deep features for anomaly
@@ -24,33 +24,14 @@
 use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::{Mat, MatRef, Par};
 use ndarray::ArrayView2;
+use nomaly_settings::Settings;
 
 use super::statistics::{GaussianStatistics, pack_lower, read_lower};
+use crate::choice::named_choice;
 use crate::linalg::{self, column_norms};
-use crate::params::named_choice;
+use crate::registry::ScorerParams;
 use crate::scorer::{Scorer, State, Tensor, check_rows};
-use crate::{Parameter, ScorerEntry, ScorerError};
-
-const NAME: &str = "gaussian";
-
-const PARAMETERS: &[Parameter] = &[Parameter {
-    name: "covariance",
-    default: "ledoit-wolf",
-    values: "`ledoit-wolf`, `empirical`, `diagonal` or `identity`",
-    summary: "how the covariance is estimated",
-}];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "distance from a Gaussian: Mahalanobis, standardised Euclidean or L2",
-    parameters: PARAMETERS,
-    fitter: |params, rows, _| {
-        params.check(PARAMETERS)?;
-        Ok(Box::new(Gaussian::fit(rows, params.read(PARAMETERS, "covariance", |_| true)?)?))
-    },
-    restore: |state| Ok(Box::new(Gaussian::from_state(state)?)),
-};
+use crate::{ScorerError, Watch};
 
 named_choice! {
     /// How the covariance is estimated. All estimates divide by the number of rows (maximum likelihood).
@@ -65,6 +46,36 @@ named_choice! {
         Diagonal = "diagonal",
         /// No covariance: the L2 distance from the mean.
         Identity = "identity",
+    }
+}
+
+/// The settings of a [`Gaussian`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct GaussianOptions {
+    /// How the covariance is estimated.
+    pub covariance: Covariance,
+}
+
+impl Default for GaussianOptions {
+    /// The estimate for few rows in many columns.
+    fn default() -> Self {
+        Self { covariance: Covariance::LedoitWolf }
+    }
+}
+
+impl Settings for GaussianOptions {}
+
+impl ScorerParams for GaussianOptions {
+    const NAME: &'static str = "gaussian";
+    const SUMMARY: &'static str = "distance from a Gaussian: Mahalanobis, standardised Euclidean or L2";
+    type Fitted = Gaussian;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, _: Watch<'_>) -> Result<Gaussian, ScorerError> {
+        Gaussian::fit(rows, self.covariance)
+    }
+
+    fn restore(state: &State) -> Result<Gaussian, ScorerError> {
+        Gaussian::from_state(state)
     }
 }
 
@@ -116,7 +127,7 @@ impl Gaussian {
     ///
     /// # Errors
     /// [`ScorerError::TooFewRows`] below 2 rows (1 for the identity), [`ScorerError::ConstantRows`],
-    /// [`ScorerError::SingularEmpirical`], [`ScorerError::SingularShrunk`].
+    /// [`ScorerError::SingularCovariance`].
     pub fn from_statistics(statistics: &GaussianStatistics, covariance: Covariance) -> Result<Self, ScorerError> {
         let needed = if covariance == Covariance::Identity { 1 } else { 2 };
         let rows = statistics.count();
@@ -226,7 +237,7 @@ impl Scorer for Gaussian {
     fn state(&self) -> State {
         let dim = self.dim();
         let config = Config { covariance: self.covariance, rows: self.rows, shrinkage: self.shrinkage };
-        let mut state = State::new(NAME, &config, [("mean", Tensor::f64([dim], self.mean.clone()))]);
+        let mut state = State::new(GaussianOptions::NAME, &config, [("mean", Tensor::f64([dim], self.mean.clone()))]);
         let form = match &self.form {
             Form::Full(factor) => {
                 let columns: Vec<Vec<f64>> = (0..dim).map(|j| (j..dim).map(|i| factor[(i, j)]).collect()).collect();
@@ -269,9 +280,12 @@ fn variances(statistics: &GaussianStatistics) -> Result<Vec<f64>, ScorerError> {
 /// The Cholesky factor of the estimated covariance.
 fn factor(statistics: &GaussianStatistics, covariance: Covariance, shrinkage: f64) -> Result<Mat<f64>, ScorerError> {
     let (rows, dim) = (statistics.count(), statistics.dim());
-    let singular = || match covariance {
-        Covariance::LedoitWolf => ScorerError::SingularShrunk { rows, dim, shrinkage },
-        _ => ScorerError::SingularEmpirical { rows, dim },
+    let singular = || {
+        let (estimate, advice) = match covariance {
+            Covariance::LedoitWolf => ("Ledoit-Wolf", format!(" (shrinkage {shrinkage}); use more rows")),
+            _ => ("empirical", "; use covariance `ledoit-wolf` or `diagonal`, or more rows".to_owned()),
+        };
+        ScorerError::SingularCovariance { estimate, rows, dim, advice }
     };
     // The mean takes one dimension away from the rows.
     if shrinkage == 0.0 && rows <= dim as u64 {

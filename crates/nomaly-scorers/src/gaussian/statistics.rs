@@ -3,7 +3,7 @@
 use ndarray::ArrayView2;
 
 use crate::ScorerError;
-use crate::linalg::{self, Centred};
+use crate::linalg::{self, Centered};
 use crate::scorer::{State, Tensor, check_finite, check_rows};
 
 /// Rows that are reduced at once; further rows are merged block by block.
@@ -12,11 +12,11 @@ const BLOCK_ROWS: usize = 1024;
 /// Moments of a set of rows that can be taken in parts and merged exactly.
 ///
 /// Beside count, mean and scatter `S = Σ y yᵀ` (with `y = x - mean`) it keeps `Σ ‖y‖² y` and `Σ ‖y‖⁴`. The shrinkage of
-/// Ledoit and Wolf depends on the rows through `Σ ‖y‖⁴`, `‖S‖²` and `tr S` alone, and the first moves to another mean by
-/// way of the vector; so an estimate from merged parts equals that from all the rows, up to rounding.
+/// Ledoit and Wolf depends on the rows through `Σ ‖y‖⁴`, `‖S‖²` and `tr S` alone, and the first moves to another mean
+/// by way of the vector; so an estimate from merged parts equals that from all the rows, up to rounding.
 ///
-/// Additions happen in blocks of 1024 rows in the order of the rows, then in the order of the merges: the same calls give
-/// the same bytes whatever the number of threads. Memory is `dim²` numbers of 8 bytes.
+/// Additions happen in blocks of 1024 rows in the order of the rows, then in the order of the merges: the same calls
+/// give the same bytes whatever the number of threads. Memory is `dim²` numbers of 8 bytes.
 ///
 /// # Folds
 /// Take the statistics of each fold once, then merge all but one of them for each fit:
@@ -102,15 +102,15 @@ impl GaussianStatistics {
 
     fn of_block(rows: ArrayView2<'_, f32>) -> Self {
         let dim = rows.ncols();
-        let Centred { mean, rows: centred } = linalg::centre(rows);
+        let Centered { mean, rows: centered } = linalg::center(rows);
         let mut third = vec![0.0f64; dim];
         let mut fourth = 0.0;
-        for row in centred.chunks_exact(dim) {
+        for row in centered.chunks_exact(dim) {
             let square: f64 = row.iter().map(|value| value * value).sum();
             fourth += square * square;
             third.iter_mut().zip(row).for_each(|(sum, value)| *sum += square * value);
         }
-        let mut scatter = linalg::scatter(&centred, dim);
+        let mut scatter = linalg::scatter(&centered, dim);
         for column in 1..dim {
             scatter[column * dim..column * dim + column].fill(0.0);
         }
@@ -236,7 +236,8 @@ impl GaussianStatistics {
     /// It is 0 for a single column, for fewer than two rows, and where all rows are equal, as in scikit-learn.
     ///
     /// # Reference
-    /// Ledoit and Wolf, *A well-conditioned estimator for large-dimensional covariance matrices* (2004), lemmas 3.2–3.5.
+    /// Ledoit and Wolf, *A well-conditioned estimator for large-dimensional covariance matrices* (2004), lemmas
+    /// 3.2–3.5.
     pub fn shrinkage(&self) -> f64 {
         let dim = self.dim();
         let mut squares = 0.0;
@@ -266,7 +267,7 @@ impl GaussianStatistics {
     /// Brings back what [`state`](Self::state) gave.
     ///
     /// # Errors
-    /// [`ScorerError::Config`], [`ScorerError::MissingTensor`], [`ScorerError::Tensor`].
+    /// [`ScorerError::Stored`].
     pub fn from_state(state: &State) -> Result<Self, ScorerError> {
         if state.kind != STATE_KIND {
             return Err(state.config_error(format!("is not `{STATE_KIND}`")));
@@ -296,8 +297,8 @@ struct StatisticsConfig {
     count: u64,
 }
 
-/// The shrinkage of Ledoit and Wolf from sums over `count` centred rows `y`: the trace and the squared Frobenius norm of
-/// the scatter matrix, and `Σ ‖y‖⁴`.
+/// The shrinkage of Ledoit and Wolf from sums over `count` centered rows `y`: the trace and the squared Frobenius norm
+/// of the scatter matrix, and `Σ ‖y‖⁴`.
 pub(super) fn shrinkage(count: u64, dim: usize, trace: f64, squares: f64, fourth: f64) -> f64 {
     if dim < 2 || count < 2 {
         return 0.0;

@@ -1,16 +1,18 @@
 //! The isolation forest: random splits along one column each.
 //!
 //! # What it computes
-//! Each tree is grown on a random sample of the rows. A node draws one of the columns that vary among its rows and a border
-//! between their least and largest value there, uniformly; rows up to the border go to one side. With `E[h]` the mean over
-//! the trees of the length of a row's path, plus `c(size)` for a leaf that holds several rows, the score is
-//! `2^(-E[h] / c(ψ))`, in (0, 1): about 0.5 for what lies in the midst of the rows, towards 1 for what is set apart soon.
+//! Each tree is grown on a random sample of the rows. A node draws one of the columns that vary among its rows and a
+//! border between their least and largest value there, uniformly; rows up to the border go to one side. With `E[h]` the
+//! mean over the trees of the length of a row's path, plus `c(size)` for a leaf that holds several rows, the score is
+//! `2^(-E[h] / c(ψ))`, in (0, 1): about 0.5 for what lies in the midst of the rows, towards 1 for what is set apart
+//! soon.
 //!
 //! # When to use
 //! On raw features of any scale, mixed and with irrelevant columns among them, where there is no time to tune anything:
-//! fitting takes the same time for a thousand rows and for a million, and no distance is ever measured. It sees anomalies
-//! that stick out in single columns better than those that break a correlation, which is what the extended forest is for.
-//! A column that is constant in the rows of the fit is never looked at, so that leaving the constant does not count.
+//! fitting takes the same time for a thousand rows and for a million, and no distance is ever measured. It sees
+//! anomalies that stick out in single columns better than those that break a correlation, which is what the extended
+//! forest is for. A column that is constant in the rows of the fit is never looked at, so that leaving the constant
+//! does not count.
 //!
 //! # Parameters
 //! `trees`, `samples` and `seed`: see [`IsolationForestOptions`].
@@ -19,53 +21,22 @@
 //! Liu, Ting and Zhou, *Isolation forest* (2008), algorithms 1 to 3 and equations 1 and 2.
 
 use ndarray::{ArrayView1, ArrayView2};
+use nomaly_settings::Settings;
 use rand::RngExt;
 
-use super::trees::{self, Growth, LANES, Node, Shape, Split, is_samples, is_trees};
+use super::trees::{self, Growth, LANES, Node, Shape, Split};
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_rows};
-use crate::{Parameter, ScorerEntry, ScorerError, Watch};
-
-const NAME: &str = "isolation-forest";
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "samples",
-        default: "256",
-        values: "a whole number from 2 to 16777216",
-        summary: "the rows that each tree is grown on; all rows where there are fewer",
-    },
-    Parameter { name: "seed", default: "0", values: "a whole number from 0", summary: "which random forest it is" },
-    Parameter {
-        name: "trees",
-        default: "100",
-        values: "a whole number from 1 to 100000",
-        summary: "the number of trees",
-    },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "how few random splits along columns set a row apart",
-    parameters: PARAMETERS,
-    fitter: |params, rows, watch| {
-        params.check(PARAMETERS)?;
-        let options = IsolationForestOptions {
-            trees: params.read(PARAMETERS, "trees", is_trees)?,
-            samples: params.read(PARAMETERS, "samples", is_samples)?,
-            seed: params.read(PARAMETERS, "seed", |_| true)?,
-        };
-        Ok(Box::new(IsolationForest::fit(rows, options, watch)?))
-    },
-    restore: |state| Ok(Box::new(IsolationForest::from_state(state)?)),
-};
+use crate::{ScorerError, Watch};
 
 /// The settings of an [`IsolationForest`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct IsolationForestOptions {
-    /// The number of trees, 1 to 100 000.
+    /// The number of trees.
+    #[schemars(extend("minimum" = 1, "maximum" = trees::MAX_TREES))]
     pub trees: usize,
-    /// The rows that each tree is grown on, drawn without replacement, 2 to 2²⁴; all rows where there are fewer.
+    /// The rows that each tree is grown on, drawn without replacement; all rows where there are fewer.
+    #[schemars(extend("minimum" = 2, "maximum" = trees::MAX_SAMPLES))]
     pub samples: usize,
     /// Which random forest it is.
     pub seed: u64,
@@ -75,6 +46,22 @@ impl Default for IsolationForestOptions {
     /// The settings of the paper: 100 trees of 256 rows.
     fn default() -> Self {
         Self { trees: 100, samples: 256, seed: 0 }
+    }
+}
+
+impl Settings for IsolationForestOptions {}
+
+impl ScorerParams for IsolationForestOptions {
+    const NAME: &'static str = "isolation-forest";
+    const SUMMARY: &'static str = "how few random splits along columns set a row apart";
+    type Fitted = IsolationForest;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, watch: Watch<'_>) -> Result<IsolationForest, ScorerError> {
+        IsolationForest::fit(rows, *self, watch)
+    }
+
+    fn restore(state: &State) -> Result<IsolationForest, ScorerError> {
+        IsolationForest::from_state(state)
     }
 }
 
@@ -128,16 +115,16 @@ impl IsolationForest {
     /// Fits on rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for settings out of range, [`ScorerError::TooFewRows`] below 2 rows,
+    /// [`ScorerError::Setting`] for settings out of range, [`ScorerError::TooFewRows`] below 2 rows,
     /// [`ScorerError::ConstantRows`], [`ScorerError::NonFiniteFeature`], [`ScorerError::Cancelled`].
     pub fn fit(
         rows: ArrayView2<'_, f32>,
         options: IsolationForestOptions,
         watch: Watch<'_>,
     ) -> Result<Self, ScorerError> {
-        let IsolationForestOptions { trees, samples, seed } = options;
-        trees::check_fit(rows, "an isolation forest", trees, samples)?;
-        let grown = trees::grow(rows, Growth { trees, samples, seed, width: rows.ncols() }, copy, split, watch)?;
+        check_settings(&options)?;
+        trees::check_rows(rows, "an isolation forest")?;
+        let grown = trees::grow(rows, Growth { forest: options, width: rows.ncols() }, copy, split, watch)?;
         Ok(Self::new(rows.ncols(), grown.shape, grown.splits))
     }
 
@@ -211,8 +198,11 @@ impl Scorer for IsolationForest {
     }
 
     fn state(&self) -> State {
-        let mut state =
-            State::new(NAME, &Config { dim: self.dim, samples: self.shape.samples() }, self.shape.tensors());
+        let mut state = State::new(
+            IsolationForestOptions::NAME,
+            &Config { dim: self.dim, samples: self.shape.samples() },
+            self.shape.tensors(),
+        );
         let inner = self.splits.len();
         // Where every tree saw nothing but equal rows, there is no split.
         if inner > 0 {

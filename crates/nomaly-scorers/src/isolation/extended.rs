@@ -2,72 +2,35 @@
 //!
 //! # What it computes
 //! As the isolation forest, but a node splits its rows by a random plane: a normal vector of standard normal numbers in
-//! `extension + 1` of the columns (and zeros in the others), through a point drawn uniformly from the smallest box around the
-//! node's rows. Rows with `(x - p) · n ≤ 0` go to one side. A side may stay empty; what arrives there later counts as set
-//! apart at that depth. `extension = 0` splits along columns.
+//! `extension + 1` of the columns (and zeros in the others), through a point drawn uniformly from the smallest box
+//! around the node's rows. Rows with `(x - p) · n ≤ 0` go to one side. A side may stay empty; what arrives there later
+//! counts as set apart at that depth. `extension = 0` splits along columns.
 //!
 //! Columns that vary among the rows of a node are drawn first. With all columns (full extension) even one that is
 //! constant in the fit has a weight, so that leaving the constant counts.
 //!
 //! # When to use
-//! Where anomalies break a correlation, or normal items form groups: splits along columns leave bands of low scores beside
-//! the groups ("ghosts"), random slopes do not. The planes depend on the units, so that columns should be of similar scale.
+//! Where anomalies break a correlation, or normal items form groups: splits along columns leave bands of low scores
+//! beside the groups ("ghosts"), random slopes do not. The planes depend on the units, so that columns should be of
+//! similar scale.
 //!
 //! # Parameters
 //! `trees`, `samples`, `extension` and `seed`: see [`ExtendedIsolationForestOptions`].
 //!
 //! # Reference
-//! Hariri, Carrasco Kind and Brunner, *Extended isolation forest* (2019), algorithm 2 and section 3.2 (extension levels).
+//! Hariri, Carrasco Kind and Brunner, *Extended isolation forest* (2019), algorithm 2 and section 3.2 (extension
+//! levels).
 
 use ndarray::{ArrayView1, ArrayView2};
+use nomaly_settings::{SettingError, Settings, word_or_value};
 use rand::RngExt;
 
-use super::trees::{self, Growth, Node, Place, Shape, Split, is_samples, is_trees};
+use super::IsolationForestOptions;
+use super::trees::{self, Growth, Node, Place, Shape, Split};
 use crate::random::normals;
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_rows};
-use crate::{Parameter, Params, ScorerEntry, ScorerError, Watch};
-
-const NAME: &str = "extended-isolation-forest";
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "extension",
-        default: "full",
-        values: "`full` or a whole number from 0 to the number of columns less 1",
-        summary: "the columns that take part in a split, less one",
-    },
-    Parameter {
-        name: "samples",
-        default: "256",
-        values: "a whole number from 2 to 16777216",
-        summary: "the rows that each tree is grown on; all rows where there are fewer",
-    },
-    Parameter { name: "seed", default: "0", values: "a whole number from 0", summary: "which random forest it is" },
-    Parameter {
-        name: "trees",
-        default: "100",
-        values: "a whole number from 1 to 100000",
-        summary: "the number of trees",
-    },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "how few random splits along random slopes set a row apart",
-    parameters: PARAMETERS,
-    fitter: |params, rows, watch| {
-        params.check(PARAMETERS)?;
-        let options = ExtendedIsolationForestOptions {
-            trees: params.read(PARAMETERS, "trees", is_trees)?,
-            samples: params.read(PARAMETERS, "samples", is_samples)?,
-            extension: read_extension(params)?,
-            seed: params.read(PARAMETERS, "seed", |_| true)?,
-        };
-        Ok(Box::new(ExtendedIsolationForest::fit(rows, options, watch)?))
-    },
-    restore: |state| Ok(Box::new(ExtendedIsolationForest::from_state(state)?)),
-};
+use crate::{ScorerError, Watch};
 
 /// The products of a plane and a row are summed in so many parts, for the processor to add side by side.
 const PARTS: usize = 16;
@@ -75,30 +38,55 @@ const PARTS: usize = 16;
 /// Prepared features are held within this bound, so that no product with a plane leaves the range of `f32`.
 const FARTHEST: f64 = 1e18;
 
+word_or_value! {
+    /// How many columns take part in a split.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Extension {
+        /// All of them.
+        Full = "full",
+        ;
+        /// So many and one more.
+        Columns(usize) {},
+    }
+}
+
 /// The settings of an [`ExtendedIsolationForest`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct ExtendedIsolationForestOptions {
-    /// The number of trees, 1 to 100 000.
-    pub trees: usize,
-    /// The rows that each tree is grown on, drawn without replacement, 2 to 2²⁴; all rows where there are fewer.
-    pub samples: usize,
-    /// The columns that take part in a split less one, below the number of columns; `None` for all columns.
-    pub extension: Option<usize>,
-    /// Which random forest it is.
-    pub seed: u64,
+    /// The trees.
+    #[serde(flatten)]
+    pub forest: IsolationForestOptions,
+    /// The columns that take part in a split, less one: below the number of columns, or `full` for all of them.
+    pub extension: Extension,
 }
 
 impl Default for ExtendedIsolationForestOptions {
     /// 100 trees of 256 rows, fully extended.
     fn default() -> Self {
-        Self { trees: 100, samples: 256, extension: None, seed: 0 }
+        Self { forest: IsolationForestOptions::default(), extension: Extension::Full }
+    }
+}
+
+impl Settings for ExtendedIsolationForestOptions {}
+
+impl ScorerParams for ExtendedIsolationForestOptions {
+    const NAME: &'static str = "extended-isolation-forest";
+    const SUMMARY: &'static str = "how few random splits along random slopes set a row apart";
+    type Fitted = ExtendedIsolationForest;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, watch: Watch<'_>) -> Result<ExtendedIsolationForest, ScorerError> {
+        ExtendedIsolationForest::fit(rows, *self, watch)
+    }
+
+    fn restore(state: &State) -> Result<ExtendedIsolationForest, ScorerError> {
+        ExtendedIsolationForest::from_state(state)
     }
 }
 
 /// A fitted extended isolation forest.
 ///
-/// A tree of ψ rows takes up to ψ planes of `extension + 1` numbers; a row is compared with `ceil(log2 ψ)` planes of a tree
-/// at most.
+/// A tree of ψ rows takes up to ψ planes of `extension + 1` numbers; a row is compared with `ceil(log2 ψ)` planes of a
+/// tree at most.
 #[derive(Clone, Debug)]
 pub struct ExtendedIsolationForest {
     shape: Shape,
@@ -112,7 +100,7 @@ pub struct ExtendedIsolationForest {
 #[derive(Clone, Debug)]
 struct Scale {
     /// The middle of each column's range, `[dim]`.
-    centre: Vec<f64>,
+    center: Vec<f64>,
     /// 1 over half the largest range.
     factor: f64,
 }
@@ -165,26 +153,26 @@ impl ExtendedIsolationForest {
     /// Fits on rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for settings out of range, [`ScorerError::TooFewRows`] below 2 rows,
+    /// [`ScorerError::Setting`] for settings out of range, [`ScorerError::TooFewRows`] below 2 rows,
     /// [`ScorerError::ConstantRows`], [`ScorerError::NonFiniteFeature`], [`ScorerError::Cancelled`].
     pub fn fit(
         rows: ArrayView2<'_, f32>,
         options: ExtendedIsolationForestOptions,
         watch: Watch<'_>,
     ) -> Result<Self, ScorerError> {
-        let ExtendedIsolationForestOptions { trees, samples, extension, seed } = options;
-        trees::check_fit(rows, "an extended isolation forest", trees, samples)?;
+        check_settings(&options)?;
+        trees::check_rows(rows, "an extended isolation forest")?;
         let dim = rows.ncols();
-        let taking_part = extension.map_or(dim, |extension| extension.saturating_add(1));
-        if taking_part > dim {
-            return Err(ScorerError::Parameter {
-                name: "extension".to_owned(),
-                value: (taking_part - 1).to_string(),
-                expected: format!("`full` or a whole number from 0 to {}", dim - 1),
-            });
-        }
+        let taking_part = match options.extension {
+            Extension::Full => dim,
+            Extension::Columns(extension) if extension < dim => extension + 1,
+            Extension::Columns(extension) => {
+                let expected = format!("`full` or a whole number from 0 to {}", dim - 1);
+                return Err(SettingError::value("extension", extension, &expected).into());
+            }
+        };
         let scale = Scale::of(rows);
-        let growth = Growth { trees, samples, seed, width: prepared_width(dim) };
+        let growth = Growth { forest: options.forest, width: prepared_width(dim) };
         let grown = trees::grow(
             rows,
             growth,
@@ -230,7 +218,7 @@ impl ExtendedIsolationForest {
             );
         }
         let [dim] = state.shape("centre")?;
-        let scale = Scale { centre: state.read_f64("centre", [dim])?.to_vec(), factor };
+        let scale = Scale { center: state.read_f64("centre", [dim])?.to_vec(), factor };
         let shape = Shape::from_state(state, samples)?;
         let inner = shape.inner();
         if inner == 0 {
@@ -260,7 +248,7 @@ impl ExtendedIsolationForest {
 
 impl Scorer for ExtendedIsolationForest {
     fn dim(&self) -> usize {
-        self.scale.centre.len()
+        self.scale.center.len()
     }
 
     fn score(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
@@ -280,7 +268,11 @@ impl Scorer for ExtendedIsolationForest {
     fn state(&self) -> State {
         let dim = self.dim();
         let config = Config { factor: self.scale.factor, samples: self.shape.samples() };
-        let mut state = State::new(NAME, &config, [("centre", Tensor::f64([dim], self.scale.centre.clone()))]);
+        let mut state = State::new(
+            ExtendedIsolationForestOptions::NAME,
+            &config,
+            [("centre", Tensor::f64([dim], self.scale.center.clone()))],
+        );
         let mut tensors = self.shape.tensors().to_vec();
         let Planes { columns, weights, width, borders } = &self.planes;
         let inner = borders.len();
@@ -323,12 +315,12 @@ impl Scale {
             }
         }
         let half = ranges.iter().map(|(low, high)| 0.5 * (high - low)).fold(0.0, f64::max);
-        Self { centre: ranges.iter().map(|(low, high)| 0.5 * (low + high)).collect(), factor: 1.0 / half }
+        Self { center: ranges.iter().map(|(low, high)| 0.5 * (low + high)).collect(), factor: 1.0 / half }
     }
 
     fn prepare(&self, row: ArrayView1<'_, f32>, target: &mut [f32]) {
-        for ((target, value), centre) in target.iter_mut().zip(row).zip(&self.centre) {
-            *target = ((f64::from(*value) - centre) * self.factor).clamp(-FARTHEST, FARTHEST) as f32;
+        for ((target, value), center) in target.iter_mut().zip(row).zip(&self.center) {
+            *target = ((f64::from(*value) - center) * self.factor).clamp(-FARTHEST, FARTHEST) as f32;
         }
     }
 }
@@ -382,10 +374,4 @@ fn is_first(columns: &[u32], weights: &[f32], border: f32, row: &[f32]) -> bool 
         columns.iter().zip(weights).map(|(column, weight)| weight * row[*column as usize]).sum()
     };
     product <= border
-}
-
-fn read_extension(params: &Params) -> Result<Option<usize>, ScorerError> {
-    let text: String =
-        params.read(PARAMETERS, "extension", |text: &String| text == "full" || text.parse::<usize>().is_ok())?;
-    Ok(text.parse().ok())
 }

@@ -5,8 +5,5 @@ mod extended;
 mod trees;
 
 pub use axis::{IsolationForest, IsolationForestOptions};
-pub use extended::{ExtendedIsolationForest, ExtendedIsolationForestOptions};
+pub use extended::{ExtendedIsolationForest, ExtendedIsolationForestOptions, Extension};
 pub use trees::average_path_length;
-
-pub(crate) use axis::ENTRY;
-pub(crate) use extended::ENTRY as EXTENDED_ENTRY;

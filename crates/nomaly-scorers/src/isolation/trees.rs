@@ -1,9 +1,9 @@
 //! Isolation trees: how they grow, what their leaves say, and how they are stored.
 //!
-//! A tree is grown on a sample of the rows by splitting it at random until a node holds one row, or equal rows, or lies as
-//! deep as a balanced tree would (`ceil(log2 ψ)` for a sample of ψ rows). Nodes are numbered level by level, and the two
-//! children of a node stand side by side, so that one index names both and the shape of a stored tree can be checked in
-//! one pass: each inner node must name the next two nodes that nobody has named yet.
+//! A tree is grown on a sample of the rows by splitting it at random until a node holds one row, or equal rows, or lies
+//! as deep as a balanced tree would (`ceil(log2 ψ)` for a sample of ψ rows). Nodes are numbered level by level, and the
+//! two children of a node stand side by side, so that one index names both and the shape of a stored tree can be
+//! checked in one pass: each inner node must name the next two nodes that nobody has named yet.
 
 use ndarray::ArrayView2;
 use rand::RngExt;
@@ -11,6 +11,7 @@ use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::IsolationForestOptions;
 use crate::random::stream;
 use crate::scorer::{State, Tensor, check_finite};
 use crate::{ScorerError, Watch};
@@ -31,8 +32,8 @@ pub(super) const TENSORS: [&str; 3] = ["nodes", "children", "sizes"];
 /// The average length of the path of an unsuccessful search in a binary search tree of `rows` rows, `c(n)`: how much
 /// further a leaf that holds so many rows would have been split.
 ///
-/// `2 H(n - 1) - 2 (n - 1) / n` with the harmonic number `H(i) ≈ ln i + γ`, 1 for two rows and 0 for fewer (Liu, Ting and
-/// Zhou 2008, equation 1; the value for two rows is the exact one, as in their later paper of 2012).
+/// `2 H(n - 1) - 2 (n - 1) / n` with the harmonic number `H(i) ≈ ln i + γ`, 1 for two rows and 0 for fewer (Liu, Ting
+/// and Zhou 2008, equation 1; the value for two rows is the exact one, as in their later paper of 2012).
 pub fn average_path_length(rows: u32) -> f64 {
     const EULER_GAMMA: f64 = 0.577_215_664_901_532_9;
     match rows {
@@ -77,8 +78,8 @@ pub(super) struct Node<'a> {
 }
 
 impl Node<'_> {
-    /// `count` random columns with their ranges among the rows of the node, of which only those are constant that must be
-    /// because too few columns vary; none where no column varies.
+    /// `count` random columns with their ranges among the rows of the node, of which only those are constant that must
+    /// be because too few columns vary; none where no column varies.
     pub(super) fn draw_columns(&mut self, count: usize) -> Vec<ColumnRange> {
         let (mut varying, mut constant) = (Vec::with_capacity(count), Vec::new());
         for at in 0..self.order.len() {
@@ -118,17 +119,14 @@ pub(super) struct Grown<S> {
 
 /// How a forest is grown.
 pub(super) struct Growth {
-    pub(super) trees: usize,
-    /// The rows of each tree; all rows where there are fewer.
-    pub(super) samples: usize,
-    pub(super) seed: u64,
+    pub(super) forest: IsolationForestOptions,
     /// The length of a prepared row, at least the number of columns.
     pub(super) width: usize,
 }
 
 /// Grows trees, each on a random sample without replacement of the `rows` `[n, dim]`, of which there are two at least.
-/// `prepare` brings a row into the form in which splits see it; `split` makes a rule, or none where the rows of the node
-/// are all equal.
+/// `prepare` brings a row into the form in which splits see it; `split` makes a rule, or none where the rows of the
+/// node are all equal.
 pub(super) fn grow<S: Split>(
     rows: ArrayView2<'_, f32>,
     growth: Growth,
@@ -136,7 +134,7 @@ pub(super) fn grow<S: Split>(
     split: impl Fn(&mut Node<'_>) -> Option<S> + Sync,
     watch: Watch<'_>,
 ) -> Result<Grown<S>, ScorerError> {
-    let Growth { trees, samples, seed, width } = growth;
+    let Growth { forest: IsolationForestOptions { trees, samples, seed }, width } = growth;
     let samples = samples.min(rows.nrows());
     let grow_one = |tree: usize| {
         watch.check()?;
@@ -264,7 +262,7 @@ impl Shape {
     }
 
     /// What the mean path of a row is divided by, `c(ψ)`.
-    fn normaliser(&self) -> f64 {
+    fn normalizer(&self) -> f64 {
         average_path_length(self.samples)
     }
 
@@ -305,7 +303,7 @@ impl Shape {
         prepare: impl Fn(ndarray::ArrayView1<'_, f32>, &mut [f32]) + Sync,
         paths: impl Fn(&[f32], &mut [f64]) + Sync,
     ) -> Vec<f64> {
-        let divisor = self.trees() as f64 * self.normaliser();
+        let divisor = self.trees() as f64 * self.normalizer();
         let mut scores = vec![0.0f64; rows.nrows()];
         scores.par_chunks_mut(ROWS).enumerate().for_each(|(block, scores)| {
             let mut prepared = vec![0.0f32; ROWS.min(scores.len().next_multiple_of(LANES)) * width];
@@ -387,24 +385,8 @@ impl Shape {
 }
 
 /// Checks what both forests are fitted on.
-pub(super) fn check_fit(
-    rows: ArrayView2<'_, f32>,
-    what: &'static str,
-    trees: usize,
-    samples: usize,
-) -> Result<(), ScorerError> {
+pub(super) fn check_rows(rows: ArrayView2<'_, f32>, what: &'static str) -> Result<(), ScorerError> {
     check_finite(rows)?;
-    let out_of_range = |name: &str, value: usize, from: usize, to: usize| ScorerError::Parameter {
-        name: name.to_owned(),
-        value: value.to_string(),
-        expected: format!("a whole number from {from} to {to}"),
-    };
-    if !is_trees(&trees) {
-        return Err(out_of_range("trees", trees, 1, MAX_TREES));
-    }
-    if !is_samples(&samples) {
-        return Err(out_of_range("samples", samples, 2, MAX_SAMPLES));
-    }
     if rows.nrows() < 2 {
         return Err(ScorerError::TooFewRows { what, needed: 2, got: rows.nrows() });
     }
@@ -413,14 +395,6 @@ pub(super) fn check_fit(
         return Err(ScorerError::ConstantRows { rows: rows.nrows() as u64 });
     }
     Ok(())
-}
-
-pub(super) fn is_trees(trees: &usize) -> bool {
-    (1..=MAX_TREES).contains(trees)
-}
-
-pub(super) fn is_samples(samples: &usize) -> bool {
-    (2..=MAX_SAMPLES).contains(samples)
 }
 
 #[cfg(test)]

@@ -1,129 +1,13 @@
-//! What the machines of support vectors share: settings, the fit, and the sum over support vectors.
+//! The sum over support vectors.
 
 use ndarray::{ArrayView2, Axis, Slice};
 
-use super::kernel::{KernelBank, KernelFunction, KernelKind, KernelOptions, PointsView, Space};
-use super::smo::{Limits, Problem, Solution, solve};
-use crate::scorer::{State, Tensor, check_finite};
-use crate::{Parameter, Params, ScorerError, Watch};
+use super::kernel::{KernelBank, KernelFunction, KernelKind, PointsView, Space};
+use crate::ScorerError;
+use crate::scorer::{State, Tensor};
 
 /// Rows that are converted and scored at a time.
 const STRETCH: usize = 8192;
-
-/// The settings of [`OneClassSvm`](super::OneClassSvm) and [`Svdd`](super::Svdd).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SupportVectorOptions {
-    /// The similarity of rows.
-    pub kernel: KernelOptions,
-    /// At most this share of the rows of the fit lies outside, and at least this share become support vectors; above 0, at
-    /// most 1.
-    pub nu: f64,
-    /// The violation of the optimality conditions at which the solver stops, relative to the mean `k(x, x)`; above 0. With
-    /// `rbf` it is LIBSVM's.
-    pub tolerance: f64,
-    /// Memory for rows of the kernel matrix, in MiB.
-    pub cache: usize,
-}
-
-impl Default for SupportVectorOptions {
-    /// The Gaussian kernel, room for one row in twenty outside, tolerance and cache of scikit-learn.
-    fn default() -> Self {
-        Self { kernel: KernelOptions::default(), nu: 0.05, tolerance: 1e-3, cache: 200 }
-    }
-}
-
-/// The rows of a table of parameters beside those of the kernel.
-pub(crate) const CACHE: Parameter = Parameter {
-    name: "cache",
-    default: "200",
-    values: "a whole number of MiB",
-    summary: "memory for rows of the kernel matrix while fitting",
-};
-
-pub(crate) const NU: Parameter = Parameter {
-    name: "nu",
-    default: "0.05",
-    values: "a share above 0, at most 1",
-    summary: "the largest share of the rows of the fit that may lie outside",
-};
-
-pub(crate) const TOLERANCE: Parameter = Parameter {
-    name: "tolerance",
-    default: "0.001",
-    values: "a number above 0",
-    summary: "the violation of the optimality conditions at which the solver stops",
-};
-
-impl SupportVectorOptions {
-    /// Reads all of them.
-    pub(crate) fn read(params: &Params, table: &[Parameter]) -> Result<Self, ScorerError> {
-        params.check(table)?;
-        Ok(Self {
-            kernel: KernelOptions::read(params, table)?,
-            nu: params.read(table, "nu", is_nu)?,
-            tolerance: params.read(table, "tolerance", is_positive)?,
-            cache: params.read(table, "cache", |_| true)?,
-        })
-    }
-
-    fn check(&self) -> Result<(), ScorerError> {
-        let refuse = |parameter: Parameter, value: f64| ScorerError::Parameter {
-            name: parameter.name.to_owned(),
-            value: value.to_string(),
-            expected: parameter.values.to_owned(),
-        };
-        if !is_nu(&self.nu) {
-            return Err(refuse(NU, self.nu));
-        }
-        if !is_positive(&self.tolerance) {
-            return Err(refuse(TOLERANCE, self.tolerance));
-        }
-        Ok(())
-    }
-}
-
-pub(crate) fn is_nu(nu: &f64) -> bool {
-    0.0 < *nu && *nu <= 1.0
-}
-
-fn is_positive(value: &f64) -> bool {
-    value.is_finite() && *value > 0.0
-}
-
-/// Which of the two problems is solved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Machine {
-    /// `min ½ βᵀKβ`.
-    Hyperplane,
-    /// `min ½ βᵀKβ - ½ total Σ β_i K_ii`.
-    Ball,
-}
-
-/// The minimum for rows `[n, dim]`, with its coefficients between 0 and 1 and of sum `nu n`.
-pub(crate) fn fit(
-    rows: ArrayView2<'_, f32>,
-    options: SupportVectorOptions,
-    machine: Machine,
-    watch: Watch<'_>,
-) -> Result<(Space, Solution), ScorerError> {
-    options.check()?;
-    check_finite(rows)?;
-    let count = rows.nrows();
-    if count == 0 {
-        return Err(ScorerError::TooFewRows { what: "a kernel machine", needed: 1, got: 0 });
-    }
-    let (space, points) = Space::fit(rows, options.kernel)?;
-    let diagonal = space.of_itself(points.view());
-    let total = options.nu * count as f64;
-    let linear = match machine {
-        Machine::Hyperplane => vec![0.0; count],
-        Machine::Ball => diagonal.iter().map(|value| -0.5 * total * value).collect(),
-    };
-    let problem = Problem { space: &space, points: &points, diagonal: &diagonal, linear: &linear, total };
-    let limits = Limits { tolerance: options.tolerance, cache_bytes: options.cache.saturating_mul(1 << 20) };
-    let solution = solve(problem, limits, watch)?;
-    Ok((space, solution))
-}
 
 /// `Σ coefficient · k(vector, x)`.
 #[derive(Clone, Debug)]
@@ -212,10 +96,10 @@ impl Expansion {
 
     /// Its numbers, with those of the machine itself.
     pub(crate) fn tensors(&self, offset: f64) -> [(&'static str, Tensor); 4] {
-        let [centre, coefficients, of_machine, vectors] = Self::TENSORS;
+        let [center, coefficients, of_machine, vectors] = Self::TENSORS;
         let (count, dim) = (self.len(), self.dim());
         [
-            (centre, Tensor::f64([dim], self.space.centre.clone())),
+            (center, Tensor::f64([dim], self.space.center.clone())),
             (coefficients, Tensor::f64([count], self.coefficients.clone())),
             (of_machine, Tensor::f64([1], vec![offset])),
             (vectors, Tensor::f32([count, dim], self.vectors.clone())),
@@ -231,9 +115,9 @@ impl Expansion {
         if let Some(at) = coefficients.iter().position(|coefficient| !(0.0 < *coefficient && *coefficient <= 1.0)) {
             return Err(state.tensor_error("coefficients", format!("number {at} is not above 0 and at most 1")));
         }
-        let centre = state.read_f64("centre", [dim])?.to_vec();
+        let center = state.read_f64("centre", [dim])?.to_vec();
         let offset = state.read_f64("offset", [1])?[0];
-        let space = Space::restore(function, centre).map_err(|reason| state.config_error(reason))?;
+        let space = Space::restore(function, center).map_err(|reason| state.config_error(reason))?;
         Ok((Self::of_vectors(space, vectors, coefficients)?, offset))
     }
 }

@@ -1,20 +1,22 @@
 //! Kernel functions, and how they are evaluated for many pairs of rows.
 //!
-//! The Gaussian kernel runs in single precision on vectors ([`nomaly_kernels::rbf`]) on rows that are centred and scaled
-//! by `√γ`. Its error in a squared distance is some units of `f32::EPSILON` times the squared lengths of the two rows, so
-//! where those are large on average (a `γ` far beyond the scale of the rows), and for the kernels of a scalar product,
-//! double precision is used, with products of fixed blocks.
+//! The Gaussian kernel runs in single precision on vectors ([`nomaly_kernels::rbf`]) on rows that are centered and
+//! scaled by `√γ`. Its error in a squared distance is some units of `f32::EPSILON` times the squared lengths of the two
+//! rows, so where those are large on average (a `γ` far beyond the scale of the rows), and for the kernels of a scalar
+//! product, double precision is used, with products of fixed blocks.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::ArrayView2;
 use nomaly_kernels::isa::Isa;
 use nomaly_kernels::rbf::{RbfBank, RbfError};
+use nomaly_settings::word_or_value;
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::params::named_choice;
-use crate::{Parameter, Params, ScorerError};
+use crate::ScorerError;
+use crate::choice::named_choice;
 
 /// Queries that are multiplied at once in double precision; fewer are filled up with zeros.
 const QUERIES: usize = 8;
@@ -52,36 +54,22 @@ named_choice! {
     }
 }
 
-/// How the `γ` of a kernel is found.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Gamma {
-    /// `1 / (dim · variance)` with the variance of all numbers of the rows together; 1 where that is zero.
-    #[default]
-    Scale,
-    /// `1 / dim`.
-    Auto,
-    /// This number, above 0.
-    Value(f64),
-}
-
-impl std::str::FromStr for Gamma {
-    type Err = std::num::ParseFloatError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "scale" => Ok(Self::Scale),
-            "auto" => Ok(Self::Auto),
-            _ => text.parse().map(Self::Value),
-        }
+word_or_value! {
+    /// How the `γ` of a kernel is found.
+    #[derive(Clone, Copy, Debug, Default, PartialEq)]
+    pub enum Gamma {
+        /// `1 / (dim · variance)` with the variance of all numbers of the rows together; 1 where that is zero.
+        #[default]
+        Scale = "scale",
+        /// `1 / dim`.
+        Auto = "auto",
+        ;
+        /// This number.
+        Value(f64) { "exclusiveMinimum": 0 },
     }
 }
 
 impl Gamma {
-    /// Whether it can be used at all.
-    pub(crate) fn is_valid(&self) -> bool {
-        !matches!(self, Self::Value(value) if !(value.is_finite() && *value > 0.0))
-    }
-
     /// The number, for these rows.
     fn resolve(self, rows: ArrayView2<'_, f32>) -> f64 {
         let dim = rows.ncols() as f64;
@@ -101,15 +89,17 @@ impl Gamma {
 }
 
 /// The settings of a kernel.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KernelOptions {
-    /// The function.
+    /// The similarity of two rows.
     pub kernel: KernelKind,
-    /// `γ` of `rbf` and `polynomial`.
+    /// The factor of the squared distance or of the product; `scale`: 1 / (columns · variance), `auto`: 1 / columns.
     pub gamma: Gamma,
-    /// The degree of `polynomial`, 1 to 16.
+    /// The degree of the polynomial kernel.
+    #[schemars(extend("minimum" = 1, "maximum" = 16))]
     pub degree: u32,
-    /// The constant of `polynomial`, from 0.
+    /// The constant of the polynomial kernel.
+    #[schemars(extend("minimum" = 0))]
     pub coef0: f64,
 }
 
@@ -117,46 +107,6 @@ impl Default for KernelOptions {
     /// The Gaussian kernel, `γ` by the scale of the rows; degree 3 and constant 0 where it is polynomial.
     fn default() -> Self {
         Self { kernel: KernelKind::Rbf, gamma: Gamma::Scale, degree: 3, coef0: 0.0 }
-    }
-}
-
-/// The rows that the kernel adds to the table of a scorer's parameters.
-pub(crate) const KERNEL_PARAMETERS: [Parameter; 4] = [
-    Parameter {
-        name: "coef0",
-        default: "0",
-        values: "a number from 0",
-        summary: "the constant of the polynomial kernel",
-    },
-    Parameter {
-        name: "degree",
-        default: "3",
-        values: "a whole number from 1 to 16",
-        summary: "the degree of the polynomial kernel",
-    },
-    Parameter {
-        name: "gamma",
-        default: "scale",
-        values: "`scale`, `auto` or a number above 0",
-        summary: "the factor of the squared distance or of the product; `scale` is 1 / (columns · variance)",
-    },
-    Parameter {
-        name: "kernel",
-        default: "rbf",
-        values: "`rbf`, `linear` or `polynomial`",
-        summary: "the similarity of two rows",
-    },
-];
-
-impl KernelOptions {
-    /// Reads the [`KERNEL_PARAMETERS`], which `table` contains.
-    pub(crate) fn read(params: &Params, table: &[Parameter]) -> Result<Self, ScorerError> {
-        Ok(Self {
-            kernel: params.read(table, "kernel", |_| true)?,
-            gamma: params.read(table, "gamma", Gamma::is_valid)?,
-            degree: params.read(table, "degree", |degree| (1..=16).contains(degree))?,
-            coef0: params.read(table, "coef0", |coef0: &f64| coef0.is_finite() && *coef0 >= 0.0)?,
-        })
     }
 }
 
@@ -200,7 +150,8 @@ impl KernelFunction {
         Ok(())
     }
 
-    /// The kernel from a scalar product and the two squared lengths; `direct` gives the squared distance where those cancel.
+    /// The kernel from a scalar product and the two squared lengths; `direct` gives the squared distance where those
+    /// cancel.
     fn of(&self, product: f64, square: f64, other_square: f64, direct: impl FnOnce() -> f64) -> f64 {
         let value = match self.kernel {
             KernelKind::Rbf => {
@@ -220,7 +171,7 @@ impl KernelFunction {
 pub(crate) struct Space {
     pub(crate) function: KernelFunction,
     /// What is subtracted from rows, `[dim]`: the mean for `rbf`, which distances do not notice, otherwise zeros.
-    pub(crate) centre: Vec<f64>,
+    pub(crate) center: Vec<f64>,
 }
 
 /// Rows as a [`Space`] compares them, row-major.
@@ -238,28 +189,25 @@ pub(crate) enum PointsView<'a> {
 }
 
 impl Space {
-    /// The space for the rows `[n, dim]` of a fit, which are finite and at least one.
+    /// The space for the rows `[n, dim]` of a fit, which are finite and at least one. The options have been checked.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for a constant, degree or `γ` out of range, [`ScorerError::Numerical`] where kernel
-    /// values of rows leave the range of single precision, in which they are kept.
+    /// [`ScorerError::Numerical`] where the variance of the rows gives no `γ`, and where kernel values of rows leave
+    /// the range of single precision, in which they are kept.
     pub(crate) fn fit(rows: ArrayView2<'_, f32>, options: KernelOptions) -> Result<(Self, Points), ScorerError> {
         let KernelOptions { kernel, gamma, degree, coef0 } = options;
         let function =
             KernelFunction { kernel, gamma: gamma.resolve(rows), degree, coef0, precision: Precision::Double };
-        if let Err(reason) = function.check() {
-            let (value, expected) = (format!("{options:?}"), reason);
-            return Err(ScorerError::Parameter { name: "kernel".to_owned(), value, expected });
-        }
+        function.check().map_err(|reason| ScorerError::Numerical { what: "the kernel", reason })?;
         let dim = rows.ncols();
-        let mut centre = vec![0.0f64; dim];
+        let mut center = vec![0.0f64; dim];
         if kernel == KernelKind::Rbf {
             for row in rows.outer_iter() {
-                centre.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+                center.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
             }
-            centre.iter_mut().for_each(|sum| *sum /= rows.nrows() as f64);
+            center.iter_mut().for_each(|sum| *sum /= rows.nrows() as f64);
         }
-        let mut space = Self { function, centre };
+        let mut space = Self { function, center };
         let points = space.points(rows);
         let Points::Double(values) = &points else { return Ok((space, points)) };
         let squares = values.chunks_exact(dim).map(square);
@@ -276,25 +224,25 @@ impl Space {
         Ok((space, points))
     }
 
-    /// A stored space; the centre must be finite.
+    /// A stored space; the center must be finite.
     ///
     /// # Errors
     /// What is wrong with the function.
-    pub(crate) fn restore(function: KernelFunction, centre: Vec<f64>) -> Result<Self, String> {
+    pub(crate) fn restore(function: KernelFunction, center: Vec<f64>) -> Result<Self, String> {
         function.check()?;
-        Ok(Self { function, centre })
+        Ok(Self { function, center })
     }
 
     pub(crate) fn dim(&self) -> usize {
-        self.centre.len()
+        self.center.len()
     }
 
     /// Rows `[n, dim]` as this space compares them.
     pub(crate) fn points(&self, rows: ArrayView2<'_, f32>) -> Points {
         let scale = if self.function.kernel == KernelKind::Rbf { self.function.gamma.sqrt() } else { 1.0 };
-        let coordinate = |(value, centre): (&f32, &f64)| (f64::from(*value) - centre) * scale;
+        let coordinate = |(value, center): (&f32, &f64)| (f64::from(*value) - center) * scale;
         let all = rows.outer_iter().flat_map(|row| {
-            let row: Vec<f64> = row.iter().zip(&self.centre).map(coordinate).collect();
+            let row: Vec<f64> = row.iter().zip(&self.center).map(coordinate).collect();
             row
         });
         match self.function.precision {
@@ -399,8 +347,8 @@ impl KernelBank {
         Ok(())
     }
 
-    /// For each query the sum of its kernels with all rows of the bank, times their `weights`, in parallel. A sum depends
-    /// neither on the other queries nor on the number of threads.
+    /// For each query the sum of its kernels with all rows of the bank, times their `weights`, in parallel. A sum
+    /// depends neither on the other queries nor on the number of threads.
     pub(crate) fn weighted_sums(&self, weights: &[f64], queries: PointsView<'_>) -> Result<Vec<f64>, ScorerError> {
         let (bank, squares, queries) = match (&self.form, queries) {
             (Form::Single(bank), PointsView::Single(queries)) => {
@@ -425,8 +373,8 @@ impl KernelBank {
         Ok(queries.par_chunks(QUERIES * self.dim).map(of_group).collect::<Vec<_>>().concat())
     }
 
-    /// The kernels of a block of queries with some rows of the bank, `[QUERIES, rows]`; those of queries that fill the block
-    /// up are unspecified.
+    /// The kernels of a block of queries with some rows of the bank, `[QUERIES, rows]`; those of queries that fill the
+    /// block up are unspecified.
     fn kernels(&self, queries: &Queries, rows: &[f64], squares: &[f64], kernels: &mut Vec<f64>) {
         let count = squares.len();
         kernels.resize(count * QUERIES, 0.0);

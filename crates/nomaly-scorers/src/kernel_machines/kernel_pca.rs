@@ -1,172 +1,84 @@
 //! Kernel principal components: the reconstruction error in the feature space of a kernel.
 //!
 //! # What it computes
-//! Principal components of `φ(x_i) - mean φ` in the feature space of a kernel, from the eigenvectors of the centred kernel
-//! matrix. With `f_l(x)` for the projection of a row on component `l` of unit length, the score is
-//! `‖φ(x) - mean φ‖² - Σ f_l(x)²`: the squared distance from the subspace of the leading components, never below 0. With
-//! `rbf` it is at most about 1 and a little more, far from all rows.
+//! Principal components of `φ(x_i) - mean φ` in the feature space of a kernel, from the eigenvectors of the centered
+//! kernel matrix. With `f_l(x)` for the projection of a row on component `l` of unit length, the score is `‖φ(x) - mean
+//! φ‖² - Σ f_l(x)²`: the squared distance from the subspace of the leading components, never below 0. With `rbf` it is
+//! at most about 1 and a little more, far from all rows.
 //!
 //! The kernel matrix takes memory as the square of the rows and its eigenvectors time as their cube. Of more than
-//! `max_rows` rows, that many are therefore chosen at random by `seed`, and the components are those of the chosen rows: an
-//! approximation whose error in an eigenvalue falls as one over the root of `max_rows` (Shawe-Taylor, Williams, Cristianini
-//! and Kandola, 2005). Only the chosen rows are stored. With the defaults a matrix takes 8 MB.
+//! `max_rows` rows, that many are therefore chosen at random by `seed`, and the components are those of the chosen
+//! rows: an approximation whose error in an eigenvalue falls as one over the root of `max_rows` (Shawe-Taylor,
+//! Williams, Cristianini and Kandola, 2005). Only the chosen rows are stored. With the defaults a matrix takes 8 MB.
 //!
 //! # When to use
-//! Where normal rows lie near a curved surface, of which linear components would see the bends as errors. `gamma` sets how
-//! far the surface may bend; `components` how much of the spread around it counts as normal.
+//! Where normal rows lie near a curved surface, of which linear components would see the bends as errors. `gamma` sets
+//! how far the surface may bend; `components` how much of the spread around it counts as normal.
 //!
 //! # Parameters
-//! `kernel`, `gamma`, `degree` and `coef0`: see [`KernelOptions`](super::KernelOptions); `components`, `max_rows` and `seed`:
-//! see [`KernelPcaOptions`].
+//! `kernel`, `gamma`, `degree` and `coef0`: see [`KernelOptions`](super::KernelOptions); `components`, `max_rows` and
+//! `seed`: see [`KernelPcaOptions`].
 //!
 //! # Reference
-//! Hoffmann, *Kernel PCA for novelty detection* (2007), section 2; Schölkopf, Smola and Müller, *Nonlinear component analysis
-//! as a kernel eigenvalue problem* (1998), for the components.
-
-use std::fmt;
-use std::str::FromStr;
+//! Hoffmann, *Kernel PCA for novelty detection* (2007), section 2; Schölkopf, Smola and Müller, *Nonlinear component
+//! analysis as a kernel eigenvalue problem* (1998), for the components.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use ndarray::{ArrayView2, Axis};
+use nomaly_settings::Settings;
 use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::kernel::{KERNEL_PARAMETERS, KernelBank, KernelFunction, KernelOptions, Points, Space};
+use super::kernel::{KernelBank, KernelFunction, KernelOptions, Points, Space};
 use crate::linalg::{Eigen, symmetric_eigen};
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
-use crate::{Parameter, Params, ScorerEntry, ScorerError, Watch};
-
-const NAME: &str = "kernel-pca";
+use crate::subspace::Components;
+use crate::{ScorerError, Watch};
 
 /// Rows that are projected at once; fewer are filled up with zeros.
 const BLOCK: usize = 32;
 
-const COMPONENTS: Parameter = Parameter {
-    name: "components",
-    default: "0.95",
-    values: "a share of the variance above 0 and below 1, or a whole number from 1",
-    summary: "the leading components that make up the subspace of normal rows",
-};
-
-const MAX_ROWS: Parameter = Parameter {
-    name: "max_rows",
-    default: "1000",
-    values: "a whole number from 2",
-    summary: "rows of which the kernel matrix is made; of more, so many are chosen at random",
-};
-
-const PARAMETERS: &[Parameter] = {
-    let [coef0, degree, gamma, kernel] = KERNEL_PARAMETERS;
-    &[
-        coef0,
-        COMPONENTS,
-        degree,
-        gamma,
-        kernel,
-        MAX_ROWS,
-        Parameter {
-            name: "seed",
-            default: "0",
-            values: "a whole number from 0",
-            summary: "which rows are chosen where there are more than `max_rows`",
-        },
-    ]
-};
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "squared distance from the principal subspace in the feature space of a kernel",
-    parameters: PARAMETERS,
-    fitter: |params, rows, watch| Ok(Box::new(KernelPca::fit(rows, KernelPcaOptions::read(params)?, watch)?)),
-    restore: |state| Ok(Box::new(KernelPca::from_state(state)?)),
-};
-
-/// How many leading components are kept.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum KernelComponents {
-    /// The fewest that hold this share of the variance in the feature space; above 0 and below 1.
-    Share(f64),
-    /// So many, at least 1; fewer where the kernel matrix has a smaller numerical rank.
-    Count(usize),
-}
-
-impl KernelComponents {
-    fn is_valid(&self) -> bool {
-        match self {
-            Self::Share(share) => 0.0 < *share && *share < 1.0,
-            Self::Count(count) => *count > 0,
-        }
-    }
-}
-
-impl FromStr for KernelComponents {
-    type Err = std::num::ParseFloatError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse() {
-            Ok(count) => Ok(Self::Count(count)),
-            Err(_) => text.parse().map(Self::Share),
-        }
-    }
-}
-
-impl fmt::Display for KernelComponents {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Share(share) => share.fmt(f),
-            Self::Count(count) => count.fmt(f),
-        }
-    }
-}
-
 /// The settings of [`KernelPca`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct KernelPcaOptions {
     /// The similarity of rows.
+    #[serde(flatten)]
     pub kernel: KernelOptions,
-    /// The components that are kept.
-    pub components: KernelComponents,
-    /// The most rows that the kernel matrix is made of, at least 2.
+    /// The leading components that make up the subspace of normal rows: their number, or a share of the variance.
+    ///
+    /// There are fewer where the kernel matrix has a smaller numerical rank. The variance is that in the feature space.
+    pub components: Components,
+    /// Rows of which the kernel matrix is made; of more, so many are chosen at random.
+    #[schemars(extend("minimum" = 2))]
     pub max_rows: usize,
-    /// Which rows are chosen where there are more.
+    /// Which rows are chosen where there are more than `max_rows`.
     pub seed: u64,
 }
 
 impl Default for KernelPcaOptions {
     /// The Gaussian kernel and 95 % of the variance of at most 1000 rows.
     fn default() -> Self {
-        Self { kernel: KernelOptions::default(), components: KernelComponents::Share(0.95), max_rows: 1000, seed: 0 }
+        Self { kernel: KernelOptions::default(), components: Components::Share(0.95), max_rows: 1000, seed: 0 }
     }
 }
 
-impl KernelPcaOptions {
-    fn read(params: &Params) -> Result<Self, ScorerError> {
-        params.check(PARAMETERS)?;
-        Ok(Self {
-            kernel: KernelOptions::read(params, PARAMETERS)?,
-            components: params.read(PARAMETERS, COMPONENTS.name, KernelComponents::is_valid)?,
-            max_rows: params.read(PARAMETERS, MAX_ROWS.name, |rows| *rows >= 2)?,
-            seed: params.read(PARAMETERS, "seed", |_| true)?,
-        })
+impl Settings for KernelPcaOptions {}
+
+impl ScorerParams for KernelPcaOptions {
+    const NAME: &'static str = "kernel-pca";
+    const SUMMARY: &'static str = "squared distance from the principal subspace in the feature space of a kernel";
+    type Fitted = KernelPca;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, watch: Watch<'_>) -> Result<KernelPca, ScorerError> {
+        KernelPca::fit(rows, *self, watch)
     }
 
-    fn check(&self) -> Result<(), ScorerError> {
-        let refuse = |parameter: Parameter, value: String| ScorerError::Parameter {
-            name: parameter.name.to_owned(),
-            value,
-            expected: parameter.values.to_owned(),
-        };
-        if !self.components.is_valid() {
-            return Err(refuse(COMPONENTS, self.components.to_string()));
-        }
-        if self.max_rows < 2 {
-            return Err(refuse(MAX_ROWS, self.max_rows.to_string()));
-        }
-        Ok(())
+    fn restore(state: &State) -> Result<KernelPca, ScorerError> {
+        KernelPca::from_state(state)
     }
 }
 
@@ -195,11 +107,11 @@ impl KernelPca {
     /// Fits on rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`], [`ScorerError::TooFewRows`] below 2 rows, [`ScorerError::ConstantRows`] where the chosen
-    /// rows are equal, [`ScorerError::NonFiniteFeature`], [`ScorerError::Numerical`], [`ScorerError::Cancelled`],
-    /// [`ScorerError::InstructionSet`].
+    /// [`ScorerError::Setting`], [`ScorerError::TooFewRows`] below 2 rows, [`ScorerError::ConstantRows`] where the
+    /// chosen rows are equal, [`ScorerError::NonFiniteFeature`], [`ScorerError::Numerical`],
+    /// [`ScorerError::Cancelled`], [`ScorerError::InstructionSet`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: KernelPcaOptions, watch: Watch<'_>) -> Result<Self, ScorerError> {
-        options.check()?;
+        check_settings(&options)?;
         check_finite(rows)?;
         let count = rows.nrows();
         if count < 2 {
@@ -221,9 +133,9 @@ impl KernelPca {
         let kernels = kernel_matrix(&bank, &points, size)?;
         let means: Vec<f64> = kernels.chunks_exact(size).map(|row| row.iter().sum::<f64>() / size as f64).collect();
         let mean = means.iter().sum::<f64>() / size as f64;
-        let centred = Mat::from_fn(size, size, |i, j| kernels[i * size + j] - means[i] - means[j] + mean);
+        let centered = Mat::from_fn(size, size, |i, j| kernels[i * size + j] - means[i] - means[j] + mean);
         watch.check()?;
-        let Some(Eigen { values, vectors }) = symmetric_eigen(centred.as_ref()) else {
+        let Some(Eigen { values, vectors }) = symmetric_eigen(centered.as_ref()) else {
             let reason = format!("the eigenvectors of a matrix of {size} rows did not converge");
             return Err(ScorerError::Numerical { what: "the kernel matrix", reason });
         };
@@ -236,8 +148,8 @@ impl KernelPca {
             return Err(ScorerError::ConstantRows { rows: size as u64 });
         }
         let kept = match options.components {
-            KernelComponents::Count(count) => count.min(rank),
-            KernelComponents::Share(share) => {
+            Components::Count(count) => count.min(rank),
+            Components::Share(share) => {
                 let total: f64 = values[..rank].iter().sum();
                 let mut cumulated = 0.0;
                 let enough = |value: &f64| {
@@ -250,7 +162,7 @@ impl KernelPca {
         let mut components = Vec::with_capacity(kept * size);
         for (component, value) in values[..kept].iter().enumerate() {
             let vector = vectors.col(component);
-            // Eigenvectors of a centred matrix have sum 0, here to the last bit that matters.
+            // Eigenvectors of a centered matrix have sum 0, here to the last bit that matters.
             let shift = vector.iter().sum::<f64>() / size as f64;
             components.extend(vector.iter().map(|coefficient| (coefficient - shift) / value.sqrt()));
         }
@@ -278,8 +190,8 @@ impl KernelPca {
         let rows = state.read_f32("rows", [size, dim])?.to_vec();
         let means = state.read_f64("means", [size])?.to_vec();
         let mean = state.read_f64("mean", [1])?[0];
-        let centre = state.read_f64("centre", [dim])?.to_vec();
-        let space = Space::restore(kernel, centre).map_err(|reason| state.config_error(reason))?;
+        let center = state.read_f64("centre", [dim])?.to_vec();
+        let space = Space::restore(kernel, center).map_err(|reason| state.config_error(reason))?;
         let view = ArrayView2::from_shape((size, dim), &rows);
         let view = view.map_err(|error| state.tensor_error("rows", error.to_string()))?;
         let bank = space.bank(&space.points(view))?;
@@ -291,14 +203,14 @@ impl KernelPca {
         let (count, size, kept) = (rows.nrows(), self.means.len(), self.components());
         let points = self.space.points(rows);
         let kernels = self.kernels(&points, count)?;
-        let mut centred = vec![0.0f64; BLOCK * size];
+        let mut centered = vec![0.0f64; BLOCK * size];
         let mut distances = self.space.of_itself(points.view());
-        let of_rows = kernels.chunks_exact(size).zip(centred.chunks_exact_mut(size)).zip(&mut distances);
-        for ((kernels, centred), distance) in of_rows {
+        let of_rows = kernels.chunks_exact(size).zip(centered.chunks_exact_mut(size)).zip(&mut distances);
+        for ((kernels, centered), distance) in of_rows {
             let mut sum = 0.0;
-            for ((centred, kernel), mean) in centred.iter_mut().zip(kernels).zip(&self.means) {
+            for ((centered, kernel), mean) in centered.iter_mut().zip(kernels).zip(&self.means) {
                 sum += f64::from(*kernel);
-                *centred = f64::from(*kernel) - mean;
+                *centered = f64::from(*kernel) - mean;
             }
             *distance += self.mean - 2.0 * sum / size as f64;
         }
@@ -307,7 +219,7 @@ impl KernelPca {
             MatMut::from_column_major_slice_mut(&mut projections, kept, BLOCK),
             Accum::Replace,
             MatRef::from_row_major_slice(&self.components, kept, size),
-            MatRef::from_column_major_slice(&centred, size, BLOCK),
+            MatRef::from_column_major_slice(&centered, size, BLOCK),
             1.0,
             Par::Seq,
         );
@@ -345,10 +257,10 @@ impl Scorer for KernelPca {
     fn state(&self) -> State {
         let (size, dim) = (self.means.len(), self.dim());
         State::new(
-            NAME,
+            KernelPcaOptions::NAME,
             &Config { kernel: self.space.function },
             [
-                ("centre", Tensor::f64([dim], self.space.centre.clone())),
+                ("centre", Tensor::f64([dim], self.space.center.clone())),
                 ("components", Tensor::f64([self.components(), size], self.components.clone())),
                 ("mean", Tensor::f64([1], vec![self.mean])),
                 ("means", Tensor::f64([size], self.means.clone())),

@@ -59,8 +59,8 @@ impl RowsCache {
         self.slots[slot as usize].stamp = self.clock;
     }
 
-    /// Makes room for rows that are not there, at most [`LEAST`](Self::LEAST), in place of the ones used longest ago, and
-    /// gives them to `compute`; the first counts as used last.
+    /// Makes room for rows that are not there, at most [`LEAST`](Self::LEAST), in place of the ones used longest ago,
+    /// and gives them to `compute`; the first counts as used last.
     pub(crate) fn insert<E>(
         &mut self,
         positions: &[usize],

@@ -1,15 +1,15 @@
-//! Sequential minimal optimisation for `min ½ βᵀKβ + pᵀβ` with `Σ β = total` and `0 <= β <= 1`.
+//! Sequential minimal optimization for `min ½ βᵀKβ + pᵀβ` with `Σ β = total` and `0 <= β <= 1`.
 //!
-//! Each step changes two coefficients: the one whose growth gains most by the gradient, and the partner that gains most by
-//! the second-order model of the step (working set selection 2 of Fan, Chen and Lin, *Working set selection using second
-//! order information for training SVM*, 2005). Rows that sit at a bound and would move beyond it are left out for a while
-//! (shrinking); their gradients are brought up to date when the rest is nearly and when it is quite solved, as LIBSVM does
-//! (Chang and Lin, *LIBSVM: a library for support vector machines*, 2011, section 5). So is the start: the first
-//! coefficients are 1 until the total is reached.
+//! Each step changes two coefficients: the one whose growth gains most by the gradient, and the partner that gains most
+//! by the second-order model of the step (working set selection 2 of Fan, Chen and Lin, *Working set selection using
+//! second order information for training SVM*, 2005). Rows that sit at a bound and would move beyond it are left out
+//! for a while (shrinking); their gradients are brought up to date when the rest is nearly and when it is quite solved,
+//! as LIBSVM does (Chang and Lin, *LIBSVM: a library for support vector machines*, 2011, section 5). So is the start:
+//! the first coefficients are 1 until the total is reached.
 //!
 //! Kernel rows are computed several at a time: with the row that is missing come those which the next steps most likely
-//! ask for, because a block of rows costs little more than one. What is computed depends on nothing but the problem: every
-//! choice is by value, then by index.
+//! ask for, because a block of rows costs little more than one. What is computed depends on nothing but the problem:
+//! every choice is by value, then by index.
 
 use std::ops::Range;
 
@@ -34,7 +34,7 @@ const SHRINK_EVERY: usize = 1000;
 /// The least curvature of a step, as in LIBSVM: two rows may be equal.
 const CURVATURE: f64 = 1e-12;
 
-/// What is minimised.
+/// What is minimized.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Problem<'a> {
     pub(crate) space: &'a Space,
@@ -50,8 +50,8 @@ pub(crate) struct Problem<'a> {
 /// How far and with how much memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// The largest violation of the optimality conditions, relative to the mean of the diagonal, and to the total where that
-    /// is below 1.
+    /// The largest violation of the optimality conditions, relative to the mean of the diagonal, and to the total where
+    /// that is below 1.
     pub(crate) tolerance: f64,
     /// For kernel rows.
     pub(crate) cache_bytes: usize,
@@ -66,7 +66,7 @@ pub(crate) struct Solution {
     pub(crate) level: f64,
 }
 
-/// Minimises.
+/// Minimizes.
 ///
 /// # Errors
 /// [`ScorerError::Cancelled`], [`ScorerError::Numerical`] after a hundred steps for each row and ten million in all.
@@ -307,8 +307,8 @@ impl Working {
         Ok(true)
     }
 
-    /// Sees to it that a row of the kernel matrix is there. `rank` orders the rows that steps of the same kind will ask for
-    /// next, the largest first.
+    /// Sees to it that a row of the kernel matrix is there. `rank` orders the rows that steps of the same kind will ask
+    /// for next, the largest first.
     fn fetch(
         &mut self,
         problem: Problem<'_>,

@@ -1,9 +1,10 @@
 //! The covariances of a mixture, and how they are stored.
 
 use ndarray::{Array1, Array2, Array3};
+use nomaly_settings::SettingError;
 
 use crate::ScorerError;
-use crate::params::named_choice;
+use crate::choice::named_choice;
 use crate::scorer::{State, Tensor};
 
 named_choice! {
@@ -55,11 +56,8 @@ impl Covariances {
         if found == expected && finite {
             return Ok(());
         }
-        Err(ScorerError::Parameter {
-            name: "covariances".to_owned(),
-            value: format!("of shape {found:?}"),
-            expected: format!("finite numbers of shape {expected:?}"),
-        })
+        let expected = format!("finite numbers of shape {expected:?}");
+        Err(SettingError::value("covariances", format!("of shape {found:?}"), &expected).into())
     }
 
     /// The number of free parameters.

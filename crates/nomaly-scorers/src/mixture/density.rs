@@ -15,10 +15,10 @@ pub(super) const BLOCK: usize = 64;
 /// left out.
 pub(super) const PANEL: usize = 32;
 
-/// A mixture as rows, less `centre`, are evaluated under it.
+/// A mixture as rows, less `center`, are evaluated under it.
 pub(super) struct Density {
-    pub(super) centre: Vec<f64>,
-    /// Means less the centre, `[k, dim]`, row-major.
+    pub(super) center: Vec<f64>,
+    /// Means less the center, `[k, dim]`, row-major.
     pub(super) means: Vec<f64>,
     /// `ln weight - (dim ln 2π + ln det covariance) / 2` of each component.
     constants: Vec<f64>,
@@ -55,13 +55,13 @@ impl Density {
         weights: &[f64],
         means: &Array2<f64>,
         covariances: &Covariances,
-        centre: Vec<f64>,
+        center: Vec<f64>,
     ) -> Result<Self, ScorerError> {
         let (k, dim) = means.dim();
         let shifted: Vec<f64> = means
             .rows()
             .into_iter()
-            .flat_map(|row| row.iter().zip(&centre).map(|(mean, centre)| mean - centre).collect::<Vec<_>>())
+            .flat_map(|row| row.iter().zip(&center).map(|(mean, center)| mean - center).collect::<Vec<_>>())
             .collect();
         let (form, log_determinants) = match covariances {
             Covariances::Full(all) => {
@@ -79,20 +79,20 @@ impl Density {
             Covariances::Diagonal(all) => axes(&shifted, dim, |component, column| all[[component, column]])?,
             Covariances::Spherical(all) => axes(&shifted, dim, |component, _| all[component])?,
         };
-        let normaliser = dim as f64 * (2.0 * std::f64::consts::PI).ln();
+        let normalizer = dim as f64 * (2.0 * std::f64::consts::PI).ln();
         let constants =
-            weights.iter().zip(log_determinants).map(|(w, log)| w.ln() - 0.5 * (normaliser + log)).collect();
-        Ok(Self { centre, means: shifted, constants, form })
+            weights.iter().zip(log_determinants).map(|(w, log)| w.ln() - 0.5 * (normalizer + log)).collect();
+        Ok(Self { center, means: shifted, constants, form })
     }
 
     pub(super) fn components(&self) -> usize {
         self.constants.len()
     }
 
-    /// `ln (weight · density)` of each row of `block`, `[BLOCK, dim]` less the centre, under each component:
+    /// `ln (weight · density)` of each row of `block`, `[BLOCK, dim]` less the center, under each component:
     /// `logs` `[BLOCK, k]`.
     pub(super) fn weighted_logs(&self, block: &[f64], scratch: &mut Scratch, logs: &mut [f64]) {
-        let (k, dim) = (self.components(), self.centre.len());
+        let (k, dim) = (self.components(), self.center.len());
         match &self.form {
             Form::Full { whitening, means } => {
                 logs.fill(0.0);
@@ -138,7 +138,7 @@ impl Density {
 }
 
 /// Turns the weighted log-densities of a row into responsibilities and gives the logarithm of their sum.
-pub(super) fn normalise(logs: &mut [f64]) -> f64 {
+pub(super) fn normalize(logs: &mut [f64]) -> f64 {
     let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut sum = 0.0;
     for log in logs.iter_mut() {
@@ -170,8 +170,8 @@ impl Panels {
         Self { rows: (0..dim).step_by(PANEL).map(panel).collect(), count: matrices.len(), dim }
     }
 
-    /// Gives `visit` for each panel its first row, its height, and the products of all matrices with the rows of `block`,
-    /// `[BLOCK, count, height]`.
+    /// Gives `visit` for each panel its first row, its height, and the products of all matrices with the rows of
+    /// `block`, `[BLOCK, count, height]`.
     fn multiply(&self, block: &[f64], scratch: &mut Scratch, mut visit: impl FnMut(usize, usize, &[f64])) {
         for (panel, rows) in self.rows.iter().enumerate() {
             let first = panel * PANEL;

@@ -1,16 +1,20 @@
-//! Expectation–maximisation, from k-means or from a given start.
+//! Expectation–maximization, from k-means or from a given start.
 
 use ndarray::{Array2, ArrayView2};
+use nomaly_settings::{Auto, SettingError};
 
-use super::density::{Density, normalise};
+use super::density::{Density, normalize};
 use super::moments::{Spread, moments};
-use super::options::AUTO;
-use super::{Components, Mixture, MixtureCovariance, MixtureOptions, bic};
+use super::{Mixture, MixtureCovariance, MixtureOptions, bic};
 use crate::blocks::BlockRows;
 use crate::gaussian::GaussianStatistics;
 use crate::kmeans::{KMeans, KMeansOptions};
+use crate::registry::check_settings;
 use crate::scorer::check_finite;
 use crate::{Scorer, ScorerError, Watch, linalg};
+
+/// The most components that are tried where their number is not set.
+const AUTO: usize = 8;
 
 /// Where EM starts.
 #[derive(Clone, Copy, Debug)]
@@ -34,15 +38,15 @@ impl Mixture {
     /// Fits a mixture on the rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for settings out of range, [`ScorerError::TooFewRows`] for fewer than 2 rows and for
+    /// [`ScorerError::Setting`] for settings out of range, [`ScorerError::TooFewRows`] for fewer than 2 rows and for
     /// fewer rows than components, [`ScorerError::ConstantRows`], [`ScorerError::NonFiniteFeature`],
     /// [`ScorerError::Numerical`] where a covariance is not positive definite, which takes a floor near 0, and
     /// [`ScorerError::Cancelled`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: MixtureOptions, watch: Watch<'_>) -> Result<Self, ScorerError> {
         let prepared = Prepared::new(rows, &options)?;
         match options.components {
-            Components::Count(count) => prepared.fit_count(count, &options, watch),
-            Components::Auto => {
+            Auto::Value(count) => prepared.fit_count(count, &options, watch),
+            Auto::Auto => {
                 let mut best: Option<(f64, Self)> = None;
                 for count in 1..=most_components(rows.dim(), options.covariance) {
                     let mixture = prepared.fit_count(count, &options, watch)?;
@@ -63,7 +67,7 @@ impl Mixture {
     ///
     /// # Errors
     /// As [`fit`](Self::fit), [`ScorerError::Dimension`] where the start has other columns than the rows, and
-    /// [`ScorerError::Parameter`] for responsibilities that are none.
+    /// [`ScorerError::Setting`] for responsibilities that are none.
     pub fn fit_from(
         rows: ArrayView2<'_, f32>,
         start: MixtureStart<'_>,
@@ -105,10 +109,7 @@ fn most_components((rows, dim): (usize, usize), covariance: MixtureCovariance) -
 }
 
 fn check_responsibilities(shares: ArrayView2<'_, f64>, rows: usize) -> Result<(), ScorerError> {
-    let refused = |value: String, expected: &str| {
-        let expected = expected.to_owned();
-        Err(ScorerError::Parameter { name: "responsibilities".to_owned(), value, expected })
-    };
+    let refused = |value: String, expected: &str| Err(SettingError::value("responsibilities", value, expected).into());
     if shares.nrows() != rows || shares.ncols() == 0 {
         return refused(
             format!("of shape {:?}", shares.dim()),
@@ -128,7 +129,7 @@ fn check_responsibilities(shares: ArrayView2<'_, f64>, rows: usize) -> Result<()
 
 impl<'a> Prepared<'a> {
     fn new(view: ArrayView2<'a, f32>, options: &MixtureOptions) -> Result<Self, ScorerError> {
-        options.check()?;
+        check_settings(options)?;
         check_finite(view)?;
         if view.nrows() < 2 {
             return Err(ScorerError::TooFewRows { what: "a mixture", needed: 2, got: view.nrows() });
@@ -160,10 +161,10 @@ impl<'a> Prepared<'a> {
         for start in 0..options.starts {
             let settings = KMeansOptions { seed: options.seed.wrapping_add(start as u64), ..KMeansOptions::default() };
             let groups = KMeans::fit(self.view, count, &settings, watch)?;
-            let k = groups.centres.nrows();
-            let centre = self.rows.centre();
+            let k = groups.centers.nrows();
+            let center = self.rows.center();
             let near: Vec<f64> =
-                groups.centres.iter().enumerate().map(|(at, value)| value - centre[at % centre.len()]).collect();
+                groups.centers.iter().enumerate().map(|(at, value)| value - center[at % center.len()]).collect();
             let fill = |first: usize, count: usize, target: &mut [f64]| {
                 target.fill(0.0);
                 for (target, label) in target.chunks_exact_mut(k).zip(&groups.labels[first..first + count]) {
@@ -180,7 +181,7 @@ impl<'a> Prepared<'a> {
         Ok(mixture)
     }
 
-    /// The mixture that follows from responsibilities; `near` `[k, dim]` are means, less the centre, near its own.
+    /// The mixture that follows from responsibilities; `near` `[k, dim]` are means, less the center, near its own.
     fn first_step(
         &self,
         near: &[f64],
@@ -201,7 +202,7 @@ impl<'a> Prepared<'a> {
         (weights, mut means, covariances): (Vec<f64>, Array2<f64>, super::Covariances),
     ) -> Result<Mixture, ScorerError> {
         for mut mean in means.outer_iter_mut() {
-            mean.iter_mut().zip(self.rows.centre()).for_each(|(mean, centre)| *mean += centre);
+            mean.iter_mut().zip(self.rows.center()).for_each(|(mean, center)| *mean += center);
         }
         Mixture::new(weights, means, covariances)
     }
@@ -218,11 +219,11 @@ impl<'a> Prepared<'a> {
         let mut before = f64::NEG_INFINITY;
         let (mut iterations, mut converged) = (0, false);
         while iterations < options.max_iterations as u64 && !converged {
-            let centre = self.rows.centre().to_vec();
-            let density = Density::new(&mixture.weights, &mixture.means, &mixture.covariances, centre)?;
+            let center = self.rows.center().to_vec();
+            let density = Density::new(&mixture.weights, &mixture.means, &mixture.covariances, center)?;
             let evaluated = |_: usize, block: &[f64], count: usize, scratch: &mut _, shares: &mut [f64]| {
                 density.weighted_logs(block, scratch, shares);
-                shares.chunks_exact_mut(k).take(count).map(normalise).sum()
+                shares.chunks_exact_mut(k).take(count).map(normalize).sum()
             };
             let sums = moments(&self.rows, options.covariance, &density.means, evaluated, watch)?;
             let log_likelihood = sums.log_likelihood / count;

@@ -1,20 +1,20 @@
-//! Mixtures of Gaussians, fitted by expectation–maximisation (EM).
+//! Mixtures of Gaussians, fitted by expectation–maximization (EM).
 //!
 //! # What it computes
 //! A density `p(x) = Σ w_k N(x; m_k, C_k)`. EM raises the likelihood of the rows step by step: it gives each row a
-//! responsibility of each component, `w_k N(x; m_k, C_k) / p(x)`, then each component the weighted mean and covariance of
-//! the rows. It starts from the groups of k-means (greedy k-means++, then Lloyd's iteration), as scikit-learn does by
-//! default, and ends once the mean log-likelihood of a row changes by less than `tolerance`. The score of a row is
+//! responsibility of each component, `w_k N(x; m_k, C_k) / p(x)`, then each component the weighted mean and covariance
+//! of the rows. It starts from the groups of k-means (greedy k-means++, then Lloyd's iteration), as scikit-learn does
+//! by default, and ends once the mean log-likelihood of a row changes by less than `tolerance`. The score of a row is
 //! `-ln p(x)`, taken by log-sum-exp, so that it stays finite however far the row is.
 //!
 //! To every variance `floor` times the mean variance of the columns is added (scikit-learn's `reg_covar` is an absolute
 //! number; a share makes the fit the same in any unit).
 //!
-//! With `components = auto` the number from 1 to 8 with the smallest Bayesian information criterion
-//! `p ln n - 2 ln L` is taken, of `p` free parameters. Components that have no more rows than dimensions reach any
-//! likelihood that the floor allows, so no more are tried than leave each of them, on average, `dim + 1` rows (`full`) or
-//! 2 rows (the others). Where the rows have fewer distinct values than components are asked for, there are as many
-//! components as distinct values.
+//! With `components = auto` the number from 1 to 8 with the smallest Bayesian information criterion `p ln n - 2 ln L`
+//! is taken, of `p` free parameters. Components that have no more rows than dimensions reach any likelihood that the
+//! floor allows, so no more are tried than leave each of them, on average, `dim + 1` rows (`full`) or 2 rows (the
+//! others). Where the rows have fewer distinct values than components are asked for, there are as many components as
+//! distinct values.
 //!
 //! # When to use
 //! Where normal items come in several kinds, each with its own spread: several products, poses or lighting conditions.
@@ -27,7 +27,8 @@
 //!
 //! # Reference
 //! Dempster, Laird and Rubin, *Maximum likelihood from incomplete data via the EM algorithm* (1977); Bishop, *Pattern
-//! recognition and machine learning* (2006), section 9.2; Schwarz, *Estimating the dimension of a model* (1978), for BIC.
+//! recognition and machine learning* (2006), section 9.2; Schwarz, *Estimating the dimension of a model* (1978), for
+//! BIC.
 
 mod covariances;
 mod density;
@@ -36,35 +37,26 @@ mod moments;
 mod options;
 
 use ndarray::{Array2, ArrayView2};
+use nomaly_settings::SettingError;
 use rayon::prelude::*;
 
 pub use covariances::{Covariances, MixtureCovariance};
-use density::{BLOCK, Density, Scratch, normalise};
+use density::{BLOCK, Density, Scratch, normalize};
 pub use fit::MixtureStart;
-pub use options::{Components, MixtureOptions};
+pub use options::MixtureOptions;
 
+use crate::ScorerError;
 use crate::blocks::BlockRows;
+use crate::registry::ScorerParams;
 use crate::scorer::{Scorer, State, Tensor, check_rows};
-use crate::{ScorerEntry, ScorerError};
-
-const NAME: &str = "gmm";
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "negative log-likelihood under a mixture of Gaussians",
-    parameters: options::PARAMETERS,
-    fitter: |params, rows, watch| Ok(Box::new(Mixture::fit(rows, MixtureOptions::read(params)?, watch)?)),
-    restore: |state| Ok(Box::new(Mixture::from_state(state)?)),
-};
 
 /// How far the weights may be from a sum of 1.
 const ROUNDING: f64 = 1e-9;
 
 /// A mixture of Gaussians.
 ///
-/// A step of EM and an evaluation take `n k dim²` multiplications each for `full`, `n dim²` for `tied`, and `n k dim` for
-/// the others.
+/// A step of EM and an evaluation take `n k dim²` multiplications each for `full`, `n dim²` for `tied`, and `n k dim`
+/// for the others.
 pub struct Mixture {
     weights: Vec<f64>,
     /// `[k, dim]`.
@@ -101,7 +93,7 @@ impl Mixture {
     /// It can score, and [`fit_from`](Self::fit_from) can start from it.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] where shapes disagree or a number is out of range, [`ScorerError::Numerical`] where a
+    /// [`ScorerError::Setting`] where shapes disagree or a number is out of range, [`ScorerError::Numerical`] where a
     /// covariance is not positive definite.
     pub fn from_parameters(
         weights: Vec<f64>,
@@ -109,19 +101,17 @@ impl Mixture {
         covariances: Covariances,
     ) -> Result<Self, ScorerError> {
         let (k, dim) = means.dim();
-        let refused = |name: &str, value: String, expected: String| {
-            Err(ScorerError::Parameter { name: name.to_owned(), value, expected })
-        };
         if dim == 0 {
             return Err(ScorerError::NoColumns);
         }
         if means.iter().any(|mean| !mean.is_finite()) {
-            return refused("means", "not finite".to_owned(), "finite numbers".to_owned());
+            return Err(SettingError::value("means", "not finite", "finite numbers").into());
         }
         let sum: f64 = weights.iter().sum();
         let positive = weights.iter().all(|weight| *weight > 0.0) && (sum - 1.0).abs() <= ROUNDING;
         if k == 0 || weights.len() != k || !positive {
-            return refused("weights", format!("{weights:?}"), format!("{} positive numbers with the sum 1", k.max(1)));
+            let expected = format!("{} positive numbers with the sum 1", k.max(1));
+            return Err(SettingError::value("weights", format!("{weights:?}"), &expected).into());
         }
         covariances.check(k, dim)?;
         Self::new(weights, means, covariances)
@@ -129,8 +119,8 @@ impl Mixture {
 
     fn new(weights: Vec<f64>, means: Array2<f64>, covariances: Covariances) -> Result<Self, ScorerError> {
         let k = means.nrows() as f64;
-        let centre = means.columns().into_iter().map(|column| column.sum() / k).collect();
-        let density = Density::new(&weights, &means, &covariances, centre)?;
+        let center = means.columns().into_iter().map(|column| column.sum() / k).collect();
+        let density = Density::new(&weights, &means, &covariances, center)?;
         Ok(Self { weights, means, covariances, log_likelihood: 0.0, iterations: 0, converged: false, density })
     }
 
@@ -200,7 +190,7 @@ impl Mixture {
         let k = self.components();
         let mut shares = Array2::zeros((rows.nrows(), k));
         let found = self.evaluate(rows, |logs| {
-            normalise(logs);
+            normalize(logs);
             logs.to_vec()
         })?;
         for (mut target, found) in shares.outer_iter_mut().zip(found) {
@@ -217,7 +207,7 @@ impl Mixture {
     ) -> Result<Vec<T>, ScorerError> {
         check_rows(rows, self.dim())?;
         let (k, dim) = (self.components(), self.dim());
-        let rows = BlockRows::new(rows, self.density.centre.clone());
+        let rows = BlockRows::new(rows, self.density.center.clone());
         let mut results = vec![T::default(); rows.len()];
         let memory = || (vec![0.0; BLOCK * dim], vec![0.0; BLOCK * k], Scratch::default());
         results.par_chunks_mut(BLOCK).enumerate().for_each_init(memory, |(block, logs, scratch), (at, results)| {
@@ -257,11 +247,11 @@ impl Scorer for Mixture {
     }
 
     fn score(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
-        self.evaluate(rows, |logs| -normalise(logs))
+        self.evaluate(rows, |logs| -normalize(logs))
     }
 
     fn log_likelihood(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
-        self.evaluate(rows, normalise)
+        self.evaluate(rows, normalize)
     }
 
     fn state(&self) -> State {
@@ -271,7 +261,7 @@ impl Scorer for Mixture {
             iterations: self.iterations,
         };
         State::new(
-            NAME,
+            MixtureOptions::NAME,
             &config,
             [
                 ("covariance", self.covariances.tensor()),

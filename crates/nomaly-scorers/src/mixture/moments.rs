@@ -26,7 +26,7 @@ const SUMS: usize = 1 << 25;
 pub(super) struct Spread {
     /// What is added to each variance.
     pub(super) floor: f64,
-    /// The lower triangle of the scatter matrix about the centre, `[dim, dim]`; only for the tied covariance.
+    /// The lower triangle of the scatter matrix about the center, `[dim, dim]`; only for the tied covariance.
     pub(super) scatter: Option<Array2<f64>>,
 }
 
@@ -36,15 +36,16 @@ pub(super) struct Moments {
     /// The sum of the log-likelihoods.
     pub(super) log_likelihood: f64,
     counts: Vec<f64>,
-    /// Of the rows less the centre, `[k, dim]`.
+    /// Of the rows less the center, `[k, dim]`.
     sums: Vec<f64>,
     /// `full`: of outer products about `means`, the lower triangles of `[k, dim, dim]`, column-major. `diagonal` and
     /// `spherical`: of squares, `[k, dim]`.
     squares: Vec<f64>,
 }
 
-/// Takes the sums of all `rows`. `responsibilities` fills in those of a block, `[BLOCK, k]`, given its first row and the
-/// rows themselves, and gives their log-likelihoods' sum over the first of them; `means` `[k, dim]` are near the means.
+/// Takes the sums of all `rows`. `responsibilities` fills in those of a block, `[BLOCK, k]`, given its first row and
+/// the rows themselves, and gives their log-likelihoods' sum over the first of them; `means` `[k, dim]` are near the
+/// means.
 pub(super) fn moments(
     rows: &BlockRows<'_>,
     covariance: MixtureCovariance,
@@ -121,8 +122,8 @@ impl Moments {
         }
     }
 
-    /// Weights, means less the centre `[k, dim]`, and covariances; `old` `[k, dim]` are the means that outer products were
-    /// taken about.
+    /// Weights, means less the center `[k, dim]`, and covariances; `old` `[k, dim]` are the means that outer products
+    /// were taken about.
     pub(super) fn parameters(self, old: &[f64], spread: &Spread) -> (Vec<f64>, Array2<f64>, Covariances) {
         let k = self.counts.len();
         let dim = self.sums.len() / k;

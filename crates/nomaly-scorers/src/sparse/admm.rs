@@ -1,16 +1,18 @@
 //! Basis pursuit denoising by the alternating direction method of multipliers (ADMM).
 //!
-//! `argmin ½‖Dα - s‖² + λ‖α‖₁` is split into a ridge regression for `x` and a soft threshold for `z`, joined by a scaled
-//! dual `u` (Boyd et al., 2011, section 6.4). The matrix of the regression is the same for all rows and all iterations and is
-//! inverted once, so that an iteration is one product with a small dense matrix for many rows at once.
+//! `argmin ½‖Dα - s‖² + λ‖α‖₁` is split into a ridge regression for `x` and a soft threshold for `z`, joined by a
+//! scaled dual `u` (Boyd et al., 2011, section 6.4). The matrix of the regression is the same for all rows and all
+//! iterations and is inverted once, so that an iteration is one product with a small dense matrix for many rows at
+//! once.
 //!
-//! Products have a fixed width. A row that has converged leaves its column to the next row, so that slow rows do not hold up
-//! the others, and a row goes through the same operations whatever its company.
+//! Products have a fixed width. A row that has converged leaves its column to the next row, so that slow rows do not
+//! hold up the others, and a row goes through the same operations whatever its company.
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayView2};
+use nomaly_settings::SettingError;
 use rayon::prelude::*;
 
 use crate::{ScorerError, Watch, linalg};
@@ -91,20 +93,20 @@ impl BasisPursuit {
     /// above 0.
     ///
     /// # Errors
-    /// [`ScorerError::NoColumns`] without atoms or columns, [`ScorerError::Parameter`] where a value is out of its range.
+    /// [`ScorerError::NoColumns`] without atoms or columns, [`ScorerError::Setting`] where a value is out of its range.
     pub fn new(atoms: ArrayView2<'_, f64>, lambda: f64, tolerance: f64) -> Result<Self, ScorerError> {
         if atoms.is_empty() {
             return Err(ScorerError::NoColumns);
         }
         for (name, value) in [("lambda", lambda), ("tolerance", tolerance)] {
             if !(value.is_finite() && value > 0.0) {
-                return Err(out_of_range(name, value, "a number above 0"));
+                return Err(refused(name, value, "a number above 0"));
             }
         }
         for atom in atoms.outer_iter() {
             let norm = atom.iter().map(|value| value * value).sum::<f64>().sqrt();
             if norm.is_nan() || norm > 1.0 + 1e-6 {
-                return Err(out_of_range("atoms", norm, "atoms of length at most 1"));
+                return Err(refused("atoms", norm, "atoms of length at most 1"));
             }
         }
         let dictionary = Mat::from_fn(atoms.ncols(), atoms.nrows(), |i, j| atoms[[j, i]]);
@@ -146,8 +148,8 @@ impl BasisPursuit {
         Ok(codes)
     }
 
-    /// Takes `codes` and the scaled `duals`, both `[n, atoms]`, to the solution for `rows` `[n, dim]`. They may start as
-    /// zeros or as the solution of a similar problem.
+    /// Takes `codes` and the scaled `duals`, both `[n, atoms]`, to the solution for `rows` `[n, dim]`. They may start
+    /// as zeros or as the solution of a similar problem.
     pub(crate) fn solve(&self, rows: &[f64], codes: &mut [f64], duals: &mut [f64]) {
         let (dim, atoms) = (self.dim(), self.atoms());
         let count = rows.len() / dim;
@@ -325,6 +327,6 @@ fn product(target: &mut [f64], left: MatRef<'_, f64>, right: &[f64], accumulate:
     );
 }
 
-fn out_of_range(name: &str, value: f64, expected: &str) -> ScorerError {
-    ScorerError::Parameter { name: name.to_owned(), value: value.to_string(), expected: expected.to_owned() }
+fn refused(name: &str, value: f64, expected: &str) -> ScorerError {
+    SettingError::value(name, value, expected).into()
 }

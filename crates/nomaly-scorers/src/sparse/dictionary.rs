@@ -1,8 +1,8 @@
 //! Learning a dictionary: codes for the atoms and atoms for the codes, in turn.
 //!
 //! Both steps lower `Σ ½‖Dα - s‖² + λ‖α‖₁` over the rows, with atoms of length at most 1. Codes come from
-//! [`BasisPursuit`], started at the codes of the round before; atoms are updated one after the other as in algorithm 2 of
-//! Mairal, Bach, Ponce and Sapiro (2010), from `A = Σ ααᵀ` and `B = Σ sαᵀ` over all rows.
+//! [`BasisPursuit`], started at the codes of the round before; atoms are updated one after the other as in algorithm 2
+//! of Mairal, Bach, Ponce and Sapiro (2010), from `A = Σ ααᵀ` and `B = Σ sαᵀ` over all rows.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -40,7 +40,7 @@ pub(crate) struct Learning {
     pub(crate) iterations: usize,
 }
 
-/// Learns atoms `[atoms, dim]`, row-major, from centred `rows` `[n, dim]`, not all of them zero.
+/// Learns atoms `[atoms, dim]`, row-major, from centered `rows` `[n, dim]`, not all of them zero.
 pub(crate) fn learn(
     rows: &[f64],
     dim: usize,

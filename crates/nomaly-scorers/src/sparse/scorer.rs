@@ -1,32 +1,31 @@
 //! How well and how sparsely a learned dictionary codes a row.
 //!
 //! # What it computes
-//! A dictionary `D` of atoms is learned on one part of the normal rows, less their mean. A row `s`, less that mean, is coded
-//! by basis pursuit denoising, `α = argmin ½‖Dα - s‖² + λ‖α‖₁`, and described by two features: its error `‖Dα - s‖²`
-//! and its sparsity `‖α‖₁`. A Gaussian is fitted to the features of the other part of the rows, which the dictionary has
-//! not seen, and the score is the Mahalanobis distance from it. The Gaussian is one of `ln(1 + x / m)` for a feature `x`
-//! and its mean `m` over those rows: both features are sums that are skewed to the right, and the logarithm brings them
-//! closer to a Gaussian, whatever the unit of the rows. The covariance is that of Ledoit and Wolf.
+//! A dictionary `D` of atoms is learned on one part of the normal rows, less their mean. A row `s`, less that mean, is
+//! coded by basis pursuit denoising, `α = argmin ½‖Dα - s‖² + λ‖α‖₁`, and described by two features: its error `‖Dα -
+//! s‖²` and its sparsity `‖α‖₁`. A Gaussian is fitted to the features of the other part of the rows, which the
+//! dictionary has not seen, and the score is the Mahalanobis distance from it. The Gaussian is one of `ln(1 + x / m)`
+//! for a feature `x` and its mean `m` over those rows: both features are sums that are skewed to the right, and the
+//! logarithm brings them closer to a Gaussian, whatever the unit of the rows. The covariance is that of Ledoit and
+//! Wolf.
 //!
 //! # When to use
 //! On patches of a textured image and on rows with many regimes, each of which lies near a subspace of its own: an
-//! anomaly leaves an error, or needs unusually many atoms. An item that is *easier* to code than the normal ones, such as
-//! an even patch in a texture, is found as well. Scoring takes tens of iterations of `atoms²` multiplications for each row;
-//! the number of normal rows has no influence on it.
+//! anomaly leaves an error, or needs unusually many atoms. An item that is *easier* to code than the normal ones, such
+//! as an even patch in a texture, is found as well. Scoring takes tens of iterations of `atoms²` multiplications for
+//! each row; the number of normal rows has no influence on it.
 //!
 //! # Parameters
 //! `atoms`, `held_out`, `iterations`, `lambda`, `max_rows` and `seed`: see [`SparseOptions`].
 //!
 //! # Reference
-//! Carrera, Manganini, Boracchi and Lanzarone, *Defect detection in SEM images of nanofibrous materials* (2017), for the
-//! features and their density; Boyd, Parikh, Chu, Peleato and Eckstein, *Distributed optimization and statistical
-//! learning via the alternating direction method of multipliers* (2011), section 6.4, for the codes; Mairal, Bach, Ponce
-//! and Sapiro, *Online learning for matrix factorization and sparse coding* (2010), algorithm 2, for the atoms.
-
-use std::fmt;
-use std::str::FromStr;
+//! Carrera, Manganini, Boracchi and Lanzarone, *Defect detection in SEM images of nanofibrous materials* (2017), for
+//! the features and their density; Boyd, Parikh, Chu, Peleato and Eckstein, *Distributed optimization and statistical
+//! learning via the alternating direction method of multipliers* (2011), section 6.4, for the codes; Mairal, Bach,
+//! Ponce and Sapiro, *Online learning for matrix factorization and sparse coding* (2010), algorithm 2, for the atoms.
 
 use ndarray::{Array2, ArrayView2, Axis};
+use nomaly_settings::{Auto, Settings};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -34,11 +33,10 @@ use rayon::prelude::*;
 use super::admm::{BasisPursuit, TASK};
 use super::dictionary::{self, Learning};
 use crate::blocks::BlockRows;
-use crate::gaussian::{Covariance, Gaussian};
+use crate::gaussian::{Covariance, Gaussian, GaussianOptions};
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
-use crate::{Parameter, Params, ScorerEntry, ScorerError, Watch, gaussian, linalg, random};
-
-const NAME: &str = "sparse-coding";
+use crate::{ScorerError, Watch, linalg, random};
 
 /// The least number of held-out rows: fewer give no covariance of two features.
 const HELD_OUT_ROWS: usize = 3;
@@ -52,154 +50,60 @@ const AUTO_ATOMS: usize = 256;
 /// The tolerance of codes; features then have some four digits.
 const TOLERANCE: f64 = 1e-4;
 
-const ATOMS: Parameter = Parameter {
-    name: "atoms",
-    default: "auto",
-    values: "`auto` or a whole number from 1",
-    summary: "atoms of the dictionary; `auto`: twice the columns, at most 256 and half the rows learned from",
-};
-
-const HELD_OUT: Parameter = Parameter {
-    name: "held_out",
-    default: "0.3",
-    values: "a share above 0 and below 1",
-    summary: "share of the rows that the density is fitted to, and the dictionary not",
-};
-
-const ITERATIONS: Parameter = Parameter {
-    name: "iterations",
-    default: "30",
-    values: "a whole number from 1",
-    summary: "most rounds of coding and of moving the atoms",
-};
-
-const LAMBDA: Parameter = Parameter {
-    name: "lambda",
-    default: "1.2",
-    values: "a number above 0",
-    summary: "weight of sparsity, in units of the root mean square of a centred column",
-};
-
-const MAX_ROWS: Parameter = Parameter {
-    name: "max_rows",
-    default: "10000",
-    values: "a whole number from 3",
-    summary: "most rows to learn from, and most held-out rows",
-};
-
-const PARAMETERS: &[Parameter] = &[
-    ATOMS,
-    HELD_OUT,
-    ITERATIONS,
-    LAMBDA,
-    MAX_ROWS,
-    Parameter {
-        name: "seed",
-        default: "0",
-        values: "a whole number from 0",
-        summary: "which rows are held out, and which are the first atoms",
-    },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "unusual error or sparsity of a code over a learned dictionary",
-    parameters: PARAMETERS,
-    fitter: |params, rows, watch| Ok(Box::new(SparseCoding::fit(rows, SparseOptions::read(params)?, watch)?)),
-    restore: |state| Ok(Box::new(SparseCoding::from_state(state)?)),
-};
-
-/// How many atoms a dictionary has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Atoms {
-    /// Twice the number of columns, but at most 256 and at most half the rows that are learned from.
-    Auto,
-    /// So many, at least 1.
-    Count(usize),
-}
-
-impl Atoms {
-    fn count(self, dim: usize, rows: usize) -> usize {
-        match self {
-            Self::Auto => dim.saturating_mul(2).min(AUTO_ATOMS).min(rows / 2).max(1),
-            Self::Count(count) => count,
-        }
-    }
-}
-
-impl FromStr for Atoms {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Count) }
-    }
-}
-
-impl fmt::Display for Atoms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Count(count) => count.fmt(f),
-        }
-    }
-}
-
 /// The settings of [`SparseCoding`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct SparseOptions {
-    /// The size of the dictionary.
-    pub atoms: Atoms,
-    /// The share of the rows that the density is fitted to, above 0 and below 1; at least 3 rows.
+    /// Atoms of the dictionary; `auto`: twice the columns, at most 256 and half the rows learned from.
+    #[schemars(extend("minimum" = 1))]
+    pub atoms: Auto<usize>,
+    /// Share of the rows that the density is fitted to, and the dictionary not.
+    ///
+    /// There are at least 3 of them.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub held_out: f64,
-    /// The most rounds of learning, at least 1. It ends earlier where a round gains less than a ten-thousandth.
+    /// Most rounds of coding and of moving the atoms.
+    ///
+    /// Learning ends earlier where a round gains less than a ten-thousandth.
+    #[schemars(extend("minimum" = 1))]
     pub iterations: usize,
-    /// The weight of sparsity, above 0, in units of the root mean square of a column less its mean. For rows of unit length
-    /// the default is the `1.2 / √dim` of Mairal et al. (2010), section 5.1.
+    /// Weight of sparsity, in units of the root mean square of a centered column.
+    ///
+    /// For rows of unit length the default is the `1.2 / √dim` of Mairal et al. (2010), section 5.1.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub lambda: f64,
-    /// The most rows that are learned from and the most that are held out, at least 3; of more, so many are chosen.
+    /// Most rows to learn from, and most held-out rows; of more, so many are chosen.
+    #[schemars(extend("minimum" = HELD_OUT_ROWS))]
     pub max_rows: usize,
-    /// What the random choices follow from.
+    /// Which rows are held out, and which are the first atoms.
     pub seed: u64,
 }
 
 impl Default for SparseOptions {
     fn default() -> Self {
-        Self { atoms: Atoms::Auto, held_out: 0.3, iterations: 30, lambda: 1.2, max_rows: 10_000, seed: 0 }
+        Self { atoms: Auto::Auto, held_out: 0.3, iterations: 30, lambda: 1.2, max_rows: 10_000, seed: 0 }
     }
 }
 
 impl SparseOptions {
-    fn read(params: &Params) -> Result<Self, ScorerError> {
-        params.check(PARAMETERS)?;
-        let options = Self {
-            atoms: params.read(PARAMETERS, ATOMS.name, |_| true)?,
-            held_out: params.read(PARAMETERS, HELD_OUT.name, |_| true)?,
-            iterations: params.read(PARAMETERS, ITERATIONS.name, |_| true)?,
-            lambda: params.read(PARAMETERS, LAMBDA.name, |_| true)?,
-            max_rows: params.read(PARAMETERS, MAX_ROWS.name, |_| true)?,
-            seed: params.read(PARAMETERS, "seed", |_| true)?,
-        };
-        options.check()?;
-        Ok(options)
+    /// The number of atoms for `rows` rows `[rows, dim]` to learn from.
+    fn atoms(&self, rows: usize, dim: usize) -> usize {
+        self.atoms.unwrap_or(dim.saturating_mul(2).min(AUTO_ATOMS).min(rows / 2).max(1))
+    }
+}
+
+impl Settings for SparseOptions {}
+
+impl ScorerParams for SparseOptions {
+    const NAME: &'static str = "sparse-coding";
+    const SUMMARY: &'static str = "unusual error or sparsity of a code over a learned dictionary";
+    type Fitted = SparseCoding;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, watch: Watch<'_>) -> Result<SparseCoding, ScorerError> {
+        SparseCoding::fit(rows, *self, watch)
     }
 
-    fn check(&self) -> Result<(), ScorerError> {
-        let checks: [(Parameter, bool, &dyn fmt::Display); 5] = [
-            (ATOMS, self.atoms != Atoms::Count(0), &self.atoms),
-            (HELD_OUT, 0.0 < self.held_out && self.held_out < 1.0, &self.held_out),
-            (ITERATIONS, self.iterations > 0, &self.iterations),
-            (LAMBDA, 0.0 < self.lambda && self.lambda.is_finite(), &self.lambda),
-            (MAX_ROWS, self.max_rows >= HELD_OUT_ROWS, &self.max_rows),
-        ];
-        match checks.into_iter().find(|(_, is_valid, _)| !is_valid) {
-            Some((parameter, _, value)) => Err(ScorerError::Parameter {
-                name: parameter.name.to_owned(),
-                value: value.to_string(),
-                expected: parameter.values.to_owned(),
-            }),
-            None => Ok(()),
-        }
+    fn restore(state: &State) -> Result<SparseCoding, ScorerError> {
+        SparseCoding::from_state(state)
     }
 }
 
@@ -232,7 +136,7 @@ impl Split {
 #[derive(Clone, Debug)]
 pub struct SparseCoding {
     /// What is subtracted from each row, `[dim]`.
-    centre: Vec<f64>,
+    center: Vec<f64>,
     /// `[atoms, dim]`, each of length at most 1.
     atoms: Array2<f64>,
     lambda: f64,
@@ -254,11 +158,11 @@ impl SparseCoding {
     /// Learns from rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`], [`ScorerError::TooFewRows`] below 5 rows or where a given number of atoms is more than
+    /// [`ScorerError::Setting`], [`ScorerError::TooFewRows`] below 5 rows or where a given number of atoms is more than
     /// the rows that are learned from, [`ScorerError::ConstantRows`], [`ScorerError::NonFiniteFeature`],
     /// [`ScorerError::Numerical`] where the features of the held-out rows have no density, [`ScorerError::Cancelled`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: SparseOptions, watch: Watch<'_>) -> Result<Self, ScorerError> {
-        options.check()?;
+        check_settings(&options)?;
         check_finite(rows)?;
         let (count, dim) = rows.dim();
         let needed = LEARNING_ROWS + HELD_OUT_ROWS;
@@ -268,30 +172,30 @@ impl SparseCoding {
         let Split { learning, held_out, mut random } = Split::of(&options, count);
         let chosen = |part: &[usize]| rows.select(Axis(0), part);
         let (learning, held_out) = (chosen(&learning), chosen(&held_out));
-        let size = options.atoms.count(dim, learning.nrows());
+        let size = options.atoms(learning.nrows(), dim);
         if size > learning.nrows() {
             let what = "learning so many atoms";
             return Err(ScorerError::TooFewRows { what, needed: size, got: learning.nrows() });
         }
 
-        let centre = linalg::mean(learning.view());
-        let blocks = BlockRows::new(learning.view(), centre.clone());
+        let center = linalg::mean(learning.view());
+        let blocks = BlockRows::new(learning.view(), center.clone());
         let spread = blocks.mean_variance().sqrt();
         // What rounding leaves of equal rows is no spread.
-        let magnitude = centre.iter().map(|value| value.abs()).fold(0.0, f64::max);
+        let magnitude = center.iter().map(|value| value.abs()).fold(0.0, f64::max);
         if spread <= 1e-12 * magnitude || spread == 0.0 {
             return Err(ScorerError::ConstantRows { rows: learning.nrows() as u64 });
         }
         let lambda = options.lambda * spread;
-        let mut centred = vec![0.0f64; learning.len()];
-        blocks.load(0, &mut centred);
+        let mut centered = vec![0.0f64; learning.len()];
+        blocks.load(0, &mut centered);
         let task = Learning { atoms: size, lambda, iterations: options.iterations };
-        let atoms = dictionary::learn(&centred, dim, task, &mut random, watch)?;
+        let atoms = dictionary::learn(&centered, dim, task, &mut random, watch)?;
         let atoms = Array2::from_shape_vec((size, dim), atoms)
             .map_err(|error| ScorerError::Numerical { what: "the dictionary", reason: error.to_string() })?;
         let solver = BasisPursuit::new(atoms.view(), lambda, TOLERANCE)?;
 
-        let features = features(&solver, &centre, held_out.view(), watch)?;
+        let features = features(&solver, &center, held_out.view(), watch)?;
         let units = [0, 1].map(|feature| {
             let mean = features.iter().map(|features| features[feature]).sum::<f64>() / features.len() as f64;
             // A feature that is zero for all normal rows is measured in the unit that it has by itself.
@@ -301,16 +205,16 @@ impl SparseCoding {
         let density = Gaussian::fit(logarithms(&features, units).view(), Covariance::LedoitWolf).map_err(|error| {
             ScorerError::Numerical { what: "the density of the features of held-out rows", reason: error.to_string() }
         })?;
-        Ok(Self { centre, atoms, lambda, solver, units, density })
+        Ok(Self { center, atoms, lambda, solver, units, density })
     }
 
-    /// The numbers of the rows that a [`fit`](Self::fit) of `rows` rows holds out, in ascending order: what else is to learn
-    /// from features of rows that the dictionary has not seen learns from these.
+    /// The numbers of the rows that a [`fit`](Self::fit) of `rows` rows holds out, in ascending order: what else is to
+    /// learn from features of rows that the dictionary has not seen learns from these.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`], [`ScorerError::TooFewRows`] below 5 rows.
+    /// [`ScorerError::Setting`], [`ScorerError::TooFewRows`] below 5 rows.
     pub fn held_out_rows(options: &SparseOptions, rows: usize) -> Result<Vec<usize>, ScorerError> {
-        options.check()?;
+        check_settings(options)?;
         let needed = LEARNING_ROWS + HELD_OUT_ROWS;
         if rows < needed {
             return Err(ScorerError::TooFewRows { what: "sparse coding", needed, got: rows });
@@ -324,8 +228,8 @@ impl SparseCoding {
     }
 
     /// The mean of the rows that were learned from, `[dim]`, which is subtracted from each row before it is coded.
-    pub fn centre(&self) -> &[f64] {
-        &self.centre
+    pub fn center(&self) -> &[f64] {
+        &self.center
     }
 
     /// The weight of sparsity in the unit of the rows.
@@ -339,7 +243,7 @@ impl SparseCoding {
     /// As [`score`](Scorer::score).
     pub fn codes(&self, rows: ArrayView2<'_, f32>) -> Result<Array2<f32>, ScorerError> {
         check_rows(rows, self.dim())?;
-        let blocks = BlockRows::new(rows, self.centre.clone());
+        let blocks = BlockRows::new(rows, self.center.clone());
         let size = self.atoms.nrows();
         let mut codes = vec![0.0f32; rows.nrows() * size];
         codes.par_chunks_mut(TASK * size).enumerate().for_each(|(task, codes)| {
@@ -350,14 +254,14 @@ impl SparseCoding {
             .map_err(|error| ScorerError::Numerical { what: "the codes", reason: error.to_string() })
     }
 
-    /// The error `‖Dα - s‖²` and the sparsity `‖α‖₁` of rows `[n, dim]`, `[n, 2]`, in the square of the unit of the rows
-    /// and in their unit. What is too large for an `f32` is given as the largest.
+    /// The error `‖Dα - s‖²` and the sparsity `‖α‖₁` of rows `[n, dim]`, `[n, 2]`, in the square of the unit of the
+    /// rows and in their unit. What is too large for an `f32` is given as the largest.
     ///
     /// # Errors
     /// As [`score`](Scorer::score).
     pub fn features(&self, rows: ArrayView2<'_, f32>) -> Result<Array2<f32>, ScorerError> {
         check_rows(rows, self.dim())?;
-        let features = features(&self.solver, &self.centre, rows, Watch::none())?;
+        let features = features(&self.solver, &self.center, rows, Watch::none())?;
         let single = |(row, feature): (usize, usize)| features[row][feature].min(f64::from(f32::MAX)) as f32;
         Ok(Array2::from_shape_fn((rows.nrows(), 2), single))
     }
@@ -369,7 +273,7 @@ impl SparseCoding {
     /// As [`score`](Scorer::score).
     pub fn log_features(&self, rows: ArrayView2<'_, f32>) -> Result<Array2<f32>, ScorerError> {
         check_rows(rows, self.dim())?;
-        Ok(logarithms(&features(&self.solver, &self.centre, rows, Watch::none())?, self.units))
+        Ok(logarithms(&features(&self.solver, &self.center, rows, Watch::none())?, self.units))
     }
 
     /// Brings back what [`state`](Scorer::state) gave.
@@ -381,8 +285,8 @@ impl SparseCoding {
         state.expect_only(&["atoms", "centre", "factor", "mean", "units"])?;
         let [size, dim] = state.shape("atoms")?;
         let atoms = state.read_f64("atoms", [size, dim])?.to_vec();
-        let centre = state.read_f64("centre", [dim])?.to_vec();
-        if let Some(at) = centre.iter().position(|value| value.abs() > f64::from(f32::MAX)) {
+        let center = state.read_f64("centre", [dim])?.to_vec();
+        if let Some(at) = center.iter().position(|value| value.abs() > f64::from(f32::MAX)) {
             return Err(state.tensor_error("centre", format!("number {at} is no mean of rows")));
         }
         let units: [f64; 2] = match state.read_f64("units", [2])? {
@@ -391,20 +295,20 @@ impl SparseCoding {
         };
         state.read_f64("mean", [2])?;
         let mut inner =
-            State { kind: gaussian::ENTRY.name.to_owned(), config: density, tensors: state.tensors.clone() };
+            State { kind: GaussianOptions::NAME.to_owned(), config: density, tensors: state.tensors.clone() };
         inner.tensors.retain(|name, _| name == "factor" || name == "mean");
         let density = Gaussian::from_state(&inner).map_err(|error| state.config_error(error.to_string()))?;
         let atoms = Array2::from_shape_vec((size, dim), atoms)
             .map_err(|error| state.tensor_error("atoms", error.to_string()))?;
         let solver = BasisPursuit::new(atoms.view(), lambda, TOLERANCE)
             .map_err(|error| state.config_error(error.to_string()))?;
-        Ok(Self { centre, atoms, lambda, solver, units, density })
+        Ok(Self { center, atoms, lambda, solver, units, density })
     }
 }
 
 impl Scorer for SparseCoding {
     fn dim(&self) -> usize {
-        self.centre.len()
+        self.center.len()
     }
 
     fn score(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
@@ -415,11 +319,11 @@ impl Scorer for SparseCoding {
         let inner = self.density.state();
         let (size, dim) = self.atoms.dim();
         let mut state = State::new(
-            NAME,
+            SparseOptions::NAME,
             &Config { lambda: self.lambda, density: inner.config },
             [
                 ("atoms", Tensor::f64([size, dim], self.atoms.iter().copied().collect())),
-                ("centre", Tensor::f64([dim], self.centre.clone())),
+                ("centre", Tensor::f64([dim], self.center.clone())),
                 ("units", Tensor::f64([2], self.units.to_vec())),
             ],
         );
@@ -428,30 +332,30 @@ impl Scorer for SparseCoding {
     }
 }
 
-/// The centred rows `[n, dim]` of a task and their codes `[n, atoms]`.
+/// The centered rows `[n, dim]` of a task and their codes `[n, atoms]`.
 fn code_task(solver: &BasisPursuit, rows: &BlockRows<'_>, task: usize) -> (Vec<f64>, Vec<f64>) {
     let first = task * TASK;
     let count = TASK.min(rows.len() - first);
-    let mut centred = vec![0.0f64; count * solver.dim()];
-    rows.load(first, &mut centred);
+    let mut centered = vec![0.0f64; count * solver.dim()];
+    rows.load(first, &mut centered);
     let mut codes = vec![0.0f64; count * solver.atoms()];
-    solver.solve(&centred, &mut codes, &mut vec![0.0; count * solver.atoms()]);
-    (centred, codes)
+    solver.solve(&centered, &mut codes, &mut vec![0.0; count * solver.atoms()]);
+    (centered, codes)
 }
 
 /// Error and sparsity of each row.
 fn features(
     solver: &BasisPursuit,
-    centre: &[f64],
+    center: &[f64],
     rows: ArrayView2<'_, f32>,
     watch: Watch<'_>,
 ) -> Result<Vec<[f64; 2]>, ScorerError> {
-    let blocks = BlockRows::new(rows, centre.to_vec());
+    let blocks = BlockRows::new(rows, center.to_vec());
     let mut features = vec![[0.0f64; 2]; rows.nrows()];
     features.par_chunks_mut(TASK).enumerate().try_for_each(|(task, features)| {
         watch.check()?;
-        let (mut centred, codes) = code_task(solver, &blocks, task);
-        let of_rows = centred.chunks_exact_mut(solver.dim()).zip(codes.chunks_exact(solver.atoms()));
+        let (mut centered, codes) = code_task(solver, &blocks, task);
+        let of_rows = centered.chunks_exact_mut(solver.dim()).zip(codes.chunks_exact(solver.atoms()));
         for (features, (row, code)) in features.iter_mut().zip(of_rows) {
             let cost = solver.cost(row, code);
             *features = [cost.error, cost.sparsity];

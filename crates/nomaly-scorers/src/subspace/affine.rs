@@ -7,7 +7,7 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use crate::ScorerError;
-use crate::moments::centre_into;
+use crate::moments::center_into;
 use crate::scorer::{State, Tensor, check_rows};
 
 /// Rows that are projected at once. Short blocks are filled up with zeros, so that every row goes through the same
@@ -31,7 +31,7 @@ pub(super) enum Basis {
 #[derive(Clone, Debug)]
 pub(super) struct Affine {
     /// What is subtracted from each row, `[dim]`.
-    pub(super) centre: Vec<f64>,
+    pub(super) center: Vec<f64>,
     /// What each column is divided by then, all positive, if it is.
     pub(super) scale: Option<Vec<f64>>,
     pub(super) basis: Basis,
@@ -42,9 +42,9 @@ pub(super) struct Affine {
 }
 
 impl Affine {
-    /// The subspace of the first `kept` of the orthonormal `directions` `[dim, m]`, of which there are `dim` if the rest
-    /// of the space is known. It is stored by the directions that make for less work.
-    pub(super) fn of_leading(centre: Vec<f64>, directions: MatRef<'_, f64>, kept: usize) -> Self {
+    /// The subspace of the first `kept` of the orthonormal `directions` `[dim, m]`, of which there are `dim` if the
+    /// rest of the space is known. It is stored by the directions that make for less work.
+    pub(super) fn of_leading(center: Vec<f64>, directions: MatRef<'_, f64>, kept: usize) -> Self {
         let (dim, known) = directions.shape();
         // Comparing with the projection takes two products, the projection on the rest one.
         let basis = if known == dim && dim - kept <= 2 * kept || kept == 0 { Basis::LeftOut } else { Basis::Kept };
@@ -52,11 +52,11 @@ impl Affine {
             Basis::Kept => directions.subcols(0, kept).to_owned(),
             Basis::LeftOut => directions.subcols(kept, dim - kept).to_owned(),
         };
-        Self { centre, scale: None, basis, directions, variances: None }
+        Self { center, scale: None, basis, directions, variances: None }
     }
 
     pub(super) fn dim(&self) -> usize {
-        self.centre.len()
+        self.center.len()
     }
 
     /// The distances of rows `[n, dim]` from the subspace.
@@ -99,11 +99,11 @@ impl Affine {
         }
     }
 
-    /// Fills `buffer` with a block of rows, centred and scaled, and with zeros beyond the last row.
+    /// Fills `buffer` with a block of rows, centered and scaled, and with zeros beyond the last row.
     fn load(&self, rows: ArrayView2<'_, f32>, block: usize, buffer: &mut [f64]) {
         let (first, dim) = (block * BLOCK, self.dim());
         let (filled, rest) = buffer.split_at_mut(BLOCK.min(rows.nrows() - first) * dim);
-        centre_into(rows, first, &self.centre, filled);
+        center_into(rows, first, &self.center, filled);
         if let Some(scale) = &self.scale {
             for row in filled.chunks_exact_mut(dim) {
                 row.iter_mut().zip(scale).for_each(|(value, scale)| *value /= scale);
@@ -148,7 +148,7 @@ impl Affine {
         let (dim, count) = self.directions.shape();
         let directions = self.directions.col_iter().flat_map(|column| column.iter().copied().collect::<Vec<_>>());
         let mut tensors = vec![
-            ("centre", Tensor::f64([dim], self.centre.clone())),
+            ("centre", Tensor::f64([dim], self.center.clone())),
             ("directions", Tensor::f64([count, dim], directions.collect())),
         ];
         if let Some(scale) = &self.scale {
@@ -186,7 +186,7 @@ impl Affine {
             }
         };
         Ok(Self {
-            centre: state.read_f64("centre", [dim])?.to_vec(),
+            center: state.read_f64("centre", [dim])?.to_vec(),
             scale: if scaled { Some(positive("scale", dim)?) } else { None },
             basis,
             directions: MatRef::from_column_major_slice(directions, dim, count).to_owned(),

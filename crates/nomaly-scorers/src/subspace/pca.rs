@@ -1,87 +1,42 @@
 //! The distance from the principal subspace, or the projection on the last components.
 //!
 //! # What it computes
-//! The principal components of the rows are the eigenvectors of their covariance, in descending order of the eigenvalues
-//! `λ`. The first `m` span the subspace of normal rows. With `y` for a row less the mean and `P` `[dim, m]` for these
-//! components the score is one of
+//! The principal components of the rows are the eigenvectors of their covariance, in descending order of the
+//! eigenvalues `λ`. The first `m` span the subspace of normal rows. With `y` for a row less the mean and `P` `[dim, m]`
+//! for these components the score is one of
 //!
-//! * `reconstruction`: `‖y - P Pᵀ y‖`, the distance from the subspace (the root of the statistic *Q* or *SPE* of process
-//!   monitoring);
-//! * `last-components`: `sqrt(Σ z_i² / λ_i)` over the components `i > m` of numerical rank, with `z_i` for the projection:
-//!   what the subspace leaves out, each direction measured by its own spread.
+//! * `reconstruction`: `‖y - P Pᵀ y‖`, the distance from the subspace (the root of the statistic *Q* or *SPE* of
+//!   process monitoring);
+//! * `last-components`: `sqrt(Σ z_i² / λ_i)` over the components `i > m` of numerical rank, with `z_i` for the
+//!   projection: what the subspace leaves out, each direction measured by its own spread.
 //!
-//! Variances have the divisor `n - 1`. With more rows than columns the components come from the scatter matrix, which is
-//! summed in blocks; a singular value below about `1e-7` of the largest cannot be told from zero then. Otherwise they come
-//! from a singular value decomposition of the rows. Distances to the mean *within* the subspace (Hotelling's *T²*) are what
-//! `gaussian-pca` with `keep=leading` and `covariance=empirical` scores.
+//! Variances have the divisor `n - 1`. With more rows than columns the components come from the scatter matrix, which
+//! is summed in blocks; a singular value below about `1e-7` of the largest cannot be told from zero then. Otherwise
+//! they come from a singular value decomposition of the rows. Distances to the mean *within* the subspace (Hotelling's
+//! *T²*) are what `gaussian-pca` with `keep=leading` and `covariance=empirical` scores.
 //!
 //! # When to use
-//! Rows with correlated columns: patches of a texture, sensors of a process, features with many more columns than degrees
-//! of freedom. `reconstruction` also sees what leaves a column that was constant; `last-components` sees small deviations in
-//! directions in which normal rows hardly vary, and ignores directions in which they do not vary at all.
+//! Rows with correlated columns: patches of a texture, sensors of a process, features with many more columns than
+//! degrees of freedom. `reconstruction` also sees what leaves a column that was constant; `last-components` sees small
+//! deviations in directions in which normal rows hardly vary, and ignores directions in which they do not vary at all.
 //!
 //! # Parameters
-//! `components`, `score` and `standardise`: see [`PcaMonitorOptions`].
+//! `components`, `score` and `standardize`: see [`PcaMonitorOptions`].
 //!
 //! # Reference
-//! Jackson and Mudholkar, *Control procedures for residuals associated with principal component analysis* (1979), for the
-//! residual; Shyu, Chen, Sarinnapakorn and Chang, *A novel anomaly detection scheme based on principal component
+//! Jackson and Mudholkar, *Control procedures for residuals associated with principal component analysis* (1979), for
+//! the residual; Shyu, Chen, Sarinnapakorn and Chang, *A novel anomaly detection scheme based on principal component
 //! classifier* (2003), for the last components.
 
 use ndarray::ArrayView2;
+use nomaly_settings::Settings;
 
-use super::{Affine, Basis};
-use crate::linalg::{self, Centred};
-use crate::params::named_choice;
+use super::{Affine, Basis, Components, components};
+use crate::choice::named_choice;
+use crate::linalg::{self, Centered};
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, check_finite};
-use crate::{Parameter, ScorerEntry, ScorerError, Watch, moments};
-
-const NAME: &str = "pca";
-
-pub(super) const COMPONENTS: &str =
-    "a share of the variance above 0 and below 1, or a whole number from 1 below the columns";
-
-/// The same where all components may be kept.
-pub(super) const COMPONENTS_OR_ALL: &str =
-    "a share of the variance above 0 and below 1, or a whole number from 1 to the columns";
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "components",
-        default: "0.95",
-        values: COMPONENTS,
-        summary: "the leading components that make up the subspace of normal rows",
-    },
-    Parameter {
-        name: "score",
-        default: "reconstruction",
-        values: "`reconstruction` or `last-components`",
-        summary: "the distance from the subspace, or the whitened projection on the components left out",
-    },
-    Parameter {
-        name: "standardise",
-        default: "false",
-        values: "`true` or `false`",
-        summary: "whether columns are divided by their standard deviations first",
-    },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "distance from the subspace of the leading principal components, or projection on the last ones",
-    parameters: PARAMETERS,
-    fitter: |params, rows, watch| {
-        params.check(PARAMETERS)?;
-        let options = PcaMonitorOptions {
-            components: params.read(PARAMETERS, "components", |_| true)?,
-            score: params.read(PARAMETERS, "score", |_| true)?,
-            standardise: params.read(PARAMETERS, "standardise", |_| true)?,
-        };
-        Ok(Box::new(PcaMonitor::fit(rows, options, watch)?))
-    },
-    restore: |state| Ok(Box::new(PcaMonitor::from_state(state)?)),
-};
+use crate::{ScorerError, Watch, moments};
 
 named_choice! {
     /// What of a row is looked at.
@@ -93,83 +48,42 @@ named_choice! {
     }
 }
 
-/// How many leading components are kept.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Components {
-    /// This many, at least 1 and less than the columns; those beyond the numerical rank are no directions of the rows and
-    /// are not counted.
-    Count(usize),
-    /// As few as together explain more than this share, above 0 and below 1, of the variance; at least one direction is
-    /// left out.
-    Share(f64),
-}
-
-impl Components {
-    pub(super) fn is_valid(self) -> bool {
-        match self {
-            Self::Count(count) => count > 0,
-            Self::Share(share) => 0.0 < share && share < 1.0,
-        }
-    }
-
-    /// How many of components with these variances, in descending order.
-    pub(super) fn of(self, variances: &[f64]) -> usize {
-        match self {
-            Self::Count(count) => count.min(variances.len()),
-            Self::Share(share) => {
-                let total: f64 = variances.iter().sum();
-                let mut cumulated = 0.0;
-                let exceeds = |variance: &f64| {
-                    cumulated += variance;
-                    cumulated / total > share
-                };
-                // Rounding may leave the whole sum a little short of the total.
-                variances.iter().position(exceeds).map_or(variances.len(), |at| at + 1)
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Components {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Count(count) => write!(f, "{count}"),
-            Self::Share(share) => write!(f, "{share}"),
-        }
-    }
-}
-
-impl std::str::FromStr for Components {
-    type Err = ScorerError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let count = text.parse().map(Self::Count).ok();
-        let components = count.or_else(|| text.parse().map(Self::Share).ok());
-        components.filter(|components| components.is_valid()).ok_or_else(|| refused(text))
-    }
-}
-
-pub(super) fn refused(value: impl ToString) -> ScorerError {
-    ScorerError::Parameter { name: "components".to_owned(), value: value.to_string(), expected: COMPONENTS.to_owned() }
-}
-
 /// The settings of a [`PcaMonitor`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct PcaMonitorOptions {
-    /// The leading components that make up the subspace of normal rows.
+    /// The leading components that make up the subspace of normal rows: their number, below that of the columns, or the
+    /// share of the variance that they explain.
     pub components: Components,
-    /// What of a row is looked at.
+    /// The distance from the subspace, or the whitened projection on the components left out.
     pub score: Monitored,
-    /// Whether columns are divided by their standard deviations (divisor `n`) first. A column that is constant in all rows
-    /// (to a relative 1e-12) is not.
-    pub standardise: bool,
+    /// Whether columns are divided by their standard deviations first.
+    ///
+    /// The deviations have the divisor `n`. A column that is constant in all rows (to a relative 1e-12) is not divided.
+    #[schemars(extend("x-formerly" = ["standardise"]))]
+    pub standardize: bool,
 }
 
 impl Default for PcaMonitorOptions {
     /// The distance from the subspace that explains 95 % of the variance, of columns as they are.
     fn default() -> Self {
-        Self { components: Components::Share(0.95), score: Monitored::Reconstruction, standardise: false }
+        Self { components: Components::Share(0.95), score: Monitored::Reconstruction, standardize: false }
+    }
+}
+
+impl Settings for PcaMonitorOptions {}
+
+impl ScorerParams for PcaMonitorOptions {
+    const NAME: &'static str = "pca";
+    const SUMMARY: &'static str =
+        "distance from the subspace of the leading principal components, or projection on the last ones";
+    type Fitted = PcaMonitor;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, watch: Watch<'_>) -> Result<PcaMonitor, ScorerError> {
+        PcaMonitor::fit(rows, *self, watch)
+    }
+
+    fn restore(state: &State) -> Result<PcaMonitor, ScorerError> {
+        PcaMonitor::from_state(state)
     }
 }
 
@@ -191,10 +105,12 @@ pub struct PcaMonitor {
 #[serde(deny_unknown_fields)]
 struct Config {
     basis: Basis,
+    #[serde(with = "components::Stored")]
     components: Components,
     kept: usize,
     score: Monitored,
-    standardise: bool,
+    #[serde(rename = "standardise")]
+    standardize: bool,
 }
 
 /// Principal components in descending order of variance, up to the numerical rank, and where they are known all the
@@ -208,28 +124,24 @@ impl PcaMonitor {
     /// Fits on rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for components out of range, [`ScorerError::TooFewRows`] below 2 rows,
+    /// [`ScorerError::Setting`] for components out of range, [`ScorerError::TooFewRows`] below 2 rows,
     /// [`ScorerError::ConstantRows`], [`ScorerError::NoColumns`], [`ScorerError::NonFiniteFeature`],
     /// [`ScorerError::NoConvergence`], [`ScorerError::Cancelled`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: PcaMonitorOptions, watch: Watch<'_>) -> Result<Self, ScorerError> {
         check_finite(rows)?;
         let dim = rows.ncols();
-        let too_many = matches!(options.components, Components::Count(count) if count >= dim);
-        if !options.components.is_valid() || too_many {
-            return Err(refused(options.components));
-        }
-        let (centre, scale, Principal { variances, directions }) = decompose(rows, options.standardise, watch)?;
+        check_settings(&options)?;
+        options.components.check_at_most(dim - 1)?;
+        let (center, scale, Principal { variances, directions }) = decompose(rows, options.standardize, watch)?;
         let rank = variances.len();
         // Something has to be left out: a direction, and for the last components one in which the rows vary.
         let most = if options.score == Monitored::LastComponents { rank - 1 } else { dim - 1 };
-        if matches!(options.components, Components::Count(count) if count > most) {
-            return Err(refused(options.components));
-        }
+        options.components.check_at_most(most)?;
         let kept = options.components.of(&variances).min(most);
         let affine = match options.score {
-            Monitored::Reconstruction => Affine { scale, ..Affine::of_leading(centre, directions.as_ref(), kept) },
+            Monitored::Reconstruction => Affine { scale, ..Affine::of_leading(center, directions.as_ref(), kept) },
             Monitored::LastComponents => Affine {
-                centre,
+                center,
                 scale,
                 basis: Basis::LeftOut,
                 directions: directions.subcols(kept, rank - kept).to_owned(),
@@ -251,7 +163,7 @@ impl PcaMonitor {
 
     /// The mean row `[dim]`.
     pub fn mean(&self) -> &[f64] {
-        &self.affine.centre
+        &self.affine.center
     }
 
     /// Brings back what [`state`](Scorer::state) gave.
@@ -259,15 +171,14 @@ impl PcaMonitor {
     /// # Errors
     /// As [`restore`](crate::restore).
     pub fn from_state(state: &State) -> Result<Self, ScorerError> {
-        let Config { basis, components, kept, score, standardise } = state.read_config()?;
-        if !components.is_valid() {
-            return Err(state.config_error(format!("components are {components}, expected {COMPONENTS}")));
-        }
+        let Config { basis, components, kept, score, standardize } = state.read_config()?;
+        let options = PcaMonitorOptions { components, score, standardize };
+        check_settings(&options).map_err(|error| state.config_error(error.to_string()))?;
         let last = score == Monitored::LastComponents;
         if last && basis == Basis::Kept {
             return Err(state.config_error("the last components are none of those kept".to_owned()));
         }
-        let affine = Affine::from_state(state, basis, standardise, last)?;
+        let affine = Affine::from_state(state, basis, standardize, last)?;
         let (dim, stored) = affine.directions.shape();
         let fits = match (basis, last) {
             (Basis::Kept, _) => stored == kept && kept < dim,
@@ -278,16 +189,16 @@ impl PcaMonitor {
             let reason = format!("{stored} directions in {dim} dimensions with {kept} components kept");
             return Err(state.tensor_error("directions", reason));
         }
-        Ok(Self { options: PcaMonitorOptions { components, score, standardise }, kept, affine })
+        Ok(Self { options, kept, affine })
     }
 }
 
 type Decomposition = (Vec<f64>, Option<Vec<f64>>, Principal);
 
-/// The mean, the scales if columns are standardised, and the components of rows, of which there is at least one.
+/// The mean, the scales if columns are standardized, and the components of rows, of which there is at least one.
 pub(super) fn decompose(
     rows: ArrayView2<'_, f32>,
-    standardise: bool,
+    standardize: bool,
     watch: Watch<'_>,
 ) -> Result<Decomposition, ScorerError> {
     let (count, dim) = rows.dim();
@@ -295,7 +206,7 @@ pub(super) fn decompose(
         return Err(ScorerError::TooFewRows { what: "principal components", needed: 2, got: count });
     }
     watch.check()?;
-    let found = if count > dim { from_scatter(rows, standardise, watch)? } else { from_rows(rows, standardise)? };
+    let found = if count > dim { from_scatter(rows, standardize, watch)? } else { from_rows(rows, standardize)? };
     if found.2.variances.is_empty() {
         return Err(ScorerError::ConstantRows { rows: count as u64 });
     }
@@ -303,11 +214,11 @@ pub(super) fn decompose(
 }
 
 /// The components from the eigenvectors of the scatter matrix, all `dim` of them.
-fn from_scatter(rows: ArrayView2<'_, f32>, standardise: bool, watch: Watch<'_>) -> Result<Decomposition, ScorerError> {
+fn from_scatter(rows: ArrayView2<'_, f32>, standardize: bool, watch: Watch<'_>) -> Result<Decomposition, ScorerError> {
     let (count, dim) = rows.dim();
     let mean = moments::mean(rows);
     let mut scatter = moments::scatter(rows, &mean, watch)?;
-    let scale = standardise.then(|| scales(&mean, |at| scatter[(at, at)] / count as f64));
+    let scale = standardize.then(|| scales(&mean, |at| scatter[(at, at)] / count as f64));
     if let Some(scale) = &scale {
         for column in 0..dim {
             for row in column..dim {
@@ -326,17 +237,17 @@ fn from_scatter(rows: ArrayView2<'_, f32>, standardise: bool, watch: Watch<'_>) 
 }
 
 /// The components from a singular value decomposition, at most one less than rows.
-fn from_rows(rows: ArrayView2<'_, f32>, standardise: bool) -> Result<Decomposition, ScorerError> {
+fn from_rows(rows: ArrayView2<'_, f32>, standardize: bool) -> Result<Decomposition, ScorerError> {
     let (count, dim) = rows.dim();
-    let Centred { mean, rows: mut centred } = linalg::centre(rows);
-    let variance = |at: usize| centred.iter().skip(at).step_by(dim).map(|value| value * value).sum::<f64>();
-    let scale = standardise.then(|| scales(&mean, |at| variance(at) / count as f64));
+    let Centered { mean, rows: mut centered } = linalg::center(rows);
+    let variance = |at: usize| centered.iter().skip(at).step_by(dim).map(|value| value * value).sum::<f64>();
+    let scale = standardize.then(|| scales(&mean, |at| variance(at) / count as f64));
     if let Some(scale) = &scale {
-        for row in centred.chunks_exact_mut(dim) {
+        for row in centered.chunks_exact_mut(dim) {
             row.iter_mut().zip(scale).for_each(|(value, scale)| *value /= scale);
         }
     }
-    let svd = linalg::thin_svd(&centred, dim).ok_or(ScorerError::NoConvergence { rows: count, dim })?;
+    let svd = linalg::thin_svd(&centered, dim).ok_or(ScorerError::NoConvergence { rows: count, dim })?;
     let size = dim as f64;
     let rounding = (svd.values[0] * size).max(largest(rows, &scale) * size.sqrt()) * f64::EPSILON;
     let rank = svd.values.iter().take(count - 1).take_while(|value| **value > rounding).count();
@@ -375,8 +286,8 @@ impl Scorer for PcaMonitor {
     }
 
     fn state(&self) -> State {
-        let PcaMonitorOptions { components, score, standardise } = self.options;
-        let config = Config { basis: self.affine.basis, components, kept: self.kept, score, standardise };
-        State::with_tensors(NAME, &config, self.affine.tensors())
+        let PcaMonitorOptions { components, score, standardize } = self.options;
+        let config = Config { basis: self.affine.basis, components, kept: self.kept, score, standardize };
+        State::with_tensors(PcaMonitorOptions::NAME, &config, self.affine.tensors())
     }
 }

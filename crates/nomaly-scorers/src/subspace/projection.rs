@@ -2,8 +2,9 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::pca::{COMPONENTS_OR_ALL, decompose};
-use super::{Affine, Basis, Components};
+use super::pca::decompose;
+use super::{Affine, Basis, Components, PcaMonitorOptions, components};
+use crate::registry::check_settings;
 use crate::scorer::{State, check_finite};
 use crate::{ScorerError, Watch};
 
@@ -11,10 +12,10 @@ const KIND: &str = "principal-components";
 
 /// A map of rows to their coordinates on the leading principal components.
 ///
-/// With `y` for a row less the mean, divided by the standard deviations if columns are standardised, and `P` `[dim, m]`
-/// for the `m` leading eigenvectors of the covariance the coordinates are `Pᵀ y`. They are in descending order of variance
-/// and uncorrelated over the rows of the fit. The element of largest absolute value in each component is positive, so that
-/// the signs do not depend on how the components were computed (as in scikit-learn's `svd_flip`).
+/// With `y` for a row less the mean, divided by the standard deviations if columns are standardized, and `P` `[dim, m]`
+/// for the `m` leading eigenvectors of the covariance the coordinates are `Pᵀ y`. They are in descending order of
+/// variance and uncorrelated over the rows of the fit. The element of largest absolute value in each component is
+/// positive, so that the signs do not depend on how the components were computed (as in scikit-learn's `svd_flip`).
 ///
 /// It is no [`Scorer`](crate::Scorer): it makes features narrower, for scorers that work better on fewer columns.
 ///
@@ -22,44 +23,40 @@ const KIND: &str = "principal-components";
 #[derive(Clone, Debug)]
 pub struct PrincipalComponents {
     components: Components,
-    standardise: bool,
+    standardize: bool,
     affine: Affine,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
+    #[serde(with = "components::Stored")]
     components: Components,
-    standardise: bool,
+    #[serde(rename = "standardise")]
+    standardize: bool,
 }
 
 impl PrincipalComponents {
     /// Fits on rows `[n, dim]`.
     ///
-    /// [`Components::Count`] may be as large as `dim` here; components beyond the numerical rank of the rows are left out,
-    /// so that [`kept`](Self::kept) may be less. `standardise` divides columns by their standard deviations (divisor `n`)
-    /// first, but for columns that are constant.
+    /// [`Components::Count`] may be as large as `dim` here; components beyond the numerical rank of the rows are left
+    /// out, so that [`kept`](Self::kept) may be less. `standardize` divides columns by their standard deviations
+    /// (divisor `n`) first, but for columns that are constant.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for components out of range, [`ScorerError::TooFewRows`] below 2 rows,
+    /// [`ScorerError::Setting`] for components out of range, [`ScorerError::TooFewRows`] below 2 rows,
     /// [`ScorerError::ConstantRows`], [`ScorerError::NoColumns`], [`ScorerError::NonFiniteFeature`],
     /// [`ScorerError::NoConvergence`], [`ScorerError::Cancelled`].
     pub fn fit(
         rows: ArrayView2<'_, f32>,
         components: Components,
-        standardise: bool,
+        standardize: bool,
         watch: Watch<'_>,
     ) -> Result<Self, ScorerError> {
         check_finite(rows)?;
-        let too_many = matches!(components, Components::Count(count) if count > rows.ncols());
-        if !components.is_valid() || too_many {
-            return Err(ScorerError::Parameter {
-                name: "components".to_owned(),
-                value: components.to_string(),
-                expected: COMPONENTS_OR_ALL.to_owned(),
-            });
-        }
-        let (centre, scale, principal) = decompose(rows, standardise, watch)?;
+        check_settings(&PcaMonitorOptions { components, ..PcaMonitorOptions::default() })?;
+        components.check_at_most(rows.ncols())?;
+        let (center, scale, principal) = decompose(rows, standardize, watch)?;
         let kept = components.of(&principal.variances);
         let mut directions = principal.directions.subcols(0, kept).to_owned();
         for at in 0..kept {
@@ -68,8 +65,8 @@ impl PrincipalComponents {
                 directions.col_mut(at).iter_mut().for_each(|value| *value = -*value);
             }
         }
-        let affine = Affine { centre, scale, basis: Basis::Kept, directions, variances: None };
-        Ok(Self { components, standardise, affine })
+        let affine = Affine { center, scale, basis: Basis::Kept, directions, variances: None };
+        Ok(Self { components, standardize, affine })
     }
 
     /// The columns of rows that are projected.
@@ -85,36 +82,35 @@ impl PrincipalComponents {
     /// The coordinates `[n, kept]` of rows `[n, dim]`. A row's coordinates do not depend on the other rows.
     ///
     /// # Errors
-    /// [`ScorerError::Dimension`], [`ScorerError::NonFiniteFeature`], [`ScorerError::Numerical`] for a coordinate beyond
-    /// the range of `f32`.
+    /// [`ScorerError::Dimension`], [`ScorerError::NonFiniteFeature`], [`ScorerError::Numerical`] for a coordinate
+    /// beyond the range of `f32`.
     pub fn project(&self, rows: ArrayView2<'_, f32>) -> Result<Array2<f32>, ScorerError> {
         self.affine.projections(rows)
     }
 
     /// It in full, as [`from_state`](Self::from_state) takes it.
     pub fn state(&self) -> State {
-        let config = Config { components: self.components, standardise: self.standardise };
+        let config = Config { components: self.components, standardize: self.standardize };
         State::with_tensors(KIND, &config, self.affine.tensors())
     }
 
     /// Brings back what [`state`](Self::state) gave, and trusts nothing in it.
     ///
     /// # Errors
-    /// [`ScorerError::Config`], [`ScorerError::MissingTensor`], [`ScorerError::Tensor`].
+    /// [`ScorerError::Stored`].
     pub fn from_state(state: &State) -> Result<Self, ScorerError> {
         if state.kind != KIND {
             return Err(state.config_error(format!("expected `{KIND}`")));
         }
-        let Config { components, standardise } = state.read_config()?;
-        if !components.is_valid() {
-            return Err(state.config_error(format!("components are {components}, expected {COMPONENTS_OR_ALL}")));
-        }
-        let affine = Affine::from_state(state, Basis::Kept, standardise, false)?;
+        let Config { components, standardize } = state.read_config()?;
+        check_settings(&PcaMonitorOptions { components, ..PcaMonitorOptions::default() })
+            .map_err(|error| state.config_error(error.to_string()))?;
+        let affine = Affine::from_state(state, Basis::Kept, standardize, false)?;
         let kept = affine.directions.ncols();
         if matches!(components, Components::Count(count) if kept > count || count > affine.dim()) {
             let reason = format!("{kept} directions in {} dimensions, but components are {components}", affine.dim());
             return Err(state.tensor_error("directions", reason));
         }
-        Ok(Self { components, standardise, affine })
+        Ok(Self { components, standardize, affine })
     }
 }

@@ -8,9 +8,10 @@
 //! L = W M                             Z = (W - L) / ρ        M = V diag(max(0, 1 - 1 / (μ σ))) Vᵀ
 //! ```
 //!
-//! with the singular values `σ` and right singular vectors `V` of `W`, which are those of the small matrix `Wᵀ W`. As `L`
-//! and `Z` follow from `W` and `M`, a round is one pass over the rows, and no singular value decomposition of a tall matrix.
-//! Singular values below about `1e-8` of the largest are lost that way; the last threshold `1 / μ` lies above them.
+//! with the singular values `σ` and right singular vectors `V` of `W`, which are those of the small matrix `Wᵀ W`. As
+//! `L` and `Z` follow from `W` and `M`, a round is one pass over the rows, and no singular value decomposition of a
+//! tall matrix. Singular values below about `1e-8` of the largest are lost that way; the last threshold `1 / μ` lies
+//! above them.
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
@@ -41,8 +42,8 @@ const TOLERANCE: f64 = 1e-7;
 /// Rounds after which the iteration counts as stuck; 40 are usual.
 const ROUNDS: usize = 1000;
 
-/// The part of low rank of the matrix `data` `[n, dim]`, row-major, tall and not zero. `lambda` is the price of an entry of
-/// the sparse part.
+/// The part of low rank of the matrix `data` `[n, dim]`, row-major, tall and not zero. `lambda` is the price of an
+/// entry of the sparse part.
 pub(super) fn low_rank(data: &[f64], dim: usize, lambda: f64, watch: Watch<'_>) -> Result<Vec<f64>, ScorerError> {
     let no_convergence = || ScorerError::NoConvergence { rows: data.len() / dim, dim };
     let norm = data.iter().map(|value| value * value).sum::<f64>().sqrt();
@@ -102,8 +103,8 @@ impl Rounds<'_> {
         total(lanes.collect(), dim)
     }
 
-    /// Shrinks once with the threshold given; `growth` is what the penalty grew by since `map` was made. Gives the lower
-    /// triangle of `Wᵀ W` and the squared length of `D - L - S` before the pass.
+    /// Shrinks once with the threshold given; `growth` is what the penalty grew by since `map` was made. Gives the
+    /// lower triangle of `Wᵀ W` and the squared length of `D - L - S` before the pass.
     fn pass(&mut self, map: MatRef<'_, f64>, growth: f64, threshold: f64) -> (Mat<f64>, f64) {
         let (dim, stretch) = (self.dim, self.stretch());
         let lanes = self.whole.par_chunks_mut(stretch).zip(self.sparse.par_chunks_mut(stretch));

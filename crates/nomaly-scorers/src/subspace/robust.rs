@@ -1,130 +1,85 @@
 //! The distance from the subspace that the rows lie in but for gross errors of single entries.
 //!
 //! # What it computes
-//! Principal component pursuit splits the rows `D`, less the median of each column, into a part of low rank and a sparse
-//! one: `min ‖L‖_* + λ‖S‖₁` subject to `L + S = D`, by the inexact augmented Lagrangian method. The mean of `L` (plus the
-//! medians) and its leading principal components `P` `[dim, m]` are the subspace of normal rows. With `y` for a row less
-//! that mean the score is `‖y - P Pᵀ y‖`, the distance from the subspace.
+//! Principal component pursuit splits the rows `D`, less the median of each column, into a part of low rank and a
+//! sparse one: `min ‖L‖_* + λ‖S‖₁` subject to `L + S = D`, by the inexact augmented Lagrangian method. The mean of `L`
+//! (plus the medians) and its leading principal components `P` `[dim, m]` are the subspace of normal rows. With `y` for
+//! a row less that mean the score is `‖y - P Pᵀ y‖`, the distance from the subspace.
 //!
 //! # When to use
 //! As `pca`, where the training rows are not clean: dead pixels, outliers of single sensors, some anomalies among the
-//! "normal" images. A gross error moves a principal component in proportion to its size, and moves this subspace hardly at
-//! all. Entries are compared with one price, so that columns in different units should be standardised first. It takes
-//! some 40 rounds, each the cost of a fit of `pca`, and three copies of the rows in double precision.
+//! "normal" images. A gross error moves a principal component in proportion to its size, and moves this subspace hardly
+//! at all. Entries are compared with one price, so that columns in different units should be standardized first. It
+//! takes some 40 rounds, each the cost of a fit of `pca`, and three copies of the rows in double precision.
 //!
 //! # Parameters
 //! `components` and `lambda`: see [`RobustPcaOptions`].
 //!
 //! # Reference
-//! Candès, Li, Ma and Wright, *Robust principal component analysis?* (2011), for the program and its `λ`; Lin, Chen and Ma,
-//! *The augmented Lagrange multiplier method for exact recovery of corrupted low-rank matrices* (2010), algorithm 5.
-
-use std::fmt;
-use std::str::FromStr;
+//! Candès, Li, Ma and Wright, *Robust principal component analysis?* (2011), for the program and its `λ`; Lin, Chen and
+//! Ma, *The augmented Lagrange multiplier method for exact recovery of corrupted low-rank matrices* (2010), algorithm
+//! 5.
 
 use faer::{Mat, MatRef};
 use ndarray::ArrayView2;
+use nomaly_settings::{Auto, Settings};
 use rayon::prelude::*;
 
-use super::pca::{COMPONENTS, refused};
-use super::{Affine, Basis, Components, pursuit};
+use super::{Affine, Basis, Components, components, pursuit};
+use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, check_finite};
-use crate::{Parameter, ScorerEntry, ScorerError, Watch, linalg, moments};
-
-const NAME: &str = "robust-pca";
-
-const LAMBDA: &str = "`auto` or a number above 0";
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "components",
-        default: "0.95",
-        values: COMPONENTS,
-        summary: "the leading directions of the part of low rank that make up the subspace of normal rows",
-    },
-    Parameter {
-        name: "lambda",
-        default: "auto",
-        values: LAMBDA,
-        summary: "price of an entry of the sparse part; `auto`: 1 / sqrt(max(rows, columns))",
-    },
-];
-
-/// The registry's entry.
-pub(crate) const ENTRY: ScorerEntry = ScorerEntry {
-    name: NAME,
-    summary: "distance from the subspace of the rows less gross errors of single entries (principal component pursuit)",
-    parameters: PARAMETERS,
-    fitter: |params, rows, watch| {
-        params.check(PARAMETERS)?;
-        let options = RobustPcaOptions {
-            components: params.read(PARAMETERS, "components", |_| true)?,
-            lambda: params.read(PARAMETERS, "lambda", |_| true)?,
-        };
-        Ok(Box::new(RobustPca::fit(rows, options, watch)?))
-    },
-    restore: |state| Ok(Box::new(RobustPca::from_state(state)?)),
-};
+use crate::{ScorerError, Watch, linalg, moments};
 
 /// Singular values of the part of low rank below this share of the largest are what the pursuit's tolerance leaves.
 const RANK: f64 = 1e-6;
 
-/// The price of an entry of the sparse part, in that of a unit of a singular value of the part of low rank.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Lambda {
-    /// `1 / sqrt(max(n, dim))`, which recovers both parts with high probability (Candès et al. 2011, theorem 1.1).
-    Auto,
-    /// A number above 0: the larger, the less is sparse and the nearer the subspace is to that of `pca`.
-    Number(f64),
-}
-
-impl Lambda {
-    fn is_valid(self) -> bool {
-        match self {
-            Self::Auto => true,
-            Self::Number(number) => number > 0.0 && number.is_finite(),
-        }
-    }
-}
-
-impl FromStr for Lambda {
-    type Err = ScorerError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let lambda = if text == "auto" { Some(Self::Auto) } else { text.parse().ok().map(Self::Number) };
-        lambda.filter(|lambda| lambda.is_valid()).ok_or_else(|| refused_lambda(text))
-    }
-}
-
-impl fmt::Display for Lambda {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Number(number) => number.fmt(f),
-        }
-    }
-}
-
-fn refused_lambda(value: impl ToString) -> ScorerError {
-    ScorerError::Parameter { name: "lambda".to_owned(), value: value.to_string(), expected: LAMBDA.to_owned() }
-}
-
 /// The settings of a [`RobustPca`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct RobustPcaOptions {
-    /// The leading directions of the part of low rank that make up the subspace of normal rows. Shares are of the sum of its
-    /// squared singular values.
+    /// The leading directions of the part of low rank that make up the subspace of normal rows: their number, below
+    /// that of the columns, or the share of its squared singular values that they explain.
     pub components: Components,
-    /// The price of an entry of the sparse part.
-    pub lambda: Lambda,
+    /// Price of an entry of the sparse part; `auto`: 1 / sqrt(max(rows, columns)).
+    ///
+    /// The price is in that of a unit of a singular value of the part of low rank. The larger it is, the less is sparse
+    /// and the nearer the subspace is to that of `pca`; `auto` recovers both parts with high probability (Candès et al.
+    /// 2011, theorem 1.1).
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub lambda: Auto<f64>,
 }
 
 impl Default for RobustPcaOptions {
     /// The directions of 95 % of the squares, at the price of Candès et al.
     fn default() -> Self {
-        Self { components: Components::Share(0.95), lambda: Lambda::Auto }
+        Self { components: Components::Share(0.95), lambda: Auto::Auto }
     }
+}
+
+impl Settings for RobustPcaOptions {}
+
+impl ScorerParams for RobustPcaOptions {
+    const NAME: &'static str = "robust-pca";
+    const SUMMARY: &'static str =
+        "distance from the subspace of the rows less gross errors of single entries (principal component pursuit)";
+    type Fitted = RobustPca;
+
+    fn fit(&self, rows: ArrayView2<'_, f32>, watch: Watch<'_>) -> Result<RobustPca, ScorerError> {
+        RobustPca::fit(rows, *self, watch)
+    }
+
+    fn restore(state: &State) -> Result<RobustPca, ScorerError> {
+        RobustPca::from_state(state)
+    }
+}
+
+/// The form in which model files have `lambda`.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(remote = "Auto::<f64>")]
+enum StoredLambda {
+    #[serde(rename = "auto")]
+    Auto,
+    #[serde(rename = "number")]
+    Value(f64),
 }
 
 /// A subspace that gross errors of single entries of the training rows do not move.
@@ -145,9 +100,11 @@ pub struct RobustPca {
 #[serde(deny_unknown_fields)]
 struct Config {
     basis: Basis,
+    #[serde(with = "components::Stored")]
     components: Components,
     kept: usize,
-    lambda: Lambda,
+    #[serde(with = "StoredLambda")]
+    lambda: Auto<f64>,
     rank: usize,
 }
 
@@ -155,7 +112,7 @@ impl RobustPca {
     /// Fits on rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Parameter`] for settings out of range, [`ScorerError::TooFewRows`] below 2 rows,
+    /// [`ScorerError::Setting`] for settings out of range, [`ScorerError::TooFewRows`] below 2 rows,
     /// [`ScorerError::ConstantRows`], [`ScorerError::NoColumns`], [`ScorerError::NonFiniteFeature`],
     /// [`ScorerError::Numerical`] where nothing of low rank is left at that `lambda`, [`ScorerError::NoConvergence`],
     /// [`ScorerError::Cancelled`].
@@ -165,28 +122,20 @@ impl RobustPca {
         if count < 2 {
             return Err(ScorerError::TooFewRows { what: "robust principal components", needed: 2, got: count });
         }
-        let too_many = matches!(options.components, Components::Count(count) if count >= dim);
-        if !options.components.is_valid() || too_many {
-            return Err(refused(options.components));
-        }
-        if !options.lambda.is_valid() {
-            return Err(refused_lambda(options.lambda));
-        }
-        let lambda = match options.lambda {
-            Lambda::Auto => 1.0 / (count.max(dim) as f64).sqrt(),
-            Lambda::Number(number) => number,
-        };
-        let centre = medians(rows);
-        let mut centred = vec![0.0f64; count * dim];
-        moments::centre_into(rows, 0, &centre, &mut centred);
+        check_settings(&options)?;
+        options.components.check_at_most(dim - 1)?;
+        let lambda = options.lambda.unwrap_or(1.0 / (count.max(dim) as f64).sqrt());
+        let center = medians(rows);
+        let mut centered = vec![0.0f64; count * dim];
+        moments::center_into(rows, 0, &center, &mut centered);
         // Units of the largest number, so that no square leaves the range of double precision.
-        let largest = centred.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+        let largest = centered.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
         if largest == 0.0 {
             return Err(ScorerError::ConstantRows { rows: count as u64 });
         }
-        centred.iter_mut().for_each(|value| *value /= largest);
-        let mut low = low_rank(&centred, dim, lambda, watch)?;
-        drop(centred);
+        centered.iter_mut().for_each(|value| *value /= largest);
+        let mut low = low_rank(&centered, dim, lambda, watch)?;
+        drop(centered);
         let mean: Vec<f64> = (0..dim).map(|at| low.iter().skip(at).step_by(dim).sum::<f64>() / count as f64).collect();
         for row in low.chunks_exact_mut(dim) {
             row.iter_mut().zip(&mean).for_each(|(value, mean)| *value -= mean);
@@ -198,10 +147,10 @@ impl RobustPca {
             let reason = "nothing of low rank is left; use a larger `lambda`".to_owned();
             return Err(ScorerError::Numerical { what: "principal component pursuit", reason });
         }
-        let centre: Vec<f64> = centre.iter().zip(&mean).map(|(median, mean)| median + mean * largest).collect();
+        let center: Vec<f64> = center.iter().zip(&mean).map(|(median, mean)| median + mean * largest).collect();
         // Something has to be left out.
         let kept = options.components.of(&squares).min(dim - 1);
-        let affine = Affine::of_leading(centre, directions.as_ref(), kept);
+        let affine = Affine::of_leading(center, directions.as_ref(), kept);
         Ok(Self { options, kept, rank, affine })
     }
 
@@ -226,12 +175,8 @@ impl RobustPca {
     /// As [`restore`](crate::restore).
     pub fn from_state(state: &State) -> Result<Self, ScorerError> {
         let Config { basis, components, kept, lambda, rank } = state.read_config()?;
-        if !components.is_valid() {
-            return Err(state.config_error(format!("components are {components}, expected {COMPONENTS}")));
-        }
-        if !lambda.is_valid() {
-            return Err(state.config_error(format!("lambda is {lambda}, expected {LAMBDA}")));
-        }
+        let options = RobustPcaOptions { components, lambda };
+        check_settings(&options).map_err(|error| state.config_error(error.to_string()))?;
         let affine = Affine::from_state(state, basis, false, false)?;
         let (dim, stored) = affine.directions.shape();
         let directions = if basis == Basis::Kept { kept } else { dim.saturating_sub(kept) };
@@ -239,7 +184,7 @@ impl RobustPca {
             let reason = format!("{stored} directions in {dim} dimensions with {kept} of {rank} kept");
             return Err(state.tensor_error("directions", reason));
         }
-        Ok(Self { options: RobustPcaOptions { components, lambda }, kept, rank, affine })
+        Ok(Self { options, kept, rank, affine })
     }
 }
 
@@ -258,7 +203,8 @@ fn transposed(rows: &[f64], dim: usize) -> Vec<f64> {
     (0..dim).flat_map(|column| rows.iter().skip(column).step_by(dim).copied()).collect()
 }
 
-/// The singular values of rows `[n, dim]`, descending, and their right singular vectors: all `dim` where rows are enough.
+/// The singular values of rows `[n, dim]`, descending, and their right singular vectors: all `dim` where rows are
+/// enough.
 fn components(rows: &[f64], dim: usize) -> Option<(Vec<f64>, Mat<f64>)> {
     if rows.len() / dim < dim {
         let svd = linalg::thin_svd(rows, dim)?;
@@ -296,6 +242,6 @@ impl Scorer for RobustPca {
     fn state(&self) -> State {
         let RobustPcaOptions { components, lambda } = self.options;
         let config = Config { basis: self.affine.basis, components, kept: self.kept, lambda, rank: self.rank };
-        State::with_tensors(NAME, &config, self.affine.tensors())
+        State::with_tensors(RobustPcaOptions::NAME, &config, self.affine.tensors())
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::{Lcg, assert_close};
 
 /// Golden sections and the simplex method both find a flat maximum to the square root of the precision.
-const OPTIMISERS: f64 = 2e-5;
+const OPTIMIZERS: f64 = 2e-5;
 
 /// The share by which a simulated run length may miss the one asked for.
 const RUN_LENGTH: f64 = 0.1;
@@ -44,12 +44,12 @@ fn extreme_value_tails_agree_with_scipy() {
         let rule = ExtremeValue::fit(scores).unwrap();
         assert_close(&[rule.initial_threshold()], &[number("initial")], 1e-12, &what);
         assert_eq!(rule.exceedances() as u64, case["exceedances"].as_u64().unwrap(), "{what}");
-        assert!((rule.shape() - number("shape")).abs() < OPTIMISERS, "{what}: {}", rule.shape());
-        assert_close(&[rule.scale()], &[number("scale")], OPTIMISERS, &what);
+        assert!((rule.shape() - number("shape")).abs() < OPTIMIZERS, "{what}: {}", rule.shape());
+        assert_close(&[rule.scale()], &[number("scale")], OPTIMIZERS, &what);
         let thresholds: Vec<f64> = list("rates").iter().map(|&rate| rule.threshold(rate).unwrap()).collect();
-        assert_close(&thresholds, &list("thresholds"), 10.0 * OPTIMISERS, &what);
+        assert_close(&thresholds, &list("thresholds"), 10.0 * OPTIMIZERS, &what);
         let at = |distance: f64| rule.p_value(number("initial") + distance * number("scale"));
-        assert_close(&[0.5, 2.0, 5.0].map(at), &list("p_values"), 50.0 * OPTIMISERS, &what);
+        assert_close(&[0.5, 2.0, 5.0].map(at), &list("p_values"), 50.0 * OPTIMIZERS, &what);
     }
 }
 

@@ -1,15 +1,16 @@
-//! Kernel densities, histograms and the likelihoods of Gaussians, against SciPy, scikit-learn and PyOD on the numbers of
-//! `fixtures/gen_density.py`, and at their limits.
+//! Kernel densities, histograms and the likelihoods of Gaussians, against SciPy, scikit-learn and PyOD on the numbers
+//! of `fixtures/gen_density.py`, and at their limits.
 
 use ndarray::{Array2, array};
-use nomaly_scorers::histogram::{Bins, HistogramOptions, Histograms};
+use nomaly_scorers::histogram::{HistogramOptions, Histograms};
 use nomaly_scorers::kde::{Bandwidth, KdeOptions, KernelDensity};
-use nomaly_scorers::{Params, SCORERS, Scorer, ScorerError};
+use nomaly_scorers::{SCORERS, Scorer, ScorerError};
+use nomaly_settings::{Assignments, Auto};
 use serde_json::Value;
 
 use crate::determinism::check_determinism;
 use crate::hostile::check_tampering;
-use crate::support::{assert_close, queries, rows};
+use crate::support::{assert_close, queries, refused_setting, rows};
 
 /// Both sides compute in f64; what differs is the order of additions.
 const DOUBLE: f64 = 1e-9;
@@ -31,11 +32,11 @@ fn size(part: &Value) -> (u64, usize, usize) {
     (whole("seed"), whole("rows") as usize, whole("dim") as usize)
 }
 
-fn fit(name: &str, params: &Params, rows: &Array2<f32>) -> Result<Box<dyn Scorer>, ScorerError> {
+fn fit(name: &str, params: &Assignments, rows: &Array2<f32>) -> Result<Box<dyn Scorer>, ScorerError> {
     SCORERS.get(name).unwrap().fit(params, rows.view())
 }
 
-fn log_likelihood(name: &str, params: &Params, rows: &Array2<f32>, queries: &Array2<f32>) -> Vec<f64> {
+fn log_likelihood(name: &str, params: &Assignments, rows: &Array2<f32>, queries: &Array2<f32>) -> Vec<f64> {
     fit(name, params, rows).unwrap().log_likelihood(queries.view()).unwrap()
 }
 
@@ -47,7 +48,7 @@ fn kernel_densities_agree_with_scipy_and_scikit_learn() {
     queries.row_mut(6).mapv_inplace(|value| value + 30.0);
     for bandwidth in ["scott", "silverman", "0.35"] {
         for (shape, want) in fixture[bandwidth].as_object().unwrap() {
-            let params = Params::new().with("bandwidth", bandwidth).with("shape", shape);
+            let params = Assignments::new().with("bandwidth", bandwidth).with("shape", shape);
             let found = log_likelihood("kde", &params, &rows, &queries);
             assert_close(&found, &numbers(want), SUMMED, &format!("{params:?}"));
             let scores = fit("kde", &params, &rows).unwrap().score(queries.view()).unwrap();
@@ -62,7 +63,7 @@ fn histograms_agree_with_pyod() {
     let (seed, n, dim) = size(&fixture);
     let rows = rows(seed, n, dim);
     for case in fixture["cases"].as_array().unwrap() {
-        let params = Params::new().with("bins", &case["bins"]).with("alpha", &case["alpha"]);
+        let params = Assignments::new().with("bins", &case["bins"]).with("alpha", &case["alpha"]);
         let queries: Vec<f32> = numbers(&case["queries"]).into_iter().map(|value| value as f32).collect();
         let queries = Array2::from_shape_vec((queries.len() / dim, dim), queries).unwrap();
         let found = fit("histogram", &params, &rows).unwrap().score(queries.view()).unwrap();
@@ -79,10 +80,10 @@ fn likelihoods_of_gaussians_agree_with_scipy() {
     let (seed, n, dim) = size(&fixture);
     let (rows, queries) = (rows(seed, n, dim), queries(seed, dim));
     for (covariance, want) in fixture["full"].as_object().unwrap() {
-        let found = log_likelihood("gaussian", &Params::new().with("covariance", covariance), &rows, &queries);
+        let found = log_likelihood("gaussian", &Assignments::new().with("covariance", covariance), &rows, &queries);
         assert_close(&found, &numbers(want), DOUBLE, covariance);
     }
-    let params = Params::new().with("keep", "leading").with("variance", 0.9).with("covariance", "empirical");
+    let params = Assignments::new().with("keep", "leading").with("variance", 0.9).with("covariance", "empirical");
     let found = log_likelihood("gaussian-pca", &params, &rows, &queries);
     // The variances are squares of singular values here and a covariance there.
     assert_close(&found, &numbers(&fixture["leading"]), 1e-7, "gaussian-pca");
@@ -92,12 +93,12 @@ fn likelihoods_of_gaussians_agree_with_scipy() {
 fn neither_threads_nor_company_matter_and_states_are_checked() {
     let (train, test) = (rows(1, 290, 35), rows(2, 70, 35));
     for (bandwidth, shape) in [("scott", "full"), ("silverman", "diagonal"), ("0.5", "full")] {
-        let params = Params::new().with("bandwidth", bandwidth).with("shape", shape);
+        let params = Assignments::new().with("bandwidth", bandwidth).with("shape", shape);
         check_determinism("kde", &params, &train, &test);
         check_tampering("kde", &params, &rows(7, 30, 4));
     }
     for bins in ["auto", "7"] {
-        let params = Params::new().with("bins", bins);
+        let params = Assignments::new().with("bins", bins);
         check_determinism("histogram", &params, &train, &test);
         check_tampering("histogram", &params, &rows(7, 30, 4));
     }
@@ -106,13 +107,13 @@ fn neither_threads_nor_company_matter_and_states_are_checked() {
 #[test]
 fn kernel_densities_at_their_limits() {
     let few = rows(3, 5, 5);
-    let singular = fit("kde", &Params::new(), &few).unwrap_err();
+    let singular = fit("kde", &Assignments::new(), &few).unwrap_err();
     assert!(singular.to_string().contains("use shape `diagonal`"), "{singular}");
     let mut constant = rows(3, 30, 4);
     constant.column_mut(1).fill(0.1);
-    assert!(matches!(fit("kde", &Params::new(), &constant), Err(ScorerError::Numerical { .. })));
+    assert!(matches!(fit("kde", &Assignments::new(), &constant), Err(ScorerError::Numerical { .. })));
     for shape in ["diagonal", "isotropic"] {
-        let params = Params::new().with("shape", shape);
+        let params = Assignments::new().with("shape", shape);
         for train in [&few, &constant] {
             let scorer = fit("kde", &params, train).unwrap();
             let far = train.mapv(|value| value * 1e30);
@@ -132,8 +133,8 @@ fn kernel_densities_at_their_limits() {
     let found = one.unwrap().log_likelihood(array![[1.0f32, 6.0]].view()).unwrap();
     assert_close(&found, &[-(2.0 * std::f64::consts::PI * 4.0).ln() - 2.0], 1e-12, "one row");
     for bandwidth in ["0", "-1", "NaN", "inf", "scot"] {
-        let error = fit("kde", &Params::new().with("bandwidth", bandwidth), &few).unwrap_err();
-        assert!(matches!(error, ScorerError::Parameter { .. }), "{bandwidth}");
+        let fit = fit("kde", &Assignments::new().with("bandwidth", bandwidth), &few);
+        assert_eq!(refused_setting(fit), "bandwidth", "{bandwidth}");
     }
 }
 
@@ -141,7 +142,7 @@ fn kernel_densities_at_their_limits() {
 fn histograms_at_their_limits() {
     // Two bins of 3 and 1 values over 0 … 1, and a constant column.
     let train = array![[0.0f32, 5.0], [0.1, 5.0], [0.2, 5.0], [1.0, 5.0]];
-    let options = HistogramOptions { alpha: 0.5, bins: Bins::Count(2), tolerance: 0.5 };
+    let options = HistogramOptions { alpha: 0.5, bins: Auto::Value(2), tolerance: 0.5 };
     let scorer = Histograms::fit(train.view(), options).unwrap();
     let score = |first: f32, second: f32| scorer.score(array![[first, second]].view()).unwrap()[0];
     let of_density = |density: f64| -((density + 0.5) / 1.5).ln();
@@ -159,16 +160,18 @@ fn histograms_at_their_limits() {
         assert!((score(first, second) - want).abs() < 1e-6, "{first} {second}: {} for {want}", score(first, second));
     }
     assert!(matches!(scorer.log_likelihood(train.view()), Err(ScorerError::NoDensity { .. })));
-    assert_eq!(fit("histogram", &Params::new(), &rows(3, 1, 4)).unwrap().score(rows(3, 1, 4).view()).unwrap(), [0.0]);
+    assert_eq!(
+        fit("histogram", &Assignments::new(), &rows(3, 1, 4)).unwrap().score(rows(3, 1, 4).view()).unwrap(),
+        [0.0]
+    );
     for (name, value) in [("alpha", "0"), ("alpha", "NaN"), ("bins", "0"), ("bins", "1000001"), ("tolerance", "1.5")] {
-        let error = fit("histogram", &Params::new().with(name, value), &train).unwrap_err();
-        assert!(matches!(error, ScorerError::Parameter { .. }), "{name} {value}");
+        assert_eq!(refused_setting(fit("histogram", &Assignments::new().with(name, value), &train)), name, "{value}");
     }
-    for options in [
-        HistogramOptions { alpha: 0.0, ..options },
-        HistogramOptions { bins: Bins::Count(0), ..options },
-        HistogramOptions { tolerance: f64::NAN, ..options },
+    for (name, options) in [
+        ("alpha", HistogramOptions { alpha: 0.0, ..options }),
+        ("bins", HistogramOptions { bins: Auto::Value(0), ..options }),
+        ("tolerance", HistogramOptions { tolerance: f64::NAN, ..options }),
     ] {
-        assert!(matches!(Histograms::fit(train.view(), options), Err(ScorerError::Parameter { .. })), "{options:?}");
+        assert_eq!(refused_setting(Histograms::fit(train.view(), options)), name, "{options:?}");
     }
 }

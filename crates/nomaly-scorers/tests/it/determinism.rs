@@ -1,14 +1,15 @@
 //! Neither threads nor company change a bit.
 
 use ndarray::Array2;
-use nomaly_scorers::{Params, SCORERS, State, restore};
+use nomaly_scorers::{SCORERS, State, restore};
+use nomaly_settings::Assignments;
 use rayon::ThreadPoolBuilder;
 
 use crate::support::rows;
 
 /// Every scorer with every setting that takes another way through the code.
-fn settings() -> Vec<(&'static str, Params)> {
-    let with = |name, value: &str| Params::new().with(name, value);
+fn settings() -> Vec<(&'static str, Assignments)> {
+    let with = |name, value: &str| Assignments::new().with(name, value);
     let mut all: Vec<_> = ["ledoit-wolf", "empirical", "diagonal", "identity"]
         .map(|covariance| ("gaussian", with("covariance", covariance)))
         .to_vec();
@@ -21,10 +22,10 @@ fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }
 
-/// Asserts that a scorer's state and scores do not depend on the number of threads, nor a row's score on the rows beside
-/// it, on their order in memory or on a restore. `train` and `test` have the same columns.
+/// Asserts that a scorer's state and scores do not depend on the number of threads, nor a row's score on the rows
+/// beside it, on their order in memory or on a restore. `train` and `test` have the same columns.
 #[track_caller]
-pub(crate) fn check_determinism(name: &str, params: &Params, train: &Array2<f32>, test: &Array2<f32>) {
+pub(crate) fn check_determinism(name: &str, params: &Assignments, train: &Array2<f32>, test: &Array2<f32>) {
     let fit = || SCORERS.get(name).unwrap().fit(params, train.view()).unwrap();
     let run = || -> (State, Vec<f64>) {
         let scorer = fit();

@@ -3,7 +3,8 @@
 use ndarray::Array2;
 use nomaly_scorers::decision::{quantile, three_sigma};
 use nomaly_scorers::gaussian::{Covariance, Gaussian, GaussianStatistics};
-use nomaly_scorers::{Params, SCORERS, Scorer};
+use nomaly_scorers::{SCORERS, Scorer};
+use nomaly_settings::Assignments;
 use serde_json::Value;
 
 use crate::support::{Lcg, assert_close, queries, rows};
@@ -33,7 +34,7 @@ fn data(set: &Value) -> (Array2<f32>, Array2<f32>) {
     (rows, queries)
 }
 
-fn scores(name: &str, params: &Params, rows: &Array2<f32>, queries: &Array2<f32>) -> Vec<f64> {
+fn scores(name: &str, params: &Assignments, rows: &Array2<f32>, queries: &Array2<f32>) -> Vec<f64> {
     SCORERS.get(name).unwrap().fit(params, rows.view()).unwrap().score(queries.view()).unwrap()
 }
 
@@ -43,7 +44,7 @@ fn gaussians_agree_with_scikit_learn() {
         let (rows, queries) = data(set);
         for (name, key) in [("ledoit-wolf", "ledoit_wolf"), ("empirical", "empirical")] {
             let Some(want) = set.get(key) else { continue };
-            let gaussian = Gaussian::fit(rows.view(), name.parse().unwrap()).unwrap();
+            let gaussian = Gaussian::fit(rows.view(), serde_json::from_value(name.into()).unwrap()).unwrap();
             assert_close(&[gaussian.shrinkage()], &[want["shrinkage"].as_f64().unwrap()], DOUBLE, name);
             assert_close(&gaussian.score(queries.view()).unwrap(), &numbers(&want["scores"]), DOUBLE, name);
 
@@ -58,7 +59,7 @@ fn gaussians_agree_with_scikit_learn() {
             assert_close(&row, &numbers(&want["covariance_row0"]), DOUBLE, "covariance");
         }
         for name in ["diagonal", "identity"] {
-            let found = scores("gaussian", &Params::new().with("covariance", name), &rows, &queries);
+            let found = scores("gaussian", &Assignments::new().with("covariance", name), &rows, &queries);
             assert_close(&found, &numbers(&set[name]), DOUBLE, name);
         }
     }
@@ -70,7 +71,7 @@ fn principal_components_agree_with_scikit_learn() {
         let (rows, queries) = data(set);
         for case in set["pca"].as_array().unwrap() {
             let text = |name: &str| case[name].as_str().unwrap();
-            let params = Params::new()
+            let params = Assignments::new()
                 .with("keep", text("keep"))
                 .with("variance", &case["variance"])
                 .with("covariance", text("covariance"));
@@ -92,7 +93,7 @@ fn neighbour_distances_agree_with_scikit_learn() {
         let (rows, queries) = data(set);
         for case in set["neighbours"].as_array().unwrap() {
             let names = ["distance", "aggregation"].map(|name| (name, case[name].as_str().unwrap().to_owned()));
-            let params = Params::from_iter(names).with("k", &case["k"]);
+            let params = Assignments::from_iter(names).with("k", &case["k"]);
             let found = scores("neighbours", &params, &rows, &queries);
             assert_close(&found, &numbers(&case["scores"]), SINGLE, &format!("{params:?}"));
         }

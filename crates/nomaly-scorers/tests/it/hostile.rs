@@ -1,19 +1,20 @@
-//! Bad rows, bad parameters and states that nobody fitted.
+//! Bad rows, bad settings and states that nobody fitted.
 
 use ndarray::{Array2, array};
 use nomaly_scorers::gaussian::{Covariance, Gaussian, GaussianStatistics, PcaGaussian, PcaOptions};
-use nomaly_scorers::{Params, SCORERS, Scorer, ScorerError, State, Tensor, TensorData, restore};
+use nomaly_scorers::{SCORERS, Scorer, ScorerError, State, Tensor, TensorData, restore};
+use nomaly_settings::Assignments;
 
-use crate::support::rows;
+use crate::support::{refused_setting, rows};
 
-fn fit(name: &str, params: &Params, rows: &Array2<f32>) -> Result<Box<dyn Scorer>, ScorerError> {
+fn fit(name: &str, params: &Assignments, rows: &Array2<f32>) -> Result<Box<dyn Scorer>, ScorerError> {
     SCORERS.get(name).unwrap().fit(params, rows.view())
 }
 
 #[test]
 fn rows_that_cannot_be_fitted_or_scored_are_refused() {
     for entry in SCORERS.iter() {
-        let fit = |rows: &Array2<f32>| entry.fit(&Params::new(), rows.view());
+        let fit = |rows: &Array2<f32>| entry.fit(&Assignments::new(), rows.view());
         let mut train = rows(1, 12, 5);
         let scorer = fit(&train).unwrap();
         let wrong = scorer.score(rows(1, 2, 4).view());
@@ -30,28 +31,28 @@ fn rows_that_cannot_be_fitted_or_scored_are_refused() {
 }
 
 #[test]
-fn parameters_are_checked() {
+fn settings_are_checked() {
     let train = rows(2, 12, 5);
-    let message = |name: &str, params: Params| fit(name, &params, &train).unwrap_err().to_string();
+    let message = |name: &str, params: Assignments| fit(name, &params, &train).unwrap_err().to_string();
     assert_eq!(
-        message("gaussian", Params::new().with("covarianec", "empirical")),
-        "unknown parameter `covarianec`; did you mean `covariance`?"
+        message("gaussian", Assignments::new().with("covarianec", "empirical")),
+        "unknown setting `covarianec`; did you mean `covariance`?"
     );
     assert_eq!(
-        message("gaussian", Params::new().with("covariance", "wolf")),
-        "parameter `covariance` is `wolf`, expected `ledoit-wolf`, `empirical`, `diagonal` or `identity`"
+        message("gaussian", Assignments::new().with("covariance", "wolf")),
+        "setting `covariance` is `wolf`; it takes `ledoit-wolf`, `empirical`, `diagonal` or `identity`"
     );
     assert_eq!(
-        message("neighbours", Params::new().with("k", 13)),
+        message("neighbours", Assignments::new().with("k", 13)),
         "the memory bank needs at least 13 rows, but there are 12"
     );
     for variance in ["0", "1", "NaN", "-0.5", "x"] {
-        let error = fit("gaussian-pca", &Params::new().with("variance", variance), &train).unwrap_err();
-        assert!(matches!(error, ScorerError::Parameter { .. }), "{variance}");
+        let text = fit("gaussian-pca", &Assignments::new().with("variance", variance), &train);
+        assert_eq!(refused_setting(text), "variance", "{variance}");
         let options = PcaOptions { variance: variance.parse().unwrap_or(2.0), ..PcaOptions::default() };
-        assert!(PcaGaussian::fit(train.view(), options).is_err());
+        assert_eq!(refused_setting(PcaGaussian::fit(train.view(), options)), "variance", "{variance}");
     }
-    assert!(fit("neighbours", &Params::new().with("k", 0), &train).is_err());
+    assert_eq!(refused_setting(fit("neighbours", &Assignments::new().with("k", 0), &train)), "k");
 }
 
 #[test]
@@ -63,7 +64,10 @@ fn singular_and_constant_rows() {
     let mut dependent = rows(4, 50, 3);
     dependent.mapv_inplace(|value| (value * 64.0).round() / 64.0);
     dependent.outer_iter_mut().for_each(|mut row| row[2] = row[0] + row[1]);
-    assert!(matches!(empirical(&dependent), Err(ScorerError::SingularEmpirical { rows: 50, dim: 3 })));
+    assert!(matches!(
+        empirical(&dependent),
+        Err(ScorerError::SingularCovariance { estimate: "empirical", rows: 50, dim: 3, .. })
+    ));
     assert!(Gaussian::fit(dependent.view(), Covariance::LedoitWolf).is_ok());
 
     let constant = Array2::from_elem((9, 4), 0.1f32);
@@ -77,7 +81,7 @@ fn singular_and_constant_rows() {
 
     // Two rows give no estimate of the error of their covariance.
     let two = Gaussian::fit(rows(5, 2, 3).view(), Covariance::LedoitWolf).unwrap_err();
-    assert!(matches!(two, ScorerError::SingularShrunk { rows: 2, dim: 3, .. }), "{two}");
+    assert!(matches!(two, ScorerError::SingularCovariance { estimate: "Ledoit-Wolf", rows: 2, dim: 3, .. }), "{two}");
     let one = Gaussian::fit(rows(5, 1, 3).view(), Covariance::LedoitWolf).unwrap_err();
     assert!(matches!(one, ScorerError::TooFewRows { needed: 2, got: 1, .. }), "{one}");
 }
@@ -101,11 +105,11 @@ fn a_constant_column_counts_when_it_is_left() {
 #[test]
 fn tampered_states_are_refused() {
     let params = [
-        ("gaussian", Params::new()),
-        ("gaussian", Params::new().with("covariance", "diagonal")),
-        ("gaussian", Params::new().with("covariance", "identity")),
-        ("gaussian-pca", Params::new()),
-        ("neighbours", Params::new()),
+        ("gaussian", Assignments::new()),
+        ("gaussian", Assignments::new().with("covariance", "diagonal")),
+        ("gaussian", Assignments::new().with("covariance", "identity")),
+        ("gaussian-pca", Assignments::new()),
+        ("neighbours", Assignments::new()),
     ];
     for (name, params) in params {
         check_tampering(name, &params, &rows(7, 30, 4));
@@ -114,7 +118,7 @@ fn tampered_states_are_refused() {
 
 /// Changes one thing at a time in the state of a scorer fitted on `train`; each must be refused, and none may panic.
 #[track_caller]
-pub(crate) fn check_tampering(name: &str, params: &Params, train: &Array2<f32>) {
+pub(crate) fn check_tampering(name: &str, params: &Assignments, train: &Array2<f32>) {
     let good = fit(name, params, train).unwrap().state();
     let refused = |what: &str, change: &dyn Fn(&mut State)| {
         let mut state = good.clone();

@@ -4,18 +4,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ndarray::{Array2, ArrayView2, array};
 use nomaly_scorers::isolation::average_path_length;
-use nomaly_scorers::{Params, SCORERS, ScorerError, State, Tensor, TensorData, Watch, restore};
+use nomaly_scorers::{SCORERS, ScorerError, State, Tensor, TensorData, Watch, restore};
+use nomaly_settings::Assignments;
 use serde_json::Value;
 
 use crate::determinism::check_determinism;
 use crate::hostile::check_tampering;
-use crate::support::{assert_close, queries_outwards, rank_correlation, rows};
+use crate::support::{assert_close, queries_outwards, rank_correlation, refused_setting, rows};
 
 const FORESTS: [&str; 2] = ["isolation-forest", "extended-isolation-forest"];
 
-/// Between forests of 2000 trees that differ in their seed alone, the score of a row of these sets has a standard deviation of
-/// 0.0027, for the worst row 0.0052, as measured; that of a difference is √2 of it. This is 2.7 of the worst row's, and 5 of the usual
-/// one's, for the largest of some hundred differences.
+/// Between forests of 2000 trees that differ in their seed alone, the score of a row of these sets has a standard
+/// deviation of 0.0027, for the worst row 0.0052, as measured; that of a difference is √2 of it. This is 2.7 of the
+/// worst row's, and 5 of the usual one's, for the largest of some hundred differences.
 const CHANCE: f64 = 0.02;
 
 fn fixture() -> Value {
@@ -26,7 +27,7 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-fn scores(name: &str, params: &Params, train: ArrayView2<'_, f32>, test: ArrayView2<'_, f32>) -> Vec<f64> {
+fn scores(name: &str, params: &Assignments, train: ArrayView2<'_, f32>, test: ArrayView2<'_, f32>) -> Vec<f64> {
     SCORERS.get(name).unwrap().fit(params, train).unwrap().score(test).unwrap()
 }
 
@@ -40,8 +41,8 @@ fn forests_agree_with_scikit_learn_isotree_and_numpy() {
         assert_close(&first(&train), &numbers(&set["first_row"]), 1e-15, "rows of the generator");
         assert_close(&first(&test), &numbers(&set["queries_first_row"]), 1e-15, "queries of the generator");
 
-        let params = || Params::new().with("trees", whole("trees")).with("samples", whole("samples"));
-        let check = |name: &str, params: &Params, want: &Value| {
+        let params = || Assignments::new().with("trees", whole("trees")).with("samples", whole("samples"));
+        let check = |name: &str, params: &Assignments, want: &Value| {
             let found = scores(name, params, train.view(), test.view());
             let want = numbers(want);
             let apart = found.iter().zip(&want).map(|(found, want)| (found - want).abs()).fold(0.0, f64::max);
@@ -54,8 +55,8 @@ fn forests_agree_with_scikit_learn_isotree_and_numpy() {
         for (level, want) in set["extended"].as_object().unwrap() {
             check("extended-isolation-forest", &params().with("extension", level), want);
         }
-        // isotree lays a plane between two rows of the node, not through the box around them, so that no side is empty: the
-        // orders are close, the scores are others.
+        // isotree lays a plane between two rows of the node, not through the box around them, so that no side is empty:
+        // the orders are close, the scores are others.
         let found = scores("extended-isolation-forest", &params(), train.view(), test.view());
         let correlation = rank_correlation(&found, &numbers(&set["isotree"]));
         assert!(correlation > 0.97, "isotree: {correlation}");
@@ -72,7 +73,7 @@ fn path_lengths_are_those_of_scikit_learn() {
 
 #[test]
 fn neither_threads_nor_company_change_a_bit() {
-    let few = || Params::new().with("trees", 9).with("samples", 40);
+    let few = || Assignments::new().with("trees", 9).with("samples", 40);
     for (name, params) in [
         (FORESTS[0], few()),
         (FORESTS[1], few()),
@@ -90,8 +91,9 @@ fn neither_threads_nor_company_change_a_bit() {
 fn the_seed_decides() {
     let (train, test) = (rows(4, 200, 3), queries_outwards(5, 20, 3));
     for name in FORESTS {
-        let with =
-            |seed: u64| scores(name, &Params::new().with("seed", seed).with("trees", 5), train.view(), test.view());
+        let with = |seed: u64| {
+            scores(name, &Assignments::new().with("seed", seed).with("trees", 5), train.view(), test.view())
+        };
         assert_eq!(with(1), with(1));
         assert_ne!(with(1), with(2), "{name}");
     }
@@ -101,7 +103,7 @@ fn the_seed_decides() {
 fn trees_that_are_none_are_refused() {
     for name in FORESTS {
         let train = rows(6, 50, 3);
-        let good = SCORERS.get(name).unwrap().fit(&Params::new().with("trees", 3), train.view()).unwrap().state();
+        let good = SCORERS.get(name).unwrap().fit(&Assignments::new().with("trees", 3), train.view()).unwrap().state();
         let with = |tensor: &str, what: &str, change: &dyn Fn(&mut Vec<u32>)| {
             let mut state: State = good.clone();
             let TensorData::U32(data) = &mut state.tensors.get_mut(tensor).unwrap().data else { panic!("{tensor}") };
@@ -130,7 +132,7 @@ fn trees_that_are_none_are_refused() {
         with("nodes", "a border that was moved", &|nodes| nodes.push(7));
     }
     let train = rows(6, 50, 3);
-    let good = SCORERS.get(FORESTS[0]).unwrap().fit(&Params::new(), train.view()).unwrap().state();
+    let good = SCORERS.get(FORESTS[0]).unwrap().fit(&Assignments::new(), train.view()).unwrap().state();
     let mut state = good.clone();
     let TensorData::U32(columns) = &mut state.tensors.get_mut("columns").unwrap().data else { panic!() };
     columns[4] = 3;
@@ -146,7 +148,7 @@ fn trees_that_are_none_are_refused() {
 fn hard_rows() {
     for name in FORESTS {
         let entry = SCORERS.get(name).unwrap();
-        let fit = |rows: &Array2<f32>| entry.fit(&Params::new().with("trees", 20), rows.view());
+        let fit = |rows: &Array2<f32>| entry.fit(&Assignments::new().with("trees", 20), rows.view());
         let one = fit(&rows(1, 1, 3)).unwrap_err();
         assert!(matches!(one, ScorerError::TooFewRows { needed: 2, got: 1, .. }), "{one}");
         let constant = fit(&Array2::from_elem((9, 2), 0.1)).unwrap_err();
@@ -158,7 +160,7 @@ fn hard_rows() {
         // One row among many equal ones: no small sample of a single tree holds it, so that there is no split at all.
         let mut lonely = Array2::zeros((5000, 2));
         lonely[[4999, 1]] = 1.0;
-        let params = Params::new().with("trees", 1).with("samples", 2);
+        let params = Assignments::new().with("trees", 1).with("samples", 2);
         let scorer = entry.fit(&params, lonely.view()).unwrap();
         assert_eq!(scorer.score(array![[0.0f32, 0.0], [7.0, 7.0]].view()).unwrap(), [0.5, 0.5]);
         assert_eq!(restore(&scorer.state()).unwrap().state(), scorer.state());
@@ -186,9 +188,9 @@ fn a_constant_column_that_is_left_counts_in_the_extended_forest_alone() {
     let mut test = Array2::zeros((2, 4));
     test.outer_iter_mut().for_each(|mut row| row.assign(&train.row(0)));
     test[[1, 2]] = 9.0;
-    let standard = scores(FORESTS[0], &Params::new(), train.view(), test.view());
+    let standard = scores(FORESTS[0], &Assignments::new(), train.view(), test.view());
     assert_eq!(standard[0], standard[1]);
-    let extended = scores(FORESTS[1], &Params::new(), train.view(), test.view());
+    let extended = scores(FORESTS[1], &Assignments::new(), train.view(), test.view());
     assert!(extended[1] > extended[0] + 0.05, "{extended:?}");
 }
 
@@ -197,23 +199,21 @@ fn settings_are_checked_and_fits_can_be_stopped() {
     let train = rows(1, 40, 3);
     for name in FORESTS {
         let entry = SCORERS.get(name).unwrap();
-        for (parameter, value) in [("trees", "0"), ("samples", "1"), ("seed", "-1"), ("trees", "many")] {
-            let error = entry.fit(&Params::new().with(parameter, value), train.view()).unwrap_err();
-            assert!(matches!(&error, ScorerError::Parameter { name, .. } if name == parameter), "{name}: {error}");
+        for (setting, value) in [("trees", "0"), ("samples", "1"), ("seed", "-1"), ("trees", "many")] {
+            let refused = refused_setting(entry.fit(&Assignments::new().with(setting, value), train.view()));
+            assert_eq!(refused, setting, "{name} {value}");
         }
         let asked = AtomicUsize::new(0);
         let stop = || asked.fetch_add(1, Ordering::Relaxed) >= 3;
-        let stopped = entry.fit_watched(&Params::new(), train.view(), Watch::new(&stop));
+        let stopped = entry.fit_watched(&Assignments::new(), train.view(), Watch::new(&stop));
         assert!(matches!(stopped, Err(ScorerError::Cancelled)), "{name}");
     }
     for (extension, message) in [
-        ("3", "parameter `extension` is `3`, expected `full` or a whole number from 0 to 2"),
-        (
-            "all",
-            "parameter `extension` is `all`, expected `full` or a whole number from 0 to the number of columns less 1",
-        ),
+        ("3", "setting `extension` is `3`; it takes `full` or a whole number from 0 to 2"),
+        ("all", "setting `extension` is `all`; it takes `full` or a whole number from 0"),
     ] {
-        let error = SCORERS.get(FORESTS[1]).unwrap().fit(&Params::new().with("extension", extension), train.view());
+        let error =
+            SCORERS.get(FORESTS[1]).unwrap().fit(&Assignments::new().with("extension", extension), train.view());
         assert_eq!(error.unwrap_err().to_string(), message);
     }
 }

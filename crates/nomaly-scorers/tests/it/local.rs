@@ -1,25 +1,26 @@
-//! LOF, clustering, CBLOF and random projections: against scikit-learn, PyOD and NumPy (`fixtures/gen_local.py`), and on rows
-//! that are hard.
+//! LOF, clustering, CBLOF and random projections: against scikit-learn, PyOD and NumPy (`fixtures/gen_local.py`), and
+//! on rows that are hard.
 
 use ndarray::{Array2, Axis, array, concatenate};
 use nomaly_scorers::random_projections::{Projection, RandomProjections};
-use nomaly_scorers::{Params, SCORERS, Scorer, ScorerError, State, TensorData, Watch, restore};
+use nomaly_scorers::{SCORERS, Scorer, ScorerError, State, TensorData, Watch, restore};
+use nomaly_settings::{Assignments, Auto};
 use serde_json::Value;
 
 use crate::determinism::check_determinism;
 use crate::hostile::check_tampering;
-use crate::support::{assert_close, queries_outwards, rows};
+use crate::support::{assert_close, queries_outwards, refused_setting, rows};
 
-/// Distances are sums of up to a dozen squares in `f32` here, each rounded by 6e-8 of itself, in `f64` there; a factor is a
-/// ratio of two means of them. The neighbours are the same unless two are equally far to that precision.
+/// Distances are sums of up to a dozen squares in `f32` here, each rounded by 6e-8 of itself, in `f64` there; a factor
+/// is a ratio of two means of them. The neighbours are the same unless two are equally far to that precision.
 const SINGLE: f64 = 2e-6;
 
-/// Cosine distances are half the squares of differences of unit vectors: rows of these sets are about 0.01 apart, and the
-/// components of a unit vector are rounded by 6e-8, which makes some 1e-5 of the distance.
+/// Cosine distances are half the squares of differences of unit vectors: rows of these sets are about 0.01 apart, and
+/// the components of a unit vector are rounded by 6e-8, which makes some 1e-5 of the distance.
 const COSINE: f64 = 1e-4;
 
-/// Both sides compute in `f64`. Here squares of distances come from products of rows less the mean of the centres; rows some
-/// 20 long lose 400 ε of a square, which is 1e-13 of one of a distance of 1.
+/// Both sides compute in `f64`. Here squares of distances come from products of rows less the mean of the centers; rows
+/// some 20 long lose 400 ε of a square, which is 1e-13 of one of a distance of 1.
 const DOUBLE: f64 = 1e-9;
 
 fn fixture() -> Value {
@@ -30,7 +31,7 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-fn scores(name: &str, params: &Params, train: &Array2<f32>, test: &Array2<f32>) -> Vec<f64> {
+fn scores(name: &str, params: &Assignments, train: &Array2<f32>, test: &Array2<f32>) -> Vec<f64> {
     SCORERS.get(name).unwrap().fit(params, train.view()).unwrap().score(test.view()).unwrap()
 }
 
@@ -52,7 +53,7 @@ fn lof_agrees_with_scikit_learn() {
     for (key, train) in [("lof", &train), ("lof_copies", &copies)] {
         for case in fixture[key].as_array().unwrap() {
             let distance = case["distance"].as_str().unwrap();
-            let params = Params::new().with("k", &case["k"]).with("distance", distance);
+            let params = Assignments::new().with("k", &case["k"]).with("distance", distance);
             let tolerance = if distance == "cosine" { COSINE } else { SINGLE };
             let found = scores("lof", &params, train, &test);
             assert_close(&found, &numbers(&case["scores"]), tolerance, &format!("{key} {params:?}"));
@@ -93,12 +94,12 @@ fn groups_agree_with_scikit_learn_and_pyod() {
     assert_row(&train, 0, &fixture["first_row"]);
     assert_row(&test, 39, &fixture["last_query"]);
     for distance in ["plain", "relative"] {
-        let params = Params::new().with("clusters", 4).with("distance", distance);
+        let params = Assignments::new().with("clusters", 4).with("distance", distance);
         let found = scores("clustering", &params, &train, &test);
         assert_close(&found, &numbers(&fixture[distance]), DOUBLE, distance);
     }
     for case in fixture["cblof"].as_array().unwrap() {
-        let params: Params =
+        let params: Assignments =
             ["clusters", "alpha", "beta", "use_weights"].into_iter().map(|name| (name, &case[name])).collect();
         let found = scores("cblof", &params, &train, &test);
         assert_close(&found, &numbers(&case["scores"]), DOUBLE, &format!("{params:?}"));
@@ -120,7 +121,8 @@ fn histograms_are_those_of_pyod_and_scores_those_of_numpy() {
     let (train, test) = (rows(3, 150, 9), queries_outwards(103, 60, 9));
     for case in fixture()["loda"].as_array().unwrap() {
         let bins = case["bins"].as_u64().unwrap() as usize;
-        let fitted = RandomProjections::fit_along(train.view(), projections(case), Some(bins), Watch::none()).unwrap();
+        let fitted =
+            RandomProjections::fit_along(train.view(), projections(case), Auto::Value(bins), Watch::none()).unwrap();
         let state = fitted.state();
         let TensorData::U32(counts) = &state.tensors["counts"].data else { panic!() };
         for (counts, shares) in counts.chunks_exact(bins).zip(case["shares"].as_array().unwrap()) {
@@ -154,7 +156,7 @@ fn random_projections_rank_as_well_as_pyod() {
     let want = fixture()["loda_auroc"].as_f64().unwrap();
     for bins in ["10", "auto"] {
         let mean = (0..10).map(|seed| {
-            let params = Params::new().with("seed", seed).with("bins", bins);
+            let params = Assignments::new().with("seed", seed).with("bins", bins);
             let scorer = SCORERS.get("random-projections").unwrap().fit(&params, train.view()).unwrap();
             auroc(&scorer.score(normal.view()).unwrap(), &scorer.score(anomalous.view()).unwrap())
         });
@@ -165,8 +167,8 @@ fn random_projections_rank_as_well_as_pyod() {
 
 #[test]
 fn neither_threads_nor_company_change_a_bit() {
-    let with = |name, value: &str| Params::new().with(name, value);
-    let small = |params: Params| params.with("clusters", 5);
+    let with = |name, value: &str| Assignments::new().with(name, value);
+    let small = |params: Assignments| params.with("clusters", 5);
     for (name, params) in [
         ("lof", with("k", "4")),
         ("lof", with("distance", "cosine")),
@@ -186,7 +188,7 @@ fn neither_threads_nor_company_change_a_bit() {
 fn stored_relations_are_checked() {
     let train = rows(4, 60, 4);
     let refused = |name: &str, tensor: &str, change: &dyn Fn(&mut State)| {
-        let mut state = SCORERS.get(name).unwrap().fit(&Params::new(), train.view()).unwrap().state();
+        let mut state = SCORERS.get(name).unwrap().fit(&Assignments::new(), train.view()).unwrap().state();
         change(&mut state);
         let error = restore(&state).err().unwrap_or_else(|| panic!("{name} {tensor}")).to_string();
         assert!(error.contains(tensor), "{error}");
@@ -213,7 +215,7 @@ fn stored_relations_are_checked() {
         real(name, "centres", 1e300);
     }
     for (key, value) in [("alpha", 0.0), ("alpha", 1.0), ("beta", 1.0)] {
-        refused("cblof", "alpha", &|state| state.config[key] = value.into());
+        refused("cblof", key, &|state| state.config[key] = value.into());
     }
     whole("random-projections", "columns", 4);
     whole("random-projections", "bins", 0);
@@ -230,9 +232,9 @@ fn hard_rows() {
     let names = ["lof", "clustering", "cblof", "random-projections"];
     let fit = |name: &str, rows: &Array2<f32>| {
         let clusters = if name == "lof" || name == "random-projections" {
-            Params::new()
+            Assignments::new()
         } else {
-            Params::new().with("clusters", 2)
+            Assignments::new().with("clusters", 2)
         };
         SCORERS.get(name).unwrap().fit(&clusters, rows.view())
     };
@@ -259,16 +261,16 @@ fn a_group_of_equal_rows_takes_the_spread_of_all() {
     // Ten rows in a cross of spread 1 around (0, 0), ten copies of (100, 0).
     let cross = [[1.0f32, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]];
     let train = Array2::from_shape_fn((16, 2), |(i, j)| if i < 8 { cross[i % 4][j] } else { [100.0, 0.0][j] });
-    let params = Params::new().with("clusters", 2).with("distance", "relative");
+    let params = Assignments::new().with("clusters", 2).with("distance", "relative");
     let found = scores("clustering", &params, &train, &array![[0.0, 3.0], [100.0, 3.0]]);
-    // Half of the rows are at distance 1 and half at 0 from their centres: the whole spread is √½.
+    // Half of the rows are at distance 1 and half at 0 from their centers: the whole spread is √½.
     assert_close(&found, &[3.0, 3.0 * 2f64.sqrt()], 1e-6, "relative distances");
 }
 
 #[test]
 fn settings_are_checked_and_fits_can_be_stopped() {
     let train = rows(1, 60, 4);
-    for (name, parameter, value) in [
+    for (name, setting, value) in [
         ("lof", "k", "0"),
         ("lof", "distance", "squared-l2"),
         ("clustering", "clusters", "0"),
@@ -281,14 +283,14 @@ fn settings_are_checked_and_fits_can_be_stopped() {
         ("random-projections", "bins", "65537"),
         ("random-projections", "projections", "0"),
     ] {
-        let error = SCORERS.get(name).unwrap().fit(&Params::new().with(parameter, value), train.view()).unwrap_err();
-        assert!(matches!(&error, ScorerError::Parameter { name, .. } if name == parameter), "{name}: {error}");
+        let fit = SCORERS.get(name).unwrap().fit(&Assignments::new().with(setting, value), train.view());
+        assert_eq!(refused_setting(fit), setting, "{name} {value}");
     }
     let too_many =
-        SCORERS.get("clustering").unwrap().fit(&Params::new().with("clusters", 61), train.view()).unwrap_err();
+        SCORERS.get("clustering").unwrap().fit(&Assignments::new().with("clusters", 61), train.view()).unwrap_err();
     assert!(matches!(too_many, ScorerError::TooFewRows { needed: 61, got: 60, .. }));
     for name in ["lof", "clustering", "cblof", "random-projections"] {
-        let stopped = SCORERS.get(name).unwrap().fit_watched(&Params::new(), train.view(), Watch::new(&|| true));
+        let stopped = SCORERS.get(name).unwrap().fit_watched(&Assignments::new(), train.view(), Watch::new(&|| true));
         assert!(matches!(stopped, Err(ScorerError::Cancelled)), "{name}");
     }
     for projection in [
@@ -297,7 +299,7 @@ fn settings_are_checked_and_fits_can_be_stopped() {
         Projection { columns: vec![1], weights: vec![f64::NAN] },
         Projection { columns: vec![], weights: vec![] },
     ] {
-        let fit = RandomProjections::fit_along(train.view(), vec![projection], None, Watch::none());
-        assert!(matches!(fit, Err(ScorerError::Parameter { .. })));
+        let fit = RandomProjections::fit_along(train.view(), vec![projection], Auto::Auto, Watch::none());
+        assert_eq!(refused_setting(fit), "projections");
     }
 }

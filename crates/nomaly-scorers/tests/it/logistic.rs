@@ -43,8 +43,8 @@ fn log_odds_and_probabilities_agree_with_scikit_learn() {
         assert_eq!(labels.iter().filter(|label| **label).count() as u64, whole("anomalies"));
         let options = LogisticOptions {
             c: case["c"].as_f64().unwrap(),
-            class_weight: case["class_weight"].as_str().unwrap().parse().unwrap(),
-            standardise: case["standardise"].as_bool().unwrap(),
+            class_weight: serde_json::from_value(case["class_weight"].clone()).unwrap(),
+            standardize: case["standardise"].as_bool().unwrap(),
         };
         let model = fit(&train, &labels, options).unwrap();
         let what = format!("{n} rows, {options:?}");
@@ -84,15 +84,12 @@ fn labels_and_settings_that_do_not_fit_are_refused() {
     let mut labels = vec![false; 12];
     let message = |labels: &[bool], options| fit(&train, labels, options).unwrap_err().to_string();
     let options = LogisticOptions::default();
-    assert_eq!(
-        message(&labels, options),
-        "parameter `labels` is `0 anomalies`, expected rows of both classes among 12"
-    );
+    assert_eq!(message(&labels, options), "setting `labels` is `0 anomalies`; it takes rows of both classes among 12");
     assert!(message(&[true; 12], options).contains("`12 anomalies`"));
     labels[3] = true;
-    assert_eq!(message(&labels[..5], options), "parameter `labels` is `5`, expected a label for each of 12 rows");
+    assert_eq!(message(&labels[..5], options), "setting `labels` is `5`; it takes a label for each of 12 rows");
     for c in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        assert!(message(&labels, LogisticOptions { c, ..options }).starts_with("parameter `c` is"));
+        assert!(message(&labels, LogisticOptions { c, ..options }).starts_with("setting `c` is"));
     }
     let mut bad = train.clone();
     bad[[7, 2]] = f32::NAN;

@@ -1,12 +1,12 @@
 //! Fits from parts equal fits from all rows.
 
 use ndarray::{Array2, Axis, concatenate, s};
+use nomaly_scorers::Scorer;
 use nomaly_scorers::gaussian::{Covariance, Gaussian, GaussianStatistics};
 use nomaly_scorers::neighbours::{Aggregation, Distance, NearestNeighbours, NeighboursOptions};
-use nomaly_scorers::{Scorer, ScorerError};
 use proptest::prelude::*;
 
-use crate::support::{assert_close, queries, rows};
+use crate::support::{assert_close, queries, refused_setting, rows};
 
 /// Rounding of sums over a few thousand numbers, and of moving moments to another mean.
 const ROUNDING: f64 = 1e-10;
@@ -15,11 +15,11 @@ const ROUNDING: f64 = 1e-10;
 fn shrinkage_by_definition(rows: &Array2<f32>) -> f64 {
     let rows = rows.mapv(f64::from);
     let (n, dim) = (rows.nrows() as f64, rows.ncols());
-    let centred = &rows - &rows.mean_axis(Axis(0)).unwrap();
-    let covariance = centred.t().dot(&centred) / n;
+    let centered = &rows - &rows.mean_axis(Axis(0)).unwrap();
+    let covariance = centered.t().dot(&centered) / n;
     let mean_variance = covariance.diag().sum() / dim as f64;
     let distance = (&covariance - &(Array2::<f64>::eye(dim) * mean_variance)).mapv(|value| value * value).sum();
-    let error = centred.outer_iter().map(|row| {
+    let error = centered.outer_iter().map(|row| {
         let own = row.insert_axis(Axis(1));
         (own.dot(&own.t()) - &covariance).mapv(|value| value * value).sum()
     });
@@ -94,5 +94,7 @@ fn merged_banks_are_the_bank_of_all_rows() {
     let all = concatenate![Axis(0), one, two];
     assert_eq!(merged.state(), NearestNeighbours::fit(all.view(), options).unwrap().state());
     let other = NearestNeighbours::fit(two.view(), NeighboursOptions { k: 2, ..options }).unwrap();
-    assert!(matches!(merged.merge(&other), Err(ScorerError::Parameter { .. })));
+    let error = merged.merge(&other).unwrap_err();
+    assert_eq!(error.to_string(), "setting `k` is `2`; it takes `3`, as in the bank before it");
+    assert_eq!(refused_setting(Err::<(), _>(error)), "k");
 }

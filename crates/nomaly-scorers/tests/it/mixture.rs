@@ -1,11 +1,12 @@
 //! Mixtures of Gaussians, against scikit-learn on the numbers of `fixtures/gen_density.py`, and at their limits.
 
 use ndarray::{Array1, Array2, Array3};
-use nomaly_scorers::mixture::{Components, Covariances, Mixture, MixtureCovariance, MixtureOptions, MixtureStart};
-use nomaly_scorers::{Params, SCORERS, Scorer, ScorerError, Watch};
+use nomaly_scorers::mixture::{Covariances, Mixture, MixtureCovariance, MixtureOptions, MixtureStart};
+use nomaly_scorers::{SCORERS, Scorer, ScorerError, Watch};
+use nomaly_settings::{Assignments, Auto};
 use serde_json::Value;
 
-use crate::support::{Lcg, assert_close, groups, queries, rows};
+use crate::support::{Lcg, assert_close, groups, queries, refused_setting, rows};
 
 /// Both sides take the same steps in f64. Sums are added up in another order here, and covariances are taken about the
 /// means of the step before, which costs some digits where means move far.
@@ -81,7 +82,7 @@ fn steps_agree_with_scikit_learn() {
 
     for case in fixture["cases"].as_array().unwrap() {
         let name = case["covariance"].as_str().unwrap();
-        let covariance: MixtureCovariance = name.parse().unwrap();
+        let covariance: MixtureCovariance = serde_json::from_value(name.into()).unwrap();
         let options = MixtureOptions {
             covariance,
             floor: fixture["floor"].as_f64().unwrap(),
@@ -101,7 +102,7 @@ fn steps_agree_with_scikit_learn() {
         check(&shared, &case["from_responsibilities"], &rows, &queries, name);
 
         // Random starts differ; the best of several is as likely as the best of scikit-learn's to a hundredth of a nat.
-        let options = MixtureOptions { components: Components::Count(k), starts: 5, tolerance: 1e-3, ..options };
+        let options = MixtureOptions { components: Auto::Value(k), starts: 5, tolerance: 1e-3, ..options };
         let free = Mixture::fit(rows.view(), options, Watch::none()).unwrap();
         let want = case["free"].as_f64().unwrap();
         assert!(free.mean_log_likelihood() > want - 0.01, "{name}: {} for {want}", free.mean_log_likelihood());
@@ -129,7 +130,7 @@ fn units_do_not_matter() {
     let train = groups(rows(8, 200, 4), 2);
     let fit = |scale: f32| {
         let scaled = train.mapv(|value| value * scale);
-        let params = Params::new().with("components", 2).with("floor", 0.01);
+        let params = Assignments::new().with("components", 2).with("floor", 0.01);
         SCORERS.get("gmm").unwrap().fit(&params, scaled.view()).unwrap().score(scaled.view()).unwrap()
     };
     // A power of two scales without rounding, and moves every log-density of 4 dimensions by 4 ln scale.
@@ -142,7 +143,7 @@ fn units_do_not_matter() {
 fn neither_threads_nor_company_matter_and_states_are_checked() {
     for covariance in ["full", "diagonal", "tied", "spherical"] {
         for components in if covariance == "full" { &["auto", "3"][..] } else { &["3"] } {
-            let params = Params::new().with("covariance", covariance).with("components", components);
+            let params = Assignments::new().with("covariance", covariance).with("components", components);
             let (train, test) = (groups(rows(1, 300, 35), 3), groups(rows(2, 70, 35), 3));
             crate::determinism::check_determinism("gmm", &params, &train, &test);
             crate::hostile::check_tampering("gmm", &params, &groups(rows(7, 60, 4), 3));
@@ -153,7 +154,7 @@ fn neither_threads_nor_company_matter_and_states_are_checked() {
 #[test]
 fn few_rows_and_copies_are_scored() {
     for covariance in ["full", "diagonal", "tied", "spherical"] {
-        let params = Params::new().with("covariance", covariance);
+        let params = Assignments::new().with("covariance", covariance);
         for (n, dim, components) in [(2, 5, "auto"), (7, 40, "3"), (7, 40, "auto"), (30, 3, "30")] {
             let params = params.clone().with("components", components);
             let train = rows(4, n, dim);
@@ -176,19 +177,19 @@ fn what_cannot_be_fitted_is_refused() {
     let train = rows(4, 12, 3);
     let fit = |options: MixtureOptions| Mixture::fit(train.view(), options, Watch::none());
     let default = MixtureOptions::default();
-    for options in [
-        MixtureOptions { components: Components::Count(0), ..default },
-        MixtureOptions { floor: f64::NAN, ..default },
-        MixtureOptions { floor: -1.0, ..default },
-        MixtureOptions { max_iterations: 0, ..default },
-        MixtureOptions { starts: 0, ..default },
-        MixtureOptions { tolerance: f64::INFINITY, ..default },
+    for (name, options) in [
+        ("components", MixtureOptions { components: Auto::Value(0), ..default }),
+        ("floor", MixtureOptions { floor: f64::NAN, ..default }),
+        ("floor", MixtureOptions { floor: -1.0, ..default }),
+        ("max_iterations", MixtureOptions { max_iterations: 0, ..default }),
+        ("starts", MixtureOptions { starts: 0, ..default }),
+        ("tolerance", MixtureOptions { tolerance: f64::INFINITY, ..default }),
     ] {
-        assert!(matches!(fit(options), Err(ScorerError::Parameter { .. })), "{options:?}");
+        assert_eq!(refused_setting(fit(options)), name, "{options:?}");
     }
-    let many = fit(MixtureOptions { components: Components::Count(13), ..default }).unwrap_err();
+    let many = fit(MixtureOptions { components: Auto::Value(13), ..default }).unwrap_err();
     assert_eq!(many.to_string(), "a mixture of so many components needs at least 13 rows, but there are 12");
-    let singular = MixtureOptions { components: Components::Count(6), floor: 0.0, ..default };
+    let singular = MixtureOptions { components: Auto::Value(6), floor: 0.0, ..default };
     let singular = fit(singular).unwrap_err();
     assert!(singular.to_string().contains("raise `floor`"), "{singular}");
     let same = Array2::from_elem((9, 4), 0.1f32);
@@ -203,14 +204,12 @@ fn what_cannot_be_fitted_is_refused() {
     assert!(matches!(wrong, Err(ScorerError::Dimension { expected: 3, got: 4 })));
     for shares in [Array2::zeros((12, 2)), Array2::from_elem((11, 2), 0.5), Array2::from_elem((12, 2), f64::NAN)] {
         let start = MixtureStart::Responsibilities(shares.view());
-        assert!(matches!(
-            Mixture::fit_from(train.view(), start, default, Watch::none()),
-            Err(ScorerError::Parameter { .. })
-        ));
+        let fit = Mixture::fit_from(train.view(), start, default, Watch::none());
+        assert_eq!(refused_setting(fit), "responsibilities");
     }
     for weights in [vec![], vec![0.5, 0.6], vec![1.0], vec![1.5, -0.5], vec![f64::NAN, 1.0]] {
         let means = Array2::zeros((2, 2));
         let built = Mixture::from_parameters(weights.clone(), means, Covariances::Tied(Array2::eye(2)));
-        assert!(matches!(built, Err(ScorerError::Parameter { .. })), "{weights:?}");
+        assert_eq!(refused_setting(built), "weights", "{weights:?}");
     }
 }

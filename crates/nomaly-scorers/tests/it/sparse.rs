@@ -1,13 +1,14 @@
 //! Sparse coding against scikit-learn, and on rows that are hard for it.
 
 use ndarray::{Array2, Axis, concatenate};
-use nomaly_scorers::sparse::{Atoms, BasisPursuit, SparseCoding, SparseOptions};
-use nomaly_scorers::{Params, SCORERS, Scorer, ScorerError, State, Tensor, Watch, restore};
+use nomaly_scorers::sparse::{BasisPursuit, SparseCoding, SparseOptions};
+use nomaly_scorers::{SCORERS, Scorer, ScorerError, State, Tensor, Watch, restore};
+use nomaly_settings::{Assignments, Auto};
 use serde_json::Value;
 
 use crate::determinism::check_determinism;
 use crate::hostile::check_tampering;
-use crate::support::{Lcg, assert_close, groups, rows};
+use crate::support::{Lcg, assert_close, groups, refused_setting, rows};
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("../fixtures/sparse.json")).unwrap()
@@ -69,7 +70,7 @@ fn dictionaries_are_as_good_as_those_of_scikit_learn() {
         let best = numbers(&case["mean_objectives"]).into_iter().fold(f64::INFINITY, f64::min);
         for seed in 0..3 {
             let options = SparseOptions {
-                atoms: Atoms::Count(whole("atoms") as usize),
+                atoms: Auto::Value(whole("atoms") as usize),
                 held_out: 0.01,
                 lambda: case["lambda"].as_f64().unwrap(),
                 seed,
@@ -95,7 +96,7 @@ fn features_are_those_of_the_codes() {
     assert_eq!((codes.dim(), features.dim()), ((40, 12), (40, 2)));
     for ((row, code), features) in test.outer_iter().zip(codes.outer_iter()).zip(features.outer_iter()) {
         let restored = code.mapv(f64::from).dot(&fitted.atoms());
-        let error: f64 = (0..6).map(|j| (f64::from(row[j]) - fitted.centre()[j] - restored[j]).powi(2)).sum();
+        let error: f64 = (0..6).map(|j| (f64::from(row[j]) - fitted.center()[j] - restored[j]).powi(2)).sum();
         let sparsity: f64 = code.iter().map(|value| f64::from(value.abs())).sum();
         // Codes and features are rounded to f32.
         assert_close(&[f64::from(features[0]), f64::from(features[1])], &[error, sparsity], 1e-4, "features");
@@ -111,7 +112,7 @@ fn the_score_is_the_gaussian_of_the_features_of_held_out_rows() {
     assert_eq!(held_out.len(), 60);
     assert!(held_out.is_sorted_by(|low, high| low < high));
     let learned_from = fitted.log_features(train.select(Axis(0), &held_out).view()).unwrap();
-    let density = SCORERS.get("gaussian").unwrap().fit(&Params::new(), learned_from.view()).unwrap();
+    let density = SCORERS.get("gaussian").unwrap().fit(&Assignments::new(), learned_from.view()).unwrap();
     let scores = density.score(fitted.log_features(test.view()).unwrap().view()).unwrap();
     assert_eq!(scores, fitted.score(test.view()).unwrap());
     assert!(SparseCoding::held_out_rows(&options, 4).is_err());
@@ -134,7 +135,7 @@ fn rows_off_the_subspaces_of_normal_rows_stand_out() {
         rows
     };
     let (train, normal, other) = (stack(400, 0), stack(100, 0), stack(100, 4));
-    let scorer = SCORERS.get("sparse-coding").unwrap().fit(&Params::new().with("atoms", 6), train.view()).unwrap();
+    let scorer = SCORERS.get("sparse-coding").unwrap().fit(&Assignments::new().with("atoms", 6), train.view()).unwrap();
     let (normal, other) = (scorer.score(normal.view()).unwrap(), scorer.score(other.view()).unwrap());
     let wins: usize = other.iter().map(|high| normal.iter().filter(|low| *low < high).count()).sum();
     assert!(wins >= 9900, "auroc {}", wins as f64 / 1e4);
@@ -146,9 +147,9 @@ fn neither_threads_nor_company_nor_tampering() {
     let test = rows(62, 45, 6);
     // Fewer atoms than twice the columns, more, and rows left out of both parts.
     let settings = [
-        Params::new(),
-        Params::new().with("atoms", 17).with("lambda", 0.3).with("iterations", 4),
-        Params::new().with("atoms", 3).with("max_rows", 100).with("seed", 9).with("held_out", 0.5),
+        Assignments::new(),
+        Assignments::new().with("atoms", 17).with("lambda", 0.3).with("iterations", 4),
+        Assignments::new().with("atoms", 3).with("max_rows", 100).with("seed", 9).with("held_out", 0.5),
     ];
     for params in settings {
         check_determinism("sparse-coding", &params, &train, &test);
@@ -158,7 +159,7 @@ fn neither_threads_nor_company_nor_tampering() {
 
 #[test]
 fn states_that_nobody_fitted_are_refused() {
-    let scorer = SCORERS.get("sparse-coding").unwrap().fit(&Params::new(), rows(71, 60, 4).view()).unwrap();
+    let scorer = SCORERS.get("sparse-coding").unwrap().fit(&Assignments::new(), rows(71, 60, 4).view()).unwrap();
     let refused = |tensor: &str, data: Vec<f64>| {
         let mut state: State = scorer.state();
         let shape = state.tensors[tensor].shape.clone();
@@ -186,18 +187,18 @@ fn hard_rows_give_numbers_or_errors() {
     let usual = SparseOptions::default();
     assert!(matches!(fit(&Array2::from_elem((20, 3), 0.1), usual), Err(ScorerError::ConstantRows { .. })));
     assert!(matches!(fit(&rows(81, 4, 3), usual), Err(ScorerError::TooFewRows { needed: 5, got: 4, .. })));
-    let many = SparseOptions { atoms: Atoms::Count(30), ..usual };
+    let many = SparseOptions { atoms: Auto::Value(30), ..usual };
     assert!(matches!(fit(&rows(81, 40, 3), many), Err(ScorerError::TooFewRows { needed: 30, got: 28, .. })));
-    for bad in [
-        SparseOptions { atoms: Atoms::Count(0), ..usual },
-        SparseOptions { held_out: 1.0, ..usual },
-        SparseOptions { held_out: f64::NAN, ..usual },
-        SparseOptions { iterations: 0, ..usual },
-        SparseOptions { lambda: 0.0, ..usual },
-        SparseOptions { lambda: f64::INFINITY, ..usual },
-        SparseOptions { max_rows: 2, ..usual },
+    for (name, bad) in [
+        ("atoms", SparseOptions { atoms: Auto::Value(0), ..usual }),
+        ("held_out", SparseOptions { held_out: 1.0, ..usual }),
+        ("held_out", SparseOptions { held_out: f64::NAN, ..usual }),
+        ("iterations", SparseOptions { iterations: 0, ..usual }),
+        ("lambda", SparseOptions { lambda: 0.0, ..usual }),
+        ("lambda", SparseOptions { lambda: f64::INFINITY, ..usual }),
+        ("max_rows", SparseOptions { max_rows: 2, ..usual }),
     ] {
-        assert!(matches!(fit(&rows(81, 40, 3), bad), Err(ScorerError::Parameter { .. })), "{bad:?}");
+        assert_eq!(refused_setting(fit(&rows(81, 40, 3), bad)), name, "{bad:?}");
     }
     let stop = || true;
     let cancelled = SparseCoding::fit(rows(81, 40, 3).view(), usual, Watch::new(&stop));

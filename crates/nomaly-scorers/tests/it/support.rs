@@ -1,6 +1,8 @@
 //! The numbers that the tests share.
 
 use ndarray::Array2;
+use nomaly_scorers::ScorerError;
+use nomaly_settings::SettingError;
 
 /// Knuth's linear congruential generator, as in `fixtures/gen_scorers.py`.
 pub(crate) struct Lcg(pub(crate) u64);
@@ -45,7 +47,8 @@ pub(crate) fn groups(mut rows: Array2<f32>, k: usize) -> Array2<f32> {
     rows
 }
 
-/// The queries of `gen_isolation.py` and `gen_local.py`: row `i` of `n` stands `1.5 i / n` of its way further from the middle.
+/// The queries of `gen_isolation.py` and `gen_local.py`: row `i` of `n` stands `1.5 i / n` of its way further from the
+/// middle.
 pub(crate) fn queries_outwards(seed: u64, n: usize, dim: usize) -> Array2<f32> {
     let mut queries = rows(seed, n, dim);
     for (i, mut row) in queries.outer_iter_mut().enumerate() {
@@ -80,4 +83,14 @@ pub(crate) fn rank_correlation(a: &[f64], b: &[f64]) -> f64 {
     let middle = (a.len() as f64 - 1.0) / 2.0;
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - middle) * (b - middle)).sum::<f64>();
     product(&a, &b) / (product(&a, &a) * product(&b, &b)).sqrt()
+}
+
+/// The setting, or the argument beside settings, whose value was refused.
+#[track_caller]
+pub(crate) fn refused_setting<T>(result: Result<T, ScorerError>) -> String {
+    match result {
+        Err(ScorerError::Setting(SettingError::Value { name, .. })) => name,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("nothing was refused"),
+    }
 }

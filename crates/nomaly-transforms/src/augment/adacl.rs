@@ -19,6 +19,8 @@
 //! thesis, University of Western Ontario, 2022, section 4.3.4.
 
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::Listed;
 use crate::dice::Dice;
@@ -27,7 +29,8 @@ use crate::planes::{check_planes, check_size};
 use crate::transformations::geometry::Gather;
 
 /// How an anomaly is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum AdaclKind {
     /// A patch copied to another place.

@@ -114,6 +114,11 @@ impl FromStr for TransformationSet {
     }
 }
 
+nomaly_settings::text_schema!(
+    TransformationSet,
+    "a set by name (`geotrans`, `rotations`, `rotations-flips`), with extras after `+`, or a list with `/` between"
+);
+
 /// A set that has a name.
 #[derive(Debug)]
 pub(crate) struct Preset {

@@ -9,7 +9,7 @@ mod score;
 use std::path::Path;
 use std::time::Instant;
 
-use nomaly::Settings;
+use nomaly::Assignments;
 use nomaly::data::tables::{Table, is_table};
 use nomaly::detectors::rows::{FittedRows, RowDetector, RowFitOptions};
 use nomaly::evaluation::rows::is_anomalous_label;
@@ -43,7 +43,7 @@ pub(crate) fn is_about_rows(data: &Path, args: &RowArgs) -> anyhow::Result<bool>
 
 /// The detector of the settings: one that tells classes apart, or one of normal rows.
 fn detector(settings: &[String], of_classes: bool) -> anyhow::Result<RowDetector> {
-    let settings = Settings::parse(settings)?;
+    let settings = Assignments::parse(settings)?;
     Ok(if of_classes { RowDetector::of_classes(&settings)? } else { RowDetector::new(&settings)? })
 }
 

@@ -37,69 +37,29 @@ mod objective;
 
 use nomaly_backbones::architectures::{Architecture, pixels};
 use nomaly_backbones::{OutputLayout, TapRequest};
-use nomaly_scorers::{Parameter, State};
+use nomaly_scorers::State;
+use nomaly_settings::{Assignments, Auto, SettingError, Settings, Table};
 use nomaly_transforms::augment::AdaclKind;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use self::objective::{Created, EXAMPLES, Labels, Regression, taps};
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, Published};
 use crate::networks::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
 use crate::networks::set::TrainingSet;
 use crate::score::MethodScore;
-use crate::training::settings::{Epochs, Optimiser, Patience, TrainingSettings};
-use crate::training::{Schedule, settings as training};
-use crate::{MethodError, PublishedClasses, Settings, state};
+use crate::training::Schedule;
+use crate::training::settings::{Optimizer, Patience, TrainingParams};
+use crate::{MethodError, PublishedClasses, state};
 
 const NAME: &str = "adacl";
 const NETWORK: &str = "adacl-cnn";
 /// One image to hold out, and two to learn from.
 const MIN_IMAGES: usize = 3;
-
-const ANOMALIES: Parameter = Parameter {
-    name: "anomalies",
-    default: "cut-paste,puzzle,rotation,mix-up",
-    values: "some of `cut-paste`, `puzzle`, `rotation` and `mix-up`, joined by commas",
-    summary: "how anomalies are made of training images; one is drawn each time",
-};
-const LABELS: Parameter = Parameter {
-    name: "labels",
-    default: "continuous",
-    values: "`continuous` or `discrete`",
-    summary: "what the network learns to say: numbers drawn from intervals, or 0 and 1",
-};
-const MARGIN: Parameter = Parameter {
-    name: "margin",
-    default: "0.3",
-    values: "a number above 0 and below 0.5",
-    summary: "width of the intervals of continuous labels, from 0 up and from 1 down",
-};
-
-const PARAMETERS: &[Parameter] = &[
-    ANOMALIES,
-    LABELS,
-    MARGIN,
-    training::EPOCHS_AUTO,
-    training::batch_size("32"),
-    training::OPTIMISER,
-    training::rate("0.001"),
-    training::schedule("cyclic"),
-    training::l2("0.001"),
-    training::patience("none"),
-    training::holdout("auto"),
-];
-
-const DEFAULTS: TrainingSettings = TrainingSettings {
-    epochs: Epochs::Auto,
-    batch_size: 32,
-    optimiser: Optimiser::Adam,
-    rate: 1e-3,
-    schedule: Schedule::Cyclic,
-    l2: 1e-3,
-    patience: Patience::None,
-    holdout: None,
-};
 
 /// Table 4.1 of the thesis.
 const ONE_VS_ALL: &[PublishedClasses] = &[
@@ -138,10 +98,10 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass of a network of 250 000 parameters",
         memory: "the images at the size of the input, a byte a value, to fit; the network afterwards",
     },
-    parameters: PARAMETERS,
-    more_parameters: None,
+    table: Table::of::<AdaclParams>,
+    more: None,
     backbone: Some("pixels"),
-    defaults: &[("input_size", "32"), ("view", "pad")],
+    input: || InputParams::small(32),
     classes: false,
     trains: true,
     published: &[
@@ -150,42 +110,82 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         Published::image("CIFAR-10, one class against nine", 76.80),
     ],
     one_vs_all: ONE_VS_ALL,
-    build: |settings, _| Ok(Box::new(Adacl::from_settings(settings)?)),
+    build: |given, _| Ok(Box::new(Adacl::new(given.read()?))),
 };
+
+/// Parameters of ADACL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AdaclParams {
+    /// How anomalies are made of training images; one is drawn each time.
+    #[schemars(extend("x-values" = "some of `cut-paste`, `puzzle`, `rotation` and `mix-up`, joined by commas"))]
+    pub anomalies: Vec<AdaclKind>,
+    /// What the network learns to say: numbers drawn from intervals, or 0 and 1.
+    pub labels: LabelKind,
+    /// Width of the intervals of continuous labels, from 0 up and from 1 down.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 0.5))]
+    pub margin: f64,
+    /// How the network is trained.
+    #[serde(flatten)]
+    pub training: TrainingParams,
+}
+
+/// What the network learns to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LabelKind {
+    /// Numbers drawn from intervals.
+    Continuous,
+    /// 0 and 1.
+    Discrete,
+}
+
+impl Default for AdaclParams {
+    fn default() -> Self {
+        Self {
+            anomalies: AdaclKind::ALL.to_vec(),
+            labels: LabelKind::Continuous,
+            margin: 0.3,
+            training: TrainingParams {
+                epochs: Auto::Auto,
+                batch_size: 32,
+                optimizer: Optimizer::Adam,
+                rate: Auto::Auto,
+                schedule: Schedule::Cyclic,
+                l2: 1e-3,
+                patience: Patience::None,
+                holdout: Auto::Auto,
+            },
+        }
+    }
+}
+
+impl Settings for AdaclParams {
+    fn check(&self) -> Result<(), SettingError> {
+        let twice = |(place, kind): (usize, &AdaclKind)| self.anomalies[..place].contains(kind);
+        match self.anomalies.iter().enumerate().find(|(place, kind)| twice((*place, kind))) {
+            Some((_, kind)) => Err(SettingError::value("anomalies", kind.name(), "each way once")),
+            None => Ok(()),
+        }
+    }
+}
 
 /// ADACL with checked parameters.
 #[derive(Clone, Debug)]
 pub struct Adacl {
-    kinds: Vec<AdaclKind>,
-    labels: Labels,
-    /// The width of the intervals, which discrete labels do not have.
-    margin: f64,
-    training: TrainingSettings,
+    params: AdaclParams,
     taps: [TapRequest; 1],
 }
 
 impl Adacl {
-    fn from_settings(settings: &Settings) -> Result<Self, MethodError> {
-        let mut kinds = Vec::new();
-        for name in settings.get(ANOMALIES.name).unwrap_or(ANOMALIES.default).split(',').map(str::trim) {
-            let refuse = || MethodError::setting(ANOMALIES.name, name, ANOMALIES.values);
-            let kind = AdaclKind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(refuse)?;
-            if kinds.contains(&kind) {
-                return Err(MethodError::setting(ANOMALIES.name, name, "each way once"));
-            }
-            kinds.push(kind);
+    fn new(params: AdaclParams) -> Self {
+        Self { params, taps: [TapRequest::new(pixels::TAP, OutputLayout::Nchw)] }
+    }
+
+    fn labels(&self) -> Labels {
+        match self.params.labels {
+            LabelKind::Continuous => Labels::Continuous(self.params.margin),
+            LabelKind::Discrete => Labels::Discrete,
         }
-        let margin = settings.value(MARGIN.name, 0.3, MARGIN.values)?;
-        if !(margin > 0.0 && margin < 0.5) {
-            return Err(MethodError::setting(MARGIN.name, &margin.to_string(), MARGIN.values));
-        }
-        let labels = match settings.get(LABELS.name).unwrap_or(LABELS.default) {
-            "continuous" => Labels::Continuous(margin),
-            "discrete" => Labels::Discrete,
-            given => return Err(MethodError::setting(LABELS.name, given, LABELS.values)),
-        };
-        let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
-        Ok(Self { kinds, labels, margin, training: DEFAULTS.updated(settings)?, taps })
     }
 }
 
@@ -198,21 +198,18 @@ impl Method for Adacl {
         &self.taps
     }
 
-    fn settings(&self) -> Settings {
-        let kinds: Vec<&str> = self.kinds.iter().map(|kind| kind.name()).collect();
-        let labels = if self.labels == Labels::Discrete { "discrete" } else { "continuous" };
-        let settings = Settings::default().with(ANOMALIES.name, kinds.join(",")).with(LABELS.name, labels);
-        self.training.add_to(settings.with(MARGIN.name, self.margin))
+    fn settings(&self) -> Assignments {
+        Assignments::of(&self.params)
     }
 
     fn check_input(&self, input: [usize; 2]) -> Result<(), MethodError> {
-        Ok(self.kinds.iter().try_for_each(|kind| kind.check(input))?)
+        Ok(self.params.anomalies.iter().try_for_each(|kind| kind.check(input))?)
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
-        let set = TrainingSet::collect(self, &self.training, source, context, (MIN_IMAGES, EXAMPLES))?;
+        let set = TrainingSet::collect(self, &self.params.training, source, context, (MIN_IMAGES, EXAMPLES))?;
         let size = set.images.size();
-        let examples = Examples::new(Created { kinds: &self.kinds, labels: self.labels }, &set);
+        let examples = Examples::new(Created { kinds: &self.params.anomalies, labels: self.labels() }, &set);
         let mut objective = Regression { examples, network: NETWORK };
         let (weights, trained) = set.train(&Architecture::Adacl.graph(1), &mut objective)?;
         let network = TrainedNetwork::new(NETWORK, weights, size, &taps())?;
@@ -275,6 +272,10 @@ mod tests {
 
     use super::*;
 
+    fn read(pairs: &[&str]) -> Result<AdaclParams, SettingError> {
+        Assignments::parse(pairs)?.read()
+    }
+
     #[test]
     fn settings_in_full_make_the_same_method() {
         for given in [
@@ -282,17 +283,12 @@ mod tests {
             &["anomalies=puzzle,cut-paste", "labels=discrete", "epochs=15"],
             &["margin=0.1", "patience=none"],
         ] {
-            let method = Adacl::from_settings(&Settings::parse(given).unwrap()).unwrap();
-            let stored = method.settings();
-            assert_eq!(Adacl::from_settings(&stored).unwrap().settings(), stored);
+            let stored = Adacl::new(read(given).unwrap()).settings();
+            assert_eq!(Adacl::new(stored.read().unwrap()).settings(), stored);
             for pair in given {
                 let (key, value) = pair.split_once('=').unwrap();
-                assert_eq!(stored.get(key), Some(value));
+                assert_eq!(stored.text(key).as_deref(), Some(value));
             }
-        }
-        for parameter in PARAMETERS {
-            let stored = Adacl::from_settings(&Settings::default()).unwrap().settings();
-            assert_eq!(stored.get(parameter.name), Some(parameter.default), "{}", parameter.name);
         }
     }
 
@@ -301,13 +297,14 @@ mod tests {
         let given =
             ["anomalies=blur", "anomalies=puzzle,puzzle", "anomalies=", "labels=soft", "margin=0.5", "margin=0"];
         for given in given {
-            assert!(Adacl::from_settings(&Settings::parse(&[given]).unwrap()).is_err(), "{given}");
+            let name = given.split('=').next().unwrap();
+            assert!(matches!(read(&[given]), Err(SettingError::Value { name: at, .. }) if at == name), "{given}");
         }
     }
 
     #[test]
     fn a_stored_network_is_checked() {
-        let method = Adacl::from_settings(&Settings::default()).unwrap();
+        let method = Adacl::new(AdaclParams::default());
         let weights = he_normal(&Architecture::Adacl.graph(1), 3);
         let network = TrainedNetwork::new(NETWORK, weights, [32, 32], &taps()).unwrap();
         let state = FittedAdacl { network, size: [32, 32], seed: 7 }.states().remove(0).1;

@@ -33,11 +33,16 @@ use ndarray::Array2;
 use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::registry::{BACKBONES, BackboneEntry};
 use nomaly_backbones::{OutputLayout, TapRequest};
-use nomaly_scorers::{Parameter, Scorer, State, restore};
+use nomaly_scorers::{Scorer, State, restore};
+use nomaly_settings::{Assignments, Auto, SettingError, Settings, Table};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use self::objective::{CLASSES, MOST_VALIDATED, ThreeWay, normalise};
-use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
+use super::scoring::{ChosenScorer, DEFAULT_SCORER, SCORER, scorer_table};
+use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, Published};
 use crate::networks::classification::Classification;
 use crate::networks::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
@@ -46,52 +51,12 @@ use crate::networks::images::views;
 use crate::networks::set::TrainingSet;
 use crate::score::MethodScore;
 use crate::stage::Stage;
-use crate::training::settings::{Epochs, Optimiser, Patience, TrainingSettings};
-use crate::training::{Schedule, settings as training};
-use crate::{MethodError, Settings};
+use crate::training::Schedule;
+use crate::training::settings::{Optimizer, Patience, TrainingParams};
 
 const NAME: &str = "cutpaste";
 /// One image to hold out, and three to learn from: the shrinkage of a covariance cannot be estimated from two.
 const MIN_IMAGES: usize = 4;
-const DEFAULT_NETWORK: &str = "resnet18";
-const DEFAULT_SCORER: &str = "gaussian";
-
-const NETWORK: Parameter = Parameter {
-    name: "network",
-    default: DEFAULT_NETWORK,
-    values: "a residual or wide residual network from `nomaly list backbones`",
-    summary: "the network that is trained, from the start",
-};
-
-const PARAMETERS: &[Parameter] = &[
-    NETWORK,
-    Parameter {
-        name: SCORER,
-        default: DEFAULT_SCORER,
-        values: "a name from `nomaly list scorers`",
-        summary: "what scores features; its parameters are settings too",
-    },
-    training::epochs("100"),
-    training::batch_size("64"),
-    training::OPTIMISER,
-    training::rate("0.001"),
-    training::schedule("cosine"),
-    training::l2("0.00003"),
-    training::patience("none"),
-    training::holdout("auto"),
-];
-
-const DEFAULTS: TrainingSettings = TrainingSettings {
-    epochs: Epochs::Fixed(100),
-    batch_size: 64,
-    optimiser: Optimiser::Adam,
-    rate: 0.001,
-    schedule: Schedule::Cosine,
-    l2: 3e-5,
-    patience: Patience::None,
-    holdout: None,
-};
-
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
     name: NAME,
@@ -104,35 +69,71 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass of the network, and the scorer",
         memory: "the images at the size of the input, a byte a value, to fit; then the network and what the scorer keeps",
     },
-    parameters: PARAMETERS,
-    more_parameters: Some(|settings| Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters().to_vec())),
+    table: Table::of::<CutPasteParams>,
+    more: Some(scorer_table),
     backbone: Some("pixels"),
-    defaults: &[("input_size", "64")],
+    input: || InputParams { input_size: Auto::Value(64), ..InputParams::default() },
     classes: false,
     trains: true,
     published: &[Published::image("MVTec AD, 3-way, at 256 pixels", 95.2)],
     one_vs_all: &[],
-    build: |settings, _| Ok(Box::new(CutPaste::from_settings(settings)?)),
+    build: |given, _| Ok(Box::new(CutPaste::new(given)?)),
 };
+
+/// Parameters of CutPaste, beside those of the scorer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CutPasteParams {
+    /// The network that is trained, from the start.
+    #[schemars(extend("x-values" = "a residual or wide residual network from `nomaly list backbones`"))]
+    pub network: String,
+    /// What scores features; its settings are settings too.
+    #[schemars(extend("x-values" = "a name from `nomaly list scorers`"))]
+    pub scorer: String,
+    /// How the network is trained.
+    #[serde(flatten)]
+    pub training: TrainingParams,
+}
+
+impl Default for CutPasteParams {
+    fn default() -> Self {
+        Self {
+            network: "resnet18".to_owned(),
+            scorer: DEFAULT_SCORER.to_owned(),
+            training: TrainingParams {
+                epochs: Auto::Value(100),
+                batch_size: 64,
+                optimizer: Optimizer::Adam,
+                rate: Auto::Auto,
+                schedule: Schedule::Cosine,
+                l2: 3e-5,
+                patience: Patience::None,
+                holdout: Auto::Auto,
+            },
+        }
+    }
+}
+
+impl Settings for CutPasteParams {}
 
 /// CutPaste with checked parameters.
 #[derive(Clone, Debug)]
 pub struct CutPaste {
+    params: CutPasteParams,
     network: &'static BackboneEntry,
     scorer: ChosenScorer,
-    training: TrainingSettings,
     taps: [TapRequest; 1],
 }
 
 impl CutPaste {
-    fn from_settings(settings: &Settings) -> Result<Self, MethodError> {
-        let network = BACKBONES.get(settings.get(NETWORK.name).unwrap_or(DEFAULT_NETWORK))?;
+    fn new(given: &Assignments) -> Result<Self, MethodError> {
+        let (scorer, own) = ChosenScorer::part(given)?;
+        let params: CutPasteParams = own.read()?;
+        let network = BACKBONES.get(&params.network)?;
         if !matches!(network.family(), "resnet" | "wide-resnet") {
-            return Err(MethodError::setting(NETWORK.name, network.name, NETWORK.values));
+            let allowed = "a residual or wide residual network from `nomaly list backbones`";
+            return Err(SettingError::value("network", network.name, allowed).into());
         }
-        let scorer = ChosenScorer::from_settings(settings, DEFAULT_SCORER)?;
-        let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
-        Ok(Self { network, scorer, training: DEFAULTS.updated(settings)?, taps })
+        Ok(Self { params, network, scorer, taps: [TapRequest::new(pixels::TAP, OutputLayout::Nchw)] })
     }
 
     /// The features that are scored, averaged over positions, and the classes, which are kept to be explained.
@@ -151,14 +152,13 @@ impl Method for CutPaste {
         &self.taps
     }
 
-    fn settings(&self) -> Settings {
-        let settings = Settings::default().with(NETWORK.name, self.network.name);
-        self.training.add_to(self.scorer.add_to(settings))
+    fn settings(&self) -> Assignments {
+        Assignments::of(&self.params).or(self.scorer.settings())
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
-        let set = TrainingSet::collect(self, &self.training, source, context, (MIN_IMAGES, CLASSES))?;
+        let set = TrainingSet::collect(self, &self.params.training, source, context, (MIN_IMAGES, CLASSES))?;
         let (images, name) = (&set.images, self.network.name);
         let examples = Examples::new(ThreeWay, &set);
         let mut objective = Classification { examples, network: name, most_validated: MOST_VALIDATED };
@@ -278,21 +278,21 @@ mod tests {
 
     #[test]
     fn settings_in_full_make_the_same_method() {
+        let method = |given: &[&str]| CutPaste::new(&Assignments::parse(given).unwrap());
         for given in [&[] as &[&str], &["network=wrn-10-4", "scorer=neighbours", "k=3", "schedule=step"]] {
-            let method = CutPaste::from_settings(&Settings::parse(given).unwrap()).unwrap();
-            let stored = method.settings();
-            assert_eq!(CutPaste::from_settings(&stored).unwrap().settings(), stored);
+            let stored = method(given).unwrap().settings();
+            assert_eq!(CutPaste::new(&stored).unwrap().settings(), stored);
             for pair in given {
                 let (key, value) = pair.split_once('=').unwrap();
-                assert_eq!(stored.get(key), Some(value));
+                assert_eq!(stored.text(key).as_deref(), Some(value));
             }
         }
-        let stored = CutPaste::from_settings(&Settings::default()).unwrap().settings();
-        for parameter in PARAMETERS {
-            assert_eq!(stored.get(parameter.name), Some(parameter.default), "{}", parameter.name);
+        for given in ["network=pixels", "network=efficientnet-lite0", "rate=0"] {
+            let error = method(&[given]).unwrap_err();
+            let is_named =
+                matches!(&error, MethodError::Setting(SettingError::Value { name, .. }) if given.starts_with(name));
+            assert!(is_named, "{given}: {error}");
         }
-        for given in ["network=pixels", "network=efficientnet-lite0", "scorer=gausian", "rate=0"] {
-            assert!(CutPaste::from_settings(&Settings::parse(&[given]).unwrap()).is_err(), "{given}");
-        }
+        assert!(method(&["scorer=gausian"]).unwrap_err().to_string().contains("did you mean `gaussian`"));
     }
 }

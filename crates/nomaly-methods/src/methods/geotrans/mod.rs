@@ -37,8 +37,11 @@ use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::graph::Graph;
 use nomaly_backbones::registry::BACKBONES;
 use nomaly_backbones::{OutputLayout, TapRequest};
-use nomaly_scorers::{Parameter, State, restore};
+use nomaly_scorers::{State, restore};
+use nomaly_settings::{Assignments, Auto, SettingError, Settings, Table};
 use nomaly_transforms::transformations::TransformationSet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 pub use self::fitted::FittedGeoTrans;
 use self::fitted::{Judgement, Recogniser, SCORER as SCORER_STATE};
@@ -46,9 +49,10 @@ use self::objective::{MOST_VALIDATED, Transformed};
 use self::passes::Passes;
 use self::scores::NormalityBuilder;
 pub use self::scores::{Normality, Score};
-use super::scoring::{ChosenScorer, SCORER, ScorerChoice};
+use super::scoring::{ChosenScorer, scorer_table};
 use crate::features::FeatureSource;
 use crate::groups::{Groups, held_out_scores};
+use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
 use crate::networks::classification::Classification;
 use crate::networks::classifier::{STATE as NETWORK, Stored, TrainedNetwork};
@@ -56,76 +60,20 @@ use crate::networks::examples::Examples;
 use crate::networks::set::TrainingSet;
 use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
-use crate::training::settings::{Epochs, Optimiser, Patience, TrainingSettings, within};
-use crate::training::{Schedule, settings as training};
-use crate::{MethodError, PublishedClasses, Settings};
+use crate::training::Schedule;
+use crate::training::settings::{Optimizer, Patience, TrainingParams};
+use crate::{MethodError, PublishedClasses};
 
 const NAME: &str = "geotrans";
 /// One image to hold out, and two to learn from.
 const MIN_IMAGES: usize = 3;
-const DEFAULT_NETWORK: &str = "wrn-10-4";
-const DEFAULT_SET: &str = "geotrans";
-const DEFAULT_SCORER: &str = "gaussian";
-const TWO_STEP: &str = "two-step";
-const MC_DROPOUT: &str = "mc-dropout";
 /// What Zagoruyko & Komodakis drop out on CIFAR.
-const DEFAULT_DROPOUT: f32 = 0.3;
+const DEFAULT_DROPOUT: f64 = 0.3;
 /// Passes over the images themselves that the paper's rule divides by the number of transformations.
 const PASSES: usize = 200;
 
-const NORMALITY: Parameter = Parameter {
-    name: "normality",
-    default: "dirichlet",
-    values: "`dirichlet`, `weighted`, `log-likelihood`, `entropy`, `simple`, `two-step` or `mc-dropout`",
-    summary: "how the probabilities of all transformations become a score; `two-step` scores features instead, and \
-              `mc-dropout` how unsure many passes with dropout are",
-};
-
-const DROPOUT: Parameter = Parameter {
-    name: "dropout",
-    default: "0; 0.3 with `normality=mc-dropout`",
-    values: "a share from 0 to 0.9",
-    summary: "share of the values inside of each block that a training step leaves out",
-};
-
-const PASSES_PARAMETER: Parameter = Parameter {
-    name: "passes",
-    default: "50",
-    values: "a whole number from 2 to 1000",
-    summary: "passes with dropout of each image; the time of a score grows with it",
-};
-
-const PARAMETERS: &[Parameter] = &[
-    Parameter {
-        name: "transformations",
-        default: DEFAULT_SET,
-        values: "`geotrans`, `rotations` or `rotations-flips`, each with extras as in `geotrans+zoom`, or a list",
-        summary: "the transformations that the network learns to tell apart (`nomaly list transforms`)",
-    },
-    Parameter {
-        name: "network",
-        default: DEFAULT_NETWORK,
-        values: "a wide residual network from `nomaly list backbones`",
-        summary: "the network that is trained",
-    },
-    NORMALITY,
-    training::epochs("200 divided by the number of transformations, rounded up"),
-    training::batch_size("128"),
-    training::OPTIMISER,
-    training::rate("0.001"),
-    training::schedule("constant"),
-    training::l2("0.00025"),
-    training::patience("none"),
-    DROPOUT,
-    training::holdout("auto; half of the images with `normality=two-step`"),
-];
-
-const SCORER_PARAMETER: Parameter = Parameter {
-    name: SCORER,
-    default: DEFAULT_SCORER,
-    values: "a name from `nomaly list scorers`",
-    summary: "what scores features with `normality=two-step`; its parameters are settings too",
-};
+/// Passes of `normality=mc-dropout` where no number is given.
+const DEFAULT_PASSES: usize = 50;
 
 /// Table 1 of the paper.
 const ONE_VS_ALL: &[PublishedClasses] = &[
@@ -157,10 +105,10 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass of the network for each transformation",
         memory: "the images at the size of the input, a byte a value, to fit; the network afterwards",
     },
-    parameters: PARAMETERS,
-    more_parameters: Some(more_parameters),
+    table: Table::of::<GeoTransParams>,
+    more: Some(more),
     backbone: Some("pixels"),
-    defaults: &[("input_size", "32"), ("view", "pad")],
+    input: || InputParams::small(32),
     classes: false,
     trains: true,
     published: &[
@@ -170,23 +118,104 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         Published::image("cats against dogs, at 64 pixels", 88.8),
     ],
     one_vs_all: ONE_VS_ALL,
-    build: |settings, _| Ok(Box::new(GeoTrans::from_settings(settings)?)),
+    build: |given, _| Ok(Box::new(GeoTrans::new(given)?)),
 };
 
-/// The choice of a scorer, and its parameters, belong to the score in two steps alone.
-fn more_parameters(settings: &Settings) -> Result<Vec<Parameter>, MethodError> {
-    match settings.get(NORMALITY.name) {
-        Some(TWO_STEP) => {}
-        Some(MC_DROPOUT) => return Ok(vec![PASSES_PARAMETER]),
-        _ => return Ok(Vec::new()),
+/// The settings of a scorer belong to the score in two steps alone.
+fn more(given: &Assignments) -> Result<Table, MethodError> {
+    if given.text("normality").as_deref() == Some("two-step") { scorer_table(given) } else { Ok(Table::default()) }
+}
+
+/// How the probabilities of all transformations become a score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NormalityKind {
+    /// [`Score::Dirichlet`].
+    Dirichlet,
+    /// [`Score::Weighted`].
+    Weighted,
+    /// [`Score::LogLikelihood`].
+    LogLikelihood,
+    /// [`Score::Entropy`].
+    Entropy,
+    /// [`Score::Simple`].
+    Simple,
+    /// A scorer on features.
+    TwoStep,
+    /// How unsure many passes with dropout are.
+    McDropout,
+}
+
+/// Parameters of GeoTrans, beside those of the scorer of `normality=two-step`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GeoTransParams {
+    /// The transformations that the network learns to tell apart (`nomaly list transforms`).
+    pub transformations: TransformationSet,
+    /// The network that is trained.
+    #[schemars(extend("x-values" = "a wide residual network from `nomaly list backbones`"))]
+    pub network: String,
+    /// How the probabilities of all transformations become a score; `two-step` scores features instead, and `mc-dropout`
+    /// how unsure many passes with dropout are.
+    pub normality: NormalityKind,
+    /// Share of the values inside of each block that a training step leaves out; `auto`: none, and 0.3 with
+    /// `normality=mc-dropout`.
+    #[schemars(extend("minimum" = 0, "maximum" = 0.9))]
+    pub dropout: Auto<f64>,
+    /// Passes with dropout of each image with `normality=mc-dropout`, where `auto` is 50; the time of a score grows with it.
+    #[schemars(extend("minimum" = 2, "maximum" = 1000))]
+    pub passes: Auto<usize>,
+    /// What scores features with `normality=two-step`, where `auto` is gaussian; its settings are settings too.
+    #[schemars(extend("x-values" = "`auto` or a name from `nomaly list scorers`"))]
+    pub scorer: Auto<String>,
+    /// How the network is trained.
+    #[serde(flatten)]
+    pub training: TrainingParams,
+}
+
+impl Default for GeoTransParams {
+    fn default() -> Self {
+        Self {
+            transformations: "geotrans".parse().expect("the set of the paper"),
+            network: "wrn-10-4".to_owned(),
+            normality: NormalityKind::Dirichlet,
+            dropout: Auto::Auto,
+            passes: Auto::Auto,
+            scorer: Auto::Auto,
+            training: TrainingParams {
+                epochs: Auto::Auto,
+                batch_size: 128,
+                optimizer: Optimizer::Adam,
+                rate: Auto::Auto,
+                schedule: Schedule::Constant,
+                l2: 2.5e-4,
+                patience: Patience::None,
+                holdout: Auto::Auto,
+            },
+        }
     }
-    let choice = ScorerChoice::of(settings, DEFAULT_SCORER)?;
-    Ok(std::iter::once(SCORER_PARAMETER).chain(choice.parameters().iter().copied()).collect())
+}
+
+impl Settings for GeoTransParams {
+    fn check(&self) -> Result<(), SettingError> {
+        if self.transformations.len() < 2 {
+            return Err(SettingError::value("transformations", &self.transformations, "two transformations or more"));
+        }
+        if self.normality == NormalityKind::McDropout && self.dropout == Auto::Value(0.0) {
+            return Err(SettingError::value("dropout", 0, "a share above 0 with `normality=mc-dropout`"));
+        }
+        if let Some(passes) = self.passes.value().filter(|_| self.normality != NormalityKind::McDropout) {
+            return Err(SettingError::value("passes", passes, "`auto` unless `normality=mc-dropout`"));
+        }
+        if let Some(scorer) = self.scorer.as_ref().filter(|_| self.normality != NormalityKind::TwoStep) {
+            return Err(SettingError::value("scorer", scorer, "`auto` unless `normality=two-step`"));
+        }
+        Ok(())
+    }
 }
 
 /// How images are scored.
 #[derive(Clone, Debug)]
-enum Way {
+enum Scoring {
     Table(Score),
     TwoStep(ChosenScorer),
     /// So many passes with dropout.
@@ -196,50 +225,51 @@ enum Way {
 /// GeoTrans with checked parameters.
 #[derive(Clone, Debug)]
 pub struct GeoTrans {
+    params: GeoTransParams,
     set: TransformationSet,
     network: &'static str,
-    way: Way,
+    scoring: Scoring,
     dropout: f32,
-    training: TrainingSettings,
     taps: [TapRequest; 1],
 }
 
 impl GeoTrans {
-    fn from_settings(settings: &Settings) -> Result<Self, MethodError> {
-        let set: TransformationSet = settings.get("transformations").unwrap_or(DEFAULT_SET).parse()?;
-        if set.len() < 2 {
-            let given = settings.get("transformations").unwrap_or_default();
-            return Err(MethodError::setting("transformations", given, "two transformations or more"));
-        }
-        let network = BACKBONES.get(settings.get("network").unwrap_or(DEFAULT_NETWORK))?;
+    fn new(given: &Assignments) -> Result<Self, MethodError> {
+        let two_step = given.text("normality").as_deref() == Some("two-step");
+        let chosen = if two_step { Some(ChosenScorer::part(given)?) } else { None };
+        let own = chosen.as_ref().map_or(given, |(_, own)| own);
+        let mut params: GeoTransParams = own.read()?;
+        let network = BACKBONES.get(&params.network)?;
         if network.family() != "wide-resnet" {
-            return Err(MethodError::setting("network", network.name, "a wide residual network, such as wrn-10-4"));
+            let allowed = "a wide residual network, such as wrn-10-4";
+            return Err(SettingError::value("network", network.name, allowed).into());
         }
-        let way = match settings.get(NORMALITY.name).unwrap_or(NORMALITY.default) {
-            TWO_STEP => Way::TwoStep(ChosenScorer::from_settings(settings, DEFAULT_SCORER)?),
-            MC_DROPOUT => Way::Passes(within(settings, &PASSES_PARAMETER, 50, &(2..=1000))?),
-            name => {
-                Way::Table(name.parse().map_err(|()| MethodError::setting(NORMALITY.name, name, NORMALITY.values))?)
+        let set = params.transformations.clone();
+        let epochs = params.training.epochs.unwrap_or(PASSES.div_ceil(set.len()));
+        params.training.epochs = Auto::Value(epochs);
+        let scoring = match params.normality {
+            NormalityKind::Dirichlet => Scoring::Table(Score::Dirichlet),
+            NormalityKind::Weighted => Scoring::Table(Score::Weighted),
+            NormalityKind::LogLikelihood => Scoring::Table(Score::LogLikelihood),
+            NormalityKind::Entropy => Scoring::Table(Score::Entropy),
+            NormalityKind::Simple => Scoring::Table(Score::Simple),
+            NormalityKind::McDropout => {
+                let passes = params.passes.unwrap_or(DEFAULT_PASSES);
+                params.passes = Auto::Value(passes);
+                params.dropout = Auto::Value(params.dropout.unwrap_or(DEFAULT_DROPOUT));
+                Scoring::Passes(passes)
+            }
+            NormalityKind::TwoStep => {
+                // Half of the images teach the scorer.
+                params.training.holdout = Auto::Value(params.training.holdout.unwrap_or(0.5));
+                let (scorer, _) = ChosenScorer::part(given)?;
+                params.scorer = Auto::Value(scorer.name().to_owned());
+                Scoring::TwoStep(scorer)
             }
         };
-        let defaults = TrainingSettings {
-            epochs: Epochs::Fixed(PASSES.div_ceil(set.len())),
-            batch_size: 128,
-            optimiser: Optimiser::Adam,
-            rate: 1e-3,
-            schedule: Schedule::Constant,
-            l2: 2.5e-4,
-            patience: Patience::None,
-            holdout: matches!(way, Way::TwoStep(_)).then_some(0.5),
-        };
-        let training = defaults.updated(settings)?;
-        let needed = matches!(way, Way::Passes(_));
-        let dropout = within(settings, &DROPOUT, if needed { DEFAULT_DROPOUT } else { 0.0 }, &(0.0..=0.9))?;
-        if needed && dropout == 0.0 {
-            return Err(MethodError::setting(DROPOUT.name, "0", "a share above 0 with `normality=mc-dropout`"));
-        }
+        let dropout = params.dropout.unwrap_or(0.0) as f32;
         let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
-        Ok(Self { set, network: network.name, way, dropout, training, taps })
+        Ok(Self { params, set, network: network.name, scoring, dropout, taps })
     }
 
     /// The network in training, with dropout where there is some.
@@ -260,13 +290,13 @@ impl GeoTrans {
         recogniser: Recogniser,
     ) -> Result<(FittedGeoTrans, Vec<HeldOut>), MethodError> {
         let FitContext { seed, progress, .. } = set.context;
-        let judgement = match &self.way {
-            Way::TwoStep(scorer) => return two_step(scorer, set, recogniser),
-            Way::Passes(count) => {
+        let judgement = match &self.scoring {
+            Scoring::TwoStep(scorer) => return two_step(scorer, set, recogniser),
+            Scoring::Passes(count) => {
                 let weights = recogniser.network.weights();
                 Judgement::Passes(Passes::new(&self.graph(), &weights, recogniser.size, *count, seed)?.into())
             }
-            Way::Table(score) => {
+            Scoring::Table(score) => {
                 let mut builder = NormalityBuilder::new(self.set.len());
                 let mut planes = vec![0.0; set.images.each()];
                 let stage = Stage::start(progress, "fitting the score", Some(set.division.train.len()));
@@ -334,15 +364,12 @@ impl Method for GeoTrans {
         &self.taps
     }
 
-    fn settings(&self) -> Settings {
-        let settings = Settings::default().with("transformations", &self.set).with("network", self.network);
-        let settings = match &self.way {
-            Way::Table(score) => settings.with(NORMALITY.name, score),
-            Way::TwoStep(scorer) => scorer.add_to(settings.with(NORMALITY.name, TWO_STEP)),
-            Way::Passes(count) => settings.with(NORMALITY.name, MC_DROPOUT).with(PASSES_PARAMETER.name, count),
-        };
-        let settings = settings.with(DROPOUT.name, self.dropout);
-        self.training.add_to(settings)
+    fn settings(&self) -> Assignments {
+        let own = Assignments::of(&self.params);
+        match &self.scoring {
+            Scoring::TwoStep(scorer) => own.or(scorer.settings()),
+            Scoring::Table(_) | Scoring::Passes(_) => own,
+        }
     }
 
     fn check_input(&self, input: [usize; 2]) -> Result<(), MethodError> {
@@ -350,8 +377,8 @@ impl Method for GeoTrans {
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
-        let needed = if matches!(self.way, Way::TwoStep(_)) { 2 * MIN_IMAGES + 2 } else { MIN_IMAGES };
-        let set = TrainingSet::collect(self, &self.training, source, context, (needed, self.set.len()))?;
+        let needed = if matches!(self.scoring, Scoring::TwoStep(_)) { 2 * MIN_IMAGES + 2 } else { MIN_IMAGES };
+        let set = TrainingSet::collect(self, &self.params.training, source, context, (needed, self.set.len()))?;
         let (seed, size) = (context.seed, set.images.size());
         let make = Transformed { set: &self.set, seed };
         let examples = Examples::new(make, &set);
@@ -378,15 +405,15 @@ impl Method for GeoTrans {
         if network.width(0) != self.set.len() {
             return Err(refuse(format!("it tells {} transformations apart, not {}", network.width(0), self.set.len())));
         }
-        let judgement = match (&self.way, judgement) {
-            (Way::Passes(count), None) => {
+        let judgement = match (&self.scoring, judgement) {
+            (Scoring::Passes(count), None) => {
                 let weights = network.weights();
                 Judgement::Passes(Passes::new(&self.graph(), &weights, size, *count, seed)?.into())
             }
-            (Way::Table(score), Some((name, judgement))) if name == scores::STATE => {
+            (Scoring::Table(score), Some((name, judgement))) if name == scores::STATE => {
                 Judgement::Table { normality: Normality::restore(judgement, self.set.len())?, score: *score }
             }
-            (Way::TwoStep(scorer), Some((name, judgement)))
+            (Scoring::TwoStep(scorer), Some((name, judgement)))
                 if name == SCORER_STATE && judgement.kind == scorer.name() =>
             {
                 let scorer = restore(&judgement)?;

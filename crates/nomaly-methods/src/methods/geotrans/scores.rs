@@ -4,7 +4,6 @@
 //! network gives each transformation. A score is the mean over the rows of a *term*.
 
 use std::fmt;
-use std::str::FromStr;
 
 use nomaly_scorers::dirichlet::{Dirichlet, SimplexStatistics};
 use nomaly_scorers::{State, Tensor};
@@ -52,14 +51,6 @@ impl Score {
 impl fmt::Display for Score {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-impl FromStr for Score {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL.into_iter().find(|score| score.name() == text).ok_or(())
     }
 }
 

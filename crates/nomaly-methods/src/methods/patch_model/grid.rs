@@ -1,20 +1,23 @@
 //! Where patches lie in an image, what is in them, and how their scores become a map.
 
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Weights of red, green and blue in grey: ITU-R BT.601, which image programs use.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
 /// What a pixel is to a patch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Colour {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Color {
     /// One number, the luma.
     Grey,
     /// Red, green and blue.
     Rgb,
 }
 
-impl Colour {
+impl Color {
     /// Numbers a pixel.
     pub(super) fn channels(self) -> usize {
         match self {
@@ -206,8 +209,8 @@ mod tests {
     #[test]
     fn grey_is_the_luma_and_planes_are_channels() {
         let pixels = [1.0, 0.0, 0.0, 0.0, 1.0, 0.5];
-        assert_eq!(Colour::Rgb.planes(&pixels), [1.0, 0.0, 0.0, 1.0, 0.0, 0.5]);
-        let grey = Colour::Grey.planes(&pixels);
+        assert_eq!(Color::Rgb.planes(&pixels), [1.0, 0.0, 0.0, 1.0, 0.0, 0.5]);
+        let grey = Color::Grey.planes(&pixels);
         assert!((grey[0] - 0.299).abs() < 1e-6 && (grey[1] - 0.644).abs() < 1e-6, "{grey:?}");
     }
 }

@@ -28,19 +28,20 @@ mod parameters;
 
 use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::{OutputLayout, TapRequest};
-use nomaly_scorers::{Parameter, State};
+use nomaly_scorers::State;
+use nomaly_settings::{Assignments, Table};
 use nomaly_store::Progress;
 
 pub use self::model::FittedPatchModel;
 use self::model::{Embedding, Sampler};
-use self::parameters::{DEFAULT_SCORER, PARAMETERS};
 pub use self::parameters::{Kept, PatchFeature, PatchModelParams};
-use super::scoring::{ChosenScorer, ScorerChoice};
+use super::scoring::{ChosenScorer, scorer_table};
+use crate::MethodError;
 use crate::features::FeatureSource;
 use crate::groups::Split;
+use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit};
 use crate::score::{HeldOut, MethodScore};
-use crate::{MethodError, Settings};
 
 const NAME: &str = "patches";
 /// One image to fit on while another is held out.
@@ -60,20 +61,16 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and the scorer on every patch",
         memory: "`max_patches` rows to fit; what the scorer keeps afterwards",
     },
-    parameters: PARAMETERS,
-    more_parameters: Some(more_parameters),
+    table: Table::of::<PatchModelParams>,
+    more: Some(scorer_table),
     backbone: Some("pixels"),
-    defaults: &[],
+    input: InputParams::default,
     classes: false,
     trains: false,
     published: &[],
     one_vs_all: &[],
-    build: |settings, _| Ok(Box::new(PatchModelParams::from_settings(settings)?.check(settings)?)),
+    build: |given, _| Ok(Box::new(PatchModel::new(given)?)),
 };
-
-fn more_parameters(settings: &Settings) -> Result<Vec<Parameter>, MethodError> {
-    Ok(ScorerChoice::of(settings, DEFAULT_SCORER)?.parameters().to_vec())
-}
 
 /// A patch model with checked parameters.
 #[derive(Clone, Debug)]
@@ -83,10 +80,10 @@ pub struct PatchModel {
     taps: [TapRequest; 1],
 }
 
-impl PatchModelParams {
-    fn check(self, settings: &Settings) -> Result<PatchModel, MethodError> {
-        let scorer = ChosenScorer::from_settings(settings, DEFAULT_SCORER)?;
-        Ok(PatchModel { params: self, scorer, taps: [TapRequest::new(pixels::TAP, OutputLayout::Rows)] })
+impl PatchModel {
+    fn new(given: &Assignments) -> Result<Self, MethodError> {
+        let (scorer, own) = ChosenScorer::part(given)?;
+        Ok(Self { params: own.read()?, scorer, taps: [TapRequest::new(pixels::TAP, OutputLayout::Rows)] })
     }
 }
 
@@ -99,8 +96,8 @@ impl Method for PatchModel {
         &self.taps
     }
 
-    fn settings(&self) -> Settings {
-        self.scorer.add_to(self.params.settings())
+    fn settings(&self) -> Assignments {
+        Assignments::of(&self.params).or(self.scorer.settings())
     }
 
     fn check_input(&self, input: [usize; 2]) -> Result<(), MethodError> {

@@ -10,7 +10,7 @@ use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
 use super::grid::{PatchGrid, expert, remove_means};
-use super::parameters::{Kept, PatchFeature, PatchModelParams};
+use super::parameters::{Kept, PatchFeature, PatchMean, PatchModelParams};
 use crate::features::FeatureBatch;
 use crate::map_maker::finish_maps;
 use crate::method::FittedMethod;
@@ -25,13 +25,14 @@ struct Describer {
 
 impl Describer {
     fn grid(&self, input: [usize; 2]) -> PatchGrid {
-        PatchGrid::new(input, self.params.side, self.params.step)
+        PatchGrid::new(input, self.params.patch, self.params.step())
     }
 
     /// The patches of one view, pixels `[height, width, 3]`, at `corners`.
     fn rows(&self, grid: &PatchGrid, pixels: &[f32], corners: &[[usize; 2]]) -> Vec<f32> {
-        let PatchModelParams { side, feature, remove_mean, .. } = self.params;
-        let planes = self.params.colour().planes(pixels);
+        let PatchModelParams { patch: side, feature, mean, .. } = self.params;
+        let remove_mean = mean == PatchMean::Remove;
+        let planes = self.params.color.planes(pixels);
         grid.rows(&planes, corners, self.params.patch_numbers(), |patch, row| match feature {
             PatchFeature::Expert => expert(patch, side, row),
             PatchFeature::Raw | PatchFeature::Pca | PatchFeature::Sparse => {
@@ -65,7 +66,7 @@ impl Sampler {
 
     /// Takes the patches of a batch. Which ones depends on the seed and the number of the view alone.
     pub(super) fn take(&mut self, batch: &FeatureBatch<'_>) -> Result<(), MethodError> {
-        let side = self.describer.params.side;
+        let side = self.describer.params.patch;
         self.describer.params.check_input(batch.input)?;
         // Any place will do for learning, not only those of the grid.
         let grid = PatchGrid::new(batch.input, side, 1);

@@ -5,6 +5,7 @@ use std::ops::{ControlFlow, Range};
 use nomaly_data::subset::{Choice, choose};
 use nomaly_kernels::Isa;
 use nomaly_kernels::coreset::{CoresetError, KCentreGreedy, Projection, RandomProjection, Start};
+use nomaly_settings::Memory;
 use nomaly_store::Progress;
 
 use super::bank::MemoryBank;
@@ -12,7 +13,6 @@ use super::{MIN_IMAGES, NAME, PatchCore, PatchCoreParams, RESERVE};
 use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::methods::patches::PatchShape;
-use crate::settings::Memory;
 
 /// The patches that were kept, in the order of their images.
 pub(super) struct Selected {
@@ -134,7 +134,15 @@ impl Plan {
 impl<'a> BankBuilder<'a> {
     pub(super) fn new(method: &PatchCore, source: &dyn FeatureSource, seed: u64, progress: &'a dyn Progress) -> Self {
         let occupied = source.held_bytes();
-        Self { params: method.params, images: source.images(), seed, progress, occupied, seen: 0, building: None }
+        Self {
+            params: method.params.clone(),
+            images: source.images(),
+            seed,
+            progress,
+            occupied,
+            seen: 0,
+            building: None,
+        }
     }
 
     /// Takes in the patches of a batch.

@@ -41,21 +41,23 @@ use nomaly_backbones::TapRequest;
 use nomaly_kernels::Isa;
 use nomaly_kernels::neighbours::{InvertedIndex, InvertedOptions, InvertedParts, Metric};
 use nomaly_scorers::{State, Tensor};
+use nomaly_settings::{Assignments, Memory, Table};
 use serde::{Deserialize, Serialize};
 
 use self::bank::{MemoryBank, Piece, describe_recall};
 use self::builder::BankBuilder;
-use self::parameters::PARAMETERS;
-pub use self::parameters::{Index, PatchCoreParams, Precision, Variant};
-use super::grid::layers_setting;
+use self::parameters::Index;
+pub use self::parameters::{IndexKind, PatchCoreParams, Precision, Switch, Variant};
 pub use super::patches::PatchGrid;
 use super::patches::PatchShape;
+use super::pooled::tap_names;
+use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
+use crate::input::InputParams;
 use crate::map_maker::MapMaker;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
 use crate::score::MethodScore;
 use crate::state::{only, take, take_either, take_f64};
-use crate::{MethodError, Settings};
 
 const NAME: &str = "patchcore";
 /// An image to leave out, one to compare it with, and one to spare.
@@ -77,10 +79,10 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and patches × bank distances",
         memory: "at most `max_memory` to fit; the bank afterwards",
     },
-    parameters: PARAMETERS,
-    more_parameters: None,
+    table: Table::of::<PatchCoreParams>,
+    more: None,
     backbone: None,
-    defaults: &[],
+    input: InputParams::default,
     classes: false,
     trains: false,
     published: &[
@@ -93,7 +95,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         Published { pixel_auroc: Some(97.6), ..Published::image("MVTec AD, ResNet-18, anomalib", 97.3) },
     ],
     one_vs_all: &[],
-    build: |settings, backbone| Ok(Box::new(PatchCoreParams::from_settings(settings)?.check(settings, backbone)?)),
+    build: |given, backbone| Ok(Box::new(given.read::<PatchCoreParams>()?.on(backbone)?)),
 };
 
 /// PatchCore with checked parameters.
@@ -112,35 +114,12 @@ impl Method for PatchCore {
         &self.taps
     }
 
-    fn settings(&self) -> Settings {
-        let PatchCoreParams { variant, grid, coreset, reweighting, index, sigma, held_out, max_memory, .. } =
-            self.params;
-        let settings = Settings::default()
-            .with("layers", layers_setting(&self.taps))
-            .with("variant", variant.name())
-            .with("grid", grid.name())
-            .with("coreset", coreset)
-            .with("precision", self.params.precision.name())
-            .with("sigma", sigma)
-            .with("held_out", held_out)
-            .with("max_memory", max_memory);
-        let counts = [
-            ("bank", self.params.bank),
-            ("candidates", self.params.candidates),
-            ("projection", self.params.projection),
-        ];
-        let settings = counts.into_iter().fold(settings, |settings, (key, count)| match count {
-            Some(count) => settings.with(key, count),
-            None => settings.with(key, "none"),
-        });
-        let settings = match index {
-            Index::Exact => settings.with("index", "exact"),
-            Index::Inverted { probes } => settings.with("index", "inverted").with("probes", probes),
-        };
-        match reweighting {
-            Some(neighbours) => settings.with("reweighting", "on").with("neighbours", neighbours),
-            None => settings.with("reweighting", "off"),
-        }
+    fn settings(&self) -> Assignments {
+        Assignments::of(&self.params)
+    }
+
+    fn max_memory(&self) -> Memory {
+        self.params.max_memory
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
@@ -178,13 +157,13 @@ impl Method for PatchCore {
                 let one = FeatureBatch { images: 1, ..*batch };
                 let views = self.scores(&one, patches, &others, bank.shape)?;
                 held_out.push(context.held_out(image, source.combine(views)?));
-                if held_out.len() <= RECALL_IMAGES && self.params.index != Index::Exact {
+                if held_out.len() <= RECALL_IMAGES && self.params.index != IndexKind::Exact {
                     queries.extend_from_slice(patches);
                 }
             }
             Ok(())
         })?;
-        let nearest = match self.params.index {
+        let nearest = match self.params.search() {
             Index::Exact => None,
             Index::Inverted { .. } => {
                 Some(MemoryBank::exact(vec![bank.rows.as_slice()], bank.shape.dim)?.top_k(&queries, 1)?)
@@ -250,7 +229,7 @@ impl PatchCore {
         if dim == 0 || rows.is_empty() || !rows.len().is_multiple_of(dim) {
             return Err(refuse(format!("{} numbers are no patches of {dim}", rows.len())));
         }
-        let bank = match self.params.index {
+        let bank = match self.params.search() {
             Index::Exact => MemoryBank::exact(vec![rows], dim)?,
             Index::Inverted { probes } => {
                 let mut places = |tensor: &str| {
@@ -295,7 +274,7 @@ impl PatchCore {
             .map(|(view, (distances, map))| {
                 let worst = (0..distances.len()).fold(0, |a, b| if distances[b] > distances[a] { b } else { a });
                 let mut score = f64::from(distances[worst]);
-                if let Some(neighbours) = self.params.reweighting {
+                if let Some(neighbours) = self.params.weighing() {
                     let at = view * shape.patches() + worst;
                     let patch = &patches[at * dim..(at + 1) * dim];
                     score *= bank.weight(patch, nearest.indices[at] as usize, neighbours)?;
@@ -328,7 +307,7 @@ pub struct FittedPatchCore {
 
 impl FittedPatchCore {
     fn new(method: PatchCore, shape: PatchShape, rows: Vec<f32>, seed: u64) -> Result<Self, MethodError> {
-        let bank = match method.params.index {
+        let bank = match method.params.search() {
             Index::Exact => MemoryBank::exact(vec![rows], shape.dim)?,
             Index::Inverted { probes } => {
                 let options = InvertedOptions { cells: None, seed };
@@ -346,7 +325,7 @@ impl FittedMethod for FittedPatchCore {
         let found = patching.shape(batch);
         if found != self.shape {
             return Err(MethodError::FeatureShape {
-                tap: layers_setting(batch.taps),
+                tap: tap_names(batch.taps).to_string(),
                 expected: self.shape.patches() * self.shape.dim,
                 found: found.patches() * found.dim,
             });
@@ -394,12 +373,12 @@ mod tests {
 
     #[test]
     fn settings_are_read_and_refused() {
-        let read = |pairs: &[&str]| PatchCoreParams::from_settings(&Settings::parse(pairs).unwrap());
+        let read = |pairs: &[&str]| Assignments::parse(pairs).unwrap().read::<PatchCoreParams>();
         assert_eq!(read(&[]).unwrap(), PatchCoreParams::default());
         let official = read(&["variant=official"]).unwrap();
-        assert_eq!((official.variant, official.reweighting), (Variant::Official, None));
-        assert_eq!(read(&["variant=official", "reweighting=on"]).unwrap().reweighting, Some(9));
-        assert_eq!(read(&["neighbours=3"]).unwrap().reweighting, Some(3));
+        assert_eq!((official.variant, official.weighing()), (Variant::Official, None));
+        assert_eq!(read(&["variant=official", "reweighting=on"]).unwrap().weighing(), Some(9));
+        assert_eq!(read(&["neighbours=3"]).unwrap().weighing(), Some(3));
         assert_eq!(read(&["projection=none"]).unwrap().projection, None);
         let capped = read(&["bank=100", "candidates=500", "grid=auto"]).unwrap();
         assert_eq!((capped.bank, capped.candidates, capped.grid), (Some(100), Some(500), PatchGrid::Auto));
@@ -433,15 +412,16 @@ mod tests {
             let params = PatchCoreParams {
                 variant,
                 coreset: 1.0,
-                reweighting: (variant == Variant::Anomalib).then_some(fixture.neighbours),
+                neighbours: fixture.neighbours,
                 sigma: fixture.sigma,
                 ..PatchCoreParams::default()
             };
             let largest = |maps: &[Vec<f64>]| maps.iter().flatten().copied().fold(0.0, f64::max);
-            for index in [Index::Exact, Index::Inverted { probes: usize::MAX }] {
-                let method = PatchCore { params: PatchCoreParams { index, ..params }, taps: fixture.taps() };
+            for index in [IndexKind::Exact, IndexKind::Inverted] {
+                let params = PatchCoreParams { index, probes: usize::MAX, ..params.clone() };
+                let method = PatchCore { params, taps: fixture.taps() };
                 let fit = fixture.fit(&method, 0);
-                assert_eq!((fit.notes.len(), fit.images), (usize::from(index != Index::Exact), fit.held_out.len()));
+                assert_eq!((fit.notes.len(), fit.images), (usize::from(index != IndexKind::Exact), fit.held_out.len()));
                 let scores = fixture.score(fit.fitted.as_ref());
                 close(map_values(&scores), expected.maps.iter().flatten(), largest(&expected.maps));
                 let scale = largest(std::slice::from_ref(&expected.scores));
@@ -467,13 +447,14 @@ mod tests {
         let fixture = Fixture::load();
         let params = PatchCoreParams { coreset: 0.7, ..PatchCoreParams::default() };
         let of = |precision| {
-            let method = PatchCore { params: PatchCoreParams { precision, ..params }, taps: fixture.taps() };
+            let method = PatchCore { params: PatchCoreParams { precision, ..params.clone() }, taps: fixture.taps() };
             let fit = fixture.fit(&method, 0);
             let scores = fixture.score(fit.fitted.as_ref());
             let restored = method.restore(fit.fitted.states()).unwrap();
             assert_eq!(fixture.score(restored.as_ref()), scores, "{precision:?}");
             let other = if precision == Precision::Half { Precision::Single } else { Precision::Half };
-            let other = PatchCore { params: PatchCoreParams { precision: other, ..params }, taps: fixture.taps() };
+            let other =
+                PatchCore { params: PatchCoreParams { precision: other, ..params.clone() }, taps: fixture.taps() };
             assert!(other.restore(fit.fitted.states()).is_err());
             (scores, fit.held_out)
         };
@@ -503,9 +484,9 @@ mod tests {
     #[test]
     fn added_images_join_the_bank() {
         let fixture = Fixture::load();
-        let params = PatchCoreParams { coreset: 0.5, ..PatchCoreParams::default() };
-        for index in [Index::Exact, Index::Inverted { probes: 4 }] {
-            let method = PatchCore { params: PatchCoreParams { index, ..params }, taps: fixture.taps() };
+        let params = PatchCoreParams { coreset: 0.5, probes: 4, ..PatchCoreParams::default() };
+        for index in [IndexKind::Exact, IndexKind::Inverted] {
+            let method = PatchCore { params: PatchCoreParams { index, ..params.clone() }, taps: fixture.taps() };
             let fit = fixture.fit(&method, 0);
             let extended = method.extend(fit.fitted.states(), &fixture, &FitContext::new(0, &Silent)).unwrap();
             assert_eq!((extended.images, extended.held_out.len()), (fit.images, fit.images));

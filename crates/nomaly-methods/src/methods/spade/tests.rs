@@ -50,7 +50,12 @@ impl Case {
             (0..layers).map(|layer| TapRequest::new(format!("layer{layer}"), OutputLayout::Rows)).collect();
         taps.push(TapRequest::new("pooled".to_owned(), OutputLayout::Mean));
         Spade {
-            params: SpadeParams { k: self.k, grid: stride, sigma: self.sigma, ..SpadeParams::default() },
+            params: SpadeParams {
+                k: self.k,
+                grid: stride.map_or(Auto::Auto, Auto::Value),
+                sigma: self.sigma,
+                ..SpadeParams::default()
+            },
             taps,
             strides: vec![4, 8, 16],
             dim: self.shapes.iter().map(|shape| shape[0]).sum(),
@@ -135,7 +140,7 @@ impl FeatureSource for Memories {
                 values: &values,
                 shapes,
                 region: None,
-                median: 1,
+                median: None,
             })?;
         }
         Ok(())
@@ -267,7 +272,7 @@ fn the_grid_is_the_finest_that_fits() {
             values: &[],
             shapes: &[[64, 56, 56], [128, 28, 28], [256, 14, 14], [512, 1, 1]],
             region: None,
-            median: 1,
+            median: None,
         };
         method.plan(images, &batch, 0)
     };
@@ -327,14 +332,15 @@ fn damaged_states_are_refused() {
 
 #[test]
 fn settings_are_read_and_refused() {
-    let read = |pairs: &[&str]| SpadeParams::from_settings(&Settings::parse(pairs).unwrap());
+    let read = |pairs: &[&str]| Assignments::parse(pairs).unwrap().read::<SpadeParams>();
     assert_eq!(read(&[]).unwrap(), SpadeParams::default());
-    assert_eq!(read(&["grid=auto"]).unwrap().grid, None);
+    assert_eq!(read(&["grid=auto"]).unwrap().grid, Auto::Auto);
     assert_eq!(read(&["score=map"]).unwrap().score, ImageScore::Map);
     for pairs in
         [["k=0"], ["score=max"], ["grid=0"], ["grid=fine"], ["sigma=-1"], ["held_out=0"], ["max_memory=100MiB"]]
     {
-        assert!(read(&pairs).is_err(), "{pairs:?}");
+        let named = |name: &str| pairs[0].starts_with(name);
+        assert!(matches!(read(&pairs), Err(SettingError::Value { name, .. }) if named(&name)), "{pairs:?}");
     }
 }
 
@@ -342,17 +348,17 @@ fn settings_are_read_and_refused() {
 fn layers_level_and_grid_are_checked_against_the_backbone() {
     let backbone = Backbone::initialised("resnet18", 10, 0).unwrap();
     let check = |pairs: &[&str]| {
-        let settings = Settings::parse(pairs).unwrap();
-        SpadeParams::from_settings(&settings)?.check(&settings, &backbone)
+        Assignments::parse(pairs).unwrap().read::<SpadeParams>().map_err(MethodError::from)?.on(&backbone)
     };
     let paper = check(&[]).unwrap();
     assert_eq!((paper.strides.as_slice(), paper.dim, paper.pooled), ([4, 8, 16].as_slice(), 448, 512));
     let settings = paper.settings();
-    assert_eq!((settings.get("layers"), settings.get("level")), (Some("layer1,layer2,layer3"), Some("layer4")));
+    let text = |name: &str| settings.text(name).unwrap();
+    assert_eq!((text("layers"), text("level")), ("layer1,layer2,layer3".to_owned(), "layer4".to_owned()));
     // What the model file keeps makes the same method again.
     let other = check(&["grid=16", "level=layer3", "layers=layer2,layer3", "k=3", "score=map", "held_out=7"]).unwrap();
-    let again = SpadeParams::from_settings(&other.settings()).unwrap().check(&other.settings(), &backbone).unwrap();
-    assert_eq!((again.params, again.settings()), (other.params, other.settings()));
+    let again = other.settings().read::<SpadeParams>().unwrap().on(&backbone).unwrap();
+    assert_eq!((&again.params, again.settings()), (&other.params, other.settings()));
 
     let message = check(&["grid=4", "layers=layer2,layer3"]).unwrap_err().to_string();
     assert!(message.contains("`auto`, or the stride of one of the layers: 8, 16"), "{message}");

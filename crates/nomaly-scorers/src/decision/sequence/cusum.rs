@@ -18,7 +18,7 @@
 /// The allowance where none is asked for: best for a shift by one standard deviation.
 pub const DEFAULT_ALLOWANCE: f64 = 0.5;
 
-/// The sum after one more standardised score.
+/// The sum after one more standardized score.
 pub(super) fn step(sum: f64, z: f64, allowance: f64) -> f64 {
     (sum + z - allowance).max(0.0)
 }

@@ -1,16 +1,16 @@
 //! Charts that watch scores one after another for a lasting change.
 //!
 //! A rule for single scores sees a shift that stays below its threshold late or never; a chart adds up the evidence. It
-//! is calibrated for a set *in-control average run length* ARL₀: how many scores of normal items it takes on average until
-//! a false alarm. The limit is found by simulating the chart on scores drawn from the held-out ones, with the same random
-//! numbers for all limits; the same seed gives the same limit on any number of threads.
+//! is calibrated for a set *in-control average run length* ARL₀: how many scores of normal items it takes on average
+//! until a false alarm. The limit is found by simulating the chart on scores drawn from the held-out ones, with the
+//! same random numbers for all limits; the same seed gives the same limit on any number of threads.
 //!
 //! The simulation draws scores independently. Scores of consecutive items that resemble each other come in runs, and
 //! false alarms are then more frequent: [`ControlChart::calibrate_groups`] draws whole groups of scores instead, in the
 //! order in which they came (the block bootstrap: Künsch, *The jackknife and the bootstrap for general stationary
-//! observations*, 1989). And the held-out scores stand for the distribution: with `n` of them the
-//! mean is off by `1 / √n` standard deviations, which a chart that adds up small excesses feels. Where the run length has
-//! to hold with precision, calibrate on many thousand scores.
+//! observations*, 1989). And the held-out scores stand for the distribution: with `n` of them the mean is off by `1 /
+//! √n` standard deviations, which a chart that adds up small excesses feels. Where the run length has to hold with
+//! precision, calibrate on many thousand scores.
 //!
 //! ```
 //! use nomaly_scorers::decision::sequence::{ChartKind, ChartOptions, ControlChart};
@@ -31,7 +31,7 @@ pub mod ewma;
 mod run_length;
 
 use self::run_length::Stretches;
-use super::{check_scores, parameter};
+use super::{check_number, check_scores};
 use crate::ScorerError;
 
 /// Which statistic is charted. The parameter is in units of the standard deviation of held-out scores.
@@ -63,7 +63,7 @@ impl ChartKind {
         }
     }
 
-    /// The statistic after one more standardised score.
+    /// The statistic after one more standardized score.
     fn step(self, statistic: f64, z: f64) -> f64 {
         match self {
             Self::Cusum { allowance } => cusum::step(statistic, z, allowance),
@@ -83,10 +83,10 @@ impl ChartKind {
         match self {
             Self::Cusum { allowance } => {
                 let fits = allowance >= 0.0 && allowance.is_finite();
-                parameter("allowance", allowance, fits, "a number of standard deviations from 0")
+                check_number("allowance", allowance, fits, "a number of standard deviations from 0")
             }
             Self::Ewma { lambda } => {
-                parameter("lambda", lambda, lambda > 0.0 && lambda <= 1.0, "a weight above 0, at most 1")
+                check_number("lambda", lambda, lambda > 0.0 && lambda <= 1.0, "a weight above 0, at most 1")
             }
         }
     }
@@ -120,9 +120,9 @@ impl Default for ChartOptions {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ControlChart {
     kind: ChartKind,
-    centre: f64,
+    center: f64,
     spread: f64,
-    /// The lowest standardised held-out score.
+    /// The lowest standardized held-out score.
     lowest: f64,
     limit: f64,
     arl0: f64,
@@ -136,7 +136,7 @@ impl ControlChart {
     ///
     /// # Errors
     /// [`ScorerError::TooFewScores`] below 20, [`ScorerError::NonFiniteScore`], [`ScorerError::ConstantScores`], and
-    /// [`ScorerError::Parameter`] for options out of range, an allowance that no held-out score exceeds, and a run length
+    /// [`ScorerError::Setting`] for options out of range, an allowance that no held-out score exceeds, and a run length
     /// that is too short for any limit.
     pub fn calibrate(held_out_scores: &[f64], options: &ChartOptions) -> Result<Self, ScorerError> {
         Self::calibrate_stretches(held_out_scores, None, options)
@@ -146,7 +146,7 @@ impl ControlChart {
     /// scores of a group keep their order, and the simulation draws whole groups.
     ///
     /// # Errors
-    /// As [`calibrate`](Self::calibrate), with fewer than 20 groups in place of scores, and [`ScorerError::Parameter`]
+    /// As [`calibrate`](Self::calibrate), with fewer than 20 groups in place of scores, and [`ScorerError::Setting`]
     /// where there is not one group a score.
     pub fn calibrate_groups(
         held_out_scores: &[f64],
@@ -154,7 +154,7 @@ impl ControlChart {
         options: &ChartOptions,
     ) -> Result<Self, ScorerError> {
         let expected = format!("{} numbers, one a score", held_out_scores.len());
-        parameter("groups", groups.len() as f64, groups.len() == held_out_scores.len(), &expected)?;
+        check_number("groups", groups.len() as f64, groups.len() == held_out_scores.len(), &expected)?;
         let mut order: Vec<usize> = (0..groups.len()).collect();
         order.sort_by_key(|&item| groups[item]);
         let scores: Vec<f64> = order.iter().map(|&item| held_out_scores[item]).collect();
@@ -176,31 +176,31 @@ impl ControlChart {
         check_scores("a control chart", Self::FEWEST_SCORES, held_out_scores)?;
         kind.check()?;
         let range = 2.0..=ChartOptions::MAX_ARL0;
-        parameter("arl0", arl0, range.contains(&arl0), "a run length from 2 to 100000")?;
+        check_number("arl0", arl0, range.contains(&arl0), "a run length from 2 to 100000")?;
         // Scaled by the largest, so that squares neither over- nor underflow.
         let unit = held_out_scores.iter().fold(0.0, |most: f64, score| most.max(score.abs()));
         if held_out_scores.iter().all(|&score| score == held_out_scores[0]) {
             return Err(ScorerError::ConstantScores { n: held_out_scores.len() });
         }
         let n = held_out_scores.len() as f64;
-        let centre = held_out_scores.iter().map(|score| score / unit).sum::<f64>() / n * unit;
-        let squares: f64 = held_out_scores.iter().map(|score| ((score - centre) / unit).powi(2)).sum();
+        let center = held_out_scores.iter().map(|score| score / unit).sum::<f64>() / n * unit;
+        let squares: f64 = held_out_scores.iter().map(|score| ((score - center) / unit).powi(2)).sum();
         let spread = (squares / (n - 1.0)).sqrt() * unit;
         if !(spread > 0.0 && spread.is_finite()) {
             return Err(ScorerError::ConstantScores { n: held_out_scores.len() });
         }
-        let standardised: Vec<f64> = held_out_scores.iter().map(|score| (score - centre) / spread).collect();
-        let [lowest, highest] = [f64::min, f64::max].map(|pick| standardised.iter().copied().fold(0.0, pick));
+        let standardized: Vec<f64> = held_out_scores.iter().map(|score| (score - center) / spread).collect();
+        let [lowest, highest] = [f64::min, f64::max].map(|pick| standardized.iter().copied().fold(0.0, pick));
         if let ChartKind::Cusum { allowance } = kind {
             let expected = format!("less than {highest:.2}, the largest held-out score in standard deviations");
-            parameter("allowance", allowance, allowance < highest, &expected)?;
+            check_number("allowance", allowance, allowance < highest, &expected)?;
         }
-        let found = run_length::limit_for(kind, &Stretches { scores: &standardised, starts }, arl0, seed);
+        let found = run_length::limit_for(kind, &Stretches { scores: &standardized, starts }, arl0, seed);
         if found.limit == 0.0 && found.arl > arl0 {
             let expected = format!("at least {:.1}, the run length without any allowance for chance", found.arl);
-            parameter("arl0", arl0, false, &expected)?;
+            check_number("arl0", arl0, false, &expected)?;
         }
-        Ok(Self { kind, centre, spread, lowest, limit: found.limit, arl0: found.arl })
+        Ok(Self { kind, center, spread, lowest, limit: found.limit, arl0: found.arl })
     }
 
     /// What is charted.
@@ -213,8 +213,8 @@ impl ControlChart {
         self.limit
     }
 
-    /// The average run length of the limit in the simulation: the one asked for, or the nearest that a limit has where a
-    /// few scores decide.
+    /// The average run length of the limit in the simulation: the one asked for, or the nearest that a limit has where
+    /// a few scores decide.
     pub fn arl0(&self) -> f64 {
         self.arl0
     }
@@ -244,11 +244,11 @@ pub struct Reading {
 impl Monitor<'_> {
     /// Takes the next score. After an alarm the chart starts anew, as after an inspection.
     ///
-    /// A score of infinity or NaN raises an alarm: what cannot be scored does not pass for normal. One of minus infinity
-    /// counts as the lowest held-out score, so that it does not hide what follows.
+    /// A score of infinity or NaN raises an alarm: what cannot be scored does not pass for normal. One of minus
+    /// infinity counts as the lowest held-out score, so that it does not hide what follows.
     pub fn push(&mut self, score: f64) -> Reading {
         let chart = self.chart;
-        let z = (score - chart.centre) / chart.spread;
+        let z = (score - chart.center) / chart.spread;
         let statistic = match z {
             z if z.is_nan() || z == f64::INFINITY => f64::INFINITY,
             z if z == f64::NEG_INFINITY => chart.kind.step(self.statistic, chart.lowest),
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn statistics_by_hand() {
-        let chart = |kind| ControlChart { kind, centre: 10.0, spread: 2.0, lowest: -1.5, limit: 1.2, arl0: 0.0 };
+        let chart = |kind| ControlChart { kind, center: 10.0, spread: 2.0, lowest: -1.5, limit: 1.2, arl0: 0.0 };
         let readings = |chart: &ControlChart, scores: &[f64]| -> Vec<(f64, bool)> {
             let mut monitor = chart.monitor();
             scores.iter().map(|&score| monitor.push(score)).map(|reading| (reading.statistic, reading.alarm)).collect()
@@ -314,7 +314,7 @@ mod tests {
         assert!(refused(&ramp(50), ChartKind::Ewma { lambda: 0.0 }, 100.0).contains("`lambda`"));
         assert!(refused(&ramp(50), ChartKind::EWMA, f64::NAN).contains("`arl0`"));
         assert!(refused(&ramp(50), ChartKind::EWMA, 1e6).contains("`arl0`"));
-        assert!(refused(&ramp(50), ChartKind::CUSUM, 2.0).contains("`arl0` is `2`, expected at least"));
+        assert!(refused(&ramp(50), ChartKind::CUSUM, 2.0).contains("`arl0` is `2`; it takes at least"));
         let with_nan = [ramp(50), vec![f64::NAN]].concat();
         assert!(refused(&with_nan, ChartKind::EWMA, 100.0).contains("held-out score 50"));
     }

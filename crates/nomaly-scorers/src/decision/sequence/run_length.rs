@@ -29,7 +29,7 @@ pub(super) struct Limit {
     pub(super) arl: f64,
 }
 
-/// Standardised scores in stretches that keep together: a simulated sequence is made of whole stretches, so that scores
+/// Standardized scores in stretches that keep together: a simulated sequence is made of whole stretches, so that scores
 /// which come one after another depend on each other as they did.
 pub(super) struct Stretches<'a> {
     pub(super) scores: &'a [f64],
@@ -100,11 +100,11 @@ impl Run {
     }
 }
 
-/// The limit whose mean run length on `stretches` of standardised scores is nearest to `arl0` as a ratio; 0 where every
+/// The limit whose mean run length on `stretches` of standardized scores is nearest to `arl0` as a ratio; 0 where every
 /// limit has a longer one.
 ///
-/// Between some limits the run length jumps: one score, from the statistic's most frequent state, passes the one and not
-/// the other.
+/// Between some limits the run length jumps: one score, from the statistic's most frequent state, passes the one and
+/// not the other.
 pub(super) fn limit_for(kind: ChartKind, stretches: &Stretches<'_>, arl0: f64, seed: u64) -> Limit {
     let count = (STEPS / arl0).clamp(FEWEST_RUNS, RUNS) as u64;
     let longest = (LONGEST * arl0).ceil() as u64;
