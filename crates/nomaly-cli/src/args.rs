@@ -10,6 +10,7 @@ mod labels;
 mod maps;
 mod one_vs_all;
 mod rows;
+mod schema;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub(crate) use self::labels::LabelsArgs;
 pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
 pub(crate) use self::one_vs_all::OneVsAllArgs;
 pub(crate) use self::rows::RowArgs;
+pub(crate) use self::schema::{SchemaArgs, SchemaKind};
 use crate::console::Verbosity;
 
 /// The method where none is named.
@@ -119,6 +121,8 @@ pub(crate) enum Command {
     Data(DataArgs),
     /// Time backbones and kernels on this machine
     Bench(BenchArgs),
+    /// Print a JSON Schema of what leaves the program, or of what can be set
+    Schema(SchemaArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

@@ -68,6 +68,7 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Status> {
         Command::Weights(args) => commands::weights::run(&args.command, console),
         Command::Data(args) => commands::data::run(&args.command, console),
         Command::Bench(args) => commands::bench::run(&args.command, console),
+        Command::Schema(args) => commands::schema::run(args),
         Command::Completions(args) => commands::completions::run(args),
     }?;
     // What a program prints and does not flush is lost without a word when it ends.

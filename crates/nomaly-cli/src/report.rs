@@ -7,10 +7,11 @@ use nomaly::detectors::classes::Classes;
 use nomaly::detectors::info::ModelInfo;
 use nomaly::detectors::regions::{Region, RegionOptions};
 use nomaly::detectors::suspicion::{naming_level, suspicious};
-use nomaly::evaluation::{Evaluated, Evaluation, PRO_LIMIT};
+use nomaly::evaluation::{Evaluated, PRO_LIMIT};
 use nomaly::methods::MethodError;
 use nomaly::store::write_atomic;
 use nomaly::transforms::scaled_preview;
+use nomaly::wire::Evaluation;
 use nomaly::{Calibration, DecisionRule, Fit, FittedDetector, Label, Limits, Outcome, Sample, StreamOptions};
 use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
 use nomaly_report::{

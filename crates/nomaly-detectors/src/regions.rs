@@ -18,7 +18,8 @@
 
 use image::GrayImage;
 use nomaly_metrics::components::{Components, Connectivity};
-use serde::Serialize;
+
+pub use nomaly_wire::Region;
 
 use crate::DetectorError;
 
@@ -41,29 +42,6 @@ impl Default for RegionOptions {
     fn default() -> Self {
         Self { low: None, min_area: 0, fill_holes: true }
     }
-}
-
-/// An anomalous region of a map; all lengths in pixels of the map.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Region {
-    /// First column of the bounding box.
-    pub x: u32,
-    /// First row of the bounding box.
-    pub y: u32,
-    /// Columns of the bounding box.
-    pub width: u32,
-    /// Rows of the bounding box.
-    pub height: u32,
-    /// Pixels of the region.
-    pub area: usize,
-    /// The highest value of the map in the region.
-    pub peak: f32,
-    /// Column of the peak; of equal ones, that of the first row, and there of the first column.
-    pub peak_x: u32,
-    /// Row of the peak.
-    pub peak_y: u32,
-    /// The mean of the map over the region, filled holes included.
-    pub mean: f32,
 }
 
 /// The anomalous regions of a map.

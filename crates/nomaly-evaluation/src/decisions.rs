@@ -8,8 +8,8 @@ use nomaly_metrics::{
 };
 
 use crate::error::EvaluationError;
-use crate::figures::{ImageFigures, PValueShare, ThresholdFigures};
 use crate::intervals::{LEVEL, ends};
+use nomaly_wire::{ImageFigures, PValueShare, ThresholdFigures};
 
 fn image_figures(
     scores: &[f64],

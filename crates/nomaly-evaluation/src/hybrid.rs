@@ -15,9 +15,10 @@ use nomaly_metrics::{auroc, auroc_with_interval, share_interval};
 use nomaly_scorers::decision::combine::{Tail, cauchy};
 
 use crate::error::EvaluationError;
-use crate::figures::HybridFigures;
 use crate::images::Evaluated;
-use crate::intervals::{Ends, LEVEL, ends};
+use crate::intervals::{LEVEL, ends};
+use nomaly_wire::Ends;
+use nomaly_wire::HybridFigures;
 
 /// What turns the scores of several detectors into one p-value.
 #[derive(Clone, Debug)]

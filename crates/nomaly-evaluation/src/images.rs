@@ -13,7 +13,8 @@ use serde::Serialize;
 use crate::clock::{BatchClock, peak_rss_mib};
 use crate::decisions::{Decided, p_value_shares};
 use crate::error::EvaluationError;
-use crate::figures::{Evaluation, PixelFigures, Ranking, TestCounts, Timing, independent};
+use crate::intervals::independent;
+use nomaly_wire::{Evaluation, Ordered, PixelFigures, Ranking, TestCounts, Timing};
 
 /// One scored test image with its label.
 #[derive(Clone, Debug, Serialize)]
@@ -130,7 +131,7 @@ pub fn evaluate_grouped(
     let calibration = detector.calibration_for(options)?;
     let decided = Decided::new(&calibration, &scores, &labels, &groups)?;
     let (by_part, sensitivity) = if anomalous == 0 {
-        (Vec::new(), Vec::new())
+        (Ordered::default(), Ordered::default())
     } else {
         let sensitivity = sensitivity(&detector.term_names(), &predictions, &labels)?;
         (by_part(&detector.part_names(), &predictions, &labels)?, sensitivity)
@@ -221,7 +222,7 @@ fn by_part(
     names: &[String],
     predictions: &[LabelledPrediction],
     labels: &[bool],
-) -> Result<Vec<(String, Ranking)>, EvaluationError> {
+) -> Result<Ordered<Ranking>, EvaluationError> {
     names
         .iter()
         .enumerate()
@@ -237,7 +238,7 @@ fn sensitivity(
     terms: &[String],
     predictions: &[LabelledPrediction],
     labels: &[bool],
-) -> Result<Vec<(String, f64)>, EvaluationError> {
+) -> Result<Ordered<f64>, EvaluationError> {
     let without = |left_out: Option<usize>| {
         let score = |image: &LabelledPrediction| {
             let terms = &image.prediction.terms;
@@ -246,7 +247,7 @@ fn sensitivity(
         auroc(&predictions.iter().map(score).collect::<Vec<_>>(), labels)
     };
     if terms.len() < 2 {
-        return Ok(Vec::new());
+        return Ok(Ordered::default());
     }
     let all = without(None)?;
     terms.iter().enumerate().map(|(term, name)| Ok((name.clone(), without(Some(term))? - all))).collect()

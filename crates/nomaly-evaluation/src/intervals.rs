@@ -1,14 +1,22 @@
-//! The confidence intervals of all figures.
+//! The confidence intervals of all figures, and what they count.
 
+use nomaly_methods::Groups;
 use nomaly_metrics::Interval;
+use nomaly_wire::{Ends, TestCounts};
 
 /// The confidence level of every interval.
 pub const LEVEL: f64 = 0.95;
 
-/// The lower and the upper end of a 95 % confidence interval.
-pub type Ends = [f64; 2];
-
 /// An interval as figures have it.
 pub(crate) fn ends(interval: Interval) -> Ends {
     [interval.low, interval.high]
+}
+
+/// How many groups items of each label form, where some depend on each other.
+pub(crate) fn independent(groups: &Groups, labels: &[bool]) -> Option<TestCounts> {
+    let of_label = |label: bool| {
+        let of = groups.of().iter().zip(labels).filter(|(_, own)| **own == label);
+        of.map(|(group, _)| group).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    (!groups.is_trivial()).then(|| TestCounts { normal: of_label(false), anomalous: of_label(true) })
 }

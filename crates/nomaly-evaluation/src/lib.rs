@@ -19,7 +19,6 @@
 mod clock;
 mod decisions;
 mod error;
-mod figures;
 pub mod hybrid;
 mod images;
 mod intervals;
@@ -30,9 +29,5 @@ pub mod supervised;
 
 pub use clock::peak_rss_mib;
 pub use error::EvaluationError;
-pub use figures::{
-    Evaluation, HybridFigures, ImageFigures, PValueShare, PixelFigures, Ranking, SupervisedReference, TestCounts,
-    ThresholdFigures, Timing,
-};
 pub use images::{Evaluated, LabelledPrediction, PRO_LIMIT, PixelCurves, evaluate, evaluate_grouped};
-pub use intervals::{Ends, LEVEL};
+pub use intervals::LEVEL;

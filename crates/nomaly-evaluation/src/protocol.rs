@@ -21,8 +21,8 @@ use nomaly_store::{create_folder, sha256_hex, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EvaluationError;
-use crate::figures::TestCounts;
 use crate::images::{Evaluated, LabelledPrediction};
+use nomaly_wire::TestCounts;
 
 /// Everything that decides the figures of a protocol but the class and the seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,8 @@ use nomaly_store::Progress;
 use crate::clock::peak_rss_mib;
 use crate::decisions::{Decided, p_value_shares};
 use crate::error::EvaluationError;
-use crate::figures::{Evaluation, TestCounts, Timing, independent};
+use crate::intervals::independent;
+use nomaly_wire::{Evaluation, Ordered, TestCounts, Timing};
 
 /// What a label says, compared without regard to case.
 const NORMAL: &[&str] = &["0", "normal", "good", "ok", "inlier", "false", "no", "negative"];
@@ -80,8 +81,8 @@ pub fn evaluate_rows(
         image: decided.image()?,
         pixel: None,
         by_kind: std::collections::BTreeMap::new(),
-        by_part: Vec::new(),
-        sensitivity: Vec::new(),
+        by_part: Ordered::default(),
+        sensitivity: Ordered::default(),
         threshold: decided.threshold()?,
         p_values: p_value_shares(&p_values, &kept, &groups)?,
         supervised_reference: None,

@@ -17,8 +17,8 @@ use nomaly_scorers::logistic::{LogisticOptions, LogisticRegression};
 use nomaly_store::Progress;
 
 use crate::error::EvaluationError;
-use crate::figures::SupervisedReference;
 use crate::intervals::{LEVEL, ends};
+use nomaly_wire::SupervisedReference;
 
 /// The most folds of the cross-validation.
 const FOLDS: usize = 5;
@@ -96,7 +96,8 @@ fn supervised_reference(
     let log_odds = out_of_fold(rows, anomalous, tests, progress)?;
     let area = auroc_with_interval(&log_odds, anomalous, LEVEL)?;
     Ok(SupervisedReference {
-        method: "logistic regression on the labels of the test items, cross-validated; not an anomaly detector",
+        method: "logistic regression on the labels of the test items, cross-validated; not an anomaly detector"
+            .to_owned(),
         features,
         dim: rows.ncols(),
         folds,

@@ -12,7 +12,7 @@ use nomaly_store::StoreError;
 use nomaly_transforms::TransformError;
 
 use crate::kind::ErrorKind;
-use crate::skipped::Skipped;
+use nomaly_wire::Skipped;
 
 /// Why a method could not be made, fitted or used.
 #[derive(Debug, thiserror::Error)]

@@ -29,7 +29,6 @@ mod networks;
 pub mod recognition;
 mod registry;
 mod score;
-mod skipped;
 mod stage;
 pub mod state;
 pub mod training;
@@ -44,7 +43,7 @@ pub use method::{
     BuildMethod, Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MoreSettings,
     Published, PublishedClasses,
 };
+pub use nomaly_wire::Skipped;
 pub use registry::METHODS;
 pub use score::{HeldOut, MethodScore};
-pub use skipped::Skipped;
 pub use stage::Stage;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Ordered, SkippedRecord};
+use crate::ordered::Ordered;
+use crate::score::Skipped;
 
 /// Figures of one evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -57,7 +58,7 @@ pub struct Evaluation {
     /// The most memory the process has held, in MiB; `None` where the system does not say.
     pub peak_rss_mib: Option<f64>,
     /// Images that could not be used.
-    pub skipped: Vec<SkippedRecord>,
+    pub skipped: Vec<Skipped>,
 }
 
 /// How many test images there were.

@@ -71,8 +71,8 @@ pub struct RowModel {
     pub scorer: String,
     /// Its settings in full, by name.
     pub settings: Map<String, Value>,
-    /// What the columns are called; empty where they have no names.
-    pub columns: Vec<String>,
+    /// What the columns are called; null where they have no names.
+    pub columns: Option<Vec<String>>,
     /// How many columns there are.
     pub dim: usize,
     /// What it was fitted on.
@@ -114,6 +114,9 @@ pub struct ImageTraining {
     pub seed: u64,
     /// Which images depend on each other.
     pub groups: GroupsRecord,
+    /// Images that were left out because they do not look like the others; null where none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<usize>,
 }
 
 /// What a model of rows was fitted on.
@@ -138,6 +141,9 @@ pub struct GroupsRecord {
     pub by: String,
     /// How many there are.
     pub count: usize,
+    /// What made them, in words; null where no item depends on another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub how: Option<String>,
 }
 
 /// A class and its decision.

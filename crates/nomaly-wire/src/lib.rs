@@ -22,11 +22,9 @@
 mod evaluation;
 mod inspection;
 mod ordered;
+mod recognition;
+mod record;
 mod score;
-
-use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
-use serde_json::{Value, json};
 
 pub use evaluation::{
     Ends, Evaluation, HybridFigures, ImageFigures, PValueShare, PixelFigures, Ranking, SupervisedReference, TestCounts,
@@ -37,48 +35,6 @@ pub use inspection::{
     RowModel, RowTraining,
 };
 pub use ordered::Ordered;
-pub use score::{ChartRecord, ImageRecord, RecordError, Region, RowRecord, ScoreRecord, Shift, SkippedRecord};
-
-/// The version of all records; it rises when a field is added.
-pub const VERSION: u32 = 1;
-
-/// The kinds of records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// One image or row of `nomaly score --format json` (an array of them) and `jsonl` (one a line).
-    Score,
-    /// `nomaly eval --format json` and `evaluation.json`.
-    Eval,
-    /// `nomaly inspect --format json`.
-    Inspect,
-}
-
-impl Record {
-    /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Score, Self::Eval, Self::Inspect];
-
-    /// The command whose records they are.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Score => "score",
-            Self::Eval => "eval",
-            Self::Inspect => "inspect",
-        }
-    }
-
-    /// The JSON Schema (draft 2020-12) of one record.
-    pub fn schema(self) -> Value {
-        let mut schema = match self {
-            Self::Score => schema_of::<ScoreRecord>(),
-            Self::Eval => schema_of::<Evaluation>(),
-            Self::Inspect => schema_of::<InspectRecord>(),
-        };
-        schema["title"] = json!(format!("nomaly {}", self.name()));
-        schema["x-version"] = json!(VERSION);
-        schema
-    }
-}
-
-fn schema_of<T: JsonSchema>() -> Value {
-    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>().to_value()
-}
+pub use recognition::{Confusion, ConfusionRow, KnownCounts, KnownItems, RecognitionEvaluation, RecognitionFigures};
+pub use record::{EvalRecord, Record, VERSION};
+pub use score::{ChartRecord, ImageRecord, RecordError, Region, RowRecord, ScoreRecord, Shift, Skipped};

@@ -80,7 +80,7 @@ pub struct RecordError {
 
 /// An item that could not be used, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct SkippedRecord {
+pub struct Skipped {
     /// The item.
     pub id: String,
     /// What is wrong, as one word for programs: `not-found`, `truncated`, …

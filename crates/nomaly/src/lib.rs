@@ -66,6 +66,7 @@ pub use nomaly_scorers as scorers;
 pub use nomaly_settings as settings;
 pub use nomaly_store as store;
 pub use nomaly_transforms as transforms;
+pub use nomaly_wire as wire;
 
 pub use nomaly_data::{Dataset, Label, Sample};
 pub use nomaly_detectors::{

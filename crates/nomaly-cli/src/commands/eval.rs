@@ -7,8 +7,9 @@ use nomaly::data::{Dataset, Label};
 use nomaly::detectors::calibration::DEFAULT_MAX_FPR;
 use nomaly::evaluation::hybrid::{Voice, hybrid};
 use nomaly::evaluation::supervised::reference_of_images;
-use nomaly::evaluation::{Evaluated, HybridFigures, LabelledPrediction, evaluate, evaluate_grouped};
+use nomaly::evaluation::{Evaluated, LabelledPrediction, evaluate, evaluate_grouped};
 use nomaly::store::{create_folder, write_atomic};
+use nomaly::wire::HybridFigures;
 use nomaly::{FittedDetector, PredictOptions};
 
 use super::{

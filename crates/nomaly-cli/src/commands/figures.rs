@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use nomaly::evaluation::{
+use nomaly::wire::{
     Ends, Evaluation, HybridFigures, ImageFigures, PValueShare, Ranking, SupervisedReference, ThresholdFigures,
 };
 
@@ -32,7 +32,7 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
     rankings(out, "kind of anomaly", figures.by_kind.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
     rankings(out, "part of the score", figures.by_part.iter().map(|(name, ranking)| (name.as_str(), ranking)))?;
 
-    sensitivity(out, &figures.sensitivity)?;
+    sensitivity(out, &figures.sensitivity.0)?;
 
     decisions(out, threshold, noun)?;
     if figures.image.is_none() {

@@ -8,32 +8,14 @@ use nomaly::detectors::info::DecisionHistory;
 use nomaly::detectors::model_file::{AnySummary, Summary, read_any_summary, stored_classes};
 use nomaly::methods::groups::GroupInfo;
 use nomaly::methods::recognition::KnownClass;
+use nomaly::wire::{InspectRecord, ModelRecord};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use super::classes::{self, ClassRow};
+use super::classes;
 use super::{Status, decision, interval_in_words, rows};
 use crate::args::{Format, InspectArgs};
 use crate::output::{bytes, counted, print_facts, print_json, significant, stdout};
-
-/// The summary with what follows from it.
-#[derive(Serialize)]
-struct Inspection<'a, I> {
-    #[serde(flatten)]
-    summary: &'a Summary<I>,
-    /// The decision of each class, for a model of classes; the thresholds below are null then.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    class_thresholds: Option<Vec<ClassRow>>,
-    threshold: Option<f64>,
-    /// The 95 % bootstrap interval of the threshold.
-    threshold_ci: Option<[f64; 2]>,
-    smallest_p_value: f64,
-    /// Held-out scores, and how many of them are independent.
-    held_out: usize,
-    independent: usize,
-    /// Why there is no threshold.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unattainable: Option<String>,
-}
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<Status> {
     match read_any_summary(&args.model)? {
@@ -70,7 +52,14 @@ fn show<I: Serialize>(
         Format::Json => {
             let threshold = calibration.threshold().filter(|_| of_classes.is_none());
             let interval = calibration.threshold_interval().filter(|_| of_classes.is_none());
-            print_json(&Inspection {
+            let (model, more) = model(summary)?;
+            print_json(&InspectRecord {
+                format: summary.format,
+                written_by: summary.written_by.clone(),
+                model,
+                file_bytes: summary.file_bytes,
+                backbone_bytes: summary.backbone_bytes,
+                tensors: summary.tensors,
                 class_thresholds: of_classes.as_ref().map(classes::rows),
                 threshold,
                 threshold_ci: interval.map(|interval| [interval.low, interval.high]),
@@ -78,7 +67,7 @@ fn show<I: Serialize>(
                 held_out: calibration.in_order().len(),
                 independent: calibration.independent(),
                 unattainable: calibration.unattainable().filter(|_| of_classes.is_none()).map(ToOwned::to_owned),
-                summary,
+                more,
             })
         }
         Format::Table => {
@@ -104,6 +93,19 @@ fn show<I: Serialize>(
             Ok(())
         }
     }
+}
+
+/// What the record promises of a header, and what else is in it.
+fn model<I: Serialize>(summary: &Summary<I>) -> anyhow::Result<(ModelRecord, Map<String, Value>)> {
+    let header = serde_json::to_value(&summary.info)?;
+    let model = if header.get("method").is_some() {
+        ModelRecord::Images(serde_json::from_value(header.clone())?)
+    } else {
+        ModelRecord::Rows(serde_json::from_value(header.clone())?)
+    };
+    let promised = serde_json::to_value(&model)?;
+    let more = header.as_object().into_iter().flatten().filter(|(name, _)| promised.get(name).is_none());
+    Ok((model, more.map(|(name, value)| (name.clone(), value.clone())).collect()))
 }
 
 fn facts(summary: &Summary) -> Vec<(&'static str, String)> {

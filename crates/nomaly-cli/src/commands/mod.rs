@@ -15,6 +15,7 @@ pub(crate) mod inspect;
 pub(crate) mod list;
 mod one_vs_all;
 pub(crate) mod rows;
+pub(crate) mod schema;
 pub(crate) mod score;
 mod sequence;
 mod shift;

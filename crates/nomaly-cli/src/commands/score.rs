@@ -7,13 +7,12 @@ use std::time::Instant;
 use anyhow::bail;
 use nomaly::data::ImageSource;
 use nomaly::detectors::classes::Classes;
-use nomaly::detectors::regions::Region;
 use nomaly::detectors::shift::InputShift;
 use nomaly::methods::{METHODS, MethodError};
+use nomaly::wire::{ChartRecord, ImageRecord, RecordError, Shift};
 use nomaly::{AnomalyMap, Calibration, FittedDetector, Outcome, PredictOptions, Sample, Skipped};
-use serde::Serialize;
 
-use super::sequence::{ChartRecord, Watched, chart};
+use super::sequence::{Watched, chart};
 use super::shift::ShiftWatch;
 use super::together::Together;
 use super::{Status, and_undecided, check_writable, classes, decision, rows, skipped_line, warn_unattainable};
@@ -101,7 +100,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
             let score = outcome.result.as_ref().ok().map(|prediction| prediction.score);
             let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen() + 1, &outcome.sample.id, score));
             let found = located.as_ref().filter(|_| locator.as_ref().is_some_and(Locator::decides));
-            let record = Record::new(&outcome, found, known.as_ref(), &calibration, chart);
+            let record = record(&outcome, found, known.as_ref(), &calibration, chart);
             // On one screen with a progress bar, lines have to make room for each other.
             if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
             shifts.see(&outcome, console);
@@ -220,72 +219,48 @@ impl Tally {
     }
 }
 
-/// One image as programs see it; part of the command line's contract.
-#[derive(Debug, Serialize)]
-struct Record<'a> {
-    path: &'a str,
-    score: Option<f64>,
-    /// How far the score varies over the passes of a method that asks a network many times: a standard deviation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    score_deviation: Option<f64>,
-    p_value: Option<f64>,
-    /// The decision; `null` where there is none: without a score, and without a threshold.
-    anomalous: Option<bool>,
-    /// Why the model could not decide on a score, where it could not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    undecided: Option<&'a str>,
-    /// The class, `unknown` or `undecided`, for models of classes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    label: Option<&'a str>,
-    /// The largest value of the anomaly map, for methods that make maps.
-    map_max: Option<f64>,
-    error: Option<RecordError<'a>>,
-    /// What is above the threshold of pixels, in pixels of the image, for methods that make maps and have one.
-    regions: Option<&'a [Region]>,
-    /// How the image differs from the training images in what is no defect.
-    input_shift: Option<&'a InputShift>,
-    /// What the chart says, with `--sequence`.
-    #[serde(flatten)]
+/// One image as programs see it.
+fn record(
+    outcome: &Outcome<'_>,
+    located: Option<&Located>,
+    known: Option<&Classes>,
+    calibration: &Calibration,
     chart: Option<ChartRecord>,
-}
-
-#[derive(Debug, Serialize)]
-struct RecordError<'a> {
-    kind: &'a str,
-    message: &'a str,
-}
-
-impl<'a> Record<'a> {
-    fn new(
-        outcome: &'a Outcome<'_>,
-        located: Option<&'a Located>,
-        known: Option<&'a Classes>,
-        calibration: &'a Calibration,
-        chart: Option<ChartRecord>,
-    ) -> Self {
-        let (prediction, error) = match &outcome.result {
-            Ok(prediction) => (Some(prediction), None),
-            Err(Skipped { kind, message, .. }) => (None, Some(RecordError { kind, message })),
-        };
-        Self {
-            path: &outcome.sample.id,
-            score: prediction.map(|prediction| prediction.score),
-            score_deviation: prediction.and_then(|prediction| prediction.deviation),
-            p_value: prediction.map(|prediction| prediction.p_value),
-            anomalous: prediction.and_then(|prediction| prediction.anomalous),
-            undecided: prediction.filter(|prediction| prediction.anomalous.is_none()).and_then(|_| match known {
-                Some(known) => known.unattainable().map(|(_, reason)| reason),
-                None => calibration.unattainable(),
-            }),
-            label: known
-                .zip(prediction.and_then(|prediction| prediction.recognition))
-                .map(|(known, found)| known.label(&found)),
-            map_max: prediction.and_then(|prediction| prediction.map.as_ref()).map(AnomalyMap::max),
-            error,
-            regions: located.map(|located| located.found.regions.as_slice()),
-            input_shift: prediction.and_then(|prediction| prediction.input_shift.as_ref()),
-            chart,
+) -> ImageRecord {
+    let (prediction, error) = match &outcome.result {
+        Ok(prediction) => (Some(prediction), None),
+        Err(Skipped { kind, message, .. }) => {
+            (None, Some(RecordError { kind: kind.clone(), message: message.clone() }))
         }
+    };
+    let undecided = prediction.filter(|prediction| prediction.anomalous.is_none()).and_then(|_| match known {
+        Some(known) => known.unattainable().map(|(_, reason)| reason),
+        None => calibration.unattainable(),
+    });
+    let recognized = known.zip(prediction.and_then(|prediction| prediction.recognition));
+    ImageRecord {
+        path: outcome.sample.id.clone(),
+        score: prediction.map(|prediction| prediction.score),
+        score_deviation: prediction.and_then(|prediction| prediction.deviation),
+        p_value: prediction.map(|prediction| prediction.p_value),
+        anomalous: prediction.and_then(|prediction| prediction.anomalous),
+        undecided: undecided.map(ToOwned::to_owned),
+        label: recognized.map(|(known, found)| known.label(&found).to_owned()),
+        map_max: prediction.and_then(|prediction| prediction.map.as_ref()).map(AnomalyMap::max),
+        error,
+        regions: located.map(|located| located.found.regions.clone()),
+        input_shift: prediction.and_then(|prediction| prediction.input_shift.as_ref()).map(shift_record),
+        chart,
+    }
+}
+
+/// How an image differs from the training images, as programs see it.
+fn shift_record(shift: &InputShift) -> Shift {
+    Shift {
+        kinds: shift.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
+        worst: shift.worst.name().to_owned(),
+        p_value: shift.p_value,
+        message: shift.message.clone(),
     }
 }
 
@@ -345,7 +320,7 @@ impl Printer {
         }
     }
 
-    fn record(&mut self, record: &Record<'_>) -> io::Result<()> {
+    fn record(&mut self, record: &ImageRecord) -> io::Result<()> {
         match self.format {
             ScoreFormat::Table => self.table_line(record)?,
             ScoreFormat::Csv => self.csv_line(record)?,
@@ -366,7 +341,7 @@ impl Printer {
         self.out.flush()
     }
 
-    fn table_line(&mut self, record: &Record<'_>) -> io::Result<()> {
+    fn table_line(&mut self, record: &ImageRecord) -> io::Result<()> {
         let (style, decision) = match record.anomalous {
             Some(true) if self.labels => (ANOMALOUS, "unknown"),
             Some(true) => (ANOMALOUS, "anomalous"),
@@ -381,12 +356,13 @@ impl Printer {
         } else {
             String::new()
         };
-        let reason = match (&record.error, record.input_shift) {
+        let reason = match (&record.error, &record.input_shift) {
             (Some(error), _) => format!("  ({})", error.kind),
             (None, Some(shift)) => format!("  (shifted: {})", shift.worst),
             (None, None) => String::new(),
         };
-        let label = if self.labels { format!("{:<LABEL$}  ", record.label.unwrap_or("–")) } else { String::new() };
+        let label =
+            if self.labels { format!("{:<LABEL$}  ", record.label.as_deref().unwrap_or("–")) } else { String::new() };
         let chart = record.chart.map_or(String::new(), |chart| {
             let (style, mark) = if chart.alarm == Some(true) { (ANOMALOUS, "alarm") } else { (NORMAL, "") };
             format!("{:>9}  {style}{mark:<5}{style:#}  ", number(chart.statistic, 4))
@@ -400,7 +376,7 @@ impl Printer {
         )
     }
 
-    fn csv_line(&mut self, record: &Record<'_>) -> io::Result<()> {
+    fn csv_line(&mut self, record: &ImageRecord) -> io::Result<()> {
         let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
         let error = record.error.as_ref();
         let truth = |value: Option<bool>| value.map_or(String::new(), |value| value.to_string());
@@ -410,16 +386,16 @@ impl Printer {
             number(record.p_value),
             truth(record.anomalous),
             number(record.map_max),
-            error.map_or("", |error| error.kind).to_owned(),
-            error.map_or("", |error| error.message).to_owned(),
-            record.regions.map_or(String::new(), |regions| regions.len().to_string()),
-            record.input_shift.map_or(String::new(), |shift| shift.message.clone()),
+            error.map_or("", |error| error.kind.as_str()).to_owned(),
+            error.map_or("", |error| error.message.as_str()).to_owned(),
+            record.regions.as_ref().map_or(String::new(), |regions| regions.len().to_string()),
+            record.input_shift.as_ref().map_or(String::new(), |shift| shift.message.clone()),
         ];
         if self.deviations {
             cells.push(number(record.score_deviation));
         }
         if self.labels {
-            cells.push(record.label.unwrap_or("").to_owned());
+            cells.push(record.label.clone().unwrap_or_default());
         }
         if self.sequence {
             cells.push(number(record.chart.and_then(|chart| chart.statistic)));
@@ -431,12 +407,14 @@ impl Printer {
 
 #[cfg(test)]
 mod tests {
+    use nomaly::wire::Region;
+
     use super::*;
 
     #[test]
     fn records_have_every_key_of_the_contract_in_order() {
-        let failed = Record {
-            path: "a.png",
+        let failed = ImageRecord {
+            path: "a.png".to_owned(),
             score: None,
             score_deviation: None,
             p_value: None,
@@ -444,7 +422,7 @@ mod tests {
             undecided: None,
             label: None,
             map_max: None,
-            error: Some(RecordError { kind: "empty", message: "the file is empty" }),
+            error: Some(RecordError { kind: "empty".into(), message: "the file is empty".into() }),
             regions: None,
             input_shift: None,
             chart: None,
@@ -455,20 +433,20 @@ mod tests {
                 + r#""error":{"kind":"empty","message":"the file is empty"},"regions":null,"input_shift":null}"#
         );
         let region = Region { x: 1, y: 2, width: 3, height: 4, area: 9, peak: 1.5, peak_x: 2, peak_y: 5, mean: 1.25 };
-        let located = Record { error: None, regions: Some(&[region]), ..failed };
+        let located = ImageRecord { error: None, regions: Some(vec![region]), ..failed };
         let json = serde_json::to_string(&located).unwrap();
         let regions = r#""error":null,"regions":[{"x":1,"y":2,"width":3,"height":4,"area":9,"peak":1.5,"#.to_owned()
             + r#""peak_x":2,"peak_y":5,"mean":1.25}],"input_shift":null}"#;
         assert!(json.ends_with(&regions), "{json}");
-        let watched = Record { chart: Some(ChartRecord { statistic: Some(0.5), alarm: Some(false) }), ..located };
+        let watched = ImageRecord { chart: Some(ChartRecord { statistic: Some(0.5), alarm: Some(false) }), ..located };
         assert!(
             serde_json::to_string(&watched)
                 .unwrap()
                 .ends_with(r#"}],"input_shift":null,"statistic":0.5,"alarm":false}"#)
         );
-        let unsure = Record { score: Some(1.5), score_deviation: Some(0.25), ..watched };
+        let unsure = ImageRecord { score: Some(1.5), score_deviation: Some(0.25), ..watched };
         assert!(serde_json::to_string(&unsure).unwrap().contains(r#""score":1.5,"score_deviation":0.25,"p_value""#));
-        let labelled = Record { label: Some("nut"), ..unsure };
+        let labelled = ImageRecord { label: Some("nut".to_owned()), ..unsure };
         assert!(serde_json::to_string(&labelled).unwrap().contains(r#""anomalous":null,"label":"nut","map_max""#));
     }
 

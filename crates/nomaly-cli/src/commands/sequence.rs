@@ -1,8 +1,8 @@
 //! Scores as one sequence, watched by a control chart.
 
 use nomaly::scorers::decision::sequence::{ControlChart, Monitor, Reading};
+use nomaly::wire::ChartRecord;
 use nomaly::{Calibration, DetectorError};
-use serde::Serialize;
 
 use crate::args::SequenceArgs;
 use crate::console::Console;
@@ -72,11 +72,4 @@ impl<'a> Watched<'a> {
             }
         }
     }
-}
-
-/// What a chart says after an item; nothing of an item that could not be scored.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct ChartRecord {
-    pub(super) statistic: Option<f64>,
-    pub(super) alarm: Option<bool>,
 }

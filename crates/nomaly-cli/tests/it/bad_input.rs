@@ -268,9 +268,9 @@ fn damaged_models_are_refused_with_the_reason() {
     assert!(nomaly(args!["inspect", folder.join("absent")]).error().contains("absent"));
 
     let (header, tensors) = split(&sound);
-    let other_version = replaced(&header, r#"\"format\":2,"#, r#"\"format\":9,"#);
+    let other_version = replaced(&header, r#"\"format\":3,"#, r#"\"format\":9,"#);
     let message = refused("version", &joined(&other_version, tensors));
-    assert!(message.contains("version 9") && message.contains("version 2"), "{message}");
+    assert!(message.contains("version 9") && message.contains("versions 2 to 3"), "{message}");
 
     // As many numbers as before, in another shape.
     let mut json: Value = serde_json::from_str(&header).unwrap();

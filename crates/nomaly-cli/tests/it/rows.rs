@@ -56,13 +56,13 @@ fn a_table_is_fitted_scored_evaluated_and_inspected() {
     assert_eq!(figures["n_test"], serde_json::json!({"normal": 120, "anomalous": 12}));
     assert!(figures["backbone"].is_null() && figures["pixel"].is_null(), "{figures}");
     assert_eq!(figures["image"]["auroc"], 1.0);
-    let settings = ["--set", "scorer=gaussian", "--set", "standardise=robust"];
+    let settings = ["--set", "scorer=gaussian", "--set", "standardize=robust"];
     let fitted = nomaly(with(with(args!["eval", data, "--format", "json"], &COLUMNS), &settings)).json();
     assert_eq!((&fitted["method"], &fitted["n_train"]), (&"gaussian".into(), &Value::from(60)));
     assert_eq!(fitted["image"]["auroc"], 1.0);
 
     let shown = nomaly(args!["inspect", model]).ok();
-    assert!(shown.contains("width, height") && shown.contains("standardise=z"), "{shown}");
+    assert!(shown.contains("width, height") && shown.contains("standardize=z"), "{shown}");
     assert_eq!(nomaly(args!["inspect", model, "--format", "json"]).json()["scorer"], "neighbours");
 }
 

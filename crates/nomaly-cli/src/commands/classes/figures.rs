@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use nomaly::evaluation::Ends;
-use nomaly::evaluation::recognition::RecognitionEvaluation;
 use nomaly::methods::recognition::UNKNOWN;
+use nomaly::wire::Ends;
+use nomaly::wire::RecognitionEvaluation;
 
 use crate::output::style::{FAINT, HEADING};
 use crate::output::{Align, Table, counted, percent, seconds, significant};

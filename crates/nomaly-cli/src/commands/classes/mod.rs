@@ -9,8 +9,8 @@ use nomaly::data::Dataset;
 use nomaly::detectors::calibration::scores_for;
 use nomaly::detectors::classes::Classes;
 use nomaly::methods::recognition::check_name;
+use nomaly::wire::ClassThreshold;
 use nomaly::{Calibration, DecisionRule};
-use serde::Serialize;
 
 pub(crate) use self::eval::run as eval;
 pub(super) use self::figures::print as print_figures;
@@ -122,18 +122,9 @@ fn names(classes: &Classes) -> String {
     format!("classes {}{more}", shown.join(", "))
 }
 
-/// A class as `inspect` shows it.
-#[derive(Debug, Serialize)]
-pub(super) struct ClassRow {
-    name: String,
-    items: usize,
-    held_out: usize,
-    threshold: Option<f64>,
-}
-
 /// Every class with its numbers.
-pub(super) fn rows(classes: &Classes) -> Vec<ClassRow> {
-    let row = |(class, calibration): (&nomaly::methods::recognition::KnownClass, &Calibration)| ClassRow {
+pub(super) fn rows(classes: &Classes) -> Vec<ClassThreshold> {
+    let row = |(class, calibration): (&nomaly::methods::recognition::KnownClass, &Calibration)| ClassThreshold {
         name: class.name.clone(),
         items: class.items,
         held_out: calibration.held_out().len(),
@@ -143,12 +134,12 @@ pub(super) fn rows(classes: &Classes) -> Vec<ClassRow> {
 }
 
 /// The same for people.
-pub(super) fn table(rows: &[ClassRow], noun: &str) -> Table {
+pub(super) fn table(rows: &[ClassThreshold], noun: &str) -> Table {
     let right = Align::Right;
     let learned = format!("{noun}s");
     let mut table =
         Table::new(&[("class", Align::Left), (learned.as_str(), right), ("held-out", right), ("unknown above", right)]);
-    for ClassRow { name, items, held_out, threshold } in rows {
+    for ClassThreshold { name, items, held_out, threshold } in rows {
         let threshold = threshold.map_or("–".to_owned(), |threshold| significant(threshold, 5));
         table.row([name.clone(), items.to_string(), held_out.to_string(), threshold]);
     }

@@ -7,9 +7,9 @@ use nomaly::Skipped;
 use nomaly::data::tables::read;
 use nomaly::detectors::classes::Classes;
 use nomaly::detectors::rows::{FittedRows, RowOutcome, RowPredictOptions};
-use serde::Serialize;
+use nomaly::wire::{RecordError, RowRecord};
 
-use super::super::sequence::{ChartRecord, Watched, chart};
+use super::super::sequence::{Watched, chart};
 use super::super::{Status, and_undecided, classes, decision, tell_skipped, warn_unattainable};
 use super::refusal;
 use crate::args::{ScoreArgs, ScoreFormat};
@@ -19,43 +19,27 @@ use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL, UNDECIDED};
 use crate::output::{counted, significant, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 
-/// One row as programs see it; part of the command line's contract.
-#[derive(Debug, Serialize)]
-struct Record<'a> {
-    row: usize,
-    id: Option<&'a str>,
-    score: Option<f64>,
-    p_value: Option<f64>,
-    /// The decision; `null` where there is none: without a score, and without a threshold.
-    anomalous: Option<bool>,
-    /// The class, `unknown` or `undecided`, for models of classes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    label: Option<&'a str>,
-    error: Option<RecordError<'a>>,
-    /// What the chart says, with `--sequence`.
-    #[serde(flatten)]
-    chart: Option<ChartRecord>,
-}
-
-#[derive(Debug, Serialize)]
-struct RecordError<'a> {
-    kind: &'a str,
-    message: &'a str,
-}
-
-impl<'a> Record<'a> {
-    fn new(outcome: &'a RowOutcome, ids: Option<&'a [String]>, known: Option<&'a Classes>) -> Self {
-        let prediction = outcome.result.as_ref().ok();
-        Self {
-            row: outcome.row,
-            id: ids.map(|ids| ids[outcome.row - 1].as_str()),
-            score: prediction.map(|prediction| prediction.score),
-            p_value: prediction.map(|prediction| prediction.p_value),
-            anomalous: prediction.and_then(|prediction| prediction.anomalous),
-            label: known.zip(prediction.and_then(|found| found.recognition)).map(|(known, found)| known.label(&found)),
-            chart: None,
-            error: outcome.result.as_ref().err().map(|Skipped { kind, message, .. }| RecordError { kind, message }),
-        }
+/// One row as programs see it.
+fn record(
+    outcome: &RowOutcome,
+    ids: Option<&[String]>,
+    known: Option<&Classes>,
+    sequence: Option<&mut Watched<'_>>,
+) -> RowRecord {
+    let prediction = outcome.result.as_ref().ok();
+    let error = |Skipped { kind, message, .. }: &Skipped| RecordError { kind: kind.clone(), message: message.clone() };
+    let recognized = known.zip(prediction.and_then(|found| found.recognition));
+    let (id, score) = (ids.map(|ids| ids[outcome.row - 1].clone()), prediction.map(|prediction| prediction.score));
+    let name = id.clone().unwrap_or_else(|| outcome.row.to_string());
+    RowRecord {
+        row: outcome.row,
+        id,
+        score,
+        p_value: prediction.map(|prediction| prediction.p_value),
+        anomalous: prediction.and_then(|prediction| prediction.anomalous),
+        label: recognized.map(|(known, found)| known.label(&found).to_owned()),
+        error: outcome.result.as_ref().err().map(error),
+        chart: sequence.map(|sequence| sequence.see(outcome.row, &name, score)),
     }
 }
 
@@ -100,13 +84,10 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     })?;
     let skipped: Vec<Skipped> = outcomes.iter().filter_map(|outcome| outcome.result.clone().err()).collect();
     tell_skipped(&skipped, "row", console);
-    let record = |outcome| {
-        let mut record = Record::new(outcome, table.ids.as_deref(), known.as_ref());
-        let name = record.id.map_or_else(|| record.row.to_string(), str::to_owned);
-        record.chart = sequence.as_mut().map(|sequence| sequence.see(record.row, &name, record.score));
-        record
-    };
-    let records: Vec<Record<'_>> = outcomes.iter().map(record).collect();
+    let records: Vec<RowRecord> = outcomes
+        .iter()
+        .map(|outcome| record(outcome, table.ids.as_deref(), known.as_ref(), sequence.as_mut()))
+        .collect();
     let layout = Layout { labels: known.is_some(), sequence: sequence.is_some() };
     print(&mut stdout(), args.format, layout, &records)?;
     let scored = outcomes.len() - skipped.len();
@@ -141,7 +122,7 @@ struct Layout {
 /// How wide the column of labels is.
 const LABEL: usize = 12;
 
-fn print(out: &mut impl Write, format: ScoreFormat, layout: Layout, records: &[Record<'_>]) -> anyhow::Result<()> {
+fn print(out: &mut impl Write, format: ScoreFormat, layout: Layout, records: &[RowRecord]) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(out);
     match format {
         ScoreFormat::Table => {
@@ -181,13 +162,13 @@ fn print(out: &mut impl Write, format: ScoreFormat, layout: Layout, records: &[R
 }
 
 /// A record of CSV.
-fn cells(layout: Layout, record: &Record<'_>) -> Vec<String> {
+fn cells(layout: Layout, record: &RowRecord) -> Vec<String> {
     let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
     let truth = |value: Option<bool>| value.map_or(String::new(), |value| value.to_string());
-    let (kind, message) = record.error.as_ref().map_or(("", ""), |error| (error.kind, error.message));
+    let (kind, message) = record.error.as_ref().map_or(("", ""), |error| (error.kind.as_str(), error.message.as_str()));
     let mut cells = vec![
         record.row.to_string(),
-        record.id.unwrap_or("").to_owned(),
+        record.id.clone().unwrap_or_default(),
         number(record.score),
         number(record.p_value),
         truth(record.anomalous),
@@ -195,7 +176,7 @@ fn cells(layout: Layout, record: &Record<'_>) -> Vec<String> {
         message.to_owned(),
     ];
     if layout.labels {
-        cells.push(record.label.unwrap_or("").to_owned());
+        cells.push(record.label.clone().unwrap_or_default());
     }
     if layout.sequence {
         cells.push(number(record.chart.and_then(|chart| chart.statistic)));
@@ -204,7 +185,7 @@ fn cells(layout: Layout, record: &Record<'_>) -> Vec<String> {
     cells
 }
 
-fn table_line(out: &mut impl Write, layout: Layout, record: &Record<'_>) -> io::Result<()> {
+fn table_line(out: &mut impl Write, layout: Layout, record: &RowRecord) -> io::Result<()> {
     let (style, decision) = match record.anomalous {
         Some(true) if layout.labels => (ANOMALOUS, "unknown"),
         Some(true) => (ANOMALOUS, "anomalous"),
@@ -213,10 +194,11 @@ fn table_line(out: &mut impl Write, layout: Layout, record: &Record<'_>) -> io::
         None => (FAILED, "error"),
     };
     let number = |value: Option<f64>, digits| value.map_or("–".to_owned(), |value| significant(value, digits));
-    let id = record.id.map_or_else(|| record.row.to_string(), str::to_owned);
+    let id = record.id.clone().unwrap_or_else(|| record.row.to_string());
     let reason = record.error.as_ref().map_or(String::new(), |error| format!("  ({})", error.message));
     let (score, p_value) = (number(record.score, 5), number(record.p_value, 3));
-    let label = if layout.labels { format!("{:<LABEL$}  ", record.label.unwrap_or("–")) } else { String::new() };
+    let label =
+        if layout.labels { format!("{:<LABEL$}  ", record.label.as_deref().unwrap_or("–")) } else { String::new() };
     let chart = record.chart.map_or(String::new(), |chart| {
         let (style, mark) = if chart.alarm == Some(true) { (ANOMALOUS, "alarm") } else { (NORMAL, "") };
         format!("{:>9}  {style}{mark:<5}{style:#}  ", number(chart.statistic, 4))
