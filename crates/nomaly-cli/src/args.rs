@@ -19,9 +19,8 @@ use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use nomaly::data::demo;
-use nomaly::transforms::augment::Changes;
-use nomaly::transforms::samples::TEXTURES;
+use nomaly::transforms::Changes;
+use nomaly::transforms::TEXTURES;
 use nomaly::{Limits, StreamOptions};
 
 pub(crate) use self::bench::{BenchArgs, BenchBackboneArgs, BenchCommand, BenchKernelsArgs};
@@ -35,14 +34,12 @@ pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
 pub(crate) use self::one_vs_all::OneVsAllArgs;
 pub(crate) use self::rows::RowArgs;
 pub(crate) use self::schema::{SchemaArgs, SchemaKind};
+use nomaly::AUTO;
+
 use crate::console::Verbosity;
 
 /// The method where none is named.
 pub(crate) const DEFAULT_METHOD: &str = AUTO;
-/// The method that is chosen by the number of images and the time there is.
-pub(crate) const AUTO: &str = "auto";
-/// The backbone where none is named: the one whose weights are in the program.
-pub(crate) const DEFAULT_BACKBONE: &str = "efficientnet-lite0";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -140,7 +137,7 @@ Examples:
 #[command(after_help = DEMO_HELP)]
 pub(crate) struct DemoArgs {
     /// The texture to learn
-    #[arg(long, value_name = "NAME", default_value = demo::TEXTURE, value_parser = textures())]
+    #[arg(long, value_name = "NAME", default_value = nomaly::data::TEXTURE, value_parser = textures())]
     pub(crate) texture: String,
     /// Where to write the report
     #[arg(long, value_name = "FILE.html", default_value = "nomaly-demo.html")]

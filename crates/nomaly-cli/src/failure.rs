@@ -4,11 +4,12 @@ use std::error::Error;
 use std::fmt;
 
 use nomaly::DetectorError;
+use nomaly::ErrorKind;
 use nomaly::backbones::BackboneError;
 use nomaly::backbones::weights::WeightsError;
 use nomaly::data::DataError;
 use nomaly::evaluation::EvaluationError;
-use nomaly::methods::{ErrorKind, MethodError};
+use nomaly::methods::MethodError;
 use nomaly::registry::UnknownName;
 use nomaly::settings::SettingError;
 use nomaly::store::StoreError;

@@ -1,7 +1,7 @@
 //! Where in images something was found: maps at the size of the image, masks and regions, on one scale for all images.
 
 use anyhow::Context;
-use nomaly::detectors::regions::{RegionOptions, Regions};
+use nomaly::regions::{RegionOptions, Regions};
 use nomaly::{AnomalyMap, Calibration, DetectorError, FittedDetector, Outcome, Prediction};
 use nomaly_report::overlay::ValueRange;
 
@@ -11,8 +11,8 @@ const GREY_HEADROOM: f64 = 10.0;
 /// Turns the maps of one run into what people and programs look at.
 pub(crate) struct Locator<'a> {
     detector: &'a FittedDetector,
-    /// Pixels above are anomalous; infinite where there is no threshold of pixels.
-    threshold: f64,
+    /// Has the threshold of pixels.
+    calibration: Calibration,
     regions: RegionOptions,
     scales: Scales,
 }
@@ -43,13 +43,12 @@ impl<'a> Locator<'a> {
         let Some(map_maxima) = calibration.map_maxima() else { return Ok(None) };
         let scales = Scales::new(map_maxima, calibration.map_threshold())
             .context("the model's held-out maps are too large for a colour scale")?;
-        let threshold = calibration.map_threshold().unwrap_or(f64::INFINITY);
-        Ok(Some(Self { detector, threshold, regions, scales }))
+        Ok(Some(Self { detector, calibration: calibration.clone(), regions, scales }))
     }
 
     /// Whether there is a threshold of pixels: without one, that nothing is found says nothing.
     pub(crate) fn decides(&self) -> bool {
-        self.threshold < f64::INFINITY
+        self.calibration.map_threshold().is_some_and(f64::is_finite)
     }
 
     /// What was found in an image; `None` where it could not be scored.
@@ -57,8 +56,7 @@ impl<'a> Locator<'a> {
         let (Ok(Prediction { map: Some(map), .. }), Some(size)) = (&outcome.result, outcome.size) else {
             return Ok(None);
         };
-        let map = self.detector.map_on_image(map, size)?;
-        let found = Regions::find(&map.values, map.width, map.height, self.threshold, &self.regions)?;
+        let (map, found) = self.detector.locate(map, size, &self.calibration, &self.regions)?;
         Ok(Some(Located { map, found }))
     }
 

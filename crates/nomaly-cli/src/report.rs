@@ -3,16 +3,15 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use nomaly::detectors::classes::Classes;
-use nomaly::detectors::info::ModelInfo;
-use nomaly::detectors::regions::{Region, RegionOptions};
-use nomaly::detectors::suspicion::{naming_level, suspicious};
+use nomaly::calibration::{naming_level, suspicious};
+use nomaly::classes::Classes;
 use nomaly::evaluation::{Evaluated, PRO_LIMIT};
-use nomaly::methods::MethodError;
+use nomaly::model_file::ModelInfo;
+use nomaly::regions::{Region, RegionOptions};
 use nomaly::store::write_atomic;
 use nomaly::transforms::scaled_preview;
 use nomaly::wire::Evaluation;
-use nomaly::{Calibration, DecisionRule, Fit, FittedDetector, Label, Limits, Outcome, Sample, StreamOptions};
+use nomaly::{Calibration, DecisionRule, FitResult, FittedDetector, Label, Limits, Outcome, Sample, StreamOptions};
 use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
 use nomaly_report::{
     Contour, Decision, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold,
@@ -128,31 +127,23 @@ impl ReportBuilder {
         let places: HashMap<&str, usize> = order.iter().map(|&place| (self.items[place].id.as_str(), place)).collect();
         let chosen: Vec<Sample> =
             samples.iter().filter(|sample| places.contains_key(sample.id.as_str())).cloned().collect();
-        let (mut drawn, mut failure) = (Vec::new(), None);
+        let mut drawn = Vec::new();
         let options = StreamOptions { preview: Some(PREVIEW_SIDE), ..options };
-        let run = explainer.run(&chosen, options, &Bars::new(console, Unit::Images), |explained| {
-            let mut see = || -> anyhow::Result<()> {
-                let (Ok(found), Some(image), Some(size)) = (&explained.result, &explained.preview, explained.size)
-                else {
-                    return Ok(());
-                };
-                let greatest = found.map.max() as f32;
-                if greatest > 0.0 {
-                    let map = detector.map_on_image(&found.map, size)?;
-                    let range = ValueRange::new(0.0, greatest)?;
-                    let image = scaled_preview(image, PREVIEW_SIDE);
-                    let overlay = overlay(&image, &map.values, size.0, size.1, range, DEFAULT_OPACITY)?;
-                    drawn.push((places[explained.sample.id.as_str()], Picture::photo(&overlay)?));
-                }
-                Ok(())
+        let bars = Bars::new(console, Unit::Images);
+        explainer.run(&chosen, options, &bars, |explained| -> anyhow::Result<()> {
+            let (Ok(found), Some(image), Some(size)) = (&explained.result, &explained.preview, explained.size) else {
+                return Ok(());
             };
-            see().map_err(|error| {
-                failure = Some(error);
-                MethodError::Cancelled.into()
-            })
-        });
-        failure.map_or(Ok(()), Err)?;
-        run?;
+            let greatest = found.map.max() as f32;
+            if greatest > 0.0 {
+                let map = detector.map_on_image(&found.map, size)?;
+                let range = ValueRange::new(0.0, greatest)?;
+                let image = scaled_preview(image, PREVIEW_SIDE);
+                let overlay = overlay(&image, &map.values, size.0, size.1, range, DEFAULT_OPACITY)?;
+                drawn.push((places[explained.sample.id.as_str()], Picture::photo(&overlay)?));
+            }
+            Ok(())
+        })?;
         self.explained_at = Some(explainer.tap().to_owned());
         for (place, overlay) in drawn {
             self.items[place].overlay = Some(overlay);
@@ -203,7 +194,7 @@ impl ReportBuilder {
 const TRAINING_SHOWN: usize = 200;
 
 /// Writes a page of the training images of a fit with their held-out scores, the highest first.
-pub(crate) fn write_training(path: &Path, fit: &Fit, samples: &[Sample], limits: Limits) -> anyhow::Result<()> {
+pub(crate) fn write_training(path: &Path, fit: &FitResult, samples: &[Sample], limits: Limits) -> anyhow::Result<()> {
     let named = suspicious(&fit.held_out, naming_level(fit.held_out.len()));
     // With a level of 1 all images come, each with its p-value.
     let all = suspicious(&fit.held_out, 1.0);

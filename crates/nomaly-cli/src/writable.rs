@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use nomaly::store;
-use nomaly::transforms::decode::image_format;
+use nomaly::transforms::image_format;
 
 use crate::failure::Failure;
 

@@ -222,17 +222,17 @@ impl Explainer<'_> {
         }
     }
 
-    /// Explains `samples` in order and hands each outcome to `sink`.
+    /// Explains `samples` in order and hands each outcome to `sink`, which may fail with an error of its own.
     ///
     /// # Errors
     /// Whatever `sink` fails with, cancellation, and a bad image where the options are strict.
-    pub fn run(
+    pub fn run<E: From<DetectorError> + From<MethodError> + Send>(
         &mut self,
         samples: &[Sample],
         options: StreamOptions,
         progress: &dyn Progress,
-        mut sink: impl FnMut(Explained<'_>) -> Result<(), DetectorError> + Send,
-    ) -> Result<(), DetectorError> {
+        mut sink: impl FnMut(Explained<'_>) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
         let target = self.target();
         let Self { network, inputs, cam, score, .. } = self;
         let views = inputs.pipeline().view_count();
@@ -246,7 +246,8 @@ impl Explainer<'_> {
                         match score {
                             Some(score) => score.explain(cam, &views)?,
                             None => cam
-                                .explain(&views, target)?
+                                .explain(&views, target)
+                                .map_err(DetectorError::from)?
                                 .into_iter()
                                 .map(|one| (f64::from(one.value), one))
                                 .collect(),

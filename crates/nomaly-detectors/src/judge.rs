@@ -16,9 +16,9 @@ const NON_FINITE_SCORE: &str = "non-finite-score";
 /// A fitted method with everything that turns its scores into decisions.
 pub(crate) struct Judge<'a> {
     pub(crate) fused: FusedMethod<'a>,
-    pub(crate) calibration: Calibration,
+    pub(crate) calibration: &'a Calibration,
     /// Present for models of classes.
-    pub(crate) classes: Option<Classes>,
+    pub(crate) classes: Option<&'a Classes>,
 }
 
 /// The scores of each image's views.
@@ -85,7 +85,7 @@ impl Judge<'_> {
 
     fn decide(&self, scored: MethodScore) -> Prediction {
         let MethodScore { score, deviation, parts, terms, map } = scored;
-        match self.classes.as_ref().map(|classes| classes.recognise(&parts)) {
+        match self.classes.map(|classes| classes.recognise(&parts)) {
             // Views may differ in the class that is closest, so that their joint score is not the least of the parts.
             Some(found) => Prediction {
                 score: found.score,
@@ -192,7 +192,7 @@ mod tests {
         let extractors = [FeatureExtractor::new(&backbone, pipeline, &taps).unwrap()];
         let judge = Judge {
             fused: FusedMethod { fitted: &fitted, extractors: &extractors, fusion: None },
-            calibration: Calibration::new(vec![1.0], DecisionRule::Threshold(2.0)).unwrap(),
+            calibration: &Calibration::new(vec![1.0], DecisionRule::Threshold(2.0)).unwrap(),
             classes: None,
         };
         let (values, shapes) = ([values.to_vec()], [[2, 1, 1]]);

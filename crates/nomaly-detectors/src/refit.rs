@@ -3,7 +3,7 @@
 use nomaly_data::Sample;
 use nomaly_store::Progress;
 
-use crate::detector::{Detector, Fit, FitOptions};
+use crate::detector::{Detector, FitOptions, FitResult};
 use crate::error::DetectorError;
 use crate::suspicion::{Suspicious, suspicious};
 
@@ -15,7 +15,7 @@ pub const MOST_DROPPED: f64 = 0.25;
 /// Fits on `samples` without those that are suspicious at `level`, in (0, 1): fits, leaves them out and fits again, up
 /// to three times and up to a quarter of the images. `detector` makes the same detector anew for each fit.
 ///
-/// Gives the last fit, whose held-out images are numbered among all `samples`, with what was [left out](Fit::dropped).
+/// Gives the last fit, whose held-out images are numbered among all `samples`, with what was [left out](FitResult::dropped).
 ///
 /// # Errors
 /// A level out of range, and everything that making and fitting the detector fail with.
@@ -26,7 +26,7 @@ pub fn fit_without_suspicious(
     options: &FitOptions,
     level: f64,
     progress: &dyn Progress,
-) -> Result<Fit, DetectorError> {
+) -> Result<FitResult, DetectorError> {
     if !(level > 0.0 && level < 1.0) {
         let allowed = "a level between 0 and 1, both excluded";
         return Err(DetectorError::setting("drop_suspicious", &level.to_string(), allowed));

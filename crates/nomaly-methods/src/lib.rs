@@ -40,8 +40,8 @@ pub use input::{Aspect, INPUT_SIDES, InputParams, MOST_SIZES, Tiles, View};
 pub use kind::ErrorKind;
 pub use maps::AnomalyMap;
 pub use method::{
-    BuildMethod, Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MoreSettings,
-    Published, PublishedClasses,
+    BuildMethod, Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams,
+    MoreSettings, Published, PublishedClasses,
 };
 pub use nomaly_wire::Skipped;
 pub use registry::METHODS;

@@ -6,7 +6,7 @@ use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_data::subset::{Choice, choose};
 use nomaly_registry::Entry;
 use nomaly_scorers::State;
-use nomaly_settings::{Assignments, Memory, Table};
+use nomaly_settings::{Assignments, Memory, Settings, Table};
 use nomaly_store::Progress;
 
 use crate::MethodError;
@@ -229,6 +229,12 @@ pub struct Cost {
     pub predict: &'static str,
     /// What it keeps in memory.
     pub memory: &'static str,
+}
+
+/// Settings that are those of one method, so that a program can choose it by their type.
+pub trait MethodParams: Settings {
+    /// The method.
+    const METHOD: &'static str;
 }
 
 /// Makes a checked method of settings and the backbone it is to stand on.

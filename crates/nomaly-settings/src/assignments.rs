@@ -52,6 +52,12 @@ impl Assignments {
         Self(values(settings).into_iter().collect())
     }
 
+    /// The values of `settings` that are not those of the defaults, typed.
+    pub fn changes<S: Settings>(settings: &S) -> Self {
+        let usual = values(&S::default());
+        Self(values(settings).into_iter().filter(|(name, value)| usual.get(name) != Some(value)).collect())
+    }
+
     /// The same with one more value as text, in place of an earlier one of that name.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Display) -> Self {
@@ -288,6 +294,8 @@ mod tests {
     fn an_explicit_default_is_told_apart() {
         let given = Assignments::parse(&["share=0.25"]).unwrap();
         assert!(given.contains("share") && !given.contains("keep"));
+        let changed = Params { share: 0.5, ..Params::default() };
+        assert_eq!(Assignments::changes(&changed).iter().collect::<Vec<_>>(), [("share", "0.5".to_owned())]);
         assert_eq!(given.read::<Params>().unwrap(), Params::default());
     }
 

@@ -46,7 +46,10 @@ pub mod synthetic;
 pub mod transformations;
 mod views;
 
-pub use decode::{FileFacts, FormatFamily, Limits, decode_bytes, decode_file, decode_file_with_facts, jpeg_scale};
+pub use decode::{
+    FileFacts, FormatFamily, Limits, decode_bytes, decode_bytes_with_facts, decode_file, decode_file_with_facts,
+    jpeg_scale,
+};
 pub use error::{DecodeError, Fault, TransformError};
 pub use pipeline::{CenterCrop, Footprint, MAX_SIDE, Normalize, Pipeline, Resize, ResizeMode};
 pub use resize::{Filter, crop, resize, resize_mask, scaled_preview};

@@ -74,19 +74,7 @@ pub(super) const CIRCLES: &[KnownCircle] = &[
 ];
 
 /// Re-exports of whole crates of the workspace: the crate that re-exports, and the one that it shows.
-pub(super) const RE_EXPORTS: &[(&str, &str)] = &[
-    ("nomaly", "nomaly-backbones"),
-    ("nomaly", "nomaly-data"),
-    ("nomaly", "nomaly-detectors"),
-    ("nomaly", "nomaly-evaluation"),
-    ("nomaly", "nomaly-methods"),
-    ("nomaly", "nomaly-metrics"),
-    ("nomaly", "nomaly-registry"),
-    ("nomaly", "nomaly-scorers"),
-    ("nomaly", "nomaly-store"),
-    ("nomaly", "nomaly-transforms"),
-    ("nomaly-backbones", "nomaly-kernels"),
-];
+pub(super) const RE_EXPORTS: &[(&str, &str)] = &[("nomaly-backbones", "nomaly-kernels")];
 
 /// Names of public types that several crates have, each its own.
 pub(super) const TYPE_NAMES: &[&str] = &[
@@ -95,13 +83,11 @@ pub(super) const TYPE_NAMES: &[&str] = &[
     "Bootstrap",
     "Choice",
     "Components",
-    "Fit",
     "Interval",
     "Limits",
     "Manifest",
     "Network",
     "Outcome",
-    "Parameter",
     "PixelCurves",
     "Precision",
     "Projection",

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{DEFAULT_BACKBONE, Format};
+use nomaly::DEFAULT_BACKBONE;
+
+use super::Format;
 
 /// Arguments of `nomaly bench`.
 #[derive(Debug, Args)]

@@ -3,8 +3,8 @@
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use nomaly::DecisionRule;
-use nomaly::detectors::calibration::{DEFAULT_MAX_FPR, is_rate};
-use nomaly::scorers::decision::sequence::{ChartKind, ChartOptions};
+use nomaly::calibration::{DEFAULT_MAX_FPR, is_rate};
+use nomaly::scorers::{ChartKind, ChartOptions};
 
 /// How a score becomes a decision.
 #[derive(Debug, Args)]

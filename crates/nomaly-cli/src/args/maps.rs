@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use nomaly::detectors::regions::RegionOptions;
+use nomaly::regions::RegionOptions;
 use nomaly::{Calibration, DecisionRule};
 
 /// What is written of anomaly maps, and what counts as a region.

@@ -1,7 +1,7 @@
 //! Which columns of a table are no features.
 
 use clap::Args;
-use nomaly::data::tables::ReadOptions;
+use nomaly::rows::ReadOptions;
 
 /// What the columns of a table are.
 #[derive(Debug, Args)]

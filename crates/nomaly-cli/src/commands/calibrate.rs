@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::bail;
-use nomaly::detectors::classes::Classes;
-use nomaly::detectors::model_file::{AnySummary, read_any_summary};
-use nomaly::detectors::rows::FittedRows;
+use nomaly::classes::Classes;
+use nomaly::model_file::{AnySummary, read_any_summary};
+use nomaly::rows::FittedRows;
 use nomaly::{Calibration, FittedDetector, GroupBy, Skipped};
 
 use super::{Status, check_writable, classes, decision, rows, tell_skipped, warn_unattainable};
@@ -68,7 +68,7 @@ fn of_rows(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::Re
     let rule = args.rule.rule(Some(before))?;
     let detector = match &args.data {
         Some(data) => {
-            let table = rows::normal_rows(nomaly::data::tables::read(Path::new(data), &args.rows.options())?, console)?;
+            let table = rows::normal_rows(nomaly::rows::read(Path::new(data), &args.rows.options())?, console)?;
             let (rule, strict) = (rule.unwrap_or(before), args.reading.options(None).strict);
             let calibrated = detector.calibrate(&table, rule, strict, &Bars::new(console, Unit::Images));
             let (detector, skipped) = calibrated.map_err(|error| interrupted(error, &args.model))?;

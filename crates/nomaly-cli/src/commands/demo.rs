@@ -1,15 +1,16 @@
 //! `nomaly demo`: fit, score and evaluate on embedded images with embedded weights, and write a report.
 
-use nomaly::data::demo;
+use nomaly::data;
 use nomaly::evaluation::evaluate;
-use nomaly::{Assignments, FitOptions, PredictOptions, StreamOptions};
+use nomaly::{FitOptions, PredictOptions, StreamOptions};
 
-use super::{Recipe, Status, check_writable, figures, fit_detector};
-use crate::args::{DEFAULT_METHOD, DemoArgs};
+use super::{Status, check_writable, figures, fit_detector};
+use crate::args::DemoArgs;
 use crate::console::Console;
 use crate::output::stdout;
 use crate::progress::{Bars, Unit};
 use crate::report::{EvaluationReport, PREVIEW_SIDE};
+use nomaly::Recipe;
 
 /// What the reader of the figures must know.
 const SYNTHETIC: &str = "The images are photographs of a real texture, but the defects are synthetic: painted onto good \
@@ -17,16 +18,9 @@ const SYNTHETIC: &str = "The images are photographs of a real texture, but the d
 
 pub(crate) fn run(args: &DemoArgs, console: &Console) -> anyhow::Result<Status> {
     check_writable(&args.report)?;
-    let dataset = demo::dataset(&args.texture, args.seed)?;
-    let recipe = Recipe {
-        method: DEFAULT_METHOD,
-        time_budget: None,
-        backbone: None,
-        settings: Assignments::new(),
-        options: FitOptions { seed: args.seed, ..FitOptions::default() },
-        drop_suspicious: None,
-    };
-    let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
+    let dataset = data::demo(&args.texture, args.seed)?;
+    let options = FitOptions { seed: args.seed, ..FitOptions::default() };
+    let (fit, fit_s) = fit_detector(&Recipe { options, ..Recipe::default() }, &dataset, console)?;
 
     let stream = StreamOptions { preview: Some(PREVIEW_SIDE), ..StreamOptions::default() };
     let options = PredictOptions { rule: None, stream };

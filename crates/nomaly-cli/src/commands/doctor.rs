@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 
-use nomaly::detectors::shift::{Finding, InputProfile, Look, RunShift, RunWatch, ShiftKind, Statistic};
 use nomaly::methods::MethodError;
+use nomaly::shift::{Finding, InputProfile, Look, RunShift, RunWatch, ShiftKind, Statistic};
 use nomaly::store::Progress;
-use nomaly::transforms::statistics::ImageStatistics;
+use nomaly::transforms::ImageStatistics;
 use nomaly::{DetectorError, FittedDetector, Sample, Skipped};
 use rayon::prelude::*;
 use serde::Serialize;

@@ -2,18 +2,18 @@
 
 use std::path::Path;
 
-use nomaly::data::subset::Choice;
-use nomaly::data::{Dataset, Label};
-use nomaly::detectors::calibration::DEFAULT_MAX_FPR;
-use nomaly::evaluation::hybrid::{Voice, hybrid};
-use nomaly::evaluation::supervised::reference_of_images;
+use nomaly::calibration::DEFAULT_MAX_FPR;
+use nomaly::data::Choice;
+use nomaly::evaluation::reference_of_images;
 use nomaly::evaluation::{Evaluated, LabelledPrediction, evaluate, evaluate_grouped};
+use nomaly::evaluation::{Voice, hybrid};
 use nomaly::store::{create_folder, write_atomic};
 use nomaly::wire::HybridFigures;
+use nomaly::{Dataset, Label};
 use nomaly::{FittedDetector, PredictOptions};
 
 use super::{
-    Recipe, Status, check_writable, classes, figures, fit_detector, one_vs_all, rows, tell_skipped, warn_unattainable,
+    Status, check_writable, classes, figures, fit_detector, one_vs_all, recipe, rows, tell_skipped, warn_unattainable,
 };
 use crate::args::{EvalArgs, Format};
 use crate::console::Console;
@@ -58,8 +58,8 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         }
         None => {
             let rule = args.rule.rule(None)?;
-            let recipe = Recipe::new(&args.method, rule, args.reading.options(None))?;
-            let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
+            let recipe = recipe(&args.method, rule, args.reading.options(None))?;
+            let (fit, fit_s) = fit_detector(&recipe, &dataset, console)?;
             // The detector has the rule already.
             (fit.detector, fit.checkpoint, Some(fit_s), None)
         }

@@ -6,9 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use nomaly::backbones::explain::Importance;
-use nomaly::detectors::explain::{Explained, Explains, ImageExplanation, importance_mask};
-use nomaly::methods::MethodError;
+use nomaly::explain::Importance;
+use nomaly::explain::{Explained, Explains, ImageExplanation, importance_mask};
 use nomaly::store::{create_folder, write_atomic};
 use nomaly::{FittedDetector, Sample};
 use nomaly_report::files::png;
@@ -50,33 +49,24 @@ fn explain(
     let names: Vec<String> = (0..).map_while(|class| explainer.class_name(class).map(str::to_owned)).collect();
 
     let samples = groups.concat();
-    let (mut place, mut written, mut failure) = (0, 0, None);
+    let (mut place, mut written) = (0, 0);
     let options = args.reading.options(Some(u32::MAX));
-    let run = explainer.run(&samples, options, &Bars::new(console, Unit::Images), |explained| {
-        let mut see = || -> anyhow::Result<()> {
-            let path = &paths[place];
-            match &explained.result {
-                Ok(found) => {
-                    write(detector, &explained, found, path)?;
-                    written += 1;
-                    let line =
-                        format!("{}: {} → {}", explained.sample.id, in_words(found, explains, &names), path.display());
-                    console.aside(|| writeln!(stdout(), "{line}"))?;
-                }
-                Err(skipped) => console.warn(skipped_line(skipped)),
-            }
-            Ok(())
-        };
-        let seen = see();
+    let bars = Bars::new(console, Unit::Images);
+    let run = explainer.run(&samples, options, &bars, |explained| -> anyhow::Result<()> {
+        let path = &paths[place];
         place += 1;
-        seen.map_err(|error| {
-            failure = Some(error);
-            MethodError::Cancelled.into()
-        })
+        match &explained.result {
+            Ok(found) => {
+                write(detector, &explained, found, path)?;
+                written += 1;
+                let line =
+                    format!("{}: {} → {}", explained.sample.id, in_words(found, explains, &names), path.display());
+                console.aside(|| writeln!(stdout(), "{line}"))?;
+            }
+            Err(skipped) => console.warn(skipped_line(skipped)),
+        }
+        Ok(())
     });
-    if let Some(error) = failure {
-        return Err(error);
-    }
     run.map_err(|error| {
         let message = format!("interrupted after {} of {}", place, counted(samples.len(), "image"));
         Failure::if_cancelled(error, message, "the pictures written so far are complete")

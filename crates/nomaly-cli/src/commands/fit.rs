@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use super::{Recipe, Status, and_skipped, check_writable, classes, decision, fit_detector, interval_in_words, rows};
+use super::{Status, and_skipped, check_writable, classes, decision, fit_detector, interval_in_words, recipe, rows};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::failure::{Failure, chain};
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     }
     let dataset =
         if labelled { nomaly::data::open_classes(Path::new(&args.data))? } else { nomaly::data::open(&args.data)? };
-    let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
+    let mut recipe = recipe(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
     recipe.drop_suspicious = args.drop_suspicious;
     if labelled {
         if args.drop_suspicious.is_some() {
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
         }
         classes::prepare(&mut recipe, &dataset)?;
     }
-    let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
+    let (fit, fit_s) = fit_detector(&recipe, &dataset, console)?;
     if let Some(classes) = fit.detector.classes() {
         classes::check_attainable(classes, "image")?;
     }

@@ -4,10 +4,10 @@ use std::io::Write;
 
 use anyhow::bail;
 use nomaly::DecisionRule;
-use nomaly::detectors::info::DecisionHistory;
-use nomaly::detectors::model_file::{AnySummary, Summary, read_any_summary, stored_classes};
-use nomaly::methods::groups::GroupInfo;
-use nomaly::methods::recognition::KnownClass;
+use nomaly::calibration::DecisionHistory;
+use nomaly::calibration::GroupInfo;
+use nomaly::classes::KnownClass;
+use nomaly::model_file::{AnySummary, Summary, read_any_summary, stored_classes};
 use nomaly::wire::{InspectRecord, ModelRecord};
 use serde::Serialize;
 use serde_json::{Map, Value};

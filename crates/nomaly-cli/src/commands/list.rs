@@ -2,15 +2,16 @@
 
 use std::io::Write;
 
-use nomaly::backbones::registry::{BACKBONES, BackboneEntry};
 use nomaly::backbones::tap_infos;
-use nomaly::detectors::auto::FEW_GROUPS;
-use nomaly::methods::{Cost, InputParams, METHODS, MethodEntry, Published};
-use nomaly::metrics::registry::{Better, METRICS, MetricEntry};
+use nomaly::backbones::{BACKBONES, BackboneEntry};
+use nomaly::calibration::FEW_GROUPS;
+use nomaly::methods::{Cost, METHODS, MethodEntry, Published};
+use nomaly::metrics::{Better, METRICS, MetricEntry};
+use nomaly::params::InputParams;
 use nomaly::registry::Entry;
 use nomaly::scorers::{SCORERS, ScorerEntry};
 use nomaly::settings::{Setting, Table as Settings};
-use nomaly::transforms::registry::{TRANSFORMS, TransformEntry};
+use nomaly::transforms::{TRANSFORMS, TransformEntry};
 use serde_json::{Value, json};
 
 use super::{Status, data};

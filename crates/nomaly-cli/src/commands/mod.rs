@@ -26,23 +26,22 @@ pub(crate) mod weights;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use nomaly::data::Dataset;
-use nomaly::detectors::Fit;
-use nomaly::detectors::auto::choose_method;
-use nomaly::detectors::calibration::scores_for;
-use nomaly::detectors::refit::fit_without_suspicious;
-use nomaly::detectors::suspicion::{Suspicious, naming_level, suspicious};
+use nomaly::Dataset;
+use nomaly::FitResult;
+use nomaly::calibration::GroupInfo;
+use nomaly::calibration::scores_for;
+use nomaly::calibration::{Suspicious, naming_level, suspicious};
 use nomaly::methods::METHODS;
-use nomaly::methods::groups::GroupInfo;
 use nomaly::store::home;
-use nomaly::{Assignments, Calibration, DecisionRule, Detector, FitOptions, Sample, Skipped, StreamOptions};
+use nomaly::{Assignments, Calibration, DecisionRule, FitOptions, Sample, Skipped, StreamOptions};
 
-use crate::args::{AUTO, DEFAULT_BACKBONE, MethodArgs};
+use crate::args::MethodArgs;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::{counted, percent, significant};
 use crate::progress::{Bars, Unit};
 use crate::writable::check_writable;
+use nomaly::{AUTO, Recipe};
 
 /// How a command ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,31 +77,23 @@ const SKIPPED_SHOWN: usize = 10;
 /// The most suspicious images that are named without `--verbose`.
 const SUSPICIOUS_SHOWN: usize = 10;
 
-/// What to fit, and how.
-#[derive(Clone, Debug)]
-struct Recipe<'a> {
-    method: &'a str,
-    time_budget: Option<Duration>,
-    /// The one that was named.
-    backbone: Option<&'a str>,
-    settings: Assignments,
-    options: FitOptions,
-    /// The level at which suspicious training images are left out.
-    drop_suspicious: Option<f64>,
-}
-
-impl<'a> Recipe<'a> {
-    /// What the arguments ask for; the library's rule where they ask for none.
-    fn new(args: &'a MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) -> anyhow::Result<Self> {
-        let rule = rule.unwrap_or(FitOptions::default().rule);
-        let group_by = args.groups.group_by.clone();
-        let changes = args.bear.clone().unwrap_or_default();
-        let options = FitOptions { seed: args.seed, rule, group_by, changes, stream };
-        let time_budget = args.time_budget.map(Duration::from_secs_f64);
-        let settings = settings_of(args)?;
-        let backbone = args.backbone.as_deref();
-        Ok(Self { method: &args.method, time_budget, backbone, settings, options, drop_suspicious: None })
+/// What the arguments ask for; the library's rule where they ask for none.
+fn recipe(args: &MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) -> anyhow::Result<Recipe> {
+    let rule = rule.unwrap_or(FitOptions::default().rule);
+    let group_by = args.groups.group_by.clone();
+    let changes = args.bear.clone().unwrap_or_default();
+    if args.method != AUTO && args.time_budget.is_some() {
+        bail!("--time-budget is for --method auto, and the method is {}", args.method);
     }
+    Ok(Recipe {
+        method: args.method.clone(),
+        backbone: args.backbone.clone(),
+        settings: settings_of(args)?,
+        options: FitOptions { seed: args.seed, rule, group_by, changes, stream },
+        time_budget: args.time_budget.map(Duration::from_secs_f64),
+        drop_suspicious: None,
+        checkpoints: Some(home()?.join("checkpoints")),
+    })
 }
 
 /// The settings that the arguments ask for.
@@ -113,43 +104,23 @@ fn settings_of(args: &MethodArgs) -> anyhow::Result<Assignments> {
 }
 
 /// Fits a detector on the training images; also says how many seconds the fit took.
-fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> anyhow::Result<(Fit, f64)> {
-    let Recipe { method, time_budget, backbone, mut settings, options, drop_suspicious } = recipe;
-    let method = if method == AUTO {
-        let backbone = backbone.unwrap_or(DEFAULT_BACKBONE);
-        let choice = choose_method(&dataset.train, backbone, &settings, &options, time_budget)?;
-        console.note(choice.reason);
-        settings = choice.settings;
-        choice.method
-    } else if time_budget.is_some() {
-        bail!("--time-budget is for --method auto, and the method is {method}");
-    } else {
-        method
-    };
-    let entry = METHODS.get(method)?;
-    let backbone = backbone.unwrap_or(entry.backbone.unwrap_or(DEFAULT_BACKBONE));
-    let checkpoints = if entry.trains { Some(home()?.join("checkpoints")) } else { None };
-    let detector = || {
-        let detector = Detector::new(method, backbone, &settings)?;
-        Ok(match &checkpoints {
-            Some(folder) => detector.with_checkpoints(folder),
-            None => detector,
-        })
-    };
+fn fit_detector(recipe: &Recipe, dataset: &Dataset, console: &Console) -> anyhow::Result<(FitResult, f64)> {
+    let chosen = recipe.choose(&dataset.train)?;
+    if let Some(reason) = &chosen.reason {
+        console.note(reason);
+    }
     console.detail(format_args!(
-        "fitting {method} on {backbone} with {} of {}",
+        "fitting {} on {} with {} of {}",
+        chosen.method,
+        chosen.backbone,
         counted(dataset.train.len(), "training image"),
         dataset.name
     ));
     let began = Instant::now();
     let bars = Bars::new(console, Unit::Images);
-    let (name, train) = (&dataset.name, &dataset.train);
-    let fitted = match drop_suspicious {
-        None => detector()?.fit(name, train, &options, &bars),
-        Some(level) => fit_without_suspicious(&detector, name, train, &options, level, &bars),
-    };
-    let fit = fitted.map_err(|error| {
-        let (what, hint) = if entry.trains {
+    let trains = METHODS.get(chosen.method)?.trains;
+    let fit = recipe.fit(&chosen, &dataset.name, &dataset.train, &bars).map_err(|error| {
+        let (what, hint) = if trains {
             ("the fit was interrupted, and no model was written", "the same command goes on from the last checkpoint")
         } else {
             let hint = "a fit is not resumed: the same command starts from the beginning";
@@ -160,13 +131,13 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
     let seconds = began.elapsed().as_secs_f64();
     tell_fit(&fit, console);
     if fit.detector.classes().is_none() {
-        tell_suspicious(&fit, train, console);
+        tell_suspicious(&fit, &dataset.train, console);
     }
     Ok((fit, seconds))
 }
 
 /// Names the training images that do not look like the others.
-fn tell_suspicious(fit: &Fit, samples: &[Sample], console: &Console) {
+fn tell_suspicious(fit: &FitResult, samples: &[Sample], console: &Console) {
     let name = |image: &Suspicious| {
         let p_value = significant(image.p_value, 2);
         console.note(format_args!(
@@ -198,7 +169,7 @@ fn tell_suspicious(fit: &Fit, samples: &[Sample], console: &Console) {
 }
 
 /// Says what the user should know of a fit: images it could not use, its notes, a rule that cannot be kept.
-fn tell_fit(fit: &Fit, console: &Console) {
+fn tell_fit(fit: &FitResult, console: &Console) {
     tell_skipped(&fit.skipped, "image", console);
     for note in &fit.notes {
         console.note(note);

@@ -3,22 +3,24 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use nomaly::Label;
 use nomaly::PredictOptions;
-use nomaly::data::{Label, with_option};
+use nomaly::data::with_option;
 use nomaly::evaluation::evaluate;
 use nomaly::evaluation::protocol::{Log, Mean, Protocol, Run, Table as Figures};
-use nomaly::methods::training::Checkpoint;
+use nomaly::methods::Checkpoint;
 use nomaly::registry::UnknownName;
 use nomaly::store::{create_folder, home, write_atomic};
 
 use super::eval::{limit, open};
-use super::{Recipe, Status, fit_detector, settings_of};
-use crate::args::{AUTO, EvalArgs, Format};
+use super::{Status, fit_detector, recipe, settings_of};
+use crate::args::{EvalArgs, Format};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::style::{FAINT, HEADING};
 use crate::output::{Align, Table, counted, print_json, seconds, stdout};
 use crate::progress::{Bars, Unit};
+use nomaly::AUTO;
 
 /// The option of a data set that names its normal class.
 const NORMAL: &str = "normal";
@@ -90,9 +92,9 @@ pub(super) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
 fn run_class(args: &EvalArgs, class: &str, seed: u64, console: &Console) -> anyhow::Result<(Run, Option<Checkpoint>)> {
     let mut dataset = open(&with_option(&args.data, NORMAL, class), &[Label::Normal, Label::Anomalous])?;
     limit(&mut dataset, args, seed);
-    let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
+    let mut recipe = recipe(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
     recipe.options.seed = seed;
-    let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
+    let (fit, fit_s) = fit_detector(&recipe, &dataset, console)?;
     let options = PredictOptions { rule: None, stream: args.reading.options(None) };
     let bars = Bars::new(console, Unit::Images);
     let evaluated = evaluate(&fit.detector, &dataset, Some(fit_s), &options, &bars, |_| {}).map_err(|error| {

@@ -1,6 +1,7 @@
 //! `nomaly schema`: JSON Schemas of what leaves the program, and of what can be set.
 
-use nomaly::methods::{InputParams, METHODS};
+use nomaly::methods::METHODS;
+use nomaly::params::InputParams;
 use nomaly::registry::{Entry, UnknownName};
 use nomaly::scorers::SCORERS;
 use nomaly::settings::Table;

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::bail;
+use nomaly::classes::Classes;
 use nomaly::data::ImageSource;
-use nomaly::detectors::classes::Classes;
-use nomaly::detectors::shift::InputShift;
-use nomaly::methods::{METHODS, MethodError};
+use nomaly::methods::METHODS;
+use nomaly::shift::InputShift;
 use nomaly::wire::{ChartRecord, ImageRecord, RecordError, Shift};
-use nomaly::{AnomalyMap, Calibration, FittedDetector, Outcome, PredictOptions, Sample, Skipped};
+use nomaly::{AnomalyMap, Calibration, FittedDetector, GroupBy, Outcome, PredictOptions, Sample, Skipped};
 
 use super::sequence::{Watched, chart};
 use super::shift::ShiftWatch;
@@ -77,44 +77,35 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let mut printer = Printer::new(args.format, known.is_some(), sequence.is_some(), deviations);
     let mut tally = Tally::default();
     let mut shifts = ShiftWatch::new(detector.input_profile());
-    let mut failure = None;
     let on_screen = io::stdout().is_terminal();
     let began = Instant::now();
     printer.begin()?;
-    let run = detector.predict(&samples, &options, &Bars::new(console, Unit::Images), |outcome| {
+    let bars = Bars::new(console, Unit::Images);
+    let run = detector.predict_grouped(&samples, &GroupBy::None, &options, &bars, |outcome| -> anyhow::Result<()> {
         let mut outcome = match &together {
             Some(together) => together.join(outcome, tally.seen()),
             None => outcome,
         };
         let located = locator.as_ref().map(|locator| locator.locate(&outcome)).transpose()?.flatten();
-        let mut see = || -> anyhow::Result<()> {
-            if let Err(skipped) = &outcome.result {
-                console.warn(skipped_line(skipped));
-            }
-            if let Some(report) = &mut report {
-                report.add(&outcome, located.as_ref())?;
-            }
-            if let (Some(files), Some(located)) = (&files, &located) {
-                files.write(tally.seen(), &mut outcome, located)?;
-            }
-            let score = outcome.result.as_ref().ok().map(|prediction| prediction.score);
-            let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen() + 1, &outcome.sample.id, score));
-            let found = located.as_ref().filter(|_| locator.as_ref().is_some_and(Locator::decides));
-            let record = record(&outcome, found, known.as_ref(), &calibration, chart);
-            // On one screen with a progress bar, lines have to make room for each other.
-            if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
-            shifts.see(&outcome, console);
-            tally.count(&outcome);
-            Ok(())
-        };
-        see().map_err(|error| {
-            failure = Some(error);
-            MethodError::Cancelled.into()
-        })
+        if let Err(skipped) = &outcome.result {
+            console.warn(skipped_line(skipped));
+        }
+        if let Some(report) = &mut report {
+            report.add(&outcome, located.as_ref())?;
+        }
+        if let (Some(files), Some(located)) = (&files, &located) {
+            files.write(tally.seen(), &mut outcome, located)?;
+        }
+        let score = outcome.result.as_ref().ok().map(|prediction| prediction.score);
+        let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen() + 1, &outcome.sample.id, score));
+        let found = located.as_ref().filter(|_| locator.as_ref().is_some_and(Locator::decides));
+        let record = record(&outcome, found, known.as_ref(), &calibration, chart);
+        // On one screen with a progress bar, lines have to make room for each other.
+        if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
+        shifts.see(&outcome, console);
+        tally.count(&outcome);
+        Ok(())
     });
-    if let Some(error) = failure {
-        return Err(error);
-    }
     run.map_err(|error| {
         let message = format!("interrupted after {} of {}", tally.seen(), counted(samples.len(), "image"));
         Failure::if_cancelled(error, message, "what was printed and written so far is complete; no report was written")
@@ -407,7 +398,7 @@ impl Printer {
 
 #[cfg(test)]
 mod tests {
-    use nomaly::wire::Region;
+    use nomaly::regions::Region;
 
     use super::*;
 

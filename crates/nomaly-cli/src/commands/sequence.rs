@@ -1,6 +1,6 @@
 //! Scores as one sequence, watched by a control chart.
 
-use nomaly::scorers::decision::sequence::{ControlChart, Monitor, Reading};
+use nomaly::scorers::{ControlChart, Monitor, Reading};
 use nomaly::wire::ChartRecord;
 use nomaly::{Calibration, DetectorError};
 

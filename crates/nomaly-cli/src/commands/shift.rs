@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nomaly::Outcome;
-use nomaly::detectors::shift::{InputProfile, RunWatch, ShiftKind};
+use nomaly::shift::{InputProfile, RunWatch, ShiftKind};
 
 use crate::console::Console;
 use crate::output::counted;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use nomaly::detectors::calibration::DEFAULT_MAX_FPR;
-use nomaly::evaluation::hybrid::Hybrid;
+use nomaly::calibration::DEFAULT_MAX_FPR;
+use nomaly::evaluation::Hybrid;
 use nomaly::{DetectorError, FittedDetector, Outcome, PredictOptions, Prediction, Sample, Skipped, StreamOptions};
 
 use crate::console::Console;

@@ -8,7 +8,7 @@ use nomaly_methods::training::Checkpoint;
 use nomaly_methods::{
     Aspect, FeatureSource, FitContext, GroupBy, Groups, HeldOut, InputParams, METHODS, Method, MethodError, Skipped,
 };
-use nomaly_settings::{Assignments, Auto, Table};
+use nomaly_settings::{Assignments, Auto, Settings, Table};
 use nomaly_store::Progress;
 use nomaly_transforms::augment::Changes;
 
@@ -65,7 +65,7 @@ impl Default for FitOptions {
 }
 
 /// What a fit gives.
-pub struct Fit {
+pub struct FitResult {
     /// The fitted detector.
     pub detector: FittedDetector,
     /// Training images that could not be used.
@@ -119,6 +119,20 @@ impl Detector {
         Ok(Self { method, backbone, input, seeing, checkpoints: None })
     }
 
+    /// Puts a method that is in no registry on a backbone. A model of it can score and be saved, but only what is in the
+    /// registry can be loaded again.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of(method: Box<dyn Method>, backbone: &str, input: &InputParams) -> Result<Self, DetectorError> {
+        input.check()?;
+        let weights = input.weights.as_ref().map(Into::into);
+        let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
+        check_networks(method.name(), &backbone, method.taps())?;
+        let seeing = Seeing::of_input(&*method, &backbone, input, 1.0)?;
+        Ok(Self { method, backbone, input: input.clone(), seeing, checkpoints: None })
+    }
+
     /// The same detector for images of the shape that most of `samples` have, where the aspect ratio is kept.
     pub(crate) fn shaped_for(mut self, samples: &[Sample]) -> Result<Self, DetectorError> {
         if self.input.aspect == Aspect::Keep {
@@ -165,7 +179,7 @@ impl Detector {
         samples: &[Sample],
         options: &FitOptions,
         progress: &dyn Progress,
-    ) -> Result<Fit, DetectorError> {
+    ) -> Result<FitResult, DetectorError> {
         let rule = options.rule.checked()?;
         let shaped = self.shaped_for(samples)?;
         let mut notes = shaped.seeing.notes(&shaped.input, samples);
@@ -233,11 +247,11 @@ impl Detector {
             backbone: shaped.backbone,
             seeing: shaped.seeing,
         };
-        Ok(Fit { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
+        Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
     }
 }
 
-impl Fit {
+impl FitResult {
     /// Writes the model file, and removes the checkpoint of the training once the file is there.
     ///
     /// # Errors
@@ -270,7 +284,7 @@ impl FittedDetector {
         group_by: &GroupBy,
         options: StreamOptions,
         progress: &dyn Progress,
-    ) -> Result<Fit, DetectorError> {
+    ) -> Result<FitResult, DetectorError> {
         let Self { mut info, calibration, classes, fitted, backbone, seeing } = self;
         let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
         let extractors = &seeing.extractors;
@@ -298,7 +312,7 @@ impl FittedDetector {
         let calibration = calibration.joined(&more)?;
         let held_out = held_out_images(&fit.held_out, &usable, &groups);
         let detector = Self { info, calibration, classes, fitted: fit.fitted, backbone, seeing };
-        Ok(Fit { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
+        Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
     }
 }
 

@@ -14,11 +14,12 @@ use crate::calibration::{Calibration, DecisionRule};
 use crate::classes::Classes;
 use crate::error::DetectorError;
 use crate::fusion::{FusedMethod, Fusion};
-use crate::images::{ImageStream, StreamOptions, Streamed};
+use crate::images::{FeatureExtractor, ImageStream, StreamOptions, Streamed};
 use crate::info::ModelInfo;
 use crate::judge::Judge;
 use crate::model_file;
 use crate::outcome::{Outcome, Prediction};
+use crate::regions::{RegionOptions, Regions};
 use crate::shift::{InputProfile, Look};
 use crate::stored::check_stored;
 
@@ -124,11 +125,8 @@ impl FittedDetector {
         progress: &dyn Progress,
         mut sink: impl FnMut(Outcome<'_>) -> Result<(), E> + Send,
     ) -> Result<Streamed, E> {
-        let judge = Judge {
-            fused: self.fused(),
-            calibration: self.calibration_for(options)?,
-            classes: self.classes_for(options)?,
-        };
+        let (calibration, classes) = (self.calibration_for(options)?, self.classes_for(options)?);
+        let judge = Judge { fused: self.fused(), calibration: &calibration, classes: classes.as_ref() };
         let images = self.stream(samples, options.stream).grouped(group_by).measuring();
         images.run_noting(progress, "scoring images", &mut |batch| -> Result<(), E> {
             let judged = judge.batch(&batch.features)?;
@@ -193,6 +191,24 @@ impl FittedDetector {
         })
     }
 
+    /// Where an image of `width` × `height` pixels is anomalous, by its map of the frame and the threshold of pixels of
+    /// `calibration`: the map laid over the image, and what of it is above. Without a threshold nothing is above.
+    ///
+    /// # Errors
+    /// An image without pixels, a map with a value that is not finite.
+    pub fn locate(
+        &self,
+        map: &AnomalyMap,
+        size: (u32, u32),
+        calibration: &Calibration,
+        options: &RegionOptions,
+    ) -> Result<(AnomalyMap, Regions), DetectorError> {
+        let map = self.map_on_image(map, size)?;
+        let threshold = calibration.map_threshold().unwrap_or(f64::INFINITY);
+        let found = Regions::find(&map.values, map.width, map.height, threshold, options)?;
+        Ok((map, found))
+    }
+
     /// Lays a map of the [frame](nomaly_transforms::Pipeline::frame_size) over an image of `width` × `height` pixels.
     /// Pixels that the frame leaves out (around a centre crop) get the smallest value of the map.
     ///
@@ -212,6 +228,11 @@ impl FittedDetector {
     /// are several.
     pub(crate) fn parts(&self) -> (&dyn FittedMethod, &Backbone, &[TapRequest]) {
         (&*self.fitted[0], &self.backbone, self.seeing.extractors[0].taps())
+    }
+
+    /// One for each size, the smallest first.
+    pub(crate) fn extractors(&self) -> &[FeatureExtractor] {
+        &self.seeing.extractors
     }
 
     /// The method at all sizes.
@@ -261,7 +282,19 @@ impl FittedDetector {
     /// # Errors
     /// A file that cannot be read, is damaged, or comes from a version that this one does not know.
     pub fn load(path: &Path) -> Result<Self, DetectorError> {
-        let parts = model_file::read(path)?;
+        Self::from_parts(model_file::read(path)?, path)
+    }
+
+    /// As [`load`](Self::load), from the bytes of a model file.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), under the name of `bytes`.
+    pub fn load_bytes(bytes: &[u8]) -> Result<Self, DetectorError> {
+        let path = Path::new("bytes");
+        Self::from_parts(model_file::parse(bytes, path)?, path)
+    }
+
+    fn from_parts(parts: model_file::Parts, path: &Path) -> Result<Self, DetectorError> {
         let refuse = |error: DetectorError| match error {
             // A fault of the machine or of the environment is not one of the file.
             DetectorError::Method(MethodError::Isa(_)) => error,

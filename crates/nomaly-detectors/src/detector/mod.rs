@@ -7,6 +7,6 @@ mod preprocessing;
 mod seeing;
 mod several_sizes;
 
-pub use self::fit::{Detector, Fit, FitOptions};
+pub use self::fit::{Detector, FitOptions, FitResult};
 pub use self::fitted::{FittedDetector, PredictOptions};
 pub use self::pooled::PooledRows;

@@ -7,6 +7,8 @@ use nomaly_methods::methods::patchcore::PatchGrid;
 use nomaly_methods::{AnomalyMap, FeatureBatch, MethodError, MethodScore};
 use nomaly_transforms::{Limits, Pipeline};
 
+use super::memory::NetworkMemory;
+
 /// How images are read.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamOptions {
@@ -106,8 +108,24 @@ impl FeatureExtractor {
         (self.pipeline.view_count() * height * width, dim)
     }
 
+    /// Memory for a network that sees at most so many inputs at a time.
+    pub(crate) fn memory(&self, at_a_time: usize) -> NetworkMemory {
+        NetworkMemory::new(&self.extractor, at_a_time)
+    }
+
+    /// The features of `images` images, given as the pipeline makes them: `[images · views, 3, H, W]`.
+    pub(crate) fn features<'a>(
+        &'a self,
+        images: usize,
+        data: &[f32],
+        memory: &'a mut NetworkMemory,
+    ) -> Result<FeatureBatch<'a>, MethodError> {
+        let views = images * self.pipeline.view_count();
+        Ok(self.batch(images, memory.run(&self.extractor, data, views)?))
+    }
+
     /// The features `values` of `images` images as a batch.
-    pub(super) fn batch<'a>(&'a self, images: usize, values: &'a [Vec<f32>]) -> FeatureBatch<'a> {
+    fn batch<'a>(&'a self, images: usize, values: &'a [Vec<f32>]) -> FeatureBatch<'a> {
         FeatureBatch {
             images,
             views: self.pipeline.view_count(),
@@ -122,13 +140,8 @@ impl FeatureExtractor {
     }
 
     /// The place of the tap by which images are compared with the training images, among the taps.
-    pub(super) fn shallowest_tap(&self) -> Option<usize> {
+    pub(crate) fn shallowest_tap(&self) -> Option<usize> {
         self.shallowest
-    }
-
-    /// The network.
-    pub(super) fn network(&self) -> &Extractor {
-        &self.extractor
     }
 
     /// The name of the tap by which images are compared with the training images.

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use image::RgbImage;
-use nomaly_backbones::{Extractor, Workspace};
 use nomaly_data::loader::{self, Batch, Frames, Inspected, LoaderOptions};
 use nomaly_data::{DataError, FrameCache, Sample};
 use nomaly_methods::groups::GroupInfo;
@@ -14,6 +13,7 @@ use nomaly_transforms::statistics::ImageStatistics;
 use nomaly_transforms::{Pipeline, scaled_preview};
 
 use super::extractor::{FeatureExtractor, StreamOptions, size_name};
+use super::memory::NetworkMemory;
 use super::near_copies::{self, Descriptors};
 use crate::shift::{Look, pooled};
 
@@ -170,8 +170,7 @@ impl<'a> ImageStream<'a> {
         let views = pipelines.first().map_or(1, Pipeline::view_count);
         let images_a_batch = (inputs / views).clamp(1, samples.len().max(1));
         let at_a_time = inputs.clamp(1, images_a_batch * views);
-        let mut networks: Vec<Inputs<'_>> =
-            extractors.iter().map(|extractor| Inputs::new(extractor.network(), at_a_time)).collect();
+        let mut memories: Vec<NetworkMemory> = extractors.iter().map(|extractor| extractor.memory(at_a_time)).collect();
         let mut number = 0;
 
         let cancel = AtomicBool::new(false);
@@ -217,8 +216,8 @@ impl<'a> ImageStream<'a> {
             attach(&mut outcomes, &decoded);
             let mut features = Vec::with_capacity(extractors.len());
             if images > 0 {
-                for ((extractor, network), data) in extractors.iter().zip(&mut networks).zip(&batch.data) {
-                    features.push(extractor.batch(images, network.run(data, images * views)?));
+                for ((extractor, memory), data) in extractors.iter().zip(&mut memories).zip(&batch.data) {
+                    features.push(extractor.features(images, data, memory)?);
                 }
             }
             let shallowest = extractors.first().and_then(FeatureExtractor::shallowest_tap);
@@ -417,39 +416,6 @@ impl FeatureSource for SizedStream<'_> {
 
     fn combine(&self, views: Vec<MethodScore>) -> Result<MethodScore, MethodError> {
         self.extractor().combine(views)
-    }
-}
-
-/// A network with its memory, run on few inputs at a time however many views a batch has.
-struct Inputs<'a> {
-    extractor: &'a Extractor,
-    workspace: Workspace,
-    at_a_time: usize,
-    values: Vec<Vec<f32>>,
-    part: Vec<Vec<f32>>,
-}
-
-impl<'a> Inputs<'a> {
-    fn new(extractor: &'a Extractor, at_a_time: usize) -> Self {
-        let empty = vec![Vec::new(); extractor.taps().len()];
-        Self { extractor, workspace: extractor.workspace(at_a_time), at_a_time, values: empty.clone(), part: empty }
-    }
-
-    /// The features of `inputs` views, tap by tap.
-    fn run(&mut self, data: &[f32], inputs: usize) -> Result<&[Vec<f32>], MethodError> {
-        if inputs <= self.at_a_time {
-            self.extractor.run(data, inputs, &mut self.workspace, &mut self.values)?;
-            return Ok(&self.values);
-        }
-        self.values.iter_mut().for_each(Vec::clear);
-        let size = data.len() / inputs;
-        for data in data.chunks(self.at_a_time * size) {
-            self.extractor.run(data, data.len() / size, &mut self.workspace, &mut self.part)?;
-            for (values, part) in self.values.iter_mut().zip(&self.part) {
-                values.extend_from_slice(part);
-            }
-        }
-        Ok(&self.values)
     }
 }
 

@@ -31,7 +31,7 @@ mod summary;
 mod write;
 
 pub use self::format::FORMAT_VERSION;
-pub(crate) use self::read::{RowParts, read, read_rows};
+pub(crate) use self::read::{Parts, RowParts, parse, read, read_rows};
 pub(crate) use self::scores::HeldOutScores;
 pub use self::scores::{StoredScores, stored_classes};
 pub(crate) use self::states::{check_classes, joined_states, split_states};

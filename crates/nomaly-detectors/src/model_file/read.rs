@@ -62,8 +62,13 @@ pub(crate) fn read_rows(path: &Path) -> Result<RowParts, DetectorError> {
 
 /// Reads a model of images in full.
 pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
+    parse(&read_bytes(path)?, path)
+}
+
+/// Takes the bytes of a model file apart; `path` names it in messages.
+pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Parts, DetectorError> {
     let refuse = |reason: String| DetectorError::ModelFile { path: path.to_owned(), reason };
-    let (header, tensors) = open(&read_bytes(path)?).map_err(refuse)?;
+    let (header, tensors) = open(bytes).map_err(refuse)?;
     let Some(info) = header.model else {
         return Err(refuse(OF_ROWS.to_owned()));
     };

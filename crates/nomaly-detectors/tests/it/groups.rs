@@ -6,7 +6,7 @@ use image::{Rgb, RgbImage};
 use nomaly_data::{ImageSource, Label, Sample};
 use nomaly_detectors::refit::fit_without_suspicious;
 use nomaly_detectors::suspicion::{naming_level, suspicious};
-use nomaly_detectors::{DecisionRule, Detector, Fit, FitOptions, FittedDetector, PredictOptions, StreamOptions};
+use nomaly_detectors::{DecisionRule, Detector, FitOptions, FitResult, FittedDetector, PredictOptions, StreamOptions};
 use nomaly_methods::GroupBy;
 use nomaly_store::Silent;
 use nomaly_transforms::augment::{Change, Changes};
@@ -46,7 +46,7 @@ fn bursts() -> Vec<Sample> {
     frames.map(|(scene, number)| sample(format!("train/{scene:02}/{number}"), frame(scene, number))).collect()
 }
 
-fn fit(method: &str, samples: &[Sample], group_by: GroupBy) -> Fit {
+fn fit(method: &str, samples: &[Sample], group_by: GroupBy) -> FitResult {
     let options = FitOptions { rule: DecisionRule::MaxFpr(0.1), group_by, ..FitOptions::default() };
     let detector = Detector::new(method, "efficientnet-lite0", &settings()).unwrap();
     detector.fit("scenes", samples, &options, &Silent).unwrap()
@@ -91,7 +91,7 @@ fn every_method_leaves_whole_groups_out() {
         let grouped = fit(method, &train, "train/(..)/".parse().unwrap());
         assert_eq!(grouped.detector.calibration().independent(), 14);
         let apart = fit(method, &train, GroupBy::None);
-        let median = |fit: &Fit| fit.detector.calibration().held_out()[20];
+        let median = |fit: &FitResult| fit.detector.calibration().held_out()[20];
         // SPADE averages over all other images, of which twins are few.
         let least = if method == "spade" { 1.02 } else { 1.2 };
         assert!(median(&grouped) > least * median(&apart), "{method}: {} {}", median(&grouped), median(&apart));

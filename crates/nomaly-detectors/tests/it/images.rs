@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use image::{Rgb, RgbImage};
 use nomaly_data::{Dataset, ImageSource, Label, Sample};
-use nomaly_detectors::{Detector, Fit, FitOptions};
+use nomaly_detectors::{Detector, FitOptions, FitResult};
 use nomaly_methods::METHODS;
 use nomaly_settings::Assignments;
 use nomaly_store::Silent;
@@ -92,6 +92,6 @@ pub(crate) fn detector(method: &str, settings: &Assignments) -> Detector {
     Detector::new(method, backbone, settings).unwrap()
 }
 
-pub(crate) fn fit(method: &str, settings: &Assignments, samples: &[Sample]) -> Fit {
+pub(crate) fn fit(method: &str, settings: &Assignments, samples: &[Sample]) -> FitResult {
     detector(method, settings).fit("stripes", samples, &FitOptions::default(), &Silent).unwrap()
 }

@@ -8,6 +8,7 @@ mod kinds;
 mod locate;
 mod recognition;
 mod regions;
+mod session;
 mod shift;
 mod sizes;
 mod training;

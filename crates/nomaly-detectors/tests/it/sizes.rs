@@ -7,7 +7,7 @@ use image::{Rgb, RgbImage};
 use nomaly_data::{ImageSource, Label, Sample};
 use nomaly_detectors::fusion::Fusion;
 use nomaly_detectors::{
-    Detector, DetectorError, Fit, FitOptions, FittedDetector, PredictOptions, Prediction, StreamOptions,
+    Detector, DetectorError, FitOptions, FitResult, FittedDetector, PredictOptions, Prediction, StreamOptions,
 };
 use nomaly_methods::{AnomalyMap, GroupBy, METHODS};
 use nomaly_settings::Assignments;
@@ -60,7 +60,7 @@ fn every_method_that_does_not_train_sees_several_sizes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.nomaly");
     for method in sized() {
-        let Fit { detector, held_out, .. } = fit(method, &two(), &data.train);
+        let FitResult { detector, held_out, .. } = fit(method, &two(), &data.train);
         assert_eq!(held_out.len(), 24, "{method}");
         assert_eq!(detector.part_names(), ["64×64", "96×96"], "{method}");
         assert_eq!(detector.info().input_in_words(), "64×64 and 96×96 pixels");
@@ -139,7 +139,7 @@ fn what_is_learned_later_is_learned_at_every_size() {
     let fusion = first.info().fusion.clone().unwrap();
     let expected: Vec<f64> = predict(&first, &all[16..]).iter().map(|prediction| prediction.score).collect();
     let refitted = with_fusion(&fit("patchcore", &settings, &all).detector, &fusion);
-    let Fit { detector, held_out, .. } =
+    let FitResult { detector, held_out, .. } =
         first.extend(&all[16..], &GroupBy::None, StreamOptions::default(), &Silent).unwrap();
     assert_eq!(held_out.iter().map(|image| image.score).collect::<Vec<_>>(), expected);
     assert_eq!(detector.info().fusion, Some(fusion));
@@ -220,7 +220,7 @@ fn a_dot_in_each_corner_is_found_there_whatever_the_shape() {
         for settings in [one.clone(), one.with("flips", "both"), Assignments::new().with("sizes", "64,128")] {
             let settings = settings.with("aspect", "keep");
             for method in ["padim", "patchcore", "spade"] {
-                let Fit { detector, notes, .. } = fit(method, &settings, &strips(width, height, 12));
+                let FitResult { detector, notes, .. } = fit(method, &settings, &strips(width, height, 12));
                 if settings.get("sizes").is_some() {
                     assert_eq!(detector.part_names(), sizes, "{method}");
                     assert!(notes[0].contains(&sizes.join(" and ")), "{notes:?}");
@@ -303,7 +303,7 @@ fn the_shape_is_the_median_of_the_training_images() {
     samples.extend(strips(100, 200, 4));
     samples.push(crate::images::missing("absent"));
     let settings = Assignments::new().with("input_size", 64).with("aspect", "keep");
-    let Fit { detector, notes, skipped, .. } = fit("mvg", &settings, &samples);
+    let FitResult { detector, notes, skipped, .. } = fit("mvg", &settings, &samples);
     // 64 / √2 and 64 · √2, in steps of 32.
     assert_eq!((detector.pipeline().output_size(), skipped.len()), ([32, 96], 1));
     assert!(notes[0].contains("32×96") && notes[0].contains("2.00 : 1"), "{notes:?}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nomaly_detectors::{DetectorError, Fit, FitOptions, FittedDetector, PredictOptions, Prediction};
+use nomaly_detectors::{DetectorError, FitOptions, FitResult, FittedDetector, PredictOptions, Prediction};
 use nomaly_methods::{METHODS, MethodError};
 use nomaly_settings::Assignments;
 use nomaly_store::{Progress, Silent};
@@ -43,7 +43,7 @@ fn interrupted(
     settings: &Assignments,
     folder: &Path,
     progress: &dyn Progress,
-) -> Result<Fit, DetectorError> {
+) -> Result<FitResult, DetectorError> {
     detector(method, settings).with_checkpoints(folder).fit("stripes", &good(12), &FitOptions::default(), progress)
 }
 

@@ -28,7 +28,7 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::{MAX_FOLDS, cross_validated_scores};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
 use crate::score::MethodScore;
 
 const NAME: &str = "dn2";
@@ -82,6 +82,10 @@ impl Default for Dn2Params {
         let neighbours = NeighboursOptions { k: 2, distance: Distance::SquaredL2, aggregation: Aggregation::Mean };
         Self { level: Level::Deepest, neighbours }
     }
+}
+
+impl MethodParams for Dn2Params {
+    const METHOD: &'static str = NAME;
 }
 
 impl Settings for Dn2Params {}

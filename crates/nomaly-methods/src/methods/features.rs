@@ -32,7 +32,7 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Split;
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams};
 use crate::score::MethodScore;
 use crate::stage::Stage;
 
@@ -78,6 +78,10 @@ impl Default for FeaturesParams {
     fn default() -> Self {
         Self { level: RowLevels::Deepest, scorer: DEFAULT_SCORER.to_owned() }
     }
+}
+
+impl MethodParams for FeaturesParams {
+    const METHOD: &'static str = NAME;
 }
 
 impl Settings for FeaturesParams {}

@@ -30,7 +30,7 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::{MAX_FOLDS, Split};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
 use crate::score::MethodScore;
 
 const NAME: &str = "mvg";
@@ -138,6 +138,10 @@ impl Default for MvgParams {
             variance: 0.99,
         }
     }
+}
+
+impl MethodParams for MvgParams {
+    const METHOD: &'static str = NAME;
 }
 
 impl Settings for MvgParams {

@@ -28,7 +28,7 @@ use super::pooled::{PooledFeatures, RowLevels, joined_rows, joined_taps, tap_nam
 use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams};
 use crate::recognition::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS, OpenSetParams};
 use crate::score::MethodScore;
 
@@ -72,6 +72,10 @@ impl Default for OpenSetMethodParams {
     fn default() -> Self {
         Self { level: RowLevels::Deepest, classes: OpenSetParams::default() }
     }
+}
+
+impl MethodParams for OpenSetMethodParams {
+    const METHOD: &'static str = NAME;
 }
 
 impl Settings for OpenSetMethodParams {}

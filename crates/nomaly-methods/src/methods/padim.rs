@@ -44,7 +44,7 @@ use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Groups;
 use crate::input::InputParams;
 use crate::map_maker::{DEFAULT_SIGMA, MapMaker};
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
 use crate::score::{HeldOut, MethodScore};
 use crate::state::{only, take};
 
@@ -114,6 +114,10 @@ impl Default for PadimParams {
             max_memory: Memory::gib(4),
         }
     }
+}
+
+impl MethodParams for PadimParams {
+    const METHOD: &'static str = NAME;
 }
 
 impl Settings for PadimParams {}

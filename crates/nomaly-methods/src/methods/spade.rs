@@ -47,7 +47,7 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
 use crate::map_maker::{DEFAULT_SIGMA, MapMaker};
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
 use crate::score::MethodScore;
 use crate::state::{only, take};
 
@@ -135,6 +135,10 @@ impl Default for SpadeParams {
             max_memory: Memory::gib(2),
         }
     }
+}
+
+impl MethodParams for SpadeParams {
+    const METHOD: &'static str = NAME;
 }
 
 impl Settings for SpadeParams {

@@ -109,6 +109,14 @@ pub fn decode_bytes(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeErr
     decode(bytes, limits).map_err(DecodeError::from)
 }
 
+/// As [`decode_bytes`], with what the header says of how the image was stored.
+///
+/// # Errors
+/// As [`decode_bytes`].
+pub fn decode_bytes_with_facts(bytes: &[u8], limits: &Limits) -> Result<(RgbImage, Option<FileFacts>), DecodeError> {
+    Ok((decode_bytes(bytes, limits)?, FileFacts::of(bytes)))
+}
+
 /// The name of the image format that bytes begin as, whether or not it can be decoded here; `None` for no image.
 ///
 /// The first 256 bytes of a file are enough.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nomaly::backbones::{Backbone, BackboneError, OpenOptions, OutputLayout, TapInfo, TapRequest};
 use nomaly::kernels::Isa;
-use nomaly::kernels::network::StepInfo;
+use nomaly::kernels::StepInfo;
 use serde::Serialize;
 
 use super::{PeakReport, Rate, Spread, repeated, values};
@@ -64,7 +64,7 @@ fn open(args: &BenchBackboneArgs, console: &Console) -> anyhow::Result<(Backbone
                 "there are no weights for {} here: timing it with random ones, which takes the same time",
                 args.backbone
             ));
-            let classes = nomaly::backbones::registry::BACKBONES.get(&args.backbone)?.classes;
+            let classes = nomaly::backbones::BACKBONES.get(&args.backbone)?.classes;
             Ok((Backbone::initialised(&args.backbone, classes, 0)?, true))
         }
         Err(error) => Err(error.into()),

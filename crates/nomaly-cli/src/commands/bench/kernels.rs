@@ -1,9 +1,7 @@
 //! `nomaly bench kernels`: single layers with the shapes of real networks.
 
 use nomaly::kernels::Isa;
-use nomaly::kernels::network::{
-    Activation, Conv2d, Network, NetworkBuilder, NetworkError, OutputLayout, Padding, StepInfo,
-};
+use nomaly::kernels::{Activation, Conv2d, Network, NetworkBuilder, NetworkError, OutputLayout, Padding, StepInfo};
 use serde::Serialize;
 
 use super::{PeakReport, Rate, Spread, repeated, values};

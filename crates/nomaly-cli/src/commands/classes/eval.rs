@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use nomaly::data::Choice;
 use nomaly::data::open_classes;
-use nomaly::data::subset::Choice;
-use nomaly::evaluation::recognition::evaluate_classes;
+use nomaly::evaluation::evaluate_classes;
 use nomaly::{FittedDetector, PredictOptions};
 
-use super::super::{Recipe, Status, fit_detector, tell_skipped};
+use super::super::{Status, fit_detector, recipe, tell_skipped};
 use super::{check_attainable, prepare, print_figures, warn_unattainable};
 use crate::args::{EvalArgs, Format};
 use crate::console::Console;
@@ -41,9 +41,9 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
             if let Some(max) = args.max_train {
                 dataset.limit_train(max.get(), Choice::Seeded(args.method.seed));
             }
-            let mut recipe = Recipe::new(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
+            let mut recipe = recipe(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
             prepare(&mut recipe, &dataset)?;
-            let (fit, fit_s) = fit_detector(recipe, &dataset, console)?;
+            let (fit, fit_s) = fit_detector(&recipe, &dataset, console)?;
             (fit.detector, Some(fit_s), None)
         }
     };

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use nomaly::methods::recognition::UNKNOWN;
+use nomaly::classes::UNKNOWN;
 use nomaly::wire::Ends;
 use nomaly::wire::RecognitionEvaluation;
 

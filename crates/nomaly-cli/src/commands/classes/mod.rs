@@ -5,34 +5,35 @@ mod figures;
 
 use std::collections::BTreeMap;
 
-use nomaly::data::Dataset;
-use nomaly::detectors::calibration::scores_for;
-use nomaly::detectors::classes::Classes;
-use nomaly::methods::recognition::check_name;
+use nomaly::Dataset;
+use nomaly::calibration::scores_for;
+use nomaly::classes::Classes;
+use nomaly::classes::check_name;
 use nomaly::wire::ClassThreshold;
 use nomaly::{Calibration, DecisionRule};
 
 pub(crate) use self::eval::run as eval;
 pub(super) use self::figures::print as print_figures;
-use super::{Recipe, rate_in_percent};
-use crate::args::AUTO;
+use super::rate_in_percent;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::{Align, Table, counted, significant};
+use nomaly::AUTO;
+use nomaly::Recipe;
 
 /// The method that tells classes of images apart.
 pub(super) const METHOD: &str = "open-set";
 
 /// Checks the classes of a data set before the images are read, and makes the recipe one for classes.
-pub(super) fn prepare(recipe: &mut Recipe<'_>, dataset: &Dataset) -> anyhow::Result<()> {
+pub(super) fn prepare(recipe: &mut Recipe, dataset: &Dataset) -> anyhow::Result<()> {
     if recipe.time_budget.is_some() {
         return Err(Failure::new("--time-budget is for --method auto without --labels", "leave one of them out").into());
     }
-    if ![AUTO, METHOD].contains(&recipe.method) {
+    if ![AUTO, METHOD].contains(&recipe.method.as_str()) {
         let message = format!("--labels is for the method {METHOD}, and the method is {}", recipe.method);
         return Err(Failure::new(message, "leave out --method, or --labels").into());
     }
-    recipe.method = METHOD;
+    METHOD.clone_into(&mut recipe.method);
     check_counts(dataset.train.iter().map(|sample| sample.kind.as_str()), "image", recipe.options.rule)
 }
 
@@ -124,7 +125,7 @@ fn names(classes: &Classes) -> String {
 
 /// Every class with its numbers.
 pub(super) fn rows(classes: &Classes) -> Vec<ClassThreshold> {
-    let row = |(class, calibration): (&nomaly::methods::recognition::KnownClass, &Calibration)| ClassThreshold {
+    let row = |(class, calibration): (&nomaly::classes::KnownClass, &Calibration)| ClassThreshold {
         name: class.name.clone(),
         items: class.items,
         held_out: calibration.held_out().len(),

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use nomaly::data::subset::{Choice, choose};
-use nomaly::data::tables::read;
-use nomaly::detectors::rows::{FittedRows, RowFitOptions, RowPredictOptions};
-use nomaly::evaluation::recognition::evaluate_row_classes;
-use nomaly::methods::recognition::UNKNOWN;
+use nomaly::classes::UNKNOWN;
+use nomaly::data::{Choice, choose};
+use nomaly::evaluation::evaluate_row_classes;
+use nomaly::rows::read;
+use nomaly::rows::{FittedRows, RowFitOptions, RowPredictOptions};
 
 use super::super::{Status, classes, tell_skipped};
 use super::{check_method, detector, fit_rows, refusal, subset};

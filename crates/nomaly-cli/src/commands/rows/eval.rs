@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use nomaly::data::subset::{Choice, choose};
-use nomaly::data::tables::read;
-use nomaly::detectors::rows::{FittedRows, RowFitOptions, RowPredictOptions};
-use nomaly::evaluation::rows::evaluate_rows;
-use nomaly::evaluation::supervised::reference_of_rows;
+use nomaly::data::{Choice, choose};
+use nomaly::evaluation::evaluate_rows;
+use nomaly::evaluation::reference_of_rows;
+use nomaly::rows::read;
+use nomaly::rows::{FittedRows, RowFitOptions, RowPredictOptions};
 
 use super::super::{Status, figures, tell_skipped, warn_unattainable};
 use super::{check_method, classes, detector, fit_rows, labels, refusal, subset};

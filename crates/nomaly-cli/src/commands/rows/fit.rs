@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use nomaly::GroupBy;
-use nomaly::data::tables::{Table, read};
-use nomaly::detectors::rows::RowFitOptions;
+use nomaly::rows::RowFitOptions;
+use nomaly::rows::{Table, read};
 
 use super::super::{Status, and_skipped, check_writable, classes, decision, tell_groups};
 use super::{check_method, detector, fit_rows, labels, subset};

@@ -1,7 +1,7 @@
 //! `nomaly inspect` of a model of rows.
 
-use nomaly::detectors::info::RowsInfo;
-use nomaly::detectors::model_file::Summary;
+use nomaly::model_file::RowsInfo;
+use nomaly::model_file::Summary;
 
 use super::super::inspect::{groups, history};
 use crate::output::counted;

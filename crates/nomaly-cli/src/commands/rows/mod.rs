@@ -10,9 +10,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use nomaly::Assignments;
-use nomaly::data::tables::{Table, is_table};
-use nomaly::detectors::rows::{FittedRows, RowDetector, RowFitOptions};
-use nomaly::evaluation::rows::is_anomalous_label;
+use nomaly::evaluation::is_anomalous_label;
+use nomaly::rows::{FittedRows, RowDetector, RowFitOptions};
+use nomaly::rows::{Table, is_table};
 
 pub(crate) use self::eval::run as eval;
 pub(crate) use self::fit::normal_rows;
@@ -20,11 +20,12 @@ pub(crate) use self::fit::run as fit;
 pub(crate) use self::inspect::run as inspect;
 pub(crate) use self::score::run as score;
 use super::{tell_skipped, warn_unattainable};
-use crate::args::{AUTO, MethodArgs, RowArgs};
+use crate::args::{MethodArgs, RowArgs};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::counted;
 use crate::progress::{Bars, Unit};
+use nomaly::AUTO;
 
 /// Whether the command is about a table; flags for tables are refused where it is not.
 pub(crate) fn is_about_rows(data: &Path, args: &RowArgs) -> anyhow::Result<bool> {

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use anyhow::bail;
 use nomaly::Skipped;
-use nomaly::data::tables::read;
-use nomaly::detectors::classes::Classes;
-use nomaly::detectors::rows::{FittedRows, RowOutcome, RowPredictOptions};
+use nomaly::classes::Classes;
+use nomaly::rows::read;
+use nomaly::rows::{FittedRows, RowOutcome, RowPredictOptions};
 use nomaly::wire::{RecordError, RowRecord};
 
 use super::super::sequence::{Watched, chart};

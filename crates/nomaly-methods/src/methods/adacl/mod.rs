@@ -46,7 +46,9 @@ use serde::{Deserialize, Serialize};
 use self::objective::{Created, EXAMPLES, Labels, Regression, taps};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, Published};
+use crate::method::{
+    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published,
+};
 use crate::networks::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
@@ -157,6 +159,10 @@ impl Default for AdaclParams {
             },
         }
     }
+}
+
+impl MethodParams for AdaclParams {
+    const METHOD: &'static str = NAME;
 }
 
 impl Settings for AdaclParams {

@@ -43,7 +43,9 @@ use super::scoring::{ChosenScorer, DEFAULT_SCORER, SCORER, scorer_table};
 use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, Published};
+use crate::method::{
+    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published,
+};
 use crate::networks::classification::Classification;
 use crate::networks::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
@@ -111,6 +113,10 @@ impl Default for CutPasteParams {
             },
         }
     }
+}
+
+impl MethodParams for CutPasteParams {
+    const METHOD: &'static str = NAME;
 }
 
 impl Settings for CutPasteParams {}

@@ -53,7 +53,7 @@ use super::scoring::{ChosenScorer, scorer_table};
 use crate::features::FeatureSource;
 use crate::groups::{Groups, held_out_scores};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
 use crate::networks::classification::Classification;
 use crate::networks::classifier::{STATE as NETWORK, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
@@ -193,6 +193,10 @@ impl Default for GeoTransParams {
             },
         }
     }
+}
+
+impl MethodParams for GeoTransParams {
+    const METHOD: &'static str = NAME;
 }
 
 impl Settings for GeoTransParams {

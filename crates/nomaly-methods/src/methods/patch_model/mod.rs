@@ -40,7 +40,7 @@ use crate::MethodError;
 use crate::features::FeatureSource;
 use crate::groups::Split;
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams};
 use crate::score::{HeldOut, MethodScore};
 
 const NAME: &str = "patches";
@@ -85,6 +85,10 @@ impl PatchModel {
         let (scorer, own) = ChosenScorer::part(given)?;
         Ok(Self { params: own.read()?, scorer, taps: [TapRequest::new(pixels::TAP, OutputLayout::Rows)] })
     }
+}
+
+impl MethodParams for PatchModelParams {
+    const METHOD: &'static str = NAME;
 }
 
 impl Method for PatchModel {

@@ -55,7 +55,7 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
 use crate::map_maker::MapMaker;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
 use crate::score::MethodScore;
 use crate::state::{only, take, take_either, take_f64};
 
@@ -103,6 +103,10 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
 pub struct PatchCore {
     params: PatchCoreParams,
     taps: Vec<TapRequest>,
+}
+
+impl MethodParams for PatchCoreParams {
+    const METHOD: &'static str = NAME;
 }
 
 impl Method for PatchCore {

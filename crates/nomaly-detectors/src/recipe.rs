@@ -1,0 +1,126 @@
+//! What to fit, and how, as a user says it: a method or `auto`, a backbone or the usual one.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nomaly_data::Sample;
+use nomaly_methods::{METHODS, MethodError};
+use nomaly_settings::Assignments;
+use nomaly_store::Progress;
+
+use crate::auto::choose_method;
+use crate::detector::{Detector, FitOptions, FitResult};
+use crate::error::DetectorError;
+use crate::refit::fit_without_suspicious;
+
+/// The method that stands for a choice by the images and the time there is.
+pub const AUTO: &str = "auto";
+/// The backbone where none is named and the method has none of its own; its weights are in the library.
+pub const DEFAULT_BACKBONE: &str = "efficientnet-lite0";
+
+/// What to fit, and how.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The method, or [`AUTO`].
+    pub method: String,
+    /// The backbone; `None` for the method's only one, or else [`DEFAULT_BACKBONE`].
+    pub backbone: Option<String>,
+    /// Settings of the method and of its input.
+    pub settings: Assignments,
+    /// Seed, decision, groups, and how images are read.
+    pub options: FitOptions,
+    /// How long a fit may take, by which [`AUTO`] chooses.
+    pub time_budget: Option<Duration>,
+    /// The level at which training images that look unlike the others are left out.
+    pub drop_suspicious: Option<f64>,
+    /// The folder for the checkpoints of methods that train.
+    pub checkpoints: Option<PathBuf>,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            method: AUTO.to_owned(),
+            backbone: None,
+            settings: Assignments::new(),
+            options: FitOptions::default(),
+            time_budget: None,
+            drop_suspicious: None,
+            checkpoints: None,
+        }
+    }
+}
+
+/// What a recipe comes to for the images at hand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chosen {
+    /// The method.
+    pub method: &'static str,
+    /// The backbone.
+    pub backbone: String,
+    /// The settings that were given, with those that belong to the choice.
+    pub settings: Assignments,
+    /// Why, in one line, where [`AUTO`] chose.
+    pub reason: Option<String>,
+}
+
+impl Recipe {
+    /// What will be fitted on `samples`.
+    ///
+    /// # Errors
+    /// A method that is not known, a time budget for a method that was named, and everything that [`choose_method`] fails
+    /// with.
+    pub fn choose(&self, samples: &[Sample]) -> Result<Chosen, DetectorError> {
+        if self.method == AUTO {
+            let backbone = self.backbone.as_deref().unwrap_or(DEFAULT_BACKBONE);
+            let choice = choose_method(samples, backbone, &self.settings, &self.options, self.time_budget)?;
+            return Ok(Chosen {
+                method: choice.method,
+                backbone: backbone.to_owned(),
+                settings: choice.settings,
+                reason: Some(choice.reason),
+            });
+        }
+        if self.time_budget.is_some() {
+            let reason = format!("a time budget is for the method auto, and the method is {}", self.method);
+            return Err(MethodError::Conflict { reason }.into());
+        }
+        let entry = METHODS.get(&self.method)?;
+        let backbone = self.backbone.as_deref().unwrap_or(entry.backbone.unwrap_or(DEFAULT_BACKBONE));
+        Ok(Chosen { method: entry.name, backbone: backbone.to_owned(), settings: self.settings.clone(), reason: None })
+    }
+
+    /// The detector that was chosen, not yet fitted.
+    ///
+    /// # Errors
+    /// As [`Detector::new`].
+    pub fn detector(&self, chosen: &Chosen) -> Result<Detector, DetectorError> {
+        let detector = Detector::new(chosen.method, &chosen.backbone, &chosen.settings)?;
+        let trains = METHODS.get(chosen.method)?.trains;
+        Ok(match self.checkpoints.as_ref().filter(|_| trains) {
+            Some(folder) => detector.with_checkpoints(folder),
+            None => detector,
+        })
+    }
+
+    /// Fits what was chosen on `samples`, all of which are taken to be good; `dataset` is the name that the model file
+    /// remembers.
+    ///
+    /// # Errors
+    /// As [`Detector::fit`] and [`fit_without_suspicious`].
+    pub fn fit(
+        &self,
+        chosen: &Chosen,
+        dataset: &str,
+        samples: &[Sample],
+        progress: &dyn Progress,
+    ) -> Result<FitResult, DetectorError> {
+        match self.drop_suspicious {
+            None => self.detector(chosen)?.fit(dataset, samples, &self.options, progress),
+            Some(level) => {
+                let detector = || self.detector(chosen);
+                fit_without_suspicious(&detector, dataset, samples, &self.options, level, progress)
+            }
+        }
+    }
+}

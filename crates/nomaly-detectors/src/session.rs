@@ -1,0 +1,204 @@
+//! Scoring images as they come, with memory that is kept from one to the next.
+//!
+//! [`predict`](FittedDetector::predict) is for many images at once: it reads ahead and decodes in parallel. A [`Session`]
+//! is for a program that has an image in its hands and wants an answer now: a camera's loop, a request to a service. What
+//! it says of an image is what `predict` says, bit for bit.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use image::RgbImage;
+use nomaly_data::DataError;
+use nomaly_methods::{FeatureBatch, MethodError, Skipped};
+use nomaly_transforms::statistics::ImageStatistics;
+use nomaly_transforms::{FileFacts, Limits, decode_bytes_with_facts};
+use nomaly_wire::Region;
+
+use crate::calibration::{Calibration, DecisionRule};
+use crate::classes::Classes;
+use crate::detector::{FittedDetector, PredictOptions};
+use crate::error::DetectorError;
+use crate::images::{FeatureExtractor, NetworkMemory};
+use crate::judge::Judge;
+use crate::outcome::Prediction;
+use crate::regions::RegionOptions;
+use crate::shift::{Look, pooled};
+
+/// How a session scores.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// A decision rule in place of the model's own.
+    pub rule: Option<DecisionRule>,
+    /// Views that the network sees at a time, at least 1. The result does not depend on it; memory does.
+    pub batch: usize,
+    /// What an encoded image may take.
+    pub limits: Limits,
+    /// How regions are found, for methods with maps.
+    pub regions: RegionOptions,
+    /// Whether it is said how images differ from the training images in what is no defect.
+    pub shift: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { rule: None, batch: 8, limits: Limits::default(), regions: RegionOptions::default(), shift: true }
+    }
+}
+
+/// What is said of an image; what a [`Prediction`] has can be asked of it too.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Score, p-value, decision and map.
+    pub prediction: Prediction,
+    /// Width and height of the image in pixels.
+    pub size: (u32, u32),
+    /// The class, `unknown` or `undecided`, for models of classes.
+    pub label: Option<String>,
+    /// What is above the threshold of pixels, in pixels of the image, for methods that make maps and have one.
+    pub regions: Option<Vec<Region>>,
+}
+
+impl Deref for Verdict {
+    type Target = Prediction;
+
+    fn deref(&self) -> &Prediction {
+        &self.prediction
+    }
+}
+
+/// A detector with memory to score with: one for each thread that scores. Sessions of one detector share its weights.
+pub struct Session {
+    detector: Arc<FittedDetector>,
+    options: SessionOptions,
+    calibration: Calibration,
+    classes: Option<Classes>,
+    /// One of each size.
+    memories: Vec<NetworkMemory>,
+    /// The network's inputs at each size.
+    inputs: Vec<Vec<f32>>,
+}
+
+impl FittedDetector {
+    /// A session that scores images one after another, or few at a time, with memory of its own.
+    ///
+    /// # Errors
+    /// A [rule](DecisionRule::checked) out of range.
+    pub fn session(self, options: SessionOptions) -> Result<Session, DetectorError> {
+        Session::new(Arc::new(self), options)
+    }
+}
+
+impl Session {
+    /// A session of a detector that others may share.
+    ///
+    /// # Errors
+    /// A [rule](DecisionRule::checked) out of range.
+    pub fn new(detector: Arc<FittedDetector>, options: SessionOptions) -> Result<Self, DetectorError> {
+        let asked = PredictOptions { rule: options.rule, ..PredictOptions::default() };
+        let (calibration, classes) = (detector.calibration_for(&asked)?, detector.classes_for(&asked)?);
+        let at_a_time = options.batch.max(1);
+        let memories: Vec<NetworkMemory> =
+            detector.extractors().iter().map(|extractor| extractor.memory(at_a_time)).collect();
+        let inputs = vec![Vec::new(); memories.len()];
+        Ok(Self { detector, options, calibration, classes, memories, inputs })
+    }
+
+    /// The detector.
+    pub fn detector(&self) -> &Arc<FittedDetector> {
+        &self.detector
+    }
+
+    /// Scores a decoded image.
+    ///
+    /// # Errors
+    /// An image without pixels; an image whose score is not a finite number.
+    pub fn score(&mut self, image: &RgbImage) -> Result<Verdict, DetectorError> {
+        self.score_one(image, None)
+    }
+
+    /// Scores an encoded image, of any format that can be decoded.
+    ///
+    /// # Errors
+    /// Bytes that are no image or exceed the limits, and those of [`score`](Self::score).
+    pub fn score_bytes(&mut self, bytes: &[u8]) -> Result<Verdict, DetectorError> {
+        let (image, file) = decode_bytes_with_facts(bytes, &self.options.limits).map_err(DataError::from)?;
+        self.score_one(&image, file)
+    }
+
+    /// Scores decoded images together, in their order; one that has no finite score does not spoil the others.
+    ///
+    /// # Errors
+    /// An image without pixels.
+    pub fn score_batch(&mut self, images: &[&RgbImage]) -> Result<Vec<Result<Verdict, Skipped>>, DetectorError> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.run(images, None)
+    }
+
+    fn score_one(&mut self, image: &RgbImage, file: Option<FileFacts>) -> Result<Verdict, DetectorError> {
+        let verdict = self.run(&[image], file)?.remove(0);
+        verdict.map_err(|skipped| MethodError::BadImage { skipped }.into())
+    }
+
+    fn run(
+        &mut self,
+        images: &[&RgbImage],
+        file: Option<FileFacts>,
+    ) -> Result<Vec<Result<Verdict, Skipped>>, DetectorError> {
+        let Self { detector, options, calibration, classes, memories, inputs } = self;
+        let extractors = detector.extractors();
+        for (extractor, input) in extractors.iter().zip(inputs.iter_mut()) {
+            let len = extractor.pipeline().output_len();
+            input.resize(images.len() * len, 0.0);
+            for (image, input) in images.iter().zip(input.chunks_exact_mut(len)) {
+                extractor.pipeline().apply_into(image, input)?;
+            }
+        }
+        let sizes = extractors.iter().zip(inputs.iter()).zip(memories.iter_mut());
+        let features: Vec<FeatureBatch<'_>> = sizes
+            .map(|((extractor, input), memory)| extractor.features(images.len(), input, memory))
+            .collect::<Result<_, _>>()?;
+        let looks = if options.shift { looks(extractors, &features, images, file) } else { Vec::new() };
+        let judge = Judge { fused: detector.fused(), calibration, classes: classes.as_ref() };
+        let mut verdicts = Vec::with_capacity(images.len());
+        for (at, judged) in judge.batch(&features)?.into_iter().enumerate() {
+            let prediction = match judged {
+                Ok(prediction) => prediction,
+                Err(fault) => {
+                    verdicts.push(Err(fault.of(&format!("image {at}"))));
+                    continue;
+                }
+            };
+            let input_shift = looks.get(at).zip(detector.input_profile()).and_then(|(look, own)| own.shift(look));
+            let size = images[at].dimensions();
+            let decides = calibration.map_threshold().is_some();
+            let regions = match prediction.map.as_ref().filter(|_| decides) {
+                Some(map) => Some(detector.locate(map, size, calibration, &options.regions)?.1.regions),
+                None => None,
+            };
+            let label =
+                classes.as_ref().zip(prediction.recognition).map(|(known, found)| known.label(&found).to_owned());
+            verdicts.push(Ok(Verdict { prediction: Prediction { input_shift, ..prediction }, size, label, regions }));
+        }
+        Ok(verdicts)
+    }
+}
+
+/// How images look, with their features at the tap by which they are compared with the training images.
+fn looks(
+    extractors: &[FeatureExtractor],
+    features: &[FeatureBatch<'_>],
+    images: &[&RgbImage],
+    file: Option<FileFacts>,
+) -> Vec<Look> {
+    let tap = extractors.first().and_then(FeatureExtractor::shallowest_tap);
+    let mut rows = features.first().zip(tap).map(|(features, tap)| pooled(features, tap).into_iter());
+    let mut look = |image: &&RgbImage| Look {
+        size: image.dimensions(),
+        file,
+        statistics: ImageStatistics::of(image),
+        features: rows.as_mut().and_then(Iterator::next),
+    };
+    images.iter().map(&mut look).collect()
+}
