@@ -28,18 +28,6 @@ pub(super) const CIRCLES: &[KnownCircle] = &[
         "one-against-all opens its data set as eval does",
     ),
     circle("nomaly-cli", &["commands::inspect", "commands::rows"], "models of rows are shown with parts of inspect"),
-    circle(
-        "nomaly-kernels",
-        &["blocked", "conv", "convert", "elementwise", "epilogue", "error", "network", "pool", "team", "window"],
-        "Padding and its like are defined beside the networks that are run with them",
-    ),
-    circle("nomaly-kernels", &["filter", "median"], "the median filter has the border and the error of the blur"),
-    circle(
-        "nomaly-kernels",
-        &["neighbours::bank", "neighbours::filter", "neighbours::quantized", "neighbours::search"],
-        "a view of the rows is defined beside the bank that is searched through it",
-    ),
-    circle("nomaly-kernels", &["network::fuse", "network::plan"], "the nodes that are fused are those of the plan"),
     circle("nomaly-report", &["cards", "page", "tally", "toolbar"], "limits of the page are asked for by its parts"),
     circle(
         "nomaly-scorers",

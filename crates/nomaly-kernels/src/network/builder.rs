@@ -1,6 +1,7 @@
 //! Describing a network: every shape is checked here, before anything runs.
 
-use super::plan::{self, DepthwiseLayer, Node, Op};
+use super::node::{DepthwiseLayer, Node, Op};
+use super::plan;
 use super::{Activation, Algorithm, Conv2d, Network, NetworkError, NodeId, OutputLayout, Pool2d, SqueezeExcite};
 use crate::conv::{self, DenseWeights, DepthwiseWeights, WinogradWeights, winograd};
 use crate::isa::Isa;

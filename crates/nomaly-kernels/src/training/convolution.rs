@@ -1,7 +1,7 @@
 //! Convolution and transposed convolution with their gradients.
 
+use crate::geometry::Padding;
 use crate::isa::Isa;
-use crate::network::Padding;
 use crate::simd::Token;
 use crate::window::Window;
 
