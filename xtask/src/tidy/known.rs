@@ -15,12 +15,6 @@ const fn circle(crate_name: &'static str, modules: &'static [&'static str], reas
 
 /// Every known circle.
 pub(super) const CIRCLES: &[KnownCircle] = &[
-    circle(
-        "nomaly-backbones",
-        &["backbone", "error", "extractor", "initialise", "parameters", "part", "plan", "weights"],
-        "TapRequest and TapInfo are defined beside the backbone, which is made of parts that need them",
-    ),
-    circle("nomaly-backbones", &["module", "ops"], "pooling takes its windows from the module that runs it"),
     circle("nomaly-cli", &["commands", "report"], "the report takes a word of the commands that write it"),
     circle(
         "nomaly-cli",
@@ -83,20 +77,14 @@ pub(super) const TYPE_NAMES: &[&str] = &[
     "Bootstrap",
     "Choice",
     "Components",
-    "Fit",
     "Interval",
     "Limits",
-    "Manifest",
-    "Network",
     "Outcome",
-    "Parameter",
     "PixelCurves",
-    "Precision",
     "Projection",
     "Sample",
     "Score",
     "Skipped",
     "State",
     "Table",
-    "Workspace",
 ];

@@ -6,8 +6,8 @@
 //! **The design.** [`NetworkBuilder`] checks every shape as the graph is described and packs the weights for the
 //! instruction set. [`NetworkBuilder::finish`] drops what no output needs, gives every tensor a place in one arena by
 //! its lifetime, with the zero border that its consumers' padding asks for, and resolves all addresses.
-//! [`Network::run`] only computes: no allocation, no shape logic. Tensors are in the blocked layout between layers and
-//! leave it in the [`OutputLayout`] that their consumer wants.
+//! [`CompiledNetwork::run`] only computes: no allocation, no shape logic. Tensors are in the blocked layout between
+//! layers and leave it in the [`OutputLayout`] that their consumer wants.
 //!
 //! Nodes whose tensors need not exist are joined first (the `fuse` module), and 3x3 convolutions of stride 1 are
 //! computed by Winograd's algorithm where a cost model says so ([`Algorithm`]).
@@ -24,13 +24,13 @@
 //!
 //! ```
 //! use nomaly_kernels::isa::Isa;
-//! use nomaly_kernels::network::{Activation, Conv2d, NetworkBuilder, OutputLayout, Padding};
+//! use nomaly_kernels::network::{Activation, ConvLayer, NetworkBuilder, OutputLayout, Padding};
 //!
 //! let mut net = NetworkBuilder::new(Isa::best()?);
 //! let image = net.input(1, 4, 4);
 //! let sum = net.conv2d(
 //!     image,
-//!     Conv2d {
+//!     ConvLayer {
 //!         out_channels: 1,
 //!         kernel: [3, 3],
 //!         stride: [1, 1],
@@ -57,7 +57,7 @@ mod plan;
 mod run;
 
 pub use self::builder::NetworkBuilder;
-pub use self::run::{Network, StepInfo, Workspace};
+pub use self::run::{CompiledNetwork, NetworkWorkspace, StepInfo};
 pub use crate::error::NetworkError;
 pub use crate::geometry::{Activation, OutputLayout, Padding, Pool2d};
 
@@ -83,7 +83,7 @@ pub struct NodeId(pub(crate) usize);
 /// A two-dimensional convolution (cross-correlation, as in every deep-learning framework) with its epilogue:
 /// `activation(conv(x) + bias + residual)`.
 #[derive(Clone, Copy, Debug)]
-pub struct Conv2d<'a> {
+pub struct ConvLayer<'a> {
     /// Output channels O.
     pub out_channels: usize,
     /// Kernel height and width.

@@ -33,7 +33,7 @@ pub struct ConvShape {
 ///
 /// ```
 /// use nomaly_kernels::isa::Isa;
-/// use nomaly_kernels::network::Padding;
+/// use nomaly_kernels::geometry::Padding;
 /// use nomaly_kernels::training::{Conv2d, ConvShape};
 ///
 /// let shape = ConvShape {

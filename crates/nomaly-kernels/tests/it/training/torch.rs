@@ -1,6 +1,6 @@
 //! The kernels against PyTorch in double precision (`tests/fixtures/gen_training.py`).
 
-use nomaly_kernels::network::Padding;
+use nomaly_kernels::geometry::Padding;
 use nomaly_kernels::training::{
     AdamStep, AfterNorm, BatchNorm, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, NormBackward, SgdStep,
     WeightDecay,
