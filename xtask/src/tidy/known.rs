@@ -23,28 +23,6 @@ pub(super) const CIRCLES: &[KnownCircle] = &[
     ),
     circle("nomaly-cli", &["commands::inspect", "commands::rows"], "models of rows are shown with parts of inspect"),
     circle("nomaly-report", &["cards", "page", "tally", "toolbar"], "limits of the page are asked for by its parts"),
-    circle(
-        "nomaly-scorers",
-        &[
-            "clustering",
-            "gaussian",
-            "histogram",
-            "isolation",
-            "kde",
-            "kernel_machines",
-            "kmeans",
-            "lof",
-            "mixture",
-            "neighbours",
-            "open_set",
-            "random_projections",
-            "registry",
-            "scorer",
-            "sparse",
-            "subspace",
-        ],
-        "the type of an entry is defined beside the list of all entries",
-    ),
     circle("nomaly-store", &["atomic", "destination"], "the destination of a file asks for its folder"),
     circle("nomaly-transforms", &["augment", "registry", "transformations"], "the kinds are defined beside their list"),
     circle("nomaly-transforms", &["decode::facts", "decode::quality"], "the quality is one of the facts of a file"),
@@ -71,20 +49,5 @@ pub(super) const RE_EXPORTS: &[(&str, &str)] = &[
 ];
 
 /// Names of public types that several crates have, each its own.
-pub(super) const TYPE_NAMES: &[&str] = &[
-    "Adacl",
-    "Batch",
-    "Bootstrap",
-    "Choice",
-    "Components",
-    "Interval",
-    "Limits",
-    "Outcome",
-    "PixelCurves",
-    "Projection",
-    "Sample",
-    "Score",
-    "Skipped",
-    "State",
-    "Table",
-];
+pub(super) const TYPE_NAMES: &[&str] =
+    &["Adacl", "Batch", "Choice", "Limits", "Outcome", "PixelCurves", "Sample", "Score", "Skipped", "Table"];
