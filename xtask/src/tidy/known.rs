@@ -24,13 +24,6 @@ pub(super) const CIRCLES: &[KnownCircle] = &[
     circle("nomaly-cli", &["commands::inspect", "commands::rows"], "models of rows are shown with parts of inspect"),
     circle("nomaly-report", &["cards", "page", "tally", "toolbar"], "limits of the page are asked for by its parts"),
     circle("nomaly-store", &["atomic", "destination"], "the destination of a file asks for its folder"),
-    circle("nomaly-transforms", &["augment", "registry", "transformations"], "the kinds are defined beside their list"),
-    circle("nomaly-transforms", &["decode::facts", "decode::quality"], "the quality is one of the facts of a file"),
-    circle(
-        "nomaly-transforms",
-        &["error", "pipeline", "resample", "resize", "views"],
-        "limits that messages name are defined beside what keeps them",
-    ),
 ];
 
 /// Re-exports of whole crates of the workspace: the crate that re-exports, and the one that it shows.
@@ -50,4 +43,4 @@ pub(super) const RE_EXPORTS: &[(&str, &str)] = &[
 
 /// Names of public types that several crates have, each its own.
 pub(super) const TYPE_NAMES: &[&str] =
-    &["Adacl", "Batch", "Choice", "Limits", "Outcome", "PixelCurves", "Sample", "Score", "Skipped", "Table"];
+    &["Batch", "Choice", "Limits", "Outcome", "PixelCurves", "Score", "Skipped", "Table"];
