@@ -23,7 +23,6 @@ pub(super) const CIRCLES: &[KnownCircle] = &[
     ),
     circle("nomaly-cli", &["commands::inspect", "commands::rows"], "models of rows are shown with parts of inspect"),
     circle("nomaly-report", &["cards", "page", "tally", "toolbar"], "limits of the page are asked for by its parts"),
-    circle("nomaly-store", &["atomic", "destination"], "the destination of a file asks for its folder"),
 ];
 
 /// Re-exports of whole crates of the workspace: the crate that re-exports, and the one that it shows.
@@ -42,5 +41,4 @@ pub(super) const RE_EXPORTS: &[(&str, &str)] = &[
 ];
 
 /// Names of public types that several crates have, each its own.
-pub(super) const TYPE_NAMES: &[&str] =
-    &["Batch", "Choice", "Limits", "Outcome", "PixelCurves", "Score", "Skipped", "Table"];
+pub(super) const TYPE_NAMES: &[&str] = &["Batch", "Choice", "Outcome", "PixelCurves", "Score", "Skipped", "Table"];
