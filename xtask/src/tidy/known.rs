@@ -22,7 +22,6 @@ pub(super) const CIRCLES: &[KnownCircle] = &[
         "one-against-all opens its data set as eval does",
     ),
     circle("nomaly-cli", &["commands::inspect", "commands::rows"], "models of rows are shown with parts of inspect"),
-    circle("nomaly-report", &["cards", "page", "tally", "toolbar"], "limits of the page are asked for by its parts"),
 ];
 
 /// Re-exports of whole crates of the workspace: the crate that re-exports, and the one that it shows.
@@ -41,4 +40,4 @@ pub(super) const RE_EXPORTS: &[(&str, &str)] = &[
 ];
 
 /// Names of public types that several crates have, each its own.
-pub(super) const TYPE_NAMES: &[&str] = &["Batch", "Choice", "Outcome", "PixelCurves", "Score", "Skipped", "Table"];
+pub(super) const TYPE_NAMES: &[&str] = &["Batch", "Choice", "Outcome", "Score", "Table"];
