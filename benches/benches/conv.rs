@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nomaly_kernels::isa::Isa;
-use nomaly_kernels::network::{Activation, Conv2d, Network, NetworkBuilder, NodeId, OutputLayout, Padding, Pool2d};
+use nomaly_kernels::network::{
+    Activation, CompiledNetwork, ConvLayer, NetworkBuilder, NodeId, OutputLayout, Padding, Pool2d,
+};
 
 /// A square convolution: kernel, stride, output channels, and whether it is depthwise.
 #[derive(Clone, Copy)]
@@ -29,7 +31,7 @@ fn conv(net: &mut NetworkBuilder, x: NodeId, layer: Layer, activation: Activatio
     let fan_in = channels / groups * kernel * kernel;
     let weight = values(out * fan_in, (3.0 / fan_in as f32).sqrt());
     let bias = values(out, 0.1);
-    let conv = Conv2d {
+    let conv = ConvLayer {
         out_channels: out,
         kernel: [kernel; 2],
         stride: [stride; 2],
@@ -48,7 +50,7 @@ fn dense(kernel: usize, stride: usize, out: usize) -> Layer {
 }
 
 /// ResNet-18 up to its last feature map, 224 x 224.
-fn resnet18(isa: Isa) -> Network {
+fn resnet18(isa: Isa) -> CompiledNetwork {
     let mut net = NetworkBuilder::new(isa);
     let image = net.input(3, 224, 224);
     let stem = conv(&mut net, image, dense(7, 2, 64), Activation::Relu, None);
@@ -63,7 +65,7 @@ fn resnet18(isa: Isa) -> Network {
 }
 
 /// EfficientNet-Lite0 up to its last feature map, 224 x 224.
-fn efficientnet_lite0(isa: Isa) -> Network {
+fn efficientnet_lite0(isa: Isa) -> CompiledNetwork {
     let mut net = NetworkBuilder::new(isa);
     let image = net.input(3, 224, 224);
     let mut x = conv(&mut net, image, dense(3, 2, 32), Activation::Relu6, None);

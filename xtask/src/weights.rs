@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use nomaly_backbones::weights::{Precision, fetch_and_convert};
+use nomaly_backbones::cache::{WeightsPrecision, fetch_and_convert};
 use nomaly_store::Progress;
 
 /// Fetch published weights and convert them to a safetensors file.
@@ -26,7 +26,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if let Some(folder) = output.parent() {
         nomaly_store::create_folder(folder)?;
     }
-    let precision = if f16 { Precision::Half } else { Precision::Source };
+    let precision = if f16 { WeightsPrecision::Half } else { WeightsPrecision::Source };
     fetch_and_convert(&name, precision, &output, &Lines).with_context(|| format!("cannot make the weights {name}"))?;
     println!("{}  {}", nomaly_store::sha256_file(&output)?, output.display());
     Ok(())

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use nomaly_backbones::architectures::wide_resnet::WideResNet;
-use nomaly_backbones::trainable::{Network, Optimiser, Rule, pytorch_default};
+use nomaly_backbones::trainable::{Network, NetworkOptimizer, Rule, pytorch_default};
 use nomaly_kernels::Isa;
 
 const SIDE: usize = 32;
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let graph = WideResNet::new((depth - 4) / 6, width).graph(classes);
     let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &pytorch_default(&graph, 0), Isa::best()?)?;
-    let mut optimiser = Optimiser::new(Rule::adam(1e-3));
+    let mut optimizer = NetworkOptimizer::new(Rule::adam(1e-3));
     let mix = |i: u32| i.wrapping_mul(2_654_435_761) >> 8;
     let images: Vec<f32> =
         (0..(batch * 3 * SIDE * SIDE) as u32).map(|i| mix(i) as f32 / (1 << 23) as f32 - 1.0).collect();
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut step = || -> Result<(f64, f32), Box<dyn Error>> {
         let began = Instant::now();
         let loss = network.classify(&images, &labels)?;
-        network.step(&mut optimiser)?;
+        network.step(&mut optimizer)?;
         Ok((began.elapsed().as_secs_f64(), loss))
     };
     step()?;

@@ -3,58 +3,19 @@
 use std::path::PathBuf;
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::network::OutputLayout;
 use nomaly_registry::UnknownName;
-use serde::Serialize;
 
 use crate::error::BackboneError;
 use crate::extractor::{Compiled, Extractor, Renormalize};
 use crate::graph::Graph;
-use crate::initialise;
+use crate::initialize;
 use crate::part::Part;
 use crate::registry::{BACKBONES, BackboneEntry, Preprocessing};
+use crate::taps::{OF, TapInfo, TapRequest};
 use crate::weights::{self, Weights};
 
-/// A place where features can be taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TapInfo {
-    /// The name that users type.
-    pub name: String,
-    /// Channels of the features.
-    pub channels: usize,
-    /// Pixels of the input between neighbouring positions; `None` for `logits`, which have one position.
-    pub stride: Option<usize>,
-}
-
-impl TapInfo {
-    /// Whether it is a classifier's result, which says which of the known classes an image is rather than how it looks.
-    pub fn is_classifier(&self) -> bool {
-        self.name.rsplit(OF).next() == Some(LOGITS)
-    }
-}
-
-/// The name of a classifier's tap.
-pub(crate) const LOGITS: &str = "logits";
-
-/// What stands between the names of joined networks, and between a network's name and those of its taps and tensors.
+/// What stands between the names of joined networks.
 const AND: char = '+';
-const OF: char = '/';
-
-/// Features to take, and the order of their numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TapRequest {
-    /// Name of the tap.
-    pub name: String,
-    /// Order of the numbers, or their mean over all positions.
-    pub layout: OutputLayout,
-}
-
-impl TapRequest {
-    /// Asks for the tap `name` in `layout`.
-    pub fn new(name: impl Into<String>, layout: OutputLayout) -> Self {
-        Self { name: name.into(), layout }
-    }
-}
 
 /// Where [`Backbone::open`] looks for weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -169,12 +130,12 @@ impl Backbone {
     ///
     /// # Errors
     /// For an unknown name, and for joined networks.
-    pub fn initialised(name: &str, classes: usize, seed: u64) -> Result<Self, BackboneError> {
+    pub fn initialized(name: &str, classes: usize, seed: u64) -> Result<Self, BackboneError> {
         let [entry] = entries(name)?[..] else {
             return Err(BackboneError::OneNetwork { backbone: name.to_owned(), what: "training from the start" });
         };
         let graph = entry.architecture.graph(classes);
-        let backbone = Self::from_tensors(name, initialise::he_normal(&graph, seed))?;
+        let backbone = Self::from_tensors(name, initialize::he_normal(&graph, seed))?;
         Ok(backbone.with_provenance(format!("initialised with seed {seed}"), UNSTATED))
     }
 
@@ -367,14 +328,6 @@ fn prefix(entry: &BackboneEntry) -> String {
     format!("{}{OF}", entry.name)
 }
 
-/// The taps of a graph, from the shallowest to the deepest.
-pub fn tap_infos(graph: &Graph) -> impl Iterator<Item = TapInfo> {
-    graph.taps().iter().map(|tap| {
-        let node = &graph.nodes()[tap.node];
-        TapInfo { name: tap.name.clone(), channels: node.channels, stride: node.stride }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,7 +335,7 @@ mod tests {
     #[test]
     fn joined_weights_have_all_their_sources_and_licences() {
         let one = |name: &str, licence: &str| {
-            let mut one = Backbone::initialised(name, 2, 0).unwrap().with_provenance("a zoo", licence);
+            let mut one = Backbone::initialized(name, 2, 0).unwrap().with_provenance("a zoo", licence);
             one.ignored.push("step".to_owned());
             one
         };
@@ -423,11 +376,11 @@ mod tests {
         let options = OpenOptions { weights: Some("x.pth".into()) };
         let joined = Backbone::joined(
             name,
-            ["resnet18", "mobilenetv2"].map(|one| Backbone::initialised(one, 2, 0).unwrap()).into(),
+            ["resnet18", "mobilenetv2"].map(|one| Backbone::initialized(one, 2, 0).unwrap()).into(),
         );
         let errors = [
             Backbone::open(name, &options).map(drop),
-            Backbone::initialised(name, 2, 0).map(drop),
+            Backbone::initialized(name, 2, 0).map(drop),
             joined.graph().map(drop),
         ];
         for (error, what) in errors.into_iter().zip(["a weight file", "training from the start", "a graph"]) {

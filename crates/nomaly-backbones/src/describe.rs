@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::backbone::{TapInfo, tap_infos};
 use crate::registry::{BACKBONES, BackboneEntry};
+use crate::taps::{TapInfo, tap_infos};
 
 /// A backbone in figures, for tables and machine-readable lists.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use nomaly_kernels::network::{self, Network, NetworkError, StepInfo};
+use nomaly_kernels::network::{CompiledNetwork, NetworkError, NetworkWorkspace, StepInfo};
 
-use crate::backbone::TapRequest;
 use crate::error::BackboneError;
 use crate::registry::Preprocessing;
+use crate::taps::TapRequest;
 
 /// A backbone compiled for one input size and a choice of taps. It can be shared between threads; each concurrent run
 /// needs a [`Workspace`] of its own.
@@ -21,7 +21,7 @@ pub struct Extractor {
 /// A network compiled, and what it is for.
 #[derive(Debug)]
 pub(crate) struct Compiled {
-    pub(crate) network: Network,
+    pub(crate) network: CompiledNetwork,
     /// The taps that are its outputs, in their order.
     pub(crate) taps: Vec<usize>,
     /// Present where it is trained on inputs of another normalization than the first network's.
@@ -66,7 +66,7 @@ impl Renormalize {
 /// The memory of one run.
 #[derive(Clone, Debug)]
 pub struct Workspace {
-    networks: Vec<network::Workspace>,
+    networks: Vec<NetworkWorkspace>,
     /// The input of a network that wants it normalized otherwise.
     input: Vec<f32>,
 }
@@ -74,7 +74,7 @@ pub struct Workspace {
 impl Workspace {
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
-        let networks: usize = self.networks.iter().map(network::Workspace::bytes).sum();
+        let networks: usize = self.networks.iter().map(NetworkWorkspace::bytes).sum();
         networks + self.input.capacity() * size_of::<f32>()
     }
 }
@@ -188,4 +188,5 @@ impl Extractor {
 }
 
 /// What is done with a network, its input, its memory and its outputs.
-type Run<'a> = dyn FnMut(&Network, &[f32], &mut network::Workspace, &mut [Vec<f32>]) -> Result<(), NetworkError> + 'a;
+type Run<'a> =
+    dyn FnMut(&CompiledNetwork, &[f32], &mut NetworkWorkspace, &mut [Vec<f32>]) -> Result<(), NetworkError> + 'a;

@@ -5,7 +5,7 @@
 //!
 //! Nodes stand in topological order. Parameter names are those of the published state dicts.
 
-use nomaly_kernels::network::{Activation, Padding};
+use nomaly_kernels::geometry::{Activation, Padding};
 
 /// How the samples outside of an image are provided for, per axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub enum Op {
         /// Whether it has a bias, `[O]`.
         bias: bool,
     },
-    /// Batch normalisation: `(x - running_mean) / sqrt(running_var + epsilon) * weight + bias`.
+    /// Batch normalization: `(x - running_mean) / sqrt(running_var + epsilon) * weight + bias`.
     BatchNorm {
         /// Prefix of the parameter names.
         name: String,

@@ -13,7 +13,7 @@
 //! let extractor = backbone.compile([64, 64], &taps, Isa::best()?)?;
 //! assert_eq!(extractor.output_shape(0), [24, 16, 16]);
 //!
-//! let image = vec![0.0; 3 * 64 * 64]; // normalised as `backbone.preprocessing()` says
+//! let image = vec![0.0; 3 * 64 * 64]; // normalized as `backbone.preprocessing()` says
 //! let mut features = vec![Vec::new(); 2];
 //! extractor.run(&image, 1, &mut extractor.workspace(1), &mut features)?;
 //! assert_eq!(features[0].len(), 16 * 16 * 24);
@@ -25,12 +25,13 @@
 
 pub mod architectures;
 mod backbone;
+pub mod cache;
 mod describe;
 mod error;
 pub mod explain;
 mod extractor;
 pub mod graph;
-mod initialise;
+mod initialize;
 #[cfg(feature = "candle")]
 pub mod module;
 #[cfg(feature = "candle")]
@@ -39,14 +40,16 @@ mod parameters;
 mod part;
 mod plan;
 pub mod registry;
+mod taps;
 pub mod trainable;
 pub mod weights;
 
-pub use backbone::{Backbone, OpenOptions, TapInfo, TapRequest, tap_infos};
+pub use backbone::{Backbone, OpenOptions};
 pub use describe::{Description, describe_all};
 pub use error::BackboneError;
 pub use extractor::{Extractor, Workspace};
 pub use nomaly_kernels as kernels;
-pub use nomaly_kernels::network::OutputLayout;
+pub use nomaly_kernels::geometry::OutputLayout;
 pub use registry::{BackboneEntry, Interpolation, Preprocessing};
+pub use taps::{TapInfo, TapRequest, tap_infos};
 pub use weights::{WeightTensor, Weights};

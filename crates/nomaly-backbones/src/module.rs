@@ -7,21 +7,22 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
-use nomaly_kernels::network::{Activation, Padding};
+use nomaly_kernels::geometry::{Activation, Padding};
 
 use crate::backbone::Backbone;
 use crate::error::BackboneError;
 use crate::graph::{Graph, Op, ParameterRole};
+use crate::ops::windows::{pad, window};
 use crate::ops::{self, Norm};
 use crate::weights::{WeightTensor, Weights};
 
 /// What batch norm does in a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
-    /// Normalise by the running statistics. Gradients flow nevertheless: this is also how networks are fine-tuned with
+    /// Normalize by the running statistics. Gradients flow nevertheless: this is also how networks are fine-tuned with
     /// frozen batch norm.
     Evaluate,
-    /// Normalise by the batch's own statistics, and move the running ones towards them.
+    /// Normalize by the batch's own statistics, and move the running ones towards them.
     Train {
         /// The share of the batch's statistics in the running ones, in [0, 1]; 0.1 is PyTorch's default.
         momentum: f64,
@@ -244,54 +245,6 @@ fn symmetric(x: &Tensor, padding: Padding, value: f32) -> Result<(Tensor, [usize
     }
 }
 
-/// `x` with `value` around each image.
-pub(crate) fn pad(x: &Tensor, padding: Padding, value: f32) -> Result<Tensor> {
-    let mut x = x.clone();
-    for (dim, before, after) in [(2, padding.top, padding.bottom), (3, padding.left, padding.right)] {
-        let border = |samples: usize| {
-            let mut shape = x.dims().to_vec();
-            shape[dim] = samples;
-            Tensor::full(value, shape, x.device())?.to_dtype(x.dtype())
-        };
-        let mut parts = Vec::with_capacity(3);
-        if before > 0 {
-            parts.push(border(before)?);
-        }
-        parts.push(x.clone());
-        if after > 0 {
-            parts.push(border(after)?);
-        }
-        if parts.len() > 1 {
-            x = Tensor::cat(&parts, dim)?;
-        }
-    }
-    Ok(x)
-}
-
-/// For each place of a `kernel`×`kernel` window, row by row, the samples it sees when the window moves by `stride` over
-/// `x` `[N, C, H, W]`: tensors `[N, C, oh, ow]`.
-pub(crate) fn window(x: &Tensor, kernel: usize, stride: usize) -> Result<Vec<Tensor>> {
-    let (n, c, height, width) = x.dims4()?;
-    let [oh, ow] = [height, width].map(|length| (length + stride - kernel) / stride);
-    // To a multiple of the stride, and far enough that the last place's samples lie inside; what is added is not read.
-    let [full_h, full_w] = [oh, ow].map(|out| out * stride + kernel.div_ceil(stride) * stride);
-    let x = x
-        .pad_with_zeros(2, 0, full_h.saturating_sub(height))?
-        .pad_with_zeros(3, 0, full_w.saturating_sub(width))?
-        .narrow(2, 0, full_h)?
-        .narrow(3, 0, full_w)?
-        .reshape((n, c, full_h / stride, stride, full_w / stride, stride))?;
-    let mut places = Vec::with_capacity(kernel * kernel);
-    for row in 0..kernel {
-        let rows = x.narrow(3, row % stride, 1)?.narrow(2, row / stride, oh)?;
-        for column in 0..kernel {
-            let place = rows.narrow(5, column % stride, 1)?.narrow(4, column / stride, ow)?;
-            places.push(place.reshape((n, c, oh, ow))?);
-        }
-    }
-    Ok(places)
-}
-
 /// A depthwise convolution as a sum over the places of the kernel: candle itself runs one convolution a channel.
 fn depthwise(x: &Tensor, weight: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let factors = weight.reshape((1, (), kernel * kernel, 1))?;
@@ -306,16 +259,10 @@ fn depthwise(x: &Tensor, weight: &Tensor, kernel: usize, stride: usize) -> Resul
     sum.ok_or_else(|| candle_core::Error::Msg("a kernel has at least one place".to_owned()))
 }
 
-/// Max pooling whose gradient candle knows: its own has none for windows that overlap.
-pub(crate) fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
-    let mut places = window(x, kernel, stride)?.into_iter();
-    let first = places.next().ok_or_else(|| candle_core::Error::Msg("a window has at least one place".to_owned()))?;
-    places.try_fold(first, |greatest, place| greatest.maximum(&place))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::windows::max_pool;
 
     /// `[2, 3, height, width]`, no two values near each other equal.
     fn images(height: usize, width: usize) -> Tensor {
@@ -340,21 +287,5 @@ mod tests {
             let theirs = x.max_pool2d_with_stride(kernel, stride).unwrap();
             assert_eq!(largest_difference(&ours, &theirs), 0.0, "{kernel} {stride}");
         }
-    }
-
-    #[test]
-    fn the_gradient_of_overlapping_pooling_goes_to_the_greatest() {
-        let x: Vec<f32> = (0..9).map(|i| i as f32).collect();
-        let x = Var::from_vec(x, (1, 1, 3, 3), &Device::Cpu).unwrap();
-        let gradients = max_pool(&x, 2, 1).unwrap().sum_all().unwrap().backward().unwrap();
-        let gradient: Vec<f32> = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        assert_eq!(gradient, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]);
-    }
-
-    #[test]
-    fn padding_is_on_the_sides_it_is_given_for() {
-        let padding = Padding { top: 0, bottom: 1, left: 2, right: 0 };
-        let x = pad(&Tensor::zeros((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap(), padding, 5.0).unwrap();
-        assert_eq!(x.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [5.0, 5.0, 0.0, 5.0, 5.0, 5.0]);
     }
 }

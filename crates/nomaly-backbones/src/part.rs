@@ -1,14 +1,14 @@
 //! One network of a backbone: a graph with the weights that serve it, or its shallower part.
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::network::{Network, OutputLayout};
+use nomaly_kernels::network::{CompiledNetwork, OutputLayout};
 
-use crate::backbone::{TapInfo, tap_infos};
 use crate::error::BackboneError;
 use crate::graph::{Graph, Op, Parameter, ParameterRole};
 use crate::parameters::Parameters;
 use crate::plan;
 use crate::registry::BackboneEntry;
+use crate::taps::{TapInfo, tap_infos};
 use crate::weights::{WeightTensor, Weights};
 
 /// A network with its weights, checked: every tensor has the shape that the architecture gives it and holds finite
@@ -108,7 +108,7 @@ impl Part {
         input: [usize; 2],
         outputs: &[(usize, OutputLayout)],
         isa: Isa,
-    ) -> Result<Network, BackboneError> {
+    ) -> Result<CompiledNetwork, BackboneError> {
         let parameters = Parameters { backbone: self.entry.name, weights: &self.weights };
         plan::compile(&self.graph, &parameters, input, outputs, isa)
     }

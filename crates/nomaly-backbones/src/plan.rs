@@ -6,7 +6,7 @@
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::network::{
-    Activation, Conv2d, Network, NetworkBuilder, NodeId, OutputLayout, Padding, Pool2d, SqueezeExcite,
+    Activation, CompiledNetwork, ConvLayer, NetworkBuilder, NodeId, OutputLayout, Padding, Pool2d, SqueezeExcite,
 };
 
 use crate::BackboneError;
@@ -20,7 +20,7 @@ pub(crate) fn compile(
     input: [usize; 2],
     outputs: &[(usize, OutputLayout)],
     isa: Isa,
-) -> Result<Network, BackboneError> {
+) -> Result<CompiledNetwork, BackboneError> {
     let targets: Vec<usize> = outputs.iter().map(|&(node, _)| node).collect();
     let mut compiler = Compiler {
         graph,
@@ -188,7 +188,7 @@ impl Compiler<'_> {
         }
         let (last, activation) = self.fuse_activation(last);
 
-        let conv = Conv2d {
+        let conv = ConvLayer {
             out_channels: node.channels,
             kernel: [*kernel; 2],
             stride: [*stride; 2],
@@ -207,7 +207,7 @@ impl Compiler<'_> {
 mod tests {
     use super::*;
     use crate::architectures::wide_resnet::WideResNet;
-    use crate::initialise::he_normal;
+    use crate::initialize::he_normal;
 
     #[test]
     fn dropout_is_nothing_to_a_plan() {

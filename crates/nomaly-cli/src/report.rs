@@ -14,8 +14,8 @@ use nomaly::wire::Evaluation;
 use nomaly::{Calibration, DecisionRule, FitResult, FittedDetector, Label, Limits, Outcome, Sample, StreamOptions};
 use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
 use nomaly_report::{
-    Contour, Decision, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold,
-    render,
+    Contour, Decision, Figure, Item, KindRow, MapCurves, Picture, PixelCurve, RegionBox, Report, SkippedFile,
+    Threshold, render,
 };
 
 use crate::commands::and_undecided;
@@ -47,7 +47,7 @@ pub(crate) struct ReportBuilder {
     map_range: Option<ValueRange>,
     explained_at: Option<String>,
     items: Vec<Item>,
-    skipped: Vec<Skipped>,
+    skipped: Vec<SkippedFile>,
     /// What the reader must know first.
     pub(crate) notes: Vec<String>,
 }
@@ -64,7 +64,7 @@ impl ReportBuilder {
         let prediction = match &outcome.result {
             Ok(prediction) => prediction,
             Err(skipped) => {
-                self.skipped.push(Skipped { path: skipped.id.clone(), reason: skipped.message.clone() });
+                self.skipped.push(SkippedFile { path: skipped.id.clone(), reason: skipped.message.clone() });
                 return Ok(());
             }
         };
@@ -242,7 +242,11 @@ pub(crate) fn write_training(path: &Path, fit: &FitResult, samples: &[Sample], l
             ("independent groups", info.training.groups.count.to_string()),
         ]),
         items,
-        skipped: fit.skipped.iter().map(|bad| Skipped { path: bad.id.clone(), reason: bad.message.clone() }).collect(),
+        skipped: fit
+            .skipped
+            .iter()
+            .map(|bad| SkippedFile { path: bad.id.clone(), reason: bad.message.clone() })
+            .collect(),
         ..Report::default()
     };
     Ok(write_atomic(path, render(&report)?.as_bytes())?)
@@ -330,10 +334,10 @@ fn region_box(region: &Region) -> RegionBox {
     RegionBox { x, y, width, height, area: area as u64, peak }
 }
 
-fn pixel_curves(evaluated: &Evaluated) -> Option<PixelCurves> {
+fn pixel_curves(evaluated: &Evaluated) -> Option<MapCurves> {
     let (curves, figures) = (evaluated.curves.as_ref()?, evaluated.figures.pixel?);
     let curve = |fpr: &[f64], rate: &[f64], area| PixelCurve { fpr: fpr.to_vec(), rate: rate.to_vec(), area };
-    Some(PixelCurves {
+    Some(MapCurves {
         roc: curve(&curves.roc.fpr, &curves.roc.tpr, figures.auroc),
         pro: curve(&curves.pro.fpr, &curves.pro.pro, figures.aupro),
         max_fpr: PRO_LIMIT,

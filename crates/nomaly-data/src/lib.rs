@@ -48,6 +48,6 @@ pub use frames::FrameCache;
 pub use manifest::{Manifest, Route};
 pub use open::{open, open_classes};
 pub use options::with_option;
-pub use registry::{DATASETS, DatasetEntry, State, get};
+pub use registry::{Availability, DATASETS, DatasetEntry, get};
 pub use sample::{Dataset, ImageSource, Label, MaskSource, PackedImages, Sample, with_changes};
 pub use walk::{EXTENSIONS, UNLABELLED, images_under};

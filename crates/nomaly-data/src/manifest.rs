@@ -97,7 +97,7 @@ impl Route {
         let files: Vec<PathBuf> = self.files.iter().map(|source| fetch(source, downloads)).collect::<Result<_, _>>()?;
         if self.unpack {
             for file in &files {
-                archive::extract(file, &scratch, &archive::Limits::default(), progress)?;
+                archive::extract(file, &scratch, &archive::ArchiveLimits::default(), progress)?;
             }
         } else {
             nomaly_store::create_folder(&scratch)?;

@@ -33,7 +33,7 @@ enum Origin {
 
 /// Whether a named data set is on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Availability {
     /// It is part of the library.
     BuiltIn,
     /// It is, in this folder.
@@ -80,12 +80,12 @@ impl DatasetEntry {
     ///
     /// # Errors
     /// [`DataError::Store`] where there is no cache folder.
-    pub fn state(&self) -> Result<State, DataError> {
+    pub fn state(&self) -> Result<Availability, DataError> {
         if matches!(self.origin, Origin::BuiltIn(_)) {
-            return Ok(State::BuiltIn);
+            return Ok(Availability::BuiltIn);
         }
         let path = folder(&nomaly_store::home()?, self.name);
-        Ok(if path.is_dir() { State::Ready(path) } else { State::Missing })
+        Ok(if path.is_dir() { Availability::Ready(path) } else { Availability::Missing })
     }
 
     /// Opens the data set as `name`.
@@ -95,7 +95,7 @@ impl DatasetEntry {
             Origin::BuiltIn(make) => return make(&options),
             Origin::Fetched { read, .. } => read,
         };
-        let State::Ready(path) = self.state()? else {
+        let Availability::Ready(path) = self.state()? else {
             return Err(DataError::NotFetched { name: self.name.to_owned() });
         };
         let mut dataset = read(&path, name.to_owned(), &options)?;
@@ -202,7 +202,7 @@ mod tests {
     fn every_manifest_is_of_its_entry_and_complete() {
         for entry in DATASETS.iter() {
             let Some(manifest) = entry.manifest().unwrap() else {
-                assert_eq!(entry.state().unwrap(), State::BuiltIn);
+                assert_eq!(entry.state().unwrap(), Availability::BuiltIn);
                 continue;
             };
             assert_eq!(manifest.name, entry.name);

@@ -5,7 +5,7 @@
 //! convolution reads carries its padding as a *halo* of zeros, which whoever writes the tensor writes too; then the
 //! convolution needs no case for borders. The planar variant `[C][H][W]` serves first layers with few channels.
 
-use crate::network::Padding;
+use crate::geometry::Padding;
 
 /// The place of one tensor in the arena, and its strides (all in f32 values).
 #[derive(Clone, Copy, Debug)]

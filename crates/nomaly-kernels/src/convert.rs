@@ -1,7 +1,7 @@
 //! Into the blocked layout and out of it.
 
 use crate::blocked::{Arena, Region, View};
-use crate::network::OutputLayout;
+use crate::geometry::OutputLayout;
 use crate::pool::MeanKernel;
 use crate::simd::Token;
 use crate::team::Team;

@@ -1,6 +1,6 @@
 //! What happens to a result while it is still in a register: activations lowered to a clamp and, rarely, a curve.
 
-use crate::network::Activation;
+use crate::geometry::Activation;
 use crate::simd::{Simd, sigmoid, silu};
 
 /// An activation as the kernels apply it: `curve(min(high, max(low, x)))`.

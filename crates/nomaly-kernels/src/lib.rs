@@ -1,7 +1,8 @@
 //! The numeric core of nomaly: slices in, slices out, no images, files or methods.
 //!
 //! * [`network`]: whole convolutional networks as one plan, in a blocked layout, for one instruction set.
-//! * [`training`]: forward and backward passes on planar tensors, losses, optimiser steps.
+//! * [`training`]: forward and backward passes on planar tensors, losses, optimizer steps.
+//! * [`geometry`]: padding, activations, pooling windows and layouts, which networks and training share.
 //! * [`neighbours`]: exact and approximate nearest rows of a memory bank; [`coreset`]: few rows that cover it.
 //! * [`linalg`]: a Gaussian for each of many positions.
 //! * [`rbf`]: the Gaussian kernel of many pairs of rows; [`exponentials`]: sums of them where rows want double precision.
@@ -25,9 +26,9 @@ mod epilogue;
 mod error;
 pub mod exponentials;
 pub mod filter;
+pub mod geometry;
 pub mod isa;
 pub mod linalg;
-mod median;
 pub mod neighbours;
 pub mod network;
 mod parallel;

@@ -1,6 +1,6 @@
 //! The geometry of a sliding window, of networks and of training alike.
 
-use crate::network::Padding;
+use crate::geometry::Padding;
 
 /// Why a sliding window gives no output.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

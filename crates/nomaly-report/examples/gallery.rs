@@ -13,8 +13,8 @@ use nomaly_metrics::components::{Components, Connectivity};
 use nomaly_metrics::{CurvePoints, PixelMetrics, auroc, average_precision, eer, f1_max};
 use nomaly_report::overlay::{DEFAULT_OPACITY, ValueRange, overlay};
 use nomaly_report::{
-    Contour, Decision, Figure, Item, KindRow, Picture, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold,
-    render,
+    Contour, Decision, Figure, Item, KindRow, MapCurves, Picture, PixelCurve, RegionBox, Report, SkippedFile,
+    Threshold, render,
 };
 
 /// Size of the textures in pixels.
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn report(specimens: &[Specimen], skipped: Vec<Skipped>, note: &str) -> Result<Report, Box<dyn Error>> {
+fn report(specimens: &[Specimen], skipped: Vec<SkippedFile>, note: &str) -> Result<Report, Box<dyn Error>> {
     let maps: Vec<Vec<f32>> = specimens.iter().map(|specimen| contrast(&specimen.image)).collect();
     let scores: Vec<f64> =
         maps.iter().map(|map| f64::from(map.iter().copied().fold(f32::NEG_INFINITY, f32::max))).collect();
@@ -181,7 +181,7 @@ fn pixel_curves(
     specimens: &[Specimen],
     maps: &[Vec<f32>],
     chosen: impl Fn(&Specimen) -> bool,
-) -> Result<Option<PixelCurves>, Box<dyn Error>> {
+) -> Result<Option<MapCurves>, Box<dyn Error>> {
     let mut metrics = PixelMetrics::new();
     for (specimen, map) in specimens.iter().zip(maps).filter(|(specimen, _)| chosen(specimen)) {
         let (width, height) = (specimen.image.width() as usize, specimen.image.height() as usize);
@@ -195,7 +195,7 @@ fn pixel_curves(
         return Ok(None);
     }
     let (roc, pro) = (metrics.roc_curve(CurvePoints::Corners)?, metrics.pro_curve()?);
-    Ok(Some(PixelCurves {
+    Ok(Some(MapCurves {
         roc: thinned(&roc.fpr, &roc.tpr, metrics.auroc()?),
         pro: thinned(&pro.fpr, &pro.pro, metrics.aupro(MAX_FPR)?),
         max_fpr: MAX_FPR,
@@ -227,7 +227,7 @@ fn contrast(image: &RgbImage) -> Vec<f32> {
 }
 
 /// Reads `FOLDER/<kind>/<image>`.
-fn read(folder: &Path) -> Result<(Vec<Specimen>, Vec<Skipped>), Box<dyn Error>> {
+fn read(folder: &Path) -> Result<(Vec<Specimen>, Vec<SkippedFile>), Box<dyn Error>> {
     let (mut specimens, mut skipped) = (Vec::new(), Vec::new());
     for kind in std::fs::read_dir(folder)? {
         let kind = kind?;
@@ -241,7 +241,7 @@ fn read(folder: &Path) -> Result<(Vec<Specimen>, Vec<Skipped>), Box<dyn Error>> 
                     let image = resize(&image.to_rgb8(), WIDTH, HEIGHT, FilterType::Triangle);
                     specimens.push(Specimen { id, kind: name, image, mask: None });
                 }
-                Err(error) => skipped.push(Skipped { path: id, reason: error.to_string() }),
+                Err(error) => skipped.push(SkippedFile { path: id, reason: error.to_string() }),
             }
         }
     }

@@ -5,9 +5,11 @@ use maud::{Markup, html};
 use crate::contour::Contour;
 use crate::model::{Decision, Item, RegionBox};
 use crate::number;
-use crate::page::MAX_REGIONS;
 use crate::picture::Picture;
 use crate::tally::{Entry, Mistake};
+
+/// Regions boxed at most in one picture, the largest ones.
+pub const MAX_REGIONS: usize = 24;
 
 /// Boxes keep this share of the picture's longest side away from their regions, so that specks stay visible.
 const BOX_MARGIN: f64 = 0.02;

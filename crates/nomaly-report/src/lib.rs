@@ -46,8 +46,10 @@ mod plots;
 mod tally;
 mod toolbar;
 
+pub use cards::MAX_REGIONS;
 pub use contour::{Contour, MAX_POINTS};
 pub use error::ReportError;
-pub use model::{Decision, Figure, Item, KindRow, PixelCurve, PixelCurves, RegionBox, Report, Skipped, Threshold};
-pub use page::{MAX_IMAGES, MAX_MISTAKES, MAX_REGIONS, render};
+pub use model::{Decision, Figure, Item, KindRow, MapCurves, PixelCurve, RegionBox, Report, SkippedFile, Threshold};
+pub use page::render;
 pub use picture::{MAX_SIDE, Picture};
+pub use tally::{MAX_IMAGES, MAX_MISTAKES};

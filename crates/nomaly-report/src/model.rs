@@ -20,7 +20,7 @@ pub struct Report {
     /// The decision rule, where there is one.
     pub threshold: Option<Threshold>,
     /// How well the anomaly maps find defective pixels, where there are ground-truth masks.
-    pub pixel: Option<PixelCurves>,
+    pub pixel: Option<MapCurves>,
     /// Figures by kind of image.
     pub by_kind: Vec<KindRow>,
     /// The images, in any order.
@@ -31,7 +31,7 @@ pub struct Report {
     /// maps.
     pub explained_at: Option<String>,
     /// Files that could not be scored.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<SkippedFile>,
 }
 
 /// A headline figure.
@@ -58,7 +58,7 @@ pub struct Threshold {
 
 /// Curves over the pixels of all images with ground truth.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct PixelCurves {
+pub struct MapCurves {
     /// True-positive rate of the pixels over their false-positive rate, with the AUROC as its area.
     pub roc: PixelCurve,
     /// Per-region overlap (PRO), the share of each defect that is covered, averaged over the defects, over the
@@ -176,7 +176,7 @@ pub struct RegionBox {
 
 /// A file that could not be scored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Skipped {
+pub struct SkippedFile {
     /// Its path.
     pub path: String,
     /// Why.

@@ -5,20 +5,11 @@ use nomaly_metrics::{CurvePoints, auroc, confusion_curve, roc_curve};
 
 use crate::ReportError;
 use crate::cards;
-use crate::model::{KindRow, PixelCurve, PixelCurves, Report, Skipped, Threshold};
+use crate::model::{KindRow, MapCurves, PixelCurve, Report, SkippedFile, Threshold};
 use crate::number;
 use crate::plots::{self, Class, OperatingPoint};
 use crate::tally::{Entry, Mistake, Tally};
 use crate::toolbar;
-
-/// Images shown at most. With more, mistakes and anomalies come first, and the page says what was left out.
-pub const MAX_IMAGES: usize = 240;
-
-/// False alarms, and misses, shown at most in the section on mistakes.
-pub const MAX_MISTAKES: usize = 6;
-
-/// Regions boxed at most in one picture, the largest ones.
-pub const MAX_REGIONS: usize = 24;
 
 /// A curve has a point whenever a rate has moved by one part in so many.
 const CURVE_STEPS: usize = 256;
@@ -175,7 +166,7 @@ fn plots_section(report: &Report, tally: &Tally<'_>) -> Markup {
     }
 }
 
-fn check(curves: &PixelCurves) -> Result<(), ReportError> {
+fn check(curves: &MapCurves) -> Result<(), ReportError> {
     // Rates are sums and quotients: their last bits may pass the ends.
     let share = |value: f64| (-1e-9..=1.0 + 1e-9).contains(&value);
     let named: [(_, &PixelCurve); 2] = [("pixel ROC curve", &curves.roc), ("per-region overlap curve", &curves.pro)];
@@ -202,8 +193,8 @@ fn check(curves: &PixelCurves) -> Result<(), ReportError> {
 }
 
 /// How well the maps find defective pixels.
-fn pixels(curves: &PixelCurves) -> Markup {
-    let PixelCurves { roc, pro, max_fpr } = curves;
+fn pixels(curves: &MapCurves) -> Markup {
+    let MapCurves { roc, pro, max_fpr } = curves;
     html! {
         @if !roc.fpr.is_empty() || !pro.fpr.is_empty() {
             section aria-labelledby="pixels" {
@@ -369,7 +360,7 @@ fn explanations(shown: &[Entry<'_>], layer: &str) -> Markup {
     }
 }
 
-fn skipped(files: &[Skipped]) -> Markup {
+fn skipped(files: &[SkippedFile]) -> Markup {
     html! {
         @if !files.is_empty() {
             section aria-labelledby="skipped" {

@@ -3,8 +3,13 @@
 use nomaly_metrics::ConfusionMatrix;
 
 use crate::model::{Item, Report};
-use crate::page::{MAX_IMAGES, MAX_MISTAKES};
 use crate::{ReportError, number};
+
+/// Images shown at most. With more, mistakes and anomalies come first, and the page says what was left out.
+pub const MAX_IMAGES: usize = 240;
+
+/// False alarms, and misses, shown at most in the section on mistakes.
+pub const MAX_MISTAKES: usize = 6;
 
 /// How a decision went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

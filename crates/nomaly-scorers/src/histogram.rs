@@ -29,7 +29,7 @@ use ndarray::ArrayView2;
 use nomaly_settings::{Auto, Settings};
 use rayon::prelude::*;
 
-use crate::registry::{ScorerParams, check_settings};
+use crate::entry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
 use crate::{ScorerError, Watch};
 

@@ -30,8 +30,8 @@ use nomaly_kernels::isa::Isa;
 use nomaly_settings::{Settings, word_or_value};
 
 use crate::choice::named_choice;
+use crate::entry::{ScorerParams, check_settings};
 use crate::gaussian::GaussianStatistics;
-use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
 use crate::{ScorerError, Watch, linalg, pairs};
 

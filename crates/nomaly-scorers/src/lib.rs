@@ -31,6 +31,7 @@ mod choice;
 pub mod clustering;
 pub mod decision;
 pub mod dirichlet;
+mod entry;
 mod error;
 pub mod gaussian;
 pub mod histogram;
@@ -54,7 +55,8 @@ pub mod sparse;
 pub mod subspace;
 mod watch;
 
+pub use entry::{ScorerEntry, ScorerParams};
 pub use error::ScorerError;
-pub use registry::{SCORERS, ScorerEntry, ScorerParams};
-pub use scorer::{Scorer, State, Tensor, TensorData, restore};
+pub use registry::{SCORERS, restore};
+pub use scorer::{Scorer, State, Tensor, TensorData};
 pub use watch::Watch;

@@ -32,7 +32,7 @@ use nomaly_settings::Settings;
 use rayon::prelude::*;
 
 use crate::choice::named_choice;
-use crate::registry::{ScorerParams, check_settings};
+use crate::entry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
 use crate::{ScorerError, Watch};
 

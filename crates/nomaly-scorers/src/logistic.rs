@@ -29,7 +29,7 @@ use rayon::prelude::*;
 
 use crate::blocks::BlockRows;
 use crate::choice::named_choice;
-use crate::registry::check_settings;
+use crate::entry::check_settings;
 use crate::scorer::{check_finite, check_rows};
 use crate::{ScorerError, Watch, linalg};
 

@@ -25,7 +25,7 @@ use nomaly_kernels::neighbours::{Bank, Metric};
 use nomaly_settings::{Assignments, SettingError, Settings};
 
 use crate::choice::named_choice;
-use crate::registry::{ScorerParams, check_settings};
+use crate::entry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
 use crate::{ScorerError, Watch};
 

@@ -24,8 +24,8 @@ use std::collections::BTreeMap;
 use ndarray::{ArrayView2, Axis};
 use nomaly_settings::{Auto, SettingError};
 
+use crate::entry::ScorerParams;
 use crate::mixture::{Mixture, MixtureCovariance, MixtureOptions};
-use crate::registry::ScorerParams;
 use crate::scorer::{Scorer, State, check_finite};
 use crate::{ScorerError, Watch};
 

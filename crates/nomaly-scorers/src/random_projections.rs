@@ -28,8 +28,8 @@ use nomaly_settings::{Auto, SettingError, Settings};
 use rand::seq::index;
 use rayon::prelude::*;
 
+use crate::entry::{ScorerParams, check_settings};
 use crate::random::{normals, stream};
-use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
 use crate::{ScorerError, Watch};
 
@@ -79,7 +79,7 @@ impl ScorerParams for RandomProjectionsOptions {
 
 /// Some columns and their weights.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Projection {
+pub struct WeightedColumns {
     /// The columns, from 0.
     pub columns: Vec<u32>,
     /// As many finite weights.
@@ -92,7 +92,7 @@ pub struct RandomProjections {
     dim: usize,
     rows: u32,
     /// All of the same number of columns.
-    projections: Vec<Projection>,
+    projections: Vec<WeightedColumns>,
     histograms: Vec<Histogram>,
     /// `-ln(share)` of each bin, and of what lies outside.
     tables: Vec<(Vec<f64>, f64)>,
@@ -135,7 +135,7 @@ impl RandomProjections {
             let mut columns: Vec<u32> =
                 index::sample(&mut rng, dim, dim.isqrt()).into_iter().map(|column| column as u32).collect();
             columns.sort_unstable();
-            Projection { weights: normals(&mut rng, columns.len()), columns }
+            WeightedColumns { weights: normals(&mut rng, columns.len()), columns }
         };
         Self::fit_along(rows, (0..projections).map(draw).collect(), bins, watch)
     }
@@ -147,7 +147,7 @@ impl RandomProjections {
     /// As [`fit`](Self::fit), and [`ScorerError::Setting`] for projections that are none of rows with `dim` columns.
     pub fn fit_along(
         rows: ArrayView2<'_, f32>,
-        projections: Vec<Projection>,
+        projections: Vec<WeightedColumns>,
         bins: Auto<usize>,
         watch: Watch<'_>,
     ) -> Result<Self, ScorerError> {
@@ -166,7 +166,7 @@ impl RandomProjections {
             what: "a histogram",
             reason: format!("{n} rows are too many to be counted, the limit is 2^32 - 1"),
         })?;
-        let histogram = |projection: &Projection| {
+        let histogram = |projection: &WeightedColumns| {
             watch.check()?;
             let mut values: Vec<f64> = rows.outer_iter().map(|row| projection.of(row)).collect();
             Ok(Histogram::of(&mut values, bins))
@@ -175,7 +175,7 @@ impl RandomProjections {
         Ok(Self::new(dim, count, projections, histograms))
     }
 
-    fn new(dim: usize, rows: u32, projections: Vec<Projection>, histograms: Vec<Histogram>) -> Self {
+    fn new(dim: usize, rows: u32, projections: Vec<WeightedColumns>, histograms: Vec<Histogram>) -> Self {
         let tables = histograms.iter().map(Histogram::table).collect();
         Self { dim, rows, projections, histograms, tables }
     }
@@ -206,7 +206,7 @@ impl RandomProjections {
         let projections = columns
             .chunks_exact(width)
             .zip(weights.chunks_exact(width))
-            .map(|(columns, weights)| Projection { columns: columns.to_vec(), weights: weights.to_vec() })
+            .map(|(columns, weights)| WeightedColumns { columns: columns.to_vec(), weights: weights.to_vec() })
             .collect();
         let bins = state.read_u32("bins", [count])?;
         let [total] = state.shape("counts")?;
@@ -276,7 +276,7 @@ impl Scorer for RandomProjections {
     }
 }
 
-impl Projection {
+impl WeightedColumns {
     fn of(&self, row: ArrayView1<'_, f32>) -> f64 {
         self.columns.iter().zip(&self.weights).map(|(column, weight)| weight * f64::from(row[*column as usize])).sum()
     }

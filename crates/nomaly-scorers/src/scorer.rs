@@ -7,7 +7,7 @@ use ndarray::ArrayView2;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{SCORERS, ScorerError, open_set};
+use crate::error::ScorerError;
 
 /// A scorer that has seen rows of normal items. *Higher = more anomalous.*
 pub trait Scorer: Send + Sync + std::fmt::Debug {
@@ -29,7 +29,7 @@ pub trait Scorer: Send + Sync + std::fmt::Debug {
         Err(ScorerError::NoDensity { kind: self.state().kind })
     }
 
-    /// All of the scorer as numbers: [`restore`] brings back one that gives the same scores.
+    /// All of the scorer as numbers: [`restore`](crate::restore) brings back one that gives the same scores.
     fn state(&self) -> State;
 }
 
@@ -81,25 +81,12 @@ impl Tensor {
 /// A fitted scorer in full: what a model file keeps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    /// The scorer's name in [`SCORERS`].
+    /// The scorer's name in [`SCORERS`](crate::SCORERS).
     pub kind: String,
     /// Its small settings, a JSON object.
     pub config: serde_json::Value,
     /// Its numbers by name.
     pub tensors: BTreeMap<String, Tensor>,
-}
-
-/// Brings a stored scorer back.
-///
-/// The state may come from anywhere: every shape, every number and every setting is checked before it is used.
-///
-/// # Errors
-/// [`ScorerError::UnknownName`] for its kind, [`ScorerError::Stored`].
-pub fn restore(state: &State) -> Result<Box<dyn Scorer>, ScorerError> {
-    if state.kind == open_set::KIND {
-        return Ok(Box::new(open_set::OpenSet::from_state(state)?));
-    }
-    SCORERS.get(&state.kind)?.restore(state)
 }
 
 impl State {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::StoreError;
-use crate::destination::{Destination, keep_owner_and_mode, mode_of};
+use crate::destination::{Destination, keep_owner_and_mode, mode_of, parent};
 
 /// A file under construction that takes its place only when it is complete.
 ///
@@ -137,14 +137,6 @@ pub fn create_folder(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).map_err(StoreError::io("create the folder", path))
 }
 
-/// The folder a file lies in: `.` for a bare file name.
-pub(crate) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
 /// Gives temporary files the mode that ordinary ones get (`mode` less the umask) instead of private ones.
 pub(crate) fn temporary<'a, 'b, 'c>(
     builder: &'c mut tempfile::Builder<'a, 'b>,
@@ -223,7 +215,6 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&atomic), mode(&plain));
     }
-
     #[test]
     fn a_bare_name_lies_in_the_working_folder() {
         assert_eq!(parent(Path::new("a.bin")), Path::new("."));

@@ -4,8 +4,6 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::atomic::parent;
-
 /// How bytes get to a path.
 #[derive(Debug)]
 pub(crate) enum Destination {
@@ -56,6 +54,14 @@ fn end_of_links(path: &Path) -> PathBuf {
         }
     }
     end
+}
+
+/// The folder a file lies in: `.` for a bare file name.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// What a file is that nothing is written to.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{Rgb, RgbImage, imageops};
-use nomaly_transforms::augment::{Adacl, AdaclKind, CutPasteClass};
+use nomaly_transforms::augment::{AdaclAugmentation, AdaclKind, CutPasteClass};
 use nomaly_transforms::transformations::{Transformation, TransformationSet};
 use nomaly_transforms::{Filter, crop, resize, samples};
 use rand_chacha::ChaCha8Rng;
@@ -65,7 +65,7 @@ fn adacl(path: &Path) -> Result<(), Box<dyn Error>> {
     let mut tiles = Vec::new();
     for kind in AdaclKind::ALL.into_iter().flat_map(|kind| [kind; 2]) {
         let mut out = vec![0.0; planes.len()];
-        Adacl::default().apply_kind(kind, &planes, [SIDE as usize; 2], &mut random, &mut out)?;
+        AdaclAugmentation::default().apply_kind(kind, &planes, [SIDE as usize; 2], &mut random, &mut out)?;
         tiles.push(out);
     }
     save(&tiles, 8, SIDE, path)

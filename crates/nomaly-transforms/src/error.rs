@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use nomaly_registry::UnknownName;
 use thiserror::Error;
 
+use crate::limits::{MAX_SIDE, MAX_TILES};
+
 /// An image that could not be decoded: which file, and what is wrong with it.
 #[derive(Debug)]
 pub struct DecodeError {
@@ -156,7 +158,7 @@ impl Fault {
 #[non_exhaustive]
 pub enum TransformError {
     /// A side length outside 1..=[`MAX_SIDE`](crate::MAX_SIDE).
-    #[error("{what} is {value}, expected 1 to {}", crate::MAX_SIDE)]
+    #[error("{what} is {value}, expected 1 to {}", MAX_SIDE)]
     Side {
         /// Which side: "resize height".
         what: &'static str,
@@ -222,7 +224,7 @@ pub enum TransformError {
         actual: usize,
     },
     /// Rows or columns of tiles outside 1..=[`MAX_TILES`](crate::MAX_TILES).
-    #[error("{value} {what} of tiles, expected 1 to {}", crate::MAX_TILES)]
+    #[error("{value} {what} of tiles, expected 1 to {}", MAX_TILES)]
     Tiles {
         /// `rows` or `columns`.
         what: &'static str,

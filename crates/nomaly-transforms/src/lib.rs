@@ -34,7 +34,9 @@
 pub mod augment;
 pub mod decode;
 mod dice;
+mod entry;
 mod error;
+mod limits;
 mod pipeline;
 mod planes;
 pub mod registry;
@@ -51,6 +53,8 @@ pub use decode::{
     jpeg_scale,
 };
 pub use error::{DecodeError, Fault, TransformError};
-pub use pipeline::{CenterCrop, Footprint, MAX_SIDE, Normalize, Pipeline, Resize, ResizeMode};
-pub use resize::{Filter, crop, resize, resize_mask, scaled_preview};
-pub use views::{Flips, MAX_TILES, MAX_VIEW_PIXELS, Tiling, Views};
+pub use limits::{MAX_SIDE, MAX_TILES};
+pub use pipeline::{CenterCrop, Footprint, Normalize, Pipeline, Resize, ResizeMode};
+pub use resample::Filter;
+pub use resize::{crop, resize, resize_mask, scaled_preview};
+pub use views::{Flips, MAX_VIEW_PIXELS, Tiling, Views};

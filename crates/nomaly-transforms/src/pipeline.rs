@@ -23,11 +23,9 @@ use image::{GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TransformError;
-use crate::resize::{Filter, resize, resize_mask, short_side_size};
+use crate::resample::Filter;
+use crate::resize::{resize, resize_mask, short_side_size};
 use crate::views::{Views, check_side};
-
-/// The longest side of a pipeline's resize and crop, in pixels.
-pub const MAX_SIDE: u32 = 8192;
 
 /// The size that an image is resized to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,8 +239,8 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Checks the parameters: sides 1..=[`MAX_SIDE`], means finite, deviations finite and above zero, a crop where the
-    /// resize leaves the size of the frame open, tiles that fit the frame and cover it, and views of at most
+    /// Checks the parameters: sides 1..=[`MAX_SIDE`](crate::MAX_SIDE), means finite, deviations finite and above zero, a
+    /// crop where the resize leaves the size of the frame open, tiles that fit the frame and cover it, and views of at most
     /// [`MAX_VIEW_PIXELS`](crate::MAX_VIEW_PIXELS) together.
     ///
     /// # Errors

@@ -10,12 +10,23 @@
 //! sometimes takes the columns first too, by a rule that is not followed here: a bilinear resize then differs by at most
 //! one grey level in what was tried, a bicubic one by several.
 
-use crate::Filter;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Bits after the point of a weight: 32 less 8 of the pixel and 2 for weights outside [0, 1].
 const PRECISION: u32 = 32 - 8 - 2;
 const ONE_HALF: i32 = 1 << (PRECISION - 1);
 const CHANNELS: usize = 3;
+
+/// An interpolation kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    /// A triangle; torchvision's default.
+    Bilinear,
+    /// Keys' cubic with a = −½ (Catmull–Rom); EfficientNet's.
+    Bicubic,
+}
 
 /// The source samples that make one output sample, and their weights.
 struct Taps {

@@ -17,24 +17,12 @@
 //! TASSP 29(6), 1981.
 
 use image::{GrayImage, RgbImage};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::error::TransformError;
-use crate::resample::resample;
+use crate::resample::{Filter, resample};
 
 /// The most pixels that a resize makes; only a very long and thin image gets there.
 const MAX_RESIZED_PIXELS: u64 = 1 << 28;
-
-/// An interpolation kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Filter {
-    /// A triangle; torchvision's default.
-    Bilinear,
-    /// Keys' cubic with a = −½ (Catmull–Rom); EfficientNet's.
-    Bicubic,
-}
 
 /// Resizes to exactly `width` × `height` pixels.
 ///

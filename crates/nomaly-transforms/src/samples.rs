@@ -10,7 +10,7 @@ use crate::{Limits, decode_bytes};
 
 /// An embedded photograph.
 #[derive(Debug)]
-pub struct Sample {
+pub struct Texture {
     /// The name users type.
     pub name: &'static str,
     /// One line that says what it shows.
@@ -18,7 +18,7 @@ pub struct Sample {
     png: &'static [u8],
 }
 
-impl Entry for Sample {
+impl Entry for Texture {
     fn name(&self) -> &str {
         self.name
     }
@@ -29,20 +29,20 @@ impl Entry for Sample {
 }
 
 /// All embedded textures.
-pub static TEXTURES: Registry<Sample> = Registry::new(
+pub static TEXTURES: Registry<Texture> = Registry::new(
     "sample texture",
     &[
-        Sample {
+        Texture {
             name: "brick",
             summary: "a brick wall, regular",
             png: include_bytes!("../../../datasets/embedded/textures/brick.png"),
         },
-        Sample {
+        Texture {
             name: "grass",
             summary: "grass, irregular and fine",
             png: include_bytes!("../../../datasets/embedded/textures/grass.png"),
         },
-        Sample {
+        Texture {
             name: "gravel",
             summary: "gravel, irregular and coarse",
             png: include_bytes!("../../../datasets/embedded/textures/gravel.png"),

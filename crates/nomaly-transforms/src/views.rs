@@ -28,10 +28,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TransformError;
-use crate::pipeline::MAX_SIDE;
-
-/// The most rows, and the most columns, of a [`Tiling`].
-pub const MAX_TILES: u32 = 64;
+use crate::limits::{MAX_SIDE, MAX_TILES};
 
 /// The most pixels that the views of one image have together: four flips of the largest frame.
 pub const MAX_VIEW_PIXELS: u64 = 1 << 28;

@@ -166,8 +166,8 @@ pub mod data {
     pub use nomaly_data::demo::{TEXTURE, dataset as demo};
     pub use nomaly_data::subset::{Choice, choose};
     pub use nomaly_data::{
-        DATASETS, DataError, DatasetEntry, ImageSource, MaskSource, State, get, images_under, open, open_classes,
-        with_option,
+        Availability, DATASETS, DataError, DatasetEntry, ImageSource, MaskSource, get, images_under, open,
+        open_classes, with_option,
     };
 }
 
@@ -187,7 +187,7 @@ pub mod backbones {
 
     pub use nomaly_backbones::registry::{BACKBONES, BackboneEntry};
     pub use nomaly_backbones::{
-        Backbone, BackboneError, OpenOptions, OutputLayout, TapInfo, TapRequest, tap_infos, weights,
+        Backbone, BackboneError, OpenOptions, OutputLayout, TapInfo, TapRequest, cache, tap_infos, weights,
     };
 }
 
@@ -195,7 +195,7 @@ pub mod kernels {
     //! What the numeric core says of itself, and can be timed by.
 
     pub use nomaly_backbones::kernels::network::{
-        Activation, Conv2d, Network, NetworkBuilder, NetworkError, OutputLayout, Padding, StepInfo,
+        Activation, CompiledNetwork, ConvLayer, NetworkBuilder, NetworkError, OutputLayout, Padding, StepInfo,
     };
     pub use nomaly_backbones::kernels::{Isa, peak};
 }

@@ -15,12 +15,6 @@ const fn circle(crate_name: &'static str, modules: &'static [&'static str], reas
 
 /// Every known circle.
 pub(super) const CIRCLES: &[KnownCircle] = &[
-    circle(
-        "nomaly-backbones",
-        &["backbone", "error", "extractor", "initialise", "parameters", "part", "plan", "weights"],
-        "TapRequest and TapInfo are defined beside the backbone, which is made of parts that need them",
-    ),
-    circle("nomaly-backbones", &["module", "ops"], "pooling takes its windows from the module that runs it"),
     circle("nomaly-cli", &["commands", "report"], "the report takes a word of the commands that write it"),
     circle(
         "nomaly-cli",
@@ -28,73 +22,10 @@ pub(super) const CIRCLES: &[KnownCircle] = &[
         "one-against-all opens its data set as eval does",
     ),
     circle("nomaly-cli", &["commands::inspect", "commands::rows"], "models of rows are shown with parts of inspect"),
-    circle(
-        "nomaly-kernels",
-        &["blocked", "conv", "convert", "elementwise", "epilogue", "error", "network", "pool", "team", "window"],
-        "Padding and its like are defined beside the networks that are run with them",
-    ),
-    circle("nomaly-kernels", &["filter", "median"], "the median filter has the border and the error of the blur"),
-    circle(
-        "nomaly-kernels",
-        &["neighbours::bank", "neighbours::filter", "neighbours::quantized", "neighbours::search"],
-        "a view of the rows is defined beside the bank that is searched through it",
-    ),
-    circle("nomaly-kernels", &["network::fuse", "network::plan"], "the nodes that are fused are those of the plan"),
-    circle("nomaly-report", &["cards", "page", "tally", "toolbar"], "limits of the page are asked for by its parts"),
-    circle(
-        "nomaly-scorers",
-        &[
-            "clustering",
-            "gaussian",
-            "histogram",
-            "isolation",
-            "kde",
-            "kernel_machines",
-            "kmeans",
-            "lof",
-            "mixture",
-            "neighbours",
-            "open_set",
-            "random_projections",
-            "registry",
-            "scorer",
-            "sparse",
-            "subspace",
-        ],
-        "the type of an entry is defined beside the list of all entries",
-    ),
-    circle("nomaly-store", &["atomic", "destination"], "the destination of a file asks for its folder"),
-    circle("nomaly-transforms", &["augment", "registry", "transformations"], "the kinds are defined beside their list"),
-    circle("nomaly-transforms", &["decode::facts", "decode::quality"], "the quality is one of the facts of a file"),
-    circle(
-        "nomaly-transforms",
-        &["error", "pipeline", "resample", "resize", "views"],
-        "limits that messages name are defined beside what keeps them",
-    ),
 ];
 
 /// Re-exports of whole crates of the workspace: the crate that re-exports, and the one that it shows.
 pub(super) const RE_EXPORTS: &[(&str, &str)] = &[("nomaly-backbones", "nomaly-kernels")];
 
 /// Names of public types that several crates have, each its own.
-pub(super) const TYPE_NAMES: &[&str] = &[
-    "Adacl",
-    "Batch",
-    "Bootstrap",
-    "Choice",
-    "Components",
-    "Interval",
-    "Limits",
-    "Manifest",
-    "Network",
-    "Outcome",
-    "PixelCurves",
-    "Precision",
-    "Projection",
-    "Sample",
-    "Score",
-    "Skipped",
-    "State",
-    "Table",
-    "Workspace",
-];
+pub(super) const TYPE_NAMES: &[&str] = &["Batch", "Choice", "Outcome", "Score", "Table"];

@@ -20,7 +20,7 @@
 //! Khazaie, Wong & Mohsenzadeh, *ADACL: Augment to Detect Anomalies with Continuous Labelling*, 2022; Khazaie, thesis,
 //! section 4.3.2 and figure 4.3.
 
-use nomaly_kernels::network::Activation::Relu;
+use nomaly_kernels::geometry::Activation::Relu;
 
 use crate::graph::{ConvShape, Graph, GraphBuilder};
 

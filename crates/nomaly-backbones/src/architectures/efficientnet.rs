@@ -18,7 +18,7 @@
 //! Tan & Le, *EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks*, 2019, table 1; for Lite the
 //! TensorFlow TPU models (`efficientnet/lite`).
 
-use nomaly_kernels::network::Activation::{self, Relu6, Silu};
+use nomaly_kernels::geometry::Activation::{self, Relu6, Silu};
 
 use crate::graph::{ConvShape, Graph, GraphBuilder, PaddingRule};
 

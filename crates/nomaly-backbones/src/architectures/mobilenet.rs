@@ -16,7 +16,7 @@
 //! # Reference
 //! Sandler et al., *MobileNetV2: Inverted Residuals and Linear Bottlenecks*, 2018, table 2.
 
-use nomaly_kernels::network::Activation::Relu6;
+use nomaly_kernels::geometry::Activation::Relu6;
 
 use crate::graph::{ConvShape, Graph, GraphBuilder};
 

@@ -11,7 +11,7 @@
 //! # Parameters
 //! None.
 
-use nomaly_kernels::network::Activation::Identity;
+use nomaly_kernels::geometry::Activation::Identity;
 
 use crate::graph::{Graph, GraphBuilder};
 
@@ -29,7 +29,7 @@ pub(super) fn graph() -> Graph {
 #[cfg(test)]
 mod tests {
     use nomaly_kernels::Isa;
-    use nomaly_kernels::network::OutputLayout;
+    use nomaly_kernels::geometry::OutputLayout;
 
     use crate::{Backbone, OpenOptions, TapRequest};
 

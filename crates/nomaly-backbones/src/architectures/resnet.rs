@@ -18,7 +18,7 @@
 //! He et al., *Deep Residual Learning for Image Recognition*, 2016, table 1; Zagoruyko & Komodakis, *Wide Residual
 //! Networks*, 2016 (table 8 has Wide-ResNet-50-2).
 
-use nomaly_kernels::network::Activation::Relu;
+use nomaly_kernels::geometry::Activation::Relu;
 
 use crate::graph::{ConvShape, Graph, GraphBuilder, PaddingRule};
 

@@ -19,7 +19,7 @@
 //! # Reference
 //! Zagoruyko & Komodakis, *Wide Residual Networks*, 2016, table 1, block B(3, 3); section 2.4 for dropout.
 
-use nomaly_kernels::network::Activation::Relu;
+use nomaly_kernels::geometry::Activation::Relu;
 
 use crate::graph::{ConvShape, Graph, GraphBuilder};
 

@@ -1,10 +1,11 @@
 //! Average activation maps.
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::network::OutputLayout;
+use nomaly_kernels::geometry::OutputLayout;
 
-use crate::backbone::{Backbone, TapRequest};
+use crate::backbone::Backbone;
 use crate::extractor::{Extractor, Workspace};
+use crate::taps::TapRequest;
 
 use super::{ActivationMap, ExplainError, spatial, with_positions};
 

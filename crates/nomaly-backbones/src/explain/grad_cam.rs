@@ -1,10 +1,11 @@
 //! Grad-CAM.
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::network::OutputLayout;
+use nomaly_kernels::geometry::OutputLayout;
 
-use crate::backbone::{Backbone, LOGITS, TapInfo, TapRequest};
+use crate::backbone::Backbone;
 use crate::extractor::{Extractor, Workspace};
+use crate::taps::{LOGITS, TapInfo, TapRequest};
 use crate::trainable::{Network, TrainableError};
 
 use super::{ActivationMap, ExplainError, no_positions, spatial, with_positions};

@@ -11,7 +11,7 @@
 //! let backbone = Backbone::embedded()?;
 //! let mut cam = GradCam::new(&backbone, None, [64, 64], Isa::best()?)?;
 //! assert_eq!((cam.tap(), cam.output()), ("head", "logits"));
-//! let image = vec![0.5; 3 * 64 * 64]; // normalised as `backbone.preprocessing()` says
+//! let image = vec![0.5; 3 * 64 * 64]; // normalized as `backbone.preprocessing()` says
 //! let found = cam.explain(&image, Target::Class(281))?;
 //! assert_eq!(found[0].map.size, [2, 2]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -68,7 +68,7 @@ impl ActivationMap {
 
     /// The values as shares of the way from the least to the greatest, in [0, 1]: what pictures show. All are 0 where the map
     /// is flat.
-    pub fn normalised(&self) -> Self {
+    pub fn normalized(&self) -> Self {
         let least = self.values.iter().copied().fold(f32::INFINITY, f32::min);
         let range = self.values.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least;
         let share = |value: &f32| if range > 0.0 { (value - least) / range } else { 0.0 };
@@ -119,9 +119,9 @@ mod tests {
 
     #[test]
     fn pictures_go_from_nought_to_one() {
-        let shown = map().normalised();
+        let shown = map().normalized();
         assert_eq!((shown.values[1], shown.values[5], shown.values[4]), (0.0, 1.0, 0.5));
         let flat = ActivationMap { size: [1, 2], values: vec![7.0; 2] };
-        assert_eq!(flat.normalised().values, [0.0; 2]);
+        assert_eq!(flat.normalized().values, [0.0; 2]);
     }
 }

@@ -1,7 +1,7 @@
 //! Convolution, transposed convolution, linear layer.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
-use nomaly_kernels::network::Padding;
+use nomaly_kernels::geometry::Padding;
 use nomaly_kernels::training::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, TrainingError};
 
 use super::{is_served, isa, map1, map2, slice, wrap};

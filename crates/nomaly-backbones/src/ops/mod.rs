@@ -9,14 +9,14 @@
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};
-//! use nomaly_backbones::ops::{self, VarOptimiser};
+//! use nomaly_backbones::ops::{self, VarOptimizer};
 //! use nomaly_backbones::trainable::Rule;
 //!
 //! let image = Tensor::ones((1, 1, 4, 4), candle_core::DType::F32, &Device::Cpu)?;
 //! let weight = Var::ones((1, 1, 3, 3), candle_core::DType::F32, &Device::Cpu)?;
-//! let mut optimiser = VarOptimiser::new(Rule::sgd(0.125, 0.0), vec![weight.clone()]);
+//! let mut optimizer = VarOptimizer::new(Rule::sgd(0.125, 0.0), vec![weight.clone()]);
 //! let loss = ops::conv2d(&image, &weight, None, [1, 1], [1, 1])?.sum_all()?;
-//! optimiser.step(&loss.backward()?)?;
+//! optimizer.step(&loss.backward()?)?;
 //! assert_eq!(weight.flatten_all()?.to_vec1::<f32>()?[..3], [1.0 - 9.0 / 8.0, 1.0 - 12.0 / 8.0, 1.0 - 9.0 / 8.0]);
 //! # Ok::<(), candle_core::Error>(())
 //! ```
@@ -24,8 +24,9 @@
 mod convolution;
 mod loss;
 mod norm;
-mod optimiser;
+mod optimizer;
 mod pooling;
+pub(crate) mod windows;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
 use nomaly_kernels::Isa;
@@ -33,7 +34,7 @@ use nomaly_kernels::Isa;
 pub use convolution::{conv_transpose2d, conv2d, linear};
 pub use loss::cross_entropy;
 pub use norm::{Norm, batch_norm};
-pub use optimiser::VarOptimiser;
+pub use optimizer::VarOptimizer;
 pub use pooling::{avg_pool2d, global_avg_pool, max_pool2d};
 
 /// The values of a contiguous tensor on the CPU.

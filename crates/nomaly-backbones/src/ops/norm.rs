@@ -1,4 +1,4 @@
-//! Batch normalisation.
+//! Batch normalization.
 
 use std::sync::{Arc, OnceLock};
 
@@ -27,12 +27,12 @@ impl Default for Norm {
 /// Means and biased variances of a batch.
 type Statistics = [Vec<f32>; 2];
 
-struct Normalise {
+struct Normalize {
     plan: Arc<BatchNorm>,
     statistics: Arc<OnceLock<Statistics>>,
 }
 
-impl CustomOp3 for Normalise {
+impl CustomOp3 for Normalize {
     fn name(&self) -> &'static str {
         "batch-norm"
     }
@@ -149,7 +149,7 @@ pub fn batch_norm(
     }
     let plan = BatchNorm::new(isa()?, channels, height * width, norm.epsilon, norm.after).map_err(wrap)?;
     let statistics = Arc::new(OnceLock::new());
-    let op = Normalise { plan: Arc::new(plan), statistics: Arc::clone(&statistics) };
+    let op = Normalize { plan: Arc::new(plan), statistics: Arc::clone(&statistics) };
     let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
     if let (Some(_), Some([mean, variance])) = (running, statistics.get()) {
         let [mean, variance] = [mean, variance].map(|values| Tensor::from_slice(values, channels, x.device()));
@@ -161,7 +161,7 @@ pub fn batch_norm(
 /// Moves the running statistics towards those of a batch of so many values a channel.
 fn move_running(running: Option<[&Var; 2]>, batch: [&Tensor; 2], samples: f64, momentum: f64) -> Result<()> {
     let Some(running) = running else { return Ok(()) };
-    // The running variance is that of the population, the batch is normalised by its own.
+    // The running variance is that of the population, the batch is normalized by its own.
     let factors = [1.0, samples / (samples - 1.0).max(1.0)];
     for ((running, batch), factor) in running.into_iter().zip(batch).zip(factors) {
         let batch = batch.detach().flatten_all()?;

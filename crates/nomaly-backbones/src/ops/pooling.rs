@@ -3,10 +3,10 @@
 use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use nomaly_kernels::network::{Padding, Pool2d};
+use nomaly_kernels::geometry::{Padding, Pool2d};
 use nomaly_kernels::training::{AverageOver, Pool, global_average, global_average_gradient};
 
-use super::{is_served, isa, map1, slice, wrap};
+use super::{is_served, isa, map1, slice, windows, wrap};
 
 struct Average(Pool);
 
@@ -103,8 +103,8 @@ pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
     if is_served(&[x]) {
         return x.contiguous()?.apply_op1(Average(plan(x, kernel, stride, padding)?));
     }
-    let padded = crate::module::pad(x, Padding::symmetric(padding), 0.0)?;
-    let places = crate::module::window(&padded, kernel, stride)?;
+    let padded = windows::pad(x, Padding::symmetric(padding), 0.0)?;
+    let places = windows::window(&padded, kernel, stride)?;
     let count = places.len() as f64;
     let mut places = places.into_iter();
     let first = places.next().ok_or_else(|| candle_core::Error::Msg("a window has at least one place".to_owned()))?;
@@ -119,8 +119,8 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
     if is_served(&[x]) {
         return x.contiguous()?.apply_op1(Max { pool: plan(x, kernel, stride, padding)?, places: OnceLock::new() });
     }
-    let padded = crate::module::pad(x, Padding::symmetric(padding), f32::NEG_INFINITY)?;
-    crate::module::max_pool(&padded, kernel, stride)
+    let padded = windows::pad(x, Padding::symmetric(padding), f32::NEG_INFINITY)?;
+    windows::max_pool(&padded, kernel, stride)
 }
 
 /// The mean of each channel of `x` `[N, C, H, W]`, `[N, C, 1, 1]`.

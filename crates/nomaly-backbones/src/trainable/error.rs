@@ -64,17 +64,17 @@ pub enum TrainableError {
         /// Values of each gradient.
         found: Vec<usize>,
     },
-    /// The optimiser has been used with another network.
+    /// The optimizer has been used with another network.
     #[error("the optimiser has states of {found} parameters, the network has {expected}")]
-    Optimiser {
+    Optimizer {
         /// Parameters of the network.
         expected: usize,
-        /// Parameters that the optimiser knows.
+        /// Parameters that the optimizer knows.
         found: usize,
     },
-    /// The optimiser's state of a parameter has another length than the parameter.
+    /// The optimizer's state of a parameter has another length than the parameter.
     #[error("the optimiser's state of `{parameter}` has {found} values, the network's parameter {expected}")]
-    OptimiserState {
+    OptimizerState {
         /// The parameter.
         parameter: String,
         /// Values of the parameter.

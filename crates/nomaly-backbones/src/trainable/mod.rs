@@ -13,17 +13,17 @@
 //!
 //! ```
 //! use nomaly_backbones::architectures::wide_resnet::WideResNet;
-//! use nomaly_backbones::trainable::{Network, Optimiser, Rule, pytorch_default};
+//! use nomaly_backbones::trainable::{Network, NetworkOptimizer, Rule, pytorch_default};
 //! use nomaly_kernels::Isa;
 //!
 //! let graph = WideResNet::new(1, 1).graph(2);
 //! let mut network = Network::new(&graph, &["logits"], [8, 8], &pytorch_default(&graph, 0), Isa::best()?)?;
-//! let mut optimiser = Optimiser::new(Rule::adam(0.01));
+//! let mut optimizer = NetworkOptimizer::new(Rule::adam(0.01));
 //! let images: Vec<f32> = (0..4 * 3 * 64).map(|i| if i < 2 * 3 * 64 { 1.0 } else { (i % 5) as f32 }).collect();
 //! let mut losses = Vec::new();
 //! for _ in 0..10 {
 //!     losses.push(network.classify(&images, &[0, 0, 1, 1])?);
-//!     network.step(&mut optimiser)?;
+//!     network.step(&mut optimizer)?;
 //! }
 //! assert!(losses[9] < 0.5 * losses[0], "{losses:?}");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -31,8 +31,8 @@
 
 mod buffers;
 mod error;
-mod initialise;
-mod optimiser;
+mod initialize;
+mod optimizer;
 mod pass;
 mod steps;
 
@@ -51,13 +51,13 @@ use buffers::Buffers;
 use pass::Mode;
 use steps::{Plan, Slot, Step};
 
-pub use crate::initialise::he_normal;
+pub use crate::initialize::he_normal;
 pub use error::TrainableError;
-pub use initialise::pytorch_default;
+pub use initialize::pytorch_default;
 pub use nomaly_kernels::training::WeightDecay;
 #[cfg(feature = "candle")]
-pub(crate) use optimiser::State;
-pub use optimiser::{Optimiser, OptimiserState, Rule};
+pub(crate) use optimizer::State;
+pub use optimizer::{NetworkOptimizer, OptimizerState, Rule};
 
 /// A network that learns.
 #[derive(Debug)]
@@ -145,8 +145,9 @@ impl Network {
         self.dropout = ChaCha8Rng::seed_from_u64(seed);
     }
 
-    /// Runs the network on `images` `[N, C, H, W]` as in training: batch norm normalises by the statistics of the batch and
-    /// moves the running ones, dropout has a mask of its own for each image. The results are the [`outputs`](Self::output).
+    /// Runs the network on `images` `[N, C, H, W]` as in training: batch norm normalizes by the statistics of the batch
+    /// and moves the running ones, dropout has a mask of its own for each image. The results are the
+    /// [`outputs`](Self::output).
     ///
     /// # Errors
     /// When the values are no whole number of images.
@@ -154,8 +155,8 @@ impl Network {
         pass::forward(self, images, Mode::Train)
     }
 
-    /// Runs the network on `images` `[N, C, H, W]` as the inference plan does: batch norm normalises by the running statistics,
-    /// there is no dropout, and nothing is changed. An image's results do not depend on the others.
+    /// Runs the network on `images` `[N, C, H, W]` as the inference plan does: batch norm normalizes by the running
+    /// statistics, there is no dropout, and nothing is changed. An image's results do not depend on the others.
     ///
     /// # Errors
     /// When the values are no whole number of images.
@@ -213,13 +214,13 @@ impl Network {
     /// Moves the parameters by the gradients of the last backward pass.
     ///
     /// # Errors
-    /// When the optimiser has been used with another network, or restored from the state of one.
-    pub fn step(&mut self, optimiser: &mut Optimiser) -> Result<(), TrainableError> {
-        optimiser.check(self.gradients().map(|(name, _, gradient)| (name, gradient.len())))?;
+    /// When the optimizer has been used with another network, or restored from the state of one.
+    pub fn step(&mut self, optimizer: &mut NetworkOptimizer) -> Result<(), TrainableError> {
+        optimizer.check(self.gradients().map(|(name, _, gradient)| (name, gradient.len())))?;
         let isa = self.isa;
         let slots = self.slots.iter_mut().filter(|slot| slot.role.is_trained());
         let pairs = slots.map(|slot| (slot.values.as_mut_slice(), slot.gradient.as_slice()));
-        optimiser.apply(isa, pairs).map_err(error::in_layer("the optimiser"))
+        optimizer.apply(isa, pairs).map_err(error::in_layer("the optimiser"))
     }
 
     /// The parameters and running statistics: name, shape, values.

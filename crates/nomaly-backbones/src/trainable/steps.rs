@@ -1,7 +1,7 @@
 //! From a graph to planned steps.
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::network::{Activation, Padding, Pool2d};
+use nomaly_kernels::geometry::{Activation, Padding, Pool2d};
 use nomaly_kernels::training::{AfterNorm, BatchNorm, Conv2d, ConvShape, Dropout, Pool, TrainingError, linear};
 
 use crate::graph::{Graph, Op, ParameterRole};

@@ -139,7 +139,7 @@ impl WeightsError {
         Self::Torch { reason: reason.into() }
     }
 
-    pub(super) fn in_file(self, path: &Path) -> Self {
+    pub(crate) fn in_file(self, path: &Path) -> Self {
         match self {
             named @ (Self::Read { .. } | Self::InFile { .. }) => named,
             source => Self::InFile { path: path.to_owned(), source: Box::new(source) },

@@ -41,7 +41,7 @@ impl Layout {
 
     /// Renames timm's EfficientNets and flat MobileNets to the names that the architectures here use (those of
     /// `efficientnet_pytorch` and of torchvision), and leaves all others as they are.
-    pub(super) fn normalise(weights: Weights) -> Weights {
+    pub(super) fn normalize(weights: Weights) -> Weights {
         match Self::of(&weights) {
             Some(Self::Timm) => timm(weights),
             Some(Self::PytorchMobilenet) => flat_mobilenet(weights),
@@ -172,7 +172,7 @@ mod tests {
             ("bn2.weight", "_bn1.weight"),
             ("classifier.bias", "_fc.bias"),
         ];
-        let found = Layout::normalise(weights(&pairs.map(|(from, _)| from)));
+        let found = Layout::normalize(weights(&pairs.map(|(from, _)| from)));
         assert_eq!(found, weights(&pairs.map(|(_, to)| to)));
         assert_eq!(Layout::of(&found), Some(Layout::EfficientnetPytorch));
     }
@@ -197,10 +197,10 @@ mod tests {
         ];
         let flat = weights(&pairs.map(|(from, _)| from));
         assert_eq!(Layout::of(&flat), Some(Layout::PytorchMobilenet));
-        let found = Layout::normalise(flat);
+        let found = Layout::normalize(flat);
         assert_eq!(found, weights(&pairs.map(|(_, to)| to)));
         assert_eq!(Layout::of(&found), Some(Layout::Torchvision));
-        assert_eq!(Layout::normalise(found.clone()), found);
+        assert_eq!(Layout::normalize(found.clone()), found);
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
         for names in
             [["layer1.0.conv1.weight", "bn1.weight"], ["features.0.0.weight", "bn1.weight"], ["other", "bn1.weight"]]
         {
-            assert_eq!(Layout::normalise(weights(&names)), weights(&names));
+            assert_eq!(Layout::normalize(weights(&names)), weights(&names));
         }
         assert_eq!(Layout::of(&weights(&["layer1.0.conv1.weight"])), Some(Layout::Torchvision));
         assert_eq!(Layout::of(&weights(&["other"])), None);

@@ -9,7 +9,7 @@ use super::{Layout, WeightsError};
 /// What `datasets/weights/NAME.toml` says.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Manifest {
+pub struct WeightsManifest {
     /// The backbone that the weights are for; the weights go by the same name.
     pub name: String,
     /// Who trained them on what, in one line.
@@ -67,7 +67,7 @@ static TEXTS: &[(&str, &str)] = texts![
 ///
 /// # Errors
 /// None in practice: a test reads them all.
-pub fn manifests() -> Result<Vec<Manifest>, WeightsError> {
+pub fn manifests() -> Result<Vec<WeightsManifest>, WeightsError> {
     TEXTS.iter().map(|(name, text)| parse(name, text)).collect()
 }
 
@@ -75,14 +75,14 @@ pub fn manifests() -> Result<Vec<Manifest>, WeightsError> {
 ///
 /// # Errors
 /// [`WeightsError::UnknownWeights`] with the nearest name there is.
-pub fn manifest(name: &str) -> Result<Manifest, WeightsError> {
+pub fn manifest(name: &str) -> Result<WeightsManifest, WeightsError> {
     match TEXTS.iter().find(|(known, _)| *known == name) {
         Some((name, text)) => parse(name, text),
         None => Err(UnknownName::new("weights", name, TEXTS.iter().map(|(known, _)| *known)).into()),
     }
 }
 
-fn parse(name: &str, text: &str) -> Result<Manifest, WeightsError> {
+fn parse(name: &str, text: &str) -> Result<WeightsManifest, WeightsError> {
     toml::from_str(text)
         .map_err(|error| WeightsError::Manifest { name: name.to_owned(), reason: error.message().to_owned() })
 }

@@ -1,11 +1,12 @@
-//! Weights: files in and out, published weights by name, the embedded default.
+//! Weights: files in and out, manifests of published weights, the embedded default.
 //!
 //! Three kinds of file are read ([`read`]): safetensors, and both formats of `torch.save`. PyTorch's are pickles, which
 //! Python runs as programs; here a small machine of our own reads them, knows a dozen harmless names, and refuses every
 //! other. A weight file cannot run code, read beyond its own bytes or ask for unbounded memory.
 //!
-//! Published weights are described by manifests (`datasets/weights/*.toml`, [`manifests`]), fetched with [`get`] and kept
-//! as safetensors in the cache. EfficientNet-Lite0 is part of the library ([`embedded`]).
+//! Published weights are described by manifests (`datasets/weights/*.toml`, [`manifests`]), fetched with
+//! [`cache::get`](crate::cache::get) and kept as safetensors in the cache. EfficientNet-Lite0 is part of the library
+//! ([`embedded`]).
 //!
 //! ```
 //! let weights = nomaly_backbones::weights::embedded()?;
@@ -14,13 +15,13 @@
 //! ```
 
 mod budget;
+mod cached;
 mod error;
 mod layout;
 mod manifest;
 mod pickle;
 mod safetensors_file;
 mod sealed;
-mod store;
 mod tensor;
 mod torch;
 mod torch_legacy;
@@ -31,14 +32,15 @@ use std::path::Path;
 
 use nomaly_store::StoreError;
 
+pub(crate) use cached::path_in;
+pub use cached::{find, load};
 pub use error::WeightsError;
 pub use layout::Layout;
-pub use manifest::{Manifest, manifest, manifests};
+pub use manifest::{WeightsManifest, manifest, manifests};
 pub use safetensors_file::{
     Metadata, TensorSource, from_safetensors, safetensors_metadata, to_safetensors, write_safetensors,
 };
 pub use sealed::{CHECKSUM, from_sealed, write_sealed};
-pub use store::{Listed, Precision, State, convert, fetch_and_convert, find, get, import, list, load};
 pub use tensor::{DType, WeightTensor, Weights};
 
 /// Larger files are not read: the largest published weights here have 300 MB.
@@ -65,7 +67,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Weights, WeightsError> {
         _ if bytes.get(8) == Some(&b'{') => from_safetensors(bytes)?.0,
         _ => return Err(WeightsError::UnknownFormat),
     };
-    Ok(Layout::normalise(weights))
+    Ok(Layout::normalize(weights))
 }
 
 /// The weights of EfficientNet-Lite0 that are part of the library: convolutions in half precision, the rest in single.
@@ -84,7 +86,7 @@ pub fn embedded_bytes() -> &'static [u8] {
     include_bytes!("../../../../datasets/embedded/efficientnet-lite0/efficientnet_lite0.safetensors")
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, WeightsError> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, WeightsError> {
     nomaly_store::read_regular(path, MAX_FILE).map_err(|error| match error {
         StoreError::Io { source, .. } => WeightsError::Read { path: path.to_owned(), source },
         error => error.into(),

@@ -8,7 +8,7 @@ use super::pickle::{Loaded, MAX_NAME, Value};
 use super::torch_objects::{Object, StorageRef, TensorRef, TorchGlobals, TorchHeap, TorchValue};
 use super::{WeightTensor, Weights, WeightsError};
 
-/// Names under which training scripts keep the state dict beside the optimiser's and other things.
+/// Names under which training scripts keep the state dict beside the optimizer's and other things.
 const WRAPPERS: [&str; 6] = ["state_dict", "model_state_dict", "model", "net", "network", "weights"];
 
 /// How deep dicts may be nested.

@@ -1,7 +1,7 @@
 //! The kernels as candle operations against candle's own, which serve tensors of double precision on a CPU.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use nomaly_backbones::ops::{self, Norm, VarOptimiser};
+use nomaly_backbones::ops::{self, Norm, VarOptimizer};
 use nomaly_backbones::trainable::{Rule, WeightDecay};
 use nomaly_kernels::training::AfterNorm;
 
@@ -106,7 +106,7 @@ fn cross_entropy() -> Result<()> {
 }
 
 #[test]
-fn optimisers_move_variables_in_place() -> Result<()> {
+fn optimizers_move_variables_in_place() -> Result<()> {
     let sgd =
         |weight_decay, dampening, nesterov| Rule::Sgd { rate: 0.1, momentum: 0.9, dampening, weight_decay, nesterov };
     let adam = |decay| Rule::Adam { rate: 0.01, betas: [0.9, 0.99], epsilon: 1e-8, weight_decay: 0.1, decay };
@@ -121,10 +121,10 @@ fn optimisers_move_variables_in_place() -> Result<()> {
         let run = |dtype| -> Result<Tensor> {
             let (moved, fixed) = (variable("moved", &[7, 9], dtype)?, variable("fixed", &[3], dtype)?);
             let target = variable("target", &[7, 9], dtype)?.detach();
-            let mut optimiser = VarOptimiser::new(rule, vec![moved.clone(), fixed.clone()]);
+            let mut optimizer = VarOptimizer::new(rule, vec![moved.clone(), fixed.clone()]);
             for _ in 0..4 {
                 let gradients = (moved.as_tensor() - &target)?.sqr()?.sum_all()?.backward()?;
-                optimiser.step(&gradients)?;
+                optimizer.step(&gradients)?;
             }
             let before = variable("fixed", &[3], dtype)?;
             assert_eq!(values(&fixed)?, values(&before)?, "no gradient, no step");

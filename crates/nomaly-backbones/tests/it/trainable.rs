@@ -3,7 +3,7 @@
 use nomaly_backbones::architectures::wide_resnet::WideResNet;
 use nomaly_backbones::graph::Graph;
 use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::trainable::{Network, Optimiser, Rule, TrainableError, he_normal, pytorch_default};
+use nomaly_backbones::trainable::{Network, NetworkOptimizer, Rule, TrainableError, he_normal, pytorch_default};
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
 use serde_json::Value;
@@ -43,7 +43,7 @@ fn a_step_is_that_of_pytorch_for_any_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         pool.install(|| {
             let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &formula::weights(&graph), isa).unwrap();
-            let mut optimiser = Optimiser::new(Rule::adam(0.01));
+            let mut optimizer = NetworkOptimizer::new(Rule::adam(0.01));
             let first = network.classify(&images(), &LABELS).unwrap();
             let gradients: Vec<(String, Vec<f32>)> =
                 network.gradients().map(|(name, _, values)| (name.to_owned(), values.to_vec())).collect();
@@ -52,7 +52,7 @@ fn a_step_is_that_of_pytorch_for_any_number_of_threads() {
                 .filter(|(name, ..)| name.contains("running"))
                 .map(|(name, _, values)| (name.to_owned(), values.to_vec()))
                 .collect();
-            network.step(&mut optimiser).unwrap();
+            network.step(&mut optimizer).unwrap();
             let second = network.classify(&images(), &LABELS).unwrap();
             ([first, second], gradients, statistics)
         })
@@ -84,25 +84,25 @@ fn training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped() {
     let isa = Isa::best().unwrap();
     for rule in [Rule::adam(0.01), Rule::sgd(0.05, 0.9), Rule::sgd(0.05, 0.0)] {
         let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &he_normal(&graph, 1), isa).unwrap();
-        let mut optimiser = Optimiser::new(rule);
-        let train = |network: &mut Network, optimiser: &mut Optimiser| {
+        let mut optimizer = NetworkOptimizer::new(rule);
+        let train = |network: &mut Network, optimizer: &mut NetworkOptimizer| {
             for _ in 0..2 {
                 network.classify(&images(), &LABELS).unwrap();
-                network.step(optimiser).unwrap();
+                network.step(optimizer).unwrap();
             }
         };
-        train(&mut network, &mut optimiser);
-        let (weights, state) = (network.weights(), optimiser.export());
+        train(&mut network, &mut optimizer);
+        let (weights, state) = (network.weights(), optimizer.export());
         assert_eq!(state.steps, 2);
-        train(&mut network, &mut optimiser);
+        train(&mut network, &mut optimizer);
 
         let mut again = Network::new(&graph, &["logits"], [SIDE; 2], &he_normal(&graph, 2), isa).unwrap();
         again.load(&weights).unwrap();
         assert_eq!(again.weights(), weights);
-        let mut restored = Optimiser::restore(rule, state);
+        let mut restored = NetworkOptimizer::restore(rule, state);
         train(&mut again, &mut restored);
         assert_eq!(again.weights(), network.weights(), "{rule:?}");
-        assert_eq!(restored.export(), optimiser.export(), "{rule:?}");
+        assert_eq!(restored.export(), optimizer.export(), "{rule:?}");
     }
 }
 
@@ -113,16 +113,16 @@ fn a_checkpoint_of_another_network_is_refused_and_changes_nothing() {
     let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &formula::weights(&graph), isa).unwrap();
     network.classify(&images(), &LABELS).unwrap();
     let before = network.weights();
-    let mut optimiser = Optimiser::new(Rule::adam(0.01));
-    network.step(&mut optimiser).unwrap();
+    let mut optimizer = NetworkOptimizer::new(Rule::adam(0.01));
+    network.step(&mut optimizer).unwrap();
     network.load(&before).unwrap();
 
-    let mut state = optimiser.export();
+    let mut state = optimizer.export();
     state.moments[2][1].pop();
     let length = state.moments[2][1].len();
     let name = network.gradients().nth(2).expect("a parameter").0.to_owned();
-    match network.step(&mut Optimiser::restore(Rule::adam(0.01), state)).unwrap_err() {
-        TrainableError::OptimiserState { parameter, expected, found } => {
+    match network.step(&mut NetworkOptimizer::restore(Rule::adam(0.01), state)).unwrap_err() {
+        TrainableError::OptimizerState { parameter, expected, found } => {
             assert_eq!((parameter, expected, found), (name, length + 1, length));
         }
         error => panic!("{error}"),
@@ -142,11 +142,11 @@ fn trained_weights_run_in_the_inference_plan() {
     let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &pytorch_default(&graph, 3), isa).unwrap();
     // With all of a batch's statistics in the running ones, evaluation after a pass without a step is that very pass.
     network = network.with_momentum(1.0);
-    let mut optimiser = Optimiser::new(Rule::adamw(0.005));
+    let mut optimizer = NetworkOptimizer::new(Rule::adamw(0.005));
     let losses: Vec<f32> = (0..4)
         .map(|_| {
             let loss = network.classify(&images(), &LABELS).unwrap();
-            network.step(&mut optimiser).unwrap();
+            network.step(&mut optimizer).unwrap();
             loss
         })
         .collect();
@@ -225,10 +225,10 @@ fn what_cannot_be_trained_is_refused() {
     assert!(matches!(network.backward(&[&[]]), Err(TrainableError::Gradients { .. })));
     network.forward(&images()).unwrap();
     assert!(matches!(network.backward(&[]), Err(TrainableError::Gradients { .. })));
-    let mut other = Optimiser::new(Rule::sgd(0.1, 0.9));
+    let mut other = NetworkOptimizer::new(Rule::sgd(0.1, 0.9));
     network.classify(&images(), &LABELS).unwrap();
     network.step(&mut other).unwrap();
     let deeper = WideResNet::new(2, 1).graph(5);
     let mut network = Network::new(&deeper, &["logits"], [SIDE; 2], &formula::weights(&deeper), isa).unwrap();
-    assert!(matches!(network.step(&mut other), Err(TrainableError::Optimiser { .. })));
+    assert!(matches!(network.step(&mut other), Err(TrainableError::Optimizer { .. })));
 }

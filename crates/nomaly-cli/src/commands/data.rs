@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use nomaly::data::{DATASETS, DatasetEntry, State};
+use nomaly::data::{Availability, DATASETS, DatasetEntry};
 use nomaly::registry::Entry;
 use nomaly::settings::Setting;
 use serde_json::{Value, json};
@@ -43,11 +43,11 @@ pub(crate) fn list(format: Format) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-fn state_name(state: &State) -> &'static str {
+fn state_name(state: &Availability) -> &'static str {
     match state {
-        State::BuiltIn => "built in",
-        State::Ready(_) => "fetched",
-        State::Missing => "not fetched",
+        Availability::BuiltIn => "built in",
+        Availability::Ready(_) => "fetched",
+        Availability::Missing => "not fetched",
     }
 }
 
@@ -55,8 +55,8 @@ fn as_json(entry: &DatasetEntry) -> anyhow::Result<Value> {
     let manifest = entry.manifest()?;
     let state = entry.state()?;
     let folder = match &state {
-        State::Ready(path) => Some(path),
-        State::BuiltIn | State::Missing => None,
+        Availability::Ready(path) => Some(path),
+        Availability::BuiltIn | Availability::Missing => None,
     };
     let options: Vec<Value> = entry
         .options()

@@ -137,7 +137,7 @@ fn average(
     create_folder(&args.output)?;
     for ((tap, map), path) in found.layers.iter().zip(&paths) {
         let [height, width] = map.size.map(|side| side as u32);
-        let shown = map.normalised();
+        let shown = map.normalized();
         let drawn = overlay(&picture, &shown.values, width, height, ValueRange::new(0.0, 1.0)?, DEFAULT_OPACITY)?;
         let mask = importance_mask(map, Importance::Quantile(args.important))?;
         write_atomic(path, &png(&outline(&drawn, &mask, OUTLINE)?)?)?;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use nomaly::backbones::weights::{self, Listed, State};
+use nomaly::backbones::cache::{self, Listed, WeightsState};
+use nomaly::backbones::weights;
 use serde_json::{Value, json};
 
 use super::Status;
@@ -21,7 +22,7 @@ pub(crate) fn run(command: &WeightsCommand, console: &Console) -> anyhow::Result
 }
 
 fn list(format: Format) -> anyhow::Result<()> {
-    let listed = weights::list()?;
+    let listed = cache::list()?;
     if format == Format::Json {
         return print_json(&listed.iter().map(as_json).collect::<Vec<_>>());
     }
@@ -40,8 +41,8 @@ fn list(format: Format) -> anyhow::Result<()> {
 
 fn as_json(Listed { manifest, state }: &Listed) -> Value {
     let file = match state {
-        State::Cached(path) => Some(path),
-        State::Embedded | State::Available => None,
+        WeightsState::Cached(path) => Some(path),
+        WeightsState::Embedded | WeightsState::Available => None,
     };
     json!({
         "name": manifest.name,
@@ -52,24 +53,24 @@ fn as_json(Listed { manifest, state }: &Listed) -> Value {
     })
 }
 
-fn state_name(state: &State) -> &'static str {
+fn state_name(state: &WeightsState) -> &'static str {
     match state {
-        State::Embedded => "embedded",
-        State::Cached(_) => "cached",
-        State::Available => "available",
+        WeightsState::Embedded => "embedded",
+        WeightsState::Cached(_) => "cached",
+        WeightsState::Available => "available",
     }
 }
 
 fn get(name: &str, console: &Console) -> anyhow::Result<()> {
     let manifest = weights::manifest(name)?;
     console.note(format_args!("{name}: {}; licence {}", manifest.description, manifest.licence));
-    let path = weights::get(name, &Bars::new(console, Unit::Bytes))?;
+    let path = cache::get(name, &Bars::new(console, Unit::Bytes))?;
     console.note(format_args!("{name} is in {}", path.display()));
     Ok(())
 }
 
 fn import(file: &Path, name: Option<&str>, console: &Console) -> anyhow::Result<()> {
-    let path = weights::import(file, name)?;
+    let path = cache::import(file, name)?;
     console.note(format_args!("imported {} as {}", file.display(), path.display()));
     Ok(())
 }

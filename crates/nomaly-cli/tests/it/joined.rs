@@ -19,7 +19,7 @@ fn home() -> &'static Path {
     HOME.get_or_init(|| {
         let home = fresh_folder("joined-home");
         let file = home.join("mobilenetv2.safetensors");
-        let weights = Backbone::initialised("mobilenetv2", 10, 1).unwrap().export(&["head"]).unwrap();
+        let weights = Backbone::initialized("mobilenetv2", 10, 1).unwrap().export(&["head"]).unwrap();
         std::fs::write(&file, to_safetensors(&weights, &Metadata::new()).unwrap()).unwrap();
         nomaly_at(&home, args!["weights", "import", file]).ok();
         home

@@ -2,7 +2,7 @@
 
 use nomaly_methods::{Groups, HeldOut, MethodError};
 use nomaly_scorers::ScorerError;
-use nomaly_scorers::decision::bootstrap::{Bootstrap, Interval};
+use nomaly_scorers::decision::bootstrap::{ThresholdBootstrap, ThresholdInterval};
 use nomaly_scorers::decision::{ExtremeValue, RobustTail};
 
 use super::rule::DecisionRule;
@@ -206,12 +206,12 @@ impl Calibration {
 
     /// The 95 % bootstrap interval of the [threshold](Self::threshold): how far other held-out images might move it. `None`
     /// for a threshold set by hand, where there is none, and for a rule that resamples seldom support.
-    pub fn threshold_interval(&self) -> Option<Interval> {
+    pub fn threshold_interval(&self) -> Option<ThresholdInterval> {
         self.threshold()?;
         if let DecisionRule::Threshold(_) = self.rule {
             return None;
         }
-        let bootstrap = Bootstrap::default();
+        let bootstrap = ThresholdBootstrap::default();
         match &self.groups {
             None => {
                 let threshold = |scores: &[f64]| self.rule.threshold(&Scores::new(scores.to_vec(), None)?);

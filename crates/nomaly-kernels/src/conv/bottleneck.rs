@@ -70,7 +70,7 @@ impl Bottleneck {
         let needed = |rows: usize| (rows - 1) * window.stride[0] + window.kernel[0];
         let hidden = |rows: usize| {
             // The halo above and below is part of the ring: which of its rows lie outside depends on the band.
-            let halo = crate::network::Padding { top: 0, bottom: 0, ..window.padding };
+            let halo = crate::geometry::Padding { top: 0, bottom: 0, ..window.padding };
             View::new([2 * lanes, needed(rows), width], halo, lanes)
         };
         let most = |bytes: usize| {

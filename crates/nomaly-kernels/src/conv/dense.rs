@@ -23,7 +23,7 @@
 use crate::blocked::{Arena, Region, Scratch, View};
 use crate::buffer::AlignedBuf;
 use crate::epilogue::Epilogue;
-use crate::network::Padding;
+use crate::geometry::Padding;
 use crate::simd::{Kernel, Simd, Token};
 use crate::team::Team;
 use crate::window::Window;

@@ -24,8 +24,10 @@ use std::sync::atomic::{self, AtomicUsize};
 use rayon::prelude::*;
 
 use super::Metric;
+use super::nearest::{Near, Nearest};
 use super::quantized::{MAX_DIM, Marks, Panels, Quantized, QuantizedQueries, Reach, Scores};
-use super::search::{Nearest, Search};
+use super::rows::Rows;
+use super::search::Search;
 use super::tile::tile_rows;
 use crate::simd::{ByteToken, Kernel, Simd};
 
@@ -83,8 +85,21 @@ struct Workspace {
 }
 
 impl Filter<'_> {
-    /// The nearest rows of each query; none of those for which the product in f32 is faster.
-    pub(super) fn run(&self) -> Vec<Option<Nearest>> {
+    /// The nearest rows of each query, nearest first. The product in f32 searches for queries that rounded rows leave.
+    pub(super) fn run(&self) -> Vec<Vec<Near>> {
+        let mut lists = self.sift_all();
+        let left: Vec<u32> = (0u32..).zip(&lists).filter(|(_, list)| list.is_none()).map(|(query, _)| query).collect();
+        if !left.is_empty() {
+            let mut queries = Rows::default();
+            self.search.queries.gather(&left, &mut queries);
+            let found = Search { queries: queries.view(), ..*self.search }.multiply();
+            left.iter().zip(found).for_each(|(query, list)| lists[*query as usize] = Some(list));
+        }
+        lists.into_iter().flatten().map(Nearest::into_sorted).collect()
+    }
+
+    /// The nearest rows of each query; `None` for those for which the product in f32 is faster.
+    fn sift_all(&self) -> Vec<Option<Nearest>> {
         let (count, height) = (self.search.queries.len(), tile_rows(self.bytes.shape().1));
         let (threads, tiles) = (rayon::current_num_threads(), count.div_ceil(height));
         let units = tiles.div_ceil(TILES).next_multiple_of(threads).min(tiles);

@@ -39,7 +39,9 @@
 mod bank;
 mod filter;
 mod inverted;
+mod nearest;
 mod quantized;
+mod rows;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -50,7 +52,7 @@ use crate::isa::{Isa, IsaError};
 pub use bank::Bank;
 pub use inverted::{InvertedIndex, InvertedOptions, InvertedParts};
 
-use search::Near;
+use nearest::Near;
 
 /// How far two rows are apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::bank::View;
+use super::rows::View;
 use super::tile::tile_rows;
 use crate::buffer::AlignedBuf;
 use crate::simd::{ByteKernel, ByteToken, Bytes, Kernel, Simd, Token};

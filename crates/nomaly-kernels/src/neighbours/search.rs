@@ -1,89 +1,28 @@
-//! Blocking, pruning and the lists of the nearest.
+//! The search by products in f32, and by direct distances: blocking and pruning.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::sync::atomic::{self, AtomicUsize};
 
 use rayon::prelude::*;
 
 use super::Metric;
-use super::bank::{Rows, View};
-use super::filter::Filter;
-use super::quantized::Quantized;
+use super::nearest::{Near, Nearest, merge};
+use super::rows::View;
 use super::tile::{Candidates, Direct, DirectRows, Dots, QUERY_ROWS, pack, pack_panels, tile_rows};
 use crate::buffer::AlignedBuf;
-use crate::simd::{ByteToken, Token};
+use crate::simd::Token;
 
 /// Rows of the bank that are packed and multiplied at a time.
 pub(super) const BANK_BLOCK: usize = 1024;
 
 /// Up to so many queries are measured directly.
-const FEW_QUERIES: usize = 16;
+pub(super) const FEW_QUERIES: usize = 16;
 
 /// Units of work for each thread, at least, so that none is idle for long at the end.
 const UNITS_PER_THREAD: usize = 4;
 
 /// Rows of the bank that one task measures directly.
 const DIRECT_BLOCK: usize = 256;
-
-/// A row of the bank and its direct distance; ordered by distance, then by index.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Near {
-    pub(super) distance: f32,
-    pub(super) index: u32,
-}
-
-impl Eq for Near {}
-
-impl Ord for Near {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.distance.total_cmp(&other.distance).then(self.index.cmp(&other.index))
-    }
-}
-
-impl PartialOrd for Near {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// The nearest rows so far of one query, the farthest of them on top.
-#[derive(Clone, Default)]
-pub(super) struct Nearest {
-    heap: BinaryHeap<Near>,
-    k: usize,
-}
-
-impl Nearest {
-    pub(super) fn new(k: usize) -> Self {
-        Self { heap: BinaryHeap::with_capacity(k + 1), k }
-    }
-
-    /// Nearest first.
-    pub(super) fn into_sorted(self) -> Vec<Near> {
-        self.heap.into_sorted_vec()
-    }
-
-    /// No row beyond this distance is wanted.
-    pub(super) fn limit(&self) -> f32 {
-        if self.heap.len() < self.k {
-            f32::INFINITY
-        } else {
-            self.heap.peek().map_or(f32::INFINITY, |far| far.distance)
-        }
-    }
-
-    pub(super) fn push(&mut self, near: Near) {
-        if self.heap.len() < self.k {
-            self.heap.push(near);
-        } else if let Some(mut far) = self.heap.peek_mut()
-            && near < *far
-        {
-            *far = near;
-        }
-    }
-}
 
 /// What a thread holds while it searches.
 #[derive(Default)]
@@ -115,8 +54,6 @@ pub(super) struct Search<'a> {
     pub(super) metric: Metric,
     pub(super) token: Token,
     pub(super) lanes: usize,
-    /// The bank rounded to bytes, where that is worthwhile, and the proof for products of bytes.
-    pub(super) quantized: Option<(&'a Quantized, ByteToken)>,
 }
 
 /// Bank rows of a block, packed for the product.
@@ -130,25 +67,8 @@ struct Block<'a> {
 impl Search<'_> {
     /// The nearest rows of each query, nearest first.
     pub(super) fn run(&self) -> Vec<Vec<Near>> {
-        let lists = match self.quantized {
-            _ if self.queries.len() <= FEW_QUERIES => self.measure_all(),
-            Some((bank, bytes)) => self.filter(bank, bytes),
-            None => self.multiply(),
-        };
+        let lists = if self.queries.len() <= FEW_QUERIES { self.measure_all() } else { self.multiply() };
         lists.into_iter().map(Nearest::into_sorted).collect()
-    }
-
-    /// What is left by the search through rounded rows is searched by the product in f32.
-    fn filter(&self, bank: &Quantized, bytes: ByteToken) -> Vec<Nearest> {
-        let mut lists = Filter { search: self, bank, bytes }.run();
-        let left: Vec<u32> = (0u32..).zip(&lists).filter(|(_, list)| list.is_none()).map(|(query, _)| query).collect();
-        if !left.is_empty() {
-            let mut queries = Rows::default();
-            self.queries.gather(&left, &mut queries);
-            let found = Search { queries: queries.view(), quantized: None, ..*self }.multiply();
-            left.iter().zip(found).for_each(|(query, list)| lists[*query as usize] = Some(list));
-        }
-        lists.into_iter().flatten().collect()
     }
 
     /// The distance of two rows by the metric, from the direct sum of their scaled squares.
@@ -232,7 +152,7 @@ impl Search<'_> {
     /// Threads take blocks of the bank from a common counter, pack them and multiply them with all queries, each with
     /// lists of its own: no thread waits for another until all is done. Where the bank has too few blocks for that,
     /// units of work are pairs of a block and a group of queries.
-    fn multiply(&self) -> Vec<Nearest> {
+    pub(super) fn multiply(&self) -> Vec<Nearest> {
         let height = tile_rows(self.token.columns());
         let (queries, bank, depth) = (self.queries, self.bank, self.depth());
         let packed = pack(self.token, queries.data, queries.scale, queries.dim, depth, height);
@@ -363,12 +283,4 @@ impl Search<'_> {
     fn empty_lists(&self) -> Vec<Nearest> {
         vec![Nearest::new(self.k); self.queries.len()]
     }
-}
-
-/// The nearest rows of both.
-pub(super) fn merge(mut lists: Vec<Nearest>, others: Vec<Nearest>) -> Vec<Nearest> {
-    for (list, other) in lists.iter_mut().zip(others) {
-        other.heap.into_iter().for_each(|near| list.push(near));
-    }
-    lists
 }

@@ -1,7 +1,10 @@
 //! Describing a network: every shape is checked here, before anything runs.
 
-use super::plan::{self, DepthwiseLayer, Node, Op};
-use super::{Activation, Algorithm, Conv2d, Network, NetworkError, NodeId, OutputLayout, Pool2d, SqueezeExcite};
+use super::node::{DepthwiseLayer, Node, Op};
+use super::plan;
+use super::{
+    Activation, Algorithm, CompiledNetwork, ConvLayer, NetworkError, NodeId, OutputLayout, Pool2d, SqueezeExcite,
+};
 use crate::conv::{self, DenseWeights, DepthwiseWeights, WinogradWeights, winograd};
 use crate::isa::Isa;
 use crate::simd::Token;
@@ -41,7 +44,7 @@ impl NetworkBuilder {
     /// # Errors
     /// On zero sizes, wrong lengths of `weight` or `bias`, a kernel larger than the padded input, padding not smaller
     /// than the kernel, a residual of another shape, or groups that are neither 1 nor depthwise.
-    pub fn conv2d(&mut self, x: NodeId, conv: Conv2d<'_>) -> Result<NodeId, NetworkError> {
+    pub fn conv2d(&mut self, x: NodeId, conv: ConvLayer<'_>) -> Result<NodeId, NetworkError> {
         let [channels, height, width] = self.checked_shape(x)?;
         let out = conv.out_channels;
         if out == 0 {
@@ -191,7 +194,7 @@ impl NetworkBuilder {
     /// # Errors
     /// When this processor does not have the instruction set, there is no output, an output is not a node of this
     /// builder, or there is not exactly one input.
-    pub fn finish(self, outputs: &[(NodeId, OutputLayout)]) -> Result<Network, NetworkError> {
+    pub fn finish(self, outputs: &[(NodeId, OutputLayout)]) -> Result<CompiledNetwork, NetworkError> {
         let token = Token::new(self.isa)?;
         let mut inputs = self.nodes.iter().filter(|node| matches!(node.op, Op::Input { planar: false }));
         let Some(input_shape) = inputs.next().map(|node| node.shape) else {
@@ -208,7 +211,7 @@ impl NetworkBuilder {
             self.checked_shape(*node)?;
         }
         let plan = plan::plan(self.nodes, outputs, self.isa.lanes(), token.columns());
-        Ok(Network::new(token, input_shape, plan))
+        Ok(CompiledNetwork::new(token, input_shape, plan))
     }
 
     fn dense(
@@ -219,7 +222,7 @@ impl NetworkBuilder {
         bias: Option<&[f32]>,
         activation: Activation,
     ) -> Result<NodeId, NetworkError> {
-        let conv = Conv2d {
+        let conv = ConvLayer {
             out_channels,
             kernel: [1, 1],
             stride: [1, 1],

@@ -10,8 +10,9 @@
 //!
 //! Only the last changes a bit of any result, because it rounds products in another order.
 
-use super::plan::{Node, Op};
-use super::{NodeId, OutputLayout};
+use super::NodeId;
+use super::node::{Node, Op};
+use crate::geometry::OutputLayout;
 
 /// Rewrites the graph; nodes that became part of others are [`Op::Absorbed`] and have no reader.
 pub(super) fn fuse(nodes: &mut [Node], outputs: &[(NodeId, OutputLayout)], live: &[bool]) {

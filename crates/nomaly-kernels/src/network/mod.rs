@@ -6,8 +6,8 @@
 //! **The design.** [`NetworkBuilder`] checks every shape as the graph is described and packs the weights for the
 //! instruction set. [`NetworkBuilder::finish`] drops what no output needs, gives every tensor a place in one arena by
 //! its lifetime, with the zero border that its consumers' padding asks for, and resolves all addresses.
-//! [`Network::run`] only computes: no allocation, no shape logic. Tensors are in the blocked layout between layers and
-//! leave it in the [`OutputLayout`] that their consumer wants.
+//! [`CompiledNetwork::run`] only computes: no allocation, no shape logic. Tensors are in the blocked layout between
+//! layers and leave it in the [`OutputLayout`] that their consumer wants.
 //!
 //! Nodes whose tensors need not exist are joined first (the `fuse` module), and 3x3 convolutions of stride 1 are
 //! computed by Winograd's algorithm where a cost model says so ([`Algorithm`]).
@@ -24,13 +24,13 @@
 //!
 //! ```
 //! use nomaly_kernels::isa::Isa;
-//! use nomaly_kernels::network::{Activation, Conv2d, NetworkBuilder, OutputLayout, Padding};
+//! use nomaly_kernels::network::{Activation, ConvLayer, NetworkBuilder, OutputLayout, Padding};
 //!
 //! let mut net = NetworkBuilder::new(Isa::best()?);
 //! let image = net.input(1, 4, 4);
 //! let sum = net.conv2d(
 //!     image,
-//!     Conv2d {
+//!     ConvLayer {
 //!         out_channels: 1,
 //!         kernel: [3, 3],
 //!         stride: [1, 1],
@@ -52,71 +52,14 @@
 
 mod builder;
 mod fuse;
-pub(crate) mod plan;
+mod node;
+mod plan;
 mod run;
 
 pub use self::builder::NetworkBuilder;
-pub use self::run::{Network, StepInfo, Workspace};
+pub use self::run::{CompiledNetwork, NetworkWorkspace, StepInfo};
 pub use crate::error::NetworkError;
-
-/// The function applied to the result of an operation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// x
-    #[default]
-    Identity,
-    /// max(x, 0)
-    Relu,
-    /// min(max(x, 0), 6)
-    Relu6,
-    /// x / (1 + exp(-x)), also called swish
-    Silu,
-    /// 1 / (1 + exp(-x))
-    Sigmoid,
-}
-
-/// Rows and columns of zeros around an image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Padding {
-    /// Rows above.
-    pub top: usize,
-    /// Rows below.
-    pub bottom: usize,
-    /// Columns to the left.
-    pub left: usize,
-    /// Columns to the right.
-    pub right: usize,
-}
-
-impl Padding {
-    /// The same number on all four sides.
-    pub const fn symmetric(size: usize) -> Self {
-        Self { top: size, bottom: size, left: size, right: size }
-    }
-
-    /// TensorFlow's `SAME`: as much as makes the output ceil(input / stride) on each axis, the odd one below and to
-    /// the right. `input`, `kernel` and `stride` are `[height, width]`; a stride of zero counts as one.
-    pub const fn same(input: [usize; 2], kernel: [usize; 2], stride: [usize; 2]) -> Self {
-        const fn total(input: usize, kernel: usize, stride: usize) -> usize {
-            let stride = if stride == 0 { 1 } else { stride };
-            let last = input.div_ceil(stride).saturating_sub(1).saturating_mul(stride);
-            last.saturating_add(kernel).saturating_sub(input)
-        }
-        let rows = total(input[0], kernel[0], stride[0]);
-        let columns = total(input[1], kernel[1], stride[1]);
-        Self { top: rows / 2, bottom: rows - rows / 2, left: columns / 2, right: columns - columns / 2 }
-    }
-
-    /// The larger of the two on each side.
-    pub(crate) fn union(self, other: Self) -> Self {
-        Self {
-            top: self.top.max(other.top),
-            bottom: self.bottom.max(other.bottom),
-            left: self.left.max(other.left),
-            right: self.right.max(other.right),
-        }
-    }
-}
+pub use crate::geometry::{Activation, OutputLayout, Padding, Pool2d};
 
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -140,7 +83,7 @@ pub struct NodeId(pub(crate) usize);
 /// A two-dimensional convolution (cross-correlation, as in every deep-learning framework) with its epilogue:
 /// `activation(conv(x) + bias + residual)`.
 #[derive(Clone, Copy, Debug)]
-pub struct Conv2d<'a> {
+pub struct ConvLayer<'a> {
     /// Output channels O.
     pub out_channels: usize,
     /// Kernel height and width.
@@ -161,17 +104,6 @@ pub struct Conv2d<'a> {
     pub residual: Option<NodeId>,
 }
 
-/// The window of a pooling operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pool2d {
-    /// Height and width.
-    pub kernel: [usize; 2],
-    /// Step between windows, rows and columns.
-    pub stride: [usize; 2],
-    /// Border around the input; each side smaller than the kernel. Maximum pooling ignores what lies in it.
-    pub padding: Padding,
-}
-
 /// Channel attention (Hu et al. 2018, "Squeeze-and-Excitation Networks", section 3):
 /// `x * sigmoid(expand(activation(reduce(mean(x)))))`.
 #[derive(Clone, Copy, Debug)]
@@ -188,32 +120,4 @@ pub struct SqueezeExcite<'a> {
     pub expand_weight: &'a [f32],
     /// Bias `[C]` of the second dense layer.
     pub expand_bias: &'a [f32],
-}
-
-/// How a tensor leaves the network, for each image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OutputLayout {
-    /// `[C, H, W]`
-    Nchw,
-    /// `[H * W, C]`: a row of features for each position, row-major positions.
-    Rows,
-    /// `[C]`: the mean over all positions.
-    Mean,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn same_padding_is_tensorflows() {
-        // (input, kernel, stride) -> (before, after), from the formula in the documentation of tf.nn.
-        for (input, kernel, stride, want) in
-            [(224, 3, 2, (0, 1)), (225, 3, 2, (1, 1)), (112, 5, 2, (1, 2)), (7, 3, 1, (1, 1)), (8, 1, 2, (0, 0))]
-        {
-            let got = Padding::same([input, 9], [kernel, 1], [stride, 1]);
-            assert_eq!((got.top, got.bottom), want, "{input} {kernel} {stride}");
-            assert_eq!((got.left, got.right), (0, 0));
-        }
-    }
 }

@@ -22,9 +22,9 @@ const GROUP_BYTES: usize = 16 << 20;
 
 /// A network that is ready to run; made by [`NetworkBuilder::finish`](super::NetworkBuilder::finish).
 ///
-/// It is immutable and can be shared among threads; each concurrent run needs a [`Workspace`] of its own.
+/// It is immutable and can be shared among threads; each concurrent run needs a [`NetworkWorkspace`] of its own.
 #[derive(Debug)]
-pub struct Network {
+pub struct CompiledNetwork {
     token: Token,
     input: [usize; 3],
     plan: Plan,
@@ -32,14 +32,14 @@ pub struct Network {
 
 /// The memory of one run: all intermediate tensors of up to eight images.
 #[derive(Clone, Debug)]
-pub struct Workspace {
+pub struct NetworkWorkspace {
     arena: AlignedBuf,
     scratch: AlignedBuf,
     per_image: usize,
     images: usize,
 }
 
-impl Workspace {
+impl NetworkWorkspace {
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
         (self.arena.len() + self.scratch.len()) * size_of::<f32>()
@@ -58,7 +58,7 @@ pub struct StepInfo {
     pub flops: u64,
 }
 
-impl Network {
+impl CompiledNetwork {
     pub(super) fn new(token: Token, input: [usize; 3], plan: Plan) -> Self {
         Self { token, input, plan }
     }
@@ -90,7 +90,7 @@ impl Network {
     }
 
     /// Memory for runs of batches of up to `batch` images. A larger batch can be run with it too, in smaller groups.
-    pub fn workspace(&self, batch: usize) -> Workspace {
+    pub fn workspace(&self, batch: usize) -> NetworkWorkspace {
         let fitting = GROUP_BYTES / (self.plan.arena * size_of::<f32>()).max(1);
         // With many threads an image each is worth more than the cache.
         let together = fitting.max(rayon::current_num_threads() / 2).clamp(1, IMAGES_TOGETHER);
@@ -98,7 +98,12 @@ impl Network {
         let batch = batch.max(1);
         let images = batch.div_ceil(batch.div_ceil(together));
         let scratch = AlignedBuf::zeroed(self.scratch(images, rayon::current_num_threads()));
-        Workspace { arena: AlignedBuf::zeroed(self.plan.arena * images), scratch, per_image: self.plan.arena, images }
+        NetworkWorkspace {
+            arena: AlignedBuf::zeroed(self.plan.arena * images),
+            scratch,
+            per_image: self.plan.arena,
+            images,
+        }
     }
 
     /// Values of scratch memory for a group of images.
@@ -126,7 +131,7 @@ impl Network {
         &self,
         input: &[f32],
         batch: usize,
-        workspace: &mut Workspace,
+        workspace: &mut NetworkWorkspace,
         outputs: &mut [Vec<f32>],
     ) -> Result<(), NetworkError> {
         self.execute(input, batch, workspace, outputs, |_, work| work())
@@ -140,7 +145,7 @@ impl Network {
         &self,
         input: &[f32],
         batch: usize,
-        workspace: &mut Workspace,
+        workspace: &mut NetworkWorkspace,
         outputs: &mut [Vec<f32>],
     ) -> Result<Vec<Duration>, NetworkError> {
         let mut times = vec![Duration::ZERO; self.plan.steps.len()];
@@ -156,7 +161,7 @@ impl Network {
         &self,
         input: &[f32],
         batch: usize,
-        workspace: &mut Workspace,
+        workspace: &mut NetworkWorkspace,
         outputs: &mut [Vec<f32>],
         mut around: impl FnMut(usize, &mut dyn FnMut()) + Send,
     ) -> Result<(), NetworkError> {

@@ -1,7 +1,7 @@
 //! Convolution and transposed convolution with their gradients.
 
+use crate::geometry::Padding;
 use crate::isa::Isa;
-use crate::network::Padding;
 use crate::simd::Token;
 use crate::window::Window;
 
@@ -33,7 +33,7 @@ pub struct ConvShape {
 ///
 /// ```
 /// use nomaly_kernels::isa::Isa;
-/// use nomaly_kernels::network::Padding;
+/// use nomaly_kernels::geometry::Padding;
 /// use nomaly_kernels::training::{Conv2d, ConvShape};
 ///
 /// let shape = ConvShape {

@@ -1,4 +1,4 @@
-//! The kernels of a training step: forward and backward passes, losses and optimiser steps, on planar f32 tensors.
+//! The kernels of a training step: forward and backward passes, losses and optimizer steps, on planar f32 tensors.
 //!
 //! **The problem.** Training moves through the same network twice a step with weights that change each time, so nothing can
 //! be folded or packed ahead as in [`network`](crate::network), and reductions run over the whole batch.
@@ -16,7 +16,7 @@
 //! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
 //! | dropout | [`Dropout::apply`] | likewise |
 //! | softmax cross-entropy | [`cross_entropy`] | in the same call |
-//! | optimiser step | [`SgdStep`], [`AdamStep`] | |
+//! | optimizer step | [`SgdStep`], [`AdamStep`] | |
 //!
 //! **Parallelism** is one level deep, on the current rayon pool. A sum is never shared by threads except in parts that the
 //! shapes alone determine and that are added in their order: results are the same for any number of threads.
@@ -30,7 +30,7 @@ mod layout;
 mod loss;
 mod memory;
 mod norm;
-mod optimiser;
+mod optimizer;
 mod pooling;
 mod reduce;
 mod weight_gradient;
@@ -41,11 +41,11 @@ pub use elementwise::{add_assign, relu, relu_gradient};
 pub use error::TrainingError;
 pub use loss::cross_entropy;
 pub use norm::{AfterNorm, BatchNorm, NormBackward};
-pub use optimiser::{AdamStep, SgdStep, WeightDecay};
+pub use optimizer::{AdamStep, SgdStep, WeightDecay};
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};
 
+use crate::geometry::Padding;
 use crate::isa::Isa;
-use crate::network::Padding;
 
 /// A linear layer `[N, I]` → `[N, O]` with weights `[O, I]`: a 1×1 convolution of images of one position.
 ///

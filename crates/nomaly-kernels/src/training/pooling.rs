@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::geometry::Pool2d;
 use crate::isa::Isa;
-use crate::network::Pool2d;
 use crate::simd::Token;
 use crate::window::Window;
 

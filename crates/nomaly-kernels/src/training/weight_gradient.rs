@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::network::Padding;
+use crate::geometry::Padding;
 use crate::parallel::for_each;
 use crate::simd::{Kernel, Simd, Token};
 

@@ -3,8 +3,8 @@
 use nomaly_kernels::isa::Isa;
 use nomaly_kernels::network::*;
 
-fn conv(weight: &[f32]) -> Conv2d<'_> {
-    Conv2d {
+fn conv(weight: &[f32]) -> ConvLayer<'_> {
+    ConvLayer {
         out_channels: 2,
         kernel: [3, 3],
         stride: [1, 1],
@@ -30,18 +30,18 @@ fn convolutions_that_cannot_be() {
     let y = net.conv2d(x, good).unwrap();
     assert_eq!(net.shape(y), [2, 5, 5]);
     let table = [
-        (Conv2d { weight: &weight[1..], ..good }, "the convolution weight has 71 values, expected 72"),
-        (Conv2d { bias: Some(&[0.0]), ..good }, "the convolution bias has 1 values, expected 2"),
-        (Conv2d { out_channels: 0, weight: &[], ..good }, "the number of output channels must not be zero"),
-        (Conv2d { kernel: [0, 3], ..good }, "the kernel size must not be zero"),
-        (Conv2d { stride: [1, 0], ..good }, "the stride must not be zero"),
-        (Conv2d { groups: 2, ..good }, "convolution with 2 groups from 4 to 2 channels is not supported"),
-        (Conv2d { groups: 0, ..good }, "convolution with 0 groups"),
-        (Conv2d { padding: Padding::symmetric(3), ..good }, "padding 3 is not smaller than the kernel size 3"),
-        (Conv2d { kernel: [9, 3], ..good }, "kernel [9, 3] is larger than the padded input [7, 7]"),
-        (Conv2d { residual: Some(x), ..good }, "shape [4, 5, 5] does not match [2, 5, 5]"),
-        (Conv2d { out_channels: usize::MAX, ..good }, "is too large"),
-        (Conv2d { kernel: [usize::MAX; 2], ..good }, "is larger than the padded input"),
+        (ConvLayer { weight: &weight[1..], ..good }, "the convolution weight has 71 values, expected 72"),
+        (ConvLayer { bias: Some(&[0.0]), ..good }, "the convolution bias has 1 values, expected 2"),
+        (ConvLayer { out_channels: 0, weight: &[], ..good }, "the number of output channels must not be zero"),
+        (ConvLayer { kernel: [0, 3], ..good }, "the kernel size must not be zero"),
+        (ConvLayer { stride: [1, 0], ..good }, "the stride must not be zero"),
+        (ConvLayer { groups: 2, ..good }, "convolution with 2 groups from 4 to 2 channels is not supported"),
+        (ConvLayer { groups: 0, ..good }, "convolution with 0 groups"),
+        (ConvLayer { padding: Padding::symmetric(3), ..good }, "padding 3 is not smaller than the kernel size 3"),
+        (ConvLayer { kernel: [9, 3], ..good }, "kernel [9, 3] is larger than the padded input [7, 7]"),
+        (ConvLayer { residual: Some(x), ..good }, "shape [4, 5, 5] does not match [2, 5, 5]"),
+        (ConvLayer { out_channels: usize::MAX, ..good }, "is too large"),
+        (ConvLayer { kernel: [usize::MAX; 2], ..good }, "is larger than the padded input"),
     ];
     for (bad, expected) in table {
         let text = message(net.conv2d(x, bad));

@@ -7,7 +7,7 @@ use rayon::ThreadPoolBuilder;
 use crate::oracle::values;
 
 /// A small network with every operation, shared memory, and three outputs.
-fn network(isa: Isa) -> Network {
+fn network(isa: Isa) -> CompiledNetwork {
     let mut net = NetworkBuilder::new(isa);
     let mut seed = 100;
     let mut conv = |net: &mut NetworkBuilder, x, out: usize, kernel: usize, stride: usize, depthwise, residual| {
@@ -16,7 +16,7 @@ fn network(isa: Isa) -> Network {
         let groups = if depthwise { channels } else { 1 };
         let weight: Vec<f32> =
             values(out * channels / groups * kernel * kernel, seed).iter().map(|w| w * 0.1).collect();
-        let conv = Conv2d {
+        let conv = ConvLayer {
             out_channels: out,
             kernel: [kernel, kernel],
             stride: [stride, stride],
@@ -59,7 +59,13 @@ fn network(isa: Isa) -> Network {
     net.finish(&[(d, OutputLayout::Rows), (stem, OutputLayout::Nchw), (g, OutputLayout::Mean)]).unwrap()
 }
 
-fn run(net: &Network, threads: usize, input: &[f32], batch: usize, workspace: &mut Workspace) -> Vec<Vec<f32>> {
+fn run(
+    net: &CompiledNetwork,
+    threads: usize,
+    input: &[f32],
+    batch: usize,
+    workspace: &mut NetworkWorkspace,
+) -> Vec<Vec<f32>> {
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let mut outputs = vec![Vec::new(); net.output_count()];
     pool.install(|| net.run(input, batch, workspace, &mut outputs)).unwrap();
@@ -141,7 +147,7 @@ fn memory_is_shared_between_tensors_that_do_not_live_together() {
 #[test]
 fn joined_steps_give_the_same_bits_as_steps_apart() {
     let (expand, depthwise, bias) = (values(48 * 24, 1), values(48 * 9, 2), values(48, 3));
-    let conv = |weight, kernel, stride, groups| Conv2d {
+    let conv = |weight, kernel, stride, groups| ConvLayer {
         out_channels: 48,
         kernel: [kernel; 2],
         stride: [stride; 2],
@@ -205,7 +211,7 @@ fn inverted_bottlenecks_give_the_same_bits_as_steps_apart() {
                     let channels = net.shape(x)[0];
                     let groups = if depthwise { channels } else { 1 };
                     let weight: Vec<f32> = values(out * channels / groups * kernel * kernel, seed);
-                    let conv = Conv2d {
+                    let conv = ConvLayer {
                         out_channels: out,
                         kernel: [kernel; 2],
                         stride: [stride; 2],
@@ -253,7 +259,7 @@ fn a_tensor_in_the_middle_can_be_an_output() {
     for isa in Isa::available() {
         let build = |taps: &[usize]| {
             let mut net = NetworkBuilder::new(isa);
-            let conv = |out: usize, weight, kernel, groups, residual| Conv2d {
+            let conv = |out: usize, weight, kernel, groups, residual| ConvLayer {
                 out_channels: out,
                 kernel: [kernel; 2],
                 stride: [1; 2],

@@ -102,7 +102,7 @@ fn check_conv_with(algorithm: Algorithm, case: &Case, depthwise: bool) {
     let (first, second) = (values(out * taps, case.seed ^ 3), values(out * taps, case.seed ^ 4));
     let bias = values(out, case.seed ^ 5);
     let bias = case.bias.then_some(&bias[..]);
-    let conv = |weight, activation, residual| Conv2d {
+    let conv = |weight, activation, residual| ConvLayer {
         out_channels: out,
         kernel,
         stride,
@@ -237,7 +237,7 @@ proptest! {
         let project = values(out * wide, case.seed ^ 13);
         let bias = values(wide.max(out), case.seed ^ 14);
         let (reduce, gate) = (values(3 * wide, case.seed ^ 15), values(wide * 3, case.seed ^ 16));
-        let conv = |weight, out_channels, kernel, stride, padding, groups, activation| Conv2d {
+        let conv = |weight, out_channels, kernel, stride, padding, groups, activation| ConvLayer {
             out_channels,
             kernel,
             stride,
@@ -329,7 +329,7 @@ fn winograd_keeps_the_features() {
             let mut net = NetworkBuilder::new(isa);
             net.set_algorithm(algorithm);
             let x = net.input(shape[0], shape[1], shape[2]);
-            let conv = Conv2d {
+            let conv = ConvLayer {
                 out_channels: channels,
                 kernel: [3, 3],
                 stride: [1, 1],

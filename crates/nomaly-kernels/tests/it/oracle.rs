@@ -1,6 +1,6 @@
 //! Slow, obviously right operations on `[C, H, W]` tensors of f64, and how to compare with them.
 
-use nomaly_kernels::network::{Activation, Padding, Pool2d};
+use nomaly_kernels::geometry::{Activation, Padding, Pool2d};
 
 /// A tensor `[C, H, W]`.
 #[derive(Clone, Debug)]

@@ -53,7 +53,7 @@ mod tests {
     use crate::methods::pooled::tap_names;
 
     fn defaults(backbone: &str) -> Vec<String> {
-        let backbone = Backbone::initialised(backbone, 10, 0).unwrap();
+        let backbone = Backbone::initialized(backbone, 10, 0).unwrap();
         let taps: Vec<TapInfo> = backbone.taps().into_iter().filter(|tap| tap.stride.is_some()).collect();
         default_layers(&taps)
     }
@@ -68,7 +68,7 @@ mod tests {
     fn each_of_joined_networks_has_its_default_layers() {
         let name = "resnet18+mobilenetv2";
         let of = |network: &str| {
-            let weights = Backbone::initialised(network, 10, 0).unwrap().export(&["logits"]).unwrap().into_iter();
+            let weights = Backbone::initialized(network, 10, 0).unwrap().export(&["logits"]).unwrap().into_iter();
             weights.map(|(tensor, values)| (format!("{network}/{tensor}"), values)).collect::<Vec<_>>()
         };
         let backbone = Backbone::from_tensors(name, name.split('+').flat_map(of).collect()).unwrap();
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn layers_are_checked_against_the_backbone() {
-        let backbone = Backbone::initialised("resnet18", 10, 0).unwrap();
+        let backbone = Backbone::initialized("resnet18", 10, 0).unwrap();
         let layers = |list: &str| {
             let names = Names(list.split(',').map(str::to_owned).collect());
             let layers = if list == "auto" { Auto::Auto } else { Auto::Value(names) };

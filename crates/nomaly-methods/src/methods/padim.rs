@@ -548,7 +548,7 @@ mod tests {
 
     #[test]
     fn settings_are_read_and_refused() {
-        let backbone = Backbone::initialised("resnet18", 10, 0).unwrap();
+        let backbone = Backbone::initialized("resnet18", 10, 0).unwrap();
         let check = |pairs: &[&str]| {
             let given = Assignments::parse(pairs).unwrap();
             given.read::<PadimParams>().map_err(MethodError::from)?.on(&backbone)

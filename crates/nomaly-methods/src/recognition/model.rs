@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ndarray::{Array2, ArrayView2, Axis};
 use nomaly_scorers::open_set::{OpenSet, OpenSetOptions};
-use nomaly_scorers::subspace::{Components, PrincipalComponents};
+use nomaly_scorers::subspace::{KeptComponents, PrincipalComponents};
 use nomaly_scorers::{Scorer, State, Watch};
 use nomaly_store::Progress;
 
@@ -189,7 +189,7 @@ impl ClassModel {
         let Some(count) = plan.dimensions else {
             return Ok(Self { projection: None, open_set: OpenSet::fit(rows, labels, &options, watch)? });
         };
-        let projection = PrincipalComponents::fit(rows, Components::Count(count), false, watch)?;
+        let projection = PrincipalComponents::fit(rows, KeptComponents::Count(count), false, watch)?;
         let open_set = OpenSet::fit(projection.project(rows)?.view(), labels, &options, watch)?;
         Ok(Self { projection: Some(projection), open_set })
     }

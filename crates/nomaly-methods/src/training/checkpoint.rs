@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use nomaly_backbones::trainable::{Optimiser, OptimiserState};
+use nomaly_backbones::trainable::{NetworkOptimizer, OptimizerState};
 use nomaly_backbones::weights::{TensorSource, WeightTensor, Weights, from_sealed, write_sealed};
 use nomaly_store::{AtomicFile, StoreError, create_folder, read_regular, sha256_hex};
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ impl Checkpoint {
 
     /// Replaces the file.
     pub(super) fn write(&self, learners: &[Learner], best: &[Weights], position: &Position) -> Result<(), MethodError> {
-        let states: Vec<OptimiserState> = learners.iter().map(|learner| learner.optimiser.export()).collect();
+        let states: Vec<OptimizerState> = learners.iter().map(|learner| learner.optimiser.export()).collect();
         let weights: Vec<Weights> = learners.iter().map(|learner| learner.network.weights()).collect();
         let mut tensors: BTreeMap<String, TensorSource<'_>> = BTreeMap::new();
         for (prefix, all) in [("network", weights.as_slice()), ("best", best)] {
@@ -140,8 +140,8 @@ impl Checkpoint {
         for (index, learner) in learners.iter_mut().enumerate() {
             learner.network.load(&sorted.networks[index]).map_err(|error| refuse(error.to_string()))?;
             let moments = std::mem::take(&mut sorted.moments[index]).into_values().collect();
-            let state = OptimiserState { steps: header.optimisers[index], moments };
-            learner.optimiser = Optimiser::restore(learner.rule, state);
+            let state = OptimizerState { steps: header.optimisers[index], moments };
+            learner.optimiser = NetworkOptimizer::restore(learner.rule, state);
         }
         let best = if header.position.best == 0 { Vec::new() } else { sorted.best };
         Ok(Some((header.position, best)))

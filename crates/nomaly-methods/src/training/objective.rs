@@ -1,7 +1,7 @@
 //! Networks, and what they are trained for.
 
 use nomaly_backbones::graph::Graph;
-use nomaly_backbones::trainable::{Network, Optimiser, Rule, he_normal};
+use nomaly_backbones::trainable::{Network, NetworkOptimizer, Rule, he_normal};
 use nomaly_kernels::Isa;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub struct Learner {
     /// The network.
     pub network: Network,
     /// Its optimiser; [`train`](super::train) sets the learning rate of its rule before each step.
-    pub optimiser: Optimiser,
+    pub optimiser: NetworkOptimizer,
     /// The rule at the full learning rate.
     pub rule: Rule,
 }
@@ -21,7 +21,7 @@ pub struct Learner {
 impl Learner {
     /// A network that has not been trained yet.
     pub fn new(network: Network, rule: Rule) -> Self {
-        Self { network, optimiser: Optimiser::new(rule), rule }
+        Self { network, optimiser: NetworkOptimizer::new(rule), rule }
     }
 
     /// A network that ends at the tap `logits` of `graph`, for inputs of `size` (height, width), with He-normal weights drawn

@@ -3,8 +3,8 @@
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use nomaly_report::overlay::ValueRange;
 use nomaly_report::{
-    Contour, Decision, Figure, Item, KindRow, MAX_IMAGES, Picture, PixelCurve, PixelCurves, RegionBox, Report,
-    ReportError, Skipped, Threshold, render,
+    Contour, Decision, Figure, Item, KindRow, MAX_IMAGES, MapCurves, Picture, PixelCurve, RegionBox, Report,
+    ReportError, SkippedFile, Threshold, render,
 };
 
 fn item(id: &str, score: f64, label: Option<bool>) -> Item {
@@ -35,7 +35,7 @@ fn full() -> Report {
         summary: vec![("Method".into(), "patchcore".into())],
         figures: vec![Figure { name: "AUROC".into(), value: "0.75".into(), meaning: "ranking".into() }],
         threshold: Some(Threshold { value: 0.5, rule: "conformal".into(), max_fpr: Some(0.01) }),
-        pixel: Some(PixelCurves { roc: curve(0.85), pro: curve(0.6875), max_fpr: 0.3 }),
+        pixel: Some(MapCurves { roc: curve(0.85), pro: curve(0.6875), max_fpr: 0.3 }),
         by_kind: vec![KindRow {
             kind: "scratch".into(),
             n: 2,
@@ -52,7 +52,7 @@ fn full() -> Report {
         ],
         map_range: Some(ValueRange::new(0.0, 2.0).unwrap()),
         explained_at: None,
-        skipped: vec![Skipped { path: "broken.png".into(), reason: "not an image".into() }],
+        skipped: vec![SkippedFile { path: "broken.png".into(), reason: "not an image".into() }],
     }
 }
 
@@ -152,7 +152,7 @@ fn all_text_is_escaped() {
     report.figures = vec![Figure { name: evil.into(), value: evil.into(), meaning: evil.into() }];
     report.threshold = Some(Threshold { value: 0.5, rule: evil.into(), max_fpr: None });
     report.by_kind[0].kind = evil.into();
-    report.skipped = vec![Skipped { path: evil.into(), reason: evil.into() }];
+    report.skipped = vec![SkippedFile { path: evil.into(), reason: evil.into() }];
     for item in &mut report.items {
         item.id = evil.into();
         item.kind = Some(evil.into());
@@ -283,7 +283,7 @@ fn what_cannot_be_ranked_is_refused() {
 
 #[test]
 fn impossible_curves_are_refused() {
-    let message = |change: fn(&mut PixelCurves)| {
+    let message = |change: fn(&mut MapCurves)| {
         let mut report = full();
         change(report.pixel.as_mut().unwrap());
         render(&report).unwrap_err().to_string()
@@ -305,6 +305,6 @@ fn impossible_curves_are_refused() {
         "the per-region overlap curve has a limit of 0, which is not between 0 and 1"
     );
     let mut report = full();
-    report.pixel = Some(PixelCurves::default());
+    report.pixel = Some(MapCurves::default());
     assert!(!render(&report).unwrap().contains("Anomaly maps"));
 }

@@ -25,8 +25,8 @@ use ndarray::{ArrayView2, Axis};
 use nomaly_settings::Settings;
 
 use super::{Groups, with_centers};
+use crate::entry::{ScorerParams, check_settings};
 use crate::kmeans::KMeans;
-use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, check_rows};
 use crate::{ScorerError, Watch};
 

@@ -22,7 +22,7 @@ use nomaly_settings::Settings;
 
 use super::Groups;
 use crate::choice::named_choice;
-use crate::registry::{ScorerParams, check_settings};
+use crate::entry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, check_rows};
 use crate::{ScorerError, Watch};
 

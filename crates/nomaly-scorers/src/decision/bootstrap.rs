@@ -13,7 +13,7 @@
 //! largest score of its resample: the interval of a rare rate is too short upwards.
 //!
 //! # Parameters
-//! The number of resamples, the level and the seed: [`Bootstrap`].
+//! The number of resamples, the level and the seed: [`ThresholdBootstrap`].
 //!
 //! # Reference
 //! Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13.
@@ -32,9 +32,9 @@ const MAX_UNDEFINED: f64 = 0.05;
 /// The fewest resamples whose 2.5 and 97.5 % quantiles mean something.
 const FEWEST: usize = 40;
 
-/// How an interval is computed.
+/// How the interval of a threshold, or of another statistic of held-out scores, is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bootstrap {
+pub struct ThresholdBootstrap {
     /// How many resamples are drawn, from 40.
     pub resamples: usize,
     /// The share of resamples whose statistic lies in the interval, in (0, 1).
@@ -43,23 +43,23 @@ pub struct Bootstrap {
     pub seed: u64,
 }
 
-impl Default for Bootstrap {
+impl Default for ThresholdBootstrap {
     /// 1000 resamples, 95 %.
     fn default() -> Self {
         Self { resamples: 1000, level: 0.95, seed: 0 }
     }
 }
 
-/// A bootstrap interval.
+/// The interval of a statistic over resamples of the held-out scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Interval {
+pub struct ThresholdInterval {
     /// Lower end.
     pub low: f64,
     /// Upper end.
     pub high: f64,
 }
 
-impl Bootstrap {
+impl ThresholdBootstrap {
     /// The interval of a statistic of `groups` groups, which are drawn whole. `statistic` is given the numbers of the
     /// groups of a resample, ascending, as many as there are groups.
     ///
@@ -69,7 +69,7 @@ impl Bootstrap {
         &self,
         groups: usize,
         statistic: impl Fn(&[usize]) -> Result<f64, ScorerError> + Sync,
-    ) -> Result<Interval, ScorerError> {
+    ) -> Result<ThresholdInterval, ScorerError> {
         let numbers: Vec<f64> = (0..groups).map(|group| group as f64).collect();
         self.interval(&numbers, |drawn| statistic(&drawn.iter().map(|&group| group as usize).collect::<Vec<_>>()))
     }
@@ -85,7 +85,7 @@ impl Bootstrap {
         &self,
         held_out_scores: &[f64],
         statistic: impl Fn(&[f64]) -> Result<f64, ScorerError> + Sync,
-    ) -> Result<Interval, ScorerError> {
+    ) -> Result<ThresholdInterval, ScorerError> {
         check_scores("a bootstrap interval", 2, held_out_scores)?;
         check_number("level", self.level, self.level > 0.0 && self.level < 1.0, "a share between 0 and 1")?;
         check_number("resamples", self.resamples as f64, self.resamples >= FEWEST, "a whole number from 40")?;
@@ -117,7 +117,7 @@ impl Bootstrap {
             return Err(error);
         }
         let tail = (1.0 - self.level) / 2.0;
-        Ok(Interval { low: super::quantile(&values, 1.0 - tail)?, high: super::quantile(&values, tail)? })
+        Ok(ThresholdInterval { low: super::quantile(&values, 1.0 - tail)?, high: super::quantile(&values, tail)? })
     }
 
     /// Draws resample `number` in ascending order: it suffices to count how often each score is drawn.

@@ -32,8 +32,8 @@ use nomaly_settings::Settings;
 use super::scorer::log_densities;
 use super::statistics::shrinkage;
 use crate::choice::named_choice;
+use crate::entry::{ScorerParams, check_settings};
 use crate::linalg::{self, Centered, Svd, column_norms};
-use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
 use crate::{ScorerError, Watch};
 

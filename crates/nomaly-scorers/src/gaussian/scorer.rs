@@ -28,8 +28,8 @@ use nomaly_settings::Settings;
 
 use super::statistics::{GaussianStatistics, pack_lower, read_lower};
 use crate::choice::named_choice;
+use crate::entry::ScorerParams;
 use crate::linalg::{self, column_norms};
-use crate::registry::ScorerParams;
 use crate::scorer::{Scorer, State, Tensor, check_rows};
 use crate::{ScorerError, Watch};
 

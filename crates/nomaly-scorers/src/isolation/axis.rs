@@ -25,7 +25,7 @@ use nomaly_settings::Settings;
 use rand::RngExt;
 
 use super::trees::{self, Growth, LANES, Node, Shape, Split};
-use crate::registry::{ScorerParams, check_settings};
+use crate::entry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_rows};
 use crate::{ScorerError, Watch};
 
@@ -124,7 +124,9 @@ impl IsolationForest {
     ) -> Result<Self, ScorerError> {
         check_settings(&options)?;
         trees::check_rows(rows, "an isolation forest")?;
-        let grown = trees::grow(rows, Growth { forest: options, width: rows.ncols() }, copy, split, watch)?;
+        let IsolationForestOptions { trees, samples, seed } = options;
+        let growth = Growth { trees, samples, seed, width: rows.ncols() };
+        let grown = trees::grow(rows, growth, copy, split, watch)?;
         Ok(Self::new(rows.ncols(), grown.shape, grown.splits))
     }
 

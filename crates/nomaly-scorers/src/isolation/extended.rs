@@ -27,8 +27,8 @@ use rand::RngExt;
 
 use super::IsolationForestOptions;
 use super::trees::{self, Growth, Node, Place, Shape, Split};
+use crate::entry::{ScorerParams, check_settings};
 use crate::random::normals;
-use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_rows};
 use crate::{ScorerError, Watch};
 
@@ -172,7 +172,8 @@ impl ExtendedIsolationForest {
             }
         };
         let scale = Scale::of(rows);
-        let growth = Growth { forest: options.forest, width: prepared_width(dim) };
+        let IsolationForestOptions { trees, samples, seed } = options.forest;
+        let growth = Growth { trees, samples, seed, width: prepared_width(dim) };
         let grown = trees::grow(
             rows,
             growth,

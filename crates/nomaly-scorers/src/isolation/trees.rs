@@ -11,7 +11,6 @@ use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::IsolationForestOptions;
 use crate::random::stream;
 use crate::scorer::{State, Tensor, check_finite};
 use crate::{ScorerError, Watch};
@@ -119,7 +118,12 @@ pub(super) struct Grown<S> {
 
 /// How a forest is grown.
 pub(super) struct Growth {
-    pub(super) forest: IsolationForestOptions,
+    /// The number of trees.
+    pub(super) trees: usize,
+    /// The rows that each tree is grown on; all rows where there are fewer.
+    pub(super) samples: usize,
+    /// Which random forest it is.
+    pub(super) seed: u64,
     /// The length of a prepared row, at least the number of columns.
     pub(super) width: usize,
 }
@@ -134,7 +138,7 @@ pub(super) fn grow<S: Split>(
     split: impl Fn(&mut Node<'_>) -> Option<S> + Sync,
     watch: Watch<'_>,
 ) -> Result<Grown<S>, ScorerError> {
-    let Growth { forest: IsolationForestOptions { trees, samples, seed }, width } = growth;
+    let Growth { trees, samples, seed, width } = growth;
     let samples = samples.min(rows.nrows());
     let grow_one = |tree: usize| {
         watch.check()?;

@@ -33,10 +33,10 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::kernel::{KernelBank, KernelFunction, KernelOptions, Points, Space};
+use crate::entry::{ScorerParams, check_settings};
 use crate::linalg::{Eigen, symmetric_eigen};
-use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
-use crate::subspace::Components;
+use crate::subspace::KeptComponents;
 use crate::{ScorerError, Watch};
 
 /// Rows that are projected at once; fewer are filled up with zeros.
@@ -51,7 +51,7 @@ pub struct KernelPcaOptions {
     /// The leading components that make up the subspace of normal rows: their number, or a share of the variance.
     ///
     /// There are fewer where the kernel matrix has a smaller numerical rank. The variance is that in the feature space.
-    pub components: Components,
+    pub components: KeptComponents,
     /// Rows of which the kernel matrix is made; of more, so many are chosen at random.
     #[schemars(extend("minimum" = 2))]
     pub max_rows: usize,
@@ -62,7 +62,7 @@ pub struct KernelPcaOptions {
 impl Default for KernelPcaOptions {
     /// The Gaussian kernel and 95 % of the variance of at most 1000 rows.
     fn default() -> Self {
-        Self { kernel: KernelOptions::default(), components: Components::Share(0.95), max_rows: 1000, seed: 0 }
+        Self { kernel: KernelOptions::default(), components: KeptComponents::Share(0.95), max_rows: 1000, seed: 0 }
     }
 }
 
@@ -148,8 +148,8 @@ impl KernelPca {
             return Err(ScorerError::ConstantRows { rows: size as u64 });
         }
         let kept = match options.components {
-            Components::Count(count) => count.min(rank),
-            Components::Share(share) => {
+            KeptComponents::Count(count) => count.min(rank),
+            KeptComponents::Share(share) => {
                 let total: f64 = values[..rank].iter().sum();
                 let mut cumulated = 0.0;
                 let enough = |value: &f64| {

@@ -6,8 +6,7 @@ use nomaly_settings::Settings;
 use super::expansion::Expansion;
 use super::kernel::{KernelFunction, KernelOptions, Space};
 use super::smo::{Limits, Problem, solve};
-use super::{OneClassSvmOptions, SvddOptions};
-use crate::registry::{ScorerParams, check_settings};
+use crate::entry::check_settings;
 use crate::scorer::{Scorer, State, check_finite, check_rows};
 use crate::{ScorerError, Watch};
 
@@ -52,10 +51,10 @@ pub enum Boundary {
 
 impl Boundary {
     /// The name of the scorer.
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Hyperplane => OneClassSvmOptions::NAME,
-            Self::Ball => SvddOptions::NAME,
+            Self::Hyperplane => "one-class-svm",
+            Self::Ball => "svdd",
         }
     }
 }

@@ -25,7 +25,7 @@ use ndarray::ArrayView2;
 use nomaly_settings::Settings;
 
 use super::{Boundary, SupportVectorMachine, SupportVectorOptions};
-use crate::registry::ScorerParams;
+use crate::entry::ScorerParams;
 use crate::scorer::State;
 use crate::{ScorerError, Watch};
 
@@ -37,7 +37,7 @@ pub struct OneClassSvmOptions(pub SupportVectorOptions);
 impl Settings for OneClassSvmOptions {}
 
 impl ScorerParams for OneClassSvmOptions {
-    const NAME: &'static str = "one-class-svm";
+    const NAME: &'static str = Boundary::Hyperplane.name();
     const SUMMARY: &'static str = "signed distance from the boundary of a one-class support vector machine";
     type Fitted = SupportVectorMachine;
 

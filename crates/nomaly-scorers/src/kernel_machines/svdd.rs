@@ -24,7 +24,7 @@ use ndarray::ArrayView2;
 use nomaly_settings::Settings;
 
 use super::{Boundary, SupportVectorMachine, SupportVectorOptions};
-use crate::registry::ScorerParams;
+use crate::entry::ScorerParams;
 use crate::scorer::State;
 use crate::{ScorerError, Watch};
 
@@ -36,7 +36,7 @@ pub struct SvddOptions(pub SupportVectorOptions);
 impl Settings for SvddOptions {}
 
 impl ScorerParams for SvddOptions {
-    const NAME: &'static str = "svdd";
+    const NAME: &'static str = Boundary::Ball.name();
     const SUMMARY: &'static str =
         "squared distance from the surface of the smallest ball around most rows (support vector data description)";
     type Fitted = SupportVectorMachine;

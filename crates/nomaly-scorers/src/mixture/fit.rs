@@ -7,9 +7,9 @@ use super::density::{Density, normalize};
 use super::moments::{Spread, moments};
 use super::{Mixture, MixtureCovariance, MixtureOptions, bic};
 use crate::blocks::BlockRows;
+use crate::entry::check_settings;
 use crate::gaussian::GaussianStatistics;
 use crate::kmeans::{KMeans, KMeansOptions};
-use crate::registry::check_settings;
 use crate::scorer::check_finite;
 use crate::{Scorer, ScorerError, Watch, linalg};
 

@@ -47,7 +47,7 @@ pub use options::MixtureOptions;
 
 use crate::ScorerError;
 use crate::blocks::BlockRows;
-use crate::registry::ScorerParams;
+use crate::entry::ScorerParams;
 use crate::scorer::{Scorer, State, Tensor, check_rows};
 
 /// How far the weights may be from a sum of 1.

@@ -4,7 +4,7 @@ use ndarray::ArrayView2;
 use nomaly_settings::{Auto, Settings};
 
 use super::{Mixture, MixtureCovariance};
-use crate::registry::ScorerParams;
+use crate::entry::ScorerParams;
 use crate::scorer::State;
 use crate::{ScorerError, Watch};
 

@@ -33,8 +33,8 @@ use rayon::prelude::*;
 use super::admm::{BasisPursuit, TASK};
 use super::dictionary::{self, Learning};
 use crate::blocks::BlockRows;
+use crate::entry::{ScorerParams, check_settings};
 use crate::gaussian::{Covariance, Gaussian, GaussianOptions};
-use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
 use crate::{ScorerError, Watch, linalg, random};
 

@@ -7,7 +7,7 @@ use crate::ScorerError;
 word_or_value! {
     /// How many leading components are kept.
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub enum Components {
+    pub enum KeptComponents {
         ;
         /// This many; those beyond the numerical rank are no directions of the rows and are not counted.
         Count(usize) { "minimum": 1 },
@@ -18,13 +18,13 @@ word_or_value! {
 
 /// The form in which model files have them.
 #[derive(serde::Serialize, serde::Deserialize)]
-#[serde(remote = "Components", rename_all = "kebab-case")]
+#[serde(remote = "KeptComponents", rename_all = "kebab-case")]
 pub(super) enum Stored {
     Count(usize),
     Share(f64),
 }
 
-impl Components {
+impl KeptComponents {
     /// How many of components with these variances, in descending order: of a share, as few as explain more than it.
     pub(super) fn of(self, variances: &[f64]) -> usize {
         match self {

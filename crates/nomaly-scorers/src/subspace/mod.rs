@@ -11,7 +11,7 @@ mod pursuit;
 mod robust;
 
 use affine::{Affine, Basis};
-pub use components::Components;
+pub use components::KeptComponents;
 pub use pca::{Monitored, PcaMonitor, PcaMonitorOptions};
 pub use projection::PrincipalComponents;
 pub use robust::{RobustPca, RobustPcaOptions};

@@ -31,10 +31,10 @@
 use ndarray::ArrayView2;
 use nomaly_settings::Settings;
 
-use super::{Affine, Basis, Components, components};
+use super::{Affine, Basis, KeptComponents, components};
 use crate::choice::named_choice;
+use crate::entry::{ScorerParams, check_settings};
 use crate::linalg::{self, Centered};
-use crate::registry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, check_finite};
 use crate::{ScorerError, Watch, moments};
 
@@ -53,7 +53,7 @@ named_choice! {
 pub struct PcaMonitorOptions {
     /// The leading components that make up the subspace of normal rows: their number, below that of the columns, or the
     /// share of the variance that they explain.
-    pub components: Components,
+    pub components: KeptComponents,
     /// The distance from the subspace, or the whitened projection on the components left out.
     pub score: Monitored,
     /// Whether columns are divided by their standard deviations first.
@@ -66,7 +66,7 @@ pub struct PcaMonitorOptions {
 impl Default for PcaMonitorOptions {
     /// The distance from the subspace that explains 95 % of the variance, of columns as they are.
     fn default() -> Self {
-        Self { components: Components::Share(0.95), score: Monitored::Reconstruction, standardize: false }
+        Self { components: KeptComponents::Share(0.95), score: Monitored::Reconstruction, standardize: false }
     }
 }
 
@@ -106,7 +106,7 @@ pub struct PcaMonitor {
 struct Config {
     basis: Basis,
     #[serde(with = "components::Stored")]
-    components: Components,
+    components: KeptComponents,
     kept: usize,
     score: Monitored,
     #[serde(rename = "standardise")]

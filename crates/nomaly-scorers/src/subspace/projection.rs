@@ -3,8 +3,8 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::pca::decompose;
-use super::{Affine, Basis, Components, PcaMonitorOptions, components};
-use crate::registry::check_settings;
+use super::{Affine, Basis, KeptComponents, PcaMonitorOptions, components};
+use crate::entry::check_settings;
 use crate::scorer::{State, check_finite};
 use crate::{ScorerError, Watch};
 
@@ -22,7 +22,7 @@ const KIND: &str = "principal-components";
 /// Fitting costs what fitting a [`PcaMonitor`](super::PcaMonitor) does, projecting `m dim` multiplications a row.
 #[derive(Clone, Debug)]
 pub struct PrincipalComponents {
-    components: Components,
+    components: KeptComponents,
     standardize: bool,
     affine: Affine,
 }
@@ -31,7 +31,7 @@ pub struct PrincipalComponents {
 #[serde(deny_unknown_fields)]
 struct Config {
     #[serde(with = "components::Stored")]
-    components: Components,
+    components: KeptComponents,
     #[serde(rename = "standardise")]
     standardize: bool,
 }
@@ -39,8 +39,8 @@ struct Config {
 impl PrincipalComponents {
     /// Fits on rows `[n, dim]`.
     ///
-    /// [`Components::Count`] may be as large as `dim` here; components beyond the numerical rank of the rows are left
-    /// out, so that [`kept`](Self::kept) may be less. `standardize` divides columns by their standard deviations
+    /// [`KeptComponents::Count`] may be as large as `dim` here; components beyond the numerical rank of the rows are
+    /// left out, so that [`kept`](Self::kept) may be less. `standardize` divides columns by their standard deviations
     /// (divisor `n`) first, but for columns that are constant.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl PrincipalComponents {
     /// [`ScorerError::NoConvergence`], [`ScorerError::Cancelled`].
     pub fn fit(
         rows: ArrayView2<'_, f32>,
-        components: Components,
+        components: KeptComponents,
         standardize: bool,
         watch: Watch<'_>,
     ) -> Result<Self, ScorerError> {
@@ -107,7 +107,7 @@ impl PrincipalComponents {
             .map_err(|error| state.config_error(error.to_string()))?;
         let affine = Affine::from_state(state, Basis::Kept, standardize, false)?;
         let kept = affine.directions.ncols();
-        if matches!(components, Components::Count(count) if kept > count || count > affine.dim()) {
+        if matches!(components, KeptComponents::Count(count) if kept > count || count > affine.dim()) {
             let reason = format!("{kept} directions in {} dimensions, but components are {components}", affine.dim());
             return Err(state.tensor_error("directions", reason));
         }

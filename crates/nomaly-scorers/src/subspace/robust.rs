@@ -25,8 +25,8 @@ use ndarray::ArrayView2;
 use nomaly_settings::{Auto, Settings};
 use rayon::prelude::*;
 
-use super::{Affine, Basis, Components, components, pursuit};
-use crate::registry::{ScorerParams, check_settings};
+use super::{Affine, Basis, KeptComponents, components, pursuit};
+use crate::entry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, check_finite};
 use crate::{ScorerError, Watch, linalg, moments};
 
@@ -38,7 +38,7 @@ const RANK: f64 = 1e-6;
 pub struct RobustPcaOptions {
     /// The leading directions of the part of low rank that make up the subspace of normal rows: their number, below
     /// that of the columns, or the share of its squared singular values that they explain.
-    pub components: Components,
+    pub components: KeptComponents,
     /// Price of an entry of the sparse part; `auto`: 1 / sqrt(max(rows, columns)).
     ///
     /// The price is in that of a unit of a singular value of the part of low rank. The larger it is, the less is sparse
@@ -51,7 +51,7 @@ pub struct RobustPcaOptions {
 impl Default for RobustPcaOptions {
     /// The directions of 95 % of the squares, at the price of Candès et al.
     fn default() -> Self {
-        Self { components: Components::Share(0.95), lambda: Auto::Auto }
+        Self { components: KeptComponents::Share(0.95), lambda: Auto::Auto }
     }
 }
 
@@ -101,7 +101,7 @@ pub struct RobustPca {
 struct Config {
     basis: Basis,
     #[serde(with = "components::Stored")]
-    components: Components,
+    components: KeptComponents,
     kept: usize,
     #[serde(with = "StoredLambda")]
     lambda: Auto<f64>,

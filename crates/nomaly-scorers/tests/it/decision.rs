@@ -1,6 +1,6 @@
 //! Decision rules against SciPy (`fixtures/gen_decision.py`) and in independent simulations.
 
-use nomaly_scorers::decision::bootstrap::Bootstrap;
+use nomaly_scorers::decision::bootstrap::ThresholdBootstrap;
 use nomaly_scorers::decision::sequence::{ChartKind, ChartOptions, ControlChart};
 use nomaly_scorers::decision::{Conformal, ExtremeValue, quantile};
 use serde_json::Value;
@@ -69,7 +69,7 @@ fn a_tail_reaches_rates_that_ranks_cannot() {
 fn bootstrap_intervals_cover_as_often_as_they_say() {
     // The 0.9 quantile of an exponential distribution, by intervals of 100 samples of 200 scores.
     let truth = -(0.1f64).ln();
-    let bootstrap = Bootstrap { resamples: 200, ..Bootstrap::default() };
+    let bootstrap = ThresholdBootstrap { resamples: 200, ..ThresholdBootstrap::default() };
     let covered = (0..100)
         .filter(|&seed| {
             let scores = draws("exponential", 1000 + seed, 200);
@@ -87,7 +87,7 @@ fn bootstrap_intervals_depend_on_their_seed_and_on_nothing_else() {
     let mut backwards = scores.clone();
     backwards.reverse();
     let interval = |seed, scores: &[f64]| {
-        let bootstrap = Bootstrap { seed, resamples: 100, ..Bootstrap::default() };
+        let bootstrap = ThresholdBootstrap { seed, resamples: 100, ..ThresholdBootstrap::default() };
         bootstrap.interval(scores, |scores| Ok(Conformal::new(scores.to_vec())?.threshold(0.05).unwrap())).unwrap()
     };
     assert_eq!(interval(1, &scores), interval(1, &backwards));
@@ -99,13 +99,15 @@ fn bootstrap_intervals_depend_on_their_seed_and_on_nothing_else() {
 #[test]
 fn a_statistic_that_often_fails_has_no_interval() {
     let scores = draws("gumbel", 4, 60);
-    let refused = Bootstrap::default().interval(&scores, |_| quantile(&[], 0.5));
+    let refused = ThresholdBootstrap::default().interval(&scores, |_| quantile(&[], 0.5));
     assert!(refused.unwrap_err().to_string().contains("at least 1 held-out scores"));
-    assert!(Bootstrap { level: 1.0, ..Bootstrap::default() }.interval(&scores, |_| Ok(0.0)).is_err());
-    assert!(Bootstrap { resamples: 10, ..Bootstrap::default() }.interval(&scores, |_| Ok(0.0)).is_err());
+    assert!(ThresholdBootstrap { level: 1.0, ..ThresholdBootstrap::default() }.interval(&scores, |_| Ok(0.0)).is_err());
+    assert!(
+        ThresholdBootstrap { resamples: 10, ..ThresholdBootstrap::default() }.interval(&scores, |_| Ok(0.0)).is_err()
+    );
     // As many resamples as tails with too many ties are left out.
     let tail = |scores: &[f64]| ExtremeValue::fit(scores.to_vec())?.threshold(1e-3);
-    let interval = Bootstrap::default().interval(&scores, tail).unwrap();
+    let interval = ThresholdBootstrap::default().interval(&scores, tail).unwrap();
     let threshold = tail(&scores).unwrap();
     assert!(interval.low < threshold && threshold < interval.high, "{interval:?} {threshold}");
 }

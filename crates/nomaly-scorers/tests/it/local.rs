@@ -2,7 +2,7 @@
 //! on rows that are hard.
 
 use ndarray::{Array2, Axis, array, concatenate};
-use nomaly_scorers::random_projections::{Projection, RandomProjections};
+use nomaly_scorers::random_projections::{RandomProjections, WeightedColumns};
 use nomaly_scorers::{SCORERS, Scorer, ScorerError, State, TensorData, Watch, restore};
 use nomaly_settings::{Assignments, Auto};
 use serde_json::Value;
@@ -106,12 +106,12 @@ fn groups_agree_with_scikit_learn_and_pyod() {
     }
 }
 
-fn projections(case: &Value) -> Vec<Projection> {
+fn projections(case: &Value) -> Vec<WeightedColumns> {
     let sparse = |direction: &Value| {
         let direction = numbers(direction);
         let columns: Vec<u32> =
             (0..direction.len() as u32).filter(|column| direction[*column as usize] != 0.0).collect();
-        Projection { weights: columns.iter().map(|column| direction[*column as usize]).collect(), columns }
+        WeightedColumns { weights: columns.iter().map(|column| direction[*column as usize]).collect(), columns }
     };
     case["projections"].as_array().unwrap().iter().map(sparse).collect()
 }
@@ -294,10 +294,10 @@ fn settings_are_checked_and_fits_can_be_stopped() {
         assert!(matches!(stopped, Err(ScorerError::Cancelled)), "{name}");
     }
     for projection in [
-        Projection { columns: vec![4], weights: vec![1.0] },
-        Projection { columns: vec![1], weights: vec![] },
-        Projection { columns: vec![1], weights: vec![f64::NAN] },
-        Projection { columns: vec![], weights: vec![] },
+        WeightedColumns { columns: vec![4], weights: vec![1.0] },
+        WeightedColumns { columns: vec![1], weights: vec![] },
+        WeightedColumns { columns: vec![1], weights: vec![f64::NAN] },
+        WeightedColumns { columns: vec![], weights: vec![] },
     ] {
         let fit = RandomProjections::fit_along(train.view(), vec![projection], Auto::Auto, Watch::none());
         assert_eq!(refused_setting(fit), "projections");

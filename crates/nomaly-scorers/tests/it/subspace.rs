@@ -1,7 +1,7 @@
 //! Principal subspaces against scikit-learn, and where they end.
 
 use ndarray::{Array2, Axis};
-use nomaly_scorers::subspace::{Components, PcaMonitor, PcaMonitorOptions, PrincipalComponents};
+use nomaly_scorers::subspace::{KeptComponents, PcaMonitor, PcaMonitorOptions, PrincipalComponents};
 use nomaly_scorers::subspace::{RobustPca, RobustPcaOptions};
 use nomaly_scorers::{SCORERS, Scorer, ScorerError, Tensor, Watch, restore};
 use nomaly_settings::{Assignments, Auto};
@@ -193,7 +193,7 @@ fn projections_agree_with_scikit_learn() {
 #[test]
 fn projections_come_back_whole_and_do_not_depend_on_their_company() {
     let (train, test) = (rows(1, 300, 20), rows(2, 70, 20));
-    for (components, standardize) in [(Components::Count(5), true), (Components::Share(0.9), false)] {
+    for (components, standardize) in [(KeptComponents::Count(5), true), (KeptComponents::Share(0.9), false)] {
         let fitted = PrincipalComponents::fit(train.view(), components, standardize, Watch::none()).unwrap();
         let all = fitted.project(test.view()).unwrap();
         assert_eq!(all.dim(), (70, fitted.kept()));
@@ -218,16 +218,16 @@ fn projections_come_back_whole_and_do_not_depend_on_their_company() {
         assert!(PrincipalComponents::from_state(&fewer).is_err());
     }
     let fit = |components, rows: &Array2<f32>| PrincipalComponents::fit(rows.view(), components, false, Watch::none());
-    assert_eq!(fit(Components::Count(20), &train).unwrap().kept(), 20);
-    assert_eq!(refused_setting(fit(Components::Count(21), &train)), "components");
+    assert_eq!(fit(KeptComponents::Count(20), &train).unwrap().kept(), 20);
+    assert_eq!(refused_setting(fit(KeptComponents::Count(21), &train)), "components");
     // Three rows span a plane, whatever is asked for.
-    assert_eq!(fit(Components::Count(9), &rows(1, 3, 20)).unwrap().kept(), 2);
-    let constant = fit(Components::Count(1), &Array2::ones((4, 3)));
+    assert_eq!(fit(KeptComponents::Count(9), &rows(1, 3, 20)).unwrap().kept(), 2);
+    let constant = fit(KeptComponents::Count(1), &Array2::ones((4, 3)));
     assert!(matches!(constant, Err(ScorerError::ConstantRows { rows: 4 })));
-    let wrong = fit(Components::Count(3), &train).unwrap().project(rows(1, 2, 19).view()).unwrap_err();
+    let wrong = fit(KeptComponents::Count(3), &train).unwrap().project(rows(1, 2, 19).view()).unwrap_err();
     assert!(matches!(wrong, ScorerError::Dimension { expected: 20, got: 19 }));
     let stop = || true;
-    let cancelled = PrincipalComponents::fit(train.view(), Components::Count(2), false, Watch::new(&stop));
+    let cancelled = PrincipalComponents::fit(train.view(), KeptComponents::Count(2), false, Watch::new(&stop));
     assert!(matches!(cancelled, Err(ScorerError::Cancelled)));
 }
 
@@ -238,7 +238,7 @@ fn components_out_of_range_are_refused() {
         let fit = fit("pca", &Assignments::new().with("components", components), &train);
         assert_eq!(refused_setting(fit), "components", "{components}");
     }
-    let options = PcaMonitorOptions { components: Components::Share(1.0), ..PcaMonitorOptions::default() };
+    let options = PcaMonitorOptions { components: KeptComponents::Share(1.0), ..PcaMonitorOptions::default() };
     assert_eq!(refused_setting(PcaMonitor::fit(train.view(), options, Watch::none())), "components");
     let stop = || true;
     let cancelled = PcaMonitor::fit(train.view(), PcaMonitorOptions::default(), Watch::new(&stop));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;
 
-use super::Limits;
+use super::ArchiveLimits;
 use super::path::safe;
 use crate::StoreError;
 
@@ -36,7 +36,7 @@ pub(super) enum Flow {
 type Visitor<'a> = dyn FnMut(&Entry, &mut dyn Read) -> Result<Flow, StoreError> + 'a;
 
 /// Calls `visitor` with each entry in the archive's order and a reader of its bytes.
-pub(super) fn visit(archive: &Path, limits: &Limits, visitor: &mut Visitor<'_>) -> Result<(), StoreError> {
+pub(super) fn visit(archive: &Path, limits: &ArchiveLimits, visitor: &mut Visitor<'_>) -> Result<(), StoreError> {
     let mut file = File::open(archive).map_err(StoreError::io("open", archive))?;
     let (head, _) = peek(&mut file, 8).map_err(StoreError::io("read", archive))?;
     file.rewind().map_err(StoreError::io("read", archive))?;
@@ -101,7 +101,7 @@ fn peek<R: Read>(mut reader: R, count: u64) -> io::Result<(Vec<u8>, impl Read)> 
 /// One walk through one archive.
 struct Walk<'a, 'v> {
     archive: &'a Path,
-    limits: &'a Limits,
+    limits: &'a ArchiveLimits,
     visitor: &'a mut Visitor<'v>,
     entries: u64,
     left: u64,

@@ -2,8 +2,8 @@
 //!
 //! The kind is told from the first bytes, not from the file's name. An archive is hostile until shown otherwise:
 //! an entry with an absolute path, a `..`, a backslash or a colon, a link, a device, an entry that appears twice, more
-//! entries or more bytes than [`Limits`] allow: each ends the extraction with an error, and nothing is left behind.
-//! Owners, modes and times are not restored.
+//! entries or more bytes than [`ArchiveLimits`] allow: each ends the extraction with an error, and nothing is left
+//! behind. Owners, modes and times are not restored.
 
 mod container;
 mod path;
@@ -12,20 +12,21 @@ use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
 
-use crate::atomic::{parent, sync_folder, temporary};
+use crate::atomic::{sync_folder, temporary};
+use crate::destination::parent;
 use crate::{Progress, StoreError, create_folder};
 use container::{Flow, Kind};
 
 /// How much an archive may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ArchiveLimits {
     /// Files and folders together.
     pub max_entries: u64,
     /// Bytes of all files together, unpacked.
     pub max_bytes: u64,
 }
 
-impl Default for Limits {
+impl Default for ArchiveLimits {
     /// A million entries and 64 GiB: more than any data set in use here, less than a disk.
     fn default() -> Self {
         Self { max_entries: 1_000_000, max_bytes: 64 << 30 }
@@ -41,7 +42,12 @@ impl Default for Limits {
 /// # Errors
 /// [`StoreError::UnsupportedArchive`], [`StoreError::DamagedArchive`], [`StoreError::UnsafeEntry`],
 /// [`StoreError::LimitExceeded`], [`StoreError::Cancelled`], [`StoreError::Io`].
-pub fn extract(archive: &Path, folder: &Path, limits: &Limits, progress: &dyn Progress) -> Result<(), StoreError> {
+pub fn extract(
+    archive: &Path,
+    folder: &Path,
+    limits: &ArchiveLimits,
+    progress: &dyn Progress,
+) -> Result<(), StoreError> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -68,7 +74,7 @@ pub fn extract(archive: &Path, folder: &Path, limits: &Limits, progress: &dyn Pr
     }
 }
 
-fn unpack(archive: &Path, folder: &Path, limits: &Limits, progress: &dyn Progress) -> Result<(), StoreError> {
+fn unpack(archive: &Path, folder: &Path, limits: &ArchiveLimits, progress: &dyn Progress) -> Result<(), StoreError> {
     container::visit(archive, limits, &mut |entry, reader| {
         if progress.cancelled() {
             return Err(StoreError::Cancelled { what: format!("unpacking {}", archive.display()) });
@@ -126,7 +132,7 @@ pub fn read_member(archive: &Path, member: &str, max_bytes: u64) -> Result<Vec<u
     let wanted = path::safe(member.as_bytes())
         .map_err(|_| StoreError::MemberMissing { path: archive.to_owned(), member: member.to_owned() })?;
     let mut found = None;
-    container::visit(archive, &Limits::default(), &mut |entry, reader| {
+    container::visit(archive, &ArchiveLimits::default(), &mut |entry, reader| {
         if entry.kind != Kind::File || entry.path != wanted {
             return Ok(Flow::Continue);
         }

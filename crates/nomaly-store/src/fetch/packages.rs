@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::command::{self, Outcome};
 use super::program::SearchPath;
-use crate::atomic::parent;
+use crate::destination::parent;
 use crate::{Progress, Sha256Digest, Source, StoreError, sha256_file, write_atomic};
 
 /// A package file and the place it shall have.

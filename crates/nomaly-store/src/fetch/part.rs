@@ -5,8 +5,9 @@ use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crate::StoreError;
-use crate::atomic::{parent, sync_folder};
+use crate::atomic::sync_folder;
 use crate::checksum::Hasher;
+use crate::destination::parent;
 
 /// A growing file `NAME.part` with the running SHA-256 of what is in it.
 pub(super) struct Part {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use lzma_rust2::{XzOptions, XzWriter};
-use nomaly_store::archive::{Limits, extract, read_member};
+use nomaly_store::archive::{ArchiveLimits, extract, read_member};
 use nomaly_store::{Progress, Silent, StoreError};
 
 fn tar(entries: &[(&str, &str)]) -> Vec<u8> {
@@ -97,7 +97,7 @@ fn tree(folder: &Path) -> Vec<(PathBuf, String)> {
 }
 
 /// Extracts bytes as a file called `name`; on failure shows that nothing was left behind.
-fn unpack(name: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<(PathBuf, String)>, StoreError> {
+fn unpack(name: &str, bytes: &[u8], limits: &ArchiveLimits) -> Result<Vec<(PathBuf, String)>, StoreError> {
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join(name);
     fs::write(&archive, bytes).unwrap();
@@ -124,7 +124,7 @@ fn every_kind_gives_the_same_files() {
         ("xz.deb", deb("data.tar.xz", &xz(&tar))),
     ];
     for (name, bytes) in kinds {
-        assert_eq!(unpack(name, &bytes, &Limits::default()).unwrap(), expected, "{name}");
+        assert_eq!(unpack(name, &bytes, &ArchiveLimits::default()).unwrap(), expected, "{name}");
         let folder = tempfile::tempdir().unwrap();
         let archive = folder.path().join(name);
         fs::write(&archive, bytes).unwrap();
@@ -140,7 +140,7 @@ fn every_kind_gives_the_same_files() {
 #[test]
 fn a_single_compressed_file_loses_its_extension() {
     for (name, bytes) in [("labels.gz", gz(b"text")), ("labels.xz", xz(b"text"))] {
-        let files = unpack(name, &bytes, &Limits::default()).unwrap();
+        let files = unpack(name, &bytes, &ArchiveLimits::default()).unwrap();
         assert_eq!(files, [(PathBuf::from("labels"), "text".to_owned())]);
     }
 }
@@ -149,7 +149,7 @@ fn a_single_compressed_file_loses_its_extension() {
 fn names_that_lead_elsewhere_are_refused() {
     for name in ["../evil", "/evil", "a/../../evil", "a\\..\\evil", "C:evil"] {
         for bytes in [tar(&[("good", "x"), (name, "x")]), zip(&[("good", "x"), (name, "x")])] {
-            let error = unpack("x", &bytes, &Limits::default()).unwrap_err();
+            let error = unpack("x", &bytes, &ArchiveLimits::default()).unwrap_err();
             assert!(matches!(&error, StoreError::UnsafeEntry { entry, .. } if entry.contains("evil")), "{error}");
         }
     }
@@ -158,40 +158,40 @@ fn names_that_lead_elsewhere_are_refused() {
 #[test]
 fn links_and_devices_are_refused() {
     for kind in [tar::EntryType::Symlink, tar::EntryType::Link, tar::EntryType::Fifo] {
-        let error = unpack("x.tar", &tar_link(kind, "/etc/passwd"), &Limits::default()).unwrap_err();
+        let error = unpack("x.tar", &tar_link(kind, "/etc/passwd"), &ArchiveLimits::default()).unwrap_err();
         assert!(matches!(&error, StoreError::UnsafeEntry { entry, .. } if entry == "link"), "{error}");
     }
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
     writer.add_symlink("link", "/etc/passwd", zip::write::SimpleFileOptions::default()).unwrap();
-    let error = unpack("x.zip", &writer.finish().unwrap().into_inner(), &Limits::default()).unwrap_err();
+    let error = unpack("x.zip", &writer.finish().unwrap().into_inner(), &ArchiveLimits::default()).unwrap_err();
     assert!(error.to_string().ends_with("is a link"), "{error}");
 }
 
 #[test]
 fn an_entry_that_appears_twice_is_refused() {
-    let error = unpack("x.tar", &tar(&[("a", "1"), ("a", "2")]), &Limits::default()).unwrap_err();
+    let error = unpack("x.tar", &tar(&[("a", "1"), ("a", "2")]), &ArchiveLimits::default()).unwrap_err();
     assert!(matches!(error, StoreError::UnsafeEntry { .. }), "{error}");
 }
 
 #[test]
 fn limits_hold_while_unpacking() {
     let bomb = gz(&tar(&[("zeros", &"\0".repeat(1 << 20))]));
-    let limits = Limits { max_bytes: 1 << 16, ..Limits::default() };
+    let limits = ArchiveLimits { max_bytes: 1 << 16, ..ArchiveLimits::default() };
     let error = unpack("x.tar.gz", &bomb, &limits).unwrap_err();
     assert!(matches!(error, StoreError::LimitExceeded { unit: "bytes", .. }), "{error}");
-    let limits = Limits { max_entries: 2, ..Limits::default() };
+    let limits = ArchiveLimits { max_entries: 2, ..ArchiveLimits::default() };
     for bytes in [tar(&GOOD), zip(&GOOD)] {
         let error = unpack("x", &bytes, &limits).unwrap_err();
         assert!(matches!(error, StoreError::LimitExceeded { limit: 2, unit: "entries", .. }), "{error}");
     }
-    let exact = Limits { max_entries: 3, max_bytes: 10 };
+    let exact = ArchiveLimits { max_entries: 3, max_bytes: 10 };
     assert_eq!(unpack("x.tar", &tar(&GOOD), &exact).unwrap().len(), 2);
 }
 
 #[test]
 fn damage_and_foreign_files_are_told_apart() {
     for bytes in [&gz(&tar(&GOOD))[..60], &xz(&tar(&GOOD))[..60], &tar(&GOOD)[..1500], &zip(&GOOD)[..60]] {
-        let error = unpack("x", bytes, &Limits::default()).unwrap_err();
+        let error = unpack("x", bytes, &ArchiveLimits::default()).unwrap_err();
         assert!(matches!(error, StoreError::DamagedArchive { .. }), "{error}");
     }
     let zstd = deb("data.tar.zst", &[0x28, 0xb5, 0x2f, 0xfd, 0, 0]);
@@ -202,7 +202,7 @@ fn damage_and_foreign_files_are_told_apart() {
         (&zstd, "zstd"),
         (b"!<arch>\n", "without data.tar"),
     ] {
-        let error = unpack("x", bytes, &Limits::default()).unwrap_err();
+        let error = unpack("x", bytes, &ArchiveLimits::default()).unwrap_err();
         assert!(matches!(error, StoreError::UnsupportedArchive { .. }), "{error}");
         assert!(error.to_string().contains(part), "{error}");
     }
@@ -214,9 +214,9 @@ fn a_folder_that_is_there_is_left_alone() {
     let archive = folder.path().join("x.tar");
     fs::write(&archive, tar(&GOOD)).unwrap();
     let target = folder.path().join("deep/er/out");
-    extract(&archive, &target, &Limits::default(), &Silent).unwrap();
+    extract(&archive, &target, &ArchiveLimits::default(), &Silent).unwrap();
     fs::remove_file(target.join("two.txt")).unwrap();
-    extract(&archive, &target, &Limits::default(), &Silent).unwrap();
+    extract(&archive, &target, &ArchiveLimits::default(), &Silent).unwrap();
     assert_eq!(tree(&target).len(), 1);
 }
 
@@ -236,7 +236,7 @@ fn extraction_can_be_cancelled() {
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join("x.tar");
     fs::write(&archive, tar(&GOOD)).unwrap();
-    let error = extract(&archive, &folder.path().join("out"), &Limits::default(), &Stopped).unwrap_err();
+    let error = extract(&archive, &folder.path().join("out"), &ArchiveLimits::default(), &Stopped).unwrap_err();
     assert!(error.is_cancelled(), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }

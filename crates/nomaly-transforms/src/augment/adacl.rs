@@ -76,30 +76,30 @@ pub(crate) const MIX_UP: Listed = Listed {
 /// Makes anomalies as ADACL does.
 ///
 /// ```
-/// use nomaly_transforms::augment::Adacl;
+/// use nomaly_transforms::augment::AdaclAugmentation;
 /// use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 ///
 /// let image: Vec<f32> = (0u8..64).map(|value| f32::from(value) / 63.0).collect();
 /// let mut anomaly = vec![0.0; 64];
-/// let kind = Adacl::default().apply(&image, [8, 8], &mut ChaCha8Rng::seed_from_u64(0), &mut anomaly)?;
+/// let kind = AdaclAugmentation::default().apply(&image, [8, 8], &mut ChaCha8Rng::seed_from_u64(0), &mut anomaly)?;
 /// assert!(anomaly != image, "{kind:?}");
 /// # Ok::<(), nomaly_transforms::TransformError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Adacl {
+pub struct AdaclAugmentation {
     /// The least and the greatest side of a pasted patch, as a share of the image's; above 0 and up to 1.
     pub patch: [f64; 2],
     /// The least and the greatest coefficient of the image in a mix-up, 0 to 1; its rotation has the rest.
     pub mix: [f64; 2],
 }
 
-impl Default for Adacl {
+impl Default for AdaclAugmentation {
     fn default() -> Self {
         Self { patch: [0.25, 0.5], mix: [0.3, 0.7] }
     }
 }
 
-impl Adacl {
+impl AdaclAugmentation {
     /// Checks the ranges.
     ///
     /// # Errors
@@ -203,7 +203,7 @@ impl AdaclKind {
     /// Checks that anomalies of this kind can be made of images of this size, height and width in pixels.
     ///
     /// # Errors
-    /// As [`Adacl::check`].
+    /// As [`AdaclAugmentation::check`].
     pub fn check(self, [height, width]: [usize; 2]) -> Result<(), TransformError> {
         let step = match self {
             Self::CutPaste => CUT_PASTE.name,

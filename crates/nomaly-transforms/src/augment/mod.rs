@@ -3,7 +3,7 @@
 //! Like [`transformations`](crate::transformations) these work on planes `[C, H, W]` of values in \[0, 1\] and draw every
 //! random choice from the generator that they are given:
 //!
-//! * [`Adacl`]: patches pasted, quarters shuffled, images turned and mixed with themselves;
+//! * [`AdaclAugmentation`]: patches pasted, quarters shuffled, images turned and mixed with themselves;
 //! * [`CutPasteClass`]: the three classes of CutPaste.
 //!
 //! [`Change`] works on whole photographs: copies of good images in other light, or stored otherwise, that a model is to
@@ -14,7 +14,7 @@ pub(crate) mod adacl;
 pub(crate) mod cut_paste;
 mod exposure;
 
-pub use adacl::{Adacl, AdaclKind};
+pub use adacl::{AdaclAugmentation, AdaclKind};
 pub use cut_paste::CutPasteClass;
 pub use exposure::{Change, Changes};
 

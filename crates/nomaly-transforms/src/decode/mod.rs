@@ -31,6 +31,7 @@ mod container;
 mod facts;
 mod jpeg;
 mod quality;
+mod segments;
 mod sniff;
 
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! The quality of a JPEG file, from its quantisation table.
+//! The quality of a JPEG file, from its quantization table.
 //!
 //! libjpeg scales the example tables of the standard by `S = 5000 / q` below quality 50 and `S = 200 − 2q` from there
 //! on, in percent, rounded, and clamped to 1..=255. The estimate is the quality whose table differs least from the one
@@ -8,9 +8,9 @@
 //! ITU-T Recommendation T.81 (1992), Annex K, table K.1; `jpeg_quality_scaling` of the Independent JPEG Group's
 //! library.
 
-use super::facts::jpeg_segments;
+use super::segments::jpeg_segments;
 
-/// Table K.1, quantisation of luminance, in the zig-zag order of the file.
+/// Table K.1, quantization of luminance, in the zig-zag order of the file.
 const LUMINANCE: [u16; 64] = [
     16, 11, 12, 14, 12, 10, 16, 14, 13, 14, 18, 17, 16, 19, 24, 40, 26, 24, 22, 22, 24, 49, 35, 37, 29, 40, 58, 51, 61,
     60, 57, 51, 56, 55, 64, 72, 92, 78, 64, 68, 87, 69, 55, 56, 80, 109, 81, 87, 95, 98, 103, 104, 103, 62, 77, 113,

@@ -8,8 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use super::geometry::{Gather, Window};
 use super::photometry::{Factors, equalise};
 use crate::dice::Dice;
+use crate::entry::Group;
 use crate::error::TransformError;
-use crate::registry::Group;
 
 /// One step. Settings are in range: steps are made by [`StepKind::parse`] and by the presets alone.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use image::{Rgb, RgbImage};
 use nomaly_registry::Entry;
-use nomaly_transforms::augment::{Adacl, AdaclKind, CutPasteClass};
+use nomaly_transforms::augment::{AdaclAugmentation, AdaclKind, CutPasteClass};
 use nomaly_transforms::registry::{Group, TRANSFORMS};
 use nomaly_transforms::transformations::Transformation;
 use nomaly_transforms::{TransformError, crop, samples, synthetic};
@@ -24,7 +24,7 @@ fn distinct(channels: usize, [height, width]: [usize; 2]) -> Vec<f32> {
 
 fn made(kind: AdaclKind, planes: &[f32], size: [usize; 2], random: &mut ChaCha8Rng) -> Vec<f32> {
     let mut out = vec![f32::NAN; planes.len()];
-    Adacl::default().apply_kind(kind, planes, size, random, &mut out).unwrap();
+    AdaclAugmentation::default().apply_kind(kind, planes, size, random, &mut out).unwrap();
     out
 }
 
@@ -150,7 +150,7 @@ fn kinds_are_drawn_equally_often() {
     let mut counts = [0; 4];
     let mut out = vec![0.0; 64];
     for _ in 0..2000 {
-        let kind = Adacl::default().apply(&planes, [8, 8], &mut random, &mut out).unwrap();
+        let kind = AdaclAugmentation::default().apply(&planes, [8, 8], &mut random, &mut out).unwrap();
         assert!(out != planes && out.iter().all(|value| (0.0..=1.0).contains(value)), "{kind:?}");
         counts[AdaclKind::ALL.iter().position(|&known| known == kind).unwrap()] += 1;
     }
@@ -160,9 +160,9 @@ fn kinds_are_drawn_equally_often() {
 
 #[test]
 fn settings_of_adacl_are_checked_and_used() {
-    let with = |patch, mix| Adacl { patch, mix };
+    let with = |patch, mix| AdaclAugmentation { patch, mix };
     for (adacl, good) in [
-        (Adacl::default(), true),
+        (AdaclAugmentation::default(), true),
         (with([0.1, 0.1], [1.0, 1.0]), true),
         (with([1.0, 1.0], [0.0, 0.0]), true),
         (with([0.0, 0.5], [0.3, 0.7]), false),
@@ -205,11 +205,13 @@ fn images_of_the_wrong_shape_are_refused() {
         (AdaclKind::CutPaste, 8, [2, 2], 4, TransformError::OutputLength { expected: 8, actual: 4 }),
     ] {
         let (mut random, mut written) = (rng(0), vec![-1.0; out]);
-        let error = Adacl::default().apply_kind(kind, &vec![0.5; len], size, &mut random, &mut written).unwrap_err();
+        let error = AdaclAugmentation::default()
+            .apply_kind(kind, &vec![0.5; len], size, &mut random, &mut written)
+            .unwrap_err();
         assert_eq!(error, expected);
         assert!(random == rng(0) && written.iter().all(|&value| value == -1.0));
     }
-    assert_eq!(Adacl::default().check([2, 3]), Err(not_square("adacl-rotation")));
+    assert_eq!(AdaclAugmentation::default().check([2, 3]), Err(not_square("adacl-rotation")));
 
     let small = TransformError::TooSmall { step: "scar".into(), height: 8, width: 7 };
     for (len, size, out, expected) in [
@@ -348,7 +350,7 @@ proptest! {
         let mut random = rng(seed);
         for kind in AdaclKind::ALL {
             let mut out = vec![f32::NAN; planes.len()];
-            match Adacl::default().apply_kind(kind, &planes, [height, width], &mut random, &mut out) {
+            match AdaclAugmentation::default().apply_kind(kind, &planes, [height, width], &mut random, &mut out) {
                 Ok(()) => prop_assert!(out != planes && out.iter().all(|value| (0.0..=1.0).contains(value))),
                 Err(error) => {
                     let not_square = matches!(error, TransformError::NotSquare { .. });

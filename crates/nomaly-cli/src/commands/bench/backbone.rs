@@ -65,7 +65,7 @@ fn open(args: &BenchBackboneArgs, console: &Console) -> anyhow::Result<(Backbone
                 args.backbone
             ));
             let classes = nomaly::backbones::BACKBONES.get(&args.backbone)?.classes;
-            Ok((Backbone::initialised(&args.backbone, classes, 0)?, true))
+            Ok((Backbone::initialized(&args.backbone, classes, 0)?, true))
         }
         Err(error) => Err(error.into()),
     }

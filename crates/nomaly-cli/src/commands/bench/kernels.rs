@@ -1,7 +1,9 @@
 //! `nomaly bench kernels`: single layers with the shapes of real networks.
 
 use nomaly::kernels::Isa;
-use nomaly::kernels::{Activation, Conv2d, Network, NetworkBuilder, NetworkError, OutputLayout, Padding, StepInfo};
+use nomaly::kernels::{
+    Activation, CompiledNetwork, ConvLayer, NetworkBuilder, NetworkError, OutputLayout, Padding, StepInfo,
+};
 use serde::Serialize;
 
 use super::{PeakReport, Rate, Spread, repeated, values};
@@ -108,7 +110,7 @@ fn measure(shape: Shape, isa: Isa, repeats: u32) -> anyhow::Result<(StepInfo, Sp
 }
 
 /// A network of one convolution.
-fn network(shape: Shape, isa: Isa) -> Result<Network, NetworkError> {
+fn network(shape: Shape, isa: Isa) -> Result<CompiledNetwork, NetworkError> {
     let Shape { channels, size, kernel, stride, out, depthwise } = shape;
     let groups = if depthwise { channels } else { 1 };
     let fan_in = channels / groups * kernel * kernel;
@@ -116,7 +118,7 @@ fn network(shape: Shape, isa: Isa) -> Result<Network, NetworkError> {
     let bias = values(out, 0.1);
     let mut builder = NetworkBuilder::new(isa);
     let input = builder.input(channels, size, size);
-    let conv = Conv2d {
+    let conv = ConvLayer {
         out_channels: out,
         kernel: [kernel; 2],
         stride: [stride; 2],

@@ -26,7 +26,7 @@ use super::tile::{self, LINE, Pitch, Reduction, Tile};
 use crate::blocked::{Arena, Region, Scratch, View};
 use crate::buffer::AlignedBuf;
 use crate::epilogue::Epilogue;
-use crate::network::Padding;
+use crate::geometry::Padding;
 use crate::simd::{Kernel, Simd, Token};
 use crate::team::Team;
 use crate::window::Window;

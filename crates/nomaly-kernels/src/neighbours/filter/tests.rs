@@ -4,10 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::isa::Isa;
-use crate::neighbours::bank::{Bank, Rows};
-use crate::neighbours::search::Near;
 use crate::neighbours::tests::noise;
-use crate::neighbours::{Side, top_k};
+use crate::neighbours::{Bank, Side, top_k};
 use crate::simd::Token;
 
 /// Rows as a search takes them.
@@ -27,18 +25,10 @@ fn filtered(
     let token = Token::new(isa).unwrap();
     let (queries, bank) = (rows(queries, dim, metric), rows(bank, dim, metric));
     let quantized = Quantized::new(bank.view(), token, bytes);
-    let search = Search {
-        queries: queries.view(),
-        bank: bank.view(),
-        numbers: None,
-        k,
-        metric,
-        token,
-        lanes: isa.lanes(),
-        quantized: Some((&quantized, bytes)),
-    };
-    let sifted = Filter { search: &search, bank: &quantized, bytes }.run();
-    (search.run(), sifted.iter().flatten().count())
+    let search =
+        Search { queries: queries.view(), bank: bank.view(), numbers: None, k, metric, token, lanes: isa.lanes() };
+    let filter = Filter { search: &search, bank: &quantized, bytes };
+    (filter.run(), filter.sift_all().iter().flatten().count())
 }
 
 /// The definition: all rows measured directly, sorted.
@@ -46,7 +36,7 @@ fn measured((queries, bank): (&[f32], &[f32]), dim: usize, k: usize, metric: Met
     let (queries, bank) = (rows(queries, dim, metric), rows(bank, dim, metric));
     let token = Token::new(isa).unwrap();
     let (queries, bank, lanes) = (queries.view(), bank.view(), isa.lanes());
-    let search = Search { queries, bank, numbers: None, k, metric, token, lanes, quantized: None };
+    let search = Search { queries, bank, numbers: None, k, metric, token, lanes };
     let nearest = |query: usize| {
         let mut all: Vec<Near> = (0..bank.len()).map(|row| search.near(row, search.distance(query, row))).collect();
         all.sort();

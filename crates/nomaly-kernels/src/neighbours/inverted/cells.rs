@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 
 use rayon::prelude::*;
 
-use super::super::bank::{Bank, Rows, View};
-use super::super::search::Near;
+use super::super::bank::Bank;
+use super::super::nearest::Near;
+use super::super::rows::{Rows, View};
 use super::super::{Metric, NeighboursError};
 use crate::isa::Isa;
 use crate::random;

@@ -39,8 +39,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::bank::{Bank, Rows, View};
-use super::search::{BANK_BLOCK, Memory, Near, Nearest, Search, merge};
+use super::bank::Bank;
+use super::nearest::{Near, Nearest, merge};
+use super::rows::{Rows, View};
+use super::search::{BANK_BLOCK, Memory, Search};
 use super::{Metric, Neighbours, NeighboursError, Side};
 use crate::isa::Isa;
 use crate::simd::Token;
@@ -343,7 +345,6 @@ impl InvertedIndex {
                     metric: self.metric(),
                     token: self.token,
                     lanes: self.isa().lanes(),
-                    quantized: None,
                 };
                 search.visit(&mut local, &mut memory);
                 numbers.iter().zip(local.drain(..)).for_each(|(query, list)| lists[*query as usize] = list);

@@ -1,7 +1,7 @@
 //! Convolutions and their gradients.
 
 use nomaly_kernels::WindowError;
-use nomaly_kernels::network::Padding;
+use nomaly_kernels::geometry::Padding;
 use nomaly_kernels::training::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, TrainingError, linear};
 use proptest::prelude::*;
 

@@ -2,7 +2,7 @@
 
 mod convolution;
 mod norm;
-mod optimiser;
+mod optimizer;
 mod others;
 mod torch;
 

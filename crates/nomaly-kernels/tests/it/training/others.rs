@@ -1,6 +1,6 @@
 //! Pooling, cross-entropy, element-wise operations.
 
-use nomaly_kernels::network::{Padding, Pool2d};
+use nomaly_kernels::geometry::{Padding, Pool2d};
 use nomaly_kernels::training::{
     AverageOver, Dropout, Pool, TrainingError, add_assign, cross_entropy, global_average, global_average_gradient,
     relu, relu_gradient,

@@ -1,6 +1,6 @@
 //! The kernels against PyTorch in double precision (`tests/fixtures/gen_training.py`).
 
-use nomaly_kernels::network::Padding;
+use nomaly_kernels::geometry::Padding;
 use nomaly_kernels::training::{
     AdamStep, AfterNorm, BatchNorm, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, NormBackward, SgdStep,
     WeightDecay,
@@ -147,7 +147,7 @@ fn norms() {
 }
 
 #[test]
-fn optimisers() {
+fn optimizers() {
     for case in fixture("optimisers") {
         let option = |name: &str, default: f64| case["options"].get(name).map_or(default, number);
         let (rate, weight_decay) = (option("lr", 0.0), option("weight_decay", 0.0));

@@ -2,10 +2,10 @@
 //!
 //! # What it computes
 //! In each epoch an anomaly is made of every training image by one of four
-//! [augmentations](nomaly_transforms::augment::Adacl) drawn at random, and a small convolutional network is trained
-//! from the start to give a number for each image: near 0 for normal ones, near 1 for anomalies. The labels are drawn
-//! anew each time, uniformly from [0, 0.3] and from [0.7, 1], which the source finds to vary less from run to run than
-//! 0 and 1. The loss is the squared error of the output clipped to [0, 1]; an
+//! [augmentations](nomaly_transforms::augment::AdaclAugmentation) drawn at random, and a small convolutional network is
+//! trained from the start to give a number for each image: near 0 for normal ones, near 1 for anomalies. The labels are
+//! drawn anew each time, uniformly from [0, 0.3] and from [0.7, 1], which the source finds to vary less from run to run
+//! than 0 and 1. The loss is the squared error of the output clipped to [0, 1]; an
 //! output beyond a bound is pulled back as from the bound, because a gradient of zero would leave it there for good.
 //!
 //! The score is the network's output as it is. The source clips it, which changes the order of no two images inside

@@ -1,7 +1,7 @@
 //! Normal images and the anomalies made of them, with their labels.
 
 use nomaly_backbones::{OutputLayout, TapRequest};
-use nomaly_transforms::augment::{Adacl, AdaclKind};
+use nomaly_transforms::augment::{AdaclAugmentation, AdaclKind};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -76,7 +76,7 @@ impl Make for Created<'_> {
         let label = self.labels.draw(anomaly, random);
         if anomaly {
             let kind = self.kinds[random.random_range(0..self.kinds.len())];
-            Adacl::default().apply_kind(kind, planes, size, random, input)?;
+            AdaclAugmentation::default().apply_kind(kind, planes, size, random, input)?;
         } else {
             input.copy_from_slice(planes);
         }

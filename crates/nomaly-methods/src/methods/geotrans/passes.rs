@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     fn passes(dropout: f32, count: usize) -> Passes {
-        let start = Backbone::initialised("wrn-10-4", 3, 5).unwrap();
+        let start = Backbone::initialized("wrn-10-4", 3, 5).unwrap();
         let plain = BACKBONES.get("wrn-10-4").unwrap().architecture;
         let graph = plain.with_dropout(dropout).unwrap().graph(3);
         Passes::new(&graph, &start.export(&["logits"]).unwrap(), [8, 8], count, 1).unwrap()

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, Axis};
 use nomaly_scorers::sparse::{SparseCoding, SparseOptions};
-use nomaly_scorers::subspace::{Components, PrincipalComponents};
+use nomaly_scorers::subspace::{KeptComponents, PrincipalComponents};
 use nomaly_scorers::{Scorer, State, Watch, restore};
 use nomaly_store::Progress;
 use rand::SeedableRng;
@@ -139,8 +139,8 @@ impl Embedding {
             PatchFeature::Raw | PatchFeature::Expert => Ok((Self::Identity, patches)),
             PatchFeature::Pca => {
                 let components = match params.reduce {
-                    Kept::Components(count) => Components::Count(count),
-                    Kept::Share(share) => Components::Share(share),
+                    Kept::Components(count) => KeptComponents::Count(count),
+                    Kept::Share(share) => KeptComponents::Share(share),
                 };
                 let found = PrincipalComponents::fit(patches.view(), components, false, Watch::new(&stop))?;
                 let rows = found.project(patches.view())?;

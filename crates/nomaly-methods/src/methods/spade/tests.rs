@@ -346,7 +346,7 @@ fn settings_are_read_and_refused() {
 
 #[test]
 fn layers_level_and_grid_are_checked_against_the_backbone() {
-    let backbone = Backbone::initialised("resnet18", 10, 0).unwrap();
+    let backbone = Backbone::initialized("resnet18", 10, 0).unwrap();
     let check = |pairs: &[&str]| {
         Assignments::parse(pairs).unwrap().read::<SpadeParams>().map_err(MethodError::from)?.on(&backbone)
     };

@@ -1,11 +1,11 @@
-//! Optimisers.
+//! Optimizers.
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::training::{AdamStep, SgdStep, TrainingError, WeightDecay};
 
 use super::error::TrainableError;
 
-/// The formula of an optimiser and its constants.
+/// The formula of an optimizer and its constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
     /// Stochastic gradient descent, as `torch.optim.SGD`.
@@ -94,9 +94,9 @@ impl State {
     }
 }
 
-/// What an [`Optimiser`] remembers besides its rule: what a checkpoint keeps.
+/// What an [`NetworkOptimizer`] remembers besides its rule: what a checkpoint keeps.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct OptimiserState {
+pub struct OptimizerState {
     /// Steps done.
     pub steps: u64,
     /// Of each trained parameter, in the order of [`Network::gradients`](super::Network::gradients), the velocity and nothing
@@ -106,28 +106,29 @@ pub struct OptimiserState {
 
 /// A rule with the state of the parameters that it moves.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Optimiser {
+pub struct NetworkOptimizer {
     /// The rule; a schedule may change its constants between steps.
     pub rule: Rule,
     step: u64,
     states: Vec<State>,
 }
 
-impl Optimiser {
-    /// An optimiser that has not moved anything yet.
+impl NetworkOptimizer {
+    /// An optimizer that has not moved anything yet.
     pub const fn new(rule: Rule) -> Self {
         Self { rule, step: 0, states: Vec::new() }
     }
 
-    /// An optimiser that goes on from `state`: with the same rule its steps are, bit for bit, those of the optimiser that was
-    /// [exported](Self::export). Whether the state fits a network is found out by [`Network::step`](super::Network::step).
-    pub fn restore(rule: Rule, state: OptimiserState) -> Self {
+    /// An optimizer that goes on from `state`: with the same rule its steps are, bit for bit, those of the optimizer
+    /// that was [exported](Self::export). Whether the state fits a network is found out by
+    /// [`Network::step`](super::Network::step).
+    pub fn restore(rule: Rule, state: OptimizerState) -> Self {
         Self { rule, step: state.steps, states: state.moments.into_iter().map(State).collect() }
     }
 
     /// A copy of what it remembers.
-    pub fn export(&self) -> OptimiserState {
-        OptimiserState { steps: self.step, moments: self.states.iter().map(|State(moments)| moments.clone()).collect() }
+    pub fn export(&self) -> OptimizerState {
+        OptimizerState { steps: self.step, moments: self.states.iter().map(|State(moments)| moments.clone()).collect() }
     }
 
     /// Steps done.
@@ -135,19 +136,19 @@ impl Optimiser {
         self.step
     }
 
-    /// Checks that the states are those of parameters with such names and lengths; an optimiser without any fits all.
+    /// Checks that the states are those of parameters with such names and lengths; an optimizer without any fits all.
     pub(super) fn check<'a>(&self, parameters: impl Iterator<Item = (&'a str, usize)>) -> Result<(), TrainableError> {
         if self.states.is_empty() {
             return Ok(());
         }
         let parameters: Vec<_> = parameters.collect();
         if parameters.len() != self.states.len() {
-            return Err(TrainableError::Optimiser { expected: parameters.len(), found: self.states.len() });
+            return Err(TrainableError::Optimizer { expected: parameters.len(), found: self.states.len() });
         }
         for (&(parameter, expected), State(moments)) in parameters.iter().zip(&self.states) {
             if let Some(moment) = moments.iter().find(|moment| !moment.is_empty() && moment.len() != expected) {
                 let (parameter, found) = (parameter.to_owned(), moment.len());
-                return Err(TrainableError::OptimiserState { parameter, expected, found });
+                return Err(TrainableError::OptimizerState { parameter, expected, found });
             }
         }
         Ok(())

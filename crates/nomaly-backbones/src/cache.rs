@@ -1,22 +1,25 @@
-//! Weights on this machine: fetched, imported, listed.
+//! Weights come into the cache of this machine: published ones are fetched, files of one's own are imported.
+//!
+//! Whatever gets there has been checked against its backbone, and [`Backbone::open`] finds it there. Files can also be
+//! [converted](convert) without the cache.
 
 use std::path::{Path, PathBuf};
 
 use nomaly_store::{Check, Progress, Source, archive, fetch_any, home, sha256_hex, write_atomic};
 
-use super::{
-    EMBEDDED, Manifest, Metadata, Weights, WeightsError, embedded_bytes, from_bytes, from_safetensors, manifest,
-    manifests, read_file, to_safetensors,
-};
-use crate::Backbone;
+use crate::backbone::Backbone;
 use crate::registry::BACKBONES;
+use crate::weights::{
+    EMBEDDED, Metadata, Weights, WeightsError, WeightsManifest, embedded_bytes, from_bytes, from_safetensors, manifest,
+    manifests, path_in, read_file, to_safetensors,
+};
 
 /// Larger files in an archive are not read.
 const MAX_MEMBER: u64 = 4 << 30;
 
 /// The precision in which weights are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
+pub enum WeightsPrecision {
     /// That of the source.
     #[default]
     Source,
@@ -27,7 +30,7 @@ pub enum Precision {
 
 /// Where the weights of a backbone are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum WeightsState {
     /// In the library.
     Embedded,
     /// In the cache.
@@ -40,9 +43,9 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// What is known of the weights.
-    pub manifest: Manifest,
+    pub manifest: WeightsManifest,
     /// Where they are.
-    pub state: State,
+    pub state: WeightsState,
 }
 
 /// All published weights, and where they are.
@@ -51,41 +54,18 @@ pub struct Listed {
 /// [`WeightsError::Store`] where there is no cache folder.
 pub fn list() -> Result<Vec<Listed>, WeightsError> {
     let home = home()?;
-    let listed = |manifest: Manifest| {
+    let listed = |manifest: WeightsManifest| {
         let path = path_in(&home, &manifest.name);
         let state = if path.is_file() {
-            State::Cached(path)
+            WeightsState::Cached(path)
         } else if manifest.name == EMBEDDED {
-            State::Embedded
+            WeightsState::Embedded
         } else {
-            State::Available
+            WeightsState::Available
         };
         Listed { manifest, state }
     };
     Ok(manifests()?.into_iter().map(listed).collect())
-}
-
-/// The file of a backbone's weights in the cache.
-///
-/// # Errors
-/// [`WeightsError::UnknownWeights`] for a name that is no backbone's; [`WeightsError::NotFetched`], which says how to
-/// get them.
-pub fn find(name: &str) -> Result<PathBuf, WeightsError> {
-    let backbone = BACKBONES.get(name)?;
-    let path = path_in(&home()?, backbone.name);
-    if path.is_file() { Ok(path) } else { Err(WeightsError::NotFetched { name: name.to_owned() }) }
-}
-
-/// The weights of a backbone from the cache, or `None` where they are not there.
-///
-/// # Errors
-/// [`WeightsError::UnknownWeights`] for a name that is no backbone's, and those of [`super::read`].
-pub fn load(name: &str) -> Result<Option<Weights>, WeightsError> {
-    match find(name) {
-        Ok(path) => super::read(&path).map(Some),
-        Err(WeightsError::NotFetched { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Fetches published weights, verifies them, and keeps them as safetensors in the cache; gives that file.
@@ -94,7 +74,7 @@ pub fn load(name: &str) -> Result<Option<Weights>, WeightsError> {
 ///
 /// # Errors
 /// [`WeightsError::UnknownWeights`], [`WeightsError::Store`] where no source works or the bytes are not the promised
-/// ones, [`WeightsError::DoesNotFit`], and those of [`super::read`].
+/// ones, [`WeightsError::DoesNotFit`], and those of [`read`](crate::weights::read).
 pub fn get(name: &str, progress: &dyn Progress) -> Result<PathBuf, WeightsError> {
     get_into(&home()?, name, progress)
 }
@@ -109,7 +89,7 @@ fn get_into(home: &Path, name: &str, progress: &dyn Progress) -> Result<PathBuf,
     if manifest.name == EMBEDDED {
         write_atomic(&path, embedded_bytes())?;
     } else {
-        fetch_into(home, &manifest, Precision::Source, &path, progress)?;
+        fetch_into(home, &manifest, WeightsPrecision::Source, &path, progress)?;
     }
     Ok(path)
 }
@@ -120,7 +100,7 @@ fn get_into(home: &Path, name: &str, progress: &dyn Progress) -> Result<PathBuf,
 /// As [`get`].
 pub fn fetch_and_convert(
     name: &str,
-    precision: Precision,
+    precision: WeightsPrecision,
     output: &Path,
     progress: &dyn Progress,
 ) -> Result<(), WeightsError> {
@@ -129,8 +109,8 @@ pub fn fetch_and_convert(
 
 fn fetch_into(
     home: &Path,
-    manifest: &Manifest,
-    precision: Precision,
+    manifest: &WeightsManifest,
+    precision: WeightsPrecision,
     output: &Path,
     progress: &dyn Progress,
 ) -> Result<(), WeightsError> {
@@ -172,7 +152,7 @@ fn verification(source: &Source) -> String {
 ///
 /// # Errors
 /// [`WeightsError::UnknownWeights`] for a name that is no backbone's, [`WeightsError::DoesNotFit`] where the tensors are
-/// not the backbone's, and those of [`super::read`].
+/// not the backbone's, and those of [`read`](crate::weights::read).
 pub fn import(file: &Path, name: Option<&str>) -> Result<PathBuf, WeightsError> {
     import_into(&home()?, file, name)
 }
@@ -182,19 +162,25 @@ fn import_into(home: &Path, file: &Path, name: Option<&str>) -> Result<PathBuf, 
     let backbone = BACKBONES.get(&guessed)?.name;
     let path = path_in(home, backbone);
     make_folder(&path)?;
-    convert_as(Some(backbone), file, &path, Precision::Source)?;
+    convert_as(Some(backbone), file, &path, WeightsPrecision::Source)?;
     Ok(path)
 }
 
 /// Converts a weight file to safetensors. The same input always gives the same bytes.
 ///
 /// # Errors
-/// Those of [`super::read`], [`WeightsError::Overflow`], and [`WeightsError::Store`] where `output` cannot be written.
-pub fn convert(input: &Path, output: &Path, precision: Precision) -> Result<(), WeightsError> {
+/// Those of [`read`](crate::weights::read), [`WeightsError::Overflow`], and [`WeightsError::Store`] where `output`
+/// cannot be written.
+pub fn convert(input: &Path, output: &Path, precision: WeightsPrecision) -> Result<(), WeightsError> {
     convert_as(None, input, output, precision)
 }
 
-fn convert_as(backbone: Option<&str>, input: &Path, output: &Path, precision: Precision) -> Result<(), WeightsError> {
+fn convert_as(
+    backbone: Option<&str>,
+    input: &Path,
+    output: &Path,
+    precision: WeightsPrecision,
+) -> Result<(), WeightsError> {
     let bytes = read_file(input)?;
     let weights = from_bytes(&bytes).map_err(|error| error.in_file(input))?;
     // What an earlier conversion noted is worth keeping.
@@ -209,14 +195,14 @@ fn convert_as(backbone: Option<&str>, input: &Path, output: &Path, precision: Pr
     write(weights, precision, metadata, output)
 }
 
-fn write(weights: Weights, precision: Precision, metadata: Metadata, output: &Path) -> Result<(), WeightsError> {
+fn write(weights: Weights, precision: WeightsPrecision, metadata: Metadata, output: &Path) -> Result<(), WeightsError> {
     let mut kept = Weights::new();
     for (name, tensor) in weights {
         // Counts of training steps, which inference has no use for.
         if name.ends_with(".num_batches_tracked") {
             continue;
         }
-        let halve = precision == Precision::Half && tensor.shape.len() >= 2;
+        let halve = precision == WeightsPrecision::Half && tensor.shape.len() >= 2;
         let tensor = if halve { tensor.to_f16(&name)? } else { tensor };
         kept.insert(name, tensor);
     }
@@ -226,10 +212,6 @@ fn write(weights: Weights, precision: Precision, metadata: Metadata, output: &Pa
 fn check_fit(name: &str, weights: &Weights) -> Result<(), WeightsError> {
     let does_not_fit = |reason: String| WeightsError::DoesNotFit { name: name.to_owned(), reason };
     Backbone::from_tensors(name, weights.clone()).map(|_| ()).map_err(|error| does_not_fit(error.to_string()))
-}
-
-fn path_in(home: &Path, name: &str) -> PathBuf {
-    home.join("weights").join(format!("{name}.safetensors"))
 }
 
 fn make_folder(file: &Path) -> Result<(), WeightsError> {
@@ -311,7 +293,7 @@ mod tests {
         let input = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights/zip.pth");
         let outputs = ["a", "b"].map(|name| folder.path().join(name));
         for output in &outputs {
-            convert(&input, output, Precision::Half).unwrap();
+            convert(&input, output, WeightsPrecision::Half).unwrap();
         }
         let bytes = outputs.map(|output| read_file(&output).unwrap());
         assert_eq!(bytes[0], bytes[1]);

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::filter::{Border, FilterError};
+use super::{Border, FilterError};
 
 /// A median filter with a square window, as `scipy.ndimage.median_filter` computes it.
 ///

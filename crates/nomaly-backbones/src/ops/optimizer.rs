@@ -1,4 +1,4 @@
-//! Optimisers that move candle's variables.
+//! Optimizers that move candle's variables.
 
 use std::sync::Mutex;
 
@@ -18,16 +18,16 @@ enum Memory {
     Tensors([Tensor; 2]),
 }
 
-/// An optimiser of candle variables. On a CPU it moves them in place, in one pass over parameters, gradient and state.
-pub struct VarOptimiser {
+/// An optimizer of candle variables. On a CPU it moves them in place, in one pass over parameters, gradient and state.
+pub struct VarOptimizer {
     /// The rule; a schedule may change its constants between steps.
     pub rule: Rule,
     variables: Vec<(Var, Memory, u64)>,
 }
 
-impl std::fmt::Debug for VarOptimiser {
+impl std::fmt::Debug for VarOptimizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VarOptimiser").field("rule", &self.rule).field("variables", &self.variables.len()).finish()
+        f.debug_struct("VarOptimizer").field("rule", &self.rule).field("variables", &self.variables.len()).finish()
     }
 }
 
@@ -55,8 +55,8 @@ impl InplaceOp2 for Move<'_> {
     }
 }
 
-impl VarOptimiser {
-    /// An optimiser of `variables` that has not moved anything yet.
+impl VarOptimizer {
+    /// An optimizer of `variables` that has not moved anything yet.
     pub fn new(rule: Rule, variables: Vec<Var>) -> Self {
         let memory = |variable: Var| (variable, Memory::Kernel(State::default()), 0);
         Self { rule, variables: variables.into_iter().map(memory).collect() }

@@ -1,4 +1,4 @@
-//! Optimiser steps against the published formulas in double precision.
+//! Optimizer steps against the published formulas in double precision.
 
 use nomaly_kernels::training::{AdamStep, SgdStep, WeightDecay};
 

@@ -1,4 +1,4 @@
-//! Optimiser steps: one pass over parameters, gradients and state, with PyTorch's formulas.
+//! Optimizer steps: one pass over parameters, gradients and state, with PyTorch's formulas.
 
 use rayon::prelude::*;
 
@@ -154,7 +154,7 @@ impl AdamStep {
     }
 }
 
-/// The formula of an optimiser, on vectors.
+/// The formula of an optimizer, on vectors.
 trait Update {
     /// How many of the two states it has.
     const STATES: usize;

@@ -1,0 +1,99 @@
+//! Shapes and choices that single kernels and whole networks share: activations, padding, pooling windows, layouts.
+
+/// The function applied to the result of an operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// x
+    #[default]
+    Identity,
+    /// max(x, 0)
+    Relu,
+    /// min(max(x, 0), 6)
+    Relu6,
+    /// x / (1 + exp(-x)), also called swish
+    Silu,
+    /// 1 / (1 + exp(-x))
+    Sigmoid,
+}
+
+/// Rows and columns of zeros around an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Padding {
+    /// Rows above.
+    pub top: usize,
+    /// Rows below.
+    pub bottom: usize,
+    /// Columns to the left.
+    pub left: usize,
+    /// Columns to the right.
+    pub right: usize,
+}
+
+impl Padding {
+    /// The same number on all four sides.
+    pub const fn symmetric(size: usize) -> Self {
+        Self { top: size, bottom: size, left: size, right: size }
+    }
+
+    /// TensorFlow's `SAME`: as much as makes the output ceil(input / stride) on each axis, the odd one below and to
+    /// the right. `input`, `kernel` and `stride` are `[height, width]`; a stride of zero counts as one.
+    pub const fn same(input: [usize; 2], kernel: [usize; 2], stride: [usize; 2]) -> Self {
+        const fn total(input: usize, kernel: usize, stride: usize) -> usize {
+            let stride = if stride == 0 { 1 } else { stride };
+            let last = input.div_ceil(stride).saturating_sub(1).saturating_mul(stride);
+            last.saturating_add(kernel).saturating_sub(input)
+        }
+        let rows = total(input[0], kernel[0], stride[0]);
+        let columns = total(input[1], kernel[1], stride[1]);
+        Self { top: rows / 2, bottom: rows - rows / 2, left: columns / 2, right: columns - columns / 2 }
+    }
+
+    /// The larger of the two on each side.
+    pub(crate) fn union(self, other: Self) -> Self {
+        Self {
+            top: self.top.max(other.top),
+            bottom: self.bottom.max(other.bottom),
+            left: self.left.max(other.left),
+            right: self.right.max(other.right),
+        }
+    }
+}
+
+/// The window of a pooling operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool2d {
+    /// Height and width.
+    pub kernel: [usize; 2],
+    /// Step between windows, rows and columns.
+    pub stride: [usize; 2],
+    /// Border around the input; each side smaller than the kernel. Maximum pooling ignores what lies in it.
+    pub padding: Padding,
+}
+
+/// How a tensor leaves the network, for each image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OutputLayout {
+    /// `[C, H, W]`
+    Nchw,
+    /// `[H * W, C]`: a row of features for each position, row-major positions.
+    Rows,
+    /// `[C]`: the mean over all positions.
+    Mean,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_padding_is_tensorflows() {
+        // (input, kernel, stride) -> (before, after), from the formula in the documentation of tf.nn.
+        for (input, kernel, stride, want) in
+            [(224, 3, 2, (0, 1)), (225, 3, 2, (1, 1)), (112, 5, 2, (1, 2)), (7, 3, 1, (1, 1)), (8, 1, 2, (0, 0))]
+        {
+            let got = Padding::same([input, 9], [kernel, 1], [stride, 1]);
+            assert_eq!((got.top, got.bottom), want, "{input} {kernel} {stride}");
+            assert_eq!((got.left, got.right), (0, 0));
+        }
+    }
+}
