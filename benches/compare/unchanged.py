@@ -29,7 +29,7 @@ VARIANTS = {
     "patchcore-official": ("patchcore", ["variant=official", "precision=half", "coreset=0.05"]),
     "mvg-npca": ("mvg", ["reduction=npca"]),
     "features-forest": ("features", ["scorer=isolation-forest", "trees=20"]),
-    "padim-tiles": ("padim", ["tiles=2x2", "features=40"]),
+    "padim-tiled": ("padim", ["tiles=2x2", "features=40"]),
     "geotrans-two-step": ("geotrans", ["transformations=rotations", "epochs=1", "normality=two-step"]),
 }
 # What differs from run to run.

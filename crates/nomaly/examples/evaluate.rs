@@ -1,6 +1,6 @@
-//! Measures a method on labelled images.
-//!
-//! `cargo run --release -p nomaly --example evaluate -- FOLDER`; a folder in MVTec layout, or the embedded images.
+// Measures a method on labelled images.
+//
+// `cargo run --release -p nomaly --example evaluate -- FOLDER`; a folder in MVTec layout, or the embedded images.
 
 use nomaly::evaluation::evaluate;
 use nomaly::params::MvgParams;
@@ -8,7 +8,11 @@ use nomaly::store::Silent;
 use nomaly::{Fit, PredictOptions, data};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let dataset = match std::env::args().nth(1) {
+    run(std::env::args().nth(1))
+}
+
+fn run(folder: Option<String>) -> Result<(), Box<dyn std::error::Error>> {
+    let dataset = match folder {
         Some(folder) => data::open(&folder)?,
         None => data::demo("gravel", 0)?,
     };

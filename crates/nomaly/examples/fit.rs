@@ -1,7 +1,8 @@
-//! Learns what good parts look like, and writes a model file.
-//!
-//! `cargo run --release -p nomaly --example fit -- FOLDER part.nomaly`; without arguments on embedded images.
+// Learns what good parts look like, and writes a model file.
+//
+// `cargo run --release -p nomaly --example fit -- FOLDER part.nomaly`; without arguments on embedded images.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use nomaly::params::{InputParams, PadimParams};
@@ -9,7 +10,10 @@ use nomaly::settings::Auto;
 use nomaly::{DetectorError, Fit, data};
 
 fn main() -> Result<(), DetectorError> {
-    let mut args = std::env::args_os().skip(1);
+    run(std::env::args_os().skip(1))
+}
+
+fn run(mut args: impl Iterator<Item = OsString>) -> Result<(), DetectorError> {
     let (fit, path) = match (args.next(), args.next()) {
         // The method, its settings and the sizes are chosen by the images.
         (Some(folder), Some(path)) => (Fit::of(folder), PathBuf::from(path)),

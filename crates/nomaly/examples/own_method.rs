@@ -1,7 +1,7 @@
-//! A method of one's own with an anomaly map: how much brighter or darker each position is than in good images.
-//!
-//! `cargo run --release -p nomaly --example own_method`. In the library such a method is one file of
-//! `crates/nomaly-methods/src/methods` and a line in its registry; models of it can be loaded again then.
+// A method of one's own with an anomaly map: how much brighter or darker each position is than in good images.
+//
+// `cargo run --release -p nomaly --example own_method`. In the library such a method is one file of
+// `crates/nomaly-methods/src/methods` and a line in its registry; models of it can be loaded again then.
 
 use nomaly::backbones::{OutputLayout, TapRequest};
 use nomaly::methods::{

@@ -1,7 +1,7 @@
-//! A scorer of one's own for rows of numbers: how far a row is from the median row.
-//!
-//! `cargo run --release -p nomaly --example own_scorer`. In the library such a scorer is one file of
-//! `crates/nomaly-scorers/src` and a line in its registry; the command line, the lists and the schemas follow.
+// A scorer of one's own for rows of numbers: how far a row is from the median row.
+//
+// `cargo run --release -p nomaly --example own_scorer`. In the library such a scorer is one file of
+// `crates/nomaly-scorers/src` and a line in its registry; the command line, the lists and the schemas follow.
 
 use ndarray::{ArrayView2, Axis, array};
 use nomaly::scorers::{Scorer, ScorerError, ScorerParams, State, Watch};

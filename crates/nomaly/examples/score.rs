@@ -1,13 +1,18 @@
-//! Scores images one after another, as a camera's loop would.
-//!
-//! `cargo run --release -p nomaly --example score -- part.nomaly IMAGE...`; without arguments on embedded images.
+// Scores images one after another, as a camera's loop would.
+//
+// `cargo run --release -p nomaly --example score -- part.nomaly IMAGE...`; without arguments on embedded images.
+
+use std::ffi::OsString;
 
 use nomaly::params::{InputParams, PadimParams};
 use nomaly::settings::Auto;
 use nomaly::{Fit, FittedDetector, Limits, SessionOptions, Verdict, data};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    run(std::env::args_os().skip(1).collect())
+}
+
+pub(crate) fn run(args: Vec<OsString>) -> Result<(), Box<dyn std::error::Error>> {
     if let Some((model, images)) = args.split_first() {
         let mut session = FittedDetector::load(model.as_ref())?.session(SessionOptions::default())?;
         for path in images {
