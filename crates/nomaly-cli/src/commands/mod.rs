@@ -13,10 +13,12 @@ mod figures;
 pub(crate) mod fit;
 pub(crate) mod inspect;
 pub(crate) mod list;
+pub(crate) mod merge;
 mod one_vs_all;
 pub(crate) mod rows;
 pub(crate) mod score;
 mod sequence;
+mod shard;
 mod shift;
 mod together;
 pub(crate) mod update;
@@ -31,10 +33,10 @@ use nomaly::detectors::auto::choose_method;
 use nomaly::detectors::calibration::scores_for;
 use nomaly::detectors::refit::fit_without_suspicious;
 use nomaly::detectors::suspicion::{Suspicious, naming_level, suspicious};
-use nomaly::methods::METHODS;
 use nomaly::methods::groups::GroupInfo;
+use nomaly::methods::{METHODS, MethodEntry};
 use nomaly::store::home;
-use nomaly::{Assignments, Calibration, DecisionRule, Detector, FitOptions, Sample, Skipped, StreamOptions};
+use nomaly::{Assignments, Calibration, DecisionRule, Detector, FitOptions, Skipped, StreamOptions};
 
 use crate::args::{AUTO, DEFAULT_BACKBONE, MethodArgs};
 use crate::console::Console;
@@ -111,22 +113,39 @@ fn settings_of(args: &MethodArgs) -> anyhow::Result<Assignments> {
     Ok(Assignments::parse(&pairs)?)
 }
 
+/// A method on a backbone.
+struct Chosen<'a> {
+    entry: &'static MethodEntry,
+    backbone: &'a str,
+    settings: Assignments,
+}
+
+impl<'a> Recipe<'a> {
+    /// The method and the backbone that are named, or chosen for the training images.
+    fn choose(&self, dataset: &Dataset, console: &Console) -> anyhow::Result<Chosen<'a>> {
+        let mut settings = self.settings.clone();
+        let method = if self.method == AUTO {
+            let backbone = self.backbone.unwrap_or(DEFAULT_BACKBONE);
+            let choice = choose_method(&dataset.train, backbone, &settings, &self.options, self.time_budget)?;
+            console.note(choice.reason);
+            settings = choice.settings;
+            choice.method
+        } else if self.time_budget.is_some() {
+            bail!("--time-budget is for --method auto, and the method is {}", self.method);
+        } else {
+            self.method
+        };
+        let entry = METHODS.get(method)?;
+        let backbone = self.backbone.unwrap_or(entry.backbone.unwrap_or(DEFAULT_BACKBONE));
+        Ok(Chosen { entry, backbone, settings })
+    }
+}
+
 /// Fits a detector on the training images; also says how many seconds the fit took.
 fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> anyhow::Result<(Fit, f64)> {
-    let Recipe { method, time_budget, backbone, mut settings, options, drop_suspicious } = recipe;
-    let method = if method == AUTO {
-        let backbone = backbone.unwrap_or(DEFAULT_BACKBONE);
-        let choice = choose_method(&dataset.train, backbone, &settings, &options, time_budget)?;
-        console.note(choice.reason);
-        settings = choice.settings;
-        choice.method
-    } else if time_budget.is_some() {
-        bail!("--time-budget is for --method auto, and the method is {method}");
-    } else {
-        method
-    };
-    let entry = METHODS.get(method)?;
-    let backbone = backbone.unwrap_or(entry.backbone.unwrap_or(DEFAULT_BACKBONE));
+    let Chosen { entry, backbone, settings } = recipe.choose(dataset, console)?;
+    let Recipe { options, drop_suspicious, .. } = recipe;
+    let method = entry.name;
     let checkpoints = if entry.trains { Some(home()?.join("checkpoints")) } else { None };
     let detector = || {
         let detector = Detector::new(method, backbone, &settings)?;
@@ -159,20 +178,16 @@ fn fit_detector(recipe: Recipe<'_>, dataset: &Dataset, console: &Console) -> any
     let seconds = began.elapsed().as_secs_f64();
     tell_fit(&fit, console);
     if fit.detector.classes().is_none() {
-        tell_suspicious(&fit, train, console);
+        tell_suspicious(&fit, &|sample| train[sample].id.as_str(), console);
     }
     Ok((fit, seconds))
 }
 
-/// Names the training images that do not look like the others.
-fn tell_suspicious(fit: &Fit, samples: &[Sample], console: &Console) {
+/// Names the training images that do not look like the others; `id` names the sample with a number.
+fn tell_suspicious<'a>(fit: &Fit, id: &dyn Fn(usize) -> &'a str, console: &Console) {
     let name = |image: &Suspicious| {
         let p_value = significant(image.p_value, 2);
-        console.note(format_args!(
-            "  {} (score {}, p = {p_value})",
-            samples[image.sample].id,
-            significant(image.score, 4)
-        ));
+        console.note(format_args!("  {} (score {}, p = {p_value})", id(image.sample), significant(image.score, 4)));
     };
     let shown = |images: &[Suspicious]| {
         let most = if console.is_verbose() { images.len() } else { images.len().min(SUSPICIOUS_SHOWN) };

@@ -15,5 +15,6 @@ mod maps;
 mod one_vs_all;
 mod outputs;
 mod rows;
+mod shards;
 mod stdout;
 mod support;

@@ -121,6 +121,14 @@ fn views_sizes_and_regions_are_divided_too() {
 }
 
 #[test]
+fn memory_is_planned_as_in_one_process() {
+    // The frames that one process keeps count, so that the coreset is chosen in as many parts.
+    let settings = Assignments::new().with("input_size", 256).with("max_memory", "266MiB").with("coreset", 0.02);
+    let fit = Case::new("patchcore", settings, good(24)).check(&[3]);
+    assert!(fit.notes.iter().any(|note| note.contains("the coreset was chosen in")), "{:?}", fit.notes);
+}
+
+#[test]
 fn images_that_cannot_be_read_are_left_out_in_the_same_way() {
     let mut samples = good(20);
     samples.insert(3, missing("lost"));
