@@ -80,6 +80,23 @@ fn four_processes_make_the_model_of_one_though_one_is_killed() {
 }
 
 #[test]
+fn shards_of_machines_that_round_differently_are_merged_with_a_word() {
+    let folder = fresh_folder("shards-mixed");
+    let isas = [nomaly::kernels::Isa::best().unwrap().name(), "portable"];
+    let partials = [1, 2].map(|index| folder.join(format!("{index}.partial")));
+    for (index, partial) in partials.iter().enumerate() {
+        let mut command = Command::new(PROGRAM);
+        command.args(args!["fit", parts(), "-o", partial, "--method", "dn2", "--set", INPUT_SIZE]);
+        command.args(args!["--shard", format!("{}/2", index + 1)]);
+        command.env("NOMALY_HOME", crate::support::folder("home")).env("NOMALY_ISA", isas[index]);
+        assert!(command.output().unwrap().status.success());
+    }
+    let merged = nomaly(args!["merge", partials[0], partials[1], "-o", folder.join("model.nomaly")]);
+    assert_eq!(merged.status, 0, "{}", merged.stderr);
+    assert_eq!(merged.stderr.contains("which round differently"), isas[0] != isas[1], "{}", merged.stderr);
+}
+
+#[test]
 fn what_cannot_be_divided_is_refused_with_a_reason() {
     let output = fresh_folder("shards-refused").join("a.partial");
     let fit = |more: &[&str]| {

@@ -23,6 +23,8 @@ pub(super) const MOST_HEADER_BYTES: u64 = 16 << 20;
 pub(super) struct Header {
     /// The version of the program that wrote it.
     pub(super) nomaly: String,
+    /// The instruction set that it was computed with.
+    pub(super) isa: String,
     pub(super) fit: FitIdentity,
     pub(super) shard: [usize; 2],
     /// Where the weights come from, as this process knows it.

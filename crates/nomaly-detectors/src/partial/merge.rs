@@ -1,11 +1,13 @@
 //! From the partials of all shards to a fitted detector.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use image::GrayImage;
 use nomaly_backbones::Backbone;
 use nomaly_backbones::weights::from_sealed;
 use nomaly_data::FrameCache;
+use nomaly_kernels::Isa;
 use nomaly_methods::{FeatureSource, GroupBy, METHODS, MethodError, Stage};
 use nomaly_store::{Progress, sha256_hex};
 
@@ -66,9 +68,22 @@ pub fn merge(paths: &[impl AsRef<Path>], progress: &dyn Progress) -> Result<Merg
         copies: fit.changes.len(),
         streamed,
         input,
-        notes: first.header.notes.clone(),
+        notes: first.header.notes.iter().cloned().chain(note_on_instruction_sets(&partials)?).collect(),
     };
     Ok(Merged { fit: detector.fitted(learned, training)?, ids })
+}
+
+/// What the user should know where machines do not compute alike.
+fn note_on_instruction_sets(partials: &[Partial]) -> Result<Option<String>, MethodError> {
+    let mut found: BTreeSet<&str> = partials.iter().map(|partial| partial.header.isa.as_str()).collect();
+    found.insert(Isa::best()?.name());
+    let names = found.iter().copied().collect::<Vec<_>>().join(" and ");
+    Ok((found.len() > 1).then(|| {
+        format!(
+            "the shards and this merge were computed with {names}, which round differently: the model is not byte for \
+             byte that of one process; NOMALY_ISA names one instruction set for all"
+        )
+    }))
 }
 
 /// The partials in the order of their shards: of one fit, each shard once.

@@ -65,7 +65,7 @@ impl Case {
         let expected = self.bytes(&serial);
         for &count in counts {
             let mut partials = self.partials(count);
-            for _ in 0..2 {
+            for _ in 0..count.min(2) {
                 let merged = merge(&partials, &Silent).unwrap();
                 assert!(self.bytes(&merged.fit) == expected, "{} in {count} shards", self.method);
                 assert_eq!(merged.fit.skipped, serial.skipped);
@@ -118,14 +118,6 @@ fn views_sizes_and_regions_are_divided_too() {
     let settings = settings().with("roi", region.display()).with("median", 3);
     let case = Case::new("padim", settings, good(12));
     case.check(&[2]);
-}
-
-#[test]
-fn memory_is_planned_as_in_one_process() {
-    // The frames that one process keeps count, so that the coreset is chosen in as many parts.
-    let settings = Assignments::new().with("input_size", 256).with("max_memory", "266MiB").with("coreset", 0.02);
-    let fit = Case::new("patchcore", settings, good(24)).check(&[3]);
-    assert!(fit.notes.iter().any(|note| note.contains("the coreset was chosen in")), "{:?}", fit.notes);
 }
 
 #[test]
