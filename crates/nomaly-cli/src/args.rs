@@ -8,6 +8,7 @@ mod explain;
 mod groups;
 mod labels;
 mod maps;
+mod merge;
 mod one_vs_all;
 mod rows;
 mod schema;
@@ -19,6 +20,7 @@ use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use nomaly::shards::Shard;
 use nomaly::transforms::Changes;
 use nomaly::transforms::TEXTURES;
 use nomaly::{Limits, StreamOptions};
@@ -31,6 +33,7 @@ pub(crate) use self::explain::ExplainArgs;
 pub(crate) use self::groups::GroupArgs;
 pub(crate) use self::labels::LabelsArgs;
 pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
+pub(crate) use self::merge::MergeArgs;
 pub(crate) use self::one_vs_all::OneVsAllArgs;
 pub(crate) use self::rows::RowArgs;
 pub(crate) use self::schema::{SchemaArgs, SchemaKind};
@@ -96,6 +99,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Learn what normal looks like, and write a model file
     Fit(FitArgs),
+    /// Make a model of what `fit --shard` wrote in several processes
+    Merge(MergeArgs),
     /// Let a model learn from further images of good items
     Update(UpdateArgs),
     /// Give a model a new decision: from new good images, at another rate, or a number
@@ -163,6 +168,7 @@ Examples:
   nomaly fit bottle/ -o bottle.nomaly --time-budget 30
   nomaly fit parts/ -o part.nomaly --group-by folder          a part a folder, photographed several times
   nomaly fit parts/ -o part.nomaly --group-by '(part[0-9]+)_' the same by file names
+  nomaly fit parts/good --method padim --shard 1/2 -o 1.partial   the first of two processes; see `nomaly merge`
   nomaly fit rows.csv -o rows.nomaly --set scorer=gaussian
   nomaly fit parts/ --labels -o kinds.nomaly          a class a sub-folder: a label for each image, or unknown
   nomaly list methods                                 what --method and --set accept";
@@ -174,9 +180,13 @@ pub(crate) struct FitArgs {
     /// Images of good items: a folder or a named data set; or a table of numbers
     #[arg(value_name = "DATA")]
     pub(crate) data: String,
-    /// The model file to write
+    /// The model file to write; with --shard, the partial
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    /// Run only the I-th of N shares of the images through the network, and write a partial in place of a model; `nomaly
+    /// merge` makes a model of the partials of all N, the same as of one process
+    #[arg(long, value_name = "I/N")]
+    pub(crate) shard: Option<Shard>,
     /// Write a self-contained HTML page of the training images, those that look least like the others first
     #[arg(long, value_name = "FILE.html")]
     pub(crate) report: Option<PathBuf>,

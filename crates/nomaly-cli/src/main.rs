@@ -57,6 +57,7 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Status> {
     let status = match &cli.command {
         Command::Demo(args) => commands::demo::run(args, console),
         Command::Fit(args) => commands::fit::run(args, console),
+        Command::Merge(args) => commands::merge::run(args, console),
         Command::Update(args) => commands::update::run(args, console),
         Command::Calibrate(args) => commands::calibrate::run(args, console),
         Command::Score(args) => commands::score::run(args, console),

@@ -30,6 +30,14 @@ pub enum DetectorError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A partial that is damaged, hostile, from another version, or of another fit than the others.
+    #[error("{}: {reason}", path.display())]
+    Partial {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A model that cannot do what is asked of it.
     #[error("{reason}")]
     Unsuited {
@@ -88,7 +96,7 @@ impl DetectorError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Method(error) => error.kind(),
-            Self::ModelFile { .. } | Self::Unsuited { .. } => ErrorKind::Model,
+            Self::ModelFile { .. } | Self::Partial { .. } | Self::Unsuited { .. } => ErrorKind::Model,
             Self::Table { .. } => ErrorKind::Data,
             Self::Map { .. } => ErrorKind::Numeric,
             Self::Explain(error) => match &**error {

@@ -36,6 +36,7 @@ pub mod info;
 mod judge;
 pub mod model_file;
 mod outcome;
+pub mod partial;
 pub mod recalibration;
 mod recipe;
 pub mod refit;

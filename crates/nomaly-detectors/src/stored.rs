@@ -4,12 +4,11 @@
 //! anything.
 
 use nomaly_backbones::{Backbone, TapRequest};
-use nomaly_methods::{INPUT_SIDES, MethodEntry, MethodError};
+use nomaly_methods::{INPUT_SIDES, MOST_SIZES, MethodEntry, MethodError};
 use nomaly_settings::{Assignments, Table};
 use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
 
 use crate::DetectorError;
-use crate::fusion::FusedSize;
 use crate::info::ModelInfo;
 
 /// How many times larger than the crop an image may become before its centre is cut out; backbones ask for less than
@@ -52,41 +51,61 @@ pub(crate) fn check_networks(method: &str, backbone: &Backbone, taps: &[TapReque
 ///
 /// The [`Pipeline`] has checked itself when it was read, and the method checks its settings when it is built.
 pub(crate) fn check_stored(info: &ModelInfo, entry: &MethodEntry) -> Result<(), DetectorError> {
-    check_names(entry, &info.method.settings, &Table::default())?;
-    check_backbone(entry, &info.backbone.name)?;
-    if let Some(median) = info.median.filter(|_| !entry.maps) {
+    let Some(fusion) = &info.fusion else {
+        return check_parts(entry, &info.method.settings, &info.backbone.name, info.median, &[info.pipeline]);
+    };
+    fusion.check()?;
+    let pipelines: Vec<Pipeline> = fusion.sizes.iter().map(|size| size.pipeline).collect();
+    check_parts(entry, &info.method.settings, &info.backbone.name, info.median, &pipelines)?;
+    if pipelines[0] == info.pipeline { Ok(()) } else { Err(refuse_sizes("the first size is not that of the model")) }
+}
+
+/// Refuses a method, a backbone and sizes that no fit puts together.
+pub(crate) fn check_parts(
+    entry: &MethodEntry,
+    settings: &Assignments,
+    backbone: &str,
+    median: Option<usize>,
+    sizes: &[Pipeline],
+) -> Result<(), DetectorError> {
+    check_names(entry, settings, &Table::default())?;
+    check_backbone(entry, backbone)?;
+    if let Some(median) = median.filter(|_| !entry.maps) {
         let allowed = format!("a method with maps, which {} has not", entry.name);
         return Err(DetectorError::setting("median", &median.to_string(), &allowed));
     }
-    check_pipeline(&info.pipeline)?;
-    let Some(fusion) = &info.fusion else { return Ok(()) };
-    fusion.check()?;
-    let refuse = |reason: &str| {
-        Err(DetectorError::from(MethodError::State { state: "fusion".to_owned(), reason: Some(reason.to_owned()) }))
+    sizes.iter().try_for_each(check_pipeline)?;
+    let several = match sizes {
+        [] => return Err(refuse_sizes("there is no size")),
+        [_] => return Ok(()),
+        several => several,
     };
+    if several.len() > MOST_SIZES {
+        return Err(refuse_sizes("there are too many sizes"));
+    }
     if entry.trains || entry.classes {
-        return refuse("the method sees images at one size");
+        return Err(refuse_sizes("the method sees images at one size"));
     }
-    if fusion.sizes[0].pipeline != info.pipeline {
-        return refuse("the first size is not that of the model");
+    let area = |size: &Pipeline| size.output_size().iter().product::<usize>();
+    if !several.is_sorted_by(|a, b| area(a) < area(b)) {
+        return Err(refuse_sizes("its sizes do not ascend"));
     }
-    let area = |size: &FusedSize| size.pipeline.output_size().iter().product::<usize>();
-    if !fusion.sizes.is_sorted_by(|a, b| area(a) < area(b)) {
-        return refuse("its sizes do not ascend");
-    }
-    for size in &fusion.sizes {
-        check_pipeline(&size.pipeline)?;
+    let first = &several[0];
+    for size in several {
         // Only whole images of the same views lie over each other.
-        let whole = matches!(size.pipeline.resize.mode, ResizeMode::Exact { .. });
-        if !whole || size.pipeline.views != info.pipeline.views || size.pipeline.views.tiling.is_some() {
-            return refuse("a size does not show the whole image once");
+        let whole = matches!(size.resize.mode, ResizeMode::Exact { .. });
+        if !whole || size.views != first.views || size.views.tiling.is_some() {
+            return Err(refuse_sizes("a size does not show the whole image once"));
         }
-        let same = size.pipeline.normalize == info.pipeline.normalize;
-        if !same || size.pipeline.resize.filter != info.pipeline.resize.filter {
-            return refuse("its sizes are not prepared alike");
+        if size.normalize != first.normalize || size.resize.filter != first.resize.filter {
+            return Err(refuse_sizes("its sizes are not prepared alike"));
         }
     }
     Ok(())
+}
+
+fn refuse_sizes(reason: &str) -> DetectorError {
+    DetectorError::from(MethodError::State { state: "fusion".to_owned(), reason: Some(reason.to_owned()) })
 }
 
 fn check_pipeline(pipeline: &Pipeline) -> Result<(), DetectorError> {

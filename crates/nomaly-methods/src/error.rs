@@ -89,6 +89,12 @@ pub enum MethodError {
         /// The method.
         method: String,
     },
+    /// A method whose fit cannot be divided over processes.
+    #[error("a fit of {method} cannot be split: it trains a network, and every step of that needs the one before")]
+    NotSplittable {
+        /// The method.
+        method: String,
+    },
     /// More memory or more time than the settings allow.
     #[error("{reason}")]
     Limit {
@@ -180,9 +186,12 @@ impl MethodError {
     /// Whose fault it is, whichever layer it comes from.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unknown(_) | Self::Setting(_) | Self::Conflict { .. } | Self::Isa(_) | Self::Transform(_) => {
-                ErrorKind::Setting
-            }
+            Self::Unknown(_)
+            | Self::Setting(_)
+            | Self::Conflict { .. }
+            | Self::NotSplittable { .. }
+            | Self::Isa(_)
+            | Self::Transform(_) => ErrorKind::Setting,
             Self::Class { .. } | Self::BadImage { .. } | Self::File { .. } => ErrorKind::Data,
             Self::TooFew { .. } => ErrorKind::TooFew,
             Self::FeatureShape { .. } | Self::Encode { .. } | Self::State { .. } | Self::NotExtendable { .. } => {

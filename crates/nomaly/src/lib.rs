@@ -33,6 +33,7 @@
 //! | what | where |
 //! |---|---|
 //! | fit | [`Fit`], [`params`], [`settings`]; [`Detector`] for each step by hand |
+//! | fit on several machines | [`shards`] |
 //! | score | [`Session`] for images as they come, [`FittedDetector::predict`] for many |
 //! | decide | [`DecisionRule`], [`Calibration`], [`calibration`], [`groups`](GroupBy) |
 //! | locate and explain | [`AnomalyMap`], [`regions`], [`explain`] |
@@ -100,6 +101,12 @@ pub mod model_file {
 
     pub use nomaly_detectors::info::{ModelInfo, RowsInfo};
     pub use nomaly_detectors::model_file::{AnySummary, Summary, read_any_summary, stored_classes};
+}
+
+pub mod shards {
+    //! Fits that are divided over processes or machines.
+
+    pub use nomaly_detectors::partial::{Absorbed, Merged, Shard, merge};
 }
 
 pub mod regions {
@@ -226,7 +233,9 @@ pub mod registry {
 pub mod store {
     //! Files, and the progress of long work.
 
-    pub use nomaly_store::{Progress, Silent, StoreError, check_writable, create_folder, home, sha256, write_atomic};
+    pub use nomaly_store::{
+        Progress, Silent, StoreError, check_writable, create_folder, home, sha256, sha256_file, write_atomic,
+    };
 }
 
 pub mod wire {

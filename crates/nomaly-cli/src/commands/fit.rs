@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use nomaly::FitResult;
 
-use super::{Status, and_skipped, check_writable, classes, decision, fit_detector, interval_in_words, recipe, rows};
+use super::{
+    Status, and_skipped, check_writable, classes, decision, fit_detector, interval_in_words, recipe, rows, shard,
+};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::failure::{Failure, chain};
@@ -15,7 +18,14 @@ use crate::writable::check_distinct;
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     args.method.device.check()?;
     if rows::is_about_rows(Path::new(&args.data), &args.rows)? {
+        if let Some(shard) = args.shard {
+            let message = format!("--shard {shard} is for images, and {} is a table", args.data);
+            return Err(Failure::new(message, "fit it in one process: a table takes seconds").into());
+        }
         return rows::fit(args, console);
+    }
+    if args.shard.is_some() {
+        shard::check(args)?;
     }
     let labelled = args.labels.of_images()?;
     check_writable(&args.output)?;
@@ -36,6 +46,9 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
         }
         classes::prepare(&mut recipe, &dataset)?;
     }
+    if let Some(shard) = args.shard {
+        return shard::absorb(&recipe, &dataset, shard, &args.output, console);
+    }
     let (fit, fit_s) = fit_detector(&recipe, &dataset, console)?;
     if let Some(classes) = fit.detector.classes() {
         classes::check_attainable(classes, "image")?;
@@ -50,22 +63,32 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
             None => error,
         }
     })?;
-    let size = std::fs::metadata(&args.output).with_context(|| format!("cannot read {}", args.output.display()))?.len();
-
     if let Some(path) = &args.report {
         write_training(path, &fit, &dataset.train, args.reading.options(None).limits)?;
         console.note(format_args!("wrote {}", path.display()));
     }
+    tell_model(&fit, "fitted", &args.output, fit_s, console)
+}
+
+/// Says what was fitted and written, and how it decides.
+pub(super) fn tell_model(
+    fit: &FitResult,
+    verb: &str,
+    output: &Path,
+    seconds_taken: f64,
+    console: &Console,
+) -> anyhow::Result<Status> {
+    let size = std::fs::metadata(output).with_context(|| format!("cannot read {}", output.display()))?.len();
     let info = fit.detector.info();
     let training = &info.training;
     console.note(format_args!(
-        "fitted {} on {}: {} of {}{}, {}",
+        "{verb} {} on {}: {} of {}{}, {}",
         info.method.name,
         info.backbone.name,
         counted(training.images, "image"),
         training.dataset,
         and_skipped(training.skipped),
-        seconds(fit_s),
+        seconds(seconds_taken),
     ));
     match fit.detector.classes() {
         Some(classes) => console.note(classes::decision(classes)),
@@ -76,6 +99,6 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
             }
         }
     }
-    console.note(format_args!("wrote {} ({})", args.output.display(), bytes(size)));
+    console.note(format_args!("wrote {} ({})", output.display(), bytes(size)));
     Ok(Status::Done)
 }

@@ -13,11 +13,13 @@ mod figures;
 pub(crate) mod fit;
 pub(crate) mod inspect;
 pub(crate) mod list;
+pub(crate) mod merge;
 mod one_vs_all;
 pub(crate) mod rows;
 pub(crate) mod schema;
 pub(crate) mod score;
 mod sequence;
+mod shard;
 mod shift;
 mod together;
 pub(crate) mod update;
@@ -33,7 +35,7 @@ use nomaly::calibration::scores_for;
 use nomaly::calibration::{Suspicious, naming_level, suspicious};
 use nomaly::methods::METHODS;
 use nomaly::store::home;
-use nomaly::{Assignments, Calibration, DecisionRule, FitOptions, Sample, Skipped, StreamOptions};
+use nomaly::{Assignments, Calibration, DecisionRule, FitOptions, Skipped, StreamOptions};
 
 use crate::args::MethodArgs;
 use crate::console::Console;
@@ -131,20 +133,16 @@ fn fit_detector(recipe: &Recipe, dataset: &Dataset, console: &Console) -> anyhow
     let seconds = began.elapsed().as_secs_f64();
     tell_fit(&fit, console);
     if fit.detector.classes().is_none() {
-        tell_suspicious(&fit, &dataset.train, console);
+        tell_suspicious(&fit, &|sample| dataset.train[sample].id.as_str(), console);
     }
     Ok((fit, seconds))
 }
 
-/// Names the training images that do not look like the others.
-fn tell_suspicious(fit: &FitResult, samples: &[Sample], console: &Console) {
+/// Names the training images that do not look like the others; `id` names the sample with a number.
+fn tell_suspicious<'a>(fit: &FitResult, id: &dyn Fn(usize) -> &'a str, console: &Console) {
     let name = |image: &Suspicious| {
         let p_value = significant(image.p_value, 2);
-        console.note(format_args!(
-            "  {} (score {}, p = {p_value})",
-            samples[image.sample].id,
-            significant(image.score, 4)
-        ));
+        console.note(format_args!("  {} (score {}, p = {p_value})", id(image.sample), significant(image.score, 4)));
     };
     let shown = |images: &[Suspicious]| {
         let most = if console.is_verbose() { images.len() } else { images.len().min(SUSPICIOUS_SHOWN) };

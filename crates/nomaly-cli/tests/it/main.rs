@@ -16,5 +16,6 @@ mod one_vs_all;
 mod outputs;
 mod rows;
 mod schemas;
+mod shards;
 mod stdout;
 mod support;

@@ -1,27 +1,25 @@
 //! A method on a backbone, ready to be fitted, and what a fit gives.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use nomaly_backbones::{Backbone, OpenOptions};
 use nomaly_data::{Sample, with_changes};
 use nomaly_methods::training::Checkpoint;
-use nomaly_methods::{
-    Aspect, FeatureSource, FitContext, GroupBy, Groups, HeldOut, InputParams, METHODS, Method, MethodError, Skipped,
-};
+use nomaly_methods::{Aspect, FeatureSource, FitContext, GroupBy, InputParams, METHODS, Method, MethodError, Skipped};
 use nomaly_settings::{Assignments, Auto, Settings, Table};
 use nomaly_store::Progress;
 use nomaly_transforms::augment::Changes;
 
 use super::fitted::FittedDetector;
+use super::learned::{Training, held_out_images};
 use super::preprocessing::Shapes;
 use super::seeing::Seeing;
 use super::several_sizes::of_several_sizes;
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
-use crate::classes::Classes;
 use crate::error::DetectorError;
 use crate::fusion::{FusedFit, most_maps};
 use crate::images::{FeatureExtractor, ImageStream, StreamOptions, Streamed};
-use crate::info::{BackboneInfo, DecisionHistory, MethodInfo, ModelInfo, TrainingInfo};
 use crate::outcome::HeldOutImage;
 use crate::shift::InputProfile;
 use crate::stored::{check_backbone, check_names, check_networks};
@@ -29,11 +27,11 @@ use crate::suspicion::Suspicious;
 
 /// A checked method on a backbone with weights: ready to be fitted.
 pub struct Detector {
-    method: Box<dyn Method>,
-    backbone: Backbone,
-    input: InputParams,
-    seeing: Seeing,
-    checkpoints: Option<PathBuf>,
+    pub(super) method: Box<dyn Method>,
+    pub(super) backbone: Backbone,
+    pub(super) input: InputParams,
+    pub(super) seeing: Seeing,
+    pub(super) checkpoints: Option<PathBuf>,
 }
 
 /// How a detector is fitted.
@@ -182,7 +180,7 @@ impl Detector {
     ) -> Result<FitResult, DetectorError> {
         let rule = options.rule.checked()?;
         let shaped = self.shaped_for(samples)?;
-        let mut notes = shaped.seeing.notes(&shaped.input, samples);
+        let notes = shaped.notes(samples);
         let copies = options.changes.0.len();
         let changed;
         let samples = if copies > 0 {
@@ -192,62 +190,17 @@ impl Detector {
             samples
         };
         let images = shaped.stream(samples, options.stream).grouped(&options.group_by).measuring();
-        let images = images.caching(shaped.seeing.frame_bytes(&*shaped.method));
-        let extractors = &shaped.seeing.extractors;
-        let pipelines = shaped.seeing.pipelines();
-        let context = FitContext {
-            seed: options.seed,
-            progress,
-            checkpoints: shaped.checkpoints.as_deref(),
-            most_maps: (pipelines.len() > 1).then(|| most_maps(&pipelines)),
-            occupied: 0,
-        };
-        let fit_at = |size, occupied| shaped.method.fit(&images.at(size), &FitContext { occupied, ..context });
-        let fit = FusedFit::new(&pipelines, None, fit_at, || images.at(0).groups())?;
-        notes.extend(fit.notes);
-        let input = InputProfile::of(images.looks(), extractors[0].shallowest());
-        let Streamed { usable, mut skipped, groups, group_info } = images.into_streamed()?;
+        let images = images.caching(shaped.frame_bytes());
+        let fit_at = |size, context: &FitContext<'_>| shaped.method.fit(&images.at(size), context);
+        let fit = shaped.learn(options.seed, progress, &fit_at, || images.at(0).groups())?;
+        let input = InputProfile::of(images.looks(), shaped.extractors()[0].shallowest());
+        let mut streamed = images.into_streamed()?;
         // An image that cannot be read is named once, not with its copies.
-        let originals: std::collections::BTreeSet<&str> =
+        let originals: BTreeSet<&str> =
             samples.iter().filter(|sample| !sample.source.is_changed()).map(|sample| sample.id.as_str()).collect();
-        skipped.retain(|bad| originals.contains(bad.id.as_str()));
-        let calibration = Calibration::of(&fit.held_out, &groups, rule)?;
-        // A sample and its copies are one image to the user.
-        let of_samples: Vec<usize> = usable.iter().map(|image| image / (1 + copies)).collect();
-        let held_out = held_out_images(&fit.held_out, &of_samples, &groups);
-        let info = ModelInfo {
-            method: MethodInfo { name: shaped.method.name().to_owned(), settings: shaped.method.settings() },
-            backbone: BackboneInfo {
-                name: shaped.backbone.name().to_owned(),
-                licence: shaped.backbone.licence().to_owned(),
-                source: shaped.backbone.source().to_owned(),
-            },
-            pipeline: pipelines[0],
-            fusion: fit.fusion,
-            median: extractors[0].median(),
-            classes: fit.classes.iter().map(|held_out| held_out.class.clone()).collect(),
-            decision: rule,
-            history: DecisionHistory::default(),
-            training: TrainingInfo {
-                dataset: dataset.to_owned(),
-                images: of_samples.iter().collect::<std::collections::BTreeSet<_>>().len(),
-                skipped: skipped.len(),
-                seed: options.seed,
-                groups: group_info,
-                dropped: 0,
-            },
-            input,
-        };
-        let classes = if fit.classes.is_empty() { None } else { Some(Classes::new(fit.classes, rule)?) };
-        let detector = FittedDetector {
-            info,
-            calibration,
-            classes,
-            fitted: fit.fitted,
-            backbone: shaped.backbone,
-            seeing: shaped.seeing,
-        };
-        Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
+        streamed.skipped.retain(|bad| originals.contains(bad.id.as_str()));
+        let dataset = dataset.to_owned();
+        shaped.fitted(fit, Training { dataset, seed: options.seed, rule, copies, streamed, input, notes })
     }
 }
 
@@ -314,14 +267,4 @@ impl FittedDetector {
         let detector = Self { info, calibration, classes, fitted: fit.fitted, backbone, seeing };
         Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
     }
-}
-
-/// Held-out scores with the places of their samples and their groups.
-fn held_out_images(held_out: &[HeldOut], usable: &[usize], groups: &Groups) -> Vec<HeldOutImage> {
-    let of = |held_out: &HeldOut| HeldOutImage {
-        sample: usable[held_out.image],
-        group: groups.of()[held_out.image],
-        score: held_out.score,
-    };
-    held_out.iter().map(of).collect()
 }

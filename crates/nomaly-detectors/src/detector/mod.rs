@@ -2,6 +2,7 @@
 
 mod fit;
 mod fitted;
+mod learned;
 mod pooled;
 mod preprocessing;
 mod seeing;
@@ -9,4 +10,5 @@ mod several_sizes;
 
 pub use self::fit::{Detector, FitOptions, FitResult};
 pub use self::fitted::{FittedDetector, PredictOptions};
+pub(crate) use self::learned::{Described, Training};
 pub use self::pooled::PooledRows;

@@ -1,6 +1,6 @@
 //! A compiled backbone with the preprocessing in front of it.
 
-use nomaly_backbones::{Backbone, Extractor, TapRequest};
+use nomaly_backbones::{Backbone, Extractor, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
 use nomaly_methods::maps::RegionOfInterest;
 use nomaly_methods::methods::patchcore::PatchGrid;
@@ -124,8 +124,18 @@ impl FeatureExtractor {
         Ok(self.batch(images, memory.run(&self.extractor, data, views)?))
     }
 
+    /// Numbers of an image, tap by tap.
+    pub(crate) fn lengths(&self) -> Vec<usize> {
+        let views = self.pipeline.view_count();
+        let length = |(tap, shape): (&TapRequest, &[usize; 3])| match tap.layout {
+            OutputLayout::Mean => views * shape[0],
+            OutputLayout::Nchw | OutputLayout::Rows => views * shape.iter().product::<usize>(),
+        };
+        self.taps.iter().zip(&self.shapes).map(length).collect()
+    }
+
     /// The features `values` of `images` images as a batch.
-    fn batch<'a>(&'a self, images: usize, values: &'a [Vec<f32>]) -> FeatureBatch<'a> {
+    pub(crate) fn batch<'a>(&'a self, images: usize, values: &'a [Vec<f32>]) -> FeatureBatch<'a> {
         FeatureBatch {
             images,
             views: self.pipeline.view_count(),
@@ -192,6 +202,11 @@ fn joined_terms(views: &[MethodScore], tiles: usize) -> Vec<f64> {
         joined.iter_mut().zip(&highest.terms).for_each(|(sum, term)| *sum += term / copies);
     }
     joined
+}
+
+/// How many images of `views` views are seen at a time, of `images` in all, where `inputs` views may be.
+pub(crate) fn images_per_batch(inputs: usize, views: usize, images: usize) -> usize {
+    (inputs / views).clamp(1, images.max(1))
 }
 
 /// `416×160`: height and width of the network's input in pixels.

@@ -6,15 +6,16 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use image::RgbImage;
 use nomaly_data::loader::{self, Batch, Frames, Inspected, LoaderOptions};
 use nomaly_data::{DataError, FrameCache, Sample};
-use nomaly_methods::groups::GroupInfo;
+use nomaly_methods::groups::{GroupFacts, GroupInfo};
 use nomaly_methods::{FeatureBatch, FeatureSource, GroupBy, Groups, MethodError, MethodScore, Skipped};
 use nomaly_store::Progress;
 use nomaly_transforms::statistics::ImageStatistics;
 use nomaly_transforms::{Pipeline, scaled_preview};
 
-use super::extractor::{FeatureExtractor, StreamOptions, size_name};
+use super::extractor::{FeatureExtractor, StreamOptions, images_per_batch, size_name};
+use super::grouping::{Grouped, group};
 use super::memory::NetworkMemory;
-use super::near_copies::{self, Descriptors};
+use super::near_copies::Descriptors;
 use crate::shift::{Look, pooled};
 
 /// One image of a batch, usable or not.
@@ -128,19 +129,12 @@ impl<'a> ImageStream<'a> {
         if let Some(known) = &found.groups {
             return Ok(known.clone());
         }
-        // A changed copy belongs to the image before it.
-        let mut samples: Vec<&Sample> = Vec::with_capacity(found.usable.len());
-        let mut originals = Vec::with_capacity(found.usable.len());
-        for sample in found.usable.iter().map(|&image| &self.samples[image]) {
-            if !sample.source.is_changed() || samples.is_empty() {
-                samples.push(sample);
-            }
-            originals.push(samples.len() - 1);
-        }
-        let by_name = self.group_by.unwrap_or(&GroupBy::None).by_name(&samples)?;
-        let kinds: Vec<&str> = samples.iter().map(|sample| sample.kind.as_str()).collect();
-        let (groups, info) = by_name.map_or_else(|| near_copies::find(&found.descriptors, &kinds), Ok)?;
-        let known = (Groups::of_keys(originals.iter().map(|&original| groups.of()[original])), info);
+        let usable: Vec<&Sample> = found.usable.iter().map(|&image| &self.samples[image]).collect();
+        let by = self.group_by.unwrap_or(&GroupBy::None);
+        let facts: Vec<GroupFacts> = usable.iter().map(|sample| by.facts(sample)).collect();
+        let images: Vec<Grouped<'_>> =
+            usable.iter().zip(&facts).map(|(sample, facts)| Grouped::of(sample, facts)).collect();
+        let known = group(self.group_by, &images, &found.descriptors)?;
         found.groups = Some(known.clone());
         Ok(known)
     }
@@ -168,7 +162,7 @@ impl<'a> ImageStream<'a> {
         let StreamOptions { batch: inputs, limits, strict, preview } = self.options;
         let pipelines: Vec<Pipeline> = extractors.iter().map(|extractor| *extractor.pipeline()).collect();
         let views = pipelines.first().map_or(1, Pipeline::view_count);
-        let images_a_batch = (inputs / views).clamp(1, samples.len().max(1));
+        let images_a_batch = images_per_batch(inputs, views, samples.len());
         let at_a_time = inputs.clamp(1, images_a_batch * views);
         let mut memories: Vec<NetworkMemory> = extractors.iter().map(|extractor| extractor.memory(at_a_time)).collect();
         let mut number = 0;

@@ -6,6 +6,7 @@ mod hostile_models;
 mod images;
 mod kinds;
 mod locate;
+mod partial;
 mod recognition;
 mod regions;
 mod session;

@@ -7,7 +7,7 @@ use nomaly_data::Sample;
 use regex_lite::Regex;
 
 use super::partition::{GroupInfo, Groups};
-use super::time::{TimeSource, times};
+use super::time::{GroupFacts, TimeSource, Times, times};
 use crate::MethodError;
 
 /// What makes images a group.
@@ -31,16 +31,32 @@ impl GroupBy {
     /// The values that [`from_str`](Self::from_str) takes, in words.
     pub const ALLOWED: &str = "`auto`, `none`, `folder`, `gap=SECONDS`, or a regular expression for file names";
 
+    /// What this looks at of a sample.
+    pub fn facts(&self, sample: &Sample) -> GroupFacts {
+        let times = matches!(self, Self::Gap(_)).then(|| Times::of(sample));
+        GroupFacts { id: sample.id.clone(), times }
+    }
+
     /// The groups of samples; `None` for [`Auto`](Self::Auto), which needs their features.
     ///
     /// # Errors
-    /// A sample that the pattern does not match, or whose time is not known.
+    /// As [`by_facts`](Self::by_facts).
     pub fn by_name(&self, samples: &[&Sample]) -> Result<Option<(Groups, GroupInfo)>, MethodError> {
+        let facts: Vec<GroupFacts> = samples.iter().map(|sample| self.facts(sample)).collect();
+        self.by_facts(&facts.iter().collect::<Vec<_>>())
+    }
+
+    /// The groups of samples of which the [facts](Self::facts) are known; `None` for [`Auto`](Self::Auto).
+    ///
+    /// # Errors
+    /// A sample that the pattern does not match, or whose time is not known.
+    pub fn by_facts(&self, samples: &[&GroupFacts]) -> Result<Option<(Groups, GroupInfo)>, MethodError> {
         let (groups, how) = match self {
             Self::Auto => return Ok(None),
             Self::None => (Groups::singletons(samples.len()), String::new()),
             Self::Folder => {
-                let folder = |sample: &&Sample| sample.id.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+                let folder =
+                    |sample: &&GroupFacts| sample.id.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
                 (Groups::of_keys(samples.iter().map(folder)), "by folder".to_owned())
             }
             Self::Pattern(pattern) => {
@@ -63,7 +79,7 @@ impl GroupBy {
 }
 
 /// What a sample's name matches.
-fn key<'a>(pattern: &Regex, sample: &'a Sample) -> Result<&'a str, MethodError> {
+fn key<'a>(pattern: &Regex, sample: &'a GroupFacts) -> Result<&'a str, MethodError> {
     let found = pattern.captures(&sample.id).and_then(|captures| captures.get(1).or(captures.get(0)));
     found.map(|found| found.as_str()).ok_or_else(|| {
         let allowed = format!("{}; as a pattern it does not match `{}`", GroupBy::ALLOWED, sample.id);

@@ -17,3 +17,4 @@ pub use self::held_out::{cross_validated_scores, folds, held_out_scores};
 pub use self::keys::GroupBy;
 pub use self::partition::{GroupInfo, Groups};
 pub use self::split::{FEW_FOLDS, FOLDS_UP_TO, MANY_FOLDS_UP_TO, MAX_FOLDS, Split};
+pub use self::time::{GroupFacts, Times};

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use exif::{DateTime, In, Reader, Tag, Value};
 use nomaly_data::Sample;
+use serde::{Deserialize, Serialize};
 
 use crate::MethodError;
 
@@ -19,34 +20,60 @@ pub(super) enum TimeSource {
     Modified,
 }
 
+/// What [`GroupBy`](super::GroupBy) looks at of a sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupFacts {
+    /// Its [id](Sample::id).
+    pub id: String,
+    /// When it was taken, where that makes groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<Times>,
+}
+
+/// When a sample was taken, as far as its file says, in seconds from 1970 on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Times {
+    /// By the camera's clock, where the file has it.
+    exif: Option<f64>,
+    /// The time of the last change, or why there is none.
+    modified: Result<f64, String>,
+}
+
+impl Times {
+    pub(super) fn of(sample: &Sample) -> Self {
+        let Some(path) = sample.source.path() else {
+            return Self { exif: None, modified: Err("is no file".to_owned()) };
+        };
+        let time = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+        let seconds = |time: SystemTime| match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => after.as_secs_f64(),
+            Err(before) => -before.duration().as_secs_f64(),
+        };
+        let modified = time.map(seconds).map_err(|error| format!("has no time: {error}"));
+        Self { exif: taken(path), modified }
+    }
+}
+
 /// When each sample was taken, in seconds from a common start: by the camera's clock where every file has it, else by
 /// the times of the last change.
 ///
 /// # Errors
 /// A sample without a file, or whose file has no time.
-pub(super) fn times(samples: &[&Sample]) -> Result<(Vec<f64>, TimeSource), MethodError> {
-    let refuse = |sample: &Sample, reason: &str| {
-        let allowed = format!("images whose time is known; `{}` {reason}", sample.id);
-        MethodError::setting("group-by", "gap", &allowed)
-    };
-    let path = |sample: &&Sample| match sample.source.path() {
-        Some(path) => Ok(path.to_owned()),
-        None => Err(refuse(sample, "is no file")),
-    };
-    let paths = samples.iter().map(path).collect::<Result<Vec<_>, _>>()?;
-    if let Some(times) = paths.iter().map(|path| taken(path)).collect() {
+pub(super) fn times(samples: &[&GroupFacts]) -> Result<(Vec<f64>, TimeSource), MethodError> {
+    if let Some(times) = samples.iter().map(|sample| sample.times.as_ref()?.exif).collect() {
         return Ok((times, TimeSource::Exif));
     }
-    let modified = |(path, sample): (&std::path::PathBuf, &&Sample)| {
-        let time = std::fs::metadata(path).and_then(|metadata| metadata.modified());
-        let time = time.map_err(|error| refuse(sample, &format!("has no time: {error}")))?;
-        Ok(match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => after.as_secs_f64(),
-            Err(before) => -before.duration().as_secs_f64(),
+    let modified = |sample: &&GroupFacts| {
+        let time =
+            sample.times.as_ref().map_or_else(|| Err("is of unknown time".to_owned()), |times| times.modified.clone());
+        time.map_err(|reason| {
+            let allowed = format!("images whose time is known; `{}` {reason}", sample.id);
+            MethodError::setting("group-by", "gap", &allowed)
         })
     };
-    let times = paths.iter().zip(samples).map(modified).collect::<Result<_, MethodError>>()?;
-    Ok((times, TimeSource::Modified))
+    Ok((samples.iter().map(modified).collect::<Result<_, MethodError>>()?, TimeSource::Modified))
 }
 
 /// The time that a camera wrote into a file, where it did.
@@ -58,7 +85,8 @@ fn taken(path: &Path) -> Option<f64> {
     };
     let time = DateTime::from_ascii(&text(Tag::DateTimeOriginal)?).ok()?;
     let fraction = text(Tag::SubSecTimeOriginal)
-        .and_then(|digits| format!("0.{}", String::from_utf8(digits).ok()?.trim()).parse::<f64>().ok());
+        .and_then(|digits| format!("0.{}", String::from_utf8(digits).ok()?.trim()).parse::<f64>().ok())
+        .filter(|fraction| fraction.is_finite());
     Some(seconds(&time) + fraction.unwrap_or(0.0))
 }
 

@@ -1,0 +1,33 @@
+//! `nomaly merge`: a model of the partials of all shards.
+
+use std::time::Instant;
+
+use nomaly::shards::{Merged, merge};
+
+use super::fit::tell_model;
+use super::{Status, check_writable, classes, tell_fit, tell_suspicious};
+use crate::args::MergeArgs;
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::progress::{Bars, Unit};
+use crate::writable::check_distinct;
+
+pub(crate) fn run(args: &MergeArgs, console: &Console) -> anyhow::Result<Status> {
+    for partial in &args.partials {
+        check_distinct(&args.output, partial)?;
+    }
+    check_writable(&args.output)?;
+    let began = Instant::now();
+    let Merged { fit, ids } = merge(&args.partials, &Bars::new(console, Unit::Images)).map_err(|error| {
+        let hint = "the partials are as they were: the same command starts again";
+        Failure::if_cancelled(error, "the merge was interrupted, and nothing was written", hint)
+    })?;
+    let took = began.elapsed().as_secs_f64();
+    tell_fit(&fit, console);
+    match fit.detector.classes() {
+        Some(known) => classes::check_attainable(known, "image")?,
+        None => tell_suspicious(&fit, &|sample| ids[sample].as_str(), console),
+    }
+    fit.save(&args.output)?;
+    tell_model(&fit, "merged", &args.output, took, console)
+}

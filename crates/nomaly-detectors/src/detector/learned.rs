@@ -1,0 +1,184 @@
+//! From what a method learned to a fitted detector, wherever the features of the images came from.
+
+use std::collections::BTreeSet;
+
+use image::GrayImage;
+use nomaly_backbones::Backbone;
+use nomaly_data::Sample;
+use nomaly_methods::{FitContext, Groups, HeldOut, InputParams, METHODS, Method, MethodError, MethodFit};
+use nomaly_settings::Assignments;
+use nomaly_store::Progress;
+use nomaly_transforms::Pipeline;
+
+use super::fit::{Detector, FitResult};
+use super::fitted::FittedDetector;
+use super::preprocessing::checked_median;
+use super::seeing::Seeing;
+use crate::calibration::{Calibration, DecisionRule};
+use crate::classes::Classes;
+use crate::error::DetectorError;
+use crate::fusion::{FusedFit, most_maps};
+use crate::images::{FeatureExtractor, Streamed};
+use crate::info::{BackboneInfo, DecisionHistory, MethodInfo, ModelInfo, TrainingInfo};
+use crate::outcome::HeldOutImage;
+use crate::shift::InputProfile;
+
+/// What is known of the images of a fit beside their features.
+pub(crate) struct Training {
+    /// The name that the model file remembers.
+    pub(crate) dataset: String,
+    pub(crate) seed: u64,
+    pub(crate) rule: DecisionRule,
+    /// Changed copies of each image.
+    pub(crate) copies: usize,
+    /// Which images were usable. An image that was not is named once, not with its copies.
+    pub(crate) streamed: Streamed,
+    /// How the images looked.
+    pub(crate) input: Option<InputProfile>,
+    /// What the user should know before what the method says.
+    pub(crate) notes: Vec<String>,
+}
+
+/// A detector as a file of nomaly describes it.
+pub(crate) struct Described<'a> {
+    pub(crate) method: &'a str,
+    /// Those of the method, in full.
+    pub(crate) settings: &'a Assignments,
+    pub(crate) backbone: Backbone,
+    pub(crate) input: InputParams,
+    /// One for each size, the smallest first.
+    pub(crate) pipelines: &'a [Pipeline],
+    pub(crate) region: Option<GrayImage>,
+}
+
+impl Detector {
+    /// Makes a detector of its description, which has been [checked](crate::stored::check_parts).
+    ///
+    /// # Errors
+    /// Settings that do not fit the backbone or the input.
+    pub(crate) fn described(described: Described<'_>) -> Result<Self, DetectorError> {
+        let Described { method, settings, backbone, input, pipelines, region } = described;
+        let method = (METHODS.get(method)?.build)(settings, &backbone)?;
+        let seeing = Seeing::new(&*method, &backbone, pipelines, region, checked_median(input.median)?)?;
+        Ok(Self { method, backbone, input, seeing, checkpoints: None })
+    }
+
+    /// Fits the method at each size, one after another; `fit_at` does so for one of them, and `groups` is asked last.
+    pub(crate) fn learn(
+        &self,
+        seed: u64,
+        progress: &dyn Progress,
+        fit_at: &dyn Fn(usize, &FitContext<'_>) -> Result<MethodFit, MethodError>,
+        groups: impl FnOnce() -> Result<Groups, MethodError>,
+    ) -> Result<FusedFit, MethodError> {
+        let pipelines = self.seeing.pipelines();
+        let context = FitContext {
+            seed,
+            progress,
+            checkpoints: self.checkpoints.as_deref(),
+            most_maps: (pipelines.len() > 1).then(|| most_maps(&pipelines)),
+            occupied: 0,
+        };
+        let fit_at = |size, occupied| fit_at(size, &FitContext { occupied, ..context });
+        FusedFit::new(&pipelines, None, fit_at, groups)
+    }
+
+    /// Puts together what the method learned and what is known of the images: calibrates the decision.
+    pub(crate) fn fitted(self, fit: FusedFit, training: Training) -> Result<FitResult, DetectorError> {
+        let Training { dataset, seed, rule, copies, streamed, input, mut notes } = training;
+        let Streamed { usable, skipped, groups, group_info } = streamed;
+        notes.extend(fit.notes);
+        let calibration = Calibration::of(&fit.held_out, &groups, rule)?;
+        // A sample and its copies are one image to the user.
+        let of_samples: Vec<usize> = usable.iter().map(|image| image / (1 + copies)).collect();
+        let held_out = held_out_images(&fit.held_out, &of_samples, &groups);
+        let info = ModelInfo {
+            method: self.method_info(),
+            backbone: self.backbone_info(),
+            pipeline: *self.seeing.extractors[0].pipeline(),
+            fusion: fit.fusion,
+            median: self.seeing.extractors[0].median(),
+            classes: fit.classes.iter().map(|held_out| held_out.class.clone()).collect(),
+            decision: rule,
+            history: DecisionHistory::default(),
+            training: TrainingInfo {
+                dataset,
+                images: of_samples.iter().collect::<BTreeSet<_>>().len(),
+                skipped: skipped.len(),
+                seed,
+                groups: group_info,
+                dropped: 0,
+            },
+            input,
+        };
+        let classes = if fit.classes.is_empty() { None } else { Some(Classes::new(fit.classes, rule)?) };
+        let detector = FittedDetector {
+            info,
+            calibration,
+            classes,
+            fitted: fit.fitted,
+            backbone: self.backbone,
+            seeing: self.seeing,
+        };
+        Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
+    }
+
+    /// The method with its settings in full.
+    pub(crate) fn method_info(&self) -> MethodInfo {
+        MethodInfo { name: self.method.name().to_owned(), settings: self.method.settings() }
+    }
+
+    /// The backbone and where its weights come from.
+    pub(crate) fn backbone_info(&self) -> BackboneInfo {
+        BackboneInfo {
+            name: self.backbone.name().to_owned(),
+            licence: self.backbone.licence().to_owned(),
+            source: self.backbone.source().to_owned(),
+        }
+    }
+
+    /// The method.
+    pub(crate) fn method(&self) -> &dyn Method {
+        &*self.method
+    }
+
+    /// The backbone.
+    pub(crate) fn backbone(&self) -> &Backbone {
+        &self.backbone
+    }
+
+    /// How images become its input.
+    pub(crate) fn input(&self) -> &InputParams {
+        &self.input
+    }
+
+    /// Preprocessing and network at each size, the smallest first.
+    pub(crate) fn extractors(&self) -> &[FeatureExtractor] {
+        &self.seeing.extractors
+    }
+
+    /// The region of interest in the frame of the smallest size.
+    pub(crate) fn region(&self) -> Option<&GrayImage> {
+        self.seeing.region.as_ref()
+    }
+
+    /// The most bytes of frames that a fit keeps.
+    pub(crate) fn frame_bytes(&self) -> u64 {
+        self.seeing.frame_bytes(&*self.method)
+    }
+
+    /// What the user should know of the sizes and shapes of `samples`.
+    pub(crate) fn notes(&self, samples: &[Sample]) -> Vec<String> {
+        self.seeing.notes(&self.input, samples)
+    }
+}
+
+/// Held-out scores with the places of their samples and their groups.
+pub(super) fn held_out_images(held_out: &[HeldOut], usable: &[usize], groups: &Groups) -> Vec<HeldOutImage> {
+    let of = |held_out: &HeldOut| HeldOutImage {
+        sample: usable[held_out.image],
+        group: groups.of()[held_out.image],
+        score: held_out.score,
+    };
+    held_out.iter().map(of).collect()
+}
