@@ -12,10 +12,10 @@ use nomaly_store::Progress;
 use nomaly_transforms::augment::Changes;
 
 use super::fitted::FittedDetector;
-use super::learned::{Training, held_out_images};
 use super::preprocessing::Shapes;
 use super::seeing::Seeing;
 use super::several_sizes::of_several_sizes;
+use super::training::{Training, held_out_images};
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::error::DetectorError;
 use crate::fusion::{FusedFit, most_maps};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use image::GrayImage;
 use nomaly_backbones::Backbone;
 use nomaly_data::Sample;
-use nomaly_methods::{FitContext, Groups, HeldOut, InputParams, METHODS, Method, MethodError, MethodFit};
+use nomaly_methods::{FitContext, Groups, InputParams, METHODS, Method, MethodError, MethodFit};
 use nomaly_settings::Assignments;
 use nomaly_store::Progress;
 use nomaly_transforms::Pipeline;
@@ -14,30 +14,13 @@ use super::fit::{Detector, Fit};
 use super::fitted::FittedDetector;
 use super::preprocessing::checked_median;
 use super::seeing::Seeing;
-use crate::calibration::{Calibration, DecisionRule};
+use super::training::{Training, held_out_images};
+use crate::calibration::Calibration;
 use crate::classes::Classes;
 use crate::error::DetectorError;
 use crate::fusion::{FusedFit, most_maps};
 use crate::images::{FeatureExtractor, Streamed};
 use crate::info::{BackboneInfo, DecisionHistory, MethodInfo, ModelInfo, TrainingInfo};
-use crate::outcome::HeldOutImage;
-use crate::shift::InputProfile;
-
-/// What is known of the images of a fit beside their features.
-pub(crate) struct Training {
-    /// The name that the model file remembers.
-    pub(crate) dataset: String,
-    pub(crate) seed: u64,
-    pub(crate) rule: DecisionRule,
-    /// Changed copies of each image.
-    pub(crate) copies: usize,
-    /// Which images were usable. An image that was not is named once, not with its copies.
-    pub(crate) streamed: Streamed,
-    /// How the images looked.
-    pub(crate) input: Option<InputProfile>,
-    /// What the user should know before what the method says.
-    pub(crate) notes: Vec<String>,
-}
 
 /// A detector as a file of nomaly describes it.
 pub(crate) struct Described<'a> {
@@ -171,14 +154,4 @@ impl Detector {
     pub(crate) fn notes(&self, samples: &[Sample]) -> Vec<String> {
         self.seeing.notes(&self.input, samples)
     }
-}
-
-/// Held-out scores with the places of their samples and their groups.
-pub(super) fn held_out_images(held_out: &[HeldOut], usable: &[usize], groups: &Groups) -> Vec<HeldOutImage> {
-    let of = |held_out: &HeldOut| HeldOutImage {
-        sample: usable[held_out.image],
-        group: groups.of()[held_out.image],
-        score: held_out.score,
-    };
-    held_out.iter().map(of).collect()
 }

@@ -7,8 +7,10 @@ mod pooled;
 mod preprocessing;
 mod seeing;
 mod several_sizes;
+mod training;
 
 pub use self::fit::{Detector, Fit, FitOptions};
 pub use self::fitted::{FittedDetector, PredictOptions};
-pub(crate) use self::learned::{Described, Training};
+pub(crate) use self::learned::Described;
 pub use self::pooled::PooledRows;
+pub(crate) use self::training::Training;
