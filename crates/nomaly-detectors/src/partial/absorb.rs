@@ -16,6 +16,7 @@ use super::shard::Shard;
 use super::writer::PartialWriter;
 use crate::detector::{Detector, FitOptions};
 use crate::error::DetectorError;
+use crate::images::FeatureExtractor;
 
 /// What became of a shard.
 #[derive(Clone, Debug)]
@@ -131,6 +132,6 @@ impl Detector {
 }
 
 /// Bytes of the values of an image at all sizes.
-pub(super) fn image_bytes(extractors: &[crate::images::FeatureExtractor]) -> u64 {
-    extractors.iter().flat_map(|extractor| extractor.lengths()).map(|length| 4 * length as u64).sum()
+pub(super) fn image_bytes(extractors: &[FeatureExtractor]) -> u64 {
+    extractors.iter().flat_map(FeatureExtractor::lengths).map(|length| 4 * length as u64).sum()
 }

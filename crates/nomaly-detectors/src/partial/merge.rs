@@ -10,6 +10,7 @@ use nomaly_data::FrameCache;
 use nomaly_kernels::Isa;
 use nomaly_methods::{FeatureSource, GroupBy, METHODS, MethodError, Stage};
 use nomaly_store::{Progress, sha256_hex};
+use nomaly_transforms::Pipeline;
 
 use super::absorb::image_bytes;
 use super::header::list_hash;
@@ -176,7 +177,7 @@ fn detector(first: &Partial) -> Result<Detector, DetectorError> {
 fn region(first: &Partial) -> Result<Option<GrayImage>, DetectorError> {
     let Some(hash) = &first.header.fit.region else { return Ok(None) };
     let damaged = || MethodError::State { state: "region".to_owned(), reason: Some("it is not as it was".to_owned()) };
-    let frame = first.header.fit.pipelines.first().map(|pipeline| pipeline.frame_size());
+    let frame = first.header.fit.pipelines.first().map(Pipeline::frame_size);
     let [height, width] = frame.ok_or_else(damaged)?;
     let sound = sha256_hex(&first.region) == *hash && first.region.iter().any(|value| *value != 0);
     let image = GrayImage::from_raw(width as u32, height as u32, first.region.clone());

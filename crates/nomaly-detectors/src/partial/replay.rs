@@ -15,6 +15,9 @@ use crate::shift::{Look, pooled};
 /// What takes batches.
 type Visit<'a> = dyn FnMut(&FeatureBatch<'_>) -> Result<(), MethodError> + Send + 'a;
 
+/// What takes batches with the images that they are of.
+type VisitPlaces<'a> = dyn FnMut(&[Place<'_>], &FeatureBatch<'_>) -> Result<(), MethodError> + 'a;
+
 /// The images of all partials, in the order of the shards.
 pub(super) struct Replay<'a> {
     partials: &'a [Partial],
@@ -87,7 +90,7 @@ impl<'a> Replay<'a> {
         images: &[Place<'_>],
         progress: &dyn Progress,
         what: &str,
-        visit: &mut dyn FnMut(&[Place<'_>], &FeatureBatch<'_>) -> Result<(), MethodError>,
+        visit: &mut VisitPlaces<'_>,
     ) -> Result<(), MethodError> {
         let extractor = &self.extractors[size];
         let views = extractor.pipeline().view_count();
