@@ -1,5 +1,5 @@
-//! What memory banks and per-position Gaussians need beside the search: coresets of 20 000 patches, PaDiM on ResNet-18 (56 by
-//! 56 positions, 100 dimensions), blur and resizing of anomaly maps.
+//! What memory banks and per-position Gaussians need beside the search: coresets of 20 000 patches, PaDiM on ResNet-18
+//! (56 by 56 positions, 100 dimensions), blur and resizing of anomaly maps.
 
 use std::hint::black_box;
 

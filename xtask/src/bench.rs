@@ -20,7 +20,8 @@ pub(crate) struct Args {
 enum What {
     /// Every scorer beside scikit-learn and PyOD on the same rows: AUROC, seconds, memory
     Scorers(ScorersArgs),
-    /// A published experiment from benches/repro, with the published figures beside ours; goes on where it was interrupted
+    /// A published experiment from benches/repro, with the published figures beside ours; goes on where it was
+    /// interrupted
     Repro(repro::Args),
 }
 

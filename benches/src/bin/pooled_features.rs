@@ -4,9 +4,9 @@
 //! $ pooled_features DATA OUT
 //! ```
 //!
-//! `DATA` is what `nomaly eval` takes. `OUT-train.f32` and `OUT-test.f32` get a row of `f32` (little-endian) for each image:
-//! the deepest features of the embedded EfficientNet-Lite0, averaged over all positions; `OUT-test.label` a byte for each
-//! test image, 1 where it is anomalous. Prints one JSON object with the number of rows and columns.
+//! `DATA` is what `nomaly eval` takes. `OUT-train.f32` and `OUT-test.f32` get a row of `f32` (little-endian) for each
+//! image: the deepest features of the embedded EfficientNet-Lite0, averaged over all positions; `OUT-test.label` a byte
+//! for each test image, 1 where it is anomalous. Prints one JSON object with the number of rows and columns.
 #![forbid(unsafe_code)]
 
 use std::error::Error;

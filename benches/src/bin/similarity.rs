@@ -2,14 +2,16 @@
 //!
 //! ```console
 //! $ similarity neighbours --bank FILE --queries FILE --dim N [--k N] [--threads N] [--rounds N] [--out FILE]
-//! $ similarity inverted --bank FILE --queries FILE --dim N [--k N] [--probes N,N] [--cells N] [--threads N] [--rounds N]
+//! $ similarity inverted --bank FILE --queries FILE --dim N [--k N] [--probes N,N] [--cells N] [--threads N]
+//!     [--rounds N]
 //! $ similarity coreset --rows FILE --dim N --count N [--start N] [--project N] [--threads N] [--rounds N] [--out FILE]
 //! ```
 //!
 //! Files are f32 in native byte order. Prints one JSON object with the seconds of each round; `--out` receives the
-//! indices as u32. `inverted` compares the inverted file with the exact search of the same rows: the seconds of building it,
-//! and for each number of probes the share of the exact neighbours found and how much farther the found ones are, in the
-//! mean. `--project` times a sparse random projection to so many dimensions, and selects on its result.
+//! indices as u32. `inverted` compares the inverted file with the exact search of the same rows: the seconds of
+//! building it, and for each number of probes the share of the exact neighbours found and how much farther the found
+//! ones are, in the mean. `--project` times a sparse random projection to so many dimensions, and selects on its
+//! result.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;

@@ -26,9 +26,10 @@ pub struct OpenOptions {
 
 /// One network with weights, or several joined.
 ///
-/// Weights may end early. A file without the classifier, or one that was cut after a middle layer, serves the taps before
-/// that place. Batch norm may have been folded into the convolutions: such a file has a bias for each convolution and no
-/// batch norm tensors. Tensors that the architecture does not know are left out and listed by [`Backbone::ignored`].
+/// Weights may end early. A file without the classifier, or one that was cut after a middle layer, serves the taps
+/// before that place. Batch norm may have been folded into the convolutions: such a file has a bias for each
+/// convolution and no batch norm tensors. Tensors that the architecture does not know are left out and listed by
+/// [`Backbone::ignored`].
 ///
 /// # Joined networks
 /// `efficientnet-lite0+mobilenetv2` sees each image through both; more can be joined, for nothing is special about two.

@@ -151,8 +151,8 @@ fn verification(source: &Source) -> String {
 /// Weights that were there before are replaced.
 ///
 /// # Errors
-/// [`WeightsError::UnknownWeights`] for a name that is no backbone's, [`WeightsError::DoesNotFit`] where the tensors are
-/// not the backbone's, and those of [`read`](crate::weights::read).
+/// [`WeightsError::UnknownWeights`] for a name that is no backbone's, [`WeightsError::DoesNotFit`] where the tensors
+/// are not the backbone's, and those of [`read`](crate::weights::read).
 pub fn import(file: &Path, name: Option<&str>) -> Result<PathBuf, WeightsError> {
     import_into(&home()?, file, name)
 }

@@ -32,8 +32,8 @@ impl PaddingRule {
 pub enum Op {
     /// The image, `[N, C, H, W]`.
     Input,
-    /// A square 2-D convolution; `weight` is `[O, I / groups, k, k]`. One that has no bias gets one where a weight file has
-    /// it, because batch norm was folded in.
+    /// A square 2-D convolution; `weight` is `[O, I / groups, k, k]`. One that has no bias gets one where a weight file
+    /// has it, because batch norm was folded in.
     Conv {
         /// Prefix of the parameter names.
         name: String,
@@ -187,8 +187,8 @@ impl Graph {
         needed
     }
 
-    /// What computes the result of node `to` from that of node `from`, as a network with `from` as its input and with the taps
-    /// in between; `None` where `to` does not see the input through `from` alone.
+    /// What computes the result of node `to` from that of node `from`, as a network with `from` as its input and with
+    /// the taps in between; `None` where `to` does not see the input through `from` alone.
     pub fn between(&self, from: usize, to: usize) -> Option<Self> {
         let mut needed = vec![false; self.nodes.len()];
         needed[to] = true;

@@ -8,12 +8,12 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::graph::{Graph, ParameterRole};
 use crate::weights::{WeightTensor, Weights};
 
-/// Draws all parameters of `graph`: convolutions and linear layers He-normal, biases and running means 0, batch norm's factors
-/// and running variances 1.
+/// Draws all parameters of `graph`: convolutions and linear layers He-normal, biases and running means 0, batch norm's
+/// factors and running variances 1.
 ///
-/// He-normal numbers have mean 0 and variance 2 / fan-in, so that a ReLU network neither swells nor fades with depth (He et
-/// al., *Delving Deep into Rectifiers*, 2015, equation 10). Each tensor has a stream of its own, so that cutting or extending
-/// a network leaves the others as they were.
+/// He-normal numbers have mean 0 and variance 2 / fan-in, so that a ReLU network neither swells nor fades with depth
+/// (He et al., *Delving Deep into Rectifiers*, 2015, equation 10). Each tensor has a stream of its own, so that cutting
+/// or extending a network leaves the others as they were.
 pub fn he_normal(graph: &Graph, seed: u64) -> Weights {
     let mut weights = Weights::new();
     for (stream, parameter) in graph.parameters().into_iter().enumerate() {
@@ -60,7 +60,8 @@ mod tests {
         let mean = conv.iter().map(|&value| f64::from(value)).sum::<f64>() / n;
         let variance = conv.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / n;
         let expected = 2.0 / (256.0 * 9.0);
-        // Of 589 824 normal numbers; the standard error of the variance is 0.2 % of it, of the mean 0.13 % of the deviation.
+        // Of 589 824 normal numbers; the standard error of the variance is 0.2 % of it, of the mean 0.13 % of the
+        // deviation.
         assert!((variance / expected - 1.0).abs() < 0.01, "{variance} {expected}");
         assert!(mean.abs() < 0.01 * expected.sqrt(), "{mean}");
         assert_eq!(weights["fc.weight"].shape, [72, 256]);

@@ -1,8 +1,8 @@
 //! Backbones: networks that turn an image into features, with taps at every depth.
 //!
 //! An architecture is written down once, as data ([`graph::Graph`]). From it and a set of weights come the compiled CPU
-//! plan ([`Backbone::compile`]) and, with the feature `candle`, the module `module::Module` for CUDA, Metal and training.
-//! The [`registry::BACKBONES`] lists what there is; EfficientNet-Lite0 comes with its weights.
+//! plan ([`Backbone::compile`]) and, with the feature `candle`, the module `module::Module` for CUDA, Metal and
+//! training. The [`registry::BACKBONES`] lists what there is; EfficientNet-Lite0 comes with its weights.
 //!
 //! ```
 //! use nomaly_backbones::{Backbone, OutputLayout, TapRequest};

@@ -1,8 +1,8 @@
 //! From a graph and weights to a candle module: the same network on any candle device, with gradients.
 //!
-//! On a CPU the compiled plan is far quicker; the module is there for CUDA and Metal, for training with losses on candle's
-//! tape, and as a second opinion on the plan in tests. Its convolutions, batch norm in training and pooling are
-//! [`ops`], which run the training kernels on a CPU.
+//! On a CPU the compiled plan is far quicker; the module is there for CUDA and Metal, for training with losses on
+//! candle's tape, and as a second opinion on the plan in tests. Its convolutions, batch norm in training and pooling
+//! are [`ops`], which run the training kernels on a CPU.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! From a graph and weights to a compiled CPU network.
 //!
-//! Everything that can be settled before the first image is settled here: the graph is cut at the deepest tap, batch norm
-//! goes into the convolution before it (or becomes one affine step), activations and residual sums go into the step that
-//! makes their operand.
+//! Everything that can be settled before the first image is settled here: the graph is cut at the deepest tap, batch
+//! norm goes into the convolution before it (or becomes one affine step), activations and residual sums go into the
+//! step that makes their operand.
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::network::{

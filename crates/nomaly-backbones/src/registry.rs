@@ -33,8 +33,8 @@ impl std::fmt::Display for Interpolation {
     }
 }
 
-/// How images were prepared when the known weights were trained and tested: the short side is resized, the centre is cut
-/// out, and of samples in [0, 1] the mean is subtracted before division by the standard deviation.
+/// How images were prepared when the known weights were trained and tested: the short side is resized, the centre is
+/// cut out, and of samples in [0, 1] the mean is subtracted before division by the standard deviation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Preprocessing {
     /// Side of the square that enters the network.

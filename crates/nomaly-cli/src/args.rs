@@ -183,8 +183,8 @@ pub(crate) struct FitArgs {
     /// The model file to write; with --shard, the partial
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// Run only the I-th of N shares of the images through the network, and write a partial in place of a model; `nomaly
-    /// merge` makes a model of the partials of all N, the same as of one process
+    /// Run only the I-th of N shares of the images through the network, and write a partial in place of a model;
+    /// `nomaly merge` makes a model of the partials of all N, the same as of one process
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Shard>,
     /// Write a self-contained HTML page of the training images, those that look least like the others first
@@ -259,8 +259,8 @@ pub(crate) struct ScoreArgs {
     /// The model file
     #[arg(short, long, value_name = "FILE")]
     pub(crate) model: PathBuf,
-    /// Let a second model decide together with the first one, through p-values of both; the score is −ln of the combined
-    /// p-value
+    /// Let a second model decide together with the first one, through p-values of both; the score is −ln of the
+    /// combined p-value
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sequence", "rule", "threshold"])]
     pub(crate) with: Option<PathBuf>,
     /// How to print the results

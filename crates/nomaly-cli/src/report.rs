@@ -102,8 +102,8 @@ impl ReportBuilder {
         Ok(())
     }
 
-    /// Where the method makes no maps, draws what its network looks at over the [`EXPLAINED`] images with the highest scores,
-    /// which are some of `samples`. Methods without a network are left as they are.
+    /// Where the method makes no maps, draws what its network looks at over the [`EXPLAINED`] images with the highest
+    /// scores, which are some of `samples`. Methods without a network are left as they are.
     pub(crate) fn explain(
         &mut self,
         detector: &FittedDetector,

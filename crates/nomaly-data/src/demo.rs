@@ -1,14 +1,14 @@
 //! The demonstration set: made in memory, so that it works where there are no files and no network.
 //!
 //! # What it computes
-//! One embedded photograph of a texture is cut into a grid of square tiles that share no pixel. The seed deals them out:
-//! [`TRAIN`] to learn from, [`TEST_GOOD`] to test with. Each tested tile comes as it is, and again with one synthetic
-//! defect and its exact mask, as often as it takes for [`TEST_PER_KIND`] images of every kind in
+//! One embedded photograph of a texture is cut into a grid of square tiles that share no pixel. The seed deals them
+//! out: [`TRAIN`] to learn from, [`TEST_GOOD`] to test with. Each tested tile comes as it is, and again with one
+//! synthetic defect and its exact mask, as often as it takes for [`TEST_PER_KIND`] images of every kind in
 //! [`nomaly_transforms::synthetic::KINDS`].
 //!
 //! Because chance alone decides which tile is learnt and which is tested, both come from one distribution: this is what
-//! the promised rate of false alarms rests on. Because no two tiles overlap, a tile that is held out while learning is as
-//! unknown as one that is tested; overlapping crops would make held-out scores, and so the threshold, too low.
+//! the promised rate of false alarms rests on. Because no two tiles overlap, a tile that is held out while learning is
+//! as unknown as one that is tested; overlapping crops would make held-out scores, and so the threshold, too low.
 //!
 //! # When to use
 //! To see how a method works and that an installation does. The defects are drawn, not real, and the texture is easy:

@@ -1,11 +1,11 @@
 //! Images in, batches of network input out: in parallel, in order, in bounded memory.
 //!
 //! # How decoding and the consumer overlap
-//! While the consumer works on a batch, the next one is decoded: the two run as the two halves of [`rayon::join`] in the
-//! caller's thread pool. So there is no thread beside the pool's (no more runnable threads than cores), a consumer that is
-//! itself parallel shares the pool with the decoding, an idle core takes whichever work is left, and nothing ever waits
-//! for a queue, which rules a deadlock out, also in a pool of one thread. A producer thread with a channel would need
-//! threads outside the pool or, inside it, could wait for a worker that waits for it.
+//! While the consumer works on a batch, the next one is decoded: the two run as the two halves of [`rayon::join`] in
+//! the caller's thread pool. So there is no thread beside the pool's (no more runnable threads than cores), a consumer
+//! that is itself parallel shares the pool with the decoding, an idle core takes whichever work is left, and nothing
+//! ever waits for a queue, which rules a deadlock out, also in a pool of one thread. A producer thread with a channel
+//! would need threads outside the pool or, inside it, could wait for a worker that waits for it.
 //!
 //! At most two batches of tensors exist at once, and one decoded image a thread. A batch is counted in images: where
 //! the pipeline makes several views of an image, its tensor holds as many times more. An image that is wanted in
@@ -176,10 +176,10 @@ pub struct Outcome {
 
 /// Hands all samples to `consume`, batch by batch, in their order, as each of `pipelines` makes them.
 ///
-/// Every sample turns up exactly once: in a batch's `indices`, or in its `failures`. Which samples share a batch depends
-/// on their positions and the sizes in their headers alone, and the values do not depend on the number of threads. A
-/// batch whose images all failed is handed over too. `consume` runs on one thread at a time, while the next batch is
-/// being decoded; on cancellation the batch that it is working on is the last one.
+/// Every sample turns up exactly once: in a batch's `indices`, or in its `failures`. Which samples share a batch
+/// depends on their positions and the sizes in their headers alone, and the values do not depend on the number of
+/// threads. A batch whose images all failed is handed over too. `consume` runs on one thread at a time, while the next
+/// batch is being decoded; on cancellation the batch that it is working on is the last one.
 ///
 /// # Errors
 /// The first error that `consume` returns; images that cannot be loaded are no errors.

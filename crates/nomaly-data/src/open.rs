@@ -79,8 +79,8 @@ pub fn open(spec: &str) -> Result<Dataset, DataError> {
 /// labelled anomalous.
 ///
 /// # Errors
-/// [`DataError`]: no such folder, no folders in it, one that holds no image or whose name is not UTF-8, images beside the
-/// folders of classes.
+/// [`DataError`]: no such folder, no folders in it, one that holds no image or whose name is not UTF-8, images beside
+/// the folders of classes.
 pub fn open_classes(folder: &Path) -> Result<Dataset, DataError> {
     if !folder.exists() {
         return Err(DataError::Missing { path: folder.to_owned() });

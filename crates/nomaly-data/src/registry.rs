@@ -110,8 +110,8 @@ impl DatasetEntry {
 /// For a data set that is part of the library nothing is fetched, and the folder is the cache folder itself.
 ///
 /// # Errors
-/// [`DataError::UnknownDataset`]; [`DataError::FetchFailed`] with what was tried; [`DataError::Store`] where the run was
-/// cancelled or there is no cache folder.
+/// [`DataError::UnknownDataset`]; [`DataError::FetchFailed`] with what was tried; [`DataError::Store`] where the run
+/// was cancelled or there is no cache folder.
 pub fn get(name: &str, progress: &dyn Progress) -> Result<PathBuf, DataError> {
     let entry = DATASETS.get(name).map_err(|error| DataError::UnknownDataset {
         spec: name.to_owned(),

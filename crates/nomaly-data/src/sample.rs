@@ -262,7 +262,8 @@ pub struct Dataset {
     pub test: Vec<Sample>,
     /// The terms under which the images may be used, where they are known.
     pub licence: Option<String>,
-    /// The classes of which one was chosen as the normal one, in the order of their numbers; empty where there are none.
+    /// The classes of which one was chosen as the normal one, in the order of their numbers; empty where there are
+    /// none.
     pub classes: Vec<String>,
 }
 
@@ -296,8 +297,8 @@ impl Dataset {
         keep(&mut self.train, |_| true, max, choice);
     }
 
-    /// Keeps at most `max` test images, in their order: half of them normal, the other half not, where there are enough of
-    /// both.
+    /// Keeps at most `max` test images, in their order: half of them normal, the other half not, where there are enough
+    /// of both.
     ///
     /// A figure such as AUROC, which does not depend on the share of the anomalous, varies least with halves. A random
     /// selection of one class against nine would leave a few normal images at best.

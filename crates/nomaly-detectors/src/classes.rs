@@ -1,15 +1,15 @@
 //! Open-set recognition: which of the known classes an item belongs to, or that it is unknown.
 //!
 //! A model of classes scores an item under each of its classes ([`OpenSet`](nomaly_scorers::open_set::OpenSet): the
-//! negative log-likelihood under the class's mixture of Gaussians) and takes it for the class where it is likeliest. Whether
-//! it is *unknown* is decided class by class. Every training item is scored by a fit that has not seen it; the held-out items
-//! that are taken for a class give that class a [`Calibration`] of its own, by the same rules as everywhere. An item is
-//! unknown where the class it is taken for calls its score anomalous.
+//! negative log-likelihood under the class's mixture of Gaussians) and takes it for the class where it is likeliest.
+//! Whether it is *unknown* is decided class by class. Every training item is scored by a fit that has not seen it; the
+//! held-out items that are taken for a class give that class a [`Calibration`] of its own, by the same rules as
+//! everywhere. An item is unknown where the class it is taken for calls its score anomalous.
 //!
-//! So of the items of known classes at most the rate asked for are called unknown, whichever class they are taken for, as
-//! long as they are exchangeable with the held-out ones. That is Mondrian conformal prediction, with the closest class as
-//! the category (Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World*, 2005, section 4.5). Items of a class
-//! that is hard to tell from others count where they are taken for, rightly or wrongly.
+//! So of the items of known classes at most the rate asked for are called unknown, whichever class they are taken for,
+//! as long as they are exchangeable with the held-out ones. That is Mondrian conformal prediction, with the closest
+//! class as the category (Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World*, 2005, section 4.5).
+//! Items of a class that is hard to tell from others count where they are taken for, rightly or wrongly.
 
 use nomaly_methods::MethodError;
 use nomaly_methods::recognition::{HeldOutClass, KnownClass, UNDECIDED, UNKNOWN, check_name, closest};

@@ -1,13 +1,13 @@
 //! Where the network of a detector looks.
 //!
-//! [`FittedDetector::explainer`] lays Grad-CAM over images, [`FittedDetector::average_layers`] says where each layer is active
-//! over many of them. Methods that train a network of their own ([`FittedMethod::network`]) are
-//! explained by it, the others by the backbone whose features they judge by.
+//! [`FittedDetector::explainer`] lays Grad-CAM over images, [`FittedDetector::average_layers`] says where each layer is
+//! active over many of them. Methods that train a network of their own ([`FittedMethod::network`]) are explained by it,
+//! the others by the backbone whose features they judge by.
 //!
-//! Methods that judge by features averaged over positions are explained by their anomaly score, as a function of the deepest
-//! features that they look at: the map shows where the image has what raises its score. For the remaining methods, which make
-//! anomaly maps of their own, it is half the squared length of the deepest features: how strongly, and where, the image excites
-//! what the method judges by.
+//! Methods that judge by features averaged over positions are explained by their anomaly score, as a function of the
+//! deepest features that they look at: the map shows where the image has what raises its score. For the remaining
+//! methods, which make anomaly maps of their own, it is half the squared length of the deepest features: how strongly,
+//! and where, the image excites what the method judges by.
 
 use std::borrow::Cow;
 
@@ -48,7 +48,8 @@ pub struct Explainer<'a> {
 /// What speaks for the target in one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageExplanation {
-    /// The class that was looked for; `None` without a classifier. Of several views, that of the one with the greatest value.
+    /// The class that was looked for; `None` without a classifier. Of several views, that of the one with the greatest
+    /// value.
     pub class: Option<usize>,
     /// The value of what is explained; of several views the greatest.
     pub value: f64,
@@ -86,12 +87,12 @@ pub struct AverageLayers {
 type Behind<'a> = ((&'a Backbone, Seen), Vec<String>, Option<Backbone>);
 
 impl FittedDetector {
-    /// Plans Grad-CAM of the network behind this detector at the layer `tap` (the deepest with positions, where none is named)
-    /// for `class` (each image's most likely one, where none is named).
+    /// Plans Grad-CAM of the network behind this detector at the layer `tap` (the deepest with positions, where none is
+    /// named) for `class` (each image's most likely one, where none is named).
     ///
     /// # Errors
-    /// For methods that look at pixels without a network, and those of [`GradCam`]: layers that are not there, operations
-    /// without gradient, classes that are none.
+    /// For methods that look at pixels without a network, and those of [`GradCam`]: layers that are not there,
+    /// operations without gradient, classes that are none.
     pub fn explainer(&self, tap: Option<&str>, class: Option<usize>) -> Result<Explainer<'_>, DetectorError> {
         let (fitted, backbone, taps) = self.parts();
         let size = self.pipeline().output_size();
@@ -114,7 +115,8 @@ impl FittedDetector {
         Ok(explainer)
     }
 
-    /// Averages the layers `taps` (all with positions, where none are named) of the network behind this detector over `samples`.
+    /// Averages the layers `taps` (all with positions, where none are named) of the network behind this detector over
+    /// `samples`.
     ///
     /// # Errors
     /// As [`explainer`](Self::explainer), cancellation, no usable image, and a bad image where the options are strict.
@@ -159,8 +161,8 @@ impl FittedDetector {
         Ok(AverageLayers { images: average.images(), layers, picture, skipped })
     }
 
-    /// The network behind the method and what it sees, the names of its classes, and for a backbone what a model file keeps of
-    /// it, so that a detector is explained alike before it is saved and after.
+    /// The network behind the method and what it sees, the names of its classes, and for a backbone what a model file
+    /// keeps of it, so that a detector is explained alike before it is saved and after.
     fn explained_network(&self) -> Result<Behind<'_>, DetectorError> {
         let (fitted, backbone, taps) = self.parts();
         if let Some(MethodNetwork { backbone, input, classes }) = fitted.network() {
@@ -317,7 +319,8 @@ impl Score<'_> {
         Ok(explanations)
     }
 
-    /// The derivative of the score by each of the features of the level, by central differences: scorers need not know it.
+    /// The derivative of the score by each of the features of the level, by central differences: scorers need not know
+    /// it.
     fn gradient(&self, features: &[Vec<f32>]) -> Result<Vec<f32>, DetectorError> {
         let base = &features[self.level];
         let squares: f32 = base.iter().map(|value| value * value).sum();

@@ -13,8 +13,8 @@ use crate::shift::{InputShift, Look};
 pub struct Prediction {
     /// The anomaly score, *higher = more anomalous*; its scale belongs to the method.
     pub score: f64,
-    /// An error bar: the standard deviation of the score over the passes of a network with dropout, for methods that make
-    /// several.
+    /// An error bar: the standard deviation of the score over the passes of a network with dropout, for methods that
+    /// make several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deviation: Option<f64>,
     /// The conformal p-value in (0, 1]: the share of held-out normal images that score at least as high.
@@ -22,24 +22,25 @@ pub struct Prediction {
     /// The decision; `None` where the model has no threshold to decide by.
     pub anomalous: Option<bool>,
     /// How the image differs from the training images in what is no defect: exposure, size, sharpness, storage. `None`
-    /// where it does not, and for models that keep no [profile](crate::FittedDetector::input_profile). The rate of false
-    /// alarms is promised for images without a shift.
+    /// where it does not, and for models that keep no [profile](crate::FittedDetector::input_profile). The rate of
+    /// false alarms is promised for images without a shift.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_shift: Option<InputShift>,
-    /// Scores of the parts that the score is made of, in the order of [`part_names`](crate::FittedDetector::part_names); for models of classes
-    /// those under each class.
+    /// Scores of the parts that the score is made of, in the order of
+    /// [`part_names`](crate::FittedDetector::part_names); for models of classes those under each class.
     #[serde(skip)]
     pub parts: Vec<f64>,
     /// What each of the [terms](crate::FittedDetector::term_names) adds to the score, for methods whose score is a sum.
     #[serde(skip)]
     pub terms: Vec<f64>,
-    /// Which class the image was taken for, by models of [classes](crate::FittedDetector::classes_for). It is `anomalous`
-    /// where it is unknown, nothing is decided where that class has no threshold, and the p-value is that among the
-    /// held-out images of the closest class.
+    /// Which class the image was taken for, by models of [classes](crate::FittedDetector::classes_for). It is
+    /// `anomalous` where it is unknown, nothing is decided where that class has no threshold, and the p-value is that
+    /// among the held-out images of the closest class.
     #[serde(skip)]
     pub recognition: Option<Recognition>,
     /// How anomalous each pixel is of what the network sees, for methods that locate: a map of the
-    /// [frame](nomaly_transforms::Pipeline::frame_size). [`map_on_image`](crate::FittedDetector::map_on_image) lays it over the image.
+    /// [frame](nomaly_transforms::Pipeline::frame_size). [`map_on_image`](crate::FittedDetector::map_on_image) lays it
+    /// over the image.
     #[serde(skip)]
     pub map: Option<AnomalyMap>,
 }

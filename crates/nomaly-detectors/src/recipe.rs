@@ -68,8 +68,8 @@ impl Recipe {
     /// What will be fitted on `samples`.
     ///
     /// # Errors
-    /// A method that is not known, a time budget for a method that was named, and everything that [`choose_method`] fails
-    /// with.
+    /// A method that is not known, a time budget for a method that was named, and everything that [`choose_method`]
+    /// fails with.
     pub fn choose(&self, samples: &[Sample]) -> Result<Chosen, DetectorError> {
         if self.method == AUTO {
             let backbone = self.backbone.as_deref().unwrap_or(DEFAULT_BACKBONE);

@@ -15,7 +15,8 @@ pub const MOST_DROPPED: f64 = 0.25;
 /// Fits on `samples` without those that are suspicious at `level`, in (0, 1): fits, leaves them out and fits again, up
 /// to three times and up to a quarter of the images. `detector` makes the same detector anew for each fit.
 ///
-/// Gives the last fit, whose held-out images are numbered among all `samples`, with what was [left out](FitResult::dropped).
+/// Gives the last fit, whose held-out images are numbered among all `samples`, with what was [left
+/// out](FitResult::dropped).
 ///
 /// # Errors
 /// A level out of range, and everything that making and fitting the detector fail with.

@@ -1,9 +1,9 @@
 //! From an anomaly map to the regions that are anomalous.
 //!
 //! # What it computes
-//! The pixels whose value is above a threshold, joined to regions where they touch at an edge or a corner. Holes, parts of
-//! the background that do not reach the border of the map by steps across edges, are filled first if asked; what lies in
-//! a hole becomes part of the region around it. Then regions that are too small are dropped.
+//! The pixels whose value is above a threshold, joined to regions where they touch at an edge or a corner. Holes, parts
+//! of the background that do not reach the border of the map by steps across edges, are filled first if asked; what
+//! lies in a hole becomes part of the region around it. Then regions that are too small are dropped.
 //!
 //! # When to use
 //! Where somebody has to be shown what is wrong, or defects are to be counted and measured. The map has to be at the
@@ -14,7 +14,8 @@
 //!
 //! # Reference
 //! Canny, *A computational approach to edge detection*, 1986, section VIII, for hysteresis. Equals
-//! `skimage.filters.apply_hysteresis_threshold` with neighbours across corners where it is asked for, `label` with a 3 × 3 structure, `binary_fill_holes` and `find_objects` of `scipy.ndimage`.
+//! `skimage.filters.apply_hysteresis_threshold` with neighbours across corners where it is asked for, `label` with a 3
+//! × 3 structure, `binary_fill_holes` and `find_objects` of `scipy.ndimage`.
 
 use image::GrayImage;
 use nomaly_metrics::components::{Components, Connectivity};
@@ -26,8 +27,9 @@ use crate::DetectorError;
 /// Which pixels above a threshold make a region.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RegionOptions {
-    /// Hysteresis: a second, lower threshold. Where a region above it has a pixel above the first, all of it counts; so the
-    /// first decides whether there is a defect, and the second how far it reaches. Without effect where it is not lower.
+    /// Hysteresis: a second, lower threshold. Where a region above it has a pixel above the first, all of it counts; so
+    /// the first decides whether there is a defect, and the second how far it reaches. Without effect where it is not
+    /// lower.
     pub low: Option<f64>,
     /// The fewest pixels of a region, filled holes included; smaller ones are dropped.
     pub min_area: usize,
@@ -36,9 +38,10 @@ pub struct RegionOptions {
 }
 
 impl Default for RegionOptions {
-    /// No region is too small: then an image whose highest value is above the threshold has a region that shows why, and
-    /// how many pixels the smallest real defect has is known only to those who know the camera. Holes are filled: the
-    /// inside of a large even defect often looks normal while its outline does not, and it is one defect all the same.
+    /// No region is too small: then an image whose highest value is above the threshold has a region that shows why,
+    /// and how many pixels the smallest real defect has is known only to those who know the camera. Holes are filled:
+    /// the inside of a large even defect often looks normal while its outline does not, and it is one defect all the
+    /// same.
     fn default() -> Self {
         Self { low: None, min_area: 0, fill_holes: true }
     }
@@ -73,7 +76,8 @@ pub struct Regions {
 
 impl Regions {
     /// Finds the regions of a row-major map of `height` rows of `width` pixels that lie above `threshold`, which may be
-    /// infinite. A value equal to the threshold is not above it. Hysteresis comes first, then holes, then the least area.
+    /// infinite. A value equal to the threshold is not above it. Hysteresis comes first, then holes, then the least
+    /// area.
     ///
     /// # Errors
     /// A map that has another number of values or more than 2³² − 1; a value that is not finite: taking it for "not

@@ -1,8 +1,8 @@
 //! Scoring images as they come, with memory that is kept from one to the next.
 //!
-//! [`predict`](FittedDetector::predict) is for many images at once: it reads ahead and decodes in parallel. A [`Session`]
-//! is for a program that has an image in its hands and wants an answer now: a camera's loop, a request to a service. What
-//! it says of an image is what `predict` says, bit for bit.
+//! [`predict`](FittedDetector::predict) is for many images at once: it reads ahead and decodes in parallel. A
+//! [`Session`] is for a program that has an image in its hands and wants an answer now: a camera's loop, a request to a
+//! service. What it says of an image is what `predict` says, bit for bit.
 
 use std::ops::Deref;
 use std::sync::Arc;

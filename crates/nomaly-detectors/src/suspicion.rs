@@ -7,8 +7,8 @@
 //!
 //! # When to use
 //! Always: [`suspicious`] costs nothing, and naming an image asks no more than a look at it. Leaving images out
-//! ([`fit_without_suspicious`](crate::refit::fit_without_suspicious)) trades a promise: the false-alarm rate then holds for images like those that were kept,
-//! so that up to the level of suspicion of good images may be flagged besides.
+//! ([`fit_without_suspicious`](crate::refit::fit_without_suspicious)) trades a promise: the false-alarm rate then holds
+//! for images like those that were kept, so that up to the level of suspicion of good images may be flagged besides.
 //!
 //! Defects of one kind that make up much of the training images are near each other, score low, and are not found.
 

@@ -2,11 +2,12 @@
 //!
 //! # What it computes
 //! Each detector's score of an image becomes a [p-value](nomaly_scorers::decision::combine::Tail) by its own held-out
-//! scores, and [`cauchy`] makes one of both. Detectors of any two methods can be combined, for p-values are on one scale.
+//! scores, and [`cauchy`] makes one of both. Detectors of any two methods can be combined, for p-values are on one
+//! scale.
 //!
 //! # When to use
-//! A network that was trained on the images themselves, such as `geotrans`, beside pretrained features: each sees what the
-//! other overlooks. Neither has to be fitted again.
+//! A network that was trained on the images themselves, such as `geotrans`, beside pretrained features: each sees what
+//! the other overlooks. Neither has to be fitted again.
 
 use std::collections::BTreeMap;
 

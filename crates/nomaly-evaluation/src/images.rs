@@ -233,7 +233,8 @@ fn by_part(
         .collect()
 }
 
-/// The change of the AUROC without each term of the scores, which are there as they were computed: nothing is fitted anew.
+/// The change of the AUROC without each term of the scores, which are there as they were computed: nothing is fitted
+/// anew.
 fn sensitivity(
     terms: &[String],
     predictions: &[LabelledPrediction],

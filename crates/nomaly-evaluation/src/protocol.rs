@@ -1,9 +1,9 @@
 //! The one-against-all protocol: each class of a data set is the normal one in turn.
 //!
 //! # What it computes
-//! For each class and each seed a detector is fitted on the class's training images and scores all test images, those of
-//! other classes being anomalous. The figure of a class is the mean AUROC over the seeds with its standard error, that of
-//! the data set the mean over the classes (Ruff et al., *Deep One-Class Classification*, ICML 2018, section 4).
+//! For each class and each seed a detector is fitted on the class's training images and scores all test images, those
+//! of other classes being anomalous. The figure of a class is the mean AUROC over the seeds with its standard error,
+//! that of the data set the mean over the classes (Ruff et al., *Deep One-Class Classification*, ICML 2018, section 4).
 //!
 //! # When to use
 //! To compare with published tables of methods that learn from whole classes of small images.
@@ -276,7 +276,8 @@ impl Table {
     }
 }
 
-/// The published table that belongs to a protocol: of the data set of that name, or of one with the same names of classes.
+/// The published table that belongs to a protocol: of the data set of that name, or of one with the same names of
+/// classes.
 fn published(protocol: &Protocol, classes: &[String]) -> Result<Option<&'static PublishedClasses>, EvaluationError> {
     let tables = METHODS.get(&protocol.method)?.one_vs_all;
     let name = protocol.dataset.split(':').next().unwrap_or_default();

@@ -1,8 +1,9 @@
 //! The supervised reference: a classifier that sees the labels of the test set, for comparison only.
 //!
 //! It says how far labels would get on the features that a detector looks at: [logistic
-//! regression](nomaly_scorers::logistic), cross-validated over the labelled test items, so that every item is scored by a
-//! fit that has not seen it. It is no anomaly detector: it needs labelled anomalies, and sees only such as it was shown.
+//! regression](nomaly_scorers::logistic), cross-validated over the labelled test items, so that every item is scored by
+//! a fit that has not seen it. It is no anomaly detector: it needs labelled anomalies, and sees only such as it was
+//! shown.
 
 use ndarray::{Array2, ArrayView2, Axis};
 use nomaly_data::tables::Table;

@@ -1,10 +1,11 @@
 //! Memory aligned to cache lines, and in huge pages where the system has them.
 //!
-//! **The problem.** A network's weights pass through the processor once a run. In pages of 4 KiB each page costs a walk of the
-//! page table, and the processor's prefetchers stop at its end.
+//! **The problem.** A network's weights pass through the processor once a run. In pages of 4 KiB each page costs a walk
+//! of the page table, and the processor's prefetchers stop at its end.
 //!
-//! **The way out.** A buffer of [`HUGE_PAGE`] bytes or more begins at a multiple of it, and Linux is asked, before the memory
-//! is touched, to back it with huge pages (`madvise`). Where the system refuses or has no such call, it is ordinary memory.
+//! **The way out.** A buffer of [`HUGE_PAGE`] bytes or more begins at a multiple of it, and Linux is asked, before the
+//! memory is touched, to back it with huge pages (`madvise`). Where the system refuses or has no such call, it is
+//! ordinary memory.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};

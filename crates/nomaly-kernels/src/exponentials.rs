@@ -1,7 +1,7 @@
 //! Sums of many exponentials.
 //!
-//! Densities of kernels and of mixtures add up `exp(-x)` for every pair of rows; a scalar exponential takes most of their
-//! time. Here the exponents go through the polynomial of [`rbf`](crate::rbf) as whole vectors.
+//! Densities of kernels and of mixtures add up `exp(-x)` for every pair of rows; a scalar exponential takes most of
+//! their time. Here the exponents go through the polynomial of [`rbf`](crate::rbf) as whole vectors.
 
 use crate::isa::{Isa, IsaError};
 use crate::simd::{Kernel, Simd, Token, exp_of_negative};
@@ -38,9 +38,10 @@ impl ExponentialSum {
 
     /// `Σ exp(least - factor · value)`, for values none of which makes the exponent positive (up to rounding).
     ///
-    /// Differences are taken in double precision and rounded to single; terms below `exp(-87)` count as zero, and 128 terms
-    /// at a time are added up in single precision. With `least` as the smallest `factor · value` the result is at least
-    /// 1, and the relative error a few `f32::EPSILON`. The order of the additions depends on the number of values alone.
+    /// Differences are taken in double precision and rounded to single; terms below `exp(-87)` count as zero, and 128
+    /// terms at a time are added up in single precision. With `least` as the smallest `factor · value` the result is at
+    /// least 1, and the relative error a few `f32::EPSILON`. The order of the additions depends on the number of values
+    /// alone.
     pub fn sum(&self, values: &[f64], factor: f64, least: f64) -> f64 {
         let mut exponents = [0.0f32; BLOCK];
         let mut sum = 0.0f64;

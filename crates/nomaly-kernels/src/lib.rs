@@ -5,7 +5,8 @@
 //! * [`geometry`]: padding, activations, pooling windows and layouts, which networks and training share.
 //! * [`neighbours`]: exact and approximate nearest rows of a memory bank; [`coreset`]: few rows that cover it.
 //! * [`linalg`]: a Gaussian for each of many positions.
-//! * [`rbf`]: the Gaussian kernel of many pairs of rows; [`exponentials`]: sums of them where rows want double precision.
+//! * [`rbf`]: the Gaussian kernel of many pairs of rows; [`exponentials`]: sums of them where rows want double
+//!   precision.
 //! * [`filter`] and [`resample`]: blur, medians and bilinear resizing of maps.
 //! * [`isa`]: which vector instructions are used, chosen at run time.
 //! * [`peak`]: how much arithmetic this machine can do at most.

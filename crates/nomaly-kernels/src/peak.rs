@@ -1,15 +1,15 @@
 //! The arithmetic limit of this machine, measured.
 //!
 //! **The problem.** What a kernel reaches says little until it stands beside what the machine could give. The nominal
-//! figure (clock x units x lanes) is wrong wherever the clock is not what it says: turbo, the lower clock of wide vectors,
-//! virtual machines that share a core.
+//! figure (clock x units x lanes) is wrong wherever the clock is not what it says: turbo, the lower clock of wide
+//! vectors, virtual machines that share a core.
 //!
-//! **The measurement.** Multiply-adds on registers alone, in more independent chains than are needed for no unit to wait
-//! for a result or for memory. The fastest of several short runs counts, because whatever else the machine does
+//! **The measurement.** Multiply-adds on registers alone, in more independent chains than are needed for no unit to
+//! wait for a result or for memory. The fastest of several short runs counts, because whatever else the machine does
 //! can only make a run slower.
 //!
-//! **Eligible** is every instruction set that this processor has. [`Isa::Portable`] has no fused form: its chains multiply
-//! and add, as its kernels do.
+//! **Eligible** is every instruction set that this processor has. [`Isa::Portable`] has no fused form: its chains
+//! multiply and add, as its kernels do.
 //!
 //! ```
 //! use nomaly_kernels::{Isa, peak};
@@ -100,8 +100,8 @@ impl Chains {
     }
 }
 
-/// Chains on x86-64: two units with a latency of up to five cycles ask for ten; with the factors they fill 14 of AVX2's 16
-/// registers.
+/// Chains on x86-64: two units with a latency of up to five cycles ask for ten; with the factors they fill 14 of AVX2's
+/// 16 registers.
 const X86: usize = 12;
 /// Chains on AArch64: up to four units with a latency of four cycles.
 const NEON: usize = 16;

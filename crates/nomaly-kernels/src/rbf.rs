@@ -3,11 +3,11 @@
 //! The problem: kernel machines evaluate hundreds of millions of exponentials of squared distances. Pair by pair that
 //! runs at the speed of loads and of a scalar exponential.
 //!
-//! The way out: `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` makes a block of pairs a matrix product in registers, and the exponential
-//! is a polynomial on whole vectors. The form cancels where rows lie far from the origin: a squared distance is off by
-//! about `f32::EPSILON · (‖a‖² + ‖b‖²)`, so rows belong centred, and scaled by the square root of the kernel's `γ`. Lengths
-//! are added up in the order of the products, so that equal rows are at distance 0 and the kernel is symmetric, both to
-//! the last bit.
+//! The way out: `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` makes a block of pairs a matrix product in registers, and the
+//! exponential is a polynomial on whole vectors. The form cancels where rows lie far from the origin: a squared
+//! distance is off by about `f32::EPSILON · (‖a‖² + ‖b‖²)`, so rows belong centred, and scaled by the square root of
+//! the kernel's `γ`. Lengths are added up in the order of the products, so that equal rows are at distance 0 and the
+//! kernel is symmetric, both to the last bit.
 //!
 //! ```
 //! use nomaly_kernels::isa::Isa;
@@ -124,10 +124,11 @@ impl RbfBank {
         Ok(())
     }
 
-    /// For each row of `queries` `[queries, dim]` the sum of its kernels with all rows of the bank, times their `weights`.
+    /// For each row of `queries` `[queries, dim]` the sum of its kernels with all rows of the bank, times their
+    /// `weights`.
     ///
-    /// Some hundred terms are added up in single precision, the rest in double precision, in an order that depends on the
-    /// size of the bank alone. Works in parallel on rayon's current pool.
+    /// Some hundred terms are added up in single precision, the rest in double precision, in an order that depends on
+    /// the size of the bank alone. Works in parallel on rayon's current pool.
     ///
     /// # Errors
     /// [`RbfError`] where there is not one weight for each row of the bank.

@@ -1,7 +1,7 @@
 //! Bilinear resizing of maps and of rows of features, without antialiasing.
 //!
-//! Both layouts interpolate vertically first. Maps `[height, width]` do so with whole vectors along a row and then pick pairs
-//! of columns; features `[positions, channels]` have whole vectors of channels everywhere.
+//! Both layouts interpolate vertically first. Maps `[height, width]` do so with whole vectors along a row and then pick
+//! pairs of columns; features `[positions, channels]` have whole vectors of channels everywhere.
 //!
 //! ```
 //! use nomaly_kernels::Isa;
@@ -127,8 +127,8 @@ impl Bilinear {
         Ok(resized)
     }
 
-    /// Resizes feature maps that are rows of positions, `[images, height * width, channels]`, in parallel over the output's
-    /// lines.
+    /// Resizes feature maps that are rows of positions, `[images, height * width, channels]`, in parallel over the
+    /// output's lines.
     ///
     /// # Errors
     /// [`ResampleError::Ragged`].

@@ -1,12 +1,12 @@
 //! Sharing the steps of a run among the threads of the caller's rayon pool.
 //!
-//! **The problem.** A network at batch 1 is some sixty steps of 20 to 500 µs. Forking and joining a rayon task tree for each
-//! of them costs several µs, and a worker that found nothing to do for a moment has gone to sleep: waking it takes tens
-//! of µs, as long as the step.
+//! **The problem.** A network at batch 1 is some sixty steps of 20 to 500 µs. Forking and joining a rayon task tree for
+//! each of them costs several µs, and a worker that found nothing to do for a moment has gone to sleep: waking it takes
+//! tens of µs, as long as the step.
 //!
-//! **The design.** A [`Team`] forks once a run. The other threads of the pool come when they have time, and then take units of
-//! whatever step is current by one atomic operation, until the run ends. The thread that leads never waits for somebody
-//! to come, only for units that somebody has taken, so a busy pool makes a run slower and never stuck.
+//! **The design.** A [`Team`] forks once a run. The other threads of the pool come when they have time, and then take
+//! units of whatever step is current by one atomic operation, until the run ends. The thread that leads never waits for
+//! somebody to come, only for units that somebody has taken, so a busy pool makes a run slower and never stuck.
 //!
 //! The units of a step are dealt in equal runs of neighbours, and a thread takes those of others, the farthest first,
 //! only when its own are done. Steps number their units by image and row, so a thread finds most of what it reads in

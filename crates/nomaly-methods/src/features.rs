@@ -10,8 +10,8 @@ use crate::score::MethodScore;
 
 /// The features of a batch of images, tap by tap.
 ///
-/// An image is seen in one or more *views*: tiles of it, and flipped copies, all of the size of the network's input. Every
-/// image of a detector has the same views in the same order.
+/// An image is seen in one or more *views*: tiles of it, and flipped copies, all of the size of the network's input.
+/// Every image of a detector has the same views in the same order.
 #[derive(Clone, Copy, Debug)]
 pub struct FeatureBatch<'a> {
     /// How many images.
@@ -93,8 +93,8 @@ pub trait FeatureSource: Sync {
         visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), MethodError> + Send),
     ) -> Result<usize, MethodError>;
 
-    /// Visits some of the images that an earlier [`visit`](Self::visit) found usable: their numbers among the usable ones,
-    /// ascending.
+    /// Visits some of the images that an earlier [`visit`](Self::visit) found usable: their numbers among the usable
+    /// ones, ascending.
     ///
     /// # Errors
     /// As [`visit`](Self::visit), and an image that has become unusable meanwhile.

@@ -33,8 +33,8 @@ pub struct InputParams {
     pub aspect: Aspect,
     /// How images are resized, antialiased; bilinear is what the methods' papers use.
     pub interpolation: Filter,
-    /// Resize the whole image, or resize its short side and crop the center as the backbone was trained; `pad` is `whole`,
-    /// but sets images that are smaller than the input on black as they are.
+    /// Resize the whole image, or resize its short side and crop the center as the backbone was trained; `pad` is
+    /// `whole`, but sets images that are smaller than the input on black as they are.
     pub view: View,
     /// See an image as tiles of the input size, for small defects on large images.
     pub tiles: Tiles,
@@ -46,8 +46,8 @@ pub struct InputParams {
     /// Side of a median filter that removes specks from maps of the network's (smallest) input before they are blurred.
     #[schemars(extend("x-values" = "an odd number of pixels from 3 to 63, or `none`"))]
     pub median: Option<usize>,
-    /// Region of interest: an image, white where defects matter, stretched over each image; what lies outside never counts
-    /// (methods with maps); `none` is the whole image.
+    /// Region of interest: an image, white where defects matter, stretched over each image; what lies outside never
+    /// counts (methods with maps); `none` is the whole image.
     #[schemars(extend("x-values" = "the path of an image, or `none`"))]
     pub roi: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! Methods of visual anomaly detection, and what they share.
 //!
-//! A [`Method`] has checked its parameters. It visits a [`FeatureSource`] (what a backbone says of images) as often as it
-//! needs, learns what normal is, and becomes a [`FittedMethod`], which gives every image a score, *higher = more
+//! A [`Method`] has checked its parameters. It visits a [`FeatureSource`] (what a backbone says of images) as often as
+//! it needs, learns what normal is, and becomes a [`FittedMethod`], which gives every image a score, *higher = more
 //! anomalous*, and some of them a map. Where images come from, and how scores become decisions, is not known here.
 //!
 //! [`METHODS`] lists them all:

@@ -12,7 +12,8 @@ use crate::MethodError;
 use crate::features::FeatureBatch;
 use crate::maps::{AnomalyMap, RegionOfInterest};
 
-/// Standard deviation of the blur of anomaly maps, in pixels of the network's input; SPADE, PaDiM and PatchCore all use it.
+/// Standard deviation of the blur of anomaly maps, in pixels of the network's input; SPADE, PaDiM and PatchCore all use
+/// it.
 pub(crate) const DEFAULT_SIGMA: f64 = 4.0;
 /// Where the blur is cut off, in standard deviations: scipy's default, which the authors' programs rely on.
 const TRUNCATE: f64 = 4.0;
@@ -84,8 +85,8 @@ impl<'a> Finish<'a> {
         Ok(Self { size: batch.map, median, blur, region: batch.region })
     }
 
-    /// One map a view of `values` `[views, height, width]`: median filter and blur, and outside the region of interest 0, or
-    /// the smallest value of the map where that is negative, so that nothing there is the largest.
+    /// One map a view of `values` `[views, height, width]`: median filter and blur, and outside the region of interest
+    /// 0, or the smallest value of the map where that is negative, so that nothing there is the largest.
     fn maps(&self, mut values: Vec<f32>) -> Result<Vec<AnomalyMap>, MethodError> {
         let [height, width] = self.size;
         if let Some(median) = &self.median {
@@ -107,8 +108,8 @@ impl<'a> Finish<'a> {
     }
 }
 
-/// One map a view of `values` `[views, height, width]`, a value for each pixel of the network's input: median filter and
-/// blur (`sigma` in pixels of the map, 0 for none) as the batch asks for.
+/// One map a view of `values` `[views, height, width]`, a value for each pixel of the network's input: median filter
+/// and blur (`sigma` in pixels of the map, 0 for none) as the batch asks for.
 pub(crate) fn finish_maps(
     batch: &FeatureBatch<'_>,
     values: Vec<f32>,

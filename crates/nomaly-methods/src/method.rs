@@ -47,8 +47,8 @@ pub trait Method: Send + Sync {
 
     /// Adds the images behind `source` to what a fit has learned, without its training images.
     ///
-    /// `states` are those of the fit. The held-out scores are those of the added images, under the fit that had not seen
-    /// them.
+    /// `states` are those of the fit. The held-out scores are those of the added images, under the fit that had not
+    /// seen them.
     ///
     /// # Errors
     /// [`MethodError::NotExtendable`] for methods that have to see all images at once, and everything that
@@ -86,8 +86,8 @@ pub struct FitContext<'a> {
     pub seed: u64,
     /// Told how far the fit is, and asked whether to go on.
     pub progress: &'a dyn Progress,
-    /// The folder where a method that trains keeps its checkpoint, so that a fit that was interrupted goes on from there;
-    /// `None` for none.
+    /// The folder where a method that trains keeps its checkpoint, so that a fit that was interrupted goes on from
+    /// there; `None` for none.
     pub checkpoints: Option<&'a Path>,
     /// How many held-out images keep their maps, for those of several sizes to be added up; `None` for one size.
     pub most_maps: Option<usize>,
@@ -152,7 +152,8 @@ pub trait FittedMethod: Send + Sync {
         Vec::new()
     }
 
-    /// Names of the [terms](MethodScore::terms) that a score is the sum of, in order; empty for methods whose score is none.
+    /// Names of the [terms](MethodScore::terms) that a score is the sum of, in order; empty for methods whose score is
+    /// none.
     fn term_names(&self) -> Vec<String> {
         Vec::new()
     }
@@ -162,8 +163,8 @@ pub trait FittedMethod: Send + Sync {
         false
     }
 
-    /// The classes that it tells apart, ascending; the [parts](MethodScore::parts) of a score are those under each class
-    /// then, and the score is the least of them. Empty for methods that know no classes.
+    /// The classes that it tells apart, ascending; the [parts](MethodScore::parts) of a score are those under each
+    /// class then, and the score is the least of them. Empty for methods that know no classes.
     fn classes(&self) -> &[String] {
         &[]
     }
@@ -194,7 +195,8 @@ pub struct Published {
     pub image_auroc: f64,
     /// The pixel-level AUROC in percent, where it was published.
     pub pixel_auroc: Option<f64>,
-    /// The area under the per-region overlap curve up to a false-positive rate of 0.3 in percent, where it was published.
+    /// The area under the per-region overlap curve up to a false-positive rate of 0.3 in percent, where it was
+    /// published.
     pub aupro: Option<f64>,
 }
 

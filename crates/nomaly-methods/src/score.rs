@@ -9,7 +9,8 @@ pub struct MethodScore {
     pub score: f64,
     /// The standard deviation of the score over the passes of a network with dropout, for methods that make several.
     pub deviation: Option<f64>,
-    /// Scores of the parts it was made of (one a level, say), named by [`part_names`](crate::FittedMethod::part_names), or one a class.
+    /// Scores of the parts it was made of (one a level, say), named by [`part_names`](crate::FittedMethod::part_names),
+    /// or one a class.
     pub parts: Vec<f64>,
     /// What each of the [terms](crate::FittedMethod::term_names) adds to the score, for methods whose score is a sum.
     pub terms: Vec<f64>,

@@ -2,15 +2,15 @@
 //!
 //! # What it computes
 //! As many anomalous and as many normal items as there are are drawn with replacement, each class by itself, and the
-//! figures are computed again; the interval holds the middle `level` of the values. Scores are ranked once: a resample is
-//! how often each ranked item is drawn, so it comes in order.
+//! figures are computed again; the interval holds the middle `level` of the values. Scores are ranked once: a resample
+//! is how often each ranked item is drawn, so it comes in order.
 //!
 //! Where items come in groups that depend on each other, whole groups are drawn in place of items, those with anomalous
 //! items and those with normal ones each by themselves: the cluster bootstrap.
 //!
 //! # When to use
-//! For figures whose distribution has no simple form: average precision, F1, the equal error rate. Rates of one class at
-//! a threshold are better served by [`share_interval`](crate::share_interval), AUROC by
+//! For figures whose distribution has no simple form: average precision, F1, the equal error rate. Rates of one class
+//! at a threshold are better served by [`share_interval`](crate::share_interval), AUROC by
 //! [`auroc_with_interval`](crate::auroc_with_interval).
 //!
 //! # Parameters

@@ -7,8 +7,8 @@
 //! # When to use
 //! To judge a detector with its working threshold, rather than its ranking.
 //!
-//! [`confusion_curve`] counts them at every threshold at which a decision changes, for plots of precision, recall, F1 and
-//! accuracy.
+//! [`confusion_curve`] counts them at every threshold at which a decision changes, for plots of precision, recall, F1
+//! and accuracy.
 //!
 //! # Parameters
 //! The threshold, or which points of a curve to keep.

@@ -2,15 +2,16 @@
 //!
 //! # What it computes
 //! DeLong's estimate of the variance of AUROC. Each anomalous item has a *placement*, the share of normal items that it
-//! outranks (ties one half), and each normal item one among the anomalous; AUROC is the mean of either, and its variance
-//! that of the anomalous placements divided by their number plus that of the normal ones divided by theirs. Placements
-//! are differences of midranks, so one pass over the ranked scores gives them all (Sun and Xu).
+//! outranks (ties one half), and each normal item one among the anomalous; AUROC is the mean of either, and its
+//! variance that of the anomalous placements divided by their number plus that of the normal ones divided by theirs.
+//! Placements are differences of midranks, so one pass over the ranked scores gives them all (Sun and Xu).
 //!
-//! The confidence interval is symmetric around the logit of AUROC, so that it stays within (0, 1) and its coverage holds
-//! for good detectors, where the plain interval's does not. Where the classes are ranked perfectly (or perfectly wrong)
-//! the variance comes out as 0 and says nothing. The `min(m, n)` pairs that can be made of `m` anomalous and `n` normal
-//! items without using one twice are independent, and all of them are then in order: the interval reaches from the AUROC
-//! `A` for which that has the chance `A^min(m, n) = (1 - level) / 2`, as Clopper and Pearson's does for shares.
+//! The confidence interval is symmetric around the logit of AUROC, so that it stays within (0, 1) and its coverage
+//! holds for good detectors, where the plain interval's does not. Where the classes are ranked perfectly (or perfectly
+//! wrong) the variance comes out as 0 and says nothing. The `min(m, n)` pairs that can be made of `m` anomalous and `n`
+//! normal items without using one twice are independent, and all of them are then in order: the interval reaches from
+//! the AUROC `A` for which that has the chance `A^min(m, n) = (1 - level) / 2`, as Clopper and Pearson's does for
+//! shares.
 //!
 //! # When to use
 //! Beside every AUROC of some hundred items or fewer: at 0.95 on 50 + 50 items it is good to about ± 0.04.
@@ -19,10 +20,10 @@
 //! The confidence level.
 //!
 //! # Reference
-//! E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
-//! characteristic curves", Biometrics 44 (1988); X. Sun, W. Xu, "Fast implementation of DeLong's algorithm", IEEE Signal
-//! Processing Letters 21 (2014); logit interval: M. S. Pepe, "The Statistical Evaluation of Medical Tests" (2003),
-//! section 5.2.
+//! E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, "Comparing the areas under two or more correlated receiver
+//! operating characteristic curves", Biometrics 44 (1988); X. Sun, W. Xu, "Fast implementation of DeLong's algorithm",
+//! IEEE Signal Processing Letters 21 (2014); logit interval: M. S. Pepe, "The Statistical Evaluation of Medical Tests"
+//! (2003), section 5.2.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,10 +1,10 @@
 //! The equal error rate.
 //!
 //! # What it computes
-//! The rate at which false alarms and misses are equally common: where the ROC curve, as a polygon through the points of
-//! all distinct scores, crosses the line FPR = FNR = 1 − TPR. Between two points the polygon is linear, and so is the
-//! interpolation. The threshold given is that of the end of the crossed edge at which FPR and FNR differ least, and of
-//! the end with fewer false alarms where both differ alike.
+//! The rate at which false alarms and misses are equally common: where the ROC curve, as a polygon through the points
+//! of all distinct scores, crosses the line FPR = FNR = 1 − TPR. Between two points the polygon is linear, and so is
+//! the interpolation. The threshold given is that of the end of the crossed edge at which FPR and FNR differ least, and
+//! of the end with fewer false alarms where both differ alike.
 //!
 //! # When to use
 //! As one figure with a plain meaning. It says nothing of low false-alarm rates, where inspection works.

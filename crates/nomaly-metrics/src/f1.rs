@@ -1,8 +1,8 @@
 //! The best F1 over all thresholds.
 //!
 //! # What it computes
-//! max over thresholds of F1 = 2TP / (2TP + FP + FN), with the threshold that reaches it. Where several do, the one that
-//! flags the fewest items.
+//! max over thresholds of F1 = 2TP / (2TP + FP + FN), with the threshold that reaches it. Where several do, the one
+//! that flags the fewest items.
 //!
 //! # When to use
 //! As an upper bound of what a threshold on these scores can do. The threshold is chosen *on the labels*, so it is no

@@ -28,8 +28,8 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Wilson's score interval of the share `part / whole`, within [0, 1]; `None` where `whole` is 0. A `part` above `whole`
-/// counts as `whole`.
+/// Wilson's score interval of the share `part / whole`, within [0, 1]; `None` where `whole` is 0. A `part` above
+/// `whole` counts as `whole`.
 ///
 /// # Errors
 /// A level outside (0, 1).

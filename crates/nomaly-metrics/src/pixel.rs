@@ -9,9 +9,9 @@ use crate::{CurvePoints, F1Max, MetricError, RocCurve};
 
 /// Accumulates anomaly maps and masks, and gives exact figures over all pixels of all images.
 ///
-/// Every distinct score is a threshold: nothing is binned or sampled. A normal pixel takes 4 bytes and a defect pixel 8,
-/// and as much again while a figure is computed; the time is linear in the number of pixels (a radix sort). The result
-/// does not depend on the order of the images.
+/// Every distinct score is a threshold: nothing is binned or sampled. A normal pixel takes 4 bytes and a defect pixel
+/// 8, and as much again while a figure is computed; the time is linear in the number of pixels (a radix sort). The
+/// result does not depend on the order of the images.
 ///
 /// ```
 /// use nomaly_metrics::PixelMetrics;
@@ -156,8 +156,8 @@ impl PixelMetrics {
         Ok(pro::curve(&self.ranking()?, regions, 0.0))
     }
 
-    /// The per-region overlap curve with both ends, and a point whenever one of its coordinates has moved by at least one
-    /// part in `steps`: at most `2 steps + 2` points.
+    /// The per-region overlap curve with both ends, and a point whenever one of its coordinates has moved by at least
+    /// one part in `steps`: at most `2 steps + 2` points.
     ///
     /// # Errors
     /// No pixels, or pixels of one class only.

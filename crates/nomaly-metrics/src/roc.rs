@@ -29,8 +29,8 @@ pub enum CurvePoints {
     /// Only those at which the curve turns, and both ends: the same curve and the same area from fewer points.
     #[default]
     Corners,
-    /// Both ends, and a point whenever a rate has moved by at least one part in this many: what a plot needs of a curve with
-    /// millions of points. At most twice as many points and two.
+    /// Both ends, and a point whenever a rate has moved by at least one part in this many: what a plot needs of a curve
+    /// with millions of points. At most twice as many points and two.
     Thinned(usize),
 }
 

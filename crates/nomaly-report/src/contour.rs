@@ -1,7 +1,7 @@
 //! Outlines of masks, as paths of SVG.
 //!
-//! An outline says more than a box, stays sharp on every screen, takes the page's colours and can be switched off, which
-//! lines painted into a small JPEG cannot.
+//! An outline says more than a box, stays sharp on every screen, takes the page's colours and can be switched off,
+//! which lines painted into a small JPEG cannot.
 
 use std::fmt::Write;
 

@@ -27,8 +27,8 @@ pub struct Report {
     pub items: Vec<Item>,
     /// The values that the ends of the overlays' colour scale stand for.
     pub map_range: Option<ValueRange>,
-    /// The layer of the network that Grad-CAM looked at, where overlays show what the network looks at and are no anomaly
-    /// maps.
+    /// The layer of the network that Grad-CAM looked at, where overlays show what the network looks at and are no
+    /// anomaly maps.
     pub explained_at: Option<String>,
     /// Files that could not be scored.
     pub skipped: Vec<SkippedFile>,

@@ -1,11 +1,11 @@
 //! Anomaly maps in colour, alone or over their images.
 //!
-//! The colour map is *inferno*: perceptually uniform, from black through purple, red and orange to light yellow, so that
-//! it keeps its order in print and for colour-blind readers. A map is drawn over an image the more opaquely the higher
-//! its values are, so that normal places show the image as it is.
+//! The colour map is *inferno*: perceptually uniform, from black through purple, red and orange to light yellow, so
+//! that it keeps its order in print and for colour-blind readers. A map is drawn over an image the more opaquely the
+//! higher its values are, so that normal places show the image as it is.
 //!
-//! Reference: N. Smith, S. van der Walt, "A better default colormap for matplotlib", SciPy 2015 (colour maps dedicated to
-//! the public domain, CC0).
+//! Reference: N. Smith, S. van der Walt, "A better default colormap for matplotlib", SciPy 2015 (colour maps dedicated
+//! to the public domain, CC0).
 
 use std::collections::VecDeque;
 
@@ -63,16 +63,16 @@ impl ValueRange {
 
     /// The range that suits a decision: maps of different images compare, and colour means what the decision means.
     ///
-    /// `threshold` is the value of a map above which something counts as anomalous. `typical` is the value that the maps
-    /// of normal images seldom pass; the median, over held-out normal images, of the highest value of each map is a good
-    /// choice. Both belong to the model, not to the image, so compute them once and use one range for all images: a range
-    /// stretched to the values of each image makes the noise of a good part as bright as a defect.
+    /// `threshold` is the value of a map above which something counts as anomalous. `typical` is the value that the
+    /// maps of normal images seldom pass; the median, over held-out normal images, of the highest value of each map is
+    /// a good choice. Both belong to the model, not to the image, so compute them once and use one range for all
+    /// images: a range stretched to the values of each image makes the noise of a good part as bright as a defect.
     ///
     /// * Values up to `typical` lie at 0, where overlays are transparent: half of the normal images show no colour at
     ///   all, the others some, where they come close to a false alarm.
     /// * `threshold` lies at 0.5, the orange-red middle of the scale, for every model: what is brighter was found.
-    /// * Values twice as far from `typical` as the threshold lie at 1. Defects often lie much farther; that they all look
-    ///   alike is the price for telling apart what lies near the decision.
+    /// * Values twice as far from `typical` as the threshold lie at 1. Defects often lie much farther; that they all
+    ///   look alike is the price for telling apart what lies near the decision.
     ///
     /// ```
     /// use nomaly_report::overlay::ValueRange;
@@ -84,8 +84,8 @@ impl ValueRange {
     /// ```
     ///
     /// # Errors
-    /// Values that are not finite, or a threshold that is not higher than `typical`: a decision that flags typical normal
-    /// images leaves no room for a scale. Callers that accept such thresholds choose a range of their own.
+    /// Values that are not finite, or a threshold that is not higher than `typical`: a decision that flags typical
+    /// normal images leaves no room for a scale. Callers that accept such thresholds choose a range of their own.
     pub fn for_threshold(typical: f32, threshold: f32) -> Result<Self, ReportError> {
         let middle = Self::new(typical, threshold)?;
         Self::new(middle.low, threshold + (threshold - typical))
@@ -208,8 +208,8 @@ pub fn draw_overlay(
     Ok(())
 }
 
-/// A small image made larger by a whole factor, each pixel a square, until its longer side has at least `side` pixels; others
-/// as they are.
+/// A small image made larger by a whole factor, each pixel a square, until its longer side has at least `side` pixels;
+/// others as they are.
 pub fn enlarged(image: &RgbImage, side: u32) -> RgbImage {
     let (width, height) = image.dimensions();
     let factor = side.div_ceil(width.max(height).max(1)).max(1);
@@ -222,8 +222,8 @@ const THIN_LINE_SIDE: u32 = 800;
 /// The borders of a mask over an image.
 ///
 /// Pixels of `mask` that are not zero belong to regions. The mask is scaled to the size of the image, each pixel taking
-/// the nearest of the mask's. The line runs *around* the regions, so that it hides nothing of them, and inside them only
-/// along the edges of the image. It is one pixel wide on images of up to 800 pixels a side, two on larger ones.
+/// the nearest of the mask's. The line runs *around* the regions, so that it hides nothing of them, and inside them
+/// only along the edges of the image. It is one pixel wide on images of up to 800 pixels a side, two on larger ones.
 ///
 /// ```
 /// use image::{GrayImage, Luma, Rgb, RgbImage};

@@ -25,7 +25,8 @@ const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inlin
 /// Sections without contents are left out. The same report gives the same bytes.
 ///
 /// # Errors
-/// An item's score or the threshold is NaN, or a curve has rates that disagree in number, do not ascend or are not rates.
+/// An item's score or the threshold is NaN, or a curve has rates that disagree in number, do not ascend or are not
+/// rates.
 pub fn render(report: &Report) -> Result<String, ReportError> {
     let tally = Tally::new(report)?;
     if let Some(curves) = &report.pixel {

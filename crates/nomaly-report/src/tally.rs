@@ -27,7 +27,8 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Rank for the choice of images to show: mistakes, then what was flagged or is known to be anomalous, then the rest.
+    /// Rank for the choice of images to show: mistakes, then what was flagged or is known to be anomalous, then the
+    /// rest.
     fn urgency(&self) -> u8 {
         match (self.mistake, self.decision, self.item.label) {
             (Some(_), ..) => 0,

@@ -154,8 +154,8 @@ impl Assignments {
         for (name, given) in &self.0 {
             let setting = table.find(name)?;
             all.insert(name.clone(), setting.typed(given)?);
-            // A type that is written as text has rules that its schema does not know: this finds the setting that breaks
-            // one.
+            // A type that is written as text has rules that its schema does not know: this finds the setting that
+            // breaks one.
             read = serde_json::from_value(Value::Object(all.clone()))
                 .map_err(|_| SettingError::value(name, text(given), &setting.values))?;
         }

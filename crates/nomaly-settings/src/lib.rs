@@ -2,7 +2,8 @@
 //!
 //! The parameters of a unit (a scorer, a method, a data set) are one plain struct with `serde` and `schemars` derives.
 //! Everything else follows from it: the default, the text form of `--set NAME=VALUE`, the range and the words that
-//! name it in an error, the tables of `nomaly list` and of the docs, the typed values in a model file, and a JSON Schema.
+//! name it in an error, the tables of `nomaly list` and of the docs, the typed values in a model file, and a JSON
+//! Schema.
 //!
 //! ```
 //! use nomaly_settings::{Assignments, Settings, Table};
@@ -53,9 +54,9 @@
 //! | a type by [`written_as_text!`] | its `Display` | the same, a string |
 //!
 //! Bounds are those of JSON Schema, as `#[schemars(extend("minimum" = 1))]`. Four more keys are understood: `x-unit`, a
-//! plural noun for the words ("pixels"); `x-values`, words in place of those that follow from the type; `x-needed`, where a
-//! value has to be given; and `x-formerly`, a list of names that the setting once had, which an error names together with
-//! the present one.
+//! plural noun for the words ("pixels"); `x-values`, words in place of those that follow from the type; `x-needed`,
+//! where a value has to be given; and `x-formerly`, a list of names that the setting once had, which an error names
+//! together with the present one.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

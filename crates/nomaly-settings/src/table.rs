@@ -116,7 +116,8 @@ impl Table {
     /// The setting of this name.
     ///
     /// # Errors
-    /// [`SettingError::Renamed`] where a setting once had the name, else [`SettingError::Unknown`] with the nearest name.
+    /// [`SettingError::Renamed`] where a setting once had the name, else [`SettingError::Unknown`] with the nearest
+    /// name.
     pub fn find(&self, name: &str) -> Result<&Setting, SettingError> {
         if let Some(setting) = self.get(name) {
             return Ok(setting);

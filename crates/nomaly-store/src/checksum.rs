@@ -113,9 +113,10 @@ pub struct Sha256Digest(String);
 
 /// The first digits of a SHA-256: 8 to 63 lower-case hexadecimal digits.
 ///
-/// Some publishers put the first eight digits of the hash into the file's name and say no more (`resnet18-f37072fd.pth`;
-/// PyTorch's own downloader checks no more than those). A prefix finds accidents, not forgeries: eight digits can be
-/// matched on purpose with some billions of tries. Use the whole digest where it is known.
+/// Some publishers put the first eight digits of the hash into the file's name and say no more
+/// (`resnet18-f37072fd.pth`; PyTorch's own downloader checks no more than those). A prefix finds accidents, not
+/// forgeries: eight digits can be matched on purpose with some billions of tries. Use the whole digest where it is
+/// known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256Prefix(String);

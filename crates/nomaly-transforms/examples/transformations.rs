@@ -1,4 +1,5 @@
-//! Draws the pictures of `docs/transformations.md`: contact sheets of transformation sets and of anomalies to train against.
+//! Draws the pictures of `docs/transformations.md`: contact sheets of transformation sets and of anomalies to train
+//! against.
 //!
 //! ```text
 //! cargo run -p nomaly-transforms --example transformations -- docs/images

@@ -17,7 +17,8 @@
 //!
 //! # let png = {
 //! #     let mut bytes = std::io::Cursor::new(Vec::new());
-//! #     image::RgbImage::from_pixel(20, 10, image::Rgb([127, 127, 255])).write_to(&mut bytes, image::ImageFormat::Png)?;
+//! #     let image = image::RgbImage::from_pixel(20, 10, image::Rgb([127, 127, 255]));
+//! #     image.write_to(&mut bytes, image::ImageFormat::Png)?;
 //! #     bytes.into_inner()
 //! # };
 //! let image = decode_bytes(&png, &Limits::default())?;

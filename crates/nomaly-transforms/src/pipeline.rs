@@ -2,20 +2,20 @@
 //!
 //! # What it computes
 //! Resize, then an optional centre crop, then `(v / 255 − mean) / std` for each channel. What comes out is the *frame*;
-//! its [`Views`] (by default the frame itself) are the planes `[views, 3, H, W]` that the backbones take. Each step up to
-//! the frame equals torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on PIL images; the normalisation equals
-//! it bit for bit.
+//! its [`Views`] (by default the frame itself) are the planes `[views, 3, H, W]` that the backbones take. Each step up
+//! to the frame equals torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on PIL images; the normalisation
+//! equals it bit for bit.
 //!
 //! # When to use
-//! For every image a model sees, when it is fitted and when it scores. The pipeline is stored in the model file, so that
-//! both are the same.
+//! For every image a model sees, when it is fitted and when it scores. The pipeline is stored in the model file, so
+//! that both are the same.
 //!
 //! # Parameters
 //! [`Resize`], [`CenterCrop`], [`Normalize`], [`Views`]; all are checked when a pipeline is made or read.
 //!
 //! # Reference
-//! torchvision, `transforms/functional.py`: the short-side rule `int(size · long / short)`, crop offsets rounded half to
-//! even, zero padding where the image is smaller than the crop.
+//! torchvision, `transforms/functional.py`: the short-side rule `int(size · long / short)`, crop offsets rounded half
+//! to even, zero padding where the image is smaller than the crop.
 
 use std::borrow::Cow;
 
@@ -239,14 +239,14 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Checks the parameters: sides 1..=[`MAX_SIDE`](crate::MAX_SIDE), means finite, deviations finite and above zero, a
-    /// crop where the resize leaves the size of the frame open, tiles that fit the frame and cover it, and views of at most
-    /// [`MAX_VIEW_PIXELS`](crate::MAX_VIEW_PIXELS) together.
+    /// Checks the parameters: sides 1..=[`MAX_SIDE`](crate::MAX_SIDE), means finite, deviations finite and above zero,
+    /// a crop where the resize leaves the size of the frame open, tiles that fit the frame and cover it, and views of
+    /// at most [`MAX_VIEW_PIXELS`](crate::MAX_VIEW_PIXELS) together.
     ///
     /// # Errors
-    /// [`TransformError::Side`], [`TransformError::Normalization`], [`TransformError::OpenSize`], [`TransformError::PaddedSize`],
-    /// [`TransformError::Tiles`], [`TransformError::TileTooLarge`], [`TransformError::TilesTooFew`],
-    /// [`TransformError::ViewsTooLarge`].
+    /// [`TransformError::Side`], [`TransformError::Normalization`], [`TransformError::OpenSize`],
+    /// [`TransformError::PaddedSize`], [`TransformError::Tiles`], [`TransformError::TileTooLarge`],
+    /// [`TransformError::TilesTooFew`], [`TransformError::ViewsTooLarge`].
     pub fn validate(&self) -> Result<(), TransformError> {
         match self.resize.mode {
             ResizeMode::Exact { height, width } => {
@@ -399,8 +399,8 @@ impl Pipeline {
 
     /// One map of the frame, `[frame height, frame width]`, from the maps of all views of an image, `[views, H, W]`.
     ///
-    /// Flipped maps are turned back and averaged; where tiles overlap, one fades into the other. The map of a single view
-    /// is returned as it is, and views that agree on a value give that value.
+    /// Flipped maps are turned back and averaged; where tiles overlap, one fades into the other. The map of a single
+    /// view is returned as it is, and views that agree on a value give that value.
     ///
     /// # Errors
     /// What [`Pipeline::validate`] finds, [`TransformError::MapsLength`].
@@ -468,8 +468,8 @@ impl Pipeline {
         Ok(RgbImage::from_raw(width as u32, height as u32, data).expect("the crop has the frame's size"))
     }
 
-    /// Takes a mask to the frame by the same geometry and nearest neighbours, to compare it with an anomaly map pixel by
-    /// pixel. Padding is 0, which is normal.
+    /// Takes a mask to the frame by the same geometry and nearest neighbours, to compare it with an anomaly map pixel
+    /// by pixel. Padding is 0, which is normal.
     ///
     /// # Errors
     /// As [`Pipeline::apply_into`].

@@ -1,14 +1,14 @@
 //! Separable resampling of 8-bit images in Pillow's fixed-point arithmetic.
 //!
-//! The problem: features are compared with those of programs that resize with Pillow, and a resize that rounds otherwise
-//! differs from it by a grey level here and there. Seen on 492 magnetic tiles (EfficientNet-Lite0, bicubic): the AUROC of
-//! single levels moved by up to 0.09 points, that of nearest neighbours by 0.13. So the weights are rounded to 22 bits
-//! after the point, the sums start at one half, and each pass is rounded to 8 bits, as Pillow's are.
+//! The problem: features are compared with those of programs that resize with Pillow, and a resize that rounds
+//! otherwise differs from it by a grey level here and there. Seen on 492 magnetic tiles (EfficientNet-Lite0, bicubic):
+//! the AUROC of single levels moved by up to 0.09 points, that of nearest neighbours by 0.13. So the weights are
+//! rounded to 22 bits after the point, the sums start at one half, and each pass is rounded to 8 bits, as Pillow's are.
 //!
 //! The order of the two passes shows in the rounding as well. Rows come first, unless the image gets lower and no
-//! narrower: there Pillow 13 takes the columns first, and so does this. Where an image gets smaller both ways, Pillow 13
-//! sometimes takes the columns first too, by a rule that is not followed here: a bilinear resize then differs by at most
-//! one grey level in what was tried, a bicubic one by several.
+//! narrower: there Pillow 13 takes the columns first, and so does this. Where an image gets smaller both ways, Pillow
+//! 13 sometimes takes the columns first too, by a rule that is not followed here: a bilinear resize then differs by at
+//! most one grey level in what was tried, a bicubic one by several.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,23 +1,24 @@
 //! Views of an image: overlapping tiles and flips, each an input of its own.
 //!
 //! # What it computes
-//! The *frame* is the image after resize and crop. Its *views* are what the network sees of it: the whole frame, or a grid
-//! of overlapping tiles of one size, and mirror images of these. The anomaly maps of the views come together as one map of
-//! the frame: mirror images are turned back and averaged, and where tiles overlap one fades into the other. The weight of
-//! a tile falls linearly towards each of its borders that lies inside the frame, down to half a pixel's worth, because a
-//! network knows least where padding replaces what is beyond the border; the weights at a pixel add up to 1.
+//! The *frame* is the image after resize and crop. Its *views* are what the network sees of it: the whole frame, or a
+//! grid of overlapping tiles of one size, and mirror images of these. The anomaly maps of the views come together as
+//! one map of the frame: mirror images are turned back and averaged, and where tiles overlap one fades into the other.
+//! The weight of a tile falls linearly towards each of its borders that lies inside the frame, down to half a pixel's
+//! worth, because a network knows least where padding replaces what is beyond the border; the weights at a pixel add up
+//! to 1.
 //!
 //! # When to use
 //! Tiles where defects are small against the image, so that a resize to the network's input would blur them away. Flips
 //! for a steadier score at twice or four times the cost, where a part seen in a mirror is as normal as the part itself.
 //!
 //! # Parameters
-//! [`Tiling`] (rows, columns, height and width of a tile) and [`Flips`]; both are checked against the frame when a pipeline
-//! is made or read.
+//! [`Tiling`] (rows, columns, height and width of a tile) and [`Flips`]; both are checked against the frame when a
+//! pipeline is made or read.
 //!
 //! # Reference
-//! Huang, Reichman, Collins, Bradbury, Malof, *Tiling and stitching segmentation output for remote sensing: basic challenges
-//! and recommendations*, arXiv 1805.12219, 2018, on how outputs get worse towards the borders of tiles.
+//! Huang, Reichman, Collins, Bradbury, Malof, *Tiling and stitching segmentation output for remote sensing: basic
+//! challenges and recommendations*, arXiv 1805.12219, 2018, on how outputs get worse towards the borders of tiles.
 
 use std::fmt;
 use std::ops::Range;
@@ -35,8 +36,8 @@ pub const MAX_VIEW_PIXELS: u64 = 1 << 28;
 
 /// What a network sees of a frame; by default the whole of it, once.
 ///
-/// Views are numbered flip by flip, within a flip by rows and within a row by columns of tiles. A flip mirrors every tile
-/// in its place: the first tile of every flip shows the frame's top left corner.
+/// Views are numbered flip by flip, within a flip by rows and within a row by columns of tiles. A flip mirrors every
+/// tile in its place: the first tile of every flip shows the frame's top left corner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Views {
@@ -48,8 +49,8 @@ pub struct Views {
 
 /// A grid of tiles of one size.
 ///
-/// The first tile starts where the frame does, the last ends where it does, and those between are evenly spaced, rounded to
-/// whole pixels.
+/// The first tile starts where the frame does, the last ends where it does, and those between are evenly spaced,
+/// rounded to whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tiling {
@@ -138,8 +139,8 @@ impl FromStr for Flips {
 }
 
 impl Tiling {
-    /// The grid of `rows` × `columns` tiles of `tile` = \[height, width\] in which neighbours share the part `overlap` of
-    /// their side, and the frame \[height, width\] that it needs, rounded to whole pixels.
+    /// The grid of `rows` × `columns` tiles of `tile` = \[height, width\] in which neighbours share the part `overlap`
+    /// of their side, and the frame \[height, width\] that it needs, rounded to whole pixels.
     ///
     /// ```
     /// use nomaly_transforms::Tiling;
@@ -151,8 +152,9 @@ impl Tiling {
     /// ```
     ///
     /// # Errors
-    /// [`TransformError::Overlap`] unless 0 ≤ `overlap` < 0.9, [`TransformError::Tiles`] for a number of rows or columns
-    /// outside 1..=[`MAX_TILES`], [`TransformError::Side`] for a tile or a frame with a side outside 1..=[`MAX_SIDE`].
+    /// [`TransformError::Overlap`] unless 0 ≤ `overlap` < 0.9, [`TransformError::Tiles`] for a number of rows or
+    /// columns outside 1..=[`MAX_TILES`], [`TransformError::Side`] for a tile or a frame with a side outside
+    /// 1..=[`MAX_SIDE`].
     pub fn with_overlap(
         rows: u32,
         columns: u32,
@@ -276,9 +278,9 @@ impl Views {
 
     /// One map of the frame from the maps of its views, `[views, H, W]`.
     ///
-    /// The weights are products of one for the row and one for the column, so that making those of each axis add up to 1
-    /// makes all of them do so. Sums are taken in `f64`, one row of the frame at a time: of equal values they give back the
-    /// value.
+    /// The weights are products of one for the row and one for the column, so that making those of each axis add up to
+    /// 1 makes all of them do so. Sums are taken in `f64`, one row of the frame at a time: of equal values they give
+    /// back the value.
     pub(crate) fn assemble(&self, maps: &[f32], frame: [usize; 2]) -> Vec<f32> {
         if self.count() == 1 {
             return maps.to_vec();
@@ -342,8 +344,8 @@ impl Axis {
         self.starts[number]..self.starts[number] + self.tile
     }
 
-    /// For each tile, the weight of each of its pixels: the distance from the pixel's centre to the nearest border inside
-    /// the frame, divided by the sum over the tiles that hold the pixel.
+    /// For each tile, the weight of each of its pixels: the distance from the pixel's centre to the nearest border
+    /// inside the frame, divided by the sum over the tiles that hold the pixel.
     fn weights(&self) -> Vec<Vec<f64>> {
         let distances = |&start: &usize| -> Vec<f64> {
             let (inside_before, inside_after) = (start > 0, start + self.tile < self.frame);

@@ -38,8 +38,8 @@ pub struct Evaluation {
     /// AUROC of each part of the score (of each level, say), in the method's order; empty where no test image is
     /// labelled anomalous.
     pub by_part: Ordered<Ranking>,
-    /// By how much the AUROC over whole images changes when a term of the score is left out (of a transformation, say), in
-    /// the method's order: below 0 for a term that is of use. Empty for scores that are no sum.
+    /// By how much the AUROC over whole images changes when a term of the score is left out (of a transformation, say),
+    /// in the method's order: below 0 for a term that is of use. Empty for scores that are no sum.
     #[serde(default, skip_serializing_if = "Ordered::is_empty")]
     pub sensitivity: Ordered<f64>,
     /// The decision.
@@ -73,8 +73,8 @@ pub struct TestCounts {
 /// The lower and the upper end of a 95 % confidence interval.
 pub type Ends = [f64; 2];
 
-/// Figures over whole images, each in [0, 1], with 95 % confidence intervals: DeLong's for AUROC, stratified bootstrap for
-/// the others.
+/// Figures over whole images, each in [0, 1], with 95 % confidence intervals: DeLong's for AUROC, stratified bootstrap
+/// for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageFigures {
     /// Area under the ROC curve.

@@ -1,8 +1,8 @@
 //! The records that leave the program, as plain types, with their JSON Schemas.
 //!
 //! The command line, a service and bindings to other languages say what they found in these records, so that a program
-//! that reads one of them reads all. Fields are only ever added; [`VERSION`] rises when one is. What reads a record has to
-//! pass over fields that it does not know.
+//! that reads one of them reads all. Fields are only ever added; [`VERSION`] rises when one is. What reads a record has
+//! to pass over fields that it does not know.
 //!
 //! ```
 //! use nomaly_wire::{ImageRecord, Record};

@@ -35,8 +35,8 @@ enum Images {
 }
 
 impl Fit {
-    /// A fit on the images in a folder of good items, or on the training images of a folder in MVTec layout or of a named
-    /// data set.
+    /// A fit on the images in a folder of good items, or on the training images of a folder in MVTec layout or of a
+    /// named data set.
     pub fn of(images: impl AsRef<Path>) -> Self {
         Self { images: Images::Named(images.as_ref().to_owned()), recipe: Recipe::default() }
     }

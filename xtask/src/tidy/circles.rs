@@ -1,9 +1,9 @@
 //! Modules of a crate that import each other in circles.
 //!
 //! The modules of one folder are compared: the files and folders of `src`, and below them the files of each folder. A
-//! folder is one module with all its files. What a child takes from the `mod.rs` of its folder, and what that file takes
-//! from its children, makes no circle. A name that `lib.rs` or a `mod.rs` re-exports is imported from where it is defined.
-//! Test code and comments do not count.
+//! folder is one module with all its files. What a child takes from the `mod.rs` of its folder, and what that file
+//! takes from its children, makes no circle. A name that `lib.rs` or a `mod.rs` re-exports is imported from where it is
+//! defined. Test code and comments do not count.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

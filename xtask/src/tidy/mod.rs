@@ -3,7 +3,7 @@
 //! * Layering: a crate imports only what its row in `docs/ARCHITECTURE.md` allows, and every crate has a row.
 //! * `unsafe` stands only in `nomaly-kernels`; every other crate forbids it.
 //! * Library crates deny missing documentation.
-//! * No unfinished code, no file that outgrew one purpose.
+//! * No unfinished code, no file that outgrew one purpose, no comment wider than the code.
 //! * Modules of a crate do not import each other in [circles].
 //! * No crate re-exports another one in whole, and no two crates have a public type of one name, but for those that are
 //!   [known].
@@ -27,6 +27,8 @@ use crate::workspace_root;
 
 /// A file longer than this does more than one thing.
 const MAX_LINES: usize = 700;
+/// Columns of a comment, those of code by `rustfmt.toml`; a row of a table may be wider.
+const MAX_COMMENT_COLUMNS: usize = 120;
 /// The only crate that may contain `unsafe`.
 const UNSAFE_CRATE: &str = "nomaly-kernels";
 /// Crates that stand above the layering: they may use everything.
@@ -173,6 +175,9 @@ fn source_file(root: &Path, file: &Path, findings: &mut Vec<String>) -> anyhow::
         findings.push(format!("{shown} has more than {MAX_LINES} lines: which two things does it do?"));
     }
     for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
+        if is_wide_comment(line) {
+            findings.push(format!("{shown}:{number}: a comment of more than {MAX_COMMENT_COLUMNS} columns"));
+        }
         let code = line.split("//").next().unwrap_or_default();
         if !in_unsafe_crate && opens_unsafe(code) {
             findings.push(format!("{shown}:{number}: unsafe outside {UNSAFE_CRATE}"));
@@ -192,6 +197,12 @@ fn source_file(root: &Path, file: &Path, findings: &mut Vec<String>) -> anyhow::
         findings.push(format!("{shown} does not deny missing documentation"));
     }
     Ok(())
+}
+
+/// Whether a line is a comment that is too wide, and no row of a table.
+fn is_wide_comment(line: &str) -> bool {
+    let text = line.trim_start().strip_prefix("//").map(|text| text.trim_start_matches(['/', '!', ' ']));
+    text.is_some_and(|text| !text.starts_with('|')) && line.chars().count() > MAX_COMMENT_COLUMNS
 }
 
 /// Whether a line of code opens an unsafe block, function, implementation or trait.
@@ -231,6 +242,16 @@ mod tests {
         assert_eq!(table.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert!(table["a"].is_empty());
         assert_eq!(table["b"].iter().collect::<Vec<_>>(), ["a", "c"]);
+    }
+
+    #[test]
+    fn comments_are_as_wide_as_code_but_for_tables() {
+        let wide = "é".repeat(MAX_COMMENT_COLUMNS);
+        assert!(is_wide_comment(&format!("/// {wide}")));
+        assert!(is_wide_comment(&format!("    //! {wide}")));
+        assert!(!is_wide_comment(&format!("//! | {wide} |")));
+        assert!(!is_wide_comment(&format!("// {}", "é".repeat(MAX_COMMENT_COLUMNS - 3))));
+        assert!(!is_wide_comment(&format!("let address = \"https://{wide}\";")));
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub(super) struct SourceFile {
     pub(super) tokens: Vec<String>,
 }
 
-/// The source files of the library or the program whose sources are in `folder`, in order of path, without test modules.
+/// The source files of the library or the program whose sources are in `folder`, in order of path, without test
+/// modules.
 pub(super) fn crate_files(folder: &Path) -> anyhow::Result<Vec<SourceFile>> {
     let mut files = Vec::new();
     let mut tests = BTreeSet::new();

@@ -1,20 +1,20 @@
 //! The regressor of ADACL.
 //!
 //! # What it computes
-//! Four 3×3 convolutions of 32, 64, 128 and 128 channels, each with bias and ReLU, the first three with stride 2; global max
-//! pooling; a dense layer of 64 with ReLU; a dense layer without activation. 249 153 parameters. Taps: `conv1` … `conv4`
-//! (after ReLU), strides 2, 4, 8, 8; `embedding` (the hidden dense layer, after ReLU); `logits` (the regressed value, which
-//! ADACL clips to [0, 1]). A value of the last convolution sees 31×31 pixels: all of a digit.
+//! Four 3×3 convolutions of 32, 64, 128 and 128 channels, each with bias and ReLU, the first three with stride 2;
+//! global max pooling; a dense layer of 64 with ReLU; a dense layer without activation. 249 153 parameters. Taps:
+//! `conv1` … `conv4` (after ReLU), strides 2, 4, 8, 8; `embedding` (the hidden dense layer, after ReLU); `logits` (the
+//! regressed value, which ADACL clips to [0, 1]). A value of the last convolution sees 31×31 pixels: all of a digit.
 //!
 //! Parameter names: `conv{1,2,3,4}`, `fc1`, `fc2`.
 //!
 //! # When to use
-//! The network of the method that learns to tell normal images from anomalies made of them by augmentation, on small images.
-//! The number of positions changes nothing but the time, because of the pooling.
+//! The network of the method that learns to tell normal images from anomalies made of them by augmentation, on small
+//! images. The number of positions changes nothing but the time, because of the pooling.
 //!
 //! # Parameters
-//! None. The source gives the layers in their order and a size below 300 000; widths and strides are chosen here. There is no
-//! batch norm: half of the images that its statistics would be taken of are created anomalies.
+//! None. The source gives the layers in their order and a size below 300 000; widths and strides are chosen here. There
+//! is no batch norm: half of the images that its statistics would be taken of are created anomalies.
 //!
 //! # Reference
 //! Khazaie, Wong & Mohsenzadeh, *ADACL: Augment to Detect Anomalies with Continuous Labelling*, 2022; Khazaie, thesis,

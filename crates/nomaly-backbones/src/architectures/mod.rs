@@ -39,8 +39,8 @@ impl Architecture {
         }
     }
 
-    /// The same network with dropout of so large a share of the values, in [0, 1), where its family has a place for it: between
-    /// the two convolutions of a wide residual block. The parameters are the same with dropout and without.
+    /// The same network with dropout of so large a share of the values, in [0, 1), where its family has a place for it:
+    /// between the two convolutions of a wide residual block. The parameters are the same with dropout and without.
     pub fn with_dropout(self, rate: f32) -> Option<Self> {
         match self {
             Self::WideResNet(config) => Some(Self::WideResNet(config.with_dropout(rate))),

@@ -26,10 +26,12 @@ pub struct AverageActivations {
 }
 
 impl AverageActivations {
-    /// Averages the `taps` of a backbone over images of `size` (height, width); all taps with positions, where none are named.
+    /// Averages the `taps` of a backbone over images of `size` (height, width); all taps with positions, where none are
+    /// named.
     ///
     /// # Errors
-    /// For a tap that the backbone or its weights do not have, or that has no positions, and for images that are too small.
+    /// For a tap that the backbone or its weights do not have, or that has no positions, and for images that are too
+    /// small.
     pub fn new(backbone: &Backbone, taps: &[&str], size: [usize; 2], isa: Isa) -> Result<Self, ExplainError> {
         let names = if taps.is_empty() {
             spatial(backbone)

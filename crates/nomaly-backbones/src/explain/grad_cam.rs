@@ -20,11 +20,12 @@ pub enum Target<'a> {
     Predicted,
     /// The logit of a class.
     Class(usize),
-    /// Half the squared distance ½ ‖f − c‖² of the output's features f, averaged over its positions, from a centre c, such as
-    /// the mean of the normal images; no centre is the origin. What it shows is where the features come from in which the
-    /// image differs from the centre. For backbones without classifier.
+    /// Half the squared distance ½ ‖f − c‖² of the output's features f, averaged over its positions, from a centre c,
+    /// such as the mean of the normal images; no centre is the origin. What it shows is where the features come from in
+    /// which the image differs from the centre. For backbones without classifier.
     Distance(Option<&'a [f32]>),
-    /// Any function of the output's features, averaged over its positions, by its gradient; the value is not known then.
+    /// Any function of the output's features, averaged over its positions, by its gradient; the value is not known
+    /// then.
     Gradient(&'a [f32]),
 }
 
@@ -45,14 +46,15 @@ pub struct Explanation {
 /// `ReLU(Σ_k α_k A^k)`, with A^k the k-th channel of the tap and α_k the spatial mean of ∂y / ∂A^k, where y is the
 /// [`Target`].
 ///
-/// The backbone runs up to the tap as its inference plan, whatever it is made of; only what lies between the tap and the output
-/// needs a gradient. So the deepest tap of an EfficientNet can be explained, since nothing but the classifier follows, and its
-/// shallower ones cannot: depthwise convolutions, squeeze and excitation, swish and ReLU6 have no gradient in
-/// [`trainable`](crate::trainable). ResNets and wide residual networks can be explained at each tap that has positions.
+/// The backbone runs up to the tap as its inference plan, whatever it is made of; only what lies between the tap and
+/// the output needs a gradient. So the deepest tap of an EfficientNet can be explained, since nothing but the
+/// classifier follows, and its shallower ones cannot: depthwise convolutions, squeeze and excitation, swish and ReLU6
+/// have no gradient in [`trainable`](crate::trainable). ResNets and wide residual networks can be explained at each tap
+/// that has positions.
 ///
 /// # Reference
-/// Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization*, 2020, equations 1
-/// and 2.
+/// Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization*, 2020,
+/// equations 1 and 2.
 #[derive(Debug)]
 pub struct GradCam {
     backbone: String,
@@ -73,9 +75,9 @@ impl GradCam {
     /// same network.
     ///
     /// # Errors
-    /// For a tap that the backbone or its weights do not have, that has no positions, or that the output does not see the
-    /// image through alone; for operations between the tap and the output that have no gradient; for images that are too
-    /// small.
+    /// For a tap that the backbone or its weights do not have, that has no positions, or that the output does not see
+    /// the image through alone; for operations between the tap and the output that have no gradient; for images that
+    /// are too small.
     pub fn new(backbone: &Backbone, tap: Option<&str>, size: [usize; 2], isa: Isa) -> Result<Self, ExplainError> {
         let name = backbone.name().to_owned();
         let deepest = |taps: Vec<TapInfo>| taps.into_iter().next_back().map_or_else(String::new, |tap| tap.name);
@@ -124,8 +126,8 @@ impl GradCam {
     /// Explains each of `images` `[N, 3, H, W]`; the explanation of one does not depend on the others.
     ///
     /// # Errors
-    /// When the values are no whole number of images, for a class that is none or that nobody can tell without a classifier, and
-    /// for a centre of another length than the features.
+    /// When the values are no whole number of images, for a class that is none or that nobody can tell without a
+    /// classifier, and for a centre of another length than the features.
     pub fn explain(&mut self, images: &[f32], target: Target<'_>) -> Result<Vec<Explanation>, ExplainError> {
         self.check(target)?;
         let each = self.extractor.input_shape().iter().product::<usize>();
@@ -187,7 +189,8 @@ impl GradCam {
     }
 }
 
-/// Writes the gradient of the target by the output `[C, h, w]` of one image, and gives the class and the target's value.
+/// Writes the gradient of the target by the output `[C, h, w]` of one image, and gives the class and the target's
+/// value.
 fn differentiate(output: &[f32], channels: usize, target: Target<'_>, gradient: &mut [f32]) -> (Option<usize>, f32) {
     let class = match target {
         Target::Class(class) => class,

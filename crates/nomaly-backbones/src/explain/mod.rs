@@ -1,8 +1,9 @@
 //! Where a network looks: Grad-CAM and average activation maps.
 //!
 //! [`GradCam`] says which positions of one image speak for a class, or for the image's being far from a centre;
-//! [`AverageActivations`] says where a layer is active over many images, and [`ActivationMap::important`] makes a mask of it.
-//! Maps have the resolution of their tap. Both run the backbone as it scores: with running statistics, without dropout.
+//! [`AverageActivations`] says where a layer is active over many images, and [`ActivationMap::important`] makes a mask
+//! of it. Maps have the resolution of their tap. Both run the backbone as it scores: with running statistics, without
+//! dropout.
 //!
 //! ```
 //! use nomaly_backbones::explain::{GradCam, Target};
@@ -41,8 +42,8 @@ pub struct ActivationMap {
 pub enum Importance {
     /// From this value on.
     AtLeast(f32),
-    /// From this quantile of the map's values on, in [0, 1]: 0.8 leaves a fifth of the positions, and those equal to the least
-    /// of them.
+    /// From this quantile of the map's values on, in [0, 1]: 0.8 leaves a fifth of the positions, and those equal to
+    /// the least of them.
     Quantile(f64),
 }
 
@@ -66,8 +67,8 @@ impl ActivationMap {
         Ok(self.values.iter().map(|&value| value >= least).collect())
     }
 
-    /// The values as shares of the way from the least to the greatest, in [0, 1]: what pictures show. All are 0 where the map
-    /// is flat.
+    /// The values as shares of the way from the least to the greatest, in [0, 1]: what pictures show. All are 0 where
+    /// the map is flat.
     pub fn normalized(&self) -> Self {
         let least = self.values.iter().copied().fold(f32::INFINITY, f32::min);
         let range = self.values.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least;

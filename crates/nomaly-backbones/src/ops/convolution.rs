@@ -155,7 +155,8 @@ fn both(what: &str, [a, b]: [usize; 2]) -> Result<usize> {
     }
 }
 
-/// A convolution of `x` `[N, I, H, W]` with `weight` `[O, I, kh, kw]` and `bias` `[O]`, groups = 1; `padding` is on both sides.
+/// A convolution of `x` `[N, I, H, W]` with `weight` `[O, I, kh, kw]` and `bias` `[O]`, groups = 1; `padding` is on
+/// both sides.
 ///
 /// # Errors
 /// For shapes that do not fit, and those of candle.

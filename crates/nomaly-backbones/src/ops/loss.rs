@@ -35,7 +35,8 @@ impl CustomOp1 for CrossEntropy {
     }
 }
 
-/// The mean over samples of `-log softmax(logits)[label]`, a scalar; `logits` are `[N, classes]`, `labels` `[N]` of u32.
+/// The mean over samples of `-log softmax(logits)[label]`, a scalar; `logits` are `[N, classes]`, `labels` `[N]` of
+/// u32.
 ///
 /// # Errors
 /// For labels that are no classes, shapes that do not fit, and those of candle.

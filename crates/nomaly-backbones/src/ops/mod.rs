@@ -1,11 +1,11 @@
 //! The training kernels as candle operations with gradients.
 //!
-//! On a CPU these functions run the kernels of [`nomaly_kernels::training`], forward and backward; on other devices they
-//! are made of candle's own operations. Which of the two is told from the tensors.
+//! On a CPU these functions run the kernels of [`nomaly_kernels::training`], forward and backward; on other devices
+//! they are made of candle's own operations. Which of the two is told from the tensors.
 //!
 //! They are for networks whose loss needs candle's tape: decoders, distillation, several branches. A network that is a
-//! [`Graph`](crate::graph::Graph) needs no tape in [`trainable`](crate::trainable); candle's allocates each gradient and adds
-//! it to a tensor of zeros.
+//! [`Graph`](crate::graph::Graph) needs no tape in [`trainable`](crate::trainable); candle's allocates each gradient
+//! and adds it to a tensor of zeros.
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};

@@ -123,8 +123,8 @@ impl CustomOp3 for Backward<'_> {
     }
 }
 
-/// Batch norm of `x` `[N, C, H, W]` by its own statistics, with factors and summands `[C]`; moves the `running` mean and
-/// (population) variance.
+/// Batch norm of `x` `[N, C, H, W]` by its own statistics, with factors and summands `[C]`; moves the `running` mean
+/// and (population) variance.
 ///
 /// # Errors
 /// For shapes that do not fit, and those of candle.

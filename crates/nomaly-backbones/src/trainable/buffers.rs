@@ -1,7 +1,7 @@
 //! Memory for intermediate results, kept from step to step.
 //!
-//! Memory that comes fresh from the system is cleared and brought in page by page as it is first touched; memory that is kept
-//! is not.
+//! Memory that comes fresh from the system is cleared and brought in page by page as it is first touched; memory that
+//! is kept is not.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -6,11 +6,11 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::graph::{Graph, ParameterRole};
 use crate::weights::{WeightTensor, Weights};
 
-/// Draws all parameters of `graph` as the constructors of `torch.nn.Conv2d`, `Linear` and `BatchNorm2d` do: weights and biases
-/// uniform in ±1 / √fan-in (Kaiming-uniform with a = √5), batch norm as the identity.
+/// Draws all parameters of `graph` as the constructors of `torch.nn.Conv2d`, `Linear` and `BatchNorm2d` do: weights and
+/// biases uniform in ±1 / √fan-in (Kaiming-uniform with a = √5), batch norm as the identity.
 ///
-/// The numbers are not PyTorch's own. Each tensor has a stream of its own, so that extending a network leaves the others as
-/// they were.
+/// The numbers are not PyTorch's own. Each tensor has a stream of its own, so that extending a network leaves the
+/// others as they were.
 pub fn pytorch_default(graph: &Graph, seed: u64) -> Weights {
     let mut weights = Weights::new();
     let mut bound = 0.0;

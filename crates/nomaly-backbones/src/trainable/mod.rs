@@ -3,13 +3,14 @@
 //! **The problem.** A general tape of tensors allocates each intermediate result and each gradient anew, starts every
 //! gradient as a tensor of zeros and adds to it on one thread.
 //!
-//! **The design.** A [`Network`] is planned from a graph for one image size. A ReLU after batch norm is part of it; sums
-//! are made in place; a gradient is handed on, and added only where two meet; what no gradient needs is given back at once;
-//! and all memory is kept for the next step. The kernels are those of [`nomaly_kernels::training`], so the gradients do not
-//! depend on the number of threads. The parameters have the names of the inference plan: [`Network::weights`] compile.
+//! **The design.** A [`Network`] is planned from a graph for one image size. A ReLU after batch norm is part of it;
+//! sums are made in place; a gradient is handed on, and added only where two meet; what no gradient needs is given back
+//! at once; and all memory is kept for the next step. The kernels are those of [`nomaly_kernels::training`], so the
+//! gradients do not depend on the number of threads. The parameters have the names of the inference plan:
+//! [`Network::weights`] compile.
 //!
-//! Losses that are not built in are computed by the caller, on any tape: [`Network::backward`] takes the gradients of the
-//! outputs.
+//! Losses that are not built in are computed by the caller, on any tape: [`Network::backward`] takes the gradients of
+//! the outputs.
 //!
 //! ```
 //! use nomaly_backbones::architectures::wide_resnet::WideResNet;
@@ -82,11 +83,13 @@ pub struct Network {
 }
 
 impl Network {
-    /// Plans what the `taps` of `graph` need, for images of `size` (height, width), and takes its parameters from `weights`.
+    /// Plans what the `taps` of `graph` need, for images of `size` (height, width), and takes its parameters from
+    /// `weights`.
     ///
     /// # Errors
     /// For a tap that the graph does not have, an operation without gradient here (grouped convolutions, squeeze and
-    /// excitation, activations other than ReLU), weights that are missing or of another shape, and images that are too small.
+    /// excitation, activations other than ReLU), weights that are missing or of another shape, and images that are too
+    /// small.
     pub fn new(
         graph: &Graph,
         taps: &[&str],
@@ -139,8 +142,8 @@ impl Network {
         self
     }
 
-    /// Decides the masks of the dropout in the passes that follow: the same seed and the same passes give the same masks, on
-    /// any number of threads. A new network has the seed 0.
+    /// Decides the masks of the dropout in the passes that follow: the same seed and the same passes give the same
+    /// masks, on any number of threads. A new network has the seed 0.
     pub fn seed_dropout(&mut self, seed: u64) {
         self.dropout = ChaCha8Rng::seed_from_u64(seed);
     }
@@ -164,11 +167,12 @@ impl Network {
         pass::forward(self, images, Mode::Evaluate)
     }
 
-    /// Runs the network on `images` `[N, C, H, W]` with the running statistics and with dropout: one of the passes whose mean
-    /// and variance Monte Carlo dropout takes (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, 2016, section 4).
+    /// Runs the network on `images` `[N, C, H, W]` with the running statistics and with dropout: one of the passes
+    /// whose mean and variance Monte Carlo dropout takes (Gal & Ghahramani, *Dropout as a Bayesian Approximation*,
+    /// 2016, section 4).
     ///
-    /// A pass is a draw of the network's weights, so all images see the same mask: an image's results do not depend on the
-    /// others, and the passes of one seed are the same networks for each batch.
+    /// A pass is a draw of the network's weights, so all images see the same mask: an image's results do not depend on
+    /// the others, and the passes of one seed are the same networks for each batch.
     ///
     /// # Errors
     /// When the values are no whole number of images.
@@ -186,8 +190,8 @@ impl Network {
         self.outputs.iter().map(|&step| self.steps[step].shape).collect()
     }
 
-    /// Computes the [`gradients`](Self::gradients) of a loss, given its gradient by each output of the last pass, whichever of
-    /// the three it was: running statistics are constants, and dropout has the masks of that pass.
+    /// Computes the [`gradients`](Self::gradients) of a loss, given its gradient by each output of the last pass,
+    /// whichever of the three it was: running statistics are constants, and dropout has the masks of that pass.
     ///
     /// # Errors
     /// When there is not one gradient for each output, as long as the output.
@@ -195,8 +199,8 @@ impl Network {
         pass::backward(self, gradients)
     }
 
-    /// A forward and a backward pass of the mean cross-entropy of the first output, taken as logits, which it returns; the
-    /// labels are one for each image.
+    /// A forward and a backward pass of the mean cross-entropy of the first output, taken as logits, which it returns;
+    /// the labels are one for each image.
     ///
     /// # Errors
     /// As for the two passes, and for labels that are no classes.
@@ -245,8 +249,8 @@ impl Network {
         self.slots.iter().filter(|slot| slot.role.is_trained()).map(|slot| slot.values.len()).sum()
     }
 
-    /// Sets all parameters and running statistics to those of `weights`, exactly; nothing is changed on an error. What belongs
-    /// to no parameter is not looked at.
+    /// Sets all parameters and running statistics to those of `weights`, exactly; nothing is changed on an error. What
+    /// belongs to no parameter is not looked at.
     ///
     /// # Errors
     /// For weights that are missing or of another shape.

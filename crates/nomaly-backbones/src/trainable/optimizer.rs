@@ -99,8 +99,9 @@ impl State {
 pub struct OptimizerState {
     /// Steps done.
     pub steps: u64,
-    /// Of each trained parameter, in the order of [`Network::gradients`](super::Network::gradients), the velocity and nothing
-    /// (SGD) or the first and the second moment (Adam). What a rule does not need is empty; all is before the first step.
+    /// Of each trained parameter, in the order of [`Network::gradients`](super::Network::gradients), the velocity and
+    /// nothing (SGD) or the first and the second moment (Adam). What a rule does not need is empty; all is before the
+    /// first step.
     pub moments: Vec<[Vec<f32>; 2]>,
 }
 

@@ -229,7 +229,8 @@ fn differentiate(network: &mut Network, index: usize, gradient: Arc<Vec<f32>>) -
     match kind {
         Kind::Input => {}
         Kind::Add => {
-            // Both inputs see the same gradient; it is copied only if one of them is added to while the other is in use.
+            // Both inputs see the same gradient; it is copied only if one of them is added to while the other is in
+            // use.
             for &input in inputs {
                 buffers.accumulate(&mut gradients[input], Arc::clone(&gradient));
             }

@@ -22,9 +22,9 @@ pub(super) type Storages<'a> = BTreeMap<Rc<str>, std::borrow::Cow<'a, [u8]>>;
 
 /// The tensors that a checkpoint's value names.
 ///
-/// Where the outermost dict holds no tensor itself but one of the usual wrappers (`state_dict`, `model`, …), the wrapper
-/// counts. Nested dicts are joined with dots, what is not a tensor is left out, and `module.`, which data-parallel
-/// training puts before every name, is taken away.
+/// Where the outermost dict holds no tensor itself but one of the usual wrappers (`state_dict`, `model`, …), the
+/// wrapper counts. Nested dicts are joined with dots, what is not a tensor is left out, and `module.`, which
+/// data-parallel training puts before every name, is taken away.
 pub(super) fn named_tensors(
     loaded: &Loaded<TorchGlobals>,
     budget: &mut Budget,

@@ -50,7 +50,8 @@ fn grad_cam_is_that_of_pytorch_at_every_depth() {
                     );
                     let greatest = expected.iter().copied().fold(0.0, f64::max);
                     for (value, expected) in found.map.values.iter().zip(&expected) {
-                        // Weights are means of gradients through ReLUs, some of them near their kinks; single precision.
+                        // Weights are means of gradients through ReLUs, some of them near their kinks; single
+                        // precision.
                         assert!(
                             (f64::from(*value) - expected).abs() <= 2e-3 * greatest.max(1e-3),
                             "{what}: {value} {expected}"
@@ -75,7 +76,8 @@ fn an_explanation_does_not_depend_on_the_batch() {
     assert!(together.iter().any(|one| one.map.values.iter().any(|value| *value > 0.0)));
 }
 
-/// The head of a classifier of pooled features: the weights of the class are the weights of the channels (Zhou et al. 2016).
+/// The head of a classifier of pooled features: the weights of the class are the weights of the channels (Zhou et al.
+/// 2016).
 #[test]
 fn before_pooling_the_map_is_the_class_activation_map() {
     let backbone = Backbone::embedded().unwrap();

@@ -1,5 +1,6 @@
 //! Every tap of every family against torchvision, efficientnet_lite_pytorch and a WRN written from the paper, computed
-//! with the compiled plan on each instruction set of this machine and, with the feature `candle`, with the candle module.
+//! with the compiled plan on each instruction set of this machine and, with the feature `candle`, with the candle
+//! module.
 
 use std::collections::BTreeMap;
 

@@ -160,7 +160,8 @@ fn trained_weights_run_in_the_inference_plan() {
     extractor.run(&images(), LABELS.len(), &mut extractor.workspace(LABELS.len()), &mut outputs).unwrap();
     let greatest = network.output(0).iter().fold(0f32, |max, value| max.max(value.abs()));
     for (found, expected) in outputs[0].iter().zip(network.output(0)) {
-        // The running variance is that of the population, of 64 or more values a channel: 1/64 more, in each of 7 norms.
+        // The running variance is that of the population, of 64 or more values a channel: 1/64 more, in each of 7
+        // norms.
         assert!((found - expected).abs() <= 0.05 * greatest, "{found} {expected}");
     }
 }

@@ -13,8 +13,8 @@ pub(crate) struct RuleArgs {
     /// How held-out scores of good images give the threshold [default: what the model says, else conformal]
     #[arg(long, value_enum, value_name = "RULE", conflicts_with = "threshold")]
     rule: Option<Rule>,
-    /// The rate of false alarms to allow: call an image or a row anomalous (with classes: unknown) where its p-value is at
-    /// most P [default: 0.05, or what the model says]
+    /// The rate of false alarms to allow: call an image or a row anomalous (with classes: unknown) where its p-value is
+    /// at most P [default: 0.05, or what the model says]
     #[arg(long, value_name = "P", value_parser = rate, conflicts_with = "threshold")]
     max_fpr: Option<f64>,
     /// Call an image or a row anomalous where its score is above X

@@ -9,8 +9,8 @@ use crate::failure::Failure;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Classes")]
 pub(crate) struct LabelsArgs {
-    /// Tell the classes of good items apart, and call what belongs to none of them unknown: the class of an image is the
-    /// name of its folder in DATA (give `--labels` after DATA), that of a row stands in COLUMN
+    /// Tell the classes of good items apart, and call what belongs to none of them unknown: the class of an image is
+    /// the name of its folder in DATA (give `--labels` after DATA), that of a row stands in COLUMN
     #[arg(long, value_name = "COLUMN", num_args = 0..=1, default_missing_value = "", conflicts_with = "label")]
     labels: Option<String>,
 }

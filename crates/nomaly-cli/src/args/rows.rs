@@ -7,7 +7,8 @@ use nomaly::rows::ReadOptions;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Tables (.csv, .tsv, .npy, .parquet)")]
 pub(crate) struct RowArgs {
-    /// The column that says which rows are anomalous: 0/1, normal/anomalous, good/bad; `fit` learns from normal rows only
+    /// The column that says which rows are anomalous: 0/1, normal/anomalous, good/bad; `fit` learns from normal rows
+    /// only
     #[arg(long, value_name = "COLUMN")]
     pub(crate) label: Option<String>,
     /// The column that names the rows

@@ -21,8 +21,8 @@ pub(crate) struct Together {
 }
 
 impl Together {
-    /// Scores `samples` with the model in `path`. An image is anomalous where its combined p-value is at most the rate of
-    /// `options`, or of the first model.
+    /// Scores `samples` with the model in `path`. An image is anomalous where its combined p-value is at most the rate
+    /// of `options`, or of the first model.
     pub(crate) fn score(
         path: &Path,
         first: &FittedDetector,
@@ -63,8 +63,8 @@ impl Together {
         -self.max_fpr.ln()
     }
 
-    /// The outcome of the `index`-th image with the decision of both. Its score is −ln of the combined p-value; maps stay
-    /// those of the first model.
+    /// The outcome of the `index`-th image with the decision of both. Its score is −ln of the combined p-value; maps
+    /// stay those of the first model.
     pub(crate) fn join<'a>(&self, outcome: Outcome<'a>, index: usize) -> Outcome<'a> {
         let result = match (outcome.result, &self.scores[index]) {
             (Ok(prediction), Ok(second)) => {

@@ -5,7 +5,8 @@ use image::RgbImage;
 use crate::args;
 use crate::support::{INPUT_SIZE, TEST, fresh_folder, in_spot, model, nomaly, part, parts};
 
-/// How much redder a picture is than the image that it was drawn over, over the pixels of which `counts` is true: the mean.
+/// How much redder a picture is than the image that it was drawn over, over the pixels of which `counts` is true: the
+/// mean.
 fn warmth(picture: &RgbImage, image: &RgbImage, counts: impl Fn(u32, u32) -> bool) -> f64 {
     let factor = picture.width() / image.width();
     let (mut sum, mut count) = (0.0, 0);

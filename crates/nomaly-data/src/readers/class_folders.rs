@@ -82,8 +82,8 @@ pub(crate) fn open(folder: &Path, name: String, options: &Options) -> Result<Dat
 
 /// Reads a folder whose classes are all to be learnt: the kind of each sample is the name of its folder.
 ///
-/// With `train` and `test`, what `test` holds beside the classes of `train` is labelled anomalous; without them all images
-/// are to be learnt from.
+/// With `train` and `test`, what `test` holds beside the classes of `train` is labelled anomalous; without them all
+/// images are to be learnt from.
 pub(crate) fn open_all(folder: &Path, name: String) -> Result<Dataset, DataError> {
     let mut dataset = Dataset { name, ..Dataset::default() };
     if !detect_split(folder)? {

@@ -1,9 +1,9 @@
 //! ELPV: electroluminescence images of solar cells.
 //!
 //! # What it computes
-//! Reads `labels.csv` (path, probability of a defect, `mono` or `poly`, separated by blanks). A probability of 0 is a good
-//! cell, 1 a defective one; ⅓ and ⅔ were uncertain to the experts and are left out, unless `labels=all` puts them into
-//! the test images, as good below ½ and defective above it.
+//! Reads `labels.csv` (path, probability of a defect, `mono` or `poly`, separated by blanks). A probability of 0 is a
+//! good cell, 1 a defective one; ⅓ and ⅔ were uncertain to the experts and are left out, unless `labels=all` puts them
+//! into the test images, as good below ½ and defective above it.
 //!
 //! The data set has no split of its own. `datasets/splits/elpv.toml` fixes one: 400 good monocrystalline and 400 good
 //! polycrystalline cells to learn from; all other certain cells are tested (188 good and 313 defective, 520 and 402).

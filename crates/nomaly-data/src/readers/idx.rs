@@ -6,8 +6,8 @@
 //! the values.
 //!
 //! # When to use
-//! For a folder that holds such files: `PATH:normal=3`. Where there is only one pair, a seeded share of the normal class
-//! is learnt from and the rest tested.
+//! For a folder that holds such files: `PATH:normal=3`. Where there is only one pair, a seeded share of the normal
+//! class is learnt from and the rest tested.
 //!
 //! # Parameters
 //! `normal`, and for a single pair `train` and `seed`.

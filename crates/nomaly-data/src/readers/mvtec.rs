@@ -1,9 +1,9 @@
 //! Folders as MVTec AD has them: `train/good`, `test/<kind>`, `ground_truth/<kind>/<stem>_mask.png`.
 //!
 //! # What it computes
-//! `train/good` is learnt; every folder of `test` is a kind, of which `good` is normal and the others anomalous. The mask
-//! of `test/scratch/007.png` is `ground_truth/scratch/007_mask.png` (or `007.png`, or another image format), white where
-//! the item is defective. A mask that is missing is no error: [`crate::Dataset::missing_masks`] counts them.
+//! `train/good` is learnt; every folder of `test` is a kind, of which `good` is normal and the others anomalous. The
+//! mask of `test/scratch/007.png` is `ground_truth/scratch/007_mask.png` (or `007.png`, or another image format), white
+//! where the item is defective. A mask that is missing is no error: [`crate::Dataset::missing_masks`] counts them.
 //!
 //! # When to use
 //! The layout to bring one's own labelled images into. `train` or `test` alone will do for fitting or for testing a

@@ -1,7 +1,8 @@
 //! Tables of numbers: rows that scorers learn from without images.
 //!
-//! [`read`] brings a CSV, NumPy or Parquet file into a [`Table`]. Which columns are features, and which are something else, is
-//! said by [`ReadOptions`]: what is not a number has to be named as a label, an identifier or a group, or be left out.
+//! [`read`] brings a CSV, NumPy or Parquet file into a [`Table`]. Which columns are features, and which are something
+//! else, is said by [`ReadOptions`]: what is not a number has to be named as a label, an identifier or a group, or be
+//! left out.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -94,8 +95,9 @@ pub fn is_table(path: &Path) -> bool {
 }
 
 /// Reads a table. The extension of the file says how: `csv` and `tsv` are text with a separator of its own (comma,
-/// semicolon or tab, found in the first line), with or without a line of names; `npy` is an array of NumPy with two axes,
-/// `parquet` a file of flat columns (plain, or compressed by Snappy or gzip) without the index that pandas stores.
+/// semicolon or tab, found in the first line), with or without a line of names; `npy` is an array of NumPy with two
+/// axes, `parquet` a file of flat columns (plain, or compressed by Snappy or gzip) without the index that pandas
+/// stores.
 ///
 /// # Errors
 /// Files that cannot be read or are damaged, text where numbers are expected, columns that are asked for and not there;

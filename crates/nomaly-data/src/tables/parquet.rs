@@ -1,7 +1,7 @@
 //! Parquet files, as pandas, pyarrow and others write them.
 //!
-//! Flat columns of numbers and booleans are features; text can be a label or an identifier. The index that pandas stores
-//! beside the columns is left out unless it is asked for. Pages may be plain or compressed by Snappy or gzip.
+//! Flat columns of numbers and booleans are features; text can be a label or an identifier. The index that pandas
+//! stores beside the columns is left out unless it is asked for. Pages may be plain or compressed by Snappy or gzip.
 //!
 //! Reference: *Apache Parquet format*, <https://parquet.apache.org/docs/file-format/>.
 
@@ -316,8 +316,8 @@ fn without_index(metadata: &ParquetMetaData, names: &[String], options: &ReadOpt
     options
 }
 
-/// A file that is not read where the header of a page promises more bytes than [`MAX_PAGE`], which the decoder would set
-/// aside before it looks at the page.
+/// A file that is not read where the header of a page promises more bytes than [`MAX_PAGE`], which the decoder would
+/// set aside before it looks at the page.
 struct Guarded(File);
 
 impl Length for Guarded {

@@ -193,8 +193,8 @@ impl Calibration {
         self.scores.conformal.smallest_p_value()
     }
 
-    /// Scores above this are anomalous; `None` where the held-out scores do not support the rule, most often because they
-    /// are too few for the rate asked for, so that nothing can be decided.
+    /// Scores above this are anomalous; `None` where the held-out scores do not support the rule, most often because
+    /// they are too few for the rate asked for, so that nothing can be decided.
     pub fn threshold(&self) -> Option<f64> {
         self.threshold.as_ref().ok().copied()
     }
@@ -204,8 +204,8 @@ impl Calibration {
         self.threshold.as_ref().err().map(String::as_str)
     }
 
-    /// The 95 % bootstrap interval of the [threshold](Self::threshold): how far other held-out images might move it. `None`
-    /// for a threshold set by hand, where there is none, and for a rule that resamples seldom support.
+    /// The 95 % bootstrap interval of the [threshold](Self::threshold): how far other held-out images might move it.
+    /// `None` for a threshold set by hand, where there is none, and for a rule that resamples seldom support.
     pub fn threshold_interval(&self) -> Option<ThresholdInterval> {
         self.threshold()?;
         if let DecisionRule::Threshold(_) = self.rule {
@@ -238,8 +238,8 @@ impl Calibration {
     /// Pixels above this are anomalous; `None` for methods without maps, and where the held-out maps do not support the
     /// rule.
     ///
-    /// The rule is applied to the largest values of the maps. For a threshold set by hand, as many held-out images have a
-    /// pixel above it as score above [`threshold`](Self::threshold).
+    /// The rule is applied to the largest values of the maps. For a threshold set by hand, as many held-out images have
+    /// a pixel above it as score above [`threshold`](Self::threshold).
     pub fn map_threshold(&self) -> Option<f64> {
         self.map_threshold
     }

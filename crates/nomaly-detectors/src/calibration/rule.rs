@@ -22,8 +22,8 @@ pub enum DecisionRule {
     Quantile(f64),
     /// Anomalous above the mean of held-out scores by more than three of their standard deviations.
     ThreeSigma,
-    /// Anomalous where the p-value of a tail fitted to the highest held-out scores is at most this rate, in (0, 1), which
-    /// may be smaller than they could show.
+    /// Anomalous where the p-value of a tail fitted to the highest held-out scores is at most this rate, in (0, 1),
+    /// which may be smaller than they could show.
     ExtremeValue(f64),
     /// Anomalous where the p-value of a tail fitted to the middle of the held-out scores is at most this rate, in (0,
     /// 1/2]: for training images of which a few may be anomalous.

@@ -117,8 +117,8 @@ impl Detector {
         Ok(Self { method, backbone, input, seeing, checkpoints: None })
     }
 
-    /// Puts a method that is in no registry on a backbone. A model of it can score and be saved, but only what is in the
-    /// registry can be loaded again.
+    /// Puts a method that is in no registry on a backbone. A model of it can score and be saved, but only what is in
+    /// the registry can be loaded again.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -146,9 +146,9 @@ impl Detector {
         Ok(self)
     }
 
-    /// The same detector, whose training keeps checkpoints in `folder`: a fit that was interrupted goes on from the last
-    /// one when it is started again with the same images, settings and seed. For methods that train a network; the others
-    /// start from the beginning.
+    /// The same detector, whose training keeps checkpoints in `folder`: a fit that was interrupted goes on from the
+    /// last one when it is started again with the same images, settings and seed. For methods that train a network; the
+    /// others start from the beginning.
     #[must_use]
     pub fn with_checkpoints(mut self, folder: impl Into<PathBuf>) -> Self {
         self.checkpoints = Some(folder.into());

@@ -50,8 +50,8 @@ impl FittedDetector {
         &self.info
     }
 
-    /// Its decision rule and held-out scores. A model of classes decides by its [classes](Self::classes); this holds the
-    /// held-out scores under the closest class then.
+    /// Its decision rule and held-out scores. A model of classes decides by its [classes](Self::classes); this holds
+    /// the held-out scores under the closest class then.
     pub fn calibration(&self) -> &Calibration {
         &self.calibration
     }

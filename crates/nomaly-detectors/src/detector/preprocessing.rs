@@ -106,8 +106,8 @@ fn shaped(size: u32, ratio: f64) -> [usize; 2] {
     [side(f64::from(size) / root), side(f64::from(size) * root)]
 }
 
-/// The preprocessing at each size that is asked for, the smallest first, for images of `ratio` pixels in width for each in
-/// height.
+/// The preprocessing at each size that is asked for, the smallest first, for images of `ratio` pixels in width for each
+/// in height.
 pub(super) fn pipelines(input: &InputParams, backbone: &Backbone, ratio: f64) -> Result<Vec<Pipeline>, DetectorError> {
     let sizes = sizes(input, backbone.preprocessing().input_size)?;
     if sizes.len() > 1 {

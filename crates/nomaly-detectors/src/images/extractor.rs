@@ -18,8 +18,8 @@ pub struct StreamOptions {
     pub limits: Limits,
     /// Whether an image that cannot be used ends the run, instead of being reported and left out.
     pub strict: bool,
-    /// The longest side of previews of the decoded images, where previews are wanted; [`u32::MAX`] for the images as they
-    /// are.
+    /// The longest side of previews of the decoded images, where previews are wanted; [`u32::MAX`] for the images as
+    /// they are.
     pub preview: Option<u32>,
 }
 

@@ -3,8 +3,8 @@
 use nomaly_backbones::{Extractor, Workspace};
 use nomaly_methods::MethodError;
 
-/// Memory of a network that is run on few inputs at a time, however many views a batch has, with the features of the last
-/// run.
+/// Memory of a network that is run on few inputs at a time, however many views a batch has, with the features of the
+/// last run.
 #[derive(Debug)]
 pub(crate) struct NetworkMemory {
     workspace: Workspace,

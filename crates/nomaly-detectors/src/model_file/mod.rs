@@ -2,7 +2,8 @@
 //!
 //! # Format, version 3
 //! The metadata entry `nomaly` holds a JSON object: `format` (the version), `nomaly` (the version of the program that
-//! wrote it), [`ModelInfo`](crate::info::ModelInfo) and, for each state of the method, its name, kind and configuration. Tensors:
+//! wrote it), [`ModelInfo`](crate::info::ModelInfo) and, for each state of the method, its name, kind and
+//! configuration. Tensors:
 //!
 //! | name | type | what |
 //! |---|---|---|
@@ -17,8 +18,8 @@
 //! | `region` | F32 | the region of interest, 1 inside and 0 outside, in pixels of the frame; where there is one |
 //! | `sha256` | U8 | the SHA-256 of everything before it, see [`write_sealed`](nomaly_backbones::weights::write_sealed) |
 //!
-//! A model of [rows](crate::rows) has `rows` with [`RowsInfo`](crate::info::RowsInfo) in place of `model`, and no tensors
-//! of a backbone, of maps or of a region.
+//! A model of [rows](crate::rows) has `rows` with [`RowsInfo`](crate::info::RowsInfo) in place of `model`, and no
+//! tensors of a backbone, of maps or of a region.
 //!
 //! Nothing in it depends on when, where or with how many threads it was made. Damage to any bit of it is noticed.
 //! Reading it never runs code: sizes, shapes and numbers are checked first, and another version is refused.

@@ -36,8 +36,8 @@ pub struct Merged {
 ///
 /// # Errors
 /// [`DetectorError::Partial`] names the file: one that is damaged, cut short or of another version, that is of another
-/// fit than the first one, or of a shard that another file has too; and says which shards are missing. Everything that a
-/// [fit](Detector::fit) fails with.
+/// fit than the first one, or of a shard that another file has too; and says which shards are missing. Everything that
+/// a [fit](Detector::fit) fails with.
 pub fn merge(paths: &[impl AsRef<Path>], progress: &dyn Progress) -> Result<Merged, DetectorError> {
     let partials = open_all(paths, progress)?;
     let [first, ..] = &*partials else {

@@ -1,12 +1,12 @@
 //! Fits that are divided over processes or machines, exactly.
 //!
-//! Most of a fit is spent on running images through a frozen network. [`Detector::absorb`](crate::Detector::absorb) does
-//! that for one [`Shard`] of the images and writes a *partial*: what the network says of them, and whatever else a fit
-//! takes from images. [`merge`] reads the partials of all shards and fits the method on them, which looks at no image
-//! again. The model is byte for byte the one that [`Detector::fit`](crate::Detector::fit) makes of all images.
+//! Most of a fit is spent on running images through a frozen network. [`Detector::absorb`](crate::Detector::absorb)
+//! does that for one [`Shard`] of the images and writes a *partial*: what the network says of them, and whatever else a
+//! fit takes from images. [`merge`] reads the partials of all shards and fits the method on them, which looks at no
+//! image again. The model is byte for byte the one that [`Detector::fit`](crate::Detector::fit) makes of all images.
 //!
-//! Every process is given the same samples and the same options. What depends on all images (the aspect ratio, groups by
-//! name, the order) is taken from the whole list by each of them. Methods that train a network cannot be divided.
+//! Every process is given the same samples and the same options. What depends on all images (the aspect ratio, groups
+//! by name, the order) is taken from the whole list by each of them. Methods that train a network cannot be divided.
 //!
 //! # Format, version 1
 //!

@@ -128,13 +128,14 @@ impl RowDetector {
         Ok(Self { task: Task::Classes(classes), standardize })
     }
 
-    /// Learns what is normal from the rows of `table`, all of which are taken to be good whatever their label says. A model
-    /// of classes learns what rows of each label are.
+    /// Learns what is normal from the rows of `table`, all of which are taken to be good whatever their label says. A
+    /// model of classes learns what rows of each label are.
     ///
     /// Rows with cells that are missing or not finite are left out, and for a model of classes rows without a label.
     ///
     /// # Errors
-    /// Values that the scorer does not take, too few usable rows, cancellation, and a bad row where the options are strict.
+    /// Values that the scorer does not take, too few usable rows, cancellation, and a bad row where the options are
+    /// strict.
     pub fn fit(
         mut self,
         table: &Table,

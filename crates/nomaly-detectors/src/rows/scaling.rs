@@ -107,8 +107,8 @@ impl Scaling {
     }
 }
 
-/// The mean of a column and its standard deviation (with `n` in the denominator), or 1 where that is what rounding leaves
-/// of a constant.
+/// The mean of a column and its standard deviation (with `n` in the denominator), or 1 where that is what rounding
+/// leaves of a constant.
 fn moments(rows: ArrayView2<'_, f32>, column: usize) -> (f64, f64) {
     let values = || rows.column(column).into_iter().copied().map(f64::from);
     let n = rows.nrows() as f64;

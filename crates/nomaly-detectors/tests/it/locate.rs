@@ -75,7 +75,8 @@ fn what_lies_outside_the_region_of_interest_never_counts() {
         let only = fit(method, &settings, &good(24)).detector;
         let predict = |detector: &FittedDetector| predictions(detector, std::slice::from_ref(&sample)).remove(0);
         let (outside, inside) = (predict(&without), predict(&only));
-        // What the network sees of the blot reaches beyond it, so that the outside is not as ever, only less conspicuous.
+        // What the network sees of the blot reaches beyond it, so that the outside is not as ever, only less
+        // conspicuous.
         assert!(outside.score < inside.score, "{method}");
         for (detector, prediction, counts) in [(&without, outside, false), (&only, inside, true)] {
             let map = detector.map_on_image(&prediction.map.unwrap(), (48, 48)).unwrap();

@@ -1,8 +1,8 @@
 //! A pointwise convolution and the depthwise one behind it, in one step.
 //!
-//! **The problem.** Inverted bottlenecks (Sandler et al. 2018, MobileNetV2; all EfficientNets) expand the channels six times
-//! between two thin tensors. The expanded tensor is by far the largest of a block, 20 MB at 190 x 190, and is written
-//! only to be read once: with more than one core, its way to memory and back takes longer than the arithmetic.
+//! **The problem.** Inverted bottlenecks (Sandler et al. 2018, MobileNetV2; all EfficientNets) expand the channels six
+//! times between two thin tensors. The expanded tensor is by far the largest of a block, 20 MB at 190 x 190, and is
+//! written only to be read once: with more than one core, its way to memory and back takes longer than the arithmetic.
 //!
 //! **The design.** Depthwise channels do not mix, so a pair of blocks of expanded channels can go through both layers
 //! alone. A unit of work takes one pair through a band of output rows, a few rows at a time: it expands the rows that

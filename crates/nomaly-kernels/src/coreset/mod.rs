@@ -1,25 +1,26 @@
 //! Coresets: few rows that lie near all the others, by k-centre greedy.
 //!
-//! The problem: each pick is the row farthest from all rows picked so far. Done as written, every pick compares every row
-//! with the last centre: a tenth of 100 000 rows of 128 numbers is 10 000 passes over 51 MB, at the speed of memory.
+//! The problem: each pick is the row farthest from all rows picked so far. Done as written, every pick compares every
+//! row with the last centre: a tenth of 100 000 rows of 128 numbers is 10 000 passes over 51 MB, at the speed of
+//! memory.
 //!
-//! The way out: the distance of a row to its nearest centre only falls as centres are added, so a distance that leaves out
-//! the latest centres bounds the true one from above. A row is compared with the centres it has not met only when its bound
-//! is as large as the largest true distance known, and only until the bound is smaller: then the row cannot be the next
-//! pick. Most rows meet one near centre early and are not looked at again for long. When the largest
-//! distance has fallen by some percent, all rows that may still be as far meet the centres that they lack, in groups that
-//! share each centre while it is in the cache, which makes it a matter of arithmetic instead of memory. Every skipped comparison is with a row that
-//! provably is not the farthest, in the arithmetic used and not just in that of real numbers: the picks are those of the
-//! naive loop, bit for bit, whatever the number of threads.
+//! The way out: the distance of a row to its nearest centre only falls as centres are added, so a distance that leaves
+//! out the latest centres bounds the true one from above. A row is compared with the centres it has not met only when
+//! its bound is as large as the largest true distance known, and only until the bound is smaller: then the row cannot
+//! be the next pick. Most rows meet one near centre early and are not looked at again for long. When the largest
+//! distance has fallen by some percent, all rows that may still be as far meet the centres that they lack, in groups
+//! that share each centre while it is in the cache, which makes it a matter of arithmetic instead of memory. Every
+//! skipped comparison is with a row that provably is not the farthest, in the arithmetic used and not just in that of
+//! real numbers: the picks are those of the naive loop, bit for bit, whatever the number of threads.
 //!
 //! Memory: 8 bytes a row, and a copy of the centres. There is no matrix of distances.
 //!
 //! [`RandomProjection`] shortens the rows beforehand, as PatchCore does: select on projected rows, keep the indices.
 //!
 //! # References
-//! Sener and Savarese, *Active learning for convolutional neural networks: a core-set approach* (2018), algorithm 1; Roth
-//! et al., *Towards total recall in industrial anomaly detection* (2022), section 3.2. The lazy evaluation is that of
-//! Minoux, *Accelerated greedy algorithms for maximizing submodular set functions* (1978).
+//! Sener and Savarese, *Active learning for convolutional neural networks: a core-set approach* (2018), algorithm 1;
+//! Roth et al., *Towards total recall in industrial anomaly detection* (2022), section 3.2. The lazy evaluation is that
+//! of Minoux, *Accelerated greedy algorithms for maximizing submodular set functions* (1978).
 //!
 //! ```
 //! use nomaly_kernels::Isa;
@@ -58,7 +59,8 @@ pub enum Start {
     FarthestFromMean,
 }
 
-/// Greedy selection of centres: each pick is the row farthest from all picked before, of equally distant ones the first.
+/// Greedy selection of centres: each pick is the row farthest from all picked before, of equally distant ones the
+/// first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KCentreGreedy {
     /// The first pick.
@@ -70,8 +72,8 @@ pub struct KCentreGreedy {
 pub struct Coreset {
     /// In the order in which they were picked.
     pub indices: Vec<u32>,
-    /// After each pick, the distance (not squared) of the farthest row from its nearest centre: how well the coreset covers
-    /// the rows. Never rises.
+    /// After each pick, the distance (not squared) of the farthest row from its nearest centre: how well the coreset
+    /// covers the rows. Never rises.
     pub radii: Vec<f32>,
 }
 
@@ -148,7 +150,8 @@ impl KCentreGreedy {
         self.select_with(rows, dim, count, isa, &mut |_, _| ControlFlow::Continue(()))
     }
 
-    /// [`select`](Self::select) with a report of the picks `(done, total)` after each of them, which may end the selection.
+    /// [`select`](Self::select) with a report of the picks `(done, total)` after each of them, which may end the
+    /// selection.
     ///
     /// # Errors
     /// See [`CoresetError`].

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use crate::buffer::AlignedBuf;
 use crate::simd::{Kernel, Simd, Token};
 
-/// Centres that a row is compared with at a time: the longest vector, so that no result depends on the instruction set's.
+/// Centres that a row is compared with at a time: the longest vector, so that no result depends on the instruction
+/// set's.
 pub(super) const PANEL: usize = 16;
 
 /// Rows that share one upper bound.
@@ -14,8 +15,8 @@ const CHUNK: usize = 128;
 /// Rows that are brought up to date together: they share each panel of centres while it is in the first-level cache.
 const GROUP: usize = 512;
 
-/// When no row is as far as the level that rows have been brought up to date to, the level is lowered by this factor: closer
-/// to 1 takes more passes over the centres, farther from it compares rows that need not have been.
+/// When no row is as far as the level that rows have been brought up to date to, the level is lowered by this factor:
+/// closer to 1 takes more passes over the centres, farther from it compares rows that need not have been.
 const MARGIN: f32 = 0.97;
 
 /// Rows that are looked at first, largest bounds first, so that the largest true distance is known early.

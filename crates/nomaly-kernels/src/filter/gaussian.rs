@@ -1,9 +1,10 @@
 //! Gaussian blur of maps.
 //!
-//! **The design.** The kernel of a Gaussian is a product, so a map is filtered down its columns and then along its rows:
-//! `2 r + 1` weights a pass instead of their square, and since they are symmetric, pairs of values share one. Each output
-//! row is finished before the next is begun, which leaves the row between the passes in the first-level cache. Maps are
-//! filtered in parallel; a map by one thread, because one of 224 by 224 takes less time than waking another is worth.
+//! **The design.** The kernel of a Gaussian is a product, so a map is filtered down its columns and then along its
+//! rows: `2 r + 1` weights a pass instead of their square, and since they are symmetric, pairs of values share one.
+//! Each output row is finished before the next is begun, which leaves the row between the passes in the first-level
+//! cache. Maps are filtered in parallel; a map by one thread, because one of 224 by 224 takes less time than waking
+//! another is worth.
 
 use rayon::prelude::*;
 
@@ -21,8 +22,9 @@ pub struct GaussianBlur {
 }
 
 impl GaussianBlur {
-    /// A Gaussian of standard deviation `sigma` pixels, cut off at the radius `truncate * sigma + 0.5`, rounded down, and
-    /// scaled to a sum of 1. Methods with anomaly maps use `sigma` 4 and scipy's default `truncate` of 4: a radius of 16.
+    /// A Gaussian of standard deviation `sigma` pixels, cut off at the radius `truncate * sigma + 0.5`, rounded down,
+    /// and scaled to a sum of 1. Methods with anomaly maps use `sigma` 4 and scipy's default `truncate` of 4: a radius
+    /// of 16.
     ///
     /// # Errors
     /// [`FilterError::Sigma`], [`FilterError::Isa`].

@@ -1,8 +1,9 @@
 //! Median filter of maps.
 //!
-//! **The design.** The window of each pixel is gathered from a map padded by its border and its middle value selected, in
-//! time proportional to the pixels of the window. Rows are filtered in parallel. Windows are small (a few pixels wide) where
-//! a median is of use at all: it removes specks that are thinner than half its side and keeps edges in place.
+//! **The design.** The window of each pixel is gathered from a map padded by its border and its middle value selected,
+//! in time proportional to the pixels of the window. Rows are filtered in parallel. Windows are small (a few pixels
+//! wide) where a median is of use at all: it removes specks that are thinner than half its side and keeps edges in
+//! place.
 
 use rayon::prelude::*;
 

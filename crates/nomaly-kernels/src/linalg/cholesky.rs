@@ -15,12 +15,12 @@ const BLOCK: usize = 4;
 /// One value of each position.
 type Lane = [f64; LANES];
 
-/// Factorises the symmetric positive definite matrices `[positions, dim (dim + 1) / 2]`, each a lower triangle row by row, as
-/// `L Lᵀ` and replaces each by its `L`. Computes in f64, in parallel on rayon's current pool.
+/// Factorises the symmetric positive definite matrices `[positions, dim (dim + 1) / 2]`, each a lower triangle row by
+/// row, as `L Lᵀ` and replaces each by its `L`. Computes in f64, in parallel on rayon's current pool.
 ///
 /// # Errors
-/// [`LinalgError::Empty`], [`LinalgError::Length`], [`LinalgError::Isa`]; [`LinalgError::NotPositiveDefinite`], after which
-/// the matrices hold nothing of use.
+/// [`LinalgError::Empty`], [`LinalgError::Length`], [`LinalgError::Isa`]; [`LinalgError::NotPositiveDefinite`], after
+/// which the matrices hold nothing of use.
 pub fn cholesky_in_place(matrices: &mut [f32], dim: usize, isa: Isa) -> Result<(), LinalgError> {
     let token = Token::new(isa)?;
     let size = packed_len(dim);
@@ -85,7 +85,8 @@ impl Factors {
         Self { dim, side, lower: zeros.clone(), inverse: zeros, lanes: 0 }
     }
 
-    /// Reads up to [`LANES`] packed matrices, times `factor`, plus `ridge` on the diagonal; absent ones become unit matrices.
+    /// Reads up to [`LANES`] packed matrices, times `factor`, plus `ridge` on the diagonal; absent ones become unit
+    /// matrices.
     pub(super) fn load(&mut self, matrices: &[f32], factor: f64, ridge: f64) {
         let size = packed_len(self.dim);
         self.lanes = matrices.len() / size;

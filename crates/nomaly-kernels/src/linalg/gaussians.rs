@@ -15,7 +15,8 @@ const IMAGES: usize = 8;
 
 /// A Gaussian for each of many positions.
 ///
-/// Memory: 4 bytes for each of the about `dim (dim + 16) / 2` values of a position's inverse factor and for each of its mean.
+/// Memory: 4 bytes for each of the about `dim (dim + 16) / 2` values of a position's inverse factor and for each of its
+/// mean.
 #[derive(Clone, Debug)]
 pub struct PositionGaussians {
     positions: usize,
@@ -97,9 +98,9 @@ impl PositionGaussians {
         &self.mean
     }
 
-    /// The inverses `W` of the Cholesky factors, `[positions, len]`. The rows of each are cut into panels of 16 such that the
-    /// last panel ends with the last row; a panel is stored column by column up to its last row, with zeros for what the
-    /// first panel lacks and for what lies above the diagonal.
+    /// The inverses `W` of the Cholesky factors, `[positions, len]`. The rows of each are cut into panels of 16 such
+    /// that the last panel ends with the last row; a panel is stored column by column up to its last row, with zeros
+    /// for what the first panel lacks and for what lies above the diagonal.
     pub fn inverse_factors(&self) -> &[f32] {
         &self.inverses
     }
@@ -331,8 +332,8 @@ fn panels<S: Simd, const N: usize>(
         for lane in (0..PANEL).step_by(S::LANES) {
             let mut sums = [[simd.splat(0.0); SUMS]; N];
             let mut add = |chain: usize, column: usize| {
-                // SAFETY: callers keep `column < end <= dim`; a panel has PANEL values for each of `end` columns, and there
-                // are N rows of `dim` values.
+                // SAFETY: callers keep `column < end <= dim`; a panel has PANEL values for each of `end` columns, and
+                // there are N rows of `dim` values.
                 unsafe {
                     let factors = simd.load(panel.as_ptr().add(column * PANEL + lane));
                     for n in 0..N {

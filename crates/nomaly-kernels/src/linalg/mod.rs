@@ -1,16 +1,18 @@
 //! One Gaussian for each of many positions: streamed statistics, batched Cholesky factors, Mahalanobis distances.
 //!
-//! The problem: PaDiM keeps a Gaussian of some hundred dimensions for each of thousands of positions of an image. Keeping
-//! the features of all training images would take more memory than the covariances, one factorisation at a time leaves the
-//! vector units idle, and every scored image passes over all factors.
+//! The problem: PaDiM keeps a Gaussian of some hundred dimensions for each of thousands of positions of an image.
+//! Keeping the features of all training images would take more memory than the covariances, one factorisation at a time
+//! leaves the vector units idle, and every scored image passes over all factors.
 //!
 //! The way out:
 //! * [`PositionStatistics`] takes images one batch after the other, and two of them can be merged.
 //! * The factorisation holds eight positions side by side, so that every operation is one on whole
-//!   vectors, whatever the dimension. It runs in f64: with a ridge of 0.01 on features of unit variance a covariance may have a
-//!   condition number of 10⁴, which single precision would leave three digits of; results are rounded to f32.
-//! * [`PositionGaussians`] holds the inverse `W` of each factor instead of the factor `L`. A triangular solve passes over
-//!   the same number of values, but each of its results waits for the one before; the product `W (x - μ)` has no such chain.
+//!   vectors, whatever the dimension. It runs in f64: with a ridge of 0.01 on features of unit variance a covariance
+//!   may have a condition number of 10⁴, which single precision would leave three digits of; results are rounded to
+//!   f32.
+//! * [`PositionGaussians`] holds the inverse `W` of each factor instead of the factor `L`. A triangular solve passes
+//!   over the same number of values, but each of its results waits for the one before; the product `W (x - μ)` has no
+//!   such chain.
 //!
 //! ```
 //! use nomaly_kernels::Isa;
@@ -27,7 +29,8 @@
 //!
 //! # References
 //! Defard et al., *PaDiM: a patch distribution modeling framework for anomaly detection and localization* (2021); Chan,
-//! Golub and LeVeque, *Updating formulae and a pairwise algorithm for computing sample variances* (1979), for the merging.
+//! Golub and LeVeque, *Updating formulae and a pairwise algorithm for computing sample variances* (1979), for the
+//! merging.
 
 mod cholesky;
 mod gaussians;

@@ -14,8 +14,8 @@ const BATCH: usize = 16;
 /// The number, mean and scatter of the rows seen at each position.
 ///
 /// Memory: 4 bytes for each of the `dim (dim + 1) / 2` values of a position's scatter, 8 for each value of its mean.
-/// Batches are centred on their own mean in f64 before they are multiplied, so that large means cost no digits; sums are
-/// f32.
+/// Batches are centred on their own mean in f64 before they are multiplied, so that large means cost no digits; sums
+/// are f32.
 #[derive(Clone, Debug)]
 pub struct PositionStatistics {
     positions: usize,

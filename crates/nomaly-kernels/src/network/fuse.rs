@@ -5,8 +5,8 @@
 //! * a pointwise convolution that only a depthwise one reads becomes part of it;
 //! * a depthwise convolution that only a pointwise one reads becomes part of that, with what it has taken in;
 //! * the mean of a depthwise convolution's result is taken from row sums that the convolution leaves;
-//! * a gate that only a pointwise convolution reads is multiplied into its weights instead of its input, where the image has
-//!   more positions than the convolution has output channels.
+//! * a gate that only a pointwise convolution reads is multiplied into its weights instead of its input, where the
+//!   image has more positions than the convolution has output channels.
 //!
 //! Only the last changes a bit of any result, because it rounds products in another order.
 

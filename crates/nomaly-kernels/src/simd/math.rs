@@ -2,7 +2,8 @@
 
 use super::Simd;
 
-/// Adding and subtracting it rounds a magnitude below 2^22 to an integer: a half more than 2^23 leaves no bits below one.
+/// Adding and subtracting it rounds a magnitude below 2^22 to an integer: a half more than 2^23 leaves no bits below
+/// one.
 const ROUNDER: f32 = 12_582_912.0;
 
 /// exp(-x) within two units in the last place for x in [-87, 87]; beyond, the value at the end of that range.

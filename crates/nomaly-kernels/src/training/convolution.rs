@@ -69,8 +69,8 @@ impl Conv2d {
     /// Plans a convolution.
     ///
     /// # Errors
-    /// For an instruction set that this processor does not have, sizes of zero, a window that does not fit into the padded
-    /// input or that could lie in the padding alone, and tensors that no memory holds.
+    /// For an instruction set that this processor does not have, sizes of zero, a window that does not fit into the
+    /// padded input or that could lie in the padding alone, and tensors that no memory holds.
     pub fn new(isa: Isa, shape: ConvShape) -> Result<Self, TrainingError> {
         let token = Token::new(isa)?;
         let ConvShape { in_channels, out_channels, input, kernel, stride, padding } = shape;
@@ -219,7 +219,8 @@ fn phases(shape: &ConvShape) -> Vec<Phase> {
         padding: usize,
     ) -> (usize, isize, Vec<usize>) {
         let count = length.saturating_sub(remainder).div_ceil(stride);
-        // Position `remainder + stride * q` meets kernel element k in the window of output (position + padding - k) / stride.
+        // Position `remainder + stride * q` meets kernel element k in the window of output (position + padding - k) /
+        // stride.
         let elements: Vec<usize> = ((remainder + padding) % stride..kernel).step_by(stride).rev().collect();
         let start = ((remainder + padding) / stride) as isize + 1 - elements.len() as isize;
         (count, start, elements)

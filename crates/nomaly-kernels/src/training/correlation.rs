@@ -4,13 +4,13 @@
 //! order of the register tile every time; and the gradient of a strided convolution's input is, taken literally, a
 //! convolution of an image full of inserted zeros.
 //!
-//! **The design.** Both passes are one computation. Output positions are divided into *phases* by their remainder modulo
-//! the output step: a forward pass has one phase, the input gradient of stride 2 has four, each an ordinary convolution of
-//! stride 1 with its own subset of the (rotated) kernel, and nothing is multiplied with an inserted zero. A unit of work
-//! packs a band of rows of one image, or several small images, into a [`Canvas`] in its cache and runs all pairs of output
-//! blocks over it with the register tile of the inference plans ([`tile`]); results are collected for one pair and
-//! transposed out. Weights are packed once a call, in parallel. Reductions whose weights exceed [`WEIGHT_CHUNK`] are cut
-//! into chunks of input blocks with partial sums kept in the cache.
+//! **The design.** Both passes are one computation. Output positions are divided into *phases* by their remainder
+//! modulo the output step: a forward pass has one phase, the input gradient of stride 2 has four, each an ordinary
+//! convolution of stride 1 with its own subset of the (rotated) kernel, and nothing is multiplied with an inserted
+//! zero. A unit of work packs a band of rows of one image, or several small images, into a [`Canvas`] in its cache and
+//! runs all pairs of output blocks over it with the register tile of the inference plans ([`tile`]); results are
+//! collected for one pair and transposed out. Weights are packed once a call, in parallel. Reductions whose weights
+//! exceed [`WEIGHT_CHUNK`] are cut into chunks of input blocks with partial sums kept in the cache.
 //!
 //! How the work is cut never changes the order of a sum: results do not depend on threads or batch.
 
@@ -383,8 +383,8 @@ impl Unit<'_> {
         let bias = if chunk.start == 0 { self.biases[pair * 2 * lanes..].as_ptr() } else { std::ptr::null() };
         let (canvas, results) = (canvas[chunk.start * self.canvas.plane()..].as_ptr(), results.as_mut_ptr());
         let mut index = 0;
-        // One tile: where its input and output begin, the distance from the first column's input to the middle one's, how
-        // many columns it has, and where in the table the distances of its outputs are.
+        // One tile: where its input and output begin, the distance from the first column's input to the middle one's,
+        // how many columns it has, and where in the table the distances of its outputs are.
         let mut compute = |input: usize, output: usize, gap: usize, columns: usize, table: usize| {
             // One line a step: the first tiles together bring in the weights of the next sweep.
             let ahead = index * steps * LINE;

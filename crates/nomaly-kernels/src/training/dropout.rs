@@ -10,11 +10,11 @@ use super::memory::threads_for;
 /// Values of a unit of work.
 const UNIT: usize = 16 << 10;
 
-/// Inverted dropout (Srivastava et al. 2014, section 10): each value becomes 0 with probability `rate`, or else is divided by
-/// 1 − `rate`, so that means stay what they are.
+/// Inverted dropout (Srivastava et al. 2014, section 10): each value becomes 0 with probability `rate`, or else is
+/// divided by 1 − `rate`, so that means stay what they are.
 ///
-/// Whether a value is dropped is a function of a key and of its place alone, so the mask of a forward pass is not kept for the
-/// backward pass but computed again, on any number of threads.
+/// Whether a value is dropped is a function of a key and of its place alone, so the mask of a forward pass is not kept
+/// for the backward pass but computed again, on any number of threads.
 ///
 /// ```
 /// use nomaly_kernels::training::Dropout;
@@ -47,8 +47,8 @@ impl Dropout {
         Ok(Self { rate, factor: (1.0 / (1.0 - rate)) as f32 })
     }
 
-    /// Multiplies `values` by the mask of `key`, which is 0 or 1 / (1 − rate) and repeats itself after `period` values: the
-    /// forward pass on values, and the backward pass on gradients.
+    /// Multiplies `values` by the mask of `key`, which is 0 or 1 / (1 − rate) and repeats itself after `period` values:
+    /// the forward pass on values, and the backward pass on gradients.
     ///
     /// # Errors
     /// For a period of zero, and one of which the values are no multiple.

@@ -1,11 +1,11 @@
 //! From planar images into the blocked layout and back, a cache-sized part at a time.
 //!
-//! **The problem.** The tensors of a training step are planar, `[N, C, H, W]`, and the register tiles want b channels of a
-//! position in one vector. Whole tensors in both layouts would double the memory and its traffic.
+//! **The problem.** The tensors of a training step are planar, `[N, C, H, W]`, and the register tiles want b channels
+//! of a position in one vector. Whole tensors in both layouts would double the memory and its traffic.
 //!
 //! **The design.** A unit of work keeps a [`Canvas`] in the second-level cache: some rows of some images, blocked, with
-//! the zeros of the padding around. Squares of b channels × b positions are transposed in registers on the way in and on
-//! the way out.
+//! the zeros of the padding around. Squares of b channels × b positions are transposed in registers on the way in and
+//! on the way out.
 
 use crate::simd::Simd;
 

@@ -8,8 +8,8 @@ use crate::buffer::AlignedBuf;
 const SHARED_FLOPS: usize = 2_000_000;
 
 thread_local! {
-    /// Buffers of this thread that nobody uses just now. There are as many as were ever in use at once, because a thread
-    /// that waits for others may run a unit of somebody else's work meanwhile.
+    /// Buffers of this thread that nobody uses just now. There are as many as were ever in use at once, because a
+    /// thread that waits for others may run a unit of somebody else's work meanwhile.
     static FREE: RefCell<Vec<AlignedBuf>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -42,8 +42,8 @@ pub(super) struct Shared {
     len: usize,
 }
 
-// SAFETY: a `Shared` is only an address; every access through it is an unsafe operation of its own, whose caller promises
-// that no other thread touches the same values at the same time.
+// SAFETY: a `Shared` is only an address; every access through it is an unsafe operation of its own, whose caller
+// promises that no other thread touches the same values at the same time.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}

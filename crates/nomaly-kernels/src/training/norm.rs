@@ -1,11 +1,11 @@
 //! Batch normalisation in training, fused with the ReLU that follows it.
 //!
-//! **The problem.** Batch norm does next to no arithmetic, but goes over each tensor twice in either direction: once for
-//! sums, once for results. Tensors of tens of megabytes come from memory each time.
+//! **The problem.** Batch norm does next to no arithmetic, but goes over each tensor twice in either direction: once
+//! for sums, once for results. Tensors of tens of megabytes come from memory each time.
 //!
 //! **The design.** A unit of work is one channel over the whole batch. Its planes (half a megabyte for 128 images of
-//! 32 × 32) stay in the second-level cache between the passes, so memory sees each tensor once. The ReLU needs no pass: its
-//! mask is computed again from the input in the backward pass, and its result needs no tensor of its own.
+//! 32 × 32) stay in the second-level cache between the passes, so memory sees each tensor once. The ReLU needs no pass:
+//! its mask is computed again from the input in the backward pass, and its result needs no tensor of its own.
 //!
 //! Sums run in f32 lanes over one plane and in f64 over planes; variances are taken around the mean of each plane and
 //! combined (Chan, Golub & LeVeque 1983), so that a large mean costs no digits.
@@ -28,8 +28,8 @@ pub enum AfterNorm {
     Relu,
 }
 
-/// Batch normalisation of `[N, C, P]`, P positions a plane: `(x - mean) / sqrt(variance + epsilon) * weight + bias`, with the
-/// mean and the biased variance of each channel over the batch.
+/// Batch normalisation of `[N, C, P]`, P positions a plane: `(x - mean) / sqrt(variance + epsilon) * weight + bias`,
+/// with the mean and the biased variance of each channel over the batch.
 ///
 /// ```
 /// use nomaly_kernels::isa::Isa;
@@ -151,8 +151,8 @@ impl BatchNorm {
         Ok(())
     }
 
-    /// Moves running statistics towards those of a batch of `images`, as PyTorch does: the running variance is that of the
-    /// population, so the batch's is multiplied by n / (n - 1).
+    /// Moves running statistics towards those of a batch of `images`, as PyTorch does: the running variance is that of
+    /// the population, so the batch's is multiplied by n / (n - 1).
     ///
     /// # Errors
     /// When a slice does not have a value for each channel.
@@ -180,8 +180,8 @@ impl BatchNorm {
         Ok(())
     }
 
-    /// Computes the gradients of input, factors and summands of [`forward`](Self::forward), through the statistics of the
-    /// batch.
+    /// Computes the gradients of input, factors and summands of [`forward`](Self::forward), through the statistics of
+    /// the batch.
     ///
     /// # Errors
     /// When a slice does not have the length that the shapes and the batch of the input ask for.
@@ -189,7 +189,8 @@ impl BatchNorm {
         self.differentiate(tensors, Statistics::OfBatch)
     }
 
-    /// Computes the gradients of input, factors and summands of [`evaluate`](Self::evaluate), whose statistics are constants.
+    /// Computes the gradients of input, factors and summands of [`evaluate`](Self::evaluate), whose statistics are
+    /// constants.
     ///
     /// # Errors
     /// When a slice does not have the length that the shapes and the batch of the input ask for.
@@ -276,8 +277,8 @@ impl Kernel for Moments<'_> {
                 let centred = s.sub(x, centres);
                 [centred, s.mul(centred, centred)]
             });
-            // The centre is the mean but for the rounding of a sum of large values, which the sum of small ones shows. It
-            // would enter the variance by way of the differences between the means of planes.
+            // The centre is the mean but for the rounding of a sum of large values, which the sum of small ones shows.
+            // It would enter the variance by way of the differences between the means of planes.
             let own = f64::from(centre) + rest / each;
             let own_squares = own_squares - rest * rest / each;
             let difference = own - mean;
@@ -311,8 +312,8 @@ impl Kernel for Normalise<'_> {
         let whole = plane - plane % S::LANES;
         for start in self.norm.planes(self.input.len(), self.channel) {
             let from = &self.input[start..start + plane];
-            // SAFETY: no other unit of work has this plane; vectors end before `whole`, and one lane holds a value of the
-            // rest.
+            // SAFETY: no other unit of work has this plane; vectors end before `whole`, and one lane holds a value of
+            // the rest.
             unsafe {
                 let to = self.output.at(start, plane);
                 for i in (0..whole).step_by(S::LANES) {

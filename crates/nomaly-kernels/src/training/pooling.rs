@@ -21,7 +21,8 @@ pub enum AverageOver {
     Inside,
 }
 
-/// Average and max pooling of planes `[N, C, H, W]` → `[N, C, h, w]`, planned for one geometry and any number of planes.
+/// Average and max pooling of planes `[N, C, H, W]` → `[N, C, h, w]`, planned for one geometry and any number of
+/// planes.
 #[derive(Clone, Debug)]
 pub struct Pool {
     pool: Pool2d,
@@ -120,8 +121,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes the greatest value of each window; `places` gets its position in the plane. Of equal values the first counts,
-    /// and what is not a number is greater than everything.
+    /// Takes the greatest value of each window; `places` gets its position in the plane. Of equal values the first
+    /// counts, and what is not a number is greater than everything.
     ///
     /// # Errors
     /// When `input` does not hold whole planes, or `output` or `places` not as many.

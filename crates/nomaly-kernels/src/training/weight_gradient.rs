@@ -1,15 +1,16 @@
 //! The gradient of a convolution's weights.
 //!
-//! **The problem.** Each weight's gradient is a sum over all positions of all images. Threads that share images would have
-//! to add into the same gradient, in an order that depends on chance; threads that share weights all need all images.
+//! **The problem.** Each weight's gradient is a sum over all positions of all images. Threads that share images would
+//! have to add into the same gradient, in an order that depends on chance; threads that share weights all need all
+//! images.
 //!
 //! **The design.** The register tile has some input channels × two vectors of output channels as accumulators, and runs
-//! over positions: a step loads two vectors of the output's gradient and broadcasts the inputs. A unit of work is a fixed
-//! part of the positions (a *chunk*) with a group of output channels whose sums fit the second-level cache; it packs both
-//! tensors into its cache, piece by piece, and keeps sums of its own. Wide layers have enough groups and one chunk; narrow
-//! ones have several chunks, whose sums are added in the order of the chunks. Packing an input once for each group costs
-//! little, since a group multiplies it with thousands of weights. Which chunks there are depends on the shapes alone, so
-//! the result is the same for any number of threads.
+//! over positions: a step loads two vectors of the output's gradient and broadcasts the inputs. A unit of work is a
+//! fixed part of the positions (a *chunk*) with a group of output channels whose sums fit the second-level cache; it
+//! packs both tensors into its cache, piece by piece, and keeps sums of its own. Wide layers have enough groups and one
+//! chunk; narrow ones have several chunks, whose sums are added in the order of the chunks. Packing an input once for
+//! each group costs little, since a group multiplies it with thousands of weights. Which chunks there are depends on
+//! the shapes alone, so the result is the same for any number of threads.
 
 use std::ops::Range;
 
@@ -110,7 +111,8 @@ impl WeightGradient {
         self.input[0].next_multiple_of(self.lanes) * self.kernel[0] * self.kernel[1] * 2 * self.lanes
     }
 
-    /// Computes `gradient` `[O, I, kh, kw]` from the input and the gradient of the output, whose lengths have been checked.
+    /// Computes `gradient` `[O, I, kh, kw]` from the input and the gradient of the output, whose lengths have been
+    /// checked.
     pub(super) fn run(&self, images: usize, input: &[f32], output_gradient: &[f32], gradient: &mut [f32]) {
         let pairs = self.output[0].div_ceil(2 * self.lanes);
         let (groups, pieces) = (pairs.div_ceil(self.group), images.div_ceil(self.images) * self.bands);
@@ -333,8 +335,8 @@ impl<const N: usize, const B: usize> Kernel for SumKernel<'_, N, B> {
     fn run<S: Simd>(self, s: S) {
         let t = self.0;
         let step = t.input_step;
-        // SAFETY: tiles are made by `PieceKernel` alone, for positions that lie on both canvases; a block of the sums has
-        // room for all lanes, a multiple of `N`.
+        // SAFETY: tiles are made by `PieceKernel` alone, for positions that lie on both canvases; a block of the sums
+        // has room for all lanes, a multiple of `N`.
         unsafe {
             let mut sums = [[s.splat(0.0); B]; N];
             for i in 0..N {

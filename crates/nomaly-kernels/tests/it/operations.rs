@@ -307,8 +307,8 @@ proptest! {
     }
 }
 
-/// Layers in which Winograd's algorithm is used, with weights that fit into the cache and weights that do not: the error
-/// against f64 relative to the size of the features, which is what a detector sees.
+/// Layers in which Winograd's algorithm is used, with weights that fit into the cache and weights that do not: the
+/// error against f64 relative to the size of the features, which is what a detector sees.
 #[test]
 fn winograd_keeps_the_features() {
     for (channels, size, algorithm, bound) in [

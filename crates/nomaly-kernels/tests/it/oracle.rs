@@ -147,7 +147,8 @@ pub(crate) fn values(count: usize, seed: u64) -> Vec<f32> {
 }
 
 /// The error that rounding may leave in a sum of `terms` products of values in [-1, 1]: each of the additions rounds a
-/// partial sum of magnitude sqrt(terms), and the errors, being random, add up like sqrt(terms) again; times 4 for safety.
+/// partial sum of magnitude sqrt(terms), and the errors, being random, add up like sqrt(terms) again; times 4 for
+/// safety.
 pub(crate) fn tolerance(terms: usize) -> f64 {
     4.0 * f64::from(f32::EPSILON) * (terms as f64 + 4.0)
 }

@@ -12,9 +12,10 @@
 //! `level`, `k`, `distance`, `aggregation`; see [`Dn2Params`].
 //!
 //! # Reference
-//! Reiss, Cohen, Bergman and Hoshen, *PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation*, 2021,
-//! sections 3 and 4; the method is DN2 of Bergman, Cohen and Hoshen, *Deep Nearest Neighbor Anomaly Detection*, 2020. The
-//! paper's backbone is ResNet-152 on a centre crop of 224² (`view=center`), its score the mean of `k` = 2 distances.
+//! Reiss, Cohen, Bergman and Hoshen, *PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation*,
+//! 2021, sections 3 and 4; the method is DN2 of Bergman, Cohen and Hoshen, *Deep Nearest Neighbor Anomaly Detection*,
+//! 2020. The paper's backbone is ResNet-152 on a centre crop of 224² (`view=center`), its score the mean of `k` = 2
+//! distances.
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::neighbours::{Aggregation, Distance, NearestNeighbours, NeighboursOptions};

@@ -1,9 +1,9 @@
 //! Any scorer on deep features of whole images.
 //!
 //! # What it computes
-//! The features of one or more levels of the backbone, averaged over all positions and put one after another, are one row
-//! an image. A [scorer](nomaly_scorers::SCORERS) is fitted on the rows of the training images, and its score of a row is
-//! that of the image.
+//! The features of one or more levels of the backbone, averaged over all positions and put one after another, are one
+//! row an image. A [scorer](nomaly_scorers::SCORERS) is fitted on the rows of the training images, and its score of a
+//! row is that of the image.
 //!
 //! # When to use
 //! To put one of the classical detectors on deep features, and to compare them with one another on the same features.
@@ -11,14 +11,14 @@
 //! anomalous, not where.
 //!
 //! # Parameters
-//! `level`, `scorer`, and whatever parameters the scorer has (`nomaly list scorers`). Scorers that model a density in all
-//! dimensions want more images than the level has channels: of the deepest level that is seldom so, and a shallower level
-//! or `gaussian` (whose covariance is shrunk) is the way out.
+//! `level`, `scorer`, and whatever parameters the scorer has (`nomaly list scorers`). Scorers that model a density in
+//! all dimensions want more images than the level has channels: of the deepest level that is seldom so, and a shallower
+//! level or `gaussian` (whose covariance is shrunk) is the way out.
 //!
 //! # Reference
 //! The lectures' scheme of monitoring the distribution of learned features: Boracchi, Carrera, Wohlberg, *Novelty
-//! detection in images by sparse representations* (2014), with deep features in place of sparse ones, as in Rippel et al.
-//! (2020).
+//! detection in images by sparse representations* (2014), with deep features in place of sparse ones, as in Rippel et
+//! al. (2020).
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::{Scorer, State, restore};

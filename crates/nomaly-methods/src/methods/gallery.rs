@@ -135,7 +135,8 @@ impl Gallery {
         Ok(Retrieved { distance: distances.iter().sum::<f64>() / images.len() as f64, images })
     }
 
-    /// For each row of `pyramid` `[positions, dim]` its L2 distance to the nearest position of the view `view` of `images`.
+    /// For each row of `pyramid` `[positions, dim]` its L2 distance to the nearest position of the view `view` of
+    /// `images`.
     ///
     /// The images are searched one by one where they lie: a copy of their rows would take memory for all of them.
     pub(super) fn distances(&self, view: usize, images: &[usize], pyramid: &[f32]) -> Result<Vec<f32>, MethodError> {

@@ -1,4 +1,5 @@
-//! What methods on feature maps share: which levels they look at, and how levels of several resolutions become one grid.
+//! What methods on feature maps share: which levels they look at, and how levels of several resolutions become one
+//! grid.
 
 use nomaly_backbones::{Backbone, OutputLayout, TapInfo, TapRequest};
 use nomaly_registry::UnknownName;
@@ -6,8 +7,8 @@ use nomaly_settings::{Auto, Names, SettingError};
 
 use crate::MethodError;
 
-/// Strides of the levels that locate defects well: of ResNets the first three layers, of EfficientNets the deepest stages of
-/// the same resolutions.
+/// Strides of the levels that locate defects well: of ResNets the first three layers, of EfficientNets the deepest
+/// stages of the same resolutions.
 const STRIDES: [usize; 3] = [4, 8, 16];
 
 /// The feature maps of these `layers`, checked against the backbone; with `auto`, of each network, the

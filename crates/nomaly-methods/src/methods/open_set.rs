@@ -1,18 +1,18 @@
 //! Open-set recognition on deep features: which class an image belongs to, or that it belongs to none.
 //!
 //! # What it computes
-//! The features of one or more levels of the backbone, averaged over all positions and put one after another, are one row
-//! an image, reduced to its leading principal components. Each class (the kinds of the training images) gets a
-//! [mixture of Gaussians](nomaly_scorers::open_set). The score of an image is its negative log-likelihood under the class
-//! where it is likeliest; the [decision](crate::recognition) is calibrated class by class.
+//! The features of one or more levels of the backbone, averaged over all positions and put one after another, are one
+//! row an image, reduced to its leading principal components. Each class (the kinds of the training images) gets a
+//! [mixture of Gaussians](nomaly_scorers::open_set). The score of an image is its negative log-likelihood under the
+//! class where it is likeliest; the [decision](crate::recognition) is calibrated class by class.
 //!
 //! # When to use
-//! Where good items come in named kinds, it matters which kind an item is taken for, and items of no kind have to be told.
-//! With a single kind it is a detector of anomalies like `features` with the scorer `gmm`.
+//! Where good items come in named kinds, it matters which kind an item is taken for, and items of no kind have to be
+//! told. With a single kind it is a detector of anomalies like `features` with the scorer `gmm`.
 //!
 //! # Parameters
-//! `level`, `dimensions`, `components`, `covariance`, `floor`. Full covariances take five images for each dimension; where
-//! the smallest class has fewer, they are diagonal.
+//! `level`, `dimensions`, `components`, `covariance`, `floor`. Full covariances take five images for each dimension;
+//! where the smallest class has fewer, they are diagonal.
 //!
 //! # Reference
 //! Scheirer, de Rezende Rocha, Sapkota and Boult, *Toward open set recognition* (2013), for the task; Hastie and

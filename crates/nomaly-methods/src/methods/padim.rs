@@ -1,14 +1,14 @@
 //! Patch distribution modelling: a Gaussian for every position of the image.
 //!
 //! # What it computes
-//! Feature maps of several layers, brought to the finest one's grid by nearest neighbours, give each position one vector, of
-//! which a random choice of channels is kept. At each position a Gaussian is fitted to the vectors of the good images:
-//! mean, and covariance plus a small multiple of the identity. The map is the Mahalanobis distance at each position,
-//! enlarged bilinearly and blurred; the score of the image is the map's maximum.
+//! Feature maps of several layers, brought to the finest one's grid by nearest neighbours, give each position one
+//! vector, of which a random choice of channels is kept. At each position a Gaussian is fitted to the vectors of the
+//! good images: mean, and covariance plus a small multiple of the identity. The map is the Mahalanobis distance at each
+//! position, enlarged bilinearly and blurred; the score of the image is the map's maximum.
 //!
 //! # When to use
-//! For items that always lie the same way, from some tens of good images on: what is normal may then differ from place to
-//! place. Fitting is one pass over the images in memory that does not grow with their number, then a second one for
+//! For items that always lie the same way, from some tens of good images on: what is normal may then differ from place
+//! to place. Fitting is one pass over the images in memory that does not grow with their number, then a second one for
 //! held-out scores.
 //!
 //! # Parameters
@@ -21,9 +21,9 @@
 //!
 //! # Reference
 //! Defard, Setkov, Loesch and Audigier, *PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and
-//! Localization*, 2020, section III. The paper's backbones are ResNet-18 with 100 and Wide-ResNet-50-2 with 550 channels, its
-//! regularisation is 0.01, its view a centre crop of 224² (`view=center`). anomalib sees the whole image at 256²
-//! (`input_size=256`).
+//! Localization*, 2020, section III. The paper's backbones are ResNet-18 with 100 and Wide-ResNet-50-2 with 550
+//! channels, its regularisation is 0.01, its view a centre crop of 224² (`view=center`). anomalib sees the whole image
+//! at 256² (`input_size=256`).
 
 use std::collections::BTreeSet;
 
@@ -276,8 +276,8 @@ impl Padim {
     /// Scores the images `alone`, ascending, each by the Gaussians of all others.
     ///
     /// With `n` images, scatter `S` and `d` = x − mean, the others have mean distance `d n/(n−1)` and scatter
-    /// `S − n/(n−1) d dᵀ`. With `A = S/(n−2) + λ I` and `c = n/((n−1)(n−2))` their covariance is `A − c d dᵀ`, so that with
-    /// `q = dᵀ A⁻¹ d` the squared distance is `(n/(n−1))² q / (1 − c q)`.
+    /// `S − n/(n−1) d dᵀ`. With `A = S/(n−2) + λ I` and `c = n/((n−1)(n−2))` their covariance is `A − c d dᵀ`, so that
+    /// with `q = dᵀ A⁻¹ d` the squared distance is `(n/(n−1))² q / (1 − c q)`.
     fn without_one(
         &self,
         positions: &Positions,

@@ -19,8 +19,8 @@ use crate::features::FeatureBatch;
 pub(super) enum Joining {
     /// The mean of each channel over the neighbourhood; all channels of all layers one after another. As anomalib does.
     Mean,
-    /// The `C · 9` values of the neighbourhood, channel by channel, averaged into `size` bins for each layer, and all bins
-    /// of all layers averaged into `size` bins again. As the authors' program does, with 1024.
+    /// The `C · 9` values of the neighbourhood, channel by channel, averaged into `size` bins for each layer, and all
+    /// bins of all layers averaged into `size` bins again. As the authors' program does, with 1024.
     Bins {
         /// Numbers a patch.
         size: usize,

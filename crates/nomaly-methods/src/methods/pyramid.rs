@@ -9,8 +9,8 @@ use crate::MethodError;
 
 /// The feature maps of all layers at the positions of `grid`, `[views · positions, channels of all layers]`.
 ///
-/// `layers` are rows of positions, `[views, h · w, C]` each, of the `shapes` `[C, h, w]`. Finer ones are averaged over what a
-/// position of the grid covers, coarser ones interpolated bilinearly.
+/// `layers` are rows of positions, `[views, h · w, C]` each, of the `shapes` `[C, h, w]`. Finer ones are averaged over
+/// what a position of the grid covers, coarser ones interpolated bilinearly.
 ///
 /// # Errors
 /// A grid without positions, or layers that are not of their shapes.

@@ -9,8 +9,8 @@ use crate::MethodError;
 
 /// The setting that names the scorer.
 pub(super) const SCORER: &str = "scorer";
-/// The scorer where none is named: well-posed for fewer rows than columns, for its covariance is shrunk, with nothing to
-/// tune.
+/// The scorer where none is named: well-posed for fewer rows than columns, for its covariance is shrunk, with nothing
+/// to tune.
 pub(super) const DEFAULT_SCORER: &str = "gaussian";
 /// The setting of scorers that decides their random choices.
 const SEED: &str = "seed";

@@ -1,37 +1,39 @@
 //! SPADE: the distance of every position to the nearest of the images most like this one.
 //!
 //! # What it computes
-//! The pooled features of an image retrieve the `k` training images most like it; the score of the image is their mean L2
-//! distance. Feature maps of several layers on one grid give each position one vector, and the map is its L2 distance to
-//! the nearest of all positions of the retrieved images, enlarged bilinearly and blurred.
+//! The pooled features of an image retrieve the `k` training images most like it; the score of the image is their mean
+//! L2 distance. Feature maps of several layers on one grid give each position one vector, and the map is its L2
+//! distance to the nearest of all positions of the retrieved images, enlarged bilinearly and blurred.
 //!
 //! # When to use
-//! Where good items come in several kinds, or lie anywhere: each is compared with its like, and nothing is learned but the
-//! images themselves. Few images suffice. The model keeps the feature maps of all of them, and scoring compares every
-//! position with those of `k` images.
+//! Where good items come in several kinds, or lie anywhere: each is compared with its like, and nothing is learned but
+//! the images themselves. Few images suffice. The model keeps the feature maps of all of them, and scoring compares
+//! every position with those of `k` images.
 //!
 //! # Parameters
 //! `layers`, `level`, `k`, `score`, `grid`, `sigma`, `held_out`, `max_memory`; see [`SpadeParams`].
 //!
 //! # Memory
-//! The feature maps of all images take at most half of `max_memory` beside the program's own share, because the model file
-//! is made from a copy of them. With `grid=auto` positions are compared on the finest layer's grid on which they fit; finer
-//! layers are averaged over what a position covers, coarser ones interpolated bilinearly. A coarser grid is told.
+//! The feature maps of all images take at most half of `max_memory` beside the program's own share, because the model
+//! file is made from a copy of them. With `grid=auto` positions are compared on the finest layer's grid on which they
+//! fit; finer layers are averaged over what a position covers, coarser ones interpolated bilinearly. A coarser grid is
+//! told.
 //!
 //! # Views
 //! Tiles and flipped copies are scored each by itself, against the same tile or copy of the training images.
 //!
 //! # Region of interest
-//! Pooled features are those of the whole image. Where a region of interest is set they still retrieve the images to compare
-//! with, but the largest value of the map scores the image, whatever `score` says.
+//! Pooled features are those of the whole image. Where a region of interest is set they still retrieve the images to
+//! compare with, but the largest value of the map scores the image, whatever `score` says.
 //!
 //! # Held-out scores
 //! A training image is compared with all others but those of its group. At most `held_out` images, chosen by the seed,
 //! are, for each costs as much as scoring an image does.
 //!
 //! # Reference
-//! Cohen and Hoshen, *Sub-Image Anomaly Detection with Deep Pyramid Correspondences*, 2020, sections 3.1 to 3.4. The paper
-//! scores images by the pooled last layer of Wide-ResNet-50-2, and positions by its first three layers at stride 4.
+//! Cohen and Hoshen, *Sub-Image Anomaly Detection with Deep Pyramid Correspondences*, 2020, sections 3.1 to 3.4. The
+//! paper scores images by the pooled last layer of Wide-ResNet-50-2, and positions by its first three layers at stride
+//! 4.
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::{State, Tensor};
@@ -106,8 +108,8 @@ pub struct SpadeParams {
     /// Training images that an image is compared with; where there are fewer others, all of them.
     #[schemars(extend("minimum" = 1))]
     pub k: usize,
-    /// What scores an image: the distance of its pooled features, where no region of interest is set, or the largest value
-    /// of its map.
+    /// What scores an image: the distance of its pooled features, where no region of interest is set, or the largest
+    /// value of its map.
     pub score: ImageScore,
     /// Stride at which positions are compared, that of a layer; `auto`: the finest that fits into `max_memory`.
     #[schemars(extend("minimum" = 1))]
@@ -427,8 +429,8 @@ struct Config {
 pub struct FittedSpade {
     method: Spade,
     gallery: Gallery,
-    /// Images to compare with: no more than there were others when it was fitted, so that scores stay comparable with the
-    /// held-out ones.
+    /// Images to compare with: no more than there were others when it was fitted, so that scores stay comparable with
+    /// the held-out ones.
     k: usize,
 }
 

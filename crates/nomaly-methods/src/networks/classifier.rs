@@ -125,8 +125,8 @@ fn stored_weights(state: State) -> Result<Weights, MethodError> {
     state.tensors.into_iter().map(tensor).collect()
 }
 
-/// Writes the natural logarithms of the softmax of `logits`. No probability is below [`FLOOR`], so that no single one decides
-/// a score.
+/// Writes the natural logarithms of the softmax of `logits`. No probability is below [`FLOOR`], so that no single one
+/// decides a score.
 pub(crate) fn log_softmax(logits: &[f32], log_p: &mut [f64]) {
     let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - f64::from(greatest)).exp()).sum();

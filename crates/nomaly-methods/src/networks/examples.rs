@@ -101,7 +101,8 @@ impl<'a, M: Make> Examples<'a, M> {
         examples
     }
 
-    /// Runs `network` on examples of held-out views and hands what its first tap says of each, with the target, to `see`.
+    /// Runs `network` on examples of held-out views and hands what its first tap says of each, with the target, to
+    /// `see`.
     pub(crate) fn try_on(
         &self,
         network: &TrainedNetwork,

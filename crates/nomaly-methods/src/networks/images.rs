@@ -13,9 +13,11 @@ use crate::method::Method;
 use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
 
-/// All views of all images as 8-bit planes, red, green and blue: what a pipeline makes of images, without its last step.
+/// All views of all images as 8-bit planes, red, green and blue: what a pipeline makes of images, without its last
+/// step.
 ///
-/// The methods that train on pixels stand on the backbone `pixels`, whose values are `v / 255`: a byte holds all of one.
+/// The methods that train on pixels stand on the backbone `pixels`, whose values are `v / 255`: a byte holds all of
+/// one.
 #[derive(Debug)]
 pub(crate) struct PixelStore {
     bytes: Vec<u8>,
@@ -128,8 +130,8 @@ impl PixelStore {
     }
 }
 
-/// The planes `[3, H, W]` of each view of a batch, a row each; refused where they are not of the size that a network was
-/// trained on.
+/// The planes `[3, H, W]` of each view of a batch, a row each; refused where they are not of the size that a network
+/// was trained on.
 pub(crate) fn views<'a>(batch: &FeatureBatch<'a>, size: [usize; 2]) -> Result<ArrayView2<'a, f32>, MethodError> {
     let (views, expected) = (batch.images * batch.views, 3 * size[0] * size[1]);
     let found = batch.values[0].len() / views.max(1);

@@ -116,8 +116,8 @@ pub struct ClassTask<'a> {
 impl ClassTask<'_> {
     /// Fits classes on all items, and scores every item by a fit that has not seen it.
     ///
-    /// `fit(items, names, plan)` fits on some items with the names of their classes; `score(model, items)` gives for each
-    /// of some items its scores under all classes.
+    /// `fit(items, names, plan)` fits on some items with the names of their classes; `score(model, items)` gives for
+    /// each of some items its scores under all classes.
     ///
     /// # Errors
     /// Settings that the classes have too few items for, cancellation, and whatever the two closures fail with.

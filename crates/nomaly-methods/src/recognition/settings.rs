@@ -24,8 +24,8 @@ word_or_value! {
 /// The settings of open-set recognition, the same on images and on rows.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OpenSetParams {
-    /// Principal components that features are reduced to; `auto`: from 8 to 64, as many as the smallest class supports full
-    /// covariances for.
+    /// Principal components that features are reduced to; `auto`: from 8 to 64, as many as the smallest class supports
+    /// full covariances for.
     pub dimensions: Dimensions,
     /// The number of Gaussians of a class; `auto`: the number from 1 to 8 with the smallest BIC.
     #[schemars(extend("minimum" = 1))]
@@ -63,8 +63,8 @@ pub struct Plan {
 impl OpenSetParams {
     /// What follows for rows of `dim` columns of which every fit sees at least `items` of each class and `all` in all.
     ///
-    /// The numbers of the smallest fit decide, so that held-out items are scored by models of the same kind as the final
-    /// one; that is what makes their scores comparable.
+    /// The numbers of the smallest fit decide, so that held-out items are scored by models of the same kind as the
+    /// final one; that is what makes their scores comparable.
     ///
     /// # Errors
     /// Settings that the items are too few for.

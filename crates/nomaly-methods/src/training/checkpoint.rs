@@ -54,8 +54,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The checkpoint in `folder` of the training that `identity` describes: all settings, the seed and the data, in any
-    /// form. The folder need not exist.
+    /// The checkpoint in `folder` of the training that `identity` describes: all settings, the seed and the data, in
+    /// any form. The folder need not exist.
     pub fn new(folder: &Path, identity: &[u8]) -> Self {
         let fingerprint = sha256_hex(identity);
         Self { path: folder.join(format!("{}.checkpoint", &fingerprint[..24])), fingerprint }

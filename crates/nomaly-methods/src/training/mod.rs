@@ -2,13 +2,13 @@
 //!
 //! # What it does
 //! An [`Objective`] says what a batch of examples means: it runs the networks forward and backward and steps their
-//! optimisers. [`train`] does the rest, once for all methods: the order of the examples, the learning rate, progress with
-//! the loss, validation, early stopping, checkpoints, resumption and cancellation.
+//! optimisers. [`train`] does the rest, once for all methods: the order of the examples, the learning rate, progress
+//! with the loss, validation, early stopping, checkpoints, resumption and cancellation.
 //!
 //! # What holds
 //! * The result depends on the seed, the settings and the data alone: the order of an epoch comes from the seed and the
-//!   number of the epoch, and nothing from the clock. A training that was interrupted and goes on from its checkpoint ends
-//!   with the same numbers, bit for bit, as one that was not.
+//!   number of the epoch, and nothing from the clock. A training that was interrupted and goes on from its checkpoint
+//!   ends with the same numbers, bit for bit, as one that was not.
 //! * A [`Checkpoint`] is written after every epoch, at least every [`CHECKPOINT_EVERY`], and when the training is
 //!   cancelled. It is replaced atomically; a checkpoint of other data, settings or seed is never taken.
 //! * A loss that is not a finite number ends the training with an error.

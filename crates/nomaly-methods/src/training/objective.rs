@@ -24,8 +24,8 @@ impl Learner {
         Self { network, optimiser: NetworkOptimizer::new(rule), rule }
     }
 
-    /// A network that ends at the tap `logits` of `graph`, for inputs of `size` (height, width), with He-normal weights drawn
-    /// from the seed.
+    /// A network that ends at the tap `logits` of `graph`, for inputs of `size` (height, width), with He-normal weights
+    /// drawn from the seed.
     pub(crate) fn initialised(graph: &Graph, size: [usize; 2], rule: Rule, seed: u64) -> Result<Self, MethodError> {
         let weights = he_normal(graph, seed);
         Ok(Self::new(Network::new(graph, &["logits"], size, &weights, Isa::best()?)?, rule))
@@ -62,8 +62,8 @@ pub trait Objective {
     /// Whatever the passes fail with.
     fn step(&mut self, learners: &mut [Learner], batch: &Batch<'_>) -> Result<f64, MethodError>;
 
-    /// What the networks are worth after an epoch on images that take no part in training; *lower = better*. `None` where
-    /// nothing is held out.
+    /// What the networks are worth after an epoch on images that take no part in training; *lower = better*. `None`
+    /// where nothing is held out.
     ///
     /// # Errors
     /// Whatever the passes fail with.

@@ -26,8 +26,8 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 /// checkpoint included.
 ///
 /// # Errors
-/// Cancellation (after writing the checkpoint), a loss that is not finite, a checkpoint that cannot be read or written, and
-/// whatever the objective fails with.
+/// Cancellation (after writing the checkpoint), a loss that is not finite, a checkpoint that cannot be read or written,
+/// and whatever the objective fails with.
 pub fn train(
     plan: &TrainingPlan,
     objective: &mut dyn Objective,

@@ -70,11 +70,11 @@ pub struct TrainingParams {
     /// Weight of the sum of all squared parameters in the loss.
     #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub l2: f64,
-    /// Epochs without a smaller loss of held-out images after which training stops, and the best network is kept; `auto`
-    /// is half of all epochs.
+    /// Epochs without a smaller loss of held-out images after which training stops, and the best network is kept;
+    /// `auto` is half of all epochs.
     pub patience: Patience,
-    /// Share of the images that is not trained on, and calibrates the decision; `auto` is a tenth, but 20 images where that
-    /// is at most a fifth.
+    /// Share of the images that is not trained on, and calibrates the decision; `auto` is a tenth, but 20 images where
+    /// that is at most a fifth.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 0.9))]
     pub holdout: Auto<f64>,
 }
@@ -105,8 +105,8 @@ impl TrainingParams {
         rule
     }
 
-    /// Divides `images` into those that are trained on and those that are held out, both ascending and not empty, by the
-    /// seed.
+    /// Divides `images` into those that are trained on and those that are held out, both ascending and not empty, by
+    /// the seed.
     pub(crate) fn divide(&self, groups: &Groups, seed: u64) -> Division {
         let images = groups.items();
         let share = match self.holdout {

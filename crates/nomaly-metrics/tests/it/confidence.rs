@@ -1,4 +1,5 @@
-//! Confidence intervals, and figures at thresholds, against definitions and scikit-learn (`fixtures/gen_confidence.py`).
+//! Confidence intervals, and figures at thresholds, against definitions and scikit-learn
+//! (`fixtures/gen_confidence.py`).
 
 use nomaly_metrics::{
     Bootstrap, ConfusionMatrix, CurvePoints, Interval, MetricError, auroc_with_interval, confusion_curve, roc_curve,

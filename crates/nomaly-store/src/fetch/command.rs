@@ -23,7 +23,8 @@ pub(super) enum Outcome {
     },
 }
 
-/// Runs a program to its end, or until the work is cancelled, when it is killed. Its output goes to a file in `scratch`.
+/// Runs a program to its end, or until the work is cancelled, when it is killed. Its output goes to a file in
+/// `scratch`.
 pub(super) fn run(
     command: &mut Command,
     what: &str,

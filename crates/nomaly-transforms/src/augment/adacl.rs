@@ -1,22 +1,23 @@
 //! The created anomalies of ADACL.
 //!
 //! # What it computes
-//! One of four changes of an image's structure that leave its colours: *cut-paste* copies a random patch to a random place,
-//! *puzzle* shuffles the four quarters (never back to where they were), *rotation* turns by 90° once or three times,
-//! *mix-up* adds an image and its rotation, each multiplied by a coefficient: a·x + (1 − a)·rot(x).
+//! One of four changes of an image's structure that leave its colours: *cut-paste* copies a random patch to a random
+//! place, *puzzle* shuffles the four quarters (never back to where they were), *rotation* turns by 90° once or three
+//! times, *mix-up* adds an image and its rotation, each multiplied by a coefficient: a·x + (1 − a)·rot(x).
 //!
 //! # When to use
 //! As the anomalies that a regressor is trained against where anomalies differ in the whole of the image. Rotations are
 //! the wrong anomaly where normal items come turned.
 //!
 //! # Parameters
-//! The sides of the patch, as shares of the image's, and the coefficient a; both are drawn anew each time, uniformly from a
-//! range. The thesis gives no numbers for them: patches of a quarter to a half of each side and 0.3 ≤ a ≤ 0.7 are our choice.
-//! A patch that would change nothing, such as background pasted on background, is drawn again, up to 16 times.
+//! The sides of the patch, as shares of the image's, and the coefficient a; both are drawn anew each time, uniformly
+//! from a range. The thesis gives no numbers for them: patches of a quarter to a half of each side and 0.3 ≤ a ≤ 0.7
+//! are our choice. A patch that would change nothing, such as background pasted on background, is drawn again, up to 16
+//! times.
 //!
 //! # Reference
-//! Khazaie, Wong, Mohsenzadeh, *Augment to Detect Anomalies with Continuous Labelling*, arXiv 2207.01112, 2022; Khazaie's
-//! thesis, University of Western Ontario, 2022, section 4.3.4.
+//! Khazaie, Wong, Mohsenzadeh, *Augment to Detect Anomalies with Continuous Labelling*, arXiv 2207.01112, 2022;
+//! Khazaie's thesis, University of Western Ontario, 2022, section 4.3.4.
 
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
@@ -125,8 +126,8 @@ impl AdaclAugmentation {
         AdaclKind::ALL.iter().try_for_each(|kind| kind.check(size))
     }
 
-    /// Makes an anomaly from planes `[C, H, W]` of values in \[0, 1\], where `size` is `[H, W]`, by a kind drawn at random.
-    /// Returns the kind.
+    /// Makes an anomaly from planes `[C, H, W]` of values in \[0, 1\], where `size` is `[H, W]`, by a kind drawn at
+    /// random. Returns the kind.
     ///
     /// # Errors
     /// What [`validate`](Self::validate) and [`check`](Self::check) find, [`TransformError::PlanesLength`],

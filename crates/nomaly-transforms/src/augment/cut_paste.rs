@@ -1,18 +1,18 @@
 //! The three classes of CutPaste.
 //!
 //! # What it computes
-//! An image as it is, with a patch of itself pasted elsewhere, or with a thin turned strip of itself: the classes that a
-//! network learns to tell apart. Patches are those of [`synthetic`](crate::synthetic)'s kinds `cut-paste` and `scar`, on
-//! planes; pixels outside of what is pasted keep their values bit for bit.
+//! An image as it is, with a patch of itself pasted elsewhere, or with a thin turned strip of itself: the classes that
+//! a network learns to tell apart. Patches are those of [`synthetic`](crate::synthetic)'s kinds `cut-paste` and `scar`,
+//! on planes; pixels outside of what is pasted keep their values bit for bit.
 //!
 //! # When to use
 //! Where anomalies are defects of a part of the image.
 //!
 //! # Parameters
-//! None: area 2–15 % of the image, aspect ratio 0.3–1 or 1–3.3; scars of 2–16 by 10–25 pixels at 256 pixels (they grow and
-//! shrink with the shorter side, down to a quarter), turned by up to 45°; both with brightness, contrast and saturation changed
-//! by up to 10 % and the hue by up to a tenth of a turn. Grey images stay grey: a patch that is told by a colour of its own
-//! teaches a network nothing of defects. What is pasted is rounded to 8 bits.
+//! None: area 2–15 % of the image, aspect ratio 0.3–1 or 1–3.3; scars of 2–16 by 10–25 pixels at 256 pixels (they grow
+//! and shrink with the shorter side, down to a quarter), turned by up to 45°; both with brightness, contrast and
+//! saturation changed by up to 10 % and the hue by up to a tenth of a turn. Grey images stay grey: a patch that is told
+//! by a colour of its own teaches a network nothing of defects. What is pasted is rounded to 8 bits.
 //!
 //! # Reference
 //! Li, Sohn, Yoon, Pfister, *CutPaste: Self-Supervised Learning for Anomaly Detection and Localization*, CVPR 2021,
@@ -53,7 +53,8 @@ impl CutPasteClass {
         self as usize
     }
 
-    /// Makes an image of this class from planes `[C, H, W]` of values in \[0, 1\], where C is 1 or 3 and `size` is `[H, W]`.
+    /// Makes an image of this class from planes `[C, H, W]` of values in \[0, 1\], where C is 1 or 3 and `size` is `[H,
+    /// W]`.
     ///
     /// `random` decides sizes, places and colours; [`Normal`](Self::Normal) leaves it untouched.
     ///

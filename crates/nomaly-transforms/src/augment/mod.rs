@@ -1,7 +1,7 @@
 //! Images made from normal images: anomalies, which self-supervised methods are trained against, and changes to bear.
 //!
-//! Like [`transformations`](crate::transformations) these work on planes `[C, H, W]` of values in \[0, 1\] and draw every
-//! random choice from the generator that they are given:
+//! Like [`transformations`](crate::transformations) these work on planes `[C, H, W]` of values in \[0, 1\] and draw
+//! every random choice from the generator that they are given:
 //!
 //! * [`AdaclAugmentation`]: patches pasted, quarters shuffled, images turned and mixed with themselves;
 //! * [`CutPasteClass`]: the three classes of CutPaste.

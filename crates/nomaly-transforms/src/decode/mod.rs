@@ -57,8 +57,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 2²⁸ pixels (16384 × 16384; the largest inspection cameras have 151 million) and 2 GiB, enough for 16-bit RGB from
-    /// such a camera.
+    /// 2²⁸ pixels (16384 × 16384; the largest inspection cameras have 151 million) and 2 GiB, enough for 16-bit RGB
+    /// from such a camera.
     fn default() -> Self {
         Self { max_pixels: 1 << 28, max_bytes: 1 << 31 }
     }

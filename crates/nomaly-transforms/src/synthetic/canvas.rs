@@ -177,8 +177,8 @@ pub(super) fn mean_colour(image: &RgbImage, centre: [f32; 2], radius: f32) -> [f
     sum.map(|sum| sum as f32 / count as f32)
 }
 
-/// Small changes of brightness, contrast, saturation and hue, as CutPaste's colour jitter of strength 0.1 makes them: factors
-/// from 0.9 to 1.1, and up to a tenth of a turn of the hue. Grey stays grey.
+/// Small changes of brightness, contrast, saturation and hue, as CutPaste's colour jitter of strength 0.1 makes them:
+/// factors from 0.9 to 1.1, and up to a tenth of a turn of the hue. Grey stays grey.
 pub(super) fn jitter(dice: &mut Dice<'_>) -> impl Fn([f32; 3]) -> [f32; 3] + use<> {
     let [brightness, contrast, saturation]: [f32; 3] = std::array::from_fn(|_| dice.between(0.9, 1.1));
     // The tangent of a tenth of a turn.

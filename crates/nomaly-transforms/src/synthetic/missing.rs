@@ -1,8 +1,8 @@
 //! Missing texture.
 //!
 //! # What it computes
-//! A patch with an irregular, rather sharp outline in which the texture is replaced by the mean colour around it, with a
-//! little noise.
+//! A patch with an irregular, rather sharp outline in which the texture is replaced by the mean colour around it, with
+//! a little noise.
 //!
 //! # When to use
 //! For misprints, missing coating, holes in a weave, rubbed-off structure.

@@ -5,8 +5,8 @@
 //! elsewhere: every pixel outside the mask is the input's, bit for bit.
 //!
 //! # When to use
-//! For demonstrations, for choosing between settings where no real defects have been collected, and for tests. Scores on
-//! synthetic defects say little about how well real ones are found. Defects may fall on the background of an object.
+//! For demonstrations, for choosing between settings where no real defects have been collected, and for tests. Scores
+//! on synthetic defects say little about how well real ones are found. Defects may fall on the background of an object.
 //!
 //! # Parameters
 //! The kind and a seeded generator. Sizes follow the image's shorter side; strengths are drawn from ranges in which a

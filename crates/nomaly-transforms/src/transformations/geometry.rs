@@ -2,8 +2,8 @@
 
 /// Rows and columns that pixels are taken from.
 ///
-/// Mirror images, shifts and quarter turns only move pixels, and any composition of them is one of these, so that an image
-/// is copied once however many steps there are.
+/// Mirror images, shifts and quarter turns only move pixels, and any composition of them is one of these, so that an
+/// image is copied once however many steps there are.
 #[derive(Debug)]
 pub(crate) struct Gather {
     /// For every row of the output a row of the input, or a column where `transposed`.

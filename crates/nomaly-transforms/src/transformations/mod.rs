@@ -1,13 +1,13 @@
 //! Sets of image transformations, as data.
 //!
 //! # What it computes
-//! A [`TransformationSet`] is a list of [`Transformation`]s, each a composition of steps on planes of values in \[0, 1\]. A
-//! network that learns to tell which transformation of the set an image went through learns what normal images look
-//! like; how sure it is of an image says how normal the image is.
+//! A [`TransformationSet`] is a list of [`Transformation`]s, each a composition of steps on planes of values in \[0,
+//! 1\]. A network that learns to tell which transformation of the set an image went through learns what normal images
+//! look like; how sure it is of an image says how normal the image is.
 //!
 //! # When to use
-//! With methods that make their own labels. `geotrans` where items have a fixed pose; a smaller set where training must be
-//! quick; no turns or mirror images where normal items come turned or mirrored, since they could not be told apart.
+//! With methods that make their own labels. `geotrans` where items have a fixed pose; a smaller set where training must
+//! be quick; no turns or mirror images where normal items come turned or mirrored, since they could not be told apart.
 //!
 //! # Parameters
 //! A set is written in one string that says all of it:
@@ -23,8 +23,8 @@
 //! ```
 //!
 //! A preset is a product: `geotrans` is {–, flip} × {–, −tx, +tx} × {–, −ty, +ty} × {–, rot90, rot180, rot270}, 72
-//! transformations of which the last factor changes quickest; shifts are by a quarter of the side, or by the share that is
-//! given. `rotations` are the four turns, `rotations-flips` eight. **Each extra doubles the set**: first come the
+//! transformations of which the last factor changes quickest; shifts are by a quarter of the side, or by the share that
+//! is given. `rotations` are the four turns, `rotations-flips` eight. **Each extra doubles the set**: first come the
 //! transformations without it, then the same ones with it. Wherever they are written, extras are carried out before the
 //! preset's steps, `equalise` or `quantile` first, then `jitter`, `crop` and `zoom` (T = T_old ∘ zoom ∘ crop ∘ jitter ∘
 //! equalise). A transformation that is written out takes its steps **from left to right**. The names of transformations
@@ -42,12 +42,12 @@
 //! | `quantile=Q` | the same, times Q | above 0 to 1; 0.7 |
 //!
 //! # Reference
-//! Golan, El-Yaniv, *Deep Anomaly Detection Using Geometric Transformations*, NeurIPS 2018, section 4.1 and its published
-//! code, for `geotrans`; shifts, zooms and turns equal those of Keras (`apply_affine_transform` with `order=1` and
-//! `fill_mode='reflect'`, which is SciPy's) and NumPy. Braga, *Deep Anomaly Detection Using Geometric Transformations*,
-//! presentation, Friedrich-Alexander-Universität Erlangen-Nürnberg, 2025, for the extras. Factors of `jitter` act as in
-//! torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation`; `equalise` is scikit-image's `equalize_hist`
-//! of 8-bit images, linearly interpolated for values between two levels.
+//! Golan, El-Yaniv, *Deep Anomaly Detection Using Geometric Transformations*, NeurIPS 2018, section 4.1 and its
+//! published code, for `geotrans`; shifts, zooms and turns equal those of Keras (`apply_affine_transform` with
+//! `order=1` and `fill_mode='reflect'`, which is SciPy's) and NumPy. Braga, *Deep Anomaly Detection Using Geometric
+//! Transformations*, presentation, Friedrich-Alexander-Universität Erlangen-Nürnberg, 2025, for the extras. Factors of
+//! `jitter` act as in torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation`; `equalise` is
+//! scikit-image's `equalize_hist` of 8-bit images, linearly interpolated for values between two levels.
 //!
 //! ```
 //! use nomaly_transforms::transformations::TransformationSet;
@@ -101,8 +101,8 @@ pub struct Transformation {
 }
 
 impl Transformation {
-    /// The steps in the order in which they are taken, such as `zoom=1.3+flip+ty=-0.25+rot90`; `identity` where there are
-    /// none. Two transformations of a set never have the same name.
+    /// The steps in the order in which they are taken, such as `zoom=1.3+flip+ty=-0.25+rot90`; `identity` where there
+    /// are none. Two transformations of a set never have the same name.
     pub fn name(&self) -> String {
         self.to_string()
     }
@@ -123,8 +123,8 @@ impl Transformation {
     /// Checks that images of this size, height and width in pixels, can be transformed.
     ///
     /// # Errors
-    /// [`TransformError::EmptyImage`], [`TransformError::NotSquare`] for `rot90` and `rot270`, [`TransformError::TooSmall`]
-    /// where a step would change nothing or not move by a pixel.
+    /// [`TransformError::EmptyImage`], [`TransformError::NotSquare`] for `rot90` and `rot270`,
+    /// [`TransformError::TooSmall`] where a step would change nothing or not move by a pixel.
     pub fn check(&self, size: [usize; 2]) -> Result<(), TransformError> {
         check_size(size)?;
         self.steps.iter().try_for_each(|step| step.check(size))
@@ -132,9 +132,9 @@ impl Transformation {
 
     /// Transforms planes `[C, H, W]` of values in \[0, 1\], where `size` is `[H, W]`, into as many values in `out`.
     ///
-    /// `random` decides what is random and nothing else; a transformation that [is not random](Self::is_random) leaves it
-    /// untouched. Moves of pixels take any value and keep it bit for bit; `jitter`, `equalise` and `quantile` read values
-    /// beyond \[0, 1\] as the nearer end.
+    /// `random` decides what is random and nothing else; a transformation that [is not random](Self::is_random) leaves
+    /// it untouched. Moves of pixels take any value and keep it bit for bit; `jitter`, `equalise` and `quantile` read
+    /// values beyond \[0, 1\] as the nearer end.
     ///
     /// # Errors
     /// What [`check`](Self::check) finds, [`TransformError::PlanesLength`], [`TransformError::OutputLength`]. `out` is

@@ -53,8 +53,8 @@ fn weights(channels: usize) -> Vec<f32> {
 
 /// Replaces every value by `top` times the share of values that are not greater.
 ///
-/// Values are counted at 256 levels, 0 to 1, and the shares interpolated between levels. An image that has one level only
-/// stays as it is. Values that are not numbers are counted at level 0 and stay what they are.
+/// Values are counted at 256 levels, 0 to 1, and the shares interpolated between levels. An image that has one level
+/// only stays as it is. Values that are not numbers are counted at level 0 and stay what they are.
 pub(super) fn equalise(planes: &mut [f32], top: f64) {
     const LAST: usize = 255;
     let mut counts = [0u64; LAST + 1];

@@ -19,8 +19,8 @@ const QUARTER: f64 = 0.25;
 
 /// Transformations to tell apart, in the order of their labels; at least one.
 ///
-/// A set is one string ([`FromStr`] and [`Display`](fmt::Display)), which is also how it is stored. What is displayed names
-/// every setting of an extra and reads back as an equal set. The [module documentation](super) has the grammar.
+/// A set is one string ([`FromStr`] and [`Display`](fmt::Display)), which is also how it is stored. What is displayed
+/// names every setting of an extra and reads back as an equal set. The [module documentation](super) has the grammar.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TransformationSet {
@@ -168,8 +168,8 @@ static PRESETS: Registry<Preset> = Registry::new("set of transformations", &[GEO
 static EXTRAS: Registry<StepKind> = Registry::new("extra transformation", &[ZOOM, CROP, JITTER, EQUALISE, QUANTILE]);
 
 impl Preset {
-    /// The preset as it is displayed, and its transformations. The default share is left out: it is part of what the name
-    /// means in the paper and cannot change.
+    /// The preset as it is displayed, and its transformations. The default share is left out: it is part of what the
+    /// name means in the paper and cannot change.
     fn parse(&self, setting: Option<&str>) -> Result<(String, Vec<Transformation>), TransformError> {
         let wrong = |expected| TransformError::Setting {
             name: self.name,

@@ -61,8 +61,8 @@ fn a_patch_is_copied_to_another_place() {
     assert!(sides.len() > 40 && corners.len() > 150, "{} sizes at {} places", sides.len(), corners.len());
 }
 
-/// Background pasted on background is no anomaly: with one bright pixel in 256, patches are drawn until it is in one, or
-/// covered by one.
+/// Background pasted on background is no anomaly: with one bright pixel in 256, patches are drawn until it is in one,
+/// or covered by one.
 #[test]
 fn patches_that_would_change_nothing_are_drawn_again() {
     let mut planes = vec![0.0; 784];

@@ -11,7 +11,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 
-/// Reference values are rounded to 7 decimals; ours are single precision, after at most three roundings of values below 1.
+/// Reference values are rounded to 7 decimals; ours are single precision, after at most three roundings of values below
+/// 1.
 const ROUNDING: f32 = 4e-7;
 
 fn rng() -> ChaCha8Rng {

@@ -62,8 +62,8 @@ pub(crate) fn print(out: &mut impl Write, evaluation: &RecognitionEvaluation) ->
     writeln!(out, "\n{HEADING}timing{HEADING:#}     {fit}{} {noun}s/s{memory}", significant(timing.images_per_s, 3))
 }
 
-/// What was taken for what; the counts of right and wrong decisions alone where the classes are too many to stand beside
-/// one another.
+/// What was taken for what; the counts of right and wrong decisions alone where the classes are too many to stand
+/// beside one another.
 fn confusion(out: &mut impl Write, evaluation: &RecognitionEvaluation) -> io::Result<()> {
     let confusion = &evaluation.figures.confusion;
     let decisions = &confusion.decisions;

@@ -3,16 +3,17 @@
 //! **The problem.** A direct 3x3 convolution is bound by multiply-adds, and the register tile of `dense` issues them
 //! at nearly the rate of the machine. The only way to be faster is to need fewer.
 //!
-//! **The design.** F(4x4, 3x3) computes 16 outputs of a channel pair with 36 multiplications instead of 144, F(2x2, 3x3)
-//! 4 outputs with 16 instead of 36 (Lavin and Gray 2016). Input tiles are transformed once for all output channels; then,
-//! for each of the 36 (16) values of a transformed tile, a matrix product over the channels runs on the same register
-//! tile as every dense convolution, with tiles in the place of columns; then each result is transformed back and gets
-//! bias, residual and activation in registers. The blocked layout makes all transforms vertical: a lane is a channel.
+//! **The design.** F(4x4, 3x3) computes 16 outputs of a channel pair with 36 multiplications instead of 144, F(2x2,
+//! 3x3) 4 outputs with 16 instead of 36 (Lavin and Gray 2016). Input tiles are transformed once for all output
+//! channels; then, for each of the 36 (16) values of a transformed tile, a matrix product over the channels runs on the
+//! same register tile as every dense convolution, with tiles in the place of columns; then each result is transformed
+//! back and gets bias, residual and activation in registers. The blocked layout makes all transforms vertical: a lane
+//! is a channel.
 //!
 //! Two ways to share the work, because transformed weights are 4 (1.8) times as large as the weights. Where they fit
-//! into a core's cache, each unit of work takes a *band* of tiles through all three stages, with its scratch memory in the
-//! cache too. Where they do not, all tiles are transformed first, and each unit takes all tiles through the products with a
-//! *pair* of blocks of output channels, so that every weight is read once.
+//! into a core's cache, each unit of work takes a *band* of tiles through all three stages, with its scratch memory in
+//! the cache too. Where they do not, all tiles are transformed first, and each unit takes all tiles through the
+//! products with a *pair* of blocks of output channels, so that every weight is read once.
 //!
 //! **Eligible**: see [`choose`]. **Fallback**: `dense`.
 
@@ -61,8 +62,8 @@ const TRANSFORM: f64 = 6.7;
 /// the direct kernel.
 ///
 /// The cheapest by a model of costs for each pair of channels: multiply-adds, transforms, and weights that come from
-/// memory for one image. `output` is the height and width of the result. The choice depends on the geometry alone, never on the batch or the
-/// threads, so that neither can change a bit of the result.
+/// memory for one image. `output` is the height and width of the result. The choice depends on the geometry alone,
+/// never on the batch or the threads, so that neither can change a bit of the result.
 pub(crate) fn choose(window: &Window, [channels, out]: [usize; 2], output: [usize; 2], lanes: usize) -> Option<usize> {
     if !is_possible(window) || channels < 2 * lanes || out < 2 * lanes {
         return None;
@@ -377,8 +378,8 @@ impl Winograd {
             inner_last: channels - (self.src.blocks - 1) * lanes,
         };
         let tiles = count.div_ceil(self.columns);
-        // SAFETY: the caller's promise; the packed weights have `steps` values for each value of a tile and pair, and the
-        // columns of a register tile are at most `self.columns`.
+        // SAFETY: the caller's promise; the packed weights have `steps` values for each value of a tile and pair, and
+        // the columns of a register tile are at most `self.columns`.
         unsafe {
             let weights = data.as_ptr().add(pair * 2 * lanes * channels * all);
             for value in 0..all {
@@ -499,8 +500,8 @@ impl Kernel for BandKernel<'_> {
         let Self { plan, arena, memory, tiles } = self;
         let values = Values::new(plan.src.blocks, tiles.len(), S::LANES);
         let products = Values::new(2, tiles.len(), S::LANES);
-        // SAFETY: `Winograd::run` gives each thread its own memory of the length that `scratch` states, and bands have at
-        // most `unit` tiles; the caller of `run` promises the arena.
+        // SAFETY: `Winograd::run` gives each thread its own memory of the length that `scratch` states, and bands have
+        // at most `unit` tiles; the caller of `run` promises the arena.
         unsafe {
             let result = memory.add(values.len(plan.weights.outputs));
             for block in 0..plan.src.blocks {
@@ -531,8 +532,8 @@ impl Kernel for TransformKernel<'_> {
     fn run<S: Simd>(self, s: S) {
         let Self { plan, arena, input, all, block, tiles } = self;
         let values = Values::new(plan.src.blocks, all.len(), S::LANES);
-        // SAFETY: the shared memory holds all tiles, each unit of work writes its own, and the caller of `Winograd::run`
-        // promises the arena.
+        // SAFETY: the shared memory holds all tiles, each unit of work writes its own, and the caller of
+        // `Winograd::run` promises the arena.
         unsafe {
             let to = input.add(block * values.plane + (tiles.start - all.start) * S::LANES);
             plan.transform(s, arena, tiles, block, to, values);

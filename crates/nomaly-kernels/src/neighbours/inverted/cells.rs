@@ -14,8 +14,8 @@ use crate::random;
 /// Rows of the sample for each cell, where there are so many: the mean of fewer is noise, and of more costs time alone.
 const SAMPLE: usize = 32;
 
-/// Rounds of assigning and averaging: later ones move the centres little, and of patches of ResNet-18 twice as many found
-/// less than one neighbour in a hundred more.
+/// Rounds of assigning and averaging: later ones move the centres little, and of patches of ResNet-18 twice as many
+/// found less than one neighbour in a hundred more.
 const ROUNDS: usize = 3;
 
 /// Rows that are assigned at a time, so that the search's copy of them stays small.
@@ -59,8 +59,8 @@ pub(super) fn assign(rows: View<'_>, centres: &Bank<'_>) -> Vec<Near> {
     nearest
 }
 
-/// Members of groups by counting: the numbers of the members, group by group and ascending, with where each group begins
-/// and the last one ends.
+/// Members of groups by counting: the numbers of the members, group by group and ascending, with where each group
+/// begins and the last one ends.
 pub(super) fn group(groups: usize, group_of: impl Iterator<Item = u32> + Clone) -> (Vec<u32>, Vec<u32>) {
     let mut starts = vec![0u32; groups + 1];
     group_of.clone().for_each(|group| starts[group as usize + 1] += 1);

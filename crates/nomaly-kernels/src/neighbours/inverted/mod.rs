@@ -3,21 +3,23 @@
 //! The problem: the exact search compares each query with every row. A memory bank of some hundred thousand rows makes
 //! that most of the time that an image takes.
 //!
-//! The way out: rows are grouped into cells around centres, and a query looks only into the cells of its nearest centres.
-//! What it misses are rows that are near it and yet belong to other centres; how many cells are looked into is the caller's
-//! choice between time and that loss. Distances are those of the exact search, to the bit: only the choice of rows is
-//! approximate, and with as many probes as cells it is exact too.
+//! The way out: rows are grouped into cells around centres, and a query looks only into the cells of its nearest
+//! centres. What it misses are rows that are near it and yet belong to other centres; how many cells are looked into is
+//! the caller's choice between time and that loss. Distances are those of the exact search, to the bit: only the choice
+//! of rows is approximate, and with as many probes as cells it is exact too.
 //!
-//! Queries come as the patches of an image or more, so they are regrouped by cell: each cell is brought into the cache once,
-//! for all queries that look into it, and multiplied with them by the same blocked product as in the exact search.
+//! Queries come as the patches of an image or more, so they are regrouped by cell: each cell is brought into the cache
+//! once, for all queries that look into it, and multiplied with them by the same blocked product as in the exact
+//! search.
 //!
 //! # Cells
-//! A query is compared with every centre and with the rows of `probes` of `cells` cells: `cells + probes · rows / cells`
-//! rows in all, least at `cells = √(probes · rows)`. The rule `4 √rows` is that for [16 probes](InvertedIndex::PROBES).
+//! A query is compared with every centre and with the rows of `probes` of `cells` cells: `cells + probes · rows /
+//! cells` rows in all, least at `cells = √(probes · rows)`. The rule `4 √rows` is that for [16
+//! probes](InvertedIndex::PROBES).
 //!
 //! # References
-//! Jégou, Douze and Schmid, *Product quantization for nearest neighbor search* (2011), section IV (the inverted file without
-//! the quantisation of the rows).
+//! Jégou, Douze and Schmid, *Product quantization for nearest neighbor search* (2011), section IV (the inverted file
+//! without the quantisation of the rows).
 //!
 //! ```
 //! use nomaly_kernels::isa::Isa;
@@ -101,15 +103,15 @@ pub struct InvertedIndex {
 }
 
 impl InvertedIndex {
-    /// A number of probes for a start: of patches of ResNet-18 (layers 2 and 3) of another image, in banks of 30 000 and
-    /// 120 000, it found 94 to 96 % of the nearest, and the distances returned were 0.1 % too large in the mean.
+    /// A number of probes for a start: of patches of ResNet-18 (layers 2 and 3) of another image, in banks of 30 000
+    /// and 120 000, it found 94 to 96 % of the nearest, and the distances returned were 0.1 % too large in the mean.
     pub const PROBES: usize = 16;
 
     /// Groups `rows` `[rows, dim]` into cells.
     ///
-    /// Works in parallel on rayon's current pool; the cells do not depend on the number of threads. They may differ between
-    /// instruction sets, as far as distances are rounded differently. Beside the rows it takes memory for a sample of 32 rows
-    /// a cell.
+    /// Works in parallel on rayon's current pool; the cells do not depend on the number of threads. They may differ
+    /// between instruction sets, as far as distances are rounded differently. Beside the rows it takes memory for a
+    /// sample of 32 rows a cell.
     ///
     /// # Errors
     /// As [`Bank::new`], and [`Cells`](NeighboursError::Cells).
@@ -186,8 +188,8 @@ impl InvertedIndex {
 
     /// Adds `rows` `[rows, dim]`, numbered behind those that are there, to the cells of their nearest centres.
     ///
-    /// The centres stay as they are: where the added rows lie elsewhere than those that the index was built of, cells grow
-    /// unevenly and searches slow down. Moves rows in memory, so few large pieces are better than many small ones.
+    /// The centres stay as they are: where the added rows lie elsewhere than those that the index was built of, cells
+    /// grow unevenly and searches slow down. Moves rows in memory, so few large pieces are better than many small ones.
     ///
     /// # Errors
     /// As [`Bank::append`]; the index is then as before.
@@ -264,11 +266,11 @@ impl InvertedIndex {
         &self.order
     }
 
-    /// The `k` nearest rows for each row of `queries` `[queries, dim]` among those of its `probes` nearest cells, or of more
-    /// cells where these have fewer than `k` rows; more probes than cells look into all.
+    /// The `k` nearest rows for each row of `queries` `[queries, dim]` among those of its `probes` nearest cells, or of
+    /// more cells where these have fewer than `k` rows; more probes than cells look into all.
     ///
-    /// Rows go by their numbers in the original order. Works in parallel on rayon's current pool; the result depends neither
-    /// on the number of threads nor on the other queries.
+    /// Rows go by their numbers in the original order. Works in parallel on rayon's current pool; the result depends
+    /// neither on the number of threads nor on the other queries.
     ///
     /// # Errors
     /// As [`Bank::top_k`], and [`NoProbes`](NeighboursError::NoProbes).

@@ -190,7 +190,8 @@ proptest! {
             (&analytic.bias, numeric_gradient(&b, |b| loss(&x, &w, b))),
         ] {
             for (analytic, numeric) in analytic.iter().zip(numeric) {
-                // The loss is linear in each argument: only rounding of sums of a few hundred terms, over the step of 1e-5.
+                // The loss is linear in each argument: only rounding of sums of a few hundred terms, over the step of
+                // 1e-5.
                 prop_assert!((analytic - numeric).abs() < 1e-7, "{analytic} {numeric}");
             }
         }

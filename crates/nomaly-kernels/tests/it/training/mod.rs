@@ -8,8 +8,8 @@ mod torch;
 
 use nomaly_kernels::Isa;
 
-/// Runs `compute` on every instruction set with one and with two threads, asserts that both give the same bits, and hands
-/// the results to `check`.
+/// Runs `compute` on every instruction set with one and with two threads, asserts that both give the same bits, and
+/// hands the results to `check`.
 fn on_every_isa<T: PartialEq + std::fmt::Debug + Send>(compute: impl Fn(Isa) -> T + Sync, check: impl Fn(Isa, &T)) {
     for isa in Isa::available() {
         let [one, two] = [1, 2].map(|threads| {

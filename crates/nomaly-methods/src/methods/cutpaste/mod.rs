@@ -17,11 +17,12 @@
 //!
 //! # Parameters
 //! `network`, `scorer` with the scorer's parameters, and those of the training. The paper trains ResNet-18 at 256
-//! pixels for 65 000 steps by SGD with momentum 0.9 (`optimiser=sgd`), a learning rate of 0.03 that falls with a cosine, and
-//! an L2 penalty of 0.00003. The input is 64 pixels here, at which a network trains in minutes without a GPU, and
-//! `input_size` makes it larger. In the thousand steps of 100 passes over 300 images SGD learns little; Adam at 0.001
-//! learns more, hence the default. Before anything is pasted, all classes are shifted in training by up to 1/32 of the side and
-//! changed in brightness and contrast by up to 10 %: the paper names translation and colour jitter, the amounts are our choice. The network sees values in [−1, 1].
+//! pixels for 65 000 steps by SGD with momentum 0.9 (`optimiser=sgd`), a learning rate of 0.03 that falls with a
+//! cosine, and an L2 penalty of 0.00003. The input is 64 pixels here, at which a network trains in minutes without a
+//! GPU, and `input_size` makes it larger. In the thousand steps of 100 passes over 300 images SGD learns little; Adam
+//! at 0.001 learns more, hence the default. Before anything is pasted, all classes are shifted in training by up to
+//! 1/32 of the side and changed in brightness and contrast by up to 10 %: the paper names translation and colour
+//! jitter, the amounts are our choice. The network sees values in [−1, 1].
 //!
 //! # Reference
 //! Li, Sohn, Yoon, Pfister, *CutPaste: Self-Supervised Learning for Anomaly Detection and Localization*, CVPR 2021:

@@ -2,15 +2,15 @@
 //!
 //! # What it computes
 //! Every training image is seen under each of k transformations, and a wide residual network is trained from the start
-//! to tell which one it was. Of an image under test the network sees all k transformations: of each it gives a vector of
-//! probabilities, and the score says how unlike those of normal images they are. By default each transformation's vectors
-//! have a [Dirichlet distribution](nomaly_scorers::dirichlet), fitted on the training images, and the score is the mean of
-//! −Σⱼ (αᵢⱼ − 1) ln yⱼ over the transformations i; all the other [scores](Score) are parts of the result.
+//! to tell which one it was. Of an image under test the network sees all k transformations: of each it gives a vector
+//! of probabilities, and the score says how unlike those of normal images they are. By default each transformation's
+//! vectors have a [Dirichlet distribution](nomaly_scorers::dirichlet), fitted on the training images, and the score is
+//! the mean of −Σⱼ (αᵢⱼ − 1) ln yⱼ over the transformations i; all the other [scores](Score) are parts of the result.
 //!
-//! With `normality=two-step` the network is trained on one part of the images, and a [scorer](nomaly_scorers::SCORERS) is fitted
-//! on what it sees before its classifier in the other part. With `normality=mc-dropout` it is run many times with dropout, and
-//! the score is the entropy of the mean answer; the variance, the mutual information and the deviation of the score over
-//! the passes are its parts.
+//! With `normality=two-step` the network is trained on one part of the images, and a [scorer](nomaly_scorers::SCORERS)
+//! is fitted on what it sees before its classifier in the other part. With `normality=mc-dropout` it is run many times
+//! with dropout, and the score is the entropy of the mean answer; the variance, the mutual information and the
+//! deviation of the score over the passes are its parts.
 //!
 //! # When to use
 //! Where no pretrained network is of use: images unlike photographs, or a ban on foreign weights. Items should have a
@@ -18,15 +18,16 @@
 //! mirrored. It takes minutes to hours of training; a method on pretrained features is quicker and mostly better.
 //!
 //! # Parameters
-//! `transformations`, `network`, `normality`, `dropout`, those of the training, and with `normality=two-step` those of the scorer, with
-//! `normality=mc-dropout` the number of `passes`. The number of epochs is ⌈200 / k⌉ where none is given, as in the paper: three for its 72 transformations. Probabilities below 1e-12 count as
-//! 1e-12. Images smaller than the input are padded, as the paper does with MNIST.
+//! `transformations`, `network`, `normality`, `dropout`, those of the training, and with `normality=two-step` those of
+//! the scorer, with `normality=mc-dropout` the number of `passes`. The number of epochs is ⌈200 / k⌉ where none is
+//! given, as in the paper: three for its 72 transformations. Probabilities below 1e-12 count as 1e-12. Images smaller
+//! than the input are padded, as the paper does with MNIST.
 //!
 //! # Reference
 //! Golan & El-Yaniv, *Deep Anomaly Detection Using Geometric Transformations*, NeurIPS 2018: Adam, batches of 128, L2
-//! penalty; section 4.2 for the Dirichlet score. Entropy: Braga, *Deep Anomaly Detection Using Geometric Transformations*,
-//! 2025, an extension of it. Two steps: Sohn, Li, Yoon, Jin, Pfister, *Learning and Evaluating Representations for Deep
-//! One-Class Classification*, ICLR 2021.
+//! penalty; section 4.2 for the Dirichlet score. Entropy: Braga, *Deep Anomaly Detection Using Geometric
+//! Transformations*, 2025, an extension of it. Two steps: Sohn, Li, Yoon, Jin, Pfister, *Learning and Evaluating
+//! Representations for Deep One-Class Classification*, ICLR 2021.
 
 mod fitted;
 mod objective;
@@ -154,14 +155,15 @@ pub struct GeoTransParams {
     /// The network that is trained.
     #[schemars(extend("x-values" = "a wide residual network from `nomaly list backbones`"))]
     pub network: String,
-    /// How the probabilities of all transformations become a score; `two-step` scores features instead, and `mc-dropout`
-    /// how unsure many passes with dropout are.
+    /// How the probabilities of all transformations become a score; `two-step` scores features instead, and
+    /// `mc-dropout` how unsure many passes with dropout are.
     pub normality: NormalityKind,
     /// Share of the values inside of each block that a training step leaves out; `auto`: none, and 0.3 with
     /// `normality=mc-dropout`.
     #[schemars(extend("minimum" = 0, "maximum" = 0.9))]
     pub dropout: Auto<f64>,
-    /// Passes with dropout of each image with `normality=mc-dropout`, where `auto` is 50; the time of a score grows with it.
+    /// Passes with dropout of each image with `normality=mc-dropout`, where `auto` is 50; the time of a score grows
+    /// with it.
     #[schemars(extend("minimum" = 2, "maximum" = 1000))]
     pub passes: Auto<usize>,
     /// What scores features with `normality=two-step`, where `auto` is gaussian; its settings are settings too.

@@ -40,8 +40,8 @@ impl Make for Transformed<'_> {
     }
 }
 
-/// What the random parts of a transformation draw from in scoring: the same for every image, so that equal images get equal
-/// scores.
+/// What the random parts of a transformation draw from in scoring: the same for every image, so that equal images get
+/// equal scores.
 pub(super) fn scoring(seed: u64, transformation: usize) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::seed_from_u64(!seed);
     random.set_stream(transformation as u64);

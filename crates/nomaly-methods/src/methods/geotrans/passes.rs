@@ -1,7 +1,8 @@
 //! How unsure the network is of its answers: Monte Carlo dropout.
 //!
 //! The network keeps dropping values out when it scores. Each pass is another network, and how far they differ says how
-//! little the training images have settled the answer (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016).
+//! little the training images have settled the answer (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, ICML
+//! 2016).
 
 use std::sync::{Mutex, PoisonError};
 
@@ -50,9 +51,9 @@ impl Passes {
         Ok(Self { network: Mutex::new(network), count, seed })
     }
 
-    /// Scores an image, given as the `k` inputs that its transformations make. The score is the entropy of the mean answer:
-    /// the sum of how unsure each pass is, and of how far the passes differ (their mutual information). Its deviation is that
-    /// of the entropy of the passes.
+    /// Scores an image, given as the `k` inputs that its transformations make. The score is the entropy of the mean
+    /// answer: the sum of how unsure each pass is, and of how far the passes differ (their mutual information). Its
+    /// deviation is that of the entropy of the passes.
     pub(super) fn judge(&self, inputs: &[f32], k: usize) -> Result<MethodScore, MethodError> {
         let each = inputs.len() / k;
         let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);

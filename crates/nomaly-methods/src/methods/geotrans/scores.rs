@@ -1,7 +1,7 @@
 //! From what the network says of all transformations of an image to how anomalous it is.
 //!
-//! A *table* is what is known of an image: a row for each transformation, with the logarithms of the probabilities that the
-//! network gives each transformation. A score is the mean over the rows of a *term*.
+//! A *table* is what is known of an image: a row for each transformation, with the logarithms of the probabilities that
+//! the network gives each transformation. A score is the mean over the rows of a *term*.
 
 use std::fmt;
 
@@ -115,9 +115,9 @@ impl Normality {
         &self.weights
     }
 
-    /// How well each transformation's term tells its own row from those of the other transformations of normal images, the
-    /// only images that are certainly not what it expects: `(μ_other − μ_own) / σ²`, the weights of a linear discriminant
-    /// with independent terms, of mean 1. A transformation that cannot be told from others has no weight.
+    /// How well each transformation's term tells its own row from those of the other transformations of normal images,
+    /// the only images that are certainly not what it expects: `(μ_other − μ_own) / σ²`, the weights of a linear
+    /// discriminant with independent terms, of mean 1. A transformation that cannot be told from others has no weight.
     fn discriminant(&self, tables: &[Vec<f64>]) -> Result<Vec<f64>, MethodError> {
         let k = self.dirichlets.len();
         let discriminant = |(own, dirichlet): (usize, &Dirichlet)| {

@@ -37,8 +37,8 @@ impl Color {
     }
 }
 
-/// Square patches at regular places of an image; the last of a row or column ends with the image, so that every pixel is
-/// covered.
+/// Square patches at regular places of an image; the last of a row or column ends with the image, so that every pixel
+/// is covered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PatchGrid {
     /// Height and width of the image.
@@ -94,8 +94,8 @@ impl PatchGrid {
         rows
     }
 
-    /// The mean of the scores of all patches that a pixel lies in, for every pixel: `[height, width]`. There is one score
-    /// for each of [`corners`](Self::corners).
+    /// The mean of the scores of all patches that a pixel lies in, for every pixel: `[height, width]`. There is one
+    /// score for each of [`corners`](Self::corners).
     pub(super) fn averaged(&self, scores: &[f64]) -> Vec<f32> {
         let [height, width] = self.image;
         // Sums over the patches of each row of patches first, as differences along the columns.
@@ -128,11 +128,13 @@ impl PatchGrid {
     }
 }
 
-/// Numbers that say what a patch looks like to an expert: for each channel the mean, the variance and the total variation.
+/// Numbers that say what a patch looks like to an expert: for each channel the mean, the variance and the total
+/// variation.
 pub(super) const EXPERT_NUMBERS: usize = 3;
 
-/// Fills `row` with [`EXPERT_NUMBERS`] numbers a channel of a patch `[channels, side, side]`: the mean, the variance, and
-/// the mean length of the gradient (forward differences inside the patch), which is the total variation over the area.
+/// Fills `row` with [`EXPERT_NUMBERS`] numbers a channel of a patch `[channels, side, side]`: the mean, the variance,
+/// and the mean length of the gradient (forward differences inside the patch), which is the total variation over the
+/// area.
 pub(super) fn expert(patch: &[f32], side: usize, row: &mut [f32]) {
     let area = side * side;
     for (pixels, row) in patch.chunks_exact(area).zip(row.chunks_exact_mut(EXPERT_NUMBERS)) {

@@ -1,26 +1,27 @@
 //! Models of image patches: any scorer on patches of pixels.
 //!
 //! # What it computes
-//! An image is cut into overlapping patches. Each becomes a row of features: its pixels (`raw`), their projection on the
-//! principal components of normal patches (`pca`), what an expert would look at (`expert`: mean, variance and total
+//! An image is cut into overlapping patches. Each becomes a row of features: its pixels (`raw`), their projection on
+//! the principal components of normal patches (`pca`), what an expert would look at (`expert`: mean, variance and total
 //! variation), or how badly and how sparsely a dictionary of normal patches codes them (`sparse`:
-//! [`SparseCoding::log_features`](nomaly_scorers::sparse::SparseCoding::log_features)). A [scorer](nomaly_scorers::SCORERS) is fitted on rows of a random choice of patches of the training images. A
-//! pixel gets the mean of the scores of all patches over it, then the map is blurred; the score of an image is the
-//! largest value of its map.
+//! [`SparseCoding::log_features`](nomaly_scorers::sparse::SparseCoding::log_features)). A
+//! [scorer](nomaly_scorers::SCORERS) is fitted on rows of a random choice of patches of the training images. A pixel
+//! gets the mean of the scores of all patches over it, then the map is blurred; the score of an image is the largest
+//! value of its map.
 //!
 //! # When to use
 //! On textures with small defects (fibres, fabric, metal under a microscope), where a patch says all: without any
-//! pretrained network, and with as few as a handful of images. Where normal images have parts at places, or vary in light
-//! and pose, networks see more: `patchcore` and `padim`.
+//! pretrained network, and with as few as a handful of images. Where normal images have parts at places, or vary in
+//! light and pose, networks see more: `patchcore` and `padim`.
 //!
 //! # Parameters
-//! `patch`, `step`, `feature`, `mean`, `colour`, `reduce`, `dictionary`, `sparsity`, `max_patches`, `scorer`, `sigma`, and whatever parameters the
-//! scorer has (`nomaly list scorers`).
+//! `patch`, `step`, `feature`, `mean`, `colour`, `reduce`, `dictionary`, `sparsity`, `max_patches`, `scorer`, `sigma`,
+//! and whatever parameters the scorer has (`nomaly list scorers`).
 //!
 //! # Reference
-//! Carrera, Manganini, Boracchi and Lanzarone, *Defect detection in SEM images of nanofibrous materials*, 2017 (patches of
-//! 15 × 15 pixels, sparse features, a density of them); Boracchi, Carrera and Wohlberg, *Novelty detection in images by
-//! sparse representations*, 2014.
+//! Carrera, Manganini, Boracchi and Lanzarone, *Defect detection in SEM images of nanofibrous materials*, 2017 (patches
+//! of 15 × 15 pixels, sparse features, a density of them); Boracchi, Carrera and Wohlberg, *Novelty detection in images
+//! by sparse representations*, 2014.
 
 mod grid;
 mod model;

@@ -51,12 +51,12 @@ pub struct PatchModelParams {
     /// Side of a patch.
     #[schemars(extend("minimum" = 2, "maximum" = 64, "x-unit" = "pixels"))]
     pub patch: usize,
-    /// From one patch to the next, at most the side; every pixel gets the mean of all patches over it; `auto`: a third of the
-    /// side.
+    /// From one patch to the next, at most the side; every pixel gets the mean of all patches over it; `auto`: a third
+    /// of the side.
     #[schemars(extend("minimum" = 1, "maximum" = 64, "x-unit" = "pixels"))]
     pub step: Auto<usize>,
-    /// What a patch is described by: pixels, their principal components, mean with variance and total variation, or error
-    /// and sparsity of a code over a learned dictionary.
+    /// What a patch is described by: pixels, their principal components, mean with variance and total variation, or
+    /// error and sparsity of a code over a learned dictionary.
     pub feature: PatchFeature,
     /// Whether the mean of each patch stays in it (not for `expert`).
     pub mean: PatchMean,

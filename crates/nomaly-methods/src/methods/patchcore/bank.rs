@@ -108,8 +108,8 @@ impl<'a> MemoryBank<'a> {
         Ok(found.unwrap_or(Neighbours { k: 0, indices: Vec::new(), distances: Vec::new() }))
     }
 
-    /// The weight of a patch's score: 1 minus the share of `nearest` in the soft maximum of the patch's distances to the
-    /// `neighbours` nearest of `nearest`, itself among them.
+    /// The weight of a patch's score: 1 minus the share of `nearest` in the soft maximum of the patch's distances to
+    /// the `neighbours` nearest of `nearest`, itself among them.
     pub(super) fn weight(&self, patch: &[f32], nearest: usize, neighbours: usize) -> Result<f64, MethodError> {
         let support = self.top_k(self.row(nearest), neighbours)?;
         let to = |row: &[f32]| {
@@ -123,7 +123,8 @@ impl<'a> MemoryBank<'a> {
     }
 }
 
-/// The `k` nearest of two lists a query, or all where there are fewer; those of `before` first where distances are equal.
+/// The `k` nearest of two lists a query, or all where there are fewer; those of `before` first where distances are
+/// equal.
 fn merged(before: &Neighbours, after: &Neighbours, k: usize) -> Neighbours {
     let k = k.min(before.k + after.k);
     let mut merged = Neighbours { k, indices: Vec::new(), distances: Vec::new() };

@@ -1,14 +1,14 @@
 //! PatchCore: the distance of every patch to the nearest of a memory bank of normal patches.
 //!
 //! # What it computes
-//! Patch features of two layers, each joined with its neighbourhood, are collected from all good images, and a coreset of
-//! them, chosen greedily so that every patch is near one that was kept, becomes the memory bank. The map is each patch's
-//! distance to the nearest of the bank, enlarged bilinearly and blurred. The score of the image is the largest distance,
-//! weighted down where the nearest patch of the bank is itself far from its neighbours.
+//! Patch features of two layers, each joined with its neighbourhood, are collected from all good images, and a coreset
+//! of them, chosen greedily so that every patch is near one that was kept, becomes the memory bank. The map is each
+//! patch's distance to the nearest of the bank, enlarged bilinearly and blurred. The score of the image is the largest
+//! distance, weighted down where the nearest patch of the bank is itself far from its neighbours.
 //!
 //! # When to use
-//! Where accuracy counts more than time to fit: items need not be aligned, and few good images suffice. Scoring compares
-//! every patch with the bank; `index=inverted` looks at a part of it only.
+//! Where accuracy counts more than time to fit: items need not be aligned, and few good images suffice. Scoring
+//! compares every patch with the bank; `index=inverted` looks at a part of it only.
 //!
 //! # Parameters
 //! `layers`, `variant`, `grid`, `coreset`, `bank`, `candidates`, `precision`, `projection`, `neighbours`,
@@ -19,8 +19,9 @@
 //! neighbourhood's values into 1024 bins, takes squared distances and no weights, as the authors' program does.
 //!
 //! # Memory
-//! Fitting stays within `max_memory`: where the patches of all images do not fit, they are taken in parts of as many images
-//! as do, and each part gives its share of the bank. Where even the bank does not fit, it is made smaller. Both are told.
+//! Fitting stays within `max_memory`: where the patches of all images do not fit, they are taken in parts of as many
+//! images as do, and each part gives its share of the bank. Where even the bank does not fit, it is made smaller. Both
+//! are told.
 //!
 //! # Held-out scores
 //! A training image is compared with the bank without the patches of its whole group. At most `held_out` images, chosen
@@ -28,7 +29,8 @@
 //! and how much is told.
 //!
 //! # Reference
-//! Roth, Pemula, Zepeda, Schölkopf, Brox and Gehler, *Towards Total Recall in Industrial Anomaly Detection*, 2022, section 3.
+//! Roth, Pemula, Zepeda, Schölkopf, Brox and Gehler, *Towards Total Recall in Industrial Anomaly Detection*, 2022,
+//! section 3.
 
 mod bank;
 mod builder;

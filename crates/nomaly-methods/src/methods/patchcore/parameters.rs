@@ -130,8 +130,8 @@ pub struct PatchCoreParams {
     /// Numbers a patch is projected to while the coreset is chosen, where that halves it at least.
     #[schemars(extend("minimum" = 1))]
     pub projection: Option<usize>,
-    /// Whether scores are weighted by the neighbors of the nearest patch (equation 7 of the paper); `auto`: yes, but not for
-    /// `variant=official`.
+    /// Whether scores are weighted by the neighbors of the nearest patch (equation 7 of the paper); `auto`: yes, but
+    /// not for `variant=official`.
     pub reweighting: Auto<Switch>,
     /// Neighbors of the nearest patch that the weight looks at.
     #[schemars(extend("minimum" = 1))]

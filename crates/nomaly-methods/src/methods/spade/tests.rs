@@ -5,8 +5,8 @@ use nomaly_store::{Progress, Silent};
 use super::*;
 use crate::{AnomalyMap, Groups, HeldOut};
 
-/// Distances are sums of some ten squares of numbers below 4 in f32, after interpolation in f32; the reference has 6 digits
-/// after the point.
+/// Distances are sums of some ten squares of numbers below 4 in f32, after interpolation in f32; the reference has 6
+/// digits after the point.
 const TOLERANCE: f64 = 5e-6;
 
 #[derive(Clone, Deserialize)]
