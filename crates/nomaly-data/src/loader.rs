@@ -14,7 +14,7 @@
 //! # How much memory images take
 //! Headers are read before anything is decoded. A batch ends early where its images would take more than
 //! [`LoaderOptions::memory`] together, and the next is not decoded while the consumer still has one, where both would.
-//! So images are bounded together and not only one by one, also where the consumer keeps what it [inspects](Inspect),
+//! So images are bounded together and not only one by one, also where [`stream_inspected`] keeps them in their batch,
 //! and a single image that is larger than the budget has it to itself. Nobody waits for memory that another thread
 //! holds, which in a pool of threads could wait for itself.
 //!
@@ -69,14 +69,11 @@ pub struct Inspected {
     pub file: Option<FileFacts>,
 }
 
-/// Handed each decoded image, on the thread that decoded it.
-pub type Inspect<'a> = &'a (dyn Fn(Inspected) + Sync);
-
 /// What images may take together unless a caller says otherwise: eight of 20 megapixels, twice.
 const DEFAULT_MEMORY: u64 = 1 << 30;
 
 /// How images are loaded.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct LoaderOptions<'a> {
     /// Images a batch, at least 1.
     pub batch: usize,
@@ -86,9 +83,7 @@ pub struct LoaderOptions<'a> {
     pub memory: u64,
     /// Set from elsewhere to end the run early.
     pub cancel: Option<&'a AtomicBool>,
-    /// Sees every decoded image, for thumbnails and overlays.
-    pub inspect: Option<Inspect<'a>>,
-    /// Where frames are kept, and taken from unless decoded images are to be inspected.
+    /// Where frames are kept, and taken from unless decoded images are inspected.
     pub frames: Option<Frames<'a>>,
 }
 
@@ -110,37 +105,25 @@ impl Frames<'_> {
 impl Default for LoaderOptions<'_> {
     /// Batches of 8: enough to keep a network's kernels busy, small enough for any machine.
     fn default() -> Self {
-        Self { batch: 8, limits: Limits::default(), memory: DEFAULT_MEMORY, cancel: None, inspect: None, frames: None }
-    }
-}
-
-impl std::fmt::Debug for LoaderOptions<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("LoaderOptions")
-            .field("batch", &self.batch)
-            .field("limits", &self.limits)
-            .field("memory", &self.memory)
-            .field("cancel", &self.cancel)
-            .field("inspect", &self.inspect.is_some())
-            .field("frames", &self.frames.is_some())
-            .finish()
+        Self { batch: 8, limits: Limits::default(), memory: DEFAULT_MEMORY, cancel: None, frames: None }
     }
 }
 
 /// Some images as network input.
 #[derive(Debug)]
-pub struct Batch {
+pub struct Batch<K = ()> {
     /// Which samples these are: positions in the list given to [`stream`], ascending.
     pub indices: Vec<usize>,
     /// Their values under each pipeline, `[N · views, 3, H, W]`, where `N` is the length of `indices` and `views` the
     /// pipeline's [number of views](Pipeline::view_count) of an image; those of one image follow each other.
     pub data: Vec<Vec<f32>>,
+    /// What the inspection returned for each image, in the order of `indices`; empty in [`stream`], which has none.
+    pub inspected: Vec<K>,
     /// The samples of this stretch of the list that could not be loaded.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<Failure<K>>,
 }
 
-impl Batch {
+impl<K> Batch<K> {
     /// How many images there are in `data`, each with all its views.
     pub fn len(&self) -> usize {
         self.indices.len()
@@ -154,13 +137,15 @@ impl Batch {
 
 /// A sample that could not be loaded.
 #[derive(Debug)]
-pub struct Failure {
+pub struct Failure<K = ()> {
     /// Its position in the list given to [`stream`].
     pub index: usize,
     /// Its name.
     pub id: String,
     /// Why.
     pub error: DataError,
+    /// What the inspection returned for it, where it could be decoded.
+    pub inspected: Option<K>,
 }
 
 /// How a run went.
@@ -187,17 +172,54 @@ pub fn stream<E, F>(
     samples: &[Sample],
     pipelines: &[Pipeline],
     options: &LoaderOptions<'_>,
-    mut consume: F,
+    consume: F,
 ) -> Result<Outcome, E>
 where
     E: Send,
     F: FnMut(Batch) -> Result<(), E> + Send,
 {
+    run(samples, pipelines, options, None::<&fn(Inspected)>, consume)
+}
+
+/// As [`stream`], with `inspect` called on each decoded image, on the thread that decoded it; what it returns travels
+/// in the batch of the image. All images are decoded, also those whose frames are cached.
+///
+/// # Errors
+/// As [`stream`].
+pub fn stream_inspected<K, E, I, F>(
+    samples: &[Sample],
+    pipelines: &[Pipeline],
+    options: &LoaderOptions<'_>,
+    inspect: I,
+    consume: F,
+) -> Result<Outcome, E>
+where
+    K: Send,
+    E: Send,
+    I: Fn(Inspected) -> K + Sync,
+    F: FnMut(Batch<K>) -> Result<(), E> + Send,
+{
+    run(samples, pipelines, options, Some(&inspect), consume)
+}
+
+fn run<K, E, I, F>(
+    samples: &[Sample],
+    pipelines: &[Pipeline],
+    options: &LoaderOptions<'_>,
+    inspect: Option<&I>,
+    mut consume: F,
+) -> Result<Outcome, E>
+where
+    K: Send,
+    E: Send,
+    I: Fn(Inspected) -> K + Sync,
+    F: FnMut(Batch<K>) -> Result<(), E> + Send,
+{
     let mut outcome = Outcome::default();
     let mut plan = Plan { samples, options, next: 0, announced: VecDeque::new() };
     let load_next = |stretch: Option<&Stretch>| {
         let range = stretch?.range.clone();
-        load(&samples[range.clone()], range.start, pipelines, options)
+        load(&samples[range.clone()], range.start, pipelines, options, inspect)
     };
 
     let mut stretch = plan.next();
@@ -263,7 +285,13 @@ impl Plan<'_> {
 }
 
 /// Decodes and transforms one batch; `None` where the run was cancelled meanwhile.
-fn load(samples: &[Sample], first: usize, pipelines: &[Pipeline], options: &LoaderOptions<'_>) -> Option<Batch> {
+fn load<K: Send>(
+    samples: &[Sample],
+    first: usize,
+    pipelines: &[Pipeline],
+    options: &LoaderOptions<'_>,
+    inspect: Option<&(impl Fn(Inspected) -> K + Sync)>,
+) -> Option<Batch<K>> {
     let cancelled = || options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));
     let mut data: Vec<Vec<f32>> =
         pipelines.iter().map(|pipeline| vec![0.0; samples.len() * pipeline.output_len()]).collect();
@@ -272,22 +300,27 @@ fn load(samples: &[Sample], first: usize, pipelines: &[Pipeline], options: &Load
     for (data, pipeline) in data.iter_mut().zip(pipelines) {
         tensors.iter_mut().zip(data.chunks_exact_mut(pipeline.output_len())).for_each(|(of, part)| of.push(part));
     }
-    let results: Vec<Option<Result<(), DataError>>> = tensors
+    let results: Vec<Option<Loaded<K>>> = tensors
         .par_iter_mut()
         .zip(samples)
         .enumerate()
         .with_max_len(1)
         .map(|(offset, (tensors, sample))| {
-            (!cancelled()).then(|| load_one(sample, first + offset, pipelines, options, tensors))
+            (!cancelled()).then(|| load_one(sample, first + offset, pipelines, options, inspect, tensors))
         })
         .collect();
 
     let mut indices = Vec::with_capacity(samples.len());
-    let mut failures = Vec::new();
-    for (offset, result) in results.into_iter().enumerate() {
-        match result? {
-            Ok(()) => indices.push(first + offset),
-            Err(error) => failures.push(Failure { index: first + offset, id: samples[offset].id.clone(), error }),
+    let (mut inspections, mut failures) = (Vec::new(), Vec::new());
+    for (offset, loaded) in results.into_iter().enumerate() {
+        let Loaded { result, inspected } = loaded?;
+        let index = first + offset;
+        match result {
+            Ok(()) => {
+                indices.push(index);
+                inspections.extend(inspected);
+            }
+            Err(error) => failures.push(Failure { index, id: samples[offset].id.clone(), error, inspected }),
         }
     }
     for (data, pipeline) in data.iter_mut().zip(pipelines) {
@@ -298,24 +331,35 @@ fn load(samples: &[Sample], first: usize, pipelines: &[Pipeline], options: &Load
         }
         data.truncate(indices.len() * length);
     }
-    Some(Batch { indices, data, failures })
+    Some(Batch { indices, data, inspected: inspections, failures })
 }
 
-fn load_one(
+/// What became of a sample.
+struct Loaded<K> {
+    result: Result<(), DataError>,
+    /// Present where the image was decoded and inspected.
+    inspected: Option<K>,
+}
+
+fn load_one<K>(
     sample: &Sample,
     index: usize,
     pipelines: &[Pipeline],
     options: &LoaderOptions<'_>,
+    inspect: Option<&impl Fn(Inspected) -> K>,
     tensors: &mut [&mut [f32]],
-) -> Result<(), DataError> {
+) -> Loaded<K> {
     let refuse = |cause| DataError::Transform { id: sample.id.clone(), cause };
     let cache = options.frames.map(|frames| (frames.cache, frames.number(index)));
-    if let (Some((cache, number)), None) = (cache, options.inspect)
+    if let (Some((cache, number)), None) = (cache, inspect)
         && let Some(applied) = from_cache(cache, number, pipelines, tensors)
     {
-        return applied.map_err(refuse);
+        return Loaded { result: applied.map_err(refuse), inspected: None };
     }
-    let (image, file) = sample.source.load_with_facts(&options.limits)?;
+    let (image, file) = match sample.source.load_with_facts(&options.limits) {
+        Ok(loaded) => loaded,
+        Err(error) => return Loaded { result: Err(error), inspected: None },
+    };
     let apply = || {
         if let Some((cache, number)) = cache
             && cache.keep(number, &image)?
@@ -325,11 +369,8 @@ fn load_one(
         }
         pipelines.iter().zip(tensors).try_for_each(|(pipeline, tensor)| pipeline.apply_into(&image, tensor))
     };
-    let applied = apply();
-    if let Some(inspect) = options.inspect {
-        inspect(Inspected { index, image, file });
-    }
-    applied.map_err(refuse)
+    let result = apply().map_err(refuse);
+    Loaded { result, inspected: inspect.map(|inspect| inspect(Inspected { index, image, file })) }
 }
 
 /// Makes tensors of kept frames; `None` where one of them is not kept.

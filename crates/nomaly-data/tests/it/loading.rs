@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use nomaly_data::loader::{Frames, LoaderOptions, Outcome, stream};
+use nomaly_data::loader::{Frames, Inspected, LoaderOptions, Outcome, stream, stream_inspected};
 use nomaly_data::{DataError, FrameCache, ImageSource, Label, Sample, images_under};
 use nomaly_transforms::{Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
 use rayon::prelude::*;
@@ -110,23 +110,22 @@ fn several_pipelines_see_what_each_sees_alone_and_frames_spare_the_decoding() {
         let cache = FrameCache::new(pipelines.to_vec(), samples.len(), budget);
         assert_eq!(cache.most_bytes(), budget.min(20 * image_bytes));
         let decoded = AtomicUsize::new(0);
-        let count = |_: nomaly_data::loader::Inspected| {
-            decoded.fetch_add(1, Ordering::SeqCst);
-        };
-        let run = |pipelines: &[Pipeline], inspected: bool| {
+        let count = |_: Inspected| decoded.fetch_add(1, Ordering::SeqCst);
+        let run = |pipelines: &[Pipeline]| {
             let frames = Some(Frames { cache: &cache, numbers: None });
-            let inspect: Option<nomaly_data::loader::Inspect<'_>> = if inspected { Some(&count) } else { None };
-            let options = LoaderOptions { batch: 5, frames, inspect, ..LoaderOptions::default() };
+            let options = LoaderOptions { batch: 5, frames, ..LoaderOptions::default() };
             let mut all = vec![Vec::new(); pipelines.len()];
-            let outcome = stream(&samples, pipelines, &options, |batch| {
+            let outcome = stream_inspected(&samples, pipelines, &options, count, |batch| {
+                assert_eq!(batch.inspected.len(), batch.len());
+                assert!(batch.failures.iter().all(|failure| failure.inspected.is_none()));
                 all.iter_mut().zip(&batch.data).for_each(|(all, data)| all.extend_from_slice(data));
                 Ok::<(), DataError>(())
             });
             assert_eq!(outcome.unwrap(), Outcome { loaded: 18, failed: 2, cancelled: false });
             all
         };
-        assert_eq!(run(&pipelines, true), alone);
-        assert_eq!(run(&pipelines, true), alone);
+        assert_eq!(run(&pipelines), alone);
+        assert_eq!(run(&pipelines), alone);
         // Who wants to see decoded images gets all of them, kept or not.
         assert_eq!(decoded.load(Ordering::SeqCst), 36);
         // Files that have gone are missed where their frames are not kept.
@@ -234,7 +233,7 @@ fn in_memory() -> Vec<Sample> {
 /// What a run over [`in_memory`] did.
 #[derive(Debug, PartialEq)]
 struct Seen {
-    /// Positions of the images that were looked at, ascending.
+    /// Positions of the images that were looked at.
     images: Vec<usize>,
     /// Images of each batch.
     batches: Vec<usize>,
@@ -243,26 +242,27 @@ struct Seen {
 }
 
 fn seen(batch: usize, memory: u64) -> Seen {
-    let images = Mutex::new(Vec::new());
+    let mut images = Vec::new();
     let (decoded, consumed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let most_ahead = AtomicUsize::new(0);
-    let inspect = |seen: nomaly_data::loader::Inspected| {
+    let inspect = |seen: Inspected| {
         assert_eq!(seen.image.dimensions(), (9, 3));
         assert_eq!(seen.file.map(|file| file.format), None);
         let ahead = decoded.fetch_add(1, Ordering::SeqCst) + 1 - consumed.load(Ordering::SeqCst);
         most_ahead.fetch_max(ahead, Ordering::SeqCst);
-        images.lock().unwrap().push(seen.index);
+        seen.index
     };
-    let options = LoaderOptions { batch, memory, inspect: Some(&inspect), ..LoaderOptions::default() };
+    let options = LoaderOptions { batch, memory, ..LoaderOptions::default() };
     let mut batches = Vec::new();
-    let outcome = stream(&in_memory(), &[pipeline()], &options, |batch| {
+    let outcome = stream_inspected(&in_memory(), &[pipeline()], &options, inspect, |batch| {
         batches.push(batch.len());
-        consumed.fetch_add(batch.len(), Ordering::SeqCst);
+        // What the inspection returned travels with its image.
+        assert_eq!(batch.inspected, batch.indices);
+        images.extend(batch.inspected);
+        consumed.fetch_add(batch.indices.len(), Ordering::SeqCst);
         Ok::<(), DataError>(())
     });
     assert_eq!(outcome.unwrap(), Outcome { loaded: 40, failed: 0, cancelled: false });
-    let mut images = images.into_inner().unwrap();
-    images.sort_unstable();
     Seen { images, batches, most_ahead: most_ahead.into_inner() }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use image::RgbImage;
-use nomaly_data::loader::{self, Batch, Frames, Inspected, LoaderOptions};
+use nomaly_data::loader::{self, Batch, Failure, Frames, Inspected, LoaderOptions};
 use nomaly_data::{DataError, FrameCache, Sample};
 use nomaly_methods::groups::{GroupFacts, GroupInfo};
 use nomaly_methods::{FeatureBatch, FeatureSource, GroupBy, Groups, MethodError, MethodScore, Skipped};
@@ -168,8 +168,7 @@ impl<'a> ImageStream<'a> {
         let mut number = 0;
 
         let cancel = AtomicBool::new(false);
-        let decoded = Mutex::new(Vec::<(usize, Decoded)>::new());
-        let keep = |Inspected { index, image, file }: Inspected| {
+        let keep = |Inspected { image, file, .. }: Inspected| {
             let size = image.dimensions();
             let look = || Look { size, file, statistics: ImageStatistics::of(&image), features: None };
             let look = measure.then(look);
@@ -178,36 +177,35 @@ impl<'a> ImageStream<'a> {
                 true => image,
                 false => scaled_preview(&image, side),
             });
-            let kept = Decoded { size, preview, look };
-            decoded.lock().unwrap_or_else(PoisonError::into_inner).push((index, kept));
+            Decoded { size, preview, look }
         };
         let options = LoaderOptions {
             batch: images_a_batch,
             limits,
             cancel: Some(&cancel),
-            inspect: if measure || preview.is_some() || self.frames.is_none() { Some(&keep) } else { None },
             frames: self.frames.as_ref().map(|cache| Frames { cache, numbers }),
             ..LoaderOptions::default()
         };
 
         progress.start(what, Some(samples.len() as u64));
-        let run = loader::stream(samples, &pipelines, &options, |batch: Batch| -> Result<(), E> {
+        let mut handle = |batch: Batch<Decoded>| -> Result<(), E> {
             if progress.cancelled() {
                 cancel.store(true, Ordering::Relaxed);
                 return Err(MethodError::Cancelled.into());
             }
             let images = batch.len();
+            let mut inspected = batch.inspected.into_iter();
+            let usable = batch.indices.iter();
             let mut outcomes: Vec<StreamedImage> =
-                batch.indices.iter().map(|&index| StreamedImage { index, failure: None, decoded: None }).collect();
-            for failure in batch.failures {
-                let skipped = describe(&failure.error, failure.id);
+                usable.map(|&index| StreamedImage { index, failure: None, decoded: inspected.next() }).collect();
+            for Failure { index, id, error, inspected } in batch.failures {
+                let skipped = describe(&error, id);
                 if strict {
                     return Err(MethodError::BadImage { skipped }.into());
                 }
-                outcomes.push(StreamedImage { index: failure.index, failure: Some(skipped), decoded: None });
+                outcomes.push(StreamedImage { index, failure: Some(skipped), decoded: inspected });
             }
             outcomes.sort_by_key(|image| image.index);
-            attach(&mut outcomes, &decoded);
             let mut features = Vec::with_capacity(extractors.len());
             if images > 0 {
                 for ((extractor, memory), data) in extractors.iter().zip(&mut memories).zip(&batch.data) {
@@ -223,7 +221,12 @@ impl<'a> ImageStream<'a> {
             number += 1;
             progress.advance(seen);
             Ok(())
-        });
+        };
+        let run = if measure || preview.is_some() || self.frames.is_none() {
+            loader::stream_inspected(samples, &pipelines, &options, keep, handle)
+        } else {
+            loader::stream(samples, &pipelines, &options, |batch| handle(uninspected(batch)))
+        };
         progress.finish();
         if run?.cancelled {
             return Err(MethodError::Cancelled.into());
@@ -413,14 +416,11 @@ impl FeatureSource for SizedStream<'_> {
     }
 }
 
-/// Moves what was kept of a batch's images to them; that of images that are still to come stays.
-fn attach(images: &mut [StreamedImage], decoded: &Mutex<Vec<(usize, Decoded)>>) {
-    let mut waiting = decoded.lock().unwrap_or_else(PoisonError::into_inner);
-    for image in images {
-        if let Some(place) = waiting.iter().position(|(index, _)| *index == image.index) {
-            image.decoded = Some(waiting.swap_remove(place).1);
-        }
-    }
+/// A batch of which no image was inspected, as a batch of those that are.
+fn uninspected(Batch { indices, data, failures, .. }: Batch) -> Batch<Decoded> {
+    let failures =
+        failures.into_iter().map(|Failure { index, id, error, .. }| Failure { index, id, error, inspected: None });
+    Batch { indices, data, inspected: Vec::new(), failures: failures.collect() }
 }
 
 /// Gives the usable images of a batch their pooled features.
