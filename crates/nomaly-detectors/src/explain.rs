@@ -17,7 +17,7 @@ use nomaly_backbones::explain::{ActivationMap, AverageActivations, Explanation, 
 use nomaly_backbones::{Backbone, BackboneEntry, Extractor, OpenOptions, OutputLayout, TapRequest};
 use nomaly_data::Sample;
 use nomaly_kernels::Isa;
-use nomaly_methods::{AnomalyMap, FeatureBatch, FittedMethod, MethodError, MethodNetwork, Skipped};
+use nomaly_methods::{AnomalyMap, FeatureBatch, FittedMethod, MethodError, MethodNetwork, MethodWorkspace, Skipped};
 use nomaly_store::Progress;
 
 use crate::images::{FeatureExtractor, ImageStream};
@@ -354,7 +354,7 @@ impl Score<'_> {
             region: None,
             median: None,
         };
-        Ok(self.fitted.score(&batch)?.into_iter().map(|score| score.score).collect())
+        Ok(self.fitted.score(&batch, &mut MethodWorkspace::default())?.into_iter().map(|score| score.score).collect())
     }
 }
 

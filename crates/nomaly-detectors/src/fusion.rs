@@ -20,6 +20,7 @@ use nomaly_methods::recognition::HeldOutClass;
 use nomaly_methods::training::Checkpoint;
 use nomaly_methods::{
     AnomalyMap, FeatureBatch, FittedMethod, Groups, HeldOut, MOST_SIZES, MethodError, MethodFit, MethodScore,
+    MethodWorkspace,
 };
 use nomaly_transforms::Pipeline;
 use serde::{Deserialize, Serialize};
@@ -301,14 +302,23 @@ pub(crate) struct FusedMethod<'a> {
 }
 
 impl FusedMethod<'_> {
+    /// A workspace of the method at each size.
+    pub(crate) fn workspaces(&self) -> Vec<MethodWorkspace> {
+        self.fitted.iter().map(|_| MethodWorkspace::default()).collect()
+    }
+
     /// The scores of the images of a batch, which comes at each size.
     ///
     /// # Errors
     /// Whatever the method fails with.
-    pub(crate) fn score(&self, sizes: &[FeatureBatch<'_>]) -> Result<Vec<MethodScore>, MethodError> {
+    pub(crate) fn score(
+        &self,
+        sizes: &[FeatureBatch<'_>],
+        workspaces: &mut [MethodWorkspace],
+    ) -> Result<Vec<MethodScore>, MethodError> {
         let mut of_sizes = Vec::with_capacity(sizes.len());
-        for (fitted, batch) in self.fitted.iter().zip(sizes) {
-            of_sizes.push(fitted.score(batch)?.into_iter());
+        for ((fitted, batch), workspace) in self.fitted.iter().zip(sizes).zip(workspaces) {
+            of_sizes.push(fitted.score(batch, workspace)?.into_iter());
         }
         let images = sizes.first().map_or(0, |batch| batch.images);
         let image = |_| {

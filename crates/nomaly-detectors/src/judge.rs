@@ -1,7 +1,7 @@
 //! From the features of a batch to what is said of each of its images.
 
 use nomaly_kernels::neighbours::NeighboursError;
-use nomaly_methods::{FeatureBatch, FittedMethod, MethodError, MethodScore, Skipped};
+use nomaly_methods::{FeatureBatch, FittedMethod, MethodError, MethodScore, MethodWorkspace, Skipped};
 use nomaly_scorers::ScorerError;
 
 use crate::calibration::Calibration;
@@ -25,22 +25,30 @@ pub(crate) struct Judge<'a> {
 type Views = Vec<Result<Vec<MethodScore>, Fault>>;
 
 /// What a method says of the views of each image of a batch, or the fault of an image.
-fn views_of(fitted: &dyn FittedMethod, batch: &FeatureBatch<'_>) -> Result<Views, MethodError> {
-    match fitted.score(batch) {
+fn views_of(
+    fitted: &dyn FittedMethod,
+    batch: &FeatureBatch<'_>,
+    workspace: &mut MethodWorkspace,
+) -> Result<Views, MethodError> {
+    match fitted.score(batch, workspace) {
         Ok(scores) => {
             let mut scores = scores.into_iter();
             Ok((0..batch.images).map(|_| Ok(scores.by_ref().take(batch.views).collect())).collect())
         }
         // The other images of the batch are not to blame.
-        Err(error) if is_about_values(&error) => one_by_one(fitted, batch),
+        Err(error) if is_about_values(&error) => one_by_one(fitted, batch, workspace),
         Err(error) => Err(error),
     }
 }
 
-fn one_by_one(fitted: &dyn FittedMethod, batch: &FeatureBatch<'_>) -> Result<Views, MethodError> {
+fn one_by_one(
+    fitted: &dyn FittedMethod,
+    batch: &FeatureBatch<'_>,
+    workspace: &mut MethodWorkspace,
+) -> Result<Views, MethodError> {
     let image = |image: usize| {
         let values = batch.values_of(image);
-        match fitted.score(&FeatureBatch { images: 1, values: &values, ..*batch }) {
+        match fitted.score(&FeatureBatch { images: 1, values: &values, ..*batch }, workspace) {
             Ok(views) => Ok(Ok(views)),
             Err(error) if is_about_values(&error) => Ok(Err(Fault(error.to_string()))),
             Err(error) => Err(error),
@@ -51,15 +59,19 @@ fn one_by_one(fitted: &dyn FittedMethod, batch: &FeatureBatch<'_>) -> Result<Vie
 
 impl Judge<'_> {
     /// What is said of each image of a batch, in order; the fault of an image that has no finite score. `sizes` holds
-    /// the batch at each size.
+    /// the batch at each size, `workspaces` what the method computes in at each.
     ///
     /// # Errors
     /// Features of another shape than those fitted on.
-    pub(crate) fn batch(&self, sizes: &[FeatureBatch<'_>]) -> Result<Vec<Result<Prediction, Fault>>, MethodError> {
+    pub(crate) fn batch(
+        &self,
+        sizes: &[FeatureBatch<'_>],
+        workspaces: &mut [MethodWorkspace],
+    ) -> Result<Vec<Result<Prediction, Fault>>, MethodError> {
         let images = sizes.first().map_or(0, |batch| batch.images);
         let mut all: Vec<Result<Vec<Vec<MethodScore>>, Fault>> = (0..images).map(|_| Ok(Vec::new())).collect();
-        for (fitted, batch) in self.fused.fitted.iter().zip(sizes) {
-            for (image, views) in all.iter_mut().zip(views_of(&**fitted, batch)?) {
+        for ((fitted, batch), workspace) in self.fused.fitted.iter().zip(sizes).zip(workspaces) {
+            for (image, views) in all.iter_mut().zip(views_of(&**fitted, batch, workspace)?) {
                 match (&mut *image, views) {
                     (Ok(sizes), Ok(views)) => sizes.push(views),
                     (Ok(_), Err(fault)) => *image = Err(fault),
@@ -168,7 +180,7 @@ mod tests {
     }
 
     impl FittedMethod for First {
-        fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+        fn score(&self, batch: &FeatureBatch<'_>, _: &mut MethodWorkspace) -> Result<Vec<MethodScore>, MethodError> {
             let rows = batch.rows(0, 2)?;
             match rows.outer_iter().position(|row| row[0].is_nan()) {
                 Some(row) if self.refuses => Err(ScorerError::NonFiniteFeature { row, column: 0 }.into()),
@@ -209,7 +221,7 @@ mod tests {
             region: None,
             median: None,
         };
-        let judged = judge.batch(&[batch])?;
+        let judged = judge.batch(&[batch], &mut judge.fused.workspaces())?;
         Ok(judged.into_iter().map(|image| image.map(|prediction| prediction.score)).collect())
     }
 

@@ -45,9 +45,10 @@ impl FittedDetector {
         let mut scored: Vec<MethodScore> = Vec::new();
         let Streamed { skipped, groups, .. } = {
             let fused = self.fused();
+            let mut workspaces = fused.workspaces();
             let images = self.stream(samples, options).grouped(group_by);
             images.run_noting(progress, "scoring images", &mut |batch| -> Result<(), DetectorError> {
-                for mut image in fused.score(&batch.features)? {
+                for mut image in fused.score(&batch.features, &mut workspaces)? {
                     // Of a map its largest value is needed alone.
                     let most = HeldOut::new(0, &image).map_max;
                     image.map = None;

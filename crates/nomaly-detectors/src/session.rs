@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use nomaly_data::DataError;
-use nomaly_methods::{FeatureBatch, MethodError, Skipped};
+use nomaly_methods::{FeatureBatch, MethodError, MethodWorkspace, Skipped};
 use nomaly_transforms::statistics::ImageStatistics;
 use nomaly_transforms::{FileFacts, Limits, decode_bytes_with_facts};
 use nomaly_wire::Region;
@@ -74,6 +74,8 @@ pub struct Session {
     classes: Option<Classes>,
     /// One of each size.
     memories: Vec<NetworkMemory>,
+    /// What the method computes in at each size.
+    workspaces: Vec<MethodWorkspace>,
     /// The network's inputs at each size.
     inputs: Vec<Vec<f32>>,
 }
@@ -100,7 +102,8 @@ impl Session {
         let memories: Vec<NetworkMemory> =
             detector.extractors().iter().map(|extractor| extractor.memory(at_a_time)).collect();
         let inputs = vec![Vec::new(); memories.len()];
-        Ok(Self { detector, options, calibration, classes, memories, inputs })
+        let workspaces = detector.fused().workspaces();
+        Ok(Self { detector, options, calibration, classes, memories, workspaces, inputs })
     }
 
     /// The detector.
@@ -146,7 +149,7 @@ impl Session {
         images: &[&RgbImage],
         file: Option<FileFacts>,
     ) -> Result<Vec<Result<Verdict, Skipped>>, DetectorError> {
-        let Self { detector, options, calibration, classes, memories, inputs } = self;
+        let Self { detector, options, calibration, classes, memories, workspaces, inputs } = self;
         let extractors = detector.extractors();
         for (extractor, input) in extractors.iter().zip(inputs.iter_mut()) {
             let len = extractor.pipeline().output_len();
@@ -162,7 +165,7 @@ impl Session {
         let looks = if options.shift { looks(extractors, &features, images, file) } else { Vec::new() };
         let judge = Judge { fused: detector.fused(), calibration, classes: classes.as_ref() };
         let mut verdicts = Vec::with_capacity(images.len());
-        for (at, judged) in judge.batch(&features)?.into_iter().enumerate() {
+        for (at, judged) in judge.batch(&features, workspaces)?.into_iter().enumerate() {
             let prediction = match judged {
                 Ok(prediction) => prediction,
                 Err(fault) => {

@@ -32,6 +32,7 @@ mod score;
 mod stage;
 pub mod state;
 pub mod training;
+mod workspace;
 
 pub use error::MethodError;
 pub use features::{FeatureBatch, FeatureSource};
@@ -47,3 +48,4 @@ pub use nomaly_wire::Skipped;
 pub use registry::METHODS;
 pub use score::{HeldOut, MethodScore};
 pub use stage::Stage;
+pub use workspace::MethodWorkspace;

@@ -15,6 +15,7 @@ use crate::input::InputParams;
 use crate::recognition::HeldOutClass;
 use crate::score::{HeldOut, MethodScore};
 use crate::training::Checkpoint;
+use crate::workspace::MethodWorkspace;
 
 /// A method whose parameters have been checked and which has seen no data yet.
 pub trait Method: Send + Sync {
@@ -138,11 +139,13 @@ pub struct MethodFit {
 
 /// A method that has seen data: the only state that can score.
 pub trait FittedMethod: Send + Sync {
-    /// Scores each view of each image of a batch, in their order; *higher = more anomalous*.
+    /// Scores each view of each image of a batch, in their order; *higher = more anomalous*. `workspace` is one that
+    /// only this method has used.
     ///
     /// # Errors
     /// Features of another shape than those fitted on, or numbers that are not finite.
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError>;
+    fn score(&self, batch: &FeatureBatch<'_>, workspace: &mut MethodWorkspace)
+    -> Result<Vec<MethodScore>, MethodError>;
 
     /// Everything needed to [restore](Method::restore) it, by name.
     fn states(&self) -> Vec<(String, State)>;

@@ -6,6 +6,7 @@
 use nomaly::backbones::{OutputLayout, TapRequest};
 use nomaly::methods::{
     FeatureBatch, FeatureSource, FitContext, FittedMethod, HeldOut, Method, MethodError, MethodFit, MethodScore,
+    MethodWorkspace,
 };
 use nomaly::params::InputParams;
 use nomaly::scorers::State;
@@ -97,7 +98,7 @@ impl FittedMeanMap {
 }
 
 impl FittedMethod for FittedMeanMap {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(&self, batch: &FeatureBatch<'_>, _: &mut MethodWorkspace) -> Result<Vec<MethodScore>, MethodError> {
         Ok(brightness(batch).iter().map(|view| self.located(view, batch.map)).collect())
     }
 

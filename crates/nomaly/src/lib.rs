@@ -213,7 +213,7 @@ pub mod methods {
     pub use nomaly_methods::training::Checkpoint;
     pub use nomaly_methods::{
         Cost, FeatureBatch, FeatureSource, FitContext, FittedMethod, HeldOut, METHODS, Method, MethodEntry,
-        MethodError, MethodFit, MethodScore, Published,
+        MethodError, MethodFit, MethodScore, MethodWorkspace, Published,
     };
 }
 

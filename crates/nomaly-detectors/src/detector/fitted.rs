@@ -127,9 +127,10 @@ impl FittedDetector {
     ) -> Result<Streamed, E> {
         let (calibration, classes) = (self.calibration_for(options)?, self.classes_for(options)?);
         let judge = Judge { fused: self.fused(), calibration: &calibration, classes: classes.as_ref() };
+        let mut workspaces = judge.fused.workspaces();
         let images = self.stream(samples, options.stream).grouped(group_by).measuring();
         images.run_noting(progress, "scoring images", &mut |batch| -> Result<(), E> {
-            let judged = judge.batch(&batch.features)?;
+            let judged = judge.batch(&batch.features, &mut workspaces)?;
             let mut judged = judged.into_iter();
             for image in batch.images {
                 let (size, preview, look) = image

@@ -31,6 +31,7 @@ use crate::groups::{MAX_FOLDS, cross_validated_scores};
 use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
 use crate::score::MethodScore;
+use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "dn2";
 /// The fewest images from which a held-out fit still has two neighbours to offer, and one to spare.
@@ -172,7 +173,7 @@ pub struct FittedDn2 {
 }
 
 impl FittedMethod for FittedDn2 {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(&self, batch: &FeatureBatch<'_>, _: &mut MethodWorkspace) -> Result<Vec<MethodScore>, MethodError> {
         let scores = self.bank.score(batch.rows(0, self.bank.dim())?)?;
         Ok(scores.into_iter().map(MethodScore::whole).collect())
     }

@@ -35,6 +35,7 @@ use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams};
 use crate::score::MethodScore;
 use crate::stage::Stage;
+use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "features";
 /// The fewest images from which a held-out fit has the three rows that a shrunk covariance needs.
@@ -165,7 +166,7 @@ pub struct FittedFeatures {
 }
 
 impl FittedMethod for FittedFeatures {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(&self, batch: &FeatureBatch<'_>, _: &mut MethodWorkspace) -> Result<Vec<MethodScore>, MethodError> {
         let rows = joined_rows(batch, self.scorer.dim())?;
         Ok(self.scorer.score(rows.view())?.into_iter().map(MethodScore::whole).collect())
     }

@@ -8,6 +8,7 @@ use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Groups;
 use crate::method::{FitContext, FittedMethod, Method, MethodFit};
 use crate::score::MethodScore;
+use crate::workspace::MethodWorkspace;
 use crate::{AnomalyMap, METHODS, MethodError};
 
 /// What `tests/fixtures/gen_locating.py` wrote.
@@ -99,7 +100,7 @@ impl Fixture {
     /// Scores the test images.
     pub(super) fn score(&self, fitted: &dyn FittedMethod) -> Vec<MethodScore> {
         let test: Vec<usize> = (self.train..self.images()).collect();
-        self.batch(&test, |batch| fitted.score(batch)).unwrap()
+        self.batch(&test, |batch| fitted.score(batch, &mut MethodWorkspace::default())).unwrap()
     }
 }
 
@@ -121,7 +122,7 @@ impl Fixture {
             }
             rest.train = kept.len();
             let fitted = rest.fit(method, 0).fitted;
-            let scores = self.batch(group, |batch| fitted.score(batch)).unwrap();
+            let scores = self.batch(group, |batch| fitted.score(batch, &mut MethodWorkspace::default())).unwrap();
             for (image, score) in group.iter().zip(scores) {
                 let found = &held_out[*image];
                 let wanted = score.map.as_ref().map(AnomalyMap::max);

@@ -32,6 +32,7 @@ use crate::groups::{MAX_FOLDS, Split};
 use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
 use crate::score::MethodScore;
+use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "mvg";
 /// The fewest images from which a held-out fit still has the two that a covariance needs, and one to spare.
@@ -303,7 +304,7 @@ pub struct FittedMvg {
 }
 
 impl FittedMethod for FittedMvg {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(&self, batch: &FeatureBatch<'_>, _: &mut MethodWorkspace) -> Result<Vec<MethodScore>, MethodError> {
         let mut scores = vec![MethodScore::whole(0.0); batch.images * batch.views];
         for (level, (_, scorer)) in self.levels.iter().enumerate() {
             let distances = scorer.score(batch.rows(level, scorer.dim())?)?;

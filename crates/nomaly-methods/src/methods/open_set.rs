@@ -31,6 +31,7 @@ use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams};
 use crate::recognition::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS, OpenSetParams};
 use crate::score::MethodScore;
+use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "open-set";
 
@@ -150,7 +151,7 @@ pub struct FittedOpenSet {
 }
 
 impl FittedMethod for FittedOpenSet {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(&self, batch: &FeatureBatch<'_>, _: &mut MethodWorkspace) -> Result<Vec<MethodScore>, MethodError> {
         method_scores(&self.model, joined_rows(batch, self.model.dim())?.view())
     }
 

@@ -47,6 +47,7 @@ use crate::map_maker::{DEFAULT_SIGMA, MapMaker};
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
 use crate::score::{HeldOut, MethodScore};
 use crate::state::{only, take};
+use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "padim";
 /// The fewest images from which leaving one out leaves a covariance, and one to spare.
@@ -468,7 +469,7 @@ pub struct FittedPadim {
 }
 
 impl FittedMethod for FittedPadim {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(&self, batch: &FeatureBatch<'_>, _: &mut MethodWorkspace) -> Result<Vec<MethodScore>, MethodError> {
         let distances = self.gaussians.mahalanobis(&self.positions.gather(batch)?)?;
         self.positions.scores(batch, distances, self.sigma)
     }

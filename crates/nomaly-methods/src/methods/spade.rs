@@ -52,6 +52,7 @@ use crate::map_maker::{DEFAULT_SIGMA, MapMaker};
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
 use crate::score::MethodScore;
 use crate::state::{only, take};
+use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "spade";
 /// An image to leave out, one to compare it with, and one to spare.
@@ -470,7 +471,7 @@ impl FittedSpade {
 }
 
 impl FittedMethod for FittedSpade {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(&self, batch: &FeatureBatch<'_>, _: &mut MethodWorkspace) -> Result<Vec<MethodScore>, MethodError> {
         let features = self.method.features(batch, self.gallery.shape())?;
         let mut scores = Vec::with_capacity(batch.images * batch.views);
         for image in 0..batch.images {

@@ -39,11 +39,11 @@ impl<M: Make<Target = u32>> Objective for Classification<'_, M> {
         let examples = self.examples.some(self.most_validated);
         let (mut loss, mut right) = (0.0, 0);
         let mut log_p = vec![0.0; self.examples.make.kinds()];
-        self.examples.try_on(&network, &examples, |logits, kind| {
+        self.examples.evaluate(&network, &examples, |logits, kind| {
             log_softmax(logits, &mut log_p);
-            let said = log_p[*kind as usize];
-            loss -= said;
-            right += usize::from(log_p.iter().all(|other| *other <= said));
+            let own = log_p[*kind as usize];
+            loss -= own;
+            right += usize::from(log_p.iter().all(|other| *other <= own));
         })?;
         let count = examples.len() as f64;
         Ok(Some(Validation { loss: loss / count, accuracy: Some(right as f64 / count) }))

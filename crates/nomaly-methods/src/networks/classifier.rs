@@ -1,7 +1,5 @@
 //! A trained network, compiled.
 
-use std::sync::{Mutex, PoisonError};
-
 use nomaly_backbones::weights::{WeightTensor, Weights};
 use nomaly_backbones::{Backbone, Extractor, TapRequest, Workspace};
 use nomaly_kernels::Isa;
@@ -14,11 +12,10 @@ use crate::input::INPUT_SIDES;
 pub(crate) struct TrainedNetwork {
     backbone: Backbone,
     extractor: Extractor,
-    memory: Mutex<Memory>,
 }
 
-/// What a run scribbles on.
-struct Memory {
+/// Buffers of a [`TrainedNetwork`], one set for each thread that runs it.
+pub(crate) struct Buffers {
     workspace: Workspace,
     outputs: Vec<Vec<f32>>,
 }
@@ -36,8 +33,13 @@ impl TrainedNetwork {
     ) -> Result<Self, MethodError> {
         let backbone = Backbone::from_tensors(name, weights)?;
         let extractor = backbone.compile(size, taps, Isa::best()?)?;
-        let memory = Memory { workspace: extractor.workspace(AT_A_TIME), outputs: vec![Vec::new(); taps.len()] };
-        Ok(Self { backbone, extractor, memory: Mutex::new(memory) })
+        Ok(Self { backbone, extractor })
+    }
+
+    /// Buffers to run it in.
+    pub(crate) fn buffers(&self) -> Buffers {
+        let outputs = vec![Vec::new(); self.extractor.taps().len()];
+        Buffers { workspace: self.extractor.workspace(AT_A_TIME), outputs }
     }
 
     /// The network and its weights.
@@ -56,13 +58,12 @@ impl TrainedNetwork {
         self.extractor.output_shape(tap).iter().product()
     }
 
-    /// Runs `inputs`, at most [`AT_A_TIME`] images of the compiled size, and hands the outputs of all taps to `see`.
-    pub(crate) fn run<R>(&self, inputs: &[f32], see: impl FnOnce(&[Vec<f32>]) -> R) -> Result<R, MethodError> {
+    /// Runs `inputs`, at most [`AT_A_TIME`] images of the compiled size; returns the outputs of all taps.
+    pub(crate) fn run<'b>(&self, inputs: &[f32], buffers: &'b mut Buffers) -> Result<&'b [Vec<f32>], MethodError> {
         let each: usize = self.extractor.input_shape().iter().product();
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let Memory { workspace, outputs } = &mut *memory;
+        let Buffers { workspace, outputs } = buffers;
         self.extractor.run(inputs, inputs.len() / each, workspace, outputs)?;
-        Ok(see(outputs))
+        Ok(outputs)
     }
 
     /// The network `name` as a model file keeps it, with the size of its input and the seed of its training.

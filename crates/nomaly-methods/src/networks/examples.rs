@@ -101,24 +101,26 @@ impl<'a, M: Make> Examples<'a, M> {
         examples
     }
 
-    /// Runs `network` on examples of held-out views and hands what its first tap says of each, with the target, to
-    /// `see`.
-    pub(crate) fn try_on(
+    /// Runs `network` on examples of held-out views and hands the output of its first tap for each, with the target, to
+    /// `visit`.
+    pub(crate) fn evaluate(
         &self,
         network: &TrainedNetwork,
         examples: &[u32],
-        mut see: impl FnMut(&[f32], &M::Target),
+        mut visit: impl FnMut(&[f32], &M::Target),
     ) -> Result<(), MethodError> {
         let each = self.images.each();
         let mut inputs = vec![0.0; AT_A_TIME * each];
+        let mut buffers = network.buffers();
         for some in examples.chunks(AT_A_TIME) {
             let inputs = &mut inputs[..some.len() * each];
             let draw = |example: u32| Draw::new(self.seed, false, u64::from(example));
             let targets = self.fill(self.held_out, some, draw, inputs)?;
-            network.run(inputs, |outputs| {
-                let said = outputs[0].chunks_exact(outputs[0].len() / some.len());
-                said.zip(&targets).for_each(|(said, target)| see(said, target));
-            })?;
+            let outputs = &network.run(inputs, &mut buffers)?[0];
+            outputs
+                .chunks_exact(outputs.len() / some.len())
+                .zip(&targets)
+                .for_each(|(output, target)| visit(output, target));
         }
         Ok(())
     }

@@ -49,13 +49,14 @@ use crate::input::InputParams;
 use crate::method::{
     Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published,
 };
-use crate::networks::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
+use crate::networks::classifier::{AT_A_TIME, Buffers, STATE, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
 use crate::networks::set::TrainingSet;
 use crate::score::MethodScore;
 use crate::training::Schedule;
 use crate::training::settings::{Optimizer, Patience, TrainingParams};
+use crate::workspace::MethodWorkspace;
 use crate::{MethodError, PublishedClasses, state};
 
 const NAME: &str = "adacl";
@@ -220,7 +221,8 @@ impl Method for Adacl {
         let (weights, trained) = set.train(&Architecture::Adacl.graph(1), &mut objective)?;
         let network = TrainedNetwork::new(NETWORK, weights, size, &taps())?;
         let fitted = FittedAdacl { network, size, seed: context.seed };
-        let held_out = set.score_held_out(|planes| Ok(MethodScore::whole(fitted.outputs(planes)?[0])))?;
+        let mut buffers = fitted.network.buffers();
+        let held_out = set.score_held_out(|planes| Ok(MethodScore::whole(fitted.outputs(planes, &mut buffers)?[0])))?;
         Ok(set.finish(Box::new(fitted), held_out, &trained, "with as many created anomalies an epoch"))
     }
 
@@ -243,21 +245,27 @@ pub struct FittedAdacl {
 }
 
 impl FittedAdacl {
-    /// What the network says of views, given as planes `[n, 3, H, W]` in [0, 1].
-    fn outputs(&self, planes: &[f32]) -> Result<Vec<f64>, MethodError> {
+    /// The network's output for views, given as planes `[n, 3, H, W]` in [0, 1].
+    fn outputs(&self, planes: &[f32], buffers: &mut Buffers) -> Result<Vec<f64>, MethodError> {
         let each = 3 * self.size[0] * self.size[1];
         let mut all = Vec::with_capacity(planes.len() / each);
-        for some in planes.chunks(AT_A_TIME * each) {
-            self.network.run(some, |outputs| all.extend(outputs[0].iter().map(|output| f64::from(*output))))?;
+        for inputs in planes.chunks(AT_A_TIME * each) {
+            let outputs = &self.network.run(inputs, buffers)?[0];
+            all.extend(outputs.iter().map(|output| f64::from(*output)));
         }
         Ok(all)
     }
 }
 
 impl FittedMethod for FittedAdacl {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(
+        &self,
+        batch: &FeatureBatch<'_>,
+        workspace: &mut MethodWorkspace,
+    ) -> Result<Vec<MethodScore>, MethodError> {
         let views = views(batch, self.size)?;
-        let outputs = self.outputs(views.as_slice().expect("rows are contiguous"))?;
+        let buffers = workspace.get_or_insert_with(|| self.network.buffers());
+        let outputs = self.outputs(views.as_slice().expect("rows are contiguous"), buffers)?;
         Ok(outputs.into_iter().map(MethodScore::whole).collect())
     }
 

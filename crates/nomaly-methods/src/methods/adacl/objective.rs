@@ -113,7 +113,7 @@ impl Objective for Regression<'_> {
         let examples = self.examples.whole_views(MOST_VALIDATED);
         let labels = self.examples.make.labels;
         let (mut loss, mut right) = (0.0, 0);
-        self.examples.try_on(&network, &examples, |outputs, Labelled { anomaly, .. }| {
+        self.examples.evaluate(&network, &examples, |outputs, Labelled { anomaly, .. }| {
             // The mean label stands for all that could be drawn, and leaves their spread out of the loss.
             let output = f64::from(outputs[0]).clamp(0.0, 1.0);
             loss += (output - labels.mean(*anomaly)).powi(2);

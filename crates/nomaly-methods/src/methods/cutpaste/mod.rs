@@ -48,7 +48,7 @@ use crate::method::{
     Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published,
 };
 use crate::networks::classification::Classification;
-use crate::networks::classifier::{AT_A_TIME, STATE, Stored, TrainedNetwork};
+use crate::networks::classifier::{AT_A_TIME, Buffers, STATE, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
 use crate::networks::set::TrainingSet;
@@ -56,6 +56,7 @@ use crate::score::MethodScore;
 use crate::stage::Stage;
 use crate::training::Schedule;
 use crate::training::settings::{Optimizer, Patience, TrainingParams};
+use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "cutpaste";
 /// One image to hold out, and three to learn from: the shrinkage of a covariance cannot be estimated from two.
@@ -173,13 +174,14 @@ impl Method for CutPaste {
         let (weights, trained) = set.train(&graph, &mut objective)?;
         let network = TrainedNetwork::new(name, weights, images.size(), &self.features())?;
         let embedder = Embedder { name, network, size: images.size(), seed };
+        let mut buffers = embedder.network.buffers();
         let scorer = {
             let stage = Stage::start(progress, "fitting the scorer", Some(set.train.len()));
             let mut planes = vec![0.0; images.each()];
             let mut rows = Vec::new();
             for &view in &set.train {
                 images.unpack(view, &mut planes);
-                embedder.embed(&planes, &mut rows)?;
+                embedder.embed(&planes, &mut buffers, &mut rows)?;
                 stage.advance(1);
                 if progress.cancelled() {
                     return Err(MethodError::Cancelled);
@@ -189,7 +191,7 @@ impl Method for CutPaste {
             self.scorer.fit(rows.view(), seed, progress)?
         };
         let fitted = FittedCutPaste { embedder, scorer };
-        let held_out = set.score_held_out(|planes| Ok(MethodScore::whole(fitted.scores(planes)?[0])))?;
+        let held_out = set.score_held_out(|planes| Ok(MethodScore::whole(fitted.scores(planes, &mut buffers)?[0])))?;
         Ok(set.finish(Box::new(fitted), held_out, &trained, "each as three classes"))
     }
 
@@ -233,12 +235,12 @@ impl Embedder {
     }
 
     /// Adds the features of views, given as planes `[n, 3, H, W]` in [0, 1], to `rows`.
-    fn embed(&self, planes: &[f32], rows: &mut Vec<f32>) -> Result<(), MethodError> {
+    fn embed(&self, planes: &[f32], buffers: &mut Buffers, rows: &mut Vec<f32>) -> Result<(), MethodError> {
         let each = 3 * self.size[0] * self.size[1];
         for some in planes.chunks(AT_A_TIME * each) {
             let mut inputs = some.to_vec();
             normalise(&mut inputs);
-            self.network.run(&inputs, |outputs| rows.extend_from_slice(&outputs[0]))?;
+            rows.extend_from_slice(&self.network.run(&inputs, buffers)?[0]);
         }
         Ok(())
     }
@@ -252,9 +254,9 @@ pub struct FittedCutPaste {
 
 impl FittedCutPaste {
     /// Scores of views, given as planes `[n, 3, H, W]` in [0, 1].
-    fn scores(&self, planes: &[f32]) -> Result<Vec<f64>, MethodError> {
+    fn scores(&self, planes: &[f32], buffers: &mut Buffers) -> Result<Vec<f64>, MethodError> {
         let mut rows = Vec::new();
-        self.embedder.embed(planes, &mut rows)?;
+        self.embedder.embed(planes, buffers, &mut rows)?;
         let width = self.embedder.width();
         let rows = Array2::from_shape_vec((rows.len() / width, width), rows).expect("every view adds a whole row");
         Ok(self.scorer.score(rows.view())?)
@@ -262,9 +264,14 @@ impl FittedCutPaste {
 }
 
 impl FittedMethod for FittedCutPaste {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(
+        &self,
+        batch: &FeatureBatch<'_>,
+        workspace: &mut MethodWorkspace,
+    ) -> Result<Vec<MethodScore>, MethodError> {
         let views = views(batch, self.embedder.size)?;
-        let scores = self.scores(views.as_slice().expect("rows are contiguous"))?;
+        let buffers = workspace.get_or_insert_with(|| self.embedder.network.buffers());
+        let scores = self.scores(views.as_slice().expect("rows are contiguous"), buffers)?;
         Ok(scores.into_iter().map(MethodScore::whole).collect())
     }
 

@@ -11,9 +11,10 @@ use super::scores::{self, Normality, Score};
 use crate::MethodError;
 use crate::features::FeatureBatch;
 use crate::method::{FittedMethod, MethodNetwork};
-use crate::networks::classifier::{AT_A_TIME, STATE, TrainedNetwork, log_softmax};
+use crate::networks::classifier::{AT_A_TIME, Buffers, STATE, TrainedNetwork, log_softmax};
 use crate::networks::images::views;
 use crate::score::MethodScore;
+use crate::workspace::MethodWorkspace;
 
 /// Name of the scorer's state in a model file.
 pub(super) const SCORER: &str = "scorer";
@@ -51,30 +52,29 @@ impl Recogniser {
         Ok(inputs)
     }
 
-    /// The table `[k, k]` of an image: what the network says of each of its transformations, as logarithms.
-    pub(super) fn table(&self, planes: &[f32]) -> Result<Vec<f64>, MethodError> {
+    /// The table `[k, k]` of an image: log-probabilities of all classes for each of its transformations.
+    pub(super) fn table(&self, planes: &[f32], buffers: &mut Buffers) -> Result<Vec<f64>, MethodError> {
         let k = self.set.len();
         let each = planes.len();
         let inputs = self.inputs(planes)?;
         let mut table = vec![0.0; k * k];
         for (inputs, rows) in inputs.chunks(AT_A_TIME * each).zip(table.chunks_mut(AT_A_TIME * k)) {
-            self.network.run(inputs, |outputs| {
-                for (logits, row) in outputs[LOGITS].chunks_exact(k).zip(rows.chunks_exact_mut(k)) {
-                    log_softmax(logits, row);
-                }
-            })?;
+            let outputs = self.network.run(inputs, buffers)?;
+            for (logits, row) in outputs[LOGITS].chunks_exact(k).zip(rows.chunks_exact_mut(k)) {
+                log_softmax(logits, row);
+            }
         }
         Ok(table)
     }
 
     /// The features before the classifier of images as they are, `[n, C]`.
-    pub(super) fn features(&self, images: &[f32]) -> Result<Array2<f32>, MethodError> {
+    pub(super) fn features(&self, images: &[f32], buffers: &mut Buffers) -> Result<Array2<f32>, MethodError> {
         let each = 3 * self.size[0] * self.size[1];
         let width = self.network.width(HEAD);
         let mut rows = Vec::with_capacity(images.len() / each * width);
         for some in images.chunks(AT_A_TIME * each) {
             let inputs: Vec<f32> = some.iter().map(|value| 2.0 * value - 1.0).collect();
-            self.network.run(&inputs, |outputs| rows.extend_from_slice(&outputs[HEAD]))?;
+            rows.extend_from_slice(&self.network.run(&inputs, buffers)?[HEAD]);
         }
         Ok(Array2::from_shape_vec((images.len() / each, width), rows).expect("every image adds a whole row"))
     }
@@ -88,14 +88,15 @@ pub struct FittedGeoTrans {
 
 impl FittedGeoTrans {
     /// Scores one view, given as planes `[3, H, W]` in [0, 1].
-    pub(super) fn judge(&self, planes: &[f32]) -> Result<MethodScore, MethodError> {
+    pub(super) fn judge(&self, planes: &[f32], workspace: &mut MethodWorkspace) -> Result<MethodScore, MethodError> {
+        let network = &self.recogniser.network;
         match &self.judgement {
             Judgement::Table { normality, score } => {
-                let table = self.recogniser.table(planes)?;
+                let table = self.recogniser.table(planes, workspace.get_or_insert_with(|| network.buffers()))?;
                 let k = normality.transformations();
                 let mut terms = vec![vec![0.0; k]; Score::ALL.len()];
-                for (way, terms) in Score::ALL.into_iter().zip(&mut terms) {
-                    normality.terms(way, &table, terms)?;
+                for (score, terms) in Score::ALL.into_iter().zip(&mut terms) {
+                    normality.terms(score, &table, terms)?;
                     terms.iter_mut().for_each(|term| *term /= k as f64);
                 }
                 let parts: Vec<f64> = terms.iter().map(|terms| terms.iter().sum()).collect();
@@ -103,18 +104,26 @@ impl FittedGeoTrans {
                 Ok(MethodScore { parts: parts.clone(), terms, ..MethodScore::whole(parts[score.index()]) })
             }
             Judgement::Features(scorer) => {
-                let row = self.recogniser.features(planes)?;
+                let row = self.recogniser.features(planes, workspace.get_or_insert_with(|| network.buffers()))?;
                 Ok(MethodScore::whole(scorer.score(row.view())?[0]))
             }
-            Judgement::Passes(passes) => passes.judge(&self.recogniser.inputs(planes)?, self.recogniser.set.len()),
+            Judgement::Passes(passes) => {
+                let network = workspace.get_or_try_insert_with(|| passes.network())?;
+                passes.judge(&self.recogniser.inputs(planes)?, self.recogniser.set.len(), network)
+            }
         }
     }
 }
 
 impl FittedMethod for FittedGeoTrans {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(
+        &self,
+        batch: &FeatureBatch<'_>,
+        workspace: &mut MethodWorkspace,
+    ) -> Result<Vec<MethodScore>, MethodError> {
         let views = views(batch, self.recogniser.size)?;
-        views.outer_iter().map(|planes| self.judge(planes.as_slice().expect("rows are contiguous"))).collect()
+        let judge = |planes: &[f32], workspace: &mut MethodWorkspace| self.judge(planes, workspace);
+        views.outer_iter().map(|planes| judge(planes.as_slice().expect("rows are contiguous"), workspace)).collect()
     }
 
     fn states(&self) -> Vec<(String, State)> {

@@ -63,6 +63,7 @@ use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
 use crate::training::Schedule;
 use crate::training::settings::{Optimizer, Patience, TrainingParams};
+use crate::workspace::MethodWorkspace;
 use crate::{MethodError, PublishedClasses};
 
 const NAME: &str = "geotrans";
@@ -300,16 +301,17 @@ impl GeoTrans {
             Scoring::TwoStep(scorer) => return two_step(scorer, set, recogniser),
             Scoring::Passes(count) => {
                 let weights = recogniser.network.weights();
-                Judgement::Passes(Passes::new(&self.graph(), &weights, recogniser.size, *count, seed)?.into())
+                Judgement::Passes(Passes::new(self.graph(), weights, recogniser.size, *count, seed)?.into())
             }
             Scoring::Table(score) => {
                 let mut builder = NormalityBuilder::new(self.set.len());
                 let mut planes = vec![0.0; set.images.each()];
+                let mut buffers = recogniser.network.buffers();
                 let stage = Stage::start(progress, "fitting the score", Some(set.division.train.len()));
                 for &image in &set.division.train {
                     for view in set.images.views_of(image) {
                         set.images.unpack(view, &mut planes);
-                        builder.push(recogniser.table(&planes)?)?;
+                        builder.push(recogniser.table(&planes, &mut buffers)?)?;
                     }
                     stage.advance(1);
                     check(progress.cancelled())?;
@@ -318,12 +320,13 @@ impl GeoTrans {
             }
         };
         let fitted = FittedGeoTrans { recogniser, judgement };
-        let held_out = set.score_held_out(|planes| fitted.judge(planes))?;
+        let mut workspace = MethodWorkspace::default();
+        let held_out = set.score_held_out(|planes| fitted.judge(planes, &mut workspace))?;
         Ok((fitted, held_out))
     }
 }
 
-/// Fits a scorer on what the network sees in the held-out images, and scores each of them by a fit on the others.
+/// Fits a scorer on the network's features of the held-out images, and scores each of them by a fit on the others.
 fn two_step(
     scorer: &ChosenScorer,
     set: &TrainingSet<'_>,
@@ -333,10 +336,10 @@ fn two_step(
     let mut planes = vec![0.0; images.each()];
     let _stage = Stage::start(*progress, "fitting the scorer", None);
     let views = source.views();
-    let mut rows = Vec::new();
+    let (mut rows, mut buffers) = (Vec::new(), recogniser.network.buffers());
     for &view in &set.held_out {
         images.unpack(view, &mut planes);
-        rows.extend(recogniser.features(&planes)?);
+        rows.extend(recogniser.features(&planes, &mut buffers)?);
     }
     let count = division.held_out.len() * views;
     let rows = ndarray::Array2::from_shape_vec((count, rows.len() / count), rows).expect("whole rows");
@@ -414,7 +417,7 @@ impl Method for GeoTrans {
         let judgement = match (&self.scoring, judgement) {
             (Scoring::Passes(count), None) => {
                 let weights = network.weights();
-                Judgement::Passes(Passes::new(&self.graph(), &weights, size, *count, seed)?.into())
+                Judgement::Passes(Passes::new(self.graph(), weights, size, *count, seed)?.into())
             }
             (Scoring::Table(score), Some((name, judgement))) if name == scores::STATE => {
                 Judgement::Table { normality: Normality::restore(judgement, self.set.len())?, score: *score }

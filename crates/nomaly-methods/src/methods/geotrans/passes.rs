@@ -4,8 +4,6 @@
 //! little the training images have settled the answer (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, ICML
 //! 2016).
 
-use std::sync::{Mutex, PoisonError};
-
 use nomaly_backbones::graph::Graph;
 use nomaly_backbones::trainable::Network;
 use nomaly_backbones::weights::Weights;
@@ -23,7 +21,9 @@ pub(super) const PARTS: [&str; 5] = ["predictive-entropy", "mutual-information",
 
 /// A network with dropout that is run again and again.
 pub(super) struct Passes {
-    network: Mutex<Network>,
+    graph: Graph,
+    weights: Weights,
+    size: [usize; 2],
     count: usize,
     seed: u64,
 }
@@ -41,22 +41,27 @@ struct Row {
 impl Passes {
     /// `count` passes of the network `graph`, which has dropout, on images of `size`.
     pub(super) fn new(
-        graph: &Graph,
-        weights: &Weights,
+        graph: Graph,
+        weights: Weights,
         size: [usize; 2],
         count: usize,
         seed: u64,
     ) -> Result<Self, MethodError> {
-        let network = Network::new(graph, &["logits"], size, weights, Isa::best()?)?;
-        Ok(Self { network: Mutex::new(network), count, seed })
+        let passes = Self { graph, weights, size, count, seed };
+        passes.network()?;
+        Ok(passes)
+    }
+
+    /// The network: each thread that judges has one.
+    pub(super) fn network(&self) -> Result<Network, MethodError> {
+        Ok(Network::new(&self.graph, &["logits"], self.size, &self.weights, Isa::best()?)?)
     }
 
     /// Scores an image, given as the `k` inputs that its transformations make. The score is the entropy of the mean
     /// answer: the sum of how unsure each pass is, and of how far the passes differ (their mutual information). Its
     /// deviation is that of the entropy of the passes.
-    pub(super) fn judge(&self, inputs: &[f32], k: usize) -> Result<MethodScore, MethodError> {
+    pub(super) fn judge(&self, inputs: &[f32], k: usize, network: &mut Network) -> Result<MethodScore, MethodError> {
         let each = inputs.len() / k;
-        let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rows: Vec<Row> = (0..k).map(|_| Row { mean: vec![0.0; k], entropy: 0.0, right: [0.0; 2] }).collect();
         // The simple score of each pass, and its entropy.
         let mut simple = Vec::with_capacity(self.count);
@@ -64,10 +69,10 @@ impl Passes {
         let mut log_p = vec![0.0; k];
         for pass in 0..self.count {
             let (mut wrong, mut entropy) = (0.0, 0.0);
-            for (part, (some, rows)) in inputs.chunks(AT_A_TIME * each).zip(rows.chunks_mut(AT_A_TIME)).enumerate() {
+            for (part, (inputs, rows)) in inputs.chunks(AT_A_TIME * each).zip(rows.chunks_mut(AT_A_TIME)).enumerate() {
                 // All inputs of a pass meet the same network.
                 network.seed_dropout(self.seed ^ (pass as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                network.sample(some)?;
+                network.sample(inputs)?;
                 for (at, (logits, row)) in network.output(0).chunks_exact(k).zip(rows).enumerate() {
                     log_softmax(logits, &mut log_p);
                     let mut of_row = 0.0;
@@ -126,7 +131,11 @@ mod tests {
         let start = Backbone::initialized("wrn-10-4", 3, 5).unwrap();
         let plain = BACKBONES.get("wrn-10-4").unwrap().architecture;
         let graph = plain.with_dropout(dropout).unwrap().graph(3);
-        Passes::new(&graph, &start.export(&["logits"]).unwrap(), [8, 8], count, 1).unwrap()
+        Passes::new(graph, start.export(&["logits"]).unwrap(), [8, 8], count, 1).unwrap()
+    }
+
+    fn judged(passes: &Passes, inputs: &[f32]) -> MethodScore {
+        passes.judge(inputs, 3, &mut passes.network().unwrap()).unwrap()
     }
 
     #[test]
@@ -138,14 +147,14 @@ mod tests {
     #[test]
     fn passes_differ_by_dropout_alone() {
         let inputs: Vec<f32> = (0..3 * 3 * 64).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
-        let without = passes(0.0, 4).judge(&inputs, 3).unwrap();
+        let without = judged(&passes(0.0, 4), &inputs);
         assert!(without.parts[1] < 1e-12 && without.parts[2] < 1e-12 && without.parts[4] < 1e-12, "{without:?}");
         assert!(without.deviation.unwrap() < 1e-12, "{without:?}");
-        let with = passes(0.5, 16).judge(&inputs, 3).unwrap();
+        let with = judged(&passes(0.5, 16), &inputs);
         assert!(with.parts[1] > 1e-6 && with.parts[2] > 0.0 && with.parts[4] > 0.0, "{with:?}");
         assert!((1e-6..with.score).contains(&with.deviation.unwrap()), "{with:?}");
         assert!(with.parts[1] <= with.parts[0] && with.parts[0] <= 3f64.ln() + 1e-12, "{with:?}");
         assert!((with.terms.iter().sum::<f64>() - with.score).abs() < 1e-12);
-        assert_eq!(with, passes(0.5, 16).judge(&inputs, 3).unwrap());
+        assert_eq!(with, judged(&passes(0.5, 16), &inputs));
     }
 }

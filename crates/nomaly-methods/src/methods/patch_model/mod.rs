@@ -43,6 +43,7 @@ use crate::groups::Split;
 use crate::input::InputParams;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams};
 use crate::score::{HeldOut, MethodScore};
+use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "patches";
 /// One image to fit on while another is held out.
@@ -132,7 +133,7 @@ impl Method for PatchModel {
             let fitted = self.fit_rows(sampled.rows_of(&train), seed, progress)?;
             let mut next = test.iter().copied();
             source.visit_some(&test, progress, &mut |batch| {
-                let mut views = fitted.score(batch)?.into_iter();
+                let mut views = fitted.score(batch, &mut MethodWorkspace::default())?.into_iter();
                 for image in next.by_ref().take(batch.images) {
                     let of_image: Vec<MethodScore> = views.by_ref().take(batch.views).collect();
                     if wanted.binary_search(&image).is_ok() {

@@ -15,6 +15,7 @@ use crate::features::FeatureBatch;
 use crate::map_maker::finish_maps;
 use crate::method::FittedMethod;
 use crate::score::MethodScore;
+use crate::workspace::MethodWorkspace;
 use crate::{AnomalyMap, MethodError};
 
 /// Patches as rows of numbers, before they are embedded: what all images of a batch go through.
@@ -248,7 +249,7 @@ impl FittedPatchModel {
 }
 
 impl FittedMethod for FittedPatchModel {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(&self, batch: &FeatureBatch<'_>, _: &mut MethodWorkspace) -> Result<Vec<MethodScore>, MethodError> {
         let grid = self.describer.grid(batch.input);
         let corners = grid.corners();
         let mut values = Vec::with_capacity(batch.images * batch.views * batch.input[0] * batch.input[1]);

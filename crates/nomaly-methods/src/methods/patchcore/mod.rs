@@ -60,6 +60,7 @@ use crate::map_maker::MapMaker;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
 use crate::score::MethodScore;
 use crate::state::{only, take, take_either, take_f64};
+use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "patchcore";
 /// An image to leave out, one to compare it with, and one to spare.
@@ -195,7 +196,7 @@ impl Method for PatchCore {
         let wanted = context.held_out_of(source.images());
         let (mut held_out, mut seen) = (Vec::new(), 0);
         let images = source.visit(progress, &mut |batch| {
-            for views in fitted.score(batch)?.chunks(batch.views) {
+            for views in fitted.score(batch, &mut MethodWorkspace::default())?.chunks(batch.views) {
                 if wanted.binary_search(&seen).is_ok() {
                     held_out.push(context.held_out(seen, source.combine(views.to_vec())?));
                 }
@@ -326,7 +327,7 @@ impl FittedPatchCore {
 }
 
 impl FittedMethod for FittedPatchCore {
-    fn score(&self, batch: &FeatureBatch<'_>) -> Result<Vec<MethodScore>, MethodError> {
+    fn score(&self, batch: &FeatureBatch<'_>, _: &mut MethodWorkspace) -> Result<Vec<MethodScore>, MethodError> {
         let patching = self.method.params.patching();
         let found = patching.shape(batch);
         if found != self.shape {

@@ -3,6 +3,7 @@ use nomaly_scorers::TensorData;
 use nomaly_store::{Progress, Silent};
 
 use super::*;
+use crate::workspace::MethodWorkspace;
 use crate::{AnomalyMap, Groups, HeldOut};
 
 /// Distances are sums of some ten squares of numbers below 4 in f32, after interpolation in f32; the reference has 6
@@ -157,7 +158,7 @@ fn scores(fitted: &dyn FittedMethod, source: &Memories) -> Vec<MethodScore> {
     let mut scores = Vec::new();
     source
         .visit(&Silent, &mut |batch| {
-            scores.extend(fitted.score(batch)?);
+            scores.extend(fitted.score(batch, &mut MethodWorkspace::default())?);
             Ok(())
         })
         .unwrap();
@@ -206,7 +207,9 @@ fn views_are_scored_each_by_itself() {
         scores(one.fitted.as_ref(), &queries(1)).into_iter().flat_map(|score| [score.clone(), score]).collect();
     assert_eq!(scores(two.fitted.as_ref(), &queries(2)), doubled);
     // A model of one view does not take two.
-    let refused = queries(2).visit(&Silent, &mut |batch| one.fitted.score(batch).map(drop)).unwrap_err();
+    let refused = queries(2)
+        .visit(&Silent, &mut |batch| one.fitted.score(batch, &mut MethodWorkspace::default()).map(drop))
+        .unwrap_err();
     assert!(matches!(refused, MethodError::FeatureShape { .. }), "{refused}");
 }
 
