@@ -6,6 +6,7 @@ mod decision;
 mod doctor;
 mod explain;
 mod groups;
+mod keep;
 mod labels;
 mod maps;
 mod merge;
@@ -31,6 +32,7 @@ pub(crate) use self::decision::{RuleArgs, SequenceArgs};
 pub(crate) use self::doctor::DoctorArgs;
 pub(crate) use self::explain::ExplainArgs;
 pub(crate) use self::groups::GroupArgs;
+pub(crate) use self::keep::KeepArgs;
 pub(crate) use self::labels::LabelsArgs;
 pub(crate) use self::maps::{MapArgs, MapFile, MapFormat};
 pub(crate) use self::merge::MergeArgs;
@@ -195,6 +197,8 @@ pub(crate) struct FitArgs {
     #[arg(long, value_name = "P", value_parser = decision::rate)]
     pub(crate) drop_suspicious: Option<f64>,
     #[command(flatten)]
+    pub(crate) keep: KeepArgs,
+    #[command(flatten)]
     pub(crate) method: MethodArgs,
     #[command(flatten)]
     pub(crate) labels: LabelsArgs,
@@ -208,7 +212,8 @@ pub(crate) struct FitArgs {
 
 const UPDATE_HELP: &str = "\
 DATA is what `nomaly fit` takes. The model keeps its settings and its decision rule; the images join those that it \
-has learned from, and its held-out scores. Methods that have to see all images at once cannot do this.
+has learned from, and its held-out scores. `padim`, `mvg` and `features` need a model that was fitted with --updatable; \
+methods that train a network cannot do this.
 
 Examples:
   nomaly update parts/more -m part.nomaly             replaces the model

@@ -76,6 +76,11 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
             MethodError::NotExtendable { .. } => {
                 Some("`nomaly fit` on a folder that holds the old and the new images makes a model of both".to_owned())
             }
+            MethodError::NotUpdatable { .. } => Some(
+                "a fit with --updatable keeps it; `nomaly fit` on a folder that holds the old and the new images makes a \
+                 model of both"
+                    .to_owned(),
+            ),
             MethodError::NotSplittable { .. } => {
                 Some("leave out --shard: the fit goes on from its last checkpoint when it is interrupted".to_owned())
             }

@@ -89,6 +89,12 @@ pub enum MethodError {
         /// The method.
         method: String,
     },
+    /// A model that does not keep what an update needs.
+    #[error("this model of {method} does not keep what an update needs")]
+    NotUpdatable {
+        /// The method.
+        method: String,
+    },
     /// A method whose fit cannot be divided over processes.
     #[error("a fit of {method} cannot be split: it trains a network, and every step of that needs the one before")]
     NotSplittable {
@@ -194,9 +200,11 @@ impl MethodError {
             | Self::Transform(_) => ErrorKind::Setting,
             Self::Class { .. } | Self::BadImage { .. } | Self::File { .. } => ErrorKind::Data,
             Self::TooFew { .. } => ErrorKind::TooFew,
-            Self::FeatureShape { .. } | Self::Encode { .. } | Self::State { .. } | Self::NotExtendable { .. } => {
-                ErrorKind::Model
-            }
+            Self::FeatureShape { .. }
+            | Self::Encode { .. }
+            | Self::State { .. }
+            | Self::NotExtendable { .. }
+            | Self::NotUpdatable { .. } => ErrorKind::Model,
             Self::Limit { .. } => ErrorKind::Limit,
             Self::Neighbours(_) | Self::Kernel(_) | Self::Diverged { .. } => ErrorKind::Numeric,
             Self::Cancelled => ErrorKind::Cancelled,

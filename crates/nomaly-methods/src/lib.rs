@@ -42,7 +42,7 @@ pub use kind::ErrorKind;
 pub use maps::AnomalyMap;
 pub use method::{
     BuildMethod, Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams,
-    MoreSettings, Published, PublishedClasses,
+    MoreSettings, Published, PublishedClasses, Updates,
 };
 pub use nomaly_wire::Skipped;
 pub use registry::METHODS;

@@ -46,14 +46,19 @@ pub trait Method: Send + Sync {
     /// Too few images, or numbers that the method cannot use.
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError>;
 
+    /// Whether models can be updated.
+    fn updates(&self) -> Updates {
+        Updates::Never
+    }
+
     /// Adds the images behind `source` to what a fit has learned, without its training images.
     ///
     /// `states` are those of the fit. The held-out scores are those of the added images, under the fit that had not
     /// seen them.
     ///
     /// # Errors
-    /// [`MethodError::NotExtendable`] for methods that have to see all images at once, and everything that
-    /// [`fit`](Method::fit) fails with.
+    /// [`MethodError::NotExtendable`] for methods that have to see all images at once, [`MethodError::NotUpdatable`] for
+    /// a model that does not keep what an update needs, and everything that [`fit`](Method::fit) fails with.
     fn extend(
         &self,
         _states: Vec<(String, State)>,
@@ -80,6 +85,17 @@ pub trait Method: Send + Sync {
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError>;
 }
 
+/// Whether the models of a method can take in further images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Updates {
+    /// No: it has to see all images at once.
+    Never,
+    /// Those that were fitted to be [updatable](FitContext::updatable), which makes the file larger.
+    Kept,
+    /// All of them.
+    Always,
+}
+
 /// What a fit is told beside the images.
 #[derive(Clone, Copy)]
 pub struct FitContext<'a> {
@@ -94,12 +110,14 @@ pub struct FitContext<'a> {
     pub most_maps: Option<usize>,
     /// Bytes of `max_memory` that the fits of other sizes hold.
     pub occupied: u64,
+    /// Whether the model keeps what it needs to be [updated](Method::extend), where it would not otherwise.
+    pub updatable: bool,
 }
 
 impl<'a> FitContext<'a> {
     /// A fit without checkpoints.
     pub fn new(seed: u64, progress: &'a dyn Progress) -> Self {
-        Self { seed, progress, checkpoints: None, most_maps: None, occupied: 0 }
+        Self { seed, progress, checkpoints: None, most_maps: None, occupied: 0, updatable: false }
     }
 
     /// What the image with this number among the usable ones got.

@@ -136,6 +136,15 @@ impl NearestNeighbours {
         Ok(self.bank.append(other.bank.rows())?)
     }
 
+    /// Appends further rows `[n, dim]`: the result is that of a fit on all of them.
+    ///
+    /// # Errors
+    /// [`ScorerError::Dimension`], [`ScorerError::NonFiniteFeature`].
+    pub fn push_rows(&mut self, rows: ArrayView2<'_, f32>) -> Result<(), ScorerError> {
+        check_rows(rows, self.dim())?;
+        Ok(self.bank.append(&rows.iter().copied().collect::<Vec<_>>())?)
+    }
+
     /// The settings.
     pub fn options(&self) -> NeighboursOptions {
         self.options

@@ -116,6 +116,13 @@ impl Fit {
         self
     }
 
+    /// Keeps in the model what an update with further images needs, where the method needs anything.
+    #[must_use]
+    pub fn updatable(mut self) -> Self {
+        self.recipe.options.updatable = true;
+        self
+    }
+
     /// Everything else that a fit can be told.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Recipe)) -> Self {

@@ -106,7 +106,7 @@ pub mod model_file {
 pub mod shards {
     //! Fits that are divided over processes or machines.
 
-    pub use nomaly_detectors::partial::{Absorbed, Merged, Shard, merge};
+    pub use nomaly_detectors::partial::{Absorbed, MergeOptions, Merged, Shard, merge};
 }
 
 pub mod regions {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::KeepArgs;
+
 const MERGE_HELP: &str = "\
 A partial is what `nomaly fit --shard I/N` writes: what the network said of one shard of the images. The model is byte \
 for byte the one that `nomaly fit` makes of all images in one process; images and weights are not needed again.
@@ -23,4 +25,6 @@ pub(crate) struct MergeArgs {
     /// The model file to write
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) keep: KeepArgs,
 }

@@ -22,6 +22,10 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
             let message = format!("--shard {shard} is for images, and {} is a table", args.data);
             return Err(Failure::new(message, "fit it in one process: a table takes seconds").into());
         }
+        if args.keep.updatable {
+            let message = format!("--updatable is for images, and {} is a table", args.data);
+            return Err(Failure::new(message, "fit it again with the new rows: a table takes seconds").into());
+        }
         return rows::fit(args, console);
     }
     if args.shard.is_some() {
@@ -40,6 +44,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
         if labelled { nomaly::data::open_classes(Path::new(&args.data))? } else { nomaly::data::open(&args.data)? };
     let mut recipe = recipe(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
     recipe.drop_suspicious = args.drop_suspicious;
+    recipe.options.updatable = args.keep.updatable;
     if labelled {
         if args.drop_suspicious.is_some() {
             bail!("--drop-suspicious is for models of one kind of good images, not for --labels");

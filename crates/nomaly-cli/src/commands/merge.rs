@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use nomaly::shards::{Merged, merge};
+use nomaly::shards::{MergeOptions, Merged, merge};
 
 use super::fit::tell_model;
 use super::{Status, check_writable, classes, tell_fit, tell_suspicious};
@@ -17,8 +17,9 @@ pub(crate) fn run(args: &MergeArgs, console: &Console) -> anyhow::Result<Status>
         check_distinct(&args.output, partial)?;
     }
     check_writable(&args.output)?;
+    let options = MergeOptions { updatable: args.keep.updatable };
     let began = Instant::now();
-    let Merged { fit, ids } = merge(&args.partials, &Bars::new(console, Unit::Images)).map_err(|error| {
+    let Merged { fit, ids } = merge(&args.partials, options, &Bars::new(console, Unit::Images)).map_err(|error| {
         let hint = "the partials are as they were: the same command starts again";
         Failure::if_cancelled(error, "the merge was interrupted, and nothing was written", hint)
     })?;

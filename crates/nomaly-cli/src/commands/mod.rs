@@ -91,7 +91,7 @@ fn recipe(args: &MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) 
         method: args.method.clone(),
         backbone: args.backbone.clone(),
         settings: settings_of(args)?,
-        options: FitOptions { seed: args.seed, rule, group_by, changes, stream },
+        options: FitOptions { seed: args.seed, rule, group_by, changes, stream, updatable: false },
         time_budget: args.time_budget.map(Duration::from_secs_f64),
         drop_suspicious: None,
         checkpoints: Some(home()?.join("checkpoints")),

@@ -29,6 +29,9 @@ pub(super) fn check(args: &FitArgs) -> anyhow::Result<()> {
             "`nomaly merge` names suspicious images: take them out, and fit again",
         ));
     }
+    if args.keep.updatable {
+        bail!(Failure::new("--updatable does not go with --shard", "give it to `nomaly merge`"));
+    }
     if args.report.is_some() {
         bail!(Failure::new(
             "--report does not go with --shard: a shard has no scores yet",

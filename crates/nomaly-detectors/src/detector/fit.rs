@@ -47,6 +47,8 @@ pub struct FitOptions {
     pub changes: Changes,
     /// How images are read.
     pub stream: StreamOptions,
+    /// Whether the model keeps what it needs to be [updated](FittedDetector::extend), where its method does not anyway.
+    pub updatable: bool,
 }
 
 impl Default for FitOptions {
@@ -58,6 +60,7 @@ impl Default for FitOptions {
             group_by: GroupBy::default(),
             changes: Changes::default(),
             stream: StreamOptions::default(),
+            updatable: false,
         }
     }
 }
@@ -170,7 +173,9 @@ impl Detector {
     /// `dataset` is the name that the model file remembers.
     ///
     /// # Errors
-    /// Too few usable images, cancellation, and a bad image where [`StreamOptions::strict`] is set.
+    /// Too few usable images, cancellation, a bad image where [`StreamOptions::strict`] is set, and
+    /// [`MethodError::NotExtendable`] where an [updatable](FitOptions::updatable) model is asked of a method that has
+    /// none.
     pub fn fit(
         self,
         dataset: &str,
@@ -179,6 +184,7 @@ impl Detector {
         progress: &dyn Progress,
     ) -> Result<FitResult, DetectorError> {
         let rule = options.rule.checked()?;
+        self.check_updates(options.updatable)?;
         let shaped = self.shaped_for(samples)?;
         let notes = shaped.notes(samples);
         let copies = options.changes.0.len();
@@ -192,7 +198,7 @@ impl Detector {
         let images = shaped.stream(samples, options.stream).grouped(&options.group_by).measuring();
         let images = images.caching(shaped.frame_bytes());
         let fit_at = |size, context: &FitContext<'_>| shaped.method.fit(&images.at(size), context);
-        let fit = shaped.learn(options.seed, progress, &fit_at, || images.at(0).groups())?;
+        let fit = shaped.learn(options.seed, options.updatable, progress, &fit_at, || images.at(0).groups())?;
         let input = InputProfile::of(images.looks(), shaped.extractors()[0].shallowest());
         let mut streamed = images.into_streamed()?;
         // An image that cannot be read is named once, not with its copies.
@@ -230,7 +236,7 @@ impl FittedDetector {
     /// Their held-out scores join those that are there; their groups, made by `group_by`, count as further ones.
     ///
     /// # Errors
-    /// [`MethodError::NotExtendable`], and everything that [`fit`](Detector::fit) fails with.
+    /// [`MethodError::NotExtendable`], [`MethodError::NotUpdatable`], and everything that [`fit`](Detector::fit) fails with.
     pub fn extend(
         self,
         samples: &[Sample],

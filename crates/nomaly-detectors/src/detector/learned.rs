@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use image::GrayImage;
 use nomaly_backbones::Backbone;
 use nomaly_data::Sample;
-use nomaly_methods::{FitContext, Groups, InputParams, METHODS, Method, MethodError, MethodFit};
+use nomaly_methods::{FitContext, Groups, InputParams, METHODS, Method, MethodError, MethodFit, Updates};
 use nomaly_settings::Assignments;
 use nomaly_store::Progress;
 use nomaly_transforms::Pipeline;
@@ -50,6 +50,7 @@ impl Detector {
     pub(crate) fn learn(
         &self,
         seed: u64,
+        updatable: bool,
         progress: &dyn Progress,
         fit_at: &dyn Fn(usize, &FitContext<'_>) -> Result<MethodFit, MethodError>,
         groups: impl FnOnce() -> Result<Groups, MethodError>,
@@ -61,6 +62,7 @@ impl Detector {
             checkpoints: self.checkpoints.as_deref(),
             most_maps: (pipelines.len() > 1).then(|| most_maps(&pipelines)),
             occupied: 0,
+            updatable,
         };
         let fit_at = |size, occupied| fit_at(size, &FitContext { occupied, ..context });
         FusedFit::new(&pipelines, None, fit_at, groups)
@@ -117,6 +119,14 @@ impl Detector {
             name: self.backbone.name().to_owned(),
             licence: self.backbone.licence().to_owned(),
             source: self.backbone.source().to_owned(),
+        }
+    }
+
+    /// Refuses models that are to be updated where the method has none.
+    pub(crate) fn check_updates(&self, updatable: bool) -> Result<(), MethodError> {
+        match self.method.updates() {
+            Updates::Never if updatable => Err(MethodError::NotExtendable { method: self.method.name().to_owned() }),
+            _ => Ok(()),
         }
     }
 

@@ -24,6 +24,13 @@ use crate::stored::check_parts;
 /// The most missing shards that an error names.
 const MOST_NAMED: usize = 10;
 
+/// How partials are merged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MergeOptions {
+    /// As [`FitOptions::updatable`](crate::FitOptions::updatable).
+    pub updatable: bool,
+}
+
 /// A fit on the images of partials.
 pub struct Merged {
     /// The fit, as of all images in one process.
@@ -38,13 +45,18 @@ pub struct Merged {
 /// [`DetectorError::Partial`] names the file: one that is damaged, cut short or of another version, that is of another
 /// fit than the first one, or of a shard that another file has too; and says which shards are missing. Everything that
 /// a [fit](Detector::fit) fails with.
-pub fn merge(paths: &[impl AsRef<Path>], progress: &dyn Progress) -> Result<Merged, DetectorError> {
+pub fn merge(
+    paths: &[impl AsRef<Path>],
+    options: MergeOptions,
+    progress: &dyn Progress,
+) -> Result<Merged, DetectorError> {
     let partials = open_all(paths, progress)?;
     let [first, ..] = &*partials else {
         return Err(MethodError::Conflict { reason: "there are no partials to merge".to_owned() }.into());
     };
     let fit = &first.header.fit;
     let detector = detector(first)?;
+    detector.check_updates(options.updatable)?;
     let each = image_bytes(detector.extractors());
     partials.iter().try_for_each(|partial| partial.check_values(each))?;
     let originals = || partials.iter().flat_map(|partial| &partial.images).filter(|image| !image.changed);
@@ -58,8 +70,13 @@ pub fn merge(paths: &[impl AsRef<Path>], progress: &dyn Progress) -> Result<Merg
     let held_bytes = FrameCache::new(fit.pipelines.clone(), images, detector.frame_bytes()).most_bytes();
     let replay = Replay::new(&partials, detector.extractors(), &group_by, held_bytes);
     let method = detector.method();
-    let learned = detector
-        .learn(fit.seed, progress, &|size, context| method.fit(&replay.at(size), context), || replay.at(0).groups())?;
+    let learned = detector.learn(
+        fit.seed,
+        options.updatable,
+        progress,
+        &|size, context| method.fit(&replay.at(size), context),
+        || replay.at(0).groups(),
+    )?;
     let (streamed, looks) = replay.into_streamed()?;
     let input = InputProfile::of(&looks, detector.extractors()[0].shallowest());
     let training = Training {

@@ -38,5 +38,5 @@ mod writer;
 
 pub use self::absorb::Absorbed;
 pub use self::header::FORMAT_VERSION;
-pub use self::merge::{Merged, merge};
+pub use self::merge::{MergeOptions, Merged, merge};
 pub use self::shard::Shard;

@@ -72,6 +72,9 @@ impl Partial {
                 return Err(damaged("its weights are larger than they can be"));
             }
             let own = header.weight_bytes + header.region_bytes;
+            if own > 0 && shard.index() > 1 {
+                return Err(damaged("it has weights, which only the first shard has"));
+            }
             let rest = (middle - header_bytes).checked_sub(own).ok_or_else(|| damaged("its weights are cut short"))?;
             let weights = bytes(&mut file, header.weight_bytes)?;
             let region = bytes(&mut file, header.region_bytes)?;

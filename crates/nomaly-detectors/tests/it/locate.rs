@@ -136,10 +136,6 @@ fn a_model_learns_from_further_images_where_its_method_can() {
     assert_eq!(extended.info().training.images, 24);
     assert_eq!(extended.calibration().held_out().len(), held_out + 8);
     assert_eq!(extended.calibration().map_maxima().unwrap().len(), held_out + 8);
-
-    let fitted = fit("padim", &settings(), &all).detector;
-    let refused = fitted.extend(&all[..2], &GroupBy::None, StreamOptions::default(), &Silent).err().unwrap();
-    assert!(matches!(refused, DetectorError::Method(MethodError::NotExtendable { .. })), "{refused}");
 }
 
 #[test]

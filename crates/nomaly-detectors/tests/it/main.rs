@@ -13,3 +13,4 @@ mod session;
 mod shift;
 mod sizes;
 mod training;
+mod update;

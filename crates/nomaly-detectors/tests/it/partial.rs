@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nomaly_data::Sample;
-use nomaly_detectors::partial::{Absorbed, FORMAT_VERSION, Shard, merge};
+use nomaly_detectors::partial::{Absorbed, FORMAT_VERSION, MergeOptions, Shard, merge};
 use nomaly_detectors::{DecisionRule, Detector, DetectorError, FitOptions, FitResult, StreamOptions};
 use nomaly_methods::{ErrorKind, GroupBy, METHODS, MethodError};
 use nomaly_settings::Assignments;
@@ -66,7 +66,7 @@ impl Case {
         for &count in counts {
             let mut partials = self.partials(count);
             for _ in 0..count.min(2) {
-                let merged = merge(&partials, &Silent).unwrap();
+                let merged = merge(&partials, MergeOptions::default(), &Silent).unwrap();
                 assert!(self.bytes(&merged.fit) == expected, "{} in {count} shards", self.method);
                 assert_eq!(merged.fit.skipped, serial.skipped);
                 assert_eq!(merged.fit.held_out, serial.held_out);
@@ -96,6 +96,20 @@ fn shards_in_any_order_make_the_model_of_one_process() {
     for method in divisible() {
         Case::new(method, quick(method), good(24)).check(&[1, 3, 4]);
     }
+}
+
+#[test]
+fn a_merged_model_can_be_updated() {
+    let case = Case::new("padim", settings(), good(21));
+    let partials = case.partials(2);
+    let merged = merge(&partials, MergeOptions { updatable: true }, &Silent).unwrap();
+    let options = FitOptions { updatable: true, ..FitOptions::default() };
+    let serial = case.detector().fit("stripes", &case.samples, &options, &Silent).unwrap();
+    assert!(case.bytes(&merged.fit) == case.bytes(&serial));
+    let mut classes = Case::new("open-set", settings(), good(40));
+    classes.samples.iter_mut().enumerate().for_each(|(at, sample)| sample.kind = ["a", "b"][at % 2].to_owned());
+    let refused = merge(&classes.partials(2), MergeOptions { updatable: true }, &Silent).map(drop).unwrap_err();
+    assert!(matches!(refused, DetectorError::Method(MethodError::NotExtendable { .. })), "{refused}");
 }
 
 #[test]
@@ -222,7 +236,7 @@ fn a_process_that_is_stopped_leaves_nothing() {
     let whole = std::fs::read(&path).unwrap();
     absorb(&Silent).unwrap();
     assert!(whole == std::fs::read(&path).unwrap());
-    let stopped = merge(&[&path], &Stop(8.into())).map(drop).unwrap_err();
+    let stopped = merge(&[&path], MergeOptions::default(), &Stop(8.into())).map(drop).unwrap_err();
     assert_eq!(stopped.kind(), ErrorKind::Cancelled);
 }
 
@@ -239,18 +253,18 @@ fn methods_that_train_cannot_be_divided() {
 fn shards_that_are_missing_or_there_twice_are_named() {
     let case = Case::new("dn2", settings(), good(8));
     let paths = case.partials(4);
-    let message = reason(merge(&paths[..3], &Silent));
+    let message = reason(merge(&paths[..3], MergeOptions::default(), &Silent));
     assert!(message.contains("shard 4/4 is missing") && message.contains("1-4.partial"), "{message}");
-    let message = reason(merge(&paths[2..3], &Silent));
+    let message = reason(merge(&paths[2..3], MergeOptions::default(), &Silent));
     assert!(message.contains("shards 1/4, 2/4, 4/4 are missing"), "{message}");
     let twin = case.path("twin.partial");
     std::fs::copy(&paths[1], &twin).unwrap();
-    let message = reason(merge(&[&paths[1], &twin], &Silent));
+    let message = reason(merge(&[&paths[1], &twin], MergeOptions::default(), &Silent));
     assert!(message.contains("twin.partial: is shard 2/4") && message.contains("2-4.partial is"), "{message}");
     let other = case.absorb(1, 3).unwrap().0;
-    let message = reason(merge(&[&paths[1], &other], &Silent));
+    let message = reason(merge(&[&paths[1], &other], MergeOptions::default(), &Silent));
     assert!(message.contains("is one of 3 shards") && message.contains("one of 4"), "{message}");
-    assert!(reason(merge(&[] as &[&Path], &Silent)).contains("no partials"));
+    assert!(reason(merge(&[] as &[&Path], MergeOptions::default(), &Silent)).contains("no partials"));
 }
 
 #[test]
@@ -260,7 +274,7 @@ fn partials_of_different_fits_are_told_apart() {
     let (first, _) = case.absorb(1, 2).unwrap();
     let check = |other: &Case, expected: &str| {
         let (second, _) = other.absorb(2, 2).unwrap();
-        let message = reason(merge(&[&first, &second], &Silent));
+        let message = reason(merge(&[&first, &second], MergeOptions::default(), &Silent));
         assert!(message.contains("2-2.partial: is of another fit than") && message.contains(expected), "{message}");
     };
     check(&Case { method: "mvg", settings: settings(), ..base() }, "method (mvg, not dn2)");
@@ -297,7 +311,7 @@ fn damaged_and_hostile_partials_are_refused() {
     let hostile = case.path("hostile.partial");
     let check = |bytes: &[u8], expected: &str| {
         std::fs::write(&hostile, bytes).unwrap();
-        let refused = merge(&[&hostile], &Silent).map(drop).unwrap_err();
+        let refused = merge(&[&hostile], MergeOptions::default(), &Silent).map(drop).unwrap_err();
         let message = refused.to_string();
         assert!(matches!(refused, DetectorError::Partial { .. }), "{message}");
         assert!(message.contains("hostile.partial") && message.contains(expected), "{expected}: {message}");
@@ -323,6 +337,13 @@ fn damaged_and_hostile_partials_are_refused() {
             check(&sealed(bytes), "damaged");
         }
     }
+    // Weights in a shard that is not the first.
+    let (second, _) = case.absorb(2, 2).unwrap();
+    let mut bytes = std::fs::read(second).unwrap();
+    let (from, to) = (b"\"weight_bytes\":0", b"\"weight_bytes\":8");
+    let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to);
+    check(&sealed(bytes), "only the first shard");
     // Values more than there are images.
     let list = u64::from_le_bytes(whole[whole.len() - 40..whole.len() - 32].try_into().unwrap()) as usize;
     let mut bytes = whole.clone();
@@ -340,8 +361,8 @@ fn damaged_and_hostile_partials_are_refused() {
         check(&sealed(bytes), "damaged");
     }
     check(&std::fs::read(&path).unwrap()[..0], "cut short");
-    let refused = reason(merge(&[case.folder.path()], &Silent));
+    let refused = reason(merge(&[case.folder.path()], MergeOptions::default(), &Silent));
     assert!(refused.contains("no regular file"), "{refused}");
-    let absent = reason(merge(&[&case.path("absent")], &Silent));
+    let absent = reason(merge(&[&case.path("absent")], MergeOptions::default(), &Silent));
     assert!(absent.contains("absent: cannot be read"), "{absent}");
 }

@@ -40,6 +40,29 @@ impl PositionStatistics {
         Ok(Self { positions, dim, count: 0, mean, scatter, isa, token: Token::new(isa)? })
     }
 
+    /// Puts together what [`count`](Self::count), [`mean`](Self::mean) and [`scatter`](Self::scatter) gave.
+    ///
+    /// # Errors
+    /// [`LinalgError::Empty`], [`LinalgError::Length`], [`LinalgError::Isa`].
+    pub fn from_parts(
+        [positions, dim]: [usize; 2],
+        count: u64,
+        mean: Vec<f64>,
+        scatter: Vec<f32>,
+        isa: Isa,
+    ) -> Result<Self, LinalgError> {
+        check_shape(positions, dim)?;
+        for (what, expected, got) in [
+            ("the mean", positions * dim, mean.len()),
+            ("the scatter matrices", positions * packed_len(dim), scatter.len()),
+        ] {
+            if expected != got {
+                return Err(LinalgError::Length { what, expected, got });
+            }
+        }
+        Ok(Self { positions, dim, count, mean, scatter, isa, token: Token::new(isa)? })
+    }
+
     /// Images seen.
     pub fn count(&self) -> u64 {
         self.count

@@ -19,7 +19,7 @@
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::neighbours::{Aggregation, Distance, NearestNeighbours, NeighboursOptions};
-use nomaly_scorers::{Scorer, State, restore};
+use nomaly_scorers::{Scorer, ScorerParams, State};
 use nomaly_settings::{Assignments, Settings, Table};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,9 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::{MAX_FOLDS, cross_validated_scores};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Updates};
 use crate::score::MethodScore;
+use crate::state::only_named;
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "dn2";
@@ -139,7 +140,7 @@ impl Method for Dn2 {
         progress.finish();
         let bank = NearestNeighbours::fit(features.levels[0].view(), self.params.neighbours)?;
         let held_out = held_out(source, 0..features.images(), &scores?)?;
-        let fitted = Box::new(FittedDn2 { bank: Box::new(bank) });
+        let fitted = Box::new(FittedDn2 { bank });
         Ok(MethodFit {
             fitted,
             held_out,
@@ -150,11 +151,35 @@ impl Method for Dn2 {
         })
     }
 
-    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
-        match states.as_slice() {
-            [(name, state)] if name == STATE => Ok(Box::new(FittedDn2 { bank: restore(state)? })),
-            _ => Err(MethodError::State { state: STATE.to_owned(), reason: None }),
-        }
+    fn updates(&self) -> Updates {
+        Updates::Always
+    }
+
+    fn extend(
+        &self,
+        mut states: Vec<(String, State)>,
+        source: &dyn FeatureSource,
+        context: &FitContext<'_>,
+    ) -> Result<MethodFit, MethodError> {
+        let mut bank = read(&mut states)?;
+        let features = PooledFeatures::collect(source, context.progress)?;
+        features.need(1, NAME)?;
+        let rows = features.levels[0].view();
+        let held_out = held_out(source, 0..features.images(), &bank.score(rows)?)?;
+        bank.push_rows(rows)?;
+        Ok(MethodFit {
+            fitted: Box::new(FittedDn2 { bank }),
+            held_out,
+            classes: Vec::new(),
+            images: features.images(),
+            notes: Vec::new(),
+            checkpoint: None,
+        })
+    }
+
+    fn restore(&self, mut states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+        let bank = read(&mut states)?;
+        Ok(Box::new(FittedDn2 { bank }))
     }
 }
 
@@ -166,10 +191,19 @@ fn enough_images(k: usize) -> usize {
 
 const STATE: &str = "bank";
 
+/// The features of the training images as a model file keeps them.
+fn read(states: &mut Vec<(String, State)>) -> Result<NearestNeighbours, MethodError> {
+    let state = only_named(STATE, states)?;
+    if state.kind != NeighboursOptions::NAME {
+        return Err(MethodError::State { state: STATE.to_owned(), reason: Some(format!("it is of `{}`", state.kind)) });
+    }
+    Ok(NearestNeighbours::from_state(&state)?)
+}
+
 /// DN2 that has seen data: the features of the training images.
 #[derive(Debug)]
 pub struct FittedDn2 {
-    bank: Box<dyn Scorer>,
+    bank: NearestNeighbours,
 }
 
 impl FittedMethod for FittedDn2 {

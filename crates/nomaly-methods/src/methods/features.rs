@@ -32,9 +32,10 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Split;
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Updates};
 use crate::score::MethodScore;
 use crate::stage::Stage;
+use crate::state::only_named;
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "features";
@@ -134,26 +135,58 @@ impl Method for Features {
         let (images, scores): (Vec<usize>, Vec<Vec<f64>>) = scored.into_iter().unzip();
         let held_out = held_out(source, images, &scores.concat())?;
         let _stage = Stage::start(progress, "fitting the scorer", None);
-        let all: Vec<usize> = (0..features.images()).collect();
-        let scorer = self.scorer.fit(features.joined(&all).view(), seed, progress)?;
-        let fitted = Box::new(FittedFeatures { scorer });
+        let scorer = self.scorer.fit(features.all_joined().view(), seed, progress)?;
+        let images = features.images();
+        let fitted = Box::new(FittedFeatures { scorer, kept: context.updatable.then_some(features) });
+        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None })
+    }
+
+    fn updates(&self) -> Updates {
+        Updates::Kept
+    }
+
+    fn extend(
+        &self,
+        states: Vec<(String, State)>,
+        source: &dyn FeatureSource,
+        context: &FitContext<'_>,
+    ) -> Result<MethodFit, MethodError> {
+        let FittedFeatures { scorer: before, kept } = self.read(states)?;
+        let kept = kept.ok_or_else(|| MethodError::NotUpdatable { method: NAME.to_owned() })?;
+        let more = PooledFeatures::collect(source, context.progress)?;
+        more.need(1, NAME)?;
+        let held_out = held_out(source, 0..more.images(), &before.score(more.all_joined().view())?)?;
+        let all = kept.followed_by(&more)?;
+        let _stage = Stage::start(context.progress, "fitting the scorer", None);
+        let scorer = self.scorer.fit(all.all_joined().view(), context.seed, context.progress)?;
         Ok(MethodFit {
-            fitted,
+            fitted: Box::new(FittedFeatures { scorer, kept: Some(all) }),
             held_out,
             classes: Vec::new(),
-            images: features.images(),
+            images: more.images(),
             notes: Vec::new(),
             checkpoint: None,
         })
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
-        match states.as_slice() {
-            [(name, state)] if name == STATE && state.kind == self.scorer.name() => {
-                Ok(Box::new(FittedFeatures { scorer: restore(state)? }))
-            }
-            _ => Err(MethodError::State { state: STATE.to_owned(), reason: None }),
+        Ok(Box::new(self.read(states)?))
+    }
+}
+
+impl Features {
+    fn read(&self, mut states: Vec<(String, State)>) -> Result<FittedFeatures, MethodError> {
+        let kept = PooledFeatures::kept(&mut states, self.taps.len())?;
+        let state = only_named(STATE, &mut states)?;
+        if state.kind != self.scorer.name() {
+            return Err(MethodError::State { state: STATE.to_owned(), reason: None });
         }
+        let scorer = restore(&state)?;
+        if kept.as_ref().is_some_and(|kept| kept.width() != scorer.dim()) {
+            let reason = Some(format!("it takes rows of {} numbers, and others are kept", scorer.dim()));
+            return Err(MethodError::State { state: STATE.to_owned(), reason });
+        }
+        Ok(FittedFeatures { scorer, kept })
     }
 }
 
@@ -163,6 +196,8 @@ const STATE: &str = "scorer";
 #[derive(Debug)]
 pub struct FittedFeatures {
     scorer: Box<dyn Scorer>,
+    /// The rows of the training images, where the model is to be updated.
+    kept: Option<PooledFeatures>,
 }
 
 impl FittedMethod for FittedFeatures {
@@ -172,7 +207,8 @@ impl FittedMethod for FittedFeatures {
     }
 
     fn states(&self) -> Vec<(String, State)> {
-        vec![(STATE.to_owned(), self.scorer.state())]
+        let scorer = (STATE.to_owned(), self.scorer.state());
+        [scorer].into_iter().chain(self.kept.as_ref().map(PooledFeatures::state)).collect()
     }
 }
 

@@ -17,6 +17,7 @@
 //! detection*, 2020, section III. The paper's backbone is EfficientNet-B4 at 380²; its authors' program takes the mean
 //! over levels, which ranks images as the sum does.
 
+use ndarray::{Array2, ArrayView2};
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::gaussian::{Covariance, Gaussian, GaussianStatistics, Keep, PcaEstimator, PcaGaussian, PcaOptions};
 use nomaly_scorers::{Scorer, State, restore};
@@ -30,8 +31,9 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::{MAX_FOLDS, Split};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Updates};
 use crate::score::MethodScore;
+use crate::stage::Stage;
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "mvg";
@@ -241,6 +243,34 @@ impl Mvg {
     }
 }
 
+impl Mvg {
+    /// The scorer of a level whose rows are all of the training images.
+    fn scorer(&self, rows: ArrayView2<'_, f32>) -> Result<Box<dyn Scorer>, MethodError> {
+        Ok(match self.distance {
+            LevelDistance::Full(covariance) => Box::new(Gaussian::fit(rows, covariance)?),
+            LevelDistance::Reduced(options) => Box::new(PcaGaussian::fit(rows, options)?),
+        })
+    }
+
+    fn read(&self, mut states: Vec<(String, State)>) -> Result<FittedMvg, MethodError> {
+        let level = |tap: &TapRequest| {
+            let (name, state) = states
+                .iter()
+                .find(|(name, _)| *name == tap.name)
+                .ok_or_else(|| MethodError::State { state: tap.name.clone(), reason: None })?;
+            Ok((name.clone(), restore(state)?))
+        };
+        let levels = self.taps.iter().map(level).collect::<Result<Vec<_>, MethodError>>()?;
+        let kept = PooledFeatures::kept(&mut states, self.taps.len())?;
+        let widths = levels.iter().map(|(_, scorer)| scorer.dim());
+        if kept.as_ref().is_some_and(|kept| !widths.eq(kept.levels.iter().map(Array2::ncols))) {
+            let reason = Some("the rows that are kept are not as wide as its levels".to_owned());
+            return Err(MethodError::State { state: NAME.to_owned(), reason });
+        }
+        Ok(FittedMvg { levels, kept })
+    }
+}
+
 impl Method for Mvg {
     fn name(&self) -> &'static str {
         NAME
@@ -259,7 +289,7 @@ impl Method for Mvg {
         let features = PooledFeatures::collect(source, progress)?;
         features.need(MIN_IMAGES, NAME)?;
         let folds = source.groups()?.leaving(LEAST_OTHERS).folds(MAX_FOLDS, seed);
-        let mut scores = vec![0.0; features.levels.first().map_or(0, ndarray::Array2::nrows)];
+        let mut scores = vec![0.0; features.levels.first().map_or(0, Array2::nrows)];
         let mut levels = Vec::with_capacity(self.taps.len());
         progress.start("fitting levels", Some(self.taps.len() as u64));
         for (level, tap) in self.taps.iter().enumerate() {
@@ -270,30 +300,49 @@ impl Method for Mvg {
         }
         progress.finish();
         let held_out = held_out(source, 0..features.images(), &scores)?;
-        let fitted = Box::new(FittedMvg { levels });
+        let images = features.images();
+        let fitted = Box::new(FittedMvg { levels, kept: context.updatable.then_some(features) });
+        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None })
+    }
+
+    fn updates(&self) -> Updates {
+        Updates::Kept
+    }
+
+    fn extend(
+        &self,
+        states: Vec<(String, State)>,
+        source: &dyn FeatureSource,
+        context: &FitContext<'_>,
+    ) -> Result<MethodFit, MethodError> {
+        let FittedMvg { levels: before, kept } = self.read(states)?;
+        let kept = kept.ok_or_else(|| MethodError::NotUpdatable { method: NAME.to_owned() })?;
+        let more = PooledFeatures::collect(source, context.progress)?;
+        more.need(1, NAME)?;
+        let mut scores = vec![0.0; more.levels.first().map_or(0, Array2::nrows)];
+        for ((_, scorer), rows) in before.iter().zip(&more.levels) {
+            scores.iter_mut().zip(scorer.score(rows.view())?).for_each(|(sum, score)| *sum += score);
+        }
+        let held_out = held_out(source, 0..more.images(), &scores)?;
+        let all = kept.followed_by(&more)?;
+        let stage = Stage::start(context.progress, "fitting levels", Some(self.taps.len()));
+        let mut levels = Vec::with_capacity(self.taps.len());
+        for (tap, rows) in self.taps.iter().zip(&all.levels) {
+            levels.push((tap.name.clone(), self.scorer(rows.view())?));
+            stage.advance(1);
+        }
         Ok(MethodFit {
-            fitted,
+            fitted: Box::new(FittedMvg { levels, kept: Some(all) }),
             held_out,
             classes: Vec::new(),
-            images: features.images(),
+            images: more.images(),
             notes: Vec::new(),
             checkpoint: None,
         })
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
-        let levels = self
-            .taps
-            .iter()
-            .map(|tap| {
-                let (name, state) = states
-                    .iter()
-                    .find(|(name, _)| *name == tap.name)
-                    .ok_or_else(|| MethodError::State { state: tap.name.clone(), reason: None })?;
-                Ok((name.clone(), restore(state)?))
-            })
-            .collect::<Result<_, MethodError>>()?;
-        Ok(Box::new(FittedMvg { levels }))
+        Ok(Box::new(self.read(states)?))
     }
 }
 
@@ -301,6 +350,8 @@ impl Method for Mvg {
 #[derive(Debug)]
 pub struct FittedMvg {
     levels: Vec<(String, Box<dyn Scorer>)>,
+    /// The rows of the training images, where the model is to be updated.
+    kept: Option<PooledFeatures>,
 }
 
 impl FittedMethod for FittedMvg {
@@ -317,7 +368,8 @@ impl FittedMethod for FittedMvg {
     }
 
     fn states(&self) -> Vec<(String, State)> {
-        self.levels.iter().map(|(name, scorer)| (name.clone(), scorer.state())).collect()
+        let levels = self.levels.iter().map(|(name, scorer)| (name.clone(), scorer.state()));
+        levels.chain(self.kept.as_ref().map(PooledFeatures::state)).collect()
     }
 
     fn part_names(&self) -> Vec<String> {

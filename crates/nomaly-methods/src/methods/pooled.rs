@@ -3,12 +3,14 @@
 use ndarray::{Array2, Axis, concatenate};
 use nomaly_backbones::{Backbone, OutputLayout, TapInfo, TapRequest};
 use nomaly_registry::UnknownName;
+use nomaly_scorers::{State, Tensor};
 use nomaly_settings::{Names, SettingError, word_or_value};
 use nomaly_store::Progress;
 
 use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::score::{HeldOut, MethodScore};
+use crate::state::take;
 
 word_or_value! {
     /// Levels whose pooled features make a row.
@@ -34,7 +36,11 @@ word_or_value! {
     }
 }
 
+/// Name of the state that keeps the rows of the training images, in models that are to be updated.
+const KEPT: &str = "rows";
+
 /// Globally average-pooled features: for each level one row a view, `[images · views, C]`.
+#[derive(Clone, Debug)]
 pub(super) struct PooledFeatures {
     pub(super) levels: Vec<Array2<f32>>,
     views: usize,
@@ -60,6 +66,62 @@ impl PooledFeatures {
         Ok(Self { levels: values.into_iter().map(as_rows).collect(), views })
     }
 
+    /// The rows that a model keeps to be updated, as a state of a model file.
+    pub(super) fn state(&self) -> (String, State) {
+        let tensor = |(level, rows): (usize, &Array2<f32>)| {
+            (format!("level{level}"), Tensor::f32([rows.nrows(), rows.ncols()], rows.iter().copied().collect()))
+        };
+        let tensors = self.levels.iter().enumerate().map(tensor).collect();
+        let config = serde_json::json!({ "views": self.views });
+        (KEPT.to_owned(), State { kind: KEPT.to_owned(), config, tensors })
+    }
+
+    /// Takes the rows that a model keeps, of so many `levels`, out of its states; `None` where it keeps none.
+    ///
+    /// # Errors
+    /// A state that is damaged.
+    pub(super) fn kept(states: &mut Vec<(String, State)>, levels: usize) -> Result<Option<Self>, MethodError> {
+        let Some(place) = states.iter().position(|(name, _)| name == KEPT) else { return Ok(None) };
+        let (_, mut state) = states.remove(place);
+        let refuse = |reason: &str| MethodError::State { state: KEPT.to_owned(), reason: Some(reason.to_owned()) };
+        let views = state.config.get("views").and_then(serde_json::Value::as_u64).unwrap_or(0) as usize;
+        let level = |level: usize| {
+            let name = format!("level{level}");
+            let shape = state.tensors.get(&name).map(|tensor| tensor.shape.clone());
+            let values = take(KEPT, &mut state, &name)?;
+            match shape.as_deref() {
+                Some(&[count, width]) if width > 0 => Array2::from_shape_vec((count, width), values)
+                    .map_err(|_| refuse("a level does not hold whole rows")),
+                _ => Err(refuse("a level is no table")),
+            }
+        };
+        let levels: Vec<Array2<f32>> = (0..levels).map(level).collect::<Result<_, _>>()?;
+        let count = levels.first().map_or(0, Array2::nrows);
+        let whole = views > 0 && count > 0 && count.is_multiple_of(views);
+        if state.kind != KEPT || !whole || levels.iter().any(|rows| rows.nrows() != count) {
+            return Err(refuse("its levels do not have a row for each view of each image"));
+        }
+        Ok(Some(Self { levels, views }))
+    }
+
+    /// The rows of these images followed by those of `more`.
+    ///
+    /// # Errors
+    /// Images of another number of views.
+    pub(super) fn followed_by(self, more: &Self) -> Result<Self, MethodError> {
+        if self.views != more.views {
+            let reason = format!("images of {} views cannot be added to those of {}", more.views, self.views);
+            return Err(MethodError::Conflict { reason });
+        }
+        let both = |(own, more): (&Array2<f32>, &Array2<f32>)| {
+            concatenate(Axis(0), &[own.view(), more.view()]).map_err(|error| MethodError::Encode {
+                reason: format!("features of images cannot be put together: {error}"),
+            })
+        };
+        let levels = self.levels.iter().zip(&more.levels).map(both).collect::<Result<_, _>>()?;
+        Ok(Self { levels, views: self.views })
+    }
+
     /// How many images were collected.
     pub(super) fn images(&self) -> usize {
         self.levels.first().map_or(0, Array2::nrows) / self.views
@@ -82,6 +144,17 @@ impl PooledFeatures {
     pub(super) fn select(&self, level: usize, images: &[usize]) -> Array2<f32> {
         let rows: Vec<usize> = images.iter().flat_map(|image| image * self.views..(image + 1) * self.views).collect();
         self.levels[level].select(Axis(0), &rows)
+    }
+
+    /// Numbers of a row that joins all levels.
+    pub(super) fn width(&self) -> usize {
+        self.levels.iter().map(Array2::ncols).sum()
+    }
+
+    /// The rows of all images, those of all levels put one after another.
+    pub(super) fn all_joined(&self) -> Array2<f32> {
+        let all: Vec<usize> = (0..self.images()).collect();
+        self.joined(&all)
     }
 
     /// The rows of some images, those of all levels put one after another.

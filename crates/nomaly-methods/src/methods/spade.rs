@@ -49,7 +49,7 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
 use crate::map_maker::{DEFAULT_SIGMA, MapMaker};
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Updates};
 use crate::score::MethodScore;
 use crate::state::{only, take};
 use crate::workspace::MethodWorkspace;
@@ -246,6 +246,10 @@ impl Method for Spade {
             Ok(())
         })?;
         Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
+    }
+
+    fn updates(&self) -> Updates {
+        Updates::Always
     }
 
     fn extend(

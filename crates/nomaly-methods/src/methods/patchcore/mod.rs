@@ -57,7 +57,7 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
 use crate::map_maker::MapMaker;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Updates};
 use crate::score::MethodScore;
 use crate::state::{only, take, take_either, take_f64};
 use crate::workspace::MethodWorkspace;
@@ -181,6 +181,10 @@ impl Method for PatchCore {
             notes.push(describe_recall(&nearest, &fitted.bank.top_k(&queries, 1)?));
         }
         Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
+    }
+
+    fn updates(&self) -> Updates {
+        Updates::Always
     }
 
     fn extend(

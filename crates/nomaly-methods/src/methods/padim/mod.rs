@@ -25,6 +25,9 @@
 //! channels, its regularisation is 0.01, its view a centre crop of 224² (`view=center`). anomalib sees the whole image
 //! at 256² (`input_size=256`).
 
+mod positions;
+mod sums;
+
 use std::collections::BTreeSet;
 
 use nomaly_backbones::{Backbone, TapRequest};
@@ -33,19 +36,21 @@ use nomaly_kernels::Isa;
 use nomaly_kernels::linalg::{PositionGaussians, PositionStatistics, packed_len};
 use nomaly_scorers::{State, Tensor};
 use nomaly_settings::{Assignments, Auto, Memory, Names, SettingError, Settings, Table};
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::positions::Positions;
+use self::sums::{SUMS, Sums};
 use super::grid::layer_taps;
 use super::pooled::tap_names;
 use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Groups;
 use crate::input::InputParams;
-use crate::map_maker::{DEFAULT_SIGMA, MapMaker};
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
+use crate::map_maker::DEFAULT_SIGMA;
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Updates};
 use crate::score::{HeldOut, MethodScore};
+use crate::stage::Stage;
 use crate::state::{only, take};
 use crate::workspace::MethodWorkspace;
 
@@ -55,8 +60,6 @@ const MIN_IMAGES: usize = 4;
 /// The paper's numbers of channels: for ResNet-18 with 448, and for Wide-ResNet-50-2 with 1792.
 const FEW_FEATURES: usize = 100;
 const MANY_FEATURES: usize = 550;
-/// Images that are added to the statistics together.
-const STRETCH: usize = 16;
 /// Backbones with more channels than this get [`MANY_FEATURES`].
 const WIDE: usize = 1000;
 
@@ -162,9 +165,11 @@ impl Padim {
     }
 
     /// Refuses covariances that would not fit into the memory allowed.
-    fn check_memory(&self, positions: usize, occupied: u64) -> Result<(), MethodError> {
-        // The sums and the factors of a second set, in f32.
-        let needed = |features: usize| Memory(occupied + 2 * 4 * positions as u64 * packed_len(features) as u64);
+    fn check_memory(&self, positions: usize, context: &FitContext<'_>) -> Result<(), MethodError> {
+        // The sums, those that the model keeps, and the factors, in f32.
+        let sets = if context.updatable { 3 } else { 2 };
+        let needed =
+            |features: usize| Memory(context.occupied + sets * 4 * positions as u64 * packed_len(features) as u64);
         let (features, max_memory) = (self.features, self.params.max_memory);
         if needed(features) <= max_memory {
             return Ok(());
@@ -195,42 +200,63 @@ impl Method for Padim {
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
-        let FitContext { seed, progress, .. } = *context;
-        let isa = Isa::best()?;
-        let mut seen: Option<(Positions, PositionStatistics)> = None;
-        // Sums are rounded, so they are taken over stretches that do not depend on how images come in batches.
-        let mut stretch = Vec::new();
-        let images = source.visit(progress, &mut |batch| {
-            let (positions, statistics) = match &mut seen {
+        let mut seen: Option<(Positions, Sums)> = None;
+        let images = source.visit(context.progress, &mut |batch| {
+            let (positions, sums) = match &mut seen {
                 Some(seen) => seen,
                 None => {
-                    let positions = Positions::of(batch, self.choose_channels(seed));
-                    self.check_memory(positions.count(), context.occupied)?;
-                    let statistics = PositionStatistics::new(positions.count(), self.features, isa)?;
-                    seen.insert((positions, statistics))
+                    let positions = Positions::of(batch, self.choose_channels(context.seed));
+                    self.check_memory(positions.count(), context)?;
+                    let sums = Sums::new(&positions)?;
+                    seen.insert((positions, sums))
                 }
             };
-            let image = positions.count() * self.features;
-            for rows in positions.gather(batch)?.chunks_exact(image) {
-                stretch.extend_from_slice(rows);
-                if stretch.len() == STRETCH * image {
-                    statistics.add(&stretch)?;
-                    stretch.clear();
-                }
-            }
-            Ok(())
+            sums.add(&positions.gather(batch)?)
         })?;
         let too_few =
             || MethodError::TooFew { of: NAME.to_owned(), items: "training images", needed: MIN_IMAGES, found: images };
-        let (positions, mut statistics) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
-        statistics.add(&stretch)?;
-        drop(stretch);
-
+        let (positions, sums) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
+        let (statistics, sums) =
+            if context.updatable { (sums.statistics()?, Some(sums)) } else { (sums.into_statistics()?, None) };
         let held_out = self.held_out(&positions, &statistics, source, context)?;
-        progress.start("factorising covariances", None);
-        let gaussians = statistics.gaussians(self.params.regularization);
-        progress.finish();
-        let fitted = Box::new(FittedPadim { positions, gaussians: gaussians?, sigma: self.params.sigma });
+        let gaussians = self.gaussians(&statistics, context)?;
+        let fitted = Box::new(FittedPadim { positions, gaussians, sigma: self.params.sigma, sums });
+        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None })
+    }
+
+    fn updates(&self) -> Updates {
+        Updates::Kept
+    }
+
+    fn extend(
+        &self,
+        states: Vec<(String, State)>,
+        source: &dyn FeatureSource,
+        context: &FitContext<'_>,
+    ) -> Result<MethodFit, MethodError> {
+        let mut before = self.read(states)?;
+        let mut sums = before.sums.take().ok_or_else(|| MethodError::NotUpdatable { method: NAME.to_owned() })?;
+        self.check_memory(before.positions.count(), &FitContext { updatable: true, ..*context })?;
+        let wanted = context.held_out_of(source.images());
+        let (mut held_out, mut seen) = (Vec::new(), 0);
+        let images = source.visit(context.progress, &mut |batch| {
+            let rows = before.positions.gather(batch)?;
+            let distances = before.gaussians.mahalanobis(&rows)?;
+            let mut views = before.positions.scores(batch, distances, before.sigma)?.into_iter();
+            for _ in 0..batch.images {
+                let views: Vec<MethodScore> = views.by_ref().take(batch.views).collect();
+                if wanted.binary_search(&seen).is_ok() {
+                    held_out.push(context.held_out(seen, source.combine(views)?));
+                }
+                seen += 1;
+            }
+            sums.add(&rows)
+        })?;
+        if images == 0 {
+            return Err(MethodError::TooFew { of: NAME.to_owned(), items: "training images", needed: 1, found: 0 });
+        }
+        let gaussians = self.gaussians(&sums.statistics()?, context)?;
+        let fitted = Box::new(FittedPadim { gaussians, sums: Some(sums), ..before });
         Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None })
     }
 
@@ -238,7 +264,23 @@ impl Method for Padim {
         true
     }
 
-    fn restore(&self, mut states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+        Ok(Box::new(self.read(states)?))
+    }
+}
+
+impl Padim {
+    fn gaussians(
+        &self,
+        statistics: &PositionStatistics,
+        context: &FitContext<'_>,
+    ) -> Result<PositionGaussians, MethodError> {
+        let _stage = Stage::start(context.progress, "factorising covariances", None);
+        Ok(statistics.gaussians(self.params.regularization)?)
+    }
+
+    fn read(&self, mut states: Vec<(String, State)>) -> Result<FittedPadim, MethodError> {
+        let sums = states.iter().position(|(name, _)| name == SUMS).map(|place| states.remove(place).1);
         let mut state = only(STATE, &mut states)?;
         let positions: Positions = serde_json::from_value(state.config.take())
             .map_err(|error| MethodError::State { state: STATE.to_owned(), reason: Some(error.to_string()) })?;
@@ -250,7 +292,8 @@ impl Method for Padim {
             take(STATE, &mut state, "inverse_factors")?,
             Isa::best()?,
         )?;
-        Ok(Box::new(FittedPadim { positions, gaussians, sigma: self.params.sigma }))
+        let sums = sums.map(|sums| Sums::restore(sums, &positions)).transpose()?;
+        Ok(FittedPadim { positions, gaussians, sigma: self.params.sigma, sums })
     }
 }
 
@@ -356,108 +399,6 @@ impl Padim {
     }
 }
 
-/// The positions of an image and the channels kept there.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Positions {
-    /// Height and width of the finest layer's grid.
-    grid: [usize; 2],
-    /// Views an image.
-    views: usize,
-    /// Channels kept, counted through all layers, ascending.
-    channels: Vec<usize>,
-}
-
-impl Positions {
-    fn of(batch: &FeatureBatch<'_>, channels: Vec<usize>) -> Self {
-        let finest = batch.shapes.iter().max_by_key(|[_, height, width]| height * width);
-        let grid = finest.map_or([0, 0], |&[_, height, width]| [height, width]);
-        Self { grid, views: batch.views, channels }
-    }
-
-    /// Positions of all views of an image.
-    fn count(&self) -> usize {
-        self.views * self.grid[0] * self.grid[1]
-    }
-
-    /// Checks what a model file says.
-    fn check(&self, layers: &[usize], features: usize) -> Result<(), MethodError> {
-        let refuse = |reason: String| Err(MethodError::State { state: STATE.to_owned(), reason: Some(reason) });
-        let total: usize = layers.iter().sum();
-        if self.channels.len() != features || !self.channels.is_sorted_by(|a, b| a < b) {
-            return refuse(format!("it does not list {features} channels in ascending order"));
-        }
-        if self.channels.last().is_some_and(|&last| last >= total) {
-            return refuse(format!("it keeps a channel beyond the {total} of its layers"));
-        }
-        let [height, width] = self.grid;
-        let count = height.checked_mul(width).and_then(|cells| cells.checked_mul(self.views));
-        if count.is_none_or(|count| count == 0 || count > 1 << 32) {
-            return refuse(format!("a grid of {height} x {width} positions in {} views is no grid", self.views));
-        }
-        Ok(())
-    }
-
-    /// The kept channels of all layers at each position, `[images, views · positions, channels]`.
-    fn gather(&self, batch: &FeatureBatch<'_>) -> Result<Vec<f32>, MethodError> {
-        let [height, width] = self.grid;
-        let finest = batch.shapes.iter().map(|[_, height, width]| height * width).max().unwrap_or(0);
-        if batch.views != self.views || finest != height * width {
-            return Err(MethodError::FeatureShape {
-                tap: batch.taps.first().map_or(String::new(), |tap| tap.name.clone()),
-                expected: self.count(),
-                found: batch.views * finest,
-            });
-        }
-        let layers = self.by_layer(batch.shapes);
-        let dim = self.channels.len();
-        let mut rows = vec![0.0; batch.images * self.count() * dim];
-        rows.par_chunks_exact_mut(width * dim).enumerate().for_each(|(line, rows)| {
-            let (view, y) = (line / height, line % height);
-            for (x, row) in rows.chunks_exact_mut(dim).enumerate() {
-                let mut row = row.iter_mut();
-                for (layer, [channels, layer_height, layer_width], kept) in &layers {
-                    // Nearest neighbours, as PyTorch rounds.
-                    let (from_y, from_x) = (y * layer_height / height, x * layer_width / width);
-                    let position = (view * layer_height + from_y) * layer_width + from_x;
-                    let features = &batch.values[*layer][position * channels..(position + 1) * channels];
-                    // The channels first: the row goes on where they end.
-                    for (channel, value) in kept.iter().zip(row.by_ref()) {
-                        *value = features[*channel];
-                    }
-                }
-            }
-        });
-        Ok(rows)
-    }
-
-    /// For each layer its place, its shape and the channels kept of it.
-    fn by_layer(&self, shapes: &[[usize; 3]]) -> Vec<(usize, [usize; 3], Vec<usize>)> {
-        let mut first = 0;
-        let mut layers = Vec::with_capacity(shapes.len());
-        for (place, &shape) in shapes.iter().enumerate() {
-            let own = first..first + shape[0];
-            let kept = self.channels.iter().filter(|channel| own.contains(channel)).map(|channel| channel - first);
-            layers.push((place, shape, kept.collect()));
-            first = own.end;
-        }
-        layers
-    }
-
-    /// Maps and scores of all views from distances `[images, views · positions]`.
-    fn scores(
-        &self,
-        batch: &FeatureBatch<'_>,
-        mut distances: Vec<f32>,
-        sigma: f64,
-    ) -> Result<Vec<MethodScore>, MethodError> {
-        let maker = MapMaker::new(batch, self.grid, sigma)?;
-        maker.restrict(&mut distances);
-        let maps = maker.maps(&distances)?;
-        Ok(maps.into_iter().map(|map| MethodScore::located(map.max(), map)).collect())
-    }
-}
-
 const STATE: &str = "padim";
 
 /// PaDiM that has seen data: a Gaussian for every position.
@@ -466,6 +407,8 @@ pub struct FittedPadim {
     positions: Positions,
     gaussians: PositionGaussians,
     sigma: f64,
+    /// Present where the model is to be updated.
+    sums: Option<Sums>,
 }
 
 impl FittedMethod for FittedPadim {
@@ -486,12 +429,15 @@ impl FittedMethod for FittedPadim {
             config: serde_json::to_value(&self.positions).unwrap_or_default(),
             tensors: tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into(),
         };
-        vec![(STATE.to_owned(), state)]
+        let sums = self.sums.as_ref().map(|sums| (SUMS.to_owned(), sums.state()));
+        [(STATE.to_owned(), state)].into_iter().chain(sums).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use nomaly_store::Silent;
+
     use super::*;
     use crate::methods::locating_tests::{Fixture, close, map_values};
 
@@ -538,13 +484,20 @@ mod tests {
         let fixture = Fixture::load();
         let params = PadimParams { max_memory: Memory(1 << 20), ..PadimParams::default() };
         let padim = Padim { params, features: 100, channels: vec![448], taps: fixture.taps() };
-        let message = padim.check_memory(3136, 0).unwrap_err().to_string();
+        let context = FitContext::new(0, &Silent);
+        let occupied = FitContext { occupied: 1 << 20, ..context };
+        let updatable = FitContext { updatable: true, ..context };
+        let message = padim.check_memory(3136, &context).unwrap_err().to_string();
         assert_eq!(
             message,
             "padim needs 121 MiB of memory here, and max_memory is 1 MiB; allow more, or set `features` to at most 8"
         );
-        assert!(Padim { features: 8, ..padim.clone() }.check_memory(3136, 0).is_ok());
-        assert!(Padim { features: 8, ..padim }.check_memory(3136, 1 << 20).is_err());
+        let small = Padim { features: 8, ..padim };
+        assert!(small.check_memory(3136, &context).is_ok());
+        for context in [occupied, updatable] {
+            let error = small.check_memory(3136, &context).unwrap_err();
+            assert!(matches!(error, MethodError::Limit { .. }), "{error}");
+        }
     }
 
     #[test]
