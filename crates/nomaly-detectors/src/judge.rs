@@ -4,8 +4,7 @@ use nomaly_kernels::neighbours::NeighboursError;
 use nomaly_methods::{FeatureBatch, FittedMethod, MethodError, MethodScore, MethodWorkspace, Skipped};
 use nomaly_scorers::ScorerError;
 
-use crate::calibration::Calibration;
-use crate::classes::Classes;
+use crate::decider::Decider;
 use crate::error::DetectorError;
 use crate::fusion::FusedMethod;
 use crate::outcome::Prediction;
@@ -16,9 +15,7 @@ const NON_FINITE_SCORE: &str = "non-finite-score";
 /// A fitted method with everything that turns its scores into decisions.
 pub(crate) struct Judge<'a> {
     pub(crate) fused: FusedMethod<'a>,
-    pub(crate) calibration: &'a Calibration,
-    /// Present for models of classes.
-    pub(crate) classes: Option<&'a Classes>,
+    pub(crate) decider: &'a Decider,
 }
 
 /// The scores of each image's views.
@@ -91,37 +88,8 @@ impl Judge<'_> {
         let scored = self.fused.join(sizes)?;
         Ok(match fault(&scored) {
             Some(fault) => Err(fault),
-            None => Ok(self.decide(scored)),
+            None => Ok(self.decider.decide(scored)),
         })
-    }
-
-    fn decide(&self, scored: MethodScore) -> Prediction {
-        let MethodScore { score, deviation, parts, terms, map } = scored;
-        match self.classes.map(|classes| classes.recognise(&parts)) {
-            // Views may differ in the class that is closest, so that their joint score is not the least of the parts.
-            Some(found) => Prediction {
-                score: found.score,
-                deviation,
-                p_value: found.p_value,
-                anomalous: found.unknown,
-                input_shift: None,
-                parts,
-                terms,
-                recognition: Some(found),
-                map,
-            },
-            None => Prediction {
-                score,
-                deviation,
-                p_value: self.calibration.p_value(score),
-                anomalous: self.calibration.decide(score),
-                input_shift: None,
-                parts,
-                terms,
-                recognition: None,
-                map,
-            },
-        }
     }
 }
 
@@ -151,7 +119,7 @@ pub(crate) fn is_about_values(error: &MethodError) -> bool {
 }
 
 /// What is wrong with a score, if anything is not finite in it.
-fn fault(scored: &MethodScore) -> Option<Fault> {
+pub(crate) fn fault(scored: &MethodScore) -> Option<Fault> {
     let numbers = [scored.score].into_iter().chain(scored.deviation);
     let mut all = numbers.chain(scored.parts.iter().copied()).chain(scored.terms.iter().copied());
     if let Some(value) = all.find(|value| !value.is_finite()) {
@@ -171,7 +139,7 @@ mod tests {
     use nomaly_transforms::{Filter, Normalize, Pipeline, Resize, ResizeMode};
 
     use super::*;
-    use crate::{DecisionRule, FeatureExtractor};
+    use crate::{Calibration, DecisionRule, FeatureExtractor};
     use nomaly_methods::AnomalyMap;
 
     /// Gives each view the first of its features as its score, and may refuse those that are NaN.
@@ -204,8 +172,7 @@ mod tests {
         let extractors = [FeatureExtractor::new(&backbone, pipeline, &taps).unwrap()];
         let judge = Judge {
             fused: FusedMethod { fitted: &fitted, extractors: &extractors, fusion: None },
-            calibration: &Calibration::new(vec![1.0], DecisionRule::Threshold(2.0)).unwrap(),
-            classes: None,
+            decider: &Decider::new(Calibration::new(vec![1.0], DecisionRule::Threshold(2.0)).unwrap(), None),
         };
         let (values, shapes) = ([values.to_vec()], [[2, 1, 1]]);
         let (taps, values, shapes) = (&taps[..], &values[..], &shapes[..]);

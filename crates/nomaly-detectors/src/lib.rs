@@ -27,9 +27,11 @@
 pub mod auto;
 pub mod calibration;
 pub mod classes;
+mod decider;
 mod detector;
 mod error;
 pub mod explain;
+mod fitted;
 pub mod fusion;
 mod images;
 pub mod info;
@@ -48,8 +50,10 @@ mod stored;
 pub mod suspicion;
 
 pub use calibration::{Calibration, DecisionRule};
-pub use detector::{Detector, FitOptions, FitResult, FittedDetector, PooledRows, PredictOptions};
+pub use decider::Decider;
+pub use detector::{Detector, FitOptions, FitResult, FittedDetector, ForImages, PooledRows, PredictOptions};
 pub use error::DetectorError;
+pub use fitted::{Fitted, Model};
 pub use images::{FeatureExtractor, StreamOptions, Streamed};
 pub use outcome::{HeldOutImage, Outcome, Prediction};
 pub use recipe::{AUTO, Chosen, DEFAULT_BACKBONE, Recipe};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::classes::Recognition;
 use crate::shift::{InputShift, Look};
 
-/// What a fitted detector says of an image.
+/// What a fitted detector says of an image, or of a row of a table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
     /// The anomaly score, *higher = more anomalous*; its scale belongs to the method.
@@ -33,7 +33,7 @@ pub struct Prediction {
     /// What each of the [terms](crate::FittedDetector::term_names) adds to the score, for methods whose score is a sum.
     #[serde(skip)]
     pub terms: Vec<f64>,
-    /// Which class the image was taken for, by models of [classes](crate::FittedDetector::classes_for). It is
+    /// Which class the image was taken for, by models of [classes](crate::Fitted::classes). It is
     /// `anomalous` where it is unknown, nothing is decided where that class has no threshold, and the p-value is that
     /// among the held-out images of the closest class.
     #[serde(skip)]

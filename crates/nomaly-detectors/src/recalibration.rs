@@ -8,24 +8,13 @@ use nomaly_store::Progress;
 
 use crate::calibration::Calibration;
 use crate::classes::Classes;
+use crate::decider::Decider;
 use crate::images::{StreamOptions, Streamed};
 use crate::model_file::StoredScores;
 use crate::rows::{FittedRows, RowPredictOptions};
 use crate::{DecisionRule, DetectorError, FittedDetector};
 
 impl FittedDetector {
-    /// The same model with another rule on the same held-out scores.
-    ///
-    /// # Errors
-    /// A [rule](DecisionRule::checked) out of range.
-    pub fn with_decision(mut self, rule: DecisionRule) -> Result<Self, DetectorError> {
-        let calibration = self.calibration().with_rule(rule)?;
-        let classes = self.classes().map(|classes| classes.with_rule(rule)).transpose()?;
-        let calibrated_on = self.info().history.calibrated_on.clone();
-        self.decide_by(calibration, classes, calibrated_on);
-        Ok(self)
-    }
-
     /// The same model with a decision from `samples`: good images that it has not learned from, called `dataset`. Which
     /// of them depend on each other is said by `group_by`.
     ///
@@ -78,17 +67,8 @@ impl FittedDetector {
             })
             .collect();
         let calibration = Calibration::of(&held_out, &groups, rule)?;
-        self.decide_by(calibration, classes, Some(dataset.to_owned()));
+        self.decide_by(Decider::new(calibration, classes), Some(dataset.to_owned()));
         Ok((self, skipped))
-    }
-
-    fn decide_by(&mut self, calibration: Calibration, classes: Option<Classes>, calibrated_on: Option<String>) {
-        let before = self.calibration().clone();
-        let info = self.info_mut();
-        info.history.push(&before);
-        info.history.calibrated_on = calibrated_on;
-        info.decision = calibration.rule();
-        self.set_calibration(calibration, classes);
     }
 }
 
@@ -119,18 +99,6 @@ fn by_class(
 }
 
 impl FittedRows {
-    /// The same model with another rule on the same held-out scores.
-    ///
-    /// # Errors
-    /// A [rule](DecisionRule::checked) out of range.
-    pub fn with_decision(mut self, rule: DecisionRule) -> Result<Self, DetectorError> {
-        let calibration = self.calibration().with_rule(rule)?;
-        let classes = self.classes().map(|classes| classes.with_rule(rule)).transpose()?;
-        let calibrated_on = self.info().history.calibrated_on.clone();
-        self.decide_by(calibration, classes, calibrated_on);
-        Ok(self)
-    }
-
     /// The same model with a decision from the rows of `table`: good rows that it has not learned from, in the groups
     /// that the table names. For models of one kind of normal rows.
     ///
@@ -164,16 +132,7 @@ impl FittedRows {
         }
         let groups = table.groups.as_ref().map(|_| Groups::of_keys(groups).of().to_vec());
         let calibration = StoredScores { values, groups, map_maxima: None }.calibration(rule)?;
-        self.decide_by(calibration, None, Some(table.name.clone()));
+        self.decide_by(Decider::new(calibration, None), Some(table.name.clone()));
         Ok((self, skipped))
-    }
-
-    fn decide_by(&mut self, calibration: Calibration, classes: Option<Classes>, calibrated_on: Option<String>) {
-        let before = self.calibration().clone();
-        let info = self.info_mut();
-        info.history.push(&before);
-        info.history.calibrated_on = calibrated_on;
-        info.decision = calibration.rule();
-        self.set_calibration(calibration, classes);
     }
 }

@@ -14,9 +14,9 @@ use nomaly_transforms::statistics::ImageStatistics;
 use nomaly_transforms::{FileFacts, Limits, decode_bytes_with_facts};
 use nomaly_wire::Region;
 
-use crate::calibration::{Calibration, DecisionRule};
-use crate::classes::Classes;
-use crate::detector::{FittedDetector, PredictOptions};
+use crate::calibration::DecisionRule;
+use crate::decider::Decider;
+use crate::detector::FittedDetector;
 use crate::error::DetectorError;
 use crate::images::{FeatureExtractor, NetworkMemory};
 use crate::judge::Judge;
@@ -70,8 +70,7 @@ impl Deref for Verdict {
 pub struct Session {
     detector: Arc<FittedDetector>,
     options: SessionOptions,
-    calibration: Calibration,
-    classes: Option<Classes>,
+    decider: Decider,
     /// One of each size.
     memories: Vec<NetworkMemory>,
     /// What the method computes in at each size.
@@ -96,14 +95,13 @@ impl Session {
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
     pub fn new(detector: Arc<FittedDetector>, options: SessionOptions) -> Result<Self, DetectorError> {
-        let asked = PredictOptions { rule: options.rule, ..PredictOptions::default() };
-        let (calibration, classes) = (detector.calibration_for(&asked)?, detector.classes_for(&asked)?);
+        let decider = detector.decider_under(options.rule)?;
         let at_a_time = options.batch.max(1);
         let memories: Vec<NetworkMemory> =
             detector.extractors().iter().map(|extractor| extractor.memory(at_a_time)).collect();
         let inputs = vec![Vec::new(); memories.len()];
         let workspaces = detector.fused().workspaces();
-        Ok(Self { detector, options, calibration, classes, memories, workspaces, inputs })
+        Ok(Self { detector, options, decider, memories, workspaces, inputs })
     }
 
     /// The detector.
@@ -149,7 +147,7 @@ impl Session {
         images: &[&RgbImage],
         file: Option<FileFacts>,
     ) -> Result<Vec<Result<Verdict, Skipped>>, DetectorError> {
-        let Self { detector, options, calibration, classes, memories, workspaces, inputs } = self;
+        let Self { detector, options, decider, memories, workspaces, inputs } = self;
         let extractors = detector.extractors();
         for (extractor, input) in extractors.iter().zip(inputs.iter_mut()) {
             let len = extractor.pipeline().output_len();
@@ -163,7 +161,8 @@ impl Session {
             .map(|((extractor, input), memory)| extractor.features(images.len(), input, memory))
             .collect::<Result<_, _>>()?;
         let looks = if options.shift { looks(extractors, &features, images, file) } else { Vec::new() };
-        let judge = Judge { fused: detector.fused(), calibration, classes: classes.as_ref() };
+        let judge = Judge { fused: detector.fused(), decider };
+        let (calibration, classes) = (decider.calibration(), decider.classes());
         let mut verdicts = Vec::with_capacity(images.len());
         for (at, judged) in judge.batch(&features, workspaces)?.into_iter().enumerate() {
             let prediction = match judged {
@@ -180,8 +179,7 @@ impl Session {
                 Some(map) => Some(detector.locate(map, size, calibration, &options.regions)?.1.regions),
                 None => None,
             };
-            let label =
-                classes.as_ref().zip(prediction.recognition).map(|(known, found)| known.label(&found).to_owned());
+            let label = classes.zip(prediction.recognition).map(|(known, found)| known.label(&found).to_owned());
             verdicts.push(Ok(Verdict { prediction: Prediction { input_shift, ..prediction }, size, label, regions }));
         }
         Ok(verdicts)

@@ -128,8 +128,9 @@ pub fn evaluate_grouped(
     }
     let scores: Vec<f64> = predictions.iter().map(|image| image.prediction.score).collect();
     let p_values: Vec<f64> = predictions.iter().map(|image| image.prediction.p_value).collect();
-    let calibration = detector.calibration_for(options)?;
-    let decided = Decided::new(&calibration, &scores, &labels, &groups)?;
+    let decider = detector.decider_under(options.rule)?;
+    let calibration = decider.calibration();
+    let decided = Decided::new(calibration, &scores, &labels, &groups)?;
     let (by_part, sensitivity) = if anomalous == 0 {
         (Ordered::default(), Ordered::default())
     } else {

@@ -124,7 +124,8 @@ pub fn evaluate_classes(
     options: &PredictOptions,
     progress: &dyn Progress,
 ) -> Result<RecognitionEvaluation, EvaluationError> {
-    let classes = detector.classes_for(options)?.ok_or_else(DetectorError::no_classes)?;
+    let decider = detector.decider_under(options.rule)?;
+    let classes = decider.classes().ok_or_else(DetectorError::no_classes)?;
     let (mut items, mut skipped) = (Vec::with_capacity(samples.len()), Vec::new());
     let mut clock = BatchClock::start();
     detector.predict_grouped(samples, &GroupBy::None, options, progress, |outcome| -> Result<(), EvaluationError> {
@@ -147,7 +148,7 @@ pub fn evaluate_classes(
         seed: info.training.seed,
         classes: known_items(classes.known()),
         rule: classes.describe(),
-        figures: recognition_figures(&classes, &items)?,
+        figures: recognition_figures(classes, &items)?,
         timing: Timing { fit_s, predict_ms_per_image_median: ms_per_image, images_per_s },
         peak_rss_mib: peak_rss_mib(),
         skipped,
@@ -165,7 +166,8 @@ pub fn evaluate_row_classes(
     options: &RowPredictOptions,
     progress: &dyn Progress,
 ) -> Result<RecognitionEvaluation, EvaluationError> {
-    let classes = detector.classes_for(options)?.ok_or_else(DetectorError::no_classes)?;
+    let decider = detector.decider_under(options.rule)?;
+    let classes = decider.classes().ok_or_else(DetectorError::no_classes)?;
     let labels = table.labels.as_ref().ok_or_else(|| EvaluationError::CannotEvaluate {
         dataset: table.name.clone(),
         reason: "its rows have no labels".to_owned(),
@@ -188,7 +190,7 @@ pub fn evaluate_row_classes(
         seed: info.training.seed,
         classes: known_items(classes.known()),
         rule: classes.describe(),
-        figures: recognition_figures(&classes, &items)?,
+        figures: recognition_figures(classes, &items)?,
         timing: Timing {
             fit_s,
             predict_ms_per_image_median: seconds * 1e3 / labels.len() as f64,

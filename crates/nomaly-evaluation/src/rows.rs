@@ -63,12 +63,13 @@ pub fn evaluate_rows(
             reason: format!("it has {anomalous} anomalous usable rows to test with and no normal one"),
         });
     }
-    let calibration = detector.calibration_for(options)?;
+    let decider = detector.decider_under(options.rule)?;
+    let calibration = decider.calibration();
     let groups = match &table.groups {
         None => Groups::singletons(kept.len()),
         Some(names) => Groups::of_keys(rows.iter().map(|&row| names[row].as_str())),
     };
-    let decided = Decided::new(&calibration, &scores, &kept, &groups)?;
+    let decided = Decided::new(calibration, &scores, &kept, &groups)?;
     let info = detector.info();
     Ok(Evaluation {
         dataset: table.name.clone(),

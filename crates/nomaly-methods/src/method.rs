@@ -57,8 +57,8 @@ pub trait Method: Send + Sync {
     /// seen them.
     ///
     /// # Errors
-    /// [`MethodError::NotExtendable`] for methods that have to see all images at once, [`MethodError::NotUpdatable`] for
-    /// a model that does not keep what an update needs, and everything that [`fit`](Method::fit) fails with.
+    /// [`MethodError::NotExtendable`] for methods that have to see all images at once, [`MethodError::NotUpdatable`]
+    /// for a model that does not keep what an update needs, and everything that [`fit`](Method::fit) fails with.
     fn extend(
         &self,
         _states: Vec<(String, State)>,

@@ -56,8 +56,9 @@ mod fit;
 pub use fit::Fit;
 pub use nomaly_data::{Dataset, Label, Sample};
 pub use nomaly_detectors::{
-    AUTO, Calibration, Chosen, DEFAULT_BACKBONE, DecisionRule, Detector, DetectorError, FitOptions, FitResult,
-    FittedDetector, Outcome, PredictOptions, Prediction, Recipe, Session, SessionOptions, StreamOptions, Verdict,
+    AUTO, Calibration, Chosen, DEFAULT_BACKBONE, Decider, DecisionRule, Detector, DetectorError, FitOptions, FitResult,
+    Fitted, FittedDetector, Outcome, PredictOptions, Prediction, Recipe, Session, SessionOptions, StreamOptions,
+    Verdict,
 };
 pub use nomaly_methods::{AnomalyMap, ErrorKind, GroupBy, Skipped};
 pub use nomaly_settings::Assignments;
@@ -136,7 +137,7 @@ pub mod rows {
 
     pub use nomaly_data::tables::{ReadOptions, Table, is_table, read};
     pub use nomaly_detectors::rows::{
-        ClassRowParams, FittedRows, RowDetector, RowFitOptions, RowOutcome, RowParams, RowPredictOptions,
+        ClassRowParams, FittedRows, ForRows, RowDetector, RowFitOptions, RowOutcome, RowParams, RowPredictOptions,
     };
 }
 

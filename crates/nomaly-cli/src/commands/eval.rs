@@ -66,13 +66,13 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     };
     let preview = args.report.is_some().then_some(PREVIEW_SIDE);
     let options = PredictOptions { rule, stream: args.reading.options(preview) };
-    let calibration = detector.calibration_for(&options)?;
+    let decider = detector.decider_under(options.rule)?;
+    let calibration = decider.calibration();
     if args.model.is_some() {
-        warn_unattainable(&calibration, "image", console);
+        warn_unattainable(calibration, "image", console);
     }
     let limits = options.stream.limits;
-    let mut report =
-        args.report.as_ref().map(|_| EvaluationReport::new(&detector, &calibration, limits)).transpose()?;
+    let mut report = args.report.as_ref().map(|_| EvaluationReport::new(&detector, calibration, limits)).transpose()?;
     let bars = Bars::new(console, Unit::Images);
     let mut evaluated =
         evaluate_grouped(&detector, &dataset, fit_s, &args.method.groups.group_by, &options, &bars, |outcome| {
@@ -97,7 +97,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     };
     if let (Some(mut report), Some(folder)) = (report, &args.report) {
         report.images.explain(&detector, &dataset.test, options.stream, console)?;
-        report.write(&folder.join("report.html"), &evaluated, &calibration, &[])?;
+        report.write(&folder.join("report.html"), &evaluated, calibration, &[])?;
         write_results(folder, &evaluated)?;
         console.note(format_args!("wrote report.html, scores.csv and evaluation.json into {}", folder.display()));
     }

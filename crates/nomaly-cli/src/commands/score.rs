@@ -43,28 +43,28 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let preview = if args.maps.wants_heatmaps() { Some(u32::MAX) } else { args.report.as_ref().map(|_| PREVIEW_SIDE) };
     let rule = args.rule.rule(Some(detector.info().decision))?;
     let options = PredictOptions { rule, stream: args.reading.options(preview) };
-    let calibration = detector.calibration_for(&options)?;
-    let known = detector.classes_for(&options)?;
+    let decider = detector.decider_under(options.rule)?;
+    let (calibration, known) = (decider.calibration(), decider.classes());
     let samples = groups.concat();
     let together = args.with.as_deref().map(|path| Together::score(path, &detector, &samples, &options, console));
     let together = together.transpose()?;
-    let rule_in_words = match (&known, &together) {
+    let rule_in_words = match (known, &together) {
         (_, Some(together)) => together.rule(),
         (Some(known), None) => {
             classes::warn_unattainable(known, console);
             classes::decision(known)
         }
         (None, None) => {
-            warn_unattainable(&calibration, "image", console);
-            decision(&calibration)
+            warn_unattainable(calibration, "image", console);
+            decision(calibration)
         }
     };
     console.detail(format_args!("{}; {rule_in_words}", detector.info().method.name));
-    let chart = chart(&args.sequence, &calibration, "image", console)?;
+    let chart = chart(&args.sequence, calibration, "image", console)?;
     let mut sequence = chart.as_ref().map(|chart| Watched::new(chart, "image"));
 
     let wanted = !asked.is_empty() || args.report.is_some() || args.format != ScoreFormat::Table;
-    let locator = if wanted { Locator::new(&detector, &calibration, args.maps.regions(&calibration)?)? } else { None };
+    let locator = if wanted { Locator::new(&detector, calibration, args.maps.regions(calibration)?)? } else { None };
     let files = match &locator {
         Some(locator) if !asked.is_empty() => {
             Some(MapFiles::new(&args.maps, locator.scales(), &files_of(&args.images, &groups))?)
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         let score = outcome.result.as_ref().ok().map(|prediction| prediction.score);
         let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen() + 1, &outcome.sample.id, score));
         let found = located.as_ref().filter(|_| locator.as_ref().is_some_and(Locator::decides));
-        let record = record(&outcome, found, known.as_ref(), &calibration, chart);
+        let record = record(&outcome, found, known, calibration, chart);
         // On one screen with a progress bar, lines have to make room for each other.
         if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
         shifts.see(&outcome, console);
@@ -120,7 +120,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         let decided = match (&together, &known) {
             (Some(together), _) => Decided::Together(together.threshold(), together.rule()),
             (None, Some(known)) => Decided::Classes(known),
-            (None, None) => Decided::Rule(&calibration),
+            (None, None) => Decided::Rule(calibration),
         };
         report.write_scores(path, detector.info(), &decided)?;
         console.note(format_args!("wrote {}", path.display()));

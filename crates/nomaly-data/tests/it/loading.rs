@@ -1,6 +1,5 @@
 //! The streaming loader.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nomaly_data::loader::{Frames, Inspected, LoaderOptions, Outcome, stream, stream_inspected};

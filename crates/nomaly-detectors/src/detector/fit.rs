@@ -11,7 +11,7 @@ use nomaly_settings::{Assignments, Auto, Settings, Table};
 use nomaly_store::Progress;
 use nomaly_transforms::augment::Changes;
 
-use super::fitted::FittedDetector;
+use super::fitted::{FittedDetector, ForImages};
 use super::preprocessing::Shapes;
 use super::seeing::Seeing;
 use super::several_sizes::of_several_sizes;
@@ -236,7 +236,8 @@ impl FittedDetector {
     /// Their held-out scores join those that are there; their groups, made by `group_by`, count as further ones.
     ///
     /// # Errors
-    /// [`MethodError::NotExtendable`], [`MethodError::NotUpdatable`], and everything that [`fit`](Detector::fit) fails with.
+    /// [`MethodError::NotExtendable`], [`MethodError::NotUpdatable`], and everything that [`fit`](Detector::fit) fails
+    /// with.
     pub fn extend(
         self,
         samples: &[Sample],
@@ -244,7 +245,8 @@ impl FittedDetector {
         options: StreamOptions,
         progress: &dyn Progress,
     ) -> Result<FitResult, DetectorError> {
-        let Self { mut info, calibration, classes, fitted, backbone, seeing } = self;
+        let Self { mut info, decider, model } = self;
+        let ForImages { fitted, backbone, seeing } = model;
         let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
         let extractors = &seeing.extractors;
         let images = ImageStream::new(extractors, samples, options).grouped(group_by).measuring();
@@ -267,10 +269,10 @@ impl FittedDetector {
         info.training.skipped += skipped.len();
         info.training.groups.count += groups.count();
         info.training.groups.how = info.training.groups.how.or(group_info.how);
-        let more = Calibration::of(&fit.held_out, &groups, calibration.rule())?;
-        let calibration = calibration.joined(&more)?;
+        let more = Calibration::of(&fit.held_out, &groups, decider.calibration().rule())?;
+        let decider = decider.joined(&more)?;
         let held_out = held_out_images(&fit.held_out, &usable, &groups);
-        let detector = Self { info, calibration, classes, fitted: fit.fitted, backbone, seeing };
+        let detector = Self { info, decider, model: ForImages { fitted: fit.fitted, backbone, seeing } };
         Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
     }
 }

@@ -1,7 +1,5 @@
 //! A detector that has learned what is normal.
 
-use std::path::Path;
-
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_data::Sample;
 use nomaly_methods::{AnomalyMap, FittedMethod, GroupBy, METHODS, MethodError, Skipped};
@@ -11,13 +9,14 @@ use nomaly_transforms::Pipeline;
 use super::preprocessing::{checked_median, region_tensor, stored_region};
 use super::seeing::Seeing;
 use crate::calibration::{Calibration, DecisionRule};
-use crate::classes::Classes;
 use crate::error::DetectorError;
+use crate::fitted::sealed::Ours;
+use crate::fitted::{Fitted, Model};
 use crate::fusion::{FusedMethod, Fusion};
 use crate::images::{FeatureExtractor, ImageStream, StreamOptions, Streamed};
 use crate::info::ModelInfo;
 use crate::judge::Judge;
-use crate::model_file;
+use crate::model_file::{Stored, joined_states, split_states};
 use crate::outcome::{Outcome, Prediction};
 use crate::regions::{RegionOptions, Regions};
 use crate::shift::{InputProfile, Look};
@@ -32,66 +31,66 @@ pub struct PredictOptions {
     pub stream: StreamOptions,
 }
 
-/// A detector that has learned what is normal.
-pub struct FittedDetector {
-    pub(super) info: ModelInfo,
-    pub(super) calibration: Calibration,
-    /// Present where the method tells classes apart.
-    pub(super) classes: Option<Classes>,
+/// A detector that has learned what normal images are.
+pub type FittedDetector = Fitted<ForImages>;
+
+/// What was learned of images: a method on a backbone.
+pub struct ForImages {
     /// One for each size.
     pub(super) fitted: Vec<Box<dyn FittedMethod>>,
     pub(super) backbone: Backbone,
     pub(super) seeing: Seeing,
 }
 
+impl Ours for ForImages {}
+
+impl Model for ForImages {
+    type Info = ModelInfo;
+
+    fn stored(&self) -> Result<Stored, DetectorError> {
+        let taps: Vec<&str> = self.seeing.extractors[0].taps().iter().map(|tap| tap.name.as_str()).collect();
+        Ok(Stored {
+            states: joined_states(self.fitted.iter().map(|fitted| fitted.states()).collect()),
+            region: self.seeing.region.as_ref().map(region_tensor),
+            backbone: self.backbone.export(&taps)?,
+        })
+    }
+
+    fn restore(info: &ModelInfo, stored: Stored) -> Result<Self, DetectorError> {
+        let backbone = Backbone::from_tensors(&info.backbone.name, stored.backbone)?;
+        let entry = METHODS.get(&info.method.name)?;
+        check_stored(info, entry)?;
+        let method = (entry.build)(&info.method.settings, &backbone)?;
+        let pipelines = match &info.fusion {
+            Some(fusion) => fusion.sizes.iter().map(|size| size.pipeline).collect(),
+            None => vec![info.pipeline],
+        };
+        let region = stored.region.map(|region| stored_region(&region, &info.pipeline)).transpose()?;
+        let seeing = Seeing::new(&*method, &backbone, &pipelines, region, checked_median(info.median)?)?;
+        let states = split_states(stored.states, pipelines.len())?;
+        let fitted = states.into_iter().map(|states| method.restore(states)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { fitted, backbone, seeing })
+    }
+
+    fn class_names(&self) -> &[String] {
+        self.fitted[0].classes()
+    }
+}
+
 impl FittedDetector {
-    /// What it is made of and what it was fitted on.
-    pub fn info(&self) -> &ModelInfo {
-        &self.info
-    }
-
-    /// Its decision rule and held-out scores. A model of classes decides by its [classes](Self::classes); this holds
-    /// the held-out scores under the closest class then.
-    pub fn calibration(&self) -> &Calibration {
-        &self.calibration
-    }
-
-    /// The classes that it knows, with the decision for each; `None` for models of normal images alone.
-    pub fn classes(&self) -> Option<&Classes> {
-        self.classes.as_ref()
-    }
-
-    /// Its classes under the rule that `options` ask for.
-    ///
-    /// # Errors
-    /// A [rule](DecisionRule::checked) out of range.
-    pub fn classes_for(&self, options: &PredictOptions) -> Result<Option<Classes>, DetectorError> {
-        let with_rule =
-            |classes: &Classes| options.rule.map_or_else(|| Ok(classes.clone()), |rule| classes.with_rule(rule));
-        self.classes.as_ref().map(with_rule).transpose()
-    }
-
-    /// Its calibration under the rule that `options` ask for.
-    ///
-    /// # Errors
-    /// A [rule](DecisionRule::checked) out of range.
-    pub fn calibration_for(&self, options: &PredictOptions) -> Result<Calibration, DetectorError> {
-        options.rule.map_or_else(|| Ok(self.calibration.clone()), |rule| self.calibration.with_rule(rule))
-    }
-
     /// Names of the [parts](Prediction::parts) of a score; the sizes, where images are seen at several.
     pub fn part_names(&self) -> Vec<String> {
-        self.info.fusion.as_ref().map_or_else(|| self.fitted[0].part_names(), Fusion::part_names)
+        self.info.fusion.as_ref().map_or_else(|| self.model.fitted[0].part_names(), Fusion::part_names)
     }
 
     /// Whether predictions have a [deviation](Prediction::deviation).
     pub fn scores_vary(&self) -> bool {
-        self.info.fusion.is_none() && self.fitted[0].scores_vary()
+        self.info.fusion.is_none() && self.model.fitted[0].scores_vary()
     }
 
     /// Names of the [terms](Prediction::terms) of a score.
     pub fn term_names(&self) -> Vec<String> {
-        if self.info.fusion.is_some() { Vec::new() } else { self.fitted[0].term_names() }
+        if self.info.fusion.is_some() { Vec::new() } else { self.model.fitted[0].term_names() }
     }
 
     /// Scores `samples` in order and hands each outcome to `sink`.
@@ -125,8 +124,8 @@ impl FittedDetector {
         progress: &dyn Progress,
         mut sink: impl FnMut(Outcome<'_>) -> Result<(), E> + Send,
     ) -> Result<Streamed, E> {
-        let (calibration, classes) = (self.calibration_for(options)?, self.classes_for(options)?);
-        let judge = Judge { fused: self.fused(), calibration: &calibration, classes: classes.as_ref() };
+        let decider = self.decider_under(options.rule)?;
+        let judge = Judge { fused: self.fused(), decider: &decider };
         let mut workspaces = judge.fused.workspaces();
         let images = self.stream(samples, options.stream).grouped(group_by).measuring();
         images.run_noting(progress, "scoring images", &mut |batch| -> Result<(), E> {
@@ -177,7 +176,7 @@ impl FittedDetector {
         progress: &dyn Progress,
         mut sink: impl FnMut(&Sample, Result<Look, Skipped>) -> Result<(), DetectorError> + Send,
     ) -> Result<(), DetectorError> {
-        let images = ImageStream::new(&self.seeing.extractors[..1], samples, options).measuring();
+        let images = ImageStream::new(&self.model.seeing.extractors[..1], samples, options).measuring();
         images.run(progress, "looking at images", &mut |batch| -> Result<(), DetectorError> {
             for image in batch.images {
                 let look = image.decoded.and_then(|decoded| decoded.look);
@@ -228,102 +227,27 @@ impl FittedDetector {
     /// The fitted method, the backbone, and the taps of it that the method looks at; at the smallest size, where there
     /// are several.
     pub(crate) fn parts(&self) -> (&dyn FittedMethod, &Backbone, &[TapRequest]) {
-        (&*self.fitted[0], &self.backbone, self.seeing.extractors[0].taps())
+        (&*self.model.fitted[0], &self.model.backbone, self.model.seeing.extractors[0].taps())
     }
 
     /// One for each size, the smallest first.
     pub(crate) fn extractors(&self) -> &[FeatureExtractor] {
-        &self.seeing.extractors
+        &self.model.seeing.extractors
     }
 
     /// The method at all sizes.
     pub(crate) fn fused(&self) -> FusedMethod<'_> {
         let fusion = self.info.fusion.as_ref();
-        FusedMethod { fitted: &self.fitted, extractors: &self.seeing.extractors, fusion }
+        FusedMethod { fitted: &self.model.fitted, extractors: &self.model.seeing.extractors, fusion }
     }
 
     /// The features of `samples` at all sizes.
     pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
-        ImageStream::new(&self.seeing.extractors, samples, options)
-    }
-
-    pub(crate) fn info_mut(&mut self) -> &mut ModelInfo {
-        &mut self.info
-    }
-
-    pub(crate) fn set_calibration(&mut self, calibration: Calibration, classes: Option<Classes>) {
-        self.calibration = calibration;
-        self.classes = classes;
+        ImageStream::new(&self.model.seeing.extractors, samples, options)
     }
 
     /// Notes how many images were left out of the training because they do not look like the others.
     pub(crate) fn dropped(&mut self, images: usize) {
         self.info.training.dropped = images;
-    }
-
-    /// Writes the model file, atomically.
-    ///
-    /// # Errors
-    /// A place that cannot be written to.
-    pub fn save(&self, path: &Path) -> Result<(), DetectorError> {
-        let taps: Vec<&str> = self.seeing.extractors[0].taps().iter().map(|tap| tap.name.as_str()).collect();
-        let states = self.fitted.iter().map(|fitted| fitted.states()).collect();
-        model_file::write(
-            path,
-            &self.info,
-            &model_file::joined_states(states),
-            model_file::HeldOutScores { calibration: &self.calibration, classes: self.classes.as_ref() },
-            self.seeing.region.as_ref().map(region_tensor).as_ref(),
-            &self.backbone.export(&taps)?,
-        )
-    }
-
-    /// Reads a model file; nothing in it is executed, and everything in it is checked.
-    ///
-    /// # Errors
-    /// A file that cannot be read, is damaged, or comes from a version that this one does not know.
-    pub fn load(path: &Path) -> Result<Self, DetectorError> {
-        Self::from_parts(model_file::read(path)?, path)
-    }
-
-    /// As [`load`](Self::load), from the bytes of a model file.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load), under the name of `bytes`.
-    pub fn load_bytes(bytes: &[u8]) -> Result<Self, DetectorError> {
-        let path = Path::new("bytes");
-        Self::from_parts(model_file::parse(bytes, path)?, path)
-    }
-
-    fn from_parts(parts: model_file::Parts, path: &Path) -> Result<Self, DetectorError> {
-        let refuse = |error: DetectorError| match error {
-            // A fault of the machine or of the environment is not one of the file.
-            DetectorError::Method(MethodError::Isa(_)) => error,
-            error => DetectorError::ModelFile { path: path.to_owned(), reason: error.to_string() },
-        };
-        let calibration = parts.held_out.calibration(parts.info.decision).map_err(refuse)?;
-        let classes =
-            model_file::stored_classes(&parts.info.classes, parts.class_scores, parts.info.decision).map_err(refuse)?;
-        let info = parts.info;
-        let backbone =
-            Backbone::from_tensors(&info.backbone.name, parts.backbone).map_err(|error| refuse(error.into()))?;
-        let build = || -> Result<_, DetectorError> {
-            let entry = METHODS.get(&info.method.name)?;
-            check_stored(&info, entry)?;
-            let method = (entry.build)(&info.method.settings, &backbone)?;
-            let pipelines = match &info.fusion {
-                Some(fusion) => fusion.sizes.iter().map(|size| size.pipeline).collect(),
-                None => vec![info.pipeline],
-            };
-            let region = parts.region.map(|region| stored_region(&region, &info.pipeline)).transpose()?;
-            let seeing = Seeing::new(&*method, &backbone, &pipelines, region, checked_median(info.median)?)?;
-            let states = model_file::split_states(parts.states, pipelines.len())?;
-            let fitted: Vec<_> =
-                states.into_iter().map(|states| method.restore(states)).collect::<Result<_, MethodError>>()?;
-            model_file::check_classes(fitted[0].classes(), &info.classes)?;
-            Ok((seeing, fitted))
-        };
-        let (seeing, fitted) = build().map_err(refuse)?;
-        Ok(Self { info, calibration, classes, fitted, backbone, seeing })
     }
 }

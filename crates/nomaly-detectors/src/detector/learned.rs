@@ -11,12 +11,13 @@ use nomaly_store::Progress;
 use nomaly_transforms::Pipeline;
 
 use super::fit::{Detector, FitResult};
-use super::fitted::FittedDetector;
+use super::fitted::{FittedDetector, ForImages};
 use super::preprocessing::checked_median;
 use super::seeing::Seeing;
 use super::training::{Training, held_out_images};
 use crate::calibration::Calibration;
 use crate::classes::Classes;
+use crate::decider::Decider;
 use crate::error::DetectorError;
 use crate::fusion::{FusedFit, most_maps};
 use crate::images::{FeatureExtractor, Streamed};
@@ -99,11 +100,8 @@ impl Detector {
         let classes = if fit.classes.is_empty() { None } else { Some(Classes::new(fit.classes, rule)?) };
         let detector = FittedDetector {
             info,
-            calibration,
-            classes,
-            fitted: fit.fitted,
-            backbone: self.backbone,
-            seeing: self.seeing,
+            decider: Decider::new(calibration, classes),
+            model: ForImages { fitted: fit.fitted, backbone: self.backbone, seeing: self.seeing },
         };
         Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
     }

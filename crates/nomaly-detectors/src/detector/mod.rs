@@ -10,7 +10,7 @@ mod several_sizes;
 mod training;
 
 pub use self::fit::{Detector, FitOptions, FitResult};
-pub use self::fitted::{FittedDetector, PredictOptions};
+pub use self::fitted::{FittedDetector, ForImages, PredictOptions};
 pub(crate) use self::learned::Described;
 pub use self::pooled::PooledRows;
 pub(crate) use self::training::Training;

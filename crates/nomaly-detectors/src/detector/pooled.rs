@@ -33,12 +33,12 @@ impl FittedDetector {
         what: &str,
         progress: &dyn Progress,
     ) -> Result<PooledRows, DetectorError> {
-        let used = |name: &String| self.seeing.extractors[0].taps().iter().any(|tap| tap.name == *name);
-        let deepest = self.backbone.taps().into_iter().map(|tap| tap.name).rfind(used);
+        let used = |name: &String| self.model.seeing.extractors[0].taps().iter().any(|tap| tap.name == *name);
+        let deepest = self.model.backbone.taps().into_iter().map(|tap| tap.name).rfind(used);
         let level = deepest
             .ok_or_else(|| DetectorError::from(MethodError::State { state: "features".to_owned(), reason: None }))?;
         let tap = TapRequest { name: level.clone(), layout: OutputLayout::Mean };
-        let extractor = [FeatureExtractor::new(&self.backbone, *self.pipeline(), &[tap])?];
+        let extractor = [FeatureExtractor::new(&self.model.backbone, *self.pipeline(), &[tap])?];
         let images = ImageStream::new(&extractor, samples, options);
         let (mut cells, mut usable, mut dim) = (Vec::new(), Vec::new(), 0);
         images.run(progress, what, &mut |batch| -> Result<(), DetectorError> {

@@ -3,7 +3,7 @@
 use nomaly_scorers::State;
 use serde::{Deserialize, Serialize};
 
-use crate::info::{ModelInfo, RowsInfo};
+use crate::info::{Info, ModelInfo, RowsInfo};
 
 /// The version of the format that this program writes.
 pub const FORMAT_VERSION: u32 = 3;
@@ -17,9 +17,6 @@ pub(super) const CLASS: &str = "calibration/class/";
 pub(super) const CLASS_GROUPS: &str = "calibration/class_groups/";
 pub(super) const MAP_MAXIMA: &str = "calibration/map_maxima";
 pub(super) const REGION: &str = "region";
-
-/// What is said of a model of rows where one of images is needed.
-pub(super) const OF_ROWS: &str = "is a model of rows, and scores tables (.csv, .tsv, .npy, .parquet), not images";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +41,8 @@ pub(super) struct StateHeader {
 }
 
 impl Header {
-    pub(super) fn new(model: Option<ModelInfo>, rows: Option<RowsInfo>, states: &[(String, State)]) -> Self {
+    pub(super) fn new(info: &impl Info, states: &[(String, State)]) -> Self {
+        let (model, rows) = info.clone().entries();
         let state = |(name, state): &(String, State)| StateHeader {
             name: name.clone(),
             kind: state.kind.clone(),

@@ -28,13 +28,14 @@ mod format;
 mod read;
 mod scores;
 mod states;
+mod stored;
 mod summary;
 mod write;
 
 pub use self::format::FORMAT_VERSION;
-pub(crate) use self::read::{Parts, RowParts, parse, read, read_rows};
-pub(crate) use self::scores::HeldOutScores;
+pub(crate) use self::read::{Parts, parse, read};
 pub use self::scores::{StoredScores, stored_classes};
 pub(crate) use self::states::{check_classes, joined_states, split_states};
+pub use self::stored::Stored;
 pub use self::summary::{AnySummary, Summary, read_any_summary, read_summary};
-pub(crate) use self::write::{write, write_rows};
+pub(crate) use self::write::write;

@@ -10,12 +10,13 @@ use nomaly_store::{StoreError, read_regular};
 use serde::Deserialize;
 
 use super::format::{
-    CLASS, CLASS_GROUPS, FORMAT_VERSION, GROUPS, HELD_OUT, Header, MAP_MAXIMA, METADATA_KEY, OF_ROWS, OLDEST_VERSION,
-    REGION, StateHeader,
+    CLASS, CLASS_GROUPS, FORMAT_VERSION, GROUPS, HELD_OUT, Header, MAP_MAXIMA, METADATA_KEY, OLDEST_VERSION, REGION,
+    StateHeader,
 };
 use super::scores::StoredScores;
+use super::stored::Stored;
 use crate::error::DetectorError;
-use crate::info::{ModelInfo, RowsInfo};
+use crate::info::Info;
 
 /// Larger files are not read; memory banks are bounded by a few gigabytes.
 const MAX_FILE: u64 = 16 << 30;
@@ -28,76 +29,44 @@ struct AnyVersion {
 }
 
 /// A model file taken apart.
-pub(crate) struct Parts {
-    pub(crate) info: ModelInfo,
-    pub(crate) states: Vec<(String, State)>,
-    pub(crate) held_out: StoredScores,
-    pub(crate) class_scores: Vec<StoredScores>,
-    /// Height and width, then 1 inside and 0 outside.
-    pub(crate) region: Option<Tensor>,
-    pub(crate) backbone: Weights,
-}
-
-/// A model file of rows taken apart.
-pub(crate) struct RowParts {
-    pub(crate) info: RowsInfo,
-    pub(crate) states: Vec<(String, State)>,
+pub(crate) struct Parts<I> {
+    pub(crate) info: I,
+    pub(crate) stored: Stored,
     pub(crate) held_out: StoredScores,
     pub(crate) class_scores: Vec<StoredScores>,
 }
 
-/// Reads a model of rows in full.
-pub(crate) fn read_rows(path: &Path) -> Result<RowParts, DetectorError> {
-    let refuse = |reason: String| DetectorError::ModelFile { path: path.to_owned(), reason };
-    let (header, tensors) = open(&read_bytes(path)?).map_err(refuse)?;
-    let Some(info) = header.rows else {
-        return Err(refuse("is a model of images, and scores images, not rows".to_owned()));
-    };
-    let parts = sort(header.states, tensors).map_err(refuse)?;
-    if parts.held_out.map_maxima.is_some() || parts.region.is_some() || !parts.backbone.is_empty() {
-        return Err(refuse("has tensors that a model of rows has not".to_owned()));
-    }
-    Ok(RowParts { info, states: parts.states, held_out: parts.held_out, class_scores: parts.class_scores })
-}
-
-/// Reads a model of images in full.
-pub(crate) fn read(path: &Path) -> Result<Parts, DetectorError> {
+/// Reads a model file.
+pub(crate) fn read<I: Info>(path: &Path) -> Result<Parts<I>, DetectorError> {
     parse(&read_bytes(path)?, path)
 }
 
 /// Takes the bytes of a model file apart; `path` names it in messages.
-pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Parts, DetectorError> {
-    let refuse = |reason: String| DetectorError::ModelFile { path: path.to_owned(), reason };
-    let (header, tensors) = open(bytes).map_err(refuse)?;
-    let Some(info) = header.model else {
-        return Err(refuse(OF_ROWS.to_owned()));
+pub(crate) fn parse<I: Info>(bytes: &[u8], path: &Path) -> Result<Parts<I>, DetectorError> {
+    let take_apart = || {
+        let (Header { model, rows, states, .. }, tensors) = open(bytes)?;
+        let info = I::of_entries(model, rows).ok_or(I::OTHER)?;
+        let (held_out, class_scores) = (held_out(&tensors)?, class_scores(&tensors)?);
+        let stored = sort(states, tensors)?;
+        let of_images = held_out.map_maxima.is_some() || stored.region.is_some() || !stored.backbone.is_empty();
+        if of_images && !I::IMAGES {
+            return Err("has tensors that a model of rows has not".to_owned());
+        }
+        Ok(Parts { info, stored, held_out, class_scores })
     };
-    let Sorted { states, held_out, class_scores, region, backbone } = sort(header.states, tensors).map_err(refuse)?;
-    Ok(Parts { info, states, held_out, class_scores, region, backbone })
+    take_apart().map_err(|reason| DetectorError::ModelFile { path: path.to_owned(), reason })
 }
 
-/// The tensors of a model file, each where it belongs.
-struct Sorted {
-    states: Vec<(String, State)>,
-    held_out: StoredScores,
-    class_scores: Vec<StoredScores>,
-    region: Option<Tensor>,
-    backbone: Weights,
-}
-
-fn sort(states: Vec<StateHeader>, tensors: Weights) -> Result<Sorted, String> {
+/// Puts the tensors of a model file where they belong, but for those of the calibration.
+fn sort(states: Vec<StateHeader>, tensors: Weights) -> Result<Stored, String> {
     let mut states: Vec<(String, State)> = states
         .into_iter()
         .map(|state| (state.name, State { kind: state.kind, config: state.config, tensors: BTreeMap::new() }))
         .collect();
     let mut region = None;
-    let held_out = held_out(&tensors)?;
-    let class_scores = class_scores(&tensors)?;
     let mut backbone = Weights::new();
-    for (name, tensor) in tensors {
-        if is_of_calibration(&name) {
-            // Read above, all together.
-        } else if name == REGION {
+    for (name, tensor) in tensors.into_iter().filter(|(name, _)| !is_of_calibration(name)) {
+        if name == REGION {
             let numbers = numbers(&tensor).ok_or_else(|| format!("tensor `{REGION}` is neither F32 nor F64"))?;
             region = Some(numbers);
         } else if let Some(name) = name.strip_prefix("backbone/") {
@@ -114,7 +83,7 @@ fn sort(states: Vec<StateHeader>, tensors: Weights) -> Result<Sorted, String> {
             state.tensors.insert(part.to_owned(), numbers);
         }
     }
-    Ok(Sorted { states, held_out, class_scores, region, backbone })
+    Ok(Stored { states, region, backbone })
 }
 
 /// Whether a tensor is one of the calibration.

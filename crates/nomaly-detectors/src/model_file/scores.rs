@@ -36,13 +36,6 @@ impl StoredScores {
     }
 }
 
-/// The numbers that decisions go by.
-#[derive(Clone, Copy)]
-pub(crate) struct HeldOutScores<'a> {
-    pub(crate) calibration: &'a Calibration,
-    pub(crate) classes: Option<&'a Classes>,
-}
-
 /// The classes of a file with the decision for each; `None` where it knows none.
 ///
 /// # Errors

@@ -5,11 +5,10 @@ use std::path::Path;
 use nomaly_backbones::weights::Weights;
 use serde::Serialize;
 
-use super::format::OF_ROWS;
 use super::read::{class_scores, held_out, open, read_bytes};
 use super::scores::StoredScores;
 use crate::error::DetectorError;
-use crate::info::{ModelInfo, RowsInfo};
+use crate::info::{Info, ModelInfo, RowsInfo};
 
 /// What `inspect` shows: the header without the numbers.
 #[derive(Clone, Debug, Serialize)]
@@ -52,7 +51,9 @@ pub enum AnySummary {
 pub fn read_summary(path: &Path) -> Result<Summary, DetectorError> {
     match read_any_summary(path)? {
         AnySummary::Images(summary) => Ok(*summary),
-        AnySummary::Rows(_) => Err(DetectorError::ModelFile { path: path.to_owned(), reason: OF_ROWS.to_owned() }),
+        AnySummary::Rows(_) => {
+            Err(DetectorError::ModelFile { path: path.to_owned(), reason: ModelInfo::OTHER.to_owned() })
+        }
     }
 }
 

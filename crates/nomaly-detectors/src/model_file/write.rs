@@ -3,60 +3,33 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nomaly_backbones::weights::{TensorSource, Weights, WeightsError, write_sealed};
+use nomaly_backbones::weights::{TensorSource, WeightsError, write_sealed};
 use nomaly_methods::MethodError;
-use nomaly_scorers::{State, Tensor, TensorData};
+use nomaly_scorers::{Tensor, TensorData};
 use nomaly_store::AtomicFile;
 
 use super::format::{CLASS, CLASS_GROUPS, GROUPS, HELD_OUT, Header, MAP_MAXIMA, METADATA_KEY, REGION};
-use super::scores::HeldOutScores;
+use super::stored::Stored;
 use crate::calibration::Calibration;
+use crate::decider::Decider;
 use crate::error::DetectorError;
-use crate::info::{ModelInfo, RowsInfo};
+use crate::info::Info;
 
 /// Writes a model file, atomically and without a copy of its numbers.
-pub(crate) fn write(
-    path: &Path,
-    info: &ModelInfo,
-    states: &[(String, State)],
-    held_out: HeldOutScores<'_>,
-    region: Option<&Tensor>,
-    backbone: &Weights,
-) -> Result<(), DetectorError> {
-    let header = Header::new(Some(info.clone()), None, states);
-    let mut tensors: BTreeMap<String, TensorSource<'_>> =
-        backbone.iter().map(|(name, tensor)| (format!("backbone/{name}"), TensorSource::Stored(tensor))).collect();
-    if let Some(region) = region {
-        tensors.insert(REGION.to_owned(), source(region)?);
-    }
-    write_tensors(path, &header, states, held_out, tensors)
-}
-
-/// Writes a model of rows, atomically.
-pub(crate) fn write_rows(
-    path: &Path,
-    info: &RowsInfo,
-    states: &[(String, State)],
-    held_out: HeldOutScores<'_>,
-) -> Result<(), DetectorError> {
-    let header = Header::new(None, Some(info.clone()), states);
-    write_tensors(path, &header, states, held_out, BTreeMap::new())
-}
-
-/// Adds the tensors of the states and of the calibration, and writes them all.
-fn write_tensors<'a>(
-    path: &Path,
-    header: &Header,
-    states: &'a [(String, State)],
-    HeldOutScores { calibration, classes }: HeldOutScores<'a>,
-    tensors: BTreeMap<String, TensorSource<'a>>,
-) -> Result<(), DetectorError> {
+pub(crate) fn write(path: &Path, info: &impl Info, stored: &Stored, decider: &Decider) -> Result<(), DetectorError> {
+    let Stored { states, region, backbone } = stored;
+    let header = Header::new(info, states);
+    let (calibration, classes) = (decider.calibration(), decider.classes());
     // The shapes of the lists live as long as this function only.
     let counts = [calibration.held_out().len()];
     let of_classes: Vec<(&Calibration, [usize; 1])> = classes.map_or_else(Vec::new, |classes| {
         classes.calibrations().iter().map(|class| (class, [class.in_order().len()])).collect()
     });
-    let mut tensors: BTreeMap<String, TensorSource<'_>> = tensors;
+    let mut tensors: BTreeMap<String, TensorSource<'_>> =
+        backbone.iter().map(|(name, tensor)| (format!("backbone/{name}"), TensorSource::Stored(tensor))).collect();
+    if let Some(region) = region {
+        tensors.insert(REGION.to_owned(), source(region)?);
+    }
     for (state_name, state) in states {
         for (name, tensor) in &state.tensors {
             tensors.insert(format!("method/{state_name}/{name}"), source(tensor)?);
@@ -77,7 +50,7 @@ fn write_tensors<'a>(
     if let Some(map_maxima) = calibration.map_maxima_in_order() {
         tensors.insert(MAP_MAXIMA.to_owned(), list(map_maxima));
     }
-    let json = serde_json::to_string(header)
+    let json = serde_json::to_string(&header)
         .map_err(|error| DetectorError::from(MethodError::Encode { reason: error.to_string() }))?;
     let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), json)]);
     let mut file = AtomicFile::create(path)?;

@@ -11,11 +11,12 @@ use nomaly_store::Progress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fitted::{FittedRows, usable};
-use super::model::{Model, OPEN_SET};
+use super::fitted::{FittedRows, ForRows, usable};
+use super::model::{OPEN_SET, RowScorer};
 use super::scaling::{Scaling, Standardize};
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
 use crate::classes::Classes;
+use crate::decider::Decider;
 use crate::error::DetectorError;
 use crate::info::{DecisionHistory, RowsInfo, RowsTraining};
 
@@ -182,10 +183,11 @@ impl RowDetector {
                 groups: group_info,
             },
         };
-        let Learned { scaling, model, held_out, classes } = learned;
+        let Learned { scaling, scorer, held_out, classes } = learned;
         let calibration = Calibration::of(&held_out, &groups, rule)?;
         let classes = if classes.is_empty() { None } else { Some(Classes::new(classes, rule)?) };
-        Ok(RowFit { detector: FittedRows { info, calibration, classes, scaling, model }, skipped })
+        let decider = Decider::new(calibration, classes);
+        Ok(RowFit { detector: FittedRows { info, decider, model: ForRows { scaling, scorer } }, skipped })
     }
 
     /// What the model file calls the scorer.
@@ -226,7 +228,7 @@ impl RowDetector {
                 let held_out = fit.held_out(rows, groups, seed)?;
                 let _stage = Stage::start(progress, "fitting on all rows", None);
                 let (scaling, scorer) = fit.fit(rows)?;
-                Ok(Learned { scaling, model: Model::Normal(scorer), held_out, classes: Vec::new() })
+                Ok(Learned { scaling, scorer: RowScorer::Normal(scorer), held_out, classes: Vec::new() })
             }
             Task::Classes(settings) => {
                 let labels = Labels::new(labels.unwrap_or_default())?;
@@ -244,7 +246,7 @@ impl RowDetector {
                         Ok::<_, MethodError>(scores.outer_iter().map(|scores| scores.to_vec()).collect())
                     },
                 )?;
-                Ok(Learned { scaling, model: Model::Classes(model), held_out: closest, classes: held_out })
+                Ok(Learned { scaling, scorer: RowScorer::Classes(model), held_out: closest, classes: held_out })
             }
         }
     }
@@ -253,7 +255,7 @@ impl RowDetector {
 /// What a fit has learned, with the scores of rows by fits that had not seen them.
 struct Learned {
     scaling: Scaling,
-    model: Model,
+    scorer: RowScorer,
     held_out: Vec<HeldOut>,
     classes: Vec<HeldOutClass>,
 }

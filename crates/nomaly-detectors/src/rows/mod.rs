@@ -26,5 +26,5 @@ mod model;
 mod scaling;
 
 pub use detector::{ClassRowParams, DEFAULT_SCORER, RowDetector, RowFit, RowFitOptions, RowParams};
-pub use fitted::{FittedRows, RowOutcome, RowPredictOptions, RowPrediction};
+pub use fitted::{FittedRows, ForRows, RowOutcome, RowPredictOptions};
 pub use scaling::Standardize;

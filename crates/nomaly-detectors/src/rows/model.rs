@@ -12,14 +12,14 @@ const SCORER: &str = "scorer";
 pub(super) const OPEN_SET: &str = "open-set";
 
 /// What scores rows that have been brought to one scale.
-pub(super) enum Model {
+pub(super) enum RowScorer {
     /// A scorer of the registry.
     Normal(Box<dyn Scorer>),
     /// A model that tells classes apart.
     Classes(ClassModel),
 }
 
-impl Model {
+impl RowScorer {
     pub(super) fn dim(&self) -> usize {
         match self {
             Self::Normal(scorer) => scorer.dim(),

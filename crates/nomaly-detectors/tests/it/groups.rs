@@ -110,8 +110,8 @@ fn groups_are_kept_in_the_model_file() {
     assert_eq!(a.map_threshold(), b.map_threshold());
     assert_eq!(read.info().training.groups, grouped.info().training.groups);
     let strict = PredictOptions { rule: Some(DecisionRule::MaxFpr(0.05)), ..PredictOptions::default() };
-    let reason = read.calibration_for(&strict).unwrap();
-    assert!(reason.unattainable().unwrap().contains("19 independent groups"));
+    let decider = read.decider_under(strict.rule).unwrap();
+    assert!(decider.calibration().unattainable().unwrap().contains("19 independent groups"));
 }
 
 #[test]

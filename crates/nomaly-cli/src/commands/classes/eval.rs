@@ -48,13 +48,14 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         }
     };
     let options = PredictOptions { rule, stream: args.reading.options(None) };
-    let Some(classes) = detector.classes_for(&options)? else {
+    let decider = detector.decider_under(options.rule)?;
+    let Some(classes) = decider.classes() else {
         let hint = "`nomaly fit DATA --labels` makes a model that does";
         return Err(Failure::new("the model does not tell classes apart", hint).into());
     };
     match &args.model {
-        Some(_) => warn_unattainable(&classes, console),
-        None => check_attainable(&classes, "image")?,
+        Some(_) => warn_unattainable(classes, console),
+        None => check_attainable(classes, "image")?,
     }
     let bars = Bars::new(console, Unit::Images);
     let evaluation = evaluate_classes(&detector, &dataset.name, &dataset.test, fit_s, &options, &bars)?;

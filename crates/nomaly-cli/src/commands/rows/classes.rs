@@ -58,12 +58,13 @@ pub(super) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         }
     };
     let options = RowPredictOptions { rule, strict };
-    let Some(known) = detector.classes_for(&options)? else {
+    let decider = detector.decider_under(options.rule)?;
+    let Some(known) = decider.classes() else {
         let hint = "`nomaly fit DATA --labels COLUMN` makes a model that does";
         return Err(Failure::new("the model does not tell classes apart", hint).into());
     };
     if args.model.is_some() {
-        classes::warn_unattainable(&known, console);
+        classes::warn_unattainable(known, console);
     }
     let bars = Bars::new(console, Unit::Images);
     let evaluation = evaluate_row_classes(&detector, &subset(&table, &test), fit_s, &options, &bars)?;

@@ -63,7 +63,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     };
     let options = RowPredictOptions { rule, strict };
     if args.model.is_some() {
-        warn_unattainable(&detector.calibration_for(&options)?, "row", console);
+        warn_unattainable(detector.decider_under(options.rule)?.calibration(), "row", console);
     }
     let labels: Vec<bool> = test.iter().map(|&row| labels[row]).collect();
     let bars = Bars::new(console, Unit::Images);

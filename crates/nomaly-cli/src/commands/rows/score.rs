@@ -64,30 +64,28 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         rule: args.rule.rule(Some(detector.calibration().rule()))?,
         strict: args.reading.options(None).strict,
     };
-    let calibration = detector.calibration_for(&options)?;
-    let known = detector.classes_for(&options)?;
-    let rule_in_words = match &known {
+    let decider = detector.decider_under(options.rule)?;
+    let (calibration, known) = (decider.calibration(), decider.classes());
+    let rule_in_words = match known {
         Some(known) => {
             classes::warn_unattainable(known, console);
             classes::decision(known)
         }
         None => {
-            warn_unattainable(&calibration, "row", console);
-            decision(&calibration)
+            warn_unattainable(calibration, "row", console);
+            decision(calibration)
         }
     };
     console.detail(format_args!("{}; {rule_in_words}", detector.info().scorer));
-    let chart = chart(&args.sequence, &calibration, "row", console)?;
+    let chart = chart(&args.sequence, calibration, "row", console)?;
     let mut sequence = chart.as_ref().map(|chart| Watched::new(chart, "row"));
     let outcomes = detector.predict(&table, &options, &Bars::new(console, Unit::Images)).map_err(|error| {
         Failure::if_cancelled(error, "interrupted, and nothing was printed", "the same command starts again")
     })?;
     let skipped: Vec<Skipped> = outcomes.iter().filter_map(|outcome| outcome.result.clone().err()).collect();
     tell_skipped(&skipped, "row", console);
-    let records: Vec<RowRecord> = outcomes
-        .iter()
-        .map(|outcome| record(outcome, table.ids.as_deref(), known.as_ref(), sequence.as_mut()))
-        .collect();
+    let records: Vec<RowRecord> =
+        outcomes.iter().map(|outcome| record(outcome, table.ids.as_deref(), known, sequence.as_mut())).collect();
     let layout = Layout { labels: known.is_some(), sequence: sequence.is_some() };
     print(&mut stdout(), args.format, layout, &records)?;
     let scored = outcomes.len() - skipped.len();
