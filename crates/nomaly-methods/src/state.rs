@@ -31,6 +31,21 @@ pub fn take_f64(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f64>,
     }
 }
 
+/// Takes the u32 tensor `tensor` out of `state`, which is called `name`; files of version 2 have whole numbers as f64.
+pub(crate) fn take_u32(name: &str, state: &mut State, tensor: &str) -> Result<Vec<u32>, MethodError> {
+    let refuse =
+        |reason: &str| MethodError::State { state: name.to_owned(), reason: Some(format!("`{tensor}` {reason}")) };
+    match state.tensors.remove(tensor).ok_or_else(|| refuse("is missing"))?.data {
+        TensorData::U32(values) => Ok(values),
+        TensorData::F64(values) => {
+            let whole = |value: f64| value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&value);
+            let values = values.into_iter().map(|value| whole(value).then_some(value as u32));
+            values.collect::<Option<_>>().ok_or_else(|| refuse("has a value that is no whole number"))
+        }
+        _ => Err(refuse("is not of u32")),
+    }
+}
+
 /// As [`take`], also of a tensor of f16; and whether it was one.
 pub(crate) fn take_either(name: &str, state: &mut State, tensor: &str) -> Result<(Vec<f32>, bool), MethodError> {
     let half = match state.tensors.get_mut(tensor).map(|tensor| &mut tensor.data) {
@@ -56,5 +71,28 @@ pub(crate) fn take(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f3
         Ok(values)
     } else {
         Err(refuse("has a value that is not finite"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nomaly_scorers::Tensor;
+
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_read_as_they_were_written_before_and_now() {
+        let taken = |tensor: Tensor| {
+            let config = serde_json::json!({});
+            let tensors = [("places".to_owned(), tensor)].into();
+            take_u32("bank", &mut State { kind: "bank".to_owned(), config, tensors }, "places")
+        };
+        assert_eq!(taken(Tensor::u32([2], vec![3, u32::MAX])).unwrap(), [3, u32::MAX]);
+        assert_eq!(taken(Tensor::f64([2], vec![3.0, f64::from(u32::MAX)])).unwrap(), [3, u32::MAX]);
+        for bad in [0.5, -1.0, 4_294_967_296.0, f64::NAN] {
+            let error = taken(Tensor::f64([1], vec![bad])).unwrap_err().to_string();
+            assert!(error.contains("`places` has a value that is no whole number"), "{error}");
+        }
+        assert!(taken(Tensor::f32([1], vec![1.0])).unwrap_err().to_string().contains("not of u32"));
     }
 }

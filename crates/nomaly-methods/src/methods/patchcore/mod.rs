@@ -59,7 +59,7 @@ use crate::input::InputParams;
 use crate::map_maker::MapMaker;
 use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Updates};
 use crate::score::MethodScore;
-use crate::state::{only, take, take_either, take_f64};
+use crate::state::{only, take, take_either, take_u32};
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "patchcore";
@@ -243,16 +243,7 @@ impl PatchCore {
         let bank = match self.params.search() {
             Index::Exact => MemoryBank::exact(vec![rows], dim)?,
             Index::Inverted { probes } => {
-                let mut places = |tensor: &str| {
-                    let values = take_f64(STATE, &mut state, tensor)?;
-                    let whole = |value: &f64| value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(value);
-                    if values.iter().all(whole) {
-                        Ok(values.iter().map(|value| *value as u32).collect())
-                    } else {
-                        Err(refuse(format!("`{tensor}` has a value that is no place")))
-                    }
-                };
-                let (offsets, order) = (places("offsets")?, places("order")?);
+                let (offsets, order) = (take_u32(STATE, &mut state, "offsets")?, take_u32(STATE, &mut state, "order")?);
                 let centres = take(STATE, &mut state, "centres")?;
                 let parts = InvertedParts { rows, dim, metric: Metric::SquaredL2, centres, offsets, order };
                 let index = InvertedIndex::from_parts(parts, Isa::best()?)?;
@@ -352,9 +343,7 @@ impl FittedMethod for FittedPatchCore {
             let rows = match piece {
                 Piece::Exact(bank) => bank.rows(),
                 Piece::Inverted { index, .. } => {
-                    let places = |places: &[u32]| {
-                        Tensor::f64([places.len()], places.iter().map(|place| f64::from(*place)).collect())
-                    };
+                    let places = |places: &[u32]| Tensor::u32([places.len()], places.to_vec());
                     tensors.insert("offsets".to_owned(), places(index.offsets()));
                     tensors.insert("order".to_owned(), places(index.order()));
                     let centres = index.centres().to_vec();
