@@ -84,7 +84,7 @@ pub enum MethodError {
         reason: Option<String>,
     },
     /// A model whose method cannot take in more images.
-    #[error("a model of {method} cannot be extended: fit again on all images")]
+    #[error("a model of {method} cannot be updated: a fit has to see all images at once")]
     NotExtendable {
         /// The method.
         method: String,

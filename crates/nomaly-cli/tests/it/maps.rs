@@ -210,6 +210,38 @@ fn an_update_learns_from_further_images() {
 fn models_that_cannot_be_updated_stay_as_they_are() {
     let before = std::fs::read(padim()).unwrap();
     let message = nomaly(args!["update", parts(), "-m", padim()]).error();
-    assert!(message.contains("padim cannot be extended") && message.contains("nomaly fit"), "{message}");
+    assert!(message.contains("padim does not keep what an update needs"), "{message}");
+    assert!(message.contains("--updatable") && message.contains("nomaly fit"), "{message}");
     assert!(std::fs::read(padim()).unwrap() == before);
+
+    let out = fresh_folder("updatable");
+    let model = out.join("model.nomaly");
+    let refused = nomaly(args!["fit", parts(), "-o", model, "--method", "adacl", "--updatable"]).error();
+    assert!(refused.contains("a model of adacl cannot be updated"), "{refused}");
+    let table = out.join("rows.csv");
+    std::fs::write(&table, "a,b\n1,2\n3,4\n").unwrap();
+    let refused = nomaly(args!["fit", table, "-o", model, "--updatable"]).error();
+    assert!(refused.contains("--updatable is for images"), "{refused}");
+    let refused = nomaly(args!["fit", parts(), "-o", model, "--updatable", "--shard", "1/2"]).error();
+    assert!(refused.contains("give it to `nomaly merge`"), "{refused}");
+    assert!(!model.exists());
+}
+
+#[test]
+fn a_model_that_keeps_what_an_update_needs_is_updated() {
+    let out = fresh_folder("kept");
+    let (model, plain) = (out.join("model.nomaly"), out.join("plain.nomaly"));
+    let fit = |model: &Path, more: &[&str]| {
+        let mut arguments = args!["fit", parts(), "-o", model, "--method", "padim", "--set", INPUT_SIZE].to_vec();
+        arguments.extend(more.iter().map(Into::into));
+        nomaly(arguments).ok();
+    };
+    fit(&model, &["--updatable"]);
+    fit(&plain, &[]);
+    let scores = |model: &Path| nomaly(args!["score", parts().join("test"), "-m", model, "--format", "jsonl"]).ok();
+    assert_eq!(scores(&model), scores(&plain));
+    let updated = nomaly(args!["update", parts(), "-m", model]);
+    assert!(updated.stderr.contains("24 images before, 48 after"), "{}", updated.stderr);
+    let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+    assert!(size(&model) > size(&plain));
 }
