@@ -133,6 +133,16 @@ pub(crate) fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{ending}")
 }
 
+/// `, 3 undecided`, or nothing.
+pub(crate) fn and_undecided(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(", {count} undecided") }
+}
+
+/// `, 3 skipped`, or nothing.
+pub(crate) fn and_skipped(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(", {count} skipped") }
+}
+
 /// A time as people say it.
 pub(crate) fn seconds(seconds: f64) -> String {
     if seconds < 60.0 {

@@ -18,10 +18,9 @@ use nomaly_report::{
     Threshold, render,
 };
 
-use crate::commands::and_undecided;
 use crate::console::Console;
 use crate::locate::{Located, Locator};
-use crate::output::{percent, seconds, significant};
+use crate::output::{and_undecided, percent, seconds, significant};
 use crate::progress::{Bars, Unit};
 
 /// The longest side of the decoded images that reports need, in pixels.

@@ -9,20 +9,8 @@ pub(super) struct KnownCircle {
     pub(super) reason: &'static str,
 }
 
-const fn circle(crate_name: &'static str, modules: &'static [&'static str], reason: &'static str) -> KnownCircle {
-    KnownCircle { crate_name, modules, reason }
-}
-
 /// Every known circle.
-pub(super) const CIRCLES: &[KnownCircle] = &[
-    circle("nomaly-cli", &["commands", "report"], "the report takes a word of the commands that write it"),
-    circle(
-        "nomaly-cli",
-        &["commands::eval", "commands::one_vs_all"],
-        "one-against-all opens its data set as eval does",
-    ),
-    circle("nomaly-cli", &["commands::inspect", "commands::rows"], "models of rows are shown with parts of inspect"),
-];
+pub(super) const CIRCLES: &[KnownCircle] = &[];
 
 /// Re-exports of whole crates of the workspace: the crate that re-exports, and the one that it shows.
 pub(super) const RE_EXPORTS: &[(&str, &str)] = &[("nomaly-backbones", "nomaly-kernels")];

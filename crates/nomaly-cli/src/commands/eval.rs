@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use nomaly::calibration::DEFAULT_MAX_FPR;
-use nomaly::data::Choice;
 use nomaly::evaluation::reference_of_images;
 use nomaly::evaluation::{Evaluated, LabelledPrediction, evaluate, evaluate_grouped};
 use nomaly::evaluation::{Voice, hybrid};
@@ -12,13 +11,14 @@ use nomaly::wire::HybridFigures;
 use nomaly::{Dataset, Label};
 use nomaly::{FittedDetector, PredictOptions};
 
+use super::evaluation_data::{limit, open};
 use super::{
     Status, check_writable, classes, figures, fit_detector, one_vs_all, recipe, rows, tell_skipped, warn_unattainable,
 };
 use crate::args::{EvalArgs, Format};
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::output::{counted, print_json, stdout, write_csv};
+use crate::output::{print_json, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 use crate::report::{EvaluationReport, PREVIEW_SIDE};
 
@@ -123,36 +123,6 @@ fn together(
     let voice = |detector, evaluated| Voice { detector, evaluated };
     let voices = [voice(first, evaluated), voice(&second, &other)];
     Ok(hybrid(&voices, rule.rate().unwrap_or(DEFAULT_MAX_FPR))?)
-}
-
-/// Opens a data set that has test images with each of the `needed` labels.
-pub(super) fn open(data: &str, needed: &[Label]) -> anyhow::Result<Dataset> {
-    let dataset = nomaly::data::open(data)?;
-    if needed.iter().all(|label| dataset.count(*label) > 0) {
-        return Ok(dataset);
-    }
-    let both = if needed.contains(&Label::Anomalous) { "both" } else { "normal ones" };
-    Err(Failure::new(
-        format!(
-            "{} has {} labelled normal and {} labelled anomalous, and an evaluation needs {both}",
-            dataset.name,
-            counted(dataset.count(Label::Normal), "test image"),
-            dataset.count(Label::Anomalous),
-        ),
-        "a folder in MVTec layout has normal ones in test/good and anomalous ones in test/<kind>",
-    )
-    .into())
-}
-
-/// Keeps as many images as the arguments ask for. The seed chooses what is learned from, never what is tested with:
-/// figures of several seeds are to differ by the training alone.
-pub(super) fn limit(dataset: &mut Dataset, args: &EvalArgs, seed: u64) {
-    if let Some(max) = args.max_train {
-        dataset.limit_train(max.get(), Choice::Seeded(seed));
-    }
-    if let Some(max) = args.max_test {
-        dataset.limit_test(max.get(), Choice::Seeded(0));
-    }
 }
 
 /// Writes the figures and the score of every test image.

@@ -5,13 +5,11 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use nomaly::FitResult;
 
-use super::{
-    Status, and_skipped, check_writable, classes, decision, fit_detector, interval_in_words, recipe, rows, shard,
-};
+use super::{Status, check_writable, classes, decision, fit_detector, interval_in_words, recipe, rows, shard};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::failure::{Failure, chain};
-use crate::output::{bytes, counted, seconds};
+use crate::output::{and_skipped, bytes, counted, seconds};
 use crate::report::write_training;
 use crate::writable::check_distinct;
 

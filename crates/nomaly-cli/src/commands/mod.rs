@@ -8,6 +8,7 @@ pub(crate) mod data;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+mod evaluation_data;
 pub(crate) mod explain;
 mod figures;
 pub(crate) mod fit;
@@ -15,6 +16,7 @@ pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod merge;
 mod one_vs_all;
+mod provenance;
 pub(crate) mod rows;
 pub(crate) mod schema;
 pub(crate) mod score;
@@ -67,11 +69,6 @@ impl Status {
             (false, _) => Self::Undecided,
         }
     }
-}
-
-/// `, 3 undecided`, or nothing.
-pub(crate) fn and_undecided(count: usize) -> String {
-    if count == 0 { String::new() } else { format!(", {count} undecided") }
 }
 
 /// The most skipped images that are named without `--verbose`.
@@ -188,11 +185,6 @@ fn tell_groups(groups: &GroupInfo, items: usize, noun: &str, console: &Console) 
     } else {
         console.note(format_args!("{items} are {}, {how}", counted(groups.count, "independent group")));
     }
-}
-
-/// `, 3 skipped`, or nothing.
-fn and_skipped(count: usize) -> String {
-    if count == 0 { String::new() } else { format!(", {count} skipped") }
 }
 
 /// What is wrong with an image, with its name once.

@@ -12,7 +12,7 @@ use nomaly::methods::Checkpoint;
 use nomaly::registry::UnknownName;
 use nomaly::store::{create_folder, home, write_atomic};
 
-use super::eval::{limit, open};
+use super::evaluation_data::{limit, open};
 use super::{Status, fit_detector, recipe, settings_of};
 use crate::args::{EvalArgs, Format};
 use crate::console::Console;

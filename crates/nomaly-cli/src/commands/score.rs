@@ -15,14 +15,14 @@ use nomaly::{AnomalyMap, Calibration, FittedDetector, GroupBy, Outcome, PredictO
 use super::sequence::{Watched, chart};
 use super::shift::ShiftWatch;
 use super::together::Together;
-use super::{Status, and_undecided, check_writable, classes, decision, rows, skipped_line, warn_unattainable};
+use super::{Status, check_writable, classes, decision, rows, skipped_line, warn_unattainable};
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::locate::{Located, Locator};
 use crate::map_files::MapFiles;
 use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL, UNDECIDED};
-use crate::output::{Stdout, counted, significant, stdout, write_csv};
+use crate::output::{Stdout, and_undecided, counted, significant, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 use crate::report::{Decided, PREVIEW_SIDE, ReportBuilder};
 

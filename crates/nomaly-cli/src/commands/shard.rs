@@ -7,11 +7,11 @@ use anyhow::bail;
 use nomaly::shards::Shard;
 use nomaly::{Dataset, Recipe};
 
-use super::{Status, and_skipped, tell_skipped};
+use super::{Status, tell_skipped};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::output::{bytes, counted, seconds};
+use crate::output::{and_skipped, bytes, counted, seconds};
 use crate::progress::{Bars, Unit};
 
 /// Refuses what needs all images in one process.

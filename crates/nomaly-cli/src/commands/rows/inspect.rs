@@ -3,7 +3,7 @@
 use nomaly::model_file::RowsInfo;
 use nomaly::model_file::Summary;
 
-use super::super::inspect::{groups, history};
+use super::super::provenance::{groups, history};
 use crate::output::counted;
 
 /// What the model is made of, for people.

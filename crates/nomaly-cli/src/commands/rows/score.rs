@@ -10,13 +10,13 @@ use nomaly::rows::{FittedRows, RowOutcome, RowPredictOptions};
 use nomaly::wire::{RecordError, RowRecord};
 
 use super::super::sequence::{Watched, chart};
-use super::super::{Status, and_undecided, classes, decision, tell_skipped, warn_unattainable};
+use super::super::{Status, classes, decision, tell_skipped, warn_unattainable};
 use super::refusal;
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL, UNDECIDED};
-use crate::output::{counted, significant, stdout, write_csv};
+use crate::output::{and_undecided, counted, significant, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 
 /// One row as programs see it.
