@@ -5,8 +5,7 @@ use rayon::prelude::*;
 use crate::buffer::AlignedBuf;
 use crate::simd::{Kernel, Simd, Token};
 
-/// Centres that a row is compared with at a time: the longest vector, so that no result depends on the instruction
-/// set's.
+/// Centres that a row is compared with at a time: the longest vector, so that no result depends on the instruction set.
 pub(super) const PANEL: usize = 16;
 
 /// Rows that share one upper bound.
@@ -15,14 +14,14 @@ const CHUNK: usize = 128;
 /// Rows that are brought up to date together: they share each panel of centres while it is in the first-level cache.
 const GROUP: usize = 512;
 
-/// When no row is as far as the level that rows have been brought up to date to, the level is lowered by this factor:
-/// closer to 1 takes more passes over the centres, farther from it compares rows that need not have been.
+/// When no row is as far as the current level, the level is lowered by this factor: closer to 1 takes more passes over
+/// the centres, farther from 1 compares rows needlessly.
 const MARGIN: f32 = 0.97;
 
-/// Rows that are looked at first, largest bounds first, so that the largest true distance is known early.
+/// Rows that are updated first, those with the largest bounds, so that the largest true distance is known early.
 const SEEDS: usize = 8;
 
-/// A squared distance and the row that has it; the larger one wins, of equal ones that of the lower row.
+/// A squared distance and its row; the larger distance wins, ties go to the lower row.
 #[derive(Clone, Copy, PartialEq)]
 struct Far {
     square: f32,
@@ -47,13 +46,13 @@ pub(super) struct Selection<'a> {
     dim: usize,
     token: Token,
     centres: Centres,
-    /// Of each row, the squared distance to the nearest of the centres that it has met ...
+    /// For each row, the squared distance to the nearest centre that it has been compared with ...
     bounds: Vec<f32>,
-    /// ... which are the first so many.
+    /// ... and the number of those centres, which are the first ones.
     met: Vec<u32>,
     /// The largest bound of each [`CHUNK`] of rows.
     chunk_bounds: Vec<f32>,
-    /// Rows with larger bounds than this have been brought up to date together, so they lack few centres.
+    /// Rows with larger bounds than this have been updated together, so they lack few centres.
     settled: f32,
 }
 
@@ -145,12 +144,12 @@ impl<'a> Selection<'a> {
             if far != floor {
                 return (far.square, far.row);
             }
-            // No row is that far any more.
+            // No row is that far anymore.
             self.settle((MARGIN * self.settled).min(self.top().square));
         }
     }
 
-    /// Brings the rows with the largest bounds up to date; the farthest of them, or `far`.
+    /// Updates the rows with the largest bounds; returns the farthest of them, or `far`.
     fn look_at_seeds(&mut self, mut far: Far) -> Far {
         for _ in 0..SEEDS {
             let top = self.top();
@@ -168,7 +167,7 @@ impl<'a> Selection<'a> {
         far
     }
 
-    /// Looks at every row that might be farther than `far`; the farthest.
+    /// Compares every row that might be farther than `far`; returns the farthest.
     fn sweep(&mut self, far: Far) -> Far {
         let Self { rows, dim, token, centres, bounds, met, chunk_bounds, .. } = self;
         let groups = bounds.par_chunks_mut(GROUP).zip(met.par_chunks_mut(GROUP)).zip(rows.par_chunks(GROUP * *dim));
@@ -188,7 +187,7 @@ impl<'a> Selection<'a> {
         farthest.reduce(|| far, Far::max)
     }
 
-    /// Brings every row up to date, or below `square`.
+    /// Updates every row until it has met all centres or its bound is below `square`.
     fn settle(&mut self, square: f32) {
         self.settled = square;
         let Self { rows, dim, token, centres, bounds, met, chunk_bounds, settled } = self;
@@ -212,7 +211,7 @@ impl<'a> Selection<'a> {
     }
 }
 
-/// In 16 lanes, so that it is vectorised; there is no NaN among the values.
+/// In 16 lanes, so that it is vectorised; the values contain no NaN.
 fn largest(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
     let (chunks, rest) = values.as_chunks::<16>();
@@ -224,7 +223,7 @@ fn largest(values: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |largest, value| largest.max(*value))
 }
 
-/// A row that is to meet centres until it is no farther than `far`.
+/// Compares a row with centres until its bound is at most `far`.
 struct Meet<'a> {
     row: &'a [f32],
     number: usize,
@@ -233,7 +232,7 @@ struct Meet<'a> {
 }
 
 impl Meet<'_> {
-    /// Brings the bound of the row up to date, or below `far`.
+    /// Lowers the bound of the row until it is exact or below `far`.
     #[inline(always)]
     fn run<S: Simd>(&self, simd: S, bound: &mut f32, met: &mut u32) {
         let Self { row, number, centres, far } = self;
@@ -259,7 +258,7 @@ impl Kernel for OneRow<'_> {
     }
 }
 
-/// Looks at those rows of a chunk that might be farther than `far`; returns the farthest.
+/// Compares the rows of a chunk that might be farther than `far`; returns the farthest.
 struct Sweep<'a> {
     rows: &'a [f32],
     /// The number of the chunk's first row.
@@ -284,14 +283,14 @@ impl Kernel for Sweep<'_> {
             }
             let row = &rows[offset * dim..(offset + 1) * dim];
             Meet { row, number, centres, far }.run(simd, bound, met);
-            // What still beats `far` has met every centre.
+            // A row that still beats `far` has met every centre.
             far = far.max(Far { square: *bound, row: number });
         }
         far
     }
 }
 
-/// Brings those rows of a group up to date, or below `settled`, whose bound is not.
+/// Updates the rows of a group whose bound is above `settled`.
 struct Settle<'a> {
     rows: &'a [f32],
     dim: usize,
@@ -310,7 +309,7 @@ impl Kernel for Settle<'_> {
         let mut open: Vec<usize> = (0..bounds.len()).filter(|row| bounds[*row] >= settled).collect();
         let first = open.iter().map(|row| met[*row] as usize / PANEL).min().unwrap_or(0);
         for panel in first..centres.count.div_ceil(PANEL) {
-            // A loop and not `retain`, whose closure would not be compiled for the instruction set.
+            // A loop, because a closure for `retain` would not be compiled for the instruction set.
             let mut kept = 0;
             for at in 0..open.len() {
                 let row = open[at];

@@ -11,10 +11,10 @@ use crate::simd::{Kernel, Simd, Token};
 /// Images that are added in one pass over the scatter matrices.
 const BATCH: usize = 16;
 
-/// The number, mean and scatter of the rows seen at each position.
+/// The count, mean and scatter of the rows added at each position.
 ///
 /// Memory: 4 bytes for each of the `dim (dim + 1) / 2` values of a position's scatter, 8 for each value of its mean.
-/// Batches are centred on their own mean in f64 before they are multiplied, so that large means cost no digits; sums
+/// Batches are centred on their own mean in f64 before they are multiplied, so that large means lose no precision; sums
 /// are f32.
 #[derive(Clone, Debug)]
 pub struct PositionStatistics {
@@ -55,7 +55,7 @@ impl PositionStatistics {
         &self.scatter
     }
 
-    /// Takes in `images` `[images, positions, dim]`, in parallel over the positions.
+    /// Adds `images` `[images, positions, dim]`, in parallel over the positions.
     ///
     /// # Errors
     /// [`LinalgError::Length`].
@@ -72,7 +72,7 @@ impl PositionStatistics {
                 || vec![0.0f32; (added + 1) * dim],
                 |rows, (position, (mean, scatter))| {
                     let total = count + added as f64;
-                    // The scatter about the common mean is that of both parts, and one more row for the shift between
+                    // The scatter about the common mean is that of both parts plus one more row for the shift between
                     // their means.
                     for (column, mean) in mean.iter_mut().enumerate() {
                         let value = |image: usize| f64::from(batch[image * expected + position * dim + column]);
@@ -92,7 +92,7 @@ impl PositionStatistics {
         Ok(())
     }
 
-    /// Takes in the statistics of other images: the result is that of all images, but for rounding.
+    /// Merges the statistics of other images: the result is that of all images, up to rounding.
     ///
     /// # Errors
     /// [`LinalgError::Shape`].

@@ -1,8 +1,8 @@
-//! From the graph to a list of steps with resolved addresses.
+//! Planning: from the graph to a list of steps with resolved addresses.
 //!
 //! Three decisions are made here, each a pure function: which nodes are needed, how wide the zero border of each tensor
-//! must be, and where each tensor lies. Two tensors share memory when the last reader of one comes before the writer
-//! of the other; placing the largest first is the usual greedy answer to this packing problem.
+//! must be, and where each tensor is placed. Two tensors share memory when the last reader of one comes before the
+//! writer of the other; placing the largest first is the usual greedy heuristic for this packing problem.
 
 use super::node::{DepthwiseLayer, Node, Op};
 use super::{NodeId, fuse};
@@ -12,14 +12,14 @@ use crate::epilogue::Epilogue;
 use crate::geometry::{OutputLayout, Padding};
 use crate::window::Window;
 
-/// One thing to do in a run.
+/// One step of a run.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) kind: StepKind,
     pub(crate) flops: u64,
 }
 
-/// A step with everything that it needs to know.
+/// The computation of a step with all its parameters.
 #[derive(Debug)]
 pub(crate) enum StepKind {
     Input { dst: View },
@@ -144,7 +144,7 @@ pub(crate) fn plan(mut nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lan
             Op::Scale => (StepKind::Scale { src: input(0), gate: input(1), dst }, volume),
         };
         steps.push(Step { kind, flops });
-        // An output leaves as soon as it exists, so that its memory is free for what follows.
+        // An output is emitted as soon as it exists, so that its memory is free for later tensors.
         for (output, (id, layout)) in outputs.iter().enumerate() {
             if id.0 == index {
                 steps.push(Step { kind: StepKind::Emit { src: dst, output, layout: *layout }, flops: volume });
@@ -205,11 +205,11 @@ fn live_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)]) -> Vec<bool> {
     live
 }
 
-/// Where everything lies.
+/// The placement of all tensors.
 struct Places {
-    /// The tensor of each node; nodes that are not live have a place of no meaning.
+    /// The tensor of each node; meaningless for nodes that are not live.
     views: Vec<View>,
-    /// The sums of rows `[C, H, 1]` of nodes that leave them.
+    /// The sums of rows `[C, H, 1]` of nodes that write them.
     sums: Vec<Option<View>>,
     /// Values of the arena for one image.
     arena: usize,
@@ -272,7 +272,7 @@ fn place_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)], live: &[bool]
     Places { views, sums, arena }
 }
 
-/// From when to when (both inclusive) how much memory is needed.
+/// The lifetime of a tensor (both ends inclusive) and its size.
 #[derive(Clone, Copy, Debug)]
 struct Life {
     owner: usize,
@@ -281,7 +281,7 @@ struct Life {
     last: usize,
 }
 
-/// An offset for each, such that no two that live at the same time overlap; and the total.
+/// Offsets such that no two tensors alive at the same time overlap; and the total size.
 fn place(lives: &[Life]) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..lives.len()).collect();
     order.sort_by_key(|i| (std::cmp::Reverse(lives[*i].size), *i));

@@ -1,6 +1,6 @@
 //! Batch normalisation in training, fused with the ReLU that follows it.
 //!
-//! **The problem.** Batch norm does next to no arithmetic, but goes over each tensor twice in either direction: once
+//! **The problem.** Batch norm does almost no arithmetic but passes over each tensor twice in either direction: once
 //! for sums, once for results. Tensors of tens of megabytes come from memory each time.
 //!
 //! **The design.** A unit of work is one channel over the whole batch. Its planes (half a megabyte for 128 images of
@@ -8,7 +8,7 @@
 //! its mask is computed again from the input in the backward pass, and its result needs no tensor of its own.
 //!
 //! Sums run in f32 lanes over one plane and in f64 over planes; variances are taken around the mean of each plane and
-//! combined (Chan, Golub & LeVeque 1983), so that a large mean costs no digits.
+//! combined (Chan, Golub & LeVeque 1983), so that a large mean loses no precision.
 
 use crate::isa::Isa;
 use crate::parallel::for_each;
@@ -18,7 +18,7 @@ use super::error::{TrainingError, expect, positive, samples, values};
 use super::memory::{Shared, threads_for};
 use super::reduce::sum_pairs;
 
-/// What is applied to a normalised value.
+/// The activation after normalization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AfterNorm {
     /// Nothing.
@@ -28,7 +28,7 @@ pub enum AfterNorm {
     Relu,
 }
 
-/// Batch normalisation of `[N, C, P]`, P positions a plane: `(x - mean) / sqrt(variance + epsilon) * weight + bias`,
+/// Batch normalisation of `[N, C, P]`, P positions per plane: `(x - mean) / sqrt(variance + epsilon) * weight + bias`,
 /// with the mean and the biased variance of each channel over the batch.
 ///
 /// ```
@@ -62,15 +62,15 @@ pub struct NormBackward<'a> {
     pub bias: &'a [f32],
     /// Mean of each channel that the forward pass used.
     pub mean: &'a [f32],
-    /// Variance of each channel that the forward pass used: biased, where it is the batch's own.
+    /// Variance of each channel that the forward pass used; biased if it is the batch's.
     pub variance: &'a [f32],
     /// The gradient of the output, `[N, C, P]`.
     pub output_gradient: &'a [f32],
-    /// Where the gradient of the input goes, `[N, C, P]`.
+    /// Destination of the input's gradient, `[N, C, P]`.
     pub input_gradient: &'a mut [f32],
-    /// Where the gradient of the factors goes, `[C]`.
+    /// Destination of the gradient of the factors, `[C]`.
     pub weight_gradient: &'a mut [f32],
-    /// Where the gradient of the summands goes, `[C]`.
+    /// Destination of the gradient of the summands, `[C]`.
     pub bias_gradient: &'a mut [f32],
 }
 
@@ -89,7 +89,7 @@ impl BatchNorm {
     /// Normalises by the statistics of the batch, which it also returns: means and biased variances.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of `input` ask for.
+    /// If the length of a slice does not match the shapes and the batch of `input`.
     pub fn forward(
         &self,
         input: &[f32],
@@ -124,7 +124,7 @@ impl BatchNorm {
     /// Normalises by given statistics, as in evaluation.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of `input` ask for.
+    /// If the length of a slice does not match the shapes and the batch of `input`.
     pub fn evaluate(
         &self,
         input: &[f32],
@@ -155,7 +155,7 @@ impl BatchNorm {
     /// the population, so the batch's is multiplied by n / (n - 1).
     ///
     /// # Errors
-    /// When a slice does not have a value for each channel.
+    /// Unless each slice has one value per channel.
     pub fn update_running(
         &self,
         images: usize,
@@ -184,7 +184,7 @@ impl BatchNorm {
     /// the batch.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of the input ask for.
+    /// If the length of a slice does not match the shapes and the batch of the input.
     pub fn backward(&self, tensors: NormBackward<'_>) -> Result<(), TrainingError> {
         self.differentiate(tensors, Statistics::OfBatch)
     }
@@ -193,7 +193,7 @@ impl BatchNorm {
     /// constants.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of the input ask for.
+    /// If the length of a slice does not match the shapes and the batch of the input.
     pub fn backward_fixed(&self, tensors: NormBackward<'_>) -> Result<(), TrainingError> {
         self.differentiate(tensors, Statistics::Fixed)
     }
@@ -277,8 +277,8 @@ impl Kernel for Moments<'_> {
                 let centred = s.sub(x, centres);
                 [centred, s.mul(centred, centred)]
             });
-            // The centre is the mean but for the rounding of a sum of large values, which the sum of small ones shows.
-            // It would enter the variance by way of the differences between the means of planes.
+            // The centre differs from the mean by the rounding of a sum of large values, which the sum of small ones
+            // reveals. It would enter the variance through the differences between the means of planes.
             let own = f64::from(centre) + rest / each;
             let own_squares = own_squares - rest * rest / each;
             let difference = own - mean;
