@@ -39,7 +39,7 @@ impl std::fmt::Display for Interpolation {
 pub struct Preprocessing {
     /// Side of the square that enters the network.
     pub input_size: usize,
-    /// Length of the short side before the centre is cut out; equal to `input_size` where hardly anything is.
+    /// Length of the short side before the centre is cut out; equal to `input_size` if there is no crop.
     pub resize_short_side: usize,
     /// Mean of red, green and blue, in units of the full range.
     pub mean: [f32; 3],
@@ -52,7 +52,7 @@ pub struct Preprocessing {
 /// Weights that are known to fit a backbone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownWeights {
-    /// Who trained them on what, or which release they are.
+    /// Their training and publisher, or their release.
     pub origin: &'static str,
     /// Their licence, as an SPDX identifier.
     pub licence: &'static str,
@@ -73,7 +73,7 @@ pub struct BackboneEntry {
     pub classes: usize,
     /// How its images are prepared.
     pub preprocessing: Preprocessing,
-    /// The weights that fit it; `None` where it is meant to be trained by the user.
+    /// The weights that fit it; `None` if the user trains it.
     pub weights: Option<KnownWeights>,
 }
 
@@ -132,8 +132,8 @@ const fn resnet(name: &'static str, summary: &'static str, block: Block, depths:
     }
 }
 
-/// Lite networks see `(x − 127) / 128`. TensorFlow resized bilinearly without antialiasing; with antialiased resizing
-/// bicubic comes nearer to that at the small sizes.
+/// Lite networks take `(x − 127) / 128`. TensorFlow resized bilinearly without antialiasing; with antialiased resizing,
+/// bicubic is closer to that at small sizes.
 const fn lite(
     name: &'static str,
     summary: &'static str,
@@ -302,7 +302,7 @@ pub static BACKBONES: Registry<BackboneEntry> = Registry::new(
 mod tests {
     use super::*;
 
-    /// Sizes as torchvision's weight metadata, `efficientnet_lite_pytorch` and counts of the reference WRN give them.
+    /// Sizes from torchvision's weight metadata, `efficientnet_lite_pytorch` and the reference WRN.
     const PUBLISHED: [(&str, usize); 30] = [
         ("efficientnet-lite0", 4_652_008),
         ("efficientnet-lite1", 5_416_680),

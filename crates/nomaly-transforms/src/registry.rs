@@ -1,4 +1,4 @@
-//! What `nomaly list transforms` shows.
+//! The list of transforms, for `nomaly list transforms`.
 
 use nomaly_registry::Registry;
 

@@ -3,16 +3,16 @@
 //! # What it computes
 //! A stride-2 stem, seven stages of inverted bottlenecks (1×1 expansion, depthwise 3×3 or 5×5, squeeze-excite, 1×1
 //! projection, a shortcut where the shape stays) and a 1×1 head. Taps: `stem`, `stage1` … `stage7` (the last block of
-//! each stage, linear), `head` (after its activation), `logits`; strides 2, 2, 4, 8, 16, 16, 32, 32, 32. Lite leaves
-//! squeeze-excite away, uses ReLU6, and scales neither stem and head nor the depth of the first and the last stage.
+//! each stage, linear), `head` (after its activation), `logits`; strides 2, 2, 4, 8, 16, 16, 32, 32, 32. Lite omits
+//! squeeze-excite, uses ReLU6, and scales neither stem and head nor the depth of the first and the last stage.
 //!
 //! # When to use
-//! Multivariate Gaussians on pooled features were published on B4; Lite0 is the small, quick one whose weights are
+//! Multivariate Gaussians on pooled features were published on B4; Lite0 is the small, fast one whose weights are
 //! embedded.
 //!
 //! # Parameters
-//! Width and depth coefficients; the [`Flavour`] says whose weights are meant, which decides padding, batch norm's
-//! epsilon and names.
+//! Width and depth coefficients; the [`Flavour`] names the source of the weights, which determines padding, batch
+//! norm's epsilon and names.
 //!
 //! # Reference
 //! Tan & Le, *EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks*, 2019, table 1; for Lite the
@@ -22,7 +22,7 @@ use nomaly_kernels::geometry::Activation::{self, Relu6, Silu};
 
 use crate::graph::{ConvShape, Graph, GraphBuilder, PaddingRule};
 
-/// Whose network it is: the trained weights differ in padding, epsilon and names.
+/// The source of the weights: they differ in padding, epsilon and names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Flavour {
     /// EfficientNet-Lite as converted from TensorFlow: `SAME` padding, epsilon 1e-3, names `_blocks.0._expand_conv`.
@@ -44,7 +44,7 @@ pub struct EfficientNet {
     pub width: f64,
     /// Factor on the blocks of a stage, rounded up.
     pub depth: f64,
-    /// Whose weights.
+    /// The source of the weights.
     pub flavour: Flavour,
 }
 
@@ -59,7 +59,7 @@ const STAGES: [(usize, usize, usize, usize, usize); 7] = [
     (3, 1, 6, 320, 1),
 ];
 
-/// One block: where it stands and its numbers.
+/// One block: its position and its parameters.
 struct Block {
     index: usize,
     stage: usize,

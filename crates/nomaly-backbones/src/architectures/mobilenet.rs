@@ -2,13 +2,13 @@
 //!
 //! # What it computes
 //! A stride-2 stem, seven stages of inverted residuals (1×1 expansion, depthwise 3×3, 1×1 projection, a shortcut where
-//! the shape stays) and a 1×1 head, all with ReLU6 but for the projections. Names as in torchvision's state dicts
+//! the shape stays) and a 1×1 head, all with ReLU6 except the projections. Names as in torchvision's state dicts
 //! (`features.1.conv.0.0`, …, `classifier.1`). Taps: `stem`, `stage1` … `stage7` (the last block of each stage,
 //! linear), `head` (after its activation), `logits`; strides 2, 2, 4, 8, 16, 16, 32, 32, 32.
 //!
 //! # When to use
-//! Where the weights are to be small, and joined with another network: methods on patches then see each position
-//! through both.
+//! Where the weights have to be small, and joined with another network, so that methods on patches get features from
+//! both.
 //!
 //! # Parameters
 //! None: width 1.

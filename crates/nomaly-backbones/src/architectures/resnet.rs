@@ -8,10 +8,10 @@
 //!
 //! # When to use
 //! The backbones of PaDiM, PatchCore, SPADE, STFPM and reverse distillation; `wide-resnet50-2` is what most published
-//! tables use, `resnet18` is the quick one.
+//! tables use, `resnet18` is the fast one.
 //!
 //! # Parameters
-//! Block kind, blocks a group, and the width of a bottleneck's inner convolution (64 for ResNet, 128 for
+//! Block kind, blocks per group, and the width of a bottleneck's inner convolution (64 for ResNet, 128 for
 //! Wide-ResNet-50-2, per 64 channels of the group).
 //!
 //! # Reference

@@ -10,7 +10,7 @@
 //! Parameter names: `conv`; `group{1,2,3}.{block}.{bn1,conv1,bn2,conv2,shortcut}`; `bn`; `fc`.
 //!
 //! # When to use
-//! The classifier of the self-supervised methods on 32×32 images (GeoTrans), trained from the start.
+//! The classifier of the self-supervised methods on 32×32 images (GeoTrans), trained from scratch.
 //!
 //! # Parameters
 //! Depth n = 6 · blocks + 4, width factor k, and the rate of dropout, which only training and Monte Carlo passes of
@@ -37,7 +37,7 @@ pub struct WideResNet {
 }
 
 impl WideResNet {
-    /// The network of so many blocks a group and that width, without dropout.
+    /// The network with this number of blocks per group and this width, without dropout.
     pub const fn new(blocks: usize, width: usize) -> Self {
         Self { blocks, width, dropout: 0.0 }
     }

@@ -10,7 +10,7 @@ use nomaly_kernels::training::WeightDecay;
 use super::{is_served, isa, slice, wrap};
 use crate::trainable::{Rule, State};
 
-/// What is remembered of one variable.
+/// The state of one variable.
 enum Memory {
     /// On a CPU.
     Kernel(State),
@@ -56,7 +56,7 @@ impl InplaceOp2 for Move<'_> {
 }
 
 impl VarOptimizer {
-    /// An optimizer of `variables` that has not moved anything yet.
+    /// A new optimizer of `variables`.
     pub fn new(rule: Rule, variables: Vec<Var>) -> Self {
         let memory = |variable: Var| (variable, Memory::Kernel(State::default()), 0);
         Self { rule, variables: variables.into_iter().map(memory).collect() }
@@ -65,7 +65,7 @@ impl VarOptimizer {
     /// Moves each variable that has a gradient.
     ///
     /// # Errors
-    /// Those of candle.
+    /// Errors of candle.
     pub fn step(&mut self, gradients: &GradStore) -> Result<()> {
         for (variable, memory, step) in &mut self.variables {
             let Some(gradient) = gradients.get(variable) else { continue };

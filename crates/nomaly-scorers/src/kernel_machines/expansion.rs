@@ -62,7 +62,7 @@ impl Expansion {
         self.coefficients.len()
     }
 
-    /// `make` of the sum and of `k(x, x)` for each of the rows `[n, dim]`, which are finite.
+    /// Applies `make` to the sum and `k(x, x)` of each of the finite rows `[n, dim]`.
     pub(crate) fn evaluate(
         &self,
         rows: ArrayView2<'_, f32>,
@@ -86,7 +86,7 @@ impl Expansion {
         Ok(results)
     }
 
-    /// The function of the kernel, for a configuration.
+    /// The kernel function, for a configuration.
     pub(crate) fn function(&self) -> KernelFunction {
         self.space.function
     }
@@ -94,7 +94,7 @@ impl Expansion {
     /// The names of [`tensors`](Self::tensors) and of `offset`, which the machine adds.
     pub(crate) const TENSORS: [&str; 4] = ["centre", "coefficients", "offset", "vectors"];
 
-    /// Its numbers, with those of the machine itself.
+    /// Its tensors, with those of the machine.
     pub(crate) fn tensors(&self, offset: f64) -> [(&'static str, Tensor); 4] {
         let [center, coefficients, of_machine, vectors] = Self::TENSORS;
         let (count, dim) = (self.len(), self.dim());

@@ -1,4 +1,4 @@
-//! Machines of support vectors: the settings, the fit and the fitted machine.
+//! Support vector machines: settings, fit and the fitted machine.
 
 use ndarray::ArrayView2;
 use nomaly_settings::Settings;
@@ -40,7 +40,7 @@ impl Default for SupportVectorOptions {
 
 impl Settings for SupportVectorOptions {}
 
-/// What surrounds the rows in the feature space of a kernel.
+/// The boundary around the rows in the feature space of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundary {
     /// The hyperplane between the rows and the origin: the one-class support vector machine.
@@ -119,7 +119,7 @@ impl SupportVectorMachine {
         Ok(Self { boundary, nu: options.nu, expansion, offset })
     }
 
-    /// What surrounds the rows.
+    /// The kind of boundary.
     pub fn boundary(&self) -> Boundary {
         self.boundary
     }
@@ -129,12 +129,12 @@ impl SupportVectorMachine {
         self.expansion.len()
     }
 
-    /// `ρ` of the hyperplane, which the sum over the support vectors is on the boundary; `‖a‖² - R²` of the ball.
+    /// For the hyperplane `ρ`, the value of the sum over support vectors on the boundary; for the ball `‖a‖² - R²`.
     pub fn offset(&self) -> f64 {
         self.offset
     }
 
-    /// Brings back what [`state`](Scorer::state) gave; the kind says which boundary it is.
+    /// Restores the machine from its [`state`](Scorer::state), whose kind names the boundary.
     ///
     /// # Errors
     /// As [`restore`](crate::restore).

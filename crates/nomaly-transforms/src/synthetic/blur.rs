@@ -5,8 +5,7 @@
 //! stay; only fine structure is lost.
 //!
 //! # When to use
-//! For smears, films and worn print: defects without any contrast of brightness. On a surface without texture nothing
-//! changes.
+//! For smears, films and worn print: defects without contrast in brightness. A surface without texture does not change.
 //!
 //! # Parameters
 //! Radius 9–18 % of the shorter side; each box filter spans 2–3.5 % of it to either side, at least 2 pixels.
@@ -47,9 +46,9 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     canvas.blend(image, |x, y, _| smoothed[y as usize * width + x as usize])
 }
 
-/// Replaces each value by the mean of those up to `reach` away that exist, with running sums.
+/// Replaces each value by the mean of the existing values up to `reach` away, with running sums.
 fn box_filter(line: &mut [[f32; 3]], reach: usize) {
-    // Sums in f64 of values that began as bytes lose nothing that an 8-bit image could show.
+    // f64 sums of values that were bytes are precise enough for an 8-bit image.
     let mut sums = Vec::with_capacity(line.len() + 1);
     let mut sum = [0.0f64; 3];
     sums.push(sum);

@@ -1,4 +1,4 @@
-//! Coverage and blending, which every kind of defect is drawn with.
+//! Coverage and blending, for drawing all kinds of defects.
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
@@ -12,12 +12,12 @@ impl Dice<'_> {
     }
 }
 
-/// A direction turned by about `angle` radians (its tangent, exactly).
+/// A direction rotated by about `angle` radians (exactly, by the angle with that tangent).
 pub(super) fn turned(v: [f32; 2], angle: f32) -> [f32; 2] {
     unit([v[0] - angle * v[1], v[1] + angle * v[0]])
 }
 
-/// How much of each pixel a defect covers, 0 to 1.
+/// The coverage of each pixel by a defect, 0 to 1.
 #[derive(Debug)]
 pub(super) struct Coverage {
     pub(super) width: u32,
@@ -25,7 +25,7 @@ pub(super) struct Coverage {
     values: Vec<f32>,
 }
 
-/// Pixels that are covered less belong to the background.
+/// Pixels with less coverage belong to the background.
 const VISIBLE: f32 = 0.1;
 
 impl Coverage {
@@ -34,13 +34,13 @@ impl Coverage {
         Self { width, height, values: vec![0.0; width as usize * height as usize] }
     }
 
-    /// The shorter side, in pixels: what sizes are relative to.
+    /// The shorter side, in pixels; sizes are relative to it.
     pub(super) fn scale(&self) -> f32 {
         self.width.min(self.height) as f32
     }
 
-    /// Covers what a function of the pixel's centre gives, within a rectangle (left, top, right, bottom); where shapes
-    /// overlap the greater coverage counts.
+    /// Sets the coverage by a function of the pixel's centre, within a rectangle (left, top, right, bottom); where
+    /// shapes overlap, the larger coverage counts.
     pub(super) fn cover(&mut self, bounds: [f32; 4], value: impl Fn([f32; 2]) -> f32) {
         let clamp = |v: f32, side: u32| v.clamp(0.0, side as f32) as u32;
         let (left, right) = (clamp(bounds[0], self.width), clamp(bounds[2] + 1.0, self.width));
@@ -94,7 +94,7 @@ impl Coverage {
         });
     }
 
-    /// Mixes the image with what `paint` makes of each covered pixel, and gives the mask of the pixels it covered.
+    /// Blends the image with the result of `paint` on each covered pixel, and returns the mask of covered pixels.
     pub(super) fn blend(
         &self,
         image: &RgbImage,

@@ -1,7 +1,7 @@
 //! CutPaste's scar.
 //!
 //! # What it computes
-//! A long thin rectangle of the image, its colours jittered slightly, turned and pasted at another place.
+//! A long thin rectangle of the image, its colours jittered slightly, rotated and pasted at another position.
 //!
 //! # When to use
 //! For small elongated defects, and as the second augmentation that CutPaste is trained with.
@@ -26,7 +26,7 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     let unit = (canvas.scale() / 256.0).max(0.25);
     let half_width = 0.5 * dice.between(2.0, 16.0) * unit;
     let half_height = 0.5 * dice.between(10.0, 25.0) * unit;
-    // Within 45° of upright: the direction's second part is the greater one, and points down.
+    // Within 45° of vertical: the second component of the direction dominates and points down.
     let axis = loop {
         let v = dice.direction();
         if v[1] >= v[0].abs() {

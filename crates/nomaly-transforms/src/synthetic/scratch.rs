@@ -8,8 +8,8 @@
 //! For metal, plastic, varnish, wood.
 //!
 //! # Parameters
-//! Length 20–60 % of the shorter side, half width 0.5–1.6 pixels at 256 pixels, brightness shifted by 45–95 grey levels
-//! towards the side that has more room.
+//! Length 20–60 % of the shorter side, half width 0.5–1.6 pixels at 256 pixels, brightness shifted by 45–95 grey
+//! levels, up or down, whichever has more headroom.
 //!
 //! # Reference
 //! After the class `scratch` of MVTec AD (Bergmann et al., CVPR 2019).

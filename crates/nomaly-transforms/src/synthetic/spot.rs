@@ -4,8 +4,8 @@
 //! One to four small round specks of one colour, close together, well darker or brighter than their surroundings.
 //!
 //! # When to use
-//! For contamination, pinholes and pores; the smallest defect of this collection, which shows what resolution a method
-//! has left.
+//! For contamination, pinholes and pores; the smallest defect of this collection, which tests the resolution of a
+//! method.
 //!
 //! # Parameters
 //! Radius 1.2–3.5 % of the shorter side (at least 1.2 pixels), opacity 75–95 %.
