@@ -41,7 +41,7 @@ use nomaly::AUTO;
 
 use crate::console::Verbosity;
 
-/// The method where none is named.
+/// The default method.
 pub(crate) const DEFAULT_METHOD: &str = AUTO;
 
 const EXAMPLES: &str = "\
@@ -397,7 +397,7 @@ enum Device {
 }
 
 impl DeviceArgs {
-    /// Refuses devices that this build cannot use.
+    /// Rejects devices that this build does not support.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         match self.device {
             Device::Cpu => Ok(()),
@@ -434,7 +434,7 @@ fn default_megapixels() -> NonZeroUsize {
 }
 
 impl ReadingArgs {
-    /// The options for the library; `preview` is the longer side of the small versions that reports show.
+    /// The options for the library; `preview` is the longer side of the previews in reports.
     pub(crate) fn options(&self, preview: Option<u32>) -> StreamOptions {
         let max_pixels = if self.max_megapixels == default_megapixels() {
             Limits::default().max_pixels
@@ -579,7 +579,7 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
-/// How results of which there is one are printed.
+/// The format of a single result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people
@@ -588,7 +588,7 @@ pub(crate) enum Format {
     Json,
 }
 
-/// How scores are printed.
+/// The format of scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ScoreFormat {
     /// For people

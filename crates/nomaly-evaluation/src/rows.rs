@@ -1,4 +1,4 @@
-//! How good a fitted detector is on labelled rows.
+//! Evaluation of a fitted detector on labelled rows.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::error::EvaluationError;
 use crate::intervals::independent;
 use nomaly_wire::{Evaluation, Ordered, TestCounts, Timing};
 
-/// What a label says, compared without regard to case.
+/// Labels of normal rows, in lower case.
 const NORMAL: &[&str] = &["0", "normal", "good", "ok", "inlier", "false", "no", "negative"];
 const ANOMALOUS: &[&str] =
     &["1", "anomalous", "anomaly", "abnormal", "bad", "defect", "outlier", "true", "yes", "positive"];
@@ -26,11 +26,11 @@ pub fn is_anomalous_label(label: &str) -> Option<bool> {
 
 /// Scores the rows of `table` and compares with `labels`, true where a row is anomalous.
 ///
-/// `fit_s` is passed on to the figures.
+/// `fit_s` is copied to the figures.
 ///
 /// # Errors
-/// Rows without normal ones, and everything that [`predict`](FittedRows::predict) fails with. Without anomalous ones
-/// the figures are those that need none: false alarms.
+/// No normal rows, and errors of [`predict`](FittedRows::predict). Without anomalous rows, only the figures of false
+/// alarms are computed.
 pub fn evaluate_rows(
     detector: &FittedRows,
     table: &Table,

@@ -15,14 +15,14 @@ const LEFT: f64 = 56.0;
 const TOP: f64 = 40.0;
 /// Width of the list of curves.
 const LEGEND: f64 = 330.0;
-/// Colours that are told apart by people with any colour vision (Okabe & Ito 2008).
+/// Colours that are distinguishable with any colour vision (Okabe & Ito 2008).
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Draws curves over one another, with their areas in a list beside them.
+/// Draws curves in one plot, with their areas in a legend.
 pub(super) fn roc_figure(title: &str, curves: &[Curve]) -> String {
     let (width, height) = (LEFT + SIDE + LEGEND, TOP + SIDE + 52.0);
     let x = |rate: f64| LEFT + rate * SIDE;

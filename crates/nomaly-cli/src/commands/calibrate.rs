@@ -83,7 +83,7 @@ fn of_rows(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::Re
     Ok(Status::Done)
 }
 
-/// Says what the decision rests on now.
+/// Describes the new calibration.
 fn told(calibration: &Calibration, dataset: &str, skipped: &[Skipped], noun: &str, console: &Console) {
     tell_skipped(skipped, noun, console);
     let items = counted(calibration.in_order().len(), &format!("good {noun}"));
@@ -94,7 +94,7 @@ fn told(calibration: &Calibration, dataset: &str, skipped: &[Skipped], noun: &st
     console.note(format_args!("calibrated on {items} of {dataset}{groups}"));
 }
 
-/// Says what the decision is now, and warns where it decides nothing.
+/// Prints the new decision, and warns if nothing can be decided.
 fn decided(calibration: &Calibration, known: Option<&Classes>, noun: &str, console: &Console) {
     match known {
         Some(known) => {

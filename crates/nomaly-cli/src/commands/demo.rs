@@ -12,7 +12,7 @@ use crate::progress::{Bars, Unit};
 use crate::report::{EvaluationReport, PREVIEW_SIDE};
 use nomaly::Recipe;
 
-/// What the reader of the figures must know.
+/// The caveat of the figures.
 const SYNTHETIC: &str = "The images are photographs of a real texture, but the defects are synthetic: painted onto good \
                          images by a program. The figures show that everything works, not how good it is on real parts.";
 

@@ -1,4 +1,4 @@
-//! `nomaly eval`: how good a model or a method is on labelled images.
+//! `nomaly eval`: evaluates a model or a method on labelled images.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         create_folder(folder)?;
         check_writable(&folder.join("report.html"))?;
     }
-    // False alarms can be counted on normal images alone.
+    // Normal images alone suffice to count false alarms.
     let needed: &[Label] =
         if args.supervised_reference { &[Label::Normal, Label::Anomalous] } else { &[Label::Normal] };
     let mut dataset = open(&args.data, needed)?;
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
             let rule = args.rule.rule(None)?;
             let recipe = recipe(&args.method, rule, args.reading.options(None))?;
             let (fit, fit_s) = fit_detector(&recipe, &dataset, console)?;
-            // The detector has the rule already.
+            // The detector already has the rule.
             (fit.detector, fit.checkpoint, Some(fit_s), None)
         }
     };
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     Ok(Status::Done)
 }
 
-/// What the model in a file and the first one, which has seen the test images, get together.
+/// The figures of the model in a file combined with the first one, which is already evaluated.
 fn together(
     path: &Path,
     (first, evaluated): (&FittedDetector, &Evaluated),

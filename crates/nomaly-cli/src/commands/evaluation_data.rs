@@ -26,8 +26,8 @@ pub(super) fn open(data: &str, needed: &[Label]) -> anyhow::Result<Dataset> {
     .into())
 }
 
-/// Keeps as many images as the arguments ask for. The seed chooses what is learned from, never what is tested with:
-/// figures of several seeds are to differ by the training alone.
+/// Limits the number of images. The seed selects training images but never test images, so that figures of several
+/// seeds differ only by the training.
 pub(super) fn limit(dataset: &mut Dataset, args: &EvalArgs, seed: u64) {
     if let Some(max) = args.max_train {
         dataset.limit_train(max.get(), Choice::Seeded(seed));

@@ -1,4 +1,4 @@
-//! `nomaly fit`: learn what normal looks like, and write a model file.
+//! `nomaly fit`: learns what normal looks like, and writes a model file.
 
 use std::path::Path;
 
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     tell_model(&fit, "fitted", &args.output, fit_s, console)
 }
 
-/// Says what was fitted and written, and how it decides.
+/// Describes the fitted model, its file and its decision.
 pub(super) fn tell_model(
     fit: &FitResult,
     verb: &str,

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-/// What the summaries of either kind have.
+/// The common parts of both kinds of summaries.
 struct Shown<'a> {
     rule: DecisionRule,
     known: &'a [KnownClass],
@@ -94,7 +94,7 @@ fn show<I: Serialize>(
     }
 }
 
-/// What the record promises of a header, and what else is in it.
+/// The fields of a header in the record, and all others.
 fn model<I: Serialize>(summary: &Summary<I>) -> anyhow::Result<(ModelRecord, Map<String, Value>)> {
     let header = serde_json::to_value(&summary.info)?;
     let model = if header.get("method").is_some() {

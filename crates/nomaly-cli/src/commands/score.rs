@@ -1,4 +1,4 @@
-//! `nomaly score`: a score, a p-value and a decision for each image, in the order in which they were given.
+//! `nomaly score`: a score, a p-value and a decision for each image, in the given order.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     }
     let samples_of = |path: &PathBuf| nomaly::data::images_under(std::slice::from_ref(path));
     let groups: Vec<Vec<Sample>> = args.images.iter().map(samples_of).collect::<Result<_, _>>()?;
-    // Heat maps are drawn over the images as they are.
+    // Heat maps are drawn over the original images.
     let preview = if args.maps.wants_heatmaps() { Some(u32::MAX) } else { args.report.as_ref().map(|_| PREVIEW_SIDE) };
     let rule = args.rule.rule(Some(detector.info().decision))?;
     let options = PredictOptions { rule, stream: args.reading.options(preview) };
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen() + 1, &outcome.sample.id, score));
         let found = located.as_ref().filter(|_| locator.as_ref().is_some_and(Locator::decides));
         let record = record(&outcome, found, known.as_ref(), &calibration, chart);
-        // On one screen with a progress bar, lines have to make room for each other.
+        // On a terminal, results and the progress bar share the screen.
         if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
         shifts.see(&outcome, console);
         tally.count(&outcome);
@@ -147,7 +147,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     Ok(Status::of_scores(args.fail_on_anomaly && found, tally.undecided))
 }
 
-/// Refuses flags that need maps for methods that give whole images a score and their pixels none.
+/// Rejects flags that need maps for methods that score only whole images.
 fn check_makes_maps(method: &str, flags: &[&str]) -> anyhow::Result<()> {
     let with_maps: Vec<&str> = METHODS.iter().filter(|entry| entry.maps).map(|entry| entry.name).collect();
     if flags.is_empty() || with_maps.contains(&method) {
@@ -157,7 +157,7 @@ fn check_makes_maps(method: &str, flags: &[&str]) -> anyhow::Result<()> {
     Err(Failure::new(format!("method `{method}` scores whole images and makes no anomaly maps"), hint).into())
 }
 
-/// The image files of each path that was given.
+/// The image files of each given path.
 pub(super) fn files_of<'a>(given: &'a [PathBuf], groups: &'a [Vec<Sample>]) -> Vec<(&'a Path, Vec<&'a Path>)> {
     let file = |sample: &'a Sample| match &sample.source {
         ImageSource::File(path) => path.as_path(),
@@ -166,12 +166,12 @@ pub(super) fn files_of<'a>(given: &'a [PathBuf], groups: &'a [Vec<Sample>]) -> V
     given.iter().zip(groups).map(|(path, group)| (path.as_path(), group.iter().map(file).collect())).collect()
 }
 
-/// How many images ended how.
+/// Counts of outcomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     normal: usize,
     anomalous: usize,
-    /// Scored, but without a threshold to decide by.
+    /// Scored, but undecided without a threshold.
     undecided: usize,
     failed: usize,
 }
@@ -192,12 +192,12 @@ impl Tally {
         self.normal + self.anomalous + self.undecided
     }
 
-    /// How many came so far.
+    /// The number of images so far.
     fn seen(&self) -> usize {
         self.scored() + self.failed
     }
 
-    /// The summary; `word` is what the anomalous ones are called.
+    /// The summary; `word` is the adjective for anomalous ones.
     fn describe(&self, word: &str, seconds: f64) -> String {
         let scored = self.scored();
         let failed = match self.failed {
@@ -210,7 +210,7 @@ impl Tally {
     }
 }
 
-/// One image as programs see it.
+/// The record of one image.
 fn record(
     outcome: &Outcome<'_>,
     located: Option<&Located>,
@@ -245,7 +245,7 @@ fn record(
     }
 }
 
-/// How an image differs from the training images, as programs see it.
+/// The record of how an image differs from the training images.
 fn shift_record(shift: &InputShift) -> Shift {
     Shift {
         kinds: shift.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
@@ -255,7 +255,7 @@ fn shift_record(shift: &InputShift) -> Shift {
     }
 }
 
-/// Prints records as they come.
+/// Prints records as they arrive.
 struct Printer {
     format: ScoreFormat,
     /// Whether the model tells classes apart.
@@ -268,10 +268,10 @@ struct Printer {
     printed: usize,
 }
 
-/// How wide the column of labels is.
+/// The width of the column of labels.
 const LABEL: usize = 12;
 
-/// The columns of CSV that are always there.
+/// The fixed columns of the CSV.
 const CSV_COLUMNS: [&str; 9] =
     ["path", "score", "p_value", "anomalous", "map_max", "error_kind", "error_message", "regions", "input_shift"];
 

@@ -1,4 +1,4 @@
-//! `nomaly fit --shard I/N`: one process of a fit that is divided.
+//! `nomaly fit --shard I/N`: one process of a distributed fit.
 
 use std::path::Path;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::output::{and_skipped, bytes, counted, seconds};
 use crate::progress::{Bars, Unit};
 
-/// Refuses what needs all images in one process.
+/// Rejects options that need all images in one process.
 pub(super) fn check(args: &FitArgs) -> anyhow::Result<()> {
     if args.method.time_budget.is_some() {
         bail!(Failure::new(

@@ -1,4 +1,4 @@
-//! `nomaly update`: let a model learn from further images of good items.
+//! `nomaly update`: trains a model on further images of good items.
 
 use std::time::Instant;
 

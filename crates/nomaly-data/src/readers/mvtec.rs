@@ -1,12 +1,12 @@
-//! Folders as MVTec AD has them: `train/good`, `test/<kind>`, `ground_truth/<kind>/<stem>_mask.png`.
+//! Folders in the layout of MVTec AD: `train/good`, `test/<kind>`, `ground_truth/<kind>/<stem>_mask.png`.
 //!
 //! # What it computes
-//! `train/good` is learnt; every folder of `test` is a kind, of which `good` is normal and the others anomalous. The
+//! `train/good` is the training set; every folder of `test` is a kind: `good` is normal, the others are anomalous. The
 //! mask of `test/scratch/007.png` is `ground_truth/scratch/007_mask.png` (or `007.png`, or another image format), white
-//! where the item is defective. A mask that is missing is no error: [`crate::Dataset::missing_masks`] counts them.
+//! where the item is defective. A missing mask is not an error: [`crate::Dataset::missing_masks`] counts them.
 //!
 //! # When to use
-//! The layout to bring one's own labelled images into. `train` or `test` alone will do for fitting or for testing a
+//! The recommended layout for your own labelled images. `train` or `test` alone suffices for fitting or for testing a
 //! fitted model. A folder of several such folders takes the option `category`.
 //!
 //! # Reference

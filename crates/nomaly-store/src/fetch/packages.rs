@@ -1,4 +1,4 @@
-//! Files out of package registries, through the registries' own clients.
+//! Files from package registries, through the registries' own clients.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::program::SearchPath;
 use crate::destination::parent;
 use crate::{Progress, Sha256Digest, Source, StoreError, sha256_file, write_atomic};
 
-/// A package file and the place it shall have.
+/// A package file and its target.
 pub(super) struct Wanted<'a> {
     pub(super) source: &'a Source,
     pub(super) target: &'a Path,
@@ -18,7 +18,7 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// A folder for the client to write to, beside the target so that the result can be renamed.
+    /// A folder for the client's output, next to the target so that the result can be renamed.
     fn scratch(&self) -> Result<TempDir, StoreError> {
         let folder = parent(self.target);
         tempfile::Builder::new()
@@ -31,7 +31,7 @@ impl Wanted<'_> {
         StoreError::ProgramFailed { what: self.source.to_string(), program: program.to_owned(), status, tail }
     }
 
-    /// Verifies a file and moves it to its place.
+    /// Verifies a file and moves it to the target.
     fn keep(&self, file: &Path) -> Result<(), StoreError> {
         let found = sha256_file(file)?;
         if found != self.sha256.to_string() {
@@ -42,7 +42,7 @@ impl Wanted<'_> {
     }
 }
 
-/// Shows a piece of work of unknown size for as long as it lives.
+/// Shows work of unknown size until dropped.
 struct Shown<'a>(&'a dyn Progress);
 
 impl<'a> Shown<'a> {
@@ -60,8 +60,8 @@ impl Drop for Shown<'_> {
 
 /// `pip download` of a wheel, with the SHA-256 in a requirements file.
 ///
-/// Nothing out of the package runs: `pip` builds no wheel ([`Source::validate`] lets no source archive through, and
-/// `--only-binary` refuses one), and it compares the hash before it opens the file.
+/// No code of the package runs: `pip` builds no wheel ([`Source::validate`] and `--only-binary` reject source
+/// archives), and it compares the hash before it opens the file.
 pub(super) fn pypi(
     wanted: &Wanted<'_>,
     package: &str,

@@ -19,7 +19,7 @@ use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL, UNDECIDED};
 use crate::output::{and_undecided, counted, significant, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 
-/// One row as programs see it.
+/// The record of one row.
 fn record(
     outcome: &RowOutcome,
     ids: Option<&[String]>,
@@ -110,7 +110,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     Ok(Status::of_scores(args.fail_on_anomaly && found, undecided))
 }
 
-/// Columns that are not always there.
+/// Optional columns.
 #[derive(Clone, Copy)]
 struct Layout {
     /// Whether the model tells classes apart.
@@ -119,7 +119,7 @@ struct Layout {
     sequence: bool,
 }
 
-/// How wide the column of labels is.
+/// The width of the column of labels.
 const LABEL: usize = 12;
 
 fn print(out: &mut impl Write, format: ScoreFormat, layout: Layout, records: &[RowRecord]) -> anyhow::Result<()> {
