@@ -11,11 +11,11 @@ use crate::graph::Graph;
 use crate::initialize;
 use crate::part::Part;
 use crate::registry::{BACKBONES, BackboneEntry, Preprocessing};
-use crate::taps::{OF, TapInfo, TapRequest};
+use crate::taps::{PREFIX_SEPARATOR, TapInfo, TapRequest};
 use crate::weights::{self, Weights};
 
 /// The separator between the names of joined networks.
-const AND: char = '+';
+const JOIN_SEPARATOR: char = '+';
 
 /// Where [`Backbone::open`] looks for weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -306,7 +306,7 @@ const UNSTATED: &str = "not stated";
 /// # Errors
 /// For an unknown name, and for networks that cannot be joined: duplicates, and entries that are not networks.
 fn entries(name: &str) -> Result<Vec<&'static BackboneEntry>, BackboneError> {
-    let entries = name.split(AND).map(|part| BACKBONES.get(part)).collect::<Result<Vec<_>, _>>()?;
+    let entries = name.split(JOIN_SEPARATOR).map(|part| BACKBONES.get(part)).collect::<Result<Vec<_>, _>>()?;
     if let [_] = entries[..] {
         return Ok(entries);
     }
@@ -325,7 +325,7 @@ fn entries(name: &str) -> Result<Vec<&'static BackboneEntry>, BackboneError> {
 
 /// The prefix of the names of a joined network's taps and tensors.
 fn prefix(entry: &BackboneEntry) -> String {
-    format!("{}{OF}", entry.name)
+    format!("{}{PREFIX_SEPARATOR}", entry.name)
 }
 
 #[cfg(test)]

@@ -300,7 +300,7 @@ impl ConvShape {
     pub(crate) const POINTWISE: Self = Self { kernel: 1, stride: 1, padding: PaddingRule::Symmetric(0), groups: 1 };
 
     /// A dense convolution that keeps the size at stride 1.
-    pub(crate) const fn centred(kernel: usize, stride: usize) -> Self {
+    pub(crate) const fn centered(kernel: usize, stride: usize) -> Self {
         Self { kernel, stride, padding: PaddingRule::Symmetric(kernel / 2), groups: 1 }
     }
 }
@@ -409,7 +409,7 @@ mod tests {
 
     fn toy() -> Graph {
         let mut g = GraphBuilder::new();
-        let conv = g.conv(0, "a", 8, ConvShape::centred(3, 2));
+        let conv = g.conv(0, "a", 8, ConvShape::centered(3, 2));
         let norm = g.batch_norm(conv, "b", 1e-5);
         g.tap("one", norm);
         let conv = g.conv(norm, "c", 8, ConvShape::POINTWISE);

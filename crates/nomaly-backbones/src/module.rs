@@ -210,10 +210,10 @@ impl Module {
             let norm = Norm { epsilon, momentum, ..Norm::default() };
             return ops::batch_norm(x, weight, bias, Some([mean, variance]), norm);
         }
-        let centred = x.broadcast_sub(&per_channel(&mean.detach())?)?;
+        let centered = x.broadcast_sub(&per_channel(&mean.detach())?)?;
         let variance = per_channel(&variance.detach())?;
         let scale = per_channel(weight)?.div(&(variance + epsilon)?.sqrt()?)?;
-        centred.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)
+        centered.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)
     }
 }
 

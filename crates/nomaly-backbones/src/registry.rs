@@ -3,7 +3,7 @@
 use nomaly_registry::{Entry, Registry};
 
 use crate::architectures::Architecture;
-use crate::architectures::efficientnet::{EfficientNet, Flavour};
+use crate::architectures::efficientnet::{EfficientNet, Flavor};
 use crate::architectures::resnet::{Block, ResNet};
 use crate::architectures::wide_resnet::WideResNet;
 use crate::graph::Graph;
@@ -145,7 +145,7 @@ const fn lite(
     BackboneEntry {
         name,
         summary,
-        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavour: Flavour::Lite }),
+        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavor: Flavor::Lite }),
         classes: 1000,
         preprocessing: Preprocessing {
             input_size: size,
@@ -166,7 +166,7 @@ const fn tensorflow(name: &'static str, summary: &'static str, [width, depth]: [
     BackboneEntry {
         name,
         summary,
-        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavour: Flavour::TensorFlow }),
+        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavor: Flavor::TensorFlow }),
         classes: 1000,
         preprocessing: imagenet(size, size, Interpolation::Bicubic),
         weights: Some(KnownWeights {
@@ -184,11 +184,11 @@ const fn torchvision(
     epsilon: f64,
     [size, resize]: [usize; 2],
 ) -> BackboneEntry {
-    let flavour = Flavour::Torchvision { epsilon };
+    let flavor = Flavor::Torchvision { epsilon };
     BackboneEntry {
         name,
         summary,
-        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavour }),
+        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavor }),
         classes: 1000,
         preprocessing: imagenet(size, resize, Interpolation::Bicubic),
         weights: Some(KnownWeights { origin: "torchvision, IMAGENET1K_V1", licence: "BSD-3-Clause", embedded: false }),

@@ -19,7 +19,7 @@ pub struct TapInfo {
 impl TapInfo {
     /// Whether it is a classifier's result, which names a known class instead of describing the image.
     pub fn is_classifier(&self) -> bool {
-        self.name.rsplit(OF).next() == Some(LOGITS)
+        self.name.rsplit(PREFIX_SEPARATOR).next() == Some(LOGITS)
     }
 }
 
@@ -27,7 +27,7 @@ impl TapInfo {
 pub(crate) const LOGITS: &str = "logits";
 
 /// The separator between a network's name and those of its taps and tensors, if several are joined.
-pub(crate) const OF: char = '/';
+pub(crate) const PREFIX_SEPARATOR: char = '/';
 
 /// A tap and the layout of its features.
 #[derive(Clone, Debug, PartialEq, Eq)]

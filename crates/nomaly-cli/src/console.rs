@@ -36,7 +36,7 @@ impl Console {
     }
 
     /// Whether progress bars, notes and warnings are shown.
-    pub(crate) fn talks(&self) -> bool {
+    pub(crate) fn shows_notes(&self) -> bool {
         self.verbosity >= Verbosity::Normal
     }
 
@@ -46,7 +46,7 @@ impl Console {
 
     /// Prints a note.
     pub(crate) fn note(&self, text: impl Display) {
-        if self.talks() {
+        if self.shows_notes() {
             self.line(format_args!("{text}"));
         }
     }
@@ -59,7 +59,7 @@ impl Console {
     }
 
     pub(crate) fn warn(&self, text: impl Display) {
-        if self.talks() {
+        if self.shows_notes() {
             self.line(format_args!("{WARNING}warning:{WARNING:#} {text}"));
         }
     }
@@ -70,7 +70,7 @@ impl Console {
     }
 
     pub(crate) fn hint(&self, text: impl Display) {
-        if self.talks() {
+        if self.shows_notes() {
             self.line(format_args!("{HINT}hint:{HINT:#} {text}"));
         }
     }
@@ -85,7 +85,7 @@ impl Console {
     }
 
     /// Runs `write` with the progress bars hidden.
-    pub(crate) fn aside<R>(&self, write: impl FnOnce() -> R) -> R {
+    pub(crate) fn suspend_bars<R>(&self, write: impl FnOnce() -> R) -> R {
         if self.lock().is_empty() { write() } else { self.screen.suspend(write) }
     }
 
@@ -119,7 +119,7 @@ impl Console {
     }
 
     fn line(&self, text: Arguments<'_>) {
-        self.aside(|| {
+        self.suspend_bars(|| {
             // Ignore errors if stderr is closed.
             let _ = writeln!(anstream::stderr(), "{text}");
         });

@@ -70,9 +70,9 @@ impl<'a> Locator<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Scales {
     /// The ends of the colours.
-    pub(crate) colours: ValueRange,
+    pub(crate) colors: ValueRange,
     /// The ends of 16-bit grey levels: from 0, with room above the threshold so that defects differ.
-    pub(crate) greys: ValueRange,
+    pub(crate) grays: ValueRange,
 }
 
 impl Scales {
@@ -83,13 +83,13 @@ impl Scales {
         // If all maps are equal, any scale that starts there works.
         let apart = typical + typical.abs().max(1.0);
         let middles = threshold.into_iter().chain([largest, apart]);
-        let colours =
+        let colors =
             middles.clone().find_map(|middle| ValueRange::for_threshold(typical as f32, middle as f32).ok())?;
-        let greys = middles
+        let grays = middles
             .chain([1.0])
             .filter(|middle| *middle > 0.0)
             .find_map(|middle| ValueRange::new(0.0, (GREY_HEADROOM * middle) as f32).ok())?;
-        Some(Self { colours, greys })
+        Some(Self { colors, grays })
     }
 }
 
@@ -101,19 +101,19 @@ mod tests {
     fn scales_follow_from_the_decision() {
         let scales = |threshold| Scales::new(&[1.0, 2.0, 3.0, 6.0], threshold).unwrap();
         let ends = |range: ValueRange| (range.low(), range.high());
-        assert_eq!((ends(scales(Some(5.0)).colours), ends(scales(Some(5.0)).greys)), ((3.0, 7.0), (0.0, 50.0)));
+        assert_eq!((ends(scales(Some(5.0)).colors), ends(scales(Some(5.0)).grays)), ((3.0, 7.0), (0.0, 50.0)));
         // Without a threshold, or with one that flags most normal images: from the largest value.
         for threshold in [None, Some(2.0), Some(f64::NEG_INFINITY)] {
-            assert_eq!(ends(scales(threshold).colours), (3.0, 9.0), "{threshold:?}");
+            assert_eq!(ends(scales(threshold).colors), (3.0, 9.0), "{threshold:?}");
         }
-        assert_eq!(ends(scales(None).greys), (0.0, 60.0));
+        assert_eq!(ends(scales(None).grays), (0.0, 60.0));
     }
 
     #[test]
     fn maps_that_are_all_alike_have_a_scale_too() {
         for value in [0.0, 1e-30, 4.0, -2.0] {
             let scales = Scales::new(&[value], None).unwrap();
-            assert_eq!(scales.colours.low(), value as f32);
+            assert_eq!(scales.colors.low(), value as f32);
         }
         assert_eq!(Scales::new(&[], None), None);
         assert_eq!(Scales::new(&[f64::INFINITY], None), None);

@@ -63,7 +63,7 @@ impl<'a> MapFiles<'a> {
         for (file, folder) in self.args.folders() {
             let bytes = match (file, &mut outcome.preview) {
                 (MapFile::Heatmap, Some(image)) => {
-                    draw_overlay(image, &map.values, width, height, self.scales.colours, DEFAULT_OPACITY)?;
+                    draw_overlay(image, &map.values, width, height, self.scales.colors, DEFAULT_OPACITY)?;
                     draw_outline(image, &found.mask, OUTLINE)?;
                     png(image)?
                 }
@@ -72,7 +72,7 @@ impl<'a> MapFiles<'a> {
                 (MapFile::Mask, _) => mask_png(&found.mask)?,
                 (MapFile::Map(MapFormat::Npy), _) => npy(&map.values, width, height)?,
                 (MapFile::Map(MapFormat::Tiff), _) => tiff_f32(&map.values, width, height)?,
-                (MapFile::Map(MapFormat::Png16), _) => png16(&map.values, width, height, self.scales.greys)?,
+                (MapFile::Map(MapFormat::Png16), _) => png16(&map.values, width, height, self.scales.grays)?,
             };
             let path = path(folder, &self.stems[place], file);
             create_folder(path.parent().unwrap_or(folder))?;

@@ -69,7 +69,7 @@ impl<'a> Bars<'a> {
 
 impl Progress for Bars<'_> {
     fn start(&self, what: &str, total: Option<u64>) {
-        if !self.console.talks() {
+        if !self.console.shows_notes() {
             return;
         }
         // indicatif draws on stderr, but only if that is a terminal.

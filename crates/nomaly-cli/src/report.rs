@@ -30,13 +30,13 @@ pub(crate) const PREVIEW_SIDE: u32 = nomaly_report::MAX_SIDE;
 const EXPLAINED: usize = 12;
 
 /// The decision rule of a scoring run.
-pub(crate) enum Decided<'a> {
+pub(crate) enum ReportRule<'a> {
     /// One rule for all scores.
     Rule(&'a Calibration),
     /// The classes of the model, which have separate rules.
     Classes(&'a Classes),
     /// Two models: the threshold of the combined score, and the rule in words.
-    Together(f64, String),
+    Hybrid(f64, String),
 }
 
 /// Collects images for a report as they are scored.
@@ -151,15 +151,15 @@ impl ReportBuilder {
     }
 
     /// Writes the report of a scoring run.
-    pub(crate) fn write_scores(self, path: &Path, info: &ModelInfo, decided: &Decided<'_>) -> anyhow::Result<()> {
+    pub(crate) fn write_scores(self, path: &Path, info: &ModelInfo, decided: &ReportRule<'_>) -> anyhow::Result<()> {
         let count = |decision| self.items.iter().filter(|item| item.decision == decision).count();
         let (anomalous, undecided) = (count(Decision::Anomalous), count(Decision::Undecided));
         let reason = match decided {
-            Decided::Rule(calibration) => calibration.unattainable(),
-            Decided::Classes(classes) => classes.unattainable().map(|(_, reason)| reason),
-            Decided::Together(..) => None,
+            ReportRule::Rule(calibration) => calibration.unattainable(),
+            ReportRule::Classes(classes) => classes.unattainable().map(|(_, reason)| reason),
+            ReportRule::Hybrid(..) => None,
         };
-        let word = if matches!(decided, Decided::Classes(_)) { "unknown" } else { "anomalous" };
+        let word = if matches!(decided, ReportRule::Classes(_)) { "unknown" } else { "anomalous" };
         let report = Report {
             title: format!("{anomalous} of {} images {word}{}", self.items.len(), and_undecided(undecided)),
             subtitle: format!("scored by {} on {}", info.method.name, info.backbone.name),
@@ -175,9 +175,9 @@ impl ReportBuilder {
                 ("trained on", format!("{} images of {}", info.training.images, info.training.dataset)),
             ]),
             threshold: match decided {
-                Decided::Rule(calibration) => threshold(calibration),
-                Decided::Classes(_) => None,
-                Decided::Together(value, rule) => Some(Threshold { value: *value, rule: rule.clone(), max_fpr: None }),
+                ReportRule::Rule(calibration) => threshold(calibration),
+                ReportRule::Classes(_) => None,
+                ReportRule::Hybrid(value, rule) => Some(Threshold { value: *value, rule: rule.clone(), max_fpr: None }),
             },
             items: self.items,
             map_range: self.map_range,
@@ -265,12 +265,12 @@ impl<'a> EvaluationReport<'a> {
     /// An empty report on `detector` with the decision `calibration`.
     pub(crate) fn new(detector: &'a FittedDetector, calibration: &Calibration, limits: Limits) -> anyhow::Result<Self> {
         let locator = Locator::new(detector, calibration, RegionOptions::default())?;
-        let images = ReportBuilder::new(limits, locator.as_ref().map(|locator| locator.scales().colours));
+        let images = ReportBuilder::new(limits, locator.as_ref().map(|locator| locator.scales().colors));
         Ok(Self { input: detector.info().input_in_words(), locator, images, failure: None })
     }
 
     /// Adds one image; [`write`](Self::write) returns the first error.
-    pub(crate) fn see(&mut self, outcome: &Outcome<'_>) {
+    pub(crate) fn record(&mut self, outcome: &Outcome<'_>) {
         if self.failure.is_none() {
             self.failure = self.add(outcome).err();
         }

@@ -88,7 +88,7 @@ pub fn dataset(name: &str, seed: u64) -> Result<Dataset, DataError> {
         hint: hint(name, TEXTURES.names()),
     })?;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let (learnt, tested) = deal(tiles(&photograph), &mut random);
+    let (learnt, tested) = split_tiles(tiles(&photograph), &mut random);
     let good = |part: &str, number: usize, image: &RgbImage| Sample {
         id: format!("{part}/good/{number:03}"),
         source: ImageSource::Memory(Arc::new(image.clone())),
@@ -131,7 +131,7 @@ fn tiles(photograph: &RgbImage) -> Vec<RgbImage> {
 }
 
 /// Splits tiles at random into training and test tiles.
-fn deal<T>(mut tiles: Vec<T>, random: &mut ChaCha8Rng) -> (Vec<T>, Vec<T>) {
+fn split_tiles<T>(mut tiles: Vec<T>, random: &mut ChaCha8Rng) -> (Vec<T>, Vec<T>) {
     let count = tiles.len();
     shuffle_front(&mut tiles, count, random);
     let tested = tiles.split_off(TRAIN);
@@ -159,14 +159,14 @@ mod tests {
 
     #[test]
     fn no_two_tiles_share_a_pixel() {
-        // In this stand-in for a photograph, all pixels have distinct colours.
+        // In this stand-in for a photograph, all pixels have distinct colors.
         let photograph = RgbImage::from_fn(512, 512, |x, y| {
             let [_, red, green, blue] = (y * 512 + x).to_be_bytes();
             image::Rgb([red, green, blue])
         });
         let tiles = tiles(&photograph);
-        let colours: HashSet<[u8; 3]> = tiles.iter().flat_map(RgbImage::pixels).map(|pixel| pixel.0).collect();
-        assert_eq!(colours.len(), tiles.len() * (SIDE * SIDE) as usize);
+        let colors: HashSet<[u8; 3]> = tiles.iter().flat_map(RgbImage::pixels).map(|pixel| pixel.0).collect();
+        assert_eq!(colors.len(), tiles.len() * (SIDE * SIDE) as usize);
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         const SEEDS: u64 = 400;
         let learnt = |seed| {
             let tiles = (0..TRAIN + TEST_GOOD).collect();
-            deal(tiles, &mut ChaCha8Rng::seed_from_u64(seed)).0.contains(&0)
+            split_tiles(tiles, &mut ChaCha8Rng::seed_from_u64(seed)).0.contains(&0)
         };
         let share = (0..SEEDS).filter(|&seed| learnt(seed)).count() as f64 / SEEDS as f64;
         let expected = TRAIN as f64 / (TRAIN + TEST_GOOD) as f64;

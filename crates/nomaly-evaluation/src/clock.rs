@@ -28,7 +28,7 @@ impl BatchClock {
     }
 
     /// Counts one image of the batch with this number.
-    pub(crate) fn saw(&mut self, batch: usize) {
+    pub(crate) fn record(&mut self, batch: usize) {
         if self.batch != Some(batch) {
             self.close();
             let now = Instant::now();

@@ -32,7 +32,7 @@ fn image_figures(
 }
 
 /// Scores of labelled items, at least one of them normal, and the decision on them.
-pub(crate) struct Decided<'a> {
+pub(crate) struct ScoredItems<'a> {
     calibration: &'a Calibration,
     scores: &'a [f64],
     labels: &'a [bool],
@@ -41,7 +41,7 @@ pub(crate) struct Decided<'a> {
     intervals: Option<ImageIntervals>,
 }
 
-impl<'a> Decided<'a> {
+impl<'a> ScoredItems<'a> {
     /// Creates it from scores of items (at least one normal), labels (true for anomalous) and groups of dependent
     /// items.
     pub(crate) fn new(
@@ -141,7 +141,7 @@ mod tests {
     fn without_a_threshold_no_figure_of_decisions_is_claimed() {
         let groups = Groups::singletons(4);
         let (calibration, scores, labels) = (calibration(0.01), [1.0, 2.0, 30.0, 1.0], [false, false, true, true]);
-        let decided = Decided::new(&calibration, &scores, &labels, &groups).unwrap();
+        let decided = ScoredItems::new(&calibration, &scores, &labels, &groups).unwrap();
         assert_eq!(decided.image().unwrap().unwrap().auroc, 0.625);
         let figures = decided.threshold().unwrap();
         assert_eq!((figures.value, figures.value_ci), (None, None));
@@ -156,7 +156,7 @@ mod tests {
         let scores = [1.0, 2.0, 30.0, 1.0];
         let groups = Groups::singletons(4);
         let calibration = calibration(0.1);
-        let decided = Decided::new(&calibration, &scores, &[false; 4], &groups).unwrap();
+        let decided = ScoredItems::new(&calibration, &scores, &[false; 4], &groups).unwrap();
         assert!(decided.image().unwrap().is_none());
         let figures = decided.threshold().unwrap();
         assert_eq!((figures.fpr, figures.tnr, figures.value), (Some(0.25), Some(0.75), Some(9.0)));

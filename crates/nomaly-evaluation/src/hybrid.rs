@@ -1,4 +1,4 @@
-//! Two detectors deciding together.
+//! Two combined detectors.
 //!
 //! # What it computes
 //! Each detector's score of an image becomes a [p-value](nomaly_scorers::decision::combine::Tail) by its own held-out
@@ -62,25 +62,25 @@ pub struct Voice<'a> {
 ///
 /// # Errors
 /// Held-out scores without p-values, and no common normal image.
-pub fn hybrid(voices: &[Voice<'_>], max_fpr: f64) -> Result<HybridFigures, EvaluationError> {
-    let together = Hybrid::new(voices.iter().map(|voice| voice.detector))?;
+pub fn hybrid(detectors: &[Voice<'_>], max_fpr: f64) -> Result<HybridFigures, EvaluationError> {
+    let hybrid = Hybrid::new(detectors.iter().map(|item| item.detector))?;
     // Scores by image, one per detector.
     let mut images: BTreeMap<&str, (bool, Vec<f64>)> = BTreeMap::new();
-    for voice in voices {
-        for image in &voice.evaluated.predictions {
+    for item in detectors {
+        for image in &item.evaluated.predictions {
             let (_, scores) = images.entry(&image.id).or_insert((image.anomalous_label, Vec::new()));
             scores.push(image.prediction.score);
         }
     }
-    images.retain(|_, (_, scores)| scores.len() == voices.len());
+    images.retain(|_, (_, scores)| scores.len() == detectors.len());
     let labels: Vec<bool> = images.values().map(|(label, _)| *label).collect();
-    let p_values: Vec<f64> = images.values().map(|(_, scores)| together.p_value(scores)).collect();
+    let p_values: Vec<f64> = images.values().map(|(_, scores)| hybrid.p_value(scores)).collect();
     // The logarithm is monotonic and keeps small p-values distinct.
     let combined: Vec<f64> = p_values.iter().map(|p| -p.ln()).collect();
     let both = labels.contains(&true);
     let area = both.then(|| auroc_with_interval(&combined, &labels, LEVEL)).transpose()?;
-    let alone = (0..voices.len()).filter(|_| both).map(|voice| {
-        let scores: Vec<f64> = images.values().map(|(_, scores)| scores[voice]).collect();
+    let alone = (0..detectors.len()).filter(|_| both).map(|detector| {
+        let scores: Vec<f64> = images.values().map(|(_, scores)| scores[detector]).collect();
         Ok(auroc(&scores, &labels)?)
     });
     let flagged = |label: bool| -> Result<(Option<f64>, Option<Ends>), EvaluationError> {
@@ -91,7 +91,7 @@ pub fn hybrid(voices: &[Voice<'_>], max_fpr: f64) -> Result<HybridFigures, Evalu
     };
     let ((fpr, fpr_ci), (tpr, tpr_ci)) = (flagged(false)?, flagged(true)?);
     Ok(HybridFigures {
-        of: voices.iter().map(|voice| voice.detector.info().method.name.clone()).collect(),
+        of: detectors.iter().map(|item| item.detector.info().method.name.clone()).collect(),
         images: labels.len(),
         auroc: area.map(|area| area.auroc),
         auroc_ci: area.and_then(|area| area.interval).map(ends),

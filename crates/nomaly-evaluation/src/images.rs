@@ -11,7 +11,7 @@ use nomaly_transforms::{Limits, Pipeline};
 use serde::Serialize;
 
 use crate::clock::{BatchClock, peak_rss_mib};
-use crate::decisions::{Decided, p_value_shares};
+use crate::decisions::{ScoredItems, p_value_shares};
 use crate::error::EvaluationError;
 use crate::intervals::independent;
 use nomaly_wire::{Evaluation, Ordered, PixelFigures, Ranking, TestCounts, Timing};
@@ -51,7 +51,7 @@ pub struct PixelCurves {
 
 /// Scores the test images of `dataset` and compares with their labels.
 ///
-/// `fit_s` is copied to the figures. `see` is called with every outcome, for reports and tables.
+/// `fit_s` is copied to the figures. `on_outcome` is called with every outcome, for reports and tables.
 ///
 /// # Errors
 /// A test set without normal images, and errors of [`predict`](FittedDetector::predict). Without anomalous images, only
@@ -62,9 +62,9 @@ pub fn evaluate(
     fit_s: Option<f64>,
     options: &PredictOptions,
     progress: &dyn Progress,
-    see: impl FnMut(&Outcome<'_>) + Send,
+    on_outcome: impl FnMut(&Outcome<'_>) + Send,
 ) -> Result<Evaluated, EvaluationError> {
-    evaluate_grouped(detector, dataset, fit_s, &GroupBy::None, options, progress, see)
+    evaluate_grouped(detector, dataset, fit_s, &GroupBy::None, options, progress, on_outcome)
 }
 
 /// As [`evaluate`], with test images that depend on each other by `group_by`: a group counts as one in every interval
@@ -79,7 +79,7 @@ pub fn evaluate_grouped(
     group_by: &GroupBy,
     options: &PredictOptions,
     progress: &dyn Progress,
-    mut see: impl FnMut(&Outcome<'_>) + Send,
+    mut on_outcome: impl FnMut(&Outcome<'_>) + Send,
 ) -> Result<Evaluated, EvaluationError> {
     let cannot = |reason: String| EvaluationError::CannotEvaluate { dataset: dataset.name.clone(), reason };
     if dataset.test.is_empty() {
@@ -96,8 +96,8 @@ pub fn evaluate_grouped(
         options,
         progress,
         |mut outcome| -> Result<(), EvaluationError> {
-            clock.saw(outcome.batch);
-            see(&outcome);
+            clock.record(outcome.batch);
+            on_outcome(&outcome);
             let map = outcome.result.as_mut().ok().and_then(|prediction| prediction.map.take());
             if let (Some(pixels), Some(map)) = (&mut pixels, map) {
                 add_pixels(pixels, &map, outcome.sample, detector.pipeline(), &options.stream.limits)?;
@@ -129,7 +129,7 @@ pub fn evaluate_grouped(
     let scores: Vec<f64> = predictions.iter().map(|image| image.prediction.score).collect();
     let p_values: Vec<f64> = predictions.iter().map(|image| image.prediction.p_value).collect();
     let calibration = detector.calibration_for(options)?;
-    let decided = Decided::new(&calibration, &scores, &labels, &groups)?;
+    let decided = ScoredItems::new(&calibration, &scores, &labels, &groups)?;
     let (by_part, sensitivity) = if anomalous == 0 {
         (Ordered::default(), Ordered::default())
     } else {

@@ -127,7 +127,7 @@ pub fn evaluate_classes(
     let (mut items, mut skipped) = (Vec::with_capacity(samples.len()), Vec::new());
     let mut clock = BatchClock::start();
     detector.predict_grouped(samples, &GroupBy::None, options, progress, |outcome| -> Result<(), EvaluationError> {
-        clock.saw(outcome.batch);
+        clock.record(outcome.batch);
         match outcome.result {
             Ok(prediction) => {
                 let recognition = prediction.recognition.ok_or_else(DetectorError::no_classes)?;

@@ -8,7 +8,7 @@ use nomaly_methods::{Groups, Skipped};
 use nomaly_store::Progress;
 
 use crate::clock::peak_rss_mib;
-use crate::decisions::{Decided, p_value_shares};
+use crate::decisions::{ScoredItems, p_value_shares};
 use crate::error::EvaluationError;
 use crate::intervals::independent;
 use nomaly_wire::{Evaluation, Ordered, TestCounts, Timing};
@@ -68,7 +68,7 @@ pub fn evaluate_rows(
         None => Groups::singletons(kept.len()),
         Some(names) => Groups::of_keys(rows.iter().map(|&row| names[row].as_str())),
     };
-    let decided = Decided::new(&calibration, &scores, &kept, &groups)?;
+    let decided = ScoredItems::new(&calibration, &scores, &kept, &groups)?;
     let info = detector.info();
     Ok(Evaluation {
         dataset: table.name.clone(),

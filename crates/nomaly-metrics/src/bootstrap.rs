@@ -25,7 +25,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::interval::{Interval, middle};
+use crate::interval::{Interval, central_interval};
 use crate::rank::{Ranked, Ranking, Score, ScoreKey};
 use crate::{ConfusionMatrix, MetricError};
 
@@ -151,7 +151,7 @@ impl Bootstrap {
     fn collected(&self, figures: &[[f64; FIGURES]]) -> ImageIntervals {
         let of = |figure: usize| {
             let values = figures.iter().map(|figures| figures[figure]).filter(|value| !value.is_nan()).collect();
-            middle(values, self.level)
+            central_interval(values, self.level)
         };
         // All but precision are defined in every resample, which has items of both classes.
         let defined = |figure: usize| of(figure).unwrap_or(Interval { low: 0.0, high: 1.0 });

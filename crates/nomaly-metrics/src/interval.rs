@@ -65,11 +65,11 @@ pub fn grouped_share_interval(flags: &[bool], groups: &[u32], level: f64) -> Res
 /// Wilson's interval of a share of `n` items.
 fn wilson(share: f64, n: f64, z: f64) -> Interval {
     let scale = 1.0 / (1.0 + z * z / n);
-    let centre = scale * (share + z * z / (2.0 * n));
+    let center = scale * (share + z * z / (2.0 * n));
     let half = scale * z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
     // If nothing or everything is flagged, the ends are exact; rounding must not move them.
-    let low = if share == 0.0 { 0.0 } else { (centre - half).max(0.0) };
-    let high = if share == 1.0 { 1.0 } else { (centre + half).min(1.0) };
+    let low = if share == 0.0 { 0.0 } else { (center - half).max(0.0) };
+    let high = if share == 1.0 { 1.0 } else { (center + half).min(1.0) };
     Interval { low, high }
 }
 
@@ -121,7 +121,7 @@ fn normal_quantile(tail: f64) -> f64 {
 
 /// The interval that contains the middle `level` of the values, interpolated between order statistics (type 7); `None`
 /// without values.
-pub(crate) fn middle(mut values: Vec<f64>, level: f64) -> Option<Interval> {
+pub(crate) fn central_interval(mut values: Vec<f64>, level: f64) -> Option<Interval> {
     values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
     let quantile = |share: f64| {
@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn the_middle_of_values() {
-        let found = middle((0..=100).map(f64::from).rev().collect(), 0.9).unwrap();
+        let found = central_interval((0..=100).map(f64::from).rev().collect(), 0.9).unwrap();
         assert!((found.low - 5.0).abs() < 1e-9 && (found.high - 95.0).abs() < 1e-9);
-        assert_eq!(middle(Vec::new(), 0.9), None);
+        assert_eq!(central_interval(Vec::new(), 0.9), None);
     }
 }

@@ -111,7 +111,7 @@ impl ValueRange {
 }
 
 /// The colour at a position in [0, 1]; positions beyond are clamped.
-pub fn colour(position: f32) -> Rgb<u8> {
+pub fn color(position: f32) -> Rgb<u8> {
     let last = INFERNO.len() - 1;
     let scaled = position.clamp(0.0, 1.0) * last as f32;
     let index = (scaled as usize).min(last - 1);
@@ -131,7 +131,7 @@ pub fn colour(position: f32) -> Rgb<u8> {
 /// A map that is not `width * height` long, or has a NaN.
 pub fn heat_map(map: &[f32], width: u32, height: u32, range: ValueRange) -> Result<RgbImage, ReportError> {
     check(map, width, height)?;
-    Ok(RgbImage::from_fn(width, height, |x, y| colour(range.position(map[y as usize * width as usize + x as usize]))))
+    Ok(RgbImage::from_fn(width, height, |x, y| color(range.position(map[y as usize * width as usize + x as usize]))))
 }
 
 /// An anomaly map in colour over an image.
@@ -200,7 +200,7 @@ pub fn draw_overlay(
             };
             let position = across(upper) + (across(lower) - across(upper)) * rows.part;
             let alpha = opacity * position;
-            let tint = colour(position);
+            let tint = color(position);
             for (channel, tint) in pixel.0.iter_mut().zip(tint.0) {
                 *channel = (f32::from(*channel) * (1.0 - alpha) + f32::from(tint) * alpha).round() as u8;
             }
@@ -241,9 +241,9 @@ const THIN_LINE_SIDE: u32 = 800;
 ///
 /// # Errors
 /// A mask without pixels for an image with pixels.
-pub fn outline(image: &RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> Result<RgbImage, ReportError> {
+pub fn outline(image: &RgbImage, mask: &GrayImage, color: Rgb<u8>) -> Result<RgbImage, ReportError> {
     let mut drawn = image.clone();
-    draw_outline(&mut drawn, mask, colour)?;
+    draw_outline(&mut drawn, mask, color)?;
     Ok(drawn)
 }
 
@@ -251,7 +251,7 @@ pub fn outline(image: &RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> Result<Rg
 ///
 /// # Errors
 /// As [`outline`]; the image is then unchanged.
-pub fn draw_outline(image: &mut RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> Result<(), ReportError> {
+pub fn draw_outline(image: &mut RgbImage, mask: &GrayImage, color: Rgb<u8>) -> Result<(), ReportError> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     if width == 0 || height == 0 {
         return Ok(());
@@ -290,7 +290,7 @@ pub fn draw_outline(image: &mut RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> 
                 near.iter().any(|line| line.wide[x])
             };
             if border {
-                *pixel = colour;
+                *pixel = color;
             }
         }
     }
@@ -314,10 +314,10 @@ struct Sample {
 
 impl Sample {
     fn new(target: u32, target_size: u32, source_size: u32) -> Self {
-        let centre = (f64::from(target) + 0.5) * f64::from(source_size) / f64::from(target_size) - 0.5;
-        let centre = centre.clamp(0.0, f64::from(source_size - 1));
-        let first = centre as usize;
-        Self { first, second: (first + 1).min(source_size as usize - 1), part: (centre - first as f64) as f32 }
+        let center = (f64::from(target) + 0.5) * f64::from(source_size) / f64::from(target_size) - 0.5;
+        let center = center.clamp(0.0, f64::from(source_size - 1));
+        let first = center as usize;
+        Self { first, second: (first + 1).min(source_size as usize - 1), part: (center - first as f64) as f32 }
     }
 }
 
@@ -345,9 +345,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn luminance(colour: Rgb<u8>) -> f64 {
+    fn luminance(color: Rgb<u8>) -> f64 {
         let linear = |channel: u8| (f64::from(channel) / 255.0).powf(2.2);
-        0.2126 * linear(colour.0[0]) + 0.7152 * linear(colour.0[1]) + 0.0722 * linear(colour.0[2])
+        0.2126 * linear(color.0[0]) + 0.7152 * linear(color.0[1]) + 0.0722 * linear(color.0[2])
     }
 
     /// Every pixel by the definition, for any number of kept rows.
@@ -376,10 +376,10 @@ mod tests {
 
     #[test]
     fn colours_brighten_all_the_way() {
-        let steps: Vec<f64> = (0..=64).map(|i| luminance(colour(i as f32 / 64.0))).collect();
+        let steps: Vec<f64> = (0..=64).map(|i| luminance(color(i as f32 / 64.0))).collect();
         assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
-        assert_eq!(colour(-1.0), Rgb(INFERNO[0]));
-        assert_eq!(colour(2.0), Rgb(INFERNO[17]));
+        assert_eq!(color(-1.0), Rgb(INFERNO[0]));
+        assert_eq!(color(2.0), Rgb(INFERNO[17]));
     }
 
     #[test]
@@ -400,7 +400,7 @@ mod tests {
         let range = ValueRange::for_threshold(2.0, 3.0).unwrap();
         let drawn = overlay(&image, &[2.0, 3.0], 2, 1, range, 1.0).unwrap();
         assert_eq!(drawn.get_pixel(0, 0).0, [90; 3]);
-        let halfway = colour(0.5).0.map(|tint| ((90.0 + f32::from(tint)) / 2.0).round() as u8);
+        let halfway = color(0.5).0.map(|tint| ((90.0 + f32::from(tint)) / 2.0).round() as u8);
         assert_eq!(drawn.get_pixel(1, 0).0, halfway);
     }
 
@@ -419,7 +419,7 @@ mod tests {
         let image = RgbImage::from_pixel(5, 3, Rgb([100, 100, 100]));
         let range = ValueRange::new(0.0, 2.0).unwrap();
         let drawn = overlay(&image, &[1.0; 6], 3, 2, range, 0.5).unwrap();
-        let tint = colour(0.5).0;
+        let tint = color(0.5).0;
         let mixed = tint.map(|channel| (100.0 * 0.75 + f32::from(channel) * 0.25).round() as u8);
         assert!(drawn.pixels().all(|pixel| pixel.0 == mixed));
         assert!(heat_map(&[1.0; 6], 3, 2, range).unwrap().pixels().all(|pixel| pixel.0 == tint));

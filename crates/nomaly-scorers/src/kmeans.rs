@@ -297,7 +297,7 @@ fn plus_plus(
     let mut chosen = rows.row(first.min(rows.len() - 1));
     let mut distances = vec![f64::INFINITY; rows.len()];
     let candidate = Centers::new(chosen.clone(), rows.dim());
-    closer(rows, &candidate, &mut distances, watch)?;
+    lower_distances(rows, &candidate, &mut distances, watch)?;
     for _ in 1..k {
         let mut cumulated = Vec::with_capacity(rows.len());
         let mut total = 0.0;
@@ -318,7 +318,7 @@ fn plus_plus(
         let candidates = Centers::new(candidates, rows.dim());
         let best = smallest(&potentials(rows, &candidates, &distances, watch)?).0 as usize;
         let best = Centers::new(candidates.values[best * rows.dim()..(best + 1) * rows.dim()].to_vec(), rows.dim());
-        closer(rows, &best, &mut distances, watch)?;
+        lower_distances(rows, &best, &mut distances, watch)?;
         chosen.extend(best.values);
     }
     Ok(Centers::new(chosen, rows.dim()))
@@ -352,7 +352,12 @@ fn potentials(
 
 /// Lowers the distances of rows that are nearer to `center`, a single one. Differences are taken directly, so that a
 /// copy of the center is at distance 0 exactly.
-fn closer(rows: &BlockRows<'_>, center: &Centers, distances: &mut [f64], watch: Watch<'_>) -> Result<(), ScorerError> {
+fn lower_distances(
+    rows: &BlockRows<'_>,
+    center: &Centers,
+    distances: &mut [f64],
+    watch: Watch<'_>,
+) -> Result<(), ScorerError> {
     distances.par_chunks_mut(CHUNK).enumerate().try_for_each(|(index, distances)| {
         watch.check()?;
         let mut row = vec![0.0; rows.dim()];

@@ -33,9 +33,9 @@ use crate::{ScorerError, Watch};
 pub(crate) const KIND: &str = "open-set";
 
 /// Rows per column (plus one) below which covariances are not full.
-const ROWS_A_COLUMN: usize = 5;
+const ROWS_PER_COLUMN: usize = 5;
 /// Rows per component if covariances are not full.
-const ROWS_A_COMPONENT: usize = 10;
+const ROWS_PER_COMPONENT: usize = 10;
 
 /// The settings of [`OpenSet`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -174,12 +174,12 @@ fn fit_class(rows: ArrayView2<'_, f32>, mut options: MixtureOptions, watch: Watc
     if rows.outer_iter().all(|row| row == first) {
         return Err(ScorerError::ConstantRows { rows: n as u64 });
     }
-    let group = ROWS_A_COLUMN * (dim + 1);
+    let group = ROWS_PER_COLUMN * (dim + 1);
     if n < group && options.covariance == MixtureCovariance::Full {
         options.covariance = MixtureCovariance::Diagonal;
     }
-    let rows_a_component = if options.covariance == MixtureCovariance::Full { group } else { ROWS_A_COMPONENT };
-    let most = (n / rows_a_component).max(1);
+    let rows_per_component = if options.covariance == MixtureCovariance::Full { group } else { ROWS_PER_COMPONENT };
+    let most = (n / rows_per_component).max(1);
     options.components = match options.components {
         Auto::Auto if most > 1 => Auto::Auto,
         Auto::Auto => Auto::Value(1),

@@ -30,9 +30,9 @@ pub struct AtomicFile {
 #[derive(Debug)]
 enum Sink {
     /// A temporary file that will replace `place`, whose current metadata is `old`.
-    Beside { file: NamedTempFile, place: PathBuf, old: Option<Box<fs::Metadata>> },
+    Temporary { file: NamedTempFile, place: PathBuf, old: Option<Box<fs::Metadata>> },
     /// A device or pipe.
-    Through(File),
+    Direct(File),
 }
 
 impl AtomicFile {
@@ -43,16 +43,16 @@ impl AtomicFile {
     /// missing, not a folder, or not writable.
     pub fn create(target: &Path) -> Result<Self, StoreError> {
         let sink = match Destination::find(target).map_err(StoreError::io("write", target))? {
-            Destination::Through => {
+            Destination::Direct => {
                 let file = OpenOptions::new().write(true).open(target).map_err(StoreError::io("write", target))?;
-                Sink::Through(file)
+                Sink::Direct(file)
             }
             Destination::Replace { place, old } => {
                 let file = temporary(&mut tempfile::Builder::new(), old.as_deref().map_or(0o666, mode_of))
                     .prefix(".nomaly-")
                     .tempfile_in(parent(&place))
                     .map_err(StoreError::io("create a file in", parent(&place)))?;
-                Sink::Beside { file, place, old }
+                Sink::Temporary { file, place, old }
             }
         };
         Ok(Self { sink, target: target.to_owned() })
@@ -70,8 +70,8 @@ impl AtomicFile {
     pub fn commit(self) -> Result<(), StoreError> {
         let Self { sink, target } = self;
         match sink {
-            Sink::Through(mut file) => file.flush().map_err(StoreError::io("write", &target)),
-            Sink::Beside { file, place, old } => {
+            Sink::Direct(mut file) => file.flush().map_err(StoreError::io("write", &target)),
+            Sink::Temporary { file, place, old } => {
                 if let Some(old) = old {
                     keep_owner_and_mode(file.as_file(), &old).map_err(StoreError::io("write", &target))?;
                 }
@@ -87,8 +87,8 @@ impl AtomicFile {
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.sink {
-            Sink::Beside { file, .. } => file.write(bytes),
-            Sink::Through(file) => file.write(bytes).map_err(|error| match error.kind() {
+            Sink::Temporary { file, .. } => file.write(bytes),
+            Sink::Direct(file) => file.write(bytes).map_err(|error| match error.kind() {
                 // An unread result is lost; a closed standard output has the same error kind and is harmless.
                 io::ErrorKind::BrokenPipe => io::Error::other("its reader has gone"),
                 _ => error,
@@ -98,8 +98,8 @@ impl Write for AtomicFile {
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.sink {
-            Sink::Beside { file, .. } => file.flush(),
-            Sink::Through(file) => file.flush(),
+            Sink::Temporary { file, .. } => file.flush(),
+            Sink::Direct(file) => file.flush(),
         }
     }
 }
@@ -112,7 +112,7 @@ impl Write for AtomicFile {
 /// As [`AtomicFile::create`].
 pub fn check_writable(path: &Path) -> Result<(), StoreError> {
     match Destination::find(path).map_err(StoreError::io("write", path))? {
-        Destination::Through => Ok(()),
+        Destination::Direct => Ok(()),
         // Dropped without a commit.
         Destination::Replace { .. } => AtomicFile::create(path).map(drop),
     }

@@ -10,7 +10,7 @@ pub(crate) enum Destination {
     /// A new file replaces `place`, whose current metadata is `old`.
     Replace { place: PathBuf, old: Option<Box<Metadata>> },
     /// A character device or pipe, which is written directly.
-    Through,
+    Direct,
 }
 
 impl Destination {
@@ -37,7 +37,7 @@ impl Destination {
         if let Some(kind) = refused_kind(&old) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is a {kind}")));
         }
-        Ok(Self::Through)
+        Ok(Self::Direct)
     }
 }
 

@@ -348,7 +348,7 @@ pub enum TransformError {
     },
     /// Both kinds of histogram equalisation as extras of one set.
     #[error("`equalise` and `quantile` cannot both be extras: an equalised image does not change when it is equalised")]
-    EqualisedTwice,
+    EqualizedTwice,
     /// A rotation that would swap height and width.
     #[error("`{step}` needs square images, not {width}×{height}")]
     NotSquare {

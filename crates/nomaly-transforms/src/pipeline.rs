@@ -359,19 +359,19 @@ impl Pipeline {
         let [height, width] = self.frame_size();
         if self.views.tiling.is_some() {
             let mut frame = vec![0.0; 3 * height * width];
-            self.normalised(resized, &mut frame);
+            self.normalize_into(resized, &mut frame);
             self.views.cut(&frame, [height, width], 0, out);
         } else {
             // The first view is the frame itself.
             let (frame, flipped) = out.split_at_mut(3 * height * width);
-            self.normalised(resized, frame);
+            self.normalize_into(resized, frame);
             self.views.cut(frame, [height, width], 1, flipped);
         }
         Ok(())
     }
 
     /// Crops and normalises a resized image to the frame, `[3, H, W]`.
-    fn normalised(&self, resized: &RgbImage, frame: &mut [f32]) {
+    fn normalize_into(&self, resized: &RgbImage, frame: &mut [f32]) {
         let [height, width] = self.frame_size();
         let (rows, columns) = (Span::new(resized.height(), height as u32), Span::new(resized.width(), width as u32));
         let tables = self.normalize.tables();

@@ -59,11 +59,11 @@ fn taps(source: usize, target: usize, filter: Filter) -> Vec<Taps> {
         };
     (0..target)
         .map(|at| {
-            let centre = (at as f64 + 0.5) * scale;
-            let first = (centre - reach + 0.5).max(0.0) as usize;
-            let end = ((centre + reach + 0.5) as usize).min(source);
+            let center = (at as f64 + 0.5) * scale;
+            let first = (center - reach + 0.5).max(0.0) as usize;
+            let end = ((center + reach + 0.5) as usize).min(source);
             let weights: Vec<f64> =
-                (first..end).map(|from| kernel(filter, (from as f64 - centre + 0.5) / stretch)).collect();
+                (first..end).map(|from| kernel(filter, (from as f64 - center + 0.5) / stretch)).collect();
             let sum: f64 = weights.iter().sum();
             let fixed = |weight: f64| (weight / sum * f64::from(1 << PRECISION) + 0.5f64.copysign(weight)) as i32;
             Taps { first, weights: weights.into_iter().map(fixed).collect() }

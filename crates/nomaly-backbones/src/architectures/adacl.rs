@@ -37,7 +37,7 @@ pub(super) fn graph(outputs: usize) -> Graph {
     let mut x = 0;
     for (index, (channels, stride)) in CONVOLUTIONS.into_iter().enumerate() {
         let number = index + 1;
-        x = g.conv_with_bias(x, format!("conv{number}"), channels, ConvShape::centred(3, stride));
+        x = g.conv_with_bias(x, format!("conv{number}"), channels, ConvShape::centered(3, stride));
         x = g.activation(x, Relu);
         g.tap(format!("conv{number}"), x);
     }

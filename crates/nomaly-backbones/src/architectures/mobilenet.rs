@@ -33,7 +33,7 @@ const STAGES: [(usize, usize, usize, usize); 7] =
 /// The graph with a classifier of `classes`.
 pub(super) fn graph(classes: usize) -> Graph {
     let mut g = GraphBuilder::new();
-    let mut x = layer(&mut g, 0, "features.0", STEM, ConvShape::centred(3, 2));
+    let mut x = layer(&mut g, 0, "features.0", STEM, ConvShape::centered(3, 2));
     g.tap("stem", x);
     let mut feature = 1;
     for (stage, (expansion, outputs, blocks, stride)) in STAGES.into_iter().enumerate() {
@@ -59,7 +59,7 @@ fn block(g: &mut GraphBuilder, x: usize, name: &str, expansion: usize, outputs: 
         y = layer(g, y, &format!("{name}.0"), inner, ConvShape::POINTWISE);
         entry = 1;
     }
-    let depthwise = ConvShape { groups: inner, ..ConvShape::centred(3, stride) };
+    let depthwise = ConvShape { groups: inner, ..ConvShape::centered(3, stride) };
     y = layer(g, y, &format!("{name}.{entry}"), inner, depthwise);
     y = g.conv(y, format!("{name}.{}", entry + 1), outputs, ConvShape::POINTWISE);
     y = g.batch_norm(y, format!("{name}.{}", entry + 2), EPSILON);

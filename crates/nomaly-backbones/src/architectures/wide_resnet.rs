@@ -52,7 +52,7 @@ impl WideResNet {
     /// The graph with a classifier of `classes`.
     pub fn graph(&self, classes: usize) -> Graph {
         let mut g = GraphBuilder::new();
-        let mut x = g.conv(0, "conv", 16, ConvShape::centred(3, 1));
+        let mut x = g.conv(0, "conv", 16, ConvShape::centered(3, 1));
         g.tap("stem", x);
         for group in 0..3 {
             for block in 0..self.blocks {
@@ -77,13 +77,13 @@ impl WideResNet {
         } else {
             g.conv(a, format!("{name}.shortcut"), channels, ConvShape { stride, ..ConvShape::POINTWISE })
         };
-        let y = g.conv(a, format!("{name}.conv1"), channels, ConvShape::centred(3, stride));
+        let y = g.conv(a, format!("{name}.conv1"), channels, ConvShape::centered(3, stride));
         let y = g.batch_norm(y, format!("{name}.bn2"), EPSILON);
         let mut y = g.activation(y, Relu);
         if self.dropout != 0.0 {
             y = g.dropout(y, self.dropout);
         }
-        let y = g.conv(y, format!("{name}.conv2"), channels, ConvShape::centred(3, 1));
+        let y = g.conv(y, format!("{name}.conv2"), channels, ConvShape::centered(3, 1));
         g.add(y, shortcut)
     }
 }

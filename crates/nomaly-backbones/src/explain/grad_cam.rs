@@ -149,8 +149,8 @@ impl GradCam {
             (Target::Predicted | Target::Class(_), None) => {
                 Err(ExplainError::NoClassifier { backbone: backbone(), deepest: self.output.clone() })
             }
-            (Target::Distance(Some(centre)) | Target::Gradient(centre), _) if centre.len() != self.shapes[1][0] => {
-                let (expected, found) = (self.shapes[1][0], centre.len());
+            (Target::Distance(Some(center)) | Target::Gradient(center), _) if center.len() != self.shapes[1][0] => {
+                let (expected, found) = (self.shapes[1][0], center.len());
                 Err(ExplainError::Centre { output: self.output.clone(), expected, found })
             }
             _ => Ok(()),
@@ -199,13 +199,13 @@ fn differentiate(output: &[f32], channels: usize, target: Target<'_>, gradient: 
             planes.for_each(|(plane, value)| plane.fill(value / positions as f32));
             return (None, 0.0);
         }
-        Target::Distance(centre) => {
+        Target::Distance(center) => {
             let positions = output.len() / channels;
             let mut squares = 0.0;
             let planes = output.chunks_exact(positions).zip(gradient.chunks_exact_mut(positions));
             for (channel, (plane, gradient)) in planes.enumerate() {
                 let mean = plane.iter().map(|&value| f64::from(value)).sum::<f64>() / positions as f64;
-                let difference = mean - centre.map_or(0.0, |centre| f64::from(centre[channel]));
+                let difference = mean - center.map_or(0.0, |center| f64::from(center[channel]));
                 squares += difference * difference;
                 gradient.fill((difference / positions as f64) as f32);
             }

@@ -139,12 +139,12 @@ pub fn batch_norm(
     let samples = (images * height * width) as f64;
     if !is_served(&[x, weight, bias]) {
         let mean = x.mean_keepdim((0, 2, 3))?;
-        let centred = x.broadcast_sub(&mean)?;
-        let variance = centred.sqr()?.mean_keepdim((0, 2, 3))?;
+        let centered = x.broadcast_sub(&mean)?;
+        let variance = centered.sqr()?.mean_keepdim((0, 2, 3))?;
         move_running(running, [&mean, &variance], samples, norm.momentum)?;
         let per_channel = |x: &Tensor| x.reshape((1, (), 1, 1));
         let scale = per_channel(weight)?.div(&(variance + norm.epsilon)?.sqrt()?)?;
-        let y = centred.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)?;
+        let y = centered.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)?;
         return if norm.after == AfterNorm::Relu { y.relu() } else { Ok(y) };
     }
     let plan = BatchNorm::new(isa()?, channels, height * width, norm.epsilon, norm.after).map_err(wrap)?;

@@ -11,7 +11,7 @@ use super::{is_served, isa, slice, wrap};
 use crate::trainable::{Rule, State};
 
 /// The state of one variable.
-enum Memory {
+enum VarState {
     /// On a CPU.
     Kernel(State),
     /// Elsewhere: velocity, or first and second moment.
@@ -22,7 +22,7 @@ enum Memory {
 pub struct VarOptimizer {
     /// The rule; a schedule may change its constants between steps.
     pub rule: Rule,
-    variables: Vec<(Var, Memory, u64)>,
+    variables: Vec<(Var, VarState, u64)>,
 }
 
 impl std::fmt::Debug for VarOptimizer {
@@ -58,7 +58,7 @@ impl InplaceOp2 for Move<'_> {
 impl VarOptimizer {
     /// A new optimizer of `variables`.
     pub fn new(rule: Rule, variables: Vec<Var>) -> Self {
-        let memory = |variable: Var| (variable, Memory::Kernel(State::default()), 0);
+        let memory = |variable: Var| (variable, VarState::Kernel(State::default()), 0);
         Self { rule, variables: variables.into_iter().map(memory).collect() }
     }
 
@@ -71,15 +71,15 @@ impl VarOptimizer {
             let Some(gradient) = gradients.get(variable) else { continue };
             *step += 1;
             if is_served(&[variable.as_tensor(), gradient]) {
-                let Memory::Kernel(state) = memory else { continue };
+                let VarState::Kernel(state) = memory else { continue };
                 let op = Move { state: Mutex::new(state), rule: &self.rule, isa: isa()?, step: *step };
                 variable.as_tensor().inplace_op2(&gradient.contiguous()?, &op)?;
             } else {
-                if let Memory::Kernel(_) = memory {
+                if let VarState::Kernel(_) = memory {
                     let zeros = variable.as_tensor().zeros_like()?;
-                    *memory = Memory::Tensors([zeros.clone(), zeros]);
+                    *memory = VarState::Tensors([zeros.clone(), zeros]);
                 }
-                let Memory::Tensors(state) = memory else { continue };
+                let VarState::Tensors(state) = memory else { continue };
                 move_by_tensors(&self.rule, variable, &gradient.detach(), state, *step)?;
             }
         }

@@ -37,7 +37,7 @@ impl Buffers {
     }
 
     /// The buffer for writing; a copy if it is shared.
-    pub(super) fn own(&mut self, shared: Arc<Vec<f32>>) -> Vec<f32> {
+    pub(super) fn make_unique(&mut self, shared: Arc<Vec<f32>>) -> Vec<f32> {
         Arc::try_unwrap(shared).unwrap_or_else(|shared| {
             let mut copy = self.take(shared.len());
             copy.copy_from_slice(&shared);
@@ -50,7 +50,7 @@ impl Buffers {
         *place = Some(match place.take() {
             None => gradient,
             Some(present) => {
-                let mut sum = self.own(present);
+                let mut sum = self.make_unique(present);
                 add_assign(&mut sum, &gradient).expect("gradients of one node have one length");
                 self.give_shared(gradient);
                 Arc::new(sum)

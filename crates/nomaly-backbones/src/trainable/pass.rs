@@ -208,7 +208,7 @@ pub(super) fn backward(network: &mut Network, gradients: &[&[f32]]) -> Result<()
     }
     if let Some(gradient) = network.gradients[0].take() {
         if network.wants_input_gradient {
-            let gradient = network.buffers.own(gradient);
+            let gradient = network.buffers.make_unique(gradient);
             network.buffers.give(std::mem::replace(&mut network.input_gradient, gradient));
         } else {
             network.buffers.give_shared(gradient);
@@ -236,14 +236,14 @@ fn differentiate(network: &mut Network, index: usize, gradient: Arc<Vec<f32>>) -
             buffers.give_shared(gradient);
         }
         Kind::Dropout { plan, key } => {
-            let mut gradient = buffers.own(gradient);
+            let mut gradient = buffers.make_unique(gradient);
             if let Some(period) = mode.period(*images, steps[index].len()) {
                 plan.apply(*key, period, &mut gradient).map_err(fail)?;
             }
             buffers.accumulate(&mut gradients[input], Arc::new(gradient));
         }
         Kind::Relu => {
-            let mut gradient = buffers.own(gradient);
+            let mut gradient = buffers.make_unique(gradient);
             relu_gradient(present(values, input), &mut gradient).map_err(fail)?;
             buffers.accumulate(&mut gradients[input], Arc::new(gradient));
         }

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &DemoArgs, console: &Console) -> anyhow::Result<Status> 
     let calibration = fit.detector.calibration();
     let mut report = EvaluationReport::new(&fit.detector, calibration, stream.limits)?;
     let bars = Bars::new(console, Unit::Images);
-    let evaluated = evaluate(&fit.detector, &dataset, Some(fit_s), &options, &bars, |outcome| report.see(outcome))?;
+    let evaluated = evaluate(&fit.detector, &dataset, Some(fit_s), &options, &bars, |outcome| report.record(outcome))?;
 
     figures::print(&mut stdout(), &evaluated.figures)?;
     report.write(&args.report, &evaluated, calibration, &[SYNTHETIC])?;

@@ -77,7 +77,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     let mut evaluated =
         evaluate_grouped(&detector, &dataset, fit_s, &args.method.groups.group_by, &options, &bars, |outcome| {
             if let Some(report) = &mut report {
-                report.see(outcome);
+                report.record(outcome);
             }
         })?;
     tell_skipped(&evaluated.figures.skipped, "image", console);
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     }
 
     if let Some(path) = &args.with {
-        evaluated.figures.hybrid = Some(together(path, (&detector, &evaluated), &dataset, &options, console)?);
+        evaluated.figures.hybrid = Some(hybrid_figures(path, (&detector, &evaluated), &dataset, &options, console)?);
     }
 
     let printed = match args.format {
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
 }
 
 /// The figures of the model in a file combined with the first one, which is already evaluated.
-fn together(
+fn hybrid_figures(
     path: &Path,
     (first, evaluated): (&FittedDetector, &Evaluated),
     dataset: &Dataset,
@@ -120,9 +120,9 @@ fn together(
     let bars = Bars::new(console, Unit::Images);
     let other = evaluate(&second, dataset, None, options, &bars, |_| {})?;
     let rule = options.rule.unwrap_or(first.info().decision);
-    let voice = |detector, evaluated| Voice { detector, evaluated };
-    let voices = [voice(first, evaluated), voice(&second, &other)];
-    Ok(hybrid(&voices, rule.rate().unwrap_or(DEFAULT_MAX_FPR))?)
+    let item = |detector, evaluated| Voice { detector, evaluated };
+    let both = [item(first, evaluated), item(&second, &other)];
+    Ok(hybrid(&both, rule.rate().unwrap_or(DEFAULT_MAX_FPR))?)
 }
 
 /// Writes the figures and the score of every test image.

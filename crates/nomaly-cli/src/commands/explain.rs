@@ -61,7 +61,7 @@ fn explain(
                 written += 1;
                 let line =
                     format!("{}: {} → {}", explained.sample.id, in_words(found, explains, &names), path.display());
-                console.aside(|| writeln!(stdout(), "{line}"))?;
+                console.suspend_bars(|| writeln!(stdout(), "{line}"))?;
             }
             Err(skipped) => console.warn(skipped_line(skipped)),
         }

@@ -42,7 +42,7 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
         supervised(out, reference, noun)?;
     }
     if let Some(figures) = &figures.hybrid {
-        together(out, figures)?;
+        hybrid(out, figures)?;
     }
     let fit = timing.fit_s.map_or(String::new(), |fit_s| format!("fit {}, ", seconds(fit_s)));
     let memory = figures.peak_rss_mib.map_or(String::new(), |mib| format!(", peak memory {mib:.0} MiB"));
@@ -77,7 +77,7 @@ fn sensitivity(out: &mut impl Write, changes: &[(String, f64)]) -> io::Result<()
 }
 
 /// The figures of two combined detectors.
-fn together(out: &mut impl Write, figures: &HybridFigures) -> io::Result<()> {
+fn hybrid(out: &mut impl Write, figures: &HybridFigures) -> io::Result<()> {
     let at = format!("at a combined p-value of at most {}", figures.max_fpr);
     let Some(auroc) = figures.auroc else {
         let fpr = share(figures.fpr);
@@ -93,7 +93,7 @@ fn together(out: &mut impl Write, figures: &HybridFigures) -> io::Result<()> {
         out,
         "\n{HEADING}together{HEADING:#}   AUROC {}, 95 % interval {}  ({})",
         percent(auroc),
-        from_to(figures.auroc_ci),
+        interval_text(figures.auroc_ci),
         alone.join(", "),
     )?;
     writeln!(
@@ -110,7 +110,7 @@ fn supervised(out: &mut impl Write, reference: &SupervisedReference, noun: &str)
         out,
         "\n{HEADING}supervised reference{HEADING:#}  AUROC {}, 95 % interval {}",
         percent(reference.auroc),
-        from_to(reference.auroc_ci)
+        interval_text(reference.auroc_ci)
     )?;
     writeln!(
         out,
@@ -155,7 +155,7 @@ fn decisions(out: &mut impl Write, threshold: &ThresholdFigures, noun: &str) -> 
     let complement = |ends: Option<Ends>| ends.map(|[low, high]| [1.0 - high, 1.0 - low]);
     let intervals =
         [t.tpr_ci, t.fpr_ci, complement(t.tpr_ci), complement(t.fpr_ci), t.precision_ci, t.accuracy_ci, t.f1_ci];
-    let [tpr, fpr, fnr, tnr, precision, accuracy, f1] = intervals.map(from_to);
+    let [tpr, fpr, fnr, tnr, precision, accuracy, f1] = intervals.map(interval_text);
     table.row([INTERVAL.to_owned(), tpr, fpr, fnr, tnr, precision, accuracy, f1]);
     table.print(out)
 }
@@ -169,7 +169,7 @@ fn small_p_values(out: &mut impl Write, shares: &[PValueShare], noun: &str) -> i
     let heading = format!("normal {noun}s with a p-value of");
     let mut table = Table::new(&[(heading.as_str(), Align::Left), ("share", right), ("95 % interval", right)]);
     for PValueShare { at_most, share, share_ci } in shares {
-        table.row([format!("at most {at_most}"), percent(*share), from_to(*share_ci)]);
+        table.row([format!("at most {at_most}"), percent(*share), interval_text(*share_ci)]);
     }
     writeln!(out)?;
     table.print(out)?;
@@ -182,7 +182,7 @@ fn share(share: Option<f64>) -> String {
 }
 
 /// An interval of a share, in percent.
-fn from_to(ends: Option<Ends>) -> String {
+fn interval_text(ends: Option<Ends>) -> String {
     ends.map_or("–".to_owned(), |[low, high]| format!("{:.1}–{:.1} %", low * 100.0, high * 100.0))
 }
 
@@ -195,7 +195,7 @@ fn headline(out: &mut impl Write, figures: &Evaluation, image: &ImageFigures) ->
     let of_image =
         [level.to_owned(), percent(image.auroc), percent(image.ap), percent(image.f1_max), percent(image.eer)];
     let [auroc, ap, f1_max, eer] =
-        [image.auroc_ci, Some(image.ap_ci), Some(image.f1_max_ci), Some(image.eer_ci)].map(from_to);
+        [image.auroc_ci, Some(image.ap_ci), Some(image.f1_max_ci), Some(image.eer_ci)].map(interval_text);
     let intervals = [INTERVAL.to_owned(), auroc, ap, f1_max, eer];
     let Some(pixel) = &figures.pixel else {
         let mut table = Table::new(&columns[..of_image.len()]);

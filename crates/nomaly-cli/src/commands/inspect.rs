@@ -19,12 +19,12 @@ use crate::output::{bytes, counted, print_facts, print_json, stdout};
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<Status> {
     match read_any_summary(&args.model)? {
         AnySummary::Images(summary) => {
-            let shown = Shown { rule: summary.info.decision, known: &summary.info.classes, noun: "image" };
-            show(&summary, &shown, args.format, facts)?;
+            let shared = SharedFacts { rule: summary.info.decision, known: &summary.info.classes, noun: "image" };
+            show(&summary, &shared, args.format, facts)?;
         }
         AnySummary::Rows(summary) => {
-            let shown = Shown { rule: summary.info.decision, known: &summary.info.classes, noun: "row" };
-            show(&summary, &shown, args.format, rows::inspect)?;
+            let shared = SharedFacts { rule: summary.info.decision, known: &summary.info.classes, noun: "row" };
+            show(&summary, &shared, args.format, rows::inspect)?;
         }
         _ => bail!("{} holds a model of a kind that cannot be shown", args.model.display()),
     }
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<Status> {
 }
 
 /// The common parts of both kinds of summaries.
-struct Shown<'a> {
+struct SharedFacts<'a> {
     rule: DecisionRule,
     known: &'a [KnownClass],
     noun: &'static str,
@@ -41,7 +41,7 @@ struct Shown<'a> {
 /// Prints a summary of either kind.
 fn show<I: Serialize>(
     summary: &Summary<I>,
-    Shown { rule, known, noun }: &Shown<'_>,
+    SharedFacts { rule, known, noun }: &SharedFacts<'_>,
     format: Format,
     facts: impl Fn(&Summary<I>) -> Vec<(&'static str, String)>,
 ) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@ mod evaluation_data;
 pub(crate) mod explain;
 mod figures;
 pub(crate) mod fit;
+mod hybrid;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod merge;
@@ -23,7 +24,6 @@ pub(crate) mod score;
 mod sequence;
 mod shard;
 mod shift;
-mod together;
 pub(crate) mod update;
 pub(crate) mod weights;
 

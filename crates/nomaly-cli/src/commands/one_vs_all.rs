@@ -174,13 +174,13 @@ fn heads(figures: &Figures) -> Vec<&str> {
 }
 
 /// The protocol in one line.
-fn told(figures: &Figures) -> String {
+fn protocol_line(figures: &Figures) -> String {
     let Protocol { max_train, max_test, settings, .. } = &figures.protocol;
-    let mut told = vec!["AUROC in percent, mean ± standard error over the seeds".to_owned()];
-    told.extend(max_train.map(|max| format!("at most {} a class", counted(max, "training image"))));
-    told.extend(max_test.map(|max| format!("at most {}", counted(max, "test image"))));
-    told.extend(settings.iter().map(|(key, value)| format!("{key}={value}")));
-    told.join("; ")
+    let mut line = vec!["AUROC in percent, mean ± standard error over the seeds".to_owned()];
+    line.extend(max_train.map(|max| format!("at most {} a class", counted(max, "training image"))));
+    line.extend(max_test.map(|max| format!("at most {}", counted(max, "test image"))));
+    line.extend(settings.iter().map(|(key, value)| format!("{key}={value}")));
+    line.join("; ")
 }
 
 fn print(out: &mut impl Write, figures: &Figures) -> io::Result<()> {
@@ -189,7 +189,7 @@ fn print(out: &mut impl Write, figures: &Figures) -> io::Result<()> {
         "{HEADING}{}{HEADING:#}: {}, one class against all",
         figures.protocol.dataset, figures.protocol.method
     )?;
-    writeln!(out, "{FAINT}{}{FAINT:#}", told(figures))?;
+    writeln!(out, "{FAINT}{}{FAINT:#}", protocol_line(figures))?;
     if let Some((on, _)) = &figures.published {
         writeln!(out, "{FAINT}published: {on}{FAINT:#}")?;
     }
@@ -212,7 +212,7 @@ fn markdown(figures: &Figures) -> String {
         "# {} on {}, one class against all\n\n{}.\n",
         figures.protocol.method,
         figures.protocol.dataset,
-        told(figures)
+        protocol_line(figures)
     );
     if let Some((on, _)) = &figures.published {
         page.push_str(&format!("\nPublished: {on}.\n"));

@@ -12,9 +12,9 @@ use nomaly::shift::InputShift;
 use nomaly::wire::{ChartRecord, ImageRecord, RecordError, Shift};
 use nomaly::{AnomalyMap, Calibration, FittedDetector, GroupBy, Outcome, PredictOptions, Sample, Skipped};
 
-use super::sequence::{Watched, chart};
-use super::shift::ShiftWatch;
-use super::together::Together;
+use super::hybrid::HybridRun;
+use super::sequence::{MonitoredSequence, chart};
+use super::shift::ShiftMonitor;
 use super::{Status, check_writable, classes, decision, rows, skipped_line, warn_unattainable};
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
@@ -24,7 +24,7 @@ use crate::map_files::MapFiles;
 use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL, UNDECIDED};
 use crate::output::{Stdout, and_undecided, counted, significant, stdout, write_csv};
 use crate::progress::{Bars, Unit};
-use crate::report::{Decided, PREVIEW_SIDE, ReportBuilder};
+use crate::report::{PREVIEW_SIDE, ReportBuilder, ReportRule};
 
 pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status> {
     args.device.check()?;
@@ -46,10 +46,10 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let calibration = detector.calibration_for(&options)?;
     let known = detector.classes_for(&options)?;
     let samples = groups.concat();
-    let together = args.with.as_deref().map(|path| Together::score(path, &detector, &samples, &options, console));
-    let together = together.transpose()?;
-    let rule_in_words = match (&known, &together) {
-        (_, Some(together)) => together.rule(),
+    let hybrid = args.with.as_deref().map(|path| HybridRun::score(path, &detector, &samples, &options, console));
+    let hybrid = hybrid.transpose()?;
+    let rule_in_words = match (&known, &hybrid) {
+        (_, Some(hybrid)) => hybrid.rule(),
         (Some(known), None) => {
             classes::warn_unattainable(known, console);
             classes::decision(known)
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     };
     console.detail(format_args!("{}; {rule_in_words}", detector.info().method.name));
     let chart = chart(&args.sequence, &calibration, "image", console)?;
-    let mut sequence = chart.as_ref().map(|chart| Watched::new(chart, "image"));
+    let mut sequence = chart.as_ref().map(|chart| MonitoredSequence::new(chart, "image"));
 
     let wanted = !asked.is_empty() || args.report.is_some() || args.format != ScoreFormat::Table;
     let locator = if wanted { Locator::new(&detector, &calibration, args.maps.regions(&calibration)?)? } else { None };
@@ -71,19 +71,19 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         }
         _ => None,
     };
-    let map_range = locator.as_ref().map(|locator| locator.scales().colours);
+    let map_range = locator.as_ref().map(|locator| locator.scales().colors);
     let mut report = args.report.as_ref().map(|_| ReportBuilder::new(options.stream.limits, map_range));
-    let deviations = detector.scores_vary() && together.is_none();
+    let deviations = detector.scores_vary() && hybrid.is_none();
     let mut printer = Printer::new(args.format, known.is_some(), sequence.is_some(), deviations);
     let mut tally = Tally::default();
-    let mut shifts = ShiftWatch::new(detector.input_profile());
+    let mut shifts = ShiftMonitor::new(detector.input_profile());
     let on_screen = io::stdout().is_terminal();
     let began = Instant::now();
     printer.begin()?;
     let bars = Bars::new(console, Unit::Images);
     let run = detector.predict_grouped(&samples, &GroupBy::None, &options, &bars, |outcome| -> anyhow::Result<()> {
-        let mut outcome = match &together {
-            Some(together) => together.join(outcome, tally.seen()),
+        let mut outcome = match &hybrid {
+            Some(hybrid) => hybrid.join(outcome, tally.total()),
             None => outcome,
         };
         let located = locator.as_ref().map(|locator| locator.locate(&outcome)).transpose()?.flatten();
@@ -94,20 +94,20 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
             report.add(&outcome, located.as_ref())?;
         }
         if let (Some(files), Some(located)) = (&files, &located) {
-            files.write(tally.seen(), &mut outcome, located)?;
+            files.write(tally.total(), &mut outcome, located)?;
         }
         let score = outcome.result.as_ref().ok().map(|prediction| prediction.score);
-        let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen() + 1, &outcome.sample.id, score));
+        let chart = sequence.as_mut().map(|sequence| sequence.push(tally.total() + 1, &outcome.sample.id, score));
         let found = located.as_ref().filter(|_| locator.as_ref().is_some_and(Locator::decides));
         let record = record(&outcome, found, known.as_ref(), &calibration, chart);
         // On a terminal, results and the progress bar share the screen.
-        if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
-        shifts.see(&outcome, console);
+        if on_screen { console.suspend_bars(|| printer.record(&record)) } else { printer.record(&record) }?;
+        shifts.push(&outcome, console);
         tally.count(&outcome);
         Ok(())
     });
     run.map_err(|error| {
-        let message = format!("interrupted after {} of {}", tally.seen(), counted(samples.len(), "image"));
+        let message = format!("interrupted after {} of {}", tally.total(), counted(samples.len(), "image"));
         Failure::if_cancelled(error, message, "what was printed and written so far is complete; no report was written")
     })?;
     printer.end()?;
@@ -117,12 +117,12 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     if let (Some(mut report), Some(path)) = (report, &args.report) {
         report.notes = shift_notes;
         report.explain(&detector, &samples, options.stream, console)?;
-        let decided = match (&together, &known) {
-            (Some(together), _) => Decided::Together(together.threshold(), together.rule()),
-            (None, Some(known)) => Decided::Classes(known),
-            (None, None) => Decided::Rule(&calibration),
+        let rule = match (&hybrid, &known) {
+            (Some(hybrid), _) => ReportRule::Hybrid(hybrid.threshold(), hybrid.rule()),
+            (None, Some(known)) => ReportRule::Classes(known),
+            (None, None) => ReportRule::Rule(&calibration),
         };
-        report.write_scores(path, detector.info(), &decided)?;
+        report.write_scores(path, detector.info(), &rule)?;
         console.note(format_args!("wrote {}", path.display()));
     }
     if tally.failed == samples.len() {
@@ -193,7 +193,7 @@ impl Tally {
     }
 
     /// The number of images so far.
-    fn seen(&self) -> usize {
+    fn total(&self) -> usize {
         self.scored() + self.failed
     }
 

@@ -32,7 +32,7 @@ pub(super) fn chart(
 }
 
 /// Items as one sequence.
-pub(super) struct Watched<'a> {
+pub(super) struct MonitoredSequence<'a> {
     chart: &'a ControlChart,
     monitor: Monitor<'a>,
     noun: &'static str,
@@ -41,14 +41,14 @@ pub(super) struct Watched<'a> {
     first: Option<(usize, String)>,
 }
 
-impl<'a> Watched<'a> {
+impl<'a> MonitoredSequence<'a> {
     /// A new sequence of `noun`s.
     pub(super) fn new(chart: &'a ControlChart, noun: &'static str) -> Self {
         Self { chart, monitor: chart.monitor(), noun, alarms: 0, first: None }
     }
 
     /// Adds the next item, with this number from 1; an item without a score does not change the chart.
-    pub(super) fn see(&mut self, number: usize, id: &str, score: Option<f64>) -> ChartRecord {
+    pub(super) fn push(&mut self, number: usize, id: &str, score: Option<f64>) -> ChartRecord {
         let Some(score) = score else { return ChartRecord { statistic: None, alarm: None } };
         let Reading { statistic, alarm } = self.monitor.push(score);
         if alarm {

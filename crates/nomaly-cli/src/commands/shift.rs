@@ -9,26 +9,26 @@ use crate::console::Console;
 use crate::output::counted;
 
 /// The most differences reported for all images together.
-const MOST_TOLD: usize = 4;
+const MAX_REPORTED: usize = 4;
 /// The meaning of every warning of this kind.
 const MEANING: &str = "the false-alarm rate is not promised for them";
 
 /// Monitors the images of a run, and warns once per kind of shift.
-pub(super) struct ShiftWatch<'a> {
+pub(super) struct ShiftMonitor<'a> {
     watch: Option<RunWatch<'a>>,
     images: usize,
     /// The number of images by their largest kind of shift.
     worst: BTreeMap<ShiftKind, usize>,
 }
 
-impl<'a> ShiftWatch<'a> {
+impl<'a> ShiftMonitor<'a> {
     /// Monitors against the training images of a model, if it has their profile.
     pub(super) fn new(profile: Option<&'a InputProfile>) -> Self {
         Self { watch: profile.map(InputProfile::watch), images: 0, worst: BTreeMap::new() }
     }
 
     /// Adds one image, and warns if it is the first with its kind of shift.
-    pub(super) fn see(&mut self, outcome: &Outcome<'_>, console: &Console) {
+    pub(super) fn push(&mut self, outcome: &Outcome<'_>, console: &Console) {
         let (Ok(prediction), Some(look), Some(watch)) = (&outcome.result, &outcome.look, &mut self.watch) else {
             return;
         };
@@ -56,7 +56,7 @@ impl<'a> ShiftWatch<'a> {
         let verdict = watch.verdict();
         // Facts about all images are already reported above.
         let measured = verdict.findings.iter().filter(|finding| !finding.kind.is_fact());
-        notes.extend(measured.take(MOST_TOLD).map(|finding| format!("{}; {MEANING}", finding.message)));
+        notes.extend(measured.take(MAX_REPORTED).map(|finding| format!("{}; {MEANING}", finding.message)));
         notes.iter().for_each(|note| console.warn(note));
         notes
     }

@@ -21,7 +21,7 @@ use crate::walk::{file_sample, image_files, image_files_if_any, subfolders};
 use crate::{DataError, Dataset};
 
 /// Masks are black and white, so the middle separates them even where a lossy format blurred the values.
-const ABOVE: u8 = 127;
+const MASK_THRESHOLD: u8 = 127;
 
 /// Whether a folder is in this layout.
 pub(crate) fn detect(folder: &Path) -> bool {
@@ -68,7 +68,7 @@ pub(crate) fn open(folder: &Path, name: String) -> Result<Dataset, DataError> {
             for image in image_files_if_any(&path)? {
                 let mask = image.file_stem().and_then(|stem| masks.get(&*stem.to_string_lossy())).cloned();
                 let mut sample = file_sample(folder, image, label, &kind);
-                sample.mask = mask.map(|path| MaskSource::File { path, above: ABOVE });
+                sample.mask = mask.map(|path| MaskSource::File { path, above: MASK_THRESHOLD });
                 dataset.test.push(sample);
             }
         }

@@ -32,7 +32,7 @@ const EVEN: usize = 8;
 
 /// The step that writes the tensor to be projected.
 #[derive(Debug)]
-pub(crate) enum Widen {
+pub(crate) enum WideLayer {
     /// A depthwise convolution of the expansion's result.
     Expand(Bottleneck),
     /// A depthwise convolution of the input.
@@ -42,7 +42,7 @@ pub(crate) enum Widen {
 /// Two or three layers with resolved addresses.
 #[derive(Debug)]
 pub(crate) struct Inverted {
-    widen: Widen,
+    widen: WideLayer,
     project: Dense,
     wide: View,
     /// The most rows of a band.
@@ -54,11 +54,11 @@ pub(crate) struct Inverted {
 
 impl Inverted {
     /// Plans for `widen` into `wide`, the input of `project`, unless bands go through scratch memory.
-    pub(crate) fn new(widen: Widen, project: Dense, wide: View) -> Self {
+    pub(crate) fn new(widen: WideLayer, project: Dense, wide: View) -> Self {
         let row = wide.blocks * wide.width * wide.pixel * size_of::<f32>();
         let (window, height, most) = match &widen {
-            Widen::Expand(bottleneck) => (bottleneck.window(), bottleneck.height(), bottleneck.rows()),
-            Widen::Plain(depthwise) => (&depthwise.window, depthwise.src.height, wide.height),
+            WideLayer::Expand(bottleneck) => (bottleneck.window(), bottleneck.height(), bottleneck.rows()),
+            WideLayer::Plain(depthwise) => (&depthwise.window, depthwise.src.height, wide.height),
         };
         let rows = (BAND_SCRATCH / row).clamp(1, most);
         let shared = window.kernel[0].saturating_sub(window.stride[0]);
@@ -68,8 +68,8 @@ impl Inverted {
     /// All layers, for descriptions.
     pub(crate) fn describe(&self) -> String {
         let first = match &self.widen {
-            Widen::Expand(bottleneck) => bottleneck.describe(),
-            Widen::Plain(depthwise) => depthwise.describe(),
+            WideLayer::Expand(bottleneck) => bottleneck.describe(),
+            WideLayer::Plain(depthwise) => depthwise.describe(),
         };
         format!("{first} + {}", self.project.describe())
     }
@@ -96,8 +96,8 @@ impl Inverted {
             // SAFETY: the caller's promise.
             None => unsafe {
                 match &self.widen {
-                    Widen::Expand(bottleneck) => bottleneck.run(token, arena, scratch, images, team),
-                    Widen::Plain(depthwise) => depthwise.run(token, arena, images, team),
+                    WideLayer::Expand(bottleneck) => bottleneck.run(token, arena, scratch, images, team),
+                    WideLayer::Plain(depthwise) => depthwise.run(token, arena, images, team),
                 }
                 self.project.run(token, arena, scratch, images, team);
             },
@@ -105,11 +105,11 @@ impl Inverted {
     }
 }
 
-impl Widen {
+impl WideLayer {
     fn scratch(&self) -> usize {
         match self {
-            Widen::Expand(bottleneck) => bottleneck.scratch(),
-            Widen::Plain(_) => 0,
+            WideLayer::Expand(bottleneck) => bottleneck.scratch(),
+            WideLayer::Plain(_) => 0,
         }
     }
 }
@@ -157,14 +157,14 @@ impl Kernel for BandKernel<'_> {
         let band = scratch.wrapping_add(plan.widen.scratch());
         let target = |block: usize| Target { first: band.wrapping_add(block * (y1 - y0) * row), row };
         match &plan.widen {
-            Widen::Expand(bottleneck) => {
+            WideLayer::Expand(bottleneck) => {
                 for pair in 0..wide.blocks.div_ceil(2) {
                     let targets = [target(2 * pair), target(2 * pair + 1)];
                     bottleneck::UnitKernel { plan: bottleneck, arena, hidden: scratch, image, pair, y0, y1, targets }
                         .run(s);
                 }
             }
-            Widen::Plain(depthwise) => {
+            WideLayer::Plain(depthwise) => {
                 for block in 0..wide.blocks {
                     // SAFETY: the caller of `Inverted::run` promises arena and scratch, which has room for the band.
                     unsafe { depthwise.rows(s, arena, Region { image, block, y0, y1 }, target(block)) };

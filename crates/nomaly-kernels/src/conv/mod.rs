@@ -23,7 +23,7 @@ pub(crate) mod winograd;
 pub(crate) use bottleneck::Bottleneck;
 pub(crate) use dense::{Dense, DenseWeights};
 pub(crate) use depthwise::{Depthwise, DepthwiseWeights};
-pub(crate) use inverted::{Inverted, Widen};
+pub(crate) use inverted::{Inverted, WideLayer};
 pub(crate) use winograd::{Winograd, WinogradWeights};
 
 /// Whether a convolution of the network's input reads it in the caller's planar layout.

@@ -61,8 +61,8 @@ fn the_picks_are_those_of_the_naive_loop() {
 #[test]
 fn rows_in_groups_are_picked_as_by_the_naive_loop() {
     let (rows, dim) = (6000, 12);
-    let (centres, spread) = (noise(25 * dim, 1), noise(rows * dim, 2));
-    let value = |at: usize| centres[at / dim * 7919 % 25 * dim + at % dim] + 0.05 * spread[at];
+    let (centers, spread) = (noise(25 * dim, 1), noise(rows * dim, 2));
+    let value = |at: usize| centers[at / dim * 7919 % 25 * dim + at % dim] + 0.05 * spread[at];
     check(&(0..rows * dim).map(value).collect::<Vec<_>>(), dim, 400, 3);
 }
 

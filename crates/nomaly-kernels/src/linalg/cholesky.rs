@@ -32,7 +32,7 @@ pub fn cholesky_in_place(matrices: &mut [f32], dim: usize, isa: Isa) -> Result<(
         || Factors::new(dim),
         |factors, (group, matrices)| {
             factors.load(matrices, 1.0, 0.0);
-            factors.factorise(token).map_err(|error| error.in_group(group))?;
+            factors.factorize(token).map_err(|error| error.in_group(group))?;
             for (lane, matrix) in matrices.chunks_exact_mut(size).enumerate() {
                 for row in 0..dim {
                     for column in 0..=row {
@@ -106,9 +106,9 @@ impl Factors {
     }
 
     /// Makes `lower` the factors.
-    pub(super) fn factorise(&mut self, token: Token) -> Result<(), Singular> {
+    pub(super) fn factorize(&mut self, token: Token) -> Result<(), Singular> {
         let (side, lower) = (self.side, &mut self.lower);
-        match token.dispatch(Factorise { side, lower, lanes: self.lanes }) {
+        match token.dispatch(Factorize { side, lower, lanes: self.lanes }) {
             Some(singular) => Err(singular),
             None => Ok(()),
         }
@@ -151,13 +151,13 @@ struct Step {
     sum: usize,
 }
 
-struct Factorise<'a> {
+struct Factorize<'a> {
     side: usize,
     lower: &'a mut [Lane],
     lanes: usize,
 }
 
-impl Kernel for Factorise<'_> {
+impl Kernel for Factorize<'_> {
     type Output = Option<Singular>;
 
     #[inline(always)]

@@ -127,16 +127,16 @@ impl PositionGaussians {
             let tasks = by_position.par_chunks_mut(TASK * own).zip(self.inverses.par_chunks(TASK * size)).enumerate();
             tasks.for_each_init(
                 || vec![0.0f32; own * dim],
-                |centred, (task, (distances, inverses))| {
+                |centered, (task, (distances, inverses))| {
                     let positions = distances.chunks_exact_mut(own).zip(inverses.chunks_exact(size)).enumerate();
                     for (offset, (distances, inverse)) in positions {
                         let at = (task * TASK + offset) * dim;
                         let mean = &self.mean[at..at + dim];
-                        for (centred, image) in centred.chunks_exact_mut(dim).zip(images.chunks_exact(expected)) {
+                        for (centered, image) in centered.chunks_exact_mut(dim).zip(images.chunks_exact(expected)) {
                             let values = image[at..at + dim].iter().zip(mean);
-                            centred.iter_mut().zip(values).for_each(|(target, (value, mean))| *target = value - mean);
+                            centered.iter_mut().zip(values).for_each(|(target, (value, mean))| *target = value - mean);
                         }
-                        self.token.dispatch(Lengths { inverse, centred, dim, lengths: distances });
+                        self.token.dispatch(Lengths { inverse, centered, dim, lengths: distances });
                     }
                 },
             );
@@ -173,14 +173,14 @@ impl PositionGaussians {
         }
         let mut by_position = vec![0.0f32; group * self.positions];
         by_position.par_chunks_exact_mut(group).enumerate().for_each_init(
-            || (LeftOut::new(group), vec![0.0f32; dim], vec![0.0f32; group * dim], vec![0.0f64; group]),
-            |(left_out, centred, whitened, squares), (position, distances)| {
+            || (LeaveOutWorkspace::new(group), vec![0.0f32; dim], vec![0.0f32; group * dim], vec![0.0f64; group]),
+            |(left_out, centered, whitened, squares), (position, distances)| {
                 let mean = &self.mean[position * dim..(position + 1) * dim];
                 let inverse = &self.inverses[position * size..(position + 1) * size];
                 for (whitened, image) in whitened.chunks_exact_mut(dim).zip(images.chunks_exact(expected)) {
                     let values = image[position * dim..(position + 1) * dim].iter().zip(mean);
-                    centred.iter_mut().zip(values).for_each(|(target, (value, mean))| *target = value - mean);
-                    self.token.dispatch(Whitened { inverse, centred, whitened });
+                    centered.iter_mut().zip(values).for_each(|(target, (value, mean))| *target = value - mean);
+                    self.token.dispatch(Whitened { inverse, centered, whitened });
                 }
                 left_out.squares(whitened, count, squares);
                 distances.iter_mut().zip(squares).for_each(|(distance, square)| *distance = square.sqrt() as f32);
@@ -197,7 +197,7 @@ impl PositionGaussians {
 }
 
 /// Workspace of [`PositionGaussians::left_out`] for a group of images at one position.
-struct LeftOut {
+struct LeaveOutWorkspace {
     /// The Gram matrix of the whitened deviations of the group, `[group, group]`.
     gram: Vec<f64>,
     /// `I - Gram B`, then its factors.
@@ -206,7 +206,7 @@ struct LeftOut {
     solved: Vec<f64>,
 }
 
-impl LeftOut {
+impl LeaveOutWorkspace {
     fn new(group: usize) -> Self {
         let zeros = vec![0.0; group * group];
         Self { gram: zeros.clone(), system: zeros.clone(), solved: zeros }
@@ -278,11 +278,11 @@ fn solve(system: &mut [f64], right: &mut [f64], n: usize) {
     }
 }
 
-/// `‖W x‖` for each of a few centred rows.
+/// `‖W x‖` for each of a few centered rows.
 struct Lengths<'a> {
     inverse: &'a [f32],
     /// `[rows, dim]`.
-    centred: &'a [f32],
+    centered: &'a [f32],
     dim: usize,
     lengths: &'a mut [f32],
 }
@@ -292,10 +292,10 @@ impl Kernel for Lengths<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { inverse, centred, dim, lengths } = self;
+        let Self { inverse, centered, dim, lengths } = self;
         // Four rows at a time share each load of the factor; the arithmetic of a row is the same in both loops.
         let (fours, rest) = lengths.split_at_mut(lengths.len() / 4 * 4);
-        let (many, few) = centred.split_at(fours.len() * dim);
+        let (many, few) = centered.split_at(fours.len() * dim);
         for (lengths, rows) in fours.chunks_exact_mut(4).zip(many.chunks_exact(4 * dim)) {
             lengths.copy_from_slice(&products::<S, 4>(simd, inverse, rows, dim));
         }
@@ -314,8 +314,8 @@ fn products<S: Simd, const N: usize>(simd: S, inverse: &[f32], rows: &[f32], dim
     squares.map(|squares| squares.iter().sum::<f64>().sqrt() as f32)
 }
 
-/// `W x` of centred rows: hands the value of each row of `W` to `each`, with the number of the row `x`, where the panel
-/// of `W` ends, and the place in the panel; rows that the first panel lacks are 0.
+/// `W x` of centered rows: hands the value of each row of `W` to `each`, with the number of the row `x`, where the
+/// panel of `W` ends, and the place in the panel; rows that the first panel lacks are 0.
 #[inline(always)]
 fn panels<S: Simd, const N: usize>(
     simd: S,
@@ -366,11 +366,11 @@ fn panels<S: Simd, const N: usize>(
     }
 }
 
-/// `W x` of one centred row.
+/// `W x` of one centered row.
 struct Whitened<'a> {
     inverse: &'a [f32],
     /// `[dim]`.
-    centred: &'a [f32],
+    centered: &'a [f32],
     /// `[dim]`.
     whitened: &'a mut [f32],
 }
@@ -380,8 +380,8 @@ impl Kernel for Whitened<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { inverse, centred, whitened } = self;
-        panels::<S, 1>(simd, inverse, centred, centred.len(), |_, end, at, value| {
+        let Self { inverse, centered, whitened } = self;
+        panels::<S, 1>(simd, inverse, centered, centered.len(), |_, end, at, value| {
             if let Some(row) = (end + at).checked_sub(PANEL) {
                 whitened[row] = value;
             }

@@ -14,8 +14,8 @@ const BATCH: usize = 16;
 /// The count, mean and scatter of the rows added at each position.
 ///
 /// Memory: 4 bytes for each of the `dim (dim + 1) / 2` values of a position's scatter, 8 for each value of its mean.
-/// Batches are centred on their own mean in f64 before they are multiplied, so that large means lose no precision; sums
-/// are f32.
+/// Batches are centered on their own mean in f64 before they are multiplied, so that large means lose no precision;
+/// sums are f32.
 #[derive(Clone, Debug)]
 pub struct PositionStatistics {
     positions: usize,
@@ -140,7 +140,7 @@ impl PositionStatistics {
             || Factors::new(dim),
             |factors, (group, (scatter, inverses))| {
                 factors.load(scatter, 1.0 / (self.count - 1) as f64, ridge);
-                factors.factorise(self.token).map_err(|error| error.in_group(group))?;
+                factors.factorize(self.token).map_err(|error| error.in_group(group))?;
                 factors.invert(self.token);
                 super::gaussians::store_panels(&factors.inverse, factors.side, dim, inverses);
                 Ok(())

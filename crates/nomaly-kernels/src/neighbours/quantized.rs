@@ -46,7 +46,7 @@ const SLACK: f64 = 1.0 / (1 << 20) as f64;
 #[derive(Clone, Debug)]
 pub(super) struct Quantized {
     /// Subtracted from every row and query.
-    centre: Vec<f32>,
+    center: Vec<f32>,
     /// `[panel][step][row of the panel][BYTES]`.
     codes: AlignedBuf,
     steps: usize,
@@ -109,7 +109,7 @@ impl Quantized {
         let (width, steps, len) = (2 * lanes, rows.dim.div_ceil(BYTES), rows.len());
         let padded = len.next_multiple_of(width);
         let mut bank = Self {
-            centre: median(rows),
+            center: median(rows),
             codes: AlignedBuf::zeroed(padded * steps),
             steps,
             width,
@@ -117,14 +117,14 @@ impl Quantized {
             offsets: vec![f32::NEG_INFINITY; padded],
             errors: vec![0.0; padded],
         };
-        let Self { centre, codes, scales, offsets, errors, .. } = &mut bank;
+        let Self { center, codes, scales, offsets, errors, .. } = &mut bank;
         let panels = codes.bytes_mut().par_chunks_exact_mut(width * steps * BYTES);
         let factors = scales.par_chunks_mut(width).zip(offsets.par_chunks_mut(width)).zip(errors.par_chunks_mut(width));
         panels.zip(factors).enumerate().with_min_len(8).for_each_init(
             || Encoder::new(rows.dim),
             |encoder, (panel, (codes, ((scales, offsets), errors)))| {
                 for (place, row) in (panel * width..len.min((panel + 1) * width)).enumerate() {
-                    let code = encoder.encode(token, rows.scaled(row), centre);
+                    let code = encoder.encode(token, rows.scaled(row), center);
                     for (step, bytes) in encoder.codes.chunks_exact(BYTES).take(steps).enumerate() {
                         let into = &mut codes[(step * width + place) * BYTES..][..BYTES];
                         into.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte.cast_unsigned() ^ OFFSET);
@@ -197,8 +197,8 @@ impl Encoder {
         Self { values: vec![0.0; padded], codes: vec![0; padded] }
     }
 
-    fn encode(&mut self, token: Token, (row, factor): (&[f32], f32), centre: &[f32]) -> Code {
-        token.dispatch(Encode { row, factor, centre, values: &mut self.values, codes: &mut self.codes })
+    fn encode(&mut self, token: Token, (row, factor): (&[f32], f32), center: &[f32]) -> Code {
+        token.dispatch(Encode { row, factor, center, values: &mut self.values, codes: &mut self.codes })
     }
 }
 
@@ -206,7 +206,7 @@ impl Encoder {
 struct Encode<'a> {
     row: &'a [f32],
     factor: f32,
-    centre: &'a [f32],
+    center: &'a [f32],
     values: &'a mut [f64],
     codes: &'a mut [i8],
 }
@@ -218,9 +218,9 @@ impl Kernel for Encode<'_> {
     fn run<S: Simd>(self, _: S) -> Code {
         /// Adding it to a small number leaves the nearest whole number in the lowest bits.
         const ROUNDER: f64 = 1.5 * (1u64 << 52) as f64;
-        let Self { row, factor, centre, values, codes } = self;
-        for ((value, number), centre) in values.iter_mut().zip(row).zip(centre) {
-            *value = f64::from(number * factor) - f64::from(*centre);
+        let Self { row, factor, center, values, codes } = self;
+        for ((value, number), center) in values.iter_mut().zip(row).zip(center) {
+            *value = f64::from(number * factor) - f64::from(*center);
         }
         let (values, _) = values.as_chunks::<LANES>();
         let (codes, _) = codes.as_chunks_mut::<LANES>();
@@ -272,7 +272,7 @@ impl QuantizedQueries {
         self.scales.clear();
         let mut encoder = Encoder::new(queries.dim);
         for query in 0..queries.len() {
-            let code = encoder.encode(token, queries.scaled(query), &bank.centre);
+            let code = encoder.encode(token, queries.scaled(query), &bank.center);
             let tile = &mut self.codes[query / height * height * steps..];
             let words = encoder.codes.as_chunks::<BYTES>().0.iter();
             for (step, &[a, b, c, d]) in words.take(steps).enumerate() {

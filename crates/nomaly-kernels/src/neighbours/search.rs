@@ -26,7 +26,7 @@ const DIRECT_BLOCK: usize = 256;
 
 /// The workspace of a searching thread.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(super) struct SearchWorkspace {
     /// The first row of the block of the bank that is packed.
     packed_from: Option<usize>,
     packed: AlignedBuf,
@@ -93,7 +93,7 @@ impl Search<'_> {
     }
 
     /// Compares all queries with all rows on this thread and enters the rows into the list of each query.
-    pub(super) fn visit(&self, lists: &mut [Nearest], memory: &mut Memory) {
+    pub(super) fn visit(&self, lists: &mut [Nearest], memory: &mut SearchWorkspace) {
         let rows = self.bank.len();
         if self.queries.len() <= FEW_QUERIES {
             for start in (0..rows).step_by(DIRECT_BLOCK) {
@@ -164,7 +164,7 @@ impl Search<'_> {
         let next = AtomicUsize::new(0);
         let parts = (0..threads).into_par_iter().with_max_len(1).map(|_| {
             let mut lists = self.empty_lists();
-            let mut memory = Memory::default();
+            let mut memory = SearchWorkspace::default();
             loop {
                 let unit = next.fetch_add(1, atomic::Ordering::Relaxed);
                 let (first_row, first_query) = (unit / groups * BANK_BLOCK, unit % groups * group);
@@ -190,7 +190,7 @@ impl Search<'_> {
         packed_queries: &[f32],
         block: usize,
         lists: &mut [Nearest],
-        memory: &mut Memory,
+        memory: &mut SearchWorkspace,
     ) {
         let width = 2 * self.lanes;
         let (dim, depth, slack) = (self.bank.dim, self.depth(), self.slack());

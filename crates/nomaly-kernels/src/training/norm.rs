@@ -116,7 +116,7 @@ impl BatchNorm {
                 variance.at(channel, 1).write(moments[1] as f32);
             }
             let affine = self.affine(weight[channel], bias[channel], moments);
-            self.token.dispatch(Normalise { norm: self, input, channel, affine, output });
+            self.token.dispatch(Normalize { norm: self, input, channel, affine, output });
         });
         Ok(())
     }
@@ -146,7 +146,7 @@ impl BatchNorm {
         for_each(self.channels, threads_for(4 * input.len()), |channel| {
             let moments = [f64::from(mean[channel]), f64::from(variance[channel])];
             let affine = self.affine(weight[channel], bias[channel], moments);
-            self.token.dispatch(Normalise { norm: self, input, channel, affine, output });
+            self.token.dispatch(Normalize { norm: self, input, channel, affine, output });
         });
         Ok(())
     }
@@ -271,15 +271,15 @@ impl Kernel for Moments<'_> {
         for start in self.norm.planes(self.input.len(), self.channel) {
             let values = &self.input[start..start + plane];
             let each = plane as f64;
-            let centre = (sum_pairs(s, values, values, |x, _| [x, zero])[0] / each) as f32;
-            let centres = s.splat(centre);
+            let center = (sum_pairs(s, values, values, |x, _| [x, zero])[0] / each) as f32;
+            let centers = s.splat(center);
             let [rest, own_squares] = sum_pairs(s, values, values, |x, _| {
-                let centred = s.sub(x, centres);
-                [centred, s.mul(centred, centred)]
+                let centered = s.sub(x, centers);
+                [centered, s.mul(centered, centered)]
             });
-            // The centre differs from the mean by the rounding of a sum of large values, which the sum of small ones
+            // The center differs from the mean by the rounding of a sum of large values, which the sum of small ones
             // reveals. It would enter the variance through the differences between the means of planes.
-            let own = f64::from(centre) + rest / each;
+            let own = f64::from(center) + rest / each;
             let own_squares = own_squares - rest * rest / each;
             let difference = own - mean;
             let total = count + each;
@@ -292,7 +292,7 @@ impl Kernel for Moments<'_> {
 }
 
 /// Applies the affine map of one channel.
-struct Normalise<'a> {
+struct Normalize<'a> {
     norm: &'a BatchNorm,
     input: &'a [f32],
     channel: usize,
@@ -300,7 +300,7 @@ struct Normalise<'a> {
     output: Shared,
 }
 
-impl Kernel for Normalise<'_> {
+impl Kernel for Normalize<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -384,7 +384,7 @@ impl Kernel for Backward<'_> {
         let whole = plane - plane % S::LANES;
         for start in self.norm.planes(self.input.len(), self.channel) {
             let (x, gradient) = (&self.input[start..start + plane], &self.output_gradient[start..start + plane]);
-            // SAFETY: as in `Normalise`.
+            // SAFETY: as in `Normalize`.
             unsafe {
                 let to = self.to.at(start, plane);
                 for i in (0..whole).step_by(S::LANES) {

@@ -81,7 +81,7 @@ impl Conformal {
         let mut reached = vec![0.0];
         let mut sum = 0.0;
         for (_, group) in pairs.iter().rev() {
-            sum = snapped(sum + 1.0 / sizes[group]);
+            sum = round_if_nearly_whole(sum + 1.0 / sizes[group]);
             reached.push(sum);
         }
         Ok(Self { scores: pairs.into_iter().map(|(score, _)| score).collect(), groups: sizes.len(), reached })
@@ -139,7 +139,7 @@ impl Conformal {
 }
 
 /// Rounds sums that are almost whole: three thirds are one.
-fn snapped(sum: f64) -> f64 {
+fn round_if_nearly_whole(sum: f64) -> f64 {
     if (sum - sum.round()).abs() < 1e-9 { sum.round() } else { sum }
 }
 

@@ -130,8 +130,8 @@ impl IsolationForest {
     }
 
     fn new(dim: usize, shape: Shape, splits: Vec<AxisSplit>) -> Self {
-        let pack = |walk: trees::Walk| {
-            let node = |place: &trees::Place| {
+        let pack = |walk: trees::TraversalTree| {
+            let node = |place: &trees::TraversalNode| {
                 let leaf = AxisSplit { column: 0, border: f32::INFINITY };
                 let AxisSplit { column, border } = place.rule.map_or(leaf, |rule| splits[rule]);
                 PackedNode { column, border, next: place.next }
@@ -142,7 +142,7 @@ impl IsolationForest {
                 height: walk.height,
             }
         };
-        let trees = shape.walks().into_iter().map(pack).collect();
+        let trees = shape.traversal_trees().into_iter().map(pack).collect();
         Self { dim, shape, splits, trees }
     }
 

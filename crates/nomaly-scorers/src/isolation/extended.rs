@@ -26,7 +26,7 @@ use nomaly_settings::{SettingError, Settings, word_or_value};
 use rand::RngExt;
 
 use super::IsolationForestOptions;
-use super::trees::{self, Growth, Node, Place, Shape, Split};
+use super::trees::{self, Growth, Node, Shape, Split, TraversalNode};
 use crate::entry::{ScorerParams, check_settings};
 use crate::random::normals;
 use crate::scorer::{Scorer, State, Tensor, check_rows};
@@ -192,8 +192,9 @@ impl ExtendedIsolationForest {
     }
 
     fn new(shape: Shape, scale: Scale, planes: Planes) -> Self {
-        let pack = |place: Place| PackedNode { next: place.next, plane: place.rule, path: place.path };
-        let trees = shape.walks().into_iter().map(|walk| walk.places.into_iter().map(pack).collect()).collect();
+        let pack = |place: TraversalNode| PackedNode { next: place.next, plane: place.rule, path: place.path };
+        let trees =
+            shape.traversal_trees().into_iter().map(|walk| walk.places.into_iter().map(pack).collect()).collect();
         Self { shape, scale, planes, trees }
     }
 
@@ -233,8 +234,7 @@ impl ExtendedIsolationForest {
         let weights = state.read_f32("weights", [inner, width])?;
         if width == dim {
             state.expect_only(&["borders", "centre", "children", "nodes", "sizes", "weights"])?;
-            let weights =
-                weights.chunks_exact(dim).flat_map(|weights| filled_up(weights.iter().copied(), dim)).collect();
+            let weights = weights.chunks_exact(dim).flat_map(|weights| padded(weights.iter().copied(), dim)).collect();
             let planes = Planes { columns: Vec::new(), weights, width: prepared_width(dim), borders };
             return Ok(Self::new(shape, scale, planes));
         }
@@ -332,7 +332,7 @@ fn prepared_width(dim: usize) -> usize {
 }
 
 /// Weights of all columns, padded with zeros to the length of a prepared row.
-fn filled_up(weights: impl Iterator<Item = f32>, dim: usize) -> impl Iterator<Item = f32> {
+fn padded(weights: impl Iterator<Item = f32>, dim: usize) -> impl Iterator<Item = f32> {
     weights.chain(std::iter::repeat_n(0.0, prepared_width(dim) - dim))
 }
 
@@ -344,7 +344,7 @@ fn plane(node: &mut Node<'_>, taking_part: usize, dim: usize) -> Option<Plane> {
     }
     ranges.sort_unstable_by_key(|range| range.column);
     let weights = normals(node.rng, taking_part).into_iter().map(|weight| weight as f32);
-    let weights: Vec<f32> = if taking_part == dim { filled_up(weights, dim).collect() } else { weights.collect() };
+    let weights: Vec<f32> = if taking_part == dim { padded(weights, dim).collect() } else { weights.collect() };
     let mut border = 0.0;
     for (range, weight) in ranges.iter().zip(&weights) {
         let (low, high) = (f64::from(range.low), f64::from(range.high));

@@ -110,7 +110,7 @@ impl Node<'_> {
 }
 
 /// A newly grown forest.
-pub(super) struct Grown<S> {
+pub(super) struct GrownForest<S> {
     pub(super) shape: Shape,
     /// The rules of the inner nodes, in the order of the nodes.
     pub(super) splits: Vec<S>,
@@ -136,7 +136,7 @@ pub(super) fn grow<S: Split>(
     prepare: impl Fn(ndarray::ArrayView1<'_, f32>, &mut [f32]) + Sync,
     split: impl Fn(&mut Node<'_>) -> Option<S> + Sync,
     watch: Watch<'_>,
-) -> Result<Grown<S>, ScorerError> {
+) -> Result<GrownForest<S>, ScorerError> {
     let Growth { trees, samples, seed, width } = growth;
     let samples = samples.min(rows.nrows());
     let grow_one = |tree: usize| {
@@ -158,7 +158,7 @@ pub(super) fn grow<S: Split>(
         shape.sizes.extend(tree.sizes);
         splits.extend(tree.splits);
     }
-    Ok(Grown { shape, splits })
+    Ok(GrownForest { shape, splits })
 }
 
 struct Tree<S> {
@@ -231,7 +231,7 @@ pub(super) struct Shape {
 
 /// A node for traversal.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Place {
+pub(super) struct TraversalNode {
     /// The first child, or the node itself for a leaf; counted from the root.
     pub(super) next: u32,
     /// The index of the node's rule in the forest; none for a leaf.
@@ -241,9 +241,9 @@ pub(super) struct Place {
 }
 
 /// A tree for traversal.
-pub(super) struct Walk {
+pub(super) struct TraversalTree {
     /// The nodes, the root first.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<TraversalNode>,
     /// The depth of the deepest leaf.
     pub(super) height: u32,
 }
@@ -270,7 +270,7 @@ impl Shape {
     }
 
     /// The trees for traversal.
-    pub(super) fn walks(&self) -> Vec<Walk> {
+    pub(super) fn traversal_trees(&self) -> Vec<TraversalTree> {
         let (mut first, mut rule) = (0, 0);
         let walk_of = |nodes: &u32| {
             let range = first..first + *nodes as usize;
@@ -284,15 +284,15 @@ impl Shape {
                 if *child == 0 {
                     height = height.max(depth);
                     let path = f64::from(depth) + average_path_length(*size);
-                    places.push(Place { next: node as u32, rule: None, path });
+                    places.push(TraversalNode { next: node as u32, rule: None, path });
                 } else {
                     let at = *child as usize;
                     depths[at..at + 2].fill(depth + 1);
-                    places.push(Place { next: *child, rule: Some(rule), path: f64::from(depth) });
+                    places.push(TraversalNode { next: *child, rule: Some(rule), path: f64::from(depth) });
                     rule += 1;
                 }
             }
-            Walk { places, height }
+            TraversalTree { places, height }
         };
         self.nodes.iter().map(walk_of).collect()
     }

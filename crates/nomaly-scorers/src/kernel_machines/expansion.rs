@@ -80,8 +80,8 @@ impl Expansion {
                 (Form::Bank(bank), points) => bank.weighted_sums(&self.coefficients, points)?,
                 (Form::Linear(_), PointsView::Single(_)) => Vec::new(),
             };
-            let of_itself = self.space.of_itself(points.view());
-            results.extend(sums.into_iter().zip(of_itself).map(|(sum, of_itself)| make(sum, of_itself)));
+            let self_kernels = self.space.self_kernels(points.view());
+            results.extend(sums.into_iter().zip(self_kernels).map(|(sum, self_kernels)| make(sum, self_kernels)));
         }
         Ok(results)
     }

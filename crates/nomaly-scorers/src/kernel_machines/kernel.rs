@@ -252,7 +252,7 @@ impl Space {
     }
 
     /// `k(x, x)` of each of the rows `[n, dim]`.
-    pub(crate) fn of_itself(&self, points: PointsView<'_>) -> Vec<f64> {
+    pub(crate) fn self_kernels(&self, points: PointsView<'_>) -> Vec<f64> {
         match points {
             PointsView::Single(values) => vec![1.0; values.len() / self.dim()],
             PointsView::Double(values) => {

@@ -204,7 +204,7 @@ impl KernelPca {
         let points = self.space.points(rows);
         let kernels = self.kernels(&points, count)?;
         let mut centered = vec![0.0f64; BLOCK * size];
-        let mut distances = self.space.of_itself(points.view());
+        let mut distances = self.space.self_kernels(points.view());
         let of_rows = kernels.chunks_exact(size).zip(centered.chunks_exact_mut(size)).zip(&mut distances);
         for ((kernels, centered), distance) in of_rows {
             let mut sum = 0.0;

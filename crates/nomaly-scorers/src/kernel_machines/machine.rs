@@ -96,7 +96,7 @@ impl SupportVectorMachine {
             return Err(ScorerError::TooFewRows { what: "a kernel machine", needed: 1, got: 0 });
         }
         let (space, points) = Space::fit(rows, options.kernel)?;
-        let diagonal = space.of_itself(points.view());
+        let diagonal = space.self_kernels(points.view());
         let total = options.nu * count as f64;
         // `min ½ βᵀKβ`, for the ball less `½ total Σ β_i K_ii`, with coefficients from 0 to 1 and of sum `total`.
         let linear = match boundary {
@@ -159,7 +159,7 @@ impl Scorer for SupportVectorMachine {
         check_rows(rows, self.dim())?;
         match self.boundary {
             Boundary::Hyperplane => self.expansion.evaluate(rows, |sum, _| self.offset - sum),
-            Boundary::Ball => self.expansion.evaluate(rows, |sum, of_itself| of_itself - 2.0 * sum + self.offset),
+            Boundary::Ball => self.expansion.evaluate(rows, |sum, self_kernels| self_kernels - 2.0 * sum + self.offset),
         }
     }
 

@@ -128,7 +128,7 @@ impl<'a> Solver<'a> {
             let solved = work.extremes.gap() <= self.gap || !work.step(self.problem)?;
             if solved {
                 let all = work.ids.len() == count;
-                self.take_over(&work)?;
+                self.write_back(&work)?;
                 // If a working problem of the worst violators cannot move either, rounding allows no further progress.
                 let stuck = restarted_at == Some(steps);
                 if all || stuck || extremes(&self.gradient, &self.coefficients).gap() <= self.gap {
@@ -149,7 +149,7 @@ impl<'a> Solver<'a> {
                 until_shrink = count.min(SHRINK_EVERY);
                 if !was_near && work.extremes.gap() <= 10.0 * self.gap {
                     was_near = true;
-                    self.take_over(&work)?;
+                    self.write_back(&work)?;
                     work = self.restart()?;
                 } else {
                     self.shrink(&mut work)?;
@@ -159,7 +159,7 @@ impl<'a> Solver<'a> {
     }
 
     /// Writes the working problem back and updates the gradients of the excluded rows.
-    fn take_over(&mut self, work: &Working) -> Result<(), ScorerError> {
+    fn write_back(&mut self, work: &Working) -> Result<(), ScorerError> {
         for (at, id) in work.ids.iter().enumerate() {
             self.coefficients[*id] = work.coefficients[at];
             self.gradient[*id] = work.gradient[at];

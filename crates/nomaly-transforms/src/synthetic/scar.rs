@@ -34,14 +34,14 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
         }
     };
     let source = dice.point(&canvas, 0.1);
-    let centre = dice.point(&canvas, 0.15);
+    let center = dice.point(&canvas, 0.15);
     // Coordinates of a pixel in the strip: across and along.
     let local = |p: [f32; 2]| {
-        let d = [p[0] - centre[0], p[1] - centre[1]];
+        let d = [p[0] - center[0], p[1] - center[1]];
         [d[0] * axis[1] - d[1] * axis[0], d[0] * axis[0] + d[1] * axis[1]]
     };
     let reach = half_width + half_height + 1.0;
-    canvas.cover([centre[0] - reach, centre[1] - reach, centre[0] + reach, centre[1] + reach], |p| {
+    canvas.cover([center[0] - reach, center[1] - reach, center[0] + reach, center[1] + reach], |p| {
         let [across, along] = local(p);
         (half_width + 0.5 - across.abs()).min(half_height + 0.5 - along.abs())
     });

@@ -125,11 +125,11 @@ mod tests {
             serde_json::from_str(include_str!("../../tests/fixtures/transformations.json")).unwrap();
         let number = |value: &serde_json::Value| value.as_f64().unwrap();
         let levels = fixture["colour"]["planes"].as_array().unwrap();
-        let colour: Vec<f32> = levels.iter().map(|level| number(level) as f32 / 255.0).collect();
+        let color: Vec<f32> = levels.iter().map(|level| number(level) as f32 / 255.0).collect();
         for case in fixture["window"].as_array().unwrap() {
             let place = [number(&case["place"][0]), number(&case["place"][1])];
-            let mut out = vec![0.0; colour.len()];
-            Window { share: number(&case["share"]), place }.resample(&colour, [9, 12], &mut out);
+            let mut out = vec![0.0; color.len()];
+            Window { share: number(&case["share"]), place }.resample(&color, [9, 12], &mut out);
             let expected = case["expected"].as_array().unwrap().iter().flat_map(|plane| plane.as_array().unwrap());
             // The reference is rounded to 7 decimals, and this is single precision.
             for (value, expected) in out.iter().zip(expected) {

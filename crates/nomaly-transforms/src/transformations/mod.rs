@@ -81,7 +81,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub(crate) use set::{GEOTRANS, Preset, ROTATIONS, ROTATIONS_FLIPS};
 pub use set::{MAX_TRANSFORMATIONS, TransformationSet};
-use step::{Step, Worked};
+use step::{Step, StepBuffer};
 
 use crate::error::TransformError;
 use crate::planes::{check_planes, check_size};
@@ -147,11 +147,11 @@ impl Transformation {
     ) -> Result<(), TransformError> {
         self.check(size)?;
         check_planes(planes, size, out)?;
-        let mut worked = Worked::new(planes, size, out);
+        let mut buffer = StepBuffer::new(planes, size, out);
         for &step in &self.steps {
-            worked.take(step, random);
+            buffer.take(step, random);
         }
-        worked.finish();
+        buffer.finish();
         Ok(())
     }
 }

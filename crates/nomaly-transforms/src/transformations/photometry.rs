@@ -55,7 +55,7 @@ fn weights(channels: usize) -> Vec<f32> {
 ///
 /// Values are counted at 256 levels, 0 to 1, and the shares interpolated between levels. An image with a single level
 /// does not change. NaN counts as level 0 and stays NaN.
-pub(super) fn equalise(planes: &mut [f32], top: f64) {
+pub(super) fn equalize(planes: &mut [f32], top: f64) {
     const LAST: usize = 255;
     let mut counts = [0u64; LAST + 1];
     for &value in planes.iter() {
@@ -96,11 +96,11 @@ mod tests {
                 assert!((a - b).abs() <= tolerance, "{a}, expected {b}");
             }
         };
-        let colour: Vec<f32> = list(&fixture["colour"]["planes"]).iter().map(|level| level / 255.0).collect();
+        let color: Vec<f32> = list(&fixture["colour"]["planes"]).iter().map(|level| level / 255.0).collect();
         for case in fixture["jitter"].as_array().unwrap() {
             let [brightness, contrast, saturation] = list(&case["factors"])[..] else { panic!("three factors") };
             let factors = Factors { brightness, contrast, saturation };
-            let (mut planes, mut grey) = (colour.clone(), colour[..108].to_vec());
+            let (mut planes, mut grey) = (color.clone(), color[..108].to_vec());
             factors.apply(&mut planes, 108);
             factors.apply(&mut grey, 108);
             close(&planes, &list(&case["colour"]), 1e-6);

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use nomaly_registry::{Entry, Registry, UnknownName};
 use serde::{Deserialize, Serialize};
 
-use super::step::{CROP, EQUALISE, JITTER, QUANTILE, STEPS, Step, StepKind, ZOOM, number};
+use super::step::{CROP, EQUALIZE, JITTER, QUANTILE, STEPS, Step, StepKind, ZOOM, number};
 use super::{IDENTITY, MAX_STEPS, Transformation};
 use crate::error::TransformError;
 
@@ -165,7 +165,7 @@ pub(crate) const ROTATIONS_FLIPS: Preset = Preset {
 static PRESETS: Registry<Preset> = Registry::new("set of transformations", &[GEOTRANS, ROTATIONS, ROTATIONS_FLIPS]);
 
 /// Extras in the order of T = T_old ∘ zoom ∘ crop ∘ jitter ∘ equalise: the last one is applied first.
-static EXTRAS: Registry<StepKind> = Registry::new("extra transformation", &[ZOOM, CROP, JITTER, EQUALISE, QUANTILE]);
+static EXTRAS: Registry<StepKind> = Registry::new("extra transformation", &[ZOOM, CROP, JITTER, EQUALIZE, QUANTILE]);
 
 impl Preset {
     /// The preset as it is displayed, and its transformations. The default share is left out: it belongs to the
@@ -233,8 +233,8 @@ fn parse_term(term: &str) -> Result<(String, Vec<Transformation>), TransformErro
         extras.push((kind.name, kind.parse(setting)?));
     }
     let given = |kind: StepKind| extras.iter().any(|(name, _)| *name == kind.name);
-    if given(EQUALISE) && given(QUANTILE) {
-        return Err(TransformError::EqualisedTwice);
+    if given(EQUALIZE) && given(QUANTILE) {
+        return Err(TransformError::EqualizedTwice);
     }
     for (_, extra) in EXTRAS.names().filter_map(|name| extras.iter().find(|(given, _)| *given == name)) {
         text += &format!("+{extra}");

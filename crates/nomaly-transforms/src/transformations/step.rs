@@ -6,7 +6,7 @@ use nomaly_registry::{Entry, Registry};
 use rand_chacha::ChaCha8Rng;
 
 use super::geometry::{Gather, Window};
-use super::photometry::{Factors, equalise};
+use super::photometry::{Factors, equalize};
 use crate::dice::Dice;
 use crate::entry::Group;
 use crate::error::TransformError;
@@ -29,7 +29,7 @@ pub(super) enum Step {
     /// Changes brightness, contrast and saturation by factors at most this far from 1.
     Jitter(f64),
     /// Equalises the histogram.
-    Equalise,
+    Equalize,
     /// Equalises the histogram up to this value.
     Quantile(f64),
 }
@@ -153,13 +153,13 @@ pub(crate) const JITTER: StepKind = StepKind {
     }),
     make: Step::Jitter,
 };
-pub(crate) const EQUALISE: StepKind = StepKind {
+pub(crate) const EQUALIZE: StepKind = StepKind {
     name: "equalise",
     summary: "histogram equalisation: every value becomes the share of values that are not greater",
     group: Group::Photometry,
     parameters: "",
     setting: None,
-    make: |_| Step::Equalise,
+    make: |_| Step::Equalize,
 };
 pub(crate) const QUANTILE: StepKind = StepKind {
     name: "quantile",
@@ -176,7 +176,7 @@ pub(crate) const QUANTILE: StepKind = StepKind {
 
 /// All steps.
 pub(super) static STEPS: Registry<StepKind> =
-    Registry::new("step", &[FLIP, TX, TY, ROT90, ROT180, ROT270, ZOOM, CROP, JITTER, EQUALISE, QUANTILE]);
+    Registry::new("step", &[FLIP, TX, TY, ROT90, ROT180, ROT270, ZOOM, CROP, JITTER, EQUALIZE, QUANTILE]);
 
 /// The name and the setting, in the parsed form.
 impl fmt::Display for Step {
@@ -189,7 +189,7 @@ impl fmt::Display for Step {
             Self::Zoom(factor) => write!(f, "zoom={factor}"),
             Self::Crop(share) => write!(f, "crop={share}"),
             Self::Jitter(strength) => write!(f, "jitter={strength}"),
-            Self::Equalise => f.write_str("equalise"),
+            Self::Equalize => f.write_str("equalise"),
             Self::Quantile(top) => write!(f, "quantile={top}"),
         }
     }
@@ -226,14 +226,14 @@ impl Step {
             Self::Turn(_) => height.max(width) > 1,
             Self::Zoom(factor) => (1.0 - 1.0 / factor).abs() * height.min(width) as f64 >= 1.0,
             Self::Crop(share) => (1.0 - share) * height.min(width) as f64 >= 1.0,
-            Self::Jitter(_) | Self::Equalise | Self::Quantile(_) => true,
+            Self::Jitter(_) | Self::Equalize | Self::Quantile(_) => true,
         };
         if enough { Ok(()) } else { Err(TransformError::TooSmall { step: self.to_string(), height, width }) }
     }
 }
 
 /// An image to which steps are applied one by one.
-pub(super) struct Worked<'a> {
+pub(super) struct StepBuffer<'a> {
     size: [usize; 2],
     planes: &'a [f32],
     out: &'a mut [f32],
@@ -243,7 +243,7 @@ pub(super) struct Worked<'a> {
     gather: Option<Gather>,
 }
 
-impl<'a> Worked<'a> {
+impl<'a> StepBuffer<'a> {
     /// Starts with an image of checked size; `out` must have the same length.
     pub(super) fn new(planes: &'a [f32], size: [usize; 2], out: &'a mut [f32]) -> Self {
         Self { size, planes, out, written: false, gather: None }
@@ -267,8 +267,8 @@ impl<'a> Worked<'a> {
                 let [brightness, contrast, saturation] = [(); 3].map(|()| dice.between(1.0 - strength, 1.0 + strength));
                 Factors { brightness, contrast, saturation }.apply(self.values(), height * width);
             }
-            Step::Equalise => equalise(self.values(), 1.0),
-            Step::Quantile(top) => equalise(self.values(), top),
+            Step::Equalize => equalize(self.values(), 1.0),
+            Step::Quantile(top) => equalize(self.values(), top),
         }
     }
 

@@ -9,7 +9,7 @@ use nomaly::rows::read;
 use nomaly::rows::{FittedRows, RowOutcome, RowPredictOptions};
 use nomaly::wire::{RecordError, RowRecord};
 
-use super::super::sequence::{Watched, chart};
+use super::super::sequence::{MonitoredSequence, chart};
 use super::super::{Status, classes, decision, tell_skipped, warn_unattainable};
 use super::refusal;
 use crate::args::{ScoreArgs, ScoreFormat};
@@ -24,7 +24,7 @@ fn record(
     outcome: &RowOutcome,
     ids: Option<&[String]>,
     known: Option<&Classes>,
-    sequence: Option<&mut Watched<'_>>,
+    sequence: Option<&mut MonitoredSequence<'_>>,
 ) -> RowRecord {
     let prediction = outcome.result.as_ref().ok();
     let error = |Skipped { kind, message, .. }: &Skipped| RecordError { kind: kind.clone(), message: message.clone() };
@@ -39,7 +39,7 @@ fn record(
         anomalous: prediction.and_then(|prediction| prediction.anomalous),
         label: recognized.map(|(known, found)| known.label(&found).to_owned()),
         error: outcome.result.as_ref().err().map(error),
-        chart: sequence.map(|sequence| sequence.see(outcome.row, &name, score)),
+        chart: sequence.map(|sequence| sequence.push(outcome.row, &name, score)),
     }
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     };
     console.detail(format_args!("{}; {rule_in_words}", detector.info().scorer));
     let chart = chart(&args.sequence, &calibration, "row", console)?;
-    let mut sequence = chart.as_ref().map(|chart| Watched::new(chart, "row"));
+    let mut sequence = chart.as_ref().map(|chart| MonitoredSequence::new(chart, "row"));
     let outcomes = detector.predict(&table, &options, &Bars::new(console, Unit::Images)).map_err(|error| {
         Failure::if_cancelled(error, "interrupted, and nothing was printed", "the same command starts again")
     })?;

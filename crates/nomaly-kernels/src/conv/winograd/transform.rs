@@ -27,17 +27,17 @@ fn input<S: Simd, const T: usize>(s: S, d: [S::V; T]) -> [S::V; T] {
         t[3] = s.sub(d[1], d[3]);
     } else {
         let (near, far) = (s.splat(FRAC_1_SQRT_2), s.splat(-SQRT_2));
-        let (two, half, centre) = (s.splat(-2.0), s.splat(-0.5), s.splat(-2.5));
+        let (two, half, center) = (s.splat(-2.0), s.splat(-0.5), s.splat(-2.5));
         let even = s.fma(d[2], two, d[4]);
         let odd = s.fma(d[1], far, s.mul(d[3], near));
         let even_far = s.fma(d[2], half, d[4]);
         let odd_far = s.sub(s.mul(d[3], s.splat(SQRT_2)), s.mul(d[1], near));
-        t[0] = s.fma(d[2], centre, s.add(d[0], d[4]));
+        t[0] = s.fma(d[2], center, s.add(d[0], d[4]));
         t[1] = s.add(even, odd);
         t[2] = s.sub(even, odd);
         t[3] = s.add(even_far, odd_far);
         t[4] = s.sub(even_far, odd_far);
-        t[5] = s.fma(d[3], centre, s.add(d[1], d[5]));
+        t[5] = s.fma(d[3], center, s.add(d[1], d[5]));
     }
     t
 }

@@ -43,7 +43,7 @@ use rayon::prelude::*;
 use super::bank::Bank;
 use super::nearest::{Near, Nearest, merge};
 use super::rows::{Rows, View};
-use super::search::{BANK_BLOCK, Memory, Search};
+use super::search::{BANK_BLOCK, Search, SearchWorkspace};
 use super::{Metric, Neighbours, NeighboursError, Side};
 use crate::isa::Isa;
 use crate::simd::Token;
@@ -86,7 +86,7 @@ pub struct InvertedParts {
     pub order: Vec<u32>,
 }
 
-/// Rows grouped into cells, for approximate searches; see the [module documentation](self).
+/// Rows grouped into cells, for approximate searches.
 ///
 /// Besides the rows it takes 16 bytes per row, and the centres.
 #[derive(Clone, Debug)]
@@ -335,7 +335,7 @@ impl InvertedIndex {
         let empty = || vec![Nearest::new(k); queries.len()];
         let parts = (0..rayon::current_num_threads()).into_par_iter().with_max_len(1).map(|_| {
             let (mut lists, mut local) = (empty(), Vec::new());
-            let (mut gathered, mut memory) = (Rows::default(), Memory::default());
+            let (mut gathered, mut memory) = (Rows::default(), SearchWorkspace::default());
             while let Some((rows, numbers)) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
                 queries.gather(numbers, &mut gathered);
                 local.extend(numbers.iter().map(|query| std::mem::take(&mut lists[*query as usize])));

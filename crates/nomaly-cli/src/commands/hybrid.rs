@@ -12,7 +12,7 @@ use crate::output::percent;
 use crate::progress::{Bars, Unit};
 
 /// The second model's scores of all images, and their combination with the first model's.
-pub(crate) struct Together {
+pub(crate) struct HybridRun {
     hybrid: Hybrid,
     methods: [String; 2],
     /// The score of each image, in order.
@@ -20,7 +20,7 @@ pub(crate) struct Together {
     max_fpr: f64,
 }
 
-impl Together {
+impl HybridRun {
     /// Scores `samples` with the model in `path`. An image is anomalous if its combined p-value is at most the rate of
     /// `options`, or of the first model.
     pub(crate) fn score(
