@@ -67,7 +67,7 @@ impl Options {
         let bytes = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
         let (values, rest) = bytes.as_chunks::<4>();
         if !rest.is_empty() {
-            return Err(format!("{path}: {} bytes are no whole number of f32", bytes.len()).into());
+            return Err(format!("{path}: {} bytes are not a whole number of f32", bytes.len()).into());
         }
         Ok(values.iter().map(|value| f32::from_ne_bytes(*value)).collect())
     }

@@ -309,7 +309,7 @@ impl<'a> EvaluationReport<'a> {
         summary.extend(facts([("time to score", format!("{per_image} ms an image (median)"))]));
         let undecided = calibration
             .unattainable()
-            .map(|reason| format!("No image is decided on, for there is no threshold: {reason}."));
+            .map(|reason| format!("No image is decided on, because there is no threshold: {reason}."));
         let report = Report {
             title: figures.dataset.clone(),
             subtitle: format!("{} on {}", figures.method, figures.backbone.as_deref().unwrap_or("rows")),

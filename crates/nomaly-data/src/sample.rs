@@ -181,8 +181,9 @@ pub struct PackedImages {
     width: u32,
     height: u32,
     channels: Channels,
-    /// Distance between images.
+    /// Bytes from one image to the next.
     stride: usize,
+    /// Bytes before the pixels of an image.
     offset: usize,
 }
 

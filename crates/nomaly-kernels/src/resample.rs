@@ -44,7 +44,7 @@ pub enum ResampleError {
         to: [usize; 2],
     },
     /// The values do not form whole maps.
-    #[error("{len} numbers are no whole number of maps of {from:?} (height, width) with {channels} channels")]
+    #[error("{len} numbers are not a whole number of maps of {from:?} (height, width) with {channels} channels")]
     Ragged {
         /// The numbers.
         len: usize,

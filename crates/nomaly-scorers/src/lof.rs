@@ -154,7 +154,7 @@ impl Lof {
         // Distances of `f32` numbers are below 1e20, and 1e-10 is added to each mean.
         let range = 1e-21..=1.0 / EPSILON;
         if let Some(at) = density.iter().position(|density| !range.contains(density)) {
-            return Err(state.tensor_error("density", format!("number {at} is none of a mean distance")));
+            return Err(state.tensor_error("density", format!("number {at} is not a mean distance")));
         }
         let bank = bank(options, dim, state.read_f32("bank", [rows, dim])?.to_vec())?;
         Ok(Self { options, bank, reach, density })

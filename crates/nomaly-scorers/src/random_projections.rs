@@ -222,9 +222,8 @@ impl RandomProjections {
             first += counts.len();
             let histogram = Histogram { low: borders[0], high: borders[1], counts };
             if !histogram.is_valid(rows) {
-                return Err(
-                    state.tensor_error("counts", format!("the histogram of projection {at} is none of {rows} rows"))
-                );
+                return Err(state
+                    .tensor_error("counts", format!("the histogram of projection {at} does not count {rows} rows")));
             }
             histograms.push(histogram);
         }

@@ -173,7 +173,7 @@ impl Source {
         }
         match self {
             Self::PyPi { file, .. } if !file.ends_with(".whl") => {
-                Err(format!("{file:?} is no wheel (.whl), and pip runs code out of source archives"))
+                Err(format!("{file:?} is not a wheel (.whl), and pip runs code from source archives"))
             }
             Self::PyPi { package, version, .. } => word(package, "._-").and_then(|()| word(version, "._-+!")),
             Self::Debian { package, version, .. } => {
@@ -250,7 +250,7 @@ mod tests {
         check(pypi, Ok("a_b-1.0.whl"));
         check(&pypi.replace("a-b", "--index"), Err("not a package name"));
         check(&pypi.replace("a_b-1.0.whl", "../a.whl"), Err("not a plain file name"));
-        check(&pypi.replace("a_b-1.0.whl", "a-b-1.0.tar.gz"), Err("is no wheel"));
+        check(&pypi.replace("a_b-1.0.whl", "a-b-1.0.tar.gz"), Err("is not a wheel"));
         check(&format!("{pypi}\nmirror='x'"), Err("unknown field"));
         check(&pypi.replace("HASH", "12"), Err("64 lower-case"));
         check("kind='debian'\npackage='data+x'\nfile='d.deb'\nsha256='HASH'", Ok("d.deb"));

@@ -370,7 +370,7 @@ pub enum TransformError {
         width: usize,
     },
     /// Planes of neither a grey nor a coloured image.
-    #[error("{actual} planes are no image, expected 1 or 3")]
+    #[error("{actual} planes are not an image, expected 1 or 3")]
     Channels {
         /// The number of planes.
         actual: usize,

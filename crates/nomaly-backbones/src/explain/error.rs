@@ -71,7 +71,7 @@ pub enum ExplainError {
         found: usize,
     },
     /// The values do not form whole images.
-    #[error("{found} values are no whole number of images of {each} values")]
+    #[error("{found} values are not a whole number of images of {each} values")]
     Images {
         /// Values of one image.
         each: usize,

@@ -48,8 +48,8 @@ pub enum TrainableError {
         /// The cause.
         source: TrainingError,
     },
-    /// The images are no whole number of images of the planned size.
-    #[error("{found} values are no whole number of images of {each} values")]
+    /// The images are not a whole number of images of the planned size.
+    #[error("{found} values are not a whole number of images of {each} values")]
     Images {
         /// Values of one image.
         each: usize,
@@ -65,7 +65,7 @@ pub enum TrainableError {
         found: Vec<usize>,
     },
     /// The optimizer has been used with another network.
-    #[error("the optimiser has states of {found} parameters, the network has {expected}")]
+    #[error("the optimizer has states of {found} parameters, the network has {expected}")]
     Optimizer {
         /// Parameters of the network.
         expected: usize,
@@ -73,7 +73,7 @@ pub enum TrainableError {
         found: usize,
     },
     /// The optimizer's state of a parameter differs in length from the parameter.
-    #[error("the optimiser's state of `{parameter}` has {found} values, the network's parameter {expected}")]
+    #[error("the optimizer's state of `{parameter}` has {found} values, the network's parameter {expected}")]
     OptimizerState {
         /// The parameter.
         parameter: String,

@@ -293,7 +293,7 @@ impl<'a, G: Globals> Machine<'a, G> {
         let arguments = self.pop()?;
         let callee = self.pop()?;
         let (Value::Global(global), Value::Tuple(index)) = (callee, arguments) else {
-            return Err(self.error("something is called that is no function, or without a tuple"));
+            return Err(self.error("a call needs a function and a tuple of arguments"));
         };
         let arguments = match self.heap.sequences.get(index) {
             Some(arguments) if arguments.len() <= MAX_ARGUMENTS => arguments.clone(),

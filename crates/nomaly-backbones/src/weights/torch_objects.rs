@@ -101,10 +101,10 @@ impl Globals for TorchGlobals {
                 let mut pairs = Vec::with_capacity(items.len());
                 for item in &items {
                     let (Value::Tuple(pair) | Value::List(pair)) = item else {
-                        return Err(WeightsError::torch("an OrderedDict is made of what are no pairs"));
+                        return Err(WeightsError::torch("an OrderedDict has items that are not pairs"));
                     };
                     let [key, value] = heap.sequences[*pair].as_slice() else {
-                        return Err(WeightsError::torch("an OrderedDict is made of what are no pairs"));
+                        return Err(WeightsError::torch("an OrderedDict has items that are not pairs"));
                     };
                     pairs.push((key.clone(), value.clone()));
                 }
@@ -114,7 +114,7 @@ impl Globals for TorchGlobals {
             }
             (Global::RebuildTensor, [storage, offset, shape, strides, ..]) => {
                 let Some(Object::Storage(storage)) = object(storage) else {
-                    return Err(WeightsError::torch("a tensor is made of what is no storage"));
+                    return Err(WeightsError::torch("a tensor is not on a storage"));
                 };
                 let tensor = TensorRef {
                     storage: storage.clone(),

@@ -110,7 +110,7 @@ fn read_part(files: &[PathBuf], class_at: usize, before: usize, classes: usize) 
         let part = read_file(path, MAX_FILE_BYTES)?;
         if part.is_empty() || part.len() % record != 0 {
             let reason =
-                format!("it holds {} bytes, which is no multiple of the {record} that an image takes", part.len());
+                format!("it holds {} bytes, which is not a multiple of the {record} that an image takes", part.len());
             return Err(DataError::damaged(path, reason));
         }
         if let Some(index) = part.chunks_exact(record).position(|image| usize::from(image[class_at]) >= classes) {

@@ -1,4 +1,4 @@
-//! One folder a class: `train/<class>/*`, `test/<class>/*`, or just `<class>/*`.
+//! One folder per class: `train/<class>/*`, `test/<class>/*`, or just `<class>/*`.
 //!
 //! # What it computes
 //! The class named by the option `normal` is the training set; in the test images it is normal and all other classes

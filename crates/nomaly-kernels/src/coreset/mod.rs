@@ -87,7 +87,7 @@ pub enum CoresetError {
     #[error("rows of dimension 0 have no distance")]
     NoColumns,
     /// The values do not form whole rows.
-    #[error("{len} numbers are no whole number of rows of dimension {dim}")]
+    #[error("{len} numbers are not a whole number of rows of dimension {dim}")]
     Ragged {
         /// The numbers.
         len: usize,

@@ -66,7 +66,7 @@ pub enum FilterError {
     Isa(#[from] IsaError),
     /// The width or the truncation of the Gaussian is not valid.
     #[error(
-        "a Gaussian of sigma {sigma} cut off at {truncate} sigmas is no filter: both must be positive, their product at most {MAX_RADIUS}"
+        "a Gaussian of sigma {sigma} cut off at {truncate} sigmas is not a filter: both must be positive, their product at most {MAX_RADIUS}"
     )]
     Sigma {
         /// The standard deviation in pixels.
@@ -76,7 +76,7 @@ pub enum FilterError {
     },
     /// The window of a median filter is even or too large.
     #[error(
-        "a median of {side} x {side} pixels is no filter: the side must be an odd number up to {}",
+        "a median of {side} x {side} pixels is not a filter: the side must be an odd number up to {}",
         MedianFilter::MAX_SIDE
     )]
     Window {
@@ -84,7 +84,7 @@ pub enum FilterError {
         side: usize,
     },
     /// The values do not form whole maps.
-    #[error("{len} numbers are no whole number of maps of {height} x {width}")]
+    #[error("{len} numbers are not a whole number of maps of {height} x {width}")]
     Ragged {
         /// The numbers.
         len: usize,

@@ -113,7 +113,7 @@ pub enum NeighboursError {
     #[error("rows of dimension 0 have no distance")]
     NoColumns,
     /// The values do not form whole rows.
-    #[error("the {side} has {len} numbers, which is no multiple of the dimension {dim}")]
+    #[error("the {side} has {len} numbers, which is not a multiple of the dimension {dim}")]
     Ragged {
         /// Which input.
         side: Side,

@@ -30,7 +30,7 @@ pub enum TrainingError {
         found: usize,
     },
     /// A slice does not hold whole samples.
-    #[error("{what} has {found} values, which is no multiple of the {each} values of one sample")]
+    #[error("{what} has {found} values, which is not a multiple of the {each} values of one sample")]
     Batch {
         /// Which slice.
         what: &'static str,

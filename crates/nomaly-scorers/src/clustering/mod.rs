@@ -69,7 +69,7 @@ impl Groups {
         let centers = state.read_f64("centres", [k, dim])?;
         // Centers are means of `f32` numbers, so their squared distances are far below the largest `f64`.
         if let Some(at) = centers.iter().position(|value| value.abs() > f64::from(f32::MAX)) {
-            return Err(state.tensor_error("centres", format!("number {at} is no mean of single precision numbers")));
+            return Err(state.tensor_error("centres", format!("number {at} is not a mean of single precision numbers")));
         }
         let centers = Array2::from_shape_fn((k, dim), |(group, column)| centers[group * dim + column]);
         let sizes = state.read_u32("sizes", [k])?.to_vec();

@@ -141,7 +141,7 @@ impl SupportVectorMachine {
     pub fn from_state(state: &State) -> Result<Self, ScorerError> {
         let boundary =
             [Boundary::Hyperplane, Boundary::Ball].into_iter().find(|boundary| boundary.name() == state.kind);
-        let boundary = boundary.ok_or_else(|| state.config_error("is no support vector machine".to_owned()))?;
+        let boundary = boundary.ok_or_else(|| state.config_error("is not a support vector machine".to_owned()))?;
         let Config { kernel, nu } = state.read_config()?;
         let options = SupportVectorOptions { nu, ..SupportVectorOptions::default() };
         check_settings(&options).map_err(|error| state.config_error(error.to_string()))?;

@@ -287,7 +287,7 @@ impl SparseCoding {
         let atoms = state.read_f64("atoms", [size, dim])?.to_vec();
         let center = state.read_f64("centre", [dim])?.to_vec();
         if let Some(at) = center.iter().position(|value| value.abs() > f64::from(f32::MAX)) {
-            return Err(state.tensor_error("centre", format!("number {at} is no mean of rows")));
+            return Err(state.tensor_error("centre", format!("number {at} is not a mean of rows")));
         }
         let units: [f64; 2] = match state.read_f64("units", [2])? {
             [error, sparsity] if *error > 0.0 && *sparsity > 0.0 => [*error, *sparsity],

@@ -208,7 +208,7 @@ impl Walk<'_, '_> {
         if is_tar(&head) {
             self.tar(reader)
         } else {
-            Err(self.unsupported("it is no archive of a known kind (zip, tar, gzip, xz, Debian package)"))
+            Err(self.unsupported("it is not an archive of a known kind (zip, tar, gzip, xz, Debian package)"))
         }
     }
 

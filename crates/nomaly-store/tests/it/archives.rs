@@ -196,8 +196,8 @@ fn damage_and_foreign_files_are_told_apart() {
     }
     let zstd = deb("data.tar.zst", &[0x28, 0xb5, 0x2f, 0xfd, 0, 0]);
     for (bytes, part) in [
-        (&b""[..], "no archive of a known kind"),
-        (b"just text", "no archive of a known kind"),
+        (&b""[..], "not an archive of a known kind"),
+        (b"just text", "not an archive of a known kind"),
         (b"BZh91AY", "bzip2"),
         (&zstd, "zstd"),
         (b"!<arch>\n", "without data.tar"),

@@ -75,7 +75,7 @@ impl FromStr for Changes {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut changes = Vec::new();
         for part in text.split(',') {
-            let refuse = || format!("`{part}` is none of {}", Self::ALLOWED);
+            let refuse = || format!("`{part}` is not one of {}", Self::ALLOWED);
             match part.split_once('=').ok_or_else(refuse)? {
                 ("gain", share) => {
                     let share: f64 = share.parse().map_err(|_| refuse())?;

@@ -287,7 +287,7 @@ fn shapes_that_do_not_fit_are_refused() {
     let (weight, mut output) = (vec![0.0; 54], vec![0.0; 75]);
     assert_eq!(
         conv.forward(&[0.0; 49], &weight, None, &mut output).unwrap_err().to_string(),
-        "the input has 49 values, which is no multiple of the 50 values of one sample"
+        "the input has 49 values, which is not a multiple of the 50 values of one sample"
     );
     assert_eq!(
         conv.forward(&[0.0; 50], &weight, Some(&[0.0; 2]), &mut output).unwrap_err().to_string(),
