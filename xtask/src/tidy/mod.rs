@@ -4,7 +4,7 @@
 //! * Only `nomaly-kernels` contains `unsafe`; every other crate forbids it.
 //! * Library crates deny missing documentation.
 //! * No unfinished code, no overlong file, no comment wider than the code.
-//! * Modules of a crate do not import each other in [circles].
+//! * Modules of a crate do not import each other in [circles](mod@circles).
 //! * No crate re-exports another crate as a whole, and no two crates have a public type of the same name, except those
 //!   that are [known].
 
