@@ -36,7 +36,7 @@ fn image_scores(criterion: &mut Criterion) {
 fn anomaly_maps(criterion: &mut Criterion) {
     const SIDE: usize = 512;
     const IMAGES: usize = 32;
-    // A disc of radius 40 px in every image stands for the defect.
+    // A disc of radius 40 px in every image is the defect.
     let inside = |index: usize| {
         let (dx, dy) = ((index % SIDE).abs_diff(SIDE / 2), (index / SIDE).abs_diff(SIDE / 3));
         dx * dx + dy * dy < 40 * 40

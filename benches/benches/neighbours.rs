@@ -1,15 +1,15 @@
 //! Exact nearest neighbours at the sizes of memory-bank methods: patches of two images against a coreset, and pooled
 //! features of single images against a training set.
 //!
-//! `patches` are rows as PatchCore compares them, generated: see [`patches`]. `NOMALY_ROWS=BANK,QUERIES`, two files of
-//! f32 in native byte order with 152 numbers a row, takes rows of one's own instead.
+//! `patches` are generated rows like those of PatchCore: see [`patches`]. `NOMALY_ROWS=BANK,QUERIES`, two files of f32
+//! in native byte order with 152 numbers per row, uses other rows instead.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nomaly_kernels::isa::Isa;
 use nomaly_kernels::neighbours::{Bank, Metric};
 use std::hint::black_box;
 
-/// Rows with values in 0 … 1 that look random.
+/// Rows of pseudorandom values in 0 … 1.
 fn rows(count: usize, dim: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let step = |_| {
@@ -19,12 +19,11 @@ fn rows(count: usize, dim: usize, seed: u64) -> Vec<f32> {
     (0..count * dim).map(step).collect()
 }
 
-/// Rows like the patches of EfficientNet-Lite0: 152 numbers that depend on few, in clusters of unequal size.
+/// Rows like the patches of EfficientNet-Lite0: 152 numbers with few degrees of freedom, in clusters of unequal size.
 ///
-/// A row is the centre of its cluster, of which there are 60, plus 12 normal numbers, mixed by a matrix whose columns
-/// fade, and a tenth of noise. Columns differ in scale by up to 20, as channels of two layers do, and end at 0 on one
-/// side, as after an activation. The filter by bytes leaves about seven rows a query, as it does of patches of magnetic
-/// tiles.
+/// A row is the centre of one of 60 clusters plus 12 normal numbers, mixed by a matrix with decaying columns, and a
+/// tenth of noise. Columns differ in scale by up to 20, like the channels of two layers, and are cut off at 0, as after
+/// an activation. The byte filter leaves about seven rows per query, as for patches of magnetic tiles.
 fn patches(count: usize, seed: u64) -> Vec<f32> {
     const DIM: usize = 152;
     const FACTORS: usize = 12;
@@ -51,7 +50,7 @@ fn patches(count: usize, seed: u64) -> Vec<f32> {
     patches
 }
 
-/// The first `count` rows of the file that is the variable's part with this index, or generated ones.
+/// The first `count` rows of the file at this index in the variable, or generated ones.
 fn patches_or_file(count: usize, part: usize) -> Vec<f32> {
     let Ok(paths) = std::env::var("NOMALY_ROWS") else { return patches(count, 10 + 10 * part as u64) };
     let path = paths.split(',').nth(part).expect("NOMALY_ROWS is BANK,QUERIES");

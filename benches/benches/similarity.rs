@@ -1,5 +1,5 @@
-//! What memory banks and per-position Gaussians need beside the search: coresets of 20 000 patches, PaDiM on ResNet-18
-//! (56 by 56 positions, 100 dimensions), blur and resizing of anomaly maps.
+//! Operations of memory banks and per-position Gaussians besides the search: coresets of 20 000 patches, PaDiM on
+//! ResNet-18 (56 by 56 positions, 100 dimensions), blur and resizing of anomaly maps.
 
 use std::hint::black_box;
 
@@ -10,7 +10,7 @@ use nomaly_kernels::filter::{Border, GaussianBlur};
 use nomaly_kernels::linalg::PositionStatistics;
 use nomaly_kernels::resample::{Bilinear, Grid};
 
-/// Values in 0 … 1 that look random.
+/// Pseudorandom values in 0 … 1.
 fn noise(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let step = |_| {

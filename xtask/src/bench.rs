@@ -1,6 +1,6 @@
-//! `cargo xtask bench`: nomaly beside other programs, in one run.
+//! `cargo xtask bench`: nomaly and other programs in one run.
 //!
-//! The other programs are Python's; `benches/compare` holds the scripts, and each says what to install.
+//! The other programs are in Python; `benches/compare` has the scripts, each with its requirements.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -99,7 +99,7 @@ fn scorers(args: &ScorersArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where cargo builds.
+/// Cargo's target folder.
 pub(crate) fn target_folder() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace_root().join("target"), PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask dataset`: named data sets into the cache.
+//! `cargo xtask dataset`: fetches named data sets into the cache.
 
 use anyhow::Context;
 

@@ -1,6 +1,6 @@
 //! Automation of the workspace: `cargo xtask <command>`.
 //!
-//! One module a subcommand. `ci` is the whole gate and exactly what continuous integration runs.
+//! One module per subcommand. `ci` is the whole gate, exactly as run by continuous integration.
 #![forbid(unsafe_code)]
 
 mod bench;

@@ -32,14 +32,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the library embeds weights from: the folder of the backbone, in it a file with underscores.
+/// The path of embedded weights: in the folder of the backbone, a file name with underscores.
 fn embedded(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join("datasets").join("embedded");
     root.join(name).join(format!("{}.safetensors", name.replace('-', "_")))
 }
 
-/// Progress as a line on stderr where a transfer begins: xtask runs in terminals and in CI logs alike.
-/// Ctrl-C ends the process, and what has arrived is kept for the next run.
+/// Progress as a line on stderr at the start of a transfer, for terminals and CI logs. Ctrl-C ends the process, and the
+/// received bytes are kept for the next run.
 pub(crate) struct Lines;
 
 impl Progress for Lines {

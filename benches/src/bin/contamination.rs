@@ -1,14 +1,14 @@
-//! What a few defective images among the training images do, and what helps.
+//! The effect of a few defective images among the training images, and of countermeasures.
 //!
 //! ```console
 //! $ contamination FOLDER... [--methods mvg,patchcore] [--seeds N] [--first SEED] [--train N] [--input N]
 //! ```
 //!
 //! Each FOLDER is a data set in MVTec layout, or a name such as `demo:texture=gravel`. For each share of 0, 2, 5 and 10
-//! %, so many of the training images (60 of them unless said otherwise, chosen by the seed) are replaced by defective
-//! ones from the test set, which then does without them. Prints, for 5 % of false alarms, the recall of defects and the
-//! share of good test images flagged: plainly, with images left out that are suspicious at 0.001, and by the robust
-//! rule; and how many of the defective training images are named, and how many good ones beside them.
+//! %, that share of the training images (60 by default, chosen by the seed) is replaced by defective ones from the test
+//! set, which are removed there. Prints, for 5 % of false alarms, the recall of defects and the share of flagged good
+//! test images: with the default, without images that are suspicious at 0.001, and by the robust rule; and how many
+//! defective and good training images are named.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -106,7 +106,7 @@ fn run(folder: &str, method: &str, share: f64, seed: u64, train: usize, input: u
     })
 }
 
-/// The share of samples that is flagged.
+/// The share of flagged samples.
 fn flagged(detector: &FittedDetector, samples: &[Sample], options: &PredictOptions) -> Result<f64, Failure> {
     let mut count = 0usize;
     detector.predict(samples, options, &Silent, |outcome| {

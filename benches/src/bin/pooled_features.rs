@@ -4,7 +4,7 @@
 //! $ pooled_features DATA OUT
 //! ```
 //!
-//! `DATA` is what `nomaly eval` takes. `OUT-train.f32` and `OUT-test.f32` get a row of `f32` (little-endian) for each
+//! `DATA` is as for `nomaly eval`. `OUT-train.f32` and `OUT-test.f32` get a row of `f32` (little-endian) for each
 //! image: the deepest features of the embedded EfficientNet-Lite0, averaged over all positions; `OUT-test.label` a byte
 //! for each test image, 1 where it is anomalous. Prints one JSON object with the number of rows and columns.
 #![forbid(unsafe_code)]
@@ -40,7 +40,7 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The features of all samples, row by row, and how many a row has; a sample that cannot be read is an error.
+/// The features of all samples, row by row, and the length of a row; an unreadable sample is an error.
 fn features(backbone: &Backbone, taps: &[TapRequest], samples: &[Sample]) -> Result<(Vec<f32>, usize), Failure> {
     let native = backbone.preprocessing();
     let side = native.input_size as u32;

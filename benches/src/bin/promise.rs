@@ -1,13 +1,13 @@
-//! Is the false-alarm rate kept that was asked for? Training images as factories take them, many seeds.
+//! Measures whether the requested false-alarm rate holds, with training images as taken in factories, over many seeds.
 //!
 //! ```console
 //! $ promise [--seeds N] [--first SEED] [--methods mvg,padim] [--scenarios bursts-3] [--input N]
 //! ```
 //!
-//! `--methods auto` is what `nomaly fit` does without further words, at its own sizes instead of `--input`.
+//! `--methods auto` is the default of `nomaly fit`, at its own sizes instead of `--input`.
 //!
-//! Each seed draws scenes: crops of an embedded photograph, turned and mirrored, under light of its own. A scenario is
-//! how the training images are taken of them:
+//! Each seed draws scenes: crops of an embedded photograph, rotated and mirrored, with individual lighting. A scenario
+//! describes how the training images are taken:
 //!
 //! | scenario | training images | tested with |
 //! |---|---|---|
@@ -18,8 +18,8 @@
 //!
 //! Every method is fitted twice: with independent images (`--group-by none`, as before groups were known) and with
 //! groups (`auto`; `folder` for folders). For 1, 5 and 10 % the program prints the share of good test images that are
-//! flagged, with a 95 % interval over seeds (a model's test images share its fit, so that seeds are the sample), and
-//! the recall of one defect of each of 20 further scenes at 5 %. A dash stands where the model promises nothing.
+//! flagged, with a 95 % interval over seeds (a model's test images share its fit, so seeds are the sample), and the
+//! recall of one defect in each of 20 further scenes at 5 %. A dash means that the model guarantees nothing.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -40,7 +40,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Side of an image in pixels.
 const SIDE: u32 = 96;
-/// Good test images, each of a scene of its own.
+/// Good test images, each of a different scene.
 const GOOD: usize = 40;
 /// Test images with a defect.
 const DEFECTIVE: usize = 20;
@@ -86,8 +86,8 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<HashMap<String
     Ok(options)
 }
 
-/// What one model did: for each rate the share of good images flagged, and the recall at 5 %; `None` where it promises
-/// nothing.
+/// The result of one model: for each rate the share of flagged good images, and the recall at 5 %; `None` if it
+/// guarantees nothing.
 struct Outcome {
     flagged: [Option<f64>; 3],
     recall: Option<f64>,
@@ -135,7 +135,7 @@ struct World {
     seed: u64,
 }
 
-/// A place in the photograph, how it is turned and how bright the light is.
+/// A position in the photograph, its orientation and the brightness.
 #[derive(Clone, Copy)]
 struct Scene {
     left: f64,
@@ -156,7 +156,7 @@ impl World {
         random
     }
 
-    /// A scene, the same for the same number.
+    /// The scene with this number, reproducibly.
     fn scene(&self, number: u64) -> Scene {
         let mut random = self.random(number);
         let room = f64::from(self.photograph.width() - SIDE);
@@ -208,7 +208,7 @@ impl World {
             sample(name, self.taken(scenario, scene, frame), Label::Normal)
         });
         let test = (0..GOOD as u64).map(|number| {
-            // Of a walk some frame, of a burst or a part the first.
+            // A random frame of a walk, or the first of a burst or part.
             let frame = if scenario == "drift" { self.random(number).random_range(0..150) } else { 0 };
             sample(format!("test/good/{number:03}"), self.taken(scenario, 10_000 + number, frame), Label::Normal)
         });
@@ -221,7 +221,7 @@ impl World {
         let noise = 1_000_000 + number * 1000 + frame;
         match scenario {
             "drift" => {
-                // A straight way of 1.2 pixels a frame, and light that changes by 10 % in 300 frames.
+                // A straight path of 1.2 pixels per frame, and light that changes by 10 % in 300 frames.
                 let mut random = self.random(2_000_000 + number);
                 let (dx, dy) = (random.random::<f64>() - 0.5, random.random::<f64>() - 0.5);
                 let step = 1.2 * frame as f64 / dx.hypot(dy).max(1e-3);
@@ -253,7 +253,7 @@ impl World {
     }
 }
 
-/// A place that turns back at the edges.
+/// A position reflected at the edges.
 fn bounced(at: f64, room: f64) -> f64 {
     let at = at.rem_euclid(2.0 * room);
     if at > room { 2.0 * room - at } else { at }

@@ -1,16 +1,17 @@
-//! Measures how often a model says why images are unlike its training images, and how often it says so wrongly.
+//! Measures how often a model names the right reason why images are unlike its training images, and how often it warns
+//! falsely.
 //!
 //! ```console
 //! $ shift [FOLDER] [--train N] [--first-seed N] [--seeds N] [--input-size N] [--most N]
 //! ```
 //!
 //! FOLDER holds good images; without one, the tiles of the embedded textures are used, one table each. For each seed, N
-//! images (40) are drawn to fit `mvg` on; of the others, up to 20 are a run. The run is scored as it is and changed in
-//! each of the ways of a table. All images are stored as PNG first, so that only what is said to change does.
+//! images (40) are drawn to fit `mvg` on; up to 20 of the others form a run. The run is scored unchanged and with each
+//! change of a table. All images are stored as PNG first, so that only the intended property changes.
 //!
-//! Columns: the share of images that the model flags (5 % allowed), the share whose shift is named, the share named for
-//! a fitting reason first of all, the share of runs that are named as a whole, and for a fitting reason. The first row
-//! is of unshifted images: everything named there is a false warning.
+//! Columns: the share of flagged images (5 % allowed), the share with a detected shift, the share whose main reason is
+//! right, the share of runs with a detected shift, and with the right reason. The first row is for unshifted images:
+//! every detection there is a false warning.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -88,7 +89,7 @@ fn load(samples: &[Sample]) -> Result<Vec<RgbImage>, Failure> {
 /// The most images of a run.
 const RUN: usize = 20;
 
-/// How images are changed, and which kinds of shift are a fitting word for it.
+/// A change of images, and the kinds of shift that describe it.
 struct Change {
     name: &'static str,
     make: fn(&RgbImage, u64) -> RgbImage,
@@ -191,7 +192,7 @@ fn report(name: &str, images: &[RgbImage], options: &Options) -> Result<(), Fail
     Ok(())
 }
 
-/// Fits on some images, and counts what is said of the others in each way of changing them.
+/// Fits on some images, and counts the detections on the others for each change.
 fn measure(
     images: &[RgbImage],
     seed: u64,
@@ -218,7 +219,7 @@ fn measure(
         let changed = |&index: &usize| {
             stored(&(change.make)(&images[index], seed + index as u64), change.jpeg, folder, images.len() + index)
         };
-        // False warnings are rare, so that every image that is left is asked for them.
+        // False warnings are rare, so all remaining images are used for them.
         let more = if change.fitting.is_empty() { &held_out[run.len()..] } else { &[] };
         let samples: Vec<Sample> = run.iter().chain(more).map(changed).collect::<Result<_, _>>()?;
         count(&detector, &samples, run.len(), change, counts)?;
@@ -318,7 +319,7 @@ fn noisy(image: &RgbImage, sigma: f64, seed: u64) -> RgbImage {
     image
 }
 
-/// Turned about the centre, bilinearly; outside lie the pixels of the border.
+/// Rotates about the centre, bilinearly; pixels outside repeat the border.
 fn turned(image: &RgbImage, degrees: f64) -> RgbImage {
     let (sin, cos) = degrees.to_radians().sin_cos();
     let [width, height] = [image.width(), image.height()].map(f64::from);

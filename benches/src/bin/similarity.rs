@@ -9,9 +9,8 @@
 //!
 //! Files are f32 in native byte order. Prints one JSON object with the seconds of each round; `--out` receives the
 //! indices as u32. `inverted` compares the inverted file with the exact search of the same rows: the seconds of
-//! building it, and for each number of probes the share of the exact neighbours found and how much farther the found
-//! ones are, in the mean. `--project` times a sparse random projection to so many dimensions, and selects on its
-//! result.
+//! building it, and for each number of probes the recall of the exact neighbours and the mean excess of the distances.
+//! `--project` times a sparse random projection to this many dimensions, and selects on its result.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -68,12 +67,12 @@ impl Options {
         let bytes = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
         let (values, rest) = bytes.as_chunks::<4>();
         if !rest.is_empty() {
-            return Err(format!("{path}: {} bytes are no whole number of f32", bytes.len()).into());
+            return Err(format!("{path}: {} bytes are not a whole number of f32", bytes.len()).into());
         }
         Ok(values.iter().map(|value| f32::from_ne_bytes(*value)).collect())
     }
 
-    /// Writes the indices to the file that `--out` names, if it does.
+    /// Writes the indices to the file of `--out`, if given.
     fn write(&self, indices: &[u32]) -> Result<(), Failure> {
         if let Some(path) = self.0.get("out") {
             let bytes: Vec<u8> = indices.iter().flat_map(|index| index.to_ne_bytes()).collect();
@@ -83,7 +82,7 @@ impl Options {
     }
 }
 
-/// Runs `work` some times; its last result and the seconds of each run.
+/// Runs `work` several times; returns its last result and the seconds of each run.
 fn timed<T>(rounds: usize, mut work: impl FnMut() -> T) -> (T, Vec<f64>) {
     let mut run = || {
         let began = Instant::now();

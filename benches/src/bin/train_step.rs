@@ -1,8 +1,8 @@
 //! Seconds of a training step of a wide residual network: forward, cross-entropy, backward, Adam.
 //!
-//! `train_step DEPTH WIDTH BATCH CLASSES`, on 32 × 32 images. Does one step to warm up and prints `ready`; then, for
-//! each line on standard input, one step, and a line with its seconds and its loss. Made for `compare/training.py`,
-//! which alternates it with PyTorch. `RAYON_NUM_THREADS` sets the threads.
+//! `train_step DEPTH WIDTH BATCH CLASSES`, on 32 × 32 images. Runs one warm-up step and prints `ready`; then, for each
+//! line on standard input, one step, and a line with its seconds and its loss. Made for `compare/training.py`, which
+//! alternates it with PyTorch. `RAYON_NUM_THREADS` sets the threads.
 #![forbid(unsafe_code)]
 
 use std::error::Error;

@@ -11,31 +11,30 @@ use crate::graph::Graph;
 use crate::initialize;
 use crate::part::Part;
 use crate::registry::{BACKBONES, BackboneEntry, Preprocessing};
-use crate::taps::{OF, TapInfo, TapRequest};
+use crate::taps::{PREFIX_SEPARATOR, TapInfo, TapRequest};
 use crate::weights::{self, Weights};
 
-/// What stands between the names of joined networks.
-const AND: char = '+';
+/// The separator between the names of joined networks.
+const JOIN_SEPARATOR: char = '+';
 
 /// Where [`Backbone::open`] looks for weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// A weight file (`.safetensors`, `.pth`, `.pt`); without one the embedded weights, then the store are tried.
+    /// A weight file (`.safetensors`, `.pth`, `.pt`); otherwise the embedded weights, then the store are tried.
     pub weights: Option<PathBuf>,
 }
 
 /// One network with weights, or several joined.
 ///
-/// Weights may end early. A file without the classifier, or one that was cut after a middle layer, serves the taps
-/// before that place. Batch norm may have been folded into the convolutions: such a file has a bias for each
-/// convolution and no batch norm tensors. Tensors that the architecture does not know are left out and listed by
-/// [`Backbone::ignored`].
+/// Weights may be truncated. A file without the classifier, or one that ends after a middle layer, serves the taps up
+/// to there. Batch norm may have been folded into the convolutions: such a file has a bias for each convolution and no
+/// batch norm tensors. Tensors that the architecture does not know are left out and listed by [`Backbone::ignored`].
 ///
 /// # Joined networks
-/// `efficientnet-lite0+mobilenetv2` sees each image through both; more can be joined, for nothing is special about two.
-/// Taps and tensors are called `efficientnet-lite0/stage3`, and so on. Images are prepared as for the first network;
-/// the others get the same pixels, normalized as they were trained. Joined networks are for features: what trains, or
-/// reads one weight file, takes one network.
+/// `efficientnet-lite0+mobilenetv2` runs each image through both; more than two can be joined. Taps and tensors are
+/// named `efficientnet-lite0/stage3`, and so on. Images are prepared as for the first network; the others get the same
+/// pixels with their own normalization. Joined networks are for features: training, and reading a single weight file,
+/// take one network.
 pub struct Backbone {
     name: String,
     /// The networks in the order of the name.
@@ -59,17 +58,17 @@ impl Backbone {
     /// The default backbone, whose weights are part of the library: EfficientNet-Lite0.
     ///
     /// # Errors
-    /// Where the embedded weights cannot be unpacked.
+    /// If the embedded weights cannot be unpacked.
     pub fn embedded() -> Result<Self, BackboneError> {
         Self::open("efficientnet-lite0", &OpenOptions::default())
     }
 
     /// Opens a backbone by name, with weights from the file in `options`, or else embedded ones, or else from the store
-    /// that `nomaly weights get` fills. A backbone that has no weights needs none.
+    /// that `nomaly weights get` fills. A backbone without weights needs none.
     ///
     /// # Errors
-    /// For an unknown name, networks that cannot be joined, weights that are not there, a weight file for joined
-    /// networks, and those of [`Backbone::from_tensors`].
+    /// For an unknown name, networks that cannot be joined, missing weights, a weight file for joined networks, and
+    /// those of [`Backbone::from_tensors`].
     pub fn open(name: &str, options: &OpenOptions) -> Result<Self, BackboneError> {
         let entries = entries(name)?;
         if let [entry] = entries[..] {
@@ -92,7 +91,7 @@ impl Backbone {
         }
         if let Some(path) = &options.weights {
             let backbone = Self::from_tensors(name, weights::read(path)?)?;
-            // The name alone: where a file lay on one machine means nothing on another.
+            // Only the file name: paths of one machine mean nothing on another.
             let file = path.file_name().unwrap_or(path.as_os_str()).display().to_string();
             return Ok(backbone.with_provenance(file, UNSTATED));
         }
@@ -126,7 +125,7 @@ impl Backbone {
         Self { name: name.to_owned(), parts, ignored, source, licence }
     }
 
-    /// A backbone to be trained from the start: convolutions and the classifier He-normal, biases and running means 0,
+    /// A backbone to be trained from scratch: convolutions and the classifier He-normal, biases and running means 0,
     /// batch norm's factors and running variances 1. The same `seed` gives the same weights.
     ///
     /// # Errors
@@ -140,11 +139,11 @@ impl Backbone {
         Ok(backbone.with_provenance(format!("initialised with seed {seed}"), UNSTATED))
     }
 
-    /// Makes a backbone of tensors, such as those of a model file. The classifier may have any number of classes.
+    /// Builds a backbone from tensors, such as those of a model file. The classifier may have any number of classes.
     ///
     /// # Errors
     /// For an unknown name, networks that cannot be joined, a tensor of the wrong shape, numbers that are not finite,
-    /// negative variances, and where not even the shallowest tap of a network can be served.
+    /// negative variances, and if not even the shallowest tap of a network can be served.
     pub fn from_tensors(name: &str, mut weights: Weights) -> Result<Self, BackboneError> {
         let (source, licence) = ("tensors".to_owned(), UNSTATED.to_owned());
         let entries = entries(name)?;
@@ -169,7 +168,7 @@ impl Backbone {
         Ok(Self { name: name.to_owned(), parts, ignored, source, licence })
     }
 
-    /// The same backbone with a word on where its weights come from and on what terms.
+    /// The same backbone with the source and the licence of its weights.
     pub fn with_provenance(mut self, source: impl Into<String>, licence: impl Into<String>) -> Self {
         self.source = source.into();
         self.licence = licence.into();
@@ -197,17 +196,17 @@ impl Backbone {
         }
     }
 
-    /// The taps that the weights serve, of each network from the shallowest to the deepest.
+    /// The taps that the weights serve, per network from the shallowest to the deepest.
     pub fn taps(&self) -> Vec<TapInfo> {
         self.parts.iter().flat_map(Part::taps).collect()
     }
 
-    /// The [taps](Self::taps) of each network by itself.
+    /// The [taps](Self::taps) of each network separately.
     pub fn taps_by_network(&self) -> impl Iterator<Item = Vec<TapInfo>> + '_ {
         self.parts.iter().map(|part| part.taps().collect())
     }
 
-    /// How images are prepared for the known weights; of joined networks for those of the first.
+    /// How images are prepared for the known weights; for joined networks, those of the first.
     pub fn preprocessing(&self) -> Preprocessing {
         self.parts[0].entry.preprocessing
     }
@@ -217,22 +216,22 @@ impl Backbone {
         &self.licence
     }
 
-    /// Where the weights come from: who published them, or the file.
+    /// The source of the weights: their publisher, or the file.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The names of tensors that were given and do not belong to the architecture, such as `num_batches_tracked`.
+    /// The names of given tensors that do not belong to the architecture, such as `num_batches_tracked`.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
     }
 
     /// Compiles an extractor of `taps` for images of `input` = (height, width). Nothing below the deepest tap of a
-    /// network is computed, and nothing of a network without any.
+    /// network is computed, and networks without a tap are skipped.
     ///
     /// # Errors
-    /// For a tap that the backbone or its weights do not have, for no tap at all, for an input that is too small, and
-    /// for an instruction set that this machine lacks.
+    /// For a tap that the backbone or its weights do not have, for an empty list of taps, for an input that is too
+    /// small, and for an instruction set that this machine lacks.
     pub fn compile(&self, input: [usize; 2], taps: &[TapRequest], isa: Isa) -> Result<Extractor, BackboneError> {
         if taps.is_empty() {
             let taps = self.taps().into_iter().map(|tap| tap.name).collect::<Vec<_>>().join(", ");
@@ -255,8 +254,8 @@ impl Backbone {
         Ok(Extractor::new(networks, taps.to_vec()))
     }
 
-    /// The tensors that the deepest of `taps` needs, with their names, shapes and number formats as they came: what a
-    /// model file keeps, and what [`Backbone::from_tensors`] takes back.
+    /// The tensors that the deepest of `taps` needs, with their original names, shapes and number formats, as stored in
+    /// model files and accepted by [`Backbone::from_tensors`].
     ///
     /// # Errors
     /// For a tap that the backbone or its weights do not have.
@@ -271,7 +270,7 @@ impl Backbone {
         Ok(exported)
     }
 
-    /// The first of joined networks of which none of `taps` is.
+    /// The first of the joined networks without any of the `taps`.
     pub fn unused(&self, taps: &[TapRequest]) -> Option<&'static str> {
         let unused = |part: &&Part| !taps.iter().any(|tap| tap.name.starts_with(&part.prefix));
         self.parts.iter().find(unused).map(|part| part.entry.name)
@@ -281,7 +280,7 @@ impl Backbone {
         &self.parts[place]
     }
 
-    /// The place of the network that has a tap, and the node there, if the weights serve it.
+    /// The index of the network that has a tap, and its node there, if the weights serve it.
     pub(crate) fn tap_node(&self, name: &str) -> Result<(usize, usize), BackboneError> {
         for (place, part) in self.parts.iter().enumerate() {
             let own = name.strip_prefix(&part.prefix);
@@ -302,12 +301,12 @@ impl Backbone {
 const NO_WEIGHTS: &str = "no weights";
 const UNSTATED: &str = "not stated";
 
-/// The entries of the networks that a name stands for.
+/// The entries of the networks in a name.
 ///
 /// # Errors
-/// For an unknown name, and for networks that cannot be joined: the same twice, and what is no network.
+/// For an unknown name, and for networks that cannot be joined: duplicates, and entries that are not networks.
 fn entries(name: &str) -> Result<Vec<&'static BackboneEntry>, BackboneError> {
-    let entries = name.split(AND).map(|part| BACKBONES.get(part)).collect::<Result<Vec<_>, _>>()?;
+    let entries = name.split(JOIN_SEPARATOR).map(|part| BACKBONES.get(part)).collect::<Result<Vec<_>, _>>()?;
     if let [_] = entries[..] {
         return Ok(entries);
     }
@@ -324,9 +323,9 @@ fn entries(name: &str) -> Result<Vec<&'static BackboneEntry>, BackboneError> {
     Ok(entries)
 }
 
-/// What stands before the names of a joined network's taps and tensors.
+/// The prefix of the names of a joined network's taps and tensors.
 fn prefix(entry: &BackboneEntry) -> String {
-    format!("{}{OF}", entry.name)
+    format!("{}{PREFIX_SEPARATOR}", entry.name)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Weights come into the cache of this machine: published ones are fetched, files of one's own are imported.
+//! The cache of weights on this machine: published weights are fetched, other files are imported.
 //!
-//! Whatever gets there has been checked against its backbone, and [`Backbone::open`] finds it there. Files can also be
-//! [converted](convert) without the cache.
+//! Everything in the cache has been checked against its backbone, and [`Backbone::open`] finds it there. Files can also
+//! be [converted](convert) without the cache.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::weights::{
     manifests, path_in, read_file, to_safetensors,
 };
 
-/// Larger files in an archive are not read.
+/// The largest file that is read from an archive.
 const MAX_MEMBER: u64 = 4 << 30;
 
 /// The precision in which weights are written.
@@ -24,7 +24,7 @@ pub enum WeightsPrecision {
     #[default]
     Source,
     /// Half precision for tensors of two and more axes: convolutions and linear layers. The statistics and factors of
-    /// batch norm stay as they are, for their range is larger than that of half precision.
+    /// batch norm stay as they are, because their range exceeds that of half precision.
     Half,
 }
 
@@ -35,14 +35,14 @@ pub enum WeightsState {
     Embedded,
     /// In the cache.
     Cached(PathBuf),
-    /// At their publisher's: [`get`] fetches them.
+    /// At their publisher; [`get`] fetches them.
     Available,
 }
 
 /// An entry of [`list`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// What is known of the weights.
+    /// The manifest of the weights.
     pub manifest: WeightsManifest,
     /// Where they are.
     pub state: WeightsState,
@@ -51,7 +51,7 @@ pub struct Listed {
 /// All published weights, and where they are.
 ///
 /// # Errors
-/// [`WeightsError::Store`] where there is no cache folder.
+/// [`WeightsError::Store`] if there is no cache folder.
 pub fn list() -> Result<Vec<Listed>, WeightsError> {
     let home = home()?;
     let listed = |manifest: WeightsManifest| {
@@ -68,13 +68,13 @@ pub fn list() -> Result<Vec<Listed>, WeightsError> {
     Ok(manifests()?.into_iter().map(listed).collect())
 }
 
-/// Fetches published weights, verifies them, and keeps them as safetensors in the cache; gives that file.
+/// Fetches published weights, verifies them, and stores them as safetensors in the cache; returns that file.
 ///
-/// What is in the cache already is used as it is. The embedded weights are written out without a download.
+/// Cached weights are reused. The embedded weights are written without a download.
 ///
 /// # Errors
-/// [`WeightsError::UnknownWeights`], [`WeightsError::Store`] where no source works or the bytes are not the promised
-/// ones, [`WeightsError::DoesNotFit`], and those of [`read`](crate::weights::read).
+/// [`WeightsError::UnknownWeights`], [`WeightsError::Store`] if no source works or the bytes do not match their hash,
+/// [`WeightsError::DoesNotFit`], and those of [`read`](crate::weights::read).
 pub fn get(name: &str, progress: &dyn Progress) -> Result<PathBuf, WeightsError> {
     get_into(&home()?, name, progress)
 }
@@ -132,12 +132,12 @@ fn fetch_into(
         ("verified".to_owned(), verification(source)),
     ]);
     write(weights, precision, metadata, output)?;
-    // The original has served its purpose; a failure to remove it costs disk space only.
+    // The original is no longer needed; failing to remove it only costs disk space.
     let _ = std::fs::remove_dir_all(&folder);
     Ok(())
 }
 
-/// How the file was known to be the right one.
+/// How the file was verified.
 fn verification(source: &Source) -> String {
     match source.check() {
         Check::Sha256(_) => "SHA-256".to_owned(),
@@ -145,14 +145,14 @@ fn verification(source: &Source) -> String {
     }
 }
 
-/// Puts a weight file of one's own into the cache, as the weights of the backbone `name`; gives the file there.
+/// Imports a weight file into the cache, as the weights of the backbone `name`; returns the cached file.
 ///
-/// Without a name, the file's name must tell the backbone, as `resnet18.pth` and `wide_resnet50_2-95faca4d.pth` do.
-/// Weights that were there before are replaced.
+/// Without a name, the file's name must identify the backbone, as `resnet18.pth` and `wide_resnet50_2-95faca4d.pth` do.
+/// Existing weights are replaced.
 ///
 /// # Errors
-/// [`WeightsError::UnknownWeights`] for a name that is no backbone's, [`WeightsError::DoesNotFit`] where the tensors
-/// are not the backbone's, and those of [`read`](crate::weights::read).
+/// [`WeightsError::UnknownWeights`] if no backbone has the name, [`WeightsError::DoesNotFit`] if the tensors are not
+/// the backbone's, and those of [`read`](crate::weights::read).
 pub fn import(file: &Path, name: Option<&str>) -> Result<PathBuf, WeightsError> {
     import_into(&home()?, file, name)
 }
@@ -169,8 +169,8 @@ fn import_into(home: &Path, file: &Path, name: Option<&str>) -> Result<PathBuf, 
 /// Converts a weight file to safetensors. The same input always gives the same bytes.
 ///
 /// # Errors
-/// Those of [`read`](crate::weights::read), [`WeightsError::Overflow`], and [`WeightsError::Store`] where `output`
-/// cannot be written.
+/// Those of [`read`](crate::weights::read), [`WeightsError::Overflow`], and [`WeightsError::Store`] if `output` cannot
+/// be written.
 pub fn convert(input: &Path, output: &Path, precision: WeightsPrecision) -> Result<(), WeightsError> {
     convert_as(None, input, output, precision)
 }
@@ -183,7 +183,7 @@ fn convert_as(
 ) -> Result<(), WeightsError> {
     let bytes = read_file(input)?;
     let weights = from_bytes(&bytes).map_err(|error| error.in_file(input))?;
-    // What an earlier conversion noted is worth keeping.
+    // Keep the metadata of an earlier conversion.
     let mut metadata = from_safetensors(&bytes).map(|(_, metadata)| metadata).unwrap_or_default();
     if let Some(backbone) = backbone {
         check_fit(backbone, &weights).map_err(|error| error.in_file(input))?;
@@ -198,7 +198,7 @@ fn convert_as(
 fn write(weights: Weights, precision: WeightsPrecision, metadata: Metadata, output: &Path) -> Result<(), WeightsError> {
     let mut kept = Weights::new();
     for (name, tensor) in weights {
-        // Counts of training steps, which inference has no use for.
+        // Counters of training steps, which inference does not use.
         if name.ends_with(".num_batches_tracked") {
             continue;
         }
@@ -221,7 +221,7 @@ fn make_folder(file: &Path) -> Result<(), WeightsError> {
     }
 }
 
-/// `wide_resnet50_2-95faca4d.pth` is of `wide-resnet50-2`.
+/// `wide_resnet50_2-95faca4d.pth` belongs to `wide-resnet50-2`.
 fn guess_name(file: &Path) -> String {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let stem = match stem.rsplit_once('-') {

@@ -1,4 +1,4 @@
-//! What lists of backbones show.
+//! Descriptions of backbones for lists.
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub struct Description {
     pub filter: &'static str,
     /// Taps from the shallowest to the deepest.
     pub taps: Vec<TapInfo>,
-    /// Who made the known weights; `None` where there are none.
+    /// The origin of the known weights; `None` if there are none.
     pub origin: Option<&'static str>,
     /// Licence of the known weights, as an SPDX identifier.
     pub licence: Option<&'static str>,

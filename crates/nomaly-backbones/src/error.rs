@@ -1,41 +1,41 @@
-//! What can go wrong with a backbone.
+//! Errors of backbones.
 
 use nomaly_kernels::network::NetworkError;
 use nomaly_registry::UnknownName;
 
 use crate::weights::WeightsError;
 
-/// Why a backbone cannot be had, or cannot do what was asked.
+/// Why a backbone cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackboneError {
     /// No backbone of that name.
     #[error(transparent)]
     UnknownBackbone(#[from] UnknownName),
-    /// Networks that make no sense together.
+    /// Networks that cannot be joined.
     #[error("{backbone} cannot be joined: {network} {reason}")]
     NotJoinable {
         /// The names with `+` between them.
         backbone: String,
         /// The network that does not fit.
         network: &'static str,
-        /// Why, as what it is or does.
+        /// The reason, as a predicate of the network.
         reason: &'static str,
     },
-    /// Something that only one network can do was asked of joined ones.
+    /// An operation that only a single network supports.
     #[error("{backbone} is several networks joined, and {what} is for one: name one of them alone")]
     OneNetwork {
         /// The names with `+` between them.
         backbone: String,
-        /// What was asked for.
+        /// The requested operation.
         what: &'static str,
     },
     /// The architecture has no tap of that name.
     #[error("{backbone}: {source}")]
     UnknownTap {
-        /// The backbone that was asked.
+        /// The backbone.
         backbone: String,
-        /// The name, and what there is.
+        /// The unknown name and the available ones.
         source: UnknownName,
     },
     /// The architecture has the tap, but the weights end before it.
@@ -43,16 +43,16 @@ pub enum BackboneError {
         "the weights of {backbone} have no `{tensor}`, which the tap `{tap}` needs; the deepest tap they serve is `{deepest}`"
     )]
     TapNotServed {
-        /// The backbone that was asked.
+        /// The backbone.
         backbone: String,
-        /// The tap that was asked for.
+        /// The requested tap.
         tap: String,
         /// The first tensor that is missing.
         tensor: String,
         /// The deepest tap that these weights serve.
         deepest: String,
     },
-    /// A tensor is missing without which there are no features at all.
+    /// A tensor is missing that every tap needs.
     #[error("the weights of {backbone} have no `{tensor}`, without which no tap can be computed")]
     MissingTensor {
         /// The backbone.
@@ -60,7 +60,7 @@ pub enum BackboneError {
         /// The tensor.
         tensor: String,
     },
-    /// A tensor has another shape than the architecture gives it.
+    /// The shape of a tensor differs from the architecture.
     #[error("`{tensor}` is {found:?} in the weights, but {expected:?} in {backbone}")]
     Shape {
         /// The backbone.
@@ -72,14 +72,14 @@ pub enum BackboneError {
         /// Shape in the weights.
         found: Vec<usize>,
     },
-    /// A tensor holds a number that cannot be computed with: infinite, not a number, or a negative variance.
+    /// A tensor holds an invalid number: infinite, NaN, or a negative variance.
     #[error("`{tensor}` of the weights of {backbone} holds {value} at index {index}")]
     BadValue {
         /// The backbone.
         backbone: String,
         /// The tensor.
         tensor: String,
-        /// Where in the tensor, row-major.
+        /// The row-major index in the tensor.
         index: usize,
         /// The number.
         value: f32,
@@ -89,16 +89,16 @@ pub enum BackboneError {
     NoTaps {
         /// The backbone.
         backbone: String,
-        /// What there is.
+        /// The available taps.
         taps: String,
     },
-    /// The architecture is known, its weights are not here.
+    /// The architecture is known, but its weights are not on this machine.
     #[error("there are no weights for {backbone} here; fetch them with `nomaly weights get {backbone}` or name a file")]
     NoWeights {
         /// The backbone.
         backbone: String,
     },
-    /// The architecture is known, and it is one that is trained from the start.
+    /// The architecture is known, and it is one that is trained from scratch.
     #[error("{backbone} has no published weights: it is trained from the start, or read from a file")]
     Untrained {
         /// The backbone.
@@ -112,7 +112,7 @@ pub enum BackboneError {
         /// The file.
         path: std::path::PathBuf,
     },
-    /// The memory of a run was made by another extractor.
+    /// The workspace belongs to another extractor.
     #[error("the workspace is for {found} networks, this extractor has {expected}")]
     OtherWorkspace {
         /// Networks of the extractor.
@@ -123,7 +123,7 @@ pub enum BackboneError {
     /// A weight file cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// The network cannot be compiled for such an input, or not be run on it.
+    /// The network cannot be compiled for the input, or run on it.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// A candle device failed.

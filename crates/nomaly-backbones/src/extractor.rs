@@ -1,4 +1,4 @@
-//! A backbone compiled: the networks that run, and the memory of a run.
+//! A compiled backbone: its networks, and the memory of a run.
 
 use std::time::Duration;
 
@@ -14,24 +14,23 @@ use crate::taps::TapRequest;
 pub struct Extractor {
     networks: Vec<Compiled>,
     taps: Vec<TapRequest>,
-    /// Of each tap `[C, h, w]`.
+    /// `[C, h, w]` of each tap.
     shapes: Vec<[usize; 3]>,
 }
 
-/// A network compiled, and what it is for.
+/// A compiled network and its outputs.
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) network: CompiledNetwork,
     /// The taps that are its outputs, in their order.
     pub(crate) taps: Vec<usize>,
-    /// Present where it is trained on inputs of another normalization than the first network's.
+    /// Present if its normalization differs from the first network's.
     pub(crate) renormalize: Option<Renormalize>,
 }
 
-/// From inputs as one network wants them to inputs as another does: of each channel a factor and a summand.
+/// Converts inputs from the normalization of one network to that of another: a factor and a summand per channel.
 ///
-/// Nothing of it can go into the convolution that follows: the border of zeros around the image is one of normalized
-/// values.
+/// It cannot be folded into the following convolution, because the zeros around the image are normalized values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Renormalize {
     scale: [f32; 3],
@@ -39,7 +38,7 @@ pub(crate) struct Renormalize {
 }
 
 impl Renormalize {
-    /// `(x · std₁ + mean₁ − mean₂) / std₂`; nothing where both are normalized alike.
+    /// `(x · std₁ + mean₁ − mean₂) / std₂`; `None` if both use the same normalization.
     pub(crate) fn between(from: &Preprocessing, to: &Preprocessing) -> Option<Self> {
         if (from.mean, from.std) == (to.mean, to.std) {
             return None;
@@ -52,7 +51,7 @@ impl Renormalize {
         })
     }
 
-    /// Writes the renormalized `input`, planes of so many `positions`.
+    /// Writes the renormalized `input`, with planes of `positions` values.
     fn apply(&self, input: &[f32], positions: usize, out: &mut Vec<f32>) {
         out.clear();
         out.reserve(input.len());
@@ -67,7 +66,7 @@ impl Renormalize {
 #[derive(Clone, Debug)]
 pub struct Workspace {
     networks: Vec<NetworkWorkspace>,
-    /// The input of a network that wants it normalized otherwise.
+    /// The renormalized input of a network.
     input: Vec<f32>,
 }
 
@@ -98,7 +97,7 @@ impl Extractor {
         self.networks[0].network.input_shape()
     }
 
-    /// `[C, h, w]` of the features at the output's place, whatever their layout; `[C, 1, 1]` for means.
+    /// `[C, h, w]` of the features of an output, whatever its layout; `[C, 1, 1]` for means.
     pub fn output_shape(&self, output: usize) -> [usize; 3] {
         self.shapes[output]
     }
@@ -112,12 +111,12 @@ impl Extractor {
     }
 
     /// Runs `batch` images, `input` `[N, 3, H, W]`. `outputs` has a vector for each tap and is resized to the features
-    /// of all images one after another. The features of an image do not depend on the batch it is in, nor on the number
-    /// of threads.
+    /// of all images one after another. The features of an image depend neither on its batch nor on the number of
+    /// threads.
     ///
     /// # Errors
-    /// Where the length of `input` is not that of `batch` images, `outputs` has not one vector for each tap, or
-    /// `workspace` was made by another extractor.
+    /// If the length of `input` is not that of `batch` images, `outputs` does not have one vector per tap, or
+    /// `workspace` belongs to another extractor.
     pub fn run(
         &self,
         input: &[f32],
@@ -135,7 +134,7 @@ impl Extractor {
         self.networks.iter().flat_map(|compiled| compiled.network.steps()).collect()
     }
 
-    /// [`run`](Self::run), and the time that each of [`steps`](Self::steps) took.
+    /// As [`run`](Self::run); also returns the time of each of the [`steps`](Self::steps).
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -187,6 +186,6 @@ impl Extractor {
     }
 }
 
-/// What is done with a network, its input, its memory and its outputs.
+/// A run of a network on its input, with its workspace and outputs.
 type Run<'a> =
     dyn FnMut(&CompiledNetwork, &[f32], &mut NetworkWorkspace, &mut [Vec<f32>]) -> Result<(), NetworkError> + 'a;

@@ -1,18 +1,18 @@
 //! Architectures as data.
 //!
-//! A [`Graph`] says what a network computes and what its parameters are called, and nothing about how it is run. The
-//! compiled CPU plan and the candle module are both made from it, so that an architecture is written down once.
+//! A [`Graph`] describes what a network computes and the names of its parameters, but not how it is run. The compiled
+//! CPU plan and the candle module are both built from it, so that an architecture is defined once.
 //!
 //! Nodes stand in topological order. Parameter names are those of the published state dicts.
 
 use nomaly_kernels::geometry::{Activation, Padding};
 
-/// How the samples outside of an image are provided for, per axis.
+/// The padding rule per axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PaddingRule {
-    /// So many zeros on either side (PyTorch).
+    /// This many zeros on either side (PyTorch).
     Symmetric(usize),
-    /// TensorFlow's `SAME`: the output has `ceil(input / stride)` samples; of an odd number of zeros the larger half
+    /// TensorFlow's `SAME`: the output has `ceil(input / stride)` samples; for an odd number of zeros, the larger half
     /// goes to the bottom and the right.
     Same,
 }
@@ -27,13 +27,13 @@ impl PaddingRule {
     }
 }
 
-/// What a node computes from its inputs.
+/// The operation of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// The image, `[N, C, H, W]`.
     Input,
-    /// A square 2-D convolution; `weight` is `[O, I / groups, k, k]`. One that has no bias gets one where a weight file
-    /// has it, because batch norm was folded in.
+    /// A square 2-D convolution; `weight` is `[O, I / groups, k, k]`. One without bias gets one if a weight file has
+    /// it, because batch norm was folded in.
     Conv {
         /// Prefix of the parameter names.
         name: String,
@@ -59,7 +59,7 @@ pub enum Op {
     Activation(Activation),
     /// The sum of the two inputs.
     Add,
-    /// The greatest value under a square window; padding never wins.
+    /// The maximum over a square window; padding never wins.
     MaxPool {
         /// Side of the window.
         kernel: usize,
@@ -68,9 +68,9 @@ pub enum Op {
         /// Samples around the input.
         padding: PaddingRule,
     },
-    /// The mean of every channel, `[N, C, 1, 1]`.
+    /// The mean of each channel, `[N, C, 1, 1]`.
     GlobalAvgPool,
-    /// The greatest value of every channel, `[N, C, 1, 1]`.
+    /// The maximum of each channel, `[N, C, 1, 1]`.
     GlobalMaxPool,
     /// Inverted dropout in training and in Monte Carlo passes; the identity elsewhere.
     Dropout {
@@ -99,9 +99,9 @@ pub enum Op {
 /// One operation of a [`Graph`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// What is computed.
+    /// The operation.
     pub op: Op,
-    /// Indices of the nodes it is computed from; each is less than the node's own.
+    /// Indices of the input nodes; each is less than the node's own.
     pub inputs: Vec<usize>,
     /// Channels of the result.
     pub channels: usize,
@@ -118,7 +118,7 @@ pub struct Tap {
     pub node: usize,
 }
 
-/// What a parameter is, which says how it starts and which values it may have.
+/// The role of a parameter, which determines its initialization and valid values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParameterRole {
     /// The weight of a convolution or a linear layer.
@@ -136,7 +136,7 @@ pub enum ParameterRole {
 }
 
 impl ParameterRole {
-    /// Whether training changes it by gradient; such parameters are what "number of parameters" counts.
+    /// Whether training changes it by gradient; only such parameters count in the "number of parameters".
     pub fn is_trained(self) -> bool {
         !matches!(self, Self::RunningMean | Self::RunningVariance)
     }
@@ -149,7 +149,7 @@ pub struct Parameter {
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// What it is.
+    /// Its role.
     pub role: ParameterRole,
 }
 
@@ -166,7 +166,7 @@ impl Graph {
         &self.nodes
     }
 
-    /// The taps, from the shallowest to the deepest. Each needs every node that the one before it needs.
+    /// The taps, from the shallowest to the deepest. Each depends on every node that the one before it depends on.
     pub fn taps(&self) -> &[Tap] {
         &self.taps
     }
@@ -187,8 +187,8 @@ impl Graph {
         needed
     }
 
-    /// What computes the result of node `to` from that of node `from`, as a network with `from` as its input and with
-    /// the taps in between; `None` where `to` does not see the input through `from` alone.
+    /// The network from node `from` to node `to`, with `from` as its input and with the taps in between; `None` if `to`
+    /// does not depend on the input through `from` alone.
     pub fn between(&self, from: usize, to: usize) -> Option<Self> {
         let mut needed = vec![false; self.nodes.len()];
         needed[to] = true;
@@ -264,14 +264,14 @@ impl Graph {
         (0..self.nodes.len()).flat_map(|index| self.parameters_of(index)).collect()
     }
 
-    /// The number of trained numbers: what papers and model zoos print as the size of a network.
+    /// The number of trained values: the size of a network as in papers and model zoos.
     pub fn parameter_count(&self) -> usize {
         let trained = self.parameters().into_iter().filter(|parameter| parameter.role.is_trained());
         trained.map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
 
     /// The convolution into which the batch norm at `index` can be folded: the one it directly follows, if nothing else
-    /// sees that convolution's result.
+    /// reads that convolution's result.
     pub fn foldable_into(&self, index: usize) -> Option<usize> {
         let Op::BatchNorm { .. } = self.nodes[index].op else { return None };
         let conv = self.nodes[index].inputs[0];
@@ -281,12 +281,12 @@ impl Graph {
     }
 }
 
-/// Writes a [`Graph`] down; each method appends a node and returns its index.
+/// Builds a [`Graph`]; each method appends a node and returns its index.
 pub(crate) struct GraphBuilder {
     graph: Graph,
 }
 
-/// The numbers of a convolution that are not its name or its channels.
+/// The shape of a convolution, without its channels.
 #[derive(Clone, Copy)]
 pub(crate) struct ConvShape {
     pub(crate) kernel: usize,
@@ -300,7 +300,7 @@ impl ConvShape {
     pub(crate) const POINTWISE: Self = Self { kernel: 1, stride: 1, padding: PaddingRule::Symmetric(0), groups: 1 };
 
     /// A dense convolution that keeps the size at stride 1.
-    pub(crate) const fn centred(kernel: usize, stride: usize) -> Self {
+    pub(crate) const fn centered(kernel: usize, stride: usize) -> Self {
         Self { kernel, stride, padding: PaddingRule::Symmetric(kernel / 2), groups: 1 }
     }
 }
@@ -325,7 +325,7 @@ impl GraphBuilder {
         self.graph.nodes[x].stride.map(|so_far| so_far * stride)
     }
 
-    /// A convolution without bias, as batch norm follows.
+    /// A convolution without bias, because batch norm follows.
     pub(crate) fn conv(&mut self, x: usize, name: impl Into<String>, channels: usize, shape: ConvShape) -> usize {
         self.convolution(x, name.into(), channels, shape, false)
     }
@@ -409,7 +409,7 @@ mod tests {
 
     fn toy() -> Graph {
         let mut g = GraphBuilder::new();
-        let conv = g.conv(0, "a", 8, ConvShape::centred(3, 2));
+        let conv = g.conv(0, "a", 8, ConvShape::centered(3, 2));
         let norm = g.batch_norm(conv, "b", 1e-5);
         g.tap("one", norm);
         let conv = g.conv(norm, "c", 8, ConvShape::POINTWISE);
@@ -441,11 +441,11 @@ mod tests {
             [("one", 0), ("two", 1)]
         );
         let part = graph.between(two, logits).unwrap();
-        // The sum reads the input twice, by way of the batch norm and directly.
+        // The sum reads the input twice, through the batch norm and directly.
         assert_eq!(part.nodes()[2].inputs, [1, 0]);
         assert_eq!(graph.between(0, logits).unwrap(), graph);
         assert_eq!(graph.between(one, one).unwrap().nodes().len(), 1);
-        // The batch norm `d` is not all that the sum sees, and what comes later is no way to what comes before.
+        // The sum does not read only the batch norm `d`, and there is no path from a later node to an earlier one.
         assert_eq!(graph.between(two + 1, logits), None);
         assert_eq!(graph.between(logits, two), None);
     }

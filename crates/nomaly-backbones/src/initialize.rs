@@ -1,4 +1,4 @@
-//! He-normal weights to start training from.
+//! He-normal initialization.
 
 use std::f64::consts::TAU;
 
@@ -11,9 +11,9 @@ use crate::weights::{WeightTensor, Weights};
 /// Draws all parameters of `graph`: convolutions and linear layers He-normal, biases and running means 0, batch norm's
 /// factors and running variances 1.
 ///
-/// He-normal numbers have mean 0 and variance 2 / fan-in, so that a ReLU network neither swells nor fades with depth
-/// (He et al., *Delving Deep into Rectifiers*, 2015, equation 10). Each tensor has a stream of its own, so that cutting
-/// or extending a network leaves the others as they were.
+/// He-normal numbers have mean 0 and variance 2 / fan-in, which keeps the variance of a ReLU network constant with
+/// depth (He et al., *Delving Deep into Rectifiers*, 2015, equation 10). Each tensor has its own random stream, so
+/// cutting or extending a network does not change the others.
 pub fn he_normal(graph: &Graph, seed: u64) -> Weights {
     let mut weights = Weights::new();
     for (stream, parameter) in graph.parameters().into_iter().enumerate() {
@@ -60,7 +60,7 @@ mod tests {
         let mean = conv.iter().map(|&value| f64::from(value)).sum::<f64>() / n;
         let variance = conv.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / n;
         let expected = 2.0 / (256.0 * 9.0);
-        // Of 589 824 normal numbers; the standard error of the variance is 0.2 % of it, of the mean 0.13 % of the
+        // For 589 824 normal numbers, the standard error of the variance is 0.2 % of it, that of the mean 0.13 % of the
         // deviation.
         assert!((variance / expected - 1.0).abs() < 0.01, "{variance} {expected}");
         assert!(mean.abs() < 0.01 * expected.sqrt(), "{mean}");

@@ -1,8 +1,8 @@
 //! Backbones: networks that turn an image into features, with taps at every depth.
 //!
-//! An architecture is written down once, as data ([`graph::Graph`]). From it and a set of weights come the compiled CPU
-//! plan ([`Backbone::compile`]) and, with the feature `candle`, the module `module::Module` for CUDA, Metal and
-//! training. The [`registry::BACKBONES`] lists what there is; EfficientNet-Lite0 comes with its weights.
+//! An architecture is defined once, as data ([`graph::Graph`]). Together with a set of weights it becomes the compiled
+//! CPU plan ([`Backbone::compile`]) or, with the feature `candle`, the module `module::Module` for CUDA, Metal and
+//! training. [`registry::BACKBONES`] lists all backbones; EfficientNet-Lite0 comes with its weights.
 //!
 //! ```
 //! use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
@@ -13,7 +13,7 @@
 //! let extractor = backbone.compile([64, 64], &taps, Isa::best()?)?;
 //! assert_eq!(extractor.output_shape(0), [24, 16, 16]);
 //!
-//! let image = vec![0.0; 3 * 64 * 64]; // normalized as `backbone.preprocessing()` says
+//! let image = vec![0.0; 3 * 64 * 64]; // normalized by `backbone.preprocessing()`
 //! let mut features = vec![Vec::new(); 2];
 //! extractor.run(&image, 1, &mut extractor.workspace(1), &mut features)?;
 //! assert_eq!(features[0].len(), 16 * 16 * 24);

@@ -1,8 +1,8 @@
-//! From a graph and weights to a candle module: the same network on any candle device, with gradients.
+//! The candle module of a graph and weights: the same network on any candle device, with gradients.
 //!
-//! On a CPU the compiled plan is far quicker; the module is there for CUDA and Metal, for training with losses on
-//! candle's tape, and as a second opinion on the plan in tests. Its convolutions, batch norm in training and pooling
-//! are [`ops`], which run the training kernels on a CPU.
+//! On a CPU the compiled plan is far faster; the module is for CUDA and Metal, for training with losses on candle's
+//! tape, and as a reference for the plan in tests. Its convolutions, batch norm in training and pooling are [`ops`],
+//! which run the training kernels on a CPU.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use crate::ops::windows::{pad, window};
 use crate::ops::{self, Norm};
 use crate::weights::{WeightTensor, Weights};
 
-/// What batch norm does in a forward pass.
+/// The mode of batch norm in a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
-    /// Normalize by the running statistics. Gradients flow nevertheless: this is also how networks are fine-tuned with
-    /// frozen batch norm.
+    /// Normalize by the running statistics. Gradients still flow: this mode is also for fine-tuning with frozen batch
+    /// norm.
     Evaluate,
     /// Normalize by the batch's own statistics, and move the running ones towards them.
     Train {
@@ -32,7 +32,7 @@ pub enum Mode {
 /// A backbone on a candle device.
 pub struct Module {
     graph: Graph,
-    /// Tensors by name; for trained ones and for statistics the tensor inside the variable.
+    /// Tensors by name; for trained parameters and statistics, the tensor inside the variable.
     tensors: BTreeMap<String, Tensor>,
     trained: BTreeMap<String, Var>,
     statistics: BTreeMap<String, Var>,
@@ -50,10 +50,10 @@ impl std::fmt::Debug for Module {
 }
 
 impl Module {
-    /// Puts what the `taps` need of `backbone` on `device`, nothing of it to be trained.
+    /// Loads the part of `backbone` that the `taps` need onto `device`, without trainable parameters.
     ///
     /// # Errors
-    /// For joined networks, for a tap that the backbone or its weights do not have, and where the device fails.
+    /// For joined networks, for a tap that the backbone or its weights do not have, and if the device fails.
     pub fn new(backbone: &Backbone, taps: &[&str], device: &Device) -> std::result::Result<Self, BackboneError> {
         Self::trainable(backbone, taps, device, |_| false)
     }
@@ -61,7 +61,7 @@ impl Module {
     /// Like [`Module::new`]; the parameters whose names `train` accepts become variables.
     ///
     /// # Errors
-    /// For joined networks, for a tap that the backbone or its weights do not have, and where the device fails.
+    /// For joined networks, for a tap that the backbone or its weights do not have, and if the device fails.
     pub fn trainable(
         backbone: &Backbone,
         taps: &[&str],
@@ -101,7 +101,7 @@ impl Module {
     /// `[N, classes, 1, 1]`).
     ///
     /// # Errors
-    /// Those of candle, such as an input of another shape or device.
+    /// Errors of candle, such as an input of another shape or device.
     pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Vec<Tensor>> {
         let needed = self.graph.needed(&self.outputs);
         let mut last_use = vec![0; needed.len()];
@@ -126,10 +126,10 @@ impl Module {
         Ok(self.outputs.iter().filter_map(|&output| results[output].clone()).collect())
     }
 
-    /// The parameters as they are now, as f32: what a backbone is made from again.
+    /// The current parameters as f32, for building a backbone.
     ///
     /// # Errors
-    /// Those of candle when values are copied from the device.
+    /// Errors of candle when values are copied from the device.
     pub fn export(&self) -> Result<Weights> {
         let mut weights = Weights::new();
         for (name, tensor) in &self.tensors {
@@ -198,7 +198,7 @@ impl Module {
         }
     }
 
-    /// Batch norm; the identity where it was folded into its convolution before the weights were written.
+    /// Batch norm; the identity if it was folded into its convolution before the weights were written.
     fn batch_norm(&self, x: &Tensor, name: &str, epsilon: f64, mode: Mode) -> Result<Tensor> {
         let [Some(mean), Some(variance)] =
             ["running_mean", "running_var"].map(|leaf| self.statistics.get(&format!("{name}.{leaf}")))
@@ -210,10 +210,10 @@ impl Module {
             let norm = Norm { epsilon, momentum, ..Norm::default() };
             return ops::batch_norm(x, weight, bias, Some([mean, variance]), norm);
         }
-        let centred = x.broadcast_sub(&per_channel(&mean.detach())?)?;
+        let centered = x.broadcast_sub(&per_channel(&mean.detach())?)?;
         let variance = per_channel(&variance.detach())?;
         let scale = per_channel(weight)?.div(&(variance + epsilon)?.sqrt()?)?;
-        centred.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)
+        centered.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)
     }
 }
 
@@ -236,7 +236,7 @@ fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     }
 }
 
-/// What an operation with the same padding on opposite sides needs: `x` and that padding, or the padded `x` and none.
+/// For operations with equal padding on opposite sides: `x` and that padding, or the padded `x` and zero.
 fn symmetric(x: &Tensor, padding: Padding, value: f32) -> Result<(Tensor, [usize; 2])> {
     if padding.top == padding.bottom && padding.left == padding.right {
         Ok((x.clone(), [padding.top, padding.left]))
@@ -245,7 +245,7 @@ fn symmetric(x: &Tensor, padding: Padding, value: f32) -> Result<(Tensor, [usize
     }
 }
 
-/// A depthwise convolution as a sum over the places of the kernel: candle itself runs one convolution a channel.
+/// A depthwise convolution as a sum over the positions of the kernel: candle itself runs one convolution per channel.
 fn depthwise(x: &Tensor, weight: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let factors = weight.reshape((1, (), kernel * kernel, 1))?;
     let mut sum: Option<Tensor> = None;
@@ -264,7 +264,7 @@ mod tests {
     use super::*;
     use crate::ops::windows::max_pool;
 
-    /// `[2, 3, height, width]`, no two values near each other equal.
+    /// `[2, 3, height, width]`, with distinct neighbouring values.
     fn images(height: usize, width: usize) -> Tensor {
         let values: Vec<f32> = (0..6 * height * width).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
         Tensor::from_vec(values, (2, 3, height, width), &Device::Cpu).unwrap()

@@ -10,7 +10,7 @@ pub(crate) struct Parameters<'a> {
 }
 
 impl Parameters<'_> {
-    /// Whether there is batch norm of that name, rather than one that was folded before the file was written.
+    /// Whether there is a batch norm of that name, rather than one folded before the file was written.
     pub(crate) fn has_norm(&self, name: &str) -> bool {
         self.weights.contains_key(&format!("{name}.running_var"))
     }
@@ -23,7 +23,7 @@ impl Parameters<'_> {
         }
     }
 
-    /// The values of a tensor that must be there.
+    /// The values of a required tensor.
     pub(crate) fn values(&self, prefix: &str, leaf: &str) -> Result<Vec<f32>, BackboneError> {
         self.optional(prefix, leaf)?.ok_or_else(|| BackboneError::MissingTensor {
             backbone: self.backbone.to_owned(),
@@ -31,7 +31,7 @@ impl Parameters<'_> {
         })
     }
 
-    /// A batch norm as a factor and a summand a channel.
+    /// A batch norm as a factor and a summand per channel.
     pub(crate) fn norm(&self, name: &str, epsilon: f64) -> Result<Norm, BackboneError> {
         let weight = self.values(name, "weight")?;
         let bias = self.values(name, "bias")?;

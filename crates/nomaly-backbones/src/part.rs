@@ -1,4 +1,4 @@
-//! One network of a backbone: a graph with the weights that serve it, or its shallower part.
+//! One network of a backbone: a graph with weights for all of it or its shallower part.
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::network::{CompiledNetwork, OutputLayout};
@@ -16,21 +16,21 @@ use crate::weights::{WeightTensor, Weights};
 pub(crate) struct Part {
     pub(crate) entry: &'static BackboneEntry,
     pub(crate) graph: Graph,
-    /// What stands before the names of its taps and tensors in the backbone: nothing where it is the only network.
+    /// The prefix of the names of its taps and tensors in the backbone; empty if it is the only network.
     pub(crate) prefix: String,
     weights: Weights,
-    /// How many taps, from the shallowest, the weights serve; at least one.
+    /// The number of taps, from the shallowest, that the weights serve; at least one.
     served: usize,
-    /// The first tensor that the first tap not served lacks.
+    /// The first missing tensor of the first tap that is not served.
     missing: Option<String>,
 }
 
 impl Part {
-    /// Takes the tensors of the network out of `weights`, and leaves those that it does not know.
+    /// Takes the tensors of the network out of `weights`, and leaves unknown ones.
     ///
     /// # Errors
-    /// For a tensor of the wrong shape, numbers that are not finite, negative variances, and where not even the
-    /// shallowest tap can be served.
+    /// For a tensor of the wrong shape, numbers that are not finite, negative variances, and if not even the shallowest
+    /// tap can be served.
     pub(crate) fn take(
         entry: &'static BackboneEntry,
         prefix: String,
@@ -82,7 +82,7 @@ impl Part {
         self.weights.len()
     }
 
-    /// The taps that the weights serve, from the shallowest to the deepest, as the backbone calls them.
+    /// The taps that the weights serve, from the shallowest to the deepest, with their names in the backbone.
     pub(crate) fn taps(&self) -> impl Iterator<Item = TapInfo> {
         let named = |tap: TapInfo| TapInfo { name: format!("{}{}", self.prefix, tap.name), ..tap };
         tap_infos(&self.graph).take(self.served).map(named)
@@ -102,7 +102,7 @@ impl Part {
         Ok(taps[position].node)
     }
 
-    /// Compiles what the `outputs` (node, layout) need for images of `input` = (height, width).
+    /// Compiles the network for the `outputs` (node, layout) and images of `input` = (height, width).
     pub(crate) fn compile(
         &self,
         input: [usize; 2],
@@ -127,9 +127,9 @@ impl Part {
         exported
     }
 
-    /// What [`export`](Self::export) gives, with each batch norm that was folded into its convolution put back as the
-    /// affine map that it left: weights for [`trainable`](crate::trainable), which trains the layers of the graph as
-    /// they are. The running variance is such that with epsilon it is 1.
+    /// As [`export`](Self::export), with folded batch norms restored as affine maps, for
+    /// [`trainable`](crate::trainable), which trains the layers of the graph as they are. The running variance plus
+    /// epsilon is 1.
     pub(crate) fn unfolded(&self, target: usize) -> Weights {
         let mut weights = self.export(&[target]);
         for (index, node) in self.graph.nodes().iter().enumerate() {
@@ -160,7 +160,7 @@ impl Part {
     }
 }
 
-/// The graph with as many classes as the classifier in `weights`, its last linear layer, has, if there is one.
+/// The graph with as many classes as the classifier (the last linear layer) in `weights`, if there is one.
 fn with_classes_of(entry: &BackboneEntry, weights: &Weights) -> Graph {
     let graph = entry.graph();
     let classifier = graph.nodes().iter().rev().find_map(|node| match &node.op {
@@ -173,7 +173,7 @@ fn with_classes_of(entry: &BackboneEntry, weights: &Weights) -> Graph {
     }
 }
 
-/// A parameter that a node takes from a weight file.
+/// A parameter that a node accepts from a weight file.
 struct Accepted {
     name: String,
     shape: Vec<usize>,
@@ -181,7 +181,7 @@ struct Accepted {
     optional: bool,
 }
 
-/// What a node takes: its parameters, and for a convolution without bias the one that folding leaves.
+/// The parameters that a node accepts: its own, and for a convolution without bias the bias left by folding.
 fn accepted(graph: &Graph, index: usize) -> Vec<Accepted> {
     let take = |Parameter { name, shape, role }, optional| Accepted { name, shape, role, optional };
     let node = &graph.nodes()[index];
@@ -193,7 +193,7 @@ fn accepted(graph: &Graph, index: usize) -> Vec<Accepted> {
     all
 }
 
-/// Whether the node is a batch norm of which the file has nothing, after a convolution of which it has the bias.
+/// Whether the node is a batch norm missing from the file, after a convolution whose bias is in the file.
 fn is_folded(graph: &Graph, index: usize, weights: &Weights) -> bool {
     let Some(conv) = graph.foldable_into(index) else { return false };
     let has_bias = accepted(graph, conv).iter().any(|part| part.optional && weights.contains_key(&part.name));

@@ -1,8 +1,8 @@
-//! From a graph and weights to a compiled CPU network.
+//! Compilation of a graph and weights to a CPU network.
 //!
-//! Everything that can be settled before the first image is settled here: the graph is cut at the deepest tap, batch
-//! norm goes into the convolution before it (or becomes one affine step), activations and residual sums go into the
-//! step that makes their operand.
+//! Does everything that can be done before the first image: the graph is cut at the deepest tap, batch norm is folded
+//! into the convolution before it (or becomes one affine step), and activations and residual sums are fused into the
+//! step that computes their operand.
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::network::{
@@ -13,7 +13,7 @@ use crate::BackboneError;
 use crate::graph::{Graph, Op};
 use crate::parameters::Parameters;
 
-/// Compiles what `outputs` (node index, layout) need of `graph` for images of `input` = (height, width).
+/// Compiles the part of `graph` that `outputs` (node index, layout) need, for images of `input` = (height, width).
 pub(crate) fn compile(
     graph: &Graph,
     parameters: &Parameters<'_>,
@@ -43,7 +43,7 @@ pub(crate) fn compile(
     Ok(compiler.builder.finish(&taken)?)
 }
 
-/// Of each node the needed nodes that read it.
+/// For each node, the needed nodes that read it.
 fn consumers(graph: &Graph, targets: &[usize]) -> Vec<Vec<usize>> {
     let mut consumers = vec![Vec::new(); graph.nodes().len()];
     for (index, needed) in graph.needed(targets).into_iter().enumerate() {
@@ -62,19 +62,19 @@ struct Compiler<'a> {
     consumers: Vec<Vec<usize>>,
     tapped: Vec<bool>,
     builder: NetworkBuilder,
-    /// The step that gives each node's result, once there is one.
+    /// The step that computes each node's result, once it exists.
     steps: Vec<Option<NodeId>>,
     /// Nodes that are part of an earlier node's step.
     fused: Vec<bool>,
 }
 
 impl Compiler<'_> {
-    /// The step of a node that stands before the current one: topological order puts it there.
+    /// The step of an earlier node, which exists by topological order.
     fn step(&self, node: usize) -> NodeId {
         self.steps[node].expect("nodes are compiled in topological order")
     }
 
-    /// The one node that reads `node`, if no one else sees its result.
+    /// The only node that reads `node`, if its result is not an output.
     fn only_consumer(&self, node: usize) -> Option<usize> {
         match self.consumers[node][..] {
             [consumer] if !self.tapped[node] => Some(consumer),
@@ -82,7 +82,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The activation that alone reads `node`, which then becomes part of `node`'s step.
+    /// Fuses the activation that is the only reader of `node` into its step.
     fn fuse_activation(&mut self, node: usize) -> (usize, Activation) {
         if let Some(next) = self.only_consumer(node)
             && let Op::Activation(activation) = self.graph.nodes()[next].op
@@ -153,8 +153,8 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// A convolution with all that follows it and can be done on its result while it is at hand: batch norm, a residual
-    /// sum whose other side exists already, an activation. Returns the last node covered and the step.
+    /// A convolution fused with its followers: batch norm, a residual sum whose other operand already exists, an
+    /// activation. Returns the last fused node and the step.
     fn convolution(&mut self, index: usize) -> Result<(usize, NodeId), BackboneError> {
         let node = &self.graph.nodes()[index];
         let Op::Conv { name, kernel, stride, padding, groups, .. } = &node.op else {

@@ -3,7 +3,7 @@
 use nomaly_registry::{Entry, Registry};
 
 use crate::architectures::Architecture;
-use crate::architectures::efficientnet::{EfficientNet, Flavour};
+use crate::architectures::efficientnet::{EfficientNet, Flavor};
 use crate::architectures::resnet::{Block, ResNet};
 use crate::architectures::wide_resnet::WideResNet;
 use crate::graph::Graph;
@@ -39,7 +39,7 @@ impl std::fmt::Display for Interpolation {
 pub struct Preprocessing {
     /// Side of the square that enters the network.
     pub input_size: usize,
-    /// Length of the short side before the centre is cut out; equal to `input_size` where hardly anything is.
+    /// Length of the short side before the centre is cut out; equal to `input_size` if there is no crop.
     pub resize_short_side: usize,
     /// Mean of red, green and blue, in units of the full range.
     pub mean: [f32; 3],
@@ -52,7 +52,7 @@ pub struct Preprocessing {
 /// Weights that are known to fit a backbone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownWeights {
-    /// Who trained them on what, or which release they are.
+    /// Their training and publisher, or their release.
     pub origin: &'static str,
     /// Their licence, as an SPDX identifier.
     pub licence: &'static str,
@@ -73,7 +73,7 @@ pub struct BackboneEntry {
     pub classes: usize,
     /// How its images are prepared.
     pub preprocessing: Preprocessing,
-    /// The weights that fit it; `None` where it is meant to be trained by the user.
+    /// The weights that fit it; `None` if the user trains it.
     pub weights: Option<KnownWeights>,
 }
 
@@ -132,8 +132,8 @@ const fn resnet(name: &'static str, summary: &'static str, block: Block, depths:
     }
 }
 
-/// Lite networks see `(x − 127) / 128`. TensorFlow resized bilinearly without antialiasing; with antialiased resizing
-/// bicubic comes nearer to that at the small sizes.
+/// Lite networks take `(x − 127) / 128`. TensorFlow resized bilinearly without antialiasing; with antialiased resizing,
+/// bicubic is closer to that at small sizes.
 const fn lite(
     name: &'static str,
     summary: &'static str,
@@ -145,7 +145,7 @@ const fn lite(
     BackboneEntry {
         name,
         summary,
-        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavour: Flavour::Lite }),
+        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavor: Flavor::Lite }),
         classes: 1000,
         preprocessing: Preprocessing {
             input_size: size,
@@ -166,7 +166,7 @@ const fn tensorflow(name: &'static str, summary: &'static str, [width, depth]: [
     BackboneEntry {
         name,
         summary,
-        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavour: Flavour::TensorFlow }),
+        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavor: Flavor::TensorFlow }),
         classes: 1000,
         preprocessing: imagenet(size, size, Interpolation::Bicubic),
         weights: Some(KnownWeights {
@@ -184,11 +184,11 @@ const fn torchvision(
     epsilon: f64,
     [size, resize]: [usize; 2],
 ) -> BackboneEntry {
-    let flavour = Flavour::Torchvision { epsilon };
+    let flavor = Flavor::Torchvision { epsilon };
     BackboneEntry {
         name,
         summary,
-        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavour }),
+        architecture: Architecture::EfficientNet(EfficientNet { width, depth, flavor }),
         classes: 1000,
         preprocessing: imagenet(size, resize, Interpolation::Bicubic),
         weights: Some(KnownWeights { origin: "torchvision, IMAGENET1K_V1", licence: "BSD-3-Clause", embedded: false }),
@@ -302,7 +302,7 @@ pub static BACKBONES: Registry<BackboneEntry> = Registry::new(
 mod tests {
     use super::*;
 
-    /// Sizes as torchvision's weight metadata, `efficientnet_lite_pytorch` and counts of the reference WRN give them.
+    /// Sizes from torchvision's weight metadata, `efficientnet_lite_pytorch` and the reference WRN.
     const PUBLISHED: [(&str, usize); 30] = [
         ("efficientnet-lite0", 4_652_008),
         ("efficientnet-lite1", 5_416_680),

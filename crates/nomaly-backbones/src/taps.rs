@@ -17,29 +17,29 @@ pub struct TapInfo {
 }
 
 impl TapInfo {
-    /// Whether it is a classifier's result, which says which of the known classes an image is rather than how it looks.
+    /// Whether it is a classifier's result, which names a known class instead of describing the image.
     pub fn is_classifier(&self) -> bool {
-        self.name.rsplit(OF).next() == Some(LOGITS)
+        self.name.rsplit(PREFIX_SEPARATOR).next() == Some(LOGITS)
     }
 }
 
 /// The name of a classifier's tap.
 pub(crate) const LOGITS: &str = "logits";
 
-/// What stands between a network's name and those of its taps and tensors, where several are joined.
-pub(crate) const OF: char = '/';
+/// The separator between a network's name and those of its taps and tensors, if several are joined.
+pub(crate) const PREFIX_SEPARATOR: char = '/';
 
-/// Features to take, and the order of their numbers.
+/// A tap and the layout of its features.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapRequest {
     /// Name of the tap.
     pub name: String,
-    /// Order of the numbers, or their mean over all positions.
+    /// The order of the values, or their mean over all positions.
     pub layout: OutputLayout,
 }
 
 impl TapRequest {
-    /// Asks for the tap `name` in `layout`.
+    /// Requests the tap `name` in `layout`.
     pub fn new(name: impl Into<String>, layout: OutputLayout) -> Self {
         Self { name: name.into(), layout }
     }

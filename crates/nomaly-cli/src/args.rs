@@ -43,7 +43,7 @@ use nomaly::AUTO;
 
 use crate::console::Verbosity;
 
-/// The method where none is named.
+/// The default method.
 pub(crate) const DEFAULT_METHOD: &str = AUTO;
 
 const EXAMPLES: &str = "\
@@ -402,7 +402,7 @@ enum Device {
 }
 
 impl DeviceArgs {
-    /// Refuses devices that this build cannot use.
+    /// Rejects devices that this build does not support.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         match self.device {
             Device::Cpu => Ok(()),
@@ -439,7 +439,7 @@ fn default_megapixels() -> NonZeroUsize {
 }
 
 impl ReadingArgs {
-    /// The options for the library; `preview` is the longer side of the small versions that reports show.
+    /// The options for the library; `preview` is the longer side of the previews in reports.
     pub(crate) fn options(&self, preview: Option<u32>) -> StreamOptions {
         let max_pixels = if self.max_megapixels == default_megapixels() {
             Limits::default().max_pixels
@@ -584,7 +584,7 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
-/// How results of which there is one are printed.
+/// The format of a single result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people
@@ -593,7 +593,7 @@ pub(crate) enum Format {
     Json,
 }
 
-/// How scores are printed.
+/// The format of scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ScoreFormat {
     /// For people

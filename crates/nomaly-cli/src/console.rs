@@ -1,4 +1,4 @@
-//! What is said on stderr: notes, warnings, errors, and the progress bars that they must not tear apart.
+//! Output on stderr: notes, warnings, errors, and progress bars, which must not interleave.
 
 use std::fmt::{Arguments, Display};
 use std::io::Write;
@@ -9,12 +9,12 @@ use indicatif::{MultiProgress, ProgressBar};
 use crate::failure;
 use crate::output::style::{ERROR, HINT, WARNING};
 
-/// How much is said.
+/// The verbosity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verbosity {
-    /// Errors, and what explains an exit status.
+    /// Errors, and explanations of the exit status.
     Quiet,
-    /// What was done, warnings, progress.
+    /// Results, warnings, progress.
     Normal,
     /// Details too.
     Verbose,
@@ -24,9 +24,9 @@ pub(crate) enum Verbosity {
 #[derive(Debug)]
 pub(crate) struct Console {
     verbosity: Verbosity,
-    /// What the terminal shows: the running bars below each other.
+    /// The running bars on the terminal.
     screen: MultiProgress,
-    /// The running bars; each belongs to a piece of the work of the one before.
+    /// The running bars; each is for a part of the previous bar's work.
     bars: Mutex<Vec<ProgressBar>>,
 }
 
@@ -35,8 +35,8 @@ impl Console {
         Self { verbosity, screen: MultiProgress::new(), bars: Mutex::new(Vec::new()) }
     }
 
-    /// Whether progress bars, notes and warnings are wanted.
-    pub(crate) fn talks(&self) -> bool {
+    /// Whether progress bars, notes and warnings are shown.
+    pub(crate) fn shows_notes(&self) -> bool {
         self.verbosity >= Verbosity::Normal
     }
 
@@ -44,14 +44,14 @@ impl Console {
         self.verbosity >= Verbosity::Verbose
     }
 
-    /// Says what was done.
+    /// Prints a note.
     pub(crate) fn note(&self, text: impl Display) {
-        if self.talks() {
+        if self.shows_notes() {
             self.line(format_args!("{text}"));
         }
     }
 
-    /// Says what only `--verbose` asks for.
+    /// Prints a detail, with `--verbose` only.
     pub(crate) fn detail(&self, text: impl Display) {
         if self.is_verbose() {
             self.line(format_args!("{text}"));
@@ -59,23 +59,23 @@ impl Console {
     }
 
     pub(crate) fn warn(&self, text: impl Display) {
-        if self.talks() {
+        if self.shows_notes() {
             self.line(format_args!("{WARNING}warning:{WARNING:#} {text}"));
         }
     }
 
-    /// Warns of what no verbosity may hide, for it explains the exit status or takes the use from the result.
+    /// Prints a warning at any verbosity, because it explains the exit status or invalidates the result.
     pub(crate) fn alert(&self, text: impl Display) {
         self.line(format_args!("{WARNING}warning:{WARNING:#} {text}"));
     }
 
     pub(crate) fn hint(&self, text: impl Display) {
-        if self.talks() {
+        if self.shows_notes() {
             self.line(format_args!("{HINT}hint:{HINT:#} {text}"));
         }
     }
 
-    /// Says why the program fails, whatever the verbosity.
+    /// Prints the error of the program, at any verbosity.
     pub(crate) fn error(&self, error: &anyhow::Error) {
         while self.finish_bar() {}
         self.line(format_args!("{ERROR}error:{ERROR:#} {}", failure::chain(error)));
@@ -84,31 +84,31 @@ impl Console {
         }
     }
 
-    /// Runs `write` while no progress bar is on the screen.
-    pub(crate) fn aside<R>(&self, write: impl FnOnce() -> R) -> R {
+    /// Runs `write` with the progress bars hidden.
+    pub(crate) fn suspend_bars<R>(&self, write: impl FnOnce() -> R) -> R {
         if self.lock().is_empty() { write() } else { self.screen.suspend(write) }
     }
 
-    /// Shows a bar below those that are running.
+    /// Shows a bar below the running ones.
     pub(crate) fn start_bar(&self, bar: ProgressBar) {
         self.lock().push(self.screen.add(bar));
     }
 
-    /// Names the work of the bar that was started last anew.
+    /// Renames the work of the last started bar.
     pub(crate) fn describe_bar(&self, what: &str) {
         if let Some(bar) = self.lock().last() {
             bar.set_message(what.to_owned());
         }
     }
 
-    /// Moves the bar that was started last.
+    /// Advances the last started bar.
     pub(crate) fn advance_bar(&self, amount: u64) {
         if let Some(bar) = self.lock().last() {
             bar.inc(amount);
         }
     }
 
-    /// Takes the bar that was started last off the screen; says whether there was one.
+    /// Removes the last started bar; returns whether there was one.
     pub(crate) fn finish_bar(&self) -> bool {
         let last = self.lock().pop();
         if let Some(bar) = &last {
@@ -119,8 +119,8 @@ impl Console {
     }
 
     fn line(&self, text: Arguments<'_>) {
-        self.aside(|| {
-            // Nobody is left to be told when stderr is closed.
+        self.suspend_bars(|| {
+            // Ignore errors if stderr is closed.
             let _ = writeln!(anstream::stderr(), "{text}");
         });
     }

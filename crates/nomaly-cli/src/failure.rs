@@ -1,4 +1,4 @@
-//! From an error to what is said of it and to the exit status.
+//! Error messages and exit statuses.
 
 use std::error::Error;
 use std::fmt;
@@ -14,7 +14,7 @@ use nomaly::registry::UnknownName;
 use nomaly::settings::SettingError;
 use nomaly::store::StoreError;
 
-/// An error of the command line itself, with what the user can do.
+/// An error of the command line itself, with a hint.
 #[derive(Debug)]
 pub(crate) struct Failure {
     message: String,
@@ -27,7 +27,7 @@ impl Failure {
         Self { message: message.into(), hint: hint.into(), interruption: false }
     }
 
-    /// What the end of the work that `error` stopped means, where the user stopped it; other errors stay as they are.
+    /// Explains the consequences if the user cancelled the work; other errors are unchanged.
     pub(crate) fn if_cancelled(
         error: impl Into<anyhow::Error>,
         message: impl Into<String>,
@@ -49,7 +49,7 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
-/// The error and its causes in one line, without causes that the text before already tells.
+/// The error and its causes in one line, without causes already contained in the text.
 pub(crate) fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -62,7 +62,7 @@ pub(crate) fn chain(error: &anyhow::Error) -> String {
     text
 }
 
-/// What the user can do about it, where that is known.
+/// A hint for the user, if known.
 pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
@@ -89,7 +89,7 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     })
 }
 
-/// What to look at for a setting that cannot be used.
+/// A hint for an invalid setting.
 fn about_setting(error: &SettingError) -> &'static str {
     match error {
         SettingError::Syntax { .. } => "for example `--set input_size=256`",
@@ -97,7 +97,7 @@ fn about_setting(error: &SettingError) -> &'static str {
     }
 }
 
-/// The error of a method, where this is one, or one of a detector or an evaluation for it.
+/// The method error behind an error, also if wrapped by a detector or an evaluation.
 fn method_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a MethodError> {
     let detector = match error.downcast_ref::<EvaluationError>() {
         Some(EvaluationError::Detector(error)) => Some(error),
@@ -109,7 +109,7 @@ fn method_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a MethodError>
     }
 }
 
-/// The unknown name behind an error; transparent wrappers are looked through because they hide it from the chain.
+/// The unknown name behind an error; looks through transparent wrappers, which hide it from the chain.
 fn unknown_name<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a UnknownName> {
     if let Some(unknown) = error.downcast_ref::<UnknownName>() {
         return Some(unknown);
@@ -149,7 +149,7 @@ pub(crate) fn is_interruption(error: &anyhow::Error) -> bool {
     })
 }
 
-/// The kind of an error of a library, where it has one.
+/// The kind of a library error, if it has one.
 fn kind(error: &(dyn Error + 'static)) -> Option<ErrorKind> {
     let of_detectors = || error.downcast_ref().map(DetectorError::kind);
     let of_methods = || error.downcast_ref().map(MethodError::kind);

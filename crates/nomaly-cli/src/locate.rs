@@ -1,17 +1,17 @@
-//! Where in images something was found: maps at the size of the image, masks and regions, on one scale for all images.
+//! Localization of anomalies: maps at the size of the image, masks and regions, on one scale for all images.
 
 use anyhow::Context;
 use nomaly::regions::{RegionOptions, Regions};
 use nomaly::{AnomalyMap, Calibration, DetectorError, FittedDetector, Outcome, Prediction};
 use nomaly_report::overlay::ValueRange;
 
-/// How many times the threshold of pixels the largest grey level stands for: defects seldom reach it.
+/// The largest grey level in units of the pixel threshold; defects seldom reach it.
 const GREY_HEADROOM: f64 = 10.0;
 
-/// Turns the maps of one run into what people and programs look at.
+/// Turns the maps of one run into located anomalies.
 pub(crate) struct Locator<'a> {
     detector: &'a FittedDetector,
-    /// Has the threshold of pixels.
+    /// The source of the pixel threshold.
     calibration: Calibration,
     regions: RegionOptions,
     scales: Scales,
@@ -22,7 +22,7 @@ pub(crate) struct Locator<'a> {
 pub(crate) struct Located {
     /// A value for each pixel of the image.
     pub(crate) map: AnomalyMap,
-    /// What of it is above the threshold.
+    /// The regions above the threshold.
     pub(crate) found: Regions,
 }
 
@@ -34,7 +34,7 @@ impl Located {
 }
 
 impl<'a> Locator<'a> {
-    /// For the maps of a detector whose decision is `calibration`; `None` for methods without maps.
+    /// A locator for the maps of a detector with this calibration; `None` for methods without maps.
     pub(crate) fn new(
         detector: &'a FittedDetector,
         calibration: &Calibration,
@@ -46,12 +46,12 @@ impl<'a> Locator<'a> {
         Ok(Some(Self { detector, calibration: calibration.clone(), regions, scales }))
     }
 
-    /// Whether there is a threshold of pixels: without one, that nothing is found says nothing.
+    /// Whether there is a pixel threshold; without one, an empty result means nothing.
     pub(crate) fn decides(&self) -> bool {
         self.calibration.map_threshold().is_some_and(f64::is_finite)
     }
 
-    /// What was found in an image; `None` where it could not be scored.
+    /// The located anomalies of an image; `None` if it has no score.
     pub(crate) fn locate(&self, outcome: &Outcome<'_>) -> Result<Option<Located>, DetectorError> {
         let (Ok(Prediction { map: Some(map), .. }), Some(size)) = (&outcome.result, outcome.size) else {
             return Ok(None);
@@ -60,36 +60,36 @@ impl<'a> Locator<'a> {
         Ok(Some(Located { map, found }))
     }
 
-    /// What colours and grey levels stand for.
+    /// The scales of colours and grey levels.
     pub(crate) fn scales(&self) -> Scales {
         self.scales
     }
 }
 
-/// What colours and grey levels stand for, in all images of a run.
+/// The scales of colours and grey levels in all images of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Scales {
     /// The ends of the colours.
-    pub(crate) colours: ValueRange,
+    pub(crate) colors: ValueRange,
     /// The ends of 16-bit grey levels: from 0, with room above the threshold so that defects differ.
-    pub(crate) greys: ValueRange,
+    pub(crate) grays: ValueRange,
 }
 
 impl Scales {
-    /// From the largest value of each held-out map, ascending, and the threshold of pixels, where there is one that
-    /// leaves typical normal images below; else from the largest value of all.
+    /// Derives the scales from the ascending maxima of the held-out maps and the pixel threshold; without a threshold
+    /// above typical normal images, from the largest maximum.
     fn new(map_maxima: &[f64], threshold: Option<f64>) -> Option<Self> {
         let (typical, largest) = (map_maxima.get(map_maxima.len() / 2).copied()?, map_maxima.last().copied()?);
-        // Where all maps are alike, any scale that starts there will do.
+        // If all maps are equal, any scale that starts there works.
         let apart = typical + typical.abs().max(1.0);
         let middles = threshold.into_iter().chain([largest, apart]);
-        let colours =
+        let colors =
             middles.clone().find_map(|middle| ValueRange::for_threshold(typical as f32, middle as f32).ok())?;
-        let greys = middles
+        let grays = middles
             .chain([1.0])
             .filter(|middle| *middle > 0.0)
             .find_map(|middle| ValueRange::new(0.0, (GREY_HEADROOM * middle) as f32).ok())?;
-        Some(Self { colours, greys })
+        Some(Self { colors, grays })
     }
 }
 
@@ -101,19 +101,19 @@ mod tests {
     fn scales_follow_from_the_decision() {
         let scales = |threshold| Scales::new(&[1.0, 2.0, 3.0, 6.0], threshold).unwrap();
         let ends = |range: ValueRange| (range.low(), range.high());
-        assert_eq!((ends(scales(Some(5.0)).colours), ends(scales(Some(5.0)).greys)), ((3.0, 7.0), (0.0, 50.0)));
+        assert_eq!((ends(scales(Some(5.0)).colors), ends(scales(Some(5.0)).grays)), ((3.0, 7.0), (0.0, 50.0)));
         // Without a threshold, or with one that flags most normal images: from the largest value.
         for threshold in [None, Some(2.0), Some(f64::NEG_INFINITY)] {
-            assert_eq!(ends(scales(threshold).colours), (3.0, 9.0), "{threshold:?}");
+            assert_eq!(ends(scales(threshold).colors), (3.0, 9.0), "{threshold:?}");
         }
-        assert_eq!(ends(scales(None).greys), (0.0, 60.0));
+        assert_eq!(ends(scales(None).grays), (0.0, 60.0));
     }
 
     #[test]
     fn maps_that_are_all_alike_have_a_scale_too() {
         for value in [0.0, 1e-30, 4.0, -2.0] {
             let scales = Scales::new(&[value], None).unwrap();
-            assert_eq!(scales.colours.low(), value as f32);
+            assert_eq!(scales.colors.low(), value as f32);
         }
         assert_eq!(Scales::new(&[], None), None);
         assert_eq!(Scales::new(&[f64::INFINITY], None), None);

@@ -6,12 +6,12 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | something is anomalous, and `--fail-on-anomaly` was given |
-//! | 2 | an error (a wrong usage too) |
-//! | 3 | `score` met something that the model could not decide on, for it has no threshold |
+//! | 2 | an error (including wrong usage) |
+//! | 3 | `score` could not decide on some items, because the model has no threshold |
 //! | 130 | interrupted |
 //!
-//! Where several hold, 2 comes before 1, and 1 before 3. Results go to stdout, everything else to stderr. A reader of
-//! stdout that goes away early changes neither what is done nor the status.
+//! If several apply, 2 takes precedence over 1, and 1 over 3. Results go to stdout, everything else to stderr. If the
+//! reader of stdout closes early, neither the work nor the status changes.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -72,7 +72,7 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Status> {
         Command::Schema(args) => commands::schema::run(args),
         Command::Completions(args) => commands::completions::run(args),
     }?;
-    // What a program prints and does not flush is lost without a word when it ends.
+    // Unflushed output is silently lost at exit.
     output::stdout().flush()?;
     Ok(status)
 }

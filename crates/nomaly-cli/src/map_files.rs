@@ -1,4 +1,4 @@
-//! The files that a scoring run writes of each image: heat maps, masks, maps.
+//! The files of each image in a scoring run: heat maps, masks, maps.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -19,17 +19,17 @@ use crate::locate::{Located, Scales};
 pub(crate) struct MapFiles<'a> {
     args: &'a MapArgs,
     scales: Scales,
-    /// For each image, the path of its files in each folder, without their ending.
+    /// For each image, the path of its files within each folder, without extension.
     stems: Vec<PathBuf>,
 }
 
 impl<'a> MapFiles<'a> {
-    /// Makes the folders that `args` ask for and finds a name for each image.
+    /// Creates the folders in `args` and a unique name for each image.
     ///
-    /// `images` are the files of each of the paths that were given, in order.
+    /// `images` are the files of each given path, in order.
     ///
     /// # Errors
-    /// A folder that cannot be made, that is asked for twice, or in which an image would be overwritten.
+    /// A folder that cannot be created, that is given twice, or in which an image would be overwritten.
     pub(crate) fn new(args: &'a MapArgs, scales: Scales, images: &[(&Path, Vec<&Path>)]) -> anyhow::Result<Self> {
         let files = Self { args, scales, stems: stems(images) };
         let inputs: HashSet<PathBuf> =
@@ -55,15 +55,15 @@ impl<'a> MapFiles<'a> {
         Ok(files)
     }
 
-    /// Writes the files of image number `place`. A heat map is drawn on the preview itself: there may be no room for a
-    /// copy.
+    /// Writes the files of image number `place`. A heat map is drawn on the preview itself, because a copy might not
+    /// fit into memory.
     pub(crate) fn write(&self, place: usize, outcome: &mut Outcome<'_>, located: &Located) -> anyhow::Result<()> {
         let (width, height) = located.size();
         let Located { map, found } = located;
         for (file, folder) in self.args.folders() {
             let bytes = match (file, &mut outcome.preview) {
                 (MapFile::Heatmap, Some(image)) => {
-                    draw_overlay(image, &map.values, width, height, self.scales.colours, DEFAULT_OPACITY)?;
+                    draw_overlay(image, &map.values, width, height, self.scales.colors, DEFAULT_OPACITY)?;
                     draw_outline(image, &found.mask, OUTLINE)?;
                     png(image)?
                 }
@@ -72,7 +72,7 @@ impl<'a> MapFiles<'a> {
                 (MapFile::Mask, _) => mask_png(&found.mask)?,
                 (MapFile::Map(MapFormat::Npy), _) => npy(&map.values, width, height)?,
                 (MapFile::Map(MapFormat::Tiff), _) => tiff_f32(&map.values, width, height)?,
-                (MapFile::Map(MapFormat::Png16), _) => png16(&map.values, width, height, self.scales.greys)?,
+                (MapFile::Map(MapFormat::Png16), _) => png16(&map.values, width, height, self.scales.grays)?,
             };
             let path = path(folder, &self.stems[place], file);
             create_folder(path.parent().unwrap_or(folder))?;
@@ -82,7 +82,7 @@ impl<'a> MapFiles<'a> {
     }
 }
 
-/// The path of an image's file. The ending is appended: what looks like one in a stem may be part of a name.
+/// The path of an image's file. The extension is appended, because a dot in a stem may be part of the name.
 fn path(folder: &Path, stem: &Path, file: MapFile) -> PathBuf {
     let mut path = OsString::from(folder.join(stem));
     path.push(".");
@@ -90,11 +90,11 @@ fn path(folder: &Path, stem: &Path, file: MapFile) -> PathBuf {
     path.into()
 }
 
-/// A relative path for each image, without `..` and no two alike.
+/// A unique relative path for each image, without `..`.
 ///
-/// An image in a folder that was given is named by its path below that folder, one that was given itself by its file
-/// name, both without their ending, unless another image differs in the ending only. Where that name is taken, the path
-/// as it was given is used, and where that is taken too, with a number.
+/// An image in a given folder is named by its path below that folder, a given file by its file name, both without
+/// extension unless another image differs only in the extension. If that name is taken, the given path is used, and if
+/// that is taken too, a number is appended.
 pub(crate) fn stems(images: &[(&Path, Vec<&Path>)]) -> Vec<PathBuf> {
     let mut siblings: HashMap<PathBuf, HashSet<&Path>> = HashMap::new();
     for &file in images.iter().flat_map(|(_, files)| files) {
@@ -115,7 +115,7 @@ pub(crate) fn stems(images: &[(&Path, Vec<&Path>)]) -> Vec<PathBuf> {
             path.push(format!("-{number}"));
             path.into()
         });
-        // File systems may not tell upper and lower case apart.
+        // File systems may be case-insensitive.
         let mut free = |path: &PathBuf| taken.insert(path.to_string_lossy().to_lowercase());
         [short, whole.clone()].into_iter().chain(numbered).find(|path| free(path)).expect("there are numbers enough")
     };
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(named(&twice), ["a", "two/a", "one/a"]);
         let often = [("a.png", &["a.png"][..]), ("a.png", &["a.png"]), ("a.png", &["a.png"])];
         assert_eq!(named(&often), ["a", "a-2", "a-3"]);
-        // The ending stays where it is all that differs, and case alone is no difference.
+        // The extension is kept if only it differs; case alone does not count as a difference.
         assert_eq!(named(&[("c", &["c/a.jpg", "c/a.png", "c/B.png", "c/b.png"])]), ["a.jpg", "a.png", "B", "c/b"]);
     }
 }

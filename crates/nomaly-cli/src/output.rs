@@ -1,4 +1,4 @@
-//! How results look on stdout: numbers, tables, CSV, JSON.
+//! Formatting of results on stdout: numbers, tables, CSV, JSON.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// Colours; [`anstream`] drops them where stdout is no terminal or `NO_COLOR` is set.
+/// Colours; [`anstream`] drops them if stdout is not a terminal or `NO_COLOR` is set.
 pub(crate) mod style {
     use anstyle::{AnsiColor, Style};
 
@@ -21,13 +21,13 @@ pub(crate) mod style {
     pub(crate) const HINT: Style = AnsiColor::Cyan.on_default().bold();
 }
 
-/// Where results go: stdout, without colours where they are not wanted.
+/// Stdout for results, without colours if they are disabled.
 ///
-/// A reader such as `head` may go away before everything is printed. What comes then is lost, and that is no error:
-/// whatever else the command has to do is done, and its exit status is what it would have been.
+/// A reader such as `head` may close the pipe early. Further output is then discarded without an error: the command
+/// completes its work with its usual exit status.
 pub(crate) struct Stdout {
     out: anstream::Stdout,
-    /// Whether the reader has gone away.
+    /// Whether the reader has closed the pipe.
     unread: bool,
 }
 
@@ -61,18 +61,18 @@ pub(crate) fn stdout() -> Stdout {
     Stdout { out: anstream::stdout(), unread: false }
 }
 
-/// Makes sure that results can be printed, before long work whose results are printed.
+/// Checks that results can be printed, before long work.
 ///
-/// Rust takes writes to a descriptor that is not open for writing for done, and opens `/dev/null` in place of a
-/// descriptor that is closed when the program starts. The first is found out here; the second cannot be told from
-/// `/dev/null` as other programs hand it down.
+/// Rust ignores failed writes to a descriptor that is not open for writing, and opens `/dev/null` in place of a
+/// descriptor that is closed at startup. This detects the former; the latter cannot be distinguished from an inherited
+/// `/dev/null`.
 pub(crate) fn check_stdout() -> anyhow::Result<()> {
     #[cfg(unix)]
     {
         use std::os::fd::AsFd;
 
         let descriptor = io::stdout().as_fd().try_clone_to_owned();
-        // Nothing is written, but the system says whether something could be.
+        // An empty write reports whether writing is possible.
         let written = descriptor.map(std::fs::File::from).and_then(|mut file| file.write(&[]));
         match written {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -91,7 +91,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(writeln!(stdout(), "{text}")?)
 }
 
-/// A number with this many significant digits, in scientific notation where it is very large or small.
+/// A number with this many significant digits, in scientific notation if it is very large or small.
 pub(crate) fn significant(value: f64, digits: usize) -> String {
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
@@ -133,7 +133,17 @@ pub(crate) fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{ending}")
 }
 
-/// A time as people say it.
+/// `, 3 undecided`, or nothing.
+pub(crate) fn and_undecided(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(", {count} undecided") }
+}
+
+/// `, 3 skipped`, or nothing.
+pub(crate) fn and_skipped(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(", {count} skipped") }
+}
+
+/// A duration in seconds, or in minutes and seconds.
 pub(crate) fn seconds(seconds: f64) -> String {
     if seconds < 60.0 {
         format!("{} s", significant(seconds, 3))
@@ -158,14 +168,14 @@ pub(crate) fn write_csv(out: &mut impl Write, fields: &[&str]) -> io::Result<()>
     out.write_all(b"\n")
 }
 
-/// On which side of its column a cell stands.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
     Right,
 }
 
-/// Rows with columns as wide as they need to be.
+/// A table with columns as wide as their contents.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     columns: Vec<(String, Align)>,
@@ -179,18 +189,18 @@ impl Table {
         Self { columns, rows: Vec::new() }
     }
 
-    /// Adds a row with one cell a column.
+    /// Adds a row with one cell per column.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.cells(cells.into());
     }
 
-    /// The same where the number of columns is not known beforehand.
+    /// As [`row`](Self::row), for a dynamic number of columns.
     pub(crate) fn cells(&mut self, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.columns.len());
         self.rows.push(cells);
     }
 
-    /// Prints it, two spaces between the columns and none at the end of a line.
+    /// Prints the table, with two spaces between columns and no trailing spaces.
     pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let width = |text: &str| text.chars().count();
         let widths: Vec<usize> = self
@@ -222,7 +232,7 @@ impl Table {
     }
 }
 
-/// Prints `name  value` lines with the values under each other.
+/// Prints `name  value` lines with aligned values.
 pub(crate) fn print_facts(out: &mut impl Write, facts: &[(&str, String)]) -> io::Result<()> {
     let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     for (name, value) in facts {

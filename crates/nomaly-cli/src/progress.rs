@@ -1,4 +1,4 @@
-//! Progress bars for long work, and its interruption.
+//! Progress bars and interruption of long work.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::console::Console;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Makes the first Ctrl-C (or termination signal) ask running work to stop, and the second end the program at once.
+/// On the first Ctrl-C (or termination signal) requests running work to stop, on the second ends the program at once.
 pub(crate) fn handle_interrupts() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::SeqCst) {
@@ -21,12 +21,12 @@ pub(crate) fn handle_interrupts() -> anyhow::Result<()> {
     .context("cannot listen for Ctrl-C")
 }
 
-/// Ends work that shows no bar, where the user asked for it.
+/// Stops work without a bar if the user interrupted it.
 pub(crate) fn check_interrupted(what: &str) -> Result<(), StoreError> {
     if INTERRUPTED.load(Ordering::SeqCst) { Err(StoreError::Cancelled { what: what.to_owned() }) } else { Ok(()) }
 }
 
-/// What a bar counts.
+/// The unit of a bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Images,
@@ -47,14 +47,14 @@ impl Unit {
         ProgressStyle::with_template(self.template(bounded)).expect("the templates are constant, and tested").with_key(
             "rate",
             |state: &ProgressState, out: &mut dyn fmt::Write| {
-                // A bar has nobody to report a failure to.
+                // A bar cannot report a failure.
                 let _ = write!(out, "{:.1}/s", state.per_sec());
             },
         )
     }
 }
 
-/// Shows work as bars on the console's stderr where that is a terminal, and passes interruptions on to the work.
+/// Shows work as bars on the console's stderr if that is a terminal, and passes interruptions on to the work.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bars<'a> {
     console: &'a Console,
@@ -69,10 +69,10 @@ impl<'a> Bars<'a> {
 
 impl Progress for Bars<'_> {
     fn start(&self, what: &str, total: Option<u64>) {
-        if !self.console.talks() {
+        if !self.console.shows_notes() {
             return;
         }
-        // indicatif draws on stderr, and nowhere when that is no terminal.
+        // indicatif draws on stderr, but only if that is a terminal.
         let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
         bar.set_style(self.unit.style(total.is_some()));
         bar.set_message(what.to_owned());

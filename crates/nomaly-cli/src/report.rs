@@ -1,4 +1,4 @@
-//! From outcomes and figures to the HTML report.
+//! Builds the HTML report from outcomes and figures.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,26 +18,25 @@ use nomaly_report::{
     Threshold, render,
 };
 
-use crate::commands::and_undecided;
 use crate::console::Console;
 use crate::locate::{Located, Locator};
-use crate::output::{percent, seconds, significant};
+use crate::output::{and_undecided, percent, seconds, significant};
 use crate::progress::{Bars, Unit};
 
-/// The longest side of the decoded images that reports need, in pixels.
+/// The longest side of the decoded images for reports, in pixels.
 pub(crate) const PREVIEW_SIDE: u32 = nomaly_report::MAX_SIDE;
 
-/// Images that are explained in the report of a method that makes no maps: those with the highest scores.
+/// The number of images, those with the highest scores, that are explained in the report of a method without maps.
 const EXPLAINED: usize = 12;
 
-/// How the images of a scoring run were decided on.
-pub(crate) enum Decided<'a> {
-    /// By one rule for all scores.
+/// The decision rule of a scoring run.
+pub(crate) enum ReportRule<'a> {
+    /// One rule for all scores.
     Rule(&'a Calibration),
-    /// By the classes of the model, which have no rule in common.
+    /// The classes of the model, which have separate rules.
     Classes(&'a Classes),
-    /// By two models, above this score, in words.
-    Together(f64, String),
+    /// Two models: the threshold of the combined score, and the rule in words.
+    Hybrid(f64, String),
 }
 
 /// Collects images for a report as they are scored.
@@ -48,17 +47,17 @@ pub(crate) struct ReportBuilder {
     explained_at: Option<String>,
     items: Vec<Item>,
     skipped: Vec<SkippedFile>,
-    /// What the reader must know first.
+    /// Notes at the top of the report.
     pub(crate) notes: Vec<String>,
 }
 
 impl ReportBuilder {
-    /// An empty report whose masks are read within `limits`, and whose maps have the colours of `map_range`.
+    /// An empty report; masks are read within `limits`, and maps have the colour range `map_range`.
     pub(crate) fn new(limits: Limits, map_range: Option<ValueRange>) -> Self {
         Self { limits, map_range, explained_at: None, items: Vec::new(), skipped: Vec::new(), notes: Vec::new() }
     }
 
-    /// Takes one image, with its preview where there is one, and what was found in it.
+    /// Adds one image, with its preview if available, and its located anomalies.
     pub(crate) fn add(&mut self, outcome: &Outcome<'_>, located: Option<&Located>) -> anyhow::Result<()> {
         let sample = outcome.sample;
         let prediction = match &outcome.result {
@@ -77,7 +76,7 @@ impl ReportBuilder {
             }
             _ => None,
         };
-        // A mask only illustrates: one that cannot be read is left out of the page.
+        // A mask is only an illustration: an unreadable one is omitted.
         let truth = sample.mask.as_ref().and_then(|mask| mask.load(&self.limits).ok());
         self.items.push(Item {
             id: sample.id.clone(),
@@ -102,8 +101,8 @@ impl ReportBuilder {
         Ok(())
     }
 
-    /// Where the method makes no maps, draws what its network looks at over the [`EXPLAINED`] images with the highest
-    /// scores, which are some of `samples`. Methods without a network are left as they are.
+    /// If the method makes no maps, draws Grad-CAM maps over the [`EXPLAINED`] images with the highest scores among
+    /// `samples`. Does nothing for methods without a network.
     pub(crate) fn explain(
         &mut self,
         detector: &FittedDetector,
@@ -152,15 +151,15 @@ impl ReportBuilder {
     }
 
     /// Writes the report of a scoring run.
-    pub(crate) fn write_scores(self, path: &Path, info: &ModelInfo, decided: &Decided<'_>) -> anyhow::Result<()> {
+    pub(crate) fn write_scores(self, path: &Path, info: &ModelInfo, decided: &ReportRule<'_>) -> anyhow::Result<()> {
         let count = |decision| self.items.iter().filter(|item| item.decision == decision).count();
         let (anomalous, undecided) = (count(Decision::Anomalous), count(Decision::Undecided));
         let reason = match decided {
-            Decided::Rule(calibration) => calibration.unattainable(),
-            Decided::Classes(classes) => classes.unattainable().map(|(_, reason)| reason),
-            Decided::Together(..) => None,
+            ReportRule::Rule(calibration) => calibration.unattainable(),
+            ReportRule::Classes(classes) => classes.unattainable().map(|(_, reason)| reason),
+            ReportRule::Hybrid(..) => None,
         };
-        let word = if matches!(decided, Decided::Classes(_)) { "unknown" } else { "anomalous" };
+        let word = if matches!(decided, ReportRule::Classes(_)) { "unknown" } else { "anomalous" };
         let report = Report {
             title: format!("{anomalous} of {} images {word}{}", self.items.len(), and_undecided(undecided)),
             subtitle: format!("scored by {} on {}", info.method.name, info.backbone.name),
@@ -176,9 +175,9 @@ impl ReportBuilder {
                 ("trained on", format!("{} images of {}", info.training.images, info.training.dataset)),
             ]),
             threshold: match decided {
-                Decided::Rule(calibration) => threshold(calibration),
-                Decided::Classes(_) => None,
-                Decided::Together(value, rule) => Some(Threshold { value: *value, rule: rule.clone(), max_fpr: None }),
+                ReportRule::Rule(calibration) => threshold(calibration),
+                ReportRule::Classes(_) => None,
+                ReportRule::Hybrid(value, rule) => Some(Threshold { value: *value, rule: rule.clone(), max_fpr: None }),
             },
             items: self.items,
             map_range: self.map_range,
@@ -190,13 +189,13 @@ impl ReportBuilder {
     }
 }
 
-/// The most training images that a report shows.
+/// The most training images in a report.
 const TRAINING_SHOWN: usize = 200;
 
 /// Writes a page of the training images of a fit with their held-out scores, the highest first.
 pub(crate) fn write_training(path: &Path, fit: &FitResult, samples: &[Sample], limits: Limits) -> anyhow::Result<()> {
     let named = suspicious(&fit.held_out, naming_level(fit.held_out.len()));
-    // With a level of 1 all images come, each with its p-value.
+    // A level of 1 gives all images, each with its p-value.
     let all = suspicious(&fit.held_out, 1.0);
     let held_out = fit.held_out.iter().map(|image| image.sample).collect::<std::collections::BTreeSet<_>>().len();
     let mut items = Vec::new();
@@ -252,7 +251,7 @@ pub(crate) fn write_training(path: &Path, fit: &FitResult, samples: &[Sample], l
     Ok(write_atomic(path, render(&report)?.as_bytes())?)
 }
 
-/// The report of an evaluation, which locates what it shows.
+/// The report of an evaluation, with located anomalies.
 pub(crate) struct EvaluationReport<'a> {
     /// Height and width of the network's input.
     input: String,
@@ -266,12 +265,12 @@ impl<'a> EvaluationReport<'a> {
     /// An empty report on `detector` with the decision `calibration`.
     pub(crate) fn new(detector: &'a FittedDetector, calibration: &Calibration, limits: Limits) -> anyhow::Result<Self> {
         let locator = Locator::new(detector, calibration, RegionOptions::default())?;
-        let images = ReportBuilder::new(limits, locator.as_ref().map(|locator| locator.scales().colours));
+        let images = ReportBuilder::new(limits, locator.as_ref().map(|locator| locator.scales().colors));
         Ok(Self { input: detector.info().input_in_words(), locator, images, failure: None })
     }
 
-    /// Takes one image; the first failure is told by [`write`](Self::write).
-    pub(crate) fn see(&mut self, outcome: &Outcome<'_>) {
+    /// Adds one image; [`write`](Self::write) returns the first error.
+    pub(crate) fn record(&mut self, outcome: &Outcome<'_>) {
         if self.failure.is_none() {
             self.failure = self.add(outcome).err();
         }
@@ -282,7 +281,7 @@ impl<'a> EvaluationReport<'a> {
         self.images.add(outcome, located.as_ref())
     }
 
-    /// Writes the page; `notes` are what the reader must know first.
+    /// Writes the page; `notes` appear at the top.
     pub(crate) fn write(
         self,
         path: &Path,
@@ -310,7 +309,7 @@ impl<'a> EvaluationReport<'a> {
         summary.extend(facts([("time to score", format!("{per_image} ms an image (median)"))]));
         let undecided = calibration
             .unattainable()
-            .map(|reason| format!("No image is decided on, for there is no threshold: {reason}."));
+            .map(|reason| format!("No image is decided on, because there is no threshold: {reason}."));
         let report = Report {
             title: figures.dataset.clone(),
             subtitle: format!("{} on {}", figures.method, figures.backbone.as_deref().unwrap_or("rows")),
@@ -350,7 +349,7 @@ fn facts<const N: usize>(facts: [(&str, String); N]) -> Vec<(String, String)> {
 
 fn threshold(calibration: &Calibration) -> Option<Threshold> {
     let value = calibration.threshold()?;
-    // The only rule that promises its rate in any sample.
+    // The only rule that guarantees its rate in any sample.
     let max_fpr = match calibration.rule() {
         DecisionRule::MaxFpr(rate) => Some(rate),
         _ => None,
@@ -389,7 +388,7 @@ fn headline(figures: &Evaluation) -> Vec<Figure> {
     headline
 }
 
-/// One row for the normal images' kinds and one for each kind of anomaly, sorted by name, normal kinds first.
+/// One row per kind, sorted by name, normal kinds first.
 fn by_kind(items: &[Item], figures: &Evaluation) -> Vec<KindRow> {
     let mut rows: std::collections::BTreeMap<(bool, &str), KindRow> = std::collections::BTreeMap::new();
     for item in items {

@@ -1,4 +1,4 @@
-//! Looking at the place of a result before the work begins.
+//! Checks of output paths before the work starts.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -10,13 +10,13 @@ use nomaly::transforms::image_format;
 
 use crate::failure::Failure;
 
-/// What [`image_format`] needs of a file.
+/// The number of bytes that [`image_format`] needs.
 const HEAD: u64 = 256;
 
-/// Refuses to write a result over another file of the same command.
+/// Rejects a result that would overwrite another file of the same command.
 ///
 /// # Errors
-/// Two names of one file.
+/// If both paths are the same file.
 pub(crate) fn check_distinct(result: &Path, other: &Path) -> anyhow::Result<()> {
     let same = result == other || matches!((result.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
     if same {
@@ -26,12 +26,12 @@ pub(crate) fn check_distinct(result: &Path, other: &Path) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Makes sure that a model or report can be written to `path`, before long work whose result goes there.
+/// Checks that a model or report can be written to `path`, before long work.
 ///
 /// Leaves no trace.
 ///
 /// # Errors
-/// A place that cannot be written to, and an image: `-o` before the name of an image is a slip that would destroy it.
+/// A path that cannot be written, and an image: `-o` before the name of an image is a mistake that would destroy it.
 pub(crate) fn check_writable(path: &Path) -> anyhow::Result<()> {
     store::check_writable(path)?;
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
@@ -42,10 +42,10 @@ pub(crate) fn check_writable(path: &Path) -> anyhow::Result<()> {
         Ok(file) => {
             file.take(HEAD).read_to_end(&mut head).with_context(|| format!("cannot read {}", path.display()))?
         }
-        // A file that may not be read may still be replaced.
+        // An unreadable file may still be replaced.
         Err(_) => return Ok(()),
     };
-    // A model begins with the length of its header, which may look like anything, and with the header's brace.
+    // A model begins with the length of its header, which may look like any signature, and the header's brace.
     let is_model = head.get(4..9) == Some(b"\0\0\0\0{");
     match image_format(&head).filter(|_| !is_model) {
         Some(format) => {

@@ -146,7 +146,7 @@ pub(crate) const CIFAR100_COARSE: [&str; 20] = [
 /// The digits.
 pub(crate) const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
-/// Finds a class by its number or its name; `-`, `_` and a space are the same, and so are `A` and `a`.
+/// Finds a class by its number or its name, ignoring case and treating `-`, `_` and spaces as equal.
 pub(crate) fn find(options: &Options, name: &str, classes: &[String]) -> Result<usize, DataError> {
     let plain = |text: &str| text.to_lowercase().replace(['-', '_', ' '], "-");
     let wanted = plain(name);
@@ -178,10 +178,10 @@ impl Labelled {
     }
 }
 
-/// The data set in which the class that `chosen` names is normal.
+/// The data set with the class named by `chosen` as normal.
 ///
-/// With both parts, the normal class of the training part is learnt and the whole test part is tested. With one part,
-/// a seeded share of its normal images is learnt, and all other images are tested.
+/// With both parts, the normal class of the training part is the training set and the whole test part the test set.
+/// With one part, a seeded share of its normal images is the training set, and all other images are the test set.
 pub(crate) fn one_class(
     name: String,
     options: &Options,
@@ -215,12 +215,12 @@ pub(crate) fn one_class(
     Ok(dataset)
 }
 
-/// The number of images that a share of `count` is, rounded to the nearest.
+/// A share of `count`, rounded to the nearest integer.
 pub(crate) fn share(count: usize, fraction: f64) -> usize {
     (count as f64 * fraction).round() as usize
 }
 
-/// Owned names, as readers that find names in files have them.
+/// Owned copies of the names.
 pub(crate) fn owned(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }

@@ -1,21 +1,21 @@
-//! The demonstration set: made in memory, so that it works where there are no files and no network.
+//! The demonstration set: created in memory, so that it works without files and network.
 //!
 //! # What it computes
-//! One embedded photograph of a texture is cut into a grid of square tiles that share no pixel. The seed deals them
-//! out: [`TRAIN`] to learn from, [`TEST_GOOD`] to test with. Each tested tile comes as it is, and again with one
-//! synthetic defect and its exact mask, as often as it takes for [`TEST_PER_KIND`] images of every kind in
+//! One embedded photograph of a texture is cut into a grid of square tiles that share no pixel. The seed assigns them:
+//! [`TRAIN`] for training, [`TEST_GOOD`] for testing. Each test tile occurs unchanged, and again with one synthetic
+//! defect and its exact mask, as often as needed for [`TEST_PER_KIND`] images of every kind in
 //! [`nomaly_transforms::synthetic::KINDS`].
 //!
-//! Because chance alone decides which tile is learnt and which is tested, both come from one distribution: this is what
-//! the promised rate of false alarms rests on. Because no two tiles overlap, a tile that is held out while learning is
-//! as unknown as one that is tested; overlapping crops would make held-out scores, and so the threshold, too low.
+//! Because the assignment is random, training and test tiles have the same distribution, which the promised rate of
+//! false alarms requires. Because no two tiles overlap, a held-out training tile is as unknown to the model as a test
+//! tile; overlapping crops would make held-out scores, and so the threshold, too low.
 //!
 //! # When to use
-//! To see how a method works and that an installation does. The defects are drawn, not real, and the texture is easy:
-//! figures on this set say nothing about other data.
+//! To try a method and to check an installation. The defects are synthetic and the texture is easy: figures on this set
+//! say nothing about other data.
 //!
 //! # Parameters
-//! The texture and a seed; the same seed makes the same images everywhere. As a data set it is called
+//! The texture and a seed; the same seed gives the same images everywhere. Its name as a data set is
 //! `demo:texture=brick,seed=0`.
 //!
 //! # Reference
@@ -39,7 +39,7 @@ use crate::sample::{ImageSource, Label, MaskSource, Sample};
 use crate::subset::shuffle_front;
 use crate::{DataError, Dataset};
 
-/// The texture of the demonstration where none is named.
+/// The default texture of the demonstration.
 pub const TEXTURE: &str = "brick";
 /// The sides of the images, in pixels.
 pub const SIDE: u32 = 64;
@@ -68,7 +68,7 @@ impl Default for DemoOptions {
 
 impl Settings for DemoOptions {}
 
-/// Makes the demonstration set of one texture.
+/// Creates the demonstration set of one texture.
 ///
 /// ```
 /// let demo = nomaly_data::demo::dataset("gravel", 0)?;
@@ -79,7 +79,7 @@ impl Settings for DemoOptions {}
 /// ```
 ///
 /// # Errors
-/// [`DataError::Unknown`] where no embedded texture has that name.
+/// [`DataError::Unknown`] if no embedded texture has that name.
 pub fn dataset(name: &str, seed: u64) -> Result<Dataset, DataError> {
     let photograph = texture(name).map_err(|_| DataError::Unknown {
         kind: "texture",
@@ -88,7 +88,7 @@ pub fn dataset(name: &str, seed: u64) -> Result<Dataset, DataError> {
         hint: hint(name, TEXTURES.names()),
     })?;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let (learnt, tested) = deal(tiles(&photograph), &mut random);
+    let (learnt, tested) = split_tiles(tiles(&photograph), &mut random);
     let good = |part: &str, number: usize, image: &RgbImage| Sample {
         id: format!("{part}/good/{number:03}"),
         source: ImageSource::Memory(Arc::new(image.clone())),
@@ -121,7 +121,7 @@ pub(crate) fn open(options: &Options) -> Result<Dataset, DataError> {
     dataset(&texture, seed)
 }
 
-/// The squares of a grid over the photograph, row by row; what is left at its right and lower edges is not used.
+/// The squares of a grid over the photograph, row by row; the remainder at its right and lower edges is not used.
 fn tiles(photograph: &RgbImage) -> Vec<RgbImage> {
     let (columns, rows) = (photograph.width() / SIDE, photograph.height() / SIDE);
     (0..rows * columns)
@@ -130,8 +130,8 @@ fn tiles(photograph: &RgbImage) -> Vec<RgbImage> {
         .collect()
 }
 
-/// Deals tiles out in random order: those to learn from, and those to test with.
-fn deal<T>(mut tiles: Vec<T>, random: &mut ChaCha8Rng) -> (Vec<T>, Vec<T>) {
+/// Splits tiles at random into training and test tiles.
+fn split_tiles<T>(mut tiles: Vec<T>, random: &mut ChaCha8Rng) -> (Vec<T>, Vec<T>) {
     let count = tiles.len();
     shuffle_front(&mut tiles, count, random);
     let tested = tiles.split_off(TRAIN);
@@ -159,14 +159,14 @@ mod tests {
 
     #[test]
     fn no_two_tiles_share_a_pixel() {
-        // In this stand-in for a photograph, every pixel has a colour of its own.
+        // In this stand-in for a photograph, all pixels have distinct colors.
         let photograph = RgbImage::from_fn(512, 512, |x, y| {
             let [_, red, green, blue] = (y * 512 + x).to_be_bytes();
             image::Rgb([red, green, blue])
         });
         let tiles = tiles(&photograph);
-        let colours: HashSet<[u8; 3]> = tiles.iter().flat_map(RgbImage::pixels).map(|pixel| pixel.0).collect();
-        assert_eq!(colours.len(), tiles.len() * (SIDE * SIDE) as usize);
+        let colors: HashSet<[u8; 3]> = tiles.iter().flat_map(RgbImage::pixels).map(|pixel| pixel.0).collect();
+        assert_eq!(colors.len(), tiles.len() * (SIDE * SIDE) as usize);
     }
 
     #[test]
@@ -183,11 +183,11 @@ mod tests {
             dealt.sort_unstable();
             assert!(dealt == sorted, "{name}");
         }
-        // Over the seeds, the tile in the corner is learnt as often as its share of the places says.
+        // Over the seeds, the corner tile is a training tile with the expected frequency.
         const SEEDS: u64 = 400;
         let learnt = |seed| {
             let tiles = (0..TRAIN + TEST_GOOD).collect();
-            deal(tiles, &mut ChaCha8Rng::seed_from_u64(seed)).0.contains(&0)
+            split_tiles(tiles, &mut ChaCha8Rng::seed_from_u64(seed)).0.contains(&0)
         };
         let share = (0..SEEDS).filter(|&seed| learnt(seed)).count() as f64 / SEEDS as f64;
         let expected = TRAIN as f64 / (TRAIN + TEST_GOOD) as f64;

@@ -1,4 +1,4 @@
-//! What can go wrong with a data set.
+//! Errors of data sets.
 
 use std::path::PathBuf;
 
@@ -11,35 +11,35 @@ pub enum DataError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why not. Part of the message, hence not the error's source as well.
+        /// The cause; part of the message, and therefore not the error's source.
         cause: std::io::Error,
     },
-    /// A path that was asked for does not exist.
+    /// A requested path does not exist.
     #[error("{} does not exist", path.display())]
     Missing {
         /// The path.
         path: PathBuf,
     },
-    /// A folder holds nothing that can be used.
+    /// A folder has no usable files.
     #[error("{} holds no {wanted}", path.display())]
     Empty {
         /// The folder.
         path: PathBuf,
-        /// What was looked for.
+        /// The expected files.
         wanted: String,
     },
     /// An image or mask could not be decoded.
     #[error(transparent)]
     Decode(#[from] nomaly_transforms::DecodeError),
-    /// A decoded image could not be brought to the shape that the pipeline makes.
+    /// The pipeline could not process a decoded image.
     #[error("cannot transform {id}: {cause}")]
     Transform {
         /// The sample.
         id: String,
-        /// Why not. Part of the message, hence not the error's source as well.
+        /// The cause; part of the message, and therefore not the error's source.
         cause: nomaly_transforms::TransformError,
     },
-    /// A file of a data set does not hold what its format says.
+    /// A file of a data set violates its format.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
         /// The file.
@@ -47,7 +47,7 @@ pub enum DataError {
         /// What disagrees.
         reason: String,
     },
-    /// A table that cannot be used as it is.
+    /// A table that cannot be used.
     #[error("{}: {reason}", path.display())]
     Table {
         /// The file.
@@ -68,15 +68,15 @@ pub enum DataError {
         line: u64,
         /// The column's name, or its number from 1.
         column: String,
-        /// What stands there.
+        /// The text.
         text: String,
     },
-    /// A directory looks like more than one thing; an option has to say which.
+    /// A directory matches several layouts; an option must choose one.
     #[error("{} {reason}", path.display())]
     Ambiguous {
         /// The directory.
         path: PathBuf,
-        /// What it looks like and which option decides.
+        /// The layouts, and the option that decides.
         reason: String,
     },
     /// Text that is neither a directory nor the name of a data set.
@@ -90,9 +90,9 @@ pub enum DataError {
     /// An option, class, category or cell type that the data set does not have.
     #[error("unknown {kind} `{name}` of {dataset}; {hint}")]
     Unknown {
-        /// What was looked for, as a singular noun.
+        /// The kind of name, as a singular noun.
         kind: &'static str,
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
         /// The data set or layout.
         dataset: String,
@@ -104,17 +104,17 @@ pub enum DataError {
     Setting {
         /// The data set or layout.
         dataset: String,
-        /// What is wrong. Part of the message, hence not the error's source as well.
+        /// The problem; part of the message, and therefore not the error's source.
         cause: Box<nomaly_settings::SettingError>,
     },
-    /// An option that has to be given is missing.
+    /// A required option is missing.
     #[error("{dataset} needs the setting `{option}`, as in `{example}`")]
     OptionMissing {
         /// The data set or layout.
         dataset: String,
         /// The option.
         option: String,
-        /// A spec that works.
+        /// A valid example.
         example: String,
     },
     /// A named data set has not been fetched.
@@ -128,7 +128,7 @@ pub enum DataError {
     FetchFailed {
         /// The data set.
         name: String,
-        /// What was tried, and why it failed.
+        /// The attempts and their errors.
         attempts: Vec<String>,
     },
     /// Fetching, unpacking or finding the cache folder failed.
@@ -147,24 +147,24 @@ impl DataError {
         }
     }
 
-    /// Wraps an input/output error with the path it is about.
+    /// Wraps an input/output error with its path.
     pub(crate) fn io(path: impl Into<PathBuf>, cause: std::io::Error) -> Self {
         let path = path.into();
         if cause.kind() == std::io::ErrorKind::NotFound { Self::Missing { path } } else { Self::Io { path, cause } }
     }
 
-    /// A table that cannot be used as it is.
+    /// A table that cannot be used.
     pub(crate) fn table(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::Table { path: path.into(), reason: reason.into() }
     }
 
-    /// A file that does not hold what its format says.
+    /// A file that violates its format.
     pub(crate) fn damaged(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::Damaged { path: path.into(), reason: reason.into() }
     }
 }
 
-/// Which of the `known` names may have been meant.
+/// A hint with the `known` names closest to `name`.
 pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     const LISTED: usize = 20; // more than that is a wall of text
     let known: Vec<&str> = known.into_iter().collect();

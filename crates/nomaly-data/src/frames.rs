@@ -1,19 +1,19 @@
-//! Frames of images, kept for the next run over the same images.
+//! A cache of frames for repeated runs over the same images.
 //!
-//! A fit that looks at its images twice, or at several sizes, would decode each file as often. Frames are small beside
-//! the files' pixels, and what a network sees is made of them alone.
+//! A fit that reads its images twice, or at several sizes, would decode each file as often. Frames are small compared
+//! with the decoded files, and they are all that the network's input is computed from.
 
 use std::sync::OnceLock;
 
 use image::RgbImage;
 use nomaly_transforms::{Pipeline, TransformError};
 
-/// Frames of numbered images under some pipelines: of the first images, as many as fit into a number of bytes.
+/// Frames of numbered images under several pipelines: those of as many of the first images as fit into a memory budget.
 #[derive(Debug)]
 pub struct FrameCache {
     pipelines: Vec<Pipeline>,
     budget: u64,
-    /// For each image one frame a pipeline.
+    /// For each image, one frame per pipeline.
     images: Vec<OnceLock<Vec<RgbImage>>>,
 }
 
@@ -24,7 +24,7 @@ impl FrameCache {
         Self { pipelines, budget, images }
     }
 
-    /// The most bytes that it will hold.
+    /// The most bytes that it can hold.
     pub fn most_bytes(&self) -> u64 {
         self.budget.min(self.images.len() as u64 * self.image_bytes())
     }
@@ -35,16 +35,16 @@ impl FrameCache {
         self.pipelines.iter().map(frame).sum()
     }
 
-    /// The frame of an image under a pipeline, where it is kept.
+    /// The frame of an image under a pipeline, if cached.
     pub(crate) fn get(&self, image: usize, pipeline: &Pipeline) -> Option<&RgbImage> {
         let place = self.pipelines.iter().position(|own| own == pipeline)?;
         self.images.get(image)?.get()?.get(place)
     }
 
-    /// Keeps the frames of an image where there is room for them; whether it does.
+    /// Caches the frames of an image if there is room; returns whether it did.
     ///
     /// # Errors
-    /// An image that a pipeline makes no frame of.
+    /// If a pipeline cannot process the image.
     pub(crate) fn keep(&self, number: usize, image: &RgbImage) -> Result<bool, TransformError> {
         let Some(slot) = self.images.get(number) else { return Ok(false) };
         if slot.get().is_some() {

@@ -1,10 +1,10 @@
 //! Data sets of good and bad images: readers, manifests, a streaming loader.
 //!
-//! * [`open`] turns a directory or the name of a data set into a [`Dataset`]: normal images to learn from, labelled
-//!   images (with masks where there are any) to test with.
+//! * [`open`] turns a directory or the name of a data set into a [`Dataset`]: normal training images and labelled test
+//!   images, with masks if available.
 //! * [`images_under`] lists the images to be scored.
-//! * [`loader::stream`] hands samples to a network batch by batch, decoding the next batch meanwhile.
-//! * [`demo`] makes a small data set with defects in memory.
+//! * [`loader::stream`] passes samples to a network batch by batch, decoding the next batch in the meantime.
+//! * [`demo`] creates a small data set with defects in memory.
 //! * [`tables`] reads rows of features, for scorers without images.
 //! * [`DATASETS`] and [`get`] know the public data sets, their terms, and how to fetch them.
 //!

@@ -1,4 +1,4 @@
-//! What `datasets/*.toml` say of the named data sets: where the files are, what they are, and on which terms.
+//! The manifests `datasets/*.toml` of the named data sets: files, contents and terms.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ pub struct Manifest {
 pub struct Route {
     /// Whether the file is an archive to unpack; otherwise the files are used as they are.
     pub unpack: bool,
-    /// The folder in the archive that holds the data set; the whole archive where it is missing.
+    /// The folder in the archive that holds the data set; the whole archive if absent.
     pub root: Option<PathBuf>,
     /// The files.
     #[serde(rename = "file")]
@@ -45,7 +45,7 @@ impl Manifest {
         toml::from_str(text).map_err(|error| DataError::damaged(format!("datasets/{name}.toml"), error.to_string()))
     }
 
-    /// Fetches the data set into `home/datasets/NAME`, which is there afterwards with all of it, or not at all.
+    /// Fetches the data set into `home/datasets/NAME`, completely or not at all.
     pub(crate) fn install(&self, home: &Path, progress: &dyn Progress) -> Result<PathBuf, DataError> {
         let fetch = |source: &Source, folder: &Path| nomaly_store::fetch(source, folder, progress);
         self.install_with(home, progress, &fetch)
@@ -61,7 +61,7 @@ impl Manifest {
         for route in &self.routes {
             match route.install(&target, &downloads, progress, fetch) {
                 Ok(()) => {
-                    // The archive has served its purpose; a failure to remove it costs disk space only.
+                    // The archive is no longer needed; failing to remove it only costs disk space.
                     let _ = std::fs::remove_dir_all(&downloads);
                     return Ok(target);
                 }
@@ -79,7 +79,7 @@ impl Manifest {
 /// Gets the file of a source into a folder.
 type Fetch<'a> = dyn Fn(&Source, &Path) -> Result<PathBuf, nomaly_store::StoreError> + 'a;
 
-/// Where a named data set is once it has been fetched.
+/// The folder of a fetched data set.
 pub(crate) fn folder(home: &Path, name: &str) -> PathBuf {
     home.join("datasets").join(name)
 }
@@ -114,7 +114,7 @@ impl Route {
             nomaly_store::create_folder(above)?;
         }
         match std::fs::rename(&root, target) {
-            // Another process fetched the same data set meanwhile.
+            // Another process has fetched the same data set in the meantime.
             Err(_) if target.is_dir() => Ok(()),
             result => result.map_err(|error| DataError::io(target, error)),
         }
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(target, home.path().join("datasets/parts"));
         assert_eq!(std::fs::read(target.join("labels.csv")).unwrap(), b"hello");
         assert!(!home.path().join("downloads/parts").exists(), "the archive is removed once it is unpacked");
-        // Once there, nothing is fetched.
+        // An existing data set is not fetched again.
         manifest.install_with(home.path(), &Silent, &|source, _| Err(offline(source))).unwrap();
     }
 

@@ -1,4 +1,4 @@
-//! From the text that names a data set to its samples.
+//! Opens a data set by its textual name.
 
 use std::path::{Path, PathBuf};
 
@@ -16,21 +16,21 @@ use crate::{DataError, Dataset};
 ///
 /// A directory is read in the first of these layouts that it matches:
 ///
-/// | what is there | read as | options |
+/// | contents | read as | options |
 /// |---|---|---|
-/// | `train/good` or `test/good` | MVTec layout, with `ground_truth` where it is there | – |
+/// | `train/good` or `test/good` | MVTec layout, with `ground_truth` if present | – |
 /// | `train-images-idx3-ubyte` or `t10k-images-idx3-ubyte` (`.gz`) | IDX | `normal`, `train`, `seed` |
 /// | `data_batch_1.bin` and `test_batch.bin`, or `train.bin` and `test.bin` | CIFAR-10, CIFAR-100 | `normal`, `labels` |
 /// | `labels.csv` and `images/` | ELPV | `cells`, `labels` |
 /// | `split_csv/1cls.csv` | VisA | `category` |
 /// | `*/train/good` | one of several folders in MVTec layout | `category` |
-/// | `train/*/` and `test/*/` | one folder a class | `normal` |
-/// | the option `normal` is given | one folder a class, without a split | `normal`, `train`, `seed` |
-/// | anything else | good images to learn from, in any folders | – |
+/// | `train/*/` and `test/*/` | one folder per class | `normal` |
+/// | the option `normal` is given | one folder per class, without a split | `normal`, `train`, `seed` |
+/// | anything else | good training images, in any folders | – |
 ///
-/// The named data sets are those of [`DATASETS`]. A directory comes before a data set of the same name.
+/// The named data sets are those of [`DATASETS`]. A directory takes precedence over a data set of the same name.
 ///
-/// Opening lists files and reads small ones; images that are files are decoded when they are loaded.
+/// Opening lists files and reads small ones; image files are decoded when they are loaded.
 ///
 /// ```
 /// let error = nomaly_data::open("elvp:cells=mono").unwrap_err();
@@ -59,7 +59,7 @@ pub fn open(spec: &str) -> Result<Dataset, DataError> {
         let reason = "is a file; a data set is a directory or a name".to_owned();
         return Err(DataError::Ambiguous { path: path.to_owned(), reason });
     }
-    // Text with a separator was meant as a path; a name with a colon had options in mind.
+    // Text with a separator is probably a path; text with a colon is probably a name with options.
     if target.contains(['/', '\\']) {
         return Err(DataError::Missing { path: path.to_owned() });
     }
@@ -72,15 +72,15 @@ pub fn open(spec: &str) -> Result<Dataset, DataError> {
     Err(DataError::UnknownDataset { spec: target.to_owned(), hint: hint(target, DATASETS.names()) })
 }
 
-/// Opens a folder with one folder a class, all of whose classes are to be learnt: `<class>/*`, or `train/<class>/*` and
+/// Opens a folder with one folder per class, for learning all classes: `<class>/*`, or `train/<class>/*` and
 /// `test/<class>/*`. The [kind](crate::Sample::kind) of an image is the name of its class.
 ///
 /// Without `train` and `test` all images are training images. With them, test images of classes that `train` lacks are
 /// labelled anomalous.
 ///
 /// # Errors
-/// [`DataError`]: no such folder, no folders in it, one that holds no image or whose name is not UTF-8, images beside
-/// the folders of classes.
+/// [`DataError`]: no such folder, no folders in it, a folder without images or with a name that is not UTF-8, images
+/// next to the folders of classes.
 pub fn open_classes(folder: &Path) -> Result<Dataset, DataError> {
     if !folder.exists() {
         return Err(DataError::Missing { path: folder.to_owned() });
@@ -88,7 +88,7 @@ pub fn open_classes(folder: &Path) -> Result<Dataset, DataError> {
     class_folders::open_all(folder, directory_name(folder))
 }
 
-/// Reads a directory in whichever layout it is.
+/// Detects the layout of a directory and reads it.
 fn open_directory(path: &Path, options: Options) -> Result<Dataset, DataError> {
     let name = directory_name(path);
     let shown = path.display();
@@ -125,9 +125,9 @@ fn open_directory(path: &Path, options: Options) -> Result<Dataset, DataError> {
     open_plain(path, name)
 }
 
-/// A folder of good images to learn from.
+/// A folder of good training images.
 fn open_plain(path: &Path, name: String) -> Result<Dataset, DataError> {
-    // Learning from a folder that sets defective images apart would teach that defects are normal.
+    // Training on a folder with separate defective images would teach that defects are normal.
     if let Some((folder, _)) = subfolders(path)?.into_iter().find(|(name, _)| name == "test" || name == "ground_truth")
     {
         let reason = format!(
@@ -140,7 +140,7 @@ fn open_plain(path: &Path, name: String) -> Result<Dataset, DataError> {
     Ok(Dataset { name, train, ..Dataset::default() })
 }
 
-/// The last part of a directory's path, also of `.` and `/data/..`.
+/// The last component of a directory's path, also for `.` and `/data/..`.
 fn directory_name(path: &Path) -> String {
     let full: PathBuf = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     full.file_name().map_or_else(|| full.display().to_string(), |name| name.to_string_lossy().into_owned())

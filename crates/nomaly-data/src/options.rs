@@ -56,7 +56,7 @@ impl Settings for SplitOptions {}
 
 /// Splits a spec at the colon before its options.
 ///
-/// The last colon that is followed by `key=` counts, so that drive letters and paths with colons stay whole.
+/// Uses the last colon that is followed by `key=`, so that drive letters and paths with colons are not split.
 pub(crate) fn split(spec: &str) -> (&str, Option<&str>) {
     let colons = spec.char_indices().rev().filter(|&(_, c)| c == ':').map(|(at, _)| at);
     for at in colons {
@@ -85,15 +85,15 @@ pub fn with_option(spec: &str, key: &str, value: &str) -> String {
 /// The options that were given for one data set.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// Who takes them, for messages: "data set elpv".
+    /// The owner of the options, for messages: "data set elpv".
     owner: String,
-    /// What precedes the colon, for examples in messages.
+    /// The text before the colon, for examples in messages.
     target: String,
     given: Assignments,
 }
 
 impl Options {
-    /// Reads `key=value` pairs with commas between them.
+    /// Parses comma-separated `key=value` pairs.
     pub(crate) fn parse(owner: &str, target: &str, text: Option<&str>) -> Result<Self, DataError> {
         let pairs: Vec<&str> = text.map(|text| text.split(',').collect()).unwrap_or_default();
         let given = Assignments::parse(&pairs)
@@ -118,7 +118,7 @@ impl Options {
         self.given.contains(name)
     }
 
-    /// The value of an option that has to be given; `example` is a value that would do.
+    /// The value of a required option; `example` is a valid value.
     pub(crate) fn require(&self, name: &str, value: Option<String>, example: &str) -> Result<String, DataError> {
         value.ok_or_else(|| DataError::OptionMissing {
             dataset: self.owner.clone(),

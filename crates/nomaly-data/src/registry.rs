@@ -22,7 +22,7 @@ pub struct DatasetEntry {
     origin: Origin,
 }
 
-/// Where a data set comes from.
+/// The origin of a data set.
 #[derive(Debug)]
 enum Origin {
     /// Made in memory.
@@ -36,7 +36,7 @@ enum Origin {
 pub enum Availability {
     /// It is part of the library.
     BuiltIn,
-    /// It is, in this folder.
+    /// It is in this folder.
     Ready(PathBuf),
     /// It has to be fetched.
     Missing,
@@ -57,10 +57,10 @@ impl DatasetEntry {
         (self.table)()
     }
 
-    /// Where its files come from and on which terms; `None` for a data set that is part of the library.
+    /// The sources and terms of its files; `None` for a data set that is part of the library.
     ///
     /// # Errors
-    /// [`DataError::Damaged`] where the embedded manifest cannot be read, which the tests of this crate rule out.
+    /// [`DataError::Damaged`] if the embedded manifest cannot be read, which the tests of this crate rule out.
     pub fn manifest(&self) -> Result<Option<Manifest>, DataError> {
         match self.origin {
             Origin::BuiltIn(_) => Ok(None),
@@ -79,7 +79,7 @@ impl DatasetEntry {
     /// Whether it is on this machine.
     ///
     /// # Errors
-    /// [`DataError::Store`] where there is no cache folder.
+    /// [`DataError::Store`] if there is no cache folder.
     pub fn state(&self) -> Result<Availability, DataError> {
         if matches!(self.origin, Origin::BuiltIn(_)) {
             return Ok(Availability::BuiltIn);
@@ -104,14 +104,14 @@ impl DatasetEntry {
     }
 }
 
-/// Fetches a named data set, unless it is here already, and gives the folder it is in.
+/// Fetches a named data set, unless it exists already, and returns its folder.
 ///
 /// Files are compared with the SHA-256 in the manifest before anything is unpacked; a folder that exists is complete.
 /// For a data set that is part of the library nothing is fetched, and the folder is the cache folder itself.
 ///
 /// # Errors
-/// [`DataError::UnknownDataset`]; [`DataError::FetchFailed`] with what was tried; [`DataError::Store`] where the run
-/// was cancelled or there is no cache folder.
+/// [`DataError::UnknownDataset`]; [`DataError::FetchFailed`] with what was tried; [`DataError::Store`] if the run was
+/// cancelled or there is no cache folder.
 pub fn get(name: &str, progress: &dyn Progress) -> Result<PathBuf, DataError> {
     let entry = DATASETS.get(name).map_err(|error| DataError::UnknownDataset {
         spec: name.to_owned(),

@@ -1,4 +1,4 @@
-//! Images with what is known of them, and data sets of such samples.
+//! Samples (images with labels and masks) and data sets of them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use nomaly_transforms::{FileFacts, Limits};
 use crate::DataError;
 use crate::subset::{Choice, choose};
 
-/// What is known of an image.
+/// The label of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Label {
     /// A good item.
     Normal,
     /// An item with a defect, or of another class than the normal one.
     Anomalous,
-    /// Nothing is known: an image to be scored.
+    /// Unlabelled: an image to be scored.
     Unknown,
 }
 
@@ -28,17 +28,17 @@ pub struct Sample {
     /// The image's name, unique in its part of the data set: its path below the data set's folder with `/` between the
     /// parts, or `train/00042`. For images to be scored it is the path as given.
     pub id: String,
-    /// Where the pixels are.
+    /// The source of the pixels.
     pub source: ImageSource,
     /// Whether the item is good.
     pub label: Label,
-    /// What kind of item or defect it is: `good`, `scratch`, `dress`.
+    /// The kind of item or defect: `good`, `scratch`, `dress`.
     pub kind: String,
-    /// Which pixels are defective, where that is known.
+    /// The defective pixels, if known.
     pub mask: Option<MaskSource>,
 }
 
-/// Where the pixels of an image are.
+/// The source of an image's pixels.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ImageSource {
@@ -46,9 +46,9 @@ pub enum ImageSource {
     File(PathBuf),
     /// One of many small images of one size that are held in memory together.
     Packed {
-        /// All of them.
+        /// All images.
         images: Arc<PackedImages>,
-        /// Which one.
+        /// The index of this image.
         index: usize,
     },
     /// An image in memory.
@@ -57,7 +57,7 @@ pub enum ImageSource {
     Changed {
         /// The image.
         of: Box<ImageSource>,
-        /// What is changed.
+        /// The change.
         change: Change,
     },
 }
@@ -71,12 +71,12 @@ impl ImageSource {
     /// Decodes or copies the image.
     ///
     /// # Errors
-    /// [`DataError::Decode`] where the file cannot be read, is no image, or exceeds `limits`.
+    /// [`DataError::Decode`] if the file cannot be read, is not an image, or exceeds `limits`.
     pub fn load(&self, limits: &Limits) -> Result<RgbImage, DataError> {
         self.load_with_facts(limits).map(|(image, _)| image)
     }
 
-    /// As [`load`](Self::load), with how the image was stored, for images that are files.
+    /// As [`load`](Self::load), with how the image was stored, for image files.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -87,15 +87,15 @@ impl ImageSource {
             Self::Memory(image) => Ok((RgbImage::clone(image), None)),
             Self::Changed { of, change } => {
                 let (image, file) = of.load_with_facts(limits)?;
-                // Stored otherwise, a copy says nothing of how files have to be stored.
+                // A recompressed copy says nothing about the encoding of files.
                 let file = file.filter(|_| !matches!(change, Change::Jpeg(_)));
                 Ok((change.of(&image)?, file))
             }
         }
     }
 
-    /// What is known of the image before it is loaded: the memory that takes, and its size. `None` for a file whose
-    /// header cannot be read.
+    /// The size of the image and the memory for loading it, known in advance. `None` for a file with an unreadable
+    /// header.
     pub fn announced(&self) -> Option<Announced> {
         let rgb = |width: u32, height: u32| Announced {
             bytes: 3 * u64::from(width) * u64::from(height),
@@ -111,7 +111,7 @@ impl ImageSource {
         }
     }
 
-    /// The file, for images that are files.
+    /// The file of an image file.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
@@ -134,7 +134,7 @@ pub fn with_changes(samples: &[Sample], changes: &Changes) -> Vec<Sample> {
     samples.iter().flat_map(copies).collect()
 }
 
-/// Where the mask of an image is.
+/// The source of an image's mask.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum MaskSource {
@@ -154,7 +154,7 @@ impl MaskSource {
     /// Decodes the mask: 255 where the item is defective, 0 elsewhere.
     ///
     /// # Errors
-    /// [`DataError::Decode`] where the file cannot be read, is no image, or exceeds `limits`.
+    /// [`DataError::Decode`] if the file cannot be read, is not an image, or exceeds `limits`.
     pub fn load(&self, limits: &Limits) -> Result<GrayImage, DataError> {
         match self {
             Self::File { path, above } => {
@@ -175,21 +175,22 @@ impl MaskSource {
     }
 }
 
-/// Many small images of one size, in one piece of memory.
+/// Many small images of one size in contiguous memory.
 pub struct PackedImages {
     bytes: Vec<u8>,
     width: u32,
     height: u32,
     channels: Channels,
-    /// From one image to the next, and from an image's first byte to its pixels.
+    /// Bytes from one image to the next.
     stride: usize,
+    /// Bytes before the pixels of an image.
     offset: usize,
 }
 
-/// How the bytes of a [`PackedImages`] are pixels.
+/// The pixel format of a [`PackedImages`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Channels {
-    /// One byte a pixel.
+    /// One byte per pixel.
     Grey,
     /// All red values, then all green ones, then all blue ones.
     PlanarRgb,
@@ -213,12 +214,12 @@ impl PackedImages {
         Self { bytes, width, height, channels, stride, offset }
     }
 
-    /// How many images there are.
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.bytes.len() / self.stride
     }
 
-    /// Whether there are none.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -231,7 +232,7 @@ impl PackedImages {
     /// Image number `index`.
     ///
     /// # Panics
-    /// Where `index` is not below [`PackedImages::len`].
+    /// If `index` is not below [`PackedImages::len`].
     pub fn get(&self, index: usize) -> RgbImage {
         let pixels = &self.bytes[index * self.stride + self.offset..][..self.stride - self.offset];
         let plane = self.width as usize * self.height as usize;
@@ -251,19 +252,18 @@ impl std::fmt::Debug for PackedImages {
     }
 }
 
-/// Images to learn from and images to test with.
+/// Training and test images.
 #[derive(Clone, Debug, Default)]
 pub struct Dataset {
-    /// What the data set is called in results: `magnetic_tile`, `elpv:cells=mono`.
+    /// The name of the data set in results: `magnetic_tile`, `elpv:cells=mono`.
     pub name: String,
     /// Normal images to learn from.
     pub train: Vec<Sample>,
     /// Images to test with, normal and anomalous ones.
     pub test: Vec<Sample>,
-    /// The terms under which the images may be used, where they are known.
+    /// The licence of the images, if known.
     pub licence: Option<String>,
-    /// The classes of which one was chosen as the normal one, in the order of their numbers; empty where there are
-    /// none.
+    /// The classes from which the normal one was chosen, in the order of their numbers; may be empty.
     pub classes: Vec<String>,
 }
 
@@ -274,17 +274,17 @@ impl Dataset {
         kinds.into_iter().collect()
     }
 
-    /// How many test images have `label`.
+    /// The number of test images with `label`.
     pub fn count(&self, label: Label) -> usize {
         self.test.iter().filter(|sample| sample.label == label).count()
     }
 
-    /// Whether any test image comes with a mask.
+    /// Whether any test image has a mask.
     pub fn has_masks(&self) -> bool {
         self.test.iter().any(|sample| sample.mask.is_some())
     }
 
-    /// In a data set with masks, how many anomalous test images lack one. Pixel figures leave these images out.
+    /// The number of anomalous test images without a mask in a data set with masks. Pixel figures skip these images.
     pub fn missing_masks(&self) -> usize {
         if !self.has_masks() {
             return 0;
@@ -292,16 +292,15 @@ impl Dataset {
         self.test.iter().filter(|sample| sample.label == Label::Anomalous && sample.mask.is_none()).count()
     }
 
-    /// Keeps at most `max` training images, in their order.
+    /// Keeps at most `max` training images, in order.
     pub fn limit_train(&mut self, max: usize, choice: Choice) {
         keep(&mut self.train, |_| true, max, choice);
     }
 
-    /// Keeps at most `max` test images, in their order: half of them normal, the other half not, where there are enough
-    /// of both.
+    /// Keeps at most `max` test images, in order: half normal and half anomalous if there are enough of both.
     ///
-    /// A figure such as AUROC, which does not depend on the share of the anomalous, varies least with halves. A random
-    /// selection of one class against nine would leave a few normal images at best.
+    /// A figure such as AUROC, which does not depend on the share of anomalies, varies least with equal halves. A
+    /// random selection of one class against nine would leave a few normal images at best.
     pub fn limit_test(&mut self, max: usize, choice: Choice) {
         let is_normal = |sample: &Sample| sample.label == Label::Normal;
         let normal = self.test.iter().filter(|sample| is_normal(sample)).count();
@@ -312,7 +311,7 @@ impl Dataset {
     }
 }
 
-/// Keeps at most `max` of the samples for which `of` holds, and all others, in their order.
+/// Keeps at most `max` of the samples for which `of` holds, and all others, in order.
 fn keep(samples: &mut Vec<Sample>, of: impl Fn(&Sample) -> bool, max: usize, choice: Choice) {
     let count = samples.iter().filter(|sample| of(sample)).count();
     let mut kept = choose(count, max, choice).into_iter().peekable();

@@ -1,18 +1,18 @@
-//! Seeded choices among many.
+//! Seeded random selections.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Which images to keep where there are more than wanted.
+/// How a subset of images is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// The first ones.
     First,
-    /// A random selection; the same seed makes the same one on every machine.
+    /// A random selection; the same seed gives the same one on every machine.
     Seeded(u64),
 }
 
-/// At most `max` of the numbers `0..count`, ascending, each at most once.
+/// At most `max` distinct numbers in `0..count`, ascending.
 ///
 /// ```
 /// use nomaly_data::subset::{Choice, choose};
@@ -46,7 +46,8 @@ pub(crate) fn shuffle_front<T>(items: &mut [T], front: usize, random: &mut ChaCh
     }
 }
 
-/// A number in `0..bound`, each equally likely. Written out, so that selections do not change with a library's version.
+/// A number in `0..bound`, each equally likely. Implemented here, so that selections do not depend on a library's
+/// version.
 pub(crate) fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
     debug_assert!(bound > 0, "an empty range has no number to draw");
     let unbiased = u64::MAX - u64::MAX % bound;

@@ -1,4 +1,4 @@
-//! Image files below folders.
+//! Searches folders for image files.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use walkdir::WalkDir;
 use crate::DataError;
 use crate::sample::{ImageSource, Label, Sample};
 
-/// The endings of file names that mark images, in lower case.
+/// The extensions of image files, in lower case.
 pub const EXTENSIONS: [&str; 7] = ["bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
 
-/// Whether a file's name ends like that of an image.
+/// Whether a file has the extension of an image.
 pub(crate) fn is_image(path: &Path) -> bool {
     let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
 
-/// The kind of sample of [`images_under`]: nothing is known of it.
+/// The kind of the unlabelled samples of [`images_under`].
 pub const UNLABELLED: &str = "unlabelled";
 
-/// The images that `paths` name: each file itself, and of each folder all image files below it, sorted.
+/// The images in `paths`: each file, and all image files below each folder, sorted.
 ///
-/// Image files in folders are told by their ending ([`EXTENSIONS`]); a file that is named itself is taken whatever its
-/// ending. Hidden files and folders are left out, links are followed, and a link that leads back into a folder above it
-/// ends there. A link that leads nowhere stays in the list, so that loading it reports it. The samples' `id` is the
-/// path, their label [`Label::Unknown`].
+/// Image files in folders are recognized by their extension ([`EXTENSIONS`]); an explicitly named file is taken with
+/// any extension. Hidden files and folders are skipped, links are followed, and a link to a parent folder is not
+/// followed again. A dangling link stays in the list, so that loading reports it. The samples' `id` is the path, their
+/// label [`Label::Unknown`].
 ///
 /// # Errors
 /// [`DataError::Missing`] for a path that does not exist, [`DataError::Empty`] for a folder without images,
@@ -62,7 +62,7 @@ pub(crate) fn image_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(files)
 }
 
-/// The image files below a folder, sorted; none where there are none.
+/// The image files below a folder, sorted; may be empty.
 pub(crate) fn image_files_if_any(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut files = Vec::new();
     let visible = |entry: &walkdir::DirEntry| entry.depth() == 0 || !is_hidden(entry.file_name());
@@ -70,7 +70,7 @@ pub(crate) fn image_files_if_any(folder: &Path) -> Result<Vec<PathBuf>, DataErro
         match entry {
             Ok(entry) if entry.file_type().is_file() && is_image(entry.path()) => files.push(entry.into_path()),
             Ok(_) => {}
-            // Whatever a loop leads to has been listed already.
+            // The target of a loop has been listed already.
             Err(error) if error.loop_ancestor().is_some() => {}
             Err(error) => match error.path().map(Path::to_owned) {
                 Some(path) if path.is_symlink() => {
@@ -100,13 +100,13 @@ pub(crate) fn subfolders(folder: &Path) -> Result<Vec<(String, PathBuf)>, DataEr
     Ok(found)
 }
 
-/// A path below `root` with `/` between its parts.
+/// A path relative to `root`, with `/` as the separator.
 pub(crate) fn relative(root: &Path, path: &Path) -> String {
     let below = path.strip_prefix(root).unwrap_or(path);
     below.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
-/// A sample that is a file below `root`.
+/// A sample of a file below `root`.
 pub(crate) fn file_sample(root: &Path, path: PathBuf, label: Label, kind: &str) -> Sample {
     Sample { id: relative(root, &path), source: ImageSource::File(path), label, kind: kind.to_owned(), mask: None }
 }

@@ -1,8 +1,8 @@
-//! What an evaluation takes: time and memory.
+//! Time and memory of an evaluation.
 
 use std::time::Instant;
 
-/// The most memory this process has held so far, in MiB, where the system says.
+/// The peak memory of this process in MiB, if the system reports it.
 pub fn peak_rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -10,7 +10,7 @@ pub fn peak_rss_mib() -> Option<f64> {
     Some((kib / 1024.0 * 10.0).round() / 10.0)
 }
 
-/// Times batches as they arrive: the time since the batch before belongs to the images of the batch that came.
+/// Times batches as they arrive: the time since the previous batch belongs to the images of the current one.
 pub(crate) struct BatchClock {
     began: Instant,
     last: Instant,
@@ -27,8 +27,8 @@ impl BatchClock {
         Self { began: now, last: now, batch: None, waited_ms: 0.0, in_batch: 0, images: 0, ms_per_image: Vec::new() }
     }
 
-    /// Notes one image of the batch with this number.
-    pub(crate) fn saw(&mut self, batch: usize) {
+    /// Counts one image of the batch with this number.
+    pub(crate) fn record(&mut self, batch: usize) {
         if self.batch != Some(batch) {
             self.close();
             let now = Instant::now();
@@ -47,7 +47,7 @@ impl BatchClock {
         self.in_batch = 0;
     }
 
-    /// The median of milliseconds an image, and images a second.
+    /// The median of milliseconds per image, and images per second.
     pub(crate) fn stop(mut self) -> (f64, f64) {
         self.close();
         self.ms_per_image.sort_by(f64::total_cmp);

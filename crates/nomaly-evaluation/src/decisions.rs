@@ -1,4 +1,4 @@
-//! What decisions come to on labelled items.
+//! Figures of decisions on labelled items.
 
 use nomaly_detectors::Calibration;
 use nomaly_methods::Groups;
@@ -20,7 +20,7 @@ fn image_figures(
     let area = auroc_with_interval(scores, labels, LEVEL)?;
     Ok(ImageFigures {
         auroc: area.auroc,
-        // DeLong's takes images for independent.
+        // DeLong's interval assumes independent images.
         auroc_ci: if groups.is_trivial() { area.interval.map(ends) } else { Some(ends(intervals.auroc)) },
         ap: average_precision(scores, labels)?,
         ap_ci: ends(intervals.ap),
@@ -31,19 +31,19 @@ fn image_figures(
     })
 }
 
-/// Scores of labelled items of which some are normal, and the decision on them.
-pub(crate) struct Decided<'a> {
+/// Scores of labelled items, at least one of them normal, and the decision on them.
+pub(crate) struct ScoredItems<'a> {
     calibration: &'a Calibration,
     scores: &'a [f64],
     labels: &'a [bool],
     groups: &'a Groups,
-    /// Bootstrap intervals; `None` where no item is labelled anomalous.
+    /// Bootstrap intervals; `None` if no item is labelled anomalous.
     intervals: Option<ImageIntervals>,
 }
 
-impl<'a> Decided<'a> {
-    /// Takes the scores of items, of which at least one is normal, their labels, true for anomalous, and which of them
-    /// depend on each other.
+impl<'a> ScoredItems<'a> {
+    /// Creates it from scores of items (at least one normal), labels (true for anomalous) and groups of dependent
+    /// items.
     pub(crate) fn new(
         calibration: &'a Calibration,
         scores: &'a [f64],
@@ -57,7 +57,7 @@ impl<'a> Decided<'a> {
         Ok(Self { calibration, scores, labels, groups, intervals })
     }
 
-    /// Figures of the ranking; `None` where no item is labelled anomalous.
+    /// Figures of the ranking; `None` if no item is labelled anomalous.
     pub(crate) fn image(&self) -> Result<Option<ImageFigures>, EvaluationError> {
         let figures = |intervals| image_figures(self.scores, self.labels, self.groups, &intervals);
         self.intervals.map(figures).transpose()
@@ -69,10 +69,10 @@ impl<'a> Decided<'a> {
         let counts =
             value.map(|value| ConfusionMatrix::at(self.scores, self.labels, value)).transpose()?.unwrap_or_default();
         let intervals = self.intervals.filter(|_| value.is_some());
-        // What there is no count for has no rate: without a threshold nothing is counted.
+        // Without a threshold there are no counts, and so no rates.
         let both = |figure: Option<f64>| figure.filter(|_| intervals.is_some());
-        // The interval of the share of flagged items among those for which `of` holds, told its label and whether it is
-        // flagged.
+        // The interval of the share of flagged items among those for which `of` holds, which gets an item's label and
+        // whether it is flagged.
         let share = |flagged: &dyn Fn(bool) -> bool, of: &dyn Fn(bool, bool) -> bool| {
             let Some(value) = value else { return Ok(None) };
             let (mut flags, mut groups) = (Vec::new(), Vec::new());
@@ -107,10 +107,10 @@ impl<'a> Decided<'a> {
     }
 }
 
-/// The p-values that are looked at.
+/// The levels of small p-values.
 const SMALL: [f64; 3] = [0.01, 0.05, 0.1];
 
-/// How many of the items that are labelled normal have small p-values.
+/// The shares of normal items with small p-values.
 pub(crate) fn p_value_shares(
     p_values: &[f64],
     labels: &[bool],
@@ -141,7 +141,7 @@ mod tests {
     fn without_a_threshold_no_figure_of_decisions_is_claimed() {
         let groups = Groups::singletons(4);
         let (calibration, scores, labels) = (calibration(0.01), [1.0, 2.0, 30.0, 1.0], [false, false, true, true]);
-        let decided = Decided::new(&calibration, &scores, &labels, &groups).unwrap();
+        let decided = ScoredItems::new(&calibration, &scores, &labels, &groups).unwrap();
         assert_eq!(decided.image().unwrap().unwrap().auroc, 0.625);
         let figures = decided.threshold().unwrap();
         assert_eq!((figures.value, figures.value_ci), (None, None));
@@ -156,7 +156,7 @@ mod tests {
         let scores = [1.0, 2.0, 30.0, 1.0];
         let groups = Groups::singletons(4);
         let calibration = calibration(0.1);
-        let decided = Decided::new(&calibration, &scores, &[false; 4], &groups).unwrap();
+        let decided = ScoredItems::new(&calibration, &scores, &[false; 4], &groups).unwrap();
         assert!(decided.image().unwrap().is_none());
         let figures = decided.threshold().unwrap();
         assert_eq!((figures.fpr, figures.tnr, figures.value), (Some(0.25), Some(0.75), Some(9.0)));

@@ -1,4 +1,4 @@
-//! What can go wrong with an evaluation.
+//! Errors of evaluations.
 
 use nomaly_data::DataError;
 use nomaly_detectors::DetectorError;
@@ -9,14 +9,14 @@ use nomaly_scorers::ScorerError;
 use nomaly_store::StoreError;
 use nomaly_transforms::TransformError;
 
-/// Why figures could not be had.
+/// Why an evaluation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvaluationError {
     /// The detector failed.
     #[error(transparent)]
     Detector(#[from] DetectorError),
-    /// Too few usable test items of a label, or of known classes.
+    /// Too few usable test items of a label or of known classes.
     #[error("{reason}")]
     TooFew {
         /// What is missing.
@@ -36,7 +36,7 @@ pub enum EvaluationError {
 }
 
 impl EvaluationError {
-    /// Whose fault it is, whichever layer it comes from.
+    /// The kind of the error, across all layers.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Detector(error) => error.kind(),
@@ -47,7 +47,7 @@ impl EvaluationError {
     }
 }
 
-/// Errors of what a detector uses are those of a detector.
+/// Converts errors of a detector's dependencies to detector errors.
 macro_rules! errors_of_detectors {
     ($($error:ty),* $(,)?) => {
         $(impl From<$error> for EvaluationError {

@@ -1,4 +1,4 @@
-//! How good a fitted detector is on labelled images.
+//! Evaluation of a fitted detector on labelled images.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use nomaly_transforms::{Limits, Pipeline};
 use serde::Serialize;
 
 use crate::clock::{BatchClock, peak_rss_mib};
-use crate::decisions::{Decided, p_value_shares};
+use crate::decisions::{ScoredItems, p_value_shares};
 use crate::error::EvaluationError;
 use crate::intervals::independent;
 use nomaly_wire::{Evaluation, Ordered, PixelFigures, Ranking, TestCounts, Timing};
@@ -19,24 +19,24 @@ use nomaly_wire::{Evaluation, Ordered, PixelFigures, Ranking, TestCounts, Timing
 /// One scored test image with its label.
 #[derive(Clone, Debug, Serialize)]
 pub struct LabelledPrediction {
-    /// The image, as the data set names it.
+    /// The image's name in the data set.
     pub id: String,
-    /// What it shows: `good`, or the kind of defect.
+    /// Its kind: `good`, or the kind of defect.
     pub kind: String,
     /// Whether it is labelled anomalous.
     pub anomalous_label: bool,
-    /// What the detector says.
+    /// The detector's prediction.
     #[serde(flatten)]
     pub prediction: Prediction,
 }
 
-/// An evaluation with what it was computed from.
+/// An evaluation with its predictions and curves.
 pub struct Evaluated {
     /// The figures.
     pub figures: Evaluation,
     /// The scored images in the order of the test set, without their maps.
     pub predictions: Vec<LabelledPrediction>,
-    /// The curves over pixels, where there are [figures](Evaluation::pixel).
+    /// The curves over pixels, if there are [figures](Evaluation::pixel).
     pub curves: Option<PixelCurves>,
 }
 
@@ -51,24 +51,24 @@ pub struct PixelCurves {
 
 /// Scores the test images of `dataset` and compares with their labels.
 ///
-/// `fit_s` is passed on to the figures. `see` is shown every outcome as it comes, for reports and tables.
+/// `fit_s` is copied to the figures. `on_outcome` is called with every outcome, for reports and tables.
 ///
 /// # Errors
-/// A test set without normal images, and everything that [`predict`](FittedDetector::predict) fails with. Without
-/// anomalous ones the figures are those that need none: false alarms.
+/// A test set without normal images, and errors of [`predict`](FittedDetector::predict). Without anomalous images, only
+/// the figures of false alarms are computed.
 pub fn evaluate(
     detector: &FittedDetector,
     dataset: &Dataset,
     fit_s: Option<f64>,
     options: &PredictOptions,
     progress: &dyn Progress,
-    see: impl FnMut(&Outcome<'_>) + Send,
+    on_outcome: impl FnMut(&Outcome<'_>) + Send,
 ) -> Result<Evaluated, EvaluationError> {
-    evaluate_grouped(detector, dataset, fit_s, &GroupBy::None, options, progress, see)
+    evaluate_grouped(detector, dataset, fit_s, &GroupBy::None, options, progress, on_outcome)
 }
 
-/// As [`evaluate`], where some test images depend on each other, as `group_by` says: they count as one in every
-/// interval of figures over whole images.
+/// As [`evaluate`], with test images that depend on each other by `group_by`: a group counts as one in every interval
+/// of figures over whole images.
 ///
 /// # Errors
 /// As [`evaluate`], and images that cannot be grouped.
@@ -79,7 +79,7 @@ pub fn evaluate_grouped(
     group_by: &GroupBy,
     options: &PredictOptions,
     progress: &dyn Progress,
-    mut see: impl FnMut(&Outcome<'_>) + Send,
+    mut on_outcome: impl FnMut(&Outcome<'_>) + Send,
 ) -> Result<Evaluated, EvaluationError> {
     let cannot = |reason: String| EvaluationError::CannotEvaluate { dataset: dataset.name.clone(), reason };
     if dataset.test.is_empty() {
@@ -96,8 +96,8 @@ pub fn evaluate_grouped(
         options,
         progress,
         |mut outcome| -> Result<(), EvaluationError> {
-            clock.saw(outcome.batch);
-            see(&outcome);
+            clock.record(outcome.batch);
+            on_outcome(&outcome);
             let map = outcome.result.as_mut().ok().and_then(|prediction| prediction.map.take());
             if let (Some(pixels), Some(map)) = (&mut pixels, map) {
                 add_pixels(pixels, &map, outcome.sample, detector.pipeline(), &options.stream.limits)?;
@@ -116,7 +116,7 @@ pub fn evaluate_grouped(
         },
     )?;
     let (ms_per_image, images_per_s) = clock.stop();
-    // An image that could be read may have had no finite score.
+    // A readable image may have no finite score.
     let judged = streamed.usable.iter().zip(streamed.groups.of()).filter(|(image, _)| scored[**image]);
     let groups = Groups::of_keys(judged.map(|(_, group)| group));
 
@@ -130,7 +130,7 @@ pub fn evaluate_grouped(
     let p_values: Vec<f64> = predictions.iter().map(|image| image.prediction.p_value).collect();
     let decider = detector.decider_under(options.rule)?;
     let calibration = decider.calibration();
-    let decided = Decided::new(calibration, &scores, &labels, &groups)?;
+    let decided = ScoredItems::new(calibration, &scores, &labels, &groups)?;
     let (by_part, sensitivity) = if anomalous == 0 {
         (Ordered::default(), Ordered::default())
     } else {
@@ -185,9 +185,9 @@ fn add_pixels(
     Ok(())
 }
 
-/// Curves over pixels have a point whenever a rate has moved by one part in so many.
+/// The resolution of curves over pixels: a point whenever a rate has moved by one part in this many.
 const CURVE_STEPS: usize = 256;
-/// The false-positive rate up to which the per-region overlap is integrated, as Bergmann et al. (2021) do.
+/// The false-positive rate up to which the per-region overlap is integrated, as in Bergmann et al. (2021).
 pub const PRO_LIMIT: f64 = 0.3;
 
 fn pixel_figures(mut pixels: PixelMetrics) -> Result<(PixelFigures, PixelCurves), EvaluationError> {
@@ -234,8 +234,7 @@ fn by_part(
         .collect()
 }
 
-/// The change of the AUROC without each term of the scores, which are there as they were computed: nothing is fitted
-/// anew.
+/// The change of the AUROC without each term of the scores, from the computed terms: nothing is refitted.
 fn sensitivity(
     terms: &[String],
     predictions: &[LabelledPrediction],

@@ -1,4 +1,4 @@
-//! The confidence intervals of all figures, and what they count.
+//! The confidence intervals of all figures, and their sample sizes.
 
 use nomaly_methods::Groups;
 use nomaly_metrics::Interval;
@@ -7,12 +7,12 @@ use nomaly_wire::{Ends, TestCounts};
 /// The confidence level of every interval.
 pub const LEVEL: f64 = 0.95;
 
-/// An interval as figures have it.
+/// An interval in the form of the figures.
 pub(crate) fn ends(interval: Interval) -> Ends {
     [interval.low, interval.high]
 }
 
-/// How many groups items of each label form, where some depend on each other.
+/// The number of groups per label, if items depend on each other.
 pub(crate) fn independent(groups: &Groups, labels: &[bool]) -> Option<TestCounts> {
     let of_label = |label: bool| {
         let of = groups.of().iter().zip(labels).filter(|(_, own)| **own == label);

@@ -1,4 +1,4 @@
-//! How good a detector is on labelled items: figures, and what they are compared with.
+//! Evaluation of detectors on labelled items: figures, and references to compare them with.
 //!
 //! ```no_run
 //! use nomaly_detectors::{FittedDetector, PredictOptions};

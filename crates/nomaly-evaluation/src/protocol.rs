@@ -6,9 +6,9 @@
 //! that of the data set the mean over the classes (Ruff et al., *Deep One-Class Classification*, ICML 2018, section 4).
 //!
 //! # When to use
-//! To compare with published tables of methods that learn from whole classes of small images.
+//! To compare with published tables of methods that are trained on whole classes of small images.
 //!
-//! A protocol takes hours. Every run that has ended is in a [`Log`] on the disk, and is not repeated.
+//! A protocol takes hours. Completed runs are stored in a [`Log`] on disk and not repeated.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::error::EvaluationError;
 use crate::images::{Evaluated, LabelledPrediction};
 use nomaly_wire::TestCounts;
 
-/// Everything that decides the figures of a protocol but the class and the seed.
+/// Everything that determines the figures of a protocol, except the class and the seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Protocol {
@@ -32,13 +32,13 @@ pub struct Protocol {
     pub dataset: String,
     /// The method.
     pub method: String,
-    /// The backbone, where one was named.
+    /// The backbone, if given.
     pub backbone: Option<String>,
-    /// Assignments as they were given.
+    /// The given settings.
     pub settings: Assignments,
-    /// The most training images of a class, where there is a limit.
+    /// The most training images of a class, if limited.
     pub max_train: Option<usize>,
-    /// The most test images, where there is a limit.
+    /// The most test images, if limited.
     pub max_test: Option<usize>,
 }
 
@@ -62,14 +62,14 @@ pub struct Run {
     pub roc: BTreeMap<String, Vec<[f64; 2]>>,
     /// Seconds of the fit.
     pub fit_s: Option<f64>,
-    /// Images scored a second.
+    /// Images scored per second.
     pub images_per_s: f64,
-    /// The most memory the process has held so far, in MiB.
+    /// The peak memory of the process so far, in MiB.
     pub peak_rss_mib: Option<f64>,
 }
 
 impl Run {
-    /// What is kept of an evaluation.
+    /// Summarizes an evaluation.
     ///
     /// # Errors
     /// Scores that are not finite, and test images without an anomalous one.
@@ -104,7 +104,7 @@ impl Run {
     }
 }
 
-/// Curves have a point whenever a rate has moved by one part in so many.
+/// The resolution of curves: a point whenever a rate has moved by one part in this many.
 const CURVE_STEPS: usize = 64;
 
 /// The runs of a protocol, kept in a file.
@@ -117,17 +117,17 @@ pub struct Log {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Content {
-    /// The version of the program: another one may give other figures.
+    /// The version of the program, because another one may give different figures.
     nomaly: String,
     protocol: Protocol,
     runs: Vec<Run>,
 }
 
 impl Log {
-    /// The log of `protocol` in `folder`, with the runs that it has already. The folder need not exist.
+    /// Opens the log of `protocol` in `folder`, with its existing runs. The folder need not exist.
     ///
     /// # Errors
-    /// A file that cannot be read, or that something else has written.
+    /// A file that cannot be read, or with another format.
     pub fn open(folder: &Path, protocol: Protocol) -> Result<Self, EvaluationError> {
         let content = Content { nomaly: env!("CARGO_PKG_VERSION").to_owned(), protocol, runs: Vec::new() };
         let identity = serde_json::to_vec(&content)
@@ -154,7 +154,7 @@ impl Log {
         &self.path
     }
 
-    /// The run of a class with a seed, where it has ended.
+    /// The completed run of a class with a seed, if any.
     pub fn find(&self, class: &str, seed: u64) -> Option<&Run> {
         self.content.runs.iter().find(|run| run.class == class && run.seed == seed)
     }
@@ -162,7 +162,7 @@ impl Log {
     /// Adds a run, and writes the file.
     ///
     /// # Errors
-    /// A place that cannot be written to.
+    /// A file that cannot be written.
     pub fn push(&mut self, run: Run) -> Result<(), EvaluationError> {
         self.content.runs.push(run);
         let mut json = serde_json::to_vec_pretty(&self.content)
@@ -185,7 +185,7 @@ pub struct Mean {
 }
 
 impl Mean {
-    /// Of some values; `None` for none.
+    /// The mean of some values; `None` without values.
     ///
     /// ```
     /// use nomaly_evaluation::protocol::Mean;
@@ -212,9 +212,9 @@ pub struct ClassFigures {
     pub runs: usize,
     /// AUROC in [0, 1] over the runs.
     pub auroc: Mean,
-    /// The same of each part of the score.
+    /// The same for each part of the score.
     pub by_part: BTreeMap<String, Mean>,
-    /// The published AUROC in percent, where there is one.
+    /// The published AUROC in percent, if any.
     pub published: Option<f64>,
 }
 
@@ -223,15 +223,15 @@ pub struct ClassFigures {
 pub struct Table {
     /// Every run.
     pub runs: Vec<Run>,
-    /// What was run.
+    /// The protocol.
     pub protocol: Protocol,
-    /// A line for each class.
+    /// One line per class.
     pub classes: Vec<ClassFigures>,
     /// The mean over the classes of the mean AUROC, in [0, 1].
     pub mean: f64,
-    /// The same of each part of the score.
+    /// The same for each part of the score.
     pub by_part: BTreeMap<String, f64>,
-    /// The published mean over the same classes in percent, and what it was published for.
+    /// The published mean over the same classes in percent, and its data set.
     pub published: Option<(String, f64)>,
 }
 
@@ -276,8 +276,7 @@ impl Table {
     }
 }
 
-/// The published table that belongs to a protocol: of the data set of that name, or of one with the same names of
-/// classes.
+/// The published table for a protocol: that of the data set with the same name, or of one with the same class names.
 fn published(protocol: &Protocol, classes: &[String]) -> Result<Option<&'static PublishedClasses>, EvaluationError> {
     let tables = METHODS.get(&protocol.method)?.one_vs_all;
     let name = protocol.dataset.split(':').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How well a model of classes tells its classes from one another, and what belongs to none of them from all.
+//! Evaluation of a model of classes: recognition of its classes and rejection of unknown items.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -20,12 +20,12 @@ use nomaly_wire::{
     Confusion, ConfusionRow, Ends, KnownCounts, KnownItems, RecognitionEvaluation, RecognitionFigures, Timing,
 };
 
-/// The classes that a model knows, as a record has them.
+/// The known classes of a model, in the form of a record.
 fn known_items(classes: &[KnownClass]) -> Vec<KnownItems> {
     classes.iter().map(|class| KnownItems { name: class.name.clone(), items: class.items }).collect()
 }
 
-/// Compares what was recognised with what the items are by their labels.
+/// Compares recognised classes with the labels of the items.
 ///
 /// # Errors
 /// No item of a known class.
@@ -50,7 +50,7 @@ pub fn recognition_figures<S: AsRef<str>>(
         Ok(((all > 0).then(|| part as f64 / all as f64), interval))
     };
     let (closed, closed_ci) = share(of(&|truth, found| truth == Some(found.closest)), known)?;
-    // A share of decisions says nothing where some were not made.
+    // A share of decisions is meaningless if some were not made.
     let share_unknown = |of_known: bool, all: usize| {
         let with = |unknown| of(&move |truth, found| truth.is_some() == of_known && found.unknown == unknown);
         if with(None) > 0 { Ok((None, None)) } else { share(with(Some(true)), all) }
@@ -114,8 +114,7 @@ fn confusion<S: AsRef<str>>(classes: &Classes, items: &[(S, Recognition)], truth
 /// `dataset` and `fit_s` are passed on to the figures.
 ///
 /// # Errors
-/// A model that knows no classes, no image of a known class, and everything that
-/// [`predict`](FittedDetector::predict) fails with.
+/// A model without classes, no image of a known class, and errors of [`predict`](FittedDetector::predict).
 pub fn evaluate_classes(
     detector: &FittedDetector,
     dataset: &str,
@@ -129,7 +128,7 @@ pub fn evaluate_classes(
     let (mut items, mut skipped) = (Vec::with_capacity(samples.len()), Vec::new());
     let mut clock = BatchClock::start();
     detector.predict_grouped(samples, &GroupBy::None, options, progress, |outcome| -> Result<(), EvaluationError> {
-        clock.saw(outcome.batch);
+        clock.record(outcome.batch);
         match outcome.result {
             Ok(prediction) => {
                 let recognition = prediction.recognition.ok_or_else(DetectorError::no_classes)?;
@@ -228,7 +227,7 @@ mod tests {
         assert_eq!(figures.n_test, KnownCounts { known: 4, unknown: 2 });
         assert_eq!((figures.closed_set_accuracy, figures.false_unknown, figures.undecided), (0.75, Some(0.25), 0));
         assert_eq!((figures.accuracy_of_accepted, figures.unknown_found), (Some(2.0 / 3.0), Some(0.5)));
-        // 7 is above 1, 2, 6 and 0; 4 above all of them but 6.
+        // 7 is above 1, 2, 6 and 0; 4 is above all of them except 6.
         assert_eq!(figures.auroc, Some(7.0 / 8.0));
         assert_eq!(figures.confusion.decisions, ["a", "b", "unknown"]);
         let rows: Vec<_> =
@@ -260,7 +259,7 @@ mod tests {
         assert_eq!(figures.confusion.decisions, ["a", "b", "unknown", "undecided"]);
         let counts: Vec<&[usize]> = figures.confusion.rows.iter().map(|row| &row.counts[..]).collect();
         assert_eq!(counts, [&[1, 0, 1, 0][..], &[0, 0, 0, 1], &[0, 0, 1, 0]]);
-        // The share of known items is whole where the undecided item is left out.
+        // The share of known items is 1 without the undecided item.
         let decided = recognition_figures(&classes, &items[..2]).unwrap();
         assert_eq!((decided.undecided, decided.false_unknown), (0, Some(0.5)));
     }

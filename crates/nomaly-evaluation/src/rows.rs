@@ -1,4 +1,4 @@
-//! How good a fitted detector is on labelled rows.
+//! Evaluation of a fitted detector on labelled rows.
 
 use std::time::Instant;
 
@@ -8,12 +8,12 @@ use nomaly_methods::{Groups, Skipped};
 use nomaly_store::Progress;
 
 use crate::clock::peak_rss_mib;
-use crate::decisions::{Decided, p_value_shares};
+use crate::decisions::{ScoredItems, p_value_shares};
 use crate::error::EvaluationError;
 use crate::intervals::independent;
 use nomaly_wire::{Evaluation, Ordered, TestCounts, Timing};
 
-/// What a label says, compared without regard to case.
+/// Labels of normal rows, in lower case.
 const NORMAL: &[&str] = &["0", "normal", "good", "ok", "inlier", "false", "no", "negative"];
 const ANOMALOUS: &[&str] =
     &["1", "anomalous", "anomaly", "abnormal", "bad", "defect", "outlier", "true", "yes", "positive"];
@@ -26,11 +26,11 @@ pub fn is_anomalous_label(label: &str) -> Option<bool> {
 
 /// Scores the rows of `table` and compares with `labels`, true where a row is anomalous.
 ///
-/// `fit_s` is passed on to the figures.
+/// `fit_s` is copied to the figures.
 ///
 /// # Errors
-/// Rows without normal ones, and everything that [`predict`](FittedRows::predict) fails with. Without anomalous ones
-/// the figures are those that need none: false alarms.
+/// No normal rows, and errors of [`predict`](FittedRows::predict). Without anomalous rows, only the figures of false
+/// alarms are computed.
 pub fn evaluate_rows(
     detector: &FittedRows,
     table: &Table,
@@ -69,7 +69,7 @@ pub fn evaluate_rows(
         None => Groups::singletons(kept.len()),
         Some(names) => Groups::of_keys(rows.iter().map(|&row| names[row].as_str())),
     };
-    let decided = Decided::new(calibration, &scores, &kept, &groups)?;
+    let decided = ScoredItems::new(calibration, &scores, &kept, &groups)?;
     let info = detector.info();
     Ok(Evaluation {
         dataset: table.name.clone(),

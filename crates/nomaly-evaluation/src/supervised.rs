@@ -1,9 +1,8 @@
 //! The supervised reference: a classifier that sees the labels of the test set, for comparison only.
 //!
-//! It says how far labels would get on the features that a detector looks at: [logistic
-//! regression](nomaly_scorers::logistic), cross-validated over the labelled test items, so that every item is scored by
-//! a fit that has not seen it. It is no anomaly detector: it needs labelled anomalies, and sees only such as it was
-//! shown.
+//! It shows how well labels would do on a detector's features: [logistic regression](nomaly_scorers::logistic),
+//! cross-validated over the labelled test items, so that every item is scored by a fit without it. It is not an anomaly
+//! detector: it needs labelled anomalies, and recognizes only the kinds it was trained on.
 
 use ndarray::{Array2, ArrayView2, Axis};
 use nomaly_data::tables::Table;
@@ -24,11 +23,11 @@ use nomaly_wire::SupervisedReference;
 /// The most folds of the cross-validation.
 const FOLDS: usize = 5;
 
-/// How far a classifier gets on `samples` that sees their labels. It looks at the
-/// [deepest level](FittedDetector::pooled_features) that the method looks at. `seed` decides the folds.
+/// The figures of a classifier trained on the labels of `samples`. It uses the [deepest
+/// level](FittedDetector::pooled_features) of the method's features. `seed` determines the folds.
 ///
 /// # Errors
-/// Fewer than two usable images of a label, cancellation, and a bad image where the options are strict.
+/// Fewer than two usable images of a label, cancellation, and a bad image if the options are strict.
 pub fn reference_of_images(
     detector: &FittedDetector,
     samples: &[Sample],
@@ -43,14 +42,14 @@ pub fn reference_of_images(
     supervised_reference(features, pooled.rows.view(), &labels, seed, progress)
 }
 
-/// How far a classifier gets on the rows of `table` that sees their labels, true where a row is anomalous. It looks at
-/// the columns of the model; rows that cannot be used are left out. `seed` decides the folds.
+/// The figures of a classifier trained on the labels of the rows of `table`, true for anomalous. It uses the columns of
+/// the model; unusable rows are skipped. `seed` determines the folds.
 ///
 /// # Errors
 /// Columns that are missing or not known, fewer than two usable rows of a label, cancellation.
 ///
 /// # Panics
-/// Where there is not one label a row.
+/// Unless there is one label per row.
 pub fn reference_of_rows(
     detector: &FittedRows,
     table: &Table,
@@ -64,7 +63,7 @@ pub fn reference_of_rows(
 }
 
 /// Cross-validates logistic regression on `rows` `[n, dim]`, of which some are labelled `anomalous`, in up to [`FOLDS`]
-/// folds that share out both labels alike and follow from `seed`.
+/// stratified folds determined by `seed`.
 ///
 /// # Errors
 /// Fewer than two items of a label, rows that cannot be fitted, cancellation.
@@ -107,7 +106,7 @@ fn supervised_reference(
     })
 }
 
-/// The log-odds of each row to be an anomaly, by a fit on all rows but those of its part of `tests`.
+/// The log-odds of each row to be an anomaly, by a fit on all rows outside its fold in `tests`.
 fn out_of_fold(
     rows: ArrayView2<'_, f32>,
     anomalous: &[bool],

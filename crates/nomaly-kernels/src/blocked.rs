@@ -1,16 +1,16 @@
-//! Where the values of a tensor lie: the blocked layout, its zero border, and the arena that holds all tensors.
+//! The memory layout of tensors: blocks of channels, zero borders, and the arena that holds all tensors.
 //!
 //! Channels come in blocks of one vector: `[C / b][H][W][b]`, so that a vector holds b channels of one position and no
 //! kernel ever shuffles lanes. The last block is filled up with lanes that no consumer reads. A tensor that a padded
-//! convolution reads carries its padding as a *halo* of zeros, which whoever writes the tensor writes too; then the
-//! convolution needs no case for borders. The planar variant `[C][H][W]` serves first layers with few channels.
+//! convolution reads carries its padding as a *halo* of zeros. Whoever writes the tensor also writes its halo, so the
+//! convolution needs no special case for borders. The planar variant `[C][H][W]` serves first layers with few channels.
 
 use crate::geometry::Padding;
 
 /// The place of one tensor in the arena, and its strides (all in f32 values).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View {
-    /// Where the tensor of the first of one image begins; a batch of n images stretches all offsets n times.
+    /// Start of the tensor in an arena for one image; an arena for n images multiplies all offsets by n.
     pub(crate) offset: usize,
     /// Values of one image, halo included, a multiple of a cache line.
     pub(crate) len: usize,
@@ -22,7 +22,7 @@ pub(crate) struct View {
     pub(crate) height: usize,
     /// Columns without halo.
     pub(crate) width: usize,
-    /// Lanes of a block (planar: 1): the distance of neighbours in a row.
+    /// Distance of neighbours in a row: the lanes of a block (planar: 1).
     pub(crate) pixel: usize,
     /// Distance of rows.
     pub(crate) row: usize,
@@ -65,7 +65,7 @@ pub(crate) struct Region {
     pub(crate) y1: usize,
 }
 
-/// The memory of all tensors, shared by the threads of a run; each writes regions that no other touches.
+/// The memory of all tensors, shared by the threads of a run; each thread writes regions that no other touches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arena {
     base: *mut f32,
@@ -78,7 +78,7 @@ unsafe impl Send for Arena {}
 // SAFETY: as above.
 unsafe impl Sync for Arena {}
 
-/// Memory for what lives only inside a step: a part that all threads share, then a slot for each thread.
+/// Memory that is used only within a step: a part that all threads share, then a slot for each thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scratch {
     base: *mut f32,

@@ -1,9 +1,9 @@
 //! Memory aligned to cache lines, and in huge pages where the system has them.
 //!
-//! **The problem.** A network's weights pass through the processor once a run. In pages of 4 KiB each page costs a walk
-//! of the page table, and the processor's prefetchers stop at its end.
+//! **The problem.** A network's weights pass through the processor once per run. With pages of 4 KiB, each page costs a
+//! page-table walk, and the processor's prefetchers stop at its end.
 //!
-//! **The way out.** A buffer of [`HUGE_PAGE`] bytes or more begins at a multiple of it, and Linux is asked, before the
+//! ****The design.** A buffer of [`HUGE_PAGE`] bytes or more begins at a multiple of it, and Linux is asked, before the
 //! memory is touched, to back it with huge pages (`madvise`). Where the system refuses or has no such call, it is
 //! ordinary memory.
 
@@ -47,7 +47,7 @@ impl AlignedBuf {
         }
     }
 
-    /// The first `len` values, which may be anything, after a growth to so many where it is smaller.
+    /// The first `len` values, with unspecified contents; grows the buffer if it is smaller.
     pub(crate) fn scratch(&mut self, len: usize) -> &mut [f32] {
         if self.len < len {
             *self = Self::zeroed(len);
@@ -70,7 +70,7 @@ impl AlignedBuf {
     fn layout(len: usize) -> Layout {
         let bytes = len.checked_mul(size_of::<f32>());
         let align = if bytes.is_some_and(|bytes| bytes >= HUGE_PAGE) { HUGE_PAGE } else { LINE };
-        // As for a `Vec`: more than the address space holds is an error of the program.
+        // As for a `Vec`, a length beyond the address space is a bug in the caller.
         bytes.and_then(|bytes| Layout::from_size_align(bytes, align).ok()).expect("a buffer fits into memory")
     }
 }

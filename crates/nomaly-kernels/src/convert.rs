@@ -1,4 +1,4 @@
-//! Into the blocked layout and out of it.
+//! Conversion into and out of the blocked layout.
 
 use crate::blocked::{Arena, Region, View};
 use crate::geometry::OutputLayout;
@@ -44,11 +44,12 @@ pub(crate) unsafe fn load(arena: Arena, images: usize, team: &Team, input: &[f32
     });
 }
 
-/// The address of an output vector that several threads fill, each its own part.
+/// The address of an output vector; each of several threads fills its own part.
 #[derive(Clone, Copy)]
 struct Target(*mut f32);
 
-// SAFETY: a `Target` is only an address; who writes through it promises that no other thread writes the same place.
+// SAFETY: a `Target` is only an address; whoever writes through it guarantees that no other thread writes the same
+// place.
 unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}

@@ -5,7 +5,7 @@ use crate::epilogue::Epilogue;
 use crate::simd::{Kernel, Simd, Token};
 use crate::team::Team;
 
-/// What is done to each vector.
+/// The operation on each vector.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Map<'a> {
     /// Add the vector at the same position of another tensor of this shape.
@@ -19,7 +19,8 @@ pub(crate) enum Map<'a> {
 /// Computes `epilogue(map(src))` into `dst`, which has the same shape.
 ///
 /// # Safety
-/// The arena must hold the tensors for `images` images, and nobody else may use them meanwhile. The shapes must agree.
+/// The arena must hold the tensors for `images` images, and nobody else may use them during the run. The shapes must
+/// agree.
 pub(crate) unsafe fn run(
     token: Token,
     arena: Arena,

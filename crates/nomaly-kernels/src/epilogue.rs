@@ -1,4 +1,4 @@
-//! What happens to a result while it is still in a register: activations lowered to a clamp and, rarely, a curve.
+//! Operations on a result while it is still in a register: activations, lowered to a clamp and, rarely, a curve.
 
 use crate::geometry::Activation;
 use crate::simd::{Simd, sigmoid, silu};
@@ -31,7 +31,7 @@ impl Epilogue {
         Self { low, high, curve }
     }
 
-    /// The clamp. What is not a number stays so, because the vector operations return their second operand then.
+    /// The clamp. NaN stays NaN, because the vector operations then return their second operand.
     #[inline(always)]
     pub(crate) fn clamp<S: Simd>(&self, s: S, x: S::V) -> S::V {
         s.min(s.splat(self.high), s.max(s.splat(self.low), x))

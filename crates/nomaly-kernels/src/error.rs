@@ -1,4 +1,4 @@
-//! What can be wrong with a network.
+//! Errors of networks.
 
 use crate::isa::IsaError;
 use crate::window::WindowError;
@@ -10,7 +10,7 @@ pub enum NetworkError {
     /// The instruction set cannot be used here.
     #[error(transparent)]
     Isa(#[from] IsaError),
-    /// A window that gives no output.
+    /// A window without output.
     #[error(transparent)]
     Window(#[from] WindowError),
     /// A node of another builder.
@@ -32,7 +32,7 @@ pub enum NetworkError {
     Length {
         /// Which slice.
         what: &'static str,
-        /// Length that the shapes ask for.
+        /// Length required by the shapes.
         expected: usize,
         /// Length of the slice.
         found: usize,
@@ -60,7 +60,7 @@ pub enum NetworkError {
         /// Output channels.
         output: usize,
     },
-    /// A tensor that no memory holds.
+    /// A tensor too large for memory.
     #[error("{what} is too large")]
     TooLarge {
         /// Which tensor.
@@ -75,7 +75,7 @@ pub enum NetworkError {
     /// A network without outputs computes nothing.
     #[error("a network needs at least one output")]
     NoOutputs,
-    /// The number of output vectors is not the number of outputs.
+    /// The number of output vectors differs from the number of outputs.
     #[error("{found} output vectors given, the network has {expected} outputs")]
     OutputCount {
         /// Outputs of the network.

@@ -6,10 +6,10 @@
 use crate::isa::{Isa, IsaError};
 use crate::simd::{Kernel, Simd, Token, exp_of_negative};
 
-/// Exponents that are converted to single precision at once. A multiple of the widest vector.
+/// Exponents that are converted to single precision at a time. A multiple of the widest vector.
 const BLOCK: usize = 128;
 
-/// Exponents from here on count as infinite: `exp` of them is no normal number in single precision.
+/// Exponents from here on count as infinite: their `exp` is subnormal in single precision.
 const LARGEST: f64 = 87.0;
 
 /// Adds up exponentials on one instruction set.
@@ -36,7 +36,7 @@ impl ExponentialSum {
         Ok(Self { token: Token::new(isa)? })
     }
 
-    /// `Σ exp(least - factor · value)`, for values none of which makes the exponent positive (up to rounding).
+    /// `Σ exp(least - factor · value)`; no value may make the exponent positive (up to rounding).
     ///
     /// Differences are taken in double precision and rounded to single; terms below `exp(-87)` count as zero, and 128
     /// terms at a time are added up in single precision. With `least` as the smallest `factor · value` the result is at
@@ -71,7 +71,7 @@ impl Kernel for Sum<'_> {
             for half in 0..2 {
                 // SAFETY: `2 * LANES` divides the length of `exponents`.
                 let exponent = unsafe { simd.load(self.exponents.as_ptr().add(at + half * S::LANES)) };
-                // exp(-87) is what the largest exponent stands for; without it padding adds nothing.
+                // The largest exponent contributes exp(-87); without it padding adds nothing.
                 let term = simd.sub(exp_of_negative(simd, exponent), exp_of_negative(simd, end));
                 sums[half] = simd.add(sums[half], term);
             }

@@ -1,4 +1,4 @@
-//! Shapes and choices that single kernels and whole networks share: activations, padding, pooling windows, layouts.
+//! Shapes and options that single kernels and whole networks share: activations, padding, pooling windows, layouts.
 
 /// The function applied to the result of an operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -35,8 +35,8 @@ impl Padding {
         Self { top: size, bottom: size, left: size, right: size }
     }
 
-    /// TensorFlow's `SAME`: as much as makes the output ceil(input / stride) on each axis, the odd one below and to
-    /// the right. `input`, `kernel` and `stride` are `[height, width]`; a stride of zero counts as one.
+    /// TensorFlow's `SAME`: enough to make the output ceil(input / stride) on each axis; an odd row or column goes
+    /// below or to the right. `input`, `kernel` and `stride` are `[height, width]`; a stride of zero counts as one.
     pub const fn same(input: [usize; 2], kernel: [usize; 2], stride: [usize; 2]) -> Self {
         const fn total(input: usize, kernel: usize, stride: usize) -> usize {
             let stride = if stride == 0 { 1 } else { stride };
@@ -70,7 +70,7 @@ pub struct Pool2d {
     pub padding: Padding,
 }
 
-/// How a tensor leaves the network, for each image.
+/// The layout of a network's output, for each image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OutputLayout {
     /// `[C, H, W]`

@@ -1,4 +1,4 @@
-//! Which vector instructions the kernels use.
+//! Selection of the vector instructions that the kernels use.
 //!
 //! The choice is made once, at run time, when a plan is built: [`Isa::best`] takes the widest set that the processor
 //! has, and the environment variable `NOMALY_ISA` forces one (to compare, or to reproduce a result of another machine).
@@ -24,7 +24,7 @@ pub enum Isa {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IsaError {
-    /// The name is none of the known ones.
+    /// An unknown name.
     #[error("unknown instruction set \"{name}\": expected avx512, avx2, neon or portable")]
     Unknown {
         /// The name as given.
@@ -33,9 +33,9 @@ pub enum IsaError {
     /// This processor (or this build) does not have it.
     #[error("instruction set {isa} is not supported by this processor; available: {}", names(.available))]
     Unsupported {
-        /// What was asked for.
+        /// The requested instruction set.
         isa: Isa,
-        /// What could be had instead, fastest first.
+        /// The instruction sets available here, fastest first.
         available: Vec<Isa>,
     },
 }

@@ -1,12 +1,12 @@
 //! The arithmetic limit of this machine, measured.
 //!
-//! **The problem.** What a kernel reaches says little until it stands beside what the machine could give. The nominal
-//! figure (clock x units x lanes) is wrong wherever the clock is not what it says: turbo, the lower clock of wide
-//! vectors, virtual machines that share a core.
+//! **The problem.** The throughput of a kernel says little until it is compared with the peak of the machine. The
+//! nominal figure (clock x units x lanes) is wrong wherever the clock deviates: turbo, the lower clock of wide vectors,
+//! virtual machines that share a core.
 //!
 //! **The measurement.** Multiply-adds on registers alone, in more independent chains than are needed for no unit to
-//! wait for a result or for memory. The fastest of several short runs counts, because whatever else the machine does
-//! can only make a run slower.
+//! wait for a result or for memory. The fastest of several short runs counts, because other load can only make a run
+//! slower.
 //!
 //! **Eligible** is every instruction set that this processor has. [`Isa::Portable`] has no fused form: its chains
 //! multiply and add, as its kernels do.
@@ -25,14 +25,14 @@ use std::time::{Duration, Instant};
 use crate::isa::{Isa, IsaError};
 use crate::simd::{Kernel, Simd, Token};
 
-/// Runs of which the fastest counts.
+/// Number of runs; the fastest counts.
 const RUNS: usize = 20;
-/// About how long a run takes: long against waking a thread, short against what disturbs it.
+/// Approximate duration of a run: long compared with waking a thread, short compared with disturbances.
 const RUN: Duration = Duration::from_millis(4);
-/// Steps of the run that finds out how many steps fill [`RUN`].
+/// Steps of the trial run that calibrates the number of steps for [`RUN`].
 const TRIAL_STEPS: u64 = 10_000;
 
-/// Floating-point operations a second, a multiply-add counted as two.
+/// Floating-point operations per second; a multiply-add counts as two.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Peak {
@@ -108,8 +108,8 @@ const NEON: usize = 16;
 /// Chains of [`Isa::Portable`], each of two registers of the x86-64 baseline; with the factors they fill all 16.
 const ARRAYS: usize = 6;
 
-/// `N` chains of `steps` multiply-adds. A fused chain adds to itself, as convolutions do; of an unfused one the product
-/// must depend on the chain, or the compiler would take it out of the loop.
+/// `N` chains of `steps` multiply-adds. A fused chain accumulates, as convolutions do; in an unfused one the product
+/// must depend on the chain, or the compiler would hoist it out of the loop.
 struct Chain<const N: usize, const FUSED: bool> {
     steps: u64,
 }
@@ -149,7 +149,7 @@ mod tests {
     fn every_instruction_set_has_a_peak() {
         for isa in Isa::available() {
             let peak = fma(isa).unwrap();
-            // From a slow emulator to more than any processor has.
+            // From a slow emulator to beyond any processor.
             for rate in [peak.one_thread, peak.all_threads] {
                 assert!(rate > 1e7 && rate < 1e15, "{isa}: {peak:?}");
             }

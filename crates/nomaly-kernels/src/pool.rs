@@ -19,8 +19,8 @@ pub(crate) enum Pooling {
 /// Pools `src` into `dst`.
 ///
 /// # Safety
-/// The arena must hold the tensors for `images` images, and nobody else may use them meanwhile. `dst` must have the
-/// shape that `window` gives for `src`, and every window must have a position inside the image.
+/// The arena must hold the tensors for `images` images, and nobody else may use them during the run. `dst` must have
+/// the shape that `window` gives for `src`, and every window must have a position inside the image.
 pub(crate) unsafe fn run(
     token: Token,
     arena: Arena,
@@ -54,7 +54,8 @@ pub(crate) unsafe fn mean(token: Token, arena: Arena, images: usize, team: &Team
     });
 }
 
-/// Writes the mean over all positions to `dst`, `[C, 1, 1]`, from the sums of rows `[C, H, 1]` that a convolution left.
+/// Writes the mean over all positions to `dst`, `[C, 1, 1]`, from the sums of rows `[C, H, 1]` that a convolution
+/// wrote.
 ///
 /// # Safety
 /// As for [`run`].

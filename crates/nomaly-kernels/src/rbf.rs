@@ -3,9 +3,9 @@
 //! The problem: kernel machines evaluate hundreds of millions of exponentials of squared distances. Pair by pair that
 //! runs at the speed of loads and of a scalar exponential.
 //!
-//! The way out: `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` makes a block of pairs a matrix product in registers, and the
+//! The design: `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` turns a block of pairs into a matrix product in registers, and the
 //! exponential is a polynomial on whole vectors. The form cancels where rows lie far from the origin: a squared
-//! distance is off by about `f32::EPSILON · (‖a‖² + ‖b‖²)`, so rows belong centred, and scaled by the square root of
+//! distance is off by about `f32::EPSILON · (‖a‖² + ‖b‖²)`, so rows should be centred, and scaled by the square root of
 //! the kernel's `γ`. Lengths are added up in the order of the products, so that equal rows are at distance 0 and the
 //! kernel is symmetric, both to the last bit.
 //!
@@ -31,7 +31,7 @@ const BLOCK: usize = 256;
 /// Rows of the bank that one task sums over. A multiple of [`BLOCK`].
 const STRETCH: usize = 16 * BLOCK;
 
-/// Why kernel values are refused.
+/// Why kernel values cannot be computed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RbfError {
@@ -41,14 +41,14 @@ pub enum RbfError {
     /// Rows without columns.
     #[error("rows of dimension 0 have no kernel")]
     NoColumns,
-    /// A slice has another length than the rows make necessary.
+    /// The length of a slice does not match the rows.
     #[error("{what}: {len} numbers where {expected} are expected")]
     Length {
         /// Which slice.
         what: &'static str,
         /// Its length.
         len: usize,
-        /// What it should be, or a multiple of what it should be.
+        /// The expected length, or a divisor of it.
         expected: usize,
     },
 }
@@ -66,10 +66,10 @@ pub struct RbfBank {
 }
 
 impl RbfBank {
-    /// Packs `rows` `[rows, dim]`, which should be finite and whose squared lengths should be.
+    /// Packs `rows` `[rows, dim]`; values and squared lengths should be finite.
     ///
     /// # Errors
-    /// [`RbfError`]; no rows are no error.
+    /// [`RbfError`]; an empty slice is valid.
     pub fn new(rows: &[f32], dim: usize, isa: Isa) -> Result<Self, RbfError> {
         let token = Token::new(isa)?;
         let len = count_rows("rows", rows, dim)?;
@@ -90,7 +90,7 @@ impl RbfBank {
         self.len == 0
     }
 
-    /// The numbers of a row.
+    /// The length of a row.
     pub fn dim(&self) -> usize {
         self.dim
     }
@@ -100,7 +100,7 @@ impl RbfBank {
     /// Works in parallel on rayon's current pool. A value depends on its two rows alone.
     ///
     /// # Errors
-    /// [`RbfError`] where `values` are not as many as the queries, or not as long as the bank.
+    /// [`RbfError`] if the length of `values` is not queries × rows of the bank.
     pub fn values(&self, queries: &[f32], values: &mut [&mut [f32]]) -> Result<(), RbfError> {
         let count = count_rows("queries", queries, self.dim)?;
         check_length("rows of kernel values", values.len(), count)?;
@@ -131,7 +131,7 @@ impl RbfBank {
     /// the size of the bank alone. Works in parallel on rayon's current pool.
     ///
     /// # Errors
-    /// [`RbfError`] where there is not one weight for each row of the bank.
+    /// [`RbfError`] unless there is one weight for each row of the bank.
     pub fn weighted_sums(&self, weights: &[f32], queries: &[f32]) -> Result<Vec<f64>, RbfError> {
         let count = count_rows("queries", queries, self.dim)?;
         check_length("weights", weights.len(), self.len)?;
@@ -165,8 +165,8 @@ impl RbfBank {
         Ok(parts.chunks(stretches).flat_map(of_group).collect())
     }
 
-    /// The products of a group of queries with the rows of the bank from `start` on, at most [`BLOCK`], as
-    /// `dots` `[queries, columns]`; gives the squared lengths of those rows and the number of columns.
+    /// The products of a group of queries with the rows of the bank from `start` on, at most [`BLOCK`], as `dots`
+    /// `[queries, columns]`; returns the squared lengths of those rows and the number of columns.
     fn multiply(&self, queries: &Queries, first: usize, start: usize, dots: &mut Vec<f32>) -> (&[f32], usize) {
         let end = self.squares.len().min(start + BLOCK);
         let columns = end - start;
@@ -268,7 +268,7 @@ impl Kernel for RowSquares<'_> {
     }
 }
 
-/// `exp(-(a² + b² - 2 ab))` of vectors, where what rounding leaves below a distance of 0 counts as 0.
+/// `exp(-(a² + b² - 2 ab))` of vectors; distances that rounding makes negative count as 0.
 #[inline(always)]
 fn kernel_of<S: Simd>(simd: S, square: S::V, squares: S::V, dots: S::V) -> S::V {
     let distance = simd.fma(dots, simd.splat(-2.0), simd.add(square, squares));
@@ -351,7 +351,7 @@ impl Kernel for WeightedSum<'_> {
 mod tests {
     use super::*;
 
-    /// Numbers that look random, in -1 … 1, scaled.
+    /// Pseudorandom values in -1 … 1, scaled.
     fn noise(len: usize, seed: u64, scale: f32) -> Vec<f32> {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let step = |_| {

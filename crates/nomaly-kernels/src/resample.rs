@@ -17,18 +17,18 @@ use rayon::prelude::*;
 use crate::isa::{Isa, IsaError};
 use crate::simd::{Kernel, Simd, Token};
 
-/// Which places of the two grids lie on each other.
+/// How the two grids are aligned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Grid {
-    /// The outer edges of the corner pixels: `align_corners=False` of PyTorch, and what PaDiM and PatchCore do.
+    /// Aligns the outer edges of the corner pixels: `align_corners=False` of PyTorch, and what PaDiM and PatchCore do.
     #[default]
     HalfPixel,
-    /// The centres of the corner pixels: `align_corners=True`, which reverse distillation uses for its maps.
+    /// Aligns the centres of the corner pixels: `align_corners=True`, which reverse distillation uses for its maps.
     AlignCorners,
 }
 
-/// Why something cannot be resized.
+/// Why a map cannot be resized.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResampleError {
@@ -43,14 +43,14 @@ pub enum ResampleError {
         /// Height and width of the output.
         to: [usize; 2],
     },
-    /// The numbers are no whole maps.
-    #[error("{len} numbers are no whole number of maps of {from:?} (height, width) with {channels} channels")]
+    /// The values do not form whole maps.
+    #[error("{len} numbers are not a whole number of maps of {from:?} (height, width) with {channels} channels")]
     Ragged {
         /// The numbers.
         len: usize,
         /// Height and width of the input.
         from: [usize; 2],
-        /// Numbers of a pixel.
+        /// Values per pixel.
         channels: usize,
     },
 }
@@ -65,7 +65,7 @@ pub struct Bilinear {
     token: Token,
 }
 
-/// An output place lies between two input places.
+/// The two input positions that an output position lies between.
 #[derive(Clone, Copy, Debug)]
 struct Tap {
     low: usize,
@@ -90,7 +90,7 @@ fn taps(from: usize, to: usize, grid: Grid) -> Vec<Tap> {
 }
 
 impl Bilinear {
-    /// From and to a height and width in pixels.
+    /// Plans a resizing; sizes are height and width in pixels.
     ///
     /// # Errors
     /// [`ResampleError::Empty`], [`ResampleError::Isa`].
@@ -211,7 +211,7 @@ mod tests {
                             (0..35).map(|at| features[(image * 35 + at) * channels + channel]).collect();
                         for (at, want) in resize.maps(&map).unwrap().iter().enumerate() {
                             let got = rows[(image * 108 + at) * channels + channel];
-                            // One of the two may round a product that the other fuses.
+                            // One implementation may round a product that the other fuses.
                             assert!((got - want).abs() < 3e-7, "{isa} {grid:?}: {got} for {want}");
                         }
                     }

@@ -1,9 +1,9 @@
 //! Squared lengths of rows.
 
-/// Squared lengths above this could overflow in a squared distance of two rows.
+/// Above this, the squared distance of two rows could overflow.
 const MAX_SQUARE: f64 = f32::MAX as f64 / 16.0;
 
-/// Whether distances can be computed with a row of this squared length. Not when it is not a number.
+/// Whether distances can be computed with a row of this squared length. False for NaN.
 pub(crate) fn is_measurable(square: f64) -> bool {
     (0.0..=MAX_SQUARE).contains(&square)
 }

@@ -1,18 +1,18 @@
 //! Sharing the steps of a run among the threads of the caller's rayon pool.
 //!
 //! **The problem.** A network at batch 1 is some sixty steps of 20 to 500 µs. Forking and joining a rayon task tree for
-//! each of them costs several µs, and a worker that found nothing to do for a moment has gone to sleep: waking it takes
-//! tens of µs, as long as the step.
+//! each of them costs several µs, and a worker that was briefly idle has gone to sleep: waking it takes tens of µs, as
+//! long as the step.
 //!
-//! **The design.** A [`Team`] forks once a run. The other threads of the pool come when they have time, and then take
-//! units of whatever step is current by one atomic operation, until the run ends. The thread that leads never waits for
-//! somebody to come, only for units that somebody has taken, so a busy pool makes a run slower and never stuck.
+//! **The design.** A [`Team`] forks once per run. The other threads of the pool join when they are free, and then take
+//! units of the current step by one atomic operation, until the run ends. The leading thread never waits for a thread
+//! to join, only for units that have been taken, so a busy pool slows a run down but never blocks it.
 //!
-//! The units of a step are dealt in equal runs of neighbours, and a thread takes those of others, the farthest first,
-//! only when its own are done. Steps number their units by image and row, so a thread finds most of what it reads in
-//! its own cache: a line that another core has written takes about 20 ns to come over.
+//! The units of a step are distributed in equal runs of neighbours, and a thread takes units of others, the farthest
+//! first, only when its own are done. Steps number their units by image and row, so a thread finds most of what it
+//! reads in its own cache: a line that another core has written takes about 20 ns to arrive.
 //!
-//! How the work is cut never changes the order of a sum: see [`network`](crate::network).
+//! The split of the work never changes the order of a sum: see [`network`](crate::network).
 
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::blocked::{Region, View};
 
-/// Values that a step must touch for its sharing to pay.
+/// Values that a step must touch for sharing to pay off.
 const SHARED_VALUES: usize = 8 << 10;
 
-/// Looks at the shared state before a thread that finds nothing to do offers its place to others.
+/// Polls of the shared state before an idle thread yields.
 const SPINS: u32 = 4096;
 
 /// Bits of the state that count units.
@@ -45,13 +45,13 @@ struct Line<T>(T);
 /// What the threads of a run share.
 pub(crate) struct Team {
     threads: usize,
-    /// Number of the current step, modulo [`END`]: what waiting threads look at.
+    /// Number of the current step, modulo [`END`]; waiting threads poll it.
     epoch: Line<AtomicU64>,
-    /// The share of each thread in the current step: its epoch, the end of its units and the first that is left.
+    /// The share of each thread in the current step: its epoch, the end of its units and the first unit left.
     shares: Box<[Line<AtomicU64>]>,
     /// Units of the step that are finished.
     done: Line<AtomicUsize>,
-    /// The work of the current step; written only while no unit is to be had.
+    /// The work of the current step; written only while no unit is available.
     job: UnsafeCell<Option<Job>>,
 }
 
@@ -86,7 +86,7 @@ impl Team {
         }
         let team = &team;
         rayon::scope(|scope| {
-            // Whatever happens to the leading thread, the others must go home.
+            // Releases the other threads even if the leading thread panics.
             let _end = Defer(|| team.epoch.0.store(END, Ordering::Release));
             for thread in 1..threads {
                 scope.spawn(move |_| team.help(thread));
@@ -100,7 +100,7 @@ impl Team {
         self.threads
     }
 
-    /// Calls `work` for every unit, on as many threads as have time. Only the leading thread calls this, and never from
+    /// Calls `work` for every unit, on as many threads as are free. Only the leading thread calls this, and never from
     /// inside `work`.
     pub(crate) fn for_each(&self, units: usize, work: impl Fn(usize) + Sync) {
         if units <= 1 || self.threads == 1 {
@@ -121,7 +121,7 @@ impl Team {
             share.0.store(pack(epoch, bound(thread + 1), bound(thread)), Ordering::Release);
         }
         self.epoch.0.store(epoch, Ordering::Release);
-        // Also when a unit panics on this thread: offer no more, and wait for those that others have taken.
+        // Even if a unit panics on this thread: offers no more units and waits for those that others have taken.
         let _wait = Defer(|| {
             let withdraw = |share: &Line<AtomicU64>| {
                 let (_, end, first) = unpack(share.0.swap(pack(epoch, 0, 0), Ordering::Relaxed));
@@ -169,7 +169,7 @@ impl Team {
         Some(())
     }
 
-    /// Takes the first unit of a share that is one's own, or the last of another's.
+    /// Takes the first unit of the thread's own share, or the last of another's.
     fn take(&self, owner: usize, own: bool) -> Option<usize> {
         let share = &self.shares[owner].0;
         let mut state = share.load(Ordering::Acquire);
@@ -211,7 +211,7 @@ impl Team {
     }
 }
 
-/// Waits a moment; long waits let others run.
+/// Spins briefly; yields during long waits.
 fn pause(spins: &mut u32) {
     if *spins < SPINS {
         *spins += 1;
@@ -221,7 +221,7 @@ fn pause(spins: &mut u32) {
     }
 }
 
-/// Calls a function when it goes out of scope, also by a panic.
+/// Calls a function when dropped, also during a panic.
 struct Defer<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for Defer<F> {
@@ -273,7 +273,7 @@ mod tests {
                 run_is_over.store(true, Ordering::Release);
             },
             || {
-                // Keeps its thread until the run is over, unless the same thread does one after the other.
+                // Occupies its thread until the run is over, unless one thread runs all units.
                 let start = std::time::Instant::now();
                 while !run_is_over.load(Ordering::Acquire) && start.elapsed().as_secs() < 1 {
                     spin_loop();

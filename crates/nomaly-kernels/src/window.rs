@@ -1,8 +1,8 @@
-//! The geometry of a sliding window, of networks and of training alike.
+//! The geometry of a sliding window, for networks and training.
 
 use crate::geometry::Padding;
 
-/// Why a sliding window gives no output.
+/// Why a sliding window has no output.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WindowError {
@@ -20,7 +20,7 @@ pub enum WindowError {
         /// Height and width of the input with its padding.
         padded: [usize; 2],
     },
-    /// A window could lie in the padding alone.
+    /// A window could lie entirely in the padding.
     #[error("padding {padding} is not smaller than the kernel size {kernel}")]
     PaddingTooLarge {
         /// The padding of one side.
@@ -39,13 +39,13 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Height and width of the input with its padding, or the largest number where that is beyond all numbers.
+    /// Height and width of the padded input; saturates on overflow.
     pub(crate) fn padded(&self, input: [usize; 2]) -> [usize; 2] {
         let Padding { top, bottom, left, right } = self.padding;
         [input[0].saturating_add(top).saturating_add(bottom), input[1].saturating_add(left).saturating_add(right)]
     }
 
-    /// Height and width of the output for an input of this height and width, or what is wrong with the window.
+    /// Height and width of the output for an input of this height and width.
     pub(crate) fn output(&self, input: [usize; 2]) -> Result<[usize; 2], WindowError> {
         let sizes = [("the size of the input", input), ("the kernel size", self.kernel), ("the stride", self.stride)];
         if let Some((what, _)) = sizes.into_iter().find(|(_, size)| size.contains(&0)) {

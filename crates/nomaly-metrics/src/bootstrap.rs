@@ -1,12 +1,12 @@
-//! Stratified bootstrap intervals of the figures of a ranking.
+//! Stratified bootstrap intervals for metrics of a ranking.
 //!
 //! # What it computes
-//! As many anomalous and as many normal items as there are are drawn with replacement, each class by itself, and the
-//! figures are computed again; the interval holds the middle `level` of the values. Scores are ranked once: a resample
-//! is how often each ranked item is drawn, so it comes in order.
+//! Anomalous and normal items are resampled with replacement, separately and in their original numbers, and the figures
+//! are recomputed; the interval contains the middle `level` of the values. Scores are ranked once: a resample is a
+//! count per ranked item, so it is already sorted.
 //!
-//! Where items come in groups that depend on each other, whole groups are drawn in place of items, those with anomalous
-//! items and those with normal ones each by themselves: the cluster bootstrap.
+//! If items come in dependent groups, whole groups are drawn in place of items, separately for groups with anomalous
+//! and with normal items: the cluster bootstrap.
 //!
 //! # When to use
 //! For figures whose distribution has no simple form: average precision, F1, the equal error rate. Rates of one class
@@ -25,25 +25,25 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::interval::{Interval, middle};
+use crate::interval::{Interval, central_interval};
 use crate::rank::{Ranked, Ranking, Score, ScoreKey};
 use crate::{ConfusionMatrix, MetricError};
 
 /// Resamples that one task draws: fixed, so that the intervals do not depend on the number of threads.
 const CHUNK: usize = 16;
-/// The fewest resamples whose outer quantiles mean something.
+/// The fewest resamples with meaningful outer quantiles.
 const FEWEST: usize = 40;
 /// The figures of one resample: those of the ranking, then those at the threshold.
 const FIGURES: usize = 9;
 
-/// How intervals are computed.
+/// Options of the bootstrap.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bootstrap {
-    /// How many resamples are drawn, from 40.
+    /// The number of resamples, at least 40.
     pub resamples: usize,
     /// The share of resamples whose figure lies in the interval, in (0, 1).
     pub level: f64,
-    /// Decides every draw.
+    /// The seed of the draws.
     pub seed: u64,
 }
 
@@ -69,7 +69,7 @@ pub struct ImageIntervals {
     pub tpr: Interval,
     /// Of the false-positive rate at the threshold.
     pub fpr: Interval,
-    /// Of precision at the threshold, over the resamples in which something is flagged; `None` where that is none.
+    /// Of precision at the threshold, over the resamples in which something is flagged; `None` if there are none.
     pub precision: Option<Interval>,
     /// Of accuracy at the threshold.
     pub accuracy: Interval,
@@ -112,10 +112,11 @@ impl Bootstrap {
         Ok(self.collected(&figures))
     }
 
-    /// The same where items of one group depend on each other; `groups` has the number of the group of each item.
+    /// As [`intervals`](Self::intervals), for items that depend on each other within groups; `groups` has the group
+    /// number of each item.
     ///
     /// # Errors
-    /// As [`intervals`](Self::intervals), and another number of groups than of scores.
+    /// As [`intervals`](Self::intervals), and if the numbers of groups and scores differ.
     pub fn intervals_of_groups<S: Score>(
         &self,
         scores: &[S],
@@ -123,7 +124,7 @@ impl Bootstrap {
         groups: &[u32],
         threshold: f64,
     ) -> Result<ImageIntervals, MetricError> {
-        // Everything is checked there.
+        // That function checks all arguments.
         let independent = self.intervals(scores, labels, threshold)?;
         if groups.len() != scores.len() {
             return Err(MetricError::LengthMismatch { scores: scores.len(), labels: groups.len() });
@@ -150,7 +151,7 @@ impl Bootstrap {
     fn collected(&self, figures: &[[f64; FIGURES]]) -> ImageIntervals {
         let of = |figure: usize| {
             let values = figures.iter().map(|figures| figures[figure]).filter(|value| !value.is_nan()).collect();
-            middle(values, self.level)
+            central_interval(values, self.level)
         };
         // All but precision are defined in every resample, which has items of both classes.
         let defined = |figure: usize| of(figure).unwrap_or(Interval { low: 0.0, high: 1.0 });
@@ -168,7 +169,7 @@ impl Bootstrap {
     }
 }
 
-/// The items of one class in ranked order, with the places of their groups.
+/// The items of one class in ranked order, with their groups.
 struct Clusters<K> {
     items: Vec<(K, usize)>,
     groups: usize,
@@ -188,7 +189,7 @@ impl<K: ScoreKey> Clusters<K> {
         Self { items, groups: places.len() }
     }
 
-    /// As many groups as there are, with replacement: their items in ranked order.
+    /// Draws the original number of groups with replacement; returns their items in ranked order.
     fn draw(&self, rng: &mut ChaCha8Rng) -> Vec<K> {
         let mut times = vec![0usize; self.groups];
         for _ in 0..self.groups {
@@ -198,7 +199,7 @@ impl<K: ScoreKey> Clusters<K> {
     }
 }
 
-/// Room for one resample in ranked order.
+/// Buffers for one resample in ranked order.
 struct Resample<K> {
     times: Vec<u32>,
     positives: Vec<K>,
@@ -224,7 +225,7 @@ impl<K: ScoreKey> Resample<K> {
     }
 }
 
-/// Draws as many items as there are, with replacement, in their order.
+/// Draws the original number of items with replacement, in order.
 fn draw_sorted<K: Copy>(from: &[K], rng: &mut ChaCha8Rng, times: &mut [u32], into: &mut Vec<K>) {
     let times = &mut times[..from.len()];
     times.fill(0);
@@ -239,7 +240,7 @@ fn draw_sorted<K: Copy>(from: &[K], rng: &mut ChaCha8Rng, times: &mut [u32], int
 }
 
 impl<K: ScoreKey> Ranking<'_, K> {
-    /// Every figure that has an interval; NaN for precision where nothing is flagged.
+    /// Every figure with an interval; NaN for precision if nothing is flagged.
     fn figures(&self, threshold: f64) -> [f64; FIGURES] {
         let flagged = |keys: &[K]| (keys.len() - keys.partition_point(|key| key.score() <= threshold)) as u64;
         let (true_positives, false_positives) = (flagged(self.positives), flagged(self.negatives));

@@ -1,9 +1,9 @@
 //! Connected regions of a binary mask.
 //!
-//! Two passes over the mask with a union–find forest: the first gives provisional labels and joins those that touch,
-//! the second numbers the regions in raster order of their first pixel.
+//! Two passes over the mask with a union–find forest: the first assigns provisional labels and joins touching ones, the
+//! second numbers the regions in raster order of their first pixel.
 
-/// Which neighbours of a pixel belong to its region.
+/// The neighbours of a pixel that belong to its region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connectivity {
     /// Those that share an edge.
@@ -24,8 +24,8 @@ pub struct Components {
 impl Components {
     /// Finds the regions of the non-zero pixels of a row-major mask of rows of `width` pixels.
     ///
-    /// A last row that is not full is read as if it ended in background. The mask has at most 2³² − 1 pixels; a `width`
-    /// of 0 gives no regions.
+    /// An incomplete last row is padded with background. The mask has at most 2³² − 1 pixels; a `width` of 0 gives no
+    /// regions.
     ///
     /// ```
     /// use nomaly_metrics::components::{Components, Connectivity};
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Flood fill from each pixel in raster order: slow, and right at a glance.
+    /// Flood fill from each pixel in raster order: slow but obviously correct.
     fn flood(mask: &[u8], width: usize, connectivity: Connectivity) -> Components {
         let mut labels = vec![0; mask.len()];
         let mut sizes = Vec::new();

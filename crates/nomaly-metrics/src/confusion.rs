@@ -1,17 +1,16 @@
 //! Counts and rates of decisions at one threshold.
 //!
 //! # What it computes
-//! How many anomalous and normal items were flagged (`score > threshold`) and how many were not, and the rates that
-//! follow.
+//! Counts of flagged (`score > threshold`) and unflagged anomalous and normal items, and the resulting rates.
 //!
 //! # When to use
-//! To judge a detector with its working threshold, rather than its ranking.
+//! To evaluate a detector at its operating threshold, rather than its ranking.
 //!
 //! [`confusion_curve`] counts them at every threshold at which a decision changes, for plots of precision, recall, F1
 //! and accuracy.
 //!
 //! # Parameters
-//! The threshold, or which points of a curve to keep.
+//! The threshold, or the points of a curve to keep.
 //!
 //! # Reference
 //! T. Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 27 (2006), section 2.
@@ -21,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::rank::{Ranked, Score, check};
 use crate::{CurvePoints, MetricError};
 
-/// Decisions against labels. Rates are in [0, 1], and `None` where nothing is there to take a share of.
+/// Decisions against labels. Rates are in [0, 1], and `None` if the denominator is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfusionMatrix {
     /// Anomalous items that were flagged.
@@ -96,7 +95,7 @@ impl ConfusionMatrix {
         self.tpr()
     }
 
-    /// Share of the items that were decided rightly.
+    /// Share of correct decisions.
     pub fn accuracy(&self) -> Option<f64> {
         share(self.true_positives + self.true_negatives, self.total())
     }
@@ -108,7 +107,7 @@ impl ConfusionMatrix {
     }
 }
 
-/// The decisions of thresholds from the highest down: both vectors have one length, at least 2.
+/// The decisions at thresholds from the highest down: both vectors have the same length, at least 2.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConfusionCurve {
     /// An item is flagged where `score > thresholds[i]`; descending, the last is -∞.

@@ -2,19 +2,18 @@
 //!
 //! # What it computes
 //! DeLong's estimate of the variance of AUROC. Each anomalous item has a *placement*, the share of normal items that it
-//! outranks (ties one half), and each normal item one among the anomalous; AUROC is the mean of either, and its
-//! variance that of the anomalous placements divided by their number plus that of the normal ones divided by theirs.
-//! Placements are differences of midranks, so one pass over the ranked scores gives them all (Sun and Xu).
+//! outranks (ties count one half), and each normal item one among the anomalous; AUROC is the mean of either. Its
+//! variance is that of the anomalous placements divided by their number, plus that of the normal placements divided by
+//! theirs. Placements are differences of midranks, so one pass over the ranked scores gives all of them (Sun and Xu).
 //!
 //! The confidence interval is symmetric around the logit of AUROC, so that it stays within (0, 1) and its coverage
-//! holds for good detectors, where the plain interval's does not. Where the classes are ranked perfectly (or perfectly
-//! wrong) the variance comes out as 0 and says nothing. The `min(m, n)` pairs that can be made of `m` anomalous and `n`
-//! normal items without using one twice are independent, and all of them are then in order: the interval reaches from
-//! the AUROC `A` for which that has the chance `A^min(m, n) = (1 - level) / 2`, as Clopper and Pearson's does for
-//! shares.
+//! holds for good detectors, unlike that of the plain interval. If the classes are ranked perfectly (or perfectly
+//! wrong), the estimated variance is 0 and not informative. Then all of the `min(m, n)` independent pairs of `m`
+//! anomalous and `n` normal items are in order, and the interval starts at the AUROC `A` for which that has the
+//! probability `A^min(m, n) = (1 - level) / 2`, as in Clopper and Pearson's interval for shares.
 //!
 //! # When to use
-//! Beside every AUROC of some hundred items or fewer: at 0.95 on 50 + 50 items it is good to about ± 0.04.
+//! With every AUROC of a few hundred items or fewer: at 0.95 on 50 + 50 items the uncertainty is about ± 0.04.
 //!
 //! # Parameters
 //! The confidence level.
@@ -31,14 +30,14 @@ use crate::MetricError;
 use crate::interval::{Interval, two_sided};
 use crate::rank::{Keyed, Ranked, Ranking, Score};
 
-/// AUROC and how certain it is.
+/// AUROC and its uncertainty.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Auroc {
     /// Area under the ROC curve, in [0, 1].
     pub auroc: f64,
-    /// DeLong's variance; `None` where a class has one item only.
+    /// DeLong's variance; `None` if a class has only one item.
     pub variance: Option<f64>,
-    /// The confidence interval; `None` where a class has one item only and the ranking is not perfect.
+    /// The confidence interval; `None` if a class has only one item and the ranking is not perfect.
     pub interval: Option<Interval>,
 }
 
@@ -70,7 +69,7 @@ fn interval(auroc: f64, variance: Option<f64>, fewest: usize, z: f64, level: f64
 }
 
 impl<P: Keyed> Ranking<'_, P> {
-    /// DeLong's variance of AUROC; `None` where a class has one item only.
+    /// DeLong's variance of AUROC; `None` if a class has only one item.
     pub(crate) fn auroc_variance(&self) -> Option<f64> {
         let (m, n) = (self.positives.len() as u64, self.negatives.len() as u64);
         if m < 2 || n < 2 {
@@ -81,7 +80,7 @@ impl<P: Keyed> Ranking<'_, P> {
         let (mut of_positives, mut of_negatives) = (0.0, 0.0);
         for group in self.groups() {
             let (positives, negatives) = (group.positives.len() as u64, group.negatives as u64);
-            // Twice the number of outranked items, which is whole.
+            // Twice the number of outranked items, which is an integer.
             let below = 2 * (n - negatives_above) - negatives;
             let above = 2 * positives_above + positives;
             let deviation = |twice: u64, of: u64| (twice as f64 / (2 * of) as f64 - mean).powi(2);

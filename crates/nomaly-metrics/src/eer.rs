@@ -3,11 +3,12 @@
 //! # What it computes
 //! The rate at which false alarms and misses are equally common: where the ROC curve, as a polygon through the points
 //! of all distinct scores, crosses the line FPR = FNR = 1 − TPR. Between two points the polygon is linear, and so is
-//! the interpolation. The threshold given is that of the end of the crossed edge at which FPR and FNR differ least, and
-//! of the end with fewer false alarms where both differ alike.
+//! the interpolation. The returned threshold is that of the end of the crossed edge where FPR and FNR differ least;
+//! ties go to the end with fewer false alarms.
 //!
 //! # When to use
-//! As one figure with a plain meaning. It says nothing of low false-alarm rates, where inspection works.
+//! As a single figure with a simple meaning. It says nothing about low false-alarm rates, the operating range of
+//! inspection.
 //!
 //! # Parameters
 //! None.
@@ -40,7 +41,7 @@ pub fn eer<S: Score>(scores: &[S], labels: &[bool]) -> Result<Eer, MetricError> 
 impl<P: Keyed> Ranking<'_, P> {
     pub(crate) fn eer(&self) -> Eer {
         let (positives, negatives) = (self.positives.len() as f64, self.negatives.len() as f64);
-        // With nothing flagged no alarm is false and every anomaly is missed.
+        // With nothing flagged there are no false alarms and every anomaly is missed.
         let (mut fpr, mut excess, mut threshold) = (0.0, 1.0, f64::INFINITY);
         let mut steps = self.steps().peekable();
         if let Some(step) = steps.peek() {

@@ -1,4 +1,4 @@
-//! What can be wrong with the input of a metric.
+//! Errors of metrics.
 
 /// Why a metric could not be computed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum MetricError {
         /// Number of labels.
         labels: usize,
     },
-    /// There is nothing to measure.
+    /// There are no items.
     #[error("no scores")]
     Empty,
     /// A score is NaN.
@@ -27,7 +27,7 @@ pub enum MetricError {
     /// All items (or pixels) belong to one class, so the figure is undefined.
     #[error("all {count} labels are {present}; the metric needs normal and anomalous ones")]
     OneClass {
-        /// The class that every label has: "normal" or "anomalous".
+        /// The only class: "normal" or "anomalous".
         present: &'static str,
         /// Number of labels.
         count: usize,
@@ -35,7 +35,7 @@ pub enum MetricError {
     /// An anomaly map does not have the stated size.
     #[error("anomaly map {image} has {found} values, but {width}×{height} needs {expected}")]
     MapSize {
-        /// How many images were pushed before this one.
+        /// The number of images pushed before this one.
         image: usize,
         /// Stated width in pixels.
         width: usize,
@@ -49,7 +49,7 @@ pub enum MetricError {
     /// A ground-truth mask does not have the size of its anomaly map.
     #[error("mask {image} has {found} pixels, but its {width}×{height} anomaly map has {expected}")]
     MaskSize {
-        /// How many images were pushed before this one.
+        /// The number of images pushed before this one.
         image: usize,
         /// Width of the map in pixels.
         width: usize,
@@ -71,7 +71,7 @@ pub enum MetricError {
     /// A value of an anomaly map is NaN.
     #[error("anomaly map {image} is not a number at x = {x}, y = {y}")]
     NanPixel {
-        /// How many images were pushed before this one.
+        /// The number of images pushed before this one.
         image: usize,
         /// Column of the first such value.
         x: usize,
@@ -100,7 +100,7 @@ pub enum MetricError {
     },
 }
 
-/// Refuses labels of one class only.
+/// Rejects labels of one class only.
 pub(crate) fn both_classes(positives: usize, negatives: usize) -> Result<(), MetricError> {
     match (positives, negatives) {
         (0, 0) => Err(MetricError::Empty),

@@ -1,12 +1,12 @@
 //! The best F1 over all thresholds.
 //!
 //! # What it computes
-//! max over thresholds of F1 = 2TP / (2TP + FP + FN), with the threshold that reaches it. Where several do, the one
+//! The maximum over thresholds of F1 = 2TP / (2TP + FP + FN), with the threshold that reaches it; ties go to the one
 //! that flags the fewest items.
 //!
 //! # When to use
-//! As an upper bound of what a threshold on these scores can do. The threshold is chosen *on the labels*, so it is no
-//! estimate for other data: choose working thresholds on held-out normal items instead.
+//! As an upper bound for a threshold on these scores. The threshold is chosen *on the labels*, so it is not an estimate
+//! for other data: choose operating thresholds on held-out normal items instead.
 //!
 //! # Parameters
 //! None.
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::MetricError;
 use crate::rank::{Keyed, Ranked, Ranking, Score};
 
-/// The best F1 and where it is reached.
+/// The best F1 and its threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct F1Max {
     /// Harmonic mean of precision and recall, in (0, 1].

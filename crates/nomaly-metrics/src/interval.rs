@@ -1,12 +1,12 @@
 //! Confidence intervals of shares.
 //!
 //! # What it computes
-//! Wilson's score interval of a binomial share: the shares `p` from which `part` of `whole` differs by at most `z`
-//! standard errors, those of `p`.
+//! Wilson's score interval of a binomial share: the shares `p` from which `part / whole` differs by at most `z`
+//! standard errors of `p`.
 //!
 //! # When to use
 //! For rates at a threshold (false alarms, misses). Unlike an interval from resamples or from the standard error of the
-//! share itself, it does not collapse where nothing or everything was flagged.
+//! share itself, it does not collapse if nothing or everything was flagged.
 //!
 //! # Parameters
 //! The confidence level.
@@ -28,8 +28,8 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Wilson's score interval of the share `part / whole`, within [0, 1]; `None` where `whole` is 0. A `part` above
-/// `whole` counts as `whole`.
+/// Wilson's score interval of the share `part / whole`, within [0, 1]; `None` if `whole` is 0. A `part` above `whole`
+/// counts as `whole`.
 ///
 /// # Errors
 /// A level outside (0, 1).
@@ -42,9 +42,9 @@ pub fn share_interval(part: u64, whole: u64, level: f64) -> Result<Option<Interv
     Ok(Some(wilson(part.min(whole) as f64 / n, n, z)))
 }
 
-/// Wilson's score interval of a share of items of which those of one group depend on each other: `flags` says which are
-/// counted, `groups` has the number of the group of each. The sample is the groups, as if items of a group were all
-/// alike: where they are less so, the interval is too wide. `None` without items.
+/// Wilson's score interval of a share of items that depend on each other within groups: `flags` marks the counted
+/// items, `groups` has the group number of each item. The sample size is the number of groups, as if the items of a
+/// group were identical; if they are not, the interval is too wide. `None` without items.
 ///
 /// # Errors
 /// Lengths that differ, a level outside (0, 1).
@@ -65,11 +65,11 @@ pub fn grouped_share_interval(flags: &[bool], groups: &[u32], level: f64) -> Res
 /// Wilson's interval of a share of `n` items.
 fn wilson(share: f64, n: f64, z: f64) -> Interval {
     let scale = 1.0 / (1.0 + z * z / n);
-    let centre = scale * (share + z * z / (2.0 * n));
+    let center = scale * (share + z * z / (2.0 * n));
     let half = scale * z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
-    // Where nothing or everything is flagged, the ends are exact; rounding must not move them.
-    let low = if share == 0.0 { 0.0 } else { (centre - half).max(0.0) };
-    let high = if share == 1.0 { 1.0 } else { (centre + half).min(1.0) };
+    // If nothing or everything is flagged, the ends are exact; rounding must not move them.
+    let low = if share == 0.0 { 0.0 } else { (center - half).max(0.0) };
+    let high = if share == 1.0 { 1.0 } else { (center + half).min(1.0) };
     Interval { low, high }
 }
 
@@ -119,9 +119,9 @@ fn normal_quantile(tail: f64) -> f64 {
     }
 }
 
-/// The interval that holds the middle `level` of values, between order statistics where it has to (type 7); `None`
+/// The interval that contains the middle `level` of the values, interpolated between order statistics (type 7); `None`
 /// without values.
-pub(crate) fn middle(mut values: Vec<f64>, level: f64) -> Option<Interval> {
+pub(crate) fn central_interval(mut values: Vec<f64>, level: f64) -> Option<Interval> {
     values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
     let quantile = |share: f64| {
@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn the_middle_of_values() {
-        let found = middle((0..=100).map(f64::from).rev().collect(), 0.9).unwrap();
+        let found = central_interval((0..=100).map(f64::from).rev().collect(), 0.9).unwrap();
         assert!((found.low - 5.0).abs() < 1e-9 && (found.high - 95.0).abs() < 1e-9);
-        assert_eq!(middle(Vec::new(), 0.9), None);
+        assert_eq!(central_interval(Vec::new(), 0.9), None);
     }
 }

@@ -7,7 +7,7 @@ use crate::radix;
 use crate::rank::{Ranking, Sealed};
 use crate::{CurvePoints, F1Max, MetricError, RocCurve};
 
-/// Accumulates anomaly maps and masks, and gives exact figures over all pixels of all images.
+/// Accumulates anomaly maps and masks, and computes exact figures over all pixels of all images.
 ///
 /// Every distinct score is a threshold: nothing is binned or sampled. A normal pixel takes 4 bytes and a defect pixel
 /// 8, and as much again while a figure is computed; the time is linear in the number of pixels (a radix sort). The
@@ -41,7 +41,7 @@ impl PixelMetrics {
     /// Adds the map of an image with its ground-truth mask.
     ///
     /// `map` is `[height, width]`, row-major, higher = more anomalous. `mask` has the same shape; a non-zero pixel is
-    /// defective. Nothing is added where the call fails.
+    /// defective. Nothing is added if the call fails.
     ///
     /// # Errors
     /// A map or mask that is not `width * height` long, a NaN in the map, or an image of 2³² pixels or more.
@@ -147,7 +147,7 @@ impl PixelMetrics {
         pro::area(&self.ranking()?, regions, limit)
     }
 
-    /// The per-region overlap curve, with one point for each distinct score: 24 bytes a point.
+    /// The per-region overlap curve, with one point for each distinct score: 24 bytes per point.
     ///
     /// # Errors
     /// No pixels, or pixels of one class only.

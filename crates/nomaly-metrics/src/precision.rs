@@ -6,7 +6,7 @@
 //! a precision–recall curve are too optimistic.
 //!
 //! # When to use
-//! Where anomalies are rare. Unlike AUROC it depends on their share: a detector at chance gets that share.
+//! Where anomalies are rare. Unlike AUROC it depends on their share, which is the value of a random detector.
 //!
 //! # Parameters
 //! None.

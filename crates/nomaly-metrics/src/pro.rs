@@ -7,9 +7,9 @@
 //! from 0 to a false-positive-rate limit, the value at the limit interpolated linearly, divided by the limit.
 //!
 //! # When to use
-//! For anomaly maps against masks. Small defects count as much as large ones, which pixel AUROC does not do. Figures
-//! compare only at one limit (0.3 is usual), at the original resolution, and with the same definition: averages of
-//! per-image figures, a few hundred thresholds or 4-connected regions give other numbers.
+//! For anomaly maps against masks. Small defects count as much as large ones, unlike in pixel AUROC. Figures are
+//! comparable only at the same limit (0.3 is usual), at the original resolution, and with the same definition: averages
+//! of per-image figures, a few hundred thresholds or 4-connected regions give different numbers.
 //!
 //! # Parameters
 //! The limit, in (0, 1].
@@ -23,7 +23,7 @@ use crate::MetricError;
 use crate::radix::RadixKey;
 use crate::rank::{Keyed, Ranking, ScoreKey};
 
-/// A pixel of a ground-truth region: the key of its score above the size of its region, both 32 bits.
+/// A pixel of a ground-truth region: the key of its score in the upper 32 bits, the size of its region in the lower 32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DefectPixel(u64);
 
@@ -51,7 +51,7 @@ impl RadixKey for DefectPixel {
     }
 }
 
-/// A per-region overlap curve: the three vectors have one length, at least 2.
+/// A per-region overlap curve: the three vectors have the same length, at least 2.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProCurve {
     /// False-positive rates over all normal pixels, ascending from 0 to 1.
@@ -79,12 +79,12 @@ fn points<'a>(ranking: &Ranking<'a, DefectPixel>, regions: u64) -> impl Iterator
         // Ties are ordered by region size, so the sum does not depend on the order of the images.
         shares += group.positives.iter().map(|pixel| 1.0 / f64::from(pixel.region_size())).sum::<f64>();
         let score = group.key.score();
-        // A sum of rounded shares may pass the number of regions in its last bits.
+        // A sum of rounded shares may exceed the number of regions in its last bits.
         ProPoint { fpr: false_positives as f64 / normal_pixels, pro: (shares / regions as f64).min(1.0), score }
     })
 }
 
-/// The curve with a point whenever one of its coordinates has moved by `step`, or with all points where that is 0.
+/// The curve with a point whenever one of its coordinates has moved by `step`, or with all points if that is 0.
 pub(crate) fn curve(ranking: &Ranking<'_, DefectPixel>, regions: u64, step: f64) -> ProCurve {
     let mut curve = ProCurve { fpr: vec![0.0], pro: vec![0.0], thresholds: Vec::new() };
     let mut last = (0.0, 0.0);

@@ -10,7 +10,7 @@ const BUCKETS: usize = 1 << DIGIT_BITS;
 /// Below this length a comparison sort is faster than clearing and scanning the counters.
 const SMALL: usize = 4096;
 
-/// An unsigned key that a radix sort can take apart.
+/// An unsigned key for the radix sort.
 pub trait RadixKey: Copy + Ord + Default + Send + Sync {
     /// Width of the key.
     const BITS: u32;

@@ -1,4 +1,4 @@
-//! Scores in ranked order, as groups of equal score: the form from which every figure is counted.
+//! Scores in ranked order, as groups of equal score, from which every figure is computed.
 
 use crate::MetricError;
 use crate::error::both_classes;
@@ -12,13 +12,13 @@ impl Score for f32 {}
 impl Score for f64 {}
 
 mod sealed {
-    /// What the ranking needs of a score.
+    /// The operations that the ranking needs.
     pub trait Sealed: Copy + Send + Sync {
         /// Unsigned integer in the order of the scores.
         type Key: super::ScoreKey;
         /// The key of this score.
         fn key(self) -> Self::Key;
-        /// Whether this is no score at all.
+        /// Whether this is NaN.
         fn is_nan(self) -> bool;
         /// The value in double precision (exact).
         fn to_f64(self) -> f64;
@@ -39,7 +39,7 @@ macro_rules! float_keys {
             #[inline]
             fn key(self) -> $key {
                 const SIGN: $key = 1 << (<$key>::BITS - 1);
-                // Adding zero makes one bit pattern of -0.0 and 0.0. Negative numbers order in reverse of their bits.
+                // Adding zero maps -0.0 to 0.0. The bits of negative numbers sort in reverse.
                 let bits = (self + 0.0).to_bits();
                 if bits & SIGN == 0 { bits | SIGN } else { !bits }
             }
@@ -65,7 +65,7 @@ macro_rules! float_keys {
 float_keys!(f32, u32);
 float_keys!(f64, u64);
 
-/// A ranked positive: its score key, perhaps with more below it.
+/// A ranked positive: its score key, optionally with more data in the lower bits.
 pub trait Keyed: Copy {
     /// The type of the key.
     type Key: ScoreKey;
@@ -89,7 +89,7 @@ impl Keyed for u64 {
     }
 }
 
-/// The keys of each class, ascending. Owned; [`Ranking`] is the view from which figures are counted.
+/// The keys of each class, ascending. Owned; [`Ranking`] is the view for computing figures.
 pub(crate) struct Ranked<K> {
     positives: Vec<K>,
     negatives: Vec<K>,
@@ -101,8 +101,8 @@ impl<K: ScoreKey> Ranked<K> {
         check(scores, labels)?;
         let total = labels.iter().filter(|&&label| label).count();
         both_classes(total, labels.len() - total)?;
-        // Each key is written to the end of both classes and only one end moves on: labels are as good as random to the
-        // branch predictor. The one slot of slack takes the last writes.
+        // Each key is written to the end of both classes and only one end advances, because labels are random to the
+        // branch predictor. The extra slot takes the last writes.
         let mut positives = vec![K::default(); total + 1];
         let mut negatives = vec![K::default(); labels.len() - total + 1];
         let (mut p, mut n) = (0, 0);
@@ -124,7 +124,7 @@ impl<K: ScoreKey> Ranked<K> {
     }
 }
 
-/// Refuses scores that do not pair with labels, that are absent, or that are NaN.
+/// Rejects empty scores, a different number of labels, and NaN.
 pub(crate) fn check<S: Sealed>(scores: &[S], labels: &[bool]) -> Result<(), MetricError> {
     if scores.len() != labels.len() {
         return Err(MetricError::LengthMismatch { scores: scores.len(), labels: labels.len() });
@@ -150,7 +150,7 @@ impl<'a, P: Keyed> Ranking<'a, P> {
         Groups { positives: self.positives, negatives: self.negatives }
     }
 
-    /// The same, with the running totals from the top.
+    /// As [`groups`](Self::groups), with running totals from the top.
     pub(crate) fn steps(&self) -> impl Iterator<Item = Step> + use<'a, P> {
         let mut groups = self.groups();
         let (mut true_positives, mut false_positives) = (0, 0);

@@ -7,7 +7,7 @@ use crate::{ConfusionMatrix, MetricError, PixelMetrics, auroc, average_precision
 /// The false-positive-rate limit of the `aupro` entry.
 pub const AUPRO_LIMIT: f64 = 0.3;
 
-/// How a metric is computed, by what it is computed from.
+/// The function of a metric, by its input.
 #[derive(Clone, Copy, Debug)]
 pub enum Compute {
     /// From a score and a label per image.
@@ -18,7 +18,7 @@ pub enum Compute {
     Decision(fn(&ConfusionMatrix) -> Option<f64>),
 }
 
-/// Which way a metric improves.
+/// The direction in which a metric improves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
     /// 1 is perfect.
@@ -32,14 +32,14 @@ pub enum Better {
 pub struct MetricEntry {
     name: &'static str,
     summary: &'static str,
-    /// Which way it improves.
+    /// The direction in which it improves.
     pub better: Better,
-    /// How it is computed.
+    /// Its function.
     pub compute: Compute,
 }
 
 impl MetricEntry {
-    /// What it is computed from: "image", "pixel" or "decision".
+    /// Its input: "image", "pixel" or "decision".
     pub fn level(&self) -> &'static str {
         match self.compute {
             Compute::Image(_) => "image",

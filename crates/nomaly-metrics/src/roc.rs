@@ -7,8 +7,8 @@
 //! counting one half (the Mann–Whitney U statistic divided by the number of pairs).
 //!
 //! # When to use
-//! AUROC compares detectors without choosing a threshold and does not depend on how common anomalies are. Where
-//! anomalies are rare and false alarms dear, read [`average_precision`](crate::average_precision) beside it.
+//! AUROC compares detectors without choosing a threshold and does not depend on how common anomalies are. If anomalies
+//! are rare and false alarms expensive, also consider [`average_precision`](crate::average_precision).
 //!
 //! # Parameters
 //! [`CurvePoints`]: every point, or only those at which the curve turns.
@@ -21,20 +21,20 @@ use serde::{Deserialize, Serialize};
 use crate::MetricError;
 use crate::rank::{Keyed, Ranked, Ranking, Score, Step};
 
-/// Which points of a curve to keep.
+/// The points of a curve to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CurvePoints {
     /// One for each distinct score.
     All,
-    /// Only those at which the curve turns, and both ends: the same curve and the same area from fewer points.
+    /// Only the corners and both ends: the same curve and area with fewer points.
     #[default]
     Corners,
-    /// Both ends, and a point whenever a rate has moved by at least one part in this many: what a plot needs of a curve
-    /// with millions of points. At most twice as many points and two.
+    /// Both ends, and a point whenever a rate has moved by at least one part in this many: enough to plot a curve with
+    /// millions of points. At most twice as many points plus two.
     Thinned(usize),
 }
 
-/// A ROC curve: the three vectors have one length, at least 2.
+/// A ROC curve: the three vectors have the same length, at least 2.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RocCurve {
     /// False-positive rates, ascending from 0 to 1.
@@ -46,7 +46,7 @@ pub struct RocCurve {
 }
 
 impl RocCurve {
-    /// The area under the curve by the trapezoidal rule; equals [`auroc`] but for rounding.
+    /// The area under the curve by the trapezoidal rule; equals [`auroc`] up to rounding.
     pub fn area(&self) -> f64 {
         let widths = self.fpr.windows(2).map(|x| x[1] - x[0]);
         let heights = self.tpr.windows(2).map(|y| 0.5 * (y[0] + y[1]));
@@ -66,7 +66,7 @@ pub fn roc_curve<S: Score>(scores: &[S], labels: &[bool], points: CurvePoints) -
 
 /// The area under the ROC curve, in [0, 1]: 0.5 is chance.
 ///
-/// Counted in integers and divided once, so the result is exact to the last bit or so whatever the number of scores.
+/// Counted in integers and divided once, so the result is exact to about the last bit for any number of scores.
 ///
 /// # Errors
 /// Lengths that differ, no scores, a NaN score, or labels of one class only.
@@ -109,7 +109,7 @@ impl<P: Keyed> Ranking<'_, P> {
         for step in steps {
             let Step { false_positives, true_positives, below: threshold, .. } = step;
             let next = CurvePoint { false_positives, true_positives, threshold };
-            // `last` is needed unless it lies on the straight line from the previous point to the next one.
+            // `last` is needed unless it lies on the line from the previous point to the next one.
             let straight = previous.is_some_and(|previous| {
                 let (before, after) = (last.since(previous), next.since(last));
                 before.0 * after.1 == before.1 * after.0
@@ -137,7 +137,7 @@ impl<P: Keyed> Ranking<'_, P> {
     }
 }
 
-/// One point of a ROC curve: what a threshold flags.
+/// One point of a ROC curve: the items flagged by a threshold.
 #[derive(Clone, Copy)]
 pub(crate) struct CurvePoint {
     pub(crate) false_positives: u64,
@@ -147,7 +147,8 @@ pub(crate) struct CurvePoint {
 }
 
 impl CurvePoint {
-    /// How many more normal and anomalous items are flagged than at a higher threshold; wide, for products.
+    /// The numbers of additional normal and anomalous items flagged compared with a higher threshold; wide, for
+    /// products.
     fn since(self, higher: Self) -> (u128, u128) {
         (
             u128::from(self.false_positives - higher.false_positives),

@@ -1,8 +1,8 @@
-//! Writes a report about a folder of images, or about textures that it makes itself.
+//! Writes a report about a folder of images, or about generated textures.
 //!
 //! usage: `gallery OUT.html [FOLDER]`, where FOLDER has one folder of images per kind, one of them named `good`.
 //!
-//! The detector is a toy, so that the example needs nothing but this crate: the local contrast of the image.
+//! The detector is a toy, the local contrast of the image, so that the example needs only this crate.
 
 use std::error::Error;
 use std::path::Path;
@@ -176,7 +176,7 @@ fn regions(mask: &GrayImage, map: &[f32]) -> Vec<RegionBox> {
         .collect()
 }
 
-/// The curves over the pixels of the chosen images, where some have masks.
+/// The curves over the pixels of the chosen images, if some have masks.
 fn pixel_curves(
     specimens: &[Specimen],
     maps: &[Vec<f32>],
@@ -202,7 +202,7 @@ fn pixel_curves(
     }))
 }
 
-/// The ends of a curve and the points between that are some distance apart.
+/// The ends of a curve and points between them with a minimum distance.
 fn thinned(fpr: &[f64], rate: &[f64], area: f64) -> PixelCurve {
     let mut curve = PixelCurve { fpr: Vec::new(), rate: Vec::new(), area };
     let mut last = [f64::NEG_INFINITY; 2];
@@ -248,7 +248,7 @@ fn read(folder: &Path) -> Result<(Vec<Specimen>, Vec<SkippedFile>), Box<dyn Erro
     Ok((specimens, skipped))
 }
 
-/// Brushed plates, of which every third has a spot of some strength.
+/// Brushed plates; every third has a spot of varying strength.
 fn textures() -> Vec<Specimen> {
     let mut state = 7u64;
     let mut random = move || {
@@ -262,7 +262,7 @@ fn textures() -> Vec<Specimen> {
             4 => "scratch",
             _ => "good",
         };
-        // Every fourth plate stands upright.
+        // Every fourth plate is upright.
         let (width, height) = if index % 4 == 3 { (HEIGHT, WIDTH) } else { (WIDTH, HEIGHT) };
         let streaks: Vec<f32> = (0..height).map(|_| 14.0 * random()).collect();
         let (x0, y0) = (30.0 + (width as f32 - 60.0) * random(), 30.0 + (height as f32 - 60.0) * random());

@@ -8,16 +8,16 @@ use crate::number;
 use crate::picture::Picture;
 use crate::tally::{Entry, Mistake};
 
-/// Regions boxed at most in one picture, the largest ones.
+/// The most regions with a box in one picture: the largest ones.
 pub const MAX_REGIONS: usize = 24;
 
-/// Boxes keep this share of the picture's longest side away from their regions, so that specks stay visible.
+/// The margin between boxes and their regions, as a share of the picture's longest side, so that specks stay visible.
 const BOX_MARGIN: f64 = 0.02;
 
-/// Where no region takes a larger share of the picture's sides than this, shapes are hard to find: boxes are drawn too.
+/// If no region exceeds this share of the picture's sides, shapes are hard to find, so boxes are drawn too.
 const SPECK: f64 = 0.03;
 
-/// A card of the grid: the views of the image lie on one another, and the page's switch says which is on top.
+/// A card of the grid: the views of the image are stacked, and the page's switch selects the top one.
 pub(crate) fn compact(entry: &Entry<'_>, explained: bool) -> Markup {
     let item = entry.item;
     let frame = frame(item);
@@ -35,7 +35,7 @@ pub(crate) fn compact(entry: &Entry<'_>, explained: bool) -> Markup {
     }
 }
 
-/// A wide card with the views of the image beside each other.
+/// A wide card with the views of the image side by side.
 pub(crate) fn wide(entry: &Entry<'_>, explained: bool) -> Markup {
     let item = entry.item;
     html! {
@@ -53,7 +53,7 @@ pub(crate) fn wide(entry: &Entry<'_>, explained: bool) -> Markup {
     }
 }
 
-/// The views of an image, whose overlay is a heat map, or what the network looks at.
+/// The views of an image; the overlay is a heat map or a Grad-CAM map.
 fn views(item: &Item, explained: bool) -> impl Iterator<Item = (&'static str, &Picture, String)> {
     let overlay = if explained { "What the network looks at in" } else { "Heat map of" };
     let views = [
@@ -82,7 +82,7 @@ fn image(class: &str, picture: &Picture, alt: &str) -> Markup {
     }
 }
 
-/// Outlines and boxes over a picture of the given size. The caption says in words what they show.
+/// Outlines and boxes over a picture of the given size. The caption describes them.
 fn marks(item: &Item, (width, height): (u32, u32)) -> Markup {
     let boxes = boxes(item, (width, height));
     let boxed = item.found.is_none() || only_specks(item);
@@ -100,7 +100,7 @@ fn marks(item: &Item, (width, height): (u32, u32)) -> Markup {
                 @if let Some(contour) = truth { (outline("truth", contour)) }
                 @if let Some(contour) = found { (outline("found", contour)) }
                 @for (region, [x, y, width, height]) in boxes {
-                    // Where shapes are drawn, the boxes only carry the texts that appear under the pointer.
+                    // If shapes are drawn, the boxes only carry the tooltips.
                     rect.found[boxed] x=(x) y=(y) width=(width) height=(height) {
                         title { (number::grouped(region.area as usize)) " px, peak " (number::score(region.peak.into())) }
                     }
@@ -110,7 +110,7 @@ fn marks(item: &Item, (width, height): (u32, u32)) -> Markup {
     }
 }
 
-/// Whether the image has no region that is large enough for its shape to be seen.
+/// Whether the image has no region large enough for a visible shape.
 fn only_specks(item: &Item) -> bool {
     let share = |length: u32, side: u32| f64::from(length) / f64::from(side);
     item.size.is_some_and(|(width, height)| {
@@ -119,7 +119,7 @@ fn only_specks(item: &Item) -> bool {
     })
 }
 
-/// The largest regions with their places in a picture of the given size, `[x, y, width, height]`.
+/// The largest regions with their positions in a picture of the given size, `[x, y, width, height]`.
 fn boxes(item: &Item, (width, height): (u32, u32)) -> Vec<(&RegionBox, [f64; 4])> {
     let Some((full_width, full_height)) = item.size.filter(|&(width, height)| width > 0 && height > 0) else {
         return Vec::new();
@@ -182,7 +182,7 @@ fn regions_text(regions: &[RegionBox]) -> Option<String> {
     Some(format!("{}, {most}{}\u{a0}px", number::counted(regions.len(), "region"), number::grouped(largest as usize)))
 }
 
-/// The decision in a word; `None` where there was none to make.
+/// The decision in a word; `None` if there was none.
 fn decision(entry: &Entry<'_>) -> Option<&'static str> {
     match entry.decision {
         Some(true) => Some("anomalous"),

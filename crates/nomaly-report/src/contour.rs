@@ -1,7 +1,7 @@
 //! Outlines of masks, as paths of SVG.
 //!
-//! An outline says more than a box, stays sharp on every screen, takes the page's colours and can be switched off,
-//! which lines painted into a small JPEG cannot.
+//! An outline is more precise than a box and, unlike lines in a small JPEG, stays sharp on every screen, uses the
+//! page's colours and can be switched off.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use image::GrayImage;
 use crate::ReportError;
 use crate::picture::shrunk;
 
-/// Corners that the outlines of one mask have at most. Beyond, only the longest outlines are kept: a mask that needs
+/// The most corners in the outlines of one mask. Beyond that, only the longest outlines are kept: a mask that needs
 /// more is noise.
 pub const MAX_POINTS: usize = 4096;
 
@@ -24,10 +24,10 @@ pub struct Contour {
 }
 
 impl Contour {
-    /// The outlines of a mask, in which non-zero pixels belong to regions. The mask is shrunk as
-    /// [`Picture::mask`](crate::Picture::mask) does it; its outlines then run through the middles of the edges between
-    /// pixels inside and outside, so that slanted borders are straight lines. Pixels that touch in a corner only are
-    /// outlined apart.
+    /// The outlines of a mask, in which non-zero pixels belong to regions. The mask is shrunk as by
+    /// [`Picture::mask`](crate::Picture::mask); its outlines then run through the midpoints of the edges between pixels
+    /// inside and outside, so that slanted borders are straight lines. Pixels that touch only at a corner are outlined
+    /// separately.
     ///
     /// # Errors
     /// A mask without pixels.
@@ -86,7 +86,8 @@ const STEPS: [[i32; 2]; 4] = [[1, 0], [0, 1], [-1, 0], [0, -1]];
 
 /// The edges between pixels inside and outside of a mask, each directed so that the inside is on its right.
 struct Edges {
-    /// For every corner of a pixel, `[height + 1, width + 1]`: one bit for each of [`STEPS`] that an edge leaves in.
+    /// For every corner of a pixel, `[height + 1, width + 1]`: one bit for each direction in [`STEPS`] with an outgoing
+    /// edge.
     leaving: Vec<u8>,
     columns: usize,
 }
@@ -112,8 +113,8 @@ impl Edges {
         Self { leaving, columns }
     }
 
-    /// Takes the edges apart into closed loops, each given by the corners of the polygon through its edges' middles, in
-    /// half pixels.
+    /// Splits the edges into closed loops, each as the corners of the polygon through its edges' midpoints, in half
+    /// pixels.
     fn loops(mut self) -> Vec<Vec<[i32; 2]>> {
         let mut loops = Vec::new();
         for start in 0..self.leaving.len() {
@@ -124,7 +125,7 @@ impl Edges {
         loops
     }
 
-    /// Removes the loop that leaves `start` and gives the middles of its edges.
+    /// Removes the loop that leaves `start` and returns the midpoints of its edges.
     fn follow(&mut self, start: usize) -> Vec<[i32; 2]> {
         let mut middles = Vec::new();
         let first = self.leaving[start].trailing_zeros() as usize;
@@ -134,8 +135,8 @@ impl Edges {
             let (x, y) = ((at % self.columns) as i32, (at / self.columns) as i32);
             middles.push([2 * x + dx, 2 * y + dy]);
             at = ((y + dy) * self.columns as i32 + x + dx) as usize;
-            // Where two loops meet, turning right keeps each around its own pixel. Every edge that arrives has one that
-            // leaves, and the one that leaves `start` is taken last.
+            // Where two loops meet, turning right keeps each around its own pixel. Every incoming edge has an outgoing
+            // one, and the one that leaves `start` is taken last.
             let turns = [1, 0, 3].map(|turn| (step + turn) % 4);
             let Some(next) = turns.into_iter().find(|&next| self.leaving[at] >> next & 1 == 1) else { return middles };
             self.leaving[at] &= !(1 << next);
@@ -147,7 +148,7 @@ impl Edges {
     }
 }
 
-/// The corners of a closed polygon: the points at which its direction changes.
+/// The corners of a closed polygon: the points where its direction changes.
 fn straightened(points: &[[i32; 2]]) -> Vec<[i32; 2]> {
     let count = points.len();
     (0..count)
@@ -224,8 +225,8 @@ mod tests {
     }
 
     proptest! {
-        /// A polygon through the middles of edges cuts an eighth of a pixel off each outward corner and adds as much at
-        /// each inward one, and each loop has four more of the former around a region, four more of the latter around
+        /// A polygon through the midpoints of edges cuts an eighth of a pixel off each convex corner and adds as much
+        /// at each concave one; a loop has four more of the former around a region, and four more of the latter around
         /// a hole.
         #[test]
         fn an_outline_encloses_its_pixels(bits in prop::collection::vec(any::<bool>(), 42)) {

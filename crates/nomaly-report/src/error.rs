@@ -1,10 +1,10 @@
-//! What can be wrong with the contents of a report or of a file.
+//! Errors of reports, pictures and files.
 
-/// Why a report, a picture, an overlay or a file could not be made.
+/// Why a report, a picture, an overlay or a file could not be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// The score of an item is NaN: it has no place in any ranking.
+    /// The score of an item is NaN, which cannot be ranked.
     #[error("the score of {id} is not a number")]
     NanScore {
         /// Identifier of the item.
@@ -28,7 +28,7 @@ pub enum ReportError {
     CurveValue {
         /// Name of the curve.
         curve: &'static str,
-        /// What has the value.
+        /// The quantity.
         what: &'static str,
         /// The value.
         value: f64,
@@ -54,7 +54,7 @@ pub enum ReportError {
     /// A picture could not be encoded.
     #[error("cannot encode a picture")]
     Encode(#[from] image::ImageError),
-    /// An anomaly map is too large for a TIFF file, whose places are 32 bits.
+    /// An anomaly map is too large for a TIFF file with 32-bit offsets.
     #[error("an anomaly map of {width}×{height} passes the 4 GiB of a TIFF file")]
     TiffSize {
         /// Width in pixels.

@@ -4,12 +4,12 @@
 //! |---|---|---|---|
 //! | [`npy`] | NumPy array | exact | Python |
 //! | [`tiff_f32`] | TIFF, 32-bit floating point | exact | image analysis: OpenCV, Pillow, tifffile |
-//! | [`png16`] | PNG, 16-bit grey | 65536 levels of a range | programs that read no floating point |
-//! | [`png`] | PNG, 8-bit colour | – | looking at |
-//! | [`mask_png`] | PNG, 8-bit grey | 0 and 255 | masks, as data sets have them |
+//! | [`png16`] | PNG, 16-bit grey | 65536 levels of a range | programs without floating point |
+//! | [`png`] | PNG, 8-bit colour | – | viewing |
+//! | [`mask_png`] | PNG, 8-bit grey | 0 and 255 | masks of data sets |
 //!
-//! Every function gives the bytes of a whole file, and the same bytes for the same values. Maps are row-major,
-//! `[height, width]`.
+//! Every function returns the bytes of a whole file, the same bytes for the same values. Maps are row-major, `[height,
+//! width]`.
 
 use image::codecs::png::PngEncoder;
 use image::{GrayImage, ImageBuffer, ImageEncoder, Luma, RgbImage};
@@ -23,7 +23,7 @@ const NPY_MAGIC: [u8; 8] = *b"\x93NUMPY\x01\x00";
 /// The data of a NumPy file begin at a multiple of this.
 const NPY_ALIGNMENT: usize = 64;
 
-/// Byte order, TIFF's number, and the place of the directory: behind these eight bytes.
+/// Byte order, TIFF's number, and the offset of the directory: after these eight bytes.
 const TIFF_HEADER: [u8; 8] = *b"II\x2a\0\x08\0\0\0";
 
 /// Number of fields of the directory of a TIFF file.
@@ -34,13 +34,13 @@ const SHORT: u16 = 3;
 const LONG: u16 = 4;
 const RATIONAL: u16 = 5;
 
-/// Bytes of a strip of a TIFF file: as many rows as fit, one at least. Readers hold one strip at a time.
+/// Bytes of a strip of a TIFF file: as many rows as fit, at least one. Readers hold one strip at a time.
 const STRIP_BYTES: usize = 1 << 18;
 
-/// A map as a NumPy file, which `numpy.load` gives back as an array of `float32` with the shape `(height, width)`.
+/// A map as a NumPy file, which `numpy.load` reads as an array of `float32` with the shape `(height, width)`.
 ///
 /// Version 1.0 of the format: magic bytes, the length of the header in two bytes, the header (a Python dictionary with
-/// type `<f4`, C order and shape, filled up with spaces), then the values, four little-endian bytes each, row by row.
+/// type `<f4`, C order and shape, padded with spaces), then the values, four little-endian bytes each, row by row.
 /// Infinite values and NaN are kept.
 ///
 /// ```
@@ -60,7 +60,7 @@ pub fn npy(map: &[f32], width: u32, height: u32) -> Result<Vec<u8>, ReportError>
     check_size(map, width, height)?;
     let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({height}, {width}), }}");
     let length_bytes = size_of::<u16>();
-    // A line feed ends the header. Two numbers of ten digits leave it far shorter than two bytes can tell.
+    // A line feed ends the header. With two numbers of ten digits, its length still fits into two bytes.
     let start = (NPY_MAGIC.len() + length_bytes + header.len() + 1).next_multiple_of(NPY_ALIGNMENT);
     let header_length = start - NPY_MAGIC.len() - length_bytes;
     let mut bytes = Vec::with_capacity(start + size_of_val(map));
@@ -81,7 +81,7 @@ pub fn npy(map: &[f32], width: u32, height: u32) -> Result<Vec<u8>, ReportError>
 /// Reference: "TIFF, Revision 6.0", Adobe 1992, sections 2, 4 and 19.
 ///
 /// # Errors
-/// A map that is not `width * height` long or has no pixels, or one that passes TIFF's limit of 4 GiB.
+/// A map that is not `width * height` long or has no pixels, or one that exceeds TIFF's limit of 4 GiB.
 pub fn tiff_f32(map: &[f32], width: u32, height: u32) -> Result<Vec<u8>, ReportError> {
     check_size(map, width, height)?;
     check_pixels(width, height)?;
@@ -102,7 +102,7 @@ pub fn tiff_f32(map: &[f32], width: u32, height: u32) -> Result<Vec<u8>, ReportE
     let strip_starts: Vec<usize> = (0..strips).map(|strip| pixels + row_bytes * rows_before(strip)).collect();
     let strip_lengths: Vec<usize> =
         (0..strips).map(|strip| row_bytes * (rows_before(strip + 1) - rows_before(strip))).collect();
-    // A field holds a single value itself, and of several the place.
+    // A field stores a single value, or the offset of several.
     let list = |values: &[usize], place: usize| if let [value] = *values { value } else { place };
     let fields: [(u16, u16, usize, usize); TIFF_FIELDS] = [
         (256, LONG, 1, width as usize),                    // ImageWidth
@@ -120,7 +120,7 @@ pub fn tiff_f32(map: &[f32], width: u32, height: u32) -> Result<Vec<u8>, ReportE
         (339, SHORT, 1, 3),                                // SampleFormat: floating point
     ];
 
-    // Every number below fits into 32 bits, as the end of the file does.
+    // Every number below fits into 32 bits, because the end of the file does.
     let long = |number: usize| (number as u32).to_le_bytes();
     let mut bytes = Vec::with_capacity(pixels + size_of_val(map));
     bytes.extend(TIFF_HEADER);
@@ -129,7 +129,7 @@ pub fn tiff_f32(map: &[f32], width: u32, height: u32) -> Result<Vec<u8>, ReportE
         bytes.extend(tag.to_le_bytes());
         bytes.extend(kind.to_le_bytes());
         bytes.extend(long(count));
-        // In little-endian order, a short value stands first in its four bytes, as it must.
+        // In little-endian order, a short value comes first in its four bytes, as required.
         bytes.extend(long(value));
     }
     bytes.extend(long(0)); // no further directory
@@ -140,15 +140,15 @@ pub fn tiff_f32(map: &[f32], width: u32, height: u32) -> Result<Vec<u8>, ReportE
 
 /// A map as a PNG file of 16-bit grey levels.
 ///
-/// `range` is mapped to 0..=65535, linearly, rounded to the nearest level; values beyond take the level of the end. A
-/// level `p` stands for the value `low + (high - low) * p / 65535`.
+/// `range` is mapped to 0..=65535, linearly, rounded to the nearest level; values beyond are clamped. A level `p`
+/// stands for the value `low + (high - low) * p / 65535`.
 ///
 /// # Errors
 /// A map that is not `width * height` long, has no pixels, or has a NaN.
 pub fn png16(map: &[f32], width: u32, height: u32, range: ValueRange) -> Result<Vec<u8>, ReportError> {
     check(map, width, height)?;
     check_pixels(width, height)?;
-    // In 64 bits no difference of two finite values overflows, and none of the levels is lost to rounding.
+    // In 64 bits, differences of finite values do not overflow, and no level is lost to rounding.
     let (low, high) = (f64::from(range.low()), f64::from(range.high()));
     let level = |value: f32| {
         let position = (f64::from(value) - low) / (high - low);
@@ -162,7 +162,7 @@ pub fn png16(map: &[f32], width: u32, height: u32, range: ValueRange) -> Result<
     Ok(bytes)
 }
 
-/// An image as a PNG file of 8-bit colours, packed for speed rather than for size.
+/// An image as a PNG file of 8-bit colours, compressed for speed rather than size.
 ///
 /// # Errors
 /// An image without pixels.
@@ -200,7 +200,7 @@ mod tests {
     const WIDTH: u32 = 7;
     const HEIGHT: u32 = 5;
 
-    /// The map of the fixtures, as their script makes it.
+    /// The map of the fixtures, as in their script.
     fn map() -> Vec<f32> {
         let mut map: Vec<f32> = (0..35u16).map(|i| f32::from(37 * i % 101) / 8.0 - 3.0).collect();
         map[31..].copy_from_slice(&[f32::INFINITY, f32::NEG_INFINITY, f32::from_bits(1), -0.0]);
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!((width, height, bits(&expected)), (WIDTH, HEIGHT, bits(&map())));
         let (width, height, found) = read_tiff(&tiff_f32(&map(), WIDTH, HEIGHT).unwrap());
         assert_eq!((width, height, bits(&found)), (WIDTH, HEIGHT, bits(&map())));
-        // Of several strips, the last one shorter; and of one row that is longer than a strip should be.
+        // A map with several strips, the last one shorter; and one with a row longer than a strip.
         for (width, height, strips) in [(1000, 70, 2), (100_000, 2, 2)] {
             let map: Vec<f32> = (0..width * height).map(|i| (i as f32).sqrt()).collect();
             let bytes = tiff_f32(&map, width, height).unwrap();

@@ -9,7 +9,7 @@ pub(crate) struct Histogram {
     pub(crate) high: f64,
     /// One vector of counts per class, all of one length.
     pub(crate) counts: Vec<Vec<usize>>,
-    /// Scores that are infinite and therefore in no bin.
+    /// Infinite scores, which are in no bin.
     pub(crate) infinite: usize,
 }
 
@@ -17,7 +17,7 @@ const FEWEST_BINS: f64 = 16.0;
 const MOST_BINS: f64 = 48.0;
 
 impl Histogram {
-    /// Counts scores by class; `None` where no score is finite. The width of the bins follows Freedman and Diaconis,
+    /// Counts scores by class; `None` if no score is finite. The width of the bins follows Freedman and Diaconis,
     /// 2·IQR·n^(−1/3), within bounds on their number.
     pub(crate) fn new(classes: &[Vec<f64>]) -> Option<Self> {
         let mut finite: Vec<f64> = classes.iter().flatten().copied().filter(|score| score.is_finite()).collect();
@@ -29,7 +29,7 @@ impl Histogram {
             let margin = if least == 0.0 { 0.5 } else { 0.1 * least.abs() };
             (least - margin, most + margin)
         };
-        // Halves first: the difference of two finite scores may overflow.
+        // Halves first, because the difference of two finite scores may overflow.
         let half_span = high / 2.0 - low / 2.0;
         let quartile = |part: usize| finite[part * (finite.len() - 1) / 4] / 2.0;
         let half_width = 2.0 * (quartile(3) - quartile(1)) / (finite.len() as f64).cbrt();

@@ -1,8 +1,8 @@
 //! Self-contained HTML reports with plots.
 //!
-//! [`render`] turns a [`Report`], plain values that know nothing of detectors, into one HTML file: no network, no
-//! external fonts, styles or scripts. It reads on a phone, in dark mode, on paper, by screen reader, and without
-//! JavaScript (filters, sorting and the slider between image and heat map are all that is lost). Every text is escaped.
+//! [`render`] turns a [`Report`], plain values independent of detectors, into one HTML file without network access or
+//! external fonts, styles or scripts. It works on a phone, in dark mode, on paper, with screen readers, and without
+//! JavaScript (except filters, sorting and the slider between image and heat map). All text is escaped.
 //!
 //! [`overlay`] draws anomaly maps on images, [`files`] writes them for other programs.
 //!

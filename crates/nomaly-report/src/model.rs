@@ -1,34 +1,33 @@
-//! What goes into a report.
+//! The contents of a report.
 
 use crate::contour::Contour;
 use crate::overlay::ValueRange;
 use crate::picture::Picture;
 
-/// The contents of a report. Every part may be empty; its section is then left out.
+/// The contents of a report. Every part may be empty; its section is then omitted.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Heading of the page.
     pub title: String,
     /// One line below the heading.
     pub subtitle: String,
-    /// What the reader must know before reading on: "the defects are synthetic".
+    /// Notes at the top of the page: "the defects are synthetic".
     pub notes: Vec<String>,
     /// Names and values: method, backbone, number of images, time.
     pub summary: Vec<(String, String)>,
     /// Headline figures.
     pub figures: Vec<Figure>,
-    /// The decision rule, where there is one.
+    /// The decision rule, if any.
     pub threshold: Option<Threshold>,
-    /// How well the anomaly maps find defective pixels, where there are ground-truth masks.
+    /// Curves of the anomaly maps against ground-truth masks, if any.
     pub pixel: Option<MapCurves>,
     /// Figures by kind of image.
     pub by_kind: Vec<KindRow>,
     /// The images, in any order.
     pub items: Vec<Item>,
-    /// The values that the ends of the overlays' colour scale stand for.
+    /// The values at the ends of the overlays' colour scale.
     pub map_range: Option<ValueRange>,
-    /// The layer of the network that Grad-CAM looked at, where overlays show what the network looks at and are no
-    /// anomaly maps.
+    /// The layer of Grad-CAM, if the overlays are Grad-CAM maps instead of anomaly maps.
     pub explained_at: Option<String>,
     /// Files that could not be scored.
     pub skipped: Vec<SkippedFile>,
@@ -41,7 +40,7 @@ pub struct Figure {
     pub name: String,
     /// Formatted value: "0.987".
     pub value: String,
-    /// What it means, in a sentence.
+    /// Its meaning, in one sentence.
     pub meaning: String,
 }
 
@@ -74,7 +73,7 @@ pub struct MapCurves {
 pub struct PixelCurve {
     /// False-positive rates in [0, 1], ascending.
     pub fpr: Vec<f64>,
-    /// The rates in [0, 1] that belong to them.
+    /// The corresponding rates in [0, 1].
     pub rate: Vec<f64>,
     /// The area, in [0, 1].
     pub area: f64,
@@ -89,22 +88,22 @@ pub struct KindRow {
     pub n: usize,
     /// AUROC of this kind against the normal images; `None` for normal kinds.
     pub auroc: Option<f64>,
-    /// AUROC of the pixels of this kind; the column is left out where no kind has one.
+    /// AUROC of the pixels of this kind; the column is omitted if no kind has one.
     pub pixel_auroc: Option<f64>,
-    /// AUPRO of this kind; the column is left out where no kind has one.
+    /// AUPRO of this kind; the column is omitted if no kind has one.
     pub aupro: Option<f64>,
-    /// How many were decided to be anomalous.
+    /// The number of images flagged as anomalous.
     pub flagged: usize,
 }
 
-/// One image and what was found.
+/// One image and its result.
 #[derive(Clone, Debug, Default)]
 pub struct Item {
-    /// What the reader knows the image by: its path.
+    /// The identifier of the image: its path.
     pub id: String,
-    /// Kind of image, where known: "good", "scratch".
+    /// Kind of image, if known: "good", "scratch".
     pub kind: Option<String>,
-    /// The truth, where known: `true` = anomalous.
+    /// The ground truth, if known: `true` = anomalous.
     pub label: Option<bool>,
     /// Anomaly score: higher = more anomalous. Infinite is allowed, NaN is not.
     pub score: f64,
@@ -116,38 +115,37 @@ pub struct Item {
     pub size: Option<(u32, u32)>,
     /// The image.
     pub thumbnail: Option<Picture>,
-    /// The anomaly map, or what the network looks at, over the image.
+    /// The anomaly map or the Grad-CAM map over the image.
     pub overlay: Option<Picture>,
     /// The ground-truth mask.
     pub mask: Option<Picture>,
-    /// The regions that the anomaly map shows, in any order. They are drawn as boxes, where `size` is known and
-    /// `found` does not give their shapes.
+    /// The regions of the anomaly map, in any order. They are drawn as boxes if `size` is known and `found` does not
+    /// have their shapes.
     pub regions: Vec<RegionBox>,
     /// Outlines of the predicted mask, drawn over the pictures.
     pub found: Option<Contour>,
     /// Outlines of the ground-truth mask, drawn over the pictures.
     pub truth: Option<Contour>,
-    /// How the image differs from the training images in what is no defect, so that its decision is not to be relied
-    /// on.
+    /// How the image differs from the training images other than by defects, so that its decision is not reliable.
     pub shift: Option<String>,
 }
 
-/// What was decided on an item.
+/// The decision on an item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Decision {
-    /// The threshold of the report decides; nothing is decided, or said of that, where there is none.
+    /// The threshold of the report decides; without one there is no decision.
     #[default]
     ByThreshold,
     /// It is anomalous.
     Anomalous,
     /// It is normal.
     Normal,
-    /// The model could not decide, which the page says.
+    /// The model could not decide; the page shows that.
     Undecided,
 }
 
 impl From<Option<bool>> for Decision {
-    /// Whether the item is anomalous; `None` where the model could not decide.
+    /// Whether the item is anomalous; `None` if the model could not decide.
     fn from(anomalous: Option<bool>) -> Self {
         match anomalous {
             Some(true) => Self::Anomalous,
@@ -179,12 +177,12 @@ pub struct RegionBox {
 pub struct SkippedFile {
     /// Its path.
     pub path: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
 impl Item {
-    /// Whether it is anomalous, by its own decision or by `threshold`; `None` where nothing is decided.
+    /// Whether it is anomalous, by its own decision or by `threshold`; `None` without a decision.
     pub fn anomalous(&self, threshold: Option<&Threshold>) -> Option<bool> {
         match self.decision {
             Decision::Anomalous => Some(true),

@@ -1,4 +1,4 @@
-//! Numbers as people read them, and axis ticks.
+//! Number formatting and axis ticks.
 
 /// A score with four significant digits: `0.1234`, `17.25`, `1.234e9`, `∞`.
 pub(crate) fn score(value: f64) -> String {
@@ -25,7 +25,7 @@ pub(crate) fn p_value(value: f64) -> String {
     format!("= {value:.digits$}")
 }
 
-/// A share as a percentage, `12.5 %`, with a space at which no line breaks.
+/// A share as a percentage, `12.5 %`, with a no-break space.
 pub(crate) fn percent(share: f64) -> String {
     let percent = 100.0 * share;
     if percent == percent.round() { format!("{percent:.0}\u{a0}%") } else { format!("{percent:.1}\u{a0}%") }
@@ -36,7 +36,7 @@ pub(crate) fn counted(count: usize, noun: &str) -> String {
     format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
-/// A count with its digits in groups of three, by thin spaces.
+/// A count with thin spaces between groups of three digits.
 pub(crate) fn grouped(count: usize) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() * 2);
@@ -63,7 +63,7 @@ impl Ticks {
     pub(crate) fn new(low: f64, high: f64, most: usize) -> Self {
         let step = nice_step((high / most as f64) - (low / most as f64));
         let (first, last) = ((low / step).ceil(), (high / step).floor());
-        // The bound on the count holds against steps that rounding makes too small to move the value.
+        // The bound on the count guards against steps too small to change the value.
         let count = ((last - first + 1.0).max(0.0) as usize).min(most + 1);
         let values = (0..count).map(|index| (first + index as f64) * step).collect();
         let decimals = (-(step.log10() + 1e-9).floor()).clamp(0.0, 12.0) as usize;
@@ -71,19 +71,19 @@ impl Ticks {
         Self { values, decimals, scientific: largest >= 1e6 || step < 1e-6 }
     }
 
-    /// A tick with as many digits as tell it from the next.
+    /// A tick with enough digits to distinguish it from the next.
     pub(crate) fn label(&self, value: f64) -> String {
         if self.scientific {
             let text = if value == 0.0 { "0".into() } else { format!("{value:.1e}") };
             return text.replace('-', "−");
         }
         let text = format!("{value:.*}", self.decimals).replace('-', "−");
-        // A multiple of the step that rounds to nothing is zero, without a sign.
+        // A multiple of the step that rounds to zero has no sign.
         if text.chars().all(|c| matches!(c, '0' | '.' | '−')) { text.replace('−', "") } else { text }
     }
 }
 
-/// The least of 1, 2, 5 times a power of ten that is not smaller than `raw`.
+/// The smallest of 1, 2, 5 times a power of ten that is at least `raw`.
 fn nice_step(raw: f64) -> f64 {
     let raw = raw.max(f64::MIN_POSITIVE);
     let power = 10f64.powf(raw.log10().floor());

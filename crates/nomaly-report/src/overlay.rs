@@ -1,8 +1,8 @@
 //! Anomaly maps in colour, alone or over their images.
 //!
 //! The colour map is *inferno*: perceptually uniform, from black through purple, red and orange to light yellow, so
-//! that it keeps its order in print and for colour-blind readers. A map is drawn over an image the more opaquely the
-//! higher its values are, so that normal places show the image as it is.
+//! that its order is visible in print and to colour-blind readers. The opacity of a map over an image grows with its
+//! values, so that normal areas show the image itself.
 //!
 //! Reference: N. Smith, S. van der Walt, "A better default colormap for matplotlib", SciPy 2015 (colour maps dedicated
 //! to the public domain, CC0).
@@ -35,13 +35,13 @@ pub(crate) const INFERNO: [[u8; 3]; 18] = [
     [252, 255, 164],
 ];
 
-/// Opacity that leaves the image visible below the highest values.
+/// An opacity that keeps the image visible under the highest values.
 pub const DEFAULT_OPACITY: f32 = 0.75;
 
-/// A colour for outlines: cyan, which inferno does not have. Reports outline what was found in it too.
+/// A colour for outlines: cyan, which does not occur in inferno. Reports use it for found regions too.
 pub const OUTLINE: Rgb<u8> = Rgb([35, 229, 242]);
 
-/// The values at the ends of the colour scale. Values beyond take the colour of the end.
+/// The values at the ends of the colour scale. Values beyond are clamped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ValueRange {
     low: f32,
@@ -52,7 +52,7 @@ impl ValueRange {
     /// A range of values.
     ///
     /// # Errors
-    /// Ends that are not finite or not ascending.
+    /// If the ends are not finite or not ascending.
     pub fn new(low: f32, high: f32) -> Result<Self, ReportError> {
         if low.is_finite() && high.is_finite() && low < high {
             Ok(Self { low, high })
@@ -61,18 +61,19 @@ impl ValueRange {
         }
     }
 
-    /// The range that suits a decision: maps of different images compare, and colour means what the decision means.
+    /// The range for a decision: maps of different images are comparable, and colours reflect the decision.
     ///
-    /// `threshold` is the value of a map above which something counts as anomalous. `typical` is the value that the
-    /// maps of normal images seldom pass; the median, over held-out normal images, of the highest value of each map is
-    /// a good choice. Both belong to the model, not to the image, so compute them once and use one range for all
-    /// images: a range stretched to the values of each image makes the noise of a good part as bright as a defect.
+    /// `threshold` is the map value above which a pixel counts as anomalous. `typical` is a value that the maps of
+    /// normal images seldom exceed; the median, over held-out normal images, of the highest value of each map is a good
+    /// choice. Both are properties of the model, so compute them once and use one range for all images: a range per
+    /// image would make the noise of a good part as bright as a defect.
     ///
-    /// * Values up to `typical` lie at 0, where overlays are transparent: half of the normal images show no colour at
-    ///   all, the others some, where they come close to a false alarm.
-    /// * `threshold` lies at 0.5, the orange-red middle of the scale, for every model: what is brighter was found.
-    /// * Values twice as far from `typical` as the threshold lie at 1. Defects often lie much farther; that they all
-    ///   look alike is the price for telling apart what lies near the decision.
+    /// * Values up to `typical` are at 0, where overlays are transparent: half of the normal images show no colour, the
+    ///   others only where they are close to a false alarm.
+    /// * `threshold` is at 0.5, the orange-red middle of the scale, for every model: brighter pixels are found as
+    ///   anomalous.
+    /// * Values twice as far from `typical` as the threshold are at 1. Defects are often much farther; they all look
+    ///   alike, so that values near the decision can be distinguished.
     ///
     /// ```
     /// use nomaly_report::overlay::ValueRange;
@@ -85,7 +86,7 @@ impl ValueRange {
     ///
     /// # Errors
     /// Values that are not finite, or a threshold that is not higher than `typical`: a decision that flags typical
-    /// normal images leaves no room for a scale. Callers that accept such thresholds choose a range of their own.
+    /// normal images leaves no room for a scale. Callers that accept such thresholds must choose another range.
     pub fn for_threshold(typical: f32, threshold: f32) -> Result<Self, ReportError> {
         let middle = Self::new(typical, threshold)?;
         Self::new(middle.low, threshold + (threshold - typical))
@@ -101,16 +102,16 @@ impl ValueRange {
         self.high
     }
 
-    /// Where a value lies in the range: 0 at or below the low end, 1 at or above the high end.
+    /// The position of a value in the range: 0 at or below the low end, 1 at or above the high end.
     pub fn position(self, value: f32) -> f32 {
-        // Halves first: the difference of two finite numbers may overflow.
+        // Halves first, because the difference of two finite numbers may overflow.
         let part = (value / 2.0 - self.low / 2.0) / (self.high / 2.0 - self.low / 2.0);
         part.clamp(0.0, 1.0)
     }
 }
 
-/// The colour at a position in [0, 1]; positions beyond take the colour of the end.
-pub fn colour(position: f32) -> Rgb<u8> {
+/// The colour at a position in [0, 1]; positions beyond are clamped.
+pub fn color(position: f32) -> Rgb<u8> {
     let last = INFERNO.len() - 1;
     let scaled = position.clamp(0.0, 1.0) * last as f32;
     let index = (scaled as usize).min(last - 1);
@@ -130,7 +131,7 @@ pub fn colour(position: f32) -> Rgb<u8> {
 /// A map that is not `width * height` long, or has a NaN.
 pub fn heat_map(map: &[f32], width: u32, height: u32, range: ValueRange) -> Result<RgbImage, ReportError> {
     check(map, width, height)?;
-    Ok(RgbImage::from_fn(width, height, |x, y| colour(range.position(map[y as usize * width as usize + x as usize]))))
+    Ok(RgbImage::from_fn(width, height, |x, y| color(range.position(map[y as usize * width as usize + x as usize]))))
 }
 
 /// An anomaly map in colour over an image.
@@ -151,7 +152,7 @@ pub fn heat_map(map: &[f32], width: u32, height: u32, range: ValueRange) -> Resu
 /// ```
 ///
 /// # Errors
-/// A map that is not `map_width * map_height` long, is empty where the image is not, or has a NaN.
+/// A map that is not `map_width * map_height` long, is empty for a nonempty image, or has a NaN.
 pub fn overlay(
     image: &RgbImage,
     map: &[f32],
@@ -168,7 +169,7 @@ pub fn overlay(
 /// [`overlay`] on the image itself, for images too large for a copy.
 ///
 /// # Errors
-/// As [`overlay`]; the image stays as it was.
+/// As [`overlay`]; the image is then unchanged.
 pub fn draw_overlay(
     image: &mut RgbImage,
     map: &[f32],
@@ -192,14 +193,14 @@ pub fn draw_overlay(
         let line = |index: usize| &map[index * map_width as usize..][..map_width as usize];
         let (upper, lower) = (line(rows.first), line(rows.second));
         for (pixel, column) in row.zip(&columns) {
-            // Positions are clamped before they are mixed, so that infinite values are ordinary ends of the scale.
+            // Positions are clamped before interpolation, so that infinite values are ordinary ends of the scale.
             let across = |line: &[f32]| {
                 let at = |index: usize| range.position(line[index]);
                 at(column.first) + (at(column.second) - at(column.first)) * column.part
             };
             let position = across(upper) + (across(lower) - across(upper)) * rows.part;
             let alpha = opacity * position;
-            let tint = colour(position);
+            let tint = color(position);
             for (channel, tint) in pixel.0.iter_mut().zip(tint.0) {
                 *channel = (f32::from(*channel) * (1.0 - alpha) + f32::from(tint) * alpha).round() as u8;
             }
@@ -208,22 +209,22 @@ pub fn draw_overlay(
     Ok(())
 }
 
-/// A small image made larger by a whole factor, each pixel a square, until its longer side has at least `side` pixels;
-/// others as they are.
+/// Enlarges a small image by an integer factor without interpolation, until its longer side has at least `side` pixels;
+/// other images are unchanged.
 pub fn enlarged(image: &RgbImage, side: u32) -> RgbImage {
     let (width, height) = image.dimensions();
     let factor = side.div_ceil(width.max(height).max(1)).max(1);
     RgbImage::from_fn(width * factor, height * factor, |x, y| *image.get_pixel(x / factor, y / factor))
 }
 
-/// Longest side of an image up to which [`outline`] draws lines of one pixel; they are two pixels wide beyond.
+/// Longest side of an image for which [`outline`] draws lines of one pixel; beyond it, lines are two pixels wide.
 const THIN_LINE_SIDE: u32 = 800;
 
 /// The borders of a mask over an image.
 ///
-/// Pixels of `mask` that are not zero belong to regions. The mask is scaled to the size of the image, each pixel taking
-/// the nearest of the mask's. The line runs *around* the regions, so that it hides nothing of them, and inside them
-/// only along the edges of the image. It is one pixel wide on images of up to 800 pixels a side, two on larger ones.
+/// Pixels of `mask` that are not zero belong to regions. The mask is scaled to the size of the image, by nearest
+/// neighbour. The line runs *around* the regions without covering them, and inside them only along the edges of the
+/// image. It is one pixel wide on images of up to 800 pixels per side, two on larger ones.
 ///
 /// ```
 /// use image::{GrayImage, Luma, Rgb, RgbImage};
@@ -239,18 +240,18 @@ const THIN_LINE_SIDE: u32 = 800;
 /// ```
 ///
 /// # Errors
-/// A mask without pixels where the image has some.
-pub fn outline(image: &RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> Result<RgbImage, ReportError> {
+/// A mask without pixels for an image with pixels.
+pub fn outline(image: &RgbImage, mask: &GrayImage, color: Rgb<u8>) -> Result<RgbImage, ReportError> {
     let mut drawn = image.clone();
-    draw_outline(&mut drawn, mask, colour)?;
+    draw_outline(&mut drawn, mask, color)?;
     Ok(drawn)
 }
 
 /// [`outline`] on the image itself, for images too large for a copy.
 ///
 /// # Errors
-/// As [`outline`]; the image stays as it was.
-pub fn draw_outline(image: &mut RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> Result<(), ReportError> {
+/// As [`outline`]; the image is then unchanged.
+pub fn draw_outline(image: &mut RgbImage, mask: &GrayImage, color: Rgb<u8>) -> Result<(), ReportError> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     if width == 0 || height == 0 {
         return Ok(());
@@ -269,8 +270,8 @@ pub fn draw_outline(image: &mut RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> 
         let wide = (0..width).map(grown).collect();
         Line { inside, wide }
     };
-    // Regions grow by the width of the line: along the rows in each line, along the columns over the lines nearby.
-    // Those from `reach` rows above to `reach` rows below are kept.
+    // Regions are dilated by the width of the line: along the rows within each line, along the columns over nearby
+    // lines. The lines from `reach` rows above to `reach` rows below are kept.
     let mut near: VecDeque<Line> = (0..reach.min(height)).map(line).collect();
     let mut first = 0;
     for (y, row) in image.rows_mut().enumerate() {
@@ -289,7 +290,7 @@ pub fn draw_outline(image: &mut RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> 
                 near.iter().any(|line| line.wide[x])
             };
             if border {
-                *pixel = colour;
+                *pixel = color;
             }
         }
     }
@@ -300,7 +301,7 @@ pub fn draw_outline(image: &mut RgbImage, mask: &GrayImage, colour: Rgb<u8>) -> 
 struct Line {
     /// Whether a pixel belongs to a region.
     inside: Vec<bool>,
-    /// Whether a pixel of a region is near in this row.
+    /// Whether a pixel of a region is nearby in this row.
     wide: Vec<bool>,
 }
 
@@ -313,10 +314,10 @@ struct Sample {
 
 impl Sample {
     fn new(target: u32, target_size: u32, source_size: u32) -> Self {
-        let centre = (f64::from(target) + 0.5) * f64::from(source_size) / f64::from(target_size) - 0.5;
-        let centre = centre.clamp(0.0, f64::from(source_size - 1));
-        let first = centre as usize;
-        Self { first, second: (first + 1).min(source_size as usize - 1), part: (centre - first as f64) as f32 }
+        let center = (f64::from(target) + 0.5) * f64::from(source_size) / f64::from(target_size) - 0.5;
+        let center = center.clamp(0.0, f64::from(source_size - 1));
+        let first = center as usize;
+        Self { first, second: (first + 1).min(source_size as usize - 1), part: (center - first as f64) as f32 }
     }
 }
 
@@ -344,12 +345,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn luminance(colour: Rgb<u8>) -> f64 {
+    fn luminance(color: Rgb<u8>) -> f64 {
         let linear = |channel: u8| (f64::from(channel) / 255.0).powf(2.2);
-        0.2126 * linear(colour.0[0]) + 0.7152 * linear(colour.0[1]) + 0.0722 * linear(colour.0[2])
+        0.2126 * linear(color.0[0]) + 0.7152 * linear(color.0[1]) + 0.0722 * linear(color.0[2])
     }
 
-    /// Every pixel by the definition, whatever the number of rows that are kept.
+    /// Every pixel by the definition, for any number of kept rows.
     #[test]
     fn an_outline_is_drawn_around_regions_and_along_edges() {
         let (grey, cyan) = (Rgb([90, 90, 90]), Rgb([0, 230, 240]));
@@ -375,10 +376,10 @@ mod tests {
 
     #[test]
     fn colours_brighten_all_the_way() {
-        let steps: Vec<f64> = (0..=64).map(|i| luminance(colour(i as f32 / 64.0))).collect();
+        let steps: Vec<f64> = (0..=64).map(|i| luminance(color(i as f32 / 64.0))).collect();
         assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
-        assert_eq!(colour(-1.0), Rgb(INFERNO[0]));
-        assert_eq!(colour(2.0), Rgb(INFERNO[17]));
+        assert_eq!(color(-1.0), Rgb(INFERNO[0]));
+        assert_eq!(color(2.0), Rgb(INFERNO[17]));
     }
 
     #[test]
@@ -399,7 +400,7 @@ mod tests {
         let range = ValueRange::for_threshold(2.0, 3.0).unwrap();
         let drawn = overlay(&image, &[2.0, 3.0], 2, 1, range, 1.0).unwrap();
         assert_eq!(drawn.get_pixel(0, 0).0, [90; 3]);
-        let halfway = colour(0.5).0.map(|tint| ((90.0 + f32::from(tint)) / 2.0).round() as u8);
+        let halfway = color(0.5).0.map(|tint| ((90.0 + f32::from(tint)) / 2.0).round() as u8);
         assert_eq!(drawn.get_pixel(1, 0).0, halfway);
     }
 
@@ -418,7 +419,7 @@ mod tests {
         let image = RgbImage::from_pixel(5, 3, Rgb([100, 100, 100]));
         let range = ValueRange::new(0.0, 2.0).unwrap();
         let drawn = overlay(&image, &[1.0; 6], 3, 2, range, 0.5).unwrap();
-        let tint = colour(0.5).0;
+        let tint = color(0.5).0;
         let mixed = tint.map(|channel| (100.0 * 0.75 + f32::from(channel) * 0.25).round() as u8);
         assert!(drawn.pixels().all(|pixel| pixel.0 == mixed));
         assert!(heat_map(&[1.0; 6], 3, 2, range).unwrap().pixels().all(|pixel| pixel.0 == tint));
@@ -442,7 +443,7 @@ mod tests {
         assert!(overlay(&RgbImage::new(2, 2), &[], 0, 0, range, 0.5).is_err());
     }
 
-    /// The line by its definition, without thought for speed.
+    /// The line by its definition, without regard to speed.
     fn outlined(inside: impl Fn(i64, i64) -> bool, width: i64, height: i64, reach: i64, x: i64, y: i64) -> bool {
         let within = |x: i64, y: i64| (0..width).contains(&x) && (0..height).contains(&y);
         let around = || (-reach..=reach).flat_map(|dy| (-reach..=reach).map(move |dx| (x + dx, y + dy)));

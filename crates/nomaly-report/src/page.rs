@@ -11,22 +11,22 @@ use crate::plots::{self, Class, OperatingPoint};
 use crate::tally::{Entry, Mistake, Tally};
 use crate::toolbar;
 
-/// A curve has a point whenever a rate has moved by one part in so many.
+/// The resolution of curves: a point whenever a rate has moved by one part in this many.
 const CURVE_STEPS: usize = 256;
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
-/// Nothing is ever fetched, whatever a path or a kind in the report may contain.
+/// Nothing is ever fetched, regardless of paths or kinds in the report.
 const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
 
 /// Renders a report as one HTML file.
 ///
-/// Sections without contents are left out. The same report gives the same bytes.
+/// Sections without contents are omitted. The same report gives the same bytes.
 ///
 /// # Errors
-/// An item's score or the threshold is NaN, or a curve has rates that disagree in number, do not ascend or are not
-/// rates.
+/// An item's score or the threshold is NaN, or the rates of a curve differ in number, do not ascend or are outside [0,
+/// 1].
 pub fn render(report: &Report) -> Result<String, ReportError> {
     let tally = Tally::new(report)?;
     if let Some(curves) = &report.pixel {
@@ -107,7 +107,7 @@ fn plots_section(report: &Report, tally: &Tally<'_>) -> Markup {
         (Some(fpr), Some(tpr)) => Some(OperatingPoint { fpr, tpr }),
         _ => None,
     };
-    // Labels of one class have no ROC curve; nothing else can be wrong with scores that the tally has checked.
+    // Labels of one class have no ROC curve; the tally has ruled out all other errors.
     let roc = roc_curve(&scores, &labels, CurvePoints::Corners).ok().zip(auroc(&scores, &labels).ok());
     let threshold = report.threshold.as_ref().map(|threshold| threshold.value);
     let over_threshold = confusion_curve(&scores, &labels, CurvePoints::Thinned(CURVE_STEPS)).ok();
@@ -168,7 +168,7 @@ fn plots_section(report: &Report, tally: &Tally<'_>) -> Markup {
 }
 
 fn check(curves: &MapCurves) -> Result<(), ReportError> {
-    // Rates are sums and quotients: their last bits may pass the ends.
+    // Rates are sums and quotients, so their last bits may exceed the bounds.
     let share = |value: f64| (-1e-9..=1.0 + 1e-9).contains(&value);
     let named: [(_, &PixelCurve); 2] = [("pixel ROC curve", &curves.roc), ("per-region overlap curve", &curves.pro)];
     for (name, curve) in named {
@@ -193,7 +193,7 @@ fn check(curves: &MapCurves) -> Result<(), ReportError> {
     Ok(())
 }
 
-/// How well the maps find defective pixels.
+/// The section on the anomaly maps' pixel metrics.
 fn pixels(curves: &MapCurves) -> Markup {
     let MapCurves { roc, pro, max_fpr } = curves;
     html! {
@@ -349,7 +349,7 @@ fn images(report: &Report, tally: &Tally<'_>) -> Markup {
     }
 }
 
-/// What overlays mean that are no anomaly maps.
+/// The explanation of overlays that are Grad-CAM maps.
 fn explanations(shown: &[Entry<'_>], layer: &str) -> Markup {
     let count = shown.iter().filter(|entry| entry.item.overlay.is_some()).count();
     html! {

@@ -1,4 +1,4 @@
-//! Small pictures, encoded once and held as data URIs.
+//! Small pictures, encoded once and stored as data URIs.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,10 +12,10 @@ use crate::ReportError;
 /// Longest side of a picture, in pixels: larger ones are scaled down.
 pub const MAX_SIDE: u32 = 200;
 
-/// At this quality a thumbnail takes some 6 KB and shows no blocks.
+/// At this quality a thumbnail takes about 6 KB and shows no blocks.
 const JPEG_QUALITY: u8 = 85;
 
-/// A picture of at most [`MAX_SIDE`] pixels a side, encoded: a few kilobytes, so that thousands fit in memory.
+/// An encoded picture of at most [`MAX_SIDE`] pixels per side: a few kilobytes, so that thousands fit in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
     uri: String,
@@ -42,7 +42,7 @@ impl Picture {
     }
 
     /// Encodes a mask, in which non-zero pixels are defective, as black-and-white PNG. A defect smaller than a pixel of
-    /// the picture stays visible: a pixel is white if any that it covers is.
+    /// the picture stays visible: a pixel is white if any source pixel in it is.
     ///
     /// # Errors
     /// A mask without pixels.
@@ -74,7 +74,8 @@ impl Picture {
     }
 }
 
-/// A mask of at most [`MAX_SIDE`] pixels a side, black and white: a pixel is white if any that it covers is not zero.
+/// A black-and-white mask of at most [`MAX_SIDE`] pixels per side: a pixel is white if any source pixel in it is
+/// nonzero.
 pub(crate) fn shrunk(mask: &GrayImage) -> Result<GrayImage, ReportError> {
     let (width, height) = fitted(mask.width(), mask.height())?;
     let mut small = GrayImage::new(width, height);

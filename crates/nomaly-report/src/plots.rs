@@ -63,7 +63,7 @@ fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-/// An SVG element with the size of the plots and a text for those who cannot see it.
+/// An SVG element with the size of the plots and a text for screen readers.
 fn plot(description: &str, content: &Markup) -> Markup {
     html! {
         svg.plot viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(description) { (content) }
@@ -104,8 +104,7 @@ fn points_until(x: &[f64], y: &[f64], end: f64) -> Vec<(f64, f64)> {
     points
 }
 
-/// A ROC curve with its area, and the point at which the decisions stand. `name` is its name for those who cannot see
-/// it.
+/// A ROC curve with its area, and the operating point. `name` is its name for screen readers.
 pub(crate) fn roc(name: &str, fpr: &[f64], tpr: &[f64], auroc: f64, operating: Option<OperatingPoint>) -> Markup {
     let axes = Axes { x: [0.0, 1.0], y: [0.0, 1.0] };
     let line = line(&axes, fpr.iter().copied().zip(tpr.iter().copied()));
@@ -164,10 +163,10 @@ pub(crate) fn pro(curve: &PixelCurve, max_fpr: f64) -> Markup {
     )
 }
 
-/// A figure at a threshold: its name and style, and how it follows from the counts.
+/// A figure at a threshold: its name, its style and its function of the counts.
 type AtThreshold = (&'static str, fn(&ConfusionMatrix) -> Option<f64>);
 
-/// What is drawn over the threshold.
+/// The figures drawn over the threshold.
 pub(crate) const OVER_THRESHOLD: [AtThreshold; 4] = [
     ("precision", ConfusionMatrix::precision),
     ("recall", ConfusionMatrix::recall),
@@ -175,8 +174,8 @@ pub(crate) const OVER_THRESHOLD: [AtThreshold; 4] = [
     ("accuracy", ConfusionMatrix::accuracy),
 ];
 
-/// Precision, recall, F1 and accuracy over the threshold, with the one in force. `None` where fewer than two thresholds
-/// are finite.
+/// Precision, recall, F1 and accuracy over the threshold, with the current one. `None` if fewer than two thresholds are
+/// finite.
 pub(crate) fn over_threshold(curve: &ConfusionCurve, threshold: Option<f64>) -> Option<Markup> {
     let points: Vec<(f64, &ConfusionMatrix)> =
         curve.thresholds.iter().copied().zip(&curve.counts).filter(|(value, _)| value.is_finite()).rev().collect();
@@ -215,8 +214,8 @@ pub(crate) struct Class {
     pub(crate) scores: Vec<f64>,
 }
 
-/// A histogram of scores by class with the threshold, as shares of each class where there are several. `None` where no
-/// score is finite. Also gives the number of scores too large to draw.
+/// A histogram of scores by class with the threshold, as shares of each class if there are several. `None` if no score
+/// is finite. Also returns the number of scores too large to draw.
 pub(crate) fn scores(classes: &[Class], threshold: Option<f64>) -> Option<(Markup, usize)> {
     let values: Vec<Vec<f64>> = classes.iter().map(|class| class.scores.clone()).collect();
     let histogram = Histogram::new(&values)?;
@@ -283,7 +282,7 @@ mod tests {
         assert!(cut.len() == 4 && last_x == 0.3 && (last_y - 0.8).abs() < 1e-12, "{cut:?}");
         assert_eq!(points_until(&x, &y, 1.0).len(), 4);
         assert_eq!(points_until(&[], &[], 0.3), []);
-        // A curve that begins beyond the end has nothing before it.
+        // A curve that starts beyond the end has no points before it.
         assert_eq!(points_until(&[0.5, 1.0], &[0.5, 1.0], 0.3), []);
     }
 

@@ -1,24 +1,24 @@
-//! What follows from the items of a report: decisions, mistakes, and which images to show.
+//! Evaluation of the items of a report: decisions, mistakes, and the images to show.
 
 use nomaly_metrics::ConfusionMatrix;
 
 use crate::model::{Item, Report};
 use crate::{ReportError, number};
 
-/// Images shown at most. With more, mistakes and anomalies come first, and the page says what was left out.
+/// The most images shown. With more, mistakes and anomalies take precedence, and the page says how many were omitted.
 pub const MAX_IMAGES: usize = 240;
 
-/// False alarms, and misses, shown at most in the section on mistakes.
+/// The most false alarms, and the most misses, in the section on mistakes.
 pub const MAX_MISTAKES: usize = 6;
 
-/// How a decision went wrong.
+/// A kind of wrong decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
     FalseAlarm,
     Miss,
 }
 
-/// An item with what is derived from it.
+/// An item with its decision and mistake.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry<'a> {
     pub(crate) item: &'a Item,
@@ -27,8 +27,7 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Rank for the choice of images to show: mistakes, then what was flagged or is known to be anomalous, then the
-    /// rest.
+    /// Rank for the choice of images to show: mistakes, then flagged or truly anomalous images, then the rest.
     fn urgency(&self) -> u8 {
         match (self.mistake, self.decision, self.item.label) {
             (Some(_), ..) => 0,
@@ -77,7 +76,7 @@ impl<'a> Tally<'a> {
         self.entries.iter().filter_map(|entry| Some((entry.item.score, entry.item.label?))).unzip()
     }
 
-    /// False alarms from the highest score down and misses from the lowest up, and how many of each there are.
+    /// False alarms from the highest score down and misses from the lowest up, and the total number of each.
     pub(crate) fn worst(&self) -> [(Mistake, Vec<Entry<'a>>, usize); 2] {
         let of = |kind| self.entries.iter().filter(move |entry| entry.mistake == Some(kind)).copied();
         let (alarms, misses) = (of(Mistake::FalseAlarm), of(Mistake::Miss));
@@ -87,7 +86,7 @@ impl<'a> Tally<'a> {
         ]
     }
 
-    /// At most [`MAX_IMAGES`] items, the most telling ones, from the highest score down; and what was left out.
+    /// The [`MAX_IMAGES`] most important items, from the highest score down; and a text about the omitted ones.
     pub(crate) fn shown(&self) -> (Vec<Entry<'a>>, Option<String>) {
         if self.entries.len() <= MAX_IMAGES {
             return (self.entries.clone(), None);

@@ -7,10 +7,10 @@ use crate::number;
 use crate::overlay::{INFERNO, ValueRange};
 use crate::tally::Entry;
 
-/// The switch between image, heat map and mask and the one for the marks, which work by style alone; and the slider
-/// between image and heat map, which the script reveals.
+/// The switch between image, heat map and mask and the one for the marks, which need only CSS; and the slider between
+/// image and heat map, which the script enables.
 ///
-/// Overlays are called what they are: heat maps, or what the network looks at.
+/// Overlays are named by their kind: heat maps or Grad-CAM maps.
 pub(crate) fn views(shown: &[Entry<'_>], explained: bool) -> Markup {
     let overlay = if explained { "Network’s view" } else { "Heat map" };
     let any = |has: fn(&Entry<'_>) -> bool| shown.iter().any(has);
@@ -56,7 +56,7 @@ pub(crate) fn views(shown: &[Entry<'_>], explained: bool) -> Markup {
     }
 }
 
-/// Filters and sorting, which the script reveals.
+/// Filters and sorting, which the script enables.
 pub(crate) fn filters(shown: &[Entry<'_>]) -> Markup {
     let undecided = shown.iter().any(|entry| entry.item.decision == Decision::Undecided);
     let decided = undecided || shown.iter().any(|entry| entry.decision.is_some());

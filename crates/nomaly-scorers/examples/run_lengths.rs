@@ -1,4 +1,4 @@
-//! What a finite number of held-out scores does to the run length of a chart.
+//! The effect of a finite number of held-out scores on the run length of a chart.
 //!
 //! `cargo run --release -p nomaly-scorers --example run_lengths`
 //!

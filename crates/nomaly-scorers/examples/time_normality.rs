@@ -1,11 +1,11 @@
-//! How long the scores of GeoTrans take without the network: by Dirichlet distributions and by entropy.
+//! Times the scores of GeoTrans without the network: by Dirichlet distributions and by entropy.
 //!
 //! ```console
 //! $ cargo run --release -p nomaly-scorers --example time_normality -- 72 100 20
 //! ```
 //!
-//! The numbers are those of transformations, of training and of test images. Vectors are softmax of made-up logits,
-//! sure of the right class to different degrees.
+//! The arguments are the numbers of transformations, training images and test images. Vectors are the softmax of
+//! synthetic logits that favour the right class to different degrees.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ fn table(state: &mut u64, k: usize) -> Vec<f64> {
     table
 }
 
-/// The least of some runs, and what they gave.
+/// The shortest time of several runs, and their result.
 fn timed<T>(mut run: impl FnMut() -> T) -> (Duration, T) {
     let mut best = (Duration::MAX, None);
     for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! Fits a scorer on rows of a file, scores those of another, and prints one JSON object: seconds, memory, scores.
+//! Fits a scorer on the rows of one file, scores those of another, and prints one JSON object: seconds, memory, scores.
 //!
 //! ```console
 //! $ cargo run --release -p nomaly-scorers --example time_scorer -- SCORER train.f32 test.f32 DIM [NAME=VALUE]...
@@ -23,8 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (train, test) = (read(train, dim)?, read(test, dim)?);
     let given = Assignments::parse(settings)?;
     let entry = SCORERS.get(name)?;
-    // What a process does once (starting threads, looking at the processor) is part of no fit; the others are warmed up
-    // alike. Some settings do not fit few rows, and then there is nothing to warm up.
+    // One-time work of the process (starting threads, detecting the processor) should not count; the other programs are
+    // warmed up too. Some settings do not fit a few rows; then there is no warm-up.
     let few = train.slice_axis(Axis(0), (..train.nrows().min(300)).into());
     let _warmed_up = entry.fit(&given, few).and_then(|scorer| scorer.score(few));
     let began = Instant::now();
@@ -48,7 +48,7 @@ fn read(path: &str, dim: usize) -> Result<Array2<f32>, Box<dyn Error>> {
     Ok(Array2::from_shape_vec((values.len() / dim, dim), values)?)
 }
 
-/// The most memory this process has held, where the system says.
+/// The peak memory of this process, if the system reports it.
 fn peak_rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

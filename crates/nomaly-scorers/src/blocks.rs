@@ -1,12 +1,12 @@
-//! Rows in blocks, less a center and in double precision, as matrix products want them.
+//! Centered rows in blocks, in double precision, for matrix products.
 
 use ndarray::{ArrayView2, CowArray, Ix2};
 
-/// Rows of features that are read block by block. Only the block in hand is held in double precision.
+/// Rows of features that are read block by block. Only the current block is held in double precision.
 pub(crate) struct BlockRows<'a> {
     /// `[n, dim]`, in standard layout.
     values: CowArray<'a, f32, Ix2>,
-    /// What is subtracted from each row, `[dim]`.
+    /// Subtracted from each row, `[dim]`.
     center: Vec<f64>,
 }
 

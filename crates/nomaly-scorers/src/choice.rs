@@ -1,4 +1,4 @@
-//! Enums of words.
+//! Enums whose values have names.
 
 /// An enum whose values have names, for settings and stored configurations alike.
 macro_rules! named_choice {

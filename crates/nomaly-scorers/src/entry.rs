@@ -1,4 +1,4 @@
-//! What the list of scorers has to know of each, and the entry that follows from it.
+//! The interface of a scorer to the registry, and its entry there.
 
 use ndarray::ArrayView2;
 use nomaly_registry::Entry;
@@ -8,32 +8,32 @@ use crate::error::ScorerError;
 use crate::scorer::{Scorer, State};
 use crate::watch::Watch;
 
-/// The settings of a scorer, and the scorer that follows from them: all that the registry has to know of it.
+/// The settings of a scorer and how it is fitted: all that the registry needs.
 ///
-/// A scorer is one file with such a struct and what it is fitted to, and one line in [`SCORERS`](crate::SCORERS).
+/// A scorer is one file with such a struct and its fitted type, and one line in [`SCORERS`](crate::SCORERS).
 pub trait ScorerParams: Settings {
     /// The name, also the `kind` of the [`State`].
     const NAME: &'static str;
-    /// One line that says what the scorer measures.
+    /// One line: what the scorer measures.
     const SUMMARY: &'static str;
     /// The fitted scorer.
     type Fitted: Scorer + 'static;
 
-    /// Fits on rows `[n, dim]` of normal items, ended early where `watch` says so.
+    /// Fits on rows `[n, dim]` of normal items; stops early if `watch` says so.
     ///
     /// # Errors
     /// [`ScorerError::Setting`] for settings out of range, rows that the scorer cannot be fitted on, and
     /// [`ScorerError::Cancelled`].
     fn fit(&self, rows: ArrayView2<'_, f32>, watch: Watch<'_>) -> Result<Self::Fitted, ScorerError>;
 
-    /// Brings back what [`Scorer::state`] gave.
+    /// Restores the scorer from [`Scorer::state`].
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
     fn restore(state: &State) -> Result<Self::Fitted, ScorerError>;
 }
 
-/// Refuses settings made in code for what the same settings are refused for as text.
+/// Checks settings built in code as if they were given as text.
 pub(crate) fn check_settings<S: Settings>(settings: &S) -> Result<(), SettingError> {
     Assignments::of(settings).read::<S>().map(drop)
 }
@@ -44,7 +44,7 @@ type Fit = fn(&Assignments, ArrayView2<'_, f32>, Watch<'_>) -> Result<Box<dyn Sc
 pub struct ScorerEntry {
     /// The name, also the `kind` of its [`State`].
     pub name: &'static str,
-    /// One line that says what it measures.
+    /// One line: what it measures.
     pub summary: &'static str,
     table: fn() -> Table,
     complete: fn(&Assignments) -> Result<Assignments, SettingError>,
@@ -97,7 +97,7 @@ impl ScorerEntry {
         self.fit_watched(given, rows, Watch::none())
     }
 
-    /// As [`fit`](Self::fit), ended early where `watch` says so.
+    /// As [`fit`](Self::fit); stops early if `watch` says so.
     ///
     /// # Errors
     /// As [`fit`](Self::fit), and [`ScorerError::Cancelled`].
@@ -110,7 +110,7 @@ impl ScorerEntry {
         (self.fit)(given, rows, watch)
     }
 
-    /// Brings a fitted scorer of this kind back.
+    /// Restores a fitted scorer of this kind.
     ///
     /// # Errors
     /// As [`restore`](crate::restore).

@@ -1,4 +1,4 @@
-//! What can go wrong while fitting, scoring, restoring and deciding.
+//! Errors of fitting, scoring, restoring and deciding.
 
 use nomaly_kernels::neighbours::NeighboursError;
 use nomaly_registry::UnknownName;
@@ -30,14 +30,14 @@ pub enum ScorerError {
     /// Too few rows for a fit.
     #[error("{what} needs at least {needed} rows, but there are {got}")]
     TooFewRows {
-        /// What needs them.
+        /// The fit that needs them.
         what: &'static str,
         /// The least number of rows.
         needed: usize,
         /// The number of rows given.
         got: usize,
     },
-    /// All rows are equal, so that there is no spread to measure distances by.
+    /// All rows are equal, so there is no spread to measure distances by.
     #[error("all {rows} rows are equal: there is no spread to measure distances by")]
     ConstantRows {
         /// The number of rows.
@@ -52,7 +52,7 @@ pub enum ScorerError {
         rows: u64,
         /// The number of columns.
         dim: usize,
-        /// What helps: the rest of the sentence.
+        /// Advice: the rest of the sentence.
         advice: String,
     },
     /// The singular value decomposition did not converge.
@@ -82,7 +82,7 @@ pub enum ScorerError {
         /// What happened.
         reason: String,
     },
-    /// The scorer is no model of a probability density.
+    /// The scorer does not model a probability density.
     #[error("scorer `{kind}` has no likelihood: it does not model a density")]
     NoDensity {
         /// The kind of the scorer.
@@ -97,10 +97,10 @@ pub enum ScorerError {
     /// The neighbour search refused its input.
     #[error(transparent)]
     Neighbours(#[from] NeighboursError),
-    /// The instruction set that was asked for is unknown or absent.
+    /// The requested instruction set is unknown or absent.
     #[error("{0}")]
     InstructionSet(String),
-    /// A stored scorer cannot be brought back.
+    /// A stored scorer cannot be restored.
     #[error("stored scorer `{kind}`{problem}")]
     Stored {
         /// The kind of the stored scorer.
@@ -121,23 +121,23 @@ pub enum ScorerError {
     /// Too few different scores in the tail for a model of it.
     #[error("the held-out scores above {initial} take {distinct} different values, and a tail needs at least {needed}")]
     ConstantTail {
-        /// How many different scores there are.
+        /// The number of different scores.
         distinct: usize,
         /// The score above which they lie.
         initial: f64,
         /// The least number of different scores.
         needed: usize,
     },
-    /// All held-out scores are equal, so that changes have no unit to be measured in.
+    /// All held-out scores are equal, so changes cannot be standardized.
     #[error("all {n} held-out scores are equal: there is no spread to measure changes by")]
     ConstantScores {
-        /// How many scores there are.
+        /// The number of scores.
         n: usize,
     },
     /// A held-out score is NaN or infinite.
     #[error("held-out score {index} is {value}, which is not a finite number")]
     NonFiniteScore {
-        /// Its place in the list.
+        /// Its index in the list.
         index: usize,
         /// The score.
         value: f64,

@@ -10,13 +10,13 @@
 //! `Σ count ln(bins · count / n) - (bins - 1 + ln(bins)^2.5)`, the likelihood less a penalty.
 //!
 //! PyOD's implementation differs in three points. It adds `alpha` to densities in the units of the column, so that its
-//! scores change with the unit; on columns scaled to the range 0 to 1 the scores agree but for constants and the base
-//! of the logarithm. Outside of the range it takes the rarest bin, which may be well filled. Its `auto` adds 1 inside
-//! of the logarithm, which is not in the paper.
+//! scores change with the unit; on columns scaled to the range 0 to 1 the scores agree up to constants and the base of
+//! the logarithm. Outside of the range it takes the rarest bin, which may be well filled. Its `auto` adds 1 inside of
+//! the logarithm, which is not in the paper.
 //!
 //! # When to use
-//! As a fast base line where columns are nearly independent, and where a fit on millions of rows must take seconds. It
-//! is blind to what shows only in combinations of columns.
+//! As a fast baseline where columns are nearly independent, and where a fit on millions of rows must take seconds. It
+//! is blind to anomalies that show only in combinations of columns.
 //!
 //! # Parameters
 //! `alpha`, `bins` and `tolerance`: see [`HistogramOptions`].
@@ -89,9 +89,9 @@ pub struct Histograms {
 struct Column {
     range: Range,
     counts: Vec<u32>,
-    /// What a value of each bin adds to the score.
+    /// The contribution of each bin to the score.
     scores: Vec<f64>,
-    /// What a value outside of all bins adds.
+    /// The contribution of a value outside all bins.
     outside: f64,
 }
 
@@ -116,10 +116,10 @@ impl Range {
         (((value - self.lower) * self.per_unit) as usize).min(self.bins - 1)
     }
 
-    /// The bin of any value, where it has one.
+    /// The bin of any value, if it has one.
     fn find(&self, value: f64, tolerance: f64) -> Option<usize> {
         let outside = (self.lower - value).max(value - self.upper);
-        // A constant column has no width that a tolerance could be a share of.
+        // A constant column has no width to scale the tolerance.
         let within = outside <= 0.0 || (self.per_unit > 0.0 && outside * self.per_unit <= tolerance);
         within.then(|| self.bin(value.max(self.lower)))
     }
@@ -208,7 +208,7 @@ impl Histograms {
         self.columns.iter().map(|column| column.counts.len()).collect()
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).

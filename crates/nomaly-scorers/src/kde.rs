@@ -2,18 +2,18 @@
 //!
 //! # What it computes
 //! A density `p(x) = 1/n Σ N(x; x_i, H)`: a Gaussian around each of the `n` rows of the fit. The score of a row is `-ln
-//! p(x)`, taken by log-sum-exp over blocks of rows, so that it stays finite however far the row is. Distances are in
-//! double precision, the exponentials of their differences in single, which leaves about seven digits of the density.
+//! p(x)`, taken by log-sum-exp over blocks of rows, so it stays finite at any distance. Distances are in double
+//! precision, the exponentials of their differences in single, which leaves about seven digits of the density.
 //!
 //! The bandwidth is a rule of thumb, `scott`: `f = n^(-1/(d+4))`, or `silverman`: `f = (n (d+2)/4)^(-1/(d+4))`, which
 //! is multiplied with the spread of the rows as `shape` says; or a number, which is the standard deviation of the
 //! kernel in every direction, in the units of the columns.
 //!
 //! # When to use
-//! Where normal items follow no simple shape and rows have few columns: the rows that a density needs grow
-//! exponentially with the columns, so reduce deep features first. `full` follows correlated columns and needs more rows
-//! than columns; take `diagonal` where there are fewer. Fit and scoring look at every row: scoring takes `n d`
-//! multiplications a row.
+//! Where normal items have no simple distribution and rows have few columns: the number of rows that a density needs
+//! grows exponentially with the columns, so reduce deep features first. `full` follows correlated columns and needs
+//! more rows than columns; take `diagonal` where there are fewer. Fit and scoring visit every row: scoring takes `n d`
+//! multiplications per row.
 //!
 //! # Parameters
 //! `bandwidth` and `shape`: see [`KdeOptions`].
@@ -35,8 +35,8 @@ use crate::gaussian::GaussianStatistics;
 use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
 use crate::{ScorerError, Watch, linalg, pairs};
 
-/// Blocks of the density's sum are left out whose terms are all smaller than the largest so far by this factor, as a
-/// logarithm: double precision would lose them too.
+/// Blocks of the density's sum are skipped if all their terms are smaller than the largest so far by this factor (a
+/// logarithm): double precision would lose them too.
 const NEGLIGIBLE: f64 = 45.0;
 
 /// Standard deviations below this share of the largest value are rounding of a constant column.
@@ -112,9 +112,9 @@ pub struct KernelDensity {
     rows: Array2<f32>,
     mean: Vec<f64>,
     kernel: Kernel,
-    /// Rows as they are compared: half their squared distance is the exponent of the kernel.
+    /// Scaled rows: half their squared distance is the exponent of the kernel.
     bank: pairs::Rows,
-    /// What the logarithm of the sum of kernels is less than the density's.
+    /// The logarithm of the density minus that of the sum of kernels.
     constant: f64,
 }
 
@@ -144,7 +144,7 @@ named_choice! {
 }
 
 impl KernelDensity {
-    /// Keeps the rows `[n, dim]` and finds the width of the kernel.
+    /// Stores the rows `[n, dim]` and determines the width of the kernel.
     ///
     /// # Errors
     /// [`ScorerError::Setting`], [`ScorerError::TooFewRows`] below 2 rows (1 for an absolute bandwidth),
@@ -221,7 +221,7 @@ impl KernelDensity {
         self.rows.nrows()
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -313,7 +313,7 @@ impl LogSum {
     }
 }
 
-/// The least of some numbers, none of them NaN; compared side by side, as one chain of comparisons is slow.
+/// The minimum of numbers without NaN, in parallel chains of comparisons.
 fn least(values: &[f64]) -> f64 {
     let smaller = |least: f64, value: f64| if value < least { value } else { least };
     let mut lanes = [f64::INFINITY; 8];

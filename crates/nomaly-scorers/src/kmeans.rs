@@ -1,4 +1,4 @@
-//! k-means: the start of mixtures, and the groups of clustering scorers.
+//! k-means, for the start of mixtures and for clustering scorers.
 //!
 //! The start is the greedy k-means++ of scikit-learn: of `2 + ln k` rows drawn with a probability proportional to their
 //! squared distance from the centers so far, the one that lowers the sum of squares most becomes the next center. Then
@@ -25,7 +25,7 @@ use crate::{ScorerError, Watch, linalg};
 /// Rows in one matrix product.
 const BLOCK: usize = 128;
 
-/// Rows whose sums one task takes, at least.
+/// The fewest rows that one task sums.
 const CHUNK: usize = 1024;
 
 /// The settings of [`KMeans`].
@@ -36,9 +36,9 @@ pub(crate) struct KMeansOptions {
     /// The iteration ends once the squares of the centers' movements sum up to at most this share of the mean variance
     /// of the columns.
     pub(crate) tolerance: f64,
-    /// The number of starts, of which the one with the smallest inertia is kept.
+    /// The number of starts; the one with the smallest inertia is kept.
     pub(crate) starts: usize,
-    /// Decides every random choice.
+    /// The random seed.
     pub(crate) seed: u64,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct KMeans {
 }
 
 impl KMeans {
-    /// Puts the rows `[n, dim]` in `k` groups, or in as many as there are distinct rows where those are fewer.
+    /// Partitions the rows `[n, dim]` into `k` groups, or into as many as there are distinct rows if those are fewer.
     ///
     /// # Errors
     /// [`ScorerError::TooFewRows`] for fewer rows than groups and for no rows, [`ScorerError::Setting`] without groups
@@ -101,8 +101,8 @@ impl KMeans {
         Ok(Self { centers, labels: assignment.labels, inertia: assignment.inertia })
     }
 
-    /// The nearest center of each of the rows `[n, dim]` and the squared distance from it. What a row gets does not
-    /// depend on the rows beside it. The rows must be finite and have the columns of the fit.
+    /// The nearest center of each of the rows `[n, dim]` and the squared distance from it. The result for a row does
+    /// not depend on the other rows. The rows must be finite and have the columns of the fit.
     pub(crate) fn assign(&self, rows: ArrayView2<'_, f32>) -> Vec<(u32, f64)> {
         let dim = self.centers.ncols();
         let count = self.centers.nrows() as f64;
@@ -123,7 +123,7 @@ impl KMeans {
     }
 }
 
-/// Centers as they are compared with rows.
+/// Centers in the form for comparison with rows.
 #[derive(Clone)]
 struct Centers {
     /// `[k, dim]`, row-major.
@@ -154,8 +154,8 @@ impl<'a, 'r> Compare<'a, 'r> {
         Self { rows, centers, block, products: vec![0.0; centers.squares.len() * BLOCK] }
     }
 
-    /// Gives `visit` the place in the block, the centered row and its squared distances from the centers, for each of
-    /// the `count` rows from `first` on, at most [`BLOCK`].
+    /// Passes to `visit` the index in the block, the centered row and its squared distances from the centers, for each
+    /// of the `count` rows from `first` on, at most [`BLOCK`].
     fn block(&mut self, first: usize, count: usize, mut visit: impl FnMut(usize, &[f64], &[f64])) {
         let (dim, k) = (self.rows.dim(), self.centers.squares.len());
         self.rows.load(first, &mut self.block);
@@ -178,7 +178,7 @@ impl<'a, 'r> Compare<'a, 'r> {
     }
 }
 
-/// Rows and the centers they are nearest to.
+/// The assignment of rows to their nearest centers.
 struct Assignment {
     labels: Vec<u32>,
     distances: Vec<f64>,
@@ -263,7 +263,7 @@ fn lloyd(
     Ok((centers, found))
 }
 
-/// Gives each group without rows the row that is farthest from its own center, out of a group that has others.
+/// Gives each empty group the row that is farthest from its own center, taken from a group with other rows.
 fn relocate(rows: &BlockRows<'_>, found: &mut Assignment) {
     let empty: Vec<usize> = (0..found.counts.len()).filter(|group| found.counts[*group] == 0).collect();
     if empty.is_empty() {
@@ -297,7 +297,7 @@ fn plus_plus(
     let mut chosen = rows.row(first.min(rows.len() - 1));
     let mut distances = vec![f64::INFINITY; rows.len()];
     let candidate = Centers::new(chosen.clone(), rows.dim());
-    closer(rows, &candidate, &mut distances, watch)?;
+    lower_distances(rows, &candidate, &mut distances, watch)?;
     for _ in 1..k {
         let mut cumulated = Vec::with_capacity(rows.len());
         let mut total = 0.0;
@@ -318,13 +318,13 @@ fn plus_plus(
         let candidates = Centers::new(candidates, rows.dim());
         let best = smallest(&potentials(rows, &candidates, &distances, watch)?).0 as usize;
         let best = Centers::new(candidates.values[best * rows.dim()..(best + 1) * rows.dim()].to_vec(), rows.dim());
-        closer(rows, &best, &mut distances, watch)?;
+        lower_distances(rows, &best, &mut distances, watch)?;
         chosen.extend(best.values);
     }
     Ok(Centers::new(chosen, rows.dim()))
 }
 
-/// For each candidate, what the sum of squared distances would be with it.
+/// For each candidate, the sum of squared distances if it were chosen.
 fn potentials(
     rows: &BlockRows<'_>,
     candidates: &Centers,
@@ -352,7 +352,12 @@ fn potentials(
 
 /// Lowers the distances of rows that are nearer to `center`, a single one. Differences are taken directly, so that a
 /// copy of the center is at distance 0 exactly.
-fn closer(rows: &BlockRows<'_>, center: &Centers, distances: &mut [f64], watch: Watch<'_>) -> Result<(), ScorerError> {
+fn lower_distances(
+    rows: &BlockRows<'_>,
+    center: &Centers,
+    distances: &mut [f64],
+    watch: Watch<'_>,
+) -> Result<(), ScorerError> {
     distances.par_chunks_mut(CHUNK).enumerate().try_for_each(|(index, distances)| {
         watch.check()?;
         let mut row = vec![0.0; rows.dim()];
@@ -365,7 +370,7 @@ fn closer(rows: &BlockRows<'_>, center: &Centers, distances: &mut [f64], watch: 
     })
 }
 
-/// The place of the smallest number, the first of equal ones, and the number.
+/// The index and value of the minimum; ties go to the first.
 fn smallest(values: &[f64]) -> (u32, f64) {
     let mut best = (0, values[0]);
     for (at, value) in values.iter().enumerate().skip(1) {

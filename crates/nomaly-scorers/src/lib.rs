@@ -1,12 +1,12 @@
 //! Anomaly scorers for rows of features, and decision rules.
 //!
-//! A [`Scorer`] has seen rows of features of normal items and gives one number to each further row: *higher = more
-//! anomalous*, everywhere. It can be written down completely as a [`State`] (numbers and a small configuration, no
-//! code) and brought back with [`restore`], which trusts nothing in it. [`SCORERS`] lists every scorer
-//! with its settings; [`decision`] turns scores into decisions with a controlled rate of false alarms.
+//! A [`Scorer`] is fitted on rows of features of normal items and gives each further row one score; *higher = more
+//! anomalous*, everywhere. It can be stored as a [`State`] (numbers and a small configuration, no code) and loaded with
+//! [`restore`], which trusts nothing in it. [`SCORERS`] lists every scorer with its settings; [`decision`] turns scores
+//! into decisions with a controlled rate of false alarms.
 //!
-//! Rows are `[n, dim]` arrays of `f32`; all statistics are kept in `f64`. The same rows give the same bytes whatever
-//! the number of threads, and the score of a row does not depend on the rows it is scored with.
+//! Rows are `[n, dim]` arrays of `f32`; all statistics are kept in `f64`. The same rows give the same bytes on any
+//! number of threads, and the score of a row does not depend on other rows.
 //!
 //! ```
 //! use ndarray::array;

@@ -1,4 +1,4 @@
-//! The few dense operations of this crate, each with one fixed order of additions.
+//! Dense linear algebra with a fixed order of additions.
 //!
 //! faer may split its work over threads in ways that change rounding, so it is only ever called serially here; rayon
 //! runs such calls side by side on blocks whose borders depend on the shape alone.
@@ -16,8 +16,8 @@ use faer::dyn_stack::{MemBuffer, MemStack};
 /// Columns of a scatter matrix that one task computes.
 const PANEL: usize = 128;
 
-/// Rows that are scored by one call into faer. Short chunks are filled up with zeros, so that every row goes through
-/// the same operations whatever its company.
+/// Rows that are scored by one call into faer. Short chunks are padded with zeros, so that every row goes through the
+/// same operations regardless of the others.
 const CHUNK: usize = 16;
 
 /// Centered rows and their mean.
@@ -51,8 +51,8 @@ pub(crate) fn center(rows: ArrayView2<'_, f32>) -> Centered {
     Centered { mean, rows: centered }
 }
 
-/// The lower triangle of `rowsᵀ rows` for `rows` `[n, dim]`, in a column-major `[dim, dim]` array. What stands above
-/// the diagonal is unspecified.
+/// The lower triangle of `rowsᵀ rows` for `rows` `[n, dim]`, in a column-major `[dim, dim]` array. The upper triangle
+/// is unspecified.
 pub(crate) fn scatter(rows: &[f64], dim: usize) -> Vec<f64> {
     let rows = MatRef::from_row_major_slice(rows, rows.len() / dim, dim);
     let mut scatter = vec![0.0f64; dim * dim];
@@ -66,8 +66,8 @@ pub(crate) fn scatter(rows: &[f64], dim: usize) -> Vec<f64> {
     scatter
 }
 
-/// The Cholesky factor of the symmetric matrix whose lower triangle stands in `matrix`, or `None` if it is not
-/// numerically positive definite: if a pivot is what rounding leaves of its diagonal element, or less.
+/// The Cholesky factor of the symmetric matrix with the lower triangle in `matrix`, or `None` if it is not numerically
+/// positive definite: if a pivot is within rounding of zero relative to its diagonal element.
 pub(crate) fn cholesky(mut matrix: Mat<f64>) -> Option<Mat<f64>> {
     let dim = matrix.nrows();
     let diagonal: Vec<f64> = (0..dim).map(|i| matrix[(i, i)]).collect();
@@ -89,7 +89,7 @@ pub(crate) struct Svd {
     pub(crate) right: Mat<f64>,
 }
 
-/// The thin singular value decomposition of `rows` `[n, dim]`, or `None` where it does not converge.
+/// The thin singular value decomposition of `rows` `[n, dim]`, or `None` if it does not converge.
 pub(crate) fn thin_svd(rows: &[f64], dim: usize) -> Option<Svd> {
     let rows = MatRef::from_row_major_slice(rows, rows.len() / dim, dim);
     let rank = rows.nrows().min(dim);
@@ -114,8 +114,8 @@ pub(crate) struct Eigen {
     pub(crate) vectors: Mat<f64>,
 }
 
-/// The eigenvalues and eigenvectors of the symmetric matrix whose lower triangle stands in `matrix`, or `None` where
-/// the iteration does not converge.
+/// The eigenvalues and eigenvectors of the symmetric matrix with the lower triangle in `matrix`, or `None` if the
+/// iteration does not converge.
 pub(crate) fn symmetric_eigen(matrix: MatRef<'_, f64>) -> Option<Eigen> {
     let dim = matrix.nrows();
     let mut ascending = faer::Col::zeros(dim);
@@ -132,7 +132,7 @@ pub(crate) fn symmetric_eigen(matrix: MatRef<'_, f64>) -> Option<Eigen> {
 }
 
 /// Scores `rows - mean` in chunks: `distance` gets a column-major `[dim, CHUNK]` matrix, a row of features in each
-/// column, and gives one number for each column.
+/// column, and returns one number per column.
 pub(crate) fn score_chunks(
     rows: ArrayView2<'_, f32>,
     mean: &[f64],

@@ -1,11 +1,11 @@
-//! The local outlier factor: how sparse the surroundings of a row are beside those of its neighbours.
+//! The local outlier factor: how sparse the surroundings of a row are compared with those of its neighbours.
 //!
 //! # What it computes
 //! With `d_k(o)` the distance from a row `o` of the fit to its k-th nearest other row, the reachability distance of `p`
 //! from `o` is `max(d_k(o), d(p, o))`. The local reachability density `lrd(p)` is 1 over the mean of that distance over
 //! the `k` rows nearest to `p`, and the score the mean of `lrd(o) / lrd(p)` over the same rows: about 1 inside a group
 //! of rows however dense it is, and larger the sparser it is around `p` than around its neighbours. Neighbours are
-//! found exactly; of equally distant rows those that come first in the fit count, and there are always `k` of them.
+//! found exactly; ties go to the rows that come first in the fit, and there are always `k` neighbours.
 //!
 //! More than `k` equal rows are at distance 0 from each other and have no finite density; 1e-10 is added to every mean,
 //! as scikit-learn does, which gives such rows a factor of 1 among themselves and a very large one to a row that stands
@@ -39,7 +39,7 @@ use crate::{ScorerError, Watch};
 /// Keeps densities finite where more than `k` rows are equal; scikit-learn's number.
 const EPSILON: f64 = 1e-10;
 
-/// Rows of the fit whose neighbours are sought between two questions whether to go on.
+/// Rows of the fit whose neighbours are searched between two checks for cancellation.
 const SEARCH: usize = 4096;
 
 named_choice! {
@@ -135,7 +135,7 @@ impl Lof {
         self.bank.len()
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -154,7 +154,7 @@ impl Lof {
         // Distances of `f32` numbers are below 1e20, and 1e-10 is added to each mean.
         let range = 1e-21..=1.0 / EPSILON;
         if let Some(at) = density.iter().position(|density| !range.contains(density)) {
-            return Err(state.tensor_error("density", format!("number {at} is none of a mean distance")));
+            return Err(state.tensor_error("density", format!("number {at} is not a mean distance")));
         }
         let bank = bank(options, dim, state.read_f32("bank", [rows, dim])?.to_vec())?;
         Ok(Self { options, bank, reach, density })

@@ -1,17 +1,17 @@
 //! Logistic regression: the fully supervised reference, for comparison only.
 //!
-//! It needs labelled anomalies, which anomaly detection does without, and sees only such anomalies as it was shown. It
-//! is therefore no [`Scorer`](crate::Scorer) and stands in no list of scorers: it says how far a two-class classifier
-//! gets on the same features.
+//! It needs labelled anomalies, unlike anomaly detection, and recognizes only the kinds of anomalies that it was
+//! trained on. It is therefore not a [`Scorer`](crate::Scorer) and not in the list of scorers: it shows how well a
+//! two-class classifier does on the same features.
 //!
 //! # What it computes
-//! The log-odds `x·w + b` of a row to be an anomaly, with the minimum of
-//! `½ ‖w‖² + C Σ s_i log(1 + exp(-y_i (x_i·w + b)))` for `y_i` 1 (anomaly) or -1 and the weights `s_i` of the classes.
-//! Newton's method with a line search finds it; the objective is convex, so there is no other minimum. `b` is not
-//! penalized, and rows are centered while it is computed, which changes nothing but the rounding.
+//! The log-odds `x·w + b` of a row to be an anomaly, with the minimum of `½ ‖w‖² + C Σ s_i log(1 + exp(-y_i (x_i·w +
+//! b)))` for `y_i` 1 (anomaly) or -1 and the weights `s_i` of the classes. Newton's method with a line search finds it;
+//! the objective is convex, so there is no other minimum. `b` is not penalized, and rows are centered for the
+//! computation, which changes only the rounding.
 //!
 //! # When to use
-//! In an evaluation with labelled training rows, as the figure that a detector without labels is held against.
+//! In an evaluation with labelled training rows, as the reference for a detector without labels.
 //!
 //! # Parameters
 //! See [`LogisticOptions`]; `c` and the class weights follow scikit-learn's `LogisticRegression`.
@@ -45,14 +45,14 @@ const CONSTANT: f64 = 1e-12;
 /// The share of the slope that a step must gain (Nocedal and Wright, section 3.1).
 const SUFFICIENT: f64 = 1e-4;
 
-/// What the next step would gain, as a share of the objective, below which the minimum is reached. Newton's steps
-/// square their error, so the coefficients are good to about ten digits then.
+/// The predicted gain of the next step, as a share of the objective, below which the minimum is reached. Newton's
+/// method converges quadratically, so the coefficients then have about ten digits.
 const GAIN: f64 = 1e-14;
 
-/// The same for a step that gains nothing any more because of rounding.
+/// The same for a step that gains nothing because of rounding.
 const ROUNDING_GAIN: f64 = 1e-9;
 
-/// Steps, and halvings of a step.
+/// The most steps, and the most halvings of a step.
 const STEPS: usize = 200;
 const HALVINGS: usize = 60;
 
@@ -105,10 +105,10 @@ pub struct LogisticRegression {
 }
 
 impl LogisticRegression {
-    /// Fits on rows `[n, dim]` with a label each: whether it is an anomaly.
+    /// Fits on rows `[n, dim]`, each with a label: whether it is an anomaly.
     ///
     /// # Errors
-    /// [`ScorerError::Setting`] for a `c` out of range, where there is not one label a row, or where all labels are
+    /// [`ScorerError::Setting`] for a `c` out of range, unless there is one label per row, or where all labels are
     /// equal; [`ScorerError::NoColumns`], [`ScorerError::NonFiniteFeature`], [`ScorerError::Numerical`] where the
     /// objective leaves the range of floating point, [`ScorerError::Cancelled`].
     pub fn fit(
@@ -157,8 +157,8 @@ impl LogisticRegression {
         self.at_center - self.coefficients.iter().zip(&self.center).map(|(w, center)| w * center).sum::<f64>()
     }
 
-    /// The log-odds of each of the rows `[n, dim]` to be an anomaly: above 0 where that is the likelier. What a row
-    /// gets does not depend on the rows beside it.
+    /// The log-odds of each of the rows `[n, dim]` to be an anomaly: above 0 where that is more likely. The result for
+    /// a row does not depend on the other rows.
     ///
     /// # Errors
     /// [`ScorerError::Dimension`] and [`ScorerError::NonFiniteFeature`].
@@ -179,8 +179,8 @@ impl LogisticRegression {
         Ok(decisions)
     }
 
-    /// The probability in `[0, 1]` of each of the rows `[n, dim]` to be an anomaly. With balanced class weights it is
-    /// that among equally many rows of both classes.
+    /// The probability in `[0, 1]` of each of the rows `[n, dim]` to be an anomaly. With balanced class weights it
+    /// assumes equally frequent classes.
     ///
     /// # Errors
     /// As [`decision`](Self::decision).
@@ -189,10 +189,10 @@ impl LogisticRegression {
     }
 }
 
-/// What is minimized, over the coefficients of centered and scaled columns and, last, the log-odds of their mean.
+/// The minimization problem over the coefficients of centered and scaled columns and, last, the log-odds of their mean.
 struct Problem<'a> {
     rows: &'a BlockRows<'a>,
-    /// What each column is multiplied with.
+    /// The factor of each column.
     inverse: Vec<f64>,
     anomalous: &'a [bool],
     /// `C s` of normal rows and of anomalies.
@@ -203,7 +203,7 @@ struct Problem<'a> {
 struct Evaluation {
     value: f64,
     gradient: Vec<f64>,
-    /// The lower triangle counts.
+    /// Only the lower triangle is used.
     hessian: Mat<f64>,
 }
 
@@ -246,7 +246,7 @@ impl Problem<'_> {
         let mut gradient = vec![0.0f64; size];
         let mut hessian = vec![0.0f64; size * size];
         let mut buffer = vec![0.0f64; BLOCK.min(count) * size];
-        // Panels of a width that follows from the shape, so that a few columns make for enough tasks too.
+        // The width of panels follows from the shape, so that even a few columns give enough tasks.
         let panel = size.div_ceil(8).clamp(16, 128);
         for first in (0..count).step_by(BLOCK) {
             watch.check()?;
@@ -278,8 +278,8 @@ impl Problem<'_> {
         Ok(Evaluation { value, gradient, hessian })
     }
 
-    /// Fills `rows` `[n, dim + 1]` with the rows from `first` on, each with a 1 behind it and times the root of its
-    /// part in the Hessian; gives their parts in objective and gradient.
+    /// Fills `rows` `[n, dim + 1]` with the rows from `first` on, each followed by a 1 and multiplied by the root of
+    /// its weight in the Hessian; returns their contributions to objective and gradient.
     fn load(&self, first: usize, point: &[f64], rows: &mut [f64]) -> (f64, Vec<f64>) {
         let dim = point.len() - 1;
         let mut centered = vec![0.0f64; rows.len() / point.len() * dim];

@@ -1,7 +1,7 @@
 //! The mean and the scatter matrix of many rows, in bounded memory and in parallel.
 //!
-//! Rows are taken in blocks of fixed size. A fixed number of lanes shares the blocks out and adds them up in their
-//! order; the lanes are added last. So the result depends on the rows alone.
+//! Rows are taken in blocks of fixed size. The blocks are distributed over a fixed number of lanes, each of which sums
+//! them in order; the lanes are added last. So the result depends on the rows alone.
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
@@ -17,13 +17,13 @@ const BLOCK: usize = 512;
 /// Sums that are kept side by side.
 const LANES: usize = 8;
 
-/// Up to this number of columns each lane has a scatter matrix of its own.
+/// Up to this number of columns, each lane has its own scatter matrix.
 const NARROW: usize = 256;
 
 /// Columns of a wider scatter matrix that one task computes.
 const PANEL: usize = 128;
 
-/// The mean row; zeros where there are no rows.
+/// The mean row; zeros if there are no rows.
 pub(crate) fn mean(rows: ArrayView2<'_, f32>) -> Vec<f64> {
     let (count, dim) = rows.dim();
     let lanes: Vec<Vec<f64>> = (0..LANES)

@@ -5,8 +5,9 @@
 //! their sum, or the largest of them.
 //!
 //! # When to use
-//! Where normal items fall into groups that one Gaussian would blur. `k = 2` with the mean of squared L2 distances on
-//! pooled features of a pretrained network is the DN2 method; `k = 50` with L2 is the image score of SPADE.
+//! Where normal items fall into groups that a single Gaussian would merge. `k = 2` with the mean of squared L2
+//! distances on pooled features of a pretrained network is the DN2 method; `k = 50` with L2 is the image score of
+//! SPADE.
 //!
 //! # Parameters
 //! `k`, `distance` and `aggregation`: see [`NeighboursOptions`].
@@ -97,7 +98,7 @@ pub struct NearestNeighbours {
 }
 
 impl NearestNeighbours {
-    /// Keeps the rows `[n, dim]`.
+    /// Stores the rows `[n, dim]`.
     ///
     /// # Errors
     /// [`ScorerError::TooFewRows`] where `k` is larger than `n`, [`ScorerError::Setting`] where it is 0,
@@ -155,7 +156,7 @@ impl NearestNeighbours {
         self.bank.len()
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).

@@ -1,13 +1,13 @@
-//! Open-set recognition: which of the known classes a row belongs to, or that it belongs to none.
+//! Open-set recognition: which of the known classes a row belongs to, if any.
 //!
 //! # What it computes
 //! A [mixture of Gaussians](crate::mixture) for each class. A row is given the class under whose mixture it is most
 //! likely, all classes being taken as equally frequent; its score is the negative log-likelihood there. A caller that
-//! holds rows of each class back can calibrate a threshold a class, above which a row is *unknown*.
+//! holds out rows of each class can calibrate a threshold per class, above which a row is *unknown*.
 //!
 //! # When to use
-//! Where good items come in named kinds and it matters which kind an item is taken for, on features that separate the
-//! kinds. Without labels, one mixture of all rows (`gmm`) is the scorer to take.
+//! Where good items come in named kinds and the kind of an item matters, on features that separate the kinds. Without
+//! labels, use one mixture of all rows (`gmm`).
 //!
 //! # Parameters
 //! [`OpenSetOptions`]: those of the mixtures. A class with few rows gets a simpler one. With fewer than `5 (dim + 1)`
@@ -29,13 +29,13 @@ use crate::mixture::{Mixture, MixtureCovariance, MixtureOptions};
 use crate::scorer::{Scorer, State, check_finite};
 use crate::{ScorerError, Watch};
 
-/// The `kind` of the [`State`]. It is in no list of scorers, for it cannot be fitted without labels.
+/// The `kind` of the [`State`]. Not in the list of scorers, because it cannot be fitted without labels.
 pub(crate) const KIND: &str = "open-set";
 
-/// Rows for each column, and one column more, below which covariances are not full.
-const ROWS_A_COLUMN: usize = 5;
-/// Rows for each component, where covariances are not full.
-const ROWS_A_COMPONENT: usize = 10;
+/// Rows per column (plus one) below which covariances are not full.
+const ROWS_PER_COLUMN: usize = 5;
+/// Rows per component if covariances are not full.
+const ROWS_PER_COMPONENT: usize = 10;
 
 /// The settings of [`OpenSet`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -44,10 +44,10 @@ pub struct OpenSetOptions {
     pub mixture: MixtureOptions,
 }
 
-/// The class that a row is most likely of.
+/// The most likely class of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Closest {
-    /// The place of the class in [`OpenSet::classes`].
+    /// The index of the class in [`OpenSet::classes`].
     pub class: usize,
     /// The negative log-likelihood under the class: higher = more anomalous.
     pub score: f64,
@@ -69,10 +69,10 @@ struct Config {
 }
 
 impl OpenSet {
-    /// Fits on rows `[n, dim]` with a label each.
+    /// Fits on labelled rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Setting`] where there is not one label a row, [`ScorerError::Class`] where the rows of a class
+    /// [`ScorerError::Setting`] unless there is one label per row, [`ScorerError::Class`] where the rows of a class
     /// cannot be modelled (fewer than two, or all equal), [`ScorerError::NonFiniteFeature`],
     /// [`ScorerError::Cancelled`].
     pub fn fit<S: AsRef<str>>(
@@ -112,8 +112,8 @@ impl OpenSet {
         &self.mixtures
     }
 
-    /// The likeliest class of each of the rows `[n, dim]`, the first of equally likely ones. What a row gets does not
-    /// depend on the rows beside it.
+    /// The likeliest class of each of the rows `[n, dim]`; ties go to the first. The result for a row does not depend
+    /// on the other rows.
     ///
     /// # Errors
     /// [`ScorerError::Dimension`] and [`ScorerError::NonFiniteFeature`].
@@ -129,7 +129,7 @@ impl OpenSet {
         Ok(closest)
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -164,7 +164,7 @@ fn tensor_name(class: usize, part: &str) -> String {
     format!("{class}.{part}")
 }
 
-/// The mixture of one class, as simple as its number of rows asks for.
+/// The mixture of one class, as complex as its number of rows allows.
 fn fit_class(rows: ArrayView2<'_, f32>, mut options: MixtureOptions, watch: Watch<'_>) -> Result<Mixture, ScorerError> {
     let (n, dim) = rows.dim();
     if n < 2 {
@@ -174,12 +174,12 @@ fn fit_class(rows: ArrayView2<'_, f32>, mut options: MixtureOptions, watch: Watc
     if rows.outer_iter().all(|row| row == first) {
         return Err(ScorerError::ConstantRows { rows: n as u64 });
     }
-    let group = ROWS_A_COLUMN * (dim + 1);
+    let group = ROWS_PER_COLUMN * (dim + 1);
     if n < group && options.covariance == MixtureCovariance::Full {
         options.covariance = MixtureCovariance::Diagonal;
     }
-    let rows_a_component = if options.covariance == MixtureCovariance::Full { group } else { ROWS_A_COMPONENT };
-    let most = (n / rows_a_component).max(1);
+    let rows_per_component = if options.covariance == MixtureCovariance::Full { group } else { ROWS_PER_COMPONENT };
+    let most = (n / rows_per_component).max(1);
     options.components = match options.components {
         Auto::Auto if most > 1 => Auto::Auto,
         Auto::Auto => Auto::Value(1),

@@ -1,8 +1,9 @@
 //! Squared distances between many rows, block by block, in double precision.
 //!
 //! `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` turns distances into a matrix product. Rows should be centered first, which keeps
-//! the norms small and with them what the subtraction loses; what is left of a difference below zero is set to zero.
-//! Blocks have a fixed size and are filled up with zeros, so that a row meets the same operations whatever its company.
+//! the norms small and with them the rounding error of the subtraction; negative differences are set to zero. Blocks
+//! have a fixed size and are padded with zeros, so that a row goes through the same operations regardless of other
+//! rows.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -30,9 +31,9 @@ impl Rows {
         Self { dim, values, norms }
     }
 
-    /// For each of `queries` rows, which `load` writes (centered alike, given the place of each), `start` makes a
-    /// value, `step` takes it through the squared distances from the rows `first..first + distances.len()` of this
-    /// bank, block by block in their order, and `end` makes the result of it.
+    /// Folds over the squared distances of each of `queries` rows. `load` writes a query, centered alike; `start`
+    /// creates its value; `step` updates it with the squared distances from the rows `first..first + distances.len()`
+    /// of this bank, block by block in order; `end` turns it into the result.
     ///
     /// A result does not depend on the other queries, nor on the number of threads.
     pub(crate) fn fold<S, T: Send>(

@@ -1,12 +1,12 @@
-//! Random numbers that follow from a seed and a place alone, whatever the number of threads.
+//! Random numbers that depend only on a seed and an index, on any number of threads.
 
 use std::f64::consts::TAU;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The random numbers of one part (a tree, a projection) of something that is made from `seed`. Parts have streams of
-/// their own, so that they can be made in any order and are the same whether there are more of them or fewer.
+/// The random numbers of one part (a tree, a projection) of an ensemble with this `seed`. Each part has its own stream,
+/// so parts can be created in any order and do not depend on their number.
 pub(crate) fn stream(seed: u64, part: usize) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(part as u64);

@@ -1,18 +1,18 @@
 //! An ensemble of histograms on random projections (LODA).
 //!
 //! # What it computes
-//! Each projection takes `√dim` of the columns (rounded down) with standard normal weights. A histogram with bins of
-//! equal width is made of the projected rows, and the score of a row is the mean over the projections of the negative
-//! logarithm of the share of rows in its bin. An empty bin, and what lies outside a histogram, count as 1e-12 rows. On
-//! a projection on which all rows are equal the histogram is that one number.
+//! Each projection takes `√dim` of the columns (rounded down) with standard normal weights. The projected rows form a
+//! histogram with bins of equal width, and the score of a row is the mean over the projections of the negative
+//! logarithm of the share of rows in its bin. An empty bin and values outside the histogram count as 1e-12 rows. On a
+//! projection on which all rows are equal the histogram is that one number.
 //!
 //! With `bins = auto` each projection takes the number `b` of bins, up to the root of the number `n` of rows, that
 //! maximizes the penalized likelihood `Σ n_j ln(b n_j / n) - (b - 1 + (ln b)^2.5)`.
 //!
 //! # When to use
-//! Many rows or columns, and no time: the rows are looked at once for each projection, and scoring takes `√dim`
-//! multiplications and one look-up a projection. Projections of several columns see some of the broken correlations
-//! that histograms of single columns miss.
+//! Many rows or columns and little time: a fit passes over the rows once per projection, and scoring takes `√dim`
+//! multiplications and one look-up per projection. Projections of several columns detect some of the broken
+//! correlations that histograms of single columns miss.
 //!
 //! # Parameters
 //! `projections`, `bins` and `seed`: see [`RandomProjectionsOptions`].
@@ -94,7 +94,7 @@ pub struct RandomProjections {
     /// All of the same number of columns.
     projections: Vec<WeightedColumns>,
     histograms: Vec<Histogram>,
-    /// `-ln(share)` of each bin, and of what lies outside.
+    /// `-ln(share)` of each bin, and of values outside.
     tables: Vec<(Vec<f64>, f64)>,
 }
 
@@ -102,7 +102,7 @@ pub struct RandomProjections {
 #[derive(Clone, Debug, PartialEq)]
 struct Histogram {
     low: f64,
-    /// Equal to `low` where there is one value only.
+    /// Equal to `low` if there is only one value.
     high: f64,
     /// The rows in each bin; a bin holds its lower border, the last one its upper border too.
     counts: Vec<u32>,
@@ -144,7 +144,7 @@ impl RandomProjections {
     /// [`RandomProjectionsOptions`].
     ///
     /// # Errors
-    /// As [`fit`](Self::fit), and [`ScorerError::Setting`] for projections that are none of rows with `dim` columns.
+    /// As [`fit`](Self::fit), and [`ScorerError::Setting`] for projections that do not fit rows with `dim` columns.
     pub fn fit_along(
         rows: ArrayView2<'_, f32>,
         projections: Vec<WeightedColumns>,
@@ -185,7 +185,7 @@ impl RandomProjections {
         self.histograms.iter().map(|histogram| histogram.counts.len())
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -198,8 +198,7 @@ impl RandomProjections {
             return Err(state.tensor_error("columns", format!("there is no column {column} among {dim}")));
         }
         let weights = state.read_f64("weights", [count, width])?;
-        // What Box and Muller's transform of 53 bits gives is below 9; a far larger weight would leave the range of
-        // `f64`.
+        // The Box–Muller transform of 53 bits is below 9; a far larger weight would leave the range of `f64`.
         if let Some(at) = weights.iter().position(|weight| weight.abs() > 1e100) {
             return Err(state.tensor_error("weights", format!("number {at} is too large")));
         }
@@ -223,9 +222,8 @@ impl RandomProjections {
             first += counts.len();
             let histogram = Histogram { low: borders[0], high: borders[1], counts };
             if !histogram.is_valid(rows) {
-                return Err(
-                    state.tensor_error("counts", format!("the histogram of projection {at} is none of {rows} rows"))
-                );
+                return Err(state
+                    .tensor_error("counts", format!("the histogram of projection {at} does not count {rows} rows")));
             }
             histograms.push(histogram);
         }
@@ -290,7 +288,7 @@ impl WeightedColumns {
 }
 
 impl Histogram {
-    /// Of values of which there is one at least; they are sorted where the number of bins is to be chosen.
+    /// The histogram of at least one value; sorts the values if the number of bins is chosen automatically.
     fn of(values: &mut [f64], bins: Auto<usize>) -> Self {
         let (low, high) = values
             .iter()
@@ -320,7 +318,7 @@ impl Histogram {
         self.low + bin as f64 * ((self.high - self.low) / self.counts.len() as f64)
     }
 
-    /// The bin that holds a value, as NumPy finds it: an estimate, set right by the borders.
+    /// The bin that holds a value, as in NumPy: an estimate, corrected by the borders.
     fn bin(&self, value: f64) -> Option<usize> {
         if !(self.low..=self.high).contains(&value) {
             return None;
@@ -354,7 +352,8 @@ impl Histogram {
     }
 }
 
-/// The number of bins of equal width, up to the root of the number of the sorted values, that suits them best.
+/// The number of bins of equal width, up to the root of the number of the sorted values, with the largest penalized
+/// likelihood.
 fn best_bins(sorted: &[f64]) -> usize {
     let (low, high) = (sorted[0], sorted[sorted.len() - 1]);
     let count = sorted.len() as f64;

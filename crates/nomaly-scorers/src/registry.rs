@@ -1,4 +1,4 @@
-//! The list of scorers, and what brings a stored one back.
+//! The list of scorers, and the restoration of stored ones.
 
 use nomaly_registry::Registry;
 
@@ -44,7 +44,7 @@ pub static SCORERS: Registry<ScorerEntry> = Registry::new(
     ],
 );
 
-/// Brings a stored scorer back.
+/// Restores a stored scorer.
 ///
 /// The state may come from anywhere: every shape, every number and every setting is checked before it is used.
 ///
@@ -119,7 +119,7 @@ mod tests {
                         Err(ScorerError::Setting(SettingError::Value { name, .. })) => {
                             assert_eq!(name, setting.name, "{what}");
                         }
-                        // The whole of the variance is no share of it, but one component is a number of them.
+                        // 1 is not a share in (0, 1), but it is a valid number of components.
                         Ok(_) => assert_eq!((setting.name.as_str(), value.as_str()), ("components", "1"), "{what}"),
                         Err(other) => panic!("{what}: {other}"),
                     }

@@ -1,4 +1,4 @@
-//! The trait of all scorers, and what they are stored as.
+//! The trait of all scorers, and their stored form.
 
 use std::collections::BTreeMap;
 
@@ -9,27 +9,27 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ScorerError;
 
-/// A scorer that has seen rows of normal items. *Higher = more anomalous.*
+/// A scorer fitted on rows of normal items. *Higher = more anomalous.*
 pub trait Scorer: Send + Sync + std::fmt::Debug {
     /// The number of columns of the rows it was fitted on.
     fn dim(&self) -> usize;
 
-    /// One score for each of the rows `[n, dim]`. The score of a row does not depend on the rows beside it.
+    /// One score for each of the rows `[n, dim]`. The score of a row does not depend on the other rows.
     ///
     /// # Errors
     /// [`ScorerError::Dimension`] and [`ScorerError::NonFiniteFeature`].
     fn score(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError>;
 
     /// The natural logarithm of the probability density of each of the rows `[n, dim]`, for scorers that model one. It
-    /// falls where the score rises.
+    /// decreases as the score increases.
     ///
     /// # Errors
-    /// [`ScorerError::NoDensity`] for scorers that are no models of a density, and those of [`score`](Self::score).
+    /// [`ScorerError::NoDensity`] for scorers that do not model a density, and those of [`score`](Self::score).
     fn log_likelihood(&self, _rows: ArrayView2<'_, f32>) -> Result<Vec<f64>, ScorerError> {
         Err(ScorerError::NoDensity { kind: self.state().kind })
     }
 
-    /// All of the scorer as numbers: [`restore`](crate::restore) brings back one that gives the same scores.
+    /// The complete scorer as numbers; [`restore`](crate::restore) returns one with the same scores.
     fn state(&self) -> State;
 }
 
@@ -78,7 +78,7 @@ impl Tensor {
     }
 }
 
-/// A fitted scorer in full: what a model file keeps.
+/// The complete state of a fitted scorer, as stored in model files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// The scorer's name in [`SCORERS`](crate::SCORERS).
@@ -95,7 +95,7 @@ impl State {
         Self::with_tensors(kind, config, tensors)
     }
 
-    /// The same with tensors of which some may be left out.
+    /// As [`new`](Self::new), with tensors of which some may be absent.
     pub(crate) fn with_tensors<'a>(
         kind: &str,
         config: &impl Serialize,
@@ -127,7 +127,7 @@ impl State {
         ScorerError::Stored { kind: self.kind.clone(), problem }
     }
 
-    /// Fails where a tensor is present that the scorer has no use for.
+    /// Fails if there is an unexpected tensor.
     pub(crate) fn expect_only(&self, names: &[&str]) -> Result<(), ScorerError> {
         match self.tensors.keys().find(|name| !names.contains(&name.as_str())) {
             Some(name) => Err(self.tensor_error(name, "this scorer has no such tensor".to_owned())),
@@ -135,7 +135,7 @@ impl State {
         }
     }
 
-    /// The shape of the tensor `name`, checked to have `N` axes, none of them empty, and as many numbers as it says.
+    /// The shape of the tensor `name`, checked to have `N` axes, none of them empty, and the matching number of values.
     pub(crate) fn shape<const N: usize>(&self, name: &str) -> Result<[usize; N], ScorerError> {
         let tensor = self.tensor(name)?;
         let shape: [usize; N] = tensor

@@ -1,8 +1,8 @@
-//! How a caller ends long work.
+//! Cancellation of long work by the caller.
 
 use crate::ScorerError;
 
-/// A question that long work asks now and then: should it stop?
+/// A cancellation check for long work.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,7 @@ impl<'a> Watch<'a> {
         Self(None)
     }
 
-    /// Stops once `stop` says so; it is called by several threads, a few times a second or more often.
+    /// Stops once `stop` returns true; several threads call it, at least a few times per second.
     pub fn new(stop: &'a (dyn Fn() -> bool + Sync)) -> Self {
         Self(Some(stop))
     }
@@ -40,7 +40,7 @@ impl<'a> Watch<'a> {
         self.0.is_some_and(|stop| stop())
     }
 
-    /// Fails where the work should stop.
+    /// Fails if the work should stop.
     ///
     /// # Errors
     /// [`ScorerError::Cancelled`].

@@ -1,4 +1,4 @@
-//! Files that are either whole or absent.
+//! Atomic file writes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,69 +9,69 @@ use tempfile::NamedTempFile;
 use crate::StoreError;
 use crate::destination::{Destination, keep_owner_and_mode, mode_of, parent};
 
-/// A file under construction that takes its place only when it is complete.
+/// A file that appears at its target only when it is complete.
 ///
 /// Bytes go to a temporary file in the target's folder. [`AtomicFile::commit`] flushes them to the disk and renames the
-/// file over the target, so that a reader sees the old file or the whole new one, and a crash leaves the old one.
-/// Dropped without a commit, it removes the temporary file and leaves the target alone.
+/// file over the target, so a reader sees either the old file or the whole new one, and a crash leaves the old one. If
+/// dropped without a commit, it removes the temporary file and leaves the target unchanged.
 ///
-/// * A **symbolic link** is followed: the file it leads to is replaced, or made where there is none.
-/// * A **regular file** gives its mode to the new one, and its owner where the process may do that.
-/// * A **character device or pipe** (`/dev/null`, `/dev/stdout`, a FIFO) cannot be replaced as a whole: bytes go to it
-///   as they come, and opening a FIFO waits for its reader.
-/// * A **folder, socket or block device** is refused.
+/// * A **symbolic link** is followed: its target is replaced or created.
+/// * A **regular file** passes its mode on to the new one, and its owner if permitted.
+/// * A **character device or pipe** (`/dev/null`, `/dev/stdout`, a FIFO) cannot be replaced: bytes are written
+///   directly, and opening a FIFO waits for its reader.
+/// * A **folder, socket or block device** is rejected.
 #[derive(Debug)]
 pub struct AtomicFile {
     sink: Sink,
     target: PathBuf,
 }
 
-/// Where the bytes go.
+/// The destination of the bytes.
 #[derive(Debug)]
 enum Sink {
-    /// To a temporary file that will replace `place`, on which `old` was before.
-    Beside { file: NamedTempFile, place: PathBuf, old: Option<Box<fs::Metadata>> },
-    /// To a device or pipe.
-    Through(File),
+    /// A temporary file that will replace `place`, whose current metadata is `old`.
+    Temporary { file: NamedTempFile, place: PathBuf, old: Option<Box<fs::Metadata>> },
+    /// A device or pipe.
+    Direct(File),
 }
 
 impl AtomicFile {
     /// Starts a file that will become `target`.
     ///
     /// # Errors
-    /// [`StoreError::Io`] naming `target` where it is a folder, socket or block device, and naming its parent where
-    /// that is missing, is no folder, or cannot be written to.
+    /// [`StoreError::Io`] naming `target` if it is a folder, socket or block device, and naming its parent if that is
+    /// missing, not a folder, or not writable.
     pub fn create(target: &Path) -> Result<Self, StoreError> {
         let sink = match Destination::find(target).map_err(StoreError::io("write", target))? {
-            Destination::Through => {
+            Destination::Direct => {
                 let file = OpenOptions::new().write(true).open(target).map_err(StoreError::io("write", target))?;
-                Sink::Through(file)
+                Sink::Direct(file)
             }
             Destination::Replace { place, old } => {
                 let file = temporary(&mut tempfile::Builder::new(), old.as_deref().map_or(0o666, mode_of))
                     .prefix(".nomaly-")
                     .tempfile_in(parent(&place))
                     .map_err(StoreError::io("create a file in", parent(&place)))?;
-                Sink::Beside { file, place, old }
+                Sink::Temporary { file, place, old }
             }
         };
         Ok(Self { sink, target: target.to_owned() })
     }
 
-    /// The path that was asked for.
+    /// The requested path.
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Flushes the bytes to the disk and puts the file in its place, over what was there.
+    /// Flushes the bytes to the disk and moves the file to its target, replacing any existing file.
     ///
     /// # Errors
-    /// [`StoreError::Io`] naming the target; what was there stays as it was.
+    /// [`StoreError::Io`] naming the target, which is then unchanged.
     pub fn commit(self) -> Result<(), StoreError> {
         let Self { sink, target } = self;
         match sink {
-            Sink::Through(mut file) => file.flush().map_err(StoreError::io("write", &target)),
-            Sink::Beside { file, place, old } => {
+            Sink::Direct(mut file) => file.flush().map_err(StoreError::io("write", &target)),
+            Sink::Temporary { file, place, old } => {
                 if let Some(old) = old {
                     keep_owner_and_mode(file.as_file(), &old).map_err(StoreError::io("write", &target))?;
                 }
@@ -87,9 +87,9 @@ impl AtomicFile {
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.sink {
-            Sink::Beside { file, .. } => file.write(bytes),
-            Sink::Through(file) => file.write(bytes).map_err(|error| match error.kind() {
-                // A result that nobody took is lost; a closed standard output, which has this kind too, is harmless.
+            Sink::Temporary { file, .. } => file.write(bytes),
+            Sink::Direct(file) => file.write(bytes).map_err(|error| match error.kind() {
+                // An unread result is lost; a closed standard output has the same error kind and is harmless.
                 io::ErrorKind::BrokenPipe => io::Error::other("its reader has gone"),
                 _ => error,
             }),
@@ -98,21 +98,21 @@ impl Write for AtomicFile {
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.sink {
-            Sink::Beside { file, .. } => file.flush(),
-            Sink::Through(file) => file.flush(),
+            Sink::Temporary { file, .. } => file.flush(),
+            Sink::Direct(file) => file.flush(),
         }
     }
 }
 
 /// Checks that [`AtomicFile::create`] can start a file at `path`, before long work whose result goes there.
 ///
-/// Leaves no trace. Devices and pipes are not opened, since their other end would notice.
+/// Leaves no trace. Devices and pipes are not opened, because their other end would notice.
 ///
 /// # Errors
 /// As [`AtomicFile::create`].
 pub fn check_writable(path: &Path) -> Result<(), StoreError> {
     match Destination::find(path).map_err(StoreError::io("write", path))? {
-        Destination::Through => Ok(()),
+        Destination::Direct => Ok(()),
         // Dropped without a commit.
         Destination::Replace { .. } => AtomicFile::create(path).map(drop),
     }
@@ -129,7 +129,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     file.commit()
 }
 
-/// Creates a folder and those above it; one that exists is fine.
+/// Creates a folder and its parents; it may exist already.
 ///
 /// # Errors
 /// [`StoreError::Io`] naming the folder.
@@ -137,7 +137,7 @@ pub fn create_folder(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).map_err(StoreError::io("create the folder", path))
 }
 
-/// Gives temporary files the mode that ordinary ones get (`mode` less the umask) instead of private ones.
+/// Gives temporary files the usual mode (`mode` less the umask) instead of a private one.
 pub(crate) fn temporary<'a, 'b, 'c>(
     builder: &'c mut tempfile::Builder<'a, 'b>,
     mode: u32,
@@ -149,7 +149,7 @@ pub(crate) fn temporary<'a, 'b, 'c>(
     builder
 }
 
-/// Makes a rename durable where the platform lets a folder be synced.
+/// Makes a rename durable if the platform can sync folders.
 pub(crate) fn sync_folder(folder: &Path) {
     if let Ok(folder) = File::open(folder) {
         // A file system that cannot sync folders has still renamed the file.

@@ -1,4 +1,4 @@
-//! SHA-256 of files and bytes, and what a manifest says about it.
+//! SHA-256 of files and bytes, and checksums in manifests.
 
 use std::fmt;
 use std::fs::File;
@@ -21,7 +21,7 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// Passes bytes on to a writer, and takes their SHA-256.
+/// Forwards bytes to a writer and computes their SHA-256.
 #[derive(Debug)]
 pub struct HashingWriter<W> {
     inner: W,
@@ -29,12 +29,12 @@ pub struct HashingWriter<W> {
 }
 
 impl<W: Write> HashingWriter<W> {
-    /// Takes in all that goes to `inner` from here on.
+    /// Hashes everything written to `inner` from now on.
     pub fn new(inner: W) -> Self {
         Self { inner, hasher: Sha256::default() }
     }
 
-    /// The writer, and the SHA-256 of what went to it.
+    /// The writer, and the SHA-256 of the written bytes.
     pub fn finish(self) -> (W, [u8; 32]) {
         (self.inner, self.hasher.finalize().into())
     }
@@ -55,7 +55,7 @@ impl<W: Write> Write for HashingWriter<W> {
 /// The SHA-256 of a file as 64 lower-case hexadecimal digits.
 ///
 /// # Errors
-/// [`StoreError::Io`] where the file cannot be read.
+/// [`StoreError::Io`] if the file cannot be read.
 pub fn sha256_file(path: &Path) -> Result<String, StoreError> {
     let mut file = File::open(path).map_err(StoreError::io("open", path))?;
     let mut hasher = Hasher::default();
@@ -72,7 +72,7 @@ impl Hasher {
         self.0.update(bytes);
     }
 
-    /// Takes in a reader to its end and says how many bytes that was.
+    /// Hashes a reader to its end; returns the number of bytes.
     pub(crate) fn update_from(&mut self, reader: &mut dyn Read) -> io::Result<u64> {
         let mut buffer = vec![0; 1 << 16];
         let mut total = 0;
@@ -106,17 +106,16 @@ fn is_hex(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A SHA-256 as a manifest writes it: 64 lower-case hexadecimal digits.
+/// A SHA-256 in a manifest: 64 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256Digest(String);
 
 /// The first digits of a SHA-256: 8 to 63 lower-case hexadecimal digits.
 ///
-/// Some publishers put the first eight digits of the hash into the file's name and say no more
-/// (`resnet18-f37072fd.pth`; PyTorch's own downloader checks no more than those). A prefix finds accidents, not
-/// forgeries: eight digits can be matched on purpose with some billions of tries. Use the whole digest where it is
-/// known.
+/// Some publishers give only the first eight digits of the hash, in the file's name (`resnet18-f37072fd.pth`; PyTorch's
+/// own downloader checks only those). A prefix detects accidents, not forgeries: eight digits can be forged with a few
+/// billion attempts. Use the whole digest if it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256Prefix(String);
@@ -159,17 +158,17 @@ macro_rules! hexadecimal {
 hexadecimal!(Sha256Digest, 64, "a SHA-256 (64 lower-case hexadecimal digits)");
 hexadecimal!(Sha256Prefix, 8..=63, "the beginning of a SHA-256 (8 to 63 lower-case hexadecimal digits)");
 
-/// What is known of the SHA-256 of a file.
+/// The known SHA-256 of a file or its prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// All of it.
+    /// The whole digest.
     Sha256(Sha256Digest),
     /// Its first digits, see [`Sha256Prefix`].
     Prefix(Sha256Prefix),
 }
 
 impl Check {
-    /// Whether a SHA-256, as [`sha256_hex`] writes it, is the one that is expected.
+    /// Whether a SHA-256 in the form of [`sha256_hex`] is the expected one.
     pub fn accepts(&self, sha256: &str) -> bool {
         match self {
             Self::Sha256(digest) => digest.0 == sha256,

@@ -1,23 +1,23 @@
-//! What lies at the path of a file to be written.
+//! The kind of destination at the path of a file to be written.
 
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// How bytes get to a path.
+/// How bytes are written to a path.
 #[derive(Debug)]
 pub(crate) enum Destination {
-    /// A new file takes the place of `place`, on which `old` lies now.
+    /// A new file replaces `place`, whose current metadata is `old`.
     Replace { place: PathBuf, old: Option<Box<Metadata>> },
-    /// A character device or pipe, to which they are written directly.
-    Through,
+    /// A character device or pipe, which is written directly.
+    Direct,
 }
 
 impl Destination {
-    /// Looks at what is there, without opening it. Symbolic links are followed.
+    /// Inspects a path without opening it. Symbolic links are followed.
     ///
     /// # Errors
-    /// Folders, sockets, block devices, links that go in circles, and folders that may not be looked into.
+    /// Folders, sockets, block devices, circular links, and folders without search permission.
     pub(crate) fn find(path: &Path) -> io::Result<Self> {
         let old = match fs::metadata(path) {
             Ok(metadata) => metadata,
@@ -37,14 +37,14 @@ impl Destination {
         if let Some(kind) = refused_kind(&old) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is a {kind}")));
         }
-        Ok(Self::Through)
+        Ok(Self::Direct)
     }
 }
 
-/// Links that are followed one after the other; Linux follows as many.
+/// The most links that are followed in a row, as on Linux.
 const MAX_LINKS: usize = 40;
 
-/// Where a link leads that leads to nothing; the path itself where it is no link.
+/// The target of a dangling link; the path itself if it is not a link.
 fn end_of_links(path: &Path) -> PathBuf {
     let mut end = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -56,7 +56,7 @@ fn end_of_links(path: &Path) -> PathBuf {
     end
 }
 
-/// The folder a file lies in: `.` for a bare file name.
+/// The folder of a file: `.` for a bare file name.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -64,7 +64,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// What a file is that nothing is written to.
+/// The kind of a file that must not be written to.
 fn refused_kind(metadata: &Metadata) -> Option<&'static str> {
     #[cfg(unix)]
     {
@@ -81,7 +81,7 @@ fn refused_kind(metadata: &Metadata) -> Option<&'static str> {
     None
 }
 
-/// The permissions of a file, without the bits that let it run as somebody else.
+/// The permissions of a file, without the set-user-ID and set-group-ID bits.
 pub(crate) fn mode_of(metadata: &Metadata) -> u32 {
     #[cfg(unix)]
     return std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
@@ -92,14 +92,14 @@ pub(crate) fn mode_of(metadata: &Metadata) -> u32 {
     }
 }
 
-/// Makes `file` belong to whom `old` belongs, where the process may do that, with the same permissions.
+/// Gives `file` the owner of `old`, if permitted, and the same permissions.
 pub(crate) fn keep_owner_and_mode(file: &File, old: &Metadata) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
         let new = file.metadata()?;
         if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-            // Only root may give files away; others may at least pass on a group of theirs.
+            // Only root may change the owner; others may set a group that they belong to.
             let _ = fchown(file, Some(old.uid()), Some(old.gid())).or_else(|_| fchown(file, None, Some(old.gid())));
         }
         file.set_permissions(fs::Permissions::from_mode(mode_of(old)))?;
@@ -211,7 +211,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-        // Opened for writing, it would wait for the reader that is not there yet.
+        // Opening it for writing would wait for a reader.
         check_writable(&path).unwrap();
         let reader = std::thread::spawn({
             let path = path.clone();

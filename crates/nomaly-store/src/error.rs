@@ -1,23 +1,23 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a file could not be kept, fetched or unpacked.
+/// Why a file could not be stored, fetched or unpacked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The operating system refused an operation on a file.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: "create", "write", "rename".
+        /// The operation, as a verb: "create", "write", "rename".
         action: &'static str,
         /// The file or folder concerned.
         path: PathBuf,
         /// The operating system's answer.
         source: io::Error,
     },
-    /// The environment names no folder that a cache could live in.
+    /// The environment does not define a folder for the cache.
     #[error("no folder for cached files: set NOMALY_HOME, or {variable}")]
     NoHome {
         /// The platform's own variable.
@@ -29,38 +29,38 @@ pub enum StoreError {
         /// The work that was stopped.
         what: String,
     },
-    /// A manifest names something that cannot be fetched as it stands.
+    /// A manifest has an invalid source.
     #[error("{what} cannot be fetched: {reason}")]
     InvalidSource {
-        /// The source as [`Source::to_string`](crate::Source) shows it.
+        /// The source in the form of [`Source::to_string`](crate::Source).
         what: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// Bytes arrived that are not the ones the manifest promises. The file has been removed.
+    /// The received bytes do not match the manifest. The file has been removed.
     #[error("{what} has SHA-256 {found}, but the manifest says {expected}; the file was removed")]
     HashMismatch {
-        /// Where the bytes came from.
+        /// The source of the bytes.
         what: String,
-        /// What the manifest says.
+        /// The hash in the manifest.
         expected: String,
-        /// What arrived.
+        /// The hash of the received bytes.
         found: String,
     },
     /// The size of a file differs from the manifest's.
     #[error("{what} has {found} bytes, but the manifest says {expected}")]
     SizeMismatch {
-        /// Where the bytes came from.
+        /// The source of the bytes.
         what: String,
-        /// Bytes that the manifest says.
+        /// The size in the manifest.
         expected: u64,
-        /// Bytes that the server announced or sent.
+        /// The size announced or sent by the server.
         found: u64,
     },
     /// A server answered with an error.
     #[error("{url} answered with HTTP status {status}")]
     Http {
-        /// The address that was asked.
+        /// The address.
         url: String,
         /// The status code.
         status: u16,
@@ -68,7 +68,7 @@ pub enum StoreError {
     /// A connection could not be made or broke too often.
     #[error("cannot download {url}: {reason}")]
     Transfer {
-        /// The address that was asked.
+        /// The address.
         url: String,
         /// What happened.
         reason: String,
@@ -78,7 +78,7 @@ pub enum StoreError {
     ProgramMissing {
         /// The source.
         what: String,
-        /// The program that was looked for.
+        /// The missing program.
         program: String,
         /// What the user can do.
         hint: &'static str,
@@ -98,17 +98,17 @@ pub enum StoreError {
     /// Every source of a file failed.
     #[error("no source of {what} worked{}", list(attempts))]
     AllSourcesFailed {
-        /// What was wanted.
+        /// The file.
         what: String,
-        /// What went wrong with each source, in the order in which they were tried.
+        /// The error of each source, in the order of the attempts.
         attempts: Vec<Attempt>,
     },
-    /// A file is not an archive of a kind that can be read here.
+    /// A file is not a supported archive.
     #[error("{} cannot be unpacked: {reason}", path.display())]
     UnsupportedArchive {
         /// The archive.
         path: PathBuf,
-        /// What it is or lacks.
+        /// The reason.
         reason: String,
     },
     /// An archive is damaged.
@@ -116,7 +116,7 @@ pub enum StoreError {
     DamagedArchive {
         /// The archive.
         path: PathBuf,
-        /// What could not be read.
+        /// The reason.
         reason: String,
     },
     /// An archive holds an entry that must not be written to disk.
@@ -139,12 +139,12 @@ pub enum StoreError {
         /// What is limited: "entries" or "bytes".
         unit: &'static str,
     },
-    /// An archive lacks a file that was asked for.
+    /// An archive lacks a requested file.
     #[error("{} has no entry {member:?}", path.display())]
     MemberMissing {
         /// The archive.
         path: PathBuf,
-        /// The entry that was asked for.
+        /// The requested entry.
         member: String,
     },
 }
@@ -164,7 +164,7 @@ impl StoreError {
         move |source| Self::Io { action, path, source }
     }
 
-    /// Whether the work was stopped by its caller rather than by a failure.
+    /// Whether the caller stopped the work.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled { .. })
     }

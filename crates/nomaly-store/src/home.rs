@@ -1,17 +1,17 @@
-//! The folder that cached files live in.
+//! The cache folder.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::StoreError;
 
-/// The folder that cached weights and data sets live in. It need not exist yet.
+/// The folder of cached weights and data sets. It may not exist yet.
 ///
-/// `NOMALY_HOME` where that is set; otherwise `nomaly` in the platform's cache folder: `$XDG_CACHE_HOME` or `~/.cache`
-/// on Linux and other Unix systems, `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on Windows.
+/// `NOMALY_HOME` if set; otherwise `nomaly` in the platform's cache folder: `$XDG_CACHE_HOME` or `~/.cache` on Linux
+/// and other Unix systems, `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on Windows.
 ///
 /// # Errors
-/// [`StoreError::NoHome`] where none of these variables is set.
+/// [`StoreError::NoHome`] if none of these variables is set.
 pub fn home() -> Result<PathBuf, StoreError> {
     resolve(Platform::CURRENT, |name| std::env::var_os(name))
 }
@@ -41,7 +41,7 @@ fn resolve(platform: Platform, variable: impl Fn(&str) -> Option<OsString>) -> R
     let (cache, needed) = match platform {
         Platform::Windows => (set("LOCALAPPDATA"), "LOCALAPPDATA"),
         Platform::MacOs => (set("HOME").map(|home| home.join("Library/Caches")), "HOME"),
-        // The XDG specification has relative paths ignored.
+        // The XDG specification says to ignore relative paths.
         Platform::Unix => (
             set("XDG_CACHE_HOME")
                 .filter(|path| path.is_absolute())

@@ -1,14 +1,14 @@
-//! Files nomaly keeps: the cache folder, verified downloads, archives, atomic writes.
+//! File storage: the cache folder, verified downloads, archives, atomic writes.
 //!
-//! This crate knows nothing of images or methods. It answers four questions for the layers above:
+//! This crate is independent of images and methods. It answers four questions for the layers above:
 //!
-//! * **Where do cached files live?** [`home`].
-//! * **How is a file written so that nobody ever sees half of it?** [`write_atomic`], [`AtomicFile`].
-//! * **How does a file named in a manifest get here, and is it the right one?** [`Source`], [`fetch`], [`fetch_any`]:
-//!   HTTPS (resumed after a cut connection), a PyPI package through `pip`, a Debian package through `apt-get`.
-//!   Nothing is used before its SHA-256 has been compared with the manifest's.
-//! * **How does an archive become files?** [`archive`]: zip, wheel, tar, gzip, xz and Debian packages, with limits,
-//!   and never a byte outside the target folder.
+//! * **Where are cached files stored?** [`home`].
+//! * **How is a file written atomically?** [`write_atomic`], [`AtomicFile`].
+//! * **How is a file in a manifest fetched and verified?** [`Source`], [`fetch`], [`fetch_any`]: HTTPS (with
+//!   resumption), a PyPI package through `pip`, a Debian package through `apt-get`. Nothing is used before its SHA-256
+//!   has been compared with the manifest's.
+//! * **How is an archive extracted?** [`archive`]: zip, wheel, tar, gzip, xz and Debian packages, with limits, and
+//!   never a byte outside the target folder.
 //!
 //! ```
 //! # fn main() -> Result<(), nomaly_store::StoreError> {

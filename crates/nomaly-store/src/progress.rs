@@ -1,21 +1,21 @@
-//! How long work tells its caller how far it is, and asks whether to go on.
+//! Progress reports and cancellation of long work.
 
-/// A listener of long work: a progress bar, a log, a cancel button.
+/// An observer of long work: a progress bar, a log, a cancel button.
 ///
 /// The methods take `&self`, so an implementation keeps its state in atomics or behind a lock. They are called by one
-/// thread at a time, not always the one that called the work.
+/// thread at a time, not necessarily the caller's.
 pub trait Progress: Sync {
-    /// A piece of work begins: `what` names it, `total` is its size in bytes (or items) where that is known.
+    /// A piece of work starts: `what` names it, `total` is its size in bytes (or items) if known.
     ///
-    /// Called again, after [`Progress::finish`], when a transfer has to start over.
+    /// Called again, after [`Progress::finish`], when a transfer restarts.
     fn start(&self, what: &str, total: Option<u64>);
-    /// The piece of work that was started last is at a point worth a word: `what` names it from now on.
+    /// Renames the piece of work that was started last to `what`.
     fn describe(&self, _what: &str) {}
     /// `amount` more bytes (or items) are done.
     fn advance(&self, amount: u64);
-    /// The piece of work that was started last has ended, well or badly.
+    /// The piece of work that was started last has ended, successfully or not.
     fn finish(&self);
-    /// Whether the work should stop. Asked at least ten times a second while a transfer waits.
+    /// Whether the work should stop. Called at least ten times per second while a transfer waits.
     fn cancelled(&self) -> bool;
 }
 

@@ -1,4 +1,4 @@
-//! Reading files that may be anything.
+//! Reads untrusted files.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,11 +8,11 @@ use crate::StoreError;
 
 /// Reads a whole regular file of at most `limit` bytes.
 ///
-/// The kind of file is asked before it is opened: a pipe would wait for a writer, and a device may never end. No more
-/// is read than the length that the file had then.
+/// The kind of file is checked before it is opened: a pipe would wait for a writer, and a device may never end. At most
+/// the file's length at that time is read.
 ///
 /// # Errors
-/// [`StoreError::Io`] naming the file: missing, unreadable, no regular file
+/// [`StoreError::Io`] naming the file: missing, unreadable, not a regular file
 /// ([`IsADirectory`](io::ErrorKind::IsADirectory), [`InvalidInput`](io::ErrorKind::InvalidInput)), or longer than
 /// `limit` ([`FileTooLarge`](io::ErrorKind::FileTooLarge)).
 pub fn read_regular(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
@@ -22,7 +22,7 @@ pub fn read_regular(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
 fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     check_regular(&fs::metadata(path)?)?;
     let file = File::open(path)?;
-    // Another file may have come to the place in the meantime.
+    // The file may have been replaced in the meantime.
     let metadata = file.metadata()?;
     check_regular(&metadata)?;
     let length = metadata.len();
@@ -40,7 +40,7 @@ fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
     }
     if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Where a file comes from, as a manifest says it.
+//! Sources of files in manifests.
 
 use std::fmt;
 
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Check, Sha256Digest, Sha256Prefix, StoreError};
 
-/// Where a file comes from, and how it is known to be the right one.
+/// The source of a file and its checksum.
 ///
-/// Manifests write it as a table whose `kind` is `pypi`, `debian` or `https`:
+/// In manifests it is a table whose `kind` is `pypi`, `debian` or `https`:
 ///
 /// ```
 /// let source: nomaly_store::Source = toml::from_str(
@@ -23,8 +23,8 @@ use crate::{Check, Sha256Digest, Sha256Prefix, StoreError};
 /// # Ok::<(), toml::de::Error>(())
 /// ```
 ///
-/// A field that is not known, a name that is not a plain file name, an address that is not `https://` (`http://` is
-/// for servers on this machine only) and a missing or malformed checksum are errors when the manifest is read.
+/// An unknown field, a name that is not a plain file name, an address that is not `https://` (`http://` is for servers
+/// on this machine only) and a missing or malformed checksum are errors when the manifest is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Raw", into = "Raw")]
 pub enum Source {
@@ -34,18 +34,18 @@ pub enum Source {
         package: String,
         /// The release, exactly.
         version: String,
-        /// The file of that release, a wheel (`.whl`): `pip` runs code out of source archives.
+        /// The file of that release, a wheel (`.whl`): `pip` runs code from source archives.
         file: String,
-        /// The file's SHA-256. `pip` compares it too, before it looks into the file.
+        /// The file's SHA-256. `pip` compares it too, before it opens the file.
         sha256: Sha256Digest,
     },
-    /// A Debian package, fetched by `apt-get download` from the sources the machine is set up with.
+    /// A Debian package, fetched by `apt-get download` from the machine's configured sources.
     Debian {
         /// The package's name.
         package: String,
         /// The version, exactly; without it the one that `apt-get` prefers.
         version: Option<String>,
-        /// The name under which the package file is kept.
+        /// The name of the stored package file.
         file: String,
         /// The package file's SHA-256.
         sha256: Sha256Digest,
@@ -54,11 +54,11 @@ pub enum Source {
     Https {
         /// Its address.
         url: String,
-        /// The name under which it is kept.
+        /// The name of the stored file.
         file: String,
-        /// What is known of its SHA-256.
+        /// Its SHA-256 or a prefix.
         check: Check,
-        /// Its size in bytes, where that is known.
+        /// Its size in bytes, if known.
         bytes: Option<u64>,
     },
 }
@@ -147,14 +147,14 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// The name that the file has once it is fetched.
+    /// The name of the fetched file.
     pub fn file_name(&self) -> &str {
         match self {
             Self::PyPi { file, .. } | Self::Debian { file, .. } | Self::Https { file, .. } => file,
         }
     }
 
-    /// What is known of the file's SHA-256.
+    /// The file's SHA-256 or a prefix.
     pub fn check(&self) -> Check {
         match self {
             Self::PyPi { sha256, .. } | Self::Debian { sha256, .. } => Check::Sha256(sha256.clone()),
@@ -162,7 +162,7 @@ impl Source {
         }
     }
 
-    /// Checks what the types cannot: names that go into paths and command lines, and the scheme of the address.
+    /// Checks what the types cannot: names in paths and command lines, and the scheme of the address.
     ///
     /// # Errors
     /// [`StoreError::InvalidSource`].
@@ -173,7 +173,7 @@ impl Source {
         }
         match self {
             Self::PyPi { file, .. } if !file.ends_with(".whl") => {
-                Err(format!("{file:?} is no wheel (.whl), and pip runs code out of source archives"))
+                Err(format!("{file:?} is not a wheel (.whl), and pip runs code from source archives"))
             }
             Self::PyPi { package, version, .. } => word(package, "._-").and_then(|()| word(version, "._-+!")),
             Self::Debian { package, version, .. } => {
@@ -198,7 +198,7 @@ pub(crate) fn is_loopback(url: &str) -> bool {
     })
 }
 
-/// Whether the rest of an address after its host is `:port` and perhaps a path.
+/// Whether the rest of an address after its host is `:port` and optionally a path.
 fn is_port(rest: &str) -> bool {
     let Some(rest) = rest.strip_prefix(':') else { return false };
     let port = rest.split('/').next().unwrap_or_default();
@@ -217,7 +217,7 @@ fn is_file_name(name: &str) -> bool {
         && name.chars().all(|letter| !letter.is_control() && !"/\\:*?\"<>|".contains(letter))
 }
 
-/// A word that starts with a letter or digit and cannot be taken for an option.
+/// A word that starts with a letter or digit and cannot be mistaken for an option.
 fn word(text: &str, punctuation: &str) -> Result<(), String> {
     let fits = text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text.chars().all(|letter| letter.is_ascii_alphanumeric() || punctuation.contains(letter));
@@ -250,7 +250,7 @@ mod tests {
         check(pypi, Ok("a_b-1.0.whl"));
         check(&pypi.replace("a-b", "--index"), Err("not a package name"));
         check(&pypi.replace("a_b-1.0.whl", "../a.whl"), Err("not a plain file name"));
-        check(&pypi.replace("a_b-1.0.whl", "a-b-1.0.tar.gz"), Err("is no wheel"));
+        check(&pypi.replace("a_b-1.0.whl", "a-b-1.0.tar.gz"), Err("is not a wheel"));
         check(&format!("{pypi}\nmirror='x'"), Err("unknown field"));
         check(&pypi.replace("HASH", "12"), Err("64 lower-case"));
         check("kind='debian'\npackage='data+x'\nfile='d.deb'\nsha256='HASH'", Ok("d.deb"));

@@ -1,4 +1,4 @@
-//! Draws a sheet of every kind of synthetic defect, image above mask, to look at:
+//! Draws a contact sheet of every kind of synthetic defect, image above mask:
 //!
 //! ```text
 //! cargo run -p nomaly-transforms --example defects -- sheet.png [SEED]

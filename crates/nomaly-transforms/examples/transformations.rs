@@ -20,7 +20,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 /// Pixels between two tiles.
 const GAP: u32 = 2;
-/// Grey levels that a picture keeps of each channel, so that the files stay small.
+/// Grey levels per channel of a picture, so that the files stay small.
 const LEVELS: u16 = 16;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -72,7 +72,7 @@ fn adacl(path: &Path) -> Result<(), Box<dyn Error>> {
     save(&tiles, 8, SIDE, path)
 }
 
-/// The image itself, one with a patch and two with scars, which are too small to be seen on small tiles.
+/// The image itself, one with a patch and two with scars, which would be too small to see on small tiles.
 fn cut_paste(path: &Path) -> Result<(), Box<dyn Error>> {
     const SIDE: u32 = 146;
     let planes = planes(&sample(SIDE)?);
@@ -108,7 +108,7 @@ fn sample(side: u32) -> Result<RgbImage, Box<dyn Error>> {
     let bars = [[0.30, 0.15, 0.42, 0.85], [0.30, 0.15, 0.75, 0.27], [0.30, 0.43, 0.62, 0.55]];
     for (x, y, pixel) in image.enumerate_pixels_mut() {
         let at = [x, y].map(|place| (f64::from(place) + 0.5) / f64::from(side));
-        // The photograph's contrast is lowered, to leave equalisation something to do.
+        // The photograph's contrast is lowered, so that equalisation has an effect.
         let level = f64::from(pixel.0[0]) * 0.6 + 50.0;
         let inside = bars
             .iter()

@@ -1,9 +1,9 @@
-//! Random numbers for whatever is drawn at random.
+//! Random numbers for transforms.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
-/// Random numbers, made from the generator's words alone so that they never change with a library's distributions.
+/// Random numbers from the generator's words alone, so that they do not depend on a library's distributions.
 #[derive(Debug)]
 pub(crate) struct Dice<'a>(pub(crate) &'a mut ChaCha8Rng);
 
@@ -14,7 +14,7 @@ impl Dice<'_> {
         low + (high - low) * ((self.word() >> 8) as f32 * STEP)
     }
 
-    /// Not inlined: the generator's block function is long, and dice are thrown in many places.
+    /// Not inlined: the generator's block function is long, and there are many callers.
     #[inline(never)]
     fn word(&mut self) -> u32 {
         self.0.next_u32()
@@ -25,7 +25,7 @@ impl Dice<'_> {
         ((u64::from(self.word()) * u64::from(count)) >> 32) as u32
     }
 
-    /// Uniform in 0..=last, for places in memory.
+    /// Uniform in 0..=last, for indices.
     pub(crate) fn up_to(&mut self, last: usize) -> usize {
         self.below(u32::try_from(last + 1).unwrap_or(u32::MAX)) as usize
     }

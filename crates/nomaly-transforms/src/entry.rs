@@ -1,16 +1,16 @@
-//! A transform as it is listed.
+//! The registry entry of a transform.
 
 use nomaly_registry::Entry;
 
-/// What a transform changes.
+/// The kind of a transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Group {
-    /// Where pixels lie.
+    /// Moves pixels.
     Geometry,
-    /// What values pixels have.
+    /// Changes the values of pixels.
     Photometry,
-    /// A [set of transformations](crate::transformations), which are told apart.
+    /// A [set of transformations](crate::transformations) for a classifier.
     Set,
     /// Makes an anomaly to train against; see [`crate::augment`].
     Augmentation,
@@ -30,16 +30,16 @@ impl std::fmt::Display for Group {
     }
 }
 
-/// A transform, as it is listed.
+/// The registry entry of a transform.
 #[derive(Debug)]
 pub struct TransformEntry {
     /// The name users type.
     pub name: &'static str,
-    /// One line that says what it does.
+    /// One line: what it does.
     pub summary: &'static str,
-    /// What it changes.
+    /// Its kind.
     pub group: Group,
-    /// Its parameters, in words; empty where it takes none.
+    /// Its parameters, in words; empty if it has none.
     pub parameters: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong, by whose fault.
+//! Errors: those of image files, and those of transforms.
 
 use std::fmt;
 use std::io;
@@ -9,10 +9,10 @@ use thiserror::Error;
 
 use crate::limits::{MAX_SIDE, MAX_TILES};
 
-/// An image that could not be decoded: which file, and what is wrong with it.
+/// An image that could not be decoded: the file and its fault.
 #[derive(Debug)]
 pub struct DecodeError {
-    /// The file, where the bytes came from one.
+    /// The file, if the bytes came from one.
     pub path: Option<PathBuf>,
     /// What is wrong.
     pub fault: Fault,
@@ -70,7 +70,7 @@ pub enum Fault {
     /// There are no bytes.
     #[error("the file is empty")]
     Empty,
-    /// The bytes are no image.
+    /// The bytes are not an image.
     #[error("not an image: it seems to be {seems}")]
     NotAnImage {
         /// What they look like, with an article: "a text file".
@@ -153,7 +153,7 @@ impl Fault {
     }
 }
 
-/// A transform that cannot be made, or cannot be applied to an image.
+/// A transform that is invalid or cannot be applied to an image.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum TransformError {
@@ -201,7 +201,7 @@ pub enum TransformError {
         /// Height in pixels.
         height: u32,
     },
-    /// A very long and thin image, which a short-side resize would blow up.
+    /// A very long and thin image, which a short-side resize would enlarge too much.
     #[error("resizing {width}×{height} would make an image of {new_width}×{new_height}; the limit is {limit} pixels")]
     ResizedTooLarge {
         /// Width before, in pixels.
@@ -241,12 +241,12 @@ pub enum TransformError {
         /// The frame's, in pixels.
         frame: usize,
     },
-    /// Tiles that leave parts of the frame unseen.
+    /// Tiles that do not cover the frame.
     #[error("{count} tile{} of {what} {tile} do{} not cover the frame's {what} of {frame}", if *count == 1 { "" } else { "s" }, if *count == 1 { "es" } else { "" })]
     TilesTooFew {
         /// `height` or `width`.
         what: &'static str,
-        /// How many tiles there are along this axis.
+        /// The number of tiles along this axis.
         count: u32,
         /// The tile's side, in pixels.
         tile: u32,
@@ -258,7 +258,7 @@ pub enum TransformError {
         "{views} views of {height}×{width} pixels are more than the {limit} pixels that the views of one image may have"
     )]
     ViewsTooLarge {
-        /// How many views.
+        /// The number of views.
         views: usize,
         /// Height of each, in pixels.
         height: usize,
@@ -267,25 +267,25 @@ pub enum TransformError {
         /// The limit, in pixels.
         limit: u64,
     },
-    /// A share by which tiles cannot overlap.
+    /// An invalid overlap of tiles.
     #[error("tiles cannot overlap by {value} of their side, expected 0 or more and less than 0.9")]
     Overlap {
         /// The value given.
         value: f64,
     },
-    /// Maps that are not those of the views of one image.
+    /// Maps that do not match the views of one image.
     #[error("{actual} values are not the maps of {views} view{} of {height}×{width} pixels", if *views == 1 { "" } else { "s" })]
     MapsLength {
-        /// How many views an image has.
+        /// The number of views per image.
         views: usize,
         /// Height of each, in pixels.
         height: usize,
         /// Width of each, in pixels.
         width: usize,
-        /// How many values there are.
+        /// The number of values.
         actual: usize,
     },
-    /// A mask that does not lie over the frame.
+    /// A mask whose size differs from the frame's.
     #[error("the mask has {width}×{height} pixels and the frame {frame_width}×{frame_height}")]
     MaskSize {
         /// Width of the mask, in pixels.
@@ -297,7 +297,7 @@ pub enum TransformError {
         /// Height of the frame, in pixels.
         frame_height: usize,
     },
-    /// An image that is no frame of the pipeline.
+    /// An image whose size differs from the pipeline's frame.
     #[error("the image has {width}×{height} pixels and the frame {frame_width}×{frame_height}")]
     FrameSize {
         /// Width of the image, in pixels.
@@ -315,17 +315,17 @@ pub enum TransformError {
     /// A setting of a transformation that is missing, out of range or not a number.
     #[error("`{name}{}{value}`: expected {expected}", if value.is_empty() { "" } else { "=" })]
     Setting {
-        /// Of which step or set.
+        /// The step or set.
         name: &'static str,
-        /// What was written; empty where nothing was.
+        /// The value as written; empty if missing.
         value: String,
-        /// What it may be.
+        /// The allowed values.
         expected: &'static str,
     },
-    /// The identity or a whole set where a step of a transformation has to be.
+    /// The identity or a whole set in place of a step of a transformation.
     #[error("`{name}` cannot be a step of a transformation; sets stand before their extras, and the identity alone")]
     NotAStep {
-        /// What was written.
+        /// The name as written.
         name: String,
     },
     /// A transformation of too many steps.
@@ -340,7 +340,7 @@ pub enum TransformError {
         /// The limit.
         limit: usize,
     },
-    /// A transformation that stands in a set twice, or an extra that is given twice.
+    /// A duplicate transformation or extra in a set.
     #[error("`{name}` is given twice")]
     Twice {
         /// Its name.
@@ -348,8 +348,8 @@ pub enum TransformError {
     },
     /// Both kinds of histogram equalisation as extras of one set.
     #[error("`equalise` and `quantile` cannot both be extras: an equalised image does not change when it is equalised")]
-    EqualisedTwice,
-    /// A turn by which height and width would change places.
+    EqualizedTwice,
+    /// A rotation that would swap height and width.
     #[error("`{step}` needs square images, not {width}×{height}")]
     NotSquare {
         /// The step.
@@ -370,9 +370,9 @@ pub enum TransformError {
         width: usize,
     },
     /// Planes of neither a grey nor a coloured image.
-    #[error("{actual} planes are no image, expected 1 or 3")]
+    #[error("{actual} planes are not an image, expected 1 or 3")]
     Channels {
-        /// How many there are.
+        /// The number of planes.
         actual: usize,
     },
     /// Values that are not whole planes of an image.
@@ -382,7 +382,7 @@ pub enum TransformError {
         height: usize,
         /// Width in pixels.
         width: usize,
-        /// How many values there are.
+        /// The number of values.
         actual: usize,
     },
 }

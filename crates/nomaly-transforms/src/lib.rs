@@ -1,16 +1,16 @@
 //! Image decoding, resizing, normalisation, sets of transformations and synthetic anomalies.
 //!
-//! Six things that a method of anomaly detection needs before it sees a number:
+//! Image processing for anomaly detection:
 //!
 //! * [`decode`]: files of unknown quality to 8-bit RGB, within [`Limits`], with errors that say what is wrong;
-//! * [`Pipeline`]: resize, centre crop and normalisation, equal to torchvision's, to the planes a network takes, of the
-//!   whole image or of [`Views`] of it: overlapping tiles and flips;
+//! * [`Pipeline`]: resize, centre crop and normalisation, equal to torchvision's, producing a network's input planes
+//!   from the whole image or from [`Views`] of it: overlapping tiles and flips;
 //! * [`synthetic`]: seeded defects with exact masks, for demonstrations and validation;
-//! * [`transformations`]: sets of transformations that a network learns to tell apart;
+//! * [`transformations`]: sets of transformations that a network learns to distinguish;
 //! * [`augment`]: anomalies made from normal images, to train against;
-//! * [`statistics`]: how bright, sharp, noisy and coloured an image is.
+//! * [`statistics`]: brightness, sharpness, noise and colour of an image.
 //!
-//! Beside them: [`samples`], a few textures that come with the library, and [`registry`], the list of all transforms.
+//! Also: [`samples`], a few embedded textures, and [`registry`], the list of all transforms.
 //!
 //! ```
 //! use nomaly_transforms::{Filter, Limits, Normalize, Pipeline, Resize, ResizeMode, decode_bytes};

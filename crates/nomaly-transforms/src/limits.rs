@@ -1,4 +1,4 @@
-//! Bounds that messages name.
+//! Limits that appear in messages.
 
 /// The longest side of a pipeline's resize and crop, in pixels.
 pub const MAX_SIDE: u32 = 8192;

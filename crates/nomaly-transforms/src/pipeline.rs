@@ -1,21 +1,21 @@
-//! From a decoded image to a network's input.
+//! The pipeline from a decoded image to a network's input.
 //!
 //! # What it computes
-//! Resize, then an optional centre crop, then `(v / 255 − mean) / std` for each channel. What comes out is the *frame*;
-//! its [`Views`] (by default the frame itself) are the planes `[views, 3, H, W]` that the backbones take. Each step up
-//! to the frame equals torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on PIL images; the normalisation
+//! Resize, then an optional centre crop, then `(v / 255 − mean) / std` for each channel. The result is the *frame*; its
+//! [`Views`] (by default the frame itself) are the planes `[views, 3, H, W]` that the backbones take. Each step up to
+//! the frame equals torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on PIL images; the normalisation
 //! equals it bit for bit.
 //!
 //! # When to use
-//! For every image a model sees, when it is fitted and when it scores. The pipeline is stored in the model file, so
-//! that both are the same.
+//! For every image of a model, in fitting and in scoring. The pipeline is stored in the model file, so that both are
+//! the same.
 //!
 //! # Parameters
-//! [`Resize`], [`CenterCrop`], [`Normalize`], [`Views`]; all are checked when a pipeline is made or read.
+//! [`Resize`], [`CenterCrop`], [`Normalize`], [`Views`]; all are checked when a pipeline is created or read.
 //!
 //! # Reference
 //! torchvision, `transforms/functional.py`: the short-side rule `int(size · long / short)`, crop offsets rounded half
-//! to even, zero padding where the image is smaller than the crop.
+//! to even, zero padding if the image is smaller than the crop.
 
 use std::borrow::Cow;
 
@@ -40,8 +40,8 @@ pub enum ResizeMode {
     },
     /// The shorter side to this many pixels, keeping the aspect ratio; the longer side is rounded down.
     ShortSide(u32),
-    /// Exactly this size where the image is larger along either axis; an image that fits stays as it is, and a crop of
-    /// this size sets it on black.
+    /// Exactly this size if the image is larger along either axis; a smaller image is not resized, and a crop of this
+    /// size pads it with black.
     AtMost {
         /// Height in pixels.
         height: u32,
@@ -54,9 +54,9 @@ pub enum ResizeMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resize {
-    /// To which size.
+    /// The target size.
     pub mode: ResizeMode,
-    /// With which kernel.
+    /// The interpolation kernel.
     pub filter: Filter,
 }
 
@@ -80,7 +80,7 @@ impl Resize {
     }
 }
 
-/// The middle of an image; black where the image is smaller.
+/// The centre of an image, padded with black if the image is smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CenterCrop {
@@ -108,7 +108,7 @@ impl Normalize {
 
     /// The normalised value of every sample value, channel by channel.
     ///
-    /// A table is both exact (torchvision's order of operations, in `f32`) and quicker than two divisions a sample.
+    /// A table is exact (torchvision's order of operations, in `f32`) and faster than two divisions per sample.
     fn tables(&self) -> [[f32; 256]; 3] {
         let mut tables = [[0.0; 256]; 3];
         for (channel, table) in tables.iter_mut().enumerate() {
@@ -120,7 +120,7 @@ impl Normalize {
     }
 }
 
-/// Resize, centre crop, normalisation and views: everything between a decoded image and a network.
+/// Resize, centre crop, normalisation and views: all steps between a decoded image and a network.
 ///
 /// ```
 /// use image::RgbImage;
@@ -135,7 +135,7 @@ impl Normalize {
 /// assert_eq!(input.len(), 3 * 224 * 224);
 /// assert_eq!(input[0], -0.485 / 0.229);
 ///
-/// // The same frame as four tiles that overlap by half, which the network sees one by one.
+/// // The same frame as four tiles that overlap by half, each a separate input of the network.
 /// use nomaly_transforms::{Flips, Tiling, Views};
 /// let tiling = Tiling { rows: 2, columns: 2, height: 150, width: 150 };
 /// let tiled = pipeline.with_views(Views { tiling: Some(tiling), flips: Flips::None })?;
@@ -153,12 +153,12 @@ pub struct Pipeline {
     pub crop: Option<CenterCrop>,
     /// The last step.
     pub normalize: Normalize,
-    /// What the network sees of the result; stored unless it is the whole of it, once.
+    /// The views of the result; stored unless it is a single view of the whole frame.
     #[serde(skip_serializing_if = "Views::is_default")]
     pub views: Views,
 }
 
-/// A pipeline as it is stored, before it is checked.
+/// The stored form of a pipeline, before validation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -193,13 +193,13 @@ pub struct Footprint {
     pub height: f64,
 }
 
-/// Where the frame lies on the resized image, along one axis.
+/// The position of the frame on the resized image, along one axis.
 struct Span {
     /// First pixel taken from the image.
     from: usize,
     /// First pixel written in the frame; those before are padding.
     to: usize,
-    /// How many are taken.
+    /// The number of pixels taken.
     len: usize,
 }
 
@@ -288,7 +288,7 @@ impl Pipeline {
         let (height, width) = match (self.crop, self.resize.mode) {
             (Some(crop), _) => (crop.height, crop.width),
             (None, ResizeMode::Exact { height, width }) => (height, width),
-            // Refused by `validate`.
+            // Rejected by `validate`.
             (None, ResizeMode::AtMost { height, width }) => (height, width),
             (None, ResizeMode::ShortSide(size)) => (size, size),
         };
@@ -300,7 +300,7 @@ impl Pipeline {
         self.views.size(self.frame_size())
     }
 
-    /// How many views there are of an image, at least 1.
+    /// The number of views of an image, at least 1.
     pub fn view_count(&self) -> usize {
         self.views.count()
     }
@@ -325,11 +325,11 @@ impl Pipeline {
     /// Transforms an image into a buffer of `[views, 3, H, W]` values, channels red, green, blue.
     ///
     /// # Errors
-    /// What [`Pipeline::validate`] finds, [`TransformError::OutputLength`], [`TransformError::EmptyImage`],
+    /// Those of [`Pipeline::validate`], [`TransformError::OutputLength`], [`TransformError::EmptyImage`],
     /// [`TransformError::ResizedTooLarge`].
     pub fn apply_into(&self, image: &RgbImage, out: &mut [f32]) -> Result<(), TransformError> {
         self.validate()?;
-        // A wrong length is no reason to resize first.
+        // Check the length before the costly resize.
         if out.len() != self.output_len() {
             return Err(TransformError::OutputLength { expected: self.output_len(), actual: out.len() });
         }
@@ -339,7 +339,7 @@ impl Pipeline {
     /// As [`Pipeline::apply_into`], from a frame that [`Pipeline::view`] made earlier: the same values.
     ///
     /// # Errors
-    /// What [`Pipeline::validate`] finds, [`TransformError::OutputLength`], [`TransformError::FrameSize`].
+    /// Those of [`Pipeline::validate`], [`TransformError::OutputLength`], [`TransformError::FrameSize`].
     pub fn apply_frame_into(&self, frame: &RgbImage, out: &mut [f32]) -> Result<(), TransformError> {
         self.validate()?;
         let [height, width] = self.frame_size();
@@ -359,19 +359,19 @@ impl Pipeline {
         let [height, width] = self.frame_size();
         if self.views.tiling.is_some() {
             let mut frame = vec![0.0; 3 * height * width];
-            self.normalised(resized, &mut frame);
+            self.normalize_into(resized, &mut frame);
             self.views.cut(&frame, [height, width], 0, out);
         } else {
             // The first view is the frame itself.
             let (frame, flipped) = out.split_at_mut(3 * height * width);
-            self.normalised(resized, frame);
+            self.normalize_into(resized, frame);
             self.views.cut(frame, [height, width], 1, flipped);
         }
         Ok(())
     }
 
     /// Crops and normalises a resized image to the frame, `[3, H, W]`.
-    fn normalised(&self, resized: &RgbImage, frame: &mut [f32]) {
+    fn normalize_into(&self, resized: &RgbImage, frame: &mut [f32]) {
         let [height, width] = self.frame_size();
         let (rows, columns) = (Span::new(resized.height(), height as u32), Span::new(resized.width(), width as u32));
         let tables = self.normalize.tables();
@@ -399,11 +399,11 @@ impl Pipeline {
 
     /// One map of the frame, `[frame height, frame width]`, from the maps of all views of an image, `[views, H, W]`.
     ///
-    /// Flipped maps are turned back and averaged; where tiles overlap, one fades into the other. The map of a single
-    /// view is returned as it is, and views that agree on a value give that value.
+    /// Flipped maps are flipped back and averaged; overlapping tiles are blended. The map of a single view is returned
+    /// as it is, and equal values of all views are preserved.
     ///
     /// # Errors
-    /// What [`Pipeline::validate`] finds, [`TransformError::MapsLength`].
+    /// Those of [`Pipeline::validate`], [`TransformError::MapsLength`].
     pub fn assemble(&self, maps: &[f32]) -> Result<Vec<f32>, TransformError> {
         self.validate()?;
         let ([height, width], views) = (self.output_size(), self.view_count());
@@ -413,10 +413,10 @@ impl Pipeline {
         Ok(self.views.assemble(maps, self.frame_size()))
     }
 
-    /// What every view shows of a mask of the frame, as [`Pipeline::apply_mask`] makes it, in the order of the views.
+    /// The part of a frame's mask (see [`Pipeline::apply_mask`]) in each view, in the order of the views.
     ///
     /// # Errors
-    /// What [`Pipeline::validate`] finds, [`TransformError::MaskSize`].
+    /// Those of [`Pipeline::validate`], [`TransformError::MaskSize`].
     pub fn split_mask(&self, mask: &GrayImage) -> Result<Vec<GrayImage>, TransformError> {
         self.validate()?;
         let [frame_height, frame_width] = self.frame_size();
@@ -436,7 +436,7 @@ impl Pipeline {
     /// The rectangle that the frame shows of an image of `(width, height)` pixels.
     ///
     /// # Errors
-    /// What [`Pipeline::validate`] finds, [`TransformError::EmptyImage`], [`TransformError::ResizedTooLarge`].
+    /// Those of [`Pipeline::validate`], [`TransformError::EmptyImage`], [`TransformError::ResizedTooLarge`].
     pub fn footprint(&self, (width, height): (u32, u32)) -> Result<Footprint, TransformError> {
         self.validate()?;
         if width == 0 || height == 0 {
@@ -453,7 +453,7 @@ impl Pipeline {
         Ok(Footprint { x, y, width, height })
     }
 
-    /// The frame of an image before normalisation: the part that the network sees, and what an anomaly map lies over.
+    /// The frame of an image before normalisation: the part that the network sees and that an anomaly map covers.
     ///
     /// # Errors
     /// As [`Pipeline::apply_into`].
@@ -468,7 +468,7 @@ impl Pipeline {
         Ok(RgbImage::from_raw(width as u32, height as u32, data).expect("the crop has the frame's size"))
     }
 
-    /// Takes a mask to the frame by the same geometry and nearest neighbours, to compare it with an anomaly map pixel
+    /// Maps a mask to the frame by the same geometry and nearest neighbours, for comparison with an anomaly map pixel
     /// by pixel. Padding is 0, which is normal.
     ///
     /// # Errors
@@ -490,7 +490,7 @@ impl Pipeline {
         self.resize.apply(image).map(Cow::Owned)
     }
 
-    /// Cuts the frame out of interleaved samples, with zeros where the image does not reach.
+    /// Cuts the frame out of interleaved samples, with zeros outside the image.
     fn cropped(&self, data: &[u8], (image_width, image_height): (u32, u32), channels: usize) -> Vec<u8> {
         let [height, width] = self.frame_size();
         let (rows, columns) = (Span::new(image_height, height as u32), Span::new(image_width, width as u32));

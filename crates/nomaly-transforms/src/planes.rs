@@ -11,8 +11,8 @@ pub(crate) fn check_size(size: [usize; 2]) -> Result<(), TransformError> {
     Ok(())
 }
 
-/// Checks that there are whole planes of pixels, at least one, and as many values to write. Returns the number of
-/// pixels of a plane.
+/// Checks that `planes` holds at least one whole plane and that the output has the same length. Returns the pixels per
+/// plane.
 pub(crate) fn check_planes(planes: &[f32], size: [usize; 2], out: &[f32]) -> Result<usize, TransformError> {
     check_size(size)?;
     let [height, width] = size;

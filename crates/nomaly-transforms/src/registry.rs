@@ -1,4 +1,4 @@
-//! What `nomaly list transforms` shows.
+//! The list of transforms, for `nomaly list transforms`.
 
 use nomaly_registry::Registry;
 
@@ -7,7 +7,7 @@ use crate::augment::{Listed, adacl};
 pub use crate::entry::{Group, TransformEntry};
 use crate::synthetic::{Kind, blur, crack, cut_paste, missing, scar, scratch, spot, stain};
 use crate::transformations::step::{
-    CROP, EQUALISE, FLIP, JITTER, QUANTILE, ROT90, ROT180, ROT270, StepKind, TX, TY, ZOOM,
+    CROP, EQUALIZE, FLIP, JITTER, QUANTILE, ROT90, ROT180, ROT270, StepKind, TX, TY, ZOOM,
 };
 use crate::transformations::{GEOTRANS, Preset, ROTATIONS, ROTATIONS_FLIPS};
 
@@ -57,7 +57,7 @@ pub static TRANSFORMS: Registry<TransformEntry> = Registry::new(
         step(&ZOOM),
         step(&CROP),
         step(&JITTER),
-        step(&EQUALISE),
+        step(&EQUALIZE),
         step(&QUANTILE),
         augmentation(&adacl::CUT_PASTE),
         augmentation(&adacl::PUZZLE),

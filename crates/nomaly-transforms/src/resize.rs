@@ -2,9 +2,9 @@
 //!
 //! # What it computes
 //! Separable convolution of 8-bit RGB with a triangle ([`Filter::Bilinear`]) or a cubic kernel with a = −½
-//! ([`Filter::Bicubic`]), whose support grows with the scale when an image is made smaller, so that nothing aliases.
-//! This is what `PIL.Image.resize` and torchvision's `Resize` on PIL images compute; OpenCV's `INTER_LINEAR` does not
-//! antialias and gives other features.
+//! ([`Filter::Bicubic`]), whose support grows with the scale when an image is shrunk, which prevents aliasing. This is
+//! what `PIL.Image.resize` and torchvision's `Resize` on PIL images compute; OpenCV's `INTER_LINEAR` does not antialias
+//! and gives different features.
 //!
 //! # When to use
 //! Wherever features must equal those of a backbone's own preprocessing.
@@ -21,7 +21,7 @@ use image::{GrayImage, RgbImage};
 use crate::error::TransformError;
 use crate::resample::{Filter, resample};
 
-/// The most pixels that a resize makes; only a very long and thin image gets there.
+/// The most pixels of a resize; only a very long and thin image reaches it.
 const MAX_RESIZED_PIXELS: u64 = 1 << 28;
 
 /// Resizes to exactly `width` × `height` pixels.
@@ -39,8 +39,8 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> Resu
     Ok(RgbImage::from_raw(width, height, data).expect("the target was made of this size"))
 }
 
-/// Resizes a mask to exactly `width` × `height` pixels, each taking the value of the source pixel its centre falls in
-/// (Pillow's `NEAREST`), so that no values appear which the mask does not hold.
+/// Resizes a mask to exactly `width` × `height` pixels, each with the value of the source pixel that contains its
+/// centre (Pillow's `NEAREST`), so that no new values appear.
 ///
 /// # Errors
 /// As [`resize`].
@@ -77,7 +77,7 @@ pub fn scaled_preview(image: &RgbImage, max_side: u32) -> RgbImage {
     resize(image, scaled(width), scaled(height), Filter::Bilinear).unwrap_or_else(|_| image.clone())
 }
 
-/// The rectangle of `width` × `height` pixels with its top left corner at (`x`, `y`), or `None` where it does not lie
+/// The rectangle of `width` × `height` pixels with its top left corner at (`x`, `y`), or `None` if it does not lie
 /// within the image.
 pub fn crop(image: &RgbImage, x: u32, y: u32, width: u32, height: u32) -> Option<RgbImage> {
     if x.checked_add(width)? > image.width() || y.checked_add(height)? > image.height() {

@@ -1,7 +1,7 @@
 //! Photographs of textures that come with the library.
 //!
 //! Three grey images of 512 × 512 pixels, in the public domain (CC0 1.0); `datasets/embedded/textures/README.md` names
-//! their sources. They are what demonstrations and examples run on where there are no files.
+//! their sources. Demonstrations and examples use them when there are no files.
 
 use image::RgbImage;
 use nomaly_registry::{Entry, Registry, UnknownName};
@@ -13,7 +13,7 @@ use crate::{Limits, decode_bytes};
 pub struct Texture {
     /// The name users type.
     pub name: &'static str,
-    /// One line that says what it shows.
+    /// One line: what it shows.
     pub summary: &'static str,
     png: &'static [u8],
 }
@@ -53,7 +53,7 @@ pub static TEXTURES: Registry<Texture> = Registry::new(
 /// Decodes an embedded texture: 512 × 512 pixels with equal red, green and blue.
 ///
 /// # Errors
-/// [`UnknownName`] where no texture has this name.
+/// [`UnknownName`] if no texture has this name.
 pub fn texture(name: &str) -> Result<RgbImage, UnknownName> {
     let sample = TEXTURES.get(name)?;
     Ok(decode_bytes(sample.png, &Limits::default()).expect("the embedded images are valid; a test decodes them all"))

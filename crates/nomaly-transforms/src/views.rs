@@ -1,24 +1,24 @@
-//! Views of an image: overlapping tiles and flips, each an input of its own.
+//! Views of an image: overlapping tiles and flips, each a separate input.
 //!
 //! # What it computes
-//! The *frame* is the image after resize and crop. Its *views* are what the network sees of it: the whole frame, or a
-//! grid of overlapping tiles of one size, and mirror images of these. The anomaly maps of the views come together as
-//! one map of the frame: mirror images are turned back and averaged, and where tiles overlap one fades into the other.
-//! The weight of a tile falls linearly towards each of its borders that lies inside the frame, down to half a pixel's
-//! worth, because a network knows least where padding replaces what is beyond the border; the weights at a pixel add up
-//! to 1.
+//! The *frame* is the image after resize and crop. Its *views* are the inputs of the network: the whole frame, or a
+//! grid of overlapping tiles of one size, and flips of these. The anomaly maps of the views are combined into one map
+//! of the frame: flips are undone and averaged, and overlapping tiles are blended. The weight of a tile falls linearly
+//! towards each of its borders that lies inside the frame, down to half a pixel's worth, because a network's features
+//! are worst where padding replaces pixels beyond the border; the weights at a pixel add up to 1.
 //!
 //! # When to use
-//! Tiles where defects are small against the image, so that a resize to the network's input would blur them away. Flips
-//! for a steadier score at twice or four times the cost, where a part seen in a mirror is as normal as the part itself.
+//! Tiles where defects are small compared with the image, so that a resize to the network's input would blur them.
+//! Flips for a more stable score at twice or four times the cost, where a mirrored part is as normal as the part
+//! itself.
 //!
 //! # Parameters
 //! [`Tiling`] (rows, columns, height and width of a tile) and [`Flips`]; both are checked against the frame when a
-//! pipeline is made or read.
+//! pipeline is created or read.
 //!
 //! # Reference
 //! Huang, Reichman, Collins, Bradbury, Malof, *Tiling and stitching segmentation output for remote sensing: basic
-//! challenges and recommendations*, arXiv 1805.12219, 2018, on how outputs get worse towards the borders of tiles.
+//! challenges and recommendations*, arXiv 1805.12219, 2018, on the degradation of outputs towards the borders of tiles.
 
 use std::fmt;
 use std::ops::Range;
@@ -34,22 +34,22 @@ use crate::limits::{MAX_SIDE, MAX_TILES};
 /// The most pixels that the views of one image have together: four flips of the largest frame.
 pub const MAX_VIEW_PIXELS: u64 = 1 << 28;
 
-/// What a network sees of a frame; by default the whole of it, once.
+/// The views of a frame; by default a single view of the whole frame.
 ///
 /// Views are numbered flip by flip, within a flip by rows and within a row by columns of tiles. A flip mirrors every
-/// tile in its place: the first tile of every flip shows the frame's top left corner.
+/// tile in place: the first tile of every flip shows the frame's top left corner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Views {
     /// The tiles that the frame is cut into; `None` for the whole frame.
     pub tiling: Option<Tiling>,
-    /// The mirror images that are seen as well.
+    /// The additional flips.
     pub flips: Flips,
 }
 
 /// A grid of tiles of one size.
 ///
-/// The first tile starts where the frame does, the last ends where it does, and those between are evenly spaced,
+/// The first tile starts at the start of the frame, the last ends at its end, and those between are evenly spaced,
 /// rounded to whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,22 +64,22 @@ pub struct Tiling {
     pub width: u32,
 }
 
-/// The mirror images of a frame that a network sees.
+/// The flips of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flips {
-    /// The frame as it is; 1 view.
+    /// The unflipped frame; 1 view.
     #[default]
     None,
-    /// As it is, and left and right swapped; 2 views.
+    /// Unflipped, and left and right swapped; 2 views.
     Horizontal,
-    /// As it is, and top and bottom swapped; 2 views.
+    /// Unflipped, and top and bottom swapped; 2 views.
     Vertical,
-    /// As it is, left and right swapped, top and bottom swapped, both swapped; 4 views.
+    /// Unflipped, left and right swapped, top and bottom swapped, both swapped; 4 views.
     Both,
 }
 
-/// One mirror image, or the image itself.
+/// One flip, or the unflipped image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Flip {
     /// Left and right are swapped.
@@ -102,7 +102,7 @@ impl Flips {
         }
     }
 
-    /// How many images are seen: 1, 2 or 4.
+    /// The number of flips: 1, 2 or 4.
     pub const fn count(self) -> usize {
         self.list().len()
     }
@@ -194,7 +194,7 @@ pub(crate) fn check_side(what: &'static str, value: u32) -> Result<u32, Transfor
 }
 
 impl Views {
-    /// Whether there is one view, the whole frame, and nothing to be stored.
+    /// Whether there is a single view of the whole frame, which is not stored.
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -221,7 +221,7 @@ impl Views {
         Ok(())
     }
 
-    /// How many views there are of a frame.
+    /// The number of views of a frame.
     pub fn count(&self) -> usize {
         self.flips.count() * self.tiling.map_or(1, |tiling| tiling.rows as usize * tiling.columns as usize)
     }
@@ -250,7 +250,7 @@ impl Views {
         places
     }
 
-    /// Writes what the views show of a frame, from view number `first` on.
+    /// Writes the views of a frame, from view number `first` on.
     ///
     /// `frame` holds planes `[P, height, width]` of the `size` \[height, width\], `out` takes the views
     /// `[views − first, P, H, W]`.
@@ -278,9 +278,8 @@ impl Views {
 
     /// One map of the frame from the maps of its views, `[views, H, W]`.
     ///
-    /// The weights are products of one for the row and one for the column, so that making those of each axis add up to
-    /// 1 makes all of them do so. Sums are taken in `f64`, one row of the frame at a time: of equal values they give
-    /// back the value.
+    /// The weights are products of a row weight and a column weight, so it suffices that those of each axis sum to 1.
+    /// Sums are in `f64`, one row of the frame at a time, which preserves equal values.
     pub(crate) fn assemble(&self, maps: &[f32], frame: [usize; 2]) -> Vec<f32> {
         if self.count() == 1 {
             return maps.to_vec();
@@ -345,7 +344,7 @@ impl Axis {
     }
 
     /// For each tile, the weight of each of its pixels: the distance from the pixel's centre to the nearest border
-    /// inside the frame, divided by the sum over the tiles that hold the pixel.
+    /// inside the frame, divided by the sum over the tiles that contain the pixel.
     fn weights(&self) -> Vec<Vec<f64>> {
         let distances = |&start: &usize| -> Vec<f64> {
             let (inside_before, inside_after) = (start > 0, start + self.tile < self.frame);

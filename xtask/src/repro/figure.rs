@@ -15,14 +15,14 @@ const LEFT: f64 = 56.0;
 const TOP: f64 = 40.0;
 /// Width of the list of curves.
 const LEGEND: f64 = 330.0;
-/// Colours that are told apart by people with any colour vision (Okabe & Ito 2008).
-const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
+/// Colours that are distinguishable with any colour vision (Okabe & Ito 2008).
+const COLORS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Draws curves over one another, with their areas in a list beside them.
+/// Draws curves in one plot, with their areas in a legend.
 pub(super) fn roc_figure(title: &str, curves: &[Curve]) -> String {
     let (width, height) = (LEFT + SIDE + LEGEND, TOP + SIDE + 52.0);
     let x = |rate: f64| LEFT + rate * SIDE;
@@ -55,16 +55,16 @@ pub(super) fn roc_figure(title: &str, curves: &[Curve]) -> String {
         y(0.5)
     ));
     for (number, curve) in curves.iter().enumerate() {
-        let colour = COLOURS[number % COLOURS.len()];
+        let color = COLORS[number % COLORS.len()];
         let mut path = String::new();
         for (at, [fpr, tpr]) in curve.points.iter().enumerate() {
             // Writing to a string cannot fail.
             let _ = write!(path, "{}{:.1} {:.1}", if at == 0 { 'M' } else { 'L' }, x(*fpr), y(*tpr));
         }
-        add(format!("<path d=\"{path}\" stroke=\"{colour}\" stroke-width=\"2\" fill=\"none\"/>"));
+        add(format!("<path d=\"{path}\" stroke=\"{color}\" stroke-width=\"2\" fill=\"none\"/>"));
         let at = TOP + 16.0 + 22.0 * number as f64;
         let left = LEFT + SIDE + 24.0;
-        add(format!("<path d=\"M{left} {}h26\" stroke=\"{colour}\" stroke-width=\"3\"/>", at - 4.0));
+        add(format!("<path d=\"M{left} {}h26\" stroke=\"{color}\" stroke-width=\"3\"/>", at - 4.0));
         add(format!("<text x=\"{}\" y=\"{at}\">{} ({:.3})</text>", left + 34.0, escape(&curve.name), curve.auroc));
     }
     svg.push_str("</svg>\n");

@@ -1,7 +1,7 @@
 //! `cargo xtask bench repro`: a published experiment from its configuration, with the published figures beside ours.
 //!
 //! An experiment is a list of runs of `nomaly eval --one-vs-all`. Each keeps a log in the output folder, so that an
-//! experiment that was interrupted goes on with the class that was under way.
+//! interrupted experiment resumes with the unfinished class.
 
 mod figure;
 
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut tables = Vec::new();
     for run in &experiment.runs {
         println!("{}: {} on {}", experiment.title, run.name, run.dataset);
-        // A page and a log of its own.
+        // Each run has its own page and log.
         let folder = output.join(folder_name(&run.name));
         tables.push(evaluate(&nomaly, run, args, &folder).with_context(|| format!("run `{}`", run.name))?);
     }
@@ -163,7 +163,7 @@ fn figures(experiment: &Experiment, tables: &[Value]) -> Vec<(String, String)> {
         let title = format!("{}: {score}", experiment.title);
         (format!("roc-{score}.svg"), roc_figure(&title, &curves))
     };
-    // The score by its name is one of the parts where there are parts.
+    // If there are parts, the score is one of them by name.
     scores.iter().filter(|score| scores.len() == 1 || *score != "score").map(figure).collect()
 }
 

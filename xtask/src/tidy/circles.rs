@@ -1,18 +1,18 @@
 //! Modules of a crate that import each other in circles.
 //!
 //! The modules of one folder are compared: the files and folders of `src`, and below them the files of each folder. A
-//! folder is one module with all its files. What a child takes from the `mod.rs` of its folder, and what that file
-//! takes from its children, makes no circle. A name that `lib.rs` or a `mod.rs` re-exports is imported from where it is
-//! defined. Test code and comments do not count.
+//! folder is one module with all its files. Imports between a child and the `mod.rs` of its folder make no circle. A
+//! name that `lib.rs` or a `mod.rs` re-exports is imported from where it is defined. Test code and comments do not
+//! count.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::source::SourceFile;
 
-/// Names a path of modules or items, from the root of the crate.
+/// A path of modules or items, from the root of the crate.
 type Name = Vec<String>;
 
-/// For the modules of one folder, which of their siblings each imports.
+/// For each module of one folder, the siblings that it imports.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// Modules of one folder that import each other, directly or through others.
@@ -24,7 +24,7 @@ pub(super) struct Circle {
     pub(super) shown: String,
 }
 
-/// What the files of a crate define, declare and import.
+/// The names that the files of a crate define, declare and import.
 struct Crate<'a> {
     files: BTreeMap<&'a [String], FileNames>,
 }
@@ -32,13 +32,13 @@ struct Crate<'a> {
 /// The names of one file.
 #[derive(Default)]
 struct FileNames {
-    /// What it imports by `use`, under the names that it gives them.
+    /// Imports by `use`, under their local names.
     uses: BTreeMap<String, Name>,
-    /// What it imports by `use` with a `*`.
+    /// Glob imports.
     globs: Vec<Name>,
-    /// Every path that it mentions: from `crate`, `self`, `super` or a child.
+    /// All paths in it that start with `crate`, `self`, `super` or a child.
     paths: BTreeSet<Name>,
-    /// What it defines.
+    /// The names that it defines.
     defines: BTreeSet<String>,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn circles(files: &[SourceFile]) -> Vec<Circle> {
     found
 }
 
-/// For each folder with modules, what they import of each other.
+/// For each folder with modules, their imports of each other.
 fn graphs(files: &[SourceFile]) -> BTreeMap<Name, Graph> {
     let modules: BTreeSet<&[String]> = files.iter().map(|file| file.module.as_slice()).collect();
     let names = |file: &SourceFile| {
@@ -72,7 +72,7 @@ fn graphs(files: &[SourceFile]) -> BTreeMap<Name, Graph> {
 }
 
 impl Crate<'_> {
-    /// The module that defines what `path` leads to, re-exports followed.
+    /// The module that defines the item at `path`, following re-exports.
     fn defining_module(&self, path: &[String], depth: usize) -> Name {
         let length = (0..=path.len()).rev().find(|&length| self.files.contains_key(&path[..length])).unwrap_or(0);
         let module = &path[..length];
@@ -142,8 +142,8 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|sign: char| sign.is_alphabetic() || sign == '_')
 }
 
-/// Reads a tree of `use` from `at`, adds each of its leaves with the name that it gets, `*` for all, and says where the
-/// tree ends.
+/// Parses a `use` tree at `at`, adds each of its leaves with its local name (`*` for globs), and returns the end of the
+/// tree.
 fn use_tree(tokens: &[String], mut at: usize, prefix: &[String], leaves: &mut Vec<(Name, String)>) -> usize {
     let mut path = prefix.to_vec();
     while let Some(token) = tokens.get(at) {
@@ -181,7 +181,7 @@ fn use_tree(tokens: &[String], mut at: usize, prefix: &[String], leaves: &mut Ve
     at
 }
 
-/// A path from the root of the crate; `None` for one that leads out of it.
+/// A path from the root of the crate; `None` for a path outside the crate.
 fn absolute(module: &[String], path: &[String], is_child: &dyn Fn(&str) -> bool) -> Option<Name> {
     let first = path.first()?;
     let (mut base, mut rest) = match first.as_str() {
@@ -232,7 +232,7 @@ fn reached_from<'a>(graph: &'a Graph, module: &String) -> BTreeSet<&'a String> {
     reached
 }
 
-/// The shortest circle among modules that all reach each other, its first module last again.
+/// The shortest circle among modules that all reach each other, ending with its first module.
 fn shortest_circle<'a>(graph: &'a Graph, modules: &[&'a String]) -> Vec<&'a String> {
     let from = |start: &'a String| {
         let mut before: BTreeMap<&String, &String> = BTreeMap::new();

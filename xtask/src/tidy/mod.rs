@@ -1,12 +1,12 @@
 //! `cargo xtask tidy`: the rules of the workspace that no compiler knows.
 //!
 //! * Layering: a crate imports only what its row in `docs/ARCHITECTURE.md` allows, and every crate has a row.
-//! * `unsafe` stands only in `nomaly-kernels`; every other crate forbids it.
+//! * Only `nomaly-kernels` contains `unsafe`; every other crate forbids it.
 //! * Library crates deny missing documentation.
-//! * No unfinished code, no file that outgrew one purpose, no comment wider than the code.
-//! * Modules of a crate do not import each other in [circles].
-//! * No crate re-exports another one in whole, and no two crates have a public type of one name, but for those that are
-//!   [known].
+//! * No unfinished code, no overlong file, no comment wider than the code.
+//! * Modules of a crate do not import each other in [circles](mod@circles).
+//! * No crate re-exports another crate as a whole, and no two crates have a public type of the same name, except those
+//!   that are [known].
 
 mod circles;
 mod known;
@@ -27,11 +27,11 @@ use crate::workspace_root;
 
 /// A file longer than this does more than one thing.
 const MAX_LINES: usize = 700;
-/// Columns of a comment, those of code by `rustfmt.toml`; a row of a table may be wider.
+/// The maximum width of a comment, as for code in `rustfmt.toml`; a row of a table may be wider.
 const MAX_COMMENT_COLUMNS: usize = 120;
 /// The only crate that may contain `unsafe`.
 const UNSAFE_CRATE: &str = "nomaly-kernels";
-/// Crates that stand above the layering: they may use everything.
+/// Crates above the layering, which may use everything.
 const UNLAYERED: [&str; 2] = ["xtask", "nomaly-bench"];
 
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -59,7 +59,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     bail!("{} finding(s)", findings.len());
 }
 
-/// Holds the workspace's real dependencies against the table in `docs/ARCHITECTURE.md`.
+/// Compares the workspace's dependencies with the table in `docs/ARCHITECTURE.md`.
 fn layering(root: &Path, findings: &mut Vec<String>) -> anyhow::Result<()> {
     let page = fs::read_to_string(root.join("docs/ARCHITECTURE.md")).context("cannot read docs/ARCHITECTURE.md")?;
     let allowed = layering_table(&page);
@@ -94,7 +94,7 @@ fn layering_table(page: &str) -> BTreeMap<String, BTreeSet<String>> {
         .collect()
 }
 
-/// The words of `text` that stand in backticks.
+/// The words of `text` in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = String> {
     text.split('`').skip(1).step_by(2).map(String::from)
 }
@@ -143,7 +143,7 @@ fn crate_sources(root: &Path) -> anyhow::Result<BTreeMap<String, Vec<SourceFile>
     Ok(crates)
 }
 
-/// Circles that are not known, and known ones that are gone or have changed.
+/// Unknown circles, and known ones that are gone or have changed.
 fn circles_of_modules(crates: &BTreeMap<String, Vec<SourceFile>>, known: &[KnownCircle], findings: &mut Vec<String>) {
     for (name, files) in crates {
         let known: Vec<&KnownCircle> = known.iter().filter(|circle| circle.crate_name == name).collect();

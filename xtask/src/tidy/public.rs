@@ -1,11 +1,11 @@
-//! What crates show to others: whole crates that they re-export, and public types of one name.
+//! Checks of public items: re-exported crates, and public types with the same name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::known;
 use super::source::SourceFile;
 
-/// Re-exports of whole crates that are not known, and known ones that are gone.
+/// Unknown re-exports of whole crates, and known ones that are gone.
 pub(super) fn re_exports(crates: &BTreeMap<String, Vec<SourceFile>>, findings: &mut Vec<String>) {
     re_exports_but(crates, known::RE_EXPORTS, findings);
 }
@@ -30,7 +30,7 @@ fn re_exports_but(crates: &BTreeMap<String, Vec<SourceFile>>, known: &[(&str, &s
     }
 }
 
-/// The crates that a file re-exports in whole, by their packages' names.
+/// The crates that a file re-exports as a whole, by package name.
 fn crates_in(tokens: &[String]) -> Vec<String> {
     let word = |at: usize| tokens.get(at).map_or("", String::as_str);
     (0..tokens.len())
@@ -39,7 +39,7 @@ fn crates_in(tokens: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Public types of one name in several crates that are not known, and known ones that are gone.
+/// Unknown public types with the same name in several crates, and known ones that are gone.
 pub(super) fn type_names(crates: &BTreeMap<String, Vec<SourceFile>>, findings: &mut Vec<String>) {
     type_names_but(crates, known::TYPE_NAMES, findings);
 }

@@ -1,4 +1,4 @@
-//! Rust source as the checks read it: words and signs without comments, text and test code, and the modules of a crate.
+//! Tokenized Rust sources without comments, strings and test code, and the modules of a crate.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,11 +8,11 @@ use anyhow::Context;
 
 use super::rust_files;
 
-/// A source file of a crate that is no test.
+/// A source file of a crate, without test files.
 pub(super) struct SourceFile {
-    /// The module that the file is, from the root of the crate; empty for the root itself.
+    /// The path of the file's module, from the root of the crate; empty for the root itself.
     pub(super) module: Vec<String>,
-    /// Its words and signs, without those of test code.
+    /// Its tokens, without those of test code.
     pub(super) tokens: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn crate_files(folder: &Path) -> anyhow::Result<Vec<SourceFile>> {
     Ok(files)
 }
 
-/// The module of a file by its path below `src`; `None` for programs beside the library.
+/// The module of a file by its path below `src`; `None` for programs next to the library.
 fn module_of(path: &Path) -> Option<Vec<String>> {
     let mut parts: Vec<String> = path.with_extension("").iter().map(|part| part.to_string_lossy().into()).collect();
     match parts.last().map(String::as_str) {
@@ -43,7 +43,7 @@ fn module_of(path: &Path) -> Option<Vec<String>> {
     (parts.first().map(String::as_str) != Some("bin")).then_some(parts)
 }
 
-/// Splits source text into identifiers, `::` and single signs; comments, text and numbers are left out.
+/// Splits source text into identifiers, `::` and single characters; comments, strings and numbers are skipped.
 pub(super) fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let mut found = Vec::new();
@@ -89,7 +89,7 @@ fn is_word(sign: char) -> bool {
     sign.is_alphanumeric() || sign == '_'
 }
 
-/// The first place from `at` on whose sign is wanted, or the end.
+/// The first index from `at` on whose character is wanted, or the end.
 fn position(chars: &[char], at: usize, wanted: impl Fn(char) -> bool) -> usize {
     (at..chars.len()).find(|&place| wanted(chars[place])).unwrap_or(chars.len())
 }
@@ -109,7 +109,7 @@ fn after_block_comment(chars: &[char], mut at: usize) -> usize {
     at
 }
 
-/// After the text whose opening quote is at `at`.
+/// The index after the string whose opening quote is at `at`.
 fn after_text(chars: &[char], at: usize) -> usize {
     let mut at = at + 1;
     while at < chars.len() && chars[at] != '"' {
@@ -118,7 +118,7 @@ fn after_text(chars: &[char], at: usize) -> usize {
     at + 1
 }
 
-/// After the raw text whose first `#` or quote is at `at`; a raw identifier ends at once.
+/// The index after the raw string whose first `#` or quote is at `at`; a raw identifier ends at once.
 fn after_raw_text(chars: &[char], at: usize) -> usize {
     let open = position(chars, at, |sign| sign != '#');
     if chars.get(open) != Some(&'"') {
@@ -130,7 +130,7 @@ fn after_raw_text(chars: &[char], at: usize) -> usize {
     (open + 1..chars.len()).find(closes).map_or(chars.len(), |place| place + 1 + hashes)
 }
 
-/// After the character or the lifetime whose quote is at `at`.
+/// The index after the character or lifetime whose quote is at `at`.
 fn after_quote(chars: &[char], at: usize) -> usize {
     match (chars.get(at + 1), chars.get(at + 2)) {
         (Some('\\'), _) => position(chars, at + 3, |sign| sign == '\'') + 1,
@@ -139,7 +139,7 @@ fn after_quote(chars: &[char], at: usize) -> usize {
     }
 }
 
-/// The tokens outside of what is compiled for tests alone, and the names of the test modules that are files.
+/// The tokens outside test code, and the names of test modules in files.
 pub(super) fn without_tests(tokens: &[String]) -> (Vec<String>, Vec<String>) {
     let (mut kept, mut modules) = (Vec::new(), Vec::new());
     let mut at = 0;
@@ -169,7 +169,7 @@ pub(super) fn without_tests(tokens: &[String]) -> (Vec<String>, Vec<String>) {
     (kept, modules)
 }
 
-/// The end of the outer attribute that begins at `at`, and whether it asks for tests; `None` where none begins.
+/// The end of the outer attribute at `at`, and whether it marks test code; `None` if there is no attribute.
 fn attribute(tokens: &[String], at: usize) -> Option<(usize, bool)> {
     if tokens.get(at)? != "#" || tokens.get(at + 1)? != "[" {
         return None;
@@ -180,7 +180,7 @@ fn attribute(tokens: &[String], at: usize) -> Option<(usize, bool)> {
     Some((end, has("cfg") && has("test") && !has("not")))
 }
 
-/// After the bracket that closes the one at `at`.
+/// The index after the bracket that closes the one at `at`.
 fn after_brackets(tokens: &[String], mut at: usize) -> usize {
     let mut depth = 0;
     while at < tokens.len() {
@@ -197,7 +197,7 @@ fn after_brackets(tokens: &[String], mut at: usize) -> usize {
     at
 }
 
-/// After the item that begins at `at`: its `;`, or its block.
+/// The index after the item at `at`: after its `;` or its block.
 fn after_item(tokens: &[String], mut at: usize) -> usize {
     let mut ends_in_semicolon = false;
     while at < tokens.len() {

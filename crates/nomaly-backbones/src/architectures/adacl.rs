@@ -4,17 +4,18 @@
 //! Four 3×3 convolutions of 32, 64, 128 and 128 channels, each with bias and ReLU, the first three with stride 2;
 //! global max pooling; a dense layer of 64 with ReLU; a dense layer without activation. 249 153 parameters. Taps:
 //! `conv1` … `conv4` (after ReLU), strides 2, 4, 8, 8; `embedding` (the hidden dense layer, after ReLU); `logits` (the
-//! regressed value, which ADACL clips to [0, 1]). A value of the last convolution sees 31×31 pixels: all of a digit.
+//! regressed value, which ADACL clips to [0, 1]). The receptive field of the last convolution is 31×31 pixels: all of a
+//! digit.
 //!
 //! Parameter names: `conv{1,2,3,4}`, `fc1`, `fc2`.
 //!
 //! # When to use
-//! The network of the method that learns to tell normal images from anomalies made of them by augmentation, on small
-//! images. The number of positions changes nothing but the time, because of the pooling.
+//! For ADACL, which learns to tell normal images from anomalies made by augmentation, on small images. Because of the
+//! pooling, the number of positions affects only the time.
 //!
 //! # Parameters
 //! None. The source gives the layers in their order and a size below 300 000; widths and strides are chosen here. There
-//! is no batch norm: half of the images that its statistics would be taken of are created anomalies.
+//! is no batch norm: half of the images behind its statistics would be created anomalies.
 //!
 //! # Reference
 //! Khazaie, Wong & Mohsenzadeh, *ADACL: Augment to Detect Anomalies with Continuous Labelling*, 2022; Khazaie, thesis,
@@ -30,13 +31,13 @@ const CONVOLUTIONS: [(usize, usize); 4] = [(32, 2), (64, 2), (128, 2), (128, 1)]
 /// Width of the hidden dense layer.
 const HIDDEN: usize = 64;
 
-/// The graph with so many outputs; ADACL has one.
+/// The graph with this many outputs; ADACL has one.
 pub(super) fn graph(outputs: usize) -> Graph {
     let mut g = GraphBuilder::new();
     let mut x = 0;
     for (index, (channels, stride)) in CONVOLUTIONS.into_iter().enumerate() {
         let number = index + 1;
-        x = g.conv_with_bias(x, format!("conv{number}"), channels, ConvShape::centred(3, stride));
+        x = g.conv_with_bias(x, format!("conv{number}"), channels, ConvShape::centered(3, stride));
         x = g.activation(x, Relu);
         g.tap(format!("conv{number}"), x);
     }

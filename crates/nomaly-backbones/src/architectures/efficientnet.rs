@@ -3,16 +3,16 @@
 //! # What it computes
 //! A stride-2 stem, seven stages of inverted bottlenecks (1×1 expansion, depthwise 3×3 or 5×5, squeeze-excite, 1×1
 //! projection, a shortcut where the shape stays) and a 1×1 head. Taps: `stem`, `stage1` … `stage7` (the last block of
-//! each stage, linear), `head` (after its activation), `logits`; strides 2, 2, 4, 8, 16, 16, 32, 32, 32. Lite leaves
-//! squeeze-excite away, uses ReLU6, and scales neither stem and head nor the depth of the first and the last stage.
+//! each stage, linear), `head` (after its activation), `logits`; strides 2, 2, 4, 8, 16, 16, 32, 32, 32. Lite omits
+//! squeeze-excite, uses ReLU6, and scales neither stem and head nor the depth of the first and the last stage.
 //!
 //! # When to use
-//! Multivariate Gaussians on pooled features were published on B4; Lite0 is the small, quick one whose weights are
+//! Multivariate Gaussians on pooled features were published on B4; Lite0 is the small, fast one whose weights are
 //! embedded.
 //!
 //! # Parameters
-//! Width and depth coefficients; the [`Flavour`] says whose weights are meant, which decides padding, batch norm's
-//! epsilon and names.
+//! Width and depth coefficients; the [`Flavor`] names the source of the weights, which determines padding, batch
+//! norm's epsilon and names.
 //!
 //! # Reference
 //! Tan & Le, *EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks*, 2019, table 1; for Lite the
@@ -22,9 +22,9 @@ use nomaly_kernels::geometry::Activation::{self, Relu6, Silu};
 
 use crate::graph::{ConvShape, Graph, GraphBuilder, PaddingRule};
 
-/// Whose network it is: the trained weights differ in padding, epsilon and names.
+/// The source of the weights: they differ in padding, epsilon and names.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Flavour {
+pub enum Flavor {
     /// EfficientNet-Lite as converted from TensorFlow: `SAME` padding, epsilon 1e-3, names `_blocks.0._expand_conv`.
     Lite,
     /// EfficientNet as converted from TensorFlow (`efficientnet_pytorch`): `SAME` padding, epsilon 1e-3, names
@@ -44,8 +44,8 @@ pub struct EfficientNet {
     pub width: f64,
     /// Factor on the blocks of a stage, rounded up.
     pub depth: f64,
-    /// Whose weights.
-    pub flavour: Flavour,
+    /// The source of the weights.
+    pub flavor: Flavor,
 }
 
 /// A stage of B0: kernel, stride, expansion, output channels, blocks.
@@ -59,7 +59,7 @@ const STAGES: [(usize, usize, usize, usize, usize); 7] = [
     (3, 1, 6, 320, 1),
 ];
 
-/// One block: where it stands and its numbers.
+/// One block: its position and its parameters.
 struct Block {
     index: usize,
     stage: usize,
@@ -81,9 +81,9 @@ struct BlockNames {
 impl EfficientNet {
     /// The name of the family.
     pub fn family(&self) -> &'static str {
-        match self.flavour {
-            Flavour::Lite => "efficientnet-lite",
-            Flavour::TensorFlow | Flavour::Torchvision { .. } => "efficientnet",
+        match self.flavor {
+            Flavor::Lite => "efficientnet-lite",
+            Flavor::TensorFlow | Flavor::Torchvision { .. } => "efficientnet",
         }
     }
 
@@ -91,10 +91,10 @@ impl EfficientNet {
     pub fn graph(&self, classes: usize) -> Graph {
         let mut g = GraphBuilder::new();
         let ([stem, stem_norm], [head, head_norm], classifier) = self.outer_names();
-        let (stem_width, head_width) = match self.flavour {
-            Flavour::Lite => (32, 1280),
-            Flavour::TensorFlow => (self.channels(32), self.channels(1280)),
-            Flavour::Torchvision { .. } => (self.channels(32), 4 * self.channels(320)),
+        let (stem_width, head_width) = match self.flavor {
+            Flavor::Lite => (32, 1280),
+            Flavor::TensorFlow => (self.channels(32), self.channels(1280)),
+            Flavor::Torchvision { .. } => (self.channels(32), 4 * self.channels(320)),
         };
 
         let x = g.conv(0, stem, stem_width, self.shape(3, 2, 1));
@@ -131,7 +131,7 @@ impl EfficientNet {
         let [conv, norm] = names.depthwise;
         y = g.conv(y, conv, inner, self.shape(block.kernel, block.stride, inner));
         y = self.norm_and_activation(g, y, norm);
-        if self.flavour != Flavour::Lite {
+        if self.flavor != Flavor::Lite {
             y = g.squeeze_excite(y, names.squeeze, (inputs / 4).max(1), Silu);
         }
         let [conv, norm] = names.project;
@@ -146,20 +146,20 @@ impl EfficientNet {
     }
 
     fn activation(&self) -> Activation {
-        if self.flavour == Flavour::Lite { Relu6 } else { Silu }
+        if self.flavor == Flavor::Lite { Relu6 } else { Silu }
     }
 
     fn epsilon(&self) -> f64 {
-        match self.flavour {
-            Flavour::Lite | Flavour::TensorFlow => 1e-3,
-            Flavour::Torchvision { epsilon } => epsilon,
+        match self.flavor {
+            Flavor::Lite | Flavor::TensorFlow => 1e-3,
+            Flavor::Torchvision { epsilon } => epsilon,
         }
     }
 
     fn shape(&self, kernel: usize, stride: usize, groups: usize) -> ConvShape {
-        let padding = match self.flavour {
-            Flavour::Lite | Flavour::TensorFlow => PaddingRule::Same,
-            Flavour::Torchvision { .. } => PaddingRule::Symmetric(kernel / 2),
+        let padding = match self.flavor {
+            Flavor::Lite | Flavor::TensorFlow => PaddingRule::Same,
+            Flavor::Torchvision { .. } => PaddingRule::Symmetric(kernel / 2),
         };
         ConvShape { kernel, stride, padding, groups }
     }
@@ -172,17 +172,17 @@ impl EfficientNet {
     }
 
     fn blocks(&self, stage: usize, base: usize) -> usize {
-        let unscaled = self.flavour == Flavour::Lite && (stage == 0 || stage + 1 == STAGES.len());
+        let unscaled = self.flavor == Flavor::Lite && (stage == 0 || stage + 1 == STAGES.len());
         if unscaled { base } else { (base as f64 * self.depth).ceil() as usize }
     }
 
     /// Stem and its norm, head and its norm, classifier.
     fn outer_names(&self) -> ([String; 2], [String; 2], &'static str) {
-        match self.flavour {
-            Flavour::Lite | Flavour::TensorFlow => {
+        match self.flavor {
+            Flavor::Lite | Flavor::TensorFlow => {
                 (["_conv_stem", "_bn0"].map(String::from), ["_conv_head", "_bn1"].map(String::from), "_fc")
             }
-            Flavour::Torchvision { .. } => (
+            Flavor::Torchvision { .. } => (
                 ["features.0.0", "features.0.1"].map(String::from),
                 ["features.8.0", "features.8.1"].map(String::from),
                 "classifier.1",
@@ -191,8 +191,8 @@ impl EfficientNet {
     }
 
     fn block_names(&self, block: &Block) -> BlockNames {
-        match self.flavour {
-            Flavour::Lite | Flavour::TensorFlow => {
+        match self.flavor {
+            Flavor::Lite | Flavor::TensorFlow => {
                 let named = |leaves: [&str; 2]| leaves.map(|leaf| format!("_blocks.{}.{leaf}", block.index));
                 BlockNames {
                     expand: named(["_expand_conv", "_bn0"]),
@@ -201,7 +201,7 @@ impl EfficientNet {
                     project: named(["_project_conv", "_bn2"]),
                 }
             }
-            Flavour::Torchvision { .. } => {
+            Flavor::Torchvision { .. } => {
                 // A block without expansion starts one entry earlier in its sequence.
                 let first = usize::from(block.expansion != 1);
                 let at = |entry: usize, leaves: [&str; 2]| {

@@ -2,13 +2,13 @@
 //!
 //! # What it computes
 //! A stride-2 stem, seven stages of inverted residuals (1×1 expansion, depthwise 3×3, 1×1 projection, a shortcut where
-//! the shape stays) and a 1×1 head, all with ReLU6 but for the projections. Names as in torchvision's state dicts
+//! the shape stays) and a 1×1 head, all with ReLU6 except the projections. Names as in torchvision's state dicts
 //! (`features.1.conv.0.0`, …, `classifier.1`). Taps: `stem`, `stage1` … `stage7` (the last block of each stage,
 //! linear), `head` (after its activation), `logits`; strides 2, 2, 4, 8, 16, 16, 32, 32, 32.
 //!
 //! # When to use
-//! Where the weights are to be small, and joined with another network: methods on patches then see each position
-//! through both.
+//! Where the weights have to be small, and joined with another network, so that methods on patches get features from
+//! both.
 //!
 //! # Parameters
 //! None: width 1.
@@ -33,7 +33,7 @@ const STAGES: [(usize, usize, usize, usize); 7] =
 /// The graph with a classifier of `classes`.
 pub(super) fn graph(classes: usize) -> Graph {
     let mut g = GraphBuilder::new();
-    let mut x = layer(&mut g, 0, "features.0", STEM, ConvShape::centred(3, 2));
+    let mut x = layer(&mut g, 0, "features.0", STEM, ConvShape::centered(3, 2));
     g.tap("stem", x);
     let mut feature = 1;
     for (stage, (expansion, outputs, blocks, stride)) in STAGES.into_iter().enumerate() {
@@ -59,7 +59,7 @@ fn block(g: &mut GraphBuilder, x: usize, name: &str, expansion: usize, outputs: 
         y = layer(g, y, &format!("{name}.0"), inner, ConvShape::POINTWISE);
         entry = 1;
     }
-    let depthwise = ConvShape { groups: inner, ..ConvShape::centred(3, stride) };
+    let depthwise = ConvShape { groups: inner, ..ConvShape::centered(3, stride) };
     y = layer(g, y, &format!("{name}.{entry}"), inner, depthwise);
     y = g.conv(y, format!("{name}.{}", entry + 1), outputs, ConvShape::POINTWISE);
     y = g.batch_norm(y, format!("{name}.{}", entry + 2), EPSILON);

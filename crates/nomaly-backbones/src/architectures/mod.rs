@@ -1,4 +1,4 @@
-//! The families of networks, each written down once as a [`Graph`].
+//! The families of networks, each defined once as a [`Graph`].
 
 pub mod adacl;
 pub mod efficientnet;
@@ -9,7 +9,7 @@ pub mod wide_resnet;
 
 use crate::graph::Graph;
 
-/// A family together with the numbers that pick one member.
+/// A family with the parameters of one member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Architecture {
     /// Residual networks in torchvision's layout.
@@ -39,8 +39,8 @@ impl Architecture {
         }
     }
 
-    /// The same network with dropout of so large a share of the values, in [0, 1), where its family has a place for it:
-    /// between the two convolutions of a wide residual block. The parameters are the same with dropout and without.
+    /// The same network with dropout of this share of the values, in [0, 1), if its family supports it: between the two
+    /// convolutions of a wide residual block. The parameters are the same with dropout and without.
     pub fn with_dropout(self, rate: f32) -> Option<Self> {
         match self {
             Self::WideResNet(config) => Some(Self::WideResNet(config.with_dropout(rate))),
@@ -48,7 +48,7 @@ impl Architecture {
         }
     }
 
-    /// The network with a classifier of so many `classes`, where it has one.
+    /// The network with a classifier of this many `classes`, if it has one.
     pub fn graph(&self, classes: usize) -> Graph {
         match self {
             Self::ResNet(config) => config.graph(classes),

@@ -1,12 +1,12 @@
-//! The image itself, for methods that look at pixels.
+//! The image itself, for methods that work on pixels.
 //!
 //! # What it computes
 //! Nothing: the tap `pixels` (3 channels, stride 1) gives the image as it comes out of the preprocessing, red, green
 //! and blue in [0, 1].
 //!
 //! # When to use
-//! With methods that make their own features of pixels, such as models of patches. It has no weights, so a model file
-//! stays small.
+//! With methods that compute their own features from pixels, such as models of patches. It has no weights, so a model
+//! file stays small.
 //!
 //! # Parameters
 //! None.

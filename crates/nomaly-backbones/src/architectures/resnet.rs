@@ -8,10 +8,10 @@
 //!
 //! # When to use
 //! The backbones of PaDiM, PatchCore, SPADE, STFPM and reverse distillation; `wide-resnet50-2` is what most published
-//! tables use, `resnet18` is the quick one.
+//! tables use, `resnet18` is the fast one.
 //!
 //! # Parameters
-//! Block kind, blocks a group, and the width of a bottleneck's inner convolution (64 for ResNet, 128 for
+//! Block kind, blocks per group, and the width of a bottleneck's inner convolution (64 for ResNet, 128 for
 //! Wide-ResNet-50-2, per 64 channels of the group).
 //!
 //! # Reference
@@ -58,7 +58,7 @@ impl ResNet {
     /// The graph with a classifier of `classes`.
     pub fn graph(&self, classes: usize) -> Graph {
         let mut g = GraphBuilder::new();
-        let x = g.conv(0, "conv1", 64, ConvShape::centred(7, 2));
+        let x = g.conv(0, "conv1", 64, ConvShape::centered(7, 2));
         let x = g.batch_norm(x, "bn1", EPSILON);
         let x = g.activation(x, Relu);
         g.tap("stem", x);
@@ -85,12 +85,12 @@ impl ResNet {
             x
         };
         let layers = match self.block {
-            Block::Basic => vec![(width, ConvShape::centred(3, stride)), (outputs, ConvShape::centred(3, 1))],
+            Block::Basic => vec![(width, ConvShape::centered(3, stride)), (outputs, ConvShape::centered(3, 1))],
             Block::Bottleneck { inner } => {
                 let inner = width * inner / 64;
                 vec![
                     (inner, ConvShape::POINTWISE),
-                    (inner, ConvShape::centred(3, stride)),
+                    (inner, ConvShape::centered(3, stride)),
                     (outputs, ConvShape::POINTWISE),
                 ]
             }

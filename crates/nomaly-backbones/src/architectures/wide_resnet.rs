@@ -10,7 +10,7 @@
 //! Parameter names: `conv`; `group{1,2,3}.{block}.{bn1,conv1,bn2,conv2,shortcut}`; `bn`; `fc`.
 //!
 //! # When to use
-//! The classifier of the self-supervised methods on 32×32 images (GeoTrans), trained from the start.
+//! The classifier of the self-supervised methods on 32×32 images (GeoTrans), trained from scratch.
 //!
 //! # Parameters
 //! Depth n = 6 · blocks + 4, width factor k, and the rate of dropout, which only training and Monte Carlo passes of
@@ -37,7 +37,7 @@ pub struct WideResNet {
 }
 
 impl WideResNet {
-    /// The network of so many blocks a group and that width, without dropout.
+    /// The network with this number of blocks per group and this width, without dropout.
     pub const fn new(blocks: usize, width: usize) -> Self {
         Self { blocks, width, dropout: 0.0 }
     }
@@ -52,7 +52,7 @@ impl WideResNet {
     /// The graph with a classifier of `classes`.
     pub fn graph(&self, classes: usize) -> Graph {
         let mut g = GraphBuilder::new();
-        let mut x = g.conv(0, "conv", 16, ConvShape::centred(3, 1));
+        let mut x = g.conv(0, "conv", 16, ConvShape::centered(3, 1));
         g.tap("stem", x);
         for group in 0..3 {
             for block in 0..self.blocks {
@@ -77,13 +77,13 @@ impl WideResNet {
         } else {
             g.conv(a, format!("{name}.shortcut"), channels, ConvShape { stride, ..ConvShape::POINTWISE })
         };
-        let y = g.conv(a, format!("{name}.conv1"), channels, ConvShape::centred(3, stride));
+        let y = g.conv(a, format!("{name}.conv1"), channels, ConvShape::centered(3, stride));
         let y = g.batch_norm(y, format!("{name}.bn2"), EPSILON);
         let mut y = g.activation(y, Relu);
         if self.dropout != 0.0 {
             y = g.dropout(y, self.dropout);
         }
-        let y = g.conv(y, format!("{name}.conv2"), channels, ConvShape::centred(3, 1));
+        let y = g.conv(y, format!("{name}.conv2"), channels, ConvShape::centered(3, 1));
         g.add(y, shortcut)
     }
 }

@@ -20,13 +20,13 @@ pub struct AverageActivations {
     extractor: Extractor,
     workspace: Workspace,
     outputs: Vec<Vec<f32>>,
-    /// Of each tap the sum over images at each position.
+    /// For each tap, the sum over images at each position.
     sums: Vec<Vec<f64>>,
     images: usize,
 }
 
 impl AverageActivations {
-    /// Averages the `taps` of a backbone over images of `size` (height, width); all taps with positions, where none are
+    /// Averages the `taps` of a backbone over images of `size` (height, width); all taps with positions if none are
     /// named.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl AverageActivations {
     /// Adds `images` `[N, 3, H, W]`.
     ///
     /// # Errors
-    /// When the values are no whole number of images; nothing is added then.
+    /// If the values do not form whole images; nothing is added then.
     pub fn add(&mut self, images: &[f32]) -> Result<(), ExplainError> {
         let each = self.extractor.input_shape().iter().product::<usize>();
         if !images.len().is_multiple_of(each) {
@@ -60,7 +60,7 @@ impl AverageActivations {
             self.extractor.run(batch, count, &mut self.workspace, &mut self.outputs)?;
             for (index, (values, sums)) in self.outputs.iter().zip(&mut self.sums).enumerate() {
                 let channels = self.extractor.output_shape(index)[0];
-                // The mean of an image first: its share does not depend on the batch.
+                // The mean per image first: its contribution does not depend on the batch.
                 for image in values.chunks_exact(channels * sums.len()) {
                     for (position, sum) in sums.iter_mut().enumerate() {
                         let of_channels = image.iter().skip(position).step_by(image.len() / channels);

@@ -1,4 +1,4 @@
-//! What can be wrong with the question where a network looks.
+//! Errors of explanations.
 
 use crate::error::BackboneError;
 use crate::trainable::TrainableError;
@@ -10,16 +10,16 @@ pub enum ExplainError {
     /// The backbone does not have a tap, or cannot be compiled or run.
     #[error(transparent)]
     Backbone(#[from] BackboneError),
-    /// Gradients were asked for through operations that have none here, or for which the weights lack something.
+    /// Gradients are needed through operations without gradient, or through layers with missing weights.
     #[error("no gradient of `{output}` reaches `{tap}` of {backbone}: {source}")]
     Gradient {
         /// The backbone.
         backbone: String,
-        /// The tap whose map was asked for.
+        /// The tap of the requested map.
         tap: String,
         /// The tap whose gradient it needs.
         output: String,
-        /// Why.
+        /// The cause.
         source: Box<TrainableError>,
     },
     /// The tap has one position.
@@ -32,7 +32,7 @@ pub enum ExplainError {
         /// Taps that have positions.
         spatial: String,
     },
-    /// The output does not see the image through the tap alone.
+    /// The output does not depend on the image through the tap alone.
     #[error("`{output}` of {backbone} does not see the image through `{tap}` alone")]
     Bypassed {
         /// The backbone.
@@ -42,7 +42,7 @@ pub enum ExplainError {
         /// The output.
         output: String,
     },
-    /// A class was asked for, and the weights have no classifier.
+    /// A class was requested, but the weights have no classifier.
     #[error("the weights of {backbone} have no classifier, so there is no class to look for; they end at `{deepest}`")]
     NoClassifier {
         /// The backbone.
@@ -57,28 +57,28 @@ pub enum ExplainError {
         backbone: String,
         /// The class.
         class: usize,
-        /// How many there are.
+        /// The number of classes.
         classes: usize,
     },
-    /// A centre, or a gradient, of another length than the features.
+    /// A centre or gradient whose length differs from that of the features.
     #[error("the centre or the gradient has {found} values, the features of `{output}` have {expected}")]
     Centre {
-        /// The tap whose features are meant.
+        /// The tap of the features.
         output: String,
         /// Channels of the features.
         expected: usize,
         /// Values of the centre.
         found: usize,
     },
-    /// The images are no whole number of images.
-    #[error("{found} values are no whole number of images of {each} values")]
+    /// The values do not form whole images.
+    #[error("{found} values are not a whole number of images of {each} values")]
     Images {
         /// Values of one image.
         each: usize,
         /// Values given.
         found: usize,
     },
-    /// A share that is none.
+    /// A share outside [0, 1].
     #[error("a quantile of {quantile} is not in [0, 1]")]
     Quantile {
         /// The share.

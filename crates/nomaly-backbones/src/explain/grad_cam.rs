@@ -16,27 +16,26 @@ const BATCH: usize = 8;
 /// The number whose gradient weights the channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target<'a> {
-    /// The logit of the class with the largest one, of each image by itself.
+    /// The largest logit, for each image separately.
     Predicted,
     /// The logit of a class.
     Class(usize),
     /// Half the squared distance ½ ‖f − c‖² of the output's features f, averaged over its positions, from a centre c,
-    /// such as the mean of the normal images; no centre is the origin. What it shows is where the features come from in
-    /// which the image differs from the centre. For backbones without classifier.
+    /// such as the mean of the normal images; no centre is the origin. It shows where the features come from that
+    /// differ from the centre. For backbones without classifier.
     Distance(Option<&'a [f32]>),
-    /// Any function of the output's features, averaged over its positions, by its gradient; the value is not known
-    /// then.
+    /// The gradient of any function of the output's features, averaged over its positions; the value is then unknown.
     Gradient(&'a [f32]),
 }
 
-/// What speaks for the target in one image.
+/// The explanation of one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
-    /// The class that was looked for; none for a distance.
+    /// The explained class; none for a distance.
     pub class: Option<usize>,
-    /// The target's value: a logit, half a squared distance, or nothing for a gradient.
+    /// The target's value: a logit, half a squared distance, or 0 for a gradient.
     pub value: f32,
-    /// The map, at the resolution of the tap; nowhere negative.
+    /// The map, at the resolution of the tap; nonnegative.
     pub map: ActivationMap,
 }
 
@@ -46,11 +45,10 @@ pub struct Explanation {
 /// `ReLU(Σ_k α_k A^k)`, with A^k the k-th channel of the tap and α_k the spatial mean of ∂y / ∂A^k, where y is the
 /// [`Target`].
 ///
-/// The backbone runs up to the tap as its inference plan, whatever it is made of; only what lies between the tap and
-/// the output needs a gradient. So the deepest tap of an EfficientNet can be explained, since nothing but the
-/// classifier follows, and its shallower ones cannot: depthwise convolutions, squeeze and excitation, swish and ReLU6
-/// have no gradient in [`trainable`](crate::trainable). ResNets and wide residual networks can be explained at each tap
-/// that has positions.
+/// The backbone runs up to the tap as an inference plan; only the layers between the tap and the output need a
+/// gradient. So the deepest tap of an EfficientNet can be explained, since only the classifier follows, but its
+/// shallower ones cannot: depthwise convolutions, squeeze and excitation, swish and ReLU6 have no gradient in
+/// [`trainable`](crate::trainable). ResNets and wide residual networks can be explained at each tap that has positions.
 ///
 /// # Reference
 /// Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization*, 2020,
@@ -70,14 +68,13 @@ pub struct GradCam {
 }
 
 impl GradCam {
-    /// Plans for images of `size` (height, width) and the map of `tap`; without one that of the deepest with positions,
-    /// of joined networks of the last. The output is the classifier, or the deepest tap that the weights serve, of the
+    /// Plans for images of `size` (height, width) and the map of `tap`; by default the deepest tap with positions, in
+    /// the last of joined networks. The output is the classifier, or the deepest tap that the weights serve, of the
     /// same network.
     ///
     /// # Errors
-    /// For a tap that the backbone or its weights do not have, that has no positions, or that the output does not see
-    /// the image through alone; for operations between the tap and the output that have no gradient; for images that
-    /// are too small.
+    /// For a tap that the backbone or its weights do not have, that has no positions, or that the output bypasses; for
+    /// operations between the tap and the output that have no gradient; for images that are too small.
     pub fn new(backbone: &Backbone, tap: Option<&str>, size: [usize; 2], isa: Isa) -> Result<Self, ExplainError> {
         let name = backbone.name().to_owned();
         let deepest = |taps: Vec<TapInfo>| taps.into_iter().next_back().map_or_else(String::new, |tap| tap.name);
@@ -118,7 +115,7 @@ impl GradCam {
         &self.output
     }
 
-    /// Classes that can be looked for; none without a classifier.
+    /// The number of classes; none without a classifier.
     pub fn classes(&self) -> Option<usize> {
         self.classifies.then_some(self.shapes[1][0])
     }
@@ -126,8 +123,8 @@ impl GradCam {
     /// Explains each of `images` `[N, 3, H, W]`; the explanation of one does not depend on the others.
     ///
     /// # Errors
-    /// When the values are no whole number of images, for a class that is none or that nobody can tell without a
-    /// classifier, and for a centre of another length than the features.
+    /// If the values do not form whole images, for a class that does not exist or without a classifier, and for a
+    /// centre whose length differs from that of the features.
     pub fn explain(&mut self, images: &[f32], target: Target<'_>) -> Result<Vec<Explanation>, ExplainError> {
         self.check(target)?;
         let each = self.extractor.input_shape().iter().product::<usize>();
@@ -152,15 +149,15 @@ impl GradCam {
             (Target::Predicted | Target::Class(_), None) => {
                 Err(ExplainError::NoClassifier { backbone: backbone(), deepest: self.output.clone() })
             }
-            (Target::Distance(Some(centre)) | Target::Gradient(centre), _) if centre.len() != self.shapes[1][0] => {
-                let (expected, found) = (self.shapes[1][0], centre.len());
+            (Target::Distance(Some(center)) | Target::Gradient(center), _) if center.len() != self.shapes[1][0] => {
+                let (expected, found) = (self.shapes[1][0], center.len());
                 Err(ExplainError::Centre { output: self.output.clone(), expected, found })
             }
             _ => Ok(()),
         }
     }
 
-    /// Explains images of which the features at the tap are known.
+    /// Explains images, given their features at the tap.
     fn batch(
         &mut self,
         features: &[f32],
@@ -189,12 +186,12 @@ impl GradCam {
     }
 }
 
-/// Writes the gradient of the target by the output `[C, h, w]` of one image, and gives the class and the target's
+/// Writes the gradient of the target by the output `[C, h, w]` of one image, and returns the class and the target's
 /// value.
 fn differentiate(output: &[f32], channels: usize, target: Target<'_>, gradient: &mut [f32]) -> (Option<usize>, f32) {
     let class = match target {
         Target::Class(class) => class,
-        // Of equal logits the first.
+        // Ties go to the first logit.
         Target::Predicted => (0..channels).rev().max_by(|&a, &b| output[a].total_cmp(&output[b])).unwrap_or(0),
         Target::Gradient(of_means) => {
             let positions = output.len() / channels;
@@ -202,13 +199,13 @@ fn differentiate(output: &[f32], channels: usize, target: Target<'_>, gradient: 
             planes.for_each(|(plane, value)| plane.fill(value / positions as f32));
             return (None, 0.0);
         }
-        Target::Distance(centre) => {
+        Target::Distance(center) => {
             let positions = output.len() / channels;
             let mut squares = 0.0;
             let planes = output.chunks_exact(positions).zip(gradient.chunks_exact_mut(positions));
             for (channel, (plane, gradient)) in planes.enumerate() {
                 let mean = plane.iter().map(|&value| f64::from(value)).sum::<f64>() / positions as f64;
-                let difference = mean - centre.map_or(0.0, |centre| f64::from(centre[channel]));
+                let difference = mean - center.map_or(0.0, |center| f64::from(center[channel]));
                 squares += difference * difference;
                 gradient.fill((difference / positions as f64) as f32);
             }
@@ -219,7 +216,7 @@ fn differentiate(output: &[f32], channels: usize, target: Target<'_>, gradient: 
     (Some(class), output[class])
 }
 
-/// Equations 1 and 2: the channels, weighted by the means of their gradients, and what is negative cut off.
+/// Equations 1 and 2: the channels, weighted by the means of their gradients, with negative values clipped.
 fn weighted(features: &[f32], gradient: &[f32], positions: usize) -> Vec<f32> {
     let mut sums = vec![0.0f64; positions];
     for (plane, gradient) in features.chunks_exact(positions).zip(gradient.chunks_exact(positions)) {

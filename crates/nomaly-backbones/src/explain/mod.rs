@@ -1,9 +1,9 @@
-//! Where a network looks: Grad-CAM and average activation maps.
+//! Explanations: Grad-CAM and average activation maps.
 //!
-//! [`GradCam`] says which positions of one image speak for a class, or for the image's being far from a centre;
-//! [`AverageActivations`] says where a layer is active over many images, and [`ActivationMap::important`] makes a mask
-//! of it. Maps have the resolution of their tap. Both run the backbone as it scores: with running statistics, without
-//! dropout.
+//! [`GradCam`] shows which positions of one image contribute to a class, or to the distance from a centre;
+//! [`AverageActivations`] shows where a layer is active over many images, and [`ActivationMap::important`] turns that
+//! into a mask. Maps have the resolution of their tap. Both run the backbone in evaluation mode: with running
+//! statistics, without dropout.
 //!
 //! ```
 //! use nomaly_backbones::explain::{GradCam, Target};
@@ -12,7 +12,7 @@
 //! let backbone = Backbone::embedded()?;
 //! let mut cam = GradCam::new(&backbone, None, [64, 64], Isa::best()?)?;
 //! assert_eq!((cam.tap(), cam.output()), ("head", "logits"));
-//! let image = vec![0.5; 3 * 64 * 64]; // normalized as `backbone.preprocessing()` says
+//! let image = vec![0.5; 3 * 64 * 64]; // normalized by `backbone.preprocessing()`
 //! let found = cam.explain(&image, Target::Class(281))?;
 //! assert_eq!(found[0].map.size, [2, 2]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -37,13 +37,12 @@ pub struct ActivationMap {
     pub values: Vec<f32>,
 }
 
-/// From which value on a position of a map is important: the τ of the mask {Ā ≥ τ}.
+/// The threshold of importance: the τ of the mask {Ā ≥ τ}.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Importance {
-    /// From this value on.
+    /// This value.
     AtLeast(f32),
-    /// From this quantile of the map's values on, in [0, 1]: 0.8 leaves a fifth of the positions, and those equal to
-    /// the least of them.
+    /// This quantile of the map's values, in [0, 1]: 0.8 keeps a fifth of the positions, and ties.
     Quantile(f64),
 }
 
@@ -67,8 +66,7 @@ impl ActivationMap {
         Ok(self.values.iter().map(|&value| value >= least).collect())
     }
 
-    /// The values as shares of the way from the least to the greatest, in [0, 1]: what pictures show. All are 0 where
-    /// the map is flat.
+    /// The values rescaled to [0, 1], for display. All are 0 if the map is flat.
     pub fn normalized(&self) -> Self {
         let least = self.values.iter().copied().fold(f32::INFINITY, f32::min);
         let range = self.values.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least;
@@ -82,7 +80,7 @@ fn spatial(backbone: &Backbone) -> Vec<String> {
     backbone.taps().into_iter().filter(|tap| tap.stride.is_some()).map(|tap| tap.name).collect()
 }
 
-/// The tap, where it has positions.
+/// The tap, if it has positions.
 fn with_positions(backbone: &Backbone, tap: &str) -> Result<String, ExplainError> {
     let (place, node) = backbone.tap_node(tap)?;
     match backbone.part(place).graph.nodes()[node].stride {

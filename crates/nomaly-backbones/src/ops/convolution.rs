@@ -60,7 +60,7 @@ impl Plan {
         Ok((CpuStorage::F32(output), shape))
     }
 
-    /// The gradients of those arguments that somebody wants a gradient of.
+    /// The gradients of the arguments that need one.
     fn gradients(&self, x: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let by_x = x.track_op().then(|| {
             map2("convolution-input-gradient", [gradient, weight], x.shape(), |gradient, weight, to| {
@@ -146,7 +146,7 @@ fn add_bias(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     }
 }
 
-/// The equal elements of a pair, which is all that candle's own operation takes.
+/// The common value of a pair; candle's own operation takes only equal values.
 fn both(what: &str, [a, b]: [usize; 2]) -> Result<usize> {
     if a == b {
         Ok(a)
@@ -159,7 +159,7 @@ fn both(what: &str, [a, b]: [usize; 2]) -> Result<usize> {
 /// both sides.
 ///
 /// # Errors
-/// For shapes that do not fit, and those of candle.
+/// For shapes that do not fit, and errors of candle.
 pub fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -189,7 +189,7 @@ pub fn conv2d(
 /// `(H - 1) · stride - 2 · padding + kh + output_padding` rows.
 ///
 /// # Errors
-/// For shapes that do not fit, and those of candle.
+/// For shapes that do not fit, and errors of candle.
 pub fn conv_transpose2d(
     x: &Tensor,
     weight: &Tensor,
@@ -218,7 +218,7 @@ pub fn conv_transpose2d(
 /// A linear layer: `x` `[N, I]` times `weight` `[O, I]`, plus `bias` `[O]`.
 ///
 /// # Errors
-/// For shapes that do not fit, and those of candle.
+/// For shapes that do not fit, and errors of candle.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     if is_served(&[x, weight]) {
         let (images, inputs) = x.dims2()?;

@@ -39,7 +39,7 @@ impl CustomOp1 for CrossEntropy {
 /// u32.
 ///
 /// # Errors
-/// For labels that are no classes, shapes that do not fit, and those of candle.
+/// For labels that are not classes, shapes that do not fit, and errors of candle.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let (_, classes) = logits.dims2()?;
     if is_served(&[logits]) {

@@ -1,7 +1,7 @@
 //! The training kernels as candle operations with gradients.
 //!
 //! On a CPU these functions run the kernels of [`nomaly_kernels::training`], forward and backward; on other devices
-//! they are made of candle's own operations. Which of the two is told from the tensors.
+//! they consist of candle's own operations. The tensors determine which.
 //!
 //! They are for networks whose loss needs candle's tape: decoders, distillation, several branches. A network that is a
 //! [`Graph`](crate::graph::Graph) needs no tape in [`trainable`](crate::trainable); candle's allocates each gradient
@@ -51,7 +51,7 @@ fn wrap(error: impl std::error::Error + Send + Sync + 'static) -> candle_core::E
     candle_core::Error::wrap(error)
 }
 
-/// Whether the kernels serve these tensors.
+/// Whether the kernels support these tensors.
 fn is_served(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|tensor| tensor.device().is_cpu() && tensor.dtype() == DType::F32)
 }

@@ -14,7 +14,7 @@ pub struct Norm {
     pub epsilon: f64,
     /// The share of a batch's statistics in the running ones, in [0, 1].
     pub momentum: f64,
-    /// What is applied to the result.
+    /// The activation of the result.
     pub after: AfterNorm,
 }
 
@@ -80,7 +80,7 @@ impl CustomOp3 for Normalize {
     }
 }
 
-/// The three gradients at once: that of the input is the result, the others are left beside.
+/// All three gradients at once: that of the input is the result, the others are stored in the operation.
 struct Backward<'a> {
     plan: &'a BatchNorm,
     statistics: [&'a [f32]; 2],
@@ -127,7 +127,7 @@ impl CustomOp3 for Backward<'_> {
 /// and (population) variance.
 ///
 /// # Errors
-/// For shapes that do not fit, and those of candle.
+/// For shapes that do not fit, and errors of candle.
 pub fn batch_norm(
     x: &Tensor,
     weight: &Tensor,
@@ -139,12 +139,12 @@ pub fn batch_norm(
     let samples = (images * height * width) as f64;
     if !is_served(&[x, weight, bias]) {
         let mean = x.mean_keepdim((0, 2, 3))?;
-        let centred = x.broadcast_sub(&mean)?;
-        let variance = centred.sqr()?.mean_keepdim((0, 2, 3))?;
+        let centered = x.broadcast_sub(&mean)?;
+        let variance = centered.sqr()?.mean_keepdim((0, 2, 3))?;
         move_running(running, [&mean, &variance], samples, norm.momentum)?;
         let per_channel = |x: &Tensor| x.reshape((1, (), 1, 1));
         let scale = per_channel(weight)?.div(&(variance + norm.epsilon)?.sqrt()?)?;
-        let y = centred.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)?;
+        let y = centered.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)?;
         return if norm.after == AfterNorm::Relu { y.relu() } else { Ok(y) };
     }
     let plan = BatchNorm::new(isa()?, channels, height * width, norm.epsilon, norm.after).map_err(wrap)?;
@@ -158,7 +158,7 @@ pub fn batch_norm(
     Ok(y)
 }
 
-/// Moves the running statistics towards those of a batch of so many values a channel.
+/// Moves the running statistics towards those of a batch with this many values per channel.
 fn move_running(running: Option<[&Var; 2]>, batch: [&Tensor; 2], samples: f64, momentum: f64) -> Result<()> {
     let Some(running) = running else { return Ok(()) };
     // The running variance is that of the population, the batch is normalized by its own.

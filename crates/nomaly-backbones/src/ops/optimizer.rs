@@ -10,8 +10,8 @@ use nomaly_kernels::training::WeightDecay;
 use super::{is_served, isa, slice, wrap};
 use crate::trainable::{Rule, State};
 
-/// What is remembered of one variable.
-enum Memory {
+/// The state of one variable.
+enum VarState {
     /// On a CPU.
     Kernel(State),
     /// Elsewhere: velocity, or first and second moment.
@@ -22,7 +22,7 @@ enum Memory {
 pub struct VarOptimizer {
     /// The rule; a schedule may change its constants between steps.
     pub rule: Rule,
-    variables: Vec<(Var, Memory, u64)>,
+    variables: Vec<(Var, VarState, u64)>,
 }
 
 impl std::fmt::Debug for VarOptimizer {
@@ -56,30 +56,30 @@ impl InplaceOp2 for Move<'_> {
 }
 
 impl VarOptimizer {
-    /// An optimizer of `variables` that has not moved anything yet.
+    /// A new optimizer of `variables`.
     pub fn new(rule: Rule, variables: Vec<Var>) -> Self {
-        let memory = |variable: Var| (variable, Memory::Kernel(State::default()), 0);
+        let memory = |variable: Var| (variable, VarState::Kernel(State::default()), 0);
         Self { rule, variables: variables.into_iter().map(memory).collect() }
     }
 
     /// Moves each variable that has a gradient.
     ///
     /// # Errors
-    /// Those of candle.
+    /// Errors of candle.
     pub fn step(&mut self, gradients: &GradStore) -> Result<()> {
         for (variable, memory, step) in &mut self.variables {
             let Some(gradient) = gradients.get(variable) else { continue };
             *step += 1;
             if is_served(&[variable.as_tensor(), gradient]) {
-                let Memory::Kernel(state) = memory else { continue };
+                let VarState::Kernel(state) = memory else { continue };
                 let op = Move { state: Mutex::new(state), rule: &self.rule, isa: isa()?, step: *step };
                 variable.as_tensor().inplace_op2(&gradient.contiguous()?, &op)?;
             } else {
-                if let Memory::Kernel(_) = memory {
+                if let VarState::Kernel(_) = memory {
                     let zeros = variable.as_tensor().zeros_like()?;
-                    *memory = Memory::Tensors([zeros.clone(), zeros]);
+                    *memory = VarState::Tensors([zeros.clone(), zeros]);
                 }
-                let Memory::Tensors(state) = memory else { continue };
+                let VarState::Tensors(state) = memory else { continue };
                 move_by_tensors(&self.rule, variable, &gradient.detach(), state, *step)?;
             }
         }

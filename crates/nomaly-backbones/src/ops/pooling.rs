@@ -10,7 +10,7 @@ use super::{is_served, isa, map1, slice, windows, wrap};
 
 struct Average(Pool);
 
-/// The shape of what pooling makes of `[N, C, H, W]`.
+/// The result shape of pooling `[N, C, H, W]`.
 fn pooled(layout: &Layout, [height, width]: [usize; 2]) -> Result<Shape> {
     let (images, channels, _, _) = layout.shape().dims4()?;
     Ok(Shape::from((images, channels, height, width)))
@@ -38,7 +38,7 @@ impl CustomOp1 for Average {
 
 struct Max {
     pool: Pool,
-    /// Where in its plane each result comes from.
+    /// The index in the plane of each maximum.
     places: OnceLock<Vec<u32>>,
 }
 
@@ -98,7 +98,7 @@ fn plan(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Pool
 /// The mean of each `kernel` × `kernel` window of `x` `[N, C, H, W]`; zeros in the padding count.
 ///
 /// # Errors
-/// For windows that do not fit, and those of candle.
+/// For windows that do not fit, and errors of candle.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     if is_served(&[x]) {
         return x.contiguous()?.apply_op1(Average(plan(x, kernel, stride, padding)?));
@@ -111,10 +111,10 @@ pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
     places.try_fold(first, |sum, place| sum.add(&place))? / count
 }
 
-/// The greatest value of each `kernel` × `kernel` window of `x` `[N, C, H, W]`; padding never wins.
+/// The maximum of each `kernel` × `kernel` window of `x` `[N, C, H, W]`; padding never wins.
 ///
 /// # Errors
-/// For windows that do not fit, and those of candle.
+/// For windows that do not fit, and errors of candle.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     if is_served(&[x]) {
         return x.contiguous()?.apply_op1(Max { pool: plan(x, kernel, stride, padding)?, places: OnceLock::new() });
@@ -126,7 +126,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
 /// The mean of each channel of `x` `[N, C, H, W]`, `[N, C, 1, 1]`.
 ///
 /// # Errors
-/// Those of candle.
+/// Errors of candle.
 pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     if is_served(&[x]) { x.contiguous()?.apply_op1(Mean) } else { x.mean_keepdim((2, 3)) }
 }

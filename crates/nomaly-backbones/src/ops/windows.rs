@@ -27,12 +27,13 @@ pub(crate) fn pad(x: &Tensor, padding: Padding, value: f32) -> Result<Tensor> {
     Ok(x)
 }
 
-/// For each place of a `kernel`×`kernel` window, row by row, the samples it sees when the window moves by `stride` over
-/// `x` `[N, C, H, W]`: tensors `[N, C, oh, ow]`.
+/// For each position of a `kernel`×`kernel` window, row by row, its samples as the window moves by `stride` over `x`
+/// `[N, C, H, W]`: tensors `[N, C, oh, ow]`.
 pub(crate) fn window(x: &Tensor, kernel: usize, stride: usize) -> Result<Vec<Tensor>> {
     let (n, c, height, width) = x.dims4()?;
     let [oh, ow] = [height, width].map(|length| (length + stride - kernel) / stride);
-    // To a multiple of the stride, and far enough that the last place's samples lie inside; what is added is not read.
+    // Pads to a multiple of the stride, far enough that the samples of the last position lie inside; the padding is not
+    // read.
     let [full_h, full_w] = [oh, ow].map(|out| out * stride + kernel.div_ceil(stride) * stride);
     let x = x
         .pad_with_zeros(2, 0, full_h.saturating_sub(height))?
@@ -51,7 +52,7 @@ pub(crate) fn window(x: &Tensor, kernel: usize, stride: usize) -> Result<Vec<Ten
     Ok(places)
 }
 
-/// Max pooling whose gradient candle knows: its own has none for windows that overlap.
+/// Max pooling with a gradient: candle's own has none for overlapping windows.
 pub(crate) fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let mut places = window(x, kernel, stride)?.into_iter();
     let first = places.next().ok_or_else(|| candle_core::Error::Msg("a window has at least one place".to_owned()))?;

@@ -1,18 +1,18 @@
-//! What can go wrong with a network in training.
+//! Errors of networks in training.
 
 use nomaly_kernels::training::TrainingError;
 use nomaly_registry::UnknownName;
 
 use crate::weights::WeightsError;
 
-/// Why a network cannot be trained, or a pass not be run.
+/// Why a network cannot be trained or a pass cannot be run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainableError {
     /// The graph has no tap of that name.
     #[error(transparent)]
     UnknownTap(#[from] UnknownName),
-    /// No tap was asked for.
+    /// No tap was requested.
     #[error("a network in training needs at least one tap as its output")]
     NoTaps,
     /// The operation has no gradient here.
@@ -27,7 +27,7 @@ pub enum TrainableError {
         /// The parameter.
         tensor: String,
     },
-    /// A parameter has another shape than the graph gives it.
+    /// The shape of a parameter differs from the graph.
     #[error("`{tensor}` is {found:?} in the weights, but {expected:?} in the network")]
     Shape {
         /// The parameter.
@@ -45,11 +45,11 @@ pub enum TrainableError {
     Layer {
         /// The layer's name.
         layer: String,
-        /// Why.
+        /// The cause.
         source: TrainingError,
     },
-    /// The images are no whole number of images of the planned size.
-    #[error("{found} values are no whole number of images of {each} values")]
+    /// The images are not a whole number of images of the planned size.
+    #[error("{found} values are not a whole number of images of {each} values")]
     Images {
         /// Values of one image.
         each: usize,
@@ -65,15 +65,15 @@ pub enum TrainableError {
         found: Vec<usize>,
     },
     /// The optimizer has been used with another network.
-    #[error("the optimiser has states of {found} parameters, the network has {expected}")]
+    #[error("the optimizer has states of {found} parameters, the network has {expected}")]
     Optimizer {
         /// Parameters of the network.
         expected: usize,
         /// Parameters that the optimizer knows.
         found: usize,
     },
-    /// The optimizer's state of a parameter has another length than the parameter.
-    #[error("the optimiser's state of `{parameter}` has {found} values, the network's parameter {expected}")]
+    /// The optimizer's state of a parameter differs in length from the parameter.
+    #[error("the optimizer's state of `{parameter}` has {found} values, the network's parameter {expected}")]
     OptimizerState {
         /// The parameter.
         parameter: String,
@@ -84,7 +84,7 @@ pub enum TrainableError {
     },
 }
 
-/// Names the layer in which a kernel failed.
+/// Adds the layer's name to a kernel error.
 pub(super) fn in_layer(layer: &str) -> impl FnOnce(TrainingError) -> TrainableError + use<> {
     let layer = layer.to_owned();
     |source| TrainableError::Layer { layer, source }

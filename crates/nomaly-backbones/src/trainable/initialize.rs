@@ -1,4 +1,4 @@
-//! Weights as PyTorch starts them.
+//! PyTorch's default initialization.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -9,8 +9,8 @@ use crate::weights::{WeightTensor, Weights};
 /// Draws all parameters of `graph` as the constructors of `torch.nn.Conv2d`, `Linear` and `BatchNorm2d` do: weights and
 /// biases uniform in ±1 / √fan-in (Kaiming-uniform with a = √5), batch norm as the identity.
 ///
-/// The numbers are not PyTorch's own. Each tensor has a stream of its own, so that extending a network leaves the
-/// others as they were.
+/// The numbers are not PyTorch's own. Each tensor has its own random stream, so extending a network does not change the
+/// others.
 pub fn pytorch_default(graph: &Graph, seed: u64) -> Weights {
     let mut weights = Weights::new();
     let mut bound = 0.0;
@@ -49,7 +49,7 @@ mod tests {
             let bound = f64::powf(fan_in, -0.5);
             let values = weights[name].to_f32().unwrap();
             let greatest = values.iter().map(|value| f64::from(value.abs())).fold(0.0, f64::max);
-            // Of 72 numbers or more the greatest is nearer to the bound than 20 % but for one draw in ten million.
+            // The maximum of 72 or more numbers is within 20 % of the bound, except in one draw in ten million.
             assert!(greatest <= bound && greatest > 0.8 * bound, "{name}: {greatest} {bound}");
         }
         assert_eq!(weights["bn.weight"].to_f32().unwrap(), [1.0; 256]);

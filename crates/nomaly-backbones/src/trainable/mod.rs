@@ -1,16 +1,15 @@
 //! Networks in training on a CPU: the same graphs as the inference plans, with gradients.
 //!
-//! **The problem.** A general tape of tensors allocates each intermediate result and each gradient anew, starts every
-//! gradient as a tensor of zeros and adds to it on one thread.
+//! **The problem.** A general tape allocates every intermediate result and gradient, initializes each gradient with
+//! zeros and adds to it on one thread.
 //!
-//! **The design.** A [`Network`] is planned from a graph for one image size. A ReLU after batch norm is part of it;
-//! sums are made in place; a gradient is handed on, and added only where two meet; what no gradient needs is given back
-//! at once; and all memory is kept for the next step. The kernels are those of [`nomaly_kernels::training`], so the
-//! gradients do not depend on the number of threads. The parameters have the names of the inference plan:
-//! [`Network::weights`] compile.
+//! **The design.** A [`Network`] is planned from a graph for one image size. A ReLU after batch norm is fused; sums are
+//! computed in place; a gradient is passed on, and added only where two meet; results that no gradient needs are
+//! released at once; and all memory is kept for the next step. The kernels are those of [`nomaly_kernels::training`],
+//! so the gradients do not depend on the number of threads. The parameters have the names of the inference plan, so
+//! [`Network::weights`] can be compiled.
 //!
-//! Losses that are not built in are computed by the caller, on any tape: [`Network::backward`] takes the gradients of
-//! the outputs.
+//! Other losses are computed by the caller, on any tape: [`Network::backward`] takes the gradients of the outputs.
 //!
 //! ```
 //! use nomaly_backbones::architectures::wide_resnet::WideResNet;
@@ -60,7 +59,7 @@ pub use nomaly_kernels::training::WeightDecay;
 pub(crate) use optimizer::State;
 pub use optimizer::{NetworkOptimizer, OptimizerState, Rule};
 
-/// A network that learns.
+/// A trainable network.
 #[derive(Debug)]
 pub struct Network {
     isa: Isa,
@@ -70,20 +69,20 @@ pub struct Network {
     /// The share of a batch's statistics in the running ones.
     momentum: f64,
     images: usize,
-    /// How the last forward pass was run.
+    /// The mode of the last forward pass.
     mode: Mode,
-    /// Gives each pass the key of its masks.
+    /// Generates the key of each pass's masks.
     dropout: ChaCha8Rng,
     wants_input_gradient: bool,
     input_gradient: Vec<f32>,
-    /// Results of the steps, as far as they are needed.
+    /// Results of the steps that are still needed.
     values: Vec<Option<Vec<f32>>>,
     gradients: Vec<Option<Arc<Vec<f32>>>>,
     buffers: Buffers,
 }
 
 impl Network {
-    /// Plans what the `taps` of `graph` need, for images of `size` (height, width), and takes its parameters from
+    /// Plans the part of `graph` that the `taps` need, for images of `size` (height, width), with parameters from
     /// `weights`.
     ///
     /// # Errors
@@ -128,32 +127,32 @@ impl Network {
         })
     }
 
-    /// Sets the share of a batch's statistics in the running ones, in [0, 1]; 0.1, PyTorch's default, before.
+    /// Sets the share of a batch's statistics in the running ones, in [0, 1]; the default is PyTorch's 0.1.
     #[must_use]
     pub fn with_momentum(mut self, momentum: f64) -> Self {
         self.momentum = momentum;
         self
     }
 
-    /// Lets backward passes go on to the images: their gradient is [`input_gradient`](Self::input_gradient).
+    /// Extends backward passes to the images; see [`input_gradient`](Self::input_gradient).
     #[must_use]
     pub fn with_input_gradient(mut self) -> Self {
         self.wants_input_gradient = true;
         self
     }
 
-    /// Decides the masks of the dropout in the passes that follow: the same seed and the same passes give the same
-    /// masks, on any number of threads. A new network has the seed 0.
+    /// Seeds the dropout masks of the following passes: the same seed and the same passes give the same masks, on any
+    /// number of threads. A new network has the seed 0.
     pub fn seed_dropout(&mut self, seed: u64) {
         self.dropout = ChaCha8Rng::seed_from_u64(seed);
     }
 
     /// Runs the network on `images` `[N, C, H, W]` as in training: batch norm normalizes by the statistics of the batch
-    /// and moves the running ones, dropout has a mask of its own for each image. The results are the
+    /// and moves the running ones, dropout has a separate mask for each image. The results are the
     /// [`outputs`](Self::output).
     ///
     /// # Errors
-    /// When the values are no whole number of images.
+    /// If the values do not form whole images.
     pub fn forward(&mut self, images: &[f32]) -> Result<(), TrainableError> {
         pass::forward(self, images, Mode::Train)
     }
@@ -162,20 +161,19 @@ impl Network {
     /// statistics, there is no dropout, and nothing is changed. An image's results do not depend on the others.
     ///
     /// # Errors
-    /// When the values are no whole number of images.
+    /// If the values do not form whole images.
     pub fn evaluate(&mut self, images: &[f32]) -> Result<(), TrainableError> {
         pass::forward(self, images, Mode::Evaluate)
     }
 
-    /// Runs the network on `images` `[N, C, H, W]` with the running statistics and with dropout: one of the passes
-    /// whose mean and variance Monte Carlo dropout takes (Gal & Ghahramani, *Dropout as a Bayesian Approximation*,
-    /// 2016, section 4).
+    /// Runs the network on `images` `[N, C, H, W]` with the running statistics and with dropout: one pass of Monte
+    /// Carlo dropout (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, 2016, section 4).
     ///
-    /// A pass is a draw of the network's weights, so all images see the same mask: an image's results do not depend on
-    /// the others, and the passes of one seed are the same networks for each batch.
+    /// A pass is a draw of the network's weights, so all images share the same mask: an image's results do not depend
+    /// on the others, and the passes of one seed are the same networks for each batch.
     ///
     /// # Errors
-    /// When the values are no whole number of images.
+    /// If the values do not form whole images.
     pub fn sample(&mut self, images: &[f32]) -> Result<(), TrainableError> {
         pass::forward(self, images, Mode::Sample)
     }
@@ -190,20 +188,20 @@ impl Network {
         self.outputs.iter().map(|&step| self.steps[step].shape).collect()
     }
 
-    /// Computes the [`gradients`](Self::gradients) of a loss, given its gradient by each output of the last pass,
-    /// whichever of the three it was: running statistics are constants, and dropout has the masks of that pass.
+    /// Computes the [`gradients`](Self::gradients) of a loss, given its gradient with respect to each output of the
+    /// last pass of any kind: running statistics are constants, and dropout has the masks of that pass.
     ///
     /// # Errors
-    /// When there is not one gradient for each output, as long as the output.
+    /// Unless there is one gradient for each output, of the same length.
     pub fn backward(&mut self, gradients: &[&[f32]]) -> Result<(), TrainableError> {
         pass::backward(self, gradients)
     }
 
-    /// A forward and a backward pass of the mean cross-entropy of the first output, taken as logits, which it returns;
-    /// the labels are one for each image.
+    /// A forward and a backward pass of the mean cross-entropy of the first output as logits, which it returns; there
+    /// is one label per image.
     ///
     /// # Errors
-    /// As for the two passes, and for labels that are no classes.
+    /// As for the two passes, and for labels that are not classes.
     pub fn classify(&mut self, images: &[f32], labels: &[u32]) -> Result<f32, TrainableError> {
         self.forward(images)?;
         let step = &self.steps[self.outputs[0]];
@@ -218,7 +216,7 @@ impl Network {
     /// Moves the parameters by the gradients of the last backward pass.
     ///
     /// # Errors
-    /// When the optimizer has been used with another network, or restored from the state of one.
+    /// If the optimizer belongs to another network, or was restored from the state of one.
     pub fn step(&mut self, optimizer: &mut NetworkOptimizer) -> Result<(), TrainableError> {
         optimizer.check(self.gradients().map(|(name, _, gradient)| (name, gradient.len())))?;
         let isa = self.isa;
@@ -244,13 +242,13 @@ impl Network {
         &self.input_gradient
     }
 
-    /// The number of trained numbers.
+    /// The number of trained values.
     pub fn parameter_count(&self) -> usize {
         self.slots.iter().filter(|slot| slot.role.is_trained()).map(|slot| slot.values.len()).sum()
     }
 
-    /// Sets all parameters and running statistics to those of `weights`, exactly; nothing is changed on an error. What
-    /// belongs to no parameter is not looked at.
+    /// Sets all parameters and running statistics to those of `weights`, exactly; nothing is changed on an error. Other
+    /// tensors are ignored.
     ///
     /// # Errors
     /// For weights that are missing or of another shape.
@@ -261,7 +259,7 @@ impl Network {
         Ok(())
     }
 
-    /// The parameters as they are now: what a backbone is made from.
+    /// The current parameters, for building a backbone.
     pub fn weights(&self) -> Weights {
         let tensor = |slot: &Slot| (slot.name.clone(), WeightTensor::from_f32(slot.shape.clone(), &slot.values));
         self.slots.iter().map(tensor).collect()

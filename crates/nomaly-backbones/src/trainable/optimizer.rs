@@ -52,7 +52,7 @@ impl Rule {
         Self::Adam { rate, betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.01, decay: WeightDecay::Decoupled }
     }
 
-    /// The same rule with another learning rate: what schedules change.
+    /// The same rule with another learning rate, for schedules.
     pub const fn with_rate(mut self, new: f64) -> Self {
         match &mut self {
             Self::Sgd { rate, .. } | Self::Adam { rate, .. } => *rate = new,
@@ -94,18 +94,18 @@ impl State {
     }
 }
 
-/// What an [`NetworkOptimizer`] remembers besides its rule: what a checkpoint keeps.
+/// The state of a [`NetworkOptimizer`], for checkpoints.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OptimizerState {
     /// Steps done.
     pub steps: u64,
-    /// Of each trained parameter, in the order of [`Network::gradients`](super::Network::gradients), the velocity and
-    /// nothing (SGD) or the first and the second moment (Adam). What a rule does not need is empty; all is before the
-    /// first step.
+    /// For each trained parameter, in the order of [`Network::gradients`](super::Network::gradients), the velocity and
+    /// nothing (SGD) or the first and the second moment (Adam). Unused state is empty, as is all state before the first
+    /// step.
     pub moments: Vec<[Vec<f32>; 2]>,
 }
 
-/// A rule with the state of the parameters that it moves.
+/// A rule with the state of its parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkOptimizer {
     /// The rule; a schedule may change its constants between steps.
@@ -115,19 +115,19 @@ pub struct NetworkOptimizer {
 }
 
 impl NetworkOptimizer {
-    /// An optimizer that has not moved anything yet.
+    /// A new optimizer.
     pub const fn new(rule: Rule) -> Self {
         Self { rule, step: 0, states: Vec::new() }
     }
 
-    /// An optimizer that goes on from `state`: with the same rule its steps are, bit for bit, those of the optimizer
-    /// that was [exported](Self::export). Whether the state fits a network is found out by
-    /// [`Network::step`](super::Network::step).
+    /// An optimizer that continues from `state`: with the same rule its steps equal, bit for bit, those of the
+    /// [exported](Self::export) optimizer. [`Network::step`](super::Network::step) checks whether the state fits a
+    /// network.
     pub fn restore(rule: Rule, state: OptimizerState) -> Self {
         Self { rule, step: state.steps, states: state.moments.into_iter().map(State).collect() }
     }
 
-    /// A copy of what it remembers.
+    /// A copy of its state.
     pub fn export(&self) -> OptimizerState {
         OptimizerState { steps: self.step, moments: self.states.iter().map(|State(moments)| moments.clone()).collect() }
     }
@@ -137,7 +137,7 @@ impl NetworkOptimizer {
         self.step
     }
 
-    /// Checks that the states are those of parameters with such names and lengths; an optimizer without any fits all.
+    /// Checks that the states fit parameters with these names and lengths; an optimizer without state fits any.
     pub(super) fn check<'a>(&self, parameters: impl Iterator<Item = (&'a str, usize)>) -> Result<(), TrainableError> {
         if self.states.is_empty() {
             return Ok(());
@@ -155,7 +155,7 @@ impl NetworkOptimizer {
         Ok(())
     }
 
-    /// Moves parameters, which are the same in each step, by their gradients.
+    /// Moves the parameters by their gradients; they must be the same in each step.
     pub(super) fn apply<'a>(
         &mut self,
         isa: Isa,

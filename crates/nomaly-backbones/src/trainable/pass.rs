@@ -14,7 +14,7 @@ use super::buffers::Buffers;
 use super::error::{TrainableError, in_layer};
 use super::steps::{Kind, Slot, Step};
 
-/// What batch norm and dropout do in a pass.
+/// The mode of batch norm and dropout in a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mode {
     /// Statistics of the batch, a mask for each image.
@@ -27,7 +27,7 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    /// After how many values a mask repeats itself, for `images` of `each` values; none without dropout.
+    /// The period of a mask in values, for `images` of `each` values; none without dropout.
     fn period(self, images: usize, each: usize) -> Option<usize> {
         match self {
             Self::Train => Some((images * each).max(1)),
@@ -37,7 +37,7 @@ impl Mode {
     }
 }
 
-/// The result of a step that is there because the plan says so.
+/// The result of a step, which exists by the plan.
 fn present(values: &[Option<Vec<f32>>], step: usize) -> &[f32] {
     values[step].as_deref().expect("a result lives until its last reader")
 }
@@ -137,12 +137,12 @@ fn compute(network: &mut Network, index: usize) -> Result<Vec<f32>, TrainableErr
     Ok(result)
 }
 
-/// Whether nobody needs the result of `input` after step `index`.
+/// Whether the result of `input` is unused after step `index`.
 fn is_free(steps: &[Step], input: usize, index: usize) -> bool {
     steps[input].last_use == index && !steps[input].kept
 }
 
-/// The result of `input` for step `index` to write on: itself where nobody else needs it, or else a copy.
+/// The result of `input` for step `index` to overwrite: itself if nothing else needs it, otherwise a copy.
 fn reuse(
     steps: &[Step],
     values: &mut [Option<Vec<f32>>],
@@ -159,7 +159,7 @@ fn reuse(
     copy
 }
 
-/// The sum of two results, in the memory of one of them where nobody else needs it.
+/// The sum of two results, in the memory of one of them if nothing else needs it.
 fn sum(
     steps: &[Step],
     values: &mut [Option<Vec<f32>>],
@@ -195,7 +195,7 @@ pub(super) fn backward(network: &mut Network, gradients: &[&[f32]]) -> Result<()
         network.buffers.accumulate(&mut network.gradients[output], Arc::new(copy));
     }
     for index in (1..network.steps.len()).rev() {
-        // All readers of this result have had their gradients.
+        // The gradients of all readers of this result are done.
         if !outputs.contains(&index)
             && let Some(buffer) = network.values[index].take()
         {
@@ -208,7 +208,7 @@ pub(super) fn backward(network: &mut Network, gradients: &[&[f32]]) -> Result<()
     }
     if let Some(gradient) = network.gradients[0].take() {
         if network.wants_input_gradient {
-            let gradient = network.buffers.own(gradient);
+            let gradient = network.buffers.make_unique(gradient);
             network.buffers.give(std::mem::replace(&mut network.input_gradient, gradient));
         } else {
             network.buffers.give_shared(gradient);
@@ -217,7 +217,7 @@ pub(super) fn backward(network: &mut Network, gradients: &[&[f32]]) -> Result<()
     Ok(())
 }
 
-/// Computes the gradients of the parameters of one step and hands that of its inputs on.
+/// Computes the gradients of the parameters of one step and passes on that of its inputs.
 fn differentiate(network: &mut Network, index: usize, gradient: Arc<Vec<f32>>) -> Result<(), TrainableError> {
     let Network { steps, slots, values, gradients, buffers, images, mode, wants_input_gradient, .. } = network;
     let [input, ..] = steps[index].inputs[..] else {
@@ -229,22 +229,21 @@ fn differentiate(network: &mut Network, index: usize, gradient: Arc<Vec<f32>>) -
     match kind {
         Kind::Input => {}
         Kind::Add => {
-            // Both inputs see the same gradient; it is copied only if one of them is added to while the other is in
-            // use.
+            // Both inputs share the same gradient; it is copied only if one is added to while the other is in use.
             for &input in inputs {
                 buffers.accumulate(&mut gradients[input], Arc::clone(&gradient));
             }
             buffers.give_shared(gradient);
         }
         Kind::Dropout { plan, key } => {
-            let mut gradient = buffers.own(gradient);
+            let mut gradient = buffers.make_unique(gradient);
             if let Some(period) = mode.period(*images, steps[index].len()) {
                 plan.apply(*key, period, &mut gradient).map_err(fail)?;
             }
             buffers.accumulate(&mut gradients[input], Arc::new(gradient));
         }
         Kind::Relu => {
-            let mut gradient = buffers.own(gradient);
+            let mut gradient = buffers.make_unique(gradient);
             relu_gradient(present(values, input), &mut gradient).map_err(fail)?;
             buffers.accumulate(&mut gradients[input], Arc::new(gradient));
         }

@@ -1,4 +1,4 @@
-//! From a graph to planned steps.
+//! Planning of a graph into steps.
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::geometry::{Activation, Padding, Pool2d};
@@ -9,7 +9,7 @@ use crate::weights::Weights;
 
 use super::error::{TrainableError, in_layer};
 
-/// A tensor that training moves, or a running statistic.
+/// A trained tensor or a running statistic.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) name: String,
@@ -20,10 +20,10 @@ pub(super) struct Slot {
     pub(super) gradient: Vec<f32>,
 }
 
-/// Where the parameters of a step are, in the order of the graph.
+/// Indices of a step's parameters, in the order of the graph.
 pub(super) type Slots = Vec<usize>;
 
-/// What a step computes.
+/// The operation of a step.
 #[derive(Debug)]
 pub(super) enum Kind {
     Input,
@@ -41,7 +41,7 @@ pub(super) enum Kind {
     },
     Dropout {
         plan: Dropout,
-        /// Decides the mask of the last pass.
+        /// The key of the last pass's mask.
         key: u64,
     },
     /// Positions of a plane.
@@ -68,7 +68,7 @@ pub(super) struct Step {
     pub(super) shape: [usize; 3],
     /// The last step that reads the result in the forward pass.
     pub(super) last_use: usize,
-    /// Whether the result is still needed after it: by a gradient, or by the caller.
+    /// Whether the result is needed after that, by a gradient or the caller.
     pub(super) kept: bool,
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Plan {
     pub(super) outputs: Vec<usize>,
 }
 
-/// Plans what `targets` (nodes of the graph) need.
+/// Plans the steps that `targets` (nodes of the graph) need.
 pub(super) fn plan(
     graph: &Graph,
     targets: &[usize],
@@ -100,13 +100,13 @@ pub(super) fn plan(
         (0..nodes.len()).filter(|&other| needed[other] && nodes[other].inputs.contains(&index)).collect()
     };
     let relu = |index: usize| matches!(nodes[index].op, Op::Activation(Activation::Relu));
-    // Where each node's result is.
+    // The step of each node's result.
     let mut step_of = vec![0; nodes.len()];
     let mut plan = Plan { steps: Vec::new(), slots: Vec::new(), outputs: Vec::new() };
     for index in (0..nodes.len()).filter(|&index| needed[index]) {
         let node = &nodes[index];
         let inputs: Vec<usize> = node.inputs.iter().map(|&input| step_of[input]).collect();
-        // A ReLU that alone reads a batch norm is part of it.
+        // A ReLU that is the only reader of a batch norm is fused into it.
         if let (true, [input]) = (relu(index), node.inputs.as_slice())
             && fuses(nodes, *input, &consumers(*input), targets)
         {
@@ -136,12 +136,12 @@ pub(super) fn plan(
     Ok(plan)
 }
 
-/// Whether the only reader of a batch norm is taken into it.
+/// Whether the only reader of a batch norm is fused into it.
 fn fuses(nodes: &[crate::graph::Node], norm: usize, consumers: &[usize], targets: &[usize]) -> bool {
     matches!(nodes[norm].op, Op::BatchNorm { .. }) && consumers.len() == 1 && !targets.contains(&norm)
 }
 
-/// What messages call an operation.
+/// The name of an operation in messages.
 fn name_of(op: &Op) -> String {
     match op {
         Op::Conv { name, .. } | Op::BatchNorm { name, .. } | Op::Linear { name } => name.clone(),

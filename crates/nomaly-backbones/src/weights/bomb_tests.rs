@@ -1,4 +1,4 @@
-//! Small checkpoints that would take gigabytes, or time that grows with the square of their length.
+//! Small checkpoints that would take gigabytes, or quadratic time.
 
 use std::io::{Cursor, Write};
 
@@ -7,7 +7,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::{WeightsError, from_bytes};
 
-/// A checkpoint as PyTorch names its parts, compressed as PyTorch does not.
+/// A checkpoint with PyTorch's member names, but compressed.
 fn archive(pickle: &[u8], storages: &[&[u8]]) -> Vec<u8> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
@@ -51,7 +51,7 @@ fn dict(items: &[(String, Vec<u8>)]) -> Vec<u8> {
     [b"\x80\x02}(".as_slice(), &items, b"u."].concat()
 }
 
-/// The error of a file, which has to come quickly: the slowest of these took minutes.
+/// The error of a file, which must come quickly: the slowest of these files took minutes.
 #[track_caller]
 fn refusal(bytes: &[u8]) -> WeightsError {
     from_bytes(bytes).expect_err("it asks for too much")
@@ -87,7 +87,7 @@ fn a_pickle_larger_than_the_budget_is_not_unpacked() {
 
 #[test]
 fn long_names_are_refused() {
-    // Taking `module.` away once for each time that it stands there took the square of the length.
+    // Removing each `module.` one by one took quadratic time.
     let repeated = dict(&[(format!("{}x", "module.".repeat(1 << 15)), tensor(0, 1, &[1], &[1]))]);
     // A long name before each of many short ones.
     let shared = [
@@ -115,7 +115,7 @@ fn tensors_share_one_budget() {
     let many = archive(&dict(&items), &vec![storage.as_slice(); 100]);
     assert!(matches!(refusal(&many), WeightsError::Memory { .. }));
 
-    // One number seen as many.
+    // One number viewed as many.
     let wide = archive(&dict(&[("w".to_owned(), tensor(0, 1, &[1 << 29], &[0]))]), &[&[0; 4]]);
     assert!(matches!(refusal(&wide), WeightsError::Memory { .. }));
     let items: Vec<(String, Vec<u8>)> =

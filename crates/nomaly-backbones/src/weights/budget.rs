@@ -1,16 +1,16 @@
-//! What reading one weight file may take.
+//! The memory budget for reading a weight file.
 
 use super::WeightsError;
 
-/// Every file may take this much, whatever its size.
+/// The minimum budget of any file.
 const FLOOR: usize = 16 << 20;
-/// And this many times its size. Files are plain or lightly compressed, and their tensors rarely share a storage.
+/// The budget per byte of the file. Files are plain or lightly compressed, and their tensors rarely share a storage.
 const PER_BYTE: usize = 48;
 
-/// Bytes of memory that are left for what one file describes.
+/// Bytes of memory left for the contents of one file.
 ///
-/// One budget runs through the whole reading: pickles, storages, names and tensors draw on it *before* they are
-/// allocated, so that no combination of them takes more than it has.
+/// One budget covers the whole reading: pickles, storages, names and tensors draw on it *before* they are allocated, so
+/// that no combination exceeds it.
 #[derive(Debug)]
 pub(super) struct Budget {
     left: usize,
@@ -27,7 +27,7 @@ impl Budget {
     /// Takes `bytes` off.
     ///
     /// # Errors
-    /// [`WeightsError::Memory`] where fewer are left.
+    /// [`WeightsError::Memory`] if fewer are left.
     pub(super) fn spend(&mut self, bytes: usize) -> Result<(), WeightsError> {
         match self.left.checked_sub(bytes) {
             Some(left) => {

@@ -10,18 +10,18 @@ use crate::registry::BACKBONES;
 /// The file of a backbone's weights in the cache.
 ///
 /// # Errors
-/// [`WeightsError::UnknownWeights`] for a name that is no backbone's; [`WeightsError::NotFetched`], which says how to
-/// get them.
+/// [`WeightsError::UnknownWeights`] if no backbone has the name; [`WeightsError::NotFetched`], which says how to get
+/// them.
 pub fn find(name: &str) -> Result<PathBuf, WeightsError> {
     let backbone = BACKBONES.get(name)?;
     let path = path_in(&home()?, backbone.name);
     if path.is_file() { Ok(path) } else { Err(WeightsError::NotFetched { name: name.to_owned() }) }
 }
 
-/// The weights of a backbone from the cache, or `None` where they are not there.
+/// The weights of a backbone from the cache, or `None` if they are not there.
 ///
 /// # Errors
-/// [`WeightsError::UnknownWeights`] for a name that is no backbone's, and those of [`super::read`].
+/// [`WeightsError::UnknownWeights`] if no backbone has the name, and those of [`super::read`].
 pub fn load(name: &str) -> Result<Option<Weights>, WeightsError> {
     match find(name) {
         Ok(path) => super::read(&path).map(Some),

@@ -1,4 +1,4 @@
-//! What can go wrong with weight files.
+//! Errors of weight files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub enum WeightsError {
     /// A file cannot be written.
     #[error("cannot be written: {reason}")]
     Write {
-        /// What the system says.
+        /// The system's message.
         reason: String,
     },
     /// The operating system refused to read a file.
@@ -32,7 +32,7 @@ pub enum WeightsError {
         /// What is wrong with it.
         source: Box<WeightsError>,
     },
-    /// Neither a safetensors file nor one that `torch.save` wrote.
+    /// Neither a safetensors file nor one written by `torch.save`.
     #[error("it is neither a safetensors file nor a PyTorch checkpoint")]
     UnknownFormat,
     /// A safetensors file is malformed.
@@ -41,10 +41,10 @@ pub enum WeightsError {
         /// What is wrong.
         reason: String,
     },
-    /// The bytes of a file are not those that were written.
+    /// The checksum of a file does not match.
     #[error("its checksum does not match: the file was damaged or changed")]
     Checksum,
-    /// A tensor's elements are of a type that is not used here.
+    /// The element type of a tensor is not supported.
     #[error("the tensor `{tensor}` has elements of the type {dtype}, which is not supported")]
     UnsupportedDType {
         /// The tensor.
@@ -52,7 +52,7 @@ pub enum WeightsError {
         /// The type, as the file names it.
         dtype: String,
     },
-    /// A pickle is damaged or uses what `torch.save` does not write.
+    /// A pickle is damaged or uses opcodes that `torch.save` does not write.
     #[error("its pickle cannot be read at byte {at}: {reason}")]
     Pickle {
         /// Offset in the pickle.
@@ -77,10 +77,10 @@ pub enum WeightsError {
         /// What is wrong.
         reason: String,
     },
-    /// A file describes more than its size can justify.
+    /// The contents of a file exceed its memory budget.
     #[error("reading it would take more than {limit} bytes of memory, which no weights in a file of its size need")]
     Memory {
-        /// What it may take.
+        /// The budget.
         limit: usize,
     },
     /// A checkpoint without tensors.
@@ -118,7 +118,7 @@ pub enum WeightsError {
     DoesNotFit {
         /// The backbone.
         name: String,
-        /// What differs.
+        /// The difference.
         reason: String,
     },
     /// A manifest of this library cannot be read.
@@ -146,7 +146,7 @@ impl WeightsError {
         }
     }
 
-    /// Whether the work was stopped by its caller rather than by a failure.
+    /// Whether the caller stopped the work.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_cancelled())
     }

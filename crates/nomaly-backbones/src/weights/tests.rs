@@ -1,4 +1,4 @@
-//! Checkpoints that PyTorch wrote (`tests/fixtures/gen_weights.py`), and damaged ones.
+//! Checkpoints written by PyTorch (`tests/fixtures/gen_weights.py`), and damaged ones.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::pickle::Loaded;
 use super::torch_objects::TorchGlobals;
 use super::{DType, Weights, WeightsError, from_bytes, read};
 
-/// Runs a pickle that lies in a file of a megabyte.
+/// Runs a pickle with the budget of a file of a megabyte.
 fn machine(pickle: &[u8]) -> Result<Loaded<TorchGlobals>, WeightsError> {
     super::pickle::load(pickle, &TorchGlobals, &mut Budget::of_file(1 << 20))
 }
@@ -84,7 +84,7 @@ fn every_truncation_is_an_error() {
     }
 }
 
-/// The places where the pickles of a file before PyTorch 1.6 end.
+/// The ends of the pickles in a file before PyTorch 1.6.
 fn ends_of_pickles(bytes: &[u8]) -> [usize; 5] {
     let mut at = 0;
     std::array::from_fn(|_| {
@@ -132,7 +132,7 @@ fn the_pickles_before_the_tensors_are_checked() {
     assert!(with(object..keys, b"\x80\x02].").contains("is missing"));
 }
 
-/// Pickles of two programs that a careless machine would choke on.
+/// Two pickles that would exhaust a careless interpreter.
 #[test]
 fn deep_and_wide_pickles_end() {
     let machine = |pickle: &[u8]| machine(pickle).map(drop);
@@ -195,7 +195,7 @@ proptest! {
         }
     }
 
-    /// Random opcodes reach states that damage to a good file does not.
+    /// Random opcodes reach states that damage to a valid file does not.
     #[test]
     fn random_programs_end(program in proptest::collection::vec(
         prop_oneof![
@@ -204,7 +204,7 @@ proptest! {
         ],
         0..200,
     )) {
-        // Whether it is an error is the program's affair.
+        // Either result is fine.
         let _ = machine(&program);
     }
 }

@@ -8,23 +8,23 @@ use super::pickle::{Loaded, MAX_NAME, Value};
 use super::torch_objects::{Object, StorageRef, TensorRef, TorchGlobals, TorchHeap, TorchValue};
 use super::{WeightTensor, Weights, WeightsError};
 
-/// Names under which training scripts keep the state dict beside the optimizer's and other things.
+/// Keys under which training scripts store the state dict, next to the optimizer's and others.
 const WRAPPERS: [&str; 6] = ["state_dict", "model_state_dict", "model", "net", "network", "weights"];
 
-/// How deep dicts may be nested.
+/// The maximum nesting depth of dicts.
 const MAX_DEPTH: usize = 16;
 
-/// How many entries of dicts are looked at, shared ones each time.
+/// The most dict entries that are visited; shared ones count each time.
 const MAX_ENTRIES: usize = 1 << 20;
 
 /// The bytes of one storage, in the byte order of the machine that wrote it.
 pub(super) type Storages<'a> = BTreeMap<Rc<str>, std::borrow::Cow<'a, [u8]>>;
 
-/// The tensors that a checkpoint's value names.
+/// The named tensors in a checkpoint's value.
 ///
-/// Where the outermost dict holds no tensor itself but one of the usual wrappers (`state_dict`, `model`, …), the
-/// wrapper counts. Nested dicts are joined with dots, what is not a tensor is left out, and `module.`, which
-/// data-parallel training puts before every name, is taken away.
+/// If the outermost dict holds no tensor itself but one of the usual wrappers (`state_dict`, `model`, …), the wrapper
+/// is used. Names in nested dicts are joined with dots, values that are not tensors are skipped, and `module.`, the
+/// prefix of data-parallel training, is removed.
 pub(super) fn named_tensors(
     loaded: &Loaded<TorchGlobals>,
     budget: &mut Budget,
@@ -50,7 +50,7 @@ pub(super) fn named_tensors(
     Ok(tensors.into_iter().map(|(name, tensor)| (name[shared..].to_owned(), tensor)).collect())
 }
 
-/// Bytes of the `module.`s that a name begins with; something is left of the name.
+/// Length of the `module.` prefixes of a name, never the whole name.
 fn data_parallel_prefix(name: &str) -> usize {
     let mut rest = name;
     while let Some(after) = rest.strip_prefix("module.").filter(|after| !after.is_empty()) {
@@ -83,7 +83,7 @@ fn wrapped<'a>(value: &TorchValue, heap: &'a TorchHeap) -> Option<&'a TorchValue
     })
 }
 
-/// The tensors of nested dicts, as they are found.
+/// The tensors found so far in nested dicts.
 struct Flattened<'a> {
     heap: &'a TorchHeap,
     budget: &'a mut Budget,
@@ -112,7 +112,7 @@ impl Flattened<'_> {
             if length > MAX_NAME {
                 return Err(WeightsError::torch(format!("a name has {length} bytes, more than {MAX_NAME}")));
             }
-            // A name may be taken over by the map, and is copied where a prefix is removed.
+            // The map may take over a name, which is copied if a prefix is removed.
             self.budget.spend(2 * length)?;
             match tensor {
                 Some(tensor) => {
@@ -135,7 +135,7 @@ pub(super) enum ByteOrder {
 
 /// Copies tensors out of their storages into row-major order.
 ///
-/// `budget` bounds the bytes of all tensors together: a stride of zero makes a large tensor of a small storage, and
+/// `budget` bounds the bytes of all tensors together: a stride of zero makes a large tensor from a small storage, and
 /// several tensors may share one.
 pub(super) fn gather(
     tensors: &BTreeMap<String, TensorRef>,
@@ -157,16 +157,16 @@ pub(super) fn gather(
     Ok(weights)
 }
 
-/// Copies of a tensor that exist at once while a backbone is made of it.
+/// Copies of a tensor that exist at once while a backbone is built.
 const COPIES: usize = 3;
 
-/// Bytes of a tensor on its own; `None` where its size overflows.
+/// Bytes of a single tensor; `None` if its size overflows.
 fn byte_length(tensor: &TensorRef) -> Option<usize> {
     let count = tensor.shape.iter().try_fold(1_usize, |count, &axis| count.checked_mul(usize::try_from(axis).ok()?));
     count?.checked_mul(tensor.storage.dtype.size())
 }
 
-/// `None` where sizes overflow or the tensor reaches beyond its storage.
+/// Gathers one tensor; `None` if sizes overflow or the tensor reaches beyond its storage.
 fn gather_one(tensor: &TensorRef, bytes: &[u8], order: ByteOrder) -> Option<WeightTensor> {
     let StorageRef { dtype, start, length, .. } = tensor.storage;
     let size = dtype.size();

@@ -47,7 +47,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Weights, WeightsError> {
     let tensors = named_tensors(&object, &mut pickles.budget)?;
     let keys = storage_keys(&pickles.next()?)?;
 
-    // The storages of the whole object are in the file, those of tensors that are left out as well.
+    // The file has the storages of the whole object, including those of skipped tensors.
     let sizes = storage_sizes(&object);
     let mut rest = &bytes[pickles.at..];
     let mut storages = Storages::new();
@@ -90,7 +90,7 @@ fn storage_keys(keys: &Loaded<TorchGlobals>) -> Result<Vec<Rc<str>>, WeightsErro
         .collect()
 }
 
-/// The element types of all storages that the object refers to, whether or not in a tensor that is kept.
+/// The element types of all storages that the object refers to, including those of skipped tensors.
 fn storage_sizes(object: &Loaded<TorchGlobals>) -> BTreeMap<Rc<str>, DType> {
     let heap = &object.heap;
     let in_dicts = heap.dicts.iter().flatten().flat_map(|(key, value)| [key, value]);

@@ -1,4 +1,4 @@
-//! The few Python names that a file of tensors needs, and the tensors they make.
+//! The few Python names that a file of tensors needs, and the resulting tensors.
 
 use std::rc::Rc;
 
@@ -44,13 +44,13 @@ pub(super) struct TensorRef {
 }
 
 impl TensorRef {
-    /// Bytes that it takes itself, with room for its neighbours in the heap.
+    /// Bytes of the reference itself, with allocation overhead.
     pub(super) fn memory(&self) -> usize {
         2 * size_of::<Self>() + (self.shape.len() + self.strides.len()) * size_of::<u64>()
     }
 }
 
-/// What calls make.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Object {
     Storage(StorageRef),
@@ -95,16 +95,16 @@ impl Globals for TorchGlobals {
                 Ok(Value::Dict(heap.dict()))
             }
             (Global::OrderedDict, [Value::List(items)]) => {
-                // Taken rather than copied: a list that is passed again and again shall not multiply.
+                // Moved, not copied, so that a list passed repeatedly does not multiply.
                 let items = std::mem::take(&mut heap.sequences[*items]);
                 budget.spend_each(items.len() + 1, size_of::<[TorchValue; 6]>())?;
                 let mut pairs = Vec::with_capacity(items.len());
                 for item in &items {
                     let (Value::Tuple(pair) | Value::List(pair)) = item else {
-                        return Err(WeightsError::torch("an OrderedDict is made of what are no pairs"));
+                        return Err(WeightsError::torch("an OrderedDict has items that are not pairs"));
                     };
                     let [key, value] = heap.sequences[*pair].as_slice() else {
-                        return Err(WeightsError::torch("an OrderedDict is made of what are no pairs"));
+                        return Err(WeightsError::torch("an OrderedDict has items that are not pairs"));
                     };
                     pairs.push((key.clone(), value.clone()));
                 }
@@ -114,7 +114,7 @@ impl Globals for TorchGlobals {
             }
             (Global::RebuildTensor, [storage, offset, shape, strides, ..]) => {
                 let Some(Object::Storage(storage)) = object(storage) else {
-                    return Err(WeightsError::torch("a tensor is made of what is no storage"));
+                    return Err(WeightsError::torch("a tensor is not on a storage"));
                 };
                 let tensor = TensorRef {
                     storage: storage.clone(),

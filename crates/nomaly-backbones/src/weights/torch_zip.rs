@@ -9,7 +9,7 @@ use super::torch::{ByteOrder, Storages, gather, named_tensors};
 use super::torch_objects::TorchGlobals;
 use super::{Weights, WeightsError, pickle};
 
-/// Pickles of state dicts have some kilobytes.
+/// The largest pickle; those of state dicts have a few kilobytes.
 const MAX_PICKLE: u64 = 64 << 20;
 
 pub(super) fn read(bytes: &[u8]) -> Result<Weights, WeightsError> {
@@ -62,7 +62,7 @@ fn member(
     let length = usize::try_from(size).unwrap_or(usize::MAX);
     budget.spend(length)?;
     let mut bytes = Vec::with_capacity(length);
-    // A directory may lie about the size.
+    // The directory may lie about the size.
     entry
         .take(size.saturating_add(1))
         .read_to_end(&mut bytes)

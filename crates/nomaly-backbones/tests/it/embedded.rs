@@ -11,11 +11,11 @@ struct Expected {
     logits: BTreeMap<usize, f32>,
 }
 
-/// The embedded weights are the published f32 ones rounded to f16, and JPEG decoders differ by a grey level here and
-/// there; the logits reach from −4 to 9.
+/// The embedded weights are the published f32 ones rounded to f16, and JPEG decoders differ by single grey levels; the
+/// logits range from −4 to 9.
 const TOLERANCE: f32 = 0.1;
 
-/// The photograph as the network wants it, `[3, 224, 224]`.
+/// The preprocessed photograph, `[3, 224, 224]`.
 fn cat() -> Vec<f32> {
     let image = image::load_from_memory(include_bytes!("../fixtures/cat.jpg")).unwrap().into_rgb8();
     assert_eq!(image.dimensions(), (224, 224));

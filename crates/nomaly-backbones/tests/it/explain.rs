@@ -128,7 +128,7 @@ fn without_a_classifier_distances_are_explained() {
     for (one, other) in by_gradient[0].map.values.iter().zip(&from_origin[0].map.values) {
         assert!((one - other).abs() < 1e-4 * greatest, "{one} {other}");
     }
-    // From the image's own features it is no way to anywhere.
+    // From the image's own features, the distance is zero.
     let own = cam.explain(&image, Target::Distance(Some(&means[0]))).unwrap();
     assert!(own[0].value < 1e-6 * half);
     let error = cam.explain(&image, Target::Distance(Some(&[0.0; 3]))).unwrap_err();
@@ -139,7 +139,7 @@ fn without_a_classifier_distances_are_explained() {
     assert!(itself.explain(&image, Target::Distance(None)).unwrap()[0].map.values.iter().all(|value| *value >= 0.0));
 }
 
-/// Weights into whose convolutions batch norm was folded before they were written explain as those it was not.
+/// Weights with folded batch norm give the same explanations as those without.
 #[test]
 fn folded_weights_explain_alike() {
     let graph = BACKBONES.get("resnet18").unwrap().architecture.graph(3);

@@ -1,4 +1,4 @@
-//! Two networks as one backbone, against each of them alone.
+//! Two joined networks against each of them alone.
 
 use nomaly_backbones::explain::{GradCam, Target};
 use nomaly_backbones::registry::BACKBONES;
@@ -9,8 +9,8 @@ use crate::formula;
 
 const SIZE: [usize; 2] = [77, 61];
 
-/// Of the greatest magnitude at a tap: what is renormalized differs in its last bit from what was normalized once, and
-/// a hundred layers make some more of it. Up to 3e-6 is what is seen.
+/// Relative to the largest magnitude at a tap: renormalized values differ in the last bit from values normalized once,
+/// and a hundred layers amplify that. Up to 3e-6 was observed.
 const TOLERANCE: f32 = 1e-5;
 
 /// The weights of joined networks, by the formula.
@@ -61,7 +61,7 @@ fn each_network_sees_the_image_as_it_would_alone() {
     assert_eq!(both.preprocessing(), lite.preprocessing());
     let layouts = [OutputLayout::Rows, OutputLayout::Mean, OutputLayout::Nchw];
     for isa in Isa::available() {
-        // In turns, so that the outputs of a network are not neighbours.
+        // Alternating, so that the outputs of a network are not adjacent.
         let found = features(
             &both,
             &[
@@ -145,7 +145,7 @@ fn tensors_of_no_network_are_listed_and_a_network_without_any_is_refused() {
     }
     let both = Backbone::from_tensors(names, tensors.clone()).unwrap();
     assert_eq!(both.ignored(), ["mobilenetv2/steps", "mobilenetv"]);
-    // Its network is named as the user knows it, and its tensor as the weight file has it.
+    // The message has the user's name of the network, and the weight file's name of the tensor.
     let error = both.export(&["mobilenetv2/logits"]).unwrap_err().to_string();
     assert!(error.starts_with("the weights of mobilenetv2 have no `classifier.1.bias`"), "{error}");
     tensors.retain(|name, _| !name.starts_with("mobilenetv2/"));

@@ -1,4 +1,4 @@
-//! Weight sets that are whole, folded, cut, wrong or hostile.
+//! Weight sets that are complete, folded, truncated, wrong or hostile.
 
 use nomaly_backbones::registry::BACKBONES;
 use nomaly_backbones::{Backbone, BackboneError, OutputLayout, TapRequest, WeightTensor, Weights};
@@ -52,7 +52,7 @@ fn a_folded_trunk_serves_the_taps_it_can_and_says_where_it_ends() {
     for tap in ["stem", "layer3"] {
         let (a, b) = (features(&whole, tap), features(&trunk, tap));
         let greatest = a.iter().fold(0f32, |max, value| max.max(value.abs()));
-        // Both fold; one in f32, one in f64.
+        // Both fold, one in f32, one in f64.
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-5 * greatest), "{tap}");
     }
     let request = [TapRequest::new("layer4", OutputLayout::Mean)];

@@ -1,4 +1,4 @@
-//! The three passes of a network in training: as in training, in evaluation, and with dropout alone.
+//! The three kinds of passes of a trainable network: training, evaluation, and with dropout alone.
 
 use nomaly_backbones::architectures::Architecture;
 use nomaly_backbones::architectures::wide_resnet::WideResNet;
@@ -99,10 +99,10 @@ fn dropout_leaves_the_parameters_as_they_are() {
     assert_eq!(error.to_string(), "dropout: a dropout rate of 1 is not in [0, 1)");
 }
 
-/// What a pass computes, in one of the modes.
+/// A pass in one of the modes.
 type Pass = fn(&mut Network, &[f32]) -> Result<(), TrainableError>;
 
-/// Gradients along themselves: the difference of the loss is their squared length.
+/// The directional derivative along the gradient is its squared length.
 #[test]
 fn gradients_of_every_pass_are_those_of_differences() {
     let input = images();
@@ -136,7 +136,7 @@ fn gradients_of_every_pass_are_those_of_differences() {
             assert!(squares > 0.0, "{what} {name}: no gradient");
             let step = 2e-3 / squares.sqrt();
             let numeric = (moved(step) - moved(-step)) / (2.0 * step);
-            // Single precision, and kinks of ReLU and maximum that a step passes.
+            // Single precision, and kinks of ReLU and maximum within a step.
             assert!((numeric / squares - 1.0).abs() < 0.05, "{what} {name}: {numeric}, expected {squares}");
         };
         let along = |values: &mut [f32], gradient: &[f32], step: f64| {
@@ -211,7 +211,7 @@ fn masks_follow_the_seed_on_any_number_of_threads() {
     assert_ne!(first[0], second[0], "each seed has masks of its own");
     assert_ne!(first[2], second[2], "training has dropout");
 
-    // Evaluation draws no mask, so that one in between leaves the others as they are.
+    // Evaluation draws no mask, so one in between does not change the others.
     let mut network = network(&graph, &weights);
     network.seed_dropout(1);
     network.evaluate(&images()).unwrap();
@@ -233,20 +233,20 @@ fn in_training_each_image_has_its_mask_and_in_samples_all_have_one() {
     network.sample(&twice).unwrap();
     let (first, second) = network.output(0).split_at(5);
     assert_eq!(first, second);
-    // Nor does an image's sample depend on its place and on the others.
+    // An image's sample does not depend on its position or on the others.
     let alone = first.to_vec();
     network.seed_dropout(3);
     network.sample(&[&images()[EACH..], one].concat()).unwrap();
     assert_eq!(network.output(0)[5 * (IMAGES - 1)..], alone);
 }
 
-/// What is linear in the values that dropout thins out has the evaluation as its mean over the samples.
+/// The mean over samples of a linear function of the dropped-out values is the evaluation.
 #[test]
 fn samples_scatter_about_the_evaluation() {
     let graph = dropping(0.2);
     let weights = formula::weights(&graph);
     let isa = Isa::best().unwrap();
-    // A sum of a convolution of what dropout left, before any further activation.
+    // A sum over a convolution of the remaining values, before any activation.
     let mut network = Network::new(&graph, &["group1"], [SIDE; 2], &weights, isa).unwrap();
     let one = &images()[..EACH];
     network.evaluate(one).unwrap();
@@ -269,6 +269,6 @@ fn samples_scatter_about_the_evaluation() {
             beyond += 1;
         }
     }
-    // 0.3 % of 8192 means lie beyond three standard errors; the values of neighbours hang together.
+    // 0.3 % of 8192 means lie beyond three standard errors; neighbouring values are correlated.
     assert!(beyond < expected.len() / 50, "{beyond} of {}", expected.len());
 }

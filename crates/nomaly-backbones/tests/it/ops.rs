@@ -62,7 +62,7 @@ fn convolutions() -> Result<()> {
         })?;
     }
     check("linear", &[&[6, 20], &[33, 20], &[33]], |v| ops::linear(&v[0], &v[1], Some(&v[2])))?;
-    // A view, as transposition makes it, is made contiguous first.
+    // A transposed view is made contiguous first.
     check("a view", &[&[2, 5, 6, 4], &[3, 5, 3, 3]], |v| {
         ops::conv2d(&v[0].transpose(2, 3)?, &v[1], None, [1, 1], [1, 1])
     })

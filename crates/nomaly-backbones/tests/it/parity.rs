@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use crate::formula;
 
-/// Of the greatest magnitude at a tap. f32 sums of up to some thousand terms over some hundred layers differ in order;
-/// 1e-5 is what is seen.
+/// Relative to the largest magnitude at a tap. f32 sums of up to a few thousand terms over about a hundred layers
+/// differ in order; 1e-5 was observed.
 const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]

@@ -1,4 +1,5 @@
-//! Networks in training against PyTorch (`tests/fixtures/gen_wrn_step.py`), and their trained weights in the plan.
+//! Networks in training against PyTorch (`tests/fixtures/gen_wrn_step.py`), and their trained weights in the compiled
+//! plan.
 
 use nomaly_backbones::architectures::wide_resnet::WideResNet;
 use nomaly_backbones::graph::Graph;
@@ -61,14 +62,16 @@ fn a_step_is_that_of_pytorch_for_any_number_of_threads() {
         let got = run(isa, 1);
         assert!(got == run(isa, 2), "{isa}: two threads give another result than one");
         let (losses, gradients, statistics) = got;
-        // The second loss comes after a step of Adam, which divides by the root of gradients that may be all rounding.
+        // The second loss comes after a step of Adam, which divides by the root of gradients that may be mere rounding
+        // errors.
         for ((got, want), slack) in losses.iter().zip(want["losses"].as_array().unwrap()).zip([1e-5, 1e-2]) {
             let want = want.as_f64().unwrap();
             assert!((f64::from(*got) - want).abs() < slack * want, "{isa}: loss {got}, expected {want}");
         }
         assert_eq!(gradients.len(), want["gradients"].as_object().unwrap().len());
         for (name, values) in &gradients {
-            // The error of a gradient is relative to its length as a vector; a ReLU near its kink may go either way.
+            // The error of a gradient is relative to its length as a vector; a ReLU near its kink may fall on either
+            // side.
             let slack = 2e-3 * want["norms"][name].as_f64().unwrap();
             assert_digest(name, values, &want["gradients"][name], slack);
         }
@@ -140,7 +143,7 @@ fn trained_weights_run_in_the_inference_plan() {
     let graph = BACKBONES.get("wrn-10-4").unwrap().architecture.graph(4);
     let isa = Isa::best().unwrap();
     let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &pytorch_default(&graph, 3), isa).unwrap();
-    // With all of a batch's statistics in the running ones, evaluation after a pass without a step is that very pass.
+    // With momentum 1, evaluation after a pass without a step equals that pass.
     network = network.with_momentum(1.0);
     let mut optimizer = NetworkOptimizer::new(Rule::adamw(0.005));
     let losses: Vec<f32> = (0..4)
@@ -160,7 +163,7 @@ fn trained_weights_run_in_the_inference_plan() {
     extractor.run(&images(), LABELS.len(), &mut extractor.workspace(LABELS.len()), &mut outputs).unwrap();
     let greatest = network.output(0).iter().fold(0f32, |max, value| max.max(value.abs()));
     for (found, expected) in outputs[0].iter().zip(network.output(0)) {
-        // The running variance is that of the population, of 64 or more values a channel: 1/64 more, in each of 7
+        // The running variance is that of the population, of 64 or more values per channel: 1/64 more, in each of 7
         // norms.
         assert!((found - expected).abs() <= 0.05 * greatest, "{found} {expected}");
     }
@@ -198,7 +201,7 @@ fn gradients_of_a_residual_network_are_those_of_differences() {
             weigh(&network)
         };
         let numeric = (moved(1.0) - moved(-1.0)) / (2.0 * step);
-        // Single precision, and kinks of ReLU and maximum that a step passes.
+        // Single precision, and kinks of ReLU and maximum within a step.
         assert!((numeric / squares - 1.0).abs() < 0.05, "{name}: {numeric}, expected {squares}");
     }
 }

@@ -1,4 +1,4 @@
-//! The candle module as a trainee.
+//! Training of the candle module.
 
 use candle_core::{D, Device, Result, Tensor};
 use nomaly_backbones::module::{Mode, Module};
@@ -43,7 +43,7 @@ fn a_few_steps_lower_the_loss_and_the_trained_weights_run_in_the_plan() -> Resul
     assert!(trained.keys().eq(before.keys()));
     assert_ne!(trained["bn.running_mean"], before["bn.running_mean"]);
 
-    // Without the running statistics moving, evaluation is what the compiled plan computes.
+    // With unchanged running statistics, evaluation equals the compiled plan.
     let trained = Backbone::from_tensors("wrn-10-4", trained).unwrap();
     let request = [TapRequest::new("logits", OutputLayout::Mean)];
     let extractor = trained.compile([SIDE, SIDE], &request, Isa::best().unwrap()).unwrap();

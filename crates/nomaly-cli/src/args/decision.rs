@@ -1,4 +1,4 @@
-//! The arguments that say how scores become decisions.
+//! The arguments of decision rules.
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
@@ -37,7 +37,7 @@ enum Rule {
 }
 
 impl RuleArgs {
-    /// The rule, where one was given; what it leaves open is as in `of_model`, the rule of the model.
+    /// The rule, if given; `of_model`, the rule of the model, fills in what is missing.
     pub(crate) fn rule(&self, of_model: Option<DecisionRule>) -> anyhow::Result<Option<DecisionRule>> {
         if let Some(threshold) = self.threshold {
             return Ok(Some(DecisionRule::Threshold(threshold)));
@@ -65,7 +65,7 @@ impl RuleArgs {
     }
 }
 
-/// Whether the images or rows are one sequence, and how it is watched.
+/// Monitoring of the images or rows as one sequence.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sequences")]
 pub(crate) struct SequenceArgs {
@@ -88,7 +88,7 @@ enum Sequence {
 }
 
 impl SequenceArgs {
-    /// How the chart is calibrated, where one was asked for.
+    /// The options of the chart, if requested.
     pub(crate) fn chart(&self) -> Option<ChartOptions> {
         let kind = match self.sequence? {
             Sequence::Cusum => ChartKind::CUSUM,

@@ -1,4 +1,4 @@
-//! The argument that says which images depend on each other.
+//! The argument for groups of dependent images.
 
 use clap::Args;
 use nomaly::GroupBy;

@@ -1,4 +1,4 @@
-//! Whether good items are of named classes.
+//! The arguments for classes of good items.
 
 use anyhow::bail;
 use clap::Args;
@@ -16,7 +16,7 @@ pub(crate) struct LabelsArgs {
 }
 
 impl LabelsArgs {
-    /// Whether images are told apart by the names of their folders.
+    /// Whether the folders of images are their classes.
     pub(crate) fn of_images(&self) -> anyhow::Result<bool> {
         match self.labels.as_deref() {
             None => Ok(false),
@@ -28,7 +28,7 @@ impl LabelsArgs {
         }
     }
 
-    /// The column with the classes of rows, where they are told apart.
+    /// The column with the classes of rows, if given.
     pub(crate) fn column(&self) -> anyhow::Result<Option<&str>> {
         match self.labels.as_deref() {
             Some("") => bail!(Failure::new("--labels needs the name of a column here", "`--labels COLUMN`")),

@@ -1,4 +1,4 @@
-//! What is written of anomaly maps.
+//! The arguments for files of anomaly maps.
 
 use std::path::PathBuf;
 
@@ -36,7 +36,7 @@ pub(crate) struct MapArgs {
 }
 
 impl MapArgs {
-    /// What counts as a region where the held-out maps of `calibration` give the thresholds.
+    /// The options for regions, with thresholds from the held-out maps of `calibration`.
     pub(crate) fn regions(&self, calibration: &Calibration) -> anyhow::Result<RegionOptions> {
         let low = match self.hysteresis {
             Some(rate) => calibration.with_rule(DecisionRule::MaxFpr(rate))?.map_threshold(),
@@ -45,12 +45,12 @@ impl MapArgs {
         Ok(RegionOptions { low, min_area: self.min_area, fill_holes: !self.keep_holes })
     }
 
-    /// Whether images are wanted as they are, to be drawn on.
+    /// Whether heat maps are requested, which are drawn on the images.
     pub(crate) fn wants_heatmaps(&self) -> bool {
         self.heatmaps.is_some()
     }
 
-    /// The files that are asked for, with their folders.
+    /// The requested kinds of files, with their folders.
     pub(crate) fn folders(&self) -> impl Iterator<Item = (MapFile, &PathBuf)> {
         let maps = MapFile::Map(self.map_format);
         [(MapFile::Heatmap, &self.heatmaps), (MapFile::Mask, &self.masks), (maps, &self.maps)]
@@ -59,19 +59,19 @@ impl MapArgs {
     }
 }
 
-/// A file that is made of an anomaly map.
+/// A kind of file made from an anomaly map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MapFile {
     /// The map in colour over its image.
     Heatmap,
-    /// What is above the threshold.
+    /// The pixels above the threshold.
     Mask,
     /// The values.
     Map(MapFormat),
 }
 
 impl MapFile {
-    /// The flag that asks for it.
+    /// Its flag.
     pub(crate) fn flag(self) -> &'static str {
         match self {
             Self::Heatmap => "--heatmaps",
@@ -80,7 +80,7 @@ impl MapFile {
         }
     }
 
-    /// The ending of its name.
+    /// Its file extension.
     pub(crate) fn extension(self) -> &'static str {
         match self {
             Self::Heatmap | Self::Mask | Self::Map(MapFormat::Png16) => "png",
@@ -89,7 +89,7 @@ impl MapFile {
         }
     }
 
-    /// What it is called where many were written.
+    /// Its name in the plural.
     pub(crate) fn plural(self) -> &'static str {
         match self {
             Self::Heatmap => "heat maps",
@@ -99,7 +99,7 @@ impl MapFile {
     }
 }
 
-/// How the values of maps are written.
+/// The file format of maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MapFormat {
     /// NumPy arrays of 32-bit floating-point numbers

@@ -1,4 +1,4 @@
-//! Which columns of a table are no features.
+//! The columns of a table that are not features.
 
 use clap::Args;
 use nomaly::rows::ReadOptions;
@@ -29,12 +29,12 @@ impl RowArgs {
         ReadOptions { label: label.clone(), id: id.clone(), group: group.clone(), ignore: ignore.clone() }
     }
 
-    /// The same where a column holds the classes of rows.
+    /// As `options`, with a column of classes.
     pub(crate) fn options_with_classes(&self, column: &str) -> ReadOptions {
         ReadOptions { label: Some(column.to_owned()), ..self.options() }
     }
 
-    /// The first flag that was given, for where there is no table.
+    /// The first given flag, for an error without a table.
     pub(crate) fn given(&self) -> Option<&'static str> {
         let flags = [
             ("--label", self.label.is_some()),

@@ -22,7 +22,7 @@ pub(crate) struct SchemaArgs {
     pub(crate) name: Option<String>,
 }
 
-/// What has a schema.
+/// The kinds of schemas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SchemaKind {
     /// A record of `nomaly score --format json` (an array of them) and `jsonl`

@@ -41,7 +41,7 @@ fn of_images(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::
             let calibrated =
                 detector.calibrate(&dataset.name, &dataset.train, &args.groups.group_by, rule, stream, &bars);
             let (detector, skipped) = calibrated.map_err(|error| interrupted(error, &args.model))?;
-            told(detector.calibration(), &dataset.name, &skipped, "image", console);
+            tell_calibration(detector.calibration(), &dataset.name, &skipped, "image", console);
             detector
         }
         None if !matches!(args.groups.group_by, GroupBy::Auto) => {
@@ -49,7 +49,7 @@ fn of_images(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::
         }
         None => detector.with_decision(rule.ok_or_else(nothing_to_do)?)?,
     };
-    decided(detector.calibration(), detector.classes(), "image", console);
+    tell_decision(detector.calibration(), detector.classes(), "image", console);
     detector.save(output)?;
     console.note(format_args!("wrote {}", output.display()));
     Ok(Status::Done)
@@ -72,19 +72,19 @@ fn of_rows(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::Re
             let (rule, strict) = (rule.unwrap_or(before), args.reading.options(None).strict);
             let calibrated = detector.calibrate(&table, rule, strict, &Bars::new(console, Unit::Images));
             let (detector, skipped) = calibrated.map_err(|error| interrupted(error, &args.model))?;
-            told(detector.calibration(), &table.name, &skipped, "row", console);
+            tell_calibration(detector.calibration(), &table.name, &skipped, "row", console);
             detector
         }
         None => detector.with_decision(rule.ok_or_else(nothing_to_do)?)?,
     };
-    decided(detector.calibration(), detector.classes(), "row", console);
+    tell_decision(detector.calibration(), detector.classes(), "row", console);
     detector.save(output)?;
     console.note(format_args!("wrote {}", output.display()));
     Ok(Status::Done)
 }
 
-/// Says what the decision rests on now.
-fn told(calibration: &Calibration, dataset: &str, skipped: &[Skipped], noun: &str, console: &Console) {
+/// Describes the new calibration.
+fn tell_calibration(calibration: &Calibration, dataset: &str, skipped: &[Skipped], noun: &str, console: &Console) {
     tell_skipped(skipped, noun, console);
     let items = counted(calibration.in_order().len(), &format!("good {noun}"));
     let groups = match calibration.groups() {
@@ -94,8 +94,8 @@ fn told(calibration: &Calibration, dataset: &str, skipped: &[Skipped], noun: &st
     console.note(format_args!("calibrated on {items} of {dataset}{groups}"));
 }
 
-/// Says what the decision is now, and warns where it decides nothing.
-fn decided(calibration: &Calibration, known: Option<&Classes>, noun: &str, console: &Console) {
+/// Prints the new decision, and warns if nothing can be decided.
+fn tell_decision(calibration: &Calibration, known: Option<&Classes>, noun: &str, console: &Console) {
     match known {
         Some(known) => {
             classes::warn_unattainable(known, console);

@@ -9,7 +9,7 @@ use crate::args::{Cli, CompletionsArgs};
 use crate::output::stdout;
 
 pub(crate) fn run(args: &CompletionsArgs) -> anyhow::Result<Status> {
-    // Into memory first: the generator panics where its output is closed early.
+    // Written to memory first, because the generator panics if its output is closed early.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "nomaly", &mut script);
     stdout().write_all(&script)?;

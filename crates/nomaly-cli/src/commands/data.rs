@@ -21,7 +21,7 @@ pub(crate) fn run(command: &DataCommand, console: &Console) -> anyhow::Result<St
     }
 }
 
-/// Prints every named data set with its terms, its options and whether it is here.
+/// Prints every named data set with its terms, its options and its availability.
 pub(crate) fn list(format: Format) -> anyhow::Result<Status> {
     if format == Format::Json {
         let entries = DATASETS.iter().map(as_json).collect::<anyhow::Result<Vec<Value>>>()?;

@@ -12,7 +12,7 @@ use crate::progress::{Bars, Unit};
 use crate::report::{EvaluationReport, PREVIEW_SIDE};
 use nomaly::Recipe;
 
-/// What the reader of the figures must know.
+/// The caveat of the figures.
 const SYNTHETIC: &str = "The images are photographs of a real texture, but the defects are synthetic: painted onto good \
                          images by a program. The figures show that everything works, not how good it is on real parts.";
 
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &DemoArgs, console: &Console) -> anyhow::Result<Status> 
     let calibration = fit.detector.calibration();
     let mut report = EvaluationReport::new(&fit.detector, calibration, stream.limits)?;
     let bars = Bars::new(console, Unit::Images);
-    let evaluated = evaluate(&fit.detector, &dataset, Some(fit_s), &options, &bars, |outcome| report.see(outcome))?;
+    let evaluated = evaluate(&fit.detector, &dataset, Some(fit_s), &options, &bars, |outcome| report.record(outcome))?;
 
     figures::print(&mut stdout(), &evaluated.figures)?;
     report.write(&args.report, &evaluated, calibration, &[SYNTHETIC])?;

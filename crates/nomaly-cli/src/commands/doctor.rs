@@ -1,4 +1,4 @@
-//! `nomaly doctor`: whether images suit a model, what a model expects, and what images are.
+//! `nomaly doctor`: whether images suit a model, what a model expects, and properties of images.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,9 +19,9 @@ use crate::failure::Failure;
 use crate::output::{Align, Table, counted, print_facts, print_json, significant, stdout};
 use crate::progress::{Bars, Unit};
 
-/// The most duplicates that a table names.
+/// The most duplicates in a table.
 const DUPLICATES_SHOWN: usize = 10;
-/// The most sizes that a table names.
+/// The most sizes in a table.
 const SIZES_SHOWN: usize = 5;
 
 pub(crate) fn run(args: &DoctorArgs, console: &Console) -> anyhow::Result<Status> {
@@ -61,7 +61,7 @@ fn spreads(profile: &InputProfile) -> Vec<Spread> {
     Statistic::ALL.into_iter().filter_map(spread).collect()
 }
 
-/// What the training images of a model, or other images, are like, for programs.
+/// Properties of the training images of a model, or of other images, for programs.
 #[derive(Serialize)]
 struct Described {
     facts: Vec<(&'static str, String)>,
@@ -101,13 +101,13 @@ fn expectation(profile: &InputProfile, format: Format) -> anyhow::Result<Status>
     Ok(Status::Done)
 }
 
-/// How images compare with the training images, for programs.
+/// A comparison of images with the training images, for programs.
 #[derive(Serialize)]
 struct Comparison {
-    /// Whether the images as a whole are shifted, or more of them than by chance.
+    /// Whether the images as a whole are shifted, or more single images than by chance.
     shifted: bool,
     run: RunShift,
-    /// The images that are shifted each for itself.
+    /// The images that are shifted individually.
     images: Vec<ShiftedImage>,
     expected: Described,
     found: Described,
@@ -212,14 +212,14 @@ impl Comparison {
     }
 }
 
-/// What images are, for programs.
+/// Properties of images, for programs.
 #[derive(Serialize)]
 struct Survey {
     images: usize,
     /// Sizes in pixels with the number of images, the most frequent first.
     sizes: Vec<Size>,
     described: Described,
-    /// Images whose pixels are equal.
+    /// Groups of images with equal pixels.
     duplicates: Vec<Vec<String>>,
     unreadable: Vec<Skipped>,
 }
@@ -313,7 +313,7 @@ impl Survey {
     }
 }
 
-/// Stands for the pixels of an image: two images with the same are equal, but for a chance of 2⁻¹²⁸.
+/// A hash of the pixels of an image, with a collision probability of 2⁻¹²⁸.
 fn content(size: (u32, u32), pixels: &[u8]) -> [u64; 2] {
     [0u8, 1].map(|salt| {
         let mut hasher = DefaultHasher::new();

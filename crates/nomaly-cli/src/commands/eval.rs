@@ -1,9 +1,8 @@
-//! `nomaly eval`: how good a model or a method is on labelled images.
+//! `nomaly eval`: evaluates a model or a method on labelled images.
 
 use std::path::Path;
 
 use nomaly::calibration::DEFAULT_MAX_FPR;
-use nomaly::data::Choice;
 use nomaly::evaluation::reference_of_images;
 use nomaly::evaluation::{Evaluated, LabelledPrediction, evaluate, evaluate_grouped};
 use nomaly::evaluation::{Voice, hybrid};
@@ -12,13 +11,14 @@ use nomaly::wire::HybridFigures;
 use nomaly::{Dataset, Label};
 use nomaly::{FittedDetector, PredictOptions};
 
+use super::evaluation_data::{limit, open};
 use super::{
     Status, check_writable, classes, figures, fit_detector, one_vs_all, recipe, rows, tell_skipped, warn_unattainable,
 };
 use crate::args::{EvalArgs, Format};
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::output::{counted, print_json, stdout, write_csv};
+use crate::output::{print_json, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 use crate::report::{EvaluationReport, PREVIEW_SIDE};
 
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         create_folder(folder)?;
         check_writable(&folder.join("report.html"))?;
     }
-    // False alarms can be counted on normal images alone.
+    // Normal images alone suffice to count false alarms.
     let needed: &[Label] =
         if args.supervised_reference { &[Label::Normal, Label::Anomalous] } else { &[Label::Normal] };
     let mut dataset = open(&args.data, needed)?;
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
             let rule = args.rule.rule(None)?;
             let recipe = recipe(&args.method, rule, args.reading.options(None))?;
             let (fit, fit_s) = fit_detector(&recipe, &dataset, console)?;
-            // The detector has the rule already.
+            // The detector already has the rule.
             (fit.detector, fit.checkpoint, Some(fit_s), None)
         }
     };
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     let mut evaluated =
         evaluate_grouped(&detector, &dataset, fit_s, &args.method.groups.group_by, &options, &bars, |outcome| {
             if let Some(report) = &mut report {
-                report.see(outcome);
+                report.record(outcome);
             }
         })?;
     tell_skipped(&evaluated.figures.skipped, "image", console);
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     }
 
     if let Some(path) = &args.with {
-        evaluated.figures.hybrid = Some(together(path, (&detector, &evaluated), &dataset, &options, console)?);
+        evaluated.figures.hybrid = Some(hybrid_figures(path, (&detector, &evaluated), &dataset, &options, console)?);
     }
 
     let printed = match args.format {
@@ -108,8 +108,8 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     Ok(Status::Done)
 }
 
-/// What the model in a file and the first one, which has seen the test images, get together.
-fn together(
+/// The figures of the model in a file combined with the first one, which is already evaluated.
+fn hybrid_figures(
     path: &Path,
     (first, evaluated): (&FittedDetector, &Evaluated),
     dataset: &Dataset,
@@ -120,39 +120,9 @@ fn together(
     let bars = Bars::new(console, Unit::Images);
     let other = evaluate(&second, dataset, None, options, &bars, |_| {})?;
     let rule = options.rule.unwrap_or(first.info().decision);
-    let voice = |detector, evaluated| Voice { detector, evaluated };
-    let voices = [voice(first, evaluated), voice(&second, &other)];
-    Ok(hybrid(&voices, rule.rate().unwrap_or(DEFAULT_MAX_FPR))?)
-}
-
-/// Opens a data set that has test images with each of the `needed` labels.
-pub(super) fn open(data: &str, needed: &[Label]) -> anyhow::Result<Dataset> {
-    let dataset = nomaly::data::open(data)?;
-    if needed.iter().all(|label| dataset.count(*label) > 0) {
-        return Ok(dataset);
-    }
-    let both = if needed.contains(&Label::Anomalous) { "both" } else { "normal ones" };
-    Err(Failure::new(
-        format!(
-            "{} has {} labelled normal and {} labelled anomalous, and an evaluation needs {both}",
-            dataset.name,
-            counted(dataset.count(Label::Normal), "test image"),
-            dataset.count(Label::Anomalous),
-        ),
-        "a folder in MVTec layout has normal ones in test/good and anomalous ones in test/<kind>",
-    )
-    .into())
-}
-
-/// Keeps as many images as the arguments ask for. The seed chooses what is learned from, never what is tested with:
-/// figures of several seeds are to differ by the training alone.
-pub(super) fn limit(dataset: &mut Dataset, args: &EvalArgs, seed: u64) {
-    if let Some(max) = args.max_train {
-        dataset.limit_train(max.get(), Choice::Seeded(seed));
-    }
-    if let Some(max) = args.max_test {
-        dataset.limit_test(max.get(), Choice::Seeded(0));
-    }
+    let item = |detector, evaluated| Voice { detector, evaluated };
+    let both = [item(first, evaluated), item(&second, &other)];
+    Ok(hybrid(&both, rule.rate().unwrap_or(DEFAULT_MAX_FPR))?)
 }
 
 /// Writes the figures and the score of every test image.

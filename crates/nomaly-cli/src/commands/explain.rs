@@ -1,4 +1,4 @@
-//! `nomaly explain`: where the network of a model looks, as pictures.
+//! `nomaly explain`: pictures of where the network of a model looks.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ use crate::map_files::stems;
 use crate::output::{counted, significant, stdout};
 use crate::progress::{Bars, Unit};
 
-/// Pictures of fewer pixels a side are shown larger.
+/// Pictures with a smaller side are enlarged.
 const LEAST_SIDE: u32 = 224;
 
 pub(crate) fn run(args: &ExplainArgs, console: &Console) -> anyhow::Result<Status> {
@@ -61,7 +61,7 @@ fn explain(
                 written += 1;
                 let line =
                     format!("{}: {} → {}", explained.sample.id, in_words(found, explains, &names), path.display());
-                console.aside(|| writeln!(stdout(), "{line}"))?;
+                console.suspend_bars(|| writeln!(stdout(), "{line}"))?;
             }
             Err(skipped) => console.warn(skipped_line(skipped)),
         }
@@ -92,7 +92,7 @@ fn in_words(found: &ImageExplanation, explains: Explains, names: &[String]) -> S
     if found.map.max() > 0.0 { what } else { format!("{what}; nothing speaks for it") }
 }
 
-/// Writes an image with what speaks for the target in colour.
+/// Writes an image with its Grad-CAM map in colour.
 fn write(
     detector: &FittedDetector,
     explained: &Explained<'_>,
@@ -159,14 +159,14 @@ fn average(
     Ok(Status::Done)
 }
 
-/// `STEM.TAP.png` in a folder, with a dot after the network's name where several are joined.
+/// `STEM.TAP.png` in a folder, with a dot after the network's name if several are joined.
 fn path(folder: &Path, stem: &Path, tap: &str) -> PathBuf {
     let mut path = OsString::from(folder.join(stem));
     path.push(format!(".{}.png", tap.replace('/', ".")));
     path.into()
 }
 
-/// Refuses to write where one of the images is.
+/// Rejects output paths that would overwrite one of the images.
 fn check_overwrites_none(paths: &[PathBuf], images: &[(&Path, Vec<&Path>)]) -> anyhow::Result<()> {
     let inputs: HashSet<PathBuf> =
         images.iter().flat_map(|(_, files)| files).filter_map(|file| file.canonicalize().ok()).collect();

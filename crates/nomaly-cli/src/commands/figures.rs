@@ -1,4 +1,4 @@
-//! How the figures of an evaluation look for people.
+//! The table format of the figures of an evaluation.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use crate::output::{Align, Table, counted, percent, seconds, significant};
 /// Prints headline figures, the figures by kind and by part, the decision and the timing.
 pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()> {
     let Evaluation { n_test, threshold, timing, .. } = figures;
-    // Without a backbone it is rows of numbers that were scored.
+    // Without a backbone, rows of numbers were scored.
     let (article, noun) = if figures.backbone.is_some() { ("an", "image") } else { ("a", "row") };
     let on = figures.backbone.as_ref().map_or(String::new(), |name| format!(" on {name}"));
     writeln!(out, "{HEADING}{}{HEADING:#}: {}{on}", figures.dataset, figures.method)?;
@@ -42,7 +42,7 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
         supervised(out, reference, noun)?;
     }
     if let Some(figures) = &figures.hybrid {
-        together(out, figures)?;
+        hybrid(out, figures)?;
     }
     let fit = timing.fit_s.map_or(String::new(), |fit_s| format!("fit {}, ", seconds(fit_s)));
     let memory = figures.peak_rss_mib.map_or(String::new(), |mib| format!(", peak memory {mib:.0} MiB"));
@@ -54,10 +54,10 @@ pub(crate) fn print(out: &mut impl Write, figures: &Evaluation) -> io::Result<()
     )
 }
 
-/// Terms that are shown of each end of the list.
+/// Terms shown from each end of the list.
 const TERMS_SHOWN: usize = 4;
 
-/// The terms whose absence would do the most harm, and those whose absence would do the most good.
+/// The terms whose removal would hurt most, and those whose removal would help most.
 fn sensitivity(out: &mut impl Write, changes: &[(String, f64)]) -> io::Result<()> {
     if changes.is_empty() {
         return Ok(());
@@ -76,8 +76,8 @@ fn sensitivity(out: &mut impl Write, changes: &[(String, f64)]) -> io::Result<()
     table.print(out)
 }
 
-/// What two detectors get together.
-fn together(out: &mut impl Write, figures: &HybridFigures) -> io::Result<()> {
+/// The figures of two combined detectors.
+fn hybrid(out: &mut impl Write, figures: &HybridFigures) -> io::Result<()> {
     let at = format!("at a combined p-value of at most {}", figures.max_fpr);
     let Some(auroc) = figures.auroc else {
         let fpr = share(figures.fpr);
@@ -93,7 +93,7 @@ fn together(out: &mut impl Write, figures: &HybridFigures) -> io::Result<()> {
         out,
         "\n{HEADING}together{HEADING:#}   AUROC {}, 95 % interval {}  ({})",
         percent(auroc),
-        from_to(figures.auroc_ci),
+        interval_text(figures.auroc_ci),
         alone.join(", "),
     )?;
     writeln!(
@@ -104,13 +104,13 @@ fn together(out: &mut impl Write, figures: &HybridFigures) -> io::Result<()> {
     )
 }
 
-/// The figure of the supervised reference, on lines of its own that say what it is.
+/// The figure of the supervised reference, on separate labelled lines.
 fn supervised(out: &mut impl Write, reference: &SupervisedReference, noun: &str) -> io::Result<()> {
     writeln!(
         out,
         "\n{HEADING}supervised reference{HEADING:#}  AUROC {}, 95 % interval {}",
         percent(reference.auroc),
-        from_to(reference.auroc_ci)
+        interval_text(reference.auroc_ci)
     )?;
     writeln!(
         out,
@@ -120,7 +120,7 @@ fn supervised(out: &mut impl Write, reference: &SupervisedReference, noun: &str)
     )
 }
 
-/// The threshold and what it does, with 95 % intervals below the figures.
+/// The threshold and its decisions, with 95 % intervals below the figures.
 fn decisions(out: &mut impl Write, threshold: &ThresholdFigures, noun: &str) -> io::Result<()> {
     let above = threshold.value.map_or("none".to_owned(), |value| significant(value, 5));
     let within = threshold.value_ci.map_or(String::new(), |[low, high]| {
@@ -155,7 +155,7 @@ fn decisions(out: &mut impl Write, threshold: &ThresholdFigures, noun: &str) -> 
     let complement = |ends: Option<Ends>| ends.map(|[low, high]| [1.0 - high, 1.0 - low]);
     let intervals =
         [t.tpr_ci, t.fpr_ci, complement(t.tpr_ci), complement(t.fpr_ci), t.precision_ci, t.accuracy_ci, t.f1_ci];
-    let [tpr, fpr, fnr, tnr, precision, accuracy, f1] = intervals.map(from_to);
+    let [tpr, fpr, fnr, tnr, precision, accuracy, f1] = intervals.map(interval_text);
     table.row([INTERVAL.to_owned(), tpr, fpr, fnr, tnr, precision, accuracy, f1]);
     table.print(out)
 }
@@ -163,30 +163,30 @@ fn decisions(out: &mut impl Write, threshold: &ThresholdFigures, noun: &str) -> 
 /// The name of rows with intervals.
 const INTERVAL: &str = "  95 % interval";
 
-/// How many of the normal items have small p-values, where nothing but that can be told.
+/// The shares of normal items with small p-values, if there are no other figures.
 fn small_p_values(out: &mut impl Write, shares: &[PValueShare], noun: &str) -> io::Result<()> {
     let right = Align::Right;
     let heading = format!("normal {noun}s with a p-value of");
     let mut table = Table::new(&[(heading.as_str(), Align::Left), ("share", right), ("95 % interval", right)]);
     for PValueShare { at_most, share, share_ci } in shares {
-        table.row([format!("at most {at_most}"), percent(*share), from_to(*share_ci)]);
+        table.row([format!("at most {at_most}"), percent(*share), interval_text(*share_ci)]);
     }
     writeln!(out)?;
     table.print(out)?;
     writeln!(out)
 }
 
-/// A share in percent; a dash where there is none.
+/// A share in percent, or a dash.
 fn share(share: Option<f64>) -> String {
     share.map_or_else(|| "–".to_owned(), percent)
 }
 
 /// An interval of a share, in percent.
-fn from_to(ends: Option<Ends>) -> String {
+fn interval_text(ends: Option<Ends>) -> String {
     ends.map_or("–".to_owned(), |[low, high]| format!("{:.1}–{:.1} %", low * 100.0, high * 100.0))
 }
 
-/// A line of figures over images, and one of figures over pixels where there are any.
+/// A line of figures over images, and one of figures over pixels if available.
 fn headline(out: &mut impl Write, figures: &Evaluation, image: &ImageFigures) -> io::Result<()> {
     let right = Align::Right;
     let columns =
@@ -195,7 +195,7 @@ fn headline(out: &mut impl Write, figures: &Evaluation, image: &ImageFigures) ->
     let of_image =
         [level.to_owned(), percent(image.auroc), percent(image.ap), percent(image.f1_max), percent(image.eer)];
     let [auroc, ap, f1_max, eer] =
-        [image.auroc_ci, Some(image.ap_ci), Some(image.f1_max_ci), Some(image.eer_ci)].map(from_to);
+        [image.auroc_ci, Some(image.ap_ci), Some(image.f1_max_ci), Some(image.eer_ci)].map(interval_text);
     let intervals = [INTERVAL.to_owned(), auroc, ap, f1_max, eer];
     let Some(pixel) = &figures.pixel else {
         let mut table = Table::new(&columns[..of_image.len()]);

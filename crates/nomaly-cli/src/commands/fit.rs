@@ -1,17 +1,15 @@
-//! `nomaly fit`: learn what normal looks like, and write a model file.
+//! `nomaly fit`: learns what normal looks like, and writes a model file.
 
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use nomaly::FitResult;
 
-use super::{
-    Status, and_skipped, check_writable, classes, decision, fit_detector, interval_in_words, recipe, rows, shard,
-};
+use super::{Status, check_writable, classes, decision, fit_detector, interval_in_words, recipe, rows, shard};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::failure::{Failure, chain};
-use crate::output::{bytes, counted, seconds};
+use crate::output::{and_skipped, bytes, counted, seconds};
 use crate::report::write_training;
 use crate::writable::check_distinct;
 
@@ -75,7 +73,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     tell_model(&fit, "fitted", &args.output, fit_s, console)
 }
 
-/// Says what was fitted and written, and how it decides.
+/// Describes the fitted model, its file and its decision.
 pub(super) fn tell_model(
     fit: &FitResult,
     verb: &str,

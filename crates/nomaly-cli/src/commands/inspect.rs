@@ -4,8 +4,6 @@ use std::io::Write;
 
 use anyhow::bail;
 use nomaly::DecisionRule;
-use nomaly::calibration::DecisionHistory;
-use nomaly::calibration::GroupInfo;
 use nomaly::classes::KnownClass;
 use nomaly::model_file::{AnySummary, Summary, read_any_summary, stored_classes};
 use nomaly::wire::{InspectRecord, ModelRecord};
@@ -13,27 +11,28 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::classes;
+use super::provenance::{groups, history};
 use super::{Status, decision, interval_in_words, rows};
 use crate::args::{Format, InspectArgs};
-use crate::output::{bytes, counted, print_facts, print_json, significant, stdout};
+use crate::output::{bytes, counted, print_facts, print_json, stdout};
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<Status> {
     match read_any_summary(&args.model)? {
         AnySummary::Images(summary) => {
-            let shown = Shown { rule: summary.info.decision, known: &summary.info.classes, noun: "image" };
-            show(&summary, &shown, args.format, facts)?;
+            let shared = SharedFacts { rule: summary.info.decision, known: &summary.info.classes, noun: "image" };
+            show(&summary, &shared, args.format, facts)?;
         }
         AnySummary::Rows(summary) => {
-            let shown = Shown { rule: summary.info.decision, known: &summary.info.classes, noun: "row" };
-            show(&summary, &shown, args.format, rows::inspect)?;
+            let shared = SharedFacts { rule: summary.info.decision, known: &summary.info.classes, noun: "row" };
+            show(&summary, &shared, args.format, rows::inspect)?;
         }
         _ => bail!("{} holds a model of a kind that cannot be shown", args.model.display()),
     }
     Ok(Status::Done)
 }
 
-/// What the summaries of either kind have.
-struct Shown<'a> {
+/// The common parts of both kinds of summaries.
+struct SharedFacts<'a> {
     rule: DecisionRule,
     known: &'a [KnownClass],
     noun: &'static str,
@@ -42,7 +41,7 @@ struct Shown<'a> {
 /// Prints a summary of either kind.
 fn show<I: Serialize>(
     summary: &Summary<I>,
-    Shown { rule, known, noun }: &Shown<'_>,
+    SharedFacts { rule, known, noun }: &SharedFacts<'_>,
     format: Format,
     facts: impl Fn(&Summary<I>) -> Vec<(&'static str, String)>,
 ) -> anyhow::Result<()> {
@@ -95,7 +94,7 @@ fn show<I: Serialize>(
     }
 }
 
-/// What the record promises of a header, and what else is in it.
+/// The fields of a header in the record, and all others.
 fn model<I: Serialize>(summary: &Summary<I>) -> anyhow::Result<(ModelRecord, Map<String, Value>)> {
     let header = serde_json::to_value(&summary.info)?;
     let model = if header.get("method").is_some() {
@@ -130,24 +129,4 @@ fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
         ("calibrated on", history(&info.history)),
         ("seed", info.training.seed.to_string()),
     ]
-}
-
-/// What the decision rests on, and what the decisions before were.
-pub(super) fn history(history: &DecisionHistory) -> String {
-    let on = |name: &Option<String>| name.clone().unwrap_or_else(|| "held-out training data".to_owned());
-    let past = history.past.iter().map(|past| {
-        let threshold = past.threshold.map_or("no threshold".to_owned(), |threshold| significant(threshold, 5));
-        format!("{threshold} on {} of {}", counted(past.held_out, "score"), on(&past.calibrated_on))
-    });
-    let past: Vec<String> = past.collect();
-    let before = if past.is_empty() { String::new() } else { format!("; before: {}", past.join(", then ")) };
-    on(&history.calibrated_on) + &before
-}
-
-/// How many groups the training items form, and what made them.
-pub(super) fn groups(groups: &GroupInfo) -> String {
-    match &groups.how {
-        Some(how) => format!("{} (--group-by {}: {how})", groups.count, groups.by),
-        None => format!("{} (--group-by {}: none depend on each other)", groups.count, groups.by),
-    }
 }

@@ -1,4 +1,4 @@
-//! `nomaly list`: what can be named, from the registries.
+//! `nomaly list`: the contents of the registries.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! `nomaly merge`: a model of the partials of all shards.
+//! `nomaly merge`: a model from the partials of all shards.
 
 use std::time::Instant;
 

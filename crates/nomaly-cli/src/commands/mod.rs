@@ -1,4 +1,4 @@
-//! The commands, one file each, and what several of them do.
+//! The commands, one file each, and their shared functions.
 
 pub(crate) mod bench;
 pub(crate) mod calibrate;
@@ -8,20 +8,22 @@ pub(crate) mod data;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+mod evaluation_data;
 pub(crate) mod explain;
 mod figures;
 pub(crate) mod fit;
+mod hybrid;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod merge;
 mod one_vs_all;
+mod provenance;
 pub(crate) mod rows;
 pub(crate) mod schema;
 pub(crate) mod score;
 mod sequence;
 mod shard;
 mod shift;
-mod together;
 pub(crate) mod update;
 pub(crate) mod weights;
 
@@ -45,21 +47,21 @@ use crate::progress::{Bars, Unit};
 use crate::writable::check_writable;
 use nomaly::{AUTO, Recipe};
 
-/// How a command ended that did not fail.
+/// The outcome of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     Done,
-    /// Something is anomalous, and the user asked for that to be told by the exit status.
+    /// Something is anomalous, and the exit status should say so.
     AnomaliesFound,
-    /// Something was scored that the model could not decide on.
+    /// The model could not decide on some items.
     Undecided,
-    /// Images are unlike the training images, and the user asked for that to be told by the exit status.
+    /// Images are unlike the training images, and the exit status should say so.
     ShiftFound,
 }
 
 impl Status {
-    /// How scoring ended: whether something is `anomalous` that the exit status is to tell, and how many items are
-    /// undecided.
+    /// The outcome of scoring: whether the exit status should report `anomalous` items, and the number of undecided
+    /// ones.
     fn of_scores(anomalous: bool, undecided: usize) -> Self {
         match (anomalous, undecided) {
             (true, _) => Self::AnomaliesFound,
@@ -69,17 +71,12 @@ impl Status {
     }
 }
 
-/// `, 3 undecided`, or nothing.
-pub(crate) fn and_undecided(count: usize) -> String {
-    if count == 0 { String::new() } else { format!(", {count} undecided") }
-}
-
-/// The most skipped images that are named without `--verbose`.
+/// The most skipped images listed without `--verbose`.
 const SKIPPED_SHOWN: usize = 10;
-/// The most suspicious images that are named without `--verbose`.
+/// The most suspicious images listed without `--verbose`.
 const SUSPICIOUS_SHOWN: usize = 10;
 
-/// What the arguments ask for; the library's rule where they ask for none.
+/// The recipe of the arguments; the default rule is the library's.
 fn recipe(args: &MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) -> anyhow::Result<Recipe> {
     let rule = rule.unwrap_or(FitOptions::default().rule);
     let group_by = args.groups.group_by.clone();
@@ -98,14 +95,14 @@ fn recipe(args: &MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) 
     })
 }
 
-/// The settings that the arguments ask for.
+/// The settings in the arguments.
 fn settings_of(args: &MethodArgs) -> anyhow::Result<Assignments> {
     let epochs = args.epochs.map(|epochs| format!("epochs={epochs}"));
     let pairs: Vec<&str> = args.set.iter().chain(&epochs).map(String::as_str).collect();
     Ok(Assignments::parse(&pairs)?)
 }
 
-/// Fits a detector on the training images; also says how many seconds the fit took.
+/// Fits a detector on the training images; also returns the seconds of the fit.
 fn fit_detector(recipe: &Recipe, dataset: &Dataset, console: &Console) -> anyhow::Result<(FitResult, f64)> {
     let chosen = recipe.choose(&dataset.train)?;
     if let Some(reason) = &chosen.reason {
@@ -138,7 +135,7 @@ fn fit_detector(recipe: &Recipe, dataset: &Dataset, console: &Console) -> anyhow
     Ok((fit, seconds))
 }
 
-/// Names the training images that do not look like the others; `id` names the sample with a number.
+/// Lists the training images that look unlike the others; `id` is the name of a sample by its index.
 fn tell_suspicious<'a>(fit: &FitResult, id: &dyn Fn(usize) -> &'a str, console: &Console) {
     let name = |image: &Suspicious| {
         let p_value = significant(image.p_value, 2);
@@ -166,7 +163,7 @@ fn tell_suspicious<'a>(fit: &FitResult, id: &dyn Fn(usize) -> &'a str, console: 
     }
 }
 
-/// Says what the user should know of a fit: images it could not use, its notes, a rule that cannot be kept.
+/// Reports on a fit: skipped images, notes, an unattainable rule.
 fn tell_fit(fit: &FitResult, console: &Console) {
     tell_skipped(&fit.skipped, "image", console);
     for note in &fit.notes {
@@ -178,7 +175,7 @@ fn tell_fit(fit: &FitResult, console: &Console) {
     }
 }
 
-/// Says that images depend on each other, where they do.
+/// Reports groups of dependent images, if any.
 fn tell_groups(groups: &GroupInfo, items: usize, noun: &str, console: &Console) {
     let Some(how) = &groups.how else { return };
     let items = counted(items, noun);
@@ -190,12 +187,7 @@ fn tell_groups(groups: &GroupInfo, items: usize, noun: &str, console: &Console) 
     }
 }
 
-/// `, 3 skipped`, or nothing.
-fn and_skipped(count: usize) -> String {
-    if count == 0 { String::new() } else { format!(", {count} skipped") }
-}
-
-/// What is wrong with an image, with its name once.
+/// The problem of an image, with its name exactly once.
 fn skipped_line(skipped: &Skipped) -> String {
     if skipped.message.contains(&skipped.id) {
         skipped.message.clone()
@@ -204,7 +196,7 @@ fn skipped_line(skipped: &Skipped) -> String {
     }
 }
 
-/// Warns of `noun`s that could not be used.
+/// Warns of skipped `noun`s.
 fn tell_skipped(skipped: &[Skipped], noun: &str, console: &Console) {
     let shown = if console.is_verbose() { skipped.len() } else { skipped.len().min(SKIPPED_SHOWN) };
     for image in &skipped[..shown] {
@@ -215,8 +207,8 @@ fn tell_skipped(skipped: &[Skipped], noun: &str, console: &Console) {
     }
 }
 
-/// Warns, however quiet the console is, where the held-out scores of good `noun`s do not support the rule, so that
-/// nothing can be decided.
+/// Warns at any verbosity if the held-out scores of good `noun`s do not support the rule, so that nothing can be
+/// decided.
 fn warn_unattainable(calibration: &Calibration, noun: &str, console: &Console) {
     let Some(reason) = calibration.unattainable() else { return };
     let n = calibration.independent();
@@ -255,7 +247,7 @@ fn rate_allowed_by(n: usize) -> f64 {
     (1000.0 / (n as f64 + 1.0)).ceil() / 1000.0
 }
 
-/// A rate that a user chose, without digits it does not have.
+/// A user's rate in percent, without spurious digits.
 fn rate_in_percent(rate: f64) -> String {
     format!("{} %", (rate * 1e8).round() / 1e6)
 }
@@ -301,7 +293,7 @@ fn decision(calibration: &Calibration) -> String {
     }
 }
 
-/// How far other held-out images might move the threshold, where that is known.
+/// The bootstrap interval of the threshold in words, if known.
 fn interval_in_words(calibration: &Calibration, noun: &str) -> Option<String> {
     let interval = calibration.threshold_interval()?;
     let (low, high) = (significant(interval.low, 5), significant(interval.high, 5));

@@ -1,4 +1,4 @@
-//! `nomaly eval --one-vs-all`: each class of a data set as the normal one in turn.
+//! `nomaly eval --one-vs-all`: each class of a data set in turn as the normal one.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use nomaly::methods::Checkpoint;
 use nomaly::registry::UnknownName;
 use nomaly::store::{create_folder, home, write_atomic};
 
-use super::eval::{limit, open};
+use super::evaluation_data::{limit, open};
 use super::{Status, fit_detector, recipe, settings_of};
 use crate::args::{EvalArgs, Format};
 use crate::console::Console;
@@ -88,7 +88,8 @@ pub(super) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     Ok(Status::Done)
 }
 
-/// One class with one seed; and the checkpoint of the training, which is needed until the run is in the log.
+/// Runs one class with one seed; also returns the checkpoint of the training, which is needed until the run is in the
+/// log.
 fn run_class(args: &EvalArgs, class: &str, seed: u64, console: &Console) -> anyhow::Result<(Run, Option<Checkpoint>)> {
     let mut dataset = open(&with_option(&args.data, NORMAL, class), &[Label::Normal, Label::Anomalous])?;
     limit(&mut dataset, args, seed);
@@ -115,7 +116,7 @@ fn classes(data: &str) -> anyhow::Result<Vec<String>> {
     Ok(dataset.classes)
 }
 
-/// Those of `all` that were asked for, by name or by number, in the order of `all`; all where none was.
+/// The requested classes, by name or by number, in the order of `all`; all classes if none was requested.
 fn choose(all: &[String], wanted: &[String]) -> anyhow::Result<Vec<String>> {
     let mut chosen = vec![wanted.is_empty(); all.len()];
     for name in wanted {
@@ -165,21 +166,21 @@ fn with_error(Mean { mean, sem }: Mean) -> String {
     sem.map_or_else(|| in_percent(mean), |sem| format!("{} ± {:.2}", in_percent(mean), 100.0 * sem))
 }
 
-/// The heads of the columns.
+/// The column headings.
 fn heads(figures: &Figures) -> Vec<&str> {
     let mut heads = vec!["normal class", "runs", "AUROC", "published"];
     heads.extend(parts(figures));
     heads
 }
 
-/// What was run, in one line.
-fn told(figures: &Figures) -> String {
+/// The protocol in one line.
+fn protocol_line(figures: &Figures) -> String {
     let Protocol { max_train, max_test, settings, .. } = &figures.protocol;
-    let mut told = vec!["AUROC in percent, mean ± standard error over the seeds".to_owned()];
-    told.extend(max_train.map(|max| format!("at most {} a class", counted(max, "training image"))));
-    told.extend(max_test.map(|max| format!("at most {}", counted(max, "test image"))));
-    told.extend(settings.iter().map(|(key, value)| format!("{key}={value}")));
-    told.join("; ")
+    let mut line = vec!["AUROC in percent, mean ± standard error over the seeds".to_owned()];
+    line.extend(max_train.map(|max| format!("at most {} a class", counted(max, "training image"))));
+    line.extend(max_test.map(|max| format!("at most {}", counted(max, "test image"))));
+    line.extend(settings.iter().map(|(key, value)| format!("{key}={value}")));
+    line.join("; ")
 }
 
 fn print(out: &mut impl Write, figures: &Figures) -> io::Result<()> {
@@ -188,7 +189,7 @@ fn print(out: &mut impl Write, figures: &Figures) -> io::Result<()> {
         "{HEADING}{}{HEADING:#}: {}, one class against all",
         figures.protocol.dataset, figures.protocol.method
     )?;
-    writeln!(out, "{FAINT}{}{FAINT:#}", told(figures))?;
+    writeln!(out, "{FAINT}{}{FAINT:#}", protocol_line(figures))?;
     if let Some((on, _)) = &figures.published {
         writeln!(out, "{FAINT}published: {on}{FAINT:#}")?;
     }
@@ -201,7 +202,7 @@ fn print(out: &mut impl Write, figures: &Figures) -> io::Result<()> {
     table.print(out)
 }
 
-/// The same as a page.
+/// The same as a Markdown page.
 fn markdown(figures: &Figures) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let heads: Vec<String> = heads(figures).into_iter().map(str::to_owned).collect();
@@ -211,7 +212,7 @@ fn markdown(figures: &Figures) -> String {
         "# {} on {}, one class against all\n\n{}.\n",
         figures.protocol.method,
         figures.protocol.dataset,
-        told(figures)
+        protocol_line(figures)
     );
     if let Some((on, _)) = &figures.published {
         page.push_str(&format!("\nPublished: {on}.\n"));

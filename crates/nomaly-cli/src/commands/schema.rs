@@ -1,4 +1,4 @@
-//! `nomaly schema`: JSON Schemas of what leaves the program, and of what can be set.
+//! `nomaly schema`: JSON Schemas of output records and of settings.
 
 use nomaly::methods::METHODS;
 use nomaly::params::InputParams;
@@ -36,7 +36,7 @@ fn settings(name: &str) -> anyhow::Result<Value> {
     if let Ok(entry) = METHODS.get(name) {
         let input = Table::with_defaults::<InputParams>(&(entry.input)());
         let mut schema = Table::joined([&(entry.table)(), &input]).schema(name);
-        // The settings of the scorer that `scorer` names belong to the method, too.
+        // The settings of the scorer named by `scorer` also belong to the method.
         if entry.more.is_some() {
             schema["additionalProperties"] = true.into();
             schema["x-more"] = "the settings of the scorer".into();

@@ -1,4 +1,4 @@
-//! `nomaly score`: a score, a p-value and a decision for each image, in the order in which they were given.
+//! `nomaly score`: a score, a p-value and a decision for each image, in the given order.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -12,19 +12,19 @@ use nomaly::shift::InputShift;
 use nomaly::wire::{ChartRecord, ImageRecord, RecordError, Shift};
 use nomaly::{AnomalyMap, Calibration, FittedDetector, GroupBy, Outcome, PredictOptions, Sample, Skipped};
 
-use super::sequence::{Watched, chart};
-use super::shift::ShiftWatch;
-use super::together::Together;
-use super::{Status, and_undecided, check_writable, classes, decision, rows, skipped_line, warn_unattainable};
+use super::hybrid::HybridRun;
+use super::sequence::{MonitoredSequence, chart};
+use super::shift::ShiftMonitor;
+use super::{Status, check_writable, classes, decision, rows, skipped_line, warn_unattainable};
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::locate::{Located, Locator};
 use crate::map_files::MapFiles;
 use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL, UNDECIDED};
-use crate::output::{Stdout, counted, significant, stdout, write_csv};
+use crate::output::{Stdout, and_undecided, counted, significant, stdout, write_csv};
 use crate::progress::{Bars, Unit};
-use crate::report::{Decided, PREVIEW_SIDE, ReportBuilder};
+use crate::report::{PREVIEW_SIDE, ReportBuilder, ReportRule};
 
 pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status> {
     args.device.check()?;
@@ -39,17 +39,17 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     }
     let samples_of = |path: &PathBuf| nomaly::data::images_under(std::slice::from_ref(path));
     let groups: Vec<Vec<Sample>> = args.images.iter().map(samples_of).collect::<Result<_, _>>()?;
-    // Heat maps are drawn over the images as they are.
+    // Heat maps are drawn over the original images.
     let preview = if args.maps.wants_heatmaps() { Some(u32::MAX) } else { args.report.as_ref().map(|_| PREVIEW_SIDE) };
     let rule = args.rule.rule(Some(detector.info().decision))?;
     let options = PredictOptions { rule, stream: args.reading.options(preview) };
     let decider = detector.decider_under(options.rule)?;
     let (calibration, known) = (decider.calibration(), decider.classes());
     let samples = groups.concat();
-    let together = args.with.as_deref().map(|path| Together::score(path, &detector, &samples, &options, console));
-    let together = together.transpose()?;
-    let rule_in_words = match (known, &together) {
-        (_, Some(together)) => together.rule(),
+    let hybrid = args.with.as_deref().map(|path| HybridRun::score(path, &detector, &samples, &options, console));
+    let hybrid = hybrid.transpose()?;
+    let rule_in_words = match (known, &hybrid) {
+        (_, Some(hybrid)) => hybrid.rule(),
         (Some(known), None) => {
             classes::warn_unattainable(known, console);
             classes::decision(known)
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     };
     console.detail(format_args!("{}; {rule_in_words}", detector.info().method.name));
     let chart = chart(&args.sequence, calibration, "image", console)?;
-    let mut sequence = chart.as_ref().map(|chart| Watched::new(chart, "image"));
+    let mut sequence = chart.as_ref().map(|chart| MonitoredSequence::new(chart, "image"));
 
     let wanted = !asked.is_empty() || args.report.is_some() || args.format != ScoreFormat::Table;
     let locator = if wanted { Locator::new(&detector, calibration, args.maps.regions(calibration)?)? } else { None };
@@ -71,19 +71,19 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
         }
         _ => None,
     };
-    let map_range = locator.as_ref().map(|locator| locator.scales().colours);
+    let map_range = locator.as_ref().map(|locator| locator.scales().colors);
     let mut report = args.report.as_ref().map(|_| ReportBuilder::new(options.stream.limits, map_range));
-    let deviations = detector.scores_vary() && together.is_none();
+    let deviations = detector.scores_vary() && hybrid.is_none();
     let mut printer = Printer::new(args.format, known.is_some(), sequence.is_some(), deviations);
     let mut tally = Tally::default();
-    let mut shifts = ShiftWatch::new(detector.input_profile());
+    let mut shifts = ShiftMonitor::new(detector.input_profile());
     let on_screen = io::stdout().is_terminal();
     let began = Instant::now();
     printer.begin()?;
     let bars = Bars::new(console, Unit::Images);
     let run = detector.predict_grouped(&samples, &GroupBy::None, &options, &bars, |outcome| -> anyhow::Result<()> {
-        let mut outcome = match &together {
-            Some(together) => together.join(outcome, tally.seen()),
+        let mut outcome = match &hybrid {
+            Some(hybrid) => hybrid.join(outcome, tally.total()),
             None => outcome,
         };
         let located = locator.as_ref().map(|locator| locator.locate(&outcome)).transpose()?.flatten();
@@ -94,20 +94,20 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
             report.add(&outcome, located.as_ref())?;
         }
         if let (Some(files), Some(located)) = (&files, &located) {
-            files.write(tally.seen(), &mut outcome, located)?;
+            files.write(tally.total(), &mut outcome, located)?;
         }
         let score = outcome.result.as_ref().ok().map(|prediction| prediction.score);
-        let chart = sequence.as_mut().map(|sequence| sequence.see(tally.seen() + 1, &outcome.sample.id, score));
+        let chart = sequence.as_mut().map(|sequence| sequence.push(tally.total() + 1, &outcome.sample.id, score));
         let found = located.as_ref().filter(|_| locator.as_ref().is_some_and(Locator::decides));
         let record = record(&outcome, found, known, calibration, chart);
-        // On one screen with a progress bar, lines have to make room for each other.
-        if on_screen { console.aside(|| printer.record(&record)) } else { printer.record(&record) }?;
-        shifts.see(&outcome, console);
+        // On a terminal, results and the progress bar share the screen.
+        if on_screen { console.suspend_bars(|| printer.record(&record)) } else { printer.record(&record) }?;
+        shifts.push(&outcome, console);
         tally.count(&outcome);
         Ok(())
     });
     run.map_err(|error| {
-        let message = format!("interrupted after {} of {}", tally.seen(), counted(samples.len(), "image"));
+        let message = format!("interrupted after {} of {}", tally.total(), counted(samples.len(), "image"));
         Failure::if_cancelled(error, message, "what was printed and written so far is complete; no report was written")
     })?;
     printer.end()?;
@@ -117,12 +117,12 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     if let (Some(mut report), Some(path)) = (report, &args.report) {
         report.notes = shift_notes;
         report.explain(&detector, &samples, options.stream, console)?;
-        let decided = match (&together, &known) {
-            (Some(together), _) => Decided::Together(together.threshold(), together.rule()),
-            (None, Some(known)) => Decided::Classes(known),
-            (None, None) => Decided::Rule(calibration),
+        let rule = match (&hybrid, &known) {
+            (Some(hybrid), _) => ReportRule::Hybrid(hybrid.threshold(), hybrid.rule()),
+            (None, Some(known)) => ReportRule::Classes(known),
+            (None, None) => ReportRule::Rule(calibration),
         };
-        report.write_scores(path, detector.info(), &decided)?;
+        report.write_scores(path, detector.info(), &rule)?;
         console.note(format_args!("wrote {}", path.display()));
     }
     if tally.failed == samples.len() {
@@ -147,7 +147,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     Ok(Status::of_scores(args.fail_on_anomaly && found, tally.undecided))
 }
 
-/// Refuses flags that need maps for methods that give whole images a score and their pixels none.
+/// Rejects flags that need maps for methods that score only whole images.
 fn check_makes_maps(method: &str, flags: &[&str]) -> anyhow::Result<()> {
     let with_maps: Vec<&str> = METHODS.iter().filter(|entry| entry.maps).map(|entry| entry.name).collect();
     if flags.is_empty() || with_maps.contains(&method) {
@@ -157,7 +157,7 @@ fn check_makes_maps(method: &str, flags: &[&str]) -> anyhow::Result<()> {
     Err(Failure::new(format!("method `{method}` scores whole images and makes no anomaly maps"), hint).into())
 }
 
-/// The image files of each path that was given.
+/// The image files of each given path.
 pub(super) fn files_of<'a>(given: &'a [PathBuf], groups: &'a [Vec<Sample>]) -> Vec<(&'a Path, Vec<&'a Path>)> {
     let file = |sample: &'a Sample| match &sample.source {
         ImageSource::File(path) => path.as_path(),
@@ -166,12 +166,12 @@ pub(super) fn files_of<'a>(given: &'a [PathBuf], groups: &'a [Vec<Sample>]) -> V
     given.iter().zip(groups).map(|(path, group)| (path.as_path(), group.iter().map(file).collect())).collect()
 }
 
-/// How many images ended how.
+/// Counts of outcomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     normal: usize,
     anomalous: usize,
-    /// Scored, but without a threshold to decide by.
+    /// Scored, but undecided without a threshold.
     undecided: usize,
     failed: usize,
 }
@@ -192,12 +192,12 @@ impl Tally {
         self.normal + self.anomalous + self.undecided
     }
 
-    /// How many came so far.
-    fn seen(&self) -> usize {
+    /// The number of images so far.
+    fn total(&self) -> usize {
         self.scored() + self.failed
     }
 
-    /// The summary; `word` is what the anomalous ones are called.
+    /// The summary; `word` is the adjective for anomalous ones.
     fn describe(&self, word: &str, seconds: f64) -> String {
         let scored = self.scored();
         let failed = match self.failed {
@@ -210,7 +210,7 @@ impl Tally {
     }
 }
 
-/// One image as programs see it.
+/// The record of one image.
 fn record(
     outcome: &Outcome<'_>,
     located: Option<&Located>,
@@ -245,7 +245,7 @@ fn record(
     }
 }
 
-/// How an image differs from the training images, as programs see it.
+/// The record of how an image differs from the training images.
 fn shift_record(shift: &InputShift) -> Shift {
     Shift {
         kinds: shift.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
@@ -255,7 +255,7 @@ fn shift_record(shift: &InputShift) -> Shift {
     }
 }
 
-/// Prints records as they come.
+/// Prints records as they arrive.
 struct Printer {
     format: ScoreFormat,
     /// Whether the model tells classes apart.
@@ -268,10 +268,10 @@ struct Printer {
     printed: usize,
 }
 
-/// How wide the column of labels is.
+/// The width of the column of labels.
 const LABEL: usize = 12;
 
-/// The columns of CSV that are always there.
+/// The fixed columns of the CSV.
 const CSV_COLUMNS: [&str; 9] =
     ["path", "score", "p_value", "anomalous", "map_max", "error_kind", "error_message", "regions", "input_shift"];
 

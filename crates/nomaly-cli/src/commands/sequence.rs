@@ -1,4 +1,4 @@
-//! Scores as one sequence, watched by a control chart.
+//! Scores as one sequence, monitored by a control chart.
 
 use nomaly::scorers::{ControlChart, Monitor, Reading};
 use nomaly::wire::ChartRecord;
@@ -8,8 +8,8 @@ use crate::args::SequenceArgs;
 use crate::console::Console;
 use crate::output::{counted, significant};
 
-/// The chart that was asked for, calibrated on held-out scores of good items, which are `noun`s; where some depend on
-/// each other, as they follow each other in their groups.
+/// The requested chart, calibrated on held-out scores of good `noun`s; dependent scores are calibrated by groups, in
+/// order.
 pub(super) fn chart(
     args: &SequenceArgs,
     calibration: &Calibration,
@@ -32,23 +32,23 @@ pub(super) fn chart(
 }
 
 /// Items as one sequence.
-pub(super) struct Watched<'a> {
+pub(super) struct MonitoredSequence<'a> {
     chart: &'a ControlChart,
     monitor: Monitor<'a>,
     noun: &'static str,
     alarms: usize,
-    /// The number, from 1, and the name of the item at which the first alarm rose.
+    /// The number, from 1, and the name of the item with the first alarm.
     first: Option<(usize, String)>,
 }
 
-impl<'a> Watched<'a> {
-    /// A sequence of `noun`s that begins.
+impl<'a> MonitoredSequence<'a> {
+    /// A new sequence of `noun`s.
     pub(super) fn new(chart: &'a ControlChart, noun: &'static str) -> Self {
         Self { chart, monitor: chart.monitor(), noun, alarms: 0, first: None }
     }
 
-    /// Takes the next item, which has this number, from 1; one that could not be scored leaves the chart as it was.
-    pub(super) fn see(&mut self, number: usize, id: &str, score: Option<f64>) -> ChartRecord {
+    /// Adds the next item, with this number from 1; an item without a score does not change the chart.
+    pub(super) fn push(&mut self, number: usize, id: &str, score: Option<f64>) -> ChartRecord {
         let Some(score) = score else { return ChartRecord { statistic: None, alarm: None } };
         let Reading { statistic, alarm } = self.monitor.push(score);
         if alarm {
@@ -58,7 +58,7 @@ impl<'a> Watched<'a> {
         ChartRecord { statistic: Some(statistic), alarm: Some(alarm) }
     }
 
-    /// Whether the chart has risen an alarm.
+    /// Whether the chart has raised an alarm.
     pub(super) fn alarmed(&self) -> bool {
         self.first.is_some()
     }

@@ -1,4 +1,4 @@
-//! `nomaly fit --shard I/N`: one process of a fit that is divided.
+//! `nomaly fit --shard I/N`: one process of a distributed fit.
 
 use std::path::Path;
 use std::time::Instant;
@@ -7,14 +7,14 @@ use anyhow::bail;
 use nomaly::shards::Shard;
 use nomaly::{Dataset, Recipe};
 
-use super::{Status, and_skipped, tell_skipped};
+use super::{Status, tell_skipped};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::output::{bytes, counted, seconds};
+use crate::output::{and_skipped, bytes, counted, seconds};
 use crate::progress::{Bars, Unit};
 
-/// Refuses what needs all images in one process.
+/// Rejects options that need all images in one process.
 pub(super) fn check(args: &FitArgs) -> anyhow::Result<()> {
     if args.method.time_budget.is_some() {
         bail!(Failure::new(

@@ -1,4 +1,4 @@
-//! What `nomaly score` says of images that are unlike the training images.
+//! Warnings of `nomaly score` about images that are unlike the training images.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +8,27 @@ use nomaly::shift::{InputProfile, RunWatch, ShiftKind};
 use crate::console::Console;
 use crate::output::counted;
 
-/// The most differences of all images together that are told.
-const MOST_TOLD: usize = 4;
-/// What every warning of this kind means.
+/// The most differences reported for all images together.
+const MAX_REPORTED: usize = 4;
+/// The meaning of every warning of this kind.
 const MEANING: &str = "the false-alarm rate is not promised for them";
 
-/// Watches the images of a run, and warns once of each kind of shift.
-pub(super) struct ShiftWatch<'a> {
+/// Monitors the images of a run, and warns once per kind of shift.
+pub(super) struct ShiftMonitor<'a> {
     watch: Option<RunWatch<'a>>,
     images: usize,
-    /// How many images are shifted first of all in this way.
+    /// The number of images by their largest kind of shift.
     worst: BTreeMap<ShiftKind, usize>,
 }
 
-impl<'a> ShiftWatch<'a> {
-    /// Watches against the training images of a model, where it kept how they looked.
+impl<'a> ShiftMonitor<'a> {
+    /// Monitors against the training images of a model, if it has their profile.
     pub(super) fn new(profile: Option<&'a InputProfile>) -> Self {
         Self { watch: profile.map(InputProfile::watch), images: 0, worst: BTreeMap::new() }
     }
 
-    /// Takes one image, and warns where it is the first that is shifted first of all in its way.
-    pub(super) fn see(&mut self, outcome: &Outcome<'_>, console: &Console) {
+    /// Adds one image, and warns if it is the first with its kind of shift.
+    pub(super) fn push(&mut self, outcome: &Outcome<'_>, console: &Console) {
         let (Ok(prediction), Some(look), Some(watch)) = (&outcome.result, &outcome.look, &mut self.watch) else {
             return;
         };
@@ -43,7 +43,7 @@ impl<'a> ShiftWatch<'a> {
         }
     }
 
-    /// Warns of how many images are shifted, and of what all images together show; gives the same as notes for a
+    /// Warns of the number of shifted images, and of shifts of all images together; returns the same as notes for a
     /// report.
     pub(super) fn finish(&self, console: &Console) -> Vec<String> {
         let Some(watch) = &self.watch else { return Vec::new() };
@@ -54,9 +54,9 @@ impl<'a> ShiftWatch<'a> {
         let mut notes: Vec<String> =
             single.iter().map(|&(count, kind)| format!("{} {}; {MEANING}", of(count), kind.describe())).collect();
         let verdict = watch.verdict();
-        // What facts say of all images has been said above.
+        // Facts about all images are already reported above.
         let measured = verdict.findings.iter().filter(|finding| !finding.kind.is_fact());
-        notes.extend(measured.take(MOST_TOLD).map(|finding| format!("{}; {MEANING}", finding.message)));
+        notes.extend(measured.take(MAX_REPORTED).map(|finding| format!("{}; {MEANING}", finding.message)));
         notes.iter().for_each(|note| console.warn(note));
         notes
     }

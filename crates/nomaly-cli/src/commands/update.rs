@@ -1,15 +1,15 @@
-//! `nomaly update`: let a model learn from further images of good items.
+//! `nomaly update`: trains a model on further images of good items.
 
 use std::time::Instant;
 
 use anyhow::Context;
 use nomaly::FittedDetector;
 
-use super::{Status, and_skipped, check_writable, decision, tell_fit};
+use super::{Status, check_writable, decision, tell_fit};
 use crate::args::UpdateArgs;
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::output::{bytes, counted, seconds};
+use crate::output::{and_skipped, bytes, counted, seconds};
 use crate::progress::{Bars, Unit};
 
 pub(crate) fn run(args: &UpdateArgs, console: &Console) -> anyhow::Result<Status> {

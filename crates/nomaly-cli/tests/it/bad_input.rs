@@ -1,4 +1,4 @@
-//! What the program says of input that it cannot use.
+//! Messages about invalid input.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::args;
 use crate::support::{INPUT_SIZE, TEST, fresh_folder, model, nomaly, part, parts};
 
-/// A PNG that announces a size and holds no pixels.
+/// A PNG header with a size and no pixels.
 fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut header = b"IHDR".to_vec();
     header.extend(width.to_be_bytes());
@@ -162,7 +162,7 @@ fn mistyped_names_are_met_with_the_right_ones() {
 #[test]
 fn an_output_that_cannot_be_written_is_found_before_the_work() {
     let missing = fresh_folder("unwritable").join("missing");
-    // Data that cannot be opened either: the first error must be the output's.
+    // The data cannot be opened either: the output's error must come first.
     let message = nomaly(args!["fit", "no/such/data", "-o", missing.join("out.nomaly")]).error();
     assert!(message.contains("missing") && !message.contains("no/such/data"), "{message}");
     let message = nomaly(args!["score", "no/such/data", "-m", model(), "--report", missing.join("a.html")]).error();
@@ -178,7 +178,7 @@ fn a_read_only_folder_is_found_before_the_work() {
     use std::os::unix::fs::PermissionsExt;
     let folder = fresh_folder("read-only");
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o555)).unwrap();
-    // The superuser may write anyway.
+    // The superuser can write anyway.
     if std::fs::write(folder.join("probe"), b"").is_ok() {
         return;
     }
@@ -193,7 +193,7 @@ fn an_unreadable_image_is_reported() {
     let folder = fresh_folder("unreadable");
     let path = write(&folder, "a.png", &encoded(part(1, false), ImageFormat::Png));
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
-    // The superuser may read anyway.
+    // The superuser can read anyway.
     if std::fs::read(&path).is_ok() {
         return;
     }
@@ -232,9 +232,9 @@ fn an_image_without_a_finite_score_does_not_pass() {
     assert_eq!(mean["dtype"], "F64");
     let at = 8 + header.len() + mean["data_offsets"][0].as_u64().unwrap() as usize;
     let mut damaged = sound.clone();
-    // The square of the distance from this mean is beyond `f64`.
+    // The squared distance from this mean overflows `f64`.
     damaged[at..at + 8].copy_from_slice(&1e300f64.to_le_bytes());
-    // As a hostile writer would: the last tensor is the digest of all before it.
+    // Like a hostile writer: the last tensor is the digest of all before it.
     let end = damaged.len() - 32;
     let digest = nomaly::store::sha256(&damaged[..end]);
     damaged[end..].copy_from_slice(&digest);
@@ -286,13 +286,13 @@ fn damaged_models_are_refused_with_the_reason() {
     assert!(refused("flipped", &flipped).contains("its checksum does not match"));
 }
 
-/// The JSON header of a safetensors file, and what follows it.
+/// The JSON header of a safetensors file, and the rest.
 fn split(file: &[u8]) -> (String, &[u8]) {
     let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
     (String::from_utf8(file[8..8 + length].to_vec()).unwrap(), &file[8 + length..])
 }
 
-/// The file with another header and the checksum that belongs to it.
+/// The file with another header and the matching checksum.
 fn joined(header: &str, tensors: &[u8]) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());

@@ -1,4 +1,4 @@
-//! `nomaly bench`, quickly: what it prints, not how fast anything is.
+//! `nomaly bench` with few repetitions: its output, not the timings.
 
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ fn a_backbone_is_timed_as_a_whole_and_layer_by_layer() {
     assert_eq!(report["peak_gflop_per_s"]["one_thread"], report["peak_gflop_per_s"]["all_threads"]);
     assert!(number(&report["workspace_bytes"]) > 0.0);
     check_layers(&report);
-    // The layers' work is the whole work.
+    // The layers' work sums to the total.
     let work: f64 = layers(&report).map(|layer| number(&layer["gflop_per_s"]) * number(&layer["ms"]) / 1e3).sum();
     assert!((work / (2.0 * number(&report["gflop_per_image"])) - 1.0).abs() < 1e-6, "{report}");
     assert!(layers(&report).any(is_convolution), "{report}");

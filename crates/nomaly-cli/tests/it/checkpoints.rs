@@ -33,7 +33,7 @@ fn a_training_whose_model_could_not_be_written_is_not_repeated() {
     let whole = std::fs::read(&model).unwrap();
     assert_eq!(files_in(&checkpoints), 0);
 
-    // The folder of the model goes away once the training has begun.
+    // The folder of the model is removed once the training has begun.
     let child = fit().spawn().unwrap();
     let began = Instant::now();
     while files_in(&checkpoints) == 0 {

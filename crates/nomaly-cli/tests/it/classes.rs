@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::args;
 use crate::support::{INPUT_SIZE, fresh_folder, nomaly, parts};
 
-/// Images of each class to learn from: enough for the default rate, even where one is taken for another class.
+/// Images of each class to learn from: enough for the default rate, even if one is mistaken for another class.
 const LEARN: u32 = 24;
 
 fn picture(colour: [u8; 3], seed: u32) -> RgbImage {

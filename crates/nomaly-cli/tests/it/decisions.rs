@@ -47,7 +47,7 @@ fn another_rule_can_be_asked_for_when_scoring() {
     assert!(quantile["rule"].as_str().unwrap().contains("0.05 of 24"), "{quantile}");
     // The conformal threshold is an order statistic at or above the quantile.
     assert!(quantile["value"].as_f64().unwrap() <= conformal["value"].as_f64().unwrap());
-    // Too few images for a tail: said, and nothing is decided.
+    // Too few images for a tail: a warning, and no decisions.
     let run =
         nomaly(args!["score", parts().join("test"), "-m", model(), "--rule", "extreme-value", "--max-fpr", "0.001"]);
     assert!(run.stderr.contains("at least 50 held-out scores, but there are 24"), "{}", run.stderr);
@@ -57,7 +57,7 @@ fn another_rule_can_be_asked_for_when_scoring() {
     assert!(refused.error().contains("takes no rate"));
 }
 
-/// Twelve good parts, then six defective ones, with a file in between that is no image.
+/// Twelve good parts, then six defective ones, with a file in between that is not an image.
 fn sequence(name: &str) -> PathBuf {
     let root = fresh_folder(name);
     for index in 0..18u32 {
@@ -85,7 +85,7 @@ fn a_sequence_has_a_chart_that_says_when_something_changed() {
             "--fail-on-anomaly"
         ]);
         assert_eq!(run.status, 1, "{}", run.stderr);
-        // The file that is no image counts as one of the sequence, and does not break it.
+        // The file that is not an image counts as an item of the sequence and does not break it.
         assert!(run.stderr.contains(&format!("{chart} chart: ")), "{}", run.stderr);
         assert!(run.stderr.contains("the first at image 14 ("), "{}", run.stderr);
         let lines = lines(&run.stdout);
@@ -134,7 +134,7 @@ fn no_region_is_looked_for_without_a_threshold_of_pixels() {
     assert_eq!(regions("0.001"), (3, vec![Value::Null; TEST]));
 }
 
-/// A model of 40 good parts that was asked for 1 % false alarms, which takes 99; made once.
+/// A model of 40 good parts with a rate of 1 %, which needs 99; created once.
 fn strict_model() -> &'static Path {
     static MODEL: OnceLock<PathBuf> = OnceLock::new();
     MODEL.get_or_init(|| {
@@ -199,7 +199,7 @@ fn undecided_images_are_told_in_every_format() {
     assert!(html.contains("0 of 8 images anomalous, 8 undecided") && html.contains("at least 99 held-out scores"));
     assert_eq!(html.matches("data-decision=\"undecided\"").count(), 2 * TEST);
     assert!(!html.contains("badge normal"));
-    // A rate that 40 images can keep decides again, and an error comes first.
+    // A rate that 40 images support decides again, and an error takes precedence.
     assert_eq!(score(&["--max-fpr", "0.05"]).status, 0);
     let folder = fresh_folder("undecided-broken");
     std::fs::write(folder.join("a.png"), "no image").unwrap();

@@ -1,4 +1,4 @@
-//! Images that are unlike the training images: what `score` says of them, and `doctor`.
+//! Images that are unlike the training images: the output of `score` and `doctor`.
 
 use std::path::{Path, PathBuf};
 

@@ -5,8 +5,7 @@ use image::RgbImage;
 use crate::args;
 use crate::support::{INPUT_SIZE, TEST, fresh_folder, in_spot, model, nomaly, part, parts};
 
-/// How much redder a picture is than the image that it was drawn over, over the pixels of which `counts` is true: the
-/// mean.
+/// The mean increase in red of a picture over its original image, over the pixels for which `counts` is true.
 fn warmth(picture: &RgbImage, image: &RgbImage, counts: impl Fn(u32, u32) -> bool) -> f64 {
     let factor = picture.width() / image.width();
     let (mut sum, mut count) = (0.0, 0);
@@ -26,7 +25,7 @@ fn pictures_show_what_raises_the_score() {
     assert_eq!(listed.lines().count(), TEST);
     assert!(listed.lines().all(|line| line.contains(": score ") && line.ends_with(".head.png")), "{listed}");
     let picture = image::open(out.join("000.head.png")).unwrap().to_rgb8();
-    // 48 pixels grow by a whole factor to 224 or more.
+    // 48 pixels are enlarged by an integer factor to 224 or more.
     assert_eq!(picture.dimensions(), (240, 240));
     let image = part(200, true);
     let [inside, outside] = [true, false].map(|spot| warmth(&picture, &image, |x, y| in_spot(x, y) == spot));

@@ -1,4 +1,4 @@
-//! The way of a user: fit, inspect, score, evaluate.
+//! A user's workflow: fit, inspect, score, evaluate.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

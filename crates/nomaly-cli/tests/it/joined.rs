@@ -13,7 +13,7 @@ use crate::support::{INPUT_SIZE, TEST, fresh_folder, nomaly, nomaly_at, parts};
 
 const JOINED: &str = "efficientnet-lite0+mobilenetv2";
 
-/// A cache folder with weights of MobileNetV2, which need not be good ones.
+/// A cache folder with arbitrary weights of MobileNetV2.
 fn home() -> &'static Path {
     static HOME: OnceLock<PathBuf> = OnceLock::new();
     HOME.get_or_init(|| {
@@ -31,7 +31,7 @@ fn fit(path: &Path, more: &[&str]) -> Vec<OsString> {
     first.into_iter().chain(more.iter().map(Into::into)).collect()
 }
 
-/// A model of both networks, made once.
+/// A model of both networks, created once.
 fn model() -> &'static Path {
     static MODEL: OnceLock<PathBuf> = OnceLock::new();
     MODEL.get_or_init(|| {

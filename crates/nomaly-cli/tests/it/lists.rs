@@ -1,4 +1,4 @@
-//! What the program can list, and its help.
+//! Lists and help.
 
 use serde_json::Value;
 

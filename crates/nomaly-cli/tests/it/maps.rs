@@ -1,4 +1,4 @@
-//! Where images are anomalous: heat maps, masks, maps, regions; and models that go on learning.
+//! Where images are anomalous: heat maps, masks, maps, regions; and updated models.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::args;
 use crate::support::{INPUT_SIZE, TEST, TRAIN, fresh_folder, model, nomaly, part, parts};
 
-/// A model with maps, fitted on [`parts`], made once.
+/// A model with maps, fitted on [`parts`], created once.
 fn padim() -> &'static Path {
     static MODEL: OnceLock<PathBuf> = OnceLock::new();
     MODEL.get_or_init(|| {
@@ -119,7 +119,7 @@ fn other_formats_of_maps_have_the_size_of_the_image() {
     assert_eq!(levels.dimensions(), (48, 20));
     let unit = f64::from(values[0]) / f64::from(levels.as_raw()[0]);
     for (level, value) in levels.as_raw().iter().zip(&values) {
-        // Levels are rounded to the nearest, the unit by as much.
+        // Levels are rounded to the nearest, and so is the unit.
         let expected = f64::from(*value) / unit;
         assert!((expected - f64::from(*level)).abs() <= 0.5 + 2e-3 * expected, "{level} for {value}");
     }

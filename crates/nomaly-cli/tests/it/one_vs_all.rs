@@ -19,14 +19,14 @@ fn every_class_is_normal_once_and_what_has_ended_is_not_repeated() {
     assert_eq!(classes.iter().map(|class| class["class"].as_str().unwrap()).collect::<Vec<_>>(), ["blue", "red"]);
     for class in classes {
         assert_eq!(class["runs"], 2);
-        // Blue, red and yellow pictures are told apart by their colours.
+        // Blue, red and yellow pictures are distinguished by their colours.
         assert!(class["auroc"]["mean"].as_f64().unwrap() > 0.95, "{class}");
         assert!(class["auroc"]["sem"].is_number());
     }
     let tested = &table["runs"][0]["n_test"];
     assert_eq!(tested["normal"].as_u64().unwrap() + tested["anomalous"].as_u64().unwrap(), 14);
 
-    // The log has all runs, so that nothing is fitted: the images are not even there.
+    // The log has all runs, so nothing is fitted: the images need not exist.
     let logs = || {
         std::fs::read_dir(&out)
             .unwrap()

@@ -1,4 +1,4 @@
-//! What leaves the program is what its schemas say.
+//! Outputs match their schemas.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! Fits that are divided over processes.
+//! Fits distributed over processes.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::args;
 use crate::support::{INPUT_SIZE, PROGRAM, folder, fresh_folder, nomaly, parts};
 
-/// A process that takes a shard of [`parts`].
+/// A process that fits a shard of [`parts`].
 fn shard(index: usize, count: usize, partial: &Path) -> Child {
     let shard = format!("{index}/{count}");
     let mut command = Command::new(PROGRAM);
@@ -32,7 +32,7 @@ fn four_processes_make_the_model_of_one_though_one_is_killed() {
     let mut killed = false;
     for (index, mut child) in children.into_iter().enumerate() {
         if index == 2 {
-            // Once it has begun to write, whatever its place in the run.
+            // Once it has begun to write, regardless of its position in the run.
             let began = Instant::now();
             while std::fs::read_dir(&folder).unwrap().count() < 3 && child.try_wait().unwrap().is_none() {
                 assert!(began.elapsed() < Duration::from_secs(60), "there is no file");
@@ -66,7 +66,7 @@ fn four_processes_make_the_model_of_one_though_one_is_killed() {
     assert_eq!((of_one.status, of_four.status), (0, 0), "{}{}", of_one.stderr, of_four.stderr);
     let hash = |path: &Path| nomaly::store::sha256_file(path).unwrap();
     assert_eq!(hash(&model), hash(&serial));
-    // The same is said of the model, but for the time it took.
+    // The description of the model is the same, except for the time.
     let lines = |stderr: &str| {
         let told = stderr.replace("merged padim", "fitted padim").replace("merged.nomaly", "serial.nomaly");
         let untimed = |line: &str| {

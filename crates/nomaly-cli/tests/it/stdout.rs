@@ -1,4 +1,4 @@
-//! What happens when results cannot be printed: a reader that has gone away, a full device, a closed stdout.
+//! Failures of stdout: a closed pipe, a full device, a closed stdout.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -20,7 +20,7 @@ fn run(args: impl IntoIterator<Item = OsString>, stdout: impl Into<Stdio>) -> (O
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// A pipe whose reader has gone away.
+/// A pipe with a closed reader.
 fn unread() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -43,7 +43,7 @@ fn a_reader_that_has_gone_away_changes_neither_the_status_nor_the_files() {
         assert_eq!(html.matches("<li class=\"card").count(), 2 * TEST, "{format}");
         std::fs::remove_file(&report).unwrap();
     }
-    // Too strict a rate for 24 images: undecided, whoever reads.
+    // The rate is too strict for 24 images: undecided, with or without a reader.
     let undecided = args!["score", parts().join("test"), "-m", model(), "--max-fpr", "0.001"];
     assert_eq!(run(undecided, unread()).0, Some(3));
     let missing = args!["score", parts().join("test"), "-m", parts().join("none")];

@@ -1,4 +1,4 @@
-//! Small images, folders of them, and the program to run on them.
+//! Small images, folders of them, and helpers to run the program.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(crate) const TRAIN: usize = 24;
 /// Test images of each kind of [`parts`].
 pub(crate) const TEST: usize = 4;
 
-/// How a run of the program ended.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) status: i32,
@@ -85,7 +85,7 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     path
 }
 
-/// As [`folder`], but certainly empty.
+/// As [`folder`], but always empty.
 pub(crate) fn fresh_folder(name: &str) -> PathBuf {
     std::fs::remove_dir_all(folder(name)).unwrap();
     folder(name)
@@ -109,7 +109,7 @@ pub(crate) fn part(seed: u32, defective: bool) -> RgbImage {
     })
 }
 
-/// A data set in MVTec layout, made once.
+/// A data set in MVTec layout, created once.
 pub(crate) fn parts() -> &'static Path {
     static PARTS: OnceLock<PathBuf> = OnceLock::new();
     PARTS.get_or_init(|| {
@@ -134,7 +134,7 @@ pub(crate) fn parts() -> &'static Path {
     })
 }
 
-/// A model fitted on [`parts`], made once.
+/// A model fitted on [`parts`], created once.
 pub(crate) fn model() -> &'static Path {
     static MODEL: OnceLock<PathBuf> = OnceLock::new();
     MODEL.get_or_init(|| {

@@ -5,7 +5,7 @@
 //! plane by plane), or `train.bin` and `test.bin` (CIFAR-100: a coarse and a fine class byte before the pixels).
 //!
 //! # When to use
-//! For a folder that holds these files, or the folder that the published archive unpacks into: `PATH:normal=dog`.
+//! For a folder that holds these files, or the unpacked published archive: `PATH:normal=dog`.
 //!
 //! # Parameters
 //! `normal`; for CIFAR-100 `labels`: `fine` (100 classes) or `coarse` (20).
@@ -84,7 +84,7 @@ pub(crate) fn detect(folder: &Path) -> Option<(Cifar, PathBuf)> {
 
 /// Reads the files in a folder.
 pub(crate) fn open(cifar: Cifar, folder: &Path, name: String, options: &Options) -> Result<Dataset, DataError> {
-    // Where the class byte lies before the pixels, and how many bytes there are before them.
+    // The position of the class byte, and the number of bytes before the pixels.
     let Cifar100Options { class: ClassOptions { normal }, labels } = options.read()?;
     let (names, class_at, before) = match (cifar, labels) {
         (Cifar::Ten, _) => (owned(&CIFAR10), 0, 1),
@@ -110,7 +110,7 @@ fn read_part(files: &[PathBuf], class_at: usize, before: usize, classes: usize) 
         let part = read_file(path, MAX_FILE_BYTES)?;
         if part.is_empty() || part.len() % record != 0 {
             let reason =
-                format!("it holds {} bytes, which is no multiple of the {record} that an image takes", part.len());
+                format!("it holds {} bytes, which is not a multiple of the {record} that an image takes", part.len());
             return Err(DataError::damaged(path, reason));
         }
         if let Some(index) = part.chunks_exact(record).position(|image| usize::from(image[class_at]) >= classes) {

@@ -1,8 +1,9 @@
-//! One folder a class: `train/<class>/*`, `test/<class>/*`, or just `<class>/*`.
+//! One folder per class: `train/<class>/*`, `test/<class>/*`, or just `<class>/*`.
 //!
 //! # What it computes
-//! The class that the option `normal` names is learnt; in the test images it is normal and every other class anomalous.
-//! Without `train` and `test`, a seeded share of the normal class is learnt, its rest and the other classes are tested.
+//! The class named by the option `normal` is the training set; in the test images it is normal and all other classes
+//! are anomalous. Without `train` and `test`, a seeded share of the normal class is the training set; the rest of it
+//! and the other classes are the test set.
 //!
 //! # When to use
 //! For data sets made for classification, and for good and bad items in two folders: `PATH:normal=ok`.
@@ -80,10 +81,10 @@ pub(crate) fn open(folder: &Path, name: String, options: &Options) -> Result<Dat
     Ok(dataset)
 }
 
-/// Reads a folder whose classes are all to be learnt: the kind of each sample is the name of its folder.
+/// Reads a folder for learning all classes: the kind of each sample is the name of its folder.
 ///
-/// With `train` and `test`, what `test` holds beside the classes of `train` is labelled anomalous; without them all
-/// images are to be learnt from.
+/// With `train` and `test`, images in `test` of classes that are not in `train` are labelled anomalous; without them
+/// all images are training images.
 pub(crate) fn open_all(folder: &Path, name: String) -> Result<Dataset, DataError> {
     let mut dataset = Dataset { name, ..Dataset::default() };
     if !detect_split(folder)? {
@@ -97,7 +98,7 @@ pub(crate) fn open_all(folder: &Path, name: String) -> Result<Dataset, DataError
 }
 
 /// The images of each folder in `parent`, and the names of these folders. Images of classes that are not `known` are
-/// labelled anomalous; where `known` is empty none are.
+/// labelled anomalous; if `known` is empty, none are.
 fn labelled(root: &Path, parent: &Path, known: &[String]) -> Result<(Vec<Sample>, Vec<String>), DataError> {
     let ambiguous = |reason: String| DataError::Ambiguous { path: parent.to_owned(), reason };
     for entry in std::fs::read_dir(parent).map_err(|error| DataError::io(parent, error))? {

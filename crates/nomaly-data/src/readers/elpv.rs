@@ -2,11 +2,11 @@
 //!
 //! # What it computes
 //! Reads `labels.csv` (path, probability of a defect, `mono` or `poly`, separated by blanks). A probability of 0 is a
-//! good cell, 1 a defective one; ⅓ and ⅔ were uncertain to the experts and are left out, unless `labels=all` puts them
-//! into the test images, as good below ½ and defective above it.
+//! good cell, 1 a defective one; at ⅓ and ⅔ the experts were uncertain; such cells are left out, unless `labels=all`
+//! adds them to the test images, as good below ½ and defective above it.
 //!
 //! The data set has no split of its own. `datasets/splits/elpv.toml` fixes one: 400 good monocrystalline and 400 good
-//! polycrystalline cells to learn from; all other certain cells are tested (188 good and 313 defective, 520 and 402).
+//! polycrystalline training cells; all other certain cells are test cells (188 good and 313 defective, 520 and 402).
 //!
 //! # When to use
 //! Real inspection images whose defects range from obvious to faint; they have no masks.
@@ -49,7 +49,7 @@ enum Cells {
     Mono,
     /// Polycrystalline ones.
     Poly,
-    /// All of them.
+    /// All images.
     #[default]
     Both,
 }
@@ -66,7 +66,7 @@ enum Labels {
 
 const SPLIT: &str = include_str!("../../../../datasets/splits/elpv.toml");
 
-/// The numbers of the cells to learn from.
+/// The numbers of the training cells.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Split {

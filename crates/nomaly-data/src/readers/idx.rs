@@ -1,4 +1,4 @@
-//! IDX files: MNIST, Fashion-MNIST and data sets made in their image.
+//! IDX files: MNIST, Fashion-MNIST and data sets in the same format.
 //!
 //! # What it computes
 //! Reads `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the `t10k-` pair, plain or `.gz`. An IDX file is two
@@ -6,8 +6,8 @@
 //! the values.
 //!
 //! # When to use
-//! For a folder that holds such files: `PATH:normal=3`. Where there is only one pair, a seeded share of the normal
-//! class is learnt from and the rest tested.
+//! For a folder that holds such files: `PATH:normal=3`. If there is only one pair, a seeded share of the normal class
+//! is the training set and the rest the test set.
 //!
 //! # Parameters
 //! `normal`, and for a single pair `train` and `seed`.
@@ -32,7 +32,7 @@ pub(crate) fn detect(folder: &Path) -> bool {
 const IMAGES: &str = "images-idx3-ubyte";
 const LABELS: &str = "labels-idx1-ubyte";
 
-/// Reads the folder; `names` are the names of the classes where they are known, otherwise the numbers are the names.
+/// Reads the folder; `names` are the names of the classes if known, otherwise their numbers are used.
 pub(crate) fn open(folder: &Path, name: String, options: &Options, names: &[&str]) -> Result<Dataset, DataError> {
     let train = read_part(folder, "train")?;
     let test = read_part(folder, "t10k")?;
@@ -55,7 +55,7 @@ pub(crate) fn open(folder: &Path, name: String, options: &Options, names: &[&str
 }
 
 fn part_file(folder: &Path, part: &str, what: &str) -> Option<PathBuf> {
-    // Both spellings are about: `images-idx3-ubyte` as published, `images.idx3-ubyte` as unpacked by some tools.
+    // Both spellings occur: `images-idx3-ubyte` as published, `images.idx3-ubyte` as unpacked by some tools.
     let dotted = what.replacen('-', ".", 1);
     [what, dotted.as_str()]
         .into_iter()

@@ -1,4 +1,4 @@
-//! One file per layout that data come in.
+//! One module per data layout.
 
 pub(crate) mod cifar;
 pub(crate) mod class_folders;
@@ -12,10 +12,10 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::DataError;
 
-/// No file that is read whole is longer than this; the largest known data set file of its kind is a twentieth of it.
+/// The largest file that is read at once; the largest known data set file of this kind is a twentieth of it.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// Reads a file whole, unpacking it where it begins like a gzip file, up to `limit` bytes.
+/// Reads a whole file, decompressing gzip, up to `limit` bytes.
 fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, DataError> {
     let io = |error| DataError::io(path, error);
     let mut file = std::io::BufReader::new(std::fs::File::open(path).map_err(io)?);
@@ -43,7 +43,7 @@ fn read_text(path: &Path) -> Result<String, DataError> {
         .map_err(|error| DataError::damaged(path, format!("it is not UTF-8 text: {error}")))
 }
 
-/// A path that a list in a data set names, made safe: below `root` and nowhere else.
+/// A path from a list in a data set, restricted to files below `root`.
 fn below(root: &Path, list: &Path, named: &str) -> Result<PathBuf, DataError> {
     let path = Path::new(named);
     if named.is_empty() || !path.components().all(|part| matches!(part, Component::Normal(_))) {

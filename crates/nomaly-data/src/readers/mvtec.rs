@@ -1,12 +1,12 @@
-//! Folders as MVTec AD has them: `train/good`, `test/<kind>`, `ground_truth/<kind>/<stem>_mask.png`.
+//! Folders in the layout of MVTec AD: `train/good`, `test/<kind>`, `ground_truth/<kind>/<stem>_mask.png`.
 //!
 //! # What it computes
-//! `train/good` is learnt; every folder of `test` is a kind, of which `good` is normal and the others anomalous. The
+//! `train/good` is the training set; every folder of `test` is a kind: `good` is normal, the others are anomalous. The
 //! mask of `test/scratch/007.png` is `ground_truth/scratch/007_mask.png` (or `007.png`, or another image format), white
-//! where the item is defective. A mask that is missing is no error: [`crate::Dataset::missing_masks`] counts them.
+//! where the item is defective. A missing mask is not an error: [`crate::Dataset::missing_masks`] counts them.
 //!
 //! # When to use
-//! The layout to bring one's own labelled images into. `train` or `test` alone will do for fitting or for testing a
+//! The recommended layout for your own labelled images. `train` or `test` alone suffices for fitting or for testing a
 //! fitted model. A folder of several such folders takes the option `category`.
 //!
 //! # Reference
@@ -21,7 +21,7 @@ use crate::walk::{file_sample, image_files, image_files_if_any, subfolders};
 use crate::{DataError, Dataset};
 
 /// Masks are black and white, so the middle separates them even where a lossy format blurred the values.
-const ABOVE: u8 = 127;
+const MASK_THRESHOLD: u8 = 127;
 
 /// Whether a folder is in this layout.
 pub(crate) fn detect(folder: &Path) -> bool {
@@ -68,7 +68,7 @@ pub(crate) fn open(folder: &Path, name: String) -> Result<Dataset, DataError> {
             for image in image_files_if_any(&path)? {
                 let mask = image.file_stem().and_then(|stem| masks.get(&*stem.to_string_lossy())).cloned();
                 let mut sample = file_sample(folder, image, label, &kind);
-                sample.mask = mask.map(|path| MaskSource::File { path, above: ABOVE });
+                sample.mask = mask.map(|path| MaskSource::File { path, above: MASK_THRESHOLD });
                 dataset.test.push(sample);
             }
         }

@@ -1,11 +1,11 @@
 //! VisA with its one-class split.
 //!
 //! # What it computes
-//! Reads `split_csv/1cls.csv` (columns `object,split,label,image,mask`): the training images of one object are learnt,
-//! its test images tested. Masks number the kinds of defect, so every value above 0 is defective.
+//! Reads `split_csv/1cls.csv` (columns `object,split,label,image,mask`): with the training and test images of one
+//! object. Masks number the kinds of defect, so every value above 0 is defective.
 //!
 //! # When to use
-//! For the folder that the published archive unpacks into: `PATH:category=candle`.
+//! For the unpacked published archive: `PATH:category=candle`.
 //!
 //! # Parameters
 //! `category`: the object.

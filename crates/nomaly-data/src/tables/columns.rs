@@ -1,4 +1,4 @@
-//! What each column of a file is used for.
+//! The roles of the columns of a file.
 
 use std::path::Path;
 
@@ -17,14 +17,14 @@ pub(super) enum Role {
     Ignored,
 }
 
-/// The columns of a file, checked against what was asked for.
+/// The columns of a file, checked against the options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Columns {
     /// The role of every column of the file.
     pub(super) roles: Vec<Role>,
-    /// The places of the features in the file.
+    /// The indices of the features in the file.
     pub(super) features: Vec<usize>,
-    /// The names of the features, where the file has names.
+    /// The names of the features, if the file has names.
     pub(super) names: Option<Vec<String>>,
     pub(super) label: Option<usize>,
     pub(super) id: Option<usize>,
@@ -32,7 +32,7 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Decides for a file with `count` columns, called `names` where it has names.
+    /// Assigns roles in a file with `count` columns and optional `names`.
     pub(super) fn new(
         path: &Path,
         count: usize,
@@ -80,7 +80,7 @@ fn check_names(path: &Path, names: &[String], places: &[usize]) -> Result<(), Da
     Ok(())
 }
 
-/// The place of the column `name`, which may be a number from 1 where no column is called so.
+/// The index of the column `name`, which may be a number from 1 if no column has that name.
 fn find(path: &Path, name: &str, count: usize, names: Option<&[String]>) -> Result<usize, DataError> {
     if let Some(place) = names.and_then(|names| names.iter().position(|known| known == name)) {
         return Ok(place);

@@ -10,10 +10,10 @@ use super::columns::{Columns, Role};
 use super::{Builder, ReadOptions, Table};
 use crate::DataError;
 
-/// Bytes at the start of a file in which the separator is looked for.
+/// Bytes at the start of a file that are searched for the separator.
 const SNIFFED: u64 = 1 << 16;
 const SEPARATORS: [u8; 3] = *b",;\t";
-/// What stands for a missing cell, beside nothing.
+/// Markers of a missing cell, besides the empty text.
 const MISSING: [&str; 6] = ["NA", "N/A", "NULL", "null", "None", "?"];
 
 /// Reads the table, one record at a time.
@@ -30,8 +30,8 @@ pub(super) fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataErro
         return Err(DataError::Empty { path: path.to_owned(), wanted: "rows".to_owned() });
     }
     let first: Vec<String> = (0..record.len()).map(|column| text(path, &record, column)).collect::<Result<_, _>>()?;
-    // A line of names has a field that was asked for by name, or one that is neither a number nor missing; but a label
-    // or an identifier may be text in any row.
+    // A header line has a field that the options name, or one that is neither a number nor missing; labels and
+    // identifiers do not count, because they may be text in any row.
     let columns = Columns::new(path, first.len(), Some(&first), options);
     let asked = |field: &String| {
         let roles = options.label.iter().chain(&options.id).chain(&options.group).chain(&options.ignore);
@@ -55,7 +55,7 @@ pub(super) fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataErro
     builder.finish()
 }
 
-/// The separator that is found most often in the first line, outside quotes. The file is left at its beginning.
+/// The most frequent separator in the first line, outside quotes. Rewinds the file.
 fn separator(file: &mut File) -> std::io::Result<u8> {
     let mut start = Vec::new();
     file.by_ref().take(SNIFFED).read_to_end(&mut start)?;
@@ -73,7 +73,7 @@ fn separator(file: &mut File) -> std::io::Result<u8> {
             }
         }
     }
-    // The first of equal ones.
+    // Ties go to the first.
     let best = (0..SEPARATORS.len()).rev().max_by_key(|&at| counts[at]).unwrap_or(0);
     Ok(SEPARATORS[best])
 }

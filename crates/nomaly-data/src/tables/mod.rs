@@ -1,8 +1,7 @@
-//! Tables of numbers: rows that scorers learn from without images.
+//! Tables of numbers: rows of features without images.
 //!
-//! [`read`] brings a CSV, NumPy or Parquet file into a [`Table`]. Which columns are features, and which are something
-//! else, is said by [`ReadOptions`]: what is not a number has to be named as a label, an identifier or a group, or be
-//! left out.
+//! [`read`] loads a CSV, NumPy or Parquet file into a [`Table`]. [`ReadOptions`] names the columns that are not
+//! features: a column that is not numeric must be a label, an identifier or a group, or be ignored.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -40,46 +39,46 @@ pub const TABLE_EXTENSIONS: &[&str] = &["csv", "tsv", "npy", "parquet"];
 /// The most cells of a table: 4 GiB of single-precision numbers.
 const MAX_CELLS: usize = 1 << 30;
 
-/// Which columns of a file are no features. A column of a file without names is named by its number, from 1.
+/// The columns of a file that are not features. In a file without names, columns are named by their numbers, from 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// The column that says what kind of item a row is.
+    /// The column with the kind of item.
     pub label: Option<String>,
-    /// The column that names the rows.
+    /// The column with the names of rows.
     pub id: Option<String>,
-    /// The column that says which rows depend on each other: those with equal cells.
+    /// The column with the groups: rows with equal cells depend on each other.
     pub group: Option<String>,
-    /// Columns that are left out.
+    /// Ignored columns.
     pub ignore: Vec<String>,
 }
 
 /// Rows of features.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
-    /// What the table is called in results: the name of its file.
+    /// The name of the table in results: that of its file.
     pub name: String,
     /// The names of the features; `None` for files without names.
     pub columns: Option<Vec<String>>,
-    /// The features `[n, columns]`. Missing cells are NaN, and NaN and infinities of the file are left as they are.
+    /// The features `[n, columns]`. Missing cells are NaN; NaN and infinities in the file are kept.
     pub rows: Array2<f32>,
-    /// The label of each row, where [`ReadOptions::label`] names a column.
+    /// The label of each row, if [`ReadOptions::label`] names a column.
     pub labels: Option<Vec<String>>,
-    /// The identifier of each row, where [`ReadOptions::id`] names a column.
+    /// The identifier of each row, if [`ReadOptions::id`] names a column.
     pub ids: Option<Vec<String>>,
-    /// The group of each row, where [`ReadOptions::group`] names a column.
+    /// The group of each row, if [`ReadOptions::group`] names a column.
     pub groups: Option<Vec<String>>,
 }
 
 impl Table {
-    /// The features of the rows at `places`.
+    /// The features of the rows with these indices.
     ///
     /// # Panics
-    /// Where a place is not below the number of rows.
+    /// If an index is not below the number of rows.
     pub fn select(&self, places: &[usize]) -> Array2<f32> {
         self.rows.select(Axis(0), places)
     }
 
-    /// How a column is told to people: by its name, or by its number from 1.
+    /// The display name of a column: its name, or its number from 1.
     pub fn column_name(&self, column: usize) -> String {
         match &self.columns {
             Some(names) => names[column].clone(),
@@ -94,14 +93,13 @@ pub fn is_table(path: &Path) -> bool {
     extension.is_some_and(|extension| TABLE_EXTENSIONS.contains(&extension.as_str()))
 }
 
-/// Reads a table. The extension of the file says how: `csv` and `tsv` are text with a separator of its own (comma,
-/// semicolon or tab, found in the first line), with or without a line of names; `npy` is an array of NumPy with two
-/// axes, `parquet` a file of flat columns (plain, or compressed by Snappy or gzip) without the index that pandas
-/// stores.
+/// Reads a table. The extension of the file determines the format: `csv` and `tsv` are text with a separator (comma,
+/// semicolon or tab, detected in the first line), with or without a header line; `npy` is a NumPy array with two axes,
+/// `parquet` a file of flat columns (plain, or compressed by Snappy or gzip) without the index that pandas stores.
 ///
 /// # Errors
-/// Files that cannot be read or are damaged, text where numbers are expected, columns that are asked for and not there;
-/// the message names the file and the place in it.
+/// Files that cannot be read or are damaged, text in place of numbers, requested columns that do not exist; the message
+/// names the file and the position in it.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataError> {
     let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
     let table = match extension.as_deref() {
@@ -131,7 +129,7 @@ impl<'a> Builder<'a> {
         Self { path, columns, cells: Vec::new(), labels: Vec::new(), ids: Vec::new(), groups: Vec::new(), rows: 0 }
     }
 
-    /// Refuses a table that would not fit into memory.
+    /// Rejects a table that would not fit into memory.
     fn check_size(&self, rows: usize) -> Result<(), DataError> {
         let features = self.columns.features.len();
         if rows.checked_mul(features).is_none_or(|cells| cells > MAX_CELLS) {

@@ -1,7 +1,7 @@
-//! Arrays as NumPy saves them, versions 1 to 3 of the format.
+//! NumPy arrays, versions 1 to 3 of the format.
 //!
 //! The header is the text of a Python dictionary with exactly the keys `descr`, `fortran_order` and `shape`; it is
-//! read here and never evaluated. Objects (pickles), structures and complex numbers are refused.
+//! parsed and never evaluated. Objects (pickles), structures and complex numbers are refused.
 //!
 //! Reference: *A simple file format for NumPy arrays* (NEP 1), and `numpy/lib/format.py`.
 
@@ -14,10 +14,10 @@ use super::{Builder, ReadOptions, Table};
 use crate::DataError;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
-/// Headers of arrays of numbers are about a hundred bytes long.
+/// The longest header; those of numeric arrays are about a hundred bytes long.
 const MAX_HEADER: usize = 1 << 16;
 
-/// What a header says.
+/// The contents of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Header {
     kind: u8,
@@ -57,7 +57,7 @@ pub(super) fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataErro
     builder.finish()
 }
 
-/// Reads the header, and says where the numbers begin.
+/// Reads the header; also returns the offset of the numbers.
 fn header(reader: &mut impl Read) -> Result<(Header, u64), String> {
     let mut take = |count: usize| -> Result<Vec<u8>, String> {
         let mut bytes = vec![0; count];
@@ -137,7 +137,7 @@ fn parse(text: &str) -> Result<Header, String> {
     Ok(Header { kind: bytes[0], size: usize::from(bytes[1] - b'0'), big_endian: order == ">", fortran_order, shape })
 }
 
-/// Reads the numbers, a row (or a column, in Fortran's order) at a time.
+/// Reads the numbers, a row (or a column, in Fortran order) at a time.
 fn fill(
     builder: &mut Builder<'_>,
     header: &Header,
@@ -148,7 +148,7 @@ fn fill(
     let (lines, width) = if header.fortran_order { (columns, rows) } else { (rows, columns) };
     let features = builder.columns.features.len();
     builder.cells = vec![0.0; rows * features];
-    // The place of each column of the file among the features.
+    // The feature index of each column of the file.
     let mut places = vec![0; columns];
     builder.columns.features.iter().enumerate().for_each(|(place, &column)| places[column] = place);
     let mut bytes = vec![0u8; width * header.size];
@@ -176,7 +176,7 @@ fn number(header: &Header, bytes: &[u8]) -> f64 {
         little[..bytes.len()].reverse();
     }
     let word = u64::from_le_bytes(little);
-    // Sign bits of short integers move to the top and back.
+    // Sign-extends short integers by shifting up and back.
     let shift = 64 - 8 * bytes.len() as u32;
     match header.kind {
         b'f' if header.size == 4 => f64::from(f32::from_bits(word as u32)),

@@ -1,7 +1,7 @@
-//! Parquet files, as pandas, pyarrow and others write them.
+//! Parquet files, as written by pandas, pyarrow and others.
 //!
 //! Flat columns of numbers and booleans are features; text can be a label or an identifier. The index that pandas
-//! stores beside the columns is left out unless it is asked for. Pages may be plain or compressed by Snappy or gzip.
+//! stores with the columns is ignored unless requested. Pages may be plain or compressed by Snappy or gzip.
 //!
 //! Reference: *Apache Parquet format*, <https://parquet.apache.org/docs/file-format/>.
 
@@ -23,15 +23,15 @@ use super::columns::{Columns, Role};
 use super::{Builder, ReadOptions, Table};
 use crate::DataError;
 
-/// Values that are decoded at a time, so that memory grows with what the file holds and not with what it promises.
+/// Values that are decoded at a time, so that memory grows with the contents of the file, not with its claims.
 const BATCH: usize = 8192;
-/// The most bytes of a page once it is decompressed; writers make pages of about 1 MiB.
+/// The most bytes of a decompressed page; writers make pages of about 1 MiB.
 const MAX_PAGE: u64 = 1 << 28;
 
 /// Reads the table, one row group at a time.
 pub(super) fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataError> {
     let file = File::open(path).map_err(|error| DataError::io(path, error))?;
-    // The decoder asserts some relations that only damaged files break.
+    // The decoder asserts relations that only damaged files violate.
     catch_unwind(AssertUnwindSafe(|| read_file(path, file, options)))
         .unwrap_or_else(|_| Err(DataError::damaged(path, "it breaks what its format promises")))
 }
@@ -155,7 +155,7 @@ impl Value<'_> {
         })
     }
 
-    /// What a label or an identifier is made of; a missing cell gives empty text, as in a file of text.
+    /// The text of a label or an identifier; a missing cell gives empty text, as in CSV.
     fn text(&self) -> Result<String, String> {
         Ok(match self {
             Self::Missing => String::new(),
@@ -250,7 +250,7 @@ fn read_column(
     }
 }
 
-/// What bytes mean: a decimal number (big-endian, in units of `1 / scale`), a number of half precision, or text.
+/// Interprets bytes: a decimal number (big-endian, in units of `1 / scale`), a half-precision number, or text.
 fn of_bytes(bytes: Option<&[u8]>, scale: Option<f64>, half: bool) -> Result<Value<'_>, String> {
     let Some(bytes) = bytes else { return Ok(Value::Missing) };
     if let Some(scale) = scale {
@@ -267,7 +267,7 @@ fn of_bytes(bytes: Option<&[u8]>, scale: Option<f64>, half: bool) -> Result<Valu
     }
 }
 
-/// Hands `rows` values to `take`, `None` for those that are missing.
+/// Passes `rows` values to `take`, `None` for missing ones.
 fn walk<T: DataType>(
     mut reader: ColumnReaderImpl<T>,
     rows: usize,
@@ -298,14 +298,14 @@ fn walk<T: DataType>(
     Ok(())
 }
 
-/// The options with the columns ignored that pandas says are the index, but those that are asked for by name.
+/// The options with pandas' index columns ignored, except those requested by name.
 fn without_index(metadata: &ParquetMetaData, names: &[String], options: &ReadOptions) -> ReadOptions {
     let mut options = options.clone();
     let entries = metadata.file_metadata().key_value_metadata().map_or(&[][..], |entries| entries);
     let pandas = entries.iter().find(|entry| entry.key == "pandas").and_then(|entry| entry.value.as_deref());
     let pandas: Option<serde_json::Value> = pandas.and_then(|text| serde_json::from_str(text).ok());
     let index = pandas.as_ref().and_then(|pandas| pandas.get("index_columns")).and_then(serde_json::Value::as_array);
-    // A range is told by an object in place of a name, and has no column.
+    // A range index is an object in place of a name, and has no column.
     for name in index.into_iter().flatten().filter_map(serde_json::Value::as_str) {
         let asked =
             [&options.label, &options.id, &options.group].into_iter().any(|asked| asked.as_deref() == Some(name));
@@ -316,8 +316,8 @@ fn without_index(metadata: &ParquetMetaData, names: &[String], options: &ReadOpt
     options
 }
 
-/// A file that is not read where the header of a page promises more bytes than [`MAX_PAGE`], which the decoder would
-/// set aside before it looks at the page.
+/// A file that rejects page headers with more bytes than [`MAX_PAGE`], which the decoder would allocate before reading
+/// the page.
 struct Guarded(File);
 
 impl Length for Guarded {
@@ -342,7 +342,7 @@ impl ChunkReader for Guarded {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<bytes::Bytes, ParquetError> {
-        // Checked by the file's length before anything is set aside.
+        // Checked against the file's length before any allocation.
         let end = start.checked_add(length as u64).filter(|end| *end <= Length::len(&self.0));
         if end.is_none() {
             return Err(ParquetError::EOF(format!("{length} bytes at {start} lie outside the file")));
@@ -351,10 +351,10 @@ impl ChunkReader for Guarded {
     }
 }
 
-/// The uncompressed size in the header of a page: its second field, in Thrift's compact protocol. `None` for what is no
-/// header.
+/// The uncompressed size in the header of a page: its second field, in Thrift's compact protocol. `None` if the bytes
+/// are not a header.
 fn page_size(bytes: &[u8]) -> Option<u64> {
-    /// The header of a field: an `i32`, one place after the last.
+    /// The header of an `i32` field with the next id.
     const NEXT_I32: u8 = 0x15;
     let mut rest = bytes;
     let mut field = || {

@@ -1,4 +1,4 @@
-//! Small data sets that the tests write themselves.
+//! Small data sets written by the tests.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ impl Fixture {
         self.0.path()
     }
 
-    /// The folder, or what is below it, as the text that names a data set.
+    /// The folder, or a subfolder, as the spec of a data set.
     pub(crate) fn spec(&self, options: &str) -> String {
         format!("{}{options}", self.path().display())
     }

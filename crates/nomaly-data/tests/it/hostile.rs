@@ -1,4 +1,4 @@
-//! Files that are not what they claim to be end in errors that name them.
+//! Malformed files give errors that name them.
 
 use nomaly_data::open;
 

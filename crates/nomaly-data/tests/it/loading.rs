@@ -14,7 +14,7 @@ fn pipeline() -> Pipeline {
     Pipeline::new(resize, None, Normalize::IMAGENET).unwrap()
 }
 
-/// Twenty images, of which number 3 is no image and number 17 is not there.
+/// Twenty samples; number 3 is not an image and number 17 does not exist.
 fn samples(fixture: &Fixture) -> Vec<Sample> {
     let names: Vec<String> = (0..20).map(|number| format!("{number:02}.png")).collect();
     fixture.images(&names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -104,7 +104,7 @@ fn several_pipelines_see_what_each_sees_alone_and_frames_spare_the_decoding() {
         data
     });
     let image_bytes = 3 * (5 * 7 + 9 * 4);
-    // Room for no image, for the first seven and a half, of which number 3 cannot be read, and for all.
+    // Room for no image, for the first seven and a half (number 3 cannot be read), and for all.
     for (budget, kept) in [(0, 0), (15 * image_bytes / 2, 6), (1 << 20, 18)] {
         let cache = FrameCache::new(pipelines.to_vec(), samples.len(), budget);
         assert_eq!(cache.most_bytes(), budget.min(20 * image_bytes));
@@ -125,9 +125,9 @@ fn several_pipelines_see_what_each_sees_alone_and_frames_spare_the_decoding() {
         };
         assert_eq!(run(&pipelines), alone);
         assert_eq!(run(&pipelines), alone);
-        // Who wants to see decoded images gets all of them, kept or not.
+        // A visitor of decoded images gets all of them, cached or not.
         assert_eq!(decoded.load(Ordering::SeqCst), 36);
-        // Files that have gone are missed where their frames are not kept.
+        // Deleted files are missed only if their frames are not cached.
         let gone = samples.iter().map(|sample| Sample { source: missing(), ..sample.clone() }).collect::<Vec<_>>();
         let frames = Some(Frames { cache: &cache, numbers: None });
         let options = LoaderOptions { frames, ..LoaderOptions::default() };
@@ -229,10 +229,10 @@ fn in_memory() -> Vec<Sample> {
     (0..40).map(sample).collect()
 }
 
-/// What a run over [`in_memory`] did.
+/// Observations of a run over [`in_memory`].
 #[derive(Debug, PartialEq)]
 struct Seen {
-    /// Positions of the images that were looked at.
+    /// Positions of the visited images.
     images: Vec<usize>,
     /// Images of each batch.
     batches: Vec<usize>,

@@ -1,4 +1,4 @@
-//! The data sets as their users meet them: folders and files on disk in, samples and batches out.
+//! Data sets from the user's perspective: folders and files on disk in, samples and batches out.
 
 mod fixture;
 mod folders;

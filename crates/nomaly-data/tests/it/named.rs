@@ -1,4 +1,4 @@
-//! Data sets in formats of their own, and the demonstration set.
+//! Data sets in special formats, and the demonstration set.
 
 use nomaly_data::subset::Choice;
 use nomaly_data::{Dataset, Label, open};

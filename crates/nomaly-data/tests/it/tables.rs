@@ -21,7 +21,7 @@ fn with(label: &str, ignore: &[&str]) -> ReadOptions {
     ReadOptions { label, ignore: ignore.iter().map(|name| (*name).to_owned()).collect(), ..ReadOptions::default() }
 }
 
-/// An array of NumPy with `descr`, of version 1 of the format.
+/// A NumPy array with `descr`, in version 1 of the format.
 fn npy(descr: &str, fortran: bool, shape: &str, numbers: &[u8]) -> Vec<u8> {
     let order = if fortran { "True" } else { "False" };
     let mut header = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}");
@@ -63,7 +63,7 @@ fn columns_have_the_roles_that_were_asked_for() {
     // Names may look like numbers.
     let table = parse("t.csv", "0,1,state\n5,6,good\n", &with("state", &[])).unwrap();
     assert_eq!((table.columns.unwrap(), table.rows), (vec!["0".into(), "1".into()], ndarray::array![[5.0, 6.0]]));
-    // Without a line of names, columns have numbers; text in a label does not make a line of names.
+    // Without a header line, columns have numbers; text in a label does not make a header line.
     let table = parse("t.csv", "1,good\n2,bad\n", &with("2", &[])).unwrap();
     assert_eq!((table.rows.nrows(), table.labels.unwrap().len(), table.columns), (2, 2, None));
 }
@@ -130,7 +130,7 @@ fn hostile_arrays_are_refused() {
     assert!(refused(&[&good[..], &[5]].concat()).contains("5 bytes of numbers"));
     assert!(refused(&npy("|u1", false, "(4,)", &[1, 2, 3, 4])).contains("1 axes"));
     assert!(refused(&npy("|u1", false, "(0, 4)", &[])).contains("holds no rows"));
-    // No numbers are needed for as many columns as there are not.
+    // Zero rows may have any number of columns.
     for order in [false, true] {
         for shape in ["(0, 17592186044416)", "(0, 2147483648)", "(18446744073709551615, 0)", "(0, 0)"] {
             assert!(refused(&npy("<f8", order, shape, &[])).contains("holds no rows"), "{shape}");

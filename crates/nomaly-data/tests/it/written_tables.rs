@@ -81,7 +81,7 @@ fn damaged_parquet_files_are_refused_or_read_and_never_panic() {
             let mut bytes = good.clone();
             bytes[(state >> 33) as usize % good.len()] = (state >> 20) as u8;
             std::fs::write(&path, &bytes).unwrap();
-            // A change of a number is not noticed; no other may do more than be refused.
+            // A changed number goes unnoticed; any other change must at most give an error.
             if let Err(error) = read(&path, &ReadOptions::default()) {
                 assert!(error.to_string().contains("damaged.parquet"), "{error}");
             }

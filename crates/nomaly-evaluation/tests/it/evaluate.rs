@@ -71,7 +71,7 @@ fn good_images_alone_tell_false_alarms_and_nothing_else() {
     let shares: Vec<f64> =
         json["p_values"].as_array().unwrap().iter().map(|p| p["at_most"].as_f64().unwrap()).collect();
     assert_eq!(shares, [0.01, 0.05, 0.1]);
-    // 24 images cannot promise 1 %: no figure of a decision is claimed, not even 0.
+    // 24 images cannot guarantee 1 %, so there are no figures of decisions, not even 0.
     let undecided = figures(Some(DecisionRule::MaxFpr(0.01)));
     for figure in ["value", "fpr", "fpr_ci", "tnr", "tpr"] {
         assert!(undecided["threshold"][figure].is_null(), "{figure}");
@@ -109,7 +109,7 @@ fn pixel_figures_compare_maps_with_masks() {
     }
     let evaluated = evaluate(&fitted, &dataset, None, &PredictOptions::default(), &Silent, |_| ()).unwrap();
     let pixel = evaluated.figures.pixel.unwrap();
-    // Four of the eight other images are normal; the blotted ones have no mask and do not take part.
+    // Four of the eight other images are normal; the blotted ones have no mask and are excluded.
     assert_eq!((pixel.images, pixel.regions), (10, 6));
     assert!(pixel.auroc > 0.9 && pixel.aupro > 0.6, "{pixel:?}");
     let curves = evaluated.curves.unwrap();

@@ -33,7 +33,7 @@ fn images_get_a_class_or_are_unknown() {
     let options = PredictOptions::default();
     let figures = evaluate_classes(&fitted, "pictures", &test, None, &options, &Silent).unwrap().figures;
     assert_eq!((figures.closed_set_accuracy, figures.auroc, figures.unknown_found), (1.0, Some(1.0), Some(1.0)));
-    // One in twenty is allowed: of 24 more than five are out of the question.
+    // One in twenty is allowed: more than five of 24 are very unlikely.
     assert!(figures.false_unknown.unwrap() < 0.25, "{:?}", figures.false_unknown);
     let strangers = pictures(&["yellow"], 0..3);
     let error = evaluate_classes(&fitted, "pictures", &strangers, None, &options, &Silent).err().unwrap();

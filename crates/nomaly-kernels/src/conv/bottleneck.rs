@@ -1,13 +1,14 @@
-//! A pointwise convolution and the depthwise one behind it, in one step.
+//! A pointwise convolution and the depthwise one after it, in one step.
 //!
 //! **The problem.** Inverted bottlenecks (Sandler et al. 2018, MobileNetV2; all EfficientNets) expand the channels six
 //! times between two thin tensors. The expanded tensor is by far the largest of a block, 20 MB at 190 x 190, and is
-//! written only to be read once: with more than one core, its way to memory and back takes longer than the arithmetic.
+//! written only to be read once: with more than one core, moving it to memory and back takes longer than the
+//! arithmetic.
 //!
 //! **The design.** Depthwise channels do not mix, so a pair of blocks of expanded channels can go through both layers
-//! alone. A unit of work takes one pair through a band of output rows, a few rows at a time: it expands the rows that
-//! these need and that are not there yet into a ring of rows that fits the first-level cache, zero border included, and
-//! convolves them from there. Neighbouring bands compute the `kernel - stride` rows that they share twice.
+//! alone. A unit of work takes one pair through a band of output rows, a few rows at a time: it expands the missing
+//! input rows into a ring buffer that fits the first-level cache, zero border included, and convolves them from there.
+//! The `kernel - stride` rows that neighbouring bands share are computed twice.
 //!
 //! **Eligible** is a 1x1 convolution of stride 1 without padding or residual whose result only a depthwise convolution
 //! without residual reads. **Fallback**: the two steps one after the other, which give the same bits.
@@ -130,7 +131,7 @@ impl Bottleneck {
     ///
     /// # Safety
     /// The arena must hold this plan's tensors for that many images, `scratch` what [`scratch`](Self::scratch) asks for
-    /// in each slot, and nobody else may use them meanwhile.
+    /// in each slot, and nobody else may use them during the run.
     pub(crate) unsafe fn run(&self, token: Token, arena: Arena, scratch: Scratch, images: usize, team: &Team) {
         let bands = self.dst.height.div_ceil(self.rows);
         let pairs = self.dst.blocks.div_ceil(2);
@@ -180,7 +181,7 @@ pub(super) struct UnitKernel<'a> {
     /// The output rows, at most as many as the plan says.
     pub(super) y0: usize,
     pub(super) y1: usize,
-    /// Where the rows of each block go.
+    /// Destination of the rows of each block.
     pub(super) targets: [Target; 2],
 }
 
@@ -192,8 +193,8 @@ impl Kernel for UnitKernel<'_> {
         let Bottleneck { window, src, dst, hidden, step, .. } = self.plan;
         let blocks = (dst.blocks - 2 * self.pair).min(2);
         let ring = hidden.height;
-        // SAFETY: whoever makes the unit promises arena, scratch and targets; the ring holds the rows that `step` rows
-        // of output need.
+        // SAFETY: the creator of the unit guarantees arena, scratch and targets; the ring holds the rows that `step`
+        // rows of output need.
         unsafe {
             for row in 0..blocks * ring {
                 let row = self.hidden.add(row / ring * hidden.plane + row % ring * hidden.row);
@@ -206,7 +207,7 @@ impl Kernel for UnitKernel<'_> {
             for y in (self.y0..self.y1).step_by(*step) {
                 let end = (y + step).min(self.y1);
                 let needed = (end - 1 - self.y0) * window.stride[0] + window.kernel[0];
-                // A stride larger than the kernel leaves rows out.
+                // A stride larger than the kernel skips rows.
                 there = there.max((y - self.y0) * window.stride[0]);
                 while there < needed {
                     there += self.expand(s, there, needed, blocks);

@@ -5,14 +5,14 @@
 //! layer of 112 x 112 positions has megabytes of input; either can fall out of the cache between uses.
 //!
 //! **The design.** Output channels are taken in pairs of blocks. A reduction whose weights for one pair exceed
-//! [`WEIGHT_CHUNK`] is cut into chunks of input blocks, with partial sums kept in the output. Two loop orders are
-//! chosen between by [`schedule`]: layers with more weights than input run all images and positions against one pair
-//! of blocks, the others run all pairs against a band of input that stays in the cache. 1x1 layers of stride 1 without
+//! [`WEIGHT_CHUNK`] is cut into chunks of input blocks, with partial sums kept in the output. [`schedule`] chooses
+//! between two loop orders: layers with more weights than input run all images and positions against one pair of
+//! blocks; the others run all pairs against a band of input that stays in the cache. 1x1 layers of stride 1 without
 //! halo are flattened: positions are cut without regard to rows, so that a 7 x 7 image still fills the tile. Elsewhere
 //! two rows of at most half a tile share one.
 //!
 //! While one part of the weights is in use, its first tiles prefetch the next: at 7 x 7 there are only a handful of
-//! tiles to hide the way from memory behind.
+//! tiles to hide the latency of memory.
 //!
 //! **Measured** on one core of an Ice Lake server at 2.8 GHz (AVX-512, batch 1, best of 20, other work on the machine):
 //! 3x3 layers of ResNet-18 at 56x56, 28x28 and 14x14 run at 137 to 145 GFLOP/s; 512 -> 512 at 7x7 at 88 GFLOP/s without
@@ -35,20 +35,20 @@ use super::tile::{self, CurveKernel, DYNAMIC_COLUMNS, LINE, Pitch, Reduction, Ti
 /// second-level cache this gives 1x1 layers with 512 and more channels 5 to 11 % more speed.
 const WEIGHT_CHUNK: usize = 24 << 10;
 
-/// Bytes of input that a unit of work reads, for layers with less weights than input.
+/// Bytes of input that a unit of work reads, for layers with fewer weights than inputs.
 const INPUT_BAND: usize = 512 << 10;
 
 /// Floating-point operations below which a unit of work is not worth its own dispatch.
 const UNIT_FLOPS: u64 = 400_000;
 
-/// Bytes of weights that are worth a unit of work whatever the arithmetic: with one position, as in channel attention,
-/// a layer takes as long as its weights need from memory.
+/// Bytes of weights that are worth a unit of work, however little arithmetic there is: with one position, as in channel
+/// attention, a layer takes as long as it takes to load its weights.
 const UNIT_WEIGHTS: usize = 128 << 10;
 
 /// Weights and bias packed in the order of use:
 /// `[O / 2b][I / b][kh][kw][b in][2b out]`, or planar `[O / 2b][I][kh][kw][2b out]`.
 ///
-/// Input channels are not padded to whole blocks, output channels are (with zeros).
+/// Output channels are padded to whole blocks with zeros; input channels are not padded.
 #[derive(Debug)]
 pub(crate) struct DenseWeights {
     data: AlignedBuf,
@@ -83,7 +83,7 @@ impl DenseWeights {
                 let step = if planar {
                     source
                 } else {
-                    // Whole blocks lie before this one; inside it, positions are outermost.
+                    // All blocks before this one are whole; within a block, positions are outermost.
                     let first = channel - channel % lanes;
                     first * window + position * (channels - first).min(lanes) + channel % lanes
                 };
@@ -97,7 +97,7 @@ impl DenseWeights {
         Self { data, bias: padded, out, channels, kernel, lanes, planar }
     }
 
-    /// Whether these are the weights of a 1x1 convolution of blocked tensors with so many channels.
+    /// Whether these are the weights of a 1x1 convolution of blocked tensors with these numbers of channels.
     pub(crate) fn is_pointwise(&self, channels: usize, out: usize) -> bool {
         self.kernel == [1, 1] && !self.planar && self.channels == channels && self.out == out
     }
@@ -134,7 +134,7 @@ pub(crate) struct Dense {
     src: View,
     dst: View,
     residual: Option<View>,
-    /// Factors of the input channels, `[C, 1, 1]`, which are multiplied into the weights.
+    /// Factors of the input channels, `[C, 1, 1]`, multiplied into the weights.
     gate: Option<View>,
     reduction: Reduction,
     pitch: usize,
@@ -147,7 +147,7 @@ pub(crate) struct Dense {
     chunk: usize,
 }
 
-/// What a band of a pointwise convolution reads: `[C / b][positions][b]` without anything between.
+/// What a band of a pointwise convolution reads: `[C / b][positions][b]` without gaps.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Band {
     pub(super) input: *const f32,
@@ -157,7 +157,7 @@ pub(super) struct Band {
     pub(super) y1: usize,
 }
 
-/// How one run is cut into units of work: a product of three groupings.
+/// How a run is split into units of work: a product of three groupings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schedule {
     images: usize,
@@ -276,7 +276,7 @@ impl Dense {
     ///
     /// # Safety
     /// The arena must hold this plan's tensors for that many images and `scratch` what [`scratch`](Self::scratch) asks
-    /// for, and nobody else may use them meanwhile.
+    /// for, and nobody else may use them during the run.
     pub(crate) unsafe fn run(&self, token: Token, arena: Arena, scratch: Scratch, images: usize, team: &Team) {
         let pairs = self.dst.blocks.div_ceil(2);
         if let Some(gate) = &self.gate {
@@ -298,7 +298,7 @@ impl Dense {
         });
     }
 
-    /// Computes a band of rows of a pointwise convolution from memory of the caller.
+    /// Computes a band of rows of a pointwise convolution from the caller's memory.
     ///
     /// # Safety
     /// As for [`run`](Self::run), without a gate; the input must have every channel and position of the band.
@@ -435,7 +435,7 @@ impl Cut {
         self.places.push(place);
     }
 
-    /// Where the table holds the distances of positions `from..to` of a tensor, added if need be.
+    /// Index of the distances of positions `from..to` of a tensor in the table; adds them if they are missing.
     fn table(&mut self, view: View, from: usize, to: usize) -> u32 {
         let width = self.dst.width;
         if view.is_contiguous() || from / width == (to - 1) / width {
@@ -466,7 +466,7 @@ impl Kernel for GateKernel<'_> {
         let Self { dense, gate, arena, image, pair, to } = self;
         let blocks = (dense.dst.blocks - 2 * pair).min(2);
         let (weights, _) = dense.weights.pair(pair);
-        // SAFETY: a gate is made for pointwise weights only, which have one step a channel; the scratch memory holds
+        // SAFETY: a gate is made for pointwise weights only, which have one step per channel; the scratch memory holds
         // the weights of each image, and every unit of work writes those of its own pair.
         unsafe {
             let to = to.add(pair * 2 * S::LANES * dense.weights.channels);
@@ -583,7 +583,7 @@ impl UnitKernel<'_> {
             let following = weights.wrapping_add(steps * blocks * lanes);
             let last_image = image + 1 == self.images.end;
             for (index, place) in places.enumerate() {
-                // One line a step: the first tiles together bring in the weights of the next sweep.
+                // One cache line per step: the first tiles together bring in the weights of the next sweep.
                 let ahead = index * steps * LINE;
                 let fetches = last_image && ahead < steps * blocks * lanes;
                 let tile = Tile {
@@ -623,9 +623,9 @@ mod tests {
         assert_eq!(schedule(803 << 10, 147 << 10, [1, 224, 2], 8), Schedule { images: 1, bands: 8, pairs: 1 });
         // 512 -> 512 channels, 3x3 at 7x7: 9.4 MB of weights, 100 KB of input.
         assert_eq!(schedule(100 << 10, 9400 << 10, [4, 7, 16], 8), Schedule { images: 1, bands: 1, pairs: 8 });
-        // One thread still gets bands that fit the cache.
+        // Even a single thread gets bands that fit the cache.
         assert_eq!(schedule(3 << 20, 64 << 10, [2, 224, 2], 1), Schedule { images: 2, bands: 6, pairs: 1 });
-        // Never more units than there is to share.
+        // Never more units than there are parts to share.
         assert_eq!(schedule(4, 400, [1, 1, 1], 8), Schedule { images: 1, bands: 1, pairs: 1 });
     }
 

@@ -66,7 +66,7 @@ pub(crate) struct Depthwise {
     pub(crate) src: View,
     pub(crate) dst: View,
     pub(crate) residual: Option<View>,
-    /// Where the sums over the columns go, `[C, H, 1]`, for a mean that is taken of the result.
+    /// Destination of the sums over the columns, `[C, H, 1]`, for a mean of the result.
     pub(crate) sums: Option<View>,
 }
 
@@ -80,7 +80,7 @@ impl Depthwise {
     /// Runs for `images` images, shared among the threads of the current pool.
     ///
     /// # Safety
-    /// The arena must hold this plan's tensors for that many images, and nobody else may use them meanwhile.
+    /// The arena must hold this plan's tensors for that many images, and nobody else may use them during the run.
     pub(crate) unsafe fn run(&self, token: Token, arena: Arena, images: usize, team: &Team) {
         let cost = self.window.kernel[0] * self.window.kernel[1];
         team.for_each_region(&self.dst, images, cost, |region| {
@@ -91,7 +91,7 @@ impl Depthwise {
     }
 }
 
-/// Where the rows of one block go.
+/// Destination of the rows of one block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
     /// Column 0 of the first row.
@@ -158,25 +158,25 @@ impl Depthwise {
     }
 }
 
-/// Input rows that lie in a ring, or one after the other.
+/// The order of input rows in memory: in a ring or consecutive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ring {
-    /// Rows of the ring; where there is none, more than any tensor has.
+    /// Rows of the ring; `usize::MAX` where there is none.
     pub(super) height: usize,
-    /// Where in the ring the first row of the first window lies.
+    /// Position in the ring of the first row of the first window.
     pub(super) place: usize,
 }
 
 impl Ring {
-    /// Rows that simply follow each other.
+    /// Consecutive rows.
     pub(super) const NONE: Self = Self { height: usize::MAX, place: 0 };
 }
 
 /// Some rows of the output of one block.
 pub(super) struct Rows<'a> {
-    /// How many.
+    /// Number of rows.
     pub(super) count: usize,
-    /// What the window of the first column reads in the first row of the ring.
+    /// Start of the first column's window in the first row of the ring.
     pub(super) input: *const f32,
     /// Distance of input rows.
     pub(super) input_row: usize,
@@ -189,13 +189,13 @@ pub(super) struct Rows<'a> {
     /// Rows and columns between neighbouring windows.
     pub(super) stride: [usize; 2],
     pub(super) epilogue: &'a Epilogue,
-    /// What is added before the activation, or null, and the distance of its rows.
+    /// Tensor added before the activation, or null, and the distance of its rows.
     pub(super) residual: *const f32,
     pub(super) residual_row: usize,
     pub(super) target: Target,
     /// Output columns.
     pub(super) width: usize,
-    /// Where the sums over the columns go, or null, and the distance of their rows.
+    /// Destination of the sums over the columns, or null, and the distance of their rows.
     pub(super) sums: *mut f32,
     pub(super) sums_row: usize,
 }
@@ -218,13 +218,13 @@ impl Rows<'_> {
     }
 }
 
-/// Rows with their stride (0: any) and whether their sums are wanted.
+/// Rows with their stride (0: dynamic) and whether to compute their sums.
 struct RowsKernel<'a, const STRIDE: usize, const SUM: bool>(&'a Rows<'a>);
 
 impl<const STRIDE: usize, const SUM: bool> Kernel for RowsKernel<'_, STRIDE, SUM> {
     type Output = ();
 
-    /// Cuts each row into groups of nearly equal width: a short group waits for its own sums.
+    /// Cuts each row into groups of nearly equal width: a narrow group would stall on the latency of its sums.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let rows = self.0;
@@ -273,7 +273,7 @@ impl<const STRIDE: usize, const SUM: bool> Kernel for RowsKernel<'_, STRIDE, SUM
     }
 }
 
-/// Columns of the widest group: half of the registers or a little less hold its sums (of `Portable` two each).
+/// Columns of the widest group: its sums take half of the registers or slightly fewer (`Portable` uses two each).
 const fn columns_of<S: Simd>() -> usize {
     if S::COLUMNS < 4 {
         4
@@ -284,7 +284,7 @@ const fn columns_of<S: Simd>() -> usize {
     }
 }
 
-/// Columns of the widest group with a stride that is not a constant.
+/// Columns of the widest group with a dynamic stride.
 const DYNAMIC_COLUMNS: usize = 4;
 
 /// One row of the output.
@@ -342,8 +342,7 @@ impl Row<'_> {
                     *sum = s.add(*sum, value);
                 }
             }
-            // In a loop of their own that the compiler does not unroll, or the sums of above would not stay in
-            // registers.
+            // A separate loop that the compiler does not unroll; otherwise the sums above would not stay in registers.
             if let Some(curve) = epilogue.curve {
                 for j in 0..N {
                     let output = self.output.add((x + j) * S::LANES);

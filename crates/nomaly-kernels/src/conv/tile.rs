@@ -7,15 +7,15 @@
 //! for the whole reduction. One step of the reduction loads `B` vectors of weights and broadcasts `N` inputs: with
 //! AVX-512, 14 columns and 2 blocks, that is 16 loads for 28 multiply-adds. The weights are packed in the order in
 //! which they are used. The distance of the inputs of neighbouring columns is a constant of the instantiation
-//! ([`Pitch`]), so that the broadcasts need no address arithmetic; only the second half of the columns has an address
-//! of its own, so that two short rows fill one tile.
+//! ([`Pitch`]), so that the broadcasts need no address arithmetic. Only the second half of the columns has its own
+//! address, so that two short rows fill one tile.
 //!
 //! **Fallback.** Strides above two take [`Pitch::DYNAMIC`] with at most [`DYNAMIC_COLUMNS`] columns.
 
 use crate::epilogue::{Curve, Epilogue};
 use crate::simd::{Kernel, Simd, sigmoid, silu};
 
-/// Distance between the inputs of neighbouring output columns, as a constant for the tile's type.
+/// Distance between the inputs of neighbouring output columns, as a const parameter of the tile.
 pub(crate) struct Pitch;
 
 impl Pitch {
@@ -63,11 +63,11 @@ pub(crate) struct Tile {
     pub(crate) reduction: Reduction,
     /// First input of column 0.
     pub(crate) input: *const f32,
-    /// From there to the first input of column `N / 2`, where the second half of the columns begins.
+    /// Distance to the first input of column `N / 2`, where the second half of the columns begins.
     pub(crate) gap: usize,
     /// Packed weights of these blocks, from the first step of this reduction on.
     pub(crate) weights: *const f32,
-    /// Weights that are needed soon: each step of the reduction asks for one cache line.
+    /// Weights that are needed soon: each step of the reduction prefetches one cache line.
     pub(crate) upcoming: *const f32,
     /// Bias of these blocks, or null: continue with the partial sums in the output.
     pub(crate) bias: *const f32,
@@ -149,7 +149,7 @@ impl<const N: usize, const B: usize, const PITCH: u8> Kernel for TileKernel<'_, 
                             }
                             s.prefetch(upcoming);
                             // The next block of input channels, which another core may have written. With one block of
-                            // output channels the loads are the limit already.
+                            // output channels, loads are already the bottleneck.
                             if B == 2 {
                                 s.prefetch(input2.wrapping_add(strides[0] + step * LINE));
                             }
@@ -187,7 +187,7 @@ impl<const N: usize, const B: usize, const PITCH: u8> Kernel for TileKernel<'_, 
 /// Computes one tile of `columns` columns and `blocks` (1 or 2) blocks.
 ///
 /// # Safety
-/// Every address that the tile's strides and counts lead to must be valid.
+/// Every address reached by the tile's strides and counts must be valid.
 #[inline(always)]
 pub(crate) unsafe fn run<S: Simd>(s: S, pitch: u8, blocks: usize, columns: usize, tile: &Tile) {
     match (pitch, blocks) {
@@ -202,7 +202,7 @@ pub(crate) unsafe fn run<S: Simd>(s: S, pitch: u8, blocks: usize, columns: usize
     }
 }
 
-/// Chooses the instantiation for a number of columns; those that the registers do not hold are not compiled.
+/// Chooses the instantiation for a number of columns; tiles that do not fit the registers are not compiled.
 fn by_width<S: Simd, const B: usize, const PITCH: u8>(s: S, columns: usize, tile: &Tile) {
     macro_rules! widths {
         ($($n:literal)*) => {

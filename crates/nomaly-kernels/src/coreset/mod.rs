@@ -1,19 +1,19 @@
-//! Coresets: few rows that lie near all the others, by k-centre greedy.
+//! Coresets: a few rows that lie near all the others, by k-centre greedy selection.
 //!
-//! The problem: each pick is the row farthest from all rows picked so far. Done as written, every pick compares every
-//! row with the last centre: a tenth of 100 000 rows of 128 numbers is 10 000 passes over 51 MB, at the speed of
+//! The problem: each pick is the row farthest from all rows picked so far. Implemented literally, every pick compares
+//! every row with the last centre: a tenth of 100 000 rows of 128 numbers is 10 000 passes over 51 MB, at the speed of
 //! memory.
 //!
-//! The way out: the distance of a row to its nearest centre only falls as centres are added, so a distance that leaves
+//! The solution: the distance of a row to its nearest centre only falls as centres are added, so a distance that leaves
 //! out the latest centres bounds the true one from above. A row is compared with the centres it has not met only when
 //! its bound is as large as the largest true distance known, and only until the bound is smaller: then the row cannot
 //! be the next pick. Most rows meet one near centre early and are not looked at again for long. When the largest
 //! distance has fallen by some percent, all rows that may still be as far meet the centres that they lack, in groups
-//! that share each centre while it is in the cache, which makes it a matter of arithmetic instead of memory. Every
-//! skipped comparison is with a row that provably is not the farthest, in the arithmetic used and not just in that of
-//! real numbers: the picks are those of the naive loop, bit for bit, whatever the number of threads.
+//! that share each centre while it is in the cache, so arithmetic and not memory is the limit. Every skipped row is
+//! provably not the farthest, in the arithmetic used and not just in real numbers: the picks are those of the naive
+//! loop, bit for bit, for any number of threads.
 //!
-//! Memory: 8 bytes a row, and a copy of the centres. There is no matrix of distances.
+//! Memory: 8 bytes per row, and a copy of the centres. There is no matrix of distances.
 //!
 //! [`RandomProjection`] shortens the rows beforehand, as PatchCore does: select on projected rows, keep the indices.
 //!
@@ -54,13 +54,12 @@ pub use projection::{Projection, RandomProjection, johnson_lindenstrauss_dim};
 pub enum Start {
     /// This row.
     Index(usize),
-    /// The row farthest from the mean of all rows, of equally distant ones the first.
+    /// The row farthest from the mean of all rows; ties go to the first.
     #[default]
     FarthestFromMean,
 }
 
-/// Greedy selection of centres: each pick is the row farthest from all picked before, of equally distant ones the
-/// first.
+/// Greedy selection of centres: each pick is the row farthest from all earlier picks; ties go to the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KCentreGreedy {
     /// The first pick.
@@ -77,7 +76,7 @@ pub struct Coreset {
     pub radii: Vec<f32>,
 }
 
-/// Why a selection or a projection is refused.
+/// Why a selection or a projection fails.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CoresetError {
@@ -87,15 +86,15 @@ pub enum CoresetError {
     /// Rows without columns, or a projection to none.
     #[error("rows of dimension 0 have no distance")]
     NoColumns,
-    /// The numbers are no whole rows.
-    #[error("{len} numbers are no whole number of rows of dimension {dim}")]
+    /// The values do not form whole rows.
+    #[error("{len} numbers are not a whole number of rows of dimension {dim}")]
     Ragged {
         /// The numbers.
         len: usize,
         /// The dimension.
         dim: usize,
     },
-    /// No rows can be picked, or not as many.
+    /// There are no rows to pick, or not enough.
     #[error("{count} rows cannot be picked from {rows}")]
     Count {
         /// The rows asked for.
@@ -109,7 +108,7 @@ pub enum CoresetError {
         /// The rows given.
         rows: usize,
     },
-    /// The first pick is no row.
+    /// The first pick is not among the rows.
     #[error("the first pick is row {index}, but there are {rows} rows")]
     Start {
         /// The row asked for.
@@ -123,13 +122,13 @@ pub enum CoresetError {
         /// The row, from 0.
         row: usize,
     },
-    /// The share of weights that are not zero is no share.
+    /// The share of nonzero weights is not in (0, 1].
     #[error("a density of {density} is not in (0, 1]")]
     Density {
         /// The value given.
         density: f64,
     },
-    /// The caller's progress function asked for the end.
+    /// The caller's progress function stopped the selection.
     #[error("interrupted after {done} of {total} picks")]
     Interrupted {
         /// Rows picked.
@@ -140,7 +139,7 @@ pub enum CoresetError {
 }
 
 impl KCentreGreedy {
-    /// Picks `count` of `rows` `[rows, dim]`, or fewer where every row equals a picked one before that.
+    /// Picks `count` of `rows` `[rows, dim]`, or fewer if every remaining row equals a picked one.
     ///
     /// Works in parallel on rayon's current pool.
     ///
@@ -150,7 +149,7 @@ impl KCentreGreedy {
         self.select_with(rows, dim, count, isa, &mut |_, _| ControlFlow::Continue(()))
     }
 
-    /// [`select`](Self::select) with a report of the picks `(done, total)` after each of them, which may end the
+    /// [`select`](Self::select) with a progress function that gets `(done, total)` after each pick and may stop the
     /// selection.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Random projections that keep distances nearly.
+//! Random projections that nearly preserve distances.
 
 use rayon::prelude::*;
 
@@ -14,11 +14,10 @@ const PANEL: usize = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Projection {
-    /// A weight is zero but for a share of `density`, and those have one magnitude and either sign. `None` is
-    /// 1 / √dim, as in Li, Hastie and Church, *Very sparse random projections* (2006), and scikit-learn's
-    /// `SparseRandomProjection`.
+    /// A share of `density` of the weights is nonzero, all of one magnitude and either sign. `None` is 1 / √dim, as in
+    /// Li, Hastie and Church, *Very sparse random projections* (2006), and scikit-learn's `SparseRandomProjection`.
     Sparse {
-        /// The share of weights that are not zero, in (0, 1].
+        /// The share of nonzero weights, in (0, 1].
         density: Option<f64>,
     },
     /// Normally distributed weights.
@@ -35,14 +34,14 @@ pub struct RandomProjection {
     dim: usize,
     components: usize,
     token: Token,
-    /// The weights that are not zero, component by component: the column of the row, and the weight ...
+    /// The nonzero weights, component by component: the column of the row, and the weight ...
     pub(super) weights: Vec<(u32, f32)>,
-    /// ... and where each component begins, with the end of the last.
+    /// ... and the start of each component, followed by the end of the last.
     pub(super) starts: Vec<usize>,
 }
 
-/// The dimensions that keep all distances of `rows` rows within a factor of 1 ± `distortion` with high probability:
-/// `4 ln(rows) / (ε²/2 - ε³/3)`, rounded down, as scikit-learn's `johnson_lindenstrauss_min_dim`.
+/// The number of components that keeps all distances of `rows` rows within a factor of 1 ± `distortion` with high
+/// probability: `4 ln(rows) / (ε²/2 - ε³/3)`, rounded down, as scikit-learn's `johnson_lindenstrauss_min_dim`.
 ///
 /// `distortion` is clamped to [0.01, 0.99]. anomalib projects to the dimension for 0.9.
 ///
@@ -93,7 +92,7 @@ impl RandomProjection {
         Ok(Self { dim, components, token, weights, starts })
     }
 
-    /// The numbers of a projected row.
+    /// The length of a projected row.
     pub fn components(&self) -> usize {
         self.components
     }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Numbers that look random, in -1 … 1.
+/// Pseudorandom values in -1 … 1.
 fn noise(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let step = |_| {
@@ -23,7 +23,7 @@ fn square(a: &[f32], b: &[f32], isa: Isa) -> f32 {
     (sums[0] + sums[1]) + (sums[2] + sums[3])
 }
 
-/// The definition: after each pick, compare every row with it; the first of the farthest rows is next.
+/// The definition: after each pick, compares every row with it; the first of the farthest rows is next.
 fn naive(rows: &[f32], dim: usize, count: usize, start: usize, isa: Isa) -> Coreset {
     let mut nearest = vec![f32::INFINITY; rows.len() / dim];
     let (mut coreset, mut pick) = (Coreset::default(), start);
@@ -50,7 +50,7 @@ fn check(rows: &[f32], dim: usize, count: usize, start: usize) {
 
 #[test]
 fn the_picks_are_those_of_the_naive_loop() {
-    // (rows, dim, picks, first): below and above a panel of centres, a chunk of rows and the four sums.
+    // (rows, dim, picks, first): sizes below and above a panel of centres, a chunk of rows and the four sums.
     for (rows, dim, count, start) in
         [(1, 1, 1, 0), (5, 3, 5, 4), (40, 4, 33, 7), (700, 17, 120, 0), (5000, 32, 300, 4999), (300, 130, 300, 128)]
     {
@@ -61,8 +61,8 @@ fn the_picks_are_those_of_the_naive_loop() {
 #[test]
 fn rows_in_groups_are_picked_as_by_the_naive_loop() {
     let (rows, dim) = (6000, 12);
-    let (centres, spread) = (noise(25 * dim, 1), noise(rows * dim, 2));
-    let value = |at: usize| centres[at / dim * 7919 % 25 * dim + at % dim] + 0.05 * spread[at];
+    let (centers, spread) = (noise(25 * dim, 1), noise(rows * dim, 2));
+    let value = |at: usize| centers[at / dim * 7919 % 25 * dim + at % dim] + 0.05 * spread[at];
     check(&(0..rows * dim).map(value).collect::<Vec<_>>(), dim, 400, 3);
 }
 

@@ -1,10 +1,10 @@
 //! Gaussian blur of maps.
 //!
 //! **The design.** The kernel of a Gaussian is a product, so a map is filtered down its columns and then along its
-//! rows: `2 r + 1` weights a pass instead of their square, and since they are symmetric, pairs of values share one.
+//! rows: `2 r + 1` weights per pass instead of their square, and since they are symmetric, pairs of values share one.
 //! Each output row is finished before the next is begun, which leaves the row between the passes in the first-level
-//! cache. Maps are filtered in parallel; a map by one thread, because one of 224 by 224 takes less time than waking
-//! another is worth.
+//! cache. Maps are filtered in parallel, each map by one thread, because a map of 224 by 224 takes too little time to
+//! be worth waking another.
 
 use rayon::prelude::*;
 
@@ -15,7 +15,7 @@ use crate::simd::{Kernel, Simd, Token};
 /// A Gaussian filter as `scipy.ndimage.gaussian_filter` computes it.
 #[derive(Clone, Debug)]
 pub struct GaussianBlur {
-    /// The weight of the middle, and of the places 1, 2, … to each side.
+    /// The weight of the centre, and of the pixels at distance 1, 2, … on each side.
     weights: Vec<f32>,
     border: Border,
     token: Token,
@@ -39,7 +39,7 @@ impl GaussianBlur {
         Ok(Self { weights, border, token: Token::new(isa)? })
     }
 
-    /// Pixels to each side that take part.
+    /// The radius of the kernel in pixels.
     pub fn radius(&self) -> usize {
         self.weights.len() - 1
     }
@@ -131,7 +131,7 @@ mod tests {
             for border in [Border::Reflect, Border::Nearest, Border::Mirror] {
                 let blur = GaussianBlur::new(2.5, 4.0, border, isa).unwrap();
                 let got = blur.apply(&[3.0; 2 * 7 * 21], 7, 21).unwrap();
-                // The weights sum to 1 but for their rounding to f32.
+                // The weights sum to 1 up to their rounding to f32.
                 assert!(got.iter().all(|value| (value - 3.0).abs() < 3e-6), "{isa} {border:?}");
             }
             let blur = GaussianBlur::new(4.0, 4.0, Border::Reflect, isa).unwrap();

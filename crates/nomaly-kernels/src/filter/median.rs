@@ -1,9 +1,8 @@
 //! Median filter of maps.
 //!
 //! **The design.** The window of each pixel is gathered from a map padded by its border and its middle value selected,
-//! in time proportional to the pixels of the window. Rows are filtered in parallel. Windows are small (a few pixels
-//! wide) where a median is of use at all: it removes specks that are thinner than half its side and keeps edges in
-//! place.
+//! in time proportional to the pixels of the window. Rows are filtered in parallel. Useful windows are small (a few
+//! pixels wide): the median removes specks that are thinner than half its side and keeps edges in place.
 
 use rayon::prelude::*;
 
@@ -72,7 +71,7 @@ impl MedianFilter {
         Ok(filtered)
     }
 
-    /// The place inside `0..len` of each place from `-radius` to `len + radius`.
+    /// The index within `0..len` for each position from `-radius` to `len + radius`.
     fn places(&self, len: usize) -> Vec<usize> {
         let before = (1..=self.radius).rev().map(|at| self.border.before(at, len));
         let after = (1..=self.radius).map(|at| self.border.after(at, len));

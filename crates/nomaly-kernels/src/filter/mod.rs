@@ -19,10 +19,10 @@ pub use self::gaussian::GaussianBlur;
 pub use self::median::MedianFilter;
 use crate::isa::IsaError;
 
-/// The largest radius in pixels; beyond it a filter is a mistake rather than a blur.
+/// The largest radius in pixels; a larger one is surely a mistake.
 const MAX_RADIUS: f64 = 65_536.0;
 
-/// What lies outside a map, in the names of `scipy.ndimage`.
+/// Values outside a map, with the names of `scipy.ndimage`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Border {
@@ -36,7 +36,7 @@ pub enum Border {
 }
 
 impl Border {
-    /// The place inside `0..len` that stands for `at` places left of the first.
+    /// The index within `0..len` for the position `at` places left of the first.
     pub(crate) fn before(self, at: usize, len: usize) -> usize {
         match self {
             Border::Reflect => fold((at - 1) % (2 * len), 2 * len - 1),
@@ -46,13 +46,13 @@ impl Border {
         }
     }
 
-    /// The place that stands for `at` places right of the last.
+    /// The index for the position `at` places right of the last.
     pub(crate) fn after(self, at: usize, len: usize) -> usize {
         len - 1 - self.before(at, len)
     }
 }
 
-/// The smaller of a place in a period and its mirror image.
+/// The smaller of a position in a period and its mirror image.
 fn fold(at: usize, sum: usize) -> usize {
     at.min(sum - at)
 }
@@ -64,9 +64,9 @@ pub enum FilterError {
     /// The instruction set is not available.
     #[error(transparent)]
     Isa(#[from] IsaError),
-    /// The width of the Gaussian or where it is cut off makes no filter.
+    /// The width or the truncation of the Gaussian is not valid.
     #[error(
-        "a Gaussian of sigma {sigma} cut off at {truncate} sigmas is no filter: both must be positive, their product at most {MAX_RADIUS}"
+        "a Gaussian of sigma {sigma} cut off at {truncate} sigmas is not a filter: both must be positive, their product at most {MAX_RADIUS}"
     )]
     Sigma {
         /// The standard deviation in pixels.
@@ -74,17 +74,17 @@ pub enum FilterError {
         /// The radius in standard deviations.
         truncate: f64,
     },
-    /// The window of a median filter has no middle, or is too large.
+    /// The window of a median filter is even or too large.
     #[error(
-        "a median of {side} x {side} pixels is no filter: the side must be an odd number up to {}",
+        "a median of {side} x {side} pixels is not a filter: the side must be an odd number up to {}",
         MedianFilter::MAX_SIDE
     )]
     Window {
         /// The side in pixels.
         side: usize,
     },
-    /// The numbers are no whole maps.
-    #[error("{len} numbers are no whole number of maps of {height} x {width}")]
+    /// The values do not form whole maps.
+    #[error("{len} numbers are not a whole number of maps of {height} x {width}")]
     Ragged {
         /// The numbers.
         len: usize,

@@ -20,7 +20,7 @@ type Lane = [f64; LANES];
 ///
 /// # Errors
 /// [`LinalgError::Empty`], [`LinalgError::Length`], [`LinalgError::Isa`]; [`LinalgError::NotPositiveDefinite`], after
-/// which the matrices hold nothing of use.
+/// which the contents of the matrices are unspecified.
 pub fn cholesky_in_place(matrices: &mut [f32], dim: usize, isa: Isa) -> Result<(), LinalgError> {
     let token = Token::new(isa)?;
     let size = packed_len(dim);
@@ -32,7 +32,7 @@ pub fn cholesky_in_place(matrices: &mut [f32], dim: usize, isa: Isa) -> Result<(
         || Factors::new(dim),
         |factors, (group, matrices)| {
             factors.load(matrices, 1.0, 0.0);
-            factors.factorise(token).map_err(|error| error.in_group(group))?;
+            factors.factorize(token).map_err(|error| error.in_group(group))?;
             for (lane, matrix) in matrices.chunks_exact_mut(size).enumerate() {
                 for row in 0..dim {
                     for column in 0..=row {
@@ -46,7 +46,7 @@ pub fn cholesky_in_place(matrices: &mut [f32], dim: usize, isa: Isa) -> Result<(
     first_error(groups.collect())
 }
 
-/// The error of the lowest position, whatever order they were found in.
+/// The error of the lowest position, regardless of the order in which errors occurred.
 pub(super) fn first_error(groups: Vec<Result<(), LinalgError>>) -> Result<(), LinalgError> {
     groups.into_iter().collect()
 }
@@ -65,7 +65,7 @@ impl Singular {
     }
 }
 
-/// The matrices of [`LANES`] positions and what becomes of them, `[side, side]` with zeros above the diagonal.
+/// The matrices of [`LANES`] positions and their factors, `[side, side]` with zeros above the diagonal.
 pub(super) struct Factors {
     dim: usize,
     /// The dimension, filled up to whole blocks with rows of the unit matrix.
@@ -74,7 +74,7 @@ pub(super) struct Factors {
     lower: Vec<Lane>,
     /// The inverses of the factors.
     pub(super) inverse: Vec<Lane>,
-    /// The positions that are there.
+    /// The number of positions in use.
     lanes: usize,
 }
 
@@ -106,9 +106,9 @@ impl Factors {
     }
 
     /// Makes `lower` the factors.
-    pub(super) fn factorise(&mut self, token: Token) -> Result<(), Singular> {
+    pub(super) fn factorize(&mut self, token: Token) -> Result<(), Singular> {
         let (side, lower) = (self.side, &mut self.lower);
-        match token.dispatch(Factorise { side, lower, lanes: self.lanes }) {
+        match token.dispatch(Factorize { side, lower, lanes: self.lanes }) {
             Some(singular) => Err(singular),
             None => Ok(()),
         }
@@ -122,7 +122,7 @@ impl Factors {
 
 /// `sums[r][c] += Σ a_r[k] b_c[k]` over `length` values at given distances.
 ///
-/// `a` and `b` are the places of `(r, k = 0)` as `origin + r * a_row`, and so on: see [`Step`].
+/// [`Step`] gives the distances within `a` and `b`.
 #[inline(always)]
 fn products(a: &[Lane], a_step: Step, b: &[Lane], b_step: Step, length: usize) -> [[Lane; BLOCK]; BLOCK] {
     let mut sums = [[[0.0; LANES]; BLOCK]; BLOCK];
@@ -151,13 +151,13 @@ struct Step {
     sum: usize,
 }
 
-struct Factorise<'a> {
+struct Factorize<'a> {
     side: usize,
     lower: &'a mut [Lane],
     lanes: usize,
 }
 
-impl Kernel for Factorise<'_> {
+impl Kernel for Factorize<'_> {
     type Output = Option<Singular>;
 
     #[inline(always)]
@@ -169,7 +169,7 @@ impl Kernel for Factorise<'_> {
                 let row = |row: usize| Step { origin: at(row, 0), block: side, sum: 1 };
                 let sums = products(lower, row(i), lower, row(j), j);
                 for r in 0..BLOCK {
-                    // On the diagonal only the lower triangle is there.
+                    // On the diagonal, only the lower triangle exists.
                     for c in 0..if i == j { r + 1 } else { BLOCK } {
                         let mut value = lower[at(i + r, j + c)];
                         for lane in 0..LANES {
@@ -182,7 +182,7 @@ impl Kernel for Factorise<'_> {
                             }
                         }
                         if i + r == j + c {
-                            // Not a number is no positive number either.
+                            // Also rejects NaN.
                             if let Some(lane) =
                                 (0..lanes).find(|lane| !(value[*lane] > 0.0 && value[*lane].is_finite()))
                             {

@@ -26,7 +26,8 @@ pub struct PositionGaussians {
     token: Token,
 }
 
-/// Rows that the first panel lacks: the last ends with the last row, so that the longest rows fill theirs.
+/// Rows missing from the first panel: the last panel ends with the last row, so that the longest rows fill their
+/// panels.
 const fn missing_rows(dim: usize) -> usize {
     dim.next_multiple_of(PANEL) - dim
 }
@@ -60,7 +61,7 @@ pub(super) fn store_panels(inverse: &[[f64; POSITION_LANES]], side: usize, dim: 
 }
 
 impl PositionGaussians {
-    /// Brings back what [`mean`](Self::mean) and [`inverse_factors`](Self::inverse_factors) gave.
+    /// Rebuilds the Gaussians from [`mean`](Self::mean) and [`inverse_factors`](Self::inverse_factors).
     ///
     /// # Errors
     /// [`LinalgError::Empty`], [`LinalgError::Length`], [`LinalgError::Isa`].
@@ -88,7 +89,7 @@ impl PositionGaussians {
         self.positions
     }
 
-    /// The numbers of a position.
+    /// The values per position.
     pub fn dim(&self) -> usize {
         self.dim
     }
@@ -105,9 +106,9 @@ impl PositionGaussians {
         &self.inverses
     }
 
-    /// The Mahalanobis distance `‖W (x - mean)‖` of each position of `images` `[images, positions, dim]`, as
-    /// `[images, positions]`. Works in parallel over the positions on rayon's current pool; what an image gets does not
-    /// depend on the images beside it.
+    /// The Mahalanobis distance `‖W (x - mean)‖` of each position of `images` `[images, positions, dim]`, as `[images,
+    /// positions]`. Works in parallel over the positions on rayon's current pool; the distances of an image do not
+    /// depend on the other images.
     ///
     /// # Errors
     /// [`LinalgError::Length`].
@@ -126,16 +127,16 @@ impl PositionGaussians {
             let tasks = by_position.par_chunks_mut(TASK * own).zip(self.inverses.par_chunks(TASK * size)).enumerate();
             tasks.for_each_init(
                 || vec![0.0f32; own * dim],
-                |centred, (task, (distances, inverses))| {
+                |centered, (task, (distances, inverses))| {
                     let positions = distances.chunks_exact_mut(own).zip(inverses.chunks_exact(size)).enumerate();
                     for (offset, (distances, inverse)) in positions {
                         let at = (task * TASK + offset) * dim;
                         let mean = &self.mean[at..at + dim];
-                        for (centred, image) in centred.chunks_exact_mut(dim).zip(images.chunks_exact(expected)) {
+                        for (centered, image) in centered.chunks_exact_mut(dim).zip(images.chunks_exact(expected)) {
                             let values = image[at..at + dim].iter().zip(mean);
-                            centred.iter_mut().zip(values).for_each(|(target, (value, mean))| *target = value - mean);
+                            centered.iter_mut().zip(values).for_each(|(target, (value, mean))| *target = value - mean);
                         }
-                        self.token.dispatch(Lengths { inverse, centred, dim, lengths: distances });
+                        self.token.dispatch(Lengths { inverse, centered, dim, lengths: distances });
                     }
                 },
             );
@@ -172,14 +173,14 @@ impl PositionGaussians {
         }
         let mut by_position = vec![0.0f32; group * self.positions];
         by_position.par_chunks_exact_mut(group).enumerate().for_each_init(
-            || (LeftOut::new(group), vec![0.0f32; dim], vec![0.0f32; group * dim], vec![0.0f64; group]),
-            |(left_out, centred, whitened, squares), (position, distances)| {
+            || (LeaveOutWorkspace::new(group), vec![0.0f32; dim], vec![0.0f32; group * dim], vec![0.0f64; group]),
+            |(left_out, centered, whitened, squares), (position, distances)| {
                 let mean = &self.mean[position * dim..(position + 1) * dim];
                 let inverse = &self.inverses[position * size..(position + 1) * size];
                 for (whitened, image) in whitened.chunks_exact_mut(dim).zip(images.chunks_exact(expected)) {
                     let values = image[position * dim..(position + 1) * dim].iter().zip(mean);
-                    centred.iter_mut().zip(values).for_each(|(target, (value, mean))| *target = value - mean);
-                    self.token.dispatch(Whitened { inverse, centred, whitened });
+                    centered.iter_mut().zip(values).for_each(|(target, (value, mean))| *target = value - mean);
+                    self.token.dispatch(Whitened { inverse, centered, whitened });
                 }
                 left_out.squares(whitened, count, squares);
                 distances.iter_mut().zip(squares).for_each(|(distance, square)| *distance = square.sqrt() as f32);
@@ -195,9 +196,9 @@ impl PositionGaussians {
     }
 }
 
-/// What [`PositionGaussians::left_out`] computes with, for a group of images at one position.
-struct LeftOut {
-    /// Of the whitened deviations of the group, `[group, group]`.
+/// Workspace of [`PositionGaussians::left_out`] for a group of images at one position.
+struct LeaveOutWorkspace {
+    /// The Gram matrix of the whitened deviations of the group, `[group, group]`.
     gram: Vec<f64>,
     /// `I - Gram B`, then its factors.
     system: Vec<f64>,
@@ -205,7 +206,7 @@ struct LeftOut {
     solved: Vec<f64>,
 }
 
-impl LeftOut {
+impl LeaveOutWorkspace {
     fn new(group: usize) -> Self {
         let zeros = vec![0.0; group * group];
         Self { gram: zeros.clone(), system: zeros.clone(), solved: zeros }
@@ -225,7 +226,7 @@ impl LeftOut {
                 self.gram[j * group + i] = self.gram[i * group + j];
             }
         }
-        // B = I + 1 1ᵀ / rest: what leaves the scatter with the group, about the mean of the rest.
+        // B = I + 1 1ᵀ / rest: the part of the scatter that the group contributes, about the mean of the rest.
         for i in 0..group {
             let sum: f64 = self.gram[i * group..(i + 1) * group].iter().sum();
             for j in 0..group {
@@ -234,7 +235,8 @@ impl LeftOut {
         }
         self.solved.copy_from_slice(&self.gram);
         solve(&mut self.system, &mut self.solved, group);
-        // The deviation from the mean of the rest is the own one and that of all of the group, shared by the rest.
+        // An image's deviation from the mean of the rest is its own deviation plus the group's total, divided by
+        // `rest`.
         for (image, square) in squares.iter_mut().enumerate() {
             let weight = |j: usize| f64::from(u8::from(j == image)) + 1.0 / rest;
             let products = (0..group).flat_map(|i| (0..group).map(move |j| (i, j)));
@@ -245,7 +247,7 @@ impl LeftOut {
 }
 
 /// Solves `system · x = right`, both `[n, n]`, by elimination with partial pivots, in place. Pivots that rounding has
-/// taken from a regular system are brought back to the precision of f32, in which it was measured.
+/// made too small are raised to the precision of f32, in which the system was computed.
 fn solve(system: &mut [f64], right: &mut [f64], n: usize) {
     for column in 0..n {
         let larger = |a: &usize, b: &usize| system[a * n + column].abs().total_cmp(&system[b * n + column].abs());
@@ -276,11 +278,11 @@ fn solve(system: &mut [f64], right: &mut [f64], n: usize) {
     }
 }
 
-/// `‖W x‖` for each of a few centred rows.
+/// `‖W x‖` for each of a few centered rows.
 struct Lengths<'a> {
     inverse: &'a [f32],
     /// `[rows, dim]`.
-    centred: &'a [f32],
+    centered: &'a [f32],
     dim: usize,
     lengths: &'a mut [f32],
 }
@@ -290,10 +292,10 @@ impl Kernel for Lengths<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { inverse, centred, dim, lengths } = self;
-        // Four rows at a time share each load of the factor; a row's arithmetic is the same in either.
+        let Self { inverse, centered, dim, lengths } = self;
+        // Four rows at a time share each load of the factor; the arithmetic of a row is the same in both loops.
         let (fours, rest) = lengths.split_at_mut(lengths.len() / 4 * 4);
-        let (many, few) = centred.split_at(fours.len() * dim);
+        let (many, few) = centered.split_at(fours.len() * dim);
         for (lengths, rows) in fours.chunks_exact_mut(4).zip(many.chunks_exact(4 * dim)) {
             lengths.copy_from_slice(&products::<S, 4>(simd, inverse, rows, dim));
         }
@@ -312,8 +314,8 @@ fn products<S: Simd, const N: usize>(simd: S, inverse: &[f32], rows: &[f32], dim
     squares.map(|squares| squares.iter().sum::<f64>().sqrt() as f32)
 }
 
-/// `W x` of centred rows: hands the value of each row of `W` to `each`, with the number of the row `x`, where the panel
-/// of `W` ends, and the place in the panel; rows that the first panel lacks are 0.
+/// `W x` of centered rows: hands the value of each row of `W` to `each`, with the number of the row `x`, where the
+/// panel of `W` ends, and the place in the panel; rows that the first panel lacks are 0.
 #[inline(always)]
 fn panels<S: Simd, const N: usize>(
     simd: S,
@@ -322,7 +324,7 @@ fn panels<S: Simd, const N: usize>(
     dim: usize,
     mut each: impl FnMut(usize, usize, usize, f32),
 ) {
-    /// Chains of sums, so that no product waits for the one before.
+    /// Independent sums, so that no product waits for the previous one.
     const SUMS: usize = 4;
     assert!(rows.len() == N * dim && inverse.len() == panels_len(dim) && PANEL.is_multiple_of(S::LANES));
     let mut first = 0;
@@ -364,11 +366,11 @@ fn panels<S: Simd, const N: usize>(
     }
 }
 
-/// `W x` of one centred row.
+/// `W x` of one centered row.
 struct Whitened<'a> {
     inverse: &'a [f32],
     /// `[dim]`.
-    centred: &'a [f32],
+    centered: &'a [f32],
     /// `[dim]`.
     whitened: &'a mut [f32],
 }
@@ -378,8 +380,8 @@ impl Kernel for Whitened<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { inverse, centred, whitened } = self;
-        panels::<S, 1>(simd, inverse, centred, centred.len(), |_, end, at, value| {
+        let Self { inverse, centered, whitened } = self;
+        panels::<S, 1>(simd, inverse, centered, centered.len(), |_, end, at, value| {
             if let Some(row) = (end + at).checked_sub(PANEL) {
                 whitened[row] = value;
             }

@@ -4,12 +4,11 @@
 //! Keeping the features of all training images would take more memory than the covariances, one factorisation at a time
 //! leaves the vector units idle, and every scored image passes over all factors.
 //!
-//! The way out:
+//! The design:
 //! * [`PositionStatistics`] takes images one batch after the other, and two of them can be merged.
-//! * The factorisation holds eight positions side by side, so that every operation is one on whole
-//!   vectors, whatever the dimension. It runs in f64: with a ridge of 0.01 on features of unit variance a covariance
-//!   may have a condition number of 10⁴, which single precision would leave three digits of; results are rounded to
-//!   f32.
+//! * The factorisation holds eight positions side by side, so that every operation works on whole vectors, whatever the
+//!   dimension. It runs in f64: with a ridge of 0.01 on features of unit variance a covariance may have a condition
+//!   number of 10⁴, which would leave three digits in single precision; results are rounded to f32.
 //! * [`PositionGaussians`] holds the inverse `W` of each factor instead of the factor `L`. A triangular solve passes
 //!   over the same number of values, but each of its results waits for the one before; the product `W (x - μ)` has no
 //!   such chain.
@@ -44,7 +43,7 @@ pub use cholesky::cholesky_in_place;
 pub use gaussians::PositionGaussians;
 pub use statistics::PositionStatistics;
 
-/// Why a computation is refused.
+/// Why a computation fails.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinalgError {
@@ -59,12 +58,12 @@ pub enum LinalgError {
         /// The dimension.
         dim: usize,
     },
-    /// The numbers are not what the positions and the dimension make.
+    /// The number of values does not match the positions and the dimension.
     #[error("{what} should have {expected} numbers (or a multiple, for several images), but has {got}")]
     Length {
-        /// What has them.
+        /// The values in question.
         what: &'static str,
-        /// The numbers of one image or table.
+        /// The values of one image or table.
         expected: usize,
         /// The numbers given.
         got: usize,
@@ -90,7 +89,7 @@ pub enum LinalgError {
         position: usize,
         /// The row of the pivot.
         row: usize,
-        /// What stands there instead of a positive number.
+        /// The value found instead of a positive number.
         pivot: f64,
     },
 }
@@ -100,7 +99,7 @@ pub const fn packed_len(dim: usize) -> usize {
     dim * (dim + 1) / 2
 }
 
-/// An error where there is nothing to compute.
+/// Rejects empty shapes.
 fn check_shape(positions: usize, dim: usize) -> Result<(), LinalgError> {
     if positions == 0 || dim == 0 { Err(LinalgError::Empty { positions, dim }) } else { Ok(()) }
 }

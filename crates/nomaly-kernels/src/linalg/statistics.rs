@@ -11,11 +11,11 @@ use crate::simd::{Kernel, Simd, Token};
 /// Images that are added in one pass over the scatter matrices.
 const BATCH: usize = 16;
 
-/// The number, mean and scatter of the rows seen at each position.
+/// The count, mean and scatter of the rows added at each position.
 ///
 /// Memory: 4 bytes for each of the `dim (dim + 1) / 2` values of a position's scatter, 8 for each value of its mean.
-/// Batches are centred on their own mean in f64 before they are multiplied, so that large means cost no digits; sums
-/// are f32.
+/// Batches are centered on their own mean in f64 before they are multiplied, so that large means lose no precision;
+/// sums are f32.
 #[derive(Clone, Debug)]
 pub struct PositionStatistics {
     positions: usize,
@@ -78,7 +78,7 @@ impl PositionStatistics {
         &self.scatter
     }
 
-    /// Takes in `images` `[images, positions, dim]`, in parallel over the positions.
+    /// Adds `images` `[images, positions, dim]`, in parallel over the positions.
     ///
     /// # Errors
     /// [`LinalgError::Length`].
@@ -95,7 +95,7 @@ impl PositionStatistics {
                 || vec![0.0f32; (added + 1) * dim],
                 |rows, (position, (mean, scatter))| {
                     let total = count + added as f64;
-                    // The scatter about the common mean is that of both parts, and one more row for the shift between
+                    // The scatter about the common mean is that of both parts plus one more row for the shift between
                     // their means.
                     for (column, mean) in mean.iter_mut().enumerate() {
                         let value = |image: usize| f64::from(batch[image * expected + position * dim + column]);
@@ -115,7 +115,7 @@ impl PositionStatistics {
         Ok(())
     }
 
-    /// Takes in the statistics of other images: the result is that of all images, but for rounding.
+    /// Merges the statistics of other images: the result is that of all images, up to rounding.
     ///
     /// # Errors
     /// [`LinalgError::Shape`].
@@ -163,7 +163,7 @@ impl PositionStatistics {
             || Factors::new(dim),
             |factors, (group, (scatter, inverses))| {
                 factors.load(scatter, 1.0 / (self.count - 1) as f64, ridge);
-                factors.factorise(self.token).map_err(|error| error.in_group(group))?;
+                factors.factorize(self.token).map_err(|error| error.in_group(group))?;
                 factors.invert(self.token);
                 super::gaussians::store_panels(&factors.inverse, factors.side, dim, inverses);
                 Ok(())

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::isa::Isa;
 
-/// Numbers that look random, in -1 … 1.
+/// Pseudorandom values in -1 … 1.
 fn noise(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let step = |_| {
@@ -57,8 +57,8 @@ fn check(positions: usize, dim: usize, images: usize, offset: f32, ridge: f64) {
         assert_eq!(statistics.count(), images as u64);
         let got = statistics.gaussians(ridge).unwrap().mahalanobis(&queries).unwrap();
         for (got, want) in got.iter().zip(&want) {
-            // Scatter and factors are f32; the condition number of these covariances is at most about 1 / ridge.
-            // Values and means are rounded to f32 before they are subtracted, which tells where they nearly agree.
+            // Scatter and factors are f32; the condition number of these covariances is at most about 1 / ridge. Values
+            // and means are rounded to f32 before they are subtracted, which matters where they nearly agree.
             let tolerance = want * (2e-6 + 4e-7 / ridge) + (1.0 + f64::from(offset.abs())) * 1e-6;
             assert!((f64::from(*got) - want).abs() <= tolerance, "{isa} {positions}x{dim}: {got} for {want}");
         }
@@ -107,7 +107,7 @@ fn distances_match_the_definition() {
     {
         check(positions, dim, images, 0.0, 0.01);
     }
-    // A distance near 0, of which the rounding of the values and the mean is a large part.
+    // A distance near 0, to which the rounding of the values and the mean contributes much.
     check(16, 1, 16, 0.0, 0.1);
 }
 

@@ -1,4 +1,4 @@
-//! Rows that are searched again and again, with what is computed of them once.
+//! Rows that are searched repeatedly, with data that is computed from them once.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -12,14 +12,14 @@ use super::{Metric, Neighbours, NeighboursError, Side};
 use crate::isa::Isa;
 use crate::simd::{ByteToken, Token};
 
-/// Rows that are ready to be searched: borrowed or owned, with their lengths.
+/// Rows that are ready for searching, borrowed or owned, with their lengths.
 ///
-/// Beside the rows it takes 8 bytes a row. Where the processor multiplies bytes, the first search for few neighbours of
-/// many queries adds a quarter of the rows and 12 bytes a row.
+/// Besides the rows it takes 8 bytes per row. Where the processor multiplies bytes, the first search for few neighbours
+/// of many queries adds a quarter of the size of the rows and 12 bytes per row.
 #[derive(Clone, Debug)]
 pub struct Bank<'a> {
     rows: Rows<'a>,
-    /// Made by the first search that is worth it.
+    /// Built by the first search that is worth it.
     quantized: OnceLock<Quantized>,
     metric: Metric,
     isa: Isa,
@@ -30,7 +30,7 @@ impl<'a> Bank<'a> {
     /// Takes `rows` `[rows, dim]` and measures their lengths.
     ///
     /// # Errors
-    /// [`NeighboursError`], save [`Count`](NeighboursError::Count); no rows are no error.
+    /// [`NeighboursError`], save [`Count`](NeighboursError::Count); an empty slice is valid.
     pub fn new(rows: impl Into<Cow<'a, [f32]>>, dim: usize, metric: Metric, isa: Isa) -> Result<Self, NeighboursError> {
         let token = Token::new(isa)?;
         let rows = Rows::new(rows.into(), dim, metric, Side::Bank)?;
@@ -38,10 +38,10 @@ impl<'a> Bank<'a> {
         Ok(Self { rows, quantized: OnceLock::new(), metric, isa, token })
     }
 
-    /// Adds `rows` `[rows, dim]` behind those that are there.
+    /// Appends `rows` `[rows, dim]`.
     ///
     /// # Errors
-    /// As [`new`](Bank::new), the rows numbered from the first added one; the bank is then as before.
+    /// As [`new`](Bank::new), with rows numbered from the first added one; the bank is then unchanged.
     pub fn append(&mut self, rows: &[f32]) -> Result<(), NeighboursError> {
         let more = Rows::new(Cow::Borrowed(rows), self.dim(), self.metric, Side::Bank)?;
         self.rows.check_room(more.len())?;
@@ -60,7 +60,7 @@ impl<'a> Bank<'a> {
         self.len() == 0
     }
 
-    /// The numbers of a row.
+    /// The length of a row.
     pub fn dim(&self) -> usize {
         self.rows.dim
     }
@@ -82,7 +82,7 @@ impl<'a> Bank<'a> {
 
     /// The `k` nearest rows for each row of `queries` `[queries, dim]`.
     ///
-    /// Works in parallel on rayon's current pool; the result does not depend on the number of threads. Beside the
+    /// Works in parallel on rayon's current pool; the result does not depend on the number of threads. Besides the
     /// result it takes memory for one copy of the queries and for a block of the bank, whatever the size of the bank.
     ///
     /// # Errors
@@ -113,8 +113,8 @@ impl<'a> Bank<'a> {
             return None;
         }
         if !is_rounded {
-            // Not inside of `get_or_init`: a thread that waits for the others may begin another search of this bank,
-            // which would then wait for itself.
+            // Not inside `get_or_init`: a thread that waits for others may start another search of this bank, which
+            // would deadlock.
             let quantized = Quantized::new(self.rows.view(), self.token, bytes);
             self.quantized.get_or_init(|| quantized);
         }

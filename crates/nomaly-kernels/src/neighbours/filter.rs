@@ -1,20 +1,20 @@
 //! The search through rows rounded to bytes.
 //!
 //! The problem: the product in f32 that rules rows out takes nearly all of the time of a search, and nearly all of its
-//! bits are thrown away.
+//! precision is wasted.
 //!
-//! The way out: where the processor multiplies bytes, four times as many a cycle, rows rounded to bytes are multiplied
-//! instead ([`Quantized`]). How far rounding moved a query and a row is known, and by the triangle inequality so is a
-//! bound of their distance: rows beyond the nearest so far are ruled out, the others are measured by the direct sum.
+//! The design: where the processor multiplies bytes, four times as many per cycle, rows rounded to bytes are multiplied
+//! instead ([`Quantized`]). The distance by which rounding moved a query and a row is known, so the triangle inequality
+//! bounds their true distance: rows beyond the nearest so far are ruled out, the others are measured by the direct sum.
 //! The result is the same, bit for bit.
 //!
-//! A thread takes some tiles of queries and compares them with the whole bank, block by block, so that what was found
-//! in one block rules out rows of the next. A block is made of panels from all over the bank, lest the first one tell
-//! nothing of the others. Of the first block the scores are kept: the best ones are measured to begin with.
+//! A thread takes some tiles of queries and compares them with the whole bank, block by block, so that the neighbours
+//! found in one block rule out rows of the next. A block consists of panels from all over the bank, so that the first
+//! block represents the others. The scores of the first block are kept, and the best ones are measured first.
 //!
 //! Eligible are searches for few neighbours of many queries in many rows, see [`is_worthwhile`]. Where rounding is too
-//! coarse for the distances there are, too many rows would be measured: such queries are left to the product in f32,
-//! see [`is_hopeless`].
+//! coarse for the distances at hand, too many rows would be measured: such queries fall back to the product in f32, see
+//! [`is_hopeless`].
 
 #[cfg(test)]
 mod tests;
@@ -38,10 +38,10 @@ const BLOCK: usize = 1024;
 /// bank.
 const TILES: usize = 8;
 
-/// The fewest rows of a bank: of the first block a tenth of the rows is measured or more.
+/// The fewest rows of a bank: at least a tenth of the first block is measured.
 const MIN_ROWS: usize = 2048;
 
-/// The shortest rows: a score takes a few operations beside its product.
+/// The shortest rows: a score takes a few operations besides its product.
 const MIN_DIM: usize = 16;
 
 /// The fewest queries for which a bank is rounded; that takes about as long as their product in f32.
@@ -50,10 +50,10 @@ const MIN_QUERIES: usize = 256;
 /// The most neighbours: the first block must have many times as many rows.
 const MAX_NEIGHBOURS: usize = 64;
 
-/// Values of which only the largest is looked at while the best scores are sought.
+/// Values represented by their maximum in the search for the best scores.
 const SPREAD: usize = 128;
 
-/// Of so many rows one may be measured directly: the product in f32 with all of them takes about as long.
+/// One row in this many may be measured directly: the product in f32 with all of them takes about as long.
 const MEASURED: usize = 32;
 
 /// Whether a bank is worth being rounded to bytes for a search.
@@ -62,9 +62,9 @@ pub(super) fn is_worthwhile(queries: usize, rows: usize, dim: usize, k: usize, i
     queries >= min_queries && rows >= MIN_ROWS && (MIN_DIM..=MAX_DIM).contains(&dim) && k <= MAX_NEIGHBOURS
 }
 
-/// Whether so many rows of those compared with some queries had to be measured that their product in f32 is faster.
+/// Whether so many of the compared rows had to be measured that the product in f32 is faster.
 fn is_hopeless(measured: usize, queries: usize, compared: usize, k: usize) -> bool {
-    // While little is known some more are measured than later.
+    // Early on, more rows are measured than later.
     measured > queries * (4 * k + BLOCK / 16 + compared / MEASURED)
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Filter<'a> {
     pub(super) bytes: ByteToken,
 }
 
-/// What a thread holds while it searches.
+/// The workspace of a searching thread.
 #[derive(Default)]
 struct Workspace {
     queries: QuantizedQueries,
@@ -85,7 +85,8 @@ struct Workspace {
 }
 
 impl Filter<'_> {
-    /// The nearest rows of each query, nearest first. The product in f32 searches for queries that rounded rows leave.
+    /// The nearest rows of each query, nearest first. Falls back to the product in f32 for queries that rounded rows
+    /// cannot decide.
     pub(super) fn run(&self) -> Vec<Vec<Near>> {
         let mut lists = self.sift_all();
         let left: Vec<u32> = (0u32..).zip(&lists).filter(|(_, list)| list.is_none()).map(|(query, _)| query).collect();
@@ -163,17 +164,17 @@ impl Filter<'_> {
         Some(sieve.lists)
     }
 
-    /// The largest squared distance, in the real numbers, whose direct sum may be within the limit of the list.
+    /// The largest squared distance, in real numbers, whose direct sum may be within the limit of the list.
     fn square_of(&self, list: &Nearest) -> f64 {
         let dim = self.search.queries.dim as f64;
         let limit = f64::from(list.limit()) * if self.search.metric == Metric::Cosine { 2.0 } else { 1.0 };
-        // The direct sum is off by at most `(dim + 4) u`, and by the smallest normal number for each product that is
-        // less.
+        // The relative error of the direct sum is at most `(dim + 4) u`, plus the smallest normal number for each
+        // product below it.
         (limit + dim * f64::from(f32::MIN_POSITIVE)) * (1.0 + (dim + 16.0) * f64::from(f32::EPSILON))
     }
 }
 
-/// Some queries, with what has been found for them.
+/// Some queries and the neighbours found for them.
 struct Sieve<'a> {
     filter: &'a Filter<'a>,
     /// The number of the first query.
@@ -204,7 +205,7 @@ impl Sieve<'_> {
     }
 }
 
-/// A score that at least `count` rows reach, few more of them than that; `count` must be at most [`MAX_NEIGHBOURS`].
+/// A score that at least `count` rows reach, and few more; `count` must be at most [`MAX_NEIGHBOURS`].
 struct BestScores<'a> {
     scores: &'a [f32],
     count: usize,
@@ -244,7 +245,7 @@ impl Kernel for Select<'_> {
         for (index, scores) in scores.chunks_exact(bank.width()).enumerate() {
             let (rows, errors) = bank.panel(panels.panel(index));
             let is_within = |score: f32, error: f32| (score + error * reach >= limit) & (score < below);
-            // Without a branch for each row it is vectorized.
+            // Without a branch per row, the loop is vectorized.
             if scores.iter().zip(errors).fold(false, |any, (score, error)| any | is_within(*score, *error)) {
                 let both = rows.zip(scores.iter().zip(errors));
                 found.extend(both.filter(|(_, (score, error))| is_within(**score, **error)).map(|(row, _)| row as u32));

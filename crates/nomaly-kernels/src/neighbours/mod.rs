@@ -1,29 +1,29 @@
 //! Nearest neighbours: pairwise distances and the `k` smallest of each query, fused.
 //!
-//! The problem: memory-bank methods compare each of some thousand patches of an image with a bank of up to a hundred
+//! The problem: memory-bank methods compare each of about a thousand patches of an image with a bank of up to a hundred
 //! thousand rows. The matrix of all distances would not fit into memory, and the sum of squared differences, taken
 //! directly, runs at the speed of loads rather than of multiplications.
 //!
-//! The way out: `‖q - b‖² = ‖q‖² + ‖b‖² - 2 q·b` makes it a matrix product, which is computed block by block in
-//! registers (see the `tile` module) and thrown away. That form cancels badly for near neighbours, so it serves only to
-//! rule rows out: with a bound on its rounding error, every row that might be among the `k` nearest is measured again
-//! by the direct sum `Σ (q - b)²`, and only those distances are compared and returned. The result is therefore exactly
-//! the `k` smallest direct distances: the distance of a row to itself is 0, and neither the blocks nor the threads can
+//! The design: `‖q - b‖² = ‖q‖² + ‖b‖² - 2 q·b` turns it into a matrix product, which is computed block by block in
+//! registers (see the `tile` module) and never stored as a whole. That form cancels badly for near neighbours, so it
+//! only rules rows out: with a bound on its rounding error, every row that might be among the `k` nearest is measured
+//! again by the direct sum `Σ (q - b)²`, and only those distances are compared and returned. The result is therefore
+//! exactly the `k` smallest direct distances: the distance of a row to itself is 0, and neither blocks nor threads
 //! change a bit of it.
 //!
 //! Where the processor multiplies bytes, rows are ruled out by the products of rows rounded to bytes, with a bound on
-//! how far rounding moved them (the `filter` module); what that cannot decide goes the way above. The result is the
-//! same to the bit.
+//! how far rounding moved them (the `filter` module); pairs that this cannot decide are handled as above. The result is
+//! the same to the bit.
 //!
 //! Few queries (a single image with one pooled feature vector) are measured directly without the product, at the speed
-//! of memory, for then packing the bank would cost more than it saves.
+//! of memory, because packing the bank would cost more than it saves.
 //!
-//! [`InvertedIndex`] looks into a part of the rows only, for banks where even that takes too long.
+//! [`InvertedIndex`] searches only a part of the rows, for banks where even that takes too long.
 //!
-//! A [`Bank`] holds what is needed of the rows beside the rows themselves: their lengths, computed once, and the
-//! rounded rows, a quarter of their size, from the first search on that uses them. For the product in f32 it is packed
-//! block by block while it is searched, because a packed copy would double the memory of the largest thing in a model,
-//! and transposing a block in the cache takes little of the time of its product.
+//! Besides the rows, a [`Bank`] holds their lengths, computed once, and the rounded rows, a quarter of their size, from
+//! the first search that uses them. For the product in f32 it is packed block by block while it is searched, because a
+//! packed copy would double the memory of the largest thing in a model, and transposing a block in the cache takes
+//! little time compared with its product.
 //!
 //! ```
 //! use nomaly_kernels::isa::Isa;
@@ -54,7 +54,7 @@ pub use inverted::{InvertedIndex, InvertedOptions, InvertedParts};
 
 use nearest::Near;
 
-/// How far two rows are apart.
+/// The distance of two rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Metric {
@@ -89,8 +89,7 @@ impl Neighbours {
 ///
 /// A neighbour counts as found when it is no farther than the farthest exact one, so that it does not matter which of
 /// equally distant rows was returned (Aumüller, Bernhardsson and Faithfull, *ANN-Benchmarks*, 2020, section 2.1). Both
-/// searches must be of the same queries; where `found` has fewer neighbours, the missing ones are not found. 1 without
-/// queries.
+/// searches must have the same queries; neighbours missing from `found` count as not found. 1 without queries.
 pub fn recall(exact: &Neighbours, found: &Neighbours) -> f64 {
     if exact.distances.is_empty() {
         return 1.0;
@@ -103,7 +102,7 @@ pub fn recall(exact: &Neighbours, found: &Neighbours) -> f64 {
     lists.map(near).sum::<usize>() as f64 / exact.distances.len() as f64
 }
 
-/// Why a search is refused.
+/// Why a search fails.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NeighboursError {
@@ -113,8 +112,8 @@ pub enum NeighboursError {
     /// Rows without columns.
     #[error("rows of dimension 0 have no distance")]
     NoColumns,
-    /// The numbers are no whole rows.
-    #[error("the {side} has {len} numbers, which is no multiple of the dimension {dim}")]
+    /// The values do not form whole rows.
+    #[error("the {side} has {len} numbers, which is not a multiple of the dimension {dim}")]
     Ragged {
         /// Which input.
         side: Side,
@@ -139,7 +138,7 @@ pub enum NeighboursError {
         /// The rows given.
         rows: usize,
     },
-    /// A search in no cell.
+    /// A search with zero probes.
     #[error("a search must look into one cell at least")]
     NoProbes,
     /// The parts of an index contradict each other.
@@ -167,9 +166,9 @@ pub enum NeighboursError {
 /// One of the two inputs of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// The rows whose neighbours are sought.
+    /// The rows whose neighbours are searched.
     Queries,
-    /// The rows among which they are sought.
+    /// The rows that are searched.
     Bank,
 }
 

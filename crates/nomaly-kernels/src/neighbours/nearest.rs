@@ -1,4 +1,4 @@
-//! The nearest rows of a query that have been seen so far.
+//! The nearest rows of a query so far.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -41,7 +41,7 @@ impl Nearest {
         self.heap.into_sorted_vec()
     }
 
-    /// No row beyond this distance is wanted.
+    /// Rows beyond this distance are irrelevant.
     pub(super) fn limit(&self) -> f32 {
         if self.heap.len() < self.k {
             f32::INFINITY

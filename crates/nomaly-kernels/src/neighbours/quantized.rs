@@ -1,12 +1,12 @@
-//! Rows rounded to bytes, the distance by which that moved each, and the products of such rows.
+//! Rows rounded to bytes, the rounding error of each, and the products of such rows.
 //!
-//! Each row has a step of its own, so that its largest number becomes 127: a row far from the others is coarse, and
-//! makes no other row coarser. Numbers are taken relative to a common centre, which changes no distance.
+//! Each row has its own step, so that its largest number becomes 127: a row far from the others is coarse itself but
+//! does not make other rows coarser. Numbers are taken relative to a common centre, which changes no distance.
 //!
 //! Rows of the bank are packed in panels of two vectors of sums: four positions of each row of the panel, then the next
-//! four. Their bytes are unsigned, 128 for a zero, as the instruction wants one factor to be; the sums begin with what
-//! that adds. A row's largest number is 127 and not 128, and sums of [`MAX_DIM`] products stay below 2^31: they are
-//! exact.
+//! four. Their bytes are unsigned, with 128 for zero, because the instruction requires one unsigned factor; the sums
+//! start with the negated offset. A row's largest number is 127 and not 128, and sums of [`MAX_DIM`] products stay
+//! below 2^31: they are exact.
 
 use std::ops::Range;
 
@@ -32,21 +32,21 @@ const OFFSET: u8 = 128;
 /// The largest magnitude of a byte.
 const LARGEST: f64 = 127.0;
 
-/// Rows without a larger number than this are rounded to zero, so that no step is too small to divide by.
+/// Rows with no number above this are rounded to zero, so that no step is too small to divide by.
 const NEGLIGIBLE: f64 = 1e-30;
 
-/// Rows of which the centre is the median.
+/// Rows whose median is the centre.
 const SAMPLE: usize = 255;
 
-/// A share of the squared lengths that is more than the rounding of a score and of its limit can come to: a score has
-/// five roundings of at most 2^-24 of its terms, which are at most `‖q̂‖² + ‖b̂‖²` and `T e`, see [`Reach`].
+/// A share of the squared lengths that exceeds the rounding of a score and its limit: a score has five roundings of at
+/// most 2^-24 of its terms, which are at most `‖q̂‖² + ‖b̂‖²` and `T e`, see [`Reach`].
 const SLACK: f64 = 1.0 / (1 << 20) as f64;
 
 /// Rows of a bank as bytes.
 #[derive(Clone, Debug)]
 pub(super) struct Quantized {
     /// Subtracted from every row and query.
-    centre: Vec<f32>,
+    center: Vec<f32>,
     /// `[panel][step][row of the panel][BYTES]`.
     codes: AlignedBuf,
     steps: usize,
@@ -54,18 +54,18 @@ pub(super) struct Quantized {
     width: usize,
     /// The step of each row, padded with zeros to whole panels.
     scales: Vec<f32>,
-    /// `(e² - ‖b̂‖²) / 2` of each row and slack, padded with minus infinity.
+    /// `(e² - ‖b̂‖²) / 2` of each row plus slack, padded with minus infinity.
     offsets: Vec<f32>,
-    /// The largest distance `e` of a row from what it was rounded to, padded with zeros.
+    /// An upper bound of the rounding error `e` of each row, padded with zeros.
     errors: Vec<f32>,
 }
 
-/// Queries as bytes, in tiles of as many as the registers hold, padded with queries that no row is near.
+/// Queries as bytes, in tiles of as many as the registers hold, padded with queries that match no row.
 #[derive(Default)]
 pub(super) struct QuantizedQueries {
     /// `[tile][step][query of the tile]`, four bytes each.
     codes: Vec<i32>,
-    /// What the sums of each query begin with.
+    /// The initial value of each query's sums.
     starts: Vec<i32>,
     scales: Vec<f32>,
     /// `‖q̂‖²`.
@@ -77,7 +77,7 @@ pub(super) struct QuantizedQueries {
     limits: Vec<f32>,
 }
 
-/// Panels `first`, `first + step`, …, of which there are `count`.
+/// `count` panels: `first`, `first + step`, ….
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Panels {
     pub(super) first: usize,
@@ -91,7 +91,7 @@ impl Panels {
     }
 }
 
-/// What a row was rounded to.
+/// A rounded row.
 struct Code {
     scale: f32,
     /// The squared length of the rounded row.
@@ -103,13 +103,13 @@ struct Code {
 }
 
 impl Quantized {
-    /// `token` is the proof for `bytes` too.
+    /// `token` must match `bytes`.
     pub(super) fn new(rows: View<'_>, token: Token, bytes: ByteToken) -> Self {
         let (lanes, _) = bytes.shape();
         let (width, steps, len) = (2 * lanes, rows.dim.div_ceil(BYTES), rows.len());
         let padded = len.next_multiple_of(width);
         let mut bank = Self {
-            centre: median(rows),
+            center: median(rows),
             codes: AlignedBuf::zeroed(padded * steps),
             steps,
             width,
@@ -117,14 +117,14 @@ impl Quantized {
             offsets: vec![f32::NEG_INFINITY; padded],
             errors: vec![0.0; padded],
         };
-        let Self { centre, codes, scales, offsets, errors, .. } = &mut bank;
+        let Self { center, codes, scales, offsets, errors, .. } = &mut bank;
         let panels = codes.bytes_mut().par_chunks_exact_mut(width * steps * BYTES);
         let factors = scales.par_chunks_mut(width).zip(offsets.par_chunks_mut(width)).zip(errors.par_chunks_mut(width));
         panels.zip(factors).enumerate().with_min_len(8).for_each_init(
             || Encoder::new(rows.dim),
             |encoder, (panel, (codes, ((scales, offsets), errors)))| {
                 for (place, row) in (panel * width..len.min((panel + 1) * width)).enumerate() {
-                    let code = encoder.encode(token, rows.scaled(row), centre);
+                    let code = encoder.encode(token, rows.scaled(row), center);
                     for (step, bytes) in encoder.codes.chunks_exact(BYTES).take(steps).enumerate() {
                         let into = &mut codes[(step * width + place) * BYTES..][..BYTES];
                         into.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte.cast_unsigned() ^ OFFSET);
@@ -166,7 +166,7 @@ impl Quantized {
     }
 }
 
-/// The median of each column of some rows, spread evenly: rows far away do not move it.
+/// The median of each column over evenly spread rows; distant rows do not move it.
 fn median(rows: View<'_>) -> Vec<f32> {
     let count = rows.len().min(SAMPLE);
     let mut column = vec![0.0f32; count];
@@ -180,7 +180,7 @@ fn median(rows: View<'_>) -> Vec<f32> {
     (0..rows.dim).map(median).collect()
 }
 
-/// Rounds rows one after the other.
+/// Rounds rows one at a time.
 struct Encoder {
     /// The row less the centre, padded with zeros to chunks of [`LANES`].
     values: Vec<f64>,
@@ -188,7 +188,7 @@ struct Encoder {
     codes: Vec<i8>,
 }
 
-/// Values that are rounded at a time, in sums of their own.
+/// Values that are rounded at a time, with separate sums.
 const LANES: usize = 16;
 
 impl Encoder {
@@ -197,8 +197,8 @@ impl Encoder {
         Self { values: vec![0.0; padded], codes: vec![0; padded] }
     }
 
-    fn encode(&mut self, token: Token, (row, factor): (&[f32], f32), centre: &[f32]) -> Code {
-        token.dispatch(Encode { row, factor, centre, values: &mut self.values, codes: &mut self.codes })
+    fn encode(&mut self, token: Token, (row, factor): (&[f32], f32), center: &[f32]) -> Code {
+        token.dispatch(Encode { row, factor, center, values: &mut self.values, codes: &mut self.codes })
     }
 }
 
@@ -206,7 +206,7 @@ impl Encoder {
 struct Encode<'a> {
     row: &'a [f32],
     factor: f32,
-    centre: &'a [f32],
+    center: &'a [f32],
     values: &'a mut [f64],
     codes: &'a mut [i8],
 }
@@ -218,9 +218,9 @@ impl Kernel for Encode<'_> {
     fn run<S: Simd>(self, _: S) -> Code {
         /// Adding it to a small number leaves the nearest whole number in the lowest bits.
         const ROUNDER: f64 = 1.5 * (1u64 << 52) as f64;
-        let Self { row, factor, centre, values, codes } = self;
-        for ((value, number), centre) in values.iter_mut().zip(row).zip(centre) {
-            *value = f64::from(number * factor) - f64::from(*centre);
+        let Self { row, factor, center, values, codes } = self;
+        for ((value, number), center) in values.iter_mut().zip(row).zip(center) {
+            *value = f64::from(number * factor) - f64::from(*center);
         }
         let (values, _) = values.as_chunks::<LANES>();
         let (codes, _) = codes.as_chunks_mut::<LANES>();
@@ -259,7 +259,7 @@ impl Kernel for Encode<'_> {
 }
 
 impl QuantizedQueries {
-    /// Replaces the queries; `token` is the proof for `bytes` too.
+    /// Replaces the queries; `token` must match `bytes`.
     pub(super) fn encode(&mut self, queries: View<'_>, bank: &Quantized, token: Token, bytes: ByteToken) {
         let (height, steps) = (tile_rows(bytes.shape().1), bank.steps);
         let padded = queries.len().next_multiple_of(height);
@@ -272,7 +272,7 @@ impl QuantizedQueries {
         self.scales.clear();
         let mut encoder = Encoder::new(queries.dim);
         for query in 0..queries.len() {
-            let code = encoder.encode(token, queries.scaled(query), &bank.centre);
+            let code = encoder.encode(token, queries.scaled(query), &bank.center);
             let tile = &mut self.codes[query / height * height * steps..];
             let words = encoder.codes.as_chunks::<BYTES>().0.iter();
             for (step, &[a, b, c, d]) in words.take(steps).enumerate() {
@@ -296,7 +296,7 @@ impl QuantizedQueries {
         self.starts.len()
     }
 
-    /// Asks for rows that may be as near to the query as `square`; for all while that is infinite.
+    /// Limits the search to rows that may be as near to the query as `square`; infinity accepts all rows.
     pub(super) fn set_reach(&mut self, query: usize, square: f64) {
         let reach = Reach::new(self.squares[query], self.errors[query], square);
         (self.reaches[query], self.limits[query]) = (reach.reach, reach.limit);
@@ -307,11 +307,11 @@ impl QuantizedQueries {
     }
 }
 
-/// Which rows may be as near to a query as a given distance, told from their bytes.
+/// The rows that may be as near to a query as a given distance, judged by their bytes.
 ///
-/// With `e_q` and `e` for how far query and row were moved, a row within `√square` of the query is within `T + e` after
+/// With `e_q` and `e` the rounding errors of query and row, a row within `√square` of the query is within `T + e` after
 /// rounding, where `T = e_q + √square`: `‖q̂‖² + ‖b̂‖² - 2 q̂·b̂ <= T² + 2 T e + e²`. The product is the whole number
-/// `P` times the steps of both, `s_q s P`. Divided by two and sorted by what depends on the row, that is `s_q s P + (e²
+/// `P` times the steps of both, `s_q s P`. Halved and rearranged by dependence on the row, that is `s_q s P + (e²
 /// - ‖b̂‖²) / 2 + T e >= (‖q̂‖² - T²) / 2`; the left side is called the score.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reach {
@@ -326,7 +326,7 @@ impl Reach {
             return Self { reach: 0.0, limit: f32::MIN };
         }
         let reach = error + square.sqrt();
-        // The last term is for results below the smallest normal number.
+        // The last term covers subnormal results.
         let limit = 0.5 * (query_square - reach * reach)
             - SLACK * (query_square + reach * reach)
             - 16.0 * f64::from(f32::MIN_POSITIVE);
@@ -376,11 +376,10 @@ impl ByteKernel for Marks<'_> {
     }
 }
 
-/// What is done with scores while they are in registers; a trait and not a closure, which would not be compiled for the
+/// A consumer of scores while they are in registers. A trait, because a closure would not be compiled for the
 /// instruction set.
 trait Sink {
-    /// Takes the scores of a query with a panel, the panel by its index among those of the work, and the errors of its
-    /// rows.
+    /// Takes the scores of a query with a panel, the index of the panel within the work, and the errors of its rows.
     fn take<B: Bytes>(&mut self, bytes: B, query: usize, index: usize, scores: [<B::S as Simd>::V; 2], errors: &[f32]);
 }
 
@@ -455,7 +454,7 @@ impl Work<'_> {
             let codes = &bank.codes.bytes()[rows.start * steps * BYTES..rows.end * steps * BYTES];
             let (scales, offsets) = (&bank.scales[rows.clone()], &bank.offsets[rows.clone()]);
             let errors = &bank.errors[rows];
-            // Panels are not next to each other, so the processor does not foresee which one comes next.
+            // Panels are not adjacent, so the hardware prefetcher cannot predict the next one.
             let next = panels.panel((index + 1).min(panels.count - 1)) * codes.len();
             let mut ahead = bank.codes.bytes()[next..].chunks(LINE).take(codes.len().div_ceil(LINE));
             let share = codes.len().div_ceil(LINE).div_ceil(queries.len() / M);

@@ -1,4 +1,4 @@
-//! Rows that have been checked and measured.
+//! Rows that have been checked, with their lengths.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{Metric, NeighboursError, Side};
 use crate::squares::{is_measurable, sum_of_squares};
 
-/// Rows with what the metric makes of them.
+/// Rows with the scale and squared length that the metric gives them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rows<'a> {
     pub(super) data: Cow<'a, [f32]>,

@@ -15,7 +15,7 @@ use crate::simd::Token;
 /// Rows of the bank that are packed and multiplied at a time.
 pub(super) const BANK_BLOCK: usize = 1024;
 
-/// Up to so many queries are measured directly.
+/// Up to this many queries are measured directly.
 pub(super) const FEW_QUERIES: usize = 16;
 
 /// Units of work for each thread, at least, so that none is idle for long at the end.
@@ -24,9 +24,9 @@ const UNITS_PER_THREAD: usize = 4;
 /// Rows of the bank that one task measures directly.
 const DIRECT_BLOCK: usize = 256;
 
-/// What a thread holds while it searches.
+/// The workspace of a searching thread.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(super) struct SearchWorkspace {
     /// The first row of the block of the bank that is packed.
     packed_from: Option<usize>,
     packed: AlignedBuf,
@@ -38,8 +38,8 @@ pub(super) struct Memory {
     squares: Vec<f32>,
 }
 
-/// From the products of a query to those of the next: a vector more than there are, so that those of a tile do not
-/// compete for the same places of the first-level cache.
+/// Distance between the products of consecutive queries: one vector more than needed, so that those of a tile do not
+/// compete for the same sets of the first-level cache.
 fn dots_stride(columns: usize, lanes: usize) -> usize {
     columns + lanes
 }
@@ -48,7 +48,7 @@ fn dots_stride(columns: usize, lanes: usize) -> usize {
 pub(super) struct Search<'a> {
     pub(super) queries: View<'a>,
     pub(super) bank: View<'a>,
-    /// The number that each row of the bank goes by, its place where there are none.
+    /// The number of each row of the bank; its position if absent.
     pub(super) numbers: Option<&'a [u32]>,
     pub(super) k: usize,
     pub(super) metric: Metric,
@@ -93,7 +93,7 @@ impl Search<'_> {
     }
 
     /// Compares all queries with all rows on this thread and enters the rows into the list of each query.
-    pub(super) fn visit(&self, lists: &mut [Nearest], memory: &mut Memory) {
+    pub(super) fn visit(&self, lists: &mut [Nearest], memory: &mut SearchWorkspace) {
         let rows = self.bank.len();
         if self.queries.len() <= FEW_QUERIES {
             for start in (0..rows).step_by(DIRECT_BLOCK) {
@@ -130,7 +130,7 @@ impl Search<'_> {
         parts.map(|(lists, _)| lists).reduce(|| self.empty_lists(), merge)
     }
 
-    /// Enters some rows into the lists by their direct distances; `squares` is memory that may hold anything.
+    /// Enters some rows into the lists by their direct distances; `squares` is scratch memory.
     fn measure(&self, rows: Range<usize>, lists: &mut [Nearest], squares: &mut Vec<f32>) {
         let (count, dim, bank) = (self.queries.len(), self.bank.dim, self.bank.slice(rows.clone()));
         squares.resize(rows.len() * count, 0.0);
@@ -150,8 +150,8 @@ impl Search<'_> {
     }
 
     /// Threads take blocks of the bank from a common counter, pack them and multiply them with all queries, each with
-    /// lists of its own: no thread waits for another until all is done. Where the bank has too few blocks for that,
-    /// units of work are pairs of a block and a group of queries.
+    /// its own lists: no thread waits for another until the end. Where the bank has too few blocks for that, units of
+    /// work are pairs of a block and a group of queries.
     pub(super) fn multiply(&self) -> Vec<Nearest> {
         let height = tile_rows(self.token.columns());
         let (queries, bank, depth) = (self.queries, self.bank, self.depth());
@@ -164,7 +164,7 @@ impl Search<'_> {
         let next = AtomicUsize::new(0);
         let parts = (0..threads).into_par_iter().with_max_len(1).map(|_| {
             let mut lists = self.empty_lists();
-            let mut memory = Memory::default();
+            let mut memory = SearchWorkspace::default();
             loop {
                 let unit = next.fetch_add(1, atomic::Ordering::Relaxed);
                 let (first_row, first_query) = (unit / groups * BANK_BLOCK, unit % groups * group);
@@ -190,7 +190,7 @@ impl Search<'_> {
         packed_queries: &[f32],
         block: usize,
         lists: &mut [Nearest],
-        memory: &mut Memory,
+        memory: &mut SearchWorkspace,
     ) {
         let width = 2 * self.lanes;
         let (dim, depth, slack) = (self.bank.dim, self.depth(), self.slack());
@@ -214,7 +214,7 @@ impl Search<'_> {
         }
     }
 
-    /// `dots` is memory for the products, which may hold anything.
+    /// `dots` is scratch memory for the products.
     fn multiply_block(
         &self,
         first_query: usize,
@@ -266,7 +266,7 @@ impl Search<'_> {
         }
     }
 
-    /// Bounds, relative to `‖q‖² + ‖b‖²`, how far the distance by way of the product may lie above the direct one.
+    /// Bounds, relative to `‖q‖² + ‖b‖²`, the excess of the distance computed from the product over the direct one.
     ///
     /// With the unit roundoff `u`: a sum of `dim` products is off by at most `dim u ‖q‖ ‖b‖`, which counts twice, and
     /// `2 ‖q‖ ‖b‖ <= ‖q‖² + ‖b‖²`; the direct sum is off by at most `(dim + 4) u ‖q - b‖²`, where

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Numbers that look random, in -1 … 1.
+/// Pseudorandom values in -1 … 1.
 pub(super) fn noise(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let step = |_| {
@@ -167,9 +167,12 @@ fn wrong_input_is_an_error_that_names_it() {
     assert_eq!(search(&[], &[], 0, 1), Err(NeighboursError::NoColumns));
     assert_eq!(
         message(&[1.0], &[1.0; 4], 2, 1),
-        "the query block has 1 numbers, which is no multiple of the dimension 2"
+        "the query block has 1 numbers, which is not a multiple of the dimension 2"
     );
-    assert_eq!(message(&[1.0; 2], &[1.0; 5], 2, 1), "the bank has 5 numbers, which is no multiple of the dimension 2");
+    assert_eq!(
+        message(&[1.0; 2], &[1.0; 5], 2, 1),
+        "the bank has 5 numbers, which is not a multiple of the dimension 2"
+    );
     assert_eq!(search(&[1.0; 2], &[1.0; 4], 2, 0), Err(NeighboursError::Count { k: 0, rows: 2 }));
     assert_eq!(search(&[1.0; 2], &[1.0; 4], 2, 3), Err(NeighboursError::Count { k: 3, rows: 2 }));
     assert_eq!(search(&[1.0; 2], &[], 2, 1), Err(NeighboursError::Count { k: 1, rows: 0 }));

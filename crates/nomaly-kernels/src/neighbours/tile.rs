@@ -28,14 +28,14 @@ pub(crate) const fn tile_rows(columns: usize) -> usize {
 
 /// Rows in panels of `width`, `[panel][position][row]`, filled up with zeros.
 ///
-/// Where `depth` goes one beyond the row, that position is 1 for rows of factor 0 and 0 for the others.
+/// If `depth` exceeds the row by one, that position is 1 for rows of factor 0 and 0 for the others.
 pub(crate) fn pack(token: Token, rows: &[f32], scales: &[f32], dim: usize, depth: usize, width: usize) -> Vec<f32> {
     let mut packed = vec![0.0f32; scales.len().div_ceil(width) * width * depth];
     pack_panels(token, rows, scales, dim, depth, width, &mut packed);
     packed
 }
 
-/// [`pack`] into memory that may hold anything.
+/// [`pack`] into memory with unspecified contents.
 pub(crate) fn pack_panels(
     token: Token,
     rows: &[f32],
@@ -69,7 +69,7 @@ impl Kernel for PackPanel<'_> {
         let Self { rows, scales, dim, depth, width, packed } = self;
         let count = scales.len();
         assert!(rows.len() == count * dim && count <= width && packed.len() == width * depth);
-        // Squares of LANES rows and positions go through registers, what is left over one by one.
+        // Squares of LANES rows and positions go through registers, the rest one by one.
         let (square_rows, positions) = (count / S::LANES * S::LANES, dim / S::LANES * S::LANES);
         for position in (0..positions).step_by(S::LANES) {
             for row in (0..square_rows).step_by(S::LANES) {
@@ -114,7 +114,8 @@ pub(crate) struct Dots<'a> {
     pub(crate) depth: usize,
     /// Rows of the bank with padding.
     pub(crate) columns: usize,
-    /// From the products of a query to those of the next; not less than `columns`, and best no multiple of a page.
+    /// Distance between the products of consecutive queries; at least `columns`, and preferably not a multiple of a
+    /// page.
     pub(crate) stride: usize,
     /// `[queries, stride]`, of which `columns` are written.
     pub(crate) dots: &'a mut [f32],
@@ -207,7 +208,7 @@ unsafe fn tile<S: Simd, const M: usize>(
     }
 }
 
-/// Finds the rows with `half_square - dot <= limit` and gives that bound with the row, in the order of the rows.
+/// Finds the rows with `half_square - dot <= limit` and passes them on with that bound, in order.
 pub(super) struct Candidates<'a> {
     pub(super) dots: &'a [f32],
     pub(super) half_squares: &'a [f32],
@@ -313,7 +314,7 @@ fn sum_of_differences<S: Simd, const SCALED: bool>(simd: S, a: &[f32], b: &[f32]
     let add = |sum: S::V, at: usize| {
         // SAFETY: callers keep `at + LANES <= a.len()`, which is `b.len()` too.
         let (x, y) = unsafe { (simd.load(a.as_ptr().add(at)), simd.load(b.as_ptr().add(at))) };
-        // Both products are rounded, so that equal rows of equal scale differ by nothing.
+        // Both products are rounded, so that equal rows of equal scale have distance 0.
         let difference = if SCALED { simd.sub(simd.mul(x, scales), simd.mul(y, other_scales)) } else { simd.sub(x, y) };
         simd.fma(difference, difference, sum)
     };

@@ -1,4 +1,4 @@
-//! Describing a network: every shape is checked here, before anything runs.
+//! The description of a network; every shape is checked here, before anything runs.
 
 use super::node::{DepthwiseLayer, Node, Op};
 use super::plan;
@@ -29,7 +29,7 @@ impl NetworkBuilder {
         Self { isa, algorithm: Algorithm::Auto, nodes: Vec::new() }
     }
 
-    /// Sets the algorithm of the convolutions that are added from now on; those that it cannot compute stay direct.
+    /// Sets the algorithm of convolutions added from now on; those that it cannot compute stay direct.
     pub fn set_algorithm(&mut self, algorithm: Algorithm) {
         self.algorithm = algorithm;
     }
@@ -253,7 +253,7 @@ impl NetworkBuilder {
         Ok(self.push(op(window), vec![x], [channels, out_height, out_width]))
     }
 
-    /// The input once more, in the layout of the caller, for first layers that read it directly.
+    /// A second input node in the caller's layout, for first layers that read it directly.
     fn planar_input(&mut self, x: NodeId) -> NodeId {
         let shape = self.nodes[x.0].shape;
         match self.nodes.iter().position(|node| matches!(node.op, Op::Input { planar: true })) {
@@ -267,7 +267,7 @@ impl NetworkBuilder {
         NodeId(self.nodes.len() - 1)
     }
 
-    /// The shape of a node that exists and can be computed with.
+    /// The shape of a node, if it exists and can be computed.
     fn checked_shape(&self, id: NodeId) -> Result<[usize; 3], NetworkError> {
         let count = self.nodes.len();
         let node = self.nodes.get(id.0).ok_or(NetworkError::UnknownNode { node: id.0, count })?;
@@ -300,7 +300,7 @@ fn check_length(what: &'static str, expected: usize, found: usize) -> Result<(),
     if expected == found { Ok(()) } else { Err(NetworkError::Length { what, expected, found }) }
 }
 
-/// The product, if a tensor of that many values is allowed.
+/// The product of the sizes, if a tensor of that many values is allowed.
 fn product(sizes: &[usize], what: &'static str) -> Result<usize, NetworkError> {
     sizes
         .iter()

@@ -1,14 +1,14 @@
-//! Joining neighbouring nodes of the graph, so that tensors between them need not travel through memory.
+//! Fusion of neighbouring nodes of the graph, so that the tensors between them do not travel through memory.
 //!
 //! Four patterns, all of them from inverted bottlenecks, with or without channel attention (EfficientNet):
 //!
 //! * a pointwise convolution that only a depthwise one reads becomes part of it;
-//! * a depthwise convolution that only a pointwise one reads becomes part of that, with what it has taken in;
-//! * the mean of a depthwise convolution's result is taken from row sums that the convolution leaves;
+//! * a depthwise convolution that only a pointwise one reads becomes part of that, including what was fused into it;
+//! * the mean of a depthwise convolution's result is computed from row sums that the convolution writes;
 //! * a gate that only a pointwise convolution reads is multiplied into its weights instead of its input, where the
 //!   image has more positions than the convolution has output channels.
 //!
-//! Only the last changes a bit of any result, because it rounds products in another order.
+//! Only the last changes bits of a result, because it rounds products in another order.
 
 use super::NodeId;
 use super::node::{Node, Op};
@@ -38,7 +38,7 @@ pub(super) fn fuse(nodes: &mut [Node], outputs: &[(NodeId, OutputLayout)], live:
     }
 }
 
-/// Takes the pointwise convolution before depthwise convolution `index` into it.
+/// Fuses the pointwise convolution before depthwise convolution `index` into it.
 fn expand(nodes: &mut [Node], index: usize, readers: &[usize]) {
     let [input] = nodes[index].inputs[..] else { return };
     if readers[input.0] != 1 || !is_pointwise(nodes, input.0) {
@@ -53,7 +53,7 @@ fn expand(nodes: &mut [Node], index: usize, readers: &[usize]) {
     }
 }
 
-/// Takes the depthwise convolution before pointwise convolution `index` into it.
+/// Fuses the depthwise convolution before pointwise convolution `index` into it.
 fn project(nodes: &mut [Node], index: usize, readers: &[usize]) {
     let wide = nodes[index].inputs[0];
     let node = &nodes[wide.0];
@@ -70,7 +70,7 @@ fn project(nodes: &mut [Node], index: usize, readers: &[usize]) {
     }
 }
 
-/// Lets the depthwise convolution before mean `index` leave the sums of its rows.
+/// Makes the depthwise convolution before mean `index` write the sums of its rows.
 fn take_sums(nodes: &mut [Node], index: usize) {
     let input = nodes[index].inputs[0].0;
     if let (Op::Depthwise(_), None) = (&nodes[input].op, nodes[input].sums) {
@@ -79,7 +79,7 @@ fn take_sums(nodes: &mut [Node], index: usize) {
     }
 }
 
-/// Takes the gate before pointwise convolution `index` into its weights.
+/// Fuses the gate before pointwise convolution `index` into its weights.
 fn gate(nodes: &mut [Node], index: usize, readers: &[usize]) {
     let scale = nodes[index].inputs[0].0;
     let [out, height, width] = nodes[index].shape;

@@ -6,10 +6,10 @@
 //! **The design.** [`NetworkBuilder`] checks every shape as the graph is described and packs the weights for the
 //! instruction set. [`NetworkBuilder::finish`] drops what no output needs, gives every tensor a place in one arena by
 //! its lifetime, with the zero border that its consumers' padding asks for, and resolves all addresses.
-//! [`CompiledNetwork::run`] only computes: no allocation, no shape logic. Tensors are in the blocked layout between
-//! layers and leave it in the [`OutputLayout`] that their consumer wants.
+//! [`CompiledNetwork::run`] only computes, without allocation or shape logic. Tensors are in the blocked layout between
+//! layers and are converted to the requested [`OutputLayout`] at the outputs.
 //!
-//! Nodes whose tensors need not exist are joined first (the `fuse` module), and 3x3 convolutions of stride 1 are
+//! Nodes are fused first, so that some tensors need not exist (the `fuse` module), and 3x3 convolutions of stride 1 are
 //! computed by Winograd's algorithm where a cost model says so ([`Algorithm`]).
 //!
 //! **Measured**: see `benches/README.md`, which has the commands too.
@@ -17,10 +17,10 @@
 //! **Eligible** are networks of the operations that [`NetworkBuilder`] has. Convolutions with other groups are refused
 //! when the graph is described, so a plan that exists runs entirely on these kernels.
 //!
-//! **Parallelism** is one level deep, on the current rayon pool: a run gathers its threads once and deals each step,
-//!   images x bands of rows x channel blocks, among them. How the work is cut never changes the order of a sum, and
-//!   the algorithm of a layer depends on its geometry alone, so an image's result depends neither on the number of
-//!   threads nor on the batch that it is in.
+//! **Parallelism** is one level deep, on the current rayon pool: a run gathers its threads once and distributes each
+//! step, images x bands of rows x channel blocks, among them. The split of the work never changes the order of a sum,
+//! and the algorithm of a layer depends on its geometry alone, so an image's result depends neither on the number of
+//! threads nor on its batch.
 //!
 //! ```
 //! use nomaly_kernels::isa::Isa;
@@ -65,7 +65,7 @@ pub use crate::geometry::{Activation, OutputLayout, Padding, Pool2d};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// The fastest by the layer's geometry.
+    /// The fastest for the layer's geometry.
     #[default]
     Auto,
     /// Every product and sum of the definition.

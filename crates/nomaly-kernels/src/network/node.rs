@@ -50,14 +50,14 @@ pub(crate) enum Op {
         count_include_pad: bool,
     },
     Mean,
-    /// The mean, from the sums of rows that its input left.
+    /// The mean, from the sums of rows that its input wrote.
     MeanOfSums,
     Scale,
-    /// Part of another node; nobody reads it.
+    /// Fused into another node; has no reader.
     Absorbed,
 }
 
-/// A depthwise convolution, behind the pointwise convolution `expand`, if there is one.
+/// A depthwise convolution, optionally after the pointwise convolution `expand`.
 #[derive(Debug)]
 pub(crate) struct DepthwiseLayer {
     pub(crate) weights: DepthwiseWeights,

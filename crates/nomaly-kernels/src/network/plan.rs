@@ -1,25 +1,25 @@
-//! From the graph to a list of steps with resolved addresses.
+//! Planning: from the graph to a list of steps with resolved addresses.
 //!
 //! Three decisions are made here, each a pure function: which nodes are needed, how wide the zero border of each tensor
-//! must be, and where each tensor lies. Two tensors share memory when the last reader of one comes before the writer
-//! of the other; placing the largest first is the usual greedy answer to this packing problem.
+//! must be, and where each tensor is placed. Two tensors share memory when the last reader of one comes before the
+//! writer of the other; placing the largest first is the usual greedy heuristic for this packing problem.
 
 use super::node::{DepthwiseLayer, Node, Op};
 use super::{NodeId, fuse};
 use crate::blocked::View;
-use crate::conv::{Bottleneck, Dense, Depthwise, Inverted, Widen, Winograd, winograd};
+use crate::conv::{Bottleneck, Dense, Depthwise, Inverted, WideLayer, Winograd, winograd};
 use crate::epilogue::Epilogue;
 use crate::geometry::{OutputLayout, Padding};
 use crate::window::Window;
 
-/// One thing to do in a run.
+/// One step of a run.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) kind: StepKind,
     pub(crate) flops: u64,
 }
 
-/// A step with everything that it needs to know.
+/// The computation of a step with all its parameters.
 #[derive(Debug)]
 pub(crate) enum StepKind {
     Input { dst: View },
@@ -95,11 +95,11 @@ pub(crate) fn plan(mut nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lan
                 let residual = node.inputs.get(1).map(|id| views[id.0]);
                 let (widen, flops) = widen(*layer, input(0), dst, residual, sums[index], columns);
                 match widen {
-                    Widen::Expand(bottleneck) => {
+                    WideLayer::Expand(bottleneck) => {
                         scratch[1] = scratch[1].max(bottleneck.scratch());
                         (StepKind::Bottleneck(Box::new(bottleneck)), flops)
                     }
-                    Widen::Plain(depthwise) => (StepKind::Depthwise(Box::new(depthwise)), flops),
+                    WideLayer::Plain(depthwise) => (StepKind::Depthwise(Box::new(depthwise)), flops),
                 }
             }
             Op::Inverted { depthwise, weights, window, activation } => {
@@ -144,7 +144,7 @@ pub(crate) fn plan(mut nodes: Vec<Node>, outputs: &[(NodeId, OutputLayout)], lan
             Op::Scale => (StepKind::Scale { src: input(0), gate: input(1), dst }, volume),
         };
         steps.push(Step { kind, flops });
-        // An output leaves as soon as it exists, so that its memory is free for what follows.
+        // An output is emitted as soon as it exists, so that its memory is free for later tensors.
         for (output, (id, layout)) in outputs.iter().enumerate() {
             if id.0 == index {
                 steps.push(Step { kind: StepKind::Emit { src: dst, output, layout: *layout }, flops: volume });
@@ -170,7 +170,7 @@ fn widen(
     residual: Option<View>,
     sums: Option<View>,
     columns: usize,
-) -> (Widen, u64) {
+) -> (WideLayer, u64) {
     let DepthwiseLayer { weights, window, activation, expand } = layer;
     let epilogue = Epilogue::new(activation);
     match expand {
@@ -178,12 +178,12 @@ fn widen(
             let (expand, depthwise) = ((expand, Epilogue::new(first)), (weights, window, epilogue));
             let bottleneck = Bottleneck::new(expand, depthwise, src, dst, sums, columns);
             let flops = bottleneck.flops();
-            (Widen::Expand(bottleneck), flops)
+            (WideLayer::Expand(bottleneck), flops)
         }
         None => {
             let taps = window.kernel[0] * window.kernel[1];
             let flops = 2 * (dst.channels * dst.height * dst.width * taps) as u64;
-            (Widen::Plain(Depthwise { weights, window, epilogue, src, dst, residual, sums }), flops)
+            (WideLayer::Plain(Depthwise { weights, window, epilogue, src, dst, residual, sums }), flops)
         }
     }
 }
@@ -205,11 +205,11 @@ fn live_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)]) -> Vec<bool> {
     live
 }
 
-/// Where everything lies.
+/// The placement of all tensors.
 struct Places {
-    /// The tensor of each node; nodes that are not live have a place of no meaning.
+    /// The tensor of each node; meaningless for nodes that are not live.
     views: Vec<View>,
-    /// The sums of rows `[C, H, 1]` of nodes that leave them.
+    /// The sums of rows `[C, H, 1]` of nodes that write them.
     sums: Vec<Option<View>>,
     /// Values of the arena for one image.
     arena: usize,
@@ -252,18 +252,18 @@ fn place_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)], live: &[bool]
         .iter()
         .map(|node| node.sums.map(|_| View::new([node.shape[0], node.shape[1], 1], Padding::default(), lanes)))
         .collect();
-    let mut lives: Vec<Life> = (0..nodes.len())
+    let mut lifetimes: Vec<Lifetime> = (0..nodes.len())
         .filter(|index| live[*index])
-        .map(|index| Life { owner: index, size: views[index].len, first: index, last: last_use[index] })
+        .map(|index| Lifetime { owner: index, size: views[index].len, first: index, last: last_use[index] })
         .collect();
-    let tensors = lives.len();
+    let tensors = lifetimes.len();
     for index in (0..nodes.len()).filter(|index| live[*index]) {
         if let (Some(view), Some(reader)) = (&sums[index], nodes[index].sums) {
-            lives.push(Life { owner: index, size: view.len, first: index, last: reader });
+            lifetimes.push(Lifetime { owner: index, size: view.len, first: index, last: reader });
         }
     }
-    let (offsets, arena) = place(&lives);
-    for (number, (life, offset)) in lives.iter().zip(offsets).enumerate() {
+    let (offsets, arena) = place(&lifetimes);
+    for (number, (life, offset)) in lifetimes.iter().zip(offsets).enumerate() {
         match &mut sums[life.owner] {
             Some(view) if number >= tensors => view.offset = offset,
             _ => views[life.owner].offset = offset,
@@ -272,27 +272,27 @@ fn place_nodes(nodes: &[Node], outputs: &[(NodeId, OutputLayout)], live: &[bool]
     Places { views, sums, arena }
 }
 
-/// From when to when (both inclusive) how much memory is needed.
+/// The lifetime of a tensor (both ends inclusive) and its size.
 #[derive(Clone, Copy, Debug)]
-struct Life {
+struct Lifetime {
     owner: usize,
     size: usize,
     first: usize,
     last: usize,
 }
 
-/// An offset for each, such that no two that live at the same time overlap; and the total.
-fn place(lives: &[Life]) -> (Vec<usize>, usize) {
-    let mut order: Vec<usize> = (0..lives.len()).collect();
-    order.sort_by_key(|i| (std::cmp::Reverse(lives[*i].size), *i));
-    let mut offsets = vec![0; lives.len()];
+/// Offsets such that no two tensors alive at the same time overlap; and the total size.
+fn place(lifetimes: &[Lifetime]) -> (Vec<usize>, usize) {
+    let mut order: Vec<usize> = (0..lifetimes.len()).collect();
+    order.sort_by_key(|i| (std::cmp::Reverse(lifetimes[*i].size), *i));
+    let mut offsets = vec![0; lifetimes.len()];
     let mut placed: Vec<usize> = Vec::new(); // in order of their offsets
     let mut total = 0;
     for i in order {
-        let life = lives[i];
+        let life = lifetimes[i];
         let mut offset = 0;
         for other in placed.iter().copied() {
-            let Life { size, first, last, .. } = lives[other];
+            let Lifetime { size, first, last, .. } = lifetimes[other];
             let together = first <= life.last && life.first <= last;
             if together && offset + life.size > offsets[other] && offset < offsets[other] + size {
                 offset = offsets[other] + size;
@@ -314,15 +314,15 @@ mod tests {
     proptest! {
         #[test]
         fn what_lives_together_never_overlaps(spec in prop::collection::vec((1usize..50, 0usize..20, 0usize..6), 0..30)) {
-            let lives: Vec<Life> = spec
+            let lifetimes: Vec<Lifetime> = spec
                 .iter()
                 .enumerate()
-                .map(|(owner, (size, first, length))| Life { owner, size: *size, first: *first, last: first + length })
+                .map(|(owner, (size, first, length))| Lifetime { owner, size: *size, first: *first, last: first + length })
                 .collect();
-            let (offsets, total) = place(&lives);
-            for (a, x) in lives.iter().enumerate() {
+            let (offsets, total) = place(&lifetimes);
+            for (a, x) in lifetimes.iter().enumerate() {
                 prop_assert!(offsets[a] + x.size <= total);
-                for (b, y) in lives.iter().enumerate().skip(a + 1) {
+                for (b, y) in lifetimes.iter().enumerate().skip(a + 1) {
                     let together = x.first <= y.last && y.first <= x.last;
                     let apart = offsets[a] + x.size <= offsets[b] || offsets[b] + y.size <= offsets[a];
                     prop_assert!(!together || apart, "{x:?} at {} and {y:?} at {}", offsets[a], offsets[b]);
@@ -333,7 +333,8 @@ mod tests {
 
     #[test]
     fn a_chain_needs_two_buffers() {
-        let lives: Vec<Life> = (0..10).map(|i| Life { owner: i, size: 100, first: i, last: i + 1 }).collect();
-        assert_eq!(place(&lives).1, 200);
+        let lifetimes: Vec<Lifetime> =
+            (0..10).map(|i| Lifetime { owner: i, size: 100, first: i, last: i + 1 }).collect();
+        assert_eq!(place(&lifetimes).1, 200);
     }
 }

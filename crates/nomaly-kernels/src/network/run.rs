@@ -1,4 +1,4 @@
-//! Running a planned network.
+//! Execution of a planned network.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::team::Team;
 /// once for several images, while the memory does not grow with the batch.
 const IMAGES_TOGETHER: usize = 8;
 
-/// Bytes of intermediate tensors of a group; more would fall out of the cache between a layer and the next.
+/// Bytes of intermediate tensors of a group; more would be evicted from the cache between layers.
 const GROUP_BYTES: usize = 16 << 20;
 
 /// A network that is ready to run; made by [`NetworkBuilder::finish`](super::NetworkBuilder::finish).
@@ -92,9 +92,9 @@ impl CompiledNetwork {
     /// Memory for runs of batches of up to `batch` images. A larger batch can be run with it too, in smaller groups.
     pub fn workspace(&self, batch: usize) -> NetworkWorkspace {
         let fitting = GROUP_BYTES / (self.plan.arena * size_of::<f32>()).max(1);
-        // With many threads an image each is worth more than the cache.
+        // With many threads, one image per thread matters more than the cache.
         let together = fitting.max(rayon::current_num_threads() / 2).clamp(1, IMAGES_TOGETHER);
-        // Groups of equal size leave no thread without an image more often than need be.
+        // Groups of equal size keep idle threads to a minimum.
         let batch = batch.max(1);
         let images = batch.div_ceil(batch.div_ceil(together));
         let scratch = AlignedBuf::zeroed(self.scratch(images, rayon::current_num_threads()));
@@ -137,7 +137,7 @@ impl CompiledNetwork {
         self.execute(input, batch, workspace, outputs, |_, work| work())
     }
 
-    /// [`run`](Self::run), and the time that each of [`steps`](Self::steps) took.
+    /// As [`run`](Self::run); also returns the time that each of [`steps`](Self::steps) took.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -181,7 +181,7 @@ impl CompiledNetwork {
         }
         let scratch = self.scratch(workspace.images, rayon::current_num_threads());
         if workspace.scratch.len() < scratch {
-            // Made for a pool with fewer threads.
+            // The workspace was made for a pool with fewer threads.
             workspace.scratch = AlignedBuf::zeroed(scratch);
         }
         let shared = self.plan.shared_scratch * workspace.images;

@@ -9,7 +9,7 @@ use super::{Kernel, Simd};
 pub(crate) struct Avx2(());
 
 impl Avx2 {
-    /// Asks the processor.
+    /// `Some` if the processor has the instructions.
     pub(crate) fn new() -> Option<Self> {
         let found = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
         found.then_some(Self(()))

@@ -9,7 +9,7 @@ use super::{Kernel, Simd};
 pub(crate) struct Avx512(());
 
 impl Avx512 {
-    /// Asks the processor.
+    /// `Some` if the processor has the instructions.
     pub(crate) fn new() -> Option<Self> {
         std::arch::is_x86_feature_detected!("avx512f").then_some(Self(()))
     }

@@ -1,7 +1,7 @@
 //! Products of bytes, four at a time, for the processors that have them.
 //!
-//! A kernel of bytes is generic over [`Bytes`] as others are over [`Simd`], whose floating-point operations it has too:
-//! [`Bytes::simd`] is the proof for those. [`Token::bytes`](super::Token::bytes) asks the processor.
+//! A kernel of bytes is generic over [`Bytes`] as others are over [`Simd`]; [`Bytes::simd`] gives it the floating-point
+//! operations too. [`Token::bytes`](super::Token::bytes) checks what the processor has.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -99,7 +99,7 @@ pub(crate) struct Avx512Vnni(Avx512);
 
 #[cfg(target_arch = "x86_64")]
 impl Avx512Vnni {
-    /// Asks the processor.
+    /// `Some` if the processor has the instructions.
     pub(super) fn new(simd: Avx512) -> Option<Self> {
         let found =
             std::arch::is_x86_feature_detected!("avx512bw") && std::arch::is_x86_feature_detected!("avx512vnni");
@@ -169,7 +169,7 @@ pub(crate) struct AvxVnni(Avx2);
 
 #[cfg(target_arch = "x86_64")]
 impl AvxVnni {
-    /// Asks the processor.
+    /// `Some` if the processor has the instructions.
     pub(super) fn new(simd: Avx2) -> Option<Self> {
         std::arch::is_x86_feature_detected!("avxvnni").then_some(Self(simd))
     }
@@ -230,7 +230,7 @@ impl Bytes for AvxVnni {
     }
 }
 
-/// Needs nothing of the processor.
+/// Requires no special instructions.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlainBytes;
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn every_instruction_set_multiplies_bytes() {
         let a: Vec<u8> = (0..64u32).map(|i| (i * 37 % 256) as u8).collect();
-        // With the largest magnitudes of both, whose sums leave 16 bits.
+        // The largest magnitudes of both, whose sums exceed 16 bits.
         for b in [(0..64i32).map(|i| (i * 53 % 255 - 127) as i8).collect::<Vec<_>>(), vec![-128; 64], vec![127; 64]] {
             for a in [&a, &vec![255u8; 64]] {
                 let product = |lane: usize| -> i32 {

@@ -1,12 +1,12 @@
-//! The exponential, and the activations that are made of it.
+//! The exponential, and the activations based on it.
 
 use super::Simd;
 
-/// Adding and subtracting it rounds a magnitude below 2^22 to an integer: a half more than 2^23 leaves no bits below
-/// one.
+/// Adding and subtracting it rounds a magnitude below 2^22 to an integer: at 1.5 · 2^23, a float has no fractional
+/// bits.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// exp(-x) within two units in the last place for x in [-87, 87]; beyond, the value at the end of that range.
+/// exp(-x) within two units in the last place for x in [-87, 87]; x is clamped to that range.
 ///
 /// -x = n ln 2 + r with |r| <= ln 2 / 2; exp(r) is the polynomial of degree 6 with the least relative error on that
 /// interval (below a unit in the last place when evaluated in f32), here of -r, and 2^n goes into the exponent.

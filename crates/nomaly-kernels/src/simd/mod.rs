@@ -1,9 +1,9 @@
-//! One small vector interface, implemented once an instruction set.
+//! A small vector interface, implemented once per instruction set.
 //!
 //! A kernel is written once, generic over [`Simd`], with every function `#[inline(always)]`, and is entered through
 //! [`Simd::vectorize`], which is compiled with the set's `#[target_feature]`s: the generic body is inlined there and
-//! becomes plain vector code. A value of a [`Simd`] type is the proof that the processor has the instructions, because
-//! its constructor asks the processor; that is why the arithmetic methods are safe.
+//! becomes plain vector code. A value of a [`Simd`] type proves that the processor has the instructions, because its
+//! constructor checks; that is why the arithmetic methods are safe.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -72,8 +72,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `a / b`.
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
 
-    /// `1 / a` within two units in the last place, for normal `a` whose reciprocal is normal; what is not a number
-    /// stays so.
+    /// `1 / a` within two units in the last place, for normal `a` whose reciprocal is normal; NaN stays NaN.
     #[inline(always)]
     fn reciprocal(self, a: Self::V) -> Self::V {
         self.div(self.splat(1.0), a)
@@ -88,10 +87,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `a * b + c`, with one rounding where the instruction set has a fused form.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 
-    /// The larger; `b` when it is not a number.
+    /// The larger; `b` if it is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
 
-    /// The smaller; `b` when it is not a number.
+    /// The smaller; `b` if it is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
 
     /// 2 to the power of an integer in -126..=127 that is held as a float.
@@ -111,7 +110,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// squares must not overlap.
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize);
 
-    /// Asks for a cache line to be brought into the second-level cache; any address is allowed, none is accessed.
+    /// Prefetches a cache line into the second-level cache; any address is allowed, none is accessed.
     #[inline(always)]
     fn prefetch(self, _line: *const f32) {}
 }
@@ -184,8 +183,7 @@ impl Token {
         }
     }
 
-    /// Every way of multiplying bytes that this processor has, and plain Rust, with the instruction sets they belong
-    /// to.
+    /// Every implementation of byte products that this processor supports, and plain Rust, with their instruction sets.
     #[cfg(test)]
     pub(crate) fn every_bytes() -> Vec<(Isa, ByteToken)> {
         let bytes = |isa| Some((isa, Token::new(isa).ok()?.bytes()?));

@@ -12,7 +12,7 @@ use super::{Kernel, Simd};
 pub(crate) struct Neon(());
 
 impl Neon {
-    /// Asks the processor.
+    /// `Some` if the processor has the instructions.
     pub(crate) fn new() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
     }

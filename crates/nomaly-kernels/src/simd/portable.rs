@@ -1,10 +1,10 @@
-//! [`Simd`] in plain Rust: eight lanes in an array, which the compiler maps to what the target's baseline has.
+//! [`Simd`] in plain Rust: eight lanes in an array, which the compiler maps to the target's baseline instructions.
 //!
 //! `fma` is a product and a sum: without the instruction a fused multiply-add is a slow library call.
 
 use super::{Kernel, Simd};
 
-/// Needs nothing of the processor.
+/// Requires no special instructions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Portable;
 

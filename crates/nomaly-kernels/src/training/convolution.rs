@@ -49,7 +49,7 @@ pub struct ConvShape {
 /// conv.forward(&[1.0; 16], &[1.0; 9], None, &mut output)?;
 /// assert_eq!(output[..4], [4.0, 6.0, 6.0, 4.0]);
 ///
-/// // The gradient of the sum of the outputs: each weight has seen all ones but those that the border hides.
+/// // The gradient of the sum of the outputs: each weight sums the ones that the border does not hide.
 /// let mut gradient = [0.0; 9];
 /// conv.weight_gradient(&[1.0; 16], &[1.0; 16], &mut gradient)?;
 /// assert_eq!(gradient, [9.0, 12.0, 9.0, 12.0, 16.0, 12.0, 9.0, 12.0, 9.0]);
@@ -70,14 +70,14 @@ impl Conv2d {
     ///
     /// # Errors
     /// For an instruction set that this processor does not have, sizes of zero, a window that does not fit into the
-    /// padded input or that could lie in the padding alone, and tensors that no memory holds.
+    /// padded input or that could lie entirely in the padding, and tensors too large for memory.
     pub fn new(isa: Isa, shape: ConvShape) -> Result<Self, TrainingError> {
         let token = Token::new(isa)?;
         let ConvShape { in_channels, out_channels, input, kernel, stride, padding } = shape;
         positive(&[("the number of input channels", in_channels), ("the number of output channels", out_channels)])?;
         let geometry = Window { kernel, stride, padding };
         let (output, padded) = (geometry.output(input)?, geometry.padded(input));
-        // A vector of the widest instruction set in place of each value is the most that a plan makes of a tensor.
+        // At most, a plan replaces each value of a tensor by a vector of the widest instruction set.
         values("the input", &[in_channels.max(16), padded[0], padded[1], size_of::<f32>()])?;
         values("the output", &[out_channels.max(16), output[0], output[1], size_of::<f32>()])?;
         values("the weight", &[in_channels.max(16), out_channels.max(32), kernel[0], kernel[1], size_of::<f32>()])?;
@@ -117,7 +117,7 @@ impl Conv2d {
         })
     }
 
-    /// The geometry that was planned.
+    /// The planned geometry.
     pub fn shape(&self) -> &ConvShape {
         &self.shape
     }
@@ -145,7 +145,7 @@ impl Conv2d {
     /// Computes the output; `bias` is `[O]`.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of `input` ask for.
+    /// If the length of a slice does not match the shapes and the batch of `input`.
     pub fn forward(
         &self,
         input: &[f32],
@@ -164,7 +164,7 @@ impl Conv2d {
     /// Computes the gradient of the input from that of the output.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of `output_gradient` ask for.
+    /// If the length of a slice does not match the shapes and the batch of `output_gradient`.
     pub fn input_gradient(
         &self,
         output_gradient: &[f32],
@@ -181,7 +181,7 @@ impl Conv2d {
     /// Computes the gradient of the weight from the input and the gradient of the output.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of `input` ask for.
+    /// If the length of a slice does not match the shapes and the batch of `input`.
     pub fn weight_gradient(
         &self,
         input: &[f32],
@@ -198,7 +198,7 @@ impl Conv2d {
     /// Computes the gradient of the bias, the sum over images and positions.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes ask for.
+    /// If the length of a slice does not match the shapes.
     pub fn bias_gradient(&self, output_gradient: &[f32], bias_gradient: &mut [f32]) -> Result<(), TrainingError> {
         samples("the gradient of the output", output_gradient.len(), self.output_len())?;
         expect("the gradient of the bias", bias_gradient.len(), self.shape.out_channels)?;
@@ -253,14 +253,14 @@ pub struct ConvTransposeShape {
     pub kernel: [usize; 2],
     /// How far apart the windows of neighbouring inputs are in the output.
     pub stride: [usize; 2],
-    /// Rows and columns that are cut from the output.
+    /// Rows and columns cut from the output.
     pub padding: Padding,
     /// Rows and columns that are added to the output, below and to the right; less than the stride.
     pub output_padding: [usize; 2],
 }
 
-/// A transposed convolution `[N, I, H, W]` → `[N, O, h, w]` and its gradients: the input gradient of a convolution, the
-/// other way round.
+/// A transposed convolution `[N, I, H, W]` → `[N, O, h, w]` and its gradients: the input gradient of a convolution,
+/// used as a forward pass.
 ///
 /// Weights are `[I, O, kh, kw]`. The output has `(H - 1) · stride - padding + kernel + output_padding` rows.
 #[derive(Debug)]
@@ -273,7 +273,7 @@ impl ConvTranspose2d {
     /// Plans a transposed convolution.
     ///
     /// # Errors
-    /// As for [`Conv2d::new`], and when there is no output of that size.
+    /// As for [`Conv2d::new`], and if the output size is impossible.
     pub fn new(isa: Isa, shape: ConvTransposeShape) -> Result<Self, TrainingError> {
         let ConvTransposeShape { in_channels, out_channels, input, kernel, stride, padding, output_padding } = shape;
         positive(&[
@@ -302,7 +302,7 @@ impl ConvTranspose2d {
         Ok(Self { shape, inverse })
     }
 
-    /// The geometry that was planned.
+    /// The planned geometry.
     pub fn shape(&self) -> &ConvTransposeShape {
         &self.shape
     }
@@ -330,7 +330,7 @@ impl ConvTranspose2d {
     /// Computes the output; `bias` is `[O]`.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of `input` ask for.
+    /// If the length of a slice does not match the shapes and the batch of `input`.
     pub fn forward(
         &self,
         input: &[f32],
@@ -349,7 +349,7 @@ impl ConvTranspose2d {
     /// Computes the gradient of the input from that of the output.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of `output_gradient` ask for.
+    /// If the length of a slice does not match the shapes and the batch of `output_gradient`.
     pub fn input_gradient(
         &self,
         output_gradient: &[f32],
@@ -362,7 +362,7 @@ impl ConvTranspose2d {
     /// Computes the gradient of the weight from the input and the gradient of the output.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch ask for.
+    /// If the length of a slice does not match the shapes and the batch.
     pub fn weight_gradient(
         &self,
         input: &[f32],
@@ -375,7 +375,7 @@ impl ConvTranspose2d {
     /// Computes the gradient of the bias, the sum over images and positions.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes ask for.
+    /// If the length of a slice does not match the shapes.
     pub fn bias_gradient(&self, output_gradient: &[f32], bias_gradient: &mut [f32]) -> Result<(), TrainingError> {
         samples("the gradient of the output", output_gradient.len(), self.output_len())?;
         expect("the gradient of the bias", bias_gradient.len(), self.shape.out_channels)?;

@@ -1,18 +1,18 @@
 //! Sums of products over windows: the forward pass of a convolution, and the gradient of its input.
 //!
-//! **The problem.** With planar tensors and weights that change in each step, a convolution has to bring both into the
-//! order of the register tile every time; and the gradient of a strided convolution's input is, taken literally, a
-//! convolution of an image full of inserted zeros.
+//! **The problem.** With planar tensors and weights that change in each step, a convolution must reorder both for the
+//! register tile every time; and the gradient of a strided convolution's input is, taken literally, a convolution of an
+//! image full of inserted zeros.
 //!
 //! **The design.** Both passes are one computation. Output positions are divided into *phases* by their remainder
 //! modulo the output step: a forward pass has one phase, the input gradient of stride 2 has four, each an ordinary
-//! convolution of stride 1 with its own subset of the (rotated) kernel, and nothing is multiplied with an inserted
-//! zero. A unit of work packs a band of rows of one image, or several small images, into a [`Canvas`] in its cache and
-//! runs all pairs of output blocks over it with the register tile of the inference plans ([`tile`]); results are
-//! collected for one pair and transposed out. Weights are packed once a call, in parallel. Reductions whose weights
-//! exceed [`WEIGHT_CHUNK`] are cut into chunks of input blocks with partial sums kept in the cache.
+//! convolution of stride 1 with its own subset of the (rotated) kernel, and no product involves an inserted zero. A
+//! unit of work packs a band of rows of one image, or several small images, into a [`Canvas`] in its cache and runs all
+//! pairs of output blocks over it with the register tile of the inference plans ([`tile`]); results are collected for
+//! one pair and transposed out. Weights are packed once per call, in parallel. Reductions whose weights exceed
+//! [`WEIGHT_CHUNK`] are cut into chunks of input blocks with partial sums kept in the cache.
 //!
-//! How the work is cut never changes the order of a sum: results do not depend on threads or batch.
+//! The split of the work never changes the order of a sum: results do not depend on threads or batch.
 
 use std::ops::Range;
 
@@ -31,7 +31,7 @@ const WEIGHT_CHUNK: usize = 256 << 10;
 /// Bytes of packed input of a unit of work: with weights and results it stays in a second-level cache.
 const CANVAS: usize = 384 << 10;
 
-/// The outputs with one remainder modulo the output step, and the part of the kernel that they see.
+/// The outputs with one remainder modulo the output step, and the part of the kernel that applies to them.
 #[derive(Clone, Debug)]
 pub(super) struct Phase {
     /// The first output position.
@@ -65,7 +65,7 @@ pub(super) struct Shape {
 #[derive(Debug)]
 struct Sweep {
     phase: Phase,
-    /// Elements of the windows of the phases before.
+    /// Elements of the windows of all earlier phases.
     before: usize,
     /// Distances of the outputs of a tile within a row, then those of a tile of two rows.
     columns: Vec<u32>,
@@ -82,14 +82,14 @@ pub(super) struct Correlation {
     sweeps: Vec<Sweep>,
     /// Rows of the longest phase.
     rows: usize,
-    /// Columns of the canvas, and how many of them are zeros before the image.
+    /// Columns of the canvas, and the zero columns before the image.
     columns: usize,
     left: usize,
     /// The input rows that the first output row of any phase reads.
     reach: Range<isize>,
     /// Elements of all windows.
     taps: usize,
-    /// Whether positions are cut without regard to rows and images.
+    /// Whether positions are split without regard to rows and images.
     flat: bool,
     /// Columns of the widest tile.
     widest: usize,
@@ -231,7 +231,7 @@ impl Correlation {
                         to[(t * inner + i) * width + o] = from[*tap];
                     }
                 };
-                // In the order of the weight tensor: it is read from memory, the packed block is in the cache.
+                // In the order of the weight tensor, which comes from memory; the packed block is in the cache.
                 if out_step > in_step {
                     (0..filled).for_each(|o| (0..inner).for_each(|i| place(i, o)));
                 } else {
@@ -253,7 +253,7 @@ impl Correlation {
     }
 }
 
-/// Into how many groups images, rows and pairs are cut.
+/// The number of groups into which images, rows and pairs are split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schedule {
     groups: usize,
@@ -386,7 +386,7 @@ impl Unit<'_> {
         // One tile: where its input and output begin, the distance from the first column's input to the middle one's,
         // how many columns it has, and where in the table the distances of its outputs are.
         let mut compute = |input: usize, output: usize, gap: usize, columns: usize, table: usize| {
-            // One line a step: the first tiles together bring in the weights of the next sweep.
+            // One cache line per step: the first tiles together bring in the weights of the next sweep.
             let ahead = index * steps * LINE;
             let fetches = ahead < steps * blocks * lanes;
             index += 1;

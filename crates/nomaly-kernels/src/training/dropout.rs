@@ -1,4 +1,4 @@
-//! Dropout whose masks are computed, not stored.
+//! Dropout with recomputed masks.
 
 use rayon::prelude::*;
 
@@ -11,10 +11,10 @@ use super::memory::threads_for;
 const UNIT: usize = 16 << 10;
 
 /// Inverted dropout (Srivastava et al. 2014, section 10): each value becomes 0 with probability `rate`, or else is
-/// divided by 1 − `rate`, so that means stay what they are.
+/// divided by 1 − `rate`, which preserves the mean.
 ///
-/// Whether a value is dropped is a function of a key and of its place alone, so the mask of a forward pass is not kept
-/// for the backward pass but computed again, on any number of threads.
+/// Whether a value is dropped depends only on a key and its position, so the mask of a forward pass is not stored for
+/// the backward pass but computed again, on any number of threads.
 ///
 /// ```
 /// use nomaly_kernels::training::Dropout;
@@ -36,10 +36,10 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Dropout of so large a share of the values, in [0, 1).
+    /// Dropout of a share `rate` of the values, in [0, 1).
     ///
     /// # Errors
-    /// For any other share.
+    /// If `rate` is not in [0, 1).
     pub fn new(rate: f64) -> Result<Self, TrainingError> {
         if !(0.0..1.0).contains(&rate) {
             return Err(TrainingError::DropoutRate { rate: rate.to_string() });
@@ -51,7 +51,7 @@ impl Dropout {
     /// the forward pass on values, and the backward pass on gradients.
     ///
     /// # Errors
-    /// For a period of zero, and one of which the values are no multiple.
+    /// If the period is zero or does not divide the number of values.
     pub fn apply(&self, key: u64, period: usize, values: &mut [f32]) -> Result<(), TrainingError> {
         positive(&[("the period of a mask", period)])?;
         samples("the values to drop", values.len(), period)?;

@@ -27,7 +27,7 @@ pub fn add_assign(to: &mut [f32], from: &[f32]) -> Result<(), TrainingError> {
     Ok(())
 }
 
-/// Writes max(x, 0) of `input`; what is not a number stays so.
+/// Writes max(x, 0) of `input`; NaN stays NaN.
 ///
 /// # Errors
 /// When the lengths differ.

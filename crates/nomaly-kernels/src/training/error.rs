@@ -1,4 +1,4 @@
-//! What can be wrong with a training kernel's arguments.
+//! Errors of training kernels.
 
 use crate::isa::IsaError;
 use crate::window::WindowError;
@@ -10,7 +10,7 @@ pub enum TrainingError {
     /// The instruction set cannot be used here.
     #[error(transparent)]
     Isa(#[from] IsaError),
-    /// A window that gives no output.
+    /// A window without output.
     #[error(transparent)]
     Window(#[from] WindowError),
     /// A size that must be positive is zero.
@@ -24,13 +24,13 @@ pub enum TrainingError {
     Length {
         /// Which slice.
         what: &'static str,
-        /// Length that the shapes ask for.
+        /// Length required by the shapes.
         expected: usize,
         /// Length of the slice.
         found: usize,
     },
     /// A slice does not hold whole samples.
-    #[error("{what} has {found} values, which is no multiple of the {each} values of one sample")]
+    #[error("{what} has {found} values, which is not a multiple of the {each} values of one sample")]
     Batch {
         /// Which slice.
         what: &'static str,
@@ -39,13 +39,13 @@ pub enum TrainingError {
         /// Length of the slice.
         found: usize,
     },
-    /// A tensor that no memory holds.
+    /// A tensor too large for memory.
     #[error("{what} is too large")]
     TooLarge {
         /// Which tensor.
         what: &'static str,
     },
-    /// A transposed convolution whose padding eats its output, or whose extra output no step of the stride covers.
+    /// A transposed convolution with more padding than output, or with output padding not smaller than the stride.
     #[error("a transposed convolution of {input:?} with output padding {output_padding:?} has no output of that size")]
     TransposedSize {
         /// Height and width of the input.
@@ -59,14 +59,14 @@ pub enum TrainingError {
         /// The share.
         rate: String,
     },
-    /// A label that is no class.
+    /// A label that is not a class.
     #[error("label {label} of sample {sample} is not below the {classes} classes")]
     Label {
         /// The label.
         label: u32,
-        /// The sample that has it.
+        /// The sample with that label.
         sample: usize,
-        /// How many classes there are.
+        /// The number of classes.
         classes: usize,
     },
 }
@@ -89,7 +89,7 @@ pub(super) fn positive(sizes: &[(&'static str, usize)]) -> Result<(), TrainingEr
     }
 }
 
-/// The product of sizes, where memory could hold so many values.
+/// The product of the sizes, if memory could hold that many values.
 pub(super) fn values(what: &'static str, sizes: &[usize]) -> Result<usize, TrainingError> {
     let count = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
     count.filter(|count| *count <= isize::MAX as usize / 8).ok_or(TrainingError::TooLarge { what })

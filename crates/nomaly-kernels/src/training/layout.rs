@@ -1,4 +1,4 @@
-//! From planar images into the blocked layout and back, a cache-sized part at a time.
+//! Conversion between planar images and the blocked layout, a cache-sized part at a time.
 //!
 //! **The problem.** The tensors of a training step are planar, `[N, C, H, W]`, and the register tiles want b channels
 //! of a position in one vector. Whole tensors in both layouts would double the memory and its traffic.
@@ -11,7 +11,7 @@ use crate::simd::Simd;
 
 /// Some rows of some images in the blocked layout: `[C / b][images][rows][columns][b]`.
 ///
-/// Lanes of the last block that no channel fills hold anything; no consumer lets them reach a result.
+/// Unused lanes of the last block have unspecified contents; no consumer lets them reach a result.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Canvas {
     /// Channels.
@@ -24,7 +24,7 @@ pub(super) struct Canvas {
     pub(super) rows: usize,
     /// Columns of each row, zeros included.
     pub(super) columns: usize,
-    /// The row of the image that is the first one here; outside of the image there are zeros.
+    /// The row of the image that comes first here; outside the image there are zeros.
     pub(super) top: isize,
     /// Columns of zeros before the first column of the image.
     pub(super) left: usize,
@@ -59,8 +59,8 @@ impl Canvas {
     }
 }
 
-/// Fills a canvas at `to` from planar images, the first channel of the first of which is at `from`, with `step` values
-/// from one image to the next.
+/// Fills a canvas at `to` from planar images; `from` is the first channel of the first image, and images are `step`
+/// values apart.
 ///
 /// # Safety
 /// The rows of the images that lie on the canvas must be valid for reading, `canvas.len()` values at `to` for writing.

@@ -7,7 +7,7 @@ use super::error::{TrainingError, expect, positive, samples};
 /// `logits` and `gradient` are `[N, classes]`. Sums are in double precision; a loss over no samples is 0.
 ///
 /// # Errors
-/// When a slice does not have the length that the others ask for, and for a label that is no class.
+/// If the lengths of the slices do not match, and for a label that is not a class.
 ///
 /// ```
 /// use nomaly_kernels::training::cross_entropy;

@@ -8,19 +8,19 @@ use crate::buffer::AlignedBuf;
 const SHARED_FLOPS: usize = 2_000_000;
 
 thread_local! {
-    /// Buffers of this thread that nobody uses just now. There are as many as were ever in use at once, because a
-    /// thread that waits for others may run a unit of somebody else's work meanwhile.
+    /// Idle buffers of this thread. There are as many as were ever in use at once, because a thread that waits for
+    /// others may run a unit of other work in the meantime.
     static FREE: RefCell<Vec<AlignedBuf>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `work` with `len` values of working memory, which hold anything at first.
+/// Calls `work` with `len` values of working memory with unspecified contents.
 ///
-/// The memory belongs to the thread and is kept: units that follow each other on a thread find it in its cache.
+/// The memory belongs to the thread and is kept, so consecutive units of a thread find it in its cache.
 pub(super) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = FREE.with_borrow_mut(|free| match free.iter().position(|buffer| buffer.len() >= len) {
         Some(index) => free.swap_remove(index),
         None => {
-            // One that is too small makes room for one that is not.
+            // A buffer that is too small is replaced by a larger one.
             free.pop();
             AlignedBuf::zeroed(len)
         }
@@ -30,12 +30,12 @@ pub(super) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) ->
     result
 }
 
-/// The threads among which work of that size is shared.
+/// The number of threads that share work of this size.
 pub(super) fn threads_for(flops: usize) -> usize {
     if flops < SHARED_FLOPS { 1 } else { rayon::current_num_threads() }
 }
 
-/// A slice of which several threads write parts that do not overlap, where the parts are no contiguous chunks.
+/// A slice whose non-overlapping, non-contiguous parts are written by several threads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shared {
     base: *mut f32,
@@ -49,7 +49,7 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    /// Shares `values` for as long as they are not used otherwise.
+    /// Shares `values`, which must not be accessed otherwise in the meantime.
     pub(super) fn new(values: &mut [f32]) -> Self {
         Self { base: values.as_mut_ptr(), len: values.len() }
     }
@@ -57,7 +57,7 @@ impl Shared {
     /// The address of `len` values from `start` on.
     ///
     /// # Safety
-    /// The slice must be alive, and nobody else may touch these values while they are written.
+    /// The slice must be alive, and nothing else may access these values while they are written.
     pub(super) unsafe fn at(self, start: usize, len: usize) -> *mut f32 {
         assert!(start <= self.len && len <= self.len - start, "a unit of work reaches beyond the slice");
         // SAFETY: just checked.

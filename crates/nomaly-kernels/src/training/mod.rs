@@ -1,11 +1,12 @@
 //! The kernels of a training step: forward and backward passes, losses and optimizer steps, on planar f32 tensors.
 //!
-//! **The problem.** Training moves through the same network twice a step with weights that change each time, so nothing
-//! can be folded or packed ahead as in [`network`](crate::network), and reductions run over the whole batch.
+//! **The problem.** Training passes through the same network twice per step with weights that change each time, so
+//! nothing can be folded or packed in advance as in [`network`](crate::network), and reductions run over the whole
+//! batch.
 //!
-//! **The design.** Tensors are `[N, C, H, W]`, row-major, as frameworks hold them. What needs another order gets it
-//! inside a unit of work, in its cache. Plans ([`Conv2d`], [`ConvTranspose2d`], [`BatchNorm`], [`Pool`]) are made for a
-//! geometry and serve any batch; working memory belongs to the threads and is kept between calls.
+//! **The design.** Tensors are `[N, C, H, W]`, row-major, as in other frameworks. Kernels that need another order
+//! convert within a unit of work, in its cache. Plans ([`Conv2d`], [`ConvTranspose2d`], [`BatchNorm`], [`Pool`]) are
+//! made for a geometry and serve any batch; working memory belongs to the threads and is kept between calls.
 //!
 //! | operation | forward | gradients |
 //! |---|---|---|
@@ -18,8 +19,8 @@
 //! | softmax cross-entropy | [`cross_entropy`] | in the same call |
 //! | optimizer step | [`SgdStep`], [`AdamStep`] | |
 //!
-//! **Parallelism** is one level deep, on the current rayon pool. A sum is never shared by threads except in parts that
-//! the shapes alone determine and that are added in their order: results are the same for any number of threads.
+//! **Parallelism** is one level deep, on the current rayon pool. Threads share a sum only in parts that the shapes
+//! alone determine and that are added in order: results are the same for any number of threads.
 
 mod convolution;
 mod correlation;

@@ -1,6 +1,6 @@
 //! Batch normalisation in training, fused with the ReLU that follows it.
 //!
-//! **The problem.** Batch norm does next to no arithmetic, but goes over each tensor twice in either direction: once
+//! **The problem.** Batch norm does almost no arithmetic but passes over each tensor twice in either direction: once
 //! for sums, once for results. Tensors of tens of megabytes come from memory each time.
 //!
 //! **The design.** A unit of work is one channel over the whole batch. Its planes (half a megabyte for 128 images of
@@ -8,7 +8,7 @@
 //! its mask is computed again from the input in the backward pass, and its result needs no tensor of its own.
 //!
 //! Sums run in f32 lanes over one plane and in f64 over planes; variances are taken around the mean of each plane and
-//! combined (Chan, Golub & LeVeque 1983), so that a large mean costs no digits.
+//! combined (Chan, Golub & LeVeque 1983), so that a large mean loses no precision.
 
 use crate::isa::Isa;
 use crate::parallel::for_each;
@@ -18,7 +18,7 @@ use super::error::{TrainingError, expect, positive, samples, values};
 use super::memory::{Shared, threads_for};
 use super::reduce::sum_pairs;
 
-/// What is applied to a normalised value.
+/// The activation after normalization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AfterNorm {
     /// Nothing.
@@ -28,7 +28,7 @@ pub enum AfterNorm {
     Relu,
 }
 
-/// Batch normalisation of `[N, C, P]`, P positions a plane: `(x - mean) / sqrt(variance + epsilon) * weight + bias`,
+/// Batch normalisation of `[N, C, P]`, P positions per plane: `(x - mean) / sqrt(variance + epsilon) * weight + bias`,
 /// with the mean and the biased variance of each channel over the batch.
 ///
 /// ```
@@ -62,15 +62,15 @@ pub struct NormBackward<'a> {
     pub bias: &'a [f32],
     /// Mean of each channel that the forward pass used.
     pub mean: &'a [f32],
-    /// Variance of each channel that the forward pass used: biased, where it is the batch's own.
+    /// Variance of each channel that the forward pass used; biased if it is the batch's.
     pub variance: &'a [f32],
     /// The gradient of the output, `[N, C, P]`.
     pub output_gradient: &'a [f32],
-    /// Where the gradient of the input goes, `[N, C, P]`.
+    /// Destination of the input's gradient, `[N, C, P]`.
     pub input_gradient: &'a mut [f32],
-    /// Where the gradient of the factors goes, `[C]`.
+    /// Destination of the gradient of the factors, `[C]`.
     pub weight_gradient: &'a mut [f32],
-    /// Where the gradient of the summands goes, `[C]`.
+    /// Destination of the gradient of the summands, `[C]`.
     pub bias_gradient: &'a mut [f32],
 }
 
@@ -89,7 +89,7 @@ impl BatchNorm {
     /// Normalises by the statistics of the batch, which it also returns: means and biased variances.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of `input` ask for.
+    /// If the length of a slice does not match the shapes and the batch of `input`.
     pub fn forward(
         &self,
         input: &[f32],
@@ -116,7 +116,7 @@ impl BatchNorm {
                 variance.at(channel, 1).write(moments[1] as f32);
             }
             let affine = self.affine(weight[channel], bias[channel], moments);
-            self.token.dispatch(Normalise { norm: self, input, channel, affine, output });
+            self.token.dispatch(Normalize { norm: self, input, channel, affine, output });
         });
         Ok(())
     }
@@ -124,7 +124,7 @@ impl BatchNorm {
     /// Normalises by given statistics, as in evaluation.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of `input` ask for.
+    /// If the length of a slice does not match the shapes and the batch of `input`.
     pub fn evaluate(
         &self,
         input: &[f32],
@@ -146,7 +146,7 @@ impl BatchNorm {
         for_each(self.channels, threads_for(4 * input.len()), |channel| {
             let moments = [f64::from(mean[channel]), f64::from(variance[channel])];
             let affine = self.affine(weight[channel], bias[channel], moments);
-            self.token.dispatch(Normalise { norm: self, input, channel, affine, output });
+            self.token.dispatch(Normalize { norm: self, input, channel, affine, output });
         });
         Ok(())
     }
@@ -155,7 +155,7 @@ impl BatchNorm {
     /// the population, so the batch's is multiplied by n / (n - 1).
     ///
     /// # Errors
-    /// When a slice does not have a value for each channel.
+    /// Unless each slice has one value per channel.
     pub fn update_running(
         &self,
         images: usize,
@@ -184,7 +184,7 @@ impl BatchNorm {
     /// the batch.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of the input ask for.
+    /// If the length of a slice does not match the shapes and the batch of the input.
     pub fn backward(&self, tensors: NormBackward<'_>) -> Result<(), TrainingError> {
         self.differentiate(tensors, Statistics::OfBatch)
     }
@@ -193,7 +193,7 @@ impl BatchNorm {
     /// constants.
     ///
     /// # Errors
-    /// When a slice does not have the length that the shapes and the batch of the input ask for.
+    /// If the length of a slice does not match the shapes and the batch of the input.
     pub fn backward_fixed(&self, tensors: NormBackward<'_>) -> Result<(), TrainingError> {
         self.differentiate(tensors, Statistics::Fixed)
     }
@@ -271,15 +271,15 @@ impl Kernel for Moments<'_> {
         for start in self.norm.planes(self.input.len(), self.channel) {
             let values = &self.input[start..start + plane];
             let each = plane as f64;
-            let centre = (sum_pairs(s, values, values, |x, _| [x, zero])[0] / each) as f32;
-            let centres = s.splat(centre);
+            let center = (sum_pairs(s, values, values, |x, _| [x, zero])[0] / each) as f32;
+            let centers = s.splat(center);
             let [rest, own_squares] = sum_pairs(s, values, values, |x, _| {
-                let centred = s.sub(x, centres);
-                [centred, s.mul(centred, centred)]
+                let centered = s.sub(x, centers);
+                [centered, s.mul(centered, centered)]
             });
-            // The centre is the mean but for the rounding of a sum of large values, which the sum of small ones shows.
-            // It would enter the variance by way of the differences between the means of planes.
-            let own = f64::from(centre) + rest / each;
+            // The center differs from the mean by the rounding of a sum of large values, which the sum of small ones
+            // reveals. It would enter the variance through the differences between the means of planes.
+            let own = f64::from(center) + rest / each;
             let own_squares = own_squares - rest * rest / each;
             let difference = own - mean;
             let total = count + each;
@@ -292,7 +292,7 @@ impl Kernel for Moments<'_> {
 }
 
 /// Applies the affine map of one channel.
-struct Normalise<'a> {
+struct Normalize<'a> {
     norm: &'a BatchNorm,
     input: &'a [f32],
     channel: usize,
@@ -300,7 +300,7 @@ struct Normalise<'a> {
     output: Shared,
 }
 
-impl Kernel for Normalise<'_> {
+impl Kernel for Normalize<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -384,7 +384,7 @@ impl Kernel for Backward<'_> {
         let whole = plane - plane % S::LANES;
         for start in self.norm.planes(self.input.len(), self.channel) {
             let (x, gradient) = (&self.input[start..start + plane], &self.output_gradient[start..start + plane]);
-            // SAFETY: as in `Normalise`.
+            // SAFETY: as in `Normalize`.
             unsafe {
                 let to = self.to.at(start, plane);
                 for i in (0..whole).step_by(S::LANES) {

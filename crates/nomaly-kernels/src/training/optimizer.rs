@@ -156,7 +156,7 @@ impl AdamStep {
 
 /// The formula of an optimizer, on vectors.
 trait Update {
-    /// How many of the two states it has.
+    /// The number of states, up to two.
     const STATES: usize;
 
     /// Parameter and states after the step.
@@ -227,7 +227,7 @@ impl Update for AdamUpdate {
 /// Updates one vector of parameters and states.
 ///
 /// # Safety
-/// Parameters, gradient and the states that the update has must be valid for a vector.
+/// Parameters, gradient and all states of the update must be valid for a vector.
 #[inline(always)]
 unsafe fn one<S: Simd, U: Update>(s: S, update: &U, at: [*mut f32; 3], gradient: *const f32) {
     // SAFETY: the caller's promise.
@@ -267,7 +267,7 @@ impl<U: Update> Kernel for Pass<'_, U> {
             unsafe { one(s, self.update, at, self.gradient.as_ptr().wrapping_add(i)) };
         }
         if whole < len {
-            // The rest goes through vectors that are filled up with zeros.
+            // The rest goes through vectors padded with zeros.
             let mut lanes = [[0.0f32; 16]; 4];
             let rest = len - whole;
             let [p, a, b, g] = &mut lanes;

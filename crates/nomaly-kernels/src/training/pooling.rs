@@ -11,13 +11,13 @@ use super::error::{TrainingError, expect, positive, samples, values};
 use super::memory::threads_for;
 use super::reduce::plane_means;
 
-/// By what the sum of a window is divided.
+/// The divisor of a window's sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AverageOver {
-    /// All places of the window, padding included (PyTorch's default).
+    /// All positions of the window, padding included (PyTorch's default).
     #[default]
     Window,
-    /// The places inside the image.
+    /// The positions inside the image.
     Inside,
 }
 
@@ -34,8 +34,8 @@ impl Pool {
     /// Plans pooling of images of `input` (height, width).
     ///
     /// # Errors
-    /// For sizes of zero, a window that does not fit into the padded image or that could lie in the padding alone, and
-    /// images of which a position does not fit into 32 bits.
+    /// For sizes of zero, a window that does not fit into the padded image or that could lie entirely in the padding,
+    /// and images whose positions do not fit into 32 bits.
     pub fn new(input: [usize; 2], pool: Pool2d) -> Result<Self, TrainingError> {
         let Pool2d { kernel, stride, padding } = pool;
         let output = Window { kernel, stride, padding }.output(input)?;
@@ -78,7 +78,7 @@ impl Pool {
     /// Takes the mean of each window.
     ///
     /// # Errors
-    /// When `input` does not hold whole planes, or `output` not as many.
+    /// If `input` does not hold whole planes, or `output` does not hold as many.
     pub fn average(&self, over: AverageOver, input: &[f32], output: &mut [f32]) -> Result<(), TrainingError> {
         let [from, to] = self.planes();
         let planes = samples("the input", input.len(), from)?;
@@ -97,7 +97,7 @@ impl Pool {
     /// Computes the gradient of the input of [`Pool::average`].
     ///
     /// # Errors
-    /// When `output_gradient` does not hold whole planes, or `input_gradient` not as many.
+    /// If `output_gradient` does not hold whole planes, or `input_gradient` does not hold as many.
     pub fn average_gradient(
         &self,
         over: AverageOver,
@@ -121,11 +121,11 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes the greatest value of each window; `places` gets its position in the plane. Of equal values the first
-    /// counts, and what is not a number is greater than everything.
+    /// Takes the largest value of each window; `places` gets its position in the plane. Ties go to the first value; NaN
+    /// is larger than everything.
     ///
     /// # Errors
-    /// When `input` does not hold whole planes, or `output` or `places` not as many.
+    /// If `input` does not hold whole planes, or `output` or `places` do not hold as many.
     pub fn max(&self, input: &[f32], output: &mut [f32], places: &mut [u32]) -> Result<(), TrainingError> {
         let [from, to] = self.planes();
         let planes = samples("the input", input.len(), from)?;
@@ -151,10 +151,10 @@ impl Pool {
         Ok(())
     }
 
-    /// Computes the gradient of the input of [`Pool::max`]: each window's goes to the place that won.
+    /// Computes the gradient of the input of [`Pool::max`]: each window's gradient goes to its maximum.
     ///
     /// # Errors
-    /// When `output_gradient` does not hold whole planes, or `places` or `input_gradient` not as many.
+    /// If `output_gradient` does not hold whole planes, or `places` or `input_gradient` do not hold as many.
     pub fn max_gradient(
         &self,
         output_gradient: &[f32],
@@ -178,7 +178,7 @@ impl Pool {
     }
 }
 
-/// Calls `work` for each plane; a few thousand values are worth a thread.
+/// Calls `work` for each plane, with at least a few thousand values per thread.
 fn each<I: IndexedParallelIterator>(planes: I, cost: usize, work: impl Fn(I::Item) + Send + Sync) {
     let units = if threads_for(64 * cost) == 1 { 1 } else { cost.div_ceil(16 << 10) };
     let len = planes.len().div_ceil(units.max(1)).max(1);
@@ -188,8 +188,8 @@ fn each<I: IndexedParallelIterator>(planes: I, cost: usize, work: impl Fn(I::Ite
 /// Takes the mean of each plane of `plane` values.
 ///
 /// # Errors
-/// For an instruction set that this processor does not have, a plane of zero values, and an `output` that has not one
-/// value for each plane of `input`.
+/// For an instruction set that this processor does not have, a plane of zero values, and unless `output` has one value
+/// for each plane of `input`.
 pub fn global_average(isa: Isa, plane: usize, input: &[f32], output: &mut [f32]) -> Result<(), TrainingError> {
     let token = Token::new(isa)?;
     positive(&[("the number of positions", plane)])?;
@@ -201,7 +201,7 @@ pub fn global_average(isa: Isa, plane: usize, input: &[f32], output: &mut [f32])
 /// Computes the gradient of the input of [`global_average`].
 ///
 /// # Errors
-/// For a plane of zero values, and an `output_gradient` that has not one value for each plane of `input_gradient`.
+/// For a plane of zero values, and unless `output_gradient` has one value for each plane of `input_gradient`.
 pub fn global_average_gradient(
     plane: usize,
     output_gradient: &[f32],

@@ -5,9 +5,9 @@ use crate::simd::{Kernel, Simd, Token};
 
 use super::memory::{Shared, threads_for};
 
-/// The sum of `f` over vectors of two slices of one length; `f` gives two terms for each place.
+/// The sum of `f` over vectors of two slices of the same length; `f` returns two terms per vector.
 ///
-/// `f` must compute each lane by itself: values beyond the last whole vector are given to it one by one, in all lanes.
+/// `f` must treat lanes independently: values beyond the last whole vector are passed one by one, in all lanes.
 #[inline(always)]
 pub(super) fn sum_pairs<S: Simd>(s: S, a: &[f32], b: &[f32], f: impl Fn(S::V, S::V) -> [S::V; 2]) -> [f64; 2] {
     let zero = s.splat(0.0);
@@ -19,7 +19,7 @@ pub(super) fn sum_pairs<S: Simd>(s: S, a: &[f32], b: &[f32], f: impl Fn(S::V, S:
     // SAFETY: both slices hold `whole` values; `lanes` holds the longest vector.
     unsafe {
         let mut i = 0;
-        // Two sums of each kind, since one would wait for its own last addition.
+        // Two sums of each kind, because a single one would wait for its previous addition.
         while i + 2 * step <= whole {
             for half in 0..2 {
                 let at = i + half * step;
@@ -39,7 +39,7 @@ pub(super) fn sum_pairs<S: Simd>(s: S, a: &[f32], b: &[f32], f: impl Fn(S::V, S:
             s.store(lanes[0].as_mut_ptr(), s.add(sums[0][term], sums[1][term]));
             totals[term] = lanes[0][..step].iter().map(|v| f64::from(*v)).sum();
         }
-        // The rest, one value a vector: rare, and short.
+        // The rest, one value per vector: rare and short.
         for i in whole..a.len() {
             let terms = f(s.splat(a[i]), s.splat(b[i]));
             for term in 0..2 {
@@ -77,7 +77,7 @@ pub(super) fn channel_sums(token: Token, values: &[f32], plane: usize, sums: &mu
 /// Means of planes: global average pooling.
 pub(super) fn plane_means(token: Token, values: &[f32], plane: usize, means: &mut [f32]) {
     let planes = means.len();
-    // Some hundred planes are a unit of work.
+    // A few hundred planes are a unit of work.
     let unit = (64 << 10 >> plane.ilog2().min(16)).max(1);
     let to = Shared::new(means);
     for_each(planes.div_ceil(unit), threads_for(values.len()), |index| {

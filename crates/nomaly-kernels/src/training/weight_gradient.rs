@@ -1,16 +1,15 @@
 //! The gradient of a convolution's weights.
 //!
-//! **The problem.** Each weight's gradient is a sum over all positions of all images. Threads that share images would
-//! have to add into the same gradient, in an order that depends on chance; threads that share weights all need all
-//! images.
+//! **The problem.** Each weight's gradient is a sum over all positions of all images. If threads split the images, they
+//! add into the same gradient, in random order; if they split the weights, each needs all images.
 //!
 //! **The design.** The register tile has some input channels × two vectors of output channels as accumulators, and runs
 //! over positions: a step loads two vectors of the output's gradient and broadcasts the inputs. A unit of work is a
 //! fixed part of the positions (a *chunk*) with a group of output channels whose sums fit the second-level cache; it
-//! packs both tensors into its cache, piece by piece, and keeps sums of its own. Wide layers have enough groups and one
+//! packs both tensors into its cache, piece by piece, and keeps its own sums. Wide layers have enough groups and one
 //! chunk; narrow ones have several chunks, whose sums are added in the order of the chunks. Packing an input once for
-//! each group costs little, since a group multiplies it with thousands of weights. Which chunks there are depends on
-//! the shapes alone, so the result is the same for any number of threads.
+//! each group costs little, since a group multiplies it with thousands of weights. The chunks depend on the shapes
+//! alone, so the result is the same for any number of threads.
 
 use std::ops::Range;
 
@@ -33,7 +32,7 @@ const PIECE: usize = 384 << 10;
 /// Bytes of packed tensors that one input block and one pair of output blocks use at a time.
 const NEAR: usize = 24 << 10;
 
-/// Units of work that even the narrowest layer is cut into.
+/// Units of work that even the narrowest layer is split into.
 const UNITS: usize = 16;
 
 /// A planned weight gradient.
@@ -175,7 +174,7 @@ impl WeightGradient {
         });
     }
 
-    /// Adds the chunks in their order and brings the sums into the order of the weights.
+    /// Adds the chunks in order and rearranges the sums into the order of the weights.
     fn combine(&self, sums: &mut [f32], chunks: usize, per_chunk: usize, gradient: &mut [f32], threads: usize) {
         let (lanes, inputs) = (self.lanes, self.input[0]);
         let taps = self.kernel[0] * self.kernel[1];
@@ -183,7 +182,7 @@ impl WeightGradient {
         let (total, others) = sums.split_at_mut(per_chunk);
         let outputs = gradient.len() / (inputs * taps);
         let gradient = Shared::new(gradient);
-        // A region is what one input block and one pair of output blocks have together.
+        // A region holds the sums of one input block and one pair of output blocks.
         let combine = |index: usize, total: &mut [f32]| {
             for chunk in 0..chunks - 1 {
                 let other = &others[chunk * per_chunk + index * region..][..region];

@@ -1,4 +1,4 @@
-//! What must not change a result: the batch, the place in it, the number of threads, memory that was used before.
+//! Results do not depend on the batch, the position in it, the number of threads, or the workspace's history.
 
 use nomaly_kernels::isa::Isa;
 use nomaly_kernels::network::*;
@@ -74,7 +74,7 @@ fn run(
 
 #[test]
 fn an_image_gets_the_same_bits_in_every_batch_and_with_any_number_of_threads() {
-    const BATCH: usize = 11; // more than pass through together
+    const BATCH: usize = 11; // more than run together
     for isa in Isa::available() {
         let net = network(isa);
         let image = net.input_shape().iter().product::<usize>();
@@ -143,7 +143,7 @@ fn memory_is_shared_between_tensors_that_do_not_live_together() {
     assert!(outputs[0].iter().all(|v| *v == 10.0));
 }
 
-/// Asking for a tensor in the middle keeps the steps around it apart, and that must not change what comes out.
+/// An output in the middle prevents fusion of the steps around it; the results must not change.
 #[test]
 fn joined_steps_give_the_same_bits_as_steps_apart() {
     let (expand, depthwise, bias) = (values(48 * 24, 1), values(48 * 9, 2), values(48, 3));
@@ -180,8 +180,8 @@ fn joined_steps_give_the_same_bits_as_steps_apart() {
     }
 }
 
-/// The same for whole inverted bottlenecks, whose bands depend on the threads and the images; what comes behind them
-/// reads either a border of zeros or none.
+/// The same for whole inverted bottlenecks, whose bands depend on the threads and the images; the next layer reads with
+/// or without a border of zeros.
 #[test]
 fn inverted_bottlenecks_give_the_same_bits_as_steps_apart() {
     struct Block {
@@ -252,7 +252,7 @@ fn inverted_bottlenecks_give_the_same_bits_as_steps_apart() {
     }
 }
 
-/// What somebody asks for is computed as if nothing were joined.
+/// A requested tensor is computed as if nothing were fused.
 #[test]
 fn a_tensor_in_the_middle_can_be_an_output() {
     let (expand, depthwise, project) = (values(40 * 12, 1), values(40 * 9, 2), values(12 * 40, 3));

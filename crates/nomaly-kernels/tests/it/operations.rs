@@ -19,7 +19,7 @@ struct Case {
     activation: Activation,
     bias: bool,
     residual: bool,
-    /// Puts an affine map before the operation, so that it does not read the input directly.
+    /// Inserts an affine map before the operation, so that it does not read the input directly.
     behind: bool,
     seed: u64,
 }
@@ -113,7 +113,7 @@ fn check_conv_with(algorithm: Algorithm, case: &Case, depthwise: bool) {
         activation,
         residual,
     };
-    // What the transforms add to the rounding of a sum: their factors, squared for two dimensions.
+    // The transforms multiply the rounding error of a sum by their factors, squared for two dimensions.
     let amplification = match algorithm {
         Algorithm::Winograd2 => 4.0,
         Algorithm::Winograd4 => 16.0,
@@ -133,7 +133,7 @@ fn check_conv_with(algorithm: Algorithm, case: &Case, depthwise: bool) {
             }
             y.map(|v| activate(case.activation, v))
         },
-        // Behind the affine map the values lie in [-2, 2].
+        // After the affine map, values lie in [-2, 2].
         tolerance(2 * taps) * 2.0 * amplification,
     );
 }
@@ -158,7 +158,7 @@ proptest! {
 
     #[test]
     fn winograd_convolution(mut case in cases()) {
-        // Random sizes, padding and channels, also those that the choice would leave to the direct kernel.
+        // Random sizes, padding and channels, including those for which the direct kernel would be chosen.
         case.window.kernel = [3, 3];
         case.window.stride = [1, 1];
         let p = case.window.padding;
@@ -287,7 +287,7 @@ proptest! {
                 }
                 scaled.conv(out, [1, 1], [1, 1], none, 1, &project, Some(&bias[..out]))
             },
-            // Values behind the depthwise convolution have the size of its sums of sums, and so do the errors.
+            // Values after the depthwise convolution are sums of sums, and the errors scale with them.
             tolerance(2 * wide * (taps + 1) * (channels + 2)),
         );
     }
@@ -308,7 +308,7 @@ proptest! {
 }
 
 /// Layers in which Winograd's algorithm is used, with weights that fit into the cache and weights that do not: the
-/// error against f64 relative to the size of the features, which is what a detector sees.
+/// error against f64 relative to the size of the features.
 #[test]
 fn winograd_keeps_the_features() {
     for (channels, size, algorithm, bound) in [

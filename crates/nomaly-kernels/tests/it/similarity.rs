@@ -6,7 +6,7 @@ use nomaly_kernels::filter::{Border, GaussianBlur};
 use nomaly_kernels::linalg::PositionStatistics;
 use nomaly_kernels::resample::{Bilinear, Grid};
 
-/// The formula of the generator: numbers that look random, in 0 … 1, exact in f32.
+/// The formula of the generator: pseudorandom values in 0 … 1, exact in f32.
 fn values(count: usize, step: usize) -> Vec<f32> {
     (0..count).map(|at| ((at * at * step + at * 31) % 65521) as f32 / 65536.0).collect()
 }

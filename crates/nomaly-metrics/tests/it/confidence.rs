@@ -7,11 +7,12 @@ use nomaly_metrics::{
 };
 use serde_json::Value;
 
-/// Both sides add and divide some hundred numbers; the quantile of the normal distribution is good to 1.2e-9.
+/// Both sides add and divide a few hundred numbers; the quantile of the normal distribution is accurate to 1.2e-9.
 const TOLERANCE: f64 = 1e-8;
 
-/// The ends of two bootstraps with other random numbers differ: a 2.5 % quantile of 4000 resamples is good to about a
-/// twelfth of a standard deviation of the figure (an interval is four wide), one of 1000 to a sixth; three times that.
+/// The ends of two bootstraps with different random numbers differ: the error of a 2.5 % quantile of 4000 resamples is
+/// about a twelfth of a standard deviation of the figure (an interval is four wide), that of 1000 a sixth; this is
+/// three times that.
 const NOISE: f64 = 0.14;
 
 fn fixture() -> Value {
@@ -70,7 +71,7 @@ fn bootstrap_intervals_agree_with_scikit_learn_s_figures_on_resamples() {
                 assert!((got - want).abs() <= slack, "{name}, {figure}: {got}, expected {want} within {slack}");
             }
         }
-        // Two ways to one interval.
+        // Two ways to compute the same interval.
         let delong = auroc_with_interval(&scores, &labels, 0.95).unwrap().interval.unwrap();
         assert!((delong.low - found.auroc.low).abs() < 0.03 && (delong.high - found.auroc.high).abs() < 0.03, "{name}");
         assert!(0.0 <= found.eer.low && found.eer.low < found.eer.high && found.eer.high <= 1.0);

@@ -1,4 +1,4 @@
-//! Bad input is named, and leaves an accumulator as it was.
+//! Errors name bad input and leave an accumulator unchanged.
 
 use nomaly_metrics::{ConfusionMatrix, MetricError, PixelMetrics, auroc, average_precision, eer, f1_max};
 

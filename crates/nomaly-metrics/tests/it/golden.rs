@@ -84,7 +84,7 @@ fn aupro_is_that_of_the_official_evaluation() {
         [(0.3, 0.473_581_066_317_054_6), (0.05, 0.354_455_734_003_423_34), (1.0, 0.717_489_711_934_156_4)]
     {
         let found = metrics.aupro(limit).unwrap();
-        // The order of a sum of some hundred shares of regions differs.
+        // The order of a sum of a few hundred shares of regions differs.
         assert!((found - expected).abs() < 1e-14, "limit {limit}: {found} but expected {expected}");
     }
 }

@@ -1,4 +1,4 @@
-//! Figures against counting one pair or one threshold at a time, and what must not change them.
+//! Figures against counting one pair or one threshold at a time, and their invariances.
 
 use nomaly_metrics::{ConfusionMatrix, CurvePoints, auroc, average_precision, eer, f1_max, roc_curve};
 use proptest::prelude::*;

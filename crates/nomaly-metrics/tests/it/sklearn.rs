@@ -1,4 +1,4 @@
-//! Figures as scikit-learn gives them (`tests/fixtures/gen_sklearn.py`).
+//! Figures against scikit-learn (`tests/fixtures/gen_sklearn.py`).
 
 use nomaly_metrics::{ConfusionMatrix, CurvePoints, PixelMetrics, auroc, average_precision, eer, f1_max, roc_curve};
 use serde_json::Value;
@@ -10,7 +10,7 @@ fn fixture() -> Value {
     serde_json::from_str(include_str!("../fixtures/sklearn.json")).unwrap()
 }
 
-/// Numbers, of which infinities are written as strings.
+/// Numbers, with infinities as strings.
 fn numbers(value: &Value) -> Vec<f64> {
     let number = |v: &Value| v.as_f64().unwrap_or_else(|| v.as_str().unwrap().parse().unwrap());
     value.as_array().unwrap().iter().map(number).collect()
@@ -62,7 +62,8 @@ fn curves_agree_point_by_point() {
         let all = roc_curve(&scores, &labels, CurvePoints::All).unwrap();
         assert_all_close(&all.fpr, &numbers(&case["fpr"]), name);
         assert_all_close(&all.tpr, &numbers(&case["tpr"]), name);
-        // A threshold here is the highest unflagged score, there the lowest flagged one: shifted by one point.
+        // Thresholds are the highest unflagged score here and the lowest flagged one in scikit-learn: shifted by one
+        // point.
         let (last, thresholds) = all.thresholds.split_last().unwrap();
         assert_eq!(thresholds, numbers(&case["lowest_flagged"]), "{name}");
         assert_eq!(*last, f64::NEG_INFINITY, "{name}");
@@ -70,7 +71,7 @@ fn curves_agree_point_by_point() {
 
         let corners = roc_curve(&scores, &labels, CurvePoints::Corners).unwrap();
         assert_close(corners.area(), all.area(), name);
-        // scikit-learn drops a point where counts change alike at both sides; here every point on a straight line goes.
+        // scikit-learn drops a point where counts change alike at both sides; here every collinear point is dropped.
         assert!(corners.fpr.len() <= case["fpr_corners"].as_array().unwrap().len(), "{name}");
     }
 }

@@ -1,4 +1,4 @@
-//! Whole pages: what is in them, and what must never be.
+//! Whole pages: required and forbidden contents.
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use nomaly_report::overlay::ValueRange;
@@ -187,7 +187,7 @@ fn sections_without_contents_are_left_out() {
     let html = render(&report).unwrap();
     assert!(!html.contains("data-decision") && !html.contains("data-filter"));
 
-    // What the model could not decide on is not left without a word.
+    // Undecided items are marked as such.
     report.items.iter_mut().for_each(|item| item.decision = Decision::Undecided);
     let html = render(&report).unwrap();
     assert_balanced(&html);
@@ -211,7 +211,7 @@ fn without_the_script_nothing_offers_the_slider() {
     let html = render(&full()).unwrap();
     assert!(html.contains("<span id=\"compare\" hidden>"));
     assert!(html.contains("<input id=\"reveal\" type=\"range\""));
-    // The heat map stays what the page opens with, and the slider is offered only where there are two pictures.
+    // The page opens with the heat map, and the slider exists only for two pictures.
     assert!(html.contains("id=\"view-heat\" checked"));
     let mut report = full();
     report.items[0].thumbnail = None;
@@ -226,11 +226,11 @@ fn shapes_replace_boxes_where_they_are_known() {
     report.items[0].found = Some(Contour::new(&GrayImage::from_pixel(64, 48, Luma([1]))).unwrap());
     assert_eq!(boxes(&report), 0);
     assert!(render(&report).unwrap().contains("<path class=\"found\""));
-    // A speck's shape could not be seen.
+    // A speck's shape would not be visible.
     let large = report.items[0].regions.remove(0);
     assert_eq!(boxes(&report), 1);
     report.items[0].regions.push(large);
-    // Without the size of the image, the places of the boxes are unknown, but their number is told.
+    // Without the size of the image, the positions of the boxes are unknown, but their number is shown.
     (report.items[0].found, report.items[0].size) = (None, None);
     assert_eq!(boxes(&report), 0);
     assert!(render(&report).unwrap().contains("2 regions"));

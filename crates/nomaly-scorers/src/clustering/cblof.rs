@@ -116,7 +116,7 @@ impl Cblof {
         (self.large.centers.nrows(), self.groups.len())
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -153,7 +153,7 @@ impl Scorer for Cblof {
     }
 }
 
-/// The groups, largest first; of equally large ones the first comes first.
+/// The groups, largest first; ties keep their order.
 fn by_size(sizes: &[u32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by_key(|group| std::cmp::Reverse(sizes[*group]));

@@ -3,12 +3,12 @@
 //! # What it computes
 //! Rows are put in groups by k-means; the score is the L2 distance of a row from the nearest center, as it is or
 //! divided by the spread of that group: the root of the mean squared distance of the group's own rows from their
-//! center. A group whose spread is below a millionth of that of all rows together holds equal rows but for rounding,
-//! and takes the spread of all; where that is zero too, distances are left as they are.
+//! center. A group whose spread is below a millionth of that of all rows together holds rows that are equal up to
+//! rounding, and takes the spread of all; where that is zero too, distances are left as they are.
 //!
 //! # When to use
 //! Where normal items fall into compact groups of about the same size in all directions, and a memory bank would be too
-//! large or too slow: it keeps one row a group. `relative` where some groups are much wider than others.
+//! large or too slow: it keeps one row per group. `relative` where some groups are much wider than others.
 //!
 //! # Parameters
 //! `clusters`, `distance` and `seed`: see [`ClusteringOptions`].
@@ -26,7 +26,7 @@ use crate::entry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, check_rows};
 use crate::{ScorerError, Watch};
 
-/// Groups of a smaller share of the whole spread hold equal rows but for rounding.
+/// Groups of a smaller share of the whole spread hold rows that are equal up to rounding.
 const EQUAL: f64 = 1e-6;
 
 named_choice! {
@@ -79,7 +79,7 @@ impl ScorerParams for ClusteringOptions {
 pub struct Clustering {
     distance: ClusterDistance,
     groups: Groups,
-    /// What the distance from each center is divided by, positive.
+    /// The divisor of the distance from each center, positive.
     spreads: Vec<f64>,
 }
 
@@ -113,7 +113,7 @@ impl Clustering {
         self.groups.len()
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).

@@ -12,10 +12,10 @@ use crate::{ScorerError, Watch};
 pub use cblof::{Cblof, CblofOptions};
 pub use distance::{ClusterDistance, Clustering, ClusteringOptions};
 
-/// Groups with rows in them.
+/// Nonempty groups.
 #[derive(Clone, Debug)]
 struct Groups {
-    /// Without the labels of the rows.
+    /// The centers, without the labels of the rows.
     means: KMeans,
     /// The rows of each group, 1 at least.
     sizes: Vec<u32>,
@@ -67,9 +67,9 @@ impl Groups {
         state.expect_only(&["centres", "sizes", "squares"])?;
         let [k, dim] = state.shape("centres")?;
         let centers = state.read_f64("centres", [k, dim])?;
-        // Centers are means of `f32` numbers, so that their squared distances are far from the largest `f64`.
+        // Centers are means of `f32` numbers, so their squared distances are far below the largest `f64`.
         if let Some(at) = centers.iter().position(|value| value.abs() > f64::from(f32::MAX)) {
-            return Err(state.tensor_error("centres", format!("number {at} is no mean of single precision numbers")));
+            return Err(state.tensor_error("centres", format!("number {at} is not a mean of single precision numbers")));
         }
         let centers = Array2::from_shape_fn((k, dim), |(group, column)| centers[group * dim + column]);
         let sizes = state.read_u32("sizes", [k])?.to_vec();
@@ -84,7 +84,7 @@ impl Groups {
     }
 }
 
-/// Centers that rows are compared with, of rows that are not kept.
+/// k-means centers without the rows of the fit.
 fn with_centers(centers: Array2<f64>) -> KMeans {
     KMeans { centers, labels: Vec::new(), inertia: 0.0 }
 }

@@ -1,4 +1,4 @@
-//! How much a threshold would vary with other held-out scores.
+//! The variability of a threshold over samples of held-out scores.
 //!
 //! # What it computes
 //! The percentile bootstrap interval of a statistic of `n` scores: the scores are drawn `n` times with replacement,
@@ -29,7 +29,7 @@ use crate::ScorerError;
 const CHUNK: usize = 16;
 /// The largest share of resamples on which the statistic may be undefined.
 const MAX_UNDEFINED: f64 = 0.05;
-/// The fewest resamples whose 2.5 and 97.5 % quantiles mean something.
+/// The fewest resamples with meaningful 2.5 and 97.5 % quantiles.
 const FEWEST: usize = 40;
 
 /// How the interval of a threshold, or of another statistic of held-out scores, is computed.
@@ -39,7 +39,7 @@ pub struct ThresholdBootstrap {
     pub resamples: usize,
     /// The share of resamples whose statistic lies in the interval, in (0, 1).
     pub level: f64,
-    /// Decides every draw.
+    /// The seed of the draws.
     pub seed: u64,
 }
 
@@ -60,7 +60,7 @@ pub struct ThresholdInterval {
 }
 
 impl ThresholdBootstrap {
-    /// The interval of a statistic of `groups` groups, which are drawn whole. `statistic` is given the numbers of the
+    /// The interval of a statistic of `groups` groups, which are drawn whole. `statistic` gets the numbers of the
     /// groups of a resample, ascending, as many as there are groups.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl ThresholdBootstrap {
         self.interval(&numbers, |drawn| statistic(&drawn.iter().map(|&group| group as usize).collect::<Vec<_>>()))
     }
 
-    /// The interval of `statistic`, which is given ascending scores, as many as there are held-out scores.
+    /// The interval of `statistic`, which gets ascending scores, as many as there are held-out scores.
     ///
     /// Resamples on which `statistic` fails are left out, as long as they are few.
     ///
@@ -120,7 +120,7 @@ impl ThresholdBootstrap {
         Ok(ThresholdInterval { low: super::quantile(&values, 1.0 - tail)?, high: super::quantile(&values, tail)? })
     }
 
-    /// Draws resample `number` in ascending order: it suffices to count how often each score is drawn.
+    /// Draws resample `number` in ascending order by counting how often each score is drawn.
     fn draw(&self, number: usize, scores: &[f64], times: &mut [u32], resample: &mut Vec<f64>) {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(number as u64);

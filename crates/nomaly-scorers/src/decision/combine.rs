@@ -1,15 +1,15 @@
-//! Several detectors' words on one item, combined through p-values.
+//! Combination of several detectors' results through p-values.
 //!
 //! # What it computes
-//! A p-value says on one scale what scores of different detectors say on their own: how rare it is among normal items.
-//! [`Tail`] makes one of a score, continuous in the score so that it ranks items as the score does: between held-out
-//! scores it is interpolated, and beyond the greatest of them it falls exponentially, as fast as the greatest tenth of
-//! the held-out scores does. [`cauchy`] and [`fisher`] make one p-value of several.
+//! A p-value puts the scores of different detectors on one scale: how rare a score is among normal items. [`Tail`]
+//! computes it from a score, continuously, so that it ranks items as the score does: between held-out scores it is
+//! interpolated, and beyond the largest of them it falls exponentially, at the rate of the largest tenth of the
+//! held-out scores. [`cauchy`] and [`fisher`] combine several p-values.
 //!
 //! # When to use
-//! To let a detector with one view of normal (a network trained on the images themselves) and one with another
-//! (pretrained features) decide together. [`cauchy`] keeps its level however the detectors depend on each other, and
-//! detectors of the same images always do; [`fisher`] is for independent ones.
+//! To let a detector with one view of normal (a network trained on the images themselves) decide together with one of
+//! another view (pretrained features). [`cauchy`] keeps its level however the detectors depend on each other, and
+//! detectors of the same images always do; [`fisher`] is for independent detectors.
 //!
 //! # Parameters
 //! None.
@@ -27,7 +27,7 @@ use crate::ScorerError;
 const TAIL: f64 = 0.1;
 const FEWEST: usize = 3;
 
-/// How rare each score is among normal items.
+/// Maps scores to p-values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tail {
     /// Held-out scores, ascending.
@@ -37,7 +37,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// From the scores of held-out normal items, in any order.
+    /// Fits the tail to the scores of held-out normal items, in any order.
     ///
     /// # Errors
     /// [`ScorerError::TooFewScores`] for fewer than three, [`ScorerError::NonFiniteScore`], and
@@ -55,7 +55,7 @@ impl Tail {
         if sorted[0] == sorted[n - 1] {
             return Err(ScorerError::ConstantScores { n });
         }
-        // Ties at the top are passed over until there is a slope.
+        // Skips ties at the top until there is a slope.
         let mut count = ((n as f64 * TAIL).ceil() as usize).max(FEWEST - 1);
         let scale = loop {
             let start = sorted[n - 1 - count];
@@ -69,7 +69,7 @@ impl Tail {
     }
 
     /// The p-value of a score, in (0, 1): `(1 + #{sᵢ ≥ s}) / (n + 1)` at the held-out scores, linear in between, and
-    /// exponential beyond the greatest.
+    /// exponential beyond the largest.
     pub fn p_value(&self, score: f64) -> f64 {
         let levels = self.held_out.len() as f64 + 1.0;
         let at = |held_out: f64| (levels - self.held_out.partition_point(|other| *other < held_out) as f64) / levels;
@@ -83,8 +83,8 @@ impl Tail {
     }
 }
 
-/// One p-value of several, each in (0, 1), by the Cauchy combination test with equal weights. Its level is kept
-/// approximately, the better the smaller it is, whatever the dependence.
+/// Combines p-values, each in (0, 1), by the Cauchy combination test with equal weights. The level holds approximately
+/// under any dependence, the better the smaller it is.
 ///
 /// ```
 /// use nomaly_scorers::decision::combine::cauchy;
@@ -94,14 +94,14 @@ impl Tail {
 /// ```
 pub fn cauchy(p_values: &[f64]) -> f64 {
     let term = |p: &f64| {
-        // tan((1/2 − p) π), written so that tiny p-values lose nothing.
+        // tan((1/2 − p) π), in a form that keeps the precision of tiny p-values.
         if *p < 1e-8 { 1.0 / (p * PI) } else { ((0.5 - p) * PI).tan() }
     };
     let mean = p_values.iter().map(term).sum::<f64>() / p_values.len() as f64;
     if mean > 1e8 { 1.0 / (mean * PI) } else { 0.5 - mean.atan() / PI }
 }
 
-/// One p-value of several independent ones, each in (0, 1), by Fisher's method.
+/// Combines independent p-values, each in (0, 1), by Fisher's method.
 ///
 /// ```
 /// use nomaly_scorers::decision::combine::fisher;

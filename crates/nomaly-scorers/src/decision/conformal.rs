@@ -10,17 +10,16 @@ use crate::ScorerError;
 /// # What it computes
 /// For held-out normal scores `s_1 … s_n`, the p-value of a score `s` is `(1 + #{i : s_i >= s}) / (n + 1)`.
 ///
-/// Where items come in `G` groups (frames of one scene, photographs of one part), it is the p-value of an item of a
-/// *new* group: every group counts as one item, by the share of its scores that reach `s`:
-/// `(1 + Σ_g #{i in g : s_i >= s} / n_g) / (G + 1)`. That is the mean, over all ways to draw one score a group, of the
-/// p-value of the drawn scores.
+/// If items come in `G` groups (frames of one scene, photographs of one part), it is the p-value of an item of a *new*
+/// group: each group counts as one item, through the share of its scores that reach `s`: `(1 + Σ_g #{i in g : s_i >= s}
+/// / n_g) / (G + 1)`. That is the mean p-value over all ways to draw one score per group.
 ///
 /// # When to use
 /// Whenever the false-alarm rate matters: if the item behind `s` is normal and exchangeable with the held-out ones,
 /// then `P(p <= a) <= a` for every `a`, whatever the scorer and whatever the distribution of its scores. With groups,
-/// `P(p <= a) <= 2 a` holds whatever the groups look like, for a mean of p-values is a p-value up to a factor of two;
-/// in simulations over 5 to 100 groups of 2 to 20 items it stays at or below `a` (`docs/decisions.md`). One score drawn
-/// from each group would keep `a` exactly, and depend on the draw.
+/// `P(p <= a) <= 2 a` holds for any groups, because a mean of p-values is a p-value up to a factor of two; in
+/// simulations over 5 to 100 groups of 2 to 20 items it stays at or below `a` (`docs/decisions.md`). Drawing one score
+/// from each group would keep `a` exactly but depend on the draw.
 ///
 /// # Reference
 /// Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World* (2005), section 2; Laxhammar and Falkman,
@@ -47,7 +46,8 @@ pub struct Conformal {
     /// Ascending.
     scores: Vec<f64>,
     groups: usize,
-    /// At `k`, how many groups the `k` highest scores are, each by the share of its scores among them.
+    /// At `k`, the number of groups in the `k` highest scores, each group weighted by the share of its scores among
+    /// them.
     reached: Vec<f64>,
 }
 
@@ -64,12 +64,12 @@ impl Conformal {
         Ok(Self { scores, groups: n, reached: (0..=n).map(|count| count as f64).collect() })
     }
 
-    /// Calibrates on the scores of held-out normal items of which those of one group depend on each other. `groups` has
-    /// the number of the group of each item.
+    /// Calibrates on the scores of held-out normal items; items of one group depend on each other. `groups` has the
+    /// group number of each item.
     ///
     /// # Errors
-    /// [`ScorerError::TooFewScores`] without scores, [`ScorerError::NonFiniteScore`], [`ScorerError::Setting`] where
-    /// there is not one group a score.
+    /// [`ScorerError::TooFewScores`] without scores, [`ScorerError::NonFiniteScore`], [`ScorerError::Setting`] unless
+    /// there is one group per score.
     pub fn of_groups(held_out_scores: Vec<f64>, groups: &[u32]) -> Result<Self, ScorerError> {
         check_scores("a conformal rule", 1, &held_out_scores)?;
         let expected = format!("{} numbers, one a score", held_out_scores.len());
@@ -81,7 +81,7 @@ impl Conformal {
         let mut reached = vec![0.0];
         let mut sum = 0.0;
         for (_, group) in pairs.iter().rev() {
-            sum = snapped(sum + 1.0 / sizes[group]);
+            sum = round_if_nearly_whole(sum + 1.0 / sizes[group]);
             reached.push(sum);
         }
         Ok(Self { scores: pairs.into_iter().map(|(score, _)| score).collect(), groups: sizes.len(), reached })
@@ -92,7 +92,7 @@ impl Conformal {
         self.scores.len()
     }
 
-    /// The number of groups: that of the scores, where items are independent.
+    /// The number of groups; the number of scores if items are independent.
     pub fn groups(&self) -> usize {
         self.groups
     }
@@ -104,13 +104,13 @@ impl Conformal {
 
     /// The p-value of a score, in `[1 / (G + 1), 1]` for `G` groups; small means anomalous.
     ///
-    /// A NaN score gets the smallest p-value: what cannot be scored does not pass for normal.
+    /// A NaN score gets the smallest p-value, so that an item without a score never counts as normal.
     pub fn p_value(&self, score: f64) -> f64 {
         let below = if score.is_nan() { self.n() } else { self.scores.partition_point(|normal| *normal < score) };
         self.share(self.n() - below)
     }
 
-    /// The smallest p-value there can be, and so the smallest false-alarm rate that can be promised: `1 / (G + 1)` for
+    /// The smallest possible p-value, and so the smallest false-alarm rate that can be guaranteed: `1 / (G + 1)` for
     /// `G` groups.
     pub fn smallest_p_value(&self) -> f64 {
         self.share(0)
@@ -120,14 +120,15 @@ impl Conformal {
     ///
     /// For independent items it is the `m`-th largest held-out score with `m = floor(max_fpr (n + 1))`, and minus
     /// infinity (everything is anomalous) where `max_fpr` is 1 or more. `None` where `max_fpr` is less than
-    /// [`smallest_p_value`](Self::smallest_p_value): no threshold keeps that promise, more held-out groups are needed.
+    /// [`smallest_p_value`](Self::smallest_p_value): no threshold guarantees that rate; more held-out groups are
+    /// needed.
     pub fn threshold(&self, max_fpr: f64) -> Option<f64> {
-        // How many of the highest scores may reach a score that is flagged.
+        // The number of highest scores that may reach a flagged score.
         let allowed = self.reached.partition_point(|reached| self.p_value_of(*reached) <= max_fpr).checked_sub(1)?;
         Some(if allowed == self.n() { f64::NEG_INFINITY } else { self.scores[self.n() - 1 - allowed] })
     }
 
-    /// The p-value of a score that the `count` highest held-out scores reach.
+    /// The p-value of a score that exactly the `count` highest held-out scores reach.
     fn share(&self, count: usize) -> f64 {
         self.p_value_of(self.reached[count])
     }
@@ -137,8 +138,8 @@ impl Conformal {
     }
 }
 
-/// Whole where rounding has left it a little beside: three thirds are one.
-fn snapped(sum: f64) -> f64 {
+/// Rounds sums that are almost whole: three thirds are one.
+fn round_if_nearly_whole(sum: f64) -> f64 {
     if (sum - sum.round()).abs() < 1e-9 { sum.round() } else { sum }
 }
 
@@ -249,7 +250,7 @@ mod tests {
         fn at_most_the_promised_share_of_all_items_is_flagged(
             scores in prop::collection::vec(-100i32..100, 2..80), max_fpr in 0.0f64..1.0,
         ) {
-            // Exchangeability, exactly: let each of the n + 1 items in turn be the one that is tested.
+            // Exact exchangeability: each of the n + 1 items in turn is the tested one.
             let flagged = (0..scores.len()).filter(|test| {
                 let held_out = scores.iter().enumerate().filter(|(i, _)| i != test).map(|(_, s)| f64::from(*s)).collect();
                 Conformal::new(held_out).unwrap().p_value(f64::from(scores[*test])) <= max_fpr

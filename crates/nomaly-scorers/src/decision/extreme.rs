@@ -1,19 +1,19 @@
-//! The tail of held-out scores, carried beyond the largest of them.
+//! The tail of held-out scores, extrapolated beyond the largest of them.
 
 use super::{Conformal, check_number};
 use crate::ScorerError;
 
 /// The fewest scores that a tail is fitted to.
 const FEWEST_EXCEEDANCES: usize = 10;
-/// The fewest distinct exceedances that say something about two parameters.
+/// The fewest distinct exceedances that determine two parameters.
 const FEWEST_DISTINCT: usize = 4;
-/// The least shape: below it maximum likelihood is not regular, and below −1 the likelihood has no bound.
+/// The lower bound of the shape: below it maximum likelihood is not regular, and below −1 the likelihood has no bound.
 const LEAST_SHAPE: f64 = -0.5;
-/// Points at which the profile likelihood is looked at before its best is refined.
+/// Grid points at which the profile likelihood is evaluated before the best is refined.
 const GRID: usize = 96;
 /// Decades of `1 + ξ y_max / σ` that the grid spans on each side of 1, where the tail is exponential.
 const GRID_DECADES: f64 = 12.0;
-/// Steps of golden-section search: each shrinks the bracket by 0.618, so these reach the last bits that matter.
+/// Steps of golden-section search: each shrinks the bracket by 0.618, so these reach full precision.
 const GOLDEN_STEPS: usize = 60;
 
 /// A threshold and p-values from a generalized Pareto tail: peaks over threshold.
@@ -24,14 +24,14 @@ const GOLDEN_STEPS: usize = 60;
 /// `(k + 1)`-th largest of `n` held-out scores, shape `ξ ≥ -1/2` and scale `σ` maximize the likelihood, and for a rate
 /// below `k / n` the threshold is `u + σ/ξ ((rate n / k)^(-ξ) - 1)`. At and below `u` the rule is [`Conformal`].
 ///
-/// With `ξ` and `x = ξ / σ` the scale drops out (Grimshaw 1993): `ξ(x)` is the mean of `ln(1 + x y)`, so that one
-/// number is left to search, over a grid and then by golden sections. The bound on `ξ` is where maximum likelihood
-/// stops being regular; shorter tails than that get a slightly longer one, which errs towards fewer alarms.
+/// With `ξ` and `x = ξ / σ` the scale drops out (Grimshaw 1993): `ξ(x)` is the mean of `ln(1 + x y)`, which leaves a
+/// one-dimensional search, over a grid and then by golden sections. The bound on `ξ` is where maximum likelihood stops
+/// being regular; shorter tails than that get a slightly longer one, which errs towards fewer alarms.
 ///
 /// # When to use
 /// For false-alarm rates below `1 / (n + 1)`, which no rule without a model of the tail can reach, and for smooth
-/// p-values of what lies beyond all held-out scores. The promise is only as good as the limit: at a rate of `k / (20
-/// n)` it leans on the shape, of which `k` exceedances say little.
+/// p-values beyond all held-out scores. The rate is only as good as the limit distribution: at `k / (20 n)` it depends
+/// on the shape, which `k` exceedances determine poorly.
 ///
 /// # Parameters
 /// `k` is a tenth of the scores up to 50, then a fiftieth of them where that is more, and at least ten; so `u` is the
@@ -111,12 +111,12 @@ impl ExtremeValue {
         self.initial
     }
 
-    /// How many held-out scores are above [`initial_threshold`](Self::initial_threshold).
+    /// The number of held-out scores above [`initial_threshold`](Self::initial_threshold).
     pub fn exceedances(&self) -> usize {
         self.exceedances
     }
 
-    /// The shape `ξ`, from −1/2: above 0 a tail as heavy as a power, at 0 exponential, below 0 with an end.
+    /// The shape `ξ`, from −1/2: above 0 a power-law tail, at 0 exponential, below 0 a bounded tail.
     pub fn shape(&self) -> f64 {
         self.tail.shape
     }
@@ -127,7 +127,7 @@ impl ExtremeValue {
     }
 
     /// The p-value of a score, in [0, 1]; small means anomalous. It is 0 beyond the end of a tail that has one, and for
-    /// a NaN score: what cannot be scored does not pass for normal.
+    /// a NaN score, so that an item without a score never counts as normal.
     pub fn p_value(&self, score: f64) -> f64 {
         if score <= self.initial {
             return self.body.p_value(score);
@@ -135,7 +135,7 @@ impl ExtremeValue {
         if score.is_nan() { 0.0 } else { self.tail_share() * self.tail.survival(score - self.initial) }
     }
 
-    /// The threshold `t` for which `score > t` holds where `p_value(score) <= rate`, but for rounding.
+    /// The threshold `t` for which `score > t` holds where `p_value(score) <= rate`, up to rounding.
     ///
     /// Minus infinity (everything is anomalous) where `rate` is 1 or more.
     ///
@@ -162,7 +162,7 @@ impl Tail {
     /// The most likely tail of ascending positive exceedances.
     fn fit(exceedances: &[f64]) -> Result<Self, ScorerError> {
         let largest = exceedances[exceedances.len() - 1];
-        // Scaled to (0, 1], so that nothing over- or underflows whatever the unit of the scores.
+        // Scaled to (0, 1], so that nothing over- or underflows in any unit of the scores.
         let scaled: Vec<f64> = exceedances.iter().map(|y| y / largest).collect();
         let shape = |x: f64| scaled.iter().map(|y| (x * y).ln_1p()).sum::<f64>() / scaled.len() as f64;
         let mean = scaled.iter().sum::<f64>() / scaled.len() as f64;
@@ -170,7 +170,7 @@ impl Tail {
         let tail = |place: f64| {
             let x = place.exp_m1();
             let shape = shape(x);
-            // ξ / x loses its digits near 0, where it tends to the mean of the exceedances.
+            // ξ / x loses precision near 0, where it tends to the mean of the exceedances.
             let scale = if x.abs() < 1e-9 { mean } else { shape / x };
             Self { shape, scale }
         };
@@ -215,12 +215,12 @@ impl Tail {
     /// The exceedance that a share in (0, 1] of the exceedances lies above.
     fn quantile(self, share: f64) -> f64 {
         let log = -share.ln();
-        // exp_m1 keeps the digits of shapes near 0, whose limit is the exponential tail.
+        // exp_m1 keeps the precision for shapes near 0, whose limit is the exponential tail.
         if self.shape == 0.0 { self.scale * log } else { self.scale * (self.shape * log).exp_m1() / self.shape }
     }
 }
 
-/// Where `function` is largest in the bracket, by golden sections.
+/// The maximizer of `function` in the bracket, by golden-section search.
 fn maximize(function: impl Fn(f64) -> f64, [mut low, mut high]: [f64; 2]) -> f64 {
     let golden = (5f64.sqrt() - 1.0) / 2.0;
     let (mut left, mut right) = (high - golden * (high - low), low + golden * (high - low));

@@ -1,7 +1,7 @@
-//! From scores to decisions, with a controlled rate of false alarms.
+//! Decision rules with a controlled rate of false alarms.
 //!
-//! All rules look at the scores of *held-out* normal items: items that the scorer was not fitted on, for those it was
-//! fitted on score too low. A score above the threshold means anomalous.
+//! All rules use the scores of *held-out* normal items, which the scorer was not fitted on, because items of the fit
+//! score too low. A score above the threshold means anomalous.
 //!
 //! | rule | promise | needs |
 //! |---|---|---|
@@ -11,8 +11,8 @@
 //! | [`ExtremeValue`] | any false-alarm rate, as far as the tail follows its limit distribution | 50 scores |
 //! | [`RobustTail`] | none; a minority of anomalous items moves the threshold little | 8 scores |
 //!
-//! [`bootstrap`] says how much a threshold would vary with other held-out scores. [`sequence`] watches scores that come
-//! one after another for a lasting change, which a rule for single scores sees late or never.
+//! [`bootstrap`] estimates the variability of a threshold over samples of held-out scores. [`sequence`] monitors a
+//! sequence of scores for a lasting change, which a rule for single scores detects late or never.
 
 pub mod bootstrap;
 pub mod combine;
@@ -42,7 +42,7 @@ fn check_scores(what: &'static str, needed: usize, scores: &[f64]) -> Result<(),
     }
 }
 
-/// Refuses a number outside a range.
+/// Rejects a number outside a range.
 fn check_number(name: &str, value: f64, fits: bool, expected: &str) -> Result<(), ScorerError> {
     if fits {
         return Ok(());
@@ -50,7 +50,7 @@ fn check_number(name: &str, value: f64, fits: bool, expected: &str) -> Result<()
     Err(SettingError::value(name, value, expected).into())
 }
 
-/// A whole number below `n`, which is at most 2³²: any is as likely as any other, but for one part in 2³² / `n`.
+/// A whole number below `n`, which is at most 2³²: uniform up to one part in 2³² / `n`.
 fn draw_below(rng: &mut impl Rng, n: usize) -> usize {
     ((u64::from(rng.next_u32()) * n as u64) >> 32) as usize
 }

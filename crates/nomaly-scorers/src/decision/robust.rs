@@ -1,10 +1,10 @@
-//! The tail of scores among which some may be of anomalous items.
+//! The tail of scores that may include anomalous items.
 
 use super::{check_number, check_scores};
 use crate::ScorerError;
 
-/// An exponential tail whose place and width come from the middle of the scores, so that a minority of anomalous items
-/// among them moves it little.
+/// An exponential tail whose location and scale come from the middle of the scores, so that a minority of anomalous
+/// items moves it little.
 ///
 /// # What it computes
 /// With the median `m` and the upper quartile `q` of the scores, `P(S > s) = exp(-(s - m) ln 2 / (q - m)) / 2` from `m`
@@ -39,10 +39,10 @@ pub struct RobustTail {
 }
 
 impl RobustTail {
-    /// The fewest scores whose quartiles mean something.
+    /// The fewest scores with meaningful quartiles.
     pub const FEWEST_SCORES: usize = 8;
 
-    /// Fits the tail to the scores of items most of which are normal.
+    /// Fits the tail to the scores of mostly normal items.
     ///
     /// # Errors
     /// [`ScorerError::TooFewScores`] below 8, [`ScorerError::NonFiniteScore`], [`ScorerError::ConstantScores`] where

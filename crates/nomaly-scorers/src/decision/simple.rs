@@ -6,7 +6,7 @@ use crate::ScorerError;
 /// The threshold mean + 3 standard deviations (with `n - 1` in the denominator) of held-out normal scores.
 ///
 /// # When to use
-/// For process-control charts, where the scores are near to normally distributed; distances seldom are.
+/// For process-control charts with nearly normally distributed scores; distances seldom are.
 ///
 /// # Reference
 /// Shewhart, *Economic Control of Quality of Manufactured Product* (1931).
@@ -27,7 +27,7 @@ pub fn three_sigma(held_out_scores: &[f64]) -> Result<f64, ScorerError> {
 ///
 /// # When to use
 /// With many held-out scores, or to plot; with few of them the rate on further items is larger than `fpr`, and
-/// [`Conformal`](super::Conformal) is the rule that keeps its promise.
+/// [`Conformal`](super::Conformal) is the rule with a guarantee.
 ///
 /// # Errors
 /// [`ScorerError::TooFewScores`] without scores, [`ScorerError::NonFiniteScore`], [`ScorerError::Setting`] for a rate

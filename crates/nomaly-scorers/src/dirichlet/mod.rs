@@ -6,12 +6,12 @@
 //! `ln Γ(Σα) − Σ ln Γ(αⱼ) + Σ (αⱼ − 1) ln pⱼ`. The last sum alone is the normality score of GeoTrans.
 //!
 //! # When to use
-//! For what a classifier says of normal images under a known transformation: the concentration tells the classes that
-//! are easily confused from those that are not.
+//! For a classifier's predictions on normal images under a known transformation: the concentration separates classes
+//! that are easily confused from those that are not.
 //!
 //! # Parameters
-//! None. Vectors come as logarithms, so that probabilities too small for a floating-point number lose nothing. The
-//! concentration Σα of vectors that hardly differ is limited to [`MAX_CONCENTRATION`].
+//! None. Vectors come as logarithms, so that probabilities below the range of floating point keep their precision. The
+//! concentration Σα of nearly equal vectors is limited to [`MAX_CONCENTRATION`].
 //!
 //! # Reference
 //! Minka, *Estimating a Dirichlet distribution*, 2000, equations 9 and 21; Golan & El-Yaniv, *Deep anomaly detection
@@ -22,28 +22,28 @@ mod special;
 use crate::ScorerError;
 use special::{digamma, inverse_digamma, ln_gamma};
 
-/// The largest sum of the concentrations: vectors that are equal in all digits have no maximum.
+/// The largest sum of the concentrations: for equal vectors, the likelihood has no maximum.
 pub const MAX_CONCENTRATION: f64 = 1e6;
-/// The smallest concentration of a class that normal images never get.
+/// The concentration of a class that normal images never get.
 const MIN_ALPHA: f64 = 1e-6;
 const MOST_STEPS: usize = 1000;
 const TOLERANCE: f64 = 1e-9;
 
-/// What is kept of vectors of probabilities: enough for the maximum of the likelihood, whatever their number.
+/// Sufficient statistics of vectors of probabilities for maximum likelihood.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SimplexStatistics {
     count: usize,
-    /// Sums of `p` and of `ln p`, a class each.
+    /// Sums of `p` and of `ln p`, per class.
     sums: Vec<[f64; 2]>,
 }
 
 impl SimplexStatistics {
-    /// Nothing yet, of vectors of `classes`.
+    /// Statistics of no vectors of `classes` probabilities.
     pub fn new(classes: usize) -> Self {
         Self { count: 0, sums: vec![[0.0; 2]; classes] }
     }
 
-    /// Takes in a vector, given as the logarithms of its probabilities.
+    /// Adds a vector, given as the logarithms of its probabilities.
     ///
     /// # Errors
     /// [`ScorerError::Dimension`] for another number of classes and [`ScorerError::NonFiniteFeature`].
@@ -81,7 +81,7 @@ impl Dirichlet {
         Ok(Self { alpha, log_constant })
     }
 
-    /// The most likely distribution of the vectors that `statistics` have seen.
+    /// The maximum-likelihood distribution of the vectors in `statistics`.
     ///
     /// # Errors
     /// [`ScorerError::TooFewRows`] for none or one, and [`ScorerError::Numerical`] for fewer than two classes.
@@ -113,7 +113,7 @@ impl Dirichlet {
         Self::new(alpha)
     }
 
-    /// The concentrations α, one a class, all positive.
+    /// The concentrations α, one per class, all positive.
     pub fn alpha(&self) -> &[f64] {
         &self.alpha
     }
@@ -140,7 +140,7 @@ impl Dirichlet {
 /// The moment-like start: the mean vector times a concentration (Minka, equation 21, solved for equal digammas).
 fn start(mean: impl Iterator<Item = f64> + Clone, mean_log: &[f64]) -> Vec<f64> {
     let classes = mean_log.len() as f64;
-    // The mean of n vectors of which none has a zero has none, but for underflow.
+    // The mean of vectors without zeros has no zero, except by underflow.
     let mean = mean.map(|p| p.max(f64::MIN_POSITIVE));
     let spread: f64 = mean.clone().zip(mean_log).map(|(p, log)| p * (p.ln() - log)).sum();
     let sum = ((classes - 1.0) * -digamma(1.0) / spread.max(f64::MIN_POSITIVE)).min(MAX_CONCENTRATION);

@@ -1,4 +1,4 @@
-//! The gamma function's logarithm and its first two derivatives after the point, for positive numbers.
+//! The logarithm of the gamma function and its first two derivatives, for positive numbers.
 //!
 //! Each is brought to an argument of at least [`LARGE`] by its recurrence and evaluated there by its asymptotic series
 //! (Abramowitz & Stegun, *Handbook of Mathematical Functions*, 6.1.41, 6.3.18, 6.4.12), whose first term left out is

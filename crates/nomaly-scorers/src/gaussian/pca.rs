@@ -9,12 +9,12 @@
 //! With the components in descending order of variance and `i` the first whose cumulated share of the variance exceeds
 //! `variance`: `leading` keeps the components up to and with `i` (PCA), `trailing` keeps them from `i - 1` on (NPCA).
 //! The true border lies between `i - 1` and `i`, and both variants include it, as the authors' implementation does.
-//! Components beyond the numerical rank, which is at most the number of rows less one, are no directions of the data
-//! and are never kept; there the authors' implementation takes one arbitrary direction more.
+//! Components beyond the numerical rank, which is at most the number of rows less one, are not directions of the data
+//! and are never kept; the authors' implementation takes one more arbitrary direction there.
 //!
 //! # When to use
-//! NPCA in place of the full Gaussian for subtle defects: directions in which normal items hardly vary are the ones in
-//! which defects show. PCA is the control experiment and smaller.
+//! NPCA in place of the full Gaussian for subtle defects: defects show in the directions in which normal items hardly
+//! vary. PCA is the control experiment and smaller.
 //!
 //! # Parameters
 //! `keep`, `variance` and `covariance`: see [`PcaOptions`]. "NPCA 1 %", "0.1 %" and "0.01 %" are `variance` 0.99, 0.999
@@ -131,7 +131,8 @@ impl PcaGaussian {
         let largest = rows.iter().fold(0.0f64, |largest, value| largest.max(f64::from(value.abs())));
         let Svd { left, values, right } =
             linalg::thin_svd(&centered, dim).ok_or(ScorerError::NoConvergence { rows: count, dim })?;
-        // Below the first bound is rounding of the decomposition, below the second that of subtracting the mean.
+        // Values below the first bound are rounding of the decomposition, those below the second rounding of the
+        // centering.
         let size = count.max(dim) as f64;
         let rounding = (values[0] * size).max(largest * size.sqrt()) * f64::EPSILON;
         let rank = values.iter().take(count - 1).take_while(|value| **value > rounding).count();
@@ -152,7 +153,7 @@ impl PcaGaussian {
         Ok(Self { options, rows: count as u64, shrinkage, mean, components, variances })
     }
 
-    /// What was kept.
+    /// The settings.
     pub fn options(&self) -> PcaOptions {
         self.options
     }
@@ -172,7 +173,7 @@ impl PcaGaussian {
         self.shrinkage
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -244,7 +245,7 @@ fn kept_range(values: &[f64], options: PcaOptions) -> std::ops::Range<usize> {
         cumulated += value * value;
         cumulated / total > options.variance
     });
-    // Rounding may leave the whole sum a little short of the total.
+    // Rounding may leave the sum slightly below the total.
     let border = border.unwrap_or(values.len() - 1);
     match options.keep {
         Keep::Leading => 0..border + 1,

@@ -171,7 +171,7 @@ impl Gaussian {
         self.shrinkage
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -287,7 +287,7 @@ fn factor(statistics: &GaussianStatistics, covariance: Covariance, shrinkage: f6
         };
         ScorerError::SingularCovariance { estimate, rows, dim, advice }
     };
-    // The mean takes one dimension away from the rows.
+    // Centering removes one dimension from the rows.
     if shrinkage == 0.0 && rows <= dim as u64 {
         return Err(singular());
     }

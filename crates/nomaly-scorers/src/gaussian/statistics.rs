@@ -1,4 +1,4 @@
-//! Count, mean, scatter, and what Ledoit–Wolf shrinkage needs beyond them, over any number of rows.
+//! Count, mean, scatter and the moments for Ledoit–Wolf shrinkage, over any number of rows.
 
 use ndarray::ArrayView2;
 
@@ -9,14 +9,14 @@ use crate::scorer::{State, Tensor, check_finite, check_rows};
 /// Rows that are reduced at once; further rows are merged block by block.
 const BLOCK_ROWS: usize = 1024;
 
-/// Moments of a set of rows that can be taken in parts and merged exactly.
+/// Moments of a set of rows, which can be computed in parts and merged exactly.
 ///
-/// Beside count, mean and scatter `S = Σ y yᵀ` (with `y = x - mean`) it keeps `Σ ‖y‖² y` and `Σ ‖y‖⁴`. The shrinkage of
-/// Ledoit and Wolf depends on the rows through `Σ ‖y‖⁴`, `‖S‖²` and `tr S` alone, and the first moves to another mean
-/// by way of the vector; so an estimate from merged parts equals that from all the rows, up to rounding.
+/// Besides count, mean and scatter `S = Σ y yᵀ` (with `y = x - mean`) it keeps `Σ ‖y‖² y` and `Σ ‖y‖⁴`. The shrinkage
+/// of Ledoit and Wolf depends on the rows through `Σ ‖y‖⁴`, `‖S‖²` and `tr S` alone, and the vector moves the first to
+/// another mean; so an estimate from merged parts equals that from all the rows, up to rounding.
 ///
 /// Additions happen in blocks of 1024 rows in the order of the rows, then in the order of the merges: the same calls
-/// give the same bytes whatever the number of threads. Memory is `dim²` numbers of 8 bytes.
+/// give the same bytes on any number of threads. Memory is `dim²` numbers of 8 bytes.
 ///
 /// # Folds
 /// Take the statistics of each fold once, then merge all but one of them for each fit:
@@ -83,10 +83,10 @@ impl GaussianStatistics {
         Ok(statistics)
     }
 
-    /// Takes further rows `[n, dim]` in.
+    /// Adds rows `[n, dim]`.
     ///
     /// # Errors
-    /// [`ScorerError::Dimension`], [`ScorerError::NonFiniteFeature`]; the statistics then stay as they were.
+    /// [`ScorerError::Dimension`], [`ScorerError::NonFiniteFeature`]; the statistics are then unchanged.
     pub fn push_rows(&mut self, rows: ArrayView2<'_, f32>) -> Result<(), ScorerError> {
         check_rows(rows, self.dim())?;
         self.push_checked(rows);
@@ -117,7 +117,7 @@ impl GaussianStatistics {
         Self { count: rows.nrows() as u64, mean, scatter, third, fourth }
     }
 
-    /// Takes the rows of other statistics in.
+    /// Merges other statistics.
     ///
     /// # Errors
     /// [`ScorerError::Dimension`].
@@ -133,7 +133,7 @@ impl GaussianStatistics {
         Ok(())
     }
 
-    /// The statistics of all the parts together, merged in their order.
+    /// The statistics of all parts, merged in order.
     ///
     /// # Errors
     /// [`ScorerError::TooFewRows`] without parts, [`ScorerError::Dimension`].
@@ -264,7 +264,7 @@ impl GaussianStatistics {
         )
     }
 
-    /// Brings back what [`state`](Self::state) gave.
+    /// Restores the statistics from their [`state`](Self::state).
     ///
     /// # Errors
     /// [`ScorerError::Stored`].

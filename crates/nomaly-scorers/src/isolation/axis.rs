@@ -4,15 +4,14 @@
 //! Each tree is grown on a random sample of the rows. A node draws one of the columns that vary among its rows and a
 //! border between their least and largest value there, uniformly; rows up to the border go to one side. With `E[h]` the
 //! mean over the trees of the length of a row's path, plus `c(size)` for a leaf that holds several rows, the score is
-//! `2^(-E[h] / c(ψ))`, in (0, 1): about 0.5 for what lies in the midst of the rows, towards 1 for what is set apart
-//! soon.
+//! `2^(-E[h] / c(ψ))`, in (0, 1): about 0.5 in the midst of the rows, towards 1 for rows that are isolated soon.
 //!
 //! # When to use
 //! On raw features of any scale, mixed and with irrelevant columns among them, where there is no time to tune anything:
 //! fitting takes the same time for a thousand rows and for a million, and no distance is ever measured. It sees
 //! anomalies that stick out in single columns better than those that break a correlation, which is what the extended
-//! forest is for. A column that is constant in the rows of the fit is never looked at, so that leaving the constant
-//! does not count.
+//! forest is for. A column that is constant in the rows of the fit is ignored, so a deviation from the constant does
+//! not count.
 //!
 //! # Parameters
 //! `trees`, `samples` and `seed`: see [`IsolationForestOptions`].
@@ -38,7 +37,7 @@ pub struct IsolationForestOptions {
     /// The rows that each tree is grown on, drawn without replacement; all rows where there are fewer.
     #[schemars(extend("minimum" = 2, "maximum" = trees::MAX_SAMPLES))]
     pub samples: usize,
-    /// Which random forest it is.
+    /// The random seed.
     pub seed: u64,
 }
 
@@ -67,7 +66,7 @@ impl ScorerParams for IsolationForestOptions {
 
 /// A fitted isolation forest.
 ///
-/// A tree of ψ rows takes up to `2 ψ` nodes of 20 bytes; a row is scored in `ceil(log2 ψ)` steps a tree.
+/// A tree of ψ rows takes up to `2 ψ` nodes of 20 bytes; a row is scored in `ceil(log2 ψ)` steps per tree.
 #[derive(Clone, Debug)]
 pub struct IsolationForest {
     dim: usize,
@@ -89,7 +88,7 @@ impl Split for AxisSplit {
     }
 }
 
-/// A node as it is walked through. A leaf names itself, and its border is infinite: a row that has arrived stays.
+/// A node during traversal. A leaf is its own child and has an infinite border, so a row that has arrived stays.
 #[derive(Clone, Copy, Debug)]
 struct PackedNode {
     column: u32,
@@ -131,8 +130,8 @@ impl IsolationForest {
     }
 
     fn new(dim: usize, shape: Shape, splits: Vec<AxisSplit>) -> Self {
-        let pack = |walk: trees::Walk| {
-            let node = |place: &trees::Place| {
+        let pack = |walk: trees::TraversalTree| {
+            let node = |place: &trees::TraversalNode| {
                 let leaf = AxisSplit { column: 0, border: f32::INFINITY };
                 let AxisSplit { column, border } = place.rule.map_or(leaf, |rule| splits[rule]);
                 PackedNode { column, border, next: place.next }
@@ -143,7 +142,7 @@ impl IsolationForest {
                 height: walk.height,
             }
         };
-        let trees = shape.walks().into_iter().map(pack).collect();
+        let trees = shape.traversal_trees().into_iter().map(pack).collect();
         Self { dim, shape, splits, trees }
     }
 
@@ -157,7 +156,7 @@ impl IsolationForest {
         self.shape.samples()
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -206,7 +205,7 @@ impl Scorer for IsolationForest {
             self.shape.tensors(),
         );
         let inner = self.splits.len();
-        // Where every tree saw nothing but equal rows, there is no split.
+        // If every tree got only equal rows, there is no split.
         if inner > 0 {
             let borders = self.splits.iter().map(|split| split.border).collect();
             let columns = self.splits.iter().map(|split| split.column).collect();
@@ -218,8 +217,8 @@ impl Scorer for IsolationForest {
 }
 
 impl PackedTree {
-    /// Adds the paths of `LANES` rows `[LANES, dim]` to their sums. The rows go down side by side, as many steps as the
-    /// deepest leaf asks for, without a branch: the processor overlaps the loads of one with those of the others.
+    /// Adds the paths of `LANES` rows `[LANES, dim]` to their sums. The rows descend side by side, to the depth of the
+    /// deepest leaf, without branches, so that their loads overlap.
     fn add_paths(&self, rows: &[f32], dim: usize, sums: &mut [f64]) {
         let mut at = [0u32; LANES];
         for _ in 0..self.height {

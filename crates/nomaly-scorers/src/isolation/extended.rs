@@ -3,16 +3,16 @@
 //! # What it computes
 //! As the isolation forest, but a node splits its rows by a random plane: a normal vector of standard normal numbers in
 //! `extension + 1` of the columns (and zeros in the others), through a point drawn uniformly from the smallest box
-//! around the node's rows. Rows with `(x - p) · n ≤ 0` go to one side. A side may stay empty; what arrives there later
-//! counts as set apart at that depth. `extension = 0` splits along columns.
+//! around the node's rows. Rows with `(x - p) · n ≤ 0` go to one side. A side may stay empty; a row that arrives there
+//! later counts as isolated at that depth. `extension = 0` splits along columns.
 //!
-//! Columns that vary among the rows of a node are drawn first. With all columns (full extension) even one that is
-//! constant in the fit has a weight, so that leaving the constant counts.
+//! Columns that vary among the rows of a node are drawn first. With all columns (full extension) even a column that is
+//! constant in the fit has a weight, so that a deviation from the constant counts.
 //!
 //! # When to use
 //! Where anomalies break a correlation, or normal items form groups: splits along columns leave bands of low scores
-//! beside the groups ("ghosts"), random slopes do not. The planes depend on the units, so that columns should be of
-//! similar scale.
+//! beside the groups ("ghosts"), random slopes do not. The planes depend on the units, so columns should have similar
+//! scales.
 //!
 //! # Parameters
 //! `trees`, `samples`, `extension` and `seed`: see [`ExtendedIsolationForestOptions`].
@@ -26,16 +26,16 @@ use nomaly_settings::{SettingError, Settings, word_or_value};
 use rand::RngExt;
 
 use super::IsolationForestOptions;
-use super::trees::{self, Growth, Node, Place, Shape, Split};
+use super::trees::{self, Growth, Node, Shape, Split, TraversalNode};
 use crate::entry::{ScorerParams, check_settings};
 use crate::random::normals;
 use crate::scorer::{Scorer, State, Tensor, check_rows};
 use crate::{ScorerError, Watch};
 
-/// The products of a plane and a row are summed in so many parts, for the processor to add side by side.
+/// The number of partial sums of the product of a plane and a row, which the processor adds side by side.
 const PARTS: usize = 16;
 
-/// Prepared features are held within this bound, so that no product with a plane leaves the range of `f32`.
+/// Prepared features are clamped to this bound, so that no product with a plane leaves the range of `f32`.
 const FARTHEST: f64 = 1e18;
 
 word_or_value! {
@@ -95,8 +95,8 @@ pub struct ExtendedIsolationForest {
     trees: Vec<Vec<PackedNode>>,
 }
 
-/// What is done to features before planes see them: it changes no split, and keeps `f32` sums exact enough for features
-/// with a large offset and within range for the largest.
+/// The affine map of features before they meet planes: it changes no split, keeps `f32` sums accurate for features with
+/// a large offset, and keeps the largest features in range.
 #[derive(Clone, Debug)]
 struct Scale {
     /// The middle of each column's range, `[dim]`.
@@ -110,7 +110,7 @@ struct Scale {
 struct Planes {
     /// The columns of each plane, `[planes, width]`; empty where all take part.
     columns: Vec<u32>,
-    /// `[planes, width]`; where all columns take part, filled up with zeros as prepared rows are.
+    /// `[planes, width]`; where all columns take part, padded with zeros like prepared rows.
     weights: Vec<f32>,
     /// The weights of a plane.
     width: usize,
@@ -118,7 +118,7 @@ struct Planes {
     borders: Vec<f32>,
 }
 
-/// A node as it is walked through.
+/// A node during traversal.
 #[derive(Clone, Copy, Debug)]
 struct PackedNode {
     /// The first child.
@@ -128,7 +128,7 @@ struct PackedNode {
     path: f64,
 }
 
-/// A plane while trees grow.
+/// A plane of a growing tree.
 struct Plane {
     /// Empty where all columns take part.
     columns: Vec<u32>,
@@ -192,8 +192,9 @@ impl ExtendedIsolationForest {
     }
 
     fn new(shape: Shape, scale: Scale, planes: Planes) -> Self {
-        let pack = |place: Place| PackedNode { next: place.next, plane: place.rule, path: place.path };
-        let trees = shape.walks().into_iter().map(|walk| walk.places.into_iter().map(pack).collect()).collect();
+        let pack = |place: TraversalNode| PackedNode { next: place.next, plane: place.rule, path: place.path };
+        let trees =
+            shape.traversal_trees().into_iter().map(|walk| walk.places.into_iter().map(pack).collect()).collect();
         Self { shape, scale, planes, trees }
     }
 
@@ -207,7 +208,7 @@ impl ExtendedIsolationForest {
         self.shape.samples()
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -233,8 +234,7 @@ impl ExtendedIsolationForest {
         let weights = state.read_f32("weights", [inner, width])?;
         if width == dim {
             state.expect_only(&["borders", "centre", "children", "nodes", "sizes", "weights"])?;
-            let weights =
-                weights.chunks_exact(dim).flat_map(|weights| filled_up(weights.iter().copied(), dim)).collect();
+            let weights = weights.chunks_exact(dim).flat_map(|weights| padded(weights.iter().copied(), dim)).collect();
             let planes = Planes { columns: Vec::new(), weights, width: prepared_width(dim), borders };
             return Ok(Self::new(shape, scale, planes));
         }
@@ -331,8 +331,8 @@ fn prepared_width(dim: usize) -> usize {
     dim.next_multiple_of(PARTS)
 }
 
-/// Weights of all columns, filled up with zeros to the length of a prepared row.
-fn filled_up(weights: impl Iterator<Item = f32>, dim: usize) -> impl Iterator<Item = f32> {
+/// Weights of all columns, padded with zeros to the length of a prepared row.
+fn padded(weights: impl Iterator<Item = f32>, dim: usize) -> impl Iterator<Item = f32> {
     weights.chain(std::iter::repeat_n(0.0, prepared_width(dim) - dim))
 }
 
@@ -344,7 +344,7 @@ fn plane(node: &mut Node<'_>, taking_part: usize, dim: usize) -> Option<Plane> {
     }
     ranges.sort_unstable_by_key(|range| range.column);
     let weights = normals(node.rng, taking_part).into_iter().map(|weight| weight as f32);
-    let weights: Vec<f32> = if taking_part == dim { filled_up(weights, dim).collect() } else { weights.collect() };
+    let weights: Vec<f32> = if taking_part == dim { padded(weights, dim).collect() } else { weights.collect() };
     let mut border = 0.0;
     for (range, weight) in ranges.iter().zip(&weights) {
         let (low, high) = (f64::from(range.low), f64::from(range.high));
@@ -354,7 +354,7 @@ fn plane(node: &mut Node<'_>, taking_part: usize, dim: usize) -> Option<Plane> {
     Some(Plane { columns, weights, border: border as f32 })
 }
 
-/// Whether `row · n ≤ p · n`, with one order of additions while trees grow and when they are walked through.
+/// Whether `row · n ≤ p · n`, with the same order of additions during growth and traversal.
 fn is_first(columns: &[u32], weights: &[f32], border: f32, row: &[f32]) -> bool {
     let product = if columns.is_empty() {
         let mut sums = [0.0f32; PARTS];

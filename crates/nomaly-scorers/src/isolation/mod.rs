@@ -1,4 +1,4 @@
-//! Isolation forests: anomalies are the rows that few random splits set apart.
+//! Isolation forests: anomalies are the rows that few random splits isolate.
 
 mod axis;
 mod extended;

@@ -1,9 +1,9 @@
-//! Isolation trees: how they grow, what their leaves say, and how they are stored.
+//! Isolation trees: growth, path lengths and storage.
 //!
 //! A tree is grown on a sample of the rows by splitting it at random until a node holds one row, or equal rows, or lies
 //! as deep as a balanced tree would (`ceil(log2 ψ)` for a sample of ψ rows). Nodes are numbered level by level, and the
-//! two children of a node stand side by side, so that one index names both and the shape of a stored tree can be
-//! checked in one pass: each inner node must name the next two nodes that nobody has named yet.
+//! two children of a node stand side by side, so one index refers to both, and the shape of a stored tree can be
+//! checked in one pass: each inner node must refer to the next two nodes without a parent.
 
 use ndarray::ArrayView2;
 use rand::RngExt;
@@ -20,16 +20,16 @@ pub(super) const MAX_TREES: usize = 100_000;
 /// The most rows that a tree is grown on.
 pub(super) const MAX_SAMPLES: usize = 1 << 24;
 
-/// Rows that go through a tree before the next one is taken up: as many as stay in the cache beside it.
+/// Rows that go through a tree before the next tree: as many as stay in the cache with it.
 const ROWS: usize = 128;
-/// Blocks of rows are filled up to a multiple of this: so many may walk side by side.
+/// Blocks of rows are padded to a multiple of this number, the rows that are traversed side by side.
 pub(super) const LANES: usize = 8;
 
 /// The number of nodes of each tree, the first child of each node and the rows that reached each node.
 pub(super) const TENSORS: [&str; 3] = ["nodes", "children", "sizes"];
 
-/// The average length of the path of an unsuccessful search in a binary search tree of `rows` rows, `c(n)`: how much
-/// further a leaf that holds so many rows would have been split.
+/// The average length of the path of an unsuccessful search in a binary search tree of `rows` rows, `c(n)`: the
+/// remaining depth below a leaf that holds that many rows.
 ///
 /// `2 H(n - 1) - 2 (n - 1) / n` with the harmonic number `H(i) ≈ ln i + γ`, 1 for two rows and 0 for fewer (Liu, Ting
 /// and Zhou 2008, equation 1; the value for two rows is the exact one, as in their later paper of 2012).
@@ -45,7 +45,7 @@ pub fn average_path_length(rows: u32) -> f64 {
     }
 }
 
-/// How deep a tree of `samples` rows may grow.
+/// The depth limit of a tree of `samples` rows.
 fn height_limit(samples: u32) -> u32 {
     u32::BITS - samples.saturating_sub(1).leading_zeros()
 }
@@ -64,7 +64,7 @@ pub(super) struct ColumnRange {
     pub(super) high: f32,
 }
 
-/// A node that is to be split, and the random numbers of its tree.
+/// A node to be split, and the random numbers of its tree.
 pub(super) struct Node<'a> {
     /// Prepared rows `[samples, width]`.
     rows: &'a [f32],
@@ -77,8 +77,8 @@ pub(super) struct Node<'a> {
 }
 
 impl Node<'_> {
-    /// `count` random columns with their ranges among the rows of the node, of which only those are constant that must
-    /// be because too few columns vary; none where no column varies.
+    /// `count` random columns with their ranges among the rows of the node. Constant columns are drawn only if too few
+    /// columns vary; none are drawn if no column varies.
     pub(super) fn draw_columns(&mut self, count: usize) -> Vec<ColumnRange> {
         let (mut varying, mut constant) = (Vec::with_capacity(count), Vec::new());
         for at in 0..self.order.len() {
@@ -109,35 +109,34 @@ impl Node<'_> {
     }
 }
 
-/// A forest that has just been grown.
-pub(super) struct Grown<S> {
+/// A newly grown forest.
+pub(super) struct GrownForest<S> {
     pub(super) shape: Shape,
     /// The rules of the inner nodes, in the order of the nodes.
     pub(super) splits: Vec<S>,
 }
 
-/// How a forest is grown.
+/// Options for growing a forest.
 pub(super) struct Growth {
     /// The number of trees.
     pub(super) trees: usize,
     /// The rows that each tree is grown on; all rows where there are fewer.
     pub(super) samples: usize,
-    /// Which random forest it is.
+    /// The random seed.
     pub(super) seed: u64,
     /// The length of a prepared row, at least the number of columns.
     pub(super) width: usize,
 }
 
-/// Grows trees, each on a random sample without replacement of the `rows` `[n, dim]`, of which there are two at least.
-/// `prepare` brings a row into the form in which splits see it; `split` makes a rule, or none where the rows of the
-/// node are all equal.
+/// Grows trees, each on a random sample without replacement of at least two `rows` `[n, dim]`. `prepare` converts a row
+/// to the form that splits use; `split` creates a rule, or none if the rows of the node are all equal.
 pub(super) fn grow<S: Split>(
     rows: ArrayView2<'_, f32>,
     growth: Growth,
     prepare: impl Fn(ndarray::ArrayView1<'_, f32>, &mut [f32]) + Sync,
     split: impl Fn(&mut Node<'_>) -> Option<S> + Sync,
     watch: Watch<'_>,
-) -> Result<Grown<S>, ScorerError> {
+) -> Result<GrownForest<S>, ScorerError> {
     let Growth { trees, samples, seed, width } = growth;
     let samples = samples.min(rows.nrows());
     let grow_one = |tree: usize| {
@@ -159,7 +158,7 @@ pub(super) fn grow<S: Split>(
         shape.sizes.extend(tree.sizes);
         splits.extend(tree.splits);
     }
-    Ok(Grown { shape, splits })
+    Ok(GrownForest { shape, splits })
 }
 
 struct Tree<S> {
@@ -181,13 +180,13 @@ fn grow_tree<S: Split>(
     let mut members: Vec<u32> = (0..count as u32).collect();
     let mut order: Vec<u32> = (0..columns as u32).collect();
     let mut tree = Tree { children: Vec::new(), sizes: Vec::new(), splits: Vec::new() };
-    // Nodes that have been named but not looked at: where their rows stand in `members`, and their depth.
+    // Pending nodes: the range of their rows in `members`, and their depth.
     let mut waiting = std::collections::VecDeque::from([(0..count, 0)]);
     let mut named = 1;
     while let Some((range, depth)) = waiting.pop_front() {
         let members = &mut members[range.clone()];
         tree.sizes.push(members.len() as u32);
-        // Only large samples take long enough at a node for somebody to wait for.
+        // Only large samples take noticeable time per node.
         if members.len() > 1 << 12 {
             watch.check()?;
         }
@@ -230,21 +229,21 @@ pub(super) struct Shape {
     sizes: Vec<u32>,
 }
 
-/// A node as the walk of a row needs to know it.
+/// A node for traversal.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Place {
+pub(super) struct TraversalNode {
     /// The first child, or the node itself for a leaf; counted from the root.
     pub(super) next: u32,
-    /// The number of the node's rule among those of the forest; none for a leaf.
+    /// The index of the node's rule in the forest; none for a leaf.
     pub(super) rule: Option<usize>,
-    /// The length of the path that ends here, with what is missing below a leaf that holds several rows.
+    /// The length of the path that ends here, plus the expected depth below a leaf that holds several rows.
     pub(super) path: f64,
 }
 
-/// A tree as the walk of a row needs to know it.
-pub(super) struct Walk {
+/// A tree for traversal.
+pub(super) struct TraversalTree {
     /// The nodes, the root first.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<TraversalNode>,
     /// The depth of the deepest leaf.
     pub(super) height: u32,
 }
@@ -265,13 +264,13 @@ impl Shape {
         self.children.iter().filter(|child| **child != 0).count()
     }
 
-    /// What the mean path of a row is divided by, `c(ψ)`.
+    /// The divisor `c(ψ)` of the mean path length.
     fn normalizer(&self) -> f64 {
         average_path_length(self.samples)
     }
 
-    /// The trees as rows walk through them.
-    pub(super) fn walks(&self) -> Vec<Walk> {
+    /// The trees for traversal.
+    pub(super) fn traversal_trees(&self) -> Vec<TraversalTree> {
         let (mut first, mut rule) = (0, 0);
         let walk_of = |nodes: &u32| {
             let range = first..first + *nodes as usize;
@@ -285,21 +284,21 @@ impl Shape {
                 if *child == 0 {
                     height = height.max(depth);
                     let path = f64::from(depth) + average_path_length(*size);
-                    places.push(Place { next: node as u32, rule: None, path });
+                    places.push(TraversalNode { next: node as u32, rule: None, path });
                 } else {
                     let at = *child as usize;
                     depths[at..at + 2].fill(depth + 1);
-                    places.push(Place { next: *child, rule: Some(rule), path: f64::from(depth) });
+                    places.push(TraversalNode { next: *child, rule: Some(rule), path: f64::from(depth) });
                     rule += 1;
                 }
             }
-            Walk { places, height }
+            TraversalTree { places, height }
         };
         self.nodes.iter().map(walk_of).collect()
     }
 
-    /// Scores of rows: `prepare` brings a row into the form of the splits, and `paths` adds, for a block of prepared
-    /// rows `[multiple of LANES, width]`, the path of each row in each tree to its sum, tree by tree in their order.
+    /// Scores of rows: `prepare` converts a row to the form of the splits, and `paths` adds, for a block of prepared
+    /// rows `[multiple of LANES, width]`, the path of each row in each tree to its sum, tree by tree in order.
     pub(super) fn score(
         &self,
         rows: ArrayView2<'_, f32>,
@@ -351,7 +350,7 @@ impl Shape {
         Ok(shape)
     }
 
-    /// Whether every tree is one, on as many rows and as deep as it may be.
+    /// Checks that every tree is well-formed, with at most the allowed rows and depth.
     fn check(&self, state: &State) -> Result<(), ScorerError> {
         let limit = height_limit(self.samples);
         let mut first = 0;
@@ -388,7 +387,7 @@ impl Shape {
     }
 }
 
-/// Checks what both forests are fitted on.
+/// Checks the rows that a forest is fitted on.
 pub(super) fn check_rows(rows: ArrayView2<'_, f32>, what: &'static str) -> Result<(), ScorerError> {
     check_finite(rows)?;
     if rows.nrows() < 2 {

@@ -62,7 +62,7 @@ impl Expansion {
         self.coefficients.len()
     }
 
-    /// `make` of the sum and of `k(x, x)` for each of the rows `[n, dim]`, which are finite.
+    /// Applies `make` to the sum and `k(x, x)` of each of the finite rows `[n, dim]`.
     pub(crate) fn evaluate(
         &self,
         rows: ArrayView2<'_, f32>,
@@ -80,13 +80,13 @@ impl Expansion {
                 (Form::Bank(bank), points) => bank.weighted_sums(&self.coefficients, points)?,
                 (Form::Linear(_), PointsView::Single(_)) => Vec::new(),
             };
-            let of_itself = self.space.of_itself(points.view());
-            results.extend(sums.into_iter().zip(of_itself).map(|(sum, of_itself)| make(sum, of_itself)));
+            let self_kernels = self.space.self_kernels(points.view());
+            results.extend(sums.into_iter().zip(self_kernels).map(|(sum, self_kernels)| make(sum, self_kernels)));
         }
         Ok(results)
     }
 
-    /// The function of the kernel, for a configuration.
+    /// The kernel function, for a configuration.
     pub(crate) fn function(&self) -> KernelFunction {
         self.space.function
     }
@@ -94,7 +94,7 @@ impl Expansion {
     /// The names of [`tensors`](Self::tensors) and of `offset`, which the machine adds.
     pub(crate) const TENSORS: [&str; 4] = ["centre", "coefficients", "offset", "vectors"];
 
-    /// Its numbers, with those of the machine itself.
+    /// Its tensors, with those of the machine.
     pub(crate) fn tensors(&self, offset: f64) -> [(&'static str, Tensor); 4] {
         let [center, coefficients, of_machine, vectors] = Self::TENSORS;
         let (count, dim) = (self.len(), self.dim());

@@ -1,4 +1,4 @@
-//! Kernel functions, and how they are evaluated for many pairs of rows.
+//! Kernel functions and their evaluation for many pairs of rows.
 //!
 //! The Gaussian kernel runs in single precision on vectors ([`nomaly_kernels::rbf`]) on rows that are centered and
 //! scaled by `√γ`. Its error in a squared distance is some units of `f32::EPSILON` times the squared lengths of the two
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::ScorerError;
 use crate::choice::named_choice;
 
-/// Queries that are multiplied at once in double precision; fewer are filled up with zeros.
+/// Queries that are multiplied at once in double precision; smaller blocks are padded with zeros.
 const QUERIES: usize = 8;
 
 /// Rows of a bank that are multiplied at once in double precision.
@@ -33,13 +33,13 @@ const SINGLE_LARGEST: f64 = 1e6;
 /// The share of the squared lengths of two rows below which their squared distance is taken from the differences.
 const CANCELLED: f64 = 1e-8;
 
-/// Coordinates beyond this are set to it in single precision: no row of a fit lies near, and lengths stay finite.
+/// Coordinates are clamped to this in single precision: no row of a fit is near it, and lengths stay finite.
 const FARTHEST: f64 = 1e15;
 
-/// Kernel values beyond this are set to it, so that sums of them stay finite.
+/// Kernel values are clamped to this, so that their sums stay finite.
 const LARGEST_VALUE: f64 = 1e290;
 
-/// Kernel values of the rows of a fit must be below: they are kept in `f32`.
+/// Upper bound of kernel values between rows of a fit, which are kept in `f32`.
 const LARGEST_FITTED: f64 = 1e37;
 
 named_choice! {
@@ -70,7 +70,7 @@ word_or_value! {
 }
 
 impl Gamma {
-    /// The number, for these rows.
+    /// The value of `γ` for these rows.
     fn resolve(self, rows: ArrayView2<'_, f32>) -> f64 {
         let dim = rows.ncols() as f64;
         match self {
@@ -80,7 +80,7 @@ impl Gamma {
                 let count = rows.len() as f64;
                 let mean = rows.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
                 let variance = rows.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / count;
-                // Deviations of equal numbers are rounding of their mean.
+                // Deviations of equal numbers are rounding errors of their mean.
                 let rounding = f64::EPSILON * count.sqrt() * mean.abs();
                 if variance.sqrt() <= rounding { 1.0 } else { 1.0 / (dim * variance) }
             }
@@ -110,7 +110,7 @@ impl Default for KernelOptions {
     }
 }
 
-/// A kernel with its numbers, checked.
+/// A checked kernel with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KernelFunction {
@@ -132,7 +132,7 @@ enum Precision {
 }
 
 impl KernelFunction {
-    /// Says what is wrong with a stored function.
+    /// Checks a stored function; the error says what is wrong.
     fn check(&self) -> Result<(), String> {
         let Self { kernel, gamma, degree, coef0, precision } = *self;
         if !(gamma.is_finite() && gamma > 0.0) {
@@ -166,22 +166,22 @@ impl KernelFunction {
     }
 }
 
-/// The feature space of a kernel: how rows become [`Points`] that kernels are evaluated of.
+/// The feature space of a kernel: converts rows to [`Points`], on which kernels are evaluated.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Space {
     pub(crate) function: KernelFunction,
-    /// What is subtracted from rows, `[dim]`: the mean for `rbf`, which distances do not notice, otherwise zeros.
+    /// Subtracted from rows, `[dim]`: the mean for `rbf`, which does not change distances, otherwise zeros.
     pub(crate) center: Vec<f64>,
 }
 
-/// Rows as a [`Space`] compares them, row-major.
+/// Rows in the form of a [`Space`], row-major.
 #[derive(Clone, Debug)]
 pub(crate) enum Points {
     Single(Vec<f32>),
     Double(Vec<f64>),
 }
 
-/// Some [`Points`] in a row.
+/// Consecutive [`Points`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PointsView<'a> {
     Single(&'a [f32]),
@@ -189,7 +189,7 @@ pub(crate) enum PointsView<'a> {
 }
 
 impl Space {
-    /// The space for the rows `[n, dim]` of a fit, which are finite and at least one. The options have been checked.
+    /// The space for the rows `[n, dim]` of a fit: at least one, all finite. The options must be checked.
     ///
     /// # Errors
     /// [`ScorerError::Numerical`] where the variance of the rows gives no `γ`, and where kernel values of rows leave
@@ -237,7 +237,7 @@ impl Space {
         self.center.len()
     }
 
-    /// Rows `[n, dim]` as this space compares them.
+    /// Converts rows `[n, dim]` to points of this space.
     pub(crate) fn points(&self, rows: ArrayView2<'_, f32>) -> Points {
         let scale = if self.function.kernel == KernelKind::Rbf { self.function.gamma.sqrt() } else { 1.0 };
         let coordinate = |(value, center): (&f32, &f64)| (f64::from(*value) - center) * scale;
@@ -252,7 +252,7 @@ impl Space {
     }
 
     /// `k(x, x)` of each of the rows `[n, dim]`.
-    pub(crate) fn of_itself(&self, points: PointsView<'_>) -> Vec<f64> {
+    pub(crate) fn self_kernels(&self, points: PointsView<'_>) -> Vec<f64> {
         match points {
             PointsView::Single(values) => vec![1.0; values.len() / self.dim()],
             PointsView::Double(values) => {
@@ -265,10 +265,10 @@ impl Space {
         }
     }
 
-    /// What the points are compared with others through.
+    /// A bank of the points, for comparison with others.
     ///
     /// # Errors
-    /// [`ScorerError::InstructionSet`] where the one asked for is unknown or absent.
+    /// [`ScorerError::InstructionSet`] where the requested one is unknown or absent.
     pub(crate) fn bank(&self, points: &Points) -> Result<KernelBank, ScorerError> {
         let form = match points {
             Points::Single(values) => {
@@ -320,8 +320,8 @@ enum Form {
 }
 
 impl KernelBank {
-    /// `k(query, row)` for each query and all rows of the bank, in parallel. The queries must be of the same space, and
-    /// `values` as many as they are, each as long as the bank.
+    /// `k(query, row)` for each query and all rows of the bank, in parallel. The queries must be of the same space;
+    /// `values` has one slice per query, each as long as the bank.
     pub(crate) fn values(&self, queries: PointsView<'_>, values: &mut [&mut [f32]]) -> Result<(), ScorerError> {
         let (bank, squares, queries) = match (&self.form, queries) {
             (Form::Single(bank), PointsView::Single(queries)) => return bank.values(queries, values).map_err(refused),
@@ -373,8 +373,8 @@ impl KernelBank {
         Ok(queries.par_chunks(QUERIES * self.dim).map(of_group).collect::<Vec<_>>().concat())
     }
 
-    /// The kernels of a block of queries with some rows of the bank, `[QUERIES, rows]`; those of queries that fill the
-    /// block up are unspecified.
+    /// The kernels of a block of queries with some rows of the bank, `[QUERIES, rows]`; those of padding are
+    /// unspecified.
     fn kernels(&self, queries: &Queries, rows: &[f64], squares: &[f64], kernels: &mut Vec<f64>) {
         let count = squares.len();
         kernels.resize(count * QUERIES, 0.0);
@@ -400,9 +400,9 @@ impl KernelBank {
 
 /// A block of queries in double precision.
 struct Queries {
-    /// `[QUERIES, dim]`, filled up with zeros.
+    /// `[QUERIES, dim]`, padded with zeros.
     values: Vec<f64>,
-    /// The squared length of each, without those that fill up.
+    /// The squared length of each, without padding.
     squares: Vec<f64>,
 }
 

@@ -4,7 +4,7 @@
 //! Principal components of `φ(x_i) - mean φ` in the feature space of a kernel, from the eigenvectors of the centered
 //! kernel matrix. With `f_l(x)` for the projection of a row on component `l` of unit length, the score is `‖φ(x) - mean
 //! φ‖² - Σ f_l(x)²`: the squared distance from the subspace of the leading components, never below 0. With `rbf` it is
-//! at most about 1 and a little more, far from all rows.
+//! at most slightly more than 1, far from all rows.
 //!
 //! The kernel matrix takes memory as the square of the rows and its eigenvectors time as their cube. Of more than
 //! `max_rows` rows, that many are therefore chosen at random by `seed`, and the components are those of the chosen
@@ -12,8 +12,8 @@
 //! Williams, Cristianini and Kandola, 2005). Only the chosen rows are stored. With the defaults a matrix takes 8 MB.
 //!
 //! # When to use
-//! Where normal rows lie near a curved surface, of which linear components would see the bends as errors. `gamma` sets
-//! how far the surface may bend; `components` how much of the spread around it counts as normal.
+//! Where normal rows lie near a curved surface, whose bends are errors to linear components. `gamma` sets how far the
+//! surface may bend; `components` how much of the spread around it counts as normal.
 //!
 //! # Parameters
 //! `kernel`, `gamma`, `degree` and `coef0`: see [`KernelOptions`](super::KernelOptions); `components`, `max_rows` and
@@ -39,7 +39,7 @@ use crate::scorer::{Scorer, State, Tensor, check_finite, check_rows};
 use crate::subspace::KeptComponents;
 use crate::{ScorerError, Watch};
 
-/// Rows that are projected at once; fewer are filled up with zeros.
+/// Rows that are projected at once; smaller blocks are padded with zeros.
 const BLOCK: usize = 32;
 
 /// The settings of [`KernelPca`].
@@ -162,7 +162,7 @@ impl KernelPca {
         let mut components = Vec::with_capacity(kept * size);
         for (component, value) in values[..kept].iter().enumerate() {
             let vector = vectors.col(component);
-            // Eigenvectors of a centered matrix have sum 0, here to the last bit that matters.
+            // Eigenvectors of a centered matrix have sum 0; this restores it up to rounding.
             let shift = vector.iter().sum::<f64>() / size as f64;
             components.extend(vector.iter().map(|coefficient| (coefficient - shift) / value.sqrt()));
         }
@@ -174,7 +174,7 @@ impl KernelPca {
         self.components.len() / self.means.len()
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -204,7 +204,7 @@ impl KernelPca {
         let points = self.space.points(rows);
         let kernels = self.kernels(&points, count)?;
         let mut centered = vec![0.0f64; BLOCK * size];
-        let mut distances = self.space.of_itself(points.view());
+        let mut distances = self.space.self_kernels(points.view());
         let of_rows = kernels.chunks_exact(size).zip(centered.chunks_exact_mut(size)).zip(&mut distances);
         for ((kernels, centered), distance) in of_rows {
             let mut sum = 0.0;
@@ -226,7 +226,7 @@ impl KernelPca {
         let of_rows = distances.iter().zip(projections.chunks_exact(kept));
         let left = |(distance, projections): (&f64, &[f64])| {
             let inside: f64 = projections.iter().map(|projection| projection * projection).sum();
-            // Also where a row is so far away that both are infinite.
+            // Covers rows so far away that both are infinite.
             (distance - inside).max(0.0)
         };
         Ok(of_rows.map(left).collect())

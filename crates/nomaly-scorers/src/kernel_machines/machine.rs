@@ -1,4 +1,4 @@
-//! Machines of support vectors: the settings, the fit and the fitted machine.
+//! Support vector machines: settings, fit and the fitted machine.
 
 use ndarray::ArrayView2;
 use nomaly_settings::Settings;
@@ -40,7 +40,7 @@ impl Default for SupportVectorOptions {
 
 impl Settings for SupportVectorOptions {}
 
-/// What surrounds the rows in the feature space of a kernel.
+/// The boundary around the rows in the feature space of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundary {
     /// The hyperplane between the rows and the origin: the one-class support vector machine.
@@ -96,7 +96,7 @@ impl SupportVectorMachine {
             return Err(ScorerError::TooFewRows { what: "a kernel machine", needed: 1, got: 0 });
         }
         let (space, points) = Space::fit(rows, options.kernel)?;
-        let diagonal = space.of_itself(points.view());
+        let diagonal = space.self_kernels(points.view());
         let total = options.nu * count as f64;
         // `min ½ βᵀKβ`, for the ball less `½ total Σ β_i K_ii`, with coefficients from 0 to 1 and of sum `total`.
         let linear = match boundary {
@@ -119,7 +119,7 @@ impl SupportVectorMachine {
         Ok(Self { boundary, nu: options.nu, expansion, offset })
     }
 
-    /// What surrounds the rows.
+    /// The kind of boundary.
     pub fn boundary(&self) -> Boundary {
         self.boundary
     }
@@ -129,19 +129,19 @@ impl SupportVectorMachine {
         self.expansion.len()
     }
 
-    /// `ρ` of the hyperplane, which the sum over the support vectors is on the boundary; `‖a‖² - R²` of the ball.
+    /// For the hyperplane `ρ`, the value of the sum over support vectors on the boundary; for the ball `‖a‖² - R²`.
     pub fn offset(&self) -> f64 {
         self.offset
     }
 
-    /// Brings back what [`state`](Scorer::state) gave; the kind says which boundary it is.
+    /// Restores the machine from its [`state`](Scorer::state), whose kind names the boundary.
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
     pub fn from_state(state: &State) -> Result<Self, ScorerError> {
         let boundary =
             [Boundary::Hyperplane, Boundary::Ball].into_iter().find(|boundary| boundary.name() == state.kind);
-        let boundary = boundary.ok_or_else(|| state.config_error("is no support vector machine".to_owned()))?;
+        let boundary = boundary.ok_or_else(|| state.config_error("is not a support vector machine".to_owned()))?;
         let Config { kernel, nu } = state.read_config()?;
         let options = SupportVectorOptions { nu, ..SupportVectorOptions::default() };
         check_settings(&options).map_err(|error| state.config_error(error.to_string()))?;
@@ -159,7 +159,7 @@ impl Scorer for SupportVectorMachine {
         check_rows(rows, self.dim())?;
         match self.boundary {
             Boundary::Hyperplane => self.expansion.evaluate(rows, |sum, _| self.offset - sum),
-            Boundary::Ball => self.expansion.evaluate(rows, |sum, of_itself| of_itself - 2.0 * sum + self.offset),
+            Boundary::Ball => self.expansion.evaluate(rows, |sum, self_kernels| self_kernels - 2.0 * sum + self.offset),
         }
     }
 

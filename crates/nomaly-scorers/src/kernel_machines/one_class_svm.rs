@@ -10,7 +10,7 @@
 //! # When to use
 //! Where normal rows fill a region of any shape, with up to some 100 000 of them: with the number of rows `n`, the time
 //! of a fit grows as `ν n²`, that of a score as `ν n`. Columns should have comparable scales. The default `ν` suits
-//! rows that are normal but for a few; scikit-learn's 0.5 would put half of them outside.
+//! rows that are almost all normal; scikit-learn's 0.5 would put half of them outside.
 //!
 //! # Parameters
 //! `kernel`, `gamma`, `degree` and `coef0`: see [`KernelOptions`](super::KernelOptions); `nu`, `tolerance` and `cache`:

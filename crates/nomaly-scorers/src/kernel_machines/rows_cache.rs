@@ -1,4 +1,4 @@
-//! Rows of a kernel matrix, kept within a set amount of memory.
+//! A cache for rows of a kernel matrix within a fixed amount of memory.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 /// No slot.
 const NONE: u32 = u32::MAX;
 
-/// A row and when it was last used.
+/// A row and the time of its last use.
 #[derive(Debug)]
 struct Slot {
     position: usize,
@@ -15,7 +15,7 @@ struct Slot {
     row: Vec<f32>,
 }
 
-/// The rows used last, of a square matrix that may be cut down to some of its rows and columns.
+/// The most recently used rows of a square matrix, which can be reduced to a subset of its rows and columns.
 #[derive(Debug)]
 pub(crate) struct RowsCache {
     bytes: usize,
@@ -33,10 +33,10 @@ impl RowsCache {
         Self { bytes, slot_of: vec![NONE; size], slots: Vec::new(), order: BTreeMap::new(), clock: 0 }
     }
 
-    /// The rows that there is always room for.
+    /// The minimum capacity in rows.
     pub(crate) const LEAST: usize = 16;
 
-    /// The rows that there is room for.
+    /// The capacity in rows.
     fn capacity(&self) -> usize {
         (self.bytes / (size_of::<f32>() * self.slot_of.len().max(1))).max(Self::LEAST)
     }
@@ -45,12 +45,12 @@ impl RowsCache {
         self.slot_of[position] != NONE
     }
 
-    /// A row that is there, without counting as a use.
+    /// A cached row; does not count as a use.
     pub(crate) fn row(&self, position: usize) -> &[f32] {
         &self.slots[self.slot_of[position] as usize].row
     }
 
-    /// Notes a use of a row that is there.
+    /// Marks a cached row as used.
     pub(crate) fn touch(&mut self, position: usize) {
         let slot = self.slot_of[position];
         self.clock += 1;
@@ -59,8 +59,8 @@ impl RowsCache {
         self.slots[slot as usize].stamp = self.clock;
     }
 
-    /// Makes room for rows that are not there, at most [`LEAST`](Self::LEAST), in place of the ones used longest ago,
-    /// and gives them to `compute`; the first counts as used last.
+    /// Inserts at most [`LEAST`](Self::LEAST) missing rows in place of the least recently used ones, filled by
+    /// `compute`; the first counts as the most recently used.
     pub(crate) fn insert<E>(
         &mut self,
         positions: &[usize],
@@ -97,7 +97,7 @@ impl RowsCache {
         result
     }
 
-    /// Cuts the matrix down to the rows and columns `kept`, which ascend.
+    /// Reduces the matrix to the rows and columns `kept`, in ascending order.
     pub(crate) fn keep(&mut self, kept: &[usize]) {
         let mut position_of = vec![NONE; self.slot_of.len()];
         for (position, old) in kept.iter().enumerate() {
@@ -139,7 +139,8 @@ mod tests {
         put(&mut cache, &(10..20).collect::<Vec<_>>());
         cache.touch(9);
         put(&mut cache, &[30, 31]);
-        // The first of those that come together counts as used last, so 9 and 8 were the oldest, and 9 was used since.
+        // The first row of a batch counts as the most recently used, so 9 and 8 were the oldest, and 9 has been used
+        // since.
         assert!(cache.contains(9) && !cache.contains(8) && !cache.contains(7) && cache.contains(6));
         assert_eq!(cache.row(31)[39], 3139.0);
         assert_eq!(cache.row(9)[0], 900.0);

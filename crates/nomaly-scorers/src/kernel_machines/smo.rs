@@ -2,14 +2,14 @@
 //!
 //! Each step changes two coefficients: the one whose growth gains most by the gradient, and the partner that gains most
 //! by the second-order model of the step (working set selection 2 of Fan, Chen and Lin, *Working set selection using
-//! second order information for training SVM*, 2005). Rows that sit at a bound and would move beyond it are left out
-//! for a while (shrinking); their gradients are brought up to date when the rest is nearly and when it is quite solved,
-//! as LIBSVM does (Chang and Lin, *LIBSVM: a library for support vector machines*, 2011, section 5). So is the start:
-//! the first coefficients are 1 until the total is reached.
+//! second order information for training SVM*, 2005). Rows that sit at a bound and would move beyond it are temporarily
+//! excluded (shrinking); their gradients are updated when the rest is nearly solved and when it is solved, as in LIBSVM
+//! (Chang and Lin, *LIBSVM: a library for support vector machines*, 2011, section 5). The start is LIBSVM's too: the
+//! first coefficients are 1 until the total is reached.
 //!
-//! Kernel rows are computed several at a time: with the row that is missing come those which the next steps most likely
-//! ask for, because a block of rows costs little more than one. What is computed depends on nothing but the problem:
-//! every choice is by value, then by index.
+//! Kernel rows are computed several at a time: together with a missing row, those that the next steps will most likely
+//! need, because a block of rows costs little more than one. The result depends only on the problem: every choice is by
+//! value, then by index.
 
 use std::ops::Range;
 
@@ -22,19 +22,19 @@ use crate::{ScorerError, Watch};
 /// Rows of the kernel matrix that are computed together; a multiple of the height of the vector kernels' tiles.
 const TOGETHER: usize = 12;
 
-/// Coefficients that one task looks at.
+/// Coefficients that one task scans.
 const CHUNK: usize = 16_384;
 
-/// Queries whose gradients are computed between two questions whether to stop.
+/// Queries whose gradients are computed between two checks for cancellation.
 const STRETCH: usize = 4096;
 
-/// Steps between two attempts to leave rows out, at most.
+/// The most steps between two attempts to shrink.
 const SHRINK_EVERY: usize = 1000;
 
 /// The least curvature of a step, as in LIBSVM: two rows may be equal.
 const CURVATURE: f64 = 1e-12;
 
-/// What is minimized.
+/// The minimization problem.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Problem<'a> {
     pub(crate) space: &'a Space,
@@ -47,10 +47,10 @@ pub(crate) struct Problem<'a> {
     pub(crate) total: f64,
 }
 
-/// How far and with how much memory.
+/// The tolerance and the memory limit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// The largest violation of the optimality conditions, relative to the mean of the diagonal, and to the total where
+    /// The largest violation of the optimality conditions, relative to the mean of the diagonal, and to the total if
     /// that is below 1.
     pub(crate) tolerance: f64,
     /// For kernel rows.
@@ -62,11 +62,11 @@ pub(crate) struct Limits {
 pub(crate) struct Solution {
     /// `β`.
     pub(crate) coefficients: Vec<f64>,
-    /// The value that the gradient `Kβ + p` has where `β` is between its bounds.
+    /// The value of the gradient `Kβ + p` where `β` is between its bounds.
     pub(crate) level: f64,
 }
 
-/// Minimizes.
+/// Solves the problem.
 ///
 /// # Errors
 /// [`ScorerError::Cancelled`], [`ScorerError::Numerical`] after a hundred steps for each row and ten million in all.
@@ -81,7 +81,7 @@ struct Solver<'a> {
     problem: Problem<'a>,
     limits: Limits,
     watch: Watch<'a>,
-    /// The violation that is small enough.
+    /// The violation at which the solver stops.
     gap: f64,
     /// Those of rows in the working problem are stale.
     coefficients: Vec<f64>,
@@ -128,8 +128,8 @@ impl<'a> Solver<'a> {
             let solved = work.extremes.gap() <= self.gap || !work.step(self.problem)?;
             if solved {
                 let all = work.ids.len() == count;
-                self.take_over(&work)?;
-                // Where a working problem of the worst violators cannot move either, rounding allows no better.
+                self.write_back(&work)?;
+                // If a working problem of the worst violators cannot move either, rounding allows no further progress.
                 let stuck = restarted_at == Some(steps);
                 if all || stuck || extremes(&self.gradient, &self.coefficients).gap() <= self.gap {
                     return Ok(());
@@ -149,7 +149,7 @@ impl<'a> Solver<'a> {
                 until_shrink = count.min(SHRINK_EVERY);
                 if !was_near && work.extremes.gap() <= 10.0 * self.gap {
                     was_near = true;
-                    self.take_over(&work)?;
+                    self.write_back(&work)?;
                     work = self.restart()?;
                 } else {
                     self.shrink(&mut work)?;
@@ -158,8 +158,8 @@ impl<'a> Solver<'a> {
         }
     }
 
-    /// Writes the working problem back and brings the gradients of the rows that were left out up to date.
-    fn take_over(&mut self, work: &Working) -> Result<(), ScorerError> {
+    /// Writes the working problem back and updates the gradients of the excluded rows.
+    fn write_back(&mut self, work: &Working) -> Result<(), ScorerError> {
         for (at, id) in work.ids.iter().enumerate() {
             self.coefficients[*id] = work.coefficients[at];
             self.gradient[*id] = work.gradient[at];
@@ -167,7 +167,7 @@ impl<'a> Solver<'a> {
         self.update_gradient(&work.ids)
     }
 
-    /// Brings the gradient up to date but for rows `current`, which ascend, where it is.
+    /// Updates the gradient of all rows except the ascending rows `current`, whose gradient is up to date.
     fn update_gradient(&mut self, current: &[usize]) -> Result<(), ScorerError> {
         let Problem { space, points, linear, .. } = self.problem;
         let dim = space.dim();
@@ -181,7 +181,7 @@ impl<'a> Solver<'a> {
         let changed: Vec<usize> =
             (0..self.known.len()).filter(|id| self.known[*id] != self.coefficients[*id]).collect();
         let support: Vec<usize> = (0..self.known.len()).filter(|id| self.coefficients[*id] != 0.0).collect();
-        // Whichever is shorter: the change of the gradient, or all of it.
+        // Computes the change of the gradient or all of it, whichever is shorter.
         let (terms, anew) = if changed.len() <= support.len() { (changed, false) } else { (support, true) };
         let weights: Vec<f64> =
             terms.iter().map(|id| self.coefficients[*id] - if anew { 0.0 } else { self.known[*id] }).collect();
@@ -198,14 +198,14 @@ impl<'a> Solver<'a> {
         Ok(())
     }
 
-    /// The working problem of all rows but those that may be left out.
+    /// The working problem of all rows that cannot be excluded.
     fn restart(&self) -> Result<Working, ScorerError> {
         let extremes = extremes(&self.gradient, &self.coefficients);
         let may_stay = |id: &usize| !extremes.beyond(self.gradient[*id], self.coefficients[*id]);
         Working::new(self, (0..self.coefficients.len()).filter(may_stay).collect())
     }
 
-    /// Leaves rows out, where they are enough to be worth moving the others.
+    /// Excludes rows if there are enough of them to pay for moving the others.
     fn shrink(&mut self, work: &mut Working) -> Result<(), ScorerError> {
         let stays = |at: &usize| !work.extremes.beyond(work.gradient[*at], work.coefficients[*at]);
         let kept: Vec<usize> = (0..work.ids.len()).filter(stays).collect();
@@ -258,7 +258,7 @@ impl Working {
         })
     }
 
-    /// Changes two coefficients. Gives `false` where rounding leaves nothing to change.
+    /// Changes two coefficients. Returns `false` if rounding leaves nothing to change.
     fn step(&mut self, problem: Problem<'_>) -> Result<bool, ScorerError> {
         let grows = self.extremes.grows;
         self.fetch(problem, grows, |gradient, coefficient| (coefficient < 1.0).then_some(-gradient))?;
@@ -307,8 +307,8 @@ impl Working {
         Ok(true)
     }
 
-    /// Sees to it that a row of the kernel matrix is there. `rank` orders the rows that steps of the same kind will ask
-    /// for next, the largest first.
+    /// Ensures that a row of the kernel matrix is cached. `rank` orders the rows that steps of the same kind will need
+    /// next, the largest first.
     fn fetch(
         &mut self,
         problem: Problem<'_>,
@@ -373,7 +373,7 @@ impl Working {
     }
 }
 
-/// How far a point is from a minimum.
+/// The violation of the optimality conditions at a point.
 #[derive(Clone, Copy, Debug)]
 struct Extremes {
     /// The largest `-gradient` of a coefficient that can grow.
@@ -408,7 +408,7 @@ impl Extremes {
         Self { most_falling: self.most_falling.max(right.most_falling), ..first }
     }
 
-    /// The violation of the optimality conditions; minus infinity where nothing can move.
+    /// The violation of the optimality conditions; minus infinity if nothing can move.
     fn gap(self) -> f64 {
         self.most + self.most_falling
     }

@@ -7,7 +7,7 @@
 //! `ν` of the rows of the fit lies outside, and only rows with `α_i > 0` are kept.
 //!
 //! # When to use
-//! With `linear` for rows that fill a ball, where the result is a center that a share of outliers does not move. With
+//! With `linear` for rows that fill a ball, where the result is a center that is robust to a share of outliers. With
 //! `rbf`, where every `φ(x)` has length 1, it is the one-class support vector machine on another scale: the score is `2
 //! / (ν n)` times that one's. The time of a fit and of a score is the same, too.
 //!
@@ -17,8 +17,8 @@
 //!
 //! # Reference
 //! Tax and Duin, *Support vector data description* (2004), equations 3 to 16, for the squared distance of slack; Chang,
-//! Lee and Lin, *A revisit to support vector data description* (2013), for the bound on `C` under which `R² >= 0` need
-//! not be asked for, which `ν <= 1` respects.
+//! Lee and Lin, *A revisit to support vector data description* (2013), for the bound on `C` under which the constraint
+//! `R² >= 0` is redundant, which holds for `ν <= 1`.
 
 use ndarray::ArrayView2;
 use nomaly_settings::Settings;

@@ -8,7 +8,7 @@ use crate::choice::named_choice;
 use crate::scorer::{State, Tensor};
 
 named_choice! {
-    /// What the components of a mixture may look like.
+    /// The form of the covariances of a mixture.
     MixtureCovariance {
         /// Each has a covariance of its own.
         Full = "full",
@@ -21,7 +21,7 @@ named_choice! {
     }
 }
 
-/// The covariances of `k` components. Of a matrix only the lower triangle counts.
+/// The covariances of `k` components. Only the lower triangle of a matrix is used.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Covariances {
     /// A matrix for each component, `[k, dim, dim]`.
@@ -35,7 +35,7 @@ pub enum Covariances {
 }
 
 impl Covariances {
-    /// What the components look like.
+    /// The form of the covariances.
     pub fn covariance(&self) -> MixtureCovariance {
         match self {
             Self::Full(_) => MixtureCovariance::Full,
@@ -70,7 +70,7 @@ impl Covariances {
         }
     }
 
-    /// The numbers as a tensor, of matrices the lower triangles, row by row.
+    /// The numbers as a tensor; matrices as lower triangles, row by row.
     pub(super) fn tensor(&self) -> Tensor {
         let lower = |dim: usize| (0..dim).flat_map(|row| (0..=row).map(move |column| (row, column)));
         match self {

@@ -8,14 +8,14 @@ use ndarray::{Array2, ArrayView2};
 use super::Covariances;
 use crate::{ScorerError, linalg};
 
-/// Rows in one block. Short blocks are filled up with zeros, so that a row meets the same operations in any company.
+/// Rows in one block. Short blocks are padded with zeros, so that a row goes through the same operations regardless of
+/// other rows.
 pub(super) const BLOCK: usize = 64;
 
-/// Rows of a whitening matrix that are multiplied at a time: what is right of its diagonal is zero, and most of that is
-/// left out.
+/// Rows of a whitening matrix that are multiplied at a time; most of the zeros right of the diagonal are skipped.
 pub(super) const PANEL: usize = 32;
 
-/// A mixture as rows, less `center`, are evaluated under it.
+/// A mixture prepared for evaluation on rows less `center`.
 pub(super) struct Density {
     pub(super) center: Vec<f64>,
     /// Means less the center, `[k, dim]`, row-major.
@@ -42,7 +42,7 @@ struct Panels {
     dim: usize,
 }
 
-/// Memory that evaluations use again and again.
+/// Reusable workspace of evaluations.
 #[derive(Default)]
 pub(super) struct Scratch {
     products: Vec<f64>,
@@ -50,7 +50,7 @@ pub(super) struct Scratch {
 }
 
 impl Density {
-    /// Prepares the evaluation; fails where a covariance is not positive definite.
+    /// Prepares the evaluation; fails if a covariance is not positive definite.
     pub(super) fn new(
         weights: &[f64],
         means: &Array2<f64>,
@@ -137,7 +137,7 @@ impl Density {
     }
 }
 
-/// Turns the weighted log-densities of a row into responsibilities and gives the logarithm of their sum.
+/// Turns the weighted log-densities of a row into responsibilities and returns the logarithm of their sum.
 pub(super) fn normalize(logs: &mut [f64]) -> f64 {
     let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut sum = 0.0;
@@ -170,7 +170,7 @@ impl Panels {
         Self { rows: (0..dim).step_by(PANEL).map(panel).collect(), count: matrices.len(), dim }
     }
 
-    /// Gives `visit` for each panel its first row, its height, and the products of all matrices with the rows of
+    /// Passes to `visit` for each panel its first row, its height, and the products of all matrices with the rows of
     /// `block`, `[BLOCK, count, height]`.
     fn multiply(&self, block: &[f64], scratch: &mut Scratch, mut visit: impl FnMut(usize, usize, &[f64])) {
         for (panel, rows) in self.rows.iter().enumerate() {
@@ -191,7 +191,7 @@ impl Panels {
     }
 }
 
-/// `‖a - b‖²`, in four sums, which the compiler puts on vectors.
+/// `‖a - b‖²` in four sums, which the compiler vectorizes.
 fn squared_distance(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0f64; 4];
     let (a, b) = (a.chunks_exact(4), b.chunks_exact(4));

@@ -13,21 +13,21 @@ use crate::kmeans::{KMeans, KMeansOptions};
 use crate::scorer::check_finite;
 use crate::{Scorer, ScorerError, Watch, linalg};
 
-/// The most components that are tried where their number is not set.
+/// The most components that `auto` tries.
 const AUTO: usize = 8;
 
-/// Where EM starts.
+/// The start of EM.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum MixtureStart<'a> {
-    /// With a step to the parameters that follow from these responsibilities `[n, k]` of the rows: none negative, with
-    /// the sum 1 in each row and a positive sum for each component.
+    /// The parameters that follow from these responsibilities `[n, k]` of the rows: nonnegative, with the sum 1 in each
+    /// row and a positive sum for each component.
     Responsibilities(ArrayView2<'a, f64>),
-    /// At this mixture.
+    /// This mixture.
     Mixture(&'a Mixture),
 }
 
-/// Rows, and what every start needs to know about them.
+/// Rows, and statistics that every start needs.
 struct Prepared<'a> {
     view: ArrayView2<'a, f32>,
     rows: BlockRows<'a>,
@@ -40,8 +40,8 @@ impl Mixture {
     /// # Errors
     /// [`ScorerError::Setting`] for settings out of range, [`ScorerError::TooFewRows`] for fewer than 2 rows and for
     /// fewer rows than components, [`ScorerError::ConstantRows`], [`ScorerError::NonFiniteFeature`],
-    /// [`ScorerError::Numerical`] where a covariance is not positive definite, which takes a floor near 0, and
-    /// [`ScorerError::Cancelled`].
+    /// [`ScorerError::Numerical`] where a covariance is not positive definite, which can only happen with a floor near
+    /// 0, and [`ScorerError::Cancelled`].
     pub fn fit(rows: ArrayView2<'_, f32>, options: MixtureOptions, watch: Watch<'_>) -> Result<Self, ScorerError> {
         let prepared = Prepared::new(rows, &options)?;
         match options.components {
@@ -62,12 +62,12 @@ impl Mixture {
         }
     }
 
-    /// Fits a mixture on the rows `[n, dim]` from a given start; the start says how many components there are, and
+    /// Fits a mixture on the rows `[n, dim]` from a given start; the start determines the number of components, and
     /// `components`, `starts` and `seed` of the options are not used.
     ///
     /// # Errors
     /// As [`fit`](Self::fit), [`ScorerError::Dimension`] where the start has other columns than the rows, and
-    /// [`ScorerError::Setting`] for responsibilities that are none.
+    /// [`ScorerError::Setting`] for invalid responsibilities.
     pub fn fit_from(
         rows: ArrayView2<'_, f32>,
         start: MixtureStart<'_>,
@@ -207,7 +207,7 @@ impl<'a> Prepared<'a> {
         Mixture::new(weights, means, covariances)
     }
 
-    /// Steps of EM from `mixture` until the likelihood has settled.
+    /// Iterates EM from `mixture` until the likelihood has converged.
     fn iterate(
         &self,
         mut mixture: Mixture,

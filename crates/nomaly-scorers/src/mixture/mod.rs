@@ -1,26 +1,25 @@
 //! Mixtures of Gaussians, fitted by expectation–maximization (EM).
 //!
 //! # What it computes
-//! A density `p(x) = Σ w_k N(x; m_k, C_k)`. EM raises the likelihood of the rows step by step: it gives each row a
-//! responsibility of each component, `w_k N(x; m_k, C_k) / p(x)`, then each component the weighted mean and covariance
-//! of the rows. It starts from the groups of k-means (greedy k-means++, then Lloyd's iteration), as scikit-learn does
-//! by default, and ends once the mean log-likelihood of a row changes by less than `tolerance`. The score of a row is
-//! `-ln p(x)`, taken by log-sum-exp, so that it stays finite however far the row is.
+//! A density `p(x) = Σ w_k N(x; m_k, C_k)`. EM raises the likelihood of the rows step by step: it computes the
+//! responsibility of each component for each row, `w_k N(x; m_k, C_k) / p(x)`, then the weighted mean and covariance of
+//! the rows for each component. It starts from the groups of k-means (greedy k-means++, then Lloyd's iteration), as
+//! scikit-learn does by default, and ends once the mean log-likelihood of a row changes by less than `tolerance`. The
+//! score of a row is `-ln p(x)`, taken by log-sum-exp, so it stays finite at any distance.
 //!
-//! To every variance `floor` times the mean variance of the columns is added (scikit-learn's `reg_covar` is an absolute
+//! `floor` times the mean variance of the columns is added to every variance (scikit-learn's `reg_covar` is an absolute
 //! number; a share makes the fit the same in any unit).
 //!
 //! With `components = auto` the number from 1 to 8 with the smallest Bayesian information criterion `p ln n - 2 ln L`
-//! is taken, of `p` free parameters. Components that have no more rows than dimensions reach any likelihood that the
-//! floor allows, so no more are tried than leave each of them, on average, `dim + 1` rows (`full`) or 2 rows (the
-//! others). Where the rows have fewer distinct values than components are asked for, there are as many components as
-//! distinct values.
+//! is taken, where `p` is the number of free parameters. Components that have no more rows than dimensions reach any
+//! likelihood that the floor allows, so no more are tried than leave each of them, on average, `dim + 1` rows (`full`)
+//! or 2 rows (the others). Where the rows have fewer distinct values than components are asked for, there are as many
+//! components as distinct values.
 //!
 //! # When to use
 //! Where normal items come in several kinds, each with its own spread: several products, poses or lighting conditions.
 //! `full` needs a few times `dim` rows for each component. With fewer, take `diagonal`, or reduce the columns first; or
-//! raise `floor`: the fit is well-posed for any positive floor, but what it says about directions without rows is the
-//! floor alone.
+//! raise `floor`: the fit is well-posed for any positive floor, but in directions without rows only the floor counts.
 //!
 //! # Parameters
 //! `components`, `covariance`, `floor`, `max_iterations`, `seed`, `starts` and `tolerance`: see [`MixtureOptions`].
@@ -50,7 +49,7 @@ use crate::blocks::BlockRows;
 use crate::entry::ScorerParams;
 use crate::scorer::{Scorer, State, Tensor, check_rows};
 
-/// How far the weights may be from a sum of 1.
+/// The tolerance for the sum of the weights.
 const ROUNDING: f64 = 1e-9;
 
 /// A mixture of Gaussians.
@@ -90,7 +89,7 @@ struct Config {
 impl Mixture {
     /// A mixture of known parameters: `weights` `[k]`, positive with the sum 1, and `means` `[k, dim]`.
     ///
-    /// It can score, and [`fit_from`](Self::fit_from) can start from it.
+    /// It can score, and serve as a start of [`fit_from`](Self::fit_from).
     ///
     /// # Errors
     /// [`ScorerError::Setting`] where shapes disagree or a number is out of range, [`ScorerError::Numerical`] where a
@@ -154,7 +153,7 @@ impl Mixture {
         self.iterations
     }
 
-    /// Whether EM ended because the likelihood had settled, not because its steps were used up.
+    /// Whether EM ended because the likelihood converged, not because of the limit on steps.
     pub fn converged(&self) -> bool {
         self.converged
     }
@@ -167,7 +166,7 @@ impl Mixture {
     /// The Bayesian information criterion on the rows `[n, dim]`; the smaller, the better.
     ///
     /// # Errors
-    /// Those of [`log_likelihood`](Scorer::log_likelihood).
+    /// As [`log_likelihood`](Scorer::log_likelihood).
     pub fn bic(&self, rows: ArrayView2<'_, f32>) -> Result<f64, ScorerError> {
         let log_likelihood: f64 = self.log_likelihood(rows)?.iter().sum();
         Ok(bic(self.free_parameters(), rows.nrows(), log_likelihood))
@@ -176,7 +175,7 @@ impl Mixture {
     /// Akaike's information criterion on the rows `[n, dim]`; the smaller, the better.
     ///
     /// # Errors
-    /// Those of [`log_likelihood`](Scorer::log_likelihood).
+    /// As [`log_likelihood`](Scorer::log_likelihood).
     pub fn aic(&self, rows: ArrayView2<'_, f32>) -> Result<f64, ScorerError> {
         let log_likelihood: f64 = self.log_likelihood(rows)?.iter().sum();
         Ok(2.0 * self.free_parameters() as f64 - 2.0 * log_likelihood)
@@ -199,7 +198,7 @@ impl Mixture {
         Ok(shares)
     }
 
-    /// What `of_row` makes of the weighted log-densities of each row.
+    /// Applies `of_row` to the weighted log-densities of each row.
     fn evaluate<T: Send + Clone + Default>(
         &self,
         rows: ArrayView2<'_, f32>,
@@ -218,7 +217,7 @@ impl Mixture {
         Ok(results)
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).

@@ -13,18 +13,18 @@ use crate::{ScorerError, Watch};
 /// Rows that are gathered for one update of a scatter matrix.
 const GATHER: usize = 128;
 
-/// Responsibilities below this add nothing to a sum of squares that rounding would leave.
+/// Responsibilities below this are lost in the rounding of a sum of squares.
 const NEGLIGIBLE: f64 = 1e-20;
 
-/// Tasks that the rows are divided among, at most.
+/// The most tasks that the rows are divided among.
 const TASKS: usize = 32;
 
-/// Numbers that the sums of all tasks hold together, at most, where there are more than two tasks.
+/// The most numbers in the sums of all tasks together, if there are more than two tasks.
 const SUMS: usize = 1 << 25;
 
-/// What is known about the rows before the first step.
+/// Statistics of the rows that do not change between steps.
 pub(super) struct Spread {
-    /// What is added to each variance.
+    /// The floor added to each variance.
     pub(super) floor: f64,
     /// The lower triangle of the scatter matrix about the center, `[dim, dim]`; only for the tied covariance.
     pub(super) scatter: Option<Array2<f64>>,
@@ -43,9 +43,8 @@ pub(super) struct Moments {
     squares: Vec<f64>,
 }
 
-/// Takes the sums of all `rows`. `responsibilities` fills in those of a block, `[BLOCK, k]`, given its first row and
-/// the rows themselves, and gives their log-likelihoods' sum over the first of them; `means` `[k, dim]` are near the
-/// means.
+/// Computes the sums over all `rows`. `responsibilities` fills in those of a block, `[BLOCK, k]`, given its first row
+/// and the rows themselves, and returns the sum of their log-likelihoods; `means` `[k, dim]` are near the means.
 pub(super) fn moments(
     rows: &BlockRows<'_>,
     covariance: MixtureCovariance,
@@ -130,7 +129,7 @@ impl Moments {
         let counts: Vec<f64> = self.counts.iter().map(|count| count + 10.0 * f64::EPSILON).collect();
         let total: f64 = counts.iter().sum();
         let weights = counts.iter().map(|count| count / total).collect();
-        // A component that has lost all its rows stays where it was.
+        // A component without rows keeps its mean.
         let means = Array2::from_shape_fn((k, dim), |(component, column)| {
             let at = component * dim + column;
             if self.counts[component] > 0.0 { self.sums[at] / counts[component] } else { old[at] }
@@ -166,8 +165,8 @@ impl Moments {
     }
 }
 
-/// Rows that wait to be added to the scatter matrix of their component, times the root of their responsibility. Most
-/// responsibilities of a settled mixture are negligible, and those rows are left out.
+/// Buffered rows for the scatter matrix of their component, multiplied by the root of their responsibility. Most
+/// responsibilities of a converged mixture are negligible; those rows are skipped.
 struct Gathered {
     dim: usize,
     /// `[k, GATHER, dim]`.

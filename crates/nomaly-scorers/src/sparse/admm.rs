@@ -5,8 +5,8 @@
 //! iterations and is inverted once, so that an iteration is one product with a small dense matrix for many rows at
 //! once.
 //!
-//! Products have a fixed width. A row that has converged leaves its column to the next row, so that slow rows do not
-//! hold up the others, and a row goes through the same operations whatever its company.
+//! Products have a fixed width. When a row has converged, the next row takes its column, so that slow rows do not delay
+//! the others, and a row goes through the same operations regardless of the others.
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use crate::{ScorerError, Watch, linalg};
 
-/// Rows that are in work at once.
+/// Rows in progress at once.
 const SLOTS: usize = 32;
 
 /// Rows of one task. Many more than [`SLOTS`], because a task ends with columns that have no next row.
@@ -26,14 +26,14 @@ pub(crate) const TASK: usize = 512;
 /// The penalty `ρ`. Atoms have unit length, so that 1 is the mean eigenvalue of `DᵀD`.
 const PENALTY: f64 = 1.0;
 
-/// Over-relaxation, Boyd et al. (2011), section 3.4.3: values from 1.5 to 1.8 are said to help.
+/// Over-relaxation, Boyd et al. (2011), section 3.4.3: which recommends values from 1.5 to 1.8.
 const RELAXATION: f64 = 1.6;
 
-/// Iterations between looks at the residuals of a row.
+/// Iterations between checks of the residuals of a row.
 const INTERVAL: usize = 5;
 
-/// The most iterations for a row, a multiple of [`INTERVAL`]. Rows that meet it keep the code they have, which has a
-/// relative error somewhat above the tolerance.
+/// The most iterations for a row, a multiple of [`INTERVAL`]. Rows that reach it keep their code, whose relative error
+/// is somewhat above the tolerance.
 const MAX_ITERATIONS: usize = 2000;
 
 /// Codes rows with a given dictionary: `argmin ½‖Dα - s‖² + λ‖α‖₁` for each row `s`.
@@ -70,7 +70,7 @@ enum Inverse {
     Woodbury(Mat<f64>),
 }
 
-/// The two parts of what a code costs.
+/// The two parts of the cost of a code.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     /// `‖Dα - s‖²`.
@@ -79,7 +79,7 @@ pub(crate) struct Cost {
     pub(crate) sparsity: f64,
 }
 
-/// The work space of one task: column-major arrays of one column for each slot.
+/// The workspace of one task: column-major arrays of one column for each slot.
 struct Work {
     right: Vec<f64>,
     x: Vec<f64>,
@@ -148,8 +148,8 @@ impl BasisPursuit {
         Ok(codes)
     }
 
-    /// Takes `codes` and the scaled `duals`, both `[n, atoms]`, to the solution for `rows` `[n, dim]`. They may start
-    /// as zeros or as the solution of a similar problem.
+    /// Iterates `codes` and the scaled `duals`, both `[n, atoms]`, to the solution for `rows` `[n, dim]`, starting from
+    /// zeros or the solution of a similar problem.
     pub(crate) fn solve(&self, rows: &[f64], codes: &mut [f64], duals: &mut [f64]) {
         let (dim, atoms) = (self.dim(), self.atoms());
         let count = rows.len() / dim;
@@ -202,7 +202,7 @@ impl BasisPursuit {
         }
     }
 
-    /// What a code costs, and the residual `s - Dα` in place of the row `s`.
+    /// The cost of a code; replaces the row `s` by the residual `s - Dα`.
     pub(crate) fn cost(&self, row: &mut [f64], code: &[f64]) -> Cost {
         let mut sparsity = 0.0;
         for (atom, coefficient) in code.iter().enumerate().filter(|(_, coefficient)| **coefficient != 0.0) {
@@ -254,13 +254,13 @@ struct Residuals {
     u: f64,
 }
 
-/// The soft threshold and the step of the dual; the sums are taken where `MEASURED`.
+/// The soft threshold and the step of the dual; sums the residuals if `MEASURED`.
 fn threshold_step<const MEASURED: bool>(x: &[f64], z: &mut [f64], u: &mut [f64], threshold: f64) -> Residuals {
     let mut sums = Residuals::default();
     for ((x, z), u) in x.iter().zip(z).zip(u) {
         let relaxed = RELAXATION * x + (1.0 - RELAXATION) * *z;
         let moved = relaxed + *u;
-        // What the soft threshold cuts off is the next dual.
+        // The part that the soft threshold removes is the next dual.
         let cut = moved.clamp(-threshold, threshold);
         let next = moved - cut;
         if MEASURED {
@@ -300,7 +300,7 @@ impl Inverse {
         }
     }
 
-    /// `x` from `right`, for all slots.
+    /// Computes `x` from `right`, for all slots.
     fn apply(&self, work: &mut Work) {
         match self {
             Self::Direct(inverse) => product(&mut work.x, inverse.as_ref(), &work.right, Accum::Replace, 1.0),

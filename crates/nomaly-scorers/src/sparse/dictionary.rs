@@ -1,4 +1,4 @@
-//! Learning a dictionary: codes for the atoms and atoms for the codes, in turn.
+//! Dictionary learning: alternates between codes and atoms.
 //!
 //! Both steps lower `Σ ½‖Dα - s‖² + λ‖α‖₁` over the rows, with atoms of length at most 1. Codes come from
 //! [`BasisPursuit`], started at the codes of the round before; atoms are updated one after the other as in algorithm 2
@@ -23,13 +23,13 @@ const PROGRESS: f64 = 1e-4;
 /// Unit vectors whose product is larger than this, up to the sign, are one atom.
 const SAME: f64 = 1.0 - 1e-9;
 
-/// An atom of which the codes make less use than this share of the mean is replaced.
+/// An atom that the codes use less than this share of the mean is replaced.
 const UNUSED: f64 = 1e-9;
 
-/// A row with less than this share of the mean square length has no direction, or nothing left to learn.
+/// A row with less than this share of the mean squared length has no direction.
 const EMPTY: f64 = 1e-20;
 
-/// What there is to learn.
+/// Options of dictionary learning.
 #[derive(Clone, Copy)]
 pub(crate) struct Learning {
     /// The number of atoms.
@@ -40,7 +40,7 @@ pub(crate) struct Learning {
     pub(crate) iterations: usize,
 }
 
-/// Learns atoms `[atoms, dim]`, row-major, from centered `rows` `[n, dim]`, not all of them zero.
+/// Learns atoms `[atoms, dim]`, row-major, from centered `rows` `[n, dim]`, not all zero.
 pub(crate) fn learn(
     rows: &[f64],
     dim: usize,
@@ -110,7 +110,7 @@ impl Sums {
         sums
     }
 
-    /// The sum of at least one part, added in their order.
+    /// The sum of at least one part, in order.
     fn total(parts: Vec<Self>) -> Self {
         let mut total = Self { codes: Vec::new(), products: Vec::new(), objective: 0.0, errors: Vec::new() };
         let add = |total: &mut Vec<f64>, part: Vec<f64>| {
@@ -127,8 +127,8 @@ impl Sums {
     }
 }
 
-/// Moves each atom to its best place for the codes and the other atoms. Atoms of which no code makes use become the
-/// directions of the rows that were coded worst.
+/// Moves each atom to its optimum for the codes and the other atoms. Unused atoms become the directions of the rows
+/// with the largest errors.
 fn update(atoms: &mut [f64], sums: &Sums, rows: &[f64], energy: f64, dim: usize) {
     let count = atoms.len() / dim;
     let mean_use = (0..count).map(|atom| sums.codes[atom * count + atom]).sum::<f64>() / count as f64;
@@ -154,7 +154,7 @@ fn update(atoms: &mut [f64], sums: &Sums, rows: &[f64], energy: f64, dim: usize)
         return;
     }
     let mut worst: Vec<usize> = (0..sums.errors.len()).filter(|row| sums.errors[*row] > EMPTY * energy).collect();
-    // The sort is stable: of equally bad rows the first come first.
+    // The sort is stable: ties keep their order.
     worst.sort_by(|a, b| sums.errors[*b].total_cmp(&sums.errors[*a]));
     let mut worst = worst.into_iter();
     for atom in unused {
@@ -167,7 +167,7 @@ fn update(atoms: &mut [f64], sums: &Sums, rows: &[f64], energy: f64, dim: usize)
     }
 }
 
-/// The directions of rows in random order, no two the same, and random directions where there are too few.
+/// Distinct directions of rows in random order, and random directions if there are too few.
 fn initial(rows: &[f64], dim: usize, count: usize, energy: f64, random: &mut ChaCha8Rng) -> Vec<f64> {
     let mut order: Vec<usize> = (0..rows.len() / dim).collect();
     order.shuffle(random);
@@ -187,7 +187,7 @@ fn initial(rows: &[f64], dim: usize, count: usize, energy: f64, random: &mut Cha
     atoms
 }
 
-/// A row scaled to unit length, unless it is next to nothing.
+/// A row scaled to unit length, unless it is negligible.
 fn direction(row: &[f64], energy: f64) -> Option<Vec<f64>> {
     let length = square(row);
     (length > EMPTY * energy).then(|| row.iter().map(|value| value / length.sqrt()).collect())
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn atoms_without_use_become_badly_coded_rows() {
-        // The first atom codes the first row; nobody uses the second; the last row is the worst.
+        // The first atom codes the first row; the second is unused; the last row is the worst.
         let rows = [3.0, 0.0, 0.0, 1.0, 0.0, -2.0];
         let mut atoms = vec![1.0, 0.0, 0.6, 0.8];
         let sums = Sums {

@@ -1,4 +1,4 @@
-//! How well and how sparsely a learned dictionary codes a row.
+//! Scores rows by how well and how sparsely a learned dictionary codes them.
 //!
 //! # What it computes
 //! A dictionary `D` of atoms is learned on one part of the normal rows, less their mean. A row `s`, less that mean, is
@@ -13,7 +13,7 @@
 //! On patches of a textured image and on rows with many regimes, each of which lies near a subspace of its own: an
 //! anomaly leaves an error, or needs unusually many atoms. An item that is *easier* to code than the normal ones, such
 //! as an even patch in a texture, is found as well. Scoring takes tens of iterations of `atoms²` multiplications for
-//! each row; the number of normal rows has no influence on it.
+//! each row; independently of the number of normal rows.
 //!
 //! # Parameters
 //! `atoms`, `held_out`, `iterations`, `lambda`, `max_rows` and `seed`: see [`SparseOptions`].
@@ -107,16 +107,16 @@ impl ScorerParams for SparseOptions {
     }
 }
 
-/// Which rows are learned from and which are held out.
+/// The split of rows into learning and held-out rows.
 struct Split {
     learning: Vec<usize>,
     held_out: Vec<usize>,
-    /// What further choices follow from.
+    /// The random numbers of later choices.
     random: ChaCha8Rng,
 }
 
 impl Split {
-    /// Of `count` rows, at least 5.
+    /// Splits `count` rows, at least 5.
     fn of(options: &SparseOptions, count: usize) -> Self {
         let mut random = random::stream(options.seed, 0);
         let mut order: Vec<usize> = (0..count).collect();
@@ -135,13 +135,13 @@ impl Split {
 /// A learned dictionary and the density of the features of normal rows.
 #[derive(Clone, Debug)]
 pub struct SparseCoding {
-    /// What is subtracted from each row, `[dim]`.
+    /// Subtracted from each row, `[dim]`.
     center: Vec<f64>,
     /// `[atoms, dim]`, each of length at most 1.
     atoms: Array2<f64>,
     lambda: f64,
     solver: BasisPursuit,
-    /// What the features are divided by before the logarithm, above 0.
+    /// The divisors of the features before the logarithm, above 0.
     units: [f64; 2],
     density: Gaussian,
 }
@@ -181,7 +181,7 @@ impl SparseCoding {
         let center = linalg::mean(learning.view());
         let blocks = BlockRows::new(learning.view(), center.clone());
         let spread = blocks.mean_variance().sqrt();
-        // What rounding leaves of equal rows is no spread.
+        // Rounding errors of equal rows do not count as spread.
         let magnitude = center.iter().map(|value| value.abs()).fold(0.0, f64::max);
         if spread <= 1e-12 * magnitude || spread == 0.0 {
             return Err(ScorerError::ConstantRows { rows: learning.nrows() as u64 });
@@ -198,7 +198,7 @@ impl SparseCoding {
         let features = features(&solver, &center, held_out.view(), watch)?;
         let units = [0, 1].map(|feature| {
             let mean = features.iter().map(|features| features[feature]).sum::<f64>() / features.len() as f64;
-            // A feature that is zero for all normal rows is measured in the unit that it has by itself.
+            // A feature that is zero for all normal rows keeps its own unit.
             let own = [spread * spread * dim as f64, spread * (dim as f64).sqrt()][feature];
             if mean > 0.0 { mean } else { own }
         });
@@ -208,8 +208,8 @@ impl SparseCoding {
         Ok(Self { center, atoms, lambda, solver, units, density })
     }
 
-    /// The numbers of the rows that a [`fit`](Self::fit) of `rows` rows holds out, in ascending order: what else is to
-    /// learn from features of rows that the dictionary has not seen learns from these.
+    /// The numbers of the rows that a [`fit`](Self::fit) of `rows` rows holds out, in ascending order. Further models
+    /// of features of rows unknown to the dictionary should learn from these.
     ///
     /// # Errors
     /// [`ScorerError::Setting`], [`ScorerError::TooFewRows`] below 5 rows.
@@ -255,7 +255,7 @@ impl SparseCoding {
     }
 
     /// The error `‖Dα - s‖²` and the sparsity `‖α‖₁` of rows `[n, dim]`, `[n, 2]`, in the square of the unit of the
-    /// rows and in their unit. What is too large for an `f32` is given as the largest.
+    /// rows and in their unit. Values too large for `f32` saturate.
     ///
     /// # Errors
     /// As [`score`](Scorer::score).
@@ -267,7 +267,7 @@ impl SparseCoding {
     }
 
     /// `ln(1 + x / m)` for each of the [`features`](Self::features) `x` and its mean `m` over held-out normal rows,
-    /// `[n, 2]`: without a unit and less skewed, which densities and distances prefer.
+    /// `[n, 2]`: unitless and less skewed, which suits densities and distances.
     ///
     /// # Errors
     /// As [`score`](Scorer::score).
@@ -276,7 +276,7 @@ impl SparseCoding {
         Ok(logarithms(&features(&self.solver, &self.center, rows, Watch::none())?, self.units))
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -287,7 +287,7 @@ impl SparseCoding {
         let atoms = state.read_f64("atoms", [size, dim])?.to_vec();
         let center = state.read_f64("centre", [dim])?.to_vec();
         if let Some(at) = center.iter().position(|value| value.abs() > f64::from(f32::MAX)) {
-            return Err(state.tensor_error("centre", format!("number {at} is no mean of rows")));
+            return Err(state.tensor_error("centre", format!("number {at} is not a mean of rows")));
         }
         let units: [f64; 2] = match state.read_f64("units", [2])? {
             [error, sparsity] if *error > 0.0 && *sparsity > 0.0 => [*error, *sparsity],
@@ -368,7 +368,7 @@ fn features(
 /// `ln(1 + feature / unit)`, `[n, 2]`.
 fn logarithms(features: &[[f64; 2]], units: [f64; 2]) -> Array2<f32> {
     Array2::from_shape_fn((features.len(), 2), |(row, feature)| {
-        // Also where the quotient is too large for a number.
+        // Also valid if the quotient overflows.
         (features[row][feature] / units[feature]).min(f64::MAX).ln_1p() as f32
     })
 }

@@ -1,4 +1,4 @@
-//! An affine subspace, and how far rows are from it.
+//! An affine subspace, and the distance of rows from it.
 
 use faer::linalg::matmul::matmul;
 use faer::prelude::{Reborrow, ReborrowMut};
@@ -10,43 +10,43 @@ use crate::ScorerError;
 use crate::moments::center_into;
 use crate::scorer::{State, Tensor, check_rows};
 
-/// Rows that are projected at once. Short blocks are filled up with zeros, so that every row goes through the same
-/// operations whatever its company.
+/// Rows that are projected at once. Short blocks are padded with zeros, so that every row goes through the same
+/// operations regardless of the others.
 const BLOCK: usize = 32;
 
-/// How far a stored direction may be from length 1: far more than rounding, far less than what would change a decision.
+/// The tolerance for the length of stored directions: far more than rounding, far less than would change a decision.
 const UNIT: f64 = 1e-6;
 
-/// Which directions are stored.
+/// The stored directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Basis {
     /// Those of the subspace: a row is projected on them and compared with its projection.
     Kept,
-    /// Those left out: the projection on them is the distance, or its part that is looked at.
+    /// Those left out: the projection on them is the distance, or the monitored part of it.
     LeftOut,
 }
 
-/// A point, orthonormal directions, and what they stand for.
+/// A point, orthonormal directions, and their meaning.
 #[derive(Clone, Debug)]
 pub(super) struct Affine {
-    /// What is subtracted from each row, `[dim]`.
+    /// Subtracted from each row, `[dim]`.
     pub(super) center: Vec<f64>,
-    /// What each column is divided by then, all positive, if it is.
+    /// The positive divisors of the centered columns, if any.
     pub(super) scale: Option<Vec<f64>>,
     pub(super) basis: Basis,
     /// `[dim, m]`, orthonormal columns.
     pub(super) directions: Mat<f64>,
-    /// The variances along the directions, if projections are divided by their roots.
+    /// The variances along the directions, if projections are standardized.
     pub(super) variances: Option<Vec<f64>>,
 }
 
 impl Affine {
-    /// The subspace of the first `kept` of the orthonormal `directions` `[dim, m]`, of which there are `dim` if the
-    /// rest of the space is known. It is stored by the directions that make for less work.
+    /// The subspace of the first `kept` of the orthonormal `directions` `[dim, m]`, of which there are `dim` if they
+    /// span the space. Stores the kept or the remaining directions, whichever is less work.
     pub(super) fn of_leading(center: Vec<f64>, directions: MatRef<'_, f64>, kept: usize) -> Self {
         let (dim, known) = directions.shape();
-        // Comparing with the projection takes two products, the projection on the rest one.
+        // Comparing with the projection takes two products, projecting on the rest one.
         let basis = if known == dim && dim - kept <= 2 * kept || kept == 0 { Basis::LeftOut } else { Basis::Kept };
         let directions = match basis {
             Basis::Kept => directions.subcols(0, kept).to_owned(),
@@ -160,7 +160,7 @@ impl Affine {
         tensors
     }
 
-    /// Reads what [`tensors`](Self::tensors) gave; whether there are scales and variances follows from the settings.
+    /// Reads the [`tensors`](Self::tensors); the settings determine whether there are scales and variances.
     pub(super) fn from_state(state: &State, basis: Basis, scaled: bool, weighted: bool) -> Result<Self, ScorerError> {
         let mut names = vec!["centre", "directions"];
         names.extend(scaled.then_some("scale"));

@@ -1,4 +1,4 @@
-//! How many components make up a subspace.
+//! The number of components of a subspace.
 
 use nomaly_settings::{SettingError, word_or_value};
 
@@ -16,7 +16,7 @@ word_or_value! {
     }
 }
 
-/// The form in which model files have them.
+/// The form in model files.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(remote = "KeptComponents", rename_all = "kebab-case")]
 pub(super) enum Stored {
@@ -25,7 +25,8 @@ pub(super) enum Stored {
 }
 
 impl KeptComponents {
-    /// How many of components with these variances, in descending order: of a share, as few as explain more than it.
+    /// The number of components to keep, given their variances in descending order; for a share, the fewest that
+    /// explain more than it.
     pub(super) fn of(self, variances: &[f64]) -> usize {
         match self {
             Self::Count(count) => count.min(variances.len()),
@@ -36,13 +37,13 @@ impl KeptComponents {
                     cumulated += variance;
                     cumulated / total > share
                 };
-                // Rounding may leave the whole sum a little short of the total.
+                // Rounding may leave the sum slightly below the total.
                 variances.iter().position(exceeds).map_or(variances.len(), |at| at + 1)
             }
         }
     }
 
-    /// Refuses more than `most` components, which is all that the rows have.
+    /// Rejects more than `most` components, the number that the rows have.
     ///
     /// # Errors
     /// [`ScorerError::Setting`].

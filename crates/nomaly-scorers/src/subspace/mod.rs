@@ -1,7 +1,7 @@
 //! Subspaces: normal rows lie near a few directions, and the distance from these is the score.
 //!
-//! [`PcaMonitor`] scores rows by the distance from the directions of largest variance, [`RobustPca`] from those that
-//! gross errors of single entries do not move; [`PrincipalComponents`] gives the coordinates of rows.
+//! [`PcaMonitor`] scores rows by the distance from the directions of largest variance, [`RobustPca`] from directions
+//! that are robust to gross errors of single entries; [`PrincipalComponents`] gives the coordinates of rows.
 
 mod affine;
 mod components;

@@ -8,7 +8,7 @@
 //! * `reconstruction`: `‖y - P Pᵀ y‖`, the distance from the subspace (the root of the statistic *Q* or *SPE* of
 //!   process monitoring);
 //! * `last-components`: `sqrt(Σ z_i² / λ_i)` over the components `i > m` of numerical rank, with `z_i` for the
-//!   projection: what the subspace leaves out, each direction measured by its own spread.
+//!   projection: the part outside the subspace, each direction measured by its own spread.
 //!
 //! Variances have the divisor `n - 1`. With more rows than columns the components come from the scatter matrix, which
 //! is summed in blocks; a singular value below about `1e-7` of the largest cannot be told from zero then. Otherwise
@@ -17,8 +17,9 @@
 //!
 //! # When to use
 //! Rows with correlated columns: patches of a texture, sensors of a process, features with many more columns than
-//! degrees of freedom. `reconstruction` also sees what leaves a column that was constant; `last-components` sees small
-//! deviations in directions in which normal rows hardly vary, and ignores directions in which they do not vary at all.
+//! degrees of freedom. `reconstruction` also detects a change in a column that was constant; `last-components` detects
+//! small deviations in directions in which normal rows hardly vary, and ignores directions in which they do not vary at
+//! all.
 //!
 //! # Parameters
 //! `components`, `score` and `standardize`: see [`PcaMonitorOptions`].
@@ -39,7 +40,7 @@ use crate::scorer::{Scorer, State, check_finite};
 use crate::{ScorerError, Watch, moments};
 
 named_choice! {
-    /// What of a row is looked at.
+    /// The monitored part of a row.
     Monitored {
         /// The distance from the subspace.
         Reconstruction = "reconstruction",
@@ -92,11 +93,11 @@ const CONSTANT: f64 = 1e-12;
 
 /// Principal components that are monitored.
 ///
-/// Fitting takes `n dim² + 9 dim³` multiplications where rows are more than columns, scoring at most `2 m dim` a row.
+/// Fitting takes `n dim² + 9 dim³` multiplications where rows are more than columns, scoring at most `2 m dim` per row.
 #[derive(Clone, Debug)]
 pub struct PcaMonitor {
     options: PcaMonitorOptions,
-    /// Components that were kept.
+    /// The number of kept components.
     kept: usize,
     affine: Affine,
 }
@@ -113,8 +114,8 @@ struct Config {
     standardize: bool,
 }
 
-/// Principal components in descending order of variance, up to the numerical rank, and where they are known all the
-/// directions beyond.
+/// Principal components in descending order of variance, up to the numerical rank, followed by all further directions
+/// if known.
 pub(super) struct Principal {
     pub(super) variances: Vec<f64>,
     pub(super) directions: faer::Mat<f64>,
@@ -134,7 +135,7 @@ impl PcaMonitor {
         options.components.check_at_most(dim - 1)?;
         let (center, scale, Principal { variances, directions }) = decompose(rows, options.standardize, watch)?;
         let rank = variances.len();
-        // Something has to be left out: a direction, and for the last components one in which the rows vary.
+        // At least one direction must be left out; for the last components, one in which the rows vary.
         let most = if options.score == Monitored::LastComponents { rank - 1 } else { dim - 1 };
         options.components.check_at_most(most)?;
         let kept = options.components.of(&variances).min(most);
@@ -166,7 +167,7 @@ impl PcaMonitor {
         &self.affine.center
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -195,7 +196,7 @@ impl PcaMonitor {
 
 type Decomposition = (Vec<f64>, Option<Vec<f64>>, Principal);
 
-/// The mean, the scales if columns are standardized, and the components of rows, of which there is at least one.
+/// The mean, the scales if columns are standardized, and the components of at least one row.
 pub(super) fn decompose(
     rows: ArrayView2<'_, f32>,
     standardize: bool,
@@ -228,7 +229,8 @@ fn from_scatter(rows: ArrayView2<'_, f32>, standardize: bool, watch: Watch<'_>) 
     }
     let eigen = linalg::symmetric_eigen(scatter.as_ref()).ok_or(ScorerError::NoConvergence { rows: count, dim })?;
     watch.check()?;
-    // Below the first bound is rounding of the sums and of the decomposition, below the second that of the mean.
+    // Values below the first bound are rounding of the sums and the decomposition, those below the second rounding of
+    // the mean.
     let of_sums = eigen.values[0] * (dim + 64) as f64 * f64::EPSILON;
     let of_mean = count as f64 * (largest(rows, &scale) * f64::EPSILON).powi(2);
     let rank = eigen.values.iter().take_while(|value| **value > of_sums.max(of_mean)).count();

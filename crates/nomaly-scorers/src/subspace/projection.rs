@@ -17,9 +17,9 @@ const KIND: &str = "principal-components";
 /// variance and uncorrelated over the rows of the fit. The element of largest absolute value in each component is
 /// positive, so that the signs do not depend on how the components were computed (as in scikit-learn's `svd_flip`).
 ///
-/// It is no [`Scorer`](crate::Scorer): it makes features narrower, for scorers that work better on fewer columns.
+/// It is not a [`Scorer`](crate::Scorer): it reduces features for scorers that work better on fewer columns.
 ///
-/// Fitting costs what fitting a [`PcaMonitor`](super::PcaMonitor) does, projecting `m dim` multiplications a row.
+/// Fitting costs what fitting a [`PcaMonitor`](super::PcaMonitor) does, projecting `m dim` multiplications per row.
 #[derive(Clone, Debug)]
 pub struct PrincipalComponents {
     components: KeptComponents,
@@ -41,7 +41,7 @@ impl PrincipalComponents {
     ///
     /// [`KeptComponents::Count`] may be as large as `dim` here; components beyond the numerical rank of the rows are
     /// left out, so that [`kept`](Self::kept) may be less. `standardize` divides columns by their standard deviations
-    /// (divisor `n`) first, but for columns that are constant.
+    /// (divisor `n`) first, except for constant columns.
     ///
     /// # Errors
     /// [`ScorerError::Setting`] for components out of range, [`ScorerError::TooFewRows`] below 2 rows,
@@ -74,7 +74,7 @@ impl PrincipalComponents {
         self.affine.dim()
     }
 
-    /// The number of components, at least 1: the columns of what [`project`](Self::project) gives.
+    /// The number of components, at least 1: the columns of the result of [`project`](Self::project).
     pub fn kept(&self) -> usize {
         self.affine.directions.ncols()
     }
@@ -88,13 +88,13 @@ impl PrincipalComponents {
         self.affine.projections(rows)
     }
 
-    /// It in full, as [`from_state`](Self::from_state) takes it.
+    /// The complete state, for [`from_state`](Self::from_state).
     pub fn state(&self) -> State {
         let config = Config { components: self.components, standardize: self.standardize };
         State::with_tensors(KIND, &config, self.affine.tensors())
     }
 
-    /// Brings back what [`state`](Self::state) gave, and trusts nothing in it.
+    /// Restores the components from their [`state`](Self::state), and trusts nothing in it.
     ///
     /// # Errors
     /// [`ScorerError::Stored`].

@@ -24,10 +24,10 @@ use crate::{ScorerError, Watch};
 /// Rows that are multiplied at once.
 const BLOCK: usize = 256;
 
-/// Stretches of rows that are worked on side by side, each with a sum of its own.
+/// Stretches of rows that are processed in parallel, each with its own sum.
 const LANES: usize = 8;
 
-/// What the penalty `μ` grows by in a round.
+/// The growth factor of the penalty `μ` per round.
 const GROWTH: f64 = 1.5;
 
 /// The first penalty, in units of 1 over the largest singular value.
@@ -36,7 +36,7 @@ const FIRST_PENALTY: f64 = 1.25;
 /// The largest penalty, in units of the first.
 const MOST_GROWTH: f64 = 1e7;
 
-/// The end: the length of `D - L - S` in units of that of `D`.
+/// The relative norm of `D - L - S` at which the iteration ends.
 const TOLERANCE: f64 = 1e-7;
 
 /// Rounds after which the iteration counts as stuck; 40 are usual.
@@ -66,7 +66,7 @@ pub(super) fn low_rank(data: &[f64], dim: usize, lambda: f64, watch: Watch<'_>) 
         let shrunk = Mat::from_fn(dim, rank, |row, column| vectors[(row, column)] * kept[column] / values[column]);
         let leading = vectors.subcols(0, rank);
         matmul(map.as_mut(), Accum::Replace, shrunk.as_ref(), leading.transpose(), 1.0, Par::Seq);
-        // What is left over is known one round late: a pass sees the low rank of the one before.
+        // The residual is known one round late: a pass uses the low-rank part of the previous one.
         if round > 0 && rest.sqrt() < TOLERANCE * norm {
             return Ok(state.into_low_rank(map.as_ref()));
         }
@@ -87,7 +87,7 @@ struct Rounds<'a> {
 }
 
 impl Rounds<'_> {
-    /// The numbers of a lane: whole blocks.
+    /// The values per lane: whole blocks.
     fn stretch(&self) -> usize {
         (self.data.len() / self.dim).div_ceil(LANES).next_multiple_of(BLOCK) * self.dim
     }
@@ -103,8 +103,8 @@ impl Rounds<'_> {
         total(lanes.collect(), dim)
     }
 
-    /// Shrinks once with the threshold given; `growth` is what the penalty grew by since `map` was made. Gives the
-    /// lower triangle of `Wᵀ W` and the squared length of `D - L - S` before the pass.
+    /// Shrinks once with the threshold given; `growth` is the growth of the penalty since `map` was computed. Returns
+    /// the lower triangle of `Wᵀ W` and the squared length of `D - L - S` before the pass.
     fn pass(&mut self, map: MatRef<'_, f64>, growth: f64, threshold: f64) -> (Mat<f64>, f64) {
         let (dim, stretch) = (self.dim, self.stretch());
         let lanes = self.whole.par_chunks_mut(stretch).zip(self.sparse.par_chunks_mut(stretch));

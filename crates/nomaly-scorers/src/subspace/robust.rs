@@ -1,4 +1,4 @@
-//! The distance from the subspace that the rows lie in but for gross errors of single entries.
+//! The distance from the subspace that contains the rows up to gross errors of single entries.
 //!
 //! # What it computes
 //! Principal component pursuit splits the rows `D`, less the median of each column, into a part of low rank and a
@@ -8,9 +8,9 @@
 //!
 //! # When to use
 //! As `pca`, where the training rows are not clean: dead pixels, outliers of single sensors, some anomalies among the
-//! "normal" images. A gross error moves a principal component in proportion to its size, and moves this subspace hardly
-//! at all. Entries are compared with one price, so that columns in different units should be standardized first. It
-//! takes some 40 rounds, each the cost of a fit of `pca`, and three copies of the rows in double precision.
+//! "normal" images. A gross error moves a principal component in proportion to its size, but hardly moves this
+//! subspace. All entries have the same price, so columns in different units should be standardized first. It takes
+//! about 40 rounds, each at the cost of a fit of `pca`, and three copies of the rows in double precision.
 //!
 //! # Parameters
 //! `components` and `lambda`: see [`RobustPcaOptions`].
@@ -30,7 +30,7 @@ use crate::entry::{ScorerParams, check_settings};
 use crate::scorer::{Scorer, State, check_finite};
 use crate::{ScorerError, Watch, linalg, moments};
 
-/// Singular values of the part of low rank below this share of the largest are what the pursuit's tolerance leaves.
+/// Singular values of the low-rank part below this share of the largest are within the pursuit's tolerance.
 const RANK: f64 = 1e-6;
 
 /// The settings of a [`RobustPca`].
@@ -72,7 +72,7 @@ impl ScorerParams for RobustPcaOptions {
     }
 }
 
-/// The form in which model files have `lambda`.
+/// The form of `lambda` in model files.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(remote = "Auto::<f64>")]
 enum StoredLambda {
@@ -84,12 +84,12 @@ enum StoredLambda {
 
 /// A subspace that gross errors of single entries of the training rows do not move.
 ///
-/// Fitting takes some 40 rounds of `2 n m²` multiplications for the smaller `m` of `n` and `dim`, scoring at most
-/// `2 kept dim` a row.
+/// Fitting takes about 40 rounds of `2 n m²` multiplications, where `m` is the smaller of `n` and `dim`; scoring takes
+/// at most `2 kept dim` per row.
 #[derive(Clone, Debug)]
 pub struct RobustPca {
     options: RobustPcaOptions,
-    /// Directions that were kept.
+    /// The number of kept directions.
     kept: usize,
     /// The rank of the part of low rank.
     rank: usize,
@@ -128,7 +128,7 @@ impl RobustPca {
         let center = medians(rows);
         let mut centered = vec![0.0f64; count * dim];
         moments::center_into(rows, 0, &center, &mut centered);
-        // Units of the largest number, so that no square leaves the range of double precision.
+        // In units of the largest number, so that no square overflows.
         let largest = centered.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
         if largest == 0.0 {
             return Err(ScorerError::ConstantRows { rows: count as u64 });
@@ -148,7 +148,7 @@ impl RobustPca {
             return Err(ScorerError::Numerical { what: "principal component pursuit", reason });
         }
         let center: Vec<f64> = center.iter().zip(&mean).map(|(median, mean)| median + mean * largest).collect();
-        // Something has to be left out.
+        // At least one direction must be left out.
         let kept = options.components.of(&squares).min(dim - 1);
         let affine = Affine::of_leading(center, directions.as_ref(), kept);
         Ok(Self { options, kept, rank, affine })
@@ -169,7 +169,7 @@ impl RobustPca {
         self.rank
     }
 
-    /// Brings back what [`state`](Scorer::state) gave.
+    /// Restores the scorer from its [`state`](Scorer::state).
     ///
     /// # Errors
     /// As [`restore`](crate::restore).
@@ -194,7 +194,7 @@ fn low_rank(rows: &[f64], dim: usize, lambda: f64, watch: Watch<'_>) -> Result<V
     if count >= dim {
         return pursuit::low_rank(rows, dim, lambda, watch);
     }
-    // The solution for the transpose is the transpose of the solution, and pursuit wants few columns.
+    // The solution for the transpose is the transpose of the solution, and pursuit is faster with few columns.
     let found = pursuit::low_rank(&transposed(rows, dim), count, lambda, watch)?;
     Ok(transposed(&found, count))
 }
@@ -203,8 +203,8 @@ fn transposed(rows: &[f64], dim: usize) -> Vec<f64> {
     (0..dim).flat_map(|column| rows.iter().skip(column).step_by(dim).copied()).collect()
 }
 
-/// The singular values of rows `[n, dim]`, descending, and their right singular vectors: all `dim` where rows are
-/// enough.
+/// The singular values of rows `[n, dim]`, descending, and their right singular vectors: all `dim` if there are enough
+/// rows.
 fn components(rows: &[f64], dim: usize) -> Option<(Vec<f64>, Mat<f64>)> {
     if rows.len() / dim < dim {
         let svd = linalg::thin_svd(rows, dim)?;

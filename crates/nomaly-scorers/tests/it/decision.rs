@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::support::{Lcg, assert_close};
 
-/// Golden sections and the simplex method both find a flat maximum to the square root of the precision.
+/// Golden-section search and the simplex method both find a flat maximum to the square root of the precision.
 const OPTIMIZERS: f64 = 2e-5;
 
-/// The share by which a simulated run length may miss the one asked for.
+/// The relative error allowed for a simulated run length.
 const RUN_LENGTH: f64 = 0.1;
 
 fn quantile_of(distribution: &str, u: f64) -> f64 {
@@ -133,7 +133,7 @@ fn charts_reach_their_run_length_in_an_independent_simulation() {
         let held_out = draws(distribution, 7, n);
         for (kind, arl0) in [(ChartKind::CUSUM, 200.0), (ChartKind::EWMA, 100.0), (ChartKind::CUSUM, 500.0)] {
             let chart = ControlChart::calibrate(&held_out, &ChartOptions { kind, arl0, seed: 0 }).unwrap();
-            // Another generator than the calibration's, on the same scores.
+            // A different generator from the calibration's, on the same scores.
             let mut lcg = Lcg(12_345);
             let found = run_length(&chart, 2000, || held_out[(lcg.uniform() * n as f64) as usize]);
             // 2000 run lengths are good to 2.2 %, the 10 000 of the calibration to 1 %.

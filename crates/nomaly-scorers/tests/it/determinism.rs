@@ -1,4 +1,4 @@
-//! Neither threads nor company change a bit.
+//! Results do not depend on threads or other rows.
 
 use ndarray::Array2;
 use nomaly_scorers::{SCORERS, State, restore};
@@ -7,7 +7,7 @@ use rayon::ThreadPoolBuilder;
 
 use crate::support::rows;
 
-/// Every scorer with every setting that takes another way through the code.
+/// Every scorer with every setting that takes a different code path.
 fn settings() -> Vec<(&'static str, Assignments)> {
     let with = |name, value: &str| Assignments::new().with(name, value);
     let mut all: Vec<_> = ["ledoit-wolf", "empirical", "diagonal", "identity"]
@@ -22,8 +22,8 @@ fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }
 
-/// Asserts that a scorer's state and scores do not depend on the number of threads, nor a row's score on the rows
-/// beside it, on their order in memory or on a restore. `train` and `test` have the same columns.
+/// Asserts that a scorer's state and scores do not depend on the number of threads, nor a row's score on other rows,
+/// their order in memory or a restore. `train` and `test` have the same columns.
 #[track_caller]
 pub(crate) fn check_determinism(name: &str, params: &Assignments, train: &Array2<f32>, test: &Array2<f32>) {
     let fit = || SCORERS.get(name).unwrap().fit(params, train.view()).unwrap();
@@ -45,7 +45,7 @@ pub(crate) fn check_determinism(name: &str, params: &Assignments, train: &Array2
         let alone = again.score(test.slice(ndarray::s![row..row + 1, ..])).unwrap();
         assert_eq!(alone, [*score], "{name} {params:?} row {row}");
     }
-    // Strided views are as good as contiguous ones.
+    // Strided views give the same result as contiguous ones.
     let reversed = scorer.score(test.slice(ndarray::s![..;-1, ..])).unwrap();
     assert!(reversed.iter().rev().eq(&together), "{name}");
     assert!(scorer.score(test.slice(ndarray::s![..0, ..])).unwrap().is_empty());

@@ -39,7 +39,7 @@ fn the_maximum_of_the_likelihood_is_scipy_s() {
         let mut statistics = SimplexStatistics::new(case.k);
         train.iter().for_each(|row| statistics.push(row).unwrap());
         let fitted = Dirichlet::fit(&statistics).unwrap();
-        // Both stop where a step is shorter than 1e-9, which the last digits of a step decide.
+        // Both stop at a step shorter than 1e-9, which depends on the last digits.
         assert_close(fitted.alpha(), &case.alpha, 1e-6, "alpha");
         let queries = rows(case.seed + 50, 5, case.k, case.sharpness);
         let of = |value: &dyn Fn(&[f64]) -> f64| queries.iter().map(|row| value(row)).collect::<Vec<_>>();

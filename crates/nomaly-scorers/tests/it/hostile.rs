@@ -1,4 +1,4 @@
-//! Bad rows, bad settings and states that nobody fitted.
+//! Bad rows, bad settings and forged states.
 
 use ndarray::{Array2, array};
 use nomaly_scorers::gaussian::{Covariance, Gaussian, GaussianStatistics, PcaGaussian, PcaOptions};
@@ -60,7 +60,7 @@ fn singular_and_constant_rows() {
     let empirical = |rows: &Array2<f32>| Gaussian::fit(rows.view(), Covariance::Empirical);
     let too_few = empirical(&rows(3, 5, 5)).unwrap_err();
     assert!(too_few.to_string().contains("use covariance `ledoit-wolf`"), "{too_few}");
-    // The third column is the sum of the others, exactly, for they are multiples of 1/64.
+    // The third column is exactly the sum of the others, which are multiples of 1/64.
     let mut dependent = rows(4, 50, 3);
     dependent.mapv_inplace(|value| (value * 64.0).round() / 64.0);
     dependent.outer_iter_mut().for_each(|mut row| row[2] = row[0] + row[1]);
@@ -151,7 +151,7 @@ pub(crate) fn check_tampering(name: &str, params: &Assignments, train: &Array2<f
             with(&|tensor| match &mut tensor.data {
                 TensorData::F32(data) => *data.last_mut().unwrap() = bad as f32,
                 TensorData::F64(data) => *data.last_mut().unwrap() = bad,
-                // What has only whole numbers has no bad number in this sense: make it one of another type.
+                // A state with only whole numbers cannot hold NaN: use another type instead.
                 _ => tensor.data = TensorData::F64(vec![bad]),
             });
         }

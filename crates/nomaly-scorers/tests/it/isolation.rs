@@ -1,4 +1,4 @@
-//! Isolation forests: against scikit-learn, isotree and NumPy (`fixtures/gen_isolation.py`), and on rows that are hard.
+//! Isolation forests: against scikit-learn, isotree and NumPy (`fixtures/gen_isolation.py`), and on difficult rows.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -56,7 +56,7 @@ fn forests_agree_with_scikit_learn_isotree_and_numpy() {
             check("extended-isolation-forest", &params().with("extension", level), want);
         }
         // isotree lays a plane between two rows of the node, not through the box around them, so that no side is empty:
-        // the orders are close, the scores are others.
+        // the rankings are close, but the scores differ.
         let found = scores("extended-isolation-forest", &params(), train.view(), test.view());
         let correlation = rank_correlation(&found, &numbers(&set["isotree"]));
         assert!(correlation > 0.97, "isotree: {correlation}");
@@ -80,7 +80,7 @@ fn neither_threads_nor_company_change_a_bit() {
         (FORESTS[1], few().with("extension", 0)),
         (FORESTS[1], few().with("extension", 2)),
     ] {
-        // 150 rows are more than one block, and 150 is no multiple of the rows that walk side by side.
+        // 150 rows are more than one block, and 150 is not a multiple of the rows that are traversed side by side.
         check_determinism(name, &params, &rows(1, 90, 5), &queries_outwards(2, 150, 5));
         check_tampering(name, &params, &rows(3, 60, 5));
     }
@@ -153,7 +153,7 @@ fn hard_rows() {
         assert!(matches!(one, ScorerError::TooFewRows { needed: 2, got: 1, .. }), "{one}");
         let constant = fit(&Array2::from_elem((9, 2), 0.1)).unwrap_err();
         assert!(matches!(constant, ScorerError::ConstantRows { rows: 9 }), "{constant}");
-        // Two values: every split parts them, and the rarer one is the easier to set apart.
+        // Two values: every split separates them, and the rarer one is easier to isolate.
         let two = Array2::from_shape_fn((64, 2), |(i, _)| if i < 60 { 1.0 } else { 2.0 });
         let scores = fit(&two).unwrap().score(array![[1.0f32, 1.0], [2.0, 2.0]].view()).unwrap();
         assert!(scores[1] > scores[0] + 0.1, "{name}: {scores:?}");
@@ -173,7 +173,7 @@ fn hard_rows() {
         assert!(found[0] > 0.0 && found[0] < 1.0, "{name}: {found:?}");
         let tiny = array![[1e-45f32, 0.0], [0.0, 1e-45], [0.0, 0.0]];
         assert!(fit(&tiny).unwrap().score(array![[f32::MAX, f32::MIN]].view()).unwrap()[0].is_finite(), "{name}");
-        // An offset beside which the spread is small must not hide it.
+        // A large offset must not hide a small spread.
         let far = rows(8, 100, 3).mapv(|value| 1e6 + value.round());
         let scores =
             fit(&far).unwrap().score(array![[1e6f32 + 3.0, 1e6 + 3.0, 1e6 + 3.0], [1e6; 3], [0.0; 3]].view()).unwrap();

@@ -1,4 +1,4 @@
-//! Kernel machines against scikit-learn and an interior-point solver, and on rows that are hard for them.
+//! Kernel machines against scikit-learn and an interior-point solver, and on difficult rows.
 
 use ndarray::{Array2, Axis, concatenate};
 use nomaly_scorers::kernel_machines::{
@@ -12,8 +12,8 @@ use crate::determinism::check_determinism;
 use crate::hostile::check_tampering;
 use crate::support::{assert_close, queries, refused_setting, rows};
 
-/// Of the size of a score: kernel values are rounded to `f32` on both sides, and an error in some of them moves the
-/// coefficients of all.
+/// Relative to the size of a score: kernel values are rounded to `f32` on both sides, and an error in one of them moves
+/// all coefficients.
 const SINGLE: f64 = 2e-5;
 
 fn fixture() -> Value {
@@ -119,7 +119,7 @@ fn a_share_of_at_most_nu_lies_outside() {
     }
 }
 
-/// More rows than are looked at by one task, a cache of a few rows, and more steps than pass before rows are left out.
+/// More rows than one task scans, a cache of a few rows, and more steps than between two shrinkings.
 #[test]
 fn neither_the_cache_nor_shrinking_changes_the_minimum() {
     let (train, test) = (rows(33, 2500, 3), queries(33, 3));
@@ -130,7 +130,7 @@ fn neither_the_cache_nor_shrinking_changes_the_minimum() {
     };
     let (large, small) = (fit(200, 1e-5), fit(0, 1e-5));
     assert_eq!(large.state(), small.state());
-    // Optimality by definition: inside, on the boundary or outside, as the coefficient says.
+    // Optimality by definition: inside, on the boundary or outside, depending on the coefficient.
     let state = large.state();
     let coefficients = match &state.tensors["coefficients"].data {
         nomaly_scorers::TensorData::F64(data) => data.clone(),
@@ -205,7 +205,7 @@ fn rows_without_spread_and_rows_that_repeat() {
         let error = fit(&params, &Array2::from_elem((3, 2), 1e20)).unwrap_err();
         assert!(matches!(error, ScorerError::Numerical { .. }), "{error}");
     }
-    // Duplicates: the boundary does not notice that every row is there three times, save for the scale of the scores.
+    // Tripling every row changes only the scale of the scores.
     let once = rows(41, 60, 3);
     let thrice = concatenate![Axis(0), once, once, once];
     let params = Assignments::new().with("nu", 0.31).with("tolerance", 1e-7).with("gamma", 0.4);
@@ -222,7 +222,8 @@ fn a_far_outlier_and_a_large_gamma() {
     assert!(found.iter().all(|score| score.is_finite()));
     let largest = found.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     assert!(found[17] == largest, "{} of {largest}", found[17]);
-    // With every row alone in the feature space, all rows of the fit score the same, and a stranger scores more.
+    // If all rows are orthogonal in the feature space, all rows of the fit score the same, and any other row scores
+    // higher.
     let train = rows(45, 50, 4);
     let params = Assignments::new().with("gamma", 1e12).with("nu", 0.5).with("tolerance", 1e-9);
     let found = scores("one-class-svm", &params, &train, &concatenate![Axis(0), train, rows(46, 1, 4)]);
@@ -266,7 +267,7 @@ fn kernel_pca_chooses_rows_by_the_seed_and_components_by_their_share() {
     let (few, many) = (fit(Assignments::new().with("components", 3)), fit(Assignments::new().with("components", 9)));
     let (few, many) = (few.score(test.view()).unwrap(), many.score(test.view()).unwrap());
     assert!(few.iter().zip(&many).all(|(few, many)| few >= many) && few != many);
-    // Among as many rows as there are, none is left to chance.
+    // With as many chosen rows as there are rows, nothing is random.
     assert_eq!(fit(Assignments::new().with("seed", 1)).state(), fit(Assignments::new().with("seed", 2)).state());
 }
 
@@ -299,7 +300,7 @@ fn kernel_pca_is_deterministic_and_refuses_what_it_cannot_use() {
     assert!(matches!(constant, ScorerError::ConstantRows { rows: 9 }), "{constant}");
     let one = fit(&Assignments::new(), &rows(56, 1, 2)).unwrap_err();
     assert!(matches!(one, ScorerError::TooFewRows { needed: 2, got: 1, .. }), "{one}");
-    // Duplicates, and a row as far away as numbers go.
+    // Duplicates, and a row at the end of the number range.
     let twice = concatenate![Axis(0), train, train];
     let mut far = test.clone();
     far.row_mut(0).fill(f32::MAX);

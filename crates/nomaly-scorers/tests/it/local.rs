@@ -1,5 +1,5 @@
 //! LOF, clustering, CBLOF and random projections: against scikit-learn, PyOD and NumPy (`fixtures/gen_local.py`), and
-//! on rows that are hard.
+//! on difficult rows.
 
 use ndarray::{Array2, Axis, array, concatenate};
 use nomaly_scorers::random_projections::{RandomProjections, WeightedColumns};
@@ -137,7 +137,7 @@ fn histograms_are_those_of_pyod_and_scores_those_of_numpy() {
     }
 }
 
-/// The share of pairs of a normal and an anomalous score that stand in the right order.
+/// The share of pairs of a normal and an anomalous score in the right order.
 fn auroc(normal: &[f64], anomalous: &[f64]) -> f64 {
     let right = |anomalous: &f64| {
         let of_one =
@@ -241,7 +241,7 @@ fn hard_rows() {
     for name in names {
         let one = fit(name, &rows(1, 1, 3)).unwrap_err();
         assert!(matches!(one, ScorerError::TooFewRows { needed: 2, got: 1, .. }), "{name}: {one}");
-        // Equal rows: what is equal to them is normal, what is not is anomalous.
+        // Equal rows: a copy of them is normal, everything else anomalous.
         let scores = fit(name, &Array2::from_elem((30, 2), 0.1)).unwrap();
         let scores = scores.score(array![[0.1f32, 0.1], [0.1, 0.3], [5.0, -7.0]].view()).unwrap();
         assert!(scores.iter().all(|score| score.is_finite()), "{name}: {scores:?}");

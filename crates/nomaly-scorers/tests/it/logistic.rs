@@ -1,4 +1,4 @@
-//! Logistic regression against scikit-learn, and where it ends.
+//! Logistic regression against scikit-learn, and at its limits.
 
 use ndarray::{Array2, Axis};
 use nomaly_scorers::logistic::{ClassWeight, LogisticOptions, LogisticRegression};
@@ -104,7 +104,7 @@ fn labels_and_settings_that_do_not_fit_are_refused() {
 
 #[test]
 fn degenerate_rows_have_right_answers() {
-    // Constant rows say nothing: the odds are those of the classes.
+    // Constant rows are uninformative: the odds are those of the classes.
     let constant = Array2::from_elem((8, 2), 0.1f32);
     let labels: Vec<bool> = (0..8).map(|at| at < 2).collect();
     for (class_weight, odds) in [(ClassWeight::Equal, (2.0f64 / 6.0).ln()), (ClassWeight::Balanced, 0.0)] {
@@ -112,7 +112,7 @@ fn degenerate_rows_have_right_answers() {
         let model = fit(&constant, &labels, options).unwrap();
         assert!((model.decision(constant.view()).unwrap()[0] - odds).abs() < 1e-6, "{class_weight}");
     }
-    // Rows that a threshold separates have a finite answer, however little the penalty.
+    // Separable rows have a finite solution for any penalty.
     let separable = Array2::from_shape_fn((20, 1), |(i, _)| i as f32);
     let labels: Vec<bool> = (0..20).map(|at| at >= 10).collect();
     for c in [1e-6, 1.0, 1e6, 1e12] {

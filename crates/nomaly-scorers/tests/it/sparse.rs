@@ -1,4 +1,4 @@
-//! Sparse coding against scikit-learn, and on rows that are hard for it.
+//! Sparse coding against scikit-learn, and on difficult rows.
 
 use ndarray::{Array2, Axis, concatenate};
 use nomaly_scorers::sparse::{BasisPursuit, SparseCoding, SparseOptions};
@@ -56,7 +56,7 @@ fn codes_are_those_of_the_lasso() {
             exact.iter().filter(|code| **code == 0.0).count() >= want.iter().filter(|code| **code == 0.0).count() / 2
         );
 
-        // The objective is flat at its least, so that an error in the code counts by its square.
+        // The objective is flat at its minimum, so an error in the code counts by its square.
         let scored = BasisPursuit::new(atoms.view(), lambda, 1e-4).unwrap().codes(rows.view(), Watch::none()).unwrap();
         assert_close(&objectives(&scored), &numbers(&case["objectives"]), 1e-4, "objectives at the scorer's tolerance");
     }
@@ -145,7 +145,7 @@ fn rows_off_the_subspaces_of_normal_rows_stand_out() {
 fn neither_threads_nor_company_nor_tampering() {
     let train = groups(rows(61, 700, 6), 3);
     let test = rows(62, 45, 6);
-    // Fewer atoms than twice the columns, more, and rows left out of both parts.
+    // Fewer atoms than twice the columns, more atoms, and rows in neither part.
     let settings = [
         Assignments::new(),
         Assignments::new().with("atoms", 17).with("lambda", 0.3).with("iterations", 4),

@@ -1,4 +1,4 @@
-//! Principal subspaces against scikit-learn, and where they end.
+//! Principal subspaces against scikit-learn, and at their limits.
 
 use ndarray::{Array2, Axis};
 use nomaly_scorers::subspace::{KeptComponents, PcaMonitor, PcaMonitorOptions, PrincipalComponents};
@@ -120,7 +120,7 @@ fn rows_in_a_plane(seed: u64, n: usize, dim: usize) -> Array2<f32> {
 
 #[test]
 fn gross_errors_do_not_move_a_robust_subspace() {
-    // With many rows the plane comes back as it was; with few the errors leave a trace.
+    // With many rows the plane is recovered; with few the errors leave a trace.
     for (n, dim, most) in [(300, 30, 0.02), (30, 90, 1.0)] {
         let (clean, test) = (rows_in_a_plane(1, n, dim), rows_in_a_plane(2, 20, dim));
         let spoilt = corrupted(clean);
@@ -155,7 +155,7 @@ fn what_has_no_robust_subspace_is_refused() {
     }
     let error = fitted(&rows(1, 9, 3), RobustPcaOptions { lambda: Auto::Value(1e-3), ..default }).unwrap_err();
     assert!(error.to_string().contains("use a larger `lambda`"), "{error}");
-    // Repeated rows, a constant column, a single column, and numbers near the ends of single precision are no obstacle.
+    // Repeated rows, a constant column, a single column, and numbers near the limits of single precision.
     let odd = [
         Array2::from_shape_fn((40, 3), |(i, j)| if j == 1 { 5.0 } else { (i % 4 * (j + 1)) as f32 }),
         rows(1, 40, 1),
@@ -262,7 +262,7 @@ fn degenerate_rows_have_right_answers_or_errors() {
     let two = fit("pca", &Assignments::new(), &ndarray::array![[0.0f32, 0.0, 1.0], [2.0, 0.0, 1.0]]).unwrap();
     assert_close(&two.score(ndarray::array![[9.0f32, 3.0, 5.0]].view()).unwrap(), &[5.0], 1e-12, "two rows");
 
-    // A column that was constant counts when it is left, standardized or not.
+    // A change in a constant column counts, standardized or not.
     let mut train = rows(6, 40, 6);
     train.column_mut(2).fill(0.1);
     for standardize in ["true", "false"] {
@@ -272,7 +272,7 @@ fn degenerate_rows_have_right_answers_or_errors() {
         test[[0, 2]] = 2.1;
         let after = scorer.score(test.view()).unwrap()[0];
         assert_close(&[after], &[before.hypot(2.0)], 1e-6, standardize);
-        // The last components leave it out, for rows never varied there.
+        // The last components ignore it, because rows never varied there.
         let last = fit("pca", &pca_params("0.95", "last-components", standardize), &train).unwrap();
         let scores = last.score(train.view()).unwrap();
         assert!(scores.iter().all(|score| *score < 10.0), "{scores:?}");

@@ -1,4 +1,4 @@
-//! The numbers that the tests share.
+//! Data shared by the tests.
 
 use ndarray::Array2;
 use nomaly_scorers::ScorerError;
@@ -38,7 +38,7 @@ pub(crate) fn queries(seed: u64, dim: usize) -> Array2<f32> {
     queries
 }
 
-/// Moves row `i` by `i % k`, to and fro along the columns.
+/// Moves row `i` by `i % k`, alternating along the columns.
 pub(crate) fn groups(mut rows: Array2<f32>, k: usize) -> Array2<f32> {
     for ((i, j), value) in rows.indexed_iter_mut() {
         let step = if j % 2 == 0 { 1.0 } else { -1.0 };
@@ -85,7 +85,7 @@ pub(crate) fn rank_correlation(a: &[f64], b: &[f64]) -> f64 {
     product(&a, &b) / (product(&a, &a) * product(&b, &b)).sqrt()
 }
 
-/// The setting, or the argument beside settings, whose value was refused.
+/// The setting or argument whose value was rejected.
 #[track_caller]
 pub(crate) fn refused_setting<T>(result: Result<T, ScorerError>) -> String {
     match result {

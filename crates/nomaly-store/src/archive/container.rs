@@ -1,4 +1,4 @@
-//! The entries of an archive, whatever its kind.
+//! The entries of any archive.
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
@@ -11,7 +11,7 @@ use super::ArchiveLimits;
 use super::path::safe;
 use crate::StoreError;
 
-/// Whether an entry is a file or a folder. Nothing else is let through.
+/// The kind of an entry; all other kinds are rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     File,
@@ -20,7 +20,7 @@ pub(super) enum Kind {
 
 /// An entry whose path is safe.
 pub(super) struct Entry {
-    /// As the archive has it, for messages.
+    /// The name in the archive, for messages.
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) kind: Kind,
@@ -50,7 +50,7 @@ pub(super) fn visit(archive: &Path, limits: &ArchiveLimits, visitor: &mut Visito
     }
 }
 
-/// Reads from an entry; what goes wrong is told as the archive's fault.
+/// Reads from an entry; errors are attributed to the archive.
 pub(super) fn read(archive: &Path, reader: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, StoreError> {
     loop {
         match reader.read(buffer) {
@@ -61,7 +61,7 @@ pub(super) fn read(archive: &Path, reader: &mut dyn Read, buffer: &mut [u8]) -> 
     }
 }
 
-/// An error that a reader inside the archive made: a limit that was hit travels through decoders as an [`io::Error`].
+/// Converts an error of a reader inside the archive; an exceeded limit passes through decoders as an [`io::Error`].
 fn read_error(archive: &Path, error: io::Error) -> StoreError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<OverLimit>()) {
         Some(OverLimit(limit)) => StoreError::LimitExceeded { path: archive.to_owned(), limit: *limit, unit: "bytes" },
@@ -91,7 +91,7 @@ impl<R: Read> Read for Limited<'_, R> {
     }
 }
 
-/// The first bytes of a reader, and the reader as if they had not been read.
+/// The first bytes of a reader, and a reader that still starts with them.
 fn peek<R: Read>(mut reader: R, count: u64) -> io::Result<(Vec<u8>, impl Read)> {
     let mut head = Vec::new();
     (&mut reader).take(count).read_to_end(&mut head)?;
@@ -121,7 +121,7 @@ impl Walk<'_, '_> {
         StoreError::UnsafeEntry { path: self.archive.to_owned(), entry, reason }
     }
 
-    /// Checks an entry and hands it to the visitor.
+    /// Checks an entry and passes it to the visitor.
     fn entry(&mut self, name: &[u8], kind: Kind, reader: &mut dyn Read) -> Result<Flow, StoreError> {
         self.entries += 1;
         if self.entries > self.limits.max_entries {
@@ -130,7 +130,7 @@ impl Walk<'_, '_> {
         }
         let path = safe(name).map_err(|reason| self.unsafe_entry(name, reason))?;
         if path.as_os_str().is_empty() {
-            // The root folder itself; a file cannot have its place.
+            // The root folder itself; a file cannot have this name.
             return match kind {
                 Kind::Folder => Ok(Flow::Continue),
                 Kind::File => Err(self.unsafe_entry(name, "has no name")),
@@ -160,7 +160,8 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// A Debian package is an `ar` archive of `debian-binary`, `control.tar.*` and `data.tar.*`; the last is wanted.
+    /// A Debian package is an `ar` archive of `debian-binary`, `control.tar.*` and `data.tar.*`; only the last one is
+    /// read.
     fn debian(&mut self, mut file: File) -> Result<(), StoreError> {
         const MAGIC: u64 = 8;
         file.seek(SeekFrom::Start(MAGIC)).map_err(|error| self.damaged(error))?;
@@ -188,7 +189,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// A stream that is a tar archive, or a single file, once it is decompressed.
+    /// A decompressed stream: a tar archive or a single file.
     fn stream(&mut self, reader: impl Read) -> Result<(), StoreError> {
         let (head, reader) = peek(reader, 6).map_err(|error| self.damaged(error))?;
         let decoded: Box<dyn Read + '_> = match head.as_slice() {
@@ -207,7 +208,7 @@ impl Walk<'_, '_> {
         if is_tar(&head) {
             self.tar(reader)
         } else {
-            Err(self.unsupported("it is no archive of a known kind (zip, tar, gzip, xz, Debian package)"))
+            Err(self.unsupported("it is not an archive of a known kind (zip, tar, gzip, xz, Debian package)"))
         }
     }
 

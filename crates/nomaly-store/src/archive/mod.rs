@@ -1,9 +1,9 @@
-//! Archives become files: zip and wheels, tar (plain, gzip, xz), single gzip or xz files, Debian packages.
+//! Extraction of archives: zip and wheels, tar (plain, gzip, xz), single gzip or xz files, Debian packages.
 //!
-//! The kind is told from the first bytes, not from the file's name. An archive is hostile until shown otherwise:
-//! an entry with an absolute path, a `..`, a backslash or a colon, a link, a device, an entry that appears twice, more
-//! entries or more bytes than [`ArchiveLimits`] allow: each ends the extraction with an error, and nothing is left
-//! behind. Owners, modes and times are not restored.
+//! The first bytes determine the kind, not the file's name. Archives are treated as hostile: an entry with an absolute
+//! path, a `..`, a backslash or a colon, a link, a device, an entry that appears twice, more entries or more bytes than
+//! [`ArchiveLimits`] allow: each ends the extraction with an error, and nothing is left behind. Owners, modes and times
+//! are not restored.
 
 mod container;
 mod path;
@@ -17,27 +17,27 @@ use crate::destination::parent;
 use crate::{Progress, StoreError, create_folder};
 use container::{Flow, Kind};
 
-/// How much an archive may hold.
+/// Limits on the contents of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArchiveLimits {
-    /// Files and folders together.
+    /// The most files and folders.
     pub max_entries: u64,
-    /// Bytes of all files together, unpacked.
+    /// The most bytes of all unpacked files together.
     pub max_bytes: u64,
 }
 
 impl Default for ArchiveLimits {
-    /// A million entries and 64 GiB: more than any data set in use here, less than a disk.
+    /// A million entries and 64 GiB: more than any supported data set, less than a disk.
     fn default() -> Self {
         Self { max_entries: 1_000_000, max_bytes: 64 << 30 }
     }
 }
 
-/// Unpacks an archive into `folder`, which is there afterwards with all of it, or not at all.
+/// Unpacks an archive into `folder`, completely or not at all.
 ///
-/// The files go to a temporary folder beside `folder` that is renamed at the end. Where `folder` exists already, an
-/// earlier call made it, and nothing is done; should two calls run at once, the first to end wins. A single compressed
-/// file (`labels.gz`) becomes one file without the extension.
+/// The files go to a temporary sibling of `folder`, which is renamed at the end. If `folder` exists, an earlier call
+/// created it, and nothing is done; of two concurrent calls, the first to finish wins. A single compressed file
+/// (`labels.gz`) becomes one file without the extension.
 ///
 /// # Errors
 /// [`StoreError::UnsupportedArchive`], [`StoreError::DamagedArchive`], [`StoreError::UnsafeEntry`],
@@ -64,7 +64,7 @@ pub fn extract(
     unpacked?;
     match fs::rename(scratch.path(), folder) {
         Ok(()) => {
-            // The temporary name is gone, so there is nothing left to clean up.
+            // The temporary folder has been renamed, so there is nothing to clean up.
             let _ = scratch.keep();
             sync_folder(above);
             Ok(())
@@ -122,11 +122,11 @@ fn copy(
 
 /// Reads one file out of an archive into memory, without unpacking the others.
 ///
-/// `member` is the entry's path with `/` between its parts; a leading `./` makes no difference. In a single compressed
-/// file the only member is the file's name without its extension.
+/// `member` is the entry's path with `/` as the separator; a leading `./` is ignored. In a single compressed file the
+/// only member is the file's name without its extension.
 ///
 /// # Errors
-/// [`StoreError::MemberMissing`] where there is no such file, [`StoreError::LimitExceeded`] where it is larger than
+/// [`StoreError::MemberMissing`] if there is no such file, [`StoreError::LimitExceeded`] if it is larger than
 /// `max_bytes`, and those of [`extract`].
 pub fn read_member(archive: &Path, member: &str, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
     let wanted = path::safe(member.as_bytes())

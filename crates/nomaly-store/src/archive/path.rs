@@ -1,8 +1,8 @@
-//! Names of entries that may be joined to a folder.
+//! Sanitization of entry names.
 
 use std::path::PathBuf;
 
-/// The relative path that an entry's name means: no `.` parts, separators of the platform; empty for the root itself.
+/// The relative path of an entry: without `.` components, with the platform's separators; empty for the root itself.
 ///
 /// The error says, after "which", why the name is refused.
 pub(super) fn safe(name: &[u8]) -> Result<PathBuf, &'static str> {

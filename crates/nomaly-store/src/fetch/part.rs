@@ -1,4 +1,4 @@
-//! The part of a download that has arrived.
+//! The received part of a download.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, Write};
@@ -9,7 +9,7 @@ use crate::atomic::sync_folder;
 use crate::checksum::Hasher;
 use crate::destination::parent;
 
-/// A growing file `NAME.part` with the running SHA-256 of what is in it.
+/// A growing file `NAME.part` with the running SHA-256 of its contents.
 pub(super) struct Part {
     file: File,
     path: PathBuf,
@@ -18,7 +18,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Opens the part beside `target`, with what an earlier download left in it.
+    /// Opens the part next to `target`, including the bytes of an earlier download.
     pub(super) fn open(target: &Path) -> Result<Self, StoreError> {
         let mut path = target.as_os_str().to_owned();
         path.push(".part");
@@ -50,7 +50,7 @@ impl Part {
         Ok(())
     }
 
-    /// Forgets all that has arrived.
+    /// Discards all received bytes.
     pub(super) fn clear(&mut self) -> Result<(), StoreError> {
         self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(StoreError::io("write", &self.path))?;
         self.hasher = Hasher::default();
@@ -58,7 +58,7 @@ impl Part {
         Ok(())
     }
 
-    /// Puts the finished file in its place.
+    /// Moves the finished file to the target.
     pub(super) fn finish(self, target: &Path) -> Result<(), StoreError> {
         self.file.sync_all().map_err(StoreError::io("write", &self.path))?;
         drop(self.file);

@@ -1,4 +1,4 @@
-//! Finding programs, and running Python without code from the working folder.
+//! Finds programs, and runs Python without code from the working folder.
 
 use std::env;
 use std::ffi::OsStr;
@@ -6,14 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The folders that programs are looked for in.
+/// The folders that are searched for programs.
 ///
-/// Entries of `PATH` that are relative or empty, and the working folder under any name, are passed over: a file that
-/// happens to lie beside the user's images must never be run.
+/// Relative and empty entries of `PATH`, and the working folder under any name, are skipped: a file next to the user's
+/// images must never be run.
 pub(super) struct SearchPath(Vec<PathBuf>);
 
 impl SearchPath {
-    /// What the environment says.
+    /// The search path of the environment.
     pub(super) fn of_environment() -> Self {
         Self::new(&env::var_os("PATH").unwrap_or_default(), env::current_dir().ok().as_deref())
     }
@@ -26,17 +26,17 @@ impl SearchPath {
         Self(folders.collect())
     }
 
-    /// The absolute path of a program, `None` where there is none.
+    /// The absolute path of a program, or `None`.
     pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
         let file = format!("{name}{}", env::consts::EXE_SUFFIX);
         self.0.iter().map(|folder| folder.join(&file)).find(|path| is_executable(path))
     }
 
-    /// A program that itself looks for others in these folders only, run in the folder `scratch`.
+    /// A command that searches only these folders for further programs, run in the folder `scratch`.
     pub(super) fn command(&self, program: &Path, scratch: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir(scratch);
-        // Entries came out of one variable, so that they can be joined again.
+        // The entries come from one variable, so they can be joined again.
         match env::join_paths(&self.0) {
             Ok(folders) => command.env("PATH", folders),
             Err(_) => command.env_remove("PATH"),
@@ -46,9 +46,9 @@ impl SearchPath {
 
     /// `python -m MODULE`, see [`SearchPath::command`].
     ///
-    /// Isolated mode (`-I`, every Python since 3.4) leaves the working folder out of the module search path; `-P` does
-    /// that too, but from 3.11 on. It also ignores `PYTHONPATH` and the user's site-packages, so that only modules of
-    /// the installation itself run; those variables are removed for programs that the module may start.
+    /// Isolated mode (`-I`, since Python 3.4) excludes the working folder from the module search path; `-P` does too,
+    /// but only since 3.11. It also ignores `PYTHONPATH` and the user's site-packages, so that only modules of the
+    /// installation run; those variables are removed for programs that the module may start.
     pub(super) fn python_module(&self, python: &Path, module: &str, scratch: &Path) -> Command {
         let mut command = self.command(python, scratch);
         command.args(["-I", "-m", module]);

@@ -1,4 +1,4 @@
-//! Archives of every kind, and the ways in which they can be bad.
+//! Archives of every kind, valid and hostile.
 
 use std::fs;
 use std::io::{Cursor, Write};
@@ -14,7 +14,7 @@ fn tar(entries: &[(&str, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, text) in entries {
         let mut header = tar::Header::new_gnu();
-        // Written into the header directly, because the builder refuses the bad names that these tests need.
+        // Written into the header directly, because the builder rejects the bad names that these tests need.
         header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
         header.set_mode(0o644);
         header.set_size(text.len() as u64);
@@ -96,7 +96,7 @@ fn tree(folder: &Path) -> Vec<(PathBuf, String)> {
     files
 }
 
-/// Extracts bytes as a file called `name`; on failure shows that nothing was left behind.
+/// Extracts bytes as a file called `name`; on failure checks that nothing was left behind.
 fn unpack(name: &str, bytes: &[u8], limits: &ArchiveLimits) -> Result<Vec<(PathBuf, String)>, StoreError> {
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join(name);
@@ -196,8 +196,8 @@ fn damage_and_foreign_files_are_told_apart() {
     }
     let zstd = deb("data.tar.zst", &[0x28, 0xb5, 0x2f, 0xfd, 0, 0]);
     for (bytes, part) in [
-        (&b""[..], "no archive of a known kind"),
-        (b"just text", "no archive of a known kind"),
+        (&b""[..], "not an archive of a known kind"),
+        (b"just text", "not an archive of a known kind"),
         (b"BZh91AY", "bzip2"),
         (&zstd, "zstd"),
         (b"!<arch>\n", "without data.tar"),

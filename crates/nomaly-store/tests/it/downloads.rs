@@ -1,4 +1,4 @@
-//! Downloads that go well, break off, lie and stall.
+//! Downloads that succeed, break off, send wrong data and stall.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use nomaly_store::{FetchOptions, Progress, Silent, Source, StoreError, fetch_any
 
 use crate::server::{Request, Server, send, serve};
 
-/// 300 000 bytes that do not repeat with any block size in use.
+/// 300 000 bytes without a period of any block size in use.
 fn body() -> Vec<u8> {
     (0..300_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
@@ -38,7 +38,7 @@ fn ranges(server: &Server) -> Vec<Option<usize>> {
     server.requests().into_iter().map(|request| request.from).collect()
 }
 
-/// Fetches `body()` from a server and gives what the server was asked for.
+/// Fetches `body()` from a server and returns the server's requests.
 #[track_caller]
 fn check(
     left_over: &[u8],
@@ -230,7 +230,7 @@ fn a_stalled_server_times_out() {
     assert_eq!(fs::read(folder.path().join("a.bin.part")).unwrap(), &body()[..10]);
 }
 
-/// Cancels once some bytes have arrived, and counts.
+/// Cancels once some bytes have arrived, and counts calls.
 #[derive(Default)]
 struct Watch {
     cancel: AtomicBool,

@@ -1,4 +1,4 @@
-//! The crate as its users see it: downloads from a small server on this machine, and archives made on the spot.
+//! Tests of the public interface: downloads from a small local server, and generated archives.
 
 mod archives;
 mod downloads;

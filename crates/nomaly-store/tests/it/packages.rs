@@ -1,4 +1,4 @@
-//! Package clients in a folder that somebody else has filled.
+//! Package clients in a folder with hostile files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,12 +9,12 @@ use nomaly_store::{Silent, Source, fetch};
 
 /// Set in the process that fetches: the cache folder.
 const CACHE: &str = "NOMALY_TEST_CACHE";
-/// The package that is asked for. No index has it.
+/// The requested package, which no index has.
 const MANIFEST: &str = "kind='pypi'\npackage='nomaly-no-such-package'\nversion='1.0'\n\
                         file='nomaly_no_such_package-1.0-py3-none-any.whl'\n\
                         sha256='ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'";
 
-/// Not a test of its own: what [`fetch_from`] runs in a process of its own, whose working folder it may choose.
+/// Not a test by itself: [`fetch_from`] runs it in a separate process with its own working folder.
 #[test]
 fn fetches_where_a_test_asks_for_it() {
     let Some(cache) = std::env::var_os(CACHE) else { return };
@@ -23,7 +23,7 @@ fn fetches_where_a_test_asks_for_it() {
     println!("fetching ended: {error}");
 }
 
-/// Fetches a package that does not exist with the working folder `folder`; gives what was printed.
+/// Fetches a package that does not exist with the working folder `folder`; returns the output.
 fn fetch_from(folder: &Path, path: &str, cache: &Path) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "packages::fetches_where_a_test_asks_for_it", "--nocapture"])
@@ -32,7 +32,7 @@ fn fetch_from(folder: &Path, path: &str, cache: &Path) -> String {
         .env(CACHE, cache)
         .env("PYTHONPATH", folder)
         .env("PYTHONSTARTUP", folder.join("pip.py"))
-        // Nothing listens there, and nothing is tried twice.
+        // Nothing listens there, and there are no retries.
         .env("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
         .env("PIP_RETRIES", "0")
         .output()
@@ -47,7 +47,7 @@ fn script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A folder whose every file leaves `SPRUNG` there when it is run.
+/// A folder in which every file creates `SPRUNG` when it is run.
 fn trap() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let sprung = folder.path().join("SPRUNG");
@@ -84,7 +84,7 @@ fn is_lock(entry: &std::io::Result<fs::DirEntry>) -> bool {
 fn python_is_isolated_and_builds_nothing() {
     let (trap, cache, bin) = (trap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let log = bin.path().join("log");
-    // An interpreter that says how it was called.
+    // An interpreter that prints its arguments.
     let report = "echo \"$*\"; pwd; env | grep '^PYTHON' | grep -v '^PYTHONPATH=$'; exit 7";
     script(&bin.path().join("python3"), &format!("#!/bin/sh\n{{ {report}; }} > '{}'\nexit 7\n", log.display()));
     let text = fetch_from(trap.path(), &format!("{}:/usr/bin:/bin", bin.path().display()), cache.path());

@@ -5,15 +5,15 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What a client asked for.
+/// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) path: String,
-    /// The start of the range, where one was asked for.
+    /// The start of the requested range, if any.
     pub(crate) from: Option<usize>,
 }
 
-/// A server on a port of its own; each request is answered on its own connection by `answer(number, request, stream)`.
+/// A server on its own port; each request is answered on its own connection by `answer(number, request, stream)`.
 pub(crate) struct Server {
     pub(crate) address: String,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -71,7 +71,7 @@ pub(crate) fn send(stream: &mut TcpStream, status: &str, headers: &str, body: &[
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush());
 }
 
-/// Serves `body` the way a well-behaved server does, ranges included.
+/// Serves `body` like a well-behaved server, including ranges.
 pub(crate) fn serve(stream: &mut TcpStream, request: &Request, body: &[u8]) {
     let total = body.len();
     match request.from {

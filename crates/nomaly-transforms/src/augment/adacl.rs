@@ -6,14 +6,13 @@
 //! times, *mix-up* adds an image and its rotation, each multiplied by a coefficient: a·x + (1 − a)·rot(x).
 //!
 //! # When to use
-//! As the anomalies that a regressor is trained against where anomalies differ in the whole of the image. Rotations are
-//! the wrong anomaly where normal items come turned.
+//! As training anomalies for a regressor, where anomalies change the whole image. Rotations are not anomalies where
+//! normal items come in any orientation.
 //!
 //! # Parameters
-//! The sides of the patch, as shares of the image's, and the coefficient a; both are drawn anew each time, uniformly
-//! from a range. The thesis gives no numbers for them: patches of a quarter to a half of each side and 0.3 ≤ a ≤ 0.7
-//! are our choice. A patch that would change nothing, such as background pasted on background, is drawn again, up to 16
-//! times.
+//! The sides of the patch, as shares of the image's, and the coefficient a; both are drawn uniformly from a range each
+//! time. The thesis gives no numbers for them: patches of a quarter to a half of each side and 0.3 ≤ a ≤ 0.7 are our
+//! choice. A patch without effect, such as background pasted on background, is redrawn up to 16 times.
 //!
 //! # Reference
 //! Khazaie, Wong, Mohsenzadeh, *Augment to Detect Anomalies with Continuous Labelling*, arXiv 2207.01112, 2022;
@@ -29,7 +28,7 @@ use crate::error::TransformError;
 use crate::planes::{check_planes, check_size};
 use crate::transformations::geometry::Gather;
 
-/// How an anomaly is made.
+/// A kind of anomaly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -38,7 +37,7 @@ pub enum AdaclKind {
     CutPaste,
     /// The quarters shuffled.
     Puzzle,
-    /// Turned by 90° or by 270°.
+    /// Rotated by 90° or 270°.
     Rotation,
     /// Mixed with its own rotation.
     MixUp,
@@ -74,7 +73,7 @@ pub(crate) const MIX_UP: Listed = Listed {
     parameters: "a, 0.3 to 0.7",
 };
 
-/// Makes anomalies as ADACL does.
+/// The augmentation of ADACL.
 ///
 /// ```
 /// use nomaly_transforms::augment::AdaclAugmentation;
@@ -88,9 +87,9 @@ pub(crate) const MIX_UP: Listed = Listed {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdaclAugmentation {
-    /// The least and the greatest side of a pasted patch, as a share of the image's; above 0 and up to 1.
+    /// The range of the sides of a pasted patch, as shares of the image's; above 0 and up to 1.
     pub patch: [f64; 2],
-    /// The least and the greatest coefficient of the image in a mix-up, 0 to 1; its rotation has the rest.
+    /// The range of the image's coefficient in a mix-up, 0 to 1; its rotation has the rest.
     pub mix: [f64; 2],
 }
 
@@ -126,12 +125,12 @@ impl AdaclAugmentation {
         AdaclKind::ALL.iter().try_for_each(|kind| kind.check(size))
     }
 
-    /// Makes an anomaly from planes `[C, H, W]` of values in \[0, 1\], where `size` is `[H, W]`, by a kind drawn at
-    /// random. Returns the kind.
+    /// Makes an anomaly of a random kind from planes `[C, H, W]` of values in \[0, 1\], where `size` is `[H, W]`.
+    /// Returns the kind.
     ///
     /// # Errors
-    /// What [`validate`](Self::validate) and [`check`](Self::check) find, [`TransformError::PlanesLength`],
-    /// [`TransformError::OutputLength`]. `out` is untouched then.
+    /// Those of [`validate`](Self::validate) and [`check`](Self::check), [`TransformError::PlanesLength`],
+    /// [`TransformError::OutputLength`]. `out` is then unchanged.
     pub fn apply(
         &self,
         planes: &[f32],
@@ -146,7 +145,7 @@ impl AdaclAugmentation {
         Ok(kind)
     }
 
-    /// As [`apply`](Self::apply), with a kind that is given.
+    /// As [`apply`](Self::apply), with a given kind.
     ///
     /// # Errors
     /// As [`apply`](Self::apply); only [`AdaclKind::Rotation`] and [`AdaclKind::MixUp`] need square images.
@@ -224,11 +223,11 @@ impl AdaclKind {
     }
 }
 
-/// Moves the quarters; where a side is odd, its middle row or column stays.
+/// Moves the quarters; if a side is odd, its middle row or column stays.
 fn puzzle(planes: &[f32], [height, width]: [usize; 2], dice: &mut Dice<'_>, out: &mut [f32]) {
     let mut order = [0, 1, 2, 3];
     while order == [0, 1, 2, 3] {
-        // Fisher and Yates.
+        // Fisher–Yates shuffle.
         for last in (1..order.len()).rev() {
             order.swap(last, dice.up_to(last));
         }

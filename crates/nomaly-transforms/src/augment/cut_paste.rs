@@ -1,9 +1,9 @@
 //! The three classes of CutPaste.
 //!
 //! # What it computes
-//! An image as it is, with a patch of itself pasted elsewhere, or with a thin turned strip of itself: the classes that
-//! a network learns to tell apart. Patches are those of [`synthetic`](crate::synthetic)'s kinds `cut-paste` and `scar`,
-//! on planes; pixels outside of what is pasted keep their values bit for bit.
+//! An unchanged image, one with a patch of itself pasted elsewhere, or one with a thin rotated strip of itself: the
+//! classes that a network learns to tell apart. Patches are those of [`synthetic`](crate::synthetic)'s kinds
+//! `cut-paste` and `scar`, on planes; pixels outside the patch keep their values bit for bit.
 //!
 //! # When to use
 //! Where anomalies are defects of a part of the image.
@@ -11,8 +11,8 @@
 //! # Parameters
 //! None: area 2–15 % of the image, aspect ratio 0.3–1 or 1–3.3; scars of 2–16 by 10–25 pixels at 256 pixels (they grow
 //! and shrink with the shorter side, down to a quarter), turned by up to 45°; both with brightness, contrast and
-//! saturation changed by up to 10 % and the hue by up to a tenth of a turn. Grey images stay grey: a patch that is told
-//! by a colour of its own teaches a network nothing of defects. What is pasted is rounded to 8 bits.
+//! saturation changed by up to 10 % and the hue by up to a tenth of a turn. Grey images stay grey: a network that
+//! recognizes patches by their colour learns nothing about defects. Pasted values are rounded to 8 bits.
 //!
 //! # Reference
 //! Li, Sohn, Yoon, Pfister, *CutPaste: Self-Supervised Learning for Anomaly Detection and Localization*, CVPR 2021,
@@ -30,11 +30,11 @@ use crate::synthetic;
 /// A class of the 3-way classification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CutPasteClass {
-    /// The image as it is.
+    /// The unchanged image.
     Normal,
-    /// With a patch of itself.
+    /// The image with a patch of itself.
     CutPaste,
-    /// With a thin turned strip of itself.
+    /// The image with a thin rotated strip of itself.
     Scar,
 }
 
@@ -56,7 +56,7 @@ impl CutPasteClass {
     /// Makes an image of this class from planes `[C, H, W]` of values in \[0, 1\], where C is 1 or 3 and `size` is `[H,
     /// W]`.
     ///
-    /// `random` decides sizes, places and colours; [`Normal`](Self::Normal) leaves it untouched.
+    /// `random` determines sizes, positions and colours; [`Normal`](Self::Normal) does not use it.
     ///
     /// ```
     /// use nomaly_transforms::augment::CutPasteClass;
@@ -73,7 +73,7 @@ impl CutPasteClass {
     ///
     /// # Errors
     /// [`TransformError::EmptyImage`], [`TransformError::PlanesLength`], [`TransformError::OutputLength`],
-    /// [`TransformError::Channels`], [`TransformError::TooSmall`] below 8×8 pixels. `out` is untouched then.
+    /// [`TransformError::Channels`], [`TransformError::TooSmall`] below 8×8 pixels. `out` is then unchanged.
     pub fn apply(
         self,
         planes: &[f32],
@@ -81,7 +81,7 @@ impl CutPasteClass {
         random: &mut ChaCha8Rng,
         out: &mut [f32],
     ) -> Result<(), TransformError> {
-        /// Below this side a scar is hardly a pixel.
+        /// The smallest side: below it a scar is hardly a pixel.
         const LEAST: usize = 8;
         let pixels = check_planes(planes, size, out)?;
         let channels = planes.len() / pixels;

@@ -1,13 +1,13 @@
-//! Changes of good images that a model is to bear: other light, other storage.
+//! Changes of good images that a model should tolerate: lighting and compression.
 //!
 //! # What it computes
-//! A [`Change`] of an image: all values multiplied by a factor, rounded and cut off at 255; or the image after it was
-//! stored as a JPEG file and read again.
+//! A [`Change`] of an image: all values multiplied by a factor, rounded and cut off at 255; or the image after a JPEG
+//! round trip.
 //!
 //! # When to use
-//! Where images of tomorrow will be brighter or darker, or stored otherwise, than those that are there to learn from,
-//! and that is to be no alarm: changed copies stand beside the images, in the training and among the held-out scores.
-//! What a model bears it also overlooks: a defect that looks like the change.
+//! Where future images will be brighter, darker or compressed differently than the training images, without being
+//! anomalous: changed copies are added to the training images and to the held-out scores. A model that tolerates a
+//! change also misses defects that look like it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,7 +23,7 @@ use crate::{Limits, decode_bytes};
 pub enum Change {
     /// All values are multiplied by this factor, above 0.
     Gain(f64),
-    /// The image is stored as JPEG of this quality, from 1 to 100, and read again.
+    /// A round trip through JPEG of this quality, from 1 to 100.
     Jpeg(u8),
 }
 
@@ -31,7 +31,7 @@ impl Change {
     /// The changed image.
     ///
     /// # Errors
-    /// An image that JPEG has no room for: a side of more than 65 535 pixels.
+    /// If a side exceeds JPEG's limit of 65 535 pixels.
     pub fn of(self, image: &RgbImage) -> Result<RgbImage, DecodeError> {
         match self {
             Self::Gain(factor) => {
@@ -59,7 +59,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// Changes to bear, as users write them: `gain=0.05,jpeg=75`.
+/// Changes to tolerate, in the form `gain=0.05,jpeg=75`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes(pub Vec<Change>);
 
@@ -75,7 +75,7 @@ impl FromStr for Changes {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut changes = Vec::new();
         for part in text.split(',') {
-            let refuse = || format!("`{part}` is none of {}", Self::ALLOWED);
+            let refuse = || format!("`{part}` is not one of {}", Self::ALLOWED);
             match part.split_once('=').ok_or_else(refuse)? {
                 ("gain", share) => {
                     let share: f64 = share.parse().map_err(|_| refuse())?;

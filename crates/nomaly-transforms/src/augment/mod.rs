@@ -1,13 +1,13 @@
-//! Images made from normal images: anomalies, which self-supervised methods are trained against, and changes to bear.
+//! Images made from normal images: training anomalies for self-supervised methods, and changes to tolerate.
 //!
 //! Like [`transformations`](crate::transformations) these work on planes `[C, H, W]` of values in \[0, 1\] and draw
-//! every random choice from the generator that they are given:
+//! every random choice from the given generator:
 //!
 //! * [`AdaclAugmentation`]: patches pasted, quarters shuffled, images turned and mixed with themselves;
 //! * [`CutPasteClass`]: the three classes of CutPaste.
 //!
-//! [`Change`] works on whole photographs: copies of good images in other light, or stored otherwise, that a model is to
-//! bear. [`synthetic`](crate::synthetic) draws defects with masks into whole photographs; two of its kinds are what
+//! [`Change`] works on whole photographs: copies of good images with other lighting or compression that a model should
+//! tolerate. [`synthetic`](crate::synthetic) draws defects with masks into whole photographs; two of its kinds are what
 //! CutPaste pastes.
 
 pub(crate) mod adacl;
@@ -18,7 +18,7 @@ pub use adacl::{AdaclAugmentation, AdaclKind};
 pub use cut_paste::CutPasteClass;
 pub use exposure::{Change, Changes};
 
-/// An augmentation as it is listed.
+/// The registry entry of an augmentation.
 #[derive(Debug)]
 pub(crate) struct Listed {
     pub(crate) name: &'static str,

@@ -1,4 +1,4 @@
-//! What decoding a file will take, before it is decoded.
+//! The cost of decoding a file, from its header.
 
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -9,26 +9,25 @@ use image::{ColorType, ImageDecoder, ImageReader};
 
 use super::sniff::{self, Format};
 
-/// What [`sniff`](sniff::sniff) looks at.
+/// The number of bytes that [`sniff`](sniff::sniff) reads.
 const HEAD: u64 = 256;
-/// Headers of more bytes are not read for their size alone.
+/// The longest header that is read only for the image size.
 const MAX_HEADER: u64 = 16 << 20;
-/// The marker of the segment that Exif data stand in.
+/// The marker of the segment with Exif data.
 const APP1: u8 = 0xe1;
 
-/// What the header of an image file says of the image.
+/// The information about an image in its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announced {
-    /// Bytes of memory that decoding takes: the file, and its pixels as they are stored and as 8-bit RGB.
+    /// Bytes of memory that decoding takes: the file, and its pixels as stored and as 8-bit RGB.
     pub bytes: u64,
-    /// Width and height of the decoded image in pixels, after it has been turned the right way up.
+    /// Width and height of the decoded image in pixels, after its orientation has been applied.
     pub size: (u32, u32),
 }
 
-/// What the header of an image file says. `None` where there is no image, or none whose header can be read: decoding it
-/// ends early.
+/// Reads the header of an image file. `None` if there is no image or no readable header; decoding then fails early.
 ///
-/// Only the header is read, so that the sizes of many images can be asked for before any of them is decoded.
+/// Only the header is read, so the sizes of many images can be checked before any of them is decoded.
 pub fn announced(path: &Path) -> Option<Announced> {
     if !fs::metadata(path).ok()?.is_file() {
         return None;
@@ -61,7 +60,7 @@ fn rgb(width: u32, height: u32) -> u64 {
     3 * u64::from(width) * u64::from(height)
 }
 
-/// The size of an image that is stored in this size.
+/// The size of a stored image after its orientation is applied.
 fn turned((width, height): (u32, u32), orientation: Option<Orientation>) -> (u32, u32) {
     match orientation {
         Some(orientation) if super::is_quarter_turn(orientation) => (height, width),
@@ -69,15 +68,14 @@ fn turned((width, height): (u32, u32), orientation: Option<Orientation>) -> (u32
     }
 }
 
-/// Walks the markers to the frame header, which says the size and whether coefficients are kept; Exif data stand before
-/// it.
+/// Walks the markers to the frame header, which has the size and the coding process; Exif data come before it.
 fn jpeg(reader: &mut (impl Read + Seek)) -> Option<Announced> {
     let mut bytes = [0; 2];
     reader.read_exact(&mut bytes).ok()?;
     let mut orientation = None;
     loop {
         reader.read_exact(&mut bytes).ok()?;
-        // Fill bytes may stand before a marker.
+        // Fill bytes may precede a marker.
         while bytes == [0xff, 0xff] {
             reader.read_exact(&mut bytes[1..]).ok()?;
         }
@@ -87,7 +85,7 @@ fn jpeg(reader: &mut (impl Read + Seek)) -> Option<Announced> {
         }
         reader.read_exact(&mut bytes).ok()?;
         let length = i64::from(u16::from_be_bytes(bytes));
-        // Start of frame, but for the codes of tables and arithmetic conditioning.
+        // Start of frame, except the codes of tables and arithmetic conditioning.
         if matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc) {
             let mut frame = [0; 6];
             reader.read_exact(&mut frame).ok()?;

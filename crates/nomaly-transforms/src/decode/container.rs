@@ -1,8 +1,8 @@
-//! What the containers say about themselves, where the decoders' errors do not tell.
+//! Checks of image containers, for cases that decoders' errors do not distinguish.
 
 use image::ImageFormat;
 
-/// Whether the data end before the container does. TIFF has no end to look for.
+/// Whether the data end before the container does. TIFF has no end marker.
 pub(super) fn is_cut_short(bytes: &[u8], format: ImageFormat) -> bool {
     match format {
         ImageFormat::Png => !png_ends(bytes),
@@ -12,7 +12,7 @@ pub(super) fn is_cut_short(bytes: &[u8], format: ImageFormat) -> bool {
     }
 }
 
-/// Width and height in the header, for the formats whose decoders do not report sizes of zero as such.
+/// Width and height in the header, for formats whose decoders do not report sizes of zero.
 pub(super) fn announced_size(bytes: &[u8], format: ImageFormat) -> Option<(u32, u32)> {
     match format {
         ImageFormat::Png => Some((big_endian(bytes, 16)?, big_endian(bytes, 20)?)),

@@ -1,4 +1,4 @@
-//! What the header of an image file says of how the image was stored.
+//! How an image was stored, from the header of its file.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ pub enum FormatFamily {
 }
 
 impl FormatFamily {
-    /// The name as people write it.
+    /// The usual name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Jpeg => "JPEG",
@@ -45,19 +45,19 @@ impl FormatFamily {
     }
 }
 
-/// How an image was stored, as the header of its file says.
+/// How an image was stored, from the header of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileFacts {
     /// The family of its format.
     pub format: FormatFamily,
     /// Bits per sample of the file: 8 for most, 16 for many measuring cameras. Palettes count as 8.
     pub bits: u8,
-    /// The quality from 1 to 100 that libjpeg would have stored it with; `None` for other formats than JPEG.
+    /// The equivalent libjpeg quality from 1 to 100; `None` for formats other than JPEG.
     pub jpeg_quality: Option<u8>,
 }
 
 impl FileFacts {
-    /// Reads the header of an encoded image; `None` where it is none of the formats that are decoded, or cut short.
+    /// Reads the header of an encoded image; `None` if the format is not supported or the header is truncated.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let format = FormatFamily::of(bytes)?;
         let bits = match format {
@@ -102,7 +102,7 @@ fn tiff_bits(bytes: &[u8]) -> Option<u8> {
     for entry in 0..entries {
         let at = directory.checked_add(2 + 12 * entry)?;
         if u16_at(at)? == BITS_PER_SAMPLE {
-            // Up to two values of 16 bits stand in the entry itself, more where it points to.
+            // Up to two values of 16 bits are stored in the entry itself, more at its offset.
             let place = if u32_at(at + 4)? <= 2 { at + 8 } else { u32_at(at + 8)? };
             return u8::try_from(u16_at(place)?).ok();
         }

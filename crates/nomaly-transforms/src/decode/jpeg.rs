@@ -1,8 +1,8 @@
-//! JPEG through `zune-jpeg`, with the leniency taken out where it would hide missing pixels.
+//! JPEG through `zune-jpeg`, without the leniency that would hide missing pixels.
 //!
 //! The decoder is lenient about headers (cameras write odd ones) and strict about the coded data: in its lenient mode
-//! it fills what is missing with grey. It looks for missing data once per row of blocks, so that data which end
-//! within the last row would pass; [`is_complete`] finds those by walking the markers to the end of the image.
+//! it fills missing pixels with grey. It checks for missing data once per row of blocks, so data that end within the
+//! last row would pass; [`is_complete`] detects those by walking the markers to the end of the image.
 
 use image::RgbImage;
 use image::metadata::Orientation;
@@ -85,7 +85,7 @@ impl Iterator for Markers<'_> {
                 }
             }
         };
-        // Restarts, start and end of image and TEM stand alone; every other marker leads a segment with its length.
+        // Restarts, start and end of image and TEM stand alone; every other marker starts a segment with a length.
         if !matches!(marker, 0x01 | 0xd0..=0xd9) {
             let length = self.bytes.get(at..at + 2)?;
             at += usize::from(u16::from_be_bytes([length[0], length[1]]));

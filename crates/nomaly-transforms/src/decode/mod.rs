@@ -1,8 +1,7 @@
-//! Image files and bytes to 8-bit RGB.
+//! Decoding of image files and bytes to 8-bit RGB.
 //!
 //! # What it computes
-//! JPEG, PNG, BMP, TIFF and WebP, told apart by their content and never by the file name, become an
-//! [`RgbImage`]:
+//! JPEG, PNG, BMP, TIFF and WebP, recognized by their content and never by the file name, become an [`RgbImage`]:
 //!
 //! * **Grey, palette, 1-bit** are expanded to RGB.
 //! * **Alpha is dropped**, not composited: the colour stored under it is kept, as Pillow's `convert("RGB")` does, so
@@ -17,8 +16,8 @@
 //! * Colour profiles and gamma are ignored, as in the reference pipelines.
 //!
 //! # When to use
-//! For every image that comes from outside: the size announced in the header is checked against [`Limits`] before
-//! memory for pixels is taken, and a file that ends early is an error, never a half-grey picture.
+//! For every external image: the size announced in the header is checked against [`Limits`] before memory for pixels is
+//! allocated, and a file that ends early is an error, never a half-grey picture.
 //!
 //! # Parameters
 //! [`Limits`].
@@ -47,7 +46,7 @@ pub use self::quality::jpeg_scale;
 use crate::error::{DecodeError, Fault};
 pub use announced::{Announced, announced};
 
-/// What one image may cost; checked against the header before any pixel memory is taken.
+/// Limits on the cost of one image; checked against the header before memory for pixels is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The most pixels, width times height.
@@ -93,7 +92,7 @@ pub fn decode_file(path: &Path, limits: &Limits) -> Result<RgbImage, DecodeError
     read_file(path, limits).and_then(|bytes| decode(&bytes, limits)).map_err(|fault| DecodeError::at(path, fault))
 }
 
-/// As [`decode_file`], with what the header says of how the image was stored, in one read of the file.
+/// As [`decode_file`], with the facts in the header, in one read of the file.
 ///
 /// # Errors
 /// As [`decode_file`].
@@ -110,7 +109,7 @@ pub fn decode_bytes(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeErr
     decode(bytes, limits).map_err(DecodeError::from)
 }
 
-/// As [`decode_bytes`], with what the header says of how the image was stored.
+/// As [`decode_bytes`], with the facts in the header.
 ///
 /// # Errors
 /// As [`decode_bytes`].
@@ -118,7 +117,8 @@ pub fn decode_bytes_with_facts(bytes: &[u8], limits: &Limits) -> Result<(RgbImag
     Ok((decode_bytes(bytes, limits)?, FileFacts::of(bytes)))
 }
 
-/// The name of the image format that bytes begin as, whether or not it can be decoded here; `None` for no image.
+/// The name of the image format that bytes begin with, whether or not it can be decoded here; `None` if they are not an
+/// image.
 ///
 /// The first 256 bytes of a file are enough.
 pub fn image_format(bytes: &[u8]) -> Option<&'static str> {
@@ -130,7 +130,7 @@ pub fn image_format(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Reads a whole file. The kind of file is asked first, since opening a pipe would wait for a writer.
+/// Reads a whole file. Checks the kind of file first, because opening a pipe would wait for a writer.
 fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>, Fault> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => Fault::NotFound,
@@ -163,7 +163,7 @@ fn decode_with_image(
     limits: &Limits,
 ) -> Result<RgbImage, Fault> {
     let fault = |error| fault_of(error, bytes, format, name, limits);
-    // The WebP decoder reads what chunks there are; the container says how long it should be.
+    // The WebP decoder reads the chunks that exist; the container has the expected length.
     if format == image::ImageFormat::WebP && container::is_cut_short(bytes, format) {
         return Err(Fault::Truncated { format: name });
     }
@@ -188,7 +188,7 @@ fn turn_bytes(orientation: Orientation, pixels: u64) -> u64 {
     if is_quarter_turn(orientation) { 3 * pixels } else { 0 }
 }
 
-/// Whether width and height change places.
+/// Whether width and height are swapped.
 fn is_quarter_turn(orientation: Orientation) -> bool {
     matches!(
         orientation,
@@ -215,7 +215,7 @@ fn to_rgb8(image: DynamicImage) -> RgbImage {
     }
 }
 
-/// \[0, 1\] to 0..=255; the cast saturates and takes NaN to 0.
+/// \[0, 1\] to 0..=255; the cast saturates and maps NaN to 0.
 fn unit_to_u8(value: f32) -> u8 {
     (value * 255.0 + 0.5) as u8
 }

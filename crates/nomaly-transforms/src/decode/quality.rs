@@ -2,7 +2,7 @@
 //!
 //! libjpeg scales the example tables of the standard by `S = 5000 / q` below quality 50 and `S = 200 − 2q` from there
 //! on, in percent, rounded, and clamped to 1..=255. The estimate is the quality whose table differs least from the one
-//! in the file, which is exact for files that libjpeg wrote and near for tables of another shape.
+//! in the file: exact for files written by libjpeg, approximate for other tables.
 //!
 //! # Reference
 //! ITU-T Recommendation T.81 (1992), Annex K, table K.1; `jpeg_quality_scaling` of the Independent JPEG Group's
@@ -27,7 +27,7 @@ pub fn jpeg_scale(quality: u8) -> u32 {
     }
 }
 
-/// The quality from 1 to 100; `None` where the file has no whole table of luminance.
+/// The quality from 1 to 100; `None` if the file has no complete luminance table.
 pub(super) fn jpeg_quality(bytes: &[u8]) -> Option<u8> {
     let table = luminance_table(bytes)?;
     let distance = |quality: &u8| {
@@ -35,7 +35,7 @@ pub(super) fn jpeg_quality(bytes: &[u8]) -> Option<u8> {
         let entry = |standard: u16| ((u32::from(standard) * scale + 50) / 100).clamp(1, 255);
         LUMINANCE.iter().zip(&table).map(|(&standard, &found)| entry(standard).abs_diff(u32::from(found))).sum::<u32>()
     };
-    // Of equal ones, the better quality.
+    // Ties go to the better quality.
     (1..=100).rev().min_by_key(distance)
 }
 

@@ -1,17 +1,17 @@
-//! What bytes are, by their beginning.
+//! Recognition of file formats by their first bytes.
 
 use image::ImageFormat;
 
 use crate::error::Fault;
 
-/// A format that is decoded.
+/// A supported format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Jpeg,
     Other { format: ImageFormat, name: &'static str },
 }
 
-/// Image formats that are recognised so that a message can name them, but are not decoded.
+/// Image formats that are recognised for messages but not decoded.
 const OTHER_IMAGES: [(usize, &[u8], &str); 20] = [
     (0, b"GIF8", "GIF"),
     (4, b"ftypavif", "AVIF"),
@@ -35,7 +35,7 @@ const OTHER_IMAGES: [(usize, &[u8], &str); 20] = [
     (0, b"farbfeld", "farbfeld"),
 ];
 
-/// Things that turn up under an image's name.
+/// Other files that occur under an image's name.
 const NOT_IMAGES: [(&[u8], &str); 9] = [
     (b"version https://git-lfs.github.com", "a Git LFS pointer (the image itself was not checked out)"),
     (b"%PDF", "a PDF document"),
@@ -60,7 +60,8 @@ pub(super) fn sniff(bytes: &[u8]) -> Result<Format, Fault> {
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         return other(ImageFormat::Png, "PNG");
     }
-    // Two letters alone would take any text that begins with "BM": the four reserved bytes are zero in a bitmap.
+    // Two letters alone would match any text that begins with "BM", so this also checks the four reserved bytes, which
+    // are zero in a bitmap.
     if bytes.starts_with(b"BM") && bytes.get(6..10) == Some(&[0; 4]) {
         return other(ImageFormat::Bmp, "BMP");
     }

@@ -1,15 +1,14 @@
-//! Sums over the pixels of some cells of an image.
+//! Sums over the pixels of cells of an image.
 
 use image::RgbImage;
 
 use super::{CELL, GREY, ImageStatistics};
 
-/// A luma of 1 is so many units. Luma has four bits beyond the grey levels, so that rounding hides nothing and squares
-/// fit 32 bits.
+/// Units of a luma of 1. Luma has four fractional bits, so that rounding is negligible and squares fit 32 bits.
 const UNITS: i32 = 255 * LEVEL;
 /// Units of a grey level.
 const LEVEL: i32 = 16;
-/// The Laplacian is summed in these units, so that its squares stay as small as those of differences.
+/// The unit of the Laplacian, so that its squares stay as small as those of differences.
 const LAPLACIAN_UNIT: i32 = 4;
 /// The side of a cell with its neighbours.
 const WITH_NEIGHBORS: usize = CELL as usize + 2;
@@ -17,15 +16,15 @@ const WITH_NEIGHBORS: usize = CELL as usize + 2;
 const BLOCK: usize = 8;
 /// The largest response of the noise filter, in grey levels, and zero.
 const RESPONSES: usize = 8 * 255 + 1;
-/// What is added to energies, in squared grey levels, so that flat images have logarithms.
-const LITTLE_ENERGY: f64 = 0.25;
-/// What is added to mean differences, in grey levels, for the same reason.
-const LITTLE_DIFFERENCE: f64 = 0.25;
+/// Added to energies, in squared grey levels, so that the logarithm of a flat image exists.
+const ENERGY_OFFSET: f64 = 0.25;
+/// Added to mean differences, in grey levels, for the same reason.
+const DIFFERENCE_OFFSET: f64 = 0.25;
 /// The norm of the noise filter, and the median of the magnitude of a standard normal variable.
 const FILTER_NORM: f64 = 6.0;
 const NORMAL_MEDIAN: f64 = 0.6745;
 
-/// What the statistics follow from.
+/// The sums behind the statistics.
 pub(super) struct Sums {
     pixels: u64,
     luma: i64,
@@ -39,9 +38,9 @@ pub(super) struct Sums {
     laplacian: i64,
     /// Energies of horizontal and vertical differences.
     gradient: [i64; 2],
-    /// Sums of the magnitudes of differences to the neighbour before, by the place in the block, and how many.
+    /// Sums and counts of absolute differences to the previous neighbour, by position in the block.
     by_phase: [(i64, u64); BLOCK],
-    /// How often the noise filter's response had each magnitude, in whole grey levels.
+    /// Histogram of the magnitude of the noise filter's response, in whole grey levels.
     responses: Box<[u32; RESPONSES]>,
 }
 
@@ -70,7 +69,7 @@ impl Sums {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let (x, y) = (x as usize, y as usize);
         let (x_end, y_end) = ((x + CELL as usize).min(width), (y + CELL as usize).min(height));
-        // The cell with its neighbours, where there are any.
+        // The cell with its neighbours, if any.
         let (left, top) = (x.saturating_sub(1), y.saturating_sub(1));
         let (right, bottom) = ((x_end + 1).min(width), (y_end + 1).min(height));
         let mut luma = [[0i32; WITH_NEIGHBORS]; WITH_NEIGHBORS];
@@ -167,7 +166,7 @@ impl Sums {
         let variance = (self.luma_squared as f64 / pixels - mean * mean).max(0.0);
         let channel = |sum: f64| (sum / pixels / 255.0) as f32;
         let level = f64::from(LEVEL);
-        let energy = |sum: i64, unit: f64| sum as f64 / self.inner.max(1) as f64 * unit * unit + LITTLE_ENERGY;
+        let energy = |sum: i64, unit: f64| sum as f64 / self.inner.max(1) as f64 * unit * unit + ENERGY_OFFSET;
         let [horizontal, vertical] = self.gradient.map(|sum| energy(sum, 1.0 / level));
         let laplacian = energy(self.laplacian, f64::from(LAPLACIAN_UNIT) / level);
         ImageStatistics {
@@ -187,13 +186,13 @@ impl Sums {
     fn blockiness(&self) -> f64 {
         let mean = |of: &[(i64, u64)]| {
             let (sum, count) = of.iter().fold((0, 0), |(sum, count), part| (sum + part.0, count + part.1));
-            sum as f64 / count.max(1) as f64 / f64::from(LEVEL) + LITTLE_DIFFERENCE
+            sum as f64 / count.max(1) as f64 / f64::from(LEVEL) + DIFFERENCE_OFFSET
         };
         (mean(&self.by_phase[..1]) / mean(&self.by_phase[1..])).ln()
     }
 
-    /// The median magnitude of the noise filter's response in grey levels, as if responses were spread evenly between
-    /// the whole numbers that they are rounded to.
+    /// The median magnitude of the noise filter's response in grey levels, assuming that responses are evenly spread
+    /// between the integers that they are rounded to.
     fn median_response(&self) -> f64 {
         let half = self.inner as f64 / 2.0;
         let mut below = 0.0;

@@ -1,16 +1,17 @@
-//! Cheap statistics of a decoded image: how bright, contrasted, sharp, noisy and coloured it is.
+//! Cheap statistics of a decoded image: brightness, contrast, sharpness, noise and colour.
 //!
 //! # What it computes
-//! [`ImageStatistics`], from the 8-bit RGB image at its own resolution. Luma is ITU-R BT.601's. Of large images, cells
-//! of [`CELL`]² pixels in an even grid are looked at, [`MAX_CELLS`] of them, so that the cost has a bound.
+//! [`ImageStatistics`], from the 8-bit RGB image at its own resolution. Luma is ITU-R BT.601's. Large images are
+//! sampled by at most [`MAX_CELLS`] cells of [`CELL`]² pixels on an even grid, which bounds the cost.
 //!
 //! # When to use
-//! To tell whether images come from the same camera, lighting and processing as others. They say nothing of defects.
+//! To check whether images come from the same camera, lighting and processing as others. They do not detect defects.
 //!
 //! # Reference
 //! The noise is Immerkær's (*Fast noise variance estimation*, CVIU 64(2), 1996), with the median in place of the mean,
-//! so that edges count little. The blockiness follows Wang, Sheikh and Bovik, *No-reference perceptual quality
-//! assessment of JPEG compressed images*, ICIP 2002: differences over the borders of blocks against those inside.
+//! which reduces the influence of edges. The blockiness follows Wang, Sheikh and Bovik, *No-reference perceptual
+//! quality assessment of JPEG compressed images*, ICIP 2002: differences over the borders of blocks against those
+//! inside.
 
 mod cells;
 
@@ -18,16 +19,16 @@ use image::RgbImage;
 
 use self::cells::Sums;
 
-/// The sides of the cells that are looked at, in pixels: whole JPEG blocks.
+/// The side of a sampled cell, in pixels: whole JPEG blocks.
 pub const CELL: u32 = 32;
-/// The most cells that are looked at: 2¹⁵ pixels, about as many as an image of 180 × 180 has.
+/// The most sampled cells: 2¹⁵ pixels, about as many as in an image of 180 × 180.
 pub const MAX_CELLS: u32 = 32;
 
-/// The largest difference of a pixel's channels, of 255, in an image without colour. JPEG's conversion of colours
-/// leaves a few.
+/// The largest difference of a pixel's channels, of 255, in an image without colour. JPEG's colour conversion leaves
+/// small differences.
 const GREY: u8 = 4;
 
-/// How an image looks as a whole.
+/// Global statistics of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ImageStatistics {
     /// The mean luma, in [0, 1].
@@ -46,17 +47,17 @@ pub struct ImageStatistics {
     /// The mean of blue less green, in [−1, 1].
     pub blue_green: f32,
     /// The logarithm of the mean difference of neighbours over the borders of 8 × 8 blocks against that inside: 0
-    /// without traces of JPEG, above with them.
+    /// without traces of JPEG, above 0 with them.
     pub blockiness: f32,
-    /// The logarithm of the energy of horizontal differences over that of vertical ones: 0 where no direction is
-    /// special, above for vertical stripes.
+    /// The logarithm of the energy of horizontal differences over that of vertical ones: 0 without a preferred
+    /// direction, above 0 for vertical stripes.
     pub orientation: f32,
     /// Whether no pixel has colour.
     pub grey: bool,
 }
 
 impl ImageStatistics {
-    /// Measures an image of any size; one without pixels is black.
+    /// Measures an image of any size; one without pixels counts as black.
     pub fn of(image: &RgbImage) -> Self {
         let (columns, rows) = (image.width().div_ceil(CELL), image.height().div_ceil(CELL));
         let mut sums = Sums::default();
@@ -70,7 +71,7 @@ impl ImageStatistics {
     }
 }
 
-/// How many columns and rows of cells are looked at, of as many as there are.
+/// The number of columns and rows of sampled cells, of all cells.
 fn chosen(columns: u32, rows: u32) -> (u32, u32) {
     let cells = f64::from(columns) * f64::from(rows);
     if cells <= f64::from(MAX_CELLS) {
@@ -79,11 +80,11 @@ fn chosen(columns: u32, rows: u32) -> (u32, u32) {
     let share = (f64::from(MAX_CELLS) / cells).sqrt();
     let across = ((f64::from(columns) * share) as u32).clamp(1, columns.min(MAX_CELLS));
     let down = ((f64::from(rows) * share) as u32).clamp(1, rows);
-    // Of a long strip, the share of the short side is below one cell.
+    // For a long strip, the share of the short side is below one cell.
     (across.min(MAX_CELLS / down.min(MAX_CELLS)).max(1), down.min(MAX_CELLS / across).max(1))
 }
 
-/// The place, of `all`, of the middle of part `index` of `parts`.
+/// The middle of part `index` when `all` is divided into `parts`.
 fn middle(index: u32, parts: u32, all: u32) -> u32 {
     ((2 * u64::from(index) + 1) * u64::from(all) / (2 * u64::from(parts))) as u32
 }

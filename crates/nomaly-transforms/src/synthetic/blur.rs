@@ -5,8 +5,7 @@
 //! stay; only fine structure is lost.
 //!
 //! # When to use
-//! For smears, films and worn print: defects without any contrast of brightness. On a surface without texture nothing
-//! changes.
+//! For smears, films and worn print: defects without contrast in brightness. A surface without texture does not change.
 //!
 //! # Parameters
 //! Radius 9–18 % of the shorter side; each box filter spans 2–3.5 % of it to either side, at least 2 pixels.
@@ -24,9 +23,9 @@ pub(crate) const KIND: Kind = Kind { name: "blur", summary: "a patch whose textu
 
 fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     let mut canvas = Coverage::new(image);
-    let centre = dice.point(&canvas, 0.2);
+    let center = dice.point(&canvas, 0.2);
     let radius = (dice.between(0.09, 0.18) * canvas.scale()).max(2.0);
-    canvas.blob(centre, radius, 0.15, dice);
+    canvas.blob(center, radius, 0.15, dice);
     let reach = ((dice.between(0.02, 0.035) * canvas.scale()) as usize).max(2);
     let mut smoothed: Vec<[f32; 3]> = image.pixels().map(|pixel| pixel.0.map(f32::from)).collect();
     let (width, height) = (image.width() as usize, image.height() as usize);
@@ -47,9 +46,9 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     canvas.blend(image, |x, y, _| smoothed[y as usize * width + x as usize])
 }
 
-/// Replaces each value by the mean of those up to `reach` away that exist, with running sums.
+/// Replaces each value by the mean of the existing values up to `reach` away, with running sums.
 fn box_filter(line: &mut [[f32; 3]], reach: usize) {
-    // Sums in f64 of values that began as bytes lose nothing that an 8-bit image could show.
+    // f64 sums of values that were bytes are precise enough for an 8-bit image.
     let mut sums = Vec::with_capacity(line.len() + 1);
     let mut sum = [0.0f64; 3];
     sums.push(sum);

@@ -1,4 +1,4 @@
-//! Coverage and blending, which every kind of defect is drawn with.
+//! Coverage and blending, for drawing all kinds of defects.
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
@@ -12,12 +12,12 @@ impl Dice<'_> {
     }
 }
 
-/// A direction turned by about `angle` radians (its tangent, exactly).
+/// A direction rotated by about `angle` radians (exactly, by the angle with that tangent).
 pub(super) fn turned(v: [f32; 2], angle: f32) -> [f32; 2] {
     unit([v[0] - angle * v[1], v[1] + angle * v[0]])
 }
 
-/// How much of each pixel a defect covers, 0 to 1.
+/// The coverage of each pixel by a defect, 0 to 1.
 #[derive(Debug)]
 pub(super) struct Coverage {
     pub(super) width: u32,
@@ -25,7 +25,7 @@ pub(super) struct Coverage {
     values: Vec<f32>,
 }
 
-/// Pixels that are covered less belong to the background.
+/// Pixels with less coverage belong to the background.
 const VISIBLE: f32 = 0.1;
 
 impl Coverage {
@@ -34,13 +34,13 @@ impl Coverage {
         Self { width, height, values: vec![0.0; width as usize * height as usize] }
     }
 
-    /// The shorter side, in pixels: what sizes are relative to.
+    /// The shorter side, in pixels; sizes are relative to it.
     pub(super) fn scale(&self) -> f32 {
         self.width.min(self.height) as f32
     }
 
-    /// Covers what a function of the pixel's centre gives, within a rectangle (left, top, right, bottom); where shapes
-    /// overlap the greater coverage counts.
+    /// Sets the coverage by a function of the pixel's centre, within a rectangle (left, top, right, bottom); where
+    /// shapes overlap, the larger coverage counts.
     pub(super) fn cover(&mut self, bounds: [f32; 4], value: impl Fn([f32; 2]) -> f32) {
         let clamp = |v: f32, side: u32| v.clamp(0.0, side as f32) as u32;
         let (left, right) = (clamp(bounds[0], self.width), clamp(bounds[2] + 1.0, self.width));
@@ -79,14 +79,14 @@ impl Coverage {
 
     /// A soft blob with an irregular outline: a disc whose edge is pushed in and out by noise. `softness` is the width
     /// of the edge as a share of the radius.
-    pub(super) fn blob(&mut self, centre: [f32; 2], radius: f32, softness: f32, dice: &mut Dice<'_>) {
+    pub(super) fn blob(&mut self, center: [f32; 2], radius: f32, softness: f32, dice: &mut Dice<'_>) {
         let stretch = dice.between(0.7, 1.4);
         let axis = dice.direction();
         let noise = Noise::new(dice);
         let reach = 2.2 * radius;
-        let bounds = [centre[0] - reach, centre[1] - reach, centre[0] + reach, centre[1] + reach];
+        let bounds = [center[0] - reach, center[1] - reach, center[0] + reach, center[1] + reach];
         self.cover(bounds, |p| {
-            let d = [p[0] - centre[0], p[1] - centre[1]];
+            let d = [p[0] - center[0], p[1] - center[1]];
             let (u, v) = ((d[0] * axis[0] + d[1] * axis[1]) * stretch, (d[1] * axis[0] - d[0] * axis[1]) / stretch);
             let distance = (u * u + v * v).sqrt() / radius;
             let edge = 1.0 + 0.7 * (noise.at([d[0] / reach, d[1] / reach]) - 0.5);
@@ -94,7 +94,7 @@ impl Coverage {
         });
     }
 
-    /// Mixes the image with what `paint` makes of each covered pixel, and gives the mask of the pixels it covered.
+    /// Blends the image with the result of `paint` on each covered pixel, and returns the mask of covered pixels.
     pub(super) fn blend(
         &self,
         image: &RgbImage,
@@ -159,15 +159,15 @@ fn lattice(values: &[f32], side: usize, p: [f32; 2]) -> f32 {
 }
 
 /// The mean colour of the pixels within `radius` (in x and in y) of a point.
-pub(super) fn mean_colour(image: &RgbImage, centre: [f32; 2], radius: f32) -> [f32; 3] {
+pub(super) fn mean_color(image: &RgbImage, center: [f32; 2], radius: f32) -> [f32; 3] {
     let range = |v: f32, side: u32| {
         let last = side - 1;
         let from = ((v - radius).max(0.0) as u32).min(last);
         from..=((v + radius).max(0.0) as u32).min(last)
     };
     let (mut sum, mut count) = ([0u64; 3], 0u64);
-    for y in range(centre[1], image.height()) {
-        for x in range(centre[0], image.width()) {
+    for y in range(center[1], image.height()) {
+        for x in range(center[0], image.width()) {
             for (sum, &value) in sum.iter_mut().zip(&image.get_pixel(x, y).0) {
                 *sum += u64::from(value);
             }

@@ -1,8 +1,8 @@
 //! Cracks.
 //!
 //! # What it computes
-//! A dark line that wanders: a random walk of short steps whose heading drifts and now and then kinks, thickest in the
-//! middle and fading to hair width at both ends, with up to two branches.
+//! A dark wandering line: a random walk of short steps whose heading drifts with occasional kinks, thickest in the
+//! middle and tapering at both ends, with up to two branches.
 //!
 //! # When to use
 //! For brittle surfaces: ceramics, concrete, glass, solar cells.
@@ -38,7 +38,7 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     canvas.blend(image, |_, _, pixel| pixel.map(|value| value * darkness))
 }
 
-/// Draws one branch and gives the points it went through, each with the heading there.
+/// Draws one branch and returns its points, each with the heading there.
 fn walk(
     canvas: &mut Coverage,
     start: [f32; 2],

@@ -1,7 +1,7 @@
 //! CutPaste.
 //!
 //! # What it computes
-//! A rectangle of the image, its colours jittered slightly, pasted at another place of the same image.
+//! A rectangle of the image, its colours jittered slightly, pasted at another position in the same image.
 //!
 //! # When to use
 //! For misplaced and doubled parts, and as the augmentation that CutPaste is trained with.
@@ -30,7 +30,7 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     let patch_height = ((area / aspect).sqrt() as u32).clamp(1, height);
     let mut place = || [dice.below(width - patch_width + 1), dice.below(height - patch_height + 1)];
     let from = place();
-    // A place too near to the old one would hardly be a defect; on a tiny image there may be no other.
+    // A position too close to the original would hardly be a defect; a tiny image may have no other.
     let mut to = place();
     for _ in 0..16 {
         let far = |axis: usize, size: u32| from[axis].abs_diff(to[axis]) * 4 >= size;

@@ -16,16 +16,16 @@
 use image::{GrayImage, RgbImage};
 
 use super::Kind;
-use super::canvas::{Coverage, Dice, mean_colour};
+use super::canvas::{Coverage, Dice, mean_color};
 
 pub(crate) const KIND: Kind = Kind { name: "missing", summary: "a patch where the texture is absent", draw };
 
 fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     let mut canvas = Coverage::new(image);
-    let centre = dice.point(&canvas, 0.2);
+    let center = dice.point(&canvas, 0.2);
     let radius = (dice.between(0.06, 0.15) * canvas.scale()).max(1.5);
-    canvas.blob(centre, radius, 0.1, dice);
-    let mean = mean_colour(image, centre, 2.0 * radius);
+    canvas.blob(center, radius, 0.1, dice);
+    let mean = mean_color(image, center, 2.0 * radius);
     canvas.blend(image, |_, _, _| {
         let noise = dice.between(-4.0, 4.0);
         mean.map(|value| value + noise)

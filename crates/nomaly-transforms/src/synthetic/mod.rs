@@ -5,14 +5,14 @@
 //! elsewhere: every pixel outside the mask is the input's, bit for bit.
 //!
 //! # When to use
-//! For demonstrations, for choosing between settings where no real defects have been collected, and for tests. Scores
-//! on synthetic defects say little about how well real ones are found. Defects may fall on the background of an object.
+//! For demonstrations, for choosing settings when no real defects have been collected, and for tests. Scores on
+//! synthetic defects say little about the detection of real ones. Defects may fall on the background of an object.
 //!
 //! # Parameters
-//! The kind and a seeded generator. Sizes follow the image's shorter side; strengths are drawn from ranges in which a
-//! person sees the defect on a calm surface without searching (thin ones hide in busy textures, as real ones do). The
-//! same seed gives the same bytes on every platform: only operations that IEEE 754 defines exactly are used (no sines,
-//! exponentials or fused operations).
+//! The kind and a seeded generator. Sizes follow the image's shorter side; strengths are drawn from ranges in which the
+//! defect is obvious on a plain surface (thin ones hide in busy textures, as real ones do). The same seed gives the
+//! same bytes on every platform: only operations that IEEE 754 defines exactly are used (no sines, exponentials or
+//! fused operations).
 //!
 //! # Reference
 //! Li, Sohn, Yoon, Pfister, *CutPaste: Self-Supervised Learning for Anomaly Detection and Localization*, CVPR 2021, for
@@ -50,7 +50,7 @@ use rand_chacha::ChaCha8Rng;
 pub struct Kind {
     /// The name users type.
     pub name: &'static str,
-    /// One line that says what the defect looks like.
+    /// One line: what the defect looks like.
     pub summary: &'static str,
     draw: fn(&RgbImage, &mut canvas::Dice<'_>) -> (RgbImage, GrayImage),
 }
@@ -73,7 +73,7 @@ pub static KINDS: Registry<Kind> = Registry::new(
 
 /// Draws one defect into a copy of an image. Returns the copy and the mask, 255 on the defect and 0 elsewhere.
 ///
-/// An image without pixels comes back as it is.
+/// An image without pixels is returned unchanged.
 pub fn apply(kind: &Kind, image: &RgbImage, rng: &mut ChaCha8Rng) -> (RgbImage, GrayImage) {
     if image.width() == 0 || image.height() == 0 {
         return (image.clone(), GrayImage::new(image.width(), image.height()));

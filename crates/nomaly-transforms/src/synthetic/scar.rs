@@ -1,7 +1,7 @@
 //! CutPaste's scar.
 //!
 //! # What it computes
-//! A long thin rectangle of the image, its colours jittered slightly, turned and pasted at another place.
+//! A long thin rectangle of the image, its colours jittered slightly, rotated and pasted at another position.
 //!
 //! # When to use
 //! For small elongated defects, and as the second augmentation that CutPaste is trained with.
@@ -26,7 +26,7 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     let unit = (canvas.scale() / 256.0).max(0.25);
     let half_width = 0.5 * dice.between(2.0, 16.0) * unit;
     let half_height = 0.5 * dice.between(10.0, 25.0) * unit;
-    // Within 45° of upright: the direction's second part is the greater one, and points down.
+    // Within 45° of vertical: the second component of the direction dominates and points down.
     let axis = loop {
         let v = dice.direction();
         if v[1] >= v[0].abs() {
@@ -34,14 +34,14 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
         }
     };
     let source = dice.point(&canvas, 0.1);
-    let centre = dice.point(&canvas, 0.15);
+    let center = dice.point(&canvas, 0.15);
     // Coordinates of a pixel in the strip: across and along.
     let local = |p: [f32; 2]| {
-        let d = [p[0] - centre[0], p[1] - centre[1]];
+        let d = [p[0] - center[0], p[1] - center[1]];
         [d[0] * axis[1] - d[1] * axis[0], d[0] * axis[0] + d[1] * axis[1]]
     };
     let reach = half_width + half_height + 1.0;
-    canvas.cover([centre[0] - reach, centre[1] - reach, centre[0] + reach, centre[1] + reach], |p| {
+    canvas.cover([center[0] - reach, center[1] - reach, center[0] + reach, center[1] + reach], |p| {
         let [across, along] = local(p);
         (half_width + 0.5 - across.abs()).min(half_height + 0.5 - along.abs())
     });

@@ -8,8 +8,8 @@
 //! For metal, plastic, varnish, wood.
 //!
 //! # Parameters
-//! Length 20–60 % of the shorter side, half width 0.5–1.6 pixels at 256 pixels, brightness shifted by 45–95 grey levels
-//! towards the side that has more room.
+//! Length 20–60 % of the shorter side, half width 0.5–1.6 pixels at 256 pixels, brightness shifted by 45–95 grey
+//! levels, up or down, whichever has more headroom.
 //!
 //! # Reference
 //! After the class `scratch` of MVTec AD (Bergmann et al., CVPR 2019).
@@ -17,7 +17,7 @@
 use image::{GrayImage, RgbImage};
 
 use super::Kind;
-use super::canvas::{Coverage, Dice, mean_colour, turned};
+use super::canvas::{Coverage, Dice, mean_color, turned};
 
 pub(crate) const KIND: Kind =
     Kind { name: "scratch", summary: "thin straight lines, brighter or darker than the surface", draw };
@@ -26,7 +26,7 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     const SEGMENTS: usize = 16;
     let mut canvas = Coverage::new(image);
     let unit = (canvas.scale() / 256.0).max(1.0);
-    let centre = dice.point(&canvas, 0.3);
+    let center = dice.point(&canvas, 0.3);
     let heading = dice.direction();
     for _ in 0..=dice.below(3) {
         let mut heading = turned(heading, dice.between(-0.08, 0.08));
@@ -34,8 +34,8 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
         let curve = dice.between(-0.02, 0.02);
         let offset = dice.between(-8.0, 8.0) * unit;
         let mut at = [
-            centre[0] - 0.5 * length * heading[0] - offset * heading[1],
-            centre[1] - 0.5 * length * heading[1] + offset * heading[0],
+            center[0] - 0.5 * length * heading[0] - offset * heading[1],
+            center[1] - 0.5 * length * heading[1] + offset * heading[0],
         ];
         let mut radius = dice.between(0.5, 1.6) * unit;
         for _ in 0..SEGMENTS {
@@ -47,7 +47,7 @@ fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
             (at, radius) = (next, next_radius);
         }
     }
-    let mean = mean_colour(image, centre, 0.2 * canvas.scale());
+    let mean = mean_color(image, center, 0.2 * canvas.scale());
     let room_above = mean.iter().sum::<f32>() / 3.0 < 140.0;
     let shift = dice.between(45.0, 95.0) * if room_above { 1.0 } else { -1.0 };
     canvas.blend(image, |_, _, pixel| pixel.map(|value| value + shift))

@@ -17,17 +17,17 @@
 use image::{GrayImage, RgbImage};
 
 use super::Kind;
-use super::canvas::{Coverage, Dice, mean_colour};
+use super::canvas::{Coverage, Dice, mean_color};
 
 pub(crate) const KIND: Kind = Kind { name: "stain", summary: "a soft tinted blob, darker or paler", draw };
 
 fn draw(image: &RgbImage, dice: &mut Dice<'_>) -> (RgbImage, GrayImage) {
     let mut canvas = Coverage::new(image);
-    let centre = dice.point(&canvas, 0.2);
+    let center = dice.point(&canvas, 0.2);
     let radius = (dice.between(0.08, 0.18) * canvas.scale()).max(1.5);
-    canvas.blob(centre, radius, 0.45, dice);
+    canvas.blob(center, radius, 0.45, dice);
 
-    let mean = mean_colour(image, centre, radius);
+    let mean = mean_color(image, center, radius);
     let brightness = mean.iter().sum::<f32>() / 3.0;
     // A pale stain would not show on white, nor a dark one on black.
     let pale = brightness < 60.0 || (brightness < 170.0 && dice.chance(0.35));

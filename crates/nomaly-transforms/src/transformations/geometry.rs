@@ -1,20 +1,20 @@
-//! Where pixels come from: mirror images, shifts and turns move them, zooms and crops interpolate between them.
+//! Geometric transformations: flips, shifts and rotations move pixels, zooms and crops interpolate between them.
 
-/// Rows and columns that pixels are taken from.
+/// The source rows and columns of pixels.
 ///
-/// Mirror images, shifts and quarter turns only move pixels, and any composition of them is one of these, so that an
-/// image is copied once however many steps there are.
+/// Flips, shifts and quarter turns only move pixels, and any composition of them is one `Gather`, so an image is copied
+/// once for any number of steps.
 #[derive(Debug)]
 pub(crate) struct Gather {
-    /// For every row of the output a row of the input, or a column where `transposed`.
+    /// For each row of the output, a row of the input, or a column if `transposed`.
     along_y: Vec<usize>,
-    /// For every column of the output a column of the input, or a row where `transposed`.
+    /// For each column of the output, a column of the input, or a row if `transposed`.
     along_x: Vec<usize>,
     transposed: bool,
 }
 
 impl Gather {
-    /// Takes every pixel from its own place.
+    /// Leaves every pixel in place.
     pub(crate) fn identity([height, width]: [usize; 2]) -> Self {
         Self { along_y: (0..height).collect(), along_x: (0..width).collect(), transposed: false }
     }
@@ -34,7 +34,7 @@ impl Gather {
         self.along_x = shifted(&self.along_x, by);
     }
 
-    /// Then turns by `quarters` times 90° counter-clockwise; height and width change places where that is odd.
+    /// Then turns by `quarters` times 90° counter-clockwise; height and width are swapped if that is odd.
     pub(crate) fn turn(&mut self, quarters: u8) {
         for _ in 0..quarters {
             // The output at (y, x) is what was at (x, last − y).
@@ -68,7 +68,7 @@ fn shifted(places: &[usize], by: isize) -> Vec<usize> {
     (0..places.len()).map(|at| places[reflected(at as isize + by, places.len())]).collect()
 }
 
-/// The place inside `0..len` that a place beyond it shows: `d c b a | a b c d | d c b a`.
+/// The index within `0..len` for an index beyond it: `d c b a | a b c d | d c b a`.
 pub(crate) fn reflected(at: isize, len: usize) -> usize {
     let folded = at.rem_euclid(2 * len as isize) as usize;
     if folded < len { folded } else { 2 * len - 1 - folded }
@@ -79,7 +79,7 @@ pub(crate) fn reflected(at: isize, len: usize) -> usize {
 pub(crate) struct Window {
     /// Its sides, as a share of the image's.
     pub(crate) share: f64,
-    /// Where it lies in what the image leaves it, from top and from left: 0 at one border, 1 at the other.
+    /// Its position in the free space, from top and from left: 0 at one border, 1 at the other.
     pub(crate) place: [f64; 2],
 }
 
@@ -99,7 +99,7 @@ impl Window {
         }
     }
 
-    /// For every output place the two input places it lies between, and how near to the second.
+    /// For each output position, the two input positions around it and the weight of the second.
     fn axis(self, axis: usize, len: usize) -> Vec<(usize, usize, f32)> {
         let side = len as f64;
         // Centres of pixels lie halfway between whole numbers.
@@ -125,13 +125,13 @@ mod tests {
             serde_json::from_str(include_str!("../../tests/fixtures/transformations.json")).unwrap();
         let number = |value: &serde_json::Value| value.as_f64().unwrap();
         let levels = fixture["colour"]["planes"].as_array().unwrap();
-        let colour: Vec<f32> = levels.iter().map(|level| number(level) as f32 / 255.0).collect();
+        let color: Vec<f32> = levels.iter().map(|level| number(level) as f32 / 255.0).collect();
         for case in fixture["window"].as_array().unwrap() {
             let place = [number(&case["place"][0]), number(&case["place"][1])];
-            let mut out = vec![0.0; colour.len()];
-            Window { share: number(&case["share"]), place }.resample(&colour, [9, 12], &mut out);
+            let mut out = vec![0.0; color.len()];
+            Window { share: number(&case["share"]), place }.resample(&color, [9, 12], &mut out);
             let expected = case["expected"].as_array().unwrap().iter().flat_map(|plane| plane.as_array().unwrap());
-            // The reference is rounded to 7 decimals, and ours is in single precision.
+            // The reference is rounded to 7 decimals, and this is single precision.
             for (value, expected) in out.iter().zip(expected) {
                 assert!((f64::from(*value) - number(expected)).abs() < 4e-7, "{value}, expected {expected}");
             }

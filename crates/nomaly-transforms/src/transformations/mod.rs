@@ -2,15 +2,15 @@
 //!
 //! # What it computes
 //! A [`TransformationSet`] is a list of [`Transformation`]s, each a composition of steps on planes of values in \[0,
-//! 1\]. A network that learns to tell which transformation of the set an image went through learns what normal images
-//! look like; how sure it is of an image says how normal the image is.
+//! 1\]. A network that learns to recognize the transformation of an image learns what normal images look like; its
+//! confidence measures how normal an image is.
 //!
 //! # When to use
 //! With methods that make their own labels. `geotrans` where items have a fixed pose; a smaller set where training must
-//! be quick; no turns or mirror images where normal items come turned or mirrored, since they could not be told apart.
+//! be quick; no rotations or flips where normal items come rotated or flipped, since they could not be distinguished.
 //!
 //! # Parameters
-//! A set is written in one string that says all of it:
+//! A set is written as one string:
 //!
 //! ```text
 //! set            = term { "/" term }
@@ -23,12 +23,12 @@
 //! ```
 //!
 //! A preset is a product: `geotrans` is {–, flip} × {–, −tx, +tx} × {–, −ty, +ty} × {–, rot90, rot180, rot270}, 72
-//! transformations of which the last factor changes quickest; shifts are by a quarter of the side, or by the share that
-//! is given. `rotations` are the four turns, `rotations-flips` eight. **Each extra doubles the set**: first come the
-//! transformations without it, then the same ones with it. Wherever they are written, extras are carried out before the
+//! transformations, with the last factor changing fastest; shifts are by a quarter of the side, or by the given share.
+//! `rotations` are the four turns, `rotations-flips` eight. **Each extra doubles the set**: first come the
+//! transformations without it, then the same ones with it. Regardless of their position, extras are applied before the
 //! preset's steps, `equalise` or `quantile` first, then `jitter`, `crop` and `zoom` (T = T_old ∘ zoom ∘ crop ∘ jitter ∘
-//! equalise). A transformation that is written out takes its steps **from left to right**. The names of transformations
-//! are written in the same way, so that every set can be written as a list.
+//! equalise). An explicit transformation applies its steps **from left to right**. The names of transformations have
+//! the same form, so every set can be written as a list.
 //!
 //! | step | what it does | setting |
 //! |---|---|---|
@@ -81,7 +81,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub(crate) use set::{GEOTRANS, Preset, ROTATIONS, ROTATIONS_FLIPS};
 pub use set::{MAX_TRANSFORMATIONS, TransformationSet};
-use step::{Step, Worked};
+use step::{Step, StepBuffer};
 
 use crate::error::TransformError;
 use crate::planes::{check_planes, check_size};
@@ -92,7 +92,7 @@ pub const MAX_STEPS: usize = 16;
 /// The name of the transformation without steps.
 const IDENTITY: &str = "identity";
 
-/// One transformation of a [`TransformationSet`]: steps that are taken one after the other.
+/// One transformation of a [`TransformationSet`]: a sequence of steps.
 ///
 /// It is written, and parsed, as its [name](Self::name); the [module documentation](self) lists the steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,21 +101,21 @@ pub struct Transformation {
 }
 
 impl Transformation {
-    /// The steps in the order in which they are taken, such as `zoom=1.3+flip+ty=-0.25+rot90`; `identity` where there
-    /// are none. Two transformations of a set never have the same name.
+    /// The steps in order, such as `zoom=1.3+flip+ty=-0.25+rot90`; `identity` if there are none. Two transformations of
+    /// a set never have the same name.
     pub fn name(&self) -> String {
         self.to_string()
     }
 
-    /// The transformation that turns the output back into the input, bit for bit.
+    /// The inverse transformation, exact to the bit.
     ///
-    /// `None` unless all steps are mirror images and turns: the others lose pixels or values.
+    /// `None` unless all steps are flips and rotations: the others lose pixels or values.
     pub fn inverse(&self) -> Option<Self> {
         let steps = self.steps.iter().rev().map(|step| step.inverse()).collect::<Option<_>>()?;
         Some(Self { steps })
     }
 
-    /// Whether the same image may come out differently: `crop` and `jitter` draw random numbers.
+    /// Whether the result is random: `crop` and `jitter` draw random numbers.
     pub fn is_random(&self) -> bool {
         self.steps.iter().any(|step| step.is_random())
     }
@@ -124,7 +124,7 @@ impl Transformation {
     ///
     /// # Errors
     /// [`TransformError::EmptyImage`], [`TransformError::NotSquare`] for `rot90` and `rot270`,
-    /// [`TransformError::TooSmall`] where a step would change nothing or not move by a pixel.
+    /// [`TransformError::TooSmall`] if a step would have no effect or move by less than a pixel.
     pub fn check(&self, size: [usize; 2]) -> Result<(), TransformError> {
         check_size(size)?;
         self.steps.iter().try_for_each(|step| step.check(size))
@@ -132,13 +132,12 @@ impl Transformation {
 
     /// Transforms planes `[C, H, W]` of values in \[0, 1\], where `size` is `[H, W]`, into as many values in `out`.
     ///
-    /// `random` decides what is random and nothing else; a transformation that [is not random](Self::is_random) leaves
-    /// it untouched. Moves of pixels take any value and keep it bit for bit; `jitter`, `equalise` and `quantile` read
-    /// values beyond \[0, 1\] as the nearer end.
+    /// A transformation that [is not random](Self::is_random) does not use `random`. Moves of pixels take any value and
+    /// keep it bit for bit; `jitter`, `equalise` and `quantile` read values beyond \[0, 1\] as the nearer end.
     ///
     /// # Errors
-    /// What [`check`](Self::check) finds, [`TransformError::PlanesLength`], [`TransformError::OutputLength`]. `out` is
-    /// untouched then.
+    /// Those of [`check`](Self::check), [`TransformError::PlanesLength`], [`TransformError::OutputLength`]. `out` is
+    /// then unchanged.
     pub fn apply(
         &self,
         planes: &[f32],
@@ -148,11 +147,11 @@ impl Transformation {
     ) -> Result<(), TransformError> {
         self.check(size)?;
         check_planes(planes, size, out)?;
-        let mut worked = Worked::new(planes, size, out);
+        let mut buffer = StepBuffer::new(planes, size, out);
         for &step in &self.steps {
-            worked.take(step, random);
+            buffer.take(step, random);
         }
-        worked.finish();
+        buffer.finish();
         Ok(())
     }
 }

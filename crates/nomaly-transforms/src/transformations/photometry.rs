@@ -1,6 +1,6 @@
-//! What values pixels have: colour jitter and histogram equalisation.
+//! Photometric transformations: colour jitter and histogram equalisation.
 
-/// Factors of brightness, contrast and saturation; 1 leaves each as it is.
+/// Factors of brightness, contrast and saturation; 1 is neutral.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Factors {
     pub(super) brightness: f32,
@@ -46,16 +46,16 @@ fn towards(grey: f32, value: f32, factor: f32) -> f32 {
     (grey + factor * (value - grey)).clamp(0.0, 1.0)
 }
 
-/// What each channel adds to grey: the luma of ITU-R BT.601 for red, green and blue, otherwise equal parts.
+/// The weight of each channel in grey: the luma of ITU-R BT.601 for red, green and blue, otherwise equal parts.
 fn weights(channels: usize) -> Vec<f32> {
     if channels == 3 { vec![0.299, 0.587, 0.114] } else { vec![1.0 / channels as f32; channels] }
 }
 
 /// Replaces every value by `top` times the share of values that are not greater.
 ///
-/// Values are counted at 256 levels, 0 to 1, and the shares interpolated between levels. An image that has one level
-/// only stays as it is. Values that are not numbers are counted at level 0 and stay what they are.
-pub(super) fn equalise(planes: &mut [f32], top: f64) {
+/// Values are counted at 256 levels, 0 to 1, and the shares interpolated between levels. An image with a single level
+/// does not change. NaN counts as level 0 and stays NaN.
+pub(super) fn equalize(planes: &mut [f32], top: f64) {
     const LAST: usize = 255;
     let mut counts = [0u64; LAST + 1];
     for &value in planes.iter() {
@@ -96,17 +96,17 @@ mod tests {
                 assert!((a - b).abs() <= tolerance, "{a}, expected {b}");
             }
         };
-        let colour: Vec<f32> = list(&fixture["colour"]["planes"]).iter().map(|level| level / 255.0).collect();
+        let color: Vec<f32> = list(&fixture["colour"]["planes"]).iter().map(|level| level / 255.0).collect();
         for case in fixture["jitter"].as_array().unwrap() {
             let [brightness, contrast, saturation] = list(&case["factors"])[..] else { panic!("three factors") };
             let factors = Factors { brightness, contrast, saturation };
-            let (mut planes, mut grey) = (colour.clone(), colour[..108].to_vec());
+            let (mut planes, mut grey) = (color.clone(), color[..108].to_vec());
             factors.apply(&mut planes, 108);
             factors.apply(&mut grey, 108);
             close(&planes, &list(&case["colour"]), 1e-6);
             close(&grey, &list(&case["grey"]), 1e-6);
             let pillow: Vec<f32> = list(&case["pillow"]).iter().map(|level| level / 255.0).collect();
-            // Up to one level a step, of which the earlier ones are stretched by the later factors.
+            // Up to one level per step; later factors amplify earlier errors.
             close(&planes, &pillow, 3.0 / 255.0);
         }
     }

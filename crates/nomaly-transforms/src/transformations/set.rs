@@ -1,4 +1,4 @@
-//! Sets, and how they are written.
+//! Transformation sets and their textual form.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,20 +7,20 @@ use std::str::FromStr;
 use nomaly_registry::{Entry, Registry, UnknownName};
 use serde::{Deserialize, Serialize};
 
-use super::step::{CROP, EQUALISE, JITTER, QUANTILE, STEPS, Step, StepKind, ZOOM, number};
+use super::step::{CROP, EQUALIZE, JITTER, QUANTILE, STEPS, Step, StepKind, ZOOM, number};
 use super::{IDENTITY, MAX_STEPS, Transformation};
 use crate::error::TransformError;
 
 /// The most transformations in a [`TransformationSet`].
 pub const MAX_TRANSFORMATIONS: usize = 4096;
 
-/// A quarter of the side, by which the paper shifts.
+/// The shift of the paper: a quarter of the side.
 const QUARTER: f64 = 0.25;
 
-/// Transformations to tell apart, in the order of their labels; at least one.
+/// Transformations in the order of their labels; at least one.
 ///
-/// A set is one string ([`FromStr`] and [`Display`](fmt::Display)), which is also how it is stored. What is displayed
-/// names every setting of an extra and reads back as an equal set. The [module documentation](super) has the grammar.
+/// A set is one string ([`FromStr`] and [`Display`](fmt::Display)), which is also how it is stored. The displayed form
+/// names every setting of an extra and parses to an equal set. The [module documentation](super) has the grammar.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TransformationSet {
@@ -29,7 +29,7 @@ pub struct TransformationSet {
 }
 
 impl TransformationSet {
-    /// How many transformations there are, 1 to [`MAX_TRANSFORMATIONS`].
+    /// The number of transformations, 1 to [`MAX_TRANSFORMATIONS`].
     #[expect(clippy::len_without_is_empty, reason = "a set without transformations cannot be made")]
     pub fn len(&self) -> usize {
         self.transformations.len()
@@ -50,7 +50,7 @@ impl TransformationSet {
         self.iter().any(Transformation::is_random)
     }
 
-    /// Checks that images of this size, height and width in pixels, can go through every transformation.
+    /// Checks that images of this size, height and width in pixels, are valid for every transformation.
     ///
     /// # Errors
     /// As [`Transformation::check`].
@@ -119,13 +119,13 @@ nomaly_settings::text_schema!(
     "a set by name (`geotrans`, `rotations`, `rotations-flips`), with extras after `+`, or a list with `/` between"
 );
 
-/// A set that has a name.
+/// A named set.
 #[derive(Debug)]
 pub(crate) struct Preset {
     pub(crate) name: &'static str,
     pub(crate) summary: &'static str,
     pub(crate) parameters: &'static str,
-    /// By which share of the side it shifts, where it shifts and nothing else is said.
+    /// The default shift as a share of the side, if it shifts.
     share: Option<f64>,
     flips: bool,
 }
@@ -164,12 +164,12 @@ pub(crate) const ROTATIONS_FLIPS: Preset = Preset {
 
 static PRESETS: Registry<Preset> = Registry::new("set of transformations", &[GEOTRANS, ROTATIONS, ROTATIONS_FLIPS]);
 
-/// Extras in the order of T = T_old ∘ zoom ∘ crop ∘ jitter ∘ equalise: the last one is carried out first.
-static EXTRAS: Registry<StepKind> = Registry::new("extra transformation", &[ZOOM, CROP, JITTER, EQUALISE, QUANTILE]);
+/// Extras in the order of T = T_old ∘ zoom ∘ crop ∘ jitter ∘ equalise: the last one is applied first.
+static EXTRAS: Registry<StepKind> = Registry::new("extra transformation", &[ZOOM, CROP, JITTER, EQUALIZE, QUANTILE]);
 
 impl Preset {
-    /// The preset as it is displayed, and its transformations. The default share is left out: it is part of what the
-    /// name means in the paper and cannot change.
+    /// The preset as it is displayed, and its transformations. The default share is left out: it belongs to the
+    /// definition in the paper and cannot change.
     fn parse(&self, setting: Option<&str>) -> Result<(String, Vec<Transformation>), TransformError> {
         let wrong = |expected| TransformError::Setting {
             name: self.name,
@@ -233,12 +233,12 @@ fn parse_term(term: &str) -> Result<(String, Vec<Transformation>), TransformErro
         extras.push((kind.name, kind.parse(setting)?));
     }
     let given = |kind: StepKind| extras.iter().any(|(name, _)| *name == kind.name);
-    if given(EQUALISE) && given(QUANTILE) {
-        return Err(TransformError::EqualisedTwice);
+    if given(EQUALIZE) && given(QUANTILE) {
+        return Err(TransformError::EqualizedTwice);
     }
     for (_, extra) in EXTRAS.names().filter_map(|name| extras.iter().find(|(given, _)| *given == name)) {
         text += &format!("+{extra}");
-        // Those that come later in this order are carried out earlier.
+        // Later ones in this order are applied earlier.
         let with = transformations.iter().map(|old| Transformation { steps: with_extra(*extra, old) });
         let with: Vec<Transformation> = with.collect();
         transformations.extend(with);
@@ -253,7 +253,7 @@ fn with_extra(extra: Step, old: &Transformation) -> Vec<Step> {
     steps
 }
 
-/// Reads a transformation that is written out, step by step.
+/// Parses an explicit transformation, step by step.
 pub(super) fn transformation(text: &str) -> Result<Transformation, TransformError> {
     if text.trim() == IDENTITY {
         return Ok(Transformation { steps: Vec::new() });
@@ -275,7 +275,7 @@ pub(super) fn transformation(text: &str) -> Result<Transformation, TransformErro
     Ok(Transformation { steps })
 }
 
-/// A name, and what follows it after `=`.
+/// A name, and the text after `=`.
 fn word(text: &str) -> (&str, Option<&str>) {
     match text.split_once('=') {
         Some((name, setting)) => (name.trim(), Some(setting.trim())),

@@ -6,12 +6,12 @@ use nomaly_registry::{Entry, Registry};
 use rand_chacha::ChaCha8Rng;
 
 use super::geometry::{Gather, Window};
-use super::photometry::{Factors, equalise};
+use super::photometry::{Factors, equalize};
 use crate::dice::Dice;
 use crate::entry::Group;
 use crate::error::TransformError;
 
-/// One step. Settings are in range: steps are made by [`StepKind::parse`] and by the presets alone.
+/// One step. Settings are in range: only [`StepKind::parse`] and the presets create steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Step {
     /// Mirrors left and right.
@@ -26,25 +26,25 @@ pub(super) enum Step {
     Zoom(f64),
     /// Stretches a window anywhere in the image, of this share of its sides.
     Crop(f64),
-    /// Changes brightness, contrast and saturation by factors that are this far from 1 at most.
+    /// Changes brightness, contrast and saturation by factors at most this far from 1.
     Jitter(f64),
     /// Equalises the histogram.
-    Equalise,
+    Equalize,
     /// Equalises the histogram up to this value.
     Quantile(f64),
 }
 
-/// A number that a step is written with, as in `zoom=1.3`.
+/// The numeric setting of a step, as in `zoom=1.3`.
 #[derive(Debug)]
 pub(crate) struct Setting {
-    /// Taken where none is written; without one the setting must be written.
+    /// The default; without one the setting is required.
     default: Option<f64>,
-    /// What it may be, for the message of an error.
+    /// The allowed values, for error messages.
     expected: &'static str,
     valid: fn(f64) -> bool,
 }
 
-/// A kind of step, by the name that it is written with.
+/// A named kind of step.
 #[derive(Debug)]
 pub(crate) struct StepKind {
     pub(crate) name: &'static str,
@@ -66,7 +66,7 @@ impl Entry for StepKind {
 }
 
 impl StepKind {
-    /// Reads what follows the name: nothing, or a number after `=`.
+    /// Parses the text after the name: nothing, or a number after `=`.
     pub(super) fn parse(&self, setting: Option<&str>) -> Result<Step, TransformError> {
         let wrong = |expected| TransformError::Setting {
             name: self.name,
@@ -82,7 +82,7 @@ impl StepKind {
     }
 }
 
-/// A number that a rule allows.
+/// Parses a number that a rule allows.
 pub(super) fn number(text: &str, valid: fn(f64) -> bool) -> Option<f64> {
     text.trim().parse().ok().filter(|&value: &f64| value.is_finite() && valid(value))
 }
@@ -153,13 +153,13 @@ pub(crate) const JITTER: StepKind = StepKind {
     }),
     make: Step::Jitter,
 };
-pub(crate) const EQUALISE: StepKind = StepKind {
+pub(crate) const EQUALIZE: StepKind = StepKind {
     name: "equalise",
     summary: "histogram equalisation: every value becomes the share of values that are not greater",
     group: Group::Photometry,
     parameters: "",
     setting: None,
-    make: |_| Step::Equalise,
+    make: |_| Step::Equalize,
 };
 pub(crate) const QUANTILE: StepKind = StepKind {
     name: "quantile",
@@ -176,9 +176,9 @@ pub(crate) const QUANTILE: StepKind = StepKind {
 
 /// All steps.
 pub(super) static STEPS: Registry<StepKind> =
-    Registry::new("step", &[FLIP, TX, TY, ROT90, ROT180, ROT270, ZOOM, CROP, JITTER, EQUALISE, QUANTILE]);
+    Registry::new("step", &[FLIP, TX, TY, ROT90, ROT180, ROT270, ZOOM, CROP, JITTER, EQUALIZE, QUANTILE]);
 
-/// The name and the setting, as they are parsed.
+/// The name and the setting, in the parsed form.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -189,7 +189,7 @@ impl fmt::Display for Step {
             Self::Zoom(factor) => write!(f, "zoom={factor}"),
             Self::Crop(share) => write!(f, "crop={share}"),
             Self::Jitter(strength) => write!(f, "jitter={strength}"),
-            Self::Equalise => f.write_str("equalise"),
+            Self::Equalize => f.write_str("equalise"),
             Self::Quantile(top) => write!(f, "quantile={top}"),
         }
     }
@@ -201,7 +201,7 @@ fn pixels(share: f64, side: usize) -> isize {
 }
 
 impl Step {
-    /// The step that undoes this one, where there is one.
+    /// The inverse step, if there is one.
     pub(super) fn inverse(self) -> Option<Self> {
         match self {
             Self::Flip => Some(Self::Flip),
@@ -214,7 +214,7 @@ impl Step {
         matches!(self, Self::Crop(_) | Self::Jitter(_))
     }
 
-    /// Checks that an image has a shape that the step can keep, and is large enough for it to change anything.
+    /// Checks that the step keeps the image's shape and that the image is large enough for it to have an effect.
     pub(super) fn check(self, [height, width]: [usize; 2]) -> Result<(), TransformError> {
         let enough = match self {
             Self::Turn(quarters) if quarters % 2 == 1 && height != width => {
@@ -226,25 +226,25 @@ impl Step {
             Self::Turn(_) => height.max(width) > 1,
             Self::Zoom(factor) => (1.0 - 1.0 / factor).abs() * height.min(width) as f64 >= 1.0,
             Self::Crop(share) => (1.0 - share) * height.min(width) as f64 >= 1.0,
-            Self::Jitter(_) | Self::Equalise | Self::Quantile(_) => true,
+            Self::Jitter(_) | Self::Equalize | Self::Quantile(_) => true,
         };
         if enough { Ok(()) } else { Err(TransformError::TooSmall { step: self.to_string(), height, width }) }
     }
 }
 
-/// An image on which steps are carried out one by one.
-pub(super) struct Worked<'a> {
+/// An image to which steps are applied one by one.
+pub(super) struct StepBuffer<'a> {
     size: [usize; 2],
     planes: &'a [f32],
     out: &'a mut [f32],
-    /// Whether `out` holds the image by now, rather than `planes`.
+    /// Whether `out` holds the current image, rather than `planes`.
     written: bool,
-    /// Moves of pixels that are still to be made.
+    /// Pending moves of pixels.
     gather: Option<Gather>,
 }
 
-impl<'a> Worked<'a> {
-    /// Starts with an image of checked size, and as many values to write.
+impl<'a> StepBuffer<'a> {
+    /// Starts with an image of checked size; `out` must have the same length.
     pub(super) fn new(planes: &'a [f32], size: [usize; 2], out: &'a mut [f32]) -> Self {
         Self { size, planes, out, written: false, gather: None }
     }
@@ -267,12 +267,12 @@ impl<'a> Worked<'a> {
                 let [brightness, contrast, saturation] = [(); 3].map(|()| dice.between(1.0 - strength, 1.0 + strength));
                 Factors { brightness, contrast, saturation }.apply(self.values(), height * width);
             }
-            Step::Equalise => equalise(self.values(), 1.0),
-            Step::Quantile(top) => equalise(self.values(), top),
+            Step::Equalize => equalize(self.values(), 1.0),
+            Step::Quantile(top) => equalize(self.values(), top),
         }
     }
 
-    /// Carries out what is left to do.
+    /// Applies the pending moves.
     pub(super) fn finish(mut self) {
         self.values();
     }
@@ -287,7 +287,7 @@ impl<'a> Worked<'a> {
         self.rewrite(|planes, out| window.resample(planes, size, out));
     }
 
-    /// The image as it is by now, to change in place.
+    /// The current image, for changes in place.
     fn values(&mut self) -> &mut [f32] {
         self.move_pixels();
         if !self.written {

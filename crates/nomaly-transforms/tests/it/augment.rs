@@ -1,4 +1,4 @@
-//! Anomalies to train against: what each kind changes and keeps, and the ranges that choices are drawn from.
+//! Anomalies to train against: what each kind changes and keeps, and the ranges of random choices.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ fn rng(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
 }
 
-/// Planes of values that are all different, so that every output pixel tells where it comes from.
+/// Planes of distinct values, so that every output pixel identifies its source.
 fn distinct(channels: usize, [height, width]: [usize; 2]) -> Vec<f32> {
     let len = channels * height * width;
     (0..len).map(|at| at as f32 / len as f32).collect()
@@ -61,8 +61,8 @@ fn a_patch_is_copied_to_another_place() {
     assert!(sides.len() > 40 && corners.len() > 150, "{} sizes at {} places", sides.len(), corners.len());
 }
 
-/// Background pasted on background is no anomaly: with one bright pixel in 256, patches are drawn until it is in one,
-/// or covered by one.
+/// Background pasted on background is no anomaly: with one bright pixel in 256, patches are redrawn until one contains
+/// or covers it.
 #[test]
 fn patches_that_would_change_nothing_are_drawn_again() {
     let mut planes = vec![0.0; 784];
@@ -76,7 +76,7 @@ fn patches_that_would_change_nothing_are_drawn_again() {
 
 #[test]
 fn quarters_are_shuffled_in_all_23_ways() {
-    // The first pixel of each quarter of 3 × 3 in 7 rows of 7 columns.
+    // The first pixel of each 3 × 3 quarter in 7 rows of 7 columns.
     let corner = |number: usize| [0, 4, 28, 32][number];
     let planes = distinct(1, [7, 7]);
     let mut random = rng(3);
@@ -251,7 +251,7 @@ fn classes_of_cutpaste_are_the_synthetic_defects_on_planes() {
     assert_eq!(CutPasteClass::ALL.map(CutPasteClass::label), [0, 1, 2]);
 }
 
-/// A patch with a colour of its own would tell a network what was pasted where no image has a colour.
+/// A coloured patch in grey images would reveal itself to a network.
 #[test]
 fn what_is_pasted_into_grey_images_is_grey() {
     let photograph = crop(&samples::texture("gravel").unwrap(), 100, 100, 64, 64).unwrap();
@@ -279,7 +279,7 @@ fn what_is_pasted_into_grey_images_is_grey() {
     assert_eq!(colours.len(), 2, "hues turn both ways");
 }
 
-/// Values between 8-bit levels outside of what is pasted are kept, and the share that changes is the paper's.
+/// Values between 8-bit levels outside the patch are kept, and the share that changes is the paper's.
 #[test]
 fn patches_and_scars_have_the_sizes_of_the_paper() {
     let photograph = crop(&samples::texture("gravel").unwrap(), 100, 100, 256, 256).unwrap();
@@ -291,7 +291,7 @@ fn patches_and_scars_have_the_sizes_of_the_paper() {
     };
     let mut random = rng(7);
     let patches: Vec<f64> = (0..60).map(|_| share(CutPasteClass::CutPaste, &mut random)).collect();
-    // 2 to 15 %, less the rounding down of sides.
+    // 2 to 15 %, with sides rounded down.
     assert!(patches.iter().all(|share| (0.0185..=0.15).contains(share)), "{patches:?}");
     assert!(patches.iter().any(|&share| share < 0.04) && patches.iter().any(|&share| share > 0.13));
     let scars: Vec<f64> = (0..60).map(|_| share(CutPasteClass::Scar, &mut random) * 65536.0).collect();

@@ -9,9 +9,9 @@ use proptest::prelude::*;
 
 use crate::{fixture, max_difference, reference};
 
-/// Lossless data leave no room.
+/// Lossless data must be exact.
 const EXACT: u8 = 0;
-/// Inverse cosine transforms and colour conversions in integers differ by rounding from one decoder to the next.
+/// Inverse cosine transforms and colour conversions in integers differ in rounding between decoders.
 const ROUNDING: u8 = 3;
 /// Chroma at half resolution: decoders also differ in how they interpolate it.
 const UPSAMPLING: u8 = 8;
@@ -134,7 +134,7 @@ fn the_content_decides_not_the_name() {
 fn every_truncated_file_is_an_error() {
     let mut wrong = Vec::new();
     for (name, _) in FILES.iter().chain(&ORIENTED) {
-        // What is cut off there is the second frame, which is not wanted.
+        // Only the unused second frame is truncated.
         if name.contains("animated") || name.contains("pages") {
             continue;
         }
@@ -164,7 +164,7 @@ fn a_jpeg_cut_anywhere_is_an_error() {
     }
 }
 
-/// A PNG header that announces a size, and nothing else.
+/// A bare PNG header with a size.
 fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut chunk = b"IHDR".to_vec();
     chunk.extend(width.to_be_bytes());
@@ -256,7 +256,7 @@ fn errors_name_the_file_and_what_is_wrong() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever bytes are damaged, there is an image or an error, and never a panic.
+    /// Damaged files give an image or an error, never a panic.
     #[test]
     fn damaged_files_do_not_panic(
         file in 0..FILES.len(),

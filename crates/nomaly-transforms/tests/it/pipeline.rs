@@ -119,7 +119,7 @@ fn a_frame_that_was_kept_gives_the_same_values() {
     for (mode, crop) in modes {
         let resize = Resize { mode, filter: Filter::Bilinear };
         for pipeline in views(Pipeline::new(resize, crop, Normalize::IMAGENET).unwrap()) {
-            // Smaller than the frame, larger, and just as large.
+            // Smaller than the frame, larger, and equal.
             for (width, height) in [(7, 9), (40, 25), (12, 12)] {
                 let image = RgbImage::from_fn(width, height, |x, y| Rgb([(x * 9) as u8, (y * 7) as u8, (x * y) as u8]));
                 let frame = pipeline.view(&image).unwrap();
@@ -154,7 +154,7 @@ fn wrong_buffers_and_images_are_errors() {
     assert!(matches!(pipeline.apply(&RgbImage::new(100_000, 1)), Err(TransformError::ResizedTooLarge { .. })));
 }
 
-/// The pipeline written the slow way: index by index, padding asked for at every pixel.
+/// A slow reference pipeline: index by index, with a padding check at every pixel.
 fn slow(pipeline: &Pipeline, image: &RgbImage) -> Vec<f32> {
     let resized = match pipeline.resize.mode {
         ResizeMode::Exact { height, width } => resize(image, width, height, pipeline.resize.filter).unwrap(),

@@ -7,7 +7,7 @@ use crate::{fixture, max_difference, reference};
 
 const SIZES: [(u32, u32); 9] = [(12, 9), (25, 9), (7, 5), (24, 17), (50, 36), (61, 20), (1, 1), (2, 31), (13, 18)];
 const FILTERS: [(&str, Filter); 2] = [("bilinear", Filter::Bilinear), ("bicubic", Filter::Bicubic)];
-/// Both sides use fixed-point weights; they may round them, and the intermediate image, differently.
+/// Both sides use fixed-point weights, and may round them and the intermediate image differently.
 const ONE_LEVEL: u8 = 1;
 
 #[test]

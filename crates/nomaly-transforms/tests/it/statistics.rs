@@ -1,4 +1,4 @@
-//! Statistics of images whose statistics are known, and facts of files that others wrote.
+//! Statistics of images with known statistics, and facts of files from other programs.
 
 use std::io::Cursor;
 
@@ -85,7 +85,7 @@ fn traces_of_jpeg_are_seen_in_pixels() {
 
 #[test]
 fn large_images_are_looked_at_in_an_even_grid() {
-    // Dark above, bright below: cells spread evenly see as much of both.
+    // Dark above, bright below: evenly spread cells cover both equally.
     let image = RgbImage::from_fn(1600, 1200, |_, y| Rgb([if y < 600 { 40 } else { 200 }; 3]));
     near(ImageStatistics::of(&image).brightness, 120.0 / 255.0, 0.01);
     let strip = noisy(20 * CELL * MAX_CELLS, 3, 100.0, 5.0, 3);
@@ -125,7 +125,7 @@ fn every_quality_is_found_again() {
         let mut bytes = Vec::new();
         JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(&image).unwrap();
         let found = FileFacts::of(&bytes).unwrap().jpeg_quality.unwrap();
-        // Tables that are equal after clamping stand for the better quality.
+        // Tables that are equal after clamping give the better quality.
         assert!(found == quality || quality < 5 && found.abs_diff(quality) < 3, "{found}, not {quality}");
     }
     assert_eq!([1, 50, 75, 95, 100].map(jpeg_scale), [5000, 100, 50, 10, 0]);

@@ -1,4 +1,4 @@
-//! What holds for every kind of synthetic defect, and the embedded textures they are drawn on.
+//! Invariants of all synthetic defects, on the embedded textures.
 
 use image::{Rgb, RgbImage};
 use nomaly_registry::Entry;
@@ -39,8 +39,8 @@ fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The bytes of each kind for one seed. They follow from this crate's arithmetic alone and hold on every platform; a
-/// change that is meant to alter a defect changes its line.
+/// The bytes of each kind for one seed. They depend on this crate's arithmetic alone and hold on every platform; an
+/// intended change of a defect changes its line.
 #[test]
 fn a_seed_gives_the_same_bytes_everywhere() {
     let good = crop(&samples::texture("brick").unwrap(), 0, 0, 160, 128).unwrap();

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 
-/// Reference values are rounded to 7 decimals; ours are single precision, after at most three roundings of values below
+/// Reference values are rounded to 7 decimals; this is single precision, after at most three roundings of values below
 /// 1.
 const ROUNDING: f32 = 4e-7;
 
@@ -34,7 +34,7 @@ fn fixture() -> Value {
     serde_json::from_slice(&std::fs::read(crate::fixture("transformations.json")).unwrap()).unwrap()
 }
 
-/// Numbers, of however many nested lists.
+/// The numbers in arbitrarily nested lists.
 fn numbers(value: &Value) -> Vec<f32> {
     match value {
         Value::Array(entries) => entries.iter().flat_map(numbers).collect(),
@@ -100,7 +100,8 @@ fn histograms_are_equalised_as_scikit_image_does() {
     for case in fixture["equalise"].as_array().unwrap() {
         let (planes, size) = image(&fixture[case["image"].as_str().unwrap()]);
         for (name, step) in [("equalise", "equalise"), ("quantile", "quantile=0.7"), ("equalise", "quantile=1")] {
-            // Values are brought to levels and back in single precision: an error of a few in 1e7 of 255 levels.
+            // Values are converted to levels and back in single precision: a relative error of a few 1e-7 of 255
+            // levels.
             assert_close(&apply(step, &planes, size), &numbers(&case[name]), 2e-5);
         }
     }
@@ -115,7 +116,7 @@ fn an_image_of_one_level_is_not_equalised() {
     assert_eq!(apply("quantile", &[1.0; 12], [3, 4]), [1.0; 12]);
 }
 
-/// Windows and factors that follow from the generator's words, as documented; the arithmetic is checked elsewhere.
+/// Windows and factors derived from the generator's words, as documented; the arithmetic is tested elsewhere.
 #[test]
 fn random_steps_draw_from_the_generator_alone() {
     let fixture = fixture();
@@ -142,8 +143,8 @@ fn random_steps_draw_from_the_generator_alone() {
     }
 }
 
-/// Every window lies inside the image: what is shown is between the least and the greatest value, and over many draws
-/// the first pixel comes from every part that the window leaves.
+/// Every window lies inside the image: values are within the image's range, and over many draws the first pixel comes
+/// from all possible positions.
 #[test]
 fn crops_lie_anywhere_in_the_image() {
     let size = [40, 40];
@@ -203,7 +204,7 @@ fn sets_have_the_sizes_and_the_order_that_they_are_written_with() {
         ["identity", "rot90", "rot180", "rot270", "flip", "flip+rot90", "flip+rot180", "flip+rot270"]
     );
     assert_eq!(names("geotrans")[71], "flip+tx=0.25+ty=0.25+rot270");
-    // Labels without an extra come first; equalisation is carried out first, zooms last but for the preset's steps.
+    // Labels without an extra come first; equalisation is applied first, zooms last before the preset's steps.
     let all = names("rotations+quantile+zoom+crop+jitter");
     assert_eq!(all[0], "identity");
     assert_eq!(all[4], "zoom=1.3");
@@ -330,7 +331,7 @@ fn the_72_images_of_an_asymmetric_image_differ() {
     }
 }
 
-/// The eight of `rotations-flips` are the symmetries of the square: any two of them after each other are one of them.
+/// The eight of `rotations-flips` are the symmetries of the square: they are closed under composition.
 #[test]
 fn turns_and_mirror_images_are_a_group() {
     let planes: Vec<f32> = (0u8..50).map(f32::from).collect(); // two planes
@@ -376,7 +377,7 @@ proptest! {
         prop_assert_eq!(inverse.inverse().unwrap(), transformation);
     }
 
-    /// Steps one by one, each from its definition, give what the composition gives in one go.
+    /// A composition equals its steps applied one by one, each from its definition.
     #[test]
     fn compositions_are_their_steps_one_after_the_other(
         steps in prop::collection::vec(
@@ -409,7 +410,7 @@ proptest! {
         }
     }
 
-    /// Whatever is typed, reading it never fails in another way than by an error, and what is read reads back.
+    /// Parsing any text gives a set or an error, and a parsed set round-trips.
     #[test]
     fn any_text_is_read_or_refused(text in "(geotrans|rotations|flip|zoom|crop|tx|rot90|equalise|=|\\+|/|0\\.5|-|1e-3| |é){0,12}") {
         if let Ok(set) = text.parse::<TransformationSet>() {

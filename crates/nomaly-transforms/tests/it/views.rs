@@ -1,4 +1,4 @@
-//! Tiles and flips: what every view shows, and how their maps come together.
+//! Tiles and flips: the contents of each view, and how their maps are combined.
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use nomaly_transforms::{
@@ -97,7 +97,7 @@ proptest! {
     ) {
         let maps: Vec<f32> = positions(&pipeline).into_iter().map(|at| values[at]).collect();
         let [height, width] = pipeline.frame_size();
-        // The sums are taken in f64, so that equal values give themselves after rounding to f32.
+        // The sums are taken in f64, which preserves equal values after rounding to f32.
         prop_assert_eq!(pipeline.assemble(&maps).unwrap(), &values[..height * width]);
     }
 
@@ -131,7 +131,7 @@ fn a_smooth_function_comes_back_from_tiles_and_flips() {
 
 #[test]
 fn one_tile_fades_into_the_next_without_a_step() {
-    // Two tiles of 224 that share 112 columns; one says 0, the other 1.
+    // Two tiles of 224 that share 112 columns; one has value 0, the other 1.
     let pipeline = exact(224, 336).with_views(views(1, 2, 224, 224, Flips::None)).unwrap();
     let mut maps = vec![0.0; 2 * 224 * 224];
     maps[224 * 224..].fill(1.0);
@@ -229,7 +229,7 @@ fn footprints_are_the_part_of_the_image_that_the_frame_shows() {
     };
     let exactly = |height, width| ResizeMode::Exact { height, width };
     check(exactly(224, 224), None, (640, 480), [0.0, 0.0, 640.0, 480.0]);
-    // 256 of 512 pixels, of which the crop takes the middle 224.
+    // 256 of 512 pixels; the crop takes the middle 224.
     check(ResizeMode::ShortSide(256), Some((224, 224)), (512, 1024), [32.0, 288.0, 448.0, 448.0]);
     // Half the size; a margin of 3 is cut as 2 and 1, half to even, as the pixels are.
     check(exactly(50, 53), Some((50, 50)), (106, 100), [4.0, 0.0, 100.0, 100.0]);

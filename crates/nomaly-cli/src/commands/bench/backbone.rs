@@ -12,7 +12,7 @@ use crate::args::{BenchBackboneArgs, Format};
 use crate::console::Console;
 use crate::output::{Align, Table, bytes, counted, percent, print_facts, print_json, significant, stdout};
 
-/// What is printed; its fields are the JSON that the help describes.
+/// The printed figures; the help describes the fields of its JSON.
 #[derive(Debug, Serialize)]
 struct Report {
     backbone: String,
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &BenchBackboneArgs, console: &Console) -> anyhow::Result
     }
 }
 
-/// The backbone with the weights that are here, or else with random ones.
+/// The backbone with its weights if available, otherwise with random ones.
 fn open(args: &BenchBackboneArgs, console: &Console) -> anyhow::Result<(Backbone, bool)> {
     match Backbone::open(&args.backbone, &OpenOptions { weights: args.weights.clone() }) {
         Ok(backbone) => Ok((backbone, false)),
@@ -122,7 +122,7 @@ fn measure(args: &BenchBackboneArgs, isa: Isa, backbone: &Backbone, random_weigh
     })
 }
 
-/// The steps with the shortest of their times in the profiles.
+/// The steps with their shortest times in the profiles.
 fn layers(steps: Vec<StepInfo>, profiles: &[Vec<Duration>], batch: usize, peak: PeakReport) -> Vec<Layer> {
     let layer = |(index, step): (usize, StepInfo)| {
         let ms = Spread::of(&profiles.iter().map(|profile| profile[index]).collect::<Vec<_>>()).min;

@@ -47,10 +47,10 @@ const SHAPES: [Shape; 14] = [
     depthwise(1152, 7, 5, 1),
 ];
 
-/// Images in a run.
+/// Images per run.
 const BATCH: usize = 1;
 
-/// What is printed; its fields are the JSON that the help describes.
+/// The printed figures; the help describes the fields of its JSON.
 #[derive(Debug, Serialize)]
 struct Report {
     isa: &'static str,
@@ -92,13 +92,13 @@ pub(crate) fn run(args: &BenchKernelsArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Times the convolution of this shape.
+/// Times a convolution of this shape.
 fn measure(shape: Shape, isa: Isa, repeats: u32) -> anyhow::Result<(StepInfo, Spread)> {
     let network = network(shape, isa)?;
     let input = values(BATCH * shape.channels * shape.size * shape.size, 1.0);
     let (mut workspace, mut outputs) = (network.workspace(BATCH), [Vec::new()]);
     let profiles = repeated(repeats, || Ok(network.profile(&input, BATCH, &mut workspace, &mut outputs)?))?;
-    // The other steps convert layouts, with about one operation a value.
+    // The other steps convert layouts, with about one operation per value.
     let (index, step) = network
         .steps()
         .into_iter()
@@ -170,7 +170,7 @@ mod tests {
             let most = steps.iter().max_by_key(|step| step.flops).unwrap();
             let size = shape.size / shape.stride;
             let taps = shape.kernel * shape.kernel * if shape.depthwise { 1 } else { shape.channels };
-            // A multiply-add for each weight at each position, and the bias and activation beside them.
+            // One multiply-add per weight and position, plus bias and activation.
             let least = (2 * taps * shape.out * size * size) as u64;
             assert!((least..=least + least / 4).contains(&most.flops), "{shape:?}: {most:?}");
         }

@@ -1,4 +1,4 @@
-//! `nomaly bench`: how fast the kernels are on this machine, and how much of its arithmetic they use.
+//! `nomaly bench`: the speed of the kernels on this machine, relative to its peak arithmetic.
 
 mod backbone;
 mod kernels;
@@ -36,7 +36,7 @@ struct Spread {
 }
 
 impl Spread {
-    /// Of at least one time.
+    /// The spread of at least one time.
     fn of(times: &[Duration]) -> Self {
         let mut ms: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
         ms.sort_by(f64::total_cmp);
@@ -46,7 +46,7 @@ impl Spread {
     }
 }
 
-/// Repeats `call`, which gives its own time, until there are `repeats` times after the warm-up.
+/// Repeats `call`, which returns its own time, until there are `repeats` times after the warm-up.
 fn repeated<T>(repeats: u32, mut call: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<Vec<T>> {
     for _ in 0..WARM_UP {
         call()?;
@@ -59,7 +59,7 @@ fn repeated<T>(repeats: u32, mut call: impl FnMut() -> anyhow::Result<T>) -> any
         .collect()
 }
 
-/// What the multiply-add units of this machine reach, in 10⁹ operations a second.
+/// The peak throughput of this machine's multiply-add units, in 10⁹ operations per second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct PeakReport {
     one_thread: f64,
@@ -72,7 +72,7 @@ impl PeakReport {
         Ok(Self { one_thread: one_thread / 1e9, all_threads: all_threads / 1e9 })
     }
 
-    /// The higher of this and a further measurement: what else the machine does may lower one of them.
+    /// The higher of this and another measurement, because other load may lower one of them.
     fn or_higher(self, isa: Isa) -> anyhow::Result<Self> {
         let again = Self::measure(isa)?;
         Ok(Self {
@@ -87,7 +87,7 @@ impl PeakReport {
     }
 }
 
-/// A rate of arithmetic, and what it is of the peak.
+/// A rate of arithmetic, and its share of the peak.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Rate {
     gflop_per_s: f64,
@@ -96,7 +96,7 @@ struct Rate {
 
 impl Rate {
     fn new(flops: u64, ms: f64, peak: PeakReport) -> Self {
-        // A step without work may take no time that the clock can see.
+        // A step without work may take no measurable time.
         let gflop_per_s = if flops == 0 { 0.0 } else { flops as f64 / 1e6 / ms.max(1e-6) };
         Self { gflop_per_s, share_of_peak: gflop_per_s / peak.all_threads }
     }
@@ -107,9 +107,9 @@ impl Rate {
     }
 }
 
-/// Numbers between −`scale` and `scale` that look random and are the same in every run.
+/// Reproducible pseudorandom numbers between −`scale` and `scale`.
 fn values(count: usize, scale: f32) -> Vec<f32> {
-    // Knuth's multiplicative hash of the index; its upper bits are the good ones.
+    // Knuth's multiplicative hash of the index; its upper bits are the best mixed.
     (0..count as u32).map(|i| ((i.wrapping_mul(2_654_435_761) >> 16) as f32 / 32768.0 - 1.0) * scale).collect()
 }
 

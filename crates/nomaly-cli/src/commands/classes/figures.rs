@@ -1,4 +1,4 @@
-//! How the figures of an evaluation of classes look for people.
+//! The table format of figures of classes.
 
 use std::io::{self, Write};
 
@@ -9,10 +9,10 @@ use nomaly::wire::RecognitionEvaluation;
 use crate::output::style::{FAINT, HEADING};
 use crate::output::{Align, Table, counted, percent, seconds, significant};
 
-/// The most decisions that the table of what was taken for what has columns for.
+/// The most columns of the confusion matrix.
 const MOST_COLUMNS: usize = 20;
 
-/// Prints the shares, what was taken for what, and the timing.
+/// Prints the shares, the confusion matrix, and the timing.
 pub(crate) fn print(out: &mut impl Write, evaluation: &RecognitionEvaluation) -> io::Result<()> {
     let noun = if evaluation.backbone.is_some() { "image" } else { "row" };
     let on = evaluation.backbone.as_ref().map_or(String::new(), |name| format!(" on {name}"));
@@ -62,13 +62,12 @@ pub(crate) fn print(out: &mut impl Write, evaluation: &RecognitionEvaluation) ->
     writeln!(out, "\n{HEADING}timing{HEADING:#}     {fit}{} {noun}s/s{memory}", significant(timing.images_per_s, 3))
 }
 
-/// What was taken for what; the counts of right and wrong decisions alone where the classes are too many to stand
-/// beside one another.
+/// The confusion matrix; only the counts of right and wrong decisions if there are too many classes.
 fn confusion(out: &mut impl Write, evaluation: &RecognitionEvaluation) -> io::Result<()> {
     let confusion = &evaluation.figures.confusion;
     let decisions = &confusion.decisions;
     let wide = decisions.len() <= MOST_COLUMNS;
-    // Whatever is no class: `unknown`, and `undecided` where there are such items.
+    // Decisions other than classes: `unknown`, and `undecided` if there are such items.
     let no_class = &decisions[evaluation.classes.len()..];
     let mut columns = vec![("labelled", Align::Left)];
     if wide {

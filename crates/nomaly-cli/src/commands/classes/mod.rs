@@ -1,4 +1,4 @@
-//! Models that tell classes apart: what is checked before a fit, and what is said of them.
+//! Models of classes: checks before a fit, and their description.
 
 mod eval;
 mod figures;
@@ -21,10 +21,10 @@ use crate::output::{Align, Table, counted, significant};
 use nomaly::AUTO;
 use nomaly::Recipe;
 
-/// The method that tells classes of images apart.
+/// The method for classes of images.
 pub(super) const METHOD: &str = "open-set";
 
-/// Checks the classes of a data set before the images are read, and makes the recipe one for classes.
+/// Checks the classes of a data set before the images are read, and adapts the recipe.
 pub(super) fn prepare(recipe: &mut Recipe, dataset: &Dataset) -> anyhow::Result<()> {
     if recipe.time_budget.is_some() {
         return Err(Failure::new("--time-budget is for --method auto without --labels", "leave one of them out").into());
@@ -37,7 +37,7 @@ pub(super) fn prepare(recipe: &mut Recipe, dataset: &Dataset) -> anyhow::Result<
     check_counts(dataset.train.iter().map(|sample| sample.kind.as_str()), "image", recipe.options.rule)
 }
 
-/// Refuses classes that cannot be told apart, or not at the rate asked for.
+/// Rejects too few classes, and classes with too few items for the requested rate.
 pub(super) fn check_counts<'a>(
     labels: impl Iterator<Item = &'a str>,
     noun: &str,
@@ -75,7 +75,7 @@ fn too_few(class: &str, count: usize, has: &str, noun: &str, rule: DecisionRule)
     )
 }
 
-/// Refuses a fit after which nothing could be decided, for the held-out items of a class are too few.
+/// Rejects a fit that could decide nothing because a class has too few held-out items.
 pub(super) fn check_attainable(classes: &Classes, noun: &str) -> anyhow::Result<()> {
     let Some((class, reason)) = classes.unattainable() else { return Ok(()) };
     let held_out = held_out_of(classes, &class.name);
@@ -91,8 +91,7 @@ pub(super) fn check_attainable(classes: &Classes, noun: &str) -> anyhow::Result<
     }
 }
 
-/// Warns, however quiet the console is, where a rule that is given when scoring asks for more than the held-out items
-/// of a class can show.
+/// Warns at any verbosity if a rule given for scoring needs more held-out items than a class has.
 pub(super) fn warn_unattainable(classes: &Classes, console: &Console) {
     if let Some((class, reason)) = classes.unattainable() {
         console.alert(format_args!("nothing that is taken for class `{}` can be decided on: {reason}", class.name));
@@ -134,7 +133,7 @@ pub(super) fn rows(classes: &Classes) -> Vec<ClassThreshold> {
     classes.known().iter().zip(classes.calibrations()).map(row).collect()
 }
 
-/// The same for people.
+/// The same as a table.
 pub(super) fn table(rows: &[ClassThreshold], noun: &str) -> Table {
     let right = Align::Right;
     let learned = format!("{noun}s");

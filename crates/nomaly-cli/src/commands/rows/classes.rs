@@ -76,7 +76,7 @@ pub(super) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     Ok(Status::Done)
 }
 
-/// Half of the rows of each class, chosen by the seed, ascending; rows labelled `unknown` are to be tested with alone.
+/// Half of the rows of each class, chosen by the seed, ascending; rows labelled `unknown` are used only for testing.
 fn half_of_each(labels: &[String], labelled: &[usize], seed: u64) -> Vec<usize> {
     let mut members: std::collections::BTreeMap<&str, Vec<usize>> = std::collections::BTreeMap::new();
     for &row in labelled.iter().filter(|&&row| !labels[row].eq_ignore_ascii_case(UNKNOWN)) {

@@ -7,12 +7,12 @@ use nomaly::GroupBy;
 use nomaly::rows::RowFitOptions;
 use nomaly::rows::{Table, read};
 
-use super::super::{Status, and_skipped, check_writable, classes, decision, tell_groups};
+use super::super::{Status, check_writable, classes, decision, tell_groups};
 use super::{check_method, detector, fit_rows, labels, subset};
 use crate::args::FitArgs;
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::output::{bytes, counted, seconds};
+use crate::output::{and_skipped, bytes, counted, seconds};
 use crate::writable::check_distinct;
 
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {

@@ -3,10 +3,10 @@
 use nomaly::model_file::RowsInfo;
 use nomaly::model_file::Summary;
 
-use super::super::inspect::{groups, history};
+use super::super::provenance::{groups, history};
 use crate::output::counted;
 
-/// What the model is made of, for people.
+/// The facts about the model.
 pub(crate) fn run(summary: &Summary<RowsInfo>) -> Vec<(&'static str, String)> {
     let info = &summary.info;
     let settings: Vec<String> = info.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();

@@ -27,7 +27,7 @@ use crate::output::counted;
 use crate::progress::{Bars, Unit};
 use nomaly::AUTO;
 
-/// Whether the command is about a table; flags for tables are refused where it is not.
+/// Whether the data is a table; rejects flags for tables if it is not.
 pub(crate) fn is_about_rows(data: &Path, args: &RowArgs) -> anyhow::Result<bool> {
     if is_table(data) {
         return Ok(true);
@@ -42,13 +42,13 @@ pub(crate) fn is_about_rows(data: &Path, args: &RowArgs) -> anyhow::Result<bool>
     }
 }
 
-/// The detector of the settings: one that tells classes apart, or one of normal rows.
+/// The detector with these settings: one of classes, or one of normal rows.
 fn detector(settings: &[String], of_classes: bool) -> anyhow::Result<RowDetector> {
     let settings = Assignments::parse(settings)?;
     Ok(if of_classes { RowDetector::of_classes(&settings)? } else { RowDetector::new(&settings)? })
 }
 
-/// Refuses what only images have, and settings that the scorer does not know, before a table is read.
+/// Rejects flags for images, and settings unknown to the scorer, before a table is read.
 fn check_method(args: &MethodArgs, of_classes: bool) -> anyhow::Result<()> {
     detector(&args.set, of_classes)?;
     let flag = if args.method != AUTO {
@@ -69,7 +69,7 @@ fn refusal(flag: &str, hint: &str) -> anyhow::Error {
     Failure::new(format!("{flag} is for images, and the data is a table of numbers"), hint).into()
 }
 
-/// For each row, whether its label says that it is anomalous.
+/// For each row, whether it is labelled anomalous.
 fn labels(table: &Table) -> anyhow::Result<Option<Vec<bool>>> {
     let Some(labels) = &table.labels else { return Ok(None) };
     let read = |(row, label): (usize, &String)| {
@@ -81,7 +81,7 @@ fn labels(table: &Table) -> anyhow::Result<Option<Vec<bool>>> {
     labels.iter().enumerate().map(read).collect::<anyhow::Result<_>>().map(Some)
 }
 
-/// The rows at `places`, with their names.
+/// The rows with these indices, with their names.
 fn subset(table: &Table, places: &[usize]) -> Table {
     let pick = |texts: &Option<Vec<String>>| {
         texts.as_ref().map(|texts| places.iter().map(|&place| texts[place].clone()).collect())
@@ -96,7 +96,7 @@ fn subset(table: &Table, places: &[usize]) -> Table {
     }
 }
 
-/// Fits a detector on rows; also says how many seconds it took.
+/// Fits a detector on rows; also returns the seconds of the fit.
 fn fit_rows(
     detector: RowDetector,
     table: &Table,

@@ -9,22 +9,22 @@ use nomaly::rows::read;
 use nomaly::rows::{FittedRows, RowOutcome, RowPredictOptions};
 use nomaly::wire::{RecordError, RowRecord};
 
-use super::super::sequence::{Watched, chart};
-use super::super::{Status, and_undecided, classes, decision, tell_skipped, warn_unattainable};
+use super::super::sequence::{MonitoredSequence, chart};
+use super::super::{Status, classes, decision, tell_skipped, warn_unattainable};
 use super::refusal;
 use crate::args::{ScoreArgs, ScoreFormat};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL, UNDECIDED};
-use crate::output::{counted, significant, stdout, write_csv};
+use crate::output::{and_undecided, counted, significant, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 
-/// One row as programs see it.
+/// The record of one row.
 fn record(
     outcome: &RowOutcome,
     ids: Option<&[String]>,
     known: Option<&Classes>,
-    sequence: Option<&mut Watched<'_>>,
+    sequence: Option<&mut MonitoredSequence<'_>>,
 ) -> RowRecord {
     let prediction = outcome.result.as_ref().ok();
     let error = |Skipped { kind, message, .. }: &Skipped| RecordError { kind: kind.clone(), message: message.clone() };
@@ -39,7 +39,7 @@ fn record(
         anomalous: prediction.and_then(|prediction| prediction.anomalous),
         label: recognized.map(|(known, found)| known.label(&found).to_owned()),
         error: outcome.result.as_ref().err().map(error),
-        chart: sequence.map(|sequence| sequence.see(outcome.row, &name, score)),
+        chart: sequence.map(|sequence| sequence.push(outcome.row, &name, score)),
     }
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     };
     console.detail(format_args!("{}; {rule_in_words}", detector.info().scorer));
     let chart = chart(&args.sequence, calibration, "row", console)?;
-    let mut sequence = chart.as_ref().map(|chart| Watched::new(chart, "row"));
+    let mut sequence = chart.as_ref().map(|chart| MonitoredSequence::new(chart, "row"));
     let outcomes = detector.predict(&table, &options, &Bars::new(console, Unit::Images)).map_err(|error| {
         Failure::if_cancelled(error, "interrupted, and nothing was printed", "the same command starts again")
     })?;
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     Ok(Status::of_scores(args.fail_on_anomaly && found, undecided))
 }
 
-/// Columns that are not always there.
+/// Optional columns.
 #[derive(Clone, Copy)]
 struct Layout {
     /// Whether the model tells classes apart.
@@ -117,7 +117,7 @@ struct Layout {
     sequence: bool,
 }
 
-/// How wide the column of labels is.
+/// The width of the column of labels.
 const LABEL: usize = 12;
 
 fn print(out: &mut impl Write, format: ScoreFormat, layout: Layout, records: &[RowRecord]) -> anyhow::Result<()> {

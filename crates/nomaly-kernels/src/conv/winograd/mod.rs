@@ -10,10 +10,10 @@
 //! back and gets bias, residual and activation in registers. The blocked layout makes all transforms vertical: a lane
 //! is a channel.
 //!
-//! Two ways to share the work, because transformed weights are 4 (1.8) times as large as the weights. Where they fit
-//! into a core's cache, each unit of work takes a *band* of tiles through all three stages, with its scratch memory in
-//! the cache too. Where they do not, all tiles are transformed first, and each unit takes all tiles through the
-//! products with a *pair* of blocks of output channels, so that every weight is read once.
+//! There are two ways to share the work, because transformed weights are 4 (1.8) times as large as the weights. Where
+//! they fit into a core's cache, each unit of work takes a *band* of tiles through all three stages, with its scratch
+//! memory in the cache too. Where they do not, all tiles are transformed first, and each unit takes all tiles through
+//! the products with a *pair* of blocks of output channels, so that every weight is read once.
 //!
 //! **Eligible**: see [`choose`]. **Fallback**: `dense`.
 
@@ -39,7 +39,7 @@ const RESIDENT_WEIGHTS: usize = 768 << 10;
 /// Bytes of scratch memory of a unit of work.
 const UNIT_SCRATCH: usize = 448 << 10;
 
-/// Bytes of transformed input of the images that share a pass over weights which are not resident, at least.
+/// The minimum of transformed input, in bytes, of images that share a pass over weights that are not resident.
 const SHARED_INPUT: usize = 2 << 20;
 
 /// Tiles that one task transforms when tiles are shared.
@@ -48,28 +48,28 @@ const TRANSFORM_TILES: usize = 16;
 /// Columns of the widest register tile of any instruction set.
 const MAX_COLUMNS: usize = 14;
 
-/// The way of a transformed weight from memory in multiply-adds of 16 lanes, measured at 14x14 and 7x7 with 256 and 512
-/// channels.
+/// Cost of loading a transformed weight from memory, in multiply-adds of 16 lanes, measured at 14x14 and 7x7 with 256
+/// and 512 channels.
 const WEIGHT: f64 = 16.5;
 
 /// The same for a weight of the direct algorithm, whose prefetches hide most of it.
 const DIRECT_WEIGHT: f64 = 5.0;
 
-/// Transforming a value there or back in multiply-adds, for all the channels on the other side together.
+/// Cost of transforming a value there or back, in multiply-adds, for all the channels on the other side together.
 const TRANSFORM: f64 = 6.7;
 
-/// The side of the output tiles, 2 or 4, with which a convolution is computed by Winograd's algorithm, or `None` for
-/// the direct kernel.
+/// The side of the output tiles, 2 or 4, for which a convolution uses Winograd's algorithm, or `None` for the direct
+/// kernel.
 ///
-/// The cheapest by a model of costs for each pair of channels: multiply-adds, transforms, and weights that come from
-/// memory for one image. `output` is the height and width of the result. The choice depends on the geometry alone,
-/// never on the batch or the threads, so that neither can change a bit of the result.
+/// The cheapest by a cost model per pair of channels: multiply-adds, transforms, and loads of weights for one image.
+/// `output` is the height and width of the result. The choice depends on the geometry alone, never on the batch or the
+/// threads, so neither changes a bit of the result.
 pub(crate) fn choose(window: &Window, [channels, out]: [usize; 2], output: [usize; 2], lanes: usize) -> Option<usize> {
     if !is_possible(window) || channels < 2 * lanes || out < 2 * lanes {
         return None;
     }
     let [height, width] = output;
-    // The narrower the vectors, the longer arithmetic takes against memory.
+    // With narrower vectors, arithmetic takes longer relative to memory.
     let memory = lanes as f64 / 16.0;
     let direct = 9.0 * ((height * width) as f64 + DIRECT_WEIGHT * memory);
     let cost = |outputs: usize| {
@@ -87,7 +87,7 @@ pub(crate) fn is_possible(window: &Window) -> bool {
     window.kernel == [3, 3] && window.stride == [1, 1]
 }
 
-/// Rows and columns of zeros that the input needs so that the last tiles can read whole.
+/// Rows and columns of zeros that the input needs so that the last tiles can be read whole.
 pub(crate) fn padding(outputs: usize, window: &Window, [height, width]: [usize; 2]) -> Padding {
     let Padding { top, left, bottom, right } = window.padding;
     let whole = |size: usize, before: usize, after: usize| {
@@ -159,7 +159,7 @@ struct Values {
 impl Values {
     fn new(blocks: usize, tiles: usize, lanes: usize) -> Self {
         let plane = tiles * lanes;
-        // A line more than needed: distances that are powers of two would all fall into the same few cache sets.
+        // One extra cache line: distances that are powers of two would all map to the same few cache sets.
         Self { value: blocks * plane + LINE, plane }
     }
 
@@ -251,7 +251,7 @@ impl Winograd {
         if self.banded {
             [0, Values::new(src.blocks, *unit, weights.lanes).len(weights.outputs) + products]
         } else {
-            // The spare lines are counted once an image, which is more than enough.
+            // The spare lines are counted once per image, which is more than enough.
             [Values::new(src.blocks, self.tiles(), weights.lanes).len(weights.outputs), products]
         }
     }
@@ -260,7 +260,7 @@ impl Winograd {
     ///
     /// # Safety
     /// The arena must hold this plan's tensors for that many images and `scratch` what [`scratch`](Self::scratch) asks
-    /// for, and nobody else may use them meanwhile.
+    /// for, and nobody else may use them during the run.
     pub(crate) unsafe fn run(&self, token: Token, arena: Arena, scratch: Scratch, images: usize, team: &Team) {
         if self.banded {
             let bands = self.tiles().div_ceil(self.unit);

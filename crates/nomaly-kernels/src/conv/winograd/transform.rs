@@ -1,12 +1,11 @@
 //! The small linear maps of Winograd's algorithm, on vectors of channels.
 //!
-//! A one-dimensional F(m, 3) computes m outputs of a filter with three taps by m + 2 multiplications:
-//! `y = Aᵀ (G g ⊙ Bᵀ d)`; in two dimensions each map is applied to columns and then to rows (Lavin and Gray 2016, "Fast
-//! Algorithms for Convolutional Neural Networks", section 4). The maps follow from the points at which polynomials
-//! are evaluated: 0, ±1, ∞ for m = 2, and 0, ±√½, ±√2, ∞ for m = 4. With these, and not with the integers 0, ±1, ±2,
-//! the largest and the smallest factor of each map are near each other, which is what the rounding error depends on
-//! (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural
-//! Networks").
+//! A one-dimensional F(m, 3) computes m outputs of a filter with three taps by m + 2 multiplications: `y = Aᵀ (G g ⊙ Bᵀ
+//! d)`; in two dimensions each map is applied to columns and then to rows (Lavin and Gray 2016, "Fast Algorithms for
+//! Convolutional Neural Networks", section 4). The maps follow from the points at which polynomials are evaluated: 0,
+//! ±1, ∞ for m = 2, and 0, ±√½, ±√2, ∞ for m = 4. Unlike the integers 0, ±1, ±2, these points keep the largest and the
+//! smallest factor of each map close to each other, which keeps the rounding error small (Barabasz et al. 2020, "Error
+//! Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks").
 
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
@@ -28,17 +27,17 @@ fn input<S: Simd, const T: usize>(s: S, d: [S::V; T]) -> [S::V; T] {
         t[3] = s.sub(d[1], d[3]);
     } else {
         let (near, far) = (s.splat(FRAC_1_SQRT_2), s.splat(-SQRT_2));
-        let (two, half, centre) = (s.splat(-2.0), s.splat(-0.5), s.splat(-2.5));
+        let (two, half, center) = (s.splat(-2.0), s.splat(-0.5), s.splat(-2.5));
         let even = s.fma(d[2], two, d[4]);
         let odd = s.fma(d[1], far, s.mul(d[3], near));
         let even_far = s.fma(d[2], half, d[4]);
         let odd_far = s.sub(s.mul(d[3], s.splat(SQRT_2)), s.mul(d[1], near));
-        t[0] = s.fma(d[2], centre, s.add(d[0], d[4]));
+        t[0] = s.fma(d[2], center, s.add(d[0], d[4]));
         t[1] = s.add(even, odd);
         t[2] = s.sub(even, odd);
         t[3] = s.add(even_far, odd_far);
         t[4] = s.sub(even_far, odd_far);
-        t[5] = s.fma(d[3], centre, s.add(d[1], d[5]));
+        t[5] = s.fma(d[3], center, s.add(d[1], d[5]));
     }
     t
 }

@@ -13,8 +13,8 @@ fn rows(data: &[f32], dim: usize, metric: Metric) -> Rows<'_> {
     Rows::new(Cow::Borrowed(data), dim, metric, Side::Bank).unwrap()
 }
 
-/// Searches through rounded rows, however few; what is found, and of how many queries the product in f32 was not
-/// needed.
+/// Searches through rounded rows, however few; returns the neighbours and the number of queries that did not need the
+/// product in f32.
 fn filtered(
     (queries, bank): (&[f32], &[f32]),
     dim: usize,
@@ -46,18 +46,18 @@ fn measured((queries, bank): (&[f32], &[f32]), dim: usize, k: usize, metric: Met
     (0..queries.len()).map(nearest).collect()
 }
 
-/// Distances with the bits that they have.
+/// Distances as bits.
 fn bits(lists: Vec<Vec<Near>>) -> Vec<Vec<(u32, u32)>> {
     lists.into_iter().map(|list| list.iter().map(|near| (near.index, near.distance.to_bits())).collect()).collect()
 }
 
-/// What makes rows difficult.
+/// Difficult rows.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Plain,
     /// Whole numbers, with many ties.
     Coarse,
-    /// Each row many times.
+    /// Many copies of each row.
     Repeated,
     /// All numbers of a row are the same.
     Constant,
@@ -69,7 +69,7 @@ enum Kind {
     FarRow,
     /// Queries far from all rows.
     FarQueries,
-    /// Every number times this.
+    /// Every number multiplied by this factor.
     Scaled(f32),
 }
 
@@ -162,7 +162,7 @@ fn rounded_rows_suffice_for_plain_data_and_not_where_a_column_hides_the_others()
         assert_eq!(sifted(Kind::Plain), queries, "{isa}");
         assert_eq!(sifted(Kind::FarRow), queries, "{isa}");
         assert_eq!(sifted(Kind::OneRow), 0, "{isa}: every row is as near as any");
-        // The column decides which rows are near, unless it says nothing.
+        // The column alone decides which rows are near, unless it is constant.
         let (mut queries, mut bank) = data(Kind::Plain, queries, 4000, dim, 3);
         for row in queries.chunks_mut(dim).chain(bank.chunks_mut(dim)) {
             row[9] = if row[0] < 0.0 { -1e4 } else { 1e4 };
@@ -177,8 +177,8 @@ fn rounded_rows_suffice_for_plain_data_and_not_where_a_column_hides_the_others()
 fn a_near_row_that_was_rounded_the_other_way_is_found() {
     let (dim, count) = (65, 2400);
     let row = |value: f32| std::iter::once(127.0).chain(std::iter::repeat_n(value, dim - 1));
-    // A third of the rows is 0, and so is the centre: steps are 1, and 0.49 and 0.51 become 0 and 1, as far apart as
-    // can be.
+    // A third of the rows is 0, and so is the centre: steps are 1, and 0.49 and 0.51 become 0 and 1, the largest
+    // possible difference.
     let (near, farther) = (701, 1901);
     let rows = (0..count).flat_map(|number| {
         let far = 137.0 + 0.5 * number as f32;
@@ -207,7 +207,7 @@ fn a_near_row_that_was_rounded_the_other_way_is_found() {
 fn hopeless_queries_do_not_disturb_those_after_them() {
     let (dim, k, metric) = (64, 4, Metric::SquaredL2);
     let (mut queries, bank) = data(Kind::Plain, 300, 3000, dim, 5);
-    // As far from one row as from another, by comparison: rounding hides the difference.
+    // Nearly equally far from all rows: rounding hides the difference.
     queries[..120 * dim].iter_mut().for_each(|value| *value += 1000.0);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     for (isa, bytes) in Token::every_bytes() {

@@ -1,20 +1,19 @@
 //! Nearest neighbours in part of the rows: an inverted file.
 //!
-//! The problem: the exact search compares each query with every row. A memory bank of some hundred thousand rows makes
-//! that most of the time that an image takes.
+//! The problem: the exact search compares each query with every row. With a memory bank of a few hundred thousand rows,
+//! this takes most of the time per image.
 //!
-//! The way out: rows are grouped into cells around centres, and a query looks only into the cells of its nearest
-//! centres. What it misses are rows that are near it and yet belong to other centres; how many cells are looked into is
-//! the caller's choice between time and that loss. Distances are those of the exact search, to the bit: only the choice
-//! of rows is approximate, and with as many probes as cells it is exact too.
+//! The design: rows are grouped into cells around centres, and a query searches only the cells of its nearest centres.
+//! It misses near rows that belong to other centres; the number of probed cells is the caller's trade-off between time
+//! and recall. Distances are those of the exact search, to the bit: only the choice of rows is approximate, and with as
+//! many probes as cells it is exact too.
 //!
-//! Queries come as the patches of an image or more, so they are regrouped by cell: each cell is brought into the cache
-//! once, for all queries that look into it, and multiplied with them by the same blocked product as in the exact
-//! search.
+//! Queries are the patches of one or more images, so they are regrouped by cell: each cell is brought into the cache
+//! once for all queries that probe it, and multiplied with them by the same blocked product as in the exact search.
 //!
 //! # Cells
 //! A query is compared with every centre and with the rows of `probes` of `cells` cells: `cells + probes · rows /
-//! cells` rows in all, least at `cells = √(probes · rows)`. The rule `4 √rows` is that for [16
+//! cells` rows in all, which is minimal at `cells = √(probes · rows)`. The default `4 √rows` is that for [16
 //! probes](InvertedIndex::PROBES).
 //!
 //! # References
@@ -44,23 +43,23 @@ use rayon::prelude::*;
 use super::bank::Bank;
 use super::nearest::{Near, Nearest, merge};
 use super::rows::{Rows, View};
-use super::search::{BANK_BLOCK, Memory, Search};
+use super::search::{BANK_BLOCK, Search, SearchWorkspace};
 use super::{Metric, Neighbours, NeighboursError, Side};
 use crate::isa::Isa;
 use crate::simd::Token;
 
-/// Queries that are regrouped by cell together, at most.
+/// The most queries that are regrouped by cell together.
 const QUERIES: usize = 16_384;
 
-/// Pairs of a query and a cell or a neighbour that are held at a time, about.
+/// Approximate limit of the pairs of a query and a cell or neighbour that are held at a time.
 const MAX_VISITS: usize = 1 << 24;
 
 /// How rows are grouped into cells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct InvertedOptions {
-    /// Cells, of which those that stay empty are left out; `None` is `4 √rows`, at most one for every 8 rows.
+    /// Number of cells, before empty ones are dropped; `None` is `4 √rows`, at most one for every 8 rows.
     pub cells: Option<usize>,
-    /// Where the random choice of the sample begins: the same seed and rows give the same cells everywhere.
+    /// Seed of the random sample: the same seed and rows give the same cells everywhere.
     pub seed: u64,
 }
 
@@ -70,26 +69,26 @@ impl InvertedOptions {
     }
 }
 
-/// An [`InvertedIndex`] as plain numbers, as a file would keep it.
+/// The contents of an [`InvertedIndex`], for serialization.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InvertedParts {
     /// The rows `[rows, dim]`, cell by cell.
     pub rows: Vec<f32>,
-    /// The numbers of a row.
+    /// The length of a row.
     pub dim: usize,
     /// How distances are measured.
     pub metric: Metric,
     /// The centres of the cells `[cells, dim]`.
     pub centres: Vec<f32>,
-    /// Where each cell begins among the rows, and where the last one ends: `cells + 1` places.
+    /// Start of each cell among the rows, followed by the end of the last: `cells + 1` values.
     pub offsets: Vec<u32>,
-    /// Of each of `rows`, its number in the original order.
+    /// The number of each of `rows` in the original order.
     pub order: Vec<u32>,
 }
 
-/// Rows grouped into cells, ready to be searched in some of them. See the module's documentation.
+/// Rows grouped into cells, for approximate searches.
 ///
-/// Beside the rows it takes 16 bytes a row, and the centres.
+/// Besides the rows it takes 16 bytes per row, and the centres.
 #[derive(Clone, Debug)]
 pub struct InvertedIndex {
     /// Cell by cell.
@@ -97,21 +96,22 @@ pub struct InvertedIndex {
     centres: Bank<'static>,
     offsets: Vec<u32>,
     order: Vec<u32>,
-    /// The inverse of `order`: of each number, the place of the row.
+    /// The inverse of `order`: the position of the row with each number.
     places: Vec<u32>,
     token: Token,
 }
 
 impl InvertedIndex {
-    /// A number of probes for a start: of patches of ResNet-18 (layers 2 and 3) of another image, in banks of 30 000
-    /// and 120 000, it found 94 to 96 % of the nearest, and the distances returned were 0.1 % too large in the mean.
+    /// A default number of probes: for patches of an image from ResNet-18 (layers 2 and 3), in banks of 30 000 and 120
+    /// 000 rows of other images, it found 94 to 96 % of the nearest neighbours, and distances were 0.1 % too large on
+    /// average.
     pub const PROBES: usize = 16;
 
     /// Groups `rows` `[rows, dim]` into cells.
     ///
     /// Works in parallel on rayon's current pool; the cells do not depend on the number of threads. They may differ
-    /// between instruction sets, as far as distances are rounded differently. Beside the rows it takes memory for a
-    /// sample of 32 rows a cell.
+    /// between instruction sets, whose distances are rounded differently. Besides the rows it takes memory for a sample
+    /// of 32 rows per cell.
     ///
     /// # Errors
     /// As [`Bank::new`], and [`Cells`](NeighboursError::Cells).
@@ -148,7 +148,7 @@ impl InvertedIndex {
         Ok(index)
     }
 
-    /// Takes an index apart that [`into_parts`](Self::into_parts) gave, or a file.
+    /// Rebuilds an index from the result of [`into_parts`](Self::into_parts).
     ///
     /// # Errors
     /// As [`Bank::new`], for the rows and the centres, and [`Parts`](NeighboursError::Parts).
@@ -174,7 +174,7 @@ impl InvertedIndex {
         Ok(Self { rows, centres, offsets, places: inverse(&order), order, token })
     }
 
-    /// The index as plain numbers.
+    /// The contents of the index.
     pub fn into_parts(self) -> InvertedParts {
         InvertedParts {
             dim: self.dim(),
@@ -186,20 +186,20 @@ impl InvertedIndex {
         }
     }
 
-    /// Adds `rows` `[rows, dim]`, numbered behind those that are there, to the cells of their nearest centres.
+    /// Appends `rows` `[rows, dim]` to the cells of their nearest centres; their numbers follow the existing ones.
     ///
-    /// The centres stay as they are: where the added rows lie elsewhere than those that the index was built of, cells
-    /// grow unevenly and searches slow down. Moves rows in memory, so few large pieces are better than many small ones.
+    /// The centres stay as they are: if the added rows are distributed differently from the original ones, cells grow
+    /// unevenly and searches slow down. Moves rows in memory, so a few large batches are better than many small ones.
     ///
     /// # Errors
-    /// As [`Bank::append`]; the index is then as before.
+    /// As [`Bank::append`]; the index is then unchanged.
     pub fn append(&mut self, rows: &[f32]) -> Result<(), NeighboursError> {
         let more = Rows::new(Cow::Borrowed(rows), self.dim(), self.metric(), Side::Bank)?;
         self.rows.check_room(more.len())?;
         let own = self.offsets.windows(2).zip(0u32..).flat_map(|(range, cell)| (range[0]..range[1]).map(move |_| cell));
         let added = cells::assign(more.view(), &self.centres);
         let cell_of: Vec<u32> = own.chain(added.into_iter().map(|near| near.index)).collect();
-        // Of each place to be, the place where the row is.
+        // For each new position, the current position of its row.
         let (moves, offsets) = cells::group(self.cells(), cell_of.iter().copied());
         let numbers: Vec<u32> = (self.len() as u32..).take(more.len()).collect();
         self.rows.append(&more);
@@ -221,7 +221,7 @@ impl InvertedIndex {
         self.len() == 0
     }
 
-    /// The numbers of a row.
+    /// The length of a row.
     pub fn dim(&self) -> usize {
         self.rows.dim
     }
@@ -256,18 +256,18 @@ impl InvertedIndex {
         self.centres.rows()
     }
 
-    /// Where each cell begins among [`rows`](Self::rows), and where the last one ends: `cells + 1` places.
+    /// Start of each cell among [`rows`](Self::rows), followed by the end of the last: `cells + 1` values.
     pub fn offsets(&self) -> &[u32] {
         &self.offsets
     }
 
-    /// Of each of [`rows`](Self::rows), its number in the original order.
+    /// The number of each of [`rows`](Self::rows) in the original order.
     pub fn order(&self) -> &[u32] {
         &self.order
     }
 
     /// The `k` nearest rows for each row of `queries` `[queries, dim]` among those of its `probes` nearest cells, or of
-    /// more cells where these have fewer than `k` rows; more probes than cells look into all.
+    /// more cells where these have fewer than `k` rows; with more probes than cells, all are searched.
     ///
     /// Rows go by their numbers in the original order. Works in parallel on rayon's current pool; the result depends
     /// neither on the number of threads nor on the other queries.
@@ -291,7 +291,7 @@ impl InvertedIndex {
         Ok(Neighbours::from_lists(k, lists.map(Nearest::into_sorted)))
     }
 
-    /// Which queries look into which cell.
+    /// The queries that probe each cell.
     fn visits(&self, queries: View<'_>, k: usize, mut probes: usize) -> Visits {
         let size = |cell: &Near| (self.offsets[cell.index as usize + 1] - self.offsets[cell.index as usize]) as usize;
         let mut pairs: Vec<(u32, u32)> = Vec::with_capacity(queries.len() * probes);
@@ -320,7 +320,7 @@ impl InvertedIndex {
         Visits { queries: order.into_iter().map(|pair| pairs[pair as usize].1).collect(), starts }
     }
 
-    /// Threads take cells, most work first, from a common counter, each with lists of its own.
+    /// Threads take cells from a common counter, most work first; each has its own lists.
     fn visit_all(&self, queries: View<'_>, k: usize, visits: &Visits) -> Vec<Nearest> {
         let mut units = Vec::new();
         for (cell, range) in self.offsets.windows(2).enumerate() {
@@ -335,7 +335,7 @@ impl InvertedIndex {
         let empty = || vec![Nearest::new(k); queries.len()];
         let parts = (0..rayon::current_num_threads()).into_par_iter().with_max_len(1).map(|_| {
             let (mut lists, mut local) = (empty(), Vec::new());
-            let (mut gathered, mut memory) = (Rows::default(), Memory::default());
+            let (mut gathered, mut memory) = (Rows::default(), SearchWorkspace::default());
             while let Some((rows, numbers)) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
                 queries.gather(numbers, &mut gathered);
                 local.extend(numbers.iter().map(|query| std::mem::take(&mut lists[*query as usize])));
@@ -357,11 +357,11 @@ impl InvertedIndex {
     }
 }
 
-/// The queries that look into each cell.
+/// The queries that probe each cell.
 struct Visits {
     /// Cell by cell.
     queries: Vec<u32>,
-    /// Where each cell begins, and where the last one ends.
+    /// Start of each cell, followed by the end of the last.
     starts: Vec<u32>,
 }
 

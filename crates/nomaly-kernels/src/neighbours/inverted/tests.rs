@@ -84,10 +84,10 @@ fn few_probes_find_most_neighbours_of_clustered_rows() {
     let index = build(&rows, dim, Metric::SquaredL2, None, Isa::Portable);
     assert!((200..=357).contains(&index.cells()), "{} cells", index.cells());
     let found = |probes| recall(&exact, &index.top_k(&queries, 1, probes).unwrap());
-    // The clusters do not touch, but each is cut into several cells, of which 16 hold about two clusters.
+    // The clusters do not touch, but each is cut into several cells; 16 cells hold about two clusters.
     assert!(found(16) >= 0.95, "{}", found(16));
     assert!(found(1) < found(16));
-    // Cells at random would find probes/cells of them.
+    // Random cells would find probes/cells of them.
     assert!(found(1) >= 0.2, "{}", found(1));
 }
 

@@ -80,7 +80,7 @@ fn check(shape: ConvShape, images: usize) {
     let want = naive(&shape, images, &wide(&x), &wide(&w), &wide(&b), &wide(&g));
     let compute = |isa| {
         let conv = Conv2d::new(isa, shape).expect("a valid shape");
-        // What was there before must not show.
+        // Previous contents must not show.
         let mut results = Results {
             output: vec![f32::NAN; g.len()],
             input: vec![f32::NAN; x.len()],
@@ -119,7 +119,7 @@ fn layers_that_are_shared_and_cut() {
     // Flat positions across images, and a stride that skips inputs.
     check(square([40, 20], [5, 5], 1, 1, 0), 30);
     check(square([48, 32], [8, 9], 1, 2, 0), 6);
-    // A stride for which no tile is specialised.
+    // A stride without a specialised tile.
     check(square([9, 7], [16, 14], 5, 3, 2), 3);
     // Two rows share a tile.
     check(square([32, 64], [4, 4], 3, 1, 1), 7);
@@ -172,7 +172,7 @@ proptest! {
         check(shape, images);
     }
 
-    /// The loops that the kernels are held against have the gradients that differences of their own outputs show.
+    /// The gradients of the reference loops agree with finite differences of their own outputs.
     #[test]
     fn the_reference_has_the_gradient_of_finite_differences(
         mut shape in shapes(),
@@ -220,7 +220,7 @@ proptest! {
         let w = values(plan.weight_len(), 2);
         let b = values(shape.out_channels, 3);
         let g = values(images * plan.output_len(), 4);
-        // The convolution that leads back: its input's gradient is the output here, and so on.
+        // The reverse convolution: its input gradient is the output here, and so on.
         let inverse = ConvShape {
             in_channels: channels[1],
             out_channels: channels[0],
@@ -287,7 +287,7 @@ fn shapes_that_do_not_fit_are_refused() {
     let (weight, mut output) = (vec![0.0; 54], vec![0.0; 75]);
     assert_eq!(
         conv.forward(&[0.0; 49], &weight, None, &mut output).unwrap_err().to_string(),
-        "the input has 49 values, which is no multiple of the 50 values of one sample"
+        "the input has 49 values, which is not a multiple of the 50 values of one sample"
     );
     assert_eq!(
         conv.forward(&[0.0; 50], &weight, Some(&[0.0; 2]), &mut output).unwrap_err().to_string(),

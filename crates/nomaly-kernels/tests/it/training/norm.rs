@@ -62,7 +62,7 @@ proptest! {
         let g = values(x.len(), 4);
         let (wide_x, wide_w, wide_b) = (wide(&x), wide(&w), wide(&b));
         let want = reference(&wide_x, &wide_w, &wide_b, plane, relu);
-        // Near the kink of the ReLU, differences do not show the derivative.
+        // Near the kink of the ReLU, finite differences do not approximate the derivative.
         let unclamped = reference(&wide_x, &wide_w, &wide_b, plane, false);
         prop_assume!(!relu || unclamped.iter().all(|v| v.abs() > 1e-3));
         let loss = |x: &[f64], w: &[f64], b: &[f64]| dot(&reference(x, w, b, plane, relu), &g);

@@ -122,7 +122,7 @@ fn masks_follow_their_key_and_repeat_after_their_period() {
         dropout.apply(key, period, &mut values).unwrap();
         values
     };
-    // Longer than a unit of work, of which 1 000 is no divisor.
+    // Longer than a unit of work, which is not a multiple of 1 000.
     let long = mask(1, 1_000, 100_000);
     assert!(long.chunks(1_000).all(|part| part == mask(1, 1_000, 1_000)));
     let [one, two] = [mask(1, 100_000, 100_000), mask(2, 100_000, 100_000)];

@@ -77,7 +77,7 @@ fn convolutions() {
             output_padding: [integer(&shape["output_padding"]); 2],
         };
         let compute = |isa| {
-            // Both kinds have the same methods.
+            // Both convolutions have the same methods.
             macro_rules! passes {
                 ($conv:expr) => {{
                     let conv = $conv.expect("a valid shape");

@@ -2,10 +2,11 @@
 //!
 //! # What it computes
 //! `S_t = max(0, S_{t-1} + z_t - k)` from `S_0 = 0`, with `z_t` the score in standard deviations from the mean of
-//! held-out scores: the sum of what exceeds the allowance `k`, since it was last zero. An alarm rises above the limit.
+//! held-out scores: the sum of the excesses over the allowance `k` since it was last zero. An alarm is raised above the
+//! limit.
 //!
 //! # When to use
-//! For a lasting shift, which it finds soonest of all rules with the same run length between false alarms: a shift of
+//! For a lasting shift, which it detects soonest of all rules with the same run length between false alarms: a shift of
 //! `2 k` standard deviations, if scores are normally distributed (Moustakides 1986). Long tails make the limit high.
 //!
 //! # Parameters
@@ -15,7 +16,7 @@
 //! Page, *Continuous inspection schemes* (1954); Moustakides, *Optimal stopping times for detecting changes in
 //! distributions* (1986).
 
-/// The allowance where none is asked for: best for a shift by one standard deviation.
+/// The default allowance: best for a shift by one standard deviation.
 pub const DEFAULT_ALLOWANCE: f64 = 0.5;
 
 /// The sum after one more standardized score.

@@ -2,11 +2,11 @@
 //!
 //! # What it computes
 //! `E_t = (1 - λ) E_{t-1} + λ z_t` from `E_0 = 0`, with `z_t` the score in standard deviations from the mean of
-//! held-out scores. An alarm rises above the limit; only high scores are alarming, so there is one limit.
+//! held-out scores. An alarm is raised above the limit; only high scores count, so there is one limit.
 //!
 //! # When to use
-//! For slow drifts and small shifts, and where scores have long tails: averaging brings them nearer to normal. A small
-//! `λ` looks far back, 1 is a threshold on single scores.
+//! For slow drifts and small shifts, and where scores have long tails: averaging brings them closer to normal. A small
+//! `λ` has a long memory; 1 is a threshold on single scores.
 //!
 //! # Parameters
 //! The weight `λ` of the newest score in (0, 1]: 0.1 by default, which suits shifts by about one standard deviation.
@@ -15,7 +15,7 @@
 //! Roberts, *Control chart tests based on geometric moving averages* (1959); Lucas and Saccucci, *Exponentially
 //! weighted moving average control schemes: properties and enhancements* (1990).
 
-/// The weight of the newest score where none is asked for.
+/// The default weight of the newest score.
 pub const DEFAULT_LAMBDA: f64 = 0.1;
 
 /// The average after one more standardized score.

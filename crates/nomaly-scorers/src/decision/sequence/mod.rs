@@ -1,16 +1,16 @@
-//! Charts that watch scores one after another for a lasting change.
+//! Control charts, which monitor a sequence of scores for a lasting change.
 //!
-//! A rule for single scores sees a shift that stays below its threshold late or never; a chart adds up the evidence. It
-//! is calibrated for a set *in-control average run length* ARL₀: how many scores of normal items it takes on average
-//! until a false alarm. The limit is found by simulating the chart on scores drawn from the held-out ones, with the
-//! same random numbers for all limits; the same seed gives the same limit on any number of threads.
+//! A rule for single scores detects a shift below its threshold late or never; a chart accumulates the evidence. It is
+//! calibrated for a given *in-control average run length* ARL₀: the mean number of scores of normal items until a false
+//! alarm. The limit is found by simulating the chart on scores drawn from the held-out ones, with the same random
+//! numbers for all limits; the same seed gives the same limit on any number of threads.
 //!
-//! The simulation draws scores independently. Scores of consecutive items that resemble each other come in runs, and
-//! false alarms are then more frequent: [`ControlChart::calibrate_groups`] draws whole groups of scores instead, in the
+//! The simulation draws scores independently. If consecutive items resemble each other, their scores come in runs and
+//! false alarms are more frequent: [`ControlChart::calibrate_groups`] draws whole groups of scores instead, in the
 //! order in which they came (the block bootstrap: Künsch, *The jackknife and the bootstrap for general stationary
-//! observations*, 1989). And the held-out scores stand for the distribution: with `n` of them the mean is off by `1 /
-//! √n` standard deviations, which a chart that adds up small excesses feels. Where the run length has to hold with
-//! precision, calibrate on many thousand scores.
+//! observations*, 1989). The held-out scores also stand in for the distribution: with `n` of them the mean is off by `1
+//! / √n` standard deviations, which matters to a chart that accumulates small excesses. For a precise run length,
+//! calibrate on many thousand scores.
 //!
 //! ```
 //! use nomaly_scorers::decision::sequence::{ChartKind, ChartOptions, ControlChart};
@@ -20,7 +20,7 @@
 //! let chart = ControlChart::calibrate(&held_out, &options)?;
 //! let mut monitor = chart.monitor();
 //! assert!(!monitor.push(100.0).alarm);
-//! // No single score is out of the ordinary, but so many high ones in a row are.
+//! // No single score is unusual, but so many high ones in a row are.
 //! let first = (0..50).position(|_| monitor.push(190.0).alarm);
 //! assert!(first.is_some_and(|at| at < 10));
 //! # Ok::<(), nomaly_scorers::ScorerError>(())
@@ -34,12 +34,12 @@ use self::run_length::Stretches;
 use super::{check_number, check_scores};
 use crate::ScorerError;
 
-/// Which statistic is charted. The parameter is in units of the standard deviation of held-out scores.
+/// The charted statistic. The parameter is in units of the standard deviation of held-out scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ChartKind {
     /// [Cumulative sums](cusum).
     Cusum {
-        /// What each score may exceed the mean by without adding to the sum, from 0.
+        /// The excess over the mean that does not add to the sum, from 0.
         allowance: f64,
     },
     /// [Exponentially weighted moving averages](ewma).
@@ -71,7 +71,7 @@ impl ChartKind {
         }
     }
 
-    /// About how far the statistic strays.
+    /// The approximate spread of the statistic.
     fn spread(self) -> f64 {
         match self {
             Self::Cusum { .. } => 1.0,
@@ -92,21 +92,21 @@ impl ChartKind {
     }
 }
 
-/// How a chart is calibrated.
+/// Options of the calibration.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ChartOptions {
-    /// What is charted.
+    /// The charted statistic.
     pub kind: ChartKind,
     /// The in-control average run length, in scores, from 2 to 100 000.
     pub arl0: f64,
-    /// Decides every draw of the simulation.
+    /// The seed of the simulation.
     pub seed: u64,
 }
 
 impl ChartOptions {
-    /// The average run length where none is asked for.
+    /// The default average run length.
     pub const DEFAULT_ARL0: f64 = 500.0;
-    /// The longest average run length that can be asked for.
+    /// The longest average run length allowed.
     pub const MAX_ARL0: f64 = 1e5;
 }
 
@@ -142,12 +142,12 @@ impl ControlChart {
         Self::calibrate_stretches(held_out_scores, None, options)
     }
 
-    /// The same where scores of one group depend on each other. `groups` has the number of the group of each score;
-    /// scores of a group keep their order, and the simulation draws whole groups.
+    /// As [`calibrate`](Self::calibrate), for scores that depend on each other within groups. `groups` has the group
+    /// number of each score; scores of a group keep their order, and the simulation draws whole groups.
     ///
     /// # Errors
     /// As [`calibrate`](Self::calibrate), with fewer than 20 groups in place of scores, and [`ScorerError::Setting`]
-    /// where there is not one group a score.
+    /// unless there is one group per score.
     pub fn calibrate_groups(
         held_out_scores: &[f64],
         groups: &[u32],
@@ -203,18 +203,18 @@ impl ControlChart {
         Ok(Self { kind, center, spread, lowest, limit: found.limit, arl0: found.arl })
     }
 
-    /// What is charted.
+    /// The charted statistic.
     pub fn kind(&self) -> ChartKind {
         self.kind
     }
 
-    /// An alarm rises where the statistic is above this, in standard deviations of held-out scores.
+    /// The limit above which an alarm is raised, in standard deviations of held-out scores.
     pub fn limit(&self) -> f64 {
         self.limit
     }
 
-    /// The average run length of the limit in the simulation: the one asked for, or the nearest that a limit has where
-    /// a few scores decide.
+    /// The average run length of the limit in the simulation: the requested one, or the nearest attainable one if few
+    /// scores decide.
     pub fn arl0(&self) -> f64 {
         self.arl0
     }
@@ -232,7 +232,7 @@ pub struct Monitor<'a> {
     statistic: f64,
 }
 
-/// What a chart says after a score.
+/// The state of a chart after a score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reading {
     /// The statistic, in standard deviations of held-out scores.
@@ -244,8 +244,8 @@ pub struct Reading {
 impl Monitor<'_> {
     /// Takes the next score. After an alarm the chart starts anew, as after an inspection.
     ///
-    /// A score of infinity or NaN raises an alarm: what cannot be scored does not pass for normal. One of minus
-    /// infinity counts as the lowest held-out score, so that it does not hide what follows.
+    /// Infinity and NaN raise an alarm, so that an item without a score never counts as normal. Minus infinity counts
+    /// as the lowest held-out score, so that it does not mask later scores.
     pub fn push(&mut self, score: f64) -> Reading {
         let chart = self.chart;
         let z = (score - chart.center) / chart.spread;

@@ -1,4 +1,4 @@
-//! The limit of a chart for a set run length, by simulation.
+//! The limit of a chart for a given run length, by simulation.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ const RUNS: f64 = 10_000.0;
 const FEWEST_RUNS: f64 = 2_000.0;
 /// About how many steps are simulated.
 const STEPS: f64 = 2e7;
-/// A run is cut at so many times the length asked for: where its mean is that length, one in e²⁰ runs is longer.
+/// A run is truncated at this multiple of the requested length; if that is the mean, one in e²⁰ runs is longer.
 const LONGEST: f64 = 20.0;
 /// Runs that one task simulates.
 const CHUNK: usize = 64;
@@ -29,11 +29,11 @@ pub(super) struct Limit {
     pub(super) arl: f64,
 }
 
-/// Standardized scores in stretches that keep together: a simulated sequence is made of whole stretches, so that scores
-/// which come one after another depend on each other as they did.
+/// Standardized scores in contiguous stretches: a simulated sequence consists of whole stretches, which preserves the
+/// dependence between consecutive scores.
 pub(super) struct Stretches<'a> {
     pub(super) scores: &'a [f64],
-    /// Where each stretch begins, ascending from 0; `None` where each score is one.
+    /// The start of each stretch, ascending from 0; `None` if each score is its own stretch.
     pub(super) starts: Option<&'a [usize]>,
 }
 
@@ -53,13 +53,13 @@ impl Stretches<'_> {
     }
 }
 
-/// One simulated sequence without a limit. The steps at which its statistic is higher than ever before tell when it
-/// would have passed *any* limit: all limits are compared on the same random numbers.
+/// One simulated sequence without a limit. The steps with a new maximum of the statistic show when it would have passed
+/// *any* limit, so all limits are compared on the same random numbers.
 struct Run {
     rng: ChaCha8Rng,
     statistic: f64,
     time: u64,
-    /// What is left of the stretch in hand.
+    /// The rest of the current stretch.
     stretch: Range<usize>,
     /// Time and value of each new maximum; both ascend.
     records: Vec<(u64, f64)>,
@@ -72,7 +72,7 @@ impl Run {
         Self { rng, statistic: 0.0, time: 0, stretch: 0..0, records: Vec::new() }
     }
 
-    /// Goes on until the statistic passes `limit` or the run is `longest` steps long.
+    /// Continues until the statistic passes `limit` or the run is `longest` steps long.
     fn extend(&mut self, kind: ChartKind, stretches: &Stretches<'_>, limit: f64, longest: u64) {
         let mut highest = self.records.last().map_or(0.0, |&(_, value)| value);
         while highest <= limit && self.time < longest {
@@ -93,18 +93,18 @@ impl Run {
         }
     }
 
-    /// When the statistic passes `limit`, or the length of the run where it does not.
+    /// The step at which the statistic passes `limit`, or the length of the run if it does not.
     fn length(&self, limit: f64) -> u64 {
         let at = self.records.partition_point(|&(_, value)| value <= limit);
         self.records.get(at).map_or(self.time, |&(time, _)| time)
     }
 }
 
-/// The limit whose mean run length on `stretches` of standardized scores is nearest to `arl0` as a ratio; 0 where every
+/// The limit whose mean run length on `stretches` of standardized scores is nearest to `arl0` as a ratio; 0 if every
 /// limit has a longer one.
 ///
-/// Between some limits the run length jumps: one score, from the statistic's most frequent state, passes the one and
-/// not the other.
+/// The run length can jump between two limits: one score, from the statistic's most frequent state, passes only the
+/// lower one.
 pub(super) fn limit_for(kind: ChartKind, stretches: &Stretches<'_>, arl0: f64, seed: u64) -> Limit {
     let count = (STEPS / arl0).clamp(FEWEST_RUNS, RUNS) as u64;
     let longest = (LONGEST * arl0).ceil() as u64;
@@ -113,7 +113,7 @@ pub(super) fn limit_for(kind: ChartKind, stretches: &Stretches<'_>, arl0: f64, s
         let total: u64 = runs.iter().map(|run| run.length(limit)).sum();
         total as f64 / count as f64
     };
-    // A quarter of the statistic's own spread lengthens runs by little, so that little is simulated in vain.
+    // A quarter of the statistic's own spread lengthens runs only slightly, so little simulation is wasted.
     let step = 0.25 * kind.spread();
     let mut high = 0.0;
     loop {

@@ -11,18 +11,18 @@ use crate::failure::Failure;
 use crate::output::percent;
 use crate::progress::{Bars, Unit};
 
-/// What the second model says of all images, and how it is combined with what the first one says.
-pub(crate) struct Together {
+/// The second model's scores of all images, and their combination with the first model's.
+pub(crate) struct HybridRun {
     hybrid: Hybrid,
     methods: [String; 2],
-    /// Of each image, in their order.
+    /// The score of each image, in order.
     scores: Vec<Result<f64, Skipped>>,
     max_fpr: f64,
 }
 
-impl Together {
-    /// Scores `samples` with the model in `path`. An image is anomalous where its combined p-value is at most the rate
-    /// of `options`, or of the first model.
+impl HybridRun {
+    /// Scores `samples` with the model in `path`. An image is anomalous if its combined p-value is at most the rate of
+    /// `options`, or of the first model.
     pub(crate) fn score(
         path: &Path,
         first: &FittedDetector,
@@ -38,7 +38,7 @@ impl Together {
         let hybrid = Hybrid::new([first, &second])?;
         let rule = options.rule.unwrap_or(first.info().decision);
         let mut scores = Vec::with_capacity(samples.len());
-        // No rule of its own, and no pictures.
+        // Without a separate rule, and without pictures.
         let quietly = PredictOptions { rule: None, stream: StreamOptions { preview: None, ..options.stream } };
         second
             .predict(samples, &quietly, &Bars::new(console, Unit::Images), |outcome| {
@@ -63,7 +63,7 @@ impl Together {
         -self.max_fpr.ln()
     }
 
-    /// The outcome of the `index`-th image with the decision of both. Its score is −ln of the combined p-value; maps
+    /// The outcome of the `index`-th image with the combined decision. Its score is −ln of the combined p-value; maps
     /// stay those of the first model.
     pub(crate) fn join<'a>(&self, outcome: Outcome<'a>, index: usize) -> Outcome<'a> {
         let result = match (outcome.result, &self.scores[index]) {
