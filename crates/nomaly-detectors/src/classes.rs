@@ -138,7 +138,7 @@ impl Classes {
     ///
     /// # Panics
     /// Where there is not one score a class.
-    pub fn recognise(&self, scores: &[f64]) -> Recognition {
+    pub fn recognize(&self, scores: &[f64]) -> Recognition {
         assert_eq!(scores.len(), self.known.len(), "one score a class");
         let closest = closest(scores);
         let (score, calibration) = (scores[closest], &self.calibrations[closest]);
@@ -164,16 +164,16 @@ mod tests {
         let classes = classes(DecisionRule::MaxFpr(0.05));
         let thresholds: Vec<_> = classes.calibrations().iter().map(|class| class.threshold().unwrap()).collect();
         assert_eq!(thresholds, [38.0, 138.0]);
-        let recognise = |scores: [f64; 2]| {
-            let found = classes.recognise(&scores);
+        let recognize = |scores: [f64; 2]| {
+            let found = classes.recognize(&scores);
             assert_eq!(found.score, scores[0].min(scores[1]));
             (classes.known()[found.closest].name.as_str(), classes.label(&found))
         };
-        assert_eq!(recognise([20.0, 120.0]), ("bolt", "bolt"));
-        assert_eq!(recognise([39.0, 120.0]), ("bolt", "unknown"));
-        assert_eq!(recognise([200.0, 138.0]), ("nut", "nut"));
-        assert_eq!(recognise([200.0, 138.5]), ("nut", "unknown"));
-        assert_eq!(recognise([1.0, 1.0]), ("bolt", "bolt"));
+        assert_eq!(recognize([20.0, 120.0]), ("bolt", "bolt"));
+        assert_eq!(recognize([39.0, 120.0]), ("bolt", "unknown"));
+        assert_eq!(recognize([200.0, 138.0]), ("nut", "nut"));
+        assert_eq!(recognize([200.0, 138.5]), ("nut", "unknown"));
+        assert_eq!(recognize([1.0, 1.0]), ("bolt", "bolt"));
     }
 
     #[test]
@@ -181,13 +181,13 @@ mod tests {
         for rate in [0.025, 0.05, 0.1, 0.5] {
             let classes = classes(DecisionRule::MaxFpr(rate));
             for scores in (0..900).map(|step| [f64::from(step % 30) * 5.0, 95.0 + f64::from(step / 30) * 1.5]) {
-                let found = classes.recognise(&scores);
+                let found = classes.recognize(&scores);
                 assert_eq!(found.unknown, Some(found.p_value <= rate), "{rate} {scores:?}");
             }
         }
         let by_hand = classes(DecisionRule::MaxFpr(0.05)).with_rule(DecisionRule::Threshold(50.0)).unwrap();
-        assert_eq!(by_hand.recognise(&[49.0, 51.0]).class(), Some(0));
-        assert_eq!(by_hand.recognise(&[51.0, 50.5]).class(), None);
+        assert_eq!(by_hand.recognize(&[49.0, 51.0]).class(), Some(0));
+        assert_eq!(by_hand.recognize(&[51.0, 50.5]).class(), None);
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
         let strict = classes(DecisionRule::MaxFpr(0.01));
         let (class, reason) = strict.unattainable().unwrap();
         assert!(class.name == "bolt" && reason.contains("at least 99"), "{reason}");
-        let found = strict.recognise(&[1e9, 1e9]);
+        let found = strict.recognize(&[1e9, 1e9]);
         assert_eq!((found.unknown, found.class(), strict.label(&found)), (None, None, "undecided"));
         assert_eq!(classes(DecisionRule::MaxFpr(0.05)).unattainable(), None);
     }

@@ -47,7 +47,7 @@ impl Decider {
     /// Decides on an item with finite scores; those under each class are its parts.
     pub(crate) fn decide(&self, scored: MethodScore) -> Prediction {
         let MethodScore { score, deviation, parts, terms, map } = scored;
-        let recognition = self.classes.as_ref().map(|classes| classes.recognise(&parts));
+        let recognition = self.classes.as_ref().map(|classes| classes.recognize(&parts));
         let (score, p_value, anomalous) = match &recognition {
             // Views may differ in the class that is closest, so that their joint score is not the least of the parts.
             Some(found) => (found.score, found.p_value, found.unknown),

@@ -36,7 +36,7 @@ pub enum Explains {
 
 /// Grad-CAM of a detector's network, see [`FittedDetector::explainer`].
 pub struct Explainer<'a> {
-    network: Seen,
+    scaling: InputScaling,
     classes: Vec<String>,
     inputs: FeatureExtractor,
     cam: GradCam,
@@ -83,8 +83,22 @@ pub struct AverageLayers {
     pub skipped: Vec<Skipped>,
 }
 
-/// The network behind a method and what it sees, the names of its classes, and what a model file keeps of a backbone.
-type Behind<'a> = ((&'a Backbone, Seen), Vec<String>, Option<Backbone>);
+/// The network by which a method scores.
+struct ExplainedNetwork<'a> {
+    backbone: &'a Backbone,
+    scaling: InputScaling,
+    /// The names of its classes; empty where they have none.
+    classes: Vec<String>,
+    /// The weights that a model file keeps, for methods that score by the detector's backbone.
+    stored: Option<Backbone>,
+}
+
+impl ExplainedNetwork<'_> {
+    /// The network to run: the stored one, so that a detector is explained alike before it is saved and after.
+    fn network(&self) -> &Backbone {
+        self.stored.as_ref().unwrap_or(self.backbone)
+    }
+}
 
 impl FittedDetector {
     /// Plans Grad-CAM of the network behind this detector at the layer `tap` (the deepest with positions, where none is
@@ -96,19 +110,19 @@ impl FittedDetector {
     pub fn explainer(&self, tap: Option<&str>, class: Option<usize>) -> Result<Explainer<'_>, DetectorError> {
         let (fitted, backbone, taps) = self.parts();
         let size = self.pipeline().output_size();
-        let (network, classes, kept) = self.explained_network()?;
-        let cam = GradCam::new(kept.as_ref().unwrap_or(network.0), tap, size, Isa::best()?)?;
+        let explained = self.explained_network()?;
+        let cam = GradCam::new(explained.network(), tap, size, Isa::best()?)?;
         let pooled = taps.iter().all(|tap| tap.layout == OutputLayout::Mean);
         let level = taps.iter().position(|tap| tap.name == cam.output());
         let score = match level {
             // The score of several sizes is no function of the features of one.
-            Some(level) if kept.is_some() && pooled && self.info().fusion.is_none() => {
+            Some(level) if explained.stored.is_some() && pooled && self.info().fusion.is_none() => {
                 Some(Score { fitted, taps, level, extractor: backbone.compile(size, taps, Isa::best()?)?, input: size })
             }
             _ => None,
         };
-        let seen = network.1;
-        let mut explainer = Explainer { network: seen, classes, inputs: inputs(self)?, cam, class, score };
+        let ExplainedNetwork { scaling, classes, .. } = explained;
+        let mut explainer = Explainer { scaling, classes, inputs: inputs(self)?, cam, class, score };
         // No image, but the same checks.
         let target = explainer.target();
         explainer.cam.explain(&[], target)?;
@@ -127,9 +141,9 @@ impl FittedDetector {
         options: StreamOptions,
         progress: &dyn Progress,
     ) -> Result<AverageLayers, DetectorError> {
-        let ((backbone, seen), _, kept) = self.explained_network()?;
+        let explained = self.explained_network()?;
         let size = self.pipeline().output_size();
-        let mut average = AverageActivations::new(kept.as_ref().unwrap_or(backbone), taps, size, Isa::best()?)?;
+        let mut average = AverageActivations::new(explained.network(), taps, size, Isa::best()?)?;
         let inputs = &inputs(self)?;
         let mut skipped = Vec::new();
         let mut sums = vec![0.0f64; 3 * size[0] * size[1]];
@@ -142,7 +156,7 @@ impl FittedDetector {
                     for planes in features.values[0].chunks_exact(sums.len()) {
                         sums.iter_mut().zip(planes).for_each(|(sum, value)| *sum += f64::from(*value));
                     }
-                    average.add(&seen.inputs_of(&features.values[0]))?;
+                    average.add(&explained.scaling.apply(&features.values[0]))?;
                 }
                 Ok(())
             },
@@ -161,19 +175,17 @@ impl FittedDetector {
         Ok(AverageLayers { images: average.images(), layers, picture, skipped })
     }
 
-    /// The network behind the method and what it sees, the names of its classes, and for a backbone what a model file
-    /// keeps of it, so that a detector is explained alike before it is saved and after.
-    fn explained_network(&self) -> Result<Behind<'_>, DetectorError> {
+    fn explained_network(&self) -> Result<ExplainedNetwork<'_>, DetectorError> {
         let (fitted, backbone, taps) = self.parts();
         if let Some(MethodNetwork { backbone, input, classes }) = fitted.network() {
-            return Ok(((backbone, Seen(input)), classes, None));
+            return Ok(ExplainedNetwork { backbone, scaling: InputScaling(input), classes, stored: None });
         }
         if !backbone.entries().all(BackboneEntry::has_weights) {
             return Err(DetectorError::no_network(&self.info().method.name));
         }
         let taps: Vec<&str> = taps.iter().map(|tap| tap.name.as_str()).collect();
-        let kept = Backbone::from_tensors(backbone.name(), backbone.export(&taps)?)?;
-        Ok(((backbone, Seen([1.0, 0.0])), Vec::new(), Some(kept)))
+        let stored = Some(Backbone::from_tensors(backbone.name(), backbone.export(&taps)?)?);
+        Ok(ExplainedNetwork { backbone, scaling: InputScaling([1.0, 0.0]), classes: Vec::new(), stored })
     }
 
     /// The picture of which `sums` are the normalised planes, added up over so many inputs.
@@ -236,7 +248,7 @@ impl Explainer<'_> {
         mut sink: impl FnMut(Explained<'_>) -> Result<(), E> + Send,
     ) -> Result<(), E> {
         let target = self.target();
-        let Self { network, inputs, cam, score, .. } = self;
+        let Self { scaling, inputs, cam, score, .. } = self;
         let views = inputs.pipeline().view_count();
         ImageStream::new(std::slice::from_ref(inputs), samples, options).run(
             progress,
@@ -244,7 +256,7 @@ impl Explainer<'_> {
             &mut |batch| {
                 let mut explanations = match batch.features.first() {
                     Some(features) => {
-                        let views = network.inputs_of(&features.values[0]);
+                        let views = scaling.apply(&features.values[0]);
                         match score {
                             Some(score) => score.explain(cam, &views)?,
                             None => cam
@@ -275,10 +287,10 @@ impl Explainer<'_> {
 
 /// Factor and summand that turn the values of views into a network's input.
 #[derive(Clone, Copy, Debug)]
-struct Seen([f32; 2]);
+struct InputScaling([f32; 2]);
 
-impl Seen {
-    fn inputs_of<'v>(&self, views: &'v [f32]) -> Cow<'v, [f32]> {
+impl InputScaling {
+    fn apply<'v>(&self, views: &'v [f32]) -> Cow<'v, [f32]> {
         match self.0 {
             [1.0, 0.0] => Cow::Borrowed(views),
             [factor, summand] => views.iter().map(|value| factor * value + summand).collect(),

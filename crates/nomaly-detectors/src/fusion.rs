@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn standardised_maps_are_added_up_and_their_largest_value_is_the_score() {
+    fn standardized_maps_are_added_up_and_their_largest_value_is_the_score() {
         let sizes = vec![
             vec![held_out(0, located([1.0, 0.0])), held_out(1, located([3.0, 2.0]))],
             vec![held_out(0, located([20.0, 0.0])), held_out(1, located([0.0, 40.0]))],
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn held_out_images_are_standardised_by_the_images_of_other_groups() {
+    fn held_out_images_are_standardized_by_the_images_of_other_groups() {
         let pipelines = [pipeline(32), pipeline(64)];
         let value = |image: usize, size: usize| (image * 7 % 5) as f32 + (image * image * (size + 1) % 11) as f32;
         let sizes: Vec<Vec<HeldOut>> = (0..2)

@@ -114,7 +114,7 @@ pub(crate) fn is_about_values(error: &MethodError) -> bool {
     matches!(
         error,
         MethodError::Scorer(ScorerError::NonFiniteFeature { .. })
-            | MethodError::Neighbours(NeighboursError::NotFinite { .. })
+            | MethodError::Neighbors(NeighboursError::NotFinite { .. })
     )
 }
 

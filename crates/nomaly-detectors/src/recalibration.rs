@@ -36,7 +36,7 @@ impl FittedDetector {
             let fused = self.fused();
             let mut workspaces = fused.workspaces();
             let images = self.stream(samples, options).grouped(group_by);
-            images.run_noting(progress, "scoring images", &mut |batch| -> Result<(), DetectorError> {
+            images.run_and_record(progress, "scoring images", &mut |batch| -> Result<(), DetectorError> {
                 for mut image in fused.score(&batch.features, &mut workspaces)? {
                     // Of a map its largest value is needed alone.
                     let most = HeldOut::new(0, &image).map_max;

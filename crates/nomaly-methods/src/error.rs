@@ -122,7 +122,7 @@ pub enum MethodError {
     Isa(#[from] nomaly_kernels::IsaError),
     /// A search for neighbours was refused.
     #[error(transparent)]
-    Neighbours(#[from] nomaly_kernels::neighbours::NeighboursError),
+    Neighbors(#[from] nomaly_kernels::neighbours::NeighboursError),
     /// A numeric kernel refused what it was given.
     #[error(transparent)]
     Kernel(Box<dyn std::error::Error + Send + Sync>),
@@ -206,7 +206,7 @@ impl MethodError {
             | Self::NotExtendable { .. }
             | Self::NotUpdatable { .. } => ErrorKind::Model,
             Self::Limit { .. } => ErrorKind::Limit,
-            Self::Neighbours(_) | Self::Kernel(_) | Self::Diverged { .. } => ErrorKind::Numeric,
+            Self::Neighbors(_) | Self::Kernel(_) | Self::Diverged { .. } => ErrorKind::Numeric,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Training(error) => error.into(),
             Self::Backbone(error) => (&**error).into(),
@@ -270,11 +270,11 @@ mod tests {
 
     #[test]
     fn a_state_is_missing_or_damaged() {
-        let said = |reason: Option<&str>| {
+        let message = |reason: Option<&str>| {
             MethodError::State { state: "bank".to_owned(), reason: reason.map(str::to_owned) }.to_string()
         };
-        assert_eq!(said(None), "the state of `bank` is missing");
-        assert_eq!(said(Some("no rows")), "the state of `bank` is damaged: no rows");
+        assert_eq!(message(None), "the state of `bank` is missing");
+        assert_eq!(message(Some("no rows")), "the state of `bank` is damaged: no rows");
         let few = |found| MethodError::TooFew { of: "padim".to_owned(), items: "training images", needed: 2, found };
         assert_eq!(few(1).to_string(), "padim needs at least 2 usable training images, and there is 1");
         assert_eq!(few(0).to_string(), "padim needs at least 2 usable training images, and there are 0");

@@ -12,8 +12,8 @@ use nomaly_store::Progress;
 use nomaly_transforms::augment::Changes;
 
 use super::fitted::{FittedDetector, ForImages};
+use super::input_stage::InputStage;
 use super::preprocessing::Shapes;
-use super::seeing::Seeing;
 use super::several_sizes::of_several_sizes;
 use super::training::{Training, held_out_images};
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
@@ -30,7 +30,7 @@ pub struct Detector {
     pub(super) method: Box<dyn Method>,
     pub(super) backbone: Backbone,
     pub(super) input: InputParams,
-    pub(super) seeing: Seeing,
+    pub(super) input_stage: InputStage,
     pub(super) checkpoints: Option<PathBuf>,
 }
 
@@ -116,8 +116,8 @@ impl Detector {
         let method = (entry.build)(&own, &backbone)?;
         check_networks(method.name(), &backbone, method.taps())?;
         // The shape of images is known once there are any; a square shows what is wrong with the settings.
-        let seeing = Seeing::of_input(&*method, &backbone, &input, 1.0)?;
-        Ok(Self { method, backbone, input, seeing, checkpoints: None })
+        let input_stage = InputStage::of_input(&*method, &backbone, &input, 1.0)?;
+        Ok(Self { method, backbone, input, input_stage, checkpoints: None })
     }
 
     /// Puts a method that is in no registry on a backbone. A model of it can score and be saved, but only what is in
@@ -130,16 +130,16 @@ impl Detector {
         let weights = input.weights.as_ref().map(Into::into);
         let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
         check_networks(method.name(), &backbone, method.taps())?;
-        let seeing = Seeing::of_input(&*method, &backbone, input, 1.0)?;
-        Ok(Self { method, backbone, input: input.clone(), seeing, checkpoints: None })
+        let input_stage = InputStage::of_input(&*method, &backbone, input, 1.0)?;
+        Ok(Self { method, backbone, input: input.clone(), input_stage, checkpoints: None })
     }
 
     /// The same detector for images of the shape that most of `samples` have, where the aspect ratio is kept.
     pub(crate) fn shaped_for(mut self, samples: &[Sample]) -> Result<Self, DetectorError> {
         if self.input.aspect == Aspect::Keep {
             let ratio = Shapes::of(samples).ratio();
-            let seeing = Seeing::of_input(&*self.method, &self.backbone, &self.input, ratio);
-            self.seeing = seeing.map_err(|error| match error {
+            let input_stage = InputStage::of_input(&*self.method, &self.backbone, &self.input, ratio);
+            self.input_stage = input_stage.map_err(|error| match error {
                 DetectorError::Method(MethodError::Transform(cause)) => {
                     DetectorError::setting("aspect", "keep", &format!("`squash` for these images, as {cause}"))
                 }
@@ -160,12 +160,12 @@ impl Detector {
 
     /// Patches of an image and numbers a patch at each size, where they lie at the positions of `grid=auto`.
     pub(crate) fn patches(&self) -> Vec<(usize, usize)> {
-        self.seeing.extractors.iter().map(FeatureExtractor::patches).collect()
+        self.input_stage.extractors.iter().map(FeatureExtractor::patches).collect()
     }
 
     /// The features of `samples` as the method will see them.
     pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
-        ImageStream::new(&self.seeing.extractors, samples, options)
+        ImageStream::new(&self.input_stage.extractors, samples, options)
     }
 
     /// Learns what is normal from `samples`, all of which are taken to be good whatever their label says.
@@ -246,13 +246,13 @@ impl FittedDetector {
         progress: &dyn Progress,
     ) -> Result<FitResult, DetectorError> {
         let Self { mut info, decider, model } = self;
-        let ForImages { fitted, backbone, seeing } = model;
+        let ForImages { fitted, backbone, input_stage } = model;
         let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
-        let extractors = &seeing.extractors;
+        let extractors = &input_stage.extractors;
         let images = ImageStream::new(extractors, samples, options).grouped(group_by).measuring();
-        let pipelines = seeing.pipelines();
+        let pipelines = input_stage.pipelines();
         let several = pipelines.len() > 1;
-        let images = if several { images.caching(seeing.frame_bytes(&*method)) } else { images };
+        let images = if several { images.caching(input_stage.frame_bytes(&*method)) } else { images };
         let most_maps = several.then(|| most_maps(&pipelines));
         let context = FitContext { most_maps, ..FitContext::new(info.training.seed, progress) };
         let mut states: Vec<_> = fitted.iter().map(|fitted| fitted.states()).collect();
@@ -272,7 +272,7 @@ impl FittedDetector {
         let more = Calibration::of(&fit.held_out, &groups, decider.calibration().rule())?;
         let decider = decider.joined(&more)?;
         let held_out = held_out_images(&fit.held_out, &usable, &groups);
-        let detector = Self { info, decider, model: ForImages { fitted: fit.fitted, backbone, seeing } };
+        let detector = Self { info, decider, model: ForImages { fitted: fit.fitted, backbone, input_stage } };
         Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
     }
 }

@@ -6,8 +6,8 @@ use nomaly_methods::{AnomalyMap, FittedMethod, GroupBy, METHODS, MethodError, Sk
 use nomaly_store::Progress;
 use nomaly_transforms::Pipeline;
 
+use super::input_stage::InputStage;
 use super::preprocessing::{checked_median, region_tensor, stored_region};
-use super::seeing::Seeing;
 use crate::calibration::{Calibration, DecisionRule};
 use crate::error::DetectorError;
 use crate::fitted::sealed::Ours;
@@ -39,7 +39,7 @@ pub struct ForImages {
     /// One for each size.
     pub(super) fitted: Vec<Box<dyn FittedMethod>>,
     pub(super) backbone: Backbone,
-    pub(super) seeing: Seeing,
+    pub(super) input_stage: InputStage,
 }
 
 impl Ours for ForImages {}
@@ -48,10 +48,10 @@ impl Model for ForImages {
     type Info = ModelInfo;
 
     fn stored(&self) -> Result<Stored, DetectorError> {
-        let taps: Vec<&str> = self.seeing.extractors[0].taps().iter().map(|tap| tap.name.as_str()).collect();
+        let taps: Vec<&str> = self.input_stage.extractors[0].taps().iter().map(|tap| tap.name.as_str()).collect();
         Ok(Stored {
             states: joined_states(self.fitted.iter().map(|fitted| fitted.states()).collect()),
-            region: self.seeing.region.as_ref().map(region_tensor),
+            region: self.input_stage.region.as_ref().map(region_tensor),
             backbone: self.backbone.export(&taps)?,
         })
     }
@@ -66,10 +66,10 @@ impl Model for ForImages {
             None => vec![info.pipeline],
         };
         let region = stored.region.map(|region| stored_region(&region, &info.pipeline)).transpose()?;
-        let seeing = Seeing::new(&*method, &backbone, &pipelines, region, checked_median(info.median)?)?;
+        let input_stage = InputStage::new(&*method, &backbone, &pipelines, region, checked_median(info.median)?)?;
         let states = split_states(stored.states, pipelines.len())?;
         let fitted = states.into_iter().map(|states| method.restore(states)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { fitted, backbone, seeing })
+        Ok(Self { fitted, backbone, input_stage })
     }
 
     fn class_names(&self) -> &[String] {
@@ -128,7 +128,7 @@ impl FittedDetector {
         let judge = Judge { fused: self.fused(), decider: &decider };
         let mut workspaces = judge.fused.workspaces();
         let images = self.stream(samples, options.stream).grouped(group_by).measuring();
-        images.run_noting(progress, "scoring images", &mut |batch| -> Result<(), E> {
+        images.run_and_record(progress, "scoring images", &mut |batch| -> Result<(), E> {
             let judged = judge.batch(&batch.features, &mut workspaces)?;
             let mut judged = judged.into_iter();
             for image in batch.images {
@@ -176,7 +176,7 @@ impl FittedDetector {
         progress: &dyn Progress,
         mut sink: impl FnMut(&Sample, Result<Look, Skipped>) -> Result<(), DetectorError> + Send,
     ) -> Result<(), DetectorError> {
-        let images = ImageStream::new(&self.model.seeing.extractors[..1], samples, options).measuring();
+        let images = ImageStream::new(&self.model.input_stage.extractors[..1], samples, options).measuring();
         images.run(progress, "looking at images", &mut |batch| -> Result<(), DetectorError> {
             for image in batch.images {
                 let look = image.decoded.and_then(|decoded| decoded.look);
@@ -227,23 +227,23 @@ impl FittedDetector {
     /// The fitted method, the backbone, and the taps of it that the method looks at; at the smallest size, where there
     /// are several.
     pub(crate) fn parts(&self) -> (&dyn FittedMethod, &Backbone, &[TapRequest]) {
-        (&*self.model.fitted[0], &self.model.backbone, self.model.seeing.extractors[0].taps())
+        (&*self.model.fitted[0], &self.model.backbone, self.model.input_stage.extractors[0].taps())
     }
 
     /// One for each size, the smallest first.
     pub(crate) fn extractors(&self) -> &[FeatureExtractor] {
-        &self.model.seeing.extractors
+        &self.model.input_stage.extractors
     }
 
     /// The method at all sizes.
     pub(crate) fn fused(&self) -> FusedMethod<'_> {
         let fusion = self.info.fusion.as_ref();
-        FusedMethod { fitted: &self.model.fitted, extractors: &self.model.seeing.extractors, fusion }
+        FusedMethod { fitted: &self.model.fitted, extractors: &self.model.input_stage.extractors, fusion }
     }
 
     /// The features of `samples` at all sizes.
     pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
-        ImageStream::new(&self.model.seeing.extractors, samples, options)
+        ImageStream::new(&self.model.input_stage.extractors, samples, options)
     }
 
     /// Notes how many images were left out of the training because they do not look like the others.

@@ -12,8 +12,8 @@ use nomaly_transforms::Pipeline;
 
 use super::fit::{Detector, FitResult};
 use super::fitted::{FittedDetector, ForImages};
+use super::input_stage::InputStage;
 use super::preprocessing::checked_median;
-use super::seeing::Seeing;
 use super::training::{Training, held_out_images};
 use crate::calibration::Calibration;
 use crate::classes::Classes;
@@ -24,7 +24,7 @@ use crate::images::{FeatureExtractor, Streamed};
 use crate::info::{BackboneInfo, DecisionHistory, MethodInfo, ModelInfo, TrainingInfo};
 
 /// A detector as a file of nomaly describes it.
-pub(crate) struct Described<'a> {
+pub(crate) struct DetectorParts<'a> {
     pub(crate) method: &'a str,
     /// Those of the method, in full.
     pub(crate) settings: &'a Assignments,
@@ -40,11 +40,11 @@ impl Detector {
     ///
     /// # Errors
     /// Settings that do not fit the backbone or the input.
-    pub(crate) fn described(described: Described<'_>) -> Result<Self, DetectorError> {
-        let Described { method, settings, backbone, input, pipelines, region } = described;
+    pub(crate) fn from_parts(parts: DetectorParts<'_>) -> Result<Self, DetectorError> {
+        let DetectorParts { method, settings, backbone, input, pipelines, region } = parts;
         let method = (METHODS.get(method)?.build)(settings, &backbone)?;
-        let seeing = Seeing::new(&*method, &backbone, pipelines, region, checked_median(input.median)?)?;
-        Ok(Self { method, backbone, input, seeing, checkpoints: None })
+        let input_stage = InputStage::new(&*method, &backbone, pipelines, region, checked_median(input.median)?)?;
+        Ok(Self { method, backbone, input, input_stage, checkpoints: None })
     }
 
     /// Fits the method at each size, one after another; `fit_at` does so for one of them, and `groups` is asked last.
@@ -56,7 +56,7 @@ impl Detector {
         fit_at: &dyn Fn(usize, &FitContext<'_>) -> Result<MethodFit, MethodError>,
         groups: impl FnOnce() -> Result<Groups, MethodError>,
     ) -> Result<FusedFit, MethodError> {
-        let pipelines = self.seeing.pipelines();
+        let pipelines = self.input_stage.pipelines();
         let context = FitContext {
             seed,
             progress,
@@ -81,9 +81,9 @@ impl Detector {
         let info = ModelInfo {
             method: self.method_info(),
             backbone: self.backbone_info(),
-            pipeline: *self.seeing.extractors[0].pipeline(),
+            pipeline: *self.input_stage.extractors[0].pipeline(),
             fusion: fit.fusion,
-            median: self.seeing.extractors[0].median(),
+            median: self.input_stage.extractors[0].median(),
             classes: fit.classes.iter().map(|held_out| held_out.class.clone()).collect(),
             decision: rule,
             history: DecisionHistory::default(),
@@ -101,7 +101,7 @@ impl Detector {
         let detector = FittedDetector {
             info,
             decider: Decider::new(calibration, classes),
-            model: ForImages { fitted: fit.fitted, backbone: self.backbone, seeing: self.seeing },
+            model: ForImages { fitted: fit.fitted, backbone: self.backbone, input_stage: self.input_stage },
         };
         Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
     }
@@ -145,21 +145,21 @@ impl Detector {
 
     /// Preprocessing and network at each size, the smallest first.
     pub(crate) fn extractors(&self) -> &[FeatureExtractor] {
-        &self.seeing.extractors
+        &self.input_stage.extractors
     }
 
     /// The region of interest in the frame of the smallest size.
     pub(crate) fn region(&self) -> Option<&GrayImage> {
-        self.seeing.region.as_ref()
+        self.input_stage.region.as_ref()
     }
 
     /// The most bytes of frames that a fit keeps.
     pub(crate) fn frame_bytes(&self) -> u64 {
-        self.seeing.frame_bytes(&*self.method)
+        self.input_stage.frame_bytes(&*self.method)
     }
 
     /// What the user should know of the sizes and shapes of `samples`.
     pub(crate) fn notes(&self, samples: &[Sample]) -> Vec<String> {
-        self.seeing.notes(&self.input, samples)
+        self.input_stage.notes(&self.input, samples)
     }
 }

@@ -33,7 +33,7 @@ impl FittedDetector {
         what: &str,
         progress: &dyn Progress,
     ) -> Result<PooledRows, DetectorError> {
-        let used = |name: &String| self.model.seeing.extractors[0].taps().iter().any(|tap| tap.name == *name);
+        let used = |name: &String| self.model.input_stage.extractors[0].taps().iter().any(|tap| tap.name == *name);
         let deepest = self.model.backbone.taps().into_iter().map(|tap| tap.name).rfind(used);
         let level = deepest
             .ok_or_else(|| DetectorError::from(MethodError::State { state: "features".to_owned(), reason: None }))?;

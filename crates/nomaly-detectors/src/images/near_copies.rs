@@ -41,7 +41,7 @@ use rayon::prelude::*;
 /// Fewer images say nothing of how they spread.
 const FEWEST: usize = 12;
 /// The most neighbours that are looked at; all of them for as many images.
-const NEIGHBOURS: usize = 1024;
+const MOST_NEIGHBORS: usize = 1024;
 /// The most copies of an image that are looked for.
 const MOST_COPIES: usize = 32;
 /// Descriptors that are nearer than this share of their length are of one picture.
@@ -159,18 +159,18 @@ pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Resu
     let mut keys = vec![(0, 0); images];
     let (mut copies, mut runs) = (0, Vec::new());
     for members in of_kinds.members() {
-        let near = Neighbourhoods::of(&descriptors.of(members), descriptors.dim)?;
+        let near = Neighborhoods::of(&descriptors.of(members), descriptors.dim)?;
         let same = near.copies();
         // One image stands for its copies.
         let of_first = |groups: &Groups| groups.members().iter().map(|group| members[group[0]]).collect::<Vec<_>>();
-        let first = Neighbourhoods::of(&descriptors.of(&of_first(&same)), descriptors.dim)?;
+        let first = Neighborhoods::of(&descriptors.of(&of_first(&same)), descriptors.dim)?;
         let mut run = first.run();
         let mut scenes = same.clone();
         if run.is_some()
             && let Some(shots) = first.shots()
         {
             scenes = Groups::of_keys(same.of().iter().map(|&group| shots.of()[group as usize]));
-            run = Neighbourhoods::of(&descriptors.of(&of_first(&scenes)), descriptors.dim)?.run();
+            run = Neighborhoods::of(&descriptors.of(&of_first(&scenes)), descriptors.dim)?.run();
         }
         copies += scenes.members().iter().filter(|group| group.len() > 1).map(Vec::len).sum::<usize>();
         runs.extend(run);
@@ -195,14 +195,14 @@ pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Resu
 }
 
 /// The nearest others of each image, with their distances.
-struct Neighbourhoods {
+struct Neighborhoods {
     /// `[images]`: ascending by distance.
     near: Vec<Vec<(usize, f64)>>,
     /// The median length of the rows.
     length: f64,
 }
 
-impl Neighbourhoods {
+impl Neighborhoods {
     fn of(rows: &[f32], dim: usize) -> Result<Self, MethodError> {
         let images = rows.len() / dim.max(1);
         let square = |row: &[f32]| row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
@@ -213,7 +213,7 @@ impl Neighbourhoods {
             return Ok(Self { near: vec![Vec::new(); images], length });
         }
         let bank = Bank::new(rows, dim, Metric::SquaredL2, Isa::best()?)?;
-        let k = images.min(NEIGHBOURS + 1);
+        let k = images.min(MOST_NEIGHBORS + 1);
         let found = bank.top_k(rows, k)?;
         let lists = found.indices.chunks_exact(k).zip(found.distances.chunks_exact(k)).enumerate();
         let near = lists
@@ -308,7 +308,7 @@ impl Neighbourhoods {
             return None;
         }
         let unit = self.unit();
-        let longest = (images / MEASURED_WITHIN).clamp(1, NEIGHBOURS / MEASURED_WITHIN);
+        let longest = (images / MEASURED_WITHIN).clamp(1, MOST_NEIGHBORS / MEASURED_WITHIN);
         let windows: Vec<usize> = windows(longest);
         let order: Vec<usize> = (0..images).collect();
         let own: Vec<(f64, f64)> = windows.iter().map(|&window| self.mean_log(&order, window, unit)).collect();
@@ -325,9 +325,9 @@ impl Neighbourhoods {
             (0..windows.len()).map(|at| mean_and_deviation(shuffled.iter().map(|means| means[at]))).collect();
         let first = windows.partition_point(|window| *window <= (images / FOUND_WITHIN).max(1));
         let most = |means: &dyn Fn(usize) -> f64| {
-            let standardised =
+            let standardized =
                 chance[..first].iter().enumerate().map(|(at, (mean, deviation))| (means(at) - mean) / deviation);
-            standardised.filter(|z| z.is_finite()).fold(f64::NEG_INFINITY, f64::max)
+            standardized.filter(|z| z.is_finite()).fold(f64::NEG_INFINITY, f64::max)
         };
         let found = most(&|at| own[at].0);
         let as_large = shuffled.iter().filter(|means| most(&|at| means[at]) >= found).count();

@@ -56,7 +56,7 @@ pub(crate) struct ImageStream<'a> {
     options: StreamOptions,
     /// What makes images a group; `None` where all are independent.
     group_by: Option<&'a GroupBy>,
-    found: Mutex<Found>,
+    found: Mutex<FirstVisit>,
     /// Whether it is measured how images look: on every run, and on the first visit.
     measures: bool,
     /// How the usable images of the first visit looked.
@@ -67,7 +67,7 @@ pub(crate) struct ImageStream<'a> {
 
 /// What the first visit of all samples found.
 #[derive(Default)]
-struct Found {
+struct FirstVisit {
     /// Places of the usable samples, ascending.
     usable: Vec<usize>,
     skipped: Vec<Skipped>,
@@ -162,9 +162,10 @@ impl<'a> ImageStream<'a> {
         let StreamOptions { batch: inputs, limits, strict, preview } = self.options;
         let pipelines: Vec<Pipeline> = extractors.iter().map(|extractor| *extractor.pipeline()).collect();
         let views = pipelines.first().map_or(1, Pipeline::view_count);
-        let images_a_batch = images_per_batch(inputs, views, samples.len());
-        let at_a_time = inputs.clamp(1, images_a_batch * views);
-        let mut memories: Vec<NetworkMemory> = extractors.iter().map(|extractor| extractor.memory(at_a_time)).collect();
+        let batch_images = images_per_batch(inputs, views, samples.len());
+        let inputs_per_run = inputs.clamp(1, batch_images * views);
+        let mut memories: Vec<NetworkMemory> =
+            extractors.iter().map(|extractor| extractor.memory(inputs_per_run)).collect();
         let mut number = 0;
 
         let cancel = AtomicBool::new(false);
@@ -180,7 +181,7 @@ impl<'a> ImageStream<'a> {
             Decoded { size, preview, look }
         };
         let options = LoaderOptions {
-            batch: images_a_batch,
+            batch: batch_images,
             limits,
             cancel: Some(&cancel),
             frames: self.frames.as_ref().map(|cache| Frames { cache, numbers }),
@@ -216,10 +217,10 @@ impl<'a> ImageStream<'a> {
             if let (Some(features), Some(tap), true) = (features.first(), shallowest, measure) {
                 attach_features(&mut outcomes, pooled(features, tap));
             }
-            let seen = outcomes.len() as u64;
+            let count = outcomes.len() as u64;
             consume(StreamedBatch { number, images: outcomes, features })?;
             number += 1;
-            progress.advance(seen);
+            progress.advance(count);
             Ok(())
         };
         let run = if measure || preview.is_some() || self.frames.is_none() {
@@ -241,33 +242,33 @@ impl<'a> ImageStream<'a> {
         what: &str,
         consume: &mut Consume<'_, E>,
     ) -> Result<(), E> {
-        self.run_samples(self.everything(self.extractors), progress, what, consume)
+        self.run_samples(self.all_samples(self.extractors), progress, what, consume)
     }
 
     /// A run over all samples.
-    fn everything<'s>(&'s self, extractors: &'s [FeatureExtractor]) -> Run<'s> {
+    fn all_samples<'s>(&'s self, extractors: &'s [FeatureExtractor]) -> Run<'s> {
         Run { samples: self.samples, numbers: None, extractors, measure: self.measures }
     }
 
     /// As [`run`](Self::run), noting which images are usable and what groups need.
-    pub(crate) fn run_noting<E: From<MethodError> + Send>(
+    pub(crate) fn run_and_record<E: From<MethodError> + Send>(
         &self,
         progress: &dyn Progress,
         what: &str,
         consume: &mut Consume<'_, E>,
     ) -> Result<(), E> {
-        self.note(self.everything(self.extractors), progress, what, consume)
+        self.record(self.all_samples(self.extractors), progress, what, consume)
     }
 
     /// A run that notes which images are usable and what groups need.
-    fn note<E: From<MethodError> + Send>(
+    fn record<E: From<MethodError> + Send>(
         &self,
         run: Run<'_>,
         progress: &dyn Progress,
         what: &str,
         consume: &mut Consume<'_, E>,
     ) -> Result<(), E> {
-        let mut found = Found::default();
+        let mut found = FirstVisit::default();
         self.run_samples(run, progress, what, &mut |batch| {
             for image in &batch.images {
                 match &image.failure {
@@ -292,7 +293,7 @@ impl<'a> ImageStream<'a> {
     /// As [`groups`](FeatureSource::groups).
     pub(crate) fn into_streamed(self) -> Result<Streamed, MethodError> {
         let (groups, group_info) = self.grouping()?;
-        let Found { usable, skipped, .. } = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let FirstVisit { usable, skipped, .. } = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Streamed { usable, skipped, groups, group_info })
     }
 }
@@ -388,8 +389,8 @@ impl FeatureSource for SizedStream<'_> {
             return Ok(known.len());
         }
         let mut looks = Vec::new();
-        let run = self.images.everything(std::slice::from_ref(self.extractor()));
-        self.images.note(run, progress, &self.what(what), &mut |batch| {
+        let run = self.images.all_samples(std::slice::from_ref(self.extractor()));
+        self.images.record(run, progress, &self.what(what), &mut |batch| {
             let decoded = batch.images.into_iter().filter(|image| image.failure.is_none());
             looks.extend(decoded.filter_map(|image| image.decoded?.look));
             batch.features.iter().try_for_each(&mut *visit)

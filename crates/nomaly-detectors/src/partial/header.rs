@@ -73,24 +73,24 @@ impl FitIdentity {
     /// In what it differs from another fit, in words; `None` where it does not.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let mut found = Vec::new();
-        let mut tell = |what: &str, own: String, theirs: String| {
+        let mut report = |what: &str, own: String, theirs: String| {
             if own != theirs {
                 found.push(format!("{what} ({own}, not {theirs})"));
             }
         };
-        tell("method", self.method.name.clone(), other.method.name.clone());
+        report("method", self.method.name.clone(), other.method.name.clone());
         if self.method.name == other.method.name {
-            tell_settings(&self.method.settings, &other.method.settings, &mut tell);
+            compare_settings(&self.method.settings, &other.method.settings, &mut report);
         }
-        tell_settings(&Assignments::of(&self.input), &Assignments::of(&other.input), &mut tell);
-        tell("backbone", self.backbone.clone(), other.backbone.clone());
-        tell("data", self.dataset.clone(), other.dataset.clone());
-        tell("number of images", self.images.to_string(), other.images.to_string());
-        tell("seed", self.seed.to_string(), other.seed.to_string());
-        tell("decision rule", format!("{:?}", self.rule), format!("{:?}", other.rule));
-        tell("groups", self.group_by.clone(), other.group_by.clone());
+        compare_settings(&Assignments::of(&self.input), &Assignments::of(&other.input), &mut report);
+        report("backbone", self.backbone.clone(), other.backbone.clone());
+        report("data", self.dataset.clone(), other.dataset.clone());
+        report("number of images", self.images.to_string(), other.images.to_string());
+        report("seed", self.seed.to_string(), other.seed.to_string());
+        report("decision rule", format!("{:?}", self.rule), format!("{:?}", other.rule));
+        report("groups", self.group_by.clone(), other.group_by.clone());
         let changes = |fit: &Self| if fit.changes.is_empty() { "none".to_owned() } else { fit.changes.join(", ") };
-        tell("changed copies", changes(self), changes(other));
+        report("changed copies", changes(self), changes(other));
         let contents = [
             ("weights of the backbone", self.weights != other.weights && self.backbone == other.backbone),
             ("region of interest", self.region != other.region),
@@ -103,11 +103,11 @@ impl FitIdentity {
 }
 
 /// Tells the settings that differ.
-fn tell_settings(own: &Assignments, theirs: &Assignments, tell: &mut dyn FnMut(&str, String, String)) {
+fn compare_settings(own: &Assignments, theirs: &Assignments, report: &mut dyn FnMut(&str, String, String)) {
     let value = |settings: &Assignments, name: &str| settings.text(name).unwrap_or_else(|| "none".to_owned());
     let names: std::collections::BTreeSet<&str> = own.iter().chain(theirs.iter()).map(|(name, _)| name).collect();
     for name in names {
-        tell(&format!("setting {name}"), value(own, name), value(theirs, name));
+        report(&format!("setting {name}"), value(own, name), value(theirs, name));
     }
 }
 

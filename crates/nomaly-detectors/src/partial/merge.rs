@@ -16,7 +16,7 @@ use super::absorb::image_bytes;
 use super::header::list_hash;
 use super::reader::Partial;
 use super::replay::Replay;
-use crate::detector::{Described, Detector, FitResult, Training};
+use crate::detector::{Detector, DetectorParts, FitResult, Training};
 use crate::error::DetectorError;
 use crate::shift::InputProfile;
 use crate::stored::check_parts;
@@ -177,7 +177,7 @@ fn detector(first: &Partial) -> Result<Detector, DetectorError> {
         let known = &first.header.backbone;
         let backbone = Backbone::from_tensors(&fit.backbone, weights)?.with_provenance(&known.source, &known.licence);
         let region = region(first)?;
-        let described = Described {
+        let parts = DetectorParts {
             method: entry.name,
             settings: &fit.method.settings,
             backbone,
@@ -185,7 +185,7 @@ fn detector(first: &Partial) -> Result<Detector, DetectorError> {
             pipelines: &fit.pipelines,
             region,
         };
-        Detector::described(described)
+        Detector::from_parts(parts)
     };
     build().map_err(refuse)
 }

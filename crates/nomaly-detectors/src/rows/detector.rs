@@ -23,7 +23,7 @@ use crate::info::{DecisionHistory, RowsInfo, RowsTraining};
 /// The scorer where none is named.
 pub const DEFAULT_SCORER: &str = "neighbours";
 /// The settings of the default scorer where it is used on rows: the distance to the fifth nearest row.
-const NEIGHBOURS: [(&str, &str); 3] = [("k", "5"), ("distance", "l2"), ("aggregation", "kth")];
+const DEFAULT_SCORER_SETTINGS: [(&str, &str); 3] = [("k", "5"), ("distance", "l2"), ("aggregation", "kth")];
 /// What is said where classes are to be learned from rows without labels.
 const NO_LABELS: &str = "classes cannot be learned from rows without labels";
 /// The fewest rows that are left to learn from where a group is held out; smaller groups of others are taken apart.
@@ -114,8 +114,11 @@ impl RowDetector {
         for (name, _) in others.iter() {
             SettingTable::joined([&own_table, &table]).find(name)?;
         }
-        let usual: Assignments =
-            if entry.name == DEFAULT_SCORER { NEIGHBOURS.into_iter().collect() } else { Assignments::new() };
+        let usual: Assignments = if entry.name == DEFAULT_SCORER {
+            DEFAULT_SCORER_SETTINGS.into_iter().collect()
+        } else {
+            Assignments::new()
+        };
         let settings = entry.complete(&others.or(&usual))?;
         Ok(Self { task: Task::Normal { entry, settings }, standardize: params.standardize })
     }

@@ -64,7 +64,7 @@ impl Facts {
     /// 1].
     pub(super) fn differences(&self, look: &Look, palest: f64) -> Vec<Difference> {
         let mut found = Vec::new();
-        let mut tell = |kind, message: String| {
+        let mut report = |kind, message: String| {
             found.push(Difference { kind, p_value: 1.0 / (self.images as f64 + 1.0), message });
         };
         let all = format!("all {} training images", self.images);
@@ -72,10 +72,10 @@ impl Facts {
             if let Some(format) = only(&self.formats).filter(|format| *format != file.format) {
                 let quality = file.jpeg_quality.map_or(String::new(), |quality| format!(" of quality {quality}"));
                 let (own, theirs) = (file.format.name(), format.name());
-                tell(ShiftKind::Format, format!("a {own} file{quality}, and {all} are {theirs}"));
+                report(ShiftKind::Format, format!("a {own} file{quality}, and {all} are {theirs}"));
             }
             if let Some(bits) = only(&self.bits).filter(|bits| *bits != file.bits) {
-                tell(ShiftKind::BitDepth, format!("{} bits per sample, and {all} have {bits}", file.bits));
+                report(ShiftKind::BitDepth, format!("{} bits per sample, and {all} have {bits}", file.bits));
             }
             if let (Some(quality), Some(span)) = (file.jpeg_quality, self.jpeg_quality)
                 && only(&self.formats) == Some(file.format)
@@ -83,14 +83,14 @@ impl Facts {
             {
                 let theirs =
                     if span[0] == span[1] { span[0].to_string() } else { format!("{} to {}", span[0], span[1]) };
-                tell(ShiftKind::Compression, format!("JPEG quality {quality}, and {all} have {theirs}"));
+                report(ShiftKind::Compression, format!("JPEG quality {quality}, and {all} have {theirs}"));
             }
         }
         // Of scenes with little colour, some have none.
         if look.statistics.grey && self.grey == 0 && palest > CLEARLY_COLORED {
-            tell(ShiftKind::Color, format!("without colour, and {all} have colour"));
+            report(ShiftKind::Color, format!("without colour, and {all} have colour"));
         } else if !look.statistics.grey && self.grey == self.images {
-            tell(ShiftKind::Color, format!("in colour, and {all} are grey"));
+            report(ShiftKind::Color, format!("in colour, and {all} are grey"));
         }
         found
     }

@@ -196,8 +196,8 @@ impl InputShift {
             first
         });
         let worst = differences.first()?;
-        let told: Vec<&str> =
+        let messages: Vec<&str> =
             differences.iter().take(MOST_TOLD).map(|difference| difference.message.as_str()).collect();
-        Some(Self { worst: worst.kind, p_value: worst.p_value, message: told.join("; "), kinds })
+        Some(Self { worst: worst.kind, p_value: worst.p_value, message: messages.join("; "), kinds })
     }
 }

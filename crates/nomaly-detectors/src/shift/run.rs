@@ -31,13 +31,13 @@ pub struct RunWatch<'a> {
     images: usize,
     /// Single images that are shifted, and how many in each way.
     shifted: usize,
-    by_kind: BTreeMap<ShiftKind, Seen>,
+    by_kind: BTreeMap<ShiftKind, ShiftedImages>,
     values: BTreeMap<Statistic, Thinned>,
 }
 
 /// The single images that are shifted in one way.
 #[derive(Debug)]
-struct Seen {
+struct ShiftedImages {
     count: usize,
     /// The message of the first of which it is the worst kind, or else of the first.
     example: String,
@@ -100,7 +100,7 @@ impl<'a> RunWatch<'a> {
         self.shifted += usize::from(shift.is_some());
         for kind in shift.into_iter().flat_map(|shift| &shift.kinds) {
             let message = || shift.map_or_else(String::new, |shift| shift.message.clone());
-            self.by_kind.entry(*kind).or_insert_with(|| Seen { count: 0, example: message() }).count += 1;
+            self.by_kind.entry(*kind).or_insert_with(|| ShiftedImages { count: 0, example: message() }).count += 1;
         }
         for statistic in Statistic::ALL {
             if let Some(value) = self.profile.value(statistic, look) {
@@ -116,16 +116,17 @@ impl<'a> RunWatch<'a> {
 
     /// The first message on an image that is shifted in this way.
     pub fn example(&self, kind: ShiftKind) -> Option<&str> {
-        self.by_kind.get(&kind).map(|seen| seen.example.as_str())
+        self.by_kind.get(&kind).map(|shifted| shifted.example.as_str())
     }
 
     /// The verdict on the images so far.
     pub fn verdict(&self) -> RunShift {
         let mut findings: Vec<Finding> = Vec::new();
-        for (&kind, seen) in self.by_kind.iter().filter(|(kind, _)| kind.is_fact()) {
-            if self.images >= FEWEST_IMAGES && seen.count as f64 >= MOST * self.images as f64 {
+        for (&kind, shifted) in self.by_kind.iter().filter(|(kind, _)| kind.is_fact()) {
+            if self.images >= FEWEST_IMAGES && shifted.count as f64 >= MOST * self.images as f64 {
                 let p_value = 1.0 / (self.profile.images() as f64 + 1.0);
-                let message = format!("{} {}: {}", self.who(seen.count), kind.describe(), seen.example);
+                let message =
+                    format!("{} {}: {}", self.images_in_words(shifted.count), kind.describe(), shifted.example);
                 findings.push(Finding { kind, p_value, message });
             }
         }
@@ -137,12 +138,12 @@ impl<'a> RunWatch<'a> {
                 findings.push(finding);
             }
         }
-        let by_kind = self.by_kind.iter().map(|(kind, seen)| (*kind, seen.count)).collect();
+        let by_kind = self.by_kind.iter().map(|(kind, shifted)| (*kind, shifted.count)).collect();
         RunShift { images: self.images, shifted: self.shifted, by_kind, findings }
     }
 
     /// "all 20 images", "19 of 20 images".
-    fn who(&self, count: usize) -> String {
+    fn images_in_words(&self, count: usize) -> String {
         if count == self.images { format!("all {count} images") } else { format!("{count} of {} images", self.images) }
     }
 
@@ -170,7 +171,7 @@ impl<'a> RunWatch<'a> {
             return None;
         }
         let kind = statistic.kind();
-        let [own, theirs] = [median, theirs].map(|value| number(statistic.shown(value)));
+        let [own, theirs] = [median, theirs].map(|value| number(statistic.display_value(value)));
         let message = format!(
             "the {} images as a whole are {} the training images (median {own}, theirs {theirs}){}",
             self.images,

@@ -37,7 +37,7 @@ pub enum Statistic {
 }
 
 /// A grey level.
-const GREY_LEVEL: f64 = 1.0 / 255.0;
+const GRAY_LEVEL: f64 = 1.0 / 255.0;
 
 impl Statistic {
     /// All of them.
@@ -98,9 +98,9 @@ impl Statistic {
         let [width, height] = [look.size.0, look.size.1].map(|side| f64::from(side.max(1)));
         Some(match self {
             Self::Brightness => statistics.brightness.into(),
-            Self::Contrast => (f64::from(statistics.contrast) + GREY_LEVEL).ln(),
+            Self::Contrast => (f64::from(statistics.contrast) + GRAY_LEVEL).ln(),
             Self::Sharpness => statistics.sharpness.into(),
-            Self::Noise => (f64::from(statistics.noise) / GREY_LEVEL + 0.25).ln(),
+            Self::Noise => (f64::from(statistics.noise) / GRAY_LEVEL + 0.25).ln(),
             Self::Saturation => statistics.saturation.into(),
             Self::RedGreen => statistics.red_green.into(),
             Self::BlueGreen => statistics.blue_green.into(),
@@ -113,9 +113,9 @@ impl Statistic {
     }
 
     /// A compared value in the units that people read.
-    pub fn shown(self, value: f64) -> f64 {
+    pub fn display_value(self, value: f64) -> f64 {
         match self {
-            Self::Contrast => value.exp() - GREY_LEVEL,
+            Self::Contrast => value.exp() - GRAY_LEVEL,
             Self::Noise => value.exp() - 0.25,
             Self::Sharpness | Self::Blockiness | Self::Orientation | Self::Size | Self::Aspect | Self::Features => {
                 value.exp()
@@ -127,7 +127,7 @@ impl Statistic {
     /// The smallest difference that matters, and the least standard deviation that is believed.
     pub(super) fn floor(self) -> f64 {
         match self {
-            Self::Brightness | Self::Saturation | Self::RedGreen | Self::BlueGreen => GREY_LEVEL,
+            Self::Brightness | Self::Saturation | Self::RedGreen | Self::BlueGreen => GRAY_LEVEL,
             Self::Contrast | Self::Sharpness | Self::Blockiness | Self::Orientation => 0.02,
             Self::Noise => 0.03,
             Self::Size | Self::Aspect => 0.02,
@@ -143,8 +143,8 @@ impl Statistic {
 
     /// "brighter than the training images (0.62; they span 0.41 to 0.55)".
     pub(super) fn message(self, value: f64, side: Side, training: &Distribution) -> String {
-        let [low, high] = training.range().map(|end| number(self.shown(end)));
-        let found = number(self.shown(value));
+        let [low, high] = training.range().map(|end| number(self.display_value(end)));
+        let found = number(self.display_value(value));
         format!("{} the training images ({found}; they span {low} to {high})", self.comparison(side))
     }
 

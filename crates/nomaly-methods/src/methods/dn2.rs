@@ -77,13 +77,13 @@ pub struct Dn2Params {
     pub level: Level,
     /// How many neighbours, how far apart, and what is made of the distances.
     #[serde(flatten)]
-    pub neighbours: NeighboursOptions,
+    pub neighbors: NeighboursOptions,
 }
 
 impl Default for Dn2Params {
     fn default() -> Self {
-        let neighbours = NeighboursOptions { k: 2, distance: Distance::SquaredL2, aggregation: Aggregation::Mean };
-        Self { level: Level::Deepest, neighbours }
+        let neighbors = NeighboursOptions { k: 2, distance: Distance::SquaredL2, aggregation: Aggregation::Mean };
+        Self { level: Level::Deepest, neighbors }
     }
 }
 
@@ -124,21 +124,21 @@ impl Method for Dn2 {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
-        features.need(enough_images(self.params.neighbours.k), NAME)?;
+        features.need(enough_images(self.params.neighbors.k), NAME)?;
         let groups = source.groups()?;
         progress.start("comparing held-out images", Some(features.images() as u64));
         let scores =
-            cross_validated_scores(&groups.leaving(self.params.neighbours.k.max(LEAST_OTHERS)), seed, |train, test| {
+            cross_validated_scores(&groups.leaving(self.params.neighbors.k.max(LEAST_OTHERS)), seed, |train, test| {
                 if progress.cancelled() {
                     return Err(MethodError::Cancelled);
                 }
-                let bank = NearestNeighbours::fit(features.select(0, train).view(), self.params.neighbours)?;
+                let bank = NearestNeighbours::fit(features.select(0, train).view(), self.params.neighbors)?;
                 let scores = bank.score(features.select(0, test).view())?;
                 progress.advance(test.len() as u64);
                 Ok(scores)
             });
         progress.finish();
-        let bank = NearestNeighbours::fit(features.levels[0].view(), self.params.neighbours)?;
+        let bank = NearestNeighbours::fit(features.levels[0].view(), self.params.neighbors)?;
         let held_out = held_out(source, 0..features.images(), &scores?)?;
         let fitted = Box::new(FittedDn2 { bank });
         Ok(MethodFit {
@@ -238,7 +238,7 @@ mod tests {
     fn settings_are_read_and_refused() {
         let read = |pairs: &[&str]| Assignments::parse(pairs).unwrap().read::<Dn2Params>();
         assert_eq!(read(&[]).unwrap(), Dn2Params::default());
-        let read_back = read(&["k=5", "distance=cosine", "aggregation=kth"]).unwrap().neighbours;
+        let read_back = read(&["k=5", "distance=cosine", "aggregation=kth"]).unwrap().neighbors;
         assert_eq!((read_back.k, read_back.distance, read_back.aggregation), (5, Distance::Cosine, Aggregation::Kth));
         for pair in ["k=0", "k=-1", "distance=l1", "aggregation=max"] {
             let name = pair.split('=').next().unwrap();

@@ -97,8 +97,8 @@ impl Patching {
         let layers = batch.shapes.iter().zip(batch.values).map(|(&shape, values)| {
             let [_, height, width] = shape;
             let (joined, channels) = match self.joining {
-                Joining::Mean => (neighbourhood_means(values, shape), shape[0]),
-                Joining::Bins { size } => (neighbourhood_bins(values, shape, size), size),
+                Joining::Mean => (neighborhood_means(values, shape), shape[0]),
+                Joining::Bins { size } => (neighborhood_bins(values, shape, size), size),
             };
             let joined = if [height, width] == grid {
                 joined
@@ -139,7 +139,7 @@ impl Patching {
 }
 
 /// The mean of each channel over the 3 × 3 positions around each one, zeros outside, `[views · h · w, C]`.
-fn neighbourhood_means(values: &[f32], [channels, height, width]: [usize; 3]) -> Vec<f32> {
+fn neighborhood_means(values: &[f32], [channels, height, width]: [usize; 3]) -> Vec<f32> {
     let line = width * channels;
     let mut means = vec![0.0; values.len()];
     means.par_chunks_exact_mut(line).enumerate().for_each_init(
@@ -164,7 +164,7 @@ fn neighbourhood_means(values: &[f32], [channels, height, width]: [usize; 3]) ->
 }
 
 /// The 3 × 3 neighbourhood of each position, channel by channel with zeros outside, averaged into `size` bins.
-fn neighbourhood_bins(values: &[f32], [channels, height, width]: [usize; 3], size: usize) -> Vec<f32> {
+fn neighborhood_bins(values: &[f32], [channels, height, width]: [usize; 3], size: usize) -> Vec<f32> {
     let bins = bins(channels * 9, size);
     let mut patches = vec![0.0; values.len() / channels * size];
     patches.par_chunks_exact_mut(width * size).enumerate().for_each_init(

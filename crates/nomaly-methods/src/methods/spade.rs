@@ -208,13 +208,13 @@ impl Method for Spade {
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
-        let mut seen: Option<(Gallery, Vec<String>)> = None;
+        let mut collected: Option<(Gallery, Vec<String>)> = None;
         let images = source.visit(progress, &mut |batch| {
-            let (gallery, _) = match &mut seen {
-                Some(seen) => seen,
+            let (gallery, _) = match &mut collected {
+                Some(collected) => collected,
                 None => {
                     let (shape, notes) = self.plan(source.images(), batch, context.occupied)?;
-                    seen.insert((Gallery::new(shape)?, notes))
+                    collected.insert((Gallery::new(shape)?, notes))
                 }
             };
             let features = self.features(batch, gallery.shape())?;
@@ -222,7 +222,7 @@ impl Method for Spade {
         })?;
         let too_few =
             || MethodError::TooFew { of: NAME.to_owned(), items: "training images", needed: MIN_IMAGES, found: images };
-        let (gallery, mut notes) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
+        let (gallery, mut notes) = collected.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
         let groups = source.groups()?;
         let groups = groups.leaving(1);
         let k = self.params.k.min(images - groups.largest());
@@ -267,18 +267,18 @@ impl Method for Spade {
         }
         let mut more = Gallery::new(shape)?;
         let wanted = context.held_out_of(source.images());
-        let (mut held_out, mut seen) = (Vec::new(), 0);
+        let (mut held_out, mut number) = (Vec::new(), 0);
         let images = source.visit(progress, &mut |batch| {
             let features = self.features(batch, shape)?;
             for image in 0..batch.images {
                 if progress.cancelled() {
                     return Err(MethodError::Cancelled);
                 }
-                if wanted.binary_search(&seen).is_ok() {
+                if wanted.binary_search(&number).is_ok() {
                     let views = fitted.scores(batch, &features, image, &[])?;
-                    held_out.push(context.held_out(seen, source.combine(views)?));
+                    held_out.push(context.held_out(number, source.combine(views)?));
                 }
-                seen += 1;
+                number += 1;
             }
             more.add(features.pooled, &features.pyramids)
         })?;

@@ -3,12 +3,12 @@
 use nomaly_backbones::{OutputLayout, TapRequest};
 
 use super::classifier::{TrainedNetwork, log_softmax};
-use super::examples::{Examples, Make};
+use super::examples::{ExampleMaker, Examples};
 use crate::MethodError;
 use crate::training::{Batch, Learner, Objective, Validation};
 
 /// The cross-entropy of kinds.
-pub(crate) struct Classification<'a, M: Make<Target = u32>> {
+pub(crate) struct Classification<'a, M: ExampleMaker<Target = u32>> {
     pub(crate) examples: Examples<'a, M>,
     /// The name of the network that is trained, whose tap `logits` has a value for each kind.
     pub(crate) network: &'a str,
@@ -16,7 +16,7 @@ pub(crate) struct Classification<'a, M: Make<Target = u32>> {
     pub(crate) most_validated: usize,
 }
 
-impl<M: Make<Target = u32>> Objective for Classification<'_, M> {
+impl<M: ExampleMaker<Target = u32>> Objective for Classification<'_, M> {
     fn examples(&self) -> usize {
         self.examples.count()
     }
@@ -36,9 +36,9 @@ impl<M: Make<Target = u32>> Objective for Classification<'_, M> {
         let [learner] = learners else { unreachable!("a classifier is one network") };
         let logits = [TapRequest::new("logits", OutputLayout::Rows)];
         let network = TrainedNetwork::new(self.network, learner.network.weights(), self.examples.size(), &logits)?;
-        let examples = self.examples.some(self.most_validated);
+        let examples = self.examples.choose_held_out(self.most_validated);
         let (mut loss, mut right) = (0.0, 0);
-        let mut log_p = vec![0.0; self.examples.make.kinds()];
+        let mut log_p = vec![0.0; self.examples.maker.kinds()];
         self.examples.evaluate(&network, &examples, |logits, kind| {
             log_softmax(logits, &mut log_p);
             let own = log_p[*kind as usize];

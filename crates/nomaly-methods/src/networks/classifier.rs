@@ -21,7 +21,7 @@ pub(crate) struct Buffers {
 }
 
 /// Inputs of a network at a time: enough to keep all cores busy, few enough to stay in the caches.
-pub(crate) const AT_A_TIME: usize = 32;
+pub(crate) const INPUTS_PER_RUN: usize = 32;
 
 impl TrainedNetwork {
     /// The network `name` with these weights, compiled for inputs of `size` (height, width).
@@ -39,7 +39,7 @@ impl TrainedNetwork {
     /// Buffers to run it in.
     pub(crate) fn buffers(&self) -> Buffers {
         let outputs = vec![Vec::new(); self.extractor.taps().len()];
-        Buffers { workspace: self.extractor.workspace(AT_A_TIME), outputs }
+        Buffers { workspace: self.extractor.workspace(INPUTS_PER_RUN), outputs }
     }
 
     /// The network and its weights.

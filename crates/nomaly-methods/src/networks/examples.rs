@@ -4,14 +4,14 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::classifier::{AT_A_TIME, TrainedNetwork};
+use super::classifier::{INPUTS_PER_RUN, TrainedNetwork};
 use super::images::PixelStore;
 use super::set::TrainingSet;
 use crate::MethodError;
 use crate::training::{Batch, shuffled};
 
 /// What becomes of a view before the network sees it.
-pub(crate) trait Make: Sync {
+pub(crate) trait ExampleMaker: Sync {
     /// What the network is to say.
     type Target: Send;
 
@@ -19,7 +19,7 @@ pub(crate) trait Make: Sync {
     fn kinds(&self) -> usize;
 
     /// Writes the input of a view of `size`, given as planes in [0, 1], as an example of a kind.
-    fn make(
+    fn create(
         &self,
         planes: &[f32],
         size: [usize; 2],
@@ -46,8 +46,8 @@ impl Draw {
 }
 
 /// All examples of a training, and the memory that a step makes its own in.
-pub(crate) struct Examples<'a, M: Make> {
-    pub(crate) make: M,
+pub(crate) struct Examples<'a, M: ExampleMaker> {
+    pub(crate) maker: M,
     pub(crate) seed: u64,
     images: &'a PixelStore,
     train: &'a [usize],
@@ -55,15 +55,15 @@ pub(crate) struct Examples<'a, M: Make> {
     inputs: Vec<f32>,
 }
 
-impl<'a, M: Make> Examples<'a, M> {
-    pub(crate) fn new(make: M, set: &'a TrainingSet<'_>) -> Self {
+impl<'a, M: ExampleMaker> Examples<'a, M> {
+    pub(crate) fn new(maker: M, set: &'a TrainingSet<'_>) -> Self {
         let TrainingSet { images, train, held_out, context, .. } = set;
-        Self { make, seed: context.seed, images, train, held_out, inputs: Vec::new() }
+        Self { maker, seed: context.seed, images, train, held_out, inputs: Vec::new() }
     }
 
     /// Examples of an epoch.
     pub(crate) fn count(&self) -> usize {
-        self.train.len() * self.make.kinds()
+        self.train.len() * self.maker.kinds()
     }
 
     /// Height and width of an input.
@@ -74,7 +74,7 @@ impl<'a, M: Make> Examples<'a, M> {
     /// The inputs and targets of a batch. [`give_back`](Self::give_back) takes the inputs again.
     pub(crate) fn batch(&mut self, batch: &Batch<'_>) -> Result<(Vec<f32>, Vec<M::Target>), MethodError> {
         let mut inputs = std::mem::take(&mut self.inputs);
-        inputs.resize(batch.examples.len() * self.images.each(), 0.0);
+        inputs.resize(batch.examples.len() * self.images.view_len(), 0.0);
         // For each example of each epoch another stream.
         let first = batch.epoch as u64 * self.count() as u64;
         let draw = |example: u32| Draw::new(self.seed, true, first + u64::from(example));
@@ -88,15 +88,15 @@ impl<'a, M: Make> Examples<'a, M> {
     }
 
     /// Examples of all kinds of up to so many held-out views, the same whenever they are asked for.
-    pub(crate) fn whole_views(&self, most: usize) -> Vec<u32> {
-        let kinds = self.make.kinds() as u32;
+    pub(crate) fn choose_held_out_views(&self, most: usize) -> Vec<u32> {
+        let kinds = self.maker.kinds() as u32;
         let views = shuffled(self.held_out.len(), self.seed, 0);
         views.iter().take(most).flat_map(|view| view * kinds..(view + 1) * kinds).collect()
     }
 
     /// Up to so many examples of held-out views, the same whenever they are asked for.
-    pub(crate) fn some(&self, most: usize) -> Vec<u32> {
-        let mut examples = shuffled(self.held_out.len() * self.make.kinds(), self.seed, 0);
+    pub(crate) fn choose_held_out(&self, most: usize) -> Vec<u32> {
+        let mut examples = shuffled(self.held_out.len() * self.maker.kinds(), self.seed, 0);
         examples.truncate(most);
         examples
     }
@@ -109,16 +109,16 @@ impl<'a, M: Make> Examples<'a, M> {
         examples: &[u32],
         mut visit: impl FnMut(&[f32], &M::Target),
     ) -> Result<(), MethodError> {
-        let each = self.images.each();
-        let mut inputs = vec![0.0; AT_A_TIME * each];
+        let values_per_view = self.images.view_len();
+        let mut inputs = vec![0.0; INPUTS_PER_RUN * values_per_view];
         let mut buffers = network.buffers();
-        for some in examples.chunks(AT_A_TIME) {
-            let inputs = &mut inputs[..some.len() * each];
+        for chunk in examples.chunks(INPUTS_PER_RUN) {
+            let inputs = &mut inputs[..chunk.len() * values_per_view];
             let draw = |example: u32| Draw::new(self.seed, false, u64::from(example));
-            let targets = self.fill(self.held_out, some, draw, inputs)?;
+            let targets = self.fill(self.held_out, chunk, draw, inputs)?;
             let outputs = &network.run(inputs, &mut buffers)?[0];
             outputs
-                .chunks_exact(outputs.len() / some.len())
+                .chunks_exact(outputs.len() / chunk.len())
                 .zip(&targets)
                 .for_each(|(output, target)| visit(output, target));
         }
@@ -132,13 +132,13 @@ impl<'a, M: Make> Examples<'a, M> {
         draw: impl Fn(u32) -> Draw + Sync,
         inputs: &mut [f32],
     ) -> Result<Vec<M::Target>, MethodError> {
-        let (each, kinds) = (self.images.each(), self.make.kinds());
-        let made = inputs.par_chunks_exact_mut(each).zip(examples).map_init(
-            || vec![0.0; each],
+        let (values_per_view, kinds) = (self.images.view_len(), self.maker.kinds());
+        let made = inputs.par_chunks_exact_mut(values_per_view).zip(examples).map_init(
+            || vec![0.0; values_per_view],
             |planes, (input, example)| {
                 let (view, kind) = (views[*example as usize / kinds], *example as usize % kinds);
                 self.images.unpack(view, planes);
-                self.make.make(planes, self.size(), kind, &mut draw(*example), input)
+                self.maker.create(planes, self.size(), kind, &mut draw(*example), input)
             },
         );
         made.collect()

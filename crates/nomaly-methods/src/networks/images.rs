@@ -49,7 +49,7 @@ impl PixelStore {
 
     /// How many views of images there are.
     pub(crate) fn inputs(&self) -> usize {
-        self.bytes.len() / self.each().max(1)
+        self.bytes.len() / self.view_len().max(1)
     }
 
     /// The views of an image.
@@ -68,13 +68,13 @@ impl PixelStore {
     }
 
     /// Values of one view, `3 · height · width`.
-    pub(crate) fn each(&self) -> usize {
+    pub(crate) fn view_len(&self) -> usize {
         3 * self.size[0] * self.size[1]
     }
 
     /// Writes the planes `[3, height, width]` of a view, in [0, 1].
     pub(crate) fn unpack(&self, input: usize, planes: &mut [f32]) {
-        let each = self.each();
+        let each = self.view_len();
         for (value, byte) in planes.iter_mut().zip(&self.bytes[input * each..(input + 1) * each]) {
             *value = f32::from(*byte) / 255.0;
         }
@@ -103,22 +103,22 @@ impl PixelStore {
         ))
     }
 
-    /// Scores `images`, which were not trained on, with `judge`, which is given the planes of each of their views.
+    /// Scores `images`, which were not trained on, with `score`, which is given the planes of each of their views.
     pub(crate) fn held_out(
         &self,
         images: &[usize],
         source: &dyn FeatureSource,
         progress: &dyn Progress,
-        mut judge: impl FnMut(&[f32]) -> Result<MethodScore, MethodError>,
+        mut score: impl FnMut(&[f32]) -> Result<MethodScore, MethodError>,
     ) -> Result<Vec<HeldOut>, MethodError> {
         let stage = Stage::start(progress, "scoring held-out images", Some(images.len()));
-        let mut planes = vec![0.0; self.each()];
+        let mut planes = vec![0.0; self.view_len()];
         let mut held_out = Vec::with_capacity(images.len());
         for &image in images {
             let mut views = Vec::new();
             for view in self.views_of(image) {
                 self.unpack(view, &mut planes);
-                views.push(judge(&planes)?);
+                views.push(score(&planes)?);
             }
             held_out.push(HeldOut::new(image, &source.combine(views)?));
             stage.advance(1);

@@ -61,19 +61,19 @@ impl<'a> TrainingSet<'a> {
         objective: &mut dyn Objective,
     ) -> Result<(Weights, Trained), MethodError> {
         let FitContext { seed, progress, .. } = self.context;
-        let mut learners = [Learner::initialised(graph, self.images.size(), self.settings.rule(), seed)?];
+        let mut learners = [Learner::initialized(graph, self.images.size(), self.settings.rule(), seed)?];
         let plan = self.settings.plan(seed, self.train.len());
         let trained = train(&plan, objective, &mut learners, self.checkpoint.as_ref(), progress, &mut |_| {})?;
         let [learner] = learners;
         Ok((learner.network.weights(), trained))
     }
 
-    /// Scores the held-out images with `judge`, which is given the planes of each of their views.
+    /// Scores the held-out images with `score`, which is given the planes of each of their views.
     pub(crate) fn score_held_out(
         &self,
-        judge: impl FnMut(&[f32]) -> Result<MethodScore, MethodError>,
+        score: impl FnMut(&[f32]) -> Result<MethodScore, MethodError>,
     ) -> Result<Vec<HeldOut>, MethodError> {
-        self.images.held_out(&self.division.held_out, self.source, self.context.progress, judge)
+        self.images.held_out(&self.division.held_out, self.source, self.context.progress, score)
     }
 
     /// The fit, whose checkpoint stays until its model is safe. `learned` says what each image was learned as.
@@ -85,9 +85,9 @@ impl<'a> TrainingSet<'a> {
         learned: &str,
     ) -> MethodFit {
         let Division { train, held_out: others } = &self.division;
-        let told =
+        let division =
             format!("{} images learned from, {learned}; {} others calibrate the decision", train.len(), others.len());
-        let notes = vec![trained.to_string(), told];
+        let notes = vec![trained.to_string(), division];
         let images = self.images.images();
         MethodFit { fitted, held_out, classes: Vec::new(), images, notes, checkpoint: self.checkpoint }
     }

@@ -49,7 +49,7 @@ impl Settings for OpenSetParams {}
 /// The fewest and the most principal components that `auto` chooses.
 const AUTO_DIMENSIONS: (usize, usize) = (8, 64);
 /// Items for each dimension, and one more, that a full covariance takes: as many as the library asks for.
-const ITEMS_A_DIMENSION: usize = 5;
+const ITEMS_PER_DIMENSION: usize = 5;
 
 /// Settings with nothing left open.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,7 +69,7 @@ impl OpenSetParams {
     /// # Errors
     /// Settings that the items are too few for.
     pub fn plan(&self, dim: usize, items: usize, all: usize, seed: u64) -> Result<Plan, MethodError> {
-        let supported = (items / ITEMS_A_DIMENSION).saturating_sub(1);
+        let supported = (items / ITEMS_PER_DIMENSION).saturating_sub(1);
         let wanted = match self.dimensions {
             Dimensions::All => dim,
             Dimensions::Auto => supported.clamp(AUTO_DIMENSIONS.0, AUTO_DIMENSIONS.1),
@@ -89,7 +89,7 @@ impl OpenSetParams {
                     "`auto`, `diagonal`, `tied` or `spherical` here: full ones of {} dimensions take {} items of each class \
                      in every fit, and the smallest class has {items}",
                     dimensions.unwrap_or(dim),
-                    ITEMS_A_DIMENSION * (dimensions.unwrap_or(dim) + 1),
+                    ITEMS_PER_DIMENSION * (dimensions.unwrap_or(dim) + 1),
                 );
                 return Err(SettingError::value("covariance", "full", &allowed).into());
             }

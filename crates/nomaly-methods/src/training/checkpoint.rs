@@ -42,7 +42,7 @@ struct Header {
     format: u32,
     fingerprint: String,
     position: Position,
-    /// Steps of each learner's optimiser.
+    /// Steps of each learner's optimizer.
     optimisers: Vec<u64>,
 }
 
@@ -74,7 +74,7 @@ impl Checkpoint {
 
     /// Replaces the file.
     pub(super) fn write(&self, learners: &[Learner], best: &[Weights], position: &Position) -> Result<(), MethodError> {
-        let states: Vec<OptimizerState> = learners.iter().map(|learner| learner.optimiser.export()).collect();
+        let states: Vec<OptimizerState> = learners.iter().map(|learner| learner.optimizer.export()).collect();
         let weights: Vec<Weights> = learners.iter().map(|learner| learner.network.weights()).collect();
         let mut tensors: BTreeMap<String, TensorSource<'_>> = BTreeMap::new();
         for (prefix, all) in [("network", weights.as_slice()), ("best", best)] {
@@ -141,7 +141,7 @@ impl Checkpoint {
             learner.network.load(&sorted.networks[index]).map_err(|error| refuse(error.to_string()))?;
             let moments = std::mem::take(&mut sorted.moments[index]).into_values().collect();
             let state = OptimizerState { steps: header.optimisers[index], moments };
-            learner.optimiser = NetworkOptimizer::restore(learner.rule, state);
+            learner.optimizer = NetworkOptimizer::restore(learner.rule, state);
         }
         let best = if header.position.best == 0 { Vec::new() } else { sorted.best };
         Ok(Some((header.position, best)))

@@ -12,8 +12,8 @@ use crate::error::MethodError;
 pub struct Learner {
     /// The network.
     pub network: Network,
-    /// Its optimiser; [`train`](super::train) sets the learning rate of its rule before each step.
-    pub optimiser: NetworkOptimizer,
+    /// Its optimizer; [`train`](super::train) sets the learning rate of its rule before each step.
+    pub optimizer: NetworkOptimizer,
     /// The rule at the full learning rate.
     pub rule: Rule,
 }
@@ -21,12 +21,12 @@ pub struct Learner {
 impl Learner {
     /// A network that has not been trained yet.
     pub fn new(network: Network, rule: Rule) -> Self {
-        Self { network, optimiser: NetworkOptimizer::new(rule), rule }
+        Self { network, optimizer: NetworkOptimizer::new(rule), rule }
     }
 
     /// A network that ends at the tap `logits` of `graph`, for inputs of `size` (height, width), with He-normal weights
     /// drawn from the seed.
-    pub(crate) fn initialised(graph: &Graph, size: [usize; 2], rule: Rule, seed: u64) -> Result<Self, MethodError> {
+    pub(crate) fn initialized(graph: &Graph, size: [usize; 2], rule: Rule, seed: u64) -> Result<Self, MethodError> {
         let weights = he_normal(graph, seed);
         Ok(Self::new(Network::new(graph, &["logits"], size, &weights, Isa::best()?)?, rule))
     }
@@ -36,7 +36,7 @@ impl Learner {
     /// # Errors
     /// As [`Network::step`].
     pub fn step(&mut self) -> Result<(), MethodError> {
-        Ok(self.network.step(&mut self.optimiser)?)
+        Ok(self.network.step(&mut self.optimizer)?)
     }
 }
 

@@ -43,13 +43,13 @@ use nomaly_transforms::augment::AdaclKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::objective::{Created, EXAMPLES, Labels, Regression, taps};
+use self::objective::{EXAMPLES, Labels, NormalOrAnomaly, Regression, taps};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
 use crate::method::{
     Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published,
 };
-use crate::networks::classifier::{AT_A_TIME, Buffers, STATE, Stored, TrainedNetwork};
+use crate::networks::classifier::{Buffers, INPUTS_PER_RUN, STATE, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
 use crate::networks::set::TrainingSet;
@@ -216,7 +216,7 @@ impl Method for Adacl {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let set = TrainingSet::collect(self, &self.params.training, source, context, (MIN_IMAGES, EXAMPLES))?;
         let size = set.images.size();
-        let examples = Examples::new(Created { kinds: &self.params.anomalies, labels: self.labels() }, &set);
+        let examples = Examples::new(NormalOrAnomaly { kinds: &self.params.anomalies, labels: self.labels() }, &set);
         let mut objective = Regression { examples, network: NETWORK };
         let (weights, trained) = set.train(&Architecture::Adacl.graph(1), &mut objective)?;
         let network = TrainedNetwork::new(NETWORK, weights, size, &taps())?;
@@ -249,7 +249,7 @@ impl FittedAdacl {
     fn outputs(&self, planes: &[f32], buffers: &mut Buffers) -> Result<Vec<f64>, MethodError> {
         let each = 3 * self.size[0] * self.size[1];
         let mut all = Vec::with_capacity(planes.len() / each);
-        for inputs in planes.chunks(AT_A_TIME * each) {
+        for inputs in planes.chunks(INPUTS_PER_RUN * each) {
             let outputs = &self.network.run(inputs, buffers)?[0];
             all.extend(outputs.iter().map(|output| f64::from(*output)));
         }

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::MethodError;
 use crate::networks::classifier::TrainedNetwork;
-use crate::networks::examples::{Draw, Examples, Make};
+use crate::networks::examples::{Draw, ExampleMaker, Examples};
 use crate::training::{Batch, Learner, Objective, Validation};
 
 /// Held-out images that the network is tried on after each epoch, at most, and as many anomalies made of them.
@@ -45,33 +45,33 @@ impl Labels {
 }
 
 /// Normal images, and anomalies made of them.
-pub(super) struct Created<'a> {
+pub(super) struct NormalOrAnomaly<'a> {
     pub(super) kinds: &'a [AdaclKind],
     pub(super) labels: Labels,
 }
 
 /// What an example is, and what the network is to say of it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Labelled {
+pub(super) struct LabeledExample {
     anomaly: bool,
     label: f32,
 }
 
-impl Make for Created<'_> {
-    type Target = Labelled;
+impl ExampleMaker for NormalOrAnomaly<'_> {
+    type Target = LabeledExample;
 
     fn kinds(&self) -> usize {
         EXAMPLES
     }
 
-    fn make(
+    fn create(
         &self,
         planes: &[f32],
         size: [usize; 2],
         kind: usize,
         Draw { random, .. }: &mut Draw,
         input: &mut [f32],
-    ) -> Result<Labelled, MethodError> {
+    ) -> Result<LabeledExample, MethodError> {
         let anomaly = kind == 1;
         let label = self.labels.draw(anomaly, random);
         if anomaly {
@@ -80,13 +80,13 @@ impl Make for Created<'_> {
         } else {
             input.copy_from_slice(planes);
         }
-        Ok(Labelled { anomaly, label })
+        Ok(LabeledExample { anomaly, label })
     }
 }
 
 /// The squared error of labels.
 pub(super) struct Regression<'a> {
-    pub(super) examples: Examples<'a, Created<'a>>,
+    pub(super) examples: Examples<'a, NormalOrAnomaly<'a>>,
     pub(super) network: &'a str,
 }
 
@@ -99,7 +99,7 @@ impl Objective for Regression<'_> {
         let (inputs, labels) = self.examples.batch(batch)?;
         let [learner] = learners else { unreachable!("a regressor is one network") };
         learner.network.forward(&inputs)?;
-        let labels: Vec<f32> = labels.iter().map(|labelled| labelled.label).collect();
+        let labels: Vec<f32> = labels.iter().map(|example| example.label).collect();
         let (loss, gradient) = clipped_error(learner.network.output(0), &labels);
         learner.network.backward(&[&gradient])?;
         learner.step()?;
@@ -110,10 +110,10 @@ impl Objective for Regression<'_> {
     fn validate(&mut self, learners: &mut [Learner], _epoch: usize) -> Result<Option<Validation>, MethodError> {
         let [learner] = learners else { unreachable!("a regressor is one network") };
         let network = TrainedNetwork::new(self.network, learner.network.weights(), self.examples.size(), &taps())?;
-        let examples = self.examples.whole_views(MOST_VALIDATED);
-        let labels = self.examples.make.labels;
+        let examples = self.examples.choose_held_out_views(MOST_VALIDATED);
+        let labels = self.examples.maker.labels;
         let (mut loss, mut right) = (0.0, 0);
-        self.examples.evaluate(&network, &examples, |outputs, Labelled { anomaly, .. }| {
+        self.examples.evaluate(&network, &examples, |outputs, LabeledExample { anomaly, .. }| {
             // The mean label stands for all that could be drawn, and leaves their spread out of the loss.
             let output = f64::from(outputs[0]).clamp(0.0, 1.0);
             loss += (output - labels.mean(*anomaly)).powi(2);

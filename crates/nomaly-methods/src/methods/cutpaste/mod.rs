@@ -39,7 +39,7 @@ use nomaly_settings::{Assignments, Auto, SettingError, Settings, Table};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::objective::{CLASSES, MOST_VALIDATED, ThreeWay, normalise};
+use self::objective::{CLASSES, MOST_VALIDATED, ThreeWay, normalize};
 use super::scoring::{ChosenScorer, DEFAULT_SCORER, SCORER, scorer_table};
 use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
@@ -48,7 +48,7 @@ use crate::method::{
     Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published,
 };
 use crate::networks::classification::Classification;
-use crate::networks::classifier::{AT_A_TIME, Buffers, STATE, Stored, TrainedNetwork};
+use crate::networks::classifier::{Buffers, INPUTS_PER_RUN, STATE, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
 use crate::networks::set::TrainingSet;
@@ -177,7 +177,7 @@ impl Method for CutPaste {
         let mut buffers = embedder.network.buffers();
         let scorer = {
             let stage = Stage::start(progress, "fitting the scorer", Some(set.train.len()));
-            let mut planes = vec![0.0; images.each()];
+            let mut planes = vec![0.0; images.view_len()];
             let mut rows = Vec::new();
             for &view in &set.train {
                 images.unpack(view, &mut planes);
@@ -237,9 +237,9 @@ impl Embedder {
     /// Adds the features of views, given as planes `[n, 3, H, W]` in [0, 1], to `rows`.
     fn embed(&self, planes: &[f32], buffers: &mut Buffers, rows: &mut Vec<f32>) -> Result<(), MethodError> {
         let each = 3 * self.size[0] * self.size[1];
-        for some in planes.chunks(AT_A_TIME * each) {
-            let mut inputs = some.to_vec();
-            normalise(&mut inputs);
+        for chunk in planes.chunks(INPUTS_PER_RUN * each) {
+            let mut inputs = chunk.to_vec();
+            normalize(&mut inputs);
             rows.extend_from_slice(&self.network.run(&inputs, buffers)?[0]);
         }
         Ok(())

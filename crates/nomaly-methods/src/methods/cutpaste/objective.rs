@@ -5,7 +5,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::MethodError;
-use crate::networks::examples::{Draw, Make};
+use crate::networks::examples::{Draw, ExampleMaker};
 
 /// Held-out examples that are classified after each epoch, at most.
 pub(super) const MOST_VALIDATED: usize = 768;
@@ -19,14 +19,14 @@ const JITTER: f32 = 0.1;
 /// Examples of the three classes.
 pub(super) struct ThreeWay;
 
-impl Make for ThreeWay {
+impl ExampleMaker for ThreeWay {
     type Target = u32;
 
     fn kinds(&self) -> usize {
         CLASSES
     }
 
-    fn make(
+    fn create(
         &self,
         planes: &[f32],
         size: [usize; 2],
@@ -42,13 +42,13 @@ impl Make for ThreeWay {
         } else {
             class.apply(planes, size, &mut draw.random, input)?;
         }
-        normalise(input);
+        normalize(input);
         Ok(kind as u32)
     }
 }
 
 /// Brings planes in [0, 1] to what the network sees, [−1, 1].
-pub(super) fn normalise(planes: &mut [f32]) {
+pub(super) fn normalize(planes: &mut [f32]) {
     planes.iter_mut().for_each(|value| *value = 2.0 * *value - 1.0);
 }
 

@@ -45,7 +45,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::fitted::FittedGeoTrans;
-use self::fitted::{Judgement, Recogniser, SCORER as SCORER_STATE};
+use self::fitted::{SCORER as SCORER_STATE, ScoreModel, TransformationClassifier};
 use self::objective::{MOST_VALIDATED, Transformed};
 use self::passes::Passes;
 use self::scores::NormalityBuilder;
@@ -291,37 +291,37 @@ impl GeoTrans {
     }
 
     /// Fits what the score needs, and scores the held-out images.
-    fn judge(
+    fn fit_scores(
         &self,
         set: &TrainingSet<'_>,
-        recogniser: Recogniser,
+        classifier: TransformationClassifier,
     ) -> Result<(FittedGeoTrans, Vec<HeldOut>), MethodError> {
         let FitContext { seed, progress, .. } = set.context;
-        let judgement = match &self.scoring {
-            Scoring::TwoStep(scorer) => return two_step(scorer, set, recogniser),
+        let model = match &self.scoring {
+            Scoring::TwoStep(scorer) => return two_step(scorer, set, classifier),
             Scoring::Passes(count) => {
-                let weights = recogniser.network.weights();
-                Judgement::Passes(Passes::new(self.graph(), weights, recogniser.size, *count, seed)?.into())
+                let weights = classifier.network.weights();
+                ScoreModel::Passes(Passes::new(self.graph(), weights, classifier.size, *count, seed)?.into())
             }
             Scoring::Table(score) => {
                 let mut builder = NormalityBuilder::new(self.set.len());
-                let mut planes = vec![0.0; set.images.each()];
-                let mut buffers = recogniser.network.buffers();
+                let mut planes = vec![0.0; set.images.view_len()];
+                let mut buffers = classifier.network.buffers();
                 let stage = Stage::start(progress, "fitting the score", Some(set.division.train.len()));
                 for &image in &set.division.train {
                     for view in set.images.views_of(image) {
                         set.images.unpack(view, &mut planes);
-                        builder.push(recogniser.table(&planes, &mut buffers)?)?;
+                        builder.push(classifier.table(&planes, &mut buffers)?)?;
                     }
                     stage.advance(1);
                     check(progress.cancelled())?;
                 }
-                Judgement::Table { normality: builder.finish()?, score: *score }
+                ScoreModel::Table { normality: builder.finish()?, score: *score }
             }
         };
-        let fitted = FittedGeoTrans { recogniser, judgement };
+        let fitted = FittedGeoTrans { classifier, model };
         let mut workspace = MethodWorkspace::default();
-        let held_out = set.score_held_out(|planes| fitted.judge(planes, &mut workspace))?;
+        let held_out = set.score_held_out(|planes| fitted.score_view(planes, &mut workspace))?;
         Ok((fitted, held_out))
     }
 }
@@ -330,16 +330,16 @@ impl GeoTrans {
 fn two_step(
     scorer: &ChosenScorer,
     set: &TrainingSet<'_>,
-    recogniser: Recogniser,
+    classifier: TransformationClassifier,
 ) -> Result<(FittedGeoTrans, Vec<HeldOut>), MethodError> {
     let TrainingSet { images, division, source, context: FitContext { seed, progress, .. }, .. } = set;
-    let mut planes = vec![0.0; images.each()];
+    let mut planes = vec![0.0; images.view_len()];
     let _stage = Stage::start(*progress, "fitting the scorer", None);
     let views = source.views();
-    let (mut rows, mut buffers) = (Vec::new(), recogniser.network.buffers());
+    let (mut rows, mut buffers) = (Vec::new(), classifier.network.buffers());
     for &view in &set.held_out {
         images.unpack(view, &mut planes);
-        rows.extend(recogniser.features(&planes, &mut buffers)?);
+        rows.extend(classifier.features(&planes, &mut buffers)?);
     }
     let count = division.held_out.len() * views;
     let rows = ndarray::Array2::from_shape_vec((count, rows.len() / count), rows).expect("whole rows");
@@ -357,7 +357,7 @@ fn two_step(
     let number = |(place, score): (usize, f64)| HeldOut::scored(division.held_out[place], score);
     let held_out = scores.into_iter().map(number).collect();
     let scorer = scorer.fit(rows.view(), *seed, *progress)?;
-    Ok((FittedGeoTrans { recogniser, judgement: Judgement::Features(scorer) }, held_out))
+    Ok((FittedGeoTrans { classifier, model: ScoreModel::Features(scorer) }, held_out))
 }
 
 fn check(cancelled: bool) -> Result<(), MethodError> {
@@ -389,13 +389,14 @@ impl Method for GeoTrans {
         let needed = if matches!(self.scoring, Scoring::TwoStep(_)) { 2 * MIN_IMAGES + 2 } else { MIN_IMAGES };
         let set = TrainingSet::collect(self, &self.params.training, source, context, (needed, self.set.len()))?;
         let (seed, size) = (context.seed, set.images.size());
-        let make = Transformed { set: &self.set, seed };
-        let examples = Examples::new(make, &set);
+        let maker = Transformed { set: &self.set, seed };
+        let examples = Examples::new(maker, &set);
         let mut objective = Classification { examples, network: self.network, most_validated: MOST_VALIDATED };
         let (weights, trained) = set.train(&self.graph(), &mut objective)?;
         let network = TrainedNetwork::new(self.network, weights, size, &Self::network_taps())?;
-        let recogniser = Recogniser { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
-        let (fitted, held_out) = self.judge(&set, recogniser)?;
+        let classifier =
+            TransformationClassifier { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
+        let (fitted, held_out) = self.fit_scores(&set, classifier)?;
         let learned = format!("each under {} transformations", self.set.len());
         Ok(set.finish(Box::new(fitted), held_out, &trained, &learned))
     }
@@ -405,7 +406,7 @@ impl Method for GeoTrans {
         let mut states = states.into_iter();
         let network = states.next().filter(|(name, state)| name == NETWORK && state.kind == self.network);
         let (_, network) = network.ok_or_else(|| missing(NETWORK))?;
-        let judgement = states.next();
+        let model = states.next();
         if states.next().is_some() {
             return Err(missing(scores::STATE));
         }
@@ -414,18 +415,16 @@ impl Method for GeoTrans {
         if network.width(0) != self.set.len() {
             return Err(refuse(format!("it tells {} transformations apart, not {}", network.width(0), self.set.len())));
         }
-        let judgement = match (&self.scoring, judgement) {
+        let model = match (&self.scoring, model) {
             (Scoring::Passes(count), None) => {
                 let weights = network.weights();
-                Judgement::Passes(Passes::new(self.graph(), weights, size, *count, seed)?.into())
+                ScoreModel::Passes(Passes::new(self.graph(), weights, size, *count, seed)?.into())
             }
-            (Scoring::Table(score), Some((name, judgement))) if name == scores::STATE => {
-                Judgement::Table { normality: Normality::restore(judgement, self.set.len())?, score: *score }
+            (Scoring::Table(score), Some((name, model))) if name == scores::STATE => {
+                ScoreModel::Table { normality: Normality::restore(model, self.set.len())?, score: *score }
             }
-            (Scoring::TwoStep(scorer), Some((name, judgement)))
-                if name == SCORER_STATE && judgement.kind == scorer.name() =>
-            {
-                let scorer = restore(&judgement)?;
+            (Scoring::TwoStep(scorer), Some((name, model))) if name == SCORER_STATE && model.kind == scorer.name() => {
+                let scorer = restore(&model)?;
                 if scorer.dim() != network.width(1) {
                     return Err(refuse(format!(
                         "the scorer takes {} features, not {}",
@@ -433,11 +432,12 @@ impl Method for GeoTrans {
                         network.width(1)
                     )));
                 }
-                Judgement::Features(scorer)
+                ScoreModel::Features(scorer)
             }
             _ => return Err(missing(scores::STATE)),
         };
-        let recogniser = Recogniser { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
-        Ok(Box::new(FittedGeoTrans { recogniser, judgement }))
+        let classifier =
+            TransformationClassifier { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
+        Ok(Box::new(FittedGeoTrans { classifier, model }))
     }
 }

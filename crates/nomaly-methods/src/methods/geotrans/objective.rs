@@ -5,7 +5,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::MethodError;
-use crate::networks::examples::{Draw, Make};
+use crate::networks::examples::{Draw, ExampleMaker};
 
 /// Held-out examples that are classified after each epoch, at most.
 pub(super) const MOST_VALIDATED: usize = 2048;
@@ -16,14 +16,14 @@ pub(super) struct Transformed<'a> {
     pub(super) seed: u64,
 }
 
-impl Make for Transformed<'_> {
+impl ExampleMaker for Transformed<'_> {
     type Target = u32;
 
     fn kinds(&self) -> usize {
         self.set.len()
     }
 
-    fn make(
+    fn create(
         &self,
         planes: &[f32],
         size: [usize; 2],

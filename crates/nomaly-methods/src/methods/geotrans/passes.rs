@@ -14,7 +14,7 @@ use crate::networks::classifier::log_softmax;
 use crate::score::MethodScore;
 
 /// Inputs of the network at a time.
-const AT_A_TIME: usize = 72;
+const INPUTS_PER_RUN: usize = 72;
 
 /// What the passes say of an image; each is the mean over the transformations, and a part of the score.
 pub(super) const PARTS: [&str; 5] = ["predictive-entropy", "mutual-information", "variance", "simple", "deviation"];
@@ -60,7 +60,7 @@ impl Passes {
     /// Scores an image, given as the `k` inputs that its transformations make. The score is the entropy of the mean
     /// answer: the sum of how unsure each pass is, and of how far the passes differ (their mutual information). Its
     /// deviation is that of the entropy of the passes.
-    pub(super) fn judge(&self, inputs: &[f32], k: usize, network: &mut Network) -> Result<MethodScore, MethodError> {
+    pub(super) fn score(&self, inputs: &[f32], k: usize, network: &mut Network) -> Result<MethodScore, MethodError> {
         let each = inputs.len() / k;
         let mut rows: Vec<Row> = (0..k).map(|_| Row { mean: vec![0.0; k], entropy: 0.0, right: [0.0; 2] }).collect();
         // The simple score of each pass, and its entropy.
@@ -69,7 +69,9 @@ impl Passes {
         let mut log_p = vec![0.0; k];
         for pass in 0..self.count {
             let (mut wrong, mut entropy) = (0.0, 0.0);
-            for (part, (inputs, rows)) in inputs.chunks(AT_A_TIME * each).zip(rows.chunks_mut(AT_A_TIME)).enumerate() {
+            for (part, (inputs, rows)) in
+                inputs.chunks(INPUTS_PER_RUN * each).zip(rows.chunks_mut(INPUTS_PER_RUN)).enumerate()
+            {
                 // All inputs of a pass meet the same network.
                 network.seed_dropout(self.seed ^ (pass as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 network.sample(inputs)?;
@@ -83,7 +85,7 @@ impl Passes {
                     }
                     row.entropy += of_row;
                     entropy += of_row;
-                    let right = log_p[part * AT_A_TIME + at].exp();
+                    let right = log_p[part * INPUTS_PER_RUN + at].exp();
                     row.right[0] += right;
                     row.right[1] += right * right;
                     wrong += 1.0 - right;
@@ -134,8 +136,8 @@ mod tests {
         Passes::new(graph, start.export(&["logits"]).unwrap(), [8, 8], count, 1).unwrap()
     }
 
-    fn judged(passes: &Passes, inputs: &[f32]) -> MethodScore {
-        passes.judge(inputs, 3, &mut passes.network().unwrap()).unwrap()
+    fn scored(passes: &Passes, inputs: &[f32]) -> MethodScore {
+        passes.score(inputs, 3, &mut passes.network().unwrap()).unwrap()
     }
 
     #[test]
@@ -147,14 +149,14 @@ mod tests {
     #[test]
     fn passes_differ_by_dropout_alone() {
         let inputs: Vec<f32> = (0..3 * 3 * 64).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
-        let without = judged(&passes(0.0, 4), &inputs);
+        let without = scored(&passes(0.0, 4), &inputs);
         assert!(without.parts[1] < 1e-12 && without.parts[2] < 1e-12 && without.parts[4] < 1e-12, "{without:?}");
         assert!(without.deviation.unwrap() < 1e-12, "{without:?}");
-        let with = judged(&passes(0.5, 16), &inputs);
+        let with = scored(&passes(0.5, 16), &inputs);
         assert!(with.parts[1] > 1e-6 && with.parts[2] > 0.0 && with.parts[4] > 0.0, "{with:?}");
         assert!((1e-6..with.score).contains(&with.deviation.unwrap()), "{with:?}");
         assert!(with.parts[1] <= with.parts[0] && with.parts[0] <= 3f64.ln() + 1e-12, "{with:?}");
         assert!((with.terms.iter().sum::<f64>() - with.score).abs() < 1e-12);
-        assert_eq!(with, judged(&passes(0.5, 16), &inputs));
+        assert_eq!(with, scored(&passes(0.5, 16), &inputs));
     }
 }

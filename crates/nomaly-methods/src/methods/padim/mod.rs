@@ -200,22 +200,22 @@ impl Method for Padim {
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
-        let mut seen: Option<(Positions, Sums)> = None;
+        let mut collected: Option<(Positions, Sums)> = None;
         let images = source.visit(context.progress, &mut |batch| {
-            let (positions, sums) = match &mut seen {
-                Some(seen) => seen,
+            let (positions, sums) = match &mut collected {
+                Some(collected) => collected,
                 None => {
                     let positions = Positions::of(batch, self.choose_channels(context.seed));
                     self.check_memory(positions.count(), context)?;
                     let sums = Sums::new(&positions)?;
-                    seen.insert((positions, sums))
+                    collected.insert((positions, sums))
                 }
             };
             sums.add(&positions.gather(batch)?)
         })?;
         let too_few =
             || MethodError::TooFew { of: NAME.to_owned(), items: "training images", needed: MIN_IMAGES, found: images };
-        let (positions, sums) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
+        let (positions, sums) = collected.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
         let (statistics, sums) =
             if context.updatable { (sums.statistics()?, Some(sums)) } else { (sums.into_statistics()?, None) };
         let held_out = self.held_out(&positions, &statistics, source, context)?;
@@ -238,17 +238,17 @@ impl Method for Padim {
         let mut sums = before.sums.take().ok_or_else(|| MethodError::NotUpdatable { method: NAME.to_owned() })?;
         self.check_memory(before.positions.count(), &FitContext { updatable: true, ..*context })?;
         let wanted = context.held_out_of(source.images());
-        let (mut held_out, mut seen) = (Vec::new(), 0);
+        let (mut held_out, mut image) = (Vec::new(), 0);
         let images = source.visit(context.progress, &mut |batch| {
             let rows = before.positions.gather(batch)?;
             let distances = before.gaussians.mahalanobis(&rows)?;
             let mut views = before.positions.scores(batch, distances, before.sigma)?.into_iter();
             for _ in 0..batch.images {
                 let views: Vec<MethodScore> = views.by_ref().take(batch.views).collect();
-                if wanted.binary_search(&seen).is_ok() {
-                    held_out.push(context.held_out(seen, source.combine(views)?));
+                if wanted.binary_search(&image).is_ok() {
+                    held_out.push(context.held_out(image, source.combine(views)?));
                 }
-                seen += 1;
+                image += 1;
             }
             sums.add(&rows)
         })?;

@@ -9,8 +9,8 @@ use crate::MethodError;
 
 /// How near an inverted index comes to the nearest patches.
 pub(super) fn describe_recall(nearest: &Neighbours, found: &Neighbours) -> String {
-    let length = |neighbours: &Neighbours| {
-        neighbours.distances.iter().map(|&square| f64::from(square).sqrt()).sum::<f64>().max(f64::MIN_POSITIVE)
+    let length = |neighbors: &Neighbours| {
+        neighbors.distances.iter().map(|&square| f64::from(square).sqrt()).sum::<f64>().max(f64::MIN_POSITIVE)
     };
     format!(
         "the inverted index finds {:.1} % of the nearest patches; distances are {:.2} % too large in the mean",
@@ -110,8 +110,8 @@ impl<'a> MemoryBank<'a> {
 
     /// The weight of a patch's score: 1 minus the share of `nearest` in the soft maximum of the patch's distances to
     /// the `neighbours` nearest of `nearest`, itself among them.
-    pub(super) fn weight(&self, patch: &[f32], nearest: usize, neighbours: usize) -> Result<f64, MethodError> {
-        let support = self.top_k(self.row(nearest), neighbours)?;
+    pub(super) fn weight(&self, patch: &[f32], nearest: usize, neighbors: usize) -> Result<f64, MethodError> {
+        let support = self.top_k(self.row(nearest), neighbors)?;
         let to = |row: &[f32]| {
             let squares = patch.iter().zip(row).map(|(a, b)| f64::from(a - b).powi(2));
             squares.sum::<f64>().sqrt()

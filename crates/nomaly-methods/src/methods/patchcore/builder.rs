@@ -46,7 +46,7 @@ pub(super) struct BankBuilder<'a> {
     /// Bytes of `max_memory` that something else takes.
     pub(super) occupied: u64,
     /// Images taken in.
-    seen: u64,
+    added: u64,
     building: Option<Building>,
 }
 
@@ -100,8 +100,8 @@ impl Plan {
         let share = kept / candidates;
         // A patch of a part: itself, its projection, two numbers of the selection, and its share of the chosen centres.
         let numbers = projection.unwrap_or(0) as f64 + shape.dim as f64 + 2.0;
-        let centres = share * projection.unwrap_or(shape.dim) as f64;
-        let part_row = 4.0 * (numbers + centres);
+        let centers = share * projection.unwrap_or(shape.dim) as f64;
+        let part_row = 4.0 * (numbers + centers);
         let fitting = ((budget - kept * kept_row) / (part_row * of_image as f64)).floor();
         if kept < 1.0 || fitting < 1.0 {
             let least = RESERVE as f64 + occupied as f64 + 2.0 * (part_row * of_image as f64 + kept_row);
@@ -140,7 +140,7 @@ impl<'a> BankBuilder<'a> {
             seed,
             progress,
             occupied,
-            seen: 0,
+            added: 0,
             building: None,
         }
     }
@@ -162,8 +162,8 @@ impl<'a> BankBuilder<'a> {
         for image in patches.chunks_exact(patches.len() / batch.images) {
             let dim = building.plan.shape.dim;
             // Each image has a choice of its own, whatever batch it came in.
-            let choice = Choice::Seeded(self.seed.rotate_left(32) ^ self.seen);
-            self.seen += 1;
+            let choice = Choice::Seeded(self.seed.rotate_left(32) ^ self.added);
+            self.added += 1;
             for patch in choose(image.len() / dim, building.plan.of_image, choice) {
                 building.part.extend_from_slice(&image[patch * dim..(patch + 1) * dim]);
             }

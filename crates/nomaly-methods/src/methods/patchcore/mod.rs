@@ -198,13 +198,13 @@ impl Method for PatchCore {
         let mut builder = BankBuilder::new(self, source, seed, progress);
         builder.occupied += (fitted.bank.len() * fitted.shape.dim * 4) as u64 + context.occupied;
         let wanted = context.held_out_of(source.images());
-        let (mut held_out, mut seen) = (Vec::new(), 0);
+        let (mut held_out, mut image) = (Vec::new(), 0);
         let images = source.visit(progress, &mut |batch| {
             for views in fitted.score(batch, &mut MethodWorkspace::default())?.chunks(batch.views) {
-                if wanted.binary_search(&seen).is_ok() {
-                    held_out.push(context.held_out(seen, source.combine(views.to_vec())?));
+                if wanted.binary_search(&image).is_ok() {
+                    held_out.push(context.held_out(image, source.combine(views.to_vec())?));
                 }
-                seen += 1;
+                image += 1;
             }
             builder.add(batch)
         })?;
@@ -276,10 +276,10 @@ impl PatchCore {
             .map(|(view, (distances, map))| {
                 let worst = (0..distances.len()).fold(0, |a, b| if distances[b] > distances[a] { b } else { a });
                 let mut score = f64::from(distances[worst]);
-                if let Some(neighbours) = self.params.weighing() {
+                if let Some(neighbors) = self.params.weighing() {
                     let at = view * shape.patches() + worst;
                     let patch = &patches[at * dim..(at + 1) * dim];
-                    score *= bank.weight(patch, nearest.indices[at] as usize, neighbours)?;
+                    score *= bank.weight(patch, nearest.indices[at] as usize, neighbors)?;
                 }
                 Ok(MethodScore::located(score, map))
             })

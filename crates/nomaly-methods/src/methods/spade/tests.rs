@@ -281,8 +281,8 @@ fn the_grid_is_the_finest_that_fits() {
     };
     let gib = Memory::gib(1);
     for (images, side, notes) in [(10, 56, 0), (71, 56, 0), (72, 28, 1), (284, 28, 1), (285, 14, 1)] {
-        let (shape, told) = resnet(gib, None, images, 1).unwrap();
-        assert_eq!((shape.grid, told.len()), ([side, side], notes), "{images} images");
+        let (shape, plan_notes) = resnet(gib, None, images, 1).unwrap();
+        assert_eq!((shape.grid, plan_notes.len()), ([side, side], notes), "{images} images");
         assert!(2 * shape.bytes(images) + RESERVE <= gib.0);
     }
     assert_eq!(resnet(gib, None, 71, 4).unwrap().0.grid, [28, 28]);

@@ -19,14 +19,14 @@ const LARGE_REDUCTION: f64 = 4.0;
 const FRAME_SHARE: u64 = 4;
 
 /// Preprocessing and network at each size, and where defects matter.
-pub(super) struct Seeing {
+pub(super) struct InputStage {
     /// One for each size, the smallest first.
     pub(super) extractors: Vec<FeatureExtractor>,
     /// The region of interest in the frame of the smallest size.
     pub(super) region: Option<GrayImage>,
 }
 
-impl Seeing {
+impl InputStage {
     /// Compiles the backbone for each of `pipelines`, the smallest first, and gives the maps of all sizes the region of
     /// interest.
     pub(super) fn new(
