@@ -188,7 +188,7 @@ impl FittedDetector {
         Ok(ExplainedNetwork { backbone, scaling: InputScaling([1.0, 0.0]), classes: Vec::new(), stored })
     }
 
-    /// The picture of which `sums` are the normalised planes, added up over so many inputs.
+    /// The picture of which `sums` are the normalized planes, added up over so many inputs.
     fn picture(&self, sums: &[f64], count: usize) -> RgbImage {
         let [height, width] = self.pipeline().output_size();
         let normalize = self.pipeline().normalize;

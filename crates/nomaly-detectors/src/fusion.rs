@@ -2,9 +2,9 @@
 //!
 //! # What it computes
 //! At each size a method says what the held-out training images get: mean and standard deviation of the largest values
-//! of their maps, or of their scores where it makes no maps. Maps are standardised by these and added up, and the
-//! largest value of the sum is the score; without maps the standardised scores are added up. Nothing is clamped: where
-//! a size sees nothing, it says so by values below its mean. A held-out image is standardised by the images of other
+//! of their maps, or of their scores where it makes no maps. Maps are standardized by these and added up, and the
+//! largest value of the sum is the score; without maps the standardized scores are added up. Nothing is clamped: where
+//! a size sees nothing, it says so by values below its mean. A held-out image is standardized by the images of other
 //! groups, as a new image is by all of them.
 //!
 //! # When to use
@@ -105,7 +105,7 @@ impl Fusion {
 
     /// Combines the scores of one image at all sizes.
     ///
-    /// The parts are the standardised scores, or largest values of the maps, of the sizes.
+    /// The parts are the standardized scores, or largest values of the maps, of the sizes.
     ///
     /// # Errors
     /// Maps of different sizes.

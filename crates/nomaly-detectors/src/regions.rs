@@ -14,7 +14,7 @@
 //!
 //! # Reference
 //! Canny, *A computational approach to edge detection*, 1986, section VIII, for hysteresis. Equals
-//! `skimage.filters.apply_hysteresis_threshold` with neighbours across corners where it is asked for, `label` with a 3
+//! `skimage.filters.apply_hysteresis_threshold` with neighbors across corners where it is asked for, `label` with a 3
 //! × 3 structure, `binary_fill_holes` and `find_objects` of `scipy.ndimage`.
 
 use image::GrayImage;

@@ -11,7 +11,7 @@ use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
 use crate::DetectorError;
 use crate::info::ModelInfo;
 
-/// How many times larger than the crop an image may become before its centre is cut out; backbones ask for less than
+/// How many times larger than the crop an image may become before its center is cut out; backbones ask for less than
 /// 1.2.
 const MOST_BEFORE_CROP: u32 = 2;
 

@@ -1,4 +1,4 @@
-//! How good a model is on labelled items.
+//! How good a model is on labeled items.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub struct Evaluation {
     /// How many independent groups the test images form, where some depend on each other; intervals count groups then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub independent: Option<TestCounts>,
-    /// Figures over whole images; `None` where no test image is labelled anomalous.
+    /// Figures over whole images; `None` where no test image is labeled anomalous.
     pub image: Option<ImageFigures>,
     /// Figures over pixels; `None` for methods without anomaly maps and sets without masks.
     ///
@@ -36,7 +36,7 @@ pub struct Evaluation {
     /// AUROC of each kind of anomaly against all normal images; empty where there is none.
     pub by_kind: BTreeMap<String, Ranking>,
     /// AUROC of each part of the score (of each level, say), in the method's order; empty where no test image is
-    /// labelled anomalous.
+    /// labeled anomalous.
     pub by_part: Ordered<Ranking>,
     /// By how much the AUROC over whole images changes when a term of the score is left out (of a transformation, say),
     /// in the method's order: below 0 for a term that is of use. Empty for scores that are no sum.
@@ -64,9 +64,9 @@ pub struct Evaluation {
 /// How many test images there were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TestCounts {
-    /// Labelled normal.
+    /// Labeled normal.
     pub normal: usize,
-    /// Labelled anomalous.
+    /// Labeled anomalous.
     pub anomalous: usize,
 }
 
@@ -187,11 +187,11 @@ pub struct HybridFigures {
     pub of: Vec<String>,
     /// Images that all of them could use.
     pub images: usize,
-    /// AUROC of the combined p-values; `None` where no image is labelled anomalous.
+    /// AUROC of the combined p-values; `None` where no image is labeled anomalous.
     pub auroc: Option<f64>,
     /// Its interval by DeLong's method.
     pub auroc_ci: Option<Ends>,
-    /// AUROC of each detector alone on the same images; empty where no image is labelled anomalous.
+    /// AUROC of each detector alone on the same images; empty where no image is labeled anomalous.
     pub alone: Vec<f64>,
     /// The rate of false alarms that was asked for.
     pub max_fpr: f64,

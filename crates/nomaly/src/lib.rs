@@ -149,7 +149,7 @@ pub mod classes {
 }
 
 pub mod evaluation {
-    //! How good a model is on labelled items.
+    //! How good a model is on labeled items.
 
     pub use nomaly_evaluation::hybrid::{Hybrid, Voice, hybrid};
     pub use nomaly_evaluation::protocol;

@@ -210,7 +210,7 @@ impl FittedDetector {
     }
 
     /// Lays a map of the [frame](nomaly_transforms::Pipeline::frame_size) over an image of `width` × `height` pixels.
-    /// Pixels that the frame leaves out (around a centre crop) get the smallest value of the map.
+    /// Pixels that the frame leaves out (around a center crop) get the smallest value of the map.
     ///
     /// # Errors
     /// An image without pixels.

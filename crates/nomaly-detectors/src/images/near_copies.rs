@@ -4,15 +4,15 @@
 //! Each image has a descriptor: the deepest features that the method looks at, averaged over all positions, or the
 //! image itself on a grid of 8 × 8 where the method looks at pixels. Two questions are asked of their distances.
 //!
-//! *Near-copies.* With `d_k` the distance of an image to its `k`-th neighbour, `k ln(d_{k+1} / d_k)` is exponentially
+//! *Near-copies.* With `d_k` the distance of an image to its `k`-th neighbor, `k ln(d_{k+1} / d_k)` is exponentially
 //! distributed with mean `1 / m` where images spread independently over `m` dimensions. A jump far beyond that, between
-//! the `k`-th and the next neighbour, says that the `k` nearest are copies; images that name each other are joined.
-//! `1 / m` is estimated from the farther half of the neighbours, which copies do not reach, and the level is one
+//! the `k`-th and the next neighbor, says that the `k` nearest are copies; images that name each other are joined.
+//! `1 / m` is estimated from the farther half of the neighbors, which copies do not reach, and the level is one
 //! false jump in twenty data sets. Where there are copies, images that are as near to each other as nine of ten copies
 //! are join them, if others are half as far again.
 //!
 //! *Runs.* For a window `w`, the mean of `ln` of the distance to the nearest image that is more than `w` files away is
-//! held against the same with the order of files shuffled: what a held-out image finds when its neighbours in time are
+//! held against the same with the order of files shuffled: what a held-out image finds when its neighbors in time are
 //! left out with it, and when as many others are. Where it is larger than in 99 of 100 shuffled orders for a window of
 //! at most a tenth of the files, by at least [`SHIFT`] of its standard deviation, consecutive files depend on each
 //! other. Stretches of four times the window in which the difference has come to [`REACHED`] of its largest, or as near
@@ -22,7 +22,7 @@
 //! runs: within a tenth of the files there are others of each kind.)
 //!
 //! # Reference
-//! Distances of neighbours: Levina and Bickel, *Maximum likelihood estimation of intrinsic dimension* (2004). Blocked
+//! Distances of neighbors: Levina and Bickel, *Maximum likelihood estimation of intrinsic dimension* (2004). Blocked
 //! against random hold-out: Roberts et al., *Cross-validation strategies for data with temporal, spatial, hierarchical,
 //! or phylogenetic structure* (2017).
 
@@ -40,7 +40,7 @@ use rayon::prelude::*;
 
 /// Fewer images say nothing of how they spread.
 const FEWEST: usize = 12;
-/// The most neighbours that are looked at; all of them for as many images.
+/// The most neighbors that are looked at; all of them for as many images.
 const MOST_NEIGHBORS: usize = 1024;
 /// The most copies of an image that are looked for.
 const MOST_COPIES: usize = 32;
@@ -132,7 +132,7 @@ fn grid_means(plane: &[f32], [height, width]: [usize; 2], means: &mut Vec<f32>) 
     }
 }
 
-/// Means of rows `[height, width, channels]`: one a channel, or of each cell of a grid where channels are colours.
+/// Means of rows `[height, width, channels]`: one a channel, or of each cell of a grid where channels are colors.
 fn row_means(rows: &[f32], [height, width, channels]: [usize; 3], means: &mut Vec<f32>) {
     if channels <= 3 {
         for channel in 0..channels {

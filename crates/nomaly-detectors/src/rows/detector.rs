@@ -54,7 +54,7 @@ pub struct ClassRowParams {
     /// How columns are brought to one scale.
     #[schemars(extend("x-formerly" = ["standardise"]))]
     pub standardize: Standardize,
-    /// How classes are modelled.
+    /// How classes are modeled.
     #[serde(flatten)]
     pub classes: OpenSetParams,
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::DetectorError;
 
-/// The state that holds centres and scales.
+/// The state that holds centers and scales.
 pub(super) const SCALING: &str = "scaling";
 
 /// Standardized values stay within this many deviations, so that their squares stay within single precision.
@@ -33,7 +33,7 @@ pub enum Standardize {
     None,
 }
 
-/// A centre and a scale for each column.
+/// A center and a scale for each column.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Scaling {
     pub(super) center: Vec<f64>,

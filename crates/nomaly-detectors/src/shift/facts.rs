@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Difference, Look, ShiftKind};
 
-/// Training images of at least this saturation, in [0, 1], have colour beyond doubt.
+/// Training images of at least this saturation, in [0, 1], have color beyond doubt.
 const CLEARLY_COLORED: f64 = 0.03;
 /// JPEG qualities differ where their [scales](jpeg_scale) do by this factor and [`QUALITY_STEP`]: 95 and 90 do, 75 and
 /// 65 do not.
@@ -24,7 +24,7 @@ pub(super) struct Facts {
     pub(super) formats: BTreeMap<FormatFamily, usize>,
     /// How many files have so many bits per sample.
     pub(super) bits: BTreeMap<u8, usize>,
-    /// How many images have no colour.
+    /// How many images have no color.
     pub(super) grey: usize,
     /// The lowest and the highest quality of JPEG files.
     pub(super) jpeg_quality: Option<[u8; 2]>,
@@ -86,7 +86,7 @@ impl Facts {
                 report(ShiftKind::Compression, format!("JPEG quality {quality}, and {all} have {theirs}"));
             }
         }
-        // Of scenes with little colour, some have none.
+        // Of scenes with little color, some have none.
         if look.statistics.grey && self.grey == 0 && palest > CLEARLY_COLORED {
             report(ShiftKind::Color, format!("without colour, and {all} have colour"));
         } else if !look.statistics.grey && self.grey == self.images {

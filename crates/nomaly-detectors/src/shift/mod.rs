@@ -6,7 +6,7 @@
 //! image that it scores how it differs from them: its [`InputShift`].
 //!
 //! # What it compares
-//! * **Facts**: format, bits per sample, colour or none, JPEG quality, and size where all training images have one. A
+//! * **Facts**: format, bits per sample, color or none, JPEG quality, and size where all training images have one. A
 //!   fact counts where the training images agree on it.
 //! * **Statistics** of the decoded image ([`nomaly_transforms::statistics`]), and size where it varies.
 //! * **Features**: the shallowest tap of the method, averaged over positions, by its Mahalanobis distance.
@@ -68,7 +68,7 @@ pub enum ShiftKind {
     Format,
     /// Other bits per sample.
     BitDepth,
-    /// Grey in place of colour, or colour in place of grey.
+    /// Gray in place of color, or color in place of gray.
     Color,
     /// Another size in pixels.
     Size,
@@ -84,9 +84,9 @@ pub enum ShiftKind {
     Sharpness,
     /// More or less noise or fine texture.
     Noise,
-    /// More or less saturated colours.
+    /// More or less saturated colors.
     Saturation,
-    /// Another balance of the colours.
+    /// Another balance of the colors.
     ColorCast,
     /// Other traces of JPEG blocks in the pixels.
     Blockiness,

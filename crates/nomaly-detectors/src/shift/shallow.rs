@@ -124,7 +124,7 @@ fn norm_squared(triangle: &[f64], vector: &[f64]) -> f64 {
         .sum()
 }
 
-/// The lower triangle of the shrunk correlations of standardised rows, and how far they are shrunk, in [0, 1].
+/// The lower triangle of the shrunk correlations of standardized rows, and how far they are shrunk, in [0, 1].
 fn shrunk_correlations(rows: &[Vec<f64>], dim: usize) -> (Vec<f64>, f64) {
     let (n, p) = (rows.len() as f64, dim as f64);
     let mut lower = vec![0.0; packed(dim, 0)];

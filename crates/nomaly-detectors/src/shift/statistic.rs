@@ -36,7 +36,7 @@ pub enum Statistic {
     Features,
 }
 
-/// A grey level.
+/// A gray level.
 const GRAY_LEVEL: f64 = 1.0 / 255.0;
 
 impl Statistic {

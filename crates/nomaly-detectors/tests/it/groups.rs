@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::images::{blot, good, settings};
 
-/// A frame of a scene: blobs at places of the scene's own, and noise of about two grey values of the frame's own.
+/// A frame of a scene: blobs at places of the scene's own, and noise of about two gray values of the frame's own.
 fn frame(scene: u64, frame: u64) -> RgbImage {
     let mut places = ChaCha8Rng::seed_from_u64(scene);
     let blobs: Vec<[f32; 4]> = (0..6)

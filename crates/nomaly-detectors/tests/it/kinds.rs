@@ -13,7 +13,7 @@ use nomaly_store::Silent;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// `n` rows of each of some kinds: normal in five correlated columns, around a centre of their own.
+/// `n` rows of each of some kinds: normal in five correlated columns, around a center of their own.
 pub(crate) fn table(kinds: &[&str], n: usize, seed: u64) -> Table {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut cells, mut labels) = (Vec::new(), Vec::new());
@@ -42,7 +42,7 @@ pub(crate) fn fit_rows(table: &Table) -> FittedRows {
     detector.fit(table, &RowFitOptions::default(), &Silent).unwrap().detector
 }
 
-/// A plain image of one of three colours, with noise.
+/// A plain image of one of three colors, with noise.
 fn picture(kind: &str, seed: u64) -> Sample {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let color: [u8; 3] = match kind {

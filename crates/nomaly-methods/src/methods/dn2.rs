@@ -1,12 +1,12 @@
-//! Deep nearest neighbours.
+//! Deep nearest neighbors.
 //!
 //! # What it computes
-//! The deepest features of the backbone, averaged over all positions, are one vector an image. The score of an image is
-//! the mean of its squared L2 distances to the `k` nearest training vectors.
+//! The deepest features of the backbone, averaged over all positions, are one vector per image. The score of an image
+//! is the mean of its squared L2 distances to the `k` nearest training vectors.
 //!
 //! # When to use
-//! When normal items come in several kinds, which one Gaussian cannot hold together. It says which image is anomalous,
-//! not where.
+//! When normal items come in several kinds, which one Gaussian does not fit. It detects anomalous images but does not
+//! locate defects.
 //!
 //! # Parameters
 //! `level`, `k`, `distance`, `aggregation`; see [`Dn2Params`].
@@ -14,7 +14,7 @@
 //! # Reference
 //! Reiss, Cohen, Bergman and Hoshen, *PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation*,
 //! 2021, sections 3 and 4; the method is DN2 of Bergman, Cohen and Hoshen, *Deep Nearest Neighbor Anomaly Detection*,
-//! 2020. The paper's backbone is ResNet-152 on a centre crop of 224² (`view=center`), its score the mean of `k` = 2
+//! 2020. The paper's backbone is ResNet-152 on a center crop of 224² (`view=center`), its score the mean of `k` = 2
 //! distances.
 
 use nomaly_backbones::{Backbone, TapRequest};
@@ -35,10 +35,10 @@ use crate::state::only_named;
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "dn2";
-/// The fewest images from which a held-out fit still has two neighbours to offer, and one to spare.
+/// The fewest images: a held-out fit then has two neighbors and one to spare.
 const MIN_IMAGES: usize = 4;
 
-/// The fewest images that are left to compare with where a group is held out; smaller rests take the group apart.
+/// The fewest images left to compare with when a group is held out; groups that leave fewer are split.
 const LEAST_OTHERS: usize = 2;
 
 /// The registry's entry.
@@ -75,7 +75,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
 pub struct Dn2Params {
     /// Level whose pooled features are compared.
     pub level: Level,
-    /// How many neighbours, how far apart, and what is made of the distances.
+    /// How many neighbors, how far apart, and what is made of the distances.
     #[serde(flatten)]
     pub neighbors: NeighboursOptions,
 }
@@ -183,7 +183,7 @@ impl Method for Dn2 {
     }
 }
 
-/// The fewest images of which every held-out one still meets `k` others.
+/// The fewest images with which every held-out one has `k` others.
 fn enough_images(k: usize) -> usize {
     let held_out = k.div_ceil(MAX_FOLDS - 1).max(1);
     k.saturating_add(held_out).max(MIN_IMAGES)
@@ -191,7 +191,7 @@ fn enough_images(k: usize) -> usize {
 
 const STATE: &str = "bank";
 
-/// The features of the training images as a model file keeps them.
+/// Restores the features of the training images.
 fn read(states: &mut Vec<(String, State)>) -> Result<NearestNeighbours, MethodError> {
     let state = only_named(STATE, states)?;
     if state.kind != NeighboursOptions::NAME {
@@ -200,7 +200,7 @@ fn read(states: &mut Vec<(String, State)>) -> Result<NearestNeighbours, MethodEr
     Ok(NearestNeighbours::from_state(&state)?)
 }
 
-/// DN2 that has seen data: the features of the training images.
+/// Fitted DN2: the features of the training images.
 #[derive(Debug)]
 pub struct FittedDn2 {
     bank: NearestNeighbours,

@@ -1,4 +1,4 @@
-//! Training a network to tell kinds of examples apart.
+//! Training a network to classify kinds of examples.
 
 use nomaly_backbones::{OutputLayout, TapRequest};
 
@@ -7,12 +7,12 @@ use super::examples::{ExampleMaker, Examples};
 use crate::MethodError;
 use crate::training::{Batch, Learner, Objective, Validation};
 
-/// The cross-entropy of kinds.
+/// Cross-entropy over the kinds.
 pub(crate) struct Classification<'a, M: ExampleMaker<Target = u32>> {
     pub(crate) examples: Examples<'a, M>,
-    /// The name of the network that is trained, whose tap `logits` has a value for each kind.
+    /// The name of the trained network, whose tap `logits` has one value per kind.
     pub(crate) network: &'a str,
-    /// Held-out examples that are classified after each epoch, at most.
+    /// The most held-out examples to classify after each epoch.
     pub(crate) most_validated: usize,
 }
 
@@ -24,7 +24,7 @@ impl<M: ExampleMaker<Target = u32>> Objective for Classification<'_, M> {
     fn step(&mut self, learners: &mut [Learner], batch: &Batch<'_>) -> Result<f64, MethodError> {
         let (inputs, kinds) = self.examples.batch(batch)?;
         let [learner] = learners else { unreachable!("a classifier is one network") };
-        // Masks of the step alone: a training that was interrupted draws the same.
+        // Masks depend only on the step, so that a resumed training draws the same ones.
         learner.network.seed_dropout(self.examples.seed ^ !batch.step);
         let loss = learner.network.classify(&inputs, &kinds)?;
         learner.step()?;

@@ -1,4 +1,4 @@
-//! Examples made of views when they are needed.
+//! Training examples, made of views on demand.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -10,15 +10,15 @@ use super::set::TrainingSet;
 use crate::MethodError;
 use crate::training::{Batch, shuffled};
 
-/// What becomes of a view before the network sees it.
+/// Makes examples of views.
 pub(crate) trait ExampleMaker: Sync {
-    /// What the network is to say.
+    /// The target output of an example.
     type Target: Send;
 
-    /// How many kinds of examples there are. Each view is an example of each.
+    /// The number of kinds of examples. Each view gives one example of each kind.
     fn kinds(&self) -> usize;
 
-    /// Writes the input of a view of `size`, given as planes in [0, 1], as an example of a kind.
+    /// Makes an example of `kind` of a view of `size`, given as planes in [0, 1], and writes it to `input`.
     fn create(
         &self,
         planes: &[f32],
@@ -29,15 +29,15 @@ pub(crate) trait ExampleMaker: Sync {
     ) -> Result<Self::Target, MethodError>;
 }
 
-/// What the random choices of an example are drawn from.
+/// The random numbers of an example.
 pub(crate) struct Draw {
-    /// Whether the network learns from the example: anew in each epoch. Others are the same in each.
+    /// Whether this is a training example, which differs in each epoch. Held-out examples are always the same.
     pub(crate) training: bool,
     pub(crate) random: ChaCha8Rng,
 }
 
 impl Draw {
-    /// For each number of an example a stream of its own, and none for both purposes.
+    /// A stream per example number, separate for training and held-out examples.
     fn new(seed: u64, training: bool, number: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(if training { seed } else { !seed });
         random.set_stream(number);
@@ -45,7 +45,7 @@ impl Draw {
     }
 }
 
-/// All examples of a training, and the memory that a step makes its own in.
+/// The examples of a training, with reusable memory for the inputs of a batch.
 pub(crate) struct Examples<'a, M: ExampleMaker> {
     pub(crate) maker: M,
     pub(crate) seed: u64,
@@ -61,7 +61,7 @@ impl<'a, M: ExampleMaker> Examples<'a, M> {
         Self { maker, seed: context.seed, images, train, held_out, inputs: Vec::new() }
     }
 
-    /// Examples of an epoch.
+    /// The number of examples per epoch.
     pub(crate) fn count(&self) -> usize {
         self.train.len() * self.maker.kinds()
     }
@@ -71,38 +71,38 @@ impl<'a, M: ExampleMaker> Examples<'a, M> {
         self.images.size()
     }
 
-    /// The inputs and targets of a batch. [`give_back`](Self::give_back) takes the inputs again.
+    /// The inputs and targets of a batch. Return the inputs with [`give_back`](Self::give_back) to reuse their memory.
     pub(crate) fn batch(&mut self, batch: &Batch<'_>) -> Result<(Vec<f32>, Vec<M::Target>), MethodError> {
         let mut inputs = std::mem::take(&mut self.inputs);
         inputs.resize(batch.examples.len() * self.images.view_len(), 0.0);
-        // For each example of each epoch another stream.
+        // A stream per example and epoch.
         let first = batch.epoch as u64 * self.count() as u64;
         let draw = |example: u32| Draw::new(self.seed, true, first + u64::from(example));
         let targets = self.fill(self.train, batch.examples, draw, &mut inputs)?;
         Ok((inputs, targets))
     }
 
-    /// Keeps the memory of a batch for the next one.
+    /// Takes back the inputs of a batch, to reuse their memory.
     pub(crate) fn give_back(&mut self, inputs: Vec<f32>) {
         self.inputs = inputs;
     }
 
-    /// Examples of all kinds of up to so many held-out views, the same whenever they are asked for.
+    /// The examples of all kinds of at most `most` held-out views; the same on each call.
     pub(crate) fn choose_held_out_views(&self, most: usize) -> Vec<u32> {
         let kinds = self.maker.kinds() as u32;
         let views = shuffled(self.held_out.len(), self.seed, 0);
         views.iter().take(most).flat_map(|view| view * kinds..(view + 1) * kinds).collect()
     }
 
-    /// Up to so many examples of held-out views, the same whenever they are asked for.
+    /// At most `most` examples of held-out views; the same on each call.
     pub(crate) fn choose_held_out(&self, most: usize) -> Vec<u32> {
         let mut examples = shuffled(self.held_out.len() * self.maker.kinds(), self.seed, 0);
         examples.truncate(most);
         examples
     }
 
-    /// Runs `network` on examples of held-out views and hands the output of its first tap for each, with the target, to
-    /// `visit`.
+    /// Runs `network` on examples of held-out views and calls `visit` with the first tap's output and the target of
+    /// each.
     pub(crate) fn evaluate(
         &self,
         network: &TrainedNetwork,

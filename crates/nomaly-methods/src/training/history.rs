@@ -1,4 +1,4 @@
-//! What is known of a training: its epochs, and how it ended.
+//! The history of a training.
 
 use std::fmt;
 
@@ -6,25 +6,25 @@ use serde::{Deserialize, Serialize};
 
 use super::objective::Validation;
 
-/// What is known of an epoch that has ended.
+/// The record of a finished epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
-    /// Its number, from 1.
+    /// The epoch, from 1.
     pub epoch: usize,
-    /// The mean loss of its examples, each before the step that learned from it.
+    /// The mean training loss, each example's before the step that learns from it.
     pub loss: f64,
-    /// What held-out images say.
+    /// The validation result.
     pub validation: Option<Validation>,
 }
 
-/// What a training was like.
+/// The record of a finished training.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trained {
-    /// Its epochs.
+    /// The epochs.
     pub history: Vec<EpochRecord>,
     /// The epoch, from 1, whose networks were kept.
     pub kept_epoch: usize,
-    /// The step that it went on from, where it found a checkpoint.
+    /// The step at which it resumed, if it found a checkpoint.
     pub resumed: Option<u64>,
 }
 

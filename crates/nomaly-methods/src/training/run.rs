@@ -1,4 +1,4 @@
-//! The loop.
+//! The training loop.
 
 use std::time::{Duration, Instant};
 
@@ -16,18 +16,18 @@ use crate::stage::Stage;
 
 /// The longest time between two checkpoints.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-/// How often the loss is shown anew.
+/// How often the displayed loss is updated.
 const DESCRIBE_EVERY: Duration = Duration::from_millis(250);
 
 /// Trains `learners` for `objective`.
 ///
-/// Where there is a `checkpoint`, the training goes on from its file, and keeps it up to date; it is for the caller to
-/// [remove](Checkpoint::remove) it once the result is safe. `on_epoch` hears of every epoch that ends, those before the
-/// checkpoint included.
+/// With a `checkpoint`, the training resumes from its file and keeps it up to date; the caller
+/// [removes](Checkpoint::remove) it once the result is saved. `on_epoch` is called for every finished epoch, including
+/// those before the checkpoint.
 ///
 /// # Errors
 /// Cancellation (after writing the checkpoint), a loss that is not finite, a checkpoint that cannot be read or written,
-/// and whatever the objective fails with.
+/// and errors of the objective.
 pub fn train(
     plan: &TrainingPlan,
     objective: &mut dyn Objective,
@@ -117,7 +117,7 @@ pub fn train(
     Ok(Trained { history: position.history, kept_epoch, resumed })
 }
 
-/// Whether the validation loss has not fallen for as long as the plan has patience.
+/// Whether the validation loss has not fallen for [`patience`](TrainingPlan::patience) epochs.
 fn stops_early(plan: &TrainingPlan, position: &Position) -> bool {
     plan.patience.is_some_and(|patience| position.best > 0 && position.history.len() - position.best >= patience)
 }
@@ -129,7 +129,7 @@ fn restore(learners: &mut [Learner], best: &[Weights]) -> Result<(), MethodError
     Ok(())
 }
 
-/// A rule at a share of its learning rate.
+/// The rule with its learning rate scaled by `share`.
 fn at_share(rule: Rule, share: f64) -> Rule {
     let (Rule::Sgd { rate, .. } | Rule::Adam { rate, .. }) = rule;
     rule.with_rate(rate * share)

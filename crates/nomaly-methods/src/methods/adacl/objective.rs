@@ -10,22 +10,22 @@ use crate::networks::classifier::TrainedNetwork;
 use crate::networks::examples::{Draw, ExampleMaker, Examples};
 use crate::training::{Batch, Learner, Objective, Validation};
 
-/// Held-out images that the network is tried on after each epoch, at most, and as many anomalies made of them.
+/// The most held-out images to validate on after each epoch, with an anomaly of each.
 const MOST_VALIDATED: usize = 150;
 /// Examples made of each view: the view itself, and an anomaly.
 pub(super) const EXAMPLES: usize = 2;
 
-/// What the regressor is to say of an image.
+/// The labels of the regression.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Labels {
-    /// Drawn anew each time: of normal images from 0 to this width, of anomalies from 1 down to 1 less the width.
+    /// Drawn anew each time: from [0, width] for normal images, from [1 − width, 1] for anomalies.
     Continuous(f64),
     /// 0 and 1.
     Discrete,
 }
 
 impl Labels {
-    /// A label, drawn.
+    /// Draws a label.
     fn draw(self, anomaly: bool, random: &mut ChaCha8Rng) -> f32 {
         let off = match self {
             Self::Continuous(margin) => margin * random.random::<f64>(),
@@ -34,7 +34,7 @@ impl Labels {
         (if anomaly { 1.0 - off } else { off }) as f32
     }
 
-    /// The mean of all labels that could be drawn.
+    /// The mean label.
     fn mean(self, anomaly: bool) -> f64 {
         let off = match self {
             Self::Continuous(margin) => 0.5 * margin,
@@ -44,13 +44,13 @@ impl Labels {
     }
 }
 
-/// Normal images, and anomalies made of them.
+/// Makes a normal and an anomalous example of each view.
 pub(super) struct NormalOrAnomaly<'a> {
     pub(super) kinds: &'a [AdaclKind],
     pub(super) labels: Labels,
 }
 
-/// What an example is, and what the network is to say of it.
+/// The target of an example.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LabeledExample {
     anomaly: bool,
@@ -84,7 +84,7 @@ impl ExampleMaker for NormalOrAnomaly<'_> {
     }
 }
 
-/// The squared error of labels.
+/// Least-squares regression of labels.
 pub(super) struct Regression<'a> {
     pub(super) examples: Examples<'a, NormalOrAnomaly<'a>>,
     pub(super) network: &'a str,
@@ -114,7 +114,7 @@ impl Objective for Regression<'_> {
         let labels = self.examples.maker.labels;
         let (mut loss, mut right) = (0.0, 0);
         self.examples.evaluate(&network, &examples, |outputs, LabeledExample { anomaly, .. }| {
-            // The mean label stands for all that could be drawn, and leaves their spread out of the loss.
+            // The mean label leaves the spread of labels out of the loss.
             let output = f64::from(outputs[0]).clamp(0.0, 1.0);
             loss += (output - labels.mean(*anomaly)).powi(2);
             right += usize::from((output > 0.5) == *anomaly);
@@ -131,13 +131,13 @@ pub(super) fn taps() -> [TapRequest; 1] {
 
 /// The mean squared error of outputs clipped to [0, 1], and its gradient by each.
 ///
-/// A clipped output has no gradient of its own, and an image whose output is outside would never be learned from again.
-/// All labels are inside, so the error always points back to them: the gradient is that of an output at the bound.
+/// A clipped output has gradient zero, so that an image with an output outside would no longer be learned from. All
+/// labels are inside, so the gradient of an output at the bound always points inside; it is used instead.
 fn clipped_error(outputs: &[f32], labels: &[f32]) -> (f64, Vec<f32>) {
     let n = outputs.len() as f64;
     let mut loss = 0.0;
     let error = |(output, label): (&f32, &f32)| {
-        // A number that is none must not become a good one.
+        // Propagate NaN.
         let clipped = if output.is_nan() { *output } else { output.clamp(0.0, 1.0) };
         let error = f64::from(clipped) - f64::from(*label);
         loss += error * error;

@@ -1,4 +1,4 @@
-//! A network that tells transformations apart, at work.
+//! Fitted GeoTrans.
 
 use ndarray::Array2;
 use nomaly_scorers::{Scorer, State};
@@ -16,10 +16,10 @@ use crate::networks::images::views;
 use crate::score::MethodScore;
 use crate::workspace::MethodWorkspace;
 
-/// Name of the scorer's state in a model file.
+/// The scorer's state in a model file.
 pub(super) const SCORER: &str = "scorer";
 
-/// How a table or the features of an image become a score.
+/// Computes the score of an image.
 pub(super) enum ScoreModel {
     /// From the table of all transformations.
     Table { normality: Normality, score: Score },
@@ -29,7 +29,7 @@ pub(super) enum ScoreModel {
     Passes(Box<Passes>),
 }
 
-/// A network with its transformations.
+/// A network that classifies transformations.
 pub(super) struct TransformationClassifier {
     pub(super) name: String,
     pub(super) network: TrainedNetwork,
@@ -38,12 +38,12 @@ pub(super) struct TransformationClassifier {
     pub(super) seed: u64,
 }
 
-/// Places of the taps that the network is compiled for.
+/// Indices of the taps that the network is compiled for.
 const LOGITS: usize = 0;
 const HEAD: usize = 1;
 
 impl TransformationClassifier {
-    /// All transformations of an image, `[k, 3, H, W]`, as the network sees them.
+    /// All transformations of an image as network input, `[k, 3, H, W]`.
     fn inputs(&self, planes: &[f32]) -> Result<Vec<f32>, MethodError> {
         let mut inputs = vec![0.0; self.set.len() * planes.len()];
         inputs.par_chunks_exact_mut(planes.len()).enumerate().try_for_each(|(which, input)| {
@@ -67,7 +67,7 @@ impl TransformationClassifier {
         Ok(table)
     }
 
-    /// The features before the classifier of images as they are, `[n, C]`.
+    /// The features before the classifier of untransformed images, `[n, C]`.
     pub(super) fn features(&self, images: &[f32], buffers: &mut Buffers) -> Result<Array2<f32>, MethodError> {
         let each = 3 * self.size[0] * self.size[1];
         let width = self.network.width(HEAD);
@@ -80,7 +80,7 @@ impl TransformationClassifier {
     }
 }
 
-/// GeoTrans after training.
+/// Fitted GeoTrans.
 pub struct FittedGeoTrans {
     pub(super) classifier: TransformationClassifier,
     pub(super) model: ScoreModel,

@@ -1,27 +1,27 @@
-//! GeoTrans: a network that tells geometric transformations apart knows what normal images look like.
+//! GeoTrans: scores from a network trained to classify geometric transformations of normal images.
 //!
 //! # What it computes
-//! Every training image is seen under each of k transformations, and a wide residual network is trained from the start
-//! to tell which one it was. Of an image under test the network sees all k transformations: of each it gives a vector
-//! of probabilities, and the score says how unlike those of normal images they are. By default each transformation's
-//! vectors have a [Dirichlet distribution](nomaly_scorers::dirichlet), fitted on the training images, and the score is
-//! the mean of −Σⱼ (αᵢⱼ − 1) ln yⱼ over the transformations i; all the other [scores](Score) are parts of the result.
+//! A wide residual network is trained from random weights to classify which of k transformations was applied to a
+//! training image. A test image is classified under all k transformations; the score measures how unlike those of
+//! normal images the k vectors of probabilities are. By default a [Dirichlet distribution](nomaly_scorers::dirichlet)
+//! of each transformation's vectors is fitted on the training images, and the score is the mean of −Σⱼ (αᵢⱼ − 1) ln yⱼ
+//! over the transformations i; all the other [scores](Score) are parts of the result.
 //!
 //! With `normality=two-step` the network is trained on one part of the images, and a [scorer](nomaly_scorers::SCORERS)
-//! is fitted on what it sees before its classifier in the other part. With `normality=mc-dropout` it is run many times
-//! with dropout, and the score is the entropy of the mean answer; the variance, the mutual information and the
+//! is fitted on its features of the other part, before the classifier. With `normality=mc-dropout` it runs many passes
+//! with dropout, and the score is the entropy of the mean prediction; the variance, the mutual information and the
 //! deviation of the score over the passes are its parts.
 //!
 //! # When to use
-//! Where no pretrained network is of use: images unlike photographs, or a ban on foreign weights. Items should have a
-//! definite pose. A set without some transformations (`transformations=…`) is needed where normal images come turned or
-//! mirrored. It takes minutes to hours of training; a method on pretrained features is quicker and mostly better.
+//! When no pretrained network is suitable: images unlike photographs, or a ban on foreign weights. Items should have a
+//! definite pose; if normal images come rotated or mirrored, leave out those transformations (`transformations=…`).
+//! Training takes minutes to hours; methods on pretrained features are faster and mostly better.
 //!
 //! # Parameters
 //! `transformations`, `network`, `normality`, `dropout`, those of the training, and with `normality=two-step` those of
-//! the scorer, with `normality=mc-dropout` the number of `passes`. The number of epochs is ⌈200 / k⌉ where none is
-//! given, as in the paper: three for its 72 transformations. Probabilities below 1e-12 count as 1e-12. Images smaller
-//! than the input are padded, as the paper does with MNIST.
+//! the scorer, with `normality=mc-dropout` the number of `passes`. The default number of epochs is ⌈200 / k⌉ as in the
+//! paper: three for its 72 transformations. Probabilities are at least 1e-12. Images smaller than the input are padded,
+//! as the paper does with MNIST.
 //!
 //! # Reference
 //! Golan & El-Yaniv, *Deep Anomaly Detection Using Geometric Transformations*, NeurIPS 2018: Adam, batches of 128, L2
@@ -69,12 +69,12 @@ use crate::{MethodError, PublishedClasses};
 const NAME: &str = "geotrans";
 /// One image to hold out, and two to learn from.
 const MIN_IMAGES: usize = 3;
-/// What Zagoruyko & Komodakis drop out on CIFAR.
+/// The dropout of Zagoruyko & Komodakis on CIFAR.
 const DEFAULT_DROPOUT: f64 = 0.3;
-/// Passes over the images themselves that the paper's rule divides by the number of transformations.
+/// The paper divides this by the number of transformations to get the number of epochs.
 const PASSES: usize = 200;
 
-/// Passes of `normality=mc-dropout` where no number is given.
+/// The default number of passes of `normality=mc-dropout`.
 const DEFAULT_PASSES: usize = 50;
 
 /// Table 1 of the paper.
@@ -123,12 +123,12 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     build: |given, _| Ok(Box::new(GeoTrans::new(given)?)),
 };
 
-/// The settings of a scorer belong to the score in two steps alone.
+/// Only `normality=two-step` has the settings of a scorer.
 fn more(given: &Assignments) -> Result<Table, MethodError> {
     if given.text("normality").as_deref() == Some("two-step") { scorer_table(given) } else { Ok(Table::default()) }
 }
 
-/// How the probabilities of all transformations become a score.
+/// The score computed from the probabilities of all transformations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NormalityKind {
@@ -144,11 +144,11 @@ pub enum NormalityKind {
     Simple,
     /// A scorer on features.
     TwoStep,
-    /// How unsure many passes with dropout are.
+    /// The uncertainty over many passes with dropout.
     McDropout,
 }
 
-/// Parameters of GeoTrans, beside those of the scorer of `normality=two-step`.
+/// Parameters of GeoTrans, besides those of the scorer of `normality=two-step`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GeoTransParams {
     /// The transformations that the network learns to tell apart (`nomaly list transforms`).
@@ -225,7 +225,7 @@ impl Settings for GeoTransParams {
 enum Scoring {
     Table(Score),
     TwoStep(ChosenScorer),
-    /// So many passes with dropout.
+    /// With this many passes with dropout.
     Passes(usize),
 }
 
@@ -267,7 +267,7 @@ impl GeoTrans {
                 Scoring::Passes(passes)
             }
             NormalityKind::TwoStep => {
-                // Half of the images teach the scorer.
+                // The scorer is fitted on half of the images.
                 params.training.holdout = Auto::Value(params.training.holdout.unwrap_or(0.5));
                 let (scorer, _) = ChosenScorer::part(given)?;
                 params.scorer = Auto::Value(scorer.name().to_owned());
@@ -279,7 +279,7 @@ impl GeoTrans {
         Ok(Self { params, set, network: network.name, scoring, dropout, taps })
     }
 
-    /// The network in training, with dropout where there is some.
+    /// The network in training, with dropout if enabled.
     fn graph(&self) -> Graph {
         let plain = BACKBONES.get(self.network).expect("the name was checked").architecture;
         plain.with_dropout(self.dropout).unwrap_or(plain).graph(self.set.len())
@@ -290,7 +290,7 @@ impl GeoTrans {
         [TapRequest::new("logits", OutputLayout::Rows), TapRequest::new("head", OutputLayout::Mean)]
     }
 
-    /// Fits what the score needs, and scores the held-out images.
+    /// Fits the score and scores the held-out images.
     fn fit_scores(
         &self,
         set: &TrainingSet<'_>,

@@ -1,4 +1,4 @@
-//! What a user can set of a patch model.
+//! Parameters of patch models.
 
 use nomaly_settings::{Auto, SettingError, Settings, word_or_value};
 use schemars::JsonSchema;
@@ -9,7 +9,7 @@ use super::grid::{Color, EXPERT_NUMBERS};
 use crate::MethodError;
 use crate::map_maker::DEFAULT_SIGMA;
 
-/// What a patch is described by.
+/// The features of a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PatchFeature {
@@ -23,29 +23,29 @@ pub enum PatchFeature {
     Sparse,
 }
 
-/// What becomes of the mean of a patch.
+/// The treatment of the mean of a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PatchMean {
-    /// It stays.
+    /// Kept.
     Keep,
-    /// It is subtracted, channel by channel.
+    /// Subtracted per channel.
     Remove,
 }
 
 word_or_value! {
-    /// How many principal components are kept.
+    /// The number of principal components.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub enum Kept {
         ;
-        /// So many; as many as there are where those are fewer.
+        /// This number, or all if there are fewer.
         Components(usize) { "minimum": 1 },
         /// The fewest that explain this share of the variance.
         Share(f64) { "exclusiveMinimum": 0, "exclusiveMaximum": 1 },
     }
 }
 
-/// Parameters of a patch model, beside those of the scorer.
+/// Parameters of a patch model, besides those of the scorer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PatchModelParams {
     /// Side of a patch.
@@ -83,7 +83,7 @@ pub struct PatchModelParams {
 }
 
 impl Default for PatchModelParams {
-    /// The patches of Carrera et al. (2017), every pixel in nine of them.
+    /// The patches of Carrera et al. (2017); each pixel lies in nine.
     fn default() -> Self {
         Self {
             patch: 15,
@@ -114,12 +114,12 @@ impl Settings for PatchModelParams {
 }
 
 impl PatchModelParams {
-    /// Pixels from one patch to the next, 1 to the side.
+    /// The step between patches in pixels, from 1 to the side.
     pub(super) fn step(&self) -> usize {
         self.step.unwrap_or((self.patch / 3).max(1))
     }
 
-    /// Refuses inputs of `[height, width]` pixels that are smaller than a patch.
+    /// Rejects inputs of `[height, width]` pixels that are smaller than a patch.
     pub(super) fn check_input(&self, [height, width]: [usize; 2]) -> Result<(), MethodError> {
         if self.patch <= height.min(width) {
             return Ok(());
@@ -128,7 +128,7 @@ impl PatchModelParams {
         Err(SettingError::value("patch", self.patch, &allowed).into())
     }
 
-    /// Numbers that a patch has before it is embedded.
+    /// Values of a patch before the embedding.
     pub(super) fn patch_numbers(&self) -> usize {
         let channels = self.color.channels();
         match self.feature {
