@@ -1,15 +1,15 @@
-//! Open-set recognition: which of the known classes an item belongs to, or that it is unknown.
+//! Open-set recognition: the class of an item, or `unknown`.
 //!
 //! A model of classes scores an item under each of its classes ([`OpenSet`](nomaly_scorers::open_set::OpenSet): the
-//! negative log-likelihood under the class's mixture of Gaussians) and takes it for the class where it is likeliest.
-//! Whether it is *unknown* is decided class by class. Every training item is scored by a fit that has not seen it; the
-//! held-out items that are taken for a class give that class a [`Calibration`] of its own, by the same rules as
-//! everywhere. An item is unknown where the class it is taken for calls its score anomalous.
+//! negative log-likelihood under the class's mixture of Gaussians) and assigns it to the likeliest class. Whether it is
+//! *unknown* is decided per class. Every training item is scored by a fit without it; each class has its own
+//! [`Calibration`] from the held-out items assigned to it, by the same rules as elsewhere. An item is unknown if the
+//! calibration of its assigned class calls its score anomalous.
 //!
-//! So of the items of known classes at most the rate asked for are called unknown, whichever class they are taken for,
-//! as long as they are exchangeable with the held-out ones. That is Mondrian conformal prediction, with the closest
-//! class as the category (Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World*, 2005, section 4.5).
-//! Items of a class that is hard to tell from others count where they are taken for, rightly or wrongly.
+//! The rate of unknowns among items of known classes is thus controlled within each assigned class, provided they are
+//! exchangeable with the held-out items. This is Mondrian conformal prediction, with the closest class as the category
+//! (Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World*, 2005, section 4.5). Items count for the
+//! assigned class, whether rightly assigned or not.
 
 use nomaly_methods::MethodError;
 use nomaly_methods::recognition::{HeldOutClass, KnownClass, UNDECIDED, UNKNOWN, check_name, closest};
@@ -17,36 +17,36 @@ use nomaly_methods::recognition::{HeldOutClass, KnownClass, UNDECIDED, UNKNOWN, 
 use crate::calibration::{Calibration, DecisionRule};
 use crate::error::DetectorError;
 
-/// What a model of classes says of an item, by the places of the classes.
+/// The result for an item, with classes as indices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recognition {
-    /// The class that the item is taken for: where it is likeliest, the first of equally likely ones.
+    /// The likeliest class, the first of equally likely ones.
     pub closest: usize,
-    /// Whether that class refuses it; `None` where the class has no threshold, so that nothing is decided.
+    /// Whether that class rejects the item; `None` if the class has no threshold.
     pub unknown: Option<bool>,
-    /// The p-value of its score among the held-out items that were taken for the same class.
+    /// The p-value of its score among the held-out items assigned to the same class.
     pub p_value: f64,
     /// The score under that class: higher = more anomalous.
     pub score: f64,
 }
 
 impl Recognition {
-    /// The class that took the item; `None` for an item that is unknown, or that nothing was decided on.
+    /// The class of an accepted item; `None` for an unknown or undecided one.
     pub fn class(&self) -> Option<usize> {
         (self.unknown == Some(false)).then_some(self.closest)
     }
 }
 
-/// The known classes with the decision for each of them.
+/// The known classes with their calibrations.
 #[derive(Clone, Debug)]
 pub struct Classes {
     known: Vec<KnownClass>,
-    /// One a class.
+    /// One per class.
     calibrations: Vec<Calibration>,
 }
 
 impl Classes {
-    /// Ties the held-out scores of the classes to a rule.
+    /// Calibrates the classes by their held-out scores under a rule.
     ///
     /// # Errors
     /// No class, names that are not ascending or reserved, a class without scores, a score that is not a number, or a
@@ -74,7 +74,7 @@ impl Classes {
         Ok(Self { known, calibrations })
     }
 
-    /// The same held-out scores under another rule.
+    /// Recalibrates with the same held-out scores under another rule.
     ///
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
@@ -89,15 +89,15 @@ impl Classes {
         &self.known
     }
 
-    /// The decision of each class, in the order of [`known`](Self::known).
+    /// The calibration of each class, in the order of [`known`](Self::known).
     pub fn calibrations(&self) -> &[Calibration] {
         &self.calibrations
     }
 
-    /// What an item is called: the name of its class, [`UNKNOWN`], or [`UNDECIDED`].
+    /// The label of an item: the name of its class, [`UNKNOWN`], or [`UNDECIDED`].
     ///
     /// # Panics
-    /// For what other classes said.
+    /// For the result of other classes.
     pub fn label(&self, found: &Recognition) -> &str {
         match found.unknown {
             Some(false) => &self.known[found.closest].name,
@@ -106,14 +106,13 @@ impl Classes {
         }
     }
 
-    /// The first class whose held-out scores do not support the rule, and why: nothing is decided on items that are
-    /// taken for it then.
+    /// The first class whose held-out scores do not support the rule, and why. Items assigned to it remain undecided.
     pub fn unattainable(&self) -> Option<(&KnownClass, &str)> {
         let reasons = self.calibrations.iter().map(Calibration::unattainable);
         self.known.iter().zip(reasons).find_map(|(class, reason)| Some((class, reason?)))
     }
 
-    /// When an item is unknown, in words.
+    /// The rule for unknown items, in words.
     pub fn describe(&self) -> String {
         match self.calibrations.first().map(Calibration::rule) {
             None => String::new(),
@@ -134,10 +133,10 @@ impl Classes {
         }
     }
 
-    /// Decides by the scores of an item under each of the classes, in their order.
+    /// Decides on an item by its scores under each class, in order.
     ///
     /// # Panics
-    /// Where there is not one score a class.
+    /// Unless there is one score per class.
     pub fn recognize(&self, scores: &[f64]) -> Recognition {
         assert_eq!(scores.len(), self.known.len(), "one score a class");
         let closest = closest(scores);

@@ -1,4 +1,4 @@
-//! Held-out scores, of single items or of groups.
+//! Held-out scores of items or groups.
 
 use nomaly_methods::Groups;
 use nomaly_scorers::ScorerError;
@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 pub(super) struct Scores {
     pub(super) values: Vec<f64>,
     pub(super) conformal: Conformal,
-    /// Where items come in groups, one score of each, for rules that take independent scores.
+    /// For grouped items, one score per group, for rules that need independent scores.
     pub(super) drawn: Option<Vec<f64>>,
 }
 
@@ -30,12 +30,12 @@ impl Scores {
         Ok(Self { drawn: Some(drawn.collect()), conformal, values })
     }
 
-    /// Scores that are independent of each other: one a group.
+    /// Independent scores: one per group.
     pub(super) fn drawn(&self) -> &[f64] {
         self.drawn.as_deref().unwrap_or(self.conformal.scores())
     }
 
-    /// The scores, whole groups `times` over in this order.
+    /// A resample: the scores of the groups drawn in `times`, in this order.
     pub(super) fn resampled(&self, groups: &Groups, times: &[usize]) -> Result<Self, ScorerError> {
         let members = times
             .iter()

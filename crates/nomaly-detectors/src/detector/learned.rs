@@ -1,4 +1,4 @@
-//! From what a method learned to a fitted detector, wherever the features of the images came from.
+//! Builds fitted detectors, from features of images or of partials.
 
 use std::collections::BTreeSet;
 
@@ -23,10 +23,10 @@ use crate::fusion::{FusedFit, most_maps};
 use crate::images::{FeatureExtractor, Streamed};
 use crate::info::{BackboneInfo, DecisionHistory, MethodInfo, ModelInfo, TrainingInfo};
 
-/// A detector as a file of nomaly describes it.
+/// The parts of a detector, as stored in a file.
 pub(crate) struct DetectorParts<'a> {
     pub(crate) method: &'a str,
-    /// Those of the method, in full.
+    /// The full settings of the method.
     pub(crate) settings: &'a Assignments,
     pub(crate) backbone: Backbone,
     pub(crate) input: InputParams,
@@ -36,10 +36,10 @@ pub(crate) struct DetectorParts<'a> {
 }
 
 impl Detector {
-    /// Makes a detector of its description, which has been [checked](crate::stored::check_parts).
+    /// Builds a detector from [checked](crate::stored::check_parts) parts.
     ///
     /// # Errors
-    /// Settings that do not fit the backbone or the input.
+    /// Settings that contradict the backbone or the input.
     pub(crate) fn from_parts(parts: DetectorParts<'_>) -> Result<Self, DetectorError> {
         let DetectorParts { method, settings, backbone, input, pipelines, region } = parts;
         let method = (METHODS.get(method)?.build)(settings, &backbone)?;
@@ -47,7 +47,7 @@ impl Detector {
         Ok(Self { method, backbone, input, input_stage, checkpoints: None })
     }
 
-    /// Fits the method at each size, one after another; `fit_at` does so for one of them, and `groups` is asked last.
+    /// Fits the method at each size in turn with `fit_at`; `groups` is called last.
     pub(crate) fn learn(
         &self,
         seed: u64,
@@ -69,13 +69,13 @@ impl Detector {
         FusedFit::new(&pipelines, None, fit_at, groups)
     }
 
-    /// Puts together what the method learned and what is known of the images: calibrates the decision.
+    /// Builds the fitted detector from the fits and the data of the images, and calibrates the decision.
     pub(crate) fn fitted(self, fit: FusedFit, training: Training) -> Result<FitResult, DetectorError> {
         let Training { dataset, seed, rule, copies, streamed, input, mut notes } = training;
         let Streamed { usable, skipped, groups, group_info } = streamed;
         notes.extend(fit.notes);
         let calibration = Calibration::of(&fit.held_out, &groups, rule)?;
-        // A sample and its copies are one image to the user.
+        // To the user, a sample and its copies are one image.
         let of_samples: Vec<usize> = usable.iter().map(|image| image / (1 + copies)).collect();
         let held_out = held_out_images(&fit.held_out, &of_samples, &groups);
         let info = ModelInfo {
@@ -106,7 +106,7 @@ impl Detector {
         Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
     }
 
-    /// The method with its settings in full.
+    /// The method with its full settings.
     pub(crate) fn method_info(&self) -> MethodInfo {
         MethodInfo { name: self.method.name().to_owned(), settings: self.method.settings() }
     }
@@ -120,7 +120,7 @@ impl Detector {
         }
     }
 
-    /// Refuses models that are to be updated where the method has none.
+    /// Rejects updatable models of methods without updates.
     pub(crate) fn check_updates(&self, updatable: bool) -> Result<(), MethodError> {
         match self.method.updates() {
             Updates::Never if updatable => Err(MethodError::NotExtendable { method: self.method.name().to_owned() }),
@@ -138,7 +138,7 @@ impl Detector {
         &self.backbone
     }
 
-    /// How images become its input.
+    /// The preprocessing settings.
     pub(crate) fn input(&self) -> &InputParams {
         &self.input
     }
@@ -158,7 +158,7 @@ impl Detector {
         self.input_stage.frame_bytes(&*self.method)
     }
 
-    /// What the user should know of the sizes and shapes of `samples`.
+    /// Notes for the user on the sizes and shapes of `samples`.
     pub(crate) fn notes(&self, samples: &[Sample]) -> Vec<String> {
         self.input_stage.notes(&self.input, samples)
     }

@@ -1,4 +1,4 @@
-//! A method on a backbone, before and after it has seen data.
+//! Detectors of images, before and after they are fitted.
 
 mod fit;
 mod fitted;

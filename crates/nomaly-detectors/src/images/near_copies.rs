@@ -1,25 +1,25 @@
-//! Groups that are found in features: near-copies, and runs of the file order.
+//! Groups found in features: near-copies, and runs of the file order.
 //!
 //! # What it computes
-//! Each image has a descriptor: the deepest features that the method looks at, averaged over all positions, or the
-//! image itself on a grid of 8 × 8 where the method looks at pixels. Two questions are asked of their distances.
+//! Each image has a descriptor: the deepest features of the method averaged over all positions, or the image itself on
+//! a grid of 8 × 8 for methods on pixels. Two tests use the distances of descriptors.
 //!
 //! *Near-copies.* With `d_k` the distance of an image to its `k`-th neighbor, `k ln(d_{k+1} / d_k)` is exponentially
-//! distributed with mean `1 / m` where images spread independently over `m` dimensions. A jump far beyond that, between
-//! the `k`-th and the next neighbor, says that the `k` nearest are copies; images that name each other are joined.
-//! `1 / m` is estimated from the farther half of the neighbors, which copies do not reach, and the level is one
-//! false jump in twenty data sets. Where there are copies, images that are as near to each other as nine of ten copies
-//! are join them, if others are half as far again.
+//! distributed with mean `1 / m` for independent images in `m` dimensions. A far larger jump between the `k`-th and the
+//! next neighbor shows that the `k` nearest are copies; images that find each other are joined. `1 / m` is estimated
+//! from the farther half of the neighbors, which are not copies, and the level is one false jump in twenty data sets.
+//! If there are copies, further images as near to each other as nine of ten copies join them, provided that all others
+//! are at least half as far again.
 //!
-//! *Runs.* For a window `w`, the mean of `ln` of the distance to the nearest image that is more than `w` files away is
-//! held against the same with the order of files shuffled: what a held-out image finds when its neighbors in time are
-//! left out with it, and when as many others are. Where it is larger than in 99 of 100 shuffled orders for a window of
-//! at most a tenth of the files, by at least [`SHIFT`] of its standard deviation, consecutive files depend on each
-//! other. Stretches of four times the window in which the difference has come to [`REACHED`] of its largest, or as near
-//! to it as chance is, over windows of up to a quarter of the files, become groups (where consecutive files are much
-//! nearer to each other than to the rest, as shots of one scene are, these are joined first): half of the files of a
-//! stretch are then farther than the window from all others. (Kinds of items that are sorted by name do not count as
-//! runs: within a tenth of the files there are others of each kind.)
+//! *Runs.* For a window `w`, the mean of `ln` of the distance to the nearest image more than `w` files away is compared
+//! with its value under shuffled file orders: holding out the neighbors in time against holding out as many random
+//! images. If it exceeds 99 of 100 shuffled orders for some window of at most a tenth of the files, by at least
+//! [`SHIFT`] standard deviations, consecutive files depend on each other. The window is long enough once the difference
+//! reaches [`REACHED`] of its maximum, or is within chance of it, over windows of up to a quarter of the files.
+//! Stretches of four times this window become groups, so that half of the files of a stretch are farther than the
+//! window from all others. (If consecutive files are much nearer to each other than to the rest, like shots of one
+//! scene, these are joined first. Kinds of items sorted by name do not count as runs: within a tenth of the files there
+//! are others of each kind.)
 //!
 //! # Reference
 //! Distances of neighbors: Levina and Bickel, *Maximum likelihood estimation of intrinsic dimension* (2004). Blocked
@@ -38,37 +38,37 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// Fewer images say nothing of how they spread.
+/// The fewest images for an estimate of the spread.
 const FEWEST: usize = 12;
-/// The most neighbors that are looked at; all of them for as many images.
+/// The most neighbors of an image to consider.
 const MOST_NEIGHBORS: usize = 1024;
-/// The most copies of an image that are looked for.
+/// The most copies of an image to search for.
 const MOST_COPIES: usize = 32;
-/// Descriptors that are nearer than this share of their length are of one picture.
+/// Descriptors nearer than this share of their length show the same picture.
 const SAME: f64 = 1e-3;
-/// How many data sets of independent images have a false jump.
+/// The rate of false jumps per data set of independent images.
 const LEVEL: f64 = 0.05;
-/// The least ratio of distances that is a jump.
+/// The least ratio of distances of a jump.
 const LEAST_JUMP: f64 = 1.5;
-/// Shuffled orders.
+/// The number of shuffled orders.
 const ORDERS: usize = 199;
-/// The share of shuffled orders that independent files are told from.
+/// The significance level against the shuffled orders.
 const RUN_LEVEL: f64 = 0.01;
-/// The least difference that matters, in standard deviations of the logarithm of an image's distance.
+/// The least relevant difference, in standard deviations of the logarithm of an image's distance.
 const SHIFT: f64 = 0.3;
-/// The share of the largest difference at which a window is long enough.
+/// A window is long enough at this share of the largest difference.
 const REACHED: f64 = 0.95;
-/// Runs are found with windows of at most this part of the files …
+/// Runs are detected with windows of at most the files divided by this …
 const FOUND_WITHIN: usize = 10;
-/// … and measured with windows of at most this one.
+/// … and measured with windows of at most the files divided by this.
 const MEASURED_WITHIN: usize = 4;
-/// The share of copies that are as near as others have to be that join them.
+/// Further images join if they are as near as this share of the copies.
 const AS_NEAR: f64 = 0.9;
 
-/// Side of the grid on which pixels are averaged.
+/// The side of the grid on which pixels are averaged.
 const PIXEL_GRID: usize = 8;
 
-/// One row of numbers an image, by which images are compared.
+/// One descriptor per image, for comparing images.
 #[derive(Debug, Default)]
 pub(crate) struct Descriptors {
     rows: Vec<f32>,
@@ -76,10 +76,10 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Adds those images of a batch that are `wanted`.
+    /// Adds the `wanted` images of a batch.
     pub(crate) fn add(&mut self, batch: &FeatureBatch<'_>, wanted: &[bool]) {
         let area = |tap: usize| batch.shapes[tap][1] * batch.shapes[tap][2];
-        // The deepest: of several taps that are averaged already, the last.
+        // The deepest tap: the last of several averaged ones.
         let Some(tap) = (0..batch.taps.len()).min_by_key(|&tap| (area(tap), usize::MAX - tap)) else { return };
         let [channels, height, width] = batch.shapes[tap];
         let views = batch.images * batch.views;
@@ -106,18 +106,18 @@ impl Descriptors {
         }
     }
 
-    /// How many images there are.
+    /// The number of images.
     fn images(&self) -> usize {
         self.rows.len() / self.dim.max(1)
     }
 
-    /// Those of some images.
+    /// The descriptors of these images.
     fn of(&self, images: &[usize]) -> Vec<f32> {
         images.iter().flat_map(|image| &self.rows[image * self.dim..(image + 1) * self.dim]).copied().collect()
     }
 }
 
-/// Means of a plane `[height, width]` over a grid of at most [`PIXEL_GRID`] cells a side.
+/// Means of a plane `[height, width]` over a grid of at most [`PIXEL_GRID`] cells per side.
 fn grid_means(plane: &[f32], [height, width]: [usize; 2], means: &mut Vec<f32>) {
     let cells = |length: usize| {
         let count = length.min(PIXEL_GRID);
@@ -132,7 +132,7 @@ fn grid_means(plane: &[f32], [height, width]: [usize; 2], means: &mut Vec<f32>) 
     }
 }
 
-/// Means of rows `[height, width, channels]`: one a channel, or of each cell of a grid where channels are colors.
+/// Means of rows `[height, width, channels]`: one per channel, or one per cell of a grid if channels are colors.
 fn row_means(rows: &[f32], [height, width, channels]: [usize; 3], means: &mut Vec<f32>) {
     if channels <= 3 {
         for channel in 0..channels {
@@ -151,8 +151,8 @@ fn row_means(rows: &[f32], [height, width, channels]: [usize; 3], means: &mut Ve
     sums.iter_mut().for_each(|sum| *sum /= count);
 }
 
-/// The groups of images with these descriptors, in the order of their files. Images of different `kinds` are never in
-/// one group.
+/// The groups of images with these descriptors, in the order of their files. Images of different `kinds` never share a
+/// group.
 pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Result<(Groups, GroupInfo), MethodError> {
     let images = descriptors.images();
     let of_kinds = Groups::of_keys(kinds.iter());
@@ -161,7 +161,7 @@ pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Resu
     for members in of_kinds.members() {
         let near = Neighborhoods::of(&descriptors.of(members), descriptors.dim)?;
         let same = near.copies();
-        // One image stands for its copies.
+        // One image represents its copies.
         let of_first = |groups: &Groups| groups.members().iter().map(|group| members[group[0]]).collect::<Vec<_>>();
         let first = Neighborhoods::of(&descriptors.of(&of_first(&same)), descriptors.dim)?;
         let mut run = first.run();
@@ -194,11 +194,11 @@ pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Resu
     Ok((groups, info))
 }
 
-/// The nearest others of each image, with their distances.
+/// The nearest other images of each image.
 struct Neighborhoods {
-    /// `[images]`: ascending by distance.
+    /// `[images]`: index and distance, ascending by distance.
     near: Vec<Vec<(usize, f64)>>,
-    /// The median length of the rows.
+    /// The median norm of the rows.
     length: f64,
 }
 
@@ -230,18 +230,18 @@ impl Neighborhoods {
         self.near.len()
     }
 
-    /// A distance that counts as none beside others: copies bit for bit are that near, not at zero.
+    /// The lower bound of distances, so that exact copies are not at distance zero.
     fn unit(&self) -> f64 {
         let mut farthest: Vec<f64> = self.near.iter().filter_map(|near| Some(near.last()?.1)).collect();
         farthest.sort_by(f64::total_cmp);
         farthest.get(farthest.len() / 2).copied().unwrap_or(0.0).max(f64::MIN_POSITIVE) * 1e-6
     }
 
-    /// Images that are copies of each other form a group.
+    /// Groups of images that are copies of each other.
     fn copies(&self) -> Groups {
         let images = self.images();
         let mut root: Vec<usize> = (0..images).collect();
-        // The same picture, whatever the others are.
+        // The same picture, regardless of the others.
         for (own, near) in self.near.iter().enumerate() {
             for &(other, _) in near.iter().take_while(|(_, distance)| *distance <= SAME * self.length) {
                 let (a, b) = (find_root(&mut root, own), find_root(&mut root, other));
@@ -286,7 +286,7 @@ impl Neighborhoods {
         groups(root)
     }
 
-    /// Joins images that are as near to each other as copies are.
+    /// Joins images that are as near to each other as copies.
     fn join_near(&self, copies: &[&[(usize, f64)]], root: &mut [usize]) {
         let mut lengths: Vec<f64> = copies.iter().flat_map(|of| of.iter().map(|(_, distance)| *distance)).collect();
         lengths.sort_by(f64::total_cmp);
@@ -301,7 +301,7 @@ impl Neighborhoods {
         }
     }
 
-    /// How many consecutive images depend on each other; `None` where they do not.
+    /// The number of consecutive images that depend on each other; `None` if they are independent.
     fn run(&self) -> Option<usize> {
         let images = self.images();
         if images < FEWEST {
@@ -343,8 +343,8 @@ impl Neighborhoods {
         matters.then_some((4 * windows[enough]).min(images))
     }
 
-    /// Consecutive images that are nearer to each other than to all that are not close in order, as shots of one scene
-    /// are; `None` where there are none, or where they go on for too long to be shots.
+    /// Runs of consecutive images that are nearer to each other than to all images farther in order, like shots of one
+    /// scene; `None` without any, or if they are too long for shots.
     fn shots(&self) -> Option<Groups> {
         let images = self.images();
         let window = (images / FOUND_WITHIN).max(1);
@@ -365,8 +365,8 @@ impl Neighborhoods {
         (!shots.is_trivial() && shots.largest() <= images / MEASURED_WITHIN).then_some(shots)
     }
 
-    /// Mean and standard deviation over the images of `ln` of the distance to the nearest whose place in `order` is
-    /// more than `window` away.
+    /// Mean and standard deviation over the images of `ln` of the distance to the nearest image that is more than
+    /// `window` away in `order`.
     fn mean_log(&self, order: &[usize], window: usize, unit: f64) -> (f64, f64) {
         let logs = self.near.iter().enumerate().filter_map(|(own, near)| {
             let apart = near.iter().find(|(other, _)| order[own].abs_diff(order[*other]) > window);
@@ -376,7 +376,7 @@ impl Neighborhoods {
     }
 }
 
-/// Windows from 1 to `longest`, each about a third longer than the one before.
+/// Windows from 1 to `longest`, each about a third longer than the previous.
 fn windows(longest: usize) -> Vec<usize> {
     let longer = |&window: &usize| Some((window * 4).div_ceil(3).max(window + 1));
     std::iter::successors(Some(1), longer).take_while(|window| *window <= longest).collect()
@@ -405,8 +405,8 @@ mod tests {
 
     use super::*;
 
-    /// `scenes` points of `dim` normally distributed numbers, each seen `shots` times with noise of standard deviation
-    /// `noise`, one after another.
+    /// `scenes` points of `dim` normally distributed values, each repeated `shots` times with noise of standard
+    /// deviation `noise`.
     fn bursts(scenes: usize, shots: usize, dim: usize, noise: f32, seed: u64) -> Descriptors {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut normal = || {
@@ -476,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_slow_walk_is_cut_into_runs() {
-        // Each image is the one before and a step: no two are copies.
+        // A random walk: no two images are copies.
         let steps = bursts(120, 1, 30, 0.0, 5);
         let mut walk = steps.rows.clone();
         for at in 30..walk.len() {
