@@ -1,4 +1,4 @@
-//! What the infos of models of images and of rows have in common.
+//! Common parts of the headers of models of images and rows.
 
 use nomaly_methods::recognition::KnownClass;
 
@@ -7,12 +7,12 @@ use super::images::ModelInfo;
 use super::rows::RowsInfo;
 use crate::calibration::DecisionRule;
 
-/// What a model is made of and what it was fitted on: [`ModelInfo`] or [`RowsInfo`].
+/// The description of a model: [`ModelInfo`] or [`RowsInfo`].
 #[doc(hidden)]
 pub trait Info: Clone {
-    /// Whether it is of a model of images.
+    /// Whether it describes a model of images.
     const IMAGES: bool;
-    /// What is said of a file that holds a model of the other kind.
+    /// The message for a file that holds a model of the other kind.
     const OTHER: &'static str;
 
     fn classes(&self) -> &[KnownClass];
@@ -23,7 +23,7 @@ pub trait Info: Clone {
     /// The entries of a file's header.
     fn entries(self) -> (Option<ModelInfo>, Option<RowsInfo>);
 
-    /// It, where it is among the entries.
+    /// The description, if it is among the entries.
     fn of_entries(images: Option<ModelInfo>, rows: Option<RowsInfo>) -> Option<Self>;
 }
 

@@ -1,4 +1,4 @@
-//! What a partial says of the fit that it is part of.
+//! Headers of partials.
 
 use nomaly_methods::InputParams;
 use nomaly_settings::Assignments;
@@ -15,7 +15,7 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// The first bytes of a partial.
 pub(super) const MAGIC: &[u8; 15] = b"nomaly partial\n";
-/// The most bytes of a header; one has some thousands.
+/// The most bytes of a header; typical ones have a few thousand.
 pub(super) const MOST_HEADER_BYTES: u64 = 16 << 20;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,17 +23,17 @@ pub(super) const MOST_HEADER_BYTES: u64 = 16 << 20;
 pub(super) struct Header {
     /// The version of the program that wrote it.
     pub(super) nomaly: String,
-    /// The instruction set that it was computed with.
+    /// The instruction set used.
     pub(super) isa: String,
     pub(super) fit: FitIdentity,
     pub(super) shard: [usize; 2],
-    /// Where the weights come from, as this process knows it.
+    /// The source of the weights in this process.
     pub(super) backbone: BackboneInfo,
-    /// What the user should know of all images; the same in every partial.
+    /// Notes for the user on all images; the same in every partial.
     pub(super) notes: Vec<String>,
-    /// Bytes of the weights that follow; 0 for none.
+    /// The bytes of the following weights; 0 for none.
     pub(super) weight_bytes: u64,
-    /// Bytes of the region that follow; 0 for none.
+    /// The bytes of the following region; 0 for none.
     pub(super) region_bytes: u64,
 }
 
@@ -43,12 +43,12 @@ impl Header {
     }
 }
 
-/// Everything that the partials of one fit agree on.
+/// The identity of a fit, common to its partials.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FitIdentity {
     pub(super) method: MethodInfo,
-    /// Without the paths of files, whose contents count.
+    /// Without paths of files: only their contents matter.
     pub(super) input: InputParams,
     pub(super) backbone: String,
     /// The SHA-256 of the weights up to the deepest tap.
@@ -58,7 +58,7 @@ pub(super) struct FitIdentity {
     /// The SHA-256 of the region of interest; `None` for none.
     pub(super) region: Option<String>,
     pub(super) dataset: String,
-    /// Images of all shards, without changed copies.
+    /// The number of images of all shards, without changed copies.
     pub(super) images: usize,
     /// The SHA-256 of their names and kinds, in order.
     pub(super) list: String,
@@ -70,7 +70,7 @@ pub(super) struct FitIdentity {
 }
 
 impl FitIdentity {
-    /// In what it differs from another fit, in words; `None` where it does not.
+    /// The differences to another fit, in words; `None` if they are equal.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let mut found = Vec::new();
         let mut report = |what: &str, own: String, theirs: String| {
@@ -102,7 +102,7 @@ impl FitIdentity {
     }
 }
 
-/// Tells the settings that differ.
+/// Reports the settings that differ.
 fn compare_settings(own: &Assignments, theirs: &Assignments, report: &mut dyn FnMut(&str, String, String)) {
     let value = |settings: &Assignments, name: &str| settings.text(name).unwrap_or_else(|| "none".to_owned());
     let names: std::collections::BTreeSet<&str> = own.iter().chain(theirs.iter()).map(|(name, _)| name).collect();

@@ -1,4 +1,4 @@
-//! Columns on one scale, so that no unit of measurement outweighs another.
+//! Scaling of columns, so that no unit of measurement dominates.
 
 use ndarray::{Array2, ArrayView2};
 use nomaly_methods::MethodError;
@@ -10,26 +10,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::DetectorError;
 
-/// The state that holds centers and scales.
+/// The state with centers and scales.
 pub(super) const SCALING: &str = "scaling";
 
-/// Standardized values stay within this many deviations, so that their squares stay within single precision.
+/// Scaled values are clamped to this many deviations, so that their squares fit into single precision.
 const LIMIT: f64 = 1e15;
 
-/// The median absolute deviation of a normal distribution is its standard deviation divided by this.
+/// The standard deviation of a normal distribution divided by its median absolute deviation.
 const NORMAL_MAD: f64 = 1.482_602_218_505_602;
 
-/// How columns are brought to one scale.
+/// The scaling of columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standardize {
     /// Mean 0 and standard deviation 1.
     #[default]
     Z,
-    /// Median 0 and median absolute deviation 1, in units of a normal distribution's standard deviation: what a few bad
-    /// rows among those of the fit do not move.
+    /// Median 0 and median absolute deviation 1, in units of a normal distribution's standard deviation: robust to a
+    /// few bad rows in the fit.
     Robust,
-    /// As they are.
+    /// Unscaled.
     None,
 }
 
@@ -42,8 +42,8 @@ pub(super) struct Scaling {
 }
 
 impl Scaling {
-    /// Measures the columns of finite rows, of which there is at least one. A column without spread keeps its unit; one
-    /// whose median absolute deviation is 0 is measured by its standard deviation.
+    /// Fits the scaling of finite rows, at least one. A column without spread keeps its unit; one whose median absolute
+    /// deviation is 0 is scaled by its standard deviation.
     pub(super) fn fit(rows: ArrayView2<'_, f32>, how: Standardize) -> Self {
         let measure = |column: usize| match how {
             Standardize::None => (0.0, 1.0),
@@ -72,7 +72,7 @@ impl Scaling {
         scaled
     }
 
-    /// What a model file keeps.
+    /// The state for the model file.
     pub(super) fn state(&self) -> State {
         let list = |values: &[f64]| Tensor::f64([values.len()], values.to_vec());
         let tensors = [("centre", &self.center), ("scale", &self.scale)];
@@ -83,7 +83,7 @@ impl Scaling {
         }
     }
 
-    /// Reads what a model file keeps of the scaling of `dim` columns.
+    /// Restores the scaling of `dim` columns from a model file.
     pub(super) fn from_state(mut state: State, dim: usize) -> Result<Self, DetectorError> {
         let damaged = |reason: String| {
             DetectorError::from(MethodError::State { state: SCALING.to_owned(), reason: Some(reason) })
@@ -107,8 +107,8 @@ impl Scaling {
     }
 }
 
-/// The mean of a column and its standard deviation (with `n` in the denominator), or 1 where that is what rounding
-/// leaves of a constant.
+/// The mean of a column and its standard deviation (with `n` in the denominator), or 1 if that is only the rounding
+/// error of a constant.
 fn moments(rows: ArrayView2<'_, f32>, column: usize) -> (f64, f64) {
     let values = || rows.column(column).into_iter().copied().map(f64::from);
     let n = rows.nrows() as f64;
@@ -118,7 +118,7 @@ fn moments(rows: ArrayView2<'_, f32>, column: usize) -> (f64, f64) {
     (mean, if deviation > rounding { deviation } else { 1.0 })
 }
 
-/// The lower median of at least one value.
+/// The lower median; there must be a value.
 fn median(values: &mut [f64]) -> f64 {
     let middle = (values.len() - 1) / 2;
     *values.select_nth_unstable_by(middle, f64::total_cmp).1

@@ -1,4 +1,4 @@
-//! Model files that are damaged or made to do harm.
+//! Damaged and malicious model files.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ fn refusal(folder: &Path, bytes: &[u8]) -> String {
     }
 }
 
-/// The file with the checksum that its bytes have, as somebody would write it who means harm.
+/// The file with a valid checksum, as in an attack.
 pub(crate) fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     let end = bytes.len() - 32;
     let digest = sha256(&bytes[..end]);
@@ -41,7 +41,7 @@ pub(crate) fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// The file with other facts about the model.
+/// The file with a changed description of the model.
 pub(crate) fn with_facts(bytes: &[u8], edit: impl Fn(&mut Value)) -> Vec<u8> {
     with_header(bytes, |header| {
         let mut header: Value = serde_json::from_str(&header).unwrap();
@@ -84,7 +84,7 @@ fn each_kind_of_damage_has_its_message() {
     let method = with_header(&good, |header| header.replace("\\\"name\\\":\\\"mvg\\\"", "\\\"name\\\":\\\"mvx\\\""));
     assert!(said(&method).contains("unknown method"), "{}", said(&method));
 
-    // A rate that no number of images can keep.
+    // A rate that no number of images supports.
     let rate = with_header(&good, |header| header.replace("{\\\"max-fpr\\\":0.05}", "{\\\"max-fpr\\\":1e-300}"));
     assert!(said(&rate).contains("max_fpr"), "{}", said(&rate));
 
@@ -97,7 +97,7 @@ fn each_kind_of_damage_has_its_message() {
     assert!(message.contains("NaN"), "{message}");
 }
 
-/// Some bits of a file: every third of the header and others at random, each on its own, are turned over and back.
+/// Flips single bits of a file and restores them: every third of the header, and random others.
 fn flip_bits(good: &[u8], others: usize, check: impl Fn(&[u8], usize)) {
     let mut bytes = good.to_vec();
     let header = 8 * (8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize);
@@ -356,7 +356,7 @@ fn no_change_of_the_header_can_make_it_panic() {
         let at = (state >> 33) as usize % header;
         bytes[at] = (state >> 20) as u8;
         std::fs::write(&path, sealed(bytes)).unwrap();
-        // Some changes are harmless (a name, a seed); none may panic or hang.
+        // Some changes are harmless (a name, a seed), but none may panic or hang.
         let _summary_or_refusal = read_summary(&path);
         let _model_or_refusal = FittedDetector::load(&path);
     }
@@ -415,7 +415,7 @@ fn damaged_models_of_rows_are_refused() {
         edited(&format!("\\\"{scorer}\\\""), "\\\"lof\\\"");
         let settings = edited("\\\"config\\\":{}", "\\\"config\\\":{\\\"unknown\\\":1}");
         assert!(settings.contains("takes none"), "{settings}");
-        // Every change of a byte of the header has an answer, and none of them is a panic.
+        // No change of a byte of the header may panic.
         let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
         let mut state = 1u64;
         for _ in 0..300 {

@@ -13,7 +13,7 @@ use nomaly_store::Silent;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// `n` rows of each of some kinds: normal in five correlated columns, around a center of their own.
+/// `n` rows of each kind: normally distributed in five correlated columns around a center per kind.
 pub(crate) fn table(kinds: &[&str], n: usize, seed: u64) -> Table {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut cells, mut labels) = (Vec::new(), Vec::new());
@@ -63,7 +63,7 @@ fn picture(kind: &str, seed: u64) -> Sample {
     }
 }
 
-/// Pictures of each of some kinds, one a seed.
+/// Pictures of each kind, one per seed.
 pub(crate) fn pictures(kinds: &[&str], seeds: Range<u64>) -> Vec<Sample> {
     kinds.iter().flat_map(|kind| seeds.clone().map(|seed| picture(kind, seed))).collect()
 }
