@@ -1,4 +1,4 @@
-//! How good a model is on labeled items.
+//! Evaluations on labeled items.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! How well a model of classes tells them apart.
+//! Evaluations of models of classes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What is said of an image or a row.
+//! Results for images and rows.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
