@@ -27,7 +27,7 @@ pub enum DetectorError {
     ModelFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A partial that is damaged, malicious, of another version, or of another fit than the others.
@@ -35,7 +35,7 @@ pub enum DetectorError {
     Partial {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A model without the requested feature.
@@ -53,7 +53,7 @@ pub enum DetectorError {
     /// An invalid anomaly map, or an invalid threshold for it.
     #[error("{reason}")]
     Map {
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// An error of the explanation of a network.

@@ -85,7 +85,7 @@ pub struct AverageLayers {
 struct ExplainedNetwork<'a> {
     backbone: &'a Backbone,
     scaling: InputScaling,
-    /// The names of its classes; empty where they have none.
+    /// The names of its classes; empty if they have none.
     classes: Vec<String>,
     /// The weights that a model file keeps, for methods that score by the detector's backbone.
     stored: Option<Backbone>,

@@ -49,7 +49,7 @@ pub(crate) mod sealed {
 }
 
 impl<M: Model> Fitted<M> {
-    /// What it is made of and what it was fitted on.
+    /// The description of the model and its training data.
     pub fn info(&self) -> &M::Info {
         &self.info
     }

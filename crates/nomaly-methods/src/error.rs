@@ -47,7 +47,7 @@ pub enum MethodError {
     Class {
         /// Its name.
         class: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// An unusable image or row in strict mode.
@@ -80,7 +80,7 @@ pub enum MethodError {
     State {
         /// The name of the state.
         state: String,
-        /// What is wrong with it; `None` where it is missing.
+        /// The damage; `None` if the state is missing.
         reason: Option<String>,
     },
     /// A model whose method does not support updates.
@@ -114,7 +114,7 @@ pub enum MethodError {
         what: &'static str,
         /// Its path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A forced instruction set that this CPU lacks.

@@ -1,6 +1,6 @@
 //! The training loop of all methods that train a network.
 //!
-//! # What it does
+//! # The loop
 //! An [`Objective`] defines the loss: it runs the networks forward and backward on a batch and steps their optimizers.
 //! [`train`] does the rest for all methods: the order of the examples, the learning rate, progress with the loss,
 //! validation, early stopping, checkpoints, resumption and cancellation.
