@@ -31,7 +31,7 @@ pub const SIZES: &str = "256,448";
 pub const BANK: usize = 10_000;
 
 /// The number of timed images.
-const TIMED: usize = 8;
+const TIMED_IMAGES: usize = 8;
 
 /// The choice of `auto`.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,20 +100,21 @@ const MVG: Candidate = Candidate {
 };
 
 /// Settings that fix the input size, with their neutral values.
-const OF_SIZE: [(&str, &str); 4] = [("sizes", ""), ("input_size", ""), ("tiles", "1x1"), ("view", "whole")];
+const SIZE_SETTINGS: [(&str, &str); 4] = [("sizes", ""), ("input_size", ""), ("tiles", "1x1"), ("view", "whole")];
 
 /// Whether the settings fix the input size.
-fn says_size(settings: &Assignments) -> bool {
-    OF_SIZE.iter().any(|(key, nothing)| settings.text(key).is_some_and(|value| value != *nothing))
+fn fixes_size(settings: &Assignments) -> bool {
+    SIZE_SETTINGS.iter().any(|(key, nothing)| settings.text(key).is_some_and(|value| value != *nothing))
 }
 
 impl Candidate {
     /// Merges the settings of a choice into the given ones: without sizes if a size was given, and without the aspect
     /// ratio if a view was.
     fn settings(&self, given: &Assignments) -> Assignments {
-        let sized = says_size(given);
+        let sized = fixes_size(given);
         let viewed = given.text("view").is_some_and(|view| view != "whole");
-        let left_out = |key: &str| (sized && OF_SIZE.iter().any(|(own, _)| *own == key)) || (viewed && key == "aspect");
+        let left_out =
+            |key: &str| (sized && SIZE_SETTINGS.iter().any(|(own, _)| *own == key)) || (viewed && key == "aspect");
         let own: Assignments = self.settings.iter().filter(|(key, _)| !left_out(key)).copied().collect();
         given.clone().or(&own)
     }
@@ -166,7 +167,7 @@ pub fn choose_method(
         let name = candidate.name;
         let own = candidate.settings(settings);
         // A given size rules out two sizes.
-        if candidate.groups > 1 && says_size(settings) {
+        if candidate.groups > 1 && fixes_size(settings) {
             why = "";
             continue;
         }
@@ -241,7 +242,7 @@ struct Timing {
 
 impl Timing {
     fn of(detector: &Detector, samples: &[Sample], stream: StreamOptions) -> Result<Self, DetectorError> {
-        let timed = &samples[..samples.len().min(TIMED)];
+        let timed = &samples[..samples.len().min(TIMED_IMAGES)];
         let began = Instant::now();
         detector.stream(timed, stream).run(&Silent, "timing", &mut |_| Ok::<(), DetectorError>(()))?;
         let image = began.elapsed().as_secs_f64() / timed.len().max(1) as f64;

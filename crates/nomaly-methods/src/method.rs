@@ -89,7 +89,7 @@ pub enum Updates {
     /// No: a fit needs all images at once.
     Never,
     /// Models fitted as [updatable](FitContext::updatable), whose files are larger.
-    Kept,
+    OptIn,
     /// All models.
     Always,
 }

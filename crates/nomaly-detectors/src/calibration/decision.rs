@@ -37,8 +37,8 @@ enum Tail {
 impl Tail {
     fn of(rule: DecisionRule, scores: &Scores) -> Option<Self> {
         match rule {
-            DecisionRule::ExtremeValue(_) => ExtremeValue::fit(scores.drawn().to_vec()).ok().map(Self::Extreme),
-            DecisionRule::RobustTail(_) => RobustTail::fit(scores.drawn()).ok().map(Self::Robust),
+            DecisionRule::ExtremeValue(_) => ExtremeValue::fit(scores.independent().to_vec()).ok().map(Self::Extreme),
+            DecisionRule::RobustTail(_) => RobustTail::fit(scores.independent()).ok().map(Self::Robust),
             _ => None,
         }
     }
@@ -177,7 +177,7 @@ impl Calibration {
 
     /// One held-out score per group, for statistics of independent scores.
     pub fn independent_scores(&self) -> &[f64] {
-        self.scores.drawn()
+        self.scores.independent()
     }
 
     /// The p-value of a score, in [0, 1]: small means anomalous.

@@ -68,10 +68,10 @@ impl DecisionRule {
                 needed: scores_for(rate),
                 got: held_out.conformal.groups(),
             }),
-            Self::Quantile(rate) => quantile(held_out.drawn(), rate),
-            Self::ThreeSigma => three_sigma(held_out.drawn()),
-            Self::ExtremeValue(rate) => ExtremeValue::fit(held_out.drawn().to_vec())?.threshold(rate),
-            Self::RobustTail(rate) => RobustTail::fit(held_out.drawn())?.threshold(rate),
+            Self::Quantile(rate) => quantile(held_out.independent(), rate),
+            Self::ThreeSigma => three_sigma(held_out.independent()),
+            Self::ExtremeValue(rate) => ExtremeValue::fit(held_out.independent().to_vec())?.threshold(rate),
+            Self::RobustTail(rate) => RobustTail::fit(held_out.independent())?.threshold(rate),
             Self::Threshold(value) => Ok(value),
         }
     }

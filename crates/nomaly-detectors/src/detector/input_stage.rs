@@ -82,7 +82,7 @@ impl InputStage {
                 "images are seen at {} pixels, height × width; they are {shape}, width : height",
                 sizes.join(" and ")
             ));
-            let others = shapes.unlike(ratio);
+            let others = shapes.count_unlike(ratio);
             if others > 0 {
                 let all = shapes.len();
                 notes.push(format!("{others} of {all} images have another shape and are stretched to this one"));

@@ -93,7 +93,7 @@ impl Shapes {
     }
 
     /// The number of images whose ratio differs from `ratio` by more than a quarter.
-    pub(super) fn unlike(&self, ratio: f64) -> usize {
+    pub(super) fn count_unlike(&self, ratio: f64) -> usize {
         self.0.iter().filter(|[width, height]| !(0.8..=1.25).contains(&(width / height / ratio))).count()
     }
 }

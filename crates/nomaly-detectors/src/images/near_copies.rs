@@ -15,7 +15,7 @@
 //! with its value under shuffled file orders: holding out the neighbors in time against holding out as many random
 //! images. If it exceeds 99 of 100 shuffled orders for some window of at most a tenth of the files, by at least
 //! [`SHIFT`] standard deviations, consecutive files depend on each other. The window is long enough once the difference
-//! reaches [`REACHED`] of its maximum, or is within chance of it, over windows of up to a quarter of the files.
+//! reaches [`WINDOW_SHARE`] of its maximum, or is within chance of it, over windows of up to a quarter of the files.
 //! Stretches of four times this window become groups, so that half of the files of a stretch are farther than the
 //! window from all others. (If consecutive files are much nearer to each other than to the rest, like shots of one
 //! scene, these are joined first. Kinds of items sorted by name do not count as runs: within a tenth of the files there
@@ -39,31 +39,31 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 /// The fewest images for an estimate of the spread.
-const FEWEST: usize = 12;
+const FEWEST_IMAGES: usize = 12;
 /// The most neighbors of an image to consider.
 const MOST_NEIGHBORS: usize = 1024;
 /// The most copies of an image to search for.
 const MOST_COPIES: usize = 32;
 /// Descriptors nearer than this share of their length show the same picture.
-const SAME: f64 = 1e-3;
+const SAME_PICTURE: f64 = 1e-3;
 /// The rate of false jumps per data set of independent images.
 const LEVEL: f64 = 0.05;
 /// The least ratio of distances of a jump.
 const LEAST_JUMP: f64 = 1.5;
 /// The number of shuffled orders.
-const ORDERS: usize = 199;
+const SHUFFLED_ORDERS: usize = 199;
 /// The significance level against the shuffled orders.
 const RUN_LEVEL: f64 = 0.01;
 /// The least relevant difference, in standard deviations of the logarithm of an image's distance.
 const SHIFT: f64 = 0.3;
 /// A window is long enough at this share of the largest difference.
-const REACHED: f64 = 0.95;
+const WINDOW_SHARE: f64 = 0.95;
 /// Runs are detected with windows of at most the files divided by this …
-const FOUND_WITHIN: usize = 10;
+const DETECTION_DIVISOR: usize = 10;
 /// … and measured with windows of at most the files divided by this.
-const MEASURED_WITHIN: usize = 4;
+const MEASURING_DIVISOR: usize = 4;
 /// Further images join if they are as near as this share of the copies.
-const AS_NEAR: f64 = 0.9;
+const NEAR_SHARE: f64 = 0.9;
 
 /// The side of the grid on which pixels are averaged.
 const PIXEL_GRID: usize = 8;
@@ -243,7 +243,7 @@ impl Neighborhoods {
         let mut root: Vec<usize> = (0..images).collect();
         // The same picture, regardless of the others.
         for (own, near) in self.near.iter().enumerate() {
-            for &(other, _) in near.iter().take_while(|(_, distance)| *distance <= SAME * self.length) {
+            for &(other, _) in near.iter().take_while(|(_, distance)| *distance <= SAME_PICTURE * self.length) {
                 let (a, b) = (find_root(&mut root, own), find_root(&mut root, other));
                 root[a.max(b)] = a.min(b);
             }
@@ -251,7 +251,7 @@ impl Neighborhoods {
         let groups = |mut root: Vec<usize>| {
             Groups::of_keys((0..images).map(|image| find_root(&mut root, image)).collect::<Vec<_>>())
         };
-        if images < FEWEST {
+        if images < FEWEST_IMAGES {
             return groups(root);
         }
         let unit = self.unit();
@@ -290,7 +290,7 @@ impl Neighborhoods {
     fn join_near(&self, copies: &[&[(usize, f64)]], root: &mut [usize]) {
         let mut lengths: Vec<f64> = copies.iter().flat_map(|of| of.iter().map(|(_, distance)| *distance)).collect();
         lengths.sort_by(f64::total_cmp);
-        let Some(near) = lengths.get((AS_NEAR * lengths.len() as f64) as usize) else { return };
+        let Some(near) = lengths.get((NEAR_SHARE * lengths.len() as f64) as usize) else { return };
         for own in 0..self.images() {
             let within = self.near[own].partition_point(|(_, distance)| distance <= near);
             let apart = self.near[own].get(within).is_none_or(|(_, distance)| *distance >= LEAST_JUMP * near);
@@ -304,15 +304,15 @@ impl Neighborhoods {
     /// The number of consecutive images that depend on each other; `None` if they are independent.
     fn run(&self) -> Option<usize> {
         let images = self.images();
-        if images < FEWEST {
+        if images < FEWEST_IMAGES {
             return None;
         }
         let unit = self.unit();
-        let longest = (images / MEASURED_WITHIN).clamp(1, MOST_NEIGHBORS / MEASURED_WITHIN);
+        let longest = (images / MEASURING_DIVISOR).clamp(1, MOST_NEIGHBORS / MEASURING_DIVISOR);
         let windows: Vec<usize> = windows(longest);
         let order: Vec<usize> = (0..images).collect();
         let own: Vec<(f64, f64)> = windows.iter().map(|&window| self.mean_log(&order, window, unit)).collect();
-        let seeds: Vec<u64> = (0..ORDERS as u64).collect();
+        let seeds: Vec<u64> = (0..SHUFFLED_ORDERS as u64).collect();
         let shuffled: Vec<Vec<f64>> = seeds
             .par_iter()
             .map(|&seed| {
@@ -323,7 +323,7 @@ impl Neighborhoods {
             .collect();
         let chance: Vec<(f64, f64)> =
             (0..windows.len()).map(|at| mean_and_deviation(shuffled.iter().map(|means| means[at]))).collect();
-        let first = windows.partition_point(|window| *window <= (images / FOUND_WITHIN).max(1));
+        let first = windows.partition_point(|window| *window <= (images / DETECTION_DIVISOR).max(1));
         let most = |means: &dyn Fn(usize) -> f64| {
             let standardized =
                 chance[..first].iter().enumerate().map(|(at, (mean, deviation))| (means(at) - mean) / deviation);
@@ -331,14 +331,14 @@ impl Neighborhoods {
         };
         let found = most(&|at| own[at].0);
         let as_large = shuffled.iter().filter(|means| most(&|at| means[at]) >= found).count();
-        if (1 + as_large) as f64 > RUN_LEVEL * (ORDERS + 1) as f64 {
+        if (1 + as_large) as f64 > RUN_LEVEL * (SHUFFLED_ORDERS + 1) as f64 {
             return None;
         }
         let excess: Vec<f64> = own.iter().zip(&chance).map(|((mean, _), (chance, _))| mean - chance).collect();
         let matters = excess[..first].iter().zip(&own).any(|(excess, (_, deviation))| *excess >= SHIFT * deviation);
         let largest = excess.iter().copied().fold(0.0, f64::max);
         let at_largest = excess.iter().position(|excess| *excess >= largest)?;
-        let least = (REACHED * largest).min(largest - 2.0 * chance[at_largest].1);
+        let least = (WINDOW_SHARE * largest).min(largest - 2.0 * chance[at_largest].1);
         let enough = excess.iter().position(|excess| *excess >= least)?;
         matters.then_some((4 * windows[enough]).min(images))
     }
@@ -347,7 +347,7 @@ impl Neighborhoods {
     /// scene; `None` without any, or if they are too long for shots.
     fn shots(&self) -> Option<Groups> {
         let images = self.images();
-        let window = (images / FOUND_WITHIN).max(1);
+        let window = (images / DETECTION_DIVISOR).max(1);
         let apart = |own: usize| {
             let far = self.near[own].iter().find(|(other, _)| own.abs_diff(*other) > window);
             far.map_or(f64::INFINITY, |(_, distance)| *distance)
@@ -362,7 +362,7 @@ impl Neighborhoods {
             shot
         });
         let shots = Groups::of_keys(keys);
-        (!shots.is_trivial() && shots.largest() <= images / MEASURED_WITHIN).then_some(shots)
+        (!shots.is_trivial() && shots.largest() <= images / MEASURING_DIVISOR).then_some(shots)
     }
 
     /// Mean and standard deviation over the images of `ln` of the distance to the nearest image that is more than

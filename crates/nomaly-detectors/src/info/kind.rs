@@ -13,7 +13,7 @@ pub trait Info: Clone {
     /// Whether it describes a model of images.
     const IMAGES: bool;
     /// The message for a file that holds a model of the other kind.
-    const OTHER: &'static str;
+    const OTHER_KIND: &'static str;
 
     fn classes(&self) -> &[KnownClass];
     fn rule(&self) -> DecisionRule;
@@ -29,7 +29,7 @@ pub trait Info: Clone {
 
 impl Info for ModelInfo {
     const IMAGES: bool = true;
-    const OTHER: &'static str = "is a model of rows, and scores tables (.csv, .tsv, .npy, .parquet), not images";
+    const OTHER_KIND: &'static str = "is a model of rows, and scores tables (.csv, .tsv, .npy, .parquet), not images";
 
     fn classes(&self) -> &[KnownClass] {
         &self.classes
@@ -58,7 +58,7 @@ impl Info for ModelInfo {
 
 impl Info for RowsInfo {
     const IMAGES: bool = false;
-    const OTHER: &'static str = "is a model of images, and scores images, not rows";
+    const OTHER_KIND: &'static str = "is a model of images, and scores images, not rows";
 
     fn classes(&self) -> &[KnownClass] {
         &self.classes

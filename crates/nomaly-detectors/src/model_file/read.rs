@@ -45,7 +45,7 @@ pub(crate) fn read<I: Info>(path: &Path) -> Result<Parts<I>, DetectorError> {
 pub(crate) fn parse<I: Info>(bytes: &[u8], path: &Path) -> Result<Parts<I>, DetectorError> {
     let take_apart = || {
         let (Header { model, rows, states, .. }, tensors) = open(bytes)?;
-        let info = I::of_entries(model, rows).ok_or(I::OTHER)?;
+        let info = I::of_entries(model, rows).ok_or(I::OTHER_KIND)?;
         let (held_out, class_scores) = (held_out(&tensors)?, class_scores(&tensors)?);
         let stored = sort(states, tensors)?;
         let of_images = held_out.map_maxima.is_some() || stored.region.is_some() || !stored.backbone.is_empty();

@@ -52,7 +52,7 @@ pub fn read_summary(path: &Path) -> Result<Summary, DetectorError> {
     match read_any_summary(path)? {
         AnySummary::Images(summary) => Ok(*summary),
         AnySummary::Rows(_) => {
-            Err(DetectorError::ModelFile { path: path.to_owned(), reason: ModelInfo::OTHER.to_owned() })
+            Err(DetectorError::ModelFile { path: path.to_owned(), reason: ModelInfo::OTHER_KIND.to_owned() })
         }
     }
 }

@@ -54,7 +54,7 @@ pub struct ClassRowParams {
     /// How columns are brought to one scale.
     #[schemars(extend("x-formerly" = ["standardise"]))]
     pub standardize: Standardize,
-    /// How classes are modeled.
+    /// How classes are modelled.
     #[serde(flatten)]
     pub classes: OpenSetParams,
 }

@@ -173,7 +173,7 @@ pub struct InputShift {
 }
 
 /// The most differences in a message.
-const MOST_TOLD: usize = 3;
+const MOST_LISTED: usize = 3;
 
 /// A single difference.
 #[derive(Clone, Debug)]
@@ -196,7 +196,7 @@ impl InputShift {
         });
         let worst = differences.first()?;
         let messages: Vec<&str> =
-            differences.iter().take(MOST_TOLD).map(|difference| difference.message.as_str()).collect();
+            differences.iter().take(MOST_LISTED).map(|difference| difference.message.as_str()).collect();
         Some(Self { worst: worst.kind, p_value: worst.p_value, message: messages.join("; "), kinds })
     }
 }

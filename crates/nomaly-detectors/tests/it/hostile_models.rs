@@ -66,34 +66,38 @@ fn with_header(bytes: &[u8], edit: impl Fn(String) -> String) -> Vec<u8> {
 fn each_kind_of_damage_has_its_message() {
     let folder = tempfile::tempdir().unwrap();
     let good = model(folder.path());
-    let said = |bytes: &[u8]| refusal(folder.path(), bytes);
-    assert!(said(&good[..good.len() - 100]).contains("truncated"));
-    assert!(said(b"").contains("not a nomaly model"));
-    assert!(said(b"hello, this is some text and no model").contains("not a nomaly model"));
-    assert!(said(&u64::MAX.to_le_bytes()).contains("not a nomaly model"));
+    let message_of = |bytes: &[u8]| refusal(folder.path(), bytes);
+    assert!(message_of(&good[..good.len() - 100]).contains("truncated"));
+    assert!(message_of(b"").contains("not a nomaly model"));
+    assert!(message_of(b"hello, this is some text and no model").contains("not a nomaly model"));
+    assert!(message_of(&u64::MAX.to_le_bytes()).contains("not a nomaly model"));
 
     let version = with_header(&good, |header| header.replace("\\\"format\\\":3", "\\\"format\\\":7"));
-    let message = said(&version);
+    let message = message_of(&version);
     assert!(message.contains("version 7") && message.contains("reads versions 2 to 3"), "{message}");
     let older = with_header(&good, |header| header.replace("\\\"format\\\":3", "\\\"format\\\":1"));
-    assert!(said(&older).contains("version 1") && said(&older).contains("fit the model again"), "{}", said(&older));
+    assert!(
+        message_of(&older).contains("version 1") && message_of(&older).contains("fit the model again"),
+        "{}",
+        message_of(&older)
+    );
 
     let shape = with_header(&good, |header| header.replace("\"shape\":[32,3,3,3]", "\"shape\":[27,32]"));
-    assert!(said(&shape).contains("_conv_stem"), "{}", said(&shape));
+    assert!(message_of(&shape).contains("_conv_stem"), "{}", message_of(&shape));
 
     let method = with_header(&good, |header| header.replace("\\\"name\\\":\\\"mvg\\\"", "\\\"name\\\":\\\"mvx\\\""));
-    assert!(said(&method).contains("unknown method"), "{}", said(&method));
+    assert!(message_of(&method).contains("unknown method"), "{}", message_of(&method));
 
     // A rate that no number of images supports.
     let rate = with_header(&good, |header| header.replace("{\\\"max-fpr\\\":0.05}", "{\\\"max-fpr\\\":1e-300}"));
-    assert!(said(&rate).contains("max_fpr"), "{}", said(&rate));
+    assert!(message_of(&rate).contains("max_fpr"), "{}", message_of(&rate));
 
     let mut nan = good.clone();
     let length = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
     let header: Value = serde_json::from_slice(&good[8..8 + length]).unwrap();
     let place = header["calibration/held_out"]["data_offsets"][0].as_u64().unwrap() as usize;
     nan[8 + length + place..][..8].copy_from_slice(&f64::NAN.to_le_bytes());
-    let message = said(&sealed(nan));
+    let message = message_of(&sealed(nan));
     assert!(message.contains("NaN"), "{message}");
 }
 
@@ -395,7 +399,7 @@ fn damaged_models_of_rows_are_refused() {
     let path = folder.path().join("bad.nomaly");
     for scorer in ["gaussian", "isolation-forest", "kde"] {
         let good = row_model(folder.path(), scorer);
-        let said = |bytes: &[u8]| {
+        let message_of = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             let message = FittedRows::load(&path).err().expect("a damaged file is refused").to_string();
             assert!(message.contains("bad.nomaly"), "the message names the file: {message}");
@@ -406,9 +410,9 @@ fn damaged_models_of_rows_are_refused() {
                 assert!(header.contains(from), "{from} in {header}");
                 header.replacen(from, to, 1)
             });
-            said(&bytes)
+            message_of(&bytes)
         };
-        assert!(said(&good[..good.len() - 10]).contains("truncated"));
+        assert!(message_of(&good[..good.len() - 10]).contains("truncated"));
         let twice = edited("\\\"left\\\"", "\\\"right\\\"");
         assert!(twice.contains("two columns are called `right`"), "{twice}");
         assert!(edited("\\\"left\\\",", "").contains("2 names for 3 columns"));

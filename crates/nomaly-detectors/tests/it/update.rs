@@ -90,7 +90,7 @@ fn a_method_says_whether_its_models_can_be_updated() {
         let method = (entry.build)(&fitted.info().method.settings, &Backbone::embedded().unwrap()).unwrap();
         match method.updates() {
             Updates::Always => update(fitted).unwrap(),
-            Updates::Kept => {
+            Updates::OptIn => {
                 let refused = update(fitted).unwrap_err();
                 let kept = matches!(refused, DetectorError::Method(MethodError::NotUpdatable { .. }));
                 assert!(kept, "{}: {refused}", entry.name);

@@ -52,7 +52,7 @@ impl Times {
             Err(before) => -before.duration().as_secs_f64(),
         };
         let modified = time.map(seconds).map_err(|error| format!("has no time: {error}"));
-        Self { exif: taken(path), modified }
+        Self { exif: exif_time(path), modified }
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) fn times(samples: &[&GroupFacts]) -> Result<(Vec<f64>, TimeSource), M
 }
 
 /// The time that a camera wrote into a file.
-fn taken(path: &Path) -> Option<f64> {
+fn exif_time(path: &Path) -> Option<f64> {
     let exif = Reader::new().read_from_container(&mut BufReader::new(File::open(path).ok()?)).ok()?;
     let text = |tag: Tag| match &exif.get_field(tag, In::PRIMARY)?.value {
         Value::Ascii(lines) => lines.first().cloned(),
@@ -132,9 +132,9 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("a.jpg");
         std::fs::write(&path, &jpeg).unwrap();
-        assert_eq!(taken(&path), Some(1_796_042_096.0));
+        assert_eq!(exif_time(&path), Some(1_796_042_096.0));
         std::fs::write(&path, b"\xff\xd8\xff\xd9").unwrap();
-        assert_eq!(taken(&path), None);
+        assert_eq!(exif_time(&path), None);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

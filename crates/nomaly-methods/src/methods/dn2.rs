@@ -75,7 +75,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
 pub struct Dn2Params {
     /// Level whose pooled features are compared.
     pub level: Level,
-    /// How many neighbors, how far apart, and what is made of the distances.
+    /// How many neighbours, how far apart, and what is made of the distances.
     #[serde(flatten)]
     pub neighbors: NeighboursOptions,
 }
@@ -124,7 +124,7 @@ impl Method for Dn2 {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
-        features.need(enough_images(self.params.neighbors.k), NAME)?;
+        features.require(enough_images(self.params.neighbors.k), NAME)?;
         let groups = source.groups()?;
         progress.start("comparing held-out images", Some(features.images() as u64));
         let scores =
@@ -163,7 +163,7 @@ impl Method for Dn2 {
     ) -> Result<MethodFit, MethodError> {
         let mut bank = read(&mut states)?;
         let features = PooledFeatures::collect(source, context.progress)?;
-        features.need(1, NAME)?;
+        features.require(1, NAME)?;
         let rows = features.levels[0].view();
         let held_out = held_out(source, 0..features.images(), &bank.score(rows)?)?;
         bank.push_rows(rows)?;

@@ -120,7 +120,7 @@ impl Method for Features {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
-        features.need(MIN_IMAGES, NAME)?;
+        features.require(MIN_IMAGES, NAME)?;
         let mut scored: Vec<(usize, Vec<f64>)> = Vec::new();
         let stage = Stage::start(progress, "scoring held-out images", Some(features.images()));
         for Split { train, test } in source.groups()?.leaving(LEAST_OTHERS).splits(seed) {
@@ -141,7 +141,7 @@ impl Method for Features {
     }
 
     fn updates(&self) -> Updates {
-        Updates::Kept
+        Updates::OptIn
     }
 
     fn extend(
@@ -153,7 +153,7 @@ impl Method for Features {
         let FittedFeatures { scorer: before, kept } = self.read(states)?;
         let kept = kept.ok_or_else(|| MethodError::NotUpdatable { method: NAME.to_owned() })?;
         let more = PooledFeatures::collect(source, context.progress)?;
-        more.need(1, NAME)?;
+        more.require(1, NAME)?;
         let held_out = held_out(source, 0..more.images(), &before.score(more.all_joined().view())?)?;
         let all = kept.followed_by(&more)?;
         let _stage = Stage::start(context.progress, "fitting the scorer", None);
@@ -175,7 +175,7 @@ impl Method for Features {
 
 impl Features {
     fn read(&self, mut states: Vec<(String, State)>) -> Result<FittedFeatures, MethodError> {
-        let kept = PooledFeatures::kept(&mut states, self.taps.len())?;
+        let kept = PooledFeatures::take(&mut states, self.taps.len())?;
         let state = only_named(STATE, &mut states)?;
         if state.kind != self.scorer.name() {
             return Err(MethodError::State { state: STATE.to_owned(), reason: None });

@@ -261,7 +261,7 @@ impl Mvg {
             Ok((name.clone(), restore(state)?))
         };
         let levels = self.taps.iter().map(level).collect::<Result<Vec<_>, MethodError>>()?;
-        let kept = PooledFeatures::kept(&mut states, self.taps.len())?;
+        let kept = PooledFeatures::take(&mut states, self.taps.len())?;
         let widths = levels.iter().map(|(_, scorer)| scorer.dim());
         if kept.as_ref().is_some_and(|kept| !widths.eq(kept.levels.iter().map(Array2::ncols))) {
             let reason = Some("the rows that are kept are not as wide as its levels".to_owned());
@@ -287,7 +287,7 @@ impl Method for Mvg {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
-        features.need(MIN_IMAGES, NAME)?;
+        features.require(MIN_IMAGES, NAME)?;
         let folds = source.groups()?.leaving(LEAST_OTHERS).folds(MAX_FOLDS, seed);
         let mut scores = vec![0.0; features.levels.first().map_or(0, Array2::nrows)];
         let mut levels = Vec::with_capacity(self.taps.len());
@@ -306,7 +306,7 @@ impl Method for Mvg {
     }
 
     fn updates(&self) -> Updates {
-        Updates::Kept
+        Updates::OptIn
     }
 
     fn extend(
@@ -318,7 +318,7 @@ impl Method for Mvg {
         let FittedMvg { levels: before, kept } = self.read(states)?;
         let kept = kept.ok_or_else(|| MethodError::NotUpdatable { method: NAME.to_owned() })?;
         let more = PooledFeatures::collect(source, context.progress)?;
-        more.need(1, NAME)?;
+        more.require(1, NAME)?;
         let mut scores = vec![0.0; more.levels.first().map_or(0, Array2::nrows)];
         for ((_, scorer), rows) in before.iter().zip(&more.levels) {
             scores.iter_mut().zip(scorer.score(rows.view())?).for_each(|(sum, score)| *sum += score);

@@ -64,7 +64,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
 pub struct OpenSetMethodParams {
     /// Levels whose pooled features make a row.
     pub level: RowLevels,
-    /// How classes are modeled.
+    /// How classes are modelled.
     #[serde(flatten)]
     pub classes: OpenSetParams,
 }
@@ -112,7 +112,7 @@ impl Method for OpenSetMethod {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
-        features.need(MIN_ITEMS, NAME)?;
+        features.require(MIN_ITEMS, NAME)?;
         let labels = Labels::new(&source.kinds())?;
         let views = source.views();
         let dim = features.levels.iter().map(ndarray::Array2::ncols).sum();

@@ -37,7 +37,7 @@ word_or_value! {
 }
 
 /// The state with the rows of the training images, in updatable models.
-const KEPT: &str = "rows";
+const ROWS: &str = "rows";
 
 /// Globally average-pooled features: for each level one row per view, `[images · views, C]`.
 #[derive(Clone, Debug)]
@@ -73,22 +73,22 @@ impl PooledFeatures {
         };
         let tensors = self.levels.iter().enumerate().map(tensor).collect();
         let config = serde_json::json!({ "views": self.views });
-        (KEPT.to_owned(), State { kind: KEPT.to_owned(), config, tensors })
+        (ROWS.to_owned(), State { kind: ROWS.to_owned(), config, tensors })
     }
 
     /// Removes the rows of `levels` levels from the states of a model; `None` if it is not updatable.
     ///
     /// # Errors
     /// A state that is damaged.
-    pub(super) fn kept(states: &mut Vec<(String, State)>, levels: usize) -> Result<Option<Self>, MethodError> {
-        let Some(place) = states.iter().position(|(name, _)| name == KEPT) else { return Ok(None) };
+    pub(super) fn take(states: &mut Vec<(String, State)>, levels: usize) -> Result<Option<Self>, MethodError> {
+        let Some(place) = states.iter().position(|(name, _)| name == ROWS) else { return Ok(None) };
         let (_, mut state) = states.remove(place);
-        let refuse = |reason: &str| MethodError::State { state: KEPT.to_owned(), reason: Some(reason.to_owned()) };
+        let refuse = |reason: &str| MethodError::State { state: ROWS.to_owned(), reason: Some(reason.to_owned()) };
         let views = state.config.get("views").and_then(serde_json::Value::as_u64).unwrap_or(0) as usize;
         let level = |level: usize| {
             let name = format!("level{level}");
             let shape = state.tensors.get(&name).map(|tensor| tensor.shape.clone());
-            let values = take(KEPT, &mut state, &name)?;
+            let values = take(ROWS, &mut state, &name)?;
             match shape.as_deref() {
                 Some(&[count, width]) if width > 0 => Array2::from_shape_vec((count, width), values)
                     .map_err(|_| refuse("a level does not hold whole rows")),
@@ -98,7 +98,7 @@ impl PooledFeatures {
         let levels: Vec<Array2<f32>> = (0..levels).map(level).collect::<Result<_, _>>()?;
         let count = levels.first().map_or(0, Array2::nrows);
         let whole = views > 0 && count > 0 && count.is_multiple_of(views);
-        if state.kind != KEPT || !whole || levels.iter().any(|rows| rows.nrows() != count) {
+        if state.kind != ROWS || !whole || levels.iter().any(|rows| rows.nrows() != count) {
             return Err(refuse("its levels do not have a row for each view of each image"));
         }
         Ok(Some(Self { levels, views }))
@@ -128,7 +128,7 @@ impl PooledFeatures {
     }
 
     /// Rejects fewer images than `needed`.
-    pub(super) fn need(&self, needed: usize, method: &str) -> Result<(), MethodError> {
+    pub(super) fn require(&self, needed: usize, method: &str) -> Result<(), MethodError> {
         if self.images() < needed {
             return Err(MethodError::TooFew {
                 of: method.to_owned(),

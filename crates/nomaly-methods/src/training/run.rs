@@ -56,7 +56,7 @@ pub fn train(
         for (number, batch) in order.chunks(plan.batch).enumerate().skip(position.steps) {
             let step = (epoch * steps_per_epoch + number) as u64;
             for learner in learners.iter_mut() {
-                learner.optimizer.rule = at_share(learner.rule, plan.schedule.factor(step, steps));
+                learner.optimizer.rule = scaled(learner.rule, plan.schedule.factor(step, steps));
             }
             let mean = objective.step(learners, &Batch { examples: batch, epoch, step })?;
             if !mean.is_finite() {
@@ -130,7 +130,7 @@ fn restore(learners: &mut [Learner], best: &[Weights]) -> Result<(), MethodError
 }
 
 /// The rule with its learning rate scaled by `share`.
-fn at_share(rule: Rule, share: f64) -> Rule {
+fn scaled(rule: Rule, share: f64) -> Rule {
     let (Rule::Sgd { rate, .. } | Rule::Adam { rate, .. }) = rule;
     rule.with_rate(rate * share)
 }

@@ -24,7 +24,7 @@ const MOMENTUM: f64 = 0.9;
 
 impl Optimizer {
     /// The default learning rate: Adam's usual one, and for SGD that of CutPaste's authors.
-    fn usual_rate(self) -> f64 {
+    fn default_rate(self) -> f64 {
         match self {
             Self::Adam => 0.001,
             Self::Sgd => 0.03,
@@ -95,7 +95,7 @@ impl TrainingParams {
     /// The update rule, with the gradient of the penalty `l2 · Σ w²`.
     pub(crate) fn rule(&self) -> Rule {
         let Self { l2, optimizer, .. } = *self;
-        let rate = self.rate.unwrap_or(optimizer.usual_rate());
+        let rate = self.rate.unwrap_or(optimizer.default_rate());
         let mut rule = match optimizer {
             Optimizer::Adam => Rule::adam(rate),
             Optimizer::Sgd => Rule::sgd(rate, MOMENTUM),

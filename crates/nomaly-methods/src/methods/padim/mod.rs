@@ -224,7 +224,7 @@ impl Method for Padim {
     }
 
     fn updates(&self) -> Updates {
-        Updates::Kept
+        Updates::OptIn
     }
 
     fn extend(

@@ -129,14 +129,14 @@ impl PatchGrid {
 }
 
 /// The number of expert features per channel: the mean, the variance and the total variation.
-pub(super) const EXPERT_NUMBERS: usize = 3;
+pub(super) const EXPERT_FEATURES: usize = 3;
 
-/// Fills `row` with [`EXPERT_NUMBERS`] values per channel of a patch `[channels, side, side]`: the mean, the variance,
+/// Fills `row` with [`EXPERT_FEATURES`] values per channel of a patch `[channels, side, side]`: the mean, the variance,
 /// and the mean length of the gradient (forward differences inside the patch), which is the total variation over the
 /// area.
 pub(super) fn expert(patch: &[f32], side: usize, row: &mut [f32]) {
     let area = side * side;
-    for (pixels, row) in patch.chunks_exact(area).zip(row.chunks_exact_mut(EXPERT_NUMBERS)) {
+    for (pixels, row) in patch.chunks_exact(area).zip(row.chunks_exact_mut(EXPERT_FEATURES)) {
         let mean = pixels.iter().map(|value| f64::from(*value)).sum::<f64>() / area as f64;
         let squares: f64 = pixels.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum();
         let mut variation = 0.0;

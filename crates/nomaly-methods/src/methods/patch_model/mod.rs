@@ -35,7 +35,7 @@ use nomaly_store::Progress;
 
 pub use self::model::FittedPatchModel;
 use self::model::{Embedding, Sampler};
-pub use self::parameters::{Kept, PatchFeature, PatchModelParams};
+pub use self::parameters::{ComponentCount, PatchFeature, PatchModelParams};
 use super::scoring::{ChosenScorer, scorer_table};
 use crate::MethodError;
 use crate::features::FeatureSource;

@@ -10,7 +10,7 @@ use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
 use super::grid::{PatchGrid, expert, remove_means};
-use super::parameters::{Kept, PatchFeature, PatchMean, PatchModelParams};
+use super::parameters::{ComponentCount, PatchFeature, PatchMean, PatchModelParams};
 use crate::features::FeatureBatch;
 use crate::map_maker::finish_maps;
 use crate::method::FittedMethod;
@@ -140,8 +140,8 @@ impl Embedding {
             PatchFeature::Raw | PatchFeature::Expert => Ok((Self::Identity, patches)),
             PatchFeature::Pca => {
                 let components = match params.reduce {
-                    Kept::Components(count) => KeptComponents::Count(count),
-                    Kept::Share(share) => KeptComponents::Share(share),
+                    ComponentCount::Components(count) => KeptComponents::Count(count),
+                    ComponentCount::Share(share) => KeptComponents::Share(share),
                 };
                 let found = PrincipalComponents::fit(patches.view(), components, false, Watch::new(&stop))?;
                 let rows = found.project(patches.view())?;

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::scoring::DEFAULT_SCORER;
-use super::grid::{Color, EXPERT_NUMBERS};
+use super::grid::{Color, EXPERT_FEATURES};
 use crate::MethodError;
 use crate::map_maker::DEFAULT_SIGMA;
 
@@ -36,7 +36,7 @@ pub enum PatchMean {
 word_or_value! {
     /// The number of principal components.
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub enum Kept {
+    pub enum ComponentCount {
         ;
         /// This number, or all if there are fewer.
         Components(usize) { "minimum": 1 },
@@ -64,7 +64,7 @@ pub struct PatchModelParams {
     #[schemars(extend("x-formerly" = ["colour"]))]
     pub color: Color,
     /// Principal components that `feature=pca` keeps, or the share of the variance that they explain.
-    pub reduce: Kept,
+    pub reduce: ComponentCount,
     /// Atoms of the dictionary of `feature=sparse`; `auto`: twice the numbers of a patch, at most 256.
     #[schemars(extend("minimum" = 1))]
     pub dictionary: Auto<usize>,
@@ -91,7 +91,7 @@ impl Default for PatchModelParams {
             feature: PatchFeature::Raw,
             mean: PatchMean::Keep,
             color: Color::Grey,
-            reduce: Kept::Share(0.95),
+            reduce: ComponentCount::Share(0.95),
             dictionary: Auto::Auto,
             sparsity: 1.2,
             max_patches: 20_000,
@@ -132,7 +132,7 @@ impl PatchModelParams {
     pub(super) fn patch_numbers(&self) -> usize {
         let channels = self.color.channels();
         match self.feature {
-            PatchFeature::Expert => EXPERT_NUMBERS * channels,
+            PatchFeature::Expert => EXPERT_FEATURES * channels,
             _ => self.patch * self.patch * channels,
         }
     }
@@ -151,7 +151,7 @@ mod tests {
         let given =
             read(&["patch=9", "feature=pca", "reduce=12", "mean=remove", "color=rgb", "sigma=0", "dictionary=40"])
                 .unwrap();
-        assert_eq!((given.step(), given.patch_numbers(), given.reduce), (3, 243, Kept::Components(12)));
+        assert_eq!((given.step(), given.patch_numbers(), given.reduce), (3, 243, ComponentCount::Components(12)));
         assert_eq!(Assignments::of(&given).read::<PatchModelParams>().unwrap(), given);
         for pair in [
             "patch=1",

@@ -276,7 +276,7 @@ impl PatchCore {
             .map(|(view, (distances, map))| {
                 let worst = (0..distances.len()).fold(0, |a, b| if distances[b] > distances[a] { b } else { a });
                 let mut score = f64::from(distances[worst]);
-                if let Some(neighbors) = self.params.weighing() {
+                if let Some(neighbors) = self.params.reweighting_neighbors() {
                     let at = view * shape.patches() + worst;
                     let patch = &patches[at * dim..(at + 1) * dim];
                     score *= bank.weight(patch, nearest.indices[at] as usize, neighbors)?;
@@ -376,9 +376,9 @@ mod tests {
         let read = |pairs: &[&str]| Assignments::parse(pairs).unwrap().read::<PatchCoreParams>();
         assert_eq!(read(&[]).unwrap(), PatchCoreParams::default());
         let official = read(&["variant=official"]).unwrap();
-        assert_eq!((official.variant, official.weighing()), (Variant::Official, None));
-        assert_eq!(read(&["variant=official", "reweighting=on"]).unwrap().weighing(), Some(9));
-        assert_eq!(read(&["neighbours=3"]).unwrap().weighing(), Some(3));
+        assert_eq!((official.variant, official.reweighting_neighbors()), (Variant::Official, None));
+        assert_eq!(read(&["variant=official", "reweighting=on"]).unwrap().reweighting_neighbors(), Some(9));
+        assert_eq!(read(&["neighbours=3"]).unwrap().reweighting_neighbors(), Some(3));
         assert_eq!(read(&["projection=none"]).unwrap().projection, None);
         let capped = read(&["bank=100", "candidates=500", "grid=auto"]).unwrap();
         assert_eq!((capped.bank, capped.candidates, capped.grid), (Some(100), Some(500), PatchGrid::Auto));

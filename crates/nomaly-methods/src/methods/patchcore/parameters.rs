@@ -189,7 +189,7 @@ impl PatchCoreParams {
     }
 
     /// The number of neighbors of the nearest patch that weight the score; `None` for no weight.
-    pub(super) fn weighing(&self) -> Option<usize> {
+    pub(super) fn reweighting_neighbors(&self) -> Option<usize> {
         let usual = if self.variant == Variant::Official { Switch::Off } else { Switch::On };
         (self.reweighting.unwrap_or(usual) == Switch::On).then_some(self.neighbours)
     }

@@ -237,7 +237,7 @@ fn an_extended_model_is_the_one_fitted_on_all_images() {
 }
 
 #[test]
-fn more_images_than_there_are_others_are_told() {
+fn too_large_k_is_noted() {
     let case = cases().remove(0);
     let mut method = case.method(Some(16));
     method.params.k = 50;
