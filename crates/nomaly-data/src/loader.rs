@@ -1,22 +1,21 @@
-//! Images in, batches of network input out: in parallel, in order, in bounded memory.
+//! Loads images as batches of network input: in parallel, in order, in bounded memory.
 //!
 //! # How decoding and the consumer overlap
-//! While the consumer works on a batch, the next one is decoded: the two run as the two halves of [`rayon::join`] in
-//! the caller's thread pool. So there is no thread beside the pool's (no more runnable threads than cores), a consumer
-//! that is itself parallel shares the pool with the decoding, an idle core takes whichever work is left, and nothing
-//! ever waits for a queue, which rules a deadlock out, also in a pool of one thread. A producer thread with a channel
-//! would need threads outside the pool or, inside it, could wait for a worker that waits for it.
+//! While the consumer works on a batch, the next one is decoded: both run as the two halves of [`rayon::join`] in the
+//! caller's thread pool. There are no threads besides the pool's, a parallel consumer shares the pool with the
+//! decoding, and idle cores take the remaining work. Nothing waits for a queue, which rules out deadlocks even in a
+//! pool of one thread. A producer thread with a channel would need threads outside the pool, or inside it could wait
+//! for a worker that waits for it.
 //!
-//! At most two batches of tensors exist at once, and one decoded image a thread. A batch is counted in images: where
-//! the pipeline makes several views of an image, its tensor holds as many times more. An image that is wanted in
-//! several sizes is decoded once, and a [`FrameCache`] spares the next run the decoding.
+//! At most two batches of tensors exist at once, and one decoded image per thread. The batch size counts images: a
+//! pipeline with several views per image makes a tensor larger by that factor. An image at several sizes is decoded
+//! once, and a [`FrameCache`] spares later runs the decoding.
 //!
-//! # How much memory images take
-//! Headers are read before anything is decoded. A batch ends early where its images would take more than
-//! [`LoaderOptions::memory`] together, and the next is not decoded while the consumer still has one, where both would.
-//! So images are bounded together and not only one by one, also where [`stream_inspected`] keeps them in their batch,
-//! and a single image that is larger than the budget has it to itself. Nobody waits for memory that another thread
-//! holds, which in a pool of threads could wait for itself.
+//! # Memory
+//! Headers are read before decoding. A batch ends early if its images would exceed [`LoaderOptions::memory`] together,
+//! and the next one is not decoded while the consumer holds a batch if both would exceed it. This bounds the memory of
+//! all images together, including those that [`stream_inspected`] keeps in their batch; an image larger than the budget
+//! is loaded alone. No thread waits for memory held by another one, which could deadlock a thread pool.
 //!
 //! ```
 //! use nomaly_data::{Label, Sample, loader};
@@ -58,41 +57,41 @@ use rayon::prelude::*;
 
 use crate::{DataError, FrameCache, Sample};
 
-/// A decoded image, after the transform.
+/// A decoded image, passed to the inspection.
 #[derive(Clone, Debug)]
 pub struct Inspected {
-    /// The position of its sample in the list.
+    /// The index of its sample.
     pub index: usize,
     /// The pixels.
     pub image: RgbImage,
-    /// How it was stored, for images that are files.
+    /// How it is stored, for images from files.
     pub file: Option<FileFacts>,
 }
 
-/// What images may take together unless a caller says otherwise: eight of 20 megapixels, twice.
+/// The default memory limit of all images: two batches of eight 20-megapixel images.
 const DEFAULT_MEMORY: u64 = 1 << 30;
 
-/// How images are loaded.
+/// Options of loading.
 #[derive(Clone, Copy, Debug)]
 pub struct LoaderOptions<'a> {
-    /// Images a batch, at least 1.
+    /// Images per batch, at least 1.
     pub batch: usize,
-    /// What a single image may take.
+    /// Limits of a single image.
     pub limits: Limits,
-    /// Bytes that all images take together, from their decoding until their batch has been consumed.
+    /// The most bytes of all images together, from decoding until their batch is consumed.
     pub memory: u64,
-    /// Set from elsewhere to end the run early.
+    /// Cancels the run when set.
     pub cancel: Option<&'a AtomicBool>,
-    /// Where frames are kept, and taken from unless decoded images are inspected.
+    /// The cache of frames. Cached frames are not used if decoded images are inspected.
     pub frames: Option<Frames<'a>>,
 }
 
-/// A cache of frames, and which of its images the samples are.
+/// A cache of frames, with the numbers of the samples in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Frames<'a> {
     /// The cache.
     pub cache: &'a FrameCache,
-    /// The number in the cache of each sample; `None` where they are numbered alike.
+    /// The number of each sample in the cache; `None` if it equals the index.
     pub numbers: Option<&'a [usize]>,
 }
 
@@ -109,27 +108,27 @@ impl Default for LoaderOptions<'_> {
     }
 }
 
-/// Some images as network input.
+/// A batch of network input.
 #[derive(Debug)]
 pub struct Batch<K = ()> {
-    /// Which samples these are: positions in the list given to [`stream`], ascending.
+    /// The indices of the samples, ascending.
     pub indices: Vec<usize>,
-    /// Their values under each pipeline, `[N · views, 3, H, W]`, where `N` is the length of `indices` and `views` the
-    /// pipeline's [number of views](Pipeline::view_count) of an image; those of one image follow each other.
+    /// The output of each pipeline, `[N · views, 3, H, W]`, where `N` is the length of `indices` and `views` the
+    /// pipeline's [views per image](Pipeline::view_count); the views of an image are consecutive.
     pub data: Vec<Vec<f32>>,
-    /// What the inspection returned for each image, in the order of `indices`; empty in [`stream`], which has none.
+    /// The result of the inspection of each image, in the order of `indices`; empty in [`stream`].
     pub inspected: Vec<K>,
-    /// The samples of this stretch of the list that could not be loaded.
+    /// The samples of this stretch that could not be loaded.
     pub failures: Vec<Failure<K>>,
 }
 
 impl<K> Batch<K> {
-    /// How many images there are in `data`, each with all its views.
+    /// The number of images in `data`, each with all its views.
     pub fn len(&self) -> usize {
         self.indices.len()
     }
 
-    /// Whether not one image of this stretch could be loaded.
+    /// Whether no image of this stretch could be loaded.
     pub fn is_empty(&self) -> bool {
         self.indices.is_empty()
     }
@@ -138,36 +137,36 @@ impl<K> Batch<K> {
 /// A sample that could not be loaded.
 #[derive(Debug)]
 pub struct Failure<K = ()> {
-    /// Its position in the list given to [`stream`].
+    /// Its index.
     pub index: usize,
-    /// Its name.
+    /// Its id.
     pub id: String,
-    /// Why.
+    /// The error.
     pub error: DataError,
-    /// What the inspection returned for it, where it could be decoded.
+    /// The result of the inspection, if the image was decoded.
     pub inspected: Option<K>,
 }
 
-/// How a run went.
+/// The summary of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Images handed to the consumer.
+    /// The number of images passed to the consumer.
     pub loaded: usize,
-    /// Images that could not be loaded.
+    /// The number of images that could not be loaded.
     pub failed: usize,
-    /// Whether the run was ended by [`LoaderOptions::cancel`].
+    /// Whether [`LoaderOptions::cancel`] ended the run.
     pub cancelled: bool,
 }
 
-/// Hands all samples to `consume`, batch by batch, in their order, as each of `pipelines` makes them.
+/// Passes all samples to `consume`, batch by batch, in order, as the output of each of `pipelines`.
 ///
-/// Every sample turns up exactly once: in a batch's `indices`, or in its `failures`. Which samples share a batch
-/// depends on their positions and the sizes in their headers alone, and the values do not depend on the number of
-/// threads. A batch whose images all failed is handed over too. `consume` runs on one thread at a time, while the next
-/// batch is being decoded; on cancellation the batch that it is working on is the last one.
+/// Every sample occurs exactly once, in a batch's `indices` or `failures`. Batches depend only on the order of the
+/// samples and the sizes in their headers, and values do not depend on the number of threads. A batch whose images all
+/// failed is passed too. `consume` runs on one thread at a time, while the next batch is decoded; on cancellation the
+/// current batch is the last one.
 ///
 /// # Errors
-/// The first error that `consume` returns; images that cannot be loaded are no errors.
+/// The first error of `consume`. Images that cannot be loaded are not errors.
 pub fn stream<E, F>(
     samples: &[Sample],
     pipelines: &[Pipeline],
@@ -181,8 +180,8 @@ where
     run(samples, pipelines, options, None::<&fn(Inspected)>, consume)
 }
 
-/// As [`stream`], with `inspect` called on each decoded image, on the thread that decoded it; what it returns travels
-/// in the batch of the image. All images are decoded, also those whose frames are cached.
+/// As [`stream`], with `inspect` called on each decoded image, on the thread that decoded it; its result is part of the
+/// batch. All images are decoded, even if their frames are cached.
 ///
 /// # Errors
 /// As [`stream`].
@@ -245,7 +244,7 @@ where
 /// Samples that become a batch.
 struct Stretch {
     range: Range<usize>,
-    /// What their images take.
+    /// The bytes of their images.
     bytes: u64,
 }
 
@@ -255,7 +254,7 @@ struct Plan<'a> {
     options: &'a LoaderOptions<'a>,
     /// The first sample of the next batch.
     next: usize,
-    /// What the images from there on take, as far as their headers have been read.
+    /// The bytes of the images from there on, as far as their headers have been read.
     announced: VecDeque<u64>,
 }
 
@@ -284,7 +283,7 @@ impl Plan<'_> {
     }
 }
 
-/// Decodes and transforms one batch; `None` where the run was cancelled meanwhile.
+/// Decodes and transforms one batch; `None` if the run was cancelled.
 fn load<K: Send>(
     samples: &[Sample],
     first: usize,
@@ -295,7 +294,7 @@ fn load<K: Send>(
     let cancelled = || options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));
     let mut data: Vec<Vec<f32>> =
         pipelines.iter().map(|pipeline| vec![0.0; samples.len() * pipeline.output_len()]).collect();
-    // Of each image its part of every list.
+    // The slice of each image in every tensor.
     let mut tensors: Vec<Vec<&mut [f32]>> = samples.iter().map(|_| Vec::with_capacity(pipelines.len())).collect();
     for (data, pipeline) in data.iter_mut().zip(pipelines) {
         tensors.iter_mut().zip(data.chunks_exact_mut(pipeline.output_len())).for_each(|(of, part)| of.push(part));
@@ -325,7 +324,7 @@ fn load<K: Send>(
     }
     for (data, pipeline) in data.iter_mut().zip(pipelines) {
         let length = pipeline.output_len();
-        // Images after a failed one move up, so that there are no gaps.
+        // Images after a failed one move up to close the gap.
         for (to, offset) in indices.iter().map(|index| index - first).enumerate().filter(|(to, offset)| to != offset) {
             data.copy_within(offset * length..(offset + 1) * length, to * length);
         }
@@ -334,10 +333,10 @@ fn load<K: Send>(
     Some(Batch { indices, data, inspected: inspections, failures })
 }
 
-/// What became of a sample.
+/// The result of a sample.
 struct Loaded<K> {
     result: Result<(), DataError>,
-    /// Present where the image was decoded and inspected.
+    /// Present if the image was decoded and inspected.
     inspected: Option<K>,
 }
 
@@ -373,7 +372,7 @@ fn load_one<K>(
     Loaded { result, inspected: inspect.map(|inspect| inspect(Inspected { index, image, file })) }
 }
 
-/// Makes tensors of kept frames; `None` where one of them is not kept.
+/// Makes tensors of cached frames; `None` unless all are cached.
 fn from_cache(
     cache: &FrameCache,
     number: usize,

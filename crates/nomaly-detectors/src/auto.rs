@@ -1,13 +1,13 @@
-//! The method `auto`: a method with settings, chosen by the images and the time there is.
+//! The method `auto`: chooses a method and settings by the images and the time budget.
 //!
-//! The order of preference is what was measured on the data sets of `docs/methods.md`: PatchCore at two sizes with the
+//! The order of preference follows the accuracy on the data sets of `docs/methods.md`: PatchCore at two sizes with the
 //! aspect ratio kept, then at one, then PaDiM, then Gaussians of pooled features. Banks have at most [`BANK`] patches,
-//! so that the time to fit grows with the number of images and no faster, and the time to score not with it at all.
+//! so that the time to fit grows linearly with the number of images and the time to score is bounded.
 //!
-//! A few images are run through the backbone on this machine to say how long the fit will take; where there is a time
-//! budget, a choice that would take longer gives way to a quicker one. Choices that do not know one of the settings,
-//! or need more images, are passed over. With fewer than [`FEW_GROUPS`] groups of images one size is chosen: how maps
-//! of two sizes are to be weighed against each other is learned from held-out groups.
+//! A few images are run through the backbone to estimate the time of a fit on this machine; candidates that exceed the
+//! time budget are skipped, as are those that lack one of the given settings or need more images. With fewer than
+//! [`FEW_GROUPS`] groups of images one size is chosen, because the standardization of two sizes is estimated from
+//! held-out groups.
 
 use std::time::{Duration, Instant};
 
@@ -25,38 +25,38 @@ pub use crate::fusion::FEW_GROUPS;
 use crate::images::StreamOptions;
 use crate::{Detector, DetectorError, FitOptions};
 
-/// The sizes at which images are seen unless settings, time or groups ask for less.
+/// The default sizes, unless settings, time or groups require a single one.
 pub const SIZES: &str = "256,448";
 /// The most patches of a memory bank.
 pub const BANK: usize = 10_000;
 
-/// Images that are timed.
-const TIMED: usize = 8;
+/// The number of timed images.
+const TIMED_IMAGES: usize = 8;
 
-/// What `auto` stands for.
+/// The choice of `auto`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
     /// The method's name.
     pub method: &'static str,
-    /// The settings that were given, with those that belong to the choice.
+    /// The given settings with those of the choice.
     pub settings: Assignments,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub reason: String,
-    /// Roughly how many seconds the fit takes on this machine.
+    /// The estimated seconds of the fit on this machine.
     pub fit_seconds: f64,
 }
 
-/// A method with settings that `auto` may choose.
+/// A candidate of `auto`.
 struct Candidate {
     name: &'static str,
     settings: &'static [(&'static str, &'static str)],
-    /// The fewest groups of images that it is chosen for.
+    /// The fewest groups of images.
     groups: usize,
-    /// Roughly how many seconds a fit with these settings takes.
+    /// Estimates the seconds of a fit with these settings.
     seconds: fn(&Timing, images: usize, settings: &Assignments) -> Result<f64, DetectorError>,
 }
 
-/// Settings of PatchCore at any number of sizes.
+/// The settings of PatchCore.
 const PATCHES: [(&str, &str); 8] = [
     ("aspect", "keep"),
     ("coreset", "1"),
@@ -99,20 +99,22 @@ const MVG: Candidate = Candidate {
     seconds: |timing, images, _| Ok(timing.passes(1.5, images)),
 };
 
-/// Settings that say themselves at what size images are seen, and the values by which they say nothing.
-const OF_SIZE: [(&str, &str); 4] = [("sizes", ""), ("input_size", ""), ("tiles", "1x1"), ("view", "whole")];
+/// Settings that fix the input size, with their neutral values.
+const SIZE_SETTINGS: [(&str, &str); 4] = [("sizes", ""), ("input_size", ""), ("tiles", "1x1"), ("view", "whole")];
 
-/// Whether the settings say at what size images are seen.
-fn says_size(settings: &Assignments) -> bool {
-    OF_SIZE.iter().any(|(key, nothing)| settings.text(key).is_some_and(|value| value != *nothing))
+/// Whether the settings fix the input size.
+fn fixes_size(settings: &Assignments) -> bool {
+    SIZE_SETTINGS.iter().any(|(key, nothing)| settings.text(key).is_some_and(|value| value != *nothing))
 }
 
 impl Candidate {
-    /// The settings of the choice under those that were given: no size where one was, and no aspect ratio for a view.
+    /// Merges the settings of a choice into the given ones: without sizes if a size was given, and without the aspect
+    /// ratio if a view was.
     fn settings(&self, given: &Assignments) -> Assignments {
-        let sized = says_size(given);
+        let sized = fixes_size(given);
         let viewed = given.text("view").is_some_and(|view| view != "whole");
-        let left_out = |key: &str| (sized && OF_SIZE.iter().any(|(own, _)| *own == key)) || (viewed && key == "aspect");
+        let left_out =
+            |key: &str| (sized && SIZE_SETTINGS.iter().any(|(own, _)| *own == key)) || (viewed && key == "aspect");
         let own: Assignments = self.settings.iter().filter(|(key, _)| !left_out(key)).copied().collect();
         given.clone().or(&own)
     }
@@ -132,14 +134,14 @@ fn in_words(method: &str, settings: &Assignments) -> String {
     }
 }
 
-/// Chooses a method for fitting on `samples` with `options`; the choice depends on this machine's speed
-/// only where there is a `time_budget` for the fit.
+/// Chooses a method for fitting on `samples` with `options`. The choice depends on the speed of the machine only with a
+/// `time_budget`.
 ///
-/// Groups that are found in features are not known yet: then every image counts as one.
+/// Groups found in features are not known yet; every image then counts as one.
 ///
 /// # Errors
-/// Settings that no candidate takes, and a backbone that cannot be opened; too few images for any candidate; images
-/// that cannot be grouped as asked for.
+/// Settings that no candidate accepts, a backbone that cannot be opened, too few images for any candidate, and images
+/// that cannot be grouped as requested.
 pub fn choose_method(
     samples: &[Sample],
     backbone: &str,
@@ -157,15 +159,15 @@ pub fn choose_method(
     };
     let own_settings = !settings.is_empty();
     let mut why = if own_settings { "" } else { ", the most accurate choice where it was measured" };
-    // Changed copies are learned from too.
+    // Changed copies are training images too.
     let learned = images * (1 + options.changes.0.len());
     let mut refused = None;
     let mut estimates = Vec::new();
     for candidate in [TWO_SIZES, ONE_SIZE, PADIM, MVG] {
         let name = candidate.name;
         let own = candidate.settings(settings);
-        // Whoever says at what size images are seen has decided between one and two.
-        if candidate.groups > 1 && says_size(settings) {
+        // A given size rules out two sizes.
+        if candidate.groups > 1 && fixes_size(settings) {
             why = "";
             continue;
         }
@@ -226,21 +228,21 @@ pub fn choose_method(
     }
 }
 
-/// How long things take on this machine.
+/// Timings on this machine.
 struct Timing {
     /// Seconds from an image's file to its features at all sizes.
     image: f64,
-    /// Patches of an image and numbers a patch, at each size.
+    /// Patches per image and values per patch, at each size.
     patches: Vec<(usize, usize)>,
-    /// Seconds to compare a number of a candidate with that of a pick of a coreset.
+    /// Seconds per value and comparison of a candidate with a selected patch of a coreset.
     coreset: f64,
-    /// Seconds to compare a number of a patch with that of a patch of a bank.
+    /// Seconds per value and comparison of a patch with a patch of a bank.
     search: f64,
 }
 
 impl Timing {
     fn of(detector: &Detector, samples: &[Sample], stream: StreamOptions) -> Result<Self, DetectorError> {
-        let timed = &samples[..samples.len().min(TIMED)];
+        let timed = &samples[..samples.len().min(TIMED_IMAGES)];
         let began = Instant::now();
         detector.stream(timed, stream).run(&Silent, "timing", &mut |_| Ok::<(), DetectorError>(()))?;
         let image = began.elapsed().as_secs_f64() / timed.len().max(1) as f64;
@@ -249,7 +251,7 @@ impl Timing {
         Ok(Self { image, patches, coreset, search })
     }
 
-    /// So many passes of all images through the network.
+    /// Seconds of this many passes of all images through the network.
     fn passes(&self, passes: f64, images: usize) -> f64 {
         passes * images as f64 * self.image
     }
@@ -272,8 +274,8 @@ impl Timing {
     }
 }
 
-/// Seconds a number of a coreset's selection and of a search, measured on made-up rows: smooth curves in many
-/// dimensions, which the coreset's bounds spare as many comparisons of as with patches.
+/// Seconds per value of a coreset selection and of a search, measured on synthetic rows: smooth curves in many
+/// dimensions, for which the coreset's bounds skip about as many comparisons as for patches.
 fn kernels() -> Result<(f64, f64), DetectorError> {
     let isa = Isa::best()?;
     let rows = |count: usize, dim: usize| -> Vec<f32> {
@@ -288,7 +290,7 @@ fn kernels() -> Result<(f64, f64), DetectorError> {
     let [banked, queries, dim] = [6000, 768, 152];
     let patches = rows(banked + queries, dim);
     let began = Instant::now();
-    // A bank is made anew for each held-out image.
+    // A bank is built for each held-out image.
     let bank = Bank::new(&patches[..banked * dim], dim, Metric::SquaredL2, isa)?;
     bank.top_k(&patches[banked * dim..], 1)?;
     Ok((coreset, began.elapsed().as_secs_f64() / (banked * queries * dim) as f64))

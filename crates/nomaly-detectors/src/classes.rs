@@ -1,15 +1,15 @@
-//! Open-set recognition: which of the known classes an item belongs to, or that it is unknown.
+//! Open-set recognition: the class of an item, or `unknown`.
 //!
 //! A model of classes scores an item under each of its classes ([`OpenSet`](nomaly_scorers::open_set::OpenSet): the
-//! negative log-likelihood under the class's mixture of Gaussians) and takes it for the class where it is likeliest.
-//! Whether it is *unknown* is decided class by class. Every training item is scored by a fit that has not seen it; the
-//! held-out items that are taken for a class give that class a [`Calibration`] of its own, by the same rules as
-//! everywhere. An item is unknown where the class it is taken for calls its score anomalous.
+//! negative log-likelihood under the class's mixture of Gaussians) and assigns it to the likeliest class. Whether it is
+//! *unknown* is decided per class. Every training item is scored by a fit without it; each class has its own
+//! [`Calibration`] from the held-out items assigned to it, by the same rules as elsewhere. An item is unknown if the
+//! calibration of its assigned class calls its score anomalous.
 //!
-//! So of the items of known classes at most the rate asked for are called unknown, whichever class they are taken for,
-//! as long as they are exchangeable with the held-out ones. That is Mondrian conformal prediction, with the closest
-//! class as the category (Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World*, 2005, section 4.5).
-//! Items of a class that is hard to tell from others count where they are taken for, rightly or wrongly.
+//! The rate of unknowns among items of known classes is thus controlled within each assigned class, provided they are
+//! exchangeable with the held-out items. This is Mondrian conformal prediction, with the closest class as the category
+//! (Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World*, 2005, section 4.5). Items count for the
+//! assigned class, whether rightly assigned or not.
 
 use nomaly_methods::MethodError;
 use nomaly_methods::recognition::{HeldOutClass, KnownClass, UNDECIDED, UNKNOWN, check_name, closest};
@@ -17,36 +17,36 @@ use nomaly_methods::recognition::{HeldOutClass, KnownClass, UNDECIDED, UNKNOWN, 
 use crate::calibration::{Calibration, DecisionRule};
 use crate::error::DetectorError;
 
-/// What a model of classes says of an item, by the places of the classes.
+/// The result for an item, with classes as indices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recognition {
-    /// The class that the item is taken for: where it is likeliest, the first of equally likely ones.
+    /// The likeliest class, the first of equally likely ones.
     pub closest: usize,
-    /// Whether that class refuses it; `None` where the class has no threshold, so that nothing is decided.
+    /// Whether that class rejects the item; `None` if the class has no threshold.
     pub unknown: Option<bool>,
-    /// The p-value of its score among the held-out items that were taken for the same class.
+    /// The p-value of its score among the held-out items assigned to the same class.
     pub p_value: f64,
     /// The score under that class: higher = more anomalous.
     pub score: f64,
 }
 
 impl Recognition {
-    /// The class that took the item; `None` for an item that is unknown, or that nothing was decided on.
+    /// The class of an accepted item; `None` for an unknown or undecided one.
     pub fn class(&self) -> Option<usize> {
         (self.unknown == Some(false)).then_some(self.closest)
     }
 }
 
-/// The known classes with the decision for each of them.
+/// The known classes with their calibrations.
 #[derive(Clone, Debug)]
 pub struct Classes {
     known: Vec<KnownClass>,
-    /// One a class.
+    /// One per class.
     calibrations: Vec<Calibration>,
 }
 
 impl Classes {
-    /// Ties the held-out scores of the classes to a rule.
+    /// Calibrates the classes by their held-out scores under a rule.
     ///
     /// # Errors
     /// No class, names that are not ascending or reserved, a class without scores, a score that is not a number, or a
@@ -74,7 +74,7 @@ impl Classes {
         Ok(Self { known, calibrations })
     }
 
-    /// The same held-out scores under another rule.
+    /// Recalibrates with the same held-out scores under another rule.
     ///
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
@@ -89,15 +89,15 @@ impl Classes {
         &self.known
     }
 
-    /// The decision of each class, in the order of [`known`](Self::known).
+    /// The calibration of each class, in the order of [`known`](Self::known).
     pub fn calibrations(&self) -> &[Calibration] {
         &self.calibrations
     }
 
-    /// What an item is called: the name of its class, [`UNKNOWN`], or [`UNDECIDED`].
+    /// The label of an item: the name of its class, [`UNKNOWN`], or [`UNDECIDED`].
     ///
     /// # Panics
-    /// For what other classes said.
+    /// For the result of other classes.
     pub fn label(&self, found: &Recognition) -> &str {
         match found.unknown {
             Some(false) => &self.known[found.closest].name,
@@ -106,14 +106,13 @@ impl Classes {
         }
     }
 
-    /// The first class whose held-out scores do not support the rule, and why: nothing is decided on items that are
-    /// taken for it then.
+    /// The first class whose held-out scores do not support the rule, and why. Items assigned to it remain undecided.
     pub fn unattainable(&self) -> Option<(&KnownClass, &str)> {
         let reasons = self.calibrations.iter().map(Calibration::unattainable);
         self.known.iter().zip(reasons).find_map(|(class, reason)| Some((class, reason?)))
     }
 
-    /// When an item is unknown, in words.
+    /// The rule for unknown items, in words.
     pub fn describe(&self) -> String {
         match self.calibrations.first().map(Calibration::rule) {
             None => String::new(),
@@ -134,11 +133,11 @@ impl Classes {
         }
     }
 
-    /// Decides by the scores of an item under each of the classes, in their order.
+    /// Decides on an item by its scores under each class, in order.
     ///
     /// # Panics
-    /// Where there is not one score a class.
-    pub fn recognise(&self, scores: &[f64]) -> Recognition {
+    /// Unless there is one score per class.
+    pub fn recognize(&self, scores: &[f64]) -> Recognition {
         assert_eq!(scores.len(), self.known.len(), "one score a class");
         let closest = closest(scores);
         let (score, calibration) = (scores[closest], &self.calibrations[closest]);
@@ -164,16 +163,16 @@ mod tests {
         let classes = classes(DecisionRule::MaxFpr(0.05));
         let thresholds: Vec<_> = classes.calibrations().iter().map(|class| class.threshold().unwrap()).collect();
         assert_eq!(thresholds, [38.0, 138.0]);
-        let recognise = |scores: [f64; 2]| {
-            let found = classes.recognise(&scores);
+        let recognize = |scores: [f64; 2]| {
+            let found = classes.recognize(&scores);
             assert_eq!(found.score, scores[0].min(scores[1]));
             (classes.known()[found.closest].name.as_str(), classes.label(&found))
         };
-        assert_eq!(recognise([20.0, 120.0]), ("bolt", "bolt"));
-        assert_eq!(recognise([39.0, 120.0]), ("bolt", "unknown"));
-        assert_eq!(recognise([200.0, 138.0]), ("nut", "nut"));
-        assert_eq!(recognise([200.0, 138.5]), ("nut", "unknown"));
-        assert_eq!(recognise([1.0, 1.0]), ("bolt", "bolt"));
+        assert_eq!(recognize([20.0, 120.0]), ("bolt", "bolt"));
+        assert_eq!(recognize([39.0, 120.0]), ("bolt", "unknown"));
+        assert_eq!(recognize([200.0, 138.0]), ("nut", "nut"));
+        assert_eq!(recognize([200.0, 138.5]), ("nut", "unknown"));
+        assert_eq!(recognize([1.0, 1.0]), ("bolt", "bolt"));
     }
 
     #[test]
@@ -181,13 +180,13 @@ mod tests {
         for rate in [0.025, 0.05, 0.1, 0.5] {
             let classes = classes(DecisionRule::MaxFpr(rate));
             for scores in (0..900).map(|step| [f64::from(step % 30) * 5.0, 95.0 + f64::from(step / 30) * 1.5]) {
-                let found = classes.recognise(&scores);
+                let found = classes.recognize(&scores);
                 assert_eq!(found.unknown, Some(found.p_value <= rate), "{rate} {scores:?}");
             }
         }
         let by_hand = classes(DecisionRule::MaxFpr(0.05)).with_rule(DecisionRule::Threshold(50.0)).unwrap();
-        assert_eq!(by_hand.recognise(&[49.0, 51.0]).class(), Some(0));
-        assert_eq!(by_hand.recognise(&[51.0, 50.5]).class(), None);
+        assert_eq!(by_hand.recognize(&[49.0, 51.0]).class(), Some(0));
+        assert_eq!(by_hand.recognize(&[51.0, 50.5]).class(), None);
     }
 
     #[test]
@@ -195,7 +194,7 @@ mod tests {
         let strict = classes(DecisionRule::MaxFpr(0.01));
         let (class, reason) = strict.unattainable().unwrap();
         assert!(class.name == "bolt" && reason.contains("at least 99"), "{reason}");
-        let found = strict.recognise(&[1e9, 1e9]);
+        let found = strict.recognize(&[1e9, 1e9]);
         assert_eq!((found.unknown, found.class(), strict.label(&found)), (None, None, "undecided"));
         assert_eq!(classes(DecisionRule::MaxFpr(0.05)).unattainable(), None);
     }

@@ -7,7 +7,7 @@ use crate::classes::Classes;
 use crate::error::DetectorError;
 use crate::outcome::Prediction;
 
-/// The held-out scores of a model under a decision rule; those of each class too, where the model knows classes.
+/// The calibration of a model, and of each of its classes, if any.
 #[derive(Clone, Debug)]
 pub struct Decider {
     calibration: Calibration,
@@ -19,18 +19,18 @@ impl Decider {
         Self { calibration, classes }
     }
 
-    /// The rule and the held-out scores. A model of classes decides by its [classes](Self::classes); this holds the
-    /// held-out scores under the closest class then.
+    /// The rule and the held-out scores. A model of classes decides by its [classes](Self::classes); this calibration
+    /// then holds the held-out scores under the closest class.
     pub fn calibration(&self) -> &Calibration {
         &self.calibration
     }
 
-    /// The classes, with the decision for each; `None` for models of normal items alone.
+    /// The classes with their calibrations; `None` for models without classes.
     pub fn classes(&self) -> Option<&Classes> {
         self.classes.as_ref()
     }
 
-    /// The same held-out scores under another rule.
+    /// Recalibrates with the same held-out scores under another rule.
     ///
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
@@ -39,17 +39,17 @@ impl Decider {
         Ok(Self { calibration: self.calibration.with_rule(rule)?, classes })
     }
 
-    /// The same held-out scores, and those of further items.
+    /// Adds the held-out scores of further items.
     pub(crate) fn joined(self, more: &Calibration) -> Result<Self, DetectorError> {
         Ok(Self { calibration: self.calibration.joined(more)?, ..self })
     }
 
-    /// Decides on an item with finite scores; those under each class are its parts.
+    /// Decides on an item with finite scores; its parts are the scores under each class.
     pub(crate) fn decide(&self, scored: MethodScore) -> Prediction {
         let MethodScore { score, deviation, parts, terms, map } = scored;
-        let recognition = self.classes.as_ref().map(|classes| classes.recognise(&parts));
+        let recognition = self.classes.as_ref().map(|classes| classes.recognize(&parts));
         let (score, p_value, anomalous) = match &recognition {
-            // Views may differ in the class that is closest, so that their joint score is not the least of the parts.
+            // The closest class may differ between views, so that the combined score is not the minimum of the parts.
             Some(found) => (found.score, found.p_value, found.unknown),
             None => (score, self.calibration.p_value(score), self.calibration.decide(score)),
         };

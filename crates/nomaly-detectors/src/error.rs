@@ -1,4 +1,4 @@
-//! What can go wrong with a detector, by whose fault it is.
+//! Errors of detectors, by cause.
 
 use std::path::PathBuf;
 
@@ -15,48 +15,48 @@ use nomaly_settings::SettingError;
 use nomaly_store::StoreError;
 use nomaly_transforms::TransformError;
 
-/// Why a detector could not be made, fitted, used, saved or loaded.
+/// Why a detector could not be built, fitted, used, saved or loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DetectorError {
-    /// The method failed, or what methods and detectors have in common.
+    /// An error of the method, or one common to methods and detectors.
     #[error(transparent)]
     Method(#[from] MethodError),
-    /// A model file that is damaged, hostile or from another version.
+    /// A model file that is damaged, malicious or of another version.
     #[error("{}: {reason}", path.display())]
     ModelFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A partial that is damaged, hostile, from another version, or of another fit than the others.
+    /// A partial that is damaged, malicious, of another version, or of another fit than the others.
     #[error("{}: {reason}", path.display())]
     Partial {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A model that cannot do what is asked of it.
+    /// A model without the requested feature.
     #[error("{reason}")]
     Unsuited {
-        /// What it lacks.
+        /// The missing feature.
         reason: String,
     },
-    /// A table that cannot be learned from, or whose columns are not those that were fitted.
+    /// A table that cannot be fitted on, or whose columns differ from the fitted ones.
     #[error("{reason}")]
     Table {
-        /// What disagrees.
+        /// The contradiction.
         reason: String,
     },
-    /// An anomaly map, or a threshold for it, that cannot be used.
+    /// An invalid anomaly map, or an invalid threshold for it.
     #[error("{reason}")]
     Map {
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The network cannot be explained.
+    /// An error of the explanation of a network.
     #[error(transparent)]
     Explain(Box<ExplainError>),
 }
@@ -67,7 +67,7 @@ impl From<ExplainError> for DetectorError {
     }
 }
 
-/// Errors of what methods use too are those of a method.
+/// Errors that methods share become [`DetectorError::Method`].
 macro_rules! errors_of_methods {
     ($($error:ty),* $(,)?) => {
         $(impl From<$error> for DetectorError {
@@ -92,7 +92,7 @@ errors_of_methods!(
 );
 
 impl DetectorError {
-    /// Whose fault it is, whichever layer it comes from.
+    /// The kind of the error, whichever layer it comes from.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Method(error) => error.kind(),
@@ -110,27 +110,27 @@ impl DetectorError {
         Self::Method(MethodError::setting(name, given, allowed))
     }
 
-    /// A model that knows no classes, where they are asked for.
+    /// Classes were requested of a model without classes.
     pub fn no_classes() -> Self {
         Self::Unsuited { reason: "the model knows no classes".to_owned() }
     }
 
-    /// A method without a network, where a network is to be explained.
+    /// An explanation was requested of a method without a network.
     pub(crate) fn no_network(method: &str) -> Self {
         Self::Unsuited { reason: format!("method {method} looks at pixels, and there is no network to explain") }
     }
 
-    /// An anomaly map that has not a value for every pixel, or more than 2³² − 1.
+    /// An anomaly map with a wrong number of values, or more than 2³² − 1.
     pub(crate) fn map_shape([width, height]: [usize; 2], values: usize) -> Self {
         Self::Map { reason: format!("{values} values are not a map of {width}×{height} pixels") }
     }
 
-    /// A value of an anomaly map, at this column and row, that is not finite.
+    /// A value of an anomaly map that is not finite, at this column and row.
     pub(crate) fn map_value([x, y]: [usize; 2], value: f32) -> Self {
         Self::Map { reason: format!("the anomaly map is {value} at column {x} of row {y}, expected a finite number") }
     }
 
-    /// A threshold for anomaly maps that is no number.
+    /// A threshold for anomaly maps that is NaN.
     pub(crate) fn map_threshold(value: f64) -> Self {
         Self::Map { reason: format!("the threshold of the anomaly map is {value}, expected a number") }
     }

@@ -1,13 +1,12 @@
-//! Where the network of a detector looks.
+//! Explanations of a detector's network.
 //!
-//! [`FittedDetector::explainer`] lays Grad-CAM over images, [`FittedDetector::average_layers`] says where each layer is
-//! active over many of them. Methods that train a network of their own ([`FittedMethod::network`]) are explained by it,
-//! the others by the backbone whose features they judge by.
+//! [`FittedDetector::explainer`] computes Grad-CAM maps of images, [`FittedDetector::average_layers`] averages the
+//! activations of each layer over many images. Methods that train a network ([`FittedMethod::network`]) are explained
+//! by it, others by their backbone.
 //!
-//! Methods that judge by features averaged over positions are explained by their anomaly score, as a function of the
-//! deepest features that they look at: the map shows where the image has what raises its score. For the remaining
-//! methods, which make anomaly maps of their own, it is half the squared length of the deepest features: how strongly,
-//! and where, the image excites what the method judges by.
+//! For methods on pooled features the target is the anomaly score as a function of their deepest features: the map
+//! shows which regions raise the score. For other methods, which make anomaly maps themselves, the target is half the
+//! squared length of the deepest features: how strongly each region activates them.
 
 use std::borrow::Cow;
 
@@ -23,12 +22,12 @@ use nomaly_store::Progress;
 use crate::images::{FeatureExtractor, ImageStream};
 use crate::{DetectorError, FittedDetector, StreamOptions};
 
-/// What an [`Explainer`] explains.
+/// The target of an [`Explainer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Explains {
     /// The logit of a class.
     Class,
-    /// The anomaly score, by way of the deepest features.
+    /// The anomaly score, as a function of the deepest features.
     Score,
     /// Half the squared length of the deepest features.
     Features,
@@ -36,25 +35,24 @@ pub enum Explains {
 
 /// Grad-CAM of a detector's network, see [`FittedDetector::explainer`].
 pub struct Explainer<'a> {
-    network: Seen,
+    scaling: InputScaling,
     classes: Vec<String>,
     inputs: FeatureExtractor,
     cam: GradCam,
     class: Option<usize>,
-    /// Present where the anomaly score is explained.
+    /// Present if the target is the anomaly score.
     score: Option<Score<'a>>,
 }
 
-/// What speaks for the target in one image.
+/// The explanation of one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageExplanation {
-    /// The class that was looked for; `None` without a classifier. Of several views, that of the one with the greatest
-    /// value.
+    /// The explained class; `None` without a classifier. Of several views, the class of the one with the largest value.
     pub class: Option<usize>,
-    /// The value of what is explained; of several views the greatest.
+    /// The value of the target; of several views the largest.
     pub value: f64,
-    /// How much each pixel of the [frame](nomaly_transforms::Pipeline::frame_size) speaks for the target, from 0 on.
-    /// [`FittedDetector::map_on_image`] lays it over the image.
+    /// How much each pixel of the [frame](nomaly_transforms::Pipeline::frame_size) contributes to the target, at least
+    /// 0. [`FittedDetector::map_on_image`] maps it to the image.
     pub map: AnomalyMap,
 }
 
@@ -64,62 +62,75 @@ pub struct Explained<'a> {
     pub sample: &'a Sample,
     /// The explanation, or why there is none.
     pub result: Result<ImageExplanation, Skipped>,
-    /// Width and height of the image in pixels, where it could be decoded.
+    /// Width and height of the image in pixels, if decoded.
     pub size: Option<(u32, u32)>,
-    /// The image, where [`StreamOptions::preview`] asks for it.
+    /// The image, if [`StreamOptions::preview`] requests it.
     pub preview: Option<RgbImage>,
 }
 
-/// Where the layers of a network are active over many images.
+/// Average activations of the layers of a network over many images.
 #[derive(Clone, Debug)]
 pub struct AverageLayers {
-    /// The images that were averaged; each view counts.
+    /// The number of averaged images, counting each view.
     pub images: usize,
-    /// Each layer with the mean of its channels at each position, averaged over images.
+    /// For each layer, the mean over channels and images at each position.
     pub layers: Vec<(String, ActivationMap)>,
-    /// The mean of the network's inputs, for pictures.
+    /// The mean input as an image.
     pub picture: RgbImage,
-    /// Images that could not be used.
+    /// Unusable images.
     pub skipped: Vec<Skipped>,
 }
 
-/// The network behind a method and what it sees, the names of its classes, and what a model file keeps of a backbone.
-type Behind<'a> = ((&'a Backbone, Seen), Vec<String>, Option<Backbone>);
+/// The network by which a method scores.
+struct ExplainedNetwork<'a> {
+    backbone: &'a Backbone,
+    scaling: InputScaling,
+    /// The names of its classes; empty if they have none.
+    classes: Vec<String>,
+    /// The weights that a model file keeps, for methods that score by the detector's backbone.
+    stored: Option<Backbone>,
+}
+
+impl ExplainedNetwork<'_> {
+    /// The network to run: the stored one, so that a detector is explained alike before it is saved and after.
+    fn network(&self) -> &Backbone {
+        self.stored.as_ref().unwrap_or(self.backbone)
+    }
+}
 
 impl FittedDetector {
-    /// Plans Grad-CAM of the network behind this detector at the layer `tap` (the deepest with positions, where none is
-    /// named) for `class` (each image's most likely one, where none is named).
+    /// Plans Grad-CAM of the detector's network at the layer `tap` (by default the deepest with positions) for `class`
+    /// (by default the most likely one of each image).
     ///
     /// # Errors
-    /// For methods that look at pixels without a network, and those of [`GradCam`]: layers that are not there,
-    /// operations without gradient, classes that are none.
+    /// A method on pixels without a network, and the errors of [`GradCam`]: unknown layers or classes, operations
+    /// without gradient.
     pub fn explainer(&self, tap: Option<&str>, class: Option<usize>) -> Result<Explainer<'_>, DetectorError> {
         let (fitted, backbone, taps) = self.parts();
         let size = self.pipeline().output_size();
-        let (network, classes, kept) = self.explained_network()?;
-        let cam = GradCam::new(kept.as_ref().unwrap_or(network.0), tap, size, Isa::best()?)?;
+        let explained = self.explained_network()?;
+        let cam = GradCam::new(explained.network(), tap, size, Isa::best()?)?;
         let pooled = taps.iter().all(|tap| tap.layout == OutputLayout::Mean);
         let level = taps.iter().position(|tap| tap.name == cam.output());
         let score = match level {
-            // The score of several sizes is no function of the features of one.
-            Some(level) if kept.is_some() && pooled && self.info().fusion.is_none() => {
+            // A fused score does not depend on the features of one size only.
+            Some(level) if explained.stored.is_some() && pooled && self.info().fusion.is_none() => {
                 Some(Score { fitted, taps, level, extractor: backbone.compile(size, taps, Isa::best()?)?, input: size })
             }
             _ => None,
         };
-        let seen = network.1;
-        let mut explainer = Explainer { network: seen, classes, inputs: inputs(self)?, cam, class, score };
-        // No image, but the same checks.
+        let ExplainedNetwork { scaling, classes, .. } = explained;
+        let mut explainer = Explainer { scaling, classes, inputs: inputs(self)?, cam, class, score };
+        // Runs the checks without an image.
         let target = explainer.target();
         explainer.cam.explain(&[], target)?;
         Ok(explainer)
     }
 
-    /// Averages the layers `taps` (all with positions, where none are named) of the network behind this detector over
-    /// `samples`.
+    /// Averages the layers `taps` (by default all with positions) of the detector's network over `samples`.
     ///
     /// # Errors
-    /// As [`explainer`](Self::explainer), cancellation, no usable image, and a bad image where the options are strict.
+    /// As [`explainer`](Self::explainer), cancellation, no usable image, and an unusable image in strict mode.
     pub fn average_layers(
         &self,
         taps: &[&str],
@@ -127,9 +138,9 @@ impl FittedDetector {
         options: StreamOptions,
         progress: &dyn Progress,
     ) -> Result<AverageLayers, DetectorError> {
-        let ((backbone, seen), _, kept) = self.explained_network()?;
+        let explained = self.explained_network()?;
         let size = self.pipeline().output_size();
-        let mut average = AverageActivations::new(kept.as_ref().unwrap_or(backbone), taps, size, Isa::best()?)?;
+        let mut average = AverageActivations::new(explained.network(), taps, size, Isa::best()?)?;
         let inputs = &inputs(self)?;
         let mut skipped = Vec::new();
         let mut sums = vec![0.0f64; 3 * size[0] * size[1]];
@@ -142,7 +153,7 @@ impl FittedDetector {
                     for planes in features.values[0].chunks_exact(sums.len()) {
                         sums.iter_mut().zip(planes).for_each(|(sum, value)| *sum += f64::from(*value));
                     }
-                    average.add(&seen.inputs_of(&features.values[0]))?;
+                    average.add(&explained.scaling.apply(&features.values[0]))?;
                 }
                 Ok(())
             },
@@ -161,22 +172,20 @@ impl FittedDetector {
         Ok(AverageLayers { images: average.images(), layers, picture, skipped })
     }
 
-    /// The network behind the method and what it sees, the names of its classes, and for a backbone what a model file
-    /// keeps of it, so that a detector is explained alike before it is saved and after.
-    fn explained_network(&self) -> Result<Behind<'_>, DetectorError> {
+    fn explained_network(&self) -> Result<ExplainedNetwork<'_>, DetectorError> {
         let (fitted, backbone, taps) = self.parts();
         if let Some(MethodNetwork { backbone, input, classes }) = fitted.network() {
-            return Ok(((backbone, Seen(input)), classes, None));
+            return Ok(ExplainedNetwork { backbone, scaling: InputScaling(input), classes, stored: None });
         }
         if !backbone.entries().all(BackboneEntry::has_weights) {
             return Err(DetectorError::no_network(&self.info().method.name));
         }
         let taps: Vec<&str> = taps.iter().map(|tap| tap.name.as_str()).collect();
-        let kept = Backbone::from_tensors(backbone.name(), backbone.export(&taps)?)?;
-        Ok(((backbone, Seen([1.0, 0.0])), Vec::new(), Some(kept)))
+        let stored = Some(Backbone::from_tensors(backbone.name(), backbone.export(&taps)?)?);
+        Ok(ExplainedNetwork { backbone, scaling: InputScaling([1.0, 0.0]), classes: Vec::new(), stored })
     }
 
-    /// The picture of which `sums` are the normalised planes, added up over so many inputs.
+    /// The mean input as an image, from the sums of the normalized planes over `count` inputs.
     fn picture(&self, sums: &[f64], count: usize) -> RgbImage {
         let [height, width] = self.pipeline().output_size();
         let normalize = self.pipeline().normalize;
@@ -192,22 +201,22 @@ impl FittedDetector {
 }
 
 impl Explainer<'_> {
-    /// The layer whose maps are made.
+    /// The explained layer.
     pub fn tap(&self) -> &str {
         self.cam.tap()
     }
 
-    /// The layer that the target is computed from: `logits`, or the deepest that the model keeps.
+    /// The layer from which the target is computed: `logits`, or the deepest one in the model.
     pub fn output(&self) -> &str {
         self.cam.output()
     }
 
-    /// What a class is called, where the method has a name for it.
+    /// The name of a class, if it has one.
     pub fn class_name(&self, class: usize) -> Option<&str> {
         self.classes.get(class).map(String::as_str)
     }
 
-    /// What is explained.
+    /// The target.
     pub fn explains(&self) -> Explains {
         match (self.cam.classes(), &self.score) {
             (Some(_), _) => Explains::Class,
@@ -224,10 +233,10 @@ impl Explainer<'_> {
         }
     }
 
-    /// Explains `samples` in order and hands each outcome to `sink`, which may fail with an error of its own.
+    /// Explains `samples` in order and passes each result to `sink`.
     ///
     /// # Errors
-    /// Whatever `sink` fails with, cancellation, and a bad image where the options are strict.
+    /// Errors of `sink`, cancellation, and an unusable image in strict mode.
     pub fn run<E: From<DetectorError> + From<MethodError> + Send>(
         &mut self,
         samples: &[Sample],
@@ -236,7 +245,7 @@ impl Explainer<'_> {
         mut sink: impl FnMut(Explained<'_>) -> Result<(), E> + Send,
     ) -> Result<(), E> {
         let target = self.target();
-        let Self { network, inputs, cam, score, .. } = self;
+        let Self { scaling, inputs, cam, score, .. } = self;
         let views = inputs.pipeline().view_count();
         ImageStream::new(std::slice::from_ref(inputs), samples, options).run(
             progress,
@@ -244,7 +253,7 @@ impl Explainer<'_> {
             &mut |batch| {
                 let mut explanations = match batch.features.first() {
                     Some(features) => {
-                        let views = network.inputs_of(&features.values[0]);
+                        let views = scaling.apply(&features.values[0]);
                         match score {
                             Some(score) => score.explain(cam, &views)?,
                             None => cam
@@ -273,12 +282,12 @@ impl Explainer<'_> {
     }
 }
 
-/// Factor and summand that turn the values of views into a network's input.
+/// Factor and offset that turn the values of views into the network's input.
 #[derive(Clone, Copy, Debug)]
-struct Seen([f32; 2]);
+struct InputScaling([f32; 2]);
 
-impl Seen {
-    fn inputs_of<'v>(&self, views: &'v [f32]) -> Cow<'v, [f32]> {
+impl InputScaling {
+    fn apply<'v>(&self, views: &'v [f32]) -> Cow<'v, [f32]> {
         match self.0 {
             [1.0, 0.0] => Cow::Borrowed(views),
             [factor, summand] => views.iter().map(|value| factor * value + summand).collect(),
@@ -290,20 +299,20 @@ impl Seen {
 struct Score<'a> {
     fitted: &'a dyn FittedMethod,
     taps: &'a [TapRequest],
-    /// Which of the taps is moved.
+    /// The index of the tap to differentiate by.
     level: usize,
     extractor: Extractor,
     input: [usize; 2],
 }
 
-/// Steps of the differences by which scores are differentiated, relative to the size of the features.
+/// The step of the central differences, relative to the magnitude of the features.
 const STEP: f32 = 1e-2;
 
-/// Rows of features that are scored at a time.
+/// Rows of features per scoring call.
 const ROWS: usize = 256;
 
 impl Score<'_> {
-    /// The score of each of the views, and what speaks for it.
+    /// The score and gradient of each view.
     fn explain(&self, cam: &mut GradCam, views: &[f32]) -> Result<Vec<(f64, Explanation)>, DetectorError> {
         let each: usize = self.extractor.input_shape().iter().product();
         let mut features = vec![Vec::new(); self.taps.len()];
@@ -319,8 +328,7 @@ impl Score<'_> {
         Ok(explanations)
     }
 
-    /// The derivative of the score by each of the features of the level, by central differences: scorers need not know
-    /// it.
+    /// The gradient of the score by the features of the level, by central differences, since scorers have no gradient.
     fn gradient(&self, features: &[Vec<f32>]) -> Result<Vec<f32>, DetectorError> {
         let base = &features[self.level];
         let squares: f32 = base.iter().map(|value| value * value).sum();
@@ -358,7 +366,7 @@ impl Score<'_> {
     }
 }
 
-/// The explanation of an image from the values and the explanations of its views.
+/// Combines the explanations of the views of an image.
 fn joined(inputs: &FeatureExtractor, views: Vec<(f64, Explanation)>) -> Result<ImageExplanation, DetectorError> {
     let [rows, columns] = inputs.pipeline().output_size();
     let mut maps = Vec::with_capacity(views.len() * rows * columns);
@@ -375,17 +383,17 @@ fn joined(inputs: &FeatureExtractor, views: Vec<(f64, Explanation)>) -> Result<I
     Ok(ImageExplanation { class, value, map })
 }
 
-/// What the pipeline of a detector makes of images, and nothing more.
+/// An extractor of the preprocessed pixels of a detector.
 fn inputs(detector: &FittedDetector) -> Result<FeatureExtractor, DetectorError> {
     let backbone = Backbone::open("pixels", &OpenOptions::default())?;
     let tap = TapRequest::new(pixels::TAP, OutputLayout::Nchw);
     Ok(FeatureExtractor::new(&backbone, *detector.pipeline(), &[tap])?)
 }
 
-/// The mask of high importance of a map, white where it is.
+/// The mask of the important pixels of a map, which are white.
 ///
 /// # Errors
-/// For a quantile outside [0, 1].
+/// A quantile outside [0, 1].
 pub fn importance_mask(map: &ActivationMap, threshold: Importance) -> Result<GrayImage, DetectorError> {
     let important = map.important(threshold)?;
     let [height, width] = map.size;

@@ -1,4 +1,4 @@
-//! What fitted detectors have in common, whether they score images or rows.
+//! Fitted detectors, of images or rows.
 
 use std::path::Path;
 
@@ -11,55 +11,55 @@ use crate::error::DetectorError;
 use crate::info::Info;
 use crate::model_file::{self, Stored};
 
-/// A detector that has learned what is normal: a [`FittedDetector`](crate::FittedDetector) scores images, a
-/// [`FittedRows`](crate::rows::FittedRows) rows of a table.
+/// A fitted detector: a [`FittedDetector`](crate::FittedDetector) scores images, a
+/// [`FittedRows`](crate::rows::FittedRows) scores rows of a table.
 pub struct Fitted<M: Model> {
     pub(crate) info: M::Info,
     pub(crate) decider: Decider,
     pub(crate) model: M,
 }
 
-/// What was learned, of images or of rows; no other type is one.
+/// The fitted model of images or rows. Sealed.
 pub trait Model: Sized + sealed::Ours {
-    /// What it is made of and what it was fitted on.
+    /// The description of the model and its training data.
     type Info: Info;
 
-    /// What a model file keeps of it.
+    /// The content of the model file.
     ///
     /// # Errors
     /// Weights that cannot be exported.
     #[doc(hidden)]
     fn stored(&self) -> Result<Stored, DetectorError>;
 
-    /// Brings back what [`stored`](Self::stored) gave.
+    /// Restores a model from its [`stored`](Self::stored) content.
     ///
     /// # Errors
-    /// Anything that no fit writes.
+    /// Content that no fit writes.
     #[doc(hidden)]
     fn restore(info: &Self::Info, stored: Stored) -> Result<Self, DetectorError>;
 
-    /// The classes that it tells apart, ascending; empty where it knows none.
+    /// The known classes, ascending; empty for models without classes.
     #[doc(hidden)]
     fn class_names(&self) -> &[String];
 }
 
 pub(crate) mod sealed {
-    /// Keeps other crates from models of their own.
+    /// Seals the trait.
     pub trait Ours {}
 }
 
 impl<M: Model> Fitted<M> {
-    /// What it is made of and what it was fitted on.
+    /// The description of the model and its training data.
     pub fn info(&self) -> &M::Info {
         &self.info
     }
 
-    /// How it decides.
+    /// The decider.
     pub fn decider(&self) -> &Decider {
         &self.decider
     }
 
-    /// How it decides under `rule`, or its own rule where that is `None`.
+    /// The decider under `rule`, or under the model's own rule if `None`.
     ///
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
@@ -67,17 +67,17 @@ impl<M: Model> Fitted<M> {
         rule.map_or_else(|| Ok(self.decider.clone()), |rule| self.decider.with_rule(rule))
     }
 
-    /// Its decision rule and held-out scores, as [`Decider::calibration`].
+    /// Its decision rule and held-out scores; see [`Decider::calibration`].
     pub fn calibration(&self) -> &Calibration {
         self.decider.calibration()
     }
 
-    /// The classes that it knows, with the decision for each; `None` for models of normal items alone.
+    /// The known classes with their calibrations; `None` for models without classes.
     pub fn classes(&self) -> Option<&Classes> {
         self.decider.classes()
     }
 
-    /// The same model with another rule on the same held-out scores.
+    /// The same model with another decision rule on the same held-out scores.
     ///
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
@@ -88,8 +88,8 @@ impl<M: Model> Fitted<M> {
         Ok(self)
     }
 
-    /// Replaces the decision, and remembers the one before. `calibrated_on` names the data that the held-out scores are
-    /// of; `None` is the training data.
+    /// Replaces the calibration and adds the previous one to the history. `calibrated_on` names the data of the
+    /// held-out scores; `None` for the training data.
     pub(crate) fn decide_by(&mut self, decider: Decider, calibrated_on: Option<String>) {
         let history = self.info.history();
         history.push(self.decider.calibration());
@@ -101,16 +101,15 @@ impl<M: Model> Fitted<M> {
     /// Writes the model file, atomically.
     ///
     /// # Errors
-    /// A place that cannot be written to.
+    /// A path that cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), DetectorError> {
         model_file::write(path, &self.info, &self.model.stored()?, &self.decider)
     }
 
-    /// Reads a model file; nothing in it is executed, and everything in it is checked.
+    /// Reads a model file. Executes nothing in it and checks all of it.
     ///
     /// # Errors
-    /// A file that cannot be read, is damaged, holds a model of the other kind, or comes from a version that this one
-    /// does not know.
+    /// A file that cannot be read, is damaged, holds a model of the other kind, or has an unknown version.
     pub fn load(path: &Path) -> Result<Self, DetectorError> {
         Self::restore(model_file::read(path)?, path)
     }
@@ -118,7 +117,7 @@ impl<M: Model> Fitted<M> {
     /// As [`load`](Self::load), from the bytes of a model file.
     ///
     /// # Errors
-    /// As [`load`](Self::load), under the name of `bytes`.
+    /// As [`load`](Self::load); messages name the file `bytes`.
     pub fn load_bytes(bytes: &[u8]) -> Result<Self, DetectorError> {
         let path = Path::new("bytes");
         Self::restore(model_file::parse(bytes, path)?, path)
@@ -134,7 +133,7 @@ impl<M: Model> Fitted<M> {
             Ok(Self { info, decider: Decider::new(calibration, classes), model })
         };
         build().map_err(|error| match error {
-            // A fault of the machine or of the environment is not one of the file.
+            // Faults of the machine or the environment are not reported as damage of the file.
             DetectorError::Method(MethodError::Isa(_)) => error,
             error => DetectorError::ModelFile { path: path.to_owned(), reason: error.to_string() },
         })

@@ -1,18 +1,18 @@
-//! One score and one map of what a method says of an image at several sizes.
+//! Fusion of the scores and maps of an image at several sizes.
 //!
 //! # What it computes
-//! At each size a method says what the held-out training images get: mean and standard deviation of the largest values
-//! of their maps, or of their scores where it makes no maps. Maps are standardised by these and added up, and the
-//! largest value of the sum is the score; without maps the standardised scores are added up. Nothing is clamped: where
-//! a size sees nothing, it says so by values below its mean. A held-out image is standardised by the images of other
-//! groups, as a new image is by all of them.
+//! At each size, the held-out training images give a mean and a standard deviation of the largest values of their maps,
+//! or of their scores for methods without maps. Maps are standardized by these and summed, and the largest value of the
+//! sum is the score; without maps the standardized scores are summed. Nothing is clamped: a size without a finding
+//! contributes values below its mean. A held-out image is standardized by the images of other groups, as a new image is
+//! by all of them.
 //!
 //! # When to use
-//! No size is safe alone: small defects are lost at a small one, large defects at a large one. What a size finds stands
-//! out from its good images, and adds little noise where it finds nothing.
+//! When defects vary in size: small defects are lost at a small size, large ones at a large size. A finding at one size
+//! stands out, and the other sizes add little noise.
 //!
 //! # Maps
-//! All maps are made at the smallest size, so that they lie over each other, and the blur is the same for all.
+//! All maps have the smallest size, so that they align, and the same blur.
 
 use std::collections::BTreeMap;
 
@@ -27,39 +27,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::images::{FeatureExtractor, size_name};
 
-/// From so many groups of images it is known how what is found at several sizes varies.
+/// The fewest groups for a reliable estimate of the standardization.
 pub const FEW_GROUPS: usize = 8;
-/// The fewest groups of which one can be left out when the others say how sizes vary.
+/// The fewest groups for leave-one-out estimates of the standardization.
 const FEWEST_GROUPS: usize = 3;
 /// The most bytes of the maps of held-out images at all sizes together: 512 images at two sizes of 256².
 const MAP_BYTES: usize = 256 << 20;
 /// The least deviation as a share of the mean.
 const LEAST_DEVIATION: f64 = 1e-5;
-/// So many maps are kept however large they are.
+/// The fewest kept maps, however large.
 const LEAST_MAPS: usize = 32;
 
-/// A size at which images are seen, and what the held-out training images get there.
+/// An input size, with the standardization of its scores.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FusedSize {
     /// The preprocessing.
     pub pipeline: Pipeline,
-    /// The mean of the largest values of held-out maps, or of held-out scores for methods without maps.
+    /// The mean of the largest values of the held-out maps, or of the held-out scores for methods without maps.
     pub mean: f64,
-    /// Their standard deviation, above 0; 1 where all are equal.
+    /// Their standard deviation, above 0; 1 if all are equal.
     pub deviation: f64,
 }
 
-/// How what is said at several sizes is put together, the smallest size first.
+/// The fusion of several sizes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fusion {
-    /// The sizes, two at least.
+    /// The sizes, ascending; at least two.
     pub sizes: Vec<FusedSize>,
 }
 
 impl Fusion {
-    /// Learns from what held-out images got at each size.
+    /// Fits the standardization to the held-out images of each size.
     ///
     /// # Errors
     /// A size without held-out images.
@@ -67,7 +67,7 @@ impl Fusion {
         Self::without(pipelines, &held_out.iter().map(|size| largest(size)).collect::<Vec<_>>(), &[])
     }
 
-    /// Learns from the largest values of all held-out images but some.
+    /// Fits the standardization to the held-out images except those to leave out.
     fn without(pipelines: &[Pipeline], sizes: &[Vec<Largest>], images: &[usize]) -> Result<Self, MethodError> {
         let size = |(pipeline, size): (&Pipeline, &Vec<Largest>)| {
             let rest = size.iter().filter(|(image, _)| !images.contains(image));
@@ -75,7 +75,7 @@ impl Fusion {
             let count = values.len() as f64;
             let mean = values.iter().sum::<f64>() / count;
             let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
-            // What rounding leaves of equal values is no measure of anything.
+            // The deviation of equal values is only rounding.
             let least = LEAST_DEVIATION * mean.abs();
             let deviation = if variance > least * least { variance.sqrt() } else { 1.0 };
             if !(mean.is_finite() && deviation.is_finite()) {
@@ -86,7 +86,7 @@ impl Fusion {
         Ok(Self { sizes: pipelines.iter().zip(sizes).map(size).collect::<Result<_, _>>()? })
     }
 
-    /// Refuses numbers that no fit writes.
+    /// Rejects values that no fit writes.
     pub(crate) fn check(&self) -> Result<(), MethodError> {
         if !(2..=MOST_SIZES).contains(&self.sizes.len()) {
             return Err(refused(format!("{} sizes; there are from 2 to {MOST_SIZES}", self.sizes.len())));
@@ -103,9 +103,9 @@ impl Fusion {
         self.sizes.iter().map(|size| size_name(&size.pipeline)).collect()
     }
 
-    /// Combines the scores of one image at all sizes.
+    /// Fuses the scores of one image at all sizes.
     ///
-    /// The parts are the standardised scores, or largest values of the maps, of the sizes.
+    /// The parts are the standardized scores, or largest values of the maps, of the sizes.
     ///
     /// # Errors
     /// Maps of different sizes.
@@ -141,8 +141,8 @@ impl Fusion {
         Ok(AnomalyMap { height, width, values: sums.into_iter().map(|sum| sum as f32).collect() })
     }
 
-    /// Combines what held-out images got at each size, each by what was learned from the images of other groups, as a
-    /// new image is by all of them.
+    /// Fuses the held-out scores of each image, standardized by the images of other groups, as a new image is by all of
+    /// them.
     ///
     /// With fewer than three groups, each image counts as a group of its own.
     fn held_out(
@@ -151,7 +151,7 @@ impl Fusion {
         groups: &Groups,
     ) -> Result<Vec<HeldOut>, MethodError> {
         let values: Vec<Vec<Largest>> = sizes.iter().map(|size| largest(size)).collect();
-        // Of a group all images are combined alike.
+        // All images of a group share a standardization.
         let mut known: BTreeMap<usize, Self> = BTreeMap::new();
         combined(sizes, |image| {
             let mut group = if groups.count() < FEWEST_GROUPS { vec![image] } else { groups.group_of(image).to_vec() };
@@ -160,7 +160,7 @@ impl Fusion {
                 return Ok(fusion.clone());
             }
             if values.iter().any(|size| size.iter().all(|(image, _)| group.contains(image))) {
-                // No other was held out.
+                // There is no other held-out image.
                 group.clear();
             }
             let fusion = Self::without(pipelines, &values, &group)?;
@@ -170,14 +170,14 @@ impl Fusion {
     }
 }
 
-/// An image's number, and the largest value of its map, or its score where there are no maps.
+/// An image's number, and the largest value of its map, or its score without maps.
 type Largest = (usize, f64);
 
 fn largest(held_out: &[HeldOut]) -> Vec<Largest> {
     held_out.iter().map(|one| (one.image, one.map_max.unwrap_or(one.score))).collect()
 }
 
-/// Combines what images got at each size, each by its own fusion: those that every size has, with a map where there are
+/// Fuses the scores of images, each with its own fusion. Takes the images that every size has, with a map if there are
 /// maps, ascending.
 fn combined(
     sizes: Vec<Vec<HeldOut>>,
@@ -193,11 +193,11 @@ fn combined(
     images.into_iter().map(|(image, scores)| Ok(HeldOut::new(image, &fusion_of(image)?.join(scores)?))).collect()
 }
 
-/// The fits of a method at every size as one.
+/// The fits of a method at all sizes.
 pub(crate) struct FusedFit {
     /// The method fitted at each size.
     pub(crate) fitted: Vec<Box<dyn FittedMethod>>,
-    /// How they are put together, where there are several.
+    /// The fusion; `None` for one size.
     pub(crate) fusion: Option<Fusion>,
     pub(crate) held_out: Vec<HeldOut>,
     pub(crate) classes: Vec<HeldOutClass>,
@@ -207,11 +207,11 @@ pub(crate) struct FusedFit {
 }
 
 impl FusedFit {
-    /// Fits at each size of `pipelines`, one after another; `fusion` is that of an earlier fit that is extended. The
-    /// fit is told how many bytes those before it hold; `groups` is asked after the last one.
+    /// Fits at each size of `pipelines` in turn; an update passes the `fusion` of the earlier fit. `fit` takes the size
+    /// and the bytes held by the previous fits; `groups` is called after the last one.
     ///
     /// # Errors
-    /// Whatever `fit` and `groups` fail with, and classes of images seen at several sizes.
+    /// Errors of `fit` and `groups`, and classes at several sizes.
     pub(crate) fn new(
         pipelines: &[Pipeline],
         fusion: Option<Fusion>,
@@ -275,16 +275,16 @@ impl FusedFit {
     }
 }
 
-/// Bytes of what was learned, and of the maps that are kept.
+/// Bytes of the fitted method and the kept maps.
 fn held_bytes(fit: &MethodFit) -> u64 {
     let maps = fit.held_out.iter().filter_map(|one| one.map.as_ref()).map(|map| 4 * map.values.len() as u64);
     let states = fit.fitted.states();
     let tensors = states.iter().flat_map(|(_, state)| state.tensors.values());
-    // Most are of single precision.
+    // Most values are f32.
     maps.sum::<u64>() + tensors.map(|tensor| 4 * tensor.shape.iter().product::<usize>() as u64).sum::<u64>()
 }
 
-/// The most held-out images whose maps are kept at several sizes.
+/// The most held-out images whose maps are kept, with several sizes.
 pub(crate) fn most_maps(pipelines: &[Pipeline]) -> usize {
     let map: usize = pipelines.first().map_or(1, |pipeline| pipeline.output_size().iter().product());
     (MAP_BYTES / (4 * pipelines.len() * map)).max(LEAST_MAPS)
@@ -297,7 +297,7 @@ pub(crate) struct FusedMethod<'a> {
     pub(crate) fitted: &'a [Box<dyn FittedMethod>],
     /// One for each size.
     pub(crate) extractors: &'a [FeatureExtractor],
-    /// Present where there are several.
+    /// Present with several sizes.
     pub(crate) fusion: Option<&'a Fusion>,
 }
 
@@ -307,10 +307,10 @@ impl FusedMethod<'_> {
         self.fitted.iter().map(|_| MethodWorkspace::default()).collect()
     }
 
-    /// The scores of the images of a batch, which comes at each size.
+    /// Scores the images of a batch, given at each size.
     ///
     /// # Errors
-    /// Whatever the method fails with.
+    /// Errors of the method.
     pub(crate) fn score(
         &self,
         sizes: &[FeatureBatch<'_>],
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn standardised_maps_are_added_up_and_their_largest_value_is_the_score() {
+    fn standardized_maps_are_added_up_and_their_largest_value_is_the_score() {
         let sizes = vec![
             vec![held_out(0, located([1.0, 0.0])), held_out(1, located([3.0, 2.0]))],
             vec![held_out(0, located([20.0, 0.0])), held_out(1, located([0.0, 40.0]))],
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn held_out_images_are_standardised_by_the_images_of_other_groups() {
+    fn held_out_images_are_standardized_by_the_images_of_other_groups() {
         let pipelines = [pipeline(32), pipeline(64)];
         let value = |image: usize, size: usize| (image * 7 % 5) as f32 + (image * image * (size + 1) % 11) as f32;
         let sizes: Vec<Vec<HeldOut>> = (0..2)

@@ -1,4 +1,4 @@
-//! From the features of a batch to what is said of each of its images.
+//! Scores and decides on the images of a batch.
 
 use nomaly_kernels::neighbours::NeighboursError;
 use nomaly_methods::{FeatureBatch, FittedMethod, MethodError, MethodScore, MethodWorkspace, Skipped};
@@ -9,19 +9,19 @@ use crate::error::DetectorError;
 use crate::fusion::FusedMethod;
 use crate::outcome::Prediction;
 
-/// The kind of [`Skipped`] items whose score, or a value of whose map, is not a finite number.
+/// The kind of [`Skipped`] items with a score or map value that is not finite.
 const NON_FINITE_SCORE: &str = "non-finite-score";
 
-/// A fitted method with everything that turns its scores into decisions.
+/// A fitted method with its decider.
 pub(crate) struct Judge<'a> {
     pub(crate) fused: FusedMethod<'a>,
     pub(crate) decider: &'a Decider,
 }
 
-/// The scores of each image's views.
+/// The scores of the views of each image.
 type Views = Vec<Result<Vec<MethodScore>, Fault>>;
 
-/// What a method says of the views of each image of a batch, or the fault of an image.
+/// The scores of the views of each image of a batch, or the fault of an image.
 fn views_of(
     fitted: &dyn FittedMethod,
     batch: &FeatureBatch<'_>,
@@ -32,7 +32,7 @@ fn views_of(
             let mut scores = scores.into_iter();
             Ok((0..batch.images).map(|_| Ok(scores.by_ref().take(batch.views).collect())).collect())
         }
-        // The other images of the batch are not to blame.
+        // Score the images one by one, so that the fault concerns only one of them.
         Err(error) if is_about_values(&error) => one_by_one(fitted, batch, workspace),
         Err(error) => Err(error),
     }
@@ -55,11 +55,11 @@ fn one_by_one(
 }
 
 impl Judge<'_> {
-    /// What is said of each image of a batch, in order; the fault of an image that has no finite score. `sizes` holds
-    /// the batch at each size, `workspaces` what the method computes in at each.
+    /// The prediction for each image of a batch, in order, or the fault of an image without a finite score. `sizes`
+    /// holds the batch and `workspaces` the method's workspace at each size.
     ///
     /// # Errors
-    /// Features of another shape than those fitted on.
+    /// Features of another shape than the fitted ones.
     pub(crate) fn batch(
         &self,
         sizes: &[FeatureBatch<'_>],
@@ -79,9 +79,9 @@ impl Judge<'_> {
         all.into_iter().map(|sizes| sizes.map_or_else(|fault| Ok(Err(fault)), |sizes| self.image(sizes))).collect()
     }
 
-    /// What is said of an image whose views have these scores at each size.
+    /// The prediction for an image from the scores of its views at each size.
     fn image(&self, sizes: Vec<Vec<MethodScore>>) -> Result<Result<Prediction, Fault>, MethodError> {
-        // A maximum over views does not see NaN.
+        // A maximum over views would ignore NaN.
         if let Some(fault) = sizes.iter().flatten().find_map(fault) {
             return Ok(Err(fault));
         }
@@ -93,32 +93,32 @@ impl Judge<'_> {
     }
 }
 
-/// Why an item has no score, in words.
+/// The reason why an item has no score.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault(pub(crate) String);
 
 impl Fault {
-    /// The fault of an item with this score.
+    /// The fault of a score that is not finite.
     pub(crate) fn of_score(score: f64) -> Self {
         Self(format!("the score is {score}, not a finite number: the model is damaged, or does not fit this input"))
     }
 
-    /// The item with this name, which cannot be used for this fault.
+    /// The skipped item `id` with this fault.
     pub(crate) fn of(self, id: &str) -> Skipped {
         Skipped { id: id.to_owned(), kind: NON_FINITE_SCORE.to_owned(), message: format!("{id}: {}", self.0) }
     }
 }
 
-/// Whether a scorer refused values, and no shape or setting.
+/// Whether a scorer rejected values rather than a shape or a setting.
 pub(crate) fn is_about_values(error: &MethodError) -> bool {
     matches!(
         error,
         MethodError::Scorer(ScorerError::NonFiniteFeature { .. })
-            | MethodError::Neighbours(NeighboursError::NotFinite { .. })
+            | MethodError::Neighbors(NeighboursError::NotFinite { .. })
     )
 }
 
-/// What is wrong with a score, if anything is not finite in it.
+/// The fault of a score with a value that is not finite.
 pub(crate) fn fault(scored: &MethodScore) -> Option<Fault> {
     let numbers = [scored.score].into_iter().chain(scored.deviation);
     let mut all = numbers.chain(scored.parts.iter().copied()).chain(scored.terms.iter().copied());
@@ -142,7 +142,7 @@ mod tests {
     use crate::{Calibration, DecisionRule, FeatureExtractor};
     use nomaly_methods::AnomalyMap;
 
-    /// Gives each view the first of its features as its score, and may refuse those that are NaN.
+    /// Scores each view by its first feature; optionally rejects NaN.
     struct First {
         refuses: bool,
     }
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// What is said of images with these features, two views of two features each.
+    /// The results of images with these features, two views of two features each.
     fn judged(refuses: bool, values: &[f32]) -> Result<Vec<Result<f64, Fault>>, MethodError> {
         let backbone = Backbone::open("pixels", &OpenOptions::default()).unwrap();
         let resize = Resize { mode: ResizeMode::Exact { height: 32, width: 32 }, filter: Filter::Bilinear };
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn an_image_without_a_score_does_not_spoil_its_batch() {
         let nan = f32::NAN;
-        // The second image has a view whose score is NaN; a maximum over its views would not show it.
+        // The second image has a view whose score is NaN; a maximum over its views would hide it.
         let values = [1.0, 0.0, 2.0, 0.0, nan, 0.0, 9.0, 0.0, 3.0, 0.0, 4.0, 0.0];
         for refuses in [false, true] {
             let found = judged(refuses, &values).unwrap();

@@ -1,4 +1,4 @@
-//! What is said of images: of those that are scored, and of those that were held out.
+//! Results of scored and held-out images.
 
 use image::RgbImage;
 use nomaly_data::Sample;
@@ -8,39 +8,37 @@ use serde::Serialize;
 use crate::classes::Recognition;
 use crate::shift::{InputShift, Look};
 
-/// What a fitted detector says of an image, or of a row of a table.
+/// The result for an image or a row of a table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
     /// The anomaly score, *higher = more anomalous*; its scale belongs to the method.
     pub score: f64,
-    /// An error bar: the standard deviation of the score over the passes of a network with dropout, for methods that
-    /// make several.
+    /// The standard deviation of the score over passes with dropout, for methods that make several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deviation: Option<f64>,
     /// The conformal p-value in (0, 1]: the share of held-out normal images that score at least as high.
     pub p_value: f64,
-    /// The decision; `None` where the model has no threshold to decide by.
+    /// The decision; `None` without a threshold.
     pub anomalous: Option<bool>,
-    /// How the image differs from the training images in what is no defect: exposure, size, sharpness, storage. `None`
-    /// where it does not, and for models that keep no [profile](crate::FittedDetector::input_profile). The rate of
-    /// false alarms is promised for images without a shift.
+    /// How the image differs from the training images apart from defects: exposure, size, sharpness, storage. `None`
+    /// without a shift, and for models without a [profile](crate::FittedDetector::input_profile). The false-alarm rate
+    /// only holds for images without a shift.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_shift: Option<InputShift>,
-    /// Scores of the parts that the score is made of, in the order of
-    /// [`part_names`](crate::FittedDetector::part_names); for models of classes those under each class.
+    /// Scores of its parts, in the order of [`part_names`](crate::FittedDetector::part_names); for models of classes,
+    /// the scores under each class.
     #[serde(skip)]
     pub parts: Vec<f64>,
-    /// What each of the [terms](crate::FittedDetector::term_names) adds to the score, for methods whose score is a sum.
+    /// The contribution of each [term](crate::FittedDetector::term_names), for methods whose score is a sum.
     #[serde(skip)]
     pub terms: Vec<f64>,
-    /// Which class the image was taken for, by models of [classes](crate::Fitted::classes). It is
-    /// `anomalous` where it is unknown, nothing is decided where that class has no threshold, and the p-value is that
-    /// among the held-out images of the closest class.
+    /// The predicted class, for models of [classes](crate::Fitted::classes). An unknown image is `anomalous`; there is
+    /// no decision if the closest class has no threshold; the p-value refers to the held-out images of the closest
+    /// class.
     #[serde(skip)]
     pub recognition: Option<Recognition>,
-    /// How anomalous each pixel is of what the network sees, for methods that locate: a map of the
-    /// [frame](nomaly_transforms::Pipeline::frame_size). [`map_on_image`](crate::FittedDetector::map_on_image) lays it
-    /// over the image.
+    /// The anomaly map of the [frame](nomaly_transforms::Pipeline::frame_size), for methods that make maps.
+    /// [`map_on_image`](crate::FittedDetector::map_on_image) maps it to the image.
     #[serde(skip)]
     pub map: Option<AnomalyMap>,
 }
@@ -49,22 +47,22 @@ pub struct Prediction {
 pub struct Outcome<'a> {
     /// The image.
     pub sample: &'a Sample,
-    /// The number of the batch it was in.
+    /// The number of its batch.
     pub batch: usize,
-    /// What the detector says, or why it cannot.
+    /// The prediction, or why there is none.
     pub result: Result<Prediction, Skipped>,
-    /// Width and height of the image in pixels, where it could be decoded.
+    /// Width and height of the image in pixels, if decoded.
     pub size: Option<(u32, u32)>,
-    /// A small version of the decoded image, where [`preview`](crate::StreamOptions::preview) asks for one.
+    /// A small version of the decoded image, if [`preview`](crate::StreamOptions::preview) requests it.
     pub preview: Option<RgbImage>,
-    /// How the image looks, where it could be decoded.
+    /// How the image looks, if decoded.
     pub look: Option<Look>,
 }
 
-/// What a training image got from a fit that had seen neither it nor any other image of its group.
+/// The score of a training image by a fit without its group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HeldOutImage {
-    /// Its place among the samples that were fitted on.
+    /// Its index among the samples of the fit.
     pub sample: usize,
     /// The number of its group.
     pub group: u32,

@@ -1,4 +1,4 @@
-//! A new decision for a model: other held-out images, another rule, or both, and what was decided before.
+//! Recalibration of a model with other held-out data or another rule.
 
 use nomaly_data::Sample;
 use nomaly_data::tables::Table;
@@ -15,12 +15,11 @@ use crate::rows::{FittedRows, RowPredictOptions};
 use crate::{DecisionRule, DetectorError, FittedDetector};
 
 impl FittedDetector {
-    /// The same model with a decision from `samples`: good images that it has not learned from, called `dataset`. Which
-    /// of them depend on each other is said by `group_by`.
+    /// Recalibrates the model on `samples`, good images outside its training data, grouped by `group_by`. `dataset` is
+    /// their name.
     ///
     /// # Errors
-    /// No usable image, for models of classes one without images, and everything that
-    /// [`predict`](FittedDetector::predict) fails with.
+    /// No usable image, a class without images, and the errors of [`predict`](FittedDetector::predict).
     pub fn calibrate(
         mut self,
         dataset: &str,
@@ -36,9 +35,9 @@ impl FittedDetector {
             let fused = self.fused();
             let mut workspaces = fused.workspaces();
             let images = self.stream(samples, options).grouped(group_by);
-            images.run_noting(progress, "scoring images", &mut |batch| -> Result<(), DetectorError> {
+            images.run_and_record(progress, "scoring images", &mut |batch| -> Result<(), DetectorError> {
                 for mut image in fused.score(&batch.features, &mut workspaces)? {
-                    // Of a map its largest value is needed alone.
+                    // Only the largest value of a map is needed.
                     let most = HeldOut::new(0, &image).map_max;
                     image.map = None;
                     image.terms = most.into_iter().collect();
@@ -72,7 +71,7 @@ impl FittedDetector {
     }
 }
 
-/// The decision of each class by the items that are taken for it.
+/// Calibrates each class by the items assigned to it.
 fn by_class(
     classes: &Classes,
     scored: &[MethodScore],
@@ -99,11 +98,11 @@ fn by_class(
 }
 
 impl FittedRows {
-    /// The same model with a decision from the rows of `table`: good rows that it has not learned from, in the groups
-    /// that the table names. For models of one kind of normal rows.
+    /// Recalibrates the model on the rows of `table`, good rows outside its training data, in the groups named in the
+    /// table. For models without classes.
     ///
     /// # Errors
-    /// A model of classes, no usable row, and everything that [`predict`](FittedRows::predict) fails with.
+    /// A model of classes, no usable row, and the errors of [`predict`](FittedRows::predict).
     pub fn calibrate(
         mut self,
         table: &Table,

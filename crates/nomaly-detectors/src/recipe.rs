@@ -1,4 +1,4 @@
-//! What to fit, and how, as a user says it: a method or `auto`, a backbone or the usual one.
+//! The user's choice of what to fit: a method or `auto`, and a backbone or the default one.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::detector::{Detector, FitOptions, FitResult};
 use crate::error::DetectorError;
 use crate::refit::fit_without_suspicious;
 
-/// The method that stands for a choice by the images and the time there is.
+/// The method name that selects a method by the images and the time budget.
 pub const AUTO: &str = "auto";
-/// The backbone where none is named and the method has none of its own; its weights are in the library.
+/// The default backbone; its weights are embedded in the library.
 pub const DEFAULT_BACKBONE: &str = "efficientnet-lite0";
 
 /// What to fit, and how.
@@ -27,13 +27,13 @@ pub struct Recipe {
     pub backbone: Option<String>,
     /// Settings of the method and of its input.
     pub settings: Assignments,
-    /// Seed, decision, groups, and how images are read.
+    /// Seed, decision rule, groups and image options.
     pub options: FitOptions,
-    /// How long a fit may take, by which [`AUTO`] chooses.
+    /// The time budget of the fit for [`AUTO`].
     pub time_budget: Option<Duration>,
-    /// The level at which training images that look unlike the others are left out.
+    /// The level of suspicion at which training images are dropped.
     pub drop_suspicious: Option<f64>,
-    /// The folder for the checkpoints of methods that train.
+    /// The folder for checkpoints of methods that train a network.
     pub checkpoints: Option<PathBuf>,
 }
 
@@ -51,25 +51,24 @@ impl Default for Recipe {
     }
 }
 
-/// What a recipe comes to for the images at hand.
+/// A recipe resolved for given images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chosen {
     /// The method.
     pub method: &'static str,
     /// The backbone.
     pub backbone: String,
-    /// The settings that were given, with those that belong to the choice.
+    /// The given settings with those of the choice.
     pub settings: Assignments,
-    /// Why, in one line, where [`AUTO`] chose.
+    /// The reason, in one line, if [`AUTO`] chose.
     pub reason: Option<String>,
 }
 
 impl Recipe {
-    /// What will be fitted on `samples`.
+    /// Resolves the recipe for `samples`.
     ///
     /// # Errors
-    /// A method that is not known, a time budget for a method that was named, and everything that [`choose_method`]
-    /// fails with.
+    /// An unknown method, a time budget with a named method, and the errors of [`choose_method`].
     pub fn choose(&self, samples: &[Sample]) -> Result<Chosen, DetectorError> {
         if self.method == AUTO {
             let backbone = self.backbone.as_deref().unwrap_or(DEFAULT_BACKBONE);
@@ -90,7 +89,7 @@ impl Recipe {
         Ok(Chosen { method: entry.name, backbone: backbone.to_owned(), settings: self.settings.clone(), reason: None })
     }
 
-    /// The detector that was chosen, not yet fitted.
+    /// The chosen detector, not yet fitted.
     ///
     /// # Errors
     /// As [`Detector::new`].
@@ -103,8 +102,7 @@ impl Recipe {
         })
     }
 
-    /// Fits what was chosen on `samples`, all of which are taken to be good; `dataset` is the name that the model file
-    /// remembers.
+    /// Fits the chosen detector on `samples`, all treated as good; `dataset` is their name in the model file.
     ///
     /// # Errors
     /// As [`Detector::fit`] and [`fit_without_suspicious`].

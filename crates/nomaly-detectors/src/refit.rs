@@ -1,4 +1,4 @@
-//! Fits that leave out training images that do not look like the others.
+//! Fits without suspicious training images.
 
 use nomaly_data::Sample;
 use nomaly_store::Progress;
@@ -7,19 +7,19 @@ use crate::detector::{Detector, FitOptions, FitResult};
 use crate::error::DetectorError;
 use crate::suspicion::{Suspicious, suspicious};
 
-/// How often images are left out and the others fitted again.
+/// The most refits.
 const ROUNDS: usize = 3;
-/// The most images that are left out, as a share of all.
+/// The most dropped images, as a share of all.
 pub const MOST_DROPPED: f64 = 0.25;
 
-/// Fits on `samples` without those that are suspicious at `level`, in (0, 1): fits, leaves them out and fits again, up
-/// to three times and up to a quarter of the images. `detector` makes the same detector anew for each fit.
+/// Fits on `samples` without those suspicious at `level`, in (0, 1): fits, drops suspicious images and refits, up to
+/// three times and up to a quarter of the images. `detector` builds the detector for each fit.
 ///
-/// Gives the last fit, whose held-out images are numbered among all `samples`, with what was [left
-/// out](FitResult::dropped).
+/// Returns the last fit with the [dropped](FitResult::dropped) images. Its held-out images are numbered among all
+/// `samples`.
 ///
 /// # Errors
-/// A level out of range, and everything that making and fitting the detector fail with.
+/// A level out of range, and errors of building and fitting the detector.
 pub fn fit_without_suspicious(
     detector: &dyn Fn() -> Result<Detector, DetectorError>,
     dataset: &str,

@@ -1,21 +1,20 @@
-//! From an anomaly map to the regions that are anomalous.
+//! Anomalous regions of anomaly maps.
 //!
 //! # What it computes
-//! The pixels whose value is above a threshold, joined to regions where they touch at an edge or a corner. Holes, parts
-//! of the background that do not reach the border of the map by steps across edges, are filled first if asked; what
-//! lies in a hole becomes part of the region around it. Then regions that are too small are dropped.
+//! The connected components, across edges and corners, of the pixels above a threshold. Holes (background that is not
+//! connected to the border of the map across edges) are filled first if requested; whatever lies in a hole becomes part
+//! of the surrounding region. Then too small regions are dropped.
 //!
 //! # When to use
-//! Where somebody has to be shown what is wrong, or defects are to be counted and measured. The map has to be at the
-//! resolution in which the regions are wanted.
+//! To show, count and measure defects. The map must have the resolution of the wanted regions.
 //!
 //! # Parameters
 //! The threshold and [`RegionOptions`].
 //!
 //! # Reference
 //! Canny, *A computational approach to edge detection*, 1986, section VIII, for hysteresis. Equals
-//! `skimage.filters.apply_hysteresis_threshold` with neighbours across corners where it is asked for, `label` with a 3
-//! × 3 structure, `binary_fill_holes` and `find_objects` of `scipy.ndimage`.
+//! `skimage.filters.apply_hysteresis_threshold` with 8-connectivity, `label` with a 3 × 3 structure,
+//! `binary_fill_holes` and `find_objects` of `scipy.ndimage`.
 
 use image::GrayImage;
 use nomaly_metrics::components::{Components, Connectivity};
@@ -24,24 +23,22 @@ pub use nomaly_wire::Region;
 
 use crate::DetectorError;
 
-/// Which pixels above a threshold make a region.
+/// Options of the regions above a threshold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RegionOptions {
-    /// Hysteresis: a second, lower threshold. Where a region above it has a pixel above the first, all of it counts; so
-    /// the first decides whether there is a defect, and the second how far it reaches. Without effect where it is not
-    /// lower.
+    /// Hysteresis: a second, lower threshold. A region above it counts if it has a pixel above the first threshold; so
+    /// the first decides whether there is a defect, and the second determines its extent. Ignored unless lower.
     pub low: Option<f64>,
-    /// The fewest pixels of a region, filled holes included; smaller ones are dropped.
+    /// The fewest pixels of a region, including filled holes; smaller ones are dropped.
     pub min_area: usize,
-    /// Whether holes belong to the region around them.
+    /// Whether to fill holes.
     pub fill_holes: bool,
 }
 
 impl Default for RegionOptions {
-    /// No region is too small: then an image whose highest value is above the threshold has a region that shows why,
-    /// and how many pixels the smallest real defect has is known only to those who know the camera. Holes are filled:
-    /// the inside of a large even defect often looks normal while its outline does not, and it is one defect all the
-    /// same.
+    /// No least area: every image above the threshold then has a region that shows why, and the size of the smallest
+    /// real defect depends on the camera. Holes are filled: the inside of a large even defect often looks normal while
+    /// its outline does not, yet it is one defect.
     fn default() -> Self {
         Self { low: None, min_area: 0, fill_holes: true }
     }
@@ -67,21 +64,19 @@ impl Default for RegionOptions {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Regions {
-    /// 255 where a pixel belongs to a region, 0 elsewhere; as large as the map.
+    /// 255 inside regions, 0 elsewhere; as large as the map.
     pub mask: GrayImage,
-    /// The regions: highest peak first, of equal peaks the one whose bounding box starts in the upper row, then in the
-    /// column to the left.
+    /// The regions, highest peak first; equal peaks in raster order of the upper left corner of their bounding boxes.
     pub regions: Vec<Region>,
 }
 
 impl Regions {
-    /// Finds the regions of a row-major map of `height` rows of `width` pixels that lie above `threshold`, which may be
-    /// infinite. A value equal to the threshold is not above it. Hysteresis comes first, then holes, then the least
-    /// area.
+    /// Finds the regions above `threshold`, which may be infinite, of a row-major map of `height` rows of `width`
+    /// pixels. A value equal to the threshold is not above it. Hysteresis comes first, then holes, then the least area.
     ///
     /// # Errors
-    /// A map that has another number of values or more than 2³² − 1; a value that is not finite: taking it for "not
-    /// above" would pass an image that was never judged; a threshold that is no number.
+    /// A map with a wrong number of values or more than 2³² − 1; a value that is not finite, since counting it as "not
+    /// above" would hide it; a threshold that is NaN.
     pub fn find(
         map: &[f32],
         width: usize,
@@ -139,7 +134,7 @@ fn grown(high: &[u8], mut low: Vec<u8>, width: usize) -> Vec<u8> {
     low
 }
 
-/// Sets the background that does not reach the border of the mask.
+/// Fills the background that is not connected to the border of the mask.
 fn fill_holes(mask: &mut [u8], width: usize) {
     let background: Vec<u8> = mask.iter().map(|&pixel| u8::from(pixel == 0)).collect();
     let Components { labels, sizes } = Components::find(&background, width, Connectivity::Four);
@@ -152,7 +147,7 @@ fn fill_holes(mask: &mut [u8], width: usize) {
         open[row[0] as usize] = true;
         open[row[width - 1] as usize] = true;
     }
-    // Label 0 is what is set already.
+    // Label 0 is already set.
     for (pixel, label) in mask.iter_mut().zip(labels) {
         if label != 0 && !open[label as usize] {
             *pixel = 255;
@@ -162,7 +157,7 @@ fn fill_holes(mask: &mut [u8], width: usize) {
 
 /// Box, peak and mean of every region, in the order of their labels.
 fn measure(map: &[f32], width: usize, components: &Components) -> Vec<Region> {
-    /// What is known of a region before its last pixel; borders are inclusive.
+    /// The running statistics of a region; borders are inclusive.
     struct Extent {
         left: usize,
         right: usize,

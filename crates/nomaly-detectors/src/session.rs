@@ -1,8 +1,8 @@
-//! Scoring images as they come, with memory that is kept from one to the next.
+//! Sessions score images one by one and reuse memory between them.
 //!
 //! [`predict`](FittedDetector::predict) is for many images at once: it reads ahead and decodes in parallel. A
-//! [`Session`] is for a program that has an image in its hands and wants an answer now: a camera's loop, a request to a
-//! service. What it says of an image is what `predict` says, bit for bit.
+//! [`Session`] is for a program that needs a result for one image at once: a camera loop or a service. Its results
+//! equal those of `predict`, bit for bit.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -24,18 +24,18 @@ use crate::outcome::Prediction;
 use crate::regions::RegionOptions;
 use crate::shift::{Look, pooled};
 
-/// How a session scores.
+/// Options of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOptions {
     /// A decision rule in place of the model's own.
     pub rule: Option<DecisionRule>,
-    /// Views that the network sees at a time, at least 1. The result does not depend on it; memory does.
+    /// Views per run of the network, at least 1. Affects memory, not the result.
     pub batch: usize,
-    /// What an encoded image may take.
+    /// Limits of encoded images.
     pub limits: Limits,
-    /// How regions are found, for methods with maps.
+    /// Options of regions, for methods with maps.
     pub regions: RegionOptions,
-    /// Whether it is said how images differ from the training images in what is no defect.
+    /// Whether to check images for shifts against the training images.
     pub shift: bool,
 }
 
@@ -45,7 +45,7 @@ impl Default for SessionOptions {
     }
 }
 
-/// What is said of an image; what a [`Prediction`] has can be asked of it too.
+/// The result for an image. Dereferences to its [`Prediction`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     /// Score, p-value, decision and map.
@@ -54,7 +54,7 @@ pub struct Verdict {
     pub size: (u32, u32),
     /// The class, `unknown` or `undecided`, for models of classes.
     pub label: Option<String>,
-    /// What is above the threshold of pixels, in pixels of the image, for methods that make maps and have one.
+    /// The regions above the pixel threshold, in pixels of the image, for models with maps and such a threshold.
     pub regions: Option<Vec<Region>>,
 }
 
@@ -66,21 +66,21 @@ impl Deref for Verdict {
     }
 }
 
-/// A detector with memory to score with: one for each thread that scores. Sessions of one detector share its weights.
+/// A detector with memory for scoring. Each scoring thread needs its own; sessions of one detector share its weights.
 pub struct Session {
     detector: Arc<FittedDetector>,
     options: SessionOptions,
     decider: Decider,
-    /// One of each size.
+    /// One per size.
     memories: Vec<NetworkMemory>,
-    /// What the method computes in at each size.
+    /// The method's workspace at each size.
     workspaces: Vec<MethodWorkspace>,
     /// The network's inputs at each size.
     inputs: Vec<Vec<f32>>,
 }
 
 impl FittedDetector {
-    /// A session that scores images one after another, or few at a time, with memory of its own.
+    /// A session that scores single images or small batches.
     ///
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
@@ -90,7 +90,7 @@ impl FittedDetector {
 }
 
 impl Session {
-    /// A session of a detector that others may share.
+    /// A session of a shared detector.
     ///
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
@@ -112,21 +112,21 @@ impl Session {
     /// Scores a decoded image.
     ///
     /// # Errors
-    /// An image without pixels; an image whose score is not a finite number.
+    /// An image without pixels, or one whose score is not finite.
     pub fn score(&mut self, image: &RgbImage) -> Result<Verdict, DetectorError> {
         self.score_one(image, None)
     }
 
-    /// Scores an encoded image, of any format that can be decoded.
+    /// Scores an encoded image of any supported format.
     ///
     /// # Errors
-    /// Bytes that are no image or exceed the limits, and those of [`score`](Self::score).
+    /// Bytes that cannot be decoded or exceed the limits, and the errors of [`score`](Self::score).
     pub fn score_bytes(&mut self, bytes: &[u8]) -> Result<Verdict, DetectorError> {
         let (image, file) = decode_bytes_with_facts(bytes, &self.options.limits).map_err(DataError::from)?;
         self.score_one(&image, file)
     }
 
-    /// Scores decoded images together, in their order; one that has no finite score does not spoil the others.
+    /// Scores decoded images together, in order. An image without a finite score does not affect the others.
     ///
     /// # Errors
     /// An image without pixels.
@@ -186,7 +186,7 @@ impl Session {
     }
 }
 
-/// How images look, with their features at the tap by which they are compared with the training images.
+/// How images look, with their features at the tap used for comparison with the training images.
 fn looks(
     extractors: &[FeatureExtractor],
     features: &[FeatureBatch<'_>],

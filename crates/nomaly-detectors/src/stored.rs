@@ -1,7 +1,6 @@
-//! What a fit makes sure of, asked again of a model file.
+//! Checks of model files: the invariants of a fit.
 //!
-//! A checksum tells that a file is as it was written, not that nomaly wrote it: every number of the header may be
-//! anything.
+//! A checksum shows that a file is intact, not that nomaly wrote it: every value of the header may be malicious.
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_methods::{INPUT_SIDES, MOST_SIZES, MethodEntry, MethodError};
@@ -11,17 +10,16 @@ use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
 use crate::DetectorError;
 use crate::info::ModelInfo;
 
-/// How many times larger than the crop an image may become before its centre is cut out; backbones ask for less than
-/// 1.2.
+/// The largest size of an image before a center crop, as a multiple of the crop; backbones use less than 1.2.
 const MOST_BEFORE_CROP: u32 = 2;
 
-/// Refuses settings that a method does not have; `common` are those of all methods.
+/// Rejects settings that a method does not have; `common` are those of all methods.
 pub(crate) fn check_names(entry: &MethodEntry, given: &Assignments, common: &Table) -> Result<(), DetectorError> {
     let table = Table::joined([&entry.settings(given)?, common]);
     Ok(given.iter().try_for_each(|(name, _)| table.find(name).map(drop))?)
 }
 
-/// Refuses a backbone that a method does not stand on.
+/// Rejects a backbone that a method does not support.
 pub(crate) fn check_backbone(entry: &MethodEntry, backbone: &str) -> Result<(), DetectorError> {
     match entry.backbone.filter(|only| *only != backbone) {
         Some(only) => Err(DetectorError::from(MethodError::Conflict {
@@ -31,7 +29,7 @@ pub(crate) fn check_backbone(entry: &MethodEntry, backbone: &str) -> Result<(), 
     }
 }
 
-/// Refuses a joined network that a method does not look at: it would cost time and say nothing.
+/// Rejects a joined network that a method does not use, which would only cost time.
 pub(crate) fn check_networks(method: &str, backbone: &Backbone, taps: &[TapRequest]) -> Result<(), DetectorError> {
     match backbone.unused(taps) {
         Some(network) => {
@@ -47,9 +45,9 @@ pub(crate) fn check_networks(method: &str, backbone: &Backbone, taps: &[TapReque
     }
 }
 
-/// Refuses what no fit of the method writes, before anything is allocated by it.
+/// Rejects whatever no fit of the method writes, before allocating by it.
 ///
-/// The [`Pipeline`] has checked itself when it was read, and the method checks its settings when it is built.
+/// The [`Pipeline`] is checked when it is read, and the method checks its settings when it is built.
 pub(crate) fn check_stored(info: &ModelInfo, entry: &MethodEntry) -> Result<(), DetectorError> {
     let Some(fusion) = &info.fusion else {
         return check_parts(entry, &info.method.settings, &info.backbone.name, info.median, &[info.pipeline]);
@@ -60,7 +58,7 @@ pub(crate) fn check_stored(info: &ModelInfo, entry: &MethodEntry) -> Result<(), 
     if pipelines[0] == info.pipeline { Ok(()) } else { Err(refuse_sizes("the first size is not that of the model")) }
 }
 
-/// Refuses a method, a backbone and sizes that no fit puts together.
+/// Rejects combinations of a method, a backbone and sizes that no fit produces.
 pub(crate) fn check_parts(
     entry: &MethodEntry,
     settings: &Assignments,
@@ -92,7 +90,7 @@ pub(crate) fn check_parts(
     }
     let first = &several[0];
     for size in several {
-        // Only whole images of the same views lie over each other.
+        // Maps only align for whole images with the same views.
         let whole = matches!(size.resize.mode, ResizeMode::Exact { .. });
         if !whole || size.views != first.views || size.views.tiling.is_some() {
             return Err(refuse_sizes("a size does not show the whole image once"));
@@ -136,7 +134,7 @@ fn check_pipeline(pipeline: &Pipeline) -> Result<(), DetectorError> {
 }
 
 /// Whether each of `count` tiles of `side` pixels in a frame of `length` begins at least a tenth of a tile, rounded
-/// down, behind the one before.
+/// down, after the previous one.
 fn far_apart(count: usize, side: usize, length: usize) -> bool {
     (count - 1) * (side / 10) <= length - side
 }

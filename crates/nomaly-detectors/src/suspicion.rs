@@ -1,16 +1,16 @@
-//! Training images that do not look like the others.
+//! Suspicious training images.
 //!
 //! # What it computes
-//! A few defective images among the training images have high held-out scores, for fits on the others know little of
-//! their kind. A [`RobustTail`] through the middle of all held-out scores, which a minority of such images moves
-//! little, gives each a p-value.
+//! Defective images among the training images have high held-out scores, as long as few others share the defect. A
+//! [`RobustTail`] fitted to the middle of all held-out scores, which a minority of such images hardly affects, gives
+//! each image a p-value.
 //!
 //! # When to use
-//! Always: [`suspicious`] costs nothing, and naming an image asks no more than a look at it. Leaving images out
-//! ([`fit_without_suspicious`](crate::refit::fit_without_suspicious)) trades a promise: the false-alarm rate then holds
-//! for images like those that were kept, so that up to the level of suspicion of good images may be flagged besides.
+//! Always: [`suspicious`] costs nothing, and a named image only has to be looked at. Dropping images
+//! ([`fit_without_suspicious`](crate::refit::fit_without_suspicious)) weakens the guarantee: the false-alarm rate then
+//! holds for images like the kept ones, so that up to the level of suspicion of good images may be flagged in addition.
 //!
-//! Defects of one kind that make up much of the training images are near each other, score low, and are not found.
+//! Defects of one kind in a large share of the training images are near each other, score low, and are not found.
 
 use std::collections::BTreeSet;
 
@@ -18,24 +18,24 @@ use nomaly_scorers::decision::RobustTail;
 
 use crate::outcome::HeldOutImage;
 
-/// A training image that does not look like the others.
+/// A suspicious training image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suspicious {
-    /// Its place among the samples that were fitted on.
+    /// Its index among the samples of the fit.
     pub sample: usize,
     /// Its held-out score.
     pub score: f64,
-    /// How rare such a score is among the others, in [0, 1].
+    /// The p-value of its score among the others, in [0, 1].
     pub p_value: f64,
 }
 
-/// The level at which about one of ten sets of `images` good images, with an exponential tail, has one that is named.
+/// The level at which about one of ten sets of `images` good images, with an exponential tail, has a suspicious one.
 pub fn naming_level(images: usize) -> f64 {
     0.1 / images.max(1) as f64
 }
 
-/// The images whose p-value is at most `level`, the least likely first; none where scores have no tail to speak of:
-/// fewer than eight, or half of them equal.
+/// The images whose p-value is at most `level`, the least likely first. Empty if the tail cannot be fitted: fewer than
+/// eight scores, or half of them equal.
 pub fn suspicious(held_out: &[HeldOutImage], level: f64) -> Vec<Suspicious> {
     let scores: Vec<f64> = held_out.iter().map(|image| image.score).collect();
     let Ok(tail) = RobustTail::fit(&scores) else { return Vec::new() };
@@ -46,7 +46,7 @@ pub fn suspicious(held_out: &[HeldOutImage], level: f64) -> Vec<Suspicious> {
     });
     let mut found: Vec<Suspicious> = p_values.filter(|image| image.p_value <= level).collect();
     found.sort_by(|a, b| b.score.total_cmp(&a.score));
-    // Of an image and its changed copies the most suspicious counts.
+    // Keep the most suspicious of an image and its changed copies.
     let mut seen = BTreeSet::new();
     found.retain(|image| seen.insert(image.sample));
     found

@@ -214,7 +214,7 @@ mod tests {
             groups: None,
         };
         let classes = Classes::new(vec![class("a"), class("b")], DecisionRule::Threshold(5.0)).unwrap();
-        let item = |kind, scores: [f64; 2]| (kind, classes.recognise(&scores));
+        let item = |kind, scores: [f64; 2]| (kind, classes.recognize(&scores));
         let items = [
             item("a", [1.0, 9.0]),
             item("a", [3.0, 2.0]),
@@ -250,7 +250,7 @@ mod tests {
         };
         // Nine held-out scores allow a rate of 10 %; three do not.
         let classes = Classes::new(vec![class("a", 9), class("b", 3)], DecisionRule::MaxFpr(0.1)).unwrap();
-        let item = |kind, scores: [f64; 2]| (kind, classes.recognise(&scores));
+        let item = |kind, scores: [f64; 2]| (kind, classes.recognize(&scores));
         let items = [item("a", [1.0, 9.0]), item("a", [8.5, 9.0]), item("b", [9.0, 2.0]), item("z", [9.0, 99.0])];
         let figures = recognition_figures(&classes, &items).unwrap();
         assert_eq!((figures.undecided, figures.false_unknown, figures.false_unknown_ci), (1, None, None));

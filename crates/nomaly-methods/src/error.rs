@@ -1,4 +1,4 @@
-//! What can go wrong, by whose fault it is.
+//! Errors of methods, by cause.
 
 use std::path::PathBuf;
 
@@ -14,32 +14,32 @@ use nomaly_transforms::TransformError;
 use crate::kind::ErrorKind;
 use nomaly_wire::Skipped;
 
-/// Why a method could not be made, fitted or used.
+/// Why a method could not be built, fitted or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MethodError {
-    /// A name that nothing of its kind has.
+    /// An unknown name.
     #[error(transparent)]
     Unknown(#[from] UnknownName),
-    /// A setting that cannot be used.
+    /// An invalid setting.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// Settings, or names, that do not go together.
+    /// Settings or names that contradict each other.
     #[error("{reason}")]
     Conflict {
-        /// What does not go with what.
+        /// The contradiction.
         reason: String,
     },
     /// Fewer usable items than a fit needs.
     #[error("{of} needs at least {needed} usable {items}, and there {} {found}", if *found == 1 { "is" } else { "are" })]
     TooFew {
-        /// The method or the scorer.
+        /// The method or scorer that needs them.
         of: String,
         /// What it needs: `training images` or `rows`.
         items: &'static str,
-        /// How many it needs.
+        /// The least number.
         needed: usize,
-        /// How many could be used.
+        /// How many were usable.
         found: usize,
     },
     /// A class that cannot be learned.
@@ -47,55 +47,55 @@ pub enum MethodError {
     Class {
         /// Its name.
         class: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A bad image or row where bad images end the run.
+    /// An unusable image or row in strict mode.
     #[error("{}", skipped.message)]
     BadImage {
-        /// The image, and what is wrong with it.
+        /// The image and the reason.
         skipped: Skipped,
     },
     /// The user asked to stop.
     #[error("interrupted; nothing was written")]
     Cancelled,
-    /// Features whose shape is not the one that was fitted.
+    /// Features whose shape differs from the fitted one.
     #[error("features of `{tap}` have {found} values an image, and the method was fitted on {expected}")]
     FeatureShape {
         /// The tap.
         tap: String,
-        /// What was fitted.
+        /// The fitted number of values.
         expected: usize,
-        /// What came.
+        /// The number of values that came.
         found: usize,
     },
-    /// A model that cannot be written down.
+    /// A model that cannot be serialized.
     #[error("the model cannot be encoded: {reason}")]
     Encode {
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// A part of a model that is missing, or does not fit its settings.
+    /// A state of a model that is missing or contradicts the settings.
     #[error("the state of `{state}` is {}", missing_or_damaged(reason.as_deref()))]
     State {
-        /// The part.
+        /// The name of the state.
         state: String,
-        /// What is wrong with it; `None` where it is missing.
+        /// The damage; `None` if the state is missing.
         reason: Option<String>,
     },
-    /// A model whose method cannot take in more images.
+    /// A model whose method does not support updates.
     #[error("a model of {method} cannot be updated: a fit has to see all images at once")]
     NotExtendable {
         /// The method.
         method: String,
     },
-    /// A model that does not keep what an update needs.
+    /// A model that was not fitted to be updatable.
     #[error("this model of {method} does not keep what an update needs")]
     NotUpdatable {
         /// The method.
         method: String,
     },
-    /// A method whose fit cannot be divided over processes.
+    /// A method whose fit cannot be split over processes.
     #[error("a fit of {method} cannot be split: it trains a network, and every step of that needs the one before")]
     NotSplittable {
         /// The method.
@@ -104,29 +104,29 @@ pub enum MethodError {
     /// More memory or more time than the settings allow.
     #[error("{reason}")]
     Limit {
-        /// What is needed, what is allowed, and what would help.
+        /// The amount needed, the limit, and a remedy.
         reason: String,
     },
-    /// A file beside images and models that cannot be used: a checkpoint, a region of interest, a log.
+    /// An unusable file other than an image or a model: a checkpoint, a region of interest, a log.
     #[error("{what} {}: {reason}", path.display())]
     File {
-        /// What it is.
+        /// The kind of file.
         what: &'static str,
-        /// The file.
+        /// Its path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// An instruction set that was forced and is not there.
+    /// A forced instruction set that this CPU lacks.
     #[error(transparent)]
     Isa(#[from] nomaly_kernels::IsaError),
-    /// A search for neighbours was refused.
+    /// A nearest-neighbor search failed.
     #[error(transparent)]
-    Neighbours(#[from] nomaly_kernels::neighbours::NeighboursError),
-    /// A numeric kernel refused what it was given.
+    Neighbors(#[from] nomaly_kernels::neighbours::NeighboursError),
+    /// A numeric kernel rejected its input.
     #[error(transparent)]
     Kernel(Box<dyn std::error::Error + Send + Sync>),
-    /// A loss that is no finite number.
+    /// A loss that is not finite.
     #[error(
         "the loss is not a finite number in epoch {epoch} (step {step}): the training diverged; try a smaller `rate`"
     )]
@@ -151,12 +151,12 @@ pub enum MethodError {
     /// A file could not be written or fetched.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The preprocessing is not valid.
+    /// Invalid preprocessing.
     #[error(transparent)]
     Transform(#[from] TransformError),
 }
 
-/// What is wrong with a part of a model.
+/// The reason of a damaged state, for the message.
 fn missing_or_damaged(reason: Option<&str>) -> String {
     reason.map_or_else(|| "missing".to_owned(), |reason| format!("damaged: {reason}"))
 }
@@ -170,7 +170,7 @@ impl From<ScorerError> for MethodError {
     }
 }
 
-/// Errors of numeric kernels that nobody tells apart.
+/// Errors of numeric kernels that need no variant of their own.
 macro_rules! errors_of_kernels {
     ($($error:ty),* $(,)?) => {
         $(impl From<$error> for MethodError {
@@ -189,7 +189,7 @@ errors_of_kernels!(
 );
 
 impl MethodError {
-    /// Whose fault it is, whichever layer it comes from.
+    /// The kind of the error, whichever layer it comes from.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Unknown(_)
@@ -206,7 +206,7 @@ impl MethodError {
             | Self::NotExtendable { .. }
             | Self::NotUpdatable { .. } => ErrorKind::Model,
             Self::Limit { .. } => ErrorKind::Limit,
-            Self::Neighbours(_) | Self::Kernel(_) | Self::Diverged { .. } => ErrorKind::Numeric,
+            Self::Neighbors(_) | Self::Kernel(_) | Self::Diverged { .. } => ErrorKind::Numeric,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Training(error) => error.into(),
             Self::Backbone(error) => (&**error).into(),
@@ -216,12 +216,12 @@ impl MethodError {
         }
     }
 
-    /// A setting whose value is not allowed; `allowed` says in words what would be.
+    /// An invalid value of a setting; `allowed` describes the valid ones.
     pub fn setting(name: &str, given: &str, allowed: &str) -> Self {
         SettingError::value(name, given, allowed).into()
     }
 
-    /// More memory than the settings allow; amounts have a unit.
+    /// More memory than the settings allow; amounts are written with their unit.
     pub fn memory(method: &str, needed: &str, allowed: &str, hint: &str) -> Self {
         let reason = format!("{method} needs {needed} of memory here, and max_memory is {allowed}; {hint}");
         Self::Limit { reason }
@@ -270,11 +270,11 @@ mod tests {
 
     #[test]
     fn a_state_is_missing_or_damaged() {
-        let said = |reason: Option<&str>| {
+        let message = |reason: Option<&str>| {
             MethodError::State { state: "bank".to_owned(), reason: reason.map(str::to_owned) }.to_string()
         };
-        assert_eq!(said(None), "the state of `bank` is missing");
-        assert_eq!(said(Some("no rows")), "the state of `bank` is damaged: no rows");
+        assert_eq!(message(None), "the state of `bank` is missing");
+        assert_eq!(message(Some("no rows")), "the state of `bank` is damaged: no rows");
         let few = |found| MethodError::TooFew { of: "padim".to_owned(), items: "training images", needed: 2, found };
         assert_eq!(few(1).to_string(), "padim needs at least 2 usable training images, and there is 1");
         assert_eq!(few(0).to_string(), "padim needs at least 2 usable training images, and there are 0");

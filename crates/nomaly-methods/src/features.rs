@@ -10,33 +10,33 @@ use crate::score::MethodScore;
 
 /// The features of a batch of images, tap by tap.
 ///
-/// An image is seen in one or more *views*: tiles of it, and flipped copies, all of the size of the network's input.
-/// Every image of a detector has the same views in the same order.
+/// Each image gives one or more *views*: its tiles and their flipped copies, each of the network's input size. All
+/// images of a detector have the same views in the same order.
 #[derive(Clone, Copy, Debug)]
 pub struct FeatureBatch<'a> {
-    /// How many images.
+    /// The number of images.
     pub images: usize,
-    /// Views an image, at least 1.
+    /// Views per image, at least 1.
     pub views: usize,
     /// Height and width of a view in pixels: the network's input.
     pub input: [usize; 2],
-    /// Height and width of the map of a view in pixels: those of the input, or of the smallest of the inputs where
-    /// images are seen at several sizes.
+    /// Height and width of the map of a view in pixels: those of the input, or of the smallest input if there are
+    /// several sizes.
     pub map: [usize; 2],
-    /// The taps, in the order in which they were asked for.
+    /// The taps, in the requested order.
     pub taps: &'a [TapRequest],
     /// For each tap, row-major values of `images` × `views` × [`shapes`](Self::shapes).
     pub values: &'a [Vec<f32>],
     /// For each tap, the `[C, h, w]` of one view's features, whatever their layout.
     pub shapes: &'a [[usize; 3]],
-    /// The pixels that matter, where not all do.
+    /// The region of interest; `None` for the whole image.
     pub region: Option<&'a RegionOfInterest>,
-    /// Side of the median filter that maps go through, in pixels of the input; 1 for none.
+    /// Side of the median filter of maps, in pixels of the input; `None` for no filter.
     pub median: Option<usize>,
 }
 
 impl FeatureBatch<'_> {
-    /// The features of one image, tap by tap: what [`values`](Self::values) are for a batch of that image alone.
+    /// The features of one image, tap by tap: the [`values`](Self::values) of a batch of that image alone.
     pub fn values_of(&self, image: usize) -> Vec<Vec<f32>> {
         let part = |values: &Vec<f32>| {
             let each = values.len() / self.images;
@@ -48,7 +48,7 @@ impl FeatureBatch<'_> {
     /// The features of one tap as `[images · views, expected]`.
     ///
     /// # Errors
-    /// [`MethodError::FeatureShape`] for another number of values a view than `expected`.
+    /// [`MethodError::FeatureShape`] if a view does not have `expected` values.
     pub fn rows(&self, tap: usize, expected: usize) -> Result<ndarray::ArrayView2<'_, f32>, MethodError> {
         let views = self.images * self.views;
         let found = self.values[tap].len() / views.max(1);
@@ -60,44 +60,43 @@ impl FeatureBatch<'_> {
     }
 }
 
-/// Images as features, as often as a method wants to see them.
+/// The features of a set of images, which a method can visit repeatedly.
 pub trait FeatureSource: Sync {
-    /// How many images there are; some may turn out to be unusable.
+    /// The number of images, including any that prove unusable.
     fn images(&self) -> usize;
 
-    /// How many views an image has.
+    /// Views per image.
     fn views(&self) -> usize;
 
-    /// Bytes that the source itself may come to hold between visits.
+    /// The most bytes that the source holds between visits.
     fn held_bytes(&self) -> u64;
 
-    /// What each of the images shows that a [`visit`](Self::visit) found usable, as the data set names it.
+    /// The kind of each usable image, as the data set names it. Known after the first [`visit`](Self::visit).
     fn kinds(&self) -> Vec<String>;
 
-    /// Which of the images that a [`visit`](Self::visit) found usable depend on each other: held-out scores
-    /// leave out whole groups. Images are numbered as they were found usable.
+    /// The groups of the usable images; held-out scores leave out whole groups. Usable images are numbered in order.
+    /// Known after the first [`visit`](Self::visit).
     ///
     /// # Errors
-    /// Images that cannot be grouped as the user asked for.
+    /// Images that cannot be grouped as requested.
     fn groups(&self) -> Result<Groups, MethodError>;
 
-    /// Visits all usable images in order, batch by batch, and says how many there were. Which images are usable is
-    /// found on the first visit.
+    /// Visits all usable images in order, batch by batch, and returns their number. The first visit determines which
+    /// images are usable.
     ///
     /// # Errors
-    /// Whatever `visit` fails with, cancellation, a bad image where the source is strict, and on later visits an image
-    /// that has become unusable meanwhile.
+    /// Errors of `visit`, cancellation, an unusable image in strict mode, and on later visits an image that has become
+    /// unusable.
     fn visit(
         &self,
         progress: &dyn Progress,
         visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), MethodError> + Send),
     ) -> Result<usize, MethodError>;
 
-    /// Visits some of the images that an earlier [`visit`](Self::visit) found usable: their numbers among the usable
-    /// ones, ascending.
+    /// Visits the usable images with these numbers, ascending, after an earlier [`visit`](Self::visit).
     ///
     /// # Errors
-    /// As [`visit`](Self::visit), and an image that has become unusable meanwhile.
+    /// As [`visit`](Self::visit).
     fn visit_some(
         &self,
         which: &[usize],
@@ -105,8 +104,8 @@ pub trait FeatureSource: Sync {
         visit: &mut (dyn FnMut(&FeatureBatch<'_>) -> Result<(), MethodError> + Send),
     ) -> Result<(), MethodError>;
 
-    /// What a detector says of an image whose views a method has scored: the highest score of its tiles, the mean over
-    /// flipped copies, and the views' maps put together.
+    /// Combines the scores of the views of an image: the highest score of the tiles, the mean over flipped copies, and
+    /// one map of all views.
     ///
     /// # Errors
     /// Maps of another size than the views.

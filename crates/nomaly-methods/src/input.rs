@@ -1,4 +1,4 @@
-//! How images become the input of a network: the settings that every method understands besides its own.
+//! Preprocessing settings, common to all methods.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,13 +10,13 @@ use nomaly_transforms::{Filter, Flips, MAX_TILES};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Sides of the network's input in pixels.
+/// Valid sides of the network's input in pixels.
 pub const INPUT_SIDES: RangeInclusive<usize> = 32..=2048;
 
-/// The most sizes at which images are seen.
+/// The most input sizes.
 pub const MOST_SIZES: usize = 4;
 
-/// How images become the input of a network.
+/// Preprocessing settings: how images become the input of a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InputParams {
     /// Weights of the backbone; `auto` is the embedded or the cached file.
@@ -71,12 +71,12 @@ impl Default for InputParams {
 }
 
 impl InputParams {
-    /// Those of methods that train on small images: `side` pixels, and smaller images set on black.
+    /// The defaults of methods that train on small images: `side` pixels, smaller images padded with black.
     pub fn small(side: u32) -> Self {
         Self { input_size: Auto::Value(side), view: View::Pad, ..Self::default() }
     }
 
-    /// Whether images are seen at several sizes.
+    /// Whether there are several input sizes.
     pub fn has_several_sizes(&self) -> bool {
         self.sizes.as_ref().is_some_and(|sizes| sizes.len() > 1)
     }
@@ -103,39 +103,39 @@ impl Settings for InputParams {
     }
 }
 
-/// What becomes of an image's aspect ratio.
+/// The aspect ratio of the network's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Aspect {
-    /// Every image becomes a square.
+    /// A square.
     Squash,
-    /// Every image gets the median aspect ratio of the training images.
+    /// The median aspect ratio of the training images.
     Keep,
 }
 
-/// Which part of an image is seen.
+/// The part of an image that becomes the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum View {
-    /// All of it, resized.
+    /// The whole image, resized.
     Whole,
-    /// The center, after its short side was resized, as backbones are trained.
+    /// The center crop after resizing the short side, as backbones are trained.
     Center,
-    /// All of it; images that are smaller than the input are set on black.
+    /// The whole image; smaller images are padded with black.
     Pad,
 }
 
 /// A grid of tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiles {
-    /// Tiles in height, from 1 to [`MAX_TILES`].
+    /// Tiles along the height, from 1 to [`MAX_TILES`].
     pub rows: u32,
-    /// Tiles in width, likewise.
+    /// Tiles along the width, in the same range.
     pub columns: u32,
 }
 
 impl Tiles {
-    /// The image as it is.
+    /// A single tile.
     pub const ONE: Self = Self { rows: 1, columns: 1 };
 }
 

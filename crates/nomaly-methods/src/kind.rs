@@ -1,4 +1,4 @@
-//! Whose fault an error is, and what can be done about it.
+//! Kinds of errors, by who can fix them.
 
 use nomaly_backbones::BackboneError;
 use nomaly_backbones::trainable::TrainableError;
@@ -7,30 +7,29 @@ use nomaly_data::DataError;
 use nomaly_scorers::ScorerError;
 use nomaly_store::StoreError;
 
-/// What kind of error something is, whichever layer it comes from.
+/// The kind of an error, whichever layer it comes from.
 ///
-/// Messages name the setting, the file or the numbers; the kind says who can do something about it. A program that
-/// answers requests tells by it what to answer.
+/// Messages name the setting, the file or the numbers; the kind says who can fix them. A service maps kinds to status
+/// codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ErrorKind {
-    /// A name, a setting or a combination of them that cannot be. The caller's fault: ask for something else.
+    /// An unknown name, an invalid setting or an invalid combination. The caller's fault: change the request.
     Setting,
-    /// Images, tables or other files that cannot be used as they are. The data's fault: repair them, or leave them out.
+    /// Unusable images, tables or other files. The data's fault: repair them or leave them out.
     Data,
-    /// Sound data, but less of it than is needed. Bring more, or choose what needs less.
+    /// Too little data. Provide more, or choose a method that needs less.
     TooFew,
-    /// A model or a weight file that is damaged, of another version, or cannot do what is asked of it. Copy it anew, or
-    /// fit again.
+    /// A model or weight file that is damaged, of another version, or lacks the requested feature. Copy it again or
+    /// refit.
     Model,
-    /// More memory, time or space than is allowed. Allow more, or ask for less.
+    /// A limit of memory, time or space was exceeded. Raise the limit or reduce the work.
     Limit,
-    /// A file that cannot be read or written, or a download that failed. The machine's fault, or the network's: look
-    /// there, and try again.
+    /// A file that cannot be read or written, or a failed download. The fault of the machine or network: fix it and
+    /// retry.
     Io,
-    /// Numbers that went out of hand: a training that diverged, values that are not finite. Look at the data, then at
-    /// the settings.
+    /// Numeric failure: a diverged training, values that are not finite. Check the data, then the settings.
     Numeric,
-    /// The user asked to stop. Nobody's fault; the same call starts again.
+    /// The user cancelled. Not a fault.
     Cancelled,
 }
 

@@ -1,10 +1,11 @@
-//! Methods of visual anomaly detection, and what they share.
+//! Methods of visual anomaly detection and their shared parts.
 //!
-//! A [`Method`] has checked its parameters. It visits a [`FeatureSource`] (what a backbone says of images) as often as
-//! it needs, learns what normal is, and becomes a [`FittedMethod`], which gives every image a score, *higher = more
-//! anomalous*, and some of them a map. Where images come from, and how scores become decisions, is not known here.
+//! A [`Method`] holds checked parameters. Its `fit` visits a [`FeatureSource`] (the backbone's features of the training
+//! images) as often as it needs and returns a [`FittedMethod`], which gives every image a score, *higher = more
+//! anomalous*; some methods also make anomaly maps. Reading images and turning scores into decisions happen in other
+//! crates.
 //!
-//! [`METHODS`] lists them all:
+//! [`METHODS`] lists all methods:
 //!
 //! ```
 //! use nomaly_methods::METHODS;

@@ -1,8 +1,8 @@
 //! Anomaly maps from distances on a grid of positions.
 //!
-//! Methods measure how anomalous each position of a feature map is. `MapMaker` turns that into a map of the network's
-//! input, the way the papers do: bilinear enlargement, then a Gaussian blur. Where images are seen at several sizes,
-//! all maps are of the smallest.
+//! Methods measure how anomalous each position of a feature map is. `MapMaker` upsamples these distances to the
+//! network's input as the papers do: bilinearly, then with a Gaussian blur. With several input sizes, all maps have the
+//! smallest.
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::filter::{Border, GaussianBlur, MedianFilter};
@@ -12,18 +12,17 @@ use crate::MethodError;
 use crate::features::FeatureBatch;
 use crate::maps::{AnomalyMap, RegionOfInterest};
 
-/// Standard deviation of the blur of anomaly maps, in pixels of the network's input; SPADE, PaDiM and PatchCore all use
-/// it.
+/// Standard deviation of the blur of anomaly maps, in pixels of the network's input, of SPADE, PaDiM and PatchCore.
 pub(crate) const DEFAULT_SIGMA: f64 = 4.0;
-/// Where the blur is cut off, in standard deviations: scipy's default, which the authors' programs rely on.
+/// Where the blur is truncated, in standard deviations: scipy's default, which the authors' programs use.
 const TRUNCATE: f64 = 4.0;
 
-/// Brings values on a grid to the size of a map: bilinear along sides that grow, and along sides that shrink the mean
-/// of all that a pixel covers, so that nothing is passed over.
+/// Resizes values on a grid to the size of a map: bilinear along sides that grow, area averaging along sides that
+/// shrink.
 #[derive(Debug)]
 struct Resizer {
     grid: [usize; 2],
-    /// The grid after averaging, no side larger than the map's.
+    /// The grid after averaging; no side exceeds the map's.
     averaged: [usize; 2],
     enlarge: Bilinear,
 }
@@ -68,7 +67,7 @@ pub(crate) struct MapMaker<'a> {
     finish: Finish<'a>,
 }
 
-/// What becomes of values for each pixel of a map.
+/// Filters maps: median, blur and region of interest.
 #[derive(Debug)]
 struct Finish<'a> {
     size: [usize; 2],
@@ -85,8 +84,8 @@ impl<'a> Finish<'a> {
         Ok(Self { size: batch.map, median, blur, region: batch.region })
     }
 
-    /// One map a view of `values` `[views, height, width]`: median filter and blur, and outside the region of interest
-    /// 0, or the smallest value of the map where that is negative, so that nothing there is the largest.
+    /// Maps of all views from `values` `[views, height, width]`: median filter and blur. Pixels outside the region of
+    /// interest are 0, or the map's smallest value if that is negative, so that none of them is the maximum.
     fn maps(&self, mut values: Vec<f32>) -> Result<Vec<AnomalyMap>, MethodError> {
         let [height, width] = self.size;
         if let Some(median) = &self.median {
@@ -108,8 +107,8 @@ impl<'a> Finish<'a> {
     }
 }
 
-/// One map a view of `values` `[views, height, width]`, a value for each pixel of the network's input: median filter
-/// and blur (`sigma` in pixels of the map, 0 for none) as the batch asks for.
+/// Maps of all views from `values` `[views, height, width]`, one value per pixel of the network's input, with the
+/// batch's median filter and a blur of `sigma` pixels of the map (0 for none).
 pub(crate) fn finish_maps(
     batch: &FeatureBatch<'_>,
     values: Vec<f32>,
@@ -120,8 +119,7 @@ pub(crate) fn finish_maps(
 }
 
 impl<'a> MapMaker<'a> {
-    /// For features of `grid` = height × width positions, as they come in `batch`; `sigma` in pixels of the map, 0 for
-    /// no blur.
+    /// For the features of `batch` at `grid` = height × width positions; `sigma` in pixels of the map, 0 for no blur.
     pub(crate) fn new(batch: &FeatureBatch<'a>, grid: [usize; 2], sigma: f64) -> Result<Self, MethodError> {
         let resize = Resizer::new(grid, batch.map)?;
         Ok(Self { grid, size: batch.map, resize, finish: Finish::new(batch, sigma)? })
@@ -136,7 +134,7 @@ impl<'a> MapMaker<'a> {
         }
     }
 
-    /// One map a view from `distances` `[views, grid]`; pixels outside the region of interest are 0.
+    /// Maps of all views from `distances` `[views, grid]`; pixels outside the region of interest are 0.
     pub(crate) fn maps(&self, distances: &[f32]) -> Result<Vec<AnomalyMap>, MethodError> {
         self.finish.maps(self.resize.maps(distances)?)
     }

@@ -1,4 +1,4 @@
-//! Anomaly maps: a value for each pixel, and the pixels that matter.
+//! Anomaly maps and regions of interest.
 //!
 //! [`AnomalyMap::resized`] brings a map to another size, and [`AnomalyMap::placed`] lays it over the original image.
 
@@ -8,12 +8,12 @@ use nomaly_transforms::Footprint;
 
 use crate::MethodError;
 
-/// A value for each pixel, *higher = more anomalous*.
+/// A value per pixel, *higher = more anomalous*.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AnomalyMap {
     /// Rows.
     pub height: usize,
-    /// Pixels a row.
+    /// Pixels per row.
     pub width: usize,
     /// `[height, width]`, row by row.
     pub values: Vec<f32>,
@@ -25,7 +25,7 @@ impl AnomalyMap {
         f64::from(self.values.iter().copied().fold(f32::NEG_INFINITY, f32::max))
     }
 
-    /// The map at another size, bilinear, with the outer edges of the corner pixels in place.
+    /// The map resized bilinearly, with the outer edges of the corner pixels aligned.
     ///
     /// # Errors
     /// A side of 0.
@@ -51,7 +51,7 @@ impl AnomalyMap {
         }
         let least = self.values.iter().copied().fold(f32::INFINITY, f32::min);
         let mut placed = Self { height, width, values: vec![least; height * width] };
-        // Whole pixels of the image: half a pixel is nothing beside a map's blur.
+        // Whole pixels suffice: half a pixel is far below a map's blur.
         let (top, left) = (footprint.y.round() as i64, footprint.x.round() as i64);
         let bottom = ((footprint.y + footprint.height).round() as i64).max(top + 1);
         let right = ((footprint.x + footprint.width).round() as i64).max(left + 1);
@@ -68,25 +68,25 @@ impl AnomalyMap {
     }
 }
 
-/// The pixels that matter, as each view of an image sees them.
+/// The region of interest in each view of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionOfInterest {
-    /// For each view, `[height, width]` of its map.
+    /// For each view, a mask `[height, width]` of its map.
     views: Vec<Vec<bool>>,
 }
 
 impl RegionOfInterest {
-    /// A region of pixels of each view.
+    /// A region from one mask per view.
     pub fn new(views: Vec<Vec<bool>>) -> Self {
         Self { views }
     }
 
-    /// Views are counted through all images of a batch.
+    /// `view` counts through all images of a batch.
     pub(crate) fn pixels(&self, view: usize) -> &[bool] {
         &self.views[view % self.views.len()]
     }
 
-    /// For each position of a grid over a view, whether any of its pixels is inside.
+    /// For each position of a grid over a view, whether any of its pixels is in the region.
     pub(crate) fn positions(&self, view: usize, grid: [usize; 2], size: [usize; 2]) -> Vec<bool> {
         let pixels = self.pixels(view);
         let span = |at: usize, cells: usize, side: usize| at * side / cells..((at + 1) * side).div_ceil(cells);
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(map.max(), 5.0);
         let large = map.resized(4, 6).unwrap();
         assert_eq!((large.height, large.width, large.values.len()), (4, 6, 24));
-        // The corners are beyond the outermost centres, where values repeat.
+        // The corners are beyond the outermost centers, where values repeat.
         assert_eq!((large.values[0], large.values[23]), (0.0, 5.0));
     }
 

@@ -1,4 +1,4 @@
-//! What a method is to the detector that runs it, and to the registry that lists it.
+//! The traits of methods and their registry entries.
 
 use std::path::Path;
 
@@ -17,48 +17,46 @@ use crate::score::{HeldOut, MethodScore};
 use crate::training::Checkpoint;
 use crate::workspace::MethodWorkspace;
 
-/// A method whose parameters have been checked and which has seen no data yet.
+/// A method with checked parameters, before it is fitted.
 pub trait Method: Send + Sync {
-    /// The name it has in the [registry](crate::METHODS).
+    /// Its name in the [registry](crate::METHODS).
     fn name(&self) -> &'static str;
 
-    /// The features that it looks at, in the order in which [`FeatureBatch`] holds them.
+    /// The features it uses, in the order of a [`FeatureBatch`].
     fn taps(&self) -> &[TapRequest];
 
-    /// Its parameters in full, defaults included, as the model file keeps them.
+    /// Its parameters including defaults, as stored in the model file.
     fn settings(&self) -> Assignments;
 
-    /// Refuses inputs of `[height, width]` pixels that the method cannot work on. Asked before a fit, and when a model
-    /// file is read.
+    /// Rejects unsupported inputs of `[height, width]` pixels. Called before a fit and when a model file is read.
     ///
     /// # Errors
-    /// The setting that does not fit the input.
+    /// The setting that contradicts the input.
     fn check_input(&self, _input: [usize; 2]) -> Result<(), MethodError> {
         Ok(())
     }
 
-    /// Learns what is normal from the images behind `source`.
+    /// Fits the method on the images of `source`.
     ///
-    /// The held-out scores come from images of [groups](FeatureSource::groups) that the scorer giving them had not
-    /// seen.
+    /// Each held-out score comes from a fit without any image of the same [group](FeatureSource::groups).
     ///
     /// # Errors
-    /// Too few images, or numbers that the method cannot use.
+    /// Too few images, or features that the method cannot use.
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError>;
 
-    /// Whether models can be updated.
+    /// Whether its models support updates.
     fn updates(&self) -> Updates {
         Updates::Never
     }
 
-    /// Adds the images behind `source` to what a fit has learned, without its training images.
+    /// Updates a model with the images of `source`, without its training images.
     ///
-    /// `states` are those of the fit. The held-out scores are those of the added images, under the fit that had not
-    /// seen them.
+    /// `states` are those of the fitted method. The held-out scores are those of the added images under the model
+    /// before the update.
     ///
     /// # Errors
-    /// [`MethodError::NotExtendable`] for methods that have to see all images at once, [`MethodError::NotUpdatable`]
-    /// for a model that does not keep what an update needs, and everything that [`fit`](Method::fit) fails with.
+    /// [`MethodError::NotExtendable`] for methods that need all images at once, [`MethodError::NotUpdatable`] for a
+    /// model that was not fitted to be updatable, and the errors of [`fit`](Method::fit).
     fn extend(
         &self,
         _states: Vec<(String, State)>,
@@ -68,104 +66,103 @@ pub trait Method: Send + Sync {
         Err(MethodError::NotExtendable { method: self.name().to_owned() })
     }
 
-    /// What a fit may take.
+    /// The memory limit of a fit.
     fn max_memory(&self) -> Memory {
         Memory::gib(2)
     }
 
-    /// Whether a fit looks at images more than once, so that it pays to keep their frames.
+    /// Whether a fit visits images more than once, so that caching their frames pays.
     fn revisits(&self) -> bool {
         false
     }
 
-    /// Rebuilds the fitted method from the named states of a model file.
+    /// Restores the fitted method from the named states of a model file.
     ///
     /// # Errors
-    /// A state that is missing or does not fit the parameters.
+    /// A state that is missing or contradicts the parameters.
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError>;
 }
 
-/// Whether the models of a method can take in further images.
+/// Whether the models of a method can be updated with further images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Updates {
-    /// No: it has to see all images at once.
+    /// No: a fit needs all images at once.
     Never,
-    /// Those that were fitted to be [updatable](FitContext::updatable), which makes the file larger.
-    Kept,
-    /// All of them.
+    /// Models fitted as [updatable](FitContext::updatable), whose files are larger.
+    OptIn,
+    /// All models.
     Always,
 }
 
-/// What a fit is told beside the images.
+/// The inputs of a fit besides the images.
 #[derive(Clone, Copy)]
 pub struct FitContext<'a> {
-    /// Decides every random choice.
+    /// Seeds every random choice.
     pub seed: u64,
-    /// Told how far the fit is, and asked whether to go on.
+    /// Reports progress, and signals cancellation.
     pub progress: &'a dyn Progress,
-    /// The folder where a method that trains keeps its checkpoint, so that a fit that was interrupted goes on from
-    /// there; `None` for none.
+    /// The folder for checkpoints of methods that train a network, from which an interrupted fit resumes.
     pub checkpoints: Option<&'a Path>,
-    /// How many held-out images keep their maps, for those of several sizes to be added up; `None` for one size.
+    /// How many held-out images keep their maps, for fusing several sizes; `None` for one size.
     pub most_maps: Option<usize>,
-    /// Bytes of `max_memory` that the fits of other sizes hold.
+    /// Bytes of `max_memory` in use by the fits at other sizes.
     pub occupied: u64,
-    /// Whether the model keeps what it needs to be [updated](Method::extend), where it would not otherwise.
+    /// Whether to keep the state that [updates](Method::extend) need, for methods that would not otherwise.
     pub updatable: bool,
 }
 
 impl<'a> FitContext<'a> {
-    /// A fit without checkpoints.
+    /// A context without checkpoints.
     pub fn new(seed: u64, progress: &'a dyn Progress) -> Self {
         Self { seed, progress, checkpoints: None, most_maps: None, occupied: 0, updatable: false }
     }
 
-    /// What the image with this number among the usable ones got.
+    /// The held-out score of a usable image, by its number.
     pub fn held_out(&self, image: usize, score: MethodScore) -> HeldOut {
         let held_out = HeldOut::new(image, &score);
         HeldOut { map: score.map.filter(|_| self.most_maps.is_some()), ..held_out }
     }
 
-    /// The most images that are to be held out, of as many as a method would like.
+    /// Limits a number of held-out images to [`most_maps`](Self::most_maps).
     pub fn most_held_out(&self, images: usize) -> usize {
         self.most_maps.map_or(images, |most| most.min(images))
     }
 
-    /// Which of `images` added images are held out: all, or a choice where their maps are kept.
+    /// The numbers of the added images to score as held out: all of `images`, or a sample if their maps are kept.
     pub fn held_out_of(&self, images: usize) -> Vec<usize> {
         choose(images, self.most_held_out(images), Choice::Seeded(self.seed))
     }
 }
 
-/// What [`Method::fit`] gives.
+/// The result of [`Method::fit`].
 pub struct MethodFit {
     /// The method fitted on all images.
     pub fitted: Box<dyn FittedMethod>,
-    /// What training images get from a fit that had not seen them, nor any other image of their
-    /// [group](FeatureSource::groups): all of them, or a random choice where that would take too long.
+    /// Scores of training images by fits without any image of their [group](FeatureSource::groups): of all images, or
+    /// of a random sample if that would take too long.
     pub held_out: Vec<HeldOut>,
-    /// The same by the class that images are taken for, for methods that tell classes apart; else empty.
+    /// The same by predicted class, for methods with classes; otherwise empty.
     pub classes: Vec<HeldOutClass>,
-    /// How many images were learned from.
+    /// The number of training images.
     pub images: usize,
-    /// What the user should know of how the fit went: limits that were reached, choices that were made.
+    /// Notes for the user: limits that were reached, choices that were made.
     pub notes: Vec<String>,
-    /// The checkpoint of a training that has ended, which the same fit goes on from until it is
-    /// [removed](Checkpoint::remove); `None` for methods that do not train, and fits without checkpoints.
+    /// The checkpoint of the finished training, to be [removed](Checkpoint::remove) once the model is saved; `None` for
+    /// methods that do not train, and fits without checkpoints.
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// A method that has seen data: the only state that can score.
+/// A fitted method, which can score.
 pub trait FittedMethod: Send + Sync {
-    /// Scores each view of each image of a batch, in their order; *higher = more anomalous*. `workspace` is one that
-    /// only this method has used.
+    /// Scores each view of each image of a batch, in order; *higher = more anomalous*. A `workspace` must not be shared
+    /// between methods.
     ///
     /// # Errors
-    /// Features of another shape than those fitted on, or numbers that are not finite.
+    /// Features of another shape than the fitted ones, or values that are not finite.
     fn score(&self, batch: &FeatureBatch<'_>, workspace: &mut MethodWorkspace)
     -> Result<Vec<MethodScore>, MethodError>;
 
-    /// Everything needed to [restore](Method::restore) it, by name.
+    /// The named states from which it can be [restored](Method::restore).
     fn states(&self) -> Vec<(String, State)>;
 
     /// Names of the [parts](MethodScore::parts) of a score, in order; empty for methods without parts.
@@ -173,56 +170,55 @@ pub trait FittedMethod: Send + Sync {
         Vec::new()
     }
 
-    /// Names of the [terms](MethodScore::terms) that a score is the sum of, in order; empty for methods whose score is
-    /// none.
+    /// Names of the [terms](MethodScore::terms) that sum to a score, in order; empty for methods whose score is not a
+    /// sum.
     fn term_names(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Whether its scores have a [deviation](MethodScore::deviation).
+    /// Whether scores have a [deviation](MethodScore::deviation).
     fn scores_vary(&self) -> bool {
         false
     }
 
-    /// The classes that it tells apart, ascending; the [parts](MethodScore::parts) of a score are those under each
-    /// class then, and the score is the least of them. Empty for methods that know no classes.
+    /// The known classes, ascending. The [parts](MethodScore::parts) of a score are then the scores under each class,
+    /// and the score is their minimum. Empty for methods without classes.
     fn classes(&self) -> &[String] {
         &[]
     }
 
-    /// The network that it trained; `None` for methods that judge by the features of the detector's backbone.
+    /// The trained network; `None` for methods that use the features of the detector's backbone.
     fn network(&self) -> Option<MethodNetwork<'_>> {
         None
     }
 }
 
-/// A network by which images are judged.
+/// The trained network of a method.
 #[derive(Clone, Debug)]
 pub struct MethodNetwork<'a> {
     /// The network with its weights.
     pub backbone: &'a Backbone,
-    /// Factor and summand that turn the values of a detector's views into the network's input.
+    /// Factor and offset that turn the values of a detector's views into the network's input.
     pub input: [f32; 2],
-    /// What its classes are called; empty where they have no names.
+    /// The names of its classes; empty if they have none.
     pub classes: Vec<String>,
 }
 
-/// A published figure of a method.
+/// A published result of a method.
 #[derive(Clone, Copy, Debug)]
 pub struct Published {
-    /// The data set, and the backbone where the paper compares several.
+    /// The data set, and the backbone if the paper compares several.
     pub on: &'static str,
     /// The image-level AUROC in percent.
     pub image_auroc: f64,
-    /// The pixel-level AUROC in percent, where it was published.
+    /// The pixel-level AUROC in percent, if published.
     pub pixel_auroc: Option<f64>,
-    /// The area under the per-region overlap curve up to a false-positive rate of 0.3 in percent, where it was
-    /// published.
+    /// The AUPRO up to a false-positive rate of 0.3 in percent, if published.
     pub aupro: Option<f64>,
 }
 
 impl Published {
-    /// A figure over whole images.
+    /// An image-level result.
     pub const fn image(on: &'static str, image_auroc: f64) -> Self {
         Self { on, image_auroc, pixel_auroc: None, aupro: None }
     }
@@ -231,80 +227,80 @@ impl Published {
 /// A published table of the one-against-all protocol, in percent AUROC.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishedClasses {
-    /// The name of the data set in nomaly.
+    /// The data set's name in nomaly.
     pub dataset: &'static str,
-    /// Its classes, where their names alone tell the data set.
+    /// Its classes, if their names identify the data set.
     pub classes: &'static [&'static str],
-    /// What was run, for people.
+    /// A description of the run.
     pub on: &'static str,
     /// The mean over all classes.
     pub mean: f64,
-    /// The figure of each class in the order of their numbers; empty where the paper gives the mean alone.
+    /// The AUROC of each class, in the order of the classes; empty if the paper gives only the mean.
     pub by_class: &'static [f64],
 }
 
-/// What a method costs beside running the backbone, in words.
+/// The cost of a method besides running the backbone, in words.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    /// To fit.
+    /// The time to fit.
     pub fit: &'static str,
-    /// To score an image.
+    /// The time to score an image.
     pub predict: &'static str,
-    /// What it keeps in memory.
+    /// The memory of a fitted method.
     pub memory: &'static str,
 }
 
-/// Settings that are those of one method, so that a program can choose it by their type.
+/// The settings type of one method, by which programs select the method.
 pub trait MethodParams: Settings {
-    /// The method.
+    /// The method's name.
     const METHOD: &'static str;
 }
 
-/// Makes a checked method of settings and the backbone it is to stand on.
+/// Builds a checked method from settings and a backbone.
 pub type BuildMethod = fn(&Assignments, &Backbone) -> Result<Box<dyn Method>, MethodError>;
 
-/// The settings that a choice among the settings brings with it.
+/// The further settings that a setting selects.
 pub type MoreSettings = fn(&Assignments) -> Result<Table, MethodError>;
 
-/// One method: what it is, and how it is made from settings.
+/// The registry entry of a method.
 pub struct MethodEntry {
-    /// The name users type.
+    /// Its name.
     pub name: &'static str,
-    /// One line that says what it does.
+    /// A one-line summary.
     pub summary: &'static str,
-    /// Authors, title, year.
+    /// Authors, title and year of the paper.
     pub paper: &'static str,
     /// Whether it makes anomaly maps.
     pub maps: bool,
-    /// The fewest training images it can be fitted on.
+    /// The fewest training images of a fit.
     pub min_images: usize,
-    /// What it costs.
+    /// Its cost.
     pub cost: Cost,
     /// Its settings.
     pub table: fn() -> Table,
-    /// Settings that it has besides, by what the settings choose: those of a scorer, say.
+    /// Further settings that depend on the given ones, such as those of a scorer.
     pub more: Option<MoreSettings>,
-    /// The only backbone that it stands on, where it cannot stand on all.
+    /// The only supported backbone; `None` for methods that work with any.
     pub backbone: Option<&'static str>,
-    /// How images become its input where nothing else is said.
+    /// The default preprocessing.
     pub input: fn() -> InputParams,
-    /// Whether it tells classes of images apart.
+    /// Whether it models classes of images.
     pub classes: bool,
-    /// Whether it trains a network: its fit keeps a checkpoint, and goes on from it when it was interrupted.
+    /// Whether it trains a network. Such fits write checkpoints and resume from them.
     pub trains: bool,
-    /// Figures of its paper.
+    /// Results from its paper.
     pub published: &'static [Published],
-    /// Tables of its paper that `nomaly eval --one-vs-all` sets beside its own.
+    /// Tables from its paper that `nomaly eval --one-vs-all` compares with.
     pub one_vs_all: &'static [PublishedClasses],
     /// Checks the settings against the backbone.
     pub build: BuildMethod,
 }
 
 impl MethodEntry {
-    /// Its settings, and those that a choice among `given` brings with it.
+    /// Its settings, including those that `given` selects.
     ///
     /// # Errors
-    /// A choice that is not known.
+    /// An unknown selection.
     pub fn settings(&self, given: &Assignments) -> Result<Table, MethodError> {
         let more = self.more.map_or_else(|| Ok(Table::default()), |more| more(given))?;
         Ok(Table::joined([&(self.table)(), &more]))

@@ -1,11 +1,11 @@
-//! The methods that can be named.
+//! The registry of methods.
 
 use nomaly_registry::Registry;
 
 use crate::method::MethodEntry;
 use crate::methods::{adacl, cutpaste, dn2, features, geotrans, mvg, open_set, padim, patch_model, patchcore, spade};
 
-/// Every method.
+/// All methods.
 pub static METHODS: Registry<MethodEntry> = Registry::new(
     "method",
     &[

@@ -1,18 +1,18 @@
-//! Pieces of work that are announced to a [`Progress`], and end however they end.
+//! Stages of work, reported to a [`Progress`].
 
 use nomaly_store::Progress;
 
-/// A piece of work that has been announced. Dropping it says that it has ended, well or badly.
+/// A stage of work. Closes the stage when dropped.
 pub struct Stage<'a>(&'a dyn Progress);
 
 impl<'a> Stage<'a> {
-    /// Announces `what`, of `total` items where their number is known.
+    /// Starts the stage `what`, of `total` items if known.
     pub fn start(progress: &'a dyn Progress, what: &str, total: Option<usize>) -> Self {
         progress.start(what, total.map(|total| total as u64));
         Self(progress)
     }
 
-    /// So many more items are done.
+    /// Adds to the number of finished items.
     pub fn advance(&self, amount: usize) {
         self.0.advance(amount as u64);
     }

@@ -1,16 +1,16 @@
-//! Reading what a method kept in a model file.
+//! Reading the states of a model file.
 
 use nomaly_scorers::{State, TensorData};
 
 use crate::MethodError;
 
-/// The only state there is, which must be called `name` and be of the kind of that name.
+/// The only state, whose name and kind must be `name`.
 pub(crate) fn only(name: &str, states: &mut Vec<(String, State)>) -> Result<State, MethodError> {
     let state = only_named(name, states)?;
     if state.kind == name { Ok(state) } else { Err(MethodError::State { state: name.to_owned(), reason: None }) }
 }
 
-/// The only state there is, which must be called `name`.
+/// The only state, whose name must be `name`.
 pub(crate) fn only_named(name: &str, states: &mut Vec<(String, State)>) -> Result<State, MethodError> {
     match (states.pop(), states.is_empty()) {
         (Some((found, state)), true) if found == name => Ok(state),
@@ -18,10 +18,10 @@ pub(crate) fn only_named(name: &str, states: &mut Vec<(String, State)>) -> Resul
     }
 }
 
-/// Takes the f64 tensor `tensor` out of `state`, which is called `name`.
+/// Removes the f64 tensor `tensor` from the state `name`.
 ///
 /// # Errors
-/// A tensor that is missing or of other numbers.
+/// A tensor that is missing or of another type.
 pub fn take_f64(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f64>, MethodError> {
     let refuse =
         |reason: &str| MethodError::State { state: name.to_owned(), reason: Some(format!("`{tensor}` {reason}")) };
@@ -31,7 +31,7 @@ pub fn take_f64(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f64>,
     }
 }
 
-/// Takes the u32 tensor `tensor` out of `state`, which is called `name`; files of version 2 have whole numbers as f64.
+/// Removes the u32 tensor `tensor` from the state `name`. Files of version 2 store whole numbers as f64.
 pub(crate) fn take_u32(name: &str, state: &mut State, tensor: &str) -> Result<Vec<u32>, MethodError> {
     let refuse =
         |reason: &str| MethodError::State { state: name.to_owned(), reason: Some(format!("`{tensor}` {reason}")) };
@@ -46,7 +46,7 @@ pub(crate) fn take_u32(name: &str, state: &mut State, tensor: &str) -> Result<Ve
     }
 }
 
-/// As [`take`], also of a tensor of f16; and whether it was one.
+/// As [`take`], but accepts f16 too; also returns whether the tensor was f16.
 pub(crate) fn take_either(name: &str, state: &mut State, tensor: &str) -> Result<(Vec<f32>, bool), MethodError> {
     let half = match state.tensors.get_mut(tensor).map(|tensor| &mut tensor.data) {
         Some(data @ TensorData::F16(_)) => {
@@ -60,7 +60,7 @@ pub(crate) fn take_either(name: &str, state: &mut State, tensor: &str) -> Result
     Ok((take(name, state, tensor)?, half))
 }
 
-/// Takes the f32 tensor `tensor` out of `state`, which is called `name`, and checks its numbers.
+/// Removes the f32 tensor `tensor` from the state `name` and checks that its values are finite.
 pub(crate) fn take(name: &str, state: &mut State, tensor: &str) -> Result<Vec<f32>, MethodError> {
     let refuse =
         |reason: &str| MethodError::State { state: name.to_owned(), reason: Some(format!("`{tensor}` {reason}")) };

@@ -1,16 +1,16 @@
-//! What a fitted method computes in.
+//! Workspaces of fitted methods.
 
 use std::any::Any;
 use std::convert::Infallible;
 use std::fmt;
 
-/// Memory that a fitted method keeps from one batch to the next: buffers of a network, say. One for each thread that
-/// scores, and for each fitted method; a new one is empty.
+/// Memory that a fitted method reuses from batch to batch, such as the buffers of a network. Each scoring thread has
+/// one per fitted method; it starts empty.
 #[derive(Default)]
 pub struct MethodWorkspace(Option<Box<dyn Any + Send>>);
 
 impl MethodWorkspace {
-    /// What is kept, made by `make` on the first use.
+    /// The value, created by `make` on first use.
     pub fn get_or_insert_with<T: Any + Send>(&mut self, make: impl FnOnce() -> T) -> &mut T {
         match self.get_or_try_insert_with(|| Ok::<T, Infallible>(make())) {
             Ok(kept) => kept,
@@ -18,10 +18,10 @@ impl MethodWorkspace {
         }
     }
 
-    /// As [`get_or_insert_with`](Self::get_or_insert_with), where making it may fail.
+    /// As [`get_or_insert_with`](Self::get_or_insert_with), with a fallible `make`.
     ///
     /// # Errors
-    /// That of `make`.
+    /// The error of `make`.
     pub fn get_or_try_insert_with<T: Any + Send, E>(
         &mut self,
         make: impl FnOnce() -> Result<T, E>,

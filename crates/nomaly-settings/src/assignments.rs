@@ -1,4 +1,4 @@
-//! Settings as they were given.
+//! Given settings, not yet checked.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -10,7 +10,7 @@ use crate::domain::text;
 use crate::table::values;
 use crate::{SettingError, Settings, Table};
 
-/// Values by the names of settings, as text or typed, not yet checked; the settings left out keep their defaults.
+/// Values by setting name, as text or typed, not yet checked. Settings without a value keep their defaults.
 ///
 /// ```
 /// use nomaly_settings::Assignments;
@@ -30,7 +30,7 @@ impl Assignments {
     /// Reads `KEY=VALUE` pairs.
     ///
     /// # Errors
-    /// A pair without `=` or with an empty key, and a key that is given twice.
+    /// A pair without `=` or with an empty key, and a duplicate key.
     pub fn parse<S: AsRef<str>>(pairs: &[S]) -> Result<Self, SettingError> {
         let mut given = BTreeMap::new();
         for pair in pairs {
@@ -52,35 +52,35 @@ impl Assignments {
         Self(values(settings).into_iter().collect())
     }
 
-    /// The values of `settings` that are not those of the defaults, typed.
+    /// The values of `settings` that differ from the defaults, typed.
     pub fn changes<S: Settings>(settings: &S) -> Self {
         let usual = values(&S::default());
         Self(values(settings).into_iter().filter(|(name, value)| usual.get(name) != Some(value)).collect())
     }
 
-    /// The same with one more value as text, in place of an earlier one of that name.
+    /// Adds a value as text, replacing an earlier one of that name.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Display) -> Self {
         self.set(name, value);
         self
     }
 
-    /// Sets a value as text, in place of an earlier one of that name.
+    /// Sets a value as text, replacing an earlier one of that name.
     pub fn set(&mut self, name: &str, value: impl Display) {
         self.set_value(name, Value::String(value.to_string()));
     }
 
-    /// Sets a typed value, in place of an earlier one of that name.
+    /// Sets a typed value, replacing an earlier one of that name.
     pub fn set_value(&mut self, name: &str, value: Value) {
         self.0.insert(name.to_owned(), value);
     }
 
-    /// Takes a value back.
+    /// Removes a value.
     pub fn remove(&mut self, name: &str) {
         self.0.remove(name);
     }
 
-    /// The same values, and those of `others` for names that have none.
+    /// Adds the values of `others` for names without a value.
     #[must_use]
     pub fn or(mut self, others: &Self) -> Self {
         for (name, value) in &others.0 {
@@ -89,22 +89,22 @@ impl Assignments {
         self
     }
 
-    /// What was given for a name.
+    /// The value given for a name.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
-    /// What was given for a name, as text.
+    /// The value given for a name, as text.
     pub fn text(&self, name: &str) -> Option<String> {
         self.0.get(name).map(text)
     }
 
-    /// Whether a value was given for a name, be it that of the default.
+    /// Whether a value was given for a name, even if it equals the default.
     pub fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// Whether nothing was given.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -114,7 +114,7 @@ impl Assignments {
         self.0.iter().map(|(name, value)| (name.as_str(), text(value)))
     }
 
-    /// The values of the names in `table`, and all others.
+    /// Splits the values into those of the names in `table` and all others.
     pub fn split(&self, table: &Table) -> (Self, Self) {
         let (known, others) = self.0.clone().into_iter().partition(|(name, _)| {
             table.find(name).is_ok() || matches!(table.find(name), Err(SettingError::Renamed { .. }))
@@ -122,7 +122,7 @@ impl Assignments {
         (Self(known), Self(others))
     }
 
-    /// Typed values of settings in `table`.
+    /// The typed values of settings in `table`.
     ///
     /// # Errors
     /// [`SettingError::Unknown`] and [`SettingError::Renamed`] for names that are not in the table, and
@@ -143,7 +143,7 @@ impl Assignments {
         self.read_over(&S::default())
     }
 
-    /// As [`read`](Self::read) with other values than the defaults for what was not given.
+    /// As [`read`](Self::read), with other default values.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -154,8 +154,7 @@ impl Assignments {
         for (name, given) in &self.0 {
             let setting = table.find(name)?;
             all.insert(name.clone(), setting.typed(given)?);
-            // A type that is written as text has rules that its schema does not know: this finds the setting that
-            // breaks one.
+            // A type written as text has rules beyond its schema: find the setting that breaks one.
             read = serde_json::from_value(Value::Object(all.clone()))
                 .map_err(|_| SettingError::value(name, text(given), &setting.values))?;
         }

@@ -1,4 +1,4 @@
-//! A setting that may be left to the program.
+//! Settings with an automatic value.
 
 use std::borrow::Cow;
 
@@ -6,21 +6,21 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// The word that stands for [`Auto::Auto`].
+/// The text of [`Auto::Auto`].
 const AUTO: &str = "auto";
 
-/// A value, or the program's choice by what it sees.
+/// A value, or the program's choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Auto<T> {
     /// The program chooses.
     #[default]
     Auto,
-    /// This value.
+    /// A given value.
     Value(T),
 }
 
 impl<T> Auto<T> {
-    /// The value, where one was given.
+    /// The given value, if any.
     pub fn value(self) -> Option<T> {
         match self {
             Self::Auto => None,
@@ -36,7 +36,7 @@ impl<T> Auto<T> {
         }
     }
 
-    /// The value that was given, or else `choice`.
+    /// The given value, or else `choice`.
     pub fn unwrap_or(self, choice: T) -> T {
         self.value().unwrap_or(choice)
     }

@@ -1,9 +1,9 @@
-//! Types that a setting can have beside those of the language.
+//! Macros for types of settings.
 
-/// An enum of words, and values beside them.
+/// Defines an enum of words and values.
 ///
-/// Words are written as they are named, values as themselves; the variants with values are tried in their order. Bounds
-/// are those of JSON Schema.
+/// A word is written as its name, a value as itself; variants with values are tried in order. Bounds are those of JSON
+/// Schema.
 ///
 /// ```
 /// nomaly_settings::word_or_value! {
@@ -99,7 +99,8 @@ macro_rules! word_or_value {
     };
 }
 
-/// A type that is written as text, by its `Display` and `FromStr`, with what it takes in words.
+/// Implements serialization and the schema of a type written as text by its `Display` and `FromStr`, with a description
+/// of its values.
 ///
 /// ```
 /// use std::fmt;
@@ -150,7 +151,7 @@ macro_rules! written_as_text {
     };
 }
 
-/// The schema of a type that `serde` writes as text, with what it takes in words.
+/// Implements the schema of a type that `serde` writes as text, with a description of its values.
 #[macro_export]
 macro_rules! text_schema {
     ($name:ty, $words:expr) => {

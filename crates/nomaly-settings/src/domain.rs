@@ -1,4 +1,4 @@
-//! What a setting may be, as its schema says it: the one place that reads text, checks values and finds words for them.
+//! Domains of settings, from their schemas: parses text, checks values and describes them.
 
 use serde_json::{Map, Number, Value};
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Domain {
     kinds: Vec<Kind>,
-    /// Words that replace those that follow from the kinds.
+    /// A description that replaces the one derived from the kinds.
     words: Option<String>,
 }
 
@@ -21,7 +21,7 @@ enum Kind {
     List { item: Domain, lengths: [Option<u64>; 2], words: Option<String> },
 }
 
-/// The interval of a number, in the words of JSON Schema, and what it counts.
+/// The bounds of a number, in terms of JSON Schema, and its unit.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Bounds {
     minimum: Option<f64>,
@@ -42,7 +42,7 @@ impl Bounds {
             below: number("exclusiveMaximum", outer.below),
             unit: unit.or_else(|| outer.unit.clone()),
         };
-        // A type has bounds of its own, an unsigned integer say; those around it are the narrower ones.
+        // A type may have bounds of its own, such as an unsigned integer; the outer ones are narrower.
         if outer.minimum.is_some_and(|outer| bounds.minimum.is_none_or(|inner| outer > inner)) {
             bounds.minimum = outer.minimum;
         }
@@ -78,31 +78,31 @@ impl Bounds {
 }
 
 impl Domain {
-    /// The values that `schema` takes, which refers to no other schema.
+    /// The domain of `schema`, which must not refer to other schemas.
     pub(crate) fn of(schema: &Map<String, Value>) -> Self {
         let mut kinds = kinds(schema, &Bounds::default());
-        // Any text is text, so that it is tried last.
+        // Text matches anything, so it is tried last.
         kinds.sort_by_key(|kind| matches!(kind, Kind::Text { .. }));
         Self { kinds, words: words(schema) }
     }
 
-    /// The value that `text` is written for.
+    /// The value that `text` denotes.
     pub(crate) fn parse(&self, text: &str) -> Option<Value> {
         self.kinds.iter().find_map(|kind| kind.parse(text))
     }
 
-    /// Whether `value` is one of these, as far as the schema can tell.
+    /// Whether `value` is valid, as far as the schema determines.
     pub(crate) fn contains(&self, value: &Value) -> bool {
         self.kinds.iter().any(|kind| kind.contains(value))
     }
 
-    /// The values, where all of them are words.
+    /// The values, if all of them are words.
     pub(crate) fn choices(&self) -> Vec<String> {
         let word = |kind: &Kind| if let Kind::Word(word) = kind { Some(word.clone()) } else { None };
         self.kinds.iter().map(word).collect::<Option<_>>().unwrap_or_default()
     }
 
-    /// What the values are, in words.
+    /// A description of the values.
     pub(crate) fn words(&self) -> String {
         if let Some(words) = &self.words {
             return words.clone();

@@ -1,8 +1,8 @@
-//! What can be wrong with a setting.
+//! Errors of settings.
 
 use nomaly_registry::UnknownName;
 
-/// A setting that cannot be used.
+/// An invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingError {
@@ -12,48 +12,48 @@ pub enum SettingError {
         /// The text.
         given: String,
     },
-    /// A setting that is given more than once.
+    /// A duplicate setting.
     #[error("setting `{name}` is given twice")]
     Twice {
         /// Its name.
         name: String,
     },
-    /// A name that no setting has.
+    /// An unknown name.
     #[error(transparent)]
     Unknown(#[from] UnknownName),
-    /// A setting where there are none.
+    /// A setting for something without settings.
     #[error("setting `{name}` was given, but there are none here")]
     NoSettings {
-        /// The name that was given.
+        /// The given name.
         name: String,
     },
-    /// A name that a setting once had.
+    /// A former name of a setting.
     #[error("setting `{name}` is now called `{now}`")]
     Renamed {
-        /// The name that was given.
+        /// The given name.
         name: String,
-        /// Its name today.
+        /// The present name.
         now: String,
     },
-    /// A value that a setting does not take.
+    /// An invalid value.
     #[error("setting `{name}` is `{given}`; it takes {expected}")]
     Value {
         /// The name of the setting.
         name: String,
         /// The value as text.
         given: String,
-        /// What it takes, in words.
+        /// The valid values, in words.
         expected: String,
     },
 }
 
 impl SettingError {
-    /// A value that the setting `name` does not take; `expected` says in words what it takes.
+    /// An invalid value of the setting `name`; `expected` describes the valid ones.
     pub fn value(name: &str, given: impl std::fmt::Display, expected: &str) -> Self {
         Self::Value { name: name.to_owned(), given: given.to_string(), expected: expected.to_owned() }
     }
 
-    /// The name of the setting that it is about.
+    /// The name of the setting.
     pub fn name(&self) -> &str {
         match self {
             Self::Syntax { given } => given,

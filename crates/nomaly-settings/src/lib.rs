@@ -1,9 +1,8 @@
-//! One definition of a setting.
+//! Settings with a single definition.
 //!
 //! The parameters of a unit (a scorer, a method, a data set) are one plain struct with `serde` and `schemars` derives.
-//! Everything else follows from it: the default, the text form of `--set NAME=VALUE`, the range and the words that
-//! name it in an error, the tables of `nomaly list` and of the docs, the typed values in a model file, and a JSON
-//! Schema.
+//! Everything else is derived from it: the default, the text form of `--set NAME=VALUE`, the range and its description
+//! in errors, the tables of `nomaly list` and of the docs, the typed values in a model file, and a JSON Schema.
 //!
 //! ```
 //! use nomaly_settings::{Assignments, Settings, Table};
@@ -42,7 +41,7 @@
 //! # Ok::<(), nomaly_settings::SettingError>(())
 //! ```
 //!
-//! # What a field may be
+//! # Types of fields
 //! | type | text | JSON |
 //! |---|---|---|
 //! | `bool`, integers, `f64` | the number, `true`, `false` | the same |
@@ -53,10 +52,9 @@
 //! | [`Names`], `Vec<T>` | items with commas between them | an array |
 //! | a type by [`written_as_text!`] | its `Display` | the same, a string |
 //!
-//! Bounds are those of JSON Schema, as `#[schemars(extend("minimum" = 1))]`. Four more keys are understood: `x-unit`, a
-//! plural noun for the words ("pixels"); `x-values`, words in place of those that follow from the type; `x-needed`,
-//! where a value has to be given; and `x-formerly`, a list of names that the setting once had, which an error names
-//! together with the present one.
+//! Bounds are those of JSON Schema, as `#[schemars(extend("minimum" = 1))]`. There are four further keys: `x-unit`, a
+//! plural noun for the description ("pixels"); `x-values`, a description that replaces that of the type; `x-needed`,
+//! for a required value; and `x-formerly`, a list of former names, for which an error names the present one.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -78,7 +76,7 @@ pub use table::{Setting, Table};
 
 #[doc(hidden)]
 pub mod private {
-    //! What macros of this crate expand to.
+    //! Items used by the macros of this crate.
     pub use schemars;
     pub use serde;
     pub use serde_json;
@@ -90,12 +88,12 @@ use serde::de::DeserializeOwned;
 
 /// A struct whose fields are settings.
 ///
-/// Its documentation comments are the summaries, its `Default` the defaults, its schema the ranges.
+/// Its doc comments are the summaries, its `Default` the defaults, its schema the ranges.
 pub trait Settings: Clone + Default + Serialize + DeserializeOwned + JsonSchema {
-    /// Refuses what no single field can see: values that do not go together.
+    /// Rejects combinations of values.
     ///
     /// # Errors
-    /// The setting that does not fit the others.
+    /// The setting that contradicts the others.
     fn check(&self) -> Result<(), SettingError> {
         Ok(())
     }

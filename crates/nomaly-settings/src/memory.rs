@@ -10,12 +10,12 @@ pub struct Memory(pub u64);
 impl Memory {
     const UNITS: [(&'static str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
-    /// So many GiB.
+    /// This number of GiB.
     pub const fn gib(count: u64) -> Self {
         Self(count << 30)
     }
 
-    /// In MiB, for people.
+    /// The amount in MiB, for messages.
     pub fn rounded(self) -> String {
         format!("{} MiB", self.0.div_ceil(1 << 20))
     }

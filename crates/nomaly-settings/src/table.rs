@@ -1,4 +1,4 @@
-//! The settings of a struct as rows of a table.
+//! Tables of settings.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use serde_json::{Map, Value};
 use crate::domain::{Domain, text};
 use crate::{SettingError, Settings};
 
-/// One setting: what `nomaly list`, the docs and error messages say of it.
+/// A setting, as listed by `nomaly list`, the docs and error messages.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// The name, as in `--set NAME=VALUE`.
     pub name: String,
-    /// The value where none is given, as text.
+    /// The default value as text.
     pub default: String,
-    /// What it may be, for example "a whole number from 1".
+    /// A description of its values, for example "a whole number from 1".
     pub values: String,
-    /// What it does, in one line: the first paragraph of the field's documentation.
+    /// A one-line summary: the first paragraph of the field's documentation.
     pub summary: String,
-    /// Whether a value has to be given.
+    /// Whether a value is required.
     pub needed: bool,
-    /// Names that it once had.
+    /// Former names.
     pub formerly: Vec<String>,
     /// Its JSON Schema.
     pub schema: Map<String, Value>,
@@ -53,12 +53,12 @@ impl Setting {
         Self { schema, ..setting }
     }
 
-    /// All that it may be, where that is one of a few words; else empty.
+    /// All of its values, if they are words; otherwise empty.
     pub fn choices(&self) -> Vec<String> {
         self.domain.choices()
     }
 
-    /// The typed value of what was given: a value as it is, or text.
+    /// The typed value of a given value or text.
     ///
     /// # Errors
     /// [`SettingError::Value`].
@@ -83,7 +83,7 @@ impl Table {
         Self::with_defaults(&S::default())
     }
 
-    /// The settings of `S` with other values in place of its defaults.
+    /// The settings of `S` with other default values.
     pub fn with_defaults<S: Settings>(defaults: &S) -> Self {
         let schema = plain_schema::<S>();
         let defaults = values(defaults);
@@ -98,7 +98,7 @@ impl Table {
         Self { rows: rows.into() }
     }
 
-    /// The rows of several tables.
+    /// Joins several tables.
     pub fn joined<'a>(tables: impl IntoIterator<Item = &'a Self>) -> Self {
         Self { rows: tables.into_iter().flat_map(|table| table.rows.iter().cloned()).collect() }
     }
@@ -108,16 +108,15 @@ impl Table {
         self.rows.iter()
     }
 
-    /// The setting of this name.
+    /// The setting with this name.
     pub fn get(&self, name: &str) -> Option<&Setting> {
         self.rows.iter().find(|setting| setting.name == name)
     }
 
-    /// The setting of this name.
+    /// The setting with this name.
     ///
     /// # Errors
-    /// [`SettingError::Renamed`] where a setting once had the name, else [`SettingError::Unknown`] with the nearest
-    /// name.
+    /// [`SettingError::Renamed`] for a former name, otherwise [`SettingError::Unknown`] with the nearest name.
     pub fn find(&self, name: &str) -> Result<&Setting, SettingError> {
         if let Some(setting) = self.get(name) {
             return Ok(setting);
@@ -157,7 +156,7 @@ impl<'a> IntoIterator for &'a Table {
     }
 }
 
-/// The schema of `S`, which refers to no other schema.
+/// The schema of `S` with all references inlined.
 fn plain_schema<S: JsonSchema>() -> Map<String, Value> {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     match settings.into_generator().into_root_schema_for::<S>().to_value() {
@@ -170,7 +169,7 @@ fn plain_schema<S: JsonSchema>() -> Map<String, Value> {
 pub(crate) fn values<S: Settings>(settings: &S) -> Map<String, Value> {
     match serde_json::to_value(settings) {
         Ok(Value::Object(values)) => values,
-        // A struct of settings is an object, and its fields are numbers, words and lists of them.
+        // A struct of settings serializes to an object of numbers, words and lists.
         _ => Map::new(),
     }
 }

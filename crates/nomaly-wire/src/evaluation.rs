@@ -1,4 +1,4 @@
-//! How good a model is on labelled items.
+//! Evaluations on labeled items.
 
 use std::collections::BTreeMap;
 
@@ -19,67 +19,66 @@ pub struct Evaluation {
     pub backbone: Option<String>,
     /// The seed of the fit.
     pub seed: u64,
-    /// Training images that were used.
+    /// The number of used training images.
     pub n_train: usize,
-    /// Test images that were scored.
+    /// The numbers of scored test images.
     pub n_test: TestCounts,
-    /// How many independent groups the test images form, where some depend on each other; intervals count groups then.
+    /// The number of independent groups of test images, if there are groups; intervals then count groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub independent: Option<TestCounts>,
-    /// Figures over whole images; `None` where no test image is labelled anomalous.
+    /// Image-level figures; `None` if no test image is labeled anomalous.
     pub image: Option<ImageFigures>,
-    /// Figures over pixels; `None` for methods without anomaly maps and sets without masks.
+    /// Pixel-level figures; `None` for methods without anomaly maps and sets without masks.
     ///
-    /// They compare maps and masks at the size of the frame, as the papers do.
-    /// Anomalous images without a mask do not take part.
+    /// They compare maps and masks at the size of the frame, as the papers do, and exclude anomalous images without a
+    /// mask.
     pub pixel: Option<PixelFigures>,
-    /// AUROC of each kind of anomaly against all normal images; empty where there is none.
+    /// AUROC of each kind of anomaly against all normal images; empty without anomalies.
     pub by_kind: BTreeMap<String, Ranking>,
-    /// AUROC of each part of the score (of each level, say), in the method's order; empty where no test image is
-    /// labelled anomalous.
+    /// AUROC of each part of the score (such as each level), in the method's order; empty if no test image is labeled
+    /// anomalous.
     pub by_part: Ordered<Ranking>,
-    /// By how much the AUROC over whole images changes when a term of the score is left out (of a transformation, say),
-    /// in the method's order: below 0 for a term that is of use. Empty for scores that are no sum.
+    /// The change of the image-level AUROC when a term of the score (such as a transformation's) is left out, in the
+    /// method's order: below 0 for a useful term. Empty for scores that are not sums.
     #[serde(default, skip_serializing_if = "Ordered::is_empty")]
     pub sensitivity: Ordered<f64>,
     /// The decision.
     pub threshold: ThresholdFigures,
-    /// How often normal test images get small p-values: at most as often as the p-value says, where the model keeps its
-    /// promise.
+    /// How often normal test images get small p-values: at most at the nominal rate if the p-values are valid.
     pub p_values: Vec<PValueShare>,
-    /// What a classifier gets that sees the labels of the test set, where it was asked for; for comparison only.
+    /// A supervised classifier on the labels of the test set, if requested; for comparison only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervised_reference: Option<SupervisedReference>,
-    /// What another detector and this one get together, where that was asked for.
+    /// The combination with another detector, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hybrid: Option<HybridFigures>,
-    /// How long it took.
+    /// The time it took.
     pub timing: Timing,
-    /// The most memory the process has held, in MiB; `None` where the system does not say.
+    /// The peak memory of the process in MiB; `None` if the system does not report it.
     pub peak_rss_mib: Option<f64>,
-    /// Images that could not be used.
+    /// Unusable images.
     pub skipped: Vec<Skipped>,
 }
 
-/// How many test images there were.
+/// The numbers of test images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TestCounts {
-    /// Labelled normal.
+    /// Labeled normal.
     pub normal: usize,
-    /// Labelled anomalous.
+    /// Labeled anomalous.
     pub anomalous: usize,
 }
 
 /// The lower and the upper end of a 95 % confidence interval.
 pub type Ends = [f64; 2];
 
-/// Figures over whole images, each in [0, 1], with 95 % confidence intervals: DeLong's for AUROC, stratified bootstrap
-/// for the others.
+/// Image-level figures, each in [0, 1], with 95 % confidence intervals: DeLong's for AUROC, stratified bootstrap for
+/// the others.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageFigures {
     /// Area under the ROC curve.
     pub auroc: f64,
-    /// Its interval; `None` where there is a single normal or a single anomalous image.
+    /// Its interval; `None` with a single normal or a single anomalous image.
     pub auroc_ci: Option<Ends>,
     /// Average precision.
     pub ap: f64,
@@ -95,7 +94,7 @@ pub struct ImageFigures {
     pub eer_ci: Ends,
 }
 
-/// Figures over pixels, each in [0, 1].
+/// Pixel-level figures, each in [0, 1].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PixelFigures {
     /// Area under the pixel ROC curve.
@@ -104,9 +103,9 @@ pub struct PixelFigures {
     pub aupro: f64,
     /// The largest pixel F1 over all thresholds.
     pub f1_max: f64,
-    /// Images that took part.
+    /// The number of images.
     pub images: usize,
-    /// Defective regions in their masks.
+    /// The number of defective regions in their masks.
     pub regions: u64,
 }
 
@@ -117,27 +116,27 @@ pub struct Ranking {
     pub auroc: f64,
 }
 
-/// How long fit and prediction took.
+/// The times of fit and prediction.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Timing {
     /// Seconds of the fit, loading included; `None` for a model that was fitted earlier.
     pub fit_s: Option<f64>,
     /// The median over batches of the time from one batch to the next, divided by the images in it, in milliseconds.
     pub predict_ms_per_image_median: f64,
-    /// Images a second over the whole test set, loading included.
+    /// Images per second over the whole test set, loading included.
     pub images_per_s: f64,
 }
 
-/// What the decision rule does on the test images: figures in [0, 1] with 95 % confidence intervals, Wilson's for
-/// shares of images, stratified bootstrap for accuracy and F1. Images that depend on each other count as one in them.
+/// The decisions on the test images: figures in [0, 1] with 95 % confidence intervals, Wilson's for shares of images,
+/// stratified bootstrap for accuracy and F1. Intervals count dependent images as one.
 ///
-/// No decision is made without a threshold: all figures are `None` then. Figures that need anomalous images are `None`
-/// where there are none.
+/// Without a threshold there are no decisions, and all figures are `None`. Figures that need anomalous images are
+/// `None` without any.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ThresholdFigures {
-    /// Scores above it are anomalous; `None` where the held-out images do not support the rule.
+    /// Scores above it are anomalous; `None` if the held-out images do not support the rule.
     pub value: Option<f64>,
-    /// How far other held-out images might move it: its bootstrap interval; `None` for a threshold set by hand.
+    /// Its bootstrap interval over held-out images; `None` for a threshold set by hand.
     pub value_ci: Option<Ends>,
     /// The rule in words.
     pub rule: String,
@@ -153,13 +152,13 @@ pub struct ThresholdFigures {
     pub fnr: Option<f64>,
     /// The share of normal test images that pass.
     pub tnr: Option<f64>,
-    /// The share of the images called anomalous that are; `None` where none is called so, too.
+    /// The share of the images called anomalous that are anomalous; also `None` if none is called so.
     pub precision: Option<f64>,
     /// Its interval.
     pub precision_ci: Option<Ends>,
     /// Another name of the true-positive rate.
     pub recall: Option<f64>,
-    /// The share of test images that are decided rightly.
+    /// The share of test images with the right decision.
     pub accuracy: Option<f64>,
     /// Its interval.
     pub accuracy_ci: Option<Ends>,
@@ -169,10 +168,10 @@ pub struct ThresholdFigures {
     pub f1_ci: Option<Ends>,
 }
 
-/// How many normal items have a small p-value.
+/// The share of normal items with a small p-value.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PValueShare {
-    /// What small means, in (0, 1): also the share that is expected, or less.
+    /// The level, in (0, 1), which bounds the expected share.
     pub at_most: f64,
     /// The share of normal items with a p-value of at most that, in [0, 1].
     pub share: f64,
@@ -180,41 +179,41 @@ pub struct PValueShare {
     pub share_ci: Option<Ends>,
 }
 
-/// Figures of detectors together, each in [0, 1], with 95 % intervals.
+/// Figures of combined detectors, each in [0, 1], with 95 % intervals.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HybridFigures {
     /// The detectors.
     pub of: Vec<String>,
-    /// Images that all of them could use.
+    /// The number of images usable by all of them.
     pub images: usize,
-    /// AUROC of the combined p-values; `None` where no image is labelled anomalous.
+    /// AUROC of the combined p-values; `None` if no image is labeled anomalous.
     pub auroc: Option<f64>,
     /// Its interval by DeLong's method.
     pub auroc_ci: Option<Ends>,
-    /// AUROC of each detector alone on the same images; empty where no image is labelled anomalous.
+    /// AUROC of each detector alone on the same images; empty if no image is labeled anomalous.
     pub alone: Vec<f64>,
-    /// The rate of false alarms that was asked for.
+    /// The requested false-alarm rate.
     pub max_fpr: f64,
-    /// The share of normal images whose combined p-value is at most that; `None` where there are none.
+    /// The share of normal images whose combined p-value is at most that; `None` without any.
     pub fpr: Option<f64>,
     /// Its interval by Wilson's method.
     pub fpr_ci: Option<Ends>,
-    /// The share of anomalous images whose combined p-value is at most that; `None` where there are none.
+    /// The share of anomalous images whose combined p-value is at most that; `None` without any.
     pub tpr: Option<f64>,
     /// Its interval.
     pub tpr_ci: Option<Ends>,
 }
 
-/// What a classifier that sees labels gets, out of fold.
+/// The out-of-fold result of a supervised classifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SupervisedReference {
-    /// What it is, for whoever reads the figures alone.
+    /// The classifier, in words.
     pub method: String,
-    /// The features it looks at.
+    /// Its features.
     pub features: String,
-    /// Columns of the features.
+    /// The number of columns of the features.
     pub dim: usize,
-    /// Folds: five, or as many as there are items of the rarer label.
+    /// The number of folds: five, or the number of items of the rarer label if smaller.
     pub folds: usize,
     /// Area under the ROC curve of the out-of-fold log-odds of all items, in [0, 1].
     pub auroc: f64,

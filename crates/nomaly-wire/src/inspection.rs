@@ -1,42 +1,42 @@
-//! What is in a model file.
+//! Summaries of model files.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A model file: what its header says and what follows from it.
+/// A model file: its header and derived values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InspectRecord {
     /// The version of the file's format.
     pub format: u32,
     /// The version of the program that wrote it.
     pub written_by: String,
-    /// What the model is made of.
+    /// The description of the model.
     #[serde(flatten)]
     pub model: ModelRecord,
-    /// Bytes of the file.
+    /// The size of the file in bytes.
     pub file_bytes: u64,
-    /// Bytes of the backbone's weights.
+    /// The size of the backbone's weights in bytes.
     pub backbone_bytes: u64,
-    /// Number of tensors.
+    /// The number of tensors.
     pub tensors: usize,
-    /// The decision of each class, for a model of classes; the thresholds below are null then.
+    /// The threshold of each class, for a model of classes; the thresholds below are then null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_thresholds: Option<Vec<ClassThreshold>>,
-    /// Scores above it are anomalous; null where there is none.
+    /// Scores above it are anomalous; null if the held-out scores do not support the rule.
     pub threshold: Option<f64>,
     /// The 95 % bootstrap interval of the threshold.
     pub threshold_ci: Option<[f64; 2]>,
-    /// The smallest p-value that an item can get.
+    /// The smallest possible p-value.
     pub smallest_p_value: f64,
-    /// Held-out scores.
+    /// The number of held-out scores.
     pub held_out: usize,
-    /// How many of them are independent.
+    /// The number of independent ones.
     pub independent: usize,
     /// Why there is no threshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unattainable: Option<String>,
-    /// What else the header holds. It belongs to the version of the format, and may go with it.
+    /// Other entries of the header. They depend on the version of the format and are not stable.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -58,9 +58,9 @@ pub struct ImageModel {
     pub method: MethodRecord,
     /// The backbone.
     pub backbone: BackboneRecord,
-    /// What it was fitted on.
+    /// The training data.
     pub training: ImageTraining,
-    /// The decision rule in force where none other is asked for.
+    /// The decision rule.
     pub decision: Value,
 }
 
@@ -69,15 +69,15 @@ pub struct ImageModel {
 pub struct RowModel {
     /// The scorer.
     pub scorer: String,
-    /// Its settings in full, by name.
+    /// Its full settings, by name.
     pub settings: Map<String, Value>,
-    /// What the columns are called; null where they have no names.
+    /// The names of the columns; null if they have none.
     pub columns: Option<Vec<String>>,
-    /// How many columns there are.
+    /// The number of columns.
     pub dim: usize,
-    /// What it was fitted on.
+    /// The training data.
     pub training: RowTraining,
-    /// The decision rule in force where none other is asked for.
+    /// The decision rule.
     pub decision: Value,
 }
 
@@ -86,7 +86,7 @@ pub struct RowModel {
 pub struct MethodRecord {
     /// Its name.
     pub name: String,
-    /// Its settings in full, by name; `nomaly schema settings METHOD` says what they may be.
+    /// Its full settings, by name; `nomaly schema settings METHOD` describes them.
     pub settings: Map<String, Value>,
 }
 
@@ -95,66 +95,66 @@ pub struct MethodRecord {
 pub struct BackboneRecord {
     /// Its name.
     pub name: String,
-    /// The licence of its weights.
+    /// The license of its weights.
     pub licence: String,
     /// Where its weights come from.
     pub source: String,
 }
 
-/// What a model of images was fitted on.
+/// The training data of a model of images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageTraining {
     /// The name of the data set or folder.
     pub dataset: String,
-    /// Images that were used.
+    /// The number of used images.
     pub images: usize,
-    /// Images that could not be used.
+    /// The number of unusable images.
     pub skipped: usize,
     /// The seed.
     pub seed: u64,
-    /// Which images depend on each other.
+    /// The groups of the images.
     pub groups: GroupsRecord,
-    /// Images that were left out because they do not look like the others; null where none was.
+    /// The number of images dropped as suspicious; null if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<usize>,
 }
 
-/// What a model of rows was fitted on.
+/// The training data of a model of rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RowTraining {
     /// The name of the table.
     pub dataset: String,
-    /// Rows that were used.
+    /// The number of used rows.
     pub rows: usize,
-    /// Rows that could not be used.
+    /// The number of unusable rows.
     pub skipped: usize,
     /// The seed.
     pub seed: u64,
-    /// Which rows depend on each other.
+    /// The groups of the rows.
     pub groups: GroupsRecord,
 }
 
-/// Which items depend on each other.
+/// Groups of dependent items.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GroupsRecord {
-    /// How groups were asked for.
+    /// The requested rule.
     pub by: String,
-    /// How many there are.
+    /// The number of groups.
     pub count: usize,
-    /// What made them, in words; null where no item depends on another.
+    /// How the groups came about, in words; null if all items are independent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
 }
 
-/// A class and its decision.
+/// A class and its threshold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClassThreshold {
     /// Its name.
     pub name: String,
-    /// Items it was learned from.
+    /// The number of training items.
     pub items: usize,
-    /// Held-out items that are taken for it.
+    /// The number of held-out items assigned to it.
     pub held_out: usize,
-    /// Scores above it are unknown; null where there is none.
+    /// Scores above it are unknown; null if the held-out scores do not support the rule.
     pub threshold: Option<f64>,
 }

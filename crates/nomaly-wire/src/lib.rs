@@ -1,8 +1,7 @@
-//! The records that leave the program, as plain types, with their JSON Schemas.
+//! Output records as plain types, with their JSON Schemas.
 //!
-//! The command line, a service and bindings to other languages say what they found in these records, so that a program
-//! that reads one of them reads all. Fields are only ever added; [`VERSION`] rises when one is. What reads a record has
-//! to pass over fields that it does not know.
+//! The command line, services and bindings to other languages share these records. Fields are only ever added, and
+//! [`VERSION`] rises with each; readers must ignore unknown fields.
 //!
 //! ```
 //! use nomaly_wire::{ImageRecord, Record};

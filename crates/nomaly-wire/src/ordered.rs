@@ -1,4 +1,4 @@
-//! A map whose order says something.
+//! Ordered maps.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,22 +8,22 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Values by name, in an order that is kept: an object in JSON.
+/// Values by name in insertion order; an object in JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ordered<T>(pub Vec<(String, T)>);
 
 impl<T> Ordered<T> {
-    /// Whether there are none.
+    /// Whether the map is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The value of this name.
+    /// The value with this name.
     pub fn get(&self, name: &str) -> Option<&T> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// Names and values in their order.
+    /// Names and values in order.
     pub fn iter(&self) -> std::slice::Iter<'_, (String, T)> {
         self.0.iter()
     }

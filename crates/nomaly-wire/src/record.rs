@@ -54,13 +54,13 @@ fn schema_of<T: JsonSchema>() -> Value {
     SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>().to_value()
 }
 
-/// What an evaluation says: of normal and anomalous items, or of classes.
+/// An evaluation, of a model of normal items or of classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[allow(clippy::large_enum_variant)]
 pub enum EvalRecord {
-    /// Of a model of normal items.
+    /// An evaluation of a model of normal items.
     Normal(Evaluation),
-    /// Of a model of classes.
+    /// An evaluation of a model of classes.
     Classes(RecognitionEvaluation),
 }

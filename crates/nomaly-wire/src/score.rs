@@ -1,4 +1,4 @@
-//! What is said of an image or a row.
+//! Results for images and rows.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,18 +16,18 @@ pub enum ScoreRecord {
 /// One image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageRecord {
-    /// The image, as it was named.
+    /// The name of the image.
     pub path: String,
     /// The anomaly score, higher is more anomalous; null for an image that could not be scored.
     pub score: Option<f64>,
-    /// How far the score varies over the passes of a method that asks a network many times: a standard deviation.
+    /// The standard deviation of the score over passes with dropout, for methods that make several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score_deviation: Option<f64>,
     /// The share of normal images that score as high or higher, in (0, 1].
     pub p_value: Option<f64>,
-    /// The decision; null where there is none: without a score, and without a threshold.
+    /// The decision; null without a score or a threshold.
     pub anomalous: Option<bool>,
-    /// Why the model could not decide on a score, where it could not.
+    /// Why there is no decision on a score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undecided: Option<String>,
     /// The class, `unknown` or `undecided`, for models of classes.
@@ -37,11 +37,11 @@ pub struct ImageRecord {
     pub map_max: Option<f64>,
     /// Why the image could not be scored.
     pub error: Option<RecordError>,
-    /// What is above the threshold of pixels, in pixels of the image, for methods that make maps and have one.
+    /// The regions above the pixel threshold, in pixels of the image, for models with maps and such a threshold.
     pub regions: Option<Vec<Region>>,
-    /// How the image differs from the training images in what is no defect.
+    /// How the image differs from the training images apart from defects.
     pub input_shift: Option<Shift>,
-    /// What the control chart says, where one was asked for.
+    /// The result of the control chart, if requested.
     #[serde(flatten)]
     pub chart: Option<ChartRecord>,
 }
@@ -51,20 +51,20 @@ pub struct ImageRecord {
 pub struct RowRecord {
     /// The row's number, from 1.
     pub row: usize,
-    /// Its name, where the table has a column of names.
+    /// Its name, if the table has a column of names.
     pub id: Option<String>,
     /// The anomaly score, higher is more anomalous; null for a row that could not be scored.
     pub score: Option<f64>,
     /// The share of normal rows that score as high or higher, in (0, 1].
     pub p_value: Option<f64>,
-    /// The decision; null where there is none: without a score, and without a threshold.
+    /// The decision; null without a score or a threshold.
     pub anomalous: Option<bool>,
     /// The class, `unknown` or `undecided`, for models of classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// Why the row could not be scored.
     pub error: Option<RecordError>,
-    /// What the control chart says, where one was asked for.
+    /// The result of the control chart, if requested.
     #[serde(flatten)]
     pub chart: Option<ChartRecord>,
 }
@@ -72,20 +72,20 @@ pub struct RowRecord {
 /// Why an item could not be scored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecordError {
-    /// What is wrong, as one word for programs: `not-found`, `truncated`, …
+    /// The kind of error, as one word for programs: `not-found`, `truncated`, …
     pub kind: String,
-    /// What is wrong, for people.
+    /// The message for people.
     pub message: String,
 }
 
-/// An item that could not be used, and why.
+/// An unusable item, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Skipped {
     /// The item.
     pub id: String,
-    /// What is wrong, as one word for programs: `not-found`, `truncated`, …
+    /// The kind of error, as one word for programs: `not-found`, `truncated`, …
     pub kind: String,
-    /// What is wrong, for people.
+    /// The message for people.
     pub message: String,
 }
 
@@ -104,28 +104,28 @@ pub struct Region {
     pub area: usize,
     /// The highest value of the map in the region.
     pub peak: f32,
-    /// Column of the peak; of equal ones, that of the first row, and there of the first column.
+    /// Column of the peak; the first in raster order of equal ones.
     pub peak_x: u32,
     /// Row of the peak.
     pub peak_y: u32,
-    /// The mean of the map over the region, filled holes included.
+    /// The mean of the map over the region, including filled holes.
     pub mean: f32,
 }
 
-/// How an image differs from the training images in what is no defect.
+/// How an image differs from the training images apart from defects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Shift {
-    /// In what it differs, the most telling first: `format`, `bit-depth`, `brightness`, …
+    /// The kinds of differences, the most important first: `format`, `bit-depth`, `brightness`, …
     pub kinds: Vec<String>,
-    /// The first of them.
+    /// The most important kind.
     pub worst: String,
-    /// How rare that is among images like the training images, in (0, 1].
+    /// The p-value of the worst, in (0, 1]: how rare it is among images like the training images.
     pub p_value: f64,
     /// In words, with numbers.
     pub message: String,
 }
 
-/// What a control chart says after an item; nothing of an item that could not be scored.
+/// The state of a control chart after an item; absent for an item without a score.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChartRecord {
     /// The chart's statistic.

@@ -1,4 +1,4 @@
-// Measures a method on labelled images.
+// Measures a method on labeled images.
 //
 // `cargo run --release -p nomaly --example evaluate -- FOLDER`; a folder in MVTec layout, or the embedded images.
 

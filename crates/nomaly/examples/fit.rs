@@ -1,4 +1,4 @@
-// Learns what good parts look like, and writes a model file.
+// Fits a model on images of good parts, and writes a model file.
 //
 // `cargo run --release -p nomaly --example fit -- FOLDER part.nomaly`; without arguments on embedded images.
 
@@ -15,7 +15,7 @@ fn main() -> Result<(), DetectorError> {
 
 fn run(mut args: impl Iterator<Item = OsString>) -> Result<(), DetectorError> {
     let (fit, path) = match (args.next(), args.next()) {
-        // The method, its settings and the sizes are chosen by the images.
+        // The method, its settings and the sizes depend on the images.
         (Some(folder), Some(path)) => (Fit::of(folder), PathBuf::from(path)),
         _ => {
             let input = InputParams { input_size: Auto::Value(96), ..InputParams::default() };

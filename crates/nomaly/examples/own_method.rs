@@ -1,7 +1,7 @@
-// A method of one's own with an anomaly map: how much brighter or darker each position is than in good images.
+// A custom method with an anomaly map: how much brighter or darker each position is than in good images.
 //
 // `cargo run --release -p nomaly --example own_method`. In the library such a method is one file of
-// `crates/nomaly-methods/src/methods` and a line in its registry; models of it can be loaded again then.
+// `crates/nomaly-methods/src/methods` and a line in the registry, which allows loading its models.
 
 use nomaly::backbones::{OutputLayout, TapRequest};
 use nomaly::methods::{
@@ -54,7 +54,7 @@ impl Method for MeanMap {
             sum
         };
         let sum = sum_of(&seen);
-        // Each image is held out of the mean that it is compared with.
+        // Each image is compared with the mean of the others.
         let held_out = seen.iter().enumerate().map(|(image, view)| {
             let others = (images - 1) as f32;
             let mean = sum.iter().zip(view).map(|(sum, own)| (sum - own) / others).collect();
@@ -78,14 +78,14 @@ impl Method for MeanMap {
     }
 }
 
-/// The method after it has seen images.
+/// The fitted method.
 struct FittedMeanMap {
     grid: [usize; 2],
     mean: Vec<f32>,
 }
 
 impl FittedMeanMap {
-    /// The differences of a view, each position as large as it is in a map of `[height, width]`.
+    /// The differences of a view, enlarged to a map of `[height, width]`.
     fn located(&self, view: &[f32], [height, width]: [usize; 2]) -> MethodScore {
         let [rows, columns] = self.grid;
         let at = |pixel: usize| {

@@ -1,7 +1,7 @@
-// A scorer of one's own for rows of numbers: how far a row is from the median row.
+// A custom scorer for rows of numbers: the distance of a row from the median row.
 //
 // `cargo run --release -p nomaly --example own_scorer`. In the library such a scorer is one file of
-// `crates/nomaly-scorers/src` and a line in its registry; the command line, the lists and the schemas follow.
+// `crates/nomaly-scorers/src` and a line in the registry, from which the command line, lists and schemas are derived.
 
 use ndarray::{ArrayView2, Axis, array};
 use nomaly::scorers::{Scorer, ScorerError, ScorerParams, State, Watch};
@@ -40,13 +40,13 @@ impl ScorerParams for MedianParams {
     }
 
     fn restore(state: &State) -> Result<MedianDistance, ScorerError> {
-        // A file may come from anywhere: a scorer of the library checks every number here.
+        // Files are untrusted: a scorer of the library checks every value here.
         serde_json::from_value(state.config.clone())
             .map_err(|error| ScorerError::Numerical { what: "the stored median", reason: error.to_string() })
     }
 }
 
-/// The scorer after it has seen rows.
+/// The fitted scorer.
 #[derive(Debug, Serialize, Deserialize)]
 struct MedianDistance {
     power: u32,

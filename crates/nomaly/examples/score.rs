@@ -1,4 +1,4 @@
-// Scores images one after another, as a camera's loop would.
+// Scores images one after another, as in a camera loop.
 //
 // `cargo run --release -p nomaly --example score -- part.nomaly IMAGE...`; without arguments on embedded images.
 

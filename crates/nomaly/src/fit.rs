@@ -1,4 +1,4 @@
-//! A fit as a program asks for it.
+//! A builder for fits.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use nomaly_methods::{GroupBy, InputParams, MethodParams};
 use nomaly_settings::Assignments;
 use nomaly_store::{Progress, Silent};
 
-/// A fit on images of good items: what to fit is chosen by the images unless something else is said.
+/// A fit on images of good items. By default the method is chosen by the images.
 ///
 /// ```no_run
 /// use nomaly::Fit;
@@ -25,12 +25,12 @@ pub struct Fit {
     recipe: Recipe,
 }
 
-/// What is learned from.
+/// The training data.
 #[derive(Clone, Debug)]
 enum Images {
     /// A folder, or the name of a data set with its options.
     Named(PathBuf),
-    /// The training images of this.
+    /// The training images of an opened data set.
     Opened(Box<Dataset>),
 }
 
@@ -46,14 +46,14 @@ impl Fit {
         Self { images: Images::Opened(Box::new(dataset)), recipe: Recipe::default() }
     }
 
-    /// Chooses the method by the images; that is the default.
+    /// Chooses the method by the images. This is the default.
     #[must_use]
     pub fn auto(mut self) -> Self {
         AUTO.clone_into(&mut self.recipe.method);
         self
     }
 
-    /// Fits the method that these parameters belong to.
+    /// Fits the method of these parameters.
     #[must_use]
     pub fn method<P: MethodParams>(mut self, params: &P) -> Self {
         P::METHOD.clone_into(&mut self.recipe.method);
@@ -61,84 +61,84 @@ impl Fit {
         self
     }
 
-    /// Fits the method of this name, with its default parameters unless [`settings`](Self::settings) says otherwise.
+    /// Fits the method of this name, with default parameters except those given by [`settings`](Self::settings).
     #[must_use]
     pub fn named(mut self, method: &str) -> Self {
         method.clone_into(&mut self.recipe.method);
         self
     }
 
-    /// How images become the network's input.
+    /// Sets how images become the network's input.
     #[must_use]
     pub fn input(mut self, input: &InputParams) -> Self {
         self.recipe.settings = Assignments::changes(input).or(&self.recipe.settings);
         self
     }
 
-    /// Settings by name, in place of earlier ones.
+    /// Adds settings by name, replacing earlier ones.
     #[must_use]
     pub fn settings(mut self, settings: Assignments) -> Self {
         self.recipe.settings = settings.or(&self.recipe.settings);
         self
     }
 
-    /// The network; without it the method's own, or the one whose weights are in the library.
+    /// Sets the network. The default is the method's own, or the one whose weights are embedded in the library.
     #[must_use]
     pub fn backbone(mut self, name: &str) -> Self {
         self.recipe.backbone = Some(name.to_owned());
         self
     }
 
-    /// The rate of false alarms to allow, in (0, 1).
+    /// Sets the limit of the false-alarm rate, in (0, 1).
     #[must_use]
     pub fn max_fpr(self, rate: f64) -> Self {
         self.rule(DecisionRule::MaxFpr(rate))
     }
 
-    /// How held-out scores give the threshold.
+    /// Sets the decision rule.
     #[must_use]
     pub fn rule(mut self, rule: DecisionRule) -> Self {
         self.recipe.options.rule = rule;
         self
     }
 
-    /// Which images depend on each other.
+    /// Sets the rule that groups dependent images.
     #[must_use]
     pub fn group_by(mut self, groups: GroupBy) -> Self {
         self.recipe.options.group_by = groups;
         self
     }
 
-    /// Decides every random choice; 0 without it.
+    /// Sets the seed of all random choices, by default 0.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.recipe.options.seed = seed;
         self
     }
 
-    /// Keeps in the model what an update with further images needs, where the method needs anything.
+    /// Keeps the state that updates with further images need, for methods that would not otherwise.
     #[must_use]
     pub fn updatable(mut self) -> Self {
         self.recipe.options.updatable = true;
         self
     }
 
-    /// Everything else that a fit can be told.
+    /// Sets all other options.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Recipe)) -> Self {
         change(&mut self.recipe);
         self
     }
 
-    /// Fits.
+    /// Runs the fit.
     ///
     /// # Errors
-    /// Images that cannot be found, settings that do not go together, too few usable images.
+    /// Missing images, contradictory settings, too few usable images.
     pub fn run(self) -> Result<FitResult, DetectorError> {
         self.run_with(&Silent)
     }
 
-    /// Fits, and tells `progress` how far it is.
+    /// Runs the fit and reports to `progress`.
     ///
     /// # Errors
     /// As [`run`](Self::run), and cancellation by `progress`.

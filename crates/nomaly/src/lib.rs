@@ -1,8 +1,8 @@
-//! Visual anomaly detection: learn what normal looks like from images of good items, and find what is not.
+//! Visual anomaly detection: learn from images of good items, and find anomalies.
 //!
-//! [`Fit`] learns from images of good items and gives a [`FittedDetector`], which is one file: it holds everything that
-//! scoring needs, and scores anywhere, offline. A [`Session`] of it gives every further image a score (*higher = more
-//! anomalous*), a p-value and a decision with a controlled rate of false alarms.
+//! [`Fit`] learns from images of good items and returns a [`FittedDetector`], saved as one file with everything that
+//! scoring needs, offline. A [`Session`] gives every further image a score (*higher = more anomalous*), a p-value and a
+//! decision with a controlled false-alarm rate.
 //!
 //! ```
 //! use nomaly::params::{InputParams, MvgParams};
@@ -12,14 +12,12 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("part.nomaly");
-//! // Embedded photographs of a texture; in earnest it is `Fit::of("folder/of/good/images")`.
-//! let images = data::demo("brick", 0)?;
-//! let unseen = images.test[0].source.load(&nomaly::Limits::default())?;
+//! // Embedded photographs of a texture. For your own images use `Fit::of("folder/of/good/images")`. let images =
+//! data::demo("brick", 0)?; let unseen = images.test[0].source.load(&nomaly::Limits::default())?;
 //!
-//! // The default backbone has its weights in the library: nothing is downloaded. Small images, to be quick.
-//! let input = InputParams { input_size: Auto::Value(64), ..InputParams::default() };
-//! let fit = Fit::of_dataset(images).method(&MvgParams::default()).input(&input).max_fpr(0.05).run()?;
-//! fit.save(&path)?;
+//! // The weights of the default backbone are embedded: nothing is downloaded. Small images are faster. let input =
+//! InputParams { input_size: Auto::Value(64), ..InputParams::default() }; let fit =
+//! Fit::of_dataset(images).method(&MvgParams::default()).input(&input).max_fpr(0.05).run()?; fit.save(&path)?;
 //!
 //! let mut session = FittedDetector::load(&path)?.session(SessionOptions::default())?;
 //! let verdict = session.score(&unseen)?;
@@ -46,8 +44,8 @@
 //! | extend | [`methods`], [`scorers`], [`registry`] |
 //!
 //! # Threads and determinism
-//! Work runs on rayon's current thread pool. The same images, settings and seed give the same bytes whatever the number
-//! of threads.
+//! Work runs on rayon's current thread pool. The same images, settings and seed give the same bytes for any number of
+//! threads.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -82,13 +80,13 @@ pub mod params {
 }
 
 pub mod settings {
-    //! Settings as data: what can be set, and what was.
+    //! Settings as data: definitions and given values.
 
     pub use nomaly_settings::{Assignments, Auto, Memory, Names, Setting, SettingError, Settings, Table};
 }
 
 pub mod calibration {
-    //! From held-out scores to a rate of false alarms.
+    //! Calibration: decisions with a controlled false-alarm rate.
 
     pub use nomaly_detectors::auto::{FEW_GROUPS, choose_method};
     pub use nomaly_detectors::calibration::{DEFAULT_MAX_FPR, is_rate, scores_for};
@@ -98,14 +96,14 @@ pub mod calibration {
 }
 
 pub mod model_file {
-    //! What is in a model file.
+    //! The content of model files.
 
     pub use nomaly_detectors::info::{ModelInfo, RowsInfo};
     pub use nomaly_detectors::model_file::{AnySummary, Summary, read_any_summary, stored_classes};
 }
 
 pub mod shards {
-    //! Fits that are divided over processes or machines.
+    //! Fits divided over processes or machines.
 
     pub use nomaly_detectors::partial::{Absorbed, MergeOptions, Merged, Shard, merge};
 }
@@ -118,14 +116,14 @@ pub mod regions {
 }
 
 pub mod explain {
-    //! What a network looks at.
+    //! Explanations of networks.
 
     pub use nomaly_backbones::explain::Importance;
     pub use nomaly_detectors::explain::{Explained, Explainer, Explains, ImageExplanation, importance_mask};
 }
 
 pub mod shift {
-    //! Images that differ from the training images in what is no defect.
+    //! Shifts of images against the training images, apart from defects.
 
     pub use nomaly_detectors::shift::{
         Finding, InputProfile, InputShift, Look, RunShift, RunWatch, ShiftKind, Statistic,
@@ -142,14 +140,14 @@ pub mod rows {
 }
 
 pub mod classes {
-    //! Models that tell classes of good items apart.
+    //! Models of classes of good items.
 
     pub use nomaly_detectors::classes::{Classes, Recognition};
     pub use nomaly_methods::recognition::{KnownClass, UNKNOWN, check_name};
 }
 
 pub mod evaluation {
-    //! How good a model is on labelled items.
+    //! Evaluation on labeled items.
 
     pub use nomaly_evaluation::hybrid::{Hybrid, Voice, hybrid};
     pub use nomaly_evaluation::protocol;
@@ -162,7 +160,7 @@ pub mod evaluation {
 }
 
 pub mod metrics {
-    //! Figures of rankings and of decisions.
+    //! Metrics of rankings and decisions.
 
     pub use nomaly_metrics::registry::{Better, METRICS, MetricEntry};
     pub use nomaly_metrics::{PixelMetrics, auroc, average_precision, eer, f1_max};
@@ -180,7 +178,7 @@ pub mod data {
 }
 
 pub mod transforms {
-    //! Preprocessing, and what makes images of images.
+    //! Preprocessing and augmentation.
 
     pub use nomaly_transforms::augment::Changes;
     pub use nomaly_transforms::decode::image_format;
@@ -200,7 +198,7 @@ pub mod backbones {
 }
 
 pub mod kernels {
-    //! What the numeric core says of itself, and can be timed by.
+    //! The numeric core: instruction sets and benchmarks.
 
     pub use nomaly_backbones::kernels::network::{
         Activation, CompiledNetwork, ConvLayer, NetworkBuilder, NetworkError, OutputLayout, Padding, StepInfo,
@@ -209,7 +207,7 @@ pub mod kernels {
 }
 
 pub mod methods {
-    //! What a method is: to list them, and to write another.
+    //! The traits and the registry of methods.
 
     pub use nomaly_methods::training::Checkpoint;
     pub use nomaly_methods::{
@@ -226,13 +224,13 @@ pub mod scorers {
 }
 
 pub mod registry {
-    //! How units are listed and found by name.
+    //! Registries of named units.
 
     pub use nomaly_registry::{Entry, Registry, UnknownName};
 }
 
 pub mod store {
-    //! Files, and the progress of long work.
+    //! Files and progress reports.
 
     pub use nomaly_store::{
         Progress, Silent, StoreError, check_writable, create_folder, home, sha256, sha256_file, write_atomic,
@@ -240,7 +238,7 @@ pub mod store {
 }
 
 pub mod wire {
-    //! The records that leave a program, with their schemas.
+    //! Output records with their schemas.
 
     pub use nomaly_wire::{
         ChartRecord, ClassThreshold, Ends, Evaluation, HybridFigures, ImageFigures, ImageRecord, InspectRecord,

@@ -55,8 +55,8 @@ struct Spread {
 fn spreads(profile: &InputProfile) -> Vec<Spread> {
     let spread = |statistic: Statistic| {
         let distribution = profile.distribution(statistic)?;
-        let [low, high] = distribution.range().map(|value| statistic.shown(value));
-        Some(Spread { statistic, low, median: statistic.shown(distribution.median()), high })
+        let [low, high] = distribution.range().map(|value| statistic.display_value(value));
+        Some(Spread { statistic, low, median: statistic.display_value(distribution.median()), high })
     };
     Statistic::ALL.into_iter().filter_map(spread).collect()
 }
@@ -186,7 +186,7 @@ impl Comparison {
             let (Some(training), Some(median)) = (profile.distribution(statistic), watch.median(statistic)) else {
                 continue;
             };
-            let shown = |value: f64| significant(statistic.shown(value), 3);
+            let shown = |value: f64| significant(statistic.display_value(value), 3);
             let [low, high] = training.range().map(shown);
             let moved = self.run.findings.iter().any(|finding| finding.kind == statistic.kind());
             table.row([

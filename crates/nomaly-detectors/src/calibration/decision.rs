@@ -1,4 +1,4 @@
-//! Held-out scores with the decision that follows from them.
+//! Calibration: held-out scores and the decision rule.
 
 use nomaly_methods::{Groups, HeldOut, MethodError};
 use nomaly_scorers::ScorerError;
@@ -9,25 +9,25 @@ use super::rule::DecisionRule;
 use super::scores::Scores;
 use crate::error::DetectorError;
 
-/// Held-out scores of normal images, and the rule that turns a score into a decision.
+/// Held-out scores of normal images with the rule that turns a score into a decision.
 ///
-/// For methods with maps it also holds the largest value of each held-out map, from which the threshold for pixels
-/// follows: the same share of normal images may have any pixel above it.
+/// For methods with maps it also holds the largest value of each held-out map, which determines the pixel threshold:
+/// the same share of normal images may have any pixel above it.
 #[derive(Clone, Debug)]
 pub struct Calibration {
     scores: Scores,
     map_maxima: Option<Scores>,
-    /// The group of each held-out item; `None` where all are independent.
+    /// The group of each held-out item; `None` if all are independent.
     groups: Option<Vec<u32>>,
     rule: DecisionRule,
     /// The threshold, or why the held-out scores support none.
     threshold: Result<f64, String>,
     map_threshold: Option<f64>,
-    /// What gives p-values under the rules with a tail.
+    /// The tail that gives p-values, for rules with a tail.
     tail: Option<Tail>,
 }
 
-/// A tail that was fitted to held-out scores.
+/// A tail fitted to held-out scores.
 #[derive(Clone, Debug)]
 enum Tail {
     Extreme(ExtremeValue),
@@ -37,8 +37,8 @@ enum Tail {
 impl Tail {
     fn of(rule: DecisionRule, scores: &Scores) -> Option<Self> {
         match rule {
-            DecisionRule::ExtremeValue(_) => ExtremeValue::fit(scores.drawn().to_vec()).ok().map(Self::Extreme),
-            DecisionRule::RobustTail(_) => RobustTail::fit(scores.drawn()).ok().map(Self::Robust),
+            DecisionRule::ExtremeValue(_) => ExtremeValue::fit(scores.independent().to_vec()).ok().map(Self::Extreme),
+            DecisionRule::RobustTail(_) => RobustTail::fit(scores.independent()).ok().map(Self::Robust),
             _ => None,
         }
     }
@@ -52,7 +52,7 @@ impl Tail {
 }
 
 impl Calibration {
-    /// Ties held-out scores of independent items to a rule.
+    /// Calibrates a rule on held-out scores of independent items.
     ///
     /// # Errors
     /// No score, a score that is not a number, or a [rule](DecisionRule::checked) out of range.
@@ -60,11 +60,10 @@ impl Calibration {
         Self::of_scores(Scores::new(held_out, None)?, None, None, rule)
     }
 
-    /// Ties held-out scores to a rule where items of one group depend on each other; `groups` has the number of the
-    /// group of each.
+    /// Calibrates a rule on held-out scores of grouped items; `groups` holds the group number of each.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and another number of groups than of scores.
+    /// As [`new`](Self::new), and different numbers of groups and scores.
     pub fn of_groups(held_out: Vec<f64>, groups: Vec<u32>, rule: DecisionRule) -> Result<Self, DetectorError> {
         Self::of_scores(Scores::new(held_out, Some(&groups))?, None, Some(groups), rule)
     }
@@ -88,10 +87,10 @@ impl Calibration {
         Ok(Self { scores, map_maxima, groups, rule, threshold, map_threshold, tail })
     }
 
-    /// The same with the largest values of held-out maps, one for each held-out image, in the same order.
+    /// Adds the largest values of held-out maps, one for each held-out image, in the same order.
     ///
     /// # Errors
-    /// Another number of maps than of scores, or a value that is not a number.
+    /// Different numbers of maps and scores, or a value that is NaN.
     pub fn with_map_maxima(self, map_maxima: Vec<f64>) -> Result<Self, DetectorError> {
         if map_maxima.len() != self.scores.values.len() {
             let reason =
@@ -105,7 +104,7 @@ impl Calibration {
         Self::of_scores(self.scores, Some(map_maxima), self.groups, self.rule)
     }
 
-    /// Ties what a method gave its held-out images, some of the images of `groups`, to a rule.
+    /// Calibrates a rule on the held-out scores of a method; `groups` covers all images.
     pub(crate) fn of(held_out: &[HeldOut], groups: &Groups, rule: DecisionRule) -> Result<Self, DetectorError> {
         let scores = held_out.iter().map(|image| image.score).collect();
         let calibration = if groups.is_trivial() {
@@ -119,7 +118,7 @@ impl Calibration {
         }
     }
 
-    /// The same with further held-out images, none of them of a group that is there.
+    /// Adds further held-out images, of new groups.
     pub(crate) fn joined(&self, more: &Self) -> Result<Self, DetectorError> {
         let scores = [self.in_order(), more.in_order()].concat();
         let joined = match (&self.groups, &more.groups) {
@@ -137,12 +136,12 @@ impl Calibration {
         }
     }
 
-    /// The group of each held-out item, where all are independent too.
+    /// The group of each held-out item, even if all are independent.
     fn group_numbers(&self) -> Vec<u32> {
         self.groups.clone().unwrap_or_else(|| (0..self.scores.values.len() as u32).collect())
     }
 
-    /// The same held-out scores under another rule.
+    /// Recalibrates with the same held-out scores under another rule.
     ///
     /// # Errors
     /// A [rule](DecisionRule::checked) out of range.
@@ -150,7 +149,7 @@ impl Calibration {
         Self::of_scores(self.scores.clone(), self.map_maxima.clone(), self.groups.clone(), rule)
     }
 
-    /// The rule in force.
+    /// The decision rule.
     pub fn rule(&self) -> DecisionRule {
         self.rule
     }
@@ -165,36 +164,36 @@ impl Calibration {
         &self.scores.values
     }
 
-    /// The number of the group of each held-out item, in the order of [`in_order`](Self::in_order); `None` where all
-    /// items are independent.
+    /// The group number of each held-out item, in the order of [`in_order`](Self::in_order); `None` if all items are
+    /// independent.
     pub fn groups(&self) -> Option<&[u32]> {
         self.groups.as_deref()
     }
 
-    /// How many independent held-out scores there are: one a group.
+    /// The number of independent held-out scores: one per group.
     pub fn independent(&self) -> usize {
         self.scores.conformal.groups()
     }
 
-    /// One held-out score of each group, for statistics of independent scores; all of them where items are independent.
+    /// One held-out score per group, for statistics of independent scores.
     pub fn independent_scores(&self) -> &[f64] {
-        self.scores.drawn()
+        self.scores.independent()
     }
 
     /// The p-value of a score, in [0, 1]: small means anomalous.
     ///
-    /// It is the conformal one, in (0, 1], but under the rules with a tail, which have smaller ones from it.
+    /// It is the conformal p-value, in (0, 1]; rules with a tail compute smaller ones from the tail.
     pub fn p_value(&self, score: f64) -> f64 {
         self.tail.as_ref().map_or_else(|| self.scores.conformal.p_value(score), |tail| tail.p_value(score))
     }
 
-    /// The smallest conformal p-value that any score can get: 1 / (n + 1) for `n` independent held-out scores.
+    /// The smallest possible conformal p-value: 1 / (n + 1) for `n` independent held-out scores.
     pub fn smallest_p_value(&self) -> f64 {
         self.scores.conformal.smallest_p_value()
     }
 
-    /// Scores above this are anomalous; `None` where the held-out scores do not support the rule, most often because
-    /// they are too few for the rate asked for, so that nothing can be decided.
+    /// Scores above this are anomalous; `None` if the held-out scores do not support the rule, mostly because they are
+    /// too few for the requested rate.
     pub fn threshold(&self) -> Option<f64> {
         self.threshold.as_ref().ok().copied()
     }
@@ -204,8 +203,8 @@ impl Calibration {
         self.threshold.as_ref().err().map(String::as_str)
     }
 
-    /// The 95 % bootstrap interval of the [threshold](Self::threshold): how far other held-out images might move it.
-    /// `None` for a threshold set by hand, where there is none, and for a rule that resamples seldom support.
+    /// The 95 % bootstrap interval of the [threshold](Self::threshold). `None` for a threshold set by hand, without a
+    /// threshold, and for a rule that resamples rarely support.
     pub fn threshold_interval(&self) -> Option<ThresholdInterval> {
         self.threshold()?;
         if let DecisionRule::Threshold(_) = self.rule {
@@ -235,17 +234,16 @@ impl Calibration {
         self.map_maxima.as_ref().map(|maxima| maxima.values.as_slice())
     }
 
-    /// Pixels above this are anomalous; `None` for methods without maps, and where the held-out maps do not support the
+    /// Pixels above this are anomalous; `None` for methods without maps, and if the held-out maps do not support the
     /// rule.
     ///
-    /// The rule is applied to the largest values of the maps. For a threshold set by hand, as many held-out images have
-    /// a pixel above it as score above [`threshold`](Self::threshold).
+    /// The rule is applied to the largest values of the maps. For a threshold set by hand it is chosen such that as
+    /// many held-out images have a pixel above it as score above [`threshold`](Self::threshold).
     pub fn map_threshold(&self) -> Option<f64> {
         self.map_threshold
     }
 
-    /// Whether a score is anomalous: above the [threshold](Self::threshold), or NaN. `None` where there is no
-    /// threshold, so that nothing is decided.
+    /// Whether a score is anomalous: above the [threshold](Self::threshold), or NaN. `None` without a threshold.
     pub fn decide(&self, score: f64) -> Option<bool> {
         self.threshold().map(|threshold| score > threshold || score.is_nan())
     }
@@ -276,11 +274,11 @@ impl Calibration {
     }
 }
 
-/// The threshold of pixels: the rule on the largest values of held-out maps.
+/// The pixel threshold: the rule applied to the largest values of held-out maps.
 fn map_threshold(rule: DecisionRule, scores: &Scores, maxima: &Scores) -> Option<f64> {
     let DecisionRule::Threshold(value) = rule else { return rule.threshold(maxima).ok() };
     let above = scores.values.iter().filter(|&&score| score > value).count();
-    // The largest maximum where no score is above; below the smallest where all are.
+    // The largest maximum if no score is above; below the smallest if all are.
     let maxima = maxima.conformal.scores();
     let rank = maxima.len().checked_sub(above + 1);
     Some(rank.map_or(f64::NEG_INFINITY, |rank| maxima[rank]))
@@ -382,7 +380,7 @@ mod tests {
             assert!(decide(threshold + 1e-6) && !decide(threshold));
             assert!(decide(f64::NAN) && decide(f64::INFINITY) && !decide(f64::NEG_INFINITY));
             assert_eq!(calibration.with_rule(rule).unwrap().threshold(), Some(threshold));
-            // What the model file stores brings the same rule back.
+            // The stored rule is the same.
             let json = serde_json::to_string(&rule).unwrap();
             assert_eq!(serde_json::from_str::<DecisionRule>(&json).unwrap(), rule, "{json}");
         }
@@ -423,10 +421,10 @@ mod tests {
         let strict = calibration.with_rule(DecisionRule::MaxFpr(0.04)).unwrap();
         let reason = strict.unattainable().unwrap();
         assert!(reason.contains("24 independent groups") && reason.ends_with("are of 20"), "{reason}");
-        // Independent scores would have promised it.
+        // Independent scores would support the rule.
         let apart = Calibration::new(scores.clone(), DecisionRule::MaxFpr(0.04)).unwrap();
         assert_eq!(apart.threshold(), Some(191.0));
-        // A group a score is the same as none.
+        // Groups of one score equal no groups.
         let alone = Calibration::of_groups(scores.clone(), (0..100).collect(), DecisionRule::MaxFpr(0.04)).unwrap();
         assert_eq!(alone.threshold(), apart.threshold());
         assert!(Calibration::of_groups(scores, vec![0; 3], rule).is_err());

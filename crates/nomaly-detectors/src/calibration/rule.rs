@@ -1,4 +1,4 @@
-//! How a score becomes a decision.
+//! Rules that turn scores into decisions.
 
 use nomaly_scorers::ScorerError;
 use nomaly_scorers::decision::{ExtremeValue, RobustTail, quantile, three_sigma};
@@ -7,28 +7,28 @@ use serde::{Deserialize, Serialize};
 use super::scores::Scores;
 use crate::error::DetectorError;
 
-/// The false-alarm rate that is allowed where none is asked for.
+/// The default limit of the false-alarm rate.
 ///
 /// One in twenty is the strictest common level that as few as 19 training images can support.
 pub const DEFAULT_MAX_FPR: f64 = 0.05;
 
-/// How a score becomes a decision.
+/// Rules that turn scores into decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum DecisionRule {
-    /// Anomalous where the conformal p-value is at most this rate of false alarms, in (0, 1).
+    /// Anomalous if the conformal p-value is at most this false-alarm rate, in (0, 1).
     MaxFpr(f64),
-    /// Anomalous above the empirical quantile of held-out scores that this share of them, in (0, 1), lies above.
+    /// Anomalous above the empirical quantile that this share of the held-out scores, in (0, 1), exceeds.
     Quantile(f64),
-    /// Anomalous above the mean of held-out scores by more than three of their standard deviations.
+    /// Anomalous above the mean plus three standard deviations of the held-out scores.
     ThreeSigma,
-    /// Anomalous where the p-value of a tail fitted to the highest held-out scores is at most this rate, in (0, 1),
-    /// which may be smaller than they could show.
+    /// Anomalous if the p-value of a tail fitted to the highest held-out scores is at most this rate, in (0, 1), which
+    /// may be below the smallest conformal p-value.
     ExtremeValue(f64),
-    /// Anomalous where the p-value of a tail fitted to the middle of the held-out scores is at most this rate, in (0,
+    /// Anomalous if the p-value of a tail fitted to the middle of the held-out scores is at most this rate, in (0,
     /// 1/2]: for training images of which a few may be anomalous.
     RobustTail(f64),
-    /// Anomalous where the score is above this value.
+    /// Anomalous if the score is above this value.
     Threshold(f64),
 }
 
@@ -36,7 +36,7 @@ impl DecisionRule {
     /// Checks the rule's number.
     ///
     /// # Errors
-    /// A rate that is no [rate of false alarms](is_rate), or a threshold that is not a number.
+    /// An invalid [false-alarm rate](is_rate), or a threshold that is NaN.
     pub fn checked(self) -> Result<Self, DetectorError> {
         if let Some(rate) = self.rate().filter(|&rate| !is_rate(rate)) {
             return Err(DetectorError::setting("max_fpr", &rate.to_string(), RATES));
@@ -52,7 +52,7 @@ impl DecisionRule {
         }
     }
 
-    /// The rate of false alarms that it aims at, for rules that take one.
+    /// The false-alarm rate, for rules with one.
     pub fn rate(self) -> Option<f64> {
         match self {
             Self::MaxFpr(rate) | Self::Quantile(rate) | Self::ExtremeValue(rate) | Self::RobustTail(rate) => Some(rate),
@@ -68,27 +68,27 @@ impl DecisionRule {
                 needed: scores_for(rate),
                 got: held_out.conformal.groups(),
             }),
-            Self::Quantile(rate) => quantile(held_out.drawn(), rate),
-            Self::ThreeSigma => three_sigma(held_out.drawn()),
-            Self::ExtremeValue(rate) => ExtremeValue::fit(held_out.drawn().to_vec())?.threshold(rate),
-            Self::RobustTail(rate) => RobustTail::fit(held_out.drawn())?.threshold(rate),
+            Self::Quantile(rate) => quantile(held_out.independent(), rate),
+            Self::ThreeSigma => three_sigma(held_out.independent()),
+            Self::ExtremeValue(rate) => ExtremeValue::fit(held_out.independent().to_vec())?.threshold(rate),
+            Self::RobustTail(rate) => RobustTail::fit(held_out.independent())?.threshold(rate),
             Self::Threshold(value) => Ok(value),
         }
     }
 }
 
-/// The smallest rate of false alarms that can be asked for, and the smallest share of good items that may pass.
+/// The smallest valid false-alarm rate, and the smallest share of good items that must pass.
 pub const SMALLEST_RATE: f64 = 1e-9;
-/// What a rate of false alarms can be, in words.
+/// The valid false-alarm rates, in words.
 const RATES: &str = "a rate from 1e-9 to 1 - 1e-9";
 
-/// Whether a number can be asked for as a rate of false alarms: at least [`SMALLEST_RATE`], and at most 1 less that.
+/// Whether a number is a valid false-alarm rate: from [`SMALLEST_RATE`] to 1 minus that.
 pub fn is_rate(rate: f64) -> bool {
     (SMALLEST_RATE..=1.0 - SMALLEST_RATE).contains(&rate)
 }
 
-/// The fewest held-out scores of independent items, or groups of dependent ones, that allow a conformal p-value of at
-/// most `rate`; [`usize::MAX`] where no number does.
+/// The fewest independent held-out items or groups for which a conformal p-value can be at most `rate`; [`usize::MAX`]
+/// if no number suffices.
 pub fn scores_for(rate: f64) -> usize {
     let about = (1.0 / rate - 1.0).ceil().max(0.0) as usize;
     // Rounding is off by one at most.

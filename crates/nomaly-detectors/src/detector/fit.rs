@@ -1,4 +1,4 @@
-//! A method on a backbone, ready to be fitted, and what a fit gives.
+//! Detectors before they are fitted, and the result of a fit.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use nomaly_store::Progress;
 use nomaly_transforms::augment::Changes;
 
 use super::fitted::{FittedDetector, ForImages};
+use super::input_stage::InputStage;
 use super::preprocessing::Shapes;
-use super::seeing::Seeing;
 use super::several_sizes::of_several_sizes;
 use super::training::{Training, held_out_images};
 use crate::calibration::{Calibration, DEFAULT_MAX_FPR, DecisionRule};
@@ -30,24 +30,24 @@ pub struct Detector {
     pub(super) method: Box<dyn Method>,
     pub(super) backbone: Backbone,
     pub(super) input: InputParams,
-    pub(super) seeing: Seeing,
+    pub(super) input_stage: InputStage,
     pub(super) checkpoints: Option<PathBuf>,
 }
 
-/// How a detector is fitted.
+/// Options of a fit.
 #[derive(Clone, Debug)]
 pub struct FitOptions {
-    /// Decides every random choice.
+    /// Seeds every random choice.
     pub seed: u64,
-    /// The decision rule that the model starts with.
+    /// The decision rule of the model.
     pub rule: DecisionRule,
-    /// Which images depend on each other.
+    /// The rule that groups dependent images.
     pub group_by: GroupBy,
-    /// What the model is to bear: changed copies of every image are learned from too, and held out with it.
+    /// Changes to tolerate: changed copies of every image are training images too, and held out with it.
     pub changes: Changes,
-    /// How images are read.
+    /// Image options.
     pub stream: StreamOptions,
-    /// Whether the model keeps what it needs to be [updated](FittedDetector::extend), where its method does not anyway.
+    /// Whether to keep the state that [updates](FittedDetector::extend) need, for methods that would not otherwise.
     pub updatable: bool,
 }
 
@@ -65,28 +65,28 @@ impl Default for FitOptions {
     }
 }
 
-/// What a fit gives.
+/// The result of a fit.
 pub struct FitResult {
     /// The fitted detector.
     pub detector: FittedDetector,
-    /// Training images that could not be used.
+    /// Unusable training images.
     pub skipped: Vec<Skipped>,
-    /// The held-out scores, in the order of the samples that they belong to.
+    /// The held-out scores, in the order of their samples.
     pub held_out: Vec<HeldOutImage>,
-    /// Samples that were left out because they do not look like the others; see [`suspicion`](crate::suspicion).
+    /// Samples dropped as suspicious; see [`suspicion`](crate::suspicion).
     pub dropped: Vec<Suspicious>,
-    /// What the user should know of how the fit went: limits that were reached, choices that were made.
+    /// Notes for the user: limits that were reached, choices that were made.
     pub notes: Vec<String>,
-    /// The checkpoint of a training that has ended. Whoever has the detector in safety
-    /// [removes](Self::remove_checkpoint) it, as [`save`](Self::save) does; until then the same fit goes on from it.
+    /// The checkpoint of the finished training. [`save`](Self::save) removes it; callers that keep the detector
+    /// otherwise call [`remove_checkpoint`](Self::remove_checkpoint). Until then the same fit resumes from it.
     pub checkpoint: Option<Checkpoint>,
 }
 
 impl Detector {
-    /// Puts a method on a backbone.
+    /// Builds a method on a backbone.
     ///
     /// # Errors
-    /// Names, settings or weights that are unknown, missing or not valid; the message says which command helps.
+    /// Unknown, missing or invalid names, settings or weights; the message names the command that helps.
     pub fn new(method: &str, backbone: &str, settings: &Assignments) -> Result<Self, DetectorError> {
         let entry = METHODS.get(method)?;
         let common = Table::of::<InputParams>();
@@ -115,13 +115,13 @@ impl Detector {
         };
         let method = (entry.build)(&own, &backbone)?;
         check_networks(method.name(), &backbone, method.taps())?;
-        // The shape of images is known once there are any; a square shows what is wrong with the settings.
-        let seeing = Seeing::of_input(&*method, &backbone, &input, 1.0)?;
-        Ok(Self { method, backbone, input, seeing, checkpoints: None })
+        // The shape of images is not known yet; a square suffices to check the settings.
+        let input_stage = InputStage::of_input(&*method, &backbone, &input, 1.0)?;
+        Ok(Self { method, backbone, input, input_stage, checkpoints: None })
     }
 
-    /// Puts a method that is in no registry on a backbone. A model of it can score and be saved, but only what is in
-    /// the registry can be loaded again.
+    /// Builds a method outside the registry on a backbone. Its models can score and be saved, but only models of
+    /// registered methods can be loaded.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -130,16 +130,16 @@ impl Detector {
         let weights = input.weights.as_ref().map(Into::into);
         let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
         check_networks(method.name(), &backbone, method.taps())?;
-        let seeing = Seeing::of_input(&*method, &backbone, input, 1.0)?;
-        Ok(Self { method, backbone, input: input.clone(), seeing, checkpoints: None })
+        let input_stage = InputStage::of_input(&*method, &backbone, input, 1.0)?;
+        Ok(Self { method, backbone, input: input.clone(), input_stage, checkpoints: None })
     }
 
-    /// The same detector for images of the shape that most of `samples` have, where the aspect ratio is kept.
+    /// Adapts the detector to the median aspect ratio of `samples`, if the aspect ratio is kept.
     pub(crate) fn shaped_for(mut self, samples: &[Sample]) -> Result<Self, DetectorError> {
         if self.input.aspect == Aspect::Keep {
             let ratio = Shapes::of(samples).ratio();
-            let seeing = Seeing::of_input(&*self.method, &self.backbone, &self.input, ratio);
-            self.seeing = seeing.map_err(|error| match error {
+            let input_stage = InputStage::of_input(&*self.method, &self.backbone, &self.input, ratio);
+            self.input_stage = input_stage.map_err(|error| match error {
                 DetectorError::Method(MethodError::Transform(cause)) => {
                     DetectorError::setting("aspect", "keep", &format!("`squash` for these images, as {cause}"))
                 }
@@ -149,33 +149,31 @@ impl Detector {
         Ok(self)
     }
 
-    /// The same detector, whose training keeps checkpoints in `folder`: a fit that was interrupted goes on from the
-    /// last one when it is started again with the same images, settings and seed. For methods that train a network; the
-    /// others start from the beginning.
+    /// Keeps checkpoints of the training in `folder`. An interrupted fit resumes from the last one when it is started
+    /// again with the same images, settings and seed. Only affects methods that train a network.
     #[must_use]
     pub fn with_checkpoints(mut self, folder: impl Into<PathBuf>) -> Self {
         self.checkpoints = Some(folder.into());
         self
     }
 
-    /// Patches of an image and numbers a patch at each size, where they lie at the positions of `grid=auto`.
+    /// Patches per image and values per patch with `grid=auto`, at each size.
     pub(crate) fn patches(&self) -> Vec<(usize, usize)> {
-        self.seeing.extractors.iter().map(FeatureExtractor::patches).collect()
+        self.input_stage.extractors.iter().map(FeatureExtractor::patches).collect()
     }
 
-    /// The features of `samples` as the method will see them.
+    /// The features of `samples` for the method.
     pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
-        ImageStream::new(&self.seeing.extractors, samples, options)
+        ImageStream::new(&self.input_stage.extractors, samples, options)
     }
 
-    /// Learns what is normal from `samples`, all of which are taken to be good whatever their label says.
+    /// Fits the method on `samples`, all treated as good regardless of their labels.
     ///
-    /// `dataset` is the name that the model file remembers.
+    /// `dataset` is their name in the model file.
     ///
     /// # Errors
-    /// Too few usable images, cancellation, a bad image where [`StreamOptions::strict`] is set, and
-    /// [`MethodError::NotExtendable`] where an [updatable](FitOptions::updatable) model is asked of a method that has
-    /// none.
+    /// Too few usable images, cancellation, an unusable image with [`StreamOptions::strict`], and
+    /// [`MethodError::NotExtendable`] for an [updatable](FitOptions::updatable) model of a method without updates.
     pub fn fit(
         self,
         dataset: &str,
@@ -201,7 +199,7 @@ impl Detector {
         let fit = shaped.learn(options.seed, options.updatable, progress, &fit_at, || images.at(0).groups())?;
         let input = InputProfile::of(images.looks(), shaped.extractors()[0].shallowest());
         let mut streamed = images.into_streamed()?;
-        // An image that cannot be read is named once, not with its copies.
+        // An unreadable image is named once, without its copies.
         let originals: BTreeSet<&str> =
             samples.iter().filter(|sample| !sample.source.is_changed()).map(|sample| sample.id.as_str()).collect();
         streamed.skipped.retain(|bad| originals.contains(bad.id.as_str()));
@@ -211,10 +209,10 @@ impl Detector {
 }
 
 impl FitResult {
-    /// Writes the model file, and removes the checkpoint of the training once the file is there.
+    /// Writes the model file, then removes the checkpoint of the training.
     ///
     /// # Errors
-    /// A place that cannot be written to. The checkpoint stays then, and the same fit goes on from the end of its
+    /// A path that cannot be written. The checkpoint then remains, and the same fit resumes from the end of its
     /// training.
     pub fn save(&self, path: &Path) -> Result<(), DetectorError> {
         self.detector.save(path)?;
@@ -222,7 +220,7 @@ impl FitResult {
         Ok(())
     }
 
-    /// Removes the checkpoint of the training, where the detector has served its purpose and needs no file.
+    /// Removes the checkpoint of the training, for detectors that are not saved.
     pub fn remove_checkpoint(&self) {
         if let Some(checkpoint) = &self.checkpoint {
             checkpoint.remove();
@@ -231,13 +229,12 @@ impl FitResult {
 }
 
 impl FittedDetector {
-    /// The same detector, having learned from `samples` too.
+    /// Updates the detector with `samples`.
     ///
-    /// Their held-out scores join those that are there; their groups, made by `group_by`, count as further ones.
+    /// Their held-out scores are added to the existing ones; their groups, made by `group_by`, count as new ones.
     ///
     /// # Errors
-    /// [`MethodError::NotExtendable`], [`MethodError::NotUpdatable`], and everything that [`fit`](Detector::fit) fails
-    /// with.
+    /// [`MethodError::NotExtendable`], [`MethodError::NotUpdatable`], and the errors of [`fit`](Detector::fit).
     pub fn extend(
         self,
         samples: &[Sample],
@@ -246,13 +243,13 @@ impl FittedDetector {
         progress: &dyn Progress,
     ) -> Result<FitResult, DetectorError> {
         let Self { mut info, decider, model } = self;
-        let ForImages { fitted, backbone, seeing } = model;
+        let ForImages { fitted, backbone, input_stage } = model;
         let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
-        let extractors = &seeing.extractors;
+        let extractors = &input_stage.extractors;
         let images = ImageStream::new(extractors, samples, options).grouped(group_by).measuring();
-        let pipelines = seeing.pipelines();
+        let pipelines = input_stage.pipelines();
         let several = pipelines.len() > 1;
-        let images = if several { images.caching(seeing.frame_bytes(&*method)) } else { images };
+        let images = if several { images.caching(input_stage.frame_bytes(&*method)) } else { images };
         let most_maps = several.then(|| most_maps(&pipelines));
         let context = FitContext { most_maps, ..FitContext::new(info.training.seed, progress) };
         let mut states: Vec<_> = fitted.iter().map(|fitted| fitted.states()).collect();
@@ -272,7 +269,7 @@ impl FittedDetector {
         let more = Calibration::of(&fit.held_out, &groups, decider.calibration().rule())?;
         let decider = decider.joined(&more)?;
         let held_out = held_out_images(&fit.held_out, &usable, &groups);
-        let detector = Self { info, decider, model: ForImages { fitted: fit.fitted, backbone, seeing } };
+        let detector = Self { info, decider, model: ForImages { fitted: fit.fitted, backbone, input_stage } };
         Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
     }
 }

@@ -1,4 +1,4 @@
-//! A detector that has learned what is normal.
+//! Fitted detectors of images.
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_data::Sample;
@@ -6,8 +6,8 @@ use nomaly_methods::{AnomalyMap, FittedMethod, GroupBy, METHODS, MethodError, Sk
 use nomaly_store::Progress;
 use nomaly_transforms::Pipeline;
 
+use super::input_stage::InputStage;
 use super::preprocessing::{checked_median, region_tensor, stored_region};
-use super::seeing::Seeing;
 use crate::calibration::{Calibration, DecisionRule};
 use crate::error::DetectorError;
 use crate::fitted::sealed::Ours;
@@ -22,24 +22,24 @@ use crate::regions::{RegionOptions, Regions};
 use crate::shift::{InputProfile, Look};
 use crate::stored::check_stored;
 
-/// How images are scored.
+/// Options of scoring.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PredictOptions {
     /// A decision rule in place of the model's own.
     pub rule: Option<DecisionRule>,
-    /// How images are read.
+    /// Image options.
     pub stream: StreamOptions,
 }
 
-/// A detector that has learned what normal images are.
+/// A fitted detector of images.
 pub type FittedDetector = Fitted<ForImages>;
 
-/// What was learned of images: a method on a backbone.
+/// The fitted model of images: a method on a backbone.
 pub struct ForImages {
-    /// One for each size.
+    /// The fitted method at each size.
     pub(super) fitted: Vec<Box<dyn FittedMethod>>,
     pub(super) backbone: Backbone,
-    pub(super) seeing: Seeing,
+    pub(super) input_stage: InputStage,
 }
 
 impl Ours for ForImages {}
@@ -48,10 +48,10 @@ impl Model for ForImages {
     type Info = ModelInfo;
 
     fn stored(&self) -> Result<Stored, DetectorError> {
-        let taps: Vec<&str> = self.seeing.extractors[0].taps().iter().map(|tap| tap.name.as_str()).collect();
+        let taps: Vec<&str> = self.input_stage.extractors[0].taps().iter().map(|tap| tap.name.as_str()).collect();
         Ok(Stored {
             states: joined_states(self.fitted.iter().map(|fitted| fitted.states()).collect()),
-            region: self.seeing.region.as_ref().map(region_tensor),
+            region: self.input_stage.region.as_ref().map(region_tensor),
             backbone: self.backbone.export(&taps)?,
         })
     }
@@ -66,10 +66,10 @@ impl Model for ForImages {
             None => vec![info.pipeline],
         };
         let region = stored.region.map(|region| stored_region(&region, &info.pipeline)).transpose()?;
-        let seeing = Seeing::new(&*method, &backbone, &pipelines, region, checked_median(info.median)?)?;
+        let input_stage = InputStage::new(&*method, &backbone, &pipelines, region, checked_median(info.median)?)?;
         let states = split_states(stored.states, pipelines.len())?;
         let fitted = states.into_iter().map(|states| method.restore(states)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { fitted, backbone, seeing })
+        Ok(Self { fitted, backbone, input_stage })
     }
 
     fn class_names(&self) -> &[String] {
@@ -78,7 +78,7 @@ impl Model for ForImages {
 }
 
 impl FittedDetector {
-    /// Names of the [parts](Prediction::parts) of a score; the sizes, where images are seen at several.
+    /// Names of the [parts](Prediction::parts) of a score; the sizes, if there are several.
     pub fn part_names(&self) -> Vec<String> {
         self.info.fusion.as_ref().map_or_else(|| self.model.fitted[0].part_names(), Fusion::part_names)
     }
@@ -93,14 +93,13 @@ impl FittedDetector {
         if self.info.fusion.is_some() { Vec::new() } else { self.model.fitted[0].term_names() }
     }
 
-    /// Scores `samples` in order and hands each outcome to `sink`.
+    /// Scores `samples` in order and passes each outcome to `sink`.
     ///
-    /// An image that cannot be used is an outcome too, unless [`StreamOptions::strict`] makes it an error. So is one
-    /// whose score, or a value of whose map, is not a finite number: it is [`Skipped`] with the kind
-    /// `non-finite-score`.
+    /// An unusable image is an outcome too, unless [`StreamOptions::strict`] makes it an error. An image with a score
+    /// or map value that is not finite is [`Skipped`] with the kind `non-finite-score`.
     ///
     /// # Errors
-    /// Whatever `sink` fails with, cancellation, and a bad image where the options are strict.
+    /// Errors of `sink`, cancellation, and an unusable image in strict mode.
     pub fn predict(
         &self,
         samples: &[Sample],
@@ -111,8 +110,7 @@ impl FittedDetector {
         self.predict_grouped(samples, &GroupBy::None, options, progress, sink).map(drop)
     }
 
-    /// As [`predict`](Self::predict); says which images could be read, and which of them depend on each other.
-    /// `sink` may fail with an error of its own.
+    /// As [`predict`](Self::predict); also returns the usable images with their groups.
     ///
     /// # Errors
     /// As [`predict`](Self::predict), and images that cannot be grouped.
@@ -128,7 +126,7 @@ impl FittedDetector {
         let judge = Judge { fused: self.fused(), decider: &decider };
         let mut workspaces = judge.fused.workspaces();
         let images = self.stream(samples, options.stream).grouped(group_by).measuring();
-        images.run_noting(progress, "scoring images", &mut |batch| -> Result<(), E> {
+        images.run_and_record(progress, "scoring images", &mut |batch| -> Result<(), E> {
             let judged = judge.batch(&batch.features, &mut workspaces)?;
             let mut judged = judged.into_iter();
             for image in batch.images {
@@ -159,16 +157,16 @@ impl FittedDetector {
         Ok(images.into_streamed()?)
     }
 
-    /// How the training images looked; `None` for models of programs that did not keep it.
+    /// The profile of the training images; `None` for models of older versions.
     pub fn input_profile(&self) -> Option<&InputProfile> {
         self.info.input.as_ref()
     }
 
-    /// Looks at `samples` as [`predict`](Self::predict) does, without scoring them, and hands each to `sink`: how it
-    /// looks, or why it cannot be read.
+    /// Measures how `samples` look, without scoring them, and passes each to `sink`: its look, or why it cannot be
+    /// read.
     ///
     /// # Errors
-    /// Whatever `sink` fails with, cancellation, and a bad image where the options are strict.
+    /// Errors of `sink`, cancellation, and an unusable image in strict mode.
     pub fn look_at(
         &self,
         samples: &[Sample],
@@ -176,7 +174,7 @@ impl FittedDetector {
         progress: &dyn Progress,
         mut sink: impl FnMut(&Sample, Result<Look, Skipped>) -> Result<(), DetectorError> + Send,
     ) -> Result<(), DetectorError> {
-        let images = ImageStream::new(&self.model.seeing.extractors[..1], samples, options).measuring();
+        let images = ImageStream::new(&self.model.input_stage.extractors[..1], samples, options).measuring();
         images.run(progress, "looking at images", &mut |batch| -> Result<(), DetectorError> {
             for image in batch.images {
                 let look = image.decoded.and_then(|decoded| decoded.look);
@@ -191,11 +189,11 @@ impl FittedDetector {
         })
     }
 
-    /// Where an image of `width` × `height` pixels is anomalous, by its map of the frame and the threshold of pixels of
-    /// `calibration`: the map laid over the image, and what of it is above. Without a threshold nothing is above.
+    /// Maps the anomaly map of the frame to the image of `width` × `height` pixels, and finds its regions above the
+    /// pixel threshold of `calibration`. Without a threshold there are no regions.
     ///
     /// # Errors
-    /// An image without pixels, a map with a value that is not finite.
+    /// An image without pixels, or a map with a value that is not finite.
     pub fn locate(
         &self,
         map: &AnomalyMap,
@@ -209,8 +207,8 @@ impl FittedDetector {
         Ok((map, found))
     }
 
-    /// Lays a map of the [frame](nomaly_transforms::Pipeline::frame_size) over an image of `width` × `height` pixels.
-    /// Pixels that the frame leaves out (around a centre crop) get the smallest value of the map.
+    /// Maps a map of the [frame](nomaly_transforms::Pipeline::frame_size) to an image of `width` × `height` pixels.
+    /// Pixels outside the frame (around a center crop) get the smallest value of the map.
     ///
     /// # Errors
     /// An image without pixels.
@@ -219,34 +217,33 @@ impl FittedDetector {
         Ok(map.placed(footprint, height as usize, width as usize)?)
     }
 
-    /// The preprocessing; of the smallest size, where images are seen at several.
+    /// The preprocessing; at the smallest size, if there are several.
     pub fn pipeline(&self) -> &Pipeline {
         &self.info.pipeline
     }
 
-    /// The fitted method, the backbone, and the taps of it that the method looks at; at the smallest size, where there
-    /// are several.
+    /// The fitted method, the backbone, and the taps that the method uses; at the smallest size, if there are several.
     pub(crate) fn parts(&self) -> (&dyn FittedMethod, &Backbone, &[TapRequest]) {
-        (&*self.model.fitted[0], &self.model.backbone, self.model.seeing.extractors[0].taps())
+        (&*self.model.fitted[0], &self.model.backbone, self.model.input_stage.extractors[0].taps())
     }
 
     /// One for each size, the smallest first.
     pub(crate) fn extractors(&self) -> &[FeatureExtractor] {
-        &self.model.seeing.extractors
+        &self.model.input_stage.extractors
     }
 
     /// The method at all sizes.
     pub(crate) fn fused(&self) -> FusedMethod<'_> {
         let fusion = self.info.fusion.as_ref();
-        FusedMethod { fitted: &self.model.fitted, extractors: &self.model.seeing.extractors, fusion }
+        FusedMethod { fitted: &self.model.fitted, extractors: &self.model.input_stage.extractors, fusion }
     }
 
     /// The features of `samples` at all sizes.
     pub(crate) fn stream<'a>(&'a self, samples: &'a [Sample], options: StreamOptions) -> ImageStream<'a> {
-        ImageStream::new(&self.model.seeing.extractors, samples, options)
+        ImageStream::new(&self.model.input_stage.extractors, samples, options)
     }
 
-    /// Notes how many images were left out of the training because they do not look like the others.
+    /// Records the number of training images dropped as suspicious.
     pub(crate) fn dropped(&mut self, images: usize) {
         self.info.training.dropped = images;
     }

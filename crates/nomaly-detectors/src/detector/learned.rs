@@ -1,4 +1,4 @@
-//! From what a method learned to a fitted detector, wherever the features of the images came from.
+//! Builds fitted detectors, from features of images or of partials.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use nomaly_transforms::Pipeline;
 
 use super::fit::{Detector, FitResult};
 use super::fitted::{FittedDetector, ForImages};
+use super::input_stage::InputStage;
 use super::preprocessing::checked_median;
-use super::seeing::Seeing;
 use super::training::{Training, held_out_images};
 use crate::calibration::Calibration;
 use crate::classes::Classes;
@@ -23,10 +23,10 @@ use crate::fusion::{FusedFit, most_maps};
 use crate::images::{FeatureExtractor, Streamed};
 use crate::info::{BackboneInfo, DecisionHistory, MethodInfo, ModelInfo, TrainingInfo};
 
-/// A detector as a file of nomaly describes it.
-pub(crate) struct Described<'a> {
+/// The parts of a detector, as stored in a file.
+pub(crate) struct DetectorParts<'a> {
     pub(crate) method: &'a str,
-    /// Those of the method, in full.
+    /// The full settings of the method.
     pub(crate) settings: &'a Assignments,
     pub(crate) backbone: Backbone,
     pub(crate) input: InputParams,
@@ -36,18 +36,18 @@ pub(crate) struct Described<'a> {
 }
 
 impl Detector {
-    /// Makes a detector of its description, which has been [checked](crate::stored::check_parts).
+    /// Builds a detector from [checked](crate::stored::check_parts) parts.
     ///
     /// # Errors
-    /// Settings that do not fit the backbone or the input.
-    pub(crate) fn described(described: Described<'_>) -> Result<Self, DetectorError> {
-        let Described { method, settings, backbone, input, pipelines, region } = described;
+    /// Settings that contradict the backbone or the input.
+    pub(crate) fn from_parts(parts: DetectorParts<'_>) -> Result<Self, DetectorError> {
+        let DetectorParts { method, settings, backbone, input, pipelines, region } = parts;
         let method = (METHODS.get(method)?.build)(settings, &backbone)?;
-        let seeing = Seeing::new(&*method, &backbone, pipelines, region, checked_median(input.median)?)?;
-        Ok(Self { method, backbone, input, seeing, checkpoints: None })
+        let input_stage = InputStage::new(&*method, &backbone, pipelines, region, checked_median(input.median)?)?;
+        Ok(Self { method, backbone, input, input_stage, checkpoints: None })
     }
 
-    /// Fits the method at each size, one after another; `fit_at` does so for one of them, and `groups` is asked last.
+    /// Fits the method at each size in turn with `fit_at`; `groups` is called last.
     pub(crate) fn learn(
         &self,
         seed: u64,
@@ -56,7 +56,7 @@ impl Detector {
         fit_at: &dyn Fn(usize, &FitContext<'_>) -> Result<MethodFit, MethodError>,
         groups: impl FnOnce() -> Result<Groups, MethodError>,
     ) -> Result<FusedFit, MethodError> {
-        let pipelines = self.seeing.pipelines();
+        let pipelines = self.input_stage.pipelines();
         let context = FitContext {
             seed,
             progress,
@@ -69,21 +69,21 @@ impl Detector {
         FusedFit::new(&pipelines, None, fit_at, groups)
     }
 
-    /// Puts together what the method learned and what is known of the images: calibrates the decision.
+    /// Builds the fitted detector from the fits and the data of the images, and calibrates the decision.
     pub(crate) fn fitted(self, fit: FusedFit, training: Training) -> Result<FitResult, DetectorError> {
         let Training { dataset, seed, rule, copies, streamed, input, mut notes } = training;
         let Streamed { usable, skipped, groups, group_info } = streamed;
         notes.extend(fit.notes);
         let calibration = Calibration::of(&fit.held_out, &groups, rule)?;
-        // A sample and its copies are one image to the user.
+        // To the user, a sample and its copies are one image.
         let of_samples: Vec<usize> = usable.iter().map(|image| image / (1 + copies)).collect();
         let held_out = held_out_images(&fit.held_out, &of_samples, &groups);
         let info = ModelInfo {
             method: self.method_info(),
             backbone: self.backbone_info(),
-            pipeline: *self.seeing.extractors[0].pipeline(),
+            pipeline: *self.input_stage.extractors[0].pipeline(),
             fusion: fit.fusion,
-            median: self.seeing.extractors[0].median(),
+            median: self.input_stage.extractors[0].median(),
             classes: fit.classes.iter().map(|held_out| held_out.class.clone()).collect(),
             decision: rule,
             history: DecisionHistory::default(),
@@ -101,12 +101,12 @@ impl Detector {
         let detector = FittedDetector {
             info,
             decider: Decider::new(calibration, classes),
-            model: ForImages { fitted: fit.fitted, backbone: self.backbone, seeing: self.seeing },
+            model: ForImages { fitted: fit.fitted, backbone: self.backbone, input_stage: self.input_stage },
         };
         Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
     }
 
-    /// The method with its settings in full.
+    /// The method with its full settings.
     pub(crate) fn method_info(&self) -> MethodInfo {
         MethodInfo { name: self.method.name().to_owned(), settings: self.method.settings() }
     }
@@ -120,7 +120,7 @@ impl Detector {
         }
     }
 
-    /// Refuses models that are to be updated where the method has none.
+    /// Rejects updatable models of methods without updates.
     pub(crate) fn check_updates(&self, updatable: bool) -> Result<(), MethodError> {
         match self.method.updates() {
             Updates::Never if updatable => Err(MethodError::NotExtendable { method: self.method.name().to_owned() }),
@@ -138,28 +138,28 @@ impl Detector {
         &self.backbone
     }
 
-    /// How images become its input.
+    /// The preprocessing settings.
     pub(crate) fn input(&self) -> &InputParams {
         &self.input
     }
 
     /// Preprocessing and network at each size, the smallest first.
     pub(crate) fn extractors(&self) -> &[FeatureExtractor] {
-        &self.seeing.extractors
+        &self.input_stage.extractors
     }
 
     /// The region of interest in the frame of the smallest size.
     pub(crate) fn region(&self) -> Option<&GrayImage> {
-        self.seeing.region.as_ref()
+        self.input_stage.region.as_ref()
     }
 
     /// The most bytes of frames that a fit keeps.
     pub(crate) fn frame_bytes(&self) -> u64 {
-        self.seeing.frame_bytes(&*self.method)
+        self.input_stage.frame_bytes(&*self.method)
     }
 
-    /// What the user should know of the sizes and shapes of `samples`.
+    /// Notes for the user on the sizes and shapes of `samples`.
     pub(crate) fn notes(&self, samples: &[Sample]) -> Vec<String> {
-        self.seeing.notes(&self.input, samples)
+        self.input_stage.notes(&self.input, samples)
     }
 }

@@ -1,4 +1,4 @@
-//! Features that a detector looks at as rows of numbers.
+//! Pooled features as rows.
 
 use ndarray::Array2;
 use nomaly_backbones::{OutputLayout, TapRequest};
@@ -10,22 +10,23 @@ use super::fitted::FittedDetector;
 use crate::error::DetectorError;
 use crate::images::{FeatureExtractor, ImageStream, StreamOptions};
 
-/// A row for each usable image.
+/// Pooled features, a row per usable image.
 #[derive(Clone, Debug)]
 pub struct PooledRows {
-    /// The level of the backbone that the rows are of.
+    /// The level of the backbone.
     pub level: String,
     /// `[usable images, channels]`.
     pub rows: Array2<f32>,
-    /// The places of the usable images among the samples, ascending.
+    /// The indices of the usable images among the samples, ascending.
     pub usable: Vec<usize>,
 }
 
 impl FittedDetector {
-    /// The deepest level that the method looks at, averaged over all positions and views; `what` is announced.
+    /// The features of the deepest level that the method uses, averaged over all positions and views; `what` names the
+    /// stage of the progress.
     ///
     /// # Errors
-    /// Cancellation, and a bad image where the options are strict.
+    /// Cancellation, and an unusable image in strict mode.
     pub fn pooled_features(
         &self,
         samples: &[Sample],
@@ -33,7 +34,7 @@ impl FittedDetector {
         what: &str,
         progress: &dyn Progress,
     ) -> Result<PooledRows, DetectorError> {
-        let used = |name: &String| self.model.seeing.extractors[0].taps().iter().any(|tap| tap.name == *name);
+        let used = |name: &String| self.model.input_stage.extractors[0].taps().iter().any(|tap| tap.name == *name);
         let deepest = self.model.backbone.taps().into_iter().map(|tap| tap.name).rfind(used);
         let level = deepest
             .ok_or_else(|| DetectorError::from(MethodError::State { state: "features".to_owned(), reason: None }))?;

@@ -1,4 +1,4 @@
-//! From settings to preprocessing, and the region of interest on its way into the model file and back.
+//! Builds the preprocessing from settings; reads and stores the region of interest.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use crate::DetectorError;
 
-/// Refuses the side of a median filter that is none.
+/// Rejects invalid sides of a median filter.
 pub(super) fn checked_median(side: Option<usize>) -> Result<Option<usize>, DetectorError> {
     InputParams { median: side, ..InputParams::default() }.check()?;
     Ok(side)
@@ -34,7 +34,7 @@ pub(super) fn read_region(path: &Path, pipeline: &Pipeline) -> Result<GrayImage,
     Ok(region)
 }
 
-/// A region of the frame as each view sees it.
+/// The region of the frame in each view.
 pub(super) fn views_of(region: &GrayImage, pipeline: &Pipeline) -> Result<RegionOfInterest, DetectorError> {
     let views = pipeline.split_mask(region)?;
     Ok(RegionOfInterest::new(views.iter().map(|view| view.iter().map(|value| *value != 0).collect()).collect()))
@@ -43,7 +43,7 @@ pub(super) fn views_of(region: &GrayImage, pipeline: &Pipeline) -> Result<Region
 /// Sides of inputs that keep the aspect ratio are multiples of this: of the stride of every backbone.
 const SIDE_STEP: f64 = 32.0;
 
-/// The sizes that are asked for, ascending.
+/// The requested sizes, ascending.
 fn sizes(input: &InputParams, native: usize) -> Result<Vec<u32>, DetectorError> {
     match (&input.sizes, input.input_size) {
         (Some(_), Auto::Value(size)) => {
@@ -54,7 +54,7 @@ fn sizes(input: &InputParams, native: usize) -> Result<Vec<u32>, DetectorError> 
     }
 }
 
-/// Widths and heights of images, as far as their headers tell them, the tallest shape first.
+/// Widths and heights of images, from their headers, the tallest shape first.
 #[derive(Debug)]
 pub(super) struct Shapes(Vec<[f64; 2]>);
 
@@ -74,31 +74,31 @@ impl Shapes {
         self.0.len()
     }
 
-    /// The median of width over height; 1 where nothing is known.
+    /// The median of width over height; 1 if no size is known.
     pub(super) fn ratio(&self) -> f64 {
         let ratio = |at: usize| self.0[at][0] / self.0[at][1];
         match self.0.len() {
             0 => 1.0,
-            // The geometric mean of the middle two is the same lying and standing.
+            // The geometric mean of the middle two is symmetric in width and height.
             count => (ratio((count - 1) / 2) * ratio(count / 2)).sqrt(),
         }
     }
 
-    /// How many pixels of an image, along a side, a pixel of a frame of this height and width shows, in the median; 0
-    /// where nothing is known.
+    /// The median reduction of images to a frame of this height and width: image pixels per frame pixel, along a side;
+    /// 0 if no size is known.
     pub(super) fn reduction(&self, [height, width]: [usize; 2]) -> f64 {
         let mut areas: Vec<f64> = self.0.iter().map(|[width, height]| width * height).collect();
         areas.sort_unstable_by(f64::total_cmp);
         areas.get(areas.len() / 2).map_or(0.0, |area| (area / (height * width) as f64).sqrt())
     }
 
-    /// How many differ from `ratio` by more than a quarter.
-    pub(super) fn unlike(&self, ratio: f64) -> usize {
+    /// The number of images whose ratio differs from `ratio` by more than a quarter.
+    pub(super) fn count_unlike(&self, ratio: f64) -> usize {
         self.0.iter().filter(|[width, height]| !(0.8..=1.25).contains(&(width / height / ratio))).count()
     }
 }
 
-/// Height and width of an input of about `size`² pixels, `ratio` wide for each high.
+/// Height and width of an input of about `size`² pixels with width / height of about `ratio`.
 fn shaped(size: u32, ratio: f64) -> [usize; 2] {
     let (least, most) = (*INPUT_SIDES.start() as f64, *INPUT_SIDES.end() as f64);
     let side = |side: f64| (SIDE_STEP * (side / SIDE_STEP).round_ties_even()).clamp(least, most) as usize;
@@ -106,8 +106,7 @@ fn shaped(size: u32, ratio: f64) -> [usize; 2] {
     [side(f64::from(size) / root), side(f64::from(size) * root)]
 }
 
-/// The preprocessing at each size that is asked for, the smallest first, for images of `ratio` pixels in width for each
-/// in height.
+/// The preprocessing at each requested size, the smallest first, for images with width / height of `ratio`.
 pub(super) fn pipelines(input: &InputParams, backbone: &Backbone, ratio: f64) -> Result<Vec<Pipeline>, DetectorError> {
     let sizes = sizes(input, backbone.preprocessing().input_size)?;
     if sizes.len() > 1 {
@@ -154,11 +153,11 @@ fn pipeline(input: &InputParams, backbone: &Backbone, size: u32, ratio: f64) -> 
     Ok(Pipeline::new(Resize { mode, filter: input.interpolation }, crop, normalize)?.with_views(views)?)
 }
 
-/// The views that are asked for, and height and width of the frame that they are parts of.
+/// The requested views, with height and width of their frame.
 pub(super) fn views(input: &InputParams, size: u32, ratio: f64) -> Result<(Views, [usize; 2]), DetectorError> {
     let InputParams { overlap, flips, tiles: Tiles { rows, columns }, .. } = *input;
     let tile = if input.aspect == Aspect::Keep {
-        // The frame is to have the aspect ratio, and is so many tiles high and wide.
+        // The frame has the aspect ratio and is a whole number of tiles high and wide.
         let side = |count: u32| 1.0 + f64::from(count.saturating_sub(1)) * (1.0 - overlap);
         shaped(size, ratio * side(rows) / side(columns))
     } else {
@@ -170,13 +169,13 @@ pub(super) fn views(input: &InputParams, size: u32, ratio: f64) -> Result<(Views
     Ok((Views { tiling, flips }, frame))
 }
 
-/// A region of interest as the model file keeps it.
+/// The tensor of a region of interest, for the model file.
 pub(super) fn region_tensor(region: &GrayImage) -> Tensor {
     let inside = region.iter().map(|value| if *value == 0 { 0.0 } else { 1.0 }).collect();
     Tensor::f32([region.height() as usize, region.width() as usize], inside)
 }
 
-/// A region of interest out of a model file.
+/// Restores a region of interest from a model file.
 pub(super) fn stored_region(tensor: &Tensor, pipeline: &Pipeline) -> Result<GrayImage, DetectorError> {
     let [height, width] = pipeline.frame_size();
     let region = match &tensor.data {

@@ -1,12 +1,12 @@
-//! What becomes of the settings of a method where images are seen at several sizes.
+//! Adapts the settings of a method to several sizes.
 
 use nomaly_methods::MethodEntry;
 use nomaly_settings::Assignments;
 
 use crate::DetectorError;
 
-/// The settings of a method for several sizes, whose score is the largest value of the joined map: what else a score of
-/// one size is made of is refused where it was asked for, and left off.
+/// The settings of a method for several sizes, where the score is the largest value of the fused map. Settings of other
+/// scores are rejected if given, and switched off otherwise.
 pub(super) fn of_several_sizes(
     entry: &MethodEntry,
     sizes: &[u32],

@@ -1,4 +1,4 @@
-//! What is known of the images of a fit.
+//! The data of a fit's images besides their features.
 
 use nomaly_methods::{Groups, HeldOut};
 
@@ -7,23 +7,23 @@ use crate::images::Streamed;
 use crate::outcome::HeldOutImage;
 use crate::shift::InputProfile;
 
-/// What is known of the images of a fit beside their features.
+/// The data of a fit's images besides their features.
 pub(crate) struct Training {
-    /// The name that the model file remembers.
+    /// The name in the model file.
     pub(crate) dataset: String,
     pub(crate) seed: u64,
     pub(crate) rule: DecisionRule,
     /// Changed copies of each image.
     pub(crate) copies: usize,
-    /// Which images were usable. An image that was not is named once, not with its copies.
+    /// The usable and skipped images. A skipped image is listed once, without its copies.
     pub(crate) streamed: Streamed,
-    /// How the images looked.
+    /// The profile of the images.
     pub(crate) input: Option<InputProfile>,
-    /// What the user should know before what the method says.
+    /// Notes for the user that precede those of the method.
     pub(crate) notes: Vec<String>,
 }
 
-/// Held-out scores with the places of their samples and their groups.
+/// Held-out scores with their samples and groups.
 pub(super) fn held_out_images(held_out: &[HeldOut], usable: &[usize], groups: &Groups) -> Vec<HeldOutImage> {
     let of = |held_out: &HeldOut| HeldOutImage {
         sample: usable[held_out.image],

@@ -1,4 +1,4 @@
-//! A compiled backbone with the preprocessing in front of it.
+//! A compiled backbone with its preprocessing.
 
 use nomaly_backbones::{Backbone, Extractor, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
@@ -9,17 +9,16 @@ use nomaly_transforms::{Limits, Pipeline};
 
 use super::memory::NetworkMemory;
 
-/// How images are read.
+/// Image options.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamOptions {
-    /// Images a batch, at least 1. The result does not depend on it; memory does.
+    /// Images per batch, at least 1. Affects memory, not the result.
     pub batch: usize,
-    /// What a single image may take.
+    /// Limits of a single image.
     pub limits: Limits,
-    /// Whether an image that cannot be used ends the run, instead of being reported and left out.
+    /// Whether an unusable image ends the run instead of being skipped and reported.
     pub strict: bool,
-    /// The longest side of previews of the decoded images, where previews are wanted; [`u32::MAX`] for the images as
-    /// they are.
+    /// The longest side of previews of the decoded images; `None` for no previews, [`u32::MAX`] for full size.
     pub preview: Option<u32>,
 }
 
@@ -34,14 +33,13 @@ impl Default for StreamOptions {
 pub struct FeatureExtractor {
     extractor: Extractor,
     pipeline: Pipeline,
-    /// The pipeline over whose frame maps lie: its own, or that of the smallest size.
+    /// The pipeline whose frame the maps have: its own, or that of the smallest size.
     maps: Pipeline,
     taps: Vec<TapRequest>,
     shapes: Vec<[usize; 3]>,
     region: Option<RegionOfInterest>,
     median: Option<usize>,
-    /// The tap nearest to the image, by which images are compared with the training images; `None` where it is the
-    /// image.
+    /// The shallowest tap, for comparison with the training images; `None` if it is the image itself.
     shallowest: Option<usize>,
 }
 
@@ -49,7 +47,7 @@ impl FeatureExtractor {
     /// Compiles `backbone` up to the deepest of `taps` for the output size of `pipeline`.
     ///
     /// # Errors
-    /// A tap that the backbone lacks, weights that do not reach it, or an instruction set that is not there.
+    /// A tap that the backbone lacks, weights that do not reach it, or a missing instruction set.
     pub fn new(backbone: &Backbone, pipeline: Pipeline, taps: &[TapRequest]) -> Result<Self, MethodError> {
         let extractor = backbone.compile(pipeline.output_size(), taps, Isa::best()?)?;
         let shapes = (0..taps.len()).map(|tap| extractor.output_shape(tap)).collect();
@@ -68,19 +66,19 @@ impl FeatureExtractor {
         })
     }
 
-    /// The same extractor, whose maps lie over the frame of another one: the smallest of several sizes.
+    /// Sets the pipeline whose frame the maps have: that of the smallest size.
     pub(crate) fn with_maps_of(mut self, smallest: Pipeline) -> Self {
         self.maps = smallest;
         self
     }
 
-    /// The same extractor with a word to the methods on which pixels of maps matter.
+    /// Sets the region of interest of maps.
     pub(crate) fn with_region(mut self, region: Option<RegionOfInterest>) -> Self {
         self.region = region;
         self
     }
 
-    /// The same extractor with a word to the methods on the median filter of their maps.
+    /// Sets the median filter of maps.
     pub(crate) fn with_median(mut self, side: Option<usize>) -> Self {
         self.median = side;
         self
@@ -96,24 +94,24 @@ impl FeatureExtractor {
         self.median
     }
 
-    /// The features it gives.
+    /// The extracted taps.
     pub fn taps(&self) -> &[TapRequest] {
         &self.taps
     }
 
-    /// Patches of an image and numbers a patch, where they lie at the positions of [`PatchGrid::Auto`].
+    /// Patches per image and values per patch with [`PatchGrid::Auto`].
     pub(crate) fn patches(&self) -> (usize, usize) {
         let [height, width] = PatchGrid::Auto.of(&self.shapes);
         let dim = self.shapes.iter().map(|[channels, ..]| channels).sum();
         (self.pipeline.view_count() * height * width, dim)
     }
 
-    /// Memory for a network that sees at most so many inputs at a time.
+    /// Memory for runs of at most this many inputs.
     pub(crate) fn memory(&self, at_a_time: usize) -> NetworkMemory {
         NetworkMemory::new(&self.extractor, at_a_time)
     }
 
-    /// The features of `images` images, given as the pipeline makes them: `[images · views, 3, H, W]`.
+    /// The features of `images` preprocessed images `[images · views, 3, H, W]`.
     pub(crate) fn features<'a>(
         &'a self,
         images: usize,
@@ -124,7 +122,7 @@ impl FeatureExtractor {
         Ok(self.batch(images, memory.run(&self.extractor, data, views)?))
     }
 
-    /// Numbers of an image, tap by tap.
+    /// Values per image, tap by tap.
     pub(crate) fn lengths(&self) -> Vec<usize> {
         let views = self.pipeline.view_count();
         let length = |(tap, shape): (&TapRequest, &[usize; 3])| match tap.layout {
@@ -149,12 +147,12 @@ impl FeatureExtractor {
         }
     }
 
-    /// The place of the tap by which images are compared with the training images, among the taps.
+    /// The index of the shallowest tap, for comparison with the training images.
     pub(crate) fn shallowest_tap(&self) -> Option<usize> {
         self.shallowest
     }
 
-    /// The name of the tap by which images are compared with the training images.
+    /// The name of the shallowest tap, for comparison with the training images.
     pub(crate) fn shallowest(&self) -> Option<&str> {
         self.shallowest.map(|tap| self.taps[tap].name.as_str())
     }
@@ -174,7 +172,7 @@ impl FeatureExtractor {
         };
         let score = over_views(&|view| view.score);
         let varies = views.iter().all(|view| view.deviation.is_some());
-        // Views of one image share what makes them vary, the network: their deviations do not average out.
+        // Views of one image share the dropout masks, so that their deviations do not average out.
         let deviation = varies.then(|| over_views(&|view| view.deviation.unwrap_or(0.0)));
         let count = views.first().map_or(0, |view| view.parts.len());
         let parts = (0..count).map(|part| over_views(&|view| view.parts[part])).collect();
@@ -192,7 +190,7 @@ impl FeatureExtractor {
     }
 }
 
-/// The terms of the score that views have together: of each copy those of its highest tile, averaged over the copies.
+/// The terms of the combined score of views: those of the highest tile of each copy, averaged over the copies.
 fn joined_terms(views: &[MethodScore], tiles: usize) -> Vec<f64> {
     let copies = views.len().div_ceil(tiles) as f64;
     let mut joined = Vec::new();
@@ -204,7 +202,7 @@ fn joined_terms(views: &[MethodScore], tiles: usize) -> Vec<f64> {
     joined
 }
 
-/// How many images of `views` views are seen at a time, of `images` in all, where `inputs` views may be.
+/// The images per batch, for `images` images of `views` views and at most `inputs` views per run.
 pub(crate) fn images_per_batch(inputs: usize, views: usize, images: usize) -> usize {
     (inputs / views).clamp(1, images.max(1))
 }

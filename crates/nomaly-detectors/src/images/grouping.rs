@@ -1,4 +1,4 @@
-//! Which usable images of a stream depend on each other.
+//! Groups of the usable images of a stream.
 
 use nomaly_data::Sample;
 use nomaly_methods::groups::{GroupFacts, GroupInfo};
@@ -6,29 +6,29 @@ use nomaly_methods::{GroupBy, Groups, MethodError};
 
 use super::near_copies::{self, Descriptors};
 
-/// What grouping looks at of a usable image.
+/// The facts about a usable image for grouping.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grouped<'a> {
-    /// Its name, and its time where that matters.
+    /// Its name, and its time if the rule needs it.
     pub(crate) facts: &'a GroupFacts,
-    /// What it shows.
+    /// Its kind.
     pub(crate) kind: &'a str,
     /// Whether it is a changed copy of the image before it.
     pub(crate) changed: bool,
 }
 
 impl<'a> Grouped<'a> {
-    /// A sample with what its groups are made by.
+    /// A sample with its facts.
     pub(crate) fn of(sample: &'a Sample, facts: &'a GroupFacts) -> Self {
         Self { facts, kind: &sample.kind, changed: sample.source.is_changed() }
     }
 }
 
-/// The groups of usable images with what made them; `None` for `by` makes all independent. `descriptors` are those of
-/// the images that are no copies, where groups are found in features.
+/// The groups of usable images with their description; without a rule `by`, all are independent. `descriptors` are
+/// those of the images that are not copies, if groups are found in features.
 ///
 /// # Errors
-/// Images that cannot be grouped as asked for.
+/// Images that cannot be grouped as requested.
 pub(crate) fn group(
     by: Option<&GroupBy>,
     images: &[Grouped<'_>],

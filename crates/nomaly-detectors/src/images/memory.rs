@@ -1,10 +1,9 @@
-//! What a run of a network takes, kept from one run to the next.
+//! Memory of a network, reused between runs.
 
 use nomaly_backbones::{Extractor, Workspace};
 use nomaly_methods::MethodError;
 
-/// Memory of a network that is run on few inputs at a time, however many views a batch has, with the features of the
-/// last run.
+/// Memory of a network for runs of few inputs, however many views a batch has, with the features of the last batch.
 #[derive(Debug)]
 pub(crate) struct NetworkMemory {
     workspace: Workspace,
@@ -19,7 +18,7 @@ impl NetworkMemory {
         Self { workspace: extractor.workspace(at_a_time), at_a_time, values: empty.clone(), part: empty }
     }
 
-    /// The features of `inputs` views, tap by tap; `extractor` is the one that the memory was made for.
+    /// The features of `inputs` views, tap by tap; `extractor` must be the one that made the memory.
     pub(super) fn run(
         &mut self,
         extractor: &Extractor,

@@ -1,4 +1,4 @@
-//! From images to features: loader, preprocessing and backbone in one stream.
+//! Features of images: loader, preprocessing and backbone in one stream.
 
 mod extractor;
 mod grouping;

@@ -1,28 +1,28 @@
-//! Groups that are found in features: near-copies, and runs of the file order.
+//! Groups found in features: near-copies, and runs of the file order.
 //!
 //! # What it computes
-//! Each image has a descriptor: the deepest features that the method looks at, averaged over all positions, or the
-//! image itself on a grid of 8 × 8 where the method looks at pixels. Two questions are asked of their distances.
+//! Each image has a descriptor: the deepest features of the method averaged over all positions, or the image itself on
+//! a grid of 8 × 8 for methods on pixels. Two tests use the distances of descriptors.
 //!
-//! *Near-copies.* With `d_k` the distance of an image to its `k`-th neighbour, `k ln(d_{k+1} / d_k)` is exponentially
-//! distributed with mean `1 / m` where images spread independently over `m` dimensions. A jump far beyond that, between
-//! the `k`-th and the next neighbour, says that the `k` nearest are copies; images that name each other are joined.
-//! `1 / m` is estimated from the farther half of the neighbours, which copies do not reach, and the level is one
-//! false jump in twenty data sets. Where there are copies, images that are as near to each other as nine of ten copies
-//! are join them, if others are half as far again.
+//! *Near-copies.* With `d_k` the distance of an image to its `k`-th neighbor, `k ln(d_{k+1} / d_k)` is exponentially
+//! distributed with mean `1 / m` for independent images in `m` dimensions. A far larger jump between the `k`-th and the
+//! next neighbor shows that the `k` nearest are copies; images that find each other are joined. `1 / m` is estimated
+//! from the farther half of the neighbors, which are not copies, and the level is one false jump in twenty data sets.
+//! If there are copies, further images as near to each other as nine of ten copies join them, provided that all others
+//! are at least half as far again.
 //!
-//! *Runs.* For a window `w`, the mean of `ln` of the distance to the nearest image that is more than `w` files away is
-//! held against the same with the order of files shuffled: what a held-out image finds when its neighbours in time are
-//! left out with it, and when as many others are. Where it is larger than in 99 of 100 shuffled orders for a window of
-//! at most a tenth of the files, by at least [`SHIFT`] of its standard deviation, consecutive files depend on each
-//! other. Stretches of four times the window in which the difference has come to [`REACHED`] of its largest, or as near
-//! to it as chance is, over windows of up to a quarter of the files, become groups (where consecutive files are much
-//! nearer to each other than to the rest, as shots of one scene are, these are joined first): half of the files of a
-//! stretch are then farther than the window from all others. (Kinds of items that are sorted by name do not count as
-//! runs: within a tenth of the files there are others of each kind.)
+//! *Runs.* For a window `w`, the mean of `ln` of the distance to the nearest image more than `w` files away is compared
+//! with its value under shuffled file orders: holding out the neighbors in time against holding out as many random
+//! images. If it exceeds 99 of 100 shuffled orders for some window of at most a tenth of the files, by at least
+//! [`SHIFT`] standard deviations, consecutive files depend on each other. The window is long enough once the difference
+//! reaches [`WINDOW_SHARE`] of its maximum, or is within chance of it, over windows of up to a quarter of the files.
+//! Stretches of four times this window become groups, so that half of the files of a stretch are farther than the
+//! window from all others. (If consecutive files are much nearer to each other than to the rest, like shots of one
+//! scene, these are joined first. Kinds of items sorted by name do not count as runs: within a tenth of the files there
+//! are others of each kind.)
 //!
 //! # Reference
-//! Distances of neighbours: Levina and Bickel, *Maximum likelihood estimation of intrinsic dimension* (2004). Blocked
+//! Distances of neighbors: Levina and Bickel, *Maximum likelihood estimation of intrinsic dimension* (2004). Blocked
 //! against random hold-out: Roberts et al., *Cross-validation strategies for data with temporal, spatial, hierarchical,
 //! or phylogenetic structure* (2017).
 
@@ -38,37 +38,37 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// Fewer images say nothing of how they spread.
-const FEWEST: usize = 12;
-/// The most neighbours that are looked at; all of them for as many images.
-const NEIGHBOURS: usize = 1024;
-/// The most copies of an image that are looked for.
+/// The fewest images for an estimate of the spread.
+const FEWEST_IMAGES: usize = 12;
+/// The most neighbors of an image to consider.
+const MOST_NEIGHBORS: usize = 1024;
+/// The most copies of an image to search for.
 const MOST_COPIES: usize = 32;
-/// Descriptors that are nearer than this share of their length are of one picture.
-const SAME: f64 = 1e-3;
-/// How many data sets of independent images have a false jump.
+/// Descriptors nearer than this share of their length show the same picture.
+const SAME_PICTURE: f64 = 1e-3;
+/// The rate of false jumps per data set of independent images.
 const LEVEL: f64 = 0.05;
-/// The least ratio of distances that is a jump.
+/// The least ratio of distances of a jump.
 const LEAST_JUMP: f64 = 1.5;
-/// Shuffled orders.
-const ORDERS: usize = 199;
-/// The share of shuffled orders that independent files are told from.
+/// The number of shuffled orders.
+const SHUFFLED_ORDERS: usize = 199;
+/// The significance level against the shuffled orders.
 const RUN_LEVEL: f64 = 0.01;
-/// The least difference that matters, in standard deviations of the logarithm of an image's distance.
+/// The least relevant difference, in standard deviations of the logarithm of an image's distance.
 const SHIFT: f64 = 0.3;
-/// The share of the largest difference at which a window is long enough.
-const REACHED: f64 = 0.95;
-/// Runs are found with windows of at most this part of the files …
-const FOUND_WITHIN: usize = 10;
-/// … and measured with windows of at most this one.
-const MEASURED_WITHIN: usize = 4;
-/// The share of copies that are as near as others have to be that join them.
-const AS_NEAR: f64 = 0.9;
+/// A window is long enough at this share of the largest difference.
+const WINDOW_SHARE: f64 = 0.95;
+/// Runs are detected with windows of at most the files divided by this …
+const DETECTION_DIVISOR: usize = 10;
+/// … and measured with windows of at most the files divided by this.
+const MEASURING_DIVISOR: usize = 4;
+/// Further images join if they are as near as this share of the copies.
+const NEAR_SHARE: f64 = 0.9;
 
-/// Side of the grid on which pixels are averaged.
+/// The side of the grid on which pixels are averaged.
 const PIXEL_GRID: usize = 8;
 
-/// One row of numbers an image, by which images are compared.
+/// One descriptor per image, for comparing images.
 #[derive(Debug, Default)]
 pub(crate) struct Descriptors {
     rows: Vec<f32>,
@@ -76,10 +76,10 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Adds those images of a batch that are `wanted`.
+    /// Adds the `wanted` images of a batch.
     pub(crate) fn add(&mut self, batch: &FeatureBatch<'_>, wanted: &[bool]) {
         let area = |tap: usize| batch.shapes[tap][1] * batch.shapes[tap][2];
-        // The deepest: of several taps that are averaged already, the last.
+        // The deepest tap: the last of several averaged ones.
         let Some(tap) = (0..batch.taps.len()).min_by_key(|&tap| (area(tap), usize::MAX - tap)) else { return };
         let [channels, height, width] = batch.shapes[tap];
         let views = batch.images * batch.views;
@@ -106,18 +106,18 @@ impl Descriptors {
         }
     }
 
-    /// How many images there are.
+    /// The number of images.
     fn images(&self) -> usize {
         self.rows.len() / self.dim.max(1)
     }
 
-    /// Those of some images.
+    /// The descriptors of these images.
     fn of(&self, images: &[usize]) -> Vec<f32> {
         images.iter().flat_map(|image| &self.rows[image * self.dim..(image + 1) * self.dim]).copied().collect()
     }
 }
 
-/// Means of a plane `[height, width]` over a grid of at most [`PIXEL_GRID`] cells a side.
+/// Means of a plane `[height, width]` over a grid of at most [`PIXEL_GRID`] cells per side.
 fn grid_means(plane: &[f32], [height, width]: [usize; 2], means: &mut Vec<f32>) {
     let cells = |length: usize| {
         let count = length.min(PIXEL_GRID);
@@ -132,7 +132,7 @@ fn grid_means(plane: &[f32], [height, width]: [usize; 2], means: &mut Vec<f32>) 
     }
 }
 
-/// Means of rows `[height, width, channels]`: one a channel, or of each cell of a grid where channels are colours.
+/// Means of rows `[height, width, channels]`: one per channel, or one per cell of a grid if channels are colors.
 fn row_means(rows: &[f32], [height, width, channels]: [usize; 3], means: &mut Vec<f32>) {
     if channels <= 3 {
         for channel in 0..channels {
@@ -151,26 +151,26 @@ fn row_means(rows: &[f32], [height, width, channels]: [usize; 3], means: &mut Ve
     sums.iter_mut().for_each(|sum| *sum /= count);
 }
 
-/// The groups of images with these descriptors, in the order of their files. Images of different `kinds` are never in
-/// one group.
+/// The groups of images with these descriptors, in the order of their files. Images of different `kinds` never share a
+/// group.
 pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Result<(Groups, GroupInfo), MethodError> {
     let images = descriptors.images();
     let of_kinds = Groups::of_keys(kinds.iter());
     let mut keys = vec![(0, 0); images];
     let (mut copies, mut runs) = (0, Vec::new());
     for members in of_kinds.members() {
-        let near = Neighbourhoods::of(&descriptors.of(members), descriptors.dim)?;
+        let near = Neighborhoods::of(&descriptors.of(members), descriptors.dim)?;
         let same = near.copies();
-        // One image stands for its copies.
+        // One image represents its copies.
         let of_first = |groups: &Groups| groups.members().iter().map(|group| members[group[0]]).collect::<Vec<_>>();
-        let first = Neighbourhoods::of(&descriptors.of(&of_first(&same)), descriptors.dim)?;
+        let first = Neighborhoods::of(&descriptors.of(&of_first(&same)), descriptors.dim)?;
         let mut run = first.run();
         let mut scenes = same.clone();
         if run.is_some()
             && let Some(shots) = first.shots()
         {
             scenes = Groups::of_keys(same.of().iter().map(|&group| shots.of()[group as usize]));
-            run = Neighbourhoods::of(&descriptors.of(&of_first(&scenes)), descriptors.dim)?.run();
+            run = Neighborhoods::of(&descriptors.of(&of_first(&scenes)), descriptors.dim)?.run();
         }
         copies += scenes.members().iter().filter(|group| group.len() > 1).map(Vec::len).sum::<usize>();
         runs.extend(run);
@@ -194,15 +194,15 @@ pub(crate) fn find<K: Eq + Hash>(descriptors: &Descriptors, kinds: &[K]) -> Resu
     Ok((groups, info))
 }
 
-/// The nearest others of each image, with their distances.
-struct Neighbourhoods {
-    /// `[images]`: ascending by distance.
+/// The nearest other images of each image.
+struct Neighborhoods {
+    /// `[images]`: index and distance, ascending by distance.
     near: Vec<Vec<(usize, f64)>>,
-    /// The median length of the rows.
+    /// The median norm of the rows.
     length: f64,
 }
 
-impl Neighbourhoods {
+impl Neighborhoods {
     fn of(rows: &[f32], dim: usize) -> Result<Self, MethodError> {
         let images = rows.len() / dim.max(1);
         let square = |row: &[f32]| row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
@@ -213,7 +213,7 @@ impl Neighbourhoods {
             return Ok(Self { near: vec![Vec::new(); images], length });
         }
         let bank = Bank::new(rows, dim, Metric::SquaredL2, Isa::best()?)?;
-        let k = images.min(NEIGHBOURS + 1);
+        let k = images.min(MOST_NEIGHBORS + 1);
         let found = bank.top_k(rows, k)?;
         let lists = found.indices.chunks_exact(k).zip(found.distances.chunks_exact(k)).enumerate();
         let near = lists
@@ -230,20 +230,20 @@ impl Neighbourhoods {
         self.near.len()
     }
 
-    /// A distance that counts as none beside others: copies bit for bit are that near, not at zero.
+    /// The lower bound of distances, so that exact copies are not at distance zero.
     fn unit(&self) -> f64 {
         let mut farthest: Vec<f64> = self.near.iter().filter_map(|near| Some(near.last()?.1)).collect();
         farthest.sort_by(f64::total_cmp);
         farthest.get(farthest.len() / 2).copied().unwrap_or(0.0).max(f64::MIN_POSITIVE) * 1e-6
     }
 
-    /// Images that are copies of each other form a group.
+    /// Groups of images that are copies of each other.
     fn copies(&self) -> Groups {
         let images = self.images();
         let mut root: Vec<usize> = (0..images).collect();
-        // The same picture, whatever the others are.
+        // The same picture, regardless of the others.
         for (own, near) in self.near.iter().enumerate() {
-            for &(other, _) in near.iter().take_while(|(_, distance)| *distance <= SAME * self.length) {
+            for &(other, _) in near.iter().take_while(|(_, distance)| *distance <= SAME_PICTURE * self.length) {
                 let (a, b) = (find_root(&mut root, own), find_root(&mut root, other));
                 root[a.max(b)] = a.min(b);
             }
@@ -251,7 +251,7 @@ impl Neighbourhoods {
         let groups = |mut root: Vec<usize>| {
             Groups::of_keys((0..images).map(|image| find_root(&mut root, image)).collect::<Vec<_>>())
         };
-        if images < FEWEST {
+        if images < FEWEST_IMAGES {
             return groups(root);
         }
         let unit = self.unit();
@@ -286,11 +286,11 @@ impl Neighbourhoods {
         groups(root)
     }
 
-    /// Joins images that are as near to each other as copies are.
+    /// Joins images that are as near to each other as copies.
     fn join_near(&self, copies: &[&[(usize, f64)]], root: &mut [usize]) {
         let mut lengths: Vec<f64> = copies.iter().flat_map(|of| of.iter().map(|(_, distance)| *distance)).collect();
         lengths.sort_by(f64::total_cmp);
-        let Some(near) = lengths.get((AS_NEAR * lengths.len() as f64) as usize) else { return };
+        let Some(near) = lengths.get((NEAR_SHARE * lengths.len() as f64) as usize) else { return };
         for own in 0..self.images() {
             let within = self.near[own].partition_point(|(_, distance)| distance <= near);
             let apart = self.near[own].get(within).is_none_or(|(_, distance)| *distance >= LEAST_JUMP * near);
@@ -301,18 +301,18 @@ impl Neighbourhoods {
         }
     }
 
-    /// How many consecutive images depend on each other; `None` where they do not.
+    /// The number of consecutive images that depend on each other; `None` if they are independent.
     fn run(&self) -> Option<usize> {
         let images = self.images();
-        if images < FEWEST {
+        if images < FEWEST_IMAGES {
             return None;
         }
         let unit = self.unit();
-        let longest = (images / MEASURED_WITHIN).clamp(1, NEIGHBOURS / MEASURED_WITHIN);
+        let longest = (images / MEASURING_DIVISOR).clamp(1, MOST_NEIGHBORS / MEASURING_DIVISOR);
         let windows: Vec<usize> = windows(longest);
         let order: Vec<usize> = (0..images).collect();
         let own: Vec<(f64, f64)> = windows.iter().map(|&window| self.mean_log(&order, window, unit)).collect();
-        let seeds: Vec<u64> = (0..ORDERS as u64).collect();
+        let seeds: Vec<u64> = (0..SHUFFLED_ORDERS as u64).collect();
         let shuffled: Vec<Vec<f64>> = seeds
             .par_iter()
             .map(|&seed| {
@@ -323,31 +323,31 @@ impl Neighbourhoods {
             .collect();
         let chance: Vec<(f64, f64)> =
             (0..windows.len()).map(|at| mean_and_deviation(shuffled.iter().map(|means| means[at]))).collect();
-        let first = windows.partition_point(|window| *window <= (images / FOUND_WITHIN).max(1));
+        let first = windows.partition_point(|window| *window <= (images / DETECTION_DIVISOR).max(1));
         let most = |means: &dyn Fn(usize) -> f64| {
-            let standardised =
+            let standardized =
                 chance[..first].iter().enumerate().map(|(at, (mean, deviation))| (means(at) - mean) / deviation);
-            standardised.filter(|z| z.is_finite()).fold(f64::NEG_INFINITY, f64::max)
+            standardized.filter(|z| z.is_finite()).fold(f64::NEG_INFINITY, f64::max)
         };
         let found = most(&|at| own[at].0);
         let as_large = shuffled.iter().filter(|means| most(&|at| means[at]) >= found).count();
-        if (1 + as_large) as f64 > RUN_LEVEL * (ORDERS + 1) as f64 {
+        if (1 + as_large) as f64 > RUN_LEVEL * (SHUFFLED_ORDERS + 1) as f64 {
             return None;
         }
         let excess: Vec<f64> = own.iter().zip(&chance).map(|((mean, _), (chance, _))| mean - chance).collect();
         let matters = excess[..first].iter().zip(&own).any(|(excess, (_, deviation))| *excess >= SHIFT * deviation);
         let largest = excess.iter().copied().fold(0.0, f64::max);
         let at_largest = excess.iter().position(|excess| *excess >= largest)?;
-        let least = (REACHED * largest).min(largest - 2.0 * chance[at_largest].1);
+        let least = (WINDOW_SHARE * largest).min(largest - 2.0 * chance[at_largest].1);
         let enough = excess.iter().position(|excess| *excess >= least)?;
         matters.then_some((4 * windows[enough]).min(images))
     }
 
-    /// Consecutive images that are nearer to each other than to all that are not close in order, as shots of one scene
-    /// are; `None` where there are none, or where they go on for too long to be shots.
+    /// Runs of consecutive images that are nearer to each other than to all images farther in order, like shots of one
+    /// scene; `None` without any, or if they are too long for shots.
     fn shots(&self) -> Option<Groups> {
         let images = self.images();
-        let window = (images / FOUND_WITHIN).max(1);
+        let window = (images / DETECTION_DIVISOR).max(1);
         let apart = |own: usize| {
             let far = self.near[own].iter().find(|(other, _)| own.abs_diff(*other) > window);
             far.map_or(f64::INFINITY, |(_, distance)| *distance)
@@ -362,11 +362,11 @@ impl Neighbourhoods {
             shot
         });
         let shots = Groups::of_keys(keys);
-        (!shots.is_trivial() && shots.largest() <= images / MEASURED_WITHIN).then_some(shots)
+        (!shots.is_trivial() && shots.largest() <= images / MEASURING_DIVISOR).then_some(shots)
     }
 
-    /// Mean and standard deviation over the images of `ln` of the distance to the nearest whose place in `order` is
-    /// more than `window` away.
+    /// Mean and standard deviation over the images of `ln` of the distance to the nearest image that is more than
+    /// `window` away in `order`.
     fn mean_log(&self, order: &[usize], window: usize, unit: f64) -> (f64, f64) {
         let logs = self.near.iter().enumerate().filter_map(|(own, near)| {
             let apart = near.iter().find(|(other, _)| order[own].abs_diff(order[*other]) > window);
@@ -376,7 +376,7 @@ impl Neighbourhoods {
     }
 }
 
-/// Windows from 1 to `longest`, each about a third longer than the one before.
+/// Windows from 1 to `longest`, each about a third longer than the previous.
 fn windows(longest: usize) -> Vec<usize> {
     let longer = |&window: &usize| Some((window * 4).div_ceil(3).max(window + 1));
     std::iter::successors(Some(1), longer).take_while(|window| *window <= longest).collect()
@@ -405,8 +405,8 @@ mod tests {
 
     use super::*;
 
-    /// `scenes` points of `dim` normally distributed numbers, each seen `shots` times with noise of standard deviation
-    /// `noise`, one after another.
+    /// `scenes` points of `dim` normally distributed values, each repeated `shots` times with noise of standard
+    /// deviation `noise`.
     fn bursts(scenes: usize, shots: usize, dim: usize, noise: f32, seed: u64) -> Descriptors {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut normal = || {
@@ -476,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_slow_walk_is_cut_into_runs() {
-        // Each image is the one before and a step: no two are copies.
+        // A random walk: no two images are copies.
         let steps = bursts(120, 1, 30, 0.0, 5);
         let mut walk = steps.rows.clone();
         for at in 30..walk.len() {

@@ -1,4 +1,4 @@
-//! Samples as features: decoded, preprocessed and run through the network, batch by batch, whenever somebody visits.
+//! Streams the features of samples: decoded, preprocessed and run through the network batch by batch on each visit.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -20,73 +20,73 @@ use crate::shift::{Look, pooled};
 
 /// One image of a batch, usable or not.
 pub(crate) struct StreamedImage {
-    /// Its place in the list of samples.
+    /// Its index among the samples.
     pub(crate) index: usize,
-    /// Why it cannot be used.
+    /// Why it is unusable.
     pub(crate) failure: Option<Skipped>,
-    /// Its width and height in pixels, and a small version of it where previews are wanted.
+    /// The kept data of the decoded image.
     pub(crate) decoded: Option<Decoded>,
 }
 
-/// What is kept of a decoded image.
+/// The kept data of a decoded image.
 pub(crate) struct Decoded {
     /// Width and height in pixels.
     pub(crate) size: (u32, u32),
-    /// A small version, where previews are wanted.
+    /// A small version, if previews are enabled.
     pub(crate) preview: Option<RgbImage>,
-    /// How it looks, where that is measured.
+    /// How it looks, if measured.
     pub(crate) look: Option<Look>,
 }
 
-/// A batch as it comes from the backbone.
+/// A batch of features.
 pub(crate) struct StreamedBatch<'a> {
-    /// Batches are counted from 0.
+    /// The number of the batch, from 0.
     pub(crate) number: usize,
-    /// Every image of this stretch of the list, in order.
+    /// All images of this stretch of the samples, in order.
     pub(crate) images: Vec<StreamedImage>,
-    /// The features of the usable ones, in order, at each size; empty where none is usable.
+    /// The features of the usable images, in order, at each size; empty if none is usable.
     pub(crate) features: Vec<FeatureBatch<'a>>,
 }
 
-/// Samples, read and run through the backbone at one or more sizes whenever somebody visits.
+/// Samples that are read and run through the backbone at one or more sizes on each visit.
 pub(crate) struct ImageStream<'a> {
     /// One for each size, all of the same taps and views.
     extractors: &'a [FeatureExtractor],
     samples: &'a [Sample],
     options: StreamOptions,
-    /// What makes images a group; `None` where all are independent.
+    /// The grouping rule; `None` if all images are independent.
     group_by: Option<&'a GroupBy>,
-    found: Mutex<Found>,
-    /// Whether it is measured how images look: on every run, and on the first visit.
+    found: Mutex<FirstVisit>,
+    /// Whether to measure how images look, on every run and on the first visit.
     measures: bool,
     /// How the usable images of the first visit looked.
     looks: OnceLock<Vec<Look>>,
-    /// Frames for further visits, where there are to be any.
+    /// Cached frames for further visits.
     frames: Option<FrameCache>,
 }
 
-/// What the first visit of all samples found.
+/// The results of the first visit of all samples.
 #[derive(Default)]
-struct Found {
-    /// Places of the usable samples, ascending.
+struct FirstVisit {
+    /// Indices of the usable samples, ascending.
     usable: Vec<usize>,
     skipped: Vec<Skipped>,
-    /// Those of the usable samples, where groups are found in them.
+    /// Descriptors of the usable samples, if groups are found in them.
     descriptors: Descriptors,
-    /// The groups of the usable samples, once they are known.
+    /// The groups of the usable samples, once known.
     groups: Option<(Groups, GroupInfo)>,
 }
 
-/// What a stream knows of its samples in the end.
+/// The usable and skipped samples of a finished stream, with groups.
 #[derive(Clone, Debug)]
 pub struct Streamed {
-    /// Places of the usable samples, ascending.
+    /// Indices of the usable samples, ascending.
     pub usable: Vec<usize>,
-    /// Samples that could not be used.
+    /// Unusable samples.
     pub skipped: Vec<Skipped>,
     /// The groups of the usable samples.
     pub groups: Groups,
-    /// What made the groups.
+    /// The description of the groups.
     pub group_info: GroupInfo,
 }
 
@@ -105,7 +105,7 @@ impl<'a> ImageStream<'a> {
         }
     }
 
-    /// The same stream, which keeps frames of up to `bytes` bytes from one visit to the next.
+    /// Caches frames of up to `bytes` bytes between visits.
     pub(crate) fn caching(mut self, bytes: u64) -> Self {
         let pipelines = self.extractors.iter().map(|extractor| *extractor.pipeline()).collect();
         self.frames = Some(FrameCache::new(pipelines, self.samples.len(), bytes));
@@ -117,13 +117,13 @@ impl<'a> ImageStream<'a> {
         SizedStream { images: self, size }
     }
 
-    /// The same stream, whose images form groups.
+    /// Groups the images by a rule.
     pub(crate) fn grouped(mut self, by: &'a GroupBy) -> Self {
         self.group_by = Some(by);
         self
     }
 
-    /// The groups of the images that the first visit found usable, with what made them.
+    /// The groups of the usable images, with their description. Known after the first visit.
     fn grouping(&self) -> Result<(Groups, GroupInfo), MethodError> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &found.groups {
@@ -139,18 +139,18 @@ impl<'a> ImageStream<'a> {
         Ok(known)
     }
 
-    /// The same stream, which also measures how images look.
+    /// Enables measuring how images look.
     pub(crate) fn measuring(mut self) -> Self {
         self.measures = true;
         self
     }
 
-    /// How the usable images of the first visit looked, in their order.
+    /// The looks of the usable images of the first visit, in order.
     pub(crate) fn looks(&self) -> &[Look] {
         self.looks.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Hands every batch of what is asked for to `consume`, in order; the next is being decoded meanwhile.
+    /// Passes every batch of `run` to `consume`, in order, while the next one is decoded.
     fn run_samples<E: From<MethodError> + Send>(
         &self,
         run: Run<'_>,
@@ -162,9 +162,10 @@ impl<'a> ImageStream<'a> {
         let StreamOptions { batch: inputs, limits, strict, preview } = self.options;
         let pipelines: Vec<Pipeline> = extractors.iter().map(|extractor| *extractor.pipeline()).collect();
         let views = pipelines.first().map_or(1, Pipeline::view_count);
-        let images_a_batch = images_per_batch(inputs, views, samples.len());
-        let at_a_time = inputs.clamp(1, images_a_batch * views);
-        let mut memories: Vec<NetworkMemory> = extractors.iter().map(|extractor| extractor.memory(at_a_time)).collect();
+        let batch_images = images_per_batch(inputs, views, samples.len());
+        let inputs_per_run = inputs.clamp(1, batch_images * views);
+        let mut memories: Vec<NetworkMemory> =
+            extractors.iter().map(|extractor| extractor.memory(inputs_per_run)).collect();
         let mut number = 0;
 
         let cancel = AtomicBool::new(false);
@@ -172,7 +173,7 @@ impl<'a> ImageStream<'a> {
             let size = image.dimensions();
             let look = || Look { size, file, statistics: ImageStatistics::of(&image), features: None };
             let look = measure.then(look);
-            // An image that is small enough is kept itself: a copy of a large one is what memory has no room for.
+            // A small enough image is kept without a copy.
             let preview = preview.map(|side| match size.0.max(size.1) <= side {
                 true => image,
                 false => scaled_preview(&image, side),
@@ -180,7 +181,7 @@ impl<'a> ImageStream<'a> {
             Decoded { size, preview, look }
         };
         let options = LoaderOptions {
-            batch: images_a_batch,
+            batch: batch_images,
             limits,
             cancel: Some(&cancel),
             frames: self.frames.as_ref().map(|cache| Frames { cache, numbers }),
@@ -216,10 +217,10 @@ impl<'a> ImageStream<'a> {
             if let (Some(features), Some(tap), true) = (features.first(), shallowest, measure) {
                 attach_features(&mut outcomes, pooled(features, tap));
             }
-            let seen = outcomes.len() as u64;
+            let count = outcomes.len() as u64;
             consume(StreamedBatch { number, images: outcomes, features })?;
             number += 1;
-            progress.advance(seen);
+            progress.advance(count);
             Ok(())
         };
         let run = if measure || preview.is_some() || self.frames.is_none() {
@@ -234,40 +235,40 @@ impl<'a> ImageStream<'a> {
         Ok(())
     }
 
-    /// Hands every batch to `consume`, in order; the next is being decoded meanwhile.
+    /// Passes every batch to `consume`, in order, while the next one is decoded.
     pub(crate) fn run<E: From<MethodError> + Send>(
         &self,
         progress: &dyn Progress,
         what: &str,
         consume: &mut Consume<'_, E>,
     ) -> Result<(), E> {
-        self.run_samples(self.everything(self.extractors), progress, what, consume)
+        self.run_samples(self.all_samples(self.extractors), progress, what, consume)
     }
 
     /// A run over all samples.
-    fn everything<'s>(&'s self, extractors: &'s [FeatureExtractor]) -> Run<'s> {
+    fn all_samples<'s>(&'s self, extractors: &'s [FeatureExtractor]) -> Run<'s> {
         Run { samples: self.samples, numbers: None, extractors, measure: self.measures }
     }
 
-    /// As [`run`](Self::run), noting which images are usable and what groups need.
-    pub(crate) fn run_noting<E: From<MethodError> + Send>(
+    /// As [`run`](Self::run); also records the usable images and their descriptors.
+    pub(crate) fn run_and_record<E: From<MethodError> + Send>(
         &self,
         progress: &dyn Progress,
         what: &str,
         consume: &mut Consume<'_, E>,
     ) -> Result<(), E> {
-        self.note(self.everything(self.extractors), progress, what, consume)
+        self.record(self.all_samples(self.extractors), progress, what, consume)
     }
 
-    /// A run that notes which images are usable and what groups need.
-    fn note<E: From<MethodError> + Send>(
+    /// Runs and records the usable images and their descriptors.
+    fn record<E: From<MethodError> + Send>(
         &self,
         run: Run<'_>,
         progress: &dyn Progress,
         what: &str,
         consume: &mut Consume<'_, E>,
     ) -> Result<(), E> {
-        let mut found = Found::default();
+        let mut found = FirstVisit::default();
         self.run_samples(run, progress, what, &mut |batch| {
             for image in &batch.images {
                 match &image.failure {
@@ -286,28 +287,28 @@ impl<'a> ImageStream<'a> {
         Ok(())
     }
 
-    /// What the first visit found.
+    /// The results of the first visit.
     ///
     /// # Errors
     /// As [`groups`](FeatureSource::groups).
     pub(crate) fn into_streamed(self) -> Result<Streamed, MethodError> {
         let (groups, group_info) = self.grouping()?;
-        let Found { usable, skipped, .. } = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let FirstVisit { usable, skipped, .. } = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Streamed { usable, skipped, groups, group_info })
     }
 }
 
-/// What takes the batches of a run.
+/// The consumer of the batches of a run.
 type Consume<'a, E> = dyn FnMut(StreamedBatch<'_>) -> Result<(), E> + Send + 'a;
 
-/// What a run goes over.
+/// The samples and sizes of a run.
 struct Run<'a> {
     samples: &'a [Sample],
-    /// Their places among the samples of the stream, where they are not all of them.
+    /// Their indices among the samples of the stream, unless they are all of them.
     numbers: Option<&'a [usize]>,
     /// The sizes.
     extractors: &'a [FeatureExtractor],
-    /// Whether it is measured how images look.
+    /// Whether to measure how images look.
     measure: bool,
 }
 
@@ -322,7 +323,7 @@ impl SizedStream<'_> {
         &self.images.extractors[self.size]
     }
 
-    /// What is done, with the size where there are several.
+    /// The name of the stage, with the size if there are several.
     fn what(&self, what: &str) -> String {
         match self.images.extractors.len() {
             1 => what.to_owned(),
@@ -349,7 +350,7 @@ impl SizedStream<'_> {
         })
     }
 
-    /// The places of the usable samples, once they are known.
+    /// The indices of the usable samples, once known.
     fn usable(&self) -> Vec<usize> {
         self.images.found.lock().unwrap_or_else(PoisonError::into_inner).usable.clone()
     }
@@ -388,8 +389,8 @@ impl FeatureSource for SizedStream<'_> {
             return Ok(known.len());
         }
         let mut looks = Vec::new();
-        let run = self.images.everything(std::slice::from_ref(self.extractor()));
-        self.images.note(run, progress, &self.what(what), &mut |batch| {
+        let run = self.images.all_samples(std::slice::from_ref(self.extractor()));
+        self.images.record(run, progress, &self.what(what), &mut |batch| {
             let decoded = batch.images.into_iter().filter(|image| image.failure.is_none());
             looks.extend(decoded.filter_map(|image| image.decoded?.look));
             batch.features.iter().try_for_each(&mut *visit)
@@ -416,14 +417,14 @@ impl FeatureSource for SizedStream<'_> {
     }
 }
 
-/// A batch of which no image was inspected, as a batch of those that are.
+/// Converts a batch without inspected images.
 fn uninspected(Batch { indices, data, failures, .. }: Batch) -> Batch<Decoded> {
     let failures =
         failures.into_iter().map(|Failure { index, id, error, .. }| Failure { index, id, error, inspected: None });
     Batch { indices, data, inspected: Vec::new(), failures: failures.collect() }
 }
 
-/// Gives the usable images of a batch their pooled features.
+/// Sets the pooled features of the usable images of a batch.
 fn attach_features(images: &mut [StreamedImage], rows: Vec<Vec<f32>>) {
     let usable = images.iter_mut().filter(|image| image.failure.is_none());
     for (image, row) in usable.zip(rows) {

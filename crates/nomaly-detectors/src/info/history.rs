@@ -1,14 +1,14 @@
-//! What was decided before.
+//! The history of decisions of a model.
 
 use serde::{Deserialize, Serialize};
 
 use crate::calibration::{Calibration, DecisionRule};
 
-/// What a model was calibrated on, and the decisions that it had before.
+/// The calibration data of a model, and its earlier decisions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecisionHistory {
-    /// The name of the data that the held-out scores are of; `None` for the training data.
+    /// The name of the data of the held-out scores; `None` for the training data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibrated_on: Option<String>,
     /// Earlier decisions, the oldest first.
@@ -17,12 +17,12 @@ pub struct DecisionHistory {
 }
 
 impl DecisionHistory {
-    /// Whether there is nothing to tell.
+    /// Whether the history is empty.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Puts the decision of `calibration` among the past ones.
+    /// Appends the decision of `calibration`.
     pub(crate) fn push(&mut self, calibration: &Calibration) {
         self.past.push(PastDecision {
             rule: calibration.rule(),
@@ -34,19 +34,19 @@ impl DecisionHistory {
     }
 }
 
-/// A decision that a model had.
+/// An earlier decision of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PastDecision {
     /// The rule.
     pub rule: DecisionRule,
-    /// The threshold, where the rule had one; `None` for models of classes too.
+    /// The threshold, if any; `None` for models of classes.
     pub threshold: Option<f64>,
-    /// Held-out scores.
+    /// The number of held-out scores.
     pub held_out: usize,
-    /// How many of them were independent.
+    /// The number of independent ones.
     pub groups: usize,
-    /// The name of the data that they were of; `None` for the training data.
+    /// The name of their data; `None` for the training data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibrated_on: Option<String>,
 }

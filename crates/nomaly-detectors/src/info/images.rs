@@ -1,4 +1,4 @@
-//! What the model file says of a detector for images.
+//! The header of a model file for images.
 
 use nomaly_methods::groups::GroupInfo;
 use nomaly_methods::recognition::KnownClass;
@@ -12,7 +12,7 @@ use crate::fusion::Fusion;
 use crate::images::size_name;
 use crate::shift::InputProfile;
 
-/// What a model is made of and what it was fitted on.
+/// The description of a model of images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelInfo {
@@ -20,25 +20,25 @@ pub struct ModelInfo {
     pub method: MethodInfo,
     /// The backbone.
     pub backbone: BackboneInfo,
-    /// The preprocessing of images; of the smallest size, where they are seen at several.
+    /// The preprocessing; at the smallest size, if there are several.
     pub pipeline: Pipeline,
-    /// The sizes at which images are seen, and how what is said of them is put together; `None` for one size.
+    /// The fusion of several sizes; `None` for one size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fusion: Option<Fusion>,
     /// Side of the median filter of maps in pixels of the network's input; `None` for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub median: Option<usize>,
-    /// The classes that it tells apart, ascending by name; empty for models of normal images alone.
+    /// The known classes, ascending by name; empty for models without classes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<KnownClass>,
-    /// The decision rule in force where none other is asked for.
+    /// The decision rule.
     pub decision: DecisionRule,
-    /// What it was calibrated on, and its earlier decisions.
+    /// Its calibration data and earlier decisions.
     #[serde(default, skip_serializing_if = "DecisionHistory::is_empty")]
     pub history: DecisionHistory,
-    /// What it was fitted on.
+    /// Its training data.
     pub training: TrainingInfo,
-    /// How the training images looked; `None` in files of programs that did not keep it.
+    /// The profile of the training images; `None` in files of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputProfile>,
 }
@@ -70,27 +70,27 @@ pub struct MethodInfo {
 pub struct BackboneInfo {
     /// Its name.
     pub name: String,
-    /// The licence of its weights.
+    /// The license of its weights.
     pub licence: String,
     /// Where its weights come from.
     pub source: String,
 }
 
-/// What a model was fitted on.
+/// The training data of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingInfo {
     /// The name of the data set or folder.
     pub dataset: String,
-    /// Images that were used.
+    /// Used images.
     pub images: usize,
-    /// Images that could not be used.
+    /// Unusable images.
     pub skipped: usize,
-    /// The seed of every random choice.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// Which of the images depend on each other.
+    /// The groups of the images.
     pub groups: GroupInfo,
-    /// Images that were left out because they do not look like the others.
+    /// Images dropped as suspicious.
     #[serde(default, skip_serializing_if = "is_none")]
     pub dropped: usize,
 }

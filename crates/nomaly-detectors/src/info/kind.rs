@@ -1,4 +1,4 @@
-//! What the infos of models of images and of rows have in common.
+//! Common parts of the headers of models of images and rows.
 
 use nomaly_methods::recognition::KnownClass;
 
@@ -7,13 +7,13 @@ use super::images::ModelInfo;
 use super::rows::RowsInfo;
 use crate::calibration::DecisionRule;
 
-/// What a model is made of and what it was fitted on: [`ModelInfo`] or [`RowsInfo`].
+/// The description of a model: [`ModelInfo`] or [`RowsInfo`].
 #[doc(hidden)]
 pub trait Info: Clone {
-    /// Whether it is of a model of images.
+    /// Whether it describes a model of images.
     const IMAGES: bool;
-    /// What is said of a file that holds a model of the other kind.
-    const OTHER: &'static str;
+    /// The message for a file that holds a model of the other kind.
+    const OTHER_KIND: &'static str;
 
     fn classes(&self) -> &[KnownClass];
     fn rule(&self) -> DecisionRule;
@@ -23,13 +23,13 @@ pub trait Info: Clone {
     /// The entries of a file's header.
     fn entries(self) -> (Option<ModelInfo>, Option<RowsInfo>);
 
-    /// It, where it is among the entries.
+    /// The description, if it is among the entries.
     fn of_entries(images: Option<ModelInfo>, rows: Option<RowsInfo>) -> Option<Self>;
 }
 
 impl Info for ModelInfo {
     const IMAGES: bool = true;
-    const OTHER: &'static str = "is a model of rows, and scores tables (.csv, .tsv, .npy, .parquet), not images";
+    const OTHER_KIND: &'static str = "is a model of rows, and scores tables (.csv, .tsv, .npy, .parquet), not images";
 
     fn classes(&self) -> &[KnownClass] {
         &self.classes
@@ -58,7 +58,7 @@ impl Info for ModelInfo {
 
 impl Info for RowsInfo {
     const IMAGES: bool = false;
-    const OTHER: &'static str = "is a model of images, and scores images, not rows";
+    const OTHER_KIND: &'static str = "is a model of images, and scores images, not rows";
 
     fn classes(&self) -> &[KnownClass] {
         &self.classes

@@ -1,4 +1,4 @@
-//! What a model is made of, what it was fitted on, and how it decides.
+//! Descriptions of models: parts, training data and decision.
 
 mod history;
 mod images;

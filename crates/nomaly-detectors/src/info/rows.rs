@@ -1,4 +1,4 @@
-//! What the model file says of a detector for rows.
+//! The header of a model file for rows.
 
 use nomaly_methods::MethodError;
 use nomaly_methods::groups::GroupInfo;
@@ -9,32 +9,32 @@ use serde::{Deserialize, Serialize};
 use super::history::DecisionHistory;
 use crate::{DecisionRule, DetectorError};
 
-/// What a model of rows is made of and what it was fitted on.
+/// The description of a model of rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RowsInfo {
     /// The scorer's name; `open-set` for models of classes.
     pub scorer: String,
-    /// Its settings in full, and `standardize`.
+    /// Its full settings, and `standardize`.
     pub settings: Assignments,
-    /// The names of the columns; `None` where the file had none.
+    /// The names of the columns; `None` if the table had none.
     pub columns: Option<Vec<String>>,
     /// The number of columns.
     pub dim: usize,
-    /// The classes that it tells apart, ascending by name; empty for models of normal rows alone.
+    /// The known classes, ascending by name; empty for models without classes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<KnownClass>,
-    /// The decision rule in force where none other is asked for.
+    /// The decision rule.
     pub decision: DecisionRule,
-    /// What it was calibrated on, and its earlier decisions.
+    /// Its calibration data and earlier decisions.
     #[serde(default, skip_serializing_if = "DecisionHistory::is_empty")]
     pub history: DecisionHistory,
-    /// What it was fitted on.
+    /// Its training data.
     pub training: RowsTraining,
 }
 
 impl RowsInfo {
-    /// Refuses names of columns that no table could have given: too few or many, empty, or twice the same.
+    /// Rejects invalid names of columns: too few or many, empty or duplicate.
     pub(crate) fn check_columns(&self) -> Result<(), DetectorError> {
         let damaged = |reason: String| {
             Err(DetectorError::from(MethodError::State { state: "columns".to_owned(), reason: Some(reason) }))
@@ -56,18 +56,18 @@ impl RowsInfo {
     }
 }
 
-/// What a model of rows was fitted on.
+/// The training data of a model of rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RowsTraining {
     /// The name of the file.
     pub dataset: String,
-    /// Rows that were used.
+    /// Used rows.
     pub rows: usize,
-    /// Rows that could not be used.
+    /// Unusable rows.
     pub skipped: usize,
-    /// The seed of every random choice.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// Which of the rows depend on each other.
+    /// The groups of the rows.
     pub groups: GroupInfo,
 }

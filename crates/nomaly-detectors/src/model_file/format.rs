@@ -7,7 +7,7 @@ use crate::info::{Info, ModelInfo, RowsInfo};
 
 /// The version of the format that this program writes.
 pub const FORMAT_VERSION: u32 = 3;
-/// The oldest version that this program reads: its settings are text.
+/// The oldest version that this program reads, with settings as text.
 pub(super) const OLDEST_VERSION: u32 = 2;
 
 pub(super) const METADATA_KEY: &str = "nomaly";

@@ -8,21 +8,21 @@
 //! | name | type | what |
 //! |---|---|---|
 //! | `backbone/NAME` | as in the weight file | the backbone's weights up to the deepest tap |
-//! | `backbone/NETWORK/NAME` | as in the weight file | the same of each of joined networks |
-//! | `method/STATE/NAME` | F16, F32, F64 or U32 | what was learned; `N:STATE` at the N-th of several sizes |
-//! | `calibration/held_out` | F64 | held-out scores of the training images, in their order |
-//! | `calibration/groups` | U32 | the number of the group of each of these images, where some depend on each other |
-//! | `calibration/class/N` | F64 | held-out scores of what is taken for the N-th class, for models of classes |
-//! | `calibration/class_groups/N` | U32 | the groups of these items, where some depend on each other |
+//! | `backbone/NETWORK/NAME` | as in the weight file | the same for each of several joined networks |
+//! | `method/STATE/NAME` | F16, F32, F64 or U32 | the states of the method; `N:STATE` at the N-th of several sizes |
+//! | `calibration/held_out` | F64 | held-out scores of the training images, in order |
+//! | `calibration/groups` | U32 | the group number of each of these images, if there are groups |
+//! | `calibration/class/N` | F64 | held-out scores of the items assigned to the N-th class, for models of classes |
+//! | `calibration/class_groups/N` | U32 | the groups of these items, if there are groups |
 //! | `calibration/map_maxima` | F64 | the largest values of their maps, in the same order, for methods that make maps |
-//! | `region` | F32 | the region of interest, 1 inside and 0 outside, in pixels of the frame; where there is one |
+//! | `region` | F32 | the region of interest, if any: 1 inside and 0 outside, in pixels of the frame |
 //! | `sha256` | U8 | the SHA-256 of everything before it, see [`write_sealed`](nomaly_backbones::weights::write_sealed) |
 //!
 //! A model of [rows](crate::rows) has `rows` with [`RowsInfo`](crate::info::RowsInfo) in place of `model`, and no
 //! tensors of a backbone, of maps or of a region.
 //!
-//! Nothing in it depends on when, where or with how many threads it was made. Damage to any bit of it is noticed.
-//! Reading it never runs code: sizes, shapes and numbers are checked first, and another version is refused.
+//! The content does not depend on the time, the machine or the number of threads. Damage to any bit is detected.
+//! Reading never runs code: sizes, shapes and values are checked first, and other versions are rejected.
 
 mod format;
 mod read;

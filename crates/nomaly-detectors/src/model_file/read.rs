@@ -1,4 +1,4 @@
-//! Reading a model file, and trusting nothing in it.
+//! Reads model files and checks all of their content.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,17 +18,17 @@ use super::stored::Stored;
 use crate::error::DetectorError;
 use crate::info::Info;
 
-/// Larger files are not read; memory banks are bounded by a few gigabytes.
+/// The largest file that is read; memory banks take at most a few gigabytes.
 const MAX_FILE: u64 = 16 << 30;
 
-/// Only what every version has.
+/// The part that all versions share.
 #[derive(Deserialize)]
 struct AnyVersion {
     format: u32,
     nomaly: Option<String>,
 }
 
-/// A model file taken apart.
+/// The parts of a model file.
 pub(crate) struct Parts<I> {
     pub(crate) info: I,
     pub(crate) stored: Stored,
@@ -41,11 +41,11 @@ pub(crate) fn read<I: Info>(path: &Path) -> Result<Parts<I>, DetectorError> {
     parse(&read_bytes(path)?, path)
 }
 
-/// Takes the bytes of a model file apart; `path` names it in messages.
+/// Parses the bytes of a model file; messages name it `path`.
 pub(crate) fn parse<I: Info>(bytes: &[u8], path: &Path) -> Result<Parts<I>, DetectorError> {
     let take_apart = || {
         let (Header { model, rows, states, .. }, tensors) = open(bytes)?;
-        let info = I::of_entries(model, rows).ok_or(I::OTHER)?;
+        let info = I::of_entries(model, rows).ok_or(I::OTHER_KIND)?;
         let (held_out, class_scores) = (held_out(&tensors)?, class_scores(&tensors)?);
         let stored = sort(states, tensors)?;
         let of_images = held_out.map_maxima.is_some() || stored.region.is_some() || !stored.backbone.is_empty();
@@ -57,7 +57,7 @@ pub(crate) fn parse<I: Info>(bytes: &[u8], path: &Path) -> Result<Parts<I>, Dete
     take_apart().map_err(|reason| DetectorError::ModelFile { path: path.to_owned(), reason })
 }
 
-/// Puts the tensors of a model file where they belong, but for those of the calibration.
+/// Assigns the tensors of a model file, except those of the calibration.
 fn sort(states: Vec<StateHeader>, tensors: Weights) -> Result<Stored, String> {
     let mut states: Vec<(String, State)> = states
         .into_iter()
@@ -86,19 +86,19 @@ fn sort(states: Vec<StateHeader>, tensors: Weights) -> Result<Stored, String> {
     Ok(Stored { states, region, backbone })
 }
 
-/// Whether a tensor is one of the calibration.
+/// Whether a tensor belongs to the calibration.
 fn is_of_calibration(name: &str) -> bool {
     [HELD_OUT, GROUPS, MAP_MAXIMA].contains(&name) || name.starts_with(CLASS) || name.starts_with(CLASS_GROUPS)
 }
 
-/// The numbers of the calibration.
+/// The values of the calibration.
 pub(super) fn held_out(tensors: &Weights) -> Result<StoredScores, String> {
     let values = list(tensors, HELD_OUT)?.ok_or_else(|| format!("tensor `{HELD_OUT}` is missing"))?;
     let map_maxima = list(tensors, MAP_MAXIMA)?;
     Ok(StoredScores { values, groups: group_list(tensors, GROUPS)?, map_maxima })
 }
 
-/// The held-out scores of the classes, in their order: as many lists as there are tensors of that name.
+/// The held-out scores of the classes, in order: one list per tensor of that name.
 pub(super) fn class_scores(tensors: &Weights) -> Result<Vec<StoredScores>, String> {
     let count = |prefix: &str| tensors.keys().filter(|name| name.starts_with(prefix)).count();
     let of_class = |class: usize| {
@@ -114,7 +114,7 @@ pub(super) fn class_scores(tensors: &Weights) -> Result<Vec<StoredScores>, Strin
     Ok(classes)
 }
 
-/// A list of F64, where there is a tensor of that name.
+/// A list of F64; `None` without a tensor of that name.
 fn list(tensors: &Weights, name: &str) -> Result<Option<Vec<f64>>, String> {
     let Some(tensor) = tensors.get(name) else { return Ok(None) };
     match numbers(tensor) {
@@ -123,7 +123,7 @@ fn list(tensors: &Weights, name: &str) -> Result<Option<Vec<f64>>, String> {
     }
 }
 
-/// A list of U32, where there is a tensor of that name.
+/// A list of U32; `None` without a tensor of that name.
 fn group_list(tensors: &Weights, name: &str) -> Result<Option<Vec<u32>>, String> {
     let Some(tensor) = tensors.get(name) else { return Ok(None) };
     match numbers(tensor) {
@@ -170,7 +170,7 @@ pub(super) fn open(bytes: &[u8]) -> Result<(Header, Weights), String> {
     Ok((header, tensors))
 }
 
-/// The numbers of an F16, F32, F64 or U32 tensor.
+/// The values of an F16, F32, F64 or U32 tensor.
 fn numbers(tensor: &WeightTensor) -> Option<Tensor> {
     let shape = tensor.shape.clone();
     match tensor.dtype {

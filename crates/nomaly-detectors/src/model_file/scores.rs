@@ -1,4 +1,4 @@
-//! The numbers of a calibration as the file has them.
+//! The values of a calibration, as stored in the file.
 
 use nomaly_methods::MethodError;
 use nomaly_methods::recognition::{HeldOutClass, KnownClass};
@@ -7,23 +7,22 @@ use crate::calibration::{Calibration, DecisionRule};
 use crate::classes::Classes;
 use crate::error::DetectorError;
 
-/// The numbers of a calibration as the file has them.
+/// The values of a calibration, as stored in the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StoredScores {
     /// Held-out scores, in the order of their items.
     pub values: Vec<f64>,
-    /// The number of the group of each item, where some depend on each other.
+    /// The group number of each item; `None` if all are independent.
     pub groups: Option<Vec<u32>>,
     /// The largest value of each map, for methods that make maps.
     pub map_maxima: Option<Vec<f64>>,
 }
 
 impl StoredScores {
-    /// The calibration under a rule.
+    /// Calibrates a rule on these values.
     ///
     /// # Errors
-    /// Lists that do not belong together, numbers that are not finite, and a [rule](DecisionRule::checked) out of
-    /// range.
+    /// Lists that contradict each other, values that are not finite, and a [rule](DecisionRule::checked) out of range.
     pub fn calibration(self, rule: DecisionRule) -> Result<Calibration, DetectorError> {
         let calibration = match self.groups {
             Some(groups) => Calibration::of_groups(self.values, groups, rule)?,
@@ -36,10 +35,10 @@ impl StoredScores {
     }
 }
 
-/// The classes of a file with the decision for each; `None` where it knows none.
+/// The classes of a file with their calibrations; `None` without classes.
 ///
 /// # Errors
-/// Another number of lists of held-out scores than of classes, and everything that [`Classes::new`] fails with.
+/// Different numbers of classes and lists of held-out scores, and the errors of [`Classes::new`].
 pub fn stored_classes(
     known: &[KnownClass],
     scores: Vec<StoredScores>,

@@ -1,4 +1,4 @@
-//! The states of a method, of one size or several.
+//! The states of a method at one or several sizes.
 
 use nomaly_methods::MethodError;
 use nomaly_methods::recognition::KnownClass;
@@ -6,7 +6,7 @@ use nomaly_scorers::State;
 
 use crate::error::DetectorError;
 
-/// The states of a method fitted at each size as one list, names of several sizes beginning with the size's number.
+/// The states of a method at all sizes in one list. With several sizes, names begin with the size's number.
 pub(crate) fn joined_states(sizes: Vec<Vec<(String, State)>>) -> Vec<(String, State)> {
     let several = sizes.len() > 1;
     let of_size = |(size, states): (usize, Vec<(String, State)>)| {
@@ -19,7 +19,7 @@ pub(crate) fn joined_states(sizes: Vec<Vec<(String, State)>>) -> Vec<(String, St
 /// The states of each of `sizes` sizes.
 ///
 /// # Errors
-/// A state that belongs to none of them.
+/// A state that belongs to no size.
 pub(crate) fn split_states(
     states: Vec<(String, State)>,
     sizes: usize,
@@ -39,7 +39,7 @@ pub(crate) fn split_states(
     Ok(split)
 }
 
-/// Refuses a model that tells other classes apart than its file says.
+/// Rejects a model whose classes differ from those in its file.
 pub(crate) fn check_classes(fitted: &[String], known: &[KnownClass]) -> Result<(), DetectorError> {
     if fitted.iter().eq(known.iter().map(|class| &class.name)) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What a model file says of itself, without building the model.
+//! Summaries of model files, without building the model.
 
 use std::path::Path;
 
@@ -10,31 +10,31 @@ use super::scores::StoredScores;
 use crate::error::DetectorError;
 use crate::info::{Info, ModelInfo, RowsInfo};
 
-/// What `inspect` shows: the header without the numbers.
+/// The summary shown by `inspect`: the header without the tensors.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary<I = ModelInfo> {
     /// The version of the format.
     pub format: u32,
     /// The version of the program that wrote the file.
     pub written_by: String,
-    /// What the model is made of.
+    /// The description of the model.
     #[serde(flatten)]
     pub info: I,
-    /// Held-out scores of normal images.
+    /// The number of held-out scores of normal images.
     #[serde(skip)]
     pub held_out: StoredScores,
-    /// Held-out scores of the images that are taken for each class, ascending, for models of classes.
+    /// The number of held-out scores of each class, ascending, for models of classes.
     #[serde(skip)]
     pub class_scores: Vec<StoredScores>,
-    /// Bytes of the file.
+    /// The size of the file in bytes.
     pub file_bytes: u64,
-    /// Bytes of the backbone's weights.
+    /// The size of the backbone's weights in bytes.
     pub backbone_bytes: u64,
-    /// Number of tensors.
+    /// The number of tensors.
     pub tensors: usize,
 }
 
-/// What `inspect` shows of a model of either kind.
+/// The summary of a model of either kind.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum AnySummary {
@@ -52,15 +52,15 @@ pub fn read_summary(path: &Path) -> Result<Summary, DetectorError> {
     match read_any_summary(path)? {
         AnySummary::Images(summary) => Ok(*summary),
         AnySummary::Rows(_) => {
-            Err(DetectorError::ModelFile { path: path.to_owned(), reason: ModelInfo::OTHER.to_owned() })
+            Err(DetectorError::ModelFile { path: path.to_owned(), reason: ModelInfo::OTHER_KIND.to_owned() })
         }
     }
 }
 
-/// Reads what `inspect` shows, without building the model.
+/// Reads the summary of a model file.
 ///
 /// # Errors
-/// A file that cannot be read, is damaged, or comes from a version that this one does not know.
+/// A file that cannot be read, is damaged, or has an unknown version.
 pub fn read_any_summary(path: &Path) -> Result<AnySummary, DetectorError> {
     let bytes = read_bytes(path)?;
     let (header, tensors) =

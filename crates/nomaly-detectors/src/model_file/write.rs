@@ -1,4 +1,4 @@
-//! Writing a model file.
+//! Writes model files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,12 +15,12 @@ use crate::decider::Decider;
 use crate::error::DetectorError;
 use crate::info::Info;
 
-/// Writes a model file, atomically and without a copy of its numbers.
+/// Writes a model file, atomically and without copying its values.
 pub(crate) fn write(path: &Path, info: &impl Info, stored: &Stored, decider: &Decider) -> Result<(), DetectorError> {
     let Stored { states, region, backbone } = stored;
     let header = Header::new(info, states);
     let (calibration, classes) = (decider.calibration(), decider.classes());
-    // The shapes of the lists live as long as this function only.
+    // The shapes of the lists only live in this function.
     let counts = [calibration.held_out().len()];
     let of_classes: Vec<(&Calibration, [usize; 1])> = classes.map_or_else(Vec::new, |classes| {
         classes.calibrations().iter().map(|class| (class, [class.in_order().len()])).collect()
@@ -63,7 +63,7 @@ pub(crate) fn write(path: &Path, info: &impl Info, stored: &Stored, decider: &De
     Ok(file.commit()?)
 }
 
-/// A scorer's tensor as the file keeps it.
+/// A tensor of a state, for the file.
 fn source(tensor: &Tensor) -> Result<TensorSource<'_>, DetectorError> {
     let shape = &tensor.shape;
     match &tensor.data {

@@ -1,4 +1,4 @@
-//! One process of a fit that is divided: from images to a partial.
+//! One process of a divided fit: writes the partial of a shard.
 
 use std::path::Path;
 
@@ -18,27 +18,27 @@ use crate::detector::{Detector, FitOptions};
 use crate::error::DetectorError;
 use crate::images::FeatureExtractor;
 
-/// What became of a shard.
+/// The result of a shard.
 #[derive(Clone, Debug)]
 pub struct Absorbed {
-    /// Images whose features were kept, without changed copies.
+    /// Usable images, without changed copies.
     pub images: usize,
-    /// Images that could not be used.
+    /// Unusable images.
     pub skipped: Vec<Skipped>,
-    /// Bytes of the file.
+    /// The size of the file in bytes.
     pub bytes: u64,
-    /// Bytes of the features of one image, or of one copy of it.
+    /// The bytes of the features of one image or copy.
     pub image_bytes: u64,
 }
 
 impl Detector {
-    /// Runs the images of `shard` through the network, and writes what a fit takes from them to `path`, atomically.
+    /// Runs the images of `shard` through the network, and writes the partial to `path`, atomically.
     ///
-    /// `samples` are those of all shards: every process of a fit is given the same ones, with the same options.
+    /// `samples` are those of all shards; every process of a fit must get the same samples and options.
     ///
     /// # Errors
-    /// [`MethodError::NotSplittable`] for methods that train a network, cancellation, a bad image where
-    /// [`strict`](crate::StreamOptions::strict) is set, and a place that cannot be written to.
+    /// [`MethodError::NotSplittable`] for methods that train a network, cancellation, an unusable image in
+    /// [strict](crate::StreamOptions::strict) mode, and a path that cannot be written.
     pub fn absorb(
         self,
         dataset: &str,
@@ -54,7 +54,7 @@ impl Detector {
         }
         options.rule.checked()?;
         if matches!(options.group_by, GroupBy::Pattern(_)) {
-            // Better now than when all shards are done.
+            // Fail now rather than after all shards are done.
             options.group_by.by_name(&samples.iter().collect::<Vec<_>>())?;
         }
         let detector = self.shaped_for(samples)?;
@@ -110,11 +110,11 @@ impl Detector {
         Ok(bytes)
     }
 
-    /// What all partials of the fit agree on.
+    /// The identity of the fit, common to all partials.
     fn identity(&self, dataset: &str, samples: &[Sample], options: &FitOptions, weights: &[u8]) -> FitIdentity {
         FitIdentity {
             method: self.method_info(),
-            // The same file may have another path on another machine.
+            // The same file may have different paths on different machines.
             input: InputParams { weights: Auto::Auto, roi: None, ..self.input().clone() },
             backbone: self.backbone().name().to_owned(),
             weights: sha256_hex(weights),
@@ -131,7 +131,7 @@ impl Detector {
     }
 }
 
-/// Bytes of the values of an image at all sizes.
+/// The bytes of the values of an image at all sizes.
 pub(super) fn image_bytes(extractors: &[FeatureExtractor]) -> u64 {
     extractors.iter().flat_map(FeatureExtractor::lengths).map(|length| 4 * length as u64).sum()
 }

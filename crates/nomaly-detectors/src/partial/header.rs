@@ -1,4 +1,4 @@
-//! What a partial says of the fit that it is part of.
+//! Headers of partials.
 
 use nomaly_methods::InputParams;
 use nomaly_settings::Assignments;
@@ -15,7 +15,7 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// The first bytes of a partial.
 pub(super) const MAGIC: &[u8; 15] = b"nomaly partial\n";
-/// The most bytes of a header; one has some thousands.
+/// The most bytes of a header; typical ones have a few thousand.
 pub(super) const MOST_HEADER_BYTES: u64 = 16 << 20;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,17 +23,17 @@ pub(super) const MOST_HEADER_BYTES: u64 = 16 << 20;
 pub(super) struct Header {
     /// The version of the program that wrote it.
     pub(super) nomaly: String,
-    /// The instruction set that it was computed with.
+    /// The instruction set used.
     pub(super) isa: String,
     pub(super) fit: FitIdentity,
     pub(super) shard: [usize; 2],
-    /// Where the weights come from, as this process knows it.
+    /// The source of the weights in this process.
     pub(super) backbone: BackboneInfo,
-    /// What the user should know of all images; the same in every partial.
+    /// Notes for the user on all images; the same in every partial.
     pub(super) notes: Vec<String>,
-    /// Bytes of the weights that follow; 0 for none.
+    /// The bytes of the following weights; 0 for none.
     pub(super) weight_bytes: u64,
-    /// Bytes of the region that follow; 0 for none.
+    /// The bytes of the following region; 0 for none.
     pub(super) region_bytes: u64,
 }
 
@@ -43,12 +43,12 @@ impl Header {
     }
 }
 
-/// Everything that the partials of one fit agree on.
+/// The identity of a fit, common to its partials.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FitIdentity {
     pub(super) method: MethodInfo,
-    /// Without the paths of files, whose contents count.
+    /// Without paths of files: only their contents matter.
     pub(super) input: InputParams,
     pub(super) backbone: String,
     /// The SHA-256 of the weights up to the deepest tap.
@@ -58,7 +58,7 @@ pub(super) struct FitIdentity {
     /// The SHA-256 of the region of interest; `None` for none.
     pub(super) region: Option<String>,
     pub(super) dataset: String,
-    /// Images of all shards, without changed copies.
+    /// The number of images of all shards, without changed copies.
     pub(super) images: usize,
     /// The SHA-256 of their names and kinds, in order.
     pub(super) list: String,
@@ -70,27 +70,27 @@ pub(super) struct FitIdentity {
 }
 
 impl FitIdentity {
-    /// In what it differs from another fit, in words; `None` where it does not.
+    /// The differences to another fit, in words; `None` if they are equal.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let mut found = Vec::new();
-        let mut tell = |what: &str, own: String, theirs: String| {
+        let mut report = |what: &str, own: String, theirs: String| {
             if own != theirs {
                 found.push(format!("{what} ({own}, not {theirs})"));
             }
         };
-        tell("method", self.method.name.clone(), other.method.name.clone());
+        report("method", self.method.name.clone(), other.method.name.clone());
         if self.method.name == other.method.name {
-            tell_settings(&self.method.settings, &other.method.settings, &mut tell);
+            compare_settings(&self.method.settings, &other.method.settings, &mut report);
         }
-        tell_settings(&Assignments::of(&self.input), &Assignments::of(&other.input), &mut tell);
-        tell("backbone", self.backbone.clone(), other.backbone.clone());
-        tell("data", self.dataset.clone(), other.dataset.clone());
-        tell("number of images", self.images.to_string(), other.images.to_string());
-        tell("seed", self.seed.to_string(), other.seed.to_string());
-        tell("decision rule", format!("{:?}", self.rule), format!("{:?}", other.rule));
-        tell("groups", self.group_by.clone(), other.group_by.clone());
+        compare_settings(&Assignments::of(&self.input), &Assignments::of(&other.input), &mut report);
+        report("backbone", self.backbone.clone(), other.backbone.clone());
+        report("data", self.dataset.clone(), other.dataset.clone());
+        report("number of images", self.images.to_string(), other.images.to_string());
+        report("seed", self.seed.to_string(), other.seed.to_string());
+        report("decision rule", format!("{:?}", self.rule), format!("{:?}", other.rule));
+        report("groups", self.group_by.clone(), other.group_by.clone());
         let changes = |fit: &Self| if fit.changes.is_empty() { "none".to_owned() } else { fit.changes.join(", ") };
-        tell("changed copies", changes(self), changes(other));
+        report("changed copies", changes(self), changes(other));
         let contents = [
             ("weights of the backbone", self.weights != other.weights && self.backbone == other.backbone),
             ("region of interest", self.region != other.region),
@@ -102,12 +102,12 @@ impl FitIdentity {
     }
 }
 
-/// Tells the settings that differ.
-fn tell_settings(own: &Assignments, theirs: &Assignments, tell: &mut dyn FnMut(&str, String, String)) {
+/// Reports the settings that differ.
+fn compare_settings(own: &Assignments, theirs: &Assignments, report: &mut dyn FnMut(&str, String, String)) {
     let value = |settings: &Assignments, name: &str| settings.text(name).unwrap_or_else(|| "none".to_owned());
     let names: std::collections::BTreeSet<&str> = own.iter().chain(theirs.iter()).map(|(name, _)| name).collect();
     for name in names {
-        tell(&format!("setting {name}"), value(own, name), value(theirs, name));
+        report(&format!("setting {name}"), value(own, name), value(theirs, name));
     }
 }
 

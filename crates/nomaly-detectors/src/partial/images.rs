@@ -1,4 +1,4 @@
-//! What a partial says of each image beside its features.
+//! The image list of a partial.
 
 use nomaly_data::Sample;
 use nomaly_methods::Skipped;
@@ -14,28 +14,28 @@ use crate::shift::Look;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ImageRecord {
-    /// Its name, and its time where that makes groups.
+    /// Its name, and its time if the rule groups by time.
     pub(super) facts: GroupFacts,
     pub(super) kind: String,
     /// Whether it is a changed copy of the image before it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) changed: bool,
-    /// How it looks, where it is usable.
+    /// How it looks, if usable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     look: Option<LookRecord>,
-    /// Why it is not usable, as a word and in words.
+    /// Why it is unusable: a code and a message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failure: Option<[String; 2]>,
 }
 
-/// A [`Look`] without features, which follow from the values.
+/// A [`Look`] without features, which are computed from the values.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LookRecord {
     size: (u32, u32),
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<(FormatFamily, u8, Option<u8>)>,
-    /// The bits of each statistic, so that not one is lost.
+    /// The bits of each statistic, to keep them exact.
     statistics: [u32; 9],
     grey: bool,
 }
@@ -47,18 +47,18 @@ impl ImageRecord {
         Self { facts, kind: sample.kind.clone(), changed, look: look.map(|look| LookRecord::of(&look)), failure: None }
     }
 
-    /// An image that cannot be used.
+    /// An unusable image.
     pub(super) fn failed(sample: &Sample, facts: GroupFacts, skipped: Skipped) -> Self {
         let failure = Some([skipped.kind, skipped.message]);
         Self { facts, kind: sample.kind.clone(), changed: sample.source.is_changed(), look: None, failure }
     }
 
-    /// Whether there are values of it.
+    /// Whether the partial has its values.
     pub(super) fn is_usable(&self) -> bool {
         self.failure.is_none()
     }
 
-    /// Why it cannot be used, where it cannot.
+    /// Why it is unusable; `None` for usable images.
     pub(super) fn skipped(&self) -> Option<Skipped> {
         let [kind, message] = self.failure.clone()?;
         Some(Skipped { id: self.facts.id.clone(), kind, message })
@@ -69,7 +69,7 @@ impl ImageRecord {
         self.look.as_ref().map(|look| look.restore(features))
     }
 
-    /// What groups are made by.
+    /// The facts for grouping.
     pub(super) fn grouped(&self) -> Grouped<'_> {
         Grouped { facts: &self.facts, kind: &self.kind, changed: self.changed }
     }

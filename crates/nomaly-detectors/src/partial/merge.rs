@@ -1,4 +1,4 @@
-//! From the partials of all shards to a fitted detector.
+//! Merges the partials of all shards into a fitted detector.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,15 +16,15 @@ use super::absorb::image_bytes;
 use super::header::list_hash;
 use super::reader::Partial;
 use super::replay::Replay;
-use crate::detector::{Described, Detector, FitResult, Training};
+use crate::detector::{Detector, DetectorParts, FitResult, Training};
 use crate::error::DetectorError;
 use crate::shift::InputProfile;
 use crate::stored::check_parts;
 
-/// The most missing shards that an error names.
+/// The most missing shards named in an error.
 const MOST_NAMED: usize = 10;
 
-/// How partials are merged.
+/// Options of a merge.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MergeOptions {
     /// As [`FitOptions::updatable`](crate::FitOptions::updatable).
@@ -33,18 +33,17 @@ pub struct MergeOptions {
 
 /// A fit on the images of partials.
 pub struct Merged {
-    /// The fit, as of all images in one process.
+    /// The fit, equal to that of one process on all images.
     pub fit: FitResult,
-    /// The names of all images, which [held-out scores](FitResult::held_out) number.
+    /// The names of all images, indexed by the [held-out scores](FitResult::held_out).
     pub ids: Vec<String>,
 }
 
 /// Fits on the images of the partials of all shards, given in any order.
 ///
 /// # Errors
-/// [`DetectorError::Partial`] names the file: one that is damaged, cut short or of another version, that is of another
-/// fit than the first one, or of a shard that another file has too; and says which shards are missing. Everything that
-/// a [fit](Detector::fit) fails with.
+/// [`DetectorError::Partial`] for a file that is damaged, truncated, of another version, of another fit than the first
+/// one, or of a shard that another file has too, and for missing shards. The errors of a [fit](Detector::fit).
 pub fn merge(
     paths: &[impl AsRef<Path>],
     options: MergeOptions,
@@ -91,7 +90,7 @@ pub fn merge(
     Ok(Merged { fit: detector.fitted(learned, training)?, ids })
 }
 
-/// What the user should know where machines do not compute alike.
+/// Notes for the user on partials computed with different instruction sets.
 fn note_on_instruction_sets(partials: &[Partial]) -> Result<Option<String>, MethodError> {
     let mut found: BTreeSet<&str> = partials.iter().map(|partial| partial.header.isa.as_str()).collect();
     found.insert(Isa::best()?.name());
@@ -104,7 +103,7 @@ fn note_on_instruction_sets(partials: &[Partial]) -> Result<Option<String>, Meth
     }))
 }
 
-/// The partials in the order of their shards: of one fit, each shard once.
+/// Orders the partials by shard, and checks that they belong to one fit with each shard once.
 fn open_all(paths: &[impl AsRef<Path>], progress: &dyn Progress) -> Result<Vec<Partial>, DetectorError> {
     let stage = Stage::start(progress, "checking partials", Some(paths.len()));
     let mut partials: Vec<Partial> = Vec::with_capacity(paths.len());
@@ -139,7 +138,7 @@ fn open_all(paths: &[impl AsRef<Path>], progress: &dyn Progress) -> Result<Vec<P
     Ok(partials)
 }
 
-/// Refuses a partial of another fit.
+/// Rejects a partial of another fit.
 fn check_same_fit(partial: &Partial, first: &Partial) -> Result<(), DetectorError> {
     let other = first.path.display();
     if let Some(difference) = partial.header.fit.difference(&first.header.fit) {
@@ -156,11 +155,11 @@ fn check_same_fit(partial: &Partial, first: &Partial) -> Result<(), DetectorErro
     Ok(())
 }
 
-/// The detector that the first shard describes.
+/// Builds the detector described by the first shard.
 fn detector(first: &Partial) -> Result<Detector, DetectorError> {
     let fit = &first.header.fit;
     let refuse = |error: DetectorError| match error {
-        // A fault of the machine or of the environment is not one of the file.
+        // Faults of the machine or the environment are not reported as damage of the file.
         DetectorError::Method(MethodError::Isa(_)) => error,
         error => first.refuse(format!("is damaged: {error}")),
     };
@@ -177,7 +176,7 @@ fn detector(first: &Partial) -> Result<Detector, DetectorError> {
         let known = &first.header.backbone;
         let backbone = Backbone::from_tensors(&fit.backbone, weights)?.with_provenance(&known.source, &known.licence);
         let region = region(first)?;
-        let described = Described {
+        let parts = DetectorParts {
             method: entry.name,
             settings: &fit.method.settings,
             backbone,
@@ -185,12 +184,12 @@ fn detector(first: &Partial) -> Result<Detector, DetectorError> {
             pipelines: &fit.pipelines,
             region,
         };
-        Detector::described(described)
+        Detector::from_parts(parts)
     };
     build().map_err(refuse)
 }
 
-/// The region of interest, where there is one.
+/// The region of interest, if any.
 fn region(first: &Partial) -> Result<Option<GrayImage>, DetectorError> {
     let Some(hash) = &first.header.fit.region else { return Ok(None) };
     let damaged = || MethodError::State { state: "region".to_owned(), reason: Some("it is not as it was".to_owned()) };

@@ -1,12 +1,13 @@
-//! Fits that are divided over processes or machines, exactly.
+//! Exact fits divided over processes or machines.
 //!
-//! Most of a fit is spent on running images through a frozen network. [`Detector::absorb`](crate::Detector::absorb)
-//! does that for one [`Shard`] of the images and writes a *partial*: what the network says of them, and whatever else a
-//! fit takes from images. [`merge`] reads the partials of all shards and fits the method on them, which looks at no
-//! image again. The model is byte for byte the one that [`Detector::fit`](crate::Detector::fit) makes of all images.
+//! Most of the time of a fit goes into running images through a frozen network.
+//! [`Detector::absorb`](crate::Detector::absorb) does so for one [`Shard`] of the images and writes a *partial*: their
+//! features and all other data that a fit takes from images. [`merge`] reads the partials of all shards and fits the
+//! method without reading any image. The model equals that of [`Detector::fit`](crate::Detector::fit) on all images,
+//! byte for byte.
 //!
-//! Every process is given the same samples and the same options. What depends on all images (the aspect ratio, groups
-//! by name, the order) is taken from the whole list by each of them. Methods that train a network cannot be divided.
+//! Every process must get the same samples and options. Each derives whatever depends on all images (the aspect ratio,
+//! groups by name, the order) from the whole list. Methods that train a network cannot be divided.
 //!
 //! # Format, version 1
 //!
@@ -17,15 +18,14 @@
 //! | the length of the header, little-endian | 8 |
 //! | the header: JSON | as it says |
 //! | the backbone's weights up to the deepest tap, a safetensors file; in the first shard | as the header says |
-//! | the region of interest, 0 or 255 a pixel of the frame; where there is one | as the header says |
+//! | the region of interest, if any: 0 or 255 per pixel of the frame | as the header says |
 //! | for each usable image, each size and each tap: its values, F32, little-endian | from the shapes of the taps |
 //! | the list of images, usable or not: JSON | |
 //! | the length of that list, little-endian | 8 |
 //! | the SHA-256 of everything before it | 32 |
 //!
-//! A partial is written as images come, and read image by image: neither takes more memory than a fit. Reading checks
-//! the checksum first, and every size before it allocates. Nothing in it depends on when, or with how many threads, it
-//! was made.
+//! A partial is written and read image by image, so that neither takes more memory than a fit. Reading checks the
+//! checksum first, and every size before allocating. The content does not depend on the time or the number of threads.
 
 mod absorb;
 mod header;

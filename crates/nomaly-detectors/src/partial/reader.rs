@@ -1,4 +1,4 @@
-//! Reading a partial, and trusting nothing in it.
+//! Reads partials and checks all of their content.
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -12,38 +12,38 @@ use super::images::ImageRecord;
 use super::shard::Shard;
 use crate::error::DetectorError;
 
-/// Bytes that are read at a time.
+/// The read buffer in bytes.
 const BUFFER: usize = 1 << 20;
-/// Larger weights are not read; those of the largest networks here have 300 MB.
+/// The largest weights that are read; the largest networks take 300 MB.
 const MOST_WEIGHT_BYTES: u64 = 8 << 30;
-/// Larger regions are not read: a frame of 64 × 64 tiles of 512 pixels has as many.
+/// The largest region that is read: a frame of 64 × 64 tiles of 512 pixels.
 const MOST_REGION_BYTES: u64 = 1 << 30;
 /// Bytes before the header: the magic, the version and the length.
 const HEAD: u64 = MAGIC.len() as u64 + 4 + 8;
 /// Bytes after the list of images: its length and the checksum.
 const TAIL: u64 = 8 + 32;
 
-/// A partial that is as it was written, without the values of its images.
+/// A partial with a valid checksum, without the values of its images.
 pub(super) struct Partial {
     pub(super) path: PathBuf,
     pub(super) header: Header,
     pub(super) shard: Shard,
     pub(super) images: Vec<ImageRecord>,
-    /// Empty but in the first shard.
+    /// Empty except in the first shard.
     pub(super) weights: Vec<u8>,
-    /// Empty but in the first shard, and where all of the image counts.
+    /// Empty except in the first shard of a fit with a region of interest.
     pub(super) region: Vec<u8>,
-    /// Where the values begin.
+    /// The offset of the values.
     values_at: u64,
-    /// How many bytes they have.
+    /// The bytes of the values.
     value_bytes: u64,
 }
 
 impl Partial {
-    /// Reads all of the file but the values, having compared its checksum.
+    /// Checks the checksum and reads all of the file except the values.
     ///
     /// # Errors
-    /// A file that cannot be read, is damaged, cut short or of another version; cancellation.
+    /// A file that cannot be read, is damaged, truncated or of another version; cancellation.
     pub(super) fn open(path: &Path, progress: &dyn Progress) -> Result<Self, DetectorError> {
         let read = || -> Result<Self, Fault> {
             let (mut file, length) = open_regular(path)?;
@@ -91,12 +91,12 @@ impl Partial {
         read().map_err(|fault| fault.of(path))
     }
 
-    /// Usable images.
+    /// The number of usable images.
     pub(super) fn usable(&self) -> usize {
         self.images.iter().filter(|image| image.is_usable()).count()
     }
 
-    /// Checks that there are values of `image_bytes` bytes for each usable image.
+    /// Checks that the values have `image_bytes` bytes per usable image.
     pub(super) fn check_values(&self, image_bytes: u64) -> Result<(), DetectorError> {
         if (self.usable() as u64).checked_mul(image_bytes) == Some(self.value_bytes) {
             return Ok(());
@@ -129,7 +129,7 @@ pub(super) struct Values {
 }
 
 impl Values {
-    /// Appends the values from byte `at` on, of taps of such lengths, to those of the taps.
+    /// Reads the values at byte `at`, with the given length for each tap, and appends them to the taps' values.
     pub(super) fn read(&mut self, at: u64, lengths: &[usize], taps: &mut [Vec<f32>]) -> Result<(), DetectorError> {
         let read = |values: &mut Self| -> Result<(), Fault> {
             values.bytes.resize(4 * lengths.iter().sum::<usize>(), 0);
@@ -186,7 +186,7 @@ fn cut_short() -> Fault {
     Fault::Reason("is cut short, or not a partial of nomaly".to_owned())
 }
 
-/// A regular file and its length: a pipe would wait, and a device may never end.
+/// Opens a regular file; returns its length too. A pipe would block, and a device may never end.
 fn open_regular(path: &Path) -> Result<(File, u64), Fault> {
     let regular = |metadata: &std::fs::Metadata| match metadata.is_file() {
         true => Ok(()),
@@ -205,7 +205,7 @@ fn array<const N: usize>(file: &mut File) -> Result<[u8; N], Fault> {
     Ok(bytes)
 }
 
-/// `count` bytes, of which the caller knows that the file has them.
+/// Reads `count` bytes; the caller has checked that the file has them.
 fn bytes(file: &mut File, count: u64) -> Result<Vec<u8>, Fault> {
     let length = usize::try_from(count).map_err(|_| damaged("it is too large for this machine"))?;
     let mut bytes = Vec::new();
@@ -214,7 +214,7 @@ fn bytes(file: &mut File, count: u64) -> Result<Vec<u8>, Fault> {
     if bytes.len() == length { Ok(bytes) } else { Err(cut_short()) }
 }
 
-/// Compares the SHA-256 at the end with that of all bytes before it.
+/// Checks the SHA-256 at the end against all bytes before it.
 fn check_seal(file: &mut File, length: u64, progress: &dyn Progress) -> Result<(), Fault> {
     file.seek(SeekFrom::Start(0))?;
     let mut content = (&mut *file).take(length - 32);
@@ -234,7 +234,7 @@ fn check_seal(file: &mut File, length: u64, progress: &dyn Progress) -> Result<(
     if digest == stored { Ok(()) } else { Err(damaged("its checksum is not that of its bytes, or it is cut short")) }
 }
 
-/// Refuses a list of images that is not that of the shard.
+/// Rejects an image list that does not match the shard.
 fn check_images(header: &Header, shard: Shard, images: &[ImageRecord]) -> Result<(), Fault> {
     let each = 1 + header.fit.changes.len();
     let expected = shard.of(header.fit.images).len().checked_mul(each);

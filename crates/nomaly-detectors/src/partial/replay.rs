@@ -1,4 +1,4 @@
-//! The features of the images of partials, as a method sees them.
+//! A feature source over partials.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,10 +12,10 @@ use crate::error::DetectorError;
 use crate::images::{Descriptors, FeatureExtractor, StreamOptions, Streamed, group, images_per_batch};
 use crate::shift::{Look, pooled};
 
-/// What takes batches.
+/// A consumer of batches.
 type Visit<'a> = dyn FnMut(&FeatureBatch<'_>) -> Result<(), MethodError> + Send + 'a;
 
-/// What takes batches with the images that they are of.
+/// A consumer of batches and their images.
 type VisitPlaces<'a> = dyn FnMut(&[Place<'_>], &FeatureBatch<'_>) -> Result<(), MethodError> + 'a;
 
 /// The images of all partials, in the order of the shards.
@@ -23,9 +23,9 @@ pub(super) struct Replay<'a> {
     partials: &'a [Partial],
     extractors: &'a [FeatureExtractor],
     group_by: &'a GroupBy,
-    /// Bytes that a fit on the images themselves would keep between visits: as much memory is planned with.
+    /// Bytes that a fit on images would cache between visits, so that both plan with the same memory.
     held_bytes: u64,
-    /// For each tap of each size, its values for an image.
+    /// The values per image of each tap at each size.
     lengths: Vec<Vec<usize>>,
     usable: Vec<Place<'a>>,
     first: Mutex<First>,
@@ -40,18 +40,18 @@ struct Place<'a> {
     number: usize,
 }
 
-/// What the first visit finds, at the smallest size.
+/// The results of the first visit, at the smallest size.
 #[derive(Default)]
 struct First {
     done: bool,
     looks: Vec<Look>,
     descriptors: Descriptors,
-    /// The groups of the usable images, once they are known.
+    /// The groups of the usable images, once known.
     groups: Option<(Groups, GroupInfo)>,
 }
 
 impl<'a> Replay<'a> {
-    /// The images of `partials`, which have been checked against the extractors.
+    /// A source over `partials`, which have been checked against the extractors.
     pub(super) fn new(
         partials: &'a [Partial],
         extractors: &'a [FeatureExtractor],
@@ -83,7 +83,7 @@ impl<'a> Replay<'a> {
         SizedReplay { replay: self, size }
     }
 
-    /// Reads images at a size and hands them on, as many at a time as a fit on images has.
+    /// Reads images at a size and passes them on in the same batches as a fit on images.
     fn read(
         &self,
         size: usize,
@@ -123,7 +123,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// The groups of the usable images, with what made them.
+    /// The groups of the usable images, with their description.
     fn grouping(&self) -> Result<(Groups, GroupInfo), MethodError> {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &first.groups {
@@ -135,11 +135,10 @@ impl<'a> Replay<'a> {
         Ok(known)
     }
 
-    /// What is known of the images in the end, and how they looked. Of images that are not usable only those are named
-    /// that are no copies.
+    /// The usable and skipped images with their groups and looks. Skipped images exclude copies.
     ///
     /// # Errors
-    /// Images that cannot be grouped as asked for.
+    /// Images that cannot be grouped as requested.
     pub(super) fn into_streamed(self) -> Result<(Streamed, Vec<Look>), MethodError> {
         let (groups, group_info) = self.grouping()?;
         let usable = self.images().enumerate().filter(|(_, image)| image.is_usable()).map(|(place, _)| place).collect();
@@ -209,7 +208,7 @@ impl FeatureSource for SizedReplay<'_> {
     }
 }
 
-/// A method sees the errors of its source.
+/// Converts errors of the source for the method.
 fn into_method(error: DetectorError) -> MethodError {
     match error {
         DetectorError::Method(error) => error,

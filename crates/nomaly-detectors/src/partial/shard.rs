@@ -1,13 +1,13 @@
-//! The share of the images that one process takes.
+//! Shards of the images of a fit.
 
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// The most shards that images are divided into.
+/// The most shards of a fit.
 const MOST_SHARDS: usize = 10_000;
 
-/// One of several nearly equal stretches of a list of images.
+/// One of several stretches of nearly equal length of a list of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: usize,
@@ -15,25 +15,25 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// What [`from_str`](Self::from_str) takes, in words.
+    /// The values that [`from_str`](Self::from_str) accepts, in words.
     pub const ALLOWED: &str = "I/N: the I-th of N shards, I from 1 to N and N up to 10000";
 
-    /// The `index`-th, from 1, of `count` shards; `None` where there is no such shard.
+    /// The `index`-th of `count` shards, from 1; `None` if there is no such shard.
     pub fn new(index: usize, count: usize) -> Option<Self> {
         ((1..=MOST_SHARDS).contains(&count) && (1..=count).contains(&index)).then_some(Self { index, count })
     }
 
-    /// Which shard it is, from 1.
+    /// The number of the shard, from 1.
     pub fn index(self) -> usize {
         self.index
     }
 
-    /// How many shards there are.
+    /// The number of shards.
     pub fn count(self) -> usize {
         self.count
     }
 
-    /// Its stretch of `items` items; empty for some where there are more shards than items.
+    /// Its range of `items` items; may be empty if there are more shards than items.
     pub fn of(self, items: usize) -> Range<usize> {
         let end = |shards: usize| (items as u128 * shards as u128 / self.count as u128) as usize;
         end(self.index - 1)..end(self.index)

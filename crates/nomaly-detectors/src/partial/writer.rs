@@ -1,4 +1,4 @@
-//! Writing a partial, image by image.
+//! Writes partials image by image.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -10,21 +10,21 @@ use super::header::{FORMAT_VERSION, Header, MAGIC};
 use super::images::ImageRecord;
 use crate::error::DetectorError;
 
-/// Bytes that are written at a time.
+/// The write buffer in bytes.
 const BUFFER: usize = 1 << 20;
 
-/// A partial under construction: there is no file of its name before [`finish`](Self::finish).
+/// A partial being written; the file appears on [`finish`](Self::finish).
 pub(super) struct PartialWriter<'a> {
     path: &'a Path,
     out: BufWriter<HashingWriter<AtomicFile>>,
     images: Vec<ImageRecord>,
     bytes: u64,
-    /// The bytes of one tap of an image.
+    /// A buffer for the bytes of one tap of an image.
     tap: Vec<u8>,
 }
 
 impl<'a> PartialWriter<'a> {
-    /// Begins with the header, the weights and the region.
+    /// Writes the header, the weights and the region.
     pub(super) fn create(
         path: &'a Path,
         header: &Header,
@@ -53,12 +53,12 @@ impl<'a> PartialWriter<'a> {
         self.out.write_all(bytes).map_err(failed(self.path))
     }
 
-    /// Adds an image; the values of usable ones come with [`values`](Self::values).
+    /// Adds an image to the list; [`values`](Self::values) adds the values of usable ones.
     pub(super) fn image(&mut self, image: ImageRecord) {
         self.images.push(image);
     }
 
-    /// Adds the values of the usable images of a batch, which comes at each size.
+    /// Adds the values of the usable images of a batch, given at each size.
     pub(super) fn values(&mut self, sizes: &[FeatureBatch<'_>]) -> Result<(), DetectorError> {
         let images = sizes.first().map_or(0, |batch| batch.images);
         for image in 0..images {
@@ -74,7 +74,7 @@ impl<'a> PartialWriter<'a> {
         Ok(())
     }
 
-    /// Ends the file and puts it in its place; says how many bytes it has.
+    /// Finishes the file and moves it to its path; returns its size in bytes.
     pub(super) fn finish(mut self) -> Result<u64, DetectorError> {
         let json = encoded(&self.images)?;
         self.write(&json)?;

@@ -1,4 +1,4 @@
-//! A scorer on rows, before it has seen data.
+//! Detectors of rows before they are fitted.
 
 use ndarray::{ArrayView2, Axis};
 use nomaly_data::tables::Table;
@@ -20,16 +20,16 @@ use crate::decider::Decider;
 use crate::error::DetectorError;
 use crate::info::{DecisionHistory, RowsInfo, RowsTraining};
 
-/// The scorer where none is named.
+/// The default scorer.
 pub const DEFAULT_SCORER: &str = "neighbours";
-/// The settings of the default scorer where it is used on rows: the distance to the fifth nearest row.
-const NEIGHBOURS: [(&str, &str); 3] = [("k", "5"), ("distance", "l2"), ("aggregation", "kth")];
-/// What is said where classes are to be learned from rows without labels.
+/// The settings of the default scorer on rows: the distance to the fifth nearest row.
+const DEFAULT_SCORER_SETTINGS: [(&str, &str); 3] = [("k", "5"), ("distance", "l2"), ("aggregation", "kth")];
+/// The message for classes of rows without labels.
 const NO_LABELS: &str = "classes cannot be learned from rows without labels";
-/// The fewest rows that are left to learn from where a group is held out; smaller groups of others are taken apart.
+/// The fewest rows left to fit on when a group is held out; groups that leave fewer are split.
 const LEAST_ROWS: usize = 8;
 
-/// The settings of rows, beside those of the scorer.
+/// Settings of models of rows, besides those of the scorer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RowParams {
     /// What scores the rows; its settings are settings too.
@@ -48,7 +48,7 @@ impl Default for RowParams {
 
 impl Settings for RowParams {}
 
-/// The settings of a model that tells the classes of rows apart.
+/// Settings of models of classes of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClassRowParams {
     /// How columns are brought to one scale.
@@ -61,28 +61,28 @@ pub struct ClassRowParams {
 
 impl Settings for ClassRowParams {}
 
-/// A scorer with settings that it knows: ready to be fitted.
+/// A scorer with checked settings, ready to be fitted.
 pub struct RowDetector {
     task: Task,
     standardize: Standardize,
 }
 
-/// What is to be learned.
+/// The kind of model to fit.
 enum Task {
-    /// What normal rows are; the settings of the scorer are in full.
+    /// A model of normal rows; the settings of the scorer are complete.
     Normal { entry: &'static ScorerEntry, settings: Assignments },
-    /// Which class a row is of.
+    /// A model of classes.
     Classes(OpenSetParams),
 }
 
-/// How a detector of rows is fitted.
+/// Options of a fit on rows.
 #[derive(Clone, Copy, Debug)]
 pub struct RowFitOptions {
-    /// Decides every random choice.
+    /// Seeds every random choice.
     pub seed: u64,
-    /// The decision rule that the model starts with.
+    /// The decision rule of the model.
     pub rule: DecisionRule,
-    /// Whether the first row that cannot be used ends the fit.
+    /// Whether the first unusable row ends the fit.
     pub strict: bool,
 }
 
@@ -92,19 +92,19 @@ impl Default for RowFitOptions {
     }
 }
 
-/// What a fit on rows gives.
+/// The result of a fit on rows.
 pub struct RowFit {
     /// The fitted detector.
     pub detector: FittedRows,
-    /// Rows that could not be used.
+    /// Unusable rows.
     pub skipped: Vec<Skipped>,
 }
 
 impl RowDetector {
-    /// Checks settings: those of [`RowParams`], and whatever the scorer takes.
+    /// Checks settings: those of [`RowParams`] and of the scorer.
     ///
     /// # Errors
-    /// A scorer or a setting that is not known, or a value out of range.
+    /// An unknown scorer or setting, or a value out of range.
     pub fn new(given: &Assignments) -> Result<Self, DetectorError> {
         let own_table = SettingTable::of::<RowParams>();
         let (own, others) = given.split(&own_table);
@@ -114,29 +114,31 @@ impl RowDetector {
         for (name, _) in others.iter() {
             SettingTable::joined([&own_table, &table]).find(name)?;
         }
-        let usual: Assignments =
-            if entry.name == DEFAULT_SCORER { NEIGHBOURS.into_iter().collect() } else { Assignments::new() };
+        let usual: Assignments = if entry.name == DEFAULT_SCORER {
+            DEFAULT_SCORER_SETTINGS.into_iter().collect()
+        } else {
+            Assignments::new()
+        };
         let settings = entry.complete(&others.or(&usual))?;
         Ok(Self { task: Task::Normal { entry, settings }, standardize: params.standardize })
     }
 
-    /// Checks settings for a model that tells the classes of rows apart: those of [`ClassRowParams`].
+    /// Checks settings for a model of classes: those of [`ClassRowParams`].
     ///
     /// # Errors
-    /// A setting that is not known, or a value out of range.
+    /// An unknown setting, or a value out of range.
     pub fn of_classes(given: &Assignments) -> Result<Self, DetectorError> {
         let ClassRowParams { standardize, classes } = given.read()?;
         Ok(Self { task: Task::Classes(classes), standardize })
     }
 
-    /// Learns what is normal from the rows of `table`, all of which are taken to be good whatever their label says. A
-    /// model of classes learns what rows of each label are.
+    /// Fits the scorer on the rows of `table`, all treated as good regardless of their labels. A model of classes fits
+    /// one class per label.
     ///
-    /// Rows with cells that are missing or not finite are left out, and for a model of classes rows without a label.
+    /// Skips rows with cells that are missing or not finite, and for models of classes rows without a label.
     ///
     /// # Errors
-    /// Values that the scorer does not take, too few usable rows, cancellation, and a bad row where the options are
-    /// strict.
+    /// Values that the scorer rejects, too few usable rows, cancellation, and an unusable row in strict mode.
     pub fn fit(
         mut self,
         table: &Table,
@@ -190,7 +192,7 @@ impl RowDetector {
         Ok(RowFit { detector: FittedRows { info, decider, model: ForRows { scaling, scorer } }, skipped })
     }
 
-    /// What the model file calls the scorer.
+    /// The name of the scorer in the model file.
     fn name(&self) -> &'static str {
         match &self.task {
             Task::Normal { entry, .. } => entry.name,
@@ -198,7 +200,7 @@ impl RowDetector {
         }
     }
 
-    /// All settings; the scorer's name stands beside them in the model file.
+    /// All settings except the scorer's name, which the model file stores separately.
     fn settings(&self) -> Assignments {
         let standardize = self.standardize;
         match &self.task {
@@ -252,7 +254,7 @@ impl RowDetector {
     }
 }
 
-/// What a fit has learned, with the scores of rows by fits that had not seen them.
+/// A fitted model with its held-out scores.
 struct Learned {
     scaling: Scaling,
     scorer: RowScorer,
@@ -260,7 +262,7 @@ struct Learned {
     classes: Vec<HeldOutClass>,
 }
 
-/// The fits of a scorer of the registry.
+/// Fits a scorer of the registry.
 struct ScorerFit<'a> {
     entry: &'a ScorerEntry,
     settings: &'a Assignments,

@@ -1,4 +1,4 @@
-//! A detector that has learned what normal rows are.
+//! Fitted detectors of rows.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use nomaly_data::tables::Table;
@@ -18,31 +18,31 @@ use crate::judge::{Fault, fault, is_about_values};
 use crate::model_file::Stored;
 use crate::outcome::Prediction;
 
-/// Rows that are scored between two looks at the progress.
+/// Rows per block; cancellation is checked between blocks.
 const BLOCK: usize = 8192;
 
-/// How rows are scored.
+/// Options of scoring rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RowPredictOptions {
     /// A decision rule in place of the model's own.
     pub rule: Option<DecisionRule>,
-    /// Whether the first row that cannot be used ends the run.
+    /// Whether the first unusable row ends the run.
     pub strict: bool,
 }
 
 /// One row of a run over many.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowOutcome {
-    /// The row, from 1.
+    /// The number of the row, from 1.
     pub row: usize,
-    /// What the detector says, or why it cannot.
+    /// The prediction, or why there is none.
     pub result: Result<Prediction, Skipped>,
 }
 
-/// A detector that has learned what normal rows are.
+/// A fitted detector of rows.
 pub type FittedRows = Fitted<ForRows>;
 
-/// What was learned of rows: a scale for each column, and a scorer.
+/// The fitted model of rows: a scale for each column, and a scorer.
 pub struct ForRows {
     pub(super) scaling: Scaling,
     pub(super) scorer: RowScorer,
@@ -81,13 +81,13 @@ impl Model for ForRows {
 }
 
 impl FittedRows {
-    /// Scores the rows of `table` in order. Columns are matched by name where both the model and the table have names.
+    /// Scores the rows of `table` in order. Columns are matched by name if both the model and the table have names.
     ///
-    /// A row that cannot be used is an outcome too, unless the options are strict. So is one whose score is not a
-    /// finite number: it is [`Skipped`] with the kind `non-finite-score`.
+    /// An unusable row is an outcome too, except in strict mode. A row whose score is not finite is [`Skipped`] with
+    /// the kind `non-finite-score`.
     ///
     /// # Errors
-    /// Columns that are missing or not known, cancellation, and a bad row where the options are strict.
+    /// Missing or unknown columns, cancellation, and an unusable row in strict mode.
     pub fn predict(
         &self,
         table: &Table,
@@ -111,7 +111,7 @@ impl FittedRows {
             let judge = |rows: ArrayView2<'_, f32>| self.judge(rows, &decider);
             match judge(rows.view()) {
                 Ok(block) => judged.extend(block),
-                // The other rows of the block are not to blame.
+                // Score the rows one by one, so that the fault concerns only one of them.
                 Err(DetectorError::Method(error)) if is_about_values(&error) => {
                     for row in 0..rows.nrows() {
                         match judge(rows.select(Axis(0), &[row]).view()) {
@@ -143,10 +143,10 @@ impl FittedRows {
         Ok(outcomes)
     }
 
-    /// The columns of the model of those rows of `table` whose cells are all finite, and their places, ascending.
+    /// The model's columns of the rows of `table` whose cells are all finite, and the indices of these rows, ascending.
     ///
     /// # Errors
-    /// Columns that are missing or not known.
+    /// Missing or unknown columns.
     pub fn usable_rows(&self, table: &Table) -> Result<(Array2<f32>, Vec<usize>), DetectorError> {
         let order = self.order(table)?;
         let (usable, _) = usable(table, None, false)?;
@@ -157,7 +157,7 @@ impl FittedRows {
         Ok((rows, usable))
     }
 
-    /// What is said of rows on one scale; the fault of a row whose score is not finite.
+    /// The predictions for scaled rows, or the fault of a row whose score is not finite.
     fn judge(
         &self,
         rows: ArrayView2<'_, f32>,
@@ -176,7 +176,7 @@ impl FittedRows {
         Ok(scored.into_iter().map(|scored| fault(&scored).map_or_else(|| Ok(decider.decide(scored)), Err)).collect())
     }
 
-    /// The place in `table` of each of the model's columns; `None` where they stand in the same order.
+    /// The index in `table` of each of the model's columns; `None` if they are in the same order.
     fn order(&self, table: &Table) -> Result<Option<Vec<usize>>, DetectorError> {
         let (Some(known), Some(names)) = (&self.info.columns, &table.columns) else {
             let found = table.rows.ncols();
@@ -204,7 +204,7 @@ impl FittedRows {
     }
 }
 
-/// The rows whose cells are all finite, and with a label where `labels` are given; and what is wrong with the others.
+/// The rows whose cells are all finite, and with a label if `labels` are given; and why the others are skipped.
 pub(super) fn usable(
     table: &Table,
     labels: Option<&[String]>,

@@ -1,4 +1,4 @@
-//! Scorers on rows of numbers, without images: settings → checked detector → fitted detector.
+//! Detectors of rows of numbers: settings → checked detector → fitted detector.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

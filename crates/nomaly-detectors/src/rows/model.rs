@@ -1,4 +1,4 @@
-//! What scores rows that have been brought to one scale.
+//! A scorer of scaled rows.
 
 use nomaly_methods::MethodError;
 use nomaly_methods::recognition::ClassModel;
@@ -6,16 +6,16 @@ use nomaly_scorers::{Scorer, State, restore};
 
 use crate::error::DetectorError;
 
-/// The state of the scorer, beside that of the scaling.
+/// The state of the scorer.
 const SCORER: &str = "scorer";
-/// What stands for the scorer of models that tell classes apart.
+/// The scorer name of models of classes.
 pub(super) const OPEN_SET: &str = "open-set";
 
-/// What scores rows that have been brought to one scale.
+/// A scorer of scaled rows.
 pub(super) enum RowScorer {
     /// A scorer of the registry.
     Normal(Box<dyn Scorer>),
-    /// A model that tells classes apart.
+    /// A model of classes.
     Classes(ClassModel),
 }
 
@@ -34,7 +34,7 @@ impl RowScorer {
         }
     }
 
-    /// Brings back what [`states`](Self::states) gave, of the scorer of this name.
+    /// Restores the scorer of this name from its [`states`](Self::states).
     pub(super) fn restore(name: &str, states: &[(String, State)]) -> Result<Self, DetectorError> {
         match states {
             _ if name == OPEN_SET => Ok(Self::Classes(ClassModel::restore(states)?)),

@@ -4,33 +4,33 @@ use serde::{Deserialize, Serialize};
 
 use super::student::two_sided;
 
-/// The most values that a distribution keeps.
+/// The most values of a distribution; more are reduced to quantiles.
 pub const MOST_QUANTILES: usize = 200;
-/// The fewest values that say anything of a further one.
+/// The fewest values to test a further one against.
 const FEWEST: usize = 3;
-/// The excess kurtosis that is believed beside the one found, divided by the number of values.
+/// The allowance for unobserved excess kurtosis, to be divided by the number of values.
 const UNSEEN_EXCESS: f64 = 30.0;
-/// A value is beyond the range only by this share of the range.
+/// The margin beyond the range, as a share of the range.
 const MARGIN: f64 = 0.2;
 
-/// How a statistic is spread over the training images.
+/// The distribution of a statistic over the training images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Distribution {
-    /// How many values there were.
+    /// The number of values.
     count: usize,
     mean: f64,
-    /// Root mean squares of the deviations below and above the mean, times √2 where all were on one side: the standard
-    /// deviation of a symmetric distribution with this side.
+    /// The standard deviations of the symmetric distributions with the deviations below and above the mean: √2 times
+    /// the root mean square of one side over all values.
     below: f64,
     above: f64,
     /// The excess kurtosis, 0 for a normal distribution.
     excess: f64,
-    /// The values ascending, or quantiles of them at even probabilities with both ends.
+    /// The values, ascending, or their quantiles at even probabilities including both ends.
     quantiles: Vec<f32>,
 }
 
-/// On which side of a distribution a value lies.
+/// The side of a distribution on which a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Below,
@@ -38,12 +38,12 @@ pub(super) enum Side {
 }
 
 impl Distribution {
-    /// The distribution of some values; `None` where there are none, or one is not finite.
+    /// The distribution of values; `None` without values, or if one is not finite.
     pub fn of(values: &[f64]) -> Option<Self> {
         Self::weighted(values.iter().map(|&value| (value, 1.0)).collect(), values.len())
     }
 
-    /// The distribution of the values of both.
+    /// Merges two distributions.
     pub(super) fn joined(&self, other: &Self) -> Option<Self> {
         let weighted = |part: &Self| {
             let weight = part.count as f64 / part.quantiles.len() as f64;
@@ -52,7 +52,7 @@ impl Distribution {
         Self::weighted([weighted(self), weighted(other)].concat(), self.count + other.count)
     }
 
-    /// The distribution of values that stand for `weight` values each, `count` in all.
+    /// The distribution of `count` values, given as representatives of `weight` values each.
     fn weighted(mut values: Vec<(f64, f64)>, count: usize) -> Option<Self> {
         if values.is_empty() || values.iter().any(|(value, _)| !value.is_finite()) {
             return None;
@@ -62,7 +62,7 @@ impl Distribution {
         let average =
             |of: &dyn Fn(f64) -> f64| values.iter().map(|&(value, weight)| weight * of(value)).sum::<f64>() / total;
         let mean = average(&|value| value);
-        // Of a sample, n − 1 deviations are free.
+        // A sample has n − 1 degrees of freedom.
         let free = total / (total - 1.0).max(1.0);
         let side = |keep: fn(f64) -> bool| {
             let squares = average(&|value| if keep(value - mean) { (value - mean).powi(2) } else { 0.0 });
@@ -75,7 +75,7 @@ impl Distribution {
         Some(Self { count, mean, below, above, excess, quantiles })
     }
 
-    /// Whether it is one that [`of`](Self::of) could have made.
+    /// Whether [`of`](Self::of) could have made it.
     pub(super) fn is_sound(&self) -> bool {
         let numbers = [self.mean, self.below, self.above, self.excess];
         numbers.iter().all(|number| number.is_finite())
@@ -102,15 +102,15 @@ impl Distribution {
         (f64::from(low) + f64::from(high)) / 2.0
     }
 
-    /// The share of values below `value`, those equal to it counted half.
+    /// The share of values below `value`, counting equal ones half.
     pub(super) fn share_below(&self, value: f64) -> f64 {
         let below = self.quantiles.partition_point(|&other| f64::from(other) < value);
         let up_to = self.quantiles.partition_point(|&other| f64::from(other) <= value);
         (below + up_to) as f64 / (2 * self.quantiles.len()) as f64
     }
 
-    /// Where `value` lies beyond the range by more than its margin and `floor`, and the two-sided p-value of so far a
-    /// value; `None` within, and where too few values say anything.
+    /// The side on which `value` exceeds the range by more than its margin and `floor`, with its two-sided p-value;
+    /// `None` within the range, and for too few values.
     pub(super) fn beyond(&self, value: f64, floor: f64) -> Option<(Side, f64)> {
         if self.count < FEWEST {
             return None;
@@ -133,17 +133,17 @@ impl Distribution {
         let deviation = (value - self.mean).abs() / (1.0 + 1.0 / n).sqrt();
         let scale = own.max(symmetric).max(floor);
         let plain = two_sided(deviation / scale, self.count - 1);
-        // Few values show little of a heavy tail: n of them have an excess kurtosis of less than n, whatever their
-        // source.
+        // Few values hardly show heavy tails: the excess kurtosis of n values is less than n, whatever their
+        // distribution.
         let excess = self.excess.max(0.0) + UNSEEN_EXCESS / n;
-        // Student's t of ν degrees has an excess kurtosis of 6 / (ν − 4), and a variance of ν / (ν − 2).
+        // Student's t with ν degrees of freedom has an excess kurtosis of 6 / (ν − 4), and a variance of ν / (ν − 2).
         let degrees = 4.0 + 6.0 / excess;
         let narrowed = scale * ((degrees - 2.0) / degrees).sqrt();
         plain.max(two_sided(deviation / narrowed, (degrees as usize).min(self.count - 1)))
     }
 }
 
-/// The values themselves, or where they are many, those at even probabilities with both ends.
+/// The values, or quantiles at even probabilities including both ends if there are many.
 fn quantiles(sorted: &[(f64, f64)], total: f64) -> Vec<f32> {
     if sorted.len() <= MOST_QUANTILES {
         return sorted.iter().map(|(value, _)| *value as f32).collect();
@@ -158,7 +158,7 @@ fn quantiles(sorted: &[(f64, f64)], total: f64) -> Vec<f32> {
         }
         quantiles.push(sorted[place].0 as f32);
     }
-    // Sums of weights may end a little short of the total.
+    // By rounding, sums of weights may fall short of the total.
     quantiles[MOST_QUANTILES - 1] = sorted[sorted.len() - 1].0 as f32;
     quantiles
 }
@@ -177,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_further_value_of_the_same_kind_is_seldom_beyond() {
-        // A twelfth of one per cent is a statistic's share of the false warnings that are allowed. Few values say
-        // little of a heavy tail, so that more is granted there; seldom are all twelve statistics of that kind.
+        // Each of the twelve statistics may cause a twelfth of 1 % of false warnings. Few values hardly show heavy
+        // tails, so that more are allowed there.
         let (share, granted) = (0.01 / 12.0, 0.0125);
         type Draw = fn(&mut ChaCha8Rng) -> f64;
         let draws: [(&str, Draw, f64); 5] = [
@@ -225,7 +225,7 @@ mod tests {
             assert!(side == expected && p_value < 1e-4, "{value}: {side:?} {p_value}");
         }
         assert_eq!(training.beyond(0.0, 0.0), None);
-        // What is too small to matter is not beyond.
+        // Differences below the floor do not count.
         assert_eq!(Distribution::of(&[1.0; 9]).unwrap().beyond(1.01, 0.02), None);
         assert!(Distribution::of(&[1.0; 9]).unwrap().beyond(1.5, 0.02).unwrap().1 < 1e-6);
         assert_eq!(Distribution::of(&[1.0, 1.1]).unwrap().beyond(9.0, 0.0), None);

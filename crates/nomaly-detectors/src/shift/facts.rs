@@ -1,4 +1,4 @@
-//! How the training images were stored, and which images were stored otherwise.
+//! Facts about the storage of the training images, and images that differ in them.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,24 @@ use serde::{Deserialize, Serialize};
 
 use super::{Difference, Look, ShiftKind};
 
-/// Training images of at least this saturation, in [0, 1], have colour beyond doubt.
+/// Training images of at least this saturation, in [0, 1], certainly have color.
 const CLEARLY_COLORED: f64 = 0.03;
-/// JPEG qualities differ where their [scales](jpeg_scale) do by this factor and [`QUALITY_STEP`]: 95 and 90 do, 75 and
-/// 65 do not.
+/// JPEG qualities differ if their [scales](jpeg_scale) differ by this factor and by [`QUALITY_STEP`]: 95 and 90 do, 75
+/// and 65 do not.
 const QUALITY_FACTOR: f64 = 1.5;
 const QUALITY_STEP: f64 = 5.0;
 
-/// How images were stored.
+/// Facts about the storage of images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Facts {
-    /// How many images there are.
+    /// The number of images.
     pub(super) images: usize,
-    /// How many of them are files of each format; images in memory have none.
+    /// The number of files of each format; images in memory have none.
     pub(super) formats: BTreeMap<FormatFamily, usize>,
-    /// How many files have so many bits per sample.
+    /// The number of files by bits per sample.
     pub(super) bits: BTreeMap<u8, usize>,
-    /// How many images have no colour.
+    /// The number of images without color.
     pub(super) grey: usize,
     /// The lowest and the highest quality of JPEG files.
     pub(super) jpeg_quality: Option<[u8; 2]>,
@@ -60,11 +60,11 @@ impl Facts {
             && self.jpeg_quality.is_none_or(|[low, high]| (1..=high).contains(&low) && high <= 100)
     }
 
-    /// The facts that all training images share and this image does not; `palest` is their lowest saturation, in [0,
-    /// 1].
+    /// The facts shared by all training images but not by this image; `palest` is the lowest saturation of the training
+    /// images, in [0, 1].
     pub(super) fn differences(&self, look: &Look, palest: f64) -> Vec<Difference> {
         let mut found = Vec::new();
-        let mut tell = |kind, message: String| {
+        let mut report = |kind, message: String| {
             found.push(Difference { kind, p_value: 1.0 / (self.images as f64 + 1.0), message });
         };
         let all = format!("all {} training images", self.images);
@@ -72,10 +72,10 @@ impl Facts {
             if let Some(format) = only(&self.formats).filter(|format| *format != file.format) {
                 let quality = file.jpeg_quality.map_or(String::new(), |quality| format!(" of quality {quality}"));
                 let (own, theirs) = (file.format.name(), format.name());
-                tell(ShiftKind::Format, format!("a {own} file{quality}, and {all} are {theirs}"));
+                report(ShiftKind::Format, format!("a {own} file{quality}, and {all} are {theirs}"));
             }
             if let Some(bits) = only(&self.bits).filter(|bits| *bits != file.bits) {
-                tell(ShiftKind::BitDepth, format!("{} bits per sample, and {all} have {bits}", file.bits));
+                report(ShiftKind::BitDepth, format!("{} bits per sample, and {all} have {bits}", file.bits));
             }
             if let (Some(quality), Some(span)) = (file.jpeg_quality, self.jpeg_quality)
                 && only(&self.formats) == Some(file.format)
@@ -83,14 +83,14 @@ impl Facts {
             {
                 let theirs =
                     if span[0] == span[1] { span[0].to_string() } else { format!("{} to {}", span[0], span[1]) };
-                tell(ShiftKind::Compression, format!("JPEG quality {quality}, and {all} have {theirs}"));
+                report(ShiftKind::Compression, format!("JPEG quality {quality}, and {all} have {theirs}"));
             }
         }
-        // Of scenes with little colour, some have none.
+        // Some images of scenes with little color have none.
         if look.statistics.grey && self.grey == 0 && palest > CLEARLY_COLORED {
-            tell(ShiftKind::Color, format!("without colour, and {all} have colour"));
+            report(ShiftKind::Color, format!("without colour, and {all} have colour"));
         } else if !look.statistics.grey && self.grey == self.images {
-            tell(ShiftKind::Color, format!("in colour, and {all} are grey"));
+            report(ShiftKind::Color, format!("in colour, and {all} are grey"));
         }
         found
     }
@@ -101,7 +101,7 @@ fn only<K: Copy>(counts: &BTreeMap<K, usize>) -> Option<K> {
     if counts.len() == 1 { counts.keys().next().copied() } else { None }
 }
 
-/// The span of both.
+/// The union of two spans.
 fn span(one: Option<[u8; 2]>, other: Option<[u8; 2]>) -> Option<[u8; 2]> {
     match (one, other) {
         (Some([a, b]), Some([c, d])) => Some([a.min(c), b.max(d)]),
@@ -109,7 +109,7 @@ fn span(one: Option<[u8; 2]>, other: Option<[u8; 2]>) -> Option<[u8; 2]> {
     }
 }
 
-/// Whether a quality is far from all in a span.
+/// Whether a quality differs from all in a span.
 fn far(quality: u8, [low, high]: [u8; 2]) -> bool {
     let [own, coarsest, finest] = [quality, low, high].map(|quality| f64::from(jpeg_scale(quality)));
     let beyond = |scale: f64| QUALITY_FACTOR * scale + QUALITY_STEP;

@@ -1,22 +1,21 @@
-//! Whether images look like the training images: the same camera, lighting, resolution and storage.
+//! Detects shifts of images against the training images: camera, lighting, resolution, storage.
 //!
-//! A decision promises its rate of false alarms for images that come about as the training images did. Another
-//! exposure, another scale or another JPEG quality changes what the network sees as much as a defect does, and every
-//! image is flagged without a word why. So a model keeps an [`InputProfile`] of its training images, and says of every
-//! image that it scores how it differs from them: its [`InputShift`].
+//! The false-alarm rate of a decision holds for images taken like the training images. Another exposure, scale or JPEG
+//! quality changes the features as much as a defect does, and every image is flagged for no visible reason. Therefore a
+//! model keeps an [`InputProfile`] of its training images, and reports the [`InputShift`] of every scored image.
 //!
 //! # What it compares
-//! * **Facts**: format, bits per sample, colour or none, JPEG quality, and size where all training images have one. A
-//!   fact counts where the training images agree on it.
-//! * **Statistics** of the decoded image ([`nomaly_transforms::statistics`]), and size where it varies.
+//! * **Facts**: format, bits per sample, color, JPEG quality, and size if all training images share one. A fact only
+//!   counts if all training images agree on it.
+//! * **Statistics** of the decoded image ([`nomaly_transforms::statistics`]), and size if it varies.
 //! * **Features**: the shallowest tap of the method, averaged over positions, by its Mahalanobis distance.
 //!
 //! # How it decides
-//! Of a single image, a statistic is called shifted where it lies beyond the training images' range by a margin, and
-//! where its two-sided p-value under Student's t for one further value is below its share of [`LEVEL`] (Bonferroni).
-//! The tail is as heavy as the training images' kurtosis asks for, and as wide as the wider of their two sides. Of all
-//! images of a run together, a [`RunWatch`] compares each distribution with the training images' by the rank-sum test,
-//! so that "all images are a little brighter" is found where no single image is extreme.
+//! A statistic of an image is shifted if it exceeds the training images' range by a margin, and its two-sided p-value
+//! under Student's t for one further value is below its share of [`LEVEL`] (Bonferroni). The degrees of freedom follow
+//! from the training images' kurtosis, the scale from the wider of their two sides. For all images of a run, a
+//! [`RunWatch`] compares each distribution with the training images' by the rank-sum test, so that "all images are a
+//! little brighter" is detected even if no single image is extreme.
 //!
 //! # Reference
 //! The t-type prediction interval: Hahn and Meeker, *Statistical Intervals*, 1991, section 4.7. The rank-sum test: Mann
@@ -42,11 +41,11 @@ pub(crate) use self::shallow::pooled;
 pub use self::shallow::{MOST_CHANNELS, ShallowFeatures};
 pub use self::statistic::Statistic;
 
-/// The share of unshifted images that may be called shifted by the p-values alone. It is below the 1 % that is aimed
-/// at, since real statistics have heavier tails than those of Student's t.
+/// The nominal rate of unshifted images called shifted. It is below the target of 1 %, since real statistics have
+/// heavier tails than Student's t.
 pub const LEVEL: f64 = 0.002;
 
-/// How an image looks: everything that a profile is made of, and that is compared with it.
+/// How an image looks: the data of a profile, and of the comparison with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Look {
     /// Width and height in pixels.
@@ -55,20 +54,20 @@ pub struct Look {
     pub file: Option<FileFacts>,
     /// Statistics of its pixels.
     pub statistics: ImageStatistics,
-    /// The shallowest tap of the method, averaged over positions; `None` where the method sees pixels only.
+    /// The shallowest tap of the method, averaged over positions; `None` for methods on pixels.
     pub features: Option<Vec<f32>>,
 }
 
-/// In what an image differs from the training images.
+/// The kind of a shift: in what an image differs from the training images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ShiftKind {
     /// Another family of file formats.
     Format,
-    /// Other bits per sample.
+    /// Another number of bits per sample.
     BitDepth,
-    /// Grey in place of colour, or colour in place of grey.
+    /// Gray in place of color, or color in place of gray.
     Color,
     /// Another size in pixels.
     Size,
@@ -84,20 +83,20 @@ pub enum ShiftKind {
     Sharpness,
     /// More or less noise or fine texture.
     Noise,
-    /// More or less saturated colours.
+    /// More or less saturated colors.
     Saturation,
-    /// Another balance of the colours.
+    /// Another balance of the colors.
     ColorCast,
     /// Other traces of JPEG blocks in the pixels.
     Blockiness,
     /// Structures that run in another direction.
     Orientation,
-    /// Features of the network that none of the other kinds explains.
+    /// Features of the network, without another kind that explains them.
     Features,
 }
 
 impl ShiftKind {
-    /// The name that records have.
+    /// The name in records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Format => "format",
@@ -118,7 +117,7 @@ impl ShiftKind {
         }
     }
 
-    /// What images of this kind are, after "12 of 20 images": "differ in brightness from the training images".
+    /// A phrase that follows "12 of 20 images": "differ in brightness from the training images".
     pub fn describe(self) -> &'static str {
         match self {
             Self::Format => "are stored in another format than the training images",
@@ -139,7 +138,7 @@ impl ShiftKind {
         }
     }
 
-    /// What explains most comes first: facts, then statistics, then features, which name no cause.
+    /// The order of explanation: facts, then statistics, then features, which name no cause.
     fn tier(self) -> u8 {
         match self {
             Self::Features => 2,
@@ -147,7 +146,7 @@ impl ShiftKind {
         }
     }
 
-    /// Whether it is a fact rather than a measured value. Facts explain what is measured, and are told first.
+    /// Whether it is a fact rather than a measured value. Facts explain measured values and are reported first.
     pub fn is_fact(self) -> bool {
         self <= Self::Compression
     }
@@ -162,21 +161,21 @@ impl std::fmt::Display for ShiftKind {
 /// How an image differs from the training images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InputShift {
-    /// In what it differs, the most telling first: facts, then statistics by their p-values, then features.
+    /// The kinds of differences: facts, then statistics by their p-values, then features.
     pub kinds: Vec<ShiftKind>,
     /// The first of them.
     pub worst: ShiftKind,
-    /// The p-value of the worst, in (0, 1]: how rare that is among images like the training images. For a fact that all
-    /// n training images share it is 1 / (n + 1).
+    /// The p-value of the worst, in (0, 1]: how rare it is among images like the training images. For a fact shared by
+    /// all n training images it is 1 / (n + 1).
     pub p_value: f64,
     /// In words, with numbers.
     pub message: String,
 }
 
-/// The most differences that a message spells out.
-const MOST_TOLD: usize = 3;
+/// The most differences in a message.
+const MOST_LISTED: usize = 3;
 
-/// One difference, before all are put together.
+/// A single difference.
 #[derive(Clone, Debug)]
 struct Difference {
     kind: ShiftKind,
@@ -185,10 +184,10 @@ struct Difference {
 }
 
 impl InputShift {
-    /// Puts differences together; `None` where there are none.
+    /// Combines differences; `None` without any.
     fn of(mut differences: Vec<Difference>) -> Option<Self> {
         differences.sort_by(|a, b| a.kind.tier().cmp(&b.kind.tier()).then(a.p_value.total_cmp(&b.p_value)));
-        // Two statistics may be of one kind.
+        // Two statistics may share a kind.
         let mut kinds = Vec::new();
         differences.retain(|difference| {
             let first = !kinds.contains(&difference.kind);
@@ -196,8 +195,8 @@ impl InputShift {
             first
         });
         let worst = differences.first()?;
-        let told: Vec<&str> =
-            differences.iter().take(MOST_TOLD).map(|difference| difference.message.as_str()).collect();
-        Some(Self { worst: worst.kind, p_value: worst.p_value, message: told.join("; "), kinds })
+        let messages: Vec<&str> =
+            differences.iter().take(MOST_LISTED).map(|difference| difference.message.as_str()).collect();
+        Some(Self { worst: worst.kind, p_value: worst.p_value, message: messages.join("; "), kinds })
     }
 }

@@ -1,4 +1,4 @@
-//! What a model keeps of how its training images looked.
+//! Profiles of training images.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::shallow::ShallowFeatures;
 use super::statistic::{Statistic, number};
 use super::{Difference, InputShift, LEVEL, Look, ShiftKind};
 
-/// How the training images of a model looked.
+/// The profile of the training images of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputProfile {
@@ -21,10 +21,10 @@ pub struct InputProfile {
 }
 
 impl InputProfile {
-    /// The profile of some images; `None` where there are none. Features are left out where any image lacks them; `tap`
-    /// names where they come from.
+    /// The profile of images; `None` without images. Features are left out if any image lacks them; `tap` is their
+    /// name.
     ///
-    /// Images that depend on each other count as if they did not: of a burst, hand over one image.
+    /// Images are treated as independent: pass only one image of a burst.
     pub fn of(looks: &[Look], tap: Option<&str>) -> Option<Self> {
         let measured = Statistic::ALL.into_iter().filter(|statistic| *statistic != Statistic::Features);
         let mut statistics = BTreeMap::new();
@@ -33,13 +33,13 @@ impl InputProfile {
             statistics.insert(statistic, Distribution::of(&values)?);
         }
         let rows: Option<Vec<&[f32]>> = looks.iter().map(|look| look.features.as_deref()).collect();
-        // A distance over more channels than twice the images says little of a further image.
+        // A distance over more channels than twice the images is unreliable for a further image.
         let rows = rows.filter(|rows| rows.first().is_some_and(|row| row.len() <= 2 * rows.len()));
         let features = tap.zip(rows).and_then(|(tap, rows)| ShallowFeatures::of(tap, &rows));
         Some(Self { facts: Facts::of(looks), statistics, features })
     }
 
-    /// The profile of these training images and further ones.
+    /// Adds further training images.
     pub(crate) fn joined(&self, looks: &[Look]) -> Option<Self> {
         let more = Self::of(looks, None)?;
         let joined = |(statistic, own): (&Statistic, &Distribution)| {
@@ -51,7 +51,7 @@ impl InputProfile {
         Some(Self { facts: self.facts.joined(&more.facts), statistics, features })
     }
 
-    /// Checks what came out of a file.
+    /// Checks a profile from a file.
     pub(crate) fn check(&self) -> Result<(), String> {
         let measured = Statistic::ALL.into_iter().filter(|statistic| *statistic != Statistic::Features);
         let sound = self.facts.is_sound()
@@ -61,12 +61,12 @@ impl InputProfile {
         if sound { Ok(()) } else { Err("its profile of the training images is damaged".to_owned()) }
     }
 
-    /// How many training images it is made of.
+    /// The number of training images.
     pub fn images(&self) -> usize {
         self.facts.images
     }
 
-    /// What the profile says of a statistic.
+    /// The distribution of a statistic.
     pub fn distribution(&self, statistic: Statistic) -> Option<&Distribution> {
         match statistic {
             Statistic::Features => self.features.as_ref().map(ShallowFeatures::distances),
@@ -82,7 +82,7 @@ impl InputProfile {
         }
     }
 
-    /// How an image differs from the training images; `None` where it does not.
+    /// The shift of an image against the training images, if any.
     pub fn shift(&self, look: &Look) -> Option<InputShift> {
         let palest = self.statistics.get(&Statistic::Saturation).map_or(0.0, |saturation| saturation.range()[0]);
         let mut differences = self.facts.differences(look, palest);
@@ -102,7 +102,7 @@ impl InputProfile {
                 differences.push(Difference { kind: statistic.kind(), p_value, message });
             }
         }
-        // A size in a fixed shape and another shape are told in one sentence.
+        // A size in a fixed shape and another shape are one message.
         if differences.iter().any(|difference| difference.kind == ShiftKind::Size) {
             differences.iter_mut().filter(|difference| difference.kind == ShiftKind::Aspect).for_each(|difference| {
                 difference.message = format!("of another shape: width is {} of height", number(aspect(look)));
@@ -118,7 +118,7 @@ impl InputProfile {
         format!("{width}×{height} pixels, and all {} training images have {theirs}", self.images())
     }
 
-    /// The size of the training images: "1024×1024", or what they span.
+    /// The size of the training images: "1024×1024", or a range.
     pub fn size_in_words(&self) -> String {
         let span = |statistic| self.statistics.get(&statistic).map_or([0.0; 2], Distribution::range);
         let ([size_low, size_high], [shape_low, shape_high]) = (span(Statistic::Size), span(Statistic::Aspect));
@@ -132,7 +132,7 @@ impl InputProfile {
         format!("about {small}² to {large}² in area")
     }
 
-    /// What the training images have in common, as names and values.
+    /// The common facts of the training images, as names and values.
     pub fn facts_in_words(&self) -> Vec<(&'static str, String)> {
         let Facts { images, formats, bits, grey, jpeg_quality } = &self.facts;
         let list = |parts: Vec<String>| if parts.is_empty() { "none: in memory".to_owned() } else { parts.join(", ") };

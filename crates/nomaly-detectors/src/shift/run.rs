@@ -1,4 +1,4 @@
-//! Whether all images of a run are shifted, or single ones.
+//! Shifts of all or single images of a run.
 
 use std::collections::BTreeMap;
 
@@ -10,72 +10,71 @@ use super::statistic::{Statistic, number};
 use super::student::two_sided;
 use super::{InputShift, Look, ShiftKind};
 
-/// The share of unshifted runs that may be called shifted by the p-values alone.
+/// The nominal rate of unshifted runs called shifted.
 const LEVEL: f64 = 0.005;
-/// The fewest images whose distribution is compared.
+/// The fewest images for comparing distributions.
 const FEWEST_IMAGES: usize = 5;
-/// The most values of a statistic that are kept; of more, every second one is dropped.
+/// The most kept values of a statistic; beyond that, every second one is dropped.
 const MOST_VALUES: usize = 4096;
-/// The share of the pairs of an image and a training image in which the image's value is the larger (or the smaller)
-/// one from which on a difference is worth a word.
+/// The least relevant effect: the share of pairs of an image and a training image in which the image's value is larger
+/// (or smaller).
 const LEAST_EFFECT: f64 = 0.7;
-/// The share of unshifted images that are called shifted, at most.
+/// The largest rate of unshifted images called shifted.
 const FALSE_WARNINGS: f64 = 0.01;
-/// The share of images with another fact from which on all are said to have it.
+/// The share of images with another fact above which all are reported to have it.
 const MOST: f64 = 0.9;
 
-/// Collects how the images of a run look.
+/// Collects the looks of the images of a run.
 #[derive(Debug)]
 pub struct RunWatch<'a> {
     profile: &'a InputProfile,
     images: usize,
-    /// Single images that are shifted, and how many in each way.
+    /// Shifted images by kind.
     shifted: usize,
-    by_kind: BTreeMap<ShiftKind, Seen>,
+    by_kind: BTreeMap<ShiftKind, ShiftedImages>,
     values: BTreeMap<Statistic, Thinned>,
 }
 
-/// The single images that are shifted in one way.
+/// The images shifted in one way.
 #[derive(Debug)]
-struct Seen {
+struct ShiftedImages {
     count: usize,
-    /// The message of the first of which it is the worst kind, or else of the first.
+    /// The message of the first image.
     example: String,
 }
 
-/// What is said of a run.
+/// The verdict on a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunShift {
-    /// How many images were looked at.
+    /// The number of images.
     pub images: usize,
-    /// How many of them are shifted each for itself.
+    /// The number of images that are shifted individually.
     pub shifted: usize,
-    /// How many of them are shifted in each way, each for itself.
+    /// The number of images shifted individually in each way.
     pub by_kind: BTreeMap<ShiftKind, usize>,
-    /// In what the images as a whole differ from the training images, facts first, then the rarest
-    /// first, features last.
+    /// The differences of all images together from the training images: facts first, then by p-value, features last.
     pub findings: Vec<Finding>,
 }
 
 /// A difference of all images together.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// In what they differ.
+    /// The kind of the difference.
     pub kind: ShiftKind,
-    /// How rare that is among runs of images like the training images.
+    /// How rare it is among runs of images like the training images.
     pub p_value: f64,
     /// In words, with numbers.
     pub message: String,
 }
 
 impl RunShift {
-    /// Whether the images as a whole are shifted.
+    /// Whether the images are shifted as a whole.
     pub fn is_shifted(&self) -> bool {
         !self.findings.is_empty()
     }
 
-    /// Whether more images are shifted, each for itself, than false warnings explain: than their expected number by
-    /// three standard deviations.
+    /// Whether the number of individually shifted images exceeds that expected from false warnings by three standard
+    /// deviations.
     pub fn has_odd_images(&self) -> bool {
         let expected = FALSE_WARNINGS * self.images as f64;
         self.shifted as f64 > expected + 3.0 * expected.sqrt()
@@ -94,13 +93,13 @@ impl<'a> RunWatch<'a> {
         Self { profile, images: 0, shifted: 0, by_kind: BTreeMap::new(), values: BTreeMap::new() }
     }
 
-    /// Takes an image, with what was said of it alone.
+    /// Adds an image with its own shift.
     pub fn add(&mut self, look: &Look, shift: Option<&InputShift>) {
         self.images += 1;
         self.shifted += usize::from(shift.is_some());
         for kind in shift.into_iter().flat_map(|shift| &shift.kinds) {
             let message = || shift.map_or_else(String::new, |shift| shift.message.clone());
-            self.by_kind.entry(*kind).or_insert_with(|| Seen { count: 0, example: message() }).count += 1;
+            self.by_kind.entry(*kind).or_insert_with(|| ShiftedImages { count: 0, example: message() }).count += 1;
         }
         for statistic in Statistic::ALL {
             if let Some(value) = self.profile.value(statistic, look) {
@@ -114,18 +113,19 @@ impl<'a> RunWatch<'a> {
         self.values.get(&statistic).map(Thinned::median)
     }
 
-    /// The first message on an image that is shifted in this way.
+    /// The first message on an image shifted in this way.
     pub fn example(&self, kind: ShiftKind) -> Option<&str> {
-        self.by_kind.get(&kind).map(|seen| seen.example.as_str())
+        self.by_kind.get(&kind).map(|shifted| shifted.example.as_str())
     }
 
     /// The verdict on the images so far.
     pub fn verdict(&self) -> RunShift {
         let mut findings: Vec<Finding> = Vec::new();
-        for (&kind, seen) in self.by_kind.iter().filter(|(kind, _)| kind.is_fact()) {
-            if self.images >= FEWEST_IMAGES && seen.count as f64 >= MOST * self.images as f64 {
+        for (&kind, shifted) in self.by_kind.iter().filter(|(kind, _)| kind.is_fact()) {
+            if self.images >= FEWEST_IMAGES && shifted.count as f64 >= MOST * self.images as f64 {
                 let p_value = 1.0 / (self.profile.images() as f64 + 1.0);
-                let message = format!("{} {}: {}", self.who(seen.count), kind.describe(), seen.example);
+                let message =
+                    format!("{} {}: {}", self.images_in_words(shifted.count), kind.describe(), shifted.example);
                 findings.push(Finding { kind, p_value, message });
             }
         }
@@ -137,12 +137,12 @@ impl<'a> RunWatch<'a> {
                 findings.push(finding);
             }
         }
-        let by_kind = self.by_kind.iter().map(|(kind, seen)| (*kind, seen.count)).collect();
+        let by_kind = self.by_kind.iter().map(|(kind, shifted)| (*kind, shifted.count)).collect();
         RunShift { images: self.images, shifted: self.shifted, by_kind, findings }
     }
 
     /// "all 20 images", "19 of 20 images".
-    fn who(&self, count: usize) -> String {
+    fn images_in_words(&self, count: usize) -> String {
         if count == self.images { format!("all {count} images") } else { format!("{count} of {} images", self.images) }
     }
 
@@ -170,7 +170,7 @@ impl<'a> RunWatch<'a> {
             return None;
         }
         let kind = statistic.kind();
-        let [own, theirs] = [median, theirs].map(|value| number(statistic.shown(value)));
+        let [own, theirs] = [median, theirs].map(|value| number(statistic.display_value(value)));
         let message = format!(
             "the {} images as a whole are {} the training images (median {own}, theirs {theirs}){}",
             self.images,
@@ -181,7 +181,7 @@ impl<'a> RunWatch<'a> {
     }
 }
 
-/// What may have changed.
+/// The possible causes.
 fn cause(kind: ShiftKind) -> &'static str {
     match kind {
         ShiftKind::Brightness => ": exposure, gain or light has changed",
@@ -195,24 +195,24 @@ fn cause(kind: ShiftKind) -> &'static str {
     }
 }
 
-/// Values of a run, of which there are never too many.
+/// The values of a run, thinned to a bounded number.
 #[derive(Debug)]
 struct Thinned {
     kept: Vec<f64>,
-    /// Every so many values one is kept.
+    /// One of this many values is kept.
     step: usize,
-    seen: usize,
+    pushed: usize,
 }
 
 impl Default for Thinned {
     fn default() -> Self {
-        Self { kept: Vec::new(), step: 1, seen: 0 }
+        Self { kept: Vec::new(), step: 1, pushed: 0 }
     }
 }
 
 impl Thinned {
     fn push(&mut self, value: f64) {
-        if self.seen.is_multiple_of(self.step) {
+        if self.pushed.is_multiple_of(self.step) {
             if self.kept.len() == MOST_VALUES {
                 let mut place = 0;
                 self.kept.retain(|_| {
@@ -221,19 +221,19 @@ impl Thinned {
                 });
                 self.step *= 2;
             }
-            if self.seen.is_multiple_of(self.step) {
+            if self.pushed.is_multiple_of(self.step) {
                 self.kept.push(value);
             }
         }
-        self.seen += 1;
+        self.pushed += 1;
     }
 
-    /// How many values the kept ones count as.
+    /// The number of kept values.
     fn count(&self) -> usize {
         self.kept.len()
     }
 
-    /// The median; there is a value whenever there is a list.
+    /// The median; a list is never empty.
     fn median(&self) -> f64 {
         let mut sorted = self.kept.clone();
         sorted.sort_by(f64::total_cmp);

@@ -1,8 +1,8 @@
-//! How far the pooled features of an image are from those of the training images.
+//! The distance of the pooled features of an image from those of the training images.
 //!
-//! Channels are divided by their standard deviation, and their correlations shrunk towards none by the
-//! oracle-approximating formula, so that some tens of images give a distance. The distance of a training image is the
-//! one from all others, by the Sherman–Morrison formula; the shrinkage is that of all images.
+//! Channels are divided by their standard deviation, and their correlations are shrunk towards zero by the
+//! oracle-approximating formula, so that some tens of images suffice. The distance of a training image is that from all
+//! others, by the Sherman–Morrison formula; the shrinkage is that of all images.
 
 use nomaly_backbones::OutputLayout;
 use nomaly_methods::FeatureBatch;
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::distribution::Distribution;
 
-/// The most channels that are compared, evenly chosen of all.
+/// The most channels to compare, evenly chosen.
 pub const MOST_CHANNELS: usize = 32;
-/// The fewest images that a distance is learned from.
+/// The fewest images for a distance.
 const FEWEST_IMAGES: usize = 8;
 /// The least standard deviation of a channel, as a share of the root mean square of all channels' means.
 const LEAST_DEVIATION: f64 = 1e-3;
@@ -21,19 +21,19 @@ const LEAST_DEVIATION: f64 = 1e-3;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShallowFeatures {
-    /// The tap.
+    /// The name of the tap.
     tap: String,
     mean: Vec<f32>,
     /// The lower triangle, row by row, of the matrix that turns deviations from the mean into uncorrelated values of
     /// variance 1.
     whitening: Vec<f32>,
-    /// Logarithms of the distances of training images from the others.
+    /// The logarithms of the distances of the training images from the others.
     distances: Distribution,
 }
 
 impl ShallowFeatures {
-    /// Learns from one row of pooled features for each image; `None` for too few images, and for rows of another length
-    /// or with values that are not finite.
+    /// Fits the distance to one row of pooled features per image; `None` for too few images, and for rows of different
+    /// lengths or with values that are not finite.
     pub(super) fn of(tap: &str, rows: &[&[f32]]) -> Option<Self> {
         let n = rows.len();
         let dim = rows.first()?.len();
@@ -68,7 +68,7 @@ impl ShallowFeatures {
         }
         let whitening: Vec<f32> = whitening.iter().map(|value| *value as f32).collect();
         let mean: Vec<f32> = mean.iter().map(|value| *value as f32).collect();
-        // Features that are all 0 have no scale.
+        // Features that are all 0 cannot be scaled.
         let finite = mean.iter().chain(&whitening).all(|value| value.is_finite());
         finite.then(|| Self { tap: tap.to_owned(), mean, whitening, distances })
     }
@@ -89,7 +89,7 @@ impl ShallowFeatures {
         distance.is_finite().then_some(distance)
     }
 
-    /// The same with the distances of further images, which it had not seen.
+    /// Adds the distances of further images outside the fit.
     pub(super) fn with_rows(&self, rows: &[&[f32]]) -> Option<Self> {
         let distances: Option<Vec<f64>> = rows.iter().map(|row| self.log_distance(row)).collect();
         let distances = self.distances.joined(&Distribution::of(&distances?)?)?;
@@ -105,7 +105,7 @@ impl ShallowFeatures {
     }
 }
 
-/// The place of a value of a lower triangle that is kept row by row.
+/// The index of a value of a lower triangle stored row by row.
 fn packed(row: usize, column: usize) -> usize {
     row * (row + 1) / 2 + column
 }
@@ -124,7 +124,7 @@ fn norm_squared(triangle: &[f64], vector: &[f64]) -> f64 {
         .sum()
 }
 
-/// The lower triangle of the shrunk correlations of standardised rows, and how far they are shrunk, in [0, 1].
+/// The lower triangle of the shrunk correlations of standardized rows, and how far they are shrunk, in [0, 1].
 fn shrunk_correlations(rows: &[Vec<f64>], dim: usize) -> (Vec<f64>, f64) {
     let (n, p) = (rows.len() as f64, dim as f64);
     let mut lower = vec![0.0; packed(dim, 0)];
@@ -145,13 +145,13 @@ fn shrunk_correlations(rows: &[Vec<f64>], dim: usize) -> (Vec<f64>, f64) {
             let value = &mut lower[packed(row, column)];
             *value = (1.0 - shrinkage) * *value + if row == column { shrinkage * target } else { 0.0 };
         }
-        // Channels that never vary get a variance that keeps the factor finite.
+        // Constant channels get a variance that keeps the factor finite.
         lower[packed(row, row)] += 1e-6;
     }
     (lower, shrinkage)
 }
 
-/// The inverse of the Cholesky factor, a lower triangle too; `None` where there is none.
+/// The inverse of the Cholesky factor, also a lower triangle; `None` if the matrix is not positive definite.
 fn inverse_factor(mut lower: Vec<f64>, dim: usize) -> Option<Vec<f64>> {
     for row in 0..dim {
         for column in 0..=row {
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn every_layout_is_averaged_over_positions_and_views() {
-        // Two images of two views, three channels, two positions; the value tells where it stands.
+        // Two images of two views, three channels, two positions; the value encodes its position.
         let value = |image: usize, view: usize, channel: usize, position: usize| {
             (1000 * image + 100 * view + 10 * channel + position) as f32
         };

@@ -1,11 +1,11 @@
-//! The statistics that are compared, with their units and words.
+//! The compared statistics, with their units and descriptions.
 
 use serde::{Deserialize, Serialize};
 
 use super::distribution::{Distribution, Side};
 use super::{Look, ShiftKind};
 
-/// A number of an image that is compared with the training images.
+/// A statistic of an image that is compared with the training images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -14,33 +14,33 @@ pub enum Statistic {
     Brightness,
     /// The standard deviation of luma.
     Contrast,
-    /// Energy of the Laplacian over that of the gradient.
+    /// The energy of the Laplacian relative to that of the gradient.
     Sharpness,
     /// The standard deviation of noise and fine texture.
     Noise,
-    /// Mean difference of the largest and the smallest channel.
+    /// The mean difference of the largest and the smallest channel.
     Saturation,
-    /// Red less green.
+    /// Red minus green.
     RedGreen,
-    /// Blue less green.
+    /// Blue minus green.
     BlueGreen,
-    /// Differences over the borders of JPEG blocks against those inside.
+    /// Differences across the borders of JPEG blocks relative to those inside.
     Blockiness,
-    /// Horizontal against vertical differences.
+    /// Horizontal relative to vertical differences.
     Orientation,
     /// The square root of width × height.
     Size,
     /// Width over height.
     Aspect,
-    /// Distance of the pooled features of the shallowest tap.
+    /// The distance of the pooled features of the shallowest tap.
     Features,
 }
 
-/// A grey level.
-const GREY_LEVEL: f64 = 1.0 / 255.0;
+/// A gray level.
+const GRAY_LEVEL: f64 = 1.0 / 255.0;
 
 impl Statistic {
-    /// All of them.
+    /// All statistics.
     pub const ALL: [Self; 12] = [
         Self::Brightness,
         Self::Contrast,
@@ -73,7 +73,7 @@ impl Statistic {
         }
     }
 
-    /// What it is called in tables.
+    /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Brightness => "brightness",
@@ -91,16 +91,16 @@ impl Statistic {
         }
     }
 
-    /// The value that is compared: on a scale on which a difference means the same everywhere. `None` for features that
-    /// the profile measures itself.
+    /// The compared value, on a scale on which equal differences have equal meaning. `None` for features, which the
+    /// profile measures itself.
     pub(super) fn value(self, look: &Look) -> Option<f64> {
         let statistics = &look.statistics;
         let [width, height] = [look.size.0, look.size.1].map(|side| f64::from(side.max(1)));
         Some(match self {
             Self::Brightness => statistics.brightness.into(),
-            Self::Contrast => (f64::from(statistics.contrast) + GREY_LEVEL).ln(),
+            Self::Contrast => (f64::from(statistics.contrast) + GRAY_LEVEL).ln(),
             Self::Sharpness => statistics.sharpness.into(),
-            Self::Noise => (f64::from(statistics.noise) / GREY_LEVEL + 0.25).ln(),
+            Self::Noise => (f64::from(statistics.noise) / GRAY_LEVEL + 0.25).ln(),
             Self::Saturation => statistics.saturation.into(),
             Self::RedGreen => statistics.red_green.into(),
             Self::BlueGreen => statistics.blue_green.into(),
@@ -112,10 +112,10 @@ impl Statistic {
         })
     }
 
-    /// A compared value in the units that people read.
-    pub fn shown(self, value: f64) -> f64 {
+    /// Converts a compared value to the displayed unit.
+    pub fn display_value(self, value: f64) -> f64 {
         match self {
-            Self::Contrast => value.exp() - GREY_LEVEL,
+            Self::Contrast => value.exp() - GRAY_LEVEL,
             Self::Noise => value.exp() - 0.25,
             Self::Sharpness | Self::Blockiness | Self::Orientation | Self::Size | Self::Aspect | Self::Features => {
                 value.exp()
@@ -124,10 +124,10 @@ impl Statistic {
         }
     }
 
-    /// The smallest difference that matters, and the least standard deviation that is believed.
+    /// The least relevant difference, and the least standard deviation.
     pub(super) fn floor(self) -> f64 {
         match self {
-            Self::Brightness | Self::Saturation | Self::RedGreen | Self::BlueGreen => GREY_LEVEL,
+            Self::Brightness | Self::Saturation | Self::RedGreen | Self::BlueGreen => GRAY_LEVEL,
             Self::Contrast | Self::Sharpness | Self::Blockiness | Self::Orientation => 0.02,
             Self::Noise => 0.03,
             Self::Size | Self::Aspect => 0.02,
@@ -135,16 +135,15 @@ impl Statistic {
         }
     }
 
-    /// Whether values below the training images' say anything: images nearer to their mean than any are not unlike
-    /// them.
+    /// Whether values below those of the training images count: a smaller distance of features does not.
     pub(super) fn has_side(self, side: Side) -> bool {
         self != Self::Features || side == Side::Above
     }
 
     /// "brighter than the training images (0.62; they span 0.41 to 0.55)".
     pub(super) fn message(self, value: f64, side: Side, training: &Distribution) -> String {
-        let [low, high] = training.range().map(|end| number(self.shown(end)));
-        let found = number(self.shown(value));
+        let [low, high] = training.range().map(|end| number(self.display_value(end)));
+        let found = number(self.display_value(value));
         format!("{} the training images ({found}; they span {low} to {high})", self.comparison(side))
     }
 
@@ -186,7 +185,7 @@ impl std::fmt::Display for Statistic {
     }
 }
 
-/// A number with three significant digits, none of them after those of a whole number.
+/// A number with three significant digits, without decimals for large numbers.
 pub(super) fn number(value: f64) -> String {
     let magnitude = value.abs();
     let decimals = match magnitude {
@@ -196,7 +195,7 @@ pub(super) fn number(value: f64) -> String {
         _ => 3,
     };
     let text = format!("{value:.decimals$}");
-    // No minus before what rounds to nothing.
+    // Avoid -0.
     if text.trim_start_matches('-').chars().all(|digit| matches!(digit, '0' | '.')) {
         text.trim_start_matches('-').to_owned()
     } else {

@@ -2,9 +2,9 @@
 
 use std::f64::consts::FRAC_2_PI;
 
-/// More degrees of freedom than these are counted as these: wider tails than the true ones, by little.
+/// The most degrees of freedom; more are treated as these, with slightly wider tails.
 const MOST_DEGREES: usize = 200;
-/// The smallest p-value that the sums below resolve.
+/// The smallest p-value that the sums resolve.
 const SMALLEST: f64 = 1e-12;
 
 /// P(|T| ≥ |t|) for `degrees` of freedom, at least 1; not below 10⁻¹².

@@ -143,7 +143,7 @@ fn the_decision_rule_can_be_replaced_when_scoring() {
     assert_eq!(flagged(Some(DecisionRule::Threshold(f64::INFINITY))), 0);
     assert_eq!(flagged(Some(DecisionRule::Threshold(-1.0))), 16);
     assert!(flagged(Some(DecisionRule::MaxFpr(0.5))) >= flagged(None));
-    // 24 images cannot promise 1 %: nothing is decided, and the p-values stay.
+    // 24 images cannot support a rate of 1 %: there is no decision, and p-values are unchanged.
     let strict = PredictOptions { rule: Some(DecisionRule::MaxFpr(0.01)), ..PredictOptions::default() };
     for prediction in predictions(&fitted, &strict) {
         assert!(prediction.anomalous.is_none() && prediction.p_value >= 0.04, "{prediction:?}");
@@ -198,11 +198,11 @@ fn auto_chooses_by_groups_settings_and_time() {
         usual.fit_seconds > 0.0 && usual.reason.contains("at the sizes 256,448 for 20 images, the most accurate"),
         "{usual:?}"
     );
-    // All images of `train/`: one group, which cannot tell how sizes are to be weighed.
+    // All images of `train/` form one group, so that the standardization of sizes cannot be estimated.
     let scene = grouped(20, "folder", &[], None).unwrap();
     assert_eq!((setting(&scene, "sizes"), setting(&scene, "input_size").as_deref()), (None, Some("256")));
     assert!(scene.reason.contains("at the size 256 for 20 images in one group: it takes more"), "{scene:?}");
-    // What was given stays.
+    // Given settings are kept.
     for (key, value, aspect) in
         [("input_size", "64", Some("keep")), ("tiles", "2x2", Some("keep")), ("view", "center", None)]
     {
@@ -211,7 +211,7 @@ fn auto_chooses_by_groups_settings_and_time() {
         assert_eq!((given.method, found), ("patchcore", [None, aspect.map(str::to_owned), Some(value.to_owned())]));
         assert!(!given.reason.contains("more groups") && !given.reason.contains("most accurate"), "{given:?}");
     }
-    // What says nothing of sizes changes nothing.
+    // Neutral values of size settings change nothing.
     for (key, value) in [("view", "whole"), ("tiles", "1x1")] {
         assert_eq!(setting(&choose(20, &[(key, value)], None).unwrap(), "sizes").as_deref(), Some(SIZES));
     }

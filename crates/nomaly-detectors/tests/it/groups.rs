@@ -1,4 +1,4 @@
-//! Training images that depend on each other: what is held out together, and what is promised.
+//! Dependent training images are held out together and count as one.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::images::{blot, good, settings};
 
-/// A frame of a scene: blobs at places of the scene's own, and noise of about two grey values of the frame's own.
+/// A frame of a scene: blobs at positions of the scene, with noise of about two gray values per frame.
 fn frame(scene: u64, frame: u64) -> RgbImage {
     let mut places = ChaCha8Rng::seed_from_u64(scene);
     let blobs: Vec<[f32; 4]> = (0..6)
@@ -52,7 +52,7 @@ fn fit(method: &str, samples: &[Sample], group_by: GroupBy) -> FitResult {
     detector.fit("scenes", samples, &options, &Silent).unwrap()
 }
 
-/// How many of 20 good images of further scenes are flagged.
+/// The number of flagged images among 20 good images of new scenes.
 fn flagged(detector: &FittedDetector) -> usize {
     let test: Vec<Sample> = (500..520).map(|scene| sample(format!("test/{scene}"), frame(scene, 0))).collect();
     let mut count = 0;
@@ -73,7 +73,7 @@ fn bursts_do_not_flag_every_further_scene() {
         assert!(flagged(&apart.detector) >= 15, "{method}: {}", flagged(&apart.detector));
         let grouped = fit(method, &train, GroupBy::Auto);
         let groups = &grouped.detector.info().training.groups;
-        // A few frames may be taken for scenes of their own.
+        // A few frames may count as separate scenes.
         assert!((14..=20).contains(&groups.count) && grouped.held_out.len() == 42, "{method}: {groups:?}");
         assert!(groups.how.as_ref().unwrap().contains("near-copies"));
         // More than 6 of 20 have a probability of 0.2 % at a rate of 10 %.
@@ -92,7 +92,7 @@ fn every_method_leaves_whole_groups_out() {
         assert_eq!(grouped.detector.calibration().independent(), 14);
         let apart = fit(method, &train, GroupBy::None);
         let median = |fit: &FitResult| fit.detector.calibration().held_out()[20];
-        // SPADE averages over all other images, of which twins are few.
+        // SPADE averages over all other images, few of which are near-copies.
         let least = if method == "spade" { 1.02 } else { 1.2 };
         assert!(median(&grouped) > least * median(&apart), "{method}: {} {}", median(&grouped), median(&apart));
     }

@@ -1,4 +1,4 @@
-//! Model files that are damaged or made to do harm.
+//! Damaged and malicious model files.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ fn refusal(folder: &Path, bytes: &[u8]) -> String {
     }
 }
 
-/// The file with the checksum that its bytes have, as somebody would write it who means harm.
+/// The file with a valid checksum, as in an attack.
 pub(crate) fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     let end = bytes.len() - 32;
     let digest = sha256(&bytes[..end]);
@@ -41,7 +41,7 @@ pub(crate) fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// The file with other facts about the model.
+/// The file with a changed description of the model.
 pub(crate) fn with_facts(bytes: &[u8], edit: impl Fn(&mut Value)) -> Vec<u8> {
     with_header(bytes, |header| {
         let mut header: Value = serde_json::from_str(&header).unwrap();
@@ -66,38 +66,42 @@ fn with_header(bytes: &[u8], edit: impl Fn(String) -> String) -> Vec<u8> {
 fn each_kind_of_damage_has_its_message() {
     let folder = tempfile::tempdir().unwrap();
     let good = model(folder.path());
-    let said = |bytes: &[u8]| refusal(folder.path(), bytes);
-    assert!(said(&good[..good.len() - 100]).contains("truncated"));
-    assert!(said(b"").contains("not a nomaly model"));
-    assert!(said(b"hello, this is some text and no model").contains("not a nomaly model"));
-    assert!(said(&u64::MAX.to_le_bytes()).contains("not a nomaly model"));
+    let message_of = |bytes: &[u8]| refusal(folder.path(), bytes);
+    assert!(message_of(&good[..good.len() - 100]).contains("truncated"));
+    assert!(message_of(b"").contains("not a nomaly model"));
+    assert!(message_of(b"hello, this is some text and no model").contains("not a nomaly model"));
+    assert!(message_of(&u64::MAX.to_le_bytes()).contains("not a nomaly model"));
 
     let version = with_header(&good, |header| header.replace("\\\"format\\\":3", "\\\"format\\\":7"));
-    let message = said(&version);
+    let message = message_of(&version);
     assert!(message.contains("version 7") && message.contains("reads versions 2 to 3"), "{message}");
     let older = with_header(&good, |header| header.replace("\\\"format\\\":3", "\\\"format\\\":1"));
-    assert!(said(&older).contains("version 1") && said(&older).contains("fit the model again"), "{}", said(&older));
+    assert!(
+        message_of(&older).contains("version 1") && message_of(&older).contains("fit the model again"),
+        "{}",
+        message_of(&older)
+    );
 
     let shape = with_header(&good, |header| header.replace("\"shape\":[32,3,3,3]", "\"shape\":[27,32]"));
-    assert!(said(&shape).contains("_conv_stem"), "{}", said(&shape));
+    assert!(message_of(&shape).contains("_conv_stem"), "{}", message_of(&shape));
 
     let method = with_header(&good, |header| header.replace("\\\"name\\\":\\\"mvg\\\"", "\\\"name\\\":\\\"mvx\\\""));
-    assert!(said(&method).contains("unknown method"), "{}", said(&method));
+    assert!(message_of(&method).contains("unknown method"), "{}", message_of(&method));
 
-    // A rate that no number of images can keep.
+    // A rate that no number of images supports.
     let rate = with_header(&good, |header| header.replace("{\\\"max-fpr\\\":0.05}", "{\\\"max-fpr\\\":1e-300}"));
-    assert!(said(&rate).contains("max_fpr"), "{}", said(&rate));
+    assert!(message_of(&rate).contains("max_fpr"), "{}", message_of(&rate));
 
     let mut nan = good.clone();
     let length = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
     let header: Value = serde_json::from_slice(&good[8..8 + length]).unwrap();
     let place = header["calibration/held_out"]["data_offsets"][0].as_u64().unwrap() as usize;
     nan[8 + length + place..][..8].copy_from_slice(&f64::NAN.to_le_bytes());
-    let message = said(&sealed(nan));
+    let message = message_of(&sealed(nan));
     assert!(message.contains("NaN"), "{message}");
 }
 
-/// Some bits of a file: every third of the header and others at random, each on its own, are turned over and back.
+/// Flips single bits of a file and restores them: every third of the header, and random others.
 fn flip_bits(good: &[u8], others: usize, check: impl Fn(&[u8], usize)) {
     let mut bytes = good.to_vec();
     let header = 8 * (8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize);
@@ -356,7 +360,7 @@ fn no_change_of_the_header_can_make_it_panic() {
         let at = (state >> 33) as usize % header;
         bytes[at] = (state >> 20) as u8;
         std::fs::write(&path, sealed(bytes)).unwrap();
-        // Some changes are harmless (a name, a seed); none may panic or hang.
+        // Some changes are harmless (a name, a seed), but none may panic or hang.
         let _summary_or_refusal = read_summary(&path);
         let _model_or_refusal = FittedDetector::load(&path);
     }
@@ -395,7 +399,7 @@ fn damaged_models_of_rows_are_refused() {
     let path = folder.path().join("bad.nomaly");
     for scorer in ["gaussian", "isolation-forest", "kde"] {
         let good = row_model(folder.path(), scorer);
-        let said = |bytes: &[u8]| {
+        let message_of = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             let message = FittedRows::load(&path).err().expect("a damaged file is refused").to_string();
             assert!(message.contains("bad.nomaly"), "the message names the file: {message}");
@@ -406,16 +410,16 @@ fn damaged_models_of_rows_are_refused() {
                 assert!(header.contains(from), "{from} in {header}");
                 header.replacen(from, to, 1)
             });
-            said(&bytes)
+            message_of(&bytes)
         };
-        assert!(said(&good[..good.len() - 10]).contains("truncated"));
+        assert!(message_of(&good[..good.len() - 10]).contains("truncated"));
         let twice = edited("\\\"left\\\"", "\\\"right\\\"");
         assert!(twice.contains("two columns are called `right`"), "{twice}");
         assert!(edited("\\\"left\\\",", "").contains("2 names for 3 columns"));
         edited(&format!("\\\"{scorer}\\\""), "\\\"lof\\\"");
         let settings = edited("\\\"config\\\":{}", "\\\"config\\\":{\\\"unknown\\\":1}");
         assert!(settings.contains("takes none"), "{settings}");
-        // Every change of a byte of the header has an answer, and none of them is a panic.
+        // No change of a byte of the header may panic.
         let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
         let mut state = 1u64;
         for _ in 0..300 {

@@ -1,4 +1,4 @@
-//! Small images that are quick to score: stripes with noise, and the same with a blot.
+//! Small images that are fast to score: noisy stripes, with and without a blot.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub(crate) fn good(n: usize) -> Vec<Sample> {
     (0..n).map(|i| sample(format!("train/{i}"), i as u64, false)).collect()
 }
 
-/// A sample whose file is not there.
+/// A sample whose file does not exist.
 pub(crate) fn missing(id: &str) -> Sample {
     let source = ImageSource::File(PathBuf::from(format!("/nonexistent/{id}.png")));
     Sample { id: id.to_owned(), source, label: Label::Normal, kind: "good".to_owned(), mask: None }
@@ -74,7 +74,7 @@ pub(crate) fn settings() -> Assignments {
     Assignments::new().with("input_size", 64)
 }
 
-/// Assignments with which any method is fitted in a moment.
+/// Settings for a fast fit of any method.
 pub(crate) fn quick(method: &str) -> Assignments {
     match method {
         "geotrans" => {
@@ -86,7 +86,7 @@ pub(crate) fn quick(method: &str) -> Assignments {
     }
 }
 
-/// A method on the smallest backbone that it stands on.
+/// A method on the smallest backbone that it supports.
 pub(crate) fn detector(method: &str, settings: &Assignments) -> Detector {
     let backbone = METHODS.get(method).unwrap().backbone.unwrap_or("efficientnet-lite0");
     Detector::new(method, backbone, settings).unwrap()

@@ -13,7 +13,7 @@ use nomaly_store::Silent;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// `n` rows of each of some kinds: normal in five correlated columns, around a centre of their own.
+/// `n` rows of each kind: normally distributed in five correlated columns around a center per kind.
 pub(crate) fn table(kinds: &[&str], n: usize, seed: u64) -> Table {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut cells, mut labels) = (Vec::new(), Vec::new());
@@ -22,8 +22,8 @@ pub(crate) fn table(kinds: &[&str], n: usize, seed: u64) -> Table {
         for _ in 0..n {
             let mut normal = || (0..12).map(|_| rng.random_range(0.0..1.0)).sum::<f64>() - 6.0;
             let common = normal();
-            let centre = |column: usize| 4.0 * (place * (column + 1) as f64).sin();
-            cells.extend((0..5).map(|column| (centre(column) + 0.6 * common + 0.8 * normal()) as f32));
+            let center = |column: usize| 4.0 * (place * (column + 1) as f64).sin();
+            cells.extend((0..5).map(|column| (center(column) + 0.6 * common + 0.8 * normal()) as f32));
             labels.push((*kind).to_owned());
         }
     }
@@ -42,17 +42,17 @@ pub(crate) fn fit_rows(table: &Table) -> FittedRows {
     detector.fit(table, &RowFitOptions::default(), &Silent).unwrap().detector
 }
 
-/// A plain image of one of three colours, with noise.
+/// A plain image of one of three colors, with noise.
 fn picture(kind: &str, seed: u64) -> Sample {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let colour: [u8; 3] = match kind {
+    let color: [u8; 3] = match kind {
         "red" => [190, 60, 60],
         "blue" => [60, 60, 190],
         _ => [200, 190, 20],
     };
     let image = RgbImage::from_fn(32, 32, |x, y| {
         let stripe = if kind == "blue" { x } else { y } % 8 / 4 * 30;
-        Rgb(colour.map(|value| value.saturating_add((stripe + rng.random_range(0..25)) as u8)))
+        Rgb(color.map(|value| value.saturating_add((stripe + rng.random_range(0..25)) as u8)))
     });
     Sample {
         id: format!("{kind}/{seed}"),
@@ -63,7 +63,7 @@ fn picture(kind: &str, seed: u64) -> Sample {
     }
 }
 
-/// Pictures of each of some kinds, one a seed.
+/// Pictures of each kind, one per seed.
 pub(crate) fn pictures(kinds: &[&str], seeds: Range<u64>) -> Vec<Sample> {
     kinds.iter().flat_map(|kind| seeds.clone().map(|seed| picture(kind, seed))).collect()
 }

@@ -1,4 +1,4 @@
-//! Methods that say where: maps, their place in the image, tiles, flips and regions of interest.
+//! Localization: maps, their position in the image, tiles, flips and regions of interest.
 
 use image::{GrayImage, Luma};
 use nomaly_data::Sample;
@@ -46,7 +46,7 @@ fn the_map_is_highest_where_the_blot_is() {
                 assert_eq!([map.height, map.width], fitted.pipeline().frame_size(), "{method}");
                 let on_image = fitted.map_on_image(map, (48, 48)).unwrap();
                 let (x, y) = peak(&on_image);
-                // The features of the finest layer see some pixels beyond the blot.
+                // The receptive field of the finest layer extends beyond the blot.
                 let near =
                     |at: usize, from: u32| (from as usize).saturating_sub(4) <= at && at < (from + side) as usize + 4;
                 assert!(
@@ -75,8 +75,8 @@ fn what_lies_outside_the_region_of_interest_never_counts() {
         let only = fit(method, &settings, &good(24)).detector;
         let predict = |detector: &FittedDetector| predictions(detector, std::slice::from_ref(&sample)).remove(0);
         let (outside, inside) = (predict(&without), predict(&only));
-        // What the network sees of the blot reaches beyond it, so that the outside is not as ever, only less
-        // conspicuous.
+        // The receptive field of the network extends beyond the blot, so that the outside is anomalous too, but less
+        // so.
         assert!(outside.score < inside.score, "{method}");
         for (detector, prediction, counts) in [(&without, outside, false), (&only, inside, true)] {
             let map = detector.map_on_image(&prediction.map.unwrap(), (48, 48)).unwrap();
@@ -85,7 +85,7 @@ fn what_lies_outside_the_region_of_interest_never_counts() {
             assert!(map.values.contains(&0.0) && map.max() > 0.0, "{method}");
         }
 
-        // The model file keeps the region.
+        // The model file stores the region.
         let model = folder.path().join("model.nomaly");
         without.save(&model).unwrap();
         let loaded = FittedDetector::load(&model).unwrap();

@@ -1,4 +1,4 @@
-//! Fits that are divided into shards: the model of all partials is that of one process.
+//! Fits divided into shards: the merged model equals that of one process.
 
 use std::path::{Path, PathBuf};
 
@@ -295,7 +295,7 @@ fn partials_of_different_fits_are_told_apart() {
     check(&with(&|options| options.changes = Changes(vec![Change::Jpeg(50)])), "changed copies");
 }
 
-/// The bytes of a partial with its checksum made to fit.
+/// The bytes of a partial with a valid checksum.
 fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     let content = bytes.len() - 32;
     let digest = sha256(&bytes[..content]);
@@ -344,13 +344,13 @@ fn damaged_and_hostile_partials_are_refused() {
     let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
     bytes[at..at + to.len()].copy_from_slice(to);
     check(&sealed(bytes), "only the first shard");
-    // Values more than there are images.
+    // More values than images.
     let list = u64::from_le_bytes(whole[whole.len() - 40..whole.len() - 32].try_into().unwrap()) as usize;
     let mut bytes = whole.clone();
     let end = whole.len() - 40 - list;
     bytes.splice(end..end, [0; 4]);
     check(&sealed(bytes), "bytes of values");
-    // Numbers of the header, each as long as what stands in its place.
+    // Values of the header, each replaced by one of the same length.
     let header = String::from_utf8_lossy(&whole[27..27 + 4000]).into_owned();
     for (from, to) in
         [("\"images\":8", "\"images\":9"), ("\"shard\":[1,1]", "\"shard\":[0,1]"), ("\"seed\":0", "\"sead\":0")]

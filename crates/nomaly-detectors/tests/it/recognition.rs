@@ -1,4 +1,4 @@
-//! Models that tell classes apart, on images and on rows.
+//! Models of classes, on images and rows.
 
 use std::path::Path;
 

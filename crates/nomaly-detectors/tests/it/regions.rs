@@ -1,4 +1,4 @@
-//! Regions of anomaly maps against `scipy.ndimage`, and at their edges.
+//! Regions of anomaly maps against `scipy.ndimage`, and edge cases.
 
 use nomaly_detectors::regions::{Region, RegionOptions, Regions};
 use serde::Deserialize;
@@ -45,7 +45,7 @@ fn equal_those_of_scipy() {
         let mask: String = found.mask.as_raw().iter().map(|&pixel| if pixel == 255 { '#' } else { '.' }).collect();
         assert_eq!(mask, case.mask, "{}", case.name);
         assert_eq!((found.mask.width() as usize, found.mask.height() as usize), (case.width, case.height));
-        // Sums of 64ths are exact in f64, so that the means differ by the rounding to f32 alone.
+        // Sums of 64ths are exact in f64, so that the means only differ by rounding to f32.
         let expected: Vec<Region> = case
             .regions
             .into_iter()
@@ -71,11 +71,11 @@ fn hysteresis_keeps_what_touches_a_high_pixel() {
         |found: &Regions| found.mask.iter().map(|pixel| if *pixel == 255 { '#' } else { '.' }).collect::<String>();
     assert_eq!(mask(&find(Some(0.5))), "##.#..#.........");
     assert_eq!(find(Some(0.5)).regions.len(), 1);
-    // Without a lower threshold, and with one that is none.
+    // Without a lower threshold, and with one that is not lower.
     for low in [None, Some(0.8), Some(0.95)] {
         assert_eq!(mask(&find(low)), ".#..............", "{low:?}");
     }
-    // Everything is one region above minus infinity, if anything is high at all.
+    // Above minus infinity everything is one region, if any pixel is high.
     assert_eq!(find(Some(f64::NEG_INFINITY)).regions[0].area, 16);
     let options = RegionOptions { low: Some(f64::NAN), ..UNFILLED };
     let nan = Regions::find(&map, 4, 4, 0.8, &options).unwrap_err().to_string();

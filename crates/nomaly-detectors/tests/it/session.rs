@@ -1,4 +1,4 @@
-//! What a session says is what a run over many images says.
+//! Sessions give the same results as runs over many images.
 
 use std::sync::Arc;
 
@@ -87,7 +87,7 @@ fn encoded_images_and_models_are_taken_from_memory() {
     image.write_with_encoder(PngEncoder::new(&mut png)).unwrap();
     let (decoded, encoded) = (session.score(&image).unwrap(), session.score_bytes(&png).unwrap());
     assert_eq!((decoded.score, decoded.p_value), (encoded.score, encoded.p_value));
-    // The training images came from memory, so that no format was expected.
+    // The training images are in memory, so that no format is expected.
     assert!(encoded.anomalous.is_some());
 
     let error = session.score_bytes(b"no image").unwrap_err();

@@ -1,4 +1,4 @@
-//! Images that are unlike the training images, each for itself and all together.
+//! Shifts of single images and of whole runs.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ fn samples(seeds: std::ops::Range<u64>, change: impl Fn(RgbImage) -> RgbImage) -
     seeds.map(|seed| sample(change(surface(seed)), seed)).collect()
 }
 
-/// What is said of each image, and of all together.
+/// The shift of each image, and that of the run.
 fn shifts(detector: &FittedDetector, samples: &[Sample]) -> (Vec<Option<InputShift>>, RunShift) {
     let mut watch = detector.input_profile().unwrap().watch();
     let mut found = Vec::new();
@@ -72,7 +72,7 @@ fn predictions_say_why_images_are_unlike_the_training_images() {
     }
     assert_eq!((run.shifted, run.by_kind[&ShiftKind::Brightness]), (10, 10));
 
-    // Less than the training images differ among themselves: no image alone is odd, all together are.
+    // The change is smaller than the spread of the training images: no single image is shifted, but the run is.
     let (found, run) = shifts(&detector, &samples(3000..3020, brighter(9)));
     assert!(found.iter().flatten().all(|shift| shift.worst != ShiftKind::Brightness));
     assert_eq!(run.findings[0].kind, ShiftKind::Brightness);

@@ -1,4 +1,4 @@
-//! Images seen at several sizes, and with their aspect ratio kept.
+//! Several sizes, and kept aspect ratios.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use serde_json::{Value, json};
 use crate::hostile_models::{sealed, with_facts};
 use crate::images::{dataset, detector, fit, good};
 
-/// Two sizes that are quick to see.
+/// Two small sizes.
 fn two() -> Assignments {
     Assignments::new().with("sizes", "64,96")
 }
 
-/// Methods that see images at several sizes.
+/// Methods that support several sizes.
 fn sized() -> impl Iterator<Item = &'static str> {
     METHODS.iter().filter(|entry| !entry.trains && !entry.classes).map(|entry| entry.name)
 }
@@ -44,7 +44,7 @@ fn saved(detector: &FittedDetector, path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-/// The same model with its sizes put together as another one puts them.
+/// The model with the fusion of another one.
 fn with_fusion(detector: &FittedDetector, fusion: &Fusion) -> FittedDetector {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.nomaly");
@@ -68,7 +68,7 @@ fn every_method_that_does_not_train_sees_several_sizes() {
         for prediction in &found {
             assert_eq!(prediction.parts.len(), 2, "{method}");
             match &prediction.map {
-                // A blot stands out at both sizes, so that the sum is about the sum.
+                // A blot stands out at both sizes, so that the maximum of the sum is about the sum of the maxima.
                 Some(map) => {
                     assert_eq!([map.height, map.width], [64, 64], "{method}");
                     assert_eq!(map.max(), prediction.score, "{method}");
@@ -97,7 +97,7 @@ fn held_out_scores_are_those_of_fits_without_the_image() {
     // In standard deviations of held-out scores. PaDiM downdates covariances in single precision.
     for (method, settings, tolerance) in [("padim", two(), 4e-2), ("patchcore", patchcore, 1e-6)] {
         let full = fit(method, &settings, &samples);
-        // What each image gets at each size from a fit without it, in units of that fit.
+        // The held-out score of each image at each size, standardized by the other images.
         let alone: Vec<(Fusion, Vec<f64>)> = (0..samples.len())
             .map(|image| {
                 let mut others = samples.clone();
@@ -167,7 +167,7 @@ fn threads_batches_and_kept_frames_do_not_change_a_bit() {
             let options = FitOptions { stream, ..FitOptions::default() };
             let fitted = detector(method, &settings).fit("strips", &strips(300, 110, 13), &options, &Silent).unwrap();
             let bytes = saved(&fitted.detector, &path);
-            // What was allowed is written down.
+            // The file stores the limit.
             with_facts(&bytes, |facts| facts["model"]["method"]["settings"]["max_memory"] = json!("any"))
         })
     };

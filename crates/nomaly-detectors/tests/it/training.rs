@@ -1,4 +1,4 @@
-//! Methods that train a network: what they learn, and that an interruption changes nothing.
+//! Methods that train a network: their results, and that interruptions do not change them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use nomaly_store::{Progress, Silent};
 
 use crate::images::{dataset, detector, fit, good, quick};
 
-/// Asks to stop once it has been asked so often whether to.
+/// Cancels after a number of queries.
 struct StopAfter(AtomicUsize);
 
 impl StopAfter {
@@ -70,7 +70,7 @@ fn files_in(folder: &Path) -> usize {
     std::fs::read_dir(folder).unwrap().count()
 }
 
-/// Counts how often a training tells its loss, which it does with its first step.
+/// Counts the displayed losses; the first step displays one.
 #[derive(Default)]
 struct Losses(AtomicUsize);
 

@@ -1,4 +1,4 @@
-//! Models that learn from further images.
+//! Updates of models.
 
 use nomaly_backbones::Backbone;
 use nomaly_data::Sample;
@@ -11,8 +11,8 @@ use nomaly_store::Silent;
 
 use crate::images::{dataset, detector, fit, good, settings};
 
-/// What a mean over rows in another order may differ by, relatively: some hundred roundings of f64, multiplied by the
-/// condition of a shrunk covariance.
+/// The relative error of a mean over rows in another order: some hundred roundings of f64, multiplied by the condition
+/// of a shrunk covariance.
 const ROUNDING: f64 = 1e-9;
 
 fn predictions(detector: &FittedDetector, samples: &[Sample]) -> Vec<Prediction> {
@@ -60,7 +60,7 @@ fn check(method: &str, settings: &Assignments, tolerance: f64) {
         assert!(off <= tolerance, "{method}: {} and {}", found.score, expected.score);
         assert!(tolerance > 0.0 || found.map == expected.map, "{method}: maps differ");
     }
-    // What a model keeps changes no score of it.
+    // The stored update state does not change scores.
     let plain = fit(method, settings, &all).detector;
     assert_eq!(predictions(&plain, &dataset().test), predictions(&at_once, &dataset().test), "{method}");
 }
@@ -90,7 +90,7 @@ fn a_method_says_whether_its_models_can_be_updated() {
         let method = (entry.build)(&fitted.info().method.settings, &Backbone::embedded().unwrap()).unwrap();
         match method.updates() {
             Updates::Always => update(fitted).unwrap(),
-            Updates::Kept => {
+            Updates::OptIn => {
                 let refused = update(fitted).unwrap_err();
                 let kept = matches!(refused, DetectorError::Method(MethodError::NotUpdatable { .. }));
                 assert!(kept, "{}: {refused}", entry.name);

@@ -1,22 +1,22 @@
-//! Scores of items by fits that have not seen them.
+//! Held-out scores of items.
 
 use super::partition::Groups;
 use super::split::{MAX_FOLDS, Split};
 
-/// Splits `n` independent items into up to [`MAX_FOLDS`] folds, each ascending, as equal in size as can be.
+/// Splits `n` independent items into up to [`MAX_FOLDS`] folds, each ascending, as equal in size as possible.
 ///
-/// The assignment follows from `seed` alone. Fewer items than [`MAX_FOLDS`] are left out one at a time.
+/// The assignment depends only on `seed`. Fewer than [`MAX_FOLDS`] items are left out one at a time.
 pub fn folds(n: usize, seed: u64) -> Vec<Vec<usize>> {
     Groups::singletons(n).folds(MAX_FOLDS, seed)
 }
 
 /// Scores each item of `groups` with a fit on the other [`folds`](Groups::folds).
 ///
-/// `score(train, test)` fits on the items `train` and gives the same number of scores, at least one, for each of the
-/// items `test`, both ascending. The scores of an item stay together.
+/// `score(train, test)` fits on the items `train` and returns the same number of scores, at least one, for each of the
+/// items `test`, both ascending. The scores of an item are consecutive.
 ///
 /// # Errors
-/// Whatever `score` fails with.
+/// Errors of `score`.
 pub fn cross_validated_scores<E>(
     groups: &Groups,
     seed: u64,
@@ -33,14 +33,14 @@ pub fn cross_validated_scores<E>(
     Ok(held_out.concat())
 }
 
-/// Items with their scores by fits that have not seen them, along the [splits](Groups::splits) of `groups`.
+/// Items with their held-out scores, over the [splits](Groups::splits) of `groups`.
 ///
-/// `fit_and_score(train, test)` fits on the items `train` and gives one score for each of the items `test`, both
-/// ascending. The items come in their order; above 10 000 items they are the held-out ones alone. The detector itself
-/// is then fitted on all items.
+/// `fit_and_score(train, test)` fits on the items `train` and returns one score for each of the items `test`, both
+/// ascending. The result is in the order of the items; above 10 000 items it has only the held-out ones. The detector
+/// itself is fitted on all items.
 ///
 /// # Errors
-/// Whatever `fit_and_score` fails with.
+/// Errors of `fit_and_score`.
 pub fn held_out_scores<E>(
     groups: &Groups,
     seed: u64,

@@ -1,4 +1,4 @@
-//! What makes images a group, where the user says it.
+//! Grouping rules.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,28 +10,28 @@ use super::partition::{GroupInfo, Groups};
 use super::time::{GroupFacts, TimeSource, Times, times};
 use crate::MethodError;
 
-/// What makes images a group.
+/// The rule that groups images.
 #[derive(Clone, Debug, Default)]
 pub enum GroupBy {
-    /// Near-copies, and runs of the file order in which images resemble each other: found in their features.
+    /// Near-copies and runs of similar images in file order, found in their features.
     #[default]
     Auto,
-    /// Nothing: all images are independent.
+    /// No groups: all images are independent.
     None,
-    /// Images of one folder.
+    /// Images of the same folder.
     Folder,
-    /// Images whose name, the [id](Sample::id), matches a regular expression with the same text: that of the first
-    /// group in parentheses, or of the whole match.
+    /// Images whose [id](Sample::id) gives the same match of a regular expression: its first capture group, or the
+    /// whole match.
     Pattern(Regex),
-    /// Images taken without a pause of more than so many seconds between one and the next.
+    /// Images taken at most this many seconds apart.
     Gap(f64),
 }
 
 impl GroupBy {
-    /// The values that [`from_str`](Self::from_str) takes, in words.
+    /// The values that [`from_str`](Self::from_str) accepts, in words.
     pub const ALLOWED: &str = "`auto`, `none`, `folder`, `gap=SECONDS`, or a regular expression for file names";
 
-    /// What this looks at of a sample.
+    /// The facts about a sample that the rule uses.
     pub fn facts(&self, sample: &Sample) -> GroupFacts {
         let times = matches!(self, Self::Gap(_)).then(|| Times::of(sample));
         GroupFacts { id: sample.id.clone(), times }
@@ -46,10 +46,10 @@ impl GroupBy {
         self.by_facts(&facts.iter().collect::<Vec<_>>())
     }
 
-    /// The groups of samples of which the [facts](Self::facts) are known; `None` for [`Auto`](Self::Auto).
+    /// The groups of samples with these [facts](Self::facts); `None` for [`Auto`](Self::Auto).
     ///
     /// # Errors
-    /// A sample that the pattern does not match, or whose time is not known.
+    /// A sample that the pattern does not match, or whose time is unknown.
     pub fn by_facts(&self, samples: &[&GroupFacts]) -> Result<Option<(Groups, GroupInfo)>, MethodError> {
         let (groups, how) = match self {
             Self::Auto => return Ok(None),
@@ -78,7 +78,7 @@ impl GroupBy {
     }
 }
 
-/// What a sample's name matches.
+/// The part of a sample's name that the pattern matches.
 fn key<'a>(pattern: &Regex, sample: &'a GroupFacts) -> Result<&'a str, MethodError> {
     let found = pattern.captures(&sample.id).and_then(|captures| captures.get(1).or(captures.get(0)));
     found.map(|found| found.as_str()).ok_or_else(|| {
@@ -87,7 +87,7 @@ fn key<'a>(pattern: &Regex, sample: &'a GroupFacts) -> Result<&'a str, MethodErr
     })
 }
 
-/// Items between whose times, in order, there is no gap of more than `seconds`.
+/// Groups of items with gaps of at most `seconds` between consecutive times.
 fn by_gaps(times: &[f64], seconds: f64) -> Groups {
     let mut order: Vec<usize> = (0..times.len()).collect();
     order.sort_by(|&a, &b| times[a].total_cmp(&times[b]));

@@ -1,11 +1,11 @@
-//! Which images belong together, so that a promise counts scenes and not files.
+//! Groups of dependent images, so that error rates count scenes rather than files.
 //!
-//! Bursts, video and turntables give images that resemble each other more than an image of tomorrow resembles any of
-//! them. A held-out score whose twin is in the fit is too low, and a threshold from such scores flags good images. So
-//! images that depend on each other form a *group*: held-out scores leave out the whole group, and a p-value is that of
-//! an image of a new group ([`Conformal::of_groups`](nomaly_scorers::decision::Conformal::of_groups)).
+//! Images from bursts, video and turntables resemble each other more than future images will resemble them. A held-out
+//! score is too low if a near-copy of the image is in the fit, and a threshold from such scores flags good images.
+//! Dependent images therefore form a *group*: held-out scores leave out the whole group, and a p-value refers to an
+//! image of a new group ([`Conformal::of_groups`](nomaly_scorers::decision::Conformal::of_groups)).
 //!
-//! [`GroupBy`] says what makes a group; [`GroupBy::Auto`] finds near-copies and runs by itself.
+//! [`GroupBy`] is the grouping rule; [`GroupBy::Auto`] detects near-copies and runs.
 
 mod held_out;
 mod keys;

@@ -1,4 +1,4 @@
-//! Items in groups, and how groups are held out.
+//! Partitions of items into groups, and how groups are held out.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,15 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use super::split::{FEW_FOLDS, FOLDS_UP_TO, MANY_FOLDS_UP_TO, MAX_FOLDS, MOST_HELD_OUT, Split};
 
-/// What a fit found of the groups of its images; the model file keeps it.
+/// The groups of a fit's images, as stored in the model file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupInfo {
-    /// What was asked for: `auto`, `none`, `folder`, `gap=2` or a pattern.
+    /// The requested rule: `auto`, `none`, `folder`, `gap=2` or a pattern.
     pub by: String,
-    /// How many groups the images that were used form.
+    /// The number of groups of the used images.
     pub count: usize,
-    /// What made the groups, in words; `None` where every image is its own.
+    /// How the groups came about, in words; `None` if every image is its own group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
 }
@@ -55,12 +55,12 @@ impl Groups {
         Self { of, members }
     }
 
-    /// How many items there are.
+    /// The number of items.
     pub fn items(&self) -> usize {
         self.of.len()
     }
 
-    /// How many groups there are.
+    /// The number of groups.
     pub fn count(&self) -> usize {
         self.members.len()
     }
@@ -85,13 +85,13 @@ impl Groups {
         &self.members[self.of[item] as usize]
     }
 
-    /// The number of items of the largest group.
+    /// The size of the largest group.
     pub fn largest(&self) -> usize {
         self.members.iter().map(Vec::len).max().unwrap_or(0)
     }
 
-    /// What is left out together so that at least `rest` items are always left to learn from: the groups, but for those
-    /// that are too large, whose items are left out one by one.
+    /// The partition to hold out by so that at least `rest` items always remain: these groups, except that the items of
+    /// too large groups are left out one by one.
     pub fn leaving(&self, rest: usize) -> Cow<'_, Self> {
         let fits = |members: &Vec<usize>| members.len() == 1 || members.len() + rest <= self.items();
         if self.members.iter().all(fits) {
@@ -103,8 +103,8 @@ impl Groups {
         Cow::Owned(Self::of_keys(self.of.iter().enumerate().map(key)))
     }
 
-    /// Up to `most` folds of items, each ascending, that keep groups together; as equal in groups as can be. They
-    /// follow from the groups and `seed` alone.
+    /// Up to `most` folds of items, each ascending, that keep groups together, with as equal numbers of groups as
+    /// possible. They depend only on the groups and `seed`.
     pub fn folds(&self, most: usize, seed: u64) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.count()).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
@@ -112,14 +112,14 @@ impl Groups {
         (0..count).map(|fold| self.items_of(order.iter().skip(fold).step_by(count))).collect()
     }
 
-    /// The items of some groups, ascending.
+    /// The items of these groups, ascending.
     fn items_of<'a>(&self, groups: impl Iterator<Item = &'a usize>) -> Vec<usize> {
         let mut items: Vec<usize> = groups.flat_map(|&group| self.members[group].iter().copied()).collect();
         items.sort_unstable();
         items
     }
 
-    /// Groups, chosen by `seed`, of `items` items in all or a few more, but never all groups: their items, ascending.
+    /// The items, ascending, of random groups that have at least `items` items together; never all groups.
     pub(crate) fn hold_out(&self, items: usize, seed: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.count()).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
@@ -132,11 +132,11 @@ impl Groups {
         self.items_of(order[..taken].iter())
     }
 
-    /// The splits that items are calibrated with, where every fit costs more the more items there are.
+    /// The splits for calibration, for fits whose cost grows with the number of items.
     ///
-    /// Up to 1 000 items it is 10-fold cross-validation over the groups, up to 10 000 items 5-fold. Above that a single
-    /// random split holds out a fifth of the items, at most 10 000 of them: so many scores know a false-alarm rate of 1
-    /// % to a standard error of 0.1 points, and one more fit is all it costs.
+    /// Up to 1 000 items: 10-fold cross-validation over the groups; up to 10 000 items: 5-fold. Above that a single
+    /// random split holds out a fifth of the items, at most 10 000, which costs one further fit and estimates a
+    /// false-alarm rate of 1 % with a standard error of 0.1 points.
     pub fn splits(&self, seed: u64) -> Vec<Split> {
         let n = self.items();
         let tests = if n <= MANY_FOLDS_UP_TO {
@@ -149,7 +149,7 @@ impl Groups {
         tests.into_iter().map(|test| Split::holding_out(test, n)).collect()
     }
 
-    /// At most `most` items, ascending, chosen by `seed`: from as many groups as can be, then further ones of each.
+    /// At most `most` random items, ascending: from as many groups as possible, then further ones of each.
     pub(crate) fn choose(&self, most: usize, seed: u64) -> Vec<usize> {
         if self.is_trivial() || most >= self.items() {
             return choose(self.items(), most, Choice::Seeded(seed));

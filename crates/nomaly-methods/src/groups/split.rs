@@ -1,4 +1,4 @@
-//! A part of the items to fit on, and the rest to score.
+//! Splits of items into a part to fit on and a part to score.
 
 /// The most folds that cross-validation uses.
 pub const MAX_FOLDS: usize = 10;
@@ -6,7 +6,7 @@ pub const MAX_FOLDS: usize = 10;
 pub const MANY_FOLDS_UP_TO: usize = 1_000;
 /// The most items for which [`splits`](super::Groups::splits) makes [`FEW_FOLDS`] folds.
 pub const FOLDS_UP_TO: usize = 10_000;
-/// The folds between the two.
+/// The number of folds for up to [`FOLDS_UP_TO`] items.
 pub const FEW_FOLDS: usize = 5;
 /// The most items that a single split holds out.
 pub(crate) const MOST_HELD_OUT: usize = 10_000;
@@ -16,12 +16,12 @@ pub(crate) const MOST_HELD_OUT: usize = 10_000;
 pub struct Split {
     /// The items to fit on.
     pub train: Vec<usize>,
-    /// The items that are held out.
+    /// The items to score.
     pub test: Vec<usize>,
 }
 
 impl Split {
-    /// Holds the items `test`, ascending, out of `n`.
+    /// Holds out the items `test`, ascending, of `n` items.
     pub fn holding_out(test: Vec<usize>, n: usize) -> Self {
         let mut held_out = vec![false; n];
         test.iter().for_each(|&item| held_out[item] = true);

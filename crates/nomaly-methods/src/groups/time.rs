@@ -1,4 +1,4 @@
-//! When images were taken.
+//! Capture times of images.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -11,33 +11,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::MethodError;
 
-/// What says when images were taken.
+/// The source of capture times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimeSource {
     /// The camera's clock.
     Exif,
-    /// The time of the last change of the files.
+    /// The files' modification times.
     Modified,
 }
 
-/// What [`GroupBy`](super::GroupBy) looks at of a sample.
+/// The facts about a sample that [`GroupBy`](super::GroupBy) uses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupFacts {
     /// Its [id](Sample::id).
     pub id: String,
-    /// When it was taken, where that makes groups.
+    /// Its capture time, if the rule groups by time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<Times>,
 }
 
-/// When a sample was taken, as far as its file says, in seconds from 1970 on.
+/// The capture times of a sample's file, in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Times {
-    /// By the camera's clock, where the file has it.
+    /// The camera's clock, if recorded.
     exif: Option<f64>,
-    /// The time of the last change, or why there is none.
+    /// The modification time, or why it is unknown.
     modified: Result<f64, String>,
 }
 
@@ -52,12 +52,12 @@ impl Times {
             Err(before) => -before.duration().as_secs_f64(),
         };
         let modified = time.map(seconds).map_err(|error| format!("has no time: {error}"));
-        Self { exif: taken(path), modified }
+        Self { exif: exif_time(path), modified }
     }
 }
 
-/// When each sample was taken, in seconds from a common start: by the camera's clock where every file has it, else by
-/// the times of the last change.
+/// The capture time of each sample, in seconds from a common start: the camera's clock if every file has it, otherwise
+/// the modification time.
 ///
 /// # Errors
 /// A sample without a file, or whose file has no time.
@@ -76,8 +76,8 @@ pub(super) fn times(samples: &[&GroupFacts]) -> Result<(Vec<f64>, TimeSource), M
     Ok((samples.iter().map(modified).collect::<Result<_, MethodError>>()?, TimeSource::Modified))
 }
 
-/// The time that a camera wrote into a file, where it did.
-fn taken(path: &Path) -> Option<f64> {
+/// The time that a camera wrote into a file.
+fn exif_time(path: &Path) -> Option<f64> {
     let exif = Reader::new().read_from_container(&mut BufReader::new(File::open(path).ok()?)).ok()?;
     let text = |tag: Tag| match &exif.get_field(tag, In::PRIMARY)?.value {
         Value::Ascii(lines) => lines.first().cloned(),
@@ -90,10 +90,10 @@ fn taken(path: &Path) -> Option<f64> {
     Some(seconds(&time) + fraction.unwrap_or(0.0))
 }
 
-/// Seconds of the civil calendar, from 1970 on.
+/// Seconds since 1970 of a date and time of the civil calendar.
 fn seconds(time: &DateTime) -> f64 {
     let (year, month) = (i64::from(time.year), i64::from(time.month));
-    // Years that begin in March: the leap day is their last.
+    // Years that begin in March end with the leap day.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     let days = days + (153 * month + 2) / 5 + i64::from(time.day) - 719_469;
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_camera_s_clock_is_read() {
-        // A JPEG that is nothing but its EXIF block: little-endian TIFF, one entry that points to the EXIF directory.
+        // A JPEG with only an EXIF block: little-endian TIFF, one entry that points to the EXIF directory.
         let text = b"2026:11:30 12:34:56\0";
         let mut tiff = b"II*\0\x08\0\0\0\x01\0\x69\x87\x04\0\x01\0\0\0\x1a\0\0\0\0\0\0\0".to_vec();
         tiff.extend(b"\x01\0\x03\x90\x02\0\x14\0\0\0\x2c\0\0\0\0\0\0\0");
@@ -132,9 +132,9 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("a.jpg");
         std::fs::write(&path, &jpeg).unwrap();
-        assert_eq!(taken(&path), Some(1_796_042_096.0));
+        assert_eq!(exif_time(&path), Some(1_796_042_096.0));
         std::fs::write(&path, b"\xff\xd8\xff\xd9").unwrap();
-        assert_eq!(taken(&path), None);
+        assert_eq!(exif_time(&path), None);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -1,12 +1,12 @@
-//! Deep nearest neighbours.
+//! Deep nearest neighbors.
 //!
 //! # What it computes
-//! The deepest features of the backbone, averaged over all positions, are one vector an image. The score of an image is
-//! the mean of its squared L2 distances to the `k` nearest training vectors.
+//! The deepest features of the backbone, averaged over all positions, are one vector per image. The score of an image
+//! is the mean of its squared L2 distances to the `k` nearest training vectors.
 //!
 //! # When to use
-//! When normal items come in several kinds, which one Gaussian cannot hold together. It says which image is anomalous,
-//! not where.
+//! When normal items come in several kinds, which one Gaussian does not fit. It detects anomalous images but does not
+//! locate defects.
 //!
 //! # Parameters
 //! `level`, `k`, `distance`, `aggregation`; see [`Dn2Params`].
@@ -14,7 +14,7 @@
 //! # Reference
 //! Reiss, Cohen, Bergman and Hoshen, *PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation*,
 //! 2021, sections 3 and 4; the method is DN2 of Bergman, Cohen and Hoshen, *Deep Nearest Neighbor Anomaly Detection*,
-//! 2020. The paper's backbone is ResNet-152 on a centre crop of 224² (`view=center`), its score the mean of `k` = 2
+//! 2020. The paper's backbone is ResNet-152 on a center crop of 224² (`view=center`), its score the mean of `k` = 2
 //! distances.
 
 use nomaly_backbones::{Backbone, TapRequest};
@@ -35,10 +35,10 @@ use crate::state::only_named;
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "dn2";
-/// The fewest images from which a held-out fit still has two neighbours to offer, and one to spare.
+/// The fewest images: a held-out fit then has two neighbors and one to spare.
 const MIN_IMAGES: usize = 4;
 
-/// The fewest images that are left to compare with where a group is held out; smaller rests take the group apart.
+/// The fewest images left to compare with when a group is held out; groups that leave fewer are split.
 const LEAST_OTHERS: usize = 2;
 
 /// The registry's entry.
@@ -77,13 +77,13 @@ pub struct Dn2Params {
     pub level: Level,
     /// How many neighbours, how far apart, and what is made of the distances.
     #[serde(flatten)]
-    pub neighbours: NeighboursOptions,
+    pub neighbors: NeighboursOptions,
 }
 
 impl Default for Dn2Params {
     fn default() -> Self {
-        let neighbours = NeighboursOptions { k: 2, distance: Distance::SquaredL2, aggregation: Aggregation::Mean };
-        Self { level: Level::Deepest, neighbours }
+        let neighbors = NeighboursOptions { k: 2, distance: Distance::SquaredL2, aggregation: Aggregation::Mean };
+        Self { level: Level::Deepest, neighbors }
     }
 }
 
@@ -124,21 +124,21 @@ impl Method for Dn2 {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
-        features.need(enough_images(self.params.neighbours.k), NAME)?;
+        features.require(enough_images(self.params.neighbors.k), NAME)?;
         let groups = source.groups()?;
         progress.start("comparing held-out images", Some(features.images() as u64));
         let scores =
-            cross_validated_scores(&groups.leaving(self.params.neighbours.k.max(LEAST_OTHERS)), seed, |train, test| {
+            cross_validated_scores(&groups.leaving(self.params.neighbors.k.max(LEAST_OTHERS)), seed, |train, test| {
                 if progress.cancelled() {
                     return Err(MethodError::Cancelled);
                 }
-                let bank = NearestNeighbours::fit(features.select(0, train).view(), self.params.neighbours)?;
+                let bank = NearestNeighbours::fit(features.select(0, train).view(), self.params.neighbors)?;
                 let scores = bank.score(features.select(0, test).view())?;
                 progress.advance(test.len() as u64);
                 Ok(scores)
             });
         progress.finish();
-        let bank = NearestNeighbours::fit(features.levels[0].view(), self.params.neighbours)?;
+        let bank = NearestNeighbours::fit(features.levels[0].view(), self.params.neighbors)?;
         let held_out = held_out(source, 0..features.images(), &scores?)?;
         let fitted = Box::new(FittedDn2 { bank });
         Ok(MethodFit {
@@ -163,7 +163,7 @@ impl Method for Dn2 {
     ) -> Result<MethodFit, MethodError> {
         let mut bank = read(&mut states)?;
         let features = PooledFeatures::collect(source, context.progress)?;
-        features.need(1, NAME)?;
+        features.require(1, NAME)?;
         let rows = features.levels[0].view();
         let held_out = held_out(source, 0..features.images(), &bank.score(rows)?)?;
         bank.push_rows(rows)?;
@@ -183,7 +183,7 @@ impl Method for Dn2 {
     }
 }
 
-/// The fewest images of which every held-out one still meets `k` others.
+/// The fewest images with which every held-out one has `k` others.
 fn enough_images(k: usize) -> usize {
     let held_out = k.div_ceil(MAX_FOLDS - 1).max(1);
     k.saturating_add(held_out).max(MIN_IMAGES)
@@ -191,7 +191,7 @@ fn enough_images(k: usize) -> usize {
 
 const STATE: &str = "bank";
 
-/// The features of the training images as a model file keeps them.
+/// Restores the features of the training images.
 fn read(states: &mut Vec<(String, State)>) -> Result<NearestNeighbours, MethodError> {
     let state = only_named(STATE, states)?;
     if state.kind != NeighboursOptions::NAME {
@@ -200,7 +200,7 @@ fn read(states: &mut Vec<(String, State)>) -> Result<NearestNeighbours, MethodEr
     Ok(NearestNeighbours::from_state(&state)?)
 }
 
-/// DN2 that has seen data: the features of the training images.
+/// Fitted DN2: the features of the training images.
 #[derive(Debug)]
 pub struct FittedDn2 {
     bank: NearestNeighbours,
@@ -238,7 +238,7 @@ mod tests {
     fn settings_are_read_and_refused() {
         let read = |pairs: &[&str]| Assignments::parse(pairs).unwrap().read::<Dn2Params>();
         assert_eq!(read(&[]).unwrap(), Dn2Params::default());
-        let read_back = read(&["k=5", "distance=cosine", "aggregation=kth"]).unwrap().neighbours;
+        let read_back = read(&["k=5", "distance=cosine", "aggregation=kth"]).unwrap().neighbors;
         assert_eq!((read_back.k, read_back.distance, read_back.aggregation), (5, Distance::Cosine, Aggregation::Kth));
         for pair in ["k=0", "k=-1", "distance=l1", "aggregation=max"] {
             let name = pair.split('=').next().unwrap();

@@ -1,24 +1,23 @@
 //! Any scorer on deep features of whole images.
 //!
 //! # What it computes
-//! The features of one or more levels of the backbone, averaged over all positions and put one after another, are one
-//! row an image. A [scorer](nomaly_scorers::SCORERS) is fitted on the rows of the training images, and its score of a
-//! row is that of the image.
+//! The features of one or more levels of the backbone, averaged over all positions and concatenated, are one row per
+//! image. A [scorer](nomaly_scorers::SCORERS) is fitted on the rows of the training images; its score of a row is the
+//! score of the image.
 //!
 //! # When to use
-//! To put one of the classical detectors on deep features, and to compare them with one another on the same features.
-//! `mvg` and `dn2` are two such pairs with the settings of their papers; start with those. It says which image is
-//! anomalous, not where.
+//! To use a classical detector on deep features, and to compare detectors on the same features. `mvg` and `dn2` are two
+//! such pairs with the settings of their papers; start with those. It detects anomalous images but does not locate
+//! defects.
 //!
 //! # Parameters
-//! `level`, `scorer`, and whatever parameters the scorer has (`nomaly list scorers`). Scorers that model a density in
-//! all dimensions want more images than the level has channels: of the deepest level that is seldom so, and a shallower
-//! level or `gaussian` (whose covariance is shrunk) is the way out.
+//! `level`, `scorer`, and the parameters of the scorer (`nomaly list scorers`). Scorers that model a density in all
+//! dimensions need more images than the level has channels. The deepest level often has too many; use a shallower one
+//! or `gaussian`, whose covariance is shrunk.
 //!
 //! # Reference
-//! The lectures' scheme of monitoring the distribution of learned features: Boracchi, Carrera, Wohlberg, *Novelty
-//! detection in images by sparse representations* (2014), with deep features in place of sparse ones, as in Rippel et
-//! al. (2020).
+//! Monitoring the distribution of learned features: Boracchi, Carrera, Wohlberg, *Novelty detection in images by sparse
+//! representations* (2014), with deep features in place of sparse ones, as in Rippel et al. (2020).
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::{Scorer, State, restore};
@@ -39,9 +38,9 @@ use crate::state::only_named;
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "features";
-/// The fewest images from which a held-out fit has the three rows that a shrunk covariance needs.
+/// The fewest images: a held-out fit then has the three rows that a shrunk covariance needs.
 const MIN_IMAGES: usize = 4;
-/// The fewest images that a held-out fit has; larger groups are taken apart.
+/// The fewest images of a held-out fit; groups that leave fewer are split.
 const LEAST_OTHERS: usize = 3;
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
@@ -66,7 +65,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     build: |given, backbone| Ok(Box::new(Features::new(given, backbone)?)),
 };
 
-/// Parameters of a scorer on features, beside those of the scorer.
+/// Parameters of a scorer on features, besides those of the scorer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FeaturesParams {
     /// Levels whose pooled features make a row.
@@ -88,7 +87,7 @@ impl MethodParams for FeaturesParams {
 
 impl Settings for FeaturesParams {}
 
-/// A scorer on levels of a backbone, both checked.
+/// A checked scorer on checked levels of a backbone.
 #[derive(Clone, Debug)]
 pub struct Features {
     params: FeaturesParams,
@@ -121,7 +120,7 @@ impl Method for Features {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
-        features.need(MIN_IMAGES, NAME)?;
+        features.require(MIN_IMAGES, NAME)?;
         let mut scored: Vec<(usize, Vec<f64>)> = Vec::new();
         let stage = Stage::start(progress, "scoring held-out images", Some(features.images()));
         for Split { train, test } in source.groups()?.leaving(LEAST_OTHERS).splits(seed) {
@@ -142,7 +141,7 @@ impl Method for Features {
     }
 
     fn updates(&self) -> Updates {
-        Updates::Kept
+        Updates::OptIn
     }
 
     fn extend(
@@ -154,7 +153,7 @@ impl Method for Features {
         let FittedFeatures { scorer: before, kept } = self.read(states)?;
         let kept = kept.ok_or_else(|| MethodError::NotUpdatable { method: NAME.to_owned() })?;
         let more = PooledFeatures::collect(source, context.progress)?;
-        more.need(1, NAME)?;
+        more.require(1, NAME)?;
         let held_out = held_out(source, 0..more.images(), &before.score(more.all_joined().view())?)?;
         let all = kept.followed_by(&more)?;
         let _stage = Stage::start(context.progress, "fitting the scorer", None);
@@ -176,7 +175,7 @@ impl Method for Features {
 
 impl Features {
     fn read(&self, mut states: Vec<(String, State)>) -> Result<FittedFeatures, MethodError> {
-        let kept = PooledFeatures::kept(&mut states, self.taps.len())?;
+        let kept = PooledFeatures::take(&mut states, self.taps.len())?;
         let state = only_named(STATE, &mut states)?;
         if state.kind != self.scorer.name() {
             return Err(MethodError::State { state: STATE.to_owned(), reason: None });
@@ -192,11 +191,11 @@ impl Features {
 
 const STATE: &str = "scorer";
 
-/// A scorer that has seen the features of good images.
+/// A scorer fitted on the features of good images.
 #[derive(Debug)]
 pub struct FittedFeatures {
     scorer: Box<dyn Scorer>,
-    /// The rows of the training images, where the model is to be updated.
+    /// The rows of the training images, if the model is updatable.
     kept: Option<PooledFeatures>,
 }
 

@@ -1,36 +1,36 @@
-//! Training images to look things up in: those most like a given one by their pooled features, and their positions most
-//! like each of its own.
+//! A gallery of training images: retrieves the images nearest to a query by pooled features, and their positions
+//! nearest to each of its positions.
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::neighbours::{Bank, Metric};
 
 use crate::MethodError;
 
-/// What a gallery keeps of an image.
+/// The shape of a gallery's images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GalleryShape {
-    /// Views an image.
+    /// Views per image.
     pub(super) views: usize,
-    /// Height and width of the pyramids' grid.
+    /// Height and width of the grid of the pyramids.
     pub(super) grid: [usize; 2],
-    /// Numbers a position.
+    /// Values per position.
     pub(super) dim: usize,
-    /// Numbers of a view's pooled features.
+    /// Values of a view's pooled features.
     pub(super) pooled: usize,
 }
 
 impl GalleryShape {
-    /// Positions of a view.
+    /// Positions per view.
     pub(super) fn positions(self) -> usize {
         self.grid[0] * self.grid[1]
     }
 
-    /// Numbers of the pyramids of an image.
+    /// Values of the pyramids of an image.
     fn of_image(self) -> usize {
         self.views * self.positions() * self.dim
     }
 
-    /// What `images` images take, in bytes: `f32`, and for each row its scale and its squared length.
+    /// The bytes of `images` images: `f32` values, and the scale and squared length of each row.
     pub(super) fn bytes(self, images: usize) -> u64 {
         let Self { views, dim, pooled, .. } = self;
         let view = self.positions() as u64 * (4 * dim as u64 + 8) + (4 * pooled as u64 + 8);
@@ -42,23 +42,23 @@ impl GalleryShape {
 #[derive(Debug)]
 pub(super) struct Gallery {
     shape: GalleryShape,
-    /// For each view, a row an image.
+    /// For each view, one row per image.
     pooled: Vec<Bank<'static>>,
-    /// For each view of each image, a row a position.
+    /// For each view of each image, one row per position.
     pyramids: Vec<Bank<'static>>,
 }
 
-/// The training images most like a given one.
+/// The training images nearest to a query.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Retrieved {
     /// Their numbers, the nearest first.
     pub(super) images: Vec<usize>,
-    /// The mean of their L2 distances by pooled features.
+    /// The mean L2 distance of their pooled features.
     pub(super) distance: f64,
 }
 
 impl Gallery {
-    /// A gallery without images.
+    /// An empty gallery.
     pub(super) fn new(shape: GalleryShape) -> Result<Self, MethodError> {
         let isa = Isa::best()?;
         let pooled = (0..shape.views).map(|_| Bank::new(Vec::new(), shape.pooled, Metric::SquaredL2, isa));
@@ -68,7 +68,7 @@ impl Gallery {
     /// Appends images: `pooled` `[images, views, pooled]` and `pyramids` `[images, views, positions, dim]`.
     ///
     /// # Errors
-    /// Numbers that are not finite, or too large to square.
+    /// Values that are not finite, or too large to square.
     pub(super) fn add(&mut self, pooled: &[f32], pyramids: &[f32]) -> Result<(), MethodError> {
         let GalleryShape { views, dim, pooled: width, .. } = self.shape;
         let isa = Isa::best()?;
@@ -81,7 +81,7 @@ impl Gallery {
         Ok(())
     }
 
-    /// Moves the images of another gallery of the same shape behind its own.
+    /// Appends the images of another gallery of the same shape.
     pub(super) fn append(&mut self, mut other: Self) -> Result<(), MethodError> {
         for (own, other) in self.pooled.iter_mut().zip(&other.pooled) {
             own.append(other.rows())?;
@@ -94,7 +94,7 @@ impl Gallery {
         self.shape
     }
 
-    /// How many images there are.
+    /// The number of images.
     pub(super) fn images(&self) -> usize {
         self.pooled.first().map_or(0, Bank::len)
     }
@@ -117,8 +117,8 @@ impl Gallery {
         rows
     }
 
-    /// The `k` images whose view `view` is most like the one with these `pooled` features, but for the images
-    /// `without`, ascending; all where there are fewer.
+    /// The `k` images whose view `view` is nearest to these `pooled` features, except the images `without`, ascending;
+    /// all if there are fewer.
     pub(super) fn retrieve(
         &self,
         view: usize,
@@ -138,7 +138,7 @@ impl Gallery {
     /// For each row of `pyramid` `[positions, dim]` its L2 distance to the nearest position of the view `view` of
     /// `images`.
     ///
-    /// The images are searched one by one where they lie: a copy of their rows would take memory for all of them.
+    /// The images are searched one by one in place, without a copy of their rows.
     pub(super) fn distances(&self, view: usize, images: &[usize], pyramid: &[f32]) -> Result<Vec<f32>, MethodError> {
         let mut nearest = vec![f32::INFINITY; pyramid.len() / self.shape.dim];
         for image in images {

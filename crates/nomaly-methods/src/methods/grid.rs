@@ -1,5 +1,4 @@
-//! What methods on feature maps share: which levels they look at, and how levels of several resolutions become one
-//! grid.
+//! The levels of methods on feature maps.
 
 use nomaly_backbones::{Backbone, OutputLayout, TapInfo, TapRequest};
 use nomaly_registry::UnknownName;
@@ -7,13 +6,12 @@ use nomaly_settings::{Auto, Names, SettingError};
 
 use crate::MethodError;
 
-/// Strides of the levels that locate defects well: of ResNets the first three layers, of EfficientNets the deepest
-/// stages of the same resolutions.
+/// Strides of levels that locate defects well: the first three layers of ResNets, the deepest stages of the same
+/// resolutions of EfficientNets.
 const STRIDES: [usize; 3] = [4, 8, 16];
 
-/// The feature maps of these `layers`, checked against the backbone; with `auto`, of each network, the
-/// deepest levels of the strides 4, 8 and 16 but for the first `skip`, or of its finest three strides where it lacks
-/// those.
+/// The feature maps of these `layers`, checked against the backbone. `auto` selects, for each network, the deepest
+/// levels of strides 4, 8 and 16 without the first `skip`, or of its finest three strides if it lacks those.
 pub(super) fn layer_taps(
     layers: &Auto<Names>,
     backbone: &Backbone,
@@ -36,7 +34,7 @@ pub(super) fn layer_taps(
     Ok(names.into_iter().map(|name| TapRequest::new(name, OutputLayout::Rows)).collect())
 }
 
-/// The levels of one network, by its taps.
+/// The levels of one network, from its taps.
 fn default_layers(taps: &[TapInfo]) -> Vec<String> {
     let deepest = |stride: usize| taps.iter().rfind(|tap| tap.stride == Some(stride)).map(|tap| tap.name.clone());
     let usual: Option<Vec<String>> = STRIDES.into_iter().map(deepest).collect();

@@ -1,4 +1,4 @@
-//! PaDiM and PatchCore beside PyTorch and SciPy, on features of two small layers.
+//! PaDiM and PatchCore against PyTorch and SciPy, on features of two small layers.
 
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_store::{Progress, Silent};
@@ -11,7 +11,7 @@ use crate::score::MethodScore;
 use crate::workspace::MethodWorkspace;
 use crate::{AnomalyMap, METHODS, MethodError};
 
-/// What `tests/fixtures/gen_locating.py` wrote.
+/// A fixture written by `tests/fixtures/gen_locating.py`.
 #[derive(Deserialize)]
 pub(super) struct Fixture {
     train: usize,
@@ -25,7 +25,7 @@ pub(super) struct Fixture {
     layers: Vec<Vec<f32>>,
     pub(super) padim: Padim,
     pub(super) patchcore: PatchCore,
-    /// The group of each training image, where some depend on each other.
+    /// The group of each training image.
     #[serde(skip)]
     pub(super) groups: Option<Vec<u32>>,
 }
@@ -72,7 +72,7 @@ impl Fixture {
         self.layers[0].len() / self.shapes[0].iter().product::<usize>()
     }
 
-    /// Hands some images to `visit` in one batch.
+    /// Passes these images to `visit` in one batch.
     fn batch<T>(&self, images: &[usize], visit: impl FnOnce(&FeatureBatch<'_>) -> T) -> T {
         let select = |(values, shape): (&Vec<f32>, &[usize; 3])| {
             let size: usize = shape.iter().product();
@@ -105,8 +105,8 @@ impl Fixture {
 }
 
 impl Fixture {
-    /// Checks that each held-out score of a fit with groups is that of a fit on all images of other groups, within
-    /// `tolerance` times the largest. `fit` says how a fit on all images and one on some of them are made.
+    /// Checks that each held-out score of a fit with groups equals that of a fit on all images of other groups, within
+    /// `tolerance` times the largest. `fit` makes the fits.
     pub(super) fn check_groups(&self, method: &dyn Method, of: &[u32], tolerance: f64) {
         let mut grouped = Self::load();
         grouped.groups = Some(of.to_vec());
@@ -179,7 +179,7 @@ impl FeatureSource for Fixture {
     }
 }
 
-/// Compares numbers whose largest are about `scale`.
+/// Compares values of magnitude `scale`.
 pub(super) fn close<'a>(got: impl IntoIterator<Item = f64>, want: impl IntoIterator<Item = &'a f64>, scale: f64) {
     let (got, want): (Vec<f64>, Vec<f64>) = (got.into_iter().collect(), want.into_iter().copied().collect());
     assert_eq!(got.len(), want.len());

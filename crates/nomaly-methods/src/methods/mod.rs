@@ -1,4 +1,4 @@
-//! The methods, one file each.
+//! The methods, one module each.
 
 pub mod adacl;
 pub mod cutpaste;

@@ -1,13 +1,13 @@
 //! Multivariate Gaussians of pooled deep features.
 //!
 //! # What it computes
-//! Every level of the backbone is averaged over all positions, which gives one vector a level and image. A Gaussian is
-//! fitted to the vectors of each level; the score of a level is the distance from it, and the score of the image is the
-//! sum over levels.
+//! Every level of the backbone is averaged over all positions, which gives one vector per level and image. A Gaussian
+//! is fitted to the vectors of each level. The score of a level is the distance from its Gaussian, and the score of the
+//! image is the sum over levels.
 //!
 //! # When to use
-//! From about twenty good images on, for an answer in seconds on a laptop. It says which image is anomalous, not where:
-//! pooling gives up the position.
+//! With about twenty good images or more, for a result within seconds on a laptop. It detects anomalous images but does
+//! not locate defects, since pooling discards positions.
 //!
 //! # Parameters
 //! `levels`, `distance`, `covariance`, `reduction`, `variance`; see [`MvgParams`].
@@ -15,7 +15,7 @@
 //! # Reference
 //! Rippel, Mertens and Merhof, *Modeling the distribution of normal data in pre-trained deep features for anomaly
 //! detection*, 2020, section III. The paper's backbone is EfficientNet-B4 at 380²; its authors' program takes the mean
-//! over levels, which ranks images as the sum does.
+//! over levels, which ranks images like the sum.
 
 use ndarray::{Array2, ArrayView2};
 use nomaly_backbones::{Backbone, TapRequest};
@@ -37,9 +37,9 @@ use crate::stage::Stage;
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "mvg";
-/// The fewest images from which a held-out fit still has the two that a covariance needs, and one to spare.
+/// The fewest images: a held-out fit then has the two that a covariance needs, and one to spare.
 const MIN_IMAGES: usize = 4;
-/// The fewest images that a held-out fit has; larger groups are taken apart.
+/// The fewest images of a held-out fit; groups that leave fewer are split.
 const LEAST_OTHERS: usize = 3;
 
 /// The registry's entry.
@@ -70,12 +70,12 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     build: |given, backbone| Ok(Box::new(given.read::<MvgParams>()?.on(backbone)?)),
 };
 
-/// How the distance from a level's Gaussian is measured.
+/// The distance from a level's Gaussian.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LevelDistance {
-    /// The whole space, under this covariance.
+    /// In the whole space, with this covariance.
     Full(Covariance),
-    /// A subspace of principal components.
+    /// In a subspace of principal components.
     Reduced(PcaOptions),
 }
 
@@ -99,7 +99,7 @@ word_or_value! {
     /// Levels of the backbone.
     #[derive(Clone, Debug, PartialEq)]
     pub enum Levels {
-        /// All that are no classifier.
+        /// All but classifiers.
         All = "all",
         ;
         /// These.
@@ -107,19 +107,19 @@ word_or_value! {
     }
 }
 
-/// How the distance from a Gaussian is measured.
+/// The distance from a Gaussian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MvgDistance {
-    /// Under the full covariance.
+    /// Mahalanobis, with the full covariance.
     Mahalanobis,
-    /// Under its diagonal: the standardized Euclidean distance.
+    /// Standardized Euclidean, with the diagonal of the covariance.
     Sed,
-    /// From the mean, without a covariance.
+    /// Euclidean distance from the mean.
     L2,
 }
 
-/// Which directions are kept.
+/// The kept directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reduction {
@@ -127,7 +127,7 @@ pub enum Reduction {
     None,
     /// The principal components of most variance.
     Pca,
-    /// Those of least.
+    /// The principal components of least variance.
     Npca,
 }
 
@@ -208,7 +208,7 @@ impl Mvg {
         let stop = || if progress.cancelled() { Err(MethodError::Cancelled) } else { Ok(()) };
         match self.distance {
             LevelDistance::Full(covariance) => {
-                // Each fold's statistics are taken once; the fit that leaves a fold out merges all others.
+                // The statistics of each fold are computed once; the fit without a fold merges all others.
                 let parts = folds
                     .iter()
                     .map(|fold| GaussianStatistics::from_rows(features.select(level, fold).view()))
@@ -244,7 +244,7 @@ impl Mvg {
 }
 
 impl Mvg {
-    /// The scorer of a level whose rows are all of the training images.
+    /// The scorer of a level, fitted on the rows of all training images.
     fn scorer(&self, rows: ArrayView2<'_, f32>) -> Result<Box<dyn Scorer>, MethodError> {
         Ok(match self.distance {
             LevelDistance::Full(covariance) => Box::new(Gaussian::fit(rows, covariance)?),
@@ -261,7 +261,7 @@ impl Mvg {
             Ok((name.clone(), restore(state)?))
         };
         let levels = self.taps.iter().map(level).collect::<Result<Vec<_>, MethodError>>()?;
-        let kept = PooledFeatures::kept(&mut states, self.taps.len())?;
+        let kept = PooledFeatures::take(&mut states, self.taps.len())?;
         let widths = levels.iter().map(|(_, scorer)| scorer.dim());
         if kept.as_ref().is_some_and(|kept| !widths.eq(kept.levels.iter().map(Array2::ncols))) {
             let reason = Some("the rows that are kept are not as wide as its levels".to_owned());
@@ -287,7 +287,7 @@ impl Method for Mvg {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
-        features.need(MIN_IMAGES, NAME)?;
+        features.require(MIN_IMAGES, NAME)?;
         let folds = source.groups()?.leaving(LEAST_OTHERS).folds(MAX_FOLDS, seed);
         let mut scores = vec![0.0; features.levels.first().map_or(0, Array2::nrows)];
         let mut levels = Vec::with_capacity(self.taps.len());
@@ -306,7 +306,7 @@ impl Method for Mvg {
     }
 
     fn updates(&self) -> Updates {
-        Updates::Kept
+        Updates::OptIn
     }
 
     fn extend(
@@ -318,7 +318,7 @@ impl Method for Mvg {
         let FittedMvg { levels: before, kept } = self.read(states)?;
         let kept = kept.ok_or_else(|| MethodError::NotUpdatable { method: NAME.to_owned() })?;
         let more = PooledFeatures::collect(source, context.progress)?;
-        more.need(1, NAME)?;
+        more.require(1, NAME)?;
         let mut scores = vec![0.0; more.levels.first().map_or(0, Array2::nrows)];
         for ((_, scorer), rows) in before.iter().zip(&more.levels) {
             scores.iter_mut().zip(scorer.score(rows.view())?).for_each(|(sum, score)| *sum += score);
@@ -346,11 +346,11 @@ impl Method for Mvg {
     }
 }
 
-/// MVG that has seen data: one Gaussian a level.
+/// Fitted MVG: one Gaussian per level.
 #[derive(Debug)]
 pub struct FittedMvg {
     levels: Vec<(String, Box<dyn Scorer>)>,
-    /// The rows of the training images, where the model is to be updated.
+    /// The rows of the training images, if the model is updatable.
     kept: Option<PooledFeatures>,
 }
 

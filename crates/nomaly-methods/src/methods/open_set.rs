@@ -1,18 +1,18 @@
-//! Open-set recognition on deep features: which class an image belongs to, or that it belongs to none.
+//! Open-set recognition on deep features: the class of an image, or `unknown`.
 //!
 //! # What it computes
-//! The features of one or more levels of the backbone, averaged over all positions and put one after another, are one
-//! row an image, reduced to its leading principal components. Each class (the kinds of the training images) gets a
-//! [mixture of Gaussians](nomaly_scorers::open_set). The score of an image is its negative log-likelihood under the
-//! class where it is likeliest; the [decision](crate::recognition) is calibrated class by class.
+//! The features of one or more levels of the backbone, averaged over all positions and concatenated, are one row per
+//! image, reduced to its leading principal components. Each class (the kinds of the training images) gets a [mixture of
+//! Gaussians](nomaly_scorers::open_set). The score of an image is its negative log-likelihood under the likeliest
+//! class; the [decision](crate::recognition) is calibrated per class.
 //!
 //! # When to use
-//! Where good items come in named kinds, it matters which kind an item is taken for, and items of no kind have to be
-//! told. With a single kind it is a detector of anomalies like `features` with the scorer `gmm`.
+//! When good items come in named kinds, the kind of an item matters, and items of no kind have to be recognized. With a
+//! single kind it is an anomaly detector like `features` with the scorer `gmm`.
 //!
 //! # Parameters
-//! `level`, `dimensions`, `components`, `covariance`, `floor`. Full covariances take five images for each dimension;
-//! where the smallest class has fewer, they are diagonal.
+//! `level`, `dimensions`, `components`, `covariance`, `floor`. Full covariances need five images per dimension; if the
+//! smallest class has fewer, covariances are diagonal.
 //!
 //! # Reference
 //! Scheirer, de Rezende Rocha, Sapkota and Boult, *Toward open set recognition* (2013), for the task; Hastie and
@@ -112,7 +112,7 @@ impl Method for OpenSetMethod {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
-        features.need(MIN_ITEMS, NAME)?;
+        features.require(MIN_ITEMS, NAME)?;
         let labels = Labels::new(&source.kinds())?;
         let views = source.views();
         let dim = features.levels.iter().map(ndarray::Array2::ncols).sum();
@@ -144,7 +144,7 @@ impl Method for OpenSetMethod {
     }
 }
 
-/// Classes that have been learned.
+/// Fitted classes.
 #[derive(Debug)]
 pub struct FittedOpenSet {
     model: ClassModel,
@@ -164,7 +164,7 @@ impl FittedMethod for FittedOpenSet {
     }
 }
 
-/// The scores of rows under the classes are the parts, the least of them the score.
+/// The parts are the scores of a row under the classes, the score is their minimum.
 fn method_scores(model: &ClassModel, rows: ndarray::ArrayView2<'_, f32>) -> Result<Vec<MethodScore>, MethodError> {
     let score = |parts: ndarray::ArrayView1<'_, f64>| MethodScore {
         score: parts.iter().copied().fold(f64::INFINITY, f64::min),

@@ -1,7 +1,7 @@
-//! Locally aware patch features: what PatchCore compares.
+//! Locally aware patch features of PatchCore.
 //!
-//! Each position of a feature map is joined with its 3 × 3 neighbourhood, and maps of several layers are brought to the
-//! [`grid`](PatchGrid) of one of them by bilinear interpolation. There are two ways of joining, see [`Joining`].
+//! Each position of a feature map is aggregated with its 3 × 3 neighborhood ([`Joining`]), and maps of several layers
+//! are interpolated bilinearly to the [`grid`](PatchGrid) of one of them.
 
 use std::ops::Range;
 
@@ -14,30 +14,30 @@ use serde::{Deserialize, Serialize};
 use crate::MethodError;
 use crate::features::FeatureBatch;
 
-/// How a position is joined with its neighbours, and layers with one another. Outside the map there are zeros.
+/// How positions are aggregated with their neighbors, and layers with each other. The map is padded with zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Joining {
-    /// The mean of each channel over the neighbourhood; all channels of all layers one after another. As anomalib does.
+    /// The mean of each channel over the neighborhood; all channels of all layers concatenated. As in anomalib.
     Mean,
-    /// The `C · 9` values of the neighbourhood, channel by channel, averaged into `size` bins for each layer, and all
-    /// bins of all layers averaged into `size` bins again. As the authors' program does, with 1024.
+    /// The `C · 9` values of the neighborhood, channel by channel, averaged into `size` bins per layer, then the bins
+    /// of all layers averaged into `size` bins again. As in the authors' program, with 1024.
     Bins {
-        /// Numbers a patch.
+        /// Values per patch.
         size: usize,
     },
 }
 
-/// Whose positions patches lie at, of the layers that they are made of.
+/// The layer at whose positions patches lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PatchGrid {
-    /// Those of the finest layer.
+    /// The finest layer.
     #[default]
     Finest,
-    /// Those of the coarsest layer.
+    /// The coarsest layer.
     Coarsest,
-    /// Those of the finest layer that has at most 2048, or else of the coarsest: a larger input has coarser patches,
-    /// and no more of them.
+    /// The finest layer of at most 2048 positions, or else the coarsest: larger inputs have coarser patches rather than
+    /// more.
     Auto,
 }
 
@@ -59,14 +59,14 @@ impl PatchGrid {
     }
 }
 
-/// How patches are made: joined, at the positions of a grid.
+/// How patches are made: the aggregation and the grid.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patching {
     pub(super) joining: Joining,
     pub(super) grid: PatchGrid,
 }
 
-/// The shape of patch features: the grid's height and width, and numbers a patch.
+/// The shape of patch features: the grid's height and width, and values per patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PatchShape {
     pub(super) grid: [usize; 2],
@@ -74,7 +74,7 @@ pub(super) struct PatchShape {
 }
 
 impl PatchShape {
-    /// Patches of a view.
+    /// Patches per view.
     pub(super) fn patches(self) -> usize {
         self.grid[0] * self.grid[1]
     }
@@ -97,8 +97,8 @@ impl Patching {
         let layers = batch.shapes.iter().zip(batch.values).map(|(&shape, values)| {
             let [_, height, width] = shape;
             let (joined, channels) = match self.joining {
-                Joining::Mean => (neighbourhood_means(values, shape), shape[0]),
-                Joining::Bins { size } => (neighbourhood_bins(values, shape, size), size),
+                Joining::Mean => (neighborhood_means(values, shape), shape[0]),
+                Joining::Bins { size } => (neighborhood_bins(values, shape, size), size),
             };
             let joined = if [height, width] == grid {
                 joined
@@ -139,7 +139,7 @@ impl Patching {
 }
 
 /// The mean of each channel over the 3 × 3 positions around each one, zeros outside, `[views · h · w, C]`.
-fn neighbourhood_means(values: &[f32], [channels, height, width]: [usize; 3]) -> Vec<f32> {
+fn neighborhood_means(values: &[f32], [channels, height, width]: [usize; 3]) -> Vec<f32> {
     let line = width * channels;
     let mut means = vec![0.0; values.len()];
     means.par_chunks_exact_mut(line).enumerate().for_each_init(
@@ -163,8 +163,8 @@ fn neighbourhood_means(values: &[f32], [channels, height, width]: [usize; 3]) ->
     means
 }
 
-/// The 3 × 3 neighbourhood of each position, channel by channel with zeros outside, averaged into `size` bins.
-fn neighbourhood_bins(values: &[f32], [channels, height, width]: [usize; 3], size: usize) -> Vec<f32> {
+/// The 3 × 3 neighborhood of each position, channel by channel with zeros outside, averaged into `size` bins.
+fn neighborhood_bins(values: &[f32], [channels, height, width]: [usize; 3], size: usize) -> Vec<f32> {
     let bins = bins(channels * 9, size);
     let mut patches = vec![0.0; values.len() / channels * size];
     patches.par_chunks_exact_mut(width * size).enumerate().for_each_init(
@@ -191,8 +191,8 @@ fn neighbourhood_bins(values: &[f32], [channels, height, width]: [usize; 3], siz
     patches
 }
 
-/// Which of `len` numbers fall into each of `count` bins, as PyTorch's `adaptive_avg_pool1d` divides them: bins overlap
-/// where `len` is no multiple of `count`.
+/// The ranges of `len` values in each of `count` bins, as in PyTorch's `adaptive_avg_pool1d`: bins overlap unless `len`
+/// is a multiple of `count`.
 pub(super) fn bins(len: usize, count: usize) -> Vec<Range<usize>> {
     (0..count).map(|bin| bin * len / count..((bin + 1) * len).div_ceil(count)).collect()
 }
@@ -219,7 +219,7 @@ mod tests {
         }
         assert_eq!(of(PatchGrid::Auto, [[64, 32], [32, 16]]), [64, 32]);
         assert_eq!(of(PatchGrid::Auto, [[64, 33], [32, 16]]), [32, 16]);
-        // Where even the coarsest has more, it is the coarsest.
+        // The coarsest, even if it has more.
         assert_eq!(of(PatchGrid::Auto, [[128, 128], [64, 64]]), [64, 64]);
         assert_eq!(PatchGrid::Finest.of(&[]), [0, 0]);
     }

@@ -1,4 +1,4 @@
-//! What methods on pooled features share: one row for each level and view of an image, collected once.
+//! Pooled features: one row for each level and view of an image.
 
 use ndarray::{Array2, Axis, concatenate};
 use nomaly_backbones::{Backbone, OutputLayout, TapInfo, TapRequest};
@@ -13,10 +13,10 @@ use crate::score::{HeldOut, MethodScore};
 use crate::state::take;
 
 word_or_value! {
-    /// Levels whose pooled features make a row.
+    /// The levels whose pooled features make a row.
     #[derive(Clone, Debug, PartialEq)]
     pub enum RowLevels {
-        /// The deepest of each network that is no classifier.
+        /// The deepest level of each network, without classifiers.
         Deepest = "deepest",
         ;
         /// These.
@@ -28,7 +28,7 @@ word_or_value! {
     /// A level of the backbone.
     #[derive(Clone, Debug, PartialEq)]
     pub enum Level {
-        /// The deepest that is no classifier; of joined networks that of the last.
+        /// The deepest level without classifiers; of joined networks, that of the last.
         Deepest = "deepest",
         ;
         /// This.
@@ -36,10 +36,10 @@ word_or_value! {
     }
 }
 
-/// Name of the state that keeps the rows of the training images, in models that are to be updated.
-const KEPT: &str = "rows";
+/// The state with the rows of the training images, in updatable models.
+const ROWS: &str = "rows";
 
-/// Globally average-pooled features: for each level one row a view, `[images · views, C]`.
+/// Globally average-pooled features: for each level one row per view, `[images · views, C]`.
 #[derive(Clone, Debug)]
 pub(super) struct PooledFeatures {
     pub(super) levels: Vec<Array2<f32>>,
@@ -47,7 +47,7 @@ pub(super) struct PooledFeatures {
 }
 
 impl PooledFeatures {
-    /// Runs all images through the backbone.
+    /// Collects the features of all images.
     pub(super) fn collect(source: &dyn FeatureSource, progress: &dyn Progress) -> Result<Self, MethodError> {
         let views = source.views();
         let mut values: Vec<Vec<f32>> = Vec::new();
@@ -66,29 +66,29 @@ impl PooledFeatures {
         Ok(Self { levels: values.into_iter().map(as_rows).collect(), views })
     }
 
-    /// The rows that a model keeps to be updated, as a state of a model file.
+    /// The state with the rows, for the model file.
     pub(super) fn state(&self) -> (String, State) {
         let tensor = |(level, rows): (usize, &Array2<f32>)| {
             (format!("level{level}"), Tensor::f32([rows.nrows(), rows.ncols()], rows.iter().copied().collect()))
         };
         let tensors = self.levels.iter().enumerate().map(tensor).collect();
         let config = serde_json::json!({ "views": self.views });
-        (KEPT.to_owned(), State { kind: KEPT.to_owned(), config, tensors })
+        (ROWS.to_owned(), State { kind: ROWS.to_owned(), config, tensors })
     }
 
-    /// Takes the rows that a model keeps, of so many `levels`, out of its states; `None` where it keeps none.
+    /// Removes the rows of `levels` levels from the states of a model; `None` if it is not updatable.
     ///
     /// # Errors
     /// A state that is damaged.
-    pub(super) fn kept(states: &mut Vec<(String, State)>, levels: usize) -> Result<Option<Self>, MethodError> {
-        let Some(place) = states.iter().position(|(name, _)| name == KEPT) else { return Ok(None) };
+    pub(super) fn take(states: &mut Vec<(String, State)>, levels: usize) -> Result<Option<Self>, MethodError> {
+        let Some(place) = states.iter().position(|(name, _)| name == ROWS) else { return Ok(None) };
         let (_, mut state) = states.remove(place);
-        let refuse = |reason: &str| MethodError::State { state: KEPT.to_owned(), reason: Some(reason.to_owned()) };
+        let refuse = |reason: &str| MethodError::State { state: ROWS.to_owned(), reason: Some(reason.to_owned()) };
         let views = state.config.get("views").and_then(serde_json::Value::as_u64).unwrap_or(0) as usize;
         let level = |level: usize| {
             let name = format!("level{level}");
             let shape = state.tensors.get(&name).map(|tensor| tensor.shape.clone());
-            let values = take(KEPT, &mut state, &name)?;
+            let values = take(ROWS, &mut state, &name)?;
             match shape.as_deref() {
                 Some(&[count, width]) if width > 0 => Array2::from_shape_vec((count, width), values)
                     .map_err(|_| refuse("a level does not hold whole rows")),
@@ -98,16 +98,16 @@ impl PooledFeatures {
         let levels: Vec<Array2<f32>> = (0..levels).map(level).collect::<Result<_, _>>()?;
         let count = levels.first().map_or(0, Array2::nrows);
         let whole = views > 0 && count > 0 && count.is_multiple_of(views);
-        if state.kind != KEPT || !whole || levels.iter().any(|rows| rows.nrows() != count) {
+        if state.kind != ROWS || !whole || levels.iter().any(|rows| rows.nrows() != count) {
             return Err(refuse("its levels do not have a row for each view of each image"));
         }
         Ok(Some(Self { levels, views }))
     }
 
-    /// The rows of these images followed by those of `more`.
+    /// Appends the rows of `more` images.
     ///
     /// # Errors
-    /// Images of another number of views.
+    /// Images with another number of views.
     pub(super) fn followed_by(self, more: &Self) -> Result<Self, MethodError> {
         if self.views != more.views {
             let reason = format!("images of {} views cannot be added to those of {}", more.views, self.views);
@@ -122,13 +122,13 @@ impl PooledFeatures {
         Ok(Self { levels, views: self.views })
     }
 
-    /// How many images were collected.
+    /// The number of images.
     pub(super) fn images(&self) -> usize {
         self.levels.first().map_or(0, Array2::nrows) / self.views
     }
 
-    /// Refuses fewer images than `needed`.
-    pub(super) fn need(&self, needed: usize, method: &str) -> Result<(), MethodError> {
+    /// Rejects fewer images than `needed`.
+    pub(super) fn require(&self, needed: usize, method: &str) -> Result<(), MethodError> {
         if self.images() < needed {
             return Err(MethodError::TooFew {
                 of: method.to_owned(),
@@ -140,24 +140,24 @@ impl PooledFeatures {
         Ok(())
     }
 
-    /// The rows of some images at one level, all views of an image one after another.
+    /// The rows of these images at one level, the views of an image consecutive.
     pub(super) fn select(&self, level: usize, images: &[usize]) -> Array2<f32> {
         let rows: Vec<usize> = images.iter().flat_map(|image| image * self.views..(image + 1) * self.views).collect();
         self.levels[level].select(Axis(0), &rows)
     }
 
-    /// Numbers of a row that joins all levels.
+    /// The width of a row of all levels.
     pub(super) fn width(&self) -> usize {
         self.levels.iter().map(Array2::ncols).sum()
     }
 
-    /// The rows of all images, those of all levels put one after another.
+    /// The rows of all images, levels concatenated.
     pub(super) fn all_joined(&self) -> Array2<f32> {
         let all: Vec<usize> = (0..self.images()).collect();
         self.joined(&all)
     }
 
-    /// The rows of some images, those of all levels put one after another.
+    /// The rows of these images, levels concatenated.
     pub(super) fn joined(&self, images: &[usize]) -> Array2<f32> {
         let levels: Vec<Array2<f32>> = (0..self.levels.len()).map(|level| self.select(level, images)).collect();
         let views: Vec<_> = levels.iter().map(|level| level.view()).collect();
@@ -165,7 +165,7 @@ impl PooledFeatures {
     }
 }
 
-/// The rows of a batch, those of all levels put one after another, `dim` columns in all.
+/// The rows of a batch, levels concatenated, with `dim` columns in total.
 pub(super) fn joined_rows(batch: &FeatureBatch<'_>, dim: usize) -> Result<Array2<f32>, MethodError> {
     let widths = batch.shapes.iter().map(|[channels, ..]| *channels);
     let levels: Vec<_> = widths.enumerate().map(|(level, width)| batch.rows(level, width)).collect::<Result<_, _>>()?;
@@ -178,7 +178,7 @@ pub(super) fn joined_rows(batch: &FeatureBatch<'_>, dim: usize) -> Result<Array2
     }
 }
 
-/// The taps of the levels that make a row, pooled.
+/// The pooled taps of these levels.
 pub(super) fn joined_taps(levels: &RowLevels, backbone: &Backbone) -> Result<Vec<TapRequest>, MethodError> {
     let names = match levels {
         RowLevels::Deepest => backbone.taps_by_network().filter_map(deepest).collect(),
@@ -187,7 +187,7 @@ pub(super) fn joined_taps(levels: &RowLevels, backbone: &Backbone) -> Result<Vec
     pooled_taps("level", names, backbone)
 }
 
-/// What `images` get whose views have these scores, in their order.
+/// The held-out scores of `images` from the scores of their views, in order.
 pub(super) fn held_out(
     source: &dyn FeatureSource,
     images: impl IntoIterator<Item = usize>,
@@ -202,7 +202,7 @@ pub(super) fn held_out(
         .collect()
 }
 
-/// The taps of the levels of these names, pooled, checked against the backbone; `setting` is the one that has them.
+/// The pooled taps of the levels with these names, checked against the backbone; `setting` is named in errors.
 pub(super) fn pooled_taps(
     setting: &str,
     names: Vec<String>,
@@ -221,17 +221,17 @@ pub(super) fn pooled_taps(
     Ok(names.into_iter().map(|name| TapRequest { name, layout: OutputLayout::Mean }).collect())
 }
 
-/// The names of taps, as settings in full have them.
+/// The names of taps, as in full settings.
 pub(super) fn tap_names(taps: &[TapRequest]) -> Names {
     Names(taps.iter().map(|tap| tap.name.clone()).collect())
 }
 
-/// The deepest of a network's taps that is no classifier.
+/// The deepest of a network's taps, without classifiers.
 fn deepest(taps: Vec<TapInfo>) -> Option<String> {
     taps.into_iter().rfind(|tap| !tap.is_classifier()).map(|tap| tap.name)
 }
 
-/// The tap of a level, pooled, checked against the backbone.
+/// The pooled tap of a level, checked against the backbone.
 pub(super) fn pooled_tap(level: &Level, backbone: &Backbone) -> Result<TapRequest, MethodError> {
     let names = match level {
         Level::Deepest => deepest(backbone.taps()).into_iter().collect(),

@@ -1,4 +1,4 @@
-//! Feature pyramids: the maps of several layers on one grid, one vector a position, without neighbourhoods.
+//! Feature pyramids: the maps of several layers on one grid, one vector per position, without neighborhoods.
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::resample::{Bilinear, Grid};
@@ -9,11 +9,11 @@ use crate::MethodError;
 
 /// The feature maps of all layers at the positions of `grid`, `[views · positions, channels of all layers]`.
 ///
-/// `layers` are rows of positions, `[views, h · w, C]` each, of the `shapes` `[C, h, w]`. Finer ones are averaged over
-/// what a position of the grid covers, coarser ones interpolated bilinearly.
+/// `layers` are rows of positions, `[views, h · w, C]` each, of the `shapes` `[C, h, w]`. Finer layers are averaged
+/// over each position of the grid, coarser ones interpolated bilinearly.
 ///
 /// # Errors
-/// A grid without positions, or layers that are not of their shapes.
+/// An empty grid, or layers that do not match their shapes.
 pub(super) fn pyramid(layers: &[Vec<f32>], shapes: &[[usize; 3]], grid: [usize; 2]) -> Result<Vec<f32>, MethodError> {
     let joined = layers.iter().zip(shapes).map(|(values, &shape)| {
         let [channels, height, width] = shape;
@@ -38,8 +38,7 @@ pub(super) fn pyramid(layers: &[Vec<f32>], shapes: &[[usize; 3]], grid: [usize; 
     Ok(rows)
 }
 
-/// The mean of each channel over the positions under each one of a coarser grid, divided as PyTorch's
-/// `adaptive_avg_pool2d` divides them.
+/// Adaptive average pooling to a coarser grid, as PyTorch's `adaptive_avg_pool2d`.
 fn averaged(values: &[f32], [channels, height, width]: [usize; 3], grid: [usize; 2]) -> Vec<f32> {
     let (lines, columns) = (bins(height, grid[0]), bins(width, grid[1]));
     let views = values.len() / (channels * height * width);

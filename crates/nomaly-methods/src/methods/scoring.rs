@@ -1,4 +1,4 @@
-//! A scorer chosen by settings, for the methods that stand on any of them.
+//! Selects a scorer by settings, for methods that work with any scorer.
 
 use ndarray::ArrayView2;
 use nomaly_scorers::{SCORERS, Scorer, ScorerEntry, ScorerError, Watch};
@@ -9,28 +9,27 @@ use crate::MethodError;
 
 /// The setting that names the scorer.
 pub(super) const SCORER: &str = "scorer";
-/// The scorer where none is named: well-posed for fewer rows than columns, for its covariance is shrunk, with nothing
-/// to tune.
+/// The default scorer: its shrunk covariance is well-posed for fewer rows than columns, and there is nothing to tune.
 pub(super) const DEFAULT_SCORER: &str = "gaussian";
-/// The setting of scorers that decides their random choices.
+/// The setting of scorers that seeds their random choices.
 const SEED: &str = "seed";
 
-/// The scorer that the settings name, or else the default.
+/// The named scorer, or the default.
 fn named(given: &Assignments) -> Result<&'static ScorerEntry, MethodError> {
     let name = given.text(SCORER);
     Ok(SCORERS.get(name.as_deref().unwrap_or(DEFAULT_SCORER))?)
 }
 
-/// The settings of the scorer that `given` names: what a method on any scorer has besides its own.
+/// The settings of the scorer that `given` names.
 pub(super) fn scorer_table(given: &Assignments) -> Result<Table, MethodError> {
     Ok(named(given)?.table())
 }
 
-/// A scorer with values for its settings, ready to be fitted.
+/// A scorer with its settings, ready to be fitted.
 #[derive(Clone)]
 pub(super) struct ChosenScorer {
     entry: &'static ScorerEntry,
-    /// In full, but for a seed that was not given: it is the detector's.
+    /// All settings; a seed that was not given is left out and defaults to the detector's.
     settings: Assignments,
 }
 
@@ -41,7 +40,7 @@ impl std::fmt::Debug for ChosenScorer {
 }
 
 impl ChosenScorer {
-    /// The scorer that the settings name, or else the default, with what they say of it; and all other settings.
+    /// Splits settings into the scorer with its settings, and all others.
     pub(super) fn part(given: &Assignments) -> Result<(Self, Assignments), MethodError> {
         let entry = named(given)?;
         let (own, others) = given.split(&entry.table());
@@ -62,7 +61,7 @@ impl ChosenScorer {
         &self.settings
     }
 
-    /// Fits it on rows `[n, dim]`; `seed` decides its random choices where the settings do not.
+    /// Fits it on rows `[n, dim]`; `seed` is the default of its seed.
     pub(super) fn fit(
         &self,
         rows: ArrayView2<'_, f32>,

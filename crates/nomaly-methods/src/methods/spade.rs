@@ -1,34 +1,33 @@
-//! SPADE: the distance of every position to the nearest of the images most like this one.
+//! SPADE: the distance of every position to the nearest position of the most similar images.
 //!
 //! # What it computes
-//! The pooled features of an image retrieve the `k` training images most like it; the score of the image is their mean
-//! L2 distance. Feature maps of several layers on one grid give each position one vector, and the map is its L2
-//! distance to the nearest of all positions of the retrieved images, enlarged bilinearly and blurred.
+//! The pooled features of an image retrieve its `k` nearest training images; the score of the image is their mean L2
+//! distance. Feature maps of several layers on one grid give each position one vector. The map is the L2 distance of
+//! each position to the nearest of all positions of the retrieved images, upsampled bilinearly and blurred.
 //!
 //! # When to use
-//! Where good items come in several kinds, or lie anywhere: each is compared with its like, and nothing is learned but
-//! the images themselves. Few images suffice. The model keeps the feature maps of all of them, and scoring compares
-//! every position with those of `k` images.
+//! When good items come in several kinds or at varying positions, since each image is compared with similar ones. Few
+//! images suffice. The model keeps the feature maps of all of them, and scoring compares every position with those of
+//! `k` images.
 //!
 //! # Parameters
 //! `layers`, `level`, `k`, `score`, `grid`, `sigma`, `held_out`, `max_memory`; see [`SpadeParams`].
 //!
 //! # Memory
-//! The feature maps of all images take at most half of `max_memory` beside the program's own share, because the model
-//! file is made from a copy of them. With `grid=auto` positions are compared on the finest layer's grid on which they
-//! fit; finer layers are averaged over what a position covers, coarser ones interpolated bilinearly. A coarser grid is
-//! told.
+//! The feature maps of all images take at most half of `max_memory` less the program's own share, because the model
+//! file is made from a copy of them. `grid=auto` compares positions on the finest layer's grid that fits, and notes if
+//! it is a coarser one; finer layers are averaged over each position, coarser ones interpolated bilinearly.
 //!
 //! # Views
-//! Tiles and flipped copies are scored each by itself, against the same tile or copy of the training images.
+//! Each tile and flipped copy is scored against the same tile or copy of the training images.
 //!
 //! # Region of interest
-//! Pooled features are those of the whole image. Where a region of interest is set they still retrieve the images to
-//! compare with, but the largest value of the map scores the image, whatever `score` says.
+//! Pooled features cover the whole image. With a region of interest they still retrieve the images to compare with, but
+//! the score is the largest value of the map, regardless of `score`.
 //!
 //! # Held-out scores
-//! A training image is compared with all others but those of its group. At most `held_out` images, chosen by the seed,
-//! are, for each costs as much as scoring an image does.
+//! A training image is compared with all images of other groups. At most `held_out` random images are scored, since
+//! each costs as much as scoring an image.
 //!
 //! # Reference
 //! Cohen and Hoshen, *Sub-Image Anomaly Detection with Deep Pyramid Correspondences*, 2020, sections 3.1 to 3.4. The
@@ -57,7 +56,7 @@ use crate::workspace::MethodWorkspace;
 const NAME: &str = "spade";
 /// An image to leave out, one to compare it with, and one to spare.
 const MIN_IMAGES: usize = 3;
-/// Of `max_memory`, what the process takes beside the gallery: network, images, program.
+/// The part of `max_memory` reserved for everything besides the gallery: network, images, program.
 const RESERVE: u64 = 256 << 20;
 
 /// The registry's entry.
@@ -87,11 +86,11 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     build: |given, backbone| Ok(Box::new(given.read::<SpadeParams>()?.on(backbone)?)),
 };
 
-/// What scores an image.
+/// The score of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImageScore {
-    /// The mean distance of its pooled features to those of the retrieved images, where no region of interest is set.
+    /// The mean distance of its pooled features to those of the retrieved images, without a region of interest.
     #[default]
     Image,
     /// The largest value of its map.
@@ -208,13 +207,13 @@ impl Method for Spade {
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
-        let mut seen: Option<(Gallery, Vec<String>)> = None;
+        let mut collected: Option<(Gallery, Vec<String>)> = None;
         let images = source.visit(progress, &mut |batch| {
-            let (gallery, _) = match &mut seen {
-                Some(seen) => seen,
+            let (gallery, _) = match &mut collected {
+                Some(collected) => collected,
                 None => {
                     let (shape, notes) = self.plan(source.images(), batch, context.occupied)?;
-                    seen.insert((Gallery::new(shape)?, notes))
+                    collected.insert((Gallery::new(shape)?, notes))
                 }
             };
             let features = self.features(batch, gallery.shape())?;
@@ -222,7 +221,7 @@ impl Method for Spade {
         })?;
         let too_few =
             || MethodError::TooFew { of: NAME.to_owned(), items: "training images", needed: MIN_IMAGES, found: images };
-        let (gallery, mut notes) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
+        let (gallery, mut notes) = collected.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
         let groups = source.groups()?;
         let groups = groups.leaving(1);
         let k = self.params.k.min(images - groups.largest());
@@ -267,18 +266,18 @@ impl Method for Spade {
         }
         let mut more = Gallery::new(shape)?;
         let wanted = context.held_out_of(source.images());
-        let (mut held_out, mut seen) = (Vec::new(), 0);
+        let (mut held_out, mut number) = (Vec::new(), 0);
         let images = source.visit(progress, &mut |batch| {
             let features = self.features(batch, shape)?;
             for image in 0..batch.images {
                 if progress.cancelled() {
                     return Err(MethodError::Cancelled);
                 }
-                if wanted.binary_search(&seen).is_ok() {
+                if wanted.binary_search(&number).is_ok() {
                     let views = fitted.scores(batch, &features, image, &[])?;
-                    held_out.push(context.held_out(seen, source.combine(views)?));
+                    held_out.push(context.held_out(number, source.combine(views)?));
                 }
-                seen += 1;
+                number += 1;
             }
             more.add(features.pooled, &features.pyramids)
         })?;
@@ -305,7 +304,7 @@ impl Method for Spade {
     }
 }
 
-/// What SPADE compares of a batch.
+/// The features of a batch.
 struct Features<'a> {
     /// `[images, views, pooled]`.
     pooled: &'a [f32],
@@ -314,7 +313,7 @@ struct Features<'a> {
 }
 
 impl Spade {
-    /// What the gallery may take, in bytes: half of what is allowed, for the model file is made from a copy of it.
+    /// The memory limit of the gallery in bytes: half of the total, since the model file is made from a copy of it.
     fn room(&self, occupied: u64) -> u64 {
         self.params.max_memory.0.saturating_sub(RESERVE + occupied) / 2
     }
@@ -328,7 +327,7 @@ impl Spade {
         )
     }
 
-    /// The grid on which the features of `images` images like those of `batch` are kept, and what is to be said of it.
+    /// The grid for the features of `images` images like those of `batch`, with notes for the user.
     fn plan(
         &self,
         images: usize,
@@ -370,7 +369,7 @@ impl Spade {
         Ok((shape, notes))
     }
 
-    /// What is compared of a batch, on the grid of `shape`.
+    /// The features of a batch on the grid of `shape`.
     fn features<'a>(&self, batch: &FeatureBatch<'a>, shape: GalleryShape) -> Result<Features<'a>, MethodError> {
         let layers = self.strides.len();
         let (shapes, values) = (&batch.shapes[..layers], &batch.values[..layers]);
@@ -417,30 +416,30 @@ impl Spade {
 
 const STATE: &str = "spade";
 
-/// What a model file says of a gallery beside its numbers.
+/// The configuration of a gallery in a model file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// Height and width of the grid of positions.
     grid: [usize; 2],
-    /// Views an image.
+    /// Views per image.
     views: usize,
     /// Images to compare with.
     k: usize,
 }
 
-/// SPADE that has seen data: the features of all training images.
+/// Fitted SPADE: the features of all training images.
 #[derive(Debug)]
 pub struct FittedSpade {
     method: Spade,
     gallery: Gallery,
-    /// Images to compare with: no more than there were others when it was fitted, so that scores stay comparable with
-    /// the held-out ones.
+    /// Images to compare with: at most the number of others during the fit, so that scores stay comparable with the
+    /// held-out ones.
     k: usize,
 }
 
 impl FittedSpade {
-    /// Scores the views of the image `image` of a batch by the training images but for `without`, ascending.
+    /// Scores the views of image `image` of a batch against the training images except `without`, ascending.
     fn scores(
         &self,
         batch: &FeatureBatch<'_>,
@@ -465,7 +464,7 @@ impl FittedSpade {
         let scored = scores.into_iter().zip(maps).map(|(distance, map)| {
             let score = match score {
                 ImageScore::Image if batch.region.is_none() => distance,
-                // Pooled features know nothing of a region of interest.
+                // Pooled features ignore the region of interest.
                 _ => map.max(),
             };
             MethodScore::located(score, map)

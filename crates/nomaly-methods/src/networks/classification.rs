@@ -1,22 +1,22 @@
-//! Training a network to tell kinds of examples apart.
+//! Training a network to classify kinds of examples.
 
 use nomaly_backbones::{OutputLayout, TapRequest};
 
 use super::classifier::{TrainedNetwork, log_softmax};
-use super::examples::{Examples, Make};
+use super::examples::{ExampleMaker, Examples};
 use crate::MethodError;
 use crate::training::{Batch, Learner, Objective, Validation};
 
-/// The cross-entropy of kinds.
-pub(crate) struct Classification<'a, M: Make<Target = u32>> {
+/// Cross-entropy over the kinds.
+pub(crate) struct Classification<'a, M: ExampleMaker<Target = u32>> {
     pub(crate) examples: Examples<'a, M>,
-    /// The name of the network that is trained, whose tap `logits` has a value for each kind.
+    /// The name of the trained network, whose tap `logits` has one value per kind.
     pub(crate) network: &'a str,
-    /// Held-out examples that are classified after each epoch, at most.
+    /// The most held-out examples to classify after each epoch.
     pub(crate) most_validated: usize,
 }
 
-impl<M: Make<Target = u32>> Objective for Classification<'_, M> {
+impl<M: ExampleMaker<Target = u32>> Objective for Classification<'_, M> {
     fn examples(&self) -> usize {
         self.examples.count()
     }
@@ -24,7 +24,7 @@ impl<M: Make<Target = u32>> Objective for Classification<'_, M> {
     fn step(&mut self, learners: &mut [Learner], batch: &Batch<'_>) -> Result<f64, MethodError> {
         let (inputs, kinds) = self.examples.batch(batch)?;
         let [learner] = learners else { unreachable!("a classifier is one network") };
-        // Masks of the step alone: a training that was interrupted draws the same.
+        // Masks depend only on the step, so that a resumed training draws the same ones.
         learner.network.seed_dropout(self.examples.seed ^ !batch.step);
         let loss = learner.network.classify(&inputs, &kinds)?;
         learner.step()?;
@@ -36,9 +36,9 @@ impl<M: Make<Target = u32>> Objective for Classification<'_, M> {
         let [learner] = learners else { unreachable!("a classifier is one network") };
         let logits = [TapRequest::new("logits", OutputLayout::Rows)];
         let network = TrainedNetwork::new(self.network, learner.network.weights(), self.examples.size(), &logits)?;
-        let examples = self.examples.some(self.most_validated);
+        let examples = self.examples.choose_held_out(self.most_validated);
         let (mut loss, mut right) = (0.0, 0);
-        let mut log_p = vec![0.0; self.examples.make.kinds()];
+        let mut log_p = vec![0.0; self.examples.maker.kinds()];
         self.examples.evaluate(&network, &examples, |logits, kind| {
             log_softmax(logits, &mut log_p);
             let own = log_p[*kind as usize];

@@ -1,4 +1,4 @@
-//! A trained network, compiled.
+//! Trained networks, compiled for inference.
 
 use nomaly_backbones::weights::{WeightTensor, Weights};
 use nomaly_backbones::{Backbone, Extractor, TapRequest, Workspace};
@@ -8,20 +8,20 @@ use nomaly_scorers::{State, Tensor, TensorData};
 use crate::MethodError;
 use crate::input::INPUT_SIDES;
 
-/// A trained network that is run on inputs, some at a time.
+/// A trained network, compiled for inference.
 pub(crate) struct TrainedNetwork {
     backbone: Backbone,
     extractor: Extractor,
 }
 
-/// Buffers of a [`TrainedNetwork`], one set for each thread that runs it.
+/// Buffers of a [`TrainedNetwork`], one set per thread.
 pub(crate) struct Buffers {
     workspace: Workspace,
     outputs: Vec<Vec<f32>>,
 }
 
-/// Inputs of a network at a time: enough to keep all cores busy, few enough to stay in the caches.
-pub(crate) const AT_A_TIME: usize = 32;
+/// Inputs per run of a network: enough to keep all cores busy, few enough to stay in the caches.
+pub(crate) const INPUTS_PER_RUN: usize = 32;
 
 impl TrainedNetwork {
     /// The network `name` with these weights, compiled for inputs of `size` (height, width).
@@ -36,13 +36,13 @@ impl TrainedNetwork {
         Ok(Self { backbone, extractor })
     }
 
-    /// Buffers to run it in.
+    /// Allocates buffers.
     pub(crate) fn buffers(&self) -> Buffers {
         let outputs = vec![Vec::new(); self.extractor.taps().len()];
-        Buffers { workspace: self.extractor.workspace(AT_A_TIME), outputs }
+        Buffers { workspace: self.extractor.workspace(INPUTS_PER_RUN), outputs }
     }
 
-    /// The network and its weights.
+    /// The network with its weights.
     pub(crate) fn backbone(&self) -> &Backbone {
         &self.backbone
     }
@@ -53,12 +53,12 @@ impl TrainedNetwork {
         self.backbone.export(&taps).expect("the taps are those it was compiled for")
     }
 
-    /// Numbers of a tap for one input.
+    /// Values of a tap per input.
     pub(crate) fn width(&self, tap: usize) -> usize {
         self.extractor.output_shape(tap).iter().product()
     }
 
-    /// Runs `inputs`, at most [`AT_A_TIME`] images of the compiled size; returns the outputs of all taps.
+    /// Runs `inputs`, at most [`AT_A_TIME`] images of the compiled size; returns the outputs of each tap.
     pub(crate) fn run<'b>(&self, inputs: &[f32], buffers: &'b mut Buffers) -> Result<&'b [Vec<f32>], MethodError> {
         let each: usize = self.extractor.input_shape().iter().product();
         let Buffers { workspace, outputs } = buffers;
@@ -66,7 +66,7 @@ impl TrainedNetwork {
         Ok(outputs)
     }
 
-    /// The network `name` as a model file keeps it, with the size of its input and the seed of its training.
+    /// The state of the network `name` in a model file, with its input size and training seed.
     pub(crate) fn state(&self, name: &str, seed: u64) -> State {
         let tensor = |(name, tensor): (String, WeightTensor)| {
             let values = tensor.to_f32().expect("weights were read when they were compiled");
@@ -77,10 +77,10 @@ impl TrainedNetwork {
         State { kind: name.to_owned(), config: serde_json::json!({ "size": [height, width], "seed": seed }), tensors }
     }
 
-    /// The network `name` out of a model file, compiled for the size of input that it was trained on, and its seed.
+    /// Restores the network `name` from a model file, compiled for the input size it was trained on, with its seed.
     ///
     /// # Errors
-    /// A state of another network, of another size than a network can have, or without a tensor that the taps need.
+    /// A state of another network, with an invalid size, or without a tensor that the taps need.
     pub(crate) fn restore(name: &str, state: State, taps: &[TapRequest]) -> Result<Stored, MethodError> {
         if state.kind != name {
             return Err(MethodError::State { state: STATE.to_owned(), reason: None });
@@ -98,7 +98,7 @@ impl TrainedNetwork {
 /// Name of the state of a trained network in a model file.
 pub(crate) const STATE: &str = "network";
 
-/// What a model file says of a network beside its weights.
+/// The configuration of a network in a model file.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -106,7 +106,7 @@ struct Config {
     seed: u64,
 }
 
-/// A network out of a model file.
+/// A network from a model file.
 pub(crate) struct Stored {
     pub(crate) network: TrainedNetwork,
     /// Height and width of its input.
@@ -115,7 +115,7 @@ pub(crate) struct Stored {
     pub(crate) seed: u64,
 }
 
-/// The weights in a state of a model file, whose kind is the network's name.
+/// The weights of a state, whose kind is the network's name.
 fn stored_weights(state: State) -> Result<Weights, MethodError> {
     let tensor = |(name, tensor): (String, Tensor)| match tensor.data {
         TensorData::F32(values) if tensor.shape.iter().product::<usize>() == values.len() => {
@@ -126,8 +126,7 @@ fn stored_weights(state: State) -> Result<Weights, MethodError> {
     state.tensors.into_iter().map(tensor).collect()
 }
 
-/// Writes the natural logarithms of the softmax of `logits`. No probability is below [`FLOOR`], so that no single one
-/// decides a score.
+/// Writes the log-softmax of `logits`. Probabilities are at least [`FLOOR`], so that no single one dominates a score.
 pub(crate) fn log_softmax(logits: &[f32], log_p: &mut [f64]) {
     let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - f64::from(greatest)).exp()).sum();
@@ -137,5 +136,5 @@ pub(crate) fn log_softmax(logits: &[f32], log_p: &mut [f64]) {
     }
 }
 
-/// The smallest probability that a network is believed.
+/// The lower bound of probabilities.
 const FLOOR: f64 = 1e-12;

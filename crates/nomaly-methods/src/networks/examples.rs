@@ -1,25 +1,25 @@
-//! Examples made of views when they are needed.
+//! Training examples, made of views on demand.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::classifier::{AT_A_TIME, TrainedNetwork};
+use super::classifier::{INPUTS_PER_RUN, TrainedNetwork};
 use super::images::PixelStore;
 use super::set::TrainingSet;
 use crate::MethodError;
 use crate::training::{Batch, shuffled};
 
-/// What becomes of a view before the network sees it.
-pub(crate) trait Make: Sync {
-    /// What the network is to say.
+/// Makes examples of views.
+pub(crate) trait ExampleMaker: Sync {
+    /// The target output of an example.
     type Target: Send;
 
-    /// How many kinds of examples there are. Each view is an example of each.
+    /// The number of kinds of examples. Each view gives one example of each kind.
     fn kinds(&self) -> usize;
 
-    /// Writes the input of a view of `size`, given as planes in [0, 1], as an example of a kind.
-    fn make(
+    /// Makes an example of `kind` of a view of `size`, given as planes in [0, 1], and writes it to `input`.
+    fn create(
         &self,
         planes: &[f32],
         size: [usize; 2],
@@ -29,15 +29,15 @@ pub(crate) trait Make: Sync {
     ) -> Result<Self::Target, MethodError>;
 }
 
-/// What the random choices of an example are drawn from.
+/// The random numbers of an example.
 pub(crate) struct Draw {
-    /// Whether the network learns from the example: anew in each epoch. Others are the same in each.
+    /// Whether this is a training example, which differs in each epoch. Held-out examples are always the same.
     pub(crate) training: bool,
     pub(crate) random: ChaCha8Rng,
 }
 
 impl Draw {
-    /// For each number of an example a stream of its own, and none for both purposes.
+    /// A stream per example number, separate for training and held-out examples.
     fn new(seed: u64, training: bool, number: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(if training { seed } else { !seed });
         random.set_stream(number);
@@ -45,9 +45,9 @@ impl Draw {
     }
 }
 
-/// All examples of a training, and the memory that a step makes its own in.
-pub(crate) struct Examples<'a, M: Make> {
-    pub(crate) make: M,
+/// The examples of a training, with reusable memory for the inputs of a batch.
+pub(crate) struct Examples<'a, M: ExampleMaker> {
+    pub(crate) maker: M,
     pub(crate) seed: u64,
     images: &'a PixelStore,
     train: &'a [usize],
@@ -55,15 +55,15 @@ pub(crate) struct Examples<'a, M: Make> {
     inputs: Vec<f32>,
 }
 
-impl<'a, M: Make> Examples<'a, M> {
-    pub(crate) fn new(make: M, set: &'a TrainingSet<'_>) -> Self {
+impl<'a, M: ExampleMaker> Examples<'a, M> {
+    pub(crate) fn new(maker: M, set: &'a TrainingSet<'_>) -> Self {
         let TrainingSet { images, train, held_out, context, .. } = set;
-        Self { make, seed: context.seed, images, train, held_out, inputs: Vec::new() }
+        Self { maker, seed: context.seed, images, train, held_out, inputs: Vec::new() }
     }
 
-    /// Examples of an epoch.
+    /// The number of examples per epoch.
     pub(crate) fn count(&self) -> usize {
-        self.train.len() * self.make.kinds()
+        self.train.len() * self.maker.kinds()
     }
 
     /// Height and width of an input.
@@ -71,54 +71,54 @@ impl<'a, M: Make> Examples<'a, M> {
         self.images.size()
     }
 
-    /// The inputs and targets of a batch. [`give_back`](Self::give_back) takes the inputs again.
+    /// The inputs and targets of a batch. Return the inputs with [`give_back`](Self::give_back) to reuse their memory.
     pub(crate) fn batch(&mut self, batch: &Batch<'_>) -> Result<(Vec<f32>, Vec<M::Target>), MethodError> {
         let mut inputs = std::mem::take(&mut self.inputs);
-        inputs.resize(batch.examples.len() * self.images.each(), 0.0);
-        // For each example of each epoch another stream.
+        inputs.resize(batch.examples.len() * self.images.view_len(), 0.0);
+        // A stream per example and epoch.
         let first = batch.epoch as u64 * self.count() as u64;
         let draw = |example: u32| Draw::new(self.seed, true, first + u64::from(example));
         let targets = self.fill(self.train, batch.examples, draw, &mut inputs)?;
         Ok((inputs, targets))
     }
 
-    /// Keeps the memory of a batch for the next one.
+    /// Takes back the inputs of a batch, to reuse their memory.
     pub(crate) fn give_back(&mut self, inputs: Vec<f32>) {
         self.inputs = inputs;
     }
 
-    /// Examples of all kinds of up to so many held-out views, the same whenever they are asked for.
-    pub(crate) fn whole_views(&self, most: usize) -> Vec<u32> {
-        let kinds = self.make.kinds() as u32;
+    /// The examples of all kinds of at most `most` held-out views; the same on each call.
+    pub(crate) fn choose_held_out_views(&self, most: usize) -> Vec<u32> {
+        let kinds = self.maker.kinds() as u32;
         let views = shuffled(self.held_out.len(), self.seed, 0);
         views.iter().take(most).flat_map(|view| view * kinds..(view + 1) * kinds).collect()
     }
 
-    /// Up to so many examples of held-out views, the same whenever they are asked for.
-    pub(crate) fn some(&self, most: usize) -> Vec<u32> {
-        let mut examples = shuffled(self.held_out.len() * self.make.kinds(), self.seed, 0);
+    /// At most `most` examples of held-out views; the same on each call.
+    pub(crate) fn choose_held_out(&self, most: usize) -> Vec<u32> {
+        let mut examples = shuffled(self.held_out.len() * self.maker.kinds(), self.seed, 0);
         examples.truncate(most);
         examples
     }
 
-    /// Runs `network` on examples of held-out views and hands the output of its first tap for each, with the target, to
-    /// `visit`.
+    /// Runs `network` on examples of held-out views and calls `visit` with the first tap's output and the target of
+    /// each.
     pub(crate) fn evaluate(
         &self,
         network: &TrainedNetwork,
         examples: &[u32],
         mut visit: impl FnMut(&[f32], &M::Target),
     ) -> Result<(), MethodError> {
-        let each = self.images.each();
-        let mut inputs = vec![0.0; AT_A_TIME * each];
+        let values_per_view = self.images.view_len();
+        let mut inputs = vec![0.0; INPUTS_PER_RUN * values_per_view];
         let mut buffers = network.buffers();
-        for some in examples.chunks(AT_A_TIME) {
-            let inputs = &mut inputs[..some.len() * each];
+        for chunk in examples.chunks(INPUTS_PER_RUN) {
+            let inputs = &mut inputs[..chunk.len() * values_per_view];
             let draw = |example: u32| Draw::new(self.seed, false, u64::from(example));
-            let targets = self.fill(self.held_out, some, draw, inputs)?;
+            let targets = self.fill(self.held_out, chunk, draw, inputs)?;
             let outputs = &network.run(inputs, &mut buffers)?[0];
             outputs
-                .chunks_exact(outputs.len() / some.len())
+                .chunks_exact(outputs.len() / chunk.len())
                 .zip(&targets)
                 .for_each(|(output, target)| visit(output, target));
         }
@@ -132,13 +132,13 @@ impl<'a, M: Make> Examples<'a, M> {
         draw: impl Fn(u32) -> Draw + Sync,
         inputs: &mut [f32],
     ) -> Result<Vec<M::Target>, MethodError> {
-        let (each, kinds) = (self.images.each(), self.make.kinds());
-        let made = inputs.par_chunks_exact_mut(each).zip(examples).map_init(
-            || vec![0.0; each],
+        let (values_per_view, kinds) = (self.images.view_len(), self.maker.kinds());
+        let made = inputs.par_chunks_exact_mut(values_per_view).zip(examples).map_init(
+            || vec![0.0; values_per_view],
             |planes, (input, example)| {
                 let (view, kind) = (views[*example as usize / kinds], *example as usize % kinds);
                 self.images.unpack(view, planes);
-                self.make.make(planes, self.size(), kind, &mut draw(*example), input)
+                self.maker.create(planes, self.size(), kind, &mut draw(*example), input)
             },
         );
         made.collect()

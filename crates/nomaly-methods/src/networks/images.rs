@@ -1,4 +1,4 @@
-//! Images kept in memory for as long as a training needs them.
+//! Training images in memory.
 
 use std::ops::Range;
 
@@ -13,11 +13,10 @@ use crate::method::Method;
 use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
 
-/// All views of all images as 8-bit planes, red, green and blue: what a pipeline makes of images, without its last
-/// step.
+/// All views of all images as 8-bit planes, red, green and blue: the output of a pipeline before normalization.
 ///
-/// The methods that train on pixels stand on the backbone `pixels`, whose values are `v / 255`: a byte holds all of
-/// one.
+/// Methods that train on pixels use the backbone `pixels`, whose values are `v / 255`, so that a byte holds a value
+/// exactly.
 #[derive(Debug)]
 pub(crate) struct PixelStore {
     bytes: Vec<u8>,
@@ -42,14 +41,14 @@ impl PixelStore {
         Ok(store)
     }
 
-    /// How many images there are.
+    /// The number of images.
     pub(crate) fn images(&self) -> usize {
         self.inputs() / self.views
     }
 
-    /// How many views of images there are.
+    /// The number of views of all images.
     pub(crate) fn inputs(&self) -> usize {
-        self.bytes.len() / self.each().max(1)
+        self.bytes.len() / self.view_len().max(1)
     }
 
     /// The views of an image.
@@ -57,7 +56,7 @@ impl PixelStore {
         image * self.views..(image + 1) * self.views
     }
 
-    /// The views of some images.
+    /// The views of these images.
     pub(crate) fn inputs_of(&self, images: &[usize]) -> Vec<usize> {
         images.iter().flat_map(|image| self.views_of(*image)).collect()
     }
@@ -68,19 +67,19 @@ impl PixelStore {
     }
 
     /// Values of one view, `3 · height · width`.
-    pub(crate) fn each(&self) -> usize {
+    pub(crate) fn view_len(&self) -> usize {
         3 * self.size[0] * self.size[1]
     }
 
     /// Writes the planes `[3, height, width]` of a view, in [0, 1].
     pub(crate) fn unpack(&self, input: usize, planes: &mut [f32]) {
-        let each = self.each();
+        let each = self.view_len();
         for (value, byte) in planes.iter_mut().zip(&self.bytes[input * each..(input + 1) * each]) {
             *value = f32::from(*byte) / 255.0;
         }
     }
 
-    /// Everything that decides what a training of `method` on all these images, in these groups, ends with.
+    /// Everything that determines the result of training `method` on these images in these groups.
     pub(crate) fn identity(&self, method: &dyn Method, groups: &Groups, seed: u64) -> Vec<u8> {
         let settings = serde_json::to_string(&method.settings()).unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
@@ -89,7 +88,7 @@ impl PixelStore {
         format!("{name} {version} {settings} {seed} {:?} {pixels}{groups}", self.size).into_bytes()
     }
 
-    /// Refuses more examples than an epoch can have, `each` of every one of `views`.
+    /// Rejects more examples than an epoch can have, with `each` examples per view.
     pub(crate) fn check_examples(method: &str, views: usize, each: usize) -> Result<(), MethodError> {
         let examples = views.saturating_mul(each);
         if u32::try_from(examples).is_ok() {
@@ -103,22 +102,22 @@ impl PixelStore {
         ))
     }
 
-    /// Scores `images`, which were not trained on, with `judge`, which is given the planes of each of their views.
+    /// Scores the held-out `images` with `score`, which takes the planes of a view.
     pub(crate) fn held_out(
         &self,
         images: &[usize],
         source: &dyn FeatureSource,
         progress: &dyn Progress,
-        mut judge: impl FnMut(&[f32]) -> Result<MethodScore, MethodError>,
+        mut score: impl FnMut(&[f32]) -> Result<MethodScore, MethodError>,
     ) -> Result<Vec<HeldOut>, MethodError> {
         let stage = Stage::start(progress, "scoring held-out images", Some(images.len()));
-        let mut planes = vec![0.0; self.each()];
+        let mut planes = vec![0.0; self.view_len()];
         let mut held_out = Vec::with_capacity(images.len());
         for &image in images {
             let mut views = Vec::new();
             for view in self.views_of(image) {
                 self.unpack(view, &mut planes);
-                views.push(judge(&planes)?);
+                views.push(score(&planes)?);
             }
             held_out.push(HeldOut::new(image, &source.combine(views)?));
             stage.advance(1);
@@ -130,8 +129,7 @@ impl PixelStore {
     }
 }
 
-/// The planes `[3, H, W]` of each view of a batch, a row each; refused where they are not of the size that a network
-/// was trained on.
+/// The planes `[3, H, W]` of each view of a batch, one per row. Rejects views of another size than the network's.
 pub(crate) fn views<'a>(batch: &FeatureBatch<'a>, size: [usize; 2]) -> Result<ArrayView2<'a, f32>, MethodError> {
     let (views, expected) = (batch.images * batch.views, 3 * size[0] * size[1]);
     let found = batch.values[0].len() / views.max(1);

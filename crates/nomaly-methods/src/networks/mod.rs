@@ -1,4 +1,4 @@
-//! What methods share that train a network on pixels: the images in memory, examples made of them, the trained network.
+//! Shared parts of methods that train a network on pixels: images in memory, examples, the trained network.
 
 pub(crate) mod classification;
 pub(crate) mod classifier;

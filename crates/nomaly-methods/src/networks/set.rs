@@ -1,4 +1,4 @@
-//! What the fit of every method that trains on pixels begins and ends with.
+//! The start and end of fits that train a network on pixels.
 
 use nomaly_backbones::graph::Graph;
 use nomaly_backbones::weights::Weights;
@@ -12,15 +12,15 @@ use crate::score::{HeldOut, MethodScore};
 use crate::training::settings::{Division, TrainingParams};
 use crate::training::{Checkpoint, Learner, Objective, Trained, train};
 
-/// The images of a fit: some to train on, others to calibrate the decision.
+/// The images of a fit, divided into training images and images that calibrate the decision.
 pub(crate) struct TrainingSet<'a> {
     pub(crate) images: PixelStore,
-    /// Which images depend on each other.
+    /// The groups of the images.
     pub(crate) groups: Groups,
     pub(crate) division: Division,
-    /// Views that are trained on.
+    /// Training views.
     pub(crate) train: Vec<usize>,
-    /// Views that are not.
+    /// Held-out views.
     pub(crate) held_out: Vec<usize>,
     pub(crate) source: &'a dyn FeatureSource,
     pub(crate) context: FitContext<'a>,
@@ -32,7 +32,7 @@ impl<'a> TrainingSet<'a> {
     /// Reads all images of `source` and divides them.
     ///
     /// # Errors
-    /// Fewer than `needed` images; more than an epoch can have with so many `kinds` of examples of each.
+    /// Fewer than `needed` images; more examples than an epoch can have, with `kinds` examples per view.
     pub(crate) fn collect(
         method: &dyn Method,
         settings: &'a TrainingParams,
@@ -54,29 +54,30 @@ impl<'a> TrainingSet<'a> {
         Ok(Self { images, groups, division, train, held_out, source, context: *context, settings, checkpoint })
     }
 
-    /// Trains the network of `graph` from the start.
+    /// Trains the network of `graph` from random weights.
     pub(crate) fn train(
         &self,
         graph: &Graph,
         objective: &mut dyn Objective,
     ) -> Result<(Weights, Trained), MethodError> {
         let FitContext { seed, progress, .. } = self.context;
-        let mut learners = [Learner::initialised(graph, self.images.size(), self.settings.rule(), seed)?];
+        let mut learners = [Learner::initialized(graph, self.images.size(), self.settings.rule(), seed)?];
         let plan = self.settings.plan(seed, self.train.len());
         let trained = train(&plan, objective, &mut learners, self.checkpoint.as_ref(), progress, &mut |_| {})?;
         let [learner] = learners;
         Ok((learner.network.weights(), trained))
     }
 
-    /// Scores the held-out images with `judge`, which is given the planes of each of their views.
+    /// Scores the held-out images with `score`, which takes the planes of a view.
     pub(crate) fn score_held_out(
         &self,
-        judge: impl FnMut(&[f32]) -> Result<MethodScore, MethodError>,
+        score: impl FnMut(&[f32]) -> Result<MethodScore, MethodError>,
     ) -> Result<Vec<HeldOut>, MethodError> {
-        self.images.held_out(&self.division.held_out, self.source, self.context.progress, judge)
+        self.images.held_out(&self.division.held_out, self.source, self.context.progress, score)
     }
 
-    /// The fit, whose checkpoint stays until its model is safe. `learned` says what each image was learned as.
+    /// The result of the fit. The checkpoint stays until the model is saved. `learned` describes the examples of each
+    /// image.
     pub(crate) fn finish(
         self,
         fitted: Box<dyn FittedMethod>,
@@ -85,9 +86,9 @@ impl<'a> TrainingSet<'a> {
         learned: &str,
     ) -> MethodFit {
         let Division { train, held_out: others } = &self.division;
-        let told =
+        let division =
             format!("{} images learned from, {learned}; {} others calibrate the decision", train.len(), others.len());
-        let notes = vec![trained.to_string(), told];
+        let notes = vec![trained.to_string(), division];
         let images = self.images.images();
         MethodFit { fitted, held_out, classes: Vec::new(), images, notes, checkpoint: self.checkpoint }
     }

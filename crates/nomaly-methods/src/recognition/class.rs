@@ -1,46 +1,45 @@
-//! A class, and what held-out items that are taken for it got.
+//! Classes and their held-out scores.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::MethodError;
 
-/// What an item of none of the known classes is called; no class may have this name.
+/// The label of an item of none of the known classes; reserved.
 pub const UNKNOWN: &str = "unknown";
 
-/// What an item is called that the model could not decide on, for the class that it is closest to has no threshold; no
-/// class may have this name.
+/// The label of an item without a decision because the closest class has no threshold; reserved.
 pub const UNDECIDED: &str = "undecided";
 
-/// A class that a model knows.
+/// A class of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnownClass {
     /// Its name.
     pub name: String,
-    /// Training items of the class that were used.
+    /// The number of used training items of the class.
     pub items: usize,
 }
 
-/// What the training items that are taken for one class got from fits that had not seen them.
+/// Held-out scores of the training items assigned to one class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeldOutClass {
     /// The class.
     pub class: KnownClass,
-    /// The score under the class of each item that is likeliest under it, whichever class it is of.
+    /// The score under this class of each item that is likeliest under it, whatever its true class.
     pub scores: Vec<f64>,
-    /// The number of the group of each of these items, where some depend on each other.
+    /// The group number of each of these items; `None` if all are independent.
     pub groups: Option<Vec<u32>>,
 }
 
-/// The place of the least of at least one score, the first of equal ones.
+/// The index of the smallest score, the first of equal ones; there must be a score.
 pub fn closest(scores: &[f64]) -> usize {
     (1..scores.len()).fold(0, |least, class| if scores[class] < scores[least] { class } else { least })
 }
 
-/// Refuses names that no class can have.
+/// Rejects invalid class names.
 ///
 /// # Errors
-/// An empty name, and [`UNKNOWN`] or [`UNDECIDED`] in any case of their letters.
+/// An empty name, and [`UNKNOWN`] or [`UNDECIDED`] in any letter case.
 pub fn check_name(name: &str) -> Result<(), MethodError> {
     let refuse = |reason: &str| Err(MethodError::Class { class: name.to_owned(), reason: reason.to_owned() });
     if name.is_empty() {

@@ -1,4 +1,4 @@
-//! What models of classes learn: a mixture of Gaussians for each class, on features or on rows.
+//! Models of classes: a mixture of Gaussians for each class, on features or rows.
 
 mod class;
 mod model;

@@ -1,4 +1,4 @@
-//! Features, reduced, with a mixture of Gaussians for each class.
+//! A mixture of Gaussians for each class, on reduced features.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +15,16 @@ use crate::groups::{FEW_FOLDS, Groups, MANY_FOLDS_UP_TO, MAX_FOLDS, Split};
 use crate::score::HeldOut;
 use crate::stage::Stage;
 
-/// The fewest items of a class of which every fit keeps three.
+/// The fewest items of a class, such that every fit keeps three.
 pub const MIN_ITEMS: usize = 4;
 
 const OPEN_SET: &str = "classes";
 const PROJECTION: &str = "projection";
 
-/// Which class each item is of.
+/// The classes of items.
 #[derive(Clone, Debug)]
 pub struct Labels {
-    /// Ascending, each once.
+    /// Ascending and distinct.
     names: Vec<String>,
     /// The items of each class, ascending.
     members: Vec<Vec<usize>>,
@@ -33,10 +33,10 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// The class of each item by its name.
+    /// Assigns classes by name.
     ///
     /// # Errors
-    /// Names that no class can have, and a class with fewer than [`MIN_ITEMS`] items.
+    /// Invalid class names, and a class with fewer than [`MIN_ITEMS`] items.
     pub fn new<S: AsRef<str>>(names: &[S]) -> Result<Self, MethodError> {
         let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (item, name) in names.iter().enumerate() {
@@ -56,9 +56,9 @@ impl Labels {
         Ok(Self { names, members, of })
     }
 
-    /// Splits that share out every class alike and keep groups together: ten up to a thousand items, five above. A
-    /// group with items of several classes is divided among them; a group that would leave less than [`MIN_ITEMS`] of
-    /// its class is taken apart. They follow from labels, groups and `seed` alone.
+    /// Stratified splits that keep groups together: ten up to a thousand items, five above. A group with items of
+    /// several classes is divided by class; a group that would leave fewer than [`MIN_ITEMS`] of its class is taken
+    /// apart. They depend only on labels, groups and `seed`.
     fn splits(&self, groups: &Groups, seed: u64) -> Vec<Split> {
         let most = if self.of.len() <= MANY_FOLDS_UP_TO { MAX_FOLDS } else { FEW_FOLDS };
         let mut tests = vec![Vec::new(); most];
@@ -73,12 +73,12 @@ impl Labels {
         tests.into_iter().map(|test| Split::holding_out(test, self.of.len())).collect()
     }
 
-    /// The names of some items' classes.
+    /// The class names of these items.
     fn names_of(&self, items: &[usize]) -> Vec<&str> {
         items.iter().map(|&item| self.names[self.of[item]].as_str()).collect()
     }
 
-    /// How many items the smallest class keeps in the smallest fit, and how many items that fit has.
+    /// The smallest number of items of any class in any fit, and of all items in any fit.
     fn smallest_fit(&self, splits: &[Split]) -> (usize, usize) {
         let of_class = |split: &Split, class: usize| split.train.iter().filter(|&&item| self.of[item] == class).count();
         let items = splits.iter().flat_map(|split| (0..self.names.len()).map(|class| of_class(split, class))).min();
@@ -87,40 +87,40 @@ impl Labels {
     }
 }
 
-/// What a fit of classes gives.
+/// The result of a fit of classes.
 pub struct ClassFit<M> {
     /// The model fitted on all items.
     pub model: M,
-    /// The held-out scores by the class that items are taken for.
+    /// The held-out scores by predicted class.
     pub held_out: Vec<HeldOutClass>,
     /// The held-out scores under the closest class, in the order of the items.
     pub closest: Vec<HeldOut>,
 }
 
-/// A fit of classes that is to be done.
+/// The inputs of a fit of classes.
 pub struct ClassTask<'a> {
     /// Which class each item is of.
     pub labels: &'a Labels,
-    /// Which items depend on each other.
+    /// The groups of the items.
     pub groups: &'a Groups,
-    /// The columns of the rows.
+    /// The number of columns of the rows.
     pub dim: usize,
-    /// What the settings ask for.
+    /// The settings.
     pub settings: &'a OpenSetParams,
-    /// Decides every random choice.
+    /// Seeds every random choice.
     pub seed: u64,
-    /// Told how far the fits are, and asked whether to go on.
+    /// Reports progress, and signals cancellation.
     pub progress: &'a dyn Progress,
 }
 
 impl ClassTask<'_> {
-    /// Fits classes on all items, and scores every item by a fit that has not seen it.
+    /// Fits classes on all items, and scores every item by a fit without it.
     ///
-    /// `fit(items, names, plan)` fits on some items with the names of their classes; `score(model, items)` gives for
-    /// each of some items its scores under all classes.
+    /// `fit(items, names, plan)` fits on `items` with their class names; `score(model, items)` returns the scores of
+    /// each of `items` under all classes.
     ///
     /// # Errors
-    /// Settings that the classes have too few items for, cancellation, and whatever the two closures fail with.
+    /// Settings that need more items per class, cancellation, and errors of the two closures.
     pub fn run<M, E: From<MethodError>>(
         &self,
         fit: impl Fn(&[usize], &[&str], &Plan) -> Result<M, E>,
@@ -173,10 +173,10 @@ pub struct ClassModel {
 }
 
 impl ClassModel {
-    /// Fits on rows `[n, dim]` with the name of a class each.
+    /// Fits on rows `[n, dim]` with their class names.
     ///
     /// # Errors
-    /// Rows that the mixtures cannot be fitted on, and cancellation.
+    /// Rows on which the mixtures cannot be fitted, and cancellation.
     pub fn fit(
         rows: ArrayView2<'_, f32>,
         labels: &[&str],
@@ -194,7 +194,7 @@ impl ClassModel {
         Ok(Self { projection: Some(projection), open_set })
     }
 
-    /// The columns of rows.
+    /// The number of columns of a row.
     pub fn dim(&self) -> usize {
         self.projection.as_ref().map_or_else(|| self.open_set.dim(), PrincipalComponents::dim)
     }
@@ -204,11 +204,11 @@ impl ClassModel {
         self.open_set.classes()
     }
 
-    /// The score `[n, classes]` of each of the rows `[n, dim]` under each class. What a row gets does not depend on the
-    /// rows beside it.
+    /// The scores `[n, classes]` of the rows `[n, dim]` under each class. The score of a row does not depend on other
+    /// rows.
     ///
     /// # Errors
-    /// Rows of another width than those fitted on, or numbers that are not finite.
+    /// Rows of another width than the fitted ones, or values that are not finite.
     pub fn scores(&self, rows: ArrayView2<'_, f32>) -> Result<Array2<f64>, MethodError> {
         let projected = self.projection.as_ref().map(|projection| projection.project(rows)).transpose()?;
         let rows = projected.as_ref().map_or(rows, |projected| projected.view());
@@ -219,13 +219,13 @@ impl ClassModel {
         Ok(scores)
     }
 
-    /// Everything needed to [restore](Self::restore) it, by name.
+    /// The named states from which it can be [restored](Self::restore).
     pub fn states(&self) -> Vec<(String, State)> {
         let projection = self.projection.iter().map(|projection| (PROJECTION.to_owned(), projection.state()));
         projection.chain([(OPEN_SET.to_owned(), self.open_set.state())]).collect()
     }
 
-    /// Brings back what [`states`](Self::states) gave, and trusts nothing in it.
+    /// Restores a model from its [`states`](Self::states), with all checks.
     ///
     /// # Errors
     /// A state that is missing or damaged.

@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use crate::MethodError;
 
 word_or_value! {
-    /// How many principal components features are reduced to.
+    /// The number of principal components of the features.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Dimensions {
         /// As many as the smallest class supports full covariances for.
         Auto = "auto",
-        /// None is left out.
+        /// All: features are not reduced.
         All = "all",
         ;
-        /// So many.
+        /// This number.
         Count(usize) { "minimum": 1 },
     }
 }
@@ -39,37 +39,38 @@ pub struct OpenSetParams {
 
 impl Default for OpenSetParams {
     fn default() -> Self {
-        // The floor keeps full covariances of few items apart from singular ones.
+        // The floor keeps full covariances of few items from being singular.
         Self { dimensions: Dimensions::Auto, components: Auto::Value(1), covariance: Auto::Auto, floor: 0.01 }
     }
 }
 
 impl Settings for OpenSetParams {}
 
-/// The fewest and the most principal components that `auto` chooses.
+/// The range of principal components that `auto` chooses from.
 const AUTO_DIMENSIONS: (usize, usize) = (8, 64);
-/// Items for each dimension, and one more, that a full covariance takes: as many as the library asks for.
-const ITEMS_A_DIMENSION: usize = 5;
+/// A full covariance needs this many items per dimension, plus one.
+const ITEMS_PER_DIMENSION: usize = 5;
 
-/// Settings with nothing left open.
+/// Settings with every `auto` resolved.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
-    /// `None` for features as they are.
+    /// `None` for unreduced features.
     pub dimensions: Option<usize>,
     /// The mixture of Gaussians of a class.
     pub mixture: MixtureOptions,
 }
 
 impl OpenSetParams {
-    /// What follows for rows of `dim` columns of which every fit sees at least `items` of each class and `all` in all.
+    /// Resolves the settings for rows of `dim` columns, where every fit has at least `items` of each class and `all` in
+    /// total.
     ///
-    /// The numbers of the smallest fit decide, so that held-out items are scored by models of the same kind as the
-    /// final one; that is what makes their scores comparable.
+    /// The smallest fit decides, so that held-out items are scored by models of the same kind as the final one, which
+    /// makes their scores comparable.
     ///
     /// # Errors
-    /// Settings that the items are too few for.
+    /// Settings that need more items.
     pub fn plan(&self, dim: usize, items: usize, all: usize, seed: u64) -> Result<Plan, MethodError> {
-        let supported = (items / ITEMS_A_DIMENSION).saturating_sub(1);
+        let supported = (items / ITEMS_PER_DIMENSION).saturating_sub(1);
         let wanted = match self.dimensions {
             Dimensions::All => dim,
             Dimensions::Auto => supported.clamp(AUTO_DIMENSIONS.0, AUTO_DIMENSIONS.1),
@@ -79,7 +80,7 @@ impl OpenSetParams {
             }
             Dimensions::Count(count) => count,
         };
-        // So many directions are known from `all` rows.
+        // `all` rows span at most this many directions.
         let known = wanted.min(all.saturating_sub(1)).max(1);
         let dimensions = (known < dim && self.dimensions != Dimensions::All).then_some(known);
         let enough = supported >= dimensions.unwrap_or(dim);
@@ -89,7 +90,7 @@ impl OpenSetParams {
                     "`auto`, `diagonal`, `tied` or `spherical` here: full ones of {} dimensions take {} items of each class \
                      in every fit, and the smallest class has {items}",
                     dimensions.unwrap_or(dim),
-                    ITEMS_A_DIMENSION * (dimensions.unwrap_or(dim) + 1),
+                    ITEMS_PER_DIMENSION * (dimensions.unwrap_or(dim) + 1),
                 );
                 return Err(SettingError::value("covariance", "full", &allowed).into());
             }

@@ -1,8 +1,8 @@
-//! The file that a training goes on from.
+//! Checkpoints, from which an interrupted training resumes.
 //!
-//! One [sealed](nomaly_backbones::weights::write_sealed) safetensors file with the networks' tensors, their optimisers'
-//! moments, the best networks so far where the training may stop early, and in its metadata the [`Position`]. It is
-//! named after a fingerprint of everything that decides the result, so that it can only be found by the same training.
+//! One [sealed](nomaly_backbones::weights::write_sealed) safetensors file with the networks' tensors, their optimizers'
+//! moments, the best networks so far if the training may stop early, and the [`Position`] in its metadata. The file
+//! name is a fingerprint of everything that determines the result, so that only the same training finds it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,19 +18,19 @@ use crate::MethodError;
 
 /// The version of the format.
 const FORMAT: u32 = 2;
-/// Larger files are not read: networks that are trained here have some megabytes.
+/// The largest file that is read; networks trained here take some megabytes.
 const MAX_FILE: u64 = 16 << 30;
 const METADATA_KEY: &str = "nomaly-checkpoint";
 
-/// Where a training is.
+/// The position of a training.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Position {
-    /// Epochs that have ended.
+    /// Finished epochs.
     pub(super) history: Vec<EpochRecord>,
-    /// Steps of the epoch that has begun.
+    /// Finished steps of the current epoch.
     pub(super) steps: usize,
-    /// Sum of the losses of its examples, as bits, so that no digit is lost.
+    /// Sum of the losses of its examples, as bits, to keep all digits.
     pub(super) loss: u64,
     /// The epoch with the smallest validation loss, from 1; 0 for none.
     pub(super) best: usize,
@@ -42,11 +42,11 @@ struct Header {
     format: u32,
     fingerprint: String,
     position: Position,
-    /// Steps of each learner's optimiser.
+    /// The number of steps of each learner's optimizer.
     optimisers: Vec<u64>,
 }
 
-/// Where a training keeps its checkpoint.
+/// The checkpoint file of a training.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -54,27 +54,27 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The checkpoint in `folder` of the training that `identity` describes: all settings, the seed and the data, in
-    /// any form. The folder need not exist.
+    /// The checkpoint in `folder` of the training described by `identity`, which covers all settings, the seed and the
+    /// data. The folder need not exist.
     pub fn new(folder: &Path, identity: &[u8]) -> Self {
         let fingerprint = sha256_hex(identity);
         Self { path: folder.join(format!("{}.checkpoint", &fingerprint[..24])), fingerprint }
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes the file of a training that has ended, once its result is safe; there may be none.
+    /// Removes the file, if any, once the result of the finished training is saved.
     pub fn remove(&self) {
-        // A file that stays is found by the same training only, which would end at once.
+        // A remaining file is harmless: only the same training finds it, and then ends at once.
         let _ = std::fs::remove_file(&self.path);
     }
 
     /// Replaces the file.
     pub(super) fn write(&self, learners: &[Learner], best: &[Weights], position: &Position) -> Result<(), MethodError> {
-        let states: Vec<OptimizerState> = learners.iter().map(|learner| learner.optimiser.export()).collect();
+        let states: Vec<OptimizerState> = learners.iter().map(|learner| learner.optimizer.export()).collect();
         let weights: Vec<Weights> = learners.iter().map(|learner| learner.network.weights()).collect();
         let mut tensors: BTreeMap<String, TensorSource<'_>> = BTreeMap::new();
         for (prefix, all) in [("network", weights.as_slice()), ("best", best)] {
@@ -116,7 +116,7 @@ impl Checkpoint {
         Ok(file.commit()?)
     }
 
-    /// Takes networks and optimisers to where the file has them; `None` where there is no file.
+    /// Restores networks and optimizers from the file; `None` without a file.
     ///
     /// # Errors
     /// A file that cannot be read or does not belong to these networks.
@@ -141,14 +141,14 @@ impl Checkpoint {
             learner.network.load(&sorted.networks[index]).map_err(|error| refuse(error.to_string()))?;
             let moments = std::mem::take(&mut sorted.moments[index]).into_values().collect();
             let state = OptimizerState { steps: header.optimisers[index], moments };
-            learner.optimiser = NetworkOptimizer::restore(learner.rule, state);
+            learner.optimizer = NetworkOptimizer::restore(learner.rule, state);
         }
         let best = if header.position.best == 0 { Vec::new() } else { sorted.best };
         Ok(Some((header.position, best)))
     }
 }
 
-/// The tensors of a checkpoint, each where it belongs.
+/// The tensors of a checkpoint by owner.
 struct Sorted {
     networks: Vec<Weights>,
     best: Vec<Weights>,

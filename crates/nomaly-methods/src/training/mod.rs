@@ -1,16 +1,16 @@
-//! The training loop of every method that trains a network.
+//! The training loop of all methods that train a network.
 //!
-//! # What it does
-//! An [`Objective`] says what a batch of examples means: it runs the networks forward and backward and steps their
-//! optimisers. [`train`] does the rest, once for all methods: the order of the examples, the learning rate, progress
-//! with the loss, validation, early stopping, checkpoints, resumption and cancellation.
+//! # The loop
+//! An [`Objective`] defines the loss: it runs the networks forward and backward on a batch and steps their optimizers.
+//! [`train`] does the rest for all methods: the order of the examples, the learning rate, progress with the loss,
+//! validation, early stopping, checkpoints, resumption and cancellation.
 //!
-//! # What holds
-//! * The result depends on the seed, the settings and the data alone: the order of an epoch comes from the seed and the
-//!   number of the epoch, and nothing from the clock. A training that was interrupted and goes on from its checkpoint
-//!   ends with the same numbers, bit for bit, as one that was not.
-//! * A [`Checkpoint`] is written after every epoch, at least every [`CHECKPOINT_EVERY`], and when the training is
-//!   cancelled. It is replaced atomically; a checkpoint of other data, settings or seed is never taken.
+//! # Guarantees
+//! * The result depends only on the seed, the settings and the data: the order of an epoch comes from the seed and the
+//!   epoch's number, and nothing from the clock. A training that resumes from a checkpoint gives the same result, bit
+//!   for bit, as an uninterrupted one.
+//! * A [`Checkpoint`] is written after every epoch, at least every [`CHECKPOINT_EVERY`], and on cancellation. It is
+//!   replaced atomically; a checkpoint of other data, settings or seed is never used.
 //! * A loss that is not a finite number ends the training with an error.
 
 mod checkpoint;

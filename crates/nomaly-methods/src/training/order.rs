@@ -1,10 +1,10 @@
-//! The order in which an epoch sees its examples.
+//! The order of the examples of an epoch.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// The numbers below `count` in the order of an epoch: the same seed and epoch give the same order.
+/// The numbers below `count` in an order that depends only on `seed` and `epoch`.
 pub fn shuffled(count: usize, seed: u64, epoch: usize) -> Vec<u32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(epoch as u64);

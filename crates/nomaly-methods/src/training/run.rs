@@ -1,4 +1,4 @@
-//! The loop.
+//! The training loop.
 
 use std::time::{Duration, Instant};
 
@@ -16,18 +16,18 @@ use crate::stage::Stage;
 
 /// The longest time between two checkpoints.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-/// How often the loss is shown anew.
-const TELL_EVERY: Duration = Duration::from_millis(250);
+/// How often the displayed loss is updated.
+const DESCRIBE_EVERY: Duration = Duration::from_millis(250);
 
 /// Trains `learners` for `objective`.
 ///
-/// Where there is a `checkpoint`, the training goes on from its file, and keeps it up to date; it is for the caller to
-/// [remove](Checkpoint::remove) it once the result is safe. `on_epoch` hears of every epoch that ends, those before the
-/// checkpoint included.
+/// With a `checkpoint`, the training resumes from its file and keeps it up to date; the caller
+/// [removes](Checkpoint::remove) it once the result is saved. `on_epoch` is called for every finished epoch, including
+/// those before the checkpoint.
 ///
 /// # Errors
 /// Cancellation (after writing the checkpoint), a loss that is not finite, a checkpoint that cannot be read or written,
-/// and whatever the objective fails with.
+/// and errors of the objective.
 pub fn train(
     plan: &TrainingPlan,
     objective: &mut dyn Objective,
@@ -37,26 +37,26 @@ pub fn train(
     on_epoch: &mut dyn FnMut(&EpochRecord),
 ) -> Result<Trained, MethodError> {
     let examples = objective.examples();
-    let in_epoch = examples.div_ceil(plan.batch);
-    let steps = (plan.epochs * in_epoch) as u64;
+    let steps_per_epoch = examples.div_ceil(plan.batch);
+    let steps = (plan.epochs * steps_per_epoch) as u64;
     let found = checkpoint.map(|checkpoint| checkpoint.read(learners)).transpose()?.flatten();
     let (mut position, mut best) = found.unwrap_or_default();
-    let begun = position.history.len() * in_epoch + position.steps;
+    let begun = position.history.len() * steps_per_epoch + position.steps;
     let resumed = (begun > 0).then_some(begun as u64);
     position.history.iter().for_each(&mut *on_epoch);
 
     let stage = Stage::start(progress, "training", Some(plan.epochs * examples));
     stage.advance(position.history.len() * examples + (position.steps * plan.batch).min(examples));
     let mut written = Instant::now();
-    let mut told: Option<Instant> = None;
+    let mut described: Option<Instant> = None;
     while position.history.len() < plan.epochs && !stops_early(plan, &position) {
         let epoch = position.history.len();
         let order = shuffled(examples, plan.seed, epoch);
         let mut loss = f64::from_bits(position.loss);
         for (number, batch) in order.chunks(plan.batch).enumerate().skip(position.steps) {
-            let step = (epoch * in_epoch + number) as u64;
+            let step = (epoch * steps_per_epoch + number) as u64;
             for learner in learners.iter_mut() {
-                learner.optimiser.rule = at_share(learner.rule, plan.schedule.factor(step, steps));
+                learner.optimizer.rule = scaled(learner.rule, plan.schedule.factor(step, steps));
             }
             let mean = objective.step(learners, &Batch { examples: batch, epoch, step })?;
             if !mean.is_finite() {
@@ -66,15 +66,15 @@ pub fn train(
             position.steps = number + 1;
             position.loss = loss.to_bits();
             stage.advance(batch.len());
-            if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-                let seen = (position.steps * plan.batch).min(examples);
+            if described.is_none_or(|described| described.elapsed() >= DESCRIBE_EVERY) {
+                let trained_on = (position.steps * plan.batch).min(examples);
                 progress.describe(&format!(
                     "training, epoch {} of {}, loss {:.4}",
                     epoch + 1,
                     plan.epochs,
-                    loss / seen as f64
+                    loss / trained_on as f64
                 ));
-                told = Some(Instant::now());
+                described = Some(Instant::now());
             }
             let cancelled = progress.cancelled();
             if cancelled || written.elapsed() >= CHECKPOINT_EVERY {
@@ -89,7 +89,7 @@ pub fn train(
         }
         let validation = objective.validate(learners, epoch)?;
         if validation.is_some_and(|validation| !validation.loss.is_finite()) {
-            return Err(MethodError::Diverged { epoch: epoch + 1, step: ((epoch + 1) * in_epoch) as u64 });
+            return Err(MethodError::Diverged { epoch: epoch + 1, step: ((epoch + 1) * steps_per_epoch) as u64 });
         }
         let record = EpochRecord { epoch: epoch + 1, loss: loss / examples as f64, validation };
         let improved = validation.is_some_and(|now| {
@@ -110,14 +110,14 @@ pub fn train(
     }
     drop(stage);
     let last = position.history.len();
-    let kept = if position.best == 0 { last } else { position.best };
-    if kept != last {
+    let kept_epoch = if position.best == 0 { last } else { position.best };
+    if kept_epoch != last {
         restore(learners, &best)?;
     }
-    Ok(Trained { history: position.history, kept, resumed })
+    Ok(Trained { history: position.history, kept_epoch, resumed })
 }
 
-/// Whether the validation loss has not fallen for as long as the plan has patience.
+/// Whether the validation loss has not fallen for [`patience`](TrainingPlan::patience) epochs.
 fn stops_early(plan: &TrainingPlan, position: &Position) -> bool {
     plan.patience.is_some_and(|patience| position.best > 0 && position.history.len() - position.best >= patience)
 }
@@ -129,8 +129,8 @@ fn restore(learners: &mut [Learner], best: &[Weights]) -> Result<(), MethodError
     Ok(())
 }
 
-/// A rule at a share of its learning rate.
-fn at_share(rule: Rule, share: f64) -> Rule {
+/// The rule with its learning rate scaled by `share`.
+fn scaled(rule: Rule, share: f64) -> Rule {
     let (Rule::Sgd { rate, .. } | Rule::Adam { rate, .. }) = rule;
     rule.with_rate(rate * share)
 }
@@ -174,7 +174,7 @@ mod tests {
         let mut objective = Scripted { loss: 0.5, validation: Vec::new(), steps: Vec::new() };
         let trained = run(&mut objective, 2, None).unwrap();
         assert_eq!(objective.steps, [(0, 0, 2), (0, 1, 2), (0, 2, 1), (1, 3, 2), (1, 4, 2), (1, 5, 1)]);
-        assert_eq!((trained.kept, trained.resumed, trained.history[1].loss), (2, None, 0.5));
+        assert_eq!((trained.kept_epoch, trained.resumed, trained.history[1].loss), (2, None, 0.5));
     }
 
     #[test]
@@ -182,11 +182,11 @@ mod tests {
         let validation = vec![3.0, 1.0, 2.0, 1.5, 0.5, 0.1];
         let script = || Scripted { loss: 0.5, validation: validation.clone(), steps: Vec::new() };
         let trained = run(&mut script(), 6, Some(2)).unwrap();
-        assert_eq!((trained.history.len(), trained.kept), (4, 2));
+        assert_eq!((trained.history.len(), trained.kept_epoch), (4, 2));
         let trained = run(&mut script(), 6, Some(3)).unwrap();
-        assert_eq!((trained.history.len(), trained.kept), (6, 6));
+        assert_eq!((trained.history.len(), trained.kept_epoch), (6, 6));
         let trained = run(&mut script(), 4, None).unwrap();
-        assert_eq!((trained.history.len(), trained.kept), (4, 4));
+        assert_eq!((trained.history.len(), trained.kept_epoch), (4, 4));
     }
 
     #[test]

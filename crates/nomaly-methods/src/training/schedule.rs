@@ -1,11 +1,11 @@
-//! How the learning rate changes over a training.
+//! Learning-rate schedules.
 
 use std::f64::consts::PI;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A factor of the learning rate for each step.
+/// The factor of the learning rate at each step.
 ///
 /// ```
 /// use nomaly_methods::training::Schedule;
@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// The same rate from the first step to the last.
+    /// A constant rate.
     #[default]
     Constant,
-    /// A fifth of the rate after 30, 60 and 80 % of the steps each (Zagoruyko & Komodakis 2016, section 3).
+    /// Divides the rate by 5 after 30, 60 and 80 % of the steps (Zagoruyko & Komodakis 2016, section 3).
     Step,
     /// Half a period of a cosine from the rate to zero (Loshchilov & Hutter 2017, without restarts).
     Cosine,
@@ -29,16 +29,16 @@ pub enum Schedule {
     Cyclic,
 }
 
-/// Shares of the training after which [`Schedule::Step`] falls.
+/// Shares of the steps after which [`Schedule::Step`] lowers the rate.
 const FALLS: [f64; 3] = [0.3, 0.6, 0.8];
 const FALL: f64 = 0.2;
-/// Triangles of [`Schedule::Cyclic`] in a training.
+/// The number of triangles of [`Schedule::Cyclic`].
 const CYCLES: f64 = 4.0;
-/// Where they start, as a share of the rate.
+/// The lower end of a triangle, as a share of the rate.
 const LOW: f64 = 0.1;
 
 impl Schedule {
-    /// The factor of the rate at the `step`-th of `steps` steps, counted from 0.
+    /// The factor at step `step` of `steps`, counted from 0.
     pub fn factor(self, step: u64, steps: u64) -> f64 {
         let done = step as f64 / steps.max(1) as f64;
         match self {

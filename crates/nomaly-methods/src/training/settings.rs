@@ -1,4 +1,4 @@
-//! The settings that every method with a training has.
+//! Settings of all methods that train a network.
 
 use nomaly_backbones::trainable::Rule;
 use nomaly_settings::{Auto, word_or_value};
@@ -19,12 +19,12 @@ pub enum Optimizer {
     Sgd,
 }
 
-/// Share of the velocity that SGD keeps.
+/// The momentum of SGD.
 const MOMENTUM: f64 = 0.9;
 
 impl Optimizer {
-    /// The learning rate where none is given: Adam's usual one, and for SGD that of CutPaste's authors.
-    fn usual_rate(self) -> f64 {
+    /// The default learning rate: Adam's usual one, and for SGD that of CutPaste's authors.
+    fn default_rate(self) -> f64 {
         match self {
             Self::Adam => 0.001,
             Self::Sgd => 0.03,
@@ -32,20 +32,20 @@ impl Optimizer {
     }
 }
 
-/// What `epochs=auto` shows a network where the method has no rule of its own: four passes over 6000 images, which is a
-/// class of MNIST or Fashion-MNIST. As long a training for a few images as for thousands.
+/// The number of images that `epochs=auto` trains on, for methods without a rule of their own: four passes over 6000
+/// images, the size of a class of MNIST or Fashion-MNIST. Training takes as long for few images as for thousands.
 const SHOWN: usize = 24_000;
 
 word_or_value! {
-    /// After how many epochs without a smaller validation loss a training stops.
+    /// The number of epochs without a smaller validation loss after which training stops.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Patience {
-        /// It does not, and keeps the last network.
+        /// No early stopping; the last network is kept.
         None = "none",
         /// Half of all epochs.
         Auto = "auto",
         ;
-        /// So many.
+        /// This number.
         Epochs(usize) { "minimum": 1 },
     }
 }
@@ -80,7 +80,7 @@ pub struct TrainingParams {
 }
 
 impl TrainingParams {
-    /// The plan of a training with this seed on so many images.
+    /// The plan of a training with this seed on `images` images.
     pub(crate) fn plan(&self, seed: u64, images: usize) -> TrainingPlan {
         let Self { batch_size, schedule, patience, .. } = *self;
         let epochs = self.epochs.unwrap_or(SHOWN.div_ceil(images.max(1)).clamp(4, 200));
@@ -92,10 +92,10 @@ impl TrainingParams {
         TrainingPlan { epochs, batch: batch_size, schedule, patience, seed }
     }
 
-    /// The optimizer with the penalty in the gradient, that of `l2 · Σ w²`.
+    /// The update rule, with the gradient of the penalty `l2 · Σ w²`.
     pub(crate) fn rule(&self) -> Rule {
         let Self { l2, optimizer, .. } = *self;
-        let rate = self.rate.unwrap_or(optimizer.usual_rate());
+        let rate = self.rate.unwrap_or(optimizer.default_rate());
         let mut rule = match optimizer {
             Optimizer::Adam => Rule::adam(rate),
             Optimizer::Sgd => Rule::sgd(rate, MOMENTUM),
@@ -105,8 +105,7 @@ impl TrainingParams {
         rule
     }
 
-    /// Divides `images` into those that are trained on and those that are held out, both ascending and not empty, by
-    /// the seed.
+    /// Divides images into a training and a held-out part at random, both ascending and not empty.
     pub(crate) fn divide(&self, groups: &Groups, seed: u64) -> Division {
         let images = groups.items();
         let share = match self.holdout {

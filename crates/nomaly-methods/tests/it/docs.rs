@@ -1,4 +1,4 @@
-//! The table of methods in `docs/methods.md` is the registry's.
+//! The table of methods in `docs/methods.md` matches the registry.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -9,7 +9,7 @@ const BEGIN: &str =
     "<!-- methods: written from the registry by a test of nomaly-methods; NOMALY_UPDATE_DOCS=1 rewrites it -->\n";
 const END: &str = "<!-- /methods -->";
 
-/// The part between the marks as the registry would write it.
+/// The part between the marks, generated from the registry.
 fn rendered() -> String {
     let mut text = String::new();
     for entry in METHODS.iter() {

@@ -1,3 +1,3 @@
-//! The pages that are written from the registry of methods.
+//! Documentation pages generated from the registry of methods.
 
 mod docs;

@@ -1,6 +1,6 @@
-//! The examples do what they say.
+//! Runs the examples.
 
-// What starts them as programs is not used here.
+// Their `main` functions are unused here.
 #![allow(dead_code)]
 
 mod fit {

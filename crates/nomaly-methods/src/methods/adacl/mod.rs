@@ -1,32 +1,32 @@
-//! ADACL: a small network learns to tell normal images from anomalies made of them.
+//! ADACL: a small network learns to distinguish normal images from anomalies made of them.
 //!
 //! # What it computes
-//! In each epoch an anomaly is made of every training image by one of four
-//! [augmentations](nomaly_transforms::augment::AdaclAugmentation) drawn at random, and a small convolutional network is
-//! trained from the start to give a number for each image: near 0 for normal ones, near 1 for anomalies. The labels are
-//! drawn anew each time, uniformly from [0, 0.3] and from [0.7, 1], which the source finds to vary less from run to run
-//! than 0 and 1. The loss is the squared error of the output clipped to [0, 1]; an
-//! output beyond a bound is pulled back as from the bound, because a gradient of zero would leave it there for good.
+//! Each epoch makes an anomaly of every training image with one of four
+//! [augmentations](nomaly_transforms::augment::AdaclAugmentation) drawn at random. A small convolutional network is
+//! trained from random weights to regress labels: near 0 for normal images, near 1 for anomalies. Labels are drawn anew
+//! each time, uniformly from [0, 0.3] and [0.7, 1], which according to the paper varies less between runs than 0 and 1.
+//! The loss is the squared error of the output clipped to [0, 1]; an output outside gets the gradient of the bound,
+//! because a gradient of zero would keep it there.
 //!
-//! The score is the network's output as it is. The source clips it, which changes the order of no two images inside
-//! [0, 1] and ties those outside; unclipped ones keep their order.
+//! The score is the unclipped output of the network. The paper clips it, which keeps the order of scores inside [0, 1]
+//! and ties those outside.
 //!
-//! After each epoch the network is tried on up to 150 held-out images and an anomaly made of each, once and for all
-//! from the seed. With `patience` training stops when their loss falls no more, and the best network is kept. The
-//! decision is calibrated on all held-out images.
+//! After each epoch the network is validated on up to 150 held-out images and an anomaly of each, fixed by the seed.
+//! With `patience` training stops when their loss no longer falls, and the best network is kept. The decision is
+//! calibrated on all held-out images.
 //!
 //! # When to use
-//! On small images whose anomalies are of another kind altogether (another class), and where no pretrained network is
-//! of use. Not for small defects: the anomalies that it learns from change the whole structure. Leave `rotation` and
-//! `mix-up` out of `anomalies` where normal items come turned.
+//! For small images whose anomalies are of another class, when no pretrained network is suitable. Not for small
+//! defects: the training anomalies change the whole structure. Leave `rotation` and `mix-up` out of `anomalies` if
+//! normal items come rotated.
 //!
 //! # Parameters
-//! `anomalies`, `labels`, `margin` and those of the training. The source gives no batch size, learning rate or
-//! penalty: 32, a cyclic rate of up to 0.001 and an L2 penalty of 0.001 are our choice. It trains up to 10 epochs on
-//! MNIST and 15 on CIFAR-10 and stops early. Held-out created anomalies do not tell when: the network sees through them
-//! ever better, and through real ones worse (t-shirts of Fashion-MNIST: AUROC 77 after 10 passes over 6000 images
-//! without penalty, 90 after 3 with one). `epochs=auto` therefore shows the network so many images and no more. Images
-//! smaller than the input are padded with black. The network sees values in [0, 1].
+//! `anomalies`, `labels`, `margin` and those of the training. The paper gives no batch size, learning rate or penalty:
+//! 32, a cyclic rate of up to 0.001 and an L2 penalty of 0.001 are our choice. It trains up to 10 epochs on MNIST and
+//! 15 on CIFAR-10 with early stopping. The loss on made anomalies is no guide for stopping: it keeps falling while real
+//! anomalies are detected less well (t-shirts of Fashion-MNIST: AUROC 77 after 10 passes over 6000 images without
+//! penalty, 90 after 3 with one). `epochs=auto` therefore trains on a fixed number of images. Images smaller than the
+//! input are padded with black. The network sees values in [0, 1].
 //!
 //! # Reference
 //! Khazaie, Wong, Mohsenzadeh, *ADACL: Augment to Detect Anomalies with Continuous Labelling*, arXiv 2207.01112, 2022;
@@ -43,13 +43,13 @@ use nomaly_transforms::augment::AdaclKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::objective::{Created, EXAMPLES, Labels, Regression, taps};
+use self::objective::{EXAMPLES, Labels, NormalOrAnomaly, Regression, taps};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
 use crate::method::{
     Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published,
 };
-use crate::networks::classifier::{AT_A_TIME, Buffers, STATE, Stored, TrainedNetwork};
+use crate::networks::classifier::{Buffers, INPUTS_PER_RUN, STATE, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
 use crate::networks::set::TrainingSet;
@@ -132,11 +132,11 @@ pub struct AdaclParams {
     pub training: TrainingParams,
 }
 
-/// What the network learns to say.
+/// The labels of the training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LabelKind {
-    /// Numbers drawn from intervals.
+    /// Drawn from intervals.
     Continuous,
     /// 0 and 1.
     Discrete,
@@ -216,7 +216,7 @@ impl Method for Adacl {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let set = TrainingSet::collect(self, &self.params.training, source, context, (MIN_IMAGES, EXAMPLES))?;
         let size = set.images.size();
-        let examples = Examples::new(Created { kinds: &self.params.anomalies, labels: self.labels() }, &set);
+        let examples = Examples::new(NormalOrAnomaly { kinds: &self.params.anomalies, labels: self.labels() }, &set);
         let mut objective = Regression { examples, network: NETWORK };
         let (weights, trained) = set.train(&Architecture::Adacl.graph(1), &mut objective)?;
         let network = TrainedNetwork::new(NETWORK, weights, size, &taps())?;
@@ -237,7 +237,7 @@ impl Method for Adacl {
     }
 }
 
-/// ADACL after training.
+/// Fitted ADACL.
 pub struct FittedAdacl {
     network: TrainedNetwork,
     size: [usize; 2],
@@ -249,7 +249,7 @@ impl FittedAdacl {
     fn outputs(&self, planes: &[f32], buffers: &mut Buffers) -> Result<Vec<f64>, MethodError> {
         let each = 3 * self.size[0] * self.size[1];
         let mut all = Vec::with_capacity(planes.len() / each);
-        for inputs in planes.chunks(AT_A_TIME * each) {
+        for inputs in planes.chunks(INPUTS_PER_RUN * each) {
             let outputs = &self.network.run(inputs, buffers)?[0];
             all.extend(outputs.iter().map(|output| f64::from(*output)));
         }

@@ -7,25 +7,25 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::MethodError;
 use crate::networks::classifier::TrainedNetwork;
-use crate::networks::examples::{Draw, Examples, Make};
+use crate::networks::examples::{Draw, ExampleMaker, Examples};
 use crate::training::{Batch, Learner, Objective, Validation};
 
-/// Held-out images that the network is tried on after each epoch, at most, and as many anomalies made of them.
+/// The most held-out images to validate on after each epoch, with an anomaly of each.
 const MOST_VALIDATED: usize = 150;
 /// Examples made of each view: the view itself, and an anomaly.
 pub(super) const EXAMPLES: usize = 2;
 
-/// What the regressor is to say of an image.
+/// The labels of the regression.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Labels {
-    /// Drawn anew each time: of normal images from 0 to this width, of anomalies from 1 down to 1 less the width.
+    /// Drawn anew each time: from [0, width] for normal images, from [1 − width, 1] for anomalies.
     Continuous(f64),
     /// 0 and 1.
     Discrete,
 }
 
 impl Labels {
-    /// A label, drawn.
+    /// Draws a label.
     fn draw(self, anomaly: bool, random: &mut ChaCha8Rng) -> f32 {
         let off = match self {
             Self::Continuous(margin) => margin * random.random::<f64>(),
@@ -34,7 +34,7 @@ impl Labels {
         (if anomaly { 1.0 - off } else { off }) as f32
     }
 
-    /// The mean of all labels that could be drawn.
+    /// The mean label.
     fn mean(self, anomaly: bool) -> f64 {
         let off = match self {
             Self::Continuous(margin) => 0.5 * margin,
@@ -44,34 +44,34 @@ impl Labels {
     }
 }
 
-/// Normal images, and anomalies made of them.
-pub(super) struct Created<'a> {
+/// Makes a normal and an anomalous example of each view.
+pub(super) struct NormalOrAnomaly<'a> {
     pub(super) kinds: &'a [AdaclKind],
     pub(super) labels: Labels,
 }
 
-/// What an example is, and what the network is to say of it.
+/// The target of an example.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Labelled {
+pub(super) struct LabeledExample {
     anomaly: bool,
     label: f32,
 }
 
-impl Make for Created<'_> {
-    type Target = Labelled;
+impl ExampleMaker for NormalOrAnomaly<'_> {
+    type Target = LabeledExample;
 
     fn kinds(&self) -> usize {
         EXAMPLES
     }
 
-    fn make(
+    fn create(
         &self,
         planes: &[f32],
         size: [usize; 2],
         kind: usize,
         Draw { random, .. }: &mut Draw,
         input: &mut [f32],
-    ) -> Result<Labelled, MethodError> {
+    ) -> Result<LabeledExample, MethodError> {
         let anomaly = kind == 1;
         let label = self.labels.draw(anomaly, random);
         if anomaly {
@@ -80,13 +80,13 @@ impl Make for Created<'_> {
         } else {
             input.copy_from_slice(planes);
         }
-        Ok(Labelled { anomaly, label })
+        Ok(LabeledExample { anomaly, label })
     }
 }
 
-/// The squared error of labels.
+/// Least-squares regression of labels.
 pub(super) struct Regression<'a> {
-    pub(super) examples: Examples<'a, Created<'a>>,
+    pub(super) examples: Examples<'a, NormalOrAnomaly<'a>>,
     pub(super) network: &'a str,
 }
 
@@ -99,7 +99,7 @@ impl Objective for Regression<'_> {
         let (inputs, labels) = self.examples.batch(batch)?;
         let [learner] = learners else { unreachable!("a regressor is one network") };
         learner.network.forward(&inputs)?;
-        let labels: Vec<f32> = labels.iter().map(|labelled| labelled.label).collect();
+        let labels: Vec<f32> = labels.iter().map(|example| example.label).collect();
         let (loss, gradient) = clipped_error(learner.network.output(0), &labels);
         learner.network.backward(&[&gradient])?;
         learner.step()?;
@@ -110,11 +110,11 @@ impl Objective for Regression<'_> {
     fn validate(&mut self, learners: &mut [Learner], _epoch: usize) -> Result<Option<Validation>, MethodError> {
         let [learner] = learners else { unreachable!("a regressor is one network") };
         let network = TrainedNetwork::new(self.network, learner.network.weights(), self.examples.size(), &taps())?;
-        let examples = self.examples.whole_views(MOST_VALIDATED);
-        let labels = self.examples.make.labels;
+        let examples = self.examples.choose_held_out_views(MOST_VALIDATED);
+        let labels = self.examples.maker.labels;
         let (mut loss, mut right) = (0.0, 0);
-        self.examples.evaluate(&network, &examples, |outputs, Labelled { anomaly, .. }| {
-            // The mean label stands for all that could be drawn, and leaves their spread out of the loss.
+        self.examples.evaluate(&network, &examples, |outputs, LabeledExample { anomaly, .. }| {
+            // The mean label leaves the spread of labels out of the loss.
             let output = f64::from(outputs[0]).clamp(0.0, 1.0);
             loss += (output - labels.mean(*anomaly)).powi(2);
             right += usize::from((output > 0.5) == *anomaly);
@@ -131,13 +131,13 @@ pub(super) fn taps() -> [TapRequest; 1] {
 
 /// The mean squared error of outputs clipped to [0, 1], and its gradient by each.
 ///
-/// A clipped output has no gradient of its own, and an image whose output is outside would never be learned from again.
-/// All labels are inside, so the error always points back to them: the gradient is that of an output at the bound.
+/// A clipped output has gradient zero, so that an image with an output outside would no longer be learned from. All
+/// labels are inside, so the gradient of an output at the bound always points inside; it is used instead.
 fn clipped_error(outputs: &[f32], labels: &[f32]) -> (f64, Vec<f32>) {
     let n = outputs.len() as f64;
     let mut loss = 0.0;
     let error = |(output, label): (&f32, &f32)| {
-        // A number that is none must not become a good one.
+        // Propagate NaN.
         let clipped = if output.is_nan() { *output } else { output.clamp(0.0, 1.0) };
         let error = f64::from(clipped) - f64::from(*label);
         loss += error * error;

@@ -1,28 +1,26 @@
-//! CutPaste: a network that finds what was pasted into normal images knows what is irregular in others.
+//! CutPaste: features of a network trained to detect patches pasted into normal images.
 //!
 //! # What it computes
-//! Every training image is an example of three [classes](nomaly_transforms::augment::CutPasteClass): as it is, with a
-//! patch of itself pasted elsewhere, and with a thin turned strip of itself. A residual network is trained from the
-//! start to tell them apart. A [scorer](nomaly_scorers::SCORERS), by default a Gaussian, is then fitted on what the
-//! network sees of the training images before its classifier, averaged over positions; the score of an image is that
-//! scorer's of its features. Features are computed with the running statistics of batch norm, so that an image's do
-//! not depend on others.
+//! Every training image gives examples of three [classes](nomaly_transforms::augment::CutPasteClass): unchanged, with a
+//! patch of itself pasted elsewhere, and with a thin rotated strip of itself. A residual network is trained from random
+//! weights to classify them. A [scorer](nomaly_scorers::SCORERS), by default a Gaussian, is then fitted on the
+//! network's features before the classifier, averaged over positions. Features use the running statistics of batch
+//! norm, so that those of an image do not depend on others.
 //!
-//! The images that are not trained on calibrate the decision: neither the network nor the scorer has seen them.
+//! Held-out images, unseen by network and scorer, calibrate the decision.
 //!
 //! # When to use
-//! Where anomalies are defects of a part of the image and no pretrained network is of use: images unlike photographs,
-//! or a ban on foreign weights. It takes minutes to hours of training; a method on pretrained features is quicker and
-//! mostly better, and shows where a defect is.
+//! For local defects when no pretrained network is suitable: images unlike photographs, or a ban on foreign weights.
+//! Training takes minutes to hours; methods on pretrained features are faster, mostly better, and locate defects.
 //!
 //! # Parameters
 //! `network`, `scorer` with the scorer's parameters, and those of the training. The paper trains ResNet-18 at 256
 //! pixels for 65 000 steps by SGD with momentum 0.9 (`optimiser=sgd`), a learning rate of 0.03 that falls with a
 //! cosine, and an L2 penalty of 0.00003. The input is 64 pixels here, at which a network trains in minutes without a
 //! GPU, and `input_size` makes it larger. In the thousand steps of 100 passes over 300 images SGD learns little; Adam
-//! at 0.001 learns more, hence the default. Before anything is pasted, all classes are shifted in training by up to
-//! 1/32 of the side and changed in brightness and contrast by up to 10 %: the paper names translation and colour
-//! jitter, the amounts are our choice. The network sees values in [−1, 1].
+//! at 0.001 learns more, hence the default. In training, all images are first shifted by up to 1/32 of the side and
+//! changed in brightness and contrast by up to 10 %: the paper names translation and color jitter, the amounts are our
+//! choice. The network sees values in [−1, 1].
 //!
 //! # Reference
 //! Li, Sohn, Yoon, Pfister, *CutPaste: Self-Supervised Learning for Anomaly Detection and Localization*, CVPR 2021:
@@ -39,7 +37,7 @@ use nomaly_settings::{Assignments, Auto, SettingError, Settings, Table};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::objective::{CLASSES, MOST_VALIDATED, ThreeWay, normalise};
+use self::objective::{CLASSES, MOST_VALIDATED, ThreeWay, normalize};
 use super::scoring::{ChosenScorer, DEFAULT_SCORER, SCORER, scorer_table};
 use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
@@ -48,7 +46,7 @@ use crate::method::{
     Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published,
 };
 use crate::networks::classification::Classification;
-use crate::networks::classifier::{AT_A_TIME, Buffers, STATE, Stored, TrainedNetwork};
+use crate::networks::classifier::{Buffers, INPUTS_PER_RUN, STATE, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
 use crate::networks::set::TrainingSet;
@@ -59,7 +57,7 @@ use crate::training::settings::{Optimizer, Patience, TrainingParams};
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "cutpaste";
-/// One image to hold out, and three to learn from: the shrinkage of a covariance cannot be estimated from two.
+/// One image to hold out, and three to fit on, the fewest for the shrinkage of a covariance.
 const MIN_IMAGES: usize = 4;
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
@@ -84,7 +82,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     build: |given, _| Ok(Box::new(CutPaste::new(given)?)),
 };
 
-/// Parameters of CutPaste, beside those of the scorer.
+/// Parameters of CutPaste, besides those of the scorer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CutPasteParams {
     /// The network that is trained, from the start.
@@ -144,7 +142,7 @@ impl CutPaste {
         Ok(Self { params, network, scorer, taps: [TapRequest::new(pixels::TAP, OutputLayout::Nchw)] })
     }
 
-    /// The features that are scored, averaged over positions, and the classes, which are kept to be explained.
+    /// The scored features, averaged over positions, and the class logits, kept for explanations.
     fn features(&self) -> [TapRequest; 2] {
         let last = if self.network.family() == "resnet" { "layer4" } else { "head" };
         [TapRequest::new(last, OutputLayout::Mean), TapRequest::new("logits", OutputLayout::Rows)]
@@ -177,7 +175,7 @@ impl Method for CutPaste {
         let mut buffers = embedder.network.buffers();
         let scorer = {
             let stage = Stage::start(progress, "fitting the scorer", Some(set.train.len()));
-            let mut planes = vec![0.0; images.each()];
+            let mut planes = vec![0.0; images.view_len()];
             let mut rows = Vec::new();
             for &view in &set.train {
                 images.unpack(view, &mut planes);
@@ -220,7 +218,7 @@ impl Method for CutPaste {
     }
 }
 
-/// A trained network up to the features that are scored.
+/// A trained network that computes the scored features.
 struct Embedder {
     name: &'static str,
     network: TrainedNetwork,
@@ -229,7 +227,7 @@ struct Embedder {
 }
 
 impl Embedder {
-    /// Features of a view.
+    /// Features per view.
     fn width(&self) -> usize {
         self.network.width(0)
     }
@@ -237,16 +235,16 @@ impl Embedder {
     /// Adds the features of views, given as planes `[n, 3, H, W]` in [0, 1], to `rows`.
     fn embed(&self, planes: &[f32], buffers: &mut Buffers, rows: &mut Vec<f32>) -> Result<(), MethodError> {
         let each = 3 * self.size[0] * self.size[1];
-        for some in planes.chunks(AT_A_TIME * each) {
-            let mut inputs = some.to_vec();
-            normalise(&mut inputs);
+        for chunk in planes.chunks(INPUTS_PER_RUN * each) {
+            let mut inputs = chunk.to_vec();
+            normalize(&mut inputs);
             rows.extend_from_slice(&self.network.run(&inputs, buffers)?[0]);
         }
         Ok(())
     }
 }
 
-/// CutPaste after training.
+/// Fitted CutPaste.
 pub struct FittedCutPaste {
     embedder: Embedder,
     scorer: Box<dyn Scorer>,

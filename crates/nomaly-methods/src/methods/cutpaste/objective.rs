@@ -1,32 +1,32 @@
-//! Images as they are, with a patch, and with a scar.
+//! Examples of the three classes: unchanged, with a patch, with a scar.
 
 use nomaly_transforms::augment::CutPasteClass;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::MethodError;
-use crate::networks::examples::{Draw, Make};
+use crate::networks::examples::{Draw, ExampleMaker};
 
-/// Held-out examples that are classified after each epoch, at most.
+/// The most held-out examples to classify after each epoch.
 pub(super) const MOST_VALIDATED: usize = 768;
-/// Classes, each of which every view is an example of.
+/// The number of classes; each view gives an example of each.
 pub(super) const CLASSES: usize = CutPasteClass::ALL.len();
-/// The farthest that an image is shifted, as a share of its side.
+/// The largest shift of an image, as a divisor of its side.
 const SHIFT: usize = 32;
-/// How far brightness and contrast are changed.
+/// The largest relative change of brightness and contrast.
 const JITTER: f32 = 0.1;
 
-/// Examples of the three classes.
+/// Makes examples of the three classes.
 pub(super) struct ThreeWay;
 
-impl Make for ThreeWay {
+impl ExampleMaker for ThreeWay {
     type Target = u32;
 
     fn kinds(&self) -> usize {
         CLASSES
     }
 
-    fn make(
+    fn create(
         &self,
         planes: &[f32],
         size: [usize; 2],
@@ -42,17 +42,17 @@ impl Make for ThreeWay {
         } else {
             class.apply(planes, size, &mut draw.random, input)?;
         }
-        normalise(input);
+        normalize(input);
         Ok(kind as u32)
     }
 }
 
-/// Brings planes in [0, 1] to what the network sees, [−1, 1].
-pub(super) fn normalise(planes: &mut [f32]) {
+/// Maps planes from [0, 1] to the network's input range [−1, 1].
+pub(super) fn normalize(planes: &mut [f32]) {
     planes.iter_mut().for_each(|value| *value = 2.0 * *value - 1.0);
 }
 
-/// Shifts an image by up to a [`SHIFT`]th of its side, its edges repeated, and changes brightness and contrast by up to
+/// Shifts an image by up to 1 / [`SHIFT`] of its side with repeated edges, and changes brightness and contrast by up to
 /// [`JITTER`].
 fn vary(planes: &[f32], [height, width]: [usize; 2], random: &mut ChaCha8Rng, out: &mut [f32]) {
     let mut shift = |side: usize| {
@@ -87,10 +87,10 @@ mod tests {
         let planes: Vec<f32> = (0..3 * 64 * 32).map(|i| ((i * 7919) % 256) as f32 / 255.0).collect();
         let mut out = vec![0.0; planes.len()];
         let mut shifts = std::collections::BTreeSet::new();
-        // That one of the 15 never comes up in so many draws has a chance of one in 60 000.
+        // The probability that one of the 15 is never drawn is 1 in 60 000.
         for seed in 0..200 {
             vary(&planes, size, &mut ChaCha8Rng::seed_from_u64(seed), &mut out);
-            // The shift whose values change in order: a level that was greater is greater after it.
+            // The shift under which levels keep their order.
             let fits = |down: isize, right: isize| {
                 let at = |y: usize, x: usize| planes[y.wrapping_add_signed(-down) * 32 + x.wrapping_add_signed(-right)];
                 let mut pairs: Vec<(f32, f32)> = (4..60)

@@ -1,4 +1,4 @@
-//! A network that tells transformations apart, at work.
+//! Fitted GeoTrans.
 
 use ndarray::Array2;
 use nomaly_scorers::{Scorer, State};
@@ -11,16 +11,16 @@ use super::scores::{self, Normality, Score};
 use crate::MethodError;
 use crate::features::FeatureBatch;
 use crate::method::{FittedMethod, MethodNetwork};
-use crate::networks::classifier::{AT_A_TIME, Buffers, STATE, TrainedNetwork, log_softmax};
+use crate::networks::classifier::{Buffers, INPUTS_PER_RUN, STATE, TrainedNetwork, log_softmax};
 use crate::networks::images::views;
 use crate::score::MethodScore;
 use crate::workspace::MethodWorkspace;
 
-/// Name of the scorer's state in a model file.
+/// The scorer's state in a model file.
 pub(super) const SCORER: &str = "scorer";
 
-/// How a table or the features of an image become a score.
-pub(super) enum Judgement {
+/// Computes the score of an image.
+pub(super) enum ScoreModel {
     /// From the table of all transformations.
     Table { normality: Normality, score: Score },
     /// From the features of the untransformed image.
@@ -29,8 +29,8 @@ pub(super) enum Judgement {
     Passes(Box<Passes>),
 }
 
-/// A network with its transformations.
-pub(super) struct Recogniser {
+/// A network that classifies transformations.
+pub(super) struct TransformationClassifier {
     pub(super) name: String,
     pub(super) network: TrainedNetwork,
     pub(super) set: TransformationSet,
@@ -38,12 +38,12 @@ pub(super) struct Recogniser {
     pub(super) seed: u64,
 }
 
-/// Places of the taps that the network is compiled for.
+/// Indices of the taps that the network is compiled for.
 const LOGITS: usize = 0;
 const HEAD: usize = 1;
 
-impl Recogniser {
-    /// All transformations of an image, `[k, 3, H, W]`, as the network sees them.
+impl TransformationClassifier {
+    /// All transformations of an image as network input, `[k, 3, H, W]`.
     fn inputs(&self, planes: &[f32]) -> Result<Vec<f32>, MethodError> {
         let mut inputs = vec![0.0; self.set.len() * planes.len()];
         inputs.par_chunks_exact_mut(planes.len()).enumerate().try_for_each(|(which, input)| {
@@ -58,7 +58,7 @@ impl Recogniser {
         let each = planes.len();
         let inputs = self.inputs(planes)?;
         let mut table = vec![0.0; k * k];
-        for (inputs, rows) in inputs.chunks(AT_A_TIME * each).zip(table.chunks_mut(AT_A_TIME * k)) {
+        for (inputs, rows) in inputs.chunks(INPUTS_PER_RUN * each).zip(table.chunks_mut(INPUTS_PER_RUN * k)) {
             let outputs = self.network.run(inputs, buffers)?;
             for (logits, row) in outputs[LOGITS].chunks_exact(k).zip(rows.chunks_exact_mut(k)) {
                 log_softmax(logits, row);
@@ -67,32 +67,36 @@ impl Recogniser {
         Ok(table)
     }
 
-    /// The features before the classifier of images as they are, `[n, C]`.
+    /// The features before the classifier of untransformed images, `[n, C]`.
     pub(super) fn features(&self, images: &[f32], buffers: &mut Buffers) -> Result<Array2<f32>, MethodError> {
         let each = 3 * self.size[0] * self.size[1];
         let width = self.network.width(HEAD);
         let mut rows = Vec::with_capacity(images.len() / each * width);
-        for some in images.chunks(AT_A_TIME * each) {
-            let inputs: Vec<f32> = some.iter().map(|value| 2.0 * value - 1.0).collect();
+        for chunk in images.chunks(INPUTS_PER_RUN * each) {
+            let inputs: Vec<f32> = chunk.iter().map(|value| 2.0 * value - 1.0).collect();
             rows.extend_from_slice(&self.network.run(&inputs, buffers)?[HEAD]);
         }
         Ok(Array2::from_shape_vec((images.len() / each, width), rows).expect("every image adds a whole row"))
     }
 }
 
-/// GeoTrans after training.
+/// Fitted GeoTrans.
 pub struct FittedGeoTrans {
-    pub(super) recogniser: Recogniser,
-    pub(super) judgement: Judgement,
+    pub(super) classifier: TransformationClassifier,
+    pub(super) model: ScoreModel,
 }
 
 impl FittedGeoTrans {
     /// Scores one view, given as planes `[3, H, W]` in [0, 1].
-    pub(super) fn judge(&self, planes: &[f32], workspace: &mut MethodWorkspace) -> Result<MethodScore, MethodError> {
-        let network = &self.recogniser.network;
-        match &self.judgement {
-            Judgement::Table { normality, score } => {
-                let table = self.recogniser.table(planes, workspace.get_or_insert_with(|| network.buffers()))?;
+    pub(super) fn score_view(
+        &self,
+        planes: &[f32],
+        workspace: &mut MethodWorkspace,
+    ) -> Result<MethodScore, MethodError> {
+        let network = &self.classifier.network;
+        match &self.model {
+            ScoreModel::Table { normality, score } => {
+                let table = self.classifier.table(planes, workspace.get_or_insert_with(|| network.buffers()))?;
                 let k = normality.transformations();
                 let mut terms = vec![vec![0.0; k]; Score::ALL.len()];
                 for (score, terms) in Score::ALL.into_iter().zip(&mut terms) {
@@ -103,13 +107,13 @@ impl FittedGeoTrans {
                 let terms = terms.swap_remove(score.index());
                 Ok(MethodScore { parts: parts.clone(), terms, ..MethodScore::whole(parts[score.index()]) })
             }
-            Judgement::Features(scorer) => {
-                let row = self.recogniser.features(planes, workspace.get_or_insert_with(|| network.buffers()))?;
+            ScoreModel::Features(scorer) => {
+                let row = self.classifier.features(planes, workspace.get_or_insert_with(|| network.buffers()))?;
                 Ok(MethodScore::whole(scorer.score(row.view())?[0]))
             }
-            Judgement::Passes(passes) => {
+            ScoreModel::Passes(passes) => {
                 let network = workspace.get_or_try_insert_with(|| passes.network())?;
-                passes.judge(&self.recogniser.inputs(planes)?, self.recogniser.set.len(), network)
+                passes.score(&self.classifier.inputs(planes)?, self.classifier.set.len(), network)
             }
         }
     }
@@ -121,45 +125,45 @@ impl FittedMethod for FittedGeoTrans {
         batch: &FeatureBatch<'_>,
         workspace: &mut MethodWorkspace,
     ) -> Result<Vec<MethodScore>, MethodError> {
-        let views = views(batch, self.recogniser.size)?;
-        let judge = |planes: &[f32], workspace: &mut MethodWorkspace| self.judge(planes, workspace);
-        views.outer_iter().map(|planes| judge(planes.as_slice().expect("rows are contiguous"), workspace)).collect()
+        let views = views(batch, self.classifier.size)?;
+        let score = |planes: &[f32], workspace: &mut MethodWorkspace| self.score_view(planes, workspace);
+        views.outer_iter().map(|planes| score(planes.as_slice().expect("rows are contiguous"), workspace)).collect()
     }
 
     fn states(&self) -> Vec<(String, State)> {
-        let network = self.recogniser.network.state(&self.recogniser.name, self.recogniser.seed);
+        let network = self.classifier.network.state(&self.classifier.name, self.classifier.seed);
         let mut states = vec![(STATE.to_owned(), network)];
-        match &self.judgement {
-            Judgement::Table { normality, .. } => states.push((scores::STATE.to_owned(), normality.state())),
-            Judgement::Features(scorer) => states.push((SCORER.to_owned(), scorer.state())),
-            Judgement::Passes(_) => {}
+        match &self.model {
+            ScoreModel::Table { normality, .. } => states.push((scores::STATE.to_owned(), normality.state())),
+            ScoreModel::Features(scorer) => states.push((SCORER.to_owned(), scorer.state())),
+            ScoreModel::Passes(_) => {}
         }
         states
     }
 
     fn scores_vary(&self) -> bool {
-        matches!(self.judgement, Judgement::Passes(_))
+        matches!(self.model, ScoreModel::Passes(_))
     }
 
     fn term_names(&self) -> Vec<String> {
-        match self.judgement {
-            Judgement::Features(_) => Vec::new(),
-            Judgement::Table { .. } | Judgement::Passes(_) => {
-                self.recogniser.set.iter().map(Transformation::name).collect()
+        match self.model {
+            ScoreModel::Features(_) => Vec::new(),
+            ScoreModel::Table { .. } | ScoreModel::Passes(_) => {
+                self.classifier.set.iter().map(Transformation::name).collect()
             }
         }
     }
 
     fn part_names(&self) -> Vec<String> {
-        match self.judgement {
-            Judgement::Table { .. } => Score::ALL.iter().map(ToString::to_string).collect(),
-            Judgement::Features(_) => Vec::new(),
-            Judgement::Passes(_) => passes::PARTS.map(str::to_owned).to_vec(),
+        match self.model {
+            ScoreModel::Table { .. } => Score::ALL.iter().map(ToString::to_string).collect(),
+            ScoreModel::Features(_) => Vec::new(),
+            ScoreModel::Passes(_) => passes::PARTS.map(str::to_owned).to_vec(),
         }
     }
 
     fn network(&self) -> Option<MethodNetwork<'_>> {
-        let Recogniser { network, set, .. } = &self.recogniser;
+        let TransformationClassifier { network, set, .. } = &self.classifier;
         let classes = set.iter().map(Transformation::name).collect();
         Some(MethodNetwork { backbone: network.backbone(), input: [2.0, -1.0], classes })
     }

@@ -1,27 +1,27 @@
-//! GeoTrans: a network that tells geometric transformations apart knows what normal images look like.
+//! GeoTrans: scores from a network trained to classify geometric transformations of normal images.
 //!
 //! # What it computes
-//! Every training image is seen under each of k transformations, and a wide residual network is trained from the start
-//! to tell which one it was. Of an image under test the network sees all k transformations: of each it gives a vector
-//! of probabilities, and the score says how unlike those of normal images they are. By default each transformation's
-//! vectors have a [Dirichlet distribution](nomaly_scorers::dirichlet), fitted on the training images, and the score is
-//! the mean of −Σⱼ (αᵢⱼ − 1) ln yⱼ over the transformations i; all the other [scores](Score) are parts of the result.
+//! A wide residual network is trained from random weights to classify which of k transformations was applied to a
+//! training image. A test image is classified under all k transformations; the score measures how unlike those of
+//! normal images the k vectors of probabilities are. By default a [Dirichlet distribution](nomaly_scorers::dirichlet)
+//! of each transformation's vectors is fitted on the training images, and the score is the mean of −Σⱼ (αᵢⱼ − 1) ln yⱼ
+//! over the transformations i; all the other [scores](Score) are parts of the result.
 //!
 //! With `normality=two-step` the network is trained on one part of the images, and a [scorer](nomaly_scorers::SCORERS)
-//! is fitted on what it sees before its classifier in the other part. With `normality=mc-dropout` it is run many times
-//! with dropout, and the score is the entropy of the mean answer; the variance, the mutual information and the
+//! is fitted on its features of the other part, before the classifier. With `normality=mc-dropout` it runs many passes
+//! with dropout, and the score is the entropy of the mean prediction; the variance, the mutual information and the
 //! deviation of the score over the passes are its parts.
 //!
 //! # When to use
-//! Where no pretrained network is of use: images unlike photographs, or a ban on foreign weights. Items should have a
-//! definite pose. A set without some transformations (`transformations=…`) is needed where normal images come turned or
-//! mirrored. It takes minutes to hours of training; a method on pretrained features is quicker and mostly better.
+//! When no pretrained network is suitable: images unlike photographs, or a ban on foreign weights. Items should have a
+//! definite pose; if normal images come rotated or mirrored, leave out those transformations (`transformations=…`).
+//! Training takes minutes to hours; methods on pretrained features are faster and mostly better.
 //!
 //! # Parameters
 //! `transformations`, `network`, `normality`, `dropout`, those of the training, and with `normality=two-step` those of
-//! the scorer, with `normality=mc-dropout` the number of `passes`. The number of epochs is ⌈200 / k⌉ where none is
-//! given, as in the paper: three for its 72 transformations. Probabilities below 1e-12 count as 1e-12. Images smaller
-//! than the input are padded, as the paper does with MNIST.
+//! the scorer, with `normality=mc-dropout` the number of `passes`. The default number of epochs is ⌈200 / k⌉ as in the
+//! paper: three for its 72 transformations. Probabilities are at least 1e-12. Images smaller than the input are padded,
+//! as the paper does with MNIST.
 //!
 //! # Reference
 //! Golan & El-Yaniv, *Deep Anomaly Detection Using Geometric Transformations*, NeurIPS 2018: Adam, batches of 128, L2
@@ -45,7 +45,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::fitted::FittedGeoTrans;
-use self::fitted::{Judgement, Recogniser, SCORER as SCORER_STATE};
+use self::fitted::{SCORER as SCORER_STATE, ScoreModel, TransformationClassifier};
 use self::objective::{MOST_VALIDATED, Transformed};
 use self::passes::Passes;
 use self::scores::NormalityBuilder;
@@ -69,12 +69,12 @@ use crate::{MethodError, PublishedClasses};
 const NAME: &str = "geotrans";
 /// One image to hold out, and two to learn from.
 const MIN_IMAGES: usize = 3;
-/// What Zagoruyko & Komodakis drop out on CIFAR.
+/// The dropout of Zagoruyko & Komodakis on CIFAR.
 const DEFAULT_DROPOUT: f64 = 0.3;
-/// Passes over the images themselves that the paper's rule divides by the number of transformations.
+/// The paper divides this by the number of transformations to get the number of epochs.
 const PASSES: usize = 200;
 
-/// Passes of `normality=mc-dropout` where no number is given.
+/// The default number of passes of `normality=mc-dropout`.
 const DEFAULT_PASSES: usize = 50;
 
 /// Table 1 of the paper.
@@ -123,12 +123,12 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     build: |given, _| Ok(Box::new(GeoTrans::new(given)?)),
 };
 
-/// The settings of a scorer belong to the score in two steps alone.
+/// Only `normality=two-step` has the settings of a scorer.
 fn more(given: &Assignments) -> Result<Table, MethodError> {
     if given.text("normality").as_deref() == Some("two-step") { scorer_table(given) } else { Ok(Table::default()) }
 }
 
-/// How the probabilities of all transformations become a score.
+/// The score computed from the probabilities of all transformations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NormalityKind {
@@ -144,11 +144,11 @@ pub enum NormalityKind {
     Simple,
     /// A scorer on features.
     TwoStep,
-    /// How unsure many passes with dropout are.
+    /// The uncertainty over many passes with dropout.
     McDropout,
 }
 
-/// Parameters of GeoTrans, beside those of the scorer of `normality=two-step`.
+/// Parameters of GeoTrans, besides those of the scorer of `normality=two-step`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GeoTransParams {
     /// The transformations that the network learns to tell apart (`nomaly list transforms`).
@@ -225,7 +225,7 @@ impl Settings for GeoTransParams {
 enum Scoring {
     Table(Score),
     TwoStep(ChosenScorer),
-    /// So many passes with dropout.
+    /// With this many passes with dropout.
     Passes(usize),
 }
 
@@ -267,7 +267,7 @@ impl GeoTrans {
                 Scoring::Passes(passes)
             }
             NormalityKind::TwoStep => {
-                // Half of the images teach the scorer.
+                // The scorer is fitted on half of the images.
                 params.training.holdout = Auto::Value(params.training.holdout.unwrap_or(0.5));
                 let (scorer, _) = ChosenScorer::part(given)?;
                 params.scorer = Auto::Value(scorer.name().to_owned());
@@ -279,7 +279,7 @@ impl GeoTrans {
         Ok(Self { params, set, network: network.name, scoring, dropout, taps })
     }
 
-    /// The network in training, with dropout where there is some.
+    /// The network in training, with dropout if enabled.
     fn graph(&self) -> Graph {
         let plain = BACKBONES.get(self.network).expect("the name was checked").architecture;
         plain.with_dropout(self.dropout).unwrap_or(plain).graph(self.set.len())
@@ -290,38 +290,38 @@ impl GeoTrans {
         [TapRequest::new("logits", OutputLayout::Rows), TapRequest::new("head", OutputLayout::Mean)]
     }
 
-    /// Fits what the score needs, and scores the held-out images.
-    fn judge(
+    /// Fits the score and scores the held-out images.
+    fn fit_scores(
         &self,
         set: &TrainingSet<'_>,
-        recogniser: Recogniser,
+        classifier: TransformationClassifier,
     ) -> Result<(FittedGeoTrans, Vec<HeldOut>), MethodError> {
         let FitContext { seed, progress, .. } = set.context;
-        let judgement = match &self.scoring {
-            Scoring::TwoStep(scorer) => return two_step(scorer, set, recogniser),
+        let model = match &self.scoring {
+            Scoring::TwoStep(scorer) => return two_step(scorer, set, classifier),
             Scoring::Passes(count) => {
-                let weights = recogniser.network.weights();
-                Judgement::Passes(Passes::new(self.graph(), weights, recogniser.size, *count, seed)?.into())
+                let weights = classifier.network.weights();
+                ScoreModel::Passes(Passes::new(self.graph(), weights, classifier.size, *count, seed)?.into())
             }
             Scoring::Table(score) => {
                 let mut builder = NormalityBuilder::new(self.set.len());
-                let mut planes = vec![0.0; set.images.each()];
-                let mut buffers = recogniser.network.buffers();
+                let mut planes = vec![0.0; set.images.view_len()];
+                let mut buffers = classifier.network.buffers();
                 let stage = Stage::start(progress, "fitting the score", Some(set.division.train.len()));
                 for &image in &set.division.train {
                     for view in set.images.views_of(image) {
                         set.images.unpack(view, &mut planes);
-                        builder.push(recogniser.table(&planes, &mut buffers)?)?;
+                        builder.push(classifier.table(&planes, &mut buffers)?)?;
                     }
                     stage.advance(1);
                     check(progress.cancelled())?;
                 }
-                Judgement::Table { normality: builder.finish()?, score: *score }
+                ScoreModel::Table { normality: builder.finish()?, score: *score }
             }
         };
-        let fitted = FittedGeoTrans { recogniser, judgement };
+        let fitted = FittedGeoTrans { classifier, model };
         let mut workspace = MethodWorkspace::default();
-        let held_out = set.score_held_out(|planes| fitted.judge(planes, &mut workspace))?;
+        let held_out = set.score_held_out(|planes| fitted.score_view(planes, &mut workspace))?;
         Ok((fitted, held_out))
     }
 }
@@ -330,16 +330,16 @@ impl GeoTrans {
 fn two_step(
     scorer: &ChosenScorer,
     set: &TrainingSet<'_>,
-    recogniser: Recogniser,
+    classifier: TransformationClassifier,
 ) -> Result<(FittedGeoTrans, Vec<HeldOut>), MethodError> {
     let TrainingSet { images, division, source, context: FitContext { seed, progress, .. }, .. } = set;
-    let mut planes = vec![0.0; images.each()];
+    let mut planes = vec![0.0; images.view_len()];
     let _stage = Stage::start(*progress, "fitting the scorer", None);
     let views = source.views();
-    let (mut rows, mut buffers) = (Vec::new(), recogniser.network.buffers());
+    let (mut rows, mut buffers) = (Vec::new(), classifier.network.buffers());
     for &view in &set.held_out {
         images.unpack(view, &mut planes);
-        rows.extend(recogniser.features(&planes, &mut buffers)?);
+        rows.extend(classifier.features(&planes, &mut buffers)?);
     }
     let count = division.held_out.len() * views;
     let rows = ndarray::Array2::from_shape_vec((count, rows.len() / count), rows).expect("whole rows");
@@ -357,7 +357,7 @@ fn two_step(
     let number = |(place, score): (usize, f64)| HeldOut::scored(division.held_out[place], score);
     let held_out = scores.into_iter().map(number).collect();
     let scorer = scorer.fit(rows.view(), *seed, *progress)?;
-    Ok((FittedGeoTrans { recogniser, judgement: Judgement::Features(scorer) }, held_out))
+    Ok((FittedGeoTrans { classifier, model: ScoreModel::Features(scorer) }, held_out))
 }
 
 fn check(cancelled: bool) -> Result<(), MethodError> {
@@ -389,13 +389,14 @@ impl Method for GeoTrans {
         let needed = if matches!(self.scoring, Scoring::TwoStep(_)) { 2 * MIN_IMAGES + 2 } else { MIN_IMAGES };
         let set = TrainingSet::collect(self, &self.params.training, source, context, (needed, self.set.len()))?;
         let (seed, size) = (context.seed, set.images.size());
-        let make = Transformed { set: &self.set, seed };
-        let examples = Examples::new(make, &set);
+        let maker = Transformed { set: &self.set, seed };
+        let examples = Examples::new(maker, &set);
         let mut objective = Classification { examples, network: self.network, most_validated: MOST_VALIDATED };
         let (weights, trained) = set.train(&self.graph(), &mut objective)?;
         let network = TrainedNetwork::new(self.network, weights, size, &Self::network_taps())?;
-        let recogniser = Recogniser { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
-        let (fitted, held_out) = self.judge(&set, recogniser)?;
+        let classifier =
+            TransformationClassifier { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
+        let (fitted, held_out) = self.fit_scores(&set, classifier)?;
         let learned = format!("each under {} transformations", self.set.len());
         Ok(set.finish(Box::new(fitted), held_out, &trained, &learned))
     }
@@ -405,7 +406,7 @@ impl Method for GeoTrans {
         let mut states = states.into_iter();
         let network = states.next().filter(|(name, state)| name == NETWORK && state.kind == self.network);
         let (_, network) = network.ok_or_else(|| missing(NETWORK))?;
-        let judgement = states.next();
+        let model = states.next();
         if states.next().is_some() {
             return Err(missing(scores::STATE));
         }
@@ -414,18 +415,16 @@ impl Method for GeoTrans {
         if network.width(0) != self.set.len() {
             return Err(refuse(format!("it tells {} transformations apart, not {}", network.width(0), self.set.len())));
         }
-        let judgement = match (&self.scoring, judgement) {
+        let model = match (&self.scoring, model) {
             (Scoring::Passes(count), None) => {
                 let weights = network.weights();
-                Judgement::Passes(Passes::new(self.graph(), weights, size, *count, seed)?.into())
+                ScoreModel::Passes(Passes::new(self.graph(), weights, size, *count, seed)?.into())
             }
-            (Scoring::Table(score), Some((name, judgement))) if name == scores::STATE => {
-                Judgement::Table { normality: Normality::restore(judgement, self.set.len())?, score: *score }
+            (Scoring::Table(score), Some((name, model))) if name == scores::STATE => {
+                ScoreModel::Table { normality: Normality::restore(model, self.set.len())?, score: *score }
             }
-            (Scoring::TwoStep(scorer), Some((name, judgement)))
-                if name == SCORER_STATE && judgement.kind == scorer.name() =>
-            {
-                let scorer = restore(&judgement)?;
+            (Scoring::TwoStep(scorer), Some((name, model))) if name == SCORER_STATE && model.kind == scorer.name() => {
+                let scorer = restore(&model)?;
                 if scorer.dim() != network.width(1) {
                     return Err(refuse(format!(
                         "the scorer takes {} features, not {}",
@@ -433,11 +432,12 @@ impl Method for GeoTrans {
                         network.width(1)
                     )));
                 }
-                Judgement::Features(scorer)
+                ScoreModel::Features(scorer)
             }
             _ => return Err(missing(scores::STATE)),
         };
-        let recogniser = Recogniser { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
-        Ok(Box::new(FittedGeoTrans { recogniser, judgement }))
+        let classifier =
+            TransformationClassifier { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
+        Ok(Box::new(FittedGeoTrans { classifier, model }))
     }
 }

@@ -1,29 +1,29 @@
-//! The self-labelled set: every transformation of every image, made when it is needed.
+//! The self-labeled set: every transformation of every image, made on demand.
 
 use nomaly_transforms::transformations::TransformationSet;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::MethodError;
-use crate::networks::examples::{Draw, Make};
+use crate::networks::examples::{Draw, ExampleMaker};
 
-/// Held-out examples that are classified after each epoch, at most.
+/// The most held-out examples to classify after each epoch.
 pub(super) const MOST_VALIDATED: usize = 2048;
 
-/// Examples of transformations.
+/// Makes examples of transformations.
 pub(super) struct Transformed<'a> {
     pub(super) set: &'a TransformationSet,
     pub(super) seed: u64,
 }
 
-impl Make for Transformed<'_> {
+impl ExampleMaker for Transformed<'_> {
     type Target = u32;
 
     fn kinds(&self) -> usize {
         self.set.len()
     }
 
-    fn make(
+    fn create(
         &self,
         planes: &[f32],
         size: [usize; 2],
@@ -40,15 +40,15 @@ impl Make for Transformed<'_> {
     }
 }
 
-/// What the random parts of a transformation draw from in scoring: the same for every image, so that equal images get
-/// equal scores.
+/// The random numbers of a transformation during scoring: the same for every image, so that equal images get equal
+/// scores.
 pub(super) fn scoring(seed: u64, transformation: usize) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::seed_from_u64(!seed);
     random.set_stream(transformation as u64);
     random
 }
 
-/// Transforms planes in [0, 1] and brings them to what the network sees, [−1, 1].
+/// Transforms planes in [0, 1] and maps them to the network's input range [−1, 1].
 pub(super) fn transform(
     set: &TransformationSet,
     which: usize,

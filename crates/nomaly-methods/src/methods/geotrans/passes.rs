@@ -1,8 +1,7 @@
-//! How unsure the network is of its answers: Monte Carlo dropout.
+//! Uncertainty of the network by Monte Carlo dropout.
 //!
-//! The network keeps dropping values out when it scores. Each pass is another network, and how far they differ says how
-//! little the training images have settled the answer (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, ICML
-//! 2016).
+//! Dropout stays active during scoring, so that each pass is a sample of the network. The spread over passes measures
+//! the uncertainty that the training images leave (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016).
 
 use nomaly_backbones::graph::Graph;
 use nomaly_backbones::trainable::Network;
@@ -13,13 +12,13 @@ use crate::MethodError;
 use crate::networks::classifier::log_softmax;
 use crate::score::MethodScore;
 
-/// Inputs of the network at a time.
-const AT_A_TIME: usize = 72;
+/// Inputs per run of the network.
+const INPUTS_PER_RUN: usize = 72;
 
-/// What the passes say of an image; each is the mean over the transformations, and a part of the score.
+/// The parts of the score; each is a mean over the transformations.
 pub(super) const PARTS: [&str; 5] = ["predictive-entropy", "mutual-information", "variance", "simple", "deviation"];
 
-/// A network with dropout that is run again and again.
+/// A network with dropout that runs several passes.
 pub(super) struct Passes {
     graph: Graph,
     weights: Weights,
@@ -28,7 +27,7 @@ pub(super) struct Passes {
     seed: u64,
 }
 
-/// Sums over the passes of one row of the table.
+/// Sums over the passes for one row of the table.
 struct Row {
     /// Probabilities.
     mean: Vec<f64>,
@@ -39,7 +38,7 @@ struct Row {
 }
 
 impl Passes {
-    /// `count` passes of the network `graph`, which has dropout, on images of `size`.
+    /// Plans `count` passes of the network `graph`, which has dropout, on images of `size`.
     pub(super) fn new(
         graph: Graph,
         weights: Weights,
@@ -52,15 +51,15 @@ impl Passes {
         Ok(passes)
     }
 
-    /// The network: each thread that judges has one.
+    /// The network; each scoring thread needs its own.
     pub(super) fn network(&self) -> Result<Network, MethodError> {
         Ok(Network::new(&self.graph, &["logits"], self.size, &self.weights, Isa::best()?)?)
     }
 
-    /// Scores an image, given as the `k` inputs that its transformations make. The score is the entropy of the mean
-    /// answer: the sum of how unsure each pass is, and of how far the passes differ (their mutual information). Its
-    /// deviation is that of the entropy of the passes.
-    pub(super) fn judge(&self, inputs: &[f32], k: usize, network: &mut Network) -> Result<MethodScore, MethodError> {
+    /// Scores an image, given as the `k` inputs of its transformations. The score is the entropy of the mean
+    /// prediction, which is the mean entropy of the passes plus their mutual information. Its deviation is that of the
+    /// entropies of the passes.
+    pub(super) fn score(&self, inputs: &[f32], k: usize, network: &mut Network) -> Result<MethodScore, MethodError> {
         let each = inputs.len() / k;
         let mut rows: Vec<Row> = (0..k).map(|_| Row { mean: vec![0.0; k], entropy: 0.0, right: [0.0; 2] }).collect();
         // The simple score of each pass, and its entropy.
@@ -69,8 +68,10 @@ impl Passes {
         let mut log_p = vec![0.0; k];
         for pass in 0..self.count {
             let (mut wrong, mut entropy) = (0.0, 0.0);
-            for (part, (inputs, rows)) in inputs.chunks(AT_A_TIME * each).zip(rows.chunks_mut(AT_A_TIME)).enumerate() {
-                // All inputs of a pass meet the same network.
+            for (part, (inputs, rows)) in
+                inputs.chunks(INPUTS_PER_RUN * each).zip(rows.chunks_mut(INPUTS_PER_RUN)).enumerate()
+            {
+                // All inputs of a pass share the same dropout masks.
                 network.seed_dropout(self.seed ^ (pass as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 network.sample(inputs)?;
                 for (at, (logits, row)) in network.output(0).chunks_exact(k).zip(rows).enumerate() {
@@ -83,7 +84,7 @@ impl Passes {
                     }
                     row.entropy += of_row;
                     entropy += of_row;
-                    let right = log_p[part * AT_A_TIME + at].exp();
+                    let right = log_p[part * INPUTS_PER_RUN + at].exp();
                     row.right[0] += right;
                     row.right[1] += right * right;
                     wrong += 1.0 - right;
@@ -113,7 +114,7 @@ impl Passes {
     }
 }
 
-/// The standard deviation of all values there are.
+/// The population standard deviation.
 fn deviation(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -134,8 +135,8 @@ mod tests {
         Passes::new(graph, start.export(&["logits"]).unwrap(), [8, 8], count, 1).unwrap()
     }
 
-    fn judged(passes: &Passes, inputs: &[f32]) -> MethodScore {
-        passes.judge(inputs, 3, &mut passes.network().unwrap()).unwrap()
+    fn scored(passes: &Passes, inputs: &[f32]) -> MethodScore {
+        passes.score(inputs, 3, &mut passes.network().unwrap()).unwrap()
     }
 
     #[test]
@@ -147,14 +148,14 @@ mod tests {
     #[test]
     fn passes_differ_by_dropout_alone() {
         let inputs: Vec<f32> = (0..3 * 3 * 64).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
-        let without = judged(&passes(0.0, 4), &inputs);
+        let without = scored(&passes(0.0, 4), &inputs);
         assert!(without.parts[1] < 1e-12 && without.parts[2] < 1e-12 && without.parts[4] < 1e-12, "{without:?}");
         assert!(without.deviation.unwrap() < 1e-12, "{without:?}");
-        let with = judged(&passes(0.5, 16), &inputs);
+        let with = scored(&passes(0.5, 16), &inputs);
         assert!(with.parts[1] > 1e-6 && with.parts[2] > 0.0 && with.parts[4] > 0.0, "{with:?}");
         assert!((1e-6..with.score).contains(&with.deviation.unwrap()), "{with:?}");
         assert!(with.parts[1] <= with.parts[0] && with.parts[0] <= 3f64.ln() + 1e-12, "{with:?}");
         assert!((with.terms.iter().sum::<f64>() - with.score).abs() < 1e-12);
-        assert_eq!(with, judged(&passes(0.5, 16), &inputs));
+        assert_eq!(with, scored(&passes(0.5, 16), &inputs));
     }
 }

@@ -1,7 +1,7 @@
-//! From what the network says of all transformations of an image to how anomalous it is.
+//! Scores from the network's predictions for all transformations of an image.
 //!
-//! A *table* is what is known of an image: a row for each transformation, with the logarithms of the probabilities that
-//! the network gives each transformation. A score is the mean over the rows of a *term*.
+//! A *table* describes an image: for each transformation, a row with the network's log-probabilities of all
+//! transformations. A score is the mean over the rows of a *term*.
 
 use std::fmt;
 
@@ -12,26 +12,26 @@ use rayon::prelude::*;
 use crate::MethodError;
 use crate::state::take_f64;
 
-/// The ways to score a table.
+/// The scores of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Score {
     /// −Σⱼ (αᵢⱼ − 1) ln yⱼ, the paper's normality score with its sign turned.
     Dirichlet,
-    /// The Dirichlet terms, each weighted by how well it tells its transformation from the others.
+    /// The Dirichlet terms, weighted by how well each distinguishes its transformation from the others.
     Weighted,
     /// The negative log-density of the Dirichlet distribution, its constant included.
     LogLikelihood,
-    /// The Shannon entropy of the row; needs nothing fitted.
+    /// The Shannon entropy of the row; needs no fit.
     Entropy,
-    /// One less the probability of the right transformation.
+    /// 1 minus the probability of the right transformation.
     Simple,
 }
 
 impl Score {
-    /// Every way, in the order in which parts of a score are named.
+    /// All scores, in the order of a score's parts.
     pub const ALL: [Self; 5] = [Self::Dirichlet, Self::Weighted, Self::LogLikelihood, Self::Entropy, Self::Simple];
 
-    /// The name that users type.
+    /// The name in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Dirichlet => "dirichlet",
@@ -42,7 +42,7 @@ impl Score {
         }
     }
 
-    /// Its place in [`Score::ALL`].
+    /// Its index in [`Score::ALL`].
     pub(super) fn index(self) -> usize {
         self as usize
     }
@@ -54,25 +54,25 @@ impl fmt::Display for Score {
     }
 }
 
-/// Name and kind of the state that keeps a [`Normality`].
+/// Name and kind of the state of a [`Normality`].
 pub(super) const STATE: &str = "normality";
 
-/// What rows of normal images are like, transformation by transformation.
+/// The distribution of rows of normal images, per transformation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normality {
     dirichlets: Vec<Dirichlet>,
-    /// Weights of the transformations, of mean 1.
+    /// Weights of the transformations, with mean 1.
     weights: Vec<f64>,
 }
 
-/// Collects rows of normal images.
+/// Fits a [`Normality`] on tables of normal images.
 pub(super) struct NormalityBuilder {
     statistics: Vec<SimplexStatistics>,
-    /// Tables of some images, to learn the weights from.
+    /// Tables for fitting the weights.
     kept: Vec<Vec<f64>>,
 }
 
-/// Tables that are kept to learn weights from.
+/// The most tables kept for fitting the weights.
 const MOST_KEPT: usize = 64;
 
 impl NormalityBuilder {
@@ -100,7 +100,7 @@ impl NormalityBuilder {
 }
 
 impl Normality {
-    /// How many transformations there are.
+    /// The number of transformations.
     pub fn transformations(&self) -> usize {
         self.dirichlets.len()
     }
@@ -110,14 +110,14 @@ impl Normality {
         &self.dirichlets
     }
 
-    /// The weights of [`Score::Weighted`], of mean 1.
+    /// The weights of [`Score::Weighted`], with mean 1.
     pub fn weights(&self) -> &[f64] {
         &self.weights
     }
 
-    /// How well each transformation's term tells its own row from those of the other transformations of normal images,
-    /// the only images that are certainly not what it expects: `(μ_other − μ_own) / σ²`, the weights of a linear
-    /// discriminant with independent terms, of mean 1. A transformation that cannot be told from others has no weight.
+    /// How well each transformation's term separates its own rows from those of other transformations of normal images:
+    /// `(μ_other − μ_own) / σ²`, the weights of a linear discriminant with independent terms, scaled to mean 1. A
+    /// transformation that does not separate has weight 0.
     fn discriminant(&self, tables: &[Vec<f64>]) -> Result<Vec<f64>, MethodError> {
         let k = self.dirichlets.len();
         let discriminant = |(own, dirichlet): (usize, &Dirichlet)| {
@@ -146,10 +146,10 @@ impl Normality {
         Ok(weights)
     }
 
-    /// What each transformation adds to a score of a table `[k, k]` of logarithms; the score is their mean.
+    /// The term of each transformation for a table `[k, k]` of logarithms; the score is their mean.
     ///
     /// # Errors
-    /// A table that is not of this size.
+    /// A table of another size.
     pub fn terms(&self, score: Score, table: &[f64], terms: &mut [f64]) -> Result<(), MethodError> {
         let k = self.dirichlets.len();
         let rows = table.chunks_exact(k).zip(&self.dirichlets).zip(&self.weights);
@@ -165,7 +165,7 @@ impl Normality {
         Ok(())
     }
 
-    /// As the model file keeps it.
+    /// The state for the model file.
     pub(super) fn state(&self) -> State {
         let k = self.transformations();
         let alpha = self.dirichlets.iter().flat_map(Dirichlet::alpha).copied().collect();
@@ -177,7 +177,7 @@ impl Normality {
         }
     }
 
-    /// Out of a model file, for so many transformations.
+    /// Restores it from a model file, for this number of transformations.
     pub(super) fn restore(mut state: State, k: usize) -> Result<Self, MethodError> {
         let refuse = |reason: &str| MethodError::State { state: STATE.to_owned(), reason: Some(reason.to_owned()) };
         let alpha = take_f64(STATE, &mut state, "alpha")?;
@@ -203,7 +203,7 @@ mod tests {
 
     fn fitted() -> Normality {
         let mut builder = NormalityBuilder::new(2);
-        // The first transformation is told more surely than the second.
+        // The first transformation is recognized more surely than the second.
         for step in 0..20 {
             let wobble = f64::from(step % 5) * 0.01;
             builder.push(logs(&[[0.95 - wobble, 0.05 + wobble], [0.2 + 2.0 * wobble, 0.8 - 2.0 * wobble]])).unwrap();
@@ -245,7 +245,7 @@ mod tests {
         let mut builder = NormalityBuilder::new(3);
         for step in 0..20 {
             let w = f64::from(step % 5) * 0.01;
-            // The second and the third are taken for each other.
+            // The second and the third are confused with each other.
             let rows = [[0.9 - w, 0.06 + w, 0.04], [0.05, 0.48 + w, 0.47 - w], [0.05, 0.47 + w, 0.48 - w]];
             builder.push(rows.iter().flatten().map(|p: &f64| p.ln()).collect()).unwrap();
         }

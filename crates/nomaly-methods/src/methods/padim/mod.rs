@@ -1,28 +1,27 @@
-//! Patch distribution modelling: a Gaussian for every position of the image.
+//! Patch distribution modeling: a Gaussian for every position of the image.
 //!
 //! # What it computes
-//! Feature maps of several layers, brought to the finest one's grid by nearest neighbours, give each position one
-//! vector, of which a random choice of channels is kept. At each position a Gaussian is fitted to the vectors of the
-//! good images: mean, and covariance plus a small multiple of the identity. The map is the Mahalanobis distance at each
-//! position, enlarged bilinearly and blurred; the score of the image is the map's maximum.
+//! Feature maps of several layers, brought to the finest one's grid by nearest neighbors, give each position one
+//! vector, reduced to a random choice of channels. At each position a Gaussian is fitted to the vectors of the good
+//! images: their mean, and their covariance plus a small multiple of the identity. The map is the Mahalanobis distance
+//! at each position, upsampled bilinearly and blurred; the score of the image is the map's maximum.
 //!
 //! # When to use
-//! For items that always lie the same way, from some tens of good images on: what is normal may then differ from place
-//! to place. Fitting is one pass over the images in memory that does not grow with their number, then a second one for
-//! held-out scores.
+//! For aligned items, with some tens of good images or more: each position has its own model of normality. A fit makes
+//! one pass over the images, in memory independent of their number, and a second one for held-out scores.
 //!
 //! # Parameters
 //! `layers`, `features`, `regularization`, `sigma`, `max_memory`; see [`PadimParams`].
 //!
 //! # Held-out scores
-//! Each training image is scored by the Gaussians of all images of other groups, exactly and without fitting them:
-//! leaving an image out changes a covariance by one outer product, which the Sherman–Morrison formula carries over to
-//! the distance, and leaving a group out by as many, which the Woodbury formula does.
+//! Each training image is scored by the Gaussians of all images of other groups, exactly and without refitting: leaving
+//! out an image changes a covariance by one outer product, which the Sherman–Morrison formula carries over to the
+//! distance; for a group the Woodbury formula does the same.
 //!
 //! # Reference
 //! Defard, Setkov, Loesch and Audigier, *PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and
 //! Localization*, 2020, section III. The paper's backbones are ResNet-18 with 100 and Wide-ResNet-50-2 with 550
-//! channels, its regularisation is 0.01, its view a centre crop of 224² (`view=center`). anomalib sees the whole image
+//! channels, its regularization is 0.01, its view a center crop of 224² (`view=center`). anomalib sees the whole image
 //! at 256² (`input_size=256`).
 
 mod positions;
@@ -55,7 +54,7 @@ use crate::state::{only, take};
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "padim";
-/// The fewest images from which leaving one out leaves a covariance, and one to spare.
+/// The fewest images: leaving one out then leaves the two that a covariance needs, and one to spare.
 const MIN_IMAGES: usize = 4;
 /// The paper's numbers of channels: for ResNet-18 with 448, and for Wide-ResNet-50-2 with 1792.
 const FEW_FEATURES: usize = 100;
@@ -151,7 +150,7 @@ impl PadimParams {
 #[derive(Clone, Debug)]
 pub struct Padim {
     params: PadimParams,
-    /// Channels kept.
+    /// The number of kept channels.
     features: usize,
     /// Channels of each layer.
     channels: Vec<usize>,
@@ -159,14 +158,14 @@ pub struct Padim {
 }
 
 impl Padim {
-    /// The channels that the seed chooses, counted through all layers.
+    /// The random choice of channels, counted through all layers.
     fn choose_channels(&self, seed: u64) -> Vec<usize> {
         choose(self.channels.iter().sum(), self.features, Choice::Seeded(seed))
     }
 
-    /// Refuses covariances that would not fit into the memory allowed.
+    /// Rejects covariances that exceed the memory limit.
     fn check_memory(&self, positions: usize, context: &FitContext<'_>) -> Result<(), MethodError> {
-        // The sums, those that the model keeps, and the factors, in f32.
+        // The sums, their copy in an updatable model, and the factors, in f32.
         let sets = if context.updatable { 3 } else { 2 };
         let needed =
             |features: usize| Memory(context.occupied + sets * 4 * positions as u64 * packed_len(features) as u64);
@@ -200,22 +199,22 @@ impl Method for Padim {
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
-        let mut seen: Option<(Positions, Sums)> = None;
+        let mut collected: Option<(Positions, Sums)> = None;
         let images = source.visit(context.progress, &mut |batch| {
-            let (positions, sums) = match &mut seen {
-                Some(seen) => seen,
+            let (positions, sums) = match &mut collected {
+                Some(collected) => collected,
                 None => {
                     let positions = Positions::of(batch, self.choose_channels(context.seed));
                     self.check_memory(positions.count(), context)?;
                     let sums = Sums::new(&positions)?;
-                    seen.insert((positions, sums))
+                    collected.insert((positions, sums))
                 }
             };
             sums.add(&positions.gather(batch)?)
         })?;
         let too_few =
             || MethodError::TooFew { of: NAME.to_owned(), items: "training images", needed: MIN_IMAGES, found: images };
-        let (positions, sums) = seen.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
+        let (positions, sums) = collected.filter(|_| images >= MIN_IMAGES).ok_or_else(too_few)?;
         let (statistics, sums) =
             if context.updatable { (sums.statistics()?, Some(sums)) } else { (sums.into_statistics()?, None) };
         let held_out = self.held_out(&positions, &statistics, source, context)?;
@@ -225,7 +224,7 @@ impl Method for Padim {
     }
 
     fn updates(&self) -> Updates {
-        Updates::Kept
+        Updates::OptIn
     }
 
     fn extend(
@@ -238,17 +237,17 @@ impl Method for Padim {
         let mut sums = before.sums.take().ok_or_else(|| MethodError::NotUpdatable { method: NAME.to_owned() })?;
         self.check_memory(before.positions.count(), &FitContext { updatable: true, ..*context })?;
         let wanted = context.held_out_of(source.images());
-        let (mut held_out, mut seen) = (Vec::new(), 0);
+        let (mut held_out, mut image) = (Vec::new(), 0);
         let images = source.visit(context.progress, &mut |batch| {
             let rows = before.positions.gather(batch)?;
             let distances = before.gaussians.mahalanobis(&rows)?;
             let mut views = before.positions.scores(batch, distances, before.sigma)?.into_iter();
             for _ in 0..batch.images {
                 let views: Vec<MethodScore> = views.by_ref().take(batch.views).collect();
-                if wanted.binary_search(&seen).is_ok() {
-                    held_out.push(context.held_out(seen, source.combine(views)?));
+                if wanted.binary_search(&image).is_ok() {
+                    held_out.push(context.held_out(image, source.combine(views)?));
                 }
-                seen += 1;
+                image += 1;
             }
             sums.add(&rows)
         })?;
@@ -344,7 +343,7 @@ impl Padim {
             let mut distances = all.mahalanobis(&positions.gather(batch)?)?;
             for distance in &mut distances {
                 let q = f64::from(*distance).powi(2) * shrink;
-                // An image far from all others has `c q` near 1, where f32 leaves few digits.
+                // For an image far from all others `c q` is near 1, where f32 loses digits.
                 let rest = (1.0 - c * q).max(f64::from(f32::EPSILON));
                 *distance = ((n / (n - 1.0)).powi(2) * q / rest).sqrt() as f32;
             }
@@ -357,7 +356,7 @@ impl Padim {
         Ok(held_out)
     }
 
-    /// Scores the images `wanted`, ascending, of groups of two and more by the Gaussians of all images of other groups.
+    /// Scores the images `wanted`, ascending, of groups of two or more by the Gaussians of all images of other groups.
     fn without_groups(
         &self,
         positions: &Positions,
@@ -384,7 +383,7 @@ impl Padim {
                         return Ok(());
                     }
                     let distances = all.left_out(&rows, count)?;
-                    // Maps are made image by image: they take more memory than distances.
+                    // Maps are made image by image, since they take more memory than distances.
                     let images = group.iter().zip(distances.chunks_exact(positions.count()));
                     for (image, distances) in images.filter(|(image, _)| wanted.binary_search(image).is_ok()) {
                         let one = FeatureBatch { images: 1, ..*batch };
@@ -401,13 +400,13 @@ impl Padim {
 
 const STATE: &str = "padim";
 
-/// PaDiM that has seen data: a Gaussian for every position.
+/// Fitted PaDiM: a Gaussian for every position.
 #[derive(Debug)]
 pub struct FittedPadim {
     positions: Positions,
     gaussians: PositionGaussians,
     sigma: f64,
-    /// Present where the model is to be updated.
+    /// Present in updatable models.
     sums: Option<Sums>,
 }
 
@@ -474,7 +473,7 @@ mod tests {
         assert_eq!(choose(layers.iter().sum(), features, Choice::Seeded(seed)).len(), features);
         let params = PadimParams { regularization: 0.05, sigma: fixture.sigma, ..PadimParams::default() };
         let padim = Padim { params, features, channels: layers, taps: fixture.taps() };
-        // Of nine images four or more are left: rounding of f32 is multiplied by what is left of a direction.
+        // Four or more of nine images are left, which multiplies the rounding errors of f32.
         fixture.check_groups(&padim, &[0, 0, 1, 2, 2, 2, 3, 4, 5], 2e-3);
         fixture.check_groups(&padim, &[0, 1, 0, 1, 0, 1, 0, 1, 0], 2e-3);
     }

@@ -1,4 +1,4 @@
-//! Where the Gaussians stand, and what they are Gaussians of.
+//! The positions and channels of the Gaussians.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -9,13 +9,13 @@ use crate::features::FeatureBatch;
 use crate::map_maker::MapMaker;
 use crate::score::MethodScore;
 
-/// The positions of an image and the channels kept there.
+/// The positions of an image and their kept channels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Positions {
     /// Height and width of the finest layer's grid.
     grid: [usize; 2],
-    /// Views an image.
+    /// Views per image.
     views: usize,
     /// Channels kept, counted through all layers, ascending.
     channels: Vec<usize>,
@@ -33,12 +33,12 @@ impl Positions {
         self.views * self.grid[0] * self.grid[1]
     }
 
-    /// Features of a position.
+    /// Features per position.
     pub(super) fn features(&self) -> usize {
         self.channels.len()
     }
 
-    /// Checks what a model file says.
+    /// Checks the values of a model file.
     pub(super) fn check(&self, layers: &[usize], features: usize) -> Result<(), MethodError> {
         let refuse = |reason: String| Err(MethodError::State { state: STATE.to_owned(), reason: Some(reason) });
         let total: usize = layers.iter().sum();
@@ -75,11 +75,11 @@ impl Positions {
             for (x, row) in rows.chunks_exact_mut(dim).enumerate() {
                 let mut row = row.iter_mut();
                 for (layer, [channels, layer_height, layer_width], kept) in &layers {
-                    // Nearest neighbours, as PyTorch rounds.
+                    // Nearest neighbors, as PyTorch rounds.
                     let (from_y, from_x) = (y * layer_height / height, x * layer_width / width);
                     let position = (view * layer_height + from_y) * layer_width + from_x;
                     let features = &batch.values[*layer][position * channels..(position + 1) * channels];
-                    // The channels first: the row goes on where they end.
+                    // Take the channels first: the row continues after them.
                     for (channel, value) in kept.iter().zip(row.by_ref()) {
                         *value = features[*channel];
                     }
@@ -89,7 +89,7 @@ impl Positions {
         Ok(rows)
     }
 
-    /// For each layer its place, its shape and the channels kept of it.
+    /// For each layer its index, its shape and its kept channels.
     fn by_layer(&self, shapes: &[[usize; 3]]) -> Vec<(usize, [usize; 3], Vec<usize>)> {
         let mut first = 0;
         let mut layers = Vec::with_capacity(shapes.len());

@@ -1,4 +1,4 @@
-//! Sums over the training images, to which further ones can be added.
+//! Sums over the training images, which updates extend.
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::linalg::{PositionStatistics, packed_len};
@@ -8,15 +8,15 @@ use super::positions::Positions;
 use crate::MethodError;
 use crate::state::{take, take_f64};
 
-/// Images that are added to the statistics together.
+/// Images per stretch, added to the statistics together.
 const STRETCH: usize = 16;
 /// Name of the state in a model file.
 pub(super) const SUMS: &str = "sums";
 
-/// The statistics of whole stretches of images, and the images after the last one.
+/// The statistics of whole stretches of images, and the remaining images.
 ///
-/// Sums are rounded: stretches depend neither on how images come in batches nor on the update that brings them, so
-/// that a model that is updated is the one of a fit on all images.
+/// Sums are rounded. Since stretches depend neither on batches nor on updates, an updated model equals that of a fit on
+/// all images.
 #[derive(Debug)]
 pub(super) struct Sums {
     whole: PositionStatistics,
@@ -27,7 +27,7 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Sums over no images.
+    /// Empty sums.
     pub(super) fn new(positions: &Positions) -> Result<Self, MethodError> {
         let shape = [positions.count(), positions.features()];
         let whole = PositionStatistics::new(shape[0], shape[1], Isa::best()?)?;
@@ -54,14 +54,14 @@ impl Sums {
         Ok(self.whole)
     }
 
-    /// As [`into_statistics`](Self::into_statistics), with the sums kept.
+    /// As [`into_statistics`](Self::into_statistics), without consuming the sums.
     pub(super) fn statistics(&self) -> Result<PositionStatistics, MethodError> {
         let mut all = self.whole.clone();
         all.add(&self.rest)?;
         Ok(all)
     }
 
-    /// What a model file keeps.
+    /// The state for the model file.
     pub(super) fn state(&self) -> State {
         let [positions, features] = self.shape;
         let tensors = [
@@ -76,10 +76,10 @@ impl Sums {
         }
     }
 
-    /// The sums of a model file.
+    /// Restores the sums from a model file.
     ///
     /// # Errors
-    /// A state that is damaged or of other positions.
+    /// A state that is damaged or has other positions.
     pub(super) fn restore(mut state: State, positions: &Positions) -> Result<Self, MethodError> {
         let refuse = |reason: &str| MethodError::State { state: SUMS.to_owned(), reason: Some(reason.to_owned()) };
         let shape = [positions.count(), positions.features()];

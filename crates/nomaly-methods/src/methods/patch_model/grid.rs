@@ -1,24 +1,24 @@
-//! Where patches lie in an image, what is in them, and how their scores become a map.
+//! The grid of patches, their features, and maps from their scores.
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Weights of red, green and blue in grey: ITU-R BT.601, which image programs use.
+/// Weights of red, green and blue in luma, ITU-R BT.601.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
-/// What a pixel is to a patch.
+/// The channels of a patch's pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Color {
-    /// One number, the luma.
+    /// The luma.
     Grey,
     /// Red, green and blue.
     Rgb,
 }
 
 impl Color {
-    /// Numbers a pixel.
+    /// Values per pixel.
     pub(super) fn channels(self) -> usize {
         match self {
             Self::Grey => 1,
@@ -37,8 +37,8 @@ impl Color {
     }
 }
 
-/// Square patches at regular places of an image; the last of a row or column ends with the image, so that every pixel
-/// is covered.
+/// Square patches at regular positions; the last of a row or column ends at the border of the image, so that every
+/// pixel is covered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PatchGrid {
     /// Height and width of the image.
@@ -61,13 +61,13 @@ impl PatchGrid {
         Self { image, side, tops: places(image[0]), lefts: places(image[1]) }
     }
 
-    /// The upper left corner of each patch, as row and column, row by row.
+    /// The upper left corner (row, column) of each patch, row by row.
     pub(super) fn corners(&self) -> Vec<[usize; 2]> {
         self.tops.iter().flat_map(|&top| self.lefts.iter().map(move |&left| [top, left])).collect()
     }
 
-    /// A row for each of the patches at `corners`, made of `planes` `[channels, height, width]`: `describe` gets the
-    /// pixels `[channels, side, side]` of a patch and fills the row of `width` numbers.
+    /// One row of `width` values for each patch of `planes` `[channels, height, width]` at `corners`: `describe` fills
+    /// it from the pixels `[channels, side, side]` of the patch.
     pub(super) fn rows(
         &self,
         planes: &[f32],
@@ -94,11 +94,11 @@ impl PatchGrid {
         rows
     }
 
-    /// The mean of the scores of all patches that a pixel lies in, for every pixel: `[height, width]`. There is one
-    /// score for each of [`corners`](Self::corners).
+    /// The mean score of all patches over each pixel, `[height, width]`, from one score for each of
+    /// [`corners`](Self::corners).
     pub(super) fn averaged(&self, scores: &[f64]) -> Vec<f32> {
         let [height, width] = self.image;
-        // Sums over the patches of each row of patches first, as differences along the columns.
+        // First the sums over each row of patches, as differences along the columns.
         let columns = self.lefts.len();
         let mut covers = vec![0u32; width];
         for &left in &self.lefts {
@@ -128,16 +128,15 @@ impl PatchGrid {
     }
 }
 
-/// Numbers that say what a patch looks like to an expert: for each channel the mean, the variance and the total
-/// variation.
-pub(super) const EXPERT_NUMBERS: usize = 3;
+/// The number of expert features per channel: the mean, the variance and the total variation.
+pub(super) const EXPERT_FEATURES: usize = 3;
 
-/// Fills `row` with [`EXPERT_NUMBERS`] numbers a channel of a patch `[channels, side, side]`: the mean, the variance,
+/// Fills `row` with [`EXPERT_FEATURES`] values per channel of a patch `[channels, side, side]`: the mean, the variance,
 /// and the mean length of the gradient (forward differences inside the patch), which is the total variation over the
 /// area.
 pub(super) fn expert(patch: &[f32], side: usize, row: &mut [f32]) {
     let area = side * side;
-    for (pixels, row) in patch.chunks_exact(area).zip(row.chunks_exact_mut(EXPERT_NUMBERS)) {
+    for (pixels, row) in patch.chunks_exact(area).zip(row.chunks_exact_mut(EXPERT_FEATURES)) {
         let mean = pixels.iter().map(|value| f64::from(*value)).sum::<f64>() / area as f64;
         let squares: f64 = pixels.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum();
         let mut variation = 0.0;

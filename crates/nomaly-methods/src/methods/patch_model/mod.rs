@@ -2,21 +2,21 @@
 //!
 //! # What it computes
 //! An image is cut into overlapping patches. Each becomes a row of features: its pixels (`raw`), their projection on
-//! the principal components of normal patches (`pca`), what an expert would look at (`expert`: mean, variance and total
-//! variation), or how badly and how sparsely a dictionary of normal patches codes them (`sparse`:
+//! the principal components of normal patches (`pca`), expert features (`expert`: mean, variance and total variation),
+//! or the error and sparsity of their code in a dictionary of normal patches (`sparse`:
 //! [`SparseCoding::log_features`](nomaly_scorers::sparse::SparseCoding::log_features)). A
-//! [scorer](nomaly_scorers::SCORERS) is fitted on rows of a random choice of patches of the training images. A pixel
-//! gets the mean of the scores of all patches over it, then the map is blurred; the score of an image is the largest
-//! value of its map.
+//! [scorer](nomaly_scorers::SCORERS) is fitted on a random sample of patches of the training images. The map has at
+//! each pixel the mean score of all patches over it, and is then blurred; the score of an image is the largest value of
+//! its map.
 //!
 //! # When to use
-//! On textures with small defects (fibres, fabric, metal under a microscope), where a patch says all: without any
-//! pretrained network, and with as few as a handful of images. Where normal images have parts at places, or vary in
-//! light and pose, networks see more: `patchcore` and `padim`.
+//! For textures with small defects (fibers, fabric, metal under a microscope), without a pretrained network, and with
+//! as few as a handful of images. For images with distinct parts, or varying light and pose, use `patchcore` or
+//! `padim`.
 //!
 //! # Parameters
 //! `patch`, `step`, `feature`, `mean`, `colour`, `reduce`, `dictionary`, `sparsity`, `max_patches`, `scorer`, `sigma`,
-//! and whatever parameters the scorer has (`nomaly list scorers`).
+//! and the parameters of the scorer (`nomaly list scorers`).
 //!
 //! # Reference
 //! Carrera, Manganini, Boracchi and Lanzarone, *Defect detection in SEM images of nanofibrous materials*, 2017 (patches
@@ -35,7 +35,7 @@ use nomaly_store::Progress;
 
 pub use self::model::FittedPatchModel;
 use self::model::{Embedding, Sampler};
-pub use self::parameters::{Kept, PatchFeature, PatchModelParams};
+pub use self::parameters::{ComponentCount, PatchFeature, PatchModelParams};
 use super::scoring::{ChosenScorer, scorer_table};
 use crate::MethodError;
 use crate::features::FeatureSource;
@@ -46,9 +46,9 @@ use crate::score::{HeldOut, MethodScore};
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "patches";
-/// One image to fit on while another is held out.
+/// One image to fit on and one to hold out.
 const MIN_IMAGES: usize = 2;
-/// Fits that have not seen a part of the images; each costs as much as the final one.
+/// Folds for held-out scores; each costs as much as the final fit.
 const FOLDS: usize = 5;
 
 /// The registry's entry.
@@ -165,7 +165,7 @@ impl Method for PatchModel {
 }
 
 impl PatchModel {
-    /// Fits embedding and scorer on patches as they were sampled.
+    /// Fits embedding and scorer on sampled patches.
     fn fit_rows(
         &self,
         patches: ndarray::Array2<f32>,

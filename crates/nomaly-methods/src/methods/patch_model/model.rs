@@ -1,4 +1,4 @@
-//! A patch model that has seen data, and what it is fitted on.
+//! Fitted patch models and their training patches.
 
 use ndarray::{Array2, Axis};
 use nomaly_scorers::sparse::{SparseCoding, SparseOptions};
@@ -10,7 +10,7 @@ use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
 use super::grid::{PatchGrid, expert, remove_means};
-use super::parameters::{Kept, PatchFeature, PatchMean, PatchModelParams};
+use super::parameters::{ComponentCount, PatchFeature, PatchMean, PatchModelParams};
 use crate::features::FeatureBatch;
 use crate::map_maker::finish_maps;
 use crate::method::FittedMethod;
@@ -18,7 +18,7 @@ use crate::score::MethodScore;
 use crate::workspace::MethodWorkspace;
 use crate::{AnomalyMap, MethodError};
 
-/// Patches as rows of numbers, before they are embedded: what all images of a batch go through.
+/// Describes the patches of a batch as rows of values, before the embedding.
 #[derive(Clone, Debug)]
 struct Describer {
     params: PatchModelParams,
@@ -46,30 +46,30 @@ impl Describer {
     }
 }
 
-/// Takes a random choice of patches of every view.
+/// Samples random patches of every view.
 pub(super) struct Sampler {
     describer: Describer,
     seed: u64,
-    /// Patches a view.
+    /// Patches per view.
     each: usize,
     view: u64,
-    /// Patches that were taken of each view so far; the same for all but where a view has fewer.
+    /// The number of sampled patches of each view; fewer only for views with fewer.
     taken: usize,
     rows: Vec<f32>,
 }
 
 impl Sampler {
-    /// For up to `views` views.
+    /// A sampler for up to `views` views.
     pub(super) fn new(params: &PatchModelParams, views: usize, seed: u64) -> Self {
         let each = params.max_patches.div_ceil(views.max(1));
         Self { describer: Describer { params: params.clone() }, seed, each, view: 0, taken: 0, rows: Vec::new() }
     }
 
-    /// Takes the patches of a batch. Which ones depends on the seed and the number of the view alone.
+    /// Samples the patches of a batch. The choice depends only on the seed and the number of the view.
     pub(super) fn take(&mut self, batch: &FeatureBatch<'_>) -> Result<(), MethodError> {
         let side = self.describer.params.patch;
         self.describer.params.check_input(batch.input)?;
-        // Any place will do for learning, not only those of the grid.
+        // Training patches may lie anywhere, not only on the grid.
         let grid = PatchGrid::new(batch.input, side, 1);
         let corners = grid.corners();
         self.taken = self.each.min(corners.len());
@@ -85,7 +85,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// All that was taken of `images` images.
+    /// The sampled patches of `images` images.
     pub(super) fn finish(self, images: usize) -> Sampled {
         let each = self.taken * self.view as usize / images;
         let width = self.describer.params.patch_numbers();
@@ -97,38 +97,38 @@ impl Sampler {
 /// Patches of the training images.
 pub(super) struct Sampled {
     rows: Array2<f32>,
-    /// Patches an image.
+    /// Patches per image.
     each: usize,
 }
 
 impl Sampled {
-    /// How many there are.
+    /// The number of patches.
     pub(super) fn patches(&self) -> usize {
         self.rows.nrows()
     }
 
-    /// The patches of some images.
+    /// The patches of these images.
     pub(super) fn rows_of(&self, images: &[usize]) -> Array2<f32> {
         let rows: Vec<usize> = images.iter().flat_map(|image| image * self.each..(image + 1) * self.each).collect();
         self.rows.select(Axis(0), &rows)
     }
 }
 
-/// What patches become before they are scored.
+/// The embedding of described patches, applied before scoring.
 #[derive(Debug)]
 pub(super) enum Embedding {
-    /// They stay as they are described.
+    /// The identity.
     Identity,
     /// Coordinates along the principal components of normal patches.
     Pca(PrincipalComponents),
-    /// How badly and how sparsely a dictionary of normal patches codes them.
+    /// Error and sparsity of the code in a dictionary of normal patches.
     Sparse(Box<SparseCoding>),
 }
 
 const EMBEDDING_STATE: &str = "embedding";
 
 impl Embedding {
-    /// Learns from patches as they are described, `[n, numbers]`, and gives the rows that a scorer should learn from.
+    /// Fits an embedding on described patches `[n, numbers]`; also returns the rows to fit a scorer on.
     pub(super) fn fit(
         params: &PatchModelParams,
         patches: Array2<f32>,
@@ -140,8 +140,8 @@ impl Embedding {
             PatchFeature::Raw | PatchFeature::Expert => Ok((Self::Identity, patches)),
             PatchFeature::Pca => {
                 let components = match params.reduce {
-                    Kept::Components(count) => KeptComponents::Count(count),
-                    Kept::Share(share) => KeptComponents::Share(share),
+                    ComponentCount::Components(count) => KeptComponents::Count(count),
+                    ComponentCount::Share(share) => KeptComponents::Share(share),
                 };
                 let found = PrincipalComponents::fit(patches.view(), components, false, Watch::new(&stop))?;
                 let rows = found.project(patches.view())?;
@@ -151,7 +151,7 @@ impl Embedding {
                 let PatchModelParams { dictionary, sparsity, .. } = *params;
                 let options = SparseOptions { atoms: dictionary, lambda: sparsity, seed, ..SparseOptions::default() };
                 let coding = SparseCoding::fit(patches.view(), options, Watch::new(&stop))?;
-                // A dictionary codes what it was learned from better than other normal patches.
+                // A dictionary codes its training patches better than other normal patches.
                 let held_out = SparseCoding::held_out_rows(&options, patches.nrows())?;
                 let rows = coding.log_features(patches.select(Axis(0), &held_out).view())?;
                 Ok((Self::Sparse(Box::new(coding)), rows))
@@ -159,7 +159,7 @@ impl Embedding {
         }
     }
 
-    /// Patches `[n, numbers]` as they are scored.
+    /// Embeds patches `[n, numbers]`.
     fn apply(&self, patches: Array2<f32>) -> Result<Array2<f32>, MethodError> {
         match self {
             Self::Identity => Ok(patches),
@@ -176,7 +176,7 @@ impl Embedding {
         }
     }
 
-    /// Brings back what [`state`](Self::state) gave.
+    /// Restores an embedding from its [`state`](Self::state).
     fn restore(params: &PatchModelParams, state: Option<&State>) -> Result<Self, MethodError> {
         match (params.feature, state) {
             (PatchFeature::Raw | PatchFeature::Expert, None) => Ok(Self::Identity),
@@ -186,7 +186,7 @@ impl Embedding {
         }
     }
 
-    /// Numbers that a patch has before and after, where it says so.
+    /// The input and output width, if fixed.
     fn dims(&self) -> Option<[usize; 2]> {
         match self {
             Self::Identity => None,
@@ -198,7 +198,7 @@ impl Embedding {
 
 const SCORER_STATE: &str = "scorer";
 
-/// A patch model that has learned what normal patches look like.
+/// A fitted patch model.
 #[derive(Debug)]
 pub struct FittedPatchModel {
     describer: Describer,
@@ -211,7 +211,7 @@ impl FittedPatchModel {
         Self { describer: Describer { params: params.clone() }, embedding, scorer }
     }
 
-    /// Brings back what [`states`](FittedMethod::states) gave.
+    /// Restores a model from its [`states`](FittedMethod::states).
     pub(super) fn restore(
         params: &PatchModelParams,
         scorer: &str,
@@ -234,7 +234,7 @@ impl FittedPatchModel {
         Ok(Self::new(params, embedding, scorer))
     }
 
-    /// Numbers that are scored for each patch.
+    /// The scored values per patch.
     pub(super) fn dim(&self) -> usize {
         self.scorer.dim()
     }

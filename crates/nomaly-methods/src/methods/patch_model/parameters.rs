@@ -1,15 +1,15 @@
-//! What a user can set of a patch model.
+//! Parameters of patch models.
 
 use nomaly_settings::{Auto, SettingError, Settings, word_or_value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::scoring::DEFAULT_SCORER;
-use super::grid::{Color, EXPERT_NUMBERS};
+use super::grid::{Color, EXPERT_FEATURES};
 use crate::MethodError;
 use crate::map_maker::DEFAULT_SIGMA;
 
-/// What a patch is described by.
+/// The features of a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PatchFeature {
@@ -23,29 +23,29 @@ pub enum PatchFeature {
     Sparse,
 }
 
-/// What becomes of the mean of a patch.
+/// The treatment of the mean of a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PatchMean {
-    /// It stays.
+    /// Kept.
     Keep,
-    /// It is subtracted, channel by channel.
+    /// Subtracted per channel.
     Remove,
 }
 
 word_or_value! {
-    /// How many principal components are kept.
+    /// The number of principal components.
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub enum Kept {
+    pub enum ComponentCount {
         ;
-        /// So many; as many as there are where those are fewer.
+        /// This number, or all if there are fewer.
         Components(usize) { "minimum": 1 },
         /// The fewest that explain this share of the variance.
         Share(f64) { "exclusiveMinimum": 0, "exclusiveMaximum": 1 },
     }
 }
 
-/// Parameters of a patch model, beside those of the scorer.
+/// Parameters of a patch model, besides those of the scorer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PatchModelParams {
     /// Side of a patch.
@@ -64,7 +64,7 @@ pub struct PatchModelParams {
     #[schemars(extend("x-formerly" = ["colour"]))]
     pub color: Color,
     /// Principal components that `feature=pca` keeps, or the share of the variance that they explain.
-    pub reduce: Kept,
+    pub reduce: ComponentCount,
     /// Atoms of the dictionary of `feature=sparse`; `auto`: twice the numbers of a patch, at most 256.
     #[schemars(extend("minimum" = 1))]
     pub dictionary: Auto<usize>,
@@ -83,7 +83,7 @@ pub struct PatchModelParams {
 }
 
 impl Default for PatchModelParams {
-    /// The patches of Carrera et al. (2017), every pixel in nine of them.
+    /// The patches of Carrera et al. (2017); each pixel lies in nine.
     fn default() -> Self {
         Self {
             patch: 15,
@@ -91,7 +91,7 @@ impl Default for PatchModelParams {
             feature: PatchFeature::Raw,
             mean: PatchMean::Keep,
             color: Color::Grey,
-            reduce: Kept::Share(0.95),
+            reduce: ComponentCount::Share(0.95),
             dictionary: Auto::Auto,
             sparsity: 1.2,
             max_patches: 20_000,
@@ -114,12 +114,12 @@ impl Settings for PatchModelParams {
 }
 
 impl PatchModelParams {
-    /// Pixels from one patch to the next, 1 to the side.
+    /// The step between patches in pixels, from 1 to the side.
     pub(super) fn step(&self) -> usize {
         self.step.unwrap_or((self.patch / 3).max(1))
     }
 
-    /// Refuses inputs of `[height, width]` pixels that are smaller than a patch.
+    /// Rejects inputs of `[height, width]` pixels that are smaller than a patch.
     pub(super) fn check_input(&self, [height, width]: [usize; 2]) -> Result<(), MethodError> {
         if self.patch <= height.min(width) {
             return Ok(());
@@ -128,11 +128,11 @@ impl PatchModelParams {
         Err(SettingError::value("patch", self.patch, &allowed).into())
     }
 
-    /// Numbers that a patch has before it is embedded.
+    /// Values of a patch before the embedding.
     pub(super) fn patch_numbers(&self) -> usize {
         let channels = self.color.channels();
         match self.feature {
-            PatchFeature::Expert => EXPERT_NUMBERS * channels,
+            PatchFeature::Expert => EXPERT_FEATURES * channels,
             _ => self.patch * self.patch * channels,
         }
     }
@@ -151,7 +151,7 @@ mod tests {
         let given =
             read(&["patch=9", "feature=pca", "reduce=12", "mean=remove", "color=rgb", "sigma=0", "dictionary=40"])
                 .unwrap();
-        assert_eq!((given.step(), given.patch_numbers(), given.reduce), (3, 243, Kept::Components(12)));
+        assert_eq!((given.step(), given.patch_numbers(), given.reduce), (3, 243, ComponentCount::Components(12)));
         assert_eq!(Assignments::of(&given).read::<PatchModelParams>().unwrap(), given);
         for pair in [
             "patch=1",

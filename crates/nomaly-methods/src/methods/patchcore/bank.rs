@@ -1,4 +1,4 @@
-//! The memory bank and how it is searched.
+//! The memory bank and its search.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use nomaly_kernels::neighbours::{Bank, InvertedIndex, Metric, Neighbours, Neighb
 
 use crate::MethodError;
 
-/// How near an inverted index comes to the nearest patches.
+/// Describes the recall of an inverted index.
 pub(super) fn describe_recall(nearest: &Neighbours, found: &Neighbours) -> String {
-    let length = |neighbours: &Neighbours| {
-        neighbours.distances.iter().map(|&square| f64::from(square).sqrt()).sum::<f64>().max(f64::MIN_POSITIVE)
+    let length = |neighbors: &Neighbours| {
+        neighbors.distances.iter().map(|&square| f64::from(square).sqrt()).sum::<f64>().max(f64::MIN_POSITIVE)
     };
     format!(
         "the inverted index finds {:.1} % of the nearest patches; distances are {:.2} % too large in the mean",
@@ -19,15 +19,15 @@ pub(super) fn describe_recall(nearest: &Neighbours, found: &Neighbours) -> Strin
     )
 }
 
-/// Patches that are searched together.
+/// A part of the bank that is searched as a whole.
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
-    /// All of them.
+    /// Searched exhaustively.
     Exact(Bank<'a>),
-    /// Those of some cells.
+    /// Searched in the nearest cells.
     Inverted {
         index: InvertedIndex,
-        /// How many cells.
+        /// The number of cells.
         probes: usize,
     },
 }
@@ -63,10 +63,10 @@ impl Piece<'_> {
     }
 }
 
-/// Normal patches to compare with, in one or more pieces.
+/// The memory bank: normal patches, in one or more pieces.
 #[derive(Debug)]
 pub(super) struct MemoryBank<'a> {
-    /// None of them empty.
+    /// Each non-empty.
     pub(super) pieces: Vec<Piece<'a>>,
 }
 
@@ -92,7 +92,7 @@ impl<'a> MemoryBank<'a> {
         &[]
     }
 
-    /// The `k` nearest patches of each query by squared distance, or all where there are fewer.
+    /// The `k` nearest patches of each query by squared distance, or all if there are fewer.
     pub(super) fn top_k(&self, queries: &[f32], k: usize) -> Result<Neighbours, MethodError> {
         let mut found: Option<Neighbours> = None;
         let mut first = 0;
@@ -109,9 +109,9 @@ impl<'a> MemoryBank<'a> {
     }
 
     /// The weight of a patch's score: 1 minus the share of `nearest` in the soft maximum of the patch's distances to
-    /// the `neighbours` nearest of `nearest`, itself among them.
-    pub(super) fn weight(&self, patch: &[f32], nearest: usize, neighbours: usize) -> Result<f64, MethodError> {
-        let support = self.top_k(self.row(nearest), neighbours)?;
+    /// the `neighbors` nearest of `nearest`, itself among them.
+    pub(super) fn weight(&self, patch: &[f32], nearest: usize, neighbors: usize) -> Result<f64, MethodError> {
+        let support = self.top_k(self.row(nearest), neighbors)?;
         let to = |row: &[f32]| {
             let squares = patch.iter().zip(row).map(|(a, b)| f64::from(a - b).powi(2));
             squares.sum::<f64>().sqrt()
@@ -123,8 +123,8 @@ impl<'a> MemoryBank<'a> {
     }
 }
 
-/// The `k` nearest of two lists a query, or all where there are fewer; those of `before` first where distances are
-/// equal.
+/// Merges two lists of neighbors per query into the `k` nearest, or all if there are fewer; ties put those of `before`
+/// first.
 fn merged(before: &Neighbours, after: &Neighbours, k: usize) -> Neighbours {
     let k = k.min(before.k + after.k);
     let mut merged = Neighbours { k, indices: Vec::new(), distances: Vec::new() };
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_weight_is_that_of_equation_7() {
-        // Distances from the patch: 1 to the nearest, 2 and 3 to its neighbours.
+        // Distances from the patch: 1 to the nearest, 2 and 3 to its neighbors.
         let bank = MemoryBank::exact(vec![vec![1.0f32, 2.0, 3.0, 50.0]], 1).unwrap();
         let soft = 1.0f64.exp() / (1.0f64.exp() + 2.0f64.exp() + 3.0f64.exp());
         let weight = bank.weight(&[0.0], 0, 3).unwrap();

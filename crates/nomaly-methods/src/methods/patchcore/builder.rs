@@ -1,4 +1,4 @@
-//! Building the memory bank within a given memory.
+//! Builds the memory bank within a memory limit.
 
 use std::ops::{ControlFlow, Range};
 
@@ -14,16 +14,16 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::methods::patches::PatchShape;
 
-/// The patches that were kept, in the order of their images.
+/// The kept patches, in the order of their images.
 pub(super) struct Selected {
     pub(super) shape: PatchShape,
     pub(super) rows: Vec<f32>,
-    /// The kept patches of each image.
+    /// The number of kept patches of each image.
     images: Vec<Range<usize>>,
 }
 
 impl Selected {
-    /// The bank without the patches of some images, ascending.
+    /// The bank without the patches of these images, ascending.
     pub(super) fn without(&self, images: &[usize]) -> Result<MemoryBank<'_>, MethodError> {
         let dim = self.shape.dim;
         let mut pieces = Vec::with_capacity(images.len() + 1);
@@ -37,45 +37,45 @@ impl Selected {
     }
 }
 
-/// Collects patches in parts that fit into memory, and keeps a coreset of each.
+/// Collects patches in parts that fit into memory, and selects a coreset of each.
 pub(super) struct BankBuilder<'a> {
     params: PatchCoreParams,
     images: usize,
     seed: u64,
     progress: &'a dyn Progress,
-    /// Bytes of `max_memory` that something else takes.
+    /// Bytes of `max_memory` in use elsewhere.
     pub(super) occupied: u64,
-    /// Images taken in.
-    seen: u64,
+    /// The number of added images.
+    added: u64,
     building: Option<Building>,
 }
 
 struct Building {
     plan: Plan,
     selected: Selected,
-    /// Patches of the part in hand.
+    /// Patches of the current part.
     part: Vec<f32>,
 }
 
-/// How the patches of all images are dealt with.
+/// The plan for the patches of all images.
 #[derive(Clone, Debug, PartialEq)]
 struct Plan {
     shape: PatchShape,
-    /// Patches of all views of an image from which the coreset is chosen.
+    /// Candidate patches per image, of all its views.
     of_image: usize,
-    /// Images of a part; all of them where they fit.
+    /// Images per part; all of them if they fit.
     part_images: usize,
-    /// Share of a part's patches that are kept.
+    /// The share of a part's patches that the coreset keeps.
     share: f64,
-    /// Components to project to.
+    /// The dimension of the projection.
     projection: Option<usize>,
-    /// The most patches that are kept in all.
+    /// The most patches of the bank.
     kept: usize,
     notes: Vec<String>,
 }
 
 impl Plan {
-    /// For `images` images of `views` views at most, in what is left of the memory beside `occupied` bytes.
+    /// Plans for at most `images` images of `views` views, in the memory left beside `occupied` bytes.
     fn new(
         params: &PatchCoreParams,
         images: usize,
@@ -92,16 +92,17 @@ impl Plan {
         let candidates = (images * of_image) as f64;
         let projection = params.projection.filter(|components| 2 * components <= shape.dim);
 
-        // What the kept patches take, once here and once more when they are saved; f32, with length and square.
+        // The bytes of a kept patch, here and once more when the model is saved: f32, with length and square.
         let kept_row = (4 * shape.dim + 8) as f64;
         let share_of_all = (params.coreset * (images * all_of_image) as f64).ceil();
         let wanted = share_of_all.min(params.bank.map_or(f64::INFINITY, |most| most as f64)).min(candidates);
         let kept = wanted.min((budget / 2.0 / kept_row).floor());
         let share = kept / candidates;
-        // A patch of a part: itself, its projection, two numbers of the selection, and its share of the chosen centres.
+        // The bytes of a patch of a part: itself, its projection, two values of the selection, and its share of the
+        // selected centers.
         let numbers = projection.unwrap_or(0) as f64 + shape.dim as f64 + 2.0;
-        let centres = share * projection.unwrap_or(shape.dim) as f64;
-        let part_row = 4.0 * (numbers + centres);
+        let centers = share * projection.unwrap_or(shape.dim) as f64;
+        let part_row = 4.0 * (numbers + centers);
         let fitting = ((budget - kept * kept_row) / (part_row * of_image as f64)).floor();
         if kept < 1.0 || fitting < 1.0 {
             let least = RESERVE as f64 + occupied as f64 + 2.0 * (part_row * of_image as f64 + kept_row);
@@ -140,12 +141,12 @@ impl<'a> BankBuilder<'a> {
             seed,
             progress,
             occupied,
-            seen: 0,
+            added: 0,
             building: None,
         }
     }
 
-    /// Takes in the patches of a batch.
+    /// Adds the patches of a batch.
     pub(super) fn add(&mut self, batch: &FeatureBatch<'_>) -> Result<(), MethodError> {
         let patching = self.params.patching();
         let patches = patching.patches(batch)?;
@@ -161,9 +162,9 @@ impl<'a> BankBuilder<'a> {
         };
         for image in patches.chunks_exact(patches.len() / batch.images) {
             let dim = building.plan.shape.dim;
-            // Each image has a choice of its own, whatever batch it came in.
-            let choice = Choice::Seeded(self.seed.rotate_left(32) ^ self.seen);
-            self.seen += 1;
+            // The choice depends on the image, not on its batch.
+            let choice = Choice::Seeded(self.seed.rotate_left(32) ^ self.added);
+            self.added += 1;
             for patch in choose(image.len() / dim, building.plan.of_image, choice) {
                 building.part.extend_from_slice(&image[patch * dim..(patch + 1) * dim]);
             }
@@ -175,7 +176,7 @@ impl<'a> BankBuilder<'a> {
         Ok(())
     }
 
-    /// The memory bank, and what is to be said of it.
+    /// The memory bank, with notes for the user.
     pub(super) fn finish(mut self) -> Result<(Selected, Vec<String>), MethodError> {
         let mut building = self.building.take().ok_or_else(|| MethodError::TooFew {
             of: NAME.to_owned(),
@@ -189,7 +190,7 @@ impl<'a> BankBuilder<'a> {
         Ok((building.selected, building.plan.notes))
     }
 
-    /// Moves the coreset of the part in hand to the kept patches.
+    /// Moves the coreset of the current part to the kept patches.
     fn keep_coreset(&self, building: &mut Building) -> Result<(), MethodError> {
         let Building { plan, selected, part } = building;
         let dim = plan.shape.dim;
@@ -214,7 +215,7 @@ impl<'a> BankBuilder<'a> {
         Ok(())
     }
 
-    /// The numbers of the patches of a coreset, ascending.
+    /// The indices of the patches of a coreset, ascending.
     fn choose(&self, part: &[f32], plan: &Plan, count: usize) -> Result<Vec<u32>, MethodError> {
         let (isa, dim) = (Isa::best()?, plan.shape.dim);
         let projected = match plan.projection {

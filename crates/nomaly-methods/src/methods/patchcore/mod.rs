@@ -1,32 +1,32 @@
-//! PatchCore: the distance of every patch to the nearest of a memory bank of normal patches.
+//! PatchCore: the distance of every patch to the nearest patch of a memory bank.
 //!
 //! # What it computes
-//! Patch features of two layers, each joined with its neighbourhood, are collected from all good images, and a coreset
-//! of them, chosen greedily so that every patch is near one that was kept, becomes the memory bank. The map is each
-//! patch's distance to the nearest of the bank, enlarged bilinearly and blurred. The score of the image is the largest
-//! distance, weighted down where the nearest patch of the bank is itself far from its neighbours.
+//! Patch features of two layers, aggregated over neighborhoods, are collected from all good images. A greedy coreset of
+//! them, such that every patch is near a selected one, becomes the memory bank. The map is each patch's distance to the
+//! nearest of the bank, upsampled bilinearly and blurred. The score of the image is the largest distance, weighted down
+//! if the nearest patch of the bank is itself far from its neighbors.
 //!
 //! # When to use
-//! Where accuracy counts more than time to fit: items need not be aligned, and few good images suffice. Scoring
-//! compares every patch with the bank; `index=inverted` looks at a part of it only.
+//! When accuracy matters more than the time to fit. Items need not be aligned, and few good images suffice. Scoring
+//! compares every patch with the bank; `index=inverted` searches only a part of it.
 //!
 //! # Parameters
 //! `layers`, `variant`, `grid`, `coreset`, `bank`, `candidates`, `precision`, `projection`, `neighbours`,
 //! `reweighting`, `index`, `probes`, `sigma`, `held_out`, `max_memory`; see [`PatchCoreParams`].
 //!
 //! # Variants
-//! `anomalib` averages each channel over its neighbourhood and takes plain distances; `official` averages the
-//! neighbourhood's values into 1024 bins, takes squared distances and no weights, as the authors' program does.
+//! `anomalib` averages each channel over its neighborhood and uses plain distances; `official` averages the
+//! neighborhood's values into 1024 bins and uses squared distances without weights, as the authors' program does.
 //!
 //! # Memory
-//! Fitting stays within `max_memory`: where the patches of all images do not fit, they are taken in parts of as many
-//! images as do, and each part gives its share of the bank. Where even the bank does not fit, it is made smaller. Both
-//! are told.
+//! Fitting stays within `max_memory`: if the patches of all images do not fit, they are processed in parts of as many
+//! images as do, and each part contributes its share of the bank. If even the bank does not fit, it is made smaller.
+//! Both are noted.
 //!
 //! # Held-out scores
-//! A training image is compared with the bank without the patches of its whole group. At most `held_out` images, chosen
-//! by the seed, are. The comparison is exact with every `index`: what an inverted index returns is hardly farther away,
-//! and how much is told.
+//! A training image is compared with the bank without the patches of its group; at most `held_out` random images are
+//! scored. The search is exact with every `index`, since the distances of an inverted index are hardly larger; a note
+//! says by how much.
 //!
 //! # Reference
 //! Roth, Pemula, Zepeda, Schölkopf, Brox and Gehler, *Towards Total Recall in Industrial Anomaly Detection*, 2022,
@@ -65,9 +65,9 @@ use crate::workspace::MethodWorkspace;
 const NAME: &str = "patchcore";
 /// An image to leave out, one to compare it with, and one to spare.
 const MIN_IMAGES: usize = 3;
-/// Of `max_memory`, what the process takes beside patches and bank: network, images, program.
+/// The part of `max_memory` reserved for everything besides patches and bank: network, images, program.
 const RESERVE: u64 = 256 << 20;
-/// Images whose patches tell how much an inverted index finds.
+/// Images whose patches measure the recall of an inverted index.
 const RECALL_IMAGES: usize = 4;
 
 /// The registry's entry.
@@ -198,13 +198,13 @@ impl Method for PatchCore {
         let mut builder = BankBuilder::new(self, source, seed, progress);
         builder.occupied += (fitted.bank.len() * fitted.shape.dim * 4) as u64 + context.occupied;
         let wanted = context.held_out_of(source.images());
-        let (mut held_out, mut seen) = (Vec::new(), 0);
+        let (mut held_out, mut image) = (Vec::new(), 0);
         let images = source.visit(progress, &mut |batch| {
             for views in fitted.score(batch, &mut MethodWorkspace::default())?.chunks(batch.views) {
-                if wanted.binary_search(&seen).is_ok() {
-                    held_out.push(context.held_out(seen, source.combine(views.to_vec())?));
+                if wanted.binary_search(&image).is_ok() {
+                    held_out.push(context.held_out(image, source.combine(views.to_vec())?));
                 }
-                seen += 1;
+                image += 1;
             }
             builder.add(batch)
         })?;
@@ -253,7 +253,7 @@ impl PatchCore {
         Ok(FittedPatchCore { method: self.clone(), shape: PatchShape { grid, dim }, bank })
     }
 
-    /// Scores the views behind `patches` `[images · views · patches, dim]`.
+    /// Scores all views from their `patches` `[images · views · patches, dim]`.
     fn scores(
         &self,
         batch: &FeatureBatch<'_>,
@@ -276,10 +276,10 @@ impl PatchCore {
             .map(|(view, (distances, map))| {
                 let worst = (0..distances.len()).fold(0, |a, b| if distances[b] > distances[a] { b } else { a });
                 let mut score = f64::from(distances[worst]);
-                if let Some(neighbours) = self.params.weighing() {
+                if let Some(neighbors) = self.params.reweighting_neighbors() {
                     let at = view * shape.patches() + worst;
                     let patch = &patches[at * dim..(at + 1) * dim];
-                    score *= bank.weight(patch, nearest.indices[at] as usize, neighbours)?;
+                    score *= bank.weight(patch, nearest.indices[at] as usize, neighbors)?;
                 }
                 Ok(MethodScore::located(score, map))
             })
@@ -289,17 +289,17 @@ impl PatchCore {
 
 const STATE: &str = "patchcore";
 
-/// What a model file says of a bank beside its numbers.
+/// The configuration of a bank in a model file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// Height and width of the patches' grid.
+    /// Height and width of the grid of patches.
     grid: [usize; 2],
-    /// Numbers a patch.
+    /// Values per patch.
     dim: usize,
 }
 
-/// PatchCore that has seen data: the memory bank.
+/// Fitted PatchCore: the memory bank.
 #[derive(Debug)]
 pub struct FittedPatchCore {
     method: PatchCore,
@@ -376,9 +376,9 @@ mod tests {
         let read = |pairs: &[&str]| Assignments::parse(pairs).unwrap().read::<PatchCoreParams>();
         assert_eq!(read(&[]).unwrap(), PatchCoreParams::default());
         let official = read(&["variant=official"]).unwrap();
-        assert_eq!((official.variant, official.weighing()), (Variant::Official, None));
-        assert_eq!(read(&["variant=official", "reweighting=on"]).unwrap().weighing(), Some(9));
-        assert_eq!(read(&["neighbours=3"]).unwrap().weighing(), Some(3));
+        assert_eq!((official.variant, official.reweighting_neighbors()), (Variant::Official, None));
+        assert_eq!(read(&["variant=official", "reweighting=on"]).unwrap().reweighting_neighbors(), Some(9));
+        assert_eq!(read(&["neighbours=3"]).unwrap().reweighting_neighbors(), Some(3));
         assert_eq!(read(&["projection=none"]).unwrap().projection, None);
         let capped = read(&["bank=100", "candidates=500", "grid=auto"]).unwrap();
         assert_eq!((capped.bank, capped.candidates, capped.grid), (Some(100), Some(500), PatchGrid::Auto));
@@ -474,7 +474,7 @@ mod tests {
             let fit = fixture.fit(&method, 0);
             let rows = fit.fitted.states()[0].1.tensors["bank"].shape[0];
             let all = fixture.positions() * fit.images;
-            // As many candidates of each image.
+            // The same number of candidates of each image.
             let chosen = candidates.map_or(all, |most| (most / fit.images).max(1) * fit.images);
             assert_eq!(rows, chosen.min(bank.unwrap_or(all)), "{bank:?} {candidates:?}");
             assert_eq!(fit.held_out.len(), fit.images);

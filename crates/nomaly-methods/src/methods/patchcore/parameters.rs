@@ -1,4 +1,4 @@
-//! What can be set, and what follows from it.
+//! Parameters of PatchCore.
 
 use half::f16;
 use nomaly_backbones::Backbone;
@@ -14,17 +14,17 @@ use crate::methods::grid::layer_taps;
 use crate::methods::patches::{Joining, PatchGrid, Patching};
 use crate::methods::pooled::tap_names;
 
-/// Numbers a patch in the authors' program.
+/// Values per patch in the authors' program.
 const OFFICIAL_SIZE: usize = 1024;
 
-/// Which program's patches and distances.
+/// The program whose patches and distances are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Variant {
-    /// Channel means over the neighbourhood, distances.
+    /// Channel means over the neighborhood, distances.
     #[default]
     Anomalib,
-    /// 1024 bins of the neighbourhood, squared distances, no weights.
+    /// 1024 bins of the neighborhood, squared distances, no weights.
     Official,
 }
 
@@ -37,7 +37,7 @@ impl Variant {
     }
 }
 
-/// Of the numbers of the memory bank, which are compared in single precision.
+/// The precision of the memory bank's values. They are compared in single precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
@@ -56,10 +56,10 @@ impl Precision {
         }
     }
 
-    /// A number of a patch as the bank has it.
+    /// Rounds a value of a patch to the precision of the bank.
     ///
     /// # Errors
-    /// A number beyond half precision.
+    /// A value beyond half precision.
     pub(super) fn of(self, value: f32) -> Result<f32, MethodError> {
         match self {
             Self::Single => Ok(value),
@@ -75,22 +75,22 @@ impl Precision {
     }
 }
 
-/// How the memory bank is searched.
+/// The search index of the memory bank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum IndexKind {
-    /// Every patch is compared with the whole bank.
+    /// Exhaustive search.
     #[default]
     Exact,
-    /// The bank is grouped into cells, and a patch is compared with those of the nearest cells only.
+    /// The bank is grouped into cells, and only the nearest cells are searched.
     Inverted,
 }
 
-/// How the memory bank is searched, with how thoroughly.
+/// The search index with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Index {
     Exact,
-    /// So many cells are looked into.
+    /// Searches this many cells.
     Inverted {
         probes: usize,
     },
@@ -100,9 +100,9 @@ pub(super) enum Index {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Switch {
-    /// It is done.
+    /// On.
     On,
-    /// It is not.
+    /// Off.
     Off,
 }
 
@@ -188,8 +188,8 @@ impl PatchCoreParams {
         Patching { joining: self.variant.joining(), grid: self.grid }
     }
 
-    /// Neighbors of the nearest patch that weigh the score; `None` for no weight.
-    pub(super) fn weighing(&self) -> Option<usize> {
+    /// The number of neighbors of the nearest patch that weight the score; `None` for no weight.
+    pub(super) fn reweighting_neighbors(&self) -> Option<usize> {
         let usual = if self.variant == Variant::Official { Switch::Off } else { Switch::On };
         (self.reweighting.unwrap_or(usual) == Switch::On).then_some(self.neighbours)
     }

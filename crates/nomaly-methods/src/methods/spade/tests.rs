@@ -20,7 +20,7 @@ struct Case {
     width: usize,
     /// `[images, width]`, in 64ths.
     pooled: Vec<i32>,
-    /// The first so many images are the gallery.
+    /// The number of leading images that form the gallery.
     train: usize,
     k: usize,
     sigma: f64,
@@ -30,7 +30,7 @@ struct Case {
 #[derive(Clone, Deserialize)]
 struct Expected {
     stride: usize,
-    /// Of all images, those of the gallery by all others.
+    /// Scores of all images; those of the gallery against all others.
     scores: Vec<f64>,
     maxima: Vec<f64>,
     last_map: Vec<f64>,
@@ -64,7 +64,7 @@ impl Case {
         }
     }
 
-    /// Some images, `batch` at a time, of which all `views` are the same.
+    /// Images in batches of `batch`, with identical `views`.
     fn source(&self, images: std::ops::Range<usize>, batch: usize, views: usize) -> Memories {
         let mut shapes = self.shapes.clone();
         shapes.push([self.width, 1, 1]);
@@ -87,7 +87,7 @@ impl Case {
     }
 }
 
-/// Features of images that have been computed.
+/// Precomputed features of images.
 struct Memories {
     images: usize,
     views: usize,
@@ -237,13 +237,13 @@ fn an_extended_model_is_the_one_fitted_on_all_images() {
 }
 
 #[test]
-fn more_images_than_there_are_others_are_told() {
+fn too_large_k_is_noted() {
     let case = cases().remove(0);
     let mut method = case.method(Some(16));
     method.params.k = 50;
     let fit = method.fit(&case.source(0..4, 4, 1), &FitContext::new(0, &Silent)).unwrap();
     assert_eq!(fit.notes, ["k=50 is more than the other images: each is compared with 3"]);
-    // With as many as there are, the result is that of asking for so many.
+    // Asking for 50 of 3 others equals asking for 3.
     method.params.k = 3;
     let three = method.fit(&case.source(0..4, 4, 1), &FitContext::new(0, &Silent)).unwrap();
     assert_eq!((three.held_out, three.notes.len()), (fit.held_out, 0));
@@ -281,8 +281,8 @@ fn the_grid_is_the_finest_that_fits() {
     };
     let gib = Memory::gib(1);
     for (images, side, notes) in [(10, 56, 0), (71, 56, 0), (72, 28, 1), (284, 28, 1), (285, 14, 1)] {
-        let (shape, told) = resnet(gib, None, images, 1).unwrap();
-        assert_eq!((shape.grid, told.len()), ([side, side], notes), "{images} images");
+        let (shape, plan_notes) = resnet(gib, None, images, 1).unwrap();
+        assert_eq!((shape.grid, plan_notes.len()), ([side, side], notes), "{images} images");
         assert!(2 * shape.bytes(images) + RESERVE <= gib.0);
     }
     assert_eq!(resnet(gib, None, 71, 4).unwrap().0.grid, [28, 28]);
@@ -358,7 +358,7 @@ fn layers_level_and_grid_are_checked_against_the_backbone() {
     let settings = paper.settings();
     let text = |name: &str| settings.text(name).unwrap();
     assert_eq!((text("layers"), text("level")), ("layer1,layer2,layer3".to_owned(), "layer4".to_owned()));
-    // What the model file keeps makes the same method again.
+    // The states restore the same method.
     let other = check(&["grid=16", "level=layer3", "layers=layer2,layer3", "k=3", "score=map", "held_out=7"]).unwrap();
     let again = other.settings().read::<SpadeParams>().unwrap().on(&backbone).unwrap();
     assert_eq!((&again.params, again.settings()), (&other.params, other.settings()));

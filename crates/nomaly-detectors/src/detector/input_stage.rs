@@ -1,4 +1,4 @@
-//! How a detector sees images: at which sizes, in which shape, and where it matters.
+//! The input stage of a detector: preprocessing, backbone and region of interest.
 
 use std::path::Path;
 
@@ -12,23 +12,23 @@ use super::preprocessing::{Shapes, pipelines, read_region, views_of};
 use crate::DetectorError;
 use crate::images::{FeatureExtractor, size_name};
 
-/// The reduction from which on a fit warns of lost defects.
+/// The least reduction for which a fit warns of lost defects.
 const LARGE_REDUCTION: f64 = 4.0;
 
-/// The share of `max_memory` that a fit may take for frames, so that it decodes files once.
+/// A fit caches frames in `max_memory` divided by this, so that it decodes files once.
 const FRAME_SHARE: u64 = 4;
 
-/// Preprocessing and network at each size, and where defects matter.
-pub(super) struct Seeing {
+/// Preprocessing and backbone at each size, and the region of interest.
+pub(super) struct InputStage {
     /// One for each size, the smallest first.
     pub(super) extractors: Vec<FeatureExtractor>,
     /// The region of interest in the frame of the smallest size.
     pub(super) region: Option<GrayImage>,
 }
 
-impl Seeing {
-    /// Compiles the backbone for each of `pipelines`, the smallest first, and gives the maps of all sizes the region of
-    /// interest.
+impl InputStage {
+    /// Compiles the backbone for each of `pipelines`, the smallest first. The region of interest applies to the maps of
+    /// all sizes.
     pub(super) fn new(
         method: &dyn Method,
         backbone: &Backbone,
@@ -46,7 +46,7 @@ impl Seeing {
         Ok(Self { extractors, region })
     }
 
-    /// What the settings ask for, for images of this aspect ratio (width / height).
+    /// The input stage of these settings for images of this aspect ratio (width / height).
     pub(super) fn of_input(
         method: &dyn Method,
         backbone: &Backbone,
@@ -58,7 +58,7 @@ impl Seeing {
         Self::new(method, backbone, &pipelines, region, input.median)
     }
 
-    /// The most bytes of frames that a fit of `method` keeps; 0 where it looks at each image once.
+    /// The most bytes of frames that a fit of `method` caches; 0 if it visits each image once.
     pub(super) fn frame_bytes(&self, method: &dyn Method) -> u64 {
         let once = self.extractors.len() == 1 && !method.revisits();
         if once { 0 } else { method.max_memory().0 / FRAME_SHARE }
@@ -69,7 +69,7 @@ impl Seeing {
         self.extractors.iter().map(|extractor| *extractor.pipeline()).collect()
     }
 
-    /// What the user should know of the sizes and shapes of images.
+    /// Notes for the user on the sizes and shapes of images.
     pub(super) fn notes(&self, input: &InputParams, samples: &[Sample]) -> Vec<String> {
         let pipelines = self.pipelines();
         let shapes = Shapes::of(samples);
@@ -82,7 +82,7 @@ impl Seeing {
                 "images are seen at {} pixels, height × width; they are {shape}, width : height",
                 sizes.join(" and ")
             ));
-            let others = shapes.unlike(ratio);
+            let others = shapes.count_unlike(ratio);
             if others > 0 {
                 let all = shapes.len();
                 notes.push(format!("{others} of {all} images have another shape and are stretched to this one"));
