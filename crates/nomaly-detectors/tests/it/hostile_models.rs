@@ -271,9 +271,11 @@ fn what_is_no_regular_file_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    for (path, reason) in
-        [(pipe.as_path(), "no regular file"), (Path::new("/dev/zero"), "no regular file"), (folder.path(), "a folder")]
-    {
+    for (path, reason) in [
+        (pipe.as_path(), "not a regular file"),
+        (Path::new("/dev/zero"), "not a regular file"),
+        (folder.path(), "a folder"),
+    ] {
         match FittedDetector::load(path).err() {
             Some(DetectorError::ModelFile { path: named, reason: found }) => {
                 assert_eq!(named, path);
