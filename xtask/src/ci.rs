@@ -45,7 +45,7 @@ impl Step {
             Self::Fmt => run_cargo(&["fmt", "--all", "--check"], &[]),
             Self::Tidy => tidy::run(),
             Self::Clippy => cargo("clippy", &["--all-targets", "--", "--deny", "warnings"], &[]),
-            Self::Test => cargo("test", &["--lib", "--bins", "--tests"], &[]),
+            Self::Test => cargo("test", &["--lib", "--bins", "--tests", "--no-fail-fast"], &[]),
             Self::Doctest => cargo("test", &["--doc"], &[]),
             Self::Doc => cargo("doc", &["--no-deps"], &[("RUSTDOCFLAGS", "--deny warnings")]),
         }

@@ -11,10 +11,10 @@
 
 use std::error::Error;
 
-use nomaly_backbones::kernels::Isa;
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_data::loader::{self, LoaderOptions};
 use nomaly_data::{Label, Sample};
+use nomaly_kernels::Isa;
 use nomaly_transforms::{Filter, Normalize, Pipeline, Resize, ResizeMode};
 
 type Failure = Box<dyn Error + Send + Sync>;

@@ -48,7 +48,6 @@ pub use backbone::{Backbone, OpenOptions};
 pub use describe::{Description, describe_all};
 pub use error::BackboneError;
 pub use extractor::{Extractor, Workspace};
-pub use nomaly_kernels as kernels;
 pub use nomaly_kernels::geometry::OutputLayout;
 pub use registry::{BackboneEntry, Interpolation, Preprocessing};
 pub use taps::{TapInfo, TapRequest, tap_infos};

@@ -110,7 +110,7 @@ impl Default for LoaderOptions<'_> {
 
 /// A batch of network input.
 #[derive(Debug)]
-pub struct Batch<K = ()> {
+pub struct LoadedBatch<K = ()> {
     /// The indices of the samples, ascending.
     pub indices: Vec<usize>,
     /// The output of each pipeline, `[N · views, 3, H, W]`, where `N` is the length of `indices` and `views` the
@@ -122,7 +122,7 @@ pub struct Batch<K = ()> {
     pub failures: Vec<Failure<K>>,
 }
 
-impl<K> Batch<K> {
+impl<K> LoadedBatch<K> {
     /// The number of images in `data`, each with all its views.
     pub fn len(&self) -> usize {
         self.indices.len()
@@ -149,7 +149,7 @@ pub struct Failure<K = ()> {
 
 /// The summary of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct LoadSummary {
     /// The number of images passed to the consumer.
     pub loaded: usize,
     /// The number of images that could not be loaded.
@@ -172,10 +172,10 @@ pub fn stream<E, F>(
     pipelines: &[Pipeline],
     options: &LoaderOptions<'_>,
     consume: F,
-) -> Result<Outcome, E>
+) -> Result<LoadSummary, E>
 where
     E: Send,
-    F: FnMut(Batch) -> Result<(), E> + Send,
+    F: FnMut(LoadedBatch) -> Result<(), E> + Send,
 {
     run(samples, pipelines, options, None::<&fn(Inspected)>, consume)
 }
@@ -191,12 +191,12 @@ pub fn stream_inspected<K, E, I, F>(
     options: &LoaderOptions<'_>,
     inspect: I,
     consume: F,
-) -> Result<Outcome, E>
+) -> Result<LoadSummary, E>
 where
     K: Send,
     E: Send,
     I: Fn(Inspected) -> K + Sync,
-    F: FnMut(Batch<K>) -> Result<(), E> + Send,
+    F: FnMut(LoadedBatch<K>) -> Result<(), E> + Send,
 {
     run(samples, pipelines, options, Some(&inspect), consume)
 }
@@ -207,14 +207,14 @@ fn run<K, E, I, F>(
     options: &LoaderOptions<'_>,
     inspect: Option<&I>,
     mut consume: F,
-) -> Result<Outcome, E>
+) -> Result<LoadSummary, E>
 where
     K: Send,
     E: Send,
     I: Fn(Inspected) -> K + Sync,
-    F: FnMut(Batch<K>) -> Result<(), E> + Send,
+    F: FnMut(LoadedBatch<K>) -> Result<(), E> + Send,
 {
-    let mut outcome = Outcome::default();
+    let mut outcome = LoadSummary::default();
     let mut plan = Plan { samples, options, next: 0, announced: VecDeque::new() };
     let load_next = |stretch: Option<&Stretch>| {
         let range = stretch?.range.clone();
@@ -290,7 +290,7 @@ fn load<K: Send>(
     pipelines: &[Pipeline],
     options: &LoaderOptions<'_>,
     inspect: Option<&(impl Fn(Inspected) -> K + Sync)>,
-) -> Option<Batch<K>> {
+) -> Option<LoadedBatch<K>> {
     let cancelled = || options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));
     let mut data: Vec<Vec<f32>> =
         pipelines.iter().map(|pipeline| vec![0.0; samples.len() * pipeline.output_len()]).collect();
@@ -330,7 +330,7 @@ fn load<K: Send>(
         }
         data.truncate(indices.len() * length);
     }
-    Some(Batch { indices, data, inspected: inspections, failures })
+    Some(LoadedBatch { indices, data, inspected: inspections, failures })
 }
 
 /// The result of a sample.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use nomaly_settings::{SettingError, Table};
+use nomaly_settings::{SettingError, SettingsTable};
 
 use crate::error::hint;
 use crate::options::{CategoryOptions, NoOptions, Options, SplitOptions, split};
@@ -93,11 +93,11 @@ fn open_directory(path: &Path, options: Options) -> Result<Dataset, DataError> {
     let name = directory_name(path);
     let shown = path.display();
     if mvtec::detect(path) {
-        options.checked(&format!("{shown} (MVTec layout)"), &Table::of::<NoOptions>())?;
+        options.checked(&format!("{shown} (MVTec layout)"), &SettingsTable::of::<NoOptions>())?;
         return mvtec::open(path, name);
     }
     if idx::detect(path) {
-        let options = options.checked(&format!("{shown} (IDX files)"), &Table::of::<SplitOptions>())?;
+        let options = options.checked(&format!("{shown} (IDX files)"), &SettingsTable::of::<SplitOptions>())?;
         return idx::open(path, name, &options, &[]);
     }
     if let Some((cifar, folder)) = cifar::detect(path) {
@@ -105,23 +105,24 @@ fn open_directory(path: &Path, options: Options) -> Result<Dataset, DataError> {
         return cifar::open(cifar, &folder, name, &options);
     }
     if let Some(folder) = elpv::detect(path) {
-        let options = options.checked(&format!("{shown} (ELPV)"), &Table::of::<elpv::ElpvOptions>())?;
+        let options = options.checked(&format!("{shown} (ELPV)"), &SettingsTable::of::<elpv::ElpvOptions>())?;
         return elpv::open(&folder, name, &options);
     }
     if visa::detect(path) {
-        let options = options.checked(&format!("{shown} (VisA)"), &Table::of::<CategoryOptions>())?;
+        let options = options.checked(&format!("{shown} (VisA)"), &SettingsTable::of::<CategoryOptions>())?;
         return visa::open(path, name, &options);
     }
     if !mvtec::categories(path)?.is_empty() {
         let options =
-            options.checked(&format!("{shown} (folders in MVTec layout)"), &Table::of::<CategoryOptions>())?;
+            options.checked(&format!("{shown} (folders in MVTec layout)"), &SettingsTable::of::<CategoryOptions>())?;
         return mvtec::open_category(path, name, &options);
     }
     if class_folders::detect_split(path)? || options.contains("normal") {
-        let options = options.checked(&format!("{shown} (folders of classes)"), &Table::of::<SplitOptions>())?;
+        let options =
+            options.checked(&format!("{shown} (folders of classes)"), &SettingsTable::of::<SplitOptions>())?;
         return class_folders::open(path, name, &options);
     }
-    options.checked(&format!("{shown} (a folder of good images)"), &Table::of::<NoOptions>())?;
+    options.checked(&format!("{shown} (a folder of good images)"), &SettingsTable::of::<NoOptions>())?;
     open_plain(path, name)
 }
 

@@ -1,6 +1,6 @@
 //! The text that names a data set: `PATH`, `PATH:normal=dog`, `elpv:cells=mono,labels=all`.
 
-use nomaly_settings::{Assignments, Settings, Table};
+use nomaly_settings::{Assignments, Settings, SettingsTable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -102,7 +102,7 @@ impl Options {
     }
 
     /// Checks every option against those that `owner` takes, and names that owner in later messages.
-    pub(crate) fn checked(mut self, owner: &str, table: &Table) -> Result<Self, DataError> {
+    pub(crate) fn checked(mut self, owner: &str, table: &SettingsTable) -> Result<Self, DataError> {
         owner.clone_into(&mut self.owner);
         self.given = self.given.typed(table).map_err(|cause| self.wrong(cause))?;
         Ok(self)
@@ -167,7 +167,7 @@ mod tests {
         #[track_caller]
         fn check(text: &str, expected: &str) {
             let error = Options::parse("data set x", "x", Some(text))
-                .and_then(|options| options.checked("data set x", &Table::of::<SplitOptions>()))
+                .and_then(|options| options.checked("data set x", &SettingsTable::of::<SplitOptions>()))
                 .expect_err("these options are wrong");
             assert_eq!(error.to_string(), expected);
         }
@@ -183,7 +183,7 @@ mod tests {
         let options = Options::parse("x", "x", Some("train=0.25,seed=7")).unwrap();
         let expected = SplitOptions { normal: None, train: 0.25, seed: 7 };
         assert_eq!(options.read::<SplitOptions>().unwrap(), expected);
-        let error = options.checked("folder y", &Table::of::<NoOptions>()).unwrap_err().to_string();
+        let error = options.checked("folder y", &SettingsTable::of::<NoOptions>()).unwrap_err().to_string();
         assert_eq!(error, "folder y: setting `seed` was given, but there are none here");
     }
 }

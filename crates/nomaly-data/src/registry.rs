@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nomaly_registry::{Entry, Registry};
-use nomaly_settings::Table;
+use nomaly_settings::SettingsTable;
 use nomaly_store::Progress;
 
 use crate::classes::{DIGITS, FASHION_MNIST};
@@ -18,7 +18,7 @@ use crate::{DataError, Dataset};
 pub struct DatasetEntry {
     name: &'static str,
     summary: &'static str,
-    table: fn() -> Table,
+    table: fn() -> SettingsTable,
     origin: Origin,
 }
 
@@ -53,7 +53,7 @@ impl Entry for DatasetEntry {
 
 impl DatasetEntry {
     /// The options it takes.
-    pub fn options(&self) -> Table {
+    pub fn options(&self) -> SettingsTable {
         (self.table)()
     }
 
@@ -131,13 +131,13 @@ pub static DATASETS: Registry<DatasetEntry> = Registry::new(
         DatasetEntry {
             name: "demo",
             summary: "crops of an embedded photograph, with synthetic defects and masks",
-            table: Table::of::<demo::DemoOptions>,
+            table: SettingsTable::of::<demo::DemoOptions>,
             origin: Origin::BuiltIn(demo::open),
         },
         DatasetEntry {
             name: "mvtec-ad",
             summary: "15 industrial objects and textures with pixel masks, 5 354 images",
-            table: Table::of::<CategoryOptions>,
+            table: SettingsTable::of::<CategoryOptions>,
             origin: Origin::Fetched {
                 manifest: include_str!("../../../datasets/mvtec-ad.toml"),
                 read: mvtec::open_category,
@@ -146,19 +146,19 @@ pub static DATASETS: Registry<DatasetEntry> = Registry::new(
         DatasetEntry {
             name: "visa",
             summary: "12 industrial objects with pixel masks, 10 821 images, one-class split",
-            table: Table::of::<CategoryOptions>,
+            table: SettingsTable::of::<CategoryOptions>,
             origin: Origin::Fetched { manifest: include_str!("../../../datasets/visa.toml"), read: visa::open },
         },
         DatasetEntry {
             name: "elpv",
             summary: "2 624 electroluminescence images of solar cells, good and defective",
-            table: Table::of::<elpv::ElpvOptions>,
+            table: SettingsTable::of::<elpv::ElpvOptions>,
             origin: Origin::Fetched { manifest: include_str!("../../../datasets/elpv.toml"), read: elpv::open },
         },
         DatasetEntry {
             name: "fashion-mnist",
             summary: "70 000 grey images of clothes, 28 by 28 pixels, 10 classes",
-            table: Table::of::<ClassOptions>,
+            table: SettingsTable::of::<ClassOptions>,
             origin: Origin::Fetched {
                 manifest: include_str!("../../../datasets/fashion-mnist.toml"),
                 read: |folder, name, options| idx::open(folder, name, options, &FASHION_MNIST),
@@ -167,7 +167,7 @@ pub static DATASETS: Registry<DatasetEntry> = Registry::new(
         DatasetEntry {
             name: "mnist",
             summary: "70 000 grey images of digits, 28 by 28 pixels, 10 classes",
-            table: Table::of::<ClassOptions>,
+            table: SettingsTable::of::<ClassOptions>,
             origin: Origin::Fetched {
                 manifest: include_str!("../../../datasets/mnist.toml"),
                 read: |folder, name, options| idx::open(folder, name, options, &DIGITS),
@@ -176,7 +176,7 @@ pub static DATASETS: Registry<DatasetEntry> = Registry::new(
         DatasetEntry {
             name: "cifar10",
             summary: "60 000 colour images, 32 by 32 pixels, 10 classes",
-            table: Table::of::<ClassOptions>,
+            table: SettingsTable::of::<ClassOptions>,
             origin: Origin::Fetched {
                 manifest: include_str!("../../../datasets/cifar10.toml"),
                 read: |folder, name, options| cifar::open(cifar::Cifar::Ten, folder, name, options),
@@ -185,7 +185,7 @@ pub static DATASETS: Registry<DatasetEntry> = Registry::new(
         DatasetEntry {
             name: "cifar100",
             summary: "60 000 colour images, 32 by 32 pixels, 100 classes in 20 groups",
-            table: Table::of::<cifar::Cifar100Options>,
+            table: SettingsTable::of::<cifar::Cifar100Options>,
             origin: Origin::Fetched {
                 manifest: include_str!("../../../datasets/cifar100.toml"),
                 read: |folder, name, options| cifar::open(cifar::Cifar::Hundred, folder, name, options),

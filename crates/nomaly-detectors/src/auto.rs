@@ -17,7 +17,7 @@ use nomaly_kernels::coreset::KCentreGreedy;
 use nomaly_kernels::neighbours::{Bank, Metric};
 use nomaly_methods::methods::patchcore::PatchCoreParams;
 use nomaly_methods::{InputParams, METHODS, MethodError};
-use nomaly_settings::{Assignments, Table};
+use nomaly_settings::{Assignments, SettingsTable};
 use nomaly_store::Silent;
 use rayon::prelude::*;
 
@@ -35,7 +35,7 @@ const TIMED_IMAGES: usize = 8;
 
 /// The choice of `auto`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
+pub struct AutoChoice {
     /// The method's name.
     pub method: &'static str,
     /// The given settings with those of the choice.
@@ -148,7 +148,7 @@ pub fn choose_method(
     settings: &Assignments,
     options: &FitOptions,
     time_budget: Option<Duration>,
-) -> Result<Choice, DetectorError> {
+) -> Result<AutoChoice, DetectorError> {
     let images = samples.len();
     let all: Vec<&Sample> = samples.iter().collect();
     let groups = options.group_by.by_name(&all)?.map_or(images, |(groups, _)| groups.count());
@@ -207,7 +207,7 @@ pub fn choose_method(
                 "auto chose {what} for {counted}{why}; about {} to fit{allowed}{passed_over}",
                 in_seconds(seconds)
             );
-            return Ok(Choice { method: name, settings: own, reason, fit_seconds: seconds });
+            return Ok(AutoChoice { method: name, settings: own, reason, fit_seconds: seconds });
         }
         estimates.push(format!("; {what} would take about {}", in_seconds(seconds)));
     }
@@ -257,7 +257,7 @@ impl Timing {
     }
 
     fn patchcore(&self, images: usize, settings: &Assignments) -> Result<f64, DetectorError> {
-        let (_, own) = settings.split(&Table::of::<InputParams>());
+        let (_, own) = settings.split(&SettingsTable::of::<InputParams>());
         let params: PatchCoreParams = own.read()?;
         let held_out = images.min(params.held_out);
         let of_size = |&(patches, dim): &(usize, usize)| {

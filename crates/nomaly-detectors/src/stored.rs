@@ -4,7 +4,7 @@
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_methods::{INPUT_SIDES, MOST_SIZES, MethodEntry, MethodError};
-use nomaly_settings::{Assignments, Table};
+use nomaly_settings::{Assignments, SettingsTable};
 use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
 
 use crate::DetectorError;
@@ -14,8 +14,12 @@ use crate::info::ModelInfo;
 const MOST_BEFORE_CROP: u32 = 2;
 
 /// Rejects settings that a method does not have; `common` are those of all methods.
-pub(crate) fn check_names(entry: &MethodEntry, given: &Assignments, common: &Table) -> Result<(), DetectorError> {
-    let table = Table::joined([&entry.settings(given)?, common]);
+pub(crate) fn check_names(
+    entry: &MethodEntry,
+    given: &Assignments,
+    common: &SettingsTable,
+) -> Result<(), DetectorError> {
+    let table = SettingsTable::joined([&entry.settings(given)?, common]);
     Ok(given.iter().try_for_each(|(name, _)| table.find(name).map(drop))?)
 }
 
@@ -66,7 +70,7 @@ pub(crate) fn check_parts(
     median: Option<usize>,
     sizes: &[Pipeline],
 ) -> Result<(), DetectorError> {
-    check_names(entry, settings, &Table::default())?;
+    check_names(entry, settings, &SettingsTable::default())?;
     check_backbone(entry, backbone)?;
     if let Some(median) = median.filter(|_| !entry.maps) {
         let allowed = format!("a method with maps, which {} has not", entry.name);

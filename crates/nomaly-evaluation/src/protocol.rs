@@ -220,7 +220,7 @@ pub struct ClassFigures {
 
 /// The table of a protocol.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Table {
+pub struct ProtocolTable {
     /// Every run.
     pub runs: Vec<Run>,
     /// The protocol.
@@ -235,7 +235,7 @@ pub struct Table {
     pub published: Option<(String, f64)>,
 }
 
-impl Table {
+impl ProtocolTable {
     /// The table of `runs`, whose classes are some of `all`, in the order of `all`.
     ///
     /// # Errors
@@ -334,15 +334,15 @@ mod tests {
     fn a_table_has_the_means_of_its_runs_beside_the_published_ones() {
         let classes: Vec<String> = ["t-shirt", "trouser", "pullover"].map(str::to_owned).to_vec();
         let runs = [run("trouser", 0, 0.9), run("t-shirt", 0, 0.7), run("trouser", 1, 0.96)];
-        let table = Table::new(protocol(), &runs, &classes).unwrap();
+        let table = ProtocolTable::new(protocol(), &runs, &classes).unwrap();
         let names: Vec<&str> = table.classes.iter().map(|class| class.class.as_str()).collect();
         assert_eq!(names, ["t-shirt", "trouser"]);
         assert!((table.published.unwrap().1 - 0.5 * (99.4 + 97.6)).abs() < 1e-9);
         assert_eq!((table.classes[1].runs, table.classes[1].published), (2, Some(97.6)));
         assert!((table.mean - 0.5 * (0.7 + 0.93)).abs() < 1e-12);
         assert!((table.by_part["entropy"] - table.mean + 0.1).abs() < 1e-12);
-        let all = Table::new(protocol(), &[&runs[..], &[run("pullover", 0, 0.8)]].concat(), &classes).unwrap();
+        let all = ProtocolTable::new(protocol(), &[&runs[..], &[run("pullover", 0, 0.8)]].concat(), &classes).unwrap();
         assert_eq!(all.published.unwrap().1, 93.5, "that of all classes as it was published");
-        assert!(Table::new(protocol(), &[], &classes).is_err());
+        assert!(ProtocolTable::new(protocol(), &[], &classes).is_err());
     }
 }

@@ -6,7 +6,7 @@ use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_data::subset::{Choice, choose};
 use nomaly_registry::Entry;
 use nomaly_scorers::State;
-use nomaly_settings::{Assignments, Memory, Settings, Table};
+use nomaly_settings::{Assignments, Memory, Settings, SettingsTable};
 use nomaly_store::Progress;
 
 use crate::MethodError;
@@ -260,7 +260,7 @@ pub trait MethodParams: Settings {
 pub type BuildMethod = fn(&Assignments, &Backbone) -> Result<Box<dyn Method>, MethodError>;
 
 /// The further settings that a setting selects.
-pub type MoreSettings = fn(&Assignments) -> Result<Table, MethodError>;
+pub type MoreSettings = fn(&Assignments) -> Result<SettingsTable, MethodError>;
 
 /// The registry entry of a method.
 pub struct MethodEntry {
@@ -277,7 +277,7 @@ pub struct MethodEntry {
     /// Its cost.
     pub cost: Cost,
     /// Its settings.
-    pub table: fn() -> Table,
+    pub table: fn() -> SettingsTable,
     /// Further settings that depend on the given ones, such as those of a scorer.
     pub more: Option<MoreSettings>,
     /// The only supported backbone; `None` for methods that work with any.
@@ -301,9 +301,9 @@ impl MethodEntry {
     ///
     /// # Errors
     /// An unknown selection.
-    pub fn settings(&self, given: &Assignments) -> Result<Table, MethodError> {
-        let more = self.more.map_or_else(|| Ok(Table::default()), |more| more(given))?;
-        Ok(Table::joined([&(self.table)(), &more]))
+    pub fn settings(&self, given: &Assignments) -> Result<SettingsTable, MethodError> {
+        let more = self.more.map_or_else(|| Ok(SettingsTable::default()), |more| more(given))?;
+        Ok(SettingsTable::joined([&(self.table)(), &more]))
     }
 }
 

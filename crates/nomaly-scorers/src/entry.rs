@@ -2,7 +2,7 @@
 
 use ndarray::ArrayView2;
 use nomaly_registry::Entry;
-use nomaly_settings::{Assignments, SettingError, Settings, Table};
+use nomaly_settings::{Assignments, SettingError, Settings, SettingsTable};
 
 use crate::error::ScorerError;
 use crate::scorer::{Scorer, State};
@@ -46,7 +46,7 @@ pub struct ScorerEntry {
     pub name: &'static str,
     /// One line: what it measures.
     pub summary: &'static str,
-    table: fn() -> Table,
+    table: fn() -> SettingsTable,
     complete: fn(&Assignments) -> Result<Assignments, SettingError>,
     fit: Fit,
     restore: fn(&State) -> Result<Box<dyn Scorer>, ScorerError>,
@@ -58,7 +58,7 @@ impl ScorerEntry {
         Self {
             name: P::NAME,
             summary: P::SUMMARY,
-            table: Table::of::<P>,
+            table: SettingsTable::of::<P>,
             complete: |given| Ok(Assignments::of(&given.read::<P>()?)),
             fit: |given, rows, watch| Ok(Box::new(given.read::<P>()?.fit(rows, watch)?)),
             restore: |state| Ok(Box::new(P::restore(state)?)),
@@ -66,7 +66,7 @@ impl ScorerEntry {
     }
 
     /// Its settings with their defaults, ranges and summaries.
-    pub fn table(&self) -> Table {
+    pub fn table(&self) -> SettingsTable {
         (self.table)()
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::domain::text;
 use crate::table::values;
-use crate::{SettingError, Settings, Table};
+use crate::{SettingError, Settings, SettingsTable};
 
 /// Values by setting name, as text or typed, not yet checked. Settings without a value keep their defaults.
 ///
@@ -115,7 +115,7 @@ impl Assignments {
     }
 
     /// Splits the values into those of the names in `table` and all others.
-    pub fn split(&self, table: &Table) -> (Self, Self) {
+    pub fn split(&self, table: &SettingsTable) -> (Self, Self) {
         let (known, others) = self.0.clone().into_iter().partition(|(name, _)| {
             table.find(name).is_ok() || matches!(table.find(name), Err(SettingError::Renamed { .. }))
         });
@@ -127,7 +127,7 @@ impl Assignments {
     /// # Errors
     /// [`SettingError::Unknown`] and [`SettingError::Renamed`] for names that are not in the table, and
     /// [`SettingError::Value`].
-    pub fn typed(&self, table: &Table) -> Result<Self, SettingError> {
+    pub fn typed(&self, table: &SettingsTable) -> Result<Self, SettingError> {
         let mut typed = BTreeMap::new();
         for (name, given) in &self.0 {
             typed.insert(name.clone(), table.find(name)?.typed(given)?);
@@ -148,7 +148,7 @@ impl Assignments {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_over<S: Settings>(&self, defaults: &S) -> Result<S, SettingError> {
-        let table = Table::with_defaults(defaults);
+        let table = SettingsTable::with_defaults(defaults);
         let mut all = values(defaults);
         let mut read = defaults.clone();
         for (name, given) in &self.0 {
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn tables_follow_from_the_struct() {
-        let table = Table::of::<Params>();
+        let table = SettingsTable::of::<Params>();
         let names: Vec<&str> = table.iter().map(|setting| setting.name.as_str()).collect();
         assert_eq!(names, ["epochs", "keep", "layers", "max_memory", "optimizer", "share"]);
         let layers = table.get("layers").unwrap();
@@ -322,6 +322,6 @@ mod tests {
         assert_eq!(schema["additionalProperties"], json!(false));
         assert_eq!(schema["properties"]["share"]["default"], json!(0.25));
         let other = Params { share: 0.75, ..Params::default() };
-        assert_eq!(Table::with_defaults(&other).get("share").unwrap().default, "0.75");
+        assert_eq!(SettingsTable::with_defaults(&other).get("share").unwrap().default, "0.75");
     }
 }

@@ -5,7 +5,7 @@
 //! in errors, the tables of `nomaly list` and of the docs, the typed values in a model file, and a JSON Schema.
 //!
 //! ```
-//! use nomaly_settings::{Assignments, Settings, Table};
+//! use nomaly_settings::{Assignments, Settings, SettingsTable};
 //! use schemars::JsonSchema;
 //! use serde::{Deserialize, Serialize};
 //!
@@ -35,7 +35,7 @@
 //! let error = Assignments::parse(&["coresets=1"])?.read::<BankParams>().unwrap_err();
 //! assert_eq!(error.to_string(), "unknown setting `coresets`; did you mean `coreset`?");
 //!
-//! let table = Table::of::<BankParams>();
+//! let table = SettingsTable::of::<BankParams>();
 //! let bank = table.get("bank").unwrap();
 //! assert_eq!((bank.default.as_str(), bank.values.as_str()), ("none", "a whole number from 1 or `none`"));
 //! # Ok::<(), nomaly_settings::SettingError>(())
@@ -72,7 +72,7 @@ pub use auto::Auto;
 pub use error::SettingError;
 pub use memory::Memory;
 pub use names::Names;
-pub use table::{Setting, Table};
+pub use table::{Setting, SettingsTable};
 
 #[doc(hidden)]
 pub mod private {

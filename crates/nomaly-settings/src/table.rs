@@ -73,11 +73,11 @@ impl Setting {
 
 /// The settings of a struct, in the order of their names.
 #[derive(Clone, Debug, Default)]
-pub struct Table {
+pub struct SettingsTable {
     rows: Arc<[Setting]>,
 }
 
-impl Table {
+impl SettingsTable {
     /// The settings of `S`.
     pub fn of<S: Settings>() -> Self {
         Self::with_defaults(&S::default())
@@ -147,7 +147,7 @@ impl Table {
     }
 }
 
-impl<'a> IntoIterator for &'a Table {
+impl<'a> IntoIterator for &'a SettingsTable {
     type Item = &'a Setting;
     type IntoIter = std::slice::Iter<'a, Setting>;
 

@@ -82,7 +82,7 @@ pub mod params {
 pub mod settings {
     //! Settings as data: definitions and given values.
 
-    pub use nomaly_settings::{Assignments, Auto, Memory, Names, Setting, SettingError, Settings, Table};
+    pub use nomaly_settings::{Assignments, Auto, Memory, Names, Setting, SettingError, Settings, SettingsTable};
 }
 
 pub mod calibration {
@@ -200,10 +200,10 @@ pub mod backbones {
 pub mod kernels {
     //! The numeric core: instruction sets and benchmarks.
 
-    pub use nomaly_backbones::kernels::network::{
+    pub use nomaly_kernels::network::{
         Activation, CompiledNetwork, ConvLayer, NetworkBuilder, NetworkError, OutputLayout, Padding, StepInfo,
     };
-    pub use nomaly_backbones::kernels::{Isa, peak};
+    pub use nomaly_kernels::{Isa, peak};
 }
 
 pub mod methods {

@@ -13,7 +13,7 @@ pub(super) struct KnownCircle {
 pub(super) const CIRCLES: &[KnownCircle] = &[];
 
 /// Re-exports of whole crates of the workspace: the re-exporting crate and the re-exported one.
-pub(super) const RE_EXPORTS: &[(&str, &str)] = &[("nomaly-backbones", "nomaly-kernels")];
+pub(super) const RE_EXPORTS: &[(&str, &str)] = &[];
 
 /// Names of different public types that occur in several crates.
-pub(super) const TYPE_NAMES: &[&str] = &["Batch", "Choice", "Outcome", "Score", "Table"];
+pub(super) const TYPE_NAMES: &[&str] = &[];

@@ -6,8 +6,9 @@
 //! statistics, without dropout.
 //!
 //! ```
+//! use nomaly_backbones::Backbone;
 //! use nomaly_backbones::explain::{GradCam, Target};
-//! use nomaly_backbones::{Backbone, kernels::Isa};
+//! use nomaly_kernels::Isa;
 //!
 //! let backbone = Backbone::embedded()?;
 //! let mut cam = GradCam::new(&backbone, None, [64, 64], Isa::best()?)?;

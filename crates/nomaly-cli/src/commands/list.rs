@@ -10,7 +10,7 @@ use nomaly::metrics::{Better, METRICS, MetricEntry};
 use nomaly::params::InputParams;
 use nomaly::registry::Entry;
 use nomaly::scorers::{SCORERS, ScorerEntry};
-use nomaly::settings::{Setting, Table as Settings};
+use nomaly::settings::{Setting, SettingsTable as Settings};
 use nomaly::transforms::{TRANSFORMS, TransformEntry};
 use serde_json::{Value, json};
 

@@ -7,7 +7,7 @@ use nomaly::Label;
 use nomaly::PredictOptions;
 use nomaly::data::with_option;
 use nomaly::evaluation::evaluate;
-use nomaly::evaluation::protocol::{Log, Mean, Protocol, Run, Table as Figures};
+use nomaly::evaluation::protocol::{Log, Mean, Protocol, ProtocolTable as Figures, Run};
 use nomaly::methods::Checkpoint;
 use nomaly::registry::UnknownName;
 use nomaly::store::{create_folder, home, write_atomic};

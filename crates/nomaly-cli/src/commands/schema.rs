@@ -4,7 +4,7 @@ use nomaly::methods::METHODS;
 use nomaly::params::InputParams;
 use nomaly::registry::{Entry, UnknownName};
 use nomaly::scorers::SCORERS;
-use nomaly::settings::Table;
+use nomaly::settings::SettingsTable;
 use nomaly::wire::Record;
 use serde_json::Value;
 
@@ -34,8 +34,8 @@ pub(crate) fn run(args: &SchemaArgs) -> anyhow::Result<Status> {
 /// The settings of a method with those of its input, or of a scorer.
 fn settings(name: &str) -> anyhow::Result<Value> {
     if let Ok(entry) = METHODS.get(name) {
-        let input = Table::with_defaults::<InputParams>(&(entry.input)());
-        let mut schema = Table::joined([&(entry.table)(), &input]).schema(name);
+        let input = SettingsTable::with_defaults::<InputParams>(&(entry.input)());
+        let mut schema = SettingsTable::joined([&(entry.table)(), &input]).schema(name);
         // The settings of the scorer named by `scorer` also belong to the method.
         if entry.more.is_some() {
             schema["additionalProperties"] = true.into();

@@ -16,7 +16,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nomaly_settings::{Settings, Table};
+use nomaly_settings::{Settings, SettingsTable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,10 +38,10 @@ pub(crate) enum Cifar {
 
 impl Cifar {
     /// The options of this layout.
-    pub(crate) fn table(self) -> Table {
+    pub(crate) fn table(self) -> SettingsTable {
         match self {
-            Self::Ten => Table::of::<ClassOptions>(),
-            Self::Hundred => Table::of::<Cifar100Options>(),
+            Self::Ten => SettingsTable::of::<ClassOptions>(),
+            Self::Hundred => SettingsTable::of::<Cifar100Options>(),
         }
     }
 }

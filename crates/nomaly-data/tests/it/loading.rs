@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use nomaly_data::loader::{Frames, Inspected, LoaderOptions, Outcome, stream, stream_inspected};
+use nomaly_data::loader::{Frames, Inspected, LoadSummary, LoaderOptions, stream, stream_inspected};
 use nomaly_data::{DataError, FrameCache, ImageSource, Label, Sample, images_under};
 use nomaly_transforms::{Filter, Flips, Limits, Normalize, Pipeline, Resize, ResizeMode, Tiling, Views};
 use rayon::prelude::*;
@@ -24,7 +24,7 @@ fn samples(fixture: &Fixture) -> Vec<Sample> {
     samples
 }
 
-type Collected = (Vec<usize>, Vec<f32>, Vec<usize>, Outcome);
+type Collected = (Vec<usize>, Vec<f32>, Vec<usize>, LoadSummary);
 
 fn collect(samples: &[Sample], batch: usize, threads: usize) -> Collected {
     let (mut indices, mut data, mut failures) = (Vec::new(), Vec::new(), Vec::new());
@@ -63,7 +63,7 @@ fn every_sample_arrives_once_in_order_whatever_the_batches_and_threads() {
         assert_eq!(indices, expected_indices, "batch {batch}, {threads} threads");
         assert_eq!(failures, [3, 17]);
         assert_eq!(data, expected);
-        assert_eq!(outcome, Outcome { loaded: 18, failed: 2, cancelled: false });
+        assert_eq!(outcome, LoadSummary { loaded: 18, failed: 2, cancelled: false });
     }
 }
 
@@ -84,7 +84,7 @@ fn all_views_of_an_image_follow_each_other() {
         assert_eq!(batch.data, [expected]);
         Ok::<(), DataError>(())
     });
-    assert_eq!(outcome.unwrap(), Outcome { loaded: 18, failed: 2, cancelled: false });
+    assert_eq!(outcome.unwrap(), LoadSummary { loaded: 18, failed: 2, cancelled: false });
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn several_pipelines_see_what_each_sees_alone_and_frames_spare_the_decoding() {
                 all.iter_mut().zip(&batch.data).for_each(|(all, data)| all.extend_from_slice(data));
                 Ok::<(), DataError>(())
             });
-            assert_eq!(outcome.unwrap(), Outcome { loaded: 18, failed: 2, cancelled: false });
+            assert_eq!(outcome.unwrap(), LoadSummary { loaded: 18, failed: 2, cancelled: false });
             all
         };
         assert_eq!(run(&pipelines), alone);
@@ -207,13 +207,13 @@ fn cancelling_ends_the_run_after_the_batch_at_hand() {
         })
     });
     assert_eq!(batches, 1);
-    assert_eq!(outcome.unwrap(), Outcome { loaded: 2, failed: 0, cancelled: true });
+    assert_eq!(outcome.unwrap(), LoadSummary { loaded: 2, failed: 0, cancelled: true });
 }
 
 #[test]
 fn no_samples_are_no_batches() {
     let outcome = stream(&[], &[pipeline()], &LoaderOptions::default(), |_| Err("no batch is due"));
-    assert_eq!(outcome, Ok(Outcome::default()));
+    assert_eq!(outcome, Ok(LoadSummary::default()));
 }
 
 /// 40 images in memory, 9 x 3 pixels or 81 bytes each.
@@ -261,7 +261,7 @@ fn seen(batch: usize, memory: u64) -> Seen {
         consumed.fetch_add(batch.indices.len(), Ordering::SeqCst);
         Ok::<(), DataError>(())
     });
-    assert_eq!(outcome.unwrap(), Outcome { loaded: 40, failed: 0, cancelled: false });
+    assert_eq!(outcome.unwrap(), LoadSummary { loaded: 40, failed: 0, cancelled: false });
     Seen { images, batches, most_ahead: most_ahead.into_inner() }
 }
 

@@ -7,7 +7,7 @@ use nomaly_backbones::{Backbone, OpenOptions};
 use nomaly_data::{Sample, with_changes};
 use nomaly_methods::training::Checkpoint;
 use nomaly_methods::{Aspect, FeatureSource, FitContext, GroupBy, InputParams, METHODS, Method, MethodError, Skipped};
-use nomaly_settings::{Assignments, Auto, Settings, Table};
+use nomaly_settings::{Assignments, Auto, Settings, SettingsTable};
 use nomaly_store::Progress;
 use nomaly_transforms::augment::Changes;
 
@@ -89,7 +89,7 @@ impl Detector {
     /// Unknown, missing or invalid names, settings or weights; the message names the command that helps.
     pub fn new(method: &str, backbone: &str, settings: &Assignments) -> Result<Self, DetectorError> {
         let entry = METHODS.get(method)?;
-        let common = Table::of::<InputParams>();
+        let common = SettingsTable::of::<InputParams>();
         check_names(entry, settings, &common)?;
         check_backbone(entry, backbone)?;
         let (for_input, own) = settings.split(&common);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use image::RgbImage;
-use nomaly_data::loader::{self, Batch, Failure, Frames, Inspected, LoaderOptions};
+use nomaly_data::loader::{self, Failure, Frames, Inspected, LoadedBatch, LoaderOptions};
 use nomaly_data::{DataError, FrameCache, Sample};
 use nomaly_methods::groups::{GroupFacts, GroupInfo};
 use nomaly_methods::{FeatureBatch, FeatureSource, GroupBy, Groups, MethodError, MethodScore, Skipped};
@@ -189,7 +189,7 @@ impl<'a> ImageStream<'a> {
         };
 
         progress.start(what, Some(samples.len() as u64));
-        let mut handle = |batch: Batch<Decoded>| -> Result<(), E> {
+        let mut handle = |batch: LoadedBatch<Decoded>| -> Result<(), E> {
             if progress.cancelled() {
                 cancel.store(true, Ordering::Relaxed);
                 return Err(MethodError::Cancelled.into());
@@ -418,10 +418,10 @@ impl FeatureSource for SizedStream<'_> {
 }
 
 /// Converts a batch without inspected images.
-fn uninspected(Batch { indices, data, failures, .. }: Batch) -> Batch<Decoded> {
+fn uninspected(LoadedBatch { indices, data, failures, .. }: LoadedBatch) -> LoadedBatch<Decoded> {
     let failures =
         failures.into_iter().map(|Failure { index, id, error, .. }| Failure { index, id, error, inspected: None });
-    Batch { indices, data, inspected: Vec::new(), failures: failures.collect() }
+    LoadedBatch { indices, data, inspected: Vec::new(), failures: failures.collect() }
 }
 
 /// Sets the pooled features of the usable images of a batch.

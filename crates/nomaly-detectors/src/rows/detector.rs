@@ -6,7 +6,7 @@ use nomaly_methods::groups::{GroupInfo, held_out_scores};
 use nomaly_methods::recognition::{ClassFit, ClassModel, ClassTask, HeldOutClass, Labels, OpenSetParams};
 use nomaly_methods::{Groups, HeldOut, MethodError, Skipped, Stage};
 use nomaly_scorers::{SCORERS, Scorer, ScorerEntry, Watch};
-use nomaly_settings::{Assignments, Settings, Table as SettingTable};
+use nomaly_settings::{Assignments, Settings, SettingsTable};
 use nomaly_store::Progress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -106,13 +106,13 @@ impl RowDetector {
     /// # Errors
     /// An unknown scorer or setting, or a value out of range.
     pub fn new(given: &Assignments) -> Result<Self, DetectorError> {
-        let own_table = SettingTable::of::<RowParams>();
+        let own_table = SettingsTable::of::<RowParams>();
         let (own, others) = given.split(&own_table);
         let params: RowParams = own.read()?;
         let entry = SCORERS.get(&params.scorer)?;
         let table = entry.table();
         for (name, _) in others.iter() {
-            SettingTable::joined([&own_table, &table]).find(name)?;
+            SettingsTable::joined([&own_table, &table]).find(name)?;
         }
         let usual: Assignments = if entry.name == DEFAULT_SCORER {
             DEFAULT_SCORER_SETTINGS.into_iter().collect()

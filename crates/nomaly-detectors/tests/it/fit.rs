@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use nomaly_detectors::auto::{Choice, SIZES, choose_method};
+use nomaly_detectors::auto::{AutoChoice, SIZES, choose_method};
 use nomaly_detectors::{
     DecisionRule, Detector, DetectorError, FitOptions, FittedDetector, PredictOptions, Prediction, StreamOptions,
 };
@@ -190,7 +190,7 @@ fn auto_chooses_by_groups_settings_and_time() {
         choose_method(&good(images), "efficientnet-lite0", &settings, &options, budget)
     };
     let choose = |images, extra: &[(&str, &str)], seconds| grouped(images, "none", extra, seconds);
-    let setting = |choice: &Choice, key: &str| choice.settings.text(key);
+    let setting = |choice: &AutoChoice, key: &str| choice.settings.text(key);
     let usual = choose(20, &[], None).unwrap();
     assert_eq!((usual.method, setting(&usual, "sizes").as_deref()), ("patchcore", Some(SIZES)));
     assert_eq!(setting(&usual, "aspect").as_deref(), Some("keep"));

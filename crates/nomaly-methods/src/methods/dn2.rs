@@ -20,7 +20,7 @@
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::neighbours::{Aggregation, Distance, NearestNeighbours, NeighboursOptions};
 use nomaly_scorers::{Scorer, ScorerParams, State};
-use nomaly_settings::{Assignments, Settings, Table};
+use nomaly_settings::{Assignments, Settings, SettingsTable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and one distance to every training image",
         memory: "one vector a training image",
     },
-    table: Table::of::<Dn2Params>,
+    table: SettingsTable::of::<Dn2Params>,
     more: None,
     backbone: None,
     input: InputParams::default,

@@ -21,7 +21,7 @@
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::{Scorer, State, restore};
-use nomaly_settings::{Assignments, Settings, Table};
+use nomaly_settings::{Assignments, Settings, SettingsTable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +54,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and the scorer",
         memory: "what the scorer keeps",
     },
-    table: Table::of::<FeaturesParams>,
+    table: SettingsTable::of::<FeaturesParams>,
     more: Some(scorer_table),
     backbone: None,
     input: InputParams::default,

@@ -21,7 +21,7 @@ use ndarray::{Array2, ArrayView2};
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::gaussian::{Covariance, Gaussian, GaussianStatistics, Keep, PcaEstimator, PcaGaussian, PcaOptions};
 use nomaly_scorers::{Scorer, State, restore};
-use nomaly_settings::{Assignments, Names, SettingError, Settings, Table, word_or_value};
+use nomaly_settings::{Assignments, Names, SettingError, Settings, SettingsTable, word_or_value};
 use nomaly_store::Progress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass and a matrix product a level",
         memory: "one vector an image and level, and channels² a level",
     },
-    table: Table::of::<MvgParams>,
+    table: SettingsTable::of::<MvgParams>,
     more: None,
     backbone: None,
     input: InputParams::default,

@@ -20,7 +20,7 @@
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::State;
-use nomaly_settings::{Assignments, Settings, Table};
+use nomaly_settings::{Assignments, Settings, SettingsTable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and a likelihood a class",
         memory: "a mean and a covariance a Gaussian",
     },
-    table: Table::of::<OpenSetMethodParams>,
+    table: SettingsTable::of::<OpenSetMethodParams>,
     more: None,
     backbone: None,
     input: InputParams::default,

@@ -2,7 +2,7 @@
 
 use ndarray::ArrayView2;
 use nomaly_scorers::{SCORERS, Scorer, ScorerEntry, ScorerError, Watch};
-use nomaly_settings::{Assignments, Table};
+use nomaly_settings::{Assignments, SettingsTable};
 use nomaly_store::Progress;
 
 use crate::MethodError;
@@ -21,7 +21,7 @@ fn named(given: &Assignments) -> Result<&'static ScorerEntry, MethodError> {
 }
 
 /// The settings of the scorer that `given` names.
-pub(super) fn scorer_table(given: &Assignments) -> Result<Table, MethodError> {
+pub(super) fn scorer_table(given: &Assignments) -> Result<SettingsTable, MethodError> {
     Ok(named(given)?.table())
 }
 
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn no_setting_of_a_scorer_has_the_name_of_one_beside_it() {
-        let common = Table::of::<InputParams>();
+        let common = SettingsTable::of::<InputParams>();
         for method in METHODS.iter().filter(|method| method.more.is_some()) {
             let own = (method.table)();
             for scorer in SCORERS.iter() {

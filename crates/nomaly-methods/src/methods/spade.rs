@@ -36,7 +36,7 @@
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_scorers::{State, Tensor};
-use nomaly_settings::{Assignments, Auto, Memory, Names, SettingError, Settings, Table};
+use nomaly_settings::{Assignments, Auto, Memory, Names, SettingError, Settings, SettingsTable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +71,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and k × positions² distances",
         memory: "the feature maps of all images, at most half of `max_memory`",
     },
-    table: Table::of::<SpadeParams>,
+    table: SettingsTable::of::<SpadeParams>,
     more: None,
     backbone: None,
     input: InputParams::default,

@@ -38,7 +38,7 @@ mod objective;
 use nomaly_backbones::architectures::{Architecture, pixels};
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_scorers::State;
-use nomaly_settings::{Assignments, Auto, SettingError, Settings, Table};
+use nomaly_settings::{Assignments, Auto, SettingError, Settings, SettingsTable};
 use nomaly_transforms::augment::AdaclKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -101,7 +101,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass of a network of 250 000 parameters",
         memory: "the images at the size of the input, a byte a value, to fit; the network afterwards",
     },
-    table: Table::of::<AdaclParams>,
+    table: SettingsTable::of::<AdaclParams>,
     more: None,
     backbone: Some("pixels"),
     input: || InputParams::small(32),

@@ -33,7 +33,7 @@ use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::registry::{BACKBONES, BackboneEntry};
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_scorers::{Scorer, State, restore};
-use nomaly_settings::{Assignments, Auto, SettingError, Settings, Table};
+use nomaly_settings::{Assignments, Auto, SettingError, Settings, SettingsTable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +71,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass of the network, and the scorer",
         memory: "the images at the size of the input, a byte a value, to fit; then the network and what the scorer keeps",
     },
-    table: Table::of::<CutPasteParams>,
+    table: SettingsTable::of::<CutPasteParams>,
     more: Some(scorer_table),
     backbone: Some("pixels"),
     input: || InputParams { input_size: Auto::Value(64), ..InputParams::default() },

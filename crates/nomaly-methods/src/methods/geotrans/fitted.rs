@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::objective::{scoring, transform};
 use super::passes::{self, Passes};
-use super::scores::{self, Normality, Score};
+use super::scores::{self, Normality, TableScore};
 use crate::MethodError;
 use crate::features::FeatureBatch;
 use crate::method::{FittedMethod, MethodNetwork};
@@ -22,7 +22,7 @@ pub(super) const SCORER: &str = "scorer";
 /// Computes the score of an image.
 pub(super) enum ScoreModel {
     /// From the table of all transformations.
-    Table { normality: Normality, score: Score },
+    Table { normality: Normality, score: TableScore },
     /// From the features of the untransformed image.
     Features(Box<dyn Scorer>),
     /// From many passes with dropout.
@@ -98,8 +98,8 @@ impl FittedGeoTrans {
             ScoreModel::Table { normality, score } => {
                 let table = self.classifier.table(planes, workspace.get_or_insert_with(|| network.buffers()))?;
                 let k = normality.transformations();
-                let mut terms = vec![vec![0.0; k]; Score::ALL.len()];
-                for (score, terms) in Score::ALL.into_iter().zip(&mut terms) {
+                let mut terms = vec![vec![0.0; k]; TableScore::ALL.len()];
+                for (score, terms) in TableScore::ALL.into_iter().zip(&mut terms) {
                     normality.terms(score, &table, terms)?;
                     terms.iter_mut().for_each(|term| *term /= k as f64);
                 }
@@ -156,7 +156,7 @@ impl FittedMethod for FittedGeoTrans {
 
     fn part_names(&self) -> Vec<String> {
         match self.model {
-            ScoreModel::Table { .. } => Score::ALL.iter().map(ToString::to_string).collect(),
+            ScoreModel::Table { .. } => TableScore::ALL.iter().map(ToString::to_string).collect(),
             ScoreModel::Features(_) => Vec::new(),
             ScoreModel::Passes(_) => passes::PARTS.map(str::to_owned).to_vec(),
         }

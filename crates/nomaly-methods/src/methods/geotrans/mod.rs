@@ -5,7 +5,7 @@
 //! training image. A test image is classified under all k transformations; the score measures how unlike those of
 //! normal images the k vectors of probabilities are. By default a [Dirichlet distribution](nomaly_scorers::dirichlet)
 //! of each transformation's vectors is fitted on the training images, and the score is the mean of −Σⱼ (αᵢⱼ − 1) ln yⱼ
-//! over the transformations i; all the other [scores](Score) are parts of the result.
+//! over the transformations i; all the other [scores](TableScore) are parts of the result.
 //!
 //! With `normality=two-step` the network is trained on one part of the images, and a [scorer](nomaly_scorers::SCORERS)
 //! is fitted on its features of the other part, before the classifier. With `normality=mc-dropout` it runs many passes
@@ -39,7 +39,7 @@ use nomaly_backbones::graph::Graph;
 use nomaly_backbones::registry::BACKBONES;
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_scorers::{State, restore};
-use nomaly_settings::{Assignments, Auto, SettingError, Settings, Table};
+use nomaly_settings::{Assignments, Auto, SettingError, Settings, SettingsTable};
 use nomaly_transforms::transformations::TransformationSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ use self::fitted::{SCORER as SCORER_STATE, ScoreModel, TransformationClassifier}
 use self::objective::{MOST_VALIDATED, Transformed};
 use self::passes::Passes;
 use self::scores::NormalityBuilder;
-pub use self::scores::{Normality, Score};
+pub use self::scores::{Normality, TableScore};
 use super::scoring::{ChosenScorer, scorer_table};
 use crate::features::FeatureSource;
 use crate::groups::{Groups, held_out_scores};
@@ -107,7 +107,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass of the network for each transformation",
         memory: "the images at the size of the input, a byte a value, to fit; the network afterwards",
     },
-    table: Table::of::<GeoTransParams>,
+    table: SettingsTable::of::<GeoTransParams>,
     more: Some(more),
     backbone: Some("pixels"),
     input: || InputParams::small(32),
@@ -124,23 +124,27 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
 };
 
 /// Only `normality=two-step` has the settings of a scorer.
-fn more(given: &Assignments) -> Result<Table, MethodError> {
-    if given.text("normality").as_deref() == Some("two-step") { scorer_table(given) } else { Ok(Table::default()) }
+fn more(given: &Assignments) -> Result<SettingsTable, MethodError> {
+    if given.text("normality").as_deref() == Some("two-step") {
+        scorer_table(given)
+    } else {
+        Ok(SettingsTable::default())
+    }
 }
 
 /// The score computed from the probabilities of all transformations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NormalityKind {
-    /// [`Score::Dirichlet`].
+    /// [`TableScore::Dirichlet`].
     Dirichlet,
-    /// [`Score::Weighted`].
+    /// [`TableScore::Weighted`].
     Weighted,
-    /// [`Score::LogLikelihood`].
+    /// [`TableScore::LogLikelihood`].
     LogLikelihood,
-    /// [`Score::Entropy`].
+    /// [`TableScore::Entropy`].
     Entropy,
-    /// [`Score::Simple`].
+    /// [`TableScore::Simple`].
     Simple,
     /// A scorer on features.
     TwoStep,
@@ -223,7 +227,7 @@ impl Settings for GeoTransParams {
 /// How images are scored.
 #[derive(Clone, Debug)]
 enum Scoring {
-    Table(Score),
+    Table(TableScore),
     TwoStep(ChosenScorer),
     /// With this many passes with dropout.
     Passes(usize),
@@ -255,11 +259,11 @@ impl GeoTrans {
         let epochs = params.training.epochs.unwrap_or(PASSES.div_ceil(set.len()));
         params.training.epochs = Auto::Value(epochs);
         let scoring = match params.normality {
-            NormalityKind::Dirichlet => Scoring::Table(Score::Dirichlet),
-            NormalityKind::Weighted => Scoring::Table(Score::Weighted),
-            NormalityKind::LogLikelihood => Scoring::Table(Score::LogLikelihood),
-            NormalityKind::Entropy => Scoring::Table(Score::Entropy),
-            NormalityKind::Simple => Scoring::Table(Score::Simple),
+            NormalityKind::Dirichlet => Scoring::Table(TableScore::Dirichlet),
+            NormalityKind::Weighted => Scoring::Table(TableScore::Weighted),
+            NormalityKind::LogLikelihood => Scoring::Table(TableScore::LogLikelihood),
+            NormalityKind::Entropy => Scoring::Table(TableScore::Entropy),
+            NormalityKind::Simple => Scoring::Table(TableScore::Simple),
             NormalityKind::McDropout => {
                 let passes = params.passes.unwrap_or(DEFAULT_PASSES);
                 params.passes = Auto::Value(passes);

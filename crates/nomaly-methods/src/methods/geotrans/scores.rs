@@ -14,7 +14,7 @@ use crate::state::take_f64;
 
 /// The scores of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Score {
+pub enum TableScore {
     /// −Σⱼ (αᵢⱼ − 1) ln yⱼ, the paper's normality score with its sign turned.
     Dirichlet,
     /// The Dirichlet terms, weighted by how well each distinguishes its transformation from the others.
@@ -27,7 +27,7 @@ pub enum Score {
     Simple,
 }
 
-impl Score {
+impl TableScore {
     /// All scores, in the order of a score's parts.
     pub const ALL: [Self; 5] = [Self::Dirichlet, Self::Weighted, Self::LogLikelihood, Self::Entropy, Self::Simple];
 
@@ -42,13 +42,13 @@ impl Score {
         }
     }
 
-    /// Its index in [`Score::ALL`].
+    /// Its index in [`TableScore::ALL`].
     pub(super) fn index(self) -> usize {
         self as usize
     }
 }
 
-impl fmt::Display for Score {
+impl fmt::Display for TableScore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -110,7 +110,7 @@ impl Normality {
         &self.dirichlets
     }
 
-    /// The weights of [`Score::Weighted`], with mean 1.
+    /// The weights of [`TableScore::Weighted`], with mean 1.
     pub fn weights(&self) -> &[f64] {
         &self.weights
     }
@@ -150,16 +150,16 @@ impl Normality {
     ///
     /// # Errors
     /// A table of another size.
-    pub fn terms(&self, score: Score, table: &[f64], terms: &mut [f64]) -> Result<(), MethodError> {
+    pub fn terms(&self, score: TableScore, table: &[f64], terms: &mut [f64]) -> Result<(), MethodError> {
         let k = self.dirichlets.len();
         let rows = table.chunks_exact(k).zip(&self.dirichlets).zip(&self.weights);
         for ((right, ((row, dirichlet), weight)), term) in rows.enumerate().zip(terms) {
             *term = match score {
-                Score::Dirichlet => -dirichlet.normality(row)?,
-                Score::Weighted => -weight * dirichlet.normality(row)?,
-                Score::LogLikelihood => -dirichlet.log_density(row)?,
-                Score::Entropy => -row.iter().map(|log_p| log_p.exp() * log_p).sum::<f64>(),
-                Score::Simple => 1.0 - row[right].exp(),
+                TableScore::Dirichlet => -dirichlet.normality(row)?,
+                TableScore::Weighted => -weight * dirichlet.normality(row)?,
+                TableScore::LogLikelihood => -dirichlet.log_density(row)?,
+                TableScore::Entropy => -row.iter().map(|log_p| log_p.exp() * log_p).sum::<f64>(),
+                TableScore::Simple => 1.0 - row[right].exp(),
             };
         }
         Ok(())
@@ -211,7 +211,7 @@ mod tests {
         builder.finish().unwrap()
     }
 
-    fn score(normality: &Normality, score: Score, table: &[f64]) -> f64 {
+    fn score(normality: &Normality, score: TableScore, table: &[f64]) -> f64 {
         let mut terms = [0.0; 2];
         normality.terms(score, table, &mut terms).unwrap();
         terms.iter().sum::<f64>() / 2.0
@@ -221,7 +221,7 @@ mod tests {
     fn every_score_is_higher_for_an_image_that_the_network_is_unsure_of() {
         let normality = fitted();
         let (usual, unsure) = (logs(&[[0.94, 0.06], [0.24, 0.76]]), logs(&[[0.5, 0.5], [0.5, 0.5]]));
-        for way in Score::ALL {
+        for way in TableScore::ALL {
             assert!(score(&normality, way, &unsure) > score(&normality, way, &usual), "{way}");
         }
     }
@@ -230,14 +230,14 @@ mod tests {
     fn terms_are_those_of_the_formulas() {
         let normality = fitted();
         let table = logs(&[[0.9, 0.1], [0.2, 0.8]]);
-        assert!((score(&normality, Score::Simple, &table) - 0.5 * (0.1 + 0.2)).abs() < 1e-12);
+        assert!((score(&normality, TableScore::Simple, &table) - 0.5 * (0.1 + 0.2)).abs() < 1e-12);
         let entropy = -0.5 * (0.9f64.ln() * 0.9 + 0.1f64.ln() * 0.1 + 0.2f64.ln() * 0.2 + 0.8f64.ln() * 0.8);
-        assert!((score(&normality, Score::Entropy, &table) - entropy).abs() < 1e-12);
+        assert!((score(&normality, TableScore::Entropy, &table) - entropy).abs() < 1e-12);
         let by_hand = |right: usize| {
             let alpha = normality.dirichlets()[right].alpha();
             -(alpha[0] - 1.0) * table[2 * right] - (alpha[1] - 1.0) * table[2 * right + 1]
         };
-        assert!((score(&normality, Score::Dirichlet, &table) - 0.5 * (by_hand(0) + by_hand(1))).abs() < 1e-9);
+        assert!((score(&normality, TableScore::Dirichlet, &table) - 0.5 * (by_hand(0) + by_hand(1))).abs() < 1e-9);
     }
 
     #[test]

@@ -34,7 +34,7 @@ use nomaly_data::subset::{Choice, choose};
 use nomaly_kernels::Isa;
 use nomaly_kernels::linalg::{PositionGaussians, PositionStatistics, packed_len};
 use nomaly_scorers::{State, Tensor};
-use nomaly_settings::{Assignments, Auto, Memory, Names, SettingError, Settings, Table};
+use nomaly_settings::{Assignments, Auto, Memory, Names, SettingError, Settings, SettingsTable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and a small matrix product a position",
         memory: "positions × features², whatever the number of images",
     },
-    table: Table::of::<PadimParams>,
+    table: SettingsTable::of::<PadimParams>,
     more: None,
     backbone: None,
     input: InputParams::default,

@@ -30,7 +30,7 @@ mod parameters;
 use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_scorers::State;
-use nomaly_settings::{Assignments, Table};
+use nomaly_settings::{Assignments, SettingsTable};
 use nomaly_store::Progress;
 
 pub use self::model::FittedPatchModel;
@@ -63,7 +63,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and the scorer on every patch",
         memory: "`max_patches` rows to fit; what the scorer keeps afterwards",
     },
-    table: Table::of::<PatchModelParams>,
+    table: SettingsTable::of::<PatchModelParams>,
     more: Some(scorer_table),
     backbone: Some("pixels"),
     input: InputParams::default,

@@ -43,7 +43,7 @@ use nomaly_backbones::TapRequest;
 use nomaly_kernels::Isa;
 use nomaly_kernels::neighbours::{InvertedIndex, InvertedOptions, InvertedParts, Metric};
 use nomaly_scorers::{State, Tensor};
-use nomaly_settings::{Assignments, Memory, Table};
+use nomaly_settings::{Assignments, Memory, SettingsTable};
 use serde::{Deserialize, Serialize};
 
 use self::bank::{MemoryBank, Piece, describe_recall};
@@ -82,7 +82,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
         predict: "one pass, and patches × bank distances",
         memory: "at most `max_memory` to fit; the bank afterwards",
     },
-    table: Table::of::<PatchCoreParams>,
+    table: SettingsTable::of::<PatchCoreParams>,
     more: None,
     backbone: None,
     input: InputParams::default,
