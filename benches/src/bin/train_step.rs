@@ -10,8 +10,9 @@ use std::io::Write;
 use std::time::Instant;
 
 use nomaly_backbones::architectures::wide_resnet::WideResNet;
-use nomaly_backbones::trainable::{Network, NetworkOptimizer, Rule, pytorch_default};
 use nomaly_kernels::Isa;
+use nomaly_nn::init::pytorch_default;
+use nomaly_nn::trainable::{Network, NetworkOptimizer, Rule};
 
 const SIDE: usize = 32;
 

@@ -7,12 +7,12 @@ use nomaly_registry::UnknownName;
 
 use crate::error::BackboneError;
 use crate::extractor::{Compiled, Extractor, Renormalize};
-use crate::graph::Graph;
-use crate::initialize;
 use crate::part::Part;
 use crate::registry::{BACKBONES, BackboneEntry, Preprocessing};
 use crate::taps::{PREFIX_SEPARATOR, TapInfo, TapRequest};
-use crate::weights::{self, Weights};
+use crate::weights;
+use nomaly_nn::graph::Graph;
+use nomaly_nn::weights::Weights;
 
 /// The separator between the names of joined networks.
 const JOIN_SEPARATOR: char = '+';
@@ -135,7 +135,7 @@ impl Backbone {
             return Err(BackboneError::OneNetwork { backbone: name.to_owned(), what: "training from the start" });
         };
         let graph = entry.architecture.graph(classes);
-        let backbone = Self::from_tensors(name, initialize::he_normal(&graph, seed))?;
+        let backbone = Self::from_tensors(name, nomaly_nn::init::he_normal(&graph, seed))?;
         Ok(backbone.with_provenance(format!("initialised with seed {seed}"), UNSTATED))
     }
 
@@ -268,6 +268,23 @@ impl Backbone {
             exported.extend(named);
         }
         Ok(exported)
+    }
+
+    /// The part of the network that the `taps` need on a candle device. The parameters whose names `train` accepts
+    /// become variables.
+    ///
+    /// # Errors
+    /// For joined networks, for a tap that the backbone or its weights do not have, and if the device fails.
+    #[cfg(feature = "candle")]
+    pub fn module(
+        &self,
+        taps: &[&str],
+        device: &candle_core::Device,
+        train: impl Fn(&str) -> bool,
+    ) -> Result<nomaly_nn::module::Module, BackboneError> {
+        let graph = self.graph()?.clone();
+        let outputs = taps.iter().map(|tap| self.tap_node(tap).map(|(_, node)| node)).collect::<Result<Vec<_>, _>>()?;
+        Ok(nomaly_nn::module::Module::trainable(graph, outputs, &self.export(taps)?, device, train)?)
     }
 
     /// The first of the joined networks without any of the `taps`.

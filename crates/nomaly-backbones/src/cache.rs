@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 
 use nomaly_store::{Check, Progress, Source, archive, fetch_any, home, sha256_hex, write_atomic};
 
+use nomaly_nn::weights::{Metadata, Weights, from_safetensors, read_file, to_safetensors};
+
 use crate::backbone::Backbone;
 use crate::registry::BACKBONES;
-use crate::weights::{
-    EMBEDDED, Metadata, Weights, WeightsError, WeightsManifest, embedded_bytes, from_bytes, from_safetensors, manifest,
-    manifests, path_in, read_file, to_safetensors,
-};
+use crate::weights::{CacheError, EMBEDDED, WeightsManifest, embedded_bytes, from_bytes, manifest, manifests, path_in};
 
 /// The largest file that is read from an archive.
 const MAX_MEMBER: u64 = 4 << 30;
@@ -51,8 +50,8 @@ pub struct Listed {
 /// All published weights, and where they are.
 ///
 /// # Errors
-/// [`WeightsError::Store`] if there is no cache folder.
-pub fn list() -> Result<Vec<Listed>, WeightsError> {
+/// [`CacheError::Store`] if there is no cache folder.
+pub fn list() -> Result<Vec<Listed>, CacheError> {
     let home = home()?;
     let listed = |manifest: WeightsManifest| {
         let path = path_in(&home, &manifest.name);
@@ -73,13 +72,13 @@ pub fn list() -> Result<Vec<Listed>, WeightsError> {
 /// Cached weights are reused. The embedded weights are written without a download.
 ///
 /// # Errors
-/// [`WeightsError::UnknownWeights`], [`WeightsError::Store`] if no source works or the bytes do not match their hash,
-/// [`WeightsError::DoesNotFit`], and those of [`read`](crate::weights::read).
-pub fn get(name: &str, progress: &dyn Progress) -> Result<PathBuf, WeightsError> {
+/// [`CacheError::UnknownWeights`], [`CacheError::Store`] if no source works or the bytes do not match their hash,
+/// [`CacheError::DoesNotFit`], and those of [`read`](crate::weights::read).
+pub fn get(name: &str, progress: &dyn Progress) -> Result<PathBuf, CacheError> {
     get_into(&home()?, name, progress)
 }
 
-fn get_into(home: &Path, name: &str, progress: &dyn Progress) -> Result<PathBuf, WeightsError> {
+fn get_into(home: &Path, name: &str, progress: &dyn Progress) -> Result<PathBuf, CacheError> {
     let manifest = manifest(name)?;
     let path = path_in(home, &manifest.name);
     if path.is_file() {
@@ -103,7 +102,7 @@ pub fn fetch_and_convert(
     precision: WeightsPrecision,
     output: &Path,
     progress: &dyn Progress,
-) -> Result<(), WeightsError> {
+) -> Result<(), CacheError> {
     fetch_into(&home()?, &manifest(name)?, precision, output, progress)
 }
 
@@ -113,7 +112,7 @@ fn fetch_into(
     precision: WeightsPrecision,
     output: &Path,
     progress: &dyn Progress,
-) -> Result<(), WeightsError> {
+) -> Result<(), CacheError> {
     let folder = home.join("downloads").join(&manifest.name);
     let what = format!("the weights {}", manifest.name);
     let (file, source) = fetch_any(&what, &manifest.sources, &folder, progress)?;
@@ -151,13 +150,13 @@ fn verification(source: &Source) -> String {
 /// Existing weights are replaced.
 ///
 /// # Errors
-/// [`WeightsError::UnknownWeights`] if no backbone has the name, [`WeightsError::DoesNotFit`] if the tensors are not
+/// [`CacheError::UnknownWeights`] if no backbone has the name, [`CacheError::DoesNotFit`] if the tensors are not
 /// the backbone's, and those of [`read`](crate::weights::read).
-pub fn import(file: &Path, name: Option<&str>) -> Result<PathBuf, WeightsError> {
+pub fn import(file: &Path, name: Option<&str>) -> Result<PathBuf, CacheError> {
     import_into(&home()?, file, name)
 }
 
-fn import_into(home: &Path, file: &Path, name: Option<&str>) -> Result<PathBuf, WeightsError> {
+fn import_into(home: &Path, file: &Path, name: Option<&str>) -> Result<PathBuf, CacheError> {
     let guessed = name.map_or_else(|| guess_name(file), str::to_owned);
     let backbone = BACKBONES.get(&guessed)?.name;
     let path = path_in(home, backbone);
@@ -169,9 +168,9 @@ fn import_into(home: &Path, file: &Path, name: Option<&str>) -> Result<PathBuf, 
 /// Converts a weight file to safetensors. The same input always gives the same bytes.
 ///
 /// # Errors
-/// Those of [`read`](crate::weights::read), [`WeightsError::Overflow`], and [`WeightsError::Store`] if `output` cannot
+/// Those of [`read`](crate::weights::read), [`WeightsError::Overflow`](nomaly_nn::weights::WeightsError::Overflow), and [`CacheError::Store`] if `output` cannot
 /// be written.
-pub fn convert(input: &Path, output: &Path, precision: WeightsPrecision) -> Result<(), WeightsError> {
+pub fn convert(input: &Path, output: &Path, precision: WeightsPrecision) -> Result<(), CacheError> {
     convert_as(None, input, output, precision)
 }
 
@@ -180,7 +179,7 @@ fn convert_as(
     input: &Path,
     output: &Path,
     precision: WeightsPrecision,
-) -> Result<(), WeightsError> {
+) -> Result<(), CacheError> {
     let bytes = read_file(input)?;
     let weights = from_bytes(&bytes).map_err(|error| error.in_file(input))?;
     // Keep the metadata of an earlier conversion.
@@ -195,7 +194,7 @@ fn convert_as(
     write(weights, precision, metadata, output)
 }
 
-fn write(weights: Weights, precision: WeightsPrecision, metadata: Metadata, output: &Path) -> Result<(), WeightsError> {
+fn write(weights: Weights, precision: WeightsPrecision, metadata: Metadata, output: &Path) -> Result<(), CacheError> {
     let mut kept = Weights::new();
     for (name, tensor) in weights {
         // Counters of training steps, which inference does not use.
@@ -209,12 +208,12 @@ fn write(weights: Weights, precision: WeightsPrecision, metadata: Metadata, outp
     Ok(write_atomic(output, &to_safetensors(&kept, &metadata)?)?)
 }
 
-fn check_fit(name: &str, weights: &Weights) -> Result<(), WeightsError> {
-    let does_not_fit = |reason: String| WeightsError::DoesNotFit { name: name.to_owned(), reason };
+fn check_fit(name: &str, weights: &Weights) -> Result<(), CacheError> {
+    let does_not_fit = |reason: String| CacheError::DoesNotFit { name: name.to_owned(), reason };
     Backbone::from_tensors(name, weights.clone()).map(|_| ()).map_err(|error| does_not_fit(error.to_string()))
 }
 
-fn make_folder(file: &Path) -> Result<(), WeightsError> {
+fn make_folder(file: &Path) -> Result<(), CacheError> {
     match file.parent() {
         Some(folder) => Ok(nomaly_store::create_folder(folder)?),
         None => Ok(()),
@@ -233,10 +232,11 @@ fn guess_name(file: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use nomaly_nn::weights::{DType, WeightTensor};
     use nomaly_store::Silent;
 
     use super::*;
-    use crate::weights::{DType, read};
+    use crate::weights::read;
 
     #[test]
     fn file_names_tell_the_backbone() {
@@ -277,7 +277,7 @@ mod tests {
         let error = import_into(home.path(), &file, Some("resnet18")).unwrap_err().to_string();
         assert!(error.contains("do not fit resnet18") && error.contains("efficientnet_lite0.safetensors"), "{error}");
         let error = import_into(home.path(), &file, Some("resnet19")).unwrap_err();
-        assert!(matches!(error, WeightsError::UnknownWeights(_)), "{error}");
+        assert!(matches!(error, CacheError::UnknownWeights(_)), "{error}");
     }
 
     #[test]
@@ -290,7 +290,14 @@ mod tests {
     #[test]
     fn conversion_drops_counters_and_gives_the_same_bytes_each_time() {
         let folder = tempfile::tempdir().unwrap();
-        let input = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights/zip.pth");
+        let input = folder.path().join("source.safetensors");
+        let tensors =
+            [("conv.weight", vec![2, 3, 1, 1]), ("bn.running_var", vec![2]), ("bn.num_batches_tracked", vec![1])];
+        let tensors = tensors.map(|(name, shape)| {
+            let values = vec![0.5; shape.iter().product()];
+            (name.to_owned(), WeightTensor::from_f32(shape, &values))
+        });
+        write_atomic(&input, &to_safetensors(&Weights::from(tensors), &Metadata::new()).unwrap()).unwrap();
         let outputs = ["a", "b"].map(|name| folder.path().join(name));
         for output in &outputs {
             convert(&input, output, WeightsPrecision::Half).unwrap();
@@ -301,6 +308,6 @@ mod tests {
         assert!(weights.keys().all(|name| !name.ends_with("num_batches_tracked")));
         assert_eq!(weights["conv.weight"].dtype, DType::F16);
         assert_eq!(weights["bn.running_var"].dtype, DType::F32);
-        assert_eq!(metadata["source"], "zip.pth");
+        assert_eq!(metadata["source"], "source.safetensors");
     }
 }

@@ -3,7 +3,10 @@
 use nomaly_kernels::network::NetworkError;
 use nomaly_registry::UnknownName;
 
-use crate::weights::WeightsError;
+use nomaly_nn::CompileError;
+use nomaly_nn::weights::WeightsError;
+
+use crate::weights::CacheError;
 
 /// Why a backbone cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
@@ -120,21 +123,37 @@ pub enum BackboneError {
         /// Networks that the workspace is for.
         found: usize,
     },
+    /// The graph cannot be compiled.
+    #[error("{backbone} cannot be compiled: {reason}")]
+    Uncompilable {
+        /// The backbone.
+        backbone: String,
+        /// The reason.
+        reason: String,
+    },
     /// A weight file cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// Weights in the cache cannot be found or read.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The network cannot be compiled for the input, or run on it.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// A candle device failed.
+    /// The network cannot be loaded onto a candle device.
     #[cfg(feature = "candle")]
-    #[error("candle: {0}")]
-    Candle(Box<candle_core::Error>),
+    #[error(transparent)]
+    Module(#[from] nomaly_nn::module::ModuleError),
 }
 
-#[cfg(feature = "candle")]
-impl From<candle_core::Error> for BackboneError {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Candle(Box::new(error))
+impl BackboneError {
+    /// An error of compilation as one of this backbone.
+    pub(crate) fn compile(backbone: &str, error: CompileError) -> Self {
+        match error {
+            CompileError::MissingTensor { tensor } => Self::MissingTensor { backbone: backbone.to_owned(), tensor },
+            CompileError::Weights(error) => error.into(),
+            CompileError::Network(error) => error.into(),
+            other => Self::Uncompilable { backbone: backbone.to_owned(), reason: other.to_string() },
+        }
     }
 }

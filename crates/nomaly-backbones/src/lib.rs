@@ -1,8 +1,7 @@
 //! Backbones: networks that turn an image into features, with taps at every depth.
 //!
-//! An architecture is defined once, as data ([`graph::Graph`]). Together with a set of weights it becomes the compiled
-//! CPU plan ([`Backbone::compile`]) or, with the feature `candle`, the module `module::Module` for CUDA, Metal and
-//! training. [`registry::BACKBONES`] lists all backbones; EfficientNet-Lite0 comes with its weights.
+//! An architecture is defined once, as data ([`Graph`](nomaly_nn::graph::Graph)). Together with a set of weights it becomes
+//! the compiled CPU plan ([`Backbone::compile`]) or, with the feature `candle`, a `Module` for CUDA, Metal and training. [`registry::BACKBONES`] lists all backbones; EfficientNet-Lite0 comes with its weights.
 //!
 //! ```
 //! use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
@@ -30,18 +29,9 @@ mod describe;
 mod error;
 pub mod explain;
 mod extractor;
-pub mod graph;
-mod initialize;
-#[cfg(feature = "candle")]
-pub mod module;
-#[cfg(feature = "candle")]
-pub mod ops;
-mod parameters;
 mod part;
-mod plan;
 pub mod registry;
 mod taps;
-pub mod trainable;
 pub mod weights;
 
 pub use backbone::{Backbone, OpenOptions};
@@ -51,4 +41,3 @@ pub use extractor::{Extractor, Workspace};
 pub use nomaly_kernels::geometry::OutputLayout;
 pub use registry::{BackboneEntry, Interpolation, Preprocessing};
 pub use taps::{TapInfo, TapRequest, tap_infos};
-pub use weights::{WeightTensor, Weights};

@@ -4,12 +4,10 @@ use nomaly_kernels::Isa;
 use nomaly_kernels::network::{CompiledNetwork, OutputLayout};
 
 use crate::error::BackboneError;
-use crate::graph::{Graph, Op, Parameter, ParameterRole};
-use crate::parameters::Parameters;
-use crate::plan;
 use crate::registry::BackboneEntry;
 use crate::taps::{TapInfo, tap_infos};
-use crate::weights::{WeightTensor, Weights};
+use nomaly_nn::graph::{Graph, Op, Parameter, ParameterRole};
+use nomaly_nn::weights::{WeightTensor, Weights};
 
 /// A network with its weights, checked: every tensor has the shape that the architecture gives it and holds finite
 /// numbers.
@@ -109,8 +107,8 @@ impl Part {
         outputs: &[(usize, OutputLayout)],
         isa: Isa,
     ) -> Result<CompiledNetwork, BackboneError> {
-        let parameters = Parameters { backbone: self.entry.name, weights: &self.weights };
-        plan::compile(&self.graph, &parameters, input, outputs, isa)
+        nomaly_nn::compile(&self.graph, &self.weights, input, outputs, isa)
+            .map_err(|error| BackboneError::compile(self.entry.name, error))
     }
 
     /// The tensors that the `targets` need, by their names in the network.
@@ -128,7 +126,7 @@ impl Part {
     }
 
     /// As [`export`](Self::export), with folded batch norms restored as affine maps, for
-    /// [`trainable`](crate::trainable), which trains the layers of the graph as they are. The running variance plus
+    /// [`trainable`](nomaly_nn::trainable), which trains the layers of the graph as they are. The running variance plus
     /// epsilon is 1.
     pub(crate) fn unfolded(&self, target: usize) -> Weights {
         let mut weights = self.export(&[target]);

@@ -6,7 +6,7 @@ use crate::architectures::Architecture;
 use crate::architectures::efficientnet::{EfficientNet, Flavor};
 use crate::architectures::resnet::{Block, ResNet};
 use crate::architectures::wide_resnet::WideResNet;
-use crate::graph::Graph;
+use nomaly_nn::graph::Graph;
 
 /// The interpolation with which images were resized for the known weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

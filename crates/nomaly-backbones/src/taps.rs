@@ -3,7 +3,7 @@
 use nomaly_kernels::geometry::OutputLayout;
 use serde::Serialize;
 
-use crate::graph::Graph;
+use nomaly_nn::graph::Graph;
 
 /// A place where features can be taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

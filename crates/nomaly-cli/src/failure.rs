@@ -6,7 +6,8 @@ use std::fmt;
 use nomaly::DetectorError;
 use nomaly::ErrorKind;
 use nomaly::backbones::BackboneError;
-use nomaly::backbones::weights::WeightsError;
+use nomaly::backbones::WeightsError;
+use nomaly::backbones::weights::CacheError;
 use nomaly::data::DataError;
 use nomaly::evaluation::EvaluationError;
 use nomaly::methods::MethodError;
@@ -114,7 +115,7 @@ fn unknown_name<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a UnknownName>
     if let Some(unknown) = error.downcast_ref::<UnknownName>() {
         return Some(unknown);
     }
-    if let Some(WeightsError::UnknownWeights(unknown)) = error.downcast_ref::<WeightsError>() {
+    if let Some(CacheError::UnknownWeights(unknown)) = error.downcast_ref::<CacheError>() {
         return Some(unknown);
     }
     if let Some(BackboneError::UnknownBackbone(unknown)) = error.downcast_ref::<BackboneError>() {
@@ -155,9 +156,16 @@ fn kind(error: &(dyn Error + 'static)) -> Option<ErrorKind> {
     let of_methods = || error.downcast_ref().map(MethodError::kind);
     let of_data = || error.downcast_ref::<DataError>().map(ErrorKind::from);
     let of_weights = || error.downcast_ref::<WeightsError>().map(ErrorKind::from);
+    let of_cache = || error.downcast_ref::<CacheError>().map(ErrorKind::from);
     let of_store = || error.downcast_ref::<StoreError>().map(ErrorKind::from);
     let of_evaluation = error.downcast_ref().map(EvaluationError::kind);
-    of_evaluation.or_else(of_detectors).or_else(of_methods).or_else(of_data).or_else(of_weights).or_else(of_store)
+    of_evaluation
+        .or_else(of_detectors)
+        .or_else(of_methods)
+        .or_else(of_data)
+        .or_else(of_weights)
+        .or_else(of_cache)
+        .or_else(of_store)
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use nomaly_backbones::BackboneError;
-use nomaly_backbones::trainable::TrainableError;
 use nomaly_data::DataError;
+use nomaly_nn::trainable::TrainableError;
 use nomaly_registry::UnknownName;
 use nomaly_scorers::ScorerError;
 use nomaly_settings::SettingError;
@@ -236,7 +236,7 @@ impl From<BackboneError> for MethodError {
 
 #[cfg(test)]
 mod tests {
-    use nomaly_backbones::weights::WeightsError;
+    use nomaly_nn::weights::WeightsError;
 
     use super::*;
 

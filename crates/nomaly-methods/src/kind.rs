@@ -1,9 +1,10 @@
 //! Kinds of errors, by who can fix them.
 
 use nomaly_backbones::BackboneError;
-use nomaly_backbones::trainable::TrainableError;
-use nomaly_backbones::weights::WeightsError;
+use nomaly_backbones::weights::CacheError;
 use nomaly_data::DataError;
+use nomaly_nn::trainable::TrainableError;
+use nomaly_nn::weights::WeightsError;
 use nomaly_scorers::ScorerError;
 use nomaly_store::StoreError;
 
@@ -64,7 +65,18 @@ impl From<&WeightsError> for ErrorKind {
         match error {
             WeightsError::Store(error) => error.into(),
             WeightsError::Read { .. } | WeightsError::Write { .. } => Self::Io,
-            WeightsError::UnknownWeights(_) | WeightsError::NotFetched { .. } => Self::Setting,
+            _ => Self::Model,
+        }
+    }
+}
+
+impl From<&CacheError> for ErrorKind {
+    fn from(error: &CacheError) -> Self {
+        match error {
+            CacheError::Weights(error) => error.into(),
+            CacheError::Store(error) => error.into(),
+            CacheError::InFile { source, .. } => (&**source).into(),
+            CacheError::UnknownWeights(_) | CacheError::NotFetched { .. } => Self::Setting,
             _ => Self::Model,
         }
     }
@@ -74,6 +86,7 @@ impl From<&BackboneError> for ErrorKind {
     fn from(error: &BackboneError) -> Self {
         match error {
             BackboneError::Weights(error) => error.into(),
+            BackboneError::Cache(error) => error.into(),
             BackboneError::UnknownBackbone(_)
             | BackboneError::NotJoinable { .. }
             | BackboneError::OneNetwork { .. }

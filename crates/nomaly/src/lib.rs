@@ -195,6 +195,7 @@ pub mod backbones {
     pub use nomaly_backbones::{
         Backbone, BackboneError, OpenOptions, OutputLayout, TapInfo, TapRequest, cache, tap_infos, weights,
     };
+    pub use nomaly_nn::weights::{Metadata, Weights, WeightsError, to_safetensors};
 }
 
 pub mod kernels {

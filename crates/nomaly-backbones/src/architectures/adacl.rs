@@ -23,7 +23,7 @@
 
 use nomaly_kernels::geometry::Activation::Relu;
 
-use crate::graph::{ConvShape, Graph, GraphBuilder};
+use nomaly_nn::graph::{ConvOptions, Graph, GraphBuilder};
 
 /// Channels and stride of each convolution.
 const CONVOLUTIONS: [(usize, usize); 4] = [(32, 2), (64, 2), (128, 2), (128, 1)];
@@ -33,11 +33,11 @@ const HIDDEN: usize = 64;
 
 /// The graph with this many outputs; ADACL has one.
 pub(super) fn graph(outputs: usize) -> Graph {
-    let mut g = GraphBuilder::new();
+    let mut g = GraphBuilder::new(3);
     let mut x = 0;
     for (index, (channels, stride)) in CONVOLUTIONS.into_iter().enumerate() {
         let number = index + 1;
-        x = g.conv_with_bias(x, format!("conv{number}"), channels, ConvShape::centered(3, stride));
+        x = g.conv_with_bias(x, format!("conv{number}"), channels, ConvOptions::centered(3, stride));
         x = g.activation(x, Relu);
         g.tap(format!("conv{number}"), x);
     }
@@ -47,7 +47,7 @@ pub(super) fn graph(outputs: usize) -> Graph {
     g.tap("embedding", x);
     let x = g.linear(x, "fc2", outputs);
     g.tap("logits", x);
-    g.finish()
+    g.finish().expect("the architecture is consistent")
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@
 
 use nomaly_kernels::geometry::Activation::{self, Relu6, Silu};
 
-use crate::graph::{ConvShape, Graph, GraphBuilder, PaddingRule};
+use nomaly_nn::graph::{ConvOptions, Graph, GraphBuilder, PaddingRule};
 
 /// The source of the weights: they differ in padding, epsilon and names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,7 +89,7 @@ impl EfficientNet {
 
     /// The graph with a classifier of `classes`.
     pub fn graph(&self, classes: usize) -> Graph {
-        let mut g = GraphBuilder::new();
+        let mut g = GraphBuilder::new(3);
         let ([stem, stem_norm], [head, head_norm], classifier) = self.outer_names();
         let (stem_width, head_width) = match self.flavor {
             Flavor::Lite => (32, 1280),
@@ -111,11 +111,11 @@ impl EfficientNet {
             }
             g.tap(format!("stage{}", stage + 1), x);
         }
-        let x = g.conv(x, head, head_width, ConvShape::POINTWISE);
+        let x = g.conv(x, head, head_width, ConvOptions::POINTWISE);
         let x = self.norm_and_activation(&mut g, x, head_norm);
         g.tap("head", x);
         g.classifier(x, classifier, classes);
-        g.finish()
+        g.finish().expect("the architecture is consistent")
     }
 
     fn block(&self, g: &mut GraphBuilder, x: usize, block: &Block) -> usize {
@@ -125,7 +125,7 @@ impl EfficientNet {
         let mut y = x;
         if block.expansion != 1 {
             let [conv, norm] = names.expand;
-            y = g.conv(y, conv, inner, ConvShape::POINTWISE);
+            y = g.conv(y, conv, inner, ConvOptions::POINTWISE);
             y = self.norm_and_activation(g, y, norm);
         }
         let [conv, norm] = names.depthwise;
@@ -135,7 +135,7 @@ impl EfficientNet {
             y = g.squeeze_excite(y, names.squeeze, (inputs / 4).max(1), Silu);
         }
         let [conv, norm] = names.project;
-        y = g.conv(y, conv, block.outputs, ConvShape::POINTWISE);
+        y = g.conv(y, conv, block.outputs, ConvOptions::POINTWISE);
         y = g.batch_norm(y, norm, self.epsilon());
         if block.stride == 1 && inputs == block.outputs { g.add(y, x) } else { y }
     }
@@ -156,12 +156,12 @@ impl EfficientNet {
         }
     }
 
-    fn shape(&self, kernel: usize, stride: usize, groups: usize) -> ConvShape {
+    fn shape(&self, kernel: usize, stride: usize, groups: usize) -> ConvOptions {
         let padding = match self.flavor {
             Flavor::Lite | Flavor::TensorFlow => PaddingRule::Same,
             Flavor::Torchvision { .. } => PaddingRule::Symmetric(kernel / 2),
         };
-        ConvShape { kernel, stride, padding, groups }
+        ConvOptions { kernel, stride, padding, groups }
     }
 
     /// Scaled channels: the nearest multiple of 8 that is not more than 10 % below.

@@ -18,7 +18,7 @@
 
 use nomaly_kernels::geometry::Activation::Relu6;
 
-use crate::graph::{ConvShape, Graph, GraphBuilder};
+use nomaly_nn::graph::{ConvOptions, Graph, GraphBuilder};
 
 const EPSILON: f64 = 1e-5;
 
@@ -32,8 +32,8 @@ const STAGES: [(usize, usize, usize, usize); 7] =
 
 /// The graph with a classifier of `classes`.
 pub(super) fn graph(classes: usize) -> Graph {
-    let mut g = GraphBuilder::new();
-    let mut x = layer(&mut g, 0, "features.0", STEM, ConvShape::centered(3, 2));
+    let mut g = GraphBuilder::new(3);
+    let mut x = layer(&mut g, 0, "features.0", STEM, ConvOptions::centered(3, 2));
     g.tap("stem", x);
     let mut feature = 1;
     for (stage, (expansion, outputs, blocks, stride)) in STAGES.into_iter().enumerate() {
@@ -44,10 +44,10 @@ pub(super) fn graph(classes: usize) -> Graph {
         }
         g.tap(format!("stage{}", stage + 1), x);
     }
-    let x = layer(&mut g, x, &format!("features.{feature}"), HEAD, ConvShape::POINTWISE);
+    let x = layer(&mut g, x, &format!("features.{feature}"), HEAD, ConvOptions::POINTWISE);
     g.tap("head", x);
     g.classifier(x, "classifier.1", classes);
-    g.finish()
+    g.finish().expect("the architecture is consistent")
 }
 
 fn block(g: &mut GraphBuilder, x: usize, name: &str, expansion: usize, outputs: usize, stride: usize) -> usize {
@@ -56,18 +56,18 @@ fn block(g: &mut GraphBuilder, x: usize, name: &str, expansion: usize, outputs: 
     // A block without expansion starts one entry earlier in its sequence.
     let (mut y, mut entry) = (x, 0);
     if expansion != 1 {
-        y = layer(g, y, &format!("{name}.0"), inner, ConvShape::POINTWISE);
+        y = layer(g, y, &format!("{name}.0"), inner, ConvOptions::POINTWISE);
         entry = 1;
     }
-    let depthwise = ConvShape { groups: inner, ..ConvShape::centered(3, stride) };
+    let depthwise = ConvOptions { groups: inner, ..ConvOptions::centered(3, stride) };
     y = layer(g, y, &format!("{name}.{entry}"), inner, depthwise);
-    y = g.conv(y, format!("{name}.{}", entry + 1), outputs, ConvShape::POINTWISE);
+    y = g.conv(y, format!("{name}.{}", entry + 1), outputs, ConvOptions::POINTWISE);
     y = g.batch_norm(y, format!("{name}.{}", entry + 2), EPSILON);
     if stride == 1 && inputs == outputs { g.add(y, x) } else { y }
 }
 
 /// A convolution, its batch norm and ReLU6: entries 0, 1 and 2 of the sequence `name`.
-fn layer(g: &mut GraphBuilder, x: usize, name: &str, channels: usize, shape: ConvShape) -> usize {
+fn layer(g: &mut GraphBuilder, x: usize, name: &str, channels: usize, shape: ConvOptions) -> usize {
     let x = g.conv(x, format!("{name}.0"), channels, shape);
     let x = g.batch_norm(x, format!("{name}.1"), EPSILON);
     g.activation(x, Relu6)

@@ -7,7 +7,7 @@ pub mod pixels;
 pub mod resnet;
 pub mod wide_resnet;
 
-use crate::graph::Graph;
+use nomaly_nn::graph::Graph;
 
 /// A family with the parameters of one member.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,17 +13,17 @@
 
 use nomaly_kernels::geometry::Activation::Identity;
 
-use crate::graph::{Graph, GraphBuilder};
+use nomaly_nn::graph::{Graph, GraphBuilder};
 
 /// The name of the only tap.
 pub const TAP: &str = "pixels";
 
 /// The graph, which has no classifier.
 pub(super) fn graph() -> Graph {
-    let mut g = GraphBuilder::new();
+    let mut g = GraphBuilder::new(3);
     let pixels = g.activation(0, Identity);
     g.tap(TAP, pixels);
-    g.finish()
+    g.finish().expect("the architecture is consistent")
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@
 
 use nomaly_kernels::geometry::Activation::Relu;
 
-use crate::graph::{ConvShape, Graph, GraphBuilder, PaddingRule};
+use nomaly_nn::graph::{ConvOptions, Graph, GraphBuilder, PaddingRule};
 
 const EPSILON: f64 = 1e-5;
 
@@ -57,8 +57,8 @@ pub struct ResNet {
 impl ResNet {
     /// The graph with a classifier of `classes`.
     pub fn graph(&self, classes: usize) -> Graph {
-        let mut g = GraphBuilder::new();
-        let x = g.conv(0, "conv1", 64, ConvShape::centered(7, 2));
+        let mut g = GraphBuilder::new(3);
+        let x = g.conv(0, "conv1", 64, ConvOptions::centered(7, 2));
         let x = g.batch_norm(x, "bn1", EPSILON);
         let x = g.activation(x, Relu);
         g.tap("stem", x);
@@ -71,27 +71,27 @@ impl ResNet {
             g.tap(format!("layer{}", group + 1), x);
         }
         g.classifier(x, "fc", classes);
-        g.finish()
+        g.finish().expect("the architecture is consistent")
     }
 
     fn block(&self, g: &mut GraphBuilder, x: usize, name: &str, width: usize, stride: usize) -> usize {
         let outputs = width * self.block.expansion();
         // The shortcut comes first so that the last convolution can take it as its residual.
         let shortcut = if stride != 1 || g.channels(x) != outputs {
-            let shape = ConvShape { stride, ..ConvShape::POINTWISE };
+            let shape = ConvOptions { stride, ..ConvOptions::POINTWISE };
             let shortcut = g.conv(x, format!("{name}.downsample.0"), outputs, shape);
             g.batch_norm(shortcut, format!("{name}.downsample.1"), EPSILON)
         } else {
             x
         };
         let layers = match self.block {
-            Block::Basic => vec![(width, ConvShape::centered(3, stride)), (outputs, ConvShape::centered(3, 1))],
+            Block::Basic => vec![(width, ConvOptions::centered(3, stride)), (outputs, ConvOptions::centered(3, 1))],
             Block::Bottleneck { inner } => {
                 let inner = width * inner / 64;
                 vec![
-                    (inner, ConvShape::POINTWISE),
-                    (inner, ConvShape::centered(3, stride)),
-                    (outputs, ConvShape::POINTWISE),
+                    (inner, ConvOptions::POINTWISE),
+                    (inner, ConvOptions::centered(3, stride)),
+                    (outputs, ConvOptions::POINTWISE),
                 ]
             }
         };

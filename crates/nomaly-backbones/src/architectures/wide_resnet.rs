@@ -14,14 +14,14 @@
 //!
 //! # Parameters
 //! Depth n = 6 · blocks + 4, width factor k, and the rate of dropout, which only training and Monte Carlo passes of
-//! [`trainable`](crate::trainable) apply.
+//! [`trainable`](nomaly_nn::trainable) apply.
 //!
 //! # Reference
 //! Zagoruyko & Komodakis, *Wide Residual Networks*, 2016, table 1, block B(3, 3); section 2.4 for dropout.
 
 use nomaly_kernels::geometry::Activation::Relu;
 
-use crate::graph::{ConvShape, Graph, GraphBuilder};
+use nomaly_nn::graph::{ConvOptions, Graph, GraphBuilder};
 
 const EPSILON: f64 = 1e-5;
 
@@ -51,8 +51,8 @@ impl WideResNet {
 
     /// The graph with a classifier of `classes`.
     pub fn graph(&self, classes: usize) -> Graph {
-        let mut g = GraphBuilder::new();
-        let mut x = g.conv(0, "conv", 16, ConvShape::centered(3, 1));
+        let mut g = GraphBuilder::new(3);
+        let mut x = g.conv(0, "conv", 16, ConvOptions::centered(3, 1));
         g.tap("stem", x);
         for group in 0..3 {
             for block in 0..self.blocks {
@@ -66,7 +66,7 @@ impl WideResNet {
         let x = g.activation(x, Relu);
         g.tap("head", x);
         g.classifier(x, "fc", classes);
-        g.finish()
+        g.finish().expect("the architecture is consistent")
     }
 
     fn block(&self, g: &mut GraphBuilder, x: usize, name: &str, channels: usize, stride: usize) -> usize {
@@ -75,15 +75,15 @@ impl WideResNet {
         let shortcut = if g.channels(x) == channels {
             x
         } else {
-            g.conv(a, format!("{name}.shortcut"), channels, ConvShape { stride, ..ConvShape::POINTWISE })
+            g.conv(a, format!("{name}.shortcut"), channels, ConvOptions { stride, ..ConvOptions::POINTWISE })
         };
-        let y = g.conv(a, format!("{name}.conv1"), channels, ConvShape::centered(3, stride));
+        let y = g.conv(a, format!("{name}.conv1"), channels, ConvOptions::centered(3, stride));
         let y = g.batch_norm(y, format!("{name}.bn2"), EPSILON);
         let mut y = g.activation(y, Relu);
         if self.dropout != 0.0 {
             y = g.dropout(y, self.dropout);
         }
-        let y = g.conv(y, format!("{name}.conv2"), channels, ConvShape::centered(3, 1));
+        let y = g.conv(y, format!("{name}.conv2"), channels, ConvOptions::centered(3, 1));
         g.add(y, shortcut)
     }
 }

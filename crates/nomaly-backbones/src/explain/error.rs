@@ -1,7 +1,7 @@
 //! Errors of explanations.
 
 use crate::error::BackboneError;
-use crate::trainable::TrainableError;
+use nomaly_nn::trainable::TrainableError;
 
 /// Why there is no map.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::Weights;
+use nomaly_nn::weights::Weights;
 
 /// The naming scheme of a weight file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -137,7 +137,7 @@ const FLAT_PLAIN: [(&str, &str); 4] = [("0", "0.0"), ("1", "0.1"), ("3", "1"), (
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::WeightTensor;
+    use nomaly_nn::weights::WeightTensor;
 
     /// Gives each name a distinct value, so that a swap would show.
     fn weights(names: &[&str]) -> Weights {

@@ -4,7 +4,7 @@ use nomaly_registry::UnknownName;
 use nomaly_store::Source;
 use serde::Deserialize;
 
-use super::{Layout, WeightsError};
+use super::{CacheError, Layout};
 
 /// The contents of `datasets/weights/NAME.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -67,24 +67,24 @@ static TEXTS: &[(&str, &str)] = texts![
 ///
 /// # Errors
 /// None in practice: a test reads them all.
-pub fn manifests() -> Result<Vec<WeightsManifest>, WeightsError> {
+pub fn manifests() -> Result<Vec<WeightsManifest>, CacheError> {
     TEXTS.iter().map(|(name, text)| parse(name, text)).collect()
 }
 
 /// The manifest of the weights called `name`.
 ///
 /// # Errors
-/// [`WeightsError::UnknownWeights`] with the nearest name there is.
-pub fn manifest(name: &str) -> Result<WeightsManifest, WeightsError> {
+/// [`CacheError::UnknownWeights`] with the nearest name there is.
+pub fn manifest(name: &str) -> Result<WeightsManifest, CacheError> {
     match TEXTS.iter().find(|(known, _)| *known == name) {
         Some((name, text)) => parse(name, text),
         None => Err(UnknownName::new("weights", name, TEXTS.iter().map(|(known, _)| *known)).into()),
     }
 }
 
-fn parse(name: &str, text: &str) -> Result<WeightsManifest, WeightsError> {
+fn parse(name: &str, text: &str) -> Result<WeightsManifest, CacheError> {
     toml::from_str(text)
-        .map_err(|error| WeightsError::Manifest { name: name.to_owned(), reason: error.message().to_owned() })
+        .map_err(|error| CacheError::Manifest { name: name.to_owned(), reason: error.message().to_owned() })
 }
 
 #[cfg(test)]

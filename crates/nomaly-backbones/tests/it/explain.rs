@@ -1,10 +1,11 @@
 //! Grad-CAM against PyTorch (`tests/fixtures/gen_wrn_evaluation.py`), and average activations against their definition.
 
 use nomaly_backbones::explain::{AverageActivations, ExplainError, GradCam, Target};
-use nomaly_backbones::graph::Op;
 use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::{Backbone, OutputLayout, TapRequest, WeightTensor};
+use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
+use nomaly_nn::graph::Op;
+use nomaly_nn::weights::WeightTensor;
 use serde_json::Value;
 
 use crate::formula;

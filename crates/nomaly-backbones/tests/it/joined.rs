@@ -2,8 +2,9 @@
 
 use nomaly_backbones::explain::{GradCam, Target};
 use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::{Backbone, BackboneError, OutputLayout, TapRequest, Weights};
+use nomaly_backbones::{Backbone, BackboneError, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
+use nomaly_nn::weights::Weights;
 
 use crate::formula;
 
@@ -57,7 +58,7 @@ fn assert_near(found: &[f32], expected: &[f32], tolerance: f32) {
 #[test]
 fn each_network_sees_the_image_as_it_would_alone() {
     let both = joined("efficientnet-lite0+mobilenetv2");
-    let [lite, mobile] = ["efficientnet-lite0", "mobilenetv2"].map(formula::backbone);
+    let [lite, mobile] = ["efficientnet-lite0", "mobilenetv2"].map(crate::backbone);
     assert_eq!(both.preprocessing(), lite.preprocessing());
     let layouts = [OutputLayout::Rows, OutputLayout::Mean, OutputLayout::Nchw];
     for isa in Isa::available() {
@@ -90,7 +91,7 @@ fn networks_of_one_normalization_differ_in_no_bit_from_those_alone() {
     let found =
         features(&joined(names), &named.each_ref().map(|tap| (&**tap, OutputLayout::Rows)), Isa::best().unwrap());
     for ((network, tap), found) in taps.into_iter().zip(found) {
-        let alone = features(&formula::backbone(network), &[(tap, OutputLayout::Rows)], Isa::best().unwrap());
+        let alone = features(&crate::backbone(network), &[(tap, OutputLayout::Rows)], Isa::best().unwrap());
         assert_eq!(found, alone[0], "{network}");
     }
 }
@@ -175,7 +176,7 @@ fn a_joined_network_is_explained_by_itself() {
         [(None, "mobilenetv2", None, "logits"), (Some("resnet18/layer3"), "resnet18", Some("layer3"), "logits")]
     {
         let mut cam = GradCam::new(&both, tap, SIZE, isa).unwrap();
-        let mut alone = GradCam::new(&formula::backbone(network), own, SIZE, isa).unwrap();
+        let mut alone = GradCam::new(&crate::backbone(network), own, SIZE, isa).unwrap();
         assert_eq!(
             (cam.tap(), cam.output()),
             (&*format!("{network}/{}", alone.tap()), &*format!("{network}/{output}"))

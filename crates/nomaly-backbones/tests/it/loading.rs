@@ -1,8 +1,9 @@
 //! Weight sets that are complete, folded, truncated, wrong or hostile.
 
 use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::{Backbone, BackboneError, OutputLayout, TapRequest, WeightTensor, Weights};
+use nomaly_backbones::{Backbone, BackboneError, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
+use nomaly_nn::weights::{WeightTensor, Weights};
 
 use crate::formula;
 
@@ -68,10 +69,10 @@ fn a_folded_trunk_serves_the_taps_it_can_and_says_where_it_ends() {
 #[test]
 fn a_folded_trunk_runs_in_candle_too() {
     use candle_core::{Device, Tensor};
-    use nomaly_backbones::module::{Mode, Module};
+    use nomaly_nn::module::Mode;
 
     let trunk = Backbone::from_tensors("resnet18", folded(&resnet18(), |name| !name.starts_with("layer4"))).unwrap();
-    let module = Module::new(&trunk, &["layer2"], &Device::Cpu).unwrap();
+    let module = trunk.module(&["layer2"], &Device::Cpu, |_| false).unwrap();
     let input = Tensor::from_vec(formula::image([48, 40]), (1, 3, 48, 40), &Device::Cpu).unwrap();
     let output = module.forward(&input, Mode::Evaluate).unwrap().remove(0);
     let output: Vec<f32> = output.flatten_all().unwrap().to_vec1().unwrap();
@@ -149,7 +150,7 @@ fn an_unknown_name_gets_a_suggestion() {
 
 #[test]
 fn an_image_gets_the_same_features_in_any_batch_and_layout() {
-    let backbone = formula::backbone("efficientnet-lite0");
+    let backbone = crate::backbone("efficientnet-lite0");
     let requests =
         [OutputLayout::Nchw, OutputLayout::Rows, OutputLayout::Mean].map(|layout| TapRequest::new("stage3", layout));
     let extractor = backbone.compile([40, 56], &requests, Isa::best().unwrap()).unwrap();

@@ -2,13 +2,21 @@
 
 mod embedded;
 mod explain;
+#[path = "../../../nomaly-nn/tests/it/formula.rs"]
 mod formula;
 mod joined;
 mod loading;
 mod modes;
-#[cfg(feature = "candle")]
-mod ops;
 mod parity;
 mod trainable;
 #[cfg(feature = "candle")]
 mod training;
+
+use nomaly_backbones::Backbone;
+use nomaly_backbones::registry::BACKBONES;
+
+/// A backbone with weights by the formula.
+fn backbone(name: &str) -> Backbone {
+    let graph = BACKBONES.get(name).expect("a known name").graph();
+    Backbone::from_tensors(name, formula::weights(&graph)).expect("weights made from the graph fit it")
+}

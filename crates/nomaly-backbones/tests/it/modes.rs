@@ -2,11 +2,13 @@
 
 use nomaly_backbones::architectures::Architecture;
 use nomaly_backbones::architectures::wide_resnet::WideResNet;
-use nomaly_backbones::graph::Graph;
 use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::trainable::{Network, TrainableError, he_normal};
-use nomaly_backbones::{Backbone, OutputLayout, TapRequest, WeightTensor, Weights};
+use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
+use nomaly_nn::graph::Graph;
+use nomaly_nn::init::he_normal;
+use nomaly_nn::trainable::{Network, TrainableError};
+use nomaly_nn::weights::{WeightTensor, Weights};
 use serde_json::Value;
 
 use crate::formula;
@@ -69,10 +71,10 @@ fn evaluation_is_the_inference_plan_with_dropout_and_without() {
 #[test]
 fn the_candle_module_agrees_on_global_max_pooling_and_dense_layers() {
     use candle_core::{Device, Tensor};
-    use nomaly_backbones::module::{Mode, Module};
+    use nomaly_nn::module::Mode;
 
-    let backbone = formula::backbone("adacl-cnn");
-    let module = Module::new(&backbone, &["embedding", "logits"], &Device::Cpu).unwrap();
+    let backbone = crate::backbone("adacl-cnn");
+    let module = backbone.module(&["embedding", "logits"], &Device::Cpu, |_| false).unwrap();
     let input = Tensor::from_vec(images(), (IMAGES, 3, SIDE, SIDE), &Device::Cpu).unwrap();
     let outputs = module.forward(&input, Mode::Evaluate).unwrap();
     let taps = ["embedding", "logits"];

@@ -60,10 +60,10 @@ fn check_plan(fixture: &Fixture, backbone: &Backbone, isa: Isa) {
 #[cfg(feature = "candle")]
 fn check_module(fixture: &Fixture, backbone: &Backbone) {
     use candle_core::{Device, Tensor};
-    use nomaly_backbones::module::{Mode, Module};
+    use nomaly_nn::module::Mode;
 
     let taps: Vec<&str> = fixture.taps.keys().map(String::as_str).collect();
-    let module = Module::new(backbone, &taps, &Device::Cpu).unwrap();
+    let module = backbone.module(&taps, &Device::Cpu, |_| false).unwrap();
     let [height, width] = fixture.input;
     let input = Tensor::from_vec(formula::image(fixture.input), (1, 3, height, width), &Device::Cpu).unwrap();
     let outputs = module.forward(&input, Mode::Evaluate).unwrap();
@@ -76,7 +76,7 @@ fn check_module(fixture: &Fixture, backbone: &Backbone) {
 
 fn check(json: &str) {
     let fixture: Fixture = serde_json::from_str(json).unwrap();
-    let backbone = formula::backbone(&fixture.name);
+    let backbone = crate::backbone(&fixture.name);
     assert_eq!(backbone.taps().len(), fixture.taps.len(), "a fixture has every tap");
     for isa in Isa::available() {
         check_plan(&fixture, &backbone, isa);

@@ -2,11 +2,12 @@
 //! plan.
 
 use nomaly_backbones::architectures::wide_resnet::WideResNet;
-use nomaly_backbones::graph::Graph;
 use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::trainable::{Network, NetworkOptimizer, Rule, TrainableError, he_normal, pytorch_default};
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
+use nomaly_nn::graph::Graph;
+use nomaly_nn::init::{he_normal, pytorch_default};
+use nomaly_nn::trainable::{Network, NetworkOptimizer, Rule, TrainableError};
 use serde_json::Value;
 
 use crate::formula;
@@ -195,7 +196,7 @@ fn gradients_of_a_residual_network_are_those_of_differences() {
             let tensor = weights.get_mut(name).expect("a parameter");
             let mut values = tensor.to_f32().unwrap();
             values.iter_mut().zip(gradient).for_each(|(v, g)| *v += (sign * step * f64::from(*g)) as f32);
-            *tensor = nomaly_backbones::WeightTensor::from_f32(tensor.shape.clone(), &values);
+            *tensor = nomaly_nn::weights::WeightTensor::from_f32(tensor.shape.clone(), &values);
             let mut network = Network::new(&graph, &taps, [24, 24], &weights, isa).unwrap();
             network.forward(&input).unwrap();
             weigh(&network)

@@ -1,9 +1,9 @@
 //! Training of the candle module.
 
 use candle_core::{D, Device, Result, Tensor};
-use nomaly_backbones::module::{Mode, Module};
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
+use nomaly_nn::module::Mode;
 
 use crate::formula;
 
@@ -20,8 +20,8 @@ fn loss(logits: &Tensor) -> Result<Tensor> {
 
 #[test]
 fn a_few_steps_lower_the_loss_and_the_trained_weights_run_in_the_plan() -> Result<()> {
-    let backbone = formula::backbone("wrn-10-4");
-    let module = Module::trainable(&backbone, &["logits"], &Device::Cpu, |_| true).unwrap();
+    let backbone = crate::backbone("wrn-10-4");
+    let module = backbone.module(&["logits"], &Device::Cpu, |_| true).unwrap();
     let images = formula::image([BATCH * SIDE, SIDE]);
     let input = Tensor::from_slice(&images, (BATCH, 3, SIDE, SIDE), &Device::Cpu)?;
 
@@ -59,9 +59,9 @@ fn a_few_steps_lower_the_loss_and_the_trained_weights_run_in_the_plan() -> Resul
 
 #[test]
 fn only_chosen_parameters_are_variables_and_evaluation_leaves_the_statistics_alone() -> Result<()> {
-    let backbone = formula::backbone("resnet18");
+    let backbone = crate::backbone("resnet18");
     let chosen = |name: &str| name.starts_with("layer2.");
-    let module = Module::trainable(&backbone, &["stem", "layer2"], &Device::Cpu, chosen).unwrap();
+    let module = backbone.module(&["stem", "layer2"], &Device::Cpu, chosen).unwrap();
     assert!(module.variables().all(|(name, _)| chosen(name) && !name.contains("running")));
     assert_eq!(module.variables().count(), 5 + 2 * 5);
 

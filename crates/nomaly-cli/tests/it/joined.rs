@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use nomaly::backbones::Backbone;
-use nomaly::backbones::weights::{Metadata, to_safetensors};
+use nomaly::backbones::{Metadata, to_safetensors};
 use serde_json::Value;
 
 use crate::args;

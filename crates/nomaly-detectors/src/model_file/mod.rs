@@ -16,7 +16,7 @@
 //! | `calibration/class_groups/N` | U32 | the groups of these items, if there are groups |
 //! | `calibration/map_maxima` | F64 | the largest values of their maps, in the same order, for methods that make maps |
 //! | `region` | F32 | the region of interest, if any: 1 inside and 0 outside, in pixels of the frame |
-//! | `sha256` | U8 | the SHA-256 of everything before it, see [`write_sealed`](nomaly_backbones::weights::write_sealed) |
+//! | `sha256` | U8 | the SHA-256 of everything before it, see [`write_sealed`](nomaly_nn::weights::write_sealed) |
 //!
 //! A model of [rows](crate::rows) has `rows` with [`RowsInfo`](crate::info::RowsInfo) in place of `model`, and no
 //! tensors of a backbone, of maps or of a region.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use half::f16;
-use nomaly_backbones::weights::{DType, WeightTensor, Weights, WeightsError, from_sealed, safetensors_metadata};
+use nomaly_nn::weights::{DType, WeightTensor, Weights, WeightsError, from_sealed, safetensors_metadata};
 use nomaly_scorers::{State, Tensor, TensorData};
 use nomaly_store::{StoreError, read_regular};
 use serde::Deserialize;

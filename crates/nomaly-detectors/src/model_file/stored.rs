@@ -1,6 +1,6 @@
 //! The stored content of a model.
 
-use nomaly_backbones::weights::Weights;
+use nomaly_nn::weights::Weights;
 use nomaly_scorers::{State, Tensor};
 
 /// The stored content of a model.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nomaly_backbones::weights::Weights;
+use nomaly_nn::weights::Weights;
 use serde::Serialize;
 
 use super::read::{class_scores, held_out, open, read_bytes};

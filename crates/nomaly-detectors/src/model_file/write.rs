@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nomaly_backbones::weights::{TensorSource, WeightsError, write_sealed};
 use nomaly_methods::MethodError;
+use nomaly_nn::weights::{TensorSource, WeightsError, write_sealed};
 use nomaly_scorers::{Tensor, TensorData};
 use nomaly_store::AtomicFile;
 

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use nomaly_backbones::weights::{TensorSource, write_sealed};
 use nomaly_data::{Sample, with_changes};
 use nomaly_kernels::Isa;
 use nomaly_methods::groups::GroupFacts;
 use nomaly_methods::{GroupBy, InputParams, METHODS, MethodError, Skipped};
+use nomaly_nn::weights::{TensorSource, write_sealed};
 use nomaly_settings::Auto;
 use nomaly_store::{Progress, sha256_hex};
 

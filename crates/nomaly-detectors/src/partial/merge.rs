@@ -5,10 +5,10 @@ use std::path::Path;
 
 use image::GrayImage;
 use nomaly_backbones::Backbone;
-use nomaly_backbones::weights::from_sealed;
 use nomaly_data::FrameCache;
 use nomaly_kernels::Isa;
 use nomaly_methods::{FeatureSource, GroupBy, METHODS, MethodError, Stage};
+use nomaly_nn::weights::from_sealed;
 use nomaly_store::{Progress, sha256_hex};
 use nomaly_transforms::Pipeline;
 

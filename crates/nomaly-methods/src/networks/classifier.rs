@@ -1,8 +1,8 @@
 //! Trained networks, compiled for inference.
 
-use nomaly_backbones::weights::{WeightTensor, Weights};
 use nomaly_backbones::{Backbone, Extractor, TapRequest, Workspace};
 use nomaly_kernels::Isa;
+use nomaly_nn::weights::{WeightTensor, Weights};
 use nomaly_scorers::{State, Tensor, TensorData};
 
 use crate::MethodError;

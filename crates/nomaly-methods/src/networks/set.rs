@@ -1,7 +1,7 @@
 //! The start and end of fits that train a network on pixels.
 
-use nomaly_backbones::graph::Graph;
-use nomaly_backbones::weights::Weights;
+use nomaly_nn::graph::Graph;
+use nomaly_nn::weights::Weights;
 
 use super::images::PixelStore;
 use crate::MethodError;

@@ -1,14 +1,14 @@
 //! Checkpoints, from which an interrupted training resumes.
 //!
-//! One [sealed](nomaly_backbones::weights::write_sealed) safetensors file with the networks' tensors, their optimizers'
+//! One [sealed](nomaly_nn::weights::write_sealed) safetensors file with the networks' tensors, their optimizers'
 //! moments, the best networks so far if the training may stop early, and the [`Position`] in its metadata. The file
 //! name is a fingerprint of everything that determines the result, so that only the same training finds it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use nomaly_backbones::trainable::{NetworkOptimizer, OptimizerState};
-use nomaly_backbones::weights::{TensorSource, WeightTensor, Weights, from_sealed, write_sealed};
+use nomaly_nn::trainable::{NetworkOptimizer, OptimizerState};
+use nomaly_nn::weights::{TensorSource, WeightTensor, Weights, from_sealed, write_sealed};
 use nomaly_store::{AtomicFile, StoreError, create_folder, read_regular, sha256_hex};
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,9 @@
 //! Networks in training and their objective.
 
-use nomaly_backbones::graph::Graph;
-use nomaly_backbones::trainable::{Network, NetworkOptimizer, Rule, he_normal};
 use nomaly_kernels::Isa;
+use nomaly_nn::graph::Graph;
+use nomaly_nn::init::he_normal;
+use nomaly_nn::trainable::{Network, NetworkOptimizer, Rule};
 use serde::{Deserialize, Serialize};
 
 use crate::error::MethodError;

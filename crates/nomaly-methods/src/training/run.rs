@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use nomaly_backbones::trainable::Rule;
-use nomaly_backbones::weights::Weights;
+use nomaly_nn::trainable::Rule;
+use nomaly_nn::weights::Weights;
 use nomaly_store::Progress;
 
 use super::checkpoint::{Checkpoint, Position};

@@ -1,6 +1,6 @@
 //! Settings of all methods that train a network.
 
-use nomaly_backbones::trainable::Rule;
+use nomaly_nn::trainable::Rule;
 use nomaly_settings::{Auto, word_or_value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,7 @@ pub(crate) struct Division {
 
 #[cfg(test)]
 mod tests {
-    use nomaly_backbones::trainable::WeightDecay;
+    use nomaly_nn::trainable::WeightDecay;
     use nomaly_settings::{Assignments, SettingError, Settings};
 
     use super::*;

@@ -281,7 +281,7 @@ impl FittedMethod for FittedAdacl {
 
 #[cfg(test)]
 mod tests {
-    use nomaly_backbones::trainable::he_normal;
+    use nomaly_nn::init::he_normal;
     use nomaly_scorers::Tensor;
 
     use super::*;

@@ -35,9 +35,9 @@ mod passes;
 mod scores;
 
 use nomaly_backbones::architectures::pixels;
-use nomaly_backbones::graph::Graph;
 use nomaly_backbones::registry::BACKBONES;
 use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_nn::graph::Graph;
 use nomaly_scorers::{State, restore};
 use nomaly_settings::{Assignments, Auto, SettingError, Settings, SettingsTable};
 use nomaly_transforms::transformations::TransformationSet;

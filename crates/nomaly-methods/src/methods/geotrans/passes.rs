@@ -3,10 +3,10 @@
 //! Dropout stays active during scoring, so that each pass is a sample of the network. The spread over passes measures
 //! the uncertainty that the training images leave (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016).
 
-use nomaly_backbones::graph::Graph;
-use nomaly_backbones::trainable::Network;
-use nomaly_backbones::weights::Weights;
 use nomaly_kernels::Isa;
+use nomaly_nn::graph::Graph;
+use nomaly_nn::trainable::Network;
+use nomaly_nn::weights::Weights;
 
 use crate::MethodError;
 use crate::networks::classifier::log_softmax;

@@ -9,12 +9,10 @@ use std::collections::BTreeMap;
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use nomaly_kernels::geometry::{Activation, Padding};
 
-use crate::backbone::Backbone;
-use crate::error::BackboneError;
 use crate::graph::{Graph, Op, ParameterRole};
 use crate::ops::windows::{pad, window};
 use crate::ops::{self, Norm};
-use crate::weights::{WeightTensor, Weights};
+use crate::weights::{WeightTensor, Weights, WeightsError};
 
 /// The mode of batch norm in a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,7 +27,25 @@ pub enum Mode {
     },
 }
 
-/// A backbone on a candle device.
+/// Why a network cannot be loaded onto a device.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModuleError {
+    /// A tensor cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The device failed.
+    #[error("candle: {0}")]
+    Candle(Box<candle_core::Error>),
+}
+
+impl From<candle_core::Error> for ModuleError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(Box::new(error))
+    }
+}
+
+/// A network on a candle device.
 pub struct Module {
     graph: Graph,
     /// Tensors by name; for trained parameters and statistics, the tensor inside the variable.
@@ -50,35 +66,38 @@ impl std::fmt::Debug for Module {
 }
 
 impl Module {
-    /// Loads the part of `backbone` that the `taps` need onto `device`, without trainable parameters.
+    /// Loads `weights` onto `device` for the `outputs` (nodes of `graph`), without trainable parameters.
     ///
     /// # Errors
-    /// For joined networks, for a tap that the backbone or its weights do not have, and if the device fails.
-    pub fn new(backbone: &Backbone, taps: &[&str], device: &Device) -> std::result::Result<Self, BackboneError> {
-        Self::trainable(backbone, taps, device, |_| false)
+    /// For a tensor that cannot be read, and if the device fails.
+    pub fn new(
+        graph: Graph,
+        outputs: Vec<usize>,
+        weights: &Weights,
+        device: &Device,
+    ) -> std::result::Result<Self, ModuleError> {
+        Self::trainable(graph, outputs, weights, device, |_| false)
     }
 
     /// Like [`Module::new`]; the parameters whose names `train` accepts become variables.
     ///
     /// # Errors
-    /// For joined networks, for a tap that the backbone or its weights do not have, and if the device fails.
+    /// As [`Module::new`].
     pub fn trainable(
-        backbone: &Backbone,
-        taps: &[&str],
+        graph: Graph,
+        outputs: Vec<usize>,
+        weights: &Weights,
         device: &Device,
         train: impl Fn(&str) -> bool,
-    ) -> std::result::Result<Self, BackboneError> {
-        let graph = backbone.graph()?.clone();
-        let node = |tap: &&str| backbone.tap_node(tap).map(|(_, node)| node);
-        let outputs = taps.iter().map(node).collect::<std::result::Result<Vec<_>, _>>()?;
+    ) -> std::result::Result<Self, ModuleError> {
         let roles: BTreeMap<String, ParameterRole> =
             graph.parameters().into_iter().map(|parameter| (parameter.name, parameter.role)).collect();
         let mut module =
             Self { graph, tensors: BTreeMap::new(), trained: BTreeMap::new(), statistics: BTreeMap::new(), outputs };
-        for (name, weight) in backbone.export(taps)? {
+        for (name, weight) in weights {
             let tensor = Tensor::from_vec(weight.to_f32()?, weight.shape.as_slice(), device)?;
-            let statistic = roles.get(&name).is_some_and(|role| !role.is_trained());
-            let kept = if statistic || train(&name) {
+            let statistic = roles.get(name).is_some_and(|role| !role.is_trained());
+            let kept = if statistic || train(name) {
                 let variable = Var::from_tensor(&tensor)?;
                 let kept = variable.as_tensor().clone();
                 let variables = if statistic { &mut module.statistics } else { &mut module.trained };
@@ -87,7 +106,7 @@ impl Module {
             } else {
                 tensor
             };
-            module.tensors.insert(name, kept);
+            module.tensors.insert(name.clone(), kept);
         }
         Ok(module)
     }

@@ -1,8 +1,7 @@
-//! Weights and inputs made by a formula, the same as in `tests/fixtures/gen_parity.py`.
+//! Weights and inputs made by a formula, the same as in the scripts that make fixtures; the tests of `nomaly-backbones` share them.
 
-use nomaly_backbones::graph::{Graph, Parameter, ParameterRole};
-use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::{Backbone, WeightTensor, Weights};
+use nomaly_nn::graph::{Graph, Parameter, ParameterRole};
+use nomaly_nn::weights::{WeightTensor, Weights};
 
 /// Numbers in [-1, 1), a fixed function of `name` and the index.
 pub(crate) fn values(name: &str, count: usize) -> impl Iterator<Item = f64> {
@@ -31,12 +30,6 @@ fn tensor(Parameter { name, shape, role }: &Parameter) -> WeightTensor {
 /// All parameters of a graph.
 pub(crate) fn weights(graph: &Graph) -> Weights {
     graph.parameters().iter().map(|parameter| (parameter.name.clone(), tensor(parameter))).collect()
-}
-
-/// A backbone with weights by the formula.
-pub(crate) fn backbone(name: &str) -> Backbone {
-    let graph = BACKBONES.get(name).expect("a known name").graph();
-    Backbone::from_tensors(name, weights(&graph)).expect("weights made from the graph fit it")
 }
 
 /// An image `[3, height, width]` with values in [-2, 2).

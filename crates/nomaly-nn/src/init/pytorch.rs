@@ -39,13 +39,18 @@ pub fn pytorch_default(graph: &Graph, seed: u64) -> Weights {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::BACKBONES;
+    use crate::graph::{ConvOptions, GraphBuilder};
 
     #[test]
     fn weights_fill_their_interval_and_follow_the_seed() {
-        let graph = BACKBONES.get("wrn-10-4").unwrap().architecture.graph(72);
+        let mut builder = GraphBuilder::new(3);
+        let x = builder.conv(GraphBuilder::INPUT, "conv", 256, ConvOptions::centered(3, 1));
+        let x = builder.batch_norm(x, "bn", 1e-5);
+        let x = builder.conv(x, "wide", 256, ConvOptions::centered(3, 1));
+        builder.classifier(x, "fc", 72);
+        let graph = builder.finish().unwrap();
         let weights = pytorch_default(&graph, 7);
-        for (name, fan_in) in [("group3.0.conv2.weight", 256.0 * 9.0), ("fc.weight", 256.0), ("fc.bias", 256.0)] {
+        for (name, fan_in) in [("wide.weight", 256.0 * 9.0), ("fc.weight", 256.0), ("fc.bias", 256.0)] {
             let bound = f64::powf(fan_in, -0.5);
             let values = weights[name].to_f32().unwrap();
             let greatest = values.iter().map(|value| f64::from(value.abs())).fold(0.0, f64::max);

@@ -5,7 +5,14 @@
 //!
 //! Nodes stand in topological order. Parameter names are those of the published state dicts.
 
+mod builder;
+mod error;
+mod shapes;
+
 use nomaly_kernels::geometry::{Activation, Padding};
+
+pub use builder::{ConvOptions, GraphBuilder};
+pub use error::GraphError;
 
 /// The padding rule per axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,143 +288,21 @@ impl Graph {
     }
 }
 
-/// Builds a [`Graph`]; each method appends a node and returns its index.
-pub(crate) struct GraphBuilder {
-    graph: Graph,
-}
-
-/// The shape of a convolution, without its channels.
-#[derive(Clone, Copy)]
-pub(crate) struct ConvShape {
-    pub(crate) kernel: usize,
-    pub(crate) stride: usize,
-    pub(crate) padding: PaddingRule,
-    pub(crate) groups: usize,
-}
-
-impl ConvShape {
-    /// A 1×1 convolution.
-    pub(crate) const POINTWISE: Self = Self { kernel: 1, stride: 1, padding: PaddingRule::Symmetric(0), groups: 1 };
-
-    /// A dense convolution that keeps the size at stride 1.
-    pub(crate) const fn centered(kernel: usize, stride: usize) -> Self {
-        Self { kernel, stride, padding: PaddingRule::Symmetric(kernel / 2), groups: 1 }
-    }
-}
-
-impl GraphBuilder {
-    /// A graph with an RGB input at index 0.
-    pub(crate) fn new() -> Self {
-        let input = Node { op: Op::Input, inputs: Vec::new(), channels: 3, stride: Some(1) };
-        Self { graph: Graph { nodes: vec![input], taps: Vec::new() } }
-    }
-
-    pub(crate) fn channels(&self, index: usize) -> usize {
-        self.graph.nodes[index].channels
-    }
-
-    fn push(&mut self, op: Op, inputs: &[usize], channels: usize, stride: Option<usize>) -> usize {
-        self.graph.nodes.push(Node { op, inputs: inputs.to_vec(), channels, stride });
-        self.graph.nodes.len() - 1
-    }
-
-    fn strided(&self, x: usize, stride: usize) -> Option<usize> {
-        self.graph.nodes[x].stride.map(|so_far| so_far * stride)
-    }
-
-    /// A convolution without bias, because batch norm follows.
-    pub(crate) fn conv(&mut self, x: usize, name: impl Into<String>, channels: usize, shape: ConvShape) -> usize {
-        self.convolution(x, name.into(), channels, shape, false)
-    }
-
-    pub(crate) fn conv_with_bias(
-        &mut self,
-        x: usize,
-        name: impl Into<String>,
-        channels: usize,
-        shape: ConvShape,
-    ) -> usize {
-        self.convolution(x, name.into(), channels, shape, true)
-    }
-
-    fn convolution(&mut self, x: usize, name: String, channels: usize, shape: ConvShape, bias: bool) -> usize {
-        let ConvShape { kernel, stride, padding, groups } = shape;
-        let op = Op::Conv { name, kernel, stride, padding, groups, bias };
-        self.push(op, &[x], channels, self.strided(x, stride))
-    }
-
-    pub(crate) fn batch_norm(&mut self, x: usize, name: impl Into<String>, epsilon: f64) -> usize {
-        self.push(Op::BatchNorm { name: name.into(), epsilon }, &[x], self.channels(x), self.strided(x, 1))
-    }
-
-    pub(crate) fn activation(&mut self, x: usize, activation: Activation) -> usize {
-        self.push(Op::Activation(activation), &[x], self.channels(x), self.strided(x, 1))
-    }
-
-    pub(crate) fn add(&mut self, a: usize, b: usize) -> usize {
-        debug_assert_eq!(self.channels(a), self.channels(b));
-        self.push(Op::Add, &[a, b], self.channels(a), self.strided(a, 1))
-    }
-
-    pub(crate) fn max_pool(&mut self, x: usize, kernel: usize, stride: usize, padding: PaddingRule) -> usize {
-        let op = Op::MaxPool { kernel, stride, padding };
-        self.push(op, &[x], self.channels(x), self.strided(x, stride))
-    }
-
-    pub(crate) fn squeeze_excite(
-        &mut self,
-        x: usize,
-        [reduce, expand]: [String; 2],
-        reduced: usize,
-        activation: Activation,
-    ) -> usize {
-        let op = Op::SqueezeExcite { reduce, expand, reduced, activation };
-        self.push(op, &[x], self.channels(x), self.strided(x, 1))
-    }
-
-    pub(crate) fn global_max_pool(&mut self, x: usize) -> usize {
-        self.push(Op::GlobalMaxPool, &[x], self.channels(x), None)
-    }
-
-    pub(crate) fn dropout(&mut self, x: usize, rate: f32) -> usize {
-        self.push(Op::Dropout { rate }, &[x], self.channels(x), self.strided(x, 1))
-    }
-
-    pub(crate) fn linear(&mut self, x: usize, name: &str, outputs: usize) -> usize {
-        self.push(Op::Linear { name: name.to_owned() }, &[x], outputs, None)
-    }
-
-    /// Global average pooling and a linear layer: the tap `logits`.
-    pub(crate) fn classifier(&mut self, x: usize, name: &str, classes: usize) {
-        let pooled = self.push(Op::GlobalAvgPool, &[x], self.channels(x), None);
-        let logits = self.linear(pooled, name, classes);
-        self.tap("logits", logits);
-    }
-
-    pub(crate) fn tap(&mut self, name: impl Into<String>, node: usize) {
-        self.graph.taps.push(Tap { name: name.into(), node });
-    }
-
-    pub(crate) fn finish(self) -> Graph {
-        self.graph
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn toy() -> Graph {
-        let mut g = GraphBuilder::new();
-        let conv = g.conv(0, "a", 8, ConvShape::centered(3, 2));
+        let mut g = GraphBuilder::new(3);
+        let conv = g.conv(0, "a", 8, ConvOptions::centered(3, 2));
         let norm = g.batch_norm(conv, "b", 1e-5);
         g.tap("one", norm);
-        let conv = g.conv(norm, "c", 8, ConvShape::POINTWISE);
+        let conv = g.conv(norm, "c", 8, ConvOptions::POINTWISE);
         g.tap("two", conv);
         let norm = g.batch_norm(conv, "d", 1e-5);
         let sum = g.add(norm, conv);
         g.classifier(sum, "fc", 5);
-        g.finish()
+        g.finish().unwrap()
     }
 
     #[test]

@@ -12,11 +12,18 @@
 //! Other losses are computed by the caller, on any tape: [`Network::backward`] takes the gradients of the outputs.
 //!
 //! ```
-//! use nomaly_backbones::architectures::wide_resnet::WideResNet;
-//! use nomaly_backbones::trainable::{Network, NetworkOptimizer, Rule, pytorch_default};
 //! use nomaly_kernels::Isa;
+//! use nomaly_kernels::geometry::Activation;
+//! use nomaly_nn::graph::{ConvOptions, GraphBuilder};
+//! use nomaly_nn::init::pytorch_default;
+//! use nomaly_nn::trainable::{Network, NetworkOptimizer, Rule};
 //!
-//! let graph = WideResNet::new(1, 1).graph(2);
+//! let mut builder = GraphBuilder::new(3);
+//! let x = builder.conv(GraphBuilder::INPUT, "conv", 8, ConvOptions::centered(3, 1));
+//! let x = builder.batch_norm(x, "bn", 1e-5);
+//! let x = builder.activation(x, Activation::Relu);
+//! builder.classifier(x, "fc", 2);
+//! let graph = builder.finish()?;
 //! let mut network = Network::new(&graph, &["logits"], [8, 8], &pytorch_default(&graph, 0), Isa::best()?)?;
 //! let mut optimizer = NetworkOptimizer::new(Rule::adam(0.01));
 //! let images: Vec<f32> = (0..4 * 3 * 64).map(|i| if i < 2 * 3 * 64 { 1.0 } else { (i % 5) as f32 }).collect();
@@ -31,7 +38,6 @@
 
 mod buffers;
 mod error;
-mod initialize;
 mod optimizer;
 mod pass;
 mod steps;
@@ -51,9 +57,7 @@ use buffers::Buffers;
 use pass::Mode;
 use steps::{Plan, Slot, Step};
 
-pub use crate::initialize::he_normal;
 pub use error::TrainableError;
-pub use initialize::pytorch_default;
 pub use nomaly_kernels::training::WeightDecay;
 #[cfg(feature = "candle")]
 pub(crate) use optimizer::State;

@@ -9,22 +9,29 @@ use nomaly_kernels::network::{
     Activation, CompiledNetwork, ConvLayer, NetworkBuilder, NodeId, OutputLayout, Padding, Pool2d, SqueezeExcite,
 };
 
-use crate::BackboneError;
+use crate::error::CompileError;
 use crate::graph::{Graph, Op};
 use crate::parameters::Parameters;
+use crate::weights::Weights;
 
 /// Compiles the part of `graph` that `outputs` (node index, layout) need, for images of `input` = (height, width).
-pub(crate) fn compile(
+///
+/// A batch norm that the weights do not have counts as folded into the convolution before it.
+///
+/// # Errors
+/// For a tensor that is missing or of another size, an input that is too small, an operation that the plan does not
+/// have, and an instruction set that this machine lacks.
+pub fn compile(
     graph: &Graph,
-    parameters: &Parameters<'_>,
+    weights: &Weights,
     input: [usize; 2],
     outputs: &[(usize, OutputLayout)],
     isa: Isa,
-) -> Result<CompiledNetwork, BackboneError> {
+) -> Result<CompiledNetwork, CompileError> {
     let targets: Vec<usize> = outputs.iter().map(|&(node, _)| node).collect();
     let mut compiler = Compiler {
         graph,
-        parameters,
+        parameters: Parameters(weights),
         consumers: consumers(graph, &targets),
         tapped: (0..graph.nodes().len()).map(|index| targets.contains(&index)).collect(),
         builder: NetworkBuilder::new(isa),
@@ -58,7 +65,7 @@ fn consumers(graph: &Graph, targets: &[usize]) -> Vec<Vec<usize>> {
 
 struct Compiler<'a> {
     graph: &'a Graph,
-    parameters: &'a Parameters<'a>,
+    parameters: Parameters<'a>,
     consumers: Vec<Vec<usize>>,
     tapped: Vec<bool>,
     builder: NetworkBuilder,
@@ -93,7 +100,7 @@ impl Compiler<'_> {
         (node, Activation::Identity)
     }
 
-    fn emit(&mut self, index: usize, input: [usize; 2]) -> Result<(), BackboneError> {
+    fn emit(&mut self, index: usize, input: [usize; 2]) -> Result<(), CompileError> {
         let node = &self.graph.nodes()[index];
         let (result, step) = match &node.op {
             Op::Input => (index, self.builder.input(node.channels, input[0], input[1])),
@@ -155,7 +162,7 @@ impl Compiler<'_> {
 
     /// A convolution fused with its followers: batch norm, a residual sum whose other operand already exists, an
     /// activation. Returns the last fused node and the step.
-    fn convolution(&mut self, index: usize) -> Result<(usize, NodeId), BackboneError> {
+    fn convolution(&mut self, index: usize) -> Result<(usize, NodeId), CompileError> {
         let node = &self.graph.nodes()[index];
         let Op::Conv { name, kernel, stride, padding, groups, .. } = &node.op else {
             unreachable!("called for convolutions only")
@@ -206,19 +213,25 @@ impl Compiler<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::architectures::wide_resnet::WideResNet;
-    use crate::initialize::he_normal;
+    use crate::graph::{ConvOptions, GraphBuilder};
+    use crate::init::he_normal;
 
     #[test]
     fn dropout_is_nothing_to_a_plan() {
         let isa = Isa::best().unwrap();
         let image: Vec<f32> = (0..3 * 64).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
         let [plain, dropped] = [0.0, 0.5].map(|rate| {
-            let graph = WideResNet::new(1, 1).with_dropout(rate).graph(3);
+            let mut builder = GraphBuilder::new(3);
+            let x = builder.conv(GraphBuilder::INPUT, "conv1", 16, ConvOptions::centered(3, 1));
+            let x = builder.batch_norm(x, "bn", 1e-5);
+            let x = builder.activation(x, Activation::Relu);
+            let x = builder.dropout(x, rate);
+            let x = builder.conv(x, "conv2", 16, ConvOptions::centered(3, 1));
+            builder.classifier(x, "fc", 3);
+            let graph = builder.finish().unwrap();
             let weights = he_normal(&graph, 4);
-            let parameters = Parameters { backbone: "a test", weights: &weights };
-            let logits = graph.taps().last().unwrap().node;
-            let network = compile(&graph, &parameters, [8, 8], &[(logits, OutputLayout::Mean)], isa).unwrap();
+            let logits = graph.taps()[0].node;
+            let network = compile(&graph, &weights, [8, 8], &[(logits, OutputLayout::Mean)], isa).unwrap();
             let mut outputs = vec![Vec::new()];
             network.run(&image, 1, &mut network.workspace(1), &mut outputs).unwrap();
             outputs

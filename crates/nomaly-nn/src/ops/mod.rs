@@ -9,8 +9,8 @@
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};
-//! use nomaly_backbones::ops::{self, VarOptimizer};
-//! use nomaly_backbones::trainable::Rule;
+//! use nomaly_nn::ops::{self, VarOptimizer};
+//! use nomaly_nn::trainable::Rule;
 //!
 //! let image = Tensor::ones((1, 1, 4, 4), candle_core::DType::F32, &Device::Cpu)?;
 //! let weight = Var::ones((1, 1, 3, 3), candle_core::DType::F32, &Device::Cpu)?;

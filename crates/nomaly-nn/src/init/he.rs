@@ -49,13 +49,17 @@ fn normal(rng: &mut impl Rng, count: usize, deviation: f64) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::BACKBONES;
+    use crate::graph::{ConvOptions, GraphBuilder};
 
     #[test]
     fn weights_have_the_variance_of_their_fan_in_and_follow_the_seed() {
-        let graph = BACKBONES.get("wrn-16-4").unwrap().architecture.graph(72);
+        let mut builder = GraphBuilder::new(3);
+        let x = builder.conv(GraphBuilder::INPUT, "conv", 256, ConvOptions::centered(3, 1));
+        let x = builder.conv(x, "wide", 256, ConvOptions::centered(3, 1));
+        builder.classifier(x, "fc", 72);
+        let graph = builder.finish().unwrap();
         let weights = he_normal(&graph, 7);
-        let conv = weights["group3.1.conv1.weight"].to_f32().unwrap();
+        let conv = weights["wide.weight"].to_f32().unwrap();
         let n = conv.len() as f64;
         let mean = conv.iter().map(|&value| f64::from(value)).sum::<f64>() / n;
         let variance = conv.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / n;

@@ -1,9 +1,9 @@
 //! The kernels as candle operations against candle's own, which serve tensors of double precision on a CPU.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use nomaly_backbones::ops::{self, Norm, VarOptimizer};
-use nomaly_backbones::trainable::{Rule, WeightDecay};
 use nomaly_kernels::training::AfterNorm;
+use nomaly_nn::ops::{self, Norm, VarOptimizer};
+use nomaly_nn::trainable::{Rule, WeightDecay};
 
 use crate::formula;
 

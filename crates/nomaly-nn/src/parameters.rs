@@ -1,38 +1,32 @@
 //! Values of a graph's parameters, looked up by name and folded.
 
-use crate::BackboneError;
+use crate::error::CompileError;
 use crate::weights::Weights;
 
-/// The tensors of one backbone. Shapes and values were checked when the backbone was made.
-pub(crate) struct Parameters<'a> {
-    pub(crate) backbone: &'a str,
-    pub(crate) weights: &'a Weights,
-}
+/// The tensors of a network.
+pub(crate) struct Parameters<'a>(pub(crate) &'a Weights);
 
 impl Parameters<'_> {
     /// Whether there is a batch norm of that name, rather than one folded before the file was written.
     pub(crate) fn has_norm(&self, name: &str) -> bool {
-        self.weights.contains_key(&format!("{name}.running_var"))
+        self.0.contains_key(&format!("{name}.running_var"))
     }
 
     /// The values of a tensor that may be absent.
-    pub(crate) fn optional(&self, prefix: &str, leaf: &str) -> Result<Option<Vec<f32>>, BackboneError> {
-        match self.weights.get(&format!("{prefix}.{leaf}")) {
+    pub(crate) fn optional(&self, prefix: &str, leaf: &str) -> Result<Option<Vec<f32>>, CompileError> {
+        match self.0.get(&format!("{prefix}.{leaf}")) {
             Some(tensor) => Ok(Some(tensor.to_f32()?)),
             None => Ok(None),
         }
     }
 
     /// The values of a required tensor.
-    pub(crate) fn values(&self, prefix: &str, leaf: &str) -> Result<Vec<f32>, BackboneError> {
-        self.optional(prefix, leaf)?.ok_or_else(|| BackboneError::MissingTensor {
-            backbone: self.backbone.to_owned(),
-            tensor: format!("{prefix}.{leaf}"),
-        })
+    pub(crate) fn values(&self, prefix: &str, leaf: &str) -> Result<Vec<f32>, CompileError> {
+        self.optional(prefix, leaf)?.ok_or_else(|| CompileError::MissingTensor { tensor: format!("{prefix}.{leaf}") })
     }
 
     /// A batch norm as a factor and a summand per channel.
-    pub(crate) fn norm(&self, name: &str, epsilon: f64) -> Result<Norm, BackboneError> {
+    pub(crate) fn norm(&self, name: &str, epsilon: f64) -> Result<Norm, CompileError> {
         let weight = self.values(name, "weight")?;
         let bias = self.values(name, "bias")?;
         let mean = self.values(name, "running_mean")?;

@@ -1,0 +1,23 @@
+//! Errors of compilation.
+
+use nomaly_kernels::network::NetworkError;
+
+use crate::weights::WeightsError;
+
+/// Why a graph with weights cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// A tensor is missing.
+    #[error("the weights have no `{tensor}`")]
+    MissingTensor {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The network cannot be compiled for the input.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+}

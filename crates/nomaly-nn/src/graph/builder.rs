@@ -1,0 +1,227 @@
+//! The description of a graph, node by node.
+
+use std::collections::BTreeSet;
+
+use nomaly_kernels::geometry::Activation;
+
+use super::error::GraphError;
+use super::{Graph, Node, Op, PaddingRule, Tap};
+
+/// Builds a [`Graph`]: each method appends a node and returns its index, which later nodes take as an input.
+///
+/// A description that contradicts itself is reported by [`finish`](Self::finish), so that networks can be written down
+/// without a `?` on every line.
+///
+/// ```
+/// use nomaly_kernels::geometry::Activation;
+/// use nomaly_nn::graph::{ConvOptions, GraphBuilder};
+///
+/// let mut builder = GraphBuilder::new(1);
+/// let x = builder.conv_with_bias(GraphBuilder::INPUT, "conv", 8, ConvOptions::centered(3, 2));
+/// let x = builder.activation(x, Activation::Relu);
+/// builder.tap("features", x);
+/// let graph = builder.finish()?;
+/// assert_eq!(graph.parameter_count(), 8 * 9 + 8);
+/// assert_eq!(graph.shapes(&[[28, 28]])?[x], [8, 14, 14]);
+/// # Ok::<(), nomaly_nn::graph::GraphError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct GraphBuilder {
+    graph: Graph,
+    error: Option<GraphError>,
+}
+
+/// The window of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvOptions {
+    /// Side of the square kernel.
+    pub kernel: usize,
+    /// Step in both axes.
+    pub stride: usize,
+    /// Zeros around the input.
+    pub padding: PaddingRule,
+    /// Number of channel groups; equal to the channels for a depthwise convolution.
+    pub groups: usize,
+}
+
+impl ConvOptions {
+    /// A 1×1 convolution.
+    pub const POINTWISE: Self = Self { kernel: 1, stride: 1, padding: PaddingRule::Symmetric(0), groups: 1 };
+
+    /// A dense convolution that keeps the size at stride 1 if `kernel` is odd.
+    pub const fn centered(kernel: usize, stride: usize) -> Self {
+        Self { kernel, stride, padding: PaddingRule::Symmetric(kernel / 2), groups: 1 }
+    }
+
+    /// A dense convolution with this many zeros on each side.
+    pub const fn padded(kernel: usize, stride: usize, padding: usize) -> Self {
+        Self { kernel, stride, padding: PaddingRule::Symmetric(padding), groups: 1 }
+    }
+}
+
+impl GraphBuilder {
+    /// The index of the first input.
+    pub const INPUT: usize = 0;
+
+    /// A graph with one input of this many channels, [`INPUT`](Self::INPUT).
+    pub fn new(channels: usize) -> Self {
+        let mut builder = Self { graph: Graph { nodes: Vec::new(), taps: Vec::new() }, error: None };
+        builder.input(channels);
+        builder
+    }
+
+    /// A further input of this many channels. Inputs are given in the order of their nodes.
+    pub fn input(&mut self, channels: usize) -> usize {
+        self.push(Op::Input, &[], channels, Some(1))
+    }
+
+    /// The channels of a node's result.
+    pub fn channels(&self, index: usize) -> usize {
+        self.graph.nodes.get(index).map_or(0, |node| node.channels)
+    }
+
+    fn fail(&mut self, error: GraphError) {
+        self.error.get_or_insert(error);
+    }
+
+    fn push(&mut self, op: Op, inputs: &[usize], channels: usize, stride: Option<usize>) -> usize {
+        let index = self.graph.nodes.len();
+        if let Some(&input) = inputs.iter().find(|&&input| input >= index) {
+            self.fail(GraphError::UnknownNode { node: index, input });
+        }
+        if channels == 0 {
+            self.fail(GraphError::NoChannels { node: index });
+        }
+        self.graph.nodes.push(Node { op, inputs: inputs.to_vec(), channels, stride });
+        index
+    }
+
+    fn strided(&self, x: usize, stride: usize) -> Option<usize> {
+        self.graph.nodes.get(x)?.stride?.checked_mul(stride)
+    }
+
+    /// A convolution without bias, as before batch norm.
+    pub fn conv(&mut self, x: usize, name: impl Into<String>, channels: usize, options: ConvOptions) -> usize {
+        self.convolution(x, name.into(), channels, options, false)
+    }
+
+    /// A convolution with bias.
+    pub fn conv_with_bias(
+        &mut self,
+        x: usize,
+        name: impl Into<String>,
+        channels: usize,
+        options: ConvOptions,
+    ) -> usize {
+        self.convolution(x, name.into(), channels, options, true)
+    }
+
+    fn convolution(&mut self, x: usize, name: String, channels: usize, options: ConvOptions, bias: bool) -> usize {
+        let ConvOptions { kernel, stride, padding, groups } = options;
+        let inputs = self.channels(x);
+        if kernel == 0 || stride == 0 {
+            self.fail(GraphError::Window { layer: name.clone() });
+        }
+        if groups == 0 || !inputs.is_multiple_of(groups) || !channels.is_multiple_of(groups) {
+            self.fail(GraphError::Groups { layer: name.clone(), groups, inputs, outputs: channels });
+        }
+        let op = Op::Conv { name, kernel, stride, padding, groups, bias };
+        self.push(op, &[x], channels, self.strided(x, stride))
+    }
+
+    /// Batch norm of the channels of `x`.
+    pub fn batch_norm(&mut self, x: usize, name: impl Into<String>, epsilon: f64) -> usize {
+        self.push(Op::BatchNorm { name: name.into(), epsilon }, &[x], self.channels(x), self.strided(x, 1))
+    }
+
+    /// An element-wise function of `x`.
+    pub fn activation(&mut self, x: usize, activation: Activation) -> usize {
+        self.push(Op::Activation(activation), &[x], self.channels(x), self.strided(x, 1))
+    }
+
+    /// The sum of two results of one shape.
+    pub fn add(&mut self, a: usize, b: usize) -> usize {
+        let [first, second] = [a, b].map(|x| self.channels(x));
+        if first != second {
+            self.fail(GraphError::Channels { node: self.graph.nodes.len(), expected: first, found: second });
+        }
+        self.push(Op::Add, &[a, b], first, self.strided(a, 1))
+    }
+
+    /// The maximum over square windows.
+    pub fn max_pool(&mut self, x: usize, kernel: usize, stride: usize, padding: PaddingRule) -> usize {
+        if kernel == 0 || stride == 0 {
+            self.fail(GraphError::Window { layer: "max pooling".to_owned() });
+        }
+        let op = Op::MaxPool { kernel, stride, padding };
+        self.push(op, &[x], self.channels(x), self.strided(x, stride))
+    }
+
+    /// Squeeze and excitation, with `reduced` channels between its two convolutions.
+    pub fn squeeze_excite(
+        &mut self,
+        x: usize,
+        [reduce, expand]: [String; 2],
+        reduced: usize,
+        activation: Activation,
+    ) -> usize {
+        let op = Op::SqueezeExcite { reduce, expand, reduced, activation };
+        self.push(op, &[x], self.channels(x), self.strided(x, 1))
+    }
+
+    /// The mean of each channel.
+    pub fn global_avg_pool(&mut self, x: usize) -> usize {
+        self.push(Op::GlobalAvgPool, &[x], self.channels(x), None)
+    }
+
+    /// The maximum of each channel.
+    pub fn global_max_pool(&mut self, x: usize) -> usize {
+        self.push(Op::GlobalMaxPool, &[x], self.channels(x), None)
+    }
+
+    /// Dropout of this share of the values, in [0, 1).
+    pub fn dropout(&mut self, x: usize, rate: f32) -> usize {
+        self.push(Op::Dropout { rate }, &[x], self.channels(x), self.strided(x, 1))
+    }
+
+    /// A fully connected layer with bias on `[N, C, 1, 1]`.
+    pub fn linear(&mut self, x: usize, name: impl Into<String>, outputs: usize) -> usize {
+        self.push(Op::Linear { name: name.into() }, &[x], outputs, None)
+    }
+
+    /// Global average pooling and a linear layer: the tap `logits`.
+    pub fn classifier(&mut self, x: usize, name: impl Into<String>, classes: usize) {
+        let pooled = self.global_avg_pool(x);
+        let logits = self.linear(pooled, name, classes);
+        self.tap("logits", logits);
+    }
+
+    /// Names a node's result, so that it can be taken as an output.
+    pub fn tap(&mut self, name: impl Into<String>, node: usize) {
+        let name = name.into();
+        if node >= self.graph.nodes.len() {
+            self.fail(GraphError::UnknownNode { node: self.graph.nodes.len(), input: node });
+        }
+        if self.graph.taps.iter().any(|tap| tap.name == name) {
+            self.fail(GraphError::Duplicate { what: "tap", name: name.clone() });
+        }
+        self.graph.taps.push(Tap { name, node });
+    }
+
+    /// The graph.
+    ///
+    /// # Errors
+    /// The first contradiction in the description, and two parameters of one name.
+    pub fn finish(self) -> Result<Graph, GraphError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let mut names = BTreeSet::new();
+        for parameter in self.graph.parameters() {
+            if !names.insert(parameter.name.clone()) {
+                return Err(GraphError::Duplicate { what: "parameter", name: parameter.name });
+            }
+        }
+        Ok(self.graph)
+    }
+}

@@ -1,0 +1,23 @@
+//! Networks as data, and what runs them.
+//!
+//! A [`Graph`](graph::Graph) says what a network computes; the [`GraphBuilder`](graph::GraphBuilder) makes one. Together
+//! with [`Weights`](weights::Weights) it becomes a compiled CPU plan for inference ([`compile`]) or a
+//! [`Network`](trainable::Network) in training. With the feature `candle` it also becomes a `module::Module` for CUDA and
+//! Metal.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod error;
+pub mod graph;
+pub mod init;
+#[cfg(feature = "candle")]
+pub mod module;
+#[cfg(feature = "candle")]
+pub mod ops;
+mod parameters;
+mod plan;
+pub mod trainable;
+pub mod weights;
+
+pub use error::CompileError;
+pub use plan::compile;

@@ -1,0 +1,6 @@
+//! Networks and their operations against reference implementations.
+
+mod formula;
+mod graphs;
+#[cfg(feature = "candle")]
+mod ops;
