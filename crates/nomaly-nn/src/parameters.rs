@@ -26,11 +26,11 @@ impl Parameters<'_> {
     }
 
     /// A batch norm as a factor and a summand per channel.
-    pub(crate) fn norm(&self, name: &str, epsilon: f64) -> Result<Norm, CompileError> {
-        let weight = self.values(name, "weight")?;
-        let bias = self.values(name, "bias")?;
+    pub(crate) fn norm(&self, name: &str, epsilon: f64, affine: bool) -> Result<Norm, CompileError> {
         let mean = self.values(name, "running_mean")?;
         let variance = self.values(name, "running_var")?;
+        let weight = if affine { self.values(name, "weight")? } else { vec![1.0; mean.len()] };
+        let bias = if affine { self.values(name, "bias")? } else { vec![0.0; mean.len()] };
         let mut norm = Norm { scale: Vec::with_capacity(weight.len()), shift: Vec::with_capacity(weight.len()) };
         for (((weight, bias), mean), variance) in weight.into_iter().zip(bias).zip(mean).zip(variance) {
             let scale = f64::from(weight) / (f64::from(variance) + epsilon).sqrt();

@@ -105,9 +105,9 @@ impl Compiler<'_> {
         let (result, step) = match &node.op {
             Op::Input => (index, self.builder.input(node.channels, input[0], input[1])),
             Op::Conv { .. } => self.convolution(index)?,
-            Op::BatchNorm { name, epsilon } => {
+            Op::BatchNorm { name, epsilon, affine } => {
                 let (result, activation) = self.fuse_activation(index);
-                let norm = self.parameters.norm(name, *epsilon)?;
+                let norm = self.parameters.norm(name, *epsilon, *affine)?;
                 let step = self.builder.affine(self.step(node.inputs[0]), &norm.scale, &norm.shift, activation)?;
                 (result, step)
             }
@@ -149,11 +149,21 @@ impl Compiler<'_> {
                 };
                 (index, self.builder.squeeze_excite(self.step(node.inputs[0]), squeeze)?)
             }
-            Op::Linear { name } => {
+            Op::Linear { name, bias } => {
                 let weight = self.parameters.values(name, "weight")?;
-                let bias = self.parameters.values(name, "bias")?;
+                let bias = if *bias { Some(self.parameters.values(name, "bias")?) } else { None };
                 let x = self.step(node.inputs[0]);
-                (index, self.builder.linear(x, node.channels, &weight, Some(&bias))?)
+                (index, self.builder.linear(x, node.channels, &weight, bias.as_deref())?)
+            }
+            Op::AvgPool { kernel, stride, padding, count_padding } => {
+                let x = self.step(node.inputs[0]);
+                let [_, height, width] = self.builder.shape(x);
+                let pool = Pool2d {
+                    kernel: [*kernel; 2],
+                    stride: [*stride; 2],
+                    padding: padding.resolve([height, width], *kernel, *stride),
+                };
+                (index, self.builder.avg_pool(x, pool, *count_padding)?)
             }
         };
         self.steps[result] = Some(step);
@@ -174,10 +184,10 @@ impl Compiler<'_> {
 
         let mut last = index;
         if let Some(next) = self.only_consumer(last)
-            && let Op::BatchNorm { name, epsilon } = &self.graph.nodes()[next].op
+            && let Op::BatchNorm { name, epsilon, affine } = &self.graph.nodes()[next].op
         {
             if self.parameters.has_norm(name) {
-                let norm = self.parameters.norm(name, *epsilon)?;
+                let norm = self.parameters.norm(name, *epsilon, *affine)?;
                 bias = Some(norm.fold(&mut weight, bias.as_deref()));
             }
             self.fused[next] = true;

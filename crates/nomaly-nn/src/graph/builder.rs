@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use nomaly_kernels::geometry::Activation;
+use nomaly_kernels::geometry::{Activation, Padding};
+use nomaly_kernels::training::{Border, Interpolation};
 
 use super::error::GraphError;
 use super::{Graph, Node, Op, PaddingRule, Tap};
@@ -59,6 +60,35 @@ impl ConvOptions {
     }
 }
 
+/// The window of a transposed convolution, which enlarges an image by about its stride.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvTransposeOptions {
+    /// Side of the square kernel.
+    pub kernel: usize,
+    /// Distance of neighbouring inputs in the output.
+    pub stride: usize,
+    /// Rows and columns cut from each side of the output.
+    pub padding: usize,
+    /// Rows and columns added below and to the right; less than the stride.
+    pub output_padding: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+}
+
+impl ConvTransposeOptions {
+    /// A window without output padding and bias.
+    pub const fn new(kernel: usize, stride: usize, padding: usize) -> Self {
+        Self { kernel, stride, padding, output_padding: 0, bias: false }
+    }
+
+    /// The same window with a bias.
+    #[must_use]
+    pub const fn with_bias(mut self) -> Self {
+        self.bias = true;
+        self
+    }
+}
+
 impl GraphBuilder {
     /// The index of the first input.
     pub const INPUT: usize = 0;
@@ -86,6 +116,9 @@ impl GraphBuilder {
 
     fn push(&mut self, op: Op, inputs: &[usize], channels: usize, stride: Option<usize>) -> usize {
         let index = self.graph.nodes.len();
+        if inputs.is_empty() && op != Op::Input {
+            self.fail(GraphError::NoInputs { node: index });
+        }
         if let Some(&input) = inputs.iter().find(|&&input| input >= index) {
             self.fail(GraphError::UnknownNode { node: index, input });
         }
@@ -98,6 +131,12 @@ impl GraphBuilder {
 
     fn strided(&self, x: usize, stride: usize) -> Option<usize> {
         self.graph.nodes.get(x)?.stride?.checked_mul(stride)
+    }
+
+    /// The stride after an enlargement.
+    fn finer(&self, x: usize, factor: usize) -> Option<usize> {
+        let stride = self.graph.nodes.get(x)?.stride?;
+        (factor > 0 && stride.is_multiple_of(factor)).then(|| stride / factor)
     }
 
     /// A convolution without bias, as before batch norm.
@@ -129,9 +168,40 @@ impl GraphBuilder {
         self.push(op, &[x], channels, self.strided(x, stride))
     }
 
-    /// Batch norm of the channels of `x`.
+    /// A transposed convolution with or without bias.
+    pub fn conv_transpose(
+        &mut self,
+        x: usize,
+        name: impl Into<String>,
+        channels: usize,
+        options: ConvTransposeOptions,
+    ) -> usize {
+        let ConvTransposeOptions { kernel, stride, padding, output_padding, bias } = options;
+        let name = name.into();
+        if kernel == 0 || stride == 0 || output_padding >= stride.max(1) {
+            self.fail(GraphError::Window { layer: name.clone() });
+        }
+        let finer = self.finer(x, stride);
+        let op = Op::ConvTranspose { name, kernel, stride, padding, output_padding, bias };
+        self.push(op, &[x], channels, finer)
+    }
+
+    /// Batch norm of the channels of `x`, with weight and bias.
     pub fn batch_norm(&mut self, x: usize, name: impl Into<String>, epsilon: f64) -> usize {
-        self.push(Op::BatchNorm { name: name.into(), epsilon }, &[x], self.channels(x), self.strided(x, 1))
+        let op = Op::BatchNorm { name: name.into(), epsilon, affine: true };
+        self.push(op, &[x], self.channels(x), self.strided(x, 1))
+    }
+
+    /// Batch norm of the channels of `x`, without weight and bias.
+    pub fn batch_norm_without_affine(&mut self, x: usize, name: impl Into<String>, epsilon: f64) -> usize {
+        let op = Op::BatchNorm { name: name.into(), epsilon, affine: false };
+        self.push(op, &[x], self.channels(x), self.strided(x, 1))
+    }
+
+    /// Instance norm of `x`, with weight and bias if `affine`.
+    pub fn instance_norm(&mut self, x: usize, name: impl Into<String>, epsilon: f64, affine: bool) -> usize {
+        let op = Op::InstanceNorm { name: name.into(), epsilon, affine };
+        self.push(op, &[x], self.channels(x), self.strided(x, 1))
     }
 
     /// An element-wise function of `x`.
@@ -146,6 +216,62 @@ impl GraphBuilder {
             self.fail(GraphError::Channels { node: self.graph.nodes.len(), expected: first, found: second });
         }
         self.push(Op::Add, &[a, b], first, self.strided(a, 1))
+    }
+
+    /// The channels of `parts`, which have one height and width, one after another.
+    pub fn concat(&mut self, parts: &[usize]) -> usize {
+        let channels = parts.iter().map(|&part| self.channels(part)).sum();
+        let stride = parts.first().and_then(|&part| self.strided(part, 1));
+        self.push(Op::Concat, parts, channels, stride)
+    }
+
+    /// The values of `x` as another shape `[C, H, W]`: `[C H W, 1, 1]` before a linear layer, for example.
+    pub fn reshape(&mut self, x: usize, shape: [usize; 3]) -> usize {
+        self.push(Op::Reshape { shape }, &[x], shape[0], None)
+    }
+
+    /// `x` with zeros or its reflection around it.
+    pub fn pad(&mut self, x: usize, sides: Padding, border: Border) -> usize {
+        self.push(Op::Pad { sides, border }, &[x], self.channels(x), self.strided(x, 1))
+    }
+
+    /// `x` enlarged by a whole factor.
+    pub fn upsample(&mut self, x: usize, factor: usize, interpolation: Interpolation) -> usize {
+        if factor == 0 {
+            self.fail(GraphError::Window { layer: "upsampling".to_owned() });
+        }
+        let finer = self.finer(x, factor);
+        self.push(Op::Upsample { factor, interpolation }, &[x], self.channels(x), finer)
+    }
+
+    /// The softmax over the channels of `x`, `[N, C, 1, 1]`.
+    pub fn softmax(&mut self, x: usize) -> usize {
+        self.push(Op::Softmax, &[x], self.channels(x), None)
+    }
+
+    /// `x` times `gate`, `[C, 1, 1]`.
+    pub fn gate(&mut self, x: usize, gate: usize) -> usize {
+        let [first, second] = [x, gate].map(|x| self.channels(x));
+        if first != second {
+            self.fail(GraphError::Channels { node: self.graph.nodes.len(), expected: first, found: second });
+        }
+        self.push(Op::Gate, &[x, gate], first, self.strided(x, 1))
+    }
+
+    /// The mean over square windows; `count_padding` counts padding in the divisor, as is PyTorch's default.
+    pub fn avg_pool(
+        &mut self,
+        x: usize,
+        kernel: usize,
+        stride: usize,
+        padding: PaddingRule,
+        count_padding: bool,
+    ) -> usize {
+        if kernel == 0 || stride == 0 {
+            self.fail(GraphError::Window { layer: "average pooling".to_owned() });
+        }
+        let op = Op::AvgPool { kernel, stride, padding, count_padding };
+        self.push(op, &[x], self.channels(x), self.strided(x, stride))
     }
 
     /// The maximum over square windows.
@@ -186,7 +312,12 @@ impl GraphBuilder {
 
     /// A fully connected layer with bias on `[N, C, 1, 1]`.
     pub fn linear(&mut self, x: usize, name: impl Into<String>, outputs: usize) -> usize {
-        self.push(Op::Linear { name: name.into() }, &[x], outputs, None)
+        self.push(Op::Linear { name: name.into(), bias: true }, &[x], outputs, None)
+    }
+
+    /// A fully connected layer without bias on `[N, C, 1, 1]`.
+    pub fn linear_without_bias(&mut self, x: usize, name: impl Into<String>, outputs: usize) -> usize {
+        self.push(Op::Linear { name: name.into(), bias: false }, &[x], outputs, None)
     }
 
     /// Global average pooling and a linear layer: the tap `logits`.

@@ -12,6 +12,12 @@ pub enum GraphError {
         /// The node that is read.
         input: usize,
     },
+    /// A node that needs inputs and has none.
+    #[error("node {node} of the graph has no inputs")]
+    NoInputs {
+        /// The node.
+        node: usize,
+    },
     /// A result without channels.
     #[error("node {node} of the graph has no channels")]
     NoChannels {

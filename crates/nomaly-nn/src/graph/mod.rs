@@ -10,8 +10,9 @@ mod error;
 mod shapes;
 
 use nomaly_kernels::geometry::{Activation, Padding};
+use nomaly_kernels::training::{Border, Interpolation};
 
-pub use builder::{ConvOptions, GraphBuilder};
+pub use builder::{ConvOptions, ConvTransposeOptions, GraphBuilder};
 pub use error::GraphError;
 
 /// The padding rule per axis.
@@ -55,17 +56,69 @@ pub enum Op {
         /// Whether it has a bias, `[O]`.
         bias: bool,
     },
+    /// A square transposed convolution; `weight` is `[I, O, k, k]`. The output has
+    /// `(input - 1) * stride - 2 * padding + kernel + output_padding` rows.
+    ConvTranspose {
+        /// Prefix of the parameter names.
+        name: String,
+        /// Side of the kernel.
+        kernel: usize,
+        /// Distance of neighbouring inputs in the output.
+        stride: usize,
+        /// Rows and columns cut from each side of the output.
+        padding: usize,
+        /// Rows and columns added below and to the right; less than the stride.
+        output_padding: usize,
+        /// Whether it has a bias, `[O]`.
+        bias: bool,
+    },
     /// Batch normalization: `(x - running_mean) / sqrt(running_var + epsilon) * weight + bias`.
     BatchNorm {
         /// Prefix of the parameter names.
         name: String,
         /// Added to the variance.
         epsilon: f64,
+        /// Whether it has a weight and a bias.
+        affine: bool,
+    },
+    /// Instance normalization: each channel of each image by its own mean and variance (Ulyanov et al. 2016).
+    InstanceNorm {
+        /// Prefix of the parameter names.
+        name: String,
+        /// Added to the variance.
+        epsilon: f64,
+        /// Whether it has a weight and a bias.
+        affine: bool,
     },
     /// An element-wise function.
     Activation(Activation),
     /// The sum of the two inputs.
     Add,
+    /// The channels of all inputs, one after another.
+    Concat,
+    /// The same values, in order, as another shape.
+    Reshape {
+        /// Shape `[C, H, W]` of the result.
+        shape: [usize; 3],
+    },
+    /// Zeros or a reflection around the image.
+    Pad {
+        /// Rows and columns around it.
+        sides: Padding,
+        /// What they hold.
+        border: Border,
+    },
+    /// Enlargement by a whole factor.
+    Upsample {
+        /// The factor of both axes.
+        factor: usize,
+        /// How values between positions are found.
+        interpolation: Interpolation,
+    },
+    /// The softmax over the channels of `[N, C, 1, 1]`.
+    Softmax,
+    /// The first input times the second one, `[C, 1, 1]`: channel attention.
+    Gate,
     /// The maximum over a square window; padding never wins.
     MaxPool {
         /// Side of the window.
@@ -74,6 +127,17 @@ pub enum Op {
         stride: usize,
         /// Samples around the input.
         padding: PaddingRule,
+    },
+    /// The mean over a square window.
+    AvgPool {
+        /// Side of the window.
+        kernel: usize,
+        /// Step in both axes.
+        stride: usize,
+        /// Samples around the input.
+        padding: PaddingRule,
+        /// Whether padding counts in the divisor (PyTorch's default).
+        count_padding: bool,
     },
     /// The mean of each channel, `[N, C, 1, 1]`.
     GlobalAvgPool,
@@ -96,10 +160,12 @@ pub enum Op {
         /// Activation in between.
         activation: Activation,
     },
-    /// A fully connected layer with bias on `[N, C, 1, 1]`; `weight` is `[O, C]`.
+    /// A fully connected layer on `[N, C, 1, 1]`; `weight` is `[O, C]`.
     Linear {
         /// Prefix of the parameter names.
         name: String,
+        /// Whether it has a bias, `[O]`.
+        bias: bool,
     },
 }
 
@@ -132,9 +198,9 @@ pub enum ParameterRole {
     Weight,
     /// The bias of a convolution, of a linear layer or of squeeze-excite.
     Bias,
-    /// Batch norm's factor.
+    /// The factor of a normalization.
     NormScale,
-    /// Batch norm's summand.
+    /// The summand of a normalization.
     NormShift,
     /// Batch norm's mean over the training set; a statistic, not trained.
     RunningMean,
@@ -240,26 +306,44 @@ impl Graph {
                 let bias = bias.then(|| parameter(name, "bias", &[node.channels], Bias));
                 std::iter::once(weight).chain(bias).collect()
             }
-            Op::BatchNorm { name, .. } => vec![
-                parameter(name, "weight", &[inputs], NormScale),
-                parameter(name, "bias", &[inputs], NormShift),
-                parameter(name, "running_mean", &[inputs], RunningMean),
-                parameter(name, "running_var", &[inputs], RunningVariance),
-            ],
+            Op::ConvTranspose { name, kernel, bias, .. } => {
+                let weight = parameter(name, "weight", &[inputs, node.channels, *kernel, *kernel], Weight);
+                let bias = bias.then(|| parameter(name, "bias", &[node.channels], Bias));
+                std::iter::once(weight).chain(bias).collect()
+            }
+            Op::BatchNorm { name, affine, .. } => {
+                let scale = affine.then(|| parameter(name, "weight", &[inputs], NormScale));
+                let shift = affine.then(|| parameter(name, "bias", &[inputs], NormShift));
+                let mean = parameter(name, "running_mean", &[inputs], RunningMean);
+                let variance = parameter(name, "running_var", &[inputs], RunningVariance);
+                scale.into_iter().chain(shift).chain([mean, variance]).collect()
+            }
+            Op::InstanceNorm { name, affine: true, .. } => {
+                vec![parameter(name, "weight", &[inputs], NormScale), parameter(name, "bias", &[inputs], NormShift)]
+            }
             Op::SqueezeExcite { reduce, expand, reduced, .. } => vec![
                 parameter(reduce, "weight", &[*reduced, inputs, 1, 1], Weight),
                 parameter(reduce, "bias", &[*reduced], Bias),
                 parameter(expand, "weight", &[inputs, *reduced, 1, 1], Weight),
                 parameter(expand, "bias", &[inputs], Bias),
             ],
-            Op::Linear { name } => vec![
-                parameter(name, "weight", &[node.channels, inputs], Weight),
-                parameter(name, "bias", &[node.channels], Bias),
-            ],
+            Op::Linear { name, bias } => {
+                let weight = parameter(name, "weight", &[node.channels, inputs], Weight);
+                let bias = bias.then(|| parameter(name, "bias", &[node.channels], Bias));
+                std::iter::once(weight).chain(bias).collect()
+            }
             Op::Input
+            | Op::InstanceNorm { affine: false, .. }
             | Op::Activation(_)
             | Op::Add
+            | Op::Concat
+            | Op::Reshape { .. }
+            | Op::Pad { .. }
+            | Op::Upsample { .. }
+            | Op::Softmax
+            | Op::Gate
             | Op::MaxPool { .. }
+            | Op::AvgPool { .. }
             | Op::GlobalAvgPool
             | Op::GlobalMaxPool
             | Op::Dropout { .. } => Vec::new(),

@@ -1,6 +1,7 @@
 //! The shape of every result, from the sizes of the inputs.
 
 use nomaly_kernels::geometry::Padding;
+use nomaly_kernels::training::Border;
 
 use super::error::GraphError;
 use super::{Graph, Op, PaddingRule};
@@ -29,6 +30,56 @@ impl Graph {
                 Op::Input => *sizes.next().unwrap_or(&[0; 2]),
                 Op::Conv { name, kernel, stride, padding, .. } => windows(from, name, *kernel, *stride, *padding)?,
                 Op::MaxPool { kernel, stride, padding } => windows(from, "max pooling", *kernel, *stride, *padding)?,
+                Op::AvgPool { kernel, stride, padding, .. } => {
+                    windows(from, "average pooling", *kernel, *stride, *padding)?
+                }
+                Op::ConvTranspose { name, kernel, stride, padding, output_padding, .. } => {
+                    let enlarged = |size: usize| {
+                        let size = size.checked_sub(1)? * stride + kernel + output_padding;
+                        size.checked_sub(2 * padding).filter(|&size| size > 0)
+                    };
+                    let (Some(height), Some(width)) = (enlarged(from[1]), enlarged(from[2])) else {
+                        let reason = format!("its output would be empty with a padding of {padding}");
+                        return Err(GraphError::Size { layer: format!("`{name}`"), found: from, reason });
+                    };
+                    [height, width]
+                }
+                Op::Upsample { factor, .. } => [from[1] * factor, from[2] * factor],
+                Op::Pad { sides: Padding { top, bottom, left, right }, border } => {
+                    let sides = [(top, bottom, from[1]), (left, right, from[2])];
+                    if *border == Border::Reflection && sides.iter().any(|(a, b, size)| *a >= size || *b >= size) {
+                        let reason = "a reflection is smaller than the image".to_owned();
+                        return Err(GraphError::Size { layer: "padding".to_owned(), found: from, reason });
+                    }
+                    [from[1] + top + bottom, from[2] + left + right]
+                }
+                Op::Reshape { shape } => {
+                    if shape.iter().product::<usize>() != from.iter().product::<usize>() {
+                        let reason = format!("{shape:?} has another number of values");
+                        return Err(GraphError::Size { layer: "a reshape".to_owned(), found: from, reason });
+                    }
+                    [shape[1], shape[2]]
+                }
+                Op::Concat => {
+                    let differs = |&&input: &&usize| shapes[input][1..] != from[1..];
+                    if let Some(&other) = node.inputs.iter().find(differs) {
+                        let reason = format!("another input is {from:?}");
+                        return Err(GraphError::Size { layer: "a concatenation".to_owned(), found: shapes[other], reason });
+                    }
+                    [from[1], from[2]]
+                }
+                Op::Gate => {
+                    one_position(shapes[node.inputs[1]], "a gate")?;
+                    [from[1], from[2]]
+                }
+                Op::Softmax => {
+                    one_position(from, "softmax")?;
+                    [1, 1]
+                }
+                Op::Linear { name, .. } => {
+                    one_position(from, &format!("`{name}`"))?;
+                    [1, 1]
+                }
                 Op::Add => {
                     if let Some(&other) = node.inputs.iter().find(|&&input| shapes[input] != from) {
                         let reason = format!("its other input is {from:?}");
@@ -36,15 +87,26 @@ impl Graph {
                     }
                     [from[1], from[2]]
                 }
-                Op::GlobalAvgPool | Op::GlobalMaxPool | Op::Linear { .. } => [1, 1],
-                Op::BatchNorm { .. } | Op::Activation(_) | Op::Dropout { .. } | Op::SqueezeExcite { .. } => {
-                    [from[1], from[2]]
-                }
+                Op::GlobalAvgPool | Op::GlobalMaxPool => [1, 1],
+                Op::BatchNorm { .. }
+                | Op::InstanceNorm { .. }
+                | Op::Activation(_)
+                | Op::Dropout { .. }
+                | Op::SqueezeExcite { .. } => [from[1], from[2]],
             };
             shapes.push([node.channels, height, width]);
         }
         Ok(shapes)
     }
+}
+
+/// Refuses what has more than one position.
+fn one_position(from: [usize; 3], layer: &str) -> Result<(), GraphError> {
+    if from[1..] == [1, 1] {
+        return Ok(());
+    }
+    let reason = "it needs one position; reshape or pool before it".to_owned();
+    Err(GraphError::Size { layer: layer.to_owned(), found: from, reason })
 }
 
 /// Height and width after windows over an input of shape `[C, H, W]`.

@@ -3,6 +3,7 @@
 use nomaly_kernels::training::TrainingError;
 use nomaly_registry::UnknownName;
 
+use crate::graph::GraphError;
 use crate::weights::WeightsError;
 
 /// Why a network cannot be trained or a pass cannot be run.
@@ -15,11 +16,16 @@ pub enum TrainableError {
     /// No tap was requested.
     #[error("a network in training needs at least one tap as its output")]
     NoTaps,
-    /// The operation has no gradient here.
-    #[error("{operation} has no gradient on the CPU kernels")]
-    Unsupported {
-        /// The operation.
-        operation: String,
+    /// The graph cannot take inputs of these sizes.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The number of inputs differs from the graph's.
+    #[error("the network has {expected} inputs, but {found} were given")]
+    Inputs {
+        /// Inputs of the graph.
+        expected: usize,
+        /// Inputs given.
+        found: usize,
     },
     /// A parameter is missing.
     #[error("the weights have no `{tensor}`")]

@@ -54,10 +54,10 @@ use crate::graph::Graph;
 use crate::weights::{WeightTensor, Weights};
 
 use buffers::Buffers;
-use pass::Mode;
 use steps::{Plan, Slot, Step};
 
 pub use error::TrainableError;
+pub use pass::Pass;
 pub use nomaly_kernels::training::WeightDecay;
 #[cfg(feature = "candle")]
 pub(crate) use optimizer::State;
@@ -69,16 +69,22 @@ pub struct Network {
     isa: Isa,
     steps: Vec<Step>,
     slots: Vec<Slot>,
+    inputs: Vec<usize>,
     outputs: Vec<usize>,
     /// The share of a batch's statistics in the running ones.
     momentum: f64,
     images: usize,
     /// The mode of the last forward pass.
-    mode: Mode,
+    pass: Pass,
+    /// Whether the parameters have no gradients.
+    frozen: bool,
+    /// Whether gradients of parameters are added to those of earlier backward passes.
+    accumulates: bool,
     /// Generates the key of each pass's masks.
     dropout: ChaCha8Rng,
     wants_input_gradient: bool,
-    input_gradient: Vec<f32>,
+    /// By input.
+    input_gradients: Vec<Vec<f32>>,
     /// Results of the steps that are still needed.
     values: Vec<Option<Vec<f32>>>,
     gradients: Vec<Option<Arc<Vec<f32>>>>,
@@ -90,13 +96,27 @@ impl Network {
     /// `weights`.
     ///
     /// # Errors
-    /// For a tap that the graph does not have, an operation without gradient here (grouped convolutions, squeeze and
-    /// excitation, activations other than ReLU), weights that are missing or of another shape, and images that are too
-    /// small.
+    /// As [`with_inputs`](Self::with_inputs).
     pub fn new(
         graph: &Graph,
         taps: &[&str],
         size: [usize; 2],
+        weights: &Weights,
+        isa: Isa,
+    ) -> Result<Self, TrainableError> {
+        Self::with_inputs(graph, taps, &[size], weights, isa)
+    }
+
+    /// Plans the part of `graph` that the `taps` need, for inputs of these `sizes` (height, width), with parameters from
+    /// `weights`.
+    ///
+    /// # Errors
+    /// For a tap that the graph does not have, another number of inputs, weights that are missing or of another shape,
+    /// and inputs that are too small or do not fit each other.
+    pub fn with_inputs(
+        graph: &Graph,
+        taps: &[&str],
+        sizes: &[[usize; 2]],
         weights: &Weights,
         isa: Isa,
     ) -> Result<Self, TrainableError> {
@@ -110,7 +130,7 @@ impl Network {
         if targets.is_empty() {
             return Err(TrainableError::NoTaps);
         }
-        let Plan { steps, slots, outputs } = steps::plan(graph, &targets, size, weights, isa)?;
+        let Plan { steps, slots, inputs, outputs } = steps::plan(graph, &targets, sizes, weights, isa)?;
         let values = steps.iter().map(|_| None).collect();
         let gradients = vec![None; steps.len()];
         let buffers = Buffers::default();
@@ -118,13 +138,16 @@ impl Network {
             isa,
             steps,
             slots,
+            input_gradients: vec![Vec::new(); inputs.len()],
+            inputs,
             outputs,
             momentum: 0.1,
             images: 0,
-            mode: Mode::default(),
+            pass: Pass::default(),
+            frozen: false,
+            accumulates: false,
             dropout: ChaCha8Rng::seed_from_u64(0),
             wants_input_gradient: false,
-            input_gradient: Vec::new(),
             values,
             gradients,
             buffers,
@@ -138,11 +161,28 @@ impl Network {
         self
     }
 
-    /// Extends backward passes to the images; see [`input_gradient`](Self::input_gradient).
+    /// Extends backward passes to the inputs; see [`input_gradient`](Self::input_gradient).
     #[must_use]
     pub fn with_input_gradient(mut self) -> Self {
         self.wants_input_gradient = true;
         self
+    }
+
+    /// Freezes the parameters, or frees them: backward passes of a frozen network compute no gradients of parameters, but
+    /// hand on those of the inputs. Running statistics move in [`Pass::Train`] all the same.
+    pub fn set_frozen(&mut self, frozen: bool) {
+        self.frozen = frozen;
+    }
+
+    /// Whether backward passes add the gradients of parameters to those of earlier passes, until
+    /// [`clear_gradients`](Self::clear_gradients). By default each pass replaces them.
+    pub fn set_accumulating(&mut self, accumulating: bool) {
+        self.accumulates = accumulating;
+    }
+
+    /// Sets the gradients of all parameters to zero.
+    pub fn clear_gradients(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.gradient.fill(0.0));
     }
 
     /// Seeds the dropout masks of the following passes: the same seed and the same passes give the same masks, on any
@@ -151,35 +191,37 @@ impl Network {
         self.dropout = ChaCha8Rng::seed_from_u64(seed);
     }
 
-    /// Runs the network on `images` `[N, C, H, W]` as in training: batch norm normalizes by the statistics of the batch
-    /// and moves the running ones, dropout has a separate mask for each image. The results are the
+    /// Runs the network on its `inputs`, `[N, C, H, W]` each, in the order of their nodes. The results are the
     /// [`outputs`](Self::output).
     ///
     /// # Errors
-    /// If the values do not form whole images.
+    /// Unless there is one slice for each input, and all have the same number of whole images.
+    pub fn run(&mut self, inputs: &[&[f32]], pass: Pass) -> Result<(), TrainableError> {
+        pass::forward(self, inputs, pass)
+    }
+
+    /// Runs a network of one input on `images` `[N, C, H, W]` as in training, see [`Pass::Train`].
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
     pub fn forward(&mut self, images: &[f32]) -> Result<(), TrainableError> {
-        pass::forward(self, images, Mode::Train)
+        self.run(&[images], Pass::Train)
     }
 
-    /// Runs the network on `images` `[N, C, H, W]` as the inference plan does: batch norm normalizes by the running
-    /// statistics, there is no dropout, and nothing is changed. An image's results do not depend on the others.
+    /// Runs a network of one input on `images` `[N, C, H, W]` as in inference, see [`Pass::Evaluate`].
     ///
     /// # Errors
-    /// If the values do not form whole images.
+    /// As [`run`](Self::run).
     pub fn evaluate(&mut self, images: &[f32]) -> Result<(), TrainableError> {
-        pass::forward(self, images, Mode::Evaluate)
+        self.run(&[images], Pass::Evaluate)
     }
 
-    /// Runs the network on `images` `[N, C, H, W]` with the running statistics and with dropout: one pass of Monte
-    /// Carlo dropout (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, 2016, section 4).
-    ///
-    /// A pass is a draw of the network's weights, so all images share the same mask: an image's results do not depend
-    /// on the others, and the passes of one seed are the same networks for each batch.
+    /// Runs a network of one input on `images` `[N, C, H, W]` with dropout, see [`Pass::Sample`].
     ///
     /// # Errors
-    /// If the values do not form whole images.
+    /// As [`run`](Self::run).
     pub fn sample(&mut self, images: &[f32]) -> Result<(), TrainableError> {
-        pass::forward(self, images, Mode::Sample)
+        self.run(&[images], Pass::Sample)
     }
 
     /// The result of a tap, `[N, C, h, w]`, in the order of the taps; empty before the first forward pass.
@@ -193,10 +235,11 @@ impl Network {
     }
 
     /// Computes the [`gradients`](Self::gradients) of a loss, given its gradient with respect to each output of the
-    /// last pass of any kind: running statistics are constants, and dropout has the masks of that pass.
+    /// last pass of any kind: running statistics are constants but in [`Pass::Train`], and dropout has the masks of that
+    /// pass. An empty slice stands for a gradient of zeros.
     ///
     /// # Errors
-    /// Unless there is one gradient for each output, of the same length.
+    /// Unless there is one gradient for each output, of the same length or empty.
     pub fn backward(&mut self, gradients: &[&[f32]]) -> Result<(), TrainableError> {
         pass::backward(self, gradients)
     }
@@ -210,8 +253,8 @@ impl Network {
         self.forward(images)?;
         let step = &self.steps[self.outputs[0]];
         let (classes, name) = (step.len(), step.name.clone());
-        let mut gradients: Vec<Vec<f32>> =
-            self.outputs.iter().map(|&output| vec![0.0; self.images * self.steps[output].len()]).collect();
+        let mut gradients = vec![Vec::new(); self.outputs.len()];
+        gradients[0] = vec![0.0; self.images * classes];
         let loss = cross_entropy(self.output(0), classes, labels, &mut gradients[0]).map_err(error::in_layer(&name))?;
         self.backward(&gradients.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
         Ok(loss)
@@ -240,10 +283,16 @@ impl Network {
         trained.map(|slot| (slot.name.as_str(), slot.shape.as_slice(), slot.gradient.as_slice()))
     }
 
-    /// The gradient of the images of the last backward pass, `[N, C, H, W]`; empty unless
+    /// The gradient of the first input of the last backward pass, `[N, C, H, W]`; empty unless
     /// [asked for](Self::with_input_gradient).
     pub fn input_gradient(&self) -> &[f32] {
-        &self.input_gradient
+        self.input_gradient_of(0)
+    }
+
+    /// The gradient of an input of the last backward pass, `[N, C, H, W]`; empty unless
+    /// [asked for](Self::with_input_gradient), or if no output depends on it.
+    pub fn input_gradient_of(&self, input: usize) -> &[f32] {
+        self.input_gradients.get(input).map_or(&[], Vec::as_slice)
     }
 
     /// The number of trained values.

@@ -2,9 +2,12 @@
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::geometry::{Activation, Padding, Pool2d};
-use nomaly_kernels::training::{AfterNorm, BatchNorm, Conv2d, ConvShape, Dropout, Pool, TrainingError, linear};
+use nomaly_kernels::training::{
+    AfterNorm, AverageOver, BatchNorm, ChannelScale, Concat, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape,
+    Dropout, GroupNorm, Pad, Pool, Reads, ScalePer, TrainingError, Upsample, linear,
+};
 
-use crate::graph::{Graph, Op, ParameterRole};
+use crate::graph::{Graph, Node, Op, Parameter, ParameterRole};
 use crate::weights::Weights;
 
 use super::error::{TrainableError, in_layer};
@@ -28,16 +31,27 @@ pub(super) type Slots = Vec<usize>;
 pub(super) enum Kind {
     Input,
     Conv(Conv2d),
-    Norm {
+    ConvTranspose(ConvTranspose2d),
+    BatchNorm {
         plan: BatchNorm,
         /// Mean and variance of the batch.
         batch: [Vec<f32>; 2],
+        affine: bool,
     },
-    Relu,
+    InstanceNorm(GroupNorm),
+    Activation(Activation),
     Add,
+    Concat(Concat),
+    Reshape,
+    Pad(Pad),
+    Upsample(Upsample),
     MaxPool {
         plan: Pool,
         places: Vec<u32>,
+    },
+    AvgPool {
+        plan: Pool,
+        over: AverageOver,
     },
     Dropout {
         plan: Dropout,
@@ -47,12 +61,33 @@ pub(super) enum Kind {
     /// Positions of a plane.
     GlobalAverage(usize),
     Linear(Conv2d),
+    Gate(ChannelScale),
+    /// The number of channels.
+    Softmax(usize),
 }
 
 impl Kind {
-    /// Whether the gradient is computed from the input.
-    pub(super) fn keeps_input(&self) -> bool {
-        matches!(self, Self::Conv(_) | Self::Norm { .. } | Self::Relu | Self::Linear(_))
+    /// Whether the gradient is computed from the inputs.
+    fn keeps_inputs(&self) -> bool {
+        match self {
+            Self::Conv(_)
+            | Self::ConvTranspose(_)
+            | Self::BatchNorm { .. }
+            | Self::InstanceNorm(_)
+            | Self::Linear(_)
+            | Self::Gate(_) => true,
+            Self::Activation(activation) => activation.gradient_reads() == Reads::Input,
+            _ => false,
+        }
+    }
+
+    /// Whether the gradient is computed from the output.
+    pub(super) fn keeps_output(&self) -> bool {
+        match self {
+            Self::Activation(activation) => matches!(activation.gradient_reads(), Reads::Output | Reads::Either),
+            Self::Softmax(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -79,52 +114,55 @@ impl Step {
     }
 }
 
-/// Steps, parameters, and the steps that are outputs.
+/// Steps, parameters, and the steps that are inputs and outputs.
+#[derive(Default)]
 pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     pub(super) slots: Vec<Slot>,
+    pub(super) inputs: Vec<usize>,
     pub(super) outputs: Vec<usize>,
 }
 
-/// Plans the steps that `targets` (nodes of the graph) need.
+/// Plans the steps that `targets` (nodes of the graph) need, for inputs of these heights and widths.
 pub(super) fn plan(
     graph: &Graph,
     targets: &[usize],
-    [height, width]: [usize; 2],
+    sizes: &[[usize; 2]],
     weights: &Weights,
     isa: Isa,
 ) -> Result<Plan, TrainableError> {
     let nodes = graph.nodes();
+    let shapes = graph.shapes(sizes)?;
     let needed = graph.needed(targets);
     let consumers = |index: usize| -> Vec<usize> {
         (0..nodes.len()).filter(|&other| needed[other] && nodes[other].inputs.contains(&index)).collect()
     };
-    let relu = |index: usize| matches!(nodes[index].op, Op::Activation(Activation::Relu));
     // The step of each node's result.
     let mut step_of = vec![0; nodes.len()];
-    let mut plan = Plan { steps: Vec::new(), slots: Vec::new(), outputs: Vec::new() };
-    for index in (0..nodes.len()).filter(|&index| needed[index]) {
-        let node = &nodes[index];
-        let inputs: Vec<usize> = node.inputs.iter().map(|&input| step_of[input]).collect();
-        // A ReLU that is the only reader of a batch norm is fused into it.
-        if let (true, [input]) = (relu(index), node.inputs.as_slice())
-            && fuses(nodes, *input, &consumers(*input), targets)
-        {
-            step_of[index] = step_of[*input];
+    let mut planner = Planner { plan: Plan::default(), isa };
+    for (index, node) in nodes.iter().enumerate() {
+        // All inputs are given, whether the targets need them or not.
+        if !needed[index] && node.op != Op::Input {
             continue;
         }
-        let from = inputs.first().map_or([nodes[0].channels, height, width], |&input| plan.steps[input].shape);
-        let name = name_of(&node.op);
-        let followed = consumers(index);
-        let fused = followed.first().is_some_and(|&next| relu(next)) && fuses(nodes, index, &followed, targets);
-        let (kind, shape) = kind(&node.op, node.channels, from, fused, isa)?.map_err(in_layer(&name))?;
-        let slots = slots(graph, index, weights, &mut plan.slots)?;
-        step_of[index] = plan.steps.len();
-        plan.steps.push(Step { kind, name, inputs, slots, shape, last_use: 0, kept: false });
+        let inputs: Vec<usize> = node.inputs.iter().map(|&input| step_of[input]).collect();
+        // An activation that is the only reader of a batch norm is fused into it.
+        if let [input] = node.inputs[..]
+            && fused(nodes, input, &consumers(input), targets) != AfterNorm::Nothing
+        {
+            step_of[index] = inputs[0];
+            continue;
+        }
+        let after = fused(nodes, index, &consumers(index), targets);
+        let slots = planner.slots(graph, index, weights)?;
+        step_of[index] = planner.node(node, inputs, slots, shapes[index], after)?;
     }
+    let Planner { mut plan, .. } = planner;
+    plan.inputs = graph.inputs().map(|input| step_of[input]).collect();
     plan.outputs = targets.iter().map(|&target| step_of[target]).collect();
     for index in 0..plan.steps.len() {
-        let keeps = plan.steps[index].kind.keeps_input();
+        let keeps = plan.steps[index].kind.keeps_inputs();
+        plan.steps[index].kept |= plan.steps[index].kind.keeps_output();
         for input in plan.steps[index].inputs.clone() {
             plan.steps[input].last_use = index;
             plan.steps[input].kept |= keeps;
@@ -136,76 +174,180 @@ pub(super) fn plan(
     Ok(plan)
 }
 
-/// Whether the only reader of a batch norm is fused into it.
-fn fuses(nodes: &[crate::graph::Node], norm: usize, consumers: &[usize], targets: &[usize]) -> bool {
-    matches!(nodes[norm].op, Op::BatchNorm { .. }) && consumers.len() == 1 && !targets.contains(&norm)
+/// The activation that is fused into the batch norm at `norm`: that of its only reader.
+fn fused(nodes: &[Node], norm: usize, consumers: &[usize], targets: &[usize]) -> AfterNorm {
+    match (&nodes[norm].op, consumers) {
+        (Op::BatchNorm { .. }, &[reader]) if !targets.contains(&norm) => match nodes[reader].op {
+            Op::Activation(Activation::Relu) => AfterNorm::Relu,
+            Op::Activation(Activation::LeakyRelu(slope)) => AfterNorm::LeakyRelu(slope),
+            _ => AfterNorm::Nothing,
+        },
+        _ => AfterNorm::Nothing,
+    }
 }
 
 /// The name of an operation in messages.
 fn name_of(op: &Op) -> String {
     match op {
-        Op::Conv { name, .. } | Op::BatchNorm { name, .. } | Op::Linear { name } => name.clone(),
+        Op::Conv { name, .. }
+        | Op::ConvTranspose { name, .. }
+        | Op::BatchNorm { name, .. }
+        | Op::InstanceNorm { name, .. }
+        | Op::Linear { name, .. } => name.clone(),
         Op::SqueezeExcite { reduce, .. } => reduce.clone(),
         Op::Input => "input".to_owned(),
         Op::Activation(activation) => format!("{activation:?}"),
         Op::Add => "sum".to_owned(),
+        Op::Concat => "concatenation".to_owned(),
+        Op::Reshape { .. } => "reshape".to_owned(),
+        Op::Pad { .. } => "padding".to_owned(),
+        Op::Upsample { .. } => "upsampling".to_owned(),
         Op::MaxPool { .. } => "max pooling".to_owned(),
+        Op::AvgPool { .. } => "average pooling".to_owned(),
         Op::GlobalAvgPool => "global average pooling".to_owned(),
         Op::GlobalMaxPool => "global max pooling".to_owned(),
         Op::Dropout { .. } => "dropout".to_owned(),
+        Op::Gate => "gate".to_owned(),
+        Op::Softmax => "softmax".to_owned(),
     }
 }
 
-type Planned = Result<(Kind, [usize; 3]), TrainingError>;
+/// A plan in the making.
+struct Planner {
+    plan: Plan,
+    isa: Isa,
+}
 
-fn kind(op: &Op, channels: usize, from: [usize; 3], fused: bool, isa: Isa) -> Result<Planned, TrainableError> {
-    let [_, height, width] = from;
-    let unsupported = |operation: String| Err(TrainableError::Unsupported { operation });
-    Ok(match op {
-        Op::Input => Ok((Kind::Input, from)),
-        Op::Conv { name, groups, .. } if *groups != 1 => {
-            return unsupported(format!("the grouped convolution `{name}`"));
+impl Planner {
+    fn push(&mut self, kind: Kind, name: &str, inputs: Vec<usize>, slots: Slots, shape: [usize; 3]) -> usize {
+        self.plan.steps.push(Step { kind, name: name.to_owned(), inputs, slots, shape, last_use: 0, kept: false });
+        self.plan.steps.len() - 1
+    }
+
+    /// Adds the steps of a node, and returns the one that has its result.
+    fn node(
+        &mut self,
+        node: &Node,
+        inputs: Vec<usize>,
+        slots: Slots,
+        shape: [usize; 3],
+        after: AfterNorm,
+    ) -> Result<usize, TrainableError> {
+        let name = name_of(&node.op);
+        let from: Vec<[usize; 3]> = inputs.iter().map(|&input| self.plan.steps[input].shape).collect();
+        if let Op::SqueezeExcite { reduced, activation, .. } = node.op {
+            return self.squeeze_excite(&name, inputs[0], &slots, reduced, activation).map_err(in_layer(&name));
         }
-        Op::Conv { kernel, stride, padding, .. } => {
-            let shape = ConvShape {
-                in_channels: from[0],
+        let kind = kind(&node.op, &from, shape, after, self.isa).map_err(in_layer(&name))?;
+        Ok(self.push(kind, &name, inputs, slots, shape))
+    }
+
+    fn squeeze_excite(
+        &mut self,
+        name: &str,
+        x: usize,
+        slots: &[usize],
+        reduced: usize,
+        activation: Activation,
+    ) -> Result<usize, TrainingError> {
+        let [channels, height, width] = self.plan.steps[x].shape;
+        let (reduce, expand) = slots.split_at(2);
+        let [wide, narrow] = [[channels, 1, 1], [reduced, 1, 1]];
+        let mean = self.push(Kind::GlobalAverage(height * width), name, vec![x], Slots::new(), wide);
+        let plan = linear(self.isa, channels, reduced)?;
+        let hidden = self.push(Kind::Linear(plan), name, vec![mean], reduce.to_vec(), narrow);
+        let hidden = self.push(Kind::Activation(activation), name, vec![hidden], Slots::new(), narrow);
+        let plan = linear(self.isa, reduced, channels)?;
+        let gate = self.push(Kind::Linear(plan), name, vec![hidden], expand.to_vec(), wide);
+        let gate = self.push(Kind::Activation(Activation::Sigmoid), name, vec![gate], Slots::new(), wide);
+        let scale = ChannelScale::new(self.isa, ScalePer::Plane, channels, height * width)?;
+        Ok(self.push(Kind::Gate(scale), name, vec![x, gate], Slots::new(), [channels, height, width]))
+    }
+
+    /// Takes the parameters of a node from the weights.
+    fn slots(&mut self, graph: &Graph, index: usize, weights: &Weights) -> Result<Slots, TrainableError> {
+        let mut indices = Slots::new();
+        for Parameter { name, shape, role } in graph.parameters_of(index) {
+            let values = values(&name, &shape, weights)?;
+            let gradient = if role.is_trained() { vec![0.0; values.len()] } else { Vec::new() };
+            indices.push(self.plan.slots.len());
+            self.plan.slots.push(Slot { name, shape, role, values, gradient });
+        }
+        Ok(indices)
+    }
+}
+
+/// The step of an operation on inputs of shapes `from`, with a result of shape `to`.
+fn kind(op: &Op, from: &[[usize; 3]], to: [usize; 3], after: AfterNorm, isa: Isa) -> Result<Kind, TrainingError> {
+    let [in_channels, height, width] = from.first().copied().unwrap_or(to);
+    let (input, plane) = ([height, width], height * width);
+    let channels = to[0];
+    Ok(match op {
+        Op::Input => Kind::Input,
+        Op::Conv { kernel, stride, padding, groups, .. } => Kind::Conv(Conv2d::new(
+            isa,
+            ConvShape {
+                in_channels,
                 out_channels: channels,
-                input: [height, width],
+                input,
                 kernel: [*kernel; 2],
                 stride: [*stride; 2],
-                padding: padding.resolve([height, width], *kernel, *stride),
-            };
-            Conv2d::new(isa, shape).map(|plan| {
-                let [height, width] = plan.output();
-                (Kind::Conv(plan), [channels, height, width])
-            })
+                padding: padding.resolve(input, *kernel, *stride),
+                groups: *groups,
+            },
+        )?),
+        Op::ConvTranspose { kernel, stride, padding, output_padding, .. } => {
+            Kind::ConvTranspose(ConvTranspose2d::new(
+                isa,
+                ConvTransposeShape {
+                    in_channels,
+                    out_channels: channels,
+                    input,
+                    kernel: [*kernel; 2],
+                    stride: [*stride; 2],
+                    padding: Padding::symmetric(*padding),
+                    output_padding: [*output_padding; 2],
+                },
+            )?)
         }
-        Op::BatchNorm { epsilon, .. } => {
-            let after = if fused { AfterNorm::Relu } else { AfterNorm::Nothing };
-            let plan = BatchNorm::new(isa, channels, height * width, *epsilon, after);
-            plan.map(|plan| (Kind::Norm { plan, batch: [vec![0.0; channels], vec![0.0; channels]] }, from))
+        Op::BatchNorm { epsilon, affine, .. } => Kind::BatchNorm {
+            plan: BatchNorm::new(isa, channels, plane, *epsilon, after)?,
+            batch: [vec![0.0; channels], vec![0.0; channels]],
+            affine: *affine,
+        },
+        Op::InstanceNorm { epsilon, .. } => Kind::InstanceNorm(GroupNorm::instance(isa, channels, plane, *epsilon)?),
+        Op::Activation(activation) => Kind::Activation(*activation),
+        Op::Add => Kind::Add,
+        Op::Concat => {
+            let channels: Vec<usize> = from.iter().map(|[channels, ..]| *channels).collect();
+            Kind::Concat(Concat::new(&channels, plane)?)
         }
-        Op::Activation(Activation::Relu) => Ok((Kind::Relu, from)),
-        Op::Activation(activation) => return unsupported(format!("the activation {activation:?}")),
-        Op::Add => Ok((Kind::Add, from)),
+        Op::Reshape { .. } => Kind::Reshape,
+        Op::Pad { sides, border } => Kind::Pad(Pad::new(input, *sides, *border)?),
+        Op::Upsample { factor, interpolation } => {
+            Kind::Upsample(Upsample::by_factor(isa, input, [*factor; 2], *interpolation)?)
+        }
         Op::MaxPool { kernel, stride, padding } => {
-            let padding: Padding = padding.resolve([height, width], *kernel, *stride);
+            let padding = padding.resolve(input, *kernel, *stride);
             let pool = Pool2d { kernel: [*kernel; 2], stride: [*stride; 2], padding };
-            Pool::new([height, width], pool).map(|plan| {
-                let [height, width] = plan.output();
-                (Kind::MaxPool { plan, places: Vec::new() }, [channels, height, width])
-            })
+            Kind::MaxPool { plan: Pool::new(input, pool)?, places: Vec::new() }
         }
-        Op::GlobalAvgPool => Ok((Kind::GlobalAverage(height * width), [channels, 1, 1])),
+        Op::AvgPool { kernel, stride, padding, count_padding } => {
+            let padding = padding.resolve(input, *kernel, *stride);
+            let pool = Pool2d { kernel: [*kernel; 2], stride: [*stride; 2], padding };
+            let over = if *count_padding { AverageOver::Window } else { AverageOver::Inside };
+            Kind::AvgPool { plan: Pool::new(input, pool)?, over }
+        }
+        Op::GlobalAvgPool => Kind::GlobalAverage(plane),
         Op::GlobalMaxPool => {
-            let pool = Pool2d { kernel: [height, width], stride: [1; 2], padding: Padding::default() };
-            Pool::new([height, width], pool).map(|plan| (Kind::MaxPool { plan, places: Vec::new() }, [channels, 1, 1]))
+            let pool = Pool2d { kernel: input, stride: [1; 2], padding: Padding::default() };
+            Kind::MaxPool { plan: Pool::new(input, pool)?, places: Vec::new() }
         }
-        Op::Dropout { rate } => Dropout::new(f64::from(*rate)).map(|plan| (Kind::Dropout { plan, key: 0 }, from)),
-        Op::SqueezeExcite { reduce, .. } => return unsupported(format!("the squeeze-and-excitation `{reduce}`")),
-        Op::Linear { .. } => {
-            linear(isa, from.iter().product(), channels).map(|plan| (Kind::Linear(plan), [channels, 1, 1]))
-        }
+        Op::Dropout { rate } => Kind::Dropout { plan: Dropout::new(f64::from(*rate))?, key: 0 },
+        Op::SqueezeExcite { .. } => unreachable!("squeeze and excitation is several steps"),
+        Op::Linear { .. } => Kind::Linear(linear(isa, in_channels, channels)?),
+        Op::Gate => Kind::Gate(ChannelScale::new(isa, ScalePer::Plane, channels, plane)?),
+        Op::Softmax => Kind::Softmax(channels),
     })
 }
 
@@ -217,16 +359,4 @@ pub(super) fn values(name: &str, shape: &[usize], weights: &Weights) -> Result<V
         return Err(TrainableError::Shape { tensor: name.to_owned(), expected, found });
     }
     Ok(tensor.to_f32()?)
-}
-
-/// Takes the parameters of a node from the weights.
-fn slots(graph: &Graph, index: usize, weights: &Weights, slots: &mut Vec<Slot>) -> Result<Slots, TrainableError> {
-    let mut indices = Slots::new();
-    for parameter in graph.parameters_of(index) {
-        let values = values(&parameter.name, &parameter.shape, weights)?;
-        let gradient = if parameter.role.is_trained() { vec![0.0; values.len()] } else { Vec::new() };
-        indices.push(slots.len());
-        slots.push(Slot { name: parameter.name, shape: parameter.shape, role: parameter.role, values, gradient });
-    }
-    Ok(indices)
 }
