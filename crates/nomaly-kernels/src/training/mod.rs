@@ -13,7 +13,8 @@
 //! | convolution, groups = 1 | [`Conv2d::forward`] | [`Conv2d::input_gradient`], [`Conv2d::weight_gradient`], [`Conv2d::bias_gradient`] |
 //! | transposed convolution | [`ConvTranspose2d::forward`] | likewise |
 //! | linear layer | a 1×1 convolution of 1×1 images: [`linear`] | likewise |
-//! | batch norm, with ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`], [`BatchNorm::backward_fixed`] |
+//! | batch norm, with ReLU or leaky ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`], [`BatchNorm::backward_fixed`] |
+//! | activation | [`activate`], [`activate_in_place`] | [`activation_gradient`] |
 //! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
 //! | dropout | [`Dropout::apply`] | likewise |
 //! | softmax cross-entropy | [`cross_entropy`] | in the same call |
@@ -22,6 +23,7 @@
 //! **Parallelism** is one level deep, on the current rayon pool. Threads share a sum only in parts that the shapes
 //! alone determine and that are added in order: results are the same for any number of threads.
 
+mod activation;
 mod convolution;
 mod correlation;
 mod dropout;
@@ -34,8 +36,10 @@ mod norm;
 mod optimizer;
 mod pooling;
 mod reduce;
+mod vectors;
 mod weight_gradient;
 
+pub use activation::{Reads, activate, activate_in_place, activation_gradient};
 pub use convolution::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
 pub use dropout::Dropout;
 pub use elementwise::{add_assign, relu, relu_gradient};

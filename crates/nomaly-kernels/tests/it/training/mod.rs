@@ -1,5 +1,6 @@
 //! Training kernels against loops in double precision, finite differences and PyTorch.
 
+mod activation;
 mod convolution;
 mod norm;
 mod optimizer;
