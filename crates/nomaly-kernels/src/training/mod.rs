@@ -15,6 +15,7 @@
 //! | linear layer | a 1×1 convolution of 1×1 images: [`linear`] | likewise |
 //! | batch norm, with ReLU or leaky ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`], [`BatchNorm::backward_fixed`] |
 //! | activation | [`activate`], [`activate_in_place`] | [`activation_gradient`] |
+//! | factor per channel | [`ChannelScale::forward`] | [`ChannelScale::backward`] |
 //! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
 //! | dropout | [`Dropout::apply`] | likewise |
 //! | softmax cross-entropy | [`cross_entropy`] | in the same call |
@@ -24,6 +25,8 @@
 //! alone determine and that are added in order: results are the same for any number of threads.
 
 mod activation;
+mod channel_scale;
+mod columns;
 mod convolution;
 mod correlation;
 mod dropout;
@@ -40,6 +43,7 @@ mod vectors;
 mod weight_gradient;
 
 pub use activation::{Reads, activate, activate_in_place, activation_gradient};
+pub use channel_scale::{ChannelScale, ScalePer};
 pub use convolution::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
 pub use dropout::Dropout;
 pub use elementwise::{add_assign, relu, relu_gradient};

@@ -1,6 +1,7 @@
 //! Training kernels against loops in double precision, finite differences and PyTorch.
 
 mod activation;
+mod channel_scale;
 mod convolution;
 mod norm;
 mod optimizer;
