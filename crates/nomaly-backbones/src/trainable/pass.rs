@@ -117,10 +117,11 @@ fn compute(network: &mut Network, index: usize) -> Result<Vec<f32>, TrainableErr
             }
             Kind::Norm { plan, .. } if *mode != Mode::Train => {
                 let [weight, bias, mean, variance] = [0, 1, 2, 3].map(|part| slots[own[part]].values.as_slice());
-                plan.evaluate(x, weight, bias, mean, variance, &mut result)
+                plan.evaluate(x, Some(weight), Some(bias), mean, variance, &mut result)
             }
             Kind::Norm { plan, batch: [mean, variance] } => {
-                plan.forward(x, &slots[own[0]].values, &slots[own[1]].values, mean, variance, &mut result)?;
+                let [weight, bias] = [0, 1].map(|part| Some(slots[own[part]].values.as_slice()));
+                plan.forward(x, weight, bias, mean, variance, &mut result)?;
                 let [Slot { values: running_mean, .. }, Slot { values: running_variance, .. }] =
                     slots.get_disjoint_mut([own[2], own[3]]).expect("two different statistics");
                 plan.update_running(*images, *momentum, [mean, variance], [running_mean, running_variance])
@@ -268,14 +269,14 @@ fn differentiate(network: &mut Network, index: usize, gradient: Arc<Vec<f32>>) -
                         let fixed = *mode != Mode::Train;
                         let tensors = NormBackward {
                             input: present(values, input),
-                            weight: &weight.values,
-                            bias: &bias.values,
+                            weight: Some(&weight.values),
+                            bias: Some(&bias.values),
                             mean: if fixed { &running_mean.values } else { mean },
                             variance: if fixed { &running_variance.values } else { variance },
                             output_gradient: &gradient,
                             input_gradient: below.get_or_insert_with(|| buffers.take(gradient.len())),
-                            weight_gradient: &mut weight.gradient,
-                            bias_gradient: &mut bias.gradient,
+                            weight_gradient: Some(&mut weight.gradient),
+                            bias_gradient: Some(&mut bias.gradient),
                         };
                         if fixed { plan.backward_fixed(tensors) } else { plan.backward(tensors) }
                     }

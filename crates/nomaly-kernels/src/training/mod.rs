@@ -14,6 +14,7 @@
 //! | transposed convolution | [`ConvTranspose2d::forward`] | likewise |
 //! | linear layer | a 1×1 convolution of 1×1 images: [`linear`] | likewise |
 //! | batch norm, with ReLU or leaky ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`], [`BatchNorm::backward_fixed`] |
+//! | layer norm; group norm and instance norm | [`LayerNorm::forward`]; [`GroupNorm::forward`] | [`LayerNorm::backward`]; [`GroupNorm::backward`] |
 //! | activation | [`activate`], [`activate_in_place`] | [`activation_gradient`] |
 //! | factor per channel | [`ChannelScale::forward`] | [`ChannelScale::backward`] |
 //! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
@@ -39,6 +40,7 @@ mod norm;
 mod optimizer;
 mod pooling;
 mod reduce;
+mod row_norm;
 mod vectors;
 mod weight_gradient;
 
@@ -52,6 +54,7 @@ pub use loss::cross_entropy;
 pub use norm::{AfterNorm, BatchNorm, NormBackward};
 pub use optimizer::{AdamStep, SgdStep, WeightDecay};
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};
+pub use row_norm::{GroupNorm, LayerNorm, RowNormBackward};
 
 use crate::geometry::Padding;
 use crate::isa::Isa;

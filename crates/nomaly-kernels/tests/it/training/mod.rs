@@ -6,6 +6,7 @@ mod convolution;
 mod norm;
 mod optimizer;
 mod others;
+mod row_norm;
 mod torch;
 
 use nomaly_kernels::Isa;
