@@ -19,7 +19,9 @@
 //! | factor per channel | [`ChannelScale::forward`] | [`ChannelScale::backward`] |
 //! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
 //! | dropout | [`Dropout::apply`] | likewise |
-//! | softmax cross-entropy | [`cross_entropy`] | in the same call |
+//! | softmax of rows, and its logarithm | [`softmax`], [`log_softmax`] | [`softmax_gradient`], [`log_softmax_gradient`] |
+//! | softmax cross-entropy, binary cross-entropy | [`cross_entropy`], [`binary_cross_entropy`] | in the same call |
+//! | squared, absolute, smooth absolute error | [`mean_squared_error`], [`mean_absolute_error`], [`smooth_l1`] | in the same call |
 //! | optimizer step | [`SgdStep`], [`AdamStep`] | |
 //!
 //! **Parallelism** is one level deep, on the current rayon pool. Threads share a sum only in parts that the shapes
@@ -38,9 +40,11 @@ mod loss;
 mod memory;
 mod norm;
 mod optimizer;
+mod pair_loss;
 mod pooling;
 mod reduce;
 mod row_norm;
+mod softmax;
 mod vectors;
 mod weight_gradient;
 
@@ -53,8 +57,10 @@ pub use error::TrainingError;
 pub use loss::cross_entropy;
 pub use norm::{AfterNorm, BatchNorm, NormBackward};
 pub use optimizer::{AdamStep, SgdStep, WeightDecay};
+pub use pair_loss::{binary_cross_entropy, mean_absolute_error, mean_squared_error, smooth_l1};
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};
 pub use row_norm::{GroupNorm, LayerNorm, RowNormBackward};
+pub use softmax::{log_softmax, log_softmax_gradient, softmax, softmax_gradient};
 
 use crate::geometry::Padding;
 use crate::isa::Isa;

@@ -3,6 +3,7 @@
 mod activation;
 mod channel_scale;
 mod convolution;
+mod losses;
 mod norm;
 mod optimizer;
 mod others;
