@@ -18,6 +18,7 @@
 //! | activation | [`activate`], [`activate_in_place`] | [`activation_gradient`] |
 //! | factor per channel | [`ChannelScale::forward`] | [`ChannelScale::backward`] |
 //! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
+//! | attention | [`Attention::forward`] | [`Attention::backward`] |
 //! | dropout | [`Dropout::apply`] | likewise |
 //! | softmax of rows, and its logarithm | [`softmax`], [`log_softmax`] | [`softmax_gradient`], [`log_softmax_gradient`] |
 //! | softmax cross-entropy, binary cross-entropy | [`cross_entropy`], [`binary_cross_entropy`] | in the same call |
@@ -28,6 +29,7 @@
 //! alone determine and that are added in order: results are the same for any number of threads.
 
 mod activation;
+mod attention;
 mod channel_scale;
 mod columns;
 mod convolution;
@@ -37,6 +39,7 @@ mod elementwise;
 mod error;
 mod layout;
 mod loss;
+mod matrix;
 mod memory;
 mod norm;
 mod optimizer;
@@ -49,6 +52,7 @@ mod vectors;
 mod weight_gradient;
 
 pub use activation::{Reads, activate, activate_in_place, activation_gradient};
+pub use attention::{Attention, AttentionShape, Qkv, QkvGradient, Rotary, RotaryPairs};
 pub use channel_scale::{ChannelScale, ScalePer};
 pub use convolution::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
 pub use dropout::Dropout;
