@@ -541,10 +541,9 @@ impl Kernel for Exponentials<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for (row, sum) in self.scores.chunks_exact_mut(self.step).zip(self.sums) {
-            let row = &mut row[..self.tokens];
-            let to = row.as_mut_ptr();
-            // SAFETY: the exponentials replace the row itself.
-            *sum = unsafe { 1.0 / exponentials(s, row, to) } as f32;
+            let to = row[..self.tokens].as_mut_ptr();
+            // SAFETY: the exponentials replace the scores of the row.
+            *sum = unsafe { 1.0 / exponentials(s, to, to, self.tokens) } as f32;
         }
     }
 }

@@ -10,6 +10,8 @@
 //! Sums run in f32 lanes over one plane and in f64 over planes; variances are taken around the mean of each plane and
 //! combined (Chan, Golub & LeVeque 1983), so that a large mean loses no precision.
 
+use std::ops::Range;
+
 use crate::geometry::Slope;
 use crate::isa::Isa;
 use crate::parallel::for_each;
@@ -17,6 +19,7 @@ use crate::simd::{Kernel, Simd, Token, leaky_relu};
 
 use super::error::{TrainingError, expect, expect_some, positive, samples, values};
 use super::memory::{Shared, threads_for};
+use super::norm_rows::{BackwardRows, CHANNELS, NormalizeRows, RowMoments};
 use super::reduce::{Moments, sum_pairs};
 
 /// The activation after normalization.
@@ -109,6 +112,21 @@ impl BatchNorm {
         self.expect_channels(&[("the mean", mean.len()), ("the variance", variance.len())])?;
         expect("the output", output.len(), input.len())?;
         let [mean, variance, output] = [mean, variance, output].map(Shared::new);
+        if self.plane == 1 {
+            self.each_group(input.len(), |channels| {
+                let width = self.channels;
+                let moments = self.token.dispatch(RowMoments { input, width, channels: channels.clone() });
+                for (channel, moments) in channels.clone().zip(&moments) {
+                    // SAFETY: each channel has a place of its own.
+                    unsafe {
+                        mean.at(channel, 1).write(moments[0] as f32);
+                        variance.at(channel, 1).write(moments[1] as f32);
+                    }
+                }
+                self.normalize_rows(input, channels, weight, bias, &moments, output);
+            });
+            return Ok(());
+        }
         for_each(self.channels, threads_for(4 * input.len()), |channel| {
             let moments = self.token.dispatch(ChannelMoments { norm: self, input, channel });
             // SAFETY: each channel has a place of its own.
@@ -141,6 +159,13 @@ impl BatchNorm {
         self.expect_channels(&[("the mean", mean.len()), ("the variance", variance.len())])?;
         expect("the output", output.len(), input.len())?;
         let output = Shared::new(output);
+        if self.plane == 1 {
+            self.each_group(input.len(), |channels| {
+                let moments = wide_moments(mean, variance, channels.clone());
+                self.normalize_rows(input, channels, weight, bias, &moments, output);
+            });
+            return Ok(());
+        }
         for_each(self.channels, threads_for(4 * input.len()), |channel| {
             let moments = [f64::from(mean[channel]), f64::from(variance[channel])];
             let affine = self.affine(channel, weight, bias, moments);
@@ -218,23 +243,84 @@ impl BatchNorm {
         expect("the gradient of the input", input_gradient.len(), input.len())?;
         let to = Shared::new(input_gradient);
         let [weight_gradient, bias_gradient] = [weight_gradient, bias_gradient].map(|slice| slice.map(Shared::new));
-        for_each(self.channels, threads_for(6 * input.len()), |channel| {
-            let moments = [f64::from(mean[channel]), f64::from(variance[channel])];
-            let affine = self.affine(channel, weight, bias, moments);
-            let kernel = Backward { norm: self, input, output_gradient, channel, affine, moments, statistics, to };
-            let sums = self.token.dispatch(kernel);
+        let write = |channel: usize, sums: [f64; 2]| {
             for (to, sum) in [weight_gradient, bias_gradient].into_iter().zip(sums) {
                 if let Some(to) = to {
                     // SAFETY: each channel has a place of its own.
                     unsafe { to.at(channel, 1).write(sum as f32) };
                 }
             }
+        };
+        if self.plane == 1 {
+            self.each_group(input.len(), |channels| {
+                let moments = wide_moments(mean, variance, channels.clone());
+                let sums = self.token.dispatch(BackwardRows {
+                    norm: self,
+                    input,
+                    output_gradient,
+                    width: self.channels,
+                    channels: channels.clone(),
+                    affine: &self.affines(channels.clone(), weight, bias, &moments),
+                    moments: &moments,
+                    of_batch: statistics == Statistics::OfBatch,
+                    to,
+                });
+                channels.zip(sums).for_each(|(channel, sums)| write(channel, sums));
+            });
+            return Ok(());
+        }
+        for_each(self.channels, threads_for(6 * input.len()), |channel| {
+            let moments = [f64::from(mean[channel]), f64::from(variance[channel])];
+            let affine = self.affine(channel, weight, bias, moments);
+            let kernel = Backward { norm: self, input, output_gradient, channel, affine, moments, statistics, to };
+            write(channel, self.token.dispatch(kernel));
         });
         Ok(())
     }
 
     fn expect_channels(&self, slices: &[(&'static str, usize)]) -> Result<(), TrainingError> {
         slices.iter().try_for_each(|(what, found)| expect(what, *found, self.channels))
+    }
+
+    /// Calls `work` with groups of channels, for planes of one position.
+    fn each_group(&self, values: usize, work: impl Fn(Range<usize>) + Send + Sync) {
+        for_each(self.channels.div_ceil(CHANNELS), threads_for(6 * values), |group| {
+            work(group * CHANNELS..((group + 1) * CHANNELS).min(self.channels));
+        });
+    }
+
+    /// Normalizes some channels of rows.
+    fn normalize_rows(
+        &self,
+        input: &[f32],
+        channels: Range<usize>,
+        weight: Option<&[f32]>,
+        bias: Option<&[f32]>,
+        moments: &[[f64; 2]],
+        output: Shared,
+    ) {
+        let affine = &self.affines(channels.clone(), weight, bias, moments);
+        let (after, width) = (self.after, self.channels);
+        self.token.dispatch(NormalizeRows { after, input, width, channels, affine, output });
+    }
+
+    /// [`affine`](Self::affine) of some channels.
+    fn affines(
+        &self,
+        channels: Range<usize>,
+        weight: Option<&[f32]>,
+        bias: Option<&[f32]>,
+        moments: &[[f64; 2]],
+    ) -> Vec<[f32; 2]> {
+        channels.zip(moments).map(|(channel, moments)| self.affine(channel, weight, bias, *moments)).collect()
+    }
+
+    pub(super) fn after(&self) -> AfterNorm {
+        self.after
+    }
+
+    pub(super) fn epsilon(&self) -> f64 {
+        self.epsilon
     }
 
     /// Factor and summand of a channel, given its mean and variance.
@@ -256,6 +342,11 @@ impl BatchNorm {
         let (each, plane) = (self.channels * self.plane, self.plane);
         (0..len / each).map(move |image| image * each + channel * plane)
     }
+}
+
+/// Means and variances of some channels.
+fn wide_moments(mean: &[f32], variance: &[f32], channels: Range<usize>) -> Vec<[f64; 2]> {
+    channels.map(|channel| [f64::from(mean[channel]), f64::from(variance[channel])]).collect()
 }
 
 /// Mean and biased variance of one channel.

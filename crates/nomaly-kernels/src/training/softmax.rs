@@ -9,7 +9,7 @@ use crate::simd::{Kernel, Simd, Token, exp_of_negative};
 
 use super::error::{TrainingError, expect, positive, samples};
 use super::memory::{Shared, threads_for};
-use super::vectors::{greatest, map_sum_vectors, map_vectors, sum_vectors};
+use super::vectors::{greatest, map_vectors, sum_vectors};
 
 /// Values of a unit of work.
 const UNIT: usize = 16 << 10;
@@ -127,18 +127,34 @@ impl Kernel for Rows<'_> {
 /// Writes the exponentials of the differences from the greatest value, and returns their sum.
 ///
 /// # Safety
-/// `to` must be valid for writing as many values as `row` has, and may be `row` itself.
+/// `row` must be valid for reading and `to` for writing `len` values; they are the same or do not overlap.
 #[inline(always)]
-pub(super) unsafe fn exponentials<S: Simd>(s: S, row: &[f32], to: *mut f32) -> f64 {
-    let high = s.splat(greatest(s, row));
-    // SAFETY: the caller's promise.
-    let [sum] = unsafe {
-        map_sum_vectors(s, [row.as_ptr()], [to], row.len(), |[x]| {
-            let exponential = exp_of_negative(s, s.sub(high, x));
-            ([exponential], [exponential])
-        })
-    };
-    sum
+pub(super) unsafe fn exponentials<S: Simd>(s: S, row: *const f32, to: *mut f32, len: usize) -> f64 {
+    // SAFETY: the caller's promise; nothing is written while the slice exists.
+    let high = s.splat(greatest(s, unsafe { std::slice::from_raw_parts(row, len) }));
+    let rest = len % S::LANES;
+    let whole = len - rest;
+    let mut sum = s.splat(0.0);
+    let mut lanes = [0.0f32; 16];
+    // Without a closure, which would not be inlined into several callers.
+    // SAFETY: vectors end before `whole`, and `lanes` holds the longest vector.
+    unsafe {
+        for at in (0..whole).step_by(S::LANES) {
+            let exponential = exp_of_negative(s, s.sub(high, s.load(row.add(at))));
+            s.store(to.add(at), exponential);
+            sum = s.add(sum, exponential);
+        }
+        s.store(lanes.as_mut_ptr(), sum);
+        let mut total: f64 = lanes[..S::LANES].iter().map(|v| f64::from(*v)).sum();
+        if rest > 0 {
+            lanes.as_mut_ptr().copy_from_nonoverlapping(row.add(whole), rest);
+            let exponential = exp_of_negative(s, s.sub(high, s.load(lanes.as_ptr())));
+            s.store(lanes.as_mut_ptr(), exponential);
+            to.add(whole).copy_from_nonoverlapping(lanes.as_ptr(), rest);
+            total += lanes[..rest].iter().map(|v| f64::from(*v)).sum::<f64>();
+        }
+        total
+    }
 }
 
 /// # Safety
@@ -147,7 +163,7 @@ pub(super) unsafe fn exponentials<S: Simd>(s: S, row: &[f32], to: *mut f32) -> f
 unsafe fn softmax_row<S: Simd>(s: S, row: &[f32], to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
-        let inverse = s.splat((1.0 / exponentials(s, row, to)) as f32);
+        let inverse = s.splat((1.0 / exponentials(s, row.as_ptr(), to, row.len())) as f32);
         map_vectors(s, [to.cast_const()], [to], row.len(), |[exponential]| [s.mul(exponential, inverse)]);
     }
 }

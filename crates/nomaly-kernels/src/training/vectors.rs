@@ -19,56 +19,57 @@ pub(super) unsafe fn map_sum_vectors<S: Simd, const I: usize, const O: usize, co
     len: usize,
     f: impl Fn([S::V; I]) -> ([S::V; O], [S::V; P]),
 ) -> [f64; P] {
-    let whole = len - len % S::LANES;
+    let rest = len % S::LANES;
     let zero = s.splat(0.0);
-    // Two sums of each kind, because a single one would wait for its previous addition.
-    let mut sums = [[zero; P]; 2];
     let mut totals = [0.0f64; P];
     let mut lanes = [0.0f32; 16];
-    // SAFETY: vectors end before `whole`, the rest has fewer values than a vector, and the buffers hold the longest one.
+    let (mut rest_from, mut rest_to) = ([[0.0f32; 16]; I], [[0.0f32; 16]; O]);
+    // SAFETY: the first pass ends before the rest, the second runs in buffers that hold the longest vector.
     unsafe {
-        let one = |at: usize, sum: &mut [S::V; P]| {
-            let mut x = [zero; I];
-            for i in 0..I {
-                x[i] = s.load(from[i].add(at));
+        for i in 0..I {
+            rest_from[i].as_mut_ptr().copy_from_nonoverlapping(from[i].add(len - rest), rest);
+        }
+        // Both passes share one call of `f`: the compiler then inlines it, however long it is, and only what is inlined
+        // here is compiled for this instruction set.
+        for pass in 0..2 {
+            let (mut from, mut to, count, used) =
+                if pass == 0 { (from, to, len / S::LANES, S::LANES) } else { (from, to, rest.min(1), rest) };
+            if pass == 1 {
+                for i in 0..I {
+                    from[i] = rest_from[i].as_ptr();
+                }
+                for o in 0..O {
+                    to[o] = rest_to[o].as_mut_ptr();
+                }
             }
-            let (y, terms) = f(x);
-            for o in 0..O {
-                s.store(to[o].add(at), y[o]);
+            // Two sums of each kind, because a single one would wait for its previous addition.
+            let mut sums = [[zero; P]; 2];
+            let mut vector = 0;
+            while vector < count {
+                for half in 0..2 {
+                    if vector < count {
+                        let mut x = [zero; I];
+                        for i in 0..I {
+                            x[i] = s.load(from[i].add(vector * S::LANES));
+                        }
+                        let (y, terms) = f(x);
+                        for o in 0..O {
+                            s.store(to[o].add(vector * S::LANES), y[o]);
+                        }
+                        for p in 0..P {
+                            sums[half][p] = s.add(sums[half][p], terms[p]);
+                        }
+                        vector += 1;
+                    }
+                }
             }
             for p in 0..P {
-                sum[p] = s.add(sum[p], terms[p]);
+                s.store(lanes.as_mut_ptr(), s.add(sums[0][p], sums[1][p]));
+                totals[p] += lanes[..used].iter().map(|v| f64::from(*v)).sum::<f64>();
             }
-        };
-        let mut at = 0;
-        while at + 2 * S::LANES <= whole {
-            one(at, &mut sums[0]);
-            one(at + S::LANES, &mut sums[1]);
-            at += 2 * S::LANES;
         }
-        if at < whole {
-            one(at, &mut sums[0]);
-        }
-        for p in 0..P {
-            s.store(lanes.as_mut_ptr(), s.add(sums[0][p], sums[1][p]));
-            totals[p] = lanes[..S::LANES].iter().map(|v| f64::from(*v)).sum();
-        }
-        if whole < len {
-            let mut x = [zero; I];
-            for i in 0..I {
-                lanes = [0.0; 16];
-                lanes.as_mut_ptr().copy_from_nonoverlapping(from[i].add(whole), len - whole);
-                x[i] = s.load(lanes.as_ptr());
-            }
-            let (y, terms) = f(x);
-            for o in 0..O {
-                s.store(lanes.as_mut_ptr(), y[o]);
-                to[o].add(whole).copy_from_nonoverlapping(lanes.as_ptr(), len - whole);
-            }
-            for p in 0..P {
-                s.store(lanes.as_mut_ptr(), terms[p]);
-                totals[p] += lanes[..len - whole].iter().map(|v| f64::from(*v)).sum::<f64>();
-            }
+        for o in 0..O {
+            to[o].add(len - rest).copy_from_nonoverlapping(rest_to[o].as_ptr(), rest);
         }
     }
     totals
