@@ -1,7 +1,7 @@
 //! Operations on each value by itself: sum of two tensors, per-channel affine map, channel gate.
 
 use crate::blocked::{Arena, Region, View};
-use crate::epilogue::Epilogue;
+use crate::epilogue::{CurveRows, Epilogue};
 use crate::simd::{Kernel, Simd, Token};
 use crate::team::Team;
 
@@ -89,7 +89,11 @@ impl MapKernel<'_> {
             for y in y0..y1 {
                 for x in 0..self.dst.width {
                     let v = map(s.load(from.add(self.src.at(y, x))), y, x);
-                    s.store(to.add(self.dst.at(y, x)), self.epilogue.apply(s, v));
+                    s.store(to.add(self.dst.at(y, x)), self.epilogue.clamp(s, v));
+                }
+                if let Some(curve) = self.epilogue.curve {
+                    let start = to.add(self.dst.at(y, 0));
+                    s.vectorize(CurveRows { curve, start, row: self.dst.row, rows: 1, columns: self.dst.width });
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Shapes and options that single kernels and whole networks share: activations, padding, pooling windows, layouts.
 
+use std::fmt;
+
 /// The function applied to the result of an operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
@@ -14,6 +16,46 @@ pub enum Activation {
     Silu,
     /// 1 / (1 + exp(-x))
     Sigmoid,
+    /// x where it is positive, elsewhere slope * x
+    LeakyRelu(Slope),
+    /// The hyperbolic tangent.
+    Tanh,
+    /// x * Φ(x) with the distribution function Φ of the standard normal distribution (Hendrycks & Gimpel 2016)
+    Gelu,
+    /// x / 2 * (1 + tanh(sqrt(2 / π) * (x + 0.044715 x³))), the approximation of [`Gelu`](Self::Gelu) from the same
+    /// paper
+    GeluTanh,
+}
+
+impl Activation {
+    /// Leaky ReLU with a factor of negative values.
+    pub const fn leaky_relu(slope: f32) -> Self {
+        Self::LeakyRelu(Slope::new(slope))
+    }
+}
+
+/// A factor of negative values. It compares and hashes by its bits, so that what holds it can be compared and hashed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slope {
+    bits: u32,
+}
+
+impl Slope {
+    /// The factor `value`.
+    pub const fn new(value: f32) -> Self {
+        Self { bits: value.to_bits() }
+    }
+
+    /// The factor.
+    pub const fn value(self) -> f32 {
+        f32::from_bits(self.bits)
+    }
+}
+
+impl fmt::Debug for Slope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.value(), f)
+    }
 }
 
 /// Rows and columns of zeros around an image.
@@ -84,6 +126,13 @@ pub enum OutputLayout {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slopes_compare_by_value_and_print_as_numbers() {
+        assert_eq!(Activation::leaky_relu(0.2), Activation::LeakyRelu(Slope::new(0.2)));
+        assert_ne!(Activation::leaky_relu(0.2), Activation::leaky_relu(0.1));
+        assert_eq!(format!("{:?}", Activation::leaky_relu(0.2)), "LeakyRelu(0.2)");
+    }
 
     #[test]
     fn same_padding_is_tensorflows() {

@@ -245,6 +245,10 @@ fn sigmoid(x: &Tensor) -> Result<Tensor> {
     (x.neg()?.exp()? + 1.0)?.recip()
 }
 
+pub(crate) fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
+    x.relu()?.sub(&(x.neg()?.relu()? * f64::from(slope))?)
+}
+
 fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     match activation {
         Activation::Identity => Ok(x.clone()),
@@ -252,6 +256,10 @@ fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
         Activation::Relu6 => x.clamp(0f32, 6f32),
         Activation::Silu => x.silu(),
         Activation::Sigmoid => sigmoid(x),
+        Activation::LeakyRelu(slope) => leaky_relu(x, slope.value()),
+        Activation::Tanh => x.tanh(),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::GeluTanh => x.gelu(),
     }
 }
 

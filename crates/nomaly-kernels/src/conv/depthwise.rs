@@ -11,8 +11,8 @@
 
 use crate::blocked::{Arena, Region, View};
 use crate::buffer::AlignedBuf;
-use crate::epilogue::{Curve, Epilogue};
-use crate::simd::{Kernel, Simd, Token, sigmoid, silu};
+use crate::epilogue::Epilogue;
+use crate::simd::{Kernel, Simd, Token};
 use crate::team::Team;
 use crate::window::Window;
 
@@ -346,8 +346,7 @@ impl Row<'_> {
             if let Some(curve) = epilogue.curve {
                 for j in 0..N {
                     let output = self.output.add((x + j) * S::LANES);
-                    let value = s.load(output);
-                    let value = if curve == Curve::Silu { silu(s, value) } else { sigmoid(s, value) };
+                    let value = curve.apply(s, s.load(output));
                     s.store(output, value);
                     if SUM {
                         *sum = s.add(*sum, value);

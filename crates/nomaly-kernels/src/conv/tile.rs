@@ -13,7 +13,7 @@
 //! **Fallback.** Strides above two take [`Pitch::DYNAMIC`] with at most [`DYNAMIC_COLUMNS`] columns.
 
 use crate::epilogue::{Curve, Epilogue};
-use crate::simd::{Kernel, Simd, sigmoid, silu};
+use crate::simd::{Kernel, Simd};
 
 /// Distance between the inputs of neighbouring output columns, as a const parameter of the tile.
 pub(crate) struct Pitch;
@@ -237,7 +237,7 @@ impl Kernel for CurveKernel<'_> {
                     let column = *self.tile.output_columns.add(j) as usize;
                     let out = self.tile.output.add(column + b * self.tile.output_plane);
                     let x = s.load(out);
-                    s.store(out, if self.curve == Curve::Silu { silu(s, x) } else { sigmoid(s, x) });
+                    s.store(out, self.curve.apply(s, x));
                 }
             }
         }

@@ -117,6 +117,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn select(self, test: __m256, positive: __m256, otherwise: __m256) -> __m256 {
+        // SAFETY: `self` exists only where the processor has AVX2 and FMA.
+        unsafe { _mm256_blendv_ps(otherwise, positive, _mm256_cmp_ps::<_CMP_GT_OQ>(test, _mm256_setzero_ps())) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
         // SAFETY: `self` exists only where the processor has AVX2 and FMA; the caller promises rows and columns.
         unsafe {

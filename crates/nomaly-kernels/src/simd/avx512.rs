@@ -133,6 +133,15 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn select(self, test: __m512, positive: __m512, otherwise: __m512) -> __m512 {
+        // SAFETY: `self` exists only where the processor has AVX-512F.
+        unsafe {
+            let greater = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(test, _mm512_setzero_ps());
+            _mm512_mask_blend_ps(greater, otherwise, positive)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
         // SAFETY: `self` exists only where the processor has AVX-512F; the caller promises rows and columns.
         unsafe {

@@ -18,7 +18,9 @@ mod neon;
 mod portable;
 
 pub(crate) use bytes::{ByteKernel, ByteToken, Bytes};
-pub(crate) use math::{exp_of_negative, sigmoid, silu};
+pub(crate) use math::{
+    GELU_CUBIC, GELU_LINEAR, exp_of_negative, gelu, gelu_tanh, leaky_relu, ln_1p_of_share, normal, sigmoid, silu, tanh,
+};
 
 use crate::isa::{Isa, IsaError};
 
@@ -101,6 +103,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// `value` where `test` is greater than zero, elsewhere zero.
     fn where_positive(self, test: Self::V, value: Self::V) -> Self::V;
+
+    /// `positive` where `test` is greater than zero, elsewhere `otherwise`.
+    fn select(self, test: Self::V, positive: Self::V, otherwise: Self::V) -> Self::V;
 
     /// Transposes a square of `LANES` by `LANES` values: row i is read at `from + i * from_step`, column j is written
     /// at `to + j * to_step`.
@@ -197,7 +202,7 @@ mod tests {
     use super::*;
 
     /// Each operation on whole vectors: [`max`, `min`, `fma`, `pow2`, `sub`, `div`, `add`, `where_positive`,
-    /// `sqrt`, `reciprocal`, `scale`].
+    /// `sqrt`, `reciprocal`, `scale`, `select`].
     struct Ops<'a> {
         a: &'a [f32],
         b: &'a [f32],
@@ -205,11 +210,11 @@ mod tests {
     }
 
     impl Kernel for Ops<'_> {
-        type Output = Vec<[f32; 11]>;
+        type Output = Vec<[f32; 12]>;
 
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> Self::Output {
-            let mut out = vec![[0.0f32; 11]; self.a.len()];
+            let mut out = vec![[0.0f32; 12]; self.a.len()];
             let mut lane = [0.0f32; 16];
             for start in (0..self.a.len()).step_by(S::LANES) {
                 // SAFETY: the slices are multiples of the longest vector (16), and `lane` holds one.
@@ -228,6 +233,7 @@ mod tests {
                     s.sqrt(s.mul(a, a)),
                     s.reciprocal(a),
                     s.scale(b, n),
+                    s.select(a, b, n),
                 ];
                 for (which, v) in results.into_iter().enumerate() {
                     // SAFETY: `lane` holds the longest vector.
@@ -262,6 +268,7 @@ mod tests {
                     (a * a).sqrt(),
                     1.0 / a,
                     b * 2.0f32.powi(a.round() as i32),
+                    if a > 0.0 { b } else { a.round() },
                 ];
                 for (which, (got, want)) in got.iter().zip(want).enumerate() {
                     let slack = match which {

@@ -119,6 +119,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn select(self, test: float32x4_t, positive: float32x4_t, otherwise: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` exists only where the processor has NEON.
+        unsafe { vbslq_f32(vcgtzq_f32(test), positive, otherwise) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
         // SAFETY: `self` exists only where the processor has NEON; the caller promises rows and columns.
         unsafe {

@@ -101,6 +101,15 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn select(self, test: [f32; 8], positive: [f32; 8], otherwise: [f32; 8]) -> [f32; 8] {
+        let mut out = otherwise;
+        for i in 0..8 {
+            out[i] = if test[i] > 0.0 { positive[i] } else { otherwise[i] };
+        }
+        out
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
         for i in 0..8 {
             for j in 0..8 {

@@ -59,6 +59,12 @@ pub enum TrainingError {
         /// The share.
         rate: String,
     },
+    /// A bound of the smooth L1 loss that is not positive.
+    #[error("a smooth L1 loss with beta = {beta} does not exist: expected a positive number")]
+    SmoothL1Beta {
+        /// The bound.
+        beta: String,
+    },
     /// A label that is not a class.
     #[error("label {label} of sample {sample} is not below the {classes} classes")]
     Label {
@@ -74,6 +80,11 @@ pub enum TrainingError {
 /// Checks the length of a slice.
 pub(super) fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), TrainingError> {
     if found == expected { Ok(()) } else { Err(TrainingError::Length { what, expected, found }) }
+}
+
+/// Checks the length of a slice that may be absent.
+pub(super) fn expect_some(what: &'static str, slice: Option<&[f32]>, expected: usize) -> Result<(), TrainingError> {
+    slice.map_or(Ok(()), |slice| expect(what, slice.len(), expected))
 }
 
 /// The number of samples of `each` values in a slice.

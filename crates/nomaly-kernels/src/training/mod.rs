@@ -13,15 +13,25 @@
 //! | convolution, groups = 1 | [`Conv2d::forward`] | [`Conv2d::input_gradient`], [`Conv2d::weight_gradient`], [`Conv2d::bias_gradient`] |
 //! | transposed convolution | [`ConvTranspose2d::forward`] | likewise |
 //! | linear layer | a 1×1 convolution of 1×1 images: [`linear`] | likewise |
-//! | batch norm, with ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`], [`BatchNorm::backward_fixed`] |
+//! | batch norm, with ReLU or leaky ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`], [`BatchNorm::backward_fixed`] |
+//! | layer norm; group norm and instance norm | [`LayerNorm::forward`]; [`GroupNorm::forward`] | [`LayerNorm::backward`]; [`GroupNorm::backward`] |
+//! | activation | [`activate`], [`activate_in_place`] | [`activation_gradient`] |
+//! | factor per channel | [`ChannelScale::forward`] | [`ChannelScale::backward`] |
 //! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
+//! | attention | [`Attention::forward`] | [`Attention::backward`] |
 //! | dropout | [`Dropout::apply`] | likewise |
-//! | softmax cross-entropy | [`cross_entropy`] | in the same call |
+//! | softmax of rows, and its logarithm | [`softmax`], [`log_softmax`] | [`softmax_gradient`], [`log_softmax_gradient`] |
+//! | softmax cross-entropy, binary cross-entropy | [`cross_entropy`], [`binary_cross_entropy`] | in the same call |
+//! | squared, absolute, smooth absolute error | [`mean_squared_error`], [`mean_absolute_error`], [`smooth_l1`] | in the same call |
 //! | optimizer step | [`SgdStep`], [`AdamStep`] | |
 //!
 //! **Parallelism** is one level deep, on the current rayon pool. Threads share a sum only in parts that the shapes
 //! alone determine and that are added in order: results are the same for any number of threads.
 
+mod activation;
+mod attention;
+mod channel_scale;
+mod columns;
 mod convolution;
 mod correlation;
 mod dropout;
@@ -29,13 +39,22 @@ mod elementwise;
 mod error;
 mod layout;
 mod loss;
+mod matrix;
 mod memory;
 mod norm;
+mod norm_rows;
 mod optimizer;
+mod pair_loss;
 mod pooling;
 mod reduce;
+mod row_norm;
+mod softmax;
+mod vectors;
 mod weight_gradient;
 
+pub use activation::{Reads, activate, activate_in_place, activation_gradient};
+pub use attention::{Attention, AttentionShape, Qkv, QkvGradient, Rotary, RotaryPairs};
+pub use channel_scale::{ChannelScale, ScalePer};
 pub use convolution::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
 pub use dropout::Dropout;
 pub use elementwise::{add_assign, relu, relu_gradient};
@@ -43,7 +62,10 @@ pub use error::TrainingError;
 pub use loss::cross_entropy;
 pub use norm::{AfterNorm, BatchNorm, NormBackward};
 pub use optimizer::{AdamStep, SgdStep, WeightDecay};
+pub use pair_loss::{binary_cross_entropy, mean_absolute_error, mean_squared_error, smooth_l1};
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};
+pub use row_norm::{GroupNorm, LayerNorm, RowNormBackward};
+pub use softmax::{log_softmax, log_softmax_gradient, softmax, softmax_gradient};
 
 use crate::geometry::Padding;
 use crate::isa::Isa;

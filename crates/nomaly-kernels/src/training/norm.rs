@@ -1,22 +1,26 @@
-//! Batch normalisation in training, fused with the ReLU that follows it.
+//! Batch normalisation in training, fused with the ReLU or leaky ReLU that follows it.
 //!
 //! **The problem.** Batch norm does almost no arithmetic but passes over each tensor twice in either direction: once
 //! for sums, once for results. Tensors of tens of megabytes come from memory each time.
 //!
 //! **The design.** A unit of work is one channel over the whole batch. Its planes (half a megabyte for 128 images of
-//! 32 × 32) stay in the second-level cache between the passes, so memory sees each tensor once. The ReLU needs no pass:
-//! its mask is computed again from the input in the backward pass, and its result needs no tensor of its own.
+//! 32 × 32) stay in the second-level cache between the passes, so memory sees each tensor once. The activation needs no
+//! pass: its mask is computed again from the input in the backward pass, and its result needs no tensor of its own.
 //!
 //! Sums run in f32 lanes over one plane and in f64 over planes; variances are taken around the mean of each plane and
 //! combined (Chan, Golub & LeVeque 1983), so that a large mean loses no precision.
 
+use std::ops::Range;
+
+use crate::geometry::Slope;
 use crate::isa::Isa;
 use crate::parallel::for_each;
-use crate::simd::{Kernel, Simd, Token};
+use crate::simd::{Kernel, Simd, Token, leaky_relu};
 
-use super::error::{TrainingError, expect, positive, samples, values};
+use super::error::{TrainingError, expect, expect_some, positive, samples, values};
 use super::memory::{Shared, threads_for};
-use super::reduce::sum_pairs;
+use super::norm_rows::{BackwardRows, CHANNELS, NormalizeRows, RowMoments};
+use super::reduce::{Moments, sum_pairs};
 
 /// The activation after normalization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,10 +30,13 @@ pub enum AfterNorm {
     Nothing,
     /// max(x, 0)
     Relu,
+    /// x where it is positive, elsewhere slope * x
+    LeakyRelu(Slope),
 }
 
 /// Batch normalisation of `[N, C, P]`, P positions per plane: `(x - mean) / sqrt(variance + epsilon) * weight + bias`,
-/// with the mean and the biased variance of each channel over the batch.
+/// with the mean and the biased variance of each channel over the batch. An absent weight counts as one, an absent bias
+/// as zero.
 ///
 /// ```
 /// use nomaly_kernels::isa::Isa;
@@ -37,7 +44,7 @@ pub enum AfterNorm {
 ///
 /// let norm = BatchNorm::new(Isa::best()?, 1, 4, 0.0, AfterNorm::Nothing)?;
 /// let (mut mean, mut variance, mut output) = ([0.0], [0.0], [0.0; 4]);
-/// norm.forward(&[1.0, 3.0, 1.0, 3.0], &[2.0], &[5.0], &mut mean, &mut variance, &mut output)?;
+/// norm.forward(&[1.0, 3.0, 1.0, 3.0], Some(&[2.0]), Some(&[5.0]), &mut mean, &mut variance, &mut output)?;
 /// assert_eq!((mean[0], variance[0]), (2.0, 1.0));
 /// assert_eq!(output, [3.0, 7.0, 3.0, 7.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -56,10 +63,10 @@ pub struct BatchNorm {
 pub struct NormBackward<'a> {
     /// The input of the forward pass, `[N, C, P]`.
     pub input: &'a [f32],
-    /// Factor of each channel.
-    pub weight: &'a [f32],
-    /// Summand of each channel.
-    pub bias: &'a [f32],
+    /// Factor of each channel, as in the forward pass.
+    pub weight: Option<&'a [f32]>,
+    /// Summand of each channel, as in the forward pass.
+    pub bias: Option<&'a [f32]>,
     /// Mean of each channel that the forward pass used.
     pub mean: &'a [f32],
     /// Variance of each channel that the forward pass used; biased if it is the batch's.
@@ -68,10 +75,10 @@ pub struct NormBackward<'a> {
     pub output_gradient: &'a [f32],
     /// Destination of the input's gradient, `[N, C, P]`.
     pub input_gradient: &'a mut [f32],
-    /// Destination of the gradient of the factors, `[C]`.
-    pub weight_gradient: &'a mut [f32],
-    /// Destination of the gradient of the summands, `[C]`.
-    pub bias_gradient: &'a mut [f32],
+    /// Destination of the gradient of the factors, `[C]`, if it is wanted.
+    pub weight_gradient: Option<&'a mut [f32]>,
+    /// Destination of the gradient of the summands, `[C]`, if it is wanted.
+    pub bias_gradient: Option<&'a mut [f32]>,
 }
 
 impl BatchNorm {
@@ -93,29 +100,41 @@ impl BatchNorm {
     pub fn forward(
         &self,
         input: &[f32],
-        weight: &[f32],
-        bias: &[f32],
+        weight: Option<&[f32]>,
+        bias: Option<&[f32]>,
         mean: &mut [f32],
         variance: &mut [f32],
         output: &mut [f32],
     ) -> Result<(), TrainingError> {
         samples("the input", input.len(), self.channels * self.plane)?;
-        self.expect_channels(&[
-            ("the weight", weight.len()),
-            ("the bias", bias.len()),
-            ("the mean", mean.len()),
-            ("the variance", variance.len()),
-        ])?;
+        expect_some("the weight", weight, self.channels)?;
+        expect_some("the bias", bias, self.channels)?;
+        self.expect_channels(&[("the mean", mean.len()), ("the variance", variance.len())])?;
         expect("the output", output.len(), input.len())?;
         let [mean, variance, output] = [mean, variance, output].map(Shared::new);
+        if self.plane == 1 {
+            self.each_group(input.len(), |channels| {
+                let width = self.channels;
+                let moments = self.token.dispatch(RowMoments { input, width, channels: channels.clone() });
+                for (channel, moments) in channels.clone().zip(&moments) {
+                    // SAFETY: each channel has a place of its own.
+                    unsafe {
+                        mean.at(channel, 1).write(moments[0] as f32);
+                        variance.at(channel, 1).write(moments[1] as f32);
+                    }
+                }
+                self.normalize_rows(input, channels, weight, bias, &moments, output);
+            });
+            return Ok(());
+        }
         for_each(self.channels, threads_for(4 * input.len()), |channel| {
-            let moments = self.token.dispatch(Moments { norm: self, input, channel });
+            let moments = self.token.dispatch(ChannelMoments { norm: self, input, channel });
             // SAFETY: each channel has a place of its own.
             unsafe {
                 mean.at(channel, 1).write(moments[0] as f32);
                 variance.at(channel, 1).write(moments[1] as f32);
             }
-            let affine = self.affine(weight[channel], bias[channel], moments);
+            let affine = self.affine(channel, weight, bias, moments);
             self.token.dispatch(Normalize { norm: self, input, channel, affine, output });
         });
         Ok(())
@@ -128,24 +147,28 @@ impl BatchNorm {
     pub fn evaluate(
         &self,
         input: &[f32],
-        weight: &[f32],
-        bias: &[f32],
+        weight: Option<&[f32]>,
+        bias: Option<&[f32]>,
         mean: &[f32],
         variance: &[f32],
         output: &mut [f32],
     ) -> Result<(), TrainingError> {
         samples("the input", input.len(), self.channels * self.plane)?;
-        self.expect_channels(&[
-            ("the weight", weight.len()),
-            ("the bias", bias.len()),
-            ("the mean", mean.len()),
-            ("the variance", variance.len()),
-        ])?;
+        expect_some("the weight", weight, self.channels)?;
+        expect_some("the bias", bias, self.channels)?;
+        self.expect_channels(&[("the mean", mean.len()), ("the variance", variance.len())])?;
         expect("the output", output.len(), input.len())?;
         let output = Shared::new(output);
+        if self.plane == 1 {
+            self.each_group(input.len(), |channels| {
+                let moments = wide_moments(mean, variance, channels.clone());
+                self.normalize_rows(input, channels, weight, bias, &moments, output);
+            });
+            return Ok(());
+        }
         for_each(self.channels, threads_for(4 * input.len()), |channel| {
             let moments = [f64::from(mean[channel]), f64::from(variance[channel])];
-            let affine = self.affine(weight[channel], bias[channel], moments);
+            let affine = self.affine(channel, weight, bias, moments);
             self.token.dispatch(Normalize { norm: self, input, channel, affine, output });
         });
         Ok(())
@@ -211,27 +234,46 @@ impl BatchNorm {
             bias_gradient,
         } = tensors;
         samples("the input", input.len(), self.channels * self.plane)?;
-        self.expect_channels(&[
-            ("the weight", weight.len()),
-            ("the bias", bias.len()),
-            ("the mean", mean.len()),
-            ("the variance", variance.len()),
-            ("the gradient of the weight", weight_gradient.len()),
-            ("the gradient of the bias", bias_gradient.len()),
-        ])?;
+        expect_some("the weight", weight, self.channels)?;
+        expect_some("the bias", bias, self.channels)?;
+        self.expect_channels(&[("the mean", mean.len()), ("the variance", variance.len())])?;
+        expect_some("the gradient of the weight", weight_gradient.as_deref(), self.channels)?;
+        expect_some("the gradient of the bias", bias_gradient.as_deref(), self.channels)?;
         expect("the gradient of the output", output_gradient.len(), input.len())?;
         expect("the gradient of the input", input_gradient.len(), input.len())?;
-        let [to, weight_gradient, bias_gradient] = [input_gradient, weight_gradient, bias_gradient].map(Shared::new);
+        let to = Shared::new(input_gradient);
+        let [weight_gradient, bias_gradient] = [weight_gradient, bias_gradient].map(|slice| slice.map(Shared::new));
+        let write = |channel: usize, sums: [f64; 2]| {
+            for (to, sum) in [weight_gradient, bias_gradient].into_iter().zip(sums) {
+                if let Some(to) = to {
+                    // SAFETY: each channel has a place of its own.
+                    unsafe { to.at(channel, 1).write(sum as f32) };
+                }
+            }
+        };
+        if self.plane == 1 {
+            self.each_group(input.len(), |channels| {
+                let moments = wide_moments(mean, variance, channels.clone());
+                let sums = self.token.dispatch(BackwardRows {
+                    norm: self,
+                    input,
+                    output_gradient,
+                    width: self.channels,
+                    channels: channels.clone(),
+                    affine: &self.affines(channels.clone(), weight, bias, &moments),
+                    moments: &moments,
+                    of_batch: statistics == Statistics::OfBatch,
+                    to,
+                });
+                channels.zip(sums).for_each(|(channel, sums)| write(channel, sums));
+            });
+            return Ok(());
+        }
         for_each(self.channels, threads_for(6 * input.len()), |channel| {
             let moments = [f64::from(mean[channel]), f64::from(variance[channel])];
-            let affine = self.affine(weight[channel], bias[channel], moments);
+            let affine = self.affine(channel, weight, bias, moments);
             let kernel = Backward { norm: self, input, output_gradient, channel, affine, moments, statistics, to };
-            let [by_weight, by_bias] = self.token.dispatch(kernel);
-            // SAFETY: each channel has a place of its own.
-            unsafe {
-                weight_gradient.at(channel, 1).write(by_weight as f32);
-                bias_gradient.at(channel, 1).write(by_bias as f32);
-            }
+            write(channel, self.token.dispatch(kernel));
         });
         Ok(())
     }
@@ -240,10 +282,59 @@ impl BatchNorm {
         slices.iter().try_for_each(|(what, found)| expect(what, *found, self.channels))
     }
 
+    /// Calls `work` with groups of channels, for planes of one position.
+    fn each_group(&self, values: usize, work: impl Fn(Range<usize>) + Send + Sync) {
+        for_each(self.channels.div_ceil(CHANNELS), threads_for(6 * values), |group| {
+            work(group * CHANNELS..((group + 1) * CHANNELS).min(self.channels));
+        });
+    }
+
+    /// Normalizes some channels of rows.
+    fn normalize_rows(
+        &self,
+        input: &[f32],
+        channels: Range<usize>,
+        weight: Option<&[f32]>,
+        bias: Option<&[f32]>,
+        moments: &[[f64; 2]],
+        output: Shared,
+    ) {
+        let affine = &self.affines(channels.clone(), weight, bias, moments);
+        let (after, width) = (self.after, self.channels);
+        self.token.dispatch(NormalizeRows { after, input, width, channels, affine, output });
+    }
+
+    /// [`affine`](Self::affine) of some channels.
+    fn affines(
+        &self,
+        channels: Range<usize>,
+        weight: Option<&[f32]>,
+        bias: Option<&[f32]>,
+        moments: &[[f64; 2]],
+    ) -> Vec<[f32; 2]> {
+        channels.zip(moments).map(|(channel, moments)| self.affine(channel, weight, bias, *moments)).collect()
+    }
+
+    pub(super) fn after(&self) -> AfterNorm {
+        self.after
+    }
+
+    pub(super) fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
     /// Factor and summand of a channel, given its mean and variance.
-    fn affine(&self, weight: f32, bias: f32, [mean, variance]: [f64; 2]) -> [f32; 2] {
-        let scale = f64::from(weight) / (variance + self.epsilon).sqrt();
-        [scale as f32, (f64::from(bias) - mean * scale) as f32]
+    fn affine(
+        &self,
+        channel: usize,
+        weight: Option<&[f32]>,
+        bias: Option<&[f32]>,
+        [mean, variance]: [f64; 2],
+    ) -> [f32; 2] {
+        let weight = weight.map_or(1.0, |weight| f64::from(weight[channel]));
+        let bias = bias.map_or(0.0, |bias| f64::from(bias[channel]));
+        let scale = weight / (variance + self.epsilon).sqrt();
+        [scale as f32, (bias - mean * scale) as f32]
     }
 
     /// Where the planes of a channel begin.
@@ -253,41 +344,28 @@ impl BatchNorm {
     }
 }
 
+/// Means and variances of some channels.
+fn wide_moments(mean: &[f32], variance: &[f32], channels: Range<usize>) -> Vec<[f64; 2]> {
+    channels.map(|channel| [f64::from(mean[channel]), f64::from(variance[channel])]).collect()
+}
+
 /// Mean and biased variance of one channel.
-struct Moments<'a> {
+struct ChannelMoments<'a> {
     norm: &'a BatchNorm,
     input: &'a [f32],
     channel: usize,
 }
 
-impl Kernel for Moments<'_> {
+impl Kernel for ChannelMoments<'_> {
     type Output = [f64; 2];
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> [f64; 2] {
-        let plane = self.norm.plane;
-        let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
-        let zero = s.splat(0.0);
+        let mut moments = Moments::default();
         for start in self.norm.planes(self.input.len(), self.channel) {
-            let values = &self.input[start..start + plane];
-            let each = plane as f64;
-            let center = (sum_pairs(s, values, values, |x, _| [x, zero])[0] / each) as f32;
-            let centers = s.splat(center);
-            let [rest, own_squares] = sum_pairs(s, values, values, |x, _| {
-                let centered = s.sub(x, centers);
-                [centered, s.mul(centered, centered)]
-            });
-            // The center differs from the mean by the rounding of a sum of large values, which the sum of small ones
-            // reveals. It would enter the variance through the differences between the means of planes.
-            let own = f64::from(center) + rest / each;
-            let own_squares = own_squares - rest * rest / each;
-            let difference = own - mean;
-            let total = count + each;
-            mean += difference * each / total;
-            squares += own_squares + difference * difference * count * each / total;
-            count = total;
+            moments.add(s, &self.input[start..start + self.norm.plane]);
         }
-        [mean, (squares / f64::max(count, 1.0)).max(0.0)]
+        moments.mean_and_variance()
     }
 }
 
@@ -305,10 +383,24 @@ impl Kernel for Normalize<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let zero = s.splat(0.0);
+        match self.norm.after {
+            AfterNorm::Nothing => self.each(s, |y| y),
+            AfterNorm::Relu => self.each(s, |y| s.max(zero, y)),
+            AfterNorm::LeakyRelu(slope) => {
+                let slope = s.splat(slope.value());
+                self.each(s, |y| leaky_relu(s, slope, y));
+            }
+        }
+    }
+}
+
+impl Normalize<'_> {
+    #[inline(always)]
+    fn each<S: Simd>(self, s: S, after: impl Fn(S::V) -> S::V) {
         let plane = self.norm.plane;
         let [scale, shift] = self.affine.map(|value| s.splat(value));
-        let low = s.splat(if self.norm.after == AfterNorm::Relu { 0.0 } else { f32::NEG_INFINITY });
-        let map = |x: S::V| s.max(low, s.fma(x, scale, shift));
+        let map = |x: S::V| after(s.fma(x, scale, shift));
         let whole = plane - plane % S::LANES;
         for start in self.norm.planes(self.input.len(), self.channel) {
             let from = &self.input[start..start + plane];
@@ -353,13 +445,25 @@ impl Kernel for Backward<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> [f64; 2] {
+        match self.norm.after {
+            AfterNorm::Nothing => self.each(s, |_, gradient| gradient),
+            AfterNorm::Relu => self.each(s, |y, gradient| s.where_positive(y, gradient)),
+            AfterNorm::LeakyRelu(slope) => {
+                let slope = s.splat(slope.value());
+                self.each(s, |y, gradient| s.select(y, gradient, s.mul(slope, gradient)))
+            }
+        }
+    }
+}
+
+impl Backward<'_> {
+    /// `before` turns the gradient of the activation's result into that of its argument, which comes first.
+    #[inline(always)]
+    fn each<S: Simd>(self, s: S, before: impl Fn(S::V, S::V) -> S::V) -> [f64; 2] {
         let plane = self.norm.plane;
         let [scale, shift] = self.affine.map(|value| s.splat(value));
         let mean = s.splat(self.moments[0] as f32);
-        let relu = self.norm.after == AfterNorm::Relu;
-        let masked = |x: S::V, gradient: S::V| {
-            if relu { s.where_positive(s.fma(x, scale, shift), gradient) } else { gradient }
-        };
+        let masked = |x: S::V, gradient: S::V| before(s.fma(x, scale, shift), gradient);
         let [mut sum, mut product] = [0.0f64; 2];
         for start in self.norm.planes(self.input.len(), self.channel) {
             let range = start..start + plane;

@@ -51,6 +51,61 @@ pub(super) fn sum_pairs<S: Simd>(s: S, a: &[f32], b: &[f32], f: impl Fn(S::V, S:
     }
 }
 
+/// Mean and variance of values that come slice by slice.
+///
+/// Variances are taken around the mean of each slice and combined (Chan, Golub & LeVeque 1983), so that a large mean
+/// loses no precision.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moments {
+    count: f64,
+    mean: f64,
+    /// Sum of the squared deviations from the mean.
+    squares: f64,
+}
+
+impl Moments {
+    /// Of one slice.
+    #[inline(always)]
+    pub(super) fn of<S: Simd>(s: S, values: &[f32]) -> Self {
+        let mut moments = Self::default();
+        moments.add(s, values);
+        moments
+    }
+
+    /// Takes in a slice.
+    #[inline(always)]
+    pub(super) fn add<S: Simd>(&mut self, s: S, values: &[f32]) {
+        let each = values.len() as f64;
+        let zero = s.splat(0.0);
+        let center = (sum_pairs(s, values, values, |x, _| [x, zero])[0] / each) as f32;
+        let centers = s.splat(center);
+        let [rest, squares] = sum_pairs(s, values, values, |x, _| {
+            let centered = s.sub(x, centers);
+            [centered, s.mul(centered, centered)]
+        });
+        // The center differs from the mean by the rounding of a sum of large values, which the sum of small ones
+        // reveals. It would enter the variance through the differences between the means of slices.
+        let mean = f64::from(center) + rest / each;
+        let squares = squares - rest * rest / each;
+        let difference = mean - self.mean;
+        let total = self.count + each;
+        self.mean += difference * each / total;
+        self.squares += squares + difference * difference * self.count * each / total;
+        self.count = total;
+    }
+
+    /// Mean and biased variance.
+    pub(super) fn mean_and_variance(&self) -> [f64; 2] {
+        [self.mean, (self.squares / f64::max(self.count, 1.0)).max(0.0)]
+    }
+
+    /// The mean, and 1 / sqrt(variance + `epsilon`).
+    pub(super) fn normalizer(&self, epsilon: f64) -> [f32; 2] {
+        let [mean, variance] = self.mean_and_variance();
+        [mean as f32, (1.0 / (variance + epsilon).sqrt()) as f32]
+    }
+}
+
 struct PlaneSum<'a>(&'a [f32]);
 
 impl Kernel for PlaneSum<'_> {

@@ -4,10 +4,7 @@ use nomaly_kernels::isa::Isa;
 use nomaly_kernels::network::*;
 use proptest::prelude::*;
 
-use crate::oracle::{Tensor, activate, assert_close, tolerance, values};
-
-const ACTIVATIONS: [Activation; 5] =
-    [Activation::Identity, Activation::Relu, Activation::Relu6, Activation::Silu, Activation::Sigmoid];
+use crate::oracle::{ACTIVATIONS, Tensor, activate, assert_close, tolerance, values};
 
 /// A small shape, window and epilogue.
 #[derive(Clone, Debug)]
@@ -31,7 +28,7 @@ fn cases() -> impl Strategy<Value = Case> {
             .prop_filter("the kernel must fit", |(kernel, size, before, after, _)| size + before + after >= *kernel)
     };
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (axis(), axis(), 1usize..70, 1usize..80, 0usize..5, flags, any::<u64>()).prop_map(
+    (axis(), axis(), 1usize..70, 1usize..80, 0..ACTIVATIONS.len(), flags, any::<u64>()).prop_map(
         |(rows, columns, channels, out, activation, (bias, residual, behind), seed)| Case {
             channels: if seed % 4 == 0 { 1 + channels % 5 } else { channels },
             out,

@@ -130,8 +130,49 @@ pub(crate) fn activate(activation: Activation, x: f64) -> f64 {
         Activation::Relu6 => x.clamp(0.0, 6.0),
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Activation::LeakyRelu(slope) => {
+            if x > 0.0 {
+                x
+            } else {
+                f64::from(slope.value()) * x
+            }
+        }
+        Activation::Tanh => x.tanh(),
+        Activation::Gelu => x * normal_distribution(x),
+        Activation::GeluTanh => {
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            0.5 * x * (1.0 + u.tanh())
+        }
     }
 }
+
+/// Φ(x) = 1/2 + φ(x) (x + x³/3 + x⁵/15 + ...), a series without alternating signs.
+fn normal_distribution(x: f64) -> f64 {
+    if x.abs() > 10.0 {
+        // The rest is below 1e-23, and the series would overflow before its factor makes up for it.
+        return if x > 0.0 { 1.0 } else { 0.0 };
+    }
+    let (mut term, mut sum, mut odd) = (x, x, 1.0);
+    while term.abs() > 1e-18 * sum.abs() {
+        odd += 2.0;
+        term *= x * x / odd;
+        sum += term;
+    }
+    0.5 + sum * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
+}
+
+/// Every activation.
+pub(crate) const ACTIVATIONS: [Activation; 9] = [
+    Activation::Identity,
+    Activation::Relu,
+    Activation::Relu6,
+    Activation::Silu,
+    Activation::Sigmoid,
+    Activation::leaky_relu(0.2),
+    Activation::Tanh,
+    Activation::Gelu,
+    Activation::GeluTanh,
+];
 
 /// Reproducible values in [-1, 1).
 pub(crate) fn values(count: usize, seed: u64) -> Vec<f32> {

@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
 use nomaly_kernels::training::{AfterNorm, BatchNorm, NormBackward};
 
+use crate::module::leaky_relu;
+
 use super::{is_served, isa, slice, wrap};
 
 /// The constants of batch norm.
@@ -49,7 +51,7 @@ impl CustomOp3 for Normalize {
         let (x, weight, bias) = (slice(s1, l1)?, slice(s2, l2)?, slice(s3, l3)?);
         let mut output = vec![0.0; x.len()];
         let [mut mean, mut variance] = [(); 2].map(|()| vec![0.0; weight.len()]);
-        self.plan.forward(x, weight, bias, &mut mean, &mut variance, &mut output).map_err(wrap)?;
+        self.plan.forward(x, Some(weight), Some(bias), &mut mean, &mut variance, &mut output).map_err(wrap)?;
         // Each operation is applied once.
         let _ = self.statistics.set([mean, variance]);
         Ok((CpuStorage::F32(output), l1.shape().clone()))
@@ -108,14 +110,14 @@ impl CustomOp3 for Backward<'_> {
         self.plan
             .backward(NormBackward {
                 input,
-                weight,
-                bias,
+                weight: Some(weight),
+                bias: Some(bias),
                 mean: self.statistics[0],
                 variance: self.statistics[1],
                 output_gradient: &self.gradient,
                 input_gradient: &mut by_input,
-                weight_gradient: &mut weight_gradient,
-                bias_gradient: &mut bias_gradient,
+                weight_gradient: Some(&mut weight_gradient),
+                bias_gradient: Some(&mut bias_gradient),
             })
             .map_err(wrap)?;
         let _ = self.by_parameters.set([weight_gradient, bias_gradient]);
@@ -145,7 +147,11 @@ pub fn batch_norm(
         let per_channel = |x: &Tensor| x.reshape((1, (), 1, 1));
         let scale = per_channel(weight)?.div(&(variance + norm.epsilon)?.sqrt()?)?;
         let y = centered.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)?;
-        return if norm.after == AfterNorm::Relu { y.relu() } else { Ok(y) };
+        return match norm.after {
+            AfterNorm::Nothing => Ok(y),
+            AfterNorm::Relu => y.relu(),
+            AfterNorm::LeakyRelu(slope) => leaky_relu(&y, slope.value()),
+        };
     }
     let plan = BatchNorm::new(isa()?, channels, height * width, norm.epsilon, norm.after).map_err(wrap)?;
     let statistics = Arc::new(OnceLock::new());

@@ -26,7 +26,7 @@ use rayon::prelude::*;
 use super::tile::{self, LINE, Pitch, Reduction, Tile};
 use crate::blocked::{Arena, Region, Scratch, View};
 use crate::buffer::AlignedBuf;
-use crate::epilogue::Epilogue;
+use crate::epilogue::{CurveRows, Epilogue};
 use crate::geometry::Padding;
 use crate::simd::{Kernel, Simd, Token};
 use crate::team::Team;
@@ -472,9 +472,12 @@ impl Winograd {
                         if let Some((from, row)) = residual {
                             sum = s.add(sum, s.load(from.add(y * row + x * S::LANES)));
                         }
-                        s.store(to.add(y * self.dst.row + x * S::LANES), self.epilogue.apply(s, sum));
+                        s.store(to.add(y * self.dst.row + x * S::LANES), self.epilogue.clamp(s, sum));
                     }
                 }
+            }
+            if let Some(curve) = self.epilogue.curve {
+                s.vectorize(CurveRows { curve, start: to, row: self.dst.row, rows, columns });
             }
             if tx == 0 {
                 let region = Region { image, block, y0, y1: y0 + rows };

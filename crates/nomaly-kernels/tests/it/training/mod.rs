@@ -1,10 +1,16 @@
 //! Training kernels against loops in double precision, finite differences and PyTorch.
 
+mod activation;
+mod attention;
+mod channel_scale;
 mod convolution;
+mod losses;
 mod norm;
 mod optimizer;
 mod others;
+mod row_norm;
 mod torch;
+mod torch_layers;
 
 use nomaly_kernels::Isa;
 

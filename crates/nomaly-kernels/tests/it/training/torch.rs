@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::on_every_isa;
 
 /// The script's formula.
-fn values(name: &str, count: usize) -> Vec<f32> {
+pub(super) fn values(name: &str, count: usize) -> Vec<f32> {
     let seed = name.bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let value = |index: u32| {
         let mut x = index.wrapping_mul(0x9E37_79B1).wrapping_add(seed);
@@ -25,7 +25,7 @@ fn values(name: &str, count: usize) -> Vec<f32> {
 /// Asserts that a tensor has the length, the sum and the product with the probe that PyTorch found.
 ///
 /// `rounding` is the error of one value; those of all of them are random and grow like the root of their number.
-fn assert_digest(got: &[f32], want: &Value, rounding: f64, what: &dyn std::fmt::Debug) {
+pub(super) fn assert_digest(got: &[f32], want: &Value, rounding: f64, what: &dyn std::fmt::Debug) {
     assert_eq!(got.len() as u64, want[0], "{what:?}");
     let probe = values("probe", got.len());
     let sum: f64 = got.iter().map(|v| f64::from(*v)).sum();
@@ -36,11 +36,11 @@ fn assert_digest(got: &[f32], want: &Value, rounding: f64, what: &dyn std::fmt::
     }
 }
 
-fn number(value: &Value) -> f64 {
+pub(super) fn number(value: &Value) -> f64 {
     value.as_f64().expect("a number")
 }
 
-fn integer(value: &Value) -> usize {
+pub(super) fn integer(value: &Value) -> usize {
     value.as_u64().expect("an integer") as usize
 }
 
@@ -120,20 +120,20 @@ fn norms() {
             let [mut mean, mut variance, mut weight_gradient, mut bias_gradient] =
                 [(); 4].map(|()| vec![0.0; channels]);
             let [mut y, mut input_gradient] = [vec![0.0; x.len()], vec![0.0; x.len()]];
-            norm.forward(&x, &weight, &bias, &mut mean, &mut variance, &mut y).unwrap();
+            norm.forward(&x, Some(&weight), Some(&bias), &mut mean, &mut variance, &mut y).unwrap();
             let [mut running_mean, mut running_variance] = [vec![0.0; channels], vec![1.0; channels]];
             let running = [running_mean.as_mut_slice(), running_variance.as_mut_slice()];
             norm.update_running(images, 0.1, [&mean, &variance], running).unwrap();
             norm.backward(NormBackward {
                 input: &x,
-                weight: &weight,
-                bias: &bias,
+                weight: Some(&weight),
+                bias: Some(&bias),
                 mean: &mean,
                 variance: &variance,
                 output_gradient: &g,
                 input_gradient: &mut input_gradient,
-                weight_gradient: &mut weight_gradient,
-                bias_gradient: &mut bias_gradient,
+                weight_gradient: Some(&mut weight_gradient),
+                bias_gradient: Some(&mut bias_gradient),
             })
             .unwrap();
             [y, input_gradient, weight_gradient, bias_gradient, running_mean, running_variance]
