@@ -166,7 +166,7 @@ fn kind(op: &Op, channels: usize, from: [usize; 3], fused: bool, isa: Isa) -> Re
         Op::Conv { name, groups, .. } if *groups != 1 => {
             return unsupported(format!("the grouped convolution `{name}`"));
         }
-        Op::Conv { kernel, stride, padding, .. } => {
+        Op::Conv { kernel, stride, padding, groups, .. } => {
             let shape = ConvShape {
                 in_channels: from[0],
                 out_channels: channels,
@@ -174,6 +174,7 @@ fn kind(op: &Op, channels: usize, from: [usize; 3], fused: bool, isa: Isa) -> Re
                 kernel: [*kernel; 2],
                 stride: [*stride; 2],
                 padding: padding.resolve([height, width], *kernel, *stride),
+                groups: *groups,
             };
             Conv2d::new(isa, shape).map(|plan| {
                 let [height, width] = plan.output();

@@ -53,6 +53,14 @@ pub enum TrainingError {
         /// Extra rows and columns of output.
         output_padding: [usize; 2],
     },
+    /// Groups that do not divide the channels.
+    #[error("{groups} groups do not divide {} input channels and {} output channels", channels[0], channels[1])]
+    Groups {
+        /// Number of groups.
+        groups: usize,
+        /// Channels of the input and of the output.
+        channels: [usize; 2],
+    },
     /// A share of values to drop that is not in [0, 1).
     #[error("a dropout rate of {rate} is not in [0, 1)")]
     DropoutRate {

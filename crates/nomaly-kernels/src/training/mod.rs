@@ -10,7 +10,7 @@
 //!
 //! | operation | forward | gradients |
 //! |---|---|---|
-//! | convolution, groups = 1 | [`Conv2d::forward`] | [`Conv2d::input_gradient`], [`Conv2d::weight_gradient`], [`Conv2d::bias_gradient`] |
+//! | convolution, also in groups and depthwise | [`Conv2d::forward`] | [`Conv2d::input_gradient`], [`Conv2d::weight_gradient`], [`Conv2d::bias_gradient`] |
 //! | transposed convolution | [`ConvTranspose2d::forward`] | likewise |
 //! | linear layer | a 1×1 convolution of 1×1 images: [`linear`] | likewise |
 //! | batch norm, with ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`], [`BatchNorm::backward_fixed`] |
@@ -24,9 +24,12 @@
 
 mod convolution;
 mod correlation;
+mod depthwise;
+mod depthwise_gradient;
 mod dropout;
 mod elementwise;
 mod error;
+mod grouped;
 mod layout;
 mod loss;
 mod memory;
@@ -34,6 +37,7 @@ mod norm;
 mod optimizer;
 mod pooling;
 mod reduce;
+mod stage;
 mod weight_gradient;
 
 pub use convolution::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
@@ -62,6 +66,7 @@ pub fn linear(isa: Isa, inputs: usize, outputs: usize) -> Result<Conv2d, Trainin
             kernel: [1, 1],
             stride: [1, 1],
             padding: Padding::default(),
+            groups: 1,
         },
     )
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::on_every_isa;
 
 /// The script's formula.
-fn values(name: &str, count: usize) -> Vec<f32> {
+pub(super) fn values(name: &str, count: usize) -> Vec<f32> {
     let seed = name.bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let value = |index: u32| {
         let mut x = index.wrapping_mul(0x9E37_79B1).wrapping_add(seed);
@@ -25,7 +25,7 @@ fn values(name: &str, count: usize) -> Vec<f32> {
 /// Asserts that a tensor has the length, the sum and the product with the probe that PyTorch found.
 ///
 /// `rounding` is the error of one value; those of all of them are random and grow like the root of their number.
-fn assert_digest(got: &[f32], want: &Value, rounding: f64, what: &dyn std::fmt::Debug) {
+pub(super) fn assert_digest(got: &[f32], want: &Value, rounding: f64, what: &dyn std::fmt::Debug) {
     assert_eq!(got.len() as u64, want[0], "{what:?}");
     let probe = values("probe", got.len());
     let sum: f64 = got.iter().map(|v| f64::from(*v)).sum();
@@ -40,11 +40,11 @@ fn number(value: &Value) -> f64 {
     value.as_f64().expect("a number")
 }
 
-fn integer(value: &Value) -> usize {
+pub(super) fn integer(value: &Value) -> usize {
     value.as_u64().expect("an integer") as usize
 }
 
-fn pair(value: &Value) -> [usize; 2] {
+pub(super) fn pair(value: &Value) -> [usize; 2] {
     [integer(&value[0]), integer(&value[1])]
 }
 
@@ -66,6 +66,7 @@ fn convolutions() {
             kernel: pair(&shape["kernel"]),
             stride: pair(&shape["stride"]),
             padding,
+            groups: shape.get("groups").map_or(1, integer),
         };
         let transposed = ConvTransposeShape {
             in_channels: direct.in_channels,
