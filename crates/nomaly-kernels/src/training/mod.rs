@@ -15,6 +15,9 @@
 //! | linear layer | a 1×1 convolution of 1×1 images: [`linear`] | likewise |
 //! | batch norm, with ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`], [`BatchNorm::backward_fixed`] |
 //! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
+//! | interpolation | [`Upsample::forward`] | [`Upsample::input_gradient`] |
+//! | concatenation of channels | [`Concat::forward`] | [`Concat::split`] |
+//! | padding, cropping | [`Pad::forward`], [`Crop::forward`] | [`Pad::input_gradient`], [`Crop::input_gradient`] |
 //! | dropout | [`Dropout::apply`] | likewise |
 //! | softmax cross-entropy | [`cross_entropy`] | in the same call |
 //! | optimizer step | [`SgdStep`], [`AdamStep`] | |
@@ -22,6 +25,7 @@
 //! **Parallelism** is one level deep, on the current rayon pool. Threads share a sum only in parts that the shapes
 //! alone determine and that are added in order: results are the same for any number of threads.
 
+mod concat;
 mod convolution;
 mod correlation;
 mod depthwise;
@@ -35,11 +39,14 @@ mod loss;
 mod memory;
 mod norm;
 mod optimizer;
+mod pad;
 mod pooling;
 mod reduce;
 mod stage;
+mod upsample;
 mod weight_gradient;
 
+pub use concat::Concat;
 pub use convolution::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
 pub use dropout::Dropout;
 pub use elementwise::{add_assign, relu, relu_gradient};
@@ -47,7 +54,9 @@ pub use error::TrainingError;
 pub use loss::cross_entropy;
 pub use norm::{AfterNorm, BatchNorm, NormBackward};
 pub use optimizer::{AdamStep, SgdStep, WeightDecay};
+pub use pad::{Border, Crop, Pad};
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};
+pub use upsample::{Interpolation, Upsample};
 
 use crate::geometry::Padding;
 use crate::isa::Isa;

@@ -4,6 +4,7 @@ mod convolution;
 mod norm;
 mod optimizer;
 mod others;
+mod spatial;
 mod torch;
 
 use nomaly_kernels::Isa;
