@@ -123,6 +123,25 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn deinterleave(self, a: __m256, b: __m256) -> [__m256; 2] {
+        // SAFETY: `self` exists only where the processor has AVX2 and FMA.
+        unsafe {
+            // Pairs of `a` and of `b` alternate, as 64-bit lanes.
+            let order = |v| _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(v)));
+            [order(_mm256_shuffle_ps::<0x88>(a, b)), order(_mm256_shuffle_ps::<0xdd>(a, b))]
+        }
+    }
+
+    #[inline(always)]
+    fn interleave(self, even: __m256, odd: __m256) -> [__m256; 2] {
+        // SAFETY: `self` exists only where the processor has AVX2 and FMA.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd));
+            [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
+        }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
         // SAFETY: `self` exists only where the processor has AVX2 and FMA; the caller promises rows and columns.
         unsafe {

@@ -107,6 +107,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `positive` where `test` is greater than zero, elsewhere `otherwise`.
     fn select(self, test: Self::V, positive: Self::V, otherwise: Self::V) -> Self::V;
 
+    /// Divides 2 · `LANES` values, those of `a` and then those of `b`, into the even and the odd ones.
+    fn deinterleave(self, a: Self::V, b: Self::V) -> [Self::V; 2];
+
+    /// The opposite of [`Simd::deinterleave`].
+    fn interleave(self, even: Self::V, odd: Self::V) -> [Self::V; 2];
+
     /// Transposes a square of `LANES` by `LANES` values: row i is read at `from + i * from_step`, column j is written
     /// at `to + j * to_step`.
     ///
@@ -308,6 +314,41 @@ mod tests {
                     assert_eq!(out[j * 18 + i], want, "{isa} row {i} column {j}");
                 }
             }
+        }
+    }
+
+    /// 32 values divided into even and odd ones, and back.
+    struct Alternate<'a>(&'a [f32]);
+
+    impl Kernel for Alternate<'_> {
+        type Output = (usize, [[f32; 32]; 2]);
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            assert!(self.0.len() >= 32);
+            let mut out = [[0.0; 32]; 2];
+            // SAFETY: all hold two of the longest vector.
+            unsafe {
+                let parts = s.deinterleave(s.load(self.0.as_ptr()), s.load(self.0.as_ptr().add(S::LANES)));
+                let whole = s.interleave(parts[0], parts[1]);
+                for (out, vectors) in out.iter_mut().zip([parts, whole]) {
+                    s.store(out.as_mut_ptr(), vectors[0]);
+                    s.store(out.as_mut_ptr().add(S::LANES), vectors[1]);
+                }
+            }
+            (S::LANES, out)
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_divides_into_even_and_odd() {
+        let values: Vec<f32> = (0..32).map(|i| i as f32).collect();
+        for isa in Isa::available() {
+            let (lanes, [parts, whole]) = Token::new(isa).expect("available").dispatch(Alternate(&values));
+            for i in 0..lanes {
+                assert_eq!((parts[i], parts[lanes + i]), (2.0 * i as f32, 2.0 * i as f32 + 1.0), "{isa}");
+            }
+            assert_eq!(whole[..2 * lanes], values[..2 * lanes], "{isa}");
         }
     }
 

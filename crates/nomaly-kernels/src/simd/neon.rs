@@ -125,6 +125,18 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn deinterleave(self, a: float32x4_t, b: float32x4_t) -> [float32x4_t; 2] {
+        // SAFETY: `self` exists only where the processor has NEON.
+        unsafe { [vuzp1q_f32(a, b), vuzp2q_f32(a, b)] }
+    }
+
+    #[inline(always)]
+    fn interleave(self, even: float32x4_t, odd: float32x4_t) -> [float32x4_t; 2] {
+        // SAFETY: `self` exists only where the processor has NEON.
+        unsafe { [vzip1q_f32(even, odd), vzip2q_f32(even, odd)] }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
         // SAFETY: `self` exists only where the processor has NEON; the caller promises rows and columns.
         unsafe {

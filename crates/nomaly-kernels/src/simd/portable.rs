@@ -110,6 +110,17 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn deinterleave(self, a: [f32; 8], b: [f32; 8]) -> [[f32; 8]; 2] {
+        let at = |i: usize| if i < 8 { a[i] } else { b[i - 8] };
+        [0, 1].map(|first| std::array::from_fn(|i| at(2 * i + first)))
+    }
+
+    #[inline(always)]
+    fn interleave(self, even: [f32; 8], odd: [f32; 8]) -> [[f32; 8]; 2] {
+        [0, 4].map(|first| std::array::from_fn(|i| [even, odd][i % 2][first + i / 2]))
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
         for i in 0..8 {
             for j in 0..8 {

@@ -5,12 +5,12 @@ use crate::isa::Isa;
 use crate::simd::Token;
 use crate::window::Window;
 
-use super::correlation::{Correlation, Phase, Shape};
+use super::correlation::{Phase, Shape};
 use super::error::{TrainingError, expect, positive, samples, values};
+use super::grouped::{GroupedCorrelation, GroupedWeightGradient};
 use super::reduce::channel_sums;
-use super::weight_gradient::WeightGradient;
 
-/// The geometry of a convolution with groups = 1.
+/// The geometry of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvShape {
     /// Channels of the input.
@@ -25,11 +25,27 @@ pub struct ConvShape {
     pub stride: [usize; 2],
     /// Zeros around the input.
     pub padding: Padding,
+    /// Groups of channels that are convolved each by itself: output group g sees input group g alone. With as many
+    /// groups as input channels the convolution is depthwise.
+    pub groups: usize,
+}
+
+impl ConvShape {
+    /// The shape that is computed: a window as large as the image is a linear layer, whose positions are the images of
+    /// the batch.
+    fn planned(&self) -> Self {
+        if self.groups == 1 && self.kernel == self.input && self.padding == Padding::default() {
+            let in_channels = self.in_channels * self.input[0] * self.input[1];
+            Self { in_channels, input: [1, 1], kernel: [1, 1], stride: [1, 1], ..*self }
+        } else {
+            *self
+        }
+    }
 }
 
 /// A convolution `[N, I, H, W]` → `[N, O, h, w]` and its gradients, planned for one geometry and any batch.
 ///
-/// Weights are `[O, I, kh, kw]`; they are packed anew in each call, since training changes them.
+/// Weights are `[O, I / groups, kh, kw]`; they are packed anew in each call, since training changes them.
 ///
 /// ```
 /// use nomaly_kernels::isa::Isa;
@@ -43,6 +59,7 @@ pub struct ConvShape {
 ///     kernel: [3, 3],
 ///     stride: [1, 1],
 ///     padding: Padding::symmetric(1),
+///     groups: 1,
 /// };
 /// let conv = Conv2d::new(Isa::best()?, shape)?;
 /// let mut output = [0.0; 16];
@@ -60,21 +77,30 @@ pub struct Conv2d {
     shape: ConvShape,
     output: [usize; 2],
     token: Token,
-    forward: Correlation,
-    backward: Correlation,
-    weights: WeightGradient,
+    forward: GroupedCorrelation,
+    backward: GroupedCorrelation,
+    weights: GroupedWeightGradient,
 }
 
 impl Conv2d {
     /// Plans a convolution.
     ///
     /// # Errors
-    /// For an instruction set that this processor does not have, sizes of zero, a window that does not fit into the
-    /// padded input or that could lie entirely in the padding, and tensors too large for memory.
+    /// For an instruction set that this processor does not have, sizes of zero, groups that do not divide both numbers
+    /// of channels, a window that does not fit into the padded input or that could lie entirely in the padding, and
+    /// tensors too large for memory.
     pub fn new(isa: Isa, shape: ConvShape) -> Result<Self, TrainingError> {
         let token = Token::new(isa)?;
-        let ConvShape { in_channels, out_channels, input, kernel, stride, padding } = shape;
-        positive(&[("the number of input channels", in_channels), ("the number of output channels", out_channels)])?;
+        let ConvShape { in_channels, out_channels, input, kernel, stride, padding, groups } = shape;
+        positive(&[
+            ("the number of input channels", in_channels),
+            ("the number of output channels", out_channels),
+            ("the number of groups", groups),
+        ])?;
+        let channels = [in_channels, out_channels];
+        if channels.iter().any(|channels| !channels.is_multiple_of(groups)) {
+            return Err(TrainingError::Groups { groups, channels });
+        }
         let geometry = Window { kernel, stride, padding };
         let (output, padded) = (geometry.output(input)?, geometry.padded(input));
         // At most, a plan replaces each value of a tensor by a vector of the widest instruction set.
@@ -82,9 +108,13 @@ impl Conv2d {
         values("the output", &[out_channels.max(16), output[0], output[1], size_of::<f32>()])?;
         values("the weight", &[in_channels.max(16), out_channels.max(32), kernel[0], kernel[1], size_of::<f32>()])?;
 
+        let planned = shape.planned();
+        let ConvShape { in_channels, input, kernel, stride, padding, .. } = planned;
+        let channels = [in_channels, out_channels];
         let window = kernel[0] * kernel[1];
-        let x = [in_channels, input[0], input[1]];
-        let y = [out_channels, output[0], output[1]];
+        let [inputs, outputs] = channels.map(|channels| channels / groups);
+        let x = [inputs, input[0], input[1]];
+        let y = [outputs, output[0], output[1]];
         let forward = Phase {
             first: [0, 0],
             count: output,
@@ -92,28 +122,18 @@ impl Conv2d {
             start: [-(padding.top as isize), -(padding.left as isize)],
             taps: (0..window).collect(),
         };
-        let forward_shape = Shape {
-            input: x,
-            output: y,
-            in_step: stride,
-            out_step: [1, 1],
-            weight_steps: [in_channels * window, window],
-        };
-        let backward_shape = Shape {
-            input: y,
-            output: x,
-            in_step: [1, 1],
-            out_step: stride,
-            weight_steps: [window, in_channels * window],
-        };
+        let forward_shape =
+            Shape { input: x, output: y, in_step: stride, out_step: [1, 1], weight_steps: [inputs * window, window] };
+        let backward_shape =
+            Shape { input: y, output: x, in_step: [1, 1], out_step: stride, weight_steps: [window, inputs * window] };
         let lanes = isa.lanes();
         Ok(Self {
             shape,
             output,
             token,
-            forward: Correlation::new(token, lanes, forward_shape, vec![forward]),
-            backward: Correlation::new(token, lanes, backward_shape, phases(&shape)),
-            weights: WeightGradient::new(token, lanes, [x, y], kernel, stride, padding),
+            forward: GroupedCorrelation::new(token, lanes, groups, forward_shape, vec![forward]),
+            backward: GroupedCorrelation::new(token, lanes, groups, backward_shape, phases(&planned)),
+            weights: GroupedWeightGradient::new(token, lanes, groups, [x, y], kernel, stride, padding),
         })
     }
 
@@ -139,7 +159,10 @@ impl Conv2d {
 
     /// Values of the weight.
     pub fn weight_len(&self) -> usize {
-        self.shape.out_channels * self.shape.in_channels * self.shape.kernel[0] * self.shape.kernel[1]
+        self.shape.out_channels
+            * (self.shape.in_channels / self.shape.groups)
+            * self.shape.kernel[0]
+            * self.shape.kernel[1]
     }
 
     /// Computes the output; `bias` is `[O]`.
@@ -293,8 +316,15 @@ impl ConvTranspose2d {
                 .ok_or(TrainingError::TooLarge { what: "the output" })?;
             output[axis] = full.checked_sub(cut[axis]).ok_or_else(|| refused.clone())?;
         }
-        let shape_of_inverse =
-            ConvShape { in_channels: out_channels, out_channels: in_channels, input: output, kernel, stride, padding };
+        let shape_of_inverse = ConvShape {
+            in_channels: out_channels,
+            out_channels: in_channels,
+            input: output,
+            kernel,
+            stride,
+            padding,
+            groups: 1,
+        };
         let inverse = Conv2d::new(isa, shape_of_inverse)?;
         if inverse.output != input {
             return Err(refused);
@@ -342,7 +372,12 @@ impl ConvTranspose2d {
         expect("the weight", weight.len(), self.weight_len())?;
         expect("the bias", bias.map_or(self.shape.out_channels, <[f32]>::len), self.shape.out_channels)?;
         expect("the output", output.len(), images * self.output_len())?;
-        self.inverse.backward.run(images, input, weight, bias, output);
+        // A linear layer has a bias for each output position.
+        let positions = self.inverse.shape.planned().in_channels / self.inverse.shape.in_channels;
+        let repeated = bias
+            .filter(|_| positions > 1)
+            .map(|bias| bias.iter().flat_map(|bias| std::iter::repeat_n(*bias, positions)).collect::<Vec<f32>>());
+        self.inverse.backward.run(images, input, weight, repeated.as_deref().or(bias), output);
         Ok(())
     }
 

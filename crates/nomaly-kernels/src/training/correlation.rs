@@ -78,6 +78,8 @@ struct Sweep {
 pub(super) struct Correlation {
     token: Token,
     lanes: usize,
+    groups: usize,
+    /// The shape of one group.
     shape: Shape,
     sweeps: Vec<Sweep>,
     /// Rows of the longest phase.
@@ -96,8 +98,8 @@ pub(super) struct Correlation {
 }
 
 impl Correlation {
-    /// Plans `phases`, which together must cover all outputs.
-    pub(super) fn new(token: Token, lanes: usize, shape: Shape, phases: Vec<Phase>) -> Self {
+    /// Plans `phases`, which together must cover all outputs of a group of `shape`.
+    pub(super) fn new(token: Token, lanes: usize, groups: usize, shape: Shape, phases: Vec<Phase>) -> Self {
         let [_, _, width] = shape.input;
         let seeing = || phases.iter().filter(|phase| !phase.taps.is_empty());
         let left = seeing().map(|phase| -phase.start[1]).max().unwrap_or(0).max(0) as usize;
@@ -133,10 +135,10 @@ impl Correlation {
                 Sweep { phase, before, columns: table, paired }
             })
             .collect();
-        Self { token, lanes, shape, sweeps, rows, columns, left, reach: top..bottom, taps, flat, widest }
+        Self { token, lanes, groups, shape, sweeps, rows, columns, left, reach: top..bottom, taps, flat, widest }
     }
 
-    /// Multiplications and additions for one image.
+    /// Multiplications and additions for one group of one image.
     fn flops(&self) -> usize {
         let products: usize =
             self.sweeps.iter().map(|s| s.phase.taps.len() * s.phase.count[0] * s.phase.count[1]).sum();
@@ -181,29 +183,39 @@ impl Correlation {
             return;
         }
         let (pairs, pair_len) = (self.pairs(), self.pair_len());
-        let threads = threads_for(self.flops() * images);
-        with_scratch(pairs * (pair_len + 2 * self.lanes), |packed| {
-            let (weights, biases) = packed.split_at_mut(pairs * pair_len);
+        let (all, outputs) = (self.groups * pairs, self.shape.output[0]);
+        let per_group = weight.len() / self.groups;
+        let threads = threads_for(self.flops() * self.groups * images);
+        with_scratch(all * (pair_len + 2 * self.lanes), |packed| {
+            let (weights, biases) = packed.split_at_mut(all * pair_len);
             biases.fill(0.0);
             if let Some(bias) = bias {
-                biases[..bias.len()].copy_from_slice(bias);
+                for (to, bias) in biases.chunks_mut(pairs * 2 * self.lanes).zip(bias.chunks(outputs)) {
+                    to[..outputs].copy_from_slice(bias);
+                }
             }
-            if threads > 1 && pairs > 1 {
-                weights.par_chunks_mut(pair_len).enumerate().for_each(|(pair, to)| self.pack_pair(weight, pair, to));
+            let pack = |(index, to): (usize, &mut [f32])| {
+                let group = index / pairs;
+                self.pack_pair(&weight[group * per_group..(group + 1) * per_group], index % pairs, to);
+            };
+            if threads > 1 && all > 1 {
+                weights.par_chunks_mut(pair_len).enumerate().for_each(pack);
             } else {
-                weights.chunks_mut(pair_len).enumerate().for_each(|(pair, to)| self.pack_pair(weight, pair, to));
+                weights.chunks_mut(pair_len).enumerate().for_each(pack);
             }
 
             let schedule = self.schedule(images, threads);
             let output = Shared::new(output);
-            for_each(schedule.units(), threads, |unit| {
+            for_each(self.groups * schedule.units(), threads, |unit| {
+                let (group, unit) = (unit / schedule.units(), unit % schedule.units());
+                let weights = &weights[group * pairs * pair_len..(group + 1) * pairs * pair_len];
+                let biases = &biases[group * pairs * 2 * self.lanes..];
                 let (images, rows, pairs) = schedule.unit(unit, [images, self.rows, pairs]);
                 let canvas = self.canvas(images.len(), &rows);
                 let collected = images.len() * self.output_rows(&rows).len() * self.shape.output[2] * self.lanes;
                 with_scratch(canvas.len() + 2 * collected, |scratch| {
                     let (canvas_at, results) = scratch.split_at_mut(canvas.len());
-                    let (weights, biases) = (&*weights, &*biases);
-                    let unit = Unit { plan: self, canvas, images, rows, pairs, weights, biases, collected };
+                    let unit = Unit { plan: self, group, canvas, images, rows, pairs, weights, biases, collected };
                     self.token.dispatch(UnitKernel { unit, input, canvas: canvas_at, results, output });
                 });
             });
@@ -243,7 +255,7 @@ impl Correlation {
 
     fn schedule(&self, images: usize, threads: usize) -> Schedule {
         let image = self.canvas(1, &(0..self.rows)).len() * size_of::<f32>();
-        let wanted = if threads == 1 { 1 } else { 4 * threads };
+        let wanted = if threads == 1 { 1 } else { (4 * threads).div_ceil(self.groups) };
         let bands = image.div_ceil(CANVAS).clamp(1, self.rows);
         let group = (CANVAS / image).clamp(1, images.div_ceil(wanted));
         let groups = images.div_ceil(group);
@@ -285,6 +297,7 @@ pub(super) fn part(total: usize, parts: usize, index: usize) -> Range<usize> {
 /// What one unit of work computes.
 struct Unit<'a> {
     plan: &'a Correlation,
+    group: usize,
     canvas: Canvas,
     images: Range<usize>,
     rows: Range<usize>,
@@ -311,9 +324,10 @@ impl Kernel for UnitKernel<'_> {
         let unit = &self.unit;
         let plan = unit.plan;
         let image_len: usize = plan.shape.input.iter().product();
-        let from = &self.input[unit.images.start * image_len..unit.images.end * image_len];
-        // SAFETY: the input holds these images; the canvas was made as long as its description says.
-        unsafe { pack(s, &unit.canvas, from.as_ptr(), image_len, self.canvas.as_mut_ptr()) };
+        let first = unit.images.start * plan.groups + unit.group;
+        let from = &self.input[first * image_len..((unit.images.end - 1) * plan.groups + unit.group + 1) * image_len];
+        // SAFETY: the input holds this group of these images; the canvas was made as long as its description says.
+        unsafe { pack(s, &unit.canvas, from.as_ptr(), plan.groups * image_len, self.canvas.as_mut_ptr()) };
 
         let [channels, height, width] = plan.shape.output;
         let (plane, rows) = (height * width, plan.output_rows(&unit.rows));
@@ -333,7 +347,7 @@ impl Kernel for UnitKernel<'_> {
                 let positions = rows.len() * width;
                 for (index, image) in unit.images.clone().enumerate() {
                     let results = &self.results[block * unit.collected + index * positions * S::LANES..];
-                    let to = (image * channels + first) * plane + rows.start * width;
+                    let to = ((image * plan.groups + unit.group) * channels + first) * plane + rows.start * width;
                     // SAFETY: no other unit has these channels and rows of these images; `unpack` writes `positions`
                     // values of each of `filled` planes, the last of which ends there.
                     unsafe {

@@ -53,6 +53,32 @@ pub enum TrainingError {
         /// Extra rows and columns of output.
         output_padding: [usize; 2],
     },
+    /// Groups that do not divide the channels.
+    #[error("{groups} groups do not divide {} input channels and {} output channels", channels[0], channels[1])]
+    Groups {
+        /// Number of groups.
+        groups: usize,
+        /// Channels of the input and of the output.
+        channels: [usize; 2],
+    },
+    /// A reflection as wide as the image.
+    #[error("a reflection of {padding} is not smaller than the image's {size}")]
+    Reflection {
+        /// Padding of one side.
+        padding: usize,
+        /// Size of the image on that axis.
+        size: usize,
+    },
+    /// A crop that reaches beyond the image.
+    #[error("a crop of {size:?} from {start:?} on is not within an image of {input:?}")]
+    Crop {
+        /// Height and width of the image.
+        input: [usize; 2],
+        /// First row and column.
+        start: [usize; 2],
+        /// Height and width of the crop.
+        size: [usize; 2],
+    },
     /// A share of values to drop that is not in [0, 1).
     #[error("a dropout rate of {rate} is not in [0, 1)")]
     DropoutRate {

@@ -10,7 +10,7 @@
 //!
 //! | operation | forward | gradients |
 //! |---|---|---|
-//! | convolution, groups = 1 | [`Conv2d::forward`] | [`Conv2d::input_gradient`], [`Conv2d::weight_gradient`], [`Conv2d::bias_gradient`] |
+//! | convolution, also in groups and depthwise | [`Conv2d::forward`] | [`Conv2d::input_gradient`], [`Conv2d::weight_gradient`], [`Conv2d::bias_gradient`] |
 //! | transposed convolution | [`ConvTranspose2d::forward`] | likewise |
 //! | linear layer | a 1×1 convolution of 1×1 images: [`linear`] | likewise |
 //! | batch norm, with ReLU or leaky ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`], [`BatchNorm::backward_fixed`] |
@@ -19,6 +19,9 @@
 //! | factor per channel | [`ChannelScale::forward`] | [`ChannelScale::backward`] |
 //! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
 //! | attention | [`Attention::forward`] | [`Attention::backward`] |
+//! | interpolation | [`Upsample::forward`] | [`Upsample::input_gradient`] |
+//! | concatenation of channels | [`Concat::forward`] | [`Concat::split`] |
+//! | padding, cropping | [`Pad::forward`], [`Crop::forward`] | [`Pad::input_gradient`], [`Crop::input_gradient`] |
 //! | dropout | [`Dropout::apply`] | likewise |
 //! | softmax of rows, and its logarithm | [`softmax`], [`log_softmax`] | [`softmax_gradient`], [`log_softmax_gradient`] |
 //! | softmax cross-entropy, binary cross-entropy | [`cross_entropy`], [`binary_cross_entropy`] | in the same call |
@@ -32,11 +35,15 @@ mod activation;
 mod attention;
 mod channel_scale;
 mod columns;
+mod concat;
 mod convolution;
 mod correlation;
+mod depthwise;
+mod depthwise_gradient;
 mod dropout;
 mod elementwise;
 mod error;
+mod grouped;
 mod layout;
 mod loss;
 mod matrix;
@@ -55,6 +62,11 @@ mod weight_gradient;
 pub use activation::{Reads, activate, activate_in_place, activation_gradient};
 pub use attention::{Attention, AttentionShape, Qkv, QkvGradient, Rotary, RotaryPairs};
 pub use channel_scale::{ChannelScale, ScalePer};
+mod pad;
+mod stage;
+mod upsample;
+
+pub use concat::Concat;
 pub use convolution::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
 pub use dropout::Dropout;
 pub use elementwise::{add_assign, relu, relu_gradient};
@@ -66,6 +78,8 @@ pub use pair_loss::{binary_cross_entropy, mean_absolute_error, mean_squared_erro
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};
 pub use row_norm::{GroupNorm, LayerNorm, RowNormBackward};
 pub use softmax::{log_softmax, log_softmax_gradient, softmax, softmax_gradient};
+pub use pad::{Border, Crop, Pad};
+pub use upsample::{Interpolation, Upsample};
 
 use crate::geometry::Padding;
 use crate::isa::Isa;
@@ -84,6 +98,7 @@ pub fn linear(isa: Isa, inputs: usize, outputs: usize) -> Result<Conv2d, Trainin
             kernel: [1, 1],
             stride: [1, 1],
             padding: Padding::default(),
+            groups: 1,
         },
     )
 }

@@ -40,6 +40,8 @@ const UNITS: usize = 16;
 pub(super) struct WeightGradient {
     token: Token,
     lanes: usize,
+    groups: usize,
+    /// The shapes of one group.
     input: [usize; 3],
     output: [usize; 3],
     kernel: [usize; 2],
@@ -59,6 +61,7 @@ impl WeightGradient {
     pub(super) fn new(
         token: Token,
         lanes: usize,
+        groups: usize,
         [input, output]: [[usize; 3]; 2],
         kernel: [usize; 2],
         stride: [usize; 2],
@@ -69,7 +72,7 @@ impl WeightGradient {
         let sums = input[0].next_multiple_of(lanes) * kernel[0] * kernel[1] * 2 * lanes * size_of::<f32>();
         let group = (SUMS / sums).clamp(1, output[0].div_ceil(2 * lanes));
         let mut plan =
-            Self { token, lanes, input, output, kernel, stride, padding, columns, group, images: 1, bands: 1 };
+            Self { token, lanes, groups, input, output, kernel, stride, padding, columns, group, images: 1, bands: 1 };
         let rows = 0..output[1];
         let image = (plan.canvas_in(1, &rows).len() + plan.canvas_out(1, &rows, group).len()) * size_of::<f32>();
         plan.images = (PIECE / image).max(1);
@@ -110,15 +113,25 @@ impl WeightGradient {
         self.input[0].next_multiple_of(self.lanes) * self.kernel[0] * self.kernel[1] * 2 * self.lanes
     }
 
-    /// Computes `gradient` `[O, I, kh, kw]` from the input and the gradient of the output, whose lengths have been
+    /// Computes `gradient` `[G · O, I, kh, kw]` from the input and the gradient of the output, whose lengths have been
     /// checked.
     pub(super) fn run(&self, images: usize, input: &[f32], output_gradient: &[f32], gradient: &mut [f32]) {
-        let pairs = self.output[0].div_ceil(2 * self.lanes);
-        let (groups, pieces) = (pairs.div_ceil(self.group), images.div_ceil(self.images) * self.bands);
-        if pieces == 0 {
+        if images == 0 {
             gradient.fill(0.0);
             return;
         }
+        let [image_in, image_out] = [self.input, self.output].map(|shape| shape.iter().product::<usize>());
+        let per_group = gradient.len() / self.groups;
+        for (group, gradient) in gradient.chunks_exact_mut(per_group).enumerate() {
+            let (input, output_gradient) = (&input[group * image_in..], &output_gradient[group * image_out..]);
+            self.run_group(images, input, output_gradient, gradient);
+        }
+    }
+
+    /// Computes the gradient of one group, with which both tensors begin.
+    fn run_group(&self, images: usize, input: &[f32], output_gradient: &[f32], gradient: &mut [f32]) {
+        let pairs = self.output[0].div_ceil(2 * self.lanes);
+        let (groups, pieces) = (pairs.div_ceil(self.group), images.div_ceil(self.images) * self.bands);
         let chunks = UNITS.div_ceil(groups).min(pieces);
         let per_chunk = pairs * self.pair_len();
         let taps = self.kernel[0] * self.kernel[1];
@@ -164,8 +177,8 @@ impl WeightGradient {
             self.token.dispatch(PieceKernel {
                 plan: self,
                 canvases: [canvas_in, canvas_out],
-                input: &input[images.start * self.input.iter().product::<usize>()..],
-                output_gradient: &output_gradient[images.start * self.output.iter().product::<usize>()..],
+                input: &input[images.start * self.groups * self.input.iter().product::<usize>()..],
+                output_gradient: &output_gradient[images.start * self.groups * self.output.iter().product::<usize>()..],
                 first,
                 packed_in,
                 packed_out,
@@ -212,7 +225,7 @@ impl WeightGradient {
 struct PieceKernel<'a> {
     plan: &'a WeightGradient,
     canvases: [Canvas; 2],
-    /// The tensors from the first image of the piece on.
+    /// The tensors from the group of the first image of the piece on.
     input: &'a [f32],
     output_gradient: &'a [f32],
     /// The first output channel.
@@ -230,13 +243,15 @@ impl Kernel for PieceKernel<'_> {
         let (plan, [canvas_in, canvas_out]) = (self.plan, self.canvases);
         let [image_in, image_out] = [plan.input, plan.output].map(|shape| shape.iter().product::<usize>());
         let images = canvas_in.images;
-        let (input, gradient) = (&self.input[..images * image_in], &self.output_gradient[..images * image_out]);
-        // SAFETY: both tensors hold these images, and the scratch is as long as the canvases.
+        let [step_in, step_out] = [image_in, image_out].map(|image| plan.groups * image);
+        let input = &self.input[..(images - 1) * step_in + image_in];
+        let gradient = &self.output_gradient[..(images - 1) * step_out + image_out];
+        // SAFETY: both tensors hold this group of these images, and the scratch is as long as the canvases.
         unsafe {
-            pack(s, &canvas_in, input.as_ptr(), image_in, self.packed_in.as_mut_ptr());
+            pack(s, &canvas_in, input.as_ptr(), step_in, self.packed_in.as_mut_ptr());
             let channel = self.first * plan.output[1] * plan.output[2];
             let from = gradient[channel..].as_ptr();
-            pack(s, &canvas_out, from, image_out, self.packed_out.as_mut_ptr());
+            pack(s, &canvas_out, from, step_out, self.packed_out.as_mut_ptr());
         }
 
         let [sy, sx] = plan.stride;

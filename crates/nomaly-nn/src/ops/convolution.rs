@@ -178,6 +178,7 @@ pub fn conv2d(
             kernel: [kh, kw],
             stride,
             padding: Padding { top: y, bottom: y, left: x_, right: x_ },
+            groups: 1,
         };
         return apply(Plan::Direct(Conv2d::new(isa()?, shape).map_err(wrap)?), x, weight, bias);
     }

@@ -19,7 +19,8 @@ struct Results<T> {
 
 /// Each product of the definition, one by one.
 fn naive(shape: &ConvShape, images: usize, x: &[f64], w: &[f64], bias: &[f64], g: &[f64]) -> Results<f64> {
-    let ConvShape { in_channels, out_channels, input: [height, width], kernel, stride, padding } = *shape;
+    let ConvShape { in_channels, out_channels, input: [height, width], kernel, stride, padding, groups } = *shape;
+    let [inputs, outputs] = [in_channels / groups, out_channels / groups];
     let rows = (height + padding.top + padding.bottom - kernel[0]) / stride[0] + 1;
     let columns = (width + padding.left + padding.right - kernel[1]) / stride[1] + 1;
     let mut results = Results {
@@ -34,15 +35,16 @@ fn naive(shape: &ConvShape, images: usize, x: &[f64], w: &[f64], bias: &[f64], g
         results.output[place] = bias[o];
         let g = g.get(place).copied().unwrap_or(0.0);
         results.bias[o] += g;
-        for i in 0..in_channels {
+        for i in 0..inputs {
             for ky in 0..kernel[0] {
                 for kx in 0..kernel[1] {
                     let (y, x_) = (oy * stride[0] + ky, ox * stride[1] + kx);
                     if y < padding.top || x_ < padding.left || y - padding.top >= height || x_ - padding.left >= width {
                         continue;
                     }
-                    let from = ((n * in_channels + i) * height + y - padding.top) * width + x_ - padding.left;
-                    let weight = ((o * in_channels + i) * kernel[0] + ky) * kernel[1] + kx;
+                    let channel = o / outputs * inputs + i;
+                    let from = ((n * in_channels + channel) * height + y - padding.top) * width + x_ - padding.left;
+                    let weight = ((o * inputs + i) * kernel[0] + ky) * kernel[1] + kx;
                     results.output[place] += x[from] * w[weight];
                     results.input[from] += g * w[weight];
                     results.weight[weight] += g * x[from];
@@ -61,6 +63,7 @@ fn square(channels: [usize; 2], input: [usize; 2], kernel: usize, stride: usize,
         kernel: [kernel; 2],
         stride: [stride; 2],
         padding: Padding::symmetric(padding),
+        groups: 1,
     }
 }
 
@@ -96,8 +99,18 @@ fn check(shape: ConvShape, images: usize) {
     on_every_isa(compute, |isa, got| {
         let window = shape.kernel[0] * shape.kernel[1];
         let positions = images * plan.output()[0] * plan.output()[1];
-        assert_close(&got.output, &want.output, tolerance(shape.in_channels * window), &("output", isa, shape));
-        assert_close(&got.input, &want.input, tolerance(shape.out_channels * window), &("input", isa, shape));
+        assert_close(
+            &got.output,
+            &want.output,
+            tolerance(shape.in_channels / shape.groups * window),
+            &("output", isa, shape),
+        );
+        assert_close(
+            &got.input,
+            &want.input,
+            tolerance(shape.out_channels / shape.groups * window),
+            &("input", isa, shape),
+        );
         assert_close(&got.weight, &want.weight, tolerance(positions), &("weight", isa, shape));
         assert_close(&got.bias, &want.bias, tolerance(positions), &("bias", isa, shape));
     });
@@ -126,6 +139,70 @@ fn layers_that_are_shared_and_cut() {
 }
 
 #[test]
+fn groups_of_many_channels() {
+    // Dense kernels side by side: two output pairs a group, and groups that end within a block.
+    check(ConvShape { groups: 2, ..square([40, 72], [9, 8], 3, 1, 1) }, 3);
+    check(ConvShape { groups: 3, ..square([60, 51], [8, 9], 3, 2, 1) }, 2);
+    check(ConvShape { groups: 4, ..square([64, 80], [5, 5], 1, 1, 0) }, 9);
+}
+
+#[test]
+fn groups_of_few_channels() {
+    // As in ResNeXt, and more outputs than inputs.
+    check(ConvShape { groups: 8, ..square([32, 32], [14, 14], 3, 1, 1) }, 2);
+    check(ConvShape { groups: 5, ..square([15, 40], [9, 17], 3, 2, 1) }, 3);
+    check(ConvShape { groups: 6, ..square([6, 12], [33, 18], 5, 1, 2) }, 2);
+}
+
+#[test]
+fn depthwise_layers() {
+    let depthwise = |channels, input, kernel, stride, padding| ConvShape {
+        groups: channels,
+        ..square([channels, channels], input, kernel, stride, padding)
+    };
+    // The widths of EfficientNet: rows shorter than a vector, of whole vectors, and with a rest.
+    for (width, kernel, stride) in [
+        (7, 3, 1),
+        (7, 5, 1),
+        (7, 5, 2),
+        (14, 3, 1),
+        (14, 5, 1),
+        (14, 5, 2),
+        (28, 3, 2),
+        (29, 5, 2),
+        (32, 3, 1),
+        (56, 5, 2),
+        (41, 7, 1),
+        (40, 7, 2),
+        // No instantiation of their own.
+        (17, 4, 1),
+        (19, 3, 3),
+        (20, 2, 2),
+        (6, 1, 1),
+        (9, 1, 2),
+    ] {
+        check(depthwise(5, [width, width], kernel, stride, kernel / 2), 3);
+        let shape = depthwise(3, [width + 1, width], kernel, stride, 0);
+        let same = Padding::same(shape.input, shape.kernel, shape.stride);
+        check(ConvShape { padding: same, ..shape }, 2);
+    }
+    // Bands of rows.
+    check(depthwise(2, [150, 112], 3, 1, 1), 2);
+    check(depthwise(2, [150, 113], 5, 2, 2), 1);
+    // Fewer rows than a tile, and a window as large as the image.
+    check(depthwise(4, [2, 30], 3, 1, 1), 2);
+    check(depthwise(4, [3, 3], 3, 1, 0), 3);
+    // Enough for several units of work and chunks of images.
+    check(depthwise(50, [28, 28], 3, 1, 1), 2);
+}
+
+#[test]
+fn a_window_as_large_as_the_image_is_a_linear_layer() {
+    check(square([20, 36], [4, 4], 4, 1, 0), 5);
+    check(ConvShape { kernel: [3, 2], ..square([3, 2], [3, 2], 1, 2, 0) }, 4);
+}
+
+#[test]
 fn a_linear_layer_is_a_matrix_product() {
     let shape = *linear(nomaly_kernels::Isa::Portable, 70, 33).unwrap().shape();
     check(shape, 200);
@@ -147,6 +224,7 @@ prop_compose! {
         out_channels in 1usize..36,
         kernel in [1usize..5, 1usize..5],
         stride in [1usize..4, 1usize..4],
+        groups in prop_oneof![Just(1), 2usize..5],
     )(
         top in 0..kernel[0],
         bottom in 0..kernel[0],
@@ -154,13 +232,14 @@ prop_compose! {
         right in 0..kernel[1],
         height in kernel[0]..kernel[0] + 9,
         width in kernel[1]..kernel[1] + 9,
-        in_channels in Just(in_channels),
-        out_channels in Just(out_channels),
+        in_channels in Just(in_channels.next_multiple_of(groups)),
+        out_channels in Just(out_channels.next_multiple_of(groups)),
+        groups in Just(groups),
         kernel in Just(kernel),
         stride in Just(stride),
     ) -> ConvShape {
         let padding = Padding { top, bottom, left, right };
-        ConvShape { in_channels, out_channels, input: [height, width], kernel, stride, padding }
+        ConvShape { in_channels, out_channels, input: [height, width], kernel, stride, padding, groups }
     }
 }
 
@@ -178,7 +257,7 @@ proptest! {
         mut shape in shapes(),
         channels in [1usize..3, 1usize..3],
     ) {
-        [shape.in_channels, shape.out_channels] = channels;
+        [shape.in_channels, shape.out_channels] = channels.map(|channels| channels.next_multiple_of(shape.groups));
         let conv = Conv2d::new(nomaly_kernels::Isa::Portable, shape).unwrap();
         let [x, w, b, g] = tensors(&conv, 1);
         let (x, w, b) = (wide(&x), wide(&w), wide(&b));
@@ -228,6 +307,7 @@ proptest! {
             kernel: shape.kernel,
             stride: shape.stride,
             padding: shape.padding,
+            groups: 1,
         };
         let zeros = vec![0.0; channels[0]];
         let back = naive(&inverse, images, &wide(&g), &wide(&w), &zeros, &wide(&x));
@@ -283,6 +363,7 @@ fn shapes_that_do_not_fit_are_refused() {
         WindowError::PaddingTooLarge { padding: 3, kernel: 3 }.into()
     );
     assert_eq!(error(ConvShape { input: [usize::MAX / 2, 5], ..good }), TrainingError::TooLarge { what: "the input" });
+    assert_eq!(error(ConvShape { groups: 2, ..good }), TrainingError::Groups { groups: 2, channels: [2, 3] });
     let conv = Conv2d::new(isa, good).unwrap();
     let (weight, mut output) = (vec![0.0; 54], vec![0.0; 75]);
     assert_eq!(

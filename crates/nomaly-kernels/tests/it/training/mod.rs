@@ -9,6 +9,7 @@ mod norm;
 mod optimizer;
 mod others;
 mod row_norm;
+mod spatial;
 mod torch;
 mod torch_layers;
 

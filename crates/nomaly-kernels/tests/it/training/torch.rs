@@ -44,7 +44,7 @@ pub(super) fn integer(value: &Value) -> usize {
     value.as_u64().expect("an integer") as usize
 }
 
-fn pair(value: &Value) -> [usize; 2] {
+pub(super) fn pair(value: &Value) -> [usize; 2] {
     [integer(&value[0]), integer(&value[1])]
 }
 
@@ -66,6 +66,7 @@ fn convolutions() {
             kernel: pair(&shape["kernel"]),
             stride: pair(&shape["stride"]),
             padding,
+            groups: shape.get("groups").map_or(1, integer),
         };
         let transposed = ConvTransposeShape {
             in_channels: direct.in_channels,
