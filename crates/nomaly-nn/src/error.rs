@@ -14,6 +14,12 @@ pub enum CompileError {
         /// The tensor.
         tensor: String,
     },
+    /// The plan does not have an operation.
+    #[error("a single plan cannot have {operation}")]
+    Unsupported {
+        /// The operation.
+        operation: &'static str,
+    },
     /// A tensor cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),

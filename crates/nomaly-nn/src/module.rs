@@ -183,7 +183,7 @@ impl Module {
                     None => Ok(y),
                 }
             }
-            Op::BatchNorm { name, epsilon } => self.batch_norm(x, name, *epsilon, mode),
+            Op::BatchNorm { name, epsilon, affine: true } => self.batch_norm(x, name, *epsilon, mode),
             Op::Activation(activation) => activate(x, *activation),
             Op::Add => rest.iter().try_fold(x.clone(), |sum, other| sum.add(other)),
             Op::MaxPool { kernel, stride, padding } => {
@@ -209,9 +209,9 @@ impl Module {
                 let gate = sigmoid(&dense(&squeezed, expand)?)?;
                 x.broadcast_mul(&gate.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)?)
             }
-            Op::Linear { name } => {
+            Op::Linear { name, bias } => {
                 let y = x.flatten_from(1)?.matmul(&self.tensor(name, "weight")?.t()?)?;
-                let y = y.broadcast_add(self.tensor(name, "bias")?)?;
+                let y = if *bias { y.broadcast_add(self.tensor(name, "bias")?)? } else { y };
                 y.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)
             }
         }

@@ -63,6 +63,10 @@ fn consumers(graph: &Graph, targets: &[usize]) -> Vec<Vec<usize>> {
     consumers
 }
 
+fn unsupported<T>(operation: &'static str) -> Result<T, CompileError> {
+    Err(CompileError::Unsupported { operation })
+}
+
 struct Compiler<'a> {
     graph: &'a Graph,
     parameters: Parameters<'a>,
@@ -165,6 +169,14 @@ impl Compiler<'_> {
                 };
                 (index, self.builder.avg_pool(x, pool, *count_padding)?)
             }
+            Op::ConvTranspose { .. } => return unsupported("a transposed convolution"),
+            Op::InstanceNorm { .. } => return unsupported("instance norm"),
+            Op::Concat => return unsupported("a concatenation"),
+            Op::Reshape { .. } => return unsupported("a reshape"),
+            Op::Pad { .. } => return unsupported("padding of its own"),
+            Op::Upsample { .. } => return unsupported("upsampling"),
+            Op::Softmax => return unsupported("softmax"),
+            Op::Gate => return unsupported("a gate of its own"),
         };
         self.steps[result] = Some(step);
         Ok(())

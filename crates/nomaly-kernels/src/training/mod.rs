@@ -74,11 +74,11 @@ pub use error::TrainingError;
 pub use loss::cross_entropy;
 pub use norm::{AfterNorm, BatchNorm, NormBackward};
 pub use optimizer::{AdamStep, SgdStep, WeightDecay};
+pub use pad::{Border, Crop, Pad};
 pub use pair_loss::{binary_cross_entropy, mean_absolute_error, mean_squared_error, smooth_l1};
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};
 pub use row_norm::{GroupNorm, LayerNorm, RowNormBackward};
 pub use softmax::{log_softmax, log_softmax_gradient, softmax, softmax_gradient};
-pub use pad::{Border, Crop, Pad};
 pub use upsample::{Interpolation, Upsample};
 
 use crate::geometry::Padding;

@@ -64,7 +64,11 @@ impl Graph {
                     let differs = |&&input: &&usize| shapes[input][1..] != from[1..];
                     if let Some(&other) = node.inputs.iter().find(differs) {
                         let reason = format!("another input is {from:?}");
-                        return Err(GraphError::Size { layer: "a concatenation".to_owned(), found: shapes[other], reason });
+                        return Err(GraphError::Size {
+                            layer: "a concatenation".to_owned(),
+                            found: shapes[other],
+                            reason,
+                        });
                     }
                     [from[1], from[2]]
                 }

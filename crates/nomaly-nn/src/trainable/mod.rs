@@ -57,11 +57,11 @@ use buffers::Buffers;
 use steps::{Plan, Slot, Step};
 
 pub use error::TrainableError;
-pub use pass::Pass;
 pub use nomaly_kernels::training::WeightDecay;
 #[cfg(feature = "candle")]
 pub(crate) use optimizer::State;
 pub use optimizer::{NetworkOptimizer, OptimizerState, Rule};
+pub use pass::Pass;
 
 /// A trainable network.
 #[derive(Debug)]

@@ -135,27 +135,26 @@ fn compute(network: &mut Network, index: usize) -> Result<Vec<f32>, TrainableErr
     let Step { kind, name, inputs, slots: own, shape, .. } = &mut steps[index];
     let x = present(values, inputs[0]);
     let mut result = buffers.take(*images * shape.iter().product::<usize>());
-    let parameter = |place: usize| own.get(place).map(|&slot| slots[slot].values.as_slice());
     let mut run = || -> Result<(), TrainingError> {
         match kind {
             Kind::Input | Kind::Add | Kind::Reshape | Kind::Activation(_) | Kind::Dropout { .. } => Ok(()),
-            Kind::Conv(plan) | Kind::Linear(plan) => {
-                plan.forward(x, &slots[own[0]].values, parameter(1), &mut result)
-            }
-            Kind::ConvTranspose(plan) => plan.forward(x, &slots[own[0]].values, parameter(1), &mut result),
+            Kind::Conv(plan) | Kind::Linear(plan) => plan.forward(x, &slots[own[0]].values, parameter(slots, own, 1), &mut result),
+            Kind::ConvTranspose(plan) => plan.forward(x, &slots[own[0]].values, parameter(slots, own, 1), &mut result),
             Kind::BatchNorm { plan, affine, .. } if *pass != Pass::Train => {
-                let [weight, bias] = if *affine { [parameter(0), parameter(1)] } else { [None, None] };
+                let [weight, bias] = [0, 1].map(|place| parameter(slots, own, place).filter(|_| *affine));
                 let [mean, variance] = statistics(own).map(|slot| slots[slot].values.as_slice());
                 plan.evaluate(x, weight, bias, mean, variance, &mut result)
             }
             Kind::BatchNorm { plan, batch: [mean, variance], affine } => {
-                let [weight, bias] = if *affine { [parameter(0), parameter(1)] } else { [None, None] };
+                let [weight, bias] = [0, 1].map(|place| parameter(slots, own, place).filter(|_| *affine));
                 plan.forward(x, weight, bias, mean, variance, &mut result)?;
                 let [Slot { values: running_mean, .. }, Slot { values: running_variance, .. }] =
                     slots.get_disjoint_mut(statistics(own)).expect("two different statistics");
                 plan.update_running(*images, *momentum, [mean, variance], [running_mean, running_variance])
             }
-            Kind::InstanceNorm(plan) => plan.forward(x, parameter(0), parameter(1), &mut result),
+            Kind::InstanceNorm(plan) => {
+                plan.forward(x, parameter(slots, own, 0), parameter(slots, own, 1), &mut result)
+            }
             Kind::Concat(plan) => {
                 let parts: Vec<&[f32]> = inputs.iter().map(|&input| present(values, input)).collect();
                 plan.forward(&parts, &mut result)
@@ -174,6 +173,11 @@ fn compute(network: &mut Network, index: usize) -> Result<Vec<f32>, TrainableErr
     };
     run().map_err(in_layer(name))?;
     Ok(result)
+}
+
+/// The values of a step's parameter, if it has that many.
+fn parameter<'a>(slots: &'a [Slot], own: &[usize], place: usize) -> Option<&'a [f32]> {
+    own.get(place).map(|&slot| slots[slot].values.as_slice())
 }
 
 /// The slots of a batch norm's running mean and variance: the last two.
@@ -395,9 +399,7 @@ fn differentiate(
             }
             Kind::InstanceNorm(plan) => {
                 let [weight, bias] = match own[..] {
-                    [weight, bias] => {
-                        slots.get_disjoint_mut([weight, bias]).expect("two different tensors").map(Some)
-                    }
+                    [weight, bias] => slots.get_disjoint_mut([weight, bias]).expect("two different tensors").map(Some),
                     _ => [None, None],
                 };
                 let (weight, weight_gradient) = parts(weight, train);

@@ -296,20 +296,18 @@ fn kind(op: &Op, from: &[[usize; 3]], to: [usize; 3], after: AfterNorm, isa: Isa
                 groups: *groups,
             },
         )?),
-        Op::ConvTranspose { kernel, stride, padding, output_padding, .. } => {
-            Kind::ConvTranspose(ConvTranspose2d::new(
-                isa,
-                ConvTransposeShape {
-                    in_channels,
-                    out_channels: channels,
-                    input,
-                    kernel: [*kernel; 2],
-                    stride: [*stride; 2],
-                    padding: Padding::symmetric(*padding),
-                    output_padding: [*output_padding; 2],
-                },
-            )?)
-        }
+        Op::ConvTranspose { kernel, stride, padding, output_padding, .. } => Kind::ConvTranspose(ConvTranspose2d::new(
+            isa,
+            ConvTransposeShape {
+                in_channels,
+                out_channels: channels,
+                input,
+                kernel: [*kernel; 2],
+                stride: [*stride; 2],
+                padding: Padding::symmetric(*padding),
+                output_padding: [*output_padding; 2],
+            },
+        )?),
         Op::BatchNorm { epsilon, affine, .. } => Kind::BatchNorm {
             plan: BatchNorm::new(isa, channels, plane, *epsilon, after)?,
             batch: [vec![0.0; channels], vec![0.0; channels]],
