@@ -13,7 +13,7 @@ use std::time::Instant;
 use nomaly_kernels::Isa;
 use nomaly_kernels::geometry::{Padding, Pool2d};
 use nomaly_kernels::training::{
-    AverageOver, Border, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, Interpolation, Pad, Pool, Upsample,
+    AverageOver, Border, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, Pad, Pool, Upsample, UpsampleMode,
 };
 
 type Failure = Box<dyn Error>;
@@ -106,9 +106,9 @@ fn pass(line: &str) -> Result<Pass, Failure> {
         }
         ("upsample", &[images, channels, size, to]) => {
             let interpolation = match mode {
-                "nearest" => Interpolation::Nearest,
-                "bilinear" => Interpolation::Bilinear,
-                "corners" => Interpolation::BilinearCorners,
+                "nearest" => UpsampleMode::Nearest,
+                "bilinear" => UpsampleMode::Bilinear,
+                "corners" => UpsampleMode::BilinearCorners,
                 _ => return Err(format!("an unknown interpolation: {line}").into()),
             };
             let plan = Upsample::new(isa, [size; 2], [to; 2], interpolation)?;

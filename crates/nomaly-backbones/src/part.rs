@@ -162,7 +162,7 @@ impl Part {
 fn with_classes_of(entry: &BackboneEntry, weights: &Weights) -> Graph {
     let graph = entry.graph();
     let classifier = graph.nodes().iter().rev().find_map(|node| match &node.op {
-        Op::Linear { name } => weights.get(&format!("{name}.weight")),
+        Op::Linear { name, .. } => weights.get(&format!("{name}.weight")),
         _ => None,
     });
     match classifier.map(|tensor| tensor.shape.as_slice()) {

@@ -79,7 +79,7 @@ pub use pair_loss::{binary_cross_entropy, mean_absolute_error, mean_squared_erro
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};
 pub use row_norm::{GroupNorm, LayerNorm, RowNormBackward};
 pub use softmax::{log_softmax, log_softmax_gradient, softmax, softmax_gradient};
-pub use upsample::{Interpolation, Upsample};
+pub use upsample::{Upsample, UpsampleMode};
 
 use crate::geometry::Padding;
 use crate::isa::Isa;

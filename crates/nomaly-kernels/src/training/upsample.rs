@@ -3,7 +3,7 @@
 //! **The problem.** An interpolated value is a weighted sum of up to four values whose places follow no fixed step, and
 //! the gradient adds to the same four places.
 //!
-//! **The design.** Interpolation is a sparse matrix for each axis, and the gradient is the transposed ones: both are
+//! **The design.** UpsampleMode is a sparse matrix for each axis, and the gradient is the transposed ones: both are
 //! tables of places and weights ([`Taps`]), by which each result is gathered, so nothing is added to in random order.
 //! Along rows whole vectors are combined; along columns values are looked up one by one, which is done for as few rows
 //! as possible: enlarging looks up first and combines then, and the gradient the other way round.
@@ -21,7 +21,7 @@ const UNIT: usize = 32 << 10;
 
 /// How values between positions are found, as in PyTorch's `interpolate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Interpolation {
+pub enum UpsampleMode {
     /// The value at floor(position · input / output).
     Nearest,
     /// Linear on both axes. Positions are the centers of pixels: (position + ½) · input / output - ½, but at least 0
@@ -32,13 +32,13 @@ pub enum Interpolation {
     BilinearCorners,
 }
 
-/// Interpolation of planes `[N, C, H, W]` → `[N, C, h, w]`, planned for one geometry and any number of planes.
+/// UpsampleMode of planes `[N, C, H, W]` → `[N, C, h, w]`, planned for one geometry and any number of planes.
 ///
 /// ```
 /// use nomaly_kernels::isa::Isa;
-/// use nomaly_kernels::training::{Interpolation, Upsample};
+/// use nomaly_kernels::training::{UpsampleMode, Upsample};
 ///
-/// let twice = Upsample::by_factor(Isa::best()?, [1, 2], [1, 2], Interpolation::Bilinear)?;
+/// let twice = Upsample::by_factor(Isa::best()?, [1, 2], [1, 2], UpsampleMode::Bilinear)?;
 /// let mut row = [0.0; 4];
 /// twice.forward(&[0.0, 4.0], &mut row)?;
 /// assert_eq!(row, [0.0, 1.0, 3.0, 4.0]);
@@ -64,7 +64,7 @@ impl Upsample {
         isa: Isa,
         input: [usize; 2],
         output: [usize; 2],
-        interpolation: Interpolation,
+        interpolation: UpsampleMode,
     ) -> Result<Self, TrainingError> {
         let token = Token::new(isa)?;
         positive(&[
@@ -92,7 +92,7 @@ impl Upsample {
         isa: Isa,
         input: [usize; 2],
         factor: [usize; 2],
-        interpolation: Interpolation,
+        interpolation: UpsampleMode,
     ) -> Result<Self, TrainingError> {
         let output = [input[0].saturating_mul(factor[0]), input[1].saturating_mul(factor[1])];
         Self::new(isa, input, output, interpolation)
@@ -157,7 +157,7 @@ fn each(
 }
 
 /// The places of the input that each output position is made of, with their weights.
-fn places(input: usize, output: usize, interpolation: Interpolation) -> Vec<Vec<(usize, f64)>> {
+fn places(input: usize, output: usize, interpolation: UpsampleMode) -> Vec<Vec<(usize, f64)>> {
     let last = input - 1;
     let linear = |at: f64| {
         let low = (at as usize).min(last);
@@ -166,13 +166,13 @@ fn places(input: usize, output: usize, interpolation: Interpolation) -> Vec<Vec<
     };
     let of = |position: usize| match interpolation {
         // PyTorch decides in single precision, but for the factors one and two.
-        Interpolation::Nearest if output == input || output == 2 * input => vec![(position * input / output, 1.0)],
-        Interpolation::Nearest => {
+        UpsampleMode::Nearest if output == input || output == 2 * input => vec![(position * input / output, 1.0)],
+        UpsampleMode::Nearest => {
             vec![(((position as f32 * (input as f32 / output as f32)) as usize).min(last), 1.0)]
         }
-        Interpolation::Bilinear => linear(((position as f64 + 0.5) * input as f64 / output as f64 - 0.5).max(0.0)),
-        Interpolation::BilinearCorners if output == 1 => linear(0.0),
-        Interpolation::BilinearCorners => linear((position * last) as f64 / (output - 1) as f64),
+        UpsampleMode::Bilinear => linear(((position as f64 + 0.5) * input as f64 / output as f64 - 0.5).max(0.0)),
+        UpsampleMode::BilinearCorners if output == 1 => linear(0.0),
+        UpsampleMode::BilinearCorners => linear((position * last) as f64 / (output - 1) as f64),
     };
     (0..output).map(of).collect()
 }

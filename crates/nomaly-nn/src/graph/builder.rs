@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use nomaly_kernels::geometry::{Activation, Padding};
-use nomaly_kernels::training::{Border, Interpolation};
+use nomaly_kernels::training::{Border, UpsampleMode};
 
 use super::error::GraphError;
 use super::{Graph, Node, Op, PaddingRule, Tap};
@@ -236,7 +236,7 @@ impl GraphBuilder {
     }
 
     /// `x` enlarged by a whole factor.
-    pub fn upsample(&mut self, x: usize, factor: usize, interpolation: Interpolation) -> usize {
+    pub fn upsample(&mut self, x: usize, factor: usize, interpolation: UpsampleMode) -> usize {
         if factor == 0 {
             self.fail(GraphError::Window { layer: "upsampling".to_owned() });
         }

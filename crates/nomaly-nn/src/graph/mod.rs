@@ -10,7 +10,7 @@ mod error;
 mod shapes;
 
 use nomaly_kernels::geometry::{Activation, Padding};
-use nomaly_kernels::training::{Border, Interpolation};
+use nomaly_kernels::training::{Border, UpsampleMode};
 
 pub use builder::{ConvOptions, ConvTransposeOptions, GraphBuilder};
 pub use error::GraphError;
@@ -113,7 +113,7 @@ pub enum Op {
         /// The factor of both axes.
         factor: usize,
         /// How values between positions are found.
-        interpolation: Interpolation,
+        interpolation: UpsampleMode,
     },
     /// The softmax over the channels of `[N, C, 1, 1]`.
     Softmax,

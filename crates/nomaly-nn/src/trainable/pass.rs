@@ -138,7 +138,9 @@ fn compute(network: &mut Network, index: usize) -> Result<Vec<f32>, TrainableErr
     let mut run = || -> Result<(), TrainingError> {
         match kind {
             Kind::Input | Kind::Add | Kind::Reshape | Kind::Activation(_) | Kind::Dropout { .. } => Ok(()),
-            Kind::Conv(plan) | Kind::Linear(plan) => plan.forward(x, &slots[own[0]].values, parameter(slots, own, 1), &mut result),
+            Kind::Conv(plan) | Kind::Linear(plan) => {
+                plan.forward(x, &slots[own[0]].values, parameter(slots, own, 1), &mut result)
+            }
             Kind::ConvTranspose(plan) => plan.forward(x, &slots[own[0]].values, parameter(slots, own, 1), &mut result),
             Kind::BatchNorm { plan, affine, .. } if *pass != Pass::Train => {
                 let [weight, bias] = [0, 1].map(|place| parameter(slots, own, place).filter(|_| *affine));

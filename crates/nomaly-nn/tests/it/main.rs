@@ -4,3 +4,4 @@ mod formula;
 mod graphs;
 #[cfg(feature = "candle")]
 mod ops;
+mod steps;

@@ -3,8 +3,8 @@
 
 use nomaly_kernels::geometry::{Padding, Pool2d};
 use nomaly_kernels::training::{
-    AverageOver, Border, Concat, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, Crop, Interpolation, Pad,
-    Pool, TrainingError, Upsample,
+    AverageOver, Border, Concat, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, Crop, Pad, Pool,
+    TrainingError, Upsample, UpsampleMode,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -107,9 +107,9 @@ fn planes_of_pytorch() {
                 }
                 _ => {
                     let interpolation = match kind {
-                        "nearest" => Interpolation::Nearest,
-                        "bilinear" => Interpolation::Bilinear,
-                        _ => Interpolation::BilinearCorners,
+                        "nearest" => UpsampleMode::Nearest,
+                        "bilinear" => UpsampleMode::Bilinear,
+                        _ => UpsampleMode::BilinearCorners,
                     };
                     let plan = Upsample::new(isa, input, output, interpolation).unwrap();
                     plan.forward(&x, &mut y).unwrap();
@@ -128,16 +128,16 @@ fn planes_of_pytorch() {
 }
 
 /// The value of an interpolated plane by the definition.
-fn interpolated(x: &[f64], [height, width]: [usize; 2], to: [usize; 2], interpolation: Interpolation) -> Vec<f64> {
+fn interpolated(x: &[f64], [height, width]: [usize; 2], to: [usize; 2], interpolation: UpsampleMode) -> Vec<f64> {
     let source = |position: usize, from: usize, to: usize| -> f64 {
         let (position, last) = (position as f64, from as f64 - 1.0);
         match interpolation {
-            Interpolation::Nearest if to == 2 * from || to == from => (position * from as f64 / to as f64).floor(),
+            UpsampleMode::Nearest if to == 2 * from || to == from => (position * from as f64 / to as f64).floor(),
             // PyTorch decides in single precision.
-            Interpolation::Nearest => f64::from((position as f32 * (from as f32 / to as f32)).floor()).min(last),
-            Interpolation::Bilinear => ((position + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, last),
-            Interpolation::BilinearCorners if to == 1 => 0.0,
-            Interpolation::BilinearCorners => position * last / (to as f64 - 1.0),
+            UpsampleMode::Nearest => f64::from((position as f32 * (from as f32 / to as f32)).floor()).min(last),
+            UpsampleMode::Bilinear => ((position + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, last),
+            UpsampleMode::BilinearCorners if to == 1 => 0.0,
+            UpsampleMode::BilinearCorners => position * last / (to as f64 - 1.0),
         }
     };
     let mut result = Vec::new();
@@ -168,7 +168,7 @@ proptest! {
         kind in 0usize..3,
     ) {
         let interpolation =
-            [Interpolation::Nearest, Interpolation::Bilinear, Interpolation::BilinearCorners][kind];
+            [UpsampleMode::Nearest, UpsampleMode::Bilinear, UpsampleMode::BilinearCorners][kind];
         let x = values(input[0] * input[1], 1);
         let g = values(output[0] * output[1], 2);
         let want = interpolated(&wide(&x), input, output, interpolation);
@@ -274,7 +274,7 @@ fn shapes_that_do_not_fit_are_refused() {
     assert_eq!(pad, TrainingError::Reflection { padding: 3, size: 3 });
     let crop = Crop::new([5, 5], [0, 3], [5, 3]).unwrap_err();
     assert_eq!(crop, TrainingError::Crop { input: [5, 5], start: [0, 3], size: [5, 3] });
-    let empty = Upsample::new(nomaly_kernels::Isa::Portable, [2, 0], [4, 4], Interpolation::Nearest).unwrap_err();
+    let empty = Upsample::new(nomaly_kernels::Isa::Portable, [2, 0], [4, 4], UpsampleMode::Nearest).unwrap_err();
     assert_eq!(empty, TrainingError::ZeroSize { what: "the width of the input" });
     assert_eq!(Concat::new(&[], 4).unwrap_err(), TrainingError::ZeroSize { what: "the number of parts" });
     let concat = Concat::new(&[1, 2], 1).unwrap();
