@@ -73,13 +73,13 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
 const TAIL_RATE: f32 = 0.28;
 
 /// The polynomial in [`normal`], from t⁶ to t.
-const TAIL: [f32; 6] = [-0.106_328_69, 0.392_067_55, -0.240_670_27, 0.271_972_96, 0.066_229_275, 0.116_729_165];
+const TAIL: [f32; 6] = [-0.106_328_69, 0.392_067_55, -0.240_670_27, 0.271_972_96, 0.066_229_28, 0.116_729_16];
 
 /// The distribution function and the density of the standard normal distribution, Φ and φ.
 ///
-/// With t = 1 / (1 + c|x|), the probability beyond |x| is exp(-x² / 2) times a polynomial in t without constant term; the
-/// form is that of Hastings (Abramowitz & Stegun 1964, 26.2.17), the coefficients were fitted to the least error of both
-/// Φ and x Φ, 1.1e-8. In f32, Φ is within 2e-7 and x Φ within 1e-7.
+/// With t = 1 / (1 + c|x|), the probability beyond |x| is exp(-x² / 2) times a polynomial in t without constant term;
+/// the form is that of Hastings (Abramowitz & Stegun 1964, 26.2.17), the coefficients were fitted to the least error of
+/// both Φ and x Φ, 1.1e-8. In f32, Φ is within 2e-7 and x Φ within 1e-7.
 #[inline(always)]
 pub(crate) fn normal<S: Simd>(s: S, x: S::V) -> [S::V; 2] {
     // The exponential vanishes long before the bound, without which the reciprocal would not be normal.
@@ -111,7 +111,7 @@ pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
 
 /// The argument of the sigmoid in [`gelu_tanh`] is `GELU_LINEAR` · x + `GELU_CUBIC` · x³: 2 sqrt(2 / π), and 0.044715
 /// times that.
-pub(crate) const GELU_LINEAR: f32 = 1.595_769_1;
+pub(crate) const GELU_LINEAR: f32 = 1.595_769;
 /// See [`GELU_LINEAR`].
 pub(crate) const GELU_CUBIC: f32 = 0.071_354_81;
 

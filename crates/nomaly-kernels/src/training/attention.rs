@@ -1,15 +1,16 @@
-//! Multi-head scaled dot-product attention (Vaswani et al. 2017, section 3.2), with rotary position embedding (Su et al.
-//! 2021), and its gradients.
+//! Multi-head scaled dot-product attention (Vaswani et al. 2017, section 3.2), with rotary position embedding (Su et
+//! al. 2021), and its gradients.
 //!
-//! **The problem.** The scores of all pairs of tokens are many times larger than queries, keys and values. Computed step
-//! by step over a whole batch, they pass through memory for each of scaling, softmax and product, in both directions.
+//! **The problem.** The scores of all pairs of tokens are many times larger than queries, keys and values. Computed
+//! step by step over a whole batch, they pass through memory for each of scaling, softmax and product, in both
+//! directions.
 //!
-//! **The design.** A unit of work is one head of one image. It copies its queries, keys and values into its cache (where
-//! rotation and scaling cost nothing extra), packs keys and values for the register tile of [`matrix`](super::matrix),
-//! and takes the queries block by block: scores, softmax and the product with the values all stay in the second-level
-//! cache, [`SCORES`] values at a time. Scores of a row are complete before the softmax, so nothing is rescaled
-//! afterwards. The backward pass computes the probabilities again instead of reading them from memory, as
-//! FlashAttention does (Dao et al. 2022), which is one of its five products.
+//! **The design.** A unit of work is one head of one image. It copies its queries, keys and values into its cache
+//! (where rotation and scaling cost nothing extra), packs keys and values for the register tile of
+//! [`matrix`](super::matrix), and takes the queries block by block: scores, softmax and the product with the values all
+//! stay in the second-level cache, [`SCORES`] values at a time. Scores of a row are complete before the softmax, so
+//! nothing is rescaled afterwards. The backward pass computes the probabilities again instead of reading them from
+//! memory, as FlashAttention does (Dao et al. 2022), which is one of its five products.
 
 use std::ops::Range;
 

@@ -16,8 +16,8 @@ const PARTS: usize = 16;
 /// Values of a part, unless there are [`PARTS`] already.
 const PART: usize = 16 << 10;
 
-/// Calls `work` with the rows of each part and with `K` rows of `width` zeros to add to; writes the totals of those that
-/// are wanted.
+/// Calls `work` with the rows of each part and with `K` rows of `width` zeros to add to; writes the totals of those
+/// that are wanted.
 pub(super) fn column_sums<const K: usize>(
     rows: usize,
     width: usize,

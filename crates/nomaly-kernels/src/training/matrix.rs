@@ -1,8 +1,8 @@
 //! Products of small matrices that lie in a cache.
 //!
-//! The right operand is packed in panels of two vectors of columns, `[panel][depth][2 lanes]`; the left one is read where
-//! it is, row by row or, for a product with its transpose, column by column. A tile holds its sums in registers over the
-//! whole depth, while the panel stays in the first-level cache.
+//! The right operand is packed in panels of two vectors of columns, `[panel][depth][2 lanes]`; the left one is read
+//! where it is, row by row or, for a product with its transpose, column by column. A tile holds its sums in registers
+//! over the whole depth, while the panel stays in the first-level cache.
 
 use crate::neighbours::tile::tile_rows;
 use crate::simd::{Kernel, Simd};

@@ -55,8 +55,8 @@ pub fn mean_squared_error(
     run(isa, Loss::Squared, predictions, targets, gradient)
 }
 
-/// The mean of `|x - t|` over predictions x and targets t, and its gradient by the predictions, which is 0 where the two
-/// are equal.
+/// The mean of `|x - t|` over predictions x and targets t, and its gradient by the predictions, which is 0 where the
+/// two are equal.
 ///
 /// # Errors
 /// As for [`binary_cross_entropy`].

@@ -5,8 +5,8 @@ use crate::simd::Simd;
 /// Writes the first results of `f` of the vectors at each place of `from` to the same place of `to`, and returns the
 /// sums of the second results: f32 lanes, added up in f64.
 ///
-/// The last values go through vectors that are filled up with zeros, so that every value meets the same operations; what
-/// `f` makes of those zeros is dropped.
+/// The last values go through vectors that are filled up with zeros, so that every value meets the same operations;
+/// what `f` makes of those zeros is dropped.
 ///
 /// # Safety
 /// Each of `from` must be valid for reading and each of `to` for writing `len` values. One of `to` may equal one of
