@@ -1,7 +1,7 @@
 //! Optimizers.
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::training::{AdamStep, SgdStep, TrainingError, WeightDecay};
+use nomaly_kernels::training::{AdamState, AdamStep, SgdStep, TrainingError, WeightDecay};
 
 use super::error::TrainableError;
 
@@ -87,8 +87,8 @@ impl State {
             Rule::Adam { rate, betas, epsilon, weight_decay, decay } => {
                 first.resize(parameters.len(), 0.0);
                 second.resize(parameters.len(), 0.0);
-                let adam = AdamStep { rate, betas, epsilon, weight_decay, decay, step };
-                adam.apply(isa, parameters, gradient, [first, second])
+                let adam = AdamStep { rate, betas, epsilon, weight_decay, decay, amsgrad: false, step };
+                adam.apply(isa, parameters, gradient, AdamState { first, second, maximum: &mut [] })
             }
         }
     }

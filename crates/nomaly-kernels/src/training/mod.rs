@@ -17,11 +17,15 @@
 //! | pooling | [`Pool::average`], [`Pool::max`], [`global_average`] | [`Pool::average_gradient`], [`Pool::max_gradient`], [`global_average_gradient`] |
 //! | dropout | [`Dropout::apply`] | likewise |
 //! | softmax cross-entropy | [`cross_entropy`] | in the same call |
-//! | optimizer step | [`SgdStep`], [`AdamStep`] | |
+//! | optimizer step | [`SgdStep`], [`AdamStep`], [`NAdamStep`], [`RmsPropStep`], [`StableAdamWStep`] | |
+//! | gradient clipping | [`global_norm`], [`clip_norm`], [`clip_value`] | |
+//! | moving average of weights | [`WeightAverage`] | |
 //!
 //! **Parallelism** is one level deep, on the current rayon pool. Threads share a sum only in parts that the shapes
 //! alone determine and that are added in order: results are the same for any number of threads.
 
+mod average;
+mod clip;
 mod convolution;
 mod correlation;
 mod dropout;
@@ -36,13 +40,18 @@ mod pooling;
 mod reduce;
 mod weight_gradient;
 
+pub use average::WeightAverage;
+pub use clip::{clip_norm, clip_value, global_norm, norm_factor};
 pub use convolution::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
 pub use dropout::Dropout;
 pub use elementwise::{add_assign, relu, relu_gradient};
 pub use error::TrainingError;
 pub use loss::cross_entropy;
 pub use norm::{AfterNorm, BatchNorm, NormBackward};
-pub use optimizer::{AdamStep, SgdStep, WeightDecay};
+pub use optimizer::{
+    AdamState, AdamStep, Gradient, NAdamRates, NAdamStep, RmsPropState, RmsPropStep, SgdStep, StableAdamWStep,
+    StableForm, WeightDecay,
+};
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};
 
 use crate::geometry::Padding;

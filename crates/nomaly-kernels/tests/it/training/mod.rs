@@ -1,8 +1,10 @@
 //! Training kernels against loops in double precision, finite differences and PyTorch.
 
+mod clip;
 mod convolution;
 mod norm;
 mod optimizer;
+mod optimizer_torch;
 mod others;
 mod torch;
 

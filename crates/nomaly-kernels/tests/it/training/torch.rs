@@ -2,15 +2,15 @@
 
 use nomaly_kernels::geometry::Padding;
 use nomaly_kernels::training::{
-    AdamStep, AfterNorm, BatchNorm, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, NormBackward, SgdStep,
-    WeightDecay,
+    AdamState, AdamStep, AfterNorm, BatchNorm, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, NormBackward,
+    SgdStep, WeightDecay,
 };
 use serde_json::Value;
 
 use super::on_every_isa;
 
 /// The script's formula.
-fn values(name: &str, count: usize) -> Vec<f32> {
+pub(super) fn values(name: &str, count: usize) -> Vec<f32> {
     let seed = name.bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let value = |index: u32| {
         let mut x = index.wrapping_mul(0x9E37_79B1).wrapping_add(seed);
@@ -25,7 +25,7 @@ fn values(name: &str, count: usize) -> Vec<f32> {
 /// Asserts that a tensor has the length, the sum and the product with the probe that PyTorch found.
 ///
 /// `rounding` is the error of one value; those of all of them are random and grow like the root of their number.
-fn assert_digest(got: &[f32], want: &Value, rounding: f64, what: &dyn std::fmt::Debug) {
+pub(super) fn assert_digest(got: &[f32], want: &Value, rounding: f64, what: &dyn std::fmt::Debug) {
     assert_eq!(got.len() as u64, want[0], "{what:?}");
     let probe = values("probe", got.len());
     let sum: f64 = got.iter().map(|v| f64::from(*v)).sum();
@@ -36,7 +36,7 @@ fn assert_digest(got: &[f32], want: &Value, rounding: f64, what: &dyn std::fmt::
     }
 }
 
-fn number(value: &Value) -> f64 {
+pub(super) fn number(value: &Value) -> f64 {
     value.as_f64().expect("a number")
 }
 
@@ -168,8 +168,10 @@ fn optimizers() {
                         let sgd = SgdStep { rate, momentum, dampening, weight_decay, nesterov, step };
                         sgd.apply(isa, &mut p, &gradient, &mut first).unwrap();
                     } else {
-                        let adam = AdamStep { rate, betas, epsilon: option("eps", 1e-8), weight_decay, decay, step };
-                        adam.apply(isa, &mut p, &gradient, [&mut first, &mut second]).unwrap();
+                        let epsilon = option("eps", 1e-8);
+                        let adam = AdamStep { rate, betas, epsilon, weight_decay, decay, amsgrad: false, step };
+                        let state = AdamState { first: &mut first, second: &mut second, maximum: &mut [] };
+                        adam.apply(isa, &mut p, &gradient, state).unwrap();
                     }
                     p.clone()
                 })
