@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use nomaly_backbones::trainable::Rule;
 use nomaly_backbones::weights::Weights;
 use nomaly_store::Progress;
 
@@ -56,7 +55,8 @@ pub fn train(
         for (number, batch) in order.chunks(plan.batch).enumerate().skip(position.steps) {
             let step = (epoch * steps_per_epoch + number) as u64;
             for learner in learners.iter_mut() {
-                learner.optimizer.rule = scaled(learner.rule, plan.schedule.factor(step, steps));
+                let rate = learner.rule.rate() * plan.schedule.factor(step, steps);
+                learner.optimizer.rule = learner.rule.with_rate(rate);
             }
             let mean = objective.step(learners, &Batch { examples: batch, epoch, step })?;
             if !mean.is_finite() {
@@ -127,12 +127,6 @@ fn restore(learners: &mut [Learner], best: &[Weights]) -> Result<(), MethodError
         learner.network.load(weights)?;
     }
     Ok(())
-}
-
-/// The rule with its learning rate scaled by `share`.
-fn scaled(rule: Rule, share: f64) -> Rule {
-    let (Rule::Sgd { rate, .. } | Rule::Adam { rate, .. }) = rule;
-    rule.with_rate(rate * share)
 }
 
 #[cfg(test)]

@@ -96,13 +96,11 @@ impl TrainingParams {
     pub(crate) fn rule(&self) -> Rule {
         let Self { l2, optimizer, .. } = *self;
         let rate = self.rate.unwrap_or(optimizer.default_rate());
-        let mut rule = match optimizer {
+        let rule = match optimizer {
             Optimizer::Adam => Rule::adam(rate),
             Optimizer::Sgd => Rule::sgd(rate, MOMENTUM),
         };
-        let (Rule::Adam { weight_decay, .. } | Rule::Sgd { weight_decay, .. }) = &mut rule;
-        *weight_decay = 2.0 * l2;
-        rule
+        rule.with_weight_decay(2.0 * l2)
     }
 
     /// Divides images into a training and a held-out part at random, both ascending and not empty.
@@ -180,6 +178,7 @@ mod tests {
                 epsilon: 1e-8,
                 weight_decay: 1.0,
                 decay: WeightDecay::Gradient,
+                amsgrad: false,
             }
         );
         assert_eq!(read(&["optimizer=sgd"]).unwrap().rule(), Rule::sgd(0.03, 0.9));
