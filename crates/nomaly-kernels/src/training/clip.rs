@@ -15,7 +15,7 @@ use super::memory::threads_for;
 /// Values of a unit of work.
 const UNIT: usize = 32 << 10;
 /// Sums that are added to in turn; the same number on every instruction set.
-const SUMS: usize = 16;
+const SUMS: usize = 32;
 
 /// The sum of `term` over units, added in their order.
 pub(super) fn ordered_sum(units: usize, threads: usize, term: impl Fn(usize) -> f64 + Send + Sync) -> f64 {
