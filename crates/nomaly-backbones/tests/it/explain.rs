@@ -147,7 +147,9 @@ fn folded_weights_explain_alike() {
     let plain = formula::weights(&graph);
     let mut folded = plain.clone();
     for (index, node) in graph.nodes().iter().enumerate() {
-        let (Op::BatchNorm { name, epsilon }, Some(conv)) = (&node.op, graph.foldable_into(index)) else { continue };
+        let (Op::BatchNorm { name, epsilon, .. }, Some(conv)) = (&node.op, graph.foldable_into(index)) else {
+            continue;
+        };
         let Op::Conv { name: conv, .. } = &graph.nodes()[conv].op else { continue };
         let values = |leaf: &str| plain[&format!("{name}.{leaf}")].to_f32().unwrap();
         let deviations = values("running_var").into_iter().map(|variance| (f64::from(variance) + epsilon).sqrt());

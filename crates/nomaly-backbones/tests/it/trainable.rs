@@ -1,13 +1,18 @@
 //! Networks in training against PyTorch (`tests/fixtures/gen_wrn_step.py`), and their trained weights in the compiled
 //! plan.
 
+use std::collections::HashMap;
+
 use nomaly_backbones::architectures::wide_resnet::WideResNet;
 use nomaly_backbones::registry::BACKBONES;
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
 use nomaly_nn::graph::Graph;
 use nomaly_nn::init::{he_normal, pytorch_default};
-use nomaly_nn::trainable::{Network, NetworkOptimizer, Rule, TrainableError};
+use nomaly_nn::trainable::{
+    Clip, Network, NetworkOptimizer, OptimizerState, ParameterGroup, ParameterNames, Rule, TensorOptimizer,
+    TrainableError, WeightDecay,
+};
 use serde_json::Value;
 
 use crate::formula;
@@ -86,7 +91,16 @@ fn a_step_is_that_of_pytorch_for_any_number_of_threads() {
 fn training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped() {
     let graph = small();
     let isa = Isa::best().unwrap();
-    for rule in [Rule::adam(0.01), Rule::sgd(0.05, 0.9), Rule::sgd(0.05, 0.0)] {
+    let (betas, epsilon, weight_decay, decay) = ([0.9, 0.999], 1e-8, 0.01, WeightDecay::Decoupled);
+    for rule in [
+        Rule::adam(0.01),
+        Rule::Adam { rate: 0.01, betas, epsilon, weight_decay, decay, amsgrad: true },
+        Rule::sgd(0.05, 0.9),
+        Rule::sgd(0.05, 0.0),
+        Rule::nadam(0.01),
+        Rule::RmsProp { rate: 0.001, alpha: 0.9, epsilon, weight_decay, momentum: 0.5, centered: true },
+        Rule::stable_adamw(0.01),
+    ] {
         let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &he_normal(&graph, 1), isa).unwrap();
         let mut optimizer = NetworkOptimizer::new(rule);
         let train = |network: &mut Network, optimizer: &mut NetworkOptimizer| {
@@ -137,6 +151,109 @@ fn a_checkpoint_of_another_network_is_refused_and_changes_nothing() {
     let other = he_normal(&WideResNet::new(1, 2).graph(6), 0);
     assert!(matches!(network.load(&other), Err(TrainableError::Shape { .. })));
     assert_eq!(network.weights(), before);
+}
+
+/// The parameters of a network after a step from its first gradients, with their names and gradients.
+fn after_a_step(optimizer: &mut NetworkOptimizer) -> Vec<(String, Vec<f32>, Vec<f32>)> {
+    let graph = small();
+    let isa = Isa::best().unwrap();
+    let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &formula::weights(&graph), isa).unwrap();
+    network.classify(&images(), &LABELS).unwrap();
+    network.step(optimizer).unwrap();
+    let weights: HashMap<_, _> =
+        network.parameters().map(|(name, _, values)| (name.to_owned(), values.to_vec())).collect();
+    let gradients = network.gradients();
+    gradients.map(|(name, _, gradient)| (name.to_owned(), weights[name].clone(), gradient.to_vec())).collect()
+}
+
+#[test]
+fn groups_have_constants_of_their_own() {
+    let isa = Isa::best().unwrap();
+    let rule = Rule::sgd(0.1, 0.0).with_weight_decay(0.01);
+    let names = ParameterNames::Suffix(".bias".to_owned());
+    let group = ParameterGroup { names, rate_factor: 0.5, weight_decay: Some(0.0) };
+    let mut optimizer = NetworkOptimizer::new(rule).with_groups(vec![group]);
+    let start = formula::weights(&small());
+    let mut seen = [0, 0];
+    for (name, moved, gradient) in after_a_step(&mut optimizer) {
+        let mut want = start[&name].to_f32().unwrap();
+        let own = if name.ends_with(".bias") { Rule::sgd(0.05, 0.0) } else { rule };
+        TensorOptimizer::new(own, isa).step(&mut want, &gradient).unwrap();
+        assert_eq!(moved, want, "{name}");
+        seen[usize::from(own == rule)] += 1;
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+
+    let graph = small();
+    let mut network = Network::new(&graph, &["logits"], [SIDE; 2], &start, isa).unwrap();
+    let names = ParameterNames::Prefix("encoder.".to_owned());
+    let group = ParameterGroup { names: names.clone(), rate_factor: 0.5, weight_decay: None };
+    let error = network.step(&mut NetworkOptimizer::new(rule).with_groups(vec![group])).unwrap_err();
+    assert!(matches!(&error, TrainableError::EmptyGroup { names: found } if *found == names), "{error}");
+    assert_eq!(error.to_string(), "the network has no parameter of the optimizer's group `encoder.*`");
+}
+
+#[test]
+fn gradients_are_clipped_together() {
+    let (rule, isa) = (Rule::sgd(0.1, 0.0), Isa::best().unwrap());
+    let start = formula::weights(&small());
+    let plain = after_a_step(&mut NetworkOptimizer::new(rule));
+    let squares = plain.iter().flat_map(|(.., gradient)| gradient).map(|value| f64::from(*value).powi(2));
+    let norm = squares.sum::<f64>().sqrt();
+    let factor = 0.5 * norm / (norm + 1e-6);
+    for (clip, clipped) in [
+        (Clip::Norm(0.5 * norm), (&|value| (factor * f64::from(value)) as f32) as &dyn Fn(f32) -> f32),
+        (Clip::Norm(2.0 * norm), &|value| value),
+        (Clip::Value(1e-3), &|value: f32| value.clamp(-1e-3, 1e-3)),
+    ] {
+        for (name, moved, gradient) in after_a_step(&mut NetworkOptimizer::new(rule).with_clip(clip)) {
+            let clipped: Vec<f32> = gradient.iter().map(|value| clipped(*value)).collect();
+            let mut want = start[&name].to_f32().unwrap();
+            TensorOptimizer::new(rule, isa).step(&mut want, &clipped).unwrap();
+            for (got, want) in moved.iter().zip(&want) {
+                // The factor is rounded to single precision.
+                assert!((got - want).abs() <= 1e-6 * want.abs().max(0.1), "{clip:?}, {name}: {got}, expected {want}");
+            }
+        }
+    }
+    assert!(plain.iter().flat_map(|(.., gradient)| gradient).any(|value| value.abs() > 1e-3));
+}
+
+#[test]
+fn a_tensor_is_optimized_without_a_network() {
+    let isa = Isa::best().unwrap();
+    let gradient = |values: &[f32]| -> Vec<f32> { values.iter().map(|value| 2.0 * (value - 3.0)).collect() };
+    let run = |optimizer: &mut TensorOptimizer, values: &mut [f32; 5], steps| {
+        for _ in 0..steps {
+            let gradient = gradient(values);
+            optimizer.step(values, &gradient).unwrap();
+        }
+    };
+    let mut optimizer = TensorOptimizer::new(Rule::adam(0.1), isa);
+    let mut values = [0.0, 1.0, -2.0, 3.0, 7.0];
+    run(&mut optimizer, &mut values, 5);
+    let (state, half_way) = (optimizer.export(), values);
+    run(&mut optimizer, &mut values, 500);
+    assert!(values.iter().all(|value| (value - 3.0).abs() < 1e-2), "{values:?}");
+
+    let (mut again, mut resumed) = (half_way, TensorOptimizer::new(Rule::adam(0.1), isa));
+    resumed.resume(state.clone()).unwrap();
+    run(&mut resumed, &mut again, 500);
+    assert_eq!((again, &resumed), (values, &optimizer));
+    let error = resumed.step(&mut [0.0], &[0.0]).unwrap_err();
+    assert!(matches!(error, TrainableError::OptimizerState { expected: 1, found: 5, .. }), "{error}");
+    let error = resumed.resume(OptimizerState::default()).unwrap_err();
+    assert!(matches!(error, TrainableError::Optimizer { expected: 1, found: 0 }), "{error}");
+
+    let mut values = [0.0, 1.0, -2.0, 3.0, 7.0];
+    optimizer.reset();
+    run(&mut optimizer, &mut values, 5);
+    assert_eq!((values, optimizer.export()), (half_way, state));
+
+    let mut clipped = TensorOptimizer::new(Rule::sgd(1.0, 0.0), isa).with_clip(Clip::Value(0.5));
+    let mut values = [0.0, 0.0];
+    clipped.step(&mut values, &[3.0, -0.25]).unwrap();
+    assert_eq!((values, clipped.steps()), ([-0.5, 0.25], 1));
 }
 
 #[test]

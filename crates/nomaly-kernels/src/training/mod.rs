@@ -26,14 +26,18 @@
 //! | softmax of rows, and its logarithm | [`softmax`], [`log_softmax`] | [`softmax_gradient`], [`log_softmax_gradient`] |
 //! | softmax cross-entropy, binary cross-entropy | [`cross_entropy`], [`binary_cross_entropy`] | in the same call |
 //! | squared, absolute, smooth absolute error | [`mean_squared_error`], [`mean_absolute_error`], [`smooth_l1`] | in the same call |
-//! | optimizer step | [`SgdStep`], [`AdamStep`] | |
+//! | optimizer step | [`SgdStep`], [`AdamStep`], [`NAdamStep`], [`RmsPropStep`], [`StableAdamWStep`] | |
+//! | gradient clipping | [`global_norm`], [`clip_norm`], [`clip_value`] | |
+//! | moving average of weights | [`WeightAverage`] | |
 //!
 //! **Parallelism** is one level deep, on the current rayon pool. Threads share a sum only in parts that the shapes
 //! alone determine and that are added in order: results are the same for any number of threads.
 
 mod activation;
 mod attention;
+mod average;
 mod channel_scale;
+mod clip;
 mod columns;
 mod concat;
 mod convolution;
@@ -66,6 +70,8 @@ mod pad;
 mod stage;
 mod upsample;
 
+pub use average::WeightAverage;
+pub use clip::{clip_norm, clip_value, global_norm, norm_factor};
 pub use concat::Concat;
 pub use convolution::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
 pub use dropout::Dropout;
@@ -73,7 +79,10 @@ pub use elementwise::{add_assign, relu, relu_gradient};
 pub use error::TrainingError;
 pub use loss::cross_entropy;
 pub use norm::{AfterNorm, BatchNorm, NormBackward};
-pub use optimizer::{AdamStep, SgdStep, WeightDecay};
+pub use optimizer::{
+    AdamState, AdamStep, Gradient, NAdamRates, NAdamStep, RmsPropState, RmsPropStep, SgdStep, StableAdamWStep,
+    StableForm, WeightDecay,
+};
 pub use pad::{Border, Crop, Pad};
 pub use pair_loss::{binary_cross_entropy, mean_absolute_error, mean_squared_error, smooth_l1};
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};

@@ -13,6 +13,10 @@ use crate::method::Method;
 use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
 
+/// Settings with the values that they had before they existed. They are no part of a training's identity, so that a
+/// checkpoint from then is found.
+const LATER_SETTINGS: [(&str, &str); 3] = [("amsgrad", "false"), ("nesterov", "false"), ("warmup", "none")];
+
 /// All views of all images as 8-bit planes, red, green and blue: the output of a pipeline before normalization.
 ///
 /// Methods that train on pixels use the backbone `pixels`, whose values are `v / 255`, so that a byte holds a value
@@ -81,7 +85,13 @@ impl PixelStore {
 
     /// Everything that determines the result of training `method` on these images in these groups.
     pub(crate) fn identity(&self, method: &dyn Method, groups: &Groups, seed: u64) -> Vec<u8> {
-        let settings = serde_json::to_string(&method.settings()).unwrap_or_default();
+        let mut settings = method.settings();
+        for (name, default) in LATER_SETTINGS {
+            if settings.text(name).as_deref() == Some(default) {
+                settings.remove(name);
+            }
+        }
+        let settings = serde_json::to_string(&settings).unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
         let (name, pixels) = (method.name(), sha256_hex(&self.bytes));
         let groups = if groups.is_trivial() { String::new() } else { format!(" {:?}", groups.of()) };

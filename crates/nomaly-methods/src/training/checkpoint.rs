@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use nomaly_nn::trainable::{NetworkOptimizer, OptimizerState};
+use nomaly_nn::trainable::OptimizerState;
 use nomaly_nn::weights::{TensorSource, WeightTensor, Weights, from_sealed, write_sealed};
 use nomaly_store::{AtomicFile, StoreError, create_folder, read_regular, sha256_hex};
 use serde::{Deserialize, Serialize};
@@ -84,13 +84,17 @@ impl Checkpoint {
                 }
             }
         }
-        let shapes: Vec<Vec<[[usize; 1]; 2]>> = states
+        let shapes: Vec<Vec<[[usize; 1]; 3]>> = states
             .iter()
             .map(|state| state.moments.iter().map(|moments| moments.each_ref().map(|values| [values.len()])).collect())
             .collect();
         for (learner, (state, shapes)) in states.iter().zip(&shapes).enumerate() {
             for (parameter, (moments, shapes)) in state.moments.iter().zip(shapes).enumerate() {
                 for (moment, (values, shape)) in moments.iter().zip(shapes).enumerate() {
+                    // Files of optimizers with two moments stay as they were before there were three.
+                    if moment == 2 && values.is_empty() {
+                        continue;
+                    }
                     let name = format!("moments/{learner}/{parameter}/{moment}");
                     tensors.insert(name, TensorSource::F32 { shape, values });
                 }
@@ -140,8 +144,7 @@ impl Checkpoint {
         for (index, learner) in learners.iter_mut().enumerate() {
             learner.network.load(&sorted.networks[index]).map_err(|error| refuse(error.to_string()))?;
             let moments = std::mem::take(&mut sorted.moments[index]).into_values().collect();
-            let state = OptimizerState { steps: header.optimisers[index], moments };
-            learner.optimizer = NetworkOptimizer::restore(learner.rule, state);
+            learner.optimizer.resume(OptimizerState { steps: header.optimisers[index], moments });
         }
         let best = if header.position.best == 0 { Vec::new() } else { sorted.best };
         Ok(Some((header.position, best)))
@@ -152,7 +155,7 @@ impl Checkpoint {
 struct Sorted {
     networks: Vec<Weights>,
     best: Vec<Weights>,
-    moments: Vec<BTreeMap<usize, [Vec<f32>; 2]>>,
+    moments: Vec<BTreeMap<usize, [Vec<f32>; 3]>>,
 }
 
 impl Sorted {

@@ -28,4 +28,4 @@ pub use self::objective::{Batch, Learner, Objective, Validation};
 pub use self::order::shuffled;
 pub use self::plan::TrainingPlan;
 pub use self::run::{CHECKPOINT_EVERY, train};
-pub use self::schedule::Schedule;
+pub use self::schedule::{Schedule, Warmup, WarmupError};

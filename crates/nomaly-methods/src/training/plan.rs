@@ -1,6 +1,6 @@
 //! The schedule of a training.
 
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Warmup};
 
 /// The schedule of a training.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,6 +11,8 @@ pub struct TrainingPlan {
     pub batch: usize,
     /// The schedule of the learning rate.
     pub schedule: Schedule,
+    /// The rise of the learning rate before its schedule begins.
+    pub warmup: Warmup,
     /// Early stopping: the number of epochs without a smaller validation loss after which training stops and the
     /// networks of the best epoch are kept. `None` runs all epochs and keeps the networks of the last.
     pub patience: Option<usize>,

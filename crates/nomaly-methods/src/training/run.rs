@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use nomaly_nn::trainable::Rule;
 use nomaly_nn::weights::Weights;
 use nomaly_store::Progress;
 
@@ -39,6 +38,7 @@ pub fn train(
     let examples = objective.examples();
     let steps_per_epoch = examples.div_ceil(plan.batch);
     let steps = (plan.epochs * steps_per_epoch) as u64;
+    let warmup = plan.warmup.steps(steps, steps_per_epoch as u64);
     let found = checkpoint.map(|checkpoint| checkpoint.read(learners)).transpose()?.flatten();
     let (mut position, mut best) = found.unwrap_or_default();
     let begun = position.history.len() * steps_per_epoch + position.steps;
@@ -56,7 +56,8 @@ pub fn train(
         for (number, batch) in order.chunks(plan.batch).enumerate().skip(position.steps) {
             let step = (epoch * steps_per_epoch + number) as u64;
             for learner in learners.iter_mut() {
-                learner.optimizer.rule = scaled(learner.rule, plan.schedule.factor(step, steps));
+                let rate = learner.rule.rate() * plan.schedule.factor_after(warmup, step, steps);
+                learner.optimizer.rule = learner.rule.with_rate(rate);
             }
             let mean = objective.step(learners, &Batch { examples: batch, epoch, step })?;
             if !mean.is_finite() {
@@ -129,18 +130,12 @@ fn restore(learners: &mut [Learner], best: &[Weights]) -> Result<(), MethodError
     Ok(())
 }
 
-/// The rule with its learning rate scaled by `share`.
-fn scaled(rule: Rule, share: f64) -> Rule {
-    let (Rule::Sgd { rate, .. } | Rule::Adam { rate, .. }) = rule;
-    rule.with_rate(rate * share)
-}
-
 #[cfg(test)]
 mod tests {
     use nomaly_store::Silent;
 
     use super::*;
-    use crate::training::{Schedule, Validation};
+    use crate::training::{Schedule, Validation, Warmup};
 
     /// Losses as they were written down.
     struct Scripted {
@@ -165,7 +160,8 @@ mod tests {
     }
 
     fn run(objective: &mut Scripted, epochs: usize, patience: Option<usize>) -> Result<Trained, MethodError> {
-        let plan = TrainingPlan { epochs, batch: 2, schedule: Schedule::Constant, patience, seed: 1 };
+        let (schedule, warmup) = (Schedule::Constant, Warmup::None);
+        let plan = TrainingPlan { epochs, batch: 2, schedule, warmup, patience, seed: 1 };
         train(&plan, objective, &mut [], None, &Silent, &mut |_| {})
     }
 

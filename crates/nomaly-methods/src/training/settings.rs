@@ -1,12 +1,12 @@
 //! Settings of all methods that train a network.
 
 use nomaly_nn::trainable::Rule;
-use nomaly_settings::{Auto, word_or_value};
+use nomaly_settings::{Auto, SettingError, word_or_value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::plan::TrainingPlan;
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Warmup};
 use crate::groups::{Groups, Split};
 
 /// How parameters follow the gradient.
@@ -15,20 +15,39 @@ use crate::groups::{Groups, Split};
 pub enum Optimizer {
     /// Adam with PyTorch's constants.
     Adam,
+    /// AdamW with PyTorch's betas and epsilon.
+    #[serde(rename = "adamw")]
+    AdamW,
+    /// Adam with Nesterov momentum and PyTorch's constants.
+    #[serde(rename = "nadam")]
+    NAdam,
+    /// RMSProp with PyTorch's constants, without momentum.
+    #[serde(rename = "rmsprop")]
+    RmsProp,
     /// Stochastic gradient descent with momentum 0.9.
     Sgd,
+    /// AdamW with update clipping, betas 0.9 and 0.99.
+    #[serde(rename = "stable-adamw")]
+    StableAdamW,
 }
 
 /// The momentum of SGD.
 const MOMENTUM: f64 = 0.9;
 
 impl Optimizer {
-    /// The default learning rate: Adam's usual one, and for SGD that of CutPaste's authors.
+    /// The default learning rate: that of PyTorch, and for SGD that of CutPaste's authors.
     fn default_rate(self) -> f64 {
         match self {
-            Self::Adam => 0.001,
+            Self::Adam | Self::AdamW | Self::StableAdamW => 0.001,
+            Self::NAdam => 0.002,
+            Self::RmsProp => 0.01,
             Self::Sgd => 0.03,
         }
+    }
+
+    /// Whether it can divide by the largest second moment so far.
+    fn has_amsgrad(self) -> bool {
+        matches!(self, Self::Adam | Self::AdamW | Self::StableAdamW)
     }
 }
 
@@ -62,12 +81,20 @@ pub struct TrainingParams {
     /// How parameters follow the gradient; `sgd` has momentum 0.9.
     #[schemars(extend("x-formerly" = ["optimiser"]))]
     pub optimizer: Optimizer,
-    /// Learning rate; `auto` is 0.001 for Adam and 0.03 for SGD.
+    /// Whether `adam`, `adamw` and `stable-adamw` divide by the root of the largest second moment so far, not of the
+    /// present one.
+    pub amsgrad: bool,
+    /// Whether `sgd` has Nesterov momentum.
+    pub nesterov: bool,
+    /// Learning rate; `auto` is 0.03 for SGD, 0.01 for RMSProp, 0.002 for NAdam and 0.001 for the others.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 10))]
     pub rate: Auto<f64>,
     /// How the learning rate changes.
     pub schedule: Schedule,
-    /// Weight of the sum of all squared parameters in the loss.
+    /// How long the learning rate rises in equal parts before its schedule begins.
+    pub warmup: Warmup,
+    /// Weight of the sum of all squared parameters in the loss; with `adamw` and `stable-adamw` each step shrinks them by
+    /// twice that, times the learning rate, instead.
     #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub l2: f64,
     /// Epochs without a smaller loss of held-out images after which training stops, and the best network is kept;
@@ -82,27 +109,46 @@ pub struct TrainingParams {
 impl TrainingParams {
     /// The plan of a training with this seed on `images` images.
     pub(crate) fn plan(&self, seed: u64, images: usize) -> TrainingPlan {
-        let Self { batch_size, schedule, patience, .. } = *self;
+        let Self { batch_size, schedule, warmup, patience, .. } = *self;
         let epochs = self.epochs.unwrap_or(SHOWN.div_ceil(images.max(1)).clamp(4, 200));
         let patience = match patience {
             Patience::None => None,
             Patience::Auto => Some(epochs.div_ceil(2)),
             Patience::Epochs(count) => Some(count),
         };
-        TrainingPlan { epochs, batch: batch_size, schedule, patience, seed }
+        TrainingPlan { epochs, batch: batch_size, schedule, warmup, patience, seed }
     }
 
-    /// The update rule, with the gradient of the penalty `l2 · Σ w²`.
+    /// Rejects what the optimizer does not have.
+    pub(crate) fn check(&self) -> Result<(), SettingError> {
+        if self.amsgrad && !self.optimizer.has_amsgrad() {
+            let expected = "`false` unless `optimizer` is `adam`, `adamw` or `stable-adamw`";
+            return Err(SettingError::value("amsgrad", true, expected));
+        }
+        if self.nesterov && self.optimizer != Optimizer::Sgd {
+            return Err(SettingError::value("nesterov", true, "`false` unless `optimizer=sgd`"));
+        }
+        Ok(())
+    }
+
+    /// The update rule, with the gradient of the penalty `l2 · Σ w²`, or the weight decay of the same size.
     pub(crate) fn rule(&self) -> Rule {
         let Self { l2, optimizer, .. } = *self;
         let rate = self.rate.unwrap_or(optimizer.default_rate());
         let mut rule = match optimizer {
             Optimizer::Adam => Rule::adam(rate),
+            Optimizer::AdamW => Rule::adamw(rate),
+            Optimizer::NAdam => Rule::nadam(rate),
+            Optimizer::RmsProp => Rule::rmsprop(rate),
             Optimizer::Sgd => Rule::sgd(rate, MOMENTUM),
+            Optimizer::StableAdamW => Rule::stable_adamw(rate),
         };
-        let (Rule::Adam { weight_decay, .. } | Rule::Sgd { weight_decay, .. }) = &mut rule;
-        *weight_decay = 2.0 * l2;
-        rule
+        match &mut rule {
+            Rule::Adam { amsgrad, .. } | Rule::StableAdamW { amsgrad, .. } => *amsgrad = self.amsgrad,
+            Rule::Sgd { nesterov, .. } => *nesterov = self.nesterov,
+            Rule::NAdam { .. } | Rule::RmsProp { .. } => {}
+        }
+        rule.with_weight_decay(2.0 * l2)
     }
 
     /// Divides images into a training and a held-out part at random, both ascending and not empty.
@@ -129,7 +175,7 @@ pub(crate) struct Division {
 #[cfg(test)]
 mod tests {
     use nomaly_nn::trainable::WeightDecay;
-    use nomaly_settings::{Assignments, SettingError, Settings};
+    use nomaly_settings::{Assignments, Settings};
 
     use super::*;
 
@@ -145,8 +191,11 @@ mod tests {
                 epochs: Auto::Value(3),
                 batch_size: 128,
                 optimizer: Optimizer::Adam,
+                amsgrad: false,
+                nesterov: false,
                 rate: Auto::Auto,
                 schedule: Schedule::Constant,
+                warmup: Warmup::None,
                 l2: 0.0,
                 patience: Patience::None,
                 holdout: Auto::Auto,
@@ -155,7 +204,11 @@ mod tests {
         }
     }
 
-    impl Settings for Params {}
+    impl Settings for Params {
+        fn check(&self) -> Result<(), SettingError> {
+            self.training.check()
+        }
+    }
 
     fn read(given: &[&str]) -> Result<TrainingParams, SettingError> {
         Ok(Assignments::parse(given)?.read::<Params>()?.training)
@@ -163,9 +216,10 @@ mod tests {
 
     #[test]
     fn settings_in_full_bring_the_same_back() {
-        let given = read(&["epochs=7", "rate=0.01", "schedule=cosine", "patience=2", "holdout=0.25"]).unwrap();
-        let expected = (Auto::Value(7), Patience::Epochs(2), Auto::Value(0.25));
-        assert_eq!((given.epochs, given.patience, given.holdout), expected);
+        let given =
+            read(&["epochs=7", "rate=0.01", "schedule=one-cycle", "patience=2", "holdout=0.25", "warmup=5%"]).unwrap();
+        let expected = (Auto::Value(7), Patience::Epochs(2), Auto::Value(0.25), Warmup::Percent(5.0));
+        assert_eq!((given.epochs, given.patience, given.holdout, given.warmup), expected);
         let stored = Assignments::of(&Params { training: given });
         assert_eq!(stored.read::<Params>().unwrap().training, given);
     }
@@ -180,12 +234,52 @@ mod tests {
                 epsilon: 1e-8,
                 weight_decay: 1.0,
                 decay: WeightDecay::Gradient,
+                amsgrad: false,
             }
         );
+        assert_eq!(
+            read(&["optimizer=adamw", "amsgrad=true", "l2=0.01"]).unwrap().rule(),
+            Rule::Adam {
+                rate: 0.001,
+                betas: [0.9, 0.999],
+                epsilon: 1e-8,
+                weight_decay: 0.02,
+                decay: WeightDecay::Decoupled,
+                amsgrad: true,
+            }
+        );
+        for (name, rule) in [
+            ("nadam", Rule::nadam(0.002)),
+            ("rmsprop", Rule::rmsprop(0.01)),
+            ("stable-adamw", Rule::stable_adamw(0.001).with_weight_decay(0.0)),
+        ] {
+            assert_eq!(read(&[&format!("optimizer={name}")]).unwrap().rule(), rule);
+        }
+        match read(&["optimizer=sgd", "nesterov=true"]).unwrap().rule() {
+            Rule::Sgd { nesterov: true, momentum: MOMENTUM, .. } => {}
+            rule => panic!("{rule:?}"),
+        }
         assert_eq!(read(&["optimizer=sgd"]).unwrap().rule(), Rule::sgd(0.03, 0.9));
         assert_eq!(read(&["optimizer=sgd", "rate=0.5"]).unwrap().rule(), Rule::sgd(0.5, 0.9));
         let error = read(&["optimiser=sgd"]).unwrap_err().to_string();
         assert_eq!(error, "setting `optimiser` is now called `optimizer`");
+    }
+
+    #[test]
+    fn what_an_optimizer_does_not_have_is_refused() {
+        for (given, message) in [
+            (
+                ["optimizer=sgd", "amsgrad=true"],
+                "setting `amsgrad` is `true`; it takes `false` unless `optimizer` is `adam`, `adamw` or `stable-adamw`",
+            ),
+            (
+                ["optimizer=nadam", "nesterov=true"],
+                "setting `nesterov` is `true`; it takes `false` unless `optimizer=sgd`",
+            ),
+        ] {
+            assert_eq!(read(&given).unwrap_err().to_string(), message);
+        }
+        assert!(read(&["optimizer=stable-adamw", "amsgrad=true"]).is_ok());
     }
 
     #[test]
@@ -211,7 +305,9 @@ mod tests {
             "patience=0",
             "holdout=1",
             "schedule=x",
-            "optimizer=adamw",
+            "optimizer=adagrad",
+            "warmup=0",
+            "warmup=200%",
         ] {
             let name = given.split('=').next().unwrap();
             assert!(matches!(read(&[given]), Err(SettingError::Value { name: at, .. }) if at == name), "{given}");

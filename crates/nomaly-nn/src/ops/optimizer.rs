@@ -3,9 +3,9 @@
 use std::sync::Mutex;
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var};
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var};
 use nomaly_kernels::Isa;
-use nomaly_kernels::training::WeightDecay;
+use nomaly_kernels::training::{NAdamRates, NAdamStep, StableForm, WeightDecay};
 
 use super::{is_served, isa, slice, wrap};
 use crate::trainable::{Rule, State};
@@ -14,8 +14,8 @@ use crate::trainable::{Rule, State};
 enum VarState {
     /// On a CPU.
     Kernel(State),
-    /// Elsewhere: velocity, or first and second moment.
-    Tensors([Tensor; 2]),
+    /// Elsewhere: the same three, zeros where they are not used.
+    Tensors([Tensor; 3]),
 }
 
 /// An optimizer of candle variables. On a CPU it moves them in place, in one pass over parameters, gradient and state.
@@ -40,7 +40,7 @@ struct Move<'a> {
 
 impl InplaceOp2 for Move<'_> {
     fn name(&self) -> &'static str {
-        "optimiser-step"
+        "optimizer-step"
     }
 
     fn cpu_fwd(&self, to: &mut CpuStorage, layout: &Layout, from: &CpuStorage, from_layout: &Layout) -> Result<()> {
@@ -51,7 +51,7 @@ impl InplaceOp2 for Move<'_> {
             return Err(failed("the variable is not contiguous"));
         };
         let mut state = self.state.lock().map_err(|_| failed("an earlier step failed"))?;
-        state.apply(self.rule, self.isa, self.step, &mut values[start..end], gradient).map_err(wrap)
+        state.apply(self.rule, self.isa, self.step, &mut values[start..end], gradient.into()).map_err(wrap)
     }
 }
 
@@ -77,7 +77,7 @@ impl VarOptimizer {
             } else {
                 if let VarState::Kernel(_) = memory {
                     let zeros = variable.as_tensor().zeros_like()?;
-                    *memory = VarState::Tensors([zeros.clone(), zeros]);
+                    *memory = VarState::Tensors([zeros.clone(), zeros.clone(), zeros]);
                 }
                 let VarState::Tensors(state) = memory else { continue };
                 move_by_tensors(&self.rule, variable, &gradient.detach(), state, *step)?;
@@ -88,7 +88,7 @@ impl VarOptimizer {
 }
 
 /// One step in candle's own operations.
-fn move_by_tensors(rule: &Rule, variable: &Var, gradient: &Tensor, state: &mut [Tensor; 2], step: u64) -> Result<()> {
+fn move_by_tensors(rule: &Rule, variable: &Var, gradient: &Tensor, state: &mut [Tensor; 3], step: u64) -> Result<()> {
     let value = variable.as_tensor().detach();
     match *rule {
         Rule::Sgd { rate, momentum, dampening, weight_decay, nesterov } => {
@@ -101,17 +101,89 @@ fn move_by_tensors(rule: &Rule, variable: &Var, gradient: &Tensor, state: &mut [
             state[0] = velocity;
             variable.set(&(value - (direction * rate)?)?)
         }
-        Rule::Adam { rate, betas, epsilon, weight_decay, decay } => {
-            let (value, gradient) = match decay {
-                WeightDecay::Gradient => (value.clone(), (gradient + (&value * weight_decay)?)?),
-                WeightDecay::Decoupled => ((value * (1.0 - rate * weight_decay))?, gradient.clone()),
+        Rule::Adam { rate, betas, epsilon, weight_decay, decay, amsgrad } => {
+            let (value, gradient) = decayed(value, gradient, decay, rate, weight_decay)?;
+            let [first, second] = moments(state, &gradient, betas, amsgrad, step)?;
+            variable.set(&(value - (first.div(&(second.sqrt()? + epsilon)?)? * rate)?)?)
+        }
+        Rule::NAdam { rate, betas, epsilon, momentum_decay, weight_decay, decay } => {
+            let (value, gradient) = decayed(value, gradient, decay, rate, weight_decay)?;
+            let [_, second] = moments(state, &gradient, betas, false, step)?;
+            let nadam = NAdamStep { rate, betas, epsilon, momentum_decay, weight_decay, decay, step };
+            let NAdamRates { gradient: of_gradient, moment } = nadam.rates();
+            let direction = ((gradient * of_gradient)? + (&state[0] * moment)?)?;
+            variable.set(&(value - direction.div(&(second.sqrt()? + epsilon)?)?)?)
+        }
+        Rule::RmsProp { rate, alpha, epsilon, weight_decay, momentum, centered } => {
+            let gradient = (gradient + (&value * weight_decay)?)?;
+            state[0] = running(&state[0], &gradient.sqr()?, alpha)?;
+            let mut square = state[0].clone();
+            if centered {
+                state[1] = running(&state[1], &gradient, alpha)?;
+                square = (square - state[1].sqr()?)?.relu()?;
+            }
+            let mut direction = gradient.div(&(square.sqrt()? + epsilon)?)?;
+            if momentum != 0.0 {
+                direction = ((&state[2] * momentum)? + direction)?;
+                state[2] = direction.clone();
+            }
+            variable.set(&(value - (direction * rate)?)?)
+        }
+        Rule::StableAdamW { rate, betas, epsilon, weight_decay, amsgrad, form } => {
+            let [first, second] = moments(state, gradient, betas, amsgrad, step)?;
+            let denominator = (second.sqrt()? + epsilon)?;
+            let divisor = match form {
+                StableForm::Published => second.sqrt()?.maximum(epsilon)?,
+                StableForm::Dinomaly => denominator.clone(),
             };
-            state[0] = ((&state[0] * betas[0])? + (&gradient * (1.0 - betas[0]))?)?;
-            state[1] = ((&state[1] * betas[1])? + (gradient.sqr()? * (1.0 - betas[1]))?)?;
-            let step = i32::try_from(step).unwrap_or(i32::MAX);
-            let [first, second] = betas.map(|beta| 1.0 - beta.powi(step));
-            let root = ((state[1].sqrt()? / second.sqrt())? + epsilon)?;
-            variable.set(&(value - (state[0].div(&root)? * (rate / first))?)?)
+            let mean = gradient.div(&divisor)?.sqr()?.mean_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            let clipped = if mean <= 1.0 { rate } else { rate / mean.sqrt() };
+            let decay_rate = match form {
+                StableForm::Published => clipped,
+                StableForm::Dinomaly => rate,
+            };
+            let value = (value * (1.0 - decay_rate * weight_decay))?;
+            variable.set(&(value - (first.div(&denominator)? * clipped)?)?)
         }
     }
+}
+
+/// Value and gradient after weight decay.
+fn decayed(
+    value: Tensor,
+    gradient: &Tensor,
+    decay: WeightDecay,
+    rate: f64,
+    weight_decay: f64,
+) -> Result<(Tensor, Tensor)> {
+    match decay {
+        WeightDecay::Gradient => {
+            let gradient = (gradient + (&value * weight_decay)?)?;
+            Ok((value, gradient))
+        }
+        WeightDecay::Decoupled => Ok(((value * (1.0 - rate * weight_decay))?, gradient.clone())),
+    }
+}
+
+/// A running mean with a new value.
+fn running(mean: &Tensor, value: &Tensor, kept: f64) -> Result<Tensor> {
+    (mean * kept)? + (value * (1.0 - kept))?
+}
+
+/// Updates both moments of Adam, with `amsgrad` the maximum too, and returns them without bias.
+fn moments(
+    state: &mut [Tensor; 3],
+    gradient: &Tensor,
+    betas: [f64; 2],
+    amsgrad: bool,
+    step: u64,
+) -> Result<[Tensor; 2]> {
+    state[0] = running(&state[0], gradient, betas[0])?;
+    state[1] = running(&state[1], &gradient.sqr()?, betas[1])?;
+    if amsgrad {
+        state[2] = state[2].maximum(&state[1])?;
+    }
+    let step = i32::try_from(step).unwrap_or(i32::MAX);
+    let [first, second] = betas.map(|beta| 1.0 / (1.0 - beta.powi(step)));
+    Ok([(&state[0] * first)?, (&state[if amsgrad { 2 } else { 1 }] * second)?])
 }

@@ -3,6 +3,7 @@
 use nomaly_kernels::training::TrainingError;
 use nomaly_registry::UnknownName;
 
+use super::optimizer::ParameterNames;
 use crate::graph::GraphError;
 use crate::weights::WeightsError;
 
@@ -69,6 +70,12 @@ pub enum TrainableError {
         expected: Vec<usize>,
         /// Values of each gradient.
         found: Vec<usize>,
+    },
+    /// A group of parameters of the optimizer has no member.
+    #[error("the network has no parameter of the optimizer's group {names}")]
+    EmptyGroup {
+        /// The names.
+        names: ParameterNames,
     },
     /// The optimizer has been used with another network.
     #[error("the optimizer has states of {found} parameters, the network has {expected}")]

@@ -54,13 +54,14 @@ use crate::graph::Graph;
 use crate::weights::{WeightTensor, Weights};
 
 use buffers::Buffers;
+use optimizer::Parameter;
 use steps::{Plan, Slot, Step};
 
 pub use error::TrainableError;
-pub use nomaly_kernels::training::WeightDecay;
+pub use nomaly_kernels::training::{StableForm, WeightDecay};
 #[cfg(feature = "candle")]
 pub(crate) use optimizer::State;
-pub use optimizer::{NetworkOptimizer, OptimizerState, Rule};
+pub use optimizer::{Clip, NetworkOptimizer, OptimizerState, ParameterGroup, ParameterNames, Rule, TensorOptimizer};
 pub use pass::Pass;
 
 /// A trainable network.
@@ -263,13 +264,13 @@ impl Network {
     /// Moves the parameters by the gradients of the last backward pass.
     ///
     /// # Errors
-    /// If the optimizer belongs to another network, or was restored from the state of one.
+    /// If the optimizer belongs to another network, was restored from the state of one, or has a group without members.
     pub fn step(&mut self, optimizer: &mut NetworkOptimizer) -> Result<(), TrainableError> {
         optimizer.check(self.gradients().map(|(name, _, gradient)| (name, gradient.len())))?;
         let isa = self.isa;
         let slots = self.slots.iter_mut().filter(|slot| slot.role.is_trained());
-        let pairs = slots.map(|slot| (slot.values.as_mut_slice(), slot.gradient.as_slice()));
-        optimizer.apply(isa, pairs).map_err(error::in_layer("the optimiser"))
+        let parameters = slots.map(|Slot { name, values, gradient, .. }| Parameter { name, values, gradient });
+        optimizer.apply(isa, parameters.collect()).map_err(error::in_layer("the optimizer"))
     }
 
     /// The parameters and running statistics: name, shape, values.

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use nomaly_kernels::training::AfterNorm;
 use nomaly_nn::ops::{self, Norm, VarOptimizer};
-use nomaly_nn::trainable::{Rule, WeightDecay};
+use nomaly_nn::trainable::{Rule, StableForm, WeightDecay};
 
 use crate::formula;
 
@@ -109,13 +109,28 @@ fn cross_entropy() -> Result<()> {
 fn optimizers_move_variables_in_place() -> Result<()> {
     let sgd =
         |weight_decay, dampening, nesterov| Rule::Sgd { rate: 0.1, momentum: 0.9, dampening, weight_decay, nesterov };
-    let adam = |decay| Rule::Adam { rate: 0.01, betas: [0.9, 0.99], epsilon: 1e-8, weight_decay: 0.1, decay };
+    let (rate, betas, epsilon, weight_decay) = (0.01, [0.9, 0.99], 1e-8, 0.1);
+    let adam = |decay, amsgrad| Rule::Adam { rate, betas, epsilon, weight_decay, decay, amsgrad };
+    let nadam = |decay| Rule::NAdam { rate, betas, epsilon, momentum_decay: 0.1, weight_decay, decay };
+    let rmsprop =
+        |momentum, centered| Rule::RmsProp { rate, alpha: 0.9, epsilon: 1e-3, weight_decay, momentum, centered };
+    let stable = |form, amsgrad| Rule::StableAdamW { rate, betas, epsilon, weight_decay, amsgrad, form };
     let rules = [
         Rule::sgd(0.1, 0.0),
         sgd(0.1, 0.0, true),
         sgd(0.0, 0.3, false),
-        adam(WeightDecay::Gradient),
+        adam(WeightDecay::Gradient, false),
+        adam(WeightDecay::Decoupled, true),
         Rule::adamw(0.01),
+        Rule::nadam(0.01),
+        nadam(WeightDecay::Decoupled),
+        Rule::rmsprop(0.01),
+        rmsprop(0.0, true),
+        rmsprop(0.5, false),
+        rmsprop(0.5, true),
+        Rule::stable_adamw(0.01),
+        stable(StableForm::Published, false),
+        stable(StableForm::Dinomaly, true),
     ];
     for rule in rules {
         let run = |dtype| -> Result<Tensor> {

@@ -106,7 +106,7 @@ fn a_step_of_a_network_with_skips_is_that_of_pytorch() {
         let mut network = Network::new(&graph, &["image"], [16; 2], &formula::weights(&graph), isa).unwrap();
         network = network.with_input_gradient();
         let mut optimizer = NetworkOptimizer::new(Rule::adam(0.01));
-        let mut pass = |network: &mut Network| {
+        let pass = |network: &mut Network| {
             network.forward(&x).unwrap();
             let mut gradient = vec![0.0; x.len()];
             let loss = mean_squared_error(isa, network.output(0), &target, &mut gradient).unwrap();
@@ -227,7 +227,10 @@ fn ten_alternating_steps_of_two_networks_are_those_of_pytorch() {
         let mut generator = Network::new(&of_generator, &["image"], [1; 2], &weights[0], isa).unwrap();
         let mut critic =
             Network::new(&of_critic, &["verdict"], [16; 2], &weights[1], isa).unwrap().with_input_gradient();
-        let rule = Rule::Adam { rate: 0.002, betas: [0.5, 0.999], epsilon: 1e-8, weight_decay: 0.0, ..Rule::adam(0.0) };
+        let mut rule = Rule::adam(0.002);
+        if let Rule::Adam { betas, .. } = &mut rule {
+            betas[0] = 0.5;
+        }
         let [mut moves_generator, mut moves_critic] = [rule, rule].map(NetworkOptimizer::new);
         let mut losses = Vec::new();
         for step in 0..10 {
@@ -280,7 +283,7 @@ fn a_frozen_network_has_no_gradients_of_its_own() {
     frozen.set_frozen(true);
     for network in [&mut free, &mut frozen] {
         network.forward(&images).unwrap();
-        network.backward(&[&[1.0, -1.0]]).unwrap();
+        network.backward(&[&[1.0, -0.5]]).unwrap();
     }
     assert_eq!(free.input_gradient(), frozen.input_gradient());
     assert!(frozen.gradients().all(|(.., values)| values.iter().all(|value| *value == 0.0)));
@@ -292,7 +295,7 @@ fn a_frozen_network_has_no_gradients_of_its_own() {
     free.clear_gradients();
     for _ in 0..2 {
         free.forward(&images).unwrap();
-        free.backward(&[&[1.0, -1.0]]).unwrap();
+        free.backward(&[&[1.0, -0.5]]).unwrap();
     }
     for (once, (name, _, twice)) in once.iter().zip(free.gradients()) {
         assert!(once.iter().zip(twice).all(|(once, twice)| 2.0 * once == *twice), "{name}");

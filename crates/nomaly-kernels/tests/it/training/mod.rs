@@ -3,10 +3,12 @@
 mod activation;
 mod attention;
 mod channel_scale;
+mod clip;
 mod convolution;
 mod losses;
 mod norm;
 mod optimizer;
+mod optimizer_torch;
 mod others;
 mod row_norm;
 mod spatial;

@@ -2,8 +2,8 @@
 
 use nomaly_kernels::geometry::Padding;
 use nomaly_kernels::training::{
-    AdamStep, AfterNorm, BatchNorm, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, NormBackward, SgdStep,
-    WeightDecay,
+    AdamState, AdamStep, AfterNorm, BatchNorm, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, NormBackward,
+    SgdStep, WeightDecay,
 };
 use serde_json::Value;
 
@@ -169,8 +169,10 @@ fn optimizers() {
                         let sgd = SgdStep { rate, momentum, dampening, weight_decay, nesterov, step };
                         sgd.apply(isa, &mut p, &gradient, &mut first).unwrap();
                     } else {
-                        let adam = AdamStep { rate, betas, epsilon: option("eps", 1e-8), weight_decay, decay, step };
-                        adam.apply(isa, &mut p, &gradient, [&mut first, &mut second]).unwrap();
+                        let epsilon = option("eps", 1e-8);
+                        let adam = AdamStep { rate, betas, epsilon, weight_decay, decay, amsgrad: false, step };
+                        let state = AdamState { first: &mut first, second: &mut second, maximum: &mut [] };
+                        adam.apply(isa, &mut p, &gradient, state).unwrap();
                     }
                     p.clone()
                 })

@@ -54,8 +54,8 @@ use crate::networks::examples::Examples;
 use crate::networks::images::views;
 use crate::networks::set::TrainingSet;
 use crate::score::MethodScore;
-use crate::training::Schedule;
 use crate::training::settings::{Optimizer, Patience, TrainingParams};
+use crate::training::{Schedule, Warmup};
 use crate::workspace::MethodWorkspace;
 use crate::{MethodError, PublishedClasses, state};
 
@@ -152,8 +152,11 @@ impl Default for AdaclParams {
                 epochs: Auto::Auto,
                 batch_size: 32,
                 optimizer: Optimizer::Adam,
+                amsgrad: false,
+                nesterov: false,
                 rate: Auto::Auto,
                 schedule: Schedule::Cyclic,
+                warmup: Warmup::None,
                 l2: 1e-3,
                 patience: Patience::None,
                 holdout: Auto::Auto,
@@ -168,6 +171,7 @@ impl MethodParams for AdaclParams {
 
 impl Settings for AdaclParams {
     fn check(&self) -> Result<(), SettingError> {
+        self.training.check()?;
         let twice = |(place, kind): (usize, &AdaclKind)| self.anomalies[..place].contains(kind);
         match self.anomalies.iter().enumerate().find(|(place, kind)| twice((*place, kind))) {
             Some((_, kind)) => Err(SettingError::value("anomalies", kind.name(), "each way once")),

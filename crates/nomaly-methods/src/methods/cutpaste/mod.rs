@@ -52,8 +52,8 @@ use crate::networks::images::views;
 use crate::networks::set::TrainingSet;
 use crate::score::MethodScore;
 use crate::stage::Stage;
-use crate::training::Schedule;
 use crate::training::settings::{Optimizer, Patience, TrainingParams};
+use crate::training::{Schedule, Warmup};
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "cutpaste";
@@ -105,8 +105,11 @@ impl Default for CutPasteParams {
                 epochs: Auto::Value(100),
                 batch_size: 64,
                 optimizer: Optimizer::Adam,
+                amsgrad: false,
+                nesterov: false,
                 rate: Auto::Auto,
                 schedule: Schedule::Cosine,
+                warmup: Warmup::None,
                 l2: 3e-5,
                 patience: Patience::None,
                 holdout: Auto::Auto,
@@ -119,7 +122,11 @@ impl MethodParams for CutPasteParams {
     const METHOD: &'static str = NAME;
 }
 
-impl Settings for CutPasteParams {}
+impl Settings for CutPasteParams {
+    fn check(&self) -> Result<(), SettingError> {
+        self.training.check()
+    }
+}
 
 /// CutPaste with checked parameters.
 #[derive(Clone, Debug)]

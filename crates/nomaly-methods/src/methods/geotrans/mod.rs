@@ -61,8 +61,8 @@ use crate::networks::examples::Examples;
 use crate::networks::set::TrainingSet;
 use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
-use crate::training::Schedule;
 use crate::training::settings::{Optimizer, Patience, TrainingParams};
+use crate::training::{Schedule, Warmup};
 use crate::workspace::MethodWorkspace;
 use crate::{MethodError, PublishedClasses};
 
@@ -192,8 +192,11 @@ impl Default for GeoTransParams {
                 epochs: Auto::Auto,
                 batch_size: 128,
                 optimizer: Optimizer::Adam,
+                amsgrad: false,
+                nesterov: false,
                 rate: Auto::Auto,
                 schedule: Schedule::Constant,
+                warmup: Warmup::None,
                 l2: 2.5e-4,
                 patience: Patience::None,
                 holdout: Auto::Auto,
@@ -208,6 +211,7 @@ impl MethodParams for GeoTransParams {
 
 impl Settings for GeoTransParams {
     fn check(&self) -> Result<(), SettingError> {
+        self.training.check()?;
         if self.transformations.len() < 2 {
             return Err(SettingError::value("transformations", &self.transformations, "two transformations or more"));
         }
