@@ -1,17 +1,15 @@
 //! Training a network to classify kinds of examples.
 
-use nomaly_backbones::{OutputLayout, TapRequest};
-
-use super::classifier::{TrainedNetwork, log_softmax};
+use super::classifier::log_softmax;
 use super::examples::{ExampleMaker, Examples};
 use crate::MethodError;
-use crate::training::{Batch, Learner, Objective, Validation};
+use crate::training::{Batch, Learner, Losses, Objective, Validation};
 
 /// Cross-entropy over the kinds.
 pub(crate) struct Classification<'a, M: ExampleMaker<Target = u32>> {
     pub(crate) examples: Examples<'a, M>,
-    /// The name of the trained network, whose tap `logits` has one value per kind.
-    pub(crate) network: &'a str,
+    /// The network, whose tap `logits` has one value per kind.
+    pub(crate) learner: Learner,
     /// The most held-out examples to classify after each epoch.
     pub(crate) most_validated: usize,
 }
@@ -21,25 +19,26 @@ impl<M: ExampleMaker<Target = u32>> Objective for Classification<'_, M> {
         self.examples.count()
     }
 
-    fn step(&mut self, learners: &mut [Learner], batch: &Batch<'_>) -> Result<f64, MethodError> {
+    fn learners(&mut self) -> Vec<(&'static str, &mut Learner)> {
+        vec![("classifier", &mut self.learner)]
+    }
+
+    fn step(&mut self, batch: &Batch<'_>) -> Result<Losses, MethodError> {
         let (inputs, kinds) = self.examples.batch(batch)?;
-        let [learner] = learners else { unreachable!("a classifier is one network") };
+        let learner = &mut self.learner;
         // Masks depend only on the step, so that a resumed training draws the same ones.
         learner.network.seed_dropout(self.examples.seed ^ !batch.step);
         let loss = learner.network.classify(&inputs, &kinds)?;
         learner.step()?;
         self.examples.give_back(inputs);
-        Ok(f64::from(loss))
+        Ok(f64::from(loss).into())
     }
 
-    fn validate(&mut self, learners: &mut [Learner], _epoch: usize) -> Result<Option<Validation>, MethodError> {
-        let [learner] = learners else { unreachable!("a classifier is one network") };
-        let logits = [TapRequest::new("logits", OutputLayout::Rows)];
-        let network = TrainedNetwork::new(self.network, learner.network.weights(), self.examples.size(), &logits)?;
+    fn validate(&mut self, _epoch: usize) -> Result<Option<Validation>, MethodError> {
         let examples = self.examples.choose_held_out(self.most_validated);
         let (mut loss, mut right) = (0.0, 0);
         let mut log_p = vec![0.0; self.examples.maker.kinds()];
-        self.examples.evaluate(&network, &examples, |logits, kind| {
+        self.examples.evaluate(&mut self.learner.network, &examples, |logits, kind| {
             log_softmax(logits, &mut log_p);
             let own = log_p[*kind as usize];
             loss -= own;

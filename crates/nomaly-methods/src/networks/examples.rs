@@ -1,10 +1,11 @@
 //! Training examples, made of views on demand.
 
+use nomaly_nn::trainable::Network;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::classifier::{INPUTS_PER_RUN, TrainedNetwork};
+use super::classifier::INPUTS_PER_RUN;
 use super::images::PixelStore;
 use super::set::TrainingSet;
 use crate::MethodError;
@@ -101,22 +102,22 @@ impl<'a, M: ExampleMaker> Examples<'a, M> {
         examples
     }
 
-    /// Runs `network` on examples of held-out views and calls `visit` with the first tap's output and the target of
+    /// Evaluates `network` on examples of held-out views and calls `visit` with the first tap's output and the target of
     /// each.
     pub(crate) fn evaluate(
         &self,
-        network: &TrainedNetwork,
+        network: &mut Network,
         examples: &[u32],
         mut visit: impl FnMut(&[f32], &M::Target),
     ) -> Result<(), MethodError> {
         let values_per_view = self.images.view_len();
         let mut inputs = vec![0.0; INPUTS_PER_RUN * values_per_view];
-        let mut buffers = network.buffers();
         for chunk in examples.chunks(INPUTS_PER_RUN) {
             let inputs = &mut inputs[..chunk.len() * values_per_view];
             let draw = |example: u32| Draw::new(self.seed, false, u64::from(example));
             let targets = self.fill(self.held_out, chunk, draw, inputs)?;
-            let outputs = &network.run(inputs, &mut buffers)?[0];
+            network.evaluate(inputs)?;
+            let outputs = network.output(0);
             outputs
                 .chunks_exact(outputs.len() / chunk.len())
                 .zip(&targets)

@@ -1,7 +1,6 @@
 //! The start and end of fits that train a network on pixels.
 
 use nomaly_nn::graph::Graph;
-use nomaly_nn::weights::Weights;
 
 use super::images::PixelStore;
 use crate::MethodError;
@@ -54,18 +53,16 @@ impl<'a> TrainingSet<'a> {
         Ok(Self { images, groups, division, train, held_out, source, context: *context, settings, checkpoint })
     }
 
-    /// Trains the network of `graph` from random weights.
-    pub(crate) fn train(
-        &self,
-        graph: &Graph,
-        objective: &mut dyn Objective,
-    ) -> Result<(Weights, Trained), MethodError> {
+    /// A learner of the network of `graph`, with random weights.
+    pub(crate) fn learner(&self, graph: &Graph) -> Result<Learner, MethodError> {
+        Learner::initialized(graph, self.images.size(), self.settings.rule(), self.context.seed)
+    }
+
+    /// Trains the networks of `objective`.
+    pub(crate) fn train(&self, objective: &mut dyn Objective) -> Result<Trained, MethodError> {
         let FitContext { seed, progress, .. } = self.context;
-        let mut learners = [Learner::initialized(graph, self.images.size(), self.settings.rule(), seed)?];
         let plan = self.settings.plan(seed, self.train.len());
-        let trained = train(&plan, objective, &mut learners, self.checkpoint.as_ref(), progress, &mut |_| {})?;
-        let [learner] = learners;
-        Ok((learner.network.weights(), trained))
+        train(&plan, objective, self.checkpoint.as_ref(), progress, &mut |_| {})
     }
 
     /// Scores the held-out images with `score`, which takes the planes of a view.

@@ -73,9 +73,14 @@ impl Checkpoint {
     }
 
     /// Replaces the file.
-    pub(super) fn write(&self, learners: &[Learner], best: &[Weights], position: &Position) -> Result<(), MethodError> {
-        let states: Vec<OptimizerState> = learners.iter().map(|learner| learner.optimizer.export()).collect();
-        let weights: Vec<Weights> = learners.iter().map(|learner| learner.network.weights()).collect();
+    pub(super) fn write(
+        &self,
+        learners: &[(&'static str, &mut Learner)],
+        best: &[Weights],
+        position: &Position,
+    ) -> Result<(), MethodError> {
+        let states: Vec<OptimizerState> = learners.iter().map(|(_, learner)| learner.optimizer.export()).collect();
+        let weights: Vec<Weights> = learners.iter().map(|(_, learner)| learner.network.weights()).collect();
         let mut tensors: BTreeMap<String, TensorSource<'_>> = BTreeMap::new();
         for (prefix, all) in [("network", weights.as_slice()), ("best", best)] {
             for (learner, weights) in all.iter().enumerate() {
@@ -124,7 +129,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A file that cannot be read or does not belong to these networks.
-    pub(super) fn read(&self, learners: &mut [Learner]) -> Result<Option<(Position, Vec<Weights>)>, MethodError> {
+    pub(super) fn read(
+        &self,
+        learners: &mut [(&'static str, &mut Learner)],
+    ) -> Result<Option<(Position, Vec<Weights>)>, MethodError> {
         let refuse = |reason: String| MethodError::File { what: "checkpoint", path: self.path.clone(), reason };
         let bytes = match read_regular(&self.path, MAX_FILE) {
             Ok(bytes) => bytes,
@@ -141,7 +149,7 @@ impl Checkpoint {
             return Err(refuse(format!("has {} networks, not {}", header.optimisers.len(), learners.len())));
         }
         let mut sorted = Sorted::new(tensors, learners.len()).map_err(refuse)?;
-        for (index, learner) in learners.iter_mut().enumerate() {
+        for (index, (_, learner)) in learners.iter_mut().enumerate() {
             learner.network.load(&sorted.networks[index]).map_err(|error| refuse(error.to_string()))?;
             let moments = std::mem::take(&mut sorted.moments[index]).into_values().collect();
             learner.optimizer.resume(OptimizerState { steps: header.optimisers[index], moments });

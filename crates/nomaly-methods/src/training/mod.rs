@@ -1,7 +1,8 @@
 //! The training loop of all methods that train a network.
 //!
 //! # The loop
-//! An [`Objective`] defines the loss: it runs the networks forward and backward on a batch and steps their optimizers.
+//! An [`Objective`] owns the networks and defines the loss: it runs them forward and backward on a batch and steps their
+//! optimizers.
 //! [`train`] does the rest for all methods: the order of the examples, the learning rate, progress with the loss,
 //! validation, early stopping, checkpoints, resumption and cancellation.
 //!
@@ -24,7 +25,7 @@ pub(crate) mod settings;
 
 pub use self::checkpoint::Checkpoint;
 pub use self::history::{EpochRecord, Trained};
-pub use self::objective::{Batch, Learner, Objective, Validation};
+pub use self::objective::{Batch, Learner, Losses, Objective, Validation};
 pub use self::order::shuffled;
 pub use self::plan::TrainingPlan;
 pub use self::run::{CHECKPOINT_EVERY, train};

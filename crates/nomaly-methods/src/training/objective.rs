@@ -52,24 +52,50 @@ pub struct Batch<'a> {
     pub step: u64,
 }
 
-/// The objective of a training.
+/// The objective of a training: networks, and what they learn.
 pub trait Objective {
     /// The number of examples per epoch; at most `u32::MAX`.
     fn examples(&self) -> usize;
 
-    /// Takes one training step: runs the networks on a batch and steps the optimizers. Returns the mean loss of the
-    /// batch.
+    /// The networks that learn, by name, always in the same order. [`train`](super::train) sets their learning rates,
+    /// writes them to checkpoints, and restores those of the best epoch.
+    fn learners(&mut self) -> Vec<(&'static str, &mut Learner)>;
+
+    /// Takes one training step: runs the networks on a batch and steps their optimizers, each as often as the method
+    /// demands.
     ///
     /// # Errors
     /// Errors of the networks.
-    fn step(&mut self, learners: &mut [Learner], batch: &Batch<'_>) -> Result<f64, MethodError>;
+    fn step(&mut self, batch: &Batch<'_>) -> Result<Losses, MethodError>;
 
     /// Validates the networks after an epoch on held-out images. `None` without held-out images.
     ///
     /// # Errors
     /// Whatever the passes fail with.
-    fn validate(&mut self, _learners: &mut [Learner], _epoch: usize) -> Result<Option<Validation>, MethodError> {
+    fn validate(&mut self, _epoch: usize) -> Result<Option<Validation>, MethodError> {
         Ok(None)
+    }
+}
+
+/// The losses of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Losses {
+    /// The mean loss of the batch, which the history of the training keeps.
+    pub total: f64,
+    /// Further losses by name, for progress: that of each network of several, or the terms of a sum.
+    pub parts: Vec<(&'static str, f64)>,
+}
+
+impl From<f64> for Losses {
+    fn from(total: f64) -> Self {
+        Self { total, parts: Vec::new() }
+    }
+}
+
+impl Losses {
+    /// Whether all are finite numbers.
+    pub(super) fn are_finite(&self) -> bool {
+        self.total.is_finite() && self.parts.iter().all(|(_, loss)| loss.is_finite())
     }
 }
 

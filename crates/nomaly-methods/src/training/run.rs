@@ -7,7 +7,7 @@ use nomaly_store::Progress;
 
 use super::checkpoint::{Checkpoint, Position};
 use super::history::{EpochRecord, Trained};
-use super::objective::{Batch, Learner, Objective};
+use super::objective::{Batch, Objective};
 use super::order::shuffled;
 use super::plan::TrainingPlan;
 use crate::MethodError;
@@ -18,7 +18,7 @@ pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// How often the displayed loss is updated.
 const DESCRIBE_EVERY: Duration = Duration::from_millis(250);
 
-/// Trains `learners` for `objective`.
+/// Trains the networks of `objective`.
 ///
 /// With a `checkpoint`, the training resumes from its file and keeps it up to date; the caller
 /// [removes](Checkpoint::remove) it once the result is saved. `on_epoch` is called for every finished epoch, including
@@ -30,7 +30,6 @@ const DESCRIBE_EVERY: Duration = Duration::from_millis(250);
 pub fn train(
     plan: &TrainingPlan,
     objective: &mut dyn Objective,
-    learners: &mut [Learner],
     checkpoint: Option<&Checkpoint>,
     progress: &dyn Progress,
     on_epoch: &mut dyn FnMut(&EpochRecord),
@@ -39,7 +38,7 @@ pub fn train(
     let steps_per_epoch = examples.div_ceil(plan.batch);
     let steps = (plan.epochs * steps_per_epoch) as u64;
     let warmup = plan.warmup.steps(steps, steps_per_epoch as u64);
-    let found = checkpoint.map(|checkpoint| checkpoint.read(learners)).transpose()?.flatten();
+    let found = checkpoint.map(|checkpoint| checkpoint.read(&mut objective.learners())).transpose()?.flatten();
     let (mut position, mut best) = found.unwrap_or_default();
     let begun = position.history.len() * steps_per_epoch + position.steps;
     let resumed = (begun > 0).then_some(begun as u64);
@@ -55,22 +54,23 @@ pub fn train(
         let mut loss = f64::from_bits(position.loss);
         for (number, batch) in order.chunks(plan.batch).enumerate().skip(position.steps) {
             let step = (epoch * steps_per_epoch + number) as u64;
-            for learner in learners.iter_mut() {
+            for (_, learner) in objective.learners() {
                 let rate = learner.rule.rate() * plan.schedule.factor_after(warmup, step, steps);
                 learner.optimizer.rule = learner.rule.with_rate(rate);
             }
-            let mean = objective.step(learners, &Batch { examples: batch, epoch, step })?;
-            if !mean.is_finite() {
+            let losses = objective.step(&Batch { examples: batch, epoch, step })?;
+            if !losses.are_finite() {
                 return Err(MethodError::Diverged { epoch: epoch + 1, step });
             }
-            loss += mean * batch.len() as f64;
+            loss += losses.total * batch.len() as f64;
             position.steps = number + 1;
             position.loss = loss.to_bits();
             stage.advance(batch.len());
             if described.is_none_or(|described| described.elapsed() >= DESCRIBE_EVERY) {
                 let trained_on = (position.steps * plan.batch).min(examples);
+                let parts: String = losses.parts.iter().map(|(name, loss)| format!(", {name} {loss:.4}")).collect();
                 progress.describe(&format!(
-                    "training, epoch {} of {}, loss {:.4}",
+                    "training, epoch {} of {}, loss {:.4}{parts}",
                     epoch + 1,
                     plan.epochs,
                     loss / trained_on as f64
@@ -80,7 +80,7 @@ pub fn train(
             let cancelled = progress.cancelled();
             if cancelled || written.elapsed() >= CHECKPOINT_EVERY {
                 if let Some(checkpoint) = checkpoint {
-                    checkpoint.write(learners, &best, &position)?;
+                    checkpoint.write(&objective.learners(), &best, &position)?;
                 }
                 written = Instant::now();
             }
@@ -88,7 +88,7 @@ pub fn train(
                 return Err(MethodError::Cancelled);
             }
         }
-        let validation = objective.validate(learners, epoch)?;
+        let validation = objective.validate(epoch)?;
         if validation.is_some_and(|validation| !validation.loss.is_finite()) {
             return Err(MethodError::Diverged { epoch: epoch + 1, step: ((epoch + 1) * steps_per_epoch) as u64 });
         }
@@ -101,11 +101,11 @@ pub fn train(
         position.history.push(record);
         if improved && plan.patience.is_some() {
             position.best = epoch + 1;
-            best = learners.iter().map(|learner| learner.network.weights()).collect();
+            best = objective.learners().iter().map(|(_, learner)| learner.network.weights()).collect();
         }
         on_epoch(&record);
         if let Some(checkpoint) = checkpoint {
-            checkpoint.write(learners, &best, &position)?;
+            checkpoint.write(&objective.learners(), &best, &position)?;
             written = Instant::now();
         }
     }
@@ -113,7 +113,7 @@ pub fn train(
     let last = position.history.len();
     let kept_epoch = if position.best == 0 { last } else { position.best };
     if kept_epoch != last {
-        restore(learners, &best)?;
+        restore(objective, &best)?;
     }
     Ok(Trained { history: position.history, kept_epoch, resumed })
 }
@@ -123,8 +123,8 @@ fn stops_early(plan: &TrainingPlan, position: &Position) -> bool {
     plan.patience.is_some_and(|patience| position.best > 0 && position.history.len() - position.best >= patience)
 }
 
-fn restore(learners: &mut [Learner], best: &[Weights]) -> Result<(), MethodError> {
-    for (learner, weights) in learners.iter_mut().zip(best) {
+fn restore(objective: &mut dyn Objective, best: &[Weights]) -> Result<(), MethodError> {
+    for ((_, learner), weights) in objective.learners().into_iter().zip(best) {
         learner.network.load(weights)?;
     }
     Ok(())
@@ -135,7 +135,7 @@ mod tests {
     use nomaly_store::Silent;
 
     use super::*;
-    use crate::training::{Schedule, Validation, Warmup};
+    use crate::training::{Learner, Losses, Schedule, Validation, Warmup};
 
     /// Losses as they were written down.
     struct Scripted {
@@ -149,12 +149,16 @@ mod tests {
             5
         }
 
-        fn step(&mut self, _: &mut [Learner], batch: &Batch<'_>) -> Result<f64, MethodError> {
-            self.steps.push((batch.epoch, batch.step, batch.examples.len()));
-            Ok(self.loss)
+        fn learners(&mut self) -> Vec<(&'static str, &mut Learner)> {
+            Vec::new()
         }
 
-        fn validate(&mut self, _: &mut [Learner], epoch: usize) -> Result<Option<Validation>, MethodError> {
+        fn step(&mut self, batch: &Batch<'_>) -> Result<Losses, MethodError> {
+            self.steps.push((batch.epoch, batch.step, batch.examples.len()));
+            Ok(self.loss.into())
+        }
+
+        fn validate(&mut self, epoch: usize) -> Result<Option<Validation>, MethodError> {
             Ok(self.validation.get(epoch).map(|&loss| Validation { loss, accuracy: None }))
         }
     }
@@ -162,7 +166,7 @@ mod tests {
     fn run(objective: &mut Scripted, epochs: usize, patience: Option<usize>) -> Result<Trained, MethodError> {
         let (schedule, warmup) = (Schedule::Constant, Warmup::None);
         let plan = TrainingPlan { epochs, batch: 2, schedule, warmup, patience, seed: 1 };
-        train(&plan, objective, &mut [], None, &Silent, &mut |_| {})
+        train(&plan, objective, None, &Silent, &mut |_| {})
     }
 
     #[test]

@@ -221,9 +221,9 @@ impl Method for Adacl {
         let set = TrainingSet::collect(self, &self.params.training, source, context, (MIN_IMAGES, EXAMPLES))?;
         let size = set.images.size();
         let examples = Examples::new(NormalOrAnomaly { kinds: &self.params.anomalies, labels: self.labels() }, &set);
-        let mut objective = Regression { examples, network: NETWORK };
-        let (weights, trained) = set.train(&Architecture::Adacl.graph(1), &mut objective)?;
-        let network = TrainedNetwork::new(NETWORK, weights, size, &taps())?;
+        let mut objective = Regression { examples, learner: set.learner(&Architecture::Adacl.graph(1))? };
+        let trained = set.train(&mut objective)?;
+        let network = TrainedNetwork::new(NETWORK, objective.learner.network.weights(), size, &taps())?;
         let fitted = FittedAdacl { network, size, seed: context.seed };
         let mut buffers = fitted.network.buffers();
         let held_out = set.score_held_out(|planes| Ok(MethodScore::whole(fitted.outputs(planes, &mut buffers)?[0])))?;

@@ -6,9 +6,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::MethodError;
-use crate::networks::classifier::TrainedNetwork;
 use crate::networks::examples::{Draw, ExampleMaker, Examples};
-use crate::training::{Batch, Learner, Objective, Validation};
+use crate::training::{Batch, Learner, Losses, Objective, Validation};
 
 /// The most held-out images to validate on after each epoch, with an anomaly of each.
 const MOST_VALIDATED: usize = 150;
@@ -87,7 +86,7 @@ impl ExampleMaker for NormalOrAnomaly<'_> {
 /// Least-squares regression of labels.
 pub(super) struct Regression<'a> {
     pub(super) examples: Examples<'a, NormalOrAnomaly<'a>>,
-    pub(super) network: &'a str,
+    pub(super) learner: Learner,
 }
 
 impl Objective for Regression<'_> {
@@ -95,25 +94,27 @@ impl Objective for Regression<'_> {
         self.examples.count()
     }
 
-    fn step(&mut self, learners: &mut [Learner], batch: &Batch<'_>) -> Result<f64, MethodError> {
+    fn learners(&mut self) -> Vec<(&'static str, &mut Learner)> {
+        vec![("regressor", &mut self.learner)]
+    }
+
+    fn step(&mut self, batch: &Batch<'_>) -> Result<Losses, MethodError> {
         let (inputs, labels) = self.examples.batch(batch)?;
-        let [learner] = learners else { unreachable!("a regressor is one network") };
+        let learner = &mut self.learner;
         learner.network.forward(&inputs)?;
         let labels: Vec<f32> = labels.iter().map(|example| example.label).collect();
         let (loss, gradient) = clipped_error(learner.network.output(0), &labels);
         learner.network.backward(&[&gradient])?;
         learner.step()?;
         self.examples.give_back(inputs);
-        Ok(loss)
+        Ok(loss.into())
     }
 
-    fn validate(&mut self, learners: &mut [Learner], _epoch: usize) -> Result<Option<Validation>, MethodError> {
-        let [learner] = learners else { unreachable!("a regressor is one network") };
-        let network = TrainedNetwork::new(self.network, learner.network.weights(), self.examples.size(), &taps())?;
+    fn validate(&mut self, _epoch: usize) -> Result<Option<Validation>, MethodError> {
         let examples = self.examples.choose_held_out_views(MOST_VALIDATED);
         let labels = self.examples.maker.labels;
         let (mut loss, mut right) = (0.0, 0);
-        self.examples.evaluate(&network, &examples, |outputs, LabeledExample { anomaly, .. }| {
+        self.examples.evaluate(&mut self.learner.network, &examples, |outputs, LabeledExample { anomaly, .. }| {
             // The mean label leaves the spread of labels out of the loss.
             let output = f64::from(outputs[0]).clamp(0.0, 1.0);
             loss += (output - labels.mean(*anomaly)).powi(2);

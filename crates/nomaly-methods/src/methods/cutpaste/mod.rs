@@ -174,9 +174,10 @@ impl Method for CutPaste {
         let set = TrainingSet::collect(self, &self.params.training, source, context, (MIN_IMAGES, CLASSES))?;
         let (images, name) = (&set.images, self.network.name);
         let examples = Examples::new(ThreeWay, &set);
-        let mut objective = Classification { examples, network: name, most_validated: MOST_VALIDATED };
-        let graph = self.network.architecture.graph(CLASSES);
-        let (weights, trained) = set.train(&graph, &mut objective)?;
+        let learner = set.learner(&self.network.architecture.graph(CLASSES))?;
+        let mut objective = Classification { examples, learner, most_validated: MOST_VALIDATED };
+        let trained = set.train(&mut objective)?;
+        let weights = objective.learner.network.weights();
         let network = TrainedNetwork::new(name, weights, images.size(), &self.features())?;
         let embedder = Embedder { name, network, size: images.size(), seed };
         let mut buffers = embedder.network.buffers();

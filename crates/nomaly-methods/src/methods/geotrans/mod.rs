@@ -399,8 +399,10 @@ impl Method for GeoTrans {
         let (seed, size) = (context.seed, set.images.size());
         let maker = Transformed { set: &self.set, seed };
         let examples = Examples::new(maker, &set);
-        let mut objective = Classification { examples, network: self.network, most_validated: MOST_VALIDATED };
-        let (weights, trained) = set.train(&self.graph(), &mut objective)?;
+        let mut objective =
+            Classification { examples, learner: set.learner(&self.graph())?, most_validated: MOST_VALIDATED };
+        let trained = set.train(&mut objective)?;
+        let weights = objective.learner.network.weights();
         let network = TrainedNetwork::new(self.network, weights, size, &Self::network_taps())?;
         let classifier =
             TransformationClassifier { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
