@@ -7,6 +7,8 @@
 //! **The design.** A graph is cut where the blocked plan ends. Each segment becomes one plan that reads and writes
 //! `[N, C, H, W]`, with an output for each skip; what lies between is computed by the planar kernels of
 //! [`nomaly_kernels::training`], with batch norm folded into transposed convolutions and activations applied in place.
+//! Transposed convolutions with more weights than results are plans too, with an output for each remainder modulo the
+//! stride.
 //! A network that a plan has whole is one segment, which reads the input and writes the outputs itself, so it computes
 //! the same bits as [`compile`](crate::compile) makes of it.
 //!
@@ -37,6 +39,7 @@ mod cut;
 mod error;
 mod planar;
 mod planner;
+mod transposed;
 
 use nomaly_kernels::geometry::OutputLayout;
 use nomaly_kernels::isa::{Isa, IsaError};

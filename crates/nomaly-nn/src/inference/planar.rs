@@ -12,13 +12,36 @@ use crate::error::CompileError;
 use crate::graph::{Node, Op};
 use crate::parameters::{Norm, Parameters};
 
+use super::transposed::interleave;
+
 /// The operation of a step.
 #[derive(Debug)]
 pub(super) enum Kind {
-    Conv { plan: Conv2d, weight: Vec<f32>, bias: Option<Vec<f32>> },
-    ConvTranspose { plan: ConvTranspose2d, weight: Vec<f32>, bias: Option<Vec<f32>> },
-    BatchNorm { plan: BatchNorm, affine: Option<[Vec<f32>; 2]>, mean: Vec<f32>, variance: Vec<f32> },
-    InstanceNorm { plan: GroupNorm, affine: Option<[Vec<f32>; 2]> },
+    Conv {
+        plan: Conv2d,
+        weight: Vec<f32>,
+        bias: Option<Vec<f32>>,
+    },
+    ConvTranspose {
+        plan: ConvTranspose2d,
+        weight: Vec<f32>,
+        bias: Option<Vec<f32>>,
+    },
+    BatchNorm {
+        plan: BatchNorm,
+        affine: Option<[Vec<f32>; 2]>,
+        mean: Vec<f32>,
+        variance: Vec<f32>,
+    },
+    InstanceNorm {
+        plan: GroupNorm,
+        affine: Option<[Vec<f32>; 2]>,
+    },
+    /// The phases of a transposed convolution.
+    Interleave {
+        stride: usize,
+        width: usize,
+    },
     Copy,
     Add,
     Concat(Concat),
@@ -26,10 +49,17 @@ pub(super) enum Kind {
     Upsample(Upsample),
     MaxPool(Pool),
     AvgPool(Pool, AverageOver),
-    GlobalAverage { plane: usize },
+    GlobalAverage {
+        plane: usize,
+    },
     Gate(ChannelScale),
-    Softmax { channels: usize },
-    Rows { channels: usize, plane: usize },
+    Softmax {
+        channels: usize,
+    },
+    Rows {
+        channels: usize,
+        plane: usize,
+    },
 }
 
 impl Kind {
@@ -57,6 +87,10 @@ impl Kind {
             Self::InstanceNorm { plan, affine } => {
                 let [weight, bias] = parts(affine);
                 plan.forward(x, weight, bias, output)
+            }
+            Self::Interleave { stride, width } => {
+                interleave(*stride, *width, inputs, output);
+                Ok(())
             }
             Self::Copy => {
                 if let Some(x) = inputs[0] {

@@ -14,6 +14,7 @@ use crate::weights::Weights;
 
 use super::cut::{Cut, cut};
 use super::planar::{Kind, kind, name_of, own_activation};
+use super::transposed::phases;
 
 /// Where a value is during a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,12 +167,45 @@ impl Planner<'_> {
         }
         let source = self.cut.segments[segment].source;
         let part = Part { graph: self.graph, source, shape: self.shapes[source], members: &members };
-        let plan = Box::new(part.compile(self.weights, &emitted, self.isa)?);
-        let work = Work::Segment { plan, number: self.segments };
-        self.segments += 1;
-        let inputs = vec![self.value_at(source)];
-        self.drafts.push(Draft { work, name: "a plan".to_owned(), inputs, outputs: values });
+        let plan = part.compile(self.weights, &emitted, self.isa)?;
+        self.push_plan(plan, self.value_at(source), values);
         Ok(())
+    }
+
+    fn push_plan(&mut self, plan: CompiledNetwork, input: usize, outputs: Vec<usize>) {
+        let work = Work::Segment { plan: Box::new(plan), number: self.segments };
+        self.segments += 1;
+        self.drafts.push(Draft { work, name: "a plan".to_owned(), inputs: vec![input], outputs });
+    }
+
+    /// Replaces the step of a transposed convolution by a plan of its phases and their interleaving, where that serves
+    /// better. `value` is its result; returns whether it has a step.
+    fn transposed(
+        &mut self,
+        kind: &Kind,
+        activation: Activation,
+        input: usize,
+        value: usize,
+    ) -> Result<bool, CompileError> {
+        let Kind::ConvTranspose { plan, weight, bias } = kind else { return Ok(false) };
+        let (shape, output) = (plan.shape(), plan.output());
+        let Some(phases) = phases(shape, output, weight, bias.as_deref(), activation, self.isa) else {
+            return Ok(false);
+        };
+        let phases = phases?;
+        if phases.output_count() == 1 {
+            self.push_plan(phases, input, vec![value]);
+            return Ok(true);
+        }
+        let first = self.values.len();
+        let lens = (0..phases.output_count()).map(|output| Value { len: phases.output_len(output), place: None });
+        self.values.extend(lens);
+        let parts: Vec<usize> = (first..self.values.len()).collect();
+        self.push_plan(phases, input, parts.clone());
+        let kind = Box::new(Kind::Interleave { stride: shape.stride[0], width: output[1] });
+        let work = Work::Planar { kind, activation: Activation::Identity };
+        self.drafts.push(Draft { work, name: "interleaving".to_owned(), inputs: parts, outputs: vec![value] });
+        Ok(true)
     }
 
     /// Adds the step of a node, with the batch norm and the activation that follow it alone.
@@ -208,6 +242,9 @@ impl Planner<'_> {
         let kind = kind(node, norm.as_ref(), &from, self.shapes[index], &parameters, self.isa)?;
         let value = self.value(last, None);
         chain.into_iter().for_each(|node| self.value_of[node] = Some(value));
+        if self.transposed(&kind, activation, inputs[0], value)? {
+            return Ok(());
+        }
         let work = Work::Planar { kind: Box::new(kind), activation };
         self.drafts.push(Draft { work, name: name_of(&node.op), inputs, outputs: vec![value] });
         Ok(())

@@ -109,6 +109,46 @@ fn inference_is_evaluation_on_every_instruction_set() {
 }
 
 #[test]
+fn transposed_convolutions_of_every_geometry_are_those_of_training() {
+    // (side of the input, kernel, stride, padding, output padding)
+    let cases = [
+        (1, 4, 1, 0, 0),
+        (1, 3, 2, 0, 0),
+        (1, 4, 2, 1, 0),
+        (3, 4, 2, 1, 0),
+        (3, 2, 2, 0, 0),
+        (3, 3, 2, 1, 1),
+        (3, 3, 2, 1, 0),
+        (3, 3, 1, 1, 0),
+        (2, 5, 1, 0, 0),
+        (3, 5, 2, 2, 1),
+        (3, 1, 2, 0, 0),
+        (3, 1, 2, 0, 1),
+        (2, 6, 3, 1, 0),
+        (2, 5, 3, 1, 0),
+        (3, 4, 1, 2, 0),
+    ];
+    for (side, kernel, stride, padding, output_padding) in cases {
+        let mut g = GraphBuilder::new(40);
+        let options = ConvTransposeOptions { output_padding, ..ConvTransposeOptions::new(kernel, stride, padding) };
+        let x = g.conv_transpose(GraphBuilder::INPUT, "up", 5, options.with_bias());
+        let x = g.batch_norm(x, "bn", 1e-5);
+        let x = g.activation(x, Activation::Silu);
+        g.tap("image", x);
+        let graph = g.finish().unwrap();
+        let weights = formula::weights(&graph);
+        for isa in Isa::available() {
+            let network = Inference::new(&graph, &weights, &[[side; 2]], &taps(&graph), isa).unwrap();
+            let images = inputs_of(&network, 2);
+            let mut reference = Network::new(&graph, &["image"], [side; 2], &weights, isa).unwrap();
+            reference.evaluate(&images[0]).unwrap();
+            let name = format!("{isa}: {side}, kernel {kernel}, stride {stride}, padding {padding}, {output_padding}");
+            assert_near(&name, &run(&network, &slices(&images), 2)[0], reference.output(0));
+        }
+    }
+}
+
+#[test]
 fn a_network_that_a_plan_has_is_that_plan() {
     let mut g = GraphBuilder::new(3);
     let x = g.conv(GraphBuilder::INPUT, "stem", 16, ConvOptions::centered(3, 2));
