@@ -1,7 +1,9 @@
 //! Errors of compilation.
 
 use nomaly_kernels::network::NetworkError;
+use nomaly_kernels::training::TrainingError;
 
+use crate::graph::GraphError;
 use crate::weights::WeightsError;
 
 /// Why a graph with weights cannot be compiled.
@@ -19,6 +21,17 @@ pub enum CompileError {
     Unsupported {
         /// The operation.
         operation: &'static str,
+    },
+    /// The graph cannot take inputs of these sizes.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A layer outside the plans cannot be planned.
+    #[error("{layer}: {source}")]
+    Layer {
+        /// The layer's name.
+        layer: String,
+        /// The cause.
+        source: TrainingError,
     },
     /// A tensor cannot be read.
     #[error(transparent)]

@@ -1,14 +1,15 @@
 //! Networks as data, and what runs them.
 //!
 //! A [`Graph`](graph::Graph) says what a network computes; the [`GraphBuilder`](graph::GraphBuilder) makes one. Together
-//! with [`Weights`](weights::Weights) it becomes a compiled CPU plan for inference ([`compile`]) or a
-//! [`Network`](trainable::Network) in training. With the feature `candle` it also becomes a `module::Module` for CUDA and
-//! Metal.
+//! with [`Weights`](weights::Weights) it becomes an executable for inference ([`Inference`](inference::Inference), or a
+//! single CPU plan by [`compile`]) or a [`Network`](trainable::Network) in training. With the feature `candle` it also
+//! becomes a `module::Module` for CUDA and Metal.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod error;
 pub mod graph;
+pub mod inference;
 pub mod init;
 #[cfg(feature = "candle")]
 pub mod module;

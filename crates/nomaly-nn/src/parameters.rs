@@ -48,6 +48,15 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
+    /// Multiplies the `weight` `[I, O, k, k]` of a transposed convolution, with `taps` = k², by the factors of its
+    /// output channels and returns its bias.
+    pub(crate) fn fold_transposed(&self, weight: &mut [f32], taps: usize, bias: Option<&[f32]>) -> Vec<f32> {
+        for (row, scale) in weight.chunks_exact_mut(taps.max(1)).zip(self.scale.iter().cycle()) {
+            row.iter_mut().for_each(|value| *value *= scale);
+        }
+        self.fold_bias(bias)
+    }
+
     /// Multiplies the convolution `weight` `[O, ..]` by the factors of its output channels and returns its bias.
     pub(crate) fn fold(&self, weight: &mut [f32], bias: Option<&[f32]>) -> Vec<f32> {
         let each = weight.len() / self.scale.len().max(1);
@@ -56,6 +65,10 @@ impl Norm {
                 *value *= scale;
             }
         }
+        self.fold_bias(bias)
+    }
+
+    fn fold_bias(&self, bias: Option<&[f32]>) -> Vec<f32> {
         match bias {
             Some(bias) => bias.iter().zip(&self.scale).zip(&self.shift).map(|((b, scale), s)| b * scale + s).collect(),
             None => self.shift.clone(),
@@ -74,5 +87,13 @@ mod tests {
         let bias = norm.fold(&mut weight, Some(&[10.0, 20.0]));
         assert_eq!(weight, [2.0, 4.0, -3.0, -4.0]);
         assert_eq!(bias, [20.5, -19.0]);
+    }
+
+    #[test]
+    fn the_output_channels_of_a_transposed_convolution_are_the_second_axis() {
+        let norm = Norm { scale: vec![2.0, -1.0], shift: vec![0.5, 1.0] };
+        let mut weight: Vec<f32> = (1..=8).map(|value| value as f32).collect();
+        assert_eq!(norm.fold_transposed(&mut weight, 2, None), [0.5, 1.0]);
+        assert_eq!(weight, [2.0, 4.0, -3.0, -4.0, 10.0, 12.0, -7.0, -8.0]);
     }
 }

@@ -6,7 +6,8 @@
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::network::{
-    Activation, CompiledNetwork, ConvLayer, NetworkBuilder, NodeId, OutputLayout, Padding, Pool2d, SqueezeExcite,
+    Activation, CompiledNetwork, ConvLayer, NetworkBuilder, NetworkError, NodeId, OutputLayout, Padding, Pool2d,
+    SqueezeExcite,
 };
 
 use crate::error::CompileError;
@@ -29,35 +30,68 @@ pub fn compile(
     isa: Isa,
 ) -> Result<CompiledNetwork, CompileError> {
     let targets: Vec<usize> = outputs.iter().map(|&(node, _)| node).collect();
-    let mut compiler = Compiler {
-        graph,
-        parameters: Parameters(weights),
-        consumers: consumers(graph, &targets),
-        tapped: (0..graph.nodes().len()).map(|index| targets.contains(&index)).collect(),
-        builder: NetworkBuilder::new(isa),
-        steps: vec![None; graph.nodes().len()],
-        fused: vec![false; graph.nodes().len()],
+    let mut members = graph.needed(&targets);
+    let inputs: Vec<usize> = graph.inputs().filter(|&input| members[input]).collect();
+    let [source] = inputs[..] else {
+        return Err(NetworkError::InputCount { found: inputs.len() }.into());
     };
-    for (index, needed) in graph.needed(&targets).into_iter().enumerate() {
-        if needed && !compiler.fused[index] {
-            compiler.emit(index, input)?;
-        }
-    }
-    let mut taken = Vec::with_capacity(outputs.len());
-    for &(node, layout) in outputs {
-        taken.push((compiler.step(node), layout));
-    }
-    Ok(compiler.builder.finish(&taken)?)
+    members[source] = false;
+    let shape = [graph.nodes()[source].channels, input[0], input[1]];
+    Part { graph, source, shape, members: &members }.compile(weights, outputs, isa)
 }
 
-/// For each node, the needed nodes that read it.
-fn consumers(graph: &Graph, targets: &[usize]) -> Vec<Vec<usize>> {
-    let mut consumers = vec![Vec::new(); graph.nodes().len()];
-    for (index, needed) in graph.needed(targets).into_iter().enumerate() {
-        if needed {
-            for &input in &graph.nodes()[index].inputs {
-                consumers[input].push(index);
+/// A part of a graph that depends on the rest through one node alone.
+pub(crate) struct Part<'a> {
+    pub(crate) graph: &'a Graph,
+    /// The node that it reads.
+    pub(crate) source: usize,
+    /// Shape `[C, H, W]` of what it reads.
+    pub(crate) shape: [usize; 3],
+    /// For each node of the graph, whether it is computed in this part; the source is not.
+    pub(crate) members: &'a [bool],
+}
+
+impl Part<'_> {
+    /// Compiles the part with these outputs (node index, layout).
+    pub(crate) fn compile(
+        &self,
+        weights: &Weights,
+        outputs: &[(usize, OutputLayout)],
+        isa: Isa,
+    ) -> Result<CompiledNetwork, CompileError> {
+        let count = self.graph.nodes().len();
+        let mut builder = NetworkBuilder::new(isa);
+        let [channels, height, width] = self.shape;
+        let mut steps = vec![None; count];
+        steps[self.source] = Some(builder.input(channels, height, width));
+        let mut compiler = Compiler {
+            graph: self.graph,
+            parameters: Parameters(weights),
+            consumers: consumers(self.graph, self.members),
+            tapped: (0..count).map(|index| outputs.iter().any(|&(node, _)| node == index)).collect(),
+            builder,
+            steps,
+            fused: vec![false; count],
+        };
+        for (index, member) in self.members.iter().enumerate() {
+            if *member && !compiler.fused[index] {
+                compiler.emit(index)?;
             }
+        }
+        let mut taken = Vec::with_capacity(outputs.len());
+        for &(node, layout) in outputs {
+            taken.push((compiler.step(node), layout));
+        }
+        Ok(compiler.builder.finish(&taken)?)
+    }
+}
+
+/// For each node, the members that read it.
+pub(crate) fn consumers(graph: &Graph, members: &[bool]) -> Vec<Vec<usize>> {
+    let mut consumers = vec![Vec::new(); graph.nodes().len()];
+    for index in (0..members.len()).filter(|&index| members[index]) {
+        for &input in &graph.nodes()[index].inputs {
+            consumers[input].push(index);
         }
     }
     consumers
@@ -104,10 +138,10 @@ impl Compiler<'_> {
         (node, Activation::Identity)
     }
 
-    fn emit(&mut self, index: usize, input: [usize; 2]) -> Result<(), CompileError> {
+    fn emit(&mut self, index: usize) -> Result<(), CompileError> {
         let node = &self.graph.nodes()[index];
         let (result, step) = match &node.op {
-            Op::Input => (index, self.builder.input(node.channels, input[0], input[1])),
+            Op::Input => return unsupported("a second input"),
             Op::Conv { .. } => self.convolution(index)?,
             Op::BatchNorm { name, epsilon, affine } => {
                 let (result, activation) = self.fuse_activation(index);

@@ -2,6 +2,7 @@
 
 mod formula;
 mod graphs;
+mod inference;
 #[cfg(feature = "candle")]
 mod ops;
 mod steps;

@@ -22,7 +22,7 @@ fn fixture(text: &str) -> Value {
 }
 
 /// Values by the formula in [-2, 2).
-fn input(name: &str, count: usize) -> Vec<f32> {
+pub(crate) fn input(name: &str, count: usize) -> Vec<f32> {
     formula::values(name, count).map(|u| (2.0 * u) as f32).collect()
 }
 
@@ -69,7 +69,7 @@ fn on_every_isa<T: PartialEq + Send>(compute: impl Fn(Isa) -> T + Sync, check: i
     }
 }
 
-fn unet() -> Graph {
+pub(crate) fn unet() -> Graph {
     let mut g = GraphBuilder::new(2);
     let leaky = Activation::leaky_relu(0.2);
     let x = g.pad(GraphBuilder::INPUT, Padding::symmetric(1), Border::Reflection);
@@ -129,7 +129,7 @@ fn a_step_of_a_network_with_skips_is_that_of_pytorch() {
     });
 }
 
-fn mobile() -> Graph {
+pub(crate) fn mobile() -> Graph {
     let mut g = GraphBuilder::new(3);
     let x = g.conv(GraphBuilder::INPUT, "stem", 8, ConvOptions::centered(3, 2));
     let x = g.batch_norm(x, "bn0", 1e-5);
@@ -181,7 +181,7 @@ fn steps_of_an_inverted_bottleneck_are_those_of_pytorch() {
     });
 }
 
-fn generator() -> Graph {
+pub(crate) fn generator() -> Graph {
     let mut g = GraphBuilder::new(6);
     let x = g.conv_transpose(GraphBuilder::INPUT, "g.first", 16, ConvTransposeOptions::new(4, 1, 0));
     let x = g.batch_norm(x, "g.bn1", 1e-5);
@@ -195,7 +195,7 @@ fn generator() -> Graph {
     g.finish().unwrap()
 }
 
-fn critic() -> Graph {
+pub(crate) fn critic() -> Graph {
     let mut g = GraphBuilder::new(1);
     let leaky = Activation::leaky_relu(0.2);
     let x = g.conv_with_bias(GraphBuilder::INPUT, "d.first", 8, ConvOptions::padded(4, 2, 1));
