@@ -10,6 +10,7 @@
 mod error;
 pub mod graph;
 pub mod init;
+mod masks;
 #[cfg(feature = "candle")]
 pub mod module;
 #[cfg(feature = "candle")]

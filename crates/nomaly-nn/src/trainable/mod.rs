@@ -47,10 +47,9 @@ use std::sync::Arc;
 use nomaly_kernels::Isa;
 use nomaly_kernels::training::cross_entropy;
 use nomaly_registry::UnknownName;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 
 use crate::graph::Graph;
+use crate::masks::MaskKeys;
 use crate::weights::{WeightTensor, Weights};
 
 use buffers::Buffers;
@@ -81,8 +80,7 @@ pub struct Network {
     frozen: bool,
     /// Whether gradients of parameters are added to those of earlier backward passes.
     accumulates: bool,
-    /// Generates the key of each pass's masks.
-    dropout: ChaCha8Rng,
+    dropout: MaskKeys,
     wants_input_gradient: bool,
     /// By input.
     input_gradients: Vec<Vec<f32>>,
@@ -147,7 +145,7 @@ impl Network {
             pass: Pass::default(),
             frozen: false,
             accumulates: false,
-            dropout: ChaCha8Rng::seed_from_u64(0),
+            dropout: MaskKeys::new(0),
             wants_input_gradient: false,
             values,
             gradients,
@@ -189,7 +187,7 @@ impl Network {
     /// Seeds the dropout masks of the following passes: the same seed and the same passes give the same masks, on any
     /// number of threads. A new network has the seed 0.
     pub fn seed_dropout(&mut self, seed: u64) {
-        self.dropout = ChaCha8Rng::seed_from_u64(seed);
+        self.dropout = MaskKeys::new(seed);
     }
 
     /// Runs the network on its `inputs`, `[N, C, H, W]` each, in the order of their nodes. The results are the
