@@ -2,6 +2,7 @@
 
 mod formula;
 mod graphs;
+mod networks;
 #[cfg(feature = "candle")]
 mod ops;
 mod steps;
