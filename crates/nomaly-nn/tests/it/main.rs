@@ -2,6 +2,8 @@
 
 mod formula;
 mod graphs;
+#[cfg(feature = "candle")]
+mod module;
 mod networks;
 #[cfg(feature = "candle")]
 mod ops;
