@@ -2,8 +2,8 @@
 //!
 //! A [`Graph`](graph::Graph) says what a network computes; the [`GraphBuilder`](graph::GraphBuilder) makes one. Together
 //! with [`Weights`](weights::Weights) it becomes a compiled CPU plan for inference ([`compile`]) or a
-//! [`Network`](trainable::Network) in training. With the feature `candle` it also becomes a `module::Module` for CUDA and
-//! Metal.
+//! [`Network`](trainable::Network) in training. With the feature `candle` it also becomes a `module::Module` for CUDA
+//! and Metal. A [`Runtime`](runtime::Runtime) does either for callers that are not to know which.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -17,6 +17,7 @@ pub mod module;
 pub mod ops;
 mod parameters;
 mod plan;
+pub mod runtime;
 pub mod trainable;
 pub mod weights;
 

@@ -45,8 +45,8 @@ use nodes::Context;
 /// The mode of batch norm and dropout in a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
-    /// Normalize by the running statistics, without dropout. Gradients still flow: this mode is also for fine-tuning with
-    /// frozen batch norm.
+    /// Normalize by the running statistics, without dropout. Gradients still flow: this mode is also for fine-tuning
+    /// with frozen batch norm.
     Evaluate,
     /// Normalize by the batch's own statistics, and move the running ones towards them; dropout with a mask for each
     /// image.
@@ -213,8 +213,8 @@ impl Module {
     /// `[N, C, h, w]` in the order of the outputs (`logits`: `[N, classes, 1, 1]`).
     ///
     /// # Errors
-    /// For another number of inputs, and errors of candle and of the kernels, which name the operation: a parameter that
-    /// the weights lacked, an input of another shape, type or device.
+    /// For another number of inputs, and errors of candle and of the kernels, which name the operation: a parameter
+    /// that the weights lacked, an input of another shape, type or device.
     pub fn forward(&self, inputs: &[&Tensor], mode: Mode) -> Result<Vec<Tensor>> {
         let expected = self.graph.inputs().count();
         if inputs.len() != expected {

@@ -126,10 +126,21 @@ impl Network {
                 found.ok_or_else(|| UnknownName::new("tap", name, graph.taps().iter().map(|tap| tap.name.as_str())))
             })
             .collect::<Result<Vec<_>, _>>()?;
+        Self::at_nodes(graph, &targets, sizes, weights, isa)
+    }
+
+    /// As [`with_inputs`](Self::with_inputs), for the results of nodes of the graph.
+    pub(crate) fn at_nodes(
+        graph: &Graph,
+        targets: &[usize],
+        sizes: &[[usize; 2]],
+        weights: &Weights,
+        isa: Isa,
+    ) -> Result<Self, TrainableError> {
         if targets.is_empty() {
             return Err(TrainableError::NoTaps);
         }
-        let Plan { steps, slots, inputs, outputs } = steps::plan(graph, &targets, sizes, weights, isa)?;
+        let Plan { steps, slots, inputs, outputs } = steps::plan(graph, targets, sizes, weights, isa)?;
         let values = steps.iter().map(|_| None).collect();
         let gradients = vec![None; steps.len()];
         let buffers = Buffers::default();
@@ -163,8 +174,13 @@ impl Network {
     /// Extends backward passes to the inputs; see [`input_gradient`](Self::input_gradient).
     #[must_use]
     pub fn with_input_gradient(mut self) -> Self {
-        self.wants_input_gradient = true;
+        self.set_input_gradient(true);
         self
+    }
+
+    /// Whether backward passes extend to the inputs.
+    pub fn set_input_gradient(&mut self, wanted: bool) {
+        self.wants_input_gradient = wanted;
     }
 
     /// Freezes the parameters, or frees them: backward passes of a frozen network compute no gradients of parameters, but

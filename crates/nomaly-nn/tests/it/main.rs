@@ -7,4 +7,5 @@ mod module;
 mod networks;
 #[cfg(feature = "candle")]
 mod ops;
+mod runtime;
 mod steps;

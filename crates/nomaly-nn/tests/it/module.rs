@@ -1,11 +1,9 @@
-//! The candle module: the training steps of [`crate::steps`] on candle's tape, in single precision by the kernels and in
-//! double precision by candle's own operations, and its agreement with `Network` on every node.
+//! The candle module: the training steps of [`crate::steps`] on candle's tape, in single precision by the kernels and
+//! in double precision by candle's own operations, and its agreement with `Network` on every node.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use nomaly_kernels::Isa;
-use nomaly_kernels::geometry::{Activation, Padding};
-use nomaly_kernels::training::{Border, UpsampleMode};
-use nomaly_nn::graph::{ConvOptions, ConvTransposeOptions, Graph, GraphBuilder, PaddingRule};
+use nomaly_nn::graph::Graph;
 use nomaly_nn::module::{Mode, Module, ModuleError};
 use nomaly_nn::ops::{self, VarOptimizer};
 use nomaly_nn::trainable::{Network, Pass, Rule};
@@ -13,10 +11,9 @@ use nomaly_nn::weights::Weights;
 use serde_json::Value;
 
 use crate::formula;
-use crate::networks::{GRADIENT, assert_digest, assert_loss, critic, fixture, generator, input, mobile, unet};
-
-/// Relative to the loss, and for values to the greatest one: two ways of computation in single precision.
-const CLOSE: f64 = 1e-4;
+use crate::networks::{
+    CLOSE, GRADIENT, assert_digest, assert_loss, assert_near, critic, fixture, generator, input, mobile, rest, unet,
+};
 
 const DTYPES: [DType; 2] = [DType::F32, DType::F64];
 
@@ -52,15 +49,6 @@ fn assert_step(module: &Module, gradients: &candle_core::backprop::GradStore, wa
     }
     for (name, tensor) in module.export().unwrap().iter().filter(|(name, _)| name.contains("running")) {
         assert_digest(&format!("{dtype:?}: {name}"), &tensor.to_f32().unwrap(), &want["running"][name], 1e-6);
-    }
-}
-
-fn assert_near(what: &str, got: &[f32], want: &[f32]) {
-    assert_eq!(got.len(), want.len(), "{what}");
-    let greatest = want.iter().fold(1e-3f32, |greatest, value| greatest.max(value.abs()));
-    for (place, (got, want)) in got.iter().zip(want).enumerate() {
-        let error = f64::from((got - want).abs());
-        assert!(error <= CLOSE * f64::from(greatest), "{what}: value {place} is {got}, expected {want}");
     }
 }
 
@@ -179,41 +167,6 @@ fn ten_alternating_steps_of_two_networks_are_those_of_pytorch() -> Result<()> {
         assert_same_network(&graphs[1], &critic, 16, dtype)?;
     }
     Ok(())
-}
-
-/// The nodes and options that the three networks above lack, of two inputs whose sides differ.
-fn rest() -> Graph {
-    let mut g = GraphBuilder::new(3);
-    let other = g.input(2);
-    let x = g.conv(
-        GraphBuilder::INPUT,
-        "same",
-        6,
-        ConvOptions { padding: PaddingRule::Same, ..ConvOptions::padded(3, 2, 0) },
-    );
-    let x = g.instance_norm(x, "norm", 1e-5, false);
-    let x = g.activation(x, Activation::GeluTanh);
-    let x = g.dropout(x, 0.3);
-    let x =
-        g.conv_transpose(x, "up", 4, ConvTransposeOptions { output_padding: 1, ..ConvTransposeOptions::new(3, 2, 1) });
-    let y = g.upsample(other, 2, UpsampleMode::BilinearCorners);
-    let x = g.concat(&[x, y]);
-    let x = g.pad(x, Padding { top: 1, bottom: 0, left: 0, right: 2 }, Border::Zeros);
-    g.tap("joined", x);
-    let a = g.avg_pool(x, 3, 2, PaddingRule::Symmetric(1), false);
-    let b = g.max_pool(x, 3, 2, PaddingRule::Same);
-    let wide = g.conv_with_bias(x, "wide", 6, ConvOptions { groups: 2, ..ConvOptions::padded(3, 2, 1) });
-    let x = g.add(a, wide);
-    let pooled = g.global_max_pool(b);
-    let gate = g.linear(pooled, "gate", 6);
-    let gate = g.softmax(gate);
-    let x = g.gate(x, gate);
-    let x = g.upsample(x, 3, UpsampleMode::Nearest);
-    let x = g.dropout(x, 0.2);
-    let x = g.activation(x, Activation::Silu);
-    g.tap("gated", x);
-    g.classifier(x, "fc", 5);
-    g.finish().unwrap()
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::formula;
 /// Relative to the length of a gradient as a vector.
 pub(crate) const GRADIENT: f64 = 1e-4;
 
+/// Relative to the loss, and for values to the greatest one: two ways of computation in single precision.
+pub(crate) const CLOSE: f64 = 1e-4;
+
 /// A fixture by its name.
 pub(crate) fn fixture(text: &str) -> Value {
     serde_json::from_str(text).expect("a fixture")
@@ -39,6 +42,16 @@ pub(crate) fn assert_digest(name: &str, values: &[f32], want: &Value, slack: f64
 pub(crate) fn assert_loss(name: &str, got: f64, want: &Value, slack: f64) {
     let want = want.as_f64().expect("a number");
     assert!((got - want).abs() <= slack * want, "{name}: {got}, expected {want}");
+}
+
+/// Holds values against others, within [`CLOSE`] of the greatest.
+pub(crate) fn assert_near(what: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let greatest = want.iter().fold(1e-3f32, |greatest, value| greatest.max(value.abs()));
+    for (place, (got, want)) in got.iter().zip(want).enumerate() {
+        let error = f64::from((got - want).abs());
+        assert!(error <= CLOSE * f64::from(greatest), "{what}: value {place} is {got}, expected {want}");
+    }
 }
 
 pub(crate) fn unet() -> Graph {
@@ -119,5 +132,40 @@ pub(crate) fn critic() -> Graph {
     let x = g.activation(x, leaky);
     let x = g.conv_with_bias(x, "d.last", 1, ConvOptions::padded(4, 1, 0));
     g.tap("verdict", x);
+    g.finish().unwrap()
+}
+
+/// The nodes and options that the other networks lack, of two inputs whose sides differ.
+pub(crate) fn rest() -> Graph {
+    let mut g = GraphBuilder::new(3);
+    let other = g.input(2);
+    let x = g.conv(
+        GraphBuilder::INPUT,
+        "same",
+        6,
+        ConvOptions { padding: PaddingRule::Same, ..ConvOptions::padded(3, 2, 0) },
+    );
+    let x = g.instance_norm(x, "norm", 1e-5, false);
+    let x = g.activation(x, Activation::GeluTanh);
+    let x = g.dropout(x, 0.3);
+    let x =
+        g.conv_transpose(x, "up", 4, ConvTransposeOptions { output_padding: 1, ..ConvTransposeOptions::new(3, 2, 1) });
+    let y = g.upsample(other, 2, UpsampleMode::BilinearCorners);
+    let x = g.concat(&[x, y]);
+    let x = g.pad(x, Padding { top: 1, bottom: 0, left: 0, right: 2 }, Border::Zeros);
+    g.tap("joined", x);
+    let a = g.avg_pool(x, 3, 2, PaddingRule::Symmetric(1), false);
+    let b = g.max_pool(x, 3, 2, PaddingRule::Same);
+    let wide = g.conv_with_bias(x, "wide", 6, ConvOptions { groups: 2, ..ConvOptions::padded(3, 2, 1) });
+    let x = g.add(a, wide);
+    let pooled = g.global_max_pool(b);
+    let gate = g.linear(pooled, "gate", 6);
+    let gate = g.softmax(gate);
+    let x = g.gate(x, gate);
+    let x = g.upsample(x, 3, UpsampleMode::Nearest);
+    let x = g.dropout(x, 0.2);
+    let x = g.activation(x, Activation::Silu);
+    g.tap("gated", x);
+    g.classifier(x, "fc", 5);
     g.finish().unwrap()
 }
