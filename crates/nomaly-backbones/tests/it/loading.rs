@@ -74,7 +74,7 @@ fn a_folded_trunk_runs_in_candle_too() {
     let trunk = Backbone::from_tensors("resnet18", folded(&resnet18(), |name| !name.starts_with("layer4"))).unwrap();
     let module = trunk.module(&["layer2"], &Device::Cpu, |_| false).unwrap();
     let input = Tensor::from_vec(formula::image([48, 40]), (1, 3, 48, 40), &Device::Cpu).unwrap();
-    let output = module.forward(&input, Mode::Evaluate).unwrap().remove(0);
+    let output = module.forward(&[&input], Mode::Evaluate).unwrap().remove(0);
     let output: Vec<f32> = output.flatten_all().unwrap().to_vec1().unwrap();
     let expected = features(&trunk, "layer2");
     let greatest = expected.iter().fold(0f32, |max, value| max.max(value.abs()));

@@ -76,7 +76,7 @@ fn the_candle_module_agrees_on_global_max_pooling_and_dense_layers() {
     let backbone = crate::backbone("adacl-cnn");
     let module = backbone.module(&["embedding", "logits"], &Device::Cpu, |_| false).unwrap();
     let input = Tensor::from_vec(images(), (IMAGES, 3, SIDE, SIDE), &Device::Cpu).unwrap();
-    let outputs = module.forward(&input, Mode::Evaluate).unwrap();
+    let outputs = module.forward(&[&input], Mode::Evaluate).unwrap();
     let taps = ["embedding", "logits"];
     let weights = formula::weights(backbone.graph().unwrap());
     let mut network =

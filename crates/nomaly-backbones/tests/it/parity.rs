@@ -66,7 +66,7 @@ fn check_module(fixture: &Fixture, backbone: &Backbone) {
     let module = backbone.module(&taps, &Device::Cpu, |_| false).unwrap();
     let [height, width] = fixture.input;
     let input = Tensor::from_vec(formula::image(fixture.input), (1, 3, height, width), &Device::Cpu).unwrap();
-    let outputs = module.forward(&input, Mode::Evaluate).unwrap();
+    let outputs = module.forward(&[&input], Mode::Evaluate).unwrap();
     for ((tap, summary), output) in fixture.taps.iter().zip(outputs) {
         assert_eq!(output.dims()[1..], summary.shape, "{} {tap}", fixture.name);
         let features: Vec<f32> = output.flatten_all().unwrap().to_vec1().unwrap();

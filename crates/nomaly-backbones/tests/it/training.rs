@@ -27,7 +27,7 @@ fn a_few_steps_lower_the_loss_and_the_trained_weights_run_in_the_plan() -> Resul
 
     let mut losses = Vec::new();
     for _ in 0..4 {
-        let logits = module.forward(&input, Mode::Train { momentum: 0.1 })?.remove(0);
+        let logits = module.forward(&[&input], Mode::Train { momentum: 0.1 })?.remove(0);
         let loss = loss(&logits)?;
         losses.push(loss.to_scalar::<f32>()?);
         let gradients = loss.backward()?;
@@ -49,7 +49,7 @@ fn a_few_steps_lower_the_loss_and_the_trained_weights_run_in_the_plan() -> Resul
     let extractor = trained.compile([SIDE, SIDE], &request, Isa::best().unwrap()).unwrap();
     let mut outputs = vec![Vec::new()];
     extractor.run(&images, BATCH, &mut extractor.workspace(BATCH), &mut outputs).unwrap();
-    let evaluated: Vec<f32> = module.forward(&input, Mode::Evaluate)?.remove(0).flatten_all()?.to_vec1()?;
+    let evaluated: Vec<f32> = module.forward(&[&input], Mode::Evaluate)?.remove(0).flatten_all()?.to_vec1()?;
     let greatest = evaluated.iter().fold(0f32, |max, value| max.max(value.abs()));
     for (found, expected) in outputs[0].iter().zip(&evaluated) {
         assert!((found - expected).abs() <= 1e-4 * greatest, "{found} {expected}");
@@ -66,7 +66,7 @@ fn only_chosen_parameters_are_variables_and_evaluation_leaves_the_statistics_alo
     assert_eq!(module.variables().count(), 5 + 2 * 5);
 
     let input = Tensor::from_vec(formula::image([32, 32]), (1, 3, 32, 32), &Device::Cpu)?;
-    let features = module.forward(&input, Mode::Evaluate)?;
+    let features = module.forward(&[&input], Mode::Evaluate)?;
     assert_eq!(features[0].dims(), [1, 64, 16, 16]);
     let gradients = features[1].sqr()?.mean_all()?.backward()?;
     assert!(module.variables().all(|(_, variable)| gradients.get(variable).is_some()));

@@ -169,6 +169,34 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Its name in messages: that of its parameters, or else what it does.
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Self::Conv { name, .. }
+            | Self::ConvTranspose { name, .. }
+            | Self::BatchNorm { name, .. }
+            | Self::InstanceNorm { name, .. }
+            | Self::Linear { name, .. } => name.clone(),
+            Self::SqueezeExcite { reduce, .. } => reduce.clone(),
+            Self::Input => "input".to_owned(),
+            Self::Activation(activation) => format!("{activation:?}"),
+            Self::Add => "sum".to_owned(),
+            Self::Concat => "concatenation".to_owned(),
+            Self::Reshape { .. } => "reshape".to_owned(),
+            Self::Pad { .. } => "padding".to_owned(),
+            Self::Upsample { .. } => "upsampling".to_owned(),
+            Self::MaxPool { .. } => "max pooling".to_owned(),
+            Self::AvgPool { .. } => "average pooling".to_owned(),
+            Self::GlobalAvgPool => "global average pooling".to_owned(),
+            Self::GlobalMaxPool => "global max pooling".to_owned(),
+            Self::Dropout { .. } => "dropout".to_owned(),
+            Self::Gate => "gate".to_owned(),
+            Self::Softmax => "softmax".to_owned(),
+        }
+    }
+}
+
 /// One operation of a [`Graph`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {

@@ -2,17 +2,16 @@
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use nomaly_kernels::geometry::Padding;
-use nomaly_kernels::training::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape, TrainingError};
+use nomaly_kernels::training::{Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape};
 
-use super::{is_served, isa, map1, map2, slice, wrap};
+use super::windows::{self, fit};
+use super::{Done, is_served, isa, map1, map2, slice, wrap};
 
 /// Both kinds of convolution.
 enum Plan {
     Direct(Conv2d),
     Transposed(ConvTranspose2d),
 }
-
-type Done = std::result::Result<(), TrainingError>;
 
 impl Plan {
     /// Shape `[O, h, w]` of one image's output.
@@ -146,20 +145,22 @@ fn add_bias(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     }
 }
 
-/// The common value of a pair; candle's own operation takes only equal values.
-fn both(what: &str, [a, b]: [usize; 2]) -> Result<usize> {
-    if a == b {
-        Ok(a)
-    } else {
-        Err(candle_core::Error::Msg(format!("{what} {a} and {b} differ, which this device does not support")).bt())
-    }
+/// Where the windows of a convolution stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvGeometry {
+    /// Steps of rows and columns.
+    pub stride: [usize; 2],
+    /// Zeros around the image.
+    pub padding: Padding,
+    /// Groups of channels that are convolved by themselves.
+    pub groups: usize,
 }
 
 /// A convolution of `x` `[N, I, H, W]` with `weight` `[O, I, kh, kw]` and `bias` `[O]`, groups = 1; `padding` is on
 /// both sides.
 ///
 /// # Errors
-/// For shapes that do not fit, and errors of candle.
+/// As for [`conv2d_with`].
 pub fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -167,23 +168,50 @@ pub fn conv2d(
     stride: [usize; 2],
     padding: [usize; 2],
 ) -> Result<Tensor> {
+    let [rows, columns] = padding;
+    let padding = Padding { top: rows, bottom: rows, left: columns, right: columns };
+    conv2d_with(x, weight, bias, ConvGeometry { stride, padding, groups: 1 })
+}
+
+/// A convolution of `x` `[N, I, H, W]` with `weight` `[O, I / groups, kh, kw]` and `bias` `[O]`.
+///
+/// # Errors
+/// For shapes that do not fit, for strides that differ where the kernels do not serve the tensors, and errors of
+/// candle.
+pub fn conv2d_with(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geometry: ConvGeometry) -> Result<Tensor> {
+    let ConvGeometry { stride, padding, groups } = geometry;
     let (_, in_channels, height, width) = x.dims4()?;
     let (out_channels, _, kh, kw) = weight.dims4()?;
     if is_served(&[x, weight]) {
-        let [y, x_] = padding;
-        let shape = ConvShape {
-            in_channels,
-            out_channels,
-            input: [height, width],
-            kernel: [kh, kw],
-            stride,
-            padding: Padding { top: y, bottom: y, left: x_, right: x_ },
-            groups: 1,
-        };
+        let (input, kernel) = ([height, width], [kh, kw]);
+        let shape = ConvShape { in_channels, out_channels, input, kernel, stride, padding, groups };
         return apply(Plan::Direct(Conv2d::new(isa()?, shape).map_err(wrap)?), x, weight, bias);
     }
-    let y = x.conv2d(weight, both("paddings", padding)?, both("strides", stride)?, 1, 1)?;
+    let [step, across] = stride;
+    if step != across || step == 0 {
+        candle_core::bail!("strides {step} and {across} differ or are zero, which this device does not support");
+    }
+    let padded = windows::pad(x, padding, 0.0)?;
+    if groups > 1 && groups == in_channels && groups == out_channels && kh == kw {
+        return add_bias(depthwise(&padded, weight, kh, step)?, bias);
+    }
+    // The gradient of candle's convolution needs windows that end at the last row and column.
+    let y = fit(&padded, [kh, kw], step)?.contiguous()?.conv2d(weight, 0, step, 1, groups)?;
     add_bias(y, bias)
+}
+
+/// A depthwise convolution as a sum over the positions of the kernel: candle itself runs one convolution per channel.
+fn depthwise(x: &Tensor, weight: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+    let factors = weight.reshape((1, (), kernel * kernel, 1))?;
+    let mut sum: Option<Tensor> = None;
+    for (index, place) in windows::window(x, kernel, stride)?.iter().enumerate() {
+        let term = place.broadcast_mul(&factors.narrow(2, index, 1)?)?;
+        sum = Some(match sum {
+            Some(sum) => sum.add(&term)?,
+            None => term,
+        });
+    }
+    sum.ok_or_else(|| candle_core::Error::Msg("a kernel has at least one place".to_owned()))
 }
 
 /// A transposed convolution of `x` `[N, I, H, W]` with `weight` `[I, O, kh, kw]` and `bias` `[O]`, groups = 1, of
@@ -213,6 +241,13 @@ pub fn conv_transpose2d(
         };
         return apply(Plan::Transposed(ConvTranspose2d::new(isa()?, shape).map_err(wrap)?), x, weight, bias);
     }
+    // What candle computes without a check.
+    if [(height, kh), (width, kw)]
+        .iter()
+        .any(|&(size, kernel)| size == 0 || (size - 1) * stride + kernel + output_padding <= 2 * padding)
+    {
+        candle_core::bail!("the result of {height} x {width} would be empty with a padding of {padding}");
+    }
     add_bias(x.conv_transpose2d(weight, padding, output_padding, stride, 1)?, bias)
 }
 
@@ -231,5 +266,37 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     match bias {
         Some(bias) => y.broadcast_add(bias),
         None => Ok(y),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// `[2, 3, height, width]`, with distinct neighboring values.
+    fn images(height: usize, width: usize) -> Tensor {
+        let values: Vec<f32> = (0..6 * height * width).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+        Tensor::from_vec(values, (2, 3, height, width), &Device::Cpu).unwrap()
+    }
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+        assert_eq!(a.dims(), b.dims());
+        (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+    }
+
+    #[test]
+    fn windows_are_those_of_candles_own_convolution_and_pooling() {
+        for (kernel, stride, height, width) in [(3, 1, 5, 4), (3, 2, 7, 8), (5, 2, 9, 6), (2, 3, 8, 9), (1, 2, 3, 4)] {
+            let x = images(height, width);
+            let weight = images(kernel, kernel).narrow(0, 0, 1).unwrap().reshape((3, 1, kernel, kernel)).unwrap();
+            let ours = depthwise(&x, &weight, kernel, stride).unwrap();
+            let theirs = x.conv2d(&weight, 0, stride, 1, 3).unwrap();
+            assert!(largest_difference(&ours, &theirs) < 1e-5, "{kernel} {stride}");
+            let ours = windows::max_pool(&x, kernel, stride).unwrap();
+            let theirs = x.max_pool2d_with_stride(kernel, stride).unwrap();
+            assert_eq!(largest_difference(&ours, &theirs), 0.0, "{kernel} {stride}");
+        }
     }
 }

@@ -1,13 +1,12 @@
-//! Batch normalization.
+//! Batch and instance normalization.
 
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
-use nomaly_kernels::training::{AfterNorm, BatchNorm, NormBackward};
+use nomaly_kernels::training::{AfterNorm, BatchNorm, GroupNorm, NormBackward, RowNormBackward};
 
-use crate::module::leaky_relu;
-
-use super::{is_served, isa, slice, wrap};
+use super::elementwise::leaky_relu;
+use super::{Done, is_served, isa, slice, wrap};
 
 /// The constants of batch norm.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,14 +28,56 @@ impl Default for Norm {
 /// Means and biased variances of a batch.
 type Statistics = [Vec<f32>; 2];
 
+/// Both kinds of normalization.
+enum Plan {
+    Batch(BatchNorm),
+    Instance(GroupNorm),
+}
+
+impl Plan {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Batch(_) => "batch-norm",
+            Self::Instance(_) => "instance-norm",
+        }
+    }
+
+    /// The result is written to `output`; means and variances of a batch to `statistics`.
+    fn forward(&self, [x, weight, bias]: [&[f32]; 3], statistics: &mut Statistics, output: &mut [f32]) -> Done {
+        let [mean, variance] = statistics;
+        match self {
+            Self::Batch(plan) => plan.forward(x, Some(weight), Some(bias), mean, variance, output),
+            Self::Instance(plan) => plan.forward(x, Some(weight), Some(bias), output),
+        }
+    }
+
+    fn backward(&self, tensors: NormBackward<'_>) -> Done {
+        match self {
+            Self::Batch(plan) => plan.backward(tensors),
+            Self::Instance(plan) => {
+                let NormBackward { input, weight, output_gradient, input_gradient, .. } = tensors;
+                let NormBackward { weight_gradient, bias_gradient, .. } = tensors;
+                plan.backward(RowNormBackward {
+                    input,
+                    weight,
+                    output_gradient,
+                    input_gradient,
+                    weight_gradient,
+                    bias_gradient,
+                })
+            }
+        }
+    }
+}
+
 struct Normalize {
-    plan: Arc<BatchNorm>,
+    plan: Plan,
     statistics: Arc<OnceLock<Statistics>>,
 }
 
 impl CustomOp3 for Normalize {
     fn name(&self) -> &'static str {
-        "batch-norm"
+        self.plan.name()
     }
 
     fn cpu_fwd(
@@ -50,10 +91,10 @@ impl CustomOp3 for Normalize {
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight, bias) = (slice(s1, l1)?, slice(s2, l2)?, slice(s3, l3)?);
         let mut output = vec![0.0; x.len()];
-        let [mut mean, mut variance] = [(); 2].map(|()| vec![0.0; weight.len()]);
-        self.plan.forward(x, Some(weight), Some(bias), &mut mean, &mut variance, &mut output).map_err(wrap)?;
+        let mut statistics = [(); 2].map(|()| vec![0.0; weight.len()]);
+        self.plan.forward([x, weight, bias], &mut statistics, &mut output).map_err(wrap)?;
         // Each operation is applied once.
-        let _ = self.statistics.set([mean, variance]);
+        let _ = self.statistics.set(statistics);
         Ok((CpuStorage::F32(output), l1.shape().clone()))
     }
 
@@ -65,7 +106,7 @@ impl CustomOp3 for Normalize {
         _result: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let lacking = || candle_core::Error::Msg("batch norm has not been run".to_owned()).bt();
+        let lacking = || candle_core::Error::Msg("a norm has not been run".to_owned()).bt();
         let [mean, variance] = self.statistics.get().ok_or_else(lacking)?;
         let channels = mean.len();
         let results = Arc::new(OnceLock::new());
@@ -84,7 +125,7 @@ impl CustomOp3 for Normalize {
 
 /// All three gradients at once: that of the input is the result, the others are stored in the operation.
 struct Backward<'a> {
-    plan: &'a BatchNorm,
+    plan: &'a Plan,
     statistics: [&'a [f32]; 2],
     gradient: Vec<f32>,
     by_parameters: Arc<OnceLock<[Vec<f32>; 2]>>,
@@ -92,7 +133,7 @@ struct Backward<'a> {
 
 impl CustomOp3 for Backward<'_> {
     fn name(&self) -> &'static str {
-        "batch-norm-gradient"
+        "norm-gradient"
     }
 
     fn cpu_fwd(
@@ -144,7 +185,6 @@ pub fn batch_norm(
         let centered = x.broadcast_sub(&mean)?;
         let variance = centered.sqr()?.mean_keepdim((0, 2, 3))?;
         move_running(running, [&mean, &variance], samples, norm.momentum)?;
-        let per_channel = |x: &Tensor| x.reshape((1, (), 1, 1));
         let scale = per_channel(weight)?.div(&(variance + norm.epsilon)?.sqrt()?)?;
         let y = centered.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)?;
         return match norm.after {
@@ -155,13 +195,52 @@ pub fn batch_norm(
     }
     let plan = BatchNorm::new(isa()?, channels, height * width, norm.epsilon, norm.after).map_err(wrap)?;
     let statistics = Arc::new(OnceLock::new());
-    let op = Normalize { plan: Arc::new(plan), statistics: Arc::clone(&statistics) };
+    let op = Normalize { plan: Plan::Batch(plan), statistics: Arc::clone(&statistics) };
     let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
     if let (Some(_), Some([mean, variance])) = (running, statistics.get()) {
         let [mean, variance] = [mean, variance].map(|values| Tensor::from_slice(values, channels, x.device()));
         move_running(running, [&mean?, &variance?], samples, norm.momentum)?;
     }
     Ok(y)
+}
+
+/// Batch norm of `x` `[N, C, H, W]` by a given mean and variance `[C]`, which are constants, with factors and summands
+/// `[C]`.
+///
+/// # Errors
+/// For shapes that do not fit, and errors of candle.
+pub fn batch_norm_fixed(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    [mean, variance]: [&Tensor; 2],
+    epsilon: f64,
+) -> Result<Tensor> {
+    let centered = x.broadcast_sub(&per_channel(&mean.detach())?)?;
+    let scale = per_channel(weight)?.div(&(per_channel(&variance.detach())? + epsilon)?.sqrt()?)?;
+    centered.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)
+}
+
+/// Instance norm of `x` `[N, C, H, W]`: each plane by its own mean and biased variance, with factors and summands
+/// `[C]`.
+///
+/// # Errors
+/// For shapes that do not fit, and errors of candle.
+pub fn instance_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<Tensor> {
+    if is_served(&[x, weight, bias]) {
+        let (_, channels, height, width) = x.dims4()?;
+        let plan = GroupNorm::instance(isa()?, channels, height * width, epsilon).map_err(wrap)?;
+        let op = Normalize { plan: Plan::Instance(plan), statistics: Arc::default() };
+        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op);
+    }
+    let centered = x.broadcast_sub(&x.mean_keepdim((2, 3))?)?;
+    let deviation = (centered.sqr()?.mean_keepdim((2, 3))? + epsilon)?.sqrt()?;
+    centered.broadcast_div(&deviation)?.broadcast_mul(&per_channel(weight)?)?.broadcast_add(&per_channel(bias)?)
+}
+
+/// `[C]` as `[1, C, 1, 1]`.
+fn per_channel(x: &Tensor) -> Result<Tensor> {
+    x.reshape((1, (), 1, 1))
 }
 
 /// Moves the running statistics towards those of a batch with this many values per channel.

@@ -67,8 +67,13 @@ impl VarOptimizer {
     /// # Errors
     /// Errors of candle.
     pub fn step(&mut self, gradients: &GradStore) -> Result<()> {
-        for (variable, memory, step) in &mut self.variables {
-            let Some(gradient) = gradients.get(variable) else { continue };
+        self.step_by(|_, variable| gradients.get(variable))
+    }
+
+    /// Moves each variable for which there is a gradient, by its place and itself.
+    pub(crate) fn step_by<'a>(&mut self, gradients: impl Fn(usize, &Var) -> Option<&'a Tensor>) -> Result<()> {
+        for (place, (variable, memory, step)) in self.variables.iter_mut().enumerate() {
+            let Some(gradient) = gradients(place, variable) else { continue };
             *step += 1;
             if is_served(&[variable.as_tensor(), gradient]) {
                 let VarState::Kernel(state) = memory else { continue };

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use nomaly_kernels::geometry::Padding;
 
 /// `x` with `value` around each image.
-pub(crate) fn pad(x: &Tensor, padding: Padding, value: f32) -> Result<Tensor> {
+pub(super) fn pad(x: &Tensor, padding: Padding, value: f32) -> Result<Tensor> {
     let mut x = x.clone();
     for (dim, before, after) in [(2, padding.top, padding.bottom), (3, padding.left, padding.right)] {
         let border = |samples: usize| {
@@ -27,11 +27,27 @@ pub(crate) fn pad(x: &Tensor, padding: Padding, value: f32) -> Result<Tensor> {
     Ok(x)
 }
 
+/// Positions of a window of `kernel` that moves by `stride` over each axis of `x`.
+fn positions(x: &Tensor, kernel: [usize; 2], stride: usize) -> Result<[usize; 2]> {
+    let (_, _, height, width) = x.dims4()?;
+    let [kh, kw] = kernel;
+    if stride == 0 || kh == 0 || kw == 0 || height < kh || width < kw {
+        candle_core::bail!("a window of {kh} x {kw} in steps of {stride} does not fit into {height} x {width}");
+    }
+    Ok([(height - kh) / stride + 1, (width - kw) / stride + 1])
+}
+
+/// `x` without the rows and columns at the end that no window reaches.
+pub(super) fn fit(x: &Tensor, kernel: [usize; 2], stride: usize) -> Result<Tensor> {
+    let [oh, ow] = positions(x, kernel, stride)?;
+    x.narrow(2, 0, (oh - 1) * stride + kernel[0])?.narrow(3, 0, (ow - 1) * stride + kernel[1])
+}
+
 /// For each position of a `kernel`×`kernel` window, row by row, its samples as the window moves by `stride` over `x`
 /// `[N, C, H, W]`: tensors `[N, C, oh, ow]`.
-pub(crate) fn window(x: &Tensor, kernel: usize, stride: usize) -> Result<Vec<Tensor>> {
+pub(super) fn window(x: &Tensor, kernel: usize, stride: usize) -> Result<Vec<Tensor>> {
     let (n, c, height, width) = x.dims4()?;
-    let [oh, ow] = [height, width].map(|length| (length + stride - kernel) / stride);
+    let [oh, ow] = positions(x, [kernel; 2], stride)?;
     // Pads to a multiple of the stride, far enough that the samples of the last position lie inside; the padding is not
     // read.
     let [full_h, full_w] = [oh, ow].map(|out| out * stride + kernel.div_ceil(stride) * stride);
@@ -53,7 +69,7 @@ pub(crate) fn window(x: &Tensor, kernel: usize, stride: usize) -> Result<Vec<Ten
 }
 
 /// Max pooling with a gradient: candle's own has none for overlapping windows.
-pub(crate) fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+pub(super) fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let mut places = window(x, kernel, stride)?.into_iter();
     let first = places.next().ok_or_else(|| candle_core::Error::Msg("a window has at least one place".to_owned()))?;
     places.try_fold(first, |greatest, place| greatest.maximum(&place))

@@ -47,10 +47,9 @@ use std::sync::Arc;
 use nomaly_kernels::Isa;
 use nomaly_kernels::training::cross_entropy;
 use nomaly_registry::UnknownName;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 
 use crate::graph::Graph;
+use crate::masks::MaskKeys;
 use crate::weights::{WeightTensor, Weights};
 
 use buffers::Buffers;
@@ -81,8 +80,7 @@ pub struct Network {
     frozen: bool,
     /// Whether gradients of parameters are added to those of earlier backward passes.
     accumulates: bool,
-    /// Generates the key of each pass's masks.
-    dropout: ChaCha8Rng,
+    dropout: MaskKeys,
     wants_input_gradient: bool,
     /// By input.
     input_gradients: Vec<Vec<f32>>,
@@ -128,10 +126,21 @@ impl Network {
                 found.ok_or_else(|| UnknownName::new("tap", name, graph.taps().iter().map(|tap| tap.name.as_str())))
             })
             .collect::<Result<Vec<_>, _>>()?;
+        Self::at_nodes(graph, &targets, sizes, weights, isa)
+    }
+
+    /// As [`with_inputs`](Self::with_inputs), for the results of nodes of the graph.
+    pub(crate) fn at_nodes(
+        graph: &Graph,
+        targets: &[usize],
+        sizes: &[[usize; 2]],
+        weights: &Weights,
+        isa: Isa,
+    ) -> Result<Self, TrainableError> {
         if targets.is_empty() {
             return Err(TrainableError::NoTaps);
         }
-        let Plan { steps, slots, inputs, outputs } = steps::plan(graph, &targets, sizes, weights, isa)?;
+        let Plan { steps, slots, inputs, outputs } = steps::plan(graph, targets, sizes, weights, isa)?;
         let values = steps.iter().map(|_| None).collect();
         let gradients = vec![None; steps.len()];
         let buffers = Buffers::default();
@@ -147,7 +156,7 @@ impl Network {
             pass: Pass::default(),
             frozen: false,
             accumulates: false,
-            dropout: ChaCha8Rng::seed_from_u64(0),
+            dropout: MaskKeys::new(0),
             wants_input_gradient: false,
             values,
             gradients,
@@ -165,8 +174,13 @@ impl Network {
     /// Extends backward passes to the inputs; see [`input_gradient`](Self::input_gradient).
     #[must_use]
     pub fn with_input_gradient(mut self) -> Self {
-        self.wants_input_gradient = true;
+        self.set_input_gradient(true);
         self
+    }
+
+    /// Whether backward passes extend to the inputs.
+    pub fn set_input_gradient(&mut self, wanted: bool) {
+        self.wants_input_gradient = wanted;
     }
 
     /// Freezes the parameters, or frees them: backward passes of a frozen network compute no gradients of parameters, but
@@ -189,7 +203,7 @@ impl Network {
     /// Seeds the dropout masks of the following passes: the same seed and the same passes give the same masks, on any
     /// number of threads. A new network has the seed 0.
     pub fn seed_dropout(&mut self, seed: u64) {
-        self.dropout = ChaCha8Rng::seed_from_u64(seed);
+        self.dropout = MaskKeys::new(seed);
     }
 
     /// Runs the network on its `inputs`, `[N, C, H, W]` each, in the order of their nodes. The results are the

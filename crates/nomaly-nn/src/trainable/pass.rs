@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
-
 use nomaly_kernels::Isa;
 use nomaly_kernels::training::{
     NormBackward, RowNormBackward, TrainingError, activate_in_place, activation_gradient, add_assign, global_average,
@@ -35,7 +32,7 @@ pub enum Pass {
 
 impl Pass {
     /// The period of a mask in values, for `images` of `each` values; none without dropout.
-    fn period(self, images: usize, each: usize) -> Option<usize> {
+    pub(crate) fn period(self, images: usize, each: usize) -> Option<usize> {
         match self {
             Self::Train => Some((images * each).max(1)),
             Self::Sample => Some(each),
@@ -70,13 +67,11 @@ pub(super) fn forward(network: &mut Network, inputs: &[&[f32]], pass: Pass) -> R
     let count = images_in(network, inputs)?;
     network.pass = pass;
     if pass != Pass::Evaluate {
-        // A generator for each pass: the masks of shallow layers do not depend on whether deeper ones are computed.
-        let mut keys = ChaCha8Rng::seed_from_u64(network.dropout.next_u64());
-        for step in &mut network.steps {
-            if let Kind::Dropout { key, .. } = &mut step.kind {
-                *key = keys.next_u64();
-            }
-        }
+        let dropouts = network.steps.iter_mut().filter_map(|step| match &mut step.kind {
+            Kind::Dropout { key, .. } => Some(key),
+            _ => None,
+        });
+        dropouts.zip(network.dropout.next_pass()).for_each(|(key, next)| *key = next);
     }
     for value in &mut network.values {
         if let Some(buffer) = value.take() {

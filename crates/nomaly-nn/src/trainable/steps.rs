@@ -186,32 +186,6 @@ fn fused(nodes: &[Node], norm: usize, consumers: &[usize], targets: &[usize]) ->
     }
 }
 
-/// The name of an operation in messages.
-fn name_of(op: &Op) -> String {
-    match op {
-        Op::Conv { name, .. }
-        | Op::ConvTranspose { name, .. }
-        | Op::BatchNorm { name, .. }
-        | Op::InstanceNorm { name, .. }
-        | Op::Linear { name, .. } => name.clone(),
-        Op::SqueezeExcite { reduce, .. } => reduce.clone(),
-        Op::Input => "input".to_owned(),
-        Op::Activation(activation) => format!("{activation:?}"),
-        Op::Add => "sum".to_owned(),
-        Op::Concat => "concatenation".to_owned(),
-        Op::Reshape { .. } => "reshape".to_owned(),
-        Op::Pad { .. } => "padding".to_owned(),
-        Op::Upsample { .. } => "upsampling".to_owned(),
-        Op::MaxPool { .. } => "max pooling".to_owned(),
-        Op::AvgPool { .. } => "average pooling".to_owned(),
-        Op::GlobalAvgPool => "global average pooling".to_owned(),
-        Op::GlobalMaxPool => "global max pooling".to_owned(),
-        Op::Dropout { .. } => "dropout".to_owned(),
-        Op::Gate => "gate".to_owned(),
-        Op::Softmax => "softmax".to_owned(),
-    }
-}
-
 /// A plan in the making.
 struct Planner {
     plan: Plan,
@@ -233,7 +207,7 @@ impl Planner {
         shape: [usize; 3],
         after: AfterNorm,
     ) -> Result<usize, TrainableError> {
-        let name = name_of(&node.op);
+        let name = node.op.label();
         let from: Vec<[usize; 3]> = inputs.iter().map(|&input| self.plan.steps[input].shape).collect();
         if let Op::SqueezeExcite { reduced, activation, .. } = node.op {
             return self.squeeze_excite(&name, inputs[0], &slots, reduced, activation).map_err(in_layer(&name));

@@ -12,7 +12,7 @@ use crate::formula;
 const TOLERANCE: f32 = 1e-5;
 
 /// Two branches with pooling of every kind, and an odd size.
-fn branched() -> Graph {
+pub(crate) fn branched() -> Graph {
     let mut builder = GraphBuilder::new(3);
     let x = builder.conv(GraphBuilder::INPUT, "conv1", 16, ConvOptions::padded(5, 2, 1));
     let x = builder.batch_norm(x, "bn1", 1e-5);

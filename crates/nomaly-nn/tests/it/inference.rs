@@ -9,7 +9,7 @@ use nomaly_nn::trainable::{Network, Pass};
 use nomaly_nn::{CompileError, compile};
 
 use crate::formula;
-use crate::steps::{critic, generator, input, mobile, unet};
+use crate::networks::{critic, generator, input, mobile, unet};
 
 /// Relative to the largest value: sums in another order, Winograd's algorithm, and folded norms, a dozen layers deep.
 const TOLERANCE: f32 = 2e-5;

@@ -4,5 +4,9 @@ mod formula;
 mod graphs;
 mod inference;
 #[cfg(feature = "candle")]
+mod module;
+mod networks;
+#[cfg(feature = "candle")]
 mod ops;
+mod runtime;
 mod steps;

@@ -1,8 +1,9 @@
 //! The kernels as candle operations against candle's own, which serve tensors of double precision on a CPU.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use nomaly_kernels::training::AfterNorm;
-use nomaly_nn::ops::{self, Norm, VarOptimizer};
+use nomaly_kernels::geometry::{Activation, Padding, Pool2d};
+use nomaly_kernels::training::{AfterNorm, AverageOver, Border, Dropout, UpsampleMode};
+use nomaly_nn::ops::{self, ConvGeometry, Norm, VarOptimizer};
 use nomaly_nn::trainable::{Rule, StableForm, WeightDecay};
 
 use crate::formula;
@@ -61,6 +62,13 @@ fn convolutions() -> Result<()> {
             ops::conv_transpose2d(&v[0], &v[1], Some(&v[2]), stride, padding, extra)
         })?;
     }
+    for (groups, out, kernel) in [(2, 6, 3), (4, 8, 2), (4, 4, 3)] {
+        // Sides that differ, and windows that leave the last column out.
+        let padding = Padding { top: 1, bottom: 0, left: 0, right: 1 };
+        let geometry = ConvGeometry { stride: [2; 2], padding, groups };
+        let shapes: [&[usize]; 3] = [&[2, 4, 6, 9], &[out, 4 / groups, kernel, kernel], &[out]];
+        check("conv2d_with", &shapes, |v| ops::conv2d_with(&v[0], &v[1], Some(&v[2]), geometry))?;
+    }
     check("linear", &[&[6, 20], &[33, 20], &[33]], |v| ops::linear(&v[0], &v[1], Some(&v[2])))?;
     // A transposed view is made contiguous first.
     check("a view", &[&[2, 5, 6, 4], &[3, 5, 3, 3]], |v| {
@@ -74,7 +82,66 @@ fn pools() -> Result<()> {
         check("max_pool2d", &[&[2, 3, 7, 8]], |v| ops::max_pool2d(&v[0], kernel, stride, padding))?;
         check("avg_pool2d", &[&[2, 3, 7, 8]], |v| ops::avg_pool2d(&v[0], kernel, stride, padding))?;
     }
+    let square = |kernel, stride, padding| Pool2d { kernel: [kernel; 2], stride: [stride; 2], padding };
+    let uneven = square(3, 2, Padding { top: 1, bottom: 0, left: 0, right: 2 });
+    check("max_pool2d_with", &[&[2, 3, 6, 7]], |v| ops::max_pool2d_with(&v[0], uneven))?;
+    for over in [AverageOver::Window, AverageOver::Inside] {
+        check("avg_pool2d_with", &[&[2, 3, 6, 7]], |v| ops::avg_pool2d_with(&v[0], uneven, over))?;
+    }
+    check("global_max_pool", &[&[2, 3, 7, 8]], |v| ops::global_max_pool(&v[0]))?;
+    // The maximum occurs twice.
+    check("global_max_pool", &[&[2, 3, 1, 4]], |v| {
+        ops::global_max_pool(&Tensor::cat(&[v[0].as_tensor(), v[0].as_tensor()], 2)?)
+    })?;
     check("global_avg_pool", &[&[2, 3, 7, 8]], |v| ops::global_avg_pool(&v[0]))
+}
+
+#[test]
+fn padding_and_upsampling() -> Result<()> {
+    for border in [Border::Zeros, Border::Reflection] {
+        let sides = Padding { top: 1, bottom: 2, left: 3, right: 0 };
+        check("pad2d", &[&[2, 3, 4, 5]], |v| ops::pad2d(&v[0], sides, border))?;
+    }
+    for mode in [UpsampleMode::Nearest, UpsampleMode::Bilinear, UpsampleMode::BilinearCorners] {
+        for factor in [1, 2, 3] {
+            check(&format!("{mode:?}"), &[&[2, 3, 4, 5]], |v| ops::upsample2d(&v[0], factor, mode))?;
+        }
+    }
+    let x = variable("x", &[1, 1, 2, 2], DType::F64)?;
+    assert!(ops::pad2d(&x, Padding::symmetric(2), Border::Reflection).is_err(), "as large as the image");
+    Ok(())
+}
+
+#[test]
+fn elementwise() -> Result<()> {
+    let activations = [
+        Activation::Identity,
+        Activation::Relu,
+        Activation::Relu6,
+        Activation::Silu,
+        Activation::Sigmoid,
+        Activation::leaky_relu(0.1),
+        Activation::Tanh,
+        Activation::Gelu,
+        Activation::GeluTanh,
+    ];
+    for activation in activations {
+        check(&format!("{activation:?}"), &[&[3, 70]], |v| ops::activation(&v[0].affine(4.0, 1.0)?, activation))?;
+    }
+    check("softmax", &[&[3, 7, 1, 1]], |v| ops::softmax(&v[0].affine(4.0, 0.0)?))?;
+    check("gate", &[&[2, 5, 3, 4], &[2, 5, 1, 1]], |v| ops::gate(&v[0], &v[1]))?;
+    let dropout = Dropout::new(0.3).unwrap();
+    check("dropout", &[&[2, 5, 3, 4]], |v| ops::dropout(&v[0], dropout, 7, 60))
+}
+
+#[test]
+fn norms_by_fixed_and_own_statistics() -> Result<()> {
+    let shapes: [&[usize]; 3] = [&[3, 4, 5, 5], &[4], &[4]];
+    check("instance_norm", &shapes, |v| ops::instance_norm(&v[0], &v[1], &v[2], 1e-5))?;
+    check("batch_norm_fixed", &shapes, |v| {
+        let mean = variable("mean", &[4], v[0].dtype())?;
+        ops::batch_norm_fixed(&v[0], &v[1], &v[2], [mean.as_tensor(), &mean.sqr()?], 1e-2)
+    })
 }
 
 #[test]

@@ -2,49 +2,16 @@
 //! (`tests/fixtures/gen_steps.py`).
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::geometry::{Activation, Padding};
-use nomaly_kernels::training::{Border, UpsampleMode, binary_cross_entropy, mean_squared_error};
-use nomaly_nn::graph::{ConvOptions, ConvTransposeOptions, Graph, GraphBuilder, PaddingRule};
+use nomaly_kernels::training::{binary_cross_entropy, mean_squared_error};
+use nomaly_nn::graph::{ConvOptions, GraphBuilder};
 use nomaly_nn::trainable::{Network, NetworkOptimizer, Pass, Rule};
 use serde_json::Value;
 
 use crate::formula;
+use crate::networks::{GRADIENT, assert_digest, assert_loss, critic, fixture, generator, input, mobile, unet};
 
 /// Single against double precision: relative to the loss.
 const LOSS: f64 = 1e-5;
-
-/// Relative to the length of a gradient as a vector.
-const GRADIENT: f64 = 1e-4;
-
-/// A fixture by its name.
-fn fixture(text: &str) -> Value {
-    serde_json::from_str(text).expect("a fixture")
-}
-
-/// Values by the formula in [-2, 2).
-pub(crate) fn input(name: &str, count: usize) -> Vec<f32> {
-    formula::values(name, count).map(|u| (2.0 * u) as f32).collect()
-}
-
-/// Holds a tensor against its length, its sum and its product with a probe, within `slack` of its length as a vector.
-fn assert_digest(name: &str, values: &[f32], want: &Value, slack: f64) {
-    assert_eq!(want[0], values.len() as u64, "{name}");
-    let length = values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-    let probe = formula::values("probe", values.len());
-    let product: f64 = values.iter().zip(probe).map(|(value, probe)| f64::from(*value) * probe).sum();
-    let sum: f64 = values.iter().map(|value| f64::from(*value)).sum();
-    // A sum of n values whose errors are `slack` of the vector's length may be off by √n times that.
-    let slack = slack * length.max(1e-3) * (values.len() as f64).sqrt();
-    for (got, want) in [(sum, &want[1]), (product, &want[2])] {
-        let want = want.as_f64().expect("a number");
-        assert!((got - want).abs() <= slack, "{name}: {got}, expected {want} within {slack}");
-    }
-}
-
-fn assert_loss(name: &str, got: f64, want: &Value, slack: f64) {
-    let want = want.as_f64().expect("a number");
-    assert!((got - want).abs() <= slack * want, "{name}: {got}, expected {want}");
-}
 
 /// Gradients and running statistics.
 fn assert_step(isa: Isa, network: &Network, want: &Value) {
@@ -67,33 +34,6 @@ fn on_every_isa<T: PartialEq + Send>(compute: impl Fn(Isa) -> T + Sync, check: i
         assert!(one == two, "{isa}: two threads give another result than one");
         check(isa, one);
     }
-}
-
-pub(crate) fn unet() -> Graph {
-    let mut g = GraphBuilder::new(2);
-    let leaky = Activation::leaky_relu(0.2);
-    let x = g.pad(GraphBuilder::INPUT, Padding::symmetric(1), Border::Reflection);
-    let x = g.conv_with_bias(x, "enc1", 8, ConvOptions::padded(3, 1, 0));
-    let x = g.instance_norm(x, "in1", 1e-5, true);
-    let a = g.activation(x, leaky);
-    let x = g.max_pool(a, 2, 2, PaddingRule::Symmetric(0));
-    let x = g.conv(x, "enc2", 12, ConvOptions::centered(3, 1));
-    let x = g.batch_norm(x, "bn2", 1e-5);
-    let b = g.activation(x, leaky);
-    let x = g.avg_pool(b, 3, 2, PaddingRule::Symmetric(1), true);
-    let x = g.conv(x, "mid", 16, ConvOptions::centered(3, 1));
-    let x = g.batch_norm_without_affine(x, "bn3", 1e-5);
-    let c = g.activation(x, Activation::Tanh);
-    let x = g.conv_transpose(c, "up2", 12, ConvTransposeOptions::new(4, 2, 1));
-    let x = g.concat(&[x, b]);
-    let x = g.conv_with_bias(x, "dec2", 8, ConvOptions::centered(3, 1));
-    let x = g.activation(x, Activation::Gelu);
-    let x = g.upsample(x, 2, UpsampleMode::Bilinear);
-    let x = g.concat(&[x, a]);
-    let x = g.conv_with_bias(x, "out", 2, ConvOptions::POINTWISE);
-    let x = g.activation(x, Activation::Sigmoid);
-    g.tap("image", x);
-    g.finish().unwrap()
 }
 
 #[test]
@@ -129,33 +69,6 @@ fn a_step_of_a_network_with_skips_is_that_of_pytorch() {
     });
 }
 
-pub(crate) fn mobile() -> Graph {
-    let mut g = GraphBuilder::new(3);
-    let x = g.conv(GraphBuilder::INPUT, "stem", 8, ConvOptions::centered(3, 2));
-    let x = g.batch_norm(x, "bn0", 1e-5);
-    let stem = g.activation(x, Activation::Relu6);
-    let x = g.conv(stem, "wide", 32, ConvOptions::POINTWISE);
-    let x = g.batch_norm(x, "bn1", 1e-5);
-    let x = g.activation(x, Activation::Silu);
-    let x = g.conv(x, "depthwise", 32, ConvOptions { groups: 32, ..ConvOptions::centered(5, 1) });
-    let x = g.batch_norm(x, "bn2", 1e-5);
-    let x = g.activation(x, Activation::Silu);
-    let x = g.squeeze_excite(x, ["se.reduce".to_owned(), "se.expand".to_owned()], 4, Activation::Silu);
-    let x = g.conv(x, "narrow", 8, ConvOptions::POINTWISE);
-    let x = g.batch_norm(x, "bn3", 1e-5);
-    let x = g.add(stem, x);
-    let x = g.conv_with_bias(x, "grouped", 16, ConvOptions { groups: 4, ..ConvOptions::centered(3, 2) });
-    let x = g.activation(x, Activation::Relu);
-    let x = g.upsample(x, 1, UpsampleMode::Nearest);
-    let x = g.reshape(x, [256, 1, 1]);
-    let x = g.linear_without_bias(x, "fc1", 10);
-    let x = g.batch_norm(x, "bn4", 1e-5);
-    let x = g.activation(x, Activation::Relu);
-    let x = g.linear(x, "fc2", 4);
-    g.tap("logits", x);
-    g.finish().unwrap()
-}
-
 #[test]
 fn steps_of_an_inverted_bottleneck_are_those_of_pytorch() {
     let want = fixture(include_str!("../fixtures/mobile-step.json"));
@@ -179,33 +92,6 @@ fn steps_of_an_inverted_bottleneck_are_those_of_pytorch() {
             assert_loss(&format!("{isa}: loss {step}"), f64::from(loss), &want["losses"][step], LOSS);
         }
     });
-}
-
-pub(crate) fn generator() -> Graph {
-    let mut g = GraphBuilder::new(6);
-    let x = g.conv_transpose(GraphBuilder::INPUT, "g.first", 16, ConvTransposeOptions::new(4, 1, 0));
-    let x = g.batch_norm(x, "g.bn1", 1e-5);
-    let x = g.activation(x, Activation::Relu);
-    let x = g.conv_transpose(x, "g.second", 8, ConvTransposeOptions::new(4, 2, 1));
-    let x = g.batch_norm(x, "g.bn2", 1e-5);
-    let x = g.activation(x, Activation::Relu);
-    let x = g.conv_transpose(x, "g.third", 1, ConvTransposeOptions::new(4, 2, 1).with_bias());
-    let x = g.activation(x, Activation::Tanh);
-    g.tap("image", x);
-    g.finish().unwrap()
-}
-
-pub(crate) fn critic() -> Graph {
-    let mut g = GraphBuilder::new(1);
-    let leaky = Activation::leaky_relu(0.2);
-    let x = g.conv_with_bias(GraphBuilder::INPUT, "d.first", 8, ConvOptions::padded(4, 2, 1));
-    let x = g.activation(x, leaky);
-    let x = g.conv(x, "d.second", 16, ConvOptions::padded(4, 2, 1));
-    let x = g.batch_norm(x, "d.bn2", 1e-5);
-    let x = g.activation(x, leaky);
-    let x = g.conv_with_bias(x, "d.last", 1, ConvOptions::padded(4, 1, 0));
-    g.tap("verdict", x);
-    g.finish().unwrap()
 }
 
 /// The loss of the critic's verdict on `images`, and its backward pass.

@@ -18,7 +18,7 @@ pub(crate) use state::State;
 /// A rule with the state of a network's parameters.
 ///
 /// ```
-/// use nomaly_backbones::trainable::{Clip, NetworkOptimizer, ParameterGroup, ParameterNames, Rule};
+/// use nomaly_nn::trainable::{Clip, NetworkOptimizer, ParameterGroup, ParameterNames, Rule};
 ///
 /// // No weight decay on biases, a tenth of the rate for the stem, gradients of norm 1 at most.
 /// let optimizer = NetworkOptimizer::new(Rule::adamw(1e-3)).with_clip(Clip::Norm(1.0)).with_groups(vec![
@@ -135,7 +135,7 @@ impl NetworkOptimizer {
 /// A rule with the state of one tensor that belongs to no network, for example a code whose image is searched.
 ///
 /// ```
-/// use nomaly_backbones::trainable::{Rule, TensorOptimizer};
+/// use nomaly_nn::trainable::{Rule, TensorOptimizer};
 /// use nomaly_kernels::Isa;
 ///
 /// // The minimum of (x - 3)².
