@@ -233,7 +233,8 @@ pub mod store {
     //! Files and progress reports.
 
     pub use nomaly_store::{
-        Progress, Silent, StoreError, check_writable, create_folder, home, sha256, sha256_file, write_atomic,
+        Progress, Silent, StoreError, canonical_place, check_writable, create_folder, home, sha256, sha256_file,
+        write_atomic,
     };
 }
 
