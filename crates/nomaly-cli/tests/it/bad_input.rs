@@ -113,6 +113,9 @@ fn data_that_cannot_be_fitted_on_is_named() {
     let output = fresh_folder("unfit").join("out.nomaly");
     let fit = |data: &Path| nomaly(args!["fit", data, "-o", output, "--set", INPUT_SIZE]).error();
 
+    let dn2 = output.with_file_name("dn2.nomaly");
+    nomaly(args!["fit", parts(), "-o", dn2, "--set", INPUT_SIZE, "--method", "dn2"]).ok();
+
     let empty = fresh_folder("unfit-empty");
     assert!(fit(&empty).contains("unfit-empty"));
 
@@ -120,6 +123,18 @@ fn data_that_cannot_be_fitted_on_is_named() {
     write(&one, "a.png", &encoded(part(1, false), ImageFormat::Png));
     let message = fit(&one);
     assert!(message.contains("training images") && message.contains("there is 1"), "{message}");
+
+    let k = args!["fit", parts(), "-o", output, "--set", INPUT_SIZE, "--method", "dn2", "--set", "k=1000"];
+    let message = nomaly(k).error();
+    assert!(
+        message.contains("setting `k` is `1000`; it takes at most ") && message.contains("24 training"),
+        "{message}"
+    );
+    let broken = fresh_folder("unfit-broken");
+    write(&broken, "a.png", b"no image");
+    let message = nomaly(args!["update", broken, "-m", dn2, "-o", output]).error();
+    assert!(message.contains("dn2 needs at least 1 usable training image, and there are none"), "{message}");
+    assert!(message.contains("hint: `nomaly doctor`"), "{message}");
 
     assert!(fit(Path::new("no/such/folder")).contains("no/such/folder"));
     let message = fit(Path::new("fashion-mnits:normal=3"));
