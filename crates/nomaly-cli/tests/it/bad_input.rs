@@ -165,6 +165,14 @@ fn mistyped_names_are_met_with_the_right_ones() {
         (["--set", "inputsize=64"], "did you mean `input_size`?"),
         (["--set", "input_size"], "KEY=VALUE"),
         (["--set", "input_size=7"], "from 32 to 2048"),
+        (
+            ["--method=padim", "--set=layers=stage3,stage3"],
+            "setting `layers` is `stage3,stage3`; it takes each layer once",
+        ),
+        (
+            ["--method=mvg", "--set=levels=stage3,stage3"],
+            "setting `levels` is `stage3,stage3`; it takes each level once",
+        ),
         (["--backbone", "resnet18"], "nomaly weights get resnet18"),
         (["--device", "cuda"], "CPU"),
     ] {
@@ -299,6 +307,18 @@ fn damaged_models_are_refused_with_the_reason() {
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
     assert!(refused("flipped", &flipped).contains("its checksum does not match"));
+}
+
+#[test]
+fn a_model_with_a_renamed_setting_is_refused_with_the_way_out() {
+    let path = fresh_folder("renamed").join("pca.nomaly");
+    let fit = args!["fit", parts(), "-o", path, "--method", "features", "--set", "scorer=pca", "--set", INPUT_SIZE];
+    nomaly(fit).ok();
+    let model = std::fs::read(&path).unwrap();
+    let (header, tensors) = split(&model);
+    std::fs::write(&path, joined(&replaced(&header, "standardize", "standardise"), tensors)).unwrap();
+    let message = nomaly(args!["score", parts().join("test"), "-m", path]).error();
+    assert!(message.contains("`standardise` is now called `standardize`; fit the model again"), "{message}");
 }
 
 /// The JSON header of a safetensors file, and the rest.
