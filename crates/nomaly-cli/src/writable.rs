@@ -46,7 +46,8 @@ pub(crate) fn files_in_settings(settings: &[String]) -> Vec<&Path> {
 /// Leaves no trace.
 ///
 /// # Errors
-/// `-`, a path that cannot be written, and an image: `-o` before the name of an image is a mistake that would destroy it.
+/// `-`, a path that cannot be written, and an image: `-o` before the name of an image is a mistake that would destroy
+/// it.
 pub(crate) fn check_writable(path: &Path) -> anyhow::Result<()> {
     if path == Path::new("-") {
         let hint = "name a file; ./- is one of that name, and /dev/stdout is a pipe";
