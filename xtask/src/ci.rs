@@ -46,7 +46,7 @@ impl Step {
             Self::Tidy => tidy::run(),
             Self::Clippy => cargo("clippy", &["--all-targets", "--", "--deny", "warnings"], &[]),
             Self::Test => cargo("test", &["--lib", "--bins", "--tests", "--no-fail-fast"], &[]),
-            Self::Doctest => cargo("test", &["--doc"], &[]),
+            Self::Doctest => cargo("test", &["--doc", "--no-fail-fast"], &[]),
             Self::Doc => cargo("doc", &["--no-deps"], &[("RUSTDOCFLAGS", "--deny warnings")]),
         }
     }

@@ -24,7 +24,7 @@ use clap_complete::Shell;
 use nomaly::shards::Shard;
 use nomaly::transforms::Changes;
 use nomaly::transforms::TEXTURES;
-use nomaly::{Limits, StreamOptions};
+use nomaly::{GroupBy, Limits, StreamOptions};
 
 pub(crate) use self::bench::{BenchArgs, BenchBackboneArgs, BenchCommand, BenchKernelsArgs};
 pub(crate) use self::calibrate::CalibrateArgs;
@@ -74,7 +74,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
-    /// Print nothing but results and errors
+    /// Print nothing but results, errors, and the warning that nothing can be decided
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
     /// Say more about what is done and with what
@@ -215,6 +215,10 @@ DATA is what `nomaly fit` takes. The model keeps its settings and its decision r
 has learned from, and its held-out scores. `padim`, `mvg` and `features` need a model that was fitted with --updatable; \
 methods that train a network cannot do this.
 
+A model does not remember its images: those that it has learned from already are taken for new ones. They score low, as \
+it knows them, and with their scores the threshold sinks. Exact copies are told in \
+a warning, as long as the model has at most 200 images.
+
 Examples:
   nomaly update parts/more -m part.nomaly             replaces the model
   nomaly update parts/more -m part.nomaly -o next.nomaly";
@@ -232,8 +236,9 @@ pub(crate) struct UpdateArgs {
     /// The model file to write, in place of replacing the one that was read
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) groups: GroupArgs,
+    /// Which of the images depend on each other, as in `nomaly fit` [default: the rule of the model]
+    #[arg(long, value_name = "HOW", help_heading = "Decision")]
+    pub(crate) group_by: Option<GroupBy>,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
     #[command(flatten)]

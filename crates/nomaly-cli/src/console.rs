@@ -12,7 +12,7 @@ use crate::output::style::{ERROR, HINT, WARNING};
 /// The verbosity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verbosity {
-    /// Errors, and explanations of the exit status.
+    /// Errors, and warnings that explain the exit status.
     Quiet,
     /// Results, warnings, progress.
     Normal,

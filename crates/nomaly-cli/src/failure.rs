@@ -74,6 +74,9 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         }
         match method_error(cause)? {
             MethodError::Setting(error) => Some(about_setting(error).to_owned()),
+            MethodError::TooFew { items: "training images", found: 0, .. } => {
+                Some("`nomaly doctor` with the same images says which cannot be read, and why".to_owned())
+            }
             MethodError::NotExtendable { .. } => {
                 Some("`nomaly fit` on a folder that holds the old and the new images makes a model of both".to_owned())
             }
@@ -135,6 +138,7 @@ fn unknown_name<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a UnknownName>
 fn list_of(kind: &str) -> Option<&'static str> {
     match kind {
         "method" | "setting" => Some("nomaly list methods"),
+        "scorer" => Some("nomaly list scorers"),
         "backbone" => Some("nomaly list backbones"),
         "level" | "tap" => Some("nomaly list backbones --format json"),
         "weights" => Some("nomaly weights list"),

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 use nomaly::Outcome;
-use nomaly::store::{create_folder, write_atomic};
+use nomaly::store::{canonical_place, create_folder, write_atomic};
 use nomaly_report::files::{mask_png, npy, png, png16, tiff_f32};
 use nomaly_report::overlay::{DEFAULT_OPACITY, OUTLINE, draw_outline, draw_overlay};
 
@@ -26,14 +26,20 @@ pub(crate) struct MapFiles<'a> {
 impl<'a> MapFiles<'a> {
     /// Creates the folders in `args` and a unique name for each image.
     ///
-    /// `images` are the files of each given path, in order.
+    /// `images` are the files of each given path, in order; `others` are further files of the same command.
     ///
     /// # Errors
-    /// A folder that cannot be created, that is given twice, or in which an image would be overwritten.
-    pub(crate) fn new(args: &'a MapArgs, scales: Scales, images: &[(&Path, Vec<&Path>)]) -> anyhow::Result<Self> {
+    /// A folder that cannot be created, that is given twice, or in which one of those files would be overwritten.
+    pub(crate) fn new(
+        args: &'a MapArgs,
+        scales: Scales,
+        images: &[(&Path, Vec<&Path>)],
+        others: &[&Path],
+    ) -> anyhow::Result<Self> {
         let files = Self { args, scales, stems: stems(images) };
-        let inputs: HashSet<PathBuf> =
-            images.iter().flat_map(|(_, files)| files).filter_map(|file| file.canonicalize().ok()).collect();
+        let places = |files: &[&Path]| files.iter().map(|file| canonical_place(file)).collect::<HashSet<PathBuf>>();
+        let inputs: HashSet<PathBuf> = images.iter().flat_map(|(_, files)| places(files)).collect();
+        let others = places(others);
         let mut folders: Vec<(PathBuf, &str)> = Vec::new();
         for (file, folder) in args.folders() {
             let flag = file.flag();
@@ -46,9 +52,14 @@ impl<'a> MapFiles<'a> {
             folders.push((place, flag));
             for stem in &files.stems {
                 let path = path(folder, stem, file);
-                if path.canonicalize().is_ok_and(|path| inputs.contains(&path)) {
+                let place = canonical_place(&path);
+                if inputs.contains(&place) {
                     let message = format!("{flag} would overwrite the image {}", path.display());
                     return Err(Failure::new(message, "choose a folder without images to score").into());
+                }
+                if others.contains(&place) {
+                    let message = format!("{flag} would overwrite {}, a file of the same command", path.display());
+                    return Err(Failure::new(message, "choose another folder").into());
                 }
             }
         }

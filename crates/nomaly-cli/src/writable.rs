@@ -1,11 +1,12 @@
 //! Checks of output paths before the work starts.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use nomaly::store;
+use nomaly::store::{self, canonical_place};
 use nomaly::transforms::image_format;
 
 use crate::failure::Failure;
@@ -13,17 +14,31 @@ use crate::failure::Failure;
 /// The number of bytes that [`image_format`] needs.
 const HEAD: u64 = 256;
 
-/// Rejects a result that would overwrite another file of the same command.
+/// Rejects results that would overwrite an input or another result of the same command, whatever their spelling.
+///
+/// Inputs that do not exist are ignored, and so are results in devices and pipes, which overwrite nothing.
 ///
 /// # Errors
-/// If both paths are the same file.
-pub(crate) fn check_distinct(result: &Path, other: &Path) -> anyhow::Result<()> {
-    let same = result == other || matches!((result.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    if same {
-        let message = format!("{} would be overwritten by a result of the same command", other.display());
-        return Err(Failure::new(message, "name another file for the result").into());
+/// If two of the paths are the same file.
+pub(crate) fn check_apart(results: &[&Path], inputs: &[&Path]) -> anyhow::Result<()> {
+    let mut taken: HashMap<PathBuf, &Path> =
+        inputs.iter().filter(|input| input.is_file()).map(|input| (canonical_place(input), *input)).collect();
+    for result in results {
+        if fs::metadata(result).is_ok_and(|metadata| !metadata.is_file()) {
+            continue;
+        }
+        if let Some(other) = taken.insert(canonical_place(result), result) {
+            let message = format!("{} would be overwritten by a result of the same command", other.display());
+            return Err(Failure::new(message, "name another file or folder for the result").into());
+        }
     }
     Ok(())
+}
+
+/// The files that are named by settings.
+pub(crate) fn files_in_settings(settings: &[String]) -> Vec<&Path> {
+    let pairs = settings.iter().filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(name, _)| matches!(name.trim(), "weights" | "roi")).map(|(_, file)| Path::new(file.trim())).collect()
 }
 
 /// Checks that a model or report can be written to `path`, before long work.
@@ -31,8 +46,13 @@ pub(crate) fn check_distinct(result: &Path, other: &Path) -> anyhow::Result<()> 
 /// Leaves no trace.
 ///
 /// # Errors
-/// A path that cannot be written, and an image: `-o` before the name of an image is a mistake that would destroy it.
+/// `-`, a path that cannot be written, and an image: `-o` before the name of an image is a mistake that would destroy
+/// it.
 pub(crate) fn check_writable(path: &Path) -> anyhow::Result<()> {
+    if path == Path::new("-") {
+        let hint = "name a file; ./- is one of that name, and /dev/stdout is a pipe";
+        return Err(Failure::new("results are not written to `-`", hint).into());
+    }
     store::check_writable(path)?;
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
         return Ok(());

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use nomaly_methods::MethodError;
+use nomaly_settings::SettingError;
 
 use crate::calibration::{Calibration, DecisionRule};
 use crate::classes::Classes;
@@ -135,6 +136,10 @@ impl<M: Model> Fitted<M> {
         build().map_err(|error| match error {
             // Faults of the machine or the environment are not reported as damage of the file.
             DetectorError::Method(MethodError::Isa(_)) => error,
+            DetectorError::Method(MethodError::Setting(SettingError::Renamed { .. })) => {
+                let reason = format!("was written by an earlier version: {error}; fit the model again");
+                DetectorError::ModelFile { path: path.to_owned(), reason }
+            }
             error => DetectorError::ModelFile { path: path.to_owned(), reason: error.to_string() },
         })
     }

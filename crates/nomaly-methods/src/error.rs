@@ -31,7 +31,7 @@ pub enum MethodError {
         reason: String,
     },
     /// Fewer usable items than a fit needs.
-    #[error("{of} needs at least {needed} usable {items}, and there {} {found}", if *found == 1 { "is" } else { "are" })]
+    #[error("{of} needs at least {}, and {}", usable(*needed, items), found_in_words(*found))]
     TooFew {
         /// The method or scorer that needs them.
         of: String,
@@ -228,6 +228,20 @@ impl MethodError {
     }
 }
 
+/// A number of usable items, given in the plural.
+fn usable(count: usize, items: &str) -> String {
+    let items = if count == 1 { items.strip_suffix('s').unwrap_or(items) } else { items };
+    format!("{count} usable {items}")
+}
+
+fn found_in_words(count: usize) -> String {
+    match count {
+        0 => "there are none".to_owned(),
+        1 => "there is 1".to_owned(),
+        _ => format!("there are {count}"),
+    }
+}
+
 impl From<BackboneError> for MethodError {
     fn from(error: BackboneError) -> Self {
         Self::Backbone(Box::new(error))
@@ -277,6 +291,8 @@ mod tests {
         assert_eq!(message(Some("no rows")), "the state of `bank` is damaged: no rows");
         let few = |found| MethodError::TooFew { of: "padim".to_owned(), items: "training images", needed: 2, found };
         assert_eq!(few(1).to_string(), "padim needs at least 2 usable training images, and there is 1");
-        assert_eq!(few(0).to_string(), "padim needs at least 2 usable training images, and there are 0");
+        assert_eq!(few(0).to_string(), "padim needs at least 2 usable training images, and there are none");
+        let one = MethodError::TooFew { of: "padim".to_owned(), items: "training images", needed: 1, found: 0 };
+        assert_eq!(one.to_string(), "padim needs at least 1 usable training image, and there are none");
     }
 }

@@ -39,8 +39,8 @@ impl AtomicFile {
     /// Starts a file that will become `target`.
     ///
     /// # Errors
-    /// [`StoreError::Io`] naming `target` if it is a folder, socket or block device, and naming its parent if that is
-    /// missing, not a folder, or not writable.
+    /// [`StoreError::Io`] naming `target` if it is a folder, socket or block device, or if its parent is missing, not a
+    /// folder, or not writable.
     pub fn create(target: &Path) -> Result<Self, StoreError> {
         let sink = match Destination::find(target).map_err(StoreError::io("write", target))? {
             Destination::Direct => {
@@ -51,7 +51,7 @@ impl AtomicFile {
                 let file = temporary(&mut tempfile::Builder::new(), old.as_deref().map_or(0o666, mode_of))
                     .prefix(".nomaly-")
                     .tempfile_in(parent(&place))
-                    .map_err(StoreError::io("create a file in", parent(&place)))?;
+                    .map_err(|error| StoreError::io("write", target)(about_folder(error, parent(&place))))?;
                 Sink::Temporary { file, place, old }
             }
         };
@@ -87,7 +87,8 @@ impl AtomicFile {
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.sink {
-            Sink::Temporary { file, .. } => file.write(bytes),
+            // The file itself: the errors of `NamedTempFile` name the temporary file.
+            Sink::Temporary { file, .. } => file.as_file_mut().write(bytes),
             Sink::Direct(file) => file.write(bytes).map_err(|error| match error.kind() {
                 // An unread result is lost; a closed standard output has the same error kind and is harmless.
                 io::ErrorKind::BrokenPipe => io::Error::other("its reader has gone"),
@@ -98,10 +99,26 @@ impl Write for AtomicFile {
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.sink {
-            Sink::Temporary { file, .. } => file.flush(),
+            Sink::Temporary { file, .. } => file.as_file_mut().flush(),
             Sink::Direct(file) => file.flush(),
         }
     }
+}
+
+/// The error of creating a temporary file, naming its folder in place of the file.
+fn about_folder(error: io::Error, folder: &Path) -> io::Error {
+    let kind = error.kind();
+    let reason = match kind {
+        io::ErrorKind::NotFound => format!("there is no folder {}", folder.display()),
+        io::ErrorKind::NotADirectory => format!("{} is not a folder", folder.display()),
+        _ => {
+            // `tempfile` appends the path of the temporary file.
+            let text = error.to_string();
+            let cause = text.split_once(" at path ").map_or(text.as_str(), |(cause, _)| cause);
+            format!("no file can be created in {}: {cause}", folder.display())
+        }
+    };
+    io::Error::new(kind, reason)
 }
 
 /// Checks that [`AtomicFile::create`] can start a file at `path`, before long work whose result goes there.
@@ -193,14 +210,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("absent").join("a.bin");
         let message = write_atomic(&missing, b"x").unwrap_err().to_string();
-        assert!(message.contains("absent"), "{message}");
+        let reason = format!("there is no folder {}", missing.parent().unwrap().display());
+        assert_eq!(message, format!("cannot write {}: {reason}", missing.display()));
 
         let message = write_atomic(folder.path(), b"x").unwrap_err().to_string();
         assert!(message.contains("it is a folder") && message.contains(folder.path().to_str().unwrap()), "{message}");
 
         let file = folder.path().join("file");
         write_atomic(&file, b"x").unwrap();
-        assert!(write_atomic(&file.join("below"), b"x").unwrap_err().to_string().contains("file"));
+        let message = write_atomic(&file.join("below"), b"x").unwrap_err().to_string();
+        assert!(message.contains("file/below") && !message.contains(".nomaly-"), "{message}");
         assert!(create_folder(&file).unwrap_err().to_string().contains("file"));
     }
 

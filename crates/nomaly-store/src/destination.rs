@@ -56,6 +56,18 @@ fn end_of_links(path: &Path) -> PathBuf {
     end
 }
 
+/// One spelling of the path that a file at `path` has or, once it is written, will have: absolute and without links.
+///
+/// The path itself if its folder does not exist.
+pub fn canonical_place(path: &Path) -> PathBuf {
+    let known = || fs::canonicalize(path).ok();
+    let created = || {
+        let end = end_of_links(path);
+        Some(fs::canonicalize(parent(&end)).ok()?.join(end.file_name()?))
+    };
+    known().or_else(created).unwrap_or_else(|| path.to_owned())
+}
+
 /// The folder of a file: `.` for a bare file name.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
@@ -164,6 +176,25 @@ mod tests {
         }
         assert_eq!(names(folder.path()), ["below", "chain", "dangling", "link"]);
         assert_eq!(names(&folder.path().join("below")), ["file", "new"]);
+    }
+
+    #[test]
+    fn a_place_has_one_spelling_before_and_after_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("below")).unwrap();
+        symlink("below", at("folder")).unwrap();
+        symlink("below/file", at("link")).unwrap();
+        let spellings = ["below/file", "below/../below/./file", "folder/file", "link"].map(at);
+        let expected = fs::canonicalize(at("below")).unwrap().join("file");
+        for written in [false, true] {
+            for spelling in &spellings {
+                assert_eq!(canonical_place(spelling), expected, "{} written: {written}", spelling.display());
+            }
+            fs::write(&expected, b"x").unwrap();
+        }
+        assert_ne!(canonical_place(&at("file")), expected);
+        assert_eq!(canonical_place(&at("absent/file")), at("absent/file"));
     }
 
     #[test]

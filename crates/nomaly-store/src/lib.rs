@@ -40,6 +40,7 @@ mod source;
 
 pub use atomic::{AtomicFile, check_writable, create_folder, write_atomic};
 pub use checksum::{Check, HashingWriter, Sha256Digest, Sha256Prefix, sha256, sha256_file, sha256_hex};
+pub use destination::canonical_place;
 pub use error::{Attempt, StoreError};
 pub use fetch::{FetchOptions, fetch, fetch_any, fetch_with};
 pub use home::home;

@@ -12,12 +12,14 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("part.nomaly");
-//! // Embedded photographs of a texture. For your own images use `Fit::of("folder/of/good/images")`. let images =
-//! data::demo("brick", 0)?; let unseen = images.test[0].source.load(&nomaly::Limits::default())?;
+//! // Embedded photographs of a texture. For your own images use `Fit::of("folder/of/good/images")`.
+//! let images = data::demo("brick", 0)?;
+//! let unseen = images.test[0].source.load(&nomaly::Limits::default())?;
 //!
-//! // The weights of the default backbone are embedded: nothing is downloaded. Small images are faster. let input =
-//! InputParams { input_size: Auto::Value(64), ..InputParams::default() }; let fit =
-//! Fit::of_dataset(images).method(&MvgParams::default()).input(&input).max_fpr(0.05).run()?; fit.save(&path)?;
+//! // The weights of the default backbone are embedded: nothing is downloaded. Small images are faster.
+//! let input = InputParams { input_size: Auto::Value(64), ..InputParams::default() };
+//! let fit = Fit::of_dataset(images).method(&MvgParams::default()).input(&input).max_fpr(0.05).run()?;
+//! fit.save(&path)?;
 //!
 //! let mut session = FittedDetector::load(&path)?.session(SessionOptions::default())?;
 //! let verdict = session.score(&unseen)?;
@@ -234,7 +236,8 @@ pub mod store {
     //! Files and progress reports.
 
     pub use nomaly_store::{
-        Progress, Silent, StoreError, check_writable, create_folder, home, sha256, sha256_file, write_atomic,
+        Progress, Silent, StoreError, canonical_place, check_writable, create_folder, home, sha256, sha256_file,
+        write_atomic,
     };
 }
 

@@ -189,7 +189,7 @@ fn groups_have_constants_of_their_own() {
     let names = ParameterNames::Prefix("encoder.".to_owned());
     let group = ParameterGroup { names: names.clone(), rate_factor: 0.5, weight_decay: None };
     let error = network.step(&mut NetworkOptimizer::new(rule).with_groups(vec![group])).unwrap_err();
-    assert!(matches!(&error, TrainableError::EmptyGroup { names: found } if *found == names), "{error}");
+    assert!(matches!(&error, TrainableError::EmptyGroup { names: found } if *found == names.to_string()), "{error}");
     assert_eq!(error.to_string(), "the network has no parameter of the optimizer's group `encoder.*`");
 }
 

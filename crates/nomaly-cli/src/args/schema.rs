@@ -7,6 +7,7 @@ Examples:
   nomaly schema score                    One image or row of `nomaly score --format json`
   nomaly schema settings patchcore       The settings of a method, with those of its input
   nomaly schema settings kde             The settings of a scorer
+  nomaly schema settings rows            The settings of models of rows, besides those of their scorer
 
 Schemas are JSON Schema, draft 2020-12. Fields are only ever added to a record; `x-version` rises then.";
 
@@ -17,7 +18,7 @@ pub(crate) struct SchemaArgs {
     /// Of what
     #[arg(value_enum, value_name = "WHAT")]
     pub(crate) what: SchemaKind,
-    /// With `settings`: the method or the scorer
+    /// With `settings`: the method, the scorer, or `rows`
     #[arg(value_name = "NAME", required_if_eq("what", "settings"))]
     pub(crate) name: Option<String>,
 }
@@ -31,6 +32,6 @@ pub(crate) enum SchemaKind {
     Eval,
     /// `nomaly inspect --format json`
     Inspect,
-    /// What a method or a scorer can be set to
+    /// What a method, a scorer or a model of rows can be set to
     Settings,
 }

@@ -14,10 +14,13 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::counted;
 use crate::progress::{Bars, Unit};
+use crate::writable::check_apart;
 
 pub(crate) fn run(args: &CalibrateArgs, console: &Console) -> anyhow::Result<Status> {
     args.device.check()?;
     let output = args.output.as_deref().unwrap_or(&args.model);
+    let data: Vec<&Path> = args.data.iter().map(Path::new).collect();
+    check_apart(&[output], &data)?;
     match read_any_summary(&args.model)? {
         AnySummary::Images(_) => of_images(args, output, console),
         AnySummary::Rows(_) => of_rows(args, output, console),
@@ -29,6 +32,7 @@ fn of_images(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::
     if let Some(flag) = args.rows.given() {
         bail!("{flag} is for tables, and {} is a model of images", args.model.display());
     }
+    args.data.iter().try_for_each(|data| rows::check_is_no_table(data, &args.model))?;
     let detector = FittedDetector::load(&args.model)?;
     check_writable(output)?;
     let before = detector.info().decision;
@@ -62,6 +66,7 @@ fn of_rows(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::Re
     if let (None, Some(flag)) = (&args.data, args.rows.given()) {
         bail!("{flag} says how a table is read, and there is none");
     }
+    args.data.iter().try_for_each(|data| rows::check_is_table(data, &args.model))?;
     let detector = FittedRows::load(&args.model)?;
     check_writable(output)?;
     let before = detector.info().decision;

@@ -1,6 +1,6 @@
 //! `nomaly eval`: evaluates a model or a method on labelled images.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nomaly::calibration::DEFAULT_MAX_FPR;
 use nomaly::evaluation::reference_of_images;
@@ -21,6 +21,10 @@ use crate::failure::Failure;
 use crate::output::{print_json, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 use crate::report::{EvaluationReport, PREVIEW_SIDE};
+use crate::writable::{check_apart, files_in_settings};
+
+/// The files of a report.
+const RESULTS: [&str; 3] = ["report.html", "scores.csv", "evaluation.json"];
 
 pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> {
     args.method.device.check()?;
@@ -35,7 +39,11 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     }
     if let Some(folder) = &args.report {
         create_folder(folder)?;
-        check_writable(&folder.join("report.html"))?;
+        let results = RESULTS.map(|name| folder.join(name));
+        let models = args.model.iter().chain(&args.with).map(PathBuf::as_path);
+        let inputs: Vec<&Path> = models.chain(files_in_settings(&args.method.set)).collect();
+        check_apart(&results.each_ref().map(PathBuf::as_path), &inputs)?;
+        results.iter().try_for_each(|result| check_writable(result))?;
     }
     // Normal images alone suffice to count false alarms.
     let needed: &[Label] =

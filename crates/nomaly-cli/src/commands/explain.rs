@@ -1,8 +1,8 @@
 //! `nomaly explain`: pictures of where the network of a model looks.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::Write;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use crate::map_files::stems;
 use crate::output::{counted, significant, stdout};
 use crate::progress::{Bars, Unit};
+use crate::writable::check_apart;
 
 /// Pictures with a smaller side are enlarged.
 const LEAST_SIDE: u32 = 224;
@@ -43,7 +44,7 @@ fn explain(
     let files = super::score::files_of(&args.images, groups);
     let tap = explainer.tap().to_owned();
     let paths: Vec<PathBuf> = stems(&files).iter().map(|stem| path(&args.output, stem, &tap)).collect();
-    check_overwrites_none(&paths, &files)?;
+    check_overwrites_none(&paths, &files, &args.model)?;
     let explains = explainer.explains();
     console.detail(format_args!("Grad-CAM of `{}` at `{tap}`", explainer.output()));
     let names: Vec<String> = (0..).map_while(|class| explainer.class_name(class).map(str::to_owned)).collect();
@@ -132,7 +133,7 @@ fn average(
     tell_skipped(&found.skipped, "image", console);
     let paths: Vec<PathBuf> =
         found.layers.iter().map(|(tap, _)| path(&args.output, Path::new("average"), tap)).collect();
-    check_overwrites_none(&paths, &super::score::files_of(&args.images, groups))?;
+    check_overwrites_none(&paths, &super::score::files_of(&args.images, groups), &args.model)?;
     let picture = enlarged(&found.picture, LEAST_SIDE);
     create_folder(&args.output)?;
     for ((tap, map), path) in found.layers.iter().zip(&paths) {
@@ -166,15 +167,8 @@ fn path(folder: &Path, stem: &Path, tap: &str) -> PathBuf {
     path.into()
 }
 
-/// Rejects output paths that would overwrite one of the images.
-fn check_overwrites_none(paths: &[PathBuf], images: &[(&Path, Vec<&Path>)]) -> anyhow::Result<()> {
-    let inputs: HashSet<PathBuf> =
-        images.iter().flat_map(|(_, files)| files).filter_map(|file| file.canonicalize().ok()).collect();
-    match paths.iter().find(|path| path.canonicalize().is_ok_and(|path| inputs.contains(&path))) {
-        Some(path) => {
-            let message = format!("the image {} would be overwritten", path.display());
-            Err(Failure::new(message, "choose another folder with --output").into())
-        }
-        None => Ok(()),
-    }
+/// Rejects pictures that would overwrite one of the images or the model.
+fn check_overwrites_none(paths: &[PathBuf], images: &[(&Path, Vec<&Path>)], model: &Path) -> anyhow::Result<()> {
+    let inputs: Vec<&Path> = images.iter().flat_map(|(_, files)| files).copied().chain(iter::once(model)).collect();
+    check_apart(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>(), &inputs)
 }

@@ -1,6 +1,7 @@
 //! `nomaly fit`: learns what normal looks like, and writes a model file.
 
-use std::path::Path;
+use std::iter;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use nomaly::FitResult;
@@ -11,7 +12,7 @@ use crate::console::Console;
 use crate::failure::{Failure, chain};
 use crate::output::{and_skipped, bytes, counted, seconds};
 use crate::report::write_training;
-use crate::writable::check_distinct;
+use crate::writable::{check_apart, files_in_settings};
 
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     args.method.device.check()?;
@@ -30,12 +31,13 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
         shard::check(args)?;
     }
     let labelled = args.labels.of_images()?;
+    let results: Vec<&Path> = iter::once(&args.output).chain(&args.report).map(PathBuf::as_path).collect();
+    check_apart(&results, &files_in_settings(&args.method.set))?;
     check_writable(&args.output)?;
     if let Some(path) = &args.report {
         if labelled {
             bail!("--report is for models of one kind of good images, not for --labels");
         }
-        check_distinct(path, &args.output)?;
         check_writable(path)?;
     }
     let dataset =

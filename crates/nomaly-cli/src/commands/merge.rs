@@ -1,5 +1,6 @@
 //! `nomaly merge`: a model from the partials of all shards.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use nomaly::shards::{MergeOptions, Merged, merge};
@@ -10,12 +11,11 @@ use crate::args::MergeArgs;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::progress::{Bars, Unit};
-use crate::writable::check_distinct;
+use crate::writable::check_apart;
 
 pub(crate) fn run(args: &MergeArgs, console: &Console) -> anyhow::Result<Status> {
-    for partial in &args.partials {
-        check_distinct(&args.output, partial)?;
-    }
+    let partials: Vec<&Path> = args.partials.iter().map(PathBuf::as_path).collect();
+    check_apart(&[&args.output], &partials)?;
     check_writable(&args.output)?;
     let options = MergeOptions { updatable: args.keep.updatable };
     let began = Instant::now();

@@ -166,9 +166,8 @@ fn tell_suspicious<'a>(fit: &FitResult, id: &dyn Fn(usize) -> &'a str, console: 
 /// Reports on a fit: skipped images, notes, an unattainable rule.
 fn tell_fit(fit: &FitResult, console: &Console) {
     tell_skipped(&fit.skipped, "image", console);
-    for note in &fit.notes {
-        console.note(note);
-    }
+    fit.notes.iter().for_each(|note| console.note(note));
+    fit.warnings.iter().for_each(|warning| console.warn(warning));
     tell_groups(&fit.detector.info().training.groups, fit.detector.info().training.images, "image", console);
     if fit.detector.classes().is_none() {
         warn_unattainable(fit.detector.calibration(), "image", console);

@@ -1,6 +1,7 @@
 //! `nomaly score`: a score, a p-value and a decision for each image, in the given order.
 
 use std::io::{self, IsTerminal, Write};
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -25,6 +26,7 @@ use crate::output::style::{ANOMALOUS, FAILED, HEADING, NORMAL, UNDECIDED};
 use crate::output::{Stdout, and_undecided, counted, significant, stdout, write_csv};
 use crate::progress::{Bars, Unit};
 use crate::report::{PREVIEW_SIDE, ReportBuilder, ReportRule};
+use crate::writable::check_apart;
 
 pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status> {
     args.device.check()?;
@@ -35,6 +37,8 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let asked: Vec<&str> = args.maps.folders().map(|(file, _)| file.flag()).collect();
     check_makes_maps(&detector.info().method.name, &asked)?;
     if let Some(path) = &args.report {
+        let inputs = args.images.iter().chain(iter::once(&args.model)).chain(&args.with);
+        check_apart(&[path], &inputs.map(PathBuf::as_path).collect::<Vec<_>>())?;
         check_writable(path)?;
     }
     let samples_of = |path: &PathBuf| nomaly::data::images_under(std::slice::from_ref(path));
@@ -67,7 +71,9 @@ pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status>
     let locator = if wanted { Locator::new(&detector, calibration, args.maps.regions(calibration)?)? } else { None };
     let files = match &locator {
         Some(locator) if !asked.is_empty() => {
-            Some(MapFiles::new(&args.maps, locator.scales(), &files_of(&args.images, &groups))?)
+            let others = iter::once(&args.model).chain(&args.with).chain(&args.report);
+            let others: Vec<&Path> = others.map(PathBuf::as_path).collect();
+            Some(MapFiles::new(&args.maps, locator.scales(), &files_of(&args.images, &groups), &others)?)
         }
         _ => None,
     };

@@ -113,6 +113,9 @@ fn data_that_cannot_be_fitted_on_is_named() {
     let output = fresh_folder("unfit").join("out.nomaly");
     let fit = |data: &Path| nomaly(args!["fit", data, "-o", output, "--set", INPUT_SIZE]).error();
 
+    let dn2 = output.with_file_name("dn2.nomaly");
+    nomaly(args!["fit", parts(), "-o", dn2, "--set", INPUT_SIZE, "--method", "dn2"]).ok();
+
     let empty = fresh_folder("unfit-empty");
     assert!(fit(&empty).contains("unfit-empty"));
 
@@ -120,6 +123,18 @@ fn data_that_cannot_be_fitted_on_is_named() {
     write(&one, "a.png", &encoded(part(1, false), ImageFormat::Png));
     let message = fit(&one);
     assert!(message.contains("training images") && message.contains("there is 1"), "{message}");
+
+    let k = args!["fit", parts(), "-o", output, "--set", INPUT_SIZE, "--method", "dn2", "--set", "k=1000"];
+    let message = nomaly(k).error();
+    assert!(
+        message.contains("setting `k` is `1000`; it takes at most ") && message.contains("24 training"),
+        "{message}"
+    );
+    let broken = fresh_folder("unfit-broken");
+    write(&broken, "a.png", b"no image");
+    let message = nomaly(args!["update", broken, "-m", dn2, "-o", output]).error();
+    assert!(message.contains("dn2 needs at least 1 usable training image, and there are none"), "{message}");
+    assert!(message.contains("hint: `nomaly doctor`"), "{message}");
 
     assert!(fit(Path::new("no/such/folder")).contains("no/such/folder"));
     let message = fit(Path::new("fashion-mnits:normal=3"));
@@ -150,6 +165,14 @@ fn mistyped_names_are_met_with_the_right_ones() {
         (["--set", "inputsize=64"], "did you mean `input_size`?"),
         (["--set", "input_size"], "KEY=VALUE"),
         (["--set", "input_size=7"], "from 32 to 2048"),
+        (
+            ["--method=padim", "--set=layers=stage3,stage3"],
+            "setting `layers` is `stage3,stage3`; it takes each layer once",
+        ),
+        (
+            ["--method=mvg", "--set=levels=stage3,stage3"],
+            "setting `levels` is `stage3,stage3`; it takes each level once",
+        ),
         (["--backbone", "resnet18"], "nomaly weights get resnet18"),
         (["--device", "cuda"], "CPU"),
     ] {
@@ -284,6 +307,18 @@ fn damaged_models_are_refused_with_the_reason() {
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
     assert!(refused("flipped", &flipped).contains("its checksum does not match"));
+}
+
+#[test]
+fn a_model_with_a_renamed_setting_is_refused_with_the_way_out() {
+    let path = fresh_folder("renamed").join("pca.nomaly");
+    let fit = args!["fit", parts(), "-o", path, "--method", "features", "--set", "scorer=pca", "--set", INPUT_SIZE];
+    nomaly(fit).ok();
+    let model = std::fs::read(&path).unwrap();
+    let (header, tensors) = split(&model);
+    std::fs::write(&path, joined(&replaced(&header, "standardize", "standardise"), tensors)).unwrap();
+    let message = nomaly(args!["score", parts().join("test"), "-m", path]).error();
+    assert!(message.contains("`standardise` is now called `standardize`; fit the model again"), "{message}");
 }
 
 /// The JSON header of a safetensors file, and the rest.

@@ -163,7 +163,7 @@ fn rows_are_given_a_class_or_called_unknown() {
     let halves = nomaly(args!["eval", all, "--labels", "kind", "--format", "json"]).json();
     assert_eq!(halves["n_test"], serde_json::json!({"known": 90, "unknown": 60}));
     assert!(nomaly(args!["eval", all, "--labels"]).error().contains("needs the name of a column"));
-    assert!(nomaly(args!["eval", all, "--label", "kind", "-m", model]).stderr.contains("labelled `nut`"));
+    assert!(nomaly(args!["eval", all, "--label", "kind", "-m", model]).stderr.contains("is a model of classes"));
 }
 
 #[test]

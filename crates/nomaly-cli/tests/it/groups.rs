@@ -121,3 +121,46 @@ fn rows_of_one_group_count_as_one() {
     let unknown = nomaly(args!["fit", table, "-o", model, "--group", "lots"]).error();
     assert!(unknown.contains("`lots`") && unknown.contains("`lot`"), "{unknown}");
 }
+
+/// A folder of `count` parts, numbered from `first`.
+fn numbered(folder: &Path, first: u32, count: u32) {
+    std::fs::create_dir_all(folder).unwrap();
+    for number in first..first + count {
+        part(number, false).save(folder.join(format!("{number}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn an_update_groups_by_the_rule_of_the_model() {
+    let folder = pairs("groups-update");
+    let (model, more) = (folder.join("part.nomaly"), folder.join("more"));
+    fit(&folder.join("good"), &model, &["--group-by", "folder", "--updatable", "--max-fpr", "0.1"]).ok();
+    for place in ["a", "b", "c"] {
+        numbered(&more.join(place), 700 + 10 * place.as_bytes()[0] as u32, 2);
+    }
+    let groups = |path: &Path| nomaly(args!["inspect", path, "--format", "json"]).json()["training"]["groups"].clone();
+    let next = folder.join("next.nomaly");
+    nomaly(args!["update", more, "-m", model, "-o", next]).ok();
+    assert_eq!(groups(&next), serde_json::json!({"by": "folder", "count": 15, "how": "by folder"}));
+    nomaly(args!["update", more, "-m", model, "-o", next, "--group-by", "none"]).ok();
+    let how = "by folder; images of an update by `none`";
+    assert_eq!(groups(&next), serde_json::json!({"by": "folder", "count": 18, "how": how}));
+}
+
+#[test]
+fn an_update_with_known_images_is_warned_of() {
+    let folder = fresh_folder("update-known");
+    let (good, more, model) = (folder.join("good"), folder.join("more"), folder.join("part.nomaly"));
+    numbered(&good, 0, 20);
+    numbered(&more, 100, 3);
+    fit(&good, &model, &["--group-by", "none", "--updatable"]).ok();
+    let update = || nomaly(args!["update", more, "-m", model, "-o", folder.join("next.nomaly")]);
+    let fresh = update();
+    assert!(fresh.status == 0 && !fresh.stderr.contains("already learned"), "{}", fresh.stderr);
+    for number in 4..6 {
+        std::fs::copy(good.join(format!("{number}.png")), more.join(format!("copy-{number}.png"))).unwrap();
+    }
+    let known = update();
+    let warning = "warning: 2 of the 5 images look exactly like images that the model has already learned from";
+    assert!(known.status == 0 && known.stderr.contains(warning), "{}", known.stderr);
+}

@@ -104,6 +104,13 @@ fn images_and_rows_are_told_apart() {
         (with(args!["fit", parts(), "-o", rows], &["--label", "x"]), "--label is for tables"),
         (with(args!["fit", data, "-o", rows], &[]), "is not a number"),
         (with(args!["fit", data, "-o", rows], &["--set", "scorer=neighbuors"]), "did you mean `neighbours`?"),
+        (with(args!["fit", data, "-o", rows], &["--set", "scorer=neighbuors"]), "`nomaly list scorers` shows"),
+        (with(args!["fit", data, "-o", rows], &["--set", "kk=3"]), "`nomaly list scorers` shows"),
+        (with(args!["update", data, "-m", rows], &[]), "only models of images can be updated"),
+        (with(args!["update", data, "-m", model()], &[]), "is a table, and"),
+        (with(args!["calibrate", parts(), "-m", rows], &[]), "is not a table, and"),
+        (with(args!["calibrate", data, "-m", model()], &[]), "parts.nomaly is a model of images"),
+        (with(args!["eval", data, "-m", model()], &[]), "parts.nomaly is a model of images"),
         (with(args!["eval", data], &["--ignore", "part", "--ignore", "batch", "--ignore", "state"]), "needs labels"),
         (with(args!["eval", data], &["--label", "batch", "--ignore", "part", "--ignore", "state"]), "labelled `b0`"),
     ] {

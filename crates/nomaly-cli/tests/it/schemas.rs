@@ -99,6 +99,11 @@ fn settings_have_a_schema_of_their_own() {
     holds(&jsonschema::validator_for(&settings("mvg")).unwrap(), &inspected["method"]["settings"]);
     assert_eq!(settings("cutpaste")["properties"]["input_size"]["default"], 64);
     assert_eq!(settings("kde")["title"], "kde");
+    let rows = settings("rows");
+    assert_eq!(rows["properties"]["standardize"]["default"], "z");
+    assert!(jsonschema::validator_for(&rows).unwrap().is_valid(&json!({"scorer": "gaussian", "standardize": "none"})));
+    let error = nomaly(args!["schema", "settings", "auto"]).error();
+    assert!(error.contains("takes those of what it chooses") && error.contains("patchcore"), "{error}");
     let error = nomaly(args!["schema", "settings", "pachcore"]).error();
     assert!(error.contains("unknown method or scorer `pachcore`; did you mean `patchcore`?"), "{error}");
     assert!(nomaly(args!["schema", "score", "mvg"]).error().contains("only `settings` takes a name"));

@@ -127,10 +127,11 @@ fn not_a_number(builder: &Builder<'_>, record: &ByteRecord, column: usize) -> Da
         (Some(names), Some(feature)) => names[feature].clone(),
         _ => (column + 1).to_string(),
     };
-    DataError::Cell {
-        path: builder.path.to_owned(),
-        line: record.position().map_or(0, csv::Position::line),
-        column: name,
-        text: String::from_utf8_lossy(&record[column]).chars().take(40).collect(),
+    let line = record.position().map_or(0, csv::Position::line);
+    let text: String = String::from_utf8_lossy(&record[column]).chars().take(40).collect();
+    if number(&text.replacen(',', ".", 1)).is_some() {
+        let reason = format!("line {line}, column `{name}`: `{text}` has a decimal comma; write it with a point");
+        return DataError::table(builder.path, reason);
     }
+    DataError::Cell { path: builder.path.to_owned(), line, column: name, text }
 }

@@ -28,12 +28,28 @@ struct Header {
     shape: Vec<usize>,
 }
 
+/// Why a header is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fault {
+    Damaged(String),
+    /// A sound file with something that is not read here.
+    Unsupported(String),
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Self {
+        Self::Damaged(reason)
+    }
+}
+
 pub(super) fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataError> {
     let file = File::open(path).map_err(|error| DataError::io(path, error))?;
     let length = file.metadata().map_err(|error| DataError::io(path, error))?.len();
     let mut reader = BufReader::with_capacity(1 << 18, file);
-    let refuse = |reason: String| DataError::damaged(path, reason);
-    let (header, start) = header(&mut reader).map_err(refuse)?;
+    let (header, start) = header(&mut reader).map_err(|fault| match fault {
+        Fault::Damaged(reason) => DataError::damaged(path, reason),
+        Fault::Unsupported(reason) => DataError::table(path, reason),
+    })?;
     let [rows, columns] = header.shape[..] else {
         return Err(DataError::table(
             path,
@@ -58,7 +74,7 @@ pub(super) fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataErro
 }
 
 /// Reads the header; also returns the offset of the numbers.
-fn header(reader: &mut impl Read) -> Result<(Header, u64), String> {
+fn header(reader: &mut impl Read) -> Result<(Header, u64), Fault> {
     let mut take = |count: usize| -> Result<Vec<u8>, String> {
         let mut bytes = vec![0; count];
         reader.read_exact(&mut bytes).map_err(|_| "it ends within its header".to_owned())?;
@@ -66,7 +82,7 @@ fn header(reader: &mut impl Read) -> Result<(Header, u64), String> {
     };
     let start = take(8)?;
     if &start[..6] != MAGIC {
-        return Err("it does not begin as a NumPy file does".to_owned());
+        return Err(Fault::Damaged("it does not begin as a NumPy file does".to_owned()));
     }
     let (prefix, size) = match start[6] {
         1 => {
@@ -77,17 +93,17 @@ fn header(reader: &mut impl Read) -> Result<(Header, u64), String> {
             let bytes = take(4)?;
             (12, u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize)
         }
-        other => return Err(format!("version {other} of the format is not known")),
+        other => return Err(Fault::Unsupported(format!("version {other} of the format is not known"))),
     };
     if size > MAX_HEADER {
-        return Err(format!("its header has {size} bytes"));
+        return Err(Fault::Damaged(format!("its header has {size} bytes")));
     }
     let text = String::from_utf8(take(size)?).map_err(|_| "its header is not text".to_owned())?;
     Ok((parse(&text)?, (prefix + size) as u64))
 }
 
 /// Reads the dictionary of a header.
-fn parse(text: &str) -> Result<Header, String> {
+fn parse(text: &str) -> Result<Header, Fault> {
     let wrong = || format!("its header cannot be read: {}", text.trim_end().chars().take(120).collect::<String>());
     let mut rest = text.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or_else(wrong)?.trim();
     let (mut descr, mut fortran_order, mut shape) = (None, None, None);
@@ -98,7 +114,9 @@ fn parse(text: &str) -> Result<Header, String> {
             Some(b'(') => value.find(')').ok_or_else(wrong)? + 1,
             Some(b'\'') => value[1..].find('\'').ok_or_else(wrong)? + 2,
             // The list of the fields of a structure.
-            Some(b'[') => return Err("its rows are structures: save a plain array of numbers".to_owned()),
+            Some(b'[') => {
+                return Err(Fault::Unsupported("its rows are structures: save a plain array of numbers".to_owned()));
+            }
             _ => value.find(',').unwrap_or(value.len()),
         };
         let (value, after) = value.split_at(end);
@@ -106,32 +124,33 @@ fn parse(text: &str) -> Result<Header, String> {
             "descr" => &mut descr,
             "fortran_order" => &mut fortran_order,
             "shape" => &mut shape,
-            _ => return Err(wrong()),
+            _ => return Err(wrong().into()),
         };
         if slot.replace(value.trim()).is_some() {
-            return Err(wrong());
+            return Err(wrong().into());
         }
         let after = after.trim_start();
         rest = match after.strip_prefix(',') {
             Some(after) => after.trim_start(),
             None if after.is_empty() => after,
-            None => return Err(wrong()),
+            None => return Err(wrong().into()),
         };
     }
-    let (Some(descr), Some(order), Some(shape)) = (descr, fortran_order, shape) else { return Err(wrong()) };
+    let (Some(descr), Some(order), Some(shape)) = (descr, fortran_order, shape) else { return Err(wrong().into()) };
     let fortran_order = match order {
         "True" => true,
         "False" => false,
-        _ => return Err(wrong()),
+        _ => return Err(wrong().into()),
     };
     let shape = shape.strip_prefix('(').and_then(|shape| shape.strip_suffix(')')).ok_or_else(wrong)?;
     let axes = shape.split(',').map(str::trim).filter(|axis| !axis.is_empty());
-    let shape = axes.map(|axis| axis.parse().map_err(|_| wrong())).collect::<Result<Vec<usize>, _>>()?;
+    let shape = axes.map(|axis| axis.parse().map_err(|_| wrong())).collect::<Result<Vec<usize>, String>>()?;
     let descr = descr.trim_matches('\'');
     let known = ["f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"];
     let (order, kind) = descr.split_at_checked(1).ok_or_else(wrong)?;
     if !["<", ">", "|", "="].contains(&order) || !known.contains(&kind) {
-        return Err(format!("its numbers are of type `{descr}`; f4, f8, integers and booleans can be read"));
+        let reason = format!("its numbers are of type `{descr}`; f4, f8, integers and booleans can be read");
+        return Err(Fault::Unsupported(reason));
     }
     let bytes = kind.as_bytes();
     Ok(Header { kind: bytes[0], size: usize::from(bytes[1] - b'0'), big_endian: order == ">", fortran_order, shape })
@@ -196,12 +215,16 @@ mod tests {
         let header = parse("{'descr': '<f8', 'fortran_order': False, 'shape': (3, 4), }      \n").unwrap();
         assert_eq!((header.kind, header.size, header.shape.as_slice()), (b'f', 8, &[3, 4][..]));
         assert!(parse("{'descr': '>i2', 'fortran_order': True, 'shape': (7,), }").unwrap().big_endian);
-        for hostile in [
-            "",
-            "{}",
+        for unsupported in [
             "{'descr': '|O', 'fortran_order': False, 'shape': (3, 4), }",
             "{'descr': '<c8', 'fortran_order': False, 'shape': (3, 4), }",
             "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (3,), }",
+        ] {
+            assert!(matches!(parse(unsupported), Err(Fault::Unsupported(_))), "{unsupported}");
+        }
+        for hostile in [
+            "",
+            "{}",
             "{'descr': '<f8', 'fortran_order': 1, 'shape': (3, 4), }",
             "{'descr': '<f8', 'fortran_order': False, 'shape': (-3, 4), }",
             "{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999999999999, 4), }",
@@ -209,7 +232,7 @@ mod tests {
             "{'descr': '<f8', 'descr': '<f8', 'fortran_order': False, 'shape': (3, 4)}",
             "{'descr': '<f8', 'fortran_order': False, 'shape': (3, 4",
         ] {
-            assert!(parse(hostile).is_err(), "{hostile}");
+            assert!(matches!(parse(hostile), Err(Fault::Damaged(_))), "{hostile}");
         }
     }
 }

@@ -105,7 +105,9 @@ fn read_group(
         }
         let name = group.metadata().schema_descr().column(leaf).name().to_owned();
         let refuse = |reason: String| DataError::damaged(path, format!("column `{name}`: {reason}"));
-        check_chunk(group.metadata().column(leaf), length).map_err(refuse)?;
+        let chunk = group.metadata().column(leaf);
+        check_compression(chunk).map_err(|reason| DataError::table(path, format!("column `{name}`: {reason}")))?;
+        check_chunk(chunk, length).map_err(refuse)?;
         read_column(group, leaf, rows, take).map_err(refuse)?;
         if role == Role::Feature {
             numbers.push(cells);
@@ -118,13 +120,18 @@ fn read_group(
     Ok(())
 }
 
-/// Checks that a column chunk lies in the file, and that it can be decompressed.
+/// Checks that a column chunk lies in the file.
 fn check_chunk(chunk: &ColumnChunkMetaData, length: u64) -> Result<(), String> {
     let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
     let end = start.checked_add(chunk.compressed_size()).and_then(|end| u64::try_from(end).ok());
     if start < 0 || chunk.compressed_size() < 0 || end.is_none_or(|end| end > length) {
         return Err("it lies outside the file".to_owned());
     }
+    Ok(())
+}
+
+/// Checks that a column chunk can be decompressed.
+fn check_compression(chunk: &ColumnChunkMetaData) -> Result<(), String> {
     match chunk.compression() {
         Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_) => Ok(()),
         other => {

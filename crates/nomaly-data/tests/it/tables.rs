@@ -73,6 +73,7 @@ fn what_cannot_be_used_is_named_with_its_place() {
     let none = ReadOptions::default();
     for (text, options, told) in [
         ("a,colour\n1,2\n2,red\n", &none, "line 3, column `colour`: `red` is not a number; `--ignore colour`"),
+        ("a;b\n1;2\n1,5;2\n", &none, "line 3, column `a`: `1,5` has a decimal comma; write it with a point"),
         ("a,b\n1,2\n3\n", &none, "line 3 has 1 fields, and the first line has 2"),
         ("a,a\n1,2\n", &none, "two columns are called `a`"),
         (",a\n0,2\n", &none, "`--ignore 1` leaves it out"),
@@ -139,7 +140,10 @@ fn hostile_arrays_are_refused() {
     assert!(refused(&npy("<f8", false, "(1, 17592186044416)", &[])).contains("0 bytes of numbers"));
     let huge = refused(&npy("|u1", false, "(18446744073709551615, 4)", &[1]));
     assert!(huge.contains("1 bytes of numbers"), "{huge}");
-    assert!(refused(&npy("|O", false, "(2, 2)", &[1, 2, 3, 4])).contains("`|O`"));
+    for descr in ["|O", "<c8"] {
+        let message = refused(&npy(descr, false, "(2, 2)", &[1, 2, 3, 4]));
+        assert!(message.contains(&format!("`{descr}`")) && !message.contains("damaged"), "{message}");
+    }
     let mut version = good.clone();
     version[6] = 9;
     assert!(refused(&version).contains("version 9"));

@@ -61,6 +61,7 @@ fn what_a_parquet_file_cannot_give_is_named() {
     assert!(refusal("times.parquet", &when).contains("column `colour` holds text"));
     let zstd = refusal("zstd.parquet", &none);
     assert!(zstd.contains("ZSTD is not supported; write the file with Snappy"), "{zstd}");
+    assert!(!zstd.contains("damaged"), "{zstd}");
     assert!(refusal("labelled.parquet", &list).contains("column"));
 }
 

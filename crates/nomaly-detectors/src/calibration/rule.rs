@@ -1,5 +1,7 @@
 //! Rules that turn scores into decisions.
 
+use std::fmt;
+
 use nomaly_scorers::ScorerError;
 use nomaly_scorers::decision::{ExtremeValue, RobustTail, quantile, three_sigma};
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,19 @@ pub enum DecisionRule {
     RobustTail(f64),
     /// Anomalous if the score is above this value.
     Threshold(f64),
+}
+
+impl fmt::Display for DecisionRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MaxFpr(rate) => write!(f, "max-fpr {rate}"),
+            Self::Quantile(rate) => write!(f, "quantile {rate}"),
+            Self::ThreeSigma => f.write_str("three-sigma"),
+            Self::ExtremeValue(rate) => write!(f, "extreme-value {rate}"),
+            Self::RobustTail(rate) => write!(f, "robust-tail {rate}"),
+            Self::Threshold(value) => write!(f, "threshold {value}"),
+        }
+    }
 }
 
 impl DecisionRule {

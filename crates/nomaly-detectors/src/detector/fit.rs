@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nomaly_backbones::{Backbone, OpenOptions};
 use nomaly_data::{Sample, with_changes};
+use nomaly_methods::groups::GroupInfo;
 use nomaly_methods::training::Checkpoint;
 use nomaly_methods::{Aspect, FeatureSource, FitContext, GroupBy, InputParams, METHODS, Method, MethodError, Skipped};
 use nomaly_settings::{Assignments, Auto, Settings, SettingsTable};
@@ -77,6 +78,8 @@ pub struct FitResult {
     pub dropped: Vec<Suspicious>,
     /// Notes for the user: limits that were reached, choices that were made.
     pub notes: Vec<String>,
+    /// Findings about the images that may make the model worse than it seems.
+    pub warnings: Vec<String>,
     /// The checkpoint of the finished training. [`save`](Self::save) removes it; callers that keep the detector
     /// otherwise call [`remove_checkpoint`](Self::remove_checkpoint). Until then the same fit resumes from it.
     pub checkpoint: Option<Checkpoint>,
@@ -231,7 +234,8 @@ impl FitResult {
 impl FittedDetector {
     /// Updates the detector with `samples`.
     ///
-    /// Their held-out scores are added to the existing ones; their groups, made by `group_by`, count as new ones.
+    /// Their held-out scores are added to the existing ones; their groups, made by `group_by`, count as new ones. The
+    /// model's own rule is [`group_by`](Self::group_by).
     ///
     /// # Errors
     /// [`MethodError::NotExtendable`], [`MethodError::NotUpdatable`], and the errors of [`fit`](Detector::fit).
@@ -260,16 +264,43 @@ impl FittedDetector {
         };
         let fit = FusedFit::new(&pipelines, info.fusion.take(), extend_at, || images.at(0).groups())?;
         info.fusion = fit.fusion;
+        let known = info.input.as_ref().map_or(0, |input| input.count_known(images.looks()));
+        let warnings = (known > 0).then(|| warning_of_known(known, images.looks().len())).into_iter().collect();
         info.input = info.input.and_then(|input| input.joined(images.looks()));
         let Streamed { usable, skipped, groups, group_info } = images.into_streamed()?;
         info.training.images += fit.images;
         info.training.skipped += skipped.len();
-        info.training.groups.count += groups.count();
-        info.training.groups.how = info.training.groups.how.or(group_info.how);
+        info.training.groups = joined_groups(info.training.groups, group_info);
         let more = Calibration::of(&fit.held_out, &groups, decider.calibration().rule())?;
         let decider = decider.joined(&more)?;
         let held_out = held_out_images(&fit.held_out, &usable, &groups);
         let detector = Self { info, decider, model: ForImages { fitted: fit.fitted, backbone, input_stage } };
-        Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes: fit.notes, checkpoint: fit.checkpoint })
+        let (dropped, notes, checkpoint) = (Vec::new(), fit.notes, fit.checkpoint);
+        Ok(FitResult { detector, skipped, held_out, dropped, notes, warnings, checkpoint })
     }
+}
+
+/// The warning about images that the model has learned from before.
+fn warning_of_known(known: usize, images: usize) -> String {
+    format!(
+        "{known} of the {images} images look exactly like images that the model has already learned from: they count \
+         twice, and their scores lower the threshold"
+    )
+}
+
+/// The groups of a model with those of an update, which may have another rule.
+fn joined_groups(groups: GroupInfo, more: GroupInfo) -> GroupInfo {
+    let count = groups.count + more.count;
+    let how = if more.by == groups.by {
+        groups.how.or(more.how)
+    } else {
+        let new = format!("images of an update by `{}`", more.by);
+        match (groups.how, more.how) {
+            (Some(how), _) if how.contains(&new) => Some(how),
+            (Some(how), _) => Some(format!("{how}; {new}")),
+            (None, Some(how)) => Some(format!("{new}: {how}")),
+            (None, None) => None,
+        }
+    };
+    GroupInfo { by: groups.by, count, how }
 }

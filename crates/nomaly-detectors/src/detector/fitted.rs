@@ -157,6 +157,11 @@ impl FittedDetector {
         Ok(images.into_streamed()?)
     }
 
+    /// The rule that grouped the training images; [`GroupBy::Auto`] if the file does not say.
+    pub fn group_by(&self) -> GroupBy {
+        self.info.training.groups.by.parse().unwrap_or_default()
+    }
+
     /// The profile of the training images; `None` for models of older versions.
     pub fn input_profile(&self) -> Option<&InputProfile> {
         self.info.input.as_ref()

@@ -103,7 +103,8 @@ impl Detector {
             decider: Decider::new(calibration, classes),
             model: ForImages { fitted: fit.fitted, backbone: self.backbone, input_stage: self.input_stage },
         };
-        Ok(FitResult { detector, skipped, held_out, dropped: Vec::new(), notes, checkpoint: fit.checkpoint })
+        let (dropped, warnings, checkpoint) = (Vec::new(), Vec::new(), fit.checkpoint);
+        Ok(FitResult { detector, skipped, held_out, dropped, notes, warnings, checkpoint })
     }
 
     /// The method with its full settings.

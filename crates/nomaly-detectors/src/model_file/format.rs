@@ -10,6 +10,9 @@ pub const FORMAT_VERSION: u32 = 3;
 /// The oldest version that this program reads, with settings as text.
 pub(super) const OLDEST_VERSION: u32 = 2;
 
+/// The first bytes of a partial of a divided fit, which is told from a damaged model.
+pub(crate) const PARTIAL_MAGIC: &[u8; 15] = b"nomaly partial\n";
+
 pub(super) const METADATA_KEY: &str = "nomaly";
 pub(super) const HELD_OUT: &str = "calibration/held_out";
 pub(super) const GROUPS: &str = "calibration/groups";

@@ -33,6 +33,7 @@ mod summary;
 mod write;
 
 pub use self::format::FORMAT_VERSION;
+pub(crate) use self::format::PARTIAL_MAGIC;
 pub(crate) use self::read::{Parts, parse, read};
 pub use self::scores::{StoredScores, stored_classes};
 pub(crate) use self::states::{check_classes, joined_states, split_states};

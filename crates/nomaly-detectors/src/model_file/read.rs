@@ -10,8 +10,8 @@ use nomaly_store::{StoreError, read_regular};
 use serde::Deserialize;
 
 use super::format::{
-    CLASS, CLASS_GROUPS, FORMAT_VERSION, GROUPS, HELD_OUT, Header, MAP_MAXIMA, METADATA_KEY, OLDEST_VERSION, REGION,
-    StateHeader,
+    CLASS, CLASS_GROUPS, FORMAT_VERSION, GROUPS, HELD_OUT, Header, MAP_MAXIMA, METADATA_KEY, OLDEST_VERSION,
+    PARTIAL_MAGIC, REGION, StateHeader,
 };
 use super::scores::StoredScores;
 use super::stored::Stored;
@@ -144,6 +144,9 @@ pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, DetectorError> {
 
 /// Checks the container, then the version, then the checksum, then the header.
 pub(super) fn open(bytes: &[u8]) -> Result<(Header, Weights), String> {
+    if bytes.starts_with(PARTIAL_MAGIC) {
+        return Err("is a partial of a divided fit; `nomaly merge` makes a model of it and the others".to_owned());
+    }
     let damaged = |error: WeightsError| {
         format!("is truncated, damaged or not a nomaly model ({error}); fit it again or copy it anew")
     };

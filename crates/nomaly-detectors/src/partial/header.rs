@@ -9,12 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::shard::Shard;
 use crate::calibration::DecisionRule;
 use crate::info::{BackboneInfo, MethodInfo};
+pub(super) use crate::model_file::PARTIAL_MAGIC as MAGIC;
 
 /// The version of the format that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The first bytes of a partial.
-pub(super) const MAGIC: &[u8; 15] = b"nomaly partial\n";
 /// The most bytes of a header; typical ones have a few thousand.
 pub(super) const MOST_HEADER_BYTES: u64 = 16 << 20;
 
@@ -87,7 +86,7 @@ impl FitIdentity {
         report("data", self.dataset.clone(), other.dataset.clone());
         report("number of images", self.images.to_string(), other.images.to_string());
         report("seed", self.seed.to_string(), other.seed.to_string());
-        report("decision rule", format!("{:?}", self.rule), format!("{:?}", other.rule));
+        report("decision rule", self.rule.to_string(), other.rule.to_string());
         report("groups", self.group_by.clone(), other.group_by.clone());
         let changes = |fit: &Self| if fit.changes.is_empty() { "none".to_owned() } else { fit.changes.join(", ") };
         report("changed copies", changes(self), changes(other));

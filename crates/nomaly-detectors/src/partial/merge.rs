@@ -85,13 +85,15 @@ pub fn merge(
         copies: fit.changes.len(),
         streamed,
         input,
-        notes: first.header.notes.iter().cloned().chain(note_on_instruction_sets(&partials)?).collect(),
+        notes: first.header.notes.clone(),
     };
-    Ok(Merged { fit: detector.fitted(learned, training)?, ids })
+    let mut fit = detector.fitted(learned, training)?;
+    fit.warnings.extend(warning_of_instruction_sets(&partials)?);
+    Ok(Merged { fit, ids })
 }
 
-/// Notes for the user on partials computed with different instruction sets.
-fn note_on_instruction_sets(partials: &[Partial]) -> Result<Option<String>, MethodError> {
+/// A warning about partials computed with different instruction sets.
+fn warning_of_instruction_sets(partials: &[Partial]) -> Result<Option<String>, MethodError> {
     let mut found: BTreeSet<&str> = partials.iter().map(|partial| partial.header.isa.as_str()).collect();
     found.insert(Isa::best()?.name());
     let names = found.iter().copied().collect::<Vec<_>>().join(" and ");

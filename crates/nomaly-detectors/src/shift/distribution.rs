@@ -86,6 +86,12 @@ impl Distribution {
             && self.quantiles.is_sorted()
     }
 
+    /// Whether this value is one of the values; `false` if only quantiles are kept.
+    pub(super) fn holds(&self, value: f64) -> bool {
+        let exact = self.quantiles.len() == self.count;
+        exact && self.quantiles.binary_search_by(|other| other.total_cmp(&(value as f32))).is_ok()
+    }
+
     /// How many values there were.
     pub fn count(&self) -> usize {
         self.count

@@ -51,6 +51,16 @@ impl InputProfile {
         Some(Self { facts: self.facts.joined(&more.facts), statistics, features })
     }
 
+    /// The number of images whose measurements are all among those of the training images: copies of them, as good as
+    /// certainly. 0 for profiles of so many images that not all values are kept.
+    pub(crate) fn count_known(&self, looks: &[Look]) -> usize {
+        let is_known = |look: &&Look| {
+            let mut measured = self.statistics.iter();
+            measured.all(|(statistic, values)| statistic.value(look).is_some_and(|value| values.holds(value)))
+        };
+        looks.iter().filter(is_known).count()
+    }
+
     /// Checks a profile from a file.
     pub(crate) fn check(&self) -> Result<(), String> {
         let measured = Statistic::ALL.into_iter().filter(|statistic| *statistic != Statistic::Features);

@@ -53,7 +53,6 @@ mod loss;
 mod matrix;
 mod memory;
 mod norm;
-mod norm_rows;
 mod optimizer;
 mod pair_loss;
 mod pooling;

@@ -124,7 +124,13 @@ impl Method for Dn2 {
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
         let features = PooledFeatures::collect(source, progress)?;
-        features.require(enough_images(self.params.neighbors.k), NAME)?;
+        features.require(MIN_IMAGES, NAME)?;
+        let (k, images) = (self.params.neighbors.k, features.images());
+        if enough_images(k) > images {
+            let most = (1..images).rev().find(|&fewer| enough_images(fewer) <= images).unwrap_or(1);
+            let allowed = format!("at most {most} with {images} training images");
+            return Err(MethodError::setting("k", &k.to_string(), &allowed));
+        }
         let groups = source.groups()?;
         progress.start("comparing held-out images", Some(features.images() as u64));
         let scores =

@@ -28,7 +28,7 @@ pub(super) fn layer_taps(
             return Err(UnknownName::new("layer", name, known).into());
         }
         if names[..place].contains(name) {
-            return Err(SettingError::value("layers", name, "each layer once").into());
+            return Err(SettingError::value("layers", names.join(","), "each layer once").into());
         }
     }
     Ok(names.into_iter().map(|name| TapRequest::new(name, OutputLayout::Rows)).collect())

@@ -215,7 +215,7 @@ pub(super) fn pooled_taps(
             return Err(UnknownName::new("level", name, known).into());
         }
         if names[..place].contains(name) {
-            return Err(SettingError::value(setting, name, "each level once").into());
+            return Err(SettingError::value(setting, names.join(","), "each level once").into());
         }
     }
     Ok(names.into_iter().map(|name| TapRequest { name, layout: OutputLayout::Mean }).collect())

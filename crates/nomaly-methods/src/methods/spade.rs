@@ -322,7 +322,7 @@ impl Spade {
         MethodError::memory(
             NAME,
             &Memory(gallery.saturating_mul(2).saturating_add(RESERVE)).rounded(),
-            &self.params.max_memory.rounded(),
+            &self.params.max_memory.to_string(),
             hint,
         )
     }

@@ -5,8 +5,7 @@
 //!
 //! They are for networks whose loss needs candle's tape: decoders, distillation, several branches. A network that is a
 //! [`Graph`](crate::graph::Graph) needs no tape in [`trainable`](crate::trainable); candle's allocates each gradient
-//! and adds it to a tensor of zeros. On another device a graph runs as a [`Module`](crate::module::Module) of these
-//! functions.
+//! and adds it to a tensor of zeros. On another device a graph runs as a `module::Module` of these functions.
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};

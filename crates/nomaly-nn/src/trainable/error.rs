@@ -3,7 +3,6 @@
 use nomaly_kernels::training::TrainingError;
 use nomaly_registry::UnknownName;
 
-use super::optimizer::ParameterNames;
 use crate::graph::GraphError;
 use crate::weights::WeightsError;
 
@@ -74,8 +73,8 @@ pub enum TrainableError {
     /// A group of parameters of the optimizer has no member.
     #[error("the network has no parameter of the optimizer's group {names}")]
     EmptyGroup {
-        /// The names.
-        names: ParameterNames,
+        /// The names, as the group gives them.
+        names: String,
     },
     /// The optimizer has been used with another network.
     #[error("the optimizer has states of {found} parameters, the network has {expected}")]

@@ -5,11 +5,12 @@ use std::path::Path;
 use nomaly::data::{Choice, choose};
 use nomaly::evaluation::evaluate_rows;
 use nomaly::evaluation::reference_of_rows;
+use nomaly::model_file::{AnySummary, read_any_summary};
 use nomaly::rows::read;
 use nomaly::rows::{FittedRows, RowFitOptions, RowPredictOptions};
 
 use super::super::{Status, figures, tell_skipped, warn_unattainable};
-use super::{check_method, classes, detector, fit_rows, labels, refusal, subset};
+use super::{check_is_no_table, check_method, classes, detector, fit_rows, labels, refusal, subset};
 use crate::args::{EvalArgs, Format};
 use crate::console::Console;
 use crate::failure::Failure;
@@ -27,20 +28,15 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     if args.with.is_some() {
         return Err(refusal("--with", "one model scores rows"));
     }
+    let fitted = args.model.as_deref().map(|path| load(path, &args.data)).transpose()?;
     let table = read(Path::new(&args.data), &args.rows.options())?;
     let Some(labels) = labels(&table)? else {
         let hint = "`--label COLUMN` names the column that says which rows are anomalous";
         return Err(Failure::new("an evaluation needs labels", hint).into());
     };
     let strict = args.reading.options(None).strict;
-    let (detector, test, fit_s, rule) = match &args.model {
-        Some(path) => {
-            let detector = FittedRows::load(path)?;
-            if detector.classes().is_some() {
-                let message = format!("{} is a model of classes", path.display());
-                let hint = "`nomaly eval DATA --labels COLUMN -m FILE` measures how it tells them apart";
-                return Err(Failure::new(message, hint).into());
-            }
+    let (detector, test, fit_s, rule) = match fitted {
+        Some(detector) => {
             let rule = args.rule.rule(Some(detector.calibration().rule()))?;
             (detector, (0..labels.len()).collect::<Vec<_>>(), None, rule)
         }
@@ -79,4 +75,18 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         Format::Table => figures::print(&mut stdout(), &figures)?,
     }
     Ok(Status::Done)
+}
+
+/// Loads a model for the table `data`.
+fn load(path: &Path, data: &str) -> anyhow::Result<FittedRows> {
+    if let AnySummary::Images(_) = read_any_summary(path)? {
+        check_is_no_table(data, path)?;
+    }
+    let detector = FittedRows::load(path)?;
+    if detector.classes().is_some() {
+        let message = format!("{} is a model of classes", path.display());
+        let hint = "`nomaly eval DATA --labels COLUMN -m FILE` measures how it tells them apart";
+        return Err(Failure::new(message, hint).into());
+    }
+    Ok(detector)
 }

@@ -13,7 +13,7 @@ use crate::args::FitArgs;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::{and_skipped, bytes, counted, seconds};
-use crate::writable::check_distinct;
+use crate::writable::check_apart;
 
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     let column = args.labels.column()?;
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
         let hint = "leave it out; rows that depend on each other are named by --group COLUMN";
         return Err(Failure::new(format!("{flag} is for images, and {} is a table", args.data), hint).into());
     }
-    check_distinct(&args.output, Path::new(&args.data))?;
+    check_apart(&[&args.output], &[Path::new(&args.data)])?;
     check_writable(&args.output)?;
     let rule = args.rule.rule(None)?.unwrap_or(RowFitOptions::default().rule);
     let path = Path::new(&args.data);

@@ -9,10 +9,12 @@ mod score;
 use std::path::Path;
 use std::time::Instant;
 
-use nomaly::Assignments;
 use nomaly::evaluation::is_anomalous_label;
+use nomaly::methods::MethodError;
 use nomaly::rows::{FittedRows, RowDetector, RowFitOptions};
 use nomaly::rows::{Table, is_table};
+use nomaly::settings::SettingError;
+use nomaly::{Assignments, DetectorError};
 
 pub(crate) use self::eval::run as eval;
 pub(crate) use self::fit::normal_rows;
@@ -26,6 +28,28 @@ use crate::failure::Failure;
 use crate::output::counted;
 use crate::progress::{Bars, Unit};
 use nomaly::AUTO;
+
+/// Where the settings of models of rows are shown.
+const SCORER_SETTINGS: &str =
+    "`nomaly list scorers` shows the settings of each; `nomaly schema settings rows` those of all";
+
+/// Rejects `data` other than a table for a model of rows.
+pub(crate) fn check_is_table(data: &str, model: &Path) -> anyhow::Result<()> {
+    if is_table(Path::new(data)) {
+        return Ok(());
+    }
+    let message = format!("{data} is not a table, and {} is a model of rows", model.display());
+    Err(Failure::new(message, "a table is a .csv, .tsv, .npy or .parquet file").into())
+}
+
+/// Rejects a table for a model of images.
+pub(crate) fn check_is_no_table(data: &str, model: &Path) -> anyhow::Result<()> {
+    if !is_table(Path::new(data)) {
+        return Ok(());
+    }
+    let message = format!("{data} is a table, and {} is a model of images", model.display());
+    Err(Failure::new(message, "name a folder of images, or a model that was fitted on a table").into())
+}
 
 /// Whether the data is a table; rejects flags for tables if it is not.
 pub(crate) fn is_about_rows(data: &Path, args: &RowArgs) -> anyhow::Result<bool> {
@@ -45,7 +69,15 @@ pub(crate) fn is_about_rows(data: &Path, args: &RowArgs) -> anyhow::Result<bool>
 /// The detector with these settings: one of classes, or one of normal rows.
 fn detector(settings: &[String], of_classes: bool) -> anyhow::Result<RowDetector> {
     let settings = Assignments::parse(settings)?;
-    Ok(if of_classes { RowDetector::of_classes(&settings)? } else { RowDetector::new(&settings)? })
+    if of_classes {
+        return Ok(RowDetector::of_classes(&settings)?);
+    }
+    RowDetector::new(&settings).map_err(|error| match error {
+        DetectorError::Method(MethodError::Setting(SettingError::Unknown(_))) => {
+            Failure::new(error.to_string(), SCORER_SETTINGS).into()
+        }
+        error => error.into(),
+    })
 }
 
 /// Rejects flags for images, and settings unknown to the scorer, before a table is read.

@@ -172,11 +172,12 @@ impl MethodParams for AdaclParams {
 impl Settings for AdaclParams {
     fn check(&self) -> Result<(), SettingError> {
         self.training.check()?;
-        let twice = |(place, kind): (usize, &AdaclKind)| self.anomalies[..place].contains(kind);
-        match self.anomalies.iter().enumerate().find(|(place, kind)| twice((*place, kind))) {
-            Some((_, kind)) => Err(SettingError::value("anomalies", kind.name(), "each way once")),
-            None => Ok(()),
+        let is_twice = |(place, kind): (usize, &AdaclKind)| self.anomalies[..place].contains(kind);
+        if !self.anomalies.iter().enumerate().any(is_twice) {
+            return Ok(());
         }
+        let given: Vec<&str> = self.anomalies.iter().map(|kind| kind.name()).collect();
+        Err(SettingError::value("anomalies", given.join(","), "each way once"))
     }
 }
 

@@ -177,7 +177,7 @@ impl Padim {
         let hint = fitting.map_or("allow more, or make `input_size` smaller".to_owned(), |fewer| {
             format!("allow more, or set `features` to at most {fewer}")
         });
-        Err(MethodError::memory(NAME, &needed(features).rounded(), &max_memory.rounded(), &hint))
+        Err(MethodError::memory(NAME, &needed(features).rounded(), &max_memory.to_string(), &hint))
     }
 }
 
@@ -489,7 +489,7 @@ mod tests {
         let message = padim.check_memory(3136, &context).unwrap_err().to_string();
         assert_eq!(
             message,
-            "padim needs 121 MiB of memory here, and max_memory is 1 MiB; allow more, or set `features` to at most 8"
+            "padim needs 121 MiB of memory here, and max_memory is 1MiB; allow more, or set `features` to at most 8"
         );
         let small = Padim { features: 8, ..padim };
         assert!(small.check_memory(3136, &context).is_ok());

@@ -109,7 +109,7 @@ impl Plan {
             return Err(MethodError::memory(
                 NAME,
                 &Memory(least as u64).rounded(),
-                &params.max_memory.rounded(),
+                &params.max_memory.to_string(),
                 "allow more, or make `input_size` smaller",
             ));
         }
@@ -266,6 +266,6 @@ mod tests {
         assert!(small.share < 0.1 && small.notes.len() == 2, "{small:?}");
         assert!(matches!(plan(20_000, Memory(2 * RESERVE)), Ok(plan) if plan.share < 0.05));
         let huge = Plan::new(&PatchCoreParams::default(), 10, 4096, shape, 0).unwrap_err();
-        assert!(huge.to_string().contains("max_memory is 2048 MiB"), "{huge}");
+        assert!(huge.to_string().contains("max_memory is 2GiB"), "{huge}");
     }
 }

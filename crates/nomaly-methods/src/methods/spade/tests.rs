@@ -298,7 +298,7 @@ fn the_grid_is_the_finest_that_fits() {
     });
     for (grid, images, hint) in [(None, 5000, "`input_size` smaller"), (Some(4), 500, "leave the `grid` to `auto`")] {
         let error = resnet(gib, grid, images, 1).unwrap_err().to_string();
-        assert!(error.contains("max_memory is 1024 MiB") && error.contains(hint), "{error}");
+        assert!(error.contains("max_memory is 1GiB") && error.contains(hint), "{error}");
     }
 }
 

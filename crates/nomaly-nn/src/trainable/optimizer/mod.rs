@@ -106,7 +106,7 @@ impl NetworkOptimizer {
         let parameters: Vec<_> = parameters.collect();
         for ParameterGroup { names, .. } in &self.groups {
             if !parameters.iter().any(|(parameter, _)| names.contains(parameter)) {
-                return Err(TrainableError::EmptyGroup { names: names.clone() });
+                return Err(TrainableError::EmptyGroup { names: names.to_string() });
             }
         }
         if self.states.is_empty() {

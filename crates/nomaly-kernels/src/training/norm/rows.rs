@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use crate::simd::{Kernel, Simd, leaky_relu};
 
-use super::memory::Shared;
-use super::norm::{AfterNorm, BatchNorm};
-use super::vectors::map_vectors;
+use super::{AfterNorm, BatchNorm};
+use crate::training::memory::Shared;
+use crate::training::vectors::map_vectors;
 
 /// Channels of a unit of work.
 pub(super) const CHANNELS: usize = 128;

@@ -10,6 +10,8 @@
 //! Sums run in f32 lanes over one plane and in f64 over planes; variances are taken around the mean of each plane and
 //! combined (Chan, Golub & LeVeque 1983), so that a large mean loses no precision.
 
+mod rows;
+
 use std::ops::Range;
 
 use crate::geometry::Slope;
@@ -19,8 +21,8 @@ use crate::simd::{Kernel, Simd, Token, leaky_relu};
 
 use super::error::{TrainingError, expect, expect_some, positive, samples, values};
 use super::memory::{Shared, threads_for};
-use super::norm_rows::{BackwardRows, CHANNELS, NormalizeRows, RowMoments};
 use super::reduce::{Moments, sum_pairs};
+use rows::{BackwardRows, CHANNELS, NormalizeRows, RowMoments};
 
 /// The activation after normalization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
