@@ -116,9 +116,9 @@ fn pass(line: &str) -> Result<Pass, Failure> {
             let mut y = values(images * channels * to * to);
             Box::new(move || {
                 if forward {
-                    plan.forward(&x, &mut y)?
+                    plan.forward(&x, &mut y)?;
                 } else {
-                    plan.input_gradient(&y, &mut x)?
+                    plan.input_gradient(&y, &mut x)?;
                 }
                 Ok(())
             })
@@ -129,9 +129,9 @@ fn pass(line: &str) -> Result<Pass, Failure> {
             let mut y = values(images * channels * plan.output()[0] * plan.output()[1]);
             Box::new(move || {
                 if forward {
-                    plan.forward(&x, &mut y)?
+                    plan.forward(&x, &mut y)?;
                 } else {
-                    plan.input_gradient(&y, &mut x)?
+                    plan.input_gradient(&y, &mut x)?;
                 }
                 Ok(())
             })

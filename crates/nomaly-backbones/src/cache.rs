@@ -168,8 +168,8 @@ fn import_into(home: &Path, file: &Path, name: Option<&str>) -> Result<PathBuf, 
 /// Converts a weight file to safetensors. The same input always gives the same bytes.
 ///
 /// # Errors
-/// Those of [`read`](crate::weights::read), [`WeightsError::Overflow`](nomaly_nn::weights::WeightsError::Overflow), and [`CacheError::Store`] if `output` cannot
-/// be written.
+/// Those of [`read`](crate::weights::read), [`WeightsError::Overflow`](nomaly_nn::weights::WeightsError::Overflow), and
+/// [`CacheError::Store`] if `output` cannot be written.
 pub fn convert(input: &Path, output: &Path, precision: WeightsPrecision) -> Result<(), CacheError> {
     convert_as(None, input, output, precision)
 }

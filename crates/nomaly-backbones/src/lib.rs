@@ -1,7 +1,8 @@
 //! Backbones: networks that turn an image into features, with taps at every depth.
 //!
-//! An architecture is defined once, as data ([`Graph`](nomaly_nn::graph::Graph)). Together with a set of weights it becomes
-//! the compiled CPU plan ([`Backbone::compile`]) or, with the feature `candle`, a `Module` for CUDA, Metal and training. [`registry::BACKBONES`] lists all backbones; EfficientNet-Lite0 comes with its weights.
+//! An architecture is defined once, as data ([`Graph`](nomaly_nn::graph::Graph)). Together with a set of weights it
+//! becomes the compiled CPU plan ([`Backbone::compile`]) or, with the feature `candle`, a `Module` for CUDA, Metal and
+//! training. [`registry::BACKBONES`] lists all backbones; EfficientNet-Lite0 comes with its weights.
 //!
 //! ```
 //! use nomaly_backbones::{Backbone, OutputLayout, TapRequest};

@@ -48,7 +48,8 @@ pub struct Explanation {
 /// The backbone runs up to the tap as an inference plan; only the layers between the tap and the output need a
 /// gradient. So the deepest tap of an EfficientNet can be explained, since only the classifier follows, but its
 /// shallower ones cannot: depthwise convolutions, squeeze and excitation, swish and ReLU6 have no gradient in
-/// [`trainable`](nomaly_nn::trainable). ResNets and wide residual networks can be explained at each tap that has positions.
+/// [`trainable`](nomaly_nn::trainable). ResNets and wide residual networks can be explained at each tap that has
+/// positions.
 ///
 /// # Reference
 /// Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization*, 2020,

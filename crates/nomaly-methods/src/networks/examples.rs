@@ -102,8 +102,8 @@ impl<'a, M: ExampleMaker> Examples<'a, M> {
         examples
     }
 
-    /// Evaluates `network` on examples of held-out views and calls `visit` with the first tap's output and the target of
-    /// each.
+    /// Evaluates `network` on examples of held-out views and calls `visit` with the first tap's output and the target
+    /// of each.
     pub(crate) fn evaluate(
         &self,
         network: &mut Network,

@@ -1,10 +1,9 @@
 //! The training loop of all methods that train a network.
 //!
 //! # The loop
-//! An [`Objective`] owns the networks and defines the loss: it runs them forward and backward on a batch and steps their
-//! optimizers.
-//! [`train`] does the rest for all methods: the order of the examples, the learning rate, progress with the loss,
-//! validation, early stopping, checkpoints, resumption and cancellation.
+//! An [`Objective`] owns the networks and defines the loss: it runs them forward and backward on a batch and steps
+//! their optimizers. [`train`] does the rest for all methods: the order of the examples, the learning rate, progress
+//! with the loss, validation, early stopping, checkpoints, resumption and cancellation.
 //!
 //! # Guarantees
 //! * The result depends only on the seed, the settings and the data: the order of an epoch comes from the seed and the

@@ -30,8 +30,8 @@ pub enum Schedule {
     Cosine,
     /// Triangles between a tenth of the rate and the rate, four over the training (Smith 2017, `triangular`).
     Cyclic,
-    /// One cycle: half a cosine from a 25th of the rate to the rate in 30 % of the steps, then one down to a 10 000th of
-    /// the first rate (Smith & Topin 2019), with the constants of PyTorch's `OneCycleLR`.
+    /// One cycle: half a cosine from a 25th of the rate to the rate in 30 % of the steps, then one down to a 10 000th
+    /// of the first rate (Smith & Topin 2019), with the constants of PyTorch's `OneCycleLR`.
     OneCycle,
 }
 

@@ -93,8 +93,8 @@ pub struct TrainingParams {
     pub schedule: Schedule,
     /// How long the learning rate rises in equal parts before its schedule begins.
     pub warmup: Warmup,
-    /// Weight of the sum of all squared parameters in the loss; with `adamw` and `stable-adamw` each step shrinks them by
-    /// twice that, times the learning rate, instead.
+    /// Weight of the sum of all squared parameters in the loss; with `adamw` and `stable-adamw` each step shrinks them
+    /// by twice that, times the learning rate, instead.
     #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub l2: f64,
     /// Epochs without a smaller loss of held-out images after which training stops, and the best network is kept;

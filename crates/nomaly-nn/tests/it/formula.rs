@@ -1,4 +1,5 @@
-//! Weights and inputs made by a formula, the same as in the scripts that make fixtures; the tests of `nomaly-backbones` share them.
+//! Weights and inputs made by a formula, the same as in the scripts that make fixtures; the tests of `nomaly-backbones`
+//! share them.
 
 use nomaly_nn::graph::{Graph, Parameter, ParameterRole};
 use nomaly_nn::weights::{WeightTensor, Weights};

@@ -40,8 +40,8 @@ pub enum StableForm {
     /// The paper's: R has g² / max(v̂, ε²), and weight decay takes the divided rate.
     #[default]
     Published,
-    /// That of Dinomaly's code (Guo et al. 2025), also used by INP-Former: R has g² / (√v̂ + ε)², and weight decay takes
-    /// the undivided rate.
+    /// That of Dinomaly's code (Guo et al. 2025), also used by INP-Former: R has g² / (√v̂ + ε)², and weight decay
+    /// takes the undivided rate.
     Dinomaly,
 }
 
