@@ -46,10 +46,7 @@ pub struct Explanation {
 /// [`Target`].
 ///
 /// The backbone runs up to the tap as an inference plan; only the layers between the tap and the output need a
-/// gradient. So the deepest tap of an EfficientNet can be explained, since only the classifier follows, but its
-/// shallower ones cannot: depthwise convolutions, squeeze and excitation, swish and ReLU6 have no gradient in
-/// [`trainable`](nomaly_nn::trainable). ResNets and wide residual networks can be explained at each tap that has
-/// positions.
+/// gradient. Every tap that has positions can be explained.
 ///
 /// # Reference
 /// Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization*, 2020,
@@ -75,7 +72,7 @@ impl GradCam {
     ///
     /// # Errors
     /// For a tap that the backbone or its weights do not have, that has no positions, or that the output bypasses; for
-    /// operations between the tap and the output that have no gradient; for images that are too small.
+    /// images that are too small.
     pub fn new(backbone: &Backbone, tap: Option<&str>, size: [usize; 2], isa: Isa) -> Result<Self, ExplainError> {
         let name = backbone.name().to_owned();
         let deepest = |taps: Vec<TapInfo>| taps.into_iter().next_back().map_or_else(String::new, |tap| tap.name);

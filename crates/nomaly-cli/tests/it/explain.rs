@@ -74,8 +74,7 @@ fn averages_have_a_picture_a_layer() {
 #[test]
 fn what_cannot_be_explained_says_why() {
     let image = parts().join("test/good/000.png");
-    let error = nomaly(args!["explain", image, "-m", model(), "--tap", "stage6"]).error();
-    assert!(error.contains("no gradient of `head` reaches `stage6` of efficientnet-lite0"), "{error}");
+    nomaly(args!["explain", image, "-m", model(), "--tap", "stage6"]).ok();
     let error = nomaly(args!["explain", image, "-m", model(), "--class", "3"]).error();
     assert!(error.contains("have no classifier"), "{error}");
     let pixels = fresh_folder("explained-pixels").join("pixels.nomaly");
