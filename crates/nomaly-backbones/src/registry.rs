@@ -132,8 +132,8 @@ const fn resnet(name: &'static str, summary: &'static str, block: Block, depths:
     }
 }
 
-/// Lite networks take `(x − 127) / 128`. TensorFlow resized bilinearly without antialiasing; with antialiased resizing,
-/// bicubic is closer to that at small sizes.
+/// Lite networks take `(x − 127) / 128`. TensorFlow resized bilinearly without antialiasing; with antialiased
+/// resizing, bicubic is closer to that at small sizes.
 const fn lite(
     name: &'static str,
     summary: &'static str,

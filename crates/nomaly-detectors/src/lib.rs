@@ -1,8 +1,8 @@
 //! Detectors of visual anomalies: fit on images of good items, then score new ones.
 //!
 //! A [`FeatureExtractor`] (backbone, taps, preprocessing) feeds a [`Method`](nomaly_methods::Method), which models
-//! normality and gives every image a score, *higher = more anomalous*. [`Detector`] → [`FittedDetector`] combines them,
-//! calibrates the decision on held-out normal images and saves everything in one [model file](model_file).
+//! normality and gives every image a score, *higher = more anomalous*. [`Detector`] → [`FittedDetector`] combines
+//! them, calibrates the decision on held-out normal images and saves everything in one [model file](model_file).
 //!
 //! ```no_run
 //! use nomaly_detectors::{Detector, FitOptions, PredictOptions};

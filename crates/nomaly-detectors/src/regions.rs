@@ -75,8 +75,8 @@ impl Regions {
     /// pixels. A value equal to the threshold is not above it. Hysteresis comes first, then holes, then the least area.
     ///
     /// # Errors
-    /// A map with a wrong number of values or more than 2³² − 1; a value that is not finite, since counting it as "not
-    /// above" would hide it; a threshold that is NaN.
+    /// A map with a wrong number of values or more than 2³² − 1; a value that is not finite, since counting it as
+    /// "not above" would hide it; a threshold that is NaN.
     pub fn find(
         map: &[f32],
         width: usize,

@@ -152,6 +152,13 @@ pub struct MethodFit {
     pub checkpoint: Option<Checkpoint>,
 }
 
+impl MethodFit {
+    /// The fit of a method without classes and training, with nothing to note.
+    pub fn new(fitted: Box<dyn FittedMethod>, held_out: Vec<HeldOut>, images: usize) -> Self {
+        Self { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None }
+    }
+}
+
 /// A fitted method, which can score.
 pub trait FittedMethod: Send + Sync {
     /// Scores each view of each image of a batch, in order; *higher = more anomalous*. A `workspace` must not be shared

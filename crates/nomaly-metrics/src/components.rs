@@ -1,7 +1,7 @@
 //! Connected regions of a binary mask.
 //!
-//! Two passes over the mask with a union–find forest: the first assigns provisional labels and joins touching ones, the
-//! second numbers the regions in raster order of their first pixel.
+//! Two passes over the mask with a union–find forest: the first assigns provisional labels and joins touching ones,
+//! the second numbers the regions in raster order of their first pixel.
 
 /// The neighbours of a pixel that belong to its region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub struct Components {
 impl Components {
     /// Finds the regions of the non-zero pixels of a row-major mask of rows of `width` pixels.
     ///
-    /// An incomplete last row is padded with background. The mask has at most 2³² − 1 pixels; a `width` of 0 gives no
-    /// regions.
+    /// An incomplete last row is padded with background. The mask has at most 2³² − 1 pixels; a `width` of 0 gives
+    /// no regions.
     ///
     /// ```
     /// use nomaly_metrics::components::{Components, Connectivity};

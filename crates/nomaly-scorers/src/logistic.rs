@@ -5,9 +5,9 @@
 //! two-class classifier does on the same features.
 //!
 //! # What it computes
-//! The log-odds `x·w + b` of a row to be an anomaly, with the minimum of `½ ‖w‖² + C Σ s_i log(1 + exp(-y_i (x_i·w +
-//! b)))` for `y_i` 1 (anomaly) or -1 and the weights `s_i` of the classes. Newton's method with a line search finds it;
-//! the objective is convex, so there is no other minimum. `b` is not penalized, and rows are centered for the
+//! The log-odds `x·w + b` of a row to be an anomaly, with the minimum of `½ ‖w‖² + C Σ s_i log(1 + exp(-y_i
+//! (x_i·w + b)))` for `y_i` 1 (anomaly) or -1 and the weights `s_i` of the classes. Newton's method with a line search
+//! finds it; the objective is convex, so there is no other minimum. `b` is not penalized, and rows are centered for the
 //! computation, which changes only the rounding.
 //!
 //! # When to use

@@ -1,9 +1,9 @@
 //! The pipeline from a decoded image to a network's input.
 //!
 //! # What it computes
-//! Resize, then an optional centre crop, then `(v / 255 − mean) / std` for each channel. The result is the *frame*; its
-//! [`Views`] (by default the frame itself) are the planes `[views, 3, H, W]` that the backbones take. Each step up to
-//! the frame equals torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on PIL images; the normalisation
+//! Resize, then an optional centre crop, then `(v / 255 − mean) / std` for each channel. The result is the *frame*;
+//! its [`Views`] (by default the frame itself) are the planes `[views, 3, H, W]` that the backbones take. Each step up
+//! to the frame equals torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on PIL images; the normalisation
 //! equals it bit for bit.
 //!
 //! # When to use

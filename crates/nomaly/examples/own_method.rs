@@ -63,14 +63,7 @@ impl Method for MeanMap {
         });
         let held_out = held_out.collect();
         let mean = sum.iter().map(|sum| sum / images as f32).collect();
-        Ok(MethodFit {
-            fitted: Box::new(FittedMeanMap { grid, mean }),
-            held_out,
-            classes: Vec::new(),
-            images,
-            notes: Vec::new(),
-            checkpoint: None,
-        })
+        Ok(MethodFit::new(Box::new(FittedMeanMap { grid, mean }), held_out, images))
     }
 
     fn restore(&self, _: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {

@@ -2,8 +2,8 @@
 //!
 //! # What it computes
 //! Reads `labels.csv` (path, probability of a defect, `mono` or `poly`, separated by blanks). A probability of 0 is a
-//! good cell, 1 a defective one; at ⅓ and ⅔ the experts were uncertain; such cells are left out, unless `labels=all`
-//! adds them to the test images, as good below ½ and defective above it.
+//! good cell, 1 a defective one; at ⅓ and ⅔ the experts were uncertain; such cells are left out, unless
+//! `labels=all` adds them to the test images, as good below ½ and defective above it.
 //!
 //! The data set has no split of its own. `datasets/splits/elpv.toml` fixes one: 400 good monocrystalline and 400 good
 //! polycrystalline training cells; all other certain cells are test cells (188 good and 313 defective, 520 and 402).

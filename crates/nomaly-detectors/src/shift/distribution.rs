@@ -142,7 +142,8 @@ impl Distribution {
         // Few values hardly show heavy tails: the excess kurtosis of n values is less than n, whatever their
         // distribution.
         let excess = self.excess.max(0.0) + UNSEEN_EXCESS / n;
-        // Student's t with ν degrees of freedom has an excess kurtosis of 6 / (ν − 4), and a variance of ν / (ν − 2).
+        // Student's t with ν degrees of freedom has an excess kurtosis of 6 / (ν − 4), and a variance of
+        // ν / (ν − 2).
         let degrees = 4.0 + 6.0 / excess;
         let narrowed = scale * ((degrees - 2.0) / degrees).sqrt();
         plain.max(two_sided(deviation / narrowed, (degrees as usize).min(self.count - 1)))

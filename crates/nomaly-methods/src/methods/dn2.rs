@@ -147,14 +147,7 @@ impl Method for Dn2 {
         let bank = NearestNeighbours::fit(features.levels[0].view(), self.params.neighbors)?;
         let held_out = held_out(source, 0..features.images(), &scores?)?;
         let fitted = Box::new(FittedDn2 { bank });
-        Ok(MethodFit {
-            fitted,
-            held_out,
-            classes: Vec::new(),
-            images: features.images(),
-            notes: Vec::new(),
-            checkpoint: None,
-        })
+        Ok(MethodFit::new(fitted, held_out, features.images()))
     }
 
     fn updates(&self) -> Updates {
@@ -173,14 +166,7 @@ impl Method for Dn2 {
         let rows = features.levels[0].view();
         let held_out = held_out(source, 0..features.images(), &bank.score(rows)?)?;
         bank.push_rows(rows)?;
-        Ok(MethodFit {
-            fitted: Box::new(FittedDn2 { bank }),
-            held_out,
-            classes: Vec::new(),
-            images: features.images(),
-            notes: Vec::new(),
-            checkpoint: None,
-        })
+        Ok(MethodFit::new(Box::new(FittedDn2 { bank }), held_out, features.images()))
     }
 
     fn restore(&self, mut states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {

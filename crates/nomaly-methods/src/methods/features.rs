@@ -137,7 +137,7 @@ impl Method for Features {
         let scorer = self.scorer.fit(features.all_joined().view(), seed, progress)?;
         let images = features.images();
         let fitted = Box::new(FittedFeatures { scorer, kept: context.updatable.then_some(features) });
-        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None })
+        Ok(MethodFit::new(fitted, held_out, images))
     }
 
     fn updates(&self) -> Updates {
@@ -158,14 +158,7 @@ impl Method for Features {
         let all = kept.followed_by(&more)?;
         let _stage = Stage::start(context.progress, "fitting the scorer", None);
         let scorer = self.scorer.fit(all.all_joined().view(), context.seed, context.progress)?;
-        Ok(MethodFit {
-            fitted: Box::new(FittedFeatures { scorer, kept: Some(all) }),
-            held_out,
-            classes: Vec::new(),
-            images: more.images(),
-            notes: Vec::new(),
-            checkpoint: None,
-        })
+        Ok(MethodFit::new(Box::new(FittedFeatures { scorer, kept: Some(all) }), held_out, more.images()))
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {

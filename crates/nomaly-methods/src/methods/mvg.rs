@@ -302,7 +302,7 @@ impl Method for Mvg {
         let held_out = held_out(source, 0..features.images(), &scores)?;
         let images = features.images();
         let fitted = Box::new(FittedMvg { levels, kept: context.updatable.then_some(features) });
-        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None })
+        Ok(MethodFit::new(fitted, held_out, images))
     }
 
     fn updates(&self) -> Updates {
@@ -331,14 +331,7 @@ impl Method for Mvg {
             levels.push((tap.name.clone(), self.scorer(rows.view())?));
             stage.advance(1);
         }
-        Ok(MethodFit {
-            fitted: Box::new(FittedMvg { levels, kept: Some(all) }),
-            held_out,
-            classes: Vec::new(),
-            images: more.images(),
-            notes: Vec::new(),
-            checkpoint: None,
-        })
+        Ok(MethodFit::new(Box::new(FittedMvg { levels, kept: Some(all) }), held_out, more.images()))
     }
 
     fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {

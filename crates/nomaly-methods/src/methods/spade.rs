@@ -244,7 +244,7 @@ impl Method for Spade {
             }
             Ok(())
         })?;
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
+        Ok(MethodFit { notes, ..MethodFit::new(Box::new(fitted), held_out, images) })
     }
 
     fn updates(&self) -> Updates {
@@ -285,14 +285,7 @@ impl Method for Spade {
             return Err(MethodError::TooFew { of: NAME.to_owned(), items: "training images", needed: 1, found: 0 });
         }
         fitted.gallery.append(more)?;
-        Ok(MethodFit {
-            fitted: Box::new(fitted),
-            held_out,
-            classes: Vec::new(),
-            images,
-            notes: Vec::new(),
-            checkpoint: None,
-        })
+        Ok(MethodFit::new(Box::new(fitted), held_out, images))
     }
 
     fn revisits(&self) -> bool {

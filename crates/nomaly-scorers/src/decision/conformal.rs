@@ -11,8 +11,8 @@ use crate::ScorerError;
 /// For held-out normal scores `s_1 … s_n`, the p-value of a score `s` is `(1 + #{i : s_i >= s}) / (n + 1)`.
 ///
 /// If items come in `G` groups (frames of one scene, photographs of one part), it is the p-value of an item of a *new*
-/// group: each group counts as one item, through the share of its scores that reach `s`: `(1 + Σ_g #{i in g : s_i >= s}
-/// / n_g) / (G + 1)`. That is the mean p-value over all ways to draw one score per group.
+/// group: each group counts as one item, through the share of its scores that reach `s`: `(1 + Σ_g #{i in g : s_i >=
+/// s} / n_g) / (G + 1)`. That is the mean p-value over all ways to draw one score per group.
 ///
 /// # When to use
 /// Whenever the false-alarm rate matters: if the item behind `s` is normal and exchangeable with the held-out ones,

@@ -7,7 +7,8 @@ use crate::ScorerError;
 const FEWEST_EXCEEDANCES: usize = 10;
 /// The fewest distinct exceedances that determine two parameters.
 const FEWEST_DISTINCT: usize = 4;
-/// The lower bound of the shape: below it maximum likelihood is not regular, and below −1 the likelihood has no bound.
+/// The lower bound of the shape: below it maximum likelihood is not regular, and below −1 the likelihood has no
+/// bound.
 const LEAST_SHAPE: f64 = -0.5;
 /// Grid points at which the profile likelihood is evaluated before the best is refined.
 const GRID: usize = 96;
@@ -24,9 +25,9 @@ const GOLDEN_STEPS: usize = 60;
 /// `(k + 1)`-th largest of `n` held-out scores, shape `ξ ≥ -1/2` and scale `σ` maximize the likelihood, and for a rate
 /// below `k / n` the threshold is `u + σ/ξ ((rate n / k)^(-ξ) - 1)`. At and below `u` the rule is [`Conformal`].
 ///
-/// With `ξ` and `x = ξ / σ` the scale drops out (Grimshaw 1993): `ξ(x)` is the mean of `ln(1 + x y)`, which leaves a
-/// one-dimensional search, over a grid and then by golden sections. The bound on `ξ` is where maximum likelihood stops
-/// being regular; shorter tails than that get a slightly longer one, which errs towards fewer alarms.
+/// With `ξ` and `x = ξ / σ` the scale drops out (Grimshaw 1993): `ξ(x)` is the mean of `ln(1 + x y)`, which leaves
+/// a one-dimensional search, over a grid and then by golden sections. The bound on `ξ` is where maximum likelihood
+/// stops being regular; shorter tails than that get a slightly longer one, which errs towards fewer alarms.
 ///
 /// # When to use
 /// For false-alarm rates below `1 / (n + 1)`, which no rule without a model of the tail can reach, and for smooth

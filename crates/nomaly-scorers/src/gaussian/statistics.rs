@@ -11,9 +11,10 @@ const BLOCK_ROWS: usize = 1024;
 
 /// Moments of a set of rows, which can be computed in parts and merged exactly.
 ///
-/// Besides count, mean and scatter `S = Σ y yᵀ` (with `y = x - mean`) it keeps `Σ ‖y‖² y` and `Σ ‖y‖⁴`. The shrinkage
-/// of Ledoit and Wolf depends on the rows through `Σ ‖y‖⁴`, `‖S‖²` and `tr S` alone, and the vector moves the first to
-/// another mean; so an estimate from merged parts equals that from all the rows, up to rounding.
+/// Besides count, mean and scatter `S = Σ y yᵀ` (with `y = x - mean`) it keeps `Σ ‖y‖² y` and `Σ ‖y‖⁴`.
+/// The shrinkage of Ledoit and Wolf depends on the rows through `Σ ‖y‖⁴`, `‖S‖²` and `tr S` alone, and the
+/// vector moves the first to another mean; so an estimate from merged parts equals that from all the rows, up to
+/// rounding.
 ///
 /// Additions happen in blocks of 1024 rows in the order of the rows, then in the order of the merges: the same calls
 /// give the same bytes on any number of threads. Memory is `dim²` numbers of 8 bytes.

@@ -3,8 +3,8 @@
 //! # What it computes
 //! As the isolation forest, but a node splits its rows by a random plane: a normal vector of standard normal numbers in
 //! `extension + 1` of the columns (and zeros in the others), through a point drawn uniformly from the smallest box
-//! around the node's rows. Rows with `(x - p) · n ≤ 0` go to one side. A side may stay empty; a row that arrives there
-//! later counts as isolated at that depth. `extension = 0` splits along columns.
+//! around the node's rows. Rows with `(x - p) · n ≤ 0` go to one side. A side may stay empty; a row that arrives
+//! there later counts as isolated at that depth. `extension = 0` splits along columns.
 //!
 //! Columns that vary among the rows of a node are drawn first. With all columns (full extension) even a column that is
 //! constant in the fit has a weight, so that a deviation from the constant counts.

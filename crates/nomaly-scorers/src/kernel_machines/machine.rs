@@ -129,7 +129,8 @@ impl SupportVectorMachine {
         self.expansion.len()
     }
 
-    /// For the hyperplane `ρ`, the value of the sum over support vectors on the boundary; for the ball `‖a‖² - R²`.
+    /// For the hyperplane `ρ`, the value of the sum over support vectors on the boundary; for the ball
+    /// `‖a‖² - R²`.
     pub fn offset(&self) -> f64 {
         self.offset
     }

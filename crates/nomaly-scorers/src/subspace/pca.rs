@@ -93,7 +93,8 @@ const CONSTANT: f64 = 1e-12;
 
 /// Principal components that are monitored.
 ///
-/// Fitting takes `n dim² + 9 dim³` multiplications where rows are more than columns, scoring at most `2 m dim` per row.
+/// Fitting takes `n dim² + 9 dim³` multiplications where rows are more than columns, scoring at most `2 m dim` per
+/// row.
 #[derive(Clone, Debug)]
 pub struct PcaMonitor {
     options: PcaMonitorOptions,

@@ -11,8 +11,8 @@
 //!
 //! # Parameters
 //! The sides of the patch, as shares of the image's, and the coefficient a; both are drawn uniformly from a range each
-//! time. The thesis gives no numbers for them: patches of a quarter to a half of each side and 0.3 ≤ a ≤ 0.7 are our
-//! choice. A patch without effect, such as background pasted on background, is redrawn up to 16 times.
+//! time. The thesis gives no numbers for them: patches of a quarter to a half of each side and 0.3 ≤ a ≤ 0.7 are
+//! our choice. A patch without effect, such as background pasted on background, is redrawn up to 16 times.
 //!
 //! # Reference
 //! Khazaie, Wong, Mohsenzadeh, *Augment to Detect Anomalies with Continuous Labelling*, arXiv 2207.01112, 2022;

@@ -4,8 +4,8 @@
 //! A wide residual network is trained from random weights to classify which of k transformations was applied to a
 //! training image. A test image is classified under all k transformations; the score measures how unlike those of
 //! normal images the k vectors of probabilities are. By default a [Dirichlet distribution](nomaly_scorers::dirichlet)
-//! of each transformation's vectors is fitted on the training images, and the score is the mean of −Σⱼ (αᵢⱼ − 1) ln yⱼ
-//! over the transformations i; all the other [scores](TableScore) are parts of the result.
+//! of each transformation's vectors is fitted on the training images, and the score is the mean of
+//! −Σⱼ (αᵢⱼ − 1) ln yⱼ over the transformations i; all the other [scores](TableScore) are parts of the result.
 //!
 //! With `normality=two-step` the network is trained on one part of the images, and a [scorer](nomaly_scorers::SCORERS)
 //! is fitted on its features of the other part, before the classifier. With `normality=mc-dropout` it runs many passes
@@ -19,9 +19,9 @@
 //!
 //! # Parameters
 //! `transformations`, `network`, `normality`, `dropout`, those of the training, and with `normality=two-step` those of
-//! the scorer, with `normality=mc-dropout` the number of `passes`. The default number of epochs is ⌈200 / k⌉ as in the
-//! paper: three for its 72 transformations. Probabilities are at least 1e-12. Images smaller than the input are padded,
-//! as the paper does with MNIST.
+//! the scorer, with `normality=mc-dropout` the number of `passes`. The default number of epochs is ⌈200 / k⌉ as in
+//! the paper: three for its 72 transformations. Probabilities are at least 1e-12. Images smaller than the input are
+//! padded, as the paper does with MNIST.
 //!
 //! # Reference
 //! Golan & El-Yaniv, *Deep Anomaly Detection Using Geometric Transformations*, NeurIPS 2018: Adam, batches of 128, L2

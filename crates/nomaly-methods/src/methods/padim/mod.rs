@@ -220,7 +220,7 @@ impl Method for Padim {
         let held_out = self.held_out(&positions, &statistics, source, context)?;
         let gaussians = self.gaussians(&statistics, context)?;
         let fitted = Box::new(FittedPadim { positions, gaussians, sigma: self.params.sigma, sums });
-        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None })
+        Ok(MethodFit::new(fitted, held_out, images))
     }
 
     fn updates(&self) -> Updates {
@@ -256,7 +256,7 @@ impl Method for Padim {
         }
         let gaussians = self.gaussians(&sums.statistics()?, context)?;
         let fitted = Box::new(FittedPadim { gaussians, sums: Some(sums), ..before });
-        Ok(MethodFit { fitted, held_out, classes: Vec::new(), images, notes: Vec::new(), checkpoint: None })
+        Ok(MethodFit::new(fitted, held_out, images))
     }
 
     fn revisits(&self) -> bool {

@@ -152,7 +152,7 @@ impl Method for PatchModel {
             fitted.dim()
         )];
         let held_out = held_out.into_iter().flatten().collect();
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
+        Ok(MethodFit { notes, ..MethodFit::new(Box::new(fitted), held_out, images) })
     }
 
     fn revisits(&self) -> bool {

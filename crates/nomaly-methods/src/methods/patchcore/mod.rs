@@ -180,7 +180,7 @@ impl Method for PatchCore {
         if let Some(nearest) = nearest {
             notes.push(describe_recall(&nearest, &fitted.bank.top_k(&queries, 1)?));
         }
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
+        Ok(MethodFit { notes, ..MethodFit::new(Box::new(fitted), held_out, images) })
     }
 
     fn updates(&self) -> Updates {
@@ -215,7 +215,7 @@ impl Method for PatchCore {
         for piece in &mut fitted.bank.pieces {
             piece.append(&more.rows)?;
         }
-        Ok(MethodFit { fitted: Box::new(fitted), held_out, classes: Vec::new(), images, notes, checkpoint: None })
+        Ok(MethodFit { notes, ..MethodFit::new(Box::new(fitted), held_out, images) })
     }
 
     fn revisits(&self) -> bool {

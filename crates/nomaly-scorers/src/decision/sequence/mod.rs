@@ -1,8 +1,8 @@
 //! Control charts, which monitor a sequence of scores for a lasting change.
 //!
 //! A rule for single scores detects a shift below its threshold late or never; a chart accumulates the evidence. It is
-//! calibrated for a given *in-control average run length* ARL₀: the mean number of scores of normal items until a false
-//! alarm. The limit is found by simulating the chart on scores drawn from the held-out ones, with the same random
+//! calibrated for a given *in-control average run length* ARL₀: the mean number of scores of normal items until a
+//! false alarm. The limit is found by simulating the chart on scores drawn from the held-out ones, with the same random
 //! numbers for all limits; the same seed gives the same limit on any number of threads.
 //!
 //! The simulation draws scores independently. If consecutive items resemble each other, their scores come in runs and
