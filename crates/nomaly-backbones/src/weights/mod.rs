@@ -55,5 +55,8 @@ pub const EMBEDDED: &str = "efficientnet-lite0";
 
 /// The safetensors file of the [`embedded`] weights, with licence and source in its metadata.
 pub fn embedded_bytes() -> &'static [u8] {
-    include_bytes!("../../../../datasets/embedded/efficientnet-lite0/efficientnet_lite0.safetensors")
+    // A static is in the binary once; a constant would be in every unit of code that this function is inlined into.
+    static FILE: &[u8] =
+        include_bytes!("../../../../datasets/embedded/efficientnet-lite0/efficientnet_lite0.safetensors");
+    FILE
 }
