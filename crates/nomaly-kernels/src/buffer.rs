@@ -3,7 +3,7 @@
 //! **The problem.** A network's weights pass through the processor once per run. With pages of 4 KiB, each page costs a
 //! page-table walk, and the processor's prefetchers stop at its end.
 //!
-//! ****The design.** A buffer of [`HUGE_PAGE`] bytes or more begins at a multiple of it, and Linux is asked, before the
+//! **The design.** A buffer of [`HUGE_PAGE`] bytes or more begins at a multiple of it, and Linux is asked, before the
 //! memory is touched, to back it with huge pages (`madvise`). Where the system refuses or has no such call, it is
 //! ordinary memory.
 
