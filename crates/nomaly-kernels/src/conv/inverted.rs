@@ -10,7 +10,7 @@
 //! weights. Bands are numbered from the top of the first image to the bottom of the last in every step, so that a
 //! thread reads what it has written itself, except for the rows at the borders.
 //!
-//! ****The price** is that the rows that two neighbouring bands read are computed twice. [`cut`] chooses the number of
+//! **The price** is that the rows that two neighbouring bands read are computed twice. [`cut`] chooses the number of
 //! bands.
 //!
 //! **Eligible** is a 1x1 convolution of stride 1 without padding that is the only reader of a depthwise convolution
