@@ -95,7 +95,15 @@ impl Backbone {
             let file = path.file_name().unwrap_or(path.as_os_str()).display().to_string();
             return Ok(backbone.with_provenance(file, UNSTATED));
         }
-        let Some(known) = entry.weights else { return Err(BackboneError::Untrained { backbone: name.to_owned() }) };
+        let Some(known) = entry.weights else {
+            let Some(publisher) = entry.publisher else {
+                return Err(BackboneError::Untrained { backbone: name.to_owned() });
+            };
+            let Some(tensors) = weights::load(name)? else {
+                return Err(BackboneError::NotImported { backbone: name.to_owned(), publisher });
+            };
+            return Ok(Self::from_tensors(name, tensors)?.with_provenance("an imported file", UNSTATED));
+        };
         if known.embedded {
             let backbone = Self::from_tensors(name, weights::embedded()?)?;
             return Ok(backbone.with_provenance(known.origin, known.licence));

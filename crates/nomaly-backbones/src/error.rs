@@ -4,6 +4,7 @@ use nomaly_kernels::network::NetworkError;
 use nomaly_registry::UnknownName;
 
 use nomaly_nn::CompileError;
+use nomaly_nn::inference::InferenceError;
 use nomaly_nn::weights::WeightsError;
 
 use crate::weights::CacheError;
@@ -62,6 +63,49 @@ pub enum BackboneError {
         backbone: String,
         /// The tensor.
         tensor: String,
+    },
+    /// Weights with the names of another network or another library.
+    #[error("no tensor of the weights, such as `{found}`, has a name of {backbone}: expected those of {expected}")]
+    ForeignNames {
+        /// The backbone.
+        backbone: String,
+        /// The naming schemes that are known.
+        expected: &'static str,
+        /// The name of a tensor.
+        found: String,
+    },
+    /// Weights of a similar network, which would compute something else with them.
+    #[error("the weights have `{tensor}`, so they are of another network than {backbone}")]
+    OtherNetwork {
+        /// The backbone.
+        backbone: String,
+        /// The tensor that it does not have.
+        tensor: &'static str,
+    },
+    /// Sides of an image that are not divided into whole patches.
+    #[error(
+        "{backbone} takes images whose sides are multiples of {multiple}, not {} x {}: the next size that fits is {} x {}",
+        size[0], size[1], next[0], next[1]
+    )]
+    InputSize {
+        /// The backbone.
+        backbone: String,
+        /// Height and width of the image.
+        size: [usize; 2],
+        /// Side of a patch.
+        multiple: usize,
+        /// The next larger height and width that fit.
+        next: [usize; 2],
+    },
+    /// Weights that are published, but whose hash is not known here.
+    #[error(
+        "there are no weights for {backbone} here: download those of {publisher}, then name the file, or import it with          `nomaly weights import`"
+    )]
+    NotImported {
+        /// The backbone.
+        backbone: String,
+        /// Their publisher and licence.
+        publisher: &'static str,
     },
     /// The shape of a tensor differs from the architecture.
     #[error("`{tensor}` is {found:?} in the weights, but {expected:?} in {backbone}")]
@@ -140,10 +184,22 @@ pub enum BackboneError {
     /// The network cannot be compiled for the input, or run on it.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// A layer cannot be run.
+    #[error(transparent)]
+    Run(InferenceError),
     /// The network cannot be loaded onto a candle device.
     #[cfg(feature = "candle")]
     #[error(transparent)]
     Module(#[from] nomaly_nn::module::ModuleError),
+}
+
+impl From<InferenceError> for BackboneError {
+    fn from(error: InferenceError) -> Self {
+        match error {
+            InferenceError::Network(error) => Self::Network(error),
+            other => Self::Run(other),
+        }
+    }
 }
 
 impl BackboneError {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use nomaly_kernels::network::{CompiledNetwork, NetworkError, NetworkWorkspace, StepInfo};
+use nomaly_kernels::network::{NetworkError, StepInfo};
+use nomaly_nn::inference::{Inference, InferenceError, InferenceWorkspace};
 
 use crate::error::BackboneError;
 use crate::registry::Preprocessing;
@@ -21,7 +22,7 @@ pub struct Extractor {
 /// A compiled network and its outputs.
 #[derive(Debug)]
 pub(crate) struct Compiled {
-    pub(crate) network: CompiledNetwork,
+    pub(crate) network: Inference,
     /// The taps that are its outputs, in their order.
     pub(crate) taps: Vec<usize>,
     /// Present if its normalization differs from the first network's.
@@ -65,7 +66,7 @@ impl Renormalize {
 /// The memory of one run.
 #[derive(Clone, Debug)]
 pub struct Workspace {
-    networks: Vec<NetworkWorkspace>,
+    networks: Vec<InferenceWorkspace>,
     /// The renormalized input of a network.
     input: Vec<f32>,
 }
@@ -73,7 +74,7 @@ pub struct Workspace {
 impl Workspace {
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
-        let networks: usize = self.networks.iter().map(NetworkWorkspace::bytes).sum();
+        let networks: usize = self.networks.iter().map(InferenceWorkspace::bytes).sum();
         networks + self.input.capacity() * size_of::<f32>()
     }
 }
@@ -94,7 +95,7 @@ impl Extractor {
 
     /// `[3, height, width]` of one image.
     pub fn input_shape(&self) -> [usize; 3] {
-        self.networks[0].network.input_shape()
+        self.networks[0].network.input_shapes()[0]
     }
 
     /// `[C, h, w]` of the features of an output, whatever its layout; `[C, 1, 1]` for means.
@@ -125,7 +126,7 @@ impl Extractor {
         outputs: &mut [Vec<f32>],
     ) -> Result<(), BackboneError> {
         self.execute(input, workspace, outputs, &mut |network, input, workspace, outputs| {
-            network.run(input, batch, workspace, outputs)
+            network.run(&[input], batch, workspace, outputs)
         })
     }
 
@@ -147,7 +148,7 @@ impl Extractor {
     ) -> Result<Vec<Duration>, BackboneError> {
         let mut times = Vec::new();
         self.execute(input, workspace, outputs, &mut |network, input, workspace, outputs| {
-            times.extend(network.profile(input, batch, workspace, outputs)?);
+            times.extend(network.profile(&[input], batch, workspace, outputs)?);
             Ok(())
         })?;
         Ok(times)
@@ -188,4 +189,4 @@ impl Extractor {
 
 /// A run of a network on its input, with its workspace and outputs.
 type Run<'a> =
-    dyn FnMut(&CompiledNetwork, &[f32], &mut NetworkWorkspace, &mut [Vec<f32>]) -> Result<(), NetworkError> + 'a;
+    dyn FnMut(&Inference, &[f32], &mut InferenceWorkspace, &mut [Vec<f32>]) -> Result<(), InferenceError> + 'a;

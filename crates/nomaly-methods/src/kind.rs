@@ -95,6 +95,8 @@ impl From<&BackboneError> for ErrorKind {
             | BackboneError::NoWeights { .. }
             | BackboneError::Untrained { .. }
             | BackboneError::TakesNoWeights { .. }
+            | BackboneError::NotImported { .. }
+            | BackboneError::InputSize { .. }
             | BackboneError::Network(_) => Self::Setting,
             _ => Self::Model,
         }

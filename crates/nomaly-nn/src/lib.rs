@@ -19,6 +19,7 @@ pub mod module;
 pub mod ops;
 mod parameters;
 mod plan;
+mod positions;
 pub mod runtime;
 pub mod trainable;
 pub mod weights;

@@ -1,7 +1,14 @@
 //! Values of a graph's parameters, looked up by name and folded.
 
+use nomaly_kernels::network::NetworkError;
+
 use crate::error::CompileError;
 use crate::weights::Weights;
+
+/// Checks the length of a tensor.
+pub(crate) fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), NetworkError> {
+    if found == expected { Ok(()) } else { Err(NetworkError::Length { what, expected, found }) }
+}
 
 /// The tensors of a network.
 pub(crate) struct Parameters<'a>(pub(crate) &'a Weights);
@@ -23,6 +30,12 @@ impl Parameters<'_> {
     /// The values of a required tensor.
     pub(crate) fn values(&self, prefix: &str, leaf: &str) -> Result<Vec<f32>, CompileError> {
         self.optional(prefix, leaf)?.ok_or_else(|| CompileError::MissingTensor { tensor: format!("{prefix}.{leaf}") })
+    }
+
+    /// The values of a required tensor by its whole name.
+    pub(crate) fn whole(&self, name: &str) -> Result<Vec<f32>, CompileError> {
+        let tensor = self.0.get(name).ok_or_else(|| CompileError::MissingTensor { tensor: name.to_owned() })?;
+        Ok(tensor.to_f32()?)
     }
 
     /// A batch norm as a factor and a summand per channel.

@@ -11,7 +11,7 @@ use nomaly_kernels::network::{
 };
 
 use crate::error::CompileError;
-use crate::graph::{Graph, Op};
+use crate::graph::{Graph, NodeLayout, Op};
 use crate::parameters::Parameters;
 use crate::weights::Weights;
 
@@ -59,7 +59,12 @@ impl Part<'_> {
         outputs: &[(usize, OutputLayout)],
         isa: Isa,
     ) -> Result<CompiledNetwork, CompileError> {
-        let count = self.graph.nodes().len();
+        let nodes = self.graph.nodes();
+        let count = nodes.len();
+        let reads_or_gives_tokens = |node: usize| nodes[node].layout == NodeLayout::Tokens;
+        if (0..count).any(|node| (self.members[node] || node == self.source) && reads_or_gives_tokens(node)) {
+            return unsupported("tokens");
+        }
         let mut builder = NetworkBuilder::new(isa);
         let [channels, height, width] = self.shape;
         let mut steps = vec![None; count];
@@ -211,6 +216,14 @@ impl Compiler<'_> {
             Op::Upsample { .. } => return unsupported("upsampling"),
             Op::Softmax => return unsupported("softmax"),
             Op::Gate => return unsupported("a gate of its own"),
+            Op::Tokens
+            | Op::TokenGrid { .. }
+            | Op::SelectToken { .. }
+            | Op::InsertTokens { .. }
+            | Op::PositionEmbedding { .. }
+            | Op::LayerNorm { .. }
+            | Op::Attention { .. }
+            | Op::LayerScale { .. } => return unsupported("tokens"),
         };
         self.steps[result] = Some(step);
         Ok(())

@@ -5,6 +5,7 @@ pub mod efficientnet;
 pub mod mobilenet;
 pub mod pixels;
 pub mod resnet;
+pub mod vision_transformer;
 pub mod wide_resnet;
 
 use nomaly_nn::graph::Graph;
@@ -20,6 +21,8 @@ pub enum Architecture {
     EfficientNet(efficientnet::EfficientNet),
     /// MobileNetV2.
     MobileNet,
+    /// Vision transformers of DINOv2.
+    VisionTransformer(vision_transformer::VisionTransformer),
     /// The regressor of ADACL.
     Adacl,
     /// No network: the image itself.
@@ -34,6 +37,7 @@ impl Architecture {
             Self::WideResNet(_) => "wide-resnet",
             Self::EfficientNet(config) => config.family(),
             Self::MobileNet => "mobilenet",
+            Self::VisionTransformer(_) => "vision-transformer",
             Self::Adacl => "adacl",
             Self::Pixels => "pixels",
         }
@@ -44,7 +48,34 @@ impl Architecture {
     pub fn with_dropout(self, rate: f32) -> Option<Self> {
         match self {
             Self::WideResNet(config) => Some(Self::WideResNet(config.with_dropout(rate))),
-            Self::ResNet(_) | Self::EfficientNet(_) | Self::MobileNet | Self::Adacl | Self::Pixels => None,
+            Self::ResNet(_)
+            | Self::EfficientNet(_)
+            | Self::MobileNet
+            | Self::VisionTransformer(_)
+            | Self::Adacl
+            | Self::Pixels => None,
+        }
+    }
+
+    /// The number of which the sides of an image must be multiples; 1 for convolutional networks.
+    pub fn size_multiple(&self) -> usize {
+        match self {
+            Self::VisionTransformer(_) => vision_transformer::PATCH,
+            _ => 1,
+        }
+    }
+
+    /// The naming schemes of weight files that are understood, where a file cannot be told by a single tensor; see
+    /// [`Layout`](crate::weights::Layout).
+    pub(crate) fn accepted_names(&self) -> Option<&'static str> {
+        matches!(self, Self::VisionTransformer(_)).then_some("DINOv2's own files, timm or transformers")
+    }
+
+    /// A tensor that only the weights of a similar network have.
+    pub(crate) fn foreign_tensor(&self) -> Option<&'static str> {
+        match self {
+            Self::VisionTransformer(config) if config.registers == 0 => Some("register_tokens"),
+            _ => None,
         }
     }
 
@@ -55,6 +86,7 @@ impl Architecture {
             Self::WideResNet(config) => config.graph(classes),
             Self::EfficientNet(config) => config.graph(classes),
             Self::MobileNet => mobilenet::graph(classes),
+            Self::VisionTransformer(config) => config.graph(),
             Self::Adacl => adacl::graph(classes),
             Self::Pixels => pixels::graph(),
         }

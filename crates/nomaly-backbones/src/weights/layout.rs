@@ -6,6 +6,8 @@ use serde::Deserialize;
 
 use nomaly_nn::weights::Weights;
 
+use super::vit;
+
 /// The naming scheme of a weight file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,6 +22,12 @@ pub enum Layout {
     EfficientnetPytorch,
     /// timm (pytorch-image-models): `conv_stem.weight`, `blocks.1.0.conv_pw.weight`.
     Timm,
+    /// DINOv2's own vision transformers, and those of timm without registers: `cls_token`, `blocks.0.attn.qkv.weight`.
+    Dinov2,
+    /// timm's vision transformers with registers: `reg_token`.
+    TimmRegisters,
+    /// DINOv2 in transformers: `embeddings.cls_token`, `encoder.layer.0.attention.attention.query.weight`.
+    Transformers,
 }
 
 impl Layout {
@@ -34,17 +42,26 @@ impl Layout {
             Some(Self::PytorchMobilenet)
         } else if has("features.0.0.weight") || has("layer1.0.conv1.weight") {
             Some(Self::Torchvision)
+        } else if has("reg_token") {
+            Some(Self::TimmRegisters)
+        } else if has("cls_token") {
+            Some(Self::Dinov2)
+        } else if weights.keys().any(|name| vit::is_of_transformers(name)) {
+            Some(Self::Transformers)
         } else {
             None
         }
     }
 
-    /// Renames timm's EfficientNets and flat MobileNets to the names that the architectures here use (those of
-    /// `efficientnet_pytorch` and of torchvision), and leaves all others as they are.
+    /// Renames timm's EfficientNets, flat MobileNets and vision transformers of other libraries to the names that the
+    /// architectures here use (those of `efficientnet_pytorch`, of torchvision and of DINOv2), and leaves all others as
+    /// they are.
     pub(super) fn normalize(weights: Weights) -> Weights {
         match Self::of(&weights) {
             Some(Self::Timm) => timm(weights),
             Some(Self::PytorchMobilenet) => flat_mobilenet(weights),
+            Some(Self::TimmRegisters) => vit::from_timm(weights),
+            Some(Self::Transformers) => vit::from_transformers(weights),
             _ => weights,
         }
     }

@@ -14,6 +14,7 @@ mod cached;
 mod error;
 mod layout;
 mod manifest;
+mod vit;
 
 use std::path::Path;
 

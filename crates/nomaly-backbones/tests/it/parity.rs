@@ -1,6 +1,6 @@
-//! Every tap of every family against torchvision, efficientnet_lite_pytorch and a WRN written from the paper, computed
-//! with the compiled plan on each instruction set of this machine and, with the feature `candle`, with the candle
-//! module.
+//! Every tap of every family against torchvision, efficientnet_lite_pytorch, timm and a WRN written from the paper,
+//! computed with the compiled plan on each instruction set of this machine and, with the feature `candle`, with the
+//! candle module.
 
 use std::collections::BTreeMap;
 
@@ -123,4 +123,14 @@ fn efficientnet_b0_with_tensorflow_padding_at_an_odd_size() {
 #[test]
 fn efficientnet_b4_of_torchvision() {
     check(include_str!("../fixtures/efficientnet-b4-torchvision.json"));
+}
+
+#[test]
+fn dinov2_small() {
+    check(include_str!("../fixtures/dinov2-small.json"));
+}
+
+#[test]
+fn dinov2_small_with_registers() {
+    check(include_str!("../fixtures/dinov2-small-registers.json"));
 }

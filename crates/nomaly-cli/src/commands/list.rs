@@ -132,7 +132,12 @@ fn backbones() -> anyhow::Result<()> {
     ]);
     for entry in BACKBONES.iter() {
         let none = if entry.has_weights() { "none published" } else { "none needed" };
-        let (licence, origin) = entry.weights.map_or(("–", none), |weights| (weights.licence, weights.origin));
+        let brought = entry.publisher.map(|publisher| format!("a file of {publisher}"));
+        let (licence, origin) = match (entry.weights, &brought) {
+            (Some(weights), _) => (weights.licence, weights.origin),
+            (None, Some(brought)) => ("–", brought.as_str()),
+            (None, None) => ("–", none),
+        };
         let embedded = if entry.is_embedded() { "embedded: " } else { "" };
         table.row([
             entry.name.to_owned(),

@@ -13,4 +13,5 @@ mod session;
 mod shift;
 mod sizes;
 mod training;
+mod transformer;
 mod update;

@@ -58,6 +58,13 @@ pub struct StepInfo {
     pub flops: u64,
 }
 
+impl StepInfo {
+    /// A step outside a compiled network.
+    pub fn new(description: impl Into<String>, algorithm: &'static str, flops: u64) -> Self {
+        Self { description: description.into(), algorithm, flops }
+    }
+}
+
 impl CompiledNetwork {
     pub(super) fn new(token: Token, input: [usize; 3], plan: Plan) -> Self {
         Self { token, input, plan }

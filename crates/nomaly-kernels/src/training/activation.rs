@@ -137,11 +137,12 @@ fn units(count: usize, work: impl Fn(usize, usize) + Send + Sync) {
     });
 }
 
-struct Forward {
-    epilogue: Epilogue,
-    from: *const f32,
-    to: *mut f32,
-    len: usize,
+/// `len` values; `to` may equal `from`.
+pub(super) struct Forward {
+    pub(super) epilogue: Epilogue,
+    pub(super) from: *const f32,
+    pub(super) to: *mut f32,
+    pub(super) len: usize,
 }
 
 impl Kernel for Forward {

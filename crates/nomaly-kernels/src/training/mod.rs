@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | convolution, also in groups and depthwise | [`Conv2d::forward`] | [`Conv2d::input_gradient`], [`Conv2d::weight_gradient`], [`Conv2d::bias_gradient`] |
 //! | transposed convolution | [`ConvTranspose2d::forward`] | likewise |
-//! | linear layer | a 1×1 convolution of 1×1 images: [`linear`] | likewise |
+//! | linear layer | a 1×1 convolution of 1×1 images: [`linear`]; with fixed weights [`PackedLinear`] | likewise |
 //! | batch norm, with ReLU or leaky ReLU | [`BatchNorm::forward`], [`BatchNorm::evaluate`] | [`BatchNorm::backward`], [`BatchNorm::backward_fixed`] |
 //! | layer norm; group norm and instance norm | [`LayerNorm::forward`]; [`GroupNorm::forward`] | [`LayerNorm::backward`]; [`GroupNorm::backward`] |
 //! | activation | [`activate`], [`activate_in_place`] | [`activation_gradient`] |
@@ -54,6 +54,7 @@ mod matrix;
 mod memory;
 mod norm;
 mod optimizer;
+mod packed_linear;
 mod pair_loss;
 mod pooling;
 mod reduce;
@@ -82,6 +83,7 @@ pub use optimizer::{
     AdamState, AdamStep, Gradient, NAdamRates, NAdamStep, RmsPropState, RmsPropStep, SgdStep, StableAdamWStep,
     StableForm, WeightDecay,
 };
+pub use packed_linear::PackedLinear;
 pub use pad::{Border, Crop, Pad};
 pub use pair_loss::{binary_cross_entropy, mean_absolute_error, mean_squared_error, smooth_l1};
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};

@@ -11,7 +11,8 @@ use crate::MethodError;
 const STRIDES: [usize; 3] = [4, 8, 16];
 
 /// The feature maps of these `layers`, checked against the backbone. `auto` selects, for each network, the deepest
-/// levels of strides 4, 8 and 16 without the first `skip`, or of its finest three strides if it lacks those.
+/// levels of strides 4, 8 and 16 without the first `skip`, or of its finest three strides if it lacks those; in a
+/// transformer, whose levels have one stride, three that divide them evenly.
 pub(super) fn layer_taps(
     layers: &Auto<Names>,
     backbone: &Backbone,
@@ -38,6 +39,11 @@ pub(super) fn layer_taps(
 fn default_layers(taps: &[TapInfo]) -> Vec<String> {
     let deepest = |stride: usize| taps.iter().rfind(|tap| tap.stride == Some(stride)).map(|tap| tap.name.clone());
     let usual: Option<Vec<String>> = STRIDES.into_iter().map(deepest).collect();
+    let levels: Vec<&TapInfo> = taps.iter().filter(|tap| tap.stride.is_some()).collect();
+    if levels.len() > STRIDES.len() && levels.iter().all(|tap| tap.stride == levels[0].stride) {
+        let at = |part: usize| part * levels.len() / (STRIDES.len() + 1);
+        return (1..=STRIDES.len()).map(|part| levels[at(part)].name.clone()).collect();
+    }
     usual.unwrap_or_else(|| {
         let mut strides: Vec<usize> = taps.iter().filter_map(|tap| tap.stride).collect();
         strides.sort_unstable();
@@ -61,6 +67,7 @@ mod tests {
     fn default_layers_have_the_usual_strides() {
         assert_eq!(defaults("resnet18"), ["layer1", "layer2", "layer3"]);
         assert_eq!(defaults("efficientnet-lite0"), ["stage2", "stage3", "stage5"]);
+        assert_eq!(defaults("dinov2-small"), ["block3", "block6", "block9"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use nomaly_kernels::geometry::{Activation, Padding};
 use nomaly_kernels::training::{Border, UpsampleMode};
 
 use super::error::GraphError;
+use super::tokens::NodeLayout;
 use super::{Graph, Node, Op, PaddingRule, Tap};
 
 /// Builds a [`Graph`]: each method appends a node and returns its index, which later nodes take as an input.
@@ -110,11 +111,21 @@ impl GraphBuilder {
         self.graph.nodes.get(index).map_or(0, |node| node.channels)
     }
 
-    fn fail(&mut self, error: GraphError) {
+    /// Whether a node's result is an image or tokens.
+    pub fn layout(&self, index: usize) -> NodeLayout {
+        self.graph.nodes.get(index).map_or(NodeLayout::Image, |node| node.layout)
+    }
+
+    pub(super) fn fail(&mut self, error: GraphError) {
         self.error.get_or_insert(error);
     }
 
-    fn push(&mut self, op: Op, inputs: &[usize], channels: usize, stride: Option<usize>) -> usize {
+    /// The number of nodes, which is the index of the next one.
+    pub(super) fn count(&self) -> usize {
+        self.graph.nodes.len()
+    }
+
+    pub(super) fn push(&mut self, op: Op, inputs: &[usize], channels: usize, stride: Option<usize>) -> usize {
         let index = self.graph.nodes.len();
         if inputs.is_empty() && op != Op::Input {
             self.fail(GraphError::NoInputs { node: index });
@@ -125,11 +136,12 @@ impl GraphBuilder {
         if channels == 0 {
             self.fail(GraphError::NoChannels { node: index });
         }
-        self.graph.nodes.push(Node { op, inputs: inputs.to_vec(), channels, stride });
+        let layout = self.layout_of(&op, inputs);
+        self.graph.nodes.push(Node { op, inputs: inputs.to_vec(), channels, layout, stride });
         index
     }
 
-    fn strided(&self, x: usize, stride: usize) -> Option<usize> {
+    pub(super) fn strided(&self, x: usize, stride: usize) -> Option<usize> {
         self.graph.nodes.get(x)?.stride?.checked_mul(stride)
     }
 
@@ -310,14 +322,16 @@ impl GraphBuilder {
         self.push(Op::Dropout { rate }, &[x], self.channels(x), self.strided(x, 1))
     }
 
-    /// A fully connected layer with bias on `[N, C, 1, 1]`.
+    /// A fully connected layer with bias on `[N, C, 1, 1]`, or on each token.
     pub fn linear(&mut self, x: usize, name: impl Into<String>, outputs: usize) -> usize {
-        self.push(Op::Linear { name: name.into(), bias: true }, &[x], outputs, None)
+        let stride = self.strided(x, 1).filter(|_| self.layout(x) == NodeLayout::Tokens);
+        self.push(Op::Linear { name: name.into(), bias: true }, &[x], outputs, stride)
     }
 
-    /// A fully connected layer without bias on `[N, C, 1, 1]`.
+    /// A fully connected layer without bias on `[N, C, 1, 1]`, or on each token.
     pub fn linear_without_bias(&mut self, x: usize, name: impl Into<String>, outputs: usize) -> usize {
-        self.push(Op::Linear { name: name.into(), bias: false }, &[x], outputs, None)
+        let stride = self.strided(x, 1).filter(|_| self.layout(x) == NodeLayout::Tokens);
+        self.push(Op::Linear { name: name.into(), bias: false }, &[x], outputs, stride)
     }
 
     /// Global average pooling and a linear layer: the tap `logits`.

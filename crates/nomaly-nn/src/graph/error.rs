@@ -1,5 +1,7 @@
 //! Errors of graphs.
 
+use super::tokens::NodeLayout;
+
 /// Why a graph cannot exist, or cannot take inputs of a size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -45,6 +47,30 @@ pub enum GraphError {
         inputs: usize,
         /// Output channels.
         outputs: usize,
+    },
+    /// An image where tokens are needed, or the other way round.
+    #[error("{layer} needs {expected}, but node {input} gives {found}")]
+    Layout {
+        /// The layer.
+        layer: String,
+        /// The node that it reads.
+        input: usize,
+        /// What it needs.
+        expected: NodeLayout,
+        /// What it is given.
+        found: NodeLayout,
+    },
+    /// Channels that are not those of queries, keys and values of whole heads.
+    #[error(
+        "node {node} of the graph has {channels} channels, which are not queries, keys and values of {heads} heads"
+    )]
+    Heads {
+        /// The node.
+        node: usize,
+        /// The heads.
+        heads: usize,
+        /// Channels of its input.
+        channels: usize,
     },
     /// A window or a step of zero.
     #[error("the window of {layer} has a side or a step of 0")]

@@ -4,16 +4,21 @@
 //! CPU plan and the candle module are both built from it, so that an architecture is defined once.
 //!
 //! Nodes stand in topological order. Parameter names are those of the published state dicts.
+//!
+//! A value is an image or, in transformers, a row of features for each token; see [`NodeLayout`].
 
 mod builder;
 mod error;
 mod shapes;
+mod tokens;
+mod transformer;
 
 use nomaly_kernels::geometry::{Activation, Padding};
 use nomaly_kernels::training::{Border, UpsampleMode};
 
 pub use builder::{ConvOptions, ConvTransposeOptions, GraphBuilder};
 pub use error::GraphError;
+pub use tokens::{AxialRotary, BlockOptions, LearnedGrid, NodeLayout, PositionResize};
 
 /// The padding rule per axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,12 +165,62 @@ pub enum Op {
         /// Activation in between.
         activation: Activation,
     },
-    /// A fully connected layer on `[N, C, 1, 1]`; `weight` is `[O, C]`.
+    /// A fully connected layer on `[N, C, 1, 1]`, or on each token; `weight` is `[O, C]`.
     Linear {
         /// Prefix of the parameter names.
         name: String,
         /// Whether it has a bias, `[O]`.
         bias: bool,
+    },
+    /// The positions of an image as tokens, row by row.
+    Tokens,
+    /// Tokens as the image that they were taken from.
+    TokenGrid {
+        /// Tokens before those of the positions, which are dropped.
+        prefix: usize,
+    },
+    /// One token as `[C, 1, 1]`.
+    SelectToken {
+        /// Its place.
+        token: usize,
+    },
+    /// Learned tokens among those of the image, the same for every image; the parameter is `[1, count, C]`.
+    InsertTokens {
+        /// Name of the parameter.
+        name: String,
+        /// Tokens that stand before them.
+        place: usize,
+        /// Their number.
+        count: usize,
+    },
+    /// The sum with a learned position embedding, `[1, prefix + rows * columns, C]`, that is resized to the grid of the
+    /// tokens.
+    PositionEmbedding {
+        /// Name of the parameter.
+        name: String,
+        /// The grid of the parameter.
+        grid: LearnedGrid,
+        /// How it is resized.
+        resize: PositionResize,
+    },
+    /// Layer norm of each token: `(x - mean) / sqrt(variance + epsilon) * weight + bias` (Ba et al. 2016).
+    LayerNorm {
+        /// Prefix of the parameter names.
+        name: String,
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// Multi-head attention; the input has for each token the queries of all heads, then the keys, then the values.
+    Attention {
+        /// Heads.
+        heads: usize,
+        /// Rotation of queries and keys by the positions of their tokens.
+        rotary: Option<AxialRotary>,
+    },
+    /// A learned factor for each channel, `gamma` (LayerScale, Touvron et al. 2021).
+    LayerScale {
+        /// Prefix of the parameter's name.
+        name: String,
     },
 }
 
@@ -177,7 +232,11 @@ impl Op {
             | Self::ConvTranspose { name, .. }
             | Self::BatchNorm { name, .. }
             | Self::InstanceNorm { name, .. }
-            | Self::Linear { name, .. } => name.clone(),
+            | Self::Linear { name, .. }
+            | Self::InsertTokens { name, .. }
+            | Self::PositionEmbedding { name, .. }
+            | Self::LayerNorm { name, .. }
+            | Self::LayerScale { name } => name.clone(),
             Self::SqueezeExcite { reduce, .. } => reduce.clone(),
             Self::Input => "input".to_owned(),
             Self::Activation(activation) => format!("{activation:?}"),
@@ -193,6 +252,10 @@ impl Op {
             Self::Dropout { .. } => "dropout".to_owned(),
             Self::Gate => "gate".to_owned(),
             Self::Softmax => "softmax".to_owned(),
+            Self::Tokens => "tokens".to_owned(),
+            Self::TokenGrid { .. } => "token grid".to_owned(),
+            Self::SelectToken { .. } => "token selection".to_owned(),
+            Self::Attention { .. } => "attention".to_owned(),
         }
     }
 }
@@ -204,8 +267,10 @@ pub struct Node {
     pub op: Op,
     /// Indices of the input nodes; each is less than the node's own.
     pub inputs: Vec<usize>,
-    /// Channels of the result.
+    /// Channels of the result; of tokens, the values of one.
     pub channels: usize,
+    /// Whether the result is an image or tokens.
+    pub layout: NodeLayout,
     /// Pixels of the image between neighbouring samples of the result; `None` where it has no spatial extent.
     pub stride: Option<usize>,
 }
@@ -230,6 +295,10 @@ pub enum ParameterRole {
     NormScale,
     /// The summand of a normalization.
     NormShift,
+    /// A learned token or a position embedding.
+    Embedding,
+    /// The factor of a residual branch (LayerScale).
+    LayerScale,
     /// Batch norm's mean over the training set; a statistic, not trained.
     RunningMean,
     /// Batch norm's variance over the training set; a statistic, not trained, never negative.
@@ -267,7 +336,8 @@ impl Graph {
         &self.nodes
     }
 
-    /// The taps, from the shallowest to the deepest. Each depends on every node that the one before it depends on.
+    /// The taps, from the shallowest to the deepest. Each depends on every node that the one before it depends on, but
+    /// for those that turn tokens into an image again.
     pub fn taps(&self) -> &[Tap] {
         &self.taps
     }
@@ -328,6 +398,11 @@ impl Graph {
             shape: shape.to_vec(),
             role,
         };
+        let embedding = |name: &str, tokens: usize| Parameter {
+            name: name.to_owned(),
+            shape: vec![1, tokens, node.channels],
+            role: Embedding,
+        };
         match &node.op {
             Op::Conv { name, kernel, groups, bias, .. } => {
                 let weight = parameter(name, "weight", &[node.channels, inputs / groups, *kernel, *kernel], Weight);
@@ -346,7 +421,7 @@ impl Graph {
                 let variance = parameter(name, "running_var", &[inputs], RunningVariance);
                 scale.into_iter().chain(shift).chain([mean, variance]).collect()
             }
-            Op::InstanceNorm { name, affine: true, .. } => {
+            Op::InstanceNorm { name, affine: true, .. } | Op::LayerNorm { name, .. } => {
                 vec![parameter(name, "weight", &[inputs], NormScale), parameter(name, "bias", &[inputs], NormShift)]
             }
             Op::SqueezeExcite { reduce, expand, reduced, .. } => vec![
@@ -360,6 +435,11 @@ impl Graph {
                 let bias = bias.then(|| parameter(name, "bias", &[node.channels], Bias));
                 std::iter::once(weight).chain(bias).collect()
             }
+            Op::InsertTokens { name, count, .. } => vec![embedding(name, *count)],
+            Op::PositionEmbedding { name, grid: LearnedGrid { prefix, size: [rows, columns] }, .. } => {
+                vec![embedding(name, prefix + rows * columns)]
+            }
+            Op::LayerScale { name } => vec![parameter(name, "gamma", &[inputs], LayerScale)],
             Op::Input
             | Op::InstanceNorm { affine: false, .. }
             | Op::Activation(_)
@@ -374,7 +454,11 @@ impl Graph {
             | Op::AvgPool { .. }
             | Op::GlobalAvgPool
             | Op::GlobalMaxPool
-            | Op::Dropout { .. } => Vec::new(),
+            | Op::Dropout { .. }
+            | Op::Tokens
+            | Op::TokenGrid { .. }
+            | Op::SelectToken { .. }
+            | Op::Attention { .. } => Vec::new(),
         }
     }
 

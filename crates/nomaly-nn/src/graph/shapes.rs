@@ -4,7 +4,7 @@ use nomaly_kernels::geometry::Padding;
 use nomaly_kernels::training::Border;
 
 use super::error::GraphError;
-use super::{Graph, Op, PaddingRule};
+use super::{Graph, LearnedGrid, NodeLayout, Op, PaddingRule};
 
 impl Graph {
     /// The inputs, in the order in which they are given.
@@ -12,11 +12,12 @@ impl Graph {
         (0..self.nodes.len()).filter(|&index| matches!(self.nodes[index].op, Op::Input))
     }
 
-    /// The shape `[C, H, W]` of each node's result for one image, from the height and width of each input.
+    /// The shape `[C, H, W]` of each node's result for one image, from the height and width of each input; that of
+    /// tokens is `[D, T, 1]`.
     ///
     /// # Errors
-    /// For another number of inputs, an input that is too small for a window, and inputs of one node whose sizes
-    /// differ.
+    /// For another number of inputs, an input that is too small for a window, inputs of one node whose sizes differ,
+    /// and tokens that are not those of a grid where one is needed.
     pub fn shapes(&self, inputs: &[[usize; 2]]) -> Result<Vec<[usize; 3]>, GraphError> {
         let expected = self.inputs().count();
         if expected != inputs.len() {
@@ -24,7 +25,7 @@ impl Graph {
         }
         let mut sizes = inputs.iter();
         let mut shapes: Vec<[usize; 3]> = Vec::with_capacity(self.nodes.len());
-        for node in &self.nodes {
+        for (index, node) in self.nodes.iter().enumerate() {
             let from = node.inputs.first().map_or([0; 3], |&input| shapes[input]);
             let [height, width] = match &node.op {
                 Op::Input => *sizes.next().unwrap_or(&[0; 2]),
@@ -80,10 +81,19 @@ impl Graph {
                     one_position(from, "softmax")?;
                     [1, 1]
                 }
+                Op::Linear { .. } if node.layout == NodeLayout::Tokens => [from[1], from[2]],
                 Op::Linear { name, .. } => {
                     one_position(from, &format!("`{name}`"))?;
                     [1, 1]
                 }
+                Op::Tokens
+                | Op::TokenGrid { .. }
+                | Op::SelectToken { .. }
+                | Op::InsertTokens { .. }
+                | Op::PositionEmbedding { .. }
+                | Op::LayerNorm { .. }
+                | Op::Attention { .. }
+                | Op::LayerScale { .. } => self.size_of_tokens(index, from, &shapes)?,
                 Op::Add => {
                     if let Some(&other) = node.inputs.iter().find(|&&input| shapes[input] != from) {
                         let reason = format!("its other input is {from:?}");
@@ -101,6 +111,36 @@ impl Graph {
             shapes.push([node.channels, height, width]);
         }
         Ok(shapes)
+    }
+
+    /// Height and width of the result of an operation on tokens of shape `from`.
+    fn size_of_tokens(&self, index: usize, from: [usize; 3], shapes: &[[usize; 3]]) -> Result<[usize; 2], GraphError> {
+        let node = &self.nodes[index];
+        let (count, layer) = (from[1], format!("`{}`", node.op.label()));
+        let grid = |prefix: usize| self.grid_behind(&layer, node.inputs[0], prefix, shapes);
+        let too_few = |needed: usize| GraphError::Size {
+            layer: layer.clone(),
+            found: from,
+            reason: format!("it needs {needed} tokens"),
+        };
+        Ok(match &node.op {
+            Op::Tokens if from[1..].contains(&0) => return Err(too_few(1)),
+            Op::Tokens => [from[1] * from[2], 1],
+            Op::TokenGrid { prefix } => grid(*prefix)?,
+            Op::SelectToken { token } if *token >= count => return Err(too_few(token + 1)),
+            Op::SelectToken { .. } => [1, 1],
+            Op::InsertTokens { place, .. } if *place > count => return Err(too_few(*place)),
+            Op::InsertTokens { count: more, .. } => [count + more, 1],
+            Op::PositionEmbedding { grid: LearnedGrid { prefix, .. }, .. } => {
+                grid(*prefix)?;
+                [count, 1]
+            }
+            Op::Attention { rotary: Some(rotary), .. } => {
+                grid(rotary.prefix)?;
+                [count, 1]
+            }
+            _ => [count, 1],
+        })
     }
 }
 

@@ -1,7 +1,9 @@
 //! Division of a graph into parts that run as one blocked plan each, and the nodes between them.
 
-use crate::graph::{Graph, Node, Op};
+use crate::graph::{Graph, Node, NodeLayout, Op};
 use crate::plan::consumers;
+
+use super::tokens::is_patch_embedding;
 
 /// Nodes that one blocked plan computes from the result of one node.
 #[derive(Debug)]
@@ -22,6 +24,9 @@ pub(super) struct Cut {
 
 /// Whether the blocked plan has a node's operation.
 fn is_blocked(graph: &Graph, node: &Node) -> bool {
+    if node.layout == NodeLayout::Tokens {
+        return false;
+    }
     match node.op {
         Op::Conv { groups, .. } => {
             let inputs = graph.nodes()[node.inputs[0]].channels;
@@ -45,7 +50,15 @@ fn is_blocked(graph: &Graph, node: &Node) -> bool {
         | Op::Pad { .. }
         | Op::Upsample { .. }
         | Op::Softmax
-        | Op::Gate => false,
+        | Op::Gate
+        | Op::Tokens
+        | Op::TokenGrid { .. }
+        | Op::SelectToken { .. }
+        | Op::InsertTokens { .. }
+        | Op::PositionEmbedding { .. }
+        | Op::LayerNorm { .. }
+        | Op::Attention { .. }
+        | Op::LayerScale { .. } => false,
     }
 }
 
@@ -66,7 +79,11 @@ pub(super) fn cut(graph: &Graph, targets: &[usize]) -> Cut {
     let mut cut = Cut { segments: Vec::new(), of: vec![None; nodes.len()] };
     for index in (0..nodes.len()).filter(|&index| needed[index]) {
         let node = &nodes[index];
-        if !is_blocked(graph, node) {
+        let becomes_rows = match readers[index][..] {
+            [reader] => !targets.contains(&index) && is_patch_embedding(graph, index, reader),
+            _ => false,
+        };
+        if becomes_rows || !is_blocked(graph, node) {
             continue;
         }
         let first = node.inputs[0];

@@ -9,6 +9,8 @@
 //! [`nomaly_kernels::training`], with batch norm folded into transposed convolutions and activations applied in place.
 //! Transposed convolutions with more weights than results are plans too, with an output for each remainder modulo the
 //! stride.
+//! Tokens of transformers are rows, which linear layers with packed weights turn into others: LayerScale is folded into
+//! the layer before it, and activation and residual sum are part of its kernel. A patch embedding is such a layer too.
 //! A network that a plan has whole is one segment, which reads the input and writes the outputs itself, so it computes
 //! the same bits as [`compile`](crate::compile) makes of it.
 //!
@@ -39,11 +41,14 @@ mod cut;
 mod error;
 mod planar;
 mod planner;
+mod tokens;
 mod transposed;
+
+use std::time::{Duration, Instant};
 
 use nomaly_kernels::geometry::OutputLayout;
 use nomaly_kernels::isa::{Isa, IsaError};
-use nomaly_kernels::network::{CompiledNetwork, NetworkError, NetworkWorkspace};
+use nomaly_kernels::network::{CompiledNetwork, NetworkError, NetworkWorkspace, StepInfo};
 use nomaly_kernels::training::{TrainingError, activate_in_place};
 
 use crate::error::CompileError;
@@ -197,6 +202,45 @@ impl Inference {
         workspace: &mut InferenceWorkspace,
         outputs: &mut [Vec<f32>],
     ) -> Result<(), InferenceError> {
+        self.execute(inputs, batch, workspace, outputs, None)
+    }
+
+    /// The steps of a run, in order: what each computes, and how much work it is.
+    pub fn steps(&self) -> Vec<StepInfo> {
+        let infos = |step: &Step| match &step.work {
+            Work::Segment { plan, .. } => plan.steps(),
+            Work::Planar { kind, .. } => {
+                let (algorithm, flops) = kind.work(step.len);
+                vec![StepInfo::new(step.name.clone(), algorithm, flops)]
+            }
+        };
+        self.plan.steps.iter().flat_map(infos).collect()
+    }
+
+    /// As [`run`](Self::run); also returns the time that each of [`steps`](Self::steps) took.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn profile(
+        &self,
+        inputs: &[&[f32]],
+        batch: usize,
+        workspace: &mut InferenceWorkspace,
+        outputs: &mut [Vec<f32>],
+    ) -> Result<Vec<Duration>, InferenceError> {
+        let mut times = Vec::new();
+        self.execute(inputs, batch, workspace, outputs, Some(&mut times))?;
+        Ok(times)
+    }
+
+    fn execute(
+        &self,
+        inputs: &[&[f32]],
+        batch: usize,
+        workspace: &mut InferenceWorkspace,
+        outputs: &mut [Vec<f32>],
+        mut times: Option<&mut Vec<Duration>>,
+    ) -> Result<(), InferenceError> {
         if inputs.len() != self.inputs.len() {
             return Err(InferenceError::Inputs { expected: self.inputs.len(), found: inputs.len() });
         }
@@ -224,7 +268,7 @@ impl Inference {
             output.resize(batch * shape.iter().product::<usize>(), 0.0);
         }
         for step in &self.plan.steps {
-            self.step(step, inputs, batch, workspace, outputs)?;
+            self.step(step, inputs, batch, workspace, outputs, times.as_deref_mut())?;
         }
         Ok(())
     }
@@ -236,6 +280,7 @@ impl Inference {
         batch: usize,
         workspace: &mut InferenceWorkspace,
         outputs: &mut [Vec<f32>],
+        times: Option<&mut Vec<Duration>>,
     ) -> Result<(), InferenceError> {
         let InferenceWorkspace { buffers, segments, places, .. } = workspace;
         match &step.work {
@@ -244,13 +289,18 @@ impl Inference {
                 for (result, place) in results.iter_mut().zip(&step.outputs) {
                     std::mem::swap(result, target(*place, buffers, outputs));
                 }
-                let ran = plan.run(read(step.inputs[0], inputs, buffers, outputs), batch, network, results);
+                let input = read(step.inputs[0], inputs, buffers, outputs);
+                let ran = match times {
+                    Some(times) => plan.profile(input, batch, network, results).map(|each| times.extend(each)),
+                    None => plan.run(input, batch, network, results),
+                };
                 for (result, place) in results.iter_mut().zip(&step.outputs) {
                     std::mem::swap(result, target(*place, buffers, outputs));
                 }
                 Ok(ran?)
             }
             Work::Planar { kind, activation } => {
+                let began = Instant::now();
                 let to = step.outputs[0];
                 let mut result = std::mem::take(target(to, buffers, outputs));
                 let operands: Vec<Option<&[f32]>> = step
@@ -262,6 +312,9 @@ impl Inference {
                     .run(self.isa, &operands, &mut result, places)
                     .and_then(|()| activate_in_place(self.isa, *activation, &mut result));
                 *target(to, buffers, outputs) = result;
+                if let Some(times) = times {
+                    times.push(began.elapsed());
+                }
                 ran.map_err(|source: TrainingError| InferenceError::Layer { layer: step.name.clone(), source })
             }
         }

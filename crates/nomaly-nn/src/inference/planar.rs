@@ -2,7 +2,6 @@
 
 use nomaly_kernels::Isa;
 use nomaly_kernels::geometry::{Activation, Padding, Pool2d};
-use nomaly_kernels::network::NetworkError;
 use nomaly_kernels::training::{
     AfterNorm, AverageOver, BatchNorm, ChannelScale, Concat, Conv2d, ConvShape, ConvTranspose2d, ConvTransposeShape,
     GroupNorm, Pad, Pool, ScalePer, TrainingError, Upsample, add_assign, global_average, softmax,
@@ -10,8 +9,9 @@ use nomaly_kernels::training::{
 
 use crate::error::CompileError;
 use crate::graph::{Node, Op};
-use crate::parameters::{Norm, Parameters};
+use crate::parameters::{Norm, Parameters, expect};
 
+use super::tokens::TokenKind;
 use super::transposed::interleave;
 
 /// The operation of a step.
@@ -60,12 +60,31 @@ pub(super) enum Kind {
         channels: usize,
         plane: usize,
     },
+    Tokens(TokenKind),
 }
 
 impl Kind {
     /// Whether the step can overwrite its first input.
     pub(super) fn is_in_place(&self) -> bool {
-        matches!(self, Self::Copy | Self::Add)
+        match self {
+            Self::Copy | Self::Add => true,
+            Self::Tokens(kind) => kind.is_in_place(),
+            _ => false,
+        }
+    }
+
+    /// How a step with this many values of a result computes them, and its floating-point operations.
+    pub(super) fn work(&self, len: usize) -> (&'static str, u64) {
+        let (algorithm, each) = match self {
+            Self::Conv { plan, .. } => ("planar", 2 * plan.weight_len() / plan.shape().out_channels),
+            Self::ConvTranspose { plan, .. } => {
+                let products = 2 * plan.weight_len() * plan.shape().input[0] * plan.shape().input[1];
+                return ("planar", products as u64);
+            }
+            Self::Tokens(kind) => return kind.work(len),
+            _ => ("planar", 0),
+        };
+        (algorithm, (each * len) as u64)
     }
 
     /// Computes `output`, which has the values of the first input if that is `None`; `places` is working memory.
@@ -115,6 +134,7 @@ impl Kind {
             Self::GlobalAverage { plane } => global_average(isa, *plane, x, output),
             Self::Gate(plan) => plan.forward(x, inputs[1].unwrap_or(&[]), output),
             Self::Softmax { channels } => softmax(isa, *channels, x, output),
+            Self::Tokens(kind) => kind.run(inputs, output),
             Self::Rows { channels, plane } => {
                 let images = x.chunks_exact(channels * plane).zip(output.chunks_exact_mut(channels * plane));
                 for (from, to) in images {
@@ -227,9 +247,17 @@ pub(super) fn kind(
         Op::GlobalAvgPool => Kind::GlobalAverage { plane },
         Op::Gate => Kind::Gate(ChannelScale::new(isa, ScalePer::Plane, channels, plane).map_err(&fail)?),
         Op::Softmax => Kind::Softmax { channels },
+        Op::Tokens => Kind::Rows { channels, plane },
         Op::Input | Op::Reshape { .. } | Op::Dropout { .. } | Op::Linear { .. } | Op::SqueezeExcite { .. } => {
             unreachable!("an input, another name of a value, or always part of a segment")
         }
+        Op::TokenGrid { .. }
+        | Op::SelectToken { .. }
+        | Op::InsertTokens { .. }
+        | Op::PositionEmbedding { .. }
+        | Op::LayerNorm { .. }
+        | Op::Attention { .. }
+        | Op::LayerScale { .. } => unreachable!("a step on tokens"),
     })
 }
 
@@ -256,12 +284,8 @@ pub(super) fn name_of(op: &Op) -> String {
         Op::MaxPool { .. } | Op::AvgPool { .. } | Op::GlobalAvgPool | Op::GlobalMaxPool => "pooling".to_owned(),
         Op::Gate => "a gate".to_owned(),
         Op::Softmax => "softmax".to_owned(),
-        other => format!("{other:?}"),
+        other => format!("`{}`", other.label()),
     }
-}
-
-fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), NetworkError> {
-    if found == expected { Ok(()) } else { Err(NetworkError::Length { what, expected, found }) }
 }
 
 /// A tensor with one value for each channel.

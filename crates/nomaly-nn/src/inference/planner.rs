@@ -7,13 +7,14 @@ use nomaly_kernels::geometry::{Activation, OutputLayout};
 use nomaly_kernels::network::CompiledNetwork;
 
 use crate::error::CompileError;
-use crate::graph::{Graph, Op};
+use crate::graph::{Graph, NodeLayout, Op};
 use crate::parameters::Parameters;
 use crate::plan::{Part, consumers};
 use crate::weights::Weights;
 
 use super::cut::{Cut, cut};
 use super::planar::{Kind, kind, name_of, own_activation};
+use super::tokens::{self, Bias, Epilogue, TokenKind, is_patch_embedding, packed};
 use super::transposed::phases;
 
 /// Where a value is during a run.
@@ -41,6 +42,8 @@ pub(super) enum Work {
 pub(super) struct Step {
     pub(super) work: Work,
     pub(super) name: String,
+    /// Values of one image of its first result.
+    pub(super) len: usize,
     pub(super) inputs: Vec<Place>,
     pub(super) outputs: Vec<Place>,
 }
@@ -216,6 +219,19 @@ impl Planner<'_> {
             self.value_of[index] = Some(inputs[0]);
             return Ok(());
         }
+        if node.layout == NodeLayout::Tokens && matches!(node.op, Op::Linear { .. }) {
+            return self.linear(index);
+        }
+        if let Some(reader) = self.only_reader(index).filter(|&reader| is_patch_embedding(self.graph, index, reader)) {
+            return self.patches(index, reader);
+        }
+        if let Op::TokenGrid { .. } = node.op
+            && self.readers[index].is_empty()
+            && self.outputs.iter().all(|&(output, layout)| output != index || layout != OutputLayout::Nchw)
+        {
+            // The outputs are written from the tokens.
+            return Ok(());
+        }
         let parameters = Parameters(self.weights);
         let folds = matches!(node.op, Op::Conv { .. } | Op::ConvTranspose { .. });
         let (mut norm, mut activation) = (None, own_activation(&node.op));
@@ -239,7 +255,12 @@ impl Planner<'_> {
             last = next;
         }
         let from: Vec<[usize; 3]> = node.inputs.iter().map(|&input| self.shapes[input]).collect();
-        let kind = kind(node, norm.as_ref(), &from, self.shapes[index], &parameters, self.isa)?;
+        let on_tokens = self.graph.nodes()[node.inputs[0]].layout == NodeLayout::Tokens
+            && !matches!(node.op, Op::Activation(_) | Op::Add);
+        let kind = match on_tokens {
+            true => Kind::Tokens(tokens::kind(self.graph, index, self.shapes, &parameters, self.isa)?),
+            false => kind(node, norm.as_ref(), &from, self.shapes[index], &parameters, self.isa)?,
+        };
         let value = self.value(last, None);
         chain.into_iter().for_each(|node| self.value_of[node] = Some(value));
         if self.transposed(&kind, activation, inputs[0], value)? {
@@ -250,23 +271,108 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// Adds the step of a linear layer on tokens, with the LayerScale, the residual sum and the activation that follow
+    /// it alone.
+    fn linear(&mut self, index: usize) -> Result<(), CompileError> {
+        let node = &self.graph.nodes()[index];
+        let Op::Linear { name, bias } = &node.op else { unreachable!("called for linear layers only") };
+        let bias = if *bias { Bias::Required } else { Bias::None };
+        let parameters = Parameters(self.weights);
+        let mut epilogue = Epilogue { scale: None, activation: Activation::Identity };
+        let mut residual = None;
+        let (mut chain, mut last) = (vec![index], index);
+        while let Some(next) = self.only_reader(last) {
+            let reader = &self.graph.nodes()[next];
+            let is_linear = epilogue.activation == Activation::Identity;
+            match &reader.op {
+                Op::LayerScale { name } if is_linear && epilogue.scale.is_none() && residual.is_none() => {
+                    epilogue.scale = Some(parameters.values(name, "gamma")?);
+                }
+                Op::Add if is_linear && residual.is_none() => {
+                    let other = reader.inputs.iter().find(|&&input| input != last);
+                    match other.and_then(|&other| self.value_of[other]) {
+                        Some(value) => residual = Some(value),
+                        None => break,
+                    }
+                }
+                Op::Activation(activation) if is_linear => epilogue.activation = *activation,
+                Op::Dropout { .. } => {}
+                _ => break,
+            }
+            chain.push(next);
+            last = next;
+        }
+        let [channels, ..] = self.shapes[node.inputs[0]];
+        let plan = packed(&parameters, name, [channels, node.channels], bias, &epilogue, self.isa)?;
+        let x = self.value_at(node.inputs[0]);
+        let value = self.value(last, None);
+        chain.into_iter().for_each(|node| self.value_of[node] = Some(value));
+        match residual {
+            Some(residual) => self.push_tokens(TokenKind::LinearOnto(plan), name, vec![residual, x], value),
+            None => self.push_tokens(TokenKind::Linear(plan), name, vec![x], value),
+        }
+        Ok(())
+    }
+
+    /// Adds the steps of the convolution `index`, whose windows do not overlap and become the tokens of `reader`: a
+    /// linear layer on the values of each window.
+    fn patches(&mut self, index: usize, reader: usize) -> Result<(), CompileError> {
+        let node = &self.graph.nodes()[index];
+        let Op::Conv { name, kernel, bias, .. } = &node.op else { unreachable!("called for convolutions only") };
+        let bias = if *bias { Bias::Required } else { Bias::IfPresent };
+        let [channels, height, width] = self.shapes[node.inputs[0]];
+        let inputs = channels * kernel * kernel;
+        let epilogue = Epilogue { scale: None, activation: Activation::Identity };
+        let plan = packed(&Parameters(self.weights), name, [inputs, node.channels], bias, &epilogue, self.isa)?;
+        let [_, rows, columns] = self.shapes[index];
+        self.values.push(Value { len: rows * columns * inputs, place: None });
+        let patches = self.values.len() - 1;
+        let kind = TokenKind::Patches { channels, input: [height, width], kernel: *kernel };
+        self.push_tokens(kind, name, vec![self.value_at(node.inputs[0])], patches);
+        let value = self.value(reader, None);
+        (self.value_of[index], self.value_of[reader]) = (Some(value), Some(value));
+        self.push_tokens(TokenKind::Linear(plan), name, vec![patches], value);
+        Ok(())
+    }
+
+    fn push_tokens(&mut self, kind: TokenKind, name: &str, inputs: Vec<usize>, output: usize) {
+        let work = Work::Planar { kind: Box::new(Kind::Tokens(kind)), activation: Activation::Identity };
+        self.drafts.push(Draft { work, name: format!("`{name}`"), inputs, outputs: vec![output] });
+    }
+
     /// Adds the steps that write outputs which no segment has written, unless their values can be computed there.
     fn emit(&mut self) -> Result<(), CompileError> {
         for (output, &(node, layout)) in self.outputs.iter().enumerate() {
             if self.cut.of[node].is_some() {
                 continue;
             }
-            let value = self.value_at(node);
-            if layout == OutputLayout::Nchw && self.values[value].place.is_none() {
+            // The value, and the prefix of the tokens that it consists of.
+            let (value, prefix) = match (self.value_of[node], &self.graph.nodes()[node]) {
+                (None, grid) => match grid.op {
+                    Op::TokenGrid { prefix } => (self.value_at(grid.inputs[0]), Some(prefix)),
+                    _ => (self.value_at(node), None),
+                },
+                (Some(value), of) => (value, (of.layout == NodeLayout::Tokens).then_some(0)),
+            };
+            let own = if prefix.is_some() { OutputLayout::Rows } else { OutputLayout::Nchw };
+            if layout == own && self.value_of[node].is_some() && self.values[value].place.is_none() {
                 self.values[value].place = Some(Place::Output(output));
                 continue;
             }
             let [channels, height, width] = self.shapes[node];
             let plane = height * width;
-            let kind = match layout {
-                OutputLayout::Nchw => Kind::Copy,
-                OutputLayout::Rows => Kind::Rows { channels, plane },
-                OutputLayout::Mean => Kind::GlobalAverage { plane },
+            let kind = match (layout, prefix) {
+                (OutputLayout::Nchw, None) => Kind::Copy,
+                (OutputLayout::Rows, None) => Kind::Rows { channels, plane },
+                (OutputLayout::Mean, None) => Kind::GlobalAverage { plane },
+                (layout, Some(prefix)) => {
+                    let tokens = plane + prefix;
+                    Kind::Tokens(match layout {
+                        OutputLayout::Nchw => TokenKind::Image { channels, tokens, prefix },
+                        OutputLayout::Rows => TokenKind::Rest { channels, tokens, prefix },
+                        OutputLayout::Mean => TokenKind::Mean { channels, tokens, prefix },
+                    })
+                }
             };
             let target = self.value(node, Some(Place::Output(output)));
             if layout == OutputLayout::Mean {
@@ -334,6 +440,7 @@ fn place(drafts: Vec<Draft>, mut values: Vec<Value>) -> Plan {
             of.iter().map(|&value| values[value].place.expect("a value is placed before it is read")).collect()
         };
         plan.steps.push(Step {
+            len: values[draft.outputs[0]].len,
             inputs: placed(&draft.inputs),
             outputs: placed(&draft.outputs),
             work: draft.work,

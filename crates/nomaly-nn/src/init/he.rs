@@ -8,8 +8,12 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::graph::{Graph, ParameterRole};
 use crate::weights::{WeightTensor, Weights};
 
-/// Draws all parameters of `graph`: convolutions and linear layers He-normal, biases and running means 0, batch norm's
-/// factors and running variances 1.
+/// The deviation of learned tokens and position embeddings (Dosovitskiy et al. 2021, and the code of DINOv2).
+pub(super) const EMBEDDING: f64 = 0.02;
+
+/// Draws all parameters of `graph`: convolutions and linear layers He-normal, biases and running means 0, the factors
+/// of norms and of LayerScale and running variances 1, learned tokens and position embeddings normal with deviation
+/// 0.02.
 ///
 /// He-normal numbers have mean 0 and variance 2 / fan-in, which keeps the variance of a ReLU network constant with
 /// depth (He et al., *Delving Deep into Rectifiers*, 2015, equation 10). Each tensor has its own random stream, so
@@ -25,8 +29,13 @@ pub fn he_normal(graph: &Graph, seed: u64) -> Weights {
                 rng.set_stream(stream as u64);
                 normal(&mut rng, count, (2.0 / fan_in as f64).sqrt())
             }
+            ParameterRole::Embedding => {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                rng.set_stream(stream as u64);
+                normal(&mut rng, count, EMBEDDING)
+            }
             ParameterRole::Bias | ParameterRole::NormShift | ParameterRole::RunningMean => vec![0.0; count],
-            ParameterRole::NormScale | ParameterRole::RunningVariance => vec![1.0; count],
+            ParameterRole::NormScale | ParameterRole::LayerScale | ParameterRole::RunningVariance => vec![1.0; count],
         };
         weights.insert(parameter.name, WeightTensor::from_f32(parameter.shape, &values));
     }
@@ -34,7 +43,7 @@ pub fn he_normal(graph: &Graph, seed: u64) -> Weights {
 }
 
 /// Normal numbers of mean 0 by the Box–Muller transform, two from each pair of uniform ones.
-fn normal(rng: &mut impl Rng, count: usize, deviation: f64) -> Vec<f32> {
+pub(super) fn normal(rng: &mut impl Rng, count: usize, deviation: f64) -> Vec<f32> {
     let mut uniform = || (f64::from(rng.next_u32()) + 0.5) / (f64::from(u32::MAX) + 1.0);
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {

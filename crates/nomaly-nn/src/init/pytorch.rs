@@ -6,8 +6,11 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::graph::{Graph, ParameterRole};
 use crate::weights::{WeightTensor, Weights};
 
+use super::he::{EMBEDDING, normal};
+
 /// Draws all parameters of `graph` as the constructors of `torch.nn.Conv2d`, `Linear` and `BatchNorm2d` do: weights and
-/// biases uniform in ±1 / √fan-in (Kaiming-uniform with a = √5), batch norm as the identity.
+/// biases uniform in ±1 / √fan-in (Kaiming-uniform with a = √5), norms and LayerScale as the identity. Learned tokens
+/// and position embeddings, which have no constructor, are normal with deviation 0.02.
 ///
 /// The numbers are not PyTorch's own. Each tensor has its own random stream, so extending a network does not change the
 /// others.
@@ -28,8 +31,13 @@ pub fn pytorch_default(graph: &Graph, seed: u64) -> Weights {
                 let unit = |rng: &mut ChaCha8Rng| (f64::from(rng.next_u32()) + 0.5) / (f64::from(u32::MAX) + 1.0);
                 (0..count).map(|_| ((2.0 * unit(&mut rng) - 1.0) * bound) as f32).collect()
             }
+            ParameterRole::Embedding => {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                rng.set_stream(stream as u64);
+                normal(&mut rng, count, EMBEDDING)
+            }
             ParameterRole::NormShift | ParameterRole::RunningMean => vec![0.0; count],
-            ParameterRole::NormScale | ParameterRole::RunningVariance => vec![1.0; count],
+            ParameterRole::NormScale | ParameterRole::LayerScale | ParameterRole::RunningVariance => vec![1.0; count],
         };
         weights.insert(parameter.name, WeightTensor::from_f32(parameter.shape, &values));
     }

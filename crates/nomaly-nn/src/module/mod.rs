@@ -29,6 +29,7 @@
 //! ```
 
 mod nodes;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -210,7 +211,7 @@ impl Module {
     }
 
     /// Runs the network on its `inputs`, `[N, C, H, W]` each, in the order of their nodes. The results are
-    /// `[N, C, h, w]` in the order of the outputs (`logits`: `[N, classes, 1, 1]`).
+    /// `[N, C, h, w]` in the order of the outputs (`logits`: `[N, classes, 1, 1]`), and `[N, T, D]` for tokens.
     ///
     /// # Errors
     /// For another number of inputs, and errors of candle and of the kernels, which name the operation: a parameter
@@ -228,16 +229,23 @@ impl Module {
         let mut context = Context { module: self, mode, masks: self.masks(mode) };
         let mut given = inputs.iter();
         let mut results: Vec<Option<Tensor>> = vec![None; needed.len()];
+        // Rows and columns of the image from which the tokens of each node come.
+        let mut grids: Vec<Option<[usize; 2]>> = vec![None; needed.len()];
         for (index, node) in self.graph.nodes().iter().enumerate() {
             let input = if node.op == Op::Input { given.next() } else { None };
             if !needed[index] {
                 continue;
             }
             let result = match input {
-                Some(&input) => context.input(input, node.channels),
+                Some(&input) => context.input(input, node.channels, node.layout),
                 None => {
-                    let operands = node.inputs.iter().filter_map(|&input| results[input].clone());
-                    context.compute(&node.op, &operands.collect::<Vec<_>>())
+                    let operands: Vec<Tensor> =
+                        node.inputs.iter().filter_map(|&input| results[input].clone()).collect();
+                    grids[index] = match (&node.op, &operands[..]) {
+                        (Op::Tokens, [image]) => image.dims4().ok().map(|(_, _, height, width)| [height, width]),
+                        _ => node.inputs.first().and_then(|&input| grids[input]),
+                    };
+                    context.compute(&node.op, &operands, grids[index])
                 }
             };
             results[index] = Some(result.map_err(|error| error.context(format!("in `{}`", node.op.label())))?);

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor, Var};
 use nomaly_kernels::geometry::{Activation, Padding, Pool2d};
 use nomaly_kernels::training::{AverageOver, Dropout};
 
-use crate::graph::{Op, PaddingRule};
+use crate::graph::{NodeLayout, Op, PaddingRule};
 use crate::ops::{self, ConvGeometry, Norm};
 
 use super::{Mode, Module};
@@ -19,15 +19,19 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     /// An input of the network.
-    pub(super) fn input(&self, x: &Tensor, channels: usize) -> Result<Tensor> {
-        match x.dims4()? {
-            (_, found, _, _) if found == channels => Ok(x.clone()),
-            (_, found, _, _) => candle_core::bail!("the input has {found} channels, expected {channels}"),
+    pub(super) fn input(&self, x: &Tensor, channels: usize, layout: NodeLayout) -> Result<Tensor> {
+        let found = match layout {
+            NodeLayout::Image => x.dims4()?.1,
+            NodeLayout::Tokens => x.dims3()?.2,
+        };
+        if found == channels {
+            return Ok(x.clone());
         }
+        candle_core::bail!("the input has {found} channels, expected {channels}")
     }
 
-    /// The result of `op` on `operands`.
-    pub(super) fn compute(&mut self, op: &Op, operands: &[Tensor]) -> Result<Tensor> {
+    /// The result of `op` on `operands`; `grid` are rows and columns of the image from which its tokens come.
+    pub(super) fn compute(&mut self, op: &Op, operands: &[Tensor], grid: Option<[usize; 2]>) -> Result<Tensor> {
         let [x, rest @ ..] = operands else { candle_core::bail!("a node has no input") };
         match op {
             Op::Input => Ok(x.clone()),
@@ -82,8 +86,19 @@ impl Context<'_> {
             }
             Op::Linear { name, bias } => {
                 let (weight, bias) = (self.tensor(name, "weight")?, self.bias(name, *bias)?);
+                if x.rank() == 3 {
+                    return self.token_linear(x, weight, bias);
+                }
                 ops::linear(&x.flatten_from(1)?, weight, bias)?.reshape((x.dim(0)?, (), 1, 1))
             }
+            Op::Tokens
+            | Op::TokenGrid { .. }
+            | Op::SelectToken { .. }
+            | Op::InsertTokens { .. }
+            | Op::PositionEmbedding { .. }
+            | Op::LayerNorm { .. }
+            | Op::Attention { .. }
+            | Op::LayerScale { .. } => self.on_tokens(op, x, grid),
         }
     }
 
@@ -91,7 +106,13 @@ impl Context<'_> {
         self.module.tensors.get(&format!("{prefix}.{leaf}"))
     }
 
-    fn tensor(&self, prefix: &str, leaf: &str) -> Result<&Tensor> {
+    /// A tensor by its whole name.
+    pub(super) fn named(&self, name: &str) -> Result<&Tensor> {
+        let missing = || candle_core::Error::CannotFindTensor { path: name.to_owned() }.bt();
+        self.module.tensors.get(name).ok_or_else(missing)
+    }
+
+    pub(super) fn tensor(&self, prefix: &str, leaf: &str) -> Result<&Tensor> {
         let missing = || candle_core::Error::CannotFindTensor { path: format!("{prefix}.{leaf}") }.bt();
         self.optional(prefix, leaf).ok_or_else(missing)
     }

@@ -28,6 +28,7 @@ mod norm;
 mod optimizer;
 mod pooling;
 mod spatial;
+mod tokens;
 mod windows;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor};
@@ -41,6 +42,7 @@ pub use norm::{Norm, batch_norm, batch_norm_fixed, instance_norm};
 pub use optimizer::VarOptimizer;
 pub use pooling::{avg_pool2d, avg_pool2d_with, global_avg_pool, global_max_pool, max_pool2d, max_pool2d_with};
 pub use spatial::{pad2d, upsample2d};
+pub use tokens::{RotaryTables, attention, layer_norm};
 
 /// What a kernel returns.
 type Done = std::result::Result<(), TrainingError>;

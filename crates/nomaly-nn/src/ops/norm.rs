@@ -1,9 +1,9 @@
-//! Batch and instance normalization.
+//! Batch, instance and layer normalization.
 
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
-use nomaly_kernels::training::{AfterNorm, BatchNorm, GroupNorm, NormBackward, RowNormBackward};
+use nomaly_kernels::training::{AfterNorm, BatchNorm, GroupNorm, LayerNorm, NormBackward, RowNormBackward};
 
 use super::elementwise::leaky_relu;
 use super::{Done, is_served, isa, slice, wrap};
@@ -28,10 +28,11 @@ impl Default for Norm {
 /// Means and biased variances of a batch.
 type Statistics = [Vec<f32>; 2];
 
-/// Both kinds of normalization.
+/// All kinds of normalization.
 enum Plan {
     Batch(BatchNorm),
     Instance(GroupNorm),
+    Layer(LayerNorm),
 }
 
 impl Plan {
@@ -39,6 +40,7 @@ impl Plan {
         match self {
             Self::Batch(_) => "batch-norm",
             Self::Instance(_) => "instance-norm",
+            Self::Layer(_) => "layer-norm",
         }
     }
 
@@ -48,24 +50,20 @@ impl Plan {
         match self {
             Self::Batch(plan) => plan.forward(x, Some(weight), Some(bias), mean, variance, output),
             Self::Instance(plan) => plan.forward(x, Some(weight), Some(bias), output),
+            Self::Layer(plan) => plan.forward(x, Some(weight), Some(bias), output),
         }
     }
 
     fn backward(&self, tensors: NormBackward<'_>) -> Done {
+        let of_rows = |tensors| {
+            let NormBackward { input, weight, output_gradient, input_gradient, .. } = tensors;
+            let NormBackward { weight_gradient, bias_gradient, .. } = tensors;
+            RowNormBackward { input, weight, output_gradient, input_gradient, weight_gradient, bias_gradient }
+        };
         match self {
             Self::Batch(plan) => plan.backward(tensors),
-            Self::Instance(plan) => {
-                let NormBackward { input, weight, output_gradient, input_gradient, .. } = tensors;
-                let NormBackward { weight_gradient, bias_gradient, .. } = tensors;
-                plan.backward(RowNormBackward {
-                    input,
-                    weight,
-                    output_gradient,
-                    input_gradient,
-                    weight_gradient,
-                    bias_gradient,
-                })
-            }
+            Self::Instance(plan) => plan.backward(of_rows(tensors)),
+            Self::Layer(plan) => plan.backward(of_rows(tensors)),
         }
     }
 }
@@ -236,6 +234,12 @@ pub fn instance_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -
     let centered = x.broadcast_sub(&x.mean_keepdim((2, 3))?)?;
     let deviation = (centered.sqr()?.mean_keepdim((2, 3))? + epsilon)?.sqrt()?;
     centered.broadcast_div(&deviation)?.broadcast_mul(&per_channel(weight)?)?.broadcast_add(&per_channel(bias)?)
+}
+
+/// Layer norm by the kernel of each row of `x`, with factors and summands.
+pub(super) fn normalize_rows(x: &Tensor, weight: &Tensor, bias: &Tensor, plan: LayerNorm) -> Result<Tensor> {
+    let op = Normalize { plan: Plan::Layer(plan), statistics: Arc::default() };
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 /// `[C]` as `[1, C, 1, 1]`.

@@ -1,20 +1,19 @@
 //! The CPU: compiled plans, and networks in training.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nomaly_kernels::network::{CompiledNetwork, NetworkError, NetworkWorkspace, OutputLayout};
+use nomaly_kernels::geometry::OutputLayout;
 use nomaly_kernels::{Isa, IsaError};
 
 use super::{Runnable, Runtime, RuntimeError, TrainableNetwork, same_kind};
 use crate::error::CompileError;
-use crate::graph::Graph;
-use crate::plan::compile;
+use crate::graph::{Graph, NodeLayout};
+use crate::inference::{Inference, InferenceWorkspace};
 use crate::trainable::{Network, NetworkOptimizer, Pass, Rule, TrainableError};
 use crate::weights::Weights;
 
-/// Runs networks on the CPU: with the plan of [`compile`](crate::compile) where it has all operations, otherwise with
-/// the kernels of training.
+/// Runs networks on the CPU: inference by [`Inference`], training by [`Network`].
 #[derive(Clone, Copy, Debug)]
 pub struct CpuRuntime {
     isa: Isa,
@@ -47,16 +46,16 @@ impl Runtime for CpuRuntime {
         inputs: &[[usize; 2]],
         outputs: &[usize],
     ) -> Result<Arc<dyn Runnable>, RuntimeError> {
-        if let (&[size], 1) = (inputs, graph.inputs().count()) {
-            let targets: Vec<_> = outputs.iter().map(|&output| (output, OutputLayout::Nchw)).collect();
-            match compile(graph, weights, size, &targets, self.isa) {
-                Ok(plan) => return Ok(Arc::new(Planned { plan, workspace: Mutex::new(None) })),
-                Err(CompileError::Unsupported { .. } | CompileError::Network(NetworkError::Groups { .. })) => {}
-                Err(error) => return Err(error.into()),
-            }
+        let layout = |output: usize| match graph.nodes().get(output).map(|node| node.layout) {
+            Some(NodeLayout::Tokens) => OutputLayout::Rows,
+            _ => OutputLayout::Nchw,
+        };
+        let outputs: Vec<_> = outputs.iter().map(|&output| (output, layout(output))).collect();
+        match Inference::new(graph, weights, inputs, &outputs, self.isa) {
+            Ok(plan) => Ok(Arc::new(Planned { plan, idle: Mutex::new(Vec::new()) })),
+            Err(CompileError::Graph(error)) => Err(error.into()),
+            Err(error) => Err(error.into()),
         }
-        let network = Network::at_nodes(graph, outputs, inputs, weights, self.isa)?;
-        Ok(Arc::new(Evaluated { shapes: network.output_shapes(), network: Mutex::new(network) }))
     }
 
     fn trainable(
@@ -71,12 +70,18 @@ impl Runtime for CpuRuntime {
     }
 }
 
-/// A compiled plan.
+/// A network that is ready to run.
 #[derive(Debug)]
 struct Planned {
-    plan: CompiledNetwork,
-    /// The memory of the last run, for so many images.
-    workspace: Mutex<Option<(usize, NetworkWorkspace)>>,
+    plan: Inference,
+    /// The memory of earlier runs.
+    idle: Mutex<Vec<InferenceWorkspace>>,
+}
+
+impl Planned {
+    fn idle(&self) -> MutexGuard<'_, Vec<InferenceWorkspace>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Runnable for Planned {
@@ -85,43 +90,26 @@ impl Runnable for Planned {
     }
 
     fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, RuntimeError> {
-        let &[input] = inputs else {
-            return Err(TrainableError::Inputs { expected: 1, found: inputs.len() }.into());
-        };
-        let each = self.plan.input_shape().iter().product::<usize>();
-        if !input.len().is_multiple_of(each) {
-            return Err(TrainableError::Images { each, found: input.len() }.into());
+        let shapes = self.plan.input_shapes();
+        if inputs.len() != shapes.len() {
+            return Err(TrainableError::Inputs { expected: shapes.len(), found: inputs.len() }.into());
         }
-        let images = input.len() / each;
-        let kept = self.workspace.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut workspace = match kept {
-            Some((of, workspace)) if of == images => workspace,
-            _ => self.plan.workspace(images),
-        };
+        let mut images = None;
+        for (input, shape) in inputs.iter().zip(shapes) {
+            let each = shape.iter().product::<usize>();
+            let count = input.len() / each;
+            if !input.len().is_multiple_of(each) || images.is_some_and(|images| images != count) {
+                return Err(TrainableError::Images { each, found: input.len() }.into());
+            }
+            images = Some(count);
+        }
+        let images = images.unwrap_or(0);
+        let idle = self.idle().pop();
+        let mut workspace = idle.unwrap_or_else(|| self.plan.workspace(images));
         let mut outputs = vec![Vec::new(); self.plan.output_count()];
-        self.plan.run(input, images, &mut workspace, &mut outputs).map_err(CompileError::from)?;
-        *self.workspace.lock().unwrap_or_else(PoisonError::into_inner) = Some((images, workspace));
+        self.plan.run(inputs, images, &mut workspace, &mut outputs)?;
+        self.idle().push(workspace);
         Ok(outputs)
-    }
-}
-
-/// What no plan can run; one thread at a time.
-#[derive(Debug)]
-struct Evaluated {
-    shapes: Vec<[usize; 3]>,
-    network: Mutex<Network>,
-}
-
-impl Runnable for Evaluated {
-    fn output_shapes(&self) -> Vec<[usize; 3]> {
-        self.shapes.clone()
-    }
-
-    fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, RuntimeError> {
-        // A pass starts anew, whatever became of the one before it.
-        let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
-        network.run(inputs, Pass::Evaluate)?;
-        Ok((0..self.shapes.len()).map(|output| network.output(output).to_vec()).collect())
     }
 }
 

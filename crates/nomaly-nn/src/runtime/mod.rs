@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 use crate::error::CompileError;
 use crate::graph::{Graph, GraphError};
+use crate::inference::InferenceError;
 use crate::trainable::{Pass, Rule, TrainableError};
 use crate::weights::Weights;
 
@@ -49,6 +50,9 @@ pub enum RuntimeError {
     /// The plan for inference cannot be compiled or run.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// A network cannot be run.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
     /// A network or its inputs do not fit, on any runtime.
     #[error(transparent)]
     Network(#[from] TrainableError),
@@ -113,10 +117,10 @@ pub trait Runtime: std::fmt::Debug + Send + Sync {
 
 /// A network for inference. Several threads may run it at once.
 pub trait Runnable: std::fmt::Debug + Send + Sync {
-    /// Shape `[C, h, w]` of one image's result of each output.
+    /// Shape `[C, h, w]` of one image's result of each output; `[D, T, 1]` for tokens.
     fn output_shapes(&self) -> Vec<[usize; 3]>;
 
-    /// The outputs `[N, C, h, w]` for `inputs` `[N, C, H, W]`.
+    /// The outputs `[N, C, h, w]`, or `[N, T, D]` for tokens, for `inputs` `[N, C, H, W]`.
     ///
     /// # Errors
     /// Unless there is one slice for each input, and all have the same number of whole images; and if the device fails.
@@ -125,7 +129,7 @@ pub trait Runnable: std::fmt::Debug + Send + Sync {
 
 /// A network in training, with the state of its optimizer; see [`Network`](crate::trainable::Network).
 pub trait TrainableNetwork: std::fmt::Debug + Send {
-    /// Shape `[C, h, w]` of one image's result of each output.
+    /// Shape `[C, h, w]` of one image's result of each output; `[D, T, 1]` for tokens.
     fn output_shapes(&self) -> Vec<[usize; 3]>;
 
     /// Runs the network on its `inputs`, `[N, C, H, W]` each. The results are the [`outputs`](Self::output).
@@ -134,7 +138,7 @@ pub trait TrainableNetwork: std::fmt::Debug + Send {
     /// As [`Runnable::run`].
     fn run(&mut self, inputs: &[&[f32]], pass: Pass) -> Result<(), RuntimeError>;
 
-    /// An output `[N, C, h, w]` of the last pass; empty before the first one.
+    /// An output `[N, C, h, w]`, or `[N, T, D]` for tokens, of the last pass; empty before the first one.
     fn output(&self, index: usize) -> &[f32];
 
     /// Computes the gradients of a loss, given its gradient with respect to each output of the last pass. An empty

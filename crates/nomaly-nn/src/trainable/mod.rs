@@ -41,6 +41,7 @@ mod error;
 mod optimizer;
 mod pass;
 mod steps;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -239,12 +240,13 @@ impl Network {
         self.run(&[images], Pass::Sample)
     }
 
-    /// The result of a tap, `[N, C, h, w]`, in the order of the taps; empty before the first forward pass.
+    /// The result of a tap, `[N, C, h, w]`, or `[N, T, D]` for tokens, in the order of the taps; empty before the first
+    /// forward pass.
     pub fn output(&self, index: usize) -> &[f32] {
         self.outputs.get(index).and_then(|&step| self.values[step].as_deref()).unwrap_or(&[])
     }
 
-    /// Shape `[C, h, w]` of one image's result of each tap.
+    /// Shape `[C, h, w]` of one image's result of each tap; `[D, T, 1]` for tokens.
     pub fn output_shapes(&self) -> Vec<[usize; 3]> {
         self.outputs.iter().map(|&step| self.steps[step].shape).collect()
     }

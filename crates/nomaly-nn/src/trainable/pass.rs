@@ -166,6 +166,10 @@ fn compute(network: &mut Network, index: usize) -> Result<Vec<f32>, TrainableErr
             Kind::GlobalAverage(plane) => global_average(*isa, *plane, x, &mut result),
             Kind::Gate(plan) => plan.forward(x, present(values, inputs[1]), &mut result),
             Kind::Softmax(channels) => softmax(*isa, *channels, x, &mut result),
+            Kind::Tokens(kind) => {
+                let parameters: Vec<&[f32]> = own.iter().map(|&slot| slots[slot].values.as_slice()).collect();
+                kind.forward(x, &parameters, &mut result)
+            }
         }
     };
     run().map_err(in_layer(name))?;
@@ -409,6 +413,15 @@ fn differentiate(
                     weight_gradient,
                     bias_gradient,
                 })
+            }
+            Kind::Tokens(kind) => {
+                // The slots of a step stand side by side.
+                let range = own.first().map_or(0..0, |&slot| slot..slot + own.len());
+                let trained = slots[range]
+                    .iter_mut()
+                    .map(|Slot { values, gradient, .. }| (values.as_slice(), train.then_some(gradient.as_mut_slice())));
+                let below = below.get_or_insert_with(|| buffers.take(*images * steps[first].len()));
+                kind.backward(x, trained.collect(), &gradient, below)
             }
             _ => match &mut below {
                 Some(below) => backward_of_input(kind, &gradient, below),

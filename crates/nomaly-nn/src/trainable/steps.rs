@@ -11,6 +11,7 @@ use crate::graph::{Graph, Node, Op, Parameter, ParameterRole};
 use crate::weights::Weights;
 
 use super::error::{TrainableError, in_layer};
+use super::tokens::{self, TokenKind};
 
 /// A trained tensor or a running statistic.
 #[derive(Debug)]
@@ -64,6 +65,7 @@ pub(super) enum Kind {
     Gate(ChannelScale),
     /// The number of channels.
     Softmax(usize),
+    Tokens(TokenKind),
 }
 
 impl Kind {
@@ -77,6 +79,7 @@ impl Kind {
             | Self::Linear(_)
             | Self::Gate(_) => true,
             Self::Activation(activation) => activation.gradient_reads() == Reads::Input,
+            Self::Tokens(kind) => kind.keeps_inputs(),
             _ => false,
         }
     }
@@ -155,6 +158,11 @@ pub(super) fn plan(
         }
         let after = fused(nodes, index, &consumers(index), targets);
         let slots = planner.slots(graph, index, weights)?;
+        let name = node.op.label();
+        if let Some(kind) = tokens::kind(graph, index, &shapes, isa).map_err(in_layer(&name))? {
+            step_of[index] = planner.push(Kind::Tokens(kind), &name, inputs, slots, shapes[index]);
+            continue;
+        }
         step_of[index] = planner.node(node, inputs, slots, shapes[index], after)?;
     }
     let Planner { mut plan, .. } = planner;
@@ -320,6 +328,14 @@ fn kind(op: &Op, from: &[[usize; 3]], to: [usize; 3], after: AfterNorm, isa: Isa
         Op::Linear { .. } => Kind::Linear(linear(isa, in_channels, channels)?),
         Op::Gate => Kind::Gate(ChannelScale::new(isa, ScalePer::Plane, channels, plane)?),
         Op::Softmax => Kind::Softmax(channels),
+        Op::Tokens
+        | Op::TokenGrid { .. }
+        | Op::SelectToken { .. }
+        | Op::InsertTokens { .. }
+        | Op::PositionEmbedding { .. }
+        | Op::LayerNorm { .. }
+        | Op::Attention { .. }
+        | Op::LayerScale { .. } => unreachable!("steps on tokens are planned before"),
     })
 }
 

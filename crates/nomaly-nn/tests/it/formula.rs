@@ -16,11 +16,13 @@ pub(crate) fn values(name: &str, count: usize) -> impl Iterator<Item = f64> {
     })
 }
 
-fn tensor(Parameter { name, shape, role }: &Parameter) -> WeightTensor {
+pub(crate) fn tensor(Parameter { name, shape, role }: &Parameter) -> WeightTensor {
     let (offset, factor) = match role {
         ParameterRole::Weight => (0.0, (6.0 / shape[1..].iter().product::<usize>() as f64).sqrt()),
         ParameterRole::Bias | ParameterRole::NormShift | ParameterRole::RunningMean => (0.0, 0.1),
         ParameterRole::NormScale => (0.7, 0.1),
+        ParameterRole::LayerScale => (0.5, 0.25),
+        ParameterRole::Embedding => (0.0, 0.5),
         ParameterRole::RunningVariance => (1.0, 0.25),
     };
     let count = shape.iter().product();

@@ -10,3 +10,4 @@ mod networks;
 mod ops;
 mod runtime;
 mod steps;
+mod tokens;

@@ -3,7 +3,10 @@
 
 use nomaly_kernels::geometry::{Activation, Padding};
 use nomaly_kernels::training::{Border, UpsampleMode};
-use nomaly_nn::graph::{ConvOptions, ConvTransposeOptions, Graph, GraphBuilder, PaddingRule};
+use nomaly_nn::graph::{
+    AxialRotary, BlockOptions, ConvOptions, ConvTransposeOptions, Graph, GraphBuilder, LearnedGrid, PaddingRule,
+    PositionResize,
+};
 use serde_json::Value;
 
 use crate::formula;
@@ -132,6 +135,53 @@ pub(crate) fn critic() -> Graph {
     let x = g.activation(x, leaky);
     let x = g.conv_with_bias(x, "d.last", 1, ConvOptions::padded(4, 1, 0));
     g.tap("verdict", x);
+    g.finish().unwrap()
+}
+
+/// What stands in for positions in a small vision transformer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Positions {
+    /// As in DINOv2.
+    Learned,
+    /// As in DINOv3.
+    Rotary,
+}
+
+/// Two transformer blocks of 64 values and two heads on patches of 4 × 4 pixels. The taps are all results of
+/// `tests/fixtures/gen_vit.py`: tokens, but for the last two.
+pub(crate) fn vit(registers: usize, positions: Positions) -> Graph {
+    let mut g = GraphBuilder::new(3);
+    let prefix = 1 + registers;
+    let x = g.conv_with_bias(GraphBuilder::INPUT, "patch_embed.proj", 64, ConvOptions::padded(4, 4, 0));
+    let x = g.tokens(x);
+    g.tap("patches", x);
+    let mut x = g.insert_tokens(x, "cls_token", 0, 1);
+    if positions == Positions::Learned {
+        let resize = match registers {
+            0 => PositionResize::Scaled { offset: 0.1 },
+            _ => PositionResize::Antialiased,
+        };
+        x = g.position_embedding(x, "pos_embed", LearnedGrid { prefix: 1, size: [5, 5] }, resize);
+    }
+    if registers > 0 {
+        x = g.insert_tokens(x, "register_tokens", 1, registers);
+    }
+    g.tap("embedded", x);
+    let rotary = (positions == Positions::Rotary).then_some(AxialRotary { prefix, base: 100.0 });
+    for block in 0..2 {
+        let first = x + 1;
+        x = g.transformer_block(x, &format!("blocks.{block}"), BlockOptions { rotary, ..BlockOptions::dinov2(2) });
+        // norm1, qkv, attention, proj, ls1, sum, norm2, …
+        for (name, node) in [("norm1", first), ("attn", first + 3), ("norm2", first + 6), ("sum", x)] {
+            g.tap(format!("{name}-{block}"), node);
+        }
+    }
+    let x = g.layer_norm(x, "norm", 1e-6);
+    g.tap("norm", x);
+    let grid = g.token_grid(x, prefix);
+    g.tap("grid", grid);
+    let class = g.select_token(x, 0);
+    g.tap("class", class);
     g.finish().unwrap()
 }
 

@@ -57,9 +57,11 @@ pub(crate) fn run(args: &BenchBackboneArgs, console: &Console) -> anyhow::Result
 fn open(args: &BenchBackboneArgs, console: &Console) -> anyhow::Result<(Backbone, bool)> {
     match Backbone::open(&args.backbone, &OpenOptions { weights: args.weights.clone() }) {
         Ok(backbone) => Ok((backbone, false)),
-        Err(BackboneError::NoWeights { backbone } | BackboneError::Untrained { backbone })
-            if backbone == args.backbone =>
-        {
+        Err(
+            BackboneError::NoWeights { backbone }
+            | BackboneError::Untrained { backbone }
+            | BackboneError::NotImported { backbone, .. },
+        ) if backbone == args.backbone => {
             console.note(format_args!(
                 "there are no weights for {} here: timing it with random ones, which takes the same time",
                 args.backbone
