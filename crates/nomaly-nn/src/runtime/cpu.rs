@@ -1,20 +1,18 @@
-//! The CPU: compiled plans, and networks in training.
+//! The CPU: inference, and networks in training.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nomaly_kernels::network::{CompiledNetwork, NetworkError, NetworkWorkspace, OutputLayout};
+use nomaly_kernels::geometry::OutputLayout;
 use nomaly_kernels::{Isa, IsaError};
 
 use super::{Runnable, Runtime, RuntimeError, TrainableNetwork, same_kind};
-use crate::error::CompileError;
 use crate::graph::Graph;
-use crate::plan::compile;
-use crate::trainable::{Network, NetworkOptimizer, Pass, Rule, TrainableError};
+use crate::inference::{Inference, InferenceWorkspace};
+use crate::trainable::{Network, NetworkOptimizer, OptimizerOptions, OptimizerState, Pass, Rule, TrainableError};
 use crate::weights::Weights;
 
-/// Runs networks on the CPU: with the plan of [`compile`](crate::compile) where it has all operations, otherwise with
-/// the kernels of training.
+/// Runs networks on the CPU: [`Inference`], and [`Network`] in training.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuRuntime {
     isa: Isa,
@@ -45,18 +43,14 @@ impl Runtime for CpuRuntime {
         graph: &Graph,
         weights: &Weights,
         inputs: &[[usize; 2]],
-        outputs: &[usize],
+        outputs: &[(usize, OutputLayout)],
     ) -> Result<Arc<dyn Runnable>, RuntimeError> {
-        if let (&[size], 1) = (inputs, graph.inputs().count()) {
-            let targets: Vec<_> = outputs.iter().map(|&output| (output, OutputLayout::Nchw)).collect();
-            match compile(graph, weights, size, &targets, self.isa) {
-                Ok(plan) => return Ok(Arc::new(Planned { plan, workspace: Mutex::new(None) })),
-                Err(CompileError::Unsupported { .. } | CompileError::Network(NetworkError::Groups { .. })) => {}
-                Err(error) => return Err(error.into()),
-            }
+        if outputs.is_empty() {
+            return Err(TrainableError::NoTaps.into());
         }
-        let network = Network::at_nodes(graph, outputs, inputs, weights, self.isa)?;
-        Ok(Arc::new(Evaluated { shapes: network.output_shapes(), network: Mutex::new(network) }))
+        graph.shapes(inputs)?;
+        let network = Inference::new(graph, weights, inputs, outputs, self.isa)?;
+        Ok(Arc::new(Prepared { network, workspace: Mutex::new(None) }))
     }
 
     fn trainable(
@@ -67,61 +61,46 @@ impl Runtime for CpuRuntime {
         outputs: &[usize],
     ) -> Result<Box<dyn TrainableNetwork>, RuntimeError> {
         let network = Network::at_nodes(graph, outputs, inputs, weights, self.isa)?;
-        Ok(Box::new(Training { network, optimizer: None }))
+        Ok(Box::new(Training { network, optimizer: None, options: OptimizerOptions::default() }))
     }
 }
 
-/// A compiled plan.
+/// A network for inference.
 #[derive(Debug)]
-struct Planned {
-    plan: CompiledNetwork,
+struct Prepared {
+    network: Inference,
     /// The memory of the last run, for so many images.
-    workspace: Mutex<Option<(usize, NetworkWorkspace)>>,
+    workspace: Mutex<Option<(usize, InferenceWorkspace)>>,
 }
 
-impl Runnable for Planned {
+impl Runnable for Prepared {
     fn output_shapes(&self) -> Vec<[usize; 3]> {
-        (0..self.plan.output_count()).map(|output| self.plan.output_shape(output)).collect()
+        (0..self.network.output_count()).map(|output| self.network.output_shape(output)).collect()
     }
 
     fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, RuntimeError> {
-        let &[input] = inputs else {
-            return Err(TrainableError::Inputs { expected: 1, found: inputs.len() }.into());
-        };
-        let each = self.plan.input_shape().iter().product::<usize>();
-        if !input.len().is_multiple_of(each) {
-            return Err(TrainableError::Images { each, found: input.len() }.into());
+        let shapes = self.network.input_shapes();
+        if inputs.len() != shapes.len() {
+            return Err(TrainableError::Inputs { expected: shapes.len(), found: inputs.len() }.into());
         }
-        let images = input.len() / each;
+        let mut images = None;
+        for (input, shape) in inputs.iter().zip(shapes) {
+            let each = shape.iter().product::<usize>();
+            let own = input.len() / each;
+            if !input.len().is_multiple_of(each) || *images.get_or_insert(own) != own {
+                return Err(TrainableError::Images { each, found: input.len() }.into());
+            }
+        }
+        let images = images.unwrap_or(0);
         let kept = self.workspace.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut workspace = match kept {
             Some((of, workspace)) if of == images => workspace,
-            _ => self.plan.workspace(images),
+            _ => self.network.workspace(images),
         };
-        let mut outputs = vec![Vec::new(); self.plan.output_count()];
-        self.plan.run(input, images, &mut workspace, &mut outputs).map_err(CompileError::from)?;
+        let mut outputs = vec![Vec::new(); self.network.output_count()];
+        self.network.run(inputs, images, &mut workspace, &mut outputs)?;
         *self.workspace.lock().unwrap_or_else(PoisonError::into_inner) = Some((images, workspace));
         Ok(outputs)
-    }
-}
-
-/// What no plan can run; one thread at a time.
-#[derive(Debug)]
-struct Evaluated {
-    shapes: Vec<[usize; 3]>,
-    network: Mutex<Network>,
-}
-
-impl Runnable for Evaluated {
-    fn output_shapes(&self) -> Vec<[usize; 3]> {
-        self.shapes.clone()
-    }
-
-    fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, RuntimeError> {
-        // A pass starts anew, whatever became of the one before it.
-        let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
-        network.run(inputs, Pass::Evaluate)?;
-        Ok((0..self.shapes.len()).map(|output| network.output(output).to_vec()).collect())
     }
 }
 
@@ -130,6 +109,7 @@ impl Runnable for Evaluated {
 struct Training {
     network: Network,
     optimizer: Option<NetworkOptimizer>,
+    options: OptimizerOptions,
 }
 
 impl TrainableNetwork for Training {
@@ -150,10 +130,30 @@ impl TrainableNetwork for Training {
     }
 
     fn step(&mut self, rule: Rule) -> Result<(), RuntimeError> {
-        let optimizer = self.optimizer.get_or_insert_with(|| NetworkOptimizer::new(rule));
+        let Self { optimizer, options, .. } = self;
+        let fresh = || NetworkOptimizer::new(rule).with_options(options.clone());
+        let optimizer = optimizer.get_or_insert_with(fresh);
         same_kind(optimizer.rule, rule)?;
         optimizer.rule = rule;
         Ok(self.network.step(optimizer)?)
+    }
+
+    fn classify(&mut self, images: &[f32], labels: &[u32]) -> Result<f32, RuntimeError> {
+        Ok(self.network.classify(images, labels)?)
+    }
+
+    fn set_optimizer_options(&mut self, options: OptimizerOptions) {
+        self.optimizer = self.optimizer.take().map(|optimizer| optimizer.with_options(options.clone()));
+        self.options = options;
+    }
+
+    fn optimizer_state(&self) -> Result<OptimizerState, RuntimeError> {
+        Ok(self.optimizer.as_ref().map(NetworkOptimizer::export).unwrap_or_default())
+    }
+
+    fn resume(&mut self, rule: Rule, state: OptimizerState) -> Result<(), RuntimeError> {
+        self.optimizer = Some(NetworkOptimizer::restore(rule, state).with_options(self.options.clone()));
+        Ok(())
     }
 
     fn gradients(&self) -> Result<BTreeMap<String, Vec<f32>>, RuntimeError> {
