@@ -233,7 +233,7 @@ def data_sets(args, folder: Path):
     )
     if args.images:
         out = folder / "images"
-        told = json.loads(subprocess.run([args.features, args.images, out], check=True, stdout=subprocess.PIPE).stdout)
+        told = json.loads(subprocess.run([args.features, args.images, out, args.device], check=True, stdout=subprocess.PIPE).stdout)
         read = lambda part: np.fromfile(f"{out}-{part}.f32", "<f4").reshape(-1, told["dim"])
         labels = np.fromfile(f"{out}-test.label", np.uint8)
         yield f"deep features of {Path(args.images).name}", read("train"), read("test"), labels, False
@@ -263,6 +263,7 @@ def main() -> None:
     parser.add_argument("--nomaly", default="target/release/examples/time_scorer")
     parser.add_argument("--features", default="target/release/pooled_features")
     parser.add_argument("--images", help="a data set in MVTec layout")
+    parser.add_argument("--device", default="cpu", help="where the network of --images runs")
     parser.add_argument("--rows", default="10000", type=lambda text: [int(n) for n in text.split(",") if n])
     parser.add_argument("--columns", default=64, type=int)
     parser.add_argument("--only", default="")

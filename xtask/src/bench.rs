@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 
+use crate::build::{DeviceArgs, cargo, target_folder};
 use crate::{repro, workspace_root};
 
 #[derive(clap::Args)]
@@ -57,6 +58,8 @@ struct ScorersArgs {
     /// Where the figures go as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -72,7 +75,8 @@ fn scorers(args: &ScorersArgs) -> anyhow::Result<()> {
     let mut command = Command::new(&args.python);
     command.arg("benches/compare/scorers.py").arg("--nomaly").arg(target.join("release/examples/time_scorer"));
     if let Some(images) = &args.images {
-        cargo(&["build", "--release", "--locked", "--package", "nomaly-bench", "--bin", "pooled_features"])?;
+        args.device.build("nomaly-bench", &["--bin", "pooled_features"])?;
+        command.arg("--device").arg(args.device.name());
         command.arg("--images").arg(images).arg("--features").arg(target.join("release/pooled_features"));
     }
     let rows: Vec<String> = args.rows.iter().map(ToString::to_string).collect();
@@ -95,22 +99,6 @@ fn scorers(args: &ScorersArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot start {}", args.python.display()))?;
     if !status.success() {
         bail!("benches/compare/scorers.py ended with {status}");
-    }
-    Ok(())
-}
-
-/// Cargo's target folder.
-pub(crate) fn target_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace_root().join("target"), PathBuf::from)
-}
-
-/// Runs cargo in the workspace.
-pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status =
-        Command::new(program).args(arguments).current_dir(workspace_root()).status().context("cannot start cargo")?;
-    if !status.success() {
-        bail!("`cargo {}` ended with {status}", arguments.join(" "));
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ impl Step {
 
 /// Runs a command of cargo over the whole workspace, with every feature that needs no special hardware.
 fn cargo(command: &str, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<()> {
-    let everything = [command, "--workspace", "--locked", "--features", "nomaly-backbones/candle"];
+    let everything = [command, "--workspace", "--locked", "--features", "nomaly-backbones/candle,nomaly-cli/candle"];
     run_cargo(&[&everything, args].concat(), env)
 }
 

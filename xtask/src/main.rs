@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod build;
 mod ci;
 mod dataset;
 mod repro;

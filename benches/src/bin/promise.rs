@@ -30,6 +30,7 @@ use nomaly_data::{ImageSource, Label, Sample};
 use nomaly_detectors::auto::choose_method;
 use nomaly_detectors::{DecisionRule, Detector, FitOptions, FittedDetector, PredictOptions};
 use nomaly_methods::{GroupBy, METHODS};
+use nomaly_nn::runtime::Executor;
 use nomaly_settings::Assignments;
 use nomaly_store::Silent;
 use nomaly_transforms::{samples, synthetic};
@@ -99,7 +100,8 @@ fn run(scenario: &str, method: &str, group_by: &GroupBy, seed: u64, input: u64) 
     let (train, test) = world.images(scenario)?;
     let detector = if method == "auto" {
         let options = FitOptions { group_by: group_by.clone(), ..FitOptions::default() };
-        let choice = choose_method(&train, "efficientnet-lite0", &Assignments::new(), &options, None)?;
+        let choice =
+            choose_method(&train, "efficientnet-lite0", &Assignments::new(), &options, None, &Executor::cpu()?)?;
         Detector::new(choice.method, "efficientnet-lite0", &choice.settings)?
     } else {
         let backbone = METHODS.get(method)?.backbone.unwrap_or("efficientnet-lite0");

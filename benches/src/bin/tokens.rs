@@ -11,14 +11,14 @@ use std::io::Write;
 use std::time::Instant;
 
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
-use nomaly_kernels::Isa;
+use nomaly_nn::runtime::Executor;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [backbone, size, batch] = &words[..] else { return Err("usage: tokens BACKBONE SIZE BATCH".into()) };
     let (size, batch): (usize, usize) = (size.parse()?, batch.parse()?);
     let taps = [TapRequest::new("patches", OutputLayout::Rows)];
-    let extractor = Backbone::initialized(backbone, 0, 0)?.compile([size; 2], &taps, Isa::best()?)?;
+    let extractor = Backbone::initialized(backbone, 0, 0)?.compile([size; 2], &taps, &Executor::cpu()?)?;
     let mix = |i: u32| i.wrapping_mul(2_654_435_761) >> 8;
     let len = batch * extractor.input_shape().iter().product::<usize>();
     let images: Vec<f32> = (0..len as u32).map(|i| mix(i) as f32 / (1 << 23) as f32 - 1.0).collect();

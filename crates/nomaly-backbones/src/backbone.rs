@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nomaly_kernels::Isa;
+use nomaly_nn::runtime::Executor;
 use nomaly_registry::UnknownName;
 
 use crate::error::BackboneError;
@@ -234,13 +234,18 @@ impl Backbone {
         &self.ignored
     }
 
-    /// Compiles an extractor of `taps` for images of `input` = (height, width). Nothing below the deepest tap of a
-    /// network is computed, and networks without a tap are skipped.
+    /// Compiles an extractor of `taps` for images of `input` = (height, width), which runs on the device of `executor`.
+    /// Nothing below the deepest tap of a network is computed, and networks without a tap are skipped.
     ///
     /// # Errors
     /// For a tap that the backbone or its weights do not have, for an empty list of taps, for an input that is too
-    /// small, and for an instruction set that this machine lacks.
-    pub fn compile(&self, input: [usize; 2], taps: &[TapRequest], isa: Isa) -> Result<Extractor, BackboneError> {
+    /// small, for an instruction set that this machine lacks, and if the device fails.
+    pub fn compile(
+        &self,
+        input: [usize; 2],
+        taps: &[TapRequest],
+        executor: &Executor,
+    ) -> Result<Extractor, BackboneError> {
         if taps.is_empty() {
             let taps = self.taps().into_iter().map(|tap| tap.name).collect::<Vec<_>>().join(", ");
             return Err(BackboneError::NoTaps { backbone: self.name.clone(), taps });
@@ -254,7 +259,7 @@ impl Backbone {
             }
             let outputs: Vec<_> = own.iter().map(|&tap| (nodes[tap].1, taps[tap].layout)).collect();
             networks.push(Compiled {
-                network: part.compile(input, &outputs, isa)?,
+                network: part.compile(input, &outputs, executor)?,
                 taps: own,
                 renormalize: Renormalize::between(&self.preprocessing(), &part.entry.preprocessing),
             });

@@ -5,6 +5,7 @@ use nomaly_registry::UnknownName;
 
 use nomaly_nn::CompileError;
 use nomaly_nn::inference::InferenceError;
+use nomaly_nn::runtime::{Device, RuntimeError};
 use nomaly_nn::weights::WeightsError;
 
 use crate::weights::CacheError;
@@ -160,12 +161,23 @@ pub enum BackboneError {
         path: std::path::PathBuf,
     },
     /// The workspace belongs to another extractor.
-    #[error("the workspace is for {found} networks, this extractor has {expected}")]
-    OtherWorkspace {
-        /// Networks of the extractor.
-        expected: usize,
-        /// Networks that the workspace is for.
-        found: usize,
+    #[error("the workspace belongs to another extractor")]
+    OtherWorkspace,
+    /// Something that only the processor does.
+    #[error("the device {device} has not {what}: use the device cpu")]
+    NotOnDevice {
+        /// The device.
+        device: Device,
+        /// What it cannot do.
+        what: &'static str,
+    },
+    /// The network cannot be prepared or run on a device other than the processor.
+    #[error("{device}: {source}")]
+    OnDevice {
+        /// The device.
+        device: Device,
+        /// The cause.
+        source: Box<RuntimeError>,
     },
     /// The graph cannot be compiled.
     #[error("{backbone} cannot be compiled: {reason}")]
@@ -203,6 +215,11 @@ impl From<InferenceError> for BackboneError {
 }
 
 impl BackboneError {
+    /// An error of a device.
+    pub(crate) fn on_device(device: Device, error: RuntimeError) -> Self {
+        Self::OnDevice { device, source: Box::new(error) }
+    }
+
     /// An error of compilation as one of this backbone.
     pub(crate) fn compile(backbone: &str, error: CompileError) -> Self {
         match error {

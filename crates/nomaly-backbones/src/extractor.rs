@@ -1,9 +1,11 @@
 //! A compiled backbone: its networks, and the memory of a run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nomaly_kernels::network::{NetworkError, StepInfo};
-use nomaly_nn::inference::{Inference, InferenceError, InferenceWorkspace};
+use nomaly_nn::inference::{Inference, InferenceWorkspace};
+use nomaly_nn::runtime::{Device, Runnable};
 
 use crate::error::BackboneError;
 use crate::registry::Preprocessing;
@@ -22,11 +24,51 @@ pub struct Extractor {
 /// A compiled network and its outputs.
 #[derive(Debug)]
 pub(crate) struct Compiled {
-    pub(crate) network: Inference,
+    pub(crate) network: Executable,
     /// The taps that are its outputs, in their order.
     pub(crate) taps: Vec<usize>,
     /// Present if its normalization differs from the first network's.
     pub(crate) renormalize: Option<Renormalize>,
+}
+
+/// A network that is ready to run.
+#[derive(Debug)]
+pub(crate) enum Executable {
+    /// A plan of the processor, which runs in the memory of a [`Workspace`].
+    Plan(Box<Inference>),
+    /// A network on another device, which has memory of its own.
+    OnDevice {
+        network: Arc<dyn Runnable>,
+        /// `[3, height, width]` of one image.
+        input: [usize; 3],
+        device: Device,
+    },
+}
+
+impl Executable {
+    /// `[3, height, width]` of one image.
+    fn input_shape(&self) -> [usize; 3] {
+        match self {
+            Self::Plan(plan) => plan.input_shapes()[0],
+            Self::OnDevice { input, .. } => *input,
+        }
+    }
+
+    /// `[C, h, w]` of each output.
+    fn output_shapes(&self) -> Vec<[usize; 3]> {
+        match self {
+            Self::Plan(plan) => (0..plan.output_count()).map(|output| plan.output_shape(output)).collect(),
+            Self::OnDevice { network, .. } => network.output_shapes(),
+        }
+    }
+
+    /// Memory for runs of up to `batch` images; none for a device that has its own.
+    fn workspace(&self, batch: usize) -> Option<InferenceWorkspace> {
+        match self {
+            Self::Plan(plan) => Some(plan.workspace(batch)),
+            Self::OnDevice { .. } => None,
+        }
+    }
 }
 
 /// Converts inputs from the normalization of one network to that of another: a factor and a summand per channel.
@@ -66,15 +108,15 @@ impl Renormalize {
 /// The memory of one run.
 #[derive(Clone, Debug)]
 pub struct Workspace {
-    networks: Vec<InferenceWorkspace>,
+    networks: Vec<Option<InferenceWorkspace>>,
     /// The renormalized input of a network.
     input: Vec<f32>,
 }
 
 impl Workspace {
-    /// Size in bytes.
+    /// Size in bytes, without the memory of other devices.
     pub fn bytes(&self) -> usize {
-        let networks: usize = self.networks.iter().map(InferenceWorkspace::bytes).sum();
+        let networks: usize = self.networks.iter().flatten().map(InferenceWorkspace::bytes).sum();
         networks + self.input.capacity() * size_of::<f32>()
     }
 }
@@ -83,7 +125,7 @@ impl Extractor {
     pub(crate) fn new(networks: Vec<Compiled>, taps: Vec<TapRequest>) -> Self {
         let mut shapes = vec![[0; 3]; taps.len()];
         for Compiled { network, taps, .. } in &networks {
-            taps.iter().enumerate().for_each(|(output, &tap)| shapes[tap] = network.output_shape(output));
+            taps.iter().zip(network.output_shapes()).for_each(|(&tap, shape)| shapes[tap] = shape);
         }
         Self { networks, taps, shapes }
     }
@@ -95,7 +137,7 @@ impl Extractor {
 
     /// `[3, height, width]` of one image.
     pub fn input_shape(&self) -> [usize; 3] {
-        self.networks[0].network.input_shapes()[0]
+        self.networks[0].network.input_shape()
     }
 
     /// `[C, h, w]` of the features of an output, whatever its layout; `[C, 1, 1]` for means.
@@ -112,12 +154,12 @@ impl Extractor {
     }
 
     /// Runs `batch` images, `input` `[N, 3, H, W]`. `outputs` has a vector for each tap and is resized to the features
-    /// of all images one after another. The features of an image depend neither on its batch nor on the number of
-    /// threads.
+    /// of all images one after another. On the processor, the features of an image depend neither on its batch nor on
+    /// the number of threads.
     ///
     /// # Errors
-    /// If the length of `input` is not that of `batch` images, `outputs` does not have one vector per tap, or
-    /// `workspace` belongs to another extractor.
+    /// If the length of `input` is not that of `batch` images, `outputs` does not have one vector per tap, `workspace`
+    /// belongs to another extractor, or the device fails.
     pub fn run(
         &self,
         input: &[f32],
@@ -126,19 +168,36 @@ impl Extractor {
         outputs: &mut [Vec<f32>],
     ) -> Result<(), BackboneError> {
         self.execute(input, workspace, outputs, &mut |network, input, workspace, outputs| {
-            network.run(&[input], batch, workspace, outputs)
+            match (network, workspace) {
+                (Executable::Plan(plan), Some(workspace)) => plan.run(&[input], batch, workspace, outputs)?,
+                (Executable::OnDevice { network, input: shape, device }, None) => {
+                    let each = shape.iter().product();
+                    let expected = batch.checked_mul(each).ok_or(NetworkError::TooLarge { what: "the batch" })?;
+                    if input.len() != expected {
+                        return Err(NetworkError::Length { what: "the input", expected, found: input.len() }.into());
+                    }
+                    let results = network.run(&[input]).map_err(|error| BackboneError::on_device(*device, error))?;
+                    outputs.iter_mut().zip(results).for_each(|(output, result)| *output = result);
+                }
+                _ => return Err(BackboneError::OtherWorkspace),
+            }
+            Ok(())
         })
     }
 
-    /// The steps of a run, in order: what each computes, and how much work it is.
+    /// The steps of a run, in order: what each computes, and how much work it is. None of networks on other devices.
     pub fn steps(&self) -> Vec<StepInfo> {
-        self.networks.iter().flat_map(|compiled| compiled.network.steps()).collect()
+        let steps = |compiled: &Compiled| match &compiled.network {
+            Executable::Plan(plan) => plan.steps(),
+            Executable::OnDevice { .. } => Vec::new(),
+        };
+        self.networks.iter().flat_map(steps).collect()
     }
 
     /// As [`run`](Self::run); also returns the time of each of the [`steps`](Self::steps).
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run), and for a network on another device, whose steps cannot be timed.
     pub fn profile(
         &self,
         input: &[f32],
@@ -147,10 +206,21 @@ impl Extractor {
         outputs: &mut [Vec<f32>],
     ) -> Result<Vec<Duration>, BackboneError> {
         let mut times = Vec::new();
-        self.execute(input, workspace, outputs, &mut |network, input, workspace, outputs| {
-            times.extend(network.profile(&[input], batch, workspace, outputs)?);
-            Ok(())
-        })?;
+        self.execute(
+            input,
+            workspace,
+            outputs,
+            &mut |network, input, workspace, outputs| match (network, workspace) {
+                (Executable::Plan(plan), Some(workspace)) => {
+                    times.extend(plan.profile(&[input], batch, workspace, outputs)?);
+                    Ok(())
+                }
+                (Executable::OnDevice { device, .. }, _) => {
+                    Err(BackboneError::NotOnDevice { device: *device, what: "the times of single layers" })
+                }
+                (Executable::Plan(_), None) => Err(BackboneError::OtherWorkspace),
+            },
+        )?;
         Ok(times)
     }
 
@@ -168,7 +238,7 @@ impl Extractor {
         let [_, height, width] = self.input_shape();
         let Workspace { networks, input: renormalized } = workspace;
         if networks.len() != self.networks.len() {
-            return Err(BackboneError::OtherWorkspace { expected: self.networks.len(), found: networks.len() });
+            return Err(BackboneError::OtherWorkspace);
         }
         for (Compiled { network, taps, renormalize }, workspace) in self.networks.iter().zip(networks) {
             let input = match renormalize {
@@ -179,7 +249,7 @@ impl Extractor {
                 None => input,
             };
             let mut own: Vec<Vec<f32>> = taps.iter().map(|&tap| std::mem::take(&mut outputs[tap])).collect();
-            let done = run(network, input, workspace, &mut own);
+            let done = run(network, input, workspace.as_mut(), &mut own);
             taps.iter().zip(own).for_each(|(&tap, values)| outputs[tap] = values);
             done?;
         }
@@ -189,4 +259,4 @@ impl Extractor {
 
 /// A run of a network on its input, with its workspace and outputs.
 type Run<'a> =
-    dyn FnMut(&Inference, &[f32], &mut InferenceWorkspace, &mut [Vec<f32>]) -> Result<(), InferenceError> + 'a;
+    dyn FnMut(&Executable, &[f32], Option<&mut InferenceWorkspace>, &mut [Vec<f32>]) -> Result<(), BackboneError> + 'a;

@@ -6,11 +6,11 @@
 //!
 //! ```
 //! use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
-//! use nomaly_kernels::Isa;
+//! use nomaly_nn::runtime::Executor;
 //!
 //! let backbone = Backbone::embedded()?;
 //! let taps = [TapRequest::new("stage2", OutputLayout::Rows), TapRequest::new("stage4", OutputLayout::Mean)];
-//! let extractor = backbone.compile([64, 64], &taps, Isa::best()?)?;
+//! let extractor = backbone.compile([64, 64], &taps, &Executor::cpu()?)?;
 //! assert_eq!(extractor.output_shape(0), [24, 16, 16]);
 //!
 //! let image = vec![0.0; 3 * 64 * 64]; // normalized by `backbone.preprocessing()`

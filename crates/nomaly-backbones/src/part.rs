@@ -1,9 +1,10 @@
 //! One network of a backbone: a graph with weights for all of it or its shallower part.
 
-use nomaly_kernels::Isa;
 use nomaly_kernels::geometry::OutputLayout;
+use nomaly_nn::runtime::{Device, Executor};
 
 use crate::error::BackboneError;
+use crate::extractor::Executable;
 use crate::registry::BackboneEntry;
 use crate::taps::{TapInfo, tap_infos};
 use nomaly_nn::graph::{Graph, NodeLayout, Op, Parameter, ParameterRole};
@@ -111,19 +112,30 @@ impl Part {
         Ok(taps[position].node)
     }
 
-    /// Compiles the network for the `outputs` (node, layout) and images of `input` = (height, width).
+    /// Makes the network ready to run on a device, with the `outputs` (node, layout) for images of `input` = (height,
+    /// width).
     pub(crate) fn compile(
         &self,
         input: [usize; 2],
         outputs: &[(usize, OutputLayout)],
-        isa: Isa,
-    ) -> Result<Inference, BackboneError> {
+        executor: &Executor,
+    ) -> Result<Executable, BackboneError> {
         if let Some(next) = self.entry.fitting_size(input) {
             let (backbone, multiple) = (self.entry.name.to_owned(), self.entry.architecture.size_multiple());
             return Err(BackboneError::InputSize { backbone, size: input, multiple, next });
         }
-        Inference::new(&self.graph, &self.weights, &[input], outputs, isa)
-            .map_err(|error| BackboneError::compile(self.entry.name, error))
+        let device = executor.device();
+        // Without weights there is nothing to compute.
+        if device == Device::Cpu || !self.entry.has_weights() {
+            let plan = Inference::new(&self.graph, &self.weights, &[input], outputs, executor.isa())
+                .map_err(|error| BackboneError::compile(self.entry.name, error))?;
+            return Ok(Executable::Plan(Box::new(plan)));
+        }
+        let network = executor
+            .runtime()
+            .prepare(&self.graph, &self.weights, &[input], outputs)
+            .map_err(|error| BackboneError::on_device(device, error))?;
+        Ok(Executable::OnDevice { network, input: [3, input[0], input[1]], device })
     }
 
     /// The tensors that the `targets` need, by their names in the network.

@@ -17,10 +17,10 @@ mod schema;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use nomaly::devices::{Device, Executor};
 use nomaly::shards::Shard;
 use nomaly::transforms::Changes;
 use nomaly::transforms::TEXTURES;
@@ -394,26 +394,16 @@ pub(crate) struct MethodArgs {
 /// Where to compute.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    /// Where networks run and learn: cpu, cuda or cuda:N for a GPU of NVIDIA, metal for Apple's; GPUs need a program
+    /// built with the feature `cuda` or `metal`, and their scores differ in the last digits
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
     device: Device,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Device {
-    Cpu,
-    Cuda,
-    Metal,
-}
-
 impl DeviceArgs {
-    /// Rejects devices that this build does not support.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
-        match self.device {
-            Device::Cpu => Ok(()),
-            Device::Cuda => bail!("this build computes on the CPU only: use --device cpu in place of cuda"),
-            Device::Metal => bail!("this build computes on the CPU only: use --device cpu in place of metal"),
-        }
+    /// Opens the device.
+    pub(crate) fn open(&self) -> anyhow::Result<Executor> {
+        Ok(Executor::on(self.device)?)
     }
 }
 

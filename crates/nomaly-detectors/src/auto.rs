@@ -17,6 +17,7 @@ use nomaly_kernels::coreset::KCentreGreedy;
 use nomaly_kernels::neighbours::{Bank, Metric};
 use nomaly_methods::methods::patchcore::PatchCoreParams;
 use nomaly_methods::{InputParams, METHODS, MethodError};
+use nomaly_nn::runtime::Executor;
 use nomaly_settings::{Assignments, SettingsTable};
 use nomaly_store::Silent;
 use rayon::prelude::*;
@@ -134,8 +135,8 @@ fn in_words(method: &str, settings: &Assignments) -> String {
     }
 }
 
-/// Chooses a method for fitting on `samples` with `options`. The choice depends on the speed of the machine only with a
-/// `time_budget`.
+/// Chooses a method for fitting on `samples` with `options` on `executor`. The choice depends on the speed of the
+/// machine only with a `time_budget`.
 ///
 /// Groups found in features are not known yet; every image then counts as one.
 ///
@@ -148,6 +149,7 @@ pub fn choose_method(
     settings: &Assignments,
     options: &FitOptions,
     time_budget: Option<Duration>,
+    executor: &Executor,
 ) -> Result<AutoChoice, DetectorError> {
     let images = samples.len();
     let all: Vec<&Sample> = samples.iter().collect();
@@ -176,13 +178,14 @@ pub fn choose_method(
             continue;
         }
         let what = in_words(name, &own);
-        let detector = match Detector::new(name, backbone, &own).and_then(|detector| detector.shaped_for(samples)) {
-            Ok(detector) => detector,
-            Err(error) => {
-                refused.get_or_insert(error);
-                continue;
-            }
-        };
+        let detector =
+            match Detector::new_on(name, backbone, &own, executor).and_then(|detector| detector.shaped_for(samples)) {
+                Ok(detector) => detector,
+                Err(error) => {
+                    refused.get_or_insert(error);
+                    continue;
+                }
+            };
         let needed = METHODS.get(name)?.min_images;
         if images < needed {
             let found = images;
@@ -194,7 +197,7 @@ pub fn choose_method(
             }));
             continue;
         }
-        let timing = Timing::of(&detector, samples, options.stream)?;
+        let timing = Timing::of(&detector, samples, options.stream, executor)?;
         let seconds = (candidate.seconds)(&timing, learned, &own)?;
         let budget = time_budget.map(|budget| budget.as_secs_f64());
         if budget.is_none_or(|budget| seconds <= budget) {
@@ -241,13 +244,18 @@ struct Timing {
 }
 
 impl Timing {
-    fn of(detector: &Detector, samples: &[Sample], stream: StreamOptions) -> Result<Self, DetectorError> {
+    fn of(
+        detector: &Detector,
+        samples: &[Sample],
+        stream: StreamOptions,
+        executor: &Executor,
+    ) -> Result<Self, DetectorError> {
         let timed = &samples[..samples.len().min(TIMED_IMAGES)];
         let began = Instant::now();
         detector.stream(timed, stream).run(&Silent, "timing", &mut |_| Ok::<(), DetectorError>(()))?;
         let image = began.elapsed().as_secs_f64() / timed.len().max(1) as f64;
         let patches = detector.patches();
-        let (coreset, search) = kernels()?;
+        let (coreset, search) = kernels(executor.isa())?;
         Ok(Self { image, patches, coreset, search })
     }
 
@@ -276,8 +284,7 @@ impl Timing {
 
 /// Seconds per value of a coreset selection and of a search, measured on synthetic rows: smooth curves in many
 /// dimensions, for which the coreset's bounds skip about as many comparisons as for patches.
-fn kernels() -> Result<(f64, f64), DetectorError> {
-    let isa = Isa::best()?;
+fn kernels(isa: Isa) -> Result<(f64, f64), DetectorError> {
     let rows = |count: usize, dim: usize| -> Vec<f32> {
         let number = |at: usize| ((at / dim) as f32 * 0.618 * (1.0 + (at % dim % 7) as f32) + (at % dim) as f32).sin();
         (0..count * dim).into_par_iter().map(number).collect()

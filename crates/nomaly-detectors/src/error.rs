@@ -9,6 +9,7 @@ use nomaly_kernels::IsaError;
 use nomaly_kernels::coreset::CoresetError;
 use nomaly_kernels::neighbours::NeighboursError;
 use nomaly_methods::{ErrorKind, MethodError};
+use nomaly_nn::runtime::{DeviceError, RuntimeError};
 use nomaly_registry::UnknownName;
 use nomaly_scorers::ScorerError;
 use nomaly_settings::SettingError;
@@ -82,8 +83,10 @@ errors_of_methods!(
     BackboneError,
     CoresetError,
     DataError,
+    DeviceError,
     IsaError,
     NeighboursError,
+    RuntimeError,
     ScorerError,
     StoreError,
     TransformError,

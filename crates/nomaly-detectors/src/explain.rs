@@ -15,7 +15,6 @@ use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::explain::{ActivationMap, AverageActivations, Explanation, GradCam, Importance, Target};
 use nomaly_backbones::{Backbone, BackboneEntry, Extractor, OpenOptions, OutputLayout, TapRequest};
 use nomaly_data::Sample;
-use nomaly_kernels::Isa;
 use nomaly_methods::{AnomalyMap, FeatureBatch, FittedMethod, MethodError, MethodNetwork, MethodWorkspace, Skipped};
 use nomaly_store::Progress;
 
@@ -109,13 +108,14 @@ impl FittedDetector {
         let (fitted, backbone, taps) = self.parts();
         let size = self.pipeline().output_size();
         let explained = self.explained_network()?;
-        let cam = GradCam::new(explained.network(), tap, size, Isa::best()?)?;
+        let cam = GradCam::new(explained.network(), tap, size, self.executor())?;
         let pooled = taps.iter().all(|tap| tap.layout == OutputLayout::Mean);
         let level = taps.iter().position(|tap| tap.name == cam.output());
         let score = match level {
             // A fused score does not depend on the features of one size only.
             Some(level) if explained.stored.is_some() && pooled && self.info().fusion.is_none() => {
-                Some(Score { fitted, taps, level, extractor: backbone.compile(size, taps, Isa::best()?)?, input: size })
+                let extractor = backbone.compile(size, taps, self.executor())?;
+                Some(Score { fitted, taps, level, extractor, input: size })
             }
             _ => None,
         };
@@ -140,7 +140,7 @@ impl FittedDetector {
     ) -> Result<AverageLayers, DetectorError> {
         let explained = self.explained_network()?;
         let size = self.pipeline().output_size();
-        let mut average = AverageActivations::new(explained.network(), taps, size, Isa::best()?)?;
+        let mut average = AverageActivations::new(explained.network(), taps, size, self.executor())?;
         let inputs = &inputs(self)?;
         let mut skipped = Vec::new();
         let mut sums = vec![0.0f64; 3 * size[0] * size[1]];
@@ -387,7 +387,7 @@ fn joined(inputs: &FeatureExtractor, views: Vec<(f64, Explanation)>) -> Result<I
 fn inputs(detector: &FittedDetector) -> Result<FeatureExtractor, DetectorError> {
     let backbone = Backbone::open("pixels", &OpenOptions::default())?;
     let tap = TapRequest::new(pixels::TAP, OutputLayout::Nchw);
-    Ok(FeatureExtractor::new(&backbone, *detector.pipeline(), &[tap])?)
+    Ok(FeatureExtractor::new(&backbone, *detector.pipeline(), &[tap], detector.executor())?)
 }
 
 /// The mask of the important pixels of a map, which are white.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use nomaly_backbones::BackboneError;
 use nomaly_methods::MethodError;
+use nomaly_nn::runtime::Executor;
 use nomaly_settings::SettingError;
 
 use crate::calibration::{Calibration, DecisionRule};
@@ -32,12 +34,12 @@ pub trait Model: Sized + sealed::Ours {
     #[doc(hidden)]
     fn stored(&self) -> Result<Stored, DetectorError>;
 
-    /// Restores a model from its [`stored`](Self::stored) content.
+    /// Restores a model from its [`stored`](Self::stored) content; its networks run on `executor`.
     ///
     /// # Errors
     /// Content that no fit writes.
     #[doc(hidden)]
-    fn restore(info: &Self::Info, stored: Stored) -> Result<Self, DetectorError>;
+    fn restore(info: &Self::Info, stored: Stored, executor: &Executor) -> Result<Self, DetectorError>;
 
     /// The known classes, ascending; empty for models without classes.
     #[doc(hidden)]
@@ -107,12 +109,21 @@ impl<M: Model> Fitted<M> {
         model_file::write(path, &self.info, &self.model.stored()?, &self.decider)
     }
 
-    /// Reads a model file. Executes nothing in it and checks all of it.
+    /// Reads a model file, to run on the processor. Executes nothing in it and checks all of it.
     ///
     /// # Errors
     /// A file that cannot be read, is damaged, holds a model of the other kind, or has an unknown version.
     pub fn load(path: &Path) -> Result<Self, DetectorError> {
-        Self::restore(model_file::read(path)?, path)
+        Self::load_on(path, &Executor::cpu()?)
+    }
+
+    /// As [`load`](Self::load), with networks that run on `executor`. A model that was fitted on one device runs on any
+    /// other; scores differ in the last digits.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and if the device fails.
+    pub fn load_on(path: &Path, executor: &Executor) -> Result<Self, DetectorError> {
+        Self::restore(model_file::read(path)?, path, executor)
     }
 
     /// As [`load`](Self::load), from the bytes of a model file.
@@ -120,22 +131,35 @@ impl<M: Model> Fitted<M> {
     /// # Errors
     /// As [`load`](Self::load); messages name the file `bytes`.
     pub fn load_bytes(bytes: &[u8]) -> Result<Self, DetectorError> {
-        let path = Path::new("bytes");
-        Self::restore(model_file::parse(bytes, path)?, path)
+        Self::load_bytes_on(bytes, &Executor::cpu()?)
     }
 
-    fn restore(parts: model_file::Parts<M::Info>, path: &Path) -> Result<Self, DetectorError> {
+    /// As [`load_on`](Self::load_on), from the bytes of a model file.
+    ///
+    /// # Errors
+    /// As [`load_on`](Self::load_on); messages name the file `bytes`.
+    pub fn load_bytes_on(bytes: &[u8], executor: &Executor) -> Result<Self, DetectorError> {
+        let path = Path::new("bytes");
+        Self::restore(model_file::parse(bytes, path)?, path, executor)
+    }
+
+    fn restore(parts: model_file::Parts<M::Info>, path: &Path, executor: &Executor) -> Result<Self, DetectorError> {
         let model_file::Parts { info, stored, held_out, class_scores } = parts;
         let build = || {
             let calibration = held_out.calibration(info.rule())?;
             let classes = model_file::stored_classes(info.classes(), class_scores, info.rule())?;
-            let model = M::restore(&info, stored)?;
+            let model = M::restore(&info, stored, executor)?;
             model_file::check_classes(model.class_names(), info.classes())?;
             Ok(Self { info, decider: Decider::new(calibration, classes), model })
         };
         build().map_err(|error| match error {
             // Faults of the machine or the environment are not reported as damage of the file.
-            DetectorError::Method(MethodError::Isa(_)) => error,
+            DetectorError::Method(MethodError::Isa(_) | MethodError::Runtime(_)) => error,
+            DetectorError::Method(MethodError::Backbone(ref cause))
+                if matches!(**cause, BackboneError::OnDevice { .. }) =>
+            {
+                error
+            }
             DetectorError::Method(MethodError::Setting(SettingError::Renamed { .. })) => {
                 let reason = format!("was written by an earlier version: {error}; fit the model again");
                 DetectorError::ModelFile { path: path.to_owned(), reason }

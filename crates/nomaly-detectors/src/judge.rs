@@ -135,6 +135,7 @@ pub(crate) fn fault(scored: &MethodScore) -> Option<Fault> {
 mod tests {
     use nomaly_backbones::architectures::pixels;
     use nomaly_backbones::{Backbone, OpenOptions, OutputLayout, TapRequest};
+    use nomaly_nn::runtime::Executor;
     use nomaly_scorers::State;
     use nomaly_transforms::{Filter, Normalize, Pipeline, Resize, ResizeMode};
 
@@ -169,7 +170,7 @@ mod tests {
         let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
         let pipeline = Pipeline::new(resize, None, normalize).unwrap();
         let fitted: [Box<dyn FittedMethod>; 1] = [Box::new(First { refuses })];
-        let extractors = [FeatureExtractor::new(&backbone, pipeline, &taps).unwrap()];
+        let extractors = [FeatureExtractor::new(&backbone, pipeline, &taps, &Executor::cpu().unwrap()).unwrap()];
         let judge = Judge {
             fused: FusedMethod { fitted: &fitted, extractors: &extractors, fusion: None },
             decider: &Decider::new(Calibration::new(vec![1.0], DecisionRule::Threshold(2.0)).unwrap(), None),

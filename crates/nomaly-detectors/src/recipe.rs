@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nomaly_data::Sample;
 use nomaly_methods::{METHODS, MethodError};
+use nomaly_nn::runtime::Executor;
 use nomaly_settings::Assignments;
 use nomaly_store::Progress;
 
@@ -35,6 +36,8 @@ pub struct Recipe {
     pub drop_suspicious: Option<f64>,
     /// The folder for checkpoints of methods that train a network.
     pub checkpoints: Option<PathBuf>,
+    /// Runs the networks; `None` for the processor.
+    pub executor: Option<Executor>,
 }
 
 impl Default for Recipe {
@@ -47,6 +50,7 @@ impl Default for Recipe {
             time_budget: None,
             drop_suspicious: None,
             checkpoints: None,
+            executor: None,
         }
     }
 }
@@ -65,6 +69,11 @@ pub struct Chosen {
 }
 
 impl Recipe {
+    /// What runs the networks.
+    fn executor(&self) -> Result<Executor, DetectorError> {
+        self.executor.as_ref().map_or_else(|| Ok(Executor::cpu()?), |executor| Ok(executor.clone()))
+    }
+
     /// Resolves the recipe for `samples`.
     ///
     /// # Errors
@@ -72,7 +81,8 @@ impl Recipe {
     pub fn choose(&self, samples: &[Sample]) -> Result<Chosen, DetectorError> {
         if self.method == AUTO {
             let backbone = self.backbone.as_deref().unwrap_or(DEFAULT_BACKBONE);
-            let choice = choose_method(samples, backbone, &self.settings, &self.options, self.time_budget)?;
+            let executor = &self.executor()?;
+            let choice = choose_method(samples, backbone, &self.settings, &self.options, self.time_budget, executor)?;
             return Ok(Chosen {
                 method: choice.method,
                 backbone: backbone.to_owned(),
@@ -94,7 +104,7 @@ impl Recipe {
     /// # Errors
     /// As [`Detector::new`].
     pub fn detector(&self, chosen: &Chosen) -> Result<Detector, DetectorError> {
-        let detector = Detector::new(chosen.method, &chosen.backbone, &chosen.settings)?;
+        let detector = Detector::new_on(chosen.method, &chosen.backbone, &chosen.settings, &self.executor()?)?;
         let trains = METHODS.get(chosen.method)?.trains;
         Ok(match self.checkpoints.as_ref().filter(|_| trains) {
             Some(folder) => detector.with_checkpoints(folder),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use nomaly_backbones::BackboneError;
 use nomaly_data::DataError;
+use nomaly_nn::runtime::{DeviceError, RuntimeError};
 use nomaly_nn::trainable::TrainableError;
 use nomaly_registry::UnknownName;
 use nomaly_scorers::ScorerError;
@@ -120,6 +121,9 @@ pub enum MethodError {
     /// A forced instruction set that this CPU lacks.
     #[error(transparent)]
     Isa(#[from] nomaly_kernels::IsaError),
+    /// A device that cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A nearest-neighbor search failed.
     #[error(transparent)]
     Neighbors(#[from] nomaly_kernels::neighbours::NeighboursError),
@@ -139,6 +143,9 @@ pub enum MethodError {
     /// A network in training failed.
     #[error(transparent)]
     Training(#[from] TrainableError),
+    /// A network failed on its device.
+    #[error(transparent)]
+    Runtime(Box<RuntimeError>),
     /// The backbone failed.
     #[error(transparent)]
     Backbone(Box<BackboneError>),
@@ -209,6 +216,8 @@ impl MethodError {
             Self::Neighbors(_) | Self::Kernel(_) | Self::Diverged { .. } => ErrorKind::Numeric,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Training(error) => error.into(),
+            Self::Runtime(error) => (&**error).into(),
+            Self::Device(error) => error.into(),
             Self::Backbone(error) => (&**error).into(),
             Self::Data(error) => error.into(),
             Self::Scorer(error) => error.into(),
@@ -239,6 +248,15 @@ fn found_in_words(count: usize) -> String {
         0 => "there are none".to_owned(),
         1 => "there is 1".to_owned(),
         _ => format!("there are {count}"),
+    }
+}
+
+impl From<RuntimeError> for MethodError {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::Network(error) => Self::Training(error),
+            error => Self::Runtime(Box::new(error)),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use nomaly_backbones::BackboneError;
 use nomaly_backbones::weights::CacheError;
 use nomaly_data::DataError;
+use nomaly_nn::runtime::{DeviceError, RuntimeError};
 use nomaly_nn::trainable::TrainableError;
 use nomaly_nn::weights::WeightsError;
 use nomaly_scorers::ScorerError;
@@ -87,6 +88,7 @@ impl From<&BackboneError> for ErrorKind {
         match error {
             BackboneError::Weights(error) => error.into(),
             BackboneError::Cache(error) => error.into(),
+            BackboneError::OnDevice { source, .. } => (&**source).into(),
             BackboneError::UnknownBackbone(_)
             | BackboneError::NotJoinable { .. }
             | BackboneError::OneNetwork { .. }
@@ -97,8 +99,28 @@ impl From<&BackboneError> for ErrorKind {
             | BackboneError::TakesNoWeights { .. }
             | BackboneError::NotImported { .. }
             | BackboneError::InputSize { .. }
+            | BackboneError::NotOnDevice { .. }
             | BackboneError::Network(_) => Self::Setting,
             _ => Self::Model,
+        }
+    }
+}
+
+impl From<&RuntimeError> for ErrorKind {
+    fn from(error: &RuntimeError) -> Self {
+        match error {
+            RuntimeError::Network(error) => error.into(),
+            RuntimeError::Compile(_) | RuntimeError::Inference(_) | RuntimeError::Rule { .. } => Self::Model,
+            _ => Self::Io,
+        }
+    }
+}
+
+impl From<&DeviceError> for ErrorKind {
+    fn from(error: &DeviceError) -> Self {
+        match error {
+            DeviceError::Unavailable { .. } => Self::Io,
+            _ => Self::Setting,
         }
     }
 }

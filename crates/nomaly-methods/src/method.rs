@@ -4,6 +4,7 @@ use std::path::Path;
 
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_data::subset::{Choice, choose};
+use nomaly_nn::runtime::Executor;
 use nomaly_registry::Entry;
 use nomaly_scorers::State;
 use nomaly_settings::{Assignments, Memory, Settings, SettingsTable};
@@ -76,11 +77,11 @@ pub trait Method: Send + Sync {
         false
     }
 
-    /// Restores the fitted method from the named states of a model file.
+    /// Restores the fitted method from the named states of a model file; its own networks run on `executor`.
     ///
     /// # Errors
     /// A state that is missing or contradicts the parameters.
-    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError>;
+    fn restore(&self, states: Vec<(String, State)>, executor: &Executor) -> Result<Box<dyn FittedMethod>, MethodError>;
 }
 
 /// Whether the models of a method can be updated with further images.
@@ -101,6 +102,8 @@ pub struct FitContext<'a> {
     pub seed: u64,
     /// Reports progress, and signals cancellation.
     pub progress: &'a dyn Progress,
+    /// Trains and runs the networks of the method.
+    pub executor: &'a Executor,
     /// The folder for checkpoints of methods that train a network, from which an interrupted fit resumes.
     pub checkpoints: Option<&'a Path>,
     /// How many held-out images keep their maps, for fusing several sizes; `None` for one size.
@@ -113,8 +116,8 @@ pub struct FitContext<'a> {
 
 impl<'a> FitContext<'a> {
     /// A context without checkpoints.
-    pub fn new(seed: u64, progress: &'a dyn Progress) -> Self {
-        Self { seed, progress, checkpoints: None, most_maps: None, occupied: 0, updatable: false }
+    pub fn new(seed: u64, progress: &'a dyn Progress, executor: &'a Executor) -> Self {
+        Self { seed, progress, executor, checkpoints: None, most_maps: None, occupied: 0, updatable: false }
     }
 
     /// The held-out score of a usable image, by its number.

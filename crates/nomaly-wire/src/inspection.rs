@@ -117,6 +117,9 @@ pub struct ImageTraining {
     /// The number of images dropped as suspicious; null if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<usize>,
+    /// The device of the networks in the fit, such as `cuda`; null for the processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// The training data of a model of rows.

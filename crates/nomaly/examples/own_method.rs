@@ -4,6 +4,7 @@
 // `crates/nomaly-methods/src/methods` and a line in the registry, which allows loading its models.
 
 use nomaly::backbones::{OutputLayout, TapRequest};
+use nomaly::devices::Executor;
 use nomaly::methods::{
     FeatureBatch, FeatureSource, FitContext, FittedMethod, HeldOut, Method, MethodError, MethodFit, MethodScore,
     MethodWorkspace,
@@ -66,7 +67,7 @@ impl Method for MeanMap {
         Ok(MethodFit::new(Box::new(FittedMeanMap { grid, mean }), held_out, images))
     }
 
-    fn restore(&self, _: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, _: Vec<(String, State)>, _: &Executor) -> Result<Box<dyn FittedMethod>, MethodError> {
         Err(MethodError::State { state: "mean".to_owned(), reason: None })
     }
 }
@@ -104,7 +105,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let images = data::demo("brick", 0)?;
     let input = InputParams { input_size: Auto::Value(96), ..InputParams::default() };
     let method = MeanMap { taps: [TapRequest::new("stage2", OutputLayout::Rows)] };
-    let detector = Detector::of(Box::new(method), "efficientnet-lite0", &input)?;
+    let detector = Detector::of(Box::new(method), "efficientnet-lite0", &input, &Executor::cpu()?)?;
     let fit = detector.fit(&images.name, &images.train, &FitOptions::default(), &Silent)?;
     let mut flagged = 0;
     fit.detector.predict(&images.test, &PredictOptions::default(), &Silent, |outcome| {

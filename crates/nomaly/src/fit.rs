@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use nomaly_data::Dataset;
 use nomaly_detectors::{AUTO, DecisionRule, DetectorError, FitResult, Recipe};
 use nomaly_methods::{GroupBy, InputParams, MethodParams};
+use nomaly_nn::runtime::Executor;
 use nomaly_settings::Assignments;
 use nomaly_store::{Progress, Silent};
 
@@ -106,6 +107,13 @@ impl Fit {
     #[must_use]
     pub fn group_by(mut self, groups: GroupBy) -> Self {
         self.recipe.options.group_by = groups;
+        self
+    }
+
+    /// Sets the device that networks run and learn on, by default the processor.
+    #[must_use]
+    pub fn on(mut self, executor: &Executor) -> Self {
+        self.recipe.executor = Some(executor.clone());
         self
     }
 

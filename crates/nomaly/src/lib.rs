@@ -41,7 +41,7 @@
 //! | tables and classes | [`rows`], [`classes`] |
 //! | measure | [`evaluation`], [`metrics`] |
 //! | data sets | [`data`], [`transforms`] |
-//! | networks | [`backbones`], [`kernels`] |
+//! | networks | [`backbones`], [`devices`], [`kernels`] |
 //! | records and schemas | [`wire`] |
 //! | extend | [`methods`], [`scorers`], [`registry`] |
 //!
@@ -188,6 +188,23 @@ pub mod transforms {
     pub use nomaly_transforms::samples::TEXTURES;
     pub use nomaly_transforms::statistics::ImageStatistics;
     pub use nomaly_transforms::{Pipeline, decode_bytes, decode_file, scaled_preview};
+}
+
+pub mod devices {
+    //! Devices that networks run on. Results are reproducible on one device; other devices round differently.
+    //!
+    //! ```no_run
+    //! use nomaly::devices::{Device, Executor};
+    //! use nomaly::{Fit, FittedDetector, SessionOptions};
+    //!
+    //! // Needs the feature `cuda`.
+    //! let gpu = Executor::on(Device::Cuda(0))?;
+    //! Fit::of("photos/good").on(&gpu).run()?.save("part.nomaly".as_ref())?;
+    //! let session = FittedDetector::load_on("part.nomaly".as_ref(), &gpu)?.session(SessionOptions::default())?;
+    //! # Ok::<(), nomaly::DetectorError>(())
+    //! ```
+
+    pub use nomaly_nn::runtime::{Device, DeviceError, Executor};
 }
 
 pub mod backbones {

@@ -14,7 +14,7 @@ use nomaly_store::{create_folder, write_atomic};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::bench::{cargo, target_folder};
+use crate::build::{DeviceArgs, target_folder};
 use crate::workspace_root;
 use figure::{Curve, roc_figure};
 
@@ -47,6 +47,8 @@ pub(crate) struct Args {
     /// Seeds a class
     #[arg(long, value_name = "N")]
     seeds: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// A file of benches/repro.
@@ -86,7 +88,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let output = args.output.clone().unwrap_or_else(|| target_folder().join("repro").join(&args.name));
     create_folder(&output)?;
-    cargo(&["build", "--release", "--locked", "--package", "nomaly-cli"])?;
+    args.device.build("nomaly-cli", &[])?;
     let nomaly = target_folder().join("release/nomaly");
     let mut tables = Vec::new();
     for run in &experiment.runs {
@@ -126,6 +128,7 @@ fn evaluate(nomaly: &Path, run: &Run, args: &Args, output: &Path) -> anyhow::Res
     let mut command = Command::new(nomaly);
     command.arg("eval").arg(args.dataset.as_ref().unwrap_or(&run.dataset));
     command.args(["--one-vs-all", "--format", "json", "--method", &run.method]).arg("--report").arg(output);
+    command.args(["--device", args.device.name()]);
     for setting in &run.settings {
         command.args(["--set", setting]);
     }

@@ -28,8 +28,8 @@ pub(super) fn graph() -> Graph {
 
 #[cfg(test)]
 mod tests {
-    use nomaly_kernels::Isa;
     use nomaly_kernels::geometry::OutputLayout;
+    use nomaly_nn::runtime::Executor;
 
     use crate::{Backbone, OpenOptions, TapRequest};
 
@@ -37,7 +37,7 @@ mod tests {
     fn what_goes_in_comes_out() {
         let backbone = Backbone::open("pixels", &OpenOptions::default()).unwrap();
         let taps = [OutputLayout::Nchw, OutputLayout::Rows].map(|layout| TapRequest::new(super::TAP, layout));
-        let extractor = backbone.compile([3, 5], &taps, Isa::best().unwrap()).unwrap();
+        let extractor = backbone.compile([3, 5], &taps, &Executor::cpu().unwrap()).unwrap();
         let image: Vec<f32> = (0..2 * 3 * 15).map(|value| value as f32 / 90.0).collect();
         let mut outputs = vec![Vec::new(); 2];
         extractor.run(&image, 2, &mut extractor.workspace(2), &mut outputs).unwrap();

@@ -1,7 +1,7 @@
 //! Average activation maps.
 
-use nomaly_kernels::Isa;
 use nomaly_kernels::geometry::OutputLayout;
+use nomaly_nn::runtime::Executor;
 
 use crate::backbone::Backbone;
 use crate::extractor::{Extractor, Workspace};
@@ -32,14 +32,19 @@ impl AverageActivations {
     /// # Errors
     /// For a tap that the backbone or its weights do not have, or that has no positions, and for images that are too
     /// small.
-    pub fn new(backbone: &Backbone, taps: &[&str], size: [usize; 2], isa: Isa) -> Result<Self, ExplainError> {
+    pub fn new(
+        backbone: &Backbone,
+        taps: &[&str],
+        size: [usize; 2],
+        executor: &Executor,
+    ) -> Result<Self, ExplainError> {
         let names = if taps.is_empty() {
             spatial(backbone)
         } else {
             taps.iter().map(|tap| with_positions(backbone, tap)).collect::<Result<_, _>>()?
         };
         let requests: Vec<_> = names.into_iter().map(|name| TapRequest::new(name, OutputLayout::Nchw)).collect();
-        let extractor = backbone.compile(size, &requests, isa)?;
+        let extractor = backbone.compile(size, &requests, executor)?;
         let positions = |index: usize| extractor.output_shape(index)[1..].iter().product::<usize>();
         let sums = (0..requests.len()).map(|index| vec![0.0; positions(index)]).collect();
         let outputs = vec![Vec::new(); requests.len()];

@@ -1,7 +1,7 @@
 //! Errors of explanations.
 
 use crate::error::BackboneError;
-use nomaly_nn::trainable::TrainableError;
+use nomaly_nn::runtime::RuntimeError;
 
 /// Why there is no map.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,7 @@ pub enum ExplainError {
         /// The tap whose gradient it needs.
         output: String,
         /// The cause.
-        source: Box<TrainableError>,
+        source: Box<RuntimeError>,
     },
     /// The tap has one position.
     #[error("the tap `{tap}` of {backbone} has no positions to make a map of; there are {spatial}")]

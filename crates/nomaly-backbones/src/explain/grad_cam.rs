@@ -1,12 +1,12 @@
 //! Grad-CAM.
 
-use nomaly_kernels::Isa;
 use nomaly_kernels::geometry::OutputLayout;
+use nomaly_nn::runtime::{Executor, RuntimeError, TrainableNetwork};
+use nomaly_nn::trainable::Pass;
 
 use crate::backbone::Backbone;
 use crate::extractor::{Extractor, Workspace};
 use crate::taps::{LOGITS, TapInfo, TapRequest};
-use nomaly_nn::trainable::{Network, TrainableError};
 
 use super::{ActivationMap, ExplainError, no_positions, spatial, with_positions};
 
@@ -60,7 +60,7 @@ pub struct GradCam {
     classifies: bool,
     extractor: Extractor,
     workspace: Workspace,
-    above: Network,
+    above: Box<dyn TrainableNetwork>,
     /// Shape `[C, h, w]` of the tap and of the output.
     shapes: [[usize; 3]; 2],
 }
@@ -73,7 +73,12 @@ impl GradCam {
     /// # Errors
     /// For a tap that the backbone or its weights do not have, that has no positions, or that the output bypasses; for
     /// images that are too small.
-    pub fn new(backbone: &Backbone, tap: Option<&str>, size: [usize; 2], isa: Isa) -> Result<Self, ExplainError> {
+    pub fn new(
+        backbone: &Backbone,
+        tap: Option<&str>,
+        size: [usize; 2],
+        executor: &Executor,
+    ) -> Result<Self, ExplainError> {
         let name = backbone.name().to_owned();
         let deepest = |taps: Vec<TapInfo>| taps.into_iter().next_back().map_or_else(String::new, |tap| tap.name);
         let tap = match tap {
@@ -88,15 +93,19 @@ impl GradCam {
         let Some(graph) = part.graph.between(from, to) else {
             return Err(ExplainError::Bypassed { backbone: name, tap, output });
         };
-        let extractor = backbone.compile(size, &[TapRequest::new(&tap, OutputLayout::Nchw)], isa)?;
+        let extractor = backbone.compile(size, &[TapRequest::new(&tap, OutputLayout::Nchw)], executor)?;
         let [_, height, width] = extractor.output_shape(0);
-        let above = match Network::new(&graph, &[own], [height, width], &part.unfolded(to), isa) {
-            Ok(above) => above.with_input_gradient(),
+        let targets: Vec<usize> = graph.taps().iter().filter(|tap| tap.name == own).map(|tap| tap.node).collect();
+        let weights = part.unfolded(to);
+        let mut above = match executor.runtime().trainable(&graph, &weights, &[[height, width]], &targets) {
+            Ok(above) => above,
             Err(error) => {
                 let source = Box::new(error);
                 return Err(ExplainError::Gradient { backbone: name, tap, output, source });
             }
         };
+        above.set_input_gradient(true);
+        above.set_frozen(true);
         let shapes = [extractor.output_shape(0), above.output_shapes()[0]];
         let workspace = extractor.workspace(BATCH);
         let classifies = own == LOGITS;
@@ -163,18 +172,18 @@ impl GradCam {
         explanations: &mut Vec<Explanation>,
     ) -> Result<(), ExplainError> {
         let Self { backbone, tap, output, above, shapes: [from, to], .. } = self;
-        let fail = |source: TrainableError| {
+        let fail = |source: RuntimeError| {
             let [backbone, tap, output] = [&*backbone, &*tap, &*output].map(String::clone);
             ExplainError::Gradient { backbone, tap, output, source: Box::new(source) }
         };
-        above.evaluate(features).map_err(fail)?;
+        above.run(&[features], Pass::Evaluate).map_err(fail)?;
         let mut gradient = vec![0.0; above.output(0).len()];
         let each = to.iter().product::<usize>();
         let pairs = above.output(0).chunks_exact(each).zip(gradient.chunks_exact_mut(each));
         let targets: Vec<_> = pairs.map(|(output, gradient)| differentiate(output, to[0], target, gradient)).collect();
         above.backward(&[&gradient]).map_err(fail)?;
         let each = from.iter().product::<usize>();
-        let pairs = features.chunks_exact(each).zip(above.input_gradient().chunks_exact(each));
+        let pairs = features.chunks_exact(each).zip(above.input_gradient(0).chunks_exact(each));
         for ((features, gradient), (class, value)) in pairs.zip(targets) {
             let [_, height, width] = *from;
             let map = ActivationMap { size: [height, width], values: weighted(features, gradient, height * width) };

@@ -8,10 +8,10 @@
 //! ```
 //! use nomaly_backbones::Backbone;
 //! use nomaly_backbones::explain::{GradCam, Target};
-//! use nomaly_kernels::Isa;
+//! use nomaly_nn::runtime::Executor;
 //!
 //! let backbone = Backbone::embedded()?;
-//! let mut cam = GradCam::new(&backbone, None, [64, 64], Isa::best()?)?;
+//! let mut cam = GradCam::new(&backbone, None, [64, 64], &Executor::cpu()?)?;
 //! assert_eq!((cam.tap(), cam.output()), ("head", "logits"));
 //! let image = vec![0.5; 3 * 64 * 64]; // normalized by `backbone.preprocessing()`
 //! let found = cam.explain(&image, Target::Class(281))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nomaly_backbones::{Backbone, BackboneEntry, OutputLayout, TapRequest};
-use nomaly_kernels::Isa;
+use nomaly_nn::runtime::Executor;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -34,7 +34,7 @@ fn a_cat_is_a_cat() {
     assert_eq!((backbone.name(), backbone.licence()), ("efficientnet-lite0", "Apache-2.0"));
     assert!(backbone.entries().all(BackboneEntry::is_embedded));
     let request = [TapRequest::new("logits", OutputLayout::Mean)];
-    let extractor = backbone.compile([224, 224], &request, Isa::best().unwrap()).unwrap();
+    let extractor = backbone.compile([224, 224], &request, &Executor::cpu().unwrap()).unwrap();
     let mut outputs = vec![Vec::new()];
     extractor.run(&cat(), 1, &mut extractor.workspace(1), &mut outputs).unwrap();
 

@@ -5,6 +5,7 @@ use nomaly_backbones::registry::BACKBONES;
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
 use nomaly_nn::graph::Op;
+use nomaly_nn::runtime::Executor;
 use nomaly_nn::weights::WeightTensor;
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ fn images(count: usize) -> Vec<f32> {
 }
 
 fn cam(backbone: &Backbone, tap: Option<&str>) -> Result<GradCam, ExplainError> {
-    GradCam::new(backbone, tap, [SIDE; 2], Isa::best().unwrap())
+    GradCam::new(backbone, tap, [SIDE; 2], &Executor::cpu().unwrap())
 }
 
 #[test]
@@ -32,7 +33,7 @@ fn grad_cam_is_that_of_pytorch_at_every_depth() {
     let backbone = wrn();
     for isa in Isa::available() {
         for (tap, cases) in fixture["grad_cam"].as_object().unwrap() {
-            let mut cam = GradCam::new(&backbone, Some(tap), [SIDE; 2], isa).unwrap();
+            let mut cam = GradCam::new(&backbone, Some(tap), [SIDE; 2], &isa.into()).unwrap();
             for (position, target) in [Target::Predicted, Target::Class(3)].into_iter().enumerate() {
                 let found = cam.explain(&images(2), target).unwrap();
                 for (image, found) in found.iter().enumerate() {
@@ -84,10 +85,11 @@ fn before_pooling_the_map_is_the_class_activation_map() {
     let backbone = Backbone::embedded().unwrap();
     let image = formula::image([64, 64]);
     let isa = Isa::best().unwrap();
-    let found = GradCam::new(&backbone, None, [64, 64], isa).unwrap().explain(&image, Target::Class(7)).unwrap();
+    let found =
+        GradCam::new(&backbone, None, [64, 64], &isa.into()).unwrap().explain(&image, Target::Class(7)).unwrap();
 
     let request = [TapRequest::new("head", OutputLayout::Nchw)];
-    let extractor = backbone.compile([64, 64], &request, isa).unwrap();
+    let extractor = backbone.compile([64, 64], &request, &isa.into()).unwrap();
     let mut features = vec![Vec::new()];
     extractor.run(&image, 1, &mut extractor.workspace(1), &mut features).unwrap();
     let weights = backbone.export(&["logits"]).unwrap();
@@ -109,13 +111,13 @@ fn without_a_classifier_distances_are_explained() {
     let backbone = Backbone::from_tensors("resnet18", weights).unwrap();
     let isa = Isa::best().unwrap();
     let image = formula::image([32, 32]);
-    let mut cam = GradCam::new(&backbone, Some("layer2"), [32, 32], isa).unwrap();
+    let mut cam = GradCam::new(&backbone, Some("layer2"), [32, 32], &isa.into()).unwrap();
     assert_eq!((cam.output(), cam.classes()), ("layer3", None));
     let error = cam.explain(&image, Target::Predicted).unwrap_err().to_string();
     assert!(error.contains("no classifier") && error.contains("layer3"), "{error}");
 
     let request = [TapRequest::new("layer3", OutputLayout::Mean)];
-    let extractor = backbone.compile([32, 32], &request, isa).unwrap();
+    let extractor = backbone.compile([32, 32], &request, &isa.into()).unwrap();
     let mut means = vec![Vec::new()];
     extractor.run(&image, 1, &mut extractor.workspace(1), &mut means).unwrap();
     let from_origin = cam.explain(&image, Target::Distance(None)).unwrap();
@@ -135,7 +137,7 @@ fn without_a_classifier_distances_are_explained() {
     let error = cam.explain(&image, Target::Distance(Some(&[0.0; 3]))).unwrap_err();
     assert!(matches!(error, ExplainError::Centre { expected: 256, found: 3, .. }));
     // At the output itself the weights are the differences.
-    let mut itself = GradCam::new(&backbone, None, [32, 32], isa).unwrap();
+    let mut itself = GradCam::new(&backbone, None, [32, 32], &isa.into()).unwrap();
     assert_eq!(itself.tap(), "layer3");
     assert!(itself.explain(&image, Target::Distance(None)).unwrap()[0].map.values.iter().all(|value| *value >= 0.0));
 }
@@ -168,7 +170,7 @@ fn folded_weights_explain_alike() {
     let image = formula::image([48, 48]);
     let [plain, folded] = [plain, folded].map(|weights| {
         let backbone = Backbone::from_tensors("resnet18", weights).unwrap();
-        let mut cam = GradCam::new(&backbone, Some("layer2"), [48, 48], Isa::best().unwrap()).unwrap();
+        let mut cam = GradCam::new(&backbone, Some("layer2"), [48, 48], &Executor::cpu().unwrap()).unwrap();
         [0, 1, 2].map(|class| cam.explain(&image, Target::Class(class)).unwrap().remove(0).map.values).concat()
     });
     let greatest = plain.iter().copied().fold(0.0, f32::max);
@@ -200,7 +202,7 @@ fn what_cannot_be_explained_says_why() {
 fn average_activations_are_means_over_channels_and_images() {
     let backbone = wrn();
     let isa = Isa::best().unwrap();
-    let mut average = AverageActivations::new(&backbone, &[], [SIDE; 2], isa).unwrap();
+    let mut average = AverageActivations::new(&backbone, &[], [SIDE; 2], &isa.into()).unwrap();
     assert_eq!(
         average.maps().iter().map(|(tap, _)| *tap).collect::<Vec<_>>(),
         ["stem", "group1", "group2", "group3", "head"]
@@ -212,7 +214,7 @@ fn average_activations_are_means_over_channels_and_images() {
     assert!(matches!(average.add(&[0.0; 7]), Err(ExplainError::Images { .. })));
     assert_eq!(average.images(), 10);
     let request = [TapRequest::new("group2", OutputLayout::Nchw)];
-    let extractor = backbone.compile([SIDE; 2], &request, isa).unwrap();
+    let extractor = backbone.compile([SIDE; 2], &request, &isa.into()).unwrap();
     let mut features = vec![Vec::new()];
     extractor.run(&ten, 10, &mut extractor.workspace(10), &mut features).unwrap();
     let maps = average.maps();
@@ -223,6 +225,6 @@ fn average_activations_are_means_over_channels_and_images() {
         let mean = of_all.map(|value| f64::from(*value)).sum::<f64>() / (10.0 * 128.0);
         assert!((f64::from(*value) - mean).abs() < 1e-6, "{value} {mean}");
     }
-    let error = AverageActivations::new(&backbone, &["logits"], [SIDE; 2], isa).unwrap_err();
+    let error = AverageActivations::new(&backbone, &["logits"], [SIDE; 2], &isa.into()).unwrap_err();
     assert!(matches!(error, ExplainError::NoPositions { .. }));
 }

@@ -37,7 +37,7 @@ fn images(backbone: &Backbone) -> Vec<f32> {
 
 fn features(backbone: &Backbone, taps: &[(&str, OutputLayout)], isa: Isa) -> Vec<Vec<f32>> {
     let requests: Vec<_> = taps.iter().map(|(tap, layout)| TapRequest::new(*tap, *layout)).collect();
-    let extractor = backbone.compile(SIZE, &requests, isa).unwrap();
+    let extractor = backbone.compile(SIZE, &requests, &isa.into()).unwrap();
     let mut outputs = vec![Vec::new(); taps.len()];
     extractor.run(&images(backbone), 2, &mut extractor.workspace(2), &mut outputs).unwrap();
     for (place, output) in outputs.iter().enumerate() {
@@ -159,9 +159,9 @@ fn memory_is_of_the_extractor_that_made_it() {
     let both = joined("resnet18+mobilenetv2");
     let isa = Isa::best().unwrap();
     let taps = ["resnet18/stem", "mobilenetv2/stem"].map(|tap| TapRequest::new(tap, OutputLayout::Mean));
-    let [one, two] = [&taps[..1], &taps[..]].map(|taps| both.compile(SIZE, taps, isa).unwrap());
+    let [one, two] = [&taps[..1], &taps[..]].map(|taps| both.compile(SIZE, taps, &isa.into()).unwrap());
     let error = two.run(&images(&both), 2, &mut one.workspace(2), &mut [Vec::new(), Vec::new()]).unwrap_err();
-    assert_eq!(error.to_string(), "the workspace is for 1 networks, this extractor has 2");
+    assert_eq!(error.to_string(), "the workspace belongs to another extractor");
     let steps = two.profile(&images(&both), 2, &mut two.workspace(2), &mut [Vec::new(), Vec::new()]).unwrap().len();
     assert_eq!(steps, two.steps().len());
     assert!(steps > one.steps().len());
@@ -175,8 +175,8 @@ fn a_joined_network_is_explained_by_itself() {
     for (tap, network, own, output) in
         [(None, "mobilenetv2", None, "logits"), (Some("resnet18/layer3"), "resnet18", Some("layer3"), "logits")]
     {
-        let mut cam = GradCam::new(&both, tap, SIZE, isa).unwrap();
-        let mut alone = GradCam::new(&crate::backbone(network), own, SIZE, isa).unwrap();
+        let mut cam = GradCam::new(&both, tap, SIZE, &isa.into()).unwrap();
+        let mut alone = GradCam::new(&crate::backbone(network), own, SIZE, &isa.into()).unwrap();
         assert_eq!(
             (cam.tap(), cam.output()),
             (&*format!("{network}/{}", alone.tap()), &*format!("{network}/{output}"))

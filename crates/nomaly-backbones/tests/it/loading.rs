@@ -2,7 +2,7 @@
 
 use nomaly_backbones::registry::BACKBONES;
 use nomaly_backbones::{Backbone, BackboneError, OutputLayout, TapRequest};
-use nomaly_kernels::Isa;
+use nomaly_nn::runtime::Executor;
 use nomaly_nn::weights::{WeightTensor, Weights};
 
 use crate::formula;
@@ -13,7 +13,7 @@ fn resnet18() -> Weights {
 
 fn features(backbone: &Backbone, tap: &str) -> Vec<f32> {
     let request = [TapRequest::new(tap, OutputLayout::Nchw)];
-    let extractor = backbone.compile([48, 40], &request, Isa::best().unwrap()).unwrap();
+    let extractor = backbone.compile([48, 40], &request, &Executor::cpu().unwrap()).unwrap();
     let mut outputs = vec![Vec::new()];
     extractor.run(&formula::image([48, 40]), 1, &mut extractor.workspace(1), &mut outputs).unwrap();
     outputs.remove(0)
@@ -57,7 +57,7 @@ fn a_folded_trunk_serves_the_taps_it_can_and_says_where_it_ends() {
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-5 * greatest), "{tap}");
     }
     let request = [TapRequest::new("layer4", OutputLayout::Mean)];
-    let error = trunk.compile([64, 64], &request, Isa::best().unwrap()).unwrap_err();
+    let error = trunk.compile([64, 64], &request, &Executor::cpu().unwrap()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the weights of resnet18 have no `layer4.0.downsample.0.weight`, which the tap `layer4` needs; \
@@ -145,7 +145,10 @@ fn an_unknown_name_gets_a_suggestion() {
     let backbone = Backbone::from_tensors("resnet18", resnet18()).unwrap();
     let error = backbone.export(&["layr3"]).unwrap_err();
     assert_eq!(error.to_string(), "resnet18: unknown tap `layr3`; did you mean `layer3`?");
-    assert!(matches!(backbone.compile([64, 64], &[], Isa::best().unwrap()).unwrap_err(), BackboneError::NoTaps { .. }));
+    assert!(matches!(
+        backbone.compile([64, 64], &[], &Executor::cpu().unwrap()).unwrap_err(),
+        BackboneError::NoTaps { .. }
+    ));
 }
 
 #[test]
@@ -153,7 +156,7 @@ fn an_image_gets_the_same_features_in_any_batch_and_layout() {
     let backbone = crate::backbone("efficientnet-lite0");
     let requests =
         [OutputLayout::Nchw, OutputLayout::Rows, OutputLayout::Mean].map(|layout| TapRequest::new("stage3", layout));
-    let extractor = backbone.compile([40, 56], &requests, Isa::best().unwrap()).unwrap();
+    let extractor = backbone.compile([40, 56], &requests, &Executor::cpu().unwrap()).unwrap();
     let run = |input: &[f32], batch| {
         let mut outputs = vec![Vec::new(); 3];
         extractor.run(input, batch, &mut extractor.workspace(batch), &mut outputs).unwrap();

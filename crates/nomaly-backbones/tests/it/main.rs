@@ -8,6 +8,7 @@ mod joined;
 mod loading;
 mod modes;
 mod parity;
+mod runtimes;
 mod tokens;
 mod trainable;
 #[cfg(feature = "candle")]

@@ -55,7 +55,7 @@ fn evaluation_is_the_inference_plan_with_dropout_and_without() {
         let weights = formula::weights(&graph);
         let backbone = Backbone::from_tensors(name, weights.clone()).unwrap();
         let request = [TapRequest::new("logits", OutputLayout::Mean)];
-        let extractor = backbone.compile([SIDE; 2], &request, isa).unwrap();
+        let extractor = backbone.compile([SIDE; 2], &request, &isa.into()).unwrap();
         let mut expected = vec![Vec::new()];
         extractor.run(&images(), IMAGES, &mut extractor.workspace(IMAGES), &mut expected).unwrap();
         for graph in [Some(graph), plain.with_dropout(0.5).map(|architecture| architecture.graph(4))].iter().flatten() {

@@ -48,7 +48,7 @@ impl Summary {
 
 fn check_plan(fixture: &Fixture, backbone: &Backbone, isa: Isa) {
     let requests: Vec<_> = fixture.taps.keys().map(|tap| TapRequest::new(tap, OutputLayout::Nchw)).collect();
-    let extractor = backbone.compile(fixture.input, &requests, isa).unwrap();
+    let extractor = backbone.compile(fixture.input, &requests, &isa.into()).unwrap();
     let mut outputs = vec![Vec::new(); requests.len()];
     extractor.run(&formula::image(fixture.input), 1, &mut extractor.workspace(1), &mut outputs).unwrap();
     for (index, (tap, summary)) in fixture.taps.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use nomaly_backbones::registry::BACKBONES;
 use nomaly_backbones::{Backbone, BackboneError, OpenOptions, OutputLayout, TapRequest};
-use nomaly_kernels::Isa;
+use nomaly_nn::runtime::Executor;
 use nomaly_nn::weights::{Metadata, WeightTensor, Weights, to_safetensors};
 
 use crate::formula;
@@ -15,7 +15,7 @@ fn weights(name: &str) -> Weights {
 
 fn features(backbone: &Backbone, tap: &str, layout: OutputLayout, images: &[f32], batch: usize) -> Vec<f32> {
     let request = [TapRequest::new(tap, layout)];
-    let extractor = backbone.compile([28, 42], &request, Isa::best().unwrap()).unwrap();
+    let extractor = backbone.compile([28, 42], &request, &Executor::cpu().unwrap()).unwrap();
     let mut outputs = vec![Vec::new()];
     extractor.run(images, batch, &mut extractor.workspace(batch), &mut outputs).unwrap();
     outputs.remove(0)
@@ -121,13 +121,13 @@ fn a_file_of_another_network_is_refused_by_name() {
 fn sides_that_are_no_whole_patches_are_refused() {
     let backbone = crate::backbone("dinov2-small");
     let taps = [TapRequest::new("block0", OutputLayout::Rows)];
-    let isa = Isa::best().unwrap();
-    let error = backbone.compile([256, 224], &taps, isa).unwrap_err();
+    let executor = Executor::cpu().unwrap();
+    let error = backbone.compile([256, 224], &taps, &executor).unwrap_err();
     assert_eq!(
         error.to_string(),
         "dinov2-small takes images whose sides are multiples of 14, not 256 x 224: the next size that fits is 266 x 224"
     );
-    assert_eq!(backbone.compile([28, 70], &taps, isa).unwrap().output_shape(0), [384, 2, 5]);
+    assert_eq!(backbone.compile([28, 70], &taps, &executor).unwrap().output_shape(0), [384, 2, 5]);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn taps_are_grids_of_patches_and_an_image_does_not_depend_on_its_batch() {
     }
     // The steps of a profile are those that are listed, with the arithmetic of the products.
     let request = [TapRequest::new("patches", OutputLayout::Rows)];
-    let extractor = backbone.compile([224, 224], &request, Isa::best().unwrap()).unwrap();
+    let extractor = backbone.compile([224, 224], &request, &Executor::cpu().unwrap()).unwrap();
     let flops: u64 = extractor.steps().iter().map(|step| step.flops).sum();
     assert!((12.0..12.6).contains(&(flops as f64 / 1e9)), "{flops}");
 }

@@ -276,7 +276,7 @@ fn trained_weights_run_in_the_inference_plan() {
 
     let trained = Backbone::from_tensors("wrn-10-4", network.weights()).unwrap();
     let request = [TapRequest::new("logits", OutputLayout::Mean)];
-    let extractor = trained.compile([SIDE; 2], &request, isa).unwrap();
+    let extractor = trained.compile([SIDE; 2], &request, &isa.into()).unwrap();
     let mut outputs = vec![Vec::new()];
     extractor.run(&images(), LABELS.len(), &mut extractor.workspace(LABELS.len()), &mut outputs).unwrap();
     let greatest = network.output(0).iter().fold(0f32, |max, value| max.max(value.abs()));

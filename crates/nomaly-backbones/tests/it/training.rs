@@ -2,8 +2,8 @@
 
 use candle_core::{D, Device, Result, Tensor};
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
-use nomaly_kernels::Isa;
 use nomaly_nn::module::Mode;
+use nomaly_nn::runtime::Executor;
 
 use crate::formula;
 
@@ -46,7 +46,7 @@ fn a_few_steps_lower_the_loss_and_the_trained_weights_run_in_the_plan() -> Resul
     // With unchanged running statistics, evaluation equals the compiled plan.
     let trained = Backbone::from_tensors("wrn-10-4", trained).unwrap();
     let request = [TapRequest::new("logits", OutputLayout::Mean)];
-    let extractor = trained.compile([SIDE, SIDE], &request, Isa::best().unwrap()).unwrap();
+    let extractor = trained.compile([SIDE, SIDE], &request, &Executor::cpu().unwrap()).unwrap();
     let mut outputs = vec![Vec::new()];
     extractor.run(&images, BATCH, &mut extractor.workspace(BATCH), &mut outputs).unwrap();
     let evaluated: Vec<f32> = module.forward(&[&input], Mode::Evaluate)?.remove(0).flatten_all()?.to_vec1()?;

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use nomaly::DEFAULT_BACKBONE;
 
-use super::Format;
+use super::{DeviceArgs, Format};
 
 /// Arguments of `nomaly bench`.
 #[derive(Debug, Args)]
@@ -35,8 +35,10 @@ Examples:
    \"gflop_per_image\", \"gflop_per_s\", \"share_of_peak\"   at the shortest time; a multiply-add is two operations
    \"peak_gflop_per_s\": {\"one_thread\", \"all_threads\"}
    \"workspace_bytes\"                    memory for the intermediate results
+   \"device\"                             cpu, cuda, metal
    \"layers\": [{\"description\", \"algorithm\", \"ms\", \"gflop_per_s\", \"share_of_peak\"}]}
-ms of a layer is the shortest time, for the whole batch; with --no-layers there are none.";
+ms of a layer is the shortest time, for the whole batch; with --no-layers there are none. Of other devices than the CPU, \
+neither layers nor peaks are measured, and memory is not counted.";
 
 const KERNELS_HELP: &str = "\
 Each layer is timed alone, without the conversions into and out of the kernels' layout, for one image. Shares are of \
@@ -87,6 +89,8 @@ pub(crate) struct BenchBackboneArgs {
     /// A file of weights to use
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
     /// How to print the figures
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,

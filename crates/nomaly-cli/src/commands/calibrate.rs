@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use nomaly::classes::Classes;
+use nomaly::devices::Executor;
 use nomaly::model_file::{AnySummary, read_any_summary};
 use nomaly::rows::FittedRows;
 use nomaly::{Calibration, FittedDetector, GroupBy, Skipped};
@@ -17,23 +18,23 @@ use crate::progress::{Bars, Unit};
 use crate::writable::check_apart;
 
 pub(crate) fn run(args: &CalibrateArgs, console: &Console) -> anyhow::Result<Status> {
-    args.device.check()?;
+    let executor = args.device.open()?;
     let output = args.output.as_deref().unwrap_or(&args.model);
     let data: Vec<&Path> = args.data.iter().map(Path::new).collect();
     check_apart(&[output], &data)?;
     match read_any_summary(&args.model)? {
-        AnySummary::Images(_) => of_images(args, output, console),
+        AnySummary::Images(_) => of_images(args, output, &executor, console),
         AnySummary::Rows(_) => of_rows(args, output, console),
         _ => bail!("{} holds a model of a kind that cannot be calibrated", args.model.display()),
     }
 }
 
-fn of_images(args: &CalibrateArgs, output: &Path, console: &Console) -> anyhow::Result<Status> {
+fn of_images(args: &CalibrateArgs, output: &Path, executor: &Executor, console: &Console) -> anyhow::Result<Status> {
     if let Some(flag) = args.rows.given() {
         bail!("{flag} is for tables, and {} is a model of images", args.model.display());
     }
     args.data.iter().try_for_each(|data| rows::check_is_no_table(data, &args.model))?;
-    let detector = FittedDetector::load(&args.model)?;
+    let detector = FittedDetector::load_on(&args.model, executor)?;
     check_writable(output)?;
     let before = detector.info().decision;
     let rule = args.rule.rule(Some(before))?;

@@ -27,15 +27,15 @@ use crate::writable::{check_apart, files_in_settings};
 const RESULTS: [&str; 3] = ["report.html", "scores.csv", "evaluation.json"];
 
 pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> {
-    args.method.device.check()?;
+    let executor = args.method.device.open()?;
     if rows::is_about_rows(Path::new(&args.data), &args.rows)? {
         return rows::eval(args, console);
     }
     if args.labels.of_images()? {
-        return classes::eval(args, console);
+        return classes::eval(args, &executor, console);
     }
     if args.one_vs_all.one_vs_all {
-        return one_vs_all::run(args, console);
+        return one_vs_all::run(args, &executor, console);
     }
     if let Some(folder) = &args.report {
         create_folder(folder)?;
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     limit(&mut dataset, args, args.method.seed);
     let (detector, checkpoint, fit_s, rule) = match &args.model {
         Some(path) => {
-            let detector = FittedDetector::load(path)?;
+            let detector = FittedDetector::load_on(path, &executor)?;
             if detector.classes().is_some_and(|classes| classes.known().len() > 1) {
                 let message = format!("{} is a model of several classes", path.display());
                 return Err(Failure::new(
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
         }
         None => {
             let rule = args.rule.rule(None)?;
-            let recipe = recipe(&args.method, rule, args.reading.options(None))?;
+            let recipe = recipe(&args.method, rule, args.reading.options(None), &executor)?;
             let (fit, fit_s) = fit_detector(&recipe, &dataset, console)?;
             // The detector already has the rule.
             (fit.detector, fit.checkpoint, Some(fit_s), None)
@@ -124,7 +124,7 @@ fn hybrid_figures(
     options: &PredictOptions,
     console: &Console,
 ) -> anyhow::Result<HybridFigures> {
-    let second = FittedDetector::load(path)?;
+    let second = FittedDetector::load_on(path, first.executor())?;
     let bars = Bars::new(console, Unit::Images);
     let other = evaluate(&second, dataset, None, options, &bars, |_| {})?;
     let rule = options.rule.unwrap_or(first.info().decision);

@@ -26,8 +26,7 @@ use crate::writable::check_apart;
 const LEAST_SIDE: u32 = 224;
 
 pub(crate) fn run(args: &ExplainArgs, console: &Console) -> anyhow::Result<Status> {
-    args.device.check()?;
-    let detector = FittedDetector::load(&args.model)?;
+    let detector = FittedDetector::load_on(&args.model, &args.device.open()?)?;
     let samples_of = |path: &PathBuf| nomaly::data::images_under(std::slice::from_ref(path));
     let groups: Vec<Vec<Sample>> = args.images.iter().map(samples_of).collect::<Result<_, _>>()?;
     if args.average { average(args, &detector, &groups, console) } else { explain(args, &detector, &groups, console) }

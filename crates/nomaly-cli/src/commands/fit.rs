@@ -15,7 +15,7 @@ use crate::report::write_training;
 use crate::writable::{check_apart, files_in_settings};
 
 pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
-    args.method.device.check()?;
+    let executor = args.method.device.open()?;
     if rows::is_about_rows(Path::new(&args.data), &args.rows)? {
         if let Some(shard) = args.shard {
             let message = format!("--shard {shard} is for images, and {} is a table", args.data);
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &FitArgs, console: &Console) -> anyhow::Result<Status> {
     }
     let dataset =
         if labelled { nomaly::data::open_classes(Path::new(&args.data))? } else { nomaly::data::open(&args.data)? };
-    let mut recipe = recipe(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
+    let mut recipe = recipe(&args.method, args.rule.rule(None)?, args.reading.options(None), &executor)?;
     recipe.drop_suspicious = args.drop_suspicious;
     recipe.options.updatable = args.keep.updatable;
     if labelled {

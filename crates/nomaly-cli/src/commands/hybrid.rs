@@ -30,7 +30,7 @@ impl HybridRun {
         options: &PredictOptions,
         console: &Console,
     ) -> anyhow::Result<Self> {
-        let second = FittedDetector::load(path)?;
+        let second = FittedDetector::load_on(path, first.executor())?;
         if [first, &second].iter().any(|detector| detector.classes().is_some()) {
             let hint = "leave out --with, or fit models of one kind of normal images";
             return Err(Failure::new("models of classes do not decide together with others", hint).into());

@@ -117,7 +117,7 @@ fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
     if info.training.dropped > 0 {
         skipped += &format!(" ({} more looked unlike the others and were left out)", info.training.dropped);
     }
-    vec![
+    let mut facts = vec![
         ("method", info.method.name.clone()),
         ("settings", settings.join(" ")),
         ("backbone", format!("{} ({} of weights)", info.backbone.name, bytes(summary.backbone_bytes))),
@@ -128,5 +128,7 @@ fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
         ("independent groups", groups(&info.training.groups)),
         ("calibrated on", history(&info.history)),
         ("seed", info.training.seed.to_string()),
-    ]
+    ];
+    facts.extend(info.training.device.clone().map(|device| ("fitted on the device", device)));
+    facts
 }

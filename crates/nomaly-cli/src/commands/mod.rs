@@ -35,6 +35,7 @@ use nomaly::FitResult;
 use nomaly::calibration::GroupInfo;
 use nomaly::calibration::scores_for;
 use nomaly::calibration::{Suspicious, naming_level, suspicious};
+use nomaly::devices::Executor;
 use nomaly::methods::METHODS;
 use nomaly::store::home;
 use nomaly::{Assignments, Calibration, DecisionRule, FitOptions, Skipped, StreamOptions};
@@ -76,8 +77,13 @@ const SKIPPED_SHOWN: usize = 10;
 /// The most suspicious images listed without `--verbose`.
 const SUSPICIOUS_SHOWN: usize = 10;
 
-/// The recipe of the arguments; the default rule is the library's.
-fn recipe(args: &MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) -> anyhow::Result<Recipe> {
+/// The recipe of the arguments, to run on `executor`; the default rule is the library's.
+fn recipe(
+    args: &MethodArgs,
+    rule: Option<DecisionRule>,
+    stream: StreamOptions,
+    executor: &Executor,
+) -> anyhow::Result<Recipe> {
     let rule = rule.unwrap_or(FitOptions::default().rule);
     let group_by = args.groups.group_by.clone();
     let changes = args.bear.clone().unwrap_or_default();
@@ -92,6 +98,7 @@ fn recipe(args: &MethodArgs, rule: Option<DecisionRule>, stream: StreamOptions) 
         time_budget: args.time_budget.map(Duration::from_secs_f64),
         drop_suspicious: None,
         checkpoints: Some(home()?.join("checkpoints")),
+        executor: Some(executor.clone()),
     })
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nomaly::Label;
 use nomaly::PredictOptions;
 use nomaly::data::with_option;
+use nomaly::devices::Executor;
 use nomaly::evaluation::evaluate;
 use nomaly::evaluation::protocol::{Log, Mean, Protocol, ProtocolTable as Figures, Run};
 use nomaly::methods::Checkpoint;
@@ -25,7 +26,7 @@ use nomaly::AUTO;
 /// The option of a data set that names its normal class.
 const NORMAL: &str = "normal";
 
-pub(super) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> {
+pub(super) fn run(args: &EvalArgs, executor: &Executor, console: &Console) -> anyhow::Result<Status> {
     if args.method.method == AUTO {
         let hint = "name one with --method; `nomaly list methods` shows them";
         return Err(Failure::new("--one-vs-all compares one method on all classes, and none is named", hint).into());
@@ -56,7 +57,7 @@ pub(super) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
             let run = match log.find(class, seed) {
                 Some(run) => run.clone(),
                 None => {
-                    let (run, checkpoint) = run_class(args, class, seed, console)?;
+                    let (run, checkpoint) = run_class(args, class, seed, executor, console)?;
                     log.push(run.clone())?;
                     if let Some(checkpoint) = checkpoint {
                         checkpoint.remove();
@@ -90,10 +91,16 @@ pub(super) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
 
 /// Runs one class with one seed; also returns the checkpoint of the training, which is needed until the run is in the
 /// log.
-fn run_class(args: &EvalArgs, class: &str, seed: u64, console: &Console) -> anyhow::Result<(Run, Option<Checkpoint>)> {
+fn run_class(
+    args: &EvalArgs,
+    class: &str,
+    seed: u64,
+    executor: &Executor,
+    console: &Console,
+) -> anyhow::Result<(Run, Option<Checkpoint>)> {
     let mut dataset = open(&with_option(&args.data, NORMAL, class), &[Label::Normal, Label::Anomalous])?;
     limit(&mut dataset, args, seed);
-    let mut recipe = recipe(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
+    let mut recipe = recipe(&args.method, args.rule.rule(None)?, args.reading.options(None), executor)?;
     recipe.options.seed = seed;
     let (fit, fit_s) = fit_detector(&recipe, &dataset, console)?;
     let options = PredictOptions { rule: None, stream: args.reading.options(None) };

@@ -29,11 +29,11 @@ use crate::report::{PREVIEW_SIDE, ReportBuilder, ReportRule};
 use crate::writable::check_apart;
 
 pub(crate) fn run(args: &ScoreArgs, console: &Console) -> anyhow::Result<Status> {
-    args.device.check()?;
+    let executor = args.device.open()?;
     if rows::is_about_rows(&args.images[0], &args.rows)? {
         return rows::score(args, console);
     }
-    let detector = FittedDetector::load(&args.model)?;
+    let detector = FittedDetector::load_on(&args.model, &executor)?;
     let asked: Vec<&str> = args.maps.folders().map(|(file, _)| file.flag()).collect();
     check_makes_maps(&detector.info().method.name, &asked)?;
     if let Some(path) = &args.report {

@@ -16,18 +16,22 @@ use crate::progress::{Bars, Unit};
 use crate::writable::check_apart;
 
 pub(crate) fn run(args: &UpdateArgs, console: &Console) -> anyhow::Result<Status> {
-    args.device.check()?;
+    let executor = args.device.open()?;
     let output = args.output.as_ref().unwrap_or(&args.model);
     check_apart(&[output], &[Path::new(&args.data)])?;
-    let detector = FittedDetector::load(&args.model).map_err(|error| match read_any_summary(&args.model) {
-        Ok(AnySummary::Rows(_)) => {
-            let message =
-                format!("{} is a model of rows, and only models of images can be updated", args.model.display());
-            Failure::new(message, "`nomaly fit` on a table that holds the old and the new rows makes a model of both")
+    let detector =
+        FittedDetector::load_on(&args.model, &executor).map_err(|error| match read_any_summary(&args.model) {
+            Ok(AnySummary::Rows(_)) => {
+                let message =
+                    format!("{} is a model of rows, and only models of images can be updated", args.model.display());
+                Failure::new(
+                    message,
+                    "`nomaly fit` on a table that holds the old and the new rows makes a model of both",
+                )
                 .into()
-        }
-        _ => anyhow::Error::from(error),
-    })?;
+            }
+            _ => anyhow::Error::from(error),
+        })?;
     rows::check_is_no_table(&args.data, &args.model)?;
     check_writable(output)?;
     let dataset = nomaly::data::open(&args.data)?;

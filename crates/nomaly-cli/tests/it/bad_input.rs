@@ -174,7 +174,7 @@ fn mistyped_names_are_met_with_the_right_ones() {
             "setting `levels` is `stage3,stage3`; it takes each level once",
         ),
         (["--backbone", "resnet18"], "nomaly weights get resnet18"),
-        (["--device", "cuda"], "CPU"),
+        (["--device", "cdua"], "did you mean `cuda`?"),
     ] {
         let message = fit(more);
         assert!(message.contains(expected), "{expected} is not in: {message}");

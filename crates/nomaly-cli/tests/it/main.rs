@@ -5,6 +5,7 @@ mod bench;
 mod checkpoints;
 mod classes;
 mod decisions;
+mod devices;
 mod doctor;
 mod explain;
 mod flow;

@@ -8,6 +8,7 @@ use nomaly_data::{Sample, with_changes};
 use nomaly_methods::groups::GroupInfo;
 use nomaly_methods::training::Checkpoint;
 use nomaly_methods::{Aspect, FeatureSource, FitContext, GroupBy, InputParams, METHODS, Method, MethodError, Skipped};
+use nomaly_nn::runtime::Executor;
 use nomaly_settings::{Assignments, Auto, Settings, SettingsTable};
 use nomaly_store::Progress;
 use nomaly_transforms::augment::Changes;
@@ -33,6 +34,7 @@ pub struct Detector {
     pub(super) input: InputParams,
     pub(super) input_stage: InputStage,
     pub(super) checkpoints: Option<PathBuf>,
+    pub(super) executor: Executor,
 }
 
 /// Options of a fit.
@@ -86,11 +88,24 @@ pub struct FitResult {
 }
 
 impl Detector {
-    /// Builds a method on a backbone.
+    /// Builds a method on a backbone, to run on the processor.
     ///
     /// # Errors
     /// Unknown, missing or invalid names, settings or weights; the message names the command that helps.
     pub fn new(method: &str, backbone: &str, settings: &Assignments) -> Result<Self, DetectorError> {
+        Self::new_on(method, backbone, settings, &Executor::cpu()?)
+    }
+
+    /// Builds a method on a backbone, whose networks run on `executor`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and if the device fails.
+    pub fn new_on(
+        method: &str,
+        backbone: &str,
+        settings: &Assignments,
+        executor: &Executor,
+    ) -> Result<Self, DetectorError> {
         let entry = METHODS.get(method)?;
         let common = SettingsTable::of::<InputParams>();
         check_names(entry, settings, &common)?;
@@ -119,29 +134,35 @@ impl Detector {
         let method = (entry.build)(&own, &backbone)?;
         check_networks(method.name(), &backbone, method.taps())?;
         // The shape of images is not known yet; a square suffices to check the settings.
-        let input_stage = InputStage::of_input(&*method, &backbone, &input, 1.0)?;
-        Ok(Self { method, backbone, input, input_stage, checkpoints: None })
+        let input_stage = InputStage::of_input(&*method, &backbone, &input, 1.0, executor)?;
+        Ok(Self { method, backbone, input, input_stage, checkpoints: None, executor: executor.clone() })
     }
 
     /// Builds a method outside the registry on a backbone. Its models can score and be saved, but only models of
     /// registered methods can be loaded.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
-    pub fn of(method: Box<dyn Method>, backbone: &str, input: &InputParams) -> Result<Self, DetectorError> {
+    /// As [`new_on`](Self::new_on).
+    pub fn of(
+        method: Box<dyn Method>,
+        backbone: &str,
+        input: &InputParams,
+        executor: &Executor,
+    ) -> Result<Self, DetectorError> {
         input.check()?;
         let weights = input.weights.as_ref().map(Into::into);
         let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
         check_networks(method.name(), &backbone, method.taps())?;
-        let input_stage = InputStage::of_input(&*method, &backbone, input, 1.0)?;
-        Ok(Self { method, backbone, input: input.clone(), input_stage, checkpoints: None })
+        let input_stage = InputStage::of_input(&*method, &backbone, input, 1.0, executor)?;
+        let (input, executor) = (input.clone(), executor.clone());
+        Ok(Self { method, backbone, input, input_stage, checkpoints: None, executor })
     }
 
     /// Adapts the detector to the median aspect ratio of `samples`, if the aspect ratio is kept.
     pub(crate) fn shaped_for(mut self, samples: &[Sample]) -> Result<Self, DetectorError> {
         if self.input.aspect == Aspect::Keep {
             let ratio = Shapes::of(samples).ratio();
-            let input_stage = InputStage::of_input(&*self.method, &self.backbone, &self.input, ratio);
+            let input_stage = InputStage::of_input(&*self.method, &self.backbone, &self.input, ratio, &self.executor);
             self.input_stage = input_stage.map_err(|error| match error {
                 DetectorError::Method(MethodError::Transform(cause)) => {
                     DetectorError::setting("aspect", "keep", &format!("`squash` for these images, as {cause}"))
@@ -247,7 +268,7 @@ impl FittedDetector {
         progress: &dyn Progress,
     ) -> Result<FitResult, DetectorError> {
         let Self { mut info, decider, model } = self;
-        let ForImages { fitted, backbone, input_stage } = model;
+        let ForImages { fitted, backbone, input_stage, executor } = model;
         let method = (METHODS.get(&info.method.name)?.build)(&info.method.settings, &backbone)?;
         let extractors = &input_stage.extractors;
         let images = ImageStream::new(extractors, samples, options).grouped(group_by).measuring();
@@ -255,7 +276,7 @@ impl FittedDetector {
         let several = pipelines.len() > 1;
         let images = if several { images.caching(input_stage.frame_bytes(&*method)) } else { images };
         let most_maps = several.then(|| most_maps(&pipelines));
-        let context = FitContext { most_maps, ..FitContext::new(info.training.seed, progress) };
+        let context = FitContext { most_maps, ..FitContext::new(info.training.seed, progress, &executor) };
         let mut states: Vec<_> = fitted.iter().map(|fitted| fitted.states()).collect();
         drop(fitted);
         let extend_at = |size: usize, occupied| {
@@ -274,7 +295,7 @@ impl FittedDetector {
         let more = Calibration::of(&fit.held_out, &groups, decider.calibration().rule())?;
         let decider = decider.joined(&more)?;
         let held_out = held_out_images(&fit.held_out, &usable, &groups);
-        let detector = Self { info, decider, model: ForImages { fitted: fit.fitted, backbone, input_stage } };
+        let detector = Self { info, decider, model: ForImages { fitted: fit.fitted, backbone, input_stage, executor } };
         let (dropped, notes, checkpoint) = (Vec::new(), fit.notes, fit.checkpoint);
         Ok(FitResult { detector, skipped, held_out, dropped, notes, warnings, checkpoint })
     }

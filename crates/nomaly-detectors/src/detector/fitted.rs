@@ -3,6 +3,7 @@
 use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_data::Sample;
 use nomaly_methods::{AnomalyMap, FittedMethod, GroupBy, METHODS, MethodError, Skipped};
+use nomaly_nn::runtime::Executor;
 use nomaly_store::Progress;
 use nomaly_transforms::Pipeline;
 
@@ -40,6 +41,8 @@ pub struct ForImages {
     pub(super) fitted: Vec<Box<dyn FittedMethod>>,
     pub(super) backbone: Backbone,
     pub(super) input_stage: InputStage,
+    /// Runs the networks.
+    pub(super) executor: Executor,
 }
 
 impl Ours for ForImages {}
@@ -56,7 +59,7 @@ impl Model for ForImages {
         })
     }
 
-    fn restore(info: &ModelInfo, stored: Stored) -> Result<Self, DetectorError> {
+    fn restore(info: &ModelInfo, stored: Stored, executor: &Executor) -> Result<Self, DetectorError> {
         let backbone = Backbone::from_tensors(&info.backbone.name, stored.backbone)?;
         let entry = METHODS.get(&info.method.name)?;
         check_stored(info, entry)?;
@@ -66,10 +69,12 @@ impl Model for ForImages {
             None => vec![info.pipeline],
         };
         let region = stored.region.map(|region| stored_region(&region, &info.pipeline)).transpose()?;
-        let input_stage = InputStage::new(&*method, &backbone, &pipelines, region, checked_median(info.median)?)?;
+        let median = checked_median(info.median)?;
+        let input_stage = InputStage::new(&*method, &backbone, &pipelines, region, median, executor)?;
         let states = split_states(stored.states, pipelines.len())?;
-        let fitted = states.into_iter().map(|states| method.restore(states)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { fitted, backbone, input_stage })
+        let fitted =
+            states.into_iter().map(|states| method.restore(states, executor)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { fitted, backbone, input_stage, executor: executor.clone() })
     }
 
     fn class_names(&self) -> &[String] {
@@ -230,6 +235,11 @@ impl FittedDetector {
     /// The fitted method, the backbone, and the taps that the method uses; at the smallest size, if there are several.
     pub(crate) fn parts(&self) -> (&dyn FittedMethod, &Backbone, &[TapRequest]) {
         (&*self.model.fitted[0], &self.model.backbone, self.model.input_stage.extractors[0].taps())
+    }
+
+    /// What runs the networks.
+    pub fn executor(&self) -> &Executor {
+        &self.model.executor
     }
 
     /// One for each size, the smallest first.

@@ -6,6 +6,7 @@ use image::GrayImage;
 use nomaly_backbones::Backbone;
 use nomaly_data::Sample;
 use nomaly_methods::{Aspect, InputParams, Method};
+use nomaly_nn::runtime::Executor;
 use nomaly_transforms::Pipeline;
 
 use super::preprocessing::{Shapes, pipelines, read_region, views_of};
@@ -35,12 +36,13 @@ impl InputStage {
         pipelines: &[Pipeline],
         region: Option<GrayImage>,
         median: Option<usize>,
+        executor: &Executor,
     ) -> Result<Self, DetectorError> {
         let mut extractors = Vec::with_capacity(pipelines.len());
         for pipeline in pipelines {
             method.check_input(pipeline.output_size())?;
             let views = region.as_ref().map(|region| views_of(region, &pipelines[0])).transpose()?;
-            let extractor = FeatureExtractor::new(backbone, *pipeline, method.taps())?;
+            let extractor = FeatureExtractor::new(backbone, *pipeline, method.taps(), executor)?;
             extractors.push(extractor.with_maps_of(pipelines[0]).with_region(views).with_median(median));
         }
         Ok(Self { extractors, region })
@@ -52,10 +54,11 @@ impl InputStage {
         backbone: &Backbone,
         input: &InputParams,
         ratio: f64,
+        executor: &Executor,
     ) -> Result<Self, DetectorError> {
         let pipelines = pipelines(input, backbone, ratio)?;
         let region = input.roi.as_ref().map(|path| read_region(Path::new(path), &pipelines[0])).transpose()?;
-        Self::new(method, backbone, &pipelines, region, input.median)
+        Self::new(method, backbone, &pipelines, region, input.median, executor)
     }
 
     /// The most bytes of frames that a fit of `method` caches; 0 if it visits each image once.

@@ -6,6 +6,7 @@ use image::GrayImage;
 use nomaly_backbones::Backbone;
 use nomaly_data::Sample;
 use nomaly_methods::{FitContext, Groups, InputParams, METHODS, Method, MethodError, MethodFit, Updates};
+use nomaly_nn::runtime::{Device, Executor};
 use nomaly_settings::Assignments;
 use nomaly_store::Progress;
 use nomaly_transforms::Pipeline;
@@ -43,8 +44,11 @@ impl Detector {
     pub(crate) fn from_parts(parts: DetectorParts<'_>) -> Result<Self, DetectorError> {
         let DetectorParts { method, settings, backbone, input, pipelines, region } = parts;
         let method = (METHODS.get(method)?.build)(settings, &backbone)?;
-        let input_stage = InputStage::new(&*method, &backbone, pipelines, region, checked_median(input.median)?)?;
-        Ok(Self { method, backbone, input, input_stage, checkpoints: None })
+        // A partial has the features already: no network runs.
+        let executor = Executor::cpu()?;
+        let input_stage =
+            InputStage::new(&*method, &backbone, pipelines, region, checked_median(input.median)?, &executor)?;
+        Ok(Self { method, backbone, input, input_stage, checkpoints: None, executor })
     }
 
     /// Fits the method at each size in turn with `fit_at`; `groups` is called last.
@@ -60,6 +64,7 @@ impl Detector {
         let context = FitContext {
             seed,
             progress,
+            executor: &self.executor,
             checkpoints: self.checkpoints.as_deref(),
             most_maps: (pipelines.len() > 1).then(|| most_maps(&pipelines)),
             occupied: 0,
@@ -78,6 +83,7 @@ impl Detector {
         // To the user, a sample and its copies are one image.
         let of_samples: Vec<usize> = usable.iter().map(|image| image / (1 + copies)).collect();
         let held_out = held_out_images(&fit.held_out, &of_samples, &groups);
+        let device = self.executor.device();
         let info = ModelInfo {
             method: self.method_info(),
             backbone: self.backbone_info(),
@@ -94,6 +100,7 @@ impl Detector {
                 seed,
                 groups: group_info,
                 dropped: 0,
+                device: (device != Device::Cpu).then(|| device.to_string()),
             },
             input,
         };
@@ -101,7 +108,12 @@ impl Detector {
         let detector = FittedDetector {
             info,
             decider: Decider::new(calibration, classes),
-            model: ForImages { fitted: fit.fitted, backbone: self.backbone, input_stage: self.input_stage },
+            model: ForImages {
+                fitted: fit.fitted,
+                backbone: self.backbone,
+                input_stage: self.input_stage,
+                executor: self.executor,
+            },
         };
         let (dropped, warnings, checkpoint) = (Vec::new(), Vec::new(), fit.checkpoint);
         Ok(FitResult { detector, skipped, held_out, dropped, notes, warnings, checkpoint })
@@ -137,6 +149,11 @@ impl Detector {
     /// The backbone.
     pub(crate) fn backbone(&self) -> &Backbone {
         &self.backbone
+    }
+
+    /// What runs the networks.
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.executor
     }
 
     /// The preprocessing settings.

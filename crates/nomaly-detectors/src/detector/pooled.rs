@@ -39,7 +39,7 @@ impl FittedDetector {
         let level = deepest
             .ok_or_else(|| DetectorError::from(MethodError::State { state: "features".to_owned(), reason: None }))?;
         let tap = TapRequest { name: level.clone(), layout: OutputLayout::Mean };
-        let extractor = [FeatureExtractor::new(&self.model.backbone, *self.pipeline(), &[tap])?];
+        let extractor = [FeatureExtractor::new(&self.model.backbone, *self.pipeline(), &[tap], &self.model.executor)?];
         let images = ImageStream::new(&extractor, samples, options);
         let (mut cells, mut usable, mut dim) = (Vec::new(), Vec::new(), 0);
         images.run(progress, what, &mut |batch| -> Result<(), DetectorError> {

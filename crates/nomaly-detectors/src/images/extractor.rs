@@ -1,10 +1,10 @@
 //! A compiled backbone with its preprocessing.
 
 use nomaly_backbones::{Backbone, Extractor, OutputLayout, TapRequest};
-use nomaly_kernels::Isa;
 use nomaly_methods::maps::RegionOfInterest;
 use nomaly_methods::methods::patchcore::PatchGrid;
 use nomaly_methods::{AnomalyMap, FeatureBatch, MethodError, MethodScore};
+use nomaly_nn::runtime::Executor;
 use nomaly_transforms::{Limits, Pipeline};
 
 use super::memory::NetworkMemory;
@@ -44,12 +44,17 @@ pub struct FeatureExtractor {
 }
 
 impl FeatureExtractor {
-    /// Compiles `backbone` up to the deepest of `taps` for the output size of `pipeline`.
+    /// Compiles `backbone` up to the deepest of `taps` for the output size of `pipeline`, to run on `executor`.
     ///
     /// # Errors
     /// A tap that the backbone lacks, weights that do not reach it, or a missing instruction set.
-    pub fn new(backbone: &Backbone, pipeline: Pipeline, taps: &[TapRequest]) -> Result<Self, MethodError> {
-        let extractor = backbone.compile(pipeline.output_size(), taps, Isa::best()?)?;
+    pub fn new(
+        backbone: &Backbone,
+        pipeline: Pipeline,
+        taps: &[TapRequest],
+        executor: &Executor,
+    ) -> Result<Self, MethodError> {
+        let extractor = backbone.compile(pipeline.output_size(), taps, executor)?;
         let shapes = (0..taps.len()).map(|tap| extractor.output_shape(tap)).collect();
         let order: Vec<String> = backbone.taps().into_iter().map(|tap| tap.name).collect();
         let depth = |tap: &TapRequest| order.iter().position(|name| *name == tap.name);

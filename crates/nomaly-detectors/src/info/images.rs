@@ -93,6 +93,9 @@ pub struct TrainingInfo {
     /// Images dropped as suspicious.
     #[serde(default, skip_serializing_if = "is_none")]
     pub dropped: usize,
+    /// The device of the networks in the fit; `None` for the processor. Models run on any device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 fn is_none(count: &usize) -> bool {

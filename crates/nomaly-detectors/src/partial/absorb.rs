@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use nomaly_data::{Sample, with_changes};
-use nomaly_kernels::Isa;
 use nomaly_methods::groups::GroupFacts;
 use nomaly_methods::{GroupBy, InputParams, METHODS, MethodError, Skipped};
 use nomaly_nn::weights::{TensorSource, write_sealed};
@@ -64,7 +63,7 @@ impl Detector {
         let (weights, region) = if shard.index() == 1 { (&*weights, region) } else { (&[][..], &[][..]) };
         let header = Header {
             nomaly: env!("CARGO_PKG_VERSION").to_owned(),
-            isa: Isa::best()?.name().to_owned(),
+            isa: detector.executor().arithmetic(),
             fit,
             shard: [shard.index(), shard.count()],
             backbone: detector.backbone_info(),

@@ -95,7 +95,10 @@ pub fn merge(
 /// A warning about partials computed with different instruction sets.
 fn warning_of_instruction_sets(partials: &[Partial]) -> Result<Option<String>, MethodError> {
     let mut found: BTreeSet<&str> = partials.iter().map(|partial| partial.header.isa.as_str()).collect();
-    found.insert(Isa::best()?.name());
+    // After another device, one process would have computed the rest on the processor too.
+    if found.iter().any(|name| name.parse::<Isa>().is_ok()) {
+        found.insert(Isa::best()?.name());
+    }
     let names = found.iter().copied().collect::<Vec<_>>().join(" and ");
     Ok((found.len() > 1).then(|| {
         format!(

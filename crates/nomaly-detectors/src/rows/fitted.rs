@@ -3,6 +3,7 @@
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use nomaly_data::tables::Table;
 use nomaly_methods::{MethodError, MethodScore, Skipped, Stage};
+use nomaly_nn::runtime::Executor;
 use nomaly_registry::UnknownName;
 use nomaly_store::Progress;
 
@@ -58,7 +59,7 @@ impl Model for ForRows {
         Ok(Stored { states: [scaling, self.scorer.states()].concat(), ..Stored::default() })
     }
 
-    fn restore(info: &RowsInfo, stored: Stored) -> Result<Self, DetectorError> {
+    fn restore(info: &RowsInfo, stored: Stored, _: &Executor) -> Result<Self, DetectorError> {
         let mut states = stored.states;
         let damaged = |reason| DetectorError::from(MethodError::State { state: SCALING.to_owned(), reason });
         info.check_columns()?;

@@ -5,6 +5,7 @@ use nomaly_detectors::{
     DecisionRule, Detector, DetectorError, FitOptions, FittedDetector, PredictOptions, Prediction, StreamOptions,
 };
 use nomaly_methods::{METHODS, MethodError};
+use nomaly_nn::runtime::Executor;
 use nomaly_settings::{Assignments, SettingError};
 use nomaly_store::{Progress, Silent};
 
@@ -187,7 +188,7 @@ fn auto_chooses_by_groups_settings_and_time() {
         let settings = extra.iter().fold(Assignments::new(), |settings, (key, value)| settings.with(key, value));
         let budget = seconds.map(Duration::from_secs_f64);
         let options = FitOptions { group_by: group_by.parse().unwrap(), ..FitOptions::default() };
-        choose_method(&good(images), "efficientnet-lite0", &settings, &options, budget)
+        choose_method(&good(images), "efficientnet-lite0", &settings, &options, budget, &Executor::cpu().unwrap())
     };
     let choose = |images, extra: &[(&str, &str)], seconds| grouped(images, "none", extra, seconds);
     let setting = |choice: &AutoChoice, key: &str| choice.settings.text(key);

@@ -18,6 +18,7 @@
 //! distances.
 
 use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::neighbours::{Aggregation, Distance, NearestNeighbours, NeighboursOptions};
 use nomaly_scorers::{Scorer, ScorerParams, State};
 use nomaly_settings::{Assignments, Settings, SettingsTable};
@@ -169,7 +170,7 @@ impl Method for Dn2 {
         Ok(MethodFit::new(Box::new(FittedDn2 { bank }), held_out, features.images()))
     }
 
-    fn restore(&self, mut states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, mut states: Vec<(String, State)>, _: &Executor) -> Result<Box<dyn FittedMethod>, MethodError> {
         let bank = read(&mut states)?;
         Ok(Box::new(FittedDn2 { bank }))
     }

@@ -20,6 +20,7 @@
 //! representations* (2014), with deep features in place of sparse ones, as in Rippel et al. (2020).
 
 use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::{Scorer, State, restore};
 use nomaly_settings::{Assignments, Settings, SettingsTable};
 use schemars::JsonSchema;
@@ -161,7 +162,7 @@ impl Method for Features {
         Ok(MethodFit::new(Box::new(FittedFeatures { scorer, kept: Some(all) }), held_out, more.images()))
     }
 
-    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, states: Vec<(String, State)>, _: &Executor) -> Result<Box<dyn FittedMethod>, MethodError> {
         Ok(Box::new(self.read(states)?))
     }
 }

@@ -1,6 +1,7 @@
 //! PaDiM and PatchCore against PyTorch and SciPy, on features of two small layers.
 
 use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_nn::runtime::Executor;
 use nomaly_store::{Progress, Silent};
 use serde::Deserialize;
 
@@ -94,7 +95,7 @@ impl Fixture {
 
     /// Fits on the training images.
     pub(super) fn fit(&self, method: &dyn Method, seed: u64) -> MethodFit {
-        method.fit(self, &FitContext::new(seed, &Silent)).unwrap()
+        method.fit(self, &FitContext::new(seed, &Silent, &Executor::cpu().unwrap())).unwrap()
     }
 
     /// Scores the test images.

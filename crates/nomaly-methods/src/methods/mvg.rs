@@ -19,6 +19,7 @@
 
 use ndarray::{Array2, ArrayView2};
 use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::gaussian::{Covariance, Gaussian, GaussianStatistics, Keep, PcaEstimator, PcaGaussian, PcaOptions};
 use nomaly_scorers::{Scorer, State, restore};
 use nomaly_settings::{Assignments, Names, SettingError, Settings, SettingsTable, word_or_value};
@@ -334,7 +335,7 @@ impl Method for Mvg {
         Ok(MethodFit::new(Box::new(FittedMvg { levels, kept: Some(all) }), held_out, more.images()))
     }
 
-    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, states: Vec<(String, State)>, _: &Executor) -> Result<Box<dyn FittedMethod>, MethodError> {
         Ok(Box::new(self.read(states)?))
     }
 }

@@ -19,6 +19,7 @@
 //! Tibshirani, *Discriminant analysis by Gaussian mixtures* (1996), for the model of the classes.
 
 use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::State;
 use nomaly_settings::{Assignments, Settings, SettingsTable};
 use schemars::JsonSchema;
@@ -139,7 +140,7 @@ impl Method for OpenSetMethod {
         })
     }
 
-    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, states: Vec<(String, State)>, _: &Executor) -> Result<Box<dyn FittedMethod>, MethodError> {
         Ok(Box::new(FittedOpenSet { model: ClassModel::restore(&states)? }))
     }
 }

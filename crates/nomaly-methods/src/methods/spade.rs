@@ -35,6 +35,7 @@
 //! 4.
 
 use nomaly_backbones::{Backbone, TapRequest};
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::{State, Tensor};
 use nomaly_settings::{Assignments, Auto, Memory, Names, SettingError, Settings, SettingsTable};
 use schemars::JsonSchema;
@@ -292,7 +293,7 @@ impl Method for Spade {
         true
     }
 
-    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, states: Vec<(String, State)>, _: &Executor) -> Result<Box<dyn FittedMethod>, MethodError> {
         Ok(Box::new(self.read(states)?))
     }
 }

@@ -38,7 +38,7 @@ impl<M: ExampleMaker<Target = u32>> Objective for Classification<'_, M> {
         let examples = self.examples.choose_held_out(self.most_validated);
         let (mut loss, mut right) = (0.0, 0);
         let mut log_p = vec![0.0; self.examples.maker.kinds()];
-        self.examples.evaluate(&mut self.learner.network, &examples, |logits, kind| {
+        self.examples.evaluate(self.learner.network.as_mut(), &examples, |logits, kind| {
             log_softmax(logits, &mut log_p);
             let own = log_p[*kind as usize];
             loss -= own;

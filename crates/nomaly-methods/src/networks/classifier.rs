@@ -1,7 +1,7 @@
 //! Trained networks, compiled for inference.
 
 use nomaly_backbones::{Backbone, Extractor, TapRequest, Workspace};
-use nomaly_kernels::Isa;
+use nomaly_nn::runtime::Executor;
 use nomaly_nn::weights::{WeightTensor, Weights};
 use nomaly_scorers::{State, Tensor, TensorData};
 
@@ -30,9 +30,10 @@ impl TrainedNetwork {
         weights: Weights,
         size: [usize; 2],
         taps: &[TapRequest],
+        executor: &Executor,
     ) -> Result<Self, MethodError> {
         let backbone = Backbone::from_tensors(name, weights)?;
-        let extractor = backbone.compile(size, taps, Isa::best()?)?;
+        let extractor = backbone.compile(size, taps, executor)?;
         Ok(Self { backbone, extractor })
     }
 
@@ -81,7 +82,12 @@ impl TrainedNetwork {
     ///
     /// # Errors
     /// A state of another network, with an invalid size, or without a tensor that the taps need.
-    pub(crate) fn restore(name: &str, state: State, taps: &[TapRequest]) -> Result<Stored, MethodError> {
+    pub(crate) fn restore(
+        name: &str,
+        state: State,
+        taps: &[TapRequest],
+        executor: &Executor,
+    ) -> Result<Stored, MethodError> {
         if state.kind != name {
             return Err(MethodError::State { state: STATE.to_owned(), reason: None });
         }
@@ -91,7 +97,7 @@ impl TrainedNetwork {
         if size.iter().any(|side| !(1..=*INPUT_SIDES.end()).contains(side)) {
             return Err(refuse(format!("its input is {} x {}", size[0], size[1])));
         }
-        Ok(Stored { network: Self::new(name, stored_weights(state)?, size, taps)?, size, seed })
+        Ok(Stored { network: Self::new(name, stored_weights(state)?, size, taps, executor)?, size, seed })
     }
 }
 

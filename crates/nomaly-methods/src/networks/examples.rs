@@ -1,6 +1,7 @@
 //! Training examples, made of views on demand.
 
-use nomaly_nn::trainable::Network;
+use nomaly_nn::runtime::TrainableNetwork;
+use nomaly_nn::trainable::Pass;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -106,7 +107,7 @@ impl<'a, M: ExampleMaker> Examples<'a, M> {
     /// of each.
     pub(crate) fn evaluate(
         &self,
-        network: &mut Network,
+        network: &mut dyn TrainableNetwork,
         examples: &[u32],
         mut visit: impl FnMut(&[f32], &M::Target),
     ) -> Result<(), MethodError> {
@@ -116,7 +117,7 @@ impl<'a, M: ExampleMaker> Examples<'a, M> {
             let inputs = &mut inputs[..chunk.len() * values_per_view];
             let draw = |example: u32| Draw::new(self.seed, false, u64::from(example));
             let targets = self.fill(self.held_out, chunk, draw, inputs)?;
-            network.evaluate(inputs)?;
+            network.run(&[inputs], Pass::Evaluate)?;
             let outputs = network.output(0);
             outputs
                 .chunks_exact(outputs.len() / chunk.len())

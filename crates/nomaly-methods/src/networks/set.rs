@@ -1,6 +1,7 @@
 //! The start and end of fits that train a network on pixels.
 
 use nomaly_nn::graph::Graph;
+use nomaly_nn::runtime::Device;
 
 use super::images::PixelStore;
 use crate::MethodError;
@@ -39,7 +40,7 @@ impl<'a> TrainingSet<'a> {
         context: &FitContext<'a>,
         (needed, kinds): (usize, usize),
     ) -> Result<Self, MethodError> {
-        let FitContext { seed, progress, checkpoints, .. } = *context;
+        let FitContext { seed, progress, checkpoints, executor, .. } = *context;
         let images = PixelStore::collect(source, progress)?;
         if images.images() < needed {
             let (method, found) = (method.name().to_owned(), images.images());
@@ -49,13 +50,20 @@ impl<'a> TrainingSet<'a> {
         let division = settings.divide(&groups, seed);
         let (train, held_out) = (images.inputs_of(&division.train), images.inputs_of(&division.held_out));
         PixelStore::check_examples(method.name(), train.len(), kinds)?;
-        let checkpoint = checkpoints.map(|folder| Checkpoint::new(folder, &images.identity(method, &groups, seed)));
+        let checkpoint = checkpoints.map(|folder| {
+            let mut identity = images.identity(method, &groups, seed);
+            // Another device rounds in another way, so that its training is another one.
+            if executor.device() != Device::Cpu {
+                identity.extend(executor.arithmetic().into_bytes());
+            }
+            Checkpoint::new(folder, &identity)
+        });
         Ok(Self { images, groups, division, train, held_out, source, context: *context, settings, checkpoint })
     }
 
     /// A learner of the network of `graph`, with random weights.
     pub(crate) fn learner(&self, graph: &Graph) -> Result<Learner, MethodError> {
-        Learner::initialized(graph, self.images.size(), self.settings.rule(), self.context.seed)
+        Learner::initialized(graph, self.images.size(), self.settings.rule(), self.context.seed, self.context.executor)
     }
 
     /// Trains the networks of `objective`.

@@ -79,8 +79,9 @@ impl Checkpoint {
         best: &[Weights],
         position: &Position,
     ) -> Result<(), MethodError> {
-        let states: Vec<OptimizerState> = learners.iter().map(|(_, learner)| learner.optimizer.export()).collect();
-        let weights: Vec<Weights> = learners.iter().map(|(_, learner)| learner.network.weights()).collect();
+        let state = |(_, learner): &(&str, &mut Learner)| learner.network.optimizer_state();
+        let states = learners.iter().map(state).collect::<Result<Vec<OptimizerState>, _>>()?;
+        let weights = weights_of(learners)?;
         let mut tensors: BTreeMap<String, TensorSource<'_>> = BTreeMap::new();
         for (prefix, all) in [("network", weights.as_slice()), ("best", best)] {
             for (learner, weights) in all.iter().enumerate() {
@@ -152,11 +153,17 @@ impl Checkpoint {
         for (index, (_, learner)) in learners.iter_mut().enumerate() {
             learner.network.load(&sorted.networks[index]).map_err(|error| refuse(error.to_string()))?;
             let moments = std::mem::take(&mut sorted.moments[index]).into_values().collect();
-            learner.optimizer.resume(OptimizerState { steps: header.optimisers[index], moments });
+            let state = OptimizerState { steps: header.optimisers[index], moments };
+            learner.network.resume(learner.rule, state).map_err(|error| refuse(error.to_string()))?;
         }
         let best = if header.position.best == 0 { Vec::new() } else { sorted.best };
         Ok(Some((header.position, best)))
     }
+}
+
+/// The weights of all networks.
+pub(super) fn weights_of(learners: &[(&'static str, &mut Learner)]) -> Result<Vec<Weights>, MethodError> {
+    learners.iter().map(|(_, learner)| Ok(learner.network.weights()?)).collect()
 }
 
 /// The tensors of a checkpoint by owner.

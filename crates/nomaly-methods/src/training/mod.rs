@@ -24,6 +24,7 @@ pub(crate) mod settings;
 
 pub use self::checkpoint::Checkpoint;
 pub use self::history::{EpochRecord, Trained};
+pub(crate) use self::objective::logits_of;
 pub use self::objective::{Batch, Learner, Losses, Objective, Validation};
 pub use self::order::shuffled;
 pub use self::plan::TrainingPlan;

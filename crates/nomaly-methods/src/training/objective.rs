@@ -1,9 +1,10 @@
 //! Networks in training and their objective.
 
-use nomaly_kernels::Isa;
 use nomaly_nn::graph::Graph;
 use nomaly_nn::init::he_normal;
-use nomaly_nn::trainable::{Network, NetworkOptimizer, Rule};
+use nomaly_nn::runtime::{Executor, TrainableNetwork};
+use nomaly_nn::trainable::{Rule, TrainableError};
+use nomaly_registry::UnknownName;
 use serde::{Deserialize, Serialize};
 
 use crate::error::MethodError;
@@ -12,33 +13,48 @@ use crate::error::MethodError;
 #[derive(Debug)]
 pub struct Learner {
     /// The network.
-    pub network: Network,
-    /// The optimizer; [`train`](super::train) sets its learning rate before each step.
-    pub optimizer: NetworkOptimizer,
+    pub network: Box<dyn TrainableNetwork>,
     /// The update rule at the full learning rate.
     pub rule: Rule,
+    /// The learning rate of the next step; [`train`](super::train) sets it.
+    pub rate: f64,
 }
 
 impl Learner {
     /// A learner with a fresh optimizer.
-    pub fn new(network: Network, rule: Rule) -> Self {
-        Self { network, optimizer: NetworkOptimizer::new(rule), rule }
+    pub fn new(network: Box<dyn TrainableNetwork>, rule: Rule) -> Self {
+        Self { network, rule, rate: rule.rate() }
     }
 
     /// A learner of the network that ends at the tap `logits` of `graph`, for inputs of `size` (height, width), with
     /// He-normal weights drawn from the seed.
-    pub(crate) fn initialized(graph: &Graph, size: [usize; 2], rule: Rule, seed: u64) -> Result<Self, MethodError> {
+    pub(crate) fn initialized(
+        graph: &Graph,
+        size: [usize; 2],
+        rule: Rule,
+        seed: u64,
+        executor: &Executor,
+    ) -> Result<Self, MethodError> {
         let weights = he_normal(graph, seed);
-        Ok(Self::new(Network::new(graph, &["logits"], size, &weights, Isa::best()?)?, rule))
+        let network = executor.runtime().trainable(graph, &weights, &[size], &[logits_of(graph)?])?;
+        Ok(Self::new(network, rule))
     }
 
     /// Updates the parameters with the gradients of the last backward pass.
     ///
     /// # Errors
-    /// As [`Network::step`].
+    /// As [`TrainableNetwork::step`].
     pub fn step(&mut self) -> Result<(), MethodError> {
-        Ok(self.network.step(&mut self.optimizer)?)
+        Ok(self.network.step(self.rule.with_rate(self.rate))?)
     }
+}
+
+/// The node of the tap `logits`.
+pub(crate) fn logits_of(graph: &Graph) -> Result<usize, MethodError> {
+    const LOGITS: &str = "logits";
+    let found = graph.taps().iter().find(|tap| tap.name == LOGITS).map(|tap| tap.node);
+    let unknown = || UnknownName::new("tap", LOGITS, graph.taps().iter().map(|tap| tap.name.as_str()));
+    found.ok_or_else(|| TrainableError::from(unknown()).into())
 }
 
 /// The examples of one step.

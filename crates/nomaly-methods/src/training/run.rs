@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nomaly_nn::weights::Weights;
 use nomaly_store::Progress;
 
-use super::checkpoint::{Checkpoint, Position};
+use super::checkpoint::{Checkpoint, Position, weights_of};
 use super::history::{EpochRecord, Trained};
 use super::objective::{Batch, Objective};
 use super::order::shuffled;
@@ -55,8 +55,7 @@ pub fn train(
         for (number, batch) in order.chunks(plan.batch).enumerate().skip(position.steps) {
             let step = (epoch * steps_per_epoch + number) as u64;
             for (_, learner) in objective.learners() {
-                let rate = learner.rule.rate() * plan.schedule.factor_after(warmup, step, steps);
-                learner.optimizer.rule = learner.rule.with_rate(rate);
+                learner.rate = learner.rule.rate() * plan.schedule.factor_after(warmup, step, steps);
             }
             let losses = objective.step(&Batch { examples: batch, epoch, step })?;
             if !losses.are_finite() {
@@ -101,7 +100,7 @@ pub fn train(
         position.history.push(record);
         if improved && plan.patience.is_some() {
             position.best = epoch + 1;
-            best = objective.learners().iter().map(|(_, learner)| learner.network.weights()).collect();
+            best = weights_of(&objective.learners())?;
         }
         on_epoch(&record);
         if let Some(checkpoint) = checkpoint {

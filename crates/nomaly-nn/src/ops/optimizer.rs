@@ -8,7 +8,7 @@ use nomaly_kernels::Isa;
 use nomaly_kernels::training::{NAdamRates, NAdamStep, StableForm, WeightDecay};
 
 use super::{is_served, isa, slice, wrap};
-use crate::trainable::{Rule, State};
+use crate::trainable::{OptimizerState, Rule, State};
 
 /// The state of one variable.
 enum VarState {
@@ -67,17 +67,70 @@ impl VarOptimizer {
     /// # Errors
     /// Errors of candle.
     pub fn step(&mut self, gradients: &GradStore) -> Result<()> {
-        self.step_by(|_, variable| gradients.get(variable))
+        let rule = self.rule;
+        self.step_by(|_| rule, |_, variable| gradients.get(variable))
     }
 
-    /// Moves each variable for which there is a gradient, by its place and itself.
-    pub(crate) fn step_by<'a>(&mut self, gradients: impl Fn(usize, &Var) -> Option<&'a Tensor>) -> Result<()> {
+    /// A copy of its state, with the variables in their order. The number of steps is the largest of the variables.
+    ///
+    /// # Errors
+    /// Errors of candle when values are copied from the device.
+    pub fn export(&self) -> Result<OptimizerState> {
+        let moments = |memory: &VarState| match memory {
+            VarState::Kernel(state) => Ok(state.moments().clone()),
+            VarState::Tensors([first, second, third]) => Ok([values(first)?, values(second)?, values(third)?]),
+        };
+        let steps = self.variables.iter().map(|(_, _, step)| *step).max().unwrap_or(0);
+        let moments = self.variables.iter().map(|(_, memory, _)| moments(memory)).collect::<Result<_>>()?;
+        Ok(OptimizerState { steps, moments: if steps == 0 { Vec::new() } else { moments } })
+    }
+
+    /// Continues from the state of an optimizer of the same variables; an empty one starts anew.
+    ///
+    /// # Errors
+    /// For another number of variables, moments of another length than the variable, and errors of candle.
+    pub fn resume(&mut self, state: OptimizerState) -> Result<()> {
+        let OptimizerState { steps, moments } = state;
+        if moments.is_empty() {
+            self.variables.iter_mut().for_each(|(_, memory, step)| {
+                (*memory, *step) = (VarState::Kernel(State::default()), steps);
+            });
+            return Ok(());
+        }
+        if moments.len() != self.variables.len() {
+            candle_core::bail!("a state of {} variables does not fit {}", moments.len(), self.variables.len());
+        }
+        let mut resumed = Vec::with_capacity(moments.len());
+        for ((variable, _, _), moments) in self.variables.iter().zip(moments) {
+            if moments.iter().any(|values| !values.is_empty() && values.len() != variable.elem_count()) {
+                candle_core::bail!("a moment does not fit its variable of {} values", variable.elem_count());
+            }
+            resumed.push(if is_served(&[variable.as_tensor()]) {
+                VarState::Kernel(State::of(moments))
+            } else {
+                let [first, second, third] = moments.map(|values| tensor_like(variable, values));
+                VarState::Tensors([first?, second?, third?])
+            });
+        }
+        for ((_, memory, step), resumed) in self.variables.iter_mut().zip(resumed) {
+            (*memory, *step) = (resumed, steps);
+        }
+        Ok(())
+    }
+
+    /// Moves each variable for which there is a gradient, by its place and itself, with the rule of its place.
+    pub(crate) fn step_by<'a>(
+        &mut self,
+        rules: impl Fn(usize) -> Rule,
+        gradients: impl Fn(usize, &Var) -> Option<&'a Tensor>,
+    ) -> Result<()> {
         for (place, (variable, memory, step)) in self.variables.iter_mut().enumerate() {
             let Some(gradient) = gradients(place, variable) else { continue };
             *step += 1;
+            let rule = &rules(place);
             if is_served(&[variable.as_tensor(), gradient]) {
                 let VarState::Kernel(state) = memory else { continue };
-                let op = Move { state: Mutex::new(state), rule: &self.rule, isa: isa()?, step: *step };
+                let op = Move { state: Mutex::new(state), rule, isa: isa()?, step: *step };
                 variable.as_tensor().inplace_op2(&gradient.contiguous()?, &op)?;
             } else {
                 if let VarState::Kernel(_) = memory {
@@ -85,11 +138,24 @@ impl VarOptimizer {
                     *memory = VarState::Tensors([zeros.clone(), zeros.clone(), zeros]);
                 }
                 let VarState::Tensors(state) = memory else { continue };
-                move_by_tensors(&self.rule, variable, &gradient.detach(), state, *step)?;
+                move_by_tensors(rule, variable, &gradient.detach(), state, *step)?;
             }
         }
         Ok(())
     }
+}
+
+/// The values of a tensor.
+fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+}
+
+/// A moment of a variable; zeros if there are no values.
+fn tensor_like(variable: &Var, values: Vec<f32>) -> Result<Tensor> {
+    if values.is_empty() {
+        return variable.as_tensor().zeros_like();
+    }
+    Tensor::from_vec(values, variable.shape(), variable.device())?.to_dtype(variable.dtype())
 }
 
 /// One step in candle's own operations.

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
+use nomaly_kernels::geometry::OutputLayout;
+use nomaly_kernels::training::norm_factor;
 
 use super::{Runnable, Runtime, RuntimeError, TrainableNetwork, same_kind};
 use crate::graph::{Graph, Op, Parameter};
 use crate::module::{Mode, Module, ModuleError};
 use crate::ops::VarOptimizer;
-use crate::trainable::{Pass, Rule, TrainableError};
+use crate::trainable::{Clip, OptimizerOptions, OptimizerState, Pass, Rule, TrainableError};
 use crate::weights::Weights;
 
 /// Runs networks on a device of candle, in single precision.
@@ -30,20 +32,25 @@ impl CandleRuntime {
         graph: &Graph,
         weights: &Weights,
         sizes: &[[usize; 2]],
-        outputs: &[usize],
+        outputs: &[(usize, OutputLayout)],
         train: bool,
     ) -> Result<OnDevice, RuntimeError> {
         if outputs.is_empty() {
             return Err(TrainableError::NoTaps.into());
         }
         let shapes = graph.shapes(sizes)?;
-        let own = weights_of(graph, weights, outputs, train)?;
-        let module = Module::trainable(graph.clone(), outputs.to_vec(), &own, &self.device, |_| train)?;
+        let (nodes, layouts): (Vec<usize>, Vec<OutputLayout>) = outputs.iter().copied().unzip();
+        let own = weights_of(graph, weights, &nodes, train)?;
+        let shape = |&(node, layout): &(usize, OutputLayout)| match layout {
+            OutputLayout::Mean => [shapes[node][0], 1, 1],
+            OutputLayout::Nchw | OutputLayout::Rows => shapes[node],
+        };
         Ok(OnDevice {
-            module,
+            module: Module::trainable(graph.clone(), nodes, &own, &self.device, |_| train)?,
             device: self.device.clone(),
             inputs: graph.inputs().map(|input| shapes[input]).collect(),
-            outputs: outputs.iter().map(|&output| shapes[output]).collect(),
+            outputs: outputs.iter().map(shape).collect(),
+            layouts,
         })
     }
 }
@@ -88,7 +95,7 @@ impl Runtime for CandleRuntime {
         graph: &Graph,
         weights: &Weights,
         inputs: &[[usize; 2]],
-        outputs: &[usize],
+        outputs: &[(usize, OutputLayout)],
     ) -> Result<Arc<dyn Runnable>, RuntimeError> {
         Ok(Arc::new(self.network(graph, weights, inputs, outputs, false)?))
     }
@@ -100,8 +107,15 @@ impl Runtime for CandleRuntime {
         inputs: &[[usize; 2]],
         outputs: &[usize],
     ) -> Result<Box<dyn TrainableNetwork>, RuntimeError> {
-        let network = self.network(graph, weights, inputs, outputs, true)?;
+        let outputs: Vec<_> = outputs.iter().map(|&output| (output, OutputLayout::Nchw)).collect();
+        let network = self.network(graph, weights, inputs, &outputs, true)?;
+        let known: BTreeMap<&str, &Var> = network.module.variables().collect();
+        let variable = |Parameter { name, .. }: Parameter| {
+            let variable = known.get(name.as_str()).map(|&variable| variable.clone())?;
+            Some((name, variable))
+        };
         Ok(Box::new(Training {
+            variables: graph.parameters().into_iter().filter_map(variable).collect(),
             input_gradients: vec![Vec::new(); network.inputs.len()],
             values: vec![Vec::new(); network.outputs.len()],
             network,
@@ -109,6 +123,7 @@ impl Runtime for CandleRuntime {
             results: Vec::new(),
             gradients: Vec::new(),
             optimizer: None,
+            options: OptimizerOptions::default(),
             wants_input_gradient: false,
             frozen: false,
             accumulates: false,
@@ -124,6 +139,7 @@ struct OnDevice {
     /// Shapes `[C, H, W]` of the inputs and outputs.
     inputs: Vec<[usize; 3]>,
     outputs: Vec<[usize; 3]>,
+    layouts: Vec<OutputLayout>,
 }
 
 impl OnDevice {
@@ -157,7 +173,20 @@ impl Runnable for OnDevice {
     }
 
     fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, RuntimeError> {
-        self.forward(&self.upload(inputs)?, Mode::Evaluate)?.iter().map(download).collect()
+        let results = self.forward(&self.upload(inputs)?, Mode::Evaluate)?;
+        // Tokens `[N, T, D]` have three axes, and are rows.
+        let arranged = |(result, layout): (&Tensor, &OutputLayout)| {
+            let tokens = result.rank() == 3;
+            let arranged = match layout {
+                OutputLayout::Nchw if tokens => result.transpose(1, 2),
+                OutputLayout::Rows if !tokens => result.permute((0, 2, 3, 1)),
+                OutputLayout::Mean if tokens => result.mean(1),
+                OutputLayout::Mean => result.mean((2, 3)),
+                OutputLayout::Nchw | OutputLayout::Rows => Ok(result.clone()),
+            };
+            download(&arranged.map_err(ModuleError::from)?)
+        };
+        results.iter().zip(&self.layouts).map(arranged).collect()
     }
 }
 
@@ -169,6 +198,8 @@ fn download(tensor: &Tensor) -> Result<Vec<f32>, RuntimeError> {
 /// A network in training.
 struct Training {
     network: OnDevice,
+    /// The trained parameters, in the order of the graph.
+    variables: Vec<(String, Var)>,
     /// Inputs and outputs of the last pass, on the tape.
     given: Vec<Tensor>,
     results: Vec<Tensor>,
@@ -178,6 +209,7 @@ struct Training {
     gradients: Vec<Tensor>,
     input_gradients: Vec<Vec<f32>>,
     optimizer: Option<VarOptimizer>,
+    options: OptimizerOptions,
     wants_input_gradient: bool,
     frozen: bool,
     accumulates: bool,
@@ -190,8 +222,9 @@ impl std::fmt::Debug for Training {
 }
 
 impl Training {
-    fn variables(&self) -> impl Iterator<Item = (&str, &Var)> {
-        self.network.module.variables()
+    /// A new optimizer of the variables.
+    fn new_optimizer(&self, rule: Rule) -> VarOptimizer {
+        VarOptimizer::new(rule, self.variables.iter().map(|(_, variable)| variable.clone()).collect())
     }
 
     /// The tape's gradients of all outputs together; none if no output has a gradient.
@@ -208,10 +241,26 @@ impl Training {
         loss.map(|loss| loss.backward()).transpose()
     }
 
+    /// The gradients of the next step.
+    fn clipped(&self) -> candle_core::Result<Vec<Tensor>> {
+        match self.options.clip {
+            None => Ok(self.gradients.clone()),
+            Some(Clip::Value(limit)) => self.gradients.iter().map(|gradient| gradient.clamp(-limit, limit)).collect(),
+            Some(Clip::Norm(max_norm)) => {
+                let mut squares = 0.0;
+                for gradient in &self.gradients {
+                    squares += gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                }
+                let factor = norm_factor(squares.sqrt(), max_norm);
+                self.gradients.iter().map(|gradient| gradient * factor).collect()
+            }
+        }
+    }
+
     /// Keeps the gradients of the parameters.
     fn keep(&mut self, store: Option<&GradStore>) -> candle_core::Result<()> {
         let mut gradients = Vec::new();
-        for (place, (_, variable)) in self.variables().enumerate() {
+        for (place, (_, variable)) in self.variables.iter().enumerate() {
             let earlier = self.gradients.get(place).filter(|_| self.accumulates);
             gradients.push(match (store.and_then(|store| store.get(variable)), earlier) {
                 (Some(now), Some(before)) => now.add(before)?.detach(),
@@ -274,19 +323,54 @@ impl TrainableNetwork for Training {
         if self.gradients.is_empty() {
             self.keep(None).map_err(ModuleError::from)?;
         }
-        let variables = || self.network.module.variables().map(|(_, variable)| variable.clone()).collect();
-        let optimizer = self.optimizer.get_or_insert_with(|| VarOptimizer::new(rule, variables()));
-        same_kind(optimizer.rule, rule)?;
+        if let Some(optimizer) = &self.optimizer {
+            same_kind(optimizer.rule, rule)?;
+        }
+        self.options.check(self.variables.iter().map(|(name, _)| name.as_str()))?;
+        let clipped = self.clipped().map_err(ModuleError::from)?;
+        let mut optimizer = self.optimizer.take().unwrap_or_else(|| self.new_optimizer(rule));
         optimizer.rule = rule;
-        Ok(optimizer.step_by(|place, _| self.gradients.get(place)).map_err(ModuleError::from)?)
+        let own = |place: usize| self.options.rule_of(rule, &self.variables[place].0);
+        let stepped = optimizer.step_by(own, |place, _| clipped.get(place));
+        self.optimizer = Some(optimizer);
+        Ok(stepped.map_err(ModuleError::from)?)
+    }
+
+    fn set_optimizer_options(&mut self, options: OptimizerOptions) {
+        self.options = options;
+    }
+
+    fn optimizer_state(&self) -> Result<OptimizerState, RuntimeError> {
+        let state = self.optimizer.as_ref().map(VarOptimizer::export).transpose().map_err(ModuleError::from)?;
+        Ok(state.unwrap_or_default())
+    }
+
+    fn resume(&mut self, rule: Rule, state: OptimizerState) -> Result<(), RuntimeError> {
+        let mut optimizer = self.new_optimizer(rule);
+        if !state.moments.is_empty() {
+            if state.moments.len() != self.variables.len() {
+                let (expected, found) = (self.variables.len(), state.moments.len());
+                return Err(TrainableError::Optimizer { expected, found }.into());
+            }
+            for ((name, variable), moments) in self.variables.iter().zip(&state.moments) {
+                let expected = variable.elem_count();
+                if let Some(wrong) = moments.iter().find(|values| !values.is_empty() && values.len() != expected) {
+                    let (parameter, found) = (name.clone(), wrong.len());
+                    return Err(TrainableError::OptimizerState { parameter, expected, found }.into());
+                }
+            }
+        }
+        optimizer.resume(state).map_err(ModuleError::from)?;
+        self.optimizer = Some(optimizer);
+        Ok(())
     }
 
     fn gradients(&self) -> Result<BTreeMap<String, Vec<f32>>, RuntimeError> {
-        let gradient = |(place, (name, variable)): (usize, (&str, &Var))| {
+        let gradient = |(place, (name, variable)): (usize, &(String, Var))| {
             let zeros = || Ok(vec![0.0; variable.elem_count()]);
-            Ok((name.to_owned(), self.gradients.get(place).map_or_else(zeros, download)?))
+            Ok((name.clone(), self.gradients.get(place).map_or_else(zeros, download)?))
         };
-        self.variables().enumerate().map(gradient).collect()
+        self.variables.iter().enumerate().map(gradient).collect()
     }
 
     fn input_gradient(&self, input: usize) -> &[f32] {

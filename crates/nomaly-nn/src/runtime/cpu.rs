@@ -1,4 +1,4 @@
-//! The CPU: compiled plans, and networks in training.
+//! The CPU: inference, and networks in training.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,9 +8,9 @@ use nomaly_kernels::{Isa, IsaError};
 
 use super::{Runnable, Runtime, RuntimeError, TrainableNetwork, same_kind};
 use crate::error::CompileError;
-use crate::graph::{Graph, NodeLayout};
+use crate::graph::Graph;
 use crate::inference::{Inference, InferenceWorkspace};
-use crate::trainable::{Network, NetworkOptimizer, Pass, Rule, TrainableError};
+use crate::trainable::{Network, NetworkOptimizer, OptimizerOptions, OptimizerState, Pass, Rule, TrainableError};
 use crate::weights::Weights;
 
 /// Runs networks on the CPU: inference by [`Inference`], training by [`Network`].
@@ -44,15 +44,10 @@ impl Runtime for CpuRuntime {
         graph: &Graph,
         weights: &Weights,
         inputs: &[[usize; 2]],
-        outputs: &[usize],
+        outputs: &[(usize, OutputLayout)],
     ) -> Result<Arc<dyn Runnable>, RuntimeError> {
-        let layout = |output: usize| match graph.nodes().get(output).map(|node| node.layout) {
-            Some(NodeLayout::Tokens) => OutputLayout::Rows,
-            _ => OutputLayout::Nchw,
-        };
-        let outputs: Vec<_> = outputs.iter().map(|&output| (output, layout(output))).collect();
-        match Inference::new(graph, weights, inputs, &outputs, self.isa) {
-            Ok(plan) => Ok(Arc::new(Planned { plan, idle: Mutex::new(Vec::new()) })),
+        match Inference::new(graph, weights, inputs, outputs, self.isa) {
+            Ok(network) => Ok(Arc::new(Prepared { network, idle: Mutex::new(Vec::new()) })),
             Err(CompileError::Graph(error)) => Err(error.into()),
             Err(error) => Err(error.into()),
         }
@@ -66,48 +61,47 @@ impl Runtime for CpuRuntime {
         outputs: &[usize],
     ) -> Result<Box<dyn TrainableNetwork>, RuntimeError> {
         let network = Network::at_nodes(graph, outputs, inputs, weights, self.isa)?;
-        Ok(Box::new(Training { network, optimizer: None }))
+        Ok(Box::new(Training { network, optimizer: None, options: OptimizerOptions::default() }))
     }
 }
 
 /// A network that is ready to run.
 #[derive(Debug)]
-struct Planned {
-    plan: Inference,
+struct Prepared {
+    network: Inference,
     /// The memory of earlier runs.
     idle: Mutex<Vec<InferenceWorkspace>>,
 }
 
-impl Planned {
+impl Prepared {
     fn idle(&self) -> MutexGuard<'_, Vec<InferenceWorkspace>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Runnable for Planned {
+impl Runnable for Prepared {
     fn output_shapes(&self) -> Vec<[usize; 3]> {
-        (0..self.plan.output_count()).map(|output| self.plan.output_shape(output)).collect()
+        (0..self.network.output_count()).map(|output| self.network.output_shape(output)).collect()
     }
 
     fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, RuntimeError> {
-        let shapes = self.plan.input_shapes();
+        let shapes = self.network.input_shapes();
         if inputs.len() != shapes.len() {
             return Err(TrainableError::Inputs { expected: shapes.len(), found: inputs.len() }.into());
         }
         let mut images = None;
         for (input, shape) in inputs.iter().zip(shapes) {
             let each = shape.iter().product::<usize>();
-            let count = input.len() / each;
-            if !input.len().is_multiple_of(each) || images.is_some_and(|images| images != count) {
+            let own = input.len() / each;
+            if !input.len().is_multiple_of(each) || *images.get_or_insert(own) != own {
                 return Err(TrainableError::Images { each, found: input.len() }.into());
             }
-            images = Some(count);
         }
         let images = images.unwrap_or(0);
         let idle = self.idle().pop();
-        let mut workspace = idle.unwrap_or_else(|| self.plan.workspace(images));
-        let mut outputs = vec![Vec::new(); self.plan.output_count()];
-        self.plan.run(inputs, images, &mut workspace, &mut outputs)?;
+        let mut workspace = idle.unwrap_or_else(|| self.network.workspace(images));
+        let mut outputs = vec![Vec::new(); self.network.output_count()];
+        self.network.run(inputs, images, &mut workspace, &mut outputs)?;
         self.idle().push(workspace);
         Ok(outputs)
     }
@@ -118,6 +112,7 @@ impl Runnable for Planned {
 struct Training {
     network: Network,
     optimizer: Option<NetworkOptimizer>,
+    options: OptimizerOptions,
 }
 
 impl TrainableNetwork for Training {
@@ -138,10 +133,30 @@ impl TrainableNetwork for Training {
     }
 
     fn step(&mut self, rule: Rule) -> Result<(), RuntimeError> {
-        let optimizer = self.optimizer.get_or_insert_with(|| NetworkOptimizer::new(rule));
+        let Self { optimizer, options, .. } = self;
+        let fresh = || NetworkOptimizer::new(rule).with_options(options.clone());
+        let optimizer = optimizer.get_or_insert_with(fresh);
         same_kind(optimizer.rule, rule)?;
         optimizer.rule = rule;
         Ok(self.network.step(optimizer)?)
+    }
+
+    fn classify(&mut self, images: &[f32], labels: &[u32]) -> Result<f32, RuntimeError> {
+        Ok(self.network.classify(images, labels)?)
+    }
+
+    fn set_optimizer_options(&mut self, options: OptimizerOptions) {
+        self.optimizer = self.optimizer.take().map(|optimizer| optimizer.with_options(options.clone()));
+        self.options = options;
+    }
+
+    fn optimizer_state(&self) -> Result<OptimizerState, RuntimeError> {
+        Ok(self.optimizer.as_ref().map(NetworkOptimizer::export).unwrap_or_default())
+    }
+
+    fn resume(&mut self, rule: Rule, state: OptimizerState) -> Result<(), RuntimeError> {
+        self.optimizer = Some(NetworkOptimizer::restore(rule, state).with_options(self.options.clone()));
+        Ok(())
     }
 
     fn gradients(&self) -> Result<BTreeMap<String, Vec<f32>>, RuntimeError> {

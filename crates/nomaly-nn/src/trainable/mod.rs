@@ -61,7 +61,9 @@ pub use error::TrainableError;
 pub use nomaly_kernels::training::{StableForm, WeightDecay};
 #[cfg(feature = "candle")]
 pub(crate) use optimizer::State;
-pub use optimizer::{Clip, NetworkOptimizer, OptimizerState, ParameterGroup, ParameterNames, Rule, TensorOptimizer};
+pub use optimizer::{
+    Clip, NetworkOptimizer, OptimizerOptions, OptimizerState, ParameterGroup, ParameterNames, Rule, TensorOptimizer,
+};
 pub use pass::Pass;
 
 /// A trainable network.

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 
 use nomaly_kernels::Isa;
+use nomaly_kernels::geometry::OutputLayout;
 use nomaly_kernels::training::binary_cross_entropy;
 use nomaly_nn::graph::{Graph, GraphError};
-use nomaly_nn::runtime::{CpuRuntime, Runtime, RuntimeError, TrainableNetwork};
-use nomaly_nn::trainable::{Network, Pass, Rule, TrainableError};
+use nomaly_nn::runtime::{Device, Executor, RuntimeError, TrainableNetwork};
+use nomaly_nn::trainable::{
+    Clip, Network, NetworkOptimizer, OptimizerOptions, OptimizerState, ParameterGroup, ParameterNames, Pass, Rule,
+    TrainableError, WeightDecay,
+};
+use nomaly_nn::weights::Weights;
 
 use crate::formula;
 use crate::graphs::branched;
@@ -14,23 +19,18 @@ use crate::networks::{
     CLOSE, assert_digest, assert_loss, assert_near, critic, fixture, generator, input, mobile, rest, unet,
 };
 
-#[cfg(feature = "candle")]
-fn on_candle() -> Option<Box<dyn Runtime>> {
-    Some(Box::new(nomaly_nn::runtime::CandleRuntime::new(candle_core::Device::Cpu)))
-}
-
-#[cfg(not(feature = "candle"))]
-fn on_candle() -> Option<Box<dyn Runtime>> {
-    None
-}
-
-fn runtimes() -> impl Iterator<Item = Box<dyn Runtime>> {
-    let cpu: Box<dyn Runtime> = Box::new(CpuRuntime::best().unwrap());
-    std::iter::once(cpu).chain(on_candle())
+/// The processor, and candle's processor where it is built.
+fn executors() -> impl Iterator<Item = Executor> {
+    let candle = cfg!(feature = "candle").then(|| Executor::on(Device::CandleCpu).unwrap());
+    std::iter::once(Executor::on(Device::Cpu).unwrap()).chain(candle)
 }
 
 fn outputs(graph: &Graph) -> Vec<usize> {
     graph.taps().iter().map(|tap| tap.node).collect()
+}
+
+fn planes(graph: &Graph) -> Vec<(usize, OutputLayout)> {
+    outputs(graph).into_iter().map(|output| (output, OutputLayout::Nchw)).collect()
 }
 
 fn taps(graph: &Graph) -> Vec<&str> {
@@ -63,8 +63,9 @@ fn inference_is_the_evaluation_of_the_network() {
         let isa = Isa::best().unwrap();
         let mut network = Network::with_inputs(&graph, &taps(&graph), sizes, &weights, isa).unwrap();
         network.run(&slices(&images), Pass::Evaluate).unwrap();
-        for runtime in runtimes() {
-            let runnable = runtime.prepare(&graph, &weights, sizes, &outputs(&graph)).unwrap();
+        for executor in executors() {
+            let runtime = executor.runtime();
+            let runnable = runtime.prepare(&graph, &weights, sizes, &planes(&graph)).unwrap();
             assert_eq!(runnable.output_shapes(), network.output_shapes());
             // The second run is in the memory of the first one.
             for _ in 0..2 {
@@ -84,7 +85,8 @@ fn gradients_are_those_of_the_network_in_all_passes() {
     let graph = rest();
     let (weights, sizes) = (formula::weights(&graph), [[10, 14], [5, 7]]);
     let images = images(&graph, &sizes);
-    for runtime in runtimes() {
+    for executor in executors() {
+        let runtime = executor.runtime();
         let isa = Isa::best().unwrap();
         let mut network = Network::with_inputs(&graph, &taps(&graph), &sizes, &weights, isa).unwrap();
         network = network.with_input_gradient();
@@ -123,6 +125,134 @@ fn gradients_are_those_of_the_network_in_all_passes() {
     }
 }
 
+#[test]
+fn outputs_come_in_their_layouts() {
+    let graph = unet();
+    let (weights, node) = (formula::weights(&graph), outputs(&graph)[0]);
+    let image = images(&graph, &[[16, 16]]);
+    let layouts = [OutputLayout::Nchw, OutputLayout::Rows, OutputLayout::Mean].map(|layout| (node, layout));
+    for executor in executors() {
+        let runnable = executor.runtime().prepare(&graph, &weights, &[[16, 16]], &layouts).unwrap();
+        let [channels, height, width] = runnable.output_shapes()[0];
+        assert_eq!(runnable.output_shapes()[1..], [[channels, height, width], [channels, 1, 1]]);
+        let [planes, rows, means] = <[_; 3]>::try_from(runnable.run(&slices(&image)).unwrap()).unwrap();
+        let positions = height * width;
+        for (at, plane) in planes.chunks_exact(positions).enumerate() {
+            let (image, channel) = (at / channels, at % channels);
+            let of_image = &rows[image * channels * positions..][..channels * positions];
+            let row: Vec<f32> = of_image.iter().skip(channel).step_by(channels).copied().collect();
+            assert_near("rows", &row, plane);
+            let mean = plane.iter().sum::<f32>() / positions as f32;
+            assert_near("means", &means[at..=at], &[mean]);
+        }
+    }
+}
+
+/// Steps of training on random labels; returns the losses.
+fn train(network: &mut dyn TrainableNetwork, rule: Rule, steps: std::ops::Range<usize>) -> Vec<f32> {
+    let step = |step: usize| {
+        let images = input(&format!("images{step}"), 4 * 3 * 16 * 16);
+        let loss = network.classify(&images, &[0, 3, 1, 2]).unwrap();
+        network.step(rule).unwrap();
+        loss
+    };
+    steps.map(step).collect()
+}
+
+#[test]
+fn training_begun_on_one_runtime_goes_on_on_another() {
+    let graph = mobile();
+    let start = |executor: &Executor, weights: &Weights| {
+        executor.runtime().trainable(&graph, weights, &[[16, 16]], &outputs(&graph)).unwrap()
+    };
+    let (betas, epsilon, decay) = ([0.9, 0.99], 1e-3, WeightDecay::Decoupled);
+    for rule in [
+        Rule::sgd(0.01, 0.9),
+        Rule::sgd(0.01, 0.0),
+        Rule::Adam { rate: 0.001, betas, epsilon, weight_decay: 0.01, decay, amsgrad: true },
+    ] {
+        let mut whole = start(&Executor::cpu().unwrap(), &formula::weights(&graph));
+        let want = train(whole.as_mut(), rule, 0..4);
+        for first in executors() {
+            let mut begun = start(&first, &formula::weights(&graph));
+            assert_eq!(begun.optimizer_state().unwrap(), OptimizerState::default());
+            let mut got = train(begun.as_mut(), rule, 0..2);
+            let (weights, state) = (begun.weights().unwrap(), begun.optimizer_state().unwrap());
+            assert_eq!(state.steps, 2);
+            for second in executors() {
+                let mut resumed = start(&second, &weights);
+                resumed.resume(rule, state.clone()).unwrap();
+                got.truncate(2);
+                got.extend(train(resumed.as_mut(), rule, 2..4));
+                let what = format!("{rule:?}: {} then {}", first.device(), second.device());
+                assert_near(&what, &got, &want);
+                assert_eq!(resumed.optimizer_state().unwrap().steps, 4);
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_and_clipping_are_those_of_the_network() {
+    let (graph, rule) = (mobile(), Rule::sgd(0.05, 0.9).with_weight_decay(0.5));
+    let decay = |names, weight_decay| ParameterGroup { names, rate_factor: 0.5, weight_decay };
+    let groups = vec![
+        decay(ParameterNames::Suffix(".bias".to_owned()), Some(0.0)),
+        decay(ParameterNames::Prefix("stem.".to_owned()), None),
+    ];
+    let images = input("images", 4 * 3 * 16 * 16);
+    for clip in [None, Some(Clip::Norm(0.1)), Some(Clip::Value(0.01))] {
+        let options = OptimizerOptions { groups: groups.clone(), clip };
+        let isa = Isa::best().unwrap();
+        let mut network = Network::new(&graph, &["logits"], [16, 16], &formula::weights(&graph), isa).unwrap();
+        let mut optimizer = NetworkOptimizer::new(rule).with_options(options.clone());
+        for executor in executors() {
+            network.load(&formula::weights(&graph)).unwrap();
+            optimizer.resume(OptimizerState::default());
+            let weights = formula::weights(&graph);
+            let mut other = executor.runtime().trainable(&graph, &weights, &[[16, 16]], &outputs(&graph)).unwrap();
+            other.set_optimizer_options(options.clone());
+            for _ in 0..2 {
+                network.classify(&images, &[0, 3, 1, 2]).unwrap();
+                network.step(&mut optimizer).unwrap();
+                other.classify(&images, &[0, 3, 1, 2]).unwrap();
+                other.step(rule).unwrap();
+            }
+            let (got, want) = (other.weights().unwrap(), network.weights());
+            for (name, want) in &want {
+                let what = format!("{clip:?} on {}: {name}", executor.device());
+                assert_near(&what, &got[name].to_f32().unwrap(), &want.to_f32().unwrap());
+            }
+            let nobody = decay(ParameterNames::Prefix("head.".to_owned()), None);
+            other.set_optimizer_options(OptimizerOptions { groups: vec![nobody], clip });
+            let error = other.step(rule).unwrap_err();
+            assert!(matches!(&error, RuntimeError::Network(TrainableError::EmptyGroup { .. })), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_state_of_another_optimizer_is_refused() {
+    let (graph, other) = (mobile(), critic());
+    for executor in executors() {
+        let start = |graph: &Graph| {
+            let weights = formula::weights(graph);
+            executor.runtime().trainable(graph, &weights, &[[16, 16]], &outputs(graph)).unwrap()
+        };
+        let mut network = start(&graph);
+        train(network.as_mut(), Rule::adam(0.01), 0..1);
+        let mut stranger = start(&other);
+        let taken = stranger.resume(Rule::adam(0.01), network.optimizer_state().unwrap());
+        let error = taken.and_then(|()| stranger.step(Rule::adam(0.01))).unwrap_err();
+        assert!(matches!(&error, RuntimeError::Network(TrainableError::Optimizer { .. })), "{error}");
+        let mut state = network.optimizer_state().unwrap();
+        state.moments[0][1].pop();
+        let taken = network.resume(Rule::adam(0.01), state);
+        let error = taken.and_then(|()| network.step(Rule::adam(0.01))).unwrap_err();
+        assert!(matches!(&error, RuntimeError::Network(TrainableError::OptimizerState { .. })), "{error}");
+    }
+}
+
 /// The loss of the critic's verdict on `images`, and its backward pass.
 fn judge(critic: &mut dyn TrainableNetwork, images: &[f32], label: f32) -> f64 {
     critic.run(&[images], Pass::Train).unwrap();
@@ -142,7 +272,8 @@ fn alternating_steps_of_two_networks_are_those_of_pytorch() {
     if let Rule::Adam { betas, .. } = &mut rule {
         betas[0] = 0.5;
     }
-    for runtime in runtimes() {
+    for executor in executors() {
+        let runtime = executor.runtime();
         let [mut generator, mut critic] = [(0, [1; 2]), (1, [16; 2])].map(|(place, size): (usize, _)| {
             let graph = &graphs[place];
             runtime.trainable(graph, &formula::weights(graph), &[size], &outputs(graph)).unwrap()
@@ -184,18 +315,19 @@ fn what_does_not_fit_is_refused() {
     let weights = formula::weights(&graph);
     let mut lacking = weights.clone();
     lacking.remove("d.second.weight");
-    for runtime in runtimes() {
+    for executor in executors() {
+        let runtime = executor.runtime();
         let prepare = |weights, sizes: &[[usize; 2]]| runtime.trainable(&graph, weights, sizes, &outputs(&graph));
         let error = prepare(&lacking, &[[16; 2]]).unwrap_err();
         assert!(matches!(&error, RuntimeError::Network(TrainableError::MissingTensor { .. })), "{error}");
         let error = prepare(&weights, &[[6; 2]]).unwrap_err();
         assert!(matches!(&error, RuntimeError::Network(TrainableError::Graph(_))), "{error}");
-        let runnable = runtime.prepare(&graph, &weights, &[[16; 2]], &outputs(&graph)).unwrap();
+        let runnable = runtime.prepare(&graph, &weights, &[[16; 2]], &planes(&graph)).unwrap();
         let error = runnable.run(&[&[0.0; 255]]).unwrap_err();
         assert!(matches!(&error, RuntimeError::Network(TrainableError::Images { each: 256, found: 255 })), "{error}");
         let error = runnable.run(&[]).unwrap_err();
         assert!(matches!(&error, RuntimeError::Network(TrainableError::Inputs { expected: 1, found: 0 })), "{error}");
-        assert!(runtime.prepare(&graph, &weights, &[[16; 2], [16; 2]], &outputs(&graph)).is_err_and(|error| {
+        assert!(runtime.prepare(&graph, &weights, &[[16; 2], [16; 2]], &planes(&graph)).is_err_and(|error| {
             matches!(error, RuntimeError::Network(TrainableError::Graph(GraphError::Inputs { expected: 1, found: 2 })))
         }));
         let mut network = prepare(&weights, &[[16; 2]]).unwrap();

@@ -87,8 +87,7 @@ fn every_intermediate_result_is_that_of_pytorch() {
             }
         }
         for runtime in runtimes() {
-            let nodes: Vec<usize> = graph.taps().iter().map(|tap| tap.node).collect();
-            let runnable = runtime.prepare(&graph, &weights, &[[height, width]], &nodes).unwrap();
+            let runnable = runtime.prepare(&graph, &weights, &[[height, width]], &outputs(&graph)).unwrap();
             check(&runtime.name(), &runnable.run(&[&images]).unwrap());
         }
     }
@@ -241,7 +240,7 @@ fn a_position_embedding_is_resized_as_by_pytorch() {
         let network = Inference::new(&graph, &weights, &[size], &[(x, OutputLayout::Rows)], isa).unwrap();
         check("inference", &run(&network, &zeros, 1)[0]);
         for runtime in runtimes() {
-            let runnable = runtime.prepare(&graph, &weights, &[size], &[x]).unwrap();
+            let runnable = runtime.prepare(&graph, &weights, &[size], &[(x, OutputLayout::Rows)]).unwrap();
             check(&runtime.name(), &runnable.run(&[&zeros]).unwrap()[0]);
         }
     }

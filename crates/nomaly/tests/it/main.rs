@@ -1,7 +1,10 @@
-//! Runs the examples.
+//! Runs the examples, and whole fits on every device that a test can have.
 
 // Their `main` functions are unused here.
 #![allow(dead_code)]
+
+#[cfg(feature = "candle")]
+mod devices;
 
 mod fit {
     include!("../../examples/fit.rs");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nomaly::backbones::{Backbone, BackboneError, OpenOptions, OutputLayout, TapInfo, TapRequest};
-use nomaly::kernels::Isa;
+use nomaly::devices::{Device, Executor};
 use nomaly::kernels::StepInfo;
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ struct Report {
     weights: String,
     random_weights: bool,
     tap: String,
+    device: String,
     isa: &'static str,
     threads: usize,
     batch: usize,
@@ -29,7 +30,8 @@ struct Report {
     gflop_per_image: f64,
     #[serde(flatten)]
     rate: Rate,
-    peak_gflop_per_s: PeakReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_gflop_per_s: Option<PeakReport>,
     workspace_bytes: usize,
     layers: Vec<Layer>,
 }
@@ -44,9 +46,9 @@ struct Layer {
 }
 
 pub(crate) fn run(args: &BenchBackboneArgs, console: &Console) -> anyhow::Result<()> {
-    let isa = Isa::best()?;
+    let executor = args.device.open()?;
     let (backbone, random_weights) = open(args, console)?;
-    let report = measure(args, isa, &backbone, random_weights)?;
+    let report = measure(args, &executor, &backbone, random_weights)?;
     match args.format {
         Format::Json => print_json(&report),
         Format::Table => print_table(&report),
@@ -73,35 +75,43 @@ fn open(args: &BenchBackboneArgs, console: &Console) -> anyhow::Result<(Backbone
     }
 }
 
-fn measure(args: &BenchBackboneArgs, isa: Isa, backbone: &Backbone, random_weights: bool) -> anyhow::Result<Report> {
+fn measure(
+    args: &BenchBackboneArgs,
+    executor: &Executor,
+    backbone: &Backbone,
+    random_weights: bool,
+) -> anyhow::Result<Report> {
+    let (isa, on_cpu) = (executor.isa(), executor.device() == Device::Cpu);
     let taps = match &args.tap {
         Some(tap) => vec![tap.clone()],
         None => backbone.taps_by_network().filter_map(deepest_features).collect(),
     };
     let size = args.input_size.map_or(backbone.preprocessing().input_size, |size| size as usize);
     let requests: Vec<_> = taps.iter().map(|tap| TapRequest::new(tap, OutputLayout::Mean)).collect();
-    let extractor = backbone.compile([size; 2], &requests, isa)?;
+    let extractor = backbone.compile([size; 2], &requests, executor)?;
     let batch = args.batch as usize;
     let input = values(batch * extractor.input_shape().iter().product::<usize>(), 2.0);
     let mut workspace = extractor.workspace(batch);
     let mut outputs = vec![Vec::new(); taps.len()];
 
-    let before = PeakReport::measure(isa)?;
+    let before = on_cpu.then(|| PeakReport::measure(isa)).transpose()?;
     let times = repeated(args.repeats, || {
         let began = Instant::now();
         extractor.run(&input, batch, &mut workspace, &mut outputs)?;
         Ok(began.elapsed())
     })?;
-    let mut peak = before.or_higher(isa)?;
-    let steps = extractor.steps();
+    let higher = |peak: Option<PeakReport>| peak.map(|peak| peak.or_higher(isa)).transpose();
+    let mut peak = higher(before)?;
+    // The same work, whatever the device.
+    let steps = backbone.compile([size; 2], &requests, &Executor::from(isa))?.steps();
     let flops: u64 = steps.iter().map(|step| step.flops).sum();
     let ms = Spread::of(&times);
-    let layers = if args.no_layers {
+    let layers = if args.no_layers || !on_cpu {
         Vec::new()
     } else {
         let profiles =
             repeated(args.repeats, || Ok(extractor.profile(&input, batch, &mut workspace, &mut outputs)?))?;
-        peak = peak.or_higher(isa)?;
+        peak = higher(peak)?;
         layers(steps, &profiles, batch, peak)
     };
     Ok(Report {
@@ -109,6 +119,7 @@ fn measure(args: &BenchBackboneArgs, isa: Isa, backbone: &Backbone, random_weigh
         weights: backbone.source().to_owned(),
         random_weights,
         tap: taps.join(", "),
+        device: executor.device().to_string(),
         isa: isa.name(),
         threads: rayon::current_num_threads(),
         batch,
@@ -125,7 +136,7 @@ fn measure(args: &BenchBackboneArgs, isa: Isa, backbone: &Backbone, random_weigh
 }
 
 /// The steps with their shortest times in the profiles.
-fn layers(steps: Vec<StepInfo>, profiles: &[Vec<Duration>], batch: usize, peak: PeakReport) -> Vec<Layer> {
+fn layers(steps: Vec<StepInfo>, profiles: &[Vec<Duration>], batch: usize, peak: Option<PeakReport>) -> Vec<Layer> {
     let layer = |(index, step): (usize, StepInfo)| {
         let ms = Spread::of(&profiles.iter().map(|profile| profile[index]).collect::<Vec<_>>()).min;
         let rate = Rate::new(step.flops * batch as u64, ms, peak);
@@ -145,37 +156,40 @@ fn print_table(report: &Report) -> anyhow::Result<()> {
     let [channels, height, width] = report.input;
     let milliseconds = |ms: f64| significant(ms, 4);
     let mut out = stdout();
-    print_facts(
-        &mut out,
-        &[
-            ("backbone", format!("{} up to {}", report.backbone, report.tap)),
-            ("weights", report.weights.clone()),
-            ("input", format!("{} of {channels}×{height}×{width}", counted(report.batch, "image"))),
-            ("kernels", format!("{}, {}", report.isa, counted(*threads, "thread"))),
-            (
-                "time per call",
-                format!(
-                    "{} ms (median of {}; {} … {})",
-                    milliseconds(ms.median),
-                    report.repeats,
-                    milliseconds(ms.min),
-                    milliseconds(ms.max)
-                ),
+    let of_peak = rate.share_of_peak.map_or_else(String::new, |share| format!(", {} of the peak", percent(share)));
+    let mut facts = vec![
+        ("backbone", format!("{} up to {}", report.backbone, report.tap)),
+        ("weights", report.weights.clone()),
+        ("input", format!("{} of {channels}×{height}×{width}", counted(report.batch, "image"))),
+        ("kernels", format!("{}, {}", report.isa, counted(*threads, "thread"))),
+        (
+            "time per call",
+            format!(
+                "{} ms (median of {}; {} … {})",
+                milliseconds(ms.median),
+                report.repeats,
+                milliseconds(ms.min),
+                milliseconds(ms.max)
             ),
-            ("images per second", significant(report.images_per_s, 4)),
-            (
-                "arithmetic",
-                format!(
-                    "{} GFLOP per image; {} GFLOP/s, {} of the peak",
-                    significant(report.gflop_per_image, 3),
-                    significant(rate.gflop_per_s, 4),
-                    percent(rate.share_of_peak)
-                ),
+        ),
+        ("images per second", significant(report.images_per_s, 4)),
+        (
+            "arithmetic",
+            format!(
+                "{} GFLOP per image; {} GFLOP/s{of_peak}",
+                significant(report.gflop_per_image, 3),
+                significant(rate.gflop_per_s, 4),
             ),
-            ("peak", report.peak_gflop_per_s.in_words(*threads)),
-            ("memory", format!("{} of intermediate results", bytes(report.workspace_bytes as u64))),
-        ],
-    )?;
+        ),
+    ];
+    match report.peak_gflop_per_s {
+        Some(peak) => {
+            facts.push(("peak", peak.in_words(*threads)));
+            facts.push(("memory", format!("{} of intermediate results", bytes(report.workspace_bytes as u64))));
+        }
+        None => facts.push(("device", report.device.clone())),
+    }
+    print_facts(&mut out, &facts)?;
     if report.layers.is_empty() {
         return Ok(());
     }

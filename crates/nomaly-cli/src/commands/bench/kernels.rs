@@ -79,7 +79,7 @@ pub(crate) fn run(args: &BenchKernelsArgs) -> anyhow::Result<()> {
         peak = peak.or_higher(isa)?;
     }
     let layer = |(step, ms): (StepInfo, Spread)| {
-        let rate = Rate::new(step.flops * BATCH as u64, ms.min, peak);
+        let rate = Rate::new(step.flops * BATCH as u64, ms.min, Some(peak));
         Layer { description: step.description, algorithm: step.algorithm, ms, rate }
     };
     let layers = measured.into_iter().map(layer).collect();

@@ -87,23 +87,24 @@ impl PeakReport {
     }
 }
 
-/// A rate of arithmetic, and its share of the peak.
+/// A rate of arithmetic, and its share of the peak if that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Rate {
     gflop_per_s: f64,
-    share_of_peak: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share_of_peak: Option<f64>,
 }
 
 impl Rate {
-    fn new(flops: u64, ms: f64, peak: PeakReport) -> Self {
+    fn new(flops: u64, ms: f64, peak: Option<PeakReport>) -> Self {
         // A step without work may take no measurable time.
         let gflop_per_s = if flops == 0 { 0.0 } else { flops as f64 / 1e6 / ms.max(1e-6) };
-        Self { gflop_per_s, share_of_peak: gflop_per_s / peak.all_threads }
+        Self { gflop_per_s, share_of_peak: peak.map(|peak| gflop_per_s / peak.all_threads) }
     }
 
     /// The cells of a table: GFLOP/s, and percent of the peak.
     fn cells(self) -> [String; 2] {
-        [format!("{:.1}", self.gflop_per_s), percent(self.share_of_peak)]
+        [format!("{:.1}", self.gflop_per_s), self.share_of_peak.map_or_else(String::new, percent)]
     }
 }
 
@@ -127,8 +128,8 @@ mod tests {
 
     #[test]
     fn rates_follow_from_work_time_and_peak() {
-        let peak = PeakReport { one_thread: 50.0, all_threads: 100.0 };
-        assert_eq!(Rate::new(2_000_000_000, 80.0, peak), Rate { gflop_per_s: 25.0, share_of_peak: 0.25 });
+        let peak = Some(PeakReport { one_thread: 50.0, all_threads: 100.0 });
+        assert_eq!(Rate::new(2_000_000_000, 80.0, peak), Rate { gflop_per_s: 25.0, share_of_peak: Some(0.25) });
         assert_eq!(Rate::new(0, 0.0, peak).cells(), ["0.0", "0.0 %"]);
         assert!(Rate::new(1, 0.0, peak).gflop_per_s.is_finite());
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use nomaly::data::Choice;
 use nomaly::data::open_classes;
+use nomaly::devices::Executor;
 use nomaly::evaluation::evaluate_classes;
 use nomaly::{FittedDetector, PredictOptions};
 
@@ -15,7 +16,7 @@ use crate::failure::Failure;
 use crate::output::{print_json, stdout};
 use crate::progress::{Bars, Unit};
 
-pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> {
+pub(crate) fn run(args: &EvalArgs, executor: &Executor, console: &Console) -> anyhow::Result<Status> {
     for (flag, given) in [("--report", args.report.is_some()), ("--supervised-reference", args.supervised_reference)] {
         if given {
             let hint = "`--format json` gives the figures";
@@ -25,7 +26,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
     let mut dataset = open_classes(Path::new(&args.data))?;
     let (detector, fit_s, rule) = match &args.model {
         Some(path) => {
-            let detector = FittedDetector::load(path)?;
+            let detector = FittedDetector::load_on(path, executor)?;
             let rule = args.rule.rule(Some(detector.info().decision))?;
             if dataset.test.is_empty() {
                 dataset.test = std::mem::take(&mut dataset.train);
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &EvalArgs, console: &Console) -> anyhow::Result<Status> 
             if let Some(max) = args.max_train {
                 dataset.limit_train(max.get(), Choice::Seeded(args.method.seed));
             }
-            let mut recipe = recipe(&args.method, args.rule.rule(None)?, args.reading.options(None))?;
+            let mut recipe = recipe(&args.method, args.rule.rule(None)?, args.reading.options(None), executor)?;
             prepare(&mut recipe, &dataset)?;
             let (fit, fit_s) = fit_detector(&recipe, &dataset, console)?;
             (fit.detector, Some(fit_s), None)

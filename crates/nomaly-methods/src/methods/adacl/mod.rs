@@ -37,6 +37,7 @@ mod objective;
 
 use nomaly_backbones::architectures::{Architecture, pixels};
 use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::State;
 use nomaly_settings::{Assignments, Auto, SettingError, Settings, SettingsTable};
 use nomaly_transforms::augment::AdaclKind;
@@ -224,16 +225,21 @@ impl Method for Adacl {
         let examples = Examples::new(NormalOrAnomaly { kinds: &self.params.anomalies, labels: self.labels() }, &set);
         let mut objective = Regression { examples, learner: set.learner(&Architecture::Adacl.graph(1))? };
         let trained = set.train(&mut objective)?;
-        let network = TrainedNetwork::new(NETWORK, objective.learner.network.weights(), size, &taps())?;
+        let network =
+            TrainedNetwork::new(NETWORK, objective.learner.network.weights()?, size, &taps(), context.executor)?;
         let fitted = FittedAdacl { network, size, seed: context.seed };
         let mut buffers = fitted.network.buffers();
         let held_out = set.score_held_out(|planes| Ok(MethodScore::whole(fitted.outputs(planes, &mut buffers)?[0])))?;
         Ok(set.finish(Box::new(fitted), held_out, &trained, "with as many created anomalies an epoch"))
     }
 
-    fn restore(&self, mut states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(
+        &self,
+        mut states: Vec<(String, State)>,
+        executor: &Executor,
+    ) -> Result<Box<dyn FittedMethod>, MethodError> {
         let network = state::only_named(STATE, &mut states)?;
-        let Stored { network, size, seed } = TrainedNetwork::restore(NETWORK, network, &taps())?;
+        let Stored { network, size, seed } = TrainedNetwork::restore(NETWORK, network, &taps(), executor)?;
         if network.width(0) != 1 {
             let reason = format!("it gives {} values, not one", network.width(0));
             return Err(MethodError::State { state: STATE.to_owned(), reason: Some(reason) });
@@ -325,12 +331,13 @@ mod tests {
     fn a_stored_network_is_checked() {
         let method = Adacl::new(AdaclParams::default());
         let weights = he_normal(&Architecture::Adacl.graph(1), 3);
-        let network = TrainedNetwork::new(NETWORK, weights, [32, 32], &taps()).unwrap();
+        let network = TrainedNetwork::new(NETWORK, weights, [32, 32], &taps(), &Executor::cpu().unwrap()).unwrap();
         let state = FittedAdacl { network, size: [32, 32], seed: 7 }.states().remove(0).1;
-        let restored = |name: &str, state: State| method.restore(vec![(name.to_owned(), state)]);
+        let restored =
+            |name: &str, state: State| method.restore(vec![(name.to_owned(), state)], &Executor::cpu().unwrap());
         assert_eq!(restored(STATE, state.clone()).unwrap().states()[0].1, state);
         assert!(restored("scorer", state.clone()).is_err());
-        assert!(method.restore(Vec::new()).is_err());
+        assert!(method.restore(Vec::new(), &Executor::cpu().unwrap()).is_err());
         let edits: [fn(&mut State); 8] = [
             |state| state.kind = "resnet18".to_owned(),
             |state| state.config = serde_json::json!({ "size": [0, 32], "seed": 7 }),
@@ -347,7 +354,7 @@ mod tests {
             assert!(restored(STATE, state).is_err(), "edit {number} is taken");
         }
         let weights = he_normal(&Architecture::Adacl.graph(2), 3);
-        let network = TrainedNetwork::new(NETWORK, weights, [32, 32], &taps()).unwrap();
+        let network = TrainedNetwork::new(NETWORK, weights, [32, 32], &taps(), &Executor::cpu().unwrap()).unwrap();
         let message = restored(STATE, network.state(NETWORK, 7)).err().unwrap().to_string();
         assert!(message.contains("2 values"), "{message}");
     }

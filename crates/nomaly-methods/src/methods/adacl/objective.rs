@@ -1,6 +1,7 @@
 //! Normal images and the anomalies made of them, with their labels.
 
 use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_nn::trainable::Pass;
 use nomaly_transforms::augment::{AdaclAugmentation, AdaclKind};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -101,7 +102,7 @@ impl Objective for Regression<'_> {
     fn step(&mut self, batch: &Batch<'_>) -> Result<Losses, MethodError> {
         let (inputs, labels) = self.examples.batch(batch)?;
         let learner = &mut self.learner;
-        learner.network.forward(&inputs)?;
+        learner.network.run(&[&inputs], Pass::Train)?;
         let labels: Vec<f32> = labels.iter().map(|example| example.label).collect();
         let (loss, gradient) = clipped_error(learner.network.output(0), &labels);
         learner.network.backward(&[&gradient])?;
@@ -114,12 +115,16 @@ impl Objective for Regression<'_> {
         let examples = self.examples.choose_held_out_views(MOST_VALIDATED);
         let labels = self.examples.maker.labels;
         let (mut loss, mut right) = (0.0, 0);
-        self.examples.evaluate(&mut self.learner.network, &examples, |outputs, LabeledExample { anomaly, .. }| {
-            // The mean label leaves the spread of labels out of the loss.
-            let output = f64::from(outputs[0]).clamp(0.0, 1.0);
-            loss += (output - labels.mean(*anomaly)).powi(2);
-            right += usize::from((output > 0.5) == *anomaly);
-        })?;
+        self.examples.evaluate(
+            self.learner.network.as_mut(),
+            &examples,
+            |outputs, LabeledExample { anomaly, .. }| {
+                // The mean label leaves the spread of labels out of the loss.
+                let output = f64::from(outputs[0]).clamp(0.0, 1.0);
+                loss += (output - labels.mean(*anomaly)).powi(2);
+                right += usize::from((output > 0.5) == *anomaly);
+            },
+        )?;
         let count = examples.len() as f64;
         Ok(Some(Validation { loss: loss / count, accuracy: Some(right as f64 / count) }))
     }

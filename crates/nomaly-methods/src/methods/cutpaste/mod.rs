@@ -32,6 +32,7 @@ use ndarray::Array2;
 use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::registry::{BACKBONES, BackboneEntry};
 use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::{Scorer, State, restore};
 use nomaly_settings::{Assignments, Auto, SettingError, Settings, SettingsTable};
 use schemars::JsonSchema;
@@ -177,8 +178,8 @@ impl Method for CutPaste {
         let learner = set.learner(&self.network.architecture.graph(CLASSES))?;
         let mut objective = Classification { examples, learner, most_validated: MOST_VALIDATED };
         let trained = set.train(&mut objective)?;
-        let weights = objective.learner.network.weights();
-        let network = TrainedNetwork::new(name, weights, images.size(), &self.features())?;
+        let weights = objective.learner.network.weights()?;
+        let network = TrainedNetwork::new(name, weights, images.size(), &self.features(), context.executor)?;
         let embedder = Embedder { name, network, size: images.size(), seed };
         let mut buffers = embedder.network.buffers();
         let scorer = {
@@ -201,7 +202,7 @@ impl Method for CutPaste {
         Ok(set.finish(Box::new(fitted), held_out, &trained, "each as three classes"))
     }
 
-    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, states: Vec<(String, State)>, executor: &Executor) -> Result<Box<dyn FittedMethod>, MethodError> {
         let missing = |name: &str| MethodError::State { state: name.to_owned(), reason: None };
         let [(first, network), (second, scorer)] =
             <[(String, State); 2]>::try_from(states).map_err(|_| missing(STATE))?;
@@ -211,7 +212,8 @@ impl Method for CutPaste {
         if second != SCORER || scorer.kind != self.scorer.name() {
             return Err(missing(SCORER));
         }
-        let Stored { network, size, seed } = TrainedNetwork::restore(self.network.name, network, &self.features())?;
+        let Stored { network, size, seed } =
+            TrainedNetwork::restore(self.network.name, network, &self.features(), executor)?;
         if network.width(1) != CLASSES {
             let reason = format!("it tells {} classes apart, not {CLASSES}", network.width(1));
             return Err(MethodError::State { state: STATE.to_owned(), reason: Some(reason) });

@@ -113,7 +113,7 @@ impl FittedGeoTrans {
             }
             ScoreModel::Passes(passes) => {
                 let network = workspace.get_or_try_insert_with(|| passes.network())?;
-                passes.score(&self.classifier.inputs(planes)?, self.classifier.set.len(), network)
+                passes.score(&self.classifier.inputs(planes)?, self.classifier.set.len(), network.as_mut())
             }
         }
     }

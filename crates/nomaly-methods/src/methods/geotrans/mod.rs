@@ -38,6 +38,7 @@ use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::registry::BACKBONES;
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_nn::graph::Graph;
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::{State, restore};
 use nomaly_settings::{Assignments, Auto, SettingError, Settings, SettingsTable};
 use nomaly_transforms::transformations::TransformationSet;
@@ -304,12 +305,12 @@ impl GeoTrans {
         set: &TrainingSet<'_>,
         classifier: TransformationClassifier,
     ) -> Result<(FittedGeoTrans, Vec<HeldOut>), MethodError> {
-        let FitContext { seed, progress, .. } = set.context;
+        let FitContext { seed, progress, executor, .. } = set.context;
         let model = match &self.scoring {
             Scoring::TwoStep(scorer) => return two_step(scorer, set, classifier),
             Scoring::Passes(count) => {
                 let weights = classifier.network.weights();
-                ScoreModel::Passes(Passes::new(self.graph(), weights, classifier.size, *count, seed)?.into())
+                ScoreModel::Passes(Passes::new(self.graph(), weights, classifier.size, *count, seed, executor)?.into())
             }
             Scoring::Table(score) => {
                 let mut builder = NormalityBuilder::new(self.set.len());
@@ -402,8 +403,8 @@ impl Method for GeoTrans {
         let mut objective =
             Classification { examples, learner: set.learner(&self.graph())?, most_validated: MOST_VALIDATED };
         let trained = set.train(&mut objective)?;
-        let weights = objective.learner.network.weights();
-        let network = TrainedNetwork::new(self.network, weights, size, &Self::network_taps())?;
+        let weights = objective.learner.network.weights()?;
+        let network = TrainedNetwork::new(self.network, weights, size, &Self::network_taps(), context.executor)?;
         let classifier =
             TransformationClassifier { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
         let (fitted, held_out) = self.fit_scores(&set, classifier)?;
@@ -411,7 +412,7 @@ impl Method for GeoTrans {
         Ok(set.finish(Box::new(fitted), held_out, &trained, &learned))
     }
 
-    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, states: Vec<(String, State)>, executor: &Executor) -> Result<Box<dyn FittedMethod>, MethodError> {
         let missing = |name: &str| MethodError::State { state: name.to_owned(), reason: None };
         let mut states = states.into_iter();
         let network = states.next().filter(|(name, state)| name == NETWORK && state.kind == self.network);
@@ -421,14 +422,15 @@ impl Method for GeoTrans {
             return Err(missing(scores::STATE));
         }
         let refuse = |reason: String| MethodError::State { state: NETWORK.to_owned(), reason: Some(reason) };
-        let Stored { network, size, seed } = TrainedNetwork::restore(self.network, network, &Self::network_taps())?;
+        let Stored { network, size, seed } =
+            TrainedNetwork::restore(self.network, network, &Self::network_taps(), executor)?;
         if network.width(0) != self.set.len() {
             return Err(refuse(format!("it tells {} transformations apart, not {}", network.width(0), self.set.len())));
         }
         let model = match (&self.scoring, model) {
             (Scoring::Passes(count), None) => {
                 let weights = network.weights();
-                ScoreModel::Passes(Passes::new(self.graph(), weights, size, *count, seed)?.into())
+                ScoreModel::Passes(Passes::new(self.graph(), weights, size, *count, seed, executor)?.into())
             }
             (Scoring::Table(score), Some((name, model))) if name == scores::STATE => {
                 ScoreModel::Table { normality: Normality::restore(model, self.set.len())?, score: *score }

@@ -3,14 +3,15 @@
 //! Dropout stays active during scoring, so that each pass is a sample of the network. The spread over passes measures
 //! the uncertainty that the training images leave (Gal & Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016).
 
-use nomaly_kernels::Isa;
 use nomaly_nn::graph::Graph;
-use nomaly_nn::trainable::Network;
+use nomaly_nn::runtime::{Executor, TrainableNetwork};
+use nomaly_nn::trainable::Pass;
 use nomaly_nn::weights::Weights;
 
 use crate::MethodError;
 use crate::networks::classifier::log_softmax;
 use crate::score::MethodScore;
+use crate::training::logits_of;
 
 /// Inputs per run of the network.
 const INPUTS_PER_RUN: usize = 72;
@@ -25,6 +26,7 @@ pub(super) struct Passes {
     size: [usize; 2],
     count: usize,
     seed: u64,
+    executor: Executor,
 }
 
 /// Sums over the passes for one row of the table.
@@ -45,21 +47,28 @@ impl Passes {
         size: [usize; 2],
         count: usize,
         seed: u64,
+        executor: &Executor,
     ) -> Result<Self, MethodError> {
-        let passes = Self { graph, weights, size, count, seed };
+        let passes = Self { graph, weights, size, count, seed, executor: executor.clone() };
         passes.network()?;
         Ok(passes)
     }
 
     /// The network; each scoring thread needs its own.
-    pub(super) fn network(&self) -> Result<Network, MethodError> {
-        Ok(Network::new(&self.graph, &["logits"], self.size, &self.weights, Isa::best()?)?)
+    pub(super) fn network(&self) -> Result<Box<dyn TrainableNetwork>, MethodError> {
+        let logits = logits_of(&self.graph)?;
+        Ok(self.executor.runtime().trainable(&self.graph, &self.weights, &[self.size], &[logits])?)
     }
 
     /// Scores an image, given as the `k` inputs of its transformations. The score is the entropy of the mean
     /// prediction, which is the mean entropy of the passes plus their mutual information. Its deviation is that of the
     /// entropies of the passes.
-    pub(super) fn score(&self, inputs: &[f32], k: usize, network: &mut Network) -> Result<MethodScore, MethodError> {
+    pub(super) fn score(
+        &self,
+        inputs: &[f32],
+        k: usize,
+        network: &mut dyn TrainableNetwork,
+    ) -> Result<MethodScore, MethodError> {
         let each = inputs.len() / k;
         let mut rows: Vec<Row> = (0..k).map(|_| Row { mean: vec![0.0; k], entropy: 0.0, right: [0.0; 2] }).collect();
         // The simple score of each pass, and its entropy.
@@ -73,7 +82,7 @@ impl Passes {
             {
                 // All inputs of a pass share the same dropout masks.
                 network.seed_dropout(self.seed ^ (pass as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                network.sample(inputs)?;
+                network.run(&[inputs], Pass::Sample)?;
                 for (at, (logits, row)) in network.output(0).chunks_exact(k).zip(rows).enumerate() {
                     log_softmax(logits, &mut log_p);
                     let mut of_row = 0.0;
@@ -132,11 +141,11 @@ mod tests {
         let start = Backbone::initialized("wrn-10-4", 3, 5).unwrap();
         let plain = BACKBONES.get("wrn-10-4").unwrap().architecture;
         let graph = plain.with_dropout(dropout).unwrap().graph(3);
-        Passes::new(graph, start.export(&["logits"]).unwrap(), [8, 8], count, 1).unwrap()
+        Passes::new(graph, start.export(&["logits"]).unwrap(), [8, 8], count, 1, &Executor::cpu().unwrap()).unwrap()
     }
 
     fn scored(passes: &Passes, inputs: &[f32]) -> MethodScore {
-        passes.score(inputs, 3, &mut passes.network().unwrap()).unwrap()
+        passes.score(inputs, 3, passes.network().unwrap().as_mut()).unwrap()
     }
 
     #[test]

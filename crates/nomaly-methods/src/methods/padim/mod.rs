@@ -33,6 +33,7 @@ use nomaly_backbones::{Backbone, TapRequest};
 use nomaly_data::subset::{Choice, choose};
 use nomaly_kernels::Isa;
 use nomaly_kernels::linalg::{PositionGaussians, PositionStatistics, packed_len};
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::{State, Tensor};
 use nomaly_settings::{Assignments, Auto, Memory, Names, SettingError, Settings, SettingsTable};
 use schemars::JsonSchema;
@@ -263,7 +264,7 @@ impl Method for Padim {
         true
     }
 
-    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, states: Vec<(String, State)>, _: &Executor) -> Result<Box<dyn FittedMethod>, MethodError> {
         Ok(Box::new(self.read(states)?))
     }
 }
@@ -460,7 +461,7 @@ mod tests {
         close(fit.held_out.iter().map(|held_out| held_out.score), &fixture.padim.held_out, scale);
         assert!(fit.held_out.iter().all(|held_out| held_out.map_max == Some(held_out.score)));
 
-        let restored = padim.restore(fit.fitted.states()).unwrap();
+        let restored = padim.restore(fit.fitted.states(), &Executor::cpu().unwrap()).unwrap();
         assert_eq!(fixture.score(restored.as_ref()), scores);
     }
 
@@ -483,7 +484,8 @@ mod tests {
         let fixture = Fixture::load();
         let params = PadimParams { max_memory: Memory(1 << 20), ..PadimParams::default() };
         let padim = Padim { params, features: 100, channels: vec![448], taps: fixture.taps() };
-        let context = FitContext::new(0, &Silent);
+        let executor = Executor::cpu().unwrap();
+        let context = FitContext::new(0, &Silent, &executor);
         let occupied = FitContext { occupied: 1 << 20, ..context };
         let updatable = FitContext { updatable: true, ..context };
         let message = padim.check_memory(3136, &context).unwrap_err().to_string();

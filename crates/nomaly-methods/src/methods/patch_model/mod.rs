@@ -29,6 +29,7 @@ mod parameters;
 
 use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::State;
 use nomaly_settings::{Assignments, SettingsTable};
 use nomaly_store::Progress;
@@ -159,7 +160,7 @@ impl Method for PatchModel {
         true
     }
 
-    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, states: Vec<(String, State)>, _: &Executor) -> Result<Box<dyn FittedMethod>, MethodError> {
         Ok(Box::new(FittedPatchModel::restore(&self.params, self.scorer.name(), states)?))
     }
 }

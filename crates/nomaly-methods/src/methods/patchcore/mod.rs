@@ -42,6 +42,7 @@ use half::f16;
 use nomaly_backbones::TapRequest;
 use nomaly_kernels::Isa;
 use nomaly_kernels::neighbours::{InvertedIndex, InvertedOptions, InvertedParts, Metric};
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::{State, Tensor};
 use nomaly_settings::{Assignments, Memory, SettingsTable};
 use serde::{Deserialize, Serialize};
@@ -222,7 +223,7 @@ impl Method for PatchCore {
         true
     }
 
-    fn restore(&self, states: Vec<(String, State)>) -> Result<Box<dyn FittedMethod>, MethodError> {
+    fn restore(&self, states: Vec<(String, State)>, _: &Executor) -> Result<Box<dyn FittedMethod>, MethodError> {
         Ok(Box::new(self.read(states)?))
     }
 }
@@ -428,7 +429,7 @@ mod tests {
                 close(scores.iter().map(|score| score.score), &expected.scores, scale);
                 close(fit.held_out.iter().map(|held_out| held_out.score), &expected.held_out, scale);
 
-                let restored = method.restore(fit.fitted.states()).unwrap();
+                let restored = method.restore(fit.fitted.states(), &Executor::cpu().unwrap()).unwrap();
                 assert_eq!(fixture.score(restored.as_ref()), scores);
             }
         }
@@ -450,12 +451,12 @@ mod tests {
             let method = PatchCore { params: PatchCoreParams { precision, ..params.clone() }, taps: fixture.taps() };
             let fit = fixture.fit(&method, 0);
             let scores = fixture.score(fit.fitted.as_ref());
-            let restored = method.restore(fit.fitted.states()).unwrap();
+            let restored = method.restore(fit.fitted.states(), &Executor::cpu().unwrap()).unwrap();
             assert_eq!(fixture.score(restored.as_ref()), scores, "{precision:?}");
             let other = if precision == Precision::Half { Precision::Single } else { Precision::Half };
             let other =
                 PatchCore { params: PatchCoreParams { precision: other, ..params.clone() }, taps: fixture.taps() };
-            assert!(other.restore(fit.fitted.states()).is_err());
+            assert!(other.restore(fit.fitted.states(), &Executor::cpu().unwrap()).is_err());
             (scores, fit.held_out)
         };
         let ((single, single_held_out), (half, half_held_out)) = (of(Precision::Single), of(Precision::Half));
@@ -488,11 +489,13 @@ mod tests {
         for index in [IndexKind::Exact, IndexKind::Inverted] {
             let method = PatchCore { params: PatchCoreParams { index, ..params.clone() }, taps: fixture.taps() };
             let fit = fixture.fit(&method, 0);
-            let extended = method.extend(fit.fitted.states(), &fixture, &FitContext::new(0, &Silent)).unwrap();
+            let extended = method
+                .extend(fit.fitted.states(), &fixture, &FitContext::new(0, &Silent, &Executor::cpu().unwrap()))
+                .unwrap();
             assert_eq!((extended.images, extended.held_out.len()), (fit.images, fit.images));
             let rows = |fitted: &dyn FittedMethod| fitted.states()[0].1.tensors["bank"].shape[0];
             assert_eq!(rows(extended.fitted.as_ref()), 2 * rows(fit.fitted.as_ref()));
-            let restored = method.restore(extended.fitted.states()).unwrap();
+            let restored = method.restore(extended.fitted.states(), &Executor::cpu().unwrap()).unwrap();
             assert_eq!(fixture.score(restored.as_ref()), fixture.score(extended.fitted.as_ref()));
         }
     }

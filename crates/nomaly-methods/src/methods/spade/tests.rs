@@ -1,4 +1,5 @@
 use nomaly_backbones::OutputLayout;
+use nomaly_nn::runtime::Executor;
 use nomaly_scorers::TensorData;
 use nomaly_store::{Progress, Silent};
 
@@ -179,7 +180,9 @@ fn scores_and_maps_are_those_of_the_reference() {
         for expected in &case.grids {
             let what = format!("{}, stride {}", case.name, expected.stride);
             let method = case.method(Some(expected.stride));
-            let fit = method.fit(&case.source(0..case.train, 4, 1), &FitContext::new(0, &Silent)).unwrap();
+            let fit = method
+                .fit(&case.source(0..case.train, 4, 1), &FitContext::new(0, &Silent, &Executor::cpu().unwrap()))
+                .unwrap();
             assert_eq!((fit.images, fit.held_out.len(), fit.notes.len()), (case.train, case.train, 0), "{what}");
             assert_near(fit.held_out.iter().map(|image| image.score), &expected.scores[..case.train], &what);
             assert_near(fit.held_out.iter().filter_map(|image| image.map_max), &expected.maxima[..case.train], &what);
@@ -198,8 +201,11 @@ fn scores_and_maps_are_those_of_the_reference() {
 #[test]
 fn views_are_scored_each_by_itself() {
     let case = cases().remove(1);
-    let fit =
-        |views| case.method(None).fit(&case.source(0..case.train, 3, views), &FitContext::new(0, &Silent)).unwrap();
+    let fit = |views| {
+        case.method(None)
+            .fit(&case.source(0..case.train, 3, views), &FitContext::new(0, &Silent, &Executor::cpu().unwrap()))
+            .unwrap()
+    };
     let (one, two) = (fit(1), fit(2));
     assert_eq!(one.held_out, two.held_out);
     let queries = |views| case.source(case.train..case.images(), 2, views);
@@ -217,22 +223,36 @@ fn views_are_scored_each_by_itself() {
 fn an_extended_model_is_the_one_fitted_on_all_images() {
     let case = cases().remove(0);
     let method = case.method(Some(4));
-    let all = method.fit(&case.source(0..case.images(), 4, 2), &FitContext::new(0, &Silent)).unwrap();
-    let part = method.fit(&case.source(0..5, 4, 2), &FitContext::new(0, &Silent)).unwrap();
+    let all = method
+        .fit(&case.source(0..case.images(), 4, 2), &FitContext::new(0, &Silent, &Executor::cpu().unwrap()))
+        .unwrap();
+    let part = method.fit(&case.source(0..5, 4, 2), &FitContext::new(0, &Silent, &Executor::cpu().unwrap())).unwrap();
     let rest = case.source(5..case.images(), 2, 2);
     let under_part = scores(part.fitted.as_ref(), &rest);
-    let extended = method.extend(part.fitted.states(), &rest, &FitContext::new(0, &Silent)).unwrap();
+    let extended =
+        method.extend(part.fitted.states(), &rest, &FitContext::new(0, &Silent, &Executor::cpu().unwrap())).unwrap();
     assert_eq!(extended.images, 3);
     let expected: Vec<HeldOut> =
         under_part.iter().step_by(2).enumerate().map(|(image, score)| HeldOut::new(image, score)).collect();
     assert_eq!(extended.held_out, expected);
     let queries = case.source(0..case.images(), 3, 2);
     assert_eq!(scores(extended.fitted.as_ref(), &queries), scores(all.fitted.as_ref(), &queries));
-    assert!(method.extend(part.fitted.states(), &case.source(0..0, 1, 2), &FitContext::new(0, &Silent)).is_err());
+    assert!(
+        method
+            .extend(
+                part.fitted.states(),
+                &case.source(0..0, 1, 2),
+                &FitContext::new(0, &Silent, &Executor::cpu().unwrap())
+            )
+            .is_err()
+    );
 
     let mut small = method.clone();
     small.params.max_memory = Memory(RESERVE + 1000);
-    let refused = small.extend(part.fitted.states(), &rest, &FitContext::new(0, &Silent)).map(drop).unwrap_err();
+    let refused = small
+        .extend(part.fitted.states(), &rest, &FitContext::new(0, &Silent, &Executor::cpu().unwrap()))
+        .map(drop)
+        .unwrap_err();
     assert!(refused.to_string().contains("fit again with a coarser `grid`"), "{refused}");
 }
 
@@ -241,13 +261,16 @@ fn too_large_k_is_noted() {
     let case = cases().remove(0);
     let mut method = case.method(Some(16));
     method.params.k = 50;
-    let fit = method.fit(&case.source(0..4, 4, 1), &FitContext::new(0, &Silent)).unwrap();
+    let fit = method.fit(&case.source(0..4, 4, 1), &FitContext::new(0, &Silent, &Executor::cpu().unwrap())).unwrap();
     assert_eq!(fit.notes, ["k=50 is more than the other images: each is compared with 3"]);
     // Asking for 50 of 3 others equals asking for 3.
     method.params.k = 3;
-    let three = method.fit(&case.source(0..4, 4, 1), &FitContext::new(0, &Silent)).unwrap();
+    let three = method.fit(&case.source(0..4, 4, 1), &FitContext::new(0, &Silent, &Executor::cpu().unwrap())).unwrap();
     assert_eq!((three.held_out, three.notes.len()), (fit.held_out, 0));
-    let few = method.fit(&case.source(0..2, 4, 1), &FitContext::new(0, &Silent)).map(drop).unwrap_err();
+    let few = method
+        .fit(&case.source(0..2, 4, 1), &FitContext::new(0, &Silent, &Executor::cpu().unwrap()))
+        .map(drop)
+        .unwrap_err();
     assert!(matches!(few, MethodError::TooFew { needed: 3, found: 2, .. }), "{few}");
 }
 
@@ -256,7 +279,8 @@ fn the_map_may_score_the_image() {
     let case = cases().remove(0);
     let mut method = case.method(Some(8));
     method.params.score = ImageScore::Map;
-    let fit = method.fit(&case.source(0..case.train, 4, 1), &FitContext::new(0, &Silent)).unwrap();
+    let fit =
+        method.fit(&case.source(0..case.train, 4, 1), &FitContext::new(0, &Silent, &Executor::cpu().unwrap())).unwrap();
     assert!(fit.held_out.iter().all(|image| Some(image.score) == image.map_max));
 }
 
@@ -306,13 +330,14 @@ fn the_grid_is_the_finest_that_fits() {
 fn damaged_states_are_refused() {
     let case = cases().remove(0);
     let method = case.method(Some(8));
-    let fit = method.fit(&case.source(0..case.train, 4, 1), &FitContext::new(0, &Silent)).unwrap();
+    let fit =
+        method.fit(&case.source(0..case.train, 4, 1), &FitContext::new(0, &Silent, &Executor::cpu().unwrap())).unwrap();
     let refusal = |damage: &dyn Fn(&mut State)| {
         let mut states = fit.fitted.states();
         damage(&mut states[0].1);
-        method.restore(states).map(drop).unwrap_err().to_string()
+        method.restore(states, &Executor::cpu().unwrap()).map(drop).unwrap_err().to_string()
     };
-    assert!(method.restore(fit.fitted.states()).is_ok());
+    assert!(method.restore(fit.fitted.states(), &Executor::cpu().unwrap()).is_ok());
     for (key, value) in [("grid", serde_json::json!([3, 2])), ("views", 0.into()), ("k", 0.into()), ("k", 7.into())] {
         let message = refusal(&|state| state.config[key] = value.clone());
         assert!(message.contains("damaged"), "{key}: {message}");

@@ -6,6 +6,7 @@ use nomaly_kernels::Isa;
 use nomaly_kernels::training::{Gradient, TrainingError, global_norm, norm_factor};
 
 use super::rule::Rule;
+use crate::trainable::error::TrainableError;
 
 /// Parameters of a network by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,32 @@ pub enum Clip {
     Norm(f64),
     /// The magnitude of each value is at most this, as by `torch.nn.utils.clip_grad_value_`.
     Value(f64),
+}
+
+/// What an optimizer does besides its rule.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OptimizerOptions {
+    /// Parameters with constants of their own. A parameter belongs to the first group that names it; each group must
+    /// name one.
+    pub groups: Vec<ParameterGroup>,
+    /// How gradients are limited before each step.
+    pub clip: Option<Clip>,
+}
+
+impl OptimizerOptions {
+    /// The rule of a parameter with the constants of its group.
+    pub fn rule_of(&self, rule: Rule, parameter: &str) -> Rule {
+        let group = self.groups.iter().find(|group| group.names.contains(parameter));
+        group.map_or(rule, |group| group.rule(rule))
+    }
+
+    /// Rejects groups without a member among the `parameters`.
+    pub(crate) fn check<'a>(&self, parameters: impl Iterator<Item = &'a str> + Clone) -> Result<(), TrainableError> {
+        match self.groups.iter().find(|group| !parameters.clone().any(|name| group.names.contains(name))) {
+            Some(group) => Err(TrainableError::EmptyGroup { names: group.names.to_string() }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What the step does to each value of the gradients.

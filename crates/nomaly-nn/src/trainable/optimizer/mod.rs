@@ -10,7 +10,7 @@ use nomaly_kernels::training::TrainingError;
 use super::error::{TrainableError, in_layer};
 use group::Clipping;
 
-pub use group::{Clip, ParameterGroup, ParameterNames};
+pub use group::{Clip, OptimizerOptions, ParameterGroup, ParameterNames};
 pub use rule::Rule;
 pub use state::OptimizerState;
 pub(crate) use state::State;
@@ -32,8 +32,7 @@ pub(crate) use state::State;
 pub struct NetworkOptimizer {
     /// The rule; a schedule may change its constants between steps.
     pub rule: Rule,
-    groups: Vec<ParameterGroup>,
-    clip: Option<Clip>,
+    options: OptimizerOptions,
     step: u64,
     states: Vec<State>,
 }
@@ -49,21 +48,29 @@ pub(super) struct Parameter<'a> {
 impl NetworkOptimizer {
     /// A new optimizer.
     pub const fn new(rule: Rule) -> Self {
-        Self { rule, groups: Vec::new(), clip: None, step: 0, states: Vec::new() }
+        let options = OptimizerOptions { groups: Vec::new(), clip: None };
+        Self { rule, options, step: 0, states: Vec::new() }
+    }
+
+    /// Sets groups and clipping; the state stays.
+    #[must_use]
+    pub fn with_options(mut self, options: OptimizerOptions) -> Self {
+        self.options = options;
+        self
     }
 
     /// Gives parameters constants of their own. A parameter belongs to the first group that names it; each group must
     /// name one.
     #[must_use]
     pub fn with_groups(mut self, groups: Vec<ParameterGroup>) -> Self {
-        self.groups = groups;
+        self.options.groups = groups;
         self
     }
 
     /// Limits the gradients before each step. The network's own are left as they are.
     #[must_use]
     pub fn with_clip(mut self, clip: Clip) -> Self {
-        self.clip = Some(clip);
+        self.options.clip = Some(clip);
         self
     }
 
@@ -94,21 +101,16 @@ impl NetworkOptimizer {
 
     /// The rule of a parameter with the constants of its group.
     pub fn rule_of(&self, parameter: &str) -> Rule {
-        let group = self.groups.iter().find(|group| group.names.contains(parameter));
-        group.map_or(self.rule, |group| group.rule(self.rule))
+        self.options.rule_of(self.rule, parameter)
     }
 
     /// Checks that groups and states fit parameters with these names and lengths; an optimizer without state fits any.
     pub(super) fn check<'a>(&self, parameters: impl Iterator<Item = (&'a str, usize)>) -> Result<(), TrainableError> {
-        if self.states.is_empty() && self.groups.is_empty() {
+        if self.states.is_empty() && self.options.groups.is_empty() {
             return Ok(());
         }
         let parameters: Vec<_> = parameters.collect();
-        for ParameterGroup { names, .. } in &self.groups {
-            if !parameters.iter().any(|(parameter, _)| names.contains(parameter)) {
-                return Err(TrainableError::EmptyGroup { names: names.to_string() });
-            }
-        }
+        self.options.check(parameters.iter().map(|(parameter, _)| *parameter))?;
         if self.states.is_empty() {
             return Ok(());
         }
@@ -121,7 +123,7 @@ impl NetworkOptimizer {
     /// Moves the parameters by their gradients; they must be the same in each step.
     pub(super) fn apply(&mut self, isa: Isa, parameters: Vec<Parameter<'_>>) -> Result<(), TrainingError> {
         let gradients: Vec<&[f32]> = parameters.iter().map(|parameter| parameter.gradient).collect();
-        let clipping = Clipping::new(self.clip, isa, &gradients)?;
+        let clipping = Clipping::new(self.options.clip, isa, &gradients)?;
         self.step += 1;
         self.states.resize_with(parameters.len(), State::default);
         for (index, Parameter { name, values, gradient }) in parameters.into_iter().enumerate() {

@@ -60,6 +60,18 @@ impl State {
         }
     }
 
+    /// A state of these moments.
+    #[cfg(feature = "candle")]
+    pub(crate) fn of(moments: [Vec<f32>; 3]) -> Self {
+        Self(moments)
+    }
+
+    /// The moments.
+    #[cfg(feature = "candle")]
+    pub(crate) fn moments(&self) -> &[Vec<f32>; 3] {
+        &self.0
+    }
+
     /// Checks that the state fits a parameter of `len` values; a state that is empty fits any.
     pub(super) fn check(&self, parameter: &str, len: usize) -> Result<(), TrainableError> {
         match self.0.iter().find(|values| !values.is_empty() && values.len() != len) {
