@@ -29,7 +29,8 @@ pub struct InputParams {
     /// See images at several sizes and add up what is said of them, standardized by held-out images.
     #[schemars(extend("x-values" = "numbers of pixels as for `input_size`, ascending, joined by commas, up to 4, or `none`"))]
     pub sizes: Option<Vec<u32>>,
-    /// Resize images to a square, or to the median aspect ratio of the training images with sides of multiples of 32.
+    /// Resize images to a square, or to the median aspect ratio of the training images with sides of multiples of 32
+    /// (of the patch of a transformer).
     pub aspect: Aspect,
     /// How images are resized, antialiased; bilinear is what the methods' papers use.
     pub interpolation: Filter,

@@ -40,8 +40,16 @@ pub(super) fn views_of(region: &GrayImage, pipeline: &Pipeline) -> Result<Region
     Ok(RegionOfInterest::new(views.iter().map(|view| view.iter().map(|value| *value != 0).collect()).collect()))
 }
 
-/// Sides of inputs that keep the aspect ratio are multiples of this: of the stride of every backbone.
-const SIDE_STEP: f64 = 32.0;
+/// Sides of inputs that keep the aspect ratio are multiples of this: of the stride of every convolutional network.
+const SIDE_STEP: usize = 32;
+
+/// The number of which the sides of inputs that keep the aspect ratio are multiples: for transformers, whole patches.
+fn side_step(backbone: &Backbone) -> usize {
+    let step = |multiple: usize| if multiple == 1 { SIDE_STEP } else { multiple };
+    let steps = backbone.entries().map(|entry| step(entry.architecture.size_multiple()));
+    // The least common multiple of joined networks.
+    steps.reduce(|all, step| (all..).step_by(all).find(|both| both.is_multiple_of(step)).unwrap_or(all)).unwrap_or(1)
+}
 
 /// The requested sizes, ascending.
 fn sizes(input: &InputParams, native: usize) -> Result<Vec<u32>, DetectorError> {
@@ -98,10 +106,13 @@ impl Shapes {
     }
 }
 
-/// Height and width of an input of about `size`² pixels with width / height of about `ratio`.
-fn shaped(size: u32, ratio: f64) -> [usize; 2] {
-    let (least, most) = (*INPUT_SIDES.start() as f64, *INPUT_SIDES.end() as f64);
-    let side = |side: f64| (SIDE_STEP * (side / SIDE_STEP).round_ties_even()).clamp(least, most) as usize;
+/// Height and width of an input of about `size`² pixels with width / height of about `ratio`, in whole steps.
+fn shaped(size: u32, ratio: f64, step: usize) -> [usize; 2] {
+    let (least, most) = (INPUT_SIDES.start().div_ceil(step), INPUT_SIDES.end() / step);
+    let side = |side: f64| {
+        let steps = (side / step as f64).round_ties_even();
+        step * steps.clamp(least as f64, most as f64) as usize
+    };
     let root = ratio.sqrt();
     [side(f64::from(size) / root), side(f64::from(size) * root)]
 }
@@ -123,7 +134,8 @@ pub(super) fn pipelines(input: &InputParams, backbone: &Backbone, ratio: f64) ->
         sizes.iter().map(|size| pipeline(input, backbone, *size, ratio)).collect::<Result<_, _>>()?;
     if pipelines.windows(2).any(|pair| pair[0].output_size() == pair[1].output_size()) {
         let sizes = sizes.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        return Err(DetectorError::setting("sizes", &sizes, "sizes that differ after rounding to multiples of 32"));
+        let allowed = format!("sizes that differ after rounding to multiples of {}", side_step(backbone));
+        return Err(DetectorError::setting("sizes", &sizes, &allowed));
     }
     Ok(pipelines)
 }
@@ -131,7 +143,7 @@ pub(super) fn pipelines(input: &InputParams, backbone: &Backbone, ratio: f64) ->
 /// The preprocessing at one size.
 fn pipeline(input: &InputParams, backbone: &Backbone, size: u32, ratio: f64) -> Result<Pipeline, DetectorError> {
     let native = backbone.preprocessing();
-    let (views, frame) = views(input, size, ratio)?;
+    let (views, frame) = views(input, size, ratio, side_step(backbone))?;
     let refuse = |allowed: &str| Err(DetectorError::setting("view", "center", allowed));
     let (mode, crop) = match input.view {
         View::Whole => {
@@ -153,13 +165,13 @@ fn pipeline(input: &InputParams, backbone: &Backbone, size: u32, ratio: f64) -> 
     Ok(Pipeline::new(Resize { mode, filter: input.interpolation }, crop, normalize)?.with_views(views)?)
 }
 
-/// The requested views, with height and width of their frame.
-pub(super) fn views(input: &InputParams, size: u32, ratio: f64) -> Result<(Views, [usize; 2]), DetectorError> {
+/// The requested views, with height and width of their frame; sides that keep the aspect ratio are whole steps.
+fn views(input: &InputParams, size: u32, ratio: f64, step: usize) -> Result<(Views, [usize; 2]), DetectorError> {
     let InputParams { overlap, flips, tiles: Tiles { rows, columns }, .. } = *input;
     let tile = if input.aspect == Aspect::Keep {
         // The frame has the aspect ratio and is a whole number of tiles high and wide.
         let side = |count: u32| 1.0 + f64::from(count.saturating_sub(1)) * (1.0 - overlap);
-        shaped(size, ratio * side(rows) / side(columns))
+        shaped(size, ratio * side(rows) / side(columns), step)
     } else {
         [size as usize; 2]
     };
