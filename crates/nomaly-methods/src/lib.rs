@@ -26,7 +26,7 @@ mod map_maker;
 pub mod maps;
 mod method;
 pub mod methods;
-mod networks;
+pub mod networks;
 pub mod recognition;
 mod registry;
 mod score;

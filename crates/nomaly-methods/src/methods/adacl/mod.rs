@@ -52,7 +52,7 @@ use crate::method::{
 use crate::networks::classifier::{Buffers, INPUTS_PER_RUN, STATE, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
-use crate::networks::set::TrainingSet;
+use crate::networks::set::{TrainingNeeds, TrainingSet};
 use crate::score::MethodScore;
 use crate::training::settings::{Optimizer, Patience, TrainingParams};
 use crate::training::{Schedule, Warmup};
@@ -63,6 +63,7 @@ const NAME: &str = "adacl";
 const NETWORK: &str = "adacl-cnn";
 /// One image to hold out, and two to learn from.
 const MIN_IMAGES: usize = 3;
+const NEEDS: TrainingNeeds = TrainingNeeds { images: MIN_IMAGES, examples: EXAMPLES };
 
 /// Table 4.1 of the thesis.
 const ONE_VS_ALL: &[PublishedClasses] = &[
@@ -219,9 +220,9 @@ impl Method for Adacl {
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
-        let set = TrainingSet::collect(self, &self.params.training, source, context, (MIN_IMAGES, EXAMPLES))?;
-        let size = set.images.size();
-        let examples = Examples::new(NormalOrAnomaly { kinds: &self.params.anomalies, labels: self.labels() }, &set);
+        let set = TrainingSet::collect(self, &self.params.training, source, context, NEEDS)?;
+        let size = set.data.input_size();
+        let examples = Examples::new(NormalOrAnomaly { kinds: &self.params.anomalies, labels: self.labels() }, &set)?;
         let mut objective = Regression { examples, learner: set.learner(&Architecture::Adacl.graph(1))? };
         let trained = set.train(&mut objective)?;
         let network = TrainedNetwork::new(NETWORK, objective.learner.network.weights(), size, &taps())?;

@@ -49,7 +49,7 @@ use crate::networks::classification::Classification;
 use crate::networks::classifier::{Buffers, INPUTS_PER_RUN, STATE, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
-use crate::networks::set::TrainingSet;
+use crate::networks::set::{TrainingNeeds, TrainingSet};
 use crate::score::MethodScore;
 use crate::stage::Stage;
 use crate::training::settings::{Optimizer, Patience, TrainingParams};
@@ -59,6 +59,7 @@ use crate::workspace::MethodWorkspace;
 const NAME: &str = "cutpaste";
 /// One image to hold out, and three to fit on, the fewest for the shrinkage of a covariance.
 const MIN_IMAGES: usize = 4;
+const NEEDS: TrainingNeeds = TrainingNeeds { images: MIN_IMAGES, examples: CLASSES };
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
     name: NAME,
@@ -171,9 +172,9 @@ impl Method for CutPaste {
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
-        let set = TrainingSet::collect(self, &self.params.training, source, context, (MIN_IMAGES, CLASSES))?;
-        let (images, name) = (&set.images, self.network.name);
-        let examples = Examples::new(ThreeWay, &set);
+        let set = TrainingSet::collect(self, &self.params.training, source, context, NEEDS)?;
+        let (images, name) = (set.data.pixels()?, self.network.name);
+        let examples = Examples::new(ThreeWay, &set)?;
         let learner = set.learner(&self.network.architecture.graph(CLASSES))?;
         let mut objective = Classification { examples, learner, most_validated: MOST_VALIDATED };
         let trained = set.train(&mut objective)?;

@@ -58,7 +58,7 @@ use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodF
 use crate::networks::classification::Classification;
 use crate::networks::classifier::{STATE as NETWORK, Stored, TrainedNetwork};
 use crate::networks::examples::Examples;
-use crate::networks::set::TrainingSet;
+use crate::networks::set::{TrainingNeeds, TrainingSet};
 use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
 use crate::training::settings::{Optimizer, Patience, TrainingParams};
@@ -313,12 +313,13 @@ impl GeoTrans {
             }
             Scoring::Table(score) => {
                 let mut builder = NormalityBuilder::new(self.set.len());
-                let mut planes = vec![0.0; set.images.view_len()];
+                let images = set.data.pixels()?;
+                let mut planes = vec![0.0; images.view_len()];
                 let mut buffers = classifier.network.buffers();
                 let stage = Stage::start(progress, "fitting the score", Some(set.division.train.len()));
                 for &image in &set.division.train {
-                    for view in set.images.views_of(image) {
-                        set.images.unpack(view, &mut planes);
+                    for view in set.views_of(image) {
+                        images.unpack(view, &mut planes);
                         builder.push(classifier.table(&planes, &mut buffers)?)?;
                     }
                     stage.advance(1);
@@ -340,7 +341,8 @@ fn two_step(
     set: &TrainingSet<'_>,
     classifier: TransformationClassifier,
 ) -> Result<(FittedGeoTrans, Vec<HeldOut>), MethodError> {
-    let TrainingSet { images, division, source, context: FitContext { seed, progress, .. }, .. } = set;
+    let TrainingSet { data, division, source, context: FitContext { seed, progress, .. }, .. } = set;
+    let images = data.pixels()?;
     let mut planes = vec![0.0; images.view_len()];
     let _stage = Stage::start(*progress, "fitting the scorer", None);
     let views = source.views();
@@ -395,10 +397,11 @@ impl Method for GeoTrans {
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let needed = if matches!(self.scoring, Scoring::TwoStep(_)) { 2 * MIN_IMAGES + 2 } else { MIN_IMAGES };
-        let set = TrainingSet::collect(self, &self.params.training, source, context, (needed, self.set.len()))?;
-        let (seed, size) = (context.seed, set.images.size());
+        let needs = TrainingNeeds { images: needed, examples: self.set.len() };
+        let set = TrainingSet::collect(self, &self.params.training, source, context, needs)?;
+        let (seed, size) = (context.seed, set.data.input_size());
         let maker = Transformed { set: &self.set, seed };
-        let examples = Examples::new(maker, &set);
+        let examples = Examples::new(maker, &set)?;
         let mut objective =
             Classification { examples, learner: set.learner(&self.graph())?, most_validated: MOST_VALIDATED };
         let trained = set.train(&mut objective)?;
