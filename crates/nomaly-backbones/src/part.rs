@@ -4,15 +4,20 @@ use nomaly_kernels::Isa;
 use nomaly_kernels::network::{CompiledNetwork, OutputLayout};
 
 use crate::error::BackboneError;
-use crate::registry::BackboneEntry;
+use crate::registry::{BackboneEntry, Preprocessing};
 use crate::taps::{TapInfo, tap_infos};
 use nomaly_nn::graph::{Graph, Op, Parameter, ParameterRole};
+use nomaly_nn::inference::Inference;
 use nomaly_nn::weights::{WeightTensor, Weights};
 
 /// A network with its weights, checked: every tensor has the shape that the architecture gives it and holds finite
 /// numbers.
 pub(crate) struct Part {
-    pub(crate) entry: &'static BackboneEntry,
+    pub(crate) name: String,
+    /// Its entry in the registry; `None` for the graph of a method.
+    pub(crate) entry: Option<&'static BackboneEntry>,
+    /// How its images are prepared.
+    pub(crate) preprocessing: Preprocessing,
     pub(crate) graph: Graph,
     /// The prefix of the names of its taps and tensors in the backbone; empty if it is the only network.
     pub(crate) prefix: String,
@@ -34,8 +39,18 @@ impl Part {
         prefix: String,
         weights: &mut Weights,
     ) -> Result<Self, BackboneError> {
-        let name = entry.name;
         let graph = with_classes_of(entry, weights);
+        let part = Self::of_graph(entry.name, graph, entry.preprocessing, weights)?;
+        Ok(Self { entry: Some(entry), prefix, ..part })
+    }
+
+    /// As [`take`](Self::take), for a graph that is not in the registry.
+    pub(crate) fn of_graph(
+        name: &str,
+        graph: Graph,
+        preprocessing: Preprocessing,
+        weights: &mut Weights,
+    ) -> Result<Self, BackboneError> {
         let mut known = Weights::new();
         let mut lacking: Vec<Option<String>> = Vec::with_capacity(graph.nodes().len());
         for index in 0..graph.nodes().len() {
@@ -72,7 +87,8 @@ impl Part {
             let tensor = missing.unwrap_or_default();
             return Err(BackboneError::MissingTensor { backbone: name.to_owned(), tensor });
         }
-        Ok(Self { entry, graph, prefix, weights: known, served, missing })
+        let (name, prefix) = (name.to_owned(), String::new());
+        Ok(Self { name, entry: None, preprocessing, graph, prefix, weights: known, served, missing })
     }
 
     /// Number of tensors.
@@ -91,7 +107,7 @@ impl Part {
         let taps = self.graph.taps();
         if position >= self.served {
             return Err(BackboneError::TapNotServed {
-                backbone: self.entry.name.to_owned(),
+                backbone: self.name.clone(),
                 tap: taps[position].name.clone(),
                 tensor: self.missing.clone().unwrap_or_default(),
                 deepest: taps[self.served - 1].name.clone(),
@@ -108,7 +124,19 @@ impl Part {
         isa: Isa,
     ) -> Result<CompiledNetwork, BackboneError> {
         nomaly_nn::compile(&self.graph, &self.weights, input, outputs, isa)
-            .map_err(|error| BackboneError::compile(self.entry.name, error))
+            .map_err(|error| BackboneError::compile(&self.name, error))
+    }
+
+    /// Makes the network ready for the `outputs` (node, layout) and inputs of these heights and widths, whatever its
+    /// operations.
+    pub(crate) fn inference(
+        &self,
+        inputs: &[[usize; 2]],
+        outputs: &[(usize, OutputLayout)],
+        isa: Isa,
+    ) -> Result<Inference, BackboneError> {
+        Inference::new(&self.graph, &self.weights, inputs, outputs, isa)
+            .map_err(|error| BackboneError::compile(&self.name, error))
     }
 
     /// The tensors that the `targets` need, by their names in the network.

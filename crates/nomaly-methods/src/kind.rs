@@ -94,7 +94,8 @@ impl From<&BackboneError> for ErrorKind {
             | BackboneError::NoTaps { .. }
             | BackboneError::NoWeights { .. }
             | BackboneError::Untrained { .. }
-            | BackboneError::TakesNoWeights { .. }
+            | BackboneError::NoBackbone { .. }
+            | BackboneError::NoNetwork { .. }
             | BackboneError::Network(_) => Self::Setting,
             _ => Self::Model,
         }

@@ -1,9 +1,7 @@
 //! The families of networks, each defined once as a [`Graph`].
 
-pub mod adacl;
 pub mod efficientnet;
 pub mod mobilenet;
-pub mod pixels;
 pub mod resnet;
 pub mod wide_resnet;
 
@@ -20,10 +18,6 @@ pub enum Architecture {
     EfficientNet(efficientnet::EfficientNet),
     /// MobileNetV2.
     MobileNet,
-    /// The regressor of ADACL.
-    Adacl,
-    /// No network: the image itself.
-    Pixels,
 }
 
 impl Architecture {
@@ -34,8 +28,6 @@ impl Architecture {
             Self::WideResNet(_) => "wide-resnet",
             Self::EfficientNet(config) => config.family(),
             Self::MobileNet => "mobilenet",
-            Self::Adacl => "adacl",
-            Self::Pixels => "pixels",
         }
     }
 
@@ -44,7 +36,7 @@ impl Architecture {
     pub fn with_dropout(self, rate: f32) -> Option<Self> {
         match self {
             Self::WideResNet(config) => Some(Self::WideResNet(config.with_dropout(rate))),
-            Self::ResNet(_) | Self::EfficientNet(_) | Self::MobileNet | Self::Adacl | Self::Pixels => None,
+            Self::ResNet(_) | Self::EfficientNet(_) | Self::MobileNet => None,
         }
     }
 
@@ -55,8 +47,6 @@ impl Architecture {
             Self::WideResNet(config) => config.graph(classes),
             Self::EfficientNet(config) => config.graph(classes),
             Self::MobileNet => mobilenet::graph(classes),
-            Self::Adacl => adacl::graph(classes),
-            Self::Pixels => pixels::graph(),
         }
     }
 }

@@ -131,8 +131,8 @@ fn backbones() -> anyhow::Result<()> {
         ("weights", Align::Left),
     ]);
     for entry in BACKBONES.iter() {
-        let none = if entry.has_weights() { "none published" } else { "none needed" };
-        let (licence, origin) = entry.weights.map_or(("–", none), |weights| (weights.licence, weights.origin));
+        let (licence, origin) =
+            entry.weights.map_or(("–", "none published"), |weights| (weights.licence, weights.origin));
         let embedded = if entry.is_embedded() { "embedded: " } else { "" };
         table.row([
             entry.name.to_owned(),

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_store::Progress;
 
@@ -35,8 +34,9 @@ impl FitData {
         limits: TapLimits,
         progress: &dyn Progress,
     ) -> Result<Self, MethodError> {
-        if let [TapRequest { name, layout: OutputLayout::Nchw }] = taps
-            && name == pixels::TAP
+        if let [tap] = taps
+            && tap.is_pixels()
+            && tap.layout == OutputLayout::Nchw
         {
             return Ok(Self::Pixels(PixelStore::collect(source, progress)?));
         }

@@ -8,6 +8,7 @@ pub(crate) mod images;
 pub(crate) mod set;
 mod taps;
 
+pub use self::classifier::{NetworkBuffers, StoredNetwork, TrainedNetwork};
 pub use self::data::FitData;
 pub use self::images::PixelStore;
 pub use self::set::{TrainingNeeds, TrainingSet};

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
+use nomaly_kernels::Isa;
 use nomaly_nn::graph::Graph;
+use nomaly_nn::init::he_normal;
+use nomaly_nn::trainable::Network;
 
 use super::data::{FitData, views_of};
 use super::taps::TapLimits;
@@ -17,7 +20,8 @@ use crate::workspace::MethodWorkspace;
 
 /// Settings with the values that they had before they existed. They are no part of a training's identity, so that a
 /// checkpoint from then is found.
-const LATER_SETTINGS: [(&str, &str); 3] = [("amsgrad", "false"), ("nesterov", "false"), ("warmup", "none")];
+const LATER_SETTINGS: [(&str, &str); 5] =
+    [("amsgrad", "false"), ("clip_norm", "none"), ("clip_value", "none"), ("nesterov", "false"), ("warmup", "none")];
 
 /// What a training needs of its images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +94,10 @@ impl<'a> TrainingSet<'a> {
         views_of(image, self.source.views())
     }
 
-    /// A learner of the network of `graph`, which ends at the tap `logits`, with random weights.
+    /// A learner of the network of `graph`, which ends at the tap `logits`, with He-normal weights drawn from the seed.
     pub(crate) fn learner(&self, graph: &Graph) -> Result<Learner, MethodError> {
-        Learner::initialized(graph, self.data.input_size(), self.settings.rule(), self.context.seed)
+        let (size, weights) = (self.data.input_size(), he_normal(graph, self.context.seed));
+        Ok(self.settings.learner(Network::new(graph, &["logits"], size, &weights, Isa::best()?)?))
     }
 
     /// Trains the networks of `objective` by the settings, going on from a checkpoint if there is one.

@@ -105,7 +105,7 @@ impl TapStore {
             }
             let stored = match self.memory.get(view * record..(view + 1) * record) {
                 Some(stored) => stored,
-                None => self.from_disk(view, record, &mut from_disk)?,
+                None => self.read_from_disk(view, record, &mut from_disk)?,
             };
             let (mut start, exponents) = (0, &self.exponents[view * taps.len()..]);
             for ((tap, &length), &exponent) in taps.iter_mut().zip(&self.lengths).zip(exponents) {
@@ -119,7 +119,7 @@ impl TapStore {
         Ok(())
     }
 
-    fn from_disk<'r>(&self, view: usize, length: usize, record: &'r mut Record) -> Result<&'r [f16], MethodError> {
+    fn read_from_disk<'r>(&self, view: usize, length: usize, record: &'r mut Record) -> Result<&'r [f16], MethodError> {
         let Some(file) = &self.disk else { return Err(refuse(format!("view {view} is nowhere"))) };
         let first = self.memory.len() / length.max(1);
         let each = BYTES * length;

@@ -29,3 +29,4 @@ pub use self::order::shuffled;
 pub use self::plan::TrainingPlan;
 pub use self::run::{CHECKPOINT_EVERY, train};
 pub use self::schedule::{Schedule, Warmup, WarmupError};
+pub use self::settings::{Optimizer, Patience, TrainingParams};

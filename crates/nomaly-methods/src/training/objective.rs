@@ -1,9 +1,6 @@
 //! Networks in training and their objective.
 
-use nomaly_kernels::Isa;
-use nomaly_nn::graph::Graph;
-use nomaly_nn::init::he_normal;
-use nomaly_nn::trainable::{Network, NetworkOptimizer, Rule};
+use nomaly_nn::trainable::{Clip, Network, NetworkOptimizer, Rule};
 use serde::{Deserialize, Serialize};
 
 use crate::error::MethodError;
@@ -25,11 +22,13 @@ impl Learner {
         Self { network, optimizer: NetworkOptimizer::new(rule), rule }
     }
 
-    /// A learner of the network that ends at the tap `logits` of `graph`, for inputs of `size` (height, width), with
-    /// He-normal weights drawn from the seed.
-    pub(crate) fn initialized(graph: &Graph, size: [usize; 2], rule: Rule, seed: u64) -> Result<Self, MethodError> {
-        let weights = he_normal(graph, seed);
-        Ok(Self::new(Network::new(graph, &["logits"], size, &weights, Isa::best()?)?, rule))
+    /// Limits the gradients before each step.
+    #[must_use]
+    pub fn with_clip(mut self, clip: Option<Clip>) -> Self {
+        if let Some(clip) = clip {
+            self.optimizer = self.optimizer.with_clip(clip);
+        }
+        self
     }
 
     /// Updates the parameters with the gradients of the last backward pass.

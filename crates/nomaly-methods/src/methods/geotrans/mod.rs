@@ -34,9 +34,8 @@ mod objective;
 mod passes;
 mod scores;
 
-use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_nn::graph::Graph;
 use nomaly_scorers::{State, restore};
 use nomaly_settings::{Assignments, Auto, SettingError, Settings, SettingsTable};
@@ -54,15 +53,14 @@ use super::scoring::{ChosenScorer, scorer_table};
 use crate::features::FeatureSource;
 use crate::groups::{Groups, held_out_scores};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Sees};
 use crate::networks::classification::Classification;
-use crate::networks::classifier::{STATE as NETWORK, Stored, TrainedNetwork};
+use crate::networks::classifier::{STATE as NETWORK, StoredNetwork, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::set::{TrainingNeeds, TrainingSet};
 use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
-use crate::training::settings::{Optimizer, Patience, TrainingParams};
-use crate::training::{Schedule, Warmup};
+use crate::training::settings::TrainingParams;
 use crate::workspace::MethodWorkspace;
 use crate::{MethodError, PublishedClasses};
 
@@ -109,7 +107,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<GeoTransParams>,
     more: Some(more),
-    backbone: Some("pixels"),
+    sees: Sees::Pixels,
     input: || InputParams::small(32),
     classes: false,
     trains: true,
@@ -188,19 +186,7 @@ impl Default for GeoTransParams {
             dropout: Auto::Auto,
             passes: Auto::Auto,
             scorer: Auto::Auto,
-            training: TrainingParams {
-                epochs: Auto::Auto,
-                batch_size: 128,
-                optimizer: Optimizer::Adam,
-                amsgrad: false,
-                nesterov: false,
-                rate: Auto::Auto,
-                schedule: Schedule::Constant,
-                warmup: Warmup::None,
-                l2: 2.5e-4,
-                patience: Patience::None,
-                holdout: Auto::Auto,
-            },
+            training: TrainingParams { l2: 2.5e-4, ..TrainingParams::new(Auto::Auto, 128) },
         }
     }
 }
@@ -283,7 +269,7 @@ impl GeoTrans {
             }
         };
         let dropout = params.dropout.unwrap_or(0.0) as f32;
-        let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
+        let taps = [TapRequest::pixels(OutputLayout::Nchw)];
         Ok(Self { params, set, network: network.name, scoring, dropout, taps })
     }
 
@@ -406,9 +392,9 @@ impl Method for GeoTrans {
             Classification { examples, learner: set.learner(&self.graph())?, most_validated: MOST_VALIDATED };
         let trained = set.train(&mut objective)?;
         let weights = objective.learner.network.weights();
-        let network = TrainedNetwork::new(self.network, weights, size, &Self::network_taps())?;
-        let classifier =
-            TransformationClassifier { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
+        let network = Backbone::from_tensors(self.network, weights)?;
+        let network = TrainedNetwork::new(network, &[size], &Self::network_taps())?;
+        let classifier = TransformationClassifier { network, set: self.set.clone(), size, seed };
         let (fitted, held_out) = self.fit_scores(&set, classifier)?;
         let learned = format!("each under {} transformations", self.set.len());
         Ok(set.finish(Box::new(fitted), held_out, &trained, &learned))
@@ -424,7 +410,9 @@ impl Method for GeoTrans {
             return Err(missing(scores::STATE));
         }
         let refuse = |reason: String| MethodError::State { state: NETWORK.to_owned(), reason: Some(reason) };
-        let Stored { network, size, seed } = TrainedNetwork::restore(self.network, network, &Self::network_taps())?;
+        let open = |weights| Backbone::from_tensors(self.network, weights);
+        let StoredNetwork { network, size, seed } =
+            TrainedNetwork::restore(self.network, network, open, &Self::network_taps())?;
         if network.width(0) != self.set.len() {
             return Err(refuse(format!("it tells {} transformations apart, not {}", network.width(0), self.set.len())));
         }
@@ -449,8 +437,7 @@ impl Method for GeoTrans {
             }
             _ => return Err(missing(scores::STATE)),
         };
-        let classifier =
-            TransformationClassifier { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
+        let classifier = TransformationClassifier { network, set: self.set.clone(), size, seed };
         Ok(Box::new(FittedGeoTrans { classifier, model }))
     }
 }
