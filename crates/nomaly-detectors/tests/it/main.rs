@@ -12,5 +12,6 @@ mod regions;
 mod session;
 mod shift;
 mod sizes;
+mod trained_maps;
 mod training;
 mod update;
