@@ -29,7 +29,7 @@ use image::{Rgb, RgbImage, imageops};
 use nomaly_data::{ImageSource, Label, Sample};
 use nomaly_detectors::auto::choose_method;
 use nomaly_detectors::{DecisionRule, Detector, FitOptions, FittedDetector, PredictOptions};
-use nomaly_methods::{GroupBy, METHODS};
+use nomaly_methods::{GroupBy, METHODS, Sees};
 use nomaly_nn::runtime::Executor;
 use nomaly_settings::Assignments;
 use nomaly_store::Silent;
@@ -104,7 +104,10 @@ fn run(scenario: &str, method: &str, group_by: &GroupBy, seed: u64, input: u64) 
             choose_method(&train, "efficientnet-lite0", &Assignments::new(), &options, None, &Executor::cpu()?)?;
         Detector::new(choice.method, "efficientnet-lite0", &choice.settings)?
     } else {
-        let backbone = METHODS.get(method)?.backbone.unwrap_or("efficientnet-lite0");
+        let backbone = match METHODS.get(method)?.sees {
+            Sees::Pixels => "pixels",
+            Sees::Taps => "efficientnet-lite0",
+        };
         Detector::new(method, backbone, &Assignments::new().with("input_size", input))?
     };
     let options = FitOptions { seed, group_by: group_by.clone(), ..FitOptions::default() };

@@ -1,15 +1,16 @@
 //! Backbones: one network with weights or several joined, and the extractors compiled from them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use nomaly_nn::runtime::Executor;
+use nomaly_nn::runtime::{Executor, Runnable};
 use nomaly_registry::UnknownName;
 
 use crate::error::BackboneError;
 use crate::extractor::{Compiled, Extractor, Renormalize};
 use crate::part::Part;
 use crate::registry::{BACKBONES, BackboneEntry, Preprocessing};
-use crate::taps::{PREFIX_SEPARATOR, TapInfo, TapRequest};
+use crate::taps::{PIXELS, PREFIX_SEPARATOR, TapInfo, TapRequest};
 use crate::weights;
 use nomaly_nn::graph::Graph;
 use nomaly_nn::weights::Weights;
@@ -35,6 +36,9 @@ pub struct OpenOptions {
 /// named `efficientnet-lite0/stage3`, and so on. Images are prepared as for the first network; the others get the same
 /// pixels with their own normalization. Joined networks are for features: training, and reading a single weight file,
 /// take one network.
+///
+/// # No network
+/// Methods that see nothing but [pixels](crate::PIXELS) stand on [`Backbone::pixels`], which has no network.
 pub struct Backbone {
     name: String,
     /// The networks in the order of the name.
@@ -64,7 +68,7 @@ impl Backbone {
     }
 
     /// Opens a backbone by name, with weights from the file in `options`, or else embedded ones, or else from the store
-    /// that `nomaly weights get` fills. A backbone without weights needs none.
+    /// that `nomaly weights get` fills.
     ///
     /// # Errors
     /// For an unknown name, networks that cannot be joined, missing weights, a weight file for joined networks, and
@@ -83,12 +87,6 @@ impl Backbone {
 
     fn open_one(entry: &'static BackboneEntry, options: &OpenOptions) -> Result<Self, BackboneError> {
         let name = entry.name;
-        if !entry.has_weights() {
-            if let Some(path) = &options.weights {
-                return Err(BackboneError::TakesNoWeights { backbone: name.to_owned(), path: path.clone() });
-            }
-            return Ok(Self::from_tensors(name, Weights::new())?.with_provenance(NO_WEIGHTS, NO_WEIGHTS));
-        }
         if let Some(path) = &options.weights {
             let backbone = Self::from_tensors(name, weights::read(path)?)?;
             // Only the file name: paths of one machine mean nothing on another.
@@ -114,6 +112,25 @@ impl Backbone {
         }
     }
 
+    /// No network, for methods that see nothing but pixels: its [extractors](Self::compile) give the images themselves.
+    /// Models of such methods call it [`pixels`](crate::PIXELS).
+    pub fn pixels() -> Self {
+        let [source, licence] = [NO_WEIGHTS; 2].map(str::to_owned);
+        Self { name: PIXELS.to_owned(), parts: Vec::new(), ignored: Vec::new(), source, licence }
+    }
+
+    /// The network of a `graph` that is not in the registry, such as one that a method trains, with its weights. Its
+    /// inputs are prepared by the method.
+    ///
+    /// # Errors
+    /// For a tensor that is missing for the shallowest tap or of the wrong shape, numbers that are not finite, and
+    /// negative variances.
+    pub fn of_graph(name: &str, graph: Graph, mut weights: Weights) -> Result<Self, BackboneError> {
+        let parts = vec![Part::of_graph(name, graph, Preprocessing::PIXELS, &mut weights)?];
+        let (source, licence) = ("tensors".to_owned(), UNSTATED.to_owned());
+        Ok(Self { name: name.to_owned(), parts, ignored: weights.into_keys().collect(), source, licence })
+    }
+
     /// Joins backbones of one network each.
     fn joined(name: &str, opened: Vec<Self>) -> Self {
         let sources: Vec<String> = opened.iter().map(|one| format!("{}: {}", one.name, one.source)).collect();
@@ -125,7 +142,7 @@ impl Backbone {
         let mut parts = Vec::new();
         for one in opened {
             for mut part in one.parts {
-                part.prefix = prefix(part.entry);
+                part.prefix = prefix(&part.name);
                 ignored.extend(one.ignored.iter().map(|tensor| format!("{}{tensor}", part.prefix)));
                 parts.push(part);
             }
@@ -147,13 +164,17 @@ impl Backbone {
         Ok(backbone.with_provenance(format!("initialised with seed {seed}"), UNSTATED))
     }
 
-    /// Builds a backbone from tensors, such as those of a model file. The classifier may have any number of classes.
+    /// Builds a backbone from tensors, such as those of a model file, whose name may be [`pixels`](Self::pixels). The
+    /// classifier may have any number of classes.
     ///
     /// # Errors
     /// For an unknown name, networks that cannot be joined, a tensor of the wrong shape, numbers that are not finite,
     /// negative variances, and if not even the shallowest tap of a network can be served.
     pub fn from_tensors(name: &str, mut weights: Weights) -> Result<Self, BackboneError> {
         let (source, licence) = ("tensors".to_owned(), UNSTATED.to_owned());
+        if name == PIXELS {
+            return Ok(Self { ignored: weights.into_keys().collect(), ..Self::pixels() });
+        }
         let entries = entries(name)?;
         let mut parts = Vec::with_capacity(entries.len());
         if let [entry] = entries[..] {
@@ -163,7 +184,7 @@ impl Backbone {
         }
         let mut ignored = Vec::new();
         for entry in entries {
-            let prefix = prefix(entry);
+            let prefix = prefix(entry.name);
             let (own, others): (Weights, Weights) =
                 weights.into_iter().partition(|(name, _)| name.starts_with(&prefix));
             weights = others;
@@ -190,22 +211,40 @@ impl Backbone {
 
     /// The entries of its networks in the registry, in the order of the name.
     pub fn entries(&self) -> impl Iterator<Item = &'static BackboneEntry> + '_ {
-        self.parts.iter().map(|part| part.entry)
+        self.parts.iter().filter_map(|part| part.entry)
+    }
+
+    /// Whether there is a network.
+    pub fn has_network(&self) -> bool {
+        !self.parts.is_empty()
     }
 
     /// What it computes.
     ///
     /// # Errors
-    /// For joined networks, which have a graph each.
+    /// For joined networks, which have a graph each, and without a network.
     pub fn graph(&self) -> Result<&Graph, BackboneError> {
         match &self.parts[..] {
             [part] => Ok(&part.graph),
-            _ => Err(BackboneError::OneNetwork { backbone: self.name.clone(), what: "a graph" }),
+            _ => Err(self.not_one("a graph")),
         }
     }
 
-    /// The taps that the weights serve, per network from the shallowest to the deepest.
+    /// The error of an operation that takes one network.
+    fn not_one(&self, what: &'static str) -> BackboneError {
+        let backbone = self.name.clone();
+        if self.parts.is_empty() {
+            BackboneError::NoNetwork { what }
+        } else {
+            BackboneError::OneNetwork { backbone, what }
+        }
+    }
+
+    /// The taps that the weights serve, per network from the shallowest to the deepest; without a network the pixels.
     pub fn taps(&self) -> Vec<TapInfo> {
+        if self.parts.is_empty() {
+            return vec![TapInfo { name: PIXELS.to_owned(), channels: 3, stride: Some(1) }];
+        }
         self.parts.iter().flat_map(Part::taps).collect()
     }
 
@@ -216,7 +255,7 @@ impl Backbone {
 
     /// How images are prepared for the known weights; for joined networks, those of the first.
     pub fn preprocessing(&self) -> Preprocessing {
-        self.parts[0].entry.preprocessing
+        self.parts.first().map_or(Preprocessing::PIXELS, |part| part.preprocessing)
     }
 
     /// The licence of the weights as an SPDX expression, or `not stated`.
@@ -235,7 +274,8 @@ impl Backbone {
     }
 
     /// Compiles an extractor of `taps` for images of `input` = (height, width), which runs on the device of `executor`.
-    /// Nothing below the deepest tap of a network is computed, and networks without a tap are skipped.
+    /// Nothing below the deepest tap of a network is computed, and networks without a tap are skipped. The
+    /// [pixels](crate::PIXELS) are a tap of every backbone.
     ///
     /// # Errors
     /// For a tap that the backbone or its weights do not have, for an empty list of taps, for an input that is too
@@ -250,21 +290,39 @@ impl Backbone {
             let taps = self.taps().into_iter().map(|tap| tap.name).collect::<Vec<_>>().join(", ");
             return Err(BackboneError::NoTaps { backbone: self.name.clone(), taps });
         }
-        let nodes = taps.iter().map(|tap| self.tap_node(&tap.name)).collect::<Result<Vec<_>, _>>()?;
+        let node = |tap: &TapRequest| if tap.is_pixels() { Ok(None) } else { self.tap_node(&tap.name).map(Some) };
+        let nodes = taps.iter().map(node).collect::<Result<Vec<_>, _>>()?;
         let mut networks = Vec::new();
         for (place, part) in self.parts.iter().enumerate() {
-            let own: Vec<usize> = (0..taps.len()).filter(|&tap| nodes[tap].0 == place).collect();
+            let node_of = |tap: usize| nodes[tap].filter(|(of, _)| *of == place).map(|(_, node)| (tap, node));
+            let own: Vec<(usize, usize)> = (0..taps.len()).filter_map(node_of).collect();
             if own.is_empty() {
                 continue;
             }
-            let outputs: Vec<_> = own.iter().map(|&tap| (nodes[tap].1, taps[tap].layout)).collect();
+            let outputs: Vec<_> = own.iter().map(|&(tap, node)| (node, taps[tap].layout)).collect();
             networks.push(Compiled {
                 network: part.compile(input, &outputs, executor)?,
-                taps: own,
-                renormalize: Renormalize::between(&self.preprocessing(), &part.entry.preprocessing),
+                taps: own.into_iter().map(|(tap, _)| tap).collect(),
+                renormalize: Renormalize::between(&self.preprocessing(), &part.preprocessing),
             });
         }
-        Ok(Extractor::new(networks, taps.to_vec()))
+        Ok(Extractor::new(input, networks, taps.to_vec()))
+    }
+
+    /// Makes a single network ready for inference of `taps` on the device of `executor`, for inputs of these heights
+    /// and widths in the order of their nodes. Unlike [`compile`](Self::compile), this takes graphs of any operations and of several inputs.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile), and for joined networks or no network.
+    pub fn inference(
+        &self,
+        inputs: &[[usize; 2]],
+        taps: &[TapRequest],
+        executor: &Executor,
+    ) -> Result<Arc<dyn Runnable>, BackboneError> {
+        let [part] = &self.parts[..] else { return Err(self.not_one("inference of a graph")) };
+        let output = |tap: &TapRequest| self.tap_node(&tap.name).map(|(_, node)| (node, tap.layout));
+        part.inference(inputs, &taps.iter().map(output).collect::<Result<Vec<_>, _>>()?, executor)
     }
 
     /// The tensors that the deepest of `taps` needs, with their original names, shapes and number formats, as stored in
@@ -273,7 +331,8 @@ impl Backbone {
     /// # Errors
     /// For a tap that the backbone or its weights do not have.
     pub fn export(&self, taps: &[&str]) -> Result<Weights, BackboneError> {
-        let nodes = taps.iter().map(|tap| self.tap_node(tap)).collect::<Result<Vec<_>, _>>()?;
+        let of_networks = taps.iter().filter(|tap| **tap != PIXELS);
+        let nodes = of_networks.map(|tap| self.tap_node(tap)).collect::<Result<Vec<_>, _>>()?;
         let mut exported = Weights::new();
         for (place, part) in self.parts.iter().enumerate() {
             let own: Vec<usize> = nodes.iter().filter(|(of, _)| *of == place).map(|(_, node)| *node).collect();
@@ -301,9 +360,9 @@ impl Backbone {
     }
 
     /// The first of the joined networks without any of the `taps`.
-    pub fn unused(&self, taps: &[TapRequest]) -> Option<&'static str> {
+    pub fn unused(&self, taps: &[TapRequest]) -> Option<&str> {
         let unused = |part: &&Part| !taps.iter().any(|tap| tap.name.starts_with(&part.prefix));
-        self.parts.iter().find(unused).map(|part| part.entry.name)
+        self.parts.iter().find(unused).map(|part| part.name.as_str())
     }
 
     pub(crate) fn part(&self, place: usize) -> &Part {
@@ -328,14 +387,25 @@ impl Backbone {
     }
 }
 
+/// Former names of backbones that are none, and what to do instead.
+const FORMER: [(&str, &str); 2] = [
+    (PIXELS, "the methods adacl, cutpaste, geotrans and patches see pixels without one"),
+    ("adacl-cnn", "it is the network of the method adacl, which has it without being told"),
+];
+
 const NO_WEIGHTS: &str = "no weights";
 const UNSTATED: &str = "not stated";
 
 /// The entries of the networks in a name.
 ///
 /// # Errors
-/// For an unknown name, and for networks that cannot be joined: duplicates, and entries that are not networks.
+/// For an unknown name, and for a network that is named twice.
 fn entries(name: &str) -> Result<Vec<&'static BackboneEntry>, BackboneError> {
+    if let Some((name, instead)) =
+        FORMER.into_iter().find(|(former, _)| name.split(JOIN_SEPARATOR).any(|one| one == *former))
+    {
+        return Err(BackboneError::NoBackbone { name, instead });
+    }
     let entries = name.split(JOIN_SEPARATOR).map(|part| BACKBONES.get(part)).collect::<Result<Vec<_>, _>>()?;
     if let [_] = entries[..] {
         return Ok(entries);
@@ -343,9 +413,6 @@ fn entries(name: &str) -> Result<Vec<&'static BackboneEntry>, BackboneError> {
     for (place, entry) in entries.iter().enumerate() {
         let refuse =
             |reason| Err(BackboneError::NotJoinable { backbone: name.to_owned(), network: entry.name, reason });
-        if !entry.has_weights() {
-            return refuse("is no network");
-        }
         if entries[..place].iter().any(|earlier| earlier.name == entry.name) {
             return refuse("is named twice, and would say the same twice");
         }
@@ -354,12 +421,14 @@ fn entries(name: &str) -> Result<Vec<&'static BackboneEntry>, BackboneError> {
 }
 
 /// The prefix of the names of a joined network's taps and tensors.
-fn prefix(entry: &BackboneEntry) -> String {
-    format!("{}{PREFIX_SEPARATOR}", entry.name)
+fn prefix(network: &str) -> String {
+    format!("{network}{PREFIX_SEPARATOR}")
 }
 
 #[cfg(test)]
 mod tests {
+    use nomaly_kernels::geometry::OutputLayout;
+
     use super::*;
 
     #[test]
@@ -375,14 +444,14 @@ mod tests {
         assert_eq!(joined.ignored(), ["resnet18/step", "mobilenetv2/step"]);
         let alike = Backbone::joined("resnet18+mobilenetv2", vec![one("resnet18", "MIT"), one("mobilenetv2", "MIT")]);
         assert_eq!(alike.licence(), "MIT");
-        assert_eq!(alike.preprocessing(), alike.parts[0].entry.preprocessing);
+        assert_eq!(alike.preprocessing(), alike.parts[0].preprocessing);
     }
 
     #[test]
     fn a_name_is_of_one_network_or_of_several_different_ones() {
         let names =
             |name: &str| entries(name).map(|entries| entries.iter().map(|entry| entry.name).collect::<Vec<_>>());
-        assert_eq!(names("pixels").unwrap(), ["pixels"]);
+        assert_eq!(names("resnet18").unwrap(), ["resnet18"]);
         let three = "efficientnet-lite0+mobilenetv2+resnet18";
         assert_eq!(names(three).unwrap(), ["efficientnet-lite0", "mobilenetv2", "resnet18"]);
         for (name, expected) in [
@@ -390,7 +459,14 @@ mod tests {
                 "resnet18+resnet18",
                 "resnet18+resnet18 cannot be joined: resnet18 is named twice, and would say the same twice",
             ),
-            ("efficientnet-lite0+pixels", "efficientnet-lite0+pixels cannot be joined: pixels is no network"),
+            (
+                "efficientnet-lite0+pixels",
+                "`pixels` is no backbone: the methods adacl, cutpaste, geotrans and patches see pixels without one",
+            ),
+            (
+                "adacl-cnn",
+                "`adacl-cnn` is no backbone: it is the network of the method adacl, which has it without being told",
+            ),
             ("efficientnet-lite0+mobilnetv2", "unknown backbone `mobilnetv2`; did you mean `mobilenetv2`?"),
         ] {
             assert_eq!(names(name).unwrap_err().to_string(), expected);
@@ -417,5 +493,48 @@ mod tests {
             let expected = format!("{name} is several networks joined, and {what} is for one: name one of them alone");
             assert_eq!(error.unwrap_err().to_string(), expected);
         }
+    }
+
+    #[test]
+    fn pixels_are_what_goes_in() {
+        let executor = Executor::cpu().unwrap();
+        let layouts = [OutputLayout::Nchw, OutputLayout::Rows, OutputLayout::Mean];
+        let taps = layouts.map(TapRequest::pixels);
+        let image: Vec<f32> = (0..2 * 3 * 32 * 32).map(|value| value as f32 / 6143.0).collect();
+        for backbone in [Backbone::pixels(), Backbone::initialized("wrn-10-1", 2, 0).unwrap()] {
+            let extractor = backbone.compile([32, 32], &taps, &executor).unwrap();
+            let mut outputs = vec![Vec::new(); 3];
+            let mut workspace = extractor.workspace(2);
+            extractor.run(&image, 2, &mut workspace, &mut outputs).unwrap();
+            assert_eq!(
+                (extractor.input_shape(), extractor.output_shape(1), extractor.output_shape(2)),
+                ([3, 32, 32], [3, 32, 32], [3, 1, 1])
+            );
+            assert_eq!(outputs[0], image);
+            assert_eq!(outputs[1][..6], [image[0], image[1024], image[2048], image[1], image[1025], image[2049]]);
+            assert_eq!(outputs[1][3072..3075], [image[3072], image[4096], image[5120]]);
+            let mean = (3072.0 + 1023.0 / 2.0) / 6143.0;
+            assert!((outputs[2][3] - mean).abs() < 1e-5, "{} {mean}", outputs[2][3]);
+            assert!(extractor.run(&image[1..], 2, &mut workspace, &mut outputs).is_err());
+            assert!(backbone.export(&["pixels"]).unwrap().is_empty());
+        }
+        let none = Backbone::pixels();
+        assert!(!none.has_network() && none.taps()[0].name == "pixels");
+        assert!(matches!(none.graph(), Err(BackboneError::NoNetwork { what: "a graph" })));
+        assert!(none.compile([8, 8], &[TapRequest::new("layer1", OutputLayout::Rows)], &executor).is_err());
+        let restored = Backbone::from_tensors("pixels", Weights::new()).unwrap();
+        assert_eq!((restored.name(), restored.licence()), ("pixels", "no weights"));
+        // Beside taps of a network.
+        let network = Backbone::initialized("wrn-10-1", 2, 0).unwrap();
+        let stem = network.taps().remove(0).name;
+        let both = [TapRequest::pixels(OutputLayout::Nchw), TapRequest::new(stem, OutputLayout::Mean)];
+        let run = |taps: &[TapRequest]| {
+            let extractor = network.compile([32, 32], taps, &executor).unwrap();
+            let mut outputs = vec![Vec::new(); taps.len()];
+            extractor.run(&image, 2, &mut extractor.workspace(2), &mut outputs).unwrap();
+            outputs
+        };
+        let (outputs, alone) = (run(&both), run(&both[1..]));
+        assert_eq!((&outputs[0], &outputs[1]), (&image, &alone[0]));
     }
 }

@@ -17,6 +17,20 @@ pub enum BackboneError {
     /// No backbone of that name.
     #[error(transparent)]
     UnknownBackbone(#[from] UnknownName),
+    /// A former name of a backbone that is none.
+    #[error("`{name}` is no backbone: {instead}")]
+    NoBackbone {
+        /// The name.
+        name: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// An operation on a network, without one.
+    #[error("{what} is of a network, and there is none")]
+    NoNetwork {
+        /// The requested operation.
+        what: &'static str,
+    },
     /// Networks that cannot be joined.
     #[error("{backbone} cannot be joined: {network} {reason}")]
     NotJoinable {
@@ -151,14 +165,6 @@ pub enum BackboneError {
     Untrained {
         /// The backbone.
         backbone: String,
-    },
-    /// A weight file for a backbone that has no weights.
-    #[error("{backbone} has no weights, so {} is of no use to it", path.display())]
-    TakesNoWeights {
-        /// The backbone.
-        backbone: String,
-        /// The file.
-        path: std::path::PathBuf,
     },
     /// The workspace belongs to another extractor.
     #[error("the workspace belongs to another extractor")]

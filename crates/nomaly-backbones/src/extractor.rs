@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nomaly_kernels::geometry::OutputLayout;
 use nomaly_kernels::network::{NetworkError, StepInfo};
 use nomaly_nn::inference::{Inference, InferenceWorkspace};
 use nomaly_nn::runtime::{Device, Runnable};
@@ -15,6 +16,8 @@ use crate::taps::TapRequest;
 /// needs a [`Workspace`] of its own.
 #[derive(Debug)]
 pub struct Extractor {
+    /// Height and width of an image.
+    input: [usize; 2],
     networks: Vec<Compiled>,
     taps: Vec<TapRequest>,
     /// `[C, h, w]` of each tap.
@@ -46,14 +49,6 @@ pub(crate) enum Executable {
 }
 
 impl Executable {
-    /// `[3, height, width]` of one image.
-    fn input_shape(&self) -> [usize; 3] {
-        match self {
-            Self::Plan(plan) => plan.input_shapes()[0],
-            Self::OnDevice { input, .. } => *input,
-        }
-    }
-
     /// `[C, h, w]` of each output.
     fn output_shapes(&self) -> Vec<[usize; 3]> {
         match self {
@@ -122,12 +117,17 @@ impl Workspace {
 }
 
 impl Extractor {
-    pub(crate) fn new(networks: Vec<Compiled>, taps: Vec<TapRequest>) -> Self {
-        let mut shapes = vec![[0; 3]; taps.len()];
+    pub(crate) fn new(input: [usize; 2], networks: Vec<Compiled>, taps: Vec<TapRequest>) -> Self {
+        let [height, width] = input;
+        let pixels = |tap: &TapRequest| match tap.layout {
+            OutputLayout::Mean => [3, 1, 1],
+            OutputLayout::Nchw | OutputLayout::Rows => [3, height, width],
+        };
+        let mut shapes: Vec<[usize; 3]> = taps.iter().map(pixels).collect();
         for Compiled { network, taps, .. } in &networks {
             taps.iter().zip(network.output_shapes()).for_each(|(&tap, shape)| shapes[tap] = shape);
         }
-        Self { networks, taps, shapes }
+        Self { input, networks, taps, shapes }
     }
 
     /// The taps in the order of the outputs.
@@ -137,7 +137,7 @@ impl Extractor {
 
     /// `[3, height, width]` of one image.
     pub fn input_shape(&self) -> [usize; 3] {
-        self.networks[0].network.input_shape()
+        [3, self.input[0], self.input[1]]
     }
 
     /// `[C, h, w]` of the features of an output, whatever its layout; `[C, 1, 1]` for means.
@@ -167,7 +167,7 @@ impl Extractor {
         workspace: &mut Workspace,
         outputs: &mut [Vec<f32>],
     ) -> Result<(), BackboneError> {
-        self.execute(input, workspace, outputs, &mut |network, input, workspace, outputs| {
+        self.execute(input, batch, workspace, outputs, &mut |network, input, workspace, outputs| {
             match (network, workspace) {
                 (Executable::Plan(plan), Some(workspace)) => plan.run(&[input], batch, workspace, outputs)?,
                 (Executable::OnDevice { network, input: shape, device }, None) => {
@@ -206,21 +206,18 @@ impl Extractor {
         outputs: &mut [Vec<f32>],
     ) -> Result<Vec<Duration>, BackboneError> {
         let mut times = Vec::new();
-        self.execute(
-            input,
-            workspace,
-            outputs,
-            &mut |network, input, workspace, outputs| match (network, workspace) {
-                (Executable::Plan(plan), Some(workspace)) => {
-                    times.extend(plan.profile(&[input], batch, workspace, outputs)?);
-                    Ok(())
-                }
-                (Executable::OnDevice { device, .. }, _) => {
-                    Err(BackboneError::NotOnDevice { device: *device, what: "the times of single layers" })
-                }
-                (Executable::Plan(_), None) => Err(BackboneError::OtherWorkspace),
-            },
-        )?;
+        self.execute(input, batch, workspace, outputs, &mut |network, input, workspace, outputs| match (
+            network, workspace,
+        ) {
+            (Executable::Plan(plan), Some(workspace)) => {
+                times.extend(plan.profile(&[input], batch, workspace, outputs)?);
+                Ok(())
+            }
+            (Executable::OnDevice { device, .. }, _) => {
+                Err(BackboneError::NotOnDevice { device: *device, what: "the times of single layers" })
+            }
+            (Executable::Plan(_), None) => Err(BackboneError::OtherWorkspace),
+        })?;
         Ok(times)
     }
 
@@ -228,6 +225,7 @@ impl Extractor {
     fn execute(
         &self,
         input: &[f32],
+        batch: usize,
         workspace: &mut Workspace,
         outputs: &mut [Vec<f32>],
         run: &mut Run<'_>,
@@ -239,6 +237,9 @@ impl Extractor {
         let Workspace { networks, input: renormalized } = workspace;
         if networks.len() != self.networks.len() {
             return Err(BackboneError::OtherWorkspace);
+        }
+        for (tap, values) in self.taps.iter().zip(&mut *outputs).filter(|(tap, _)| tap.is_pixels()) {
+            pixels(input, batch, height * width, tap.layout, values)?;
         }
         for (Compiled { network, taps, renormalize }, workspace) in self.networks.iter().zip(networks) {
             let input = match renormalize {
@@ -260,3 +261,32 @@ impl Extractor {
 /// A run of a network on its input, with its workspace and outputs.
 type Run<'a> =
     dyn FnMut(&Executable, &[f32], Option<&mut InferenceWorkspace>, &mut [Vec<f32>]) -> Result<(), BackboneError> + 'a;
+
+/// Writes the planes of `batch` images in a layout.
+fn pixels(
+    input: &[f32],
+    batch: usize,
+    positions: usize,
+    layout: OutputLayout,
+    out: &mut Vec<f32>,
+) -> Result<(), BackboneError> {
+    let (each, found) = (3 * positions, input.len());
+    if batch.checked_mul(each) != Some(found) {
+        let expected = batch.saturating_mul(each);
+        return Err(NetworkError::Length { what: "the input", expected, found }.into());
+    }
+    out.clear();
+    match layout {
+        OutputLayout::Nchw => out.extend_from_slice(input),
+        OutputLayout::Rows => {
+            for image in input.chunks_exact(each.max(1)) {
+                out.extend((0..positions).flat_map(|at| [0, 1, 2].map(|channel| image[channel * positions + at])));
+            }
+        }
+        OutputLayout::Mean => {
+            let mean = |plane: &[f32]| plane.iter().map(|&value| f64::from(value)).sum::<f64>() / positions as f64;
+            out.extend(input.chunks_exact(positions.max(1)).map(|plane| mean(plane) as f32));
+        }
+    }
+    Ok(())
+}

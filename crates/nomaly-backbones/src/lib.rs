@@ -41,4 +41,4 @@ pub use error::BackboneError;
 pub use extractor::{Extractor, Workspace};
 pub use nomaly_kernels::geometry::OutputLayout;
 pub use registry::{BackboneEntry, Interpolation, Preprocessing};
-pub use taps::{TapInfo, TapRequest, tap_infos};
+pub use taps::{PIXELS, TapInfo, TapRequest, tap_infos};

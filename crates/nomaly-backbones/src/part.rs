@@ -1,11 +1,13 @@
 //! One network of a backbone: a graph with weights for all of it or its shallower part.
 
+use std::sync::Arc;
+
 use nomaly_kernels::geometry::OutputLayout;
-use nomaly_nn::runtime::{Device, Executor};
+use nomaly_nn::runtime::{Device, Executor, Runnable, RuntimeError};
 
 use crate::error::BackboneError;
 use crate::extractor::Executable;
-use crate::registry::BackboneEntry;
+use crate::registry::{BackboneEntry, Preprocessing};
 use crate::taps::{TapInfo, tap_infos};
 use nomaly_nn::graph::{Graph, NodeLayout, Op, Parameter, ParameterRole};
 use nomaly_nn::inference::Inference;
@@ -14,7 +16,11 @@ use nomaly_nn::weights::{WeightTensor, Weights};
 /// A network with its weights, checked: every tensor has the shape that the architecture gives it and holds finite
 /// numbers.
 pub(crate) struct Part {
-    pub(crate) entry: &'static BackboneEntry,
+    pub(crate) name: String,
+    /// Its entry in the registry; `None` for the graph of a method.
+    pub(crate) entry: Option<&'static BackboneEntry>,
+    /// How its images are prepared.
+    pub(crate) preprocessing: Preprocessing,
     pub(crate) graph: Graph,
     /// The prefix of the names of its taps and tensors in the backbone; empty if it is the only network.
     pub(crate) prefix: String,
@@ -40,7 +46,29 @@ impl Part {
         if let Some(tensor) = entry.architecture.foreign_tensor().filter(|tensor| weights.contains_key(*tensor)) {
             return Err(BackboneError::OtherNetwork { backbone: name.to_owned(), tensor });
         }
+        let first = weights.keys().next().cloned();
         let graph = with_classes_of(entry, weights);
+        let part = Self::of_graph(name, graph, entry.preprocessing, weights).map_err(|error| {
+            match (error, entry.architecture.accepted_names(), first) {
+                // Not one tensor was taken.
+                (BackboneError::MissingTensor { .. }, Some(expected), Some(found))
+                    if weights.keys().next() == Some(&found) =>
+                {
+                    BackboneError::ForeignNames { backbone: name.to_owned(), expected, found }
+                }
+                (error, ..) => error,
+            }
+        })?;
+        Ok(Self { entry: Some(entry), prefix, ..part })
+    }
+
+    /// As [`take`](Self::take), for a graph that is not in the registry.
+    pub(crate) fn of_graph(
+        name: &str,
+        graph: Graph,
+        preprocessing: Preprocessing,
+        weights: &mut Weights,
+    ) -> Result<Self, BackboneError> {
         let mut known = Weights::new();
         let mut lacking: Vec<Option<String>> = Vec::with_capacity(graph.nodes().len());
         for index in 0..graph.nodes().len() {
@@ -73,18 +101,12 @@ impl Part {
             }
             served += 1;
         }
-        if served == 0
-            && known.is_empty()
-            && let (Some(expected), Some(found)) = (entry.architecture.accepted_names(), weights.keys().next())
-        {
-            let (backbone, found) = (name.to_owned(), found.clone());
-            return Err(BackboneError::ForeignNames { backbone, expected, found });
-        }
         if served == 0 {
             let tensor = missing.unwrap_or_default();
             return Err(BackboneError::MissingTensor { backbone: name.to_owned(), tensor });
         }
-        Ok(Self { entry, graph, prefix, weights: known, served, missing })
+        let (name, prefix) = (name.to_owned(), String::new());
+        Ok(Self { name, entry: None, preprocessing, graph, prefix, weights: known, served, missing })
     }
 
     /// Number of tensors.
@@ -103,7 +125,7 @@ impl Part {
         let taps = self.graph.taps();
         if position >= self.served {
             return Err(BackboneError::TapNotServed {
-                backbone: self.entry.name.to_owned(),
+                backbone: self.name.clone(),
                 tap: taps[position].name.clone(),
                 tensor: self.missing.clone().unwrap_or_default(),
                 deepest: taps[self.served - 1].name.clone(),
@@ -120,22 +142,32 @@ impl Part {
         outputs: &[(usize, OutputLayout)],
         executor: &Executor,
     ) -> Result<Executable, BackboneError> {
-        if let Some(next) = self.entry.fitting_size(input) {
-            let (backbone, multiple) = (self.entry.name.to_owned(), self.entry.architecture.size_multiple());
-            return Err(BackboneError::InputSize { backbone, size: input, multiple, next });
+        if let Some(next) = self.entry.and_then(|entry| entry.fitting_size(input)) {
+            let multiple = self.entry.map_or(1, |entry| entry.architecture.size_multiple());
+            return Err(BackboneError::InputSize { backbone: self.name.clone(), size: input, multiple, next });
         }
         let device = executor.device();
-        // Without weights there is nothing to compute.
-        if device == Device::Cpu || !self.entry.has_weights() {
+        if device == Device::Cpu {
             let plan = Inference::new(&self.graph, &self.weights, &[input], outputs, executor.isa())
-                .map_err(|error| BackboneError::compile(self.entry.name, error))?;
+                .map_err(|error| BackboneError::compile(&self.name, error))?;
             return Ok(Executable::Plan(Box::new(plan)));
         }
-        let network = executor
-            .runtime()
-            .prepare(&self.graph, &self.weights, &[input], outputs)
-            .map_err(|error| BackboneError::on_device(device, error))?;
+        let network = self.inference(&[input], outputs, executor)?;
         Ok(Executable::OnDevice { network, input: [3, input[0], input[1]], device })
+    }
+
+    /// Makes the network ready for the `outputs` (node, layout) and inputs of these heights and widths, whatever its
+    /// operations.
+    pub(crate) fn inference(
+        &self,
+        inputs: &[[usize; 2]],
+        outputs: &[(usize, OutputLayout)],
+        executor: &Executor,
+    ) -> Result<Arc<dyn Runnable>, BackboneError> {
+        executor.runtime().prepare(&self.graph, &self.weights, inputs, outputs).map_err(|error| match error {
+            RuntimeError::Compile(error) => BackboneError::compile(&self.name, error),
+            error => BackboneError::on_device(executor.device(), error),
+        })
     }
 
     /// The tensors that the `targets` need, by their names in the network.

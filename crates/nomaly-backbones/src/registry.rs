@@ -50,6 +50,17 @@ pub struct Preprocessing {
     pub filter: Interpolation,
 }
 
+impl Preprocessing {
+    /// That of methods that see pixels: the whole image, in [0, 1].
+    pub const PIXELS: Self = Self {
+        input_size: 256,
+        resize_short_side: 256,
+        mean: [0.0; 3],
+        std: [1.0; 3],
+        filter: Interpolation::Bilinear,
+    };
+}
+
 /// Weights that are known to fit a backbone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownWeights {
@@ -95,11 +106,6 @@ impl BackboneEntry {
     /// The number of trained parameters, classifier included.
     pub fn parameter_count(&self) -> usize {
         self.graph().parameter_count()
-    }
-
-    /// Whether it has weights at all.
-    pub fn has_weights(&self) -> bool {
-        !self.graph().parameters().is_empty()
     }
 
     /// The next larger height and width, if an image of this `size` is not divided into whole patches.
@@ -249,32 +255,6 @@ const fn bottleneck(inner: usize) -> Block {
 const SCALES: [[f64; 2]; 8] =
     [[1.0, 1.0], [1.0, 1.1], [1.1, 1.2], [1.2, 1.4], [1.4, 1.8], [1.6, 2.2], [1.8, 2.6], [2.0, 3.1]];
 
-const ADACL: BackboneEntry = BackboneEntry {
-    name: "adacl-cnn",
-    summary: "the small regressor of ADACL for 32×32 images",
-    architecture: Architecture::Adacl,
-    classes: 1,
-    preprocessing: SMALL,
-    weights: None,
-    publisher: None,
-};
-
-const PIXELS: BackboneEntry = BackboneEntry {
-    name: "pixels",
-    summary: "no network: the image itself, for methods that look at pixels",
-    architecture: Architecture::Pixels,
-    classes: 0,
-    preprocessing: Preprocessing {
-        input_size: 256,
-        resize_short_side: 256,
-        mean: [0.0; 3],
-        std: [1.0; 3],
-        filter: Interpolation::Bilinear,
-    },
-    weights: None,
-    publisher: None,
-};
-
 /// 224 pixels are 16 patches.
 const fn dinov2(
     name: &'static str,
@@ -334,8 +314,6 @@ pub static BACKBONES: Registry<BackboneEntry> = Registry::new(
         wide("wrn-16-4", "wide residual network for 32×32 images, 16 layers", 16, 4),
         wide("wrn-16-8", "wide residual network for 32×32 images, 16 layers, twice as wide", 16, 8),
         wide("wrn-28-10", "wide residual network for 32×32 images, 28 layers", 28, 10),
-        ADACL,
-        PIXELS,
     ],
 );
 

@@ -23,6 +23,10 @@ impl TapInfo {
     }
 }
 
+/// The name of the tap that is the input itself, which needs no network: red, green and blue, normalized as the
+/// backbone takes them, or in [0, 1] without a network.
+pub const PIXELS: &str = "pixels";
+
 /// The name of a classifier's tap.
 pub(crate) const LOGITS: &str = "logits";
 
@@ -42,6 +46,16 @@ impl TapRequest {
     /// Requests the tap `name` in `layout`.
     pub fn new(name: impl Into<String>, layout: OutputLayout) -> Self {
         Self { name: name.into(), layout }
+    }
+
+    /// Requests the [pixels](PIXELS) in `layout`.
+    pub fn pixels(layout: OutputLayout) -> Self {
+        Self::new(PIXELS, layout)
+    }
+
+    /// Whether it is the input itself.
+    pub fn is_pixels(&self) -> bool {
+        self.name == PIXELS
     }
 }
 

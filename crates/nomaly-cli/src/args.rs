@@ -367,8 +367,8 @@ pub(crate) struct MethodArgs {
     /// Let `auto` choose a method that fits in this many seconds on this machine
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     pub(crate) time_budget: Option<f64>,
-    /// The backbone, or several joined as A+B; see `nomaly list backbones` [default: efficientnet-lite0, or the
-    /// method's only one]
+    /// The backbone, or several joined as A+B; see `nomaly list backbones` [default: efficientnet-lite0;
+    /// methods that see pixels take none]
     #[arg(long, value_name = "NAME")]
     pub(crate) backbone: Option<String>,
     /// Passes over the training examples, for methods that train: the setting `epochs`

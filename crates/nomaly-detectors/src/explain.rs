@@ -11,9 +11,8 @@
 use std::borrow::Cow;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::explain::{ActivationMap, AverageActivations, Explanation, GradCam, Importance, Target};
-use nomaly_backbones::{Backbone, BackboneEntry, Extractor, OpenOptions, OutputLayout, TapRequest};
+use nomaly_backbones::{Backbone, Extractor, OutputLayout, TapRequest};
 use nomaly_data::Sample;
 use nomaly_methods::{AnomalyMap, FeatureBatch, FittedMethod, MethodError, MethodNetwork, MethodWorkspace, Skipped};
 use nomaly_store::Progress;
@@ -177,7 +176,7 @@ impl FittedDetector {
         if let Some(MethodNetwork { backbone, input, classes }) = fitted.network() {
             return Ok(ExplainedNetwork { backbone, scaling: InputScaling(input), classes, stored: None });
         }
-        if !backbone.entries().all(BackboneEntry::has_weights) {
+        if !backbone.has_network() {
             return Err(DetectorError::no_network(&self.info().method.name));
         }
         let taps: Vec<&str> = taps.iter().map(|tap| tap.name.as_str()).collect();
@@ -385,9 +384,8 @@ fn joined(inputs: &FeatureExtractor, views: Vec<(f64, Explanation)>) -> Result<I
 
 /// An extractor of the preprocessed pixels of a detector.
 fn inputs(detector: &FittedDetector) -> Result<FeatureExtractor, DetectorError> {
-    let backbone = Backbone::open("pixels", &OpenOptions::default())?;
-    let tap = TapRequest::new(pixels::TAP, OutputLayout::Nchw);
-    Ok(FeatureExtractor::new(&backbone, *detector.pipeline(), &[tap], detector.executor())?)
+    let tap = TapRequest::pixels(OutputLayout::Nchw);
+    Ok(FeatureExtractor::new(&Backbone::pixels(), *detector.pipeline(), &[tap], detector.executor())?)
 }
 
 /// The mask of the important pixels of a map, which are white.

@@ -133,8 +133,7 @@ pub(crate) fn fault(scored: &MethodScore) -> Option<Fault> {
 
 #[cfg(test)]
 mod tests {
-    use nomaly_backbones::architectures::pixels;
-    use nomaly_backbones::{Backbone, OpenOptions, OutputLayout, TapRequest};
+    use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
     use nomaly_nn::runtime::Executor;
     use nomaly_scorers::State;
     use nomaly_transforms::{Filter, Normalize, Pipeline, Resize, ResizeMode};
@@ -164,10 +163,10 @@ mod tests {
 
     /// The results of images with these features, two views of two features each.
     fn judged(refuses: bool, values: &[f32]) -> Result<Vec<Result<f64, Fault>>, MethodError> {
-        let backbone = Backbone::open("pixels", &OpenOptions::default()).unwrap();
+        let backbone = Backbone::pixels();
         let resize = Resize { mode: ResizeMode::Exact { height: 32, width: 32 }, filter: Filter::Bilinear };
         let normalize = Normalize { mean: [0.0; 3], std: [1.0; 3] };
-        let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
+        let taps = [TapRequest::pixels(OutputLayout::Nchw)];
         let pipeline = Pipeline::new(resize, None, normalize).unwrap();
         let fitted: [Box<dyn FittedMethod>; 1] = [Box::new(First { refuses })];
         let extractors = [FeatureExtractor::new(&backbone, pipeline, &taps, &Executor::cpu().unwrap()).unwrap()];

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nomaly_backbones::PIXELS;
 use nomaly_data::Sample;
-use nomaly_methods::{METHODS, MethodError};
+use nomaly_methods::{METHODS, MethodError, Sees};
 use nomaly_nn::runtime::Executor;
 use nomaly_settings::Assignments;
 use nomaly_store::Progress;
@@ -24,7 +25,7 @@ pub const DEFAULT_BACKBONE: &str = "efficientnet-lite0";
 pub struct Recipe {
     /// The method, or [`AUTO`].
     pub method: String,
-    /// The backbone; `None` for the method's only one, or else [`DEFAULT_BACKBONE`].
+    /// The backbone; `None` for [`DEFAULT_BACKBONE`], or for none where the method sees pixels.
     pub backbone: Option<String>,
     /// Settings of the method and of its input.
     pub settings: Assignments,
@@ -60,7 +61,7 @@ impl Default for Recipe {
 pub struct Chosen {
     /// The method.
     pub method: &'static str,
-    /// The backbone.
+    /// The backbone; `pixels` for none.
     pub backbone: String,
     /// The given settings with those of the choice.
     pub settings: Assignments,
@@ -95,7 +96,11 @@ impl Recipe {
             return Err(MethodError::Conflict { reason }.into());
         }
         let entry = METHODS.get(&self.method)?;
-        let backbone = self.backbone.as_deref().unwrap_or(entry.backbone.unwrap_or(DEFAULT_BACKBONE));
+        let usual = match entry.sees {
+            Sees::Pixels => PIXELS,
+            Sees::Taps => DEFAULT_BACKBONE,
+        };
+        let backbone = self.backbone.as_deref().unwrap_or(usual);
         Ok(Chosen { method: entry.name, backbone: backbone.to_owned(), settings: self.settings.clone(), reason: None })
     }
 

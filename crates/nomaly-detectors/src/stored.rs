@@ -2,8 +2,8 @@
 //!
 //! A checksum shows that a file is intact, not that nomaly wrote it: every value of the header may be malicious.
 
-use nomaly_backbones::{Backbone, TapRequest};
-use nomaly_methods::{INPUT_SIDES, MOST_SIZES, MethodEntry, MethodError};
+use nomaly_backbones::{Backbone, PIXELS, TapRequest};
+use nomaly_methods::{INPUT_SIDES, MOST_SIZES, MethodEntry, MethodError, Sees};
 use nomaly_settings::{Assignments, SettingsTable};
 use nomaly_transforms::{CenterCrop, Pipeline, ResizeMode};
 
@@ -23,13 +23,13 @@ pub(crate) fn check_names(
     Ok(given.iter().try_for_each(|(name, _)| table.find(name).map(drop))?)
 }
 
-/// Rejects a backbone that a method does not support.
+/// Rejects a backbone for a method that sees pixels, which models of such methods call their backbone.
 pub(crate) fn check_backbone(entry: &MethodEntry, backbone: &str) -> Result<(), DetectorError> {
-    match entry.backbone.filter(|only| *only != backbone) {
-        Some(only) => Err(DetectorError::from(MethodError::Conflict {
-            reason: format!("method {} stands on the backbone {only} only, not on {backbone}", entry.name),
+    match entry.sees {
+        Sees::Pixels if backbone != PIXELS => Err(DetectorError::from(MethodError::Conflict {
+            reason: format!("method {} sees pixels and takes no backbone: leave {backbone} out", entry.name),
         })),
-        None => Ok(()),
+        Sees::Pixels | Sees::Taps => Ok(()),
     }
 }
 

@@ -193,6 +193,8 @@ errors_of_kernels!(
     nomaly_kernels::filter::FilterError,
     nomaly_kernels::linalg::LinalgError,
     nomaly_kernels::resample::ResampleError,
+    nomaly_kernels::training::TrainingError,
+    nomaly_nn::inference::InferenceError,
 );
 
 impl MethodError {

@@ -96,7 +96,8 @@ impl From<&BackboneError> for ErrorKind {
             | BackboneError::NoTaps { .. }
             | BackboneError::NoWeights { .. }
             | BackboneError::Untrained { .. }
-            | BackboneError::TakesNoWeights { .. }
+            | BackboneError::NoBackbone { .. }
+            | BackboneError::NoNetwork { .. }
             | BackboneError::NotImported { .. }
             | BackboneError::InputSize { .. }
             | BackboneError::NotOnDevice { .. }

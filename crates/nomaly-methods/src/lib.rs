@@ -26,7 +26,7 @@ mod map_maker;
 pub mod maps;
 mod method;
 pub mod methods;
-mod networks;
+pub mod networks;
 pub mod recognition;
 mod registry;
 mod score;
@@ -40,10 +40,11 @@ pub use features::{FeatureBatch, FeatureSource};
 pub use groups::{GroupBy, Groups};
 pub use input::{Aspect, INPUT_SIDES, InputParams, MOST_SIZES, Tiles, View};
 pub use kind::ErrorKind;
+pub use map_maker::{DEFAULT_SIGMA, MapMaker, finish_maps};
 pub use maps::AnomalyMap;
 pub use method::{
     BuildMethod, Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams,
-    MoreSettings, Published, PublishedClasses, Updates,
+    MoreSettings, Published, PublishedClasses, Sees, Updates,
 };
 pub use nomaly_wire::Skipped;
 pub use registry::METHODS;

@@ -13,7 +13,7 @@ use crate::features::FeatureBatch;
 use crate::maps::{AnomalyMap, RegionOfInterest};
 
 /// Standard deviation of the blur of anomaly maps, in pixels of the network's input, of SPADE, PaDiM and PatchCore.
-pub(crate) const DEFAULT_SIGMA: f64 = 4.0;
+pub const DEFAULT_SIGMA: f64 = 4.0;
 /// Where the blur is truncated, in standard deviations: scipy's default, which the authors' programs use.
 const TRUNCATE: f64 = 4.0;
 
@@ -60,7 +60,7 @@ impl Resizer {
 
 /// Makes maps from distances at the positions of a feature grid.
 #[derive(Debug)]
-pub(crate) struct MapMaker<'a> {
+pub struct MapMaker<'a> {
     grid: [usize; 2],
     size: [usize; 2],
     resize: Resizer,
@@ -108,25 +108,28 @@ impl<'a> Finish<'a> {
 }
 
 /// Maps of all views from `values` `[views, height, width]`, one value per pixel of the network's input, with the
-/// batch's median filter and a blur of `sigma` pixels of the map (0 for none).
-pub(crate) fn finish_maps(
-    batch: &FeatureBatch<'_>,
-    values: Vec<f32>,
-    sigma: f64,
-) -> Result<Vec<AnomalyMap>, MethodError> {
+/// batch's median filter and a blur of `sigma` pixels of the map (0 for none). Pixels outside the region of interest are
+/// 0, or the map's smallest value if that is negative.
+///
+/// # Errors
+/// A blur that is wider than the kernels allow.
+pub fn finish_maps(batch: &FeatureBatch<'_>, values: Vec<f32>, sigma: f64) -> Result<Vec<AnomalyMap>, MethodError> {
     let values = if batch.map == batch.input { values } else { Resizer::new(batch.input, batch.map)?.maps(&values)? };
     Finish::new(batch, sigma)?.maps(values)
 }
 
 impl<'a> MapMaker<'a> {
     /// For the features of `batch` at `grid` = height × width positions; `sigma` in pixels of the map, 0 for no blur.
-    pub(crate) fn new(batch: &FeatureBatch<'a>, grid: [usize; 2], sigma: f64) -> Result<Self, MethodError> {
+    ///
+    /// # Errors
+    /// As [`finish_maps`], and a grid without positions.
+    pub fn new(batch: &FeatureBatch<'a>, grid: [usize; 2], sigma: f64) -> Result<Self, MethodError> {
         let resize = Resizer::new(grid, batch.map)?;
         Ok(Self { grid, size: batch.map, resize, finish: Finish::new(batch, sigma)? })
     }
 
     /// Sets the distances of positions outside the region of interest to 0, in `distances` `[views, grid]`.
-    pub(crate) fn restrict(&self, distances: &mut [f32]) {
+    pub fn restrict(&self, distances: &mut [f32]) {
         let Some(region) = self.finish.region else { return };
         for (view, distances) in distances.chunks_exact_mut(self.grid[0] * self.grid[1]).enumerate() {
             let inside = region.positions(view, self.grid, self.size);
@@ -135,7 +138,10 @@ impl<'a> MapMaker<'a> {
     }
 
     /// Maps of all views from `distances` `[views, grid]`; pixels outside the region of interest are 0.
-    pub(crate) fn maps(&self, distances: &[f32]) -> Result<Vec<AnomalyMap>, MethodError> {
+    ///
+    /// # Errors
+    /// Values that are not whole grids.
+    pub fn maps(&self, distances: &[f32]) -> Result<Vec<AnomalyMap>, MethodError> {
         self.finish.maps(self.resize.maps(distances)?)
     }
 }

@@ -23,7 +23,8 @@ pub trait Method: Send + Sync {
     /// Its name in the [registry](crate::METHODS).
     fn name(&self) -> &'static str;
 
-    /// The features it uses, in the order of a [`FeatureBatch`].
+    /// What it sees of images, when it is fitted and when it scores, in the order of a [`FeatureBatch`]: taps of the
+    /// backbone, [pixels](nomaly_backbones::PIXELS) among them. A method that sees nothing but pixels takes no backbone.
     fn taps(&self) -> &[TapRequest];
 
     /// Its parameters including defaults, as stored in the model file.
@@ -266,7 +267,17 @@ pub trait MethodParams: Settings {
     const METHOD: &'static str;
 }
 
-/// Builds a checked method from settings and a backbone.
+/// What a method sees of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sees {
+    /// Pixels as they come out of the pipeline, in [0, 1]. It takes no backbone.
+    Pixels,
+    /// Taps of a pretrained network.
+    Taps,
+}
+
+/// Builds a checked method from settings and a backbone, which has [no network](Backbone::pixels) for methods that see
+/// pixels.
 pub type BuildMethod = fn(&Assignments, &Backbone) -> Result<Box<dyn Method>, MethodError>;
 
 /// The further settings that a setting selects.
@@ -290,8 +301,8 @@ pub struct MethodEntry {
     pub table: fn() -> SettingsTable,
     /// Further settings that depend on the given ones, such as those of a scorer.
     pub more: Option<MoreSettings>,
-    /// The only supported backbone; `None` for methods that work with any.
-    pub backbone: Option<&'static str>,
+    /// What it sees of images.
+    pub sees: Sees,
     /// The default preprocessing.
     pub input: fn() -> InputParams,
     /// Whether it models classes of images.

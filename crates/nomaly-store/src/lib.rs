@@ -1,9 +1,10 @@
 //! File storage: the cache folder, verified downloads, archives, atomic writes.
 //!
-//! This crate is independent of images and methods. It answers four questions for the layers above:
+//! This crate is independent of images and methods. It answers five questions for the layers above:
 //!
 //! * **Where are cached files stored?** [`home`].
 //! * **How is a file written atomically?** [`write_atomic`], [`AtomicFile`].
+//! * **Where does a process put what does not fit in memory?** [`ScratchFile`].
 //! * **How is a file in a manifest fetched and verified?** [`Source`], [`fetch`], [`fetch_any`]: HTTPS (with
 //!   resumption), a PyPI package through `pip`, a Debian package through `apt-get`. Nothing is used before its SHA-256
 //!   has been compared with the manifest's.
@@ -36,6 +37,7 @@ mod fetch;
 mod home;
 mod progress;
 mod read;
+mod scratch;
 mod source;
 
 pub use atomic::{AtomicFile, check_writable, create_folder, write_atomic};
@@ -46,4 +48,5 @@ pub use fetch::{FetchOptions, fetch, fetch_any, fetch_with};
 pub use home::home;
 pub use progress::{Progress, Silent};
 pub use read::read_regular;
+pub use scratch::ScratchFile;
 pub use source::Source;

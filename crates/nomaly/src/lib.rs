@@ -43,7 +43,7 @@
 //! | data sets | [`data`], [`transforms`] |
 //! | networks | [`backbones`], [`devices`], [`kernels`] |
 //! | records and schemas | [`wire`] |
-//! | extend | [`methods`], [`scorers`], [`registry`] |
+//! | extend | [`methods`], [`training`], [`scorers`], [`registry`] |
 //!
 //! # Threads and determinism
 //! Work runs on rayon's current thread pool. The same images, settings and seed give the same bytes for any number of
@@ -212,7 +212,7 @@ pub mod backbones {
 
     pub use nomaly_backbones::registry::{BACKBONES, BackboneEntry};
     pub use nomaly_backbones::{
-        Backbone, BackboneError, OpenOptions, OutputLayout, TapInfo, TapRequest, cache, tap_infos, weights,
+        Backbone, BackboneError, OpenOptions, OutputLayout, PIXELS, TapInfo, TapRequest, cache, tap_infos, weights,
     };
     pub use nomaly_nn::weights::{Metadata, Weights, WeightsError, to_safetensors};
 }
@@ -231,9 +231,30 @@ pub mod methods {
 
     pub use nomaly_methods::training::Checkpoint;
     pub use nomaly_methods::{
-        Cost, FeatureBatch, FeatureSource, FitContext, FittedMethod, HeldOut, METHODS, Method, MethodEntry,
-        MethodError, MethodFit, MethodScore, MethodWorkspace, Published,
+        Cost, DEFAULT_SIGMA, FeatureBatch, FeatureSource, FitContext, FittedMethod, HeldOut, METHODS, MapMaker, Method,
+        MethodEntry, MethodError, MethodFit, MethodScore, MethodWorkspace, Published, Sees, finish_maps,
     };
+}
+
+pub mod training {
+    //! Networks of methods: graphs, training, and what becomes of them.
+
+    pub use nomaly_kernels::geometry::Activation;
+    pub use nomaly_kernels::training::{
+        TrainingError, binary_cross_entropy, mean_absolute_error, mean_squared_error, smooth_l1,
+        weighted_binary_cross_entropy,
+    };
+    pub use nomaly_methods::networks::{
+        FitData, NetworkBuffers, PixelStore, StoredNetwork, TapLimits, TapStore, TrainedNetwork, TrainingNeeds,
+        TrainingSet,
+    };
+    pub use nomaly_methods::training::{
+        Batch, EpochRecord, Learner, Losses, NetworkStreams, Objective, Optimizer, Patience, Schedule, StreamUse,
+        Trained, TrainingParams, Validation, Warmup,
+    };
+    pub use nomaly_nn::graph::{ConvOptions, ConvTransposeOptions, Graph, GraphBuilder};
+    pub use nomaly_nn::init::{he_normal, pytorch_default};
+    pub use nomaly_nn::trainable::{Network, Pass, Rule, TrainableError};
 }
 
 pub mod scorers {

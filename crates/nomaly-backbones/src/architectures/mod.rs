@@ -1,9 +1,7 @@
 //! The families of networks, each defined once as a [`Graph`].
 
-pub mod adacl;
 pub mod efficientnet;
 pub mod mobilenet;
-pub mod pixels;
 pub mod resnet;
 pub mod vision_transformer;
 pub mod wide_resnet;
@@ -23,10 +21,6 @@ pub enum Architecture {
     MobileNet,
     /// Vision transformers of DINOv2.
     VisionTransformer(vision_transformer::VisionTransformer),
-    /// The regressor of ADACL.
-    Adacl,
-    /// No network: the image itself.
-    Pixels,
 }
 
 impl Architecture {
@@ -38,8 +32,6 @@ impl Architecture {
             Self::EfficientNet(config) => config.family(),
             Self::MobileNet => "mobilenet",
             Self::VisionTransformer(_) => "vision-transformer",
-            Self::Adacl => "adacl",
-            Self::Pixels => "pixels",
         }
     }
 
@@ -48,12 +40,7 @@ impl Architecture {
     pub fn with_dropout(self, rate: f32) -> Option<Self> {
         match self {
             Self::WideResNet(config) => Some(Self::WideResNet(config.with_dropout(rate))),
-            Self::ResNet(_)
-            | Self::EfficientNet(_)
-            | Self::MobileNet
-            | Self::VisionTransformer(_)
-            | Self::Adacl
-            | Self::Pixels => None,
+            Self::ResNet(_) | Self::EfficientNet(_) | Self::MobileNet | Self::VisionTransformer(_) => None,
         }
     }
 
@@ -87,8 +74,6 @@ impl Architecture {
             Self::EfficientNet(config) => config.graph(classes),
             Self::MobileNet => mobilenet::graph(classes),
             Self::VisionTransformer(config) => config.graph(),
-            Self::Adacl => adacl::graph(classes),
-            Self::Pixels => pixels::graph(),
         }
     }
 }

@@ -5,8 +5,10 @@ use nomaly_backbones::architectures::wide_resnet::WideResNet;
 use nomaly_backbones::registry::BACKBONES;
 use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_kernels::Isa;
-use nomaly_nn::graph::Graph;
+use nomaly_kernels::geometry::Activation;
+use nomaly_nn::graph::{ConvOptions, Graph, GraphBuilder};
 use nomaly_nn::init::he_normal;
+use nomaly_nn::runtime::Executor;
 use nomaly_nn::trainable::{Network, TrainableError};
 use nomaly_nn::weights::{WeightTensor, Weights};
 use serde_json::Value;
@@ -29,6 +31,30 @@ fn network(graph: &Graph, weights: &Weights) -> Network {
     Network::new(graph, &["logits"], [SIDE; 2], weights, Isa::best().unwrap()).unwrap()
 }
 
+/// A graph that is no backbone: convolutions with bias, global max pooling and dense layers.
+fn max_pooled(outputs: usize) -> Graph {
+    let mut builder = GraphBuilder::new(3);
+    let mut x = GraphBuilder::INPUT;
+    for (name, channels) in [("conv1", 8), ("conv2", 16), ("conv3", 24)] {
+        x = builder.conv_with_bias(x, name, channels, ConvOptions::centered(3, 2));
+        x = builder.activation(x, Activation::Relu);
+        builder.tap(name, x);
+    }
+    let x = builder.global_max_pool(x);
+    let x = builder.linear(x, "fc1", 16);
+    let x = builder.activation(x, Activation::Relu);
+    builder.tap("embedding", x);
+    let x = builder.linear(x, "fc2", outputs);
+    builder.tap("logits", x);
+    builder.finish().unwrap()
+}
+
+/// That graph with weights by the formula.
+fn of_graph(outputs: usize) -> Backbone {
+    let graph = max_pooled(outputs);
+    Backbone::of_graph("max-pooled", graph.clone(), formula::weights(&graph)).unwrap()
+}
+
 fn dropping(rate: f32) -> Graph {
     WideResNet::new(1, 2).with_dropout(rate).graph(5)
 }
@@ -49,16 +75,21 @@ fn gradient_of(network: &Network, name: &str) -> Vec<f32> {
 #[test]
 fn evaluation_is_the_inference_plan_with_dropout_and_without() {
     let isa = Isa::best().unwrap();
-    for name in ["wrn-10-4", "adacl-cnn", "resnet18"] {
+    let known = |name| {
         let plain = architecture(name);
         let graph = plain.graph(4);
+        let backbone = Backbone::from_tensors(name, formula::weights(&graph)).unwrap();
+        (name, backbone, graph, plain.with_dropout(0.5).map(|architecture| architecture.graph(4)))
+    };
+    for (name, backbone, graph, dropping) in
+        [known("wrn-10-4"), known("resnet18"), ("max-pooled", of_graph(4), max_pooled(4), None)]
+    {
         let weights = formula::weights(&graph);
-        let backbone = Backbone::from_tensors(name, weights.clone()).unwrap();
         let request = [TapRequest::new("logits", OutputLayout::Mean)];
         let extractor = backbone.compile([SIDE; 2], &request, &isa.into()).unwrap();
         let mut expected = vec![Vec::new()];
         extractor.run(&images(), IMAGES, &mut extractor.workspace(IMAGES), &mut expected).unwrap();
-        for graph in [Some(graph), plain.with_dropout(0.5).map(|architecture| architecture.graph(4))].iter().flatten() {
+        for graph in [Some(graph), dropping].iter().flatten() {
             let mut network = network(graph, &weights);
             network.evaluate(&images()).unwrap();
             assert_near(network.output(0), &expected[0], 1e-5, name);
@@ -73,7 +104,7 @@ fn the_candle_module_agrees_on_global_max_pooling_and_dense_layers() {
     use candle_core::{Device, Tensor};
     use nomaly_nn::module::Mode;
 
-    let backbone = crate::backbone("adacl-cnn");
+    let backbone = of_graph(1);
     let module = backbone.module(&["embedding", "logits"], &Device::Cpu, |_| false).unwrap();
     let input = Tensor::from_vec(images(), (IMAGES, 3, SIDE, SIDE), &Device::Cpu).unwrap();
     let outputs = module.forward(&[&input], Mode::Evaluate).unwrap();
@@ -112,12 +143,7 @@ fn gradients_of_every_pass_are_those_of_differences() {
         ("evaluation", dropping(0.4), Network::evaluate, ["group1.0.bn2.weight", "group2.0.conv1.weight", "fc.bias"]),
         ("sample", dropping(0.4), Network::sample, ["group1.0.bn2.weight", "group2.0.conv1.weight", "fc.weight"]),
         ("training", dropping(0.4), Network::forward, ["group1.0.bn2.weight", "group2.0.conv1.weight", "bn.bias"]),
-        (
-            "max pooling",
-            architecture("adacl-cnn").graph(2),
-            Network::evaluate,
-            ["conv2.weight", "conv3.bias", "fc1.weight"],
-        ),
+        ("max pooling", max_pooled(2), Network::evaluate, ["conv2.weight", "conv3.bias", "fc1.weight"]),
     ];
     for (what, graph, pass, names) in cases {
         let weights = formula::weights(&graph);
@@ -273,4 +299,46 @@ fn samples_scatter_about_the_evaluation() {
     }
     // 0.3 % of 8192 means lie beyond three standard errors; neighbouring values are correlated.
     assert!(beyond < expected.len() / 50, "{beyond} of {}", expected.len());
+}
+
+#[test]
+fn a_graph_that_is_no_backbone_is_checked_run_and_explained() {
+    use nomaly_backbones::explain::{AverageActivations, GradCam, Target};
+
+    let executor = Executor::cpu().unwrap();
+    let own = of_graph(3);
+    let taps: Vec<String> = own.taps().into_iter().map(|tap| tap.name).collect();
+    assert_eq!(taps, ["conv1", "conv2", "conv3", "embedding", "logits"]);
+    assert_eq!((own.name(), own.entries().count(), own.has_network()), ("max-pooled", 0, true));
+    let requests = ["logits", "conv2"].map(|tap| TapRequest::new(tap, OutputLayout::Nchw));
+    let extractor = own.compile([SIDE; 2], &requests, &executor).unwrap();
+    let inference = own.inference(&[[SIDE; 2]], &requests, &executor).unwrap();
+    let mut compiled = vec![Vec::new(); 2];
+    extractor.run(&images(), IMAGES, &mut extractor.workspace(IMAGES), &mut compiled).unwrap();
+    assert_eq!(compiled, inference.run(&[&images()]).unwrap(), "the same plan");
+    let mut cam = GradCam::new(&own, None, [SIDE; 2], &executor).unwrap();
+    assert_eq!((cam.tap(), cam.output(), cam.classes()), ("conv3", "logits", Some(3)));
+    let explained = cam.explain(&images(), Target::Class(1)).unwrap();
+    assert_eq!((explained.len(), explained[0].map.size), (IMAGES, [2, 2]));
+    for (explained, logits) in explained.iter().zip(compiled[0].chunks(3)) {
+        assert!((explained.value - logits[1]).abs() <= 1e-5 * logits[1].abs().max(1.0));
+    }
+    let mut average = AverageActivations::new(&own, &[], [SIDE; 2], &executor).unwrap();
+    average.add(&images()).unwrap();
+    assert_eq!(average.maps().len(), 3);
+    // Weights are checked as those of a backbone.
+    let graph = max_pooled(3);
+    let refusal = |edit: fn(&mut Weights)| {
+        let mut weights = formula::weights(&graph);
+        edit(&mut weights);
+        Backbone::of_graph("max-pooled", graph.clone(), weights).unwrap_err().to_string()
+    };
+    let without = refusal(|weights| drop(weights.remove("conv1.bias")));
+    assert_eq!(without, "the weights of max-pooled have no `conv1.bias`, without which no tap can be computed");
+    let shape = refusal(|weights| drop(weights.insert("fc2.bias".into(), WeightTensor::from_f32(vec![2], &[0.0; 2]))));
+    assert_eq!(shape, "`fc2.bias` is [2] in the weights, but [3] in max-pooled");
+    let not_finite = |weights: &mut Weights| {
+        weights.insert("fc2.bias".into(), WeightTensor::from_f32(vec![3], &[0.0, f32::NAN, 0.0]));
+    };
+    assert_eq!(refusal(not_finite), "`fc2.bias` of the weights of max-pooled holds NaN at index 1");
 }

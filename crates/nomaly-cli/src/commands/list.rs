@@ -131,12 +131,11 @@ fn backbones() -> anyhow::Result<()> {
         ("weights", Align::Left),
     ]);
     for entry in BACKBONES.iter() {
-        let none = if entry.has_weights() { "none published" } else { "none needed" };
         let brought = entry.publisher.map(|publisher| format!("a file of {publisher}"));
         let (licence, origin) = match (entry.weights, &brought) {
             (Some(weights), _) => (weights.licence, weights.origin),
             (None, Some(brought)) => ("–", brought.as_str()),
-            (None, None) => ("–", none),
+            (None, None) => ("–", "none published"),
         };
         let embedded = if entry.is_embedded() { "embedded: " } else { "" };
         table.row([

@@ -125,7 +125,7 @@ fn what_makes_no_sense_for_joined_networks_is_refused_with_the_reason() {
         nomaly_at(home, first.into_iter().chain(more.iter().map(Into::into))).error()
     };
     for (backbone, more, expected) in [
-        ("efficientnet-lite0+pixels", &[][..], "cannot be joined: pixels is no network"),
+        ("efficientnet-lite0+pixels", &[][..], "`pixels` is no backbone"),
         ("efficientnet-lite0+efficientnet-lite0", &[], "efficientnet-lite0 is named twice"),
         ("efficientnet-lite0+mobilenet", &[], "unknown backbone `mobilenet`; did you mean `mobilenetv2`?"),
         (
@@ -134,7 +134,7 @@ fn what_makes_no_sense_for_joined_networks_is_refused_with_the_reason() {
             "no weights for resnet18 here; fetch them with `nomaly weights get resnet18`",
         ),
         (JOINED, &["--set", "weights=x.pth"], "is several networks joined, and a weight file is for one"),
-        (JOINED, &["--method", "geotrans"], "stands on the backbone pixels only"),
+        (JOINED, &["--method", "geotrans"], "sees pixels and takes no backbone"),
         (
             JOINED,
             &["--method", "dn2"],

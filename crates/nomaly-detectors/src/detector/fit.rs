@@ -7,7 +7,9 @@ use nomaly_backbones::{Backbone, OpenOptions};
 use nomaly_data::{Sample, with_changes};
 use nomaly_methods::groups::GroupInfo;
 use nomaly_methods::training::Checkpoint;
-use nomaly_methods::{Aspect, FeatureSource, FitContext, GroupBy, InputParams, METHODS, Method, MethodError, Skipped};
+use nomaly_methods::{
+    Aspect, FeatureSource, FitContext, GroupBy, InputParams, METHODS, Method, MethodError, Sees, Skipped,
+};
 use nomaly_nn::runtime::Executor;
 use nomaly_settings::{Assignments, Auto, Settings, SettingsTable};
 use nomaly_store::Progress;
@@ -88,7 +90,8 @@ pub struct FitResult {
 }
 
 impl Detector {
-    /// Builds a method on a backbone, to run on the processor.
+    /// Builds a method on a backbone, whose name is of no effect for methods that see pixels if it is `pixels`, to run on
+    /// the processor.
     ///
     /// # Errors
     /// Unknown, missing or invalid names, settings or weights; the message names the command that helps.
@@ -126,7 +129,15 @@ impl Detector {
         }
         let input = for_input.read_over(&usual)?;
         let weights = input.weights.as_ref().map(Into::into);
-        let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
+        let backbone = match entry.sees {
+            Sees::Pixels if weights.is_some() => {
+                let given = input.weights.as_ref().map_or("", String::as_str);
+                let allowed = format!("`auto` for {method}, which sees pixels");
+                return Err(DetectorError::setting("weights", given, &allowed));
+            }
+            Sees::Pixels => Backbone::pixels(),
+            Sees::Taps => Backbone::open(backbone, &OpenOptions { weights })?,
+        };
         let own = match &input.sizes {
             Some(sizes) if sizes.len() > 1 => of_several_sizes(entry, sizes, &own)?,
             _ => own,
@@ -151,7 +162,24 @@ impl Detector {
     ) -> Result<Self, DetectorError> {
         input.check()?;
         let weights = input.weights.as_ref().map(Into::into);
-        let backbone = Backbone::open(backbone, &OpenOptions { weights })?;
+        Self::on(method, Backbone::open(backbone, &OpenOptions { weights })?, input, executor)
+    }
+
+    /// Builds a method outside the registry that sees nothing but pixels, in [0, 1]. As [`of`](Self::of) otherwise.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and for taps of a network.
+    pub fn of_pixels(method: Box<dyn Method>, input: &InputParams, executor: &Executor) -> Result<Self, DetectorError> {
+        input.check()?;
+        Self::on(method, Backbone::pixels(), input, executor)
+    }
+
+    fn on(
+        method: Box<dyn Method>,
+        backbone: Backbone,
+        input: &InputParams,
+        executor: &Executor,
+    ) -> Result<Self, DetectorError> {
         check_networks(method.name(), &backbone, method.taps())?;
         let input_stage = InputStage::of_input(&*method, &backbone, input, 1.0, executor)?;
         let (input, executor) = (input.clone(), executor.clone());

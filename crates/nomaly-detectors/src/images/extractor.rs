@@ -58,7 +58,7 @@ impl FeatureExtractor {
         let shapes = (0..taps.len()).map(|tap| extractor.output_shape(tap)).collect();
         let order: Vec<String> = backbone.taps().into_iter().map(|tap| tap.name).collect();
         let depth = |tap: &TapRequest| order.iter().position(|name| *name == tap.name);
-        let shallowest = (0..taps.len()).filter(|_| backbone.name() != "pixels").min_by_key(|&tap| depth(&taps[tap]));
+        let shallowest = (0..taps.len()).filter(|&tap| !taps[tap].is_pixels()).min_by_key(|&tap| depth(&taps[tap]));
         Ok(Self {
             extractor,
             pipeline,

@@ -165,6 +165,10 @@ fn names_and_settings_are_checked_before_any_work() {
     assert!(message("mvgg", "efficientnet-lite0", Assignments::new()).contains("did you mean `mvg`"));
     assert!(message("mvg", "efficientnet-lite", Assignments::new()).contains("did you mean `efficientnet-lite0`"));
     let with = |key: &str, value: &str| message("mvg", "efficientnet-lite0", Assignments::new().with(key, value));
+    let pixels = message("features", "pixels", Assignments::new());
+    assert!(pixels.contains("`pixels` is no backbone: the methods adacl, cutpaste, geotrans and patches"), "{pixels}");
+    assert!(message("adacl", "adacl-cnn", Assignments::new()).contains("leave adacl-cnn out"));
+    assert!(message("mvg", "adacl-cnn", Assignments::new()).contains("the network of the method adacl"));
     assert!(with("level", "all").contains("did you mean `levels`"));
     assert!(with("levels", "stage9").contains("stage"));
     assert!(with("levels", "stem,stem").contains("once"));
@@ -174,12 +178,15 @@ fn names_and_settings_are_checked_before_any_work() {
     assert!(with("median", "3").contains("a method with maps"));
     let patches = |key: &str, value: &str| message("patches", "pixels", Assignments::new().with(key, value));
     assert!(patches("median", "4").contains("an odd number"));
-    assert!(patches("weights", "w.safetensors").contains("has no weights"));
+    assert!(patches("weights", "w.safetensors").contains("it takes `auto` for patches, which sees pixels"));
     assert!(patches("scorer", "gausian").contains("did you mean `gaussian`"));
     // `k` is a parameter of the scorer `neighbours`, not of the default one.
     assert!(patches("k", "3").contains("unknown setting `k`"));
     let elsewhere = message("patches", "efficientnet-lite0", Assignments::new());
-    assert!(elsewhere.contains("stands on the backbone pixels only"), "{elsewhere}");
+    assert!(
+        elsewhere.contains("method patches sees pixels and takes no backbone: leave efficientnet-lite0 out"),
+        "{elsewhere}"
+    );
 }
 
 #[test]

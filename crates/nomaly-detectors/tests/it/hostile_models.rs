@@ -169,7 +169,9 @@ fn what_a_fit_refuses_is_refused_in_a_model_too() {
         ("/model/method/settings", json!({"bogus": "1"}), "unknown setting `bogus`"),
         ("/model/method/name", "patches".into(), "unknown setting"),
         ("/model/backbone/name", "resnet18".into(), "resnet18"),
-        ("/model/backbone/name", "efficientnet-lite0+pixels".into(), "pixels is no network"),
+        ("/model/backbone/name", "efficientnet-lite0+pixels".into(), "`pixels` is no backbone"),
+        ("/model/backbone/name", "adacl-cnn".into(), "`adacl-cnn` is no backbone"),
+        ("/model/backbone/name", "pixels".into(), "stem"),
         ("/model/backbone/name", "efficientnet-lite0+resnet18".into(), "no `_conv_stem.weight`"),
         ("/model/decision", json!({"max_fpr": 5.0}), ""),
     ];

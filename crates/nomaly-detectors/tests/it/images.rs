@@ -6,7 +6,7 @@ use std::sync::Arc;
 use image::{Rgb, RgbImage};
 use nomaly_data::{Dataset, ImageSource, Label, Sample};
 use nomaly_detectors::{Detector, FitOptions, FitResult};
-use nomaly_methods::METHODS;
+use nomaly_methods::{METHODS, Sees};
 use nomaly_settings::Assignments;
 use nomaly_store::Silent;
 use rand::{RngExt, SeedableRng};
@@ -86,10 +86,17 @@ pub(crate) fn quick(method: &str) -> Assignments {
     }
 }
 
-/// A method on the smallest backbone that it supports.
+/// A method on the smallest backbone, or on none if it sees pixels.
 pub(crate) fn detector(method: &str, settings: &Assignments) -> Detector {
-    let backbone = METHODS.get(method).unwrap().backbone.unwrap_or("efficientnet-lite0");
-    Detector::new(method, backbone, settings).unwrap()
+    Detector::new(method, backbone(method), settings).unwrap()
+}
+
+/// The name of the smallest backbone of a method, `pixels` for none.
+pub(crate) fn backbone(method: &str) -> &'static str {
+    match METHODS.get(method).unwrap().sees {
+        Sees::Pixels => "pixels",
+        Sees::Taps => "efficientnet-lite0",
+    }
 }
 
 pub(crate) fn fit(method: &str, settings: &Assignments, samples: &[Sample]) -> FitResult {

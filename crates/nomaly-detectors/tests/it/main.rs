@@ -12,6 +12,7 @@ mod regions;
 mod session;
 mod shift;
 mod sizes;
+mod trained_maps;
 mod training;
 mod transformer;
 mod update;

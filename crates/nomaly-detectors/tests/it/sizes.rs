@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use crate::hostile_models::{sealed, with_facts};
-use crate::images::{dataset, detector, fit, good};
+use crate::images::{backbone, dataset, detector, fit, good};
 
 /// Two small sizes.
 fn two() -> Assignments {
@@ -328,8 +328,7 @@ fn tiles_keep_the_shape_of_the_whole() {
 fn settings_of_sizes_are_checked() {
     let message = |method: &str, pairs: &[(&str, &str)]| {
         let settings = pairs.iter().fold(Assignments::new(), |settings, (key, value)| settings.with(key, value));
-        let backbone = METHODS.get(method).unwrap().backbone.unwrap_or("efficientnet-lite0");
-        Detector::new(method, backbone, &settings).err().unwrap().to_string()
+        Detector::new(method, backbone(method), &settings).err().unwrap().to_string()
     };
     for sizes in ["", "64,", "64,32", "64,64", "64;96", "32,64,96,128,160", "16,64", "64,4096", "-64"] {
         assert!(message("padim", &[("sizes", sizes)]).contains("sizes"), "{sizes}");

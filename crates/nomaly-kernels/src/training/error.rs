@@ -85,6 +85,12 @@ pub enum TrainingError {
         /// The share.
         rate: String,
     },
+    /// A weight of positives that is not positive.
+    #[error("positives cannot weigh {weight} in a cross-entropy: expected a positive number")]
+    PositiveWeight {
+        /// The weight.
+        weight: String,
+    },
     /// A bound of the smooth L1 loss that is not positive.
     #[error("a smooth L1 loss with beta = {beta} does not exist: expected a positive number")]
     SmoothL1Beta {

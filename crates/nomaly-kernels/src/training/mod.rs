@@ -24,7 +24,7 @@
 //! | padding, cropping | [`Pad::forward`], [`Crop::forward`] | [`Pad::input_gradient`], [`Crop::input_gradient`] |
 //! | dropout | [`Dropout::apply`] | likewise |
 //! | softmax of rows, and its logarithm | [`softmax`], [`log_softmax`] | [`softmax_gradient`], [`log_softmax_gradient`] |
-//! | softmax cross-entropy, binary cross-entropy | [`cross_entropy`], [`binary_cross_entropy`] | in the same call |
+//! | softmax cross-entropy, binary cross-entropy | [`cross_entropy`], [`binary_cross_entropy`], [`weighted_binary_cross_entropy`] | in the same call |
 //! | squared, absolute, smooth absolute error | [`mean_squared_error`], [`mean_absolute_error`], [`smooth_l1`] | in the same call |
 //! | optimizer step | [`SgdStep`], [`AdamStep`], [`NAdamStep`], [`RmsPropStep`], [`StableAdamWStep`] | |
 //! | gradient clipping | [`global_norm`], [`clip_norm`], [`clip_value`] | |
@@ -85,7 +85,9 @@ pub use optimizer::{
 };
 pub use packed_linear::PackedLinear;
 pub use pad::{Border, Crop, Pad};
-pub use pair_loss::{binary_cross_entropy, mean_absolute_error, mean_squared_error, smooth_l1};
+pub use pair_loss::{
+    binary_cross_entropy, mean_absolute_error, mean_squared_error, smooth_l1, weighted_binary_cross_entropy,
+};
 pub use pooling::{AverageOver, Pool, global_average, global_average_gradient};
 pub use row_norm::{GroupNorm, LayerNorm, RowNormBackward};
 pub use softmax::{log_softmax, log_softmax_gradient, softmax, softmax_gradient};

@@ -42,6 +42,25 @@ pub fn binary_cross_entropy(
     run(isa, Loss::BinaryCrossEntropy, logits, targets, gradient)
 }
 
+/// As [`binary_cross_entropy`], with the terms of positives weighted: the mean of
+/// `-p t ln(sigmoid(x)) - (1 - t) ln(1 - sigmoid(x))`, where p is `positive_weight`, as `pos_weight` of
+/// `torch.nn.BCEWithLogitsLoss`. A weight above 1 makes up for few positives.
+///
+/// # Errors
+/// As for [`binary_cross_entropy`], and unless the weight is positive and finite.
+pub fn weighted_binary_cross_entropy(
+    isa: Isa,
+    positive_weight: f32,
+    logits: &[f32],
+    targets: &[f32],
+    gradient: &mut [f32],
+) -> Result<f32, TrainingError> {
+    if !(positive_weight > 0.0 && positive_weight.is_finite()) {
+        return Err(TrainingError::PositiveWeight { weight: positive_weight.to_string() });
+    }
+    run(isa, Loss::WeightedCrossEntropy { positive: positive_weight }, logits, targets, gradient)
+}
+
 /// The mean of `(x - t)²` over predictions x and targets t, and its gradient by the predictions.
 ///
 /// # Errors
@@ -90,6 +109,7 @@ pub fn smooth_l1(
 #[derive(Clone, Copy)]
 enum Loss {
     BinaryCrossEntropy,
+    WeightedCrossEntropy { positive: f32 },
     Squared,
     Absolute,
     SmoothL1 { beta: f32 },
@@ -143,6 +163,20 @@ impl Kernel for Pairs<'_> {
                 let linear = s.sub(s.max(zero, x), s.mul(x, target));
                 [s.add(linear, ln_1p_of_share(s, decay)), s.mul(s.sub(probability, target), share)]
             }),
+            Loss::WeightedCrossEntropy { positive } => {
+                let (extra, positive) = (s.splat(positive - 1.0), s.splat(positive));
+                self.each(s, |x, target| {
+                    let decay = exp_of_negative(s, magnitude(x));
+                    let inverse = s.reciprocal(s.add(one, decay));
+                    let probability = s.select(x, inverse, s.mul(decay, inverse));
+                    let weight = s.fma(extra, target, one);
+                    // -ln(sigmoid(x)) = max(-x, 0) + ln(1 + exp(-|x|))
+                    let surprise = s.add(s.max(zero, s.sub(zero, x)), ln_1p_of_share(s, decay));
+                    let loss = s.fma(weight, surprise, s.mul(s.sub(one, target), x));
+                    let slope = s.sub(s.mul(weight, probability), s.mul(positive, target));
+                    [loss, s.mul(slope, share)]
+                })
+            }
             Loss::Squared => {
                 let twice = s.add(share, share);
                 self.each(s, |x, target| {

@@ -30,7 +30,9 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::{MAX_FOLDS, cross_validated_scores};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Updates};
+use crate::method::{
+    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Sees, Updates,
+};
 use crate::score::MethodScore;
 use crate::state::only_named;
 use crate::workspace::MethodWorkspace;
@@ -56,7 +58,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<Dn2Params>,
     more: None,
-    backbone: None,
+    sees: Sees::Taps,
     input: InputParams::default,
     classes: false,
     trains: false,

@@ -32,7 +32,7 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Split;
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Updates};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Sees, Updates};
 use crate::score::MethodScore;
 use crate::stage::Stage;
 use crate::state::only_named;
@@ -57,7 +57,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<FeaturesParams>,
     more: Some(scorer_table),
-    backbone: None,
+    sees: Sees::Taps,
     input: InputParams::default,
     classes: false,
     trains: false,

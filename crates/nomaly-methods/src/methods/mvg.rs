@@ -32,7 +32,9 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::{MAX_FOLDS, Split};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Updates};
+use crate::method::{
+    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Sees, Updates,
+};
 use crate::score::MethodScore;
 use crate::stage::Stage;
 use crate::workspace::MethodWorkspace;
@@ -57,7 +59,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<MvgParams>,
     more: None,
-    backbone: None,
+    sees: Sees::Taps,
     input: InputParams::default,
     classes: false,
     trains: false,

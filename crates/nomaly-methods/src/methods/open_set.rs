@@ -29,7 +29,7 @@ use super::pooled::{PooledFeatures, RowLevels, joined_rows, joined_taps, tap_nam
 use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Sees};
 use crate::recognition::{ClassFit, ClassModel, ClassTask, Labels, MIN_ITEMS, OpenSetParams};
 use crate::score::MethodScore;
 use crate::workspace::MethodWorkspace;
@@ -51,7 +51,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<OpenSetMethodParams>,
     more: None,
-    backbone: None,
+    sees: Sees::Taps,
     input: InputParams::default,
     classes: true,
     trains: false,

@@ -49,7 +49,9 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
 use crate::map_maker::{DEFAULT_SIGMA, MapMaker};
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Updates};
+use crate::method::{
+    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Sees, Updates,
+};
 use crate::score::MethodScore;
 use crate::state::{only, take};
 use crate::workspace::MethodWorkspace;
@@ -74,7 +76,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<SpadeParams>,
     more: None,
-    backbone: None,
+    sees: Sees::Taps,
     input: InputParams::default,
     classes: false,
     trains: false,

@@ -58,9 +58,11 @@ pub(crate) struct Examples<'a, M: ExampleMaker> {
 }
 
 impl<'a, M: ExampleMaker> Examples<'a, M> {
-    pub(crate) fn new(maker: M, set: &'a TrainingSet<'_>) -> Self {
-        let TrainingSet { images, train, held_out, context, .. } = set;
-        Self { maker, seed: context.seed, images, train, held_out, inputs: Vec::new() }
+    /// # Errors
+    /// A set of features.
+    pub(crate) fn new(maker: M, set: &'a TrainingSet<'_>) -> Result<Self, MethodError> {
+        let TrainingSet { data, train, held_out, context, .. } = set;
+        Ok(Self { maker, seed: context.seed, images: data.pixels()?, train, held_out, inputs: Vec::new() })
     }
 
     /// The number of examples per epoch.

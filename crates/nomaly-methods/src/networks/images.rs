@@ -8,21 +8,13 @@ use nomaly_store::{Progress, sha256_hex};
 
 use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
-use crate::groups::Groups;
-use crate::method::Method;
 use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
 
-/// Settings with the values that they had before they existed. They are no part of a training's identity, so that a
-/// checkpoint from then is found.
-const LATER_SETTINGS: [(&str, &str); 3] = [("amsgrad", "false"), ("nesterov", "false"), ("warmup", "none")];
-
-/// All views of all images as 8-bit planes, red, green and blue: the output of a pipeline before normalization.
-///
-/// Methods that train on pixels use the backbone `pixels`, whose values are `v / 255`, so that a byte holds a value
-/// exactly.
+/// All views of all images as 8-bit planes, red, green and blue: the output of a pipeline before normalization, whose
+/// values are `v / 255`, so that a byte holds a value exactly.
 #[derive(Debug)]
-pub(crate) struct PixelStore {
+pub struct PixelStore {
     bytes: Vec<u8>,
     size: [usize; 2],
     views: usize,
@@ -45,13 +37,8 @@ impl PixelStore {
         Ok(store)
     }
 
-    /// The number of images.
-    pub(crate) fn images(&self) -> usize {
-        self.inputs() / self.views
-    }
-
     /// The number of views of all images.
-    pub(crate) fn inputs(&self) -> usize {
+    pub fn inputs(&self) -> usize {
         self.bytes.len() / self.view_len().max(1)
     }
 
@@ -60,56 +47,30 @@ impl PixelStore {
         image * self.views..(image + 1) * self.views
     }
 
-    /// The views of these images.
-    pub(crate) fn inputs_of(&self, images: &[usize]) -> Vec<usize> {
-        images.iter().flat_map(|image| self.views_of(*image)).collect()
-    }
-
     /// Height and width.
-    pub(crate) fn size(&self) -> [usize; 2] {
+    pub fn size(&self) -> [usize; 2] {
         self.size
     }
 
     /// Values of one view, `3 · height · width`.
-    pub(crate) fn view_len(&self) -> usize {
+    pub fn view_len(&self) -> usize {
         3 * self.size[0] * self.size[1]
     }
 
     /// Writes the planes `[3, height, width]` of a view, in [0, 1].
-    pub(crate) fn unpack(&self, input: usize, planes: &mut [f32]) {
+    ///
+    /// # Panics
+    /// For a view that does not exist.
+    pub fn unpack(&self, input: usize, planes: &mut [f32]) {
         let each = self.view_len();
         for (value, byte) in planes.iter_mut().zip(&self.bytes[input * each..(input + 1) * each]) {
             *value = f32::from(*byte) / 255.0;
         }
     }
 
-    /// Everything that determines the result of training `method` on these images in these groups.
-    pub(crate) fn identity(&self, method: &dyn Method, groups: &Groups, seed: u64) -> Vec<u8> {
-        let mut settings = method.settings();
-        for (name, default) in LATER_SETTINGS {
-            if settings.text(name).as_deref() == Some(default) {
-                settings.remove(name);
-            }
-        }
-        let settings = serde_json::to_string(&settings).unwrap_or_default();
-        let version = env!("CARGO_PKG_VERSION");
-        let (name, pixels) = (method.name(), sha256_hex(&self.bytes));
-        let groups = if groups.is_trivial() { String::new() } else { format!(" {:?}", groups.of()) };
-        format!("{name} {version} {settings} {seed} {:?} {pixels}{groups}", self.size).into_bytes()
-    }
-
-    /// Rejects more examples than an epoch can have, with `each` examples per view.
-    pub(crate) fn check_examples(method: &str, views: usize, each: usize) -> Result<(), MethodError> {
-        let examples = views.saturating_mul(each);
-        if u32::try_from(examples).is_ok() {
-            return Ok(());
-        }
-        Err(MethodError::memory(
-            method,
-            &format!("{examples} training examples"),
-            &format!("{} examples", u32::MAX),
-            "use fewer images or fewer examples of each",
-        ))
+    /// The size and the SHA-256 of all bytes.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!("{:?} {}", self.size, sha256_hex(&self.bytes))
     }
 
     /// Scores the held-out `images` with `score`, which takes the planes of a view.

@@ -11,6 +11,7 @@
 //!   for bit, as an uninterrupted one.
 //! * A [`Checkpoint`] is written after every epoch, at least every [`CHECKPOINT_EVERY`], and on cancellation. It is
 //!   replaced atomically; a checkpoint of other data, settings or seed is never used.
+//! * Random numbers of a network come from its [`NetworkStreams`], named after it, so that another network shifts none.
 //! * A loss that is not a finite number ends the training with an error.
 
 mod checkpoint;
@@ -21,12 +22,14 @@ mod plan;
 mod run;
 mod schedule;
 pub(crate) mod settings;
+mod streams;
 
 pub use self::checkpoint::Checkpoint;
 pub use self::history::{EpochRecord, Trained};
-pub(crate) use self::objective::logits_of;
-pub use self::objective::{Batch, Learner, Losses, Objective, Validation};
+pub use self::objective::{Batch, Learner, Losses, Objective, Validation, tap_node};
 pub use self::order::shuffled;
 pub use self::plan::TrainingPlan;
 pub use self::run::{CHECKPOINT_EVERY, train};
 pub use self::schedule::{Schedule, Warmup, WarmupError};
+pub use self::settings::{Optimizer, Patience, TrainingParams};
+pub use self::streams::{NetworkStreams, StreamUse};

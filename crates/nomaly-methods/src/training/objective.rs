@@ -1,9 +1,8 @@
 //! Networks in training and their objective.
 
 use nomaly_nn::graph::Graph;
-use nomaly_nn::init::he_normal;
-use nomaly_nn::runtime::{Executor, TrainableNetwork};
-use nomaly_nn::trainable::{Rule, TrainableError};
+use nomaly_nn::runtime::TrainableNetwork;
+use nomaly_nn::trainable::{Clip, OptimizerOptions, Rule, TrainableError};
 use nomaly_registry::UnknownName;
 use serde::{Deserialize, Serialize};
 
@@ -26,18 +25,11 @@ impl Learner {
         Self { network, rule, rate: rule.rate() }
     }
 
-    /// A learner of the network that ends at the tap `logits` of `graph`, for inputs of `size` (height, width), with
-    /// He-normal weights drawn from the seed.
-    pub(crate) fn initialized(
-        graph: &Graph,
-        size: [usize; 2],
-        rule: Rule,
-        seed: u64,
-        executor: &Executor,
-    ) -> Result<Self, MethodError> {
-        let weights = he_normal(graph, seed);
-        let network = executor.runtime().trainable(graph, &weights, &[size], &[logits_of(graph)?])?;
-        Ok(Self::new(network, rule))
+    /// Limits the gradients before each step.
+    #[must_use]
+    pub fn with_clip(mut self, clip: Option<Clip>) -> Self {
+        self.network.set_optimizer_options(OptimizerOptions { clip, ..OptimizerOptions::default() });
+        self
     }
 
     /// Updates the parameters with the gradients of the last backward pass.
@@ -49,11 +41,13 @@ impl Learner {
     }
 }
 
-/// The node of the tap `logits`.
-pub(crate) fn logits_of(graph: &Graph) -> Result<usize, MethodError> {
-    const LOGITS: &str = "logits";
-    let found = graph.taps().iter().find(|tap| tap.name == LOGITS).map(|tap| tap.node);
-    let unknown = || UnknownName::new("tap", LOGITS, graph.taps().iter().map(|tap| tap.name.as_str()));
+/// The node of a tap.
+///
+/// # Errors
+/// The tap is not one of the graph.
+pub fn tap_node(graph: &Graph, name: &str) -> Result<usize, MethodError> {
+    let found = graph.taps().iter().find(|tap| tap.name == name).map(|tap| tap.node);
+    let unknown = || UnknownName::new("tap", name, graph.taps().iter().map(|tap| tap.name.as_str()));
     found.ok_or_else(|| TrainableError::from(unknown()).into())
 }
 

@@ -1,10 +1,12 @@
 //! Settings of all methods that train a network.
 
-use nomaly_nn::trainable::Rule;
+use nomaly_nn::runtime::TrainableNetwork;
+use nomaly_nn::trainable::{Clip, Rule};
 use nomaly_settings::{Auto, SettingError, word_or_value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::objective::Learner;
 use super::plan::TrainingPlan;
 use super::schedule::{Schedule, Warmup};
 use crate::groups::{Groups, Split};
@@ -97,6 +99,12 @@ pub struct TrainingParams {
     /// by twice that, times the learning rate, instead.
     #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub l2: f64,
+    /// The largest norm of the gradients of a network together, to which larger ones are shrunk before a step.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub clip_norm: Option<f64>,
+    /// The largest magnitude of a value of the gradients, to which larger ones are cut before a step.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub clip_value: Option<f64>,
     /// Epochs without a smaller loss of held-out images after which training stops, and the best network is kept;
     /// `auto` is half of all epochs.
     pub patience: Patience,
@@ -107,8 +115,27 @@ pub struct TrainingParams {
 }
 
 impl TrainingParams {
+    /// Adam at a constant rate, without penalty and early stopping.
+    pub fn new(epochs: Auto<usize>, batch_size: usize) -> Self {
+        Self {
+            epochs,
+            batch_size,
+            optimizer: Optimizer::Adam,
+            amsgrad: false,
+            nesterov: false,
+            rate: Auto::Auto,
+            schedule: Schedule::Constant,
+            warmup: Warmup::None,
+            l2: 0.0,
+            clip_norm: None,
+            clip_value: None,
+            patience: Patience::None,
+            holdout: Auto::Auto,
+        }
+    }
+
     /// The plan of a training with this seed on `images` images.
-    pub(crate) fn plan(&self, seed: u64, images: usize) -> TrainingPlan {
+    pub fn plan(&self, seed: u64, images: usize) -> TrainingPlan {
         let Self { batch_size, schedule, warmup, patience, .. } = *self;
         let epochs = self.epochs.unwrap_or(SHOWN.div_ceil(images.max(1)).clamp(4, 200));
         let patience = match patience {
@@ -119,11 +146,17 @@ impl TrainingParams {
         TrainingPlan { epochs, batch: batch_size, schedule, warmup, patience, seed }
     }
 
-    /// Rejects what the optimizer does not have.
-    pub(crate) fn check(&self) -> Result<(), SettingError> {
+    /// Rejects what the optimizer does not have, and two limits of the gradients.
+    ///
+    /// # Errors
+    /// The setting that contradicts another.
+    pub fn check(&self) -> Result<(), SettingError> {
         if self.amsgrad && !self.optimizer.has_amsgrad() {
             let expected = "`false` unless `optimizer` is `adam`, `adamw` or `stable-adamw`";
             return Err(SettingError::value("amsgrad", true, expected));
+        }
+        if let (Some(_), Some(value)) = (self.clip_norm, self.clip_value) {
+            return Err(SettingError::value("clip_value", value, "`none` where there is a `clip_norm`"));
         }
         if self.nesterov && self.optimizer != Optimizer::Sgd {
             return Err(SettingError::value("nesterov", true, "`false` unless `optimizer=sgd`"));
@@ -132,7 +165,7 @@ impl TrainingParams {
     }
 
     /// The update rule, with the gradient of the penalty `l2 · Σ w²`, or the weight decay of the same size.
-    pub(crate) fn rule(&self) -> Rule {
+    pub fn rule(&self) -> Rule {
         let Self { l2, optimizer, .. } = *self;
         let rate = self.rate.unwrap_or(optimizer.default_rate());
         let mut rule = match optimizer {
@@ -149,6 +182,16 @@ impl TrainingParams {
             Rule::NAdam { .. } | Rule::RmsProp { .. } => {}
         }
         rule.with_weight_decay(2.0 * l2)
+    }
+
+    /// How gradients are limited before a step; `None` for not at all.
+    pub fn clip(&self) -> Option<Clip> {
+        self.clip_norm.map(Clip::Norm).or(self.clip_value.map(Clip::Value))
+    }
+
+    /// A learner of `network` with the update rule and the limit of gradients.
+    pub fn learner(&self, network: Box<dyn TrainableNetwork>) -> Learner {
+        Learner::new(network, self.rule()).with_clip(self.clip())
     }
 
     /// Divides images into a training and a held-out part at random, both ascending and not empty.
@@ -187,20 +230,7 @@ mod tests {
 
     impl Default for Params {
         fn default() -> Self {
-            let training = TrainingParams {
-                epochs: Auto::Value(3),
-                batch_size: 128,
-                optimizer: Optimizer::Adam,
-                amsgrad: false,
-                nesterov: false,
-                rate: Auto::Auto,
-                schedule: Schedule::Constant,
-                warmup: Warmup::None,
-                l2: 0.0,
-                patience: Patience::None,
-                holdout: Auto::Auto,
-            };
-            Self { training }
+            Self { training: TrainingParams::new(Auto::Value(3), 128) }
         }
     }
 
@@ -283,6 +313,17 @@ mod tests {
     }
 
     #[test]
+    fn gradients_are_limited_in_one_way() {
+        assert_eq!(read(&[]).unwrap().clip(), None);
+        assert_eq!(read(&["clip_norm=0.5"]).unwrap().clip(), Some(Clip::Norm(0.5)));
+        assert_eq!(read(&["clip_value=2", "clip_norm=none"]).unwrap().clip(), Some(Clip::Value(2.0)));
+        let stored = Assignments::of(&Params { training: read(&["clip_norm=0.5"]).unwrap() });
+        assert_eq!(stored.text("clip_norm").as_deref(), Some("0.5"));
+        let both = read(&["clip_norm=1", "clip_value=2"]).unwrap_err().to_string();
+        assert_eq!(both, "setting `clip_value` is `2`; it takes `none` where there is a `clip_norm`");
+    }
+
+    #[test]
     fn few_images_are_shown_more_often() {
         let automatic = read(&["epochs=auto", "patience=auto"]).unwrap();
         for (images, epochs) in [(0, 200usize), (20, 200), (800, 30), (6000, 4), (60_000, 4)] {
@@ -301,6 +342,8 @@ mod tests {
             "rate=0",
             "rate=-1",
             "rate=NaN",
+            "clip_norm=0",
+            "clip_value=-1",
             "l2=2",
             "patience=0",
             "holdout=1",

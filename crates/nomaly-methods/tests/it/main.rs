@@ -1,3 +1,4 @@
 //! Documentation pages generated from the registry of methods.
 
+mod adversarial;
 mod docs;

@@ -63,3 +63,12 @@ mod own_method {
         main().unwrap();
     }
 }
+
+mod own_autoencoder {
+    include!("../../examples/own_autoencoder.rs");
+
+    #[test]
+    fn an_autoencoder_is_trained_and_finds_defects() {
+        assert_eq!(run(60).unwrap(), [12, 12]);
+    }
+}

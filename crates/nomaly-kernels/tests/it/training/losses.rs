@@ -3,7 +3,7 @@
 use nomaly_kernels::Isa;
 use nomaly_kernels::training::{
     TrainingError, binary_cross_entropy, log_softmax, log_softmax_gradient, mean_absolute_error, mean_squared_error,
-    smooth_l1, softmax, softmax_gradient,
+    smooth_l1, softmax, softmax_gradient, weighted_binary_cross_entropy,
 };
 
 use super::{dot, numeric_gradient, on_every_isa, wide};
@@ -75,7 +75,12 @@ type Loss = fn(Isa, &[f32], &[f32], &mut [f32]) -> Result<f32, TrainingError>;
 fn losses_and_their_gradients() {
     let smooth: Loss = |isa, x, t, g| smooth_l1(isa, 0.7, x, t, g);
     type Reference = fn(f64, f64) -> f64;
-    let losses: [(&str, Loss, Reference); 4] = [
+    let weighted: Loss = |isa, x, t, g| weighted_binary_cross_entropy(isa, 3.5, x, t, g);
+    let losses: [(&str, Loss, Reference); 5] = [
+        ("weighted cross-entropy", weighted, |x, t| {
+            let probability = 1.0 / (1.0 + (-x).exp());
+            -3.5 * t * probability.ln() - (1.0 - t) * (1.0 - probability).ln()
+        }),
         ("binary cross-entropy", binary_cross_entropy, |x, t| x.max(0.0) - x * t + (-x.abs()).exp().ln_1p()),
         ("squared error", mean_squared_error, |x, t| (x - t).powi(2)),
         ("absolute error", mean_absolute_error, |x, t| (x - t).abs()),
@@ -120,6 +125,14 @@ fn losses_check_what_they_are_given() {
         assert!(loss < 1e-30 && gradient.iter().all(|g| g.abs() < 1e-30), "{isa}: {loss} {gradient:?}");
         let error = mean_squared_error(isa, &[0.0; 2], &[0.0; 3], &mut gradient).unwrap_err();
         assert_eq!(error, TrainingError::Length { what: "the targets", expected: 2, found: 3 });
+        let loss = weighted_binary_cross_entropy(isa, 8.0, &[1e30, -1e30], &[1.0, 0.0], &mut gradient).unwrap();
+        assert!(loss < 1e-30 && gradient.iter().all(|g| g.abs() < 1e-30), "{isa}: {loss} {gradient:?}");
+        let loss = weighted_binary_cross_entropy(isa, 8.0, &[-2e3, 2e3], &[1.0, 0.0], &mut gradient).unwrap();
+        assert_eq!((loss, gradient), (9e3, [-4.0, 0.5]), "{isa}");
+        for weight in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            let error = weighted_binary_cross_entropy(isa, weight, &[0.0; 2], &[0.0; 2], &mut gradient).unwrap_err();
+            assert_eq!(error, TrainingError::PositiveWeight { weight: weight.to_string() });
+        }
         for beta in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             let error = smooth_l1(isa, beta, &[0.0; 2], &[0.0; 2], &mut gradient).unwrap_err();
             assert_eq!(error, TrainingError::SmoothL1Beta { beta: beta.to_string() });

@@ -6,7 +6,7 @@ use nomaly_kernels::training::{
     AfterNorm, Attention, AttentionShape, BatchNorm, ChannelScale, GroupNorm, LayerNorm, NormBackward, Qkv,
     QkvGradient, Reads, Rotary, RotaryPairs, RowNormBackward, ScalePer, activate, activation_gradient,
     binary_cross_entropy, log_softmax, log_softmax_gradient, mean_absolute_error, mean_squared_error, smooth_l1,
-    softmax, softmax_gradient,
+    softmax, softmax_gradient, weighted_binary_cross_entropy,
 };
 use serde_json::Value;
 
@@ -169,6 +169,7 @@ fn losses() {
                 let mut gradient = vec![0.0; x.len()];
                 let loss = match name(&case) {
                     "binary_cross_entropy" => binary_cross_entropy(isa, &x, &t, &mut gradient),
+                    "weighted_binary_cross_entropy" => weighted_binary_cross_entropy(isa, 3.5, &x, &t, &mut gradient),
                     "mean_squared_error" => mean_squared_error(isa, &x, &t, &mut gradient),
                     "mean_absolute_error" => mean_absolute_error(isa, &x, &t, &mut gradient),
                     "smooth_l1" => smooth_l1(isa, 0.5, &x, &t, &mut gradient),

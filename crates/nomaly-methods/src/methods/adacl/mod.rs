@@ -33,11 +33,12 @@
 //! Khazaie's thesis, University of Western Ontario, 2022, chapter 4: section 4.3.2 for the network and its loss, 4.3.3
 //! for the labels, 4.3.4 for the anomalies, table 4.1 for the figures.
 
+mod network;
 mod objective;
 
-use nomaly_backbones::architectures::{Architecture, pixels};
-use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_backbones::{Backbone, BackboneError, OutputLayout, TapRequest};
 use nomaly_nn::runtime::Executor;
+use nomaly_nn::weights::Weights;
 use nomaly_scorers::State;
 use nomaly_settings::{Assignments, Auto, SettingError, Settings, SettingsTable};
 use nomaly_transforms::augment::AdaclKind;
@@ -48,22 +49,24 @@ use self::objective::{EXAMPLES, Labels, NormalOrAnomaly, Regression, taps};
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
 use crate::method::{
-    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published,
+    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published, Sees,
 };
-use crate::networks::classifier::{Buffers, INPUTS_PER_RUN, STATE, Stored, TrainedNetwork};
+use crate::networks::classifier::{INPUTS_PER_RUN, NetworkBuffers, STATE, StoredNetwork, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
-use crate::networks::set::TrainingSet;
+use crate::networks::set::{TrainingNeeds, TrainingSet};
 use crate::score::MethodScore;
-use crate::training::settings::{Optimizer, Patience, TrainingParams};
-use crate::training::{Schedule, Warmup};
+use crate::training::Schedule;
+use crate::training::settings::TrainingParams;
 use crate::workspace::MethodWorkspace;
 use crate::{MethodError, PublishedClasses, state};
 
 const NAME: &str = "adacl";
+/// The name of the network in model files.
 const NETWORK: &str = "adacl-cnn";
 /// One image to hold out, and two to learn from.
 const MIN_IMAGES: usize = 3;
+const NEEDS: TrainingNeeds = TrainingNeeds { images: MIN_IMAGES, examples: EXAMPLES };
 
 /// Table 4.1 of the thesis.
 const ONE_VS_ALL: &[PublishedClasses] = &[
@@ -104,7 +107,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<AdaclParams>,
     more: None,
-    backbone: Some("pixels"),
+    sees: Sees::Pixels,
     input: || InputParams::small(32),
     classes: false,
     trains: true,
@@ -149,19 +152,7 @@ impl Default for AdaclParams {
             anomalies: AdaclKind::ALL.to_vec(),
             labels: LabelKind::Continuous,
             margin: 0.3,
-            training: TrainingParams {
-                epochs: Auto::Auto,
-                batch_size: 32,
-                optimizer: Optimizer::Adam,
-                amsgrad: false,
-                nesterov: false,
-                rate: Auto::Auto,
-                schedule: Schedule::Cyclic,
-                warmup: Warmup::None,
-                l2: 1e-3,
-                patience: Patience::None,
-                holdout: Auto::Auto,
-            },
+            training: TrainingParams { schedule: Schedule::Cyclic, l2: 1e-3, ..TrainingParams::new(Auto::Auto, 32) },
         }
     }
 }
@@ -191,7 +182,7 @@ pub struct Adacl {
 
 impl Adacl {
     fn new(params: AdaclParams) -> Self {
-        Self { params, taps: [TapRequest::new(pixels::TAP, OutputLayout::Nchw)] }
+        Self { params, taps: [TapRequest::pixels(OutputLayout::Nchw)] }
     }
 
     fn labels(&self) -> Labels {
@@ -220,13 +211,13 @@ impl Method for Adacl {
     }
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
-        let set = TrainingSet::collect(self, &self.params.training, source, context, (MIN_IMAGES, EXAMPLES))?;
-        let size = set.images.size();
-        let examples = Examples::new(NormalOrAnomaly { kinds: &self.params.anomalies, labels: self.labels() }, &set);
-        let mut objective = Regression { examples, learner: set.learner(&Architecture::Adacl.graph(1))? };
+        let set = TrainingSet::collect(self, &self.params.training, source, context, NEEDS)?;
+        let size = set.data.input_size();
+        let examples = Examples::new(NormalOrAnomaly { kinds: &self.params.anomalies, labels: self.labels() }, &set)?;
+        let mut objective = Regression { examples, learner: set.learner(&network::graph(1))? };
         let trained = set.train(&mut objective)?;
-        let network =
-            TrainedNetwork::new(NETWORK, objective.learner.network.weights()?, size, &taps(), context.executor)?;
+        let network = own_network(objective.learner.network.weights()?)?;
+        let network = TrainedNetwork::new(network, &[size], &taps(), context.executor)?;
         let fitted = FittedAdacl { network, size, seed: context.seed };
         let mut buffers = fitted.network.buffers();
         let held_out = set.score_held_out(|planes| Ok(MethodScore::whole(fitted.outputs(planes, &mut buffers)?[0])))?;
@@ -239,13 +230,15 @@ impl Method for Adacl {
         executor: &Executor,
     ) -> Result<Box<dyn FittedMethod>, MethodError> {
         let network = state::only_named(STATE, &mut states)?;
-        let Stored { network, size, seed } = TrainedNetwork::restore(NETWORK, network, &taps(), executor)?;
-        if network.width(0) != 1 {
-            let reason = format!("it gives {} values, not one", network.width(0));
-            return Err(MethodError::State { state: STATE.to_owned(), reason: Some(reason) });
-        }
+        let StoredNetwork { network, size, seed } =
+            TrainedNetwork::restore(NETWORK, network, own_network, &taps(), executor)?;
         Ok(Box::new(FittedAdacl { network, size, seed }))
     }
+}
+
+/// The network with its weights.
+fn own_network(weights: Weights) -> Result<Backbone, BackboneError> {
+    Backbone::of_graph(NETWORK, network::graph(1), weights)
 }
 
 /// Fitted ADACL.
@@ -257,11 +250,11 @@ pub struct FittedAdacl {
 
 impl FittedAdacl {
     /// The network's output for views, given as planes `[n, 3, H, W]` in [0, 1].
-    fn outputs(&self, planes: &[f32], buffers: &mut Buffers) -> Result<Vec<f64>, MethodError> {
+    fn outputs(&self, planes: &[f32], buffers: &mut NetworkBuffers) -> Result<Vec<f64>, MethodError> {
         let each = 3 * self.size[0] * self.size[1];
         let mut all = Vec::with_capacity(planes.len() / each);
         for inputs in planes.chunks(INPUTS_PER_RUN * each) {
-            let outputs = &self.network.run(inputs, buffers)?[0];
+            let outputs = &self.network.run(&[inputs], buffers)?[0];
             all.extend(outputs.iter().map(|output| f64::from(*output)));
         }
         Ok(all)
@@ -281,7 +274,7 @@ impl FittedMethod for FittedAdacl {
     }
 
     fn states(&self) -> Vec<(String, State)> {
-        vec![(STATE.to_owned(), self.network.state(NETWORK, self.seed))]
+        vec![(STATE.to_owned(), self.network.state(self.seed))]
     }
 
     fn network(&self) -> Option<MethodNetwork<'_>> {
@@ -330,19 +323,22 @@ mod tests {
     #[test]
     fn a_stored_network_is_checked() {
         let method = Adacl::new(AdaclParams::default());
-        let weights = he_normal(&Architecture::Adacl.graph(1), 3);
-        let network = TrainedNetwork::new(NETWORK, weights, [32, 32], &taps(), &Executor::cpu().unwrap()).unwrap();
+        let weights = he_normal(&network::graph(1), 3);
+        let executor = Executor::cpu().unwrap();
+        let network = TrainedNetwork::new(own_network(weights).unwrap(), &[[32, 32]], &taps(), &executor).unwrap();
         let state = FittedAdacl { network, size: [32, 32], seed: 7 }.states().remove(0).1;
         let restored =
             |name: &str, state: State| method.restore(vec![(name.to_owned(), state)], &Executor::cpu().unwrap());
         assert_eq!(restored(STATE, state.clone()).unwrap().states()[0].1, state);
         assert!(restored("scorer", state.clone()).is_err());
-        assert!(method.restore(Vec::new(), &Executor::cpu().unwrap()).is_err());
-        let edits: [fn(&mut State); 8] = [
+        assert!(method.restore(Vec::new(), &executor).is_err());
+        let edits: [fn(&mut State); 10] = [
             |state| state.kind = "resnet18".to_owned(),
             |state| state.config = serde_json::json!({ "size": [0, 32], "seed": 7 }),
             |state| state.config = serde_json::json!({ "size": [32, 1_000_000], "seed": 7 }),
             |state| state.config = serde_json::json!({ "size": [32, 32], "seed": 7, "more": 1 }),
+            |state| state.config = serde_json::json!({ "size": [[32, 32], [32, 32]], "seed": 7 }),
+            |state| state.config = serde_json::json!({ "size": [], "seed": 7 }),
             |state| drop(state.tensors.remove("conv3.weight")),
             |state| drop(state.tensors.insert("fc2.bias".to_owned(), Tensor::f32([1], vec![f32::NAN]))),
             |state| drop(state.tensors.insert("fc2.bias".to_owned(), Tensor::f64([1], vec![0.0]))),
@@ -353,9 +349,9 @@ mod tests {
             edit(&mut state);
             assert!(restored(STATE, state).is_err(), "edit {number} is taken");
         }
-        let weights = he_normal(&Architecture::Adacl.graph(2), 3);
-        let network = TrainedNetwork::new(NETWORK, weights, [32, 32], &taps(), &Executor::cpu().unwrap()).unwrap();
-        let message = restored(STATE, network.state(NETWORK, 7)).err().unwrap().to_string();
-        assert!(message.contains("2 values"), "{message}");
+        let wider = Backbone::of_graph(NETWORK, network::graph(2), he_normal(&network::graph(2), 3)).unwrap();
+        let network = TrainedNetwork::new(wider, &[[32, 32]], &taps(), &executor).unwrap();
+        let message = restored(STATE, network.state(7)).err().unwrap().to_string();
+        assert!(message.contains("`fc2.weight` is [2, 64] in the weights, but [1, 64] in adacl-cnn"), "{message}");
     }
 }

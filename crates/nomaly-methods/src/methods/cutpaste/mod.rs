@@ -29,9 +29,8 @@
 mod objective;
 
 use ndarray::Array2;
-use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::registry::{BACKBONES, BackboneEntry};
-use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_nn::runtime::Executor;
 use nomaly_scorers::{Scorer, State, restore};
 use nomaly_settings::{Assignments, Auto, SettingError, Settings, SettingsTable};
@@ -44,22 +43,23 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
 use crate::method::{
-    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published,
+    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodNetwork, MethodParams, Published, Sees,
 };
 use crate::networks::classification::Classification;
-use crate::networks::classifier::{Buffers, INPUTS_PER_RUN, STATE, Stored, TrainedNetwork};
+use crate::networks::classifier::{INPUTS_PER_RUN, NetworkBuffers, STATE, StoredNetwork, TrainedNetwork};
 use crate::networks::examples::Examples;
 use crate::networks::images::views;
-use crate::networks::set::TrainingSet;
+use crate::networks::set::{TrainingNeeds, TrainingSet};
 use crate::score::MethodScore;
 use crate::stage::Stage;
-use crate::training::settings::{Optimizer, Patience, TrainingParams};
-use crate::training::{Schedule, Warmup};
+use crate::training::Schedule;
+use crate::training::settings::TrainingParams;
 use crate::workspace::MethodWorkspace;
 
 const NAME: &str = "cutpaste";
 /// One image to hold out, and three to fit on, the fewest for the shrinkage of a covariance.
 const MIN_IMAGES: usize = 4;
+const NEEDS: TrainingNeeds = TrainingNeeds { images: MIN_IMAGES, examples: CLASSES };
 /// The registry's entry.
 pub(crate) const ENTRY: MethodEntry = MethodEntry {
     name: NAME,
@@ -74,7 +74,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<CutPasteParams>,
     more: Some(scorer_table),
-    backbone: Some("pixels"),
+    sees: Sees::Pixels,
     input: || InputParams { input_size: Auto::Value(64), ..InputParams::default() },
     classes: false,
     trains: true,
@@ -103,17 +103,9 @@ impl Default for CutPasteParams {
             network: "resnet18".to_owned(),
             scorer: DEFAULT_SCORER.to_owned(),
             training: TrainingParams {
-                epochs: Auto::Value(100),
-                batch_size: 64,
-                optimizer: Optimizer::Adam,
-                amsgrad: false,
-                nesterov: false,
-                rate: Auto::Auto,
                 schedule: Schedule::Cosine,
-                warmup: Warmup::None,
                 l2: 3e-5,
-                patience: Patience::None,
-                holdout: Auto::Auto,
+                ..TrainingParams::new(Auto::Value(100), 64)
             },
         }
     }
@@ -147,7 +139,7 @@ impl CutPaste {
             let allowed = "a residual or wide residual network from `nomaly list backbones`";
             return Err(SettingError::value("network", network.name, allowed).into());
         }
-        Ok(Self { params, network, scorer, taps: [TapRequest::new(pixels::TAP, OutputLayout::Nchw)] })
+        Ok(Self { params, network, scorer, taps: [TapRequest::pixels(OutputLayout::Nchw)] })
     }
 
     /// The scored features, averaged over positions, and the class logits, kept for explanations.
@@ -172,15 +164,16 @@ impl Method for CutPaste {
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let FitContext { seed, progress, .. } = *context;
-        let set = TrainingSet::collect(self, &self.params.training, source, context, (MIN_IMAGES, CLASSES))?;
-        let (images, name) = (&set.images, self.network.name);
-        let examples = Examples::new(ThreeWay, &set);
+        let set = TrainingSet::collect(self, &self.params.training, source, context, NEEDS)?;
+        let (images, name) = (set.data.pixels()?, self.network.name);
+        let examples = Examples::new(ThreeWay, &set)?;
         let learner = set.learner(&self.network.architecture.graph(CLASSES))?;
         let mut objective = Classification { examples, learner, most_validated: MOST_VALIDATED };
         let trained = set.train(&mut objective)?;
         let weights = objective.learner.network.weights()?;
-        let network = TrainedNetwork::new(name, weights, images.size(), &self.features(), context.executor)?;
-        let embedder = Embedder { name, network, size: images.size(), seed };
+        let network = Backbone::from_tensors(name, weights)?;
+        let network = TrainedNetwork::new(network, &[images.size()], &self.features(), context.executor)?;
+        let embedder = Embedder { network, size: images.size(), seed };
         let mut buffers = embedder.network.buffers();
         let scorer = {
             let stage = Stage::start(progress, "fitting the scorer", Some(set.train.len()));
@@ -212,13 +205,15 @@ impl Method for CutPaste {
         if second != SCORER || scorer.kind != self.scorer.name() {
             return Err(missing(SCORER));
         }
-        let Stored { network, size, seed } =
-            TrainedNetwork::restore(self.network.name, network, &self.features(), executor)?;
+        let name = self.network.name;
+        let open = |weights| Backbone::from_tensors(name, weights);
+        let StoredNetwork { network, size, seed } =
+            TrainedNetwork::restore(name, network, open, &self.features(), executor)?;
         if network.width(1) != CLASSES {
             let reason = format!("it tells {} classes apart, not {CLASSES}", network.width(1));
             return Err(MethodError::State { state: STATE.to_owned(), reason: Some(reason) });
         }
-        let embedder = Embedder { name: self.network.name, network, size, seed };
+        let embedder = Embedder { network, size, seed };
         let scorer = restore(&scorer)?;
         if scorer.dim() != embedder.width() {
             let reason = format!("it takes {} features, not {}", scorer.dim(), embedder.width());
@@ -230,7 +225,6 @@ impl Method for CutPaste {
 
 /// A trained network that computes the scored features.
 struct Embedder {
-    name: &'static str,
     network: TrainedNetwork,
     size: [usize; 2],
     seed: u64,
@@ -243,12 +237,12 @@ impl Embedder {
     }
 
     /// Adds the features of views, given as planes `[n, 3, H, W]` in [0, 1], to `rows`.
-    fn embed(&self, planes: &[f32], buffers: &mut Buffers, rows: &mut Vec<f32>) -> Result<(), MethodError> {
+    fn embed(&self, planes: &[f32], buffers: &mut NetworkBuffers, rows: &mut Vec<f32>) -> Result<(), MethodError> {
         let each = 3 * self.size[0] * self.size[1];
         for chunk in planes.chunks(INPUTS_PER_RUN * each) {
             let mut inputs = chunk.to_vec();
             normalize(&mut inputs);
-            rows.extend_from_slice(&self.network.run(&inputs, buffers)?[0]);
+            rows.extend_from_slice(&self.network.run(&[&inputs], buffers)?[0]);
         }
         Ok(())
     }
@@ -262,7 +256,7 @@ pub struct FittedCutPaste {
 
 impl FittedCutPaste {
     /// Scores of views, given as planes `[n, 3, H, W]` in [0, 1].
-    fn scores(&self, planes: &[f32], buffers: &mut Buffers) -> Result<Vec<f64>, MethodError> {
+    fn scores(&self, planes: &[f32], buffers: &mut NetworkBuffers) -> Result<Vec<f64>, MethodError> {
         let mut rows = Vec::new();
         self.embedder.embed(planes, buffers, &mut rows)?;
         let width = self.embedder.width();
@@ -284,8 +278,8 @@ impl FittedMethod for FittedCutPaste {
     }
 
     fn states(&self) -> Vec<(String, State)> {
-        let Embedder { name, network, seed, .. } = &self.embedder;
-        vec![(STATE.to_owned(), network.state(name, *seed)), (SCORER.to_owned(), self.scorer.state())]
+        let Embedder { network, seed, .. } = &self.embedder;
+        vec![(STATE.to_owned(), network.state(*seed)), (SCORER.to_owned(), self.scorer.state())]
     }
 
     fn network(&self) -> Option<MethodNetwork<'_>> {
@@ -309,7 +303,7 @@ mod tests {
                 assert_eq!(stored.text(key).as_deref(), Some(value));
             }
         }
-        for given in ["network=pixels", "network=efficientnet-lite0", "rate=0"] {
+        for given in ["network=efficientnet-lite0", "rate=0"] {
             let error = method(&[given]).unwrap_err();
             let is_named =
                 matches!(&error, MethodError::Setting(SettingError::Value { name, .. }) if given.starts_with(name));

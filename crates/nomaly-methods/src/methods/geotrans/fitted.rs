@@ -11,7 +11,7 @@ use super::scores::{self, Normality, TableScore};
 use crate::MethodError;
 use crate::features::FeatureBatch;
 use crate::method::{FittedMethod, MethodNetwork};
-use crate::networks::classifier::{Buffers, INPUTS_PER_RUN, STATE, TrainedNetwork, log_softmax};
+use crate::networks::classifier::{INPUTS_PER_RUN, NetworkBuffers, STATE, TrainedNetwork, log_softmax};
 use crate::networks::images::views;
 use crate::score::MethodScore;
 use crate::workspace::MethodWorkspace;
@@ -31,7 +31,6 @@ pub(super) enum ScoreModel {
 
 /// A network that classifies transformations.
 pub(super) struct TransformationClassifier {
-    pub(super) name: String,
     pub(super) network: TrainedNetwork,
     pub(super) set: TransformationSet,
     pub(super) size: [usize; 2],
@@ -53,13 +52,13 @@ impl TransformationClassifier {
     }
 
     /// The table `[k, k]` of an image: log-probabilities of all classes for each of its transformations.
-    pub(super) fn table(&self, planes: &[f32], buffers: &mut Buffers) -> Result<Vec<f64>, MethodError> {
+    pub(super) fn table(&self, planes: &[f32], buffers: &mut NetworkBuffers) -> Result<Vec<f64>, MethodError> {
         let k = self.set.len();
         let each = planes.len();
         let inputs = self.inputs(planes)?;
         let mut table = vec![0.0; k * k];
         for (inputs, rows) in inputs.chunks(INPUTS_PER_RUN * each).zip(table.chunks_mut(INPUTS_PER_RUN * k)) {
-            let outputs = self.network.run(inputs, buffers)?;
+            let outputs = self.network.run(&[inputs], buffers)?;
             for (logits, row) in outputs[LOGITS].chunks_exact(k).zip(rows.chunks_exact_mut(k)) {
                 log_softmax(logits, row);
             }
@@ -68,13 +67,13 @@ impl TransformationClassifier {
     }
 
     /// The features before the classifier of untransformed images, `[n, C]`.
-    pub(super) fn features(&self, images: &[f32], buffers: &mut Buffers) -> Result<Array2<f32>, MethodError> {
+    pub(super) fn features(&self, images: &[f32], buffers: &mut NetworkBuffers) -> Result<Array2<f32>, MethodError> {
         let each = 3 * self.size[0] * self.size[1];
         let width = self.network.width(HEAD);
         let mut rows = Vec::with_capacity(images.len() / each * width);
         for chunk in images.chunks(INPUTS_PER_RUN * each) {
             let inputs: Vec<f32> = chunk.iter().map(|value| 2.0 * value - 1.0).collect();
-            rows.extend_from_slice(&self.network.run(&inputs, buffers)?[HEAD]);
+            rows.extend_from_slice(&self.network.run(&[&inputs], buffers)?[HEAD]);
         }
         Ok(Array2::from_shape_vec((images.len() / each, width), rows).expect("every image adds a whole row"))
     }
@@ -131,7 +130,7 @@ impl FittedMethod for FittedGeoTrans {
     }
 
     fn states(&self) -> Vec<(String, State)> {
-        let network = self.classifier.network.state(&self.classifier.name, self.classifier.seed);
+        let network = self.classifier.network.state(self.classifier.seed);
         let mut states = vec![(STATE.to_owned(), network)];
         match &self.model {
             ScoreModel::Table { normality, .. } => states.push((scores::STATE.to_owned(), normality.state())),

@@ -34,9 +34,8 @@ mod objective;
 mod passes;
 mod scores;
 
-use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::registry::BACKBONES;
-use nomaly_backbones::{OutputLayout, TapRequest};
+use nomaly_backbones::{Backbone, OutputLayout, TapRequest};
 use nomaly_nn::graph::Graph;
 use nomaly_nn::runtime::Executor;
 use nomaly_scorers::{State, restore};
@@ -55,15 +54,14 @@ use super::scoring::{ChosenScorer, scorer_table};
 use crate::features::FeatureSource;
 use crate::groups::{Groups, held_out_scores};
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Sees};
 use crate::networks::classification::Classification;
-use crate::networks::classifier::{STATE as NETWORK, Stored, TrainedNetwork};
+use crate::networks::classifier::{STATE as NETWORK, StoredNetwork, TrainedNetwork};
 use crate::networks::examples::Examples;
-use crate::networks::set::TrainingSet;
+use crate::networks::set::{TrainingNeeds, TrainingSet};
 use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
-use crate::training::settings::{Optimizer, Patience, TrainingParams};
-use crate::training::{Schedule, Warmup};
+use crate::training::settings::TrainingParams;
 use crate::workspace::MethodWorkspace;
 use crate::{MethodError, PublishedClasses};
 
@@ -110,7 +108,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<GeoTransParams>,
     more: Some(more),
-    backbone: Some("pixels"),
+    sees: Sees::Pixels,
     input: || InputParams::small(32),
     classes: false,
     trains: true,
@@ -189,19 +187,7 @@ impl Default for GeoTransParams {
             dropout: Auto::Auto,
             passes: Auto::Auto,
             scorer: Auto::Auto,
-            training: TrainingParams {
-                epochs: Auto::Auto,
-                batch_size: 128,
-                optimizer: Optimizer::Adam,
-                amsgrad: false,
-                nesterov: false,
-                rate: Auto::Auto,
-                schedule: Schedule::Constant,
-                warmup: Warmup::None,
-                l2: 2.5e-4,
-                patience: Patience::None,
-                holdout: Auto::Auto,
-            },
+            training: TrainingParams { l2: 2.5e-4, ..TrainingParams::new(Auto::Auto, 128) },
         }
     }
 }
@@ -284,7 +270,7 @@ impl GeoTrans {
             }
         };
         let dropout = params.dropout.unwrap_or(0.0) as f32;
-        let taps = [TapRequest::new(pixels::TAP, OutputLayout::Nchw)];
+        let taps = [TapRequest::pixels(OutputLayout::Nchw)];
         Ok(Self { params, set, network: network.name, scoring, dropout, taps })
     }
 
@@ -314,12 +300,13 @@ impl GeoTrans {
             }
             Scoring::Table(score) => {
                 let mut builder = NormalityBuilder::new(self.set.len());
-                let mut planes = vec![0.0; set.images.view_len()];
+                let images = set.data.pixels()?;
+                let mut planes = vec![0.0; images.view_len()];
                 let mut buffers = classifier.network.buffers();
                 let stage = Stage::start(progress, "fitting the score", Some(set.division.train.len()));
                 for &image in &set.division.train {
-                    for view in set.images.views_of(image) {
-                        set.images.unpack(view, &mut planes);
+                    for view in set.views_of(image) {
+                        images.unpack(view, &mut planes);
                         builder.push(classifier.table(&planes, &mut buffers)?)?;
                     }
                     stage.advance(1);
@@ -341,7 +328,8 @@ fn two_step(
     set: &TrainingSet<'_>,
     classifier: TransformationClassifier,
 ) -> Result<(FittedGeoTrans, Vec<HeldOut>), MethodError> {
-    let TrainingSet { images, division, source, context: FitContext { seed, progress, .. }, .. } = set;
+    let TrainingSet { data, division, source, context: FitContext { seed, progress, .. }, .. } = set;
+    let images = data.pixels()?;
     let mut planes = vec![0.0; images.view_len()];
     let _stage = Stage::start(*progress, "fitting the scorer", None);
     let views = source.views();
@@ -396,17 +384,18 @@ impl Method for GeoTrans {
 
     fn fit(&self, source: &dyn FeatureSource, context: &FitContext<'_>) -> Result<MethodFit, MethodError> {
         let needed = if matches!(self.scoring, Scoring::TwoStep(_)) { 2 * MIN_IMAGES + 2 } else { MIN_IMAGES };
-        let set = TrainingSet::collect(self, &self.params.training, source, context, (needed, self.set.len()))?;
-        let (seed, size) = (context.seed, set.images.size());
+        let needs = TrainingNeeds { images: needed, examples: self.set.len() };
+        let set = TrainingSet::collect(self, &self.params.training, source, context, needs)?;
+        let (seed, size) = (context.seed, set.data.input_size());
         let maker = Transformed { set: &self.set, seed };
-        let examples = Examples::new(maker, &set);
+        let examples = Examples::new(maker, &set)?;
         let mut objective =
             Classification { examples, learner: set.learner(&self.graph())?, most_validated: MOST_VALIDATED };
         let trained = set.train(&mut objective)?;
         let weights = objective.learner.network.weights()?;
-        let network = TrainedNetwork::new(self.network, weights, size, &Self::network_taps(), context.executor)?;
-        let classifier =
-            TransformationClassifier { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
+        let network = Backbone::from_tensors(self.network, weights)?;
+        let network = TrainedNetwork::new(network, &[size], &Self::network_taps(), context.executor)?;
+        let classifier = TransformationClassifier { network, set: self.set.clone(), size, seed };
         let (fitted, held_out) = self.fit_scores(&set, classifier)?;
         let learned = format!("each under {} transformations", self.set.len());
         Ok(set.finish(Box::new(fitted), held_out, &trained, &learned))
@@ -422,8 +411,9 @@ impl Method for GeoTrans {
             return Err(missing(scores::STATE));
         }
         let refuse = |reason: String| MethodError::State { state: NETWORK.to_owned(), reason: Some(reason) };
-        let Stored { network, size, seed } =
-            TrainedNetwork::restore(self.network, network, &Self::network_taps(), executor)?;
+        let open = |weights| Backbone::from_tensors(self.network, weights);
+        let StoredNetwork { network, size, seed } =
+            TrainedNetwork::restore(self.network, network, open, &Self::network_taps(), executor)?;
         if network.width(0) != self.set.len() {
             return Err(refuse(format!("it tells {} transformations apart, not {}", network.width(0), self.set.len())));
         }
@@ -448,8 +438,7 @@ impl Method for GeoTrans {
             }
             _ => return Err(missing(scores::STATE)),
         };
-        let classifier =
-            TransformationClassifier { name: self.network.to_owned(), network, set: self.set.clone(), size, seed };
+        let classifier = TransformationClassifier { network, set: self.set.clone(), size, seed };
         Ok(Box::new(FittedGeoTrans { classifier, model }))
     }
 }

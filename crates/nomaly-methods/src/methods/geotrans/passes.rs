@@ -11,7 +11,7 @@ use nomaly_nn::weights::Weights;
 use crate::MethodError;
 use crate::networks::classifier::log_softmax;
 use crate::score::MethodScore;
-use crate::training::logits_of;
+use crate::training::tap_node;
 
 /// Inputs per run of the network.
 const INPUTS_PER_RUN: usize = 72;
@@ -56,7 +56,7 @@ impl Passes {
 
     /// The network; each scoring thread needs its own.
     pub(super) fn network(&self) -> Result<Box<dyn TrainableNetwork>, MethodError> {
-        let logits = logits_of(&self.graph)?;
+        let logits = tap_node(&self.graph, "logits")?;
         Ok(self.executor.runtime().trainable(&self.graph, &self.weights, &[self.size], &[logits])?)
     }
 

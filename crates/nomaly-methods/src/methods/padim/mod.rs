@@ -48,7 +48,9 @@ use crate::features::{FeatureBatch, FeatureSource};
 use crate::groups::Groups;
 use crate::input::InputParams;
 use crate::map_maker::DEFAULT_SIGMA;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Updates};
+use crate::method::{
+    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Sees, Updates,
+};
 use crate::score::{HeldOut, MethodScore};
 use crate::stage::Stage;
 use crate::state::{only, take};
@@ -77,7 +79,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<PadimParams>,
     more: None,
-    backbone: None,
+    sees: Sees::Taps,
     input: InputParams::default,
     classes: false,
     trains: false,

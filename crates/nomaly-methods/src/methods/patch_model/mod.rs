@@ -27,7 +27,6 @@ mod grid;
 mod model;
 mod parameters;
 
-use nomaly_backbones::architectures::pixels;
 use nomaly_backbones::{OutputLayout, TapRequest};
 use nomaly_nn::runtime::Executor;
 use nomaly_scorers::State;
@@ -42,7 +41,7 @@ use crate::MethodError;
 use crate::features::FeatureSource;
 use crate::groups::Split;
 use crate::input::InputParams;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams};
+use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Sees};
 use crate::score::{HeldOut, MethodScore};
 use crate::workspace::MethodWorkspace;
 
@@ -66,7 +65,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<PatchModelParams>,
     more: Some(scorer_table),
-    backbone: Some("pixels"),
+    sees: Sees::Pixels,
     input: InputParams::default,
     classes: false,
     trains: false,
@@ -86,7 +85,7 @@ pub struct PatchModel {
 impl PatchModel {
     fn new(given: &Assignments) -> Result<Self, MethodError> {
         let (scorer, own) = ChosenScorer::part(given)?;
-        Ok(Self { params: own.read()?, scorer, taps: [TapRequest::new(pixels::TAP, OutputLayout::Rows)] })
+        Ok(Self { params: own.read()?, scorer, taps: [TapRequest::pixels(OutputLayout::Rows)] })
     }
 }
 

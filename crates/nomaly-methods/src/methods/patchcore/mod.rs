@@ -58,7 +58,9 @@ use crate::MethodError;
 use crate::features::{FeatureBatch, FeatureSource};
 use crate::input::InputParams;
 use crate::map_maker::MapMaker;
-use crate::method::{Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Updates};
+use crate::method::{
+    Cost, FitContext, FittedMethod, Method, MethodEntry, MethodFit, MethodParams, Published, Sees, Updates,
+};
 use crate::score::MethodScore;
 use crate::state::{only, take, take_either, take_u32};
 use crate::workspace::MethodWorkspace;
@@ -85,7 +87,7 @@ pub(crate) const ENTRY: MethodEntry = MethodEntry {
     },
     table: SettingsTable::of::<PatchCoreParams>,
     more: None,
-    backbone: None,
+    sees: Sees::Taps,
     input: InputParams::default,
     classes: false,
     trains: false,

@@ -1,4 +1,4 @@
-//! The regressor of ADACL.
+//! The network of ADACL.
 //!
 //! # What it computes
 //! Four 3×3 convolutions of 32, 64, 128 and 128 channels, each with bias and ReLU, the first three with stride 2;
