@@ -310,7 +310,8 @@ impl Backbone {
     }
 
     /// Makes a single network ready for inference of `taps` on the device of `executor`, for inputs of these heights
-    /// and widths in the order of their nodes. Unlike [`compile`](Self::compile), this takes graphs of any operations and of several inputs.
+    /// and widths in the order of their nodes. Unlike [`compile`](Self::compile), this takes graphs of any operations
+    /// and of several inputs.
     ///
     /// # Errors
     /// As [`compile`](Self::compile), and for joined networks or no network.

@@ -39,9 +39,9 @@ impl ExponentialSum {
     /// `Σ exp(least - factor · value)`; no value may make the exponent positive (up to rounding).
     ///
     /// Differences are taken in double precision and rounded to single; terms below `exp(-87)` count as zero, and 128
-    /// terms at a time are added up in single precision. With `least` as the smallest `factor · value` the result is at
-    /// least 1, and the relative error a few `f32::EPSILON`. The order of the additions depends on the number of values
-    /// alone.
+    /// terms at a time are added up in single precision. With `least` as the smallest `factor · value` the result is
+    /// at least 1, and the relative error a few `f32::EPSILON`. The order of the additions depends on the number of
+    /// values alone.
     pub fn sum(&self, values: &[f64], factor: f64, least: f64) -> f64 {
         let mut exponents = [0.0f32; BLOCK];
         let mut sum = 0.0f64;

@@ -3,11 +3,11 @@
 //! The problem: kernel machines evaluate hundreds of millions of exponentials of squared distances. Pair by pair that
 //! runs at the speed of loads and of a scalar exponential.
 //!
-//! The design: `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` turns a block of pairs into a matrix product in registers, and the
-//! exponential is a polynomial on whole vectors. The form cancels where rows lie far from the origin: a squared
-//! distance is off by about `f32::EPSILON · (‖a‖² + ‖b‖²)`, so rows should be centred, and scaled by the square root of
-//! the kernel's `γ`. Lengths are added up in the order of the products, so that equal rows are at distance 0 and the
-//! kernel is symmetric, both to the last bit.
+//! The design: `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` turns a block of pairs into a matrix product in
+//! registers, and the exponential is a polynomial on whole vectors. The form cancels where rows lie far from the
+//! origin: a squared distance is off by about `f32::EPSILON · (‖a‖² + ‖b‖²)`, so rows should be centred, and
+//! scaled by the square root of the kernel's `γ`. Lengths are added up in the order of the products, so that equal
+//! rows are at distance 0 and the kernel is symmetric, both to the last bit.
 //!
 //! ```
 //! use nomaly_kernels::isa::Isa;
@@ -372,8 +372,8 @@ mod tests {
         values
     }
 
-    /// Squared lengths here are below 8, so that a distance is off by some units of 8 · 2^-24; the exponential adds 2.5
-    /// units of its own.
+    /// Squared lengths here are below 8, so that a distance is off by some units of 8 · 2^-24; the exponential adds
+    /// 2.5 units of its own.
     const TOLERANCE: f64 = 4e-6;
 
     #[test]

@@ -1,8 +1,8 @@
 //! Sharing the steps of a run among the threads of the caller's rayon pool.
 //!
-//! **The problem.** A network at batch 1 is some sixty steps of 20 to 500 µs. Forking and joining a rayon task tree for
-//! each of them costs several µs, and a worker that was briefly idle has gone to sleep: waking it takes tens of µs, as
-//! long as the step.
+//! **The problem.** A network at batch 1 is some sixty steps of 20 to 500 µs. Forking and joining a rayon task tree
+//! for each of them costs several µs, and a worker that was briefly idle has gone to sleep: waking it takes tens of
+//! µs, as long as the step.
 //!
 //! **The design.** A [`Team`] forks once per run. The other threads of the pool join when they are free, and then take
 //! units of the current step by one atomic operation, until the run ends. The leading thread never waits for a thread

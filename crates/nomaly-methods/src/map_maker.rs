@@ -108,8 +108,8 @@ impl<'a> Finish<'a> {
 }
 
 /// Maps of all views from `values` `[views, height, width]`, one value per pixel of the network's input, with the
-/// batch's median filter and a blur of `sigma` pixels of the map (0 for none). Pixels outside the region of interest are
-/// 0, or the map's smallest value if that is negative.
+/// batch's median filter and a blur of `sigma` pixels of the map (0 for none). Pixels outside the region of interest
+/// are 0, or the map's smallest value if that is negative.
 ///
 /// # Errors
 /// A blur that is wider than the kernels allow.

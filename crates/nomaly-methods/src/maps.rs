@@ -39,8 +39,8 @@ impl AnomalyMap {
 }
 
 impl AnomalyMap {
-    /// The map laid over `footprint`, a rectangle in pixels of an image of `height` × `width`, bilinear. Pixels outside
-    /// get the smallest value of the map.
+    /// The map laid over `footprint`, a rectangle in pixels of an image of `height` × `width`, bilinear. Pixels
+    /// outside get the smallest value of the map.
     ///
     /// # Errors
     /// A rectangle without pixels.

@@ -24,7 +24,8 @@ pub trait Method: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// What it sees of images, when it is fitted and when it scores, in the order of a [`FeatureBatch`]: taps of the
-    /// backbone, [pixels](nomaly_backbones::PIXELS) among them. A method that sees nothing but pixels takes no backbone.
+    /// backbone, [pixels](nomaly_backbones::PIXELS) among them. A method that sees nothing but pixels takes no
+    /// backbone.
     fn taps(&self) -> &[TapRequest];
 
     /// Its parameters including defaults, as stored in the model file.

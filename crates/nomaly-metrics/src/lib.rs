@@ -5,8 +5,8 @@
 //! * **Scores**: higher = more anomalous, `f32` or `f64`. Infinities are ordinary extreme scores; NaN is an error that
 //!   names its index. `-0.0` and `0.0` are equal.
 //! * **Labels**: `true` = anomalous ("positive").
-//! * **Thresholds**: an item is *flagged* if and only if `score > threshold`. A threshold of `-∞` therefore flags every
-//!   finite score, and a threshold equal to the highest score flags nothing.
+//! * **Thresholds**: an item is *flagged* if and only if `score > threshold`. A threshold of `-∞` therefore flags
+//!   every finite score, and a threshold equal to the highest score flags nothing.
 //!
 //! Ties are never broken by input order: items with equal scores are always flagged together. Every figure is computed
 //! from integer counts per distinct score, so it does not depend on the order of the input or on the number of threads.

@@ -1,9 +1,9 @@
 //! Average precision: the area under the precision–recall curve.
 //!
 //! # What it computes
-//! Σₖ (Rₖ − Rₖ₋₁) · Pₖ over the distinct scores from the highest down, where Pₖ and Rₖ are precision and recall when
-//! all items down to the k-th distinct score are flagged. A step sum, not a trapezoid: straight lines between points of
-//! a precision–recall curve are too optimistic.
+//! Σₖ (Rₖ − Rₖ₋₁) · Pₖ over the distinct scores from the highest down, where Pₖ and Rₖ are
+//! precision and recall when all items down to the k-th distinct score are flagged. A step sum, not a trapezoid:
+//! straight lines between points of a precision–recall curve are too optimistic.
 //!
 //! # When to use
 //! Where anomalies are rare. Unlike AUROC it depends on their share, which is the value of a random detector.

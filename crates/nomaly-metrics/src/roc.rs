@@ -2,8 +2,8 @@
 //!
 //! # What it computes
 //! The curve of the true-positive rate (share of anomalous items flagged) over the false-positive rate (share of normal
-//! items flagged) as the threshold falls from the highest score to -∞, with one point for each distinct score. The area
-//! under it, AUROC, is the probability that a random anomalous item scores higher than a random normal one, ties
+//! items flagged) as the threshold falls from the highest score to -∞, with one point for each distinct score. The
+//! area under it, AUROC, is the probability that a random anomalous item scores higher than a random normal one, ties
 //! counting one half (the Mann–Whitney U statistic divided by the number of pairs).
 //!
 //! # When to use

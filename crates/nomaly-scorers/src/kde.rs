@@ -1,8 +1,8 @@
 //! Kernel density estimation with a Gaussian kernel.
 //!
 //! # What it computes
-//! A density `p(x) = 1/n Σ N(x; x_i, H)`: a Gaussian around each of the `n` rows of the fit. The score of a row is `-ln
-//! p(x)`, taken by log-sum-exp over blocks of rows, so it stays finite at any distance. Distances are in double
+//! A density `p(x) = 1/n Σ N(x; x_i, H)`: a Gaussian around each of the `n` rows of the fit. The score of a row is
+//! `-ln p(x)`, taken by log-sum-exp over blocks of rows, so it stays finite at any distance. Distances are in double
 //! precision, the exponentials of their differences in single, which leaves about seven digits of the density.
 //!
 //! The bandwidth is a rule of thumb, `scott`: `f = n^(-1/(d+4))`, or `silverman`: `f = (n (d+2)/4)^(-1/(d+4))`, which

@@ -1,9 +1,9 @@
 //! Squared distances between many rows, block by block, in double precision.
 //!
-//! `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` turns distances into a matrix product. Rows should be centered first, which keeps
-//! the norms small and with them the rounding error of the subtraction; negative differences are set to zero. Blocks
-//! have a fixed size and are padded with zeros, so that a row goes through the same operations regardless of other
-//! rows.
+//! `‖a - b‖² = ‖a‖² + ‖b‖² - 2 a·b` turns distances into a matrix product. Rows should be centered
+//! first, which keeps the norms small and with them the rounding error of the subtraction; negative differences are set
+//! to zero. Blocks have a fixed size and are padded with zeros, so that a row goes through the same operations
+//! regardless of other rows.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};

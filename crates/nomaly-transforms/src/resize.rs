@@ -27,8 +27,8 @@ const MAX_RESIZED_PIXELS: u64 = 1 << 28;
 /// Resizes to exactly `width` × `height` pixels.
 ///
 /// # Errors
-/// [`TransformError::EmptyImage`] where source or target has no pixels, [`TransformError::ResizedTooLarge`] above 2²⁸
-/// pixels.
+/// [`TransformError::EmptyImage`] where source or target has no pixels, [`TransformError::ResizedTooLarge`] above
+/// 2²⁸ pixels.
 pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> Result<RgbImage, TransformError> {
     check(image.dimensions(), u64::from(width), u64::from(height))?;
     if image.dimensions() == (width, height) {

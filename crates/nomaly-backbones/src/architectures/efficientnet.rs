@@ -2,8 +2,8 @@
 //!
 //! # What it computes
 //! A stride-2 stem, seven stages of inverted bottlenecks (1×1 expansion, depthwise 3×3 or 5×5, squeeze-excite, 1×1
-//! projection, a shortcut where the shape stays) and a 1×1 head. Taps: `stem`, `stage1` … `stage7` (the last block of
-//! each stage, linear), `head` (after its activation), `logits`; strides 2, 2, 4, 8, 16, 16, 32, 32, 32. Lite omits
+//! projection, a shortcut where the shape stays) and a 1×1 head. Taps: `stem`, `stage1` … `stage7` (the last block
+//! of each stage, linear), `head` (after its activation), `logits`; strides 2, 2, 4, 8, 16, 16, 32, 32, 32. Lite omits
 //! squeeze-excite, uses ReLU6, and scales neither stem and head nor the depth of the first and the last stage.
 //!
 //! # When to use

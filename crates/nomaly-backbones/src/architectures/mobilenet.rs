@@ -1,8 +1,8 @@
 //! MobileNetV2.
 //!
 //! # What it computes
-//! A stride-2 stem, seven stages of inverted residuals (1×1 expansion, depthwise 3×3, 1×1 projection, a shortcut where
-//! the shape stays) and a 1×1 head, all with ReLU6 except the projections. Names as in torchvision's state dicts
+//! A stride-2 stem, seven stages of inverted residuals (1×1 expansion, depthwise 3×3, 1×1 projection, a shortcut
+//! where the shape stays) and a 1×1 head, all with ReLU6 except the projections. Names as in torchvision's state dicts
 //! (`features.1.conv.0.0`, …, `classifier.1`). Taps: `stem`, `stage1` … `stage7` (the last block of each stage,
 //! linear), `head` (after its activation), `logits`; strides 2, 2, 4, 8, 16, 16, 32, 32, 32.
 //!

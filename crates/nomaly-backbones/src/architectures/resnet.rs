@@ -1,10 +1,10 @@
 //! Residual networks.
 //!
 //! # What it computes
-//! A 7×7 stem, a 3×3 max pooling, four groups of residual blocks (basic: two 3×3 convolutions; bottleneck: 1×1, 3×3,
-//! 1×1 with the stride on the 3×3) and a linear classifier. Names as in torchvision's state dicts (`conv1`, `bn1`,
-//! `layer1.0.conv1`, …, `layer1.0.downsample.0`, `fc`). Taps: `stem` (before the pooling), `layer1` … `layer4`,
-//! `logits`; strides 2, 4, 8, 16, 32.
+//! A 7×7 stem, a 3×3 max pooling, four groups of residual blocks (basic: two 3×3 convolutions; bottleneck: 1×1,
+//! 3×3, 1×1 with the stride on the 3×3) and a linear classifier. Names as in torchvision's state dicts (`conv1`,
+//! `bn1`, `layer1.0.conv1`, …, `layer1.0.downsample.0`, `fc`). Taps: `stem` (before the pooling), `layer1` …
+//! `layer4`, `logits`; strides 2, 4, 8, 16, 32.
 //!
 //! # When to use
 //! The backbones of PaDiM, PatchCore, SPADE, STFPM and reverse distillation; `wide-resnet50-2` is what most published

@@ -1,11 +1,11 @@
 //! Wide residual networks for small images, WRN-n-k.
 //!
 //! # What it computes
-//! A 3×3 stem of 16 channels, three groups of (n − 4) / 6 pre-activation blocks with 16k, 32k and 64k channels (batch
-//! norm, ReLU, 3×3, batch norm, ReLU, dropout, 3×3; the first block of groups 2 and 3 has stride 2), a last batch norm
-//! and ReLU, global average pooling and a linear classifier. Where a block changes the width its 1×1 shortcut starts
-//! after the first ReLU. Taps: `stem`, `group1` … `group3` (sums, before any activation), `head` (after the last ReLU),
-//! `logits`; strides 1, 1, 2, 4, 4.
+//! A 3×3 stem of 16 channels, three groups of (n − 4) / 6 pre-activation blocks with 16k, 32k and 64k channels
+//! (batch norm, ReLU, 3×3, batch norm, ReLU, dropout, 3×3; the first block of groups 2 and 3 has stride 2), a last
+//! batch norm and ReLU, global average pooling and a linear classifier. Where a block changes the width its 1×1
+//! shortcut starts after the first ReLU. Taps: `stem`, `group1` … `group3` (sums, before any activation), `head`
+//! (after the last ReLU), `logits`; strides 1, 1, 2, 4, 4.
 //!
 //! Parameter names: `conv`; `group{1,2,3}.{block}.{bn1,conv1,bn2,conv2,shortcut}`; `bn`; `fc`.
 //!

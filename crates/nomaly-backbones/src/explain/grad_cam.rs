@@ -20,9 +20,9 @@ pub enum Target<'a> {
     Predicted,
     /// The logit of a class.
     Class(usize),
-    /// Half the squared distance ½ ‖f − c‖² of the output's features f, averaged over its positions, from a centre c,
-    /// such as the mean of the normal images; no centre is the origin. It shows where the features come from that
-    /// differ from the centre. For backbones without classifier.
+    /// Half the squared distance ½ ‖f − c‖² of the output's features f, averaged over its positions, from a
+    /// centre c, such as the mean of the normal images; no centre is the origin. It shows where the features come from
+    /// that differ from the centre. For backbones without classifier.
     Distance(Option<&'a [f32]>),
     /// The gradient of any function of the output's features, averaged over its positions; the value is then unknown.
     Gradient(&'a [f32]),
@@ -42,8 +42,8 @@ pub struct Explanation {
 /// Grad-CAM at one tap of a backbone, planned for one image size.
 ///
 /// # What it computes
-/// `ReLU(Σ_k α_k A^k)`, with A^k the k-th channel of the tap and α_k the spatial mean of ∂y / ∂A^k, where y is the
-/// [`Target`].
+/// `ReLU(Σ_k α_k A^k)`, with A^k the k-th channel of the tap and α_k the spatial mean of ∂y / ∂A^k, where y is
+/// the [`Target`].
 ///
 /// The backbone runs up to the tap as an inference plan; only the layers between the tap and the output need a
 /// gradient. Every tap that has positions can be explained.

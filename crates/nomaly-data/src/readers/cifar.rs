@@ -1,8 +1,8 @@
 //! CIFAR-10 and CIFAR-100 in their binary form.
 //!
 //! # What it computes
-//! Reads `data_batch_1.bin` … `data_batch_5.bin` and `test_batch.bin` (CIFAR-10: a class byte, then 3 × 32 × 32 bytes,
-//! plane by plane), or `train.bin` and `test.bin` (CIFAR-100: a coarse and a fine class byte before the pixels).
+//! Reads `data_batch_1.bin` … `data_batch_5.bin` and `test_batch.bin` (CIFAR-10: a class byte, then 3 × 32 × 32
+//! bytes, plane by plane), or `train.bin` and `test.bin` (CIFAR-100: a coarse and a fine class byte before the pixels).
 //!
 //! # When to use
 //! For a folder that holds these files, or the unpacked published archive: `PATH:normal=dog`.

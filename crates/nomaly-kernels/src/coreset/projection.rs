@@ -14,8 +14,8 @@ const PANEL: usize = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Projection {
-    /// A share of `density` of the weights is nonzero, all of one magnitude and either sign. `None` is 1 / √dim, as in
-    /// Li, Hastie and Church, *Very sparse random projections* (2006), and scikit-learn's `SparseRandomProjection`.
+    /// A share of `density` of the weights is nonzero, all of one magnitude and either sign. `None` is 1 / √dim, as
+    /// in Li, Hastie and Church, *Very sparse random projections* (2006), and scikit-learn's `SparseRandomProjection`.
     Sparse {
         /// The share of nonzero weights, in (0, 1].
         density: Option<f64>,

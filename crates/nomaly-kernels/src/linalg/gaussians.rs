@@ -106,9 +106,9 @@ impl PositionGaussians {
         &self.inverses
     }
 
-    /// The Mahalanobis distance `‖W (x - mean)‖` of each position of `images` `[images, positions, dim]`, as `[images,
-    /// positions]`. Works in parallel over the positions on rayon's current pool; the distances of an image do not
-    /// depend on the other images.
+    /// The Mahalanobis distance `‖W (x - mean)‖` of each position of `images` `[images, positions, dim]`, as
+    /// `[images, positions]`. Works in parallel over the positions on rayon's current pool; the distances of an image
+    /// do not depend on the other images.
     ///
     /// # Errors
     /// [`LinalgError::Length`].
@@ -156,9 +156,9 @@ impl PositionGaussians {
     /// these among them, fitted by [`gaussians`](super::PositionStatistics::gaussians) with the regularization `λ
     /// (rest - 1) / (count - 1)`, where `rest` is `count` less the group, and `λ` belongs to the fit on the rest.
     ///
-    /// With `S` the scatter of all and `d` the deviations from their mean, the rest have the scatter `S - Σ dᵢ dᵢᵀ - (Σ
-    /// dᵢ) (Σ dᵢ)ᵀ / rest`, which the Woodbury formula carries over to the inverse: all that is needed are the products
-    /// of the whitened deviations with each other.
+    /// With `S` the scatter of all and `d` the deviations from their mean, the rest have the scatter `S - Σ dᵢ
+    /// dᵢᵀ - (Σ dᵢ) (Σ dᵢ)ᵀ / rest`, which the Woodbury formula carries over to the inverse: all that is
+    /// needed are the products of the whitened deviations with each other.
     ///
     /// # Errors
     /// [`LinalgError::Length`], [`LinalgError::TooFewImages`] where fewer than two are left.

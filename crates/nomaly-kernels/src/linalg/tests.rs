@@ -13,8 +13,8 @@ fn noise(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(step).collect()
 }
 
-/// The definition in double precision, by elimination without pivoting: `(x - μ)ᵀ Σ⁻¹ (x - μ)` as the sum of squares of
-/// the forward substitution. `images` is `[images, positions, dim]`.
+/// The definition in double precision, by elimination without pivoting: `(x - μ)ᵀ Σ⁻¹ (x - μ)` as the sum of
+/// squares of the forward substitution. `images` is `[images, positions, dim]`.
 fn distances(images: &[f32], queries: &[f32], positions: usize, dim: usize, ridge: f64) -> Vec<f64> {
     let count = images.len() / (positions * dim);
     let mut distances = vec![0.0; queries.len() / dim];

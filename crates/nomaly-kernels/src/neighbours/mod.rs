@@ -4,12 +4,12 @@
 //! thousand rows. The matrix of all distances would not fit into memory, and the sum of squared differences, taken
 //! directly, runs at the speed of loads rather than of multiplications.
 //!
-//! The design: `‖q - b‖² = ‖q‖² + ‖b‖² - 2 q·b` turns it into a matrix product, which is computed block by block in
-//! registers (see the `tile` module) and never stored as a whole. That form cancels badly for near neighbours, so it
-//! only rules rows out: with a bound on its rounding error, every row that might be among the `k` nearest is measured
-//! again by the direct sum `Σ (q - b)²`, and only those distances are compared and returned. The result is therefore
-//! exactly the `k` smallest direct distances: the distance of a row to itself is 0, and neither blocks nor threads
-//! change a bit of it.
+//! The design: `‖q - b‖² = ‖q‖² + ‖b‖² - 2 q·b` turns it into a matrix product, which is computed block
+//! by block in registers (see the `tile` module) and never stored as a whole. That form cancels badly for near
+//! neighbours, so it only rules rows out: with a bound on its rounding error, every row that might be among the `k`
+//! nearest is measured again by the direct sum `Σ (q - b)²`, and only those distances are compared and returned. The
+//! result is therefore exactly the `k` smallest direct distances: the distance of a row to itself is 0, and neither
+//! blocks nor threads change a bit of it.
 //!
 //! Where the processor multiplies bytes, rows are ruled out by the products of rows rounded to bytes, with a bound on
 //! how far rounding moved them (the `filter` module); pairs that this cannot decide are handled as above. The result is

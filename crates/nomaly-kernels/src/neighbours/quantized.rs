@@ -309,9 +309,10 @@ impl QuantizedQueries {
 
 /// The rows that may be as near to a query as a given distance, judged by their bytes.
 ///
-/// With `e_q` and `e` the rounding errors of query and row, a row within `√square` of the query is within `T + e` after
-/// rounding, where `T = e_q + √square`: `‖q̂‖² + ‖b̂‖² - 2 q̂·b̂ <= T² + 2 T e + e²`. The product is the whole number
-/// `P` times the steps of both, `s_q s P`. Halved and rearranged by dependence on the row, that is `s_q s P + (e²
+/// With `e_q` and `e` the rounding errors of query and row, a row within `√square` of the query is within `T + e`
+/// after rounding, where `T = e_q + √square`: `‖q̂‖² + ‖b̂‖² - 2 q̂·b̂ <= T² + 2 T e + e²`. The
+/// product is the whole number `P` times the steps of both, `s_q s P`. Halved and rearranged by dependence on the row,
+/// that is `s_q s P + (e²
 /// - ‖b̂‖²) / 2 + T e >= (‖q̂‖² - T²) / 2`; the left side is called the score.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reach {

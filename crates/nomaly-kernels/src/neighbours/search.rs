@@ -266,11 +266,13 @@ impl Search<'_> {
         }
     }
 
-    /// Bounds, relative to `‖q‖² + ‖b‖²`, the excess of the distance computed from the product over the direct one.
+    /// Bounds, relative to `‖q‖² + ‖b‖²`, the excess of the distance computed from the product over the
+    /// direct one.
     ///
-    /// With the unit roundoff `u`: a sum of `dim` products is off by at most `dim u ‖q‖ ‖b‖`, which counts twice, and
-    /// `2 ‖q‖ ‖b‖ <= ‖q‖² + ‖b‖²`; the direct sum is off by at most `(dim + 4) u ‖q - b‖²`, where
-    /// `‖q - b‖² <= 2 (‖q‖² + ‖b‖²)`; the rest covers the lengths, the scaling and the handful of additions.
+    /// With the unit roundoff `u`: a sum of `dim` products is off by at most `dim u ‖q‖ ‖b‖`, which counts
+    /// twice, and `2 ‖q‖ ‖b‖ <= ‖q‖² + ‖b‖²`; the direct sum is off by at most `(dim + 4) u ‖q -
+    /// b‖²`, where `‖q - b‖² <= 2 (‖q‖² + ‖b‖²)`; the rest covers the lengths, the scaling and the
+    /// handful of additions.
     fn slack(&self) -> f32 {
         (3 * self.queries.dim + 48) as f32 * (f32::EPSILON / 2.0)
     }

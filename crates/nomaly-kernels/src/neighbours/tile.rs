@@ -148,9 +148,9 @@ impl Dots<'_> {
             let length = DEPTH_BLOCK.min(depth - start);
             for panel in 0..panels {
                 for row in (0..rows).step_by(M) {
-                    // SAFETY: the assertions above make every panel whole: `queries` has M·depth values from row·depth
-                    // on, `bank` has width·depth values from panel·width·depth on, and `dots` has M rows of `stride`
-                    // values from `row` on, of which `width` are written from panel·width on.
+                    // SAFETY: the assertions above make every panel whole: `queries` has M·depth values from
+                    // row·depth on, `bank` has width·depth values from panel·width·depth on, and `dots` has M rows
+                    // of `stride` values from `row` on, of which `width` are written from panel·width on.
                     unsafe {
                         tile::<S, M>(
                             simd,
@@ -171,8 +171,8 @@ impl Dots<'_> {
 /// Adds `length` products to each of M × 2 vectors of sums.
 ///
 /// # Safety
-/// `queries` must be valid for reading `M · length` values, `bank` for `2 · LANES · length`, and `sums` for reading and
-/// writing `2 · LANES` values at each of M multiples of `stride`.
+/// `queries` must be valid for reading `M · length` values, `bank` for `2 · LANES · length`, and `sums` for reading
+/// and writing `2 · LANES` values at each of M multiples of `stride`.
 #[inline(always)]
 unsafe fn tile<S: Simd, const M: usize>(
     simd: S,

@@ -16,8 +16,8 @@ fn reduce<S: Simd>(s: S, x: S::V) -> [S::V; 2] {
     [n, s.fma(n, s.splat(-2.121_944_4e-4), r)]
 }
 
-/// (exp(-r) - 1) / r for |r| <= ln 2 / 2: 1 + r · this is the polynomial of degree 6 with the least relative error from
-/// exp(-r) (below a unit in the last place when evaluated in f32).
+/// (exp(-r) - 1) / r for |r| <= ln 2 / 2: 1 + r · this is the polynomial of degree 6 with the least relative error
+/// from exp(-r) (below a unit in the last place when evaluated in f32).
 #[inline(always)]
 fn slope_of_exp<S: Simd>(s: S, r: S::V) -> S::V {
     let mut p = s.splat(1.400_582_4e-3);
@@ -109,8 +109,8 @@ pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
     s.mul(x, sigmoid(s, s.mul(x, factor)))
 }
 
-/// The argument of the sigmoid in [`gelu_tanh`] is `GELU_LINEAR` · x + `GELU_CUBIC` · x³: 2 sqrt(2 / π), and 0.044715
-/// times that.
+/// The argument of the sigmoid in [`gelu_tanh`] is `GELU_LINEAR` · x + `GELU_CUBIC` · x³: 2 sqrt(2 / π), and
+/// 0.044715 times that.
 pub(crate) const GELU_LINEAR: f32 = 1.595_769;
 /// See [`GELU_LINEAR`].
 pub(crate) const GELU_CUBIC: f32 = 0.071_354_81;

@@ -11,8 +11,8 @@ use super::memory::threads_for;
 /// Values of a unit of work.
 const UNIT: usize = 16 << 10;
 
-/// An exponential moving average of weights (Polyak & Juditsky 1992; Tarvainen & Valpola 2017): a ← d · a + (1 - d) ·
-/// w.
+/// An exponential moving average of weights (Polyak & Juditsky 1992; Tarvainen & Valpola 2017): a ← d · a + (1 - d)
+/// · w.
 ///
 /// It is computed as a + (1 - d) · (w - a), so that the average of constant weights is exactly those weights: rounded
 /// to single precision, d and 1 - d do not add up to 1.

@@ -7,11 +7,11 @@
 //!
 //! **The design.** The lanes of a vector are neighbouring columns of one plane. The planes of a group are copied, a
 //! band of rows at a time, into a [`Stage`] in the first-level cache, where borders are zeros and strides are gone. The
-//! register tile has four output rows × one or two vectors of columns: a column of the kernel is kept in registers, and
-//! each vector of inputs that is loaded is used for all output rows that see it. Rows that are no multiple of a vector
-//! end with a vector that overlaps the one before; of rows shorter than a vector the surplus is overwritten by the next
-//! row. As in [`correlation`](super::correlation), the gradient of a strided convolution's input is divided into
-//! phases, whose columns are joined row by row.
+//! register tile has four output rows × one or two vectors of columns: a column of the kernel is kept in registers,
+//! and each vector of inputs that is loaded is used for all output rows that see it. Rows that are no multiple of a
+//! vector end with a vector that overlaps the one before; of rows shorter than a vector the surplus is overwritten by
+//! the next row. As in [`correlation`](super::correlation), the gradient of a strided convolution's input is divided
+//! into phases, whose columns are joined row by row.
 //!
 //! **Eligible** are groups with fewer channels, in or out, than a vector has lanes. Kernels of 3×3, 5×5 and 7×7 with
 //! strides 1 and 2 have instantiations of their own; others take their windows from a table.
@@ -108,8 +108,8 @@ impl PlaneCorrelation {
         Stage::new(self.shape.input[2], rows, self.shape.in_step[1], self.left, self.reached, self.lanes)
     }
 
-    /// Computes `output` `[N, G · O, h, w]` from `input` `[N, G · I, H, W]`, whose lengths have been checked, and adds
-    /// `bias`.
+    /// Computes `output` `[N, G · O, h, w]` from `input` `[N, G · I, H, W]`, whose lengths have been checked, and
+    /// adds `bias`.
     pub(super) fn run(&self, images: usize, input: &[f32], weight: &[f32], bias: Option<&[f32]>, output: &mut [f32]) {
         let [[inputs, height, width], [outputs, rows, columns]] = [self.shape.input, self.shape.output];
         let sizes = [inputs * height * width, outputs * rows * columns];

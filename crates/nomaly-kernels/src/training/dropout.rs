@@ -47,8 +47,8 @@ impl Dropout {
         Ok(Self { rate, factor: (1.0 / (1.0 - rate)) as f32 })
     }
 
-    /// Multiplies `values` by the mask of `key`, which is 0 or 1 / (1 − rate) and repeats itself after `period` values:
-    /// the forward pass on values, and the backward pass on gradients.
+    /// Multiplies `values` by the mask of `key`, which is 0 or 1 / (1 − rate) and repeats itself after `period`
+    /// values: the forward pass on values, and the backward pass on gradients.
     ///
     /// # Errors
     /// If the period is zero or does not divide the number of values.

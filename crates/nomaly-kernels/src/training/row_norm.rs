@@ -8,8 +8,8 @@
 //! computes them again from values that it must read anyway. Gradients of weight and bias are sums over rows or images
 //! in parts that the shapes alone determine, added in order.
 //!
-//! With x̂ = (x - mean) / deviation and h the gradient of x̂ (the output's times the weight), the gradient of the input
-//! is (h - mean(h) - x̂ mean(h x̂)) / deviation.
+//! With x̂ = (x - mean) / deviation and h the gradient of x̂ (the output's times the weight), the gradient of the
+//! input is (h - mean(h) - x̂ mean(h x̂)) / deviation.
 
 use std::ops::Range;
 

@@ -3,9 +3,9 @@
 //! **The problem.** Each weight's gradient is a sum over all positions of all images. If threads split the images, they
 //! add into the same gradient, in random order; if they split the weights, each needs all images.
 //!
-//! **The design.** The register tile has some input channels × two vectors of output channels as accumulators, and runs
-//! over positions: a step loads two vectors of the output's gradient and broadcasts the inputs. A unit of work is a
-//! fixed part of the positions (a *chunk*) with a group of output channels whose sums fit the second-level cache; it
+//! **The design.** The register tile has some input channels × two vectors of output channels as accumulators, and
+//! runs over positions: a step loads two vectors of the output's gradient and broadcasts the inputs. A unit of work is
+//! a fixed part of the positions (a *chunk*) with a group of output channels whose sums fit the second-level cache; it
 //! packs both tensors into its cache, piece by piece, and keeps its own sums. Wide layers have enough groups and one
 //! chunk; narrow ones have several chunks, whose sums are added in the order of the chunks. Packing an input once for
 //! each group costs little, since a group multiplies it with thousands of weights. The chunks depend on the shapes

@@ -36,8 +36,8 @@ pub(crate) const INPUTS_PER_RUN: usize = 32;
 pub(crate) const STATE: &str = "network";
 
 impl TrainedNetwork {
-    /// The `taps` of a network with its weights, on the device of `executor`, for inputs of these heights and widths, in
-    /// the order of their nodes.
+    /// The `taps` of a network with its weights, on the device of `executor`, for inputs of these heights and widths,
+    /// in the order of their nodes.
     ///
     /// A network of the registry comes from [`Backbone::from_tensors`], that of a graph from [`Backbone::of_graph`].
     ///

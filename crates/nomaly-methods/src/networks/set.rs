@@ -103,7 +103,8 @@ impl<'a> TrainingSet<'a> {
         self.learner_at(graph, &he_normal(graph, self.context.seed), &["logits"])
     }
 
-    /// A learner of the network of `graph` with these weights, whose inputs are the data and whose outputs are the `taps`.
+    /// A learner of the network of `graph` with these weights, whose inputs are the data and whose outputs are the
+    /// `taps`.
     ///
     /// # Errors
     /// For a tap that the graph does not have, weights that do not fit it, and data that it cannot take.

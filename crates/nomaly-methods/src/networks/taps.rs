@@ -1,9 +1,9 @@
 //! Features of the training images in half precision, in memory and beyond that on disk.
 //!
 //! # Precision
-//! The values of a tap in a view are divided by a power of two that brings the largest magnitude into [2¹⁴, 2¹⁵), and
-//! rounded to f16. So none overflows, and each is off by at most 2⁻¹¹ of itself, or by 2⁻³⁹ of the largest of its tap
-//! and view if it is smaller than 2⁻²⁸ of that.
+//! The values of a tap in a view are divided by a power of two that brings the largest magnitude into [2¹⁴, 2¹⁵),
+//! and rounded to f16. So none overflows, and each is off by at most 2⁻¹¹ of itself, or by 2⁻³⁹ of the largest
+//! of its tap and view if it is smaller than 2⁻²⁸ of that.
 //!
 //! # Place
 //! Views up to a limit are kept in memory, the others in a [`ScratchFile`], which is gone when the fit is, however it

@@ -9,8 +9,8 @@ use crate::weights::{WeightTensor, Weights};
 use super::he::{EMBEDDING, normal};
 
 /// Draws all parameters of `graph` as the constructors of `torch.nn.Conv2d`, `Linear` and `BatchNorm2d` do: weights and
-/// biases uniform in ±1 / √fan-in (Kaiming-uniform with a = √5), norms and LayerScale as the identity. Learned tokens
-/// and position embeddings, which have no constructor, are normal with deviation 0.02.
+/// biases uniform in ±1 / √fan-in (Kaiming-uniform with a = √5), norms and LayerScale as the identity. Learned
+/// tokens and position embeddings, which have no constructor, are normal with deviation 0.02.
 ///
 /// The numbers are not PyTorch's own. Each tensor has its own random stream, so extending a network does not change the
 /// others.

@@ -68,8 +68,8 @@ impl Tail {
         Ok(Self { held_out: sorted, scale })
     }
 
-    /// The p-value of a score, in (0, 1): `(1 + #{sᵢ ≥ s}) / (n + 1)` at the held-out scores, linear in between, and
-    /// exponential beyond the largest.
+    /// The p-value of a score, in (0, 1): `(1 + #{sᵢ ≥ s}) / (n + 1)` at the held-out scores, linear in between,
+    /// and exponential beyond the largest.
     pub fn p_value(&self, score: f64) -> f64 {
         let levels = self.held_out.len() as f64 + 1.0;
         let at = |held_out: f64| (levels - self.held_out.partition_point(|other| *other < held_out) as f64) / levels;

@@ -22,8 +22,9 @@ const GOLDEN_STEPS: usize = 60;
 /// # What it computes
 /// Scores above a high initial threshold `u`, less `u`, follow a generalized Pareto distribution the more closely the
 /// higher `u` is: `P(S > u + y | S > u) = (1 + ξ y / σ)^(-1/ξ)`, and `exp(-y / σ)` for `ξ = 0`. Here `u` is the
-/// `(k + 1)`-th largest of `n` held-out scores, shape `ξ ≥ -1/2` and scale `σ` maximize the likelihood, and for a rate
-/// below `k / n` the threshold is `u + σ/ξ ((rate n / k)^(-ξ) - 1)`. At and below `u` the rule is [`Conformal`].
+/// `(k + 1)`-th largest of `n` held-out scores, shape `ξ ≥ -1/2` and scale `σ` maximize the likelihood, and for a
+/// rate below `k / n` the threshold is `u + σ/ξ ((rate n / k)^(-ξ) - 1)`. At and below `u` the rule is
+/// [`Conformal`].
 ///
 /// With `ξ` and `x = ξ / σ` the scale drops out (Grimshaw 1993): `ξ(x)` is the mean of `ln(1 + x y)`, which leaves
 /// a one-dimensional search, over a grid and then by golden sections. The bound on `ξ` is where maximum likelihood

@@ -118,8 +118,8 @@ impl Dirichlet {
         &self.alpha
     }
 
-    /// Σ (αⱼ − 1) ln pⱼ of a vector given as logarithms: the log-density without its constant, GeoTrans' normality
-    /// score.
+    /// Σ (αⱼ − 1) ln pⱼ of a vector given as logarithms: the log-density without its constant, GeoTrans'
+    /// normality score.
     ///
     /// # Errors
     /// As [`SimplexStatistics::push`].

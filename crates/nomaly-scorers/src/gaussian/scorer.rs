@@ -1,9 +1,9 @@
 //! The distance from a Gaussian: full, diagonal or identity covariance.
 //!
 //! # What it computes
-//! `sqrt((x - m)ᵀ C⁻¹ (x - m))` for the mean `m` of the rows and an estimate `C` of their covariance. With the full
-//! covariance this is the Mahalanobis distance, with its diagonal the standardized Euclidean distance (SED), with the
-//! identity the L2 distance from the mean.
+//! `sqrt((x - m)ᵀ C⁻¹ (x - m))` for the mean `m` of the rows and an estimate `C` of their covariance. With the
+//! full covariance this is the Mahalanobis distance, with its diagonal the standardized Euclidean distance (SED), with
+//! the identity the L2 distance from the mean.
 //!
 //! The log-likelihood is that of the Gaussian with this mean and covariance, `-(d ln 2π + ln det C + distance²) / 2`;
 //! for `identity`, of the Gaussian with variance 1 in every direction.

@@ -212,7 +212,8 @@ impl GaussianStatistics {
         &self.mean
     }
 
-    /// An element of the scatter matrix `Σ (x - mean)(x - mean)ᵀ`. Divided by the count it is the empirical covariance.
+    /// An element of the scatter matrix `Σ (x - mean)(x - mean)ᵀ`. Divided by the count it is the empirical
+    /// covariance.
     ///
     /// # Panics
     /// If `row` or `column` is not less than [`dim`](Self::dim).

@@ -85,8 +85,8 @@ impl ScorerParams for ExtendedIsolationForestOptions {
 
 /// A fitted extended isolation forest.
 ///
-/// A tree of ψ rows takes up to ψ planes of `extension + 1` numbers; a row is compared with `ceil(log2 ψ)` planes of a
-/// tree at most.
+/// A tree of ψ rows takes up to ψ planes of `extension + 1` numbers; a row is compared with `ceil(log2 ψ)` planes of
+/// a tree at most.
 #[derive(Clone, Debug)]
 pub struct ExtendedIsolationForest {
     shape: Shape,

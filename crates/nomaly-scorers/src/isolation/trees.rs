@@ -1,8 +1,8 @@
 //! Isolation trees: growth, path lengths and storage.
 //!
 //! A tree is grown on a sample of the rows by splitting it at random until a node holds one row, or equal rows, or lies
-//! as deep as a balanced tree would (`ceil(log2 ψ)` for a sample of ψ rows). Nodes are numbered level by level, and the
-//! two children of a node stand side by side, so one index refers to both, and the shape of a stored tree can be
+//! as deep as a balanced tree would (`ceil(log2 ψ)` for a sample of ψ rows). Nodes are numbered level by level, and
+//! the two children of a node stand side by side, so one index refers to both, and the shape of a stored tree can be
 //! checked in one pass: each inner node must refer to the next two nodes without a parent.
 
 use ndarray::ArrayView2;
@@ -31,8 +31,8 @@ pub(super) const TENSORS: [&str; 3] = ["nodes", "children", "sizes"];
 /// The average length of the path of an unsuccessful search in a binary search tree of `rows` rows, `c(n)`: the
 /// remaining depth below a leaf that holds that many rows.
 ///
-/// `2 H(n - 1) - 2 (n - 1) / n` with the harmonic number `H(i) ≈ ln i + γ`, 1 for two rows and 0 for fewer (Liu, Ting
-/// and Zhou 2008, equation 1; the value for two rows is the exact one, as in their later paper of 2012).
+/// `2 H(n - 1) - 2 (n - 1) / n` with the harmonic number `H(i) ≈ ln i + γ`, 1 for two rows and 0 for fewer (Liu,
+/// Ting and Zhou 2008, equation 1; the value for two rows is the exact one, as in their later paper of 2012).
 pub fn average_path_length(rows: u32) -> f64 {
     const EULER_GAMMA: f64 = 0.577_215_664_901_532_9;
     match rows {

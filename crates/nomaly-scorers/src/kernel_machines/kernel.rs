@@ -1,9 +1,9 @@
 //! Kernel functions and their evaluation for many pairs of rows.
 //!
 //! The Gaussian kernel runs in single precision on vectors ([`nomaly_kernels::rbf`]) on rows that are centered and
-//! scaled by `√γ`. Its error in a squared distance is some units of `f32::EPSILON` times the squared lengths of the two
-//! rows, so where those are large on average (a `γ` far beyond the scale of the rows), and for the kernels of a scalar
-//! product, double precision is used, with products of fixed blocks.
+//! scaled by `√γ`. Its error in a squared distance is some units of `f32::EPSILON` times the squared lengths of the
+//! two rows, so where those are large on average (a `γ` far beyond the scale of the rows), and for the kernels of a
+//! scalar product, double precision is used, with products of fixed blocks.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};

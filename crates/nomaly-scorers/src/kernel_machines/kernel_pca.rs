@@ -2,9 +2,9 @@
 //!
 //! # What it computes
 //! Principal components of `φ(x_i) - mean φ` in the feature space of a kernel, from the eigenvectors of the centered
-//! kernel matrix. With `f_l(x)` for the projection of a row on component `l` of unit length, the score is `‖φ(x) - mean
-//! φ‖² - Σ f_l(x)²`: the squared distance from the subspace of the leading components, never below 0. With `rbf` it is
-//! at most slightly more than 1, far from all rows.
+//! kernel matrix. With `f_l(x)` for the projection of a row on component `l` of unit length, the score is `‖φ(x) -
+//! mean φ‖² - Σ f_l(x)²`: the squared distance from the subspace of the leading components, never below 0. With
+//! `rbf` it is at most slightly more than 1, far from all rows.
 //!
 //! The kernel matrix takes memory as the square of the rows and its eigenvectors time as their cube. Of more than
 //! `max_rows` rows, that many are therefore chosen at random by `seed`, and the components are those of the chosen

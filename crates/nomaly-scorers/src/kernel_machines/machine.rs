@@ -98,7 +98,8 @@ impl SupportVectorMachine {
         let (space, points) = Space::fit(rows, options.kernel)?;
         let diagonal = space.self_kernels(points.view());
         let total = options.nu * count as f64;
-        // `min ½ βᵀKβ`, for the ball less `½ total Σ β_i K_ii`, with coefficients from 0 to 1 and of sum `total`.
+        // `min ½ βᵀKβ`, for the ball less `½ total Σ β_i K_ii`, with coefficients from 0 to 1 and of sum
+        // `total`.
         let linear = match boundary {
             Boundary::Hyperplane => vec![0.0; count],
             Boundary::Ball => diagonal.iter().map(|value| -0.5 * total * value).collect(),

@@ -2,10 +2,10 @@
 //!
 //! # What it computes
 //! In the feature space of a kernel, the hyperplane that separates most rows from the origin with the largest margin:
-//! the `β` that minimize `½ Σ β_i β_j k(x_i, x_j)` with `0 <= β_i <= 1` and `Σ β_i = ν n`. The score is `ρ - Σ β_i
-//! k(x_i, x)`, the negative of scikit-learn's `decision_function`: positive outside, zero on the boundary, bounded by
-//! `ρ` with `rbf`. At most a share `ν` of the rows of the fit lies outside, and only rows with `β_i > 0`, the support
-//! vectors, are kept.
+//! the `β` that minimize `½ Σ β_i β_j k(x_i, x_j)` with `0 <= β_i <= 1` and `Σ β_i = ν n`. The score is `ρ -
+//! Σ β_i k(x_i, x)`, the negative of scikit-learn's `decision_function`: positive outside, zero on the boundary,
+//! bounded by `ρ` with `rbf`. At most a share `ν` of the rows of the fit lies outside, and only rows with `β_i > 0`,
+//! the support vectors, are kept.
 //!
 //! # When to use
 //! Where normal rows fill a region of any shape, with up to some 100 000 of them: with the number of rows `n`, the time

@@ -1,15 +1,15 @@
 //! Support vector data description: the smallest ball around the rows.
 //!
 //! # What it computes
-//! In the feature space of a kernel, the ball of center `a` and radius `R` that minimizes `R² + C Σ ξ_i`, where a row
-//! may lie outside by `ξ_i >= 0` in squared distance and `C = 1 / (ν n)`. The center is `a = Σ α_i φ(x_i)` with `0 <=
-//! α_i <= C` and `Σ α_i = 1`. The score is `‖φ(x) - a‖² - R²`: positive outside, zero on the boundary. At most a share
-//! `ν` of the rows of the fit lies outside, and only rows with `α_i > 0` are kept.
+//! In the feature space of a kernel, the ball of center `a` and radius `R` that minimizes `R² + C Σ ξ_i`, where a
+//! row may lie outside by `ξ_i >= 0` in squared distance and `C = 1 / (ν n)`. The center is `a = Σ α_i φ(x_i)`
+//! with `0 <= α_i <= C` and `Σ α_i = 1`. The score is `‖φ(x) - a‖² - R²`: positive outside, zero on the
+//! boundary. At most a share `ν` of the rows of the fit lies outside, and only rows with `α_i > 0` are kept.
 //!
 //! # When to use
 //! With `linear` for rows that fill a ball, where the result is a center that is robust to a share of outliers. With
-//! `rbf`, where every `φ(x)` has length 1, it is the one-class support vector machine on another scale: the score is `2
-//! / (ν n)` times that one's. The time of a fit and of a score is the same, too.
+//! `rbf`, where every `φ(x)` has length 1, it is the one-class support vector machine on another scale: the score is
+//! `2 / (ν n)` times that one's. The time of a fit and of a score is the same, too.
 //!
 //! # Parameters
 //! `kernel`, `gamma`, `degree` and `coef0`: see [`KernelOptions`](super::KernelOptions); `nu`, `tolerance` and `cache`:

@@ -1,9 +1,9 @@
 //! Basis pursuit denoising by the alternating direction method of multipliers (ADMM).
 //!
-//! `argmin ½‖Dα - s‖² + λ‖α‖₁` is split into a ridge regression for `x` and a soft threshold for `z`, joined by a
-//! scaled dual `u` (Boyd et al., 2011, section 6.4). The matrix of the regression is the same for all rows and all
-//! iterations and is inverted once, so that an iteration is one product with a small dense matrix for many rows at
-//! once.
+//! `argmin ½‖Dα - s‖² + λ‖α‖₁` is split into a ridge regression for `x` and a soft threshold for `z`,
+//! joined by a scaled dual `u` (Boyd et al., 2011, section 6.4). The matrix of the regression is the same for all rows
+//! and all iterations and is inverted once, so that an iteration is one product with a small dense matrix for many rows
+//! at once.
 //!
 //! Products have a fixed width. When a row has converged, the next row takes its column, so that slow rows do not delay
 //! the others, and a row goes through the same operations regardless of the others.
@@ -66,7 +66,8 @@ pub struct BasisPursuit {
 enum Inverse {
     /// The matrix, `[atoms, atoms]`.
     Direct(Mat<f64>),
-    /// `G = L⁻¹D`, `[dim, atoms]`, with `LLᵀ = ρI + DDᵀ`: by Woodbury's identity the inverse is `(I - GᵀG) / ρ`.
+    /// `G = L⁻¹D`, `[dim, atoms]`, with `LLᵀ = ρI + DDᵀ`: by Woodbury's identity the inverse is `(I - GᵀG) /
+    /// ρ`.
     Woodbury(Mat<f64>),
 }
 

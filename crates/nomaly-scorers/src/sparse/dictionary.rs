@@ -1,8 +1,8 @@
 //! Dictionary learning: alternates between codes and atoms.
 //!
-//! Both steps lower `Σ ½‖Dα - s‖² + λ‖α‖₁` over the rows, with atoms of length at most 1. Codes come from
-//! [`BasisPursuit`], started at the codes of the round before; atoms are updated one after the other as in algorithm 2
-//! of Mairal, Bach, Ponce and Sapiro (2010), from `A = Σ ααᵀ` and `B = Σ sαᵀ` over all rows.
+//! Both steps lower `Σ ½‖Dα - s‖² + λ‖α‖₁` over the rows, with atoms of length at most 1. Codes come
+//! from [`BasisPursuit`], started at the codes of the round before; atoms are updated one after the other as in
+//! algorithm 2 of Mairal, Bach, Ponce and Sapiro (2010), from `A = Σ ααᵀ` and `B = Σ sαᵀ` over all rows.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};

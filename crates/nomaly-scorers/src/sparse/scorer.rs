@@ -2,12 +2,12 @@
 //!
 //! # What it computes
 //! A dictionary `D` of atoms is learned on one part of the normal rows, less their mean. A row `s`, less that mean, is
-//! coded by basis pursuit denoising, `α = argmin ½‖Dα - s‖² + λ‖α‖₁`, and described by two features: its error `‖Dα -
-//! s‖²` and its sparsity `‖α‖₁`. A Gaussian is fitted to the features of the other part of the rows, which the
-//! dictionary has not seen, and the score is the Mahalanobis distance from it. The Gaussian is one of `ln(1 + x / m)`
-//! for a feature `x` and its mean `m` over those rows: both features are sums that are skewed to the right, and the
-//! logarithm brings them closer to a Gaussian, whatever the unit of the rows. The covariance is that of Ledoit and
-//! Wolf.
+//! coded by basis pursuit denoising, `α = argmin ½‖Dα - s‖² + λ‖α‖₁`, and described by two features:
+//! its error `‖Dα - s‖²` and its sparsity `‖α‖₁`. A Gaussian is fitted to the features of the other part
+//! of the rows, which the dictionary has not seen, and the score is the Mahalanobis distance from it. The Gaussian is
+//! one of `ln(1 + x / m)` for a feature `x` and its mean `m` over those rows: both features are sums that are skewed to
+//! the right, and the logarithm brings them closer to a Gaussian, whatever the unit of the rows. The covariance is that
+//! of Ledoit and Wolf.
 //!
 //! # When to use
 //! On patches of a textured image and on rows with many regimes, each of which lies near a subspace of its own: an
@@ -254,8 +254,8 @@ impl SparseCoding {
             .map_err(|error| ScorerError::Numerical { what: "the codes", reason: error.to_string() })
     }
 
-    /// The error `‖Dα - s‖²` and the sparsity `‖α‖₁` of rows `[n, dim]`, `[n, 2]`, in the square of the unit of the
-    /// rows and in their unit. Values too large for `f32` saturate.
+    /// The error `‖Dα - s‖²` and the sparsity `‖α‖₁` of rows `[n, dim]`, `[n, 2]`, in the square of the
+    /// unit of the rows and in their unit. Values too large for `f32` saturate.
     ///
     /// # Errors
     /// As [`score`](Scorer::score).

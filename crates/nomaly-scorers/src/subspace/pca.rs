@@ -2,8 +2,8 @@
 //!
 //! # What it computes
 //! The principal components of the rows are the eigenvectors of their covariance, in descending order of the
-//! eigenvalues `λ`. The first `m` span the subspace of normal rows. With `y` for a row less the mean and `P` `[dim, m]`
-//! for these components the score is one of
+//! eigenvalues `λ`. The first `m` span the subspace of normal rows. With `y` for a row less the mean and `P` `[dim,
+//! m]` for these components the score is one of
 //!
 //! * `reconstruction`: `‖y - P Pᵀ y‖`, the distance from the subspace (the root of the statistic *Q* or *SPE* of
 //!   process monitoring);

@@ -1,15 +1,15 @@
 //! Principal component pursuit: a matrix as the sum of one of low rank and a sparse one.
 //!
-//! `min ‖L‖_* + λ‖S‖₁` subject to `L + S = D` by the inexact augmented Lagrangian method (Lin, Chen and Ma 2010,
-//! algorithm 5), with its constants. Written with the scaled multiplier `Z = Y / μ` a round is
+//! `min ‖L‖_* + λ‖S‖₁` subject to `L + S = D` by the inexact augmented Lagrangian method (Lin, Chen and Ma
+//! 2010, algorithm 5), with its constants. Written with the scaled multiplier `Z = Y / μ` a round is
 //!
 //! ```text
 //! S = shrink(D - L + Z, λ / μ)        W = D - S + Z
 //! L = W M                             Z = (W - L) / ρ        M = V diag(max(0, 1 - 1 / (μ σ))) Vᵀ
 //! ```
 //!
-//! with the singular values `σ` and right singular vectors `V` of `W`, which are those of the small matrix `Wᵀ W`. As
-//! `L` and `Z` follow from `W` and `M`, a round is one pass over the rows, and no singular value decomposition of a
+//! with the singular values `σ` and right singular vectors `V` of `W`, which are those of the small matrix `Wᵀ W`.
+//! As `L` and `Z` follow from `W` and `M`, a round is one pass over the rows, and no singular value decomposition of a
 //! tall matrix. Singular values below about `1e-8` of the largest are lost that way; the last threshold `1 / μ` lies
 //! above them.
 

@@ -2,9 +2,9 @@
 //!
 //! # What it computes
 //! Principal component pursuit splits the rows `D`, less the median of each column, into a part of low rank and a
-//! sparse one: `min ‖L‖_* + λ‖S‖₁` subject to `L + S = D`, by the inexact augmented Lagrangian method. The mean of `L`
-//! (plus the medians) and its leading principal components `P` `[dim, m]` are the subspace of normal rows. With `y` for
-//! a row less that mean the score is `‖y - P Pᵀ y‖`, the distance from the subspace.
+//! sparse one: `min ‖L‖_* + λ‖S‖₁` subject to `L + S = D`, by the inexact augmented Lagrangian method. The
+//! mean of `L` (plus the medians) and its leading principal components `P` `[dim, m]` are the subspace of normal rows.
+//! With `y` for a row less that mean the score is `‖y - P Pᵀ y‖`, the distance from the subspace.
 //!
 //! # When to use
 //! As `pca`, where the training rows are not clean: dead pixels, outliers of single sensors, some anomalies among the
@@ -16,9 +16,9 @@
 //! `components` and `lambda`: see [`RobustPcaOptions`].
 //!
 //! # Reference
-//! Candès, Li, Ma and Wright, *Robust principal component analysis?* (2011), for the program and its `λ`; Lin, Chen and
-//! Ma, *The augmented Lagrange multiplier method for exact recovery of corrupted low-rank matrices* (2010), algorithm
-//! 5.
+//! Candès, Li, Ma and Wright, *Robust principal component analysis?* (2011), for the program and its `λ`; Lin, Chen
+//! and Ma, *The augmented Lagrange multiplier method for exact recovery of corrupted low-rank matrices* (2010),
+//! algorithm 5.
 
 use faer::{Mat, MatRef};
 use ndarray::ArrayView2;
@@ -42,8 +42,8 @@ pub struct RobustPcaOptions {
     /// Price of an entry of the sparse part; `auto`: 1 / sqrt(max(rows, columns)).
     ///
     /// The price is in that of a unit of a singular value of the part of low rank. The larger it is, the less is sparse
-    /// and the nearer the subspace is to that of `pca`; `auto` recovers both parts with high probability (Candès et al.
-    /// 2011, theorem 1.1).
+    /// and the nearer the subspace is to that of `pca`; `auto` recovers both parts with high probability (Candès et
+    /// al. 2011, theorem 1.1).
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub lambda: Auto<f64>,
 }

@@ -9,10 +9,10 @@
 //! Where anomalies are defects of a part of the image.
 //!
 //! # Parameters
-//! None: area 2–15 % of the image, aspect ratio 0.3–1 or 1–3.3; scars of 2–16 by 10–25 pixels at 256 pixels (they grow
-//! and shrink with the shorter side, down to a quarter), turned by up to 45°; both with brightness, contrast and
-//! saturation changed by up to 10 % and the hue by up to a tenth of a turn. Grey images stay grey: a network that
-//! recognizes patches by their colour learns nothing about defects. Pasted values are rounded to 8 bits.
+//! None: area 2–15 % of the image, aspect ratio 0.3–1 or 1–3.3; scars of 2–16 by 10–25 pixels at 256 pixels
+//! (they grow and shrink with the shorter side, down to a quarter), turned by up to 45°; both with brightness,
+//! contrast and saturation changed by up to 10 % and the hue by up to a tenth of a turn. Grey images stay grey: a
+//! network that recognizes patches by their colour learns nothing about defects. Pasted values are rounded to 8 bits.
 //!
 //! # Reference
 //! Li, Sohn, Yoon, Pfister, *CutPaste: Self-Supervised Learning for Anomaly Detection and Localization*, CVPR 2021,

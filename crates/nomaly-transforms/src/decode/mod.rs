@@ -9,8 +9,8 @@
 //! * **16 bits** become `round(v / 257)`, the exact rescaling of 0..=65535 to 0..=255. (Pillow keeps the high byte of
 //!   RGB and clips grey `I;16` at 255.) The full range is assumed: 10- or 12-bit samples stored unscaled come out dark.
 //! * **Float TIFF** (RGB, 32 bits) maps \[0, 1\] to 0..=255, rounded; values outside are clamped, NaN becomes 0.
-//! * **CMYK and YCCK JPEG** are converted with `R = (255 − C)(255 − K) / 255`, with the Adobe convention of inverted
-//!   samples, as Pillow does.
+//! * **CMYK and YCCK JPEG** are converted with `R = (255 − C)(255 − K) / 255`, with the Adobe convention of
+//!   inverted samples, as Pillow does.
 //! * **EXIF orientation** (JPEG, PNG, WebP) and the TIFF orientation tag are applied.
 //! * **Animations and multi-page files** give their first frame or page.
 //! * Colour profiles and gamma are ignored, as in the reference pipelines.

@@ -7,8 +7,8 @@
 //! For small elongated defects, and as the second augmentation that CutPaste is trained with.
 //!
 //! # Parameters
-//! 2–16 by 10–25 pixels at 256 pixels (the sizes grow with the shorter side); turned by up to 45° either way; jitter of
-//! ±10 % in brightness and contrast.
+//! 2–16 by 10–25 pixels at 256 pixels (the sizes grow with the shorter side); turned by up to 45° either way;
+//! jitter of ±10 % in brightness and contrast.
 //!
 //! # Reference
 //! Li, Sohn, Yoon, Pfister, *CutPaste: Self-Supervised Learning for Anomaly Detection and Localization*, CVPR 2021,

@@ -8,8 +8,8 @@
 //! For textiles, leather, paper, wood, tiles.
 //!
 //! # Parameters
-//! Radius 8–18 % of the shorter side; a dark stain keeps 40–75 % of each colour channel, a pale one moves 35–60 % of
-//! the way to white.
+//! Radius 8–18 % of the shorter side; a dark stain keeps 40–75 % of each colour channel, a pale one moves 35–60 %
+//! of the way to white.
 //!
 //! # Reference
 //! After the classes `color`, `oil` and `liquid` of MVTec AD (Bergmann et al., CVPR 2019).

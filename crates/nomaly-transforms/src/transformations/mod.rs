@@ -22,13 +22,13 @@
 //! step           = "flip" | "tx=" share | "ty=" share | "rot90" | "rot180" | "rot270" | extra
 //! ```
 //!
-//! A preset is a product: `geotrans` is {–, flip} × {–, −tx, +tx} × {–, −ty, +ty} × {–, rot90, rot180, rot270}, 72
-//! transformations, with the last factor changing fastest; shifts are by a quarter of the side, or by the given share.
-//! `rotations` are the four turns, `rotations-flips` eight. **Each extra doubles the set**: first come the
+//! A preset is a product: `geotrans` is {–, flip} × {–, −tx, +tx} × {–, −ty, +ty} × {–, rot90, rot180,
+//! rot270}, 72 transformations, with the last factor changing fastest; shifts are by a quarter of the side, or by the
+//! given share. `rotations` are the four turns, `rotations-flips` eight. **Each extra doubles the set**: first come the
 //! transformations without it, then the same ones with it. Regardless of their position, extras are applied before the
-//! preset's steps, `equalise` or `quantile` first, then `jitter`, `crop` and `zoom` (T = T_old ∘ zoom ∘ crop ∘ jitter ∘
-//! equalise). An explicit transformation applies its steps **from left to right**. The names of transformations have
-//! the same form, so every set can be written as a list.
+//! preset's steps, `equalise` or `quantile` first, then `jitter`, `crop` and `zoom` (T = T_old ∘ zoom ∘ crop ∘
+//! jitter ∘ equalise). An explicit transformation applies its steps **from left to right**. The names of
+//! transformations have the same form, so every set can be written as a list.
 //!
 //! | step | what it does | setting |
 //! |---|---|---|
@@ -45,8 +45,8 @@
 //! Golan, El-Yaniv, *Deep Anomaly Detection Using Geometric Transformations*, NeurIPS 2018, section 4.1 and its
 //! published code, for `geotrans`; shifts, zooms and turns equal those of Keras (`apply_affine_transform` with
 //! `order=1` and `fill_mode='reflect'`, which is SciPy's) and NumPy. Braga, *Deep Anomaly Detection Using Geometric
-//! Transformations*, presentation, Friedrich-Alexander-Universität Erlangen-Nürnberg, 2025, for the extras. Factors of
-//! `jitter` act as in torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation`; `equalise` is
+//! Transformations*, presentation, Friedrich-Alexander-Universität Erlangen-Nürnberg, 2025, for the extras. Factors
+//! of `jitter` act as in torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation`; `equalise` is
 //! scikit-image's `equalize_hist` of 8-bit images, linearly interpolated for values between two levels.
 //!
 //! ```

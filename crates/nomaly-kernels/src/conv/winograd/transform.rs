@@ -1,11 +1,12 @@
 //! The small linear maps of Winograd's algorithm, on vectors of channels.
 //!
-//! A one-dimensional F(m, 3) computes m outputs of a filter with three taps by m + 2 multiplications: `y = Aᵀ (G g ⊙ Bᵀ
-//! d)`; in two dimensions each map is applied to columns and then to rows (Lavin and Gray 2016, "Fast Algorithms for
-//! Convolutional Neural Networks", section 4). The maps follow from the points at which polynomials are evaluated: 0,
-//! ±1, ∞ for m = 2, and 0, ±√½, ±√2, ∞ for m = 4. Unlike the integers 0, ±1, ±2, these points keep the largest and the
-//! smallest factor of each map close to each other, which keeps the rounding error small (Barabasz et al. 2020, "Error
-//! Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks").
+//! A one-dimensional F(m, 3) computes m outputs of a filter with three taps by m + 2 multiplications: `y = Aᵀ (G g
+//! ⊙ Bᵀ d)`; in two dimensions each map is applied to columns and then to rows (Lavin and Gray 2016, "Fast
+//! Algorithms for Convolutional Neural Networks", section 4). The maps follow from the points at which polynomials are
+//! evaluated: 0, ±1, ∞ for m = 2, and 0, ±√½, ±√2, ∞ for m = 4. Unlike the integers 0, ±1, ±2, these
+//! points keep the largest and the smallest factor of each map close to each other, which keeps the rounding error
+//! small (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural
+//! Networks").
 
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 

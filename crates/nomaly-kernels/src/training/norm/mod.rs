@@ -4,8 +4,8 @@
 //! for sums, once for results. Tensors of tens of megabytes come from memory each time.
 //!
 //! **The design.** A unit of work is one channel over the whole batch. Its planes (half a megabyte for 128 images of
-//! 32 × 32) stay in the second-level cache between the passes, so memory sees each tensor once. The activation needs no
-//! pass: its mask is computed again from the input in the backward pass, and its result needs no tensor of its own.
+//! 32 × 32) stay in the second-level cache between the passes, so memory sees each tensor once. The activation needs
+//! no pass: its mask is computed again from the input in the backward pass, and its result needs no tensor of its own.
 //!
 //! Sums run in f32 lanes over one plane and in f64 over planes; variances are taken around the mean of each plane and
 //! combined (Chan, Golub & LeVeque 1983), so that a large mean loses no precision.

@@ -9,8 +9,9 @@ use super::{Decay, Gradient, WeightDecay};
 
 /// Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019), as `torch.optim.Adam` and `torch.optim.AdamW`.
 ///
-/// With g the gradient and t the number of the step: m ← β₁ · m + (1 - β₁) · g, v ← β₂ · v + (1 - β₂) · g², and the
-/// parameter moves by -`rate` · m̂ / (√v̂ + `epsilon`), where m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ).
+/// With g the gradient and t the number of the step: m ← β₁ · m + (1 - β₁) · g, v ← β₂ · v + (1 -
+/// β₂) · g², and the parameter moves by -`rate` · m̂ / (√v̂ + `epsilon`), where m̂ = m / (1 - β₁ᵗ) and
+/// v̂ = v / (1 - β₂ᵗ).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamStep {
     /// Learning rate.

@@ -10,9 +10,9 @@ use super::{Decay, Gradient, WeightDecay};
 
 /// NAdam (Dozat 2016), as `torch.optim.NAdam`.
 ///
-/// With μₜ = β₁ · (1 - 0.96^(t · `momentum_decay`) / 2) and the moments m and v of [`AdamStep`](super::AdamStep), the
-/// parameter moves in step t by -`rate` · ((1 - μₜ) / (1 - Π μ₁…μₜ) · g + μₜ₊₁ / (1 - Π μ₁…μₜ₊₁) · m) / (√v̂ +
-/// `epsilon`).
+/// With μₜ = β₁ · (1 - 0.96^(t · `momentum_decay`) / 2) and the moments m and v of
+/// [`AdamStep`](super::AdamStep), the parameter moves in step t by -`rate` · ((1 - μₜ) / (1 - Π μ₁…μₜ) ·
+/// g + μₜ₊₁ / (1 - Π μ₁…μₜ₊₁) · m) / (√v̂ + `epsilon`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NAdamStep {
     /// Learning rate; PyTorch's default is 0.002.

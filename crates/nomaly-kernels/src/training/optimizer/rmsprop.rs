@@ -10,8 +10,8 @@ use super::pass::{Update, run};
 /// RMSProp (Hinton, *Neural Networks for Machine Learning*, lecture 6e, 2012), as `torch.optim.RMSprop`.
 ///
 /// With g the gradient plus `weight_decay` · parameter: v ← `alpha` · v + (1 - `alpha`) · g², and d = g / (√v +
-/// `epsilon`); `centered`, v is replaced in d by the variance v - a², where a ← `alpha` · a + (1 - `alpha`) · g (Graves
-/// 2013). The parameter moves by -`rate` · d, with momentum by -`rate` · b, where b ← `momentum` · b + d.
+/// `epsilon`); `centered`, v is replaced in d by the variance v - a², where a ← `alpha` · a + (1 - `alpha`) · g
+/// (Graves 2013). The parameter moves by -`rate` · d, with momentum by -`rate` · b, where b ← `momentum` · b + d.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RmsPropStep {
     /// Learning rate; PyTorch's default is 0.01.

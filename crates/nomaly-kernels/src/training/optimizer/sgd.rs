@@ -9,8 +9,9 @@ use super::pass::{Update, run};
 
 /// Stochastic gradient descent with momentum, as `torch.optim.SGD`.
 ///
-/// With g the gradient plus `weight_decay` · parameter, and v the velocity: v ← `momentum` · v + (1 - `dampening`) · g
-/// (in the first step v ← g); the parameter moves by -`rate` · v, with `nesterov` by -`rate` · (g + `momentum` · v).
+/// With g the gradient plus `weight_decay` · parameter, and v the velocity: v ← `momentum` · v + (1 - `dampening`)
+/// · g (in the first step v ← g); the parameter moves by -`rate` · v, with `nesterov` by -`rate` · (g + `momentum`
+/// · v).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SgdStep {
     /// Learning rate.

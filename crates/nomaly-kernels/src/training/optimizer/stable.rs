@@ -11,9 +11,9 @@ use super::pass::{UNIT, clipped};
 use super::{Gradient, WeightDecay};
 
 /// StableAdamW (Wortsman et al., *Stable and low-precision training for large-scale vision-language models*, 2023,
-/// algorithm 2): AdamW whose rate is divided by max(1, R), where R² is the mean over a tensor of g² / v̂, the squared
-/// gradient over the new second moment. A gradient that is suddenly large does not meet a second moment that is still
-/// small.
+/// algorithm 2): AdamW whose rate is divided by max(1, R), where R² is the mean over a tensor of g² / v̂, the
+/// squared gradient over the new second moment. A gradient that is suddenly large does not meet a second moment that is
+/// still small.
 ///
 /// The paper's debiased betas are the moments of [`AdamStep`] with their correction.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,8 +40,8 @@ pub enum StableForm {
     /// The paper's: R has g² / max(v̂, ε²), and weight decay takes the divided rate.
     #[default]
     Published,
-    /// That of Dinomaly's code (Guo et al. 2025), also used by INP-Former: R has g² / (√v̂ + ε)², and weight decay
-    /// takes the undivided rate.
+    /// That of Dinomaly's code (Guo et al. 2025), also used by INP-Former: R has g² / (√v̂ + ε)², and weight
+    /// decay takes the undivided rate.
     Dinomaly,
 }
 

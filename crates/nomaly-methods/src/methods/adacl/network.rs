@@ -3,9 +3,9 @@
 //! # What it computes
 //! Four 3×3 convolutions of 32, 64, 128 and 128 channels, each with bias and ReLU, the first three with stride 2;
 //! global max pooling; a dense layer of 64 with ReLU; a dense layer without activation. 249 153 parameters. Taps:
-//! `conv1` … `conv4` (after ReLU), strides 2, 4, 8, 8; `embedding` (the hidden dense layer, after ReLU); `logits` (the
-//! regressed value, which ADACL clips to [0, 1]). The receptive field of the last convolution is 31×31 pixels: all of
-//! a digit.
+//! `conv1` … `conv4` (after ReLU), strides 2, 4, 8, 8; `embedding` (the hidden dense layer, after ReLU); `logits`
+//! (the regressed value, which ADACL clips to [0, 1]). The receptive field of the last convolution is 31×31 pixels:
+//! all of a digit.
 //!
 //! Parameter names: `conv{1,2,3,4}`, `fc1`, `fc2`.
 //!

@@ -5,7 +5,8 @@
 //! training image. A test image is classified under all k transformations; the score measures how unlike those of
 //! normal images the k vectors of probabilities are. By default a [Dirichlet distribution](nomaly_scorers::dirichlet)
 //! of each transformation's vectors is fitted on the training images, and the score is the mean of
-//! −Σⱼ (αᵢⱼ − 1) ln yⱼ over the transformations i; all the other [scores](TableScore) are parts of the result.
+//! −Σⱼ (αᵢⱼ − 1) ln yⱼ over the transformations i; all the other [scores](TableScore) are parts of the
+//! result.
 //!
 //! With `normality=two-step` the network is trained on one part of the images, and a [scorer](nomaly_scorers::SCORERS)
 //! is fitted on its features of the other part, before the classifier. With `normality=mc-dropout` it runs many passes

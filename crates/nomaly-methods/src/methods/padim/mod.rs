@@ -322,8 +322,8 @@ impl Padim {
     /// Scores the images `alone`, ascending, each by the Gaussians of all others.
     ///
     /// With `n` images, scatter `S` and `d` = x − mean, the others have mean distance `d n/(n−1)` and scatter
-    /// `S − n/(n−1) d dᵀ`. With `A = S/(n−2) + λ I` and `c = n/((n−1)(n−2))` their covariance is `A − c d dᵀ`, so that
-    /// with `q = dᵀ A⁻¹ d` the squared distance is `(n/(n−1))² q / (1 − c q)`.
+    /// `S − n/(n−1) d dᵀ`. With `A = S/(n−2) + λ I` and `c = n/((n−1)(n−2))` their covariance is `A − c
+    /// d dᵀ`, so that with `q = dᵀ A⁻¹ d` the squared distance is `(n/(n−1))² q / (1 − c q)`.
     fn without_one(
         &self,
         positions: &Positions,

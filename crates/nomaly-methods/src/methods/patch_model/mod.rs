@@ -20,8 +20,8 @@
 //!
 //! # Reference
 //! Carrera, Manganini, Boracchi and Lanzarone, *Defect detection in SEM images of nanofibrous materials*, 2017 (patches
-//! of 15 × 15 pixels, sparse features, a density of them); Boracchi, Carrera and Wohlberg, *Novelty detection in images
-//! by sparse representations*, 2014.
+//! of 15 × 15 pixels, sparse features, a density of them); Boracchi, Carrera and Wohlberg, *Novelty detection in
+//! images by sparse representations*, 2014.
 
 mod grid;
 mod model;
