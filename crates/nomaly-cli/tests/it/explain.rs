@@ -74,7 +74,8 @@ fn averages_have_a_picture_a_layer() {
 #[test]
 fn what_cannot_be_explained_says_why() {
     let image = parts().join("test/good/000.png");
-    nomaly(args!["explain", image, "-m", model(), "--tap", "stage6"]).ok();
+    let out = fresh_folder("explained-stage6");
+    nomaly(args!["explain", image, "-m", model(), "--tap", "stage6", "-o", out]).ok();
     let error = nomaly(args!["explain", image, "-m", model(), "--class", "3"]).error();
     assert!(error.contains("have no classifier"), "{error}");
     let pixels = fresh_folder("explained-pixels").join("pixels.nomaly");
