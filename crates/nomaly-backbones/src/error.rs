@@ -114,7 +114,8 @@ pub enum BackboneError {
     },
     /// Weights that are published, but whose hash is not known here.
     #[error(
-        "there are no weights for {backbone} here: download those of {publisher}, then name the file, or import it with          `nomaly weights import`"
+        "there are no weights for {backbone} here: download those of {publisher}, then name the file, or import it with \
+         `nomaly weights import`"
     )]
     NotImported {
         /// The backbone.
