@@ -90,8 +90,7 @@ pub struct FitResult {
 }
 
 impl Detector {
-    /// Builds a method on a backbone, whose name is of no effect for methods that see pixels if it is `pixels`, to run
-    /// on the processor.
+    /// Builds a method on a backbone, to run on the processor. Methods that see pixels take the name `pixels`.
     ///
     /// # Errors
     /// Unknown, missing or invalid names, settings or weights; the message names the command that helps.

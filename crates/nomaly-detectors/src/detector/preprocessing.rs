@@ -47,8 +47,10 @@ const SIDE_STEP: usize = 32;
 fn side_step(backbone: &Backbone) -> usize {
     let step = |multiple: usize| if multiple == 1 { SIDE_STEP } else { multiple };
     let steps = backbone.entries().map(|entry| step(entry.architecture.size_multiple()));
-    // The least common multiple of joined networks.
-    steps.reduce(|all, step| (all..).step_by(all).find(|both| both.is_multiple_of(step)).unwrap_or(all)).unwrap_or(1)
+    // The least common multiple of joined networks; pixels have no network and take the usual step.
+    steps
+        .reduce(|all, step| (all..).step_by(all).find(|both| both.is_multiple_of(step)).unwrap_or(all))
+        .unwrap_or(SIDE_STEP)
 }
 
 /// The requested sizes, ascending.
@@ -207,4 +209,19 @@ pub(super) fn stored_region(tensor: &Tensor, pipeline: &Pipeline) -> Result<Gray
             )),
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_whole_steps_of_what_looks_at_the_image() {
+        let transformer = Backbone::initialized("dinov2-small", 0, 0).unwrap();
+        let steps =
+            [Backbone::pixels(), Backbone::embedded().unwrap(), transformer].map(|backbone| side_step(&backbone));
+        assert_eq!(steps, [32, 32, 14]);
+        assert_eq!(shaped(256, 1.5, 32), [224, 320]);
+        assert_eq!(shaped(256, 1.5, 14), [210, 308]);
+    }
 }
