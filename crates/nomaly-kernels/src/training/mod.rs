@@ -24,7 +24,8 @@
 //! | padding, cropping | [`Pad::forward`], [`Crop::forward`] | [`Pad::input_gradient`], [`Crop::input_gradient`] |
 //! | dropout | [`Dropout::apply`] | likewise |
 //! | softmax of rows, and its logarithm | [`softmax`], [`log_softmax`] | [`softmax_gradient`], [`log_softmax_gradient`] |
-//! | softmax cross-entropy, binary cross-entropy | [`cross_entropy`], [`binary_cross_entropy`], [`weighted_binary_cross_entropy`] | in the same call |
+//! | softmax cross-entropy | [`cross_entropy`] | in the same call |
+//! | binary cross-entropy | [`binary_cross_entropy`], [`weighted_binary_cross_entropy`] | in the same call |
 //! | squared, absolute, smooth absolute error | [`mean_squared_error`], [`mean_absolute_error`], [`smooth_l1`] | in the same call |
 //! | optimizer step | [`SgdStep`], [`AdamStep`], [`NAdamStep`], [`RmsPropStep`], [`StableAdamWStep`] | |
 //! | gradient clipping | [`global_norm`], [`clip_norm`], [`clip_value`] | |
