@@ -2,24 +2,21 @@
 
     pip install torch timm
     cargo build --release -p nomaly-bench --bin tokens
-    python benches/compare/tokens.py --nomaly target/release/tokens [--threads 2] [--rounds 41] [--batches 1,8] [--size 224]
+    python benches/compare/tokens.py --nomaly target/release/tokens [--threads 2] [--rounds 41] [--batches 1,8]
 
-Random weights. Each side is a process of its own that stays alive: timm's model in inference mode (which uses fused scaled
-dot product attention), as it is and, with --compile, compiled by torch.compile, of which the better counts; and nomaly up to
-the normalized tokens of the patches. In each round each of them does one run. Prints the medians, the least of each side, and
-their ratios. On a machine that does other work, the least is what counts.
+Random weights. Each side is a process of its own that stays alive: timm's model in inference mode (which uses fused
+scaled dot product attention), as it is and, with --compile, compiled by torch.compile, of which the better counts; and
+nomaly up to the normalized tokens of the patches. In each round each of them does one run. Prints the medians, the
+least of each side, and their ratios. On a machine that does other work, the least is what counts.
 """
 
 import argparse
-import statistics
 import sys
 
-from inference import Side
+from alternating import compare, serve
 
 
 def worker(kind: str, batch: int, size: int, threads: int) -> None:
-    import time
-
     import timm
     import torch
 
@@ -31,16 +28,12 @@ def worker(kind: str, batch: int, size: int, threads: int) -> None:
     images = torch.rand(batch, 3, size, size)
 
     def run():
-        began = time.perf_counter()
         with torch.inference_mode():
             forward(images)
-        return time.perf_counter() - began
 
-    for _ in range(2):
-        run()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        print(run(), flush=True)
+    # torch.compile looks at the first two runs.
+    run()
+    serve(run)
 
 
 def main() -> None:
@@ -61,22 +54,9 @@ def main() -> None:
     kinds = ["eager", "compiled"] if args.compile else ["eager"]
     for batch in args.batches.split(","):
         python = [sys.executable, __file__, "--threads", str(args.threads), "--size", str(args.size), "--worker"]
-        sides = {kind: Side([*python, f"{kind}-{batch}"], args.threads) for kind in kinds}
-        sides["nomaly"] = Side([args.nomaly, "dinov2-small", str(args.size), batch], args.threads)
-        for _ in range(args.rounds):
-            for side in sides.values():
-                side.run()
-        for side in sides.values():
-            side.close()
-        for what, of in (("median", statistics.median), ("least", min)):
-            times = {name: 1000 * of(side.seconds) for name, side in sides.items()}
-            best = min(times[kind] for kind in kinds)
-            print(
-                f"dinov2-small {args.size}x{args.size}, batch {batch}, {args.threads} threads, {what}: "
-                + ", ".join(f"{name} {value:.2f} ms" for name, value in times.items())
-                + f"; ratio {best / times['nomaly']:.2f}",
-                flush=True,
-            )
+        commands = {kind: [*python, f"{kind}-{batch}"] for kind in kinds}
+        commands["nomaly"] = [args.nomaly, "dinov2-small", str(args.size), batch]
+        compare(f"dinov2-small {args.size}x{args.size}, batch {batch}", commands, args.threads, args.rounds)
 
 
 if __name__ == "__main__":

@@ -2,35 +2,35 @@
 
     pip install torch
     cargo build --release -p nomaly-bench --bin train_step
-    python benches/compare/training.py --nomaly target/release/train_step [--threads 2] [--rounds 7] [--only wrn-10-4,gan]
+    python benches/compare/training.py --nomaly target/release/train_step [--threads 2] [--rounds 7] [--only gan,unet]
 
 All steps use Adam.
 
 * `wrn-10-4`, `wrn-16-8`: wide residual networks, cross-entropy over 72 classes, 128 images of 32x32;
 * `lite0`: EfficientNet-Lite0 end to end, cross-entropy over 10 classes, 8 images of 224x224;
 * `unet`: four levels of 32 to 256 channels and 512 in the middle, squared error, 8 images of 64x64;
-* `gan`: the generator and the critic of a DCGAN of width 32, 64 images of 32x32: a step of the critic on real and on made
-  images, then one of the generator;
+* `gan`: the generator and the critic of a DCGAN of width 32, 64 images of 32x32: a step of the critic on real and on
+  made images, then one of the generator;
 * `transposed`: three 4x4 transposed convolutions of stride 2, 128x8x8 to 3x64x64, squared error, 32 images.
 
-Each side is a process of its own that stays alive: PyTorch in its default and in its channels-last memory format, of which
-the better counts, and nomaly. In each round each of them does one step. Prints the medians, the least of each side, and
-their ratios.
+Each side is a process of its own that stays alive: PyTorch in its default and in its channels-last memory format, of
+which the better counts, and nomaly. In each round each of them does one step. Prints the medians, the least of each
+side, and their ratios.
 """
 
 import argparse
-import os
-import statistics
-import subprocess
 import sys
+
+from alternating import compare, serve
 
 BATCHES = {"wrn-10-4": 128, "wrn-16-8": 128, "lite0": 8, "unet": 8, "gan": 64, "transposed": 32}
 FORMATS = ("default", "channels_last")
 
 
-def networks():
-    """Makes the networks by name: a function from the batch to (modules, step)."""
+def steps():
+    """By name, a function from the batch and the memory format to one that does a step and returns the loss."""
     import torch
+    from networks import UNet, critic, generator, in_format, transposed
     from torch import nn
 
     class Residual(nn.Module):
@@ -80,64 +80,8 @@ def networks():
                 inputs = outputs
         return nn.Sequential(*layers, *normalized(320, 1280, 1, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, 10))
 
-    def double(inputs, outputs):
-        layers = []
-        for channels in (inputs, outputs):
-            layers += [nn.Conv2d(channels, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-        return nn.Sequential(*layers)
-
-    class UNet(nn.Module):
-        def __init__(self):
-            super().__init__()
-            widths = [32 << level for level in range(5)]
-            self.down = nn.ModuleList(double(a, b) for a, b in zip([3, *widths], widths))
-            self.up = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, 2) for width in widths[:4])
-            self.join = nn.ModuleList(double(2 * width, width) for width in widths[:4])
-            self.last = nn.Conv2d(32, 3, 1)
-
-        def forward(self, x):
-            skips = []
-            for level in range(4):
-                x = self.down[level](x)
-                skips.append(x)
-                x = nn.functional.max_pool2d(x, 2)
-            x = self.down[4](x)
-            for level in (3, 2, 1, 0):
-                x = self.join[level](torch.cat([skips[level], self.up[level](x)], 1))
-            return self.last(x)
-
-    def generator():
-        layers, inputs = [], 100
-        for level, channels in enumerate((128, 64, 32)):
-            layers += [nn.ConvTranspose2d(inputs, channels, 4, 2 if level else 1, 1 if level else 0, bias=False)]
-            layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-            inputs = channels
-        return nn.Sequential(*layers, nn.ConvTranspose2d(inputs, 3, 4, 2, 1, bias=False), nn.Tanh())
-
-    def critic():
-        layers, inputs = [], 3
-        for level, channels in enumerate((32, 64, 128)):
-            layers += [nn.Conv2d(inputs, channels, 4, 2, 1, bias=False)]
-            layers += [nn.BatchNorm2d(channels)] if level else []
-            layers += [nn.LeakyReLU(0.2, inplace=True)]
-            inputs = channels
-        return nn.Sequential(*layers, nn.Conv2d(inputs, 1, 4, 1, 0, bias=False))
-
-    def transposed():
-        layers, inputs = [], 128
-        for channels in (64, 32, 3):
-            layers += [nn.ConvTranspose2d(inputs, channels, 4, 2, 1), nn.ReLU(inplace=True)]
-            inputs = channels
-        return nn.Sequential(*layers[:-1])
-
-    def prepare(modules, tensors, layout):
-        if layout == "channels_last":
-            modules = [module.to(memory_format=torch.channels_last) for module in modules]
-            tensors = [tensor.to(memory_format=torch.channels_last) for tensor in tensors]
-        return [module.train() for module in modules], tensors
-
     def single(module, images, loss_of, layout):
-        [module], [images] = prepare([module], [images], layout)
+        module, images = in_format(layout, module.train(), images)
         optimizer = torch.optim.Adam(module.parameters())
 
         def step():
@@ -166,8 +110,8 @@ def networks():
         return make
 
     def gan(batch, layout):
-        tensors = [torch.rand(batch, 3, 32, 32) * 2 - 1, torch.rand(batch, 100, 1, 1) * 2 - 1]
-        [makes, judges], [real, latent] = prepare([generator(), critic()], tensors, layout)
+        real, latent = torch.rand(batch, 3, 32, 32) * 2 - 1, torch.rand(batch, 100, 1, 1) * 2 - 1
+        makes, judges, real, latent = in_format(layout, generator(32).train(), critic(32).train(), real, latent)
         moves = [torch.optim.Adam(module.parameters(), 2e-4, betas=(0.5, 0.999)) for module in (makes, judges)]
 
         def judge(images, label):
@@ -201,40 +145,11 @@ def networks():
 
 
 def worker(network: str, layout: str, threads: int) -> None:
-    import time
-
     import torch
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    step = networks()[network](BATCHES[network], layout)
-    step()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        loss = step()
-        print(time.perf_counter() - began, loss, flush=True)
-
-
-class Side:
-    def __init__(self, command, threads):
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-        environment = {**os.environ, **dict.fromkeys(names, str(threads))}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, env=environment, **pipes)
-        self.seconds = []
-        if self.process.stdout.readline().strip() != "ready":
-            sys.exit(f"{command[0]} failed")
-
-    def step(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        self.seconds.append(float(self.process.stdout.readline().split()[0]))
-
-    def close(self):
-        self.process.stdin.close()
-        _, _, usage = os.wait4(self.process.pid, 0)
-        self.peak = usage.ru_maxrss / 1024
+    serve(steps()[network](BATCHES[network], layout))
 
 
 def main() -> None:
@@ -251,22 +166,9 @@ def main() -> None:
 
     for network in args.only.split(","):
         python = [sys.executable, __file__, "--threads", str(args.threads), "--worker"]
-        sides = {name: Side([*python, f"{network}/{name}"], args.threads) for name in FORMATS}
-        sides["nomaly"] = Side([args.nomaly, network, str(BATCHES[network])], args.threads)
-        for _ in range(args.rounds):
-            for side in sides.values():
-                side.step()
-        for side in sides.values():
-            side.close()
-        for what, of in (("median", statistics.median), ("least", min)):
-            seconds = {name: of(side.seconds) for name, side in sides.items()}
-            best = min(seconds[name] for name in FORMATS)
-            print(
-                f"{network}, {args.threads} threads, {what}: "
-                + ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in seconds.items())
-                + f"; ratio {best / seconds['nomaly']:.2f}"
-            )
-        print("peak memory: " + ", ".join(f"{name} {side.peak:.0f} MiB" for name, side in sides.items()), flush=True)
+        commands = {layout: [*python, f"{network}/{layout}"] for layout in FORMATS}
+        commands["nomaly"] = [args.nomaly, network, str(BATCHES[network])]
+        compare(network, commands, args.threads, args.rounds)
 
 
 if __name__ == "__main__":
